@@ -1,0 +1,100 @@
+//! `CertHash`: an identity, the SHA-256 of a leaf certificate.
+
+use rustls_pki_types::CertificateDer;
+use sha2::{Digest, Sha256};
+use std::fmt;
+use std::str::FromStr;
+
+/// The identity of a peer: the SHA-256 of its leaf certificate in DER.
+///
+/// It prints and parses as 64 lower-case hexadecimal digits. It is public: printing it gives
+/// nothing away.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct CertHash([u8; 32]);
+
+impl CertHash {
+    /// The identity that `certificate` gives its holder.
+    pub fn of(certificate: &CertificateDer<'_>) -> Self {
+        Self(Sha256::digest(certificate.as_ref()).into())
+    }
+
+    /// An identity from the 32 bytes of its hash.
+    pub const fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the hash.
+    pub const fn as_bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
+impl fmt::Display for CertHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for CertHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CertHash({self})")
+    }
+}
+
+impl FromStr for CertHash {
+    type Err = ParseCertHashError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let digits = text.as_bytes();
+        if digits.len() != 64 {
+            return Err(ParseCertHashError::Length(text.chars().count()));
+        }
+        let mut bytes = [0; 32];
+        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
+            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+fn nibble(digit: u8) -> Result<u8, ParseCertHashError> {
+    char::from(digit)
+        .to_digit(16)
+        .map(|value| value as u8)
+        .ok_or(ParseCertHashError::Digit)
+}
+
+/// Why a text is no [`CertHash`].
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ParseCertHashError {
+    /// The text has another length than 64.
+    #[error("an identity has 64 hexadecimal digits, not {0} characters")]
+    Length(usize),
+    /// A character is no hexadecimal digit.
+    #[error("an identity consists of hexadecimal digits only")]
+    Digit,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_sha256_of_the_der() {
+        // FIPS 180-2, B.1: the digest of "abc".
+        let hash = CertHash::of(&CertificateDer::from(&b"abc"[..]));
+        let text = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(hash.to_string(), text);
+        assert_eq!(text.parse(), Ok(hash));
+        assert_eq!(text.to_uppercase().parse(), Ok(hash));
+    }
+
+    #[test]
+    fn refuses_other_texts() {
+        assert_eq!("".parse::<CertHash>(), Err(ParseCertHashError::Length(0)));
+        assert_eq!("é".repeat(32).parse::<CertHash>(), Err(ParseCertHashError::Digit));
+        assert_eq!("g".repeat(64).parse::<CertHash>(), Err(ParseCertHashError::Digit));
+        assert_eq!("0".repeat(65).parse::<CertHash>(), Err(ParseCertHashError::Length(65)));
+    }
+}

@@ -1,0 +1,84 @@
+//! `NetConnection`: messages to and from one peer.
+
+use crate::{CloseReason, RecvError, SendError};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// An established connection with an authenticated peer.
+///
+/// Clones are handles of the same connection; dropping the last one closes it with code 0. All
+/// methods may be called from many tasks at once.
+#[async_trait]
+pub trait NetConnection: Clone + Send + Sync + 'static {
+    /// The address of this side.
+    fn local_addr(&self) -> SocketAddr;
+
+    /// The address of the peer.
+    fn remote_addr(&self) -> SocketAddr;
+
+    /// The identity of this side, as 64 hexadecimal digits (see [`CertHash`](crate::CertHash)).
+    fn local_identity(&self) -> &str;
+
+    /// The identity of the peer, as 64 hexadecimal digits.
+    fn remote_identity(&self) -> &str;
+
+    /// The certificate of the peer, where the transport has one.
+    fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
+
+    /// The application protocol that both sides agreed on.
+    fn alpn_negotiated(&self) -> &str;
+
+    /// Sends one message; the same as [`send_bytes`](Self::send_bytes) with a copy of `message`.
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](Self::send_bytes).
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`send_bytes`](Self::send_bytes).
+    async fn send(&self, message: &[u8]) -> Result<(), SendError>;
+
+    /// Sends one message. It resolves once the message is queued, in order behind earlier ones
+    /// of the same task; it waits while too much is queued.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError`]. Unless it is [`SendError::Closed`], the connection goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has queued the whole message or nothing of it.
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError>;
+
+    /// Waits for the next message and tells how long it took to arrive, from its length header to
+    /// its last byte.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection goes on.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no byte.
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
+
+    /// Delivers what was sent, then closes with an application `code` (below 2^62) and a `reason`
+    /// for the peer's log (cut after 511 bytes). Returns once the connection is over. Closing
+    /// again does nothing.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes without waiting for what is still queued.
+    async fn close(&self, code: u64, reason: &str);
+
+    /// Waits until the connection is over and tells why. It resolves at once if it already is.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    async fn watch_close(&self) -> CloseReason;
+}

@@ -1,0 +1,137 @@
+//! `NetCredential`: who I am and whom I trust.
+
+use crate::{CertHash, TrustPolicy};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use std::fmt;
+use std::sync::Arc;
+
+/// A certificate chain, its private key, and whom to trust.
+///
+/// Cloning is cheap: all clones share the key. `Debug` shows the identity and never the key.
+#[derive(Clone)]
+pub struct NetCredential {
+    own: Arc<Own>,
+    trust: TrustPolicy,
+}
+
+struct Own {
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    identity: CertHash,
+}
+
+impl NetCredential {
+    /// A credential from a chain, the leaf first, and the leaf's private key.
+    ///
+    /// Whether the key fits the leaf is found out by the transport that first uses it.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::NoCertificate`] when the chain is empty.
+    pub fn new(
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        trust: TrustPolicy,
+    ) -> Result<Self, CredentialError> {
+        let identity = CertHash::of(chain.first().ok_or(CredentialError::NoCertificate)?);
+        Ok(Self { own: Arc::new(Own { chain, key, identity }), trust })
+    }
+
+    /// A credential from PEM text that holds certificates, the leaf first, and one private key.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] when the text is no PEM or one of the two is missing.
+    pub fn from_pem(pem: &[u8], trust: TrustPolicy) -> Result<Self, CredentialError> {
+        let chain = CertificateDer::pem_slice_iter(pem)
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| CredentialError::Pem(error.to_string()))?;
+        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+            rustls_pki_types::pem::Error::NoItemsFound => CredentialError::NoPrivateKey,
+            error => CredentialError::Pem(error.to_string()),
+        })?;
+        Self::new(chain, key, trust)
+    }
+
+    /// The same identity with another policy.
+    pub fn with_trust(&self, trust: TrustPolicy) -> Self {
+        Self { own: self.own.clone(), trust }
+    }
+
+    /// My identity: the hash of the leaf certificate.
+    pub fn identity(&self) -> CertHash {
+        self.own.identity
+    }
+
+    /// My certificates, the leaf first; never empty.
+    pub fn certificate_chain(&self) -> &[CertificateDer<'static>] {
+        &self.own.chain
+    }
+
+    /// The private key of the leaf. Keep copies of it short-lived, and erase them.
+    pub fn private_key(&self) -> &PrivateKeyDer<'static> {
+        &self.own.key
+    }
+
+    /// Whom I trust.
+    pub fn trust(&self) -> &TrustPolicy {
+        &self.trust
+    }
+}
+
+impl fmt::Debug for NetCredential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NetCredential")
+            .field("identity", &self.own.identity)
+            .field("certificates", &self.own.chain.len())
+            .field("trust", &self.trust)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Why a credential cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// There is no certificate.
+    #[error("the credential holds no certificate")]
+    NoCertificate,
+    /// There is no private key.
+    #[error("the credential holds no private key")]
+    NoPrivateKey,
+    /// The text is not PEM.
+    #[error("the credential is not valid PEM: {0}")]
+    Pem(String),
+    /// The key or the certificate cannot be used by the transport.
+    #[error("the credential cannot be used: {0}")]
+    Unusable(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn debug_never_shows_the_key() {
+        let key = PrivateKeyDer::try_from(&b"\x30\x03\x02\x01\x00secret"[..]);
+        let key = key.map(|key| key.clone_key()).unwrap_or_else(|_| {
+            PrivateKeyDer::Pkcs8(rustls_pki_types::PrivatePkcs8KeyDer::from(b"secret".to_vec()))
+        });
+        let chain = vec![CertificateDer::from(b"certificate".to_vec())];
+        let credential = NetCredential::new(chain, key, TrustPolicy::nobody()).unwrap();
+        let text = format!("{credential:?} {credential:#?}");
+        assert!(text.contains(&credential.identity().to_string()));
+        assert!(!text.contains("secret") && !text.contains("115, 101, 99"));
+    }
+
+    #[test]
+    fn pem_errors_say_what_is_missing() {
+        let error = |pem: &str| NetCredential::from_pem(pem.as_bytes(), TrustPolicy::Any).err();
+        assert_eq!(error(""), Some(CredentialError::NoPrivateKey));
+        let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
+        assert_eq!(error(key), Some(CredentialError::NoCertificate));
+        let cut = "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n";
+        assert!(matches!(error(cut), Some(CredentialError::Pem(_))));
+    }
+}

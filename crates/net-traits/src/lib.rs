@@ -1,0 +1,60 @@
+//! Traits, credentials and trust for **identity-authenticated message transports**.
+//!
+//! A transport moves whole messages between two peers that know each other by the hash of their
+//! certificates. This crate says what such a transport offers and nothing of how: no runtime, no
+//! sockets, no QUIC.
+//!
+//! In reading order:
+//!
+//! 1. [`NetCredential`]: who I am (certificate chain and private key) and whom I trust
+//!    ([`TrustPolicy`]). An identity is a [`CertHash`].
+//! 2. [`NetTransport`] makes a [`NetListener`] or dials.
+//! 3. [`NetListener::accept`] gives a [`NetIncomingRequest`], whose own `accept` finishes the
+//!    handshake, so that a slow peer holds up nobody else.
+//! 4. [`NetConnection`] sends and receives messages, and tells why it ended ([`CloseReason`]).
+//!
+//! ```
+//! use net_traits::{NetConnection, NetCredential, NetTransport};
+//! use std::net::SocketAddr;
+//!
+//! async fn greet<T: NetTransport>(
+//!     transport: &T,
+//!     peer: SocketAddr,
+//!     credential: NetCredential,
+//! ) -> Result<(), Box<dyn std::error::Error>> {
+//!     let connection = transport.connect(peer, &["greeting/1"], credential).await?;
+//!     connection.send(b"hello").await?;
+//!     let (answer, _elapsed) = connection.recv().await?;
+//!     println!("{} said {} bytes", connection.remote_identity(), answer.len());
+//!     connection.close(0, "done").await;
+//!     Ok(())
+//! }
+//! ```
+#![forbid(unsafe_code)]
+
+mod cert_hash;
+mod connection;
+mod credential;
+mod error;
+mod incoming;
+mod listener;
+#[cfg(feature = "self-signed")]
+mod self_signed;
+mod transport;
+mod trust;
+
+pub use bytes::Bytes;
+pub use cert_hash::{CertHash, ParseCertHashError};
+pub use connection::NetConnection;
+pub use credential::{CredentialError, NetCredential};
+pub use error::{
+    AcceptError, CloseReason, ConnectError, ListenError, RecvError, Rejection, RejectionBy,
+    SendError,
+};
+pub use incoming::NetIncomingRequest;
+pub use listener::NetListener;
+pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+#[cfg(feature = "self-signed")]
+pub use self_signed::SelfSigned;
+pub use transport::NetTransport;
+pub use trust::{TrustError, TrustPolicy};
