@@ -1,1 +1,60 @@
-//! x
+//! Event-driven QUIC over Microsoft's msquic, for any executor.
+//!
+//! msquic works on threads of its own and calls back. This crate turns the callbacks into futures
+//! that run under tokio, smol, `futures::executor` or whatever polls them: nothing here needs a
+//! runtime.
+//!
+//! In reading order:
+//!
+//! 1. [`Registration`]: the root. [`Configuration`]: protocols, [`Settings`], and the certificate of
+//!    a [`NetCredential`], whose trust policy judges peers.
+//! 2. [`Listener`] and [`Connection`]: mutual TLS 1.3 between peers that know each other's
+//!    certificates.
+//! 3. [`Stream`], [`ReadStream`], [`WriteStream`]: ordered bytes; [`SendStream`]: messages that are
+//!    confirmed one by one. They implement the traits of tokio and of futures-io.
+//!
+//! # Rules that hold everywhere
+//!
+//! - **Dropping never blocks and never leaks.** A dropped handle closes what it stands for, in the
+//!   background. Any order is fine: streams keep their connection alive, connections and listeners
+//!   their registration. At the end of the process what is still open is closed, within two
+//!   seconds.
+//! - **Nothing is unbounded**: backlogs, bytes in flight, bytes received and not read have limits.
+//! - **Errors come after the data**: what had arrived is handed out before the loss is reported.
+//! - Each function says what happens when its future is dropped (*cancel safety*).
+//!
+//! # Features
+//!
+//! - `src` (default): builds libmsquic from the source in the `msquic` crate; needs cmake, a C
+//!   compiler and perl. Without it, give the linker a directory with libmsquic.
+//! - `static`: links libmsquic into the program.
+#![deny(unsafe_code)]
+
+pub mod connection;
+pub mod listener;
+pub mod send_stream;
+pub mod stream;
+
+mod buffer;
+mod configuration;
+// The only module that may contain unsafe code; see its header for the rules.
+#[allow(unsafe_code)]
+mod ffi;
+mod registration;
+mod settings;
+mod waiters;
+
+pub use configuration::{Configuration, ConfigurationError, StreamLimits};
+pub use connection::{Connection, ConnectionError, ConnectionStatistics};
+pub use ffi::library::{LibraryVersion, library_version};
+pub use ffi::registration::ExecutionProfile;
+pub use ffi::status::Status;
+pub use listener::{Incoming, ListenError, Listener};
+pub use net_traits::{CertHash, NetCredential, TrustPolicy};
+pub use registration::Registration;
+pub use send_stream::SendStream;
+pub use settings::Settings;
+pub use stream::{
+    ReadError, ReadStream, ReceiveEnd, ReceiveSink, Stream, StreamRecvBuffer, StreamType,
+    WriteError, WriteStream,
+};

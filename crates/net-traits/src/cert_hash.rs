@@ -58,10 +58,7 @@ impl FromStr for CertHash {
 }
 
 fn nibble(digit: u8) -> Result<u8, ParseCertHashError> {
-    char::from(digit)
-        .to_digit(16)
-        .map(|value| value as u8)
-        .ok_or(ParseCertHashError::Digit)
+    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(ParseCertHashError::Digit)
 }
 
 /// Why a text is no [`CertHash`].

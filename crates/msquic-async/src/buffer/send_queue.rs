@@ -1,0 +1,289 @@
+//! `SendQueue`: what a stream has yet to send, and how it is cut into native sends.
+//!
+//! Bytes given by the application are *pending*, then *in flight* in one of a few native sends, then
+//! *completed*. Small pieces are copied into shared blocks, large ones go by reference. While a send
+//! is in flight, small ones gather behind it and leave together (group commit); large amounts do
+//! not wait.
+//!
+//! The queue hands out one batch at a time, so that batches reach the stream in order whoever
+//! submits them: [`next_batch`](SendQueue::next_batch) gives nothing until the batch before was
+//! [`submitted`](SendQueue::submitted).
+
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+
+/// Pieces shorter than this are copied; a copy of a few KiB is cheaper than a gather entry.
+const COPY_BELOW: usize = 4 * 1024;
+/// The size of the blocks that small pieces share.
+const BLOCK: usize = 16 * 1024;
+/// So many pending bytes leave without waiting for the send before them.
+const DO_NOT_WAIT: usize = 64 * 1024;
+/// The most that one native send carries.
+const MAX_BATCH: usize = 1024 * 1024;
+
+#[derive(Debug)]
+pub(crate) struct SendQueue {
+    ready: VecDeque<Bytes>,
+    block: BytesMut,
+    pending: usize,
+    in_flight: VecDeque<usize>,
+    in_flight_bytes: usize,
+    submitting: bool,
+    fin: Fin,
+    queued: u64,
+    completed: u64,
+    limit: usize,
+}
+
+/// Open ─finish─▶ Wanted ─in a batch─▶ Sent
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fin {
+    Open,
+    Wanted,
+    Sent,
+}
+
+/// What one native send carries.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Batch {
+    pub(crate) data: Vec<Bytes>,
+    pub(crate) fin: bool,
+}
+
+impl SendQueue {
+    /// A queue that takes bytes while fewer than `limit` are pending or in flight.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            block: BytesMut::new(),
+            pending: 0,
+            in_flight: VecDeque::new(),
+            in_flight_bytes: 0,
+            submitting: false,
+            fin: Fin::Open,
+            queued: 0,
+            completed: 0,
+            limit: limit.max(1),
+        }
+    }
+
+    /// How many bytes may be pushed now. A caller with one larger piece may push it if this is not
+    /// zero: the limit is then exceeded by at most that piece.
+    pub(crate) fn room(&self) -> usize {
+        self.limit.saturating_sub(self.pending + self.in_flight_bytes)
+    }
+
+    /// The offset behind the last byte that was pushed.
+    pub(crate) fn queued(&self) -> u64 {
+        self.queued
+    }
+
+    /// The offset behind the last byte whose native send completed.
+    pub(crate) fn completed(&self) -> u64 {
+        self.completed
+    }
+
+    pub(crate) fn push_copy(&mut self, bytes: &[u8]) {
+        self.count(bytes.len());
+        if bytes.len() >= COPY_BELOW {
+            self.seal();
+            self.ready.push_back(Bytes::copy_from_slice(bytes));
+            return;
+        }
+        if self.block.capacity() - self.block.len() < bytes.len() {
+            self.seal();
+            self.block = BytesMut::with_capacity(BLOCK);
+        }
+        self.block.extend_from_slice(bytes);
+    }
+
+    pub(crate) fn push(&mut self, bytes: &Bytes) {
+        if bytes.len() < COPY_BELOW {
+            return self.push_copy(bytes);
+        }
+        self.count(bytes.len());
+        self.seal();
+        self.ready.push_back(bytes.clone());
+    }
+
+    /// Sends the end of the stream behind what was pushed. Nothing may be pushed any more.
+    pub(crate) fn finish(&mut self) {
+        if self.fin == Fin::Open {
+            self.fin = Fin::Wanted;
+        }
+    }
+
+    /// The next batch to submit, if it is time for one.
+    pub(crate) fn next_batch(&mut self) -> Option<Batch> {
+        let wants_fin = self.fin == Fin::Wanted;
+        if self.submitting || (self.pending == 0 && !wants_fin) {
+            return None;
+        }
+        let may_wait = self.pending < DO_NOT_WAIT && !wants_fin;
+        if !self.in_flight.is_empty() && (may_wait || self.in_flight_bytes >= self.limit) {
+            return None;
+        }
+        self.seal();
+        let mut data = Vec::with_capacity(self.ready.len());
+        let mut size = 0;
+        while let Some(mut piece) = self.ready.pop_front() {
+            let rest = MAX_BATCH - size;
+            if piece.len() > rest {
+                self.ready.push_front(piece.split_off(rest));
+            }
+            size += piece.len();
+            data.push(piece);
+            if size == MAX_BATCH {
+                break;
+            }
+        }
+        let fin = wants_fin && self.ready.is_empty();
+        if fin {
+            self.fin = Fin::Sent;
+        }
+        self.pending -= size;
+        self.in_flight_bytes += size;
+        self.in_flight.push_back(size);
+        self.submitting = true;
+        Some(Batch { data, fin })
+    }
+
+    /// The batch was given to the stream, which may have completed it already, or was refused.
+    pub(crate) fn submitted(&mut self, accepted: bool) {
+        self.submitting = false;
+        if !accepted && let Some(size) = self.in_flight.pop_back() {
+            self.in_flight_bytes -= size;
+        }
+    }
+
+    /// The oldest native send completed.
+    pub(crate) fn complete(&mut self) {
+        if let Some(size) = self.in_flight.pop_front() {
+            self.in_flight_bytes -= size;
+            self.completed += size as u64;
+        }
+    }
+
+    /// The oldest native send was given up: its bytes may not have reached the peer.
+    pub(crate) fn cancel(&mut self) {
+        if let Some(size) = self.in_flight.pop_front() {
+            self.in_flight_bytes -= size;
+        }
+    }
+
+    /// Forgets what is pending: the stream sends nothing any more.
+    pub(crate) fn clear(&mut self) {
+        self.ready.clear();
+        self.block = BytesMut::new();
+        self.pending = 0;
+        self.fin = Fin::Sent;
+    }
+
+    fn count(&mut self, bytes: usize) {
+        debug_assert_eq!(self.fin, Fin::Open, "nothing follows the end");
+        self.pending += bytes;
+        self.queued += bytes as u64;
+    }
+
+    fn seal(&mut self) {
+        if !self.block.is_empty() {
+            self.ready.push_back(self.block.split().freeze());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn size(batch: &Batch) -> usize {
+        batch.data.iter().map(Bytes::len).sum()
+    }
+
+    #[test]
+    fn the_first_leaves_at_once_and_small_ones_gather_behind_it() {
+        let mut queue = SendQueue::new(1 << 20);
+        queue.push_copy(b"first");
+        let batch = queue.next_batch().unwrap();
+        assert_eq!(batch.data, [Bytes::from("first")]);
+        queue.submitted(true);
+
+        for _ in 0..100 {
+            queue.push_copy(b"small");
+            assert_eq!(queue.next_batch(), None);
+        }
+        queue.complete();
+        let batch = queue.next_batch().unwrap();
+        assert_eq!((batch.data.len(), size(&batch)), (1, 500));
+    }
+
+    #[test]
+    fn large_amounts_do_not_wait_until_the_limit() {
+        let mut queue = SendQueue::new(100_000);
+        let large = Bytes::from(vec![1; 80_000]);
+        for expected in [true, true, false] {
+            queue.push(&large);
+            assert_eq!(queue.next_batch().is_some(), expected);
+            queue.submitted(true);
+        }
+        assert_eq!(queue.room(), 0);
+        queue.complete();
+        assert_eq!(queue.next_batch().map(|batch| size(&batch)), Some(80_000));
+    }
+
+    #[test]
+    fn batches_are_cut_and_keep_the_order() {
+        let mut queue = SendQueue::new(1);
+        let bytes = (0..MAX_BATCH + 5000).map(|index| index as u8).collect::<Bytes>();
+        queue.push_copy(&bytes[..10]);
+        queue.push(&bytes.slice(10..));
+        queue.finish();
+        let mut sent = Vec::new();
+        let mut fins = Vec::new();
+        while let Some(batch) = queue.next_batch() {
+            assert!(size(&batch) <= MAX_BATCH);
+            batch.data.iter().for_each(|piece| sent.extend_from_slice(piece));
+            fins.push(batch.fin);
+            queue.submitted(true);
+            queue.complete();
+        }
+        assert_eq!(sent, bytes);
+        assert_eq!(fins, [false, true]);
+        assert_eq!(queue.completed(), queue.queued());
+    }
+
+    #[test]
+    fn one_batch_is_submitted_at_a_time() {
+        let mut queue = SendQueue::new(1 << 20);
+        queue.push(&Bytes::from(vec![0; 100_000]));
+        assert!(queue.next_batch().is_some());
+        queue.push(&Bytes::from(vec![0; 100_000]));
+        assert_eq!(queue.next_batch(), None);
+        queue.complete(); // may come before the call that submitted it returns
+        assert_eq!(queue.next_batch(), None);
+        queue.submitted(true);
+        assert!(queue.next_batch().is_some());
+    }
+
+    #[test]
+    fn an_end_alone_is_a_batch_and_comes_once() {
+        let mut queue = SendQueue::new(10);
+        queue.finish();
+        assert_eq!(queue.next_batch(), Some(Batch { data: vec![], fin: true }));
+        queue.submitted(true);
+        queue.finish();
+        assert_eq!(queue.next_batch(), None);
+    }
+
+    #[test]
+    fn a_refused_batch_is_not_in_flight() {
+        let mut queue = SendQueue::new(10);
+        queue.push_copy(b"0123456789");
+        assert_eq!(queue.room(), 0);
+        assert!(queue.next_batch().is_some());
+        queue.submitted(false);
+        assert_eq!((queue.room(), queue.completed()), (10, 0));
+        queue.clear();
+        assert_eq!(queue.next_batch(), None);
+    }
+}

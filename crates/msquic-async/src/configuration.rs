@@ -1,0 +1,184 @@
+//! `Configuration`: protocols, settings and the TLS credential of connections.
+
+use crate::ffi::configuration::{NativeConfiguration, Role};
+use crate::{Registration, Settings, Status};
+use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
+use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
+use std::ffi::CString;
+use std::fmt;
+use std::sync::Arc;
+use zeroize::Zeroizing;
+
+/// How connections talk: application protocols, settings, and the certificate that they show.
+///
+/// Cloning is cheap. Making one reads the key and prepares TLS, so make one and keep it.
+#[derive(Clone)]
+pub struct Configuration {
+    native: Arc<NativeConfiguration>,
+    limits: StreamLimits,
+}
+
+/// How many bytes each stream may hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamLimits {
+    /// Bytes written and not yet completed; a single larger write may exceed it. Default: 1 MiB.
+    pub send_buffer: usize,
+    /// Bytes received and not yet read. msquic holds up to the
+    /// [stream's window](Settings::stream_receive_window) besides. Default: 256 KiB.
+    pub receive_buffer: usize,
+}
+
+impl Default for StreamLimits {
+    fn default() -> Self {
+        Self { send_buffer: 1024 * 1024, receive_buffer: 256 * 1024 }
+    }
+}
+
+impl Configuration {
+    /// For connections that this side starts.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError`] when the credential cannot be used or an argument is refused.
+    pub fn client<A: AsRef<[u8]>>(
+        registration: &Registration,
+        alpn: &[A],
+        settings: &Settings,
+        credential: &NetCredential,
+    ) -> Result<Self, ConfigurationError> {
+        Self::new(registration, alpn, settings, credential, Role::Client)
+    }
+
+    /// For connections that this side accepts. Peers have to show a certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError`] when the credential cannot be used or an argument is refused.
+    pub fn server<A: AsRef<[u8]>>(
+        registration: &Registration,
+        alpn: &[A],
+        settings: &Settings,
+        credential: &NetCredential,
+    ) -> Result<Self, ConfigurationError> {
+        Self::new(registration, alpn, settings, credential, Role::Server)
+    }
+
+    /// The same with other limits for the streams of its connections.
+    #[must_use]
+    pub fn with_stream_limits(mut self, limits: StreamLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    fn new<A: AsRef<[u8]>>(
+        registration: &Registration,
+        alpn: &[A],
+        settings: &Settings,
+        credential: &NetCredential,
+        role: Role,
+    ) -> Result<Self, ConfigurationError> {
+        let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+        let password = random_password()?;
+        let pkcs12 = pkcs12(credential, &password)?;
+        let password = Zeroizing::new(CString::new(password.as_bytes()).unwrap_or_default());
+        let native = NativeConfiguration::open(
+            registration.native(),
+            &alpn,
+            settings,
+            role,
+            &pkcs12,
+            password.as_c_str(),
+        )
+        .map_err(|status| match status {
+            Status::TLS_ERROR => CredentialError::Unusable(
+                "TLS does not take the certificate with this key".to_owned(),
+            )
+            .into(),
+            status => ConfigurationError::Other(status),
+        })?;
+        Ok(Self { native: Arc::new(native), limits: StreamLimits::default() })
+    }
+
+    pub(crate) fn native(&self) -> &NativeConfiguration {
+        &self.native
+    }
+
+    pub(crate) fn stream_limits(&self) -> StreamLimits {
+        self.limits
+    }
+}
+
+impl fmt::Debug for Configuration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Configuration").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Why a configuration could not be made.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigurationError {
+    /// The credential cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// msquic refused, for instance a protocol name that is empty or longer than 255 bytes, or a
+    /// setting out of range.
+    #[error("msquic refused the configuration")]
+    Other(#[source] Status),
+}
+
+/// The credential as msquic takes it from memory: a PKCS#12 bundle (RFC 7292).
+///
+/// The bundle lives for microseconds and its password is random, so there is nothing to stretch:
+/// one round of key derivation spares the hundreds of milliseconds that more of them cost.
+fn pkcs12(
+    credential: &NetCredential,
+    password: &str,
+) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
+    let unusable = |error: p12_keystore::error::Error| CredentialError::Unusable(error.to_string());
+    let PrivateKeyDer::Pkcs8(key) = credential.private_key() else {
+        let message = "the private key is not in PKCS#8 form (openssl pkcs8 -topk8 converts it)";
+        return Err(CredentialError::Unusable(message.to_owned()));
+    };
+    let key = PrivateKey::from_der(key.secret_pkcs8_der()).map_err(unusable)?;
+    let chain = credential.certificate_chain().iter();
+    let chain = chain
+        .map(|certificate| Certificate::from_der(certificate))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(unusable)?;
+    let mut store = KeyStore::new();
+    let entry = KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new(vec![1], key, chain));
+    store.add_entry("identity", entry);
+    let writer = store.writer(password).encryption_iterations(1).mac_iterations(1);
+    writer.write().map(Zeroizing::new).map_err(unusable)
+}
+
+/// 128 random bits as text.
+fn random_password() -> Result<Zeroizing<String>, CredentialError> {
+    let mut bytes = Zeroizing::new([0; 16]);
+    getrandom::fill(&mut *bytes)
+        .map_err(|error| CredentialError::Unusable(format!("no random numbers: {error}")))?;
+    Ok(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net_traits::TrustPolicy;
+
+    #[test]
+    fn a_wrong_form_of_key_is_explained() {
+        let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let key = net_traits::PrivateKeyDer::Sec1(b"key".to_vec().into());
+        let bad = NetCredential::new(good.certificate_chain().to_vec(), key, TrustPolicy::Any);
+        let error = pkcs12(&bad.unwrap(), "password").unwrap_err();
+        assert!(error.to_string().contains("PKCS#8"), "{error}");
+    }
+
+    #[test]
+    fn passwords_differ() {
+        let passwords = [random_password().unwrap(), random_password().unwrap()];
+        assert_ne!(passwords[0], passwords[1]);
+        assert_eq!(passwords[0].len(), 32);
+    }
+}

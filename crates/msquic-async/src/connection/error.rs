@@ -1,0 +1,115 @@
+//! What can go wrong with a connection, per operation.
+
+use crate::Status;
+use net_traits::TrustError;
+use std::io;
+
+/// Why a connection is over, or was not there.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConnectionError {
+    /// It was not started.
+    #[error("the connection was not started")]
+    NotStarted,
+    /// This side closed it.
+    #[error("this side closed the connection with code {code} ({reason:?})")]
+    ClosedLocally {
+        /// The code given; 0 when the last handle was dropped.
+        code: u64,
+        /// The reason given.
+        reason: String,
+    },
+    /// The peer's application closed it.
+    #[error("the peer closed the connection with code {code} ({reason:?})")]
+    ClosedByPeer {
+        /// The peer's code.
+        code: u64,
+        /// The peer's reason, not to be trusted. It becomes known when the shutdown is complete.
+        reason: String,
+    },
+    /// QUIC or TLS ended it, on this side or on the peer's.
+    #[error("the connection failed: {status} (QUIC error {code:#x})")]
+    ClosedByTransport {
+        /// What msquic says.
+        status: Status,
+        /// The error code of RFC 9000, section 20.1.
+        code: u64,
+    },
+    /// This side did not trust the peer's certificate.
+    #[error("the peer's certificate was rejected")]
+    Untrusted(#[source] TrustError),
+}
+
+impl ConnectionError {
+    /// What operations say that meet a connection which is going down before it is known why.
+    pub(crate) fn closing() -> Self {
+        Self::ClosedLocally { code: 0, reason: String::new() }
+    }
+
+    pub(super) fn with_reason(mut self, late: Option<String>) -> Self {
+        if let (Self::ClosedByPeer { reason, .. }, Some(late)) = (&mut self, late) {
+            *reason = late;
+        }
+        self
+    }
+
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::NotStarted => io::ErrorKind::NotConnected,
+            Self::ClosedLocally { .. } => io::ErrorKind::ConnectionAborted,
+            Self::ClosedByPeer { .. } => io::ErrorKind::ConnectionReset,
+            Self::Untrusted(_) => io::ErrorKind::PermissionDenied,
+            Self::ClosedByTransport { status, .. } => match *status {
+                Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => io::ErrorKind::TimedOut,
+                Status::CONNECTION_REFUSED => io::ErrorKind::ConnectionRefused,
+                Status::UNREACHABLE => io::ErrorKind::HostUnreachable,
+                _ => io::ErrorKind::ConnectionAborted,
+            },
+        }
+    }
+}
+
+impl From<ConnectionError> for io::Error {
+    fn from(error: ConnectionError) -> Self {
+        Self::new(error.io_kind(), error)
+    }
+}
+
+/// Why a connection did not come up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// It was started before.
+    #[error("the connection was started before")]
+    AlreadyStarted,
+    /// An argument makes no sense.
+    #[error("invalid argument: {0}")]
+    InvalidInput(String),
+    /// The name of the host has no address.
+    #[error("cannot resolve {host}: {message}")]
+    Resolve {
+        /// The name.
+        host: String,
+        /// What the system says.
+        message: String,
+    },
+    /// The handshake failed, or somebody closed the connection. A certificate that this side
+    /// rejects is [`ConnectionError::Untrusted`].
+    #[error("the connection did not come up")]
+    ConnectionLost(#[source] ConnectionError),
+    /// msquic failed.
+    #[error("msquic could not start the connection")]
+    Other(#[source] Status),
+}
+
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        let kind = match &error {
+            StartError::AlreadyStarted | StartError::InvalidInput(_) => io::ErrorKind::InvalidInput,
+            StartError::Resolve { .. } => io::ErrorKind::NotFound,
+            StartError::ConnectionLost(error) => error.io_kind(),
+            StartError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,74 @@
+//! What msquic's events do to a connection.
+
+use super::inner::ConnectionInner;
+use super::state::ConnectionInput;
+use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
+use crate::ffi::stream::PeerStream;
+use crate::stream::{StreamInner, StreamType};
+use rustls_pki_types::CertificateDer;
+use std::sync::Arc;
+
+impl ConnectionHandler for ConnectionInner {
+    fn native(&self) -> &Arc<NativeConnection> {
+        self.native()
+    }
+
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>) {
+        match event {
+            ConnectionEvent::Connected { alpn, local_addr, remote_addr } => {
+                self.set_addrs(local_addr, remote_addr);
+                self.exclusive.lock().alpn = alpn.to_vec();
+                self.transition(ConnectionInput::Connected);
+            }
+            ConnectionEvent::ShutdownByTransport { status, code } => {
+                self.transition(ConnectionInput::ClosedByTransport { status, code });
+            }
+            ConnectionEvent::ShutdownByPeer { code } => {
+                self.transition(ConnectionInput::ClosedByPeer { code });
+            }
+            ConnectionEvent::ShutdownComplete { reason } => {
+                self.transition(ConnectionInput::Complete { reason });
+            }
+            ConnectionEvent::LocalAddressChanged(addr) => self.set_addrs(Some(addr), None),
+            ConnectionEvent::PeerAddressChanged(addr) => self.set_addrs(None, Some(addr)),
+        }
+    }
+
+    fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool {
+        let verdict = self.credential.trust().verify(certificate.as_ref());
+        self.exclusive.lock().certificate = certificate;
+        match verdict {
+            Ok(_) => {
+                self.changed.wake_all();
+                true
+            }
+            Err(error) => {
+                self.transition(ConnectionInput::UntrustedPeer(error));
+                false
+            }
+        }
+    }
+
+    fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>) {
+        let (stream_type, waiters) = if stream.unidirectional {
+            (StreamType::Unidirectional, &self.inbound.unidirectional)
+        } else {
+            (StreamType::Bidirectional, &self.inbound.bidirectional)
+        };
+        let inner = StreamInner::new(self, stream_type, false);
+        inner.set_id(stream.id);
+        // Until it is accepted, the stream stays open even if it ends: the peer gets no credit for
+        // another one, so at most as many wait as the peer may have open.
+        let is_open = inner.native().hold_open();
+        debug_assert!(is_open, "a new stream is not closed");
+        stream.adopt(&inner);
+        {
+            let mut exclusive = self.exclusive.lock();
+            match stream_type {
+                StreamType::Unidirectional => exclusive.unidirectional.push_back(inner),
+                StreamType::Bidirectional => exclusive.bidirectional.push_back(inner),
+            }
+        }
+        waiters.wake_one();
+    }
+}

@@ -1,0 +1,48 @@
+//! Closing a connection so that the peer learns the reason.
+//!
+//! libmsquic forgets a reason that was set before the close, and sends the close right after it was
+//! processed. In between it only calls the streams of the connection (contract C17). So a close with
+//! a reason opens a stream that is never seen on the wire, closes the connection when the stream has
+//! started, and sets the reason when the stream ends because of that.
+
+use super::inner::ConnectionInner;
+use crate::ffi::stream::{NativeStream, Received, StreamEvent, StreamHandler};
+use std::sync::Arc;
+
+struct Farewell {
+    native: NativeStream,
+    connection: Arc<ConnectionInner>,
+    code: u64,
+}
+
+/// Closes `connection`, whose reason is set already.
+pub(super) fn shutdown(connection: &Arc<ConnectionInner>, code: u64) {
+    let farewell =
+        Arc::new(Farewell { native: NativeStream::new(), connection: connection.clone(), code });
+    let started = farewell.native.start(connection.native(), true, false, &farewell);
+    if started.is_err() {
+        connection.native().shutdown(code, false);
+    }
+}
+
+impl StreamHandler for Farewell {
+    fn native(&self) -> &NativeStream {
+        &self.native
+    }
+
+    fn on_event(self: &Arc<Self>, event: StreamEvent) {
+        match event {
+            StreamEvent::StartComplete { .. } => {
+                self.connection.native().shutdown(self.code, false);
+            }
+            StreamEvent::ShutdownComplete { connection: true } => {
+                self.connection.close_reason_in_stream_event();
+            }
+            _ => {}
+        }
+    }
+
+    fn on_receive(self: &Arc<Self>, _: Received<'_>) -> usize {
+        0
+    }
+}

@@ -1,0 +1,191 @@
+//! The named futures of connections.
+
+use super::{Connection, ConnectionError, StartError};
+use crate::Configuration;
+use crate::send_stream::SendStream;
+use crate::stream::{self, ReadStream, Stream, StreamType};
+use crate::waiters::wait_future;
+use rustls_pki_types::CertificateDer;
+use std::ffi::CString;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+wait_future! {
+    /// Future of [`Connection::accept`].
+    ConnectionAccept(connection: &Connection) -> Result<(), StartError>,
+    on connection.inner().changed, until connection.connected()
+}
+
+wait_future! {
+    /// Future of [`Connection::watch_shutdown`].
+    WatchShutdown(connection: &Connection) -> ConnectionError,
+    on connection.inner().changed, until connection.shut_down()
+}
+
+wait_future! {
+    /// Future of [`Connection::receive_remote_certificate`].
+    RemoteCertificateReceiver(connection: &Connection)
+        -> Result<CertificateDer<'static>, StartError>,
+    on connection.inner().changed, until connection.certificate()
+}
+
+wait_future! {
+    /// Future of [`Connection::accept_inbound_stream`].
+    AcceptInboundStream(connection: &Connection) -> Result<Stream, ConnectionError>,
+    on connection.inner().inbound.bidirectional,
+    until connection.next_inbound(StreamType::Bidirectional)
+}
+
+wait_future! {
+    /// Future of [`Connection::accept_inbound_uni_stream`].
+    AcceptInboundUniStream(connection: &Connection) -> Result<ReadStream, ConnectionError>,
+    on connection.inner().inbound.unidirectional, until connection.next_inbound_uni()
+}
+
+/// Future of [`Connection::start`].
+#[must_use = "futures do nothing unless polled"]
+pub struct ConnectionStart {
+    start: Pin<Box<dyn Future<Output = Result<(), StartError>> + Send>>,
+}
+
+impl ConnectionStart {
+    pub(super) fn new(
+        connection: Connection,
+        configuration: Configuration,
+        host: String,
+        port: u16,
+    ) -> Self {
+        let start = async move {
+            start(&connection, configuration, host, port).await?;
+            connection.accept().await
+        };
+        Self { start: Box::pin(start) }
+    }
+}
+
+impl fmt::Debug for ConnectionStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionStart").finish_non_exhaustive()
+    }
+}
+
+impl Future for ConnectionStart {
+    type Output = Result<(), StartError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.start.as_mut().poll(cx)
+    }
+}
+
+/// Begins the handshake.
+async fn start(
+    connection: &Connection,
+    configuration: Configuration,
+    host: String,
+    port: u16,
+) -> Result<(), StartError> {
+    let invalid = |what: &str| StartError::InvalidInput(what.to_owned());
+    if port == 0 {
+        return Err(invalid("port 0 cannot be connected to"));
+    }
+    let name = CString::new(host.as_str()).map_err(|_| invalid("the host contains a zero byte"))?;
+    let inner = connection.inner().clone();
+    let address = host.parse::<IpAddr>();
+    let is_first = {
+        let limits = configuration.stream_limits();
+        inner.begin(limits)
+    };
+    if !is_first {
+        return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
+    }
+    let started = match address {
+        Ok(address) => {
+            inner.set_addrs(None, Some(SocketAddr::new(address, port)));
+            inner.native().start(configuration.native(), &name, port)
+        }
+        // Both the resolver and setting the address wait.
+        Err(_) => {
+            let inner = inner.clone();
+            let resolved = blocking::unblock(move || {
+                let address = resolve(&host, port)?;
+                inner.set_addrs(None, Some(address));
+                let set = inner.native().set_remote_addr(address);
+                Ok(set.and_then(|()| inner.native().start(configuration.native(), &name, port)))
+            });
+            resolved.await.inspect_err(|_: &StartError| connection.shutdown(0, ""))?
+        }
+    };
+    started.map_err(|status| {
+        inner.start_failed(status);
+        StartError::Other(status)
+    })
+}
+
+fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
+    let failed = |message: String| StartError::Resolve { host: host.to_owned(), message };
+    let mut addresses =
+        (host, port).to_socket_addrs().map_err(|error| failed(error.to_string()))?;
+    addresses.next().ok_or_else(|| failed("it has no address".to_owned()))
+}
+
+/// Future of [`Connection::open_outbound_stream`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenOutboundStream<'a> {
+    connection: &'a Connection,
+    stream_type: StreamType,
+    fail_on_blocked: bool,
+    stream: Option<Stream>,
+}
+
+impl<'a> OpenOutboundStream<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        stream_type: StreamType,
+        fail_on_blocked: bool,
+    ) -> Self {
+        Self { connection, stream_type, fail_on_blocked, stream: None }
+    }
+}
+
+impl Future for OpenOutboundStream<'_> {
+    type Output = Result<Stream, stream::StartError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => Stream::open(self.connection, self.stream_type)?,
+        };
+        match stream.poll_start(cx, self.fail_on_blocked) {
+            Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
+            Poll::Pending => {
+                self.stream = Some(stream);
+                Poll::Pending
+            }
+        }
+    }
+}
+
+/// Future of [`Connection::open_send_stream`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenSendStream<'a> {
+    open: OpenOutboundStream<'a>,
+}
+
+impl<'a> OpenSendStream<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { open: OpenOutboundStream::new(connection, StreamType::Unidirectional, false) }
+    }
+}
+
+impl Future for OpenSendStream<'_> {
+    type Output = Result<SendStream, stream::StartError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stream = ready!(Pin::new(&mut self.open).poll(cx))?;
+        Poll::Ready(Ok(SendStream::from_stream(stream)))
+    }
+}

@@ -1,0 +1,169 @@
+//! `ConnectionInner`: what the handles of a connection share with its callbacks.
+
+use super::error::ConnectionError;
+use super::farewell;
+use super::state::{ConnectionInput, ConnectionState};
+use crate::StreamLimits;
+use crate::ffi::connection::{NativeConnection, close_reason_text};
+use crate::ffi::status::Status;
+use crate::stream::StreamInner;
+use crate::waiters::Waiters;
+use net_traits::NetCredential;
+use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
+use std::collections::VecDeque;
+use std::ffi::CString;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+pub(crate) struct ConnectionInner {
+    native: Arc<NativeConnection>,
+    pub(super) credential: NetCredential,
+    pub(super) exclusive: Mutex<Exclusive>,
+    /// Woken when the state or the certificate changes.
+    pub(super) changed: Waiters,
+    pub(super) inbound: InboundWaiters,
+}
+
+/// Woken when a stream of the peer arrives, and at the end.
+#[derive(Default)]
+pub(super) struct InboundWaiters {
+    pub(super) bidirectional: Waiters,
+    pub(super) unidirectional: Waiters,
+}
+
+pub(super) struct Exclusive {
+    pub(super) state: ConnectionState,
+    pub(super) limits: StreamLimits,
+    pub(super) alpn: Vec<u8>,
+    pub(super) local_addr: Option<SocketAddr>,
+    pub(super) remote_addr: Option<SocketAddr>,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
+    pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
+    /// What the peer is to read as the reason of our close.
+    close_reason: Option<CString>,
+}
+
+impl ConnectionInner {
+    pub(crate) fn new(native: Arc<NativeConnection>, credential: NetCredential) -> Arc<Self> {
+        Arc::new(Self {
+            native,
+            credential,
+            exclusive: Mutex::new(Exclusive {
+                state: ConnectionState::Open,
+                limits: StreamLimits::default(),
+                alpn: Vec::new(),
+                local_addr: None,
+                remote_addr: None,
+                certificate: None,
+                bidirectional: VecDeque::new(),
+                unidirectional: VecDeque::new(),
+                close_reason: None,
+            }),
+            changed: Waiters::default(),
+            inbound: InboundWaiters::default(),
+        })
+    }
+
+    pub(crate) fn native(&self) -> &Arc<NativeConnection> {
+        &self.native
+    }
+
+    pub(crate) fn stream_limits(&self) -> StreamLimits {
+        self.exclusive.lock().limits
+    }
+
+    /// Why the connection is over, if it is.
+    pub(crate) fn error(&self) -> Option<ConnectionError> {
+        self.exclusive.lock().state.error().cloned()
+    }
+
+    /// Why the connection is over, for callers that know that it is.
+    pub(crate) fn error_or_closing(&self) -> ConnectionError {
+        self.error().unwrap_or_else(ConnectionError::closing)
+    }
+
+    /// `Err` if the connection was not started or is over.
+    pub(crate) fn check_usable(&self) -> Result<(), ConnectionError> {
+        match &self.exclusive.lock().state {
+            ConnectionState::Open => Err(ConnectionError::NotStarted),
+            state => state.error().map_or(Ok(()), |error| Err(error.clone())),
+        }
+    }
+
+    /// Applies `input` to the state and wakes whom it concerns.
+    pub(super) fn transition(&self, input: ConnectionInput) -> bool {
+        let (changed, is_over) = {
+            let mut exclusive = self.exclusive.lock();
+            (exclusive.state.apply(input), exclusive.state.error().is_some())
+        };
+        if changed {
+            self.changed.wake_all();
+            if is_over {
+                self.inbound.bidirectional.wake_all();
+                self.inbound.unidirectional.wake_all();
+            }
+        }
+        changed
+    }
+
+    pub(crate) fn set_addrs(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
+        let mut exclusive = self.exclusive.lock();
+        exclusive.local_addr = local.or(exclusive.local_addr);
+        exclusive.remote_addr = remote.or(exclusive.remote_addr);
+    }
+
+    /// Goes from open to connecting; false if it was not open.
+    pub(crate) fn begin(&self, limits: StreamLimits) -> bool {
+        self.exclusive.lock().limits = limits;
+        self.transition(ConnectionInput::Start)
+    }
+
+    /// Closes with a code and a reason. Never blocks; does nothing the second time.
+    pub(crate) fn shutdown(self: &Arc<Self>, code: u64, reason: &str) {
+        let text = close_reason_text(reason);
+        let wants_reason = {
+            let mut exclusive = self.exclusive.lock();
+            let wants_reason = text.is_some() && exclusive.state == ConnectionState::Connected;
+            exclusive.close_reason = text.filter(|_| wants_reason);
+            wants_reason
+        };
+        if !self.transition(ConnectionInput::ClosedLocally { code, reason: reason.to_owned() }) {
+            return;
+        }
+        if wants_reason {
+            farewell::shutdown(self, code);
+        } else {
+            self.native.shutdown(code, false);
+        }
+    }
+
+    /// A stream of the connection ends because this side closes it: the moment to say why.
+    pub(crate) fn close_reason_in_stream_event(&self) {
+        let reason = self.exclusive.lock().close_reason.take();
+        if let Some(reason) = reason {
+            self.native.set_close_reason(&reason);
+        }
+    }
+
+    /// Streams of the peer that nobody accepted are aborted.
+    pub(super) fn abandon_streams(&self) {
+        let (bidirectional, unidirectional) = {
+            let mut exclusive = self.exclusive.lock();
+            let exclusive = &mut *exclusive;
+            (
+                std::mem::take(&mut exclusive.bidirectional),
+                std::mem::take(&mut exclusive.unidirectional),
+            )
+        };
+        for stream in bidirectional.into_iter().chain(unidirectional) {
+            stream.abandon();
+        }
+    }
+
+    pub(crate) fn start_failed(&self, status: Status) {
+        self.transition(ConnectionInput::ClosedByTransport { status, code: 0 });
+        self.native.shutdown(0, true);
+    }
+}

@@ -1,0 +1,331 @@
+//! Connections: handshake, streams, shutdown.
+//!
+//! [`Connection`] is a cheap handle; the connection is closed with code 0 when the last handle and
+//! the last of its streams are dropped. Events of msquic go through a state machine; when one side
+//! closes, everybody who waits is woken with the same [`ConnectionError`], after streams that had
+//! arrived before were handed out.
+
+mod error;
+mod event;
+mod farewell;
+mod future;
+mod inner;
+mod state;
+
+pub use crate::ffi::connection::ConnectionStatistics;
+pub use error::{ConnectionError, StartError};
+pub use future::{
+    AcceptInboundStream, AcceptInboundUniStream, ConnectionAccept, ConnectionStart,
+    OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,
+};
+pub(crate) use inner::ConnectionInner;
+
+use crate::ffi::connection::NativeConnection;
+use crate::stream::{ReadStream, Stream, StreamInner, StreamType};
+use crate::{Configuration, Registration, Status};
+use net_traits::NetCredential;
+use rustls_pki_types::CertificateDer;
+use state::ConnectionState;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A QUIC connection.
+///
+/// ```no_run
+/// # async fn example(credential: msquic_async::NetCredential) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::{Configuration, Connection, Registration, Settings};
+///
+/// let registration = Registration::new("example")?;
+/// let configuration =
+///     Configuration::client(&registration, &["chat/1"], &Settings::new(), &credential)?;
+/// let connection = Connection::new(&registration, credential)?;
+/// connection.start(&configuration, "192.0.2.1", 4433).await?;
+/// let mut stream = connection.open_send_stream().await?;
+/// stream.send("hello").await?;
+/// connection.shutdown(0, "bye");
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Connection {
+    handle: Arc<ConnectionHandle>,
+}
+
+/// Closes the connection when the last handle and the last stream are gone.
+pub(crate) struct ConnectionHandle {
+    inner: Arc<ConnectionInner>,
+}
+
+impl Drop for ConnectionHandle {
+    fn drop(&mut self) {
+        self.inner.shutdown(0, "");
+        self.inner.abandon_streams();
+    }
+}
+
+impl Connection {
+    /// A client's connection, which is not started. The trust policy of `credential` judges the
+    /// peer's certificate; its own certificate and key are those of the configuration.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::ClosedByTransport`] when msquic cannot make it, for instance after
+    /// [`Registration::shutdown`].
+    pub fn new(
+        registration: &Registration,
+        credential: NetCredential,
+    ) -> Result<Self, ConnectionError> {
+        let failed = |status| ConnectionError::ClosedByTransport { status, code: 0 };
+        let native = NativeConnection::new(registration.native()).map_err(failed)?;
+        let inner = ConnectionInner::new(native, credential);
+        inner.native().open(&inner).map_err(failed)?;
+        Ok(Self::from_inner(inner))
+    }
+
+    pub(crate) fn from_inner(inner: Arc<ConnectionInner>) -> Self {
+        Self { handle: Arc::new(ConnectionHandle { inner }) }
+    }
+
+    /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
+    /// own; the first address counts.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the attempt going on; [`accept`](Self::accept) waits for it.
+    /// Nothing happens before the first poll.
+    pub fn start(&self, configuration: &Configuration, host: &str, port: u16) -> ConnectionStart {
+        ConnectionStart::new(self.clone(), configuration.clone(), host.to_owned(), port)
+    }
+
+    /// Waits until the handshake is done, on either side.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`] when it fails, or the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub fn accept(&self) -> ConnectionAccept<'_> {
+        ConnectionAccept::new(self)
+    }
+
+    /// Opens a stream. While the peer allows no further stream it waits, or fails if
+    /// `fail_on_blocked`.
+    ///
+    /// # Errors
+    ///
+    /// [`stream::StartError`](crate::stream::StartError).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future aborts its stream.
+    pub fn open_outbound_stream(
+        &self,
+        stream_type: StreamType,
+        fail_on_blocked: bool,
+    ) -> OpenOutboundStream<'_> {
+        OpenOutboundStream::new(self, stream_type, fail_on_blocked)
+    }
+
+    /// Opens a unidirectional stream for messages; waits while the peer allows none.
+    ///
+    /// # Errors
+    ///
+    /// [`stream::StartError`](crate::stream::StartError).
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future aborts its stream.
+    pub fn open_send_stream(&self) -> OpenSendStream<'_> {
+        OpenSendStream::new(self)
+    }
+
+    /// Waits for the next bidirectional stream of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no stream.
+    pub fn accept_inbound_stream(&self) -> AcceptInboundStream<'_> {
+        AcceptInboundStream::new(self)
+    }
+
+    /// Waits for the next unidirectional stream of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no stream.
+    pub fn accept_inbound_uni_stream(&self) -> AcceptInboundUniStream<'_> {
+        AcceptInboundUniStream::new(self)
+    }
+
+    /// Closes the connection with a code of the application (below 2^62) and a reason for the
+    /// peer, cut after 511 bytes. Nothing that is queued is waited for. Closing again does nothing.
+    pub fn shutdown(&self, error_code: u64, reason: &str) {
+        self.inner().shutdown(error_code, reason);
+    }
+
+    /// Waits until the connection is over, the peer told and everything cleaned up, and says why.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub fn watch_shutdown(&self) -> WatchShutdown<'_> {
+        WatchShutdown::new(self)
+    }
+
+    /// The address of this side.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::NotStarted`] before it is known, which is when the handshake is done.
+    pub fn get_local_addr(&self) -> Result<SocketAddr, ConnectionError> {
+        self.inner().exclusive.lock().local_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// The address of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::NotStarted`] before it is known.
+    pub fn get_remote_addr(&self) -> Result<SocketAddr, ConnectionError> {
+        self.inner().exclusive.lock().remote_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// The certificate that the peer showed, once it did. It is there even if it was rejected.
+    pub fn get_remote_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.inner().exclusive.lock().certificate.clone()
+    }
+
+    /// Waits for the certificate of the peer.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`] when the connection is over before one came.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub fn receive_remote_certificate(&self) -> RemoteCertificateReceiver<'_> {
+        RemoteCertificateReceiver::new(self)
+    }
+
+    /// The application protocol that both sides agreed on, once they have.
+    pub fn get_negotiated_alpn(&self) -> Option<Vec<u8>> {
+        let exclusive = self.inner().exclusive.lock();
+        (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
+    }
+
+    /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
+    /// answers on the connection's own thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] once the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+        let native = self.inner().native().clone();
+        blocking::unblock(move || native.statistics()).await
+    }
+
+    pub(crate) fn inner(&self) -> &Arc<ConnectionInner> {
+        &self.handle.inner
+    }
+
+    pub(crate) fn handle(&self) -> Arc<ConnectionHandle> {
+        self.handle.clone()
+    }
+
+    /// The next stream of the peer, or why there will be none; `None`: wait.
+    fn next_inbound(&self, stream_type: StreamType) -> Option<Result<Stream, ConnectionError>> {
+        let inner = {
+            let mut exclusive = self.inner().exclusive.lock();
+            let queue = match stream_type {
+                StreamType::Bidirectional => &mut exclusive.bidirectional,
+                StreamType::Unidirectional => &mut exclusive.unidirectional,
+            };
+            match queue.pop_front() {
+                Some(inner) => inner,
+                None => match &exclusive.state {
+                    ConnectionState::Open => return Some(Err(ConnectionError::NotStarted)),
+                    state => return state.error().map(|error| Err(error.clone())),
+                },
+            }
+        };
+        inner.accepted();
+        Some(Ok(Stream::new(inner, self.handle())))
+    }
+
+    fn next_inbound_uni(&self) -> Option<Result<ReadStream, ConnectionError>> {
+        let stream = match self.next_inbound(StreamType::Unidirectional)? {
+            Ok(stream) => stream,
+            Err(error) => return Some(Err(error)),
+        };
+        stream.split().0.map(Ok)
+    }
+
+    fn connected(&self) -> Option<Result<(), StartError>> {
+        match &self.inner().exclusive.lock().state {
+            ConnectionState::Open | ConnectionState::Connecting => None,
+            ConnectionState::Connected => Some(Ok(())),
+            ConnectionState::Shutdown(error) | ConnectionState::ShutdownComplete(error) => {
+                Some(Err(StartError::ConnectionLost(error.clone())))
+            }
+        }
+    }
+
+    fn shut_down(&self) -> Option<ConnectionError> {
+        match &self.inner().exclusive.lock().state {
+            ConnectionState::ShutdownComplete(error) => Some(error.clone()),
+            _ => None,
+        }
+    }
+
+    fn certificate(&self) -> Option<Result<CertificateDer<'static>, StartError>> {
+        let exclusive = self.inner().exclusive.lock();
+        match (&exclusive.certificate, exclusive.state.error()) {
+            (Some(certificate), _) => Some(Ok(certificate.clone())),
+            (None, Some(error)) => Some(Err(StartError::ConnectionLost(error.clone()))),
+            (None, None) => None,
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exclusive = self.inner().exclusive.lock();
+        f.debug_struct("Connection")
+            .field("state", &exclusive.state)
+            .field("remote_addr", &exclusive.remote_addr)
+            .finish_non_exhaustive()
+    }
+}
+
+impl StreamInner {
+    /// The stream belongs to the application now.
+    fn accepted(&self) {
+        self.native().release_open();
+    }
+
+    /// Nobody will accept the stream.
+    fn abandon(&self) {
+        self.abort_all();
+        self.native().release_open();
+    }
+}

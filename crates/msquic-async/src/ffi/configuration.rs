@@ -1,0 +1,105 @@
+//! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
+
+use super::Handle;
+use super::library::call;
+use super::registration::NativeRegistration;
+use super::settings;
+use super::status::Status;
+use crate::Settings;
+use msquic::ffi;
+use std::ffi::CStr;
+use std::mem;
+use std::ptr;
+use std::sync::Arc;
+
+/// Which side of a connection a credential is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Role {
+    Client,
+    Server,
+}
+
+/// An open configuration. Connections that use it keep what they need of it themselves (C11).
+pub(crate) struct NativeConfiguration {
+    handle: Handle,
+    /// Dropped after the handle is closed.
+    _registration: Arc<NativeRegistration>,
+}
+
+impl NativeConfiguration {
+    /// Opens a configuration and gives it the certificates and key in `pkcs12`.
+    pub(crate) fn open(
+        registration: &Arc<NativeRegistration>,
+        alpn: &[&[u8]],
+        settings: &Settings,
+        role: Role,
+        pkcs12: &[u8],
+        password: &CStr,
+    ) -> Result<Self, Status> {
+        let alpn = alpn_buffers(alpn)?;
+        let settings = settings::to_native(settings);
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
+        // registration is open.
+        unsafe {
+            Status::ok(call!(ConfigurationOpen(
+                registration.handle(),
+                alpn.as_ptr(),
+                alpn.len() as u32,
+                &raw const settings,
+                size_of_val(&settings) as u32,
+                ptr::null_mut(),
+                &raw mut handle,
+            )))?;
+        }
+        let this = Self { handle: Handle(handle), _registration: registration.clone() };
+        this.load_credential(role, pkcs12, password)?;
+        Ok(this)
+    }
+
+    fn load_credential(&self, role: Role, pkcs12: &[u8], password: &CStr) -> Result<(), Status> {
+        let mut bundle = ffi::QUIC_CERTIFICATE_PKCS12 {
+            Asn1Blob: pkcs12.as_ptr(),
+            Asn1BlobLength: u32::try_from(pkcs12.len()).map_err(|_| Status::INVALID_PARAMETER)?,
+            PrivateKeyPassword: password.as_ptr(),
+        };
+        // SAFETY: the structure consists of integers and pointers, for which zero is valid (C10).
+        let mut config: ffi::QUIC_CREDENTIAL_CONFIG = unsafe { mem::zeroed() };
+        config.Type = ffi::QUIC_CREDENTIAL_TYPE_QUIC_CREDENTIAL_TYPE_CERTIFICATE_PKCS12;
+        // This side judges certificates in the callback (C22): TLS itself validates nothing.
+        config.Flags = ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_NO_CERTIFICATE_VALIDATION
+            | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_INDICATE_CERTIFICATE_RECEIVED
+            | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_USE_PORTABLE_CERTIFICATES
+            | match role {
+                Role::Client => ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_CLIENT,
+                Role::Server => {
+                    ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_REQUIRE_CLIENT_AUTHENTICATION
+                }
+            };
+        config.__bindgen_anon_1.CertificatePkcs12 = &raw mut bundle;
+        // SAFETY: C12: without LOAD_ASYNCHRONOUS the bundle is read before the call returns.
+        unsafe { Status::ok(call!(ConfigurationLoadCredential(self.handle(), &raw const config))) }
+    }
+
+    pub(super) fn handle(&self) -> ffi::HQUIC {
+        self.handle.0
+    }
+}
+
+impl Drop for NativeConfiguration {
+    fn drop(&mut self) {
+        // SAFETY: C11: this releases one count without waiting; the registration is still open.
+        unsafe { call!(ConfigurationClose(self.handle())) };
+    }
+}
+
+/// Views of protocol names; valid as long as the names are.
+pub(super) fn alpn_buffers(alpn: &[&[u8]]) -> Result<Vec<ffi::QUIC_BUFFER>, Status> {
+    let buffer = |name: &&[u8]| {
+        // RFC 7301: a name has 1 to 255 bytes.
+        let length = u8::try_from(name.len()).ok().filter(|length| *length > 0)?;
+        // libmsquic only reads the bytes, although the pointer is not const.
+        Some(ffi::QUIC_BUFFER { Length: length.into(), Buffer: name.as_ptr().cast_mut() })
+    };
+    alpn.iter().map(buffer).collect::<Option<_>>().ok_or(Status::INVALID_PARAMETER)
+}

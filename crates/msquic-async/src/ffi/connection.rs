@@ -1,0 +1,564 @@
+//! `NativeConnection`: a connection handle, its events, and when it is closed.
+
+use super::configuration::NativeConfiguration;
+use super::gate::Gate;
+use super::guard::guard;
+use super::library::call;
+use super::registration::NativeRegistration;
+use super::status::Status;
+use super::stream::PeerStream;
+use super::{Handle, address};
+use bytes::Bytes;
+use msquic::ffi;
+use rustls_pki_types::CertificateDer;
+use std::ffi::{CStr, CString, c_void};
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::ptr;
+use std::slice;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// What happens on a connection; see `QUIC_CONNECTION_EVENT`.
+#[derive(Debug)]
+pub(crate) enum ConnectionEvent<'a> {
+    Connected {
+        alpn: &'a [u8],
+        local_addr: Option<SocketAddr>,
+        remote_addr: Option<SocketAddr>,
+    },
+    ShutdownByTransport {
+        status: Status,
+        code: u64,
+    },
+    ShutdownByPeer {
+        code: u64,
+    },
+    /// The last event. `reason` is what the peer gave with its close.
+    ShutdownComplete {
+        reason: Option<String>,
+    },
+    LocalAddressChanged(SocketAddr),
+    PeerAddressChanged(SocketAddr),
+}
+
+/// Handles the events of one connection, which never overlap (C1).
+pub(crate) trait ConnectionHandler: Send + Sync + 'static {
+    fn native(&self) -> &Arc<NativeConnection>;
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>);
+    /// Judges the peer's certificate, or that it has none: true accepts.
+    fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool;
+    /// Takes a stream that the peer opened; one that is not adopted is aborted.
+    fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>);
+}
+
+/// A connection handle. It is closed after its last event, when nobody uses it any more.
+pub(crate) struct NativeConnection {
+    handle: OnceLock<Handle>,
+    gate: Gate,
+    registration: Arc<NativeRegistration>,
+    /// The place in the registration's list of children.
+    id: u64,
+}
+
+impl NativeConnection {
+    /// A connection without a handle, known to its registration.
+    pub(crate) fn new(registration: &Arc<NativeRegistration>) -> Result<Arc<Self>, Status> {
+        let mut id = Ok(0);
+        let this = Arc::new_cyclic(|this: &Weak<Self>| {
+            id = registration.add_connection(this);
+            Self {
+                handle: OnceLock::new(),
+                gate: Gate::new(),
+                registration: registration.clone(),
+                id: *id.as_ref().unwrap_or(&0),
+            }
+        });
+        id.map(|_| this)
+    }
+
+    /// Opens a client's handle. From now on `handler` lives until the last event, which comes after
+    /// [`shutdown`](Self::shutdown) at the latest.
+    pub(crate) fn open<H: ConnectionHandler>(&self, handler: &Arc<H>) -> Result<(), Status> {
+        let context = Arc::into_raw(handler.clone());
+        let mut handle = ptr::null_mut();
+        // SAFETY: C13: the context is a count of the handler that `trampoline` gives back at the
+        // last event. No event comes before a call with the handle.
+        let opened = unsafe {
+            Status::ok(call!(ConnectionOpen(
+                self.registration.handle(),
+                Some(trampoline::<H>),
+                context.cast_mut().cast(),
+                &raw mut handle,
+            )))
+        };
+        if let Err(status) = opened {
+            // SAFETY: the handle was not opened, so the count was not taken over.
+            drop(unsafe { Arc::from_raw(context) });
+            return Err(status);
+        }
+        self.set_handle(handle);
+        Ok(())
+    }
+
+    fn set_handle(&self, handle: ffi::HQUIC) {
+        let is_first = self.handle.set(Handle(handle)).is_ok();
+        debug_assert!(is_first, "a connection is opened once");
+    }
+
+    /// Starts the handshake with an address in text form, or with a name after
+    /// [`set_remote_addr`](Self::set_remote_addr).
+    pub(crate) fn start(
+        &self,
+        configuration: &NativeConfiguration,
+        host: &CStr,
+        port: u16,
+    ) -> Result<(), Status> {
+        let family = ffi::QUIC_ADDRESS_FAMILY_UNSPEC as ffi::QUIC_ADDRESS_FAMILY;
+        self.with(|handle| {
+            // SAFETY: C14: the name is copied, and the configuration counted, before the call
+            // returns.
+            Status::ok(unsafe {
+                call!(ConnectionStart(handle, configuration.handle(), family, host.as_ptr(), port))
+            })
+        })
+    }
+
+    /// Accepts a peer's connection: the handshake goes on with `configuration`.
+    pub(crate) fn set_configuration(
+        &self,
+        configuration: &NativeConfiguration,
+    ) -> Result<(), Status> {
+        self.with(|handle| {
+            // SAFETY: C14: the configuration is counted before the call returns.
+            Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration.handle())) })
+        })
+    }
+
+    /// Closes the connection with `code`, without telling the peer if `silent`. Never blocks.
+    pub(crate) fn shutdown(&self, code: u64, silent: bool) {
+        let flags = if silent {
+            ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT
+        } else {
+            ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
+        };
+        let _ = self.with(|handle| {
+            // SAFETY: C1, C15: asynchronous, from any thread, in every state.
+            unsafe { call!(ConnectionShutdown(handle, flags, code)) };
+            Ok(())
+        });
+    }
+
+    /// Sets the peer's address before the start. **Blocks** until a worker has done it (C16).
+    pub(crate) fn set_remote_addr(&self, addr: SocketAddr) -> Result<(), Status> {
+        let addr = address::to_native(addr);
+        self.with(|handle| {
+            // SAFETY: C5: the value is copied before the call returns.
+            Status::ok(unsafe {
+                call!(SetParam(
+                    handle,
+                    ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS,
+                    size_of_val(&addr) as u32,
+                    (&raw const addr).cast(),
+                ))
+            })
+        })
+    }
+
+    /// Gives the close that is being processed a reason for the peer. For callbacks of this
+    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17);
+    /// elsewhere it **blocks**.
+    pub(crate) fn set_close_reason(&self, reason: &CStr) {
+        let bytes = reason.to_bytes_with_nul();
+        let _ = self.with(|handle| {
+            // SAFETY: C5, C17: inline on the connection's own thread; the bytes are copied.
+            Status::ok(unsafe {
+                call!(SetParam(
+                    handle,
+                    ffi::QUIC_PARAM_CONN_CLOSE_REASON_PHRASE,
+                    bytes.len() as u32,
+                    bytes.as_ptr().cast(),
+                ))
+            })
+        });
+    }
+
+    /// Measurements of the connection. **Blocks** until a worker has done it (C16).
+    pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+        let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
+        let mut length = size_of_val(&native) as u32;
+        self.with(|handle| {
+            // SAFETY: C5: at most `length` bytes are written.
+            Status::ok(unsafe {
+                call!(GetParam(
+                    handle,
+                    ffi::QUIC_PARAM_CONN_STATISTICS_V2,
+                    &raw mut length,
+                    native.as_mut_ptr().cast(),
+                ))
+            })
+        })?;
+        // SAFETY: zeroed integers, of which an older library fills fewer.
+        let native = unsafe { native.assume_init() };
+        let micros = |micros: u32| Duration::from_micros(micros.into());
+        Ok(ConnectionStatistics {
+            rtt: micros(native.Rtt),
+            min_rtt: micros(native.MinRtt),
+            max_rtt: micros(native.MaxRtt),
+            congestion_window: native.SendCongestionWindow,
+            path_mtu: native.SendPathMtu,
+            sent_packets: native.SendTotalPackets,
+            sent_bytes: native.SendTotalBytes,
+            sent_stream_bytes: native.SendTotalStreamBytes,
+            lost_packets: native
+                .SendSuspectedLostPackets
+                .saturating_sub(native.SendSpuriousLostPackets),
+            congestion_events: native.SendCongestionCount,
+            received_packets: native.RecvTotalPackets,
+            received_bytes: native.RecvTotalBytes,
+            received_stream_bytes: native.RecvTotalStreamBytes,
+            dropped_packets: native.RecvDroppedPackets,
+        })
+    }
+
+    /// Keeps the handle open until the hold is dropped; None once it is closed.
+    pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
+        self.gate.enter().then(|| Hold(self.clone()))
+    }
+
+    /// The handle, for as long as a hold exists.
+    pub(super) fn handle(&self) -> Option<ffi::HQUIC> {
+        self.handle.get().map(|handle| handle.0)
+    }
+
+    fn with<T>(&self, call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>) -> Result<T, Status> {
+        if !self.gate.enter() {
+            return Err(Status::INVALID_STATE);
+        }
+        let result = self.handle().ok_or(Status::INVALID_STATE).and_then(call);
+        if self.gate.leave() {
+            self.close_elsewhere();
+        }
+        result
+    }
+
+    /// Closes the handle after the last event, in the callback, unless it is in use.
+    fn close_in_callback(&self) {
+        if self.gate.close() {
+            self.close();
+        }
+    }
+
+    /// Closes the handle on a thread that may block.
+    fn close_elsewhere(&self) {
+        let Some(handle) = self.handle.get().copied() else { return };
+        let (registration, id) = (self.registration.clone(), self.id);
+        blocking::unblock(move || close(handle, &registration, id)).detach();
+    }
+
+    fn close(&self) {
+        if let Some(handle) = self.handle.get() {
+            close(*handle, &self.registration, self.id);
+        }
+    }
+}
+
+/// The only place that closes a connection.
+fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64) {
+    // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
+    // the connection's own thread this does not block, elsewhere it may.
+    unsafe { call!(ConnectionClose(handle)) };
+    registration.remove(id);
+}
+
+impl Drop for NativeConnection {
+    fn drop(&mut self) {
+        if self.handle.get().is_none() {
+            self.registration.remove(self.id);
+        }
+    }
+}
+
+/// Keeps a connection's handle open.
+pub(super) struct Hold(Arc<NativeConnection>);
+
+impl Hold {
+    pub(super) fn handle(&self) -> Option<ffi::HQUIC> {
+        self.0.handle()
+    }
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        if self.0.gate.leave() {
+            self.0.close_elsewhere();
+        }
+    }
+}
+
+/// Takes over a connection that a listener was offered; `accept` hands its handle to a handler.
+pub(crate) struct PeerConnection<'a> {
+    pub(super) handle: ffi::HQUIC,
+    pub(super) adopted: &'a mut bool,
+    /// The peer's address; not validated yet.
+    pub(crate) remote_addr: Option<SocketAddr>,
+    pub(crate) local_addr: Option<SocketAddr>,
+    pub(crate) server_name: Option<String>,
+    pub(crate) alpn: Bytes,
+}
+
+impl PeerConnection<'_> {
+    /// Makes `handler` the one that gets the connection's events.
+    pub(crate) fn adopt<H: ConnectionHandler>(self, handler: &Arc<H>) {
+        handler.native().set_handle(self.handle);
+        let context = Arc::into_raw(handler.clone());
+        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
+        // SAFETY: C13, C18: inside NEW_CONNECTION, before any event of the connection.
+        unsafe {
+            call!(SetCallbackHandler(self.handle, function as *mut c_void, context as *mut c_void));
+        }
+        *self.adopted = true;
+    }
+}
+
+/// All events of all connections arrive here.
+///
+/// # Safety
+///
+/// Called by libmsquic with the context that was registered with the handle.
+unsafe extern "C" fn trampoline<H: ConnectionHandler>(
+    connection: ffi::HQUIC,
+    context: *mut c_void,
+    event: *mut ffi::QUIC_CONNECTION_EVENT,
+) -> ffi::QUIC_STATUS {
+    let status = guard(Status::INTERNAL_ERROR, || {
+        // SAFETY: C13: the count in the context lives until the end of the last event, and `event`
+        // is valid during the call.
+        unsafe {
+            let handler = std::mem::ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
+            dispatch(connection, &handler, &mut *event)
+        }
+    });
+    // SAFETY: `event` is valid during the call.
+    let is_last = unsafe { (*event).Type }
+        == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE;
+    if is_last {
+        guard((), || {
+            // SAFETY: C13: no event follows, so the count of the context comes back.
+            let handler = unsafe { Arc::from_raw(context.cast::<H>()) };
+            handler.native().close_in_callback();
+        });
+    }
+    status.to_raw()
+}
+
+/// Translates one event.
+///
+/// # Safety
+///
+/// `event` is what libmsquic gave to the callback, and the callback is still running.
+unsafe fn dispatch<H: ConnectionHandler>(
+    connection: ffi::HQUIC,
+    handler: &Arc<H>,
+    event: &mut ffi::QUIC_CONNECTION_EVENT,
+) -> Status {
+    let data = &mut event.__bindgen_anon_1;
+    // SAFETY: C6: `Type` says which member of the union is there; pointers in it are valid during
+    // the callback.
+    unsafe {
+        match event.Type {
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_CONNECTED => {
+                let connected = data.CONNECTED;
+                let alpn = connected.NegotiatedAlpn;
+                handler.on_event(ConnectionEvent::Connected {
+                    alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
+                    local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
+                    remote_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
+                });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT => {
+                let shutdown = data.SHUTDOWN_INITIATED_BY_TRANSPORT;
+                handler.on_event(ConnectionEvent::ShutdownByTransport {
+                    status: Status::from_raw(shutdown.Status),
+                    code: shutdown.ErrorCode,
+                });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER => {
+                let code = data.SHUTDOWN_INITIATED_BY_PEER.ErrorCode;
+                handler.on_event(ConnectionEvent::ShutdownByPeer { code });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
+                let reason = close_reason(connection);
+                handler.on_event(ConnectionEvent::ShutdownComplete { reason });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_LOCAL_ADDRESS_CHANGED => {
+                if let Some(addr) = address::from_event(data.LOCAL_ADDRESS_CHANGED.Address) {
+                    handler.on_event(ConnectionEvent::LocalAddressChanged(addr));
+                }
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_ADDRESS_CHANGED => {
+                if let Some(addr) = address::from_event(data.PEER_ADDRESS_CHANGED.Address) {
+                    handler.on_event(ConnectionEvent::PeerAddressChanged(addr));
+                }
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {
+                return peer_stream_started(handler, &mut data.PEER_STREAM_STARTED);
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_CERTIFICATE_RECEIVED => {
+                let certificate = data.PEER_CERTIFICATE_RECEIVED.Certificate;
+                // C22: portable certificates are a QUIC_BUFFER of DER, valid during the callback.
+                let certificate = certificate.cast::<ffi::QUIC_BUFFER>().as_ref();
+                let der = certificate.map(|der| bytes(der.Buffer, der.Length as usize).to_vec());
+                let der = der.filter(|der| !der.is_empty()).map(CertificateDer::from);
+                if !handler.on_certificate(der) {
+                    return Status::BAD_CERTIFICATE;
+                }
+            }
+            // C19: events that this version does not know are answered with success.
+            _ => {}
+        }
+    }
+    Status::SUCCESS
+}
+
+/// Offers a peer's stream to the handler.
+///
+/// # Safety
+///
+/// As for [`dispatch`].
+unsafe fn peer_stream_started<H: ConnectionHandler>(
+    handler: &Arc<H>,
+    started: &mut ffi::QUIC_CONNECTION_EVENT__bindgen_ty_1__bindgen_ty_7,
+) -> Status {
+    let mut adopted = false;
+    if let Some(hold) = handler.native().hold() {
+        let unidirectional = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
+        // SAFETY: C18: inside PEER_STREAM_STARTED, with the stream that it names.
+        let stream = unsafe {
+            let is_unidirectional = started.Flags & unidirectional != 0;
+            PeerStream::new(started.Stream, is_unidirectional, hold, &mut adopted)
+        };
+        handler.on_peer_stream(stream);
+    }
+    if !adopted {
+        return Status::ABORTED; // C18: libmsquic then closes the stream itself.
+    }
+    // C20: the peer gets the credit for another stream when this one is closed, not before.
+    started.Flags |= ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_DELAY_ID_FC_UPDATES;
+    Status::SUCCESS
+}
+
+/// An address parameter, read inline.
+///
+/// # Safety
+///
+/// Inside a callback of `connection`.
+unsafe fn addr_param(connection: ffi::HQUIC, param: u32) -> Option<SocketAddr> {
+    let mut addr = MaybeUninit::<msquic::Addr>::zeroed();
+    let mut length = size_of_val(&addr) as u32;
+    // SAFETY: C5, C16: inline on the connection's own thread; at most `length` bytes are written
+    // over zeroed ones, which are a valid address.
+    unsafe {
+        Status::ok(call!(GetParam(connection, param, &raw mut length, addr.as_mut_ptr().cast())))
+            .ok()?;
+        address::from_native(&addr.assume_init())
+    }
+}
+
+/// The reason that came with the peer's close, read inline.
+///
+/// # Safety
+///
+/// Inside the SHUTDOWN_COMPLETE callback of `connection`.
+unsafe fn close_reason(connection: ffi::HQUIC) -> Option<String> {
+    let mut reason = [0_u8; MAX_RECEIVED_REASON];
+    let mut length = reason.len() as u32;
+    // SAFETY: C5, C16, C17: inline on the connection's own thread; at most `length` bytes are
+    // written.
+    unsafe {
+        Status::ok(call!(GetParam(
+            connection,
+            ffi::QUIC_PARAM_CONN_CLOSE_REASON_PHRASE,
+            &raw mut length,
+            reason.as_mut_ptr().cast(),
+        )))
+        .ok()?;
+    }
+    let text = CStr::from_bytes_until_nul(&reason).ok()?;
+    Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
+}
+
+/// A reason that does not fit a packet cannot arrive: packets are at most 1500 bytes here.
+const MAX_RECEIVED_REASON: usize = 2048;
+
+/// Bytes that an event points to.
+///
+/// # Safety
+///
+/// `data` is null or points to `length` bytes that are valid for `'a`.
+unsafe fn bytes<'a>(data: *const u8, length: usize) -> &'a [u8] {
+    if data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(data, length) }
+}
+
+/// The longest reason that libmsquic sends, its terminating zero included (C17).
+pub(crate) const MAX_REASON: usize = 512;
+
+/// `reason` as libmsquic wants it: cut to [`MAX_REASON`] at a character, ended by zero. None when
+/// nothing is left.
+pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
+    let clean = reason.replace('\0', " ");
+    let cut = clean.floor_char_boundary(MAX_REASON - 1);
+    CString::new(&clean[..cut]).ok().filter(|reason| !reason.is_empty())
+}
+
+/// Measurements of a connection since its start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ConnectionStatistics {
+    /// The smoothed round-trip time (RFC 9002).
+    pub rtt: Duration,
+    /// The shortest round-trip time seen.
+    pub min_rtt: Duration,
+    /// The longest round-trip time seen.
+    pub max_rtt: Duration,
+    /// The congestion window, in bytes.
+    pub congestion_window: u32,
+    /// The largest UDP payload that the path takes, in bytes.
+    pub path_mtu: u16,
+    /// QUIC packets sent.
+    pub sent_packets: u64,
+    /// Bytes of UDP payload sent.
+    pub sent_bytes: u64,
+    /// Bytes of stream data sent.
+    pub sent_stream_bytes: u64,
+    /// Packets that were lost.
+    pub lost_packets: u64,
+    /// How often the congestion window was cut.
+    pub congestion_events: u32,
+    /// QUIC packets received.
+    pub received_packets: u64,
+    /// Bytes of UDP payload received.
+    pub received_bytes: u64,
+    /// Bytes of stream data received.
+    pub received_stream_bytes: u64,
+    /// Packets that were received and not used.
+    pub dropped_packets: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_cut_at_a_character_and_never_empty() {
+        assert_eq!(close_reason_text(""), None);
+        assert_eq!(close_reason_text("a\0b").unwrap().to_bytes(), b"a b");
+        let long = close_reason_text(&"é".repeat(400)).unwrap();
+        assert_eq!(long.as_bytes_with_nul().len(), 511);
+        assert!(long.to_str().is_ok());
+    }
+}

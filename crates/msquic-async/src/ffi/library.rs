@@ -1,0 +1,176 @@
+//! The library itself: loading it, its version, and leaving it in order at process exit.
+
+use super::registration::NativeRegistration;
+use super::status::Status;
+use msquic::ffi;
+use parking_lot::{Condvar, Mutex};
+use std::fmt;
+use std::mem::MaybeUninit;
+use std::ptr;
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+/// How long a process that ends waits for its connections to say goodbye.
+///
+/// Closing takes one round trip with a living peer. With a dead one it takes three probe timeouts,
+/// about a second at msquic's initial round-trip estimate of 333 ms.
+const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// `QUIC_API_VERSION_2`, the only version that libmsquic has.
+const API_VERSION: u32 = 2;
+
+#[link(name = "msquic")]
+unsafe extern "C" {
+    // Not the binding's `Api::get_ffi`: that one closes the library at process exit whether or not
+    // handles are left, and then hangs or aborts (C30).
+    fn MsQuicOpenVersion(version: u32, api: *mut *const ffi::QUIC_API_TABLE) -> ffi::QUIC_STATUS;
+    fn MsQuicClose(api: *const ffi::QUIC_API_TABLE);
+}
+
+struct Library {
+    table: &'static ffi::QUIC_API_TABLE,
+    registrations: Mutex<Vec<Weak<NativeRegistration>>>,
+    open: Mutex<usize>,
+    closed: Condvar,
+}
+
+static LIBRARY: OnceLock<Result<Library, Status>> = OnceLock::new();
+
+/// Loads the library, once in a process.
+pub(super) fn load() -> Result<(), Status> {
+    library().map(|_| ())
+}
+
+/// The functions of the library, which is loaded: a handle exists.
+pub(super) fn table() -> &'static ffi::QUIC_API_TABLE {
+    match library() {
+        Ok(library) => library.table,
+        Err(status) => unreachable!("a handle of a library that did not load: {status}"),
+    }
+}
+
+/// Calls a function of the API table.
+macro_rules! call {
+    ($function:ident($($argument:expr),* $(,)?)) => {
+        match $crate::ffi::library::table().$function {
+            Some(function) => function($($argument),*),
+            None => unreachable!(concat!("libmsquic lacks ", stringify!($function))),
+        }
+    };
+}
+pub(super) use call;
+
+/// Remembers a registration, so that the end of the process can wait for it.
+pub(super) fn registration_opened(registration: &Arc<NativeRegistration>) {
+    if let Ok(library) = library() {
+        *library.open.lock() += 1;
+        let mut all = library.registrations.lock();
+        all.retain(|registration| registration.strong_count() > 0);
+        all.push(Arc::downgrade(registration));
+    }
+}
+
+/// Forgets a registration whose native handle is closed.
+pub(super) fn registration_closed() {
+    if let Ok(library) = library() {
+        *library.open.lock() -= 1;
+        library.closed.notify_all();
+    }
+}
+
+fn library() -> Result<&'static Library, Status> {
+    LIBRARY.get_or_init(open).as_ref().map_err(|status| *status)
+}
+
+fn open() -> Result<Library, Status> {
+    let mut table: *const ffi::QUIC_API_TABLE = ptr::null();
+    // SAFETY: C2: the function writes one pointer to a table that stays valid until MsQuicClose,
+    // which is called only when no handle is left and none can be opened any more.
+    let table = unsafe {
+        Status::ok(MsQuicOpenVersion(API_VERSION, &raw mut table))?;
+        table.as_ref()
+    };
+    let table = table.ok_or(Status::INTERNAL_ERROR)?;
+    // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
+    // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
+    // registered the process ends without the courtesy.
+    unsafe { libc::atexit(leave) };
+    Ok(Library {
+        table,
+        registrations: Mutex::default(),
+        open: Mutex::new(0),
+        closed: Condvar::new(),
+    })
+}
+
+/// Runs when the process ends: closes what is still open, so that no thread of libmsquic runs while
+/// the C library tears the process down.
+extern "C" fn leave() {
+    super::guard::guard((), || {
+        let Some(Ok(library)) = LIBRARY.get() else { return };
+        let registrations: Vec<_> =
+            library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
+        for registration in &registrations {
+            registration.shutdown(0);
+        }
+        drop(registrations);
+
+        let mut open = library.open.lock();
+        let all_closed = |open: &mut usize| *open > 0;
+        let timed_out = library.closed.wait_while_for(&mut open, all_closed, EXIT_PATIENCE);
+        if !timed_out.timed_out() {
+            // SAFETY: C2, C4: every registration is closed, so no handle is left. Nobody can open
+            // one any more, since `open` stays locked until the process is gone.
+            unsafe { MsQuicClose(library.table) };
+            std::mem::forget(open);
+        }
+    });
+}
+
+/// The version of the libmsquic that this process runs with.
+///
+/// ```
+/// let version = msquic_async::library_version()?;
+/// assert!(version >= msquic_async::LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 });
+/// println!("libmsquic {version}");
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
+/// # Errors
+///
+/// The library cannot be started, for instance because memory is short.
+pub fn library_version() -> Result<LibraryVersion, Status> {
+    load()?;
+    let mut version = MaybeUninit::<[u32; 4]>::uninit();
+    let mut length = size_of_val(&version) as u32;
+    // SAFETY: C5: a global parameter is written inline, at most `length` bytes of it.
+    let [major, minor, patch, build] = unsafe {
+        Status::ok(call!(GetParam(
+            ptr::null_mut(),
+            ffi::QUIC_PARAM_GLOBAL_LIBRARY_VERSION,
+            &raw mut length,
+            version.as_mut_ptr().cast(),
+        )))?;
+        if length as usize != size_of_val(&version) {
+            return Err(Status::INTERNAL_ERROR);
+        }
+        version.assume_init()
+    };
+    Ok(LibraryVersion { major, minor, patch, build })
+}
+
+/// A version of libmsquic. Versions compare by age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
+pub struct LibraryVersion {
+    pub major: u32,
+    pub minor: u32,
+    pub patch: u32,
+    pub build: u32,
+}
+
+impl fmt::Display for LibraryVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}.{}", self.major, self.minor, self.patch)
+    }
+}

@@ -1,0 +1,41 @@
+//! The only module with `unsafe`: a safe, typed face of libmsquic.
+//!
+//! Each SAFETY comment cites the numbered clauses of `docs/msquic-contract.md` (C1, C2, ...) that
+//! make it true.
+//!
+//! Ownership, for every kind of handle:
+//!
+//! - A native handle is opened with one strong count of its handler (`Arc`) as context. The count
+//!   is taken back after the handle's last event, so a handler outlives all its callbacks.
+//! - The handle is closed inside that last event. A [`Gate`](gate::Gate) counts the threads that
+//!   are inside an API call with the handle at that moment: if there are any, the last one to leave
+//!   hands the close to a thread that may block.
+//! - A stream keeps its connection's native handle, a connection and a listener keep the
+//!   registration. The registration is closed on a thread that may block when its last child is
+//!   gone.
+//! - No lock is held while libmsquic is called, because it may call back before it returns.
+#![allow(unsafe_code)]
+
+pub(crate) mod address;
+pub(crate) mod configuration;
+pub(crate) mod connection;
+mod gate;
+mod guard;
+pub(crate) mod library;
+pub(crate) mod listener;
+pub(crate) mod registration;
+pub(crate) mod settings;
+pub(crate) mod status;
+pub(crate) mod stream;
+
+use msquic::ffi::HQUIC;
+
+/// A native handle that may be sent between threads.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+struct Handle(HQUIC);
+
+// SAFETY: C1: every function of the API table may be called from any thread; the pointer is never
+// dereferenced on this side.
+unsafe impl Send for Handle {}
+// SAFETY: as above.
+unsafe impl Sync for Handle {}

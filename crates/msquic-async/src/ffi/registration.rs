@@ -1,0 +1,171 @@
+//! `NativeRegistration`: the parent of all handles, with its live children.
+
+use super::Handle;
+use super::connection::NativeConnection;
+use super::library::{self, call};
+use super::listener::NativeListener;
+use super::status::Status;
+use msquic::ffi;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ffi::CString;
+use std::ptr;
+use std::sync::{Arc, Weak};
+use tokio::sync::Notify;
+
+/// How libmsquic spends its threads (`QUIC_EXECUTION_PROFILE`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum ExecutionProfile {
+    /// One thread per processor serves sockets and protocol: the shortest delays.
+    #[default]
+    LowLatency,
+    /// Sockets and protocol on threads of their own: more throughput on one connection.
+    MaxThroughput,
+    /// Yields to everything else.
+    Scavenger,
+    /// For real-time work.
+    RealTime,
+}
+
+/// An open registration. Children hold an `Arc` of it; the last one to drop it closes it.
+pub(crate) struct NativeRegistration {
+    handle: Handle,
+    children: Mutex<Children>,
+    /// Notified each time the last child has gone.
+    idle: Notify,
+}
+
+/// Who is alive. Children register before their native handle exists and leave after it is closed.
+#[derive(Default)]
+struct Children {
+    next: u64,
+    connections: HashMap<u64, Weak<NativeConnection>>,
+    listeners: HashMap<u64, Weak<NativeListener>>,
+    shut_down: bool,
+}
+
+impl NativeRegistration {
+    pub(crate) fn open(name: &CString, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
+        library::load()?;
+        let config = ffi::QUIC_REGISTRATION_CONFIG {
+            AppName: name.as_ptr(),
+            ExecutionProfile: match profile {
+                ExecutionProfile::LowLatency => {
+                    ffi::QUIC_EXECUTION_PROFILE_QUIC_EXECUTION_PROFILE_LOW_LATENCY
+                }
+                ExecutionProfile::MaxThroughput => {
+                    ffi::QUIC_EXECUTION_PROFILE_QUIC_EXECUTION_PROFILE_TYPE_MAX_THROUGHPUT
+                }
+                ExecutionProfile::Scavenger => {
+                    ffi::QUIC_EXECUTION_PROFILE_QUIC_EXECUTION_PROFILE_TYPE_SCAVENGER
+                }
+                ExecutionProfile::RealTime => {
+                    ffi::QUIC_EXECUTION_PROFILE_QUIC_EXECUTION_PROFILE_TYPE_REAL_TIME
+                }
+            },
+        };
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7: the configuration is copied before the call returns.
+        unsafe { Status::ok(call!(RegistrationOpen(&raw const config, &raw mut handle)))? };
+        let this = Arc::new(Self {
+            handle: Handle(handle),
+            children: Mutex::default(),
+            idle: Notify::new(),
+        });
+        library::registration_opened(&this);
+        Ok(this)
+    }
+
+    pub(super) fn handle(&self) -> ffi::HQUIC {
+        self.handle.0
+    }
+
+    /// Closes all connections with `code` and stops all listeners; no new ones are taken.
+    pub(crate) fn shutdown(&self, code: u64) {
+        let (connections, listeners) = {
+            let mut children = self.children.lock();
+            children.shut_down = true;
+            let connections: Vec<_> =
+                children.connections.values().filter_map(Weak::upgrade).collect();
+            let listeners: Vec<_> = children.listeners.values().filter_map(Weak::upgrade).collect();
+            (connections, listeners)
+        };
+        // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
+        listeners.iter().for_each(|listener| listener.stop());
+        connections.iter().for_each(|connection| connection.shutdown(code, false));
+    }
+
+    /// Waits until no connection and no listener is alive.
+    pub(crate) async fn wait_idle(&self) {
+        loop {
+            let idle = self.idle.notified();
+            if self.children.lock().is_empty() {
+                return;
+            }
+            idle.await;
+        }
+    }
+
+    pub(super) fn add_connection(
+        &self,
+        connection: &Weak<NativeConnection>,
+    ) -> Result<u64, Status> {
+        let mut children = self.children.lock();
+        let id = children.next_id()?;
+        children.connections.insert(id, connection.clone());
+        Ok(id)
+    }
+
+    pub(super) fn add_listener(&self, listener: &Weak<NativeListener>) -> Result<u64, Status> {
+        let mut children = self.children.lock();
+        let id = children.next_id()?;
+        children.listeners.insert(id, listener.clone());
+        Ok(id)
+    }
+
+    pub(super) fn remove(&self, id: u64) {
+        let is_idle = {
+            let mut children = self.children.lock();
+            children.connections.remove(&id);
+            children.listeners.remove(&id);
+            children.is_empty()
+        };
+        if is_idle {
+            self.idle.notify_waiters();
+        }
+    }
+}
+
+impl Children {
+    fn next_id(&mut self) -> Result<u64, Status> {
+        if self.shut_down {
+            return Err(Status::INVALID_STATE);
+        }
+        self.next += 1;
+        Ok(self.next)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.connections.is_empty() && self.listeners.is_empty()
+    }
+}
+
+impl Drop for NativeRegistration {
+    fn drop(&mut self) {
+        let handle = self.handle;
+        // RegistrationClose waits for the last traces of the children (C8), and this may be one of
+        // libmsquic's own threads.
+        blocking::unblock(move || {
+            close(handle);
+            library::registration_closed();
+        })
+        .detach();
+    }
+}
+
+fn close(Handle(handle): Handle) {
+    // SAFETY: C8, C9: all children held the `Arc` that died, so their handles are closed; this
+    // thread is not one of libmsquic's.
+    unsafe { call!(RegistrationClose(handle)) };
+}

@@ -1,0 +1,146 @@
+//! `Status`: what libmsquic answers.
+
+use msquic::ffi;
+use std::fmt;
+
+/// A status code of libmsquic (`QUIC_STATUS`).
+///
+/// The numbers differ between platforms: they are `errno` values on Linux and `HRESULT`s on
+/// Windows. Compare with the constants here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Status(ffi::QUIC_STATUS);
+
+macro_rules! statuses {
+    ($($(#[$doc:meta])* $name:ident = $raw:ident, $text:literal;)*) => {
+        impl Status {
+            $($(#[$doc])* pub const $name: Self = Self(ffi::$raw);)*
+        }
+
+        impl fmt::Display for Status {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                match *self {
+                    $(Self::$name => f.write_str($text),)*
+                    Self(raw) => match self.tls_alert() {
+                        Some(alert) => write!(f, "TLS alert {alert}"),
+                        None => write!(f, "msquic status {raw:#x}"),
+                    },
+                }
+            }
+        }
+    };
+}
+
+statuses! {
+    /// It worked.
+    SUCCESS = QUIC_STATUS_SUCCESS, "success";
+    /// Out of memory.
+    OUT_OF_MEMORY = QUIC_STATUS_OUT_OF_MEMORY, "out of memory";
+    /// An argument was refused.
+    INVALID_PARAMETER = QUIC_STATUS_INVALID_PARAMETER, "invalid parameter";
+    /// The handle is in no state for the call.
+    INVALID_STATE = QUIC_STATUS_INVALID_STATE, "invalid state";
+    /// The library or the platform lacks it.
+    NOT_SUPPORTED = QUIC_STATUS_NOT_SUPPORTED, "not supported";
+    /// It does not exist.
+    NOT_FOUND = QUIC_STATUS_NOT_FOUND, "not found";
+    /// The handshake failed.
+    HANDSHAKE_FAILURE = QUIC_STATUS_HANDSHAKE_FAILURE, "the handshake failed";
+    /// The operation was given up.
+    ABORTED = QUIC_STATUS_ABORTED, "aborted";
+    /// Another socket has the address.
+    ADDRESS_IN_USE = QUIC_STATUS_ADDRESS_IN_USE, "the address is in use";
+    /// The address cannot be used.
+    INVALID_ADDRESS = QUIC_STATUS_INVALID_ADDRESS, "the address is invalid";
+    /// The handshake took too long.
+    CONNECTION_TIMEOUT = QUIC_STATUS_CONNECTION_TIMEOUT, "the connection timed out";
+    /// Nothing was heard for the idle timeout.
+    CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE, "the connection was idle for too long";
+    /// The peer cannot be reached.
+    UNREACHABLE = QUIC_STATUS_UNREACHABLE, "the peer is unreachable";
+    /// libmsquic failed inside.
+    INTERNAL_ERROR = QUIC_STATUS_INTERNAL_ERROR, "internal error of msquic";
+    /// The peer refused the connection.
+    CONNECTION_REFUSED = QUIC_STATUS_CONNECTION_REFUSED, "the peer refused the connection";
+    /// The peer broke the protocol.
+    PROTOCOL_ERROR = QUIC_STATUS_PROTOCOL_ERROR, "the QUIC protocol was violated";
+    /// No common version of QUIC.
+    VER_NEG_ERROR = QUIC_STATUS_VER_NEG_ERROR, "no common version of QUIC";
+    /// TLS failed.
+    TLS_ERROR = QUIC_STATUS_TLS_ERROR, "TLS failed";
+    /// The application gave up.
+    USER_CANCELED = QUIC_STATUS_USER_CANCELED, "canceled by the application";
+    /// No common application protocol.
+    ALPN_NEG_FAILURE = QUIC_STATUS_ALPN_NEG_FAILURE, "no common application protocol";
+    /// The peer allows no more streams for now.
+    STREAM_LIMIT_REACHED = QUIC_STATUS_STREAM_LIMIT_REACHED, "the stream limit is reached";
+    /// A listener with this port and application protocol exists.
+    ALPN_IN_USE = QUIC_STATUS_ALPN_IN_USE, "another listener has this port and protocol";
+    /// TLS alert 42: the certificate was not accepted.
+    BAD_CERTIFICATE = QUIC_STATUS_BAD_CERTIFICATE, "the certificate was not accepted";
+    /// TLS alert 43: the kind of certificate is not supported.
+    UNSUPPORTED_CERTIFICATE = QUIC_STATUS_UNSUPPORTED_CERTIFICATE, "unsupported kind of certificate";
+    /// TLS alert 44: the certificate was revoked.
+    REVOKED_CERTIFICATE = QUIC_STATUS_REVOKED_CERTIFICATE, "the certificate was revoked";
+    /// TLS alert 45: the certificate has expired.
+    EXPIRED_CERTIFICATE = QUIC_STATUS_EXPIRED_CERTIFICATE, "the certificate has expired";
+    /// TLS alert 46: the certificate was not accepted for another reason.
+    UNKNOWN_CERTIFICATE = QUIC_STATUS_UNKNOWN_CERTIFICATE, "the certificate was refused";
+    /// TLS alert 116: a certificate is required.
+    REQUIRED_CERTIFICATE = QUIC_STATUS_REQUIRED_CERTIFICATE, "a certificate is required";
+}
+
+/// `QUIC_STATUS_TLS_ALERT(0)`: alerts are this number plus their own (0 to 255).
+const FIRST_TLS_ALERT: ffi::QUIC_STATUS = ffi::QUIC_STATUS_CLOSE_NOTIFY;
+
+impl Status {
+    /// The number that libmsquic uses.
+    pub const fn raw(self) -> i64 {
+        self.0 as i64
+    }
+
+    /// The TLS alert (RFC 8446, section 6) that this status stands for, if it is one.
+    pub fn tls_alert(self) -> Option<u8> {
+        self.0.checked_sub(FIRST_TLS_ALERT).and_then(|alert| u8::try_from(alert).ok())
+    }
+
+    /// `Err` for a failure; pending is no failure.
+    pub(crate) fn ok(raw: ffi::QUIC_STATUS) -> Result<(), Self> {
+        msquic::Status::ok_from_raw(raw).map_err(|status| Self(status.0))
+    }
+
+    pub(super) const fn from_raw(raw: ffi::QUIC_STATUS) -> Self {
+        Self(raw)
+    }
+
+    pub(super) const fn to_raw(self) -> ffi::QUIC_STATUS {
+        self.0
+    }
+
+    pub(crate) fn is_ok(self) -> bool {
+        Self::ok(self.0).is_ok()
+    }
+}
+
+impl fmt::Debug for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Status({:#x}: {self})", self.0)
+    }
+}
+
+impl std::error::Error for Status {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tells_tls_alerts_apart() {
+        assert_eq!(Status::BAD_CERTIFICATE.tls_alert(), Some(42));
+        assert_eq!(Status::REQUIRED_CERTIFICATE.tls_alert(), Some(116));
+        assert_eq!(Status(FIRST_TLS_ALERT + 48).to_string(), "TLS alert 48");
+        assert_eq!(Status::UNREACHABLE.tls_alert(), None);
+        assert_eq!(Status(FIRST_TLS_ALERT + 256).tls_alert(), None);
+        assert!(Status::SUCCESS.is_ok() && !Status::ABORTED.is_ok());
+        assert!(Status(ffi::QUIC_STATUS_PENDING).is_ok());
+    }
+}

@@ -1,0 +1,458 @@
+//! `NativeStream`: a stream handle, its events, the memory of its sends, and when it is closed.
+
+use super::Handle;
+use super::connection::{Hold, NativeConnection};
+use super::gate::Gate;
+use super::guard::guard;
+use super::library::call;
+use super::status::Status;
+use bytes::Bytes;
+use msquic::ffi;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::ffi::c_void;
+use std::mem::ManuallyDrop;
+use std::ptr;
+use std::slice;
+use std::sync::{Arc, OnceLock};
+
+/// What happens on a stream, except received bytes; see `QUIC_STREAM_EVENT`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum StreamEvent {
+    StartComplete {
+        status: Status,
+        id: u64,
+        peer_accepted: bool,
+    },
+    PeerAccepted,
+    SendComplete {
+        canceled: bool,
+    },
+    PeerSendShutdown,
+    PeerSendAborted {
+        code: u64,
+    },
+    PeerReceiveAborted {
+        code: u64,
+    },
+    SendShutdownComplete {
+        graceful: bool,
+    },
+    /// The last event. `connection` tells that it came because the connection went down.
+    ShutdownComplete {
+        connection: bool,
+    },
+}
+
+/// Handles the events of one stream, which never overlap (C1).
+pub(crate) trait StreamHandler: Send + Sync + 'static {
+    fn native(&self) -> &NativeStream;
+    fn on_event(self: &Arc<Self>, event: StreamEvent);
+    /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
+    /// until [`NativeStream::enable_receive`].
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
+}
+
+/// A stream handle. It is closed after its last event, when nobody uses it any more.
+pub(crate) struct NativeStream {
+    handle: OnceLock<Handle>,
+    gate: Gate,
+    /// What libmsquic reads from: one entry per StreamSend, from the call until its completion.
+    sends: Mutex<Sends>,
+    /// Keeps the connection's handle open until this one is closed.
+    connection: Mutex<Option<Hold>>,
+}
+
+#[derive(Default)]
+struct Sends {
+    next: usize,
+    in_flight: VecDeque<Box<SendBuffers>>,
+}
+
+/// The memory of one StreamSend: libmsquic reads the array and the bytes until it completes (C23).
+struct SendBuffers {
+    id: usize,
+    _data: Vec<Bytes>,
+    _array: Vec<ffi::QUIC_BUFFER>,
+}
+
+// SAFETY: the pointers in `_array` point into `_data`, which is immutable and may be sent itself.
+unsafe impl Send for SendBuffers {}
+
+/// How to end a direction of a stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Abort {
+    Send,
+    Receive,
+    /// Both directions, and the last event comes without waiting for the peer.
+    Everything,
+}
+
+impl NativeStream {
+    pub(crate) fn new() -> Self {
+        Self {
+            handle: OnceLock::new(),
+            gate: Gate::new(),
+            sends: Mutex::default(),
+            connection: Mutex::default(),
+        }
+    }
+
+    /// Opens a stream and starts it. If it is `Ok`, `handler` lives until the last event; the start
+    /// itself is answered by `StartComplete`, and a failed one is followed by the last event.
+    pub(crate) fn start<H: StreamHandler>(
+        &self,
+        connection: &Arc<NativeConnection>,
+        unidirectional: bool,
+        fail_on_blocked: bool,
+        handler: &Arc<H>,
+    ) -> Result<(), Status> {
+        let hold = connection.hold().ok_or(Status::INVALID_STATE)?;
+        let connection = hold.handle().ok_or(Status::INVALID_STATE)?;
+        let open_flags = if unidirectional {
+            ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL
+        } else {
+            ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE
+        };
+        let context = Arc::into_raw(handler.clone());
+        let mut handle = ptr::null_mut();
+        // SAFETY: C13: the context is a count of the handler that `trampoline` gives back at the
+        // last event. No event comes before a call with the handle. `hold` keeps the connection.
+        let opened = unsafe {
+            Status::ok(call!(StreamOpen(
+                connection,
+                open_flags,
+                Some(trampoline::<H>),
+                context.cast_mut().cast(),
+                &raw mut handle,
+            )))
+        };
+        if let Err(status) = opened {
+            // SAFETY: the handle was not opened, so the count was not taken over.
+            drop(unsafe { Arc::from_raw(context) });
+            return Err(status);
+        }
+        self.set_handle(handle, hold);
+
+        let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
+            | ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT
+            | if fail_on_blocked {
+                ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_FAIL_BLOCKED
+            } else {
+                0
+            };
+        let started = self.with(|handle| {
+            // SAFETY: C1, C24: asynchronous; the handle is open.
+            Status::ok(unsafe { call!(StreamStart(handle, start_flags)) })
+        });
+        if started.is_err() {
+            // C24: the last event comes after this, although the stream never started.
+            self.abort(Abort::Everything, 0);
+        }
+        started
+    }
+
+    fn set_handle(&self, handle: ffi::HQUIC, hold: Hold) {
+        *self.connection.lock() = Some(hold);
+        let is_first = self.handle.set(Handle(handle)).is_ok();
+        debug_assert!(is_first, "a stream is opened once");
+    }
+
+    /// Sends `data`, and then the end of the stream if `fin`. The bytes are read until
+    /// `SendComplete`. On failure nothing was sent and no event comes.
+    pub(crate) fn send(&self, data: Vec<Bytes>, fin: bool) -> Result<(), Status> {
+        debug_assert!(fin || data.iter().any(|bytes| !bytes.is_empty()), "C23");
+        let array = data
+            .iter()
+            .map(|bytes| {
+                Ok(ffi::QUIC_BUFFER {
+                    Length: u32::try_from(bytes.len()).map_err(|_| Status::INVALID_PARAMETER)?,
+                    Buffer: bytes.as_ptr().cast_mut(), // only read, although not const
+                })
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        let (buffers, count) = (array.as_ptr(), array.len() as u32);
+        let id = {
+            let mut sends = self.sends.lock();
+            sends.next = sends.next.wrapping_add(1);
+            let id = sends.next;
+            sends.in_flight.push_back(Box::new(SendBuffers { id, _data: data, _array: array }));
+            id
+        };
+        let flags = if fin {
+            ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_FIN
+        } else {
+            ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE
+        };
+        let sent = self.with(|handle| {
+            // SAFETY: C23: array and bytes stay in `sends` until the completion of this send or
+            // the last event; moving the vector does not move what it points to.
+            Status::ok(unsafe {
+                call!(StreamSend(handle, buffers, count, flags, ptr::without_provenance_mut(id)))
+            })
+        });
+        if sent.is_err() {
+            self.release_send(id); // C23: no event comes for it.
+        }
+        sent
+    }
+
+    fn release_send(&self, id: usize) {
+        let released = {
+            let mut sends = self.sends.lock();
+            let place = sends.in_flight.iter().position(|send| send.id == id);
+            place.and_then(|place| sends.in_flight.remove(place))
+        };
+        drop(released);
+    }
+
+    /// Aborts with `code`. Never blocks.
+    pub(crate) fn abort(&self, what: Abort, code: u64) {
+        let flags = match what {
+            Abort::Send => ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT_SEND,
+            Abort::Receive => {
+                ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT_RECEIVE
+            }
+            Abort::Everything => {
+                ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT
+                    | ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_IMMEDIATE
+            }
+        };
+        let result = self.with(|handle| {
+            // SAFETY: C1, C24: asynchronous; the handle is open.
+            Status::ok(unsafe { call!(StreamShutdown(handle, flags, code)) })
+        });
+        if let Err(status) = result
+            && status != Status::INVALID_STATE
+        {
+            tracing::warn!(%status, "a stream could not be aborted");
+        }
+    }
+
+    /// Lets bytes come again after fewer were taken than offered. Never blocks.
+    pub(crate) fn enable_receive(&self) {
+        let _ = self.with(|handle| {
+            // SAFETY: C1, C25: asynchronous; the handle is open.
+            Status::ok(unsafe { call!(StreamReceiveSetEnabled(handle, 1)) })
+        });
+    }
+
+    /// Keeps the handle open, so that the peer gets no credit for another stream (C20).
+    pub(crate) fn hold_open(&self) -> bool {
+        self.gate.enter()
+    }
+
+    /// Ends [`hold_open`](Self::hold_open).
+    pub(crate) fn release_open(&self) {
+        if self.gate.leave() {
+            self.close_elsewhere();
+        }
+    }
+
+    fn with<T>(&self, call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>) -> Result<T, Status> {
+        if !self.gate.enter() {
+            return Err(Status::INVALID_STATE);
+        }
+        let result = match self.handle.get() {
+            Some(Handle(handle)) => call(*handle),
+            None => Err(Status::INVALID_STATE),
+        };
+        if self.gate.leave() {
+            self.close_elsewhere();
+        }
+        result
+    }
+
+    /// Closes the handle after the last event, in the callback, unless it is in use.
+    fn close_in_callback(&self) {
+        let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
+        drop(leftovers); // C23: libmsquic reads nothing after the last event.
+        if self.gate.close()
+            && let Some(handle) = self.handle.get()
+        {
+            close(*handle, self.connection.lock().take());
+        }
+    }
+
+    /// Closes the handle on a thread that may block.
+    fn close_elsewhere(&self) {
+        let Some(handle) = self.handle.get().copied() else { return };
+        let hold = self.connection.lock().take();
+        blocking::unblock(move || close(handle, hold)).detach();
+    }
+}
+
+/// The only place that closes a stream. The connection may be closed after it.
+fn close(Handle(handle): Handle, connection: Option<Hold>) {
+    // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
+    // the connection's own thread this does not block, elsewhere it may.
+    unsafe { call!(StreamClose(handle)) };
+    drop(connection);
+}
+
+/// Takes over a stream that the peer opened.
+pub(crate) struct PeerStream<'a> {
+    handle: ffi::HQUIC,
+    pub(crate) unidirectional: bool,
+    pub(crate) id: u64,
+    hold: Hold,
+    adopted: &'a mut bool,
+}
+
+impl<'a> PeerStream<'a> {
+    /// # Safety
+    ///
+    /// Inside the PEER_STREAM_STARTED callback that names `handle`, on a connection that `hold`
+    /// keeps open.
+    pub(super) unsafe fn new(
+        handle: ffi::HQUIC,
+        unidirectional: bool,
+        hold: Hold,
+        adopted: &'a mut bool,
+    ) -> Self {
+        let mut id = 0_u64;
+        let mut length = size_of_val(&id) as u32;
+        // SAFETY: C5, C16: inline on the connection's own thread; eight bytes are written.
+        let _ = unsafe {
+            let id = (&raw mut id).cast();
+            call!(GetParam(handle, ffi::QUIC_PARAM_STREAM_ID, &raw mut length, id))
+        };
+        Self { handle, unidirectional, id, hold, adopted }
+    }
+
+    /// Makes `handler` the one that gets the stream's events.
+    pub(crate) fn adopt<H: StreamHandler>(self, handler: &Arc<H>) {
+        handler.native().set_handle(self.handle, self.hold);
+        let context = Arc::into_raw(handler.clone());
+        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
+        // SAFETY: C13, C18: inside PEER_STREAM_STARTED, before any event of the stream.
+        unsafe {
+            call!(SetCallbackHandler(self.handle, function as *mut c_void, context as *mut c_void));
+        }
+        *self.adopted = true;
+    }
+}
+
+/// Bytes that arrived, valid during the callback.
+pub(crate) struct Received<'a> {
+    buffers: &'a [ffi::QUIC_BUFFER],
+}
+
+impl<'a> Received<'a> {
+    pub(crate) fn slices(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.buffers.iter().filter(|buffer| buffer.Length > 0).map(|buffer| {
+            // SAFETY: C25: the bytes are valid during the callback, which `'a` does not outlive.
+            unsafe { slice::from_raw_parts(buffer.Buffer, buffer.Length as usize) }
+        })
+    }
+}
+
+/// All events of all streams arrive here.
+///
+/// # Safety
+///
+/// Called by libmsquic with the context that was registered with the handle.
+unsafe extern "C" fn trampoline<H: StreamHandler>(
+    _stream: ffi::HQUIC,
+    context: *mut c_void,
+    event: *mut ffi::QUIC_STREAM_EVENT,
+) -> ffi::QUIC_STATUS {
+    let status = guard(Status::INTERNAL_ERROR, || {
+        // SAFETY: C13: the count in the context lives until the end of the last event, and `event`
+        // is valid during the call.
+        unsafe {
+            let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
+            dispatch(&handler, &mut *event)
+        }
+    });
+    // SAFETY: `event` is valid during the call.
+    let is_last =
+        unsafe { (*event).Type } == ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE;
+    if is_last {
+        guard((), || {
+            // SAFETY: C13: no event follows, so the count of the context comes back.
+            let handler = unsafe { Arc::from_raw(context.cast::<H>()) };
+            handler.native().close_in_callback();
+        });
+    }
+    status.to_raw()
+}
+
+/// Translates one event.
+///
+/// # Safety
+///
+/// `event` is what libmsquic gave to the callback, and the callback is still running.
+unsafe fn dispatch<H: StreamHandler>(
+    handler: &Arc<H>,
+    event: &mut ffi::QUIC_STREAM_EVENT,
+) -> Status {
+    let data = &mut event.__bindgen_anon_1;
+    // SAFETY: C6: `Type` says which member of the union is there.
+    let event = unsafe {
+        match event.Type {
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE => {
+                receive(handler, &mut data.RECEIVE);
+                return Status::SUCCESS;
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_START_COMPLETE => {
+                let complete = data.START_COMPLETE;
+                StreamEvent::StartComplete {
+                    status: Status::from_raw(complete.Status),
+                    id: complete.ID,
+                    peer_accepted: complete.PeerAccepted() != 0,
+                }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_ACCEPTED => {
+                StreamEvent::PeerAccepted
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE => {
+                let complete = data.SEND_COMPLETE;
+                handler.native().release_send(complete.ClientContext.addr());
+                StreamEvent::SendComplete { canceled: complete.Canceled != 0 }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN => {
+                StreamEvent::PeerSendShutdown
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_ABORTED => {
+                StreamEvent::PeerSendAborted { code: data.PEER_SEND_ABORTED.ErrorCode }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_RECEIVE_ABORTED => {
+                StreamEvent::PeerReceiveAborted { code: data.PEER_RECEIVE_ABORTED.ErrorCode }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_SHUTDOWN_COMPLETE => {
+                let graceful = data.SEND_SHUTDOWN_COMPLETE.Graceful != 0;
+                StreamEvent::SendShutdownComplete { graceful }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE => {
+                let connection = data.SHUTDOWN_COMPLETE.ConnectionShutdown != 0;
+                StreamEvent::ShutdownComplete { connection }
+            }
+            _ => return Status::SUCCESS, // C19
+        }
+    };
+    handler.on_event(event);
+    Status::SUCCESS
+}
+
+/// Offers received bytes to the handler and tells libmsquic how many it took.
+///
+/// # Safety
+///
+/// As for [`dispatch`].
+unsafe fn receive<H: StreamHandler>(
+    handler: &Arc<H>,
+    event: &mut ffi::QUIC_STREAM_EVENT__bindgen_ty_1__bindgen_ty_2,
+) {
+    let offered = event.TotalBufferLength;
+    // C25: an end of stream alone comes without bytes; it is told by PEER_SEND_SHUTDOWN later.
+    if offered == 0 || event.Buffers.is_null() {
+        return;
+    }
+    event.TotalBufferLength = 0; // what a panic of the handler leaves: nothing taken
+    // SAFETY: C25: array and bytes are valid during the callback.
+    let buffers = unsafe { slice::from_raw_parts(event.Buffers, event.BufferCount as usize) };
+    let taken = handler.on_receive(Received { buffers }) as u64;
+    debug_assert!(taken <= offered);
+    event.TotalBufferLength = taken.min(offered);
+}

@@ -1,0 +1,37 @@
+//! What can go wrong with a listener.
+
+use crate::Status;
+use std::io;
+
+/// Why a listener does not listen or accept.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ListenError {
+    /// It was not started.
+    #[error("the listener was not started")]
+    NotStarted,
+    /// It was started before.
+    #[error("the listener was started before")]
+    AlreadyStarted,
+    /// It was stopped.
+    #[error("the listener was stopped")]
+    Finished,
+    /// Another socket has the address, or another listener the port and the protocol.
+    #[error("the address is in use")]
+    AddressInUse,
+    /// msquic refused.
+    #[error("msquic could not listen")]
+    Other(#[source] Status),
+}
+
+impl From<ListenError> for io::Error {
+    fn from(error: ListenError) -> Self {
+        let kind = match &error {
+            ListenError::NotStarted | ListenError::Finished => io::ErrorKind::NotConnected,
+            ListenError::AlreadyStarted => io::ErrorKind::InvalidInput,
+            ListenError::AddressInUse => io::ErrorKind::AddrInUse,
+            ListenError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,41 @@
+//! What msquic's events do to a listener.
+
+use super::incoming::Incoming;
+use super::inner::ListenerInner;
+use super::state::{ListenerInput, ListenerState};
+use crate::connection::ConnectionInner;
+use crate::ffi::connection::{NativeConnection, PeerConnection};
+use crate::ffi::listener::{ListenerHandler, NativeListener};
+use std::sync::Arc;
+
+impl ListenerHandler for ListenerInner {
+    fn native(&self) -> &NativeListener {
+        &self.native
+    }
+
+    /// Puts the connection into the backlog, or leaves it to be refused.
+    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>) {
+        let is_full = {
+            let exclusive = self.exclusive.lock();
+            let is_over = matches!(
+                exclusive.state,
+                ListenerState::Shutdown | ListenerState::ShutdownComplete
+            );
+            is_over || exclusive.backlog.len() >= exclusive.backlog_limit
+        };
+        if is_full {
+            return;
+        }
+        let Ok(native) = NativeConnection::new(self.native.registration()) else { return };
+        let inner = ConnectionInner::new(native, self.credential.clone());
+        inner.set_addrs(connection.local_addr, connection.remote_addr);
+        let incoming = Incoming::new(&inner, &connection);
+        connection.adopt(&inner);
+        self.exclusive.lock().backlog.push_back(incoming);
+        self.arrived.wake_one();
+    }
+
+    fn on_stop_complete(self: &Arc<Self>) {
+        self.transition(ListenerInput::Stopped);
+    }
+}

@@ -1,0 +1,95 @@
+//! `Incoming`: a connection of a peer before its handshake.
+
+use crate::Configuration;
+use crate::connection::{Connection, ConnectionError, ConnectionInner};
+use crate::ffi::connection::PeerConnection;
+use bytes::Bytes;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// The code with which connections are refused that nobody accepted.
+const REFUSED: u64 = 0;
+
+/// A connection that a peer wants. Dropping it refuses it.
+pub struct Incoming {
+    connection: Option<Connection>,
+    remote_addr: Option<SocketAddr>,
+    server_name: Option<String>,
+    alpn: Bytes,
+}
+
+impl Incoming {
+    pub(super) fn new(inner: &Arc<ConnectionInner>, offered: &PeerConnection<'_>) -> Self {
+        Self {
+            connection: Some(Connection::from_inner(inner.clone())),
+            remote_addr: offered.remote_addr,
+            server_name: offered.server_name.clone(),
+            alpn: offered.alpn.clone(),
+        }
+    }
+
+    /// Where it comes from. The address may be forged until the handshake is done.
+    pub fn remote_addr(&self) -> Option<SocketAddr> {
+        self.remote_addr
+    }
+
+    /// The name that the peer wants to reach (server name indication, RFC 6066), not to be trusted.
+    pub fn server_name(&self) -> Option<&str> {
+        self.server_name.as_deref()
+    }
+
+    /// The application protocol that will be used.
+    pub fn alpn(&self) -> &[u8] {
+        &self.alpn
+    }
+
+    /// Lets the handshake go on with `configuration`; [`Connection::accept`] waits for its end.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`] when the connection is over already.
+    pub fn accept(mut self, configuration: &Configuration) -> Result<Connection, ConnectionError> {
+        let Some(connection) = self.connection.take() else {
+            return Err(ConnectionError::NotStarted);
+        };
+        let inner = connection.inner();
+        inner.begin(configuration.stream_limits());
+        inner.native().set_configuration(configuration.native()).map_err(|status| {
+            inner.start_failed(status);
+            inner.error_or_closing()
+        })?;
+        Ok(connection)
+    }
+
+    /// Refuses the connection with a code of the application (below 2^62).
+    ///
+    /// Before the handshake a code of the application cannot be sent: the peer sees QUIC's
+    /// APPLICATION_ERROR (RFC 9000, section 10.2.3).
+    pub fn refuse(mut self, error_code: u64) {
+        if let Some(connection) = self.connection.take() {
+            connection.shutdown(error_code, "");
+        }
+    }
+
+    pub(super) fn is_alive(&self) -> bool {
+        self.connection.as_ref().is_some_and(|connection| connection.inner().error().is_none())
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.shutdown(REFUSED, "");
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Incoming")
+            .field("remote_addr", &self.remote_addr)
+            .field("server_name", &self.server_name)
+            .finish_non_exhaustive()
+    }
+}

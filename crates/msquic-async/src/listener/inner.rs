@@ -1,0 +1,138 @@
+//! `ListenerInner`: what the handle of a listener shares with its callbacks.
+
+use super::error::ListenError;
+use super::incoming::Incoming;
+use super::state::{ListenerInput, ListenerState};
+use crate::Configuration;
+use crate::connection::Connection;
+use crate::ffi::listener::NativeListener;
+use crate::ffi::status::Status;
+use crate::waiters::Waiters;
+use net_traits::NetCredential;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How many connections wait to be accepted unless the application says otherwise.
+const BACKLOG: usize = 256;
+
+pub(super) struct ListenerInner {
+    pub(super) native: Arc<NativeListener>,
+    pub(super) credential: NetCredential,
+    pub(super) configuration: Configuration,
+    pub(super) exclusive: Mutex<Exclusive>,
+    /// Woken when a connection arrives, and at the end.
+    pub(super) arrived: Waiters,
+    /// Woken when the stop is done.
+    pub(super) stopped: Waiters,
+}
+
+pub(super) struct Exclusive {
+    pub(super) state: ListenerState,
+    pub(super) local_addr: Option<SocketAddr>,
+    pub(super) backlog: VecDeque<Incoming>,
+    pub(super) backlog_limit: usize,
+}
+
+impl ListenerInner {
+    pub(super) fn new(
+        native: Arc<NativeListener>,
+        configuration: Configuration,
+        credential: NetCredential,
+    ) -> Arc<Self> {
+        Arc::new(Self {
+            native,
+            credential,
+            configuration,
+            exclusive: Mutex::new(Exclusive {
+                state: ListenerState::Open,
+                local_addr: None,
+                backlog: VecDeque::new(),
+                backlog_limit: BACKLOG,
+            }),
+            arrived: Waiters::default(),
+            stopped: Waiters::default(),
+        })
+    }
+
+    pub(super) fn start<A: AsRef<[u8]>>(
+        self: &Arc<Self>,
+        alpn: &[A],
+        local_addr: Option<SocketAddr>,
+    ) -> Result<(), ListenError> {
+        match self.exclusive.lock().state {
+            ListenerState::Open => {}
+            ListenerState::StartComplete => return Err(ListenError::AlreadyStarted),
+            ListenerState::Shutdown | ListenerState::ShutdownComplete => {
+                return Err(ListenError::Finished);
+            }
+        }
+        let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+        let bound = self.native.start(&alpn, local_addr, self).map_err(|status| match status {
+            Status::ADDRESS_IN_USE | Status::ALPN_IN_USE => ListenError::AddressInUse,
+            Status::INVALID_STATE => ListenError::AlreadyStarted,
+            status => ListenError::Other(status),
+        })?;
+        self.exclusive.lock().local_addr = Some(bound);
+        self.transition(ListenerInput::Start);
+        Ok(())
+    }
+
+    pub(super) fn stop(&self) {
+        self.transition(ListenerInput::Stop);
+        self.native.stop();
+    }
+
+    pub(super) fn transition(&self, input: ListenerInput) {
+        if self.exclusive.lock().state.apply(input) {
+            self.arrived.wake_all();
+            self.stopped.wake_all();
+        }
+    }
+
+    /// The next connection that is still alive, or why there will be none; `None`: wait.
+    pub(super) fn next_incoming(&self) -> Option<Result<Incoming, ListenError>> {
+        loop {
+            let incoming = {
+                let mut exclusive = self.exclusive.lock();
+                match (exclusive.backlog.pop_front(), exclusive.state) {
+                    (Some(incoming), _) => incoming,
+                    (None, ListenerState::Open) => return Some(Err(ListenError::NotStarted)),
+                    (None, ListenerState::StartComplete) => return None,
+                    (None, _) => return Some(Err(ListenError::Finished)),
+                }
+            };
+            if incoming.is_alive() {
+                return Some(Ok(incoming));
+            }
+        }
+    }
+
+    pub(super) fn next_connection(&self) -> Option<Result<Connection, ListenError>> {
+        loop {
+            match self.next_incoming()? {
+                Err(error) => return Some(Err(error)),
+                Ok(incoming) => {
+                    // It fails only for a connection that has just died.
+                    if let Ok(connection) = incoming.accept(&self.configuration) {
+                        return Some(Ok(connection));
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn stop_result(&self) -> Option<Result<(), ListenError>> {
+        match self.exclusive.lock().state {
+            ListenerState::Open => Some(Err(ListenError::NotStarted)),
+            ListenerState::StartComplete | ListenerState::Shutdown => None,
+            ListenerState::ShutdownComplete => Some(Ok(())),
+        }
+    }
+
+    pub(super) fn refuse_backlog(&self) {
+        let backlog = std::mem::take(&mut self.exclusive.lock().backlog);
+        drop(backlog);
+    }
+}

@@ -1,0 +1,179 @@
+//! Listeners: where connections of peers arrive.
+//!
+//! A connection that arrives waits in a bounded backlog **before** its handshake. Taking it out with
+//! [`Listener::accept`] or [`Incoming::accept`] lets the handshake go on, which
+//! [`Connection::accept`] waits for, so a slow peer holds up nobody else. What does not fit the
+//! backlog is refused at once.
+
+mod error;
+mod event;
+mod future;
+mod incoming;
+mod inner;
+mod state;
+
+pub use error::ListenError;
+pub use future::{Accept, AcceptIncoming, Stop};
+pub use incoming::Incoming;
+
+use crate::connection::Connection;
+use crate::ffi::listener::NativeListener;
+use crate::{Configuration, Registration};
+use inner::ListenerInner;
+use net_traits::NetCredential;
+use state::ListenerInput;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+/// Accepts connections.
+///
+/// Dropping it stops listening and refuses what is in the backlog; connections that were accepted
+/// live on.
+///
+/// ```no_run
+/// # async fn example(credential: msquic_async::NetCredential) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::{Configuration, Listener, Registration, Settings};
+///
+/// let registration = Registration::new("example")?;
+/// let settings = Settings::new().peer_bidi_streams(16);
+/// let configuration = Configuration::server(&registration, &["chat/1"], &settings, &credential)?;
+/// let listener = Listener::new(&registration, configuration, credential)?;
+/// listener.start(&["chat/1"], Some("127.0.0.1:0".parse()?))?;
+/// println!("listening on {}", listener.local_addr()?);
+/// let connection = listener.accept().await?;
+/// connection.accept().await?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Listener {
+    inner: Arc<ListenerInner>,
+}
+
+impl Listener {
+    /// A listener, which is not started. Its connections use `configuration`; the trust policy of
+    /// `credential` judges the certificates of peers.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Other`] after [`Registration::shutdown`].
+    pub fn new(
+        registration: &Registration,
+        configuration: Configuration,
+        credential: NetCredential,
+    ) -> Result<Self, ListenError> {
+        let native = NativeListener::new(registration.native()).map_err(ListenError::Other)?;
+        Ok(Self { inner: ListenerInner::new(native, configuration, credential) })
+    }
+
+    /// How many connections may wait to be accepted; further ones are refused. Default: 256.
+    /// Takes effect for connections that arrive from now on.
+    pub fn set_backlog(&self, connections: usize) {
+        self.inner.exclusive.lock().backlog_limit = connections;
+    }
+
+    /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
+    /// `alpn`. A listener is started once.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::AlreadyStarted`]; [`ListenError::Finished`] after a stop;
+    /// [`ListenError::AddressInUse`], also when the port belongs to a socket of another process.
+    pub fn start<A: AsRef<[u8]>>(
+        &self,
+        alpn: &[A],
+        local_address: Option<SocketAddr>,
+    ) -> Result<(), ListenError> {
+        self.inner.start(alpn, local_address)
+    }
+
+    /// Waits for the next connection and lets its handshake go on; [`Connection::accept`] waits for
+    /// its end.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Finished`] once the listener is stopped and its backlog empty.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no connection.
+    pub fn accept(&self) -> Accept<'_> {
+        Accept::new(self)
+    }
+
+    /// Waits for the next connection, whose handshake waits for [`Incoming::accept`].
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](Self::accept).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no connection.
+    pub fn accept_incoming(&self) -> AcceptIncoming<'_> {
+        AcceptIncoming::new(self)
+    }
+
+    /// [`accept`](Self::accept) for pollers. Any number of tasks may wait.
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept`](Self::accept).
+    pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Connection, ListenError>> {
+        self.inner.arrived.register(cx);
+        self.inner.next_connection().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// Stops listening and waits until that is done. Connections in the backlog can still be
+    /// accepted.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NotStarted`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: the listener stops all the same once the future was polled.
+    pub fn stop(&self) -> Stop<'_> {
+        Stop::new(self)
+    }
+
+    /// [`stop`](Self::stop) for pollers.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NotStarted`].
+    pub fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), ListenError>> {
+        self.inner.stopped.register(cx);
+        self.inner.stop();
+        self.inner.stop_result().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    /// The address that the listener is bound to, with the real port where 0 was asked for.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::NotStarted`].
+    pub fn local_addr(&self) -> Result<SocketAddr, ListenError> {
+        self.inner.exclusive.lock().local_addr.ok_or(ListenError::NotStarted)
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        self.inner.stop();
+        self.inner.transition(ListenerInput::Abandon);
+        self.inner.refuse_backlog();
+    }
+}
+
+impl fmt::Debug for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let exclusive = self.inner.exclusive.lock();
+        f.debug_struct("Listener")
+            .field("state", &exclusive.state)
+            .field("local_addr", &exclusive.local_addr)
+            .finish_non_exhaustive()
+    }
+}

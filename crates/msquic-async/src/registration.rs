@@ -1,0 +1,68 @@
+//! `Registration`: the root of everything.
+
+use crate::Status;
+use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
+use std::ffi::CString;
+use std::fmt;
+use std::sync::Arc;
+
+/// The root of all connections and listeners, with msquic's threads.
+///
+/// Cloning is cheap. Connections and listeners keep it alive; it is closed in the background when
+/// the last of them is gone, so dropping it never waits.
+#[derive(Clone)]
+pub struct Registration {
+    native: Arc<NativeRegistration>,
+}
+
+impl Registration {
+    /// A registration with the default profile; `name` appears in msquic's traces.
+    ///
+    /// ```
+    /// let registration = msquic_async::Registration::new("my-node")?;
+    /// # Ok::<(), msquic_async::Status>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// msquic cannot be started. [`Status::INVALID_PARAMETER`] when `name` contains a zero byte.
+    pub fn new(name: &str) -> Result<Self, Status> {
+        Self::with_profile(name, ExecutionProfile::default())
+    }
+
+    /// A registration whose threads work as `profile` says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`new`](Self::new).
+    pub fn with_profile(name: &str, profile: ExecutionProfile) -> Result<Self, Status> {
+        let name = CString::new(name).map_err(|_| Status::INVALID_PARAMETER)?;
+        Ok(Self { native: NativeRegistration::open(&name, profile)? })
+    }
+
+    /// Closes all connections with `error_code` (below 2^62) and stops all listeners. New ones are
+    /// refused from now on. It does not wait, see [`wait_idle`](Self::wait_idle).
+    pub fn shutdown(&self, error_code: u64) {
+        self.native.shutdown(error_code);
+    }
+
+    /// Waits until all connections and listeners are gone. Handles that are still held, of
+    /// connections that are over, do not count.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn wait_idle(&self) {
+        self.native.wait_idle().await;
+    }
+
+    pub(crate) fn native(&self) -> &Arc<NativeRegistration> {
+        &self.native
+    }
+}
+
+impl fmt::Debug for Registration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registration").finish_non_exhaustive()
+    }
+}

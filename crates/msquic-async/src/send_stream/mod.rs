@@ -1,0 +1,111 @@
+//! `SendStream`: a unidirectional stream for messages whose completion is awaited one by one.
+
+mod future;
+
+pub use crate::stream::{StartError, WriteError};
+pub use future::SendData;
+
+use crate::connection::Connection;
+use crate::stream::{Stream, StreamType, WriteStream};
+use bytes::Bytes;
+use std::task::{Context, Poll};
+
+/// A unidirectional stream on which each [`send`](Self::send) resolves when its own bytes are
+/// completed.
+///
+/// The bytes of one send stay together, in the order of the calls. Dropping it resets the stream
+/// unless it was [finished](Self::poll_finish).
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// let mut stream = connection.open_send_stream().await?;
+/// stream.send(vec![1, 2, 3]).await?;
+/// std::future::poll_fn(|cx| stream.poll_finish(cx)).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct SendStream {
+    stream: Stream,
+}
+
+impl SendStream {
+    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
+    /// [`Connection::open_send_stream`] does both.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`] when the connection is over or was not started.
+    pub fn open(connection: &Connection) -> Result<Self, StartError> {
+        Ok(Self { stream: Stream::open(connection, StreamType::Unidirectional)? })
+    }
+
+    /// Opens the stream, see [`Stream::poll_start`].
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    pub fn poll_start(
+        &mut self,
+        cx: &mut Context<'_>,
+        failed_on_block: bool,
+    ) -> Poll<Result<(), StartError>> {
+        self.stream.poll_start(cx, failed_on_block)
+    }
+
+    /// The QUIC stream id, once the stream has one.
+    pub fn id(&self) -> Option<u64> {
+        self.stream.id()
+    }
+
+    /// Finishes the stream; ready when the peer has acknowledged everything. One task at a time
+    /// may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        self.stream.poll_finish_write(cx)
+    }
+
+    /// Resets the stream with a code of the application.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_abort(
+        &mut self,
+        cx: &mut Context<'_>,
+        error_code: u64,
+    ) -> Poll<Result<(), WriteError>> {
+        self.stream.poll_abort_write(cx, error_code)
+    }
+
+    /// Resets the stream with a code of the application (below 2^62).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn abort(&mut self, error_code: u64) -> Result<(), WriteError> {
+        self.stream.abort_write(error_code)
+    }
+
+    /// Sends `message`, large ones without a copy, and waits until msquic has completed it: with
+    /// send buffering (the default) when it has copied it, without when the peer has acknowledged
+    /// it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has sent the whole message or nothing; before it was polled, nothing.
+    pub fn send(&mut self, message: impl Into<Bytes>) -> SendData<'_> {
+        SendData::new(self, message.into())
+    }
+
+    pub(crate) fn from_stream(stream: Stream) -> Self {
+        Self { stream }
+    }
+
+    fn writer(&self) -> Result<&WriteStream, WriteError> {
+        self.stream.writer()
+    }
+}

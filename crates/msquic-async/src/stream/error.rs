@@ -1,0 +1,90 @@
+//! What can go wrong with a stream, per operation.
+
+use crate::Status;
+use crate::connection::ConnectionError;
+use std::io;
+
+/// Why a stream was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The peer allows no further stream for now, and waiting was not wanted.
+    #[error("the peer allows no further stream for now")]
+    LimitReached,
+    /// The connection is over, or was not started.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+    /// msquic failed.
+    #[error("msquic could not start the stream")]
+    Other(#[source] Status),
+}
+
+/// Why bytes were not read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadError {
+    /// This side stopped reading, or the stream only sends.
+    #[error("the stream is closed for reading")]
+    Closed,
+    /// The peer reset the stream with this code.
+    #[error("the peer reset the stream with code {0}")]
+    Reset(u64),
+    /// The connection is over.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why bytes were not written.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The stream was opened and never started.
+    #[error("the stream was not started")]
+    NotStarted,
+    /// This side finished or aborted the stream, or the stream only receives.
+    #[error("the stream is closed for writing")]
+    Closed,
+    /// The peer wants nothing more and gave this code.
+    #[error("the peer stopped reading with code {0}")]
+    Stopped(u64),
+    /// The connection is over.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+    /// msquic failed.
+    #[error("msquic could not send")]
+    Other(#[source] Status),
+}
+
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
+        let kind = match &error {
+            StartError::LimitReached => io::ErrorKind::WouldBlock,
+            StartError::ConnectionLost(_) => io::ErrorKind::NotConnected,
+            StartError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        let kind = match &error {
+            ReadError::Closed => io::ErrorKind::NotConnected,
+            ReadError::Reset(_) => io::ErrorKind::ConnectionReset,
+            ReadError::ConnectionLost(error) => error.io_kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<WriteError> for io::Error {
+    fn from(error: WriteError) -> Self {
+        let kind = match &error {
+            WriteError::NotStarted | WriteError::Closed => io::ErrorKind::NotConnected,
+            WriteError::Stopped(_) => io::ErrorKind::BrokenPipe,
+            WriteError::ConnectionLost(error) => error.io_kind(),
+            WriteError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

@@ -1,0 +1,165 @@
+//! What msquic's events do to a stream.
+
+use super::inner::{SinkSlot, StreamInner};
+use super::state::{ReceiveInput, SendInput, StartState};
+use crate::ffi::status::Status;
+use crate::ffi::stream::{NativeStream, Received, StreamEvent, StreamHandler};
+use std::sync::Arc;
+
+impl StreamHandler for StreamInner {
+    fn native(&self) -> &NativeStream {
+        &self.native
+    }
+
+    fn on_event(self: &Arc<Self>, event: StreamEvent) {
+        match event {
+            StreamEvent::StartComplete { status, id, peer_accepted } => {
+                self.handle_event_start_complete(status, id, peer_accepted);
+            }
+            StreamEvent::PeerAccepted => self.handle_event_peer_accepted(),
+            StreamEvent::SendComplete { canceled } => self.handle_event_send_complete(canceled),
+            StreamEvent::PeerSendShutdown => self.handle_event_receive_end(ReceiveInput::Finished),
+            StreamEvent::PeerSendAborted { code } => {
+                self.handle_event_receive_end(ReceiveInput::Reset(code));
+            }
+            StreamEvent::PeerReceiveAborted { code } => {
+                self.handle_event_send_end(SendInput::StoppedByPeer(code));
+            }
+            StreamEvent::SendShutdownComplete { graceful: true } => {
+                self.handle_event_send_end(SendInput::Acknowledged);
+            }
+            StreamEvent::SendShutdownComplete { graceful: false } => {}
+            StreamEvent::ShutdownComplete { connection } => {
+                self.handle_event_shutdown_complete(connection);
+            }
+        }
+    }
+
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
+        self.handle_event_receive(received)
+    }
+}
+
+impl StreamInner {
+    fn handle_event_start_complete(&self, status: Status, id: u64, peer_accepted: bool) {
+        if !status.is_ok() {
+            return self.start_failed(status);
+        }
+        self.set_id(id);
+        {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.start = if peer_accepted { StartState::Started } else { StartState::Blocked };
+        }
+        self.start_waker.wake();
+    }
+
+    fn handle_event_peer_accepted(&self) {
+        self.exclusive.lock().start = StartState::Started;
+        self.start_waker.wake();
+    }
+
+    fn handle_event_send_complete(&self, canceled: bool) {
+        let has_room = {
+            let exclusive = &mut *self.exclusive.lock();
+            if canceled {
+                exclusive.queue.cancel();
+            } else {
+                exclusive.queue.complete();
+            }
+            exclusive.queue.room() > 0
+        };
+        self.pump();
+        self.write_waker.wake();
+        self.progress.notify_waiters();
+        if has_room {
+            self.room.notify_one();
+        }
+    }
+
+    /// Copies what the queue or the sink takes. What they leave stays with msquic, which offers it
+    /// again once receiving is resumed.
+    fn handle_event_receive(&self, received: Received<'_>) -> usize {
+        let mut exclusive = self.exclusive.lock();
+        if !exclusive.receive.is_open() {
+            return received.slices().map(<[u8]>::len).sum(); // given up: nobody reads it
+        }
+        let direct = exclusive.received.is_empty();
+        let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
+            SinkSlot::Idle(sink) if direct => sink,
+            other => {
+                exclusive.sink = other;
+                let taken = exclusive.received.push(received.slices());
+                drop(exclusive);
+                self.read_waker.wake();
+                self.run_sink();
+                return taken;
+            }
+        };
+        exclusive.sink = SinkSlot::Busy { again: false };
+        drop(exclusive);
+
+        let mut taken = 0;
+        let mut is_full = false;
+        for slice in received.slices() {
+            let part = sink.receive(slice).min(slice.len());
+            taken += part;
+            is_full = part < slice.len();
+            if is_full {
+                break;
+            }
+        }
+        let mut exclusive = self.exclusive.lock();
+        let again = matches!(exclusive.sink, SinkSlot::Busy { again: true });
+        exclusive.sink = SinkSlot::Idle(sink);
+        if is_full {
+            exclusive.received.pause();
+        }
+        drop(exclusive);
+        if again {
+            self.run_sink();
+        }
+        taken
+    }
+
+    fn handle_event_receive_end(&self, input: ReceiveInput) {
+        if self.exclusive.lock().receive.apply(input) {
+            self.read_waker.wake();
+            self.run_sink();
+        }
+    }
+
+    fn handle_event_send_end(&self, input: SendInput) {
+        let changed = {
+            let exclusive = &mut *self.exclusive.lock();
+            let changed = exclusive.send.apply(input);
+            if changed {
+                exclusive.queue.clear();
+            }
+            changed
+        };
+        if changed {
+            self.wake_writers();
+        }
+    }
+
+    fn handle_event_shutdown_complete(&self, connection: bool) {
+        if connection {
+            self.connection.close_reason_in_stream_event();
+        }
+        let error = self.connection.error_or_closing();
+        {
+            let exclusive = &mut *self.exclusive.lock();
+            exclusive.send.apply(SendInput::ConnectionLost(error.clone()));
+            exclusive.receive.apply(ReceiveInput::ConnectionLost(error.clone()));
+            exclusive.queue.clear();
+            if matches!(exclusive.start, StartState::Starting | StartState::Blocked) {
+                exclusive.start =
+                    StartState::Failed(super::error::StartError::ConnectionLost(error));
+            }
+        }
+        self.start_waker.wake();
+        self.read_waker.wake();
+        self.wake_writers();
+        self.run_sink();
+    }
+}

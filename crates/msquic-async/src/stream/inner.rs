@@ -1,0 +1,423 @@
+//! `StreamInner`: what the handles of a stream share with its callbacks.
+//!
+//! The application's thread and msquic's thread meet in `exclusive`. Whoever changes it collects
+//! whom to wake, unlocks, and only then wakes or calls msquic.
+//!
+//! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
+//! Who needs it meanwhile leaves a note (`SinkSlot::Busy`), which the one that has it obeys.
+
+use super::error::{ReadError, StartError, WriteError};
+use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
+use crate::buffer::{ReceiveQueue, SendQueue};
+use crate::connection::ConnectionInner;
+use crate::ffi::status::Status;
+use crate::ffi::stream::{Abort, NativeStream};
+use crate::stream::{ReceiveEnd, ReceiveSink, StreamType};
+use bytes::Bytes;
+use futures_util::task::AtomicWaker;
+use parking_lot::Mutex;
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll};
+use tokio::sync::Notify;
+
+/// The code that the peer gets when a handle is dropped before the end.
+const DROPPED: u64 = 0;
+
+pub(crate) struct StreamInner {
+    pub(super) native: NativeStream,
+    pub(super) connection: Arc<ConnectionInner>,
+    pub(super) stream_type: StreamType,
+    pub(super) is_local: bool,
+    pub(super) id: OnceLock<u64>,
+    pub(super) exclusive: Mutex<Exclusive>,
+    /// One task at a time opens, reads, and writes.
+    pub(super) start_waker: AtomicWaker,
+    pub(super) read_waker: AtomicWaker,
+    pub(super) write_waker: AtomicWaker,
+    /// One permit for each time that room appears; whoever used it passes it on.
+    pub(super) room: Notify,
+    /// All who wait for bytes to be completed, or for the end.
+    pub(super) progress: Notify,
+}
+
+pub(super) struct Exclusive {
+    pub(super) start: StartState,
+    pub(super) send: SendState,
+    pub(super) queue: SendQueue,
+    pub(super) receive: ReceiveState,
+    pub(super) received: ReceiveQueue,
+    pub(super) sink: SinkSlot,
+}
+
+/// Where received bytes go besides the queue.
+pub(super) enum SinkSlot {
+    /// Nowhere: a reader takes them from the queue.
+    None,
+    /// To the sink; the queue holds only what it did not take.
+    Idle(Box<dyn ReceiveSink>),
+    /// To the sink, which somebody is running. `again`: it has to be offered bytes once more.
+    Busy { again: bool },
+    /// The sink was told the end.
+    Ended,
+}
+
+impl StreamInner {
+    pub(crate) fn new(
+        connection: &Arc<ConnectionInner>,
+        stream_type: StreamType,
+        is_local: bool,
+    ) -> Arc<Self> {
+        let limits = connection.stream_limits();
+        let sends = is_local || stream_type == StreamType::Bidirectional;
+        let receives = !is_local || stream_type == StreamType::Bidirectional;
+        Arc::new(Self {
+            native: NativeStream::new(),
+            connection: connection.clone(),
+            stream_type,
+            is_local,
+            id: OnceLock::new(),
+            exclusive: Mutex::new(Exclusive {
+                start: if is_local { StartState::Idle } else { StartState::Started },
+                send: if sends { SendState::Open } else { SendState::None },
+                queue: SendQueue::new(limits.send_buffer),
+                receive: if receives { ReceiveState::Open } else { ReceiveState::None },
+                received: ReceiveQueue::new(limits.receive_buffer),
+                sink: SinkSlot::None,
+            }),
+            start_waker: AtomicWaker::new(),
+            read_waker: AtomicWaker::new(),
+            write_waker: AtomicWaker::new(),
+            room: Notify::new(),
+            progress: Notify::new(),
+        })
+    }
+
+    pub(crate) fn set_id(&self, id: u64) {
+        let _ = self.id.set(id);
+    }
+
+    pub(crate) fn native(&self) -> &NativeStream {
+        &self.native
+    }
+
+    // ---- opening ----
+
+    pub(super) fn poll_start(
+        self: &Arc<Self>,
+        cx: &mut Context<'_>,
+        fail_on_blocked: bool,
+    ) -> Poll<Result<(), StartError>> {
+        let is_first = {
+            let mut exclusive = self.exclusive.lock();
+            let is_first = exclusive.start == StartState::Idle;
+            if is_first {
+                exclusive.start = StartState::Starting;
+            }
+            is_first
+        };
+        if is_first {
+            let unidirectional = self.stream_type == StreamType::Unidirectional;
+            let connection = self.connection.native();
+            if let Err(status) =
+                self.native.start(connection, unidirectional, fail_on_blocked, self)
+            {
+                self.start_failed(status);
+            }
+        }
+        self.start_waker.register(cx.waker());
+        match &self.exclusive.lock().start {
+            StartState::Started => Poll::Ready(Ok(())),
+            StartState::Failed(error) => Poll::Ready(Err(error.clone())),
+            StartState::Idle | StartState::Starting | StartState::Blocked => Poll::Pending,
+        }
+    }
+
+    pub(super) fn start_failed(&self, status: Status) {
+        let error = match (status, self.connection.error()) {
+            (Status::STREAM_LIMIT_REACHED, _) => StartError::LimitReached,
+            (_, Some(error)) => StartError::ConnectionLost(error),
+            (Status::INVALID_STATE | Status::ABORTED, None) => {
+                StartError::ConnectionLost(self.connection.error_or_closing())
+            }
+            (status, None) => StartError::Other(status),
+        };
+        {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.start = StartState::Failed(error);
+            exclusive.send.apply(SendInput::Abort);
+            exclusive.receive.apply(ReceiveInput::Stop);
+        }
+        self.start_waker.wake();
+    }
+
+    // ---- writing ----
+
+    /// Lets `write` put bytes into the queue when there is room, and sends them.
+    pub(super) fn poll_write<T>(
+        &self,
+        cx: &mut Context<'_>,
+        write: impl FnOnce(&mut SendQueue, &mut SendState) -> T,
+    ) -> Poll<Result<T, WriteError>> {
+        self.write_waker.register(cx.waker());
+        let written = {
+            let exclusive = &mut *self.exclusive.lock();
+            exclusive.check_writable()?;
+            if exclusive.queue.room() == 0 {
+                return Poll::Pending;
+            }
+            write(&mut exclusive.queue, &mut exclusive.send)
+        };
+        self.pump();
+        Poll::Ready(Ok(written))
+    }
+
+    /// Queues all of `pieces` in one go and tells the offset behind them; `None` if there is no
+    /// room.
+    pub(super) fn try_enqueue(&self, pieces: &[Bytes]) -> Result<Option<u64>, WriteError> {
+        let (end, has_more_room) = {
+            let exclusive = &mut *self.exclusive.lock();
+            exclusive.check_writable()?;
+            if exclusive.queue.room() == 0 {
+                return Ok(None);
+            }
+            pieces.iter().for_each(|piece| exclusive.queue.push(piece));
+            (exclusive.queue.queued(), exclusive.queue.room() > 0)
+        };
+        if has_more_room {
+            self.room.notify_one();
+        }
+        self.pump();
+        Ok(Some(end))
+    }
+
+    /// Ends the stream behind what was written; further writes fail.
+    pub(super) fn finish(&self) -> Result<(), WriteError> {
+        {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.send != SendState::Finishing && exclusive.send != SendState::Finished {
+                exclusive.check_writable()?;
+                exclusive.send.apply(SendInput::Finish);
+                exclusive.queue.finish();
+            }
+        }
+        self.room.notify_waiters();
+        self.pump();
+        Ok(())
+    }
+
+    pub(super) fn poll_finished(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        self.write_waker.register(cx.waker());
+        match self.exclusive.lock().send.finished() {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        }
+    }
+
+    /// Whether all bytes up to `offset` are completed.
+    pub(super) fn completed(&self, offset: u64) -> Option<Result<(), WriteError>> {
+        let exclusive = self.exclusive.lock();
+        if exclusive.queue.completed() >= offset {
+            return Some(Ok(()));
+        }
+        match exclusive.send {
+            SendState::Open | SendState::Finishing | SendState::Finished => None,
+            _ => Some(exclusive.send.check_open()),
+        }
+    }
+
+    pub(super) fn completed_offset(&self) -> u64 {
+        self.exclusive.lock().queue.completed()
+    }
+
+    /// Ends both directions: nobody will use the stream.
+    pub(crate) fn abort_all(&self) {
+        let _ = self.abort_write(DROPPED);
+        let _ = self.abort_read(DROPPED);
+    }
+
+    /// The writer is gone: resets the stream unless it was finished.
+    pub(super) fn writer_dropped(&self) {
+        if self.exclusive.lock().send == SendState::Open {
+            let _ = self.abort_write(DROPPED);
+        }
+    }
+
+    /// The reader is gone: stops the peer unless it has ended.
+    pub(super) fn reader_dropped(&self) {
+        let _ = self.abort_read(DROPPED);
+    }
+
+    pub(super) fn queued(&self) -> u64 {
+        self.exclusive.lock().queue.queued()
+    }
+
+    pub(super) fn poll_completed(
+        &self,
+        cx: &mut Context<'_>,
+        offset: u64,
+    ) -> Poll<Result<(), WriteError>> {
+        self.write_waker.register(cx.waker());
+        match self.completed(offset) {
+            Some(result) => Poll::Ready(result),
+            None => Poll::Pending,
+        }
+    }
+
+    pub(super) fn abort_write(&self, code: u64) -> Result<(), WriteError> {
+        let what = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.send == SendState::None {
+                return Err(WriteError::Closed);
+            }
+            if !exclusive.send.apply(SendInput::Abort) {
+                return Ok(());
+            }
+            exclusive.queue.clear();
+            match exclusive.start {
+                StartState::Started => Abort::Send,
+                _ => Abort::Everything, // the peer may never have granted it
+            }
+        };
+        self.native.abort(what, code);
+        self.wake_writers();
+        Ok(())
+    }
+
+    /// Submits what is due, until nothing is.
+    pub(super) fn pump(&self) {
+        loop {
+            let Some(batch) = self.exclusive.lock().queue.next_batch() else { return };
+            let sent = self.native.send(batch.data, batch.fin);
+            let failed = {
+                let exclusive = &mut *self.exclusive.lock();
+                exclusive.queue.submitted(sent.is_ok());
+                match sent {
+                    Ok(()) => false,
+                    // The stream or the connection is ending, and an event says why.
+                    Err(Status::ABORTED | Status::INVALID_STATE) => {
+                        exclusive.queue.clear();
+                        false
+                    }
+                    Err(status) => {
+                        exclusive.queue.clear();
+                        exclusive.send.apply(SendInput::Failed(status))
+                    }
+                }
+            };
+            if failed {
+                self.native.abort(Abort::Send, 0);
+                self.wake_writers();
+            }
+        }
+    }
+
+    pub(super) fn wake_writers(&self) {
+        self.write_waker.wake();
+        self.room.notify_waiters();
+        self.progress.notify_waiters();
+    }
+
+    // ---- reading ----
+
+    /// Lets `read` take bytes from the queue; `None` at the end of the stream.
+    pub(super) fn poll_read<T>(
+        &self,
+        cx: &mut Context<'_>,
+        read: impl FnOnce(&mut ReceiveQueue) -> T,
+    ) -> Poll<Result<Option<T>, ReadError>> {
+        self.read_waker.register(cx.waker());
+        let (value, resume) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.received.is_empty() || !matches!(exclusive.sink, SinkSlot::None) {
+                return match exclusive.receive.end() {
+                    Some(Ok(())) => Poll::Ready(Ok(None)),
+                    Some(Err(error)) => Poll::Ready(Err(error)),
+                    None => Poll::Pending,
+                };
+            }
+            (read(&mut exclusive.received), exclusive.received.resume())
+        };
+        if resume {
+            self.native.enable_receive();
+        }
+        Poll::Ready(Ok(Some(value)))
+    }
+
+    pub(super) fn abort_read(&self, code: u64) -> Result<(), ReadError> {
+        {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.receive == ReceiveState::None {
+                return Err(ReadError::Closed);
+            }
+            let was_open = exclusive.receive.is_open();
+            exclusive.receive.apply(ReceiveInput::Stop);
+            exclusive.received.clear();
+            if !was_open {
+                return Ok(());
+            }
+        }
+        self.native.abort(Abort::Receive, code);
+        self.read_waker.wake();
+        self.run_sink();
+        Ok(())
+    }
+
+    pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) {
+        self.exclusive.lock().sink = SinkSlot::Idle(sink);
+        self.run_sink();
+    }
+
+    /// Gives the sink what is in the queue, and the end when it has come. Whoever finds the sink
+    /// running leaves a note instead.
+    pub(super) fn run_sink(&self) {
+        let mut exclusive = self.exclusive.lock();
+        let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
+            SinkSlot::Idle(sink) => sink,
+            SinkSlot::Busy { .. } => {
+                exclusive.sink = SinkSlot::Busy { again: true };
+                return;
+            }
+            other => {
+                exclusive.sink = other;
+                return;
+            }
+        };
+        loop {
+            exclusive.sink = SinkSlot::Busy { again: false };
+            let bytes = exclusive.received.chunk(usize::MAX);
+            let end = exclusive.receive.end();
+            drop(exclusive);
+
+            let taken = if bytes.is_empty() { 0 } else { sink.receive(&bytes).min(bytes.len()) };
+            let is_drained = taken == bytes.len();
+            if is_drained && let Some(end) = end {
+                sink.end(ReceiveEnd::from_result(end));
+                self.exclusive.lock().sink = SinkSlot::Ended;
+                return;
+            }
+
+            exclusive = self.exclusive.lock();
+            exclusive.received.unread(bytes.slice(taken..));
+            let again = matches!(exclusive.sink, SinkSlot::Busy { again: true });
+            if again || (is_drained && !exclusive.received.is_empty()) {
+                continue;
+            }
+            exclusive.sink = SinkSlot::Idle(sink);
+            let resume = exclusive.received.is_empty() && exclusive.received.resume();
+            drop(exclusive);
+            if resume {
+                self.native.enable_receive();
+            }
+            return;
+        }
+    }
+}
+
+impl Exclusive {
+    fn check_writable(&self) -> Result<(), WriteError> {
+        if self.start == StartState::Idle {
+            return Err(WriteError::NotStarted);
+        }
+        self.send.check_open()
+    }
+}

@@ -1,0 +1,333 @@
+//! Connections and listeners over loopback: handshake, trust, close.
+
+mod common;
+
+use common::{
+    ALPN, Pair, client_configuration, credential, listen, pair, run, settings,
+};
+use msquic_async::connection::{ConnectionError, StartError};
+use msquic_async::{
+    CertHash, Configuration, Connection, ListenError, Listener, NetCredential, Registration,
+    Status, StreamLimits, StreamType, TrustPolicy,
+};
+use std::net::UdpSocket;
+use std::time::Duration;
+
+#[test]
+fn both_sides_know_addresses_protocol_and_certificate() {
+    run(async {
+        let Pair { listener, client, server, .. } = pair().await;
+        assert_eq!(client.get_remote_addr().unwrap(), listener.local_addr().unwrap());
+        assert_eq!(client.get_local_addr().unwrap(), server.get_remote_addr().unwrap());
+        assert_eq!(client.get_remote_addr().unwrap(), server.get_local_addr().unwrap());
+        for side in [&client, &server] {
+            assert_eq!(side.get_negotiated_alpn().as_deref(), Some(ALPN.as_bytes()));
+            let certificate = side.get_remote_certificate().unwrap();
+            assert_eq!(side.receive_remote_certificate().await.unwrap(), certificate);
+        }
+        let statistics = client.statistics().await.unwrap();
+        assert!(statistics.sent_bytes > 0 && statistics.rtt > Duration::ZERO, "{statistics:?}");
+    });
+}
+
+#[test]
+fn a_name_is_resolved_and_sent() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        let port = listener.local_addr().unwrap().port();
+        let start = client.start(&configuration, "localhost", port);
+        let server_configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
+        let accept = async {
+            let incoming = listener.accept_incoming().await.unwrap();
+            assert_eq!(incoming.server_name(), Some("localhost"));
+            assert_eq!(incoming.alpn(), ALPN.as_bytes());
+            assert!(incoming.remote_addr().unwrap().ip().is_loopback());
+            let connection = incoming.accept(&server_configuration).unwrap();
+            connection.accept().await.unwrap();
+            connection
+        };
+        let (started, _server) = futures::future::join(start, accept).await;
+        started.unwrap();
+    });
+}
+
+#[test]
+fn a_name_without_address_is_a_typed_error() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let client = Connection::new(&registration, credential()).unwrap();
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        let error = client.start(&configuration, "no.such.name.invalid", 1).await.unwrap_err();
+        assert!(matches!(error, StartError::Resolve { .. }), "{error:?}");
+        drop(client);
+        registration.wait_idle().await;
+    });
+}
+
+async fn handshake(
+    server_trust: TrustPolicy,
+    client_trust: TrustPolicy,
+) -> (Result<(), StartError>, Connection, Result<(), StartError>, [CertHash; 2]) {
+    let registration = Registration::new("test").unwrap();
+    let (for_server, for_client) =
+        (credential().with_trust(server_trust), credential().with_trust(client_trust));
+    let identities = [for_server.identity(), for_client.identity()];
+    let listener = listen(&registration, &settings(), for_server, StreamLimits::default());
+    let configuration =
+        Configuration::client(&registration, &[ALPN], &settings(), &for_client).unwrap();
+    let client = Connection::new(&registration, for_client).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let start = client.start(&configuration, "127.0.0.1", port);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    let (started, accepted) = futures::future::join(start, accept).await;
+    (started, client, accepted, identities)
+}
+
+#[test]
+fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
+    run(async {
+        let (started, client, accepted, [_, client_identity]) =
+            handshake(TrustPolicy::nobody(), TrustPolicy::Any).await;
+        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
+            panic!("the server accepted: {accepted:?}");
+        };
+        assert!(error.to_string().contains(&client_identity.to_string()));
+        // With TLS 1.3 the client is connected before the server has judged it.
+        let lost = match started {
+            Ok(()) => client.watch_shutdown().await,
+            Err(StartError::ConnectionLost(error)) => error,
+            Err(error) => panic!("{error:?}"),
+        };
+        let ConnectionError::ClosedByTransport { status, .. } = lost else { panic!("{lost:?}") };
+        assert_eq!(status, Status::BAD_CERTIFICATE);
+    });
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
+    run(async {
+        let (started, _client, accepted, [server_identity, _]) =
+            handshake(TrustPolicy::Any, TrustPolicy::nobody()).await;
+        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = started else {
+            panic!("the client accepted: {started:?}");
+        };
+        assert!(error.to_string().contains(&server_identity.to_string()));
+        let Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. })) =
+            accepted
+        else {
+            panic!("{accepted:?}");
+        };
+        assert_eq!(status, Status::BAD_CERTIFICATE);
+    });
+}
+
+#[test]
+fn identities_that_are_trusted_are_accepted() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let (server, client) = (credential(), credential());
+        let trust_server = TrustPolicy::hashes([server.identity()]);
+        let server = server.with_trust(TrustPolicy::hashes([client.identity()]));
+        let client = client.with_trust(trust_server);
+        let listener = listen(&registration, &settings(), server, StreamLimits::default());
+        let configuration =
+            Configuration::client(&registration, &[ALPN], &settings(), &client).unwrap();
+        let connection = Connection::new(&registration, client).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let start = connection.start(&configuration, "127.0.0.1", port);
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (started, accepted) = futures::future::join(start, accept).await;
+        started.unwrap();
+        accepted.unwrap();
+    });
+}
+
+#[test]
+fn no_common_protocol_is_a_typed_error() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
+        let configuration =
+            Configuration::client(&registration, &["other"], &settings(), &credential()).unwrap();
+        let client = Connection::new(&registration, credential()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let error = client.start(&configuration, "127.0.0.1", port).await.unwrap_err();
+        let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
+        else {
+            panic!("{error:?}");
+        };
+        assert_eq!(status, Status::ALPN_NEG_FAILURE);
+    });
+}
+
+#[test]
+fn a_closed_port_is_a_typed_error() {
+    run(async {
+        let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let registration = Registration::new("test").unwrap();
+        let settings = settings().handshake_idle_timeout(Duration::from_secs(2));
+        let configuration =
+            client_configuration(&registration, &settings, StreamLimits::default());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let error = client.start(&configuration, "127.0.0.1", port).await.unwrap_err();
+        let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
+        else {
+            panic!("{error:?}");
+        };
+        let expected = [Status::UNREACHABLE, Status::CONNECTION_REFUSED, Status::CONNECTION_IDLE];
+        assert!(expected.contains(&status), "{status}");
+        let again = client.start(&configuration, "127.0.0.1", port).await;
+        assert!(matches!(again, Err(StartError::ConnectionLost(_))), "{again:?}");
+    });
+}
+
+#[test]
+fn code_and_reason_of_a_close_reach_the_peer() {
+    run(async {
+        for reason in ["", "going home", &"x".repeat(600)] {
+            let Pair { client, server, .. } = pair().await;
+            let waiting = server.accept_inbound_stream();
+            client.shutdown(0x1234, reason);
+            client.shutdown(1, "too late");
+            let lost = waiting.await.map(|_| ());
+            assert!(
+                matches!(lost, Err(ConnectionError::ClosedByPeer { code: 0x1234, .. })),
+                "{lost:?}"
+            );
+            let expected = reason[..reason.len().min(511)].to_owned();
+            let by_peer = ConnectionError::ClosedByPeer { code: 0x1234, reason: expected };
+            assert_eq!(server.watch_shutdown().await, by_peer);
+            assert_eq!(server.watch_shutdown().await, by_peer);
+            let by_us =
+                ConnectionError::ClosedLocally { code: 0x1234, reason: reason.to_owned() };
+            assert_eq!(client.watch_shutdown().await, by_us);
+            assert_eq!(client.accept_inbound_stream().await.map(|_| ()), Err(by_us));
+        }
+    });
+}
+
+#[test]
+fn dropping_the_last_handle_closes_but_streams_keep_the_connection() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stream =
+            client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
+        drop(client);
+        stream.write_chunk(&"still here".into(), true).await.unwrap();
+        let accepted = server.accept_inbound_stream().await.unwrap();
+        assert_eq!(&*accepted.read_chunk().await.unwrap().unwrap(), b"still here");
+        drop(stream);
+        let closed = server.watch_shutdown().await;
+        assert!(matches!(closed, ConnectionError::ClosedByPeer { code: 0, .. }), "{closed:?}");
+    });
+}
+
+#[test]
+fn a_listener_is_started_once_and_stops() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
+        let listener = Listener::new(&registration, configuration, credential()).unwrap();
+        assert_eq!(listener.accept().await.map(|_| ()), Err(ListenError::NotStarted));
+        assert_eq!(listener.stop().await, Err(ListenError::NotStarted));
+        assert_eq!(listener.local_addr(), Err(ListenError::NotStarted));
+        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        assert_eq!(listener.start(&[ALPN], None), Err(ListenError::AlreadyStarted));
+        let addr = listener.local_addr().unwrap();
+        assert_ne!(addr.port(), 0);
+
+        let (accepted, stopped) = futures::future::join(listener.accept(), listener.stop()).await;
+        assert_eq!(accepted.map(|_| ()), Err(ListenError::Finished));
+        stopped.unwrap();
+        assert_eq!(listener.start(&[ALPN], None), Err(ListenError::Finished));
+
+        // The port is free again.
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
+        let next = Listener::new(&registration, configuration, credential()).unwrap();
+        next.start(&[ALPN], Some(addr)).unwrap();
+    });
+}
+
+#[test]
+fn a_port_in_use_is_a_typed_error() {
+    run(async {
+        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let registration = Registration::new("test").unwrap();
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
+        let listener = Listener::new(&registration, configuration, credential()).unwrap();
+        let result = listener.start(&[ALPN], Some(taken.local_addr().unwrap()));
+        assert_eq!(result, Err(ListenError::AddressInUse));
+        // It can be tried again.
+        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+    });
+}
+
+#[test]
+fn a_refused_connection_is_told() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        let port = listener.local_addr().unwrap().port();
+        let connect = || async {
+            let client = Connection::new(&registration, credential()).unwrap();
+            client.start(&configuration, "127.0.0.1", port).await
+        };
+        let refuse = async { listener.accept_incoming().await.unwrap().refuse(7) };
+        let (refused, ()) = futures::future::join(connect(), refuse).await;
+        assert!(matches!(refused, Err(StartError::ConnectionLost(_))), "{refused:?}");
+
+        listener.set_backlog(0);
+        let Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. })) =
+            connect().await
+        else {
+            panic!("the backlog is full");
+        };
+        assert_eq!(status, Status::CONNECTION_REFUSED);
+    });
+}
+
+#[test]
+fn a_key_that_does_not_fit_is_a_typed_error() {
+    let registration = Registration::new("test").unwrap();
+    let (one, two) = (credential(), credential());
+    let mixed = NetCredential::new(
+        one.certificate_chain().to_vec(),
+        two.private_key().clone_key(),
+        TrustPolicy::Any,
+    )
+    .unwrap();
+    let result = Configuration::client(&registration, &[ALPN], &settings(), &mixed);
+    let error = result.unwrap_err();
+    assert!(error.to_string().contains("cannot be used"), "{error:?}");
+}
+
+#[test]
+fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
+    run(async {
+        let Pair { registration, listener, client, server } = pair().await;
+        registration.shutdown(3);
+        registration.wait_idle().await;
+        let closed = client.watch_shutdown().await;
+        assert!(
+            matches!(
+                closed,
+                ConnectionError::ClosedLocally { .. } | ConnectionError::ClosedByPeer { .. }
+            ),
+            "{closed:?}"
+        );
+        assert!(Connection::new(&registration, credential()).is_err());
+        assert_eq!(listener.accept().await.map(|_| ()), Err(ListenError::Finished));
+        drop((server, client));
+    });
+}
