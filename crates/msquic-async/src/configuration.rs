@@ -169,7 +169,7 @@ mod tests {
     #[test]
     fn a_wrong_form_of_key_is_explained() {
         let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-        let key = net_traits::PrivateKeyDer::Sec1(b"key".to_vec().into());
+        let key = PrivateKeyDer::Sec1(b"key".to_vec().into());
         let bad = NetCredential::new(good.certificate_chain().to_vec(), key, TrustPolicy::Any);
         let error = pkcs12(&bad.unwrap(), "password").unwrap_err();
         assert!(error.to_string().contains("PKCS#8"), "{error}");

@@ -114,7 +114,7 @@ mod tests {
         let waker = noop_waker();
         for _ in 0..10_000 {
             waiters.register(&Context::from_waker(&waker));
-            drop(waiters.notified().now_or_never());
+            assert!(waiters.notified().now_or_never().is_none());
         }
         assert_eq!(waiters.polled.lock().len(), 1);
         waiters.wake_all();

@@ -2,9 +2,7 @@
 
 mod common;
 
-use common::{
-    ALPN, Pair, client_configuration, credential, listen, pair, run, settings,
-};
+use common::{ALPN, Pair, client_configuration, credential, listen, pair, run, settings};
 use msquic_async::connection::{ConnectionError, StartError};
 use msquic_async::{
     CertHash, Configuration, Connection, ListenError, Listener, NetCredential, Registration,
@@ -172,8 +170,7 @@ fn a_closed_port_is_a_typed_error() {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let registration = Registration::new("test").unwrap();
         let settings = settings().handshake_idle_timeout(Duration::from_secs(2));
-        let configuration =
-            client_configuration(&registration, &settings, StreamLimits::default());
+        let configuration = client_configuration(&registration, &settings, StreamLimits::default());
         let client = Connection::new(&registration, credential()).unwrap();
         let error = client.start(&configuration, "127.0.0.1", port).await.unwrap_err();
         let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
@@ -204,8 +201,7 @@ fn code_and_reason_of_a_close_reach_the_peer() {
             let by_peer = ConnectionError::ClosedByPeer { code: 0x1234, reason: expected };
             assert_eq!(server.watch_shutdown().await, by_peer);
             assert_eq!(server.watch_shutdown().await, by_peer);
-            let by_us =
-                ConnectionError::ClosedLocally { code: 0x1234, reason: reason.to_owned() };
+            let by_us = ConnectionError::ClosedLocally { code: 0x1234, reason: reason.to_owned() };
             assert_eq!(client.watch_shutdown().await, by_us);
             assert_eq!(client.accept_inbound_stream().await.map(|_| ()), Err(by_us));
         }

@@ -29,6 +29,7 @@ impl ConnectionHandler for ConnectionInner {
             ConnectionEvent::ShutdownComplete { reason } => {
                 self.transition(ConnectionInput::Complete { reason });
             }
+            ConnectionEvent::StreamsAvailable => self.streams_available.wake_all(),
             ConnectionEvent::LocalAddressChanged(addr) => self.set_addrs(Some(addr), None),
             ConnectionEvent::PeerAddressChanged(addr) => self.set_addrs(None, Some(addr)),
         }

@@ -11,6 +11,7 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use tokio::sync::futures::Notified;
 
 wait_future! {
     /// Future of [`Connection::accept`].
@@ -130,14 +131,21 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     addresses.next().ok_or_else(|| failed("it has no address".to_owned()))
 }
 
-/// Future of [`Connection::open_outbound_stream`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct OpenOutboundStream<'a> {
-    connection: &'a Connection,
-    stream_type: StreamType,
-    fail_on_blocked: bool,
-    stream: Option<Stream>,
+pin_project_lite::pin_project! {
+    /// Future of [`Connection::open_outbound_stream`].
+    ///
+    /// It never queues a stream with msquic beyond the peer's limit: one that were given up there
+    /// would still use up a stream of the limit.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct OpenOutboundStream<'a> {
+        connection: &'a Connection,
+        stream_type: StreamType,
+        fail_on_blocked: bool,
+        stream: Option<Stream>,
+        is_blocked: bool,
+        #[pin]
+        available: Notified<'a>,
+    }
 }
 
 impl<'a> OpenOutboundStream<'a> {
@@ -146,33 +154,64 @@ impl<'a> OpenOutboundStream<'a> {
         stream_type: StreamType,
         fail_on_blocked: bool,
     ) -> Self {
-        Self { connection, stream_type, fail_on_blocked, stream: None }
+        let available = connection.inner().streams_available.notified();
+        Self {
+            connection,
+            stream_type,
+            fail_on_blocked,
+            stream: None,
+            is_blocked: false,
+            available,
+        }
     }
 }
 
 impl Future for OpenOutboundStream<'_> {
     type Output = Result<Stream, stream::StartError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stream = match self.stream.take() {
-            Some(stream) => stream,
-            None => Stream::open(self.connection, self.stream_type)?,
-        };
-        match stream.poll_start(cx, self.fail_on_blocked) {
-            Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
-            Poll::Pending => {
-                self.stream = Some(stream);
-                Poll::Pending
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            if *this.is_blocked {
+                ready!(this.available.as_mut().poll(cx));
+                *this.is_blocked = false;
+            }
+            let mut stream = match this.stream.take() {
+                Some(stream) => stream,
+                None => {
+                    // Joined before the attempt, so no credit that comes meanwhile is missed.
+                    this.available.set(this.connection.inner().streams_available.notified());
+                    Stream::open(this.connection, *this.stream_type)?
+                }
+            };
+            match stream.poll_start(cx, true) {
+                Poll::Pending => {
+                    *this.stream = Some(stream);
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(stream::StartError::LimitReached)) if !*this.fail_on_blocked => {
+                    *this.is_blocked = true;
+                }
+                Poll::Ready(started) => return Poll::Ready(started.map(|()| stream)),
             }
         }
     }
 }
 
-/// Future of [`Connection::open_send_stream`].
-#[derive(Debug)]
-#[must_use = "futures do nothing unless polled"]
-pub struct OpenSendStream<'a> {
-    open: OpenOutboundStream<'a>,
+impl fmt::Debug for OpenOutboundStream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOutboundStream").finish_non_exhaustive()
+    }
+}
+
+pin_project_lite::pin_project! {
+    /// Future of [`Connection::open_send_stream`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct OpenSendStream<'a> {
+        #[pin]
+        open: OpenOutboundStream<'a>,
+    }
 }
 
 impl<'a> OpenSendStream<'a> {
@@ -184,8 +223,8 @@ impl<'a> OpenSendStream<'a> {
 impl Future for OpenSendStream<'_> {
     type Output = Result<SendStream, stream::StartError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stream = ready!(Pin::new(&mut self.open).poll(cx))?;
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stream = ready!(self.project().open.poll(cx))?;
         Poll::Ready(Ok(SendStream::from_stream(stream)))
     }
 }

@@ -23,6 +23,8 @@ pub(crate) struct ConnectionInner {
     /// Woken when the state or the certificate changes.
     pub(super) changed: Waiters,
     pub(super) inbound: InboundWaiters,
+    /// Woken when the peer allows further streams, and at the end.
+    pub(super) streams_available: Waiters,
 }
 
 /// Woken when a stream of the peer arrives, and at the end.
@@ -63,6 +65,7 @@ impl ConnectionInner {
             }),
             changed: Waiters::default(),
             inbound: InboundWaiters::default(),
+            streams_available: Waiters::default(),
         })
     }
 
@@ -103,6 +106,7 @@ impl ConnectionInner {
             if is_over {
                 self.inbound.bidirectional.wake_all();
                 self.inbound.unidirectional.wake_all();
+                self.streams_available.wake_all();
             }
         }
         changed
@@ -123,16 +127,12 @@ impl ConnectionInner {
     /// Closes with a code and a reason. Never blocks; does nothing the second time.
     pub(crate) fn shutdown(self: &Arc<Self>, code: u64, reason: &str) {
         let text = close_reason_text(reason);
-        let wants_reason = {
-            let mut exclusive = self.exclusive.lock();
-            let wants_reason = text.is_some() && exclusive.state == ConnectionState::Connected;
-            exclusive.close_reason = text.filter(|_| wants_reason);
-            wants_reason
-        };
+        let was_connected = self.exclusive.lock().state == ConnectionState::Connected;
         if !self.transition(ConnectionInput::ClosedLocally { code, reason: reason.to_owned() }) {
             return;
         }
-        if wants_reason {
+        if was_connected && text.is_some() {
+            self.exclusive.lock().close_reason = text;
             farewell::shutdown(self, code);
         } else {
             self.native.shutdown(code, false);

@@ -38,6 +38,8 @@ pub(crate) enum ConnectionEvent<'a> {
     ShutdownComplete {
         reason: Option<String>,
     },
+    /// The peer allows further streams.
+    StreamsAvailable,
     LocalAddressChanged(SocketAddr),
     PeerAddressChanged(SocketAddr),
 }
@@ -390,6 +392,9 @@ unsafe fn dispatch<H: ConnectionHandler>(
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
                 let reason = close_reason(connection);
                 handler.on_event(ConnectionEvent::ShutdownComplete { reason });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
+                handler.on_event(ConnectionEvent::StreamsAvailable);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_LOCAL_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.LOCAL_ADDRESS_CHANGED.Address) {

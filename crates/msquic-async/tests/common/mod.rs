@@ -25,10 +25,7 @@ pub(crate) fn credential() -> NetCredential {
 }
 
 pub(crate) fn settings() -> Settings {
-    Settings::new()
-        .peer_bidi_streams(8)
-        .peer_uni_streams(8)
-        .idle_timeout(Duration::from_secs(20))
+    Settings::new().peer_bidi_streams(8).peer_uni_streams(8).idle_timeout(Duration::from_secs(20))
 }
 
 /// Everything that two connected peers need.
