@@ -1,0 +1,136 @@
+//! Handles dropped in any order, in a living process and at its end.
+
+mod common;
+
+use common::{Pair, pair, pattern, run};
+use msquic_async::{Stream, StreamType};
+use std::any::Any;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+use tokio::io::AsyncWriteExt;
+
+/// Names the scenario that a child process plays.
+const SCENARIO: &str = "TEARDOWN_SCENARIO";
+
+/// How often a child process is made to end.
+const CHILDREN: u32 = 50;
+
+/// Everything that can be dropped, with traffic in flight.
+async fn busy_handles() -> Vec<Box<dyn Any + Send>> {
+    let Pair { registration, listener, client, server } = pair().await;
+    let stream = client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
+    let (read, write) = stream.split();
+    let mut write: msquic_async::WriteStream = write.unwrap();
+    write.write_chunk(&pattern(300_000), false).await.unwrap();
+    let accepted: Stream = server.accept_inbound_stream().await.unwrap();
+    let mut unaccepted =
+        client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+    unaccepted.write_all(b"nobody wants me").await.unwrap();
+    let pending = tokio::spawn({
+        let client = client.clone();
+        async move { client.accept_inbound_uni_stream().await.map(|_| ()) }
+    });
+    vec![
+        Box::new(registration),
+        Box::new(listener),
+        Box::new((client, unaccepted)),
+        Box::new(server),
+        Box::new((read, write)),
+        Box::new(accepted),
+        Box::new(AbortOnDrop(pending)),
+    ]
+}
+
+struct AbortOnDrop<T>(tokio::task::JoinHandle<T>);
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Takes the elements out of `handles` in the order that `seed` names (a number in the factorial
+/// system).
+fn permute<T>(mut handles: Vec<T>, mut seed: usize) -> impl Iterator<Item = T> {
+    std::iter::from_fn(move || {
+        let count = handles.len();
+        (count > 0).then(|| {
+            let index = seed % count;
+            seed /= count;
+            handles.remove(index)
+        })
+    })
+}
+
+#[test]
+fn every_order_of_dropping_ends_in_an_idle_registration() {
+    const ORDERS: usize = 5040; // 7!
+    const STEP: usize = 17; // coprime: a sample that visits every first and second choice
+    run(async {
+        for seed in (0..ORDERS).step_by(STEP) {
+            let handles = busy_handles().await;
+            let registration =
+                handles[0].downcast_ref::<msquic_async::Registration>().unwrap().clone();
+            permute(handles, seed).for_each(drop);
+            let idle = tokio::time::timeout(Duration::from_secs(10), registration.wait_idle());
+            idle.await.unwrap_or_else(|_| panic!("order {seed} leaves something open"));
+        }
+    });
+}
+
+/// Does nothing on its own: `a_process_ends_cleanly_with_handles_in_any_state` runs it in a process
+/// of its own.
+#[test]
+fn child() {
+    let Ok(scenario) = std::env::var(SCENARIO) else { return };
+    let scenario: usize = scenario.parse().unwrap();
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let handles = runtime.block_on(busy_handles());
+    let mut handles = permute(handles, scenario / 5);
+    match scenario % 5 {
+        0 => handles.for_each(drop),
+        // The runtime goes first, and with it whoever would wake.
+        1 => {
+            runtime.shutdown_background();
+            handles.for_each(drop);
+        }
+        // Some handles are never dropped.
+        2 => {
+            handles.next();
+            handles.for_each(std::mem::forget);
+        }
+        3 => {
+            let _alive = handles.collect::<Vec<_>>();
+            std::process::exit(0);
+        }
+        _ => {
+            let dropper = std::thread::spawn(move || handles.for_each(drop));
+            std::thread::sleep(Duration::from_micros(scenario as u64 * 37 % 3000));
+            drop(dropper);
+        }
+    }
+}
+
+#[test]
+fn a_process_ends_cleanly_with_handles_in_any_state() {
+    for scenario in 0..CHILDREN {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "child", "--test-threads=1", "--quiet"])
+            .env(SCENARIO, scenario.to_string())
+            .stdout(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let started = Instant::now();
+        let status: ExitStatus = loop {
+            if let Some(status) = child.try_wait().unwrap() {
+                break status;
+            }
+            if started.elapsed() > Duration::from_secs(20) {
+                child.kill().unwrap();
+                panic!("scenario {scenario} hangs");
+            }
+            std::thread::sleep(Duration::from_millis(5));
+        };
+        assert!(status.success(), "scenario {scenario} ended with {status}");
+    }
+}
