@@ -96,7 +96,7 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
-        Ok(Self { native: Arc::new(native), limits: StreamLimits::default() })
+        Ok(Self { native, limits: StreamLimits::default() })
     }
 
     pub(crate) fn native(&self) -> &NativeConfiguration {

@@ -28,6 +28,7 @@ impl ConnectionHandler for ConnectionInner {
             }
             ConnectionEvent::ShutdownComplete { reason } => {
                 self.transition(ConnectionInput::Complete { reason });
+                self.release_streams();
             }
             ConnectionEvent::StreamsAvailable => self.streams_available.wake_all(),
             ConnectionEvent::LocalAddressChanged(addr) => self.set_addrs(Some(addr), None),
@@ -58,10 +59,7 @@ impl ConnectionHandler for ConnectionInner {
         };
         let inner = StreamInner::new(self, stream_type, false);
         inner.set_id(stream.id);
-        // Until it is accepted, the stream stays open even if it ends: the peer gets no credit for
-        // another one, so at most as many wait as the peer may have open.
-        let is_open = inner.native().hold_open();
-        debug_assert!(is_open, "a new stream is not closed");
+        inner.hold_until_accepted();
         stream.adopt(&inner);
         {
             let mut exclusive = self.exclusive.lock();

@@ -147,6 +147,15 @@ impl ConnectionInner {
         }
     }
 
+    /// The connection is over: streams that wait to be accepted need not be kept open any more.
+    pub(super) fn release_streams(&self) {
+        let waiting: Vec<_> = {
+            let exclusive = self.exclusive.lock();
+            exclusive.bidirectional.iter().chain(&exclusive.unidirectional).cloned().collect()
+        };
+        waiting.iter().for_each(|stream| stream.release());
+    }
+
     /// Streams of the peer that nobody accepted are aborted.
     pub(super) fn abandon_streams(&self) {
         let (bidirectional, unidirectional) = {
@@ -158,7 +167,8 @@ impl ConnectionInner {
             )
         };
         for stream in bidirectional.into_iter().chain(unidirectional) {
-            stream.abandon();
+            stream.abort_all();
+            stream.release();
         }
     }
 

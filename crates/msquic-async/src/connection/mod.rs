@@ -21,7 +21,7 @@ pub use future::{
 pub(crate) use inner::ConnectionInner;
 
 use crate::ffi::connection::NativeConnection;
-use crate::stream::{ReadStream, Stream, StreamInner, StreamType};
+use crate::stream::{ReadStream, Stream, StreamType};
 use crate::{Configuration, Registration, Status};
 use net_traits::NetCredential;
 use rustls_pki_types::CertificateDer;
@@ -268,7 +268,7 @@ impl Connection {
                 },
             }
         };
-        inner.accepted();
+        inner.release();
         Some(Ok(Stream::new(inner, self.handle())))
     }
 
@@ -314,18 +314,5 @@ impl fmt::Debug for Connection {
             .field("state", &exclusive.state)
             .field("remote_addr", &exclusive.remote_addr)
             .finish_non_exhaustive()
-    }
-}
-
-impl StreamInner {
-    /// The stream belongs to the application now.
-    fn accepted(&self) {
-        self.native().release_open();
-    }
-
-    /// Nobody will accept the stream.
-    fn abandon(&self) {
-        self.abort_all();
-        self.native().release_open();
     }
 }

@@ -1,6 +1,7 @@
 //! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
 
 use super::Handle;
+use super::gate::Gate;
 use super::library::call;
 use super::registration::NativeRegistration;
 use super::settings;
@@ -10,7 +11,7 @@ use msquic::ffi;
 use std::ffi::CStr;
 use std::mem;
 use std::ptr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 
 /// Which side of a connection a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +22,10 @@ pub(crate) enum Role {
 
 /// An open configuration. Connections that use it keep what they need of it themselves (C11).
 pub(crate) struct NativeConfiguration {
-    handle: Handle,
-    /// Dropped after the handle is closed.
-    _registration: Arc<NativeRegistration>,
+    handle: OnceLock<Handle>,
+    gate: Gate,
+    registration: Arc<NativeRegistration>,
+    id: u64,
 }
 
 impl NativeConfiguration {
@@ -35,24 +37,38 @@ impl NativeConfiguration {
         role: Role,
         pkcs12: &[u8],
         password: &CStr,
-    ) -> Result<Self, Status> {
+    ) -> Result<Arc<Self>, Status> {
+        let mut id = Ok(0);
+        let this = Arc::new_cyclic(|this: &Weak<Self>| {
+            id = registration.add_configuration(this);
+            Self {
+                handle: OnceLock::new(),
+                gate: Gate::new(),
+                registration: registration.clone(),
+                id: *id.as_ref().unwrap_or(&0),
+            }
+        });
+        id?;
         let alpn = alpn_buffers(alpn)?;
         let settings = settings::to_native(settings);
-        let mut handle = ptr::null_mut();
-        // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
-        // registration is open.
-        unsafe {
-            Status::ok(call!(ConfigurationOpen(
-                registration.handle(),
-                alpn.as_ptr(),
-                alpn.len() as u32,
-                &raw const settings,
-                size_of_val(&settings) as u32,
-                ptr::null_mut(),
-                &raw mut handle,
-            )))?;
-        }
-        let this = Self { handle: Handle(handle), _registration: registration.clone() };
+        this.with_gate(|| {
+            let mut handle = ptr::null_mut();
+            // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
+            // registration is open.
+            unsafe {
+                Status::ok(call!(ConfigurationOpen(
+                    registration.handle(),
+                    alpn.as_ptr(),
+                    alpn.len() as u32,
+                    &raw const settings,
+                    size_of_val(&settings) as u32,
+                    ptr::null_mut(),
+                    &raw mut handle,
+                )))?;
+            }
+            let _ = this.handle.set(Handle(handle));
+            Ok(())
+        })?;
         this.load_credential(role, pkcs12, password)?;
         Ok(this)
     }
@@ -77,19 +93,54 @@ impl NativeConfiguration {
                 }
             };
         config.__bindgen_anon_1.CertificatePkcs12 = &raw mut bundle;
-        // SAFETY: C12: without LOAD_ASYNCHRONOUS the bundle is read before the call returns.
-        unsafe { Status::ok(call!(ConfigurationLoadCredential(self.handle(), &raw const config))) }
+        self.with(|handle| {
+            // SAFETY: C12: without LOAD_ASYNCHRONOUS the bundle is read before the call returns.
+            Status::ok(unsafe { call!(ConfigurationLoadCredential(handle, &raw const config)) })
+        })
     }
 
-    pub(super) fn handle(&self) -> ffi::HQUIC {
-        self.handle.0
+    /// Calls `call` with the handle, which stays open meanwhile.
+    pub(super) fn with<T>(
+        &self,
+        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        self.with_gate(|| {
+            let Handle(handle) = self.handle.get().ok_or(Status::INVALID_STATE)?;
+            call(*handle)
+        })
+    }
+
+    fn with_gate<T>(&self, call: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
+        if !self.gate.enter() {
+            return Err(Status::INVALID_STATE);
+        }
+        let result = call();
+        if self.gate.leave() {
+            self.close_native();
+        }
+        result
+    }
+
+    /// Closes the handle as soon as nobody is using it. Never blocks.
+    pub(super) fn close(&self) {
+        if self.gate.close() {
+            self.close_native();
+        }
+    }
+
+    fn close_native(&self) {
+        if let Some(Handle(handle)) = self.handle.get() {
+            // SAFETY: C11: this releases one count without waiting; the registration is still open,
+            // and the gate lets nobody use the handle any more.
+            unsafe { call!(ConfigurationClose(*handle)) };
+        }
+        self.registration.remove(self.id);
     }
 }
 
 impl Drop for NativeConfiguration {
     fn drop(&mut self) {
-        // SAFETY: C11: this releases one count without waiting; the registration is still open.
-        unsafe { call!(ConfigurationClose(self.handle())) };
+        self.close();
     }
 }
 

@@ -118,10 +118,12 @@ impl NativeConnection {
     ) -> Result<(), Status> {
         let family = ffi::QUIC_ADDRESS_FAMILY_UNSPEC as ffi::QUIC_ADDRESS_FAMILY;
         self.with(|handle| {
-            // SAFETY: C14: the name is copied, and the configuration counted, before the call
-            // returns.
-            Status::ok(unsafe {
-                call!(ConnectionStart(handle, configuration.handle(), family, host.as_ptr(), port))
+            configuration.with(|configuration| {
+                // SAFETY: C14: the name is copied, and the configuration counted, before the call
+                // returns.
+                Status::ok(unsafe {
+                    call!(ConnectionStart(handle, configuration, family, host.as_ptr(), port))
+                })
             })
         })
     }
@@ -132,8 +134,10 @@ impl NativeConnection {
         configuration: &NativeConfiguration,
     ) -> Result<(), Status> {
         self.with(|handle| {
-            // SAFETY: C14: the configuration is counted before the call returns.
-            Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration.handle())) })
+            configuration.with(|configuration| {
+                // SAFETY: C14: the configuration is counted before the call returns.
+                Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration)) })
+            })
         })
     }
 

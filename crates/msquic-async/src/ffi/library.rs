@@ -8,7 +8,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// How long a process that ends waits for its connections to say goodbye.
 ///
@@ -30,7 +30,9 @@ unsafe extern "C" {
 struct Library {
     table: &'static ffi::QUIC_API_TABLE,
     registrations: Mutex<Vec<Weak<NativeRegistration>>>,
+    /// How many registrations are open, and how many threads are opening one.
     open: Mutex<usize>,
+    /// Notified when one of them is closed.
     closed: Condvar,
 }
 
@@ -60,17 +62,22 @@ macro_rules! call {
 }
 pub(super) use call;
 
-/// Remembers a registration, so that the end of the process can wait for it.
+/// A registration is about to be opened; the end of the process waits for it.
+pub(super) fn registration_opening() -> Result<(), Status> {
+    *library()?.open.lock() += 1;
+    Ok(())
+}
+
+/// Remembers a registration, so that the end of the process can close it.
 pub(super) fn registration_opened(registration: &Arc<NativeRegistration>) {
     if let Ok(library) = library() {
-        *library.open.lock() += 1;
         let mut all = library.registrations.lock();
         all.retain(|registration| registration.strong_count() > 0);
         all.push(Arc::downgrade(registration));
     }
 }
 
-/// Forgets a registration whose native handle is closed.
+/// A registration was closed, or not opened after all.
 pub(super) fn registration_closed() {
     if let Ok(library) = library() {
         *library.open.lock() -= 1;
@@ -85,7 +92,8 @@ fn library() -> Result<&'static Library, Status> {
 fn open() -> Result<Library, Status> {
     let mut table: *const ffi::QUIC_API_TABLE = ptr::null();
     // SAFETY: C2: the function writes one pointer to a table that stays valid until MsQuicClose,
-    // which is called only when no handle is left and none can be opened any more.
+    // which is called only
+    // when no handle is left and none can be opened any more.
     let table = unsafe {
         Status::ok(MsQuicOpenVersion(API_VERSION, &raw mut table))?;
         table.as_ref()
@@ -103,27 +111,29 @@ fn open() -> Result<Library, Status> {
     })
 }
 
-/// Runs when the process ends: closes what is still open, so that no thread of libmsquic runs while
-/// the C library tears the process down.
+/// Runs when the process ends: closes everything and waits for it. Otherwise threads of libmsquic
+/// would still use the TLS library while its own exit handler takes it down (C3).
+///
+/// Whoever does not finish in time is left as it is; the library then stays open too.
 extern "C" fn leave() {
     super::guard::guard((), || {
         let Some(Ok(library)) = LIBRARY.get() else { return };
+        let deadline = Instant::now() + EXIT_PATIENCE;
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
-        for registration in &registrations {
-            registration.shutdown(0);
-        }
-        drop(registrations);
+        registrations.iter().for_each(|registration| registration.shutdown(0));
+        registrations.iter().for_each(|registration| registration.close_at_exit(deadline));
 
         let mut open = library.open.lock();
-        let all_closed = |open: &mut usize| *open > 0;
-        let timed_out = library.closed.wait_while_for(&mut open, all_closed, EXIT_PATIENCE);
-        if !timed_out.timed_out() {
+        let is_open = |open: &mut usize| *open > 0;
+        let patience = deadline.saturating_duration_since(Instant::now());
+        if !library.closed.wait_while_for(&mut open, is_open, patience).timed_out() {
             // SAFETY: C2, C4: every registration is closed, so no handle is left. Nobody can open
-            // one any more, since `open` stays locked until the process is gone.
+            // one any more: `open` stays locked until the process is gone.
             unsafe { MsQuicClose(library.table) };
             std::mem::forget(open);
         }
+        std::mem::forget(registrations);
     });
 }
 

@@ -1,16 +1,19 @@
 //! `NativeRegistration`: the parent of all handles, with its live children.
 
 use super::Handle;
+use super::configuration::NativeConfiguration;
 use super::connection::NativeConnection;
 use super::library::{self, call};
 use super::listener::NativeListener;
 use super::status::Status;
 use msquic::ffi;
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
 use std::ffi::CString;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 use tokio::sync::Notify;
 
 /// How libmsquic spends its threads (`QUIC_EXECUTION_PROFILE`).
@@ -31,9 +34,11 @@ pub enum ExecutionProfile {
 /// An open registration. Children hold an `Arc` of it; the last one to drop it closes it.
 pub(crate) struct NativeRegistration {
     handle: Handle,
+    closed: AtomicBool,
     children: Mutex<Children>,
-    /// Notified each time the last child has gone.
+    /// Notified each time the last child has gone: tasks, and the end of the process.
     idle: Notify,
+    idle_at_exit: Condvar,
 }
 
 /// Who is alive. Children register before their native handle exists and leave after it is closed.
@@ -42,12 +47,13 @@ struct Children {
     next: u64,
     connections: HashMap<u64, Weak<NativeConnection>>,
     listeners: HashMap<u64, Weak<NativeListener>>,
+    configurations: HashMap<u64, Weak<NativeConfiguration>>,
     shut_down: bool,
 }
 
 impl NativeRegistration {
     pub(crate) fn open(name: &CString, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
-        library::load()?;
+        library::registration_opening()?;
         let config = ffi::QUIC_REGISTRATION_CONFIG {
             AppName: name.as_ptr(),
             ExecutionProfile: match profile {
@@ -67,11 +73,14 @@ impl NativeRegistration {
         };
         let mut handle = ptr::null_mut();
         // SAFETY: C7: the configuration is copied before the call returns.
-        unsafe { Status::ok(call!(RegistrationOpen(&raw const config, &raw mut handle)))? };
+        unsafe { Status::ok(call!(RegistrationOpen(&raw const config, &raw mut handle))) }
+            .inspect_err(|_| library::registration_closed())?;
         let this = Arc::new(Self {
             handle: Handle(handle),
+            closed: AtomicBool::new(false),
             children: Mutex::default(),
             idle: Notify::new(),
+            idle_at_exit: Condvar::new(),
         });
         library::registration_opened(&this);
         Ok(this)
@@ -107,6 +116,24 @@ impl NativeRegistration {
         }
     }
 
+    /// Blocks until no connection and no listener is alive, and then closes the handle although
+    /// others may still refer to it; does nothing when the deadline comes before.
+    pub(super) fn close_at_exit(&self, deadline: Instant) {
+        let configurations: Vec<_> = {
+            let mut children = self.children.lock();
+            let is_busy = |children: &mut Children| !children.is_empty();
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if self.idle_at_exit.wait_while_for(&mut children, is_busy, patience).timed_out() {
+                return;
+            }
+            children.configurations.values().filter_map(Weak::upgrade).collect()
+        };
+        configurations.iter().for_each(|configuration| configuration.close());
+        if !self.closed.swap(true, Ordering::SeqCst) {
+            close(self.handle);
+        }
+    }
+
     pub(super) fn add_connection(
         &self,
         connection: &Weak<NativeConnection>,
@@ -124,15 +151,27 @@ impl NativeRegistration {
         Ok(id)
     }
 
+    pub(super) fn add_configuration(
+        &self,
+        configuration: &Weak<NativeConfiguration>,
+    ) -> Result<u64, Status> {
+        let mut children = self.children.lock();
+        let id = children.next_id()?;
+        children.configurations.insert(id, configuration.clone());
+        Ok(id)
+    }
+
     pub(super) fn remove(&self, id: u64) {
         let is_idle = {
             let mut children = self.children.lock();
             children.connections.remove(&id);
             children.listeners.remove(&id);
+            children.configurations.remove(&id);
             children.is_empty()
         };
         if is_idle {
             self.idle.notify_waiters();
+            self.idle_at_exit.notify_all();
         }
     }
 }
@@ -153,19 +192,20 @@ impl Children {
 
 impl Drop for NativeRegistration {
     fn drop(&mut self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let handle = self.handle;
         // RegistrationClose waits for the last traces of the children (C8), and this may be one of
         // libmsquic's own threads.
-        blocking::unblock(move || {
-            close(handle);
-            library::registration_closed();
-        })
-        .detach();
+        blocking::unblock(move || close(handle)).detach();
     }
 }
 
 fn close(Handle(handle): Handle) {
-    // SAFETY: C8, C9: all children held the `Arc` that died, so their handles are closed; this
-    // thread is not one of libmsquic's.
+    // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
+    // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
+    // callback.
     unsafe { call!(RegistrationClose(handle)) };
+    library::registration_closed();
 }

@@ -16,6 +16,7 @@ use crate::stream::{ReceiveEnd, ReceiveSink, StreamType};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
@@ -29,6 +30,8 @@ pub(crate) struct StreamInner {
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
     pub(super) id: OnceLock<u64>,
+    /// Whether the stream waits to be accepted.
+    is_held: AtomicBool,
     pub(super) exclusive: Mutex<Exclusive>,
     /// One task at a time opens, reads, and writes.
     pub(super) start_waker: AtomicWaker,
@@ -76,6 +79,7 @@ impl StreamInner {
             stream_type,
             is_local,
             id: OnceLock::new(),
+            is_held: AtomicBool::new(false),
             exclusive: Mutex::new(Exclusive {
                 start: if is_local { StartState::Idle } else { StartState::Started },
                 send: if sends { SendState::Open } else { SendState::None },
@@ -94,10 +98,6 @@ impl StreamInner {
 
     pub(crate) fn set_id(&self, id: u64) {
         let _ = self.id.set(id);
-    }
-
-    pub(crate) fn native(&self) -> &NativeStream {
-        &self.native
     }
 
     // ---- opening ----
@@ -233,6 +233,21 @@ impl StreamInner {
     pub(crate) fn abort_all(&self) {
         let _ = self.abort_write(DROPPED);
         let _ = self.abort_read(DROPPED);
+    }
+
+    /// Keeps the stream open, even if it ends, until it is [released](Self::release): the peer gets
+    /// no credit for another one, so no more wait to be accepted than the peer may have open.
+    pub(crate) fn hold_until_accepted(&self) {
+        let is_held = self.native.hold_open();
+        debug_assert!(is_held, "a new stream is not closed");
+        self.is_held.store(is_held, Ordering::SeqCst);
+    }
+
+    /// Somebody accepted the stream, or nobody will.
+    pub(crate) fn release(&self) {
+        if self.is_held.swap(false, Ordering::SeqCst) {
+            self.native.release_open();
+        }
     }
 
     /// The writer is gone: resets the stream unless it was finished.
