@@ -1,1 +1,63 @@
-//! x
+//! Identity-authenticated, framed messages over QUIC.
+//!
+//! [`MsQuicTransport`] implements the traits of [`net_traits`] on msquic: mutual TLS 1.3 in which a
+//! peer is known by the hash of its certificate, and messages of up to
+//! [`max_message_size`](MsQuicTransportConfig::max_message_size) bytes with a 4-byte length in
+//! front, on unidirectional streams that are opened once and used for many messages.
+//!
+//! ```
+//! use msquic_transport::MsQuicTransport;
+//! use net_traits::*;
+//!
+//! # #[tokio::main]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let server = NetCredential::self_signed(TrustPolicy::nobody())?;
+//! let client = NetCredential::self_signed(TrustPolicy::hashes([server.identity()]))?;
+//! let server = server.with_trust(TrustPolicy::hashes([client.identity()]));
+//!
+//! let transport = MsQuicTransport::new();
+//! let listener = transport.create_listener("127.0.0.1:0".parse()?, &["echo/1"], server).await?;
+//! let address = listener.local_addr();
+//! let echo = tokio::spawn(async move {
+//!     let connection = listener.accept().await?.accept().await?;
+//!     let (message, _elapsed) = connection.recv().await?;
+//!     connection.send_bytes(message).await?;
+//!     connection.watch_close().await;
+//!     Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
+//! });
+//!
+//! let connection = transport.connect(address, &["echo/1"], client).await?;
+//! connection.send(b"hello").await?;
+//! assert_eq!(connection.recv().await?.0, "hello");
+//! connection.close(0, "done").await;
+//! # echo.await?.unwrap();
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Data flow: `send → bounded queue of the stream → msquic`, and on the other side `msquic's thread
+//! → frame decoder → bounded inbox → recv`. When the inbox is full, streams are no longer read and
+//! QUIC's flow control slows the sender down.
+//!
+//! It runs under tokio, with its timers.
+#![forbid(unsafe_code)]
+
+mod certificate;
+mod config;
+mod connection;
+mod frame;
+mod inbox;
+mod incoming;
+mod listener;
+mod quic_settings;
+mod stream_pool;
+mod transport;
+
+pub use certificate::resolve_bad_certificate;
+pub use config::MsQuicTransportConfig;
+pub use connection::MsQuicNetConnection;
+pub use incoming::MsQuicNetIncomingRequest;
+pub use listener::MsQuicListener;
+pub use msquic_async::{ConnectionStatistics, LibraryVersion, library_version};
+pub use stream_pool::{STREAM_CODE_MESSAGE_TOO_LARGE, STREAM_OP_TIMEOUT};
+pub use transport::{MsQuicTransport, RegistrationWrapper};

@@ -1,0 +1,163 @@
+//! What the end of a connection means: who closed, who rejected whom, and why.
+
+use crate::quic_settings::describe;
+use msquic_async::connection::StartError;
+use msquic_async::{ConnectionError, Status};
+use net_traits::{CertHash, CloseReason, ConnectError, Rejection, RejectionBy, TrustError};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Explains the end of a connection with the peer at `remote_addr`, to which this side showed the
+/// certificate `local_identity`.
+///
+/// With TLS 1.3 a client is connected before the server has judged the client's certificate, so a
+/// rejection by the peer can be the end of a connection that was up.
+pub fn resolve_bad_certificate(
+    error: &ConnectionError,
+    remote_addr: SocketAddr,
+    local_identity: CertHash,
+) -> CloseReason {
+    match error {
+        ConnectionError::ClosedLocally { code, reason } => {
+            CloseReason::Local { code: *code, reason: reason.clone() }
+        }
+        ConnectionError::ClosedByPeer { code, reason } => {
+            CloseReason::Peer { code: *code, reason: reason.clone() }
+        }
+        ConnectionError::Untrusted(error) => {
+            let (identity, alert) = match error {
+                TrustError::UntrustedIdentity(identity) => (Some(*identity), ALERT_BAD_CERTIFICATE),
+                _ => (None, ALERT_CERTIFICATE_REQUIRED),
+            };
+            let rejection = Rejection::new(RejectionBy::Us, remote_addr, error.to_string());
+            rejection.with_identity(identity).with_alert(Some(alert)).into()
+        }
+        ConnectionError::ClosedByTransport { status, .. } => {
+            let alert = status.tls_alert();
+            if let Some(why) = alert.and_then(certificate_alert) {
+                let reason = format!("{why} (TLS alert {})", alert.unwrap_or_default());
+                let rejection = Rejection::new(RejectionBy::Peer, remote_addr, reason);
+                return rejection.with_identity(Some(local_identity)).with_alert(alert).into();
+            }
+            match *status {
+                Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
+                _ => CloseReason::Transport(error.to_string()),
+            }
+        }
+        error => CloseReason::Transport(error.to_string()),
+    }
+}
+
+/// `bad_certificate`, what msquic sends for a certificate that this side rejects.
+const ALERT_BAD_CERTIFICATE: u8 = 42;
+/// `certificate_required`, what it sends when there was none.
+const ALERT_CERTIFICATE_REQUIRED: u8 = 116;
+
+/// What a TLS alert (RFC 8446, section 6.2) says about a certificate; `None` if it says nothing.
+fn certificate_alert(alert: u8) -> Option<&'static str> {
+    Some(match alert {
+        ALERT_BAD_CERTIFICATE => "it is not trusted or damaged",
+        43 => "its kind is not supported",
+        44 => "it was revoked",
+        45 => "it has expired or is not yet valid",
+        46 => "it is not accepted",
+        48 => "its issuer is not known",
+        49 => "it gives no access",
+        51 => "its signature does not verify",
+        ALERT_CERTIFICATE_REQUIRED => "a certificate is required",
+        _ => return None,
+    })
+}
+
+/// What a handshake was about, to explain how it failed.
+pub(crate) struct Handshake<'a> {
+    pub(crate) remote_addr: SocketAddr,
+    pub(crate) local_identity: CertHash,
+    pub(crate) alpn: &'a [&'a str],
+    pub(crate) timeout: Duration,
+}
+
+impl Handshake<'_> {
+    pub(crate) fn timed_out(&self) -> ConnectError {
+        ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
+    }
+
+    /// Explains why there is no connection.
+    pub(crate) fn failed(&self, error: &StartError) -> ConnectError {
+        let error = match error {
+            StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
+            StartError::ConnectionLost(error) => error,
+            error => return ConnectError::Closed(CloseReason::Transport(describe(error))),
+        };
+        if let ConnectionError::ClosedByTransport { status, .. } = error {
+            match *status {
+                Status::UNREACHABLE | Status::CONNECTION_REFUSED => {
+                    return ConnectError::Refused(self.remote_addr);
+                }
+                Status::ALPN_NEG_FAILURE => {
+                    return ConnectError::NoCommonAlpn {
+                        remote_addr: self.remote_addr,
+                        offered: self.alpn.iter().map(|name| (*name).to_owned()).collect(),
+                    };
+                }
+                _ => {}
+            }
+        }
+        match resolve_bad_certificate(error, self.remote_addr, self.local_identity) {
+            CloseReason::Rejected(rejection) => ConnectError::Rejected(rejection),
+            CloseReason::TimedOut => self.timed_out(),
+            reason => ConnectError::Closed(reason),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ME: CertHash = CertHash::from_bytes([1; 32]);
+
+    fn resolve(error: &ConnectionError) -> CloseReason {
+        resolve_bad_certificate(error, "127.0.0.1:1".parse().unwrap(), ME)
+    }
+
+    fn by_transport(status: Status) -> ConnectionError {
+        ConnectionError::ClosedByTransport { status, code: 0 }
+    }
+
+    #[test]
+    fn certificate_alerts_are_rejections_by_the_peer() {
+        for (status, alert) in [
+            (Status::BAD_CERTIFICATE, 42),
+            (Status::UNSUPPORTED_CERTIFICATE, 43),
+            (Status::REVOKED_CERTIFICATE, 44),
+            (Status::EXPIRED_CERTIFICATE, 45),
+            (Status::UNKNOWN_CERTIFICATE, 46),
+            (Status::REQUIRED_CERTIFICATE, 116),
+        ] {
+            let CloseReason::Rejected(rejection) = resolve(&by_transport(status)) else {
+                panic!("{status} is no rejection");
+            };
+            assert_eq!((rejection.by, rejection.alert), (RejectionBy::Peer, Some(alert)));
+            assert_eq!(rejection.identity, Some(ME));
+        }
+    }
+
+    #[test]
+    fn our_own_verdict_names_the_peer() {
+        let peer = CertHash::from_bytes([2; 32]);
+        let error = ConnectionError::Untrusted(TrustError::UntrustedIdentity(peer));
+        let CloseReason::Rejected(rejection) = resolve(&error) else { panic!("no rejection") };
+        assert_eq!((rejection.by, rejection.identity), (RejectionBy::Us, Some(peer)));
+        assert!(rejection.to_string().contains(&peer.to_string()));
+    }
+
+    #[test]
+    fn other_ends_are_told_apart() {
+        assert_eq!(resolve(&by_transport(Status::CONNECTION_IDLE)), CloseReason::TimedOut);
+        let failed = resolve(&by_transport(Status::PROTOCOL_ERROR));
+        assert!(matches!(failed, CloseReason::Transport(_)), "{failed:?}");
+        let closed = ConnectionError::ClosedByPeer { code: 7, reason: "bye".into() };
+        assert_eq!(resolve(&closed), CloseReason::Peer { code: 7, reason: "bye".into() });
+    }
+}

@@ -1,0 +1,88 @@
+//! `MsQuicTransportConfig`: limits and timeouts.
+
+use crate::stream_pool::STREAM_OP_TIMEOUT;
+use std::time::Duration;
+
+/// Limits and timeouts of a transport.
+///
+/// ```
+/// use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+/// use std::time::Duration;
+///
+/// let config = MsQuicTransportConfig::new()
+///     .max_message_size(1024 * 1024)
+///     .idle_timeout(Duration::from_secs(60));
+/// let transport = MsQuicTransport::with_config(config);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MsQuicTransportConfig {
+    pub(crate) max_message_size: usize,
+    pub(crate) send_queue: usize,
+    pub(crate) receive_queue: usize,
+    pub(crate) max_inbound_streams: u16,
+    pub(crate) backlog: usize,
+    pub(crate) stream_op_timeout: Duration,
+    pub(crate) handshake_timeout: Duration,
+    pub(crate) idle_timeout: Duration,
+    pub(crate) keep_alive_interval: Duration,
+}
+
+impl Default for MsQuicTransportConfig {
+    fn default() -> Self {
+        Self {
+            max_message_size: 64 * 1024 * 1024,
+            send_queue: 1024 * 1024,
+            receive_queue: 4 * 1024 * 1024,
+            max_inbound_streams: 16,
+            backlog: 256,
+            stream_op_timeout: STREAM_OP_TIMEOUT,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            keep_alive_interval: Duration::from_secs(10),
+        }
+    }
+}
+
+macro_rules! options {
+    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl MsQuicTransportConfig {
+            /// The defaults.
+            pub fn new() -> Self {
+                Self::default()
+            }
+
+            $($(#[$doc])*
+            #[must_use]
+            pub fn $name(mut self, value: $type) -> Self {
+                self.$name = value;
+                self
+            })*
+        }
+    };
+}
+
+options! {
+    /// The longest message that is sent or received, in bytes; at most 4 GiB - 1, as the header can
+    /// say. Default: 64 MiB.
+    max_message_size: usize;
+    /// Bytes that are sent and not yet taken over by msquic; beyond them `send` waits. One message
+    /// may exceed it. Default: 1 MiB.
+    send_queue: usize;
+    /// Bytes of received messages that nobody has asked for yet, with 64 bytes for the administration
+    /// of each; beyond them the peer is slowed down. Messages that are being received, one on each
+    /// stream, and what msquic has not handed over, come on top. Default: 4 MiB.
+    receive_queue: usize;
+    /// How many streams of messages the peer may have open at once. Default: 16.
+    max_inbound_streams: u16;
+    /// How many peers may wait to be accepted; further ones are refused. Default: 256.
+    backlog: usize;
+    /// How long sending may make no progress. Default: [`STREAM_OP_TIMEOUT`], 12 s.
+    stream_op_timeout: Duration;
+    /// How long a handshake may take. Default: 10 s.
+    handshake_timeout: Duration;
+    /// How long a connection may hear nothing from the peer; zero means for ever. The smaller value
+    /// of both sides counts. Default: 30 s.
+    idle_timeout: Duration;
+    /// How often an idle connection is kept alive; zero means never. Default: 10 s.
+    keep_alive_interval: Duration;
+}

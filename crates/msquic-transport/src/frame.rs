@@ -1,0 +1,163 @@
+//! Frames: a 4-byte big-endian length and then the message. Pure.
+
+use bytes::{Bytes, BytesMut};
+use net_traits::RecvError;
+use std::time::{Duration, Instant};
+
+/// Bytes in front of each message.
+pub(crate) const HEADER: usize = 4;
+
+/// What is set aside for a message before any of it has come.
+const FIRST_RESERVE: usize = 64 * 1024;
+
+/// The header of a message; `None` if it is longer than a header can say.
+pub(crate) fn header(message: &[u8]) -> Option<[u8; HEADER]> {
+    u32::try_from(message.len()).ok().map(u32::to_be_bytes)
+}
+
+/// Cuts the bytes of one stream into messages, wherever the pieces end.
+///
+/// The memory for a message grows with what has arrived, not with what was announced.
+#[derive(Debug)]
+pub(crate) struct FrameDecoder {
+    limit: usize,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    Header { bytes: [u8; HEADER], filled: usize },
+    Message { bytes: BytesMut, length: usize, since: Instant },
+}
+
+const EMPTY: State = State::Header { bytes: [0; HEADER], filled: 0 };
+
+/// A message, and how long it took from its header to its last byte.
+pub(crate) type Message = (Bytes, Duration);
+
+impl FrameDecoder {
+    /// A decoder that refuses messages longer than `limit`.
+    pub(crate) fn new(limit: usize) -> Self {
+        Self { limit, state: EMPTY }
+    }
+
+    /// Takes bytes from the front of `data`, up to the end of the next message, which it returns.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TooLarge`]; the rest of the stream cannot be understood then.
+    pub(crate) fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Message>, RecvError> {
+        if let State::Header { bytes, filled } = &mut self.state {
+            let part = take(data, HEADER - *filled);
+            bytes[*filled..*filled + part.len()].copy_from_slice(part);
+            *filled += part.len();
+            if *filled < HEADER {
+                return Ok(None);
+            }
+            let size = u32::from_be_bytes(*bytes);
+            let length = usize::try_from(size).unwrap_or(usize::MAX);
+            if length > self.limit {
+                return Err(RecvError::TooLarge { size: size.into(), limit: self.limit });
+            }
+            let bytes = BytesMut::with_capacity(length.min(FIRST_RESERVE));
+            self.state = State::Message { bytes, length, since: Instant::now() };
+        }
+        let State::Message { bytes, length, since } = &mut self.state else { return Ok(None) };
+        let part = take(data, *length - bytes.len());
+        if bytes.capacity() - bytes.len() < part.len() {
+            // Twice as much as has come, and never more than is due.
+            let target = (bytes.len() + part.len()).saturating_mul(2).min(*length);
+            bytes.reserve(target - bytes.len());
+        }
+        bytes.extend_from_slice(part);
+        if bytes.len() < *length {
+            return Ok(None);
+        }
+        let message = (std::mem::take(bytes).freeze(), since.elapsed());
+        self.state = EMPTY;
+        Ok(Some(message))
+    }
+
+    /// What is missing if the stream ends here: `None` between two messages.
+    pub(crate) fn truncated(&self) -> Option<RecvError> {
+        let (received, announced) = match &self.state {
+            State::Header { filled: 0, .. } => return None,
+            State::Header { filled, .. } => (*filled, HEADER),
+            State::Message { bytes, length, .. } => (bytes.len(), *length),
+        };
+        Some(RecvError::Truncated { received: received as u64, announced: announced as u64 })
+    }
+}
+
+/// Cuts up to `count` bytes from the front of `data`.
+fn take<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
+    let (front, rest) = data.split_at(data.len().min(count));
+    *data = rest;
+    front
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encode(messages: &[&[u8]]) -> Vec<u8> {
+        messages.iter().flat_map(|m| [&header(m).unwrap()[..], m].concat()).collect()
+    }
+
+    fn decode(decoder: &mut FrameDecoder, mut data: &[u8]) -> Vec<Bytes> {
+        let mut messages = Vec::new();
+        while !data.is_empty() {
+            messages.extend(decoder.decode(&mut data).unwrap().map(|(bytes, _)| bytes));
+        }
+        messages
+    }
+
+    #[test]
+    fn every_split_into_two_gives_the_same_messages() {
+        let messages: [&[u8]; 5] = [b"", b"a", b"hello", b"", &[7; 300]];
+        let data = encode(&messages);
+        for cut in 0..=data.len() {
+            let mut decoder = FrameDecoder::new(300);
+            let mut got = decode(&mut decoder, &data[..cut]);
+            got.extend(decode(&mut decoder, &data[cut..]));
+            assert_eq!(got, messages, "cut at {cut}");
+            assert_eq!(decoder.truncated(), None);
+        }
+    }
+
+    #[test]
+    fn one_byte_at_a_time_works() {
+        let data = encode(&[b"one", b"", b"two"]);
+        let mut decoder = FrameDecoder::new(3);
+        let got: Vec<_> = data.chunks(1).flat_map(|byte| decode(&mut decoder, byte)).collect();
+        assert_eq!(got, [&b"one"[..], b"", b"two"]);
+    }
+
+    #[test]
+    fn the_limit_is_exact() {
+        let mut decoder = FrameDecoder::new(3);
+        assert_eq!(decode(&mut decoder, &encode(&[b"abc"])), ["abc"]);
+        let error = decoder.decode(&mut &encode(&[b"abcd"])[..]);
+        assert_eq!(error, Err(RecvError::TooLarge { size: 4, limit: 3 }));
+    }
+
+    #[test]
+    fn an_end_inside_a_message_says_what_is_missing() {
+        let mut decoder = FrameDecoder::new(10);
+        decode(&mut decoder, &[0, 0]);
+        let cut = RecvError::Truncated { received: 2, announced: 4 };
+        assert_eq!(decoder.truncated(), Some(cut));
+        decode(&mut decoder, &[0, 5, b'x']);
+        let cut = RecvError::Truncated { received: 1, announced: 5 };
+        assert_eq!(decoder.truncated(), Some(cut));
+    }
+
+    #[test]
+    fn memory_follows_what_has_arrived() {
+        let mut decoder = FrameDecoder::new(usize::MAX);
+        decode(&mut decoder, &u32::MAX.to_be_bytes());
+        decode(&mut decoder, &[1; 100_000]);
+        let State::Message { bytes, .. } = &decoder.state else { panic!("no message began") };
+        assert!(bytes.capacity() <= 2 * 100_000, "{} bytes set aside", bytes.capacity());
+    }
+}

@@ -1,0 +1,228 @@
+//! `Inbox`: received messages that nobody has asked for yet, of all streams of a connection.
+//!
+//! Each stream has a [`FrameSink`], which runs on msquic's thread: it decodes frames straight into
+//! the messages' own memory and wakes a reader per message. When the inbox is full the sinks take
+//! nothing more, and their streams pause; whoever takes messages out tells when to resume them.
+
+use crate::frame::{FrameDecoder, Message};
+use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
+use net_traits::RecvError;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// What an entry costs besides its bytes, so that empty messages are bounded too.
+const ENTRY_COST: usize = 64;
+
+pub(crate) struct Inbox {
+    state: Mutex<State>,
+    /// One permit for each entry; a reader that leaves passes it on.
+    arrived: Notify,
+    limit: usize,
+    max_message_size: usize,
+}
+
+#[derive(Default)]
+struct State {
+    entries: VecDeque<Result<Message, RecvError>>,
+    cost: usize,
+    /// A sink was told that there is no room.
+    paused: bool,
+}
+
+impl Inbox {
+    pub(crate) fn new(limit: usize, max_message_size: usize) -> Arc<Self> {
+        let state = Mutex::default();
+        Arc::new(Self { state, arrived: Notify::new(), limit: limit.max(1), max_message_size })
+    }
+
+    /// Resolves at the next arrival after this call. Try [`pop`](Self::pop) after making it.
+    pub(crate) fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// The oldest entry, and whether paused streams are to be resumed.
+    pub(crate) fn pop(&self) -> Option<(Result<Message, RecvError>, bool)> {
+        let (entry, resume, has_more) = {
+            let state = &mut *self.state.lock();
+            let entry = state.entries.pop_front()?;
+            state.cost -= cost(&entry);
+            let resume = state.paused && state.cost <= self.limit / 2;
+            state.paused &= !resume;
+            (entry, resume, !state.entries.is_empty())
+        };
+        if has_more {
+            self.arrived.notify_one();
+        }
+        Some((entry, resume))
+    }
+
+    fn push(&self, entry: Result<Message, RecvError>) {
+        {
+            let state = &mut *self.state.lock();
+            state.cost += cost(&entry);
+            state.entries.push_back(entry);
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Whether there is room for another message; if not, whoever makes room is to resume.
+    fn has_room(&self) -> bool {
+        let state = &mut *self.state.lock();
+        state.paused |= state.cost >= self.limit;
+        state.cost < self.limit
+    }
+}
+
+fn cost(entry: &Result<Message, RecvError>) -> usize {
+    ENTRY_COST + entry.as_ref().map_or(0, |(bytes, _)| bytes.len())
+}
+
+/// What a sink tells the owner of its stream.
+#[derive(Debug, Default)]
+pub(crate) struct SinkStatus {
+    /// The stream is over.
+    ended: AtomicBool,
+    /// The stream is not understood any more and has to be stopped.
+    broken: AtomicBool,
+}
+
+impl SinkStatus {
+    pub(crate) fn is_ended(&self) -> bool {
+        self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Acquire)
+    }
+}
+
+/// Decodes the frames of one stream into the inbox.
+pub(crate) struct FrameSink {
+    decoder: FrameDecoder,
+    inbox: Arc<Inbox>,
+    status: Arc<SinkStatus>,
+}
+
+impl FrameSink {
+    pub(crate) fn new(inbox: &Arc<Inbox>) -> (Self, Arc<SinkStatus>) {
+        let status = Arc::new(SinkStatus::default());
+        let decoder = FrameDecoder::new(inbox.max_message_size);
+        (Self { decoder, inbox: inbox.clone(), status: status.clone() }, status)
+    }
+}
+
+impl ReceiveSink for FrameSink {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        let mut rest = data;
+        while !rest.is_empty() {
+            if self.status.is_broken() {
+                return data.len(); // thrown away until the stream is stopped
+            }
+            if !self.inbox.has_room() {
+                break;
+            }
+            match self.decoder.decode(&mut rest) {
+                Ok(None) => {}
+                Ok(Some(message)) => self.inbox.push(Ok(message)),
+                Err(error) => {
+                    self.status.broken.store(true, Ordering::Release);
+                    self.inbox.push(Err(error));
+                }
+            }
+        }
+        data.len() - rest.len()
+    }
+
+    fn end(&mut self, end: ReceiveEnd) {
+        self.status.ended.store(true, Ordering::Release);
+        if self.status.is_broken() {
+            return;
+        }
+        let error = match (end, self.decoder.truncated()) {
+            (ReceiveEnd::Finished, cut) => cut,
+            (ReceiveEnd::Failed(ReadError::Reset(code)), Some(_)) => {
+                Some(RecvError::Reset { code })
+            }
+            // Between messages nothing is lost; the loss of the connection is reported as such.
+            (ReceiveEnd::Failed(_), _) => None,
+        };
+        if let Some(error) = error {
+            self.inbox.push(Err(error));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::header;
+
+    fn frame(message: &[u8]) -> Vec<u8> {
+        [&header(message).unwrap()[..], message].concat()
+    }
+
+    fn sink(limit: usize) -> (FrameSink, Arc<Inbox>) {
+        let inbox = Inbox::new(limit, 100);
+        (FrameSink::new(&inbox).0, inbox)
+    }
+
+    fn message(inbox: &Inbox) -> (Vec<u8>, bool) {
+        let (entry, resume) = inbox.pop().unwrap();
+        (entry.unwrap().0.to_vec(), resume)
+    }
+
+    #[test]
+    fn a_full_inbox_takes_nothing_and_says_when_to_resume() {
+        let (mut sink, inbox) = sink(2 * (ENTRY_COST + 10));
+        let data = frame(&[1; 10]).repeat(3);
+        assert_eq!(sink.receive(&data), 28);
+        assert_eq!(sink.receive(&data[28..]), 0);
+        assert_eq!(message(&inbox), (vec![1; 10], true));
+        assert_eq!(sink.receive(&data[28..]), 14);
+        assert_eq!(message(&inbox), (vec![1; 10], false));
+    }
+
+    #[test]
+    fn empty_messages_are_bounded_too() {
+        let (mut sink, inbox) = sink(10 * ENTRY_COST);
+        assert_eq!(sink.receive(&frame(b"").repeat(100)), 40);
+        assert_eq!(message(&inbox).0, b"");
+    }
+
+    #[test]
+    fn after_an_announcement_beyond_the_limit_everything_is_thrown_away() {
+        let (mut sink, inbox) = sink(1000);
+        let data = [frame(b"good"), frame(&[0; 101]), frame(b"never seen")].concat();
+        assert_eq!(sink.receive(&data), data.len());
+        assert_eq!(message(&inbox).0, b"good");
+        let (error, _) = inbox.pop().unwrap();
+        assert_eq!(error, Err(RecvError::TooLarge { size: 101, limit: 100 }));
+        assert!(sink.status.is_broken());
+        sink.end(ReceiveEnd::Finished);
+        assert!(inbox.pop().is_none());
+    }
+
+    #[test]
+    fn only_ends_inside_a_message_are_reported() {
+        let lost = || ReceiveEnd::Failed(ReadError::Closed);
+        let reset = || ReceiveEnd::Failed(ReadError::Reset(9));
+        let cut = RecvError::Truncated { received: 1, announced: 4 };
+        for (data, end, expected) in [
+            (&b""[..], ReceiveEnd::Finished, None),
+            (b"", reset(), None),
+            (b"", lost(), None),
+            (b"\0", ReceiveEnd::Finished, Some(cut)),
+            (b"\0", reset(), Some(RecvError::Reset { code: 9 })),
+            (b"\0", lost(), None),
+        ] {
+            let (mut sink, inbox) = sink(1000);
+            sink.receive(data);
+            sink.end(end);
+            assert_eq!(inbox.pop().map(|(entry, _)| entry.unwrap_err()), expected);
+        }
+    }
+}

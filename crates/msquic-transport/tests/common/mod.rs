@@ -1,0 +1,60 @@
+//! Two transports that trust each other, for all tests.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use bytes::Bytes;
+use msquic_transport::{
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+};
+use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+use std::future::Future;
+use std::time::Duration;
+
+pub(crate) const ALPN: &str = "test/1";
+
+/// No test takes this long unless something hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Runs `test` on its own multi-threaded runtime and fails if it hangs.
+pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") })
+}
+
+/// Credentials of two peers that trust each other and nobody else.
+pub(crate) fn credentials() -> (NetCredential, NetCredential) {
+    let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let client = NetCredential::self_signed(TrustPolicy::hashes([server.identity()])).unwrap();
+    (server.with_trust(TrustPolicy::hashes([client.identity()])), client)
+}
+
+pub(crate) struct Pair {
+    pub(crate) listener: MsQuicListener,
+    pub(crate) client: MsQuicNetConnection,
+    pub(crate) server: MsQuicNetConnection,
+}
+
+pub(crate) async fn pair() -> Pair {
+    pair_with(MsQuicTransportConfig::new(), MsQuicTransportConfig::new()).await
+}
+
+/// A connected pair; its transports are dropped already.
+pub(crate) async fn pair_with(
+    server_config: MsQuicTransportConfig,
+    client_config: MsQuicTransportConfig,
+) -> Pair {
+    let (for_server, for_client) = credentials();
+    let listener = MsQuicTransport::with_config(server_config)
+        .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
+        .await
+        .unwrap();
+    let transport = MsQuicTransport::with_config(client_config);
+    let connect = transport.connect(listener.local_addr(), &[ALPN], for_client);
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (client, server) = tokio::join!(connect, accept);
+    Pair { listener, client: client.unwrap(), server }
+}
+
+/// Bytes with a pattern that shows swapped and lost parts.
+pub(crate) fn pattern(length: usize) -> Bytes {
+    (0..length).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect()
+}

@@ -1,0 +1,241 @@
+//! Connecting: identities, trust, addresses, failures.
+
+mod common;
+
+use common::{ALPN, Pair, credentials, pair, run};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
+    NetIncomingRequest, NetListener, NetTransport, RecvError, Rejection, RejectionBy, SendError,
+    TrustPolicy,
+};
+use std::any::Any;
+use std::net::{SocketAddr, UdpSocket};
+use std::time::{Duration, Instant};
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+#[test]
+fn both_sides_agree_on_who_and_where_they_are() {
+    run(async {
+        let Pair { listener, client, server } = pair().await;
+        assert_ne!(listener.local_addr().port(), 0);
+        assert_eq!(client.remote_addr(), listener.local_addr());
+        for (one, other) in [(&client, &server), (&server, &client)] {
+            assert_eq!(one.local_addr(), other.remote_addr());
+            assert_eq!(one.local_identity(), other.remote_identity());
+            assert_eq!(one.alpn_negotiated(), ALPN);
+            let certificate = one.remote_certificate().unwrap();
+            assert_eq!(CertHash::of(&certificate).to_string(), one.remote_identity());
+        }
+        let statistics = client.statistics().await.unwrap();
+        assert!(statistics.rtt > Duration::ZERO);
+    });
+}
+
+/// Dials with one credential and listens with another; both results.
+async fn dial(
+    server: &NetCredential,
+    client: NetCredential,
+    alpn: [&str; 2],
+) -> (Result<MsQuicNetConnection, ConnectError>, Result<MsQuicNetConnection, ConnectError>) {
+    let transport = MsQuicTransport::new();
+    let listener = transport.create_listener(loopback(), &[alpn[0]], server.clone()).await.unwrap();
+    let offered = [alpn[1]];
+    let connect = transport.connect(listener.local_addr(), &offered, client);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    tokio::join!(connect, accept)
+}
+
+#[test]
+fn a_client_that_is_not_trusted_is_described_on_both_sides() {
+    run(async {
+        let (server, _) = credentials();
+        let stranger = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let identity = Some(stranger.identity());
+        let (client, accepted) = dial(&server, stranger, [ALPN, ALPN]).await;
+
+        let Err(ConnectError::Rejected(ours)) = accepted else { panic!("{accepted:?}") };
+        assert_eq!((ours.by, ours.identity, ours.alert), (RejectionBy::Us, identity, Some(42)));
+        assert!(ours.remote_addr.ip().is_loopback());
+
+        // The client may be up before the server has judged it; then its connection ends.
+        let theirs: Rejection = match client {
+            Err(ConnectError::Rejected(rejection)) => rejection,
+            Err(error) => panic!("{error:?}"),
+            Ok(connection) => {
+                let received = connection.recv().await;
+                let CloseReason::Rejected(rejection) = connection.watch_close().await else {
+                    panic!("{received:?}");
+                };
+                let closed = CloseReason::Rejected(rejection.clone());
+                assert_eq!(received, Err(RecvError::Closed(closed.clone())));
+                assert_eq!(connection.send(b"x").await, Err(SendError::Closed(closed)));
+                rejection
+            }
+        };
+        assert_eq!(
+            (theirs.by, theirs.identity, theirs.alert),
+            (RejectionBy::Peer, identity, Some(42))
+        );
+    });
+}
+
+#[test]
+fn a_server_that_is_not_trusted_is_described_on_both_sides() {
+    run(async {
+        let server = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let client = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let identity = Some(server.identity());
+        let (connected, accepted) = dial(&server, client, [ALPN, ALPN]).await;
+        let Err(ConnectError::Rejected(ours)) = connected else { panic!("{connected:?}") };
+        assert_eq!((ours.by, ours.identity), (RejectionBy::Us, identity));
+        let Err(ConnectError::Rejected(theirs)) = accepted else { panic!("{accepted:?}") };
+        assert_eq!((theirs.by, theirs.identity), (RejectionBy::Peer, identity));
+    });
+}
+
+#[test]
+fn no_common_protocol_says_what_was_offered() {
+    run(async {
+        let (server, client) = credentials();
+        let transport = MsQuicTransport::new();
+        let listener = transport.create_listener(loopback(), &["one"], server).await.unwrap();
+        let remote_addr = listener.local_addr();
+        let error = transport.connect(remote_addr, &["two", "three"], client).await.unwrap_err();
+        let offered = vec!["two".to_owned(), "three".to_owned()];
+        assert_eq!(error, ConnectError::NoCommonAlpn { remote_addr, offered });
+        assert!(!error.is_retryable());
+    });
+}
+
+#[test]
+fn the_listeners_first_common_protocol_wins() {
+    run(async {
+        let (server, client) = credentials();
+        let transport = MsQuicTransport::new();
+        let listener =
+            transport.create_listener(loopback(), &["a", "b", "c"], server).await.unwrap();
+        let connect = transport.connect(listener.local_addr(), &["c", "b"], client);
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (client, server) = tokio::join!(connect, accept);
+        assert_eq!(client.unwrap().alpn_negotiated(), "b");
+        assert_eq!(server.alpn_negotiated(), "b");
+    });
+}
+
+#[test]
+fn a_closed_port_ends_in_a_typed_error_within_the_timeout() {
+    run(async {
+        let (_, client) = credentials();
+        let timeout = Duration::from_secs(2);
+        let config = MsQuicTransportConfig::new().handshake_timeout(timeout);
+        let transport = MsQuicTransport::with_config(config);
+        let port = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+        let started = Instant::now();
+        let error = transport.connect(port, &[ALPN], client.clone()).await.unwrap_err();
+        let refused = ConnectError::Refused(port);
+        let timed_out = ConnectError::TimedOut { remote_addr: port, after: timeout };
+        assert!(error == refused || error == timed_out, "{error:?}");
+        assert!(error.is_retryable());
+        assert!(started.elapsed() < timeout + Duration::from_secs(5));
+
+        // A socket that never answers.
+        let silent = UdpSocket::bind(loopback()).unwrap();
+        let remote_addr = silent.local_addr().unwrap();
+        let error = transport.connect(remote_addr, &[ALPN], client).await.unwrap_err();
+        assert_eq!(error, ConnectError::TimedOut { remote_addr, after: timeout });
+    });
+}
+
+#[test]
+fn bad_arguments_are_typed_errors() {
+    run(async {
+        let (server, client) = credentials();
+        let transport = MsQuicTransport::new();
+        let connect = |addr: SocketAddr, alpn| transport.connect(addr, alpn, client.clone());
+        for error in [
+            connect("127.0.0.1:0".parse().unwrap(), &[ALPN]).await,
+            connect("127.0.0.1:9".parse().unwrap(), &[]).await,
+            connect("127.0.0.1:9".parse().unwrap(), &[""]).await,
+        ] {
+            assert!(matches!(error, Err(ConnectError::InvalidInput(_))), "{error:?}");
+        }
+        let error = transport.create_listener(loopback(), &[], server.clone()).await.err();
+        assert!(matches!(error, Some(ListenError::InvalidInput(_))), "{error:?}");
+
+        let taken = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
+        let _socket = UdpSocket::bind(taken).unwrap();
+        let error = transport.create_listener(taken, &[ALPN], server).await.err();
+        assert_eq!(error, Some(ListenError::AddressInUse(taken)));
+    });
+}
+
+#[test]
+fn an_address_can_be_bound_again_after_the_listener_is_dropped() {
+    run(async {
+        let (server, _) = credentials();
+        let transport = MsQuicTransport::new();
+        let first = transport.create_listener(loopback(), &[ALPN], server.clone()).await.unwrap();
+        let addr = first.local_addr();
+        drop(first);
+        let second = loop {
+            match transport.create_listener(addr, &[ALPN], server.clone()).await {
+                Ok(listener) => break listener,
+                Err(ListenError::AddressInUse(_)) => tokio::task::yield_now().await,
+                Err(error) => panic!("{error}"),
+            }
+        };
+        assert_eq!(second.local_addr(), addr);
+    });
+}
+
+#[test]
+fn a_peer_that_does_not_finish_its_handshake_holds_up_nobody() {
+    run(async {
+        let (server, client) = credentials();
+        let transport = MsQuicTransport::new();
+        let listener = transport.create_listener(loopback(), &[ALPN], server).await.unwrap();
+        let addr = listener.local_addr();
+        let other = MsQuicTransport::new();
+        let slow = tokio::spawn({
+            let client = client.clone();
+            async move { other.connect(addr, &[ALPN], client).await }
+        });
+        let waiting = listener.accept().await.unwrap(); // its handshake does not go on
+        let connect = transport.connect(addr, &[ALPN], client);
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (quick, _accepted) = tokio::join!(connect, accept);
+        quick.unwrap();
+        drop(waiting);
+        assert!(slow.await.unwrap().is_err(), "a dropped request is refused");
+    });
+}
+
+#[test]
+fn every_order_of_dropping_is_fine() {
+    run(async {
+        for seed in 0..24_usize {
+            let (for_server, for_client) = credentials();
+            let transport = MsQuicTransport::new();
+            let listener =
+                transport.create_listener(loopback(), &[ALPN], for_server).await.unwrap();
+            let connect = transport.connect(listener.local_addr(), &[ALPN], for_client);
+            let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+            let (client, server) = tokio::join!(connect, accept);
+            let client = client.unwrap();
+            client.send(&[1; 100_000]).await.unwrap();
+            server.send(&[2; 100_000]).await.unwrap();
+            let mut handles: Vec<Box<dyn Any>> =
+                vec![Box::new(transport), Box::new(listener), Box::new(client), Box::new(server)];
+            let mut rest = seed;
+            while !handles.is_empty() {
+                let index = rest % handles.len();
+                rest /= handles.len();
+                drop(handles.remove(index));
+            }
+        }
+    });
+}

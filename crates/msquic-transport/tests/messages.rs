@@ -1,0 +1,329 @@
+//! Messages between two peers over loopback.
+
+mod common;
+
+use bytes::Bytes;
+use common::{ALPN, Pair, credentials, pair, pair_with, pattern, run};
+use msquic_async::{Configuration, Connection, Registration, Settings, StreamType};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError, SendError,
+};
+use std::time::Duration;
+use tokio::io::AsyncWriteExt;
+
+const MIB: usize = 1024 * 1024;
+
+#[test]
+fn echo_both_ways() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        for (one, other) in [(&client, &server), (&server, &client)] {
+            one.send(b"hello").await.unwrap();
+            let (message, _) = other.recv().await.unwrap();
+            other.send_bytes(message).await.unwrap();
+            assert_eq!(one.recv().await.unwrap().0, "hello");
+        }
+    });
+}
+
+#[test]
+fn messages_of_all_sizes_arrive_unchanged() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        for size in [0, 1, 4091, 4092, 4096, MIB, 64 * MIB] {
+            let message = pattern(size);
+            let send = client.send_bytes(message.clone());
+            let (sent, received) = tokio::join!(send, server.recv());
+            sent.unwrap();
+            assert!(received.unwrap().0 == message, "{size} bytes");
+        }
+    });
+}
+
+#[test]
+fn a_thousand_messages_stay_in_order() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let send = async {
+            for number in 0..1000_u32 {
+                let mut message = pattern(number as usize * 7 % 5000).to_vec();
+                message.extend(number.to_be_bytes());
+                client.send(&message).await.unwrap();
+            }
+        };
+        let receive = async {
+            for number in 0..1000_u32 {
+                let (message, _) = server.recv().await.unwrap();
+                assert!(message.ends_with(&number.to_be_bytes()));
+                assert_eq!(message.len(), number as usize * 7 % 5000 + 4);
+            }
+        };
+        tokio::join!(send, receive);
+    });
+}
+
+#[test]
+fn many_tasks_may_send_on_one_connection() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut tasks = tokio::task::JoinSet::new();
+        for task in 0..20_u8 {
+            let client = client.clone();
+            tasks.spawn(async move {
+                for round in 0..50 {
+                    client.send(&vec![task; 1 + round * 100]).await.unwrap();
+                }
+            });
+        }
+        let mut rounds = [0; 20];
+        for _ in 0..20 * 50 {
+            let (message, _) = server.recv().await.unwrap();
+            let task = message[0];
+            assert!(message.iter().all(|byte| *byte == task));
+            assert_eq!(message.len(), 1 + rounds[task as usize] * 100);
+            rounds[task as usize] += 1;
+        }
+        tasks.join_all().await;
+    });
+}
+
+#[test]
+fn a_message_beyond_the_limit_is_refused_and_the_connection_goes_on() {
+    run(async {
+        let small = MsQuicTransportConfig::new().max_message_size(1000);
+        let Pair { client, server, .. } = pair_with(small.clone(), small).await;
+        let error = client.send(&[0; 1001]).await;
+        assert_eq!(error, Err(SendError::TooLarge { size: 1001, limit: 1000 }));
+        client.send(&[1; 1000]).await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, vec![1; 1000]);
+    });
+}
+
+#[test]
+fn a_message_beyond_the_receivers_limit_stops_only_its_stream() {
+    run(async {
+        let small = MsQuicTransportConfig::new().max_message_size(1000);
+        let Pair { client, server, .. } = pair_with(small, MsQuicTransportConfig::new()).await;
+        client.send(&[0; 1001]).await.unwrap();
+        let error = server.recv().await;
+        assert_eq!(error, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
+        // The sender learns of it, and the message after that arrives on a fresh stream.
+        let stopped = loop {
+            match client.send(&[1; 500]).await {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert!(matches!(stopped, SendError::Stopped { .. }), "{stopped:?}");
+        client.send(b"next").await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "next");
+    });
+}
+
+#[test]
+fn a_cancelled_recv_loses_nothing() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let send = async {
+            for number in 0..300_u32 {
+                client
+                    .send(&[pattern(20_000).to_vec(), number.to_be_bytes().to_vec()].concat())
+                    .await
+                    .unwrap();
+            }
+        };
+        let receive = async {
+            let mut next = 0_u32;
+            while next < 300 {
+                tokio::select! {
+                    biased;
+                    message = server.recv() => {
+                        assert!(message.unwrap().0.ends_with(&next.to_be_bytes()));
+                        next += 1;
+                    }
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        };
+        tokio::join!(send, receive);
+    });
+}
+
+#[test]
+fn a_slow_reader_bounds_the_sender() {
+    run(async {
+        let config = MsQuicTransportConfig::new()
+            .receive_queue(256 * 1024)
+            .stream_op_timeout(Duration::from_millis(500));
+        let Pair { client, server, .. } = pair_with(config.clone(), config).await;
+        let message = pattern(64 * 1024);
+        client.send_bytes(message.clone()).await.unwrap();
+        server.recv().await.unwrap(); // the stream is accepted now, and nobody reads on
+        let mut sent = 0;
+        let stuck = loop {
+            match client.send_bytes(message.clone()).await {
+                Ok(()) => sent += 1,
+                Err(error) => break error,
+            }
+            assert!(sent < 1000, "64 MiB were taken and nobody read");
+        };
+        assert_eq!(stuck, SendError::TimedOut { after: Duration::from_millis(500) });
+        // What was taken is not lost, and the connection goes on.
+        for _ in 0..sent {
+            assert!(server.recv().await.unwrap().0 == message);
+        }
+        client.send(b"after").await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "after");
+    });
+}
+
+#[test]
+fn what_was_sent_before_the_close_is_delivered() {
+    run(async {
+        for count in [1_u32, 100] {
+            let Pair { client, server, .. } = pair().await;
+            let send = async {
+                for number in 0..count {
+                    client.send(&number.to_be_bytes().repeat(1000)).await.unwrap();
+                }
+                client.close(7, "all said").await;
+            };
+            let receive = async {
+                for number in 0..count {
+                    let (message, _) = server.recv().await.unwrap();
+                    assert_eq!(message, number.to_be_bytes().repeat(1000));
+                }
+                server.recv().await.unwrap_err()
+            };
+            let ((), end) = tokio::join!(send, receive);
+            let by_peer = CloseReason::Peer { code: 7, reason: "all said".into() };
+            assert_eq!(end, RecvError::Closed(by_peer.clone()));
+            assert_eq!(server.send(b"late").await, Err(SendError::Closed(by_peer.clone())));
+            assert_eq!(server.watch_close().await, by_peer);
+            let by_us = CloseReason::Local { code: 7, reason: "all said".into() };
+            assert_eq!(client.watch_close().await, by_us);
+            assert_eq!(client.send(b"late").await, Err(SendError::Closed(by_us)));
+            client.close(8, "again").await;
+        }
+    });
+}
+
+#[test]
+fn a_local_close_ends_what_is_pending() {
+    run(async {
+        let Pair { client, server: _server, .. } = pair().await;
+        let receive = tokio::spawn({
+            let client = client.clone();
+            async move { client.recv().await }
+        });
+        let watch = tokio::spawn({
+            let client = client.clone();
+            async move { client.watch_close().await }
+        });
+        tokio::task::yield_now().await;
+        client.close(3, "").await;
+        let by_us = CloseReason::Local { code: 3, reason: String::new() };
+        assert_eq!(receive.await.unwrap(), Err(RecvError::Closed(by_us.clone())));
+        assert_eq!(watch.await.unwrap(), by_us);
+    });
+}
+
+#[test]
+fn dropping_the_last_clone_closes() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let clone = client.clone();
+        drop(client);
+        clone.send(b"still here").await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "still here");
+        drop(clone);
+        let by_peer = CloseReason::Peer { code: 0, reason: String::new() };
+        assert_eq!(server.watch_close().await, by_peer);
+    });
+}
+
+/// A peer that speaks QUIC and not our frames.
+async fn hostile() -> (Connection, MsQuicNetConnection) {
+    let (for_server, for_client) = credentials();
+    let config = MsQuicTransportConfig::new().max_message_size(1000);
+    let listener = MsQuicTransport::with_config(config)
+        .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
+        .await
+        .unwrap();
+    let registration = Registration::new("hostile").unwrap();
+    let configuration =
+        Configuration::client(&registration, &[ALPN], &Settings::new(), &for_client).unwrap();
+    let client = Connection::new(&registration, for_client).unwrap();
+    let start = client.start(&configuration, "127.0.0.1", listener.local_addr().port());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (started, server) = tokio::join!(start, accept);
+    started.unwrap();
+    (client, server)
+}
+
+#[test]
+fn streams_that_end_inside_a_message_do_not_end_the_connection() {
+    run(async {
+        let (client, server) = hostile().await;
+        let open = || client.open_outbound_stream(StreamType::Unidirectional, false);
+
+        let mut stream = open().await.unwrap();
+        stream.write_all(&[0, 0, 0, 5, b'x']).await.unwrap();
+        stream.shutdown().await.unwrap();
+        let cut = RecvError::Truncated { received: 1, announced: 5 };
+        assert_eq!(server.recv().await, Err(cut));
+
+        let mut stream = open().await.unwrap();
+        stream.write_all(&[0, 0, 0, 1, b'a', 0, 0]).await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "a");
+        stream.abort_write(9).unwrap();
+        assert_eq!(server.recv().await, Err(RecvError::Reset { code: 9 }));
+
+        let mut stream = open().await.unwrap();
+        stream.write_all(&u32::MAX.to_be_bytes()).await.unwrap();
+        let too_large = RecvError::TooLarge { size: u32::MAX.into(), limit: 1000 };
+        assert_eq!(server.recv().await, Err(too_large));
+
+        let mut stream = open().await.unwrap();
+        stream.write_all(&[0, 0, 0, 2, b'o', b'k']).await.unwrap();
+        stream.shutdown().await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "ok");
+    });
+}
+
+#[test]
+fn any_number_of_streams_feeds_one_inbox() {
+    run(async {
+        let (client, server) = hostile().await;
+        let send = async {
+            for number in 0..200_u8 {
+                let mut stream =
+                    client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+                stream.write_all(&[0, 0, 0, 1, number]).await.unwrap();
+                stream.shutdown().await.unwrap();
+            }
+        };
+        let receive = async {
+            let mut seen = Vec::new();
+            for _ in 0..200 {
+                seen.push(server.recv().await.unwrap().0[0]);
+            }
+            seen.sort_unstable();
+            assert!(seen.into_iter().eq(0..200));
+        };
+        tokio::join!(send, receive);
+    });
+}
+
+#[test]
+fn bytes_are_handed_over_without_a_change_of_type() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let message = Bytes::from_static(b"static");
+        client.send_bytes(message.clone()).await.unwrap();
+        let (received, elapsed): (Bytes, Duration) = server.recv().await.unwrap();
+        assert_eq!(received, message);
+        assert!(elapsed < Duration::from_secs(60));
+    });
+}
