@@ -1,2 +1,90 @@
-//! x
-fn main() {}
+//! `cargo xtask`: everything that is done with this workspace besides `cargo build`.
+//!
+//! `setup` makes the machine ready and runs before every other command. `ci` is what a change must
+//! pass. `demo` shows the product. `msquic` builds libmsquic into a prefix that the others can use.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+
+mod ci;
+mod demo;
+mod msquic;
+mod process;
+mod setup;
+mod tidy;
+
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use process::Workspace;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// Builds msquic, runs the suites and the demo
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask")]
+struct Options {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Find what the build needs and install what is missing
+    Setup,
+    /// Build libmsquic into target/msquic/VERSION-PROFILE
+    Msquic {
+        /// A checkout of msquic, with its submodules, instead of the bundled source
+        #[arg(long, value_name = "DIR")]
+        source: Option<PathBuf>,
+        /// Build with msquic's own assertions
+        #[arg(long)]
+        debug: bool,
+    },
+    /// Run all tests
+    Test(Linkage),
+    /// Run all checks, tests, examples and the demo, as a change must pass them
+    Ci(Linkage),
+    /// Send a file between two processes over mutual TLS
+    Demo {
+        #[command(flatten)]
+        linkage: Linkage,
+        #[command(flatten)]
+        options: demo::Options,
+    },
+    /// Measure messages over loopback
+    Bench(Linkage),
+    /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
+    Tidy,
+}
+
+/// Which libmsquic to link.
+#[derive(Debug, Clone, Default, Args)]
+struct Linkage {
+    /// Use the libmsquic of this prefix (see `cargo xtask msquic`) instead of the bundled source
+    #[arg(long, value_name = "PREFIX")]
+    msquic: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<()> {
+    setup::run()?;
+    let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
+    match &options.command {
+        Command::Setup => Ok(()),
+        Command::Msquic { source, debug } => {
+            msquic::build(&Workspace::new(None)?, source.as_deref(), *debug).map(|_| ())
+        }
+        Command::Test(linkage) => ci::test(&workspace(linkage)?),
+        Command::Ci(linkage) => ci::run(&workspace(linkage)?),
+        Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
+        Command::Bench(linkage) => ci::bench(&workspace(linkage)?),
+        Command::Tidy => tidy::run(&Workspace::new(None)?.root),
+    }
+}

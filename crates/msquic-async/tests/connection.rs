@@ -139,7 +139,10 @@ fn identities_that_are_trusted_are_accepted() {
         let connection = Connection::new(&registration, client).unwrap();
         let port = listener.local_addr().unwrap().port();
         let start = connection.start(&configuration, "127.0.0.1", port);
-        let accept = async { listener.accept().await.unwrap().accept().await };
+        let accept = async {
+            let accepted = listener.accept().await.unwrap();
+            accepted.accept().await.map(|()| accepted)
+        };
         let (started, accepted) = futures::future::join(start, accept).await;
         started.unwrap();
         accepted.unwrap();

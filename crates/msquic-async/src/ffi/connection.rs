@@ -520,7 +520,8 @@ pub(crate) const MAX_REASON: usize = 512;
 /// nothing is left.
 pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
     let clean = reason.replace('\0', " ");
-    let cut = clean.floor_char_boundary(MAX_REASON - 1);
+    let ends = clean.char_indices().map(|(start, letter)| start + letter.len_utf8());
+    let cut = ends.take_while(|end| *end < MAX_REASON).last().unwrap_or(0);
     CString::new(&clean[..cut]).ok().filter(|reason| !reason.is_empty())
 }
 

@@ -304,7 +304,9 @@ impl PortClaim {
 
 impl Drop for PortClaim {
     fn drop(&mut self) {
-        self.0.map(release_port);
+        if let Some(port) = self.0 {
+            release_port(port);
+        }
     }
 }
 

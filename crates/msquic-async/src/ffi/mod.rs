@@ -14,7 +14,6 @@
 //!   registration. The registration is closed on a thread that may block when its last child is
 //!   gone.
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
-#![allow(unsafe_code)]
 
 pub(crate) mod address;
 pub(crate) mod configuration;

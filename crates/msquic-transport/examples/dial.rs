@@ -1,0 +1,72 @@
+//! Sends a file to a listener that it trusts: `dial ADDRESS --identity me.pem --trust HASH FILE`.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+
+mod file;
+
+use anyhow::{Result, anyhow, bail};
+use clap::Parser;
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport};
+use net_traits::{NetConnection, NetTransport};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+/// The code of a close after everything went well.
+const DONE: u64 = 0;
+/// The code of a close because this side failed.
+const FAILED: u64 = 1;
+
+/// Sends a file over QUIC and compares its hash with that of what the listener stored.
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(flatten)]
+    identity: file::Identity,
+    /// Address of the listener
+    #[arg(required_unless_present = "print_identity")]
+    address: Option<SocketAddr>,
+    /// The file to send
+    #[arg(required_unless_present = "print_identity")]
+    file: Option<PathBuf>,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dial: {}", file::one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let credential = options.identity.load()?;
+    if options.identity.print_identity {
+        println!("{}", credential.identity());
+        return Ok(());
+    }
+    let (Some(address), Some(path)) = (options.address, &options.file) else {
+        bail!("an address and a file are needed");
+    };
+    let transport = MsQuicTransport::new();
+    let connection = transport.connect(address, &[file::ALPN], credential).await?;
+    let sent = tokio::select! {
+        sent = send(&connection, path) => sent,
+        _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
+    };
+    match &sent {
+        Ok(()) => connection.close(DONE, "the hashes agree").await,
+        Err(error) => connection.close(FAILED, &file::one_line(error)).await,
+    }
+    sent
+}
+
+async fn send(connection: &MsQuicNetConnection, path: &Path) -> Result<()> {
+    let started = Instant::now();
+    let size = file::send_file(connection, path).await?;
+    file::report(connection, size, started.elapsed()).await;
+    Ok(())
+}

@@ -1,0 +1,135 @@
+//! `ci`: what a change must pass, step by step, and `test` and `bench`, which are parts of it.
+
+use crate::demo::{self, Programs};
+use crate::process::{self, Workspace};
+use crate::tidy;
+use anyhow::{Context, Result};
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+/// The packages that link libmsquic.
+const LINKED: [&str; 4] = ["--package", "msquic-async", "--package", "msquic-transport"];
+
+/// The packages that do not.
+const PLAIN: [&str; 4] = ["--package", "net-traits", "--package", "xtask"];
+
+/// Runs all steps and stops at the first that fails.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let mut steps = Steps::default();
+    steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
+    steps.function("tidy", "cargo xtask tidy", || tidy::run(&workspace.root))?;
+    lint(workspace, &mut steps)?;
+    document(workspace, &mut steps)?;
+    test_with(workspace, &mut steps)?;
+    if workspace.is_bundled() {
+        steps
+            .function("self-contained binaries", "cargo xtask ci", || self_contained(workspace))?;
+    }
+    for untrusted in [false, true] {
+        let name = if untrusted { "demo --untrusted" } else { "demo" };
+        let by_hand = format!("cargo xtask {name}");
+        steps.function(name, &by_hand, || demo::run(workspace, &demo::Options::new(untrusted)))?;
+    }
+    steps.report();
+    Ok(())
+}
+
+/// Runs all tests.
+pub(crate) fn test(workspace: &Workspace) -> Result<()> {
+    let mut steps = Steps::default();
+    test_with(workspace, &mut steps)?;
+    steps.report();
+    Ok(())
+}
+
+/// Runs the benchmarks.
+pub(crate) fn bench(workspace: &Workspace) -> Result<()> {
+    let mut bench = workspace.cargo_linked(["bench", "--package", "msquic-transport"]);
+    process::run(bench.args(workspace.features()))
+}
+
+/// All promised combinations of features. Those that build libmsquic share the build with the tests
+/// (development profile) and with the self-contained binaries (release profile).
+fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let clippy = |args: &[&str]| {
+        let mut command = workspace.cargo_linked(["clippy", "--all-targets"]);
+        command.args(args).args(["--", "--deny", "warnings"]);
+        command
+    };
+    steps.cargo("lint net-traits", clippy(&["--package", "net-traits"]))?;
+    steps
+        .cargo("lint net-traits and xtask", clippy(&[&PLAIN[..], &["--all-features"]].concat()))?;
+    let linked = |more: &[&str]| clippy(&[&LINKED[..], more].concat());
+    steps.cargo("lint without libmsquic", linked(&["--no-default-features"]))?;
+    if workspace.is_bundled() {
+        steps.cargo("lint with libmsquic", linked(&[]))?;
+        steps
+            .cargo("lint with static libmsquic", linked(&["--release", "--features", "static"]))?;
+    }
+    Ok(())
+}
+
+fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut doc = workspace.cargo(["doc", "--no-deps", "--no-default-features"]);
+    doc.args(["--package", "net-traits", "--features", "net-traits/self-signed"]);
+    doc.args(LINKED).env("RUSTDOCFLAGS", "--deny warnings");
+    steps.cargo("documentation", doc)
+}
+
+/// Tests in the development profile, in which libmsquic is built with its own assertions.
+fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut plain = workspace.cargo(["test", "--all-features"]);
+    plain.args(PLAIN);
+    steps.cargo("test net-traits and xtask", plain)?;
+    let mut linked = workspace.cargo_linked(["test"]);
+    linked.args(LINKED).args(workspace.features());
+    steps.cargo("test msquic-async and msquic-transport", linked)
+}
+
+/// The demo with binaries that were copied elsewhere and see no environment.
+fn self_contained(workspace: &Workspace) -> Result<()> {
+    let mut build = workspace.cargo(["build", "--release", "--package", "msquic-transport"]);
+    process::run(build.args(["--features", "static", "--example", "listen", "--example", "dial"]))?;
+    let elsewhere = tempfile::tempdir().context("cannot make a directory elsewhere")?;
+    for name in ["listen", "dial"] {
+        let built = workspace.target.join("release").join("examples").join(name);
+        fs::copy(&built, elsewhere.path().join(name))
+            .with_context(|| format!("cannot copy {}", built.display()))?;
+    }
+    let programs = Programs::Copied(elsewhere.path());
+    demo::transfer(&programs, &demo::Options::new(false), elsewhere.path())
+}
+
+/// The steps so far, with their times.
+#[derive(Default)]
+struct Steps(Vec<(String, Duration)>);
+
+impl Steps {
+    fn cargo(&mut self, name: &str, mut command: Command) -> Result<()> {
+        let by_hand = process::shown(&command);
+        self.function(name, &by_hand, || process::run(&mut command))
+    }
+
+    fn function(
+        &mut self,
+        name: &str,
+        by_hand: &str,
+        step: impl FnOnce() -> Result<()>,
+    ) -> Result<()> {
+        println!("\n== {name}: {by_hand}");
+        let started = Instant::now();
+        step().with_context(|| format!("step \"{name}\" failed; by hand: {by_hand}"))?;
+        self.0.push((name.to_owned(), started.elapsed()));
+        Ok(())
+    }
+
+    fn report(&self) {
+        println!("\n== all steps passed");
+        for (name, time) in &self.0 {
+            println!("{:>7.1} s  {name}", time.as_secs_f64());
+        }
+        let total: Duration = self.0.iter().map(|(_, time)| *time).sum();
+        println!("{:>7.1} s  in all", total.as_secs_f64());
+    }
+}

@@ -1,0 +1,194 @@
+//! `demo`: a file crosses between two processes that authenticate each other.
+
+use crate::process::{self, Workspace};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::File;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// The size of the file that is made where none is named.
+const DEFAULT_SIZE: u64 = 256 * 1024 * 1024;
+
+/// How long the listener may take to be ready, and to end after the dialler.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// The file to send [default: 256 MiB that are made up]
+    #[arg(long)]
+    file: Option<PathBuf>,
+    /// Show a certificate that the listener does not trust
+    #[arg(long)]
+    pub(crate) untrusted: bool,
+}
+
+impl Options {
+    pub(crate) fn new(untrusted: bool) -> Self {
+        Self { file: None, untrusted }
+    }
+}
+
+/// Where the two programs come from.
+pub(crate) enum Programs<'a> {
+    /// Run by cargo, which tells the loader where libmsquic is.
+    Cargo(&'a Workspace),
+    /// Self-contained binaries in a directory, run with an empty environment.
+    Copied(&'a Path),
+}
+
+impl Programs<'_> {
+    fn command(&self, name: &str) -> Command {
+        match self {
+            Self::Cargo(workspace) => {
+                let mut command = workspace.cargo_linked(["run", "--quiet"]);
+                command.args(example_args(workspace)).args(["--example", name, "--"]);
+                command
+            }
+            Self::Copied(directory) => {
+                let mut command = Command::new(directory.join(name));
+                command.env_clear();
+                command
+            }
+        }
+    }
+}
+
+fn example_args(workspace: &Workspace) -> Vec<&'static str> {
+    [&["--release", "--package", "msquic-transport"], workspace.features()].concat()
+}
+
+/// Builds the examples and runs the demo with them.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(file) = &options.file {
+        ensure!(file.is_file(), "{} does not exist or is no file", file.display());
+    }
+    let mut build = workspace.cargo_linked(["build"]);
+    build.args(example_args(workspace)).args(["--example", "listen", "--example", "dial"]);
+    process::run(&mut build)?;
+    transfer(&Programs::Cargo(workspace), options, &workspace.target)
+}
+
+/// Runs the demo; large files go below `scratch`.
+pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Path) -> Result<()> {
+    let directory = tempfile::Builder::new().prefix("demo-").tempdir_in(scratch)?;
+    let directory = directory.path();
+    let file = match &options.file {
+        Some(file) => file.canonicalize()?,
+        None => make_file(directory)?,
+    };
+    let stored = directory.join("received");
+    std::fs::create_dir(&stored)?;
+
+    let pem = |name: &str| directory.join(name).with_extension("pem");
+    let identity = |program: &str, name: &str| -> Result<String> {
+        let mut command = programs.command(program);
+        command.arg("--identity").arg(pem(name)).arg("--print-identity");
+        Ok(process::output(&mut command)?.trim().to_owned())
+    };
+    let listener_identity = identity("listen", "listener")?;
+    let dialler_identity = identity("dial", "dialler")?;
+
+    let mut listen = programs.command("listen");
+    listen.arg("--identity").arg(pem("listener"));
+    listen.args(["--trust", &dialler_identity, "--once", "--exit-with-parent"]);
+    listen.arg("--out").arg(&stored);
+    let mut listener = Listener::start(listen)?;
+    let address = listener.address()?;
+
+    let presented = if options.untrusted { "stranger" } else { "dialler" };
+    let mut dial = programs.command("dial");
+    dial.arg("--identity").arg(pem(presented)).args(["--trust", &listener_identity, &address]);
+    let dialled = dial.arg(&file).status().context("cannot run the dialler")?;
+    let listened = listener.wait()?;
+
+    let stored_file = stored.join(file.file_name().context("the file has no name")?);
+    let leftovers = std::fs::read_dir(&stored)?.count();
+    if options.untrusted {
+        ensure!(!dialled.success() && !listened, "a certificate that is not trusted was accepted");
+        ensure!(leftovers == 0, "the rejected dialler left a file behind");
+        println!("demo: the stranger was rejected, and both sides said so");
+    } else {
+        ensure!(dialled.success() && listened, "the transfer failed");
+        ensure!(leftovers == 1 && stored_file.is_file(), "the file is not where it belongs");
+        let sizes = [file.metadata()?.len(), stored_file.metadata()?.len()];
+        ensure!(sizes[0] == sizes[1], "{} bytes were sent, {} stored", sizes[0], sizes[1]);
+        println!("demo: the file crossed, and both sides agree on its SHA-256");
+    }
+    Ok(())
+}
+
+/// A file whose content does not repeat.
+fn make_file(directory: &Path) -> Result<PathBuf> {
+    let path = directory.join("demo.bin");
+    let mut file = std::io::BufWriter::new(File::create(&path)?);
+    let mut state = 0x9e37_79b9_7f4a_7c15_u64;
+    for _ in 0..DEFAULT_SIZE / 8 {
+        // Marsaglia's xorshift64: enough to notice blocks that are swapped or repeated.
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        file.write_all(&state.to_le_bytes())?;
+    }
+    file.flush().context("cannot write the file to send")?;
+    Ok(path)
+}
+
+/// The process that listens; it ends when this value is dropped.
+struct Listener {
+    child: Child,
+    _stdin: Option<ChildStdin>,
+    address: mpsc::Receiver<String>,
+    printer: Option<JoinHandle<()>>,
+}
+
+impl Listener {
+    fn start(mut command: Command) -> Result<Self> {
+        let mut child = command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("cannot run the listener")?;
+        let stdout = child.stdout.take().context("the listener has no output")?;
+        let (found, address) = mpsc::channel();
+        let printer = std::thread::spawn(move || {
+            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+                if let Some(address) = line.strip_prefix("listening on ") {
+                    let _ = found.send(address.to_owned());
+                }
+                println!("  listener: {line}");
+            }
+        });
+        let _stdin = child.stdin.take();
+        Ok(Self { child, _stdin, address, printer: Some(printer) })
+    }
+
+    fn address(&mut self) -> Result<String> {
+        self.address.recv_timeout(PATIENCE).context("the listener did not start")
+    }
+
+    /// Waits for its end; true if it went well.
+    fn wait(&mut self) -> Result<bool> {
+        let mut waited = Duration::ZERO;
+        let pause = Duration::from_millis(20);
+        while waited < PATIENCE {
+            if let Some(status) = self.child.try_wait()? {
+                self.printer.take().map(JoinHandle::join);
+                return Ok(status.success());
+            }
+            std::thread::sleep(pause);
+            waited += pause;
+        }
+        bail!("the listener did not end")
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

@@ -1,0 +1,96 @@
+//! Running cargo and other programs, with the right libmsquic.
+
+use anyhow::{Context, Result, bail, ensure};
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The workspace, and which libmsquic its packages link.
+pub(crate) struct Workspace {
+    pub(crate) root: PathBuf,
+    pub(crate) target: PathBuf,
+    prefix: Option<PathBuf>,
+}
+
+impl Workspace {
+    pub(crate) fn new(prefix: Option<&Path>) -> Result<Self> {
+        let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec()?;
+        let prefix = prefix
+            .map(|prefix| {
+                let library = prefix.join("lib");
+                ensure!(
+                    library.join("libmsquic.so").exists()
+                        || library.join("libmsquic.dylib").exists(),
+                    "{} holds no libmsquic; `cargo xtask msquic` makes such a prefix",
+                    library.display()
+                );
+                prefix.canonicalize().context("cannot resolve the prefix")
+            })
+            .transpose()?;
+        Ok(Self {
+            root: metadata.workspace_root.into(),
+            target: metadata.target_directory.into(),
+            prefix,
+        })
+    }
+
+    /// Whether libmsquic comes from the source in the crate.
+    pub(crate) fn is_bundled(&self) -> bool {
+        self.prefix.is_none()
+    }
+
+    /// A cargo command, without the choice of a libmsquic.
+    pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        command.current_dir(&self.root).args(args);
+        command
+    }
+
+    /// A cargo command that builds packages which link libmsquic.
+    pub(crate) fn cargo_linked<S: AsRef<OsStr>>(
+        &self,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
+        let mut command = self.cargo(args);
+        if let Some(prefix) = &self.prefix {
+            let library = prefix.join("lib");
+            let library = library.display();
+            command
+                .env("RUSTFLAGS", format!("-L native={library} -C link-arg=-Wl,-rpath,{library}"));
+        }
+        command
+    }
+
+    /// The features with which packages are built.
+    pub(crate) fn features(&self) -> &'static [&'static str] {
+        if self.is_bundled() { &[] } else { &["--no-default-features"] }
+    }
+}
+
+/// Runs a command, shows what it prints, and fails if it fails.
+pub(crate) fn run(command: &mut Command) -> Result<()> {
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
+    ensure!(status.success(), "failed: {}", shown(command));
+    Ok(())
+}
+
+/// Runs a command and returns what it prints.
+pub(crate) fn output(command: &mut Command) -> Result<String> {
+    let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
+    if !output.status.success() {
+        bail!("failed: {}\n{}", shown(command), String::from_utf8_lossy(&output.stderr).trim());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A command as a person would type it.
+pub(crate) fn shown(command: &Command) -> String {
+    let variables = command.get_envs().filter_map(|(name, value)| {
+        Some(format!("{}='{}'", name.to_string_lossy(), value?.to_string_lossy()))
+    });
+    let program = Path::new(command.get_program());
+    let program = program.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let words = command.get_args().map(|word| word.to_string_lossy().into_owned());
+    let words = words.map(|word| if word.contains(' ') { format!("'{word}'") } else { word });
+    variables.chain([program]).chain(words).collect::<Vec<_>>().join(" ")
+}

@@ -1,0 +1,199 @@
+//! `setup`: what the build of libmsquic needs, found or installed.
+
+use crate::process;
+use anyhow::{Result, bail};
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+/// The oldest cmake that msquic takes.
+const CMAKE: (u32, u32) = (3, 20);
+
+/// Something that the build needs.
+struct Need {
+    what: &'static str,
+    found: fn() -> bool,
+    /// Packages of apt, dnf, pacman and brew; empty where the system has it.
+    packages: [&'static [&'static str]; 4],
+}
+
+const NEEDS: &[Need] = &[
+    Need {
+        what: "cmake 3.20 or newer",
+        found: has_cmake,
+        packages: [&["cmake"], &["cmake"], &["cmake"], &["cmake"]],
+    },
+    Need {
+        what: "a C compiler",
+        found: || runs("cc", &["--version"]),
+        packages: [&["gcc", "libc6-dev"], &["gcc"], &["gcc"], &[]],
+    },
+    Need {
+        what: "a C++ compiler",
+        found: || runs("c++", &["--version"]),
+        packages: [&["g++"], &["gcc-c++"], &["gcc"], &[]],
+    },
+    Need {
+        what: "make",
+        found: || runs("make", &["--version"]),
+        packages: [&["make"], &["make"], &["make"], &[]],
+    },
+    Need {
+        what: "perl with its standard modules",
+        found: || runs("perl", &["-MFindBin", "-MIPC::Cmd", "-MTime::Piece", "-e", "1"]),
+        packages: [&["perl"], &["perl"], &["perl"], &["perl"]],
+    },
+    Need {
+        what: "libnuma with headers and static library",
+        found: has_numa,
+        packages: [&["libnuma-dev"], &["numactl-devel"], &["numactl"], &[]],
+    },
+];
+
+/// A package manager, in the order of [`Need::packages`].
+struct Manager {
+    program: &'static str,
+    /// Brings the list of packages up to date, where that does not happen by itself.
+    refresh: Option<&'static [&'static str]>,
+    install: &'static [&'static str],
+    needs_root: bool,
+}
+
+const MANAGERS: [Manager; 4] = [
+    Manager {
+        program: "apt-get",
+        refresh: Some(&["update"]),
+        install: &["install", "--yes", "--no-install-recommends"],
+        needs_root: true,
+    },
+    Manager {
+        program: "dnf",
+        refresh: None,
+        install: &["install", "--assumeyes"],
+        needs_root: true,
+    },
+    Manager {
+        program: "pacman",
+        refresh: None,
+        install: &["--sync", "--refresh", "--needed", "--noconfirm"],
+        needs_root: true,
+    },
+    Manager { program: "brew", refresh: None, install: &["install"], needs_root: false },
+];
+
+/// Installs what is missing, or says how.
+pub(crate) fn run() -> Result<()> {
+    let missing = missing();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let list = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    let known = MANAGERS.iter().position(|manager| runs(manager.program, &["--version"]));
+    let Some(index) = known else {
+        bail!("install these with your system's package manager, then try again: {list}");
+    };
+    let manager = &MANAGERS[index];
+    let mut packages: Vec<_> =
+        missing.iter().flat_map(|need| need.packages[index]).copied().collect();
+    packages.dedup();
+    if packages.is_empty() {
+        bail!("missing: {list}; install the command line tools (xcode-select --install)");
+    }
+
+    let Some(prefix) = as_root(manager) else {
+        bail!("missing: {list}\nrun this, then try again:\n  {}", by_hand(manager, &packages));
+    };
+    println!("setup: missing: {list}");
+    for step in [manager.refresh, Some(manager.install)].into_iter().flatten() {
+        let mut words = prefix.to_vec();
+        words.push(manager.program);
+        words.extend(step);
+        if step == manager.install {
+            words.extend(&packages);
+        }
+        println!("setup: {}", words.join(" "));
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).env("DEBIAN_FRONTEND", "noninteractive").stdin(Stdio::null());
+        process::run(&mut command)?;
+    }
+    let missing = self::missing();
+    if let Some(need) = missing.first() {
+        bail!("{} is still not found after the installation", need.what);
+    }
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn missing() -> Vec<&'static Need> {
+    NEEDS.iter().filter(|need| !(need.found)()).collect()
+}
+
+/// What goes in front of the package manager so that it may install; `None` if it may not.
+fn as_root(manager: &Manager) -> Option<&'static [&'static str]> {
+    let is_root = || {
+        let id = process::output(Command::new("id").arg("-u"));
+        id.is_ok_and(|id| id.trim() == "0")
+    };
+    if !manager.needs_root || is_root() {
+        return Some(&[]);
+    }
+    runs("sudo", &["-n", "true"]).then_some(&["sudo", "-n"])
+}
+
+fn by_hand(manager: &Manager, packages: &[&str]) -> String {
+    let sudo = if manager.needs_root { "sudo " } else { "" };
+    let refresh = manager.refresh.map_or(String::new(), |words| {
+        format!("{sudo}{} {} && ", manager.program, words.join(" "))
+    });
+    let install = manager.install.join(" ");
+    format!("{refresh}{sudo}{} {install} {}", manager.program, packages.join(" "))
+}
+
+/// Whether a program exists and ends well.
+fn runs(program: &str, args: &[&str]) -> bool {
+    let mut command = Command::new(program);
+    command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.status().is_ok_and(|status| status.success())
+}
+
+fn has_cmake() -> bool {
+    let version = process::output(Command::new("cmake").arg("--version")).unwrap_or_default();
+    cmake_version(&version).is_some_and(|version| version >= CMAKE)
+}
+
+/// The version in `cmake version 3.25.1 ...`.
+fn cmake_version(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split_whitespace().nth(2)?.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??))
+}
+
+/// Only Linux has it, and only there it is needed.
+fn has_numa() -> bool {
+    if !cfg!(target_os = "linux") {
+        return true;
+    }
+    let library = format!("/usr/lib/{}-linux-gnu/libnuma.a", std::env::consts::ARCH);
+    let libraries = [library.as_str(), "/usr/lib64/libnuma.so", "/usr/lib/libnuma.so"];
+    let has_library = libraries.iter().any(|library| Path::new(library).exists());
+    Path::new("/usr/include/numa.h").exists() && has_library
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cmake_versions_are_read() {
+        assert_eq!(cmake_version("cmake version 3.25.1\n\nCMake suite"), Some((3, 25)));
+        assert_eq!(cmake_version("cmake version 4.0.0-rc1"), Some((4, 0)));
+        assert_eq!(cmake_version(""), None);
+    }
+
+    #[test]
+    fn the_command_for_hands_is_whole() {
+        let command = by_hand(&MANAGERS[0], &["cmake", "perl"]);
+        let expected = "sudo apt-get update && \
+                        sudo apt-get install --yes --no-install-recommends cmake perl";
+        assert_eq!(command, expected);
+        assert_eq!(by_hand(&MANAGERS[3], &["cmake"]), "brew install cmake");
+    }
+}

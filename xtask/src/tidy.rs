@@ -1,0 +1,77 @@
+//! `tidy`: what no compiler checks.
+
+use anyhow::{Result, ensure};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// Longer files are hard to hold in the head. Tests count too.
+const MAX_LINES: usize = 800;
+
+/// The only place for unsafe code.
+const UNSAFE_HOME: &str = "crates/msquic-async/src/ffi";
+
+pub(crate) fn run(root: &Path) -> Result<()> {
+    let mut files = Vec::new();
+    for directory in ["crates", "xtask"] {
+        collect(&root.join(directory), &mut files)?;
+    }
+    let mut complaints = Vec::new();
+    for path in &files {
+        let text = fs::read_to_string(path)?;
+        let shown = path.strip_prefix(root).unwrap_or(path);
+        complaints.extend(check(shown, &text).map(|what| format!("{}: {what}", shown.display())));
+    }
+    ensure!(complaints.is_empty(), "tidy:\n  {}", complaints.join("\n  "));
+    println!("tidy: {} files are in order", files.len());
+    Ok(())
+}
+
+fn check(path: &Path, text: &str) -> impl Iterator<Item = String> {
+    let header = !text.starts_with("//! ");
+    let has_unsafe = text.lines().any(|line| {
+        let code = line.split("//").next().unwrap_or_default();
+        ["unsafe {", "unsafe fn", "unsafe impl", "unsafe extern"]
+            .iter()
+            .any(|word| code.trim_start().starts_with(word) || code.contains(&format!(" {word}")))
+    });
+    let stray_unsafe = has_unsafe && !path.starts_with(UNSAFE_HOME) && !path.ends_with("tidy.rs");
+    let lines = text.lines().count();
+    [
+        header.then(|| "does not begin with a line of //! that says what lives there".to_owned()),
+        stray_unsafe.then(|| format!("has unsafe code, which belongs into {UNSAFE_HOME}")),
+        (lines > MAX_LINES).then(|| format!("has {lines} lines, more than {MAX_LINES}")),
+    ]
+    .into_iter()
+    .flatten()
+}
+
+fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            collect(&path, files)?;
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            files.push(path);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn complaints(path: &str, text: &str) -> usize {
+        check(Path::new(path), text).count()
+    }
+
+    #[test]
+    fn each_rule_bites() {
+        assert_eq!(complaints("crates/x/src/lib.rs", "//! What it is.\nfn f() {}\n"), 0);
+        assert_eq!(complaints("crates/x/src/lib.rs", "fn f() {}\n"), 1);
+        let with_unsafe = format!("//! Header.\nfn f() {{ {} {{}} }}\n", "unsafe");
+        assert_eq!(complaints("crates/x/src/lib.rs", &with_unsafe), 1);
+        assert_eq!(complaints("crates/msquic-async/src/ffi/x.rs", &with_unsafe), 0);
+        assert_eq!(complaints("x.rs", &format!("//! Long.\n{}", "\n".repeat(MAX_LINES))), 1);
+    }
+}
