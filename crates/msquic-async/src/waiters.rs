@@ -16,7 +16,7 @@ pub(crate) struct Waiters {
 }
 
 impl Waiters {
-    /// Resolves at the next wake after this call. Check the condition after making it.
+    /// Resolves at the next wake. Enable it before checking the condition.
     pub(crate) fn notified(&self) -> Notified<'_> {
         self.notify.notified()
     }
@@ -50,8 +50,7 @@ impl Waiters {
 
 /// Defines a named future that is ready once an expression over what it borrows is `Some`.
 ///
-/// The expression is checked first, then the waiters; the waiters were joined before the check, so
-/// no wake in between is missed.
+/// The future joins the waiters before each check, so no wake in between is missed.
 macro_rules! wait_future {
     (
         $(#[$doc:meta])*
@@ -90,6 +89,8 @@ macro_rules! wait_future {
                 let mut this = self.project();
                 let $owner: &$type = this.$owner;
                 loop {
+                    // Joined before the check, so that each of several waiters gets its own wake.
+                    this.notified.as_mut().enable();
                     if let Some(output) = $check {
                         return std::task::Poll::Ready(output);
                     }

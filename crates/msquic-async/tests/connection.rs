@@ -330,3 +330,93 @@ fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
         drop((server, client));
     });
 }
+
+#[test]
+fn codes_that_quic_cannot_carry_become_the_largest() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut stream =
+            client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+        stream.write_chunk(&"x".into(), false).await.unwrap();
+        let accepted = server.accept_inbound_uni_stream().await.unwrap();
+        stream.abort_write(u64::MAX).unwrap();
+        let largest = (1 << 62) - 1;
+        while accepted.read_chunk().await.is_ok() {}
+        assert_eq!(accepted.read_chunk().await, Err(msquic_async::ReadError::Reset(largest)));
+        client.shutdown(u64::MAX, "");
+        client.watch_shutdown().await;
+        let closed = server.watch_shutdown().await;
+        assert!(
+            matches!(closed, ConnectionError::ClosedByPeer { code, .. } if code == largest),
+            "{closed:?}"
+        );
+    });
+}
+
+#[test]
+fn each_of_several_acceptors_gets_its_stream() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        for _ in 0..200 {
+            let acceptors = (0..4).map(|_| {
+                let server = server.clone();
+                tokio::spawn(async move { server.accept_inbound_uni_stream().await.map(|_| ()) })
+            });
+            let acceptors = acceptors.collect::<Vec<_>>();
+            for _ in 0..4 {
+                let mut stream =
+                    client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+                stream.write_chunk(&"x".into(), true).await.unwrap();
+            }
+            for acceptor in acceptors {
+                acceptor.await.unwrap().unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_port_can_be_used_again_while_its_connections_live_on() {
+    run(async {
+        let Pair { registration, listener, client, server } = pair().await;
+        let addr = listener.local_addr().unwrap();
+        listener.stop().await.unwrap();
+        let credential = credential();
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential).unwrap();
+        let next = Listener::new(&registration, configuration, credential).unwrap();
+        next.start(&[ALPN], Some(addr)).unwrap();
+        let mut stream = client.open_send_stream().await.unwrap();
+        stream.send("still here").await.unwrap();
+        server.accept_inbound_uni_stream().await.unwrap();
+    });
+}
+
+#[test]
+fn a_listener_that_never_started_does_not_keep_the_registration_busy() {
+    run(async {
+        let Pair { registration, listener, .. } = pair().await;
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
+        let idle = Listener::new(&registration, configuration, credential()).unwrap();
+        registration.shutdown(0);
+        registration.wait_idle().await;
+        assert_eq!(idle.start(&[ALPN], None), Err(ListenError::Finished));
+        drop(listener);
+    });
+}
+
+#[test]
+fn an_attempt_whose_future_was_dropped_still_ends() {
+    run(async {
+        let registration = Registration::new("test").unwrap();
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let mut start = Box::pin(client.start(&configuration, "no.such.name.invalid", 1));
+        assert!(futures::poll!(&mut start).is_pending());
+        drop(start);
+        assert!(client.accept().await.is_err());
+        client.watch_shutdown().await;
+    });
+}

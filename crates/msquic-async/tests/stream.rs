@@ -370,7 +370,8 @@ fn a_sink_gets_every_byte_once_and_may_pause() {
         let read = async {
             let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
             let state = Arc::new(StingyState::default());
-            stream.set_sink(Box::new(StingySink(state.clone())));
+            assert!(stream.set_sink(Box::new(StingySink(state.clone()))).is_ok());
+            assert!(stream.set_sink(Box::new(StingySink(state.clone()))).is_err());
             let feed = async {
                 loop {
                     state.full.notified().await;
@@ -400,7 +401,7 @@ fn a_sink_learns_of_a_reset_and_of_its_own_stop() {
             let read = pair.server.accept_inbound_uni_stream().await.unwrap();
             let state = Arc::new(StingyState::default());
             state.taken.lock().unwrap().1 = 100;
-            read.set_sink(Box::new(StingySink(state.clone())));
+            assert!(read.set_sink(Box::new(StingySink(state.clone()))).is_ok());
             let expected = if stop_here {
                 read.abort_read(3).unwrap();
                 ReadError::Closed

@@ -158,7 +158,8 @@ impl StreamPool {
     /// Feeds a stream of the peer into the inbox.
     pub(crate) fn add_inbound(&self, stream: ReadStream) {
         let (sink, status) = FrameSink::new(&self.inbox);
-        stream.set_sink(Box::new(sink));
+        let is_first = stream.set_sink(Box::new(sink)).is_ok();
+        debug_assert!(is_first, "a stream was just accepted");
         let ended = {
             let mut inbound = self.inbound.lock();
             inbound.push((Arc::new(stream), status));

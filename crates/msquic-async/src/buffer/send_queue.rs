@@ -30,6 +30,7 @@ pub(crate) struct SendQueue {
     in_flight_bytes: usize,
     submitting: bool,
     fin: Fin,
+    is_cut: bool,
     queued: u64,
     completed: u64,
     limit: usize,
@@ -61,6 +62,7 @@ impl SendQueue {
             in_flight_bytes: 0,
             submitting: false,
             fin: Fin::Open,
+            is_cut: false,
             queued: 0,
             completed: 0,
             limit: limit.max(1),
@@ -70,6 +72,9 @@ impl SendQueue {
     /// How many bytes may be pushed now. A caller with one larger piece may push it if this is not
     /// zero: the limit is then exceeded by at most that piece.
     pub(crate) fn room(&self) -> usize {
+        if self.is_cut {
+            return 0;
+        }
         self.limit.saturating_sub(self.pending + self.in_flight_bytes)
     }
 
@@ -171,12 +176,15 @@ impl SendQueue {
         }
     }
 
-    /// Forgets what is pending: the stream sends nothing any more.
-    pub(crate) fn clear(&mut self) {
-        self.ready.clear();
+    /// The stream sends nothing any more: there is no room from now on. Returns what was pending, to
+    /// be dropped outside of locks.
+    #[must_use]
+    pub(crate) fn cut(&mut self) -> VecDeque<Bytes> {
+        self.is_cut = true;
         self.block = BytesMut::new();
         self.pending = 0;
         self.fin = Fin::Sent;
+        std::mem::take(&mut self.ready)
     }
 
     fn count(&mut self, bytes: usize) {
@@ -283,7 +291,8 @@ mod tests {
         assert!(queue.next_batch().is_some());
         queue.submitted(false);
         assert_eq!((queue.room(), queue.completed()), (10, 0));
-        queue.clear();
-        assert_eq!(queue.next_batch(), None);
+        queue.push_copy(b"more");
+        assert_eq!(queue.cut().len(), 0);
+        assert_eq!((queue.room(), queue.next_batch()), (0, None));
     }
 }

@@ -61,13 +61,23 @@ impl ConnectionHandler for ConnectionInner {
         inner.set_id(stream.id);
         inner.hold_until_accepted();
         stream.adopt(&inner);
-        {
+        let is_abandoned = {
             let mut exclusive = self.exclusive.lock();
-            match stream_type {
-                StreamType::Unidirectional => exclusive.unidirectional.push_back(inner),
-                StreamType::Bidirectional => exclusive.bidirectional.push_back(inner),
+            let exclusive = &mut *exclusive;
+            // A queued stream refers to its connection: one that nobody takes out would be a cycle.
+            if !exclusive.is_abandoned {
+                let queue = match stream_type {
+                    StreamType::Unidirectional => &mut exclusive.unidirectional,
+                    StreamType::Bidirectional => &mut exclusive.bidirectional,
+                };
+                queue.push_back(inner.clone());
             }
+            exclusive.is_abandoned
+        };
+        if is_abandoned {
+            inner.abandon();
+        } else {
+            waiters.wake_one();
         }
-        waiters.wake_one();
     }
 }

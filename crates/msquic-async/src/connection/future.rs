@@ -1,10 +1,10 @@
 //! The named futures of connections.
 
-use super::{Connection, ConnectionError, StartError};
-use crate::Configuration;
+use super::{Connection, ConnectionError, ConnectionInner, StartError};
 use crate::send_stream::SendStream;
 use crate::stream::{self, ReadStream, Stream, StreamType};
 use crate::waiters::wait_future;
+use crate::{Configuration, Status};
 use rustls_pki_types::CertificateDer;
 use std::ffi::CString;
 use std::fmt;
@@ -106,18 +106,34 @@ async fn start(
             inner.set_addrs(None, Some(SocketAddr::new(address, port)));
             inner.native().start(configuration.native(), &name, port)
         }
-        // Both the resolver and setting the address wait.
+        // Both the resolver and setting the address wait. The attempt goes on, and its end is told
+        // to the connection, also when this future is dropped.
         Err(_) => {
-            let inner = inner.clone();
-            let resolved = blocking::unblock(move || {
-                let address = resolve(&host, port)?;
-                inner.set_addrs(None, Some(address));
-                let set = inner.native().set_remote_addr(address);
-                Ok(set.and_then(|()| inner.native().start(configuration.native(), &name, port)))
-            });
-            resolved.await.inspect_err(|_: &StartError| connection.shutdown(0, ""))?
+            let (done, result) = tokio::sync::oneshot::channel();
+            let attempt = move || {
+                let resolved = resolve(&host, port).inspect_err(|_| {
+                    inner.start_failed(Status::NOT_FOUND);
+                });
+                let started = resolved.and_then(|address| {
+                    inner.set_addrs(None, Some(address));
+                    let set = inner.native().set_remote_addr(address);
+                    let started = set
+                        .and_then(|()| inner.native().start(configuration.native(), &name, port));
+                    started_or_failed(&inner, started)
+                });
+                let _ = done.send(started); // nobody may be waiting any more
+            };
+            blocking::unblock(attempt).detach();
+            return result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)));
         }
     };
+    started_or_failed(&inner, started)
+}
+
+fn started_or_failed(
+    inner: &ConnectionInner,
+    started: Result<(), Status>,
+) -> Result<(), StartError> {
     started.map_err(|status| {
         inner.start_failed(status);
         StartError::Other(status)

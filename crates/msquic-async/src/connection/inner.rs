@@ -43,6 +43,8 @@ pub(super) struct Exclusive {
     pub(super) certificate: Option<CertificateDer<'static>>,
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
+    /// All handles are gone: nobody will accept streams any more.
+    pub(super) is_abandoned: bool,
     /// What the peer is to read as the reason of our close.
     close_reason: Option<CString>,
 }
@@ -61,6 +63,7 @@ impl ConnectionInner {
                 certificate: None,
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
+                is_abandoned: false,
                 close_reason: None,
             }),
             changed: Waiters::default(),
@@ -161,15 +164,13 @@ impl ConnectionInner {
         let (bidirectional, unidirectional) = {
             let mut exclusive = self.exclusive.lock();
             let exclusive = &mut *exclusive;
+            exclusive.is_abandoned = true;
             (
                 std::mem::take(&mut exclusive.bidirectional),
                 std::mem::take(&mut exclusive.unidirectional),
             )
         };
-        for stream in bidirectional.into_iter().chain(unidirectional) {
-            stream.abort_all();
-            stream.release();
-        }
+        bidirectional.iter().chain(&unidirectional).for_each(|stream| stream.abandon());
     }
 
     pub(crate) fn start_failed(&self, status: Status) {

@@ -6,7 +6,7 @@ use super::guard::guard;
 use super::library::call;
 use super::registration::NativeRegistration;
 use super::status::Status;
-use super::stream::PeerStream;
+use super::stream::{MAX_CODE, PeerStream};
 use super::{Handle, address};
 use bytes::Bytes;
 use msquic::ffi;
@@ -106,6 +106,9 @@ impl NativeConnection {
     fn set_handle(&self, handle: ffi::HQUIC) {
         let is_first = self.handle.set(Handle(handle)).is_ok();
         debug_assert!(is_first, "a connection is opened once");
+        if let Some(code) = self.registration.shut_down() {
+            self.shutdown(code, false); // the registration did not see the handle yet
+        }
     }
 
     /// Starts the handshake with an address in text form, or with a name after
@@ -150,7 +153,7 @@ impl NativeConnection {
         };
         let _ = self.with(|handle| {
             // SAFETY: C1, C15: asynchronous, from any thread, in every state.
-            unsafe { call!(ConnectionShutdown(handle, flags, code)) };
+            unsafe { call!(ConnectionShutdown(handle, flags, code.min(MAX_CODE))) };
             Ok(())
         });
     }

@@ -10,13 +10,14 @@ use super::{Handle, address};
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::ffi::c_void;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::{SocketAddr, UdpSocket};
 use std::ptr;
 use std::slice;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// Handles the events of one listener, which may overlap (C1).
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
@@ -31,7 +32,8 @@ pub(crate) trait ListenerHandler: Send + Sync + 'static {
 pub(crate) struct NativeListener {
     state: Mutex<State>,
     registration: Arc<NativeRegistration>,
-    id: u64,
+    /// The place in the registration's list of children.
+    id: AtomicU64,
 }
 
 /// ```text
@@ -44,23 +46,18 @@ enum State {
     Idle,
     Starting,
     StopWanted,
-    Started(Handle, u16),
-    Stopped(u16),
+    Started(Handle),
+    Stopped,
 }
 
 impl NativeListener {
-    /// A listener without a handle, known to its registration.
-    pub(crate) fn new(registration: &Arc<NativeRegistration>) -> Result<Arc<Self>, Status> {
-        let mut id = Ok(0);
-        let this = Arc::new_cyclic(|this: &Weak<Self>| {
-            id = registration.add_listener(this);
-            Self {
-                state: Mutex::new(State::Idle),
-                registration: registration.clone(),
-                id: *id.as_ref().unwrap_or(&0),
-            }
-        });
-        id.map(|_| this)
+    /// A listener without a handle; its registration knows it from its start on.
+    pub(crate) fn new(registration: &Arc<NativeRegistration>) -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(State::Idle),
+            registration: registration.clone(),
+            id: AtomicU64::new(0),
+        })
     }
 
     pub(crate) fn registration(&self) -> &Arc<NativeRegistration> {
@@ -70,7 +67,7 @@ impl NativeListener {
     /// Opens the handle and listens; tells the address. On success `handler` lives until the last
     /// event, which follows [`stop`](Self::stop).
     pub(crate) fn start<H: ListenerHandler>(
-        &self,
+        self: &Arc<Self>,
         alpn: &[&[u8]],
         local_addr: Option<SocketAddr>,
         handler: &Arc<H>,
@@ -80,14 +77,17 @@ impl NativeListener {
             let State::Idle = *state else { return Err(Status::INVALID_STATE) };
             *state = State::Starting;
         }
-        let started = self.open_and_start(alpn, local_addr, handler);
+        let started = self.registration.add_listener(&Arc::downgrade(self)).and_then(|id| {
+            self.id.store(id, Ordering::Relaxed);
+            self.open_and_start(alpn, local_addr, handler).inspect_err(|_| self.on_closed())
+        });
         let stop_now = {
             let mut state = self.state.lock();
             let was_stopped = matches!(*state, State::StopWanted);
             *state = match &started {
                 Err(_) => State::Idle,
-                Ok((_, addr)) if was_stopped => State::Stopped(addr.port()),
-                Ok((handle, addr)) => State::Started(*handle, addr.port()),
+                Ok(_) if was_stopped => State::Stopped,
+                Ok((handle, _)) => State::Started(*handle),
             };
             was_stopped
         };
@@ -105,7 +105,7 @@ impl NativeListener {
         handler: &Arc<H>,
     ) -> Result<(Handle, SocketAddr), Status> {
         let alpn = alpn_buffers(alpn)?;
-        let port = PortClaim::new(local_addr)?;
+        local_addr.map_or(Ok(()), claim_port)?;
         let context = Arc::into_raw(handler.clone());
         let mut handle = ptr::null_mut();
         // SAFETY: C13: the context is a count of the handler that comes back at the last event, or
@@ -140,46 +140,42 @@ impl NativeListener {
                 .and_then(|()| address::from_native(&addr.assume_init()))
         };
         let bound = bound.or(local_addr).unwrap_or_else(|| SocketAddr::from(([0; 16], 0)));
-        port.keep(bound.port());
+        OWN_PORTS.lock().insert(bound.port());
         Ok((Handle(handle), bound))
     }
 
-    /// Stops listening, the first time it is called. The last event may come before it returns.
+    /// Stops listening, the first time it is called. Never blocks.
     pub(crate) fn stop(&self) {
         let handle = {
             let mut state = self.state.lock();
             match *state {
-                State::Started(handle, port) => {
-                    *state = State::Stopped(port);
+                State::Started(handle) => {
+                    *state = State::Stopped;
                     handle
                 }
                 State::Starting => {
                     *state = State::StopWanted;
                     return;
                 }
-                State::Idle | State::StopWanted | State::Stopped(_) => return,
+                State::Idle | State::StopWanted | State::Stopped => return,
             }
         };
         stop(handle);
     }
 
     fn on_closed(&self) {
-        if let State::Stopped(port) = *self.state.lock() {
-            release_port(port);
-        }
-        self.registration.remove(self.id);
+        self.registration.remove(self.id.load(Ordering::Relaxed));
     }
 }
 
-impl Drop for NativeListener {
-    fn drop(&mut self) {
-        self.registration.remove(self.id); // for one that never started; else it is gone already
-    }
+/// Stops on a thread that may wait: the call waits for packets that are being received (C1).
+fn stop(handle: Handle) {
+    blocking::unblock(move || stop_and_wait(handle)).detach();
 }
 
-fn stop(Handle(handle): Handle) {
-    // SAFETY: C8, C21: called once, and the handle is closed by the last event only, which this
-    // call brings about.
+fn stop_and_wait(Handle(handle): Handle) {
+    // SAFETY: C8, C21: called once, and the handle is closed by the last event only, which this call
+    // brings about.
     unsafe { call!(ListenerStop(handle)) };
 }
 
@@ -264,58 +260,23 @@ unsafe fn bytes<'a>(data: *const u8, length: usize) -> &'a [u8] {
     unsafe { slice::from_raw_parts(data, length) }
 }
 
-/// The ports that listeners of this process have, and how many each: listeners with different
-/// protocols share one.
-static OWN_PORTS: LazyLock<Mutex<HashMap<u16, usize>>> = LazyLock::new(Mutex::default);
+/// The ports that listeners of this process have or had. Listeners with different protocols share a
+/// port, and one that was stopped may still have connections on it.
+static OWN_PORTS: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// Claims the port of a listener while it starts.
+/// Fails when the port belongs to somebody else.
 ///
 /// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
-/// silently and each would get a part of the packets (C21). A probe finds that out.
-struct PortClaim(Option<u16>);
-
-impl PortClaim {
-    fn new(local_addr: Option<SocketAddr>) -> Result<Self, Status> {
-        let Some(addr) = local_addr.filter(|addr| addr.port() != 0) else { return Ok(Self(None)) };
-        let is_own = {
-            let mut ports = OWN_PORTS.lock();
-            let count = ports.entry(addr.port()).or_default();
-            *count += 1;
-            *count > 1
-        };
-        let claim = Self(Some(addr.port()));
-        if !is_own {
-            UdpSocket::bind(addr).map_err(|error| match error.kind() {
-                std::io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
-                _ => Status::INVALID_ADDRESS,
-            })?;
-        }
-        Ok(claim)
+/// silently and each would get a part of the packets (C21). A probe finds that out; a port that was
+/// this process's own is not probed.
+fn claim_port(addr: SocketAddr) -> Result<(), Status> {
+    if addr.port() == 0 || OWN_PORTS.lock().contains(&addr.port()) {
+        return Ok(());
     }
-
-    /// Keeps the claim, for the port that the listener really got.
-    fn keep(self, port: u16) {
-        if self.0.is_none() {
-            *OWN_PORTS.lock().entry(port).or_default() += 1;
-        }
-        std::mem::forget(self);
-    }
-}
-
-impl Drop for PortClaim {
-    fn drop(&mut self) {
-        if let Some(port) = self.0 {
-            release_port(port);
-        }
-    }
-}
-
-fn release_port(port: u16) {
-    let mut ports = OWN_PORTS.lock();
-    if let Some(count) = ports.get_mut(&port) {
-        *count -= 1;
-        if *count == 0 {
-            ports.remove(&port);
-        }
-    }
+    UdpSocket::bind(addr).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
+        _ => Status::INVALID_ADDRESS,
+    })?;
+    OWN_PORTS.lock().insert(addr.port());
+    Ok(())
 }

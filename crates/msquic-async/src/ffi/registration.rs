@@ -48,7 +48,8 @@ struct Children {
     connections: HashMap<u64, Weak<NativeConnection>>,
     listeners: HashMap<u64, Weak<NativeListener>>,
     configurations: HashMap<u64, Weak<NativeConfiguration>>,
-    shut_down: bool,
+    /// The code with which everything is closed, once that was asked for.
+    shut_down: Option<u64>,
 }
 
 impl NativeRegistration {
@@ -94,7 +95,7 @@ impl NativeRegistration {
     pub(crate) fn shutdown(&self, code: u64) {
         let (connections, listeners) = {
             let mut children = self.children.lock();
-            children.shut_down = true;
+            children.shut_down.get_or_insert(code);
             let connections: Vec<_> =
                 children.connections.values().filter_map(Weak::upgrade).collect();
             let listeners: Vec<_> = children.listeners.values().filter_map(Weak::upgrade).collect();
@@ -103,6 +104,11 @@ impl NativeRegistration {
         // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
         listeners.iter().for_each(|listener| listener.stop());
         connections.iter().for_each(|connection| connection.shutdown(code, false));
+    }
+
+    /// The code of [`shutdown`](Self::shutdown), after it.
+    pub(super) fn shut_down(&self) -> Option<u64> {
+        self.children.lock().shut_down
     }
 
     /// Waits until no connection and no listener is alive.
@@ -178,7 +184,7 @@ impl NativeRegistration {
 
 impl Children {
     fn next_id(&mut self) -> Result<u64, Status> {
-        if self.shut_down {
+        if self.shut_down.is_some() {
             return Err(Status::INVALID_STATE);
         }
         self.next += 1;

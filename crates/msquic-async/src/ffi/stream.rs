@@ -79,6 +79,10 @@ struct SendBuffers {
 // SAFETY: the pointers in `_array` point into `_data`, which is immutable and may be sent itself.
 unsafe impl Send for SendBuffers {}
 
+/// The largest code of an application (RFC 9000, section 16): libmsquic ignores calls with larger
+/// ones (C15, C24).
+pub(super) const MAX_CODE: u64 = (1 << 62) - 1;
+
 /// How to end a direction of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Abort {
@@ -185,8 +189,9 @@ impl NativeStream {
             ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE
         };
         let sent = self.with(|handle| {
-            // SAFETY: C23: array and bytes stay in `sends` until the completion of this send or
-            // the last event; moving the vector does not move what it points to.
+            // SAFETY: C23: array and bytes stay in `sends` until the completion of this send, or
+            // until the last event is over and this call has returned; moving the vector does not
+            // move what it points to.
             Status::ok(unsafe {
                 call!(StreamSend(handle, buffers, count, flags, ptr::without_provenance_mut(id)))
             })
@@ -220,7 +225,7 @@ impl NativeStream {
         };
         let result = self.with(|handle| {
             // SAFETY: C1, C24: asynchronous; the handle is open.
-            Status::ok(unsafe { call!(StreamShutdown(handle, flags, code)) })
+            Status::ok(unsafe { call!(StreamShutdown(handle, flags, code.min(MAX_CODE))) })
         });
         if let Err(status) = result
             && status != Status::INVALID_STATE
@@ -265,20 +270,31 @@ impl NativeStream {
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
-        let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
-        drop(leftovers); // C23: libmsquic reads nothing after the last event.
-        if self.gate.close()
-            && let Some(handle) = self.handle.get()
-        {
-            close(*handle, self.connection.lock().take());
+        if self.gate.close() {
+            self.close();
         }
     }
 
     /// Closes the handle on a thread that may block.
     fn close_elsewhere(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
-        let hold = self.connection.lock().take();
+        let hold = self.take_all();
         blocking::unblock(move || close(handle, hold)).detach();
+    }
+
+    fn close(&self) {
+        let Some(handle) = self.handle.get().copied() else { return };
+        let hold = self.take_all();
+        close(handle, hold);
+    }
+
+    /// Frees the memory of sends, which libmsquic does not read any more: the last event is over and
+    /// no call is in progress (C23).
+    fn take_all(&self) -> Option<Hold> {
+        let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
+        drop(leftovers);
+        let hold = self.connection.lock().take();
+        hold
     }
 }
 

@@ -71,7 +71,7 @@ impl ListenerInner {
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         let bound = self.native.start(&alpn, local_addr, self).map_err(|status| match status {
             Status::ADDRESS_IN_USE | Status::ALPN_IN_USE => ListenError::AddressInUse,
-            Status::INVALID_STATE => ListenError::AlreadyStarted,
+            Status::INVALID_STATE => ListenError::Finished,
             status => ListenError::Other(status),
         })?;
         self.exclusive.lock().local_addr = Some(bound);

@@ -57,13 +57,13 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ListenError::Other`] after [`Registration::shutdown`].
+    /// None at present.
     pub fn new(
         registration: &Registration,
         configuration: Configuration,
         credential: NetCredential,
     ) -> Result<Self, ListenError> {
-        let native = NativeListener::new(registration.native()).map_err(ListenError::Other)?;
+        let native = NativeListener::new(registration.native());
         Ok(Self { inner: ListenerInner::new(native, configuration, credential) })
     }
 
@@ -78,8 +78,9 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ListenError::AlreadyStarted`]; [`ListenError::Finished`] after a stop;
-    /// [`ListenError::AddressInUse`], also when the port belongs to a socket of another process.
+    /// [`ListenError::AlreadyStarted`]; [`ListenError::Finished`] after a stop or after
+    /// [`Registration::shutdown`]; [`ListenError::AddressInUse`], also when the port belongs to a
+    /// socket of another process.
     pub fn start<A: AsRef<[u8]>>(
         &self,
         alpn: &[A],

@@ -4,7 +4,8 @@
 /// Open ─start─▶ StartComplete ─stop─▶ Shutdown ─stopped─▶ ShutdownComplete
 ///   └─────────────────── abandon ──────────────────────────────▲
 /// ```
-/// `Abandon` from the other states waits for the stop, which comes before it.
+/// `Abandon` from the other states waits for the stop, which comes before it. A stop by the
+/// registration may come before the start is noticed: `Stopped` counts in every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerState {
     Open,
@@ -28,12 +29,14 @@ impl ListenerState {
         let next = match (*self, input) {
             (Self::Open, ListenerInput::Start) => Self::StartComplete,
             (Self::StartComplete, ListenerInput::Stop) => Self::Shutdown,
-            (Self::StartComplete | Self::Shutdown, ListenerInput::Stopped)
-            | (Self::Open, ListenerInput::Abandon) => Self::ShutdownComplete,
+            (_, ListenerInput::Stopped) | (Self::Open, ListenerInput::Abandon) => {
+                Self::ShutdownComplete
+            }
             _ => return false,
         };
+        let changed = *self != next;
         *self = next;
-        true
+        changed
     }
 }
 
@@ -46,7 +49,15 @@ mod tests {
         use ListenerInput as I;
         use ListenerState as S;
         let table = [
-            (S::Open, [Some(S::StartComplete), None, None, Some(S::ShutdownComplete)]),
+            (
+                S::Open,
+                [
+                    Some(S::StartComplete),
+                    None,
+                    Some(S::ShutdownComplete),
+                    Some(S::ShutdownComplete),
+                ],
+            ),
             (S::StartComplete, [None, Some(S::Shutdown), Some(S::ShutdownComplete), None]),
             (S::Shutdown, [None, None, Some(S::ShutdownComplete), None]),
             (S::ShutdownComplete, [None, None, None, None]),

@@ -83,16 +83,20 @@ impl StreamInner {
         if !exclusive.receive.is_open() {
             return received.slices().map(<[u8]>::len).sum(); // given up: nobody reads it
         }
-        let direct = exclusive.received.is_empty();
+        let is_empty = exclusive.received.is_empty();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
-            SinkSlot::Idle(sink) if direct => sink,
-            other => {
-                exclusive.sink = other;
+            SinkSlot::None => {
                 let taken = exclusive.received.push(received.slices());
                 drop(exclusive);
                 self.read_waker.wake();
-                self.run_sink();
                 return taken;
+            }
+            SinkSlot::Idle(sink) if is_empty => sink,
+            // The sink has to take older bytes first; who gives it those resumes receiving.
+            other => {
+                exclusive.sink = other;
+                exclusive.received.pause();
+                return 0;
             }
         };
         exclusive.sink = SinkSlot::Busy { again: false };
@@ -129,13 +133,10 @@ impl StreamInner {
     }
 
     fn handle_event_send_end(&self, input: SendInput) {
-        let changed = {
+        let (changed, _given_up) = {
             let exclusive = &mut *self.exclusive.lock();
             let changed = exclusive.send.apply(input);
-            if changed {
-                exclusive.queue.clear();
-            }
-            changed
+            (changed, changed.then(|| exclusive.queue.cut()))
         };
         if changed {
             self.wake_writers();
@@ -147,16 +148,16 @@ impl StreamInner {
             self.connection.close_reason_in_stream_event();
         }
         let error = self.connection.error_or_closing();
-        {
+        let _given_up = {
             let exclusive = &mut *self.exclusive.lock();
             exclusive.send.apply(SendInput::ConnectionLost(error.clone()));
             exclusive.receive.apply(ReceiveInput::ConnectionLost(error.clone()));
-            exclusive.queue.clear();
             if matches!(exclusive.start, StartState::Starting | StartState::Blocked) {
                 exclusive.start =
                     StartState::Failed(super::error::StartError::ConnectionLost(error));
             }
-        }
+            exclusive.queue.cut()
+        };
         self.start_waker.wake();
         self.read_waker.wake();
         self.wake_writers();

@@ -229,12 +229,6 @@ impl StreamInner {
         self.exclusive.lock().queue.completed()
     }
 
-    /// Ends both directions: nobody will use the stream.
-    pub(crate) fn abort_all(&self) {
-        let _ = self.abort_write(DROPPED);
-        let _ = self.abort_read(DROPPED);
-    }
-
     /// Keeps the stream open, even if it ends, until it is [released](Self::release): the peer gets
     /// no credit for another one, so no more wait to be accepted than the peer may have open.
     pub(crate) fn hold_until_accepted(&self) {
@@ -248,6 +242,13 @@ impl StreamInner {
         if self.is_held.swap(false, Ordering::SeqCst) {
             self.native.release_open();
         }
+    }
+
+    /// Nobody will accept the stream.
+    pub(crate) fn abandon(&self) {
+        let _ = self.abort_write(DROPPED);
+        let _ = self.abort_read(DROPPED);
+        self.release();
     }
 
     /// The writer is gone: resets the stream unless it was finished.
@@ -279,7 +280,7 @@ impl StreamInner {
     }
 
     pub(super) fn abort_write(&self, code: u64) -> Result<(), WriteError> {
-        let what = {
+        let (what, _given_up) = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.send == SendState::None {
                 return Err(WriteError::Closed);
@@ -287,11 +288,11 @@ impl StreamInner {
             if !exclusive.send.apply(SendInput::Abort) {
                 return Ok(());
             }
-            exclusive.queue.clear();
-            match exclusive.start {
+            let what = match exclusive.start {
                 StartState::Started => Abort::Send,
                 _ => Abort::Everything, // the peer may never have granted it
-            }
+            };
+            (what, exclusive.queue.cut())
         };
         self.native.abort(what, code);
         self.wake_writers();
@@ -303,19 +304,19 @@ impl StreamInner {
         loop {
             let Some(batch) = self.exclusive.lock().queue.next_batch() else { return };
             let sent = self.native.send(batch.data, batch.fin);
-            let failed = {
+            let (failed, _given_up) = {
                 let exclusive = &mut *self.exclusive.lock();
                 exclusive.queue.submitted(sent.is_ok());
                 match sent {
-                    Ok(()) => false,
-                    // The stream or the connection is ending, and an event says why.
+                    Ok(()) => (false, None),
+                    // The stream or the connection is ending. Writers wait for the event that says
+                    // why.
                     Err(Status::ABORTED | Status::INVALID_STATE) => {
-                        exclusive.queue.clear();
-                        false
+                        (false, Some(exclusive.queue.cut()))
                     }
                     Err(status) => {
-                        exclusive.queue.clear();
-                        exclusive.send.apply(SendInput::Failed(status))
+                        let failed = exclusive.send.apply(SendInput::Failed(status));
+                        (failed, Some(exclusive.queue.cut()))
                     }
                 }
             };
@@ -359,7 +360,7 @@ impl StreamInner {
     }
 
     pub(super) fn abort_read(&self, code: u64) -> Result<(), ReadError> {
-        {
+        let was_open = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.receive == ReceiveState::None {
                 return Err(ReadError::Closed);
@@ -367,23 +368,30 @@ impl StreamInner {
             let was_open = exclusive.receive.is_open();
             exclusive.receive.apply(ReceiveInput::Stop);
             exclusive.received.clear();
-            if !was_open {
-                return Ok(());
-            }
+            was_open
+        };
+        if was_open {
+            self.native.abort(Abort::Receive, code);
         }
-        self.native.abort(Abort::Receive, code);
         self.read_waker.wake();
         self.run_sink();
         Ok(())
     }
 
-    pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) {
-        self.exclusive.lock().sink = SinkSlot::Idle(sink);
+    pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {
+        {
+            let mut exclusive = self.exclusive.lock();
+            if !matches!(exclusive.sink, SinkSlot::None) {
+                return Err(sink);
+            }
+            exclusive.sink = SinkSlot::Idle(sink);
+        }
         self.run_sink();
+        Ok(())
     }
 
-    /// Gives the sink what is in the queue, and the end when it has come. Whoever finds the sink
-    /// running leaves a note instead.
+    /// Gives the sink what is in the queue, and the end when it has come, and resumes receiving.
+    /// Whoever finds the sink running leaves a note instead.
     pub(super) fn run_sink(&self) {
         let mut exclusive = self.exclusive.lock();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
@@ -404,17 +412,19 @@ impl StreamInner {
             drop(exclusive);
 
             let taken = if bytes.is_empty() { 0 } else { sink.receive(&bytes).min(bytes.len()) };
-            let is_drained = taken == bytes.len();
-            if is_drained && let Some(end) = end {
+            if taken == bytes.len()
+                && let Some(end) = end
+            {
                 sink.end(ReceiveEnd::from_result(end));
                 self.exclusive.lock().sink = SinkSlot::Ended;
                 return;
             }
 
             exclusive = self.exclusive.lock();
-            exclusive.received.unread(bytes.slice(taken..));
-            let again = matches!(exclusive.sink, SinkSlot::Busy { again: true });
-            if again || (is_drained && !exclusive.received.is_empty()) {
+            if exclusive.receive != ReceiveState::Stopped {
+                exclusive.received.unread(bytes.slice(taken..));
+            }
+            if matches!(exclusive.sink, SinkSlot::Busy { again: true }) {
                 continue;
             }
             exclusive.sink = SinkSlot::Idle(sink);

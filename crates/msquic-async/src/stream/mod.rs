@@ -360,9 +360,13 @@ impl ReadStream {
     }
 
     /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what
-    /// was not read; reads then find nothing.
-    pub fn set_sink(&self, sink: Box<dyn ReceiveSink>) {
-        self.0.set_sink(sink);
+    /// was not read; reads then find nothing. A stream takes one sink.
+    ///
+    /// # Errors
+    ///
+    /// Gives `sink` back when the stream has one.
+    pub fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {
+        self.0.set_sink(sink)
     }
 
     /// Offers bytes to the sink again, after it took fewer than offered and now has room.
