@@ -51,6 +51,9 @@ async fn run(options: &Options) -> Result<()> {
     let (Some(address), Some(path)) = (options.address, &options.file) else {
         bail!("an address and a file are needed");
     };
+    if !path.is_file() {
+        bail!("{} does not exist or is no file", path.display());
+    }
     let transport = MsQuicTransport::new();
     let connection = transport.connect(address, &[file::ALPN], credential).await?;
     let sent = tokio::select! {

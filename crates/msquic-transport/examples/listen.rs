@@ -3,7 +3,7 @@
 
 mod file;
 
-use anyhow::{Result, anyhow};
+use anyhow::{Result, anyhow, bail};
 use clap::Parser;
 use msquic_transport::{MsQuicListener, MsQuicTransport};
 use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
@@ -56,6 +56,9 @@ async fn run(options: &Options) -> Result<()> {
     if options.identity.print_identity {
         println!("{}", credential.identity());
         return Ok(());
+    }
+    if !options.out.is_dir() {
+        bail!("{} is no directory", options.out.display());
     }
     println!("identity {}", credential.identity());
     let transport = MsQuicTransport::new();
