@@ -55,8 +55,8 @@ impl Workspace {
         if let Some(prefix) = &self.prefix {
             let library = prefix.join("lib");
             let library = library.display();
-            command
-                .env("RUSTFLAGS", format!("-L native={library} -C link-arg=-Wl,-rpath,{library}"));
+            let flags = format!("-L native={library} -C link-arg=-Wl,-rpath,{library}");
+            command.env("RUSTFLAGS", &flags).env("RUSTDOCFLAGS", &flags); // examples in docs link too
         }
         command
     }

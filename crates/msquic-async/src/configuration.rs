@@ -1,5 +1,6 @@
 //! `Configuration`: protocols, settings and the TLS credential of connections.
 
+use crate::connection::DatagramLimits;
 use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::{Registration, Settings, Status};
 use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
@@ -16,6 +17,7 @@ use zeroize::Zeroizing;
 pub struct Configuration {
     native: Arc<NativeConfiguration>,
     limits: StreamLimits,
+    datagram_limits: DatagramLimits,
 }
 
 /// How many bytes each stream may hold in memory.
@@ -70,6 +72,13 @@ impl Configuration {
         self
     }
 
+    /// The same with other limits for the datagrams of its connections.
+    #[must_use]
+    pub fn with_datagram_limits(mut self, limits: DatagramLimits) -> Self {
+        self.datagram_limits = limits;
+        self
+    }
+
     fn new<A: AsRef<[u8]>>(
         registration: &Registration,
         alpn: &[A],
@@ -96,7 +105,8 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
-        Ok(Self { native, limits: StreamLimits::default() })
+        let datagram_limits = DatagramLimits::default();
+        Ok(Self { native, limits: StreamLimits::default(), datagram_limits })
     }
 
     pub(crate) fn native(&self) -> &NativeConfiguration {
@@ -105,6 +115,10 @@ impl Configuration {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.limits
+    }
+
+    pub(crate) fn datagram_limits(&self) -> DatagramLimits {
+        self.datagram_limits
     }
 }
 

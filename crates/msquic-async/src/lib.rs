@@ -45,7 +45,7 @@ mod settings;
 mod waiters;
 
 pub use configuration::{Configuration, ConfigurationError, StreamLimits};
-pub use connection::{Connection, ConnectionError, ConnectionStatistics};
+pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits};
 pub use ffi::library::{LibraryVersion, library_version};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;
@@ -53,7 +53,7 @@ pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;
 pub use send_stream::SendStream;
-pub use settings::Settings;
+pub use settings::{CongestionControl, Resumption, Settings};
 pub use stream::{
     ReadError, ReadStream, ReceiveEnd, ReceiveSink, Stream, StreamRecvBuffer, StreamType,
     WriteError, WriteStream,

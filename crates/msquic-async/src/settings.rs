@@ -1,40 +1,45 @@
-//! `Settings`: the knobs of connections.
+//! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
 use std::time::Duration;
 
-/// The knobs of connections. What is not set keeps msquic's default.
-///
-/// ```
-/// use msquic_async::Settings;
-/// use std::time::Duration;
-///
-/// let settings = Settings::new()
-///     .idle_timeout(Duration::from_secs(60))
-///     .keep_alive_interval(Duration::from_secs(20))
-///     .peer_uni_streams(16);
-/// ```
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
-pub struct Settings {
-    pub(crate) handshake_idle_timeout: Option<Duration>,
-    pub(crate) idle_timeout: Option<Duration>,
-    pub(crate) disconnect_timeout: Option<Duration>,
-    pub(crate) keep_alive_interval: Option<Duration>,
-    pub(crate) initial_rtt: Option<Duration>,
-    pub(crate) max_ack_delay: Option<Duration>,
-    pub(crate) stream_receive_window: Option<u32>,
-    pub(crate) connection_window: Option<u32>,
-    pub(crate) peer_bidi_streams: Option<u16>,
-    pub(crate) peer_uni_streams: Option<u16>,
-    pub(crate) minimum_mtu: Option<u16>,
-    pub(crate) maximum_mtu: Option<u16>,
-    pub(crate) send_buffering: Option<bool>,
-    pub(crate) pacing: Option<bool>,
-    pub(crate) migration: Option<bool>,
-    pub(crate) datagrams: Option<bool>,
+/// How fast a sender grows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// CUBIC (RFC 9438), the default.
+    Cubic,
+    /// BBR.
+    Bbr,
+}
+
+/// What a server offers to clients that come back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Resumption {
+    /// Nothing: each connection has a full handshake. The default.
+    Off,
+    /// A shorter handshake, without early data (0-RTT), which could be replayed.
+    Tickets,
 }
 
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        /// The knobs of connections. What is not set keeps msquic's default.
+        ///
+        /// ```
+        /// use msquic_async::Settings;
+        /// use std::time::Duration;
+        ///
+        /// let settings = Settings::new()
+        ///     .idle_timeout(Duration::from_secs(60))
+        ///     .keep_alive_interval(Duration::from_secs(20))
+        ///     .peer_uni_streams(16);
+        /// ```
+        #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+        pub struct Settings {
+            $(pub(crate) $name: Option<$type>,)*
+        }
+
         impl Settings {
             /// All of msquic's defaults.
             pub fn new() -> Self {
@@ -43,8 +48,8 @@ macro_rules! knobs {
 
             $($(#[$doc])*
             #[must_use]
-            pub fn $name(mut self, value: $type) -> Self {
-                self.$name = Some(value);
+            pub fn $name(mut self, value: impl Into<Option<$type>>) -> Self {
+                self.$name = value.into();
                 self
             })*
         }
@@ -88,4 +93,50 @@ knobs! {
     migration: bool;
     /// Whether datagrams are received (RFC 9221). Default: false.
     datagrams: bool;
+    /// As [`stream_receive_window`](Self::stream_receive_window), for bidirectional streams that this
+    /// side opens.
+    bidi_local_receive_window: u32;
+    /// As [`stream_receive_window`](Self::stream_receive_window), for bidirectional streams that the
+    /// peer opens.
+    bidi_remote_receive_window: u32;
+    /// As [`stream_receive_window`](Self::stream_receive_window), for unidirectional streams.
+    uni_receive_window: u32;
+    /// How many bytes a stream sets aside for receiving at its start, a power of two. Default: 4 KiB.
+    stream_receive_buffer: u32;
+    /// The congestion control algorithm. Default: CUBIC.
+    congestion_control: CongestionControl;
+    /// How many packets the congestion window holds at the start. Default: 10.
+    initial_window_packets: u32;
+    /// After how long without sending the congestion window is started anew. Default: 1 s.
+    send_idle_timeout: Duration;
+    /// Whether the slow start ends early when the round-trip time grows (HyStart++). Default: false.
+    hystart: bool;
+    /// Whether explicit congestion notification is used. Default: false.
+    ecn: bool;
+    /// Whether the fixed bit of packets is greased (RFC 9287). Default: false.
+    grease_quic_bit: bool;
+    /// After how many bytes the keys are renewed. Default: 2^38.
+    max_bytes_per_key: u64;
+    /// How many bytes of TLS a client buffers. Default: 4 KiB.
+    tls_client_send_buffer: u32;
+    /// How many bytes of TLS a server buffers. Default: 8 KiB.
+    tls_server_send_buffer: u32;
+    /// How long a connection may wait for a worker before new ones are refused. Default: 250 ms.
+    max_worker_queue_delay: Duration;
+    /// How many packets without a connection are answered at once. Default: 16.
+    max_stateless_operations: u32;
+    /// As [`max_stateless_operations`](Self::max_stateless_operations), for one port. Default: 100.
+    max_binding_stateless_operations: u16;
+    /// How long such an answer is remembered. Default: 100 ms.
+    stateless_operation_expiration: Duration;
+    /// How many operations of one connection are done in a row. Default: 16.
+    max_operations_per_drain: u8;
+    /// How long the search for a larger MTU pauses when it is done. Default: 10 min.
+    mtu_discovery_interval: Duration;
+    /// How often a size is tried in that search. Default: 3.
+    mtu_discovery_probes: u8;
+    /// After how long without traffic the connection id is changed. Default: 20 s.
+    dest_cid_update_idle_timeout: Duration;
+    /// What a server offers to clients that come back. Default: nothing.
+    resumption: Resumption;
 }

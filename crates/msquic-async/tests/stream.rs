@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{Pair, pair, pair_with, pattern, run, settings};
 use msquic_async::connection::ConnectionError;
-use msquic_async::stream::StartError;
+use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{
     ReadError, ReceiveEnd, ReceiveSink, StreamLimits, StreamType, WriteError, WriteStream,
 };
@@ -51,9 +51,7 @@ async fn transfer(pair: &Pair, data: &Bytes) -> Bytes {
     };
     let read = async {
         let mut read = pair.server.accept_inbound_uni_stream().await.unwrap();
-        let mut received = Vec::new();
-        read.read_to_end(&mut received).await.unwrap();
-        Bytes::from(received)
+        Bytes::from(read.read_to_end(usize::MAX).await.unwrap())
     };
     futures::future::join(write, read).await.1
 }
@@ -146,9 +144,7 @@ fn a_slow_reader_stops_the_writer() {
         let mut read = pair.server.accept_inbound_uni_stream().await.unwrap();
         let (finished, received) =
             futures::future::join(async { write.write_chunk(&chunk, true).await }, async {
-                let mut received = Vec::new();
-                read.read_to_end(&mut received).await.unwrap();
-                received
+                read.read_to_end(usize::MAX).await.unwrap()
             })
             .await;
         finished.unwrap();
@@ -282,8 +278,7 @@ fn a_send_stream_confirms_each_message() {
         };
         let receive = async {
             let mut stream = pair.server.accept_inbound_uni_stream().await.unwrap();
-            let mut all = Vec::new();
-            stream.read_to_end(&mut all).await.unwrap();
+            let all = stream.read_to_end(usize::MAX).await.unwrap();
             assert_eq!(all.len(), 1 + 10_000 + (3 << 20));
         };
         futures::future::join(send, receive).await;
@@ -412,5 +407,39 @@ fn a_sink_learns_of_a_reset_and_of_its_own_stop() {
             state.ended.notified().await;
             assert_eq!(*state.end.lock().unwrap(), Some(ReceiveEnd::Failed(expected)));
         }
+    });
+}
+
+#[test]
+fn the_end_of_each_direction_can_be_awaited_on_its_own() {
+    run(async {
+        let pair = pair().await;
+        let open = async || {
+            let stream =
+                pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+            let mut write = stream.split().1.unwrap();
+            write.write_chunk(&"x".into(), false).await.unwrap();
+            (write, pair.server.accept_inbound_uni_stream().await.unwrap())
+        };
+        let (mut write, mut read) = open().await;
+        let (finished, all) = futures::join!(write.finish_write(), read.read_to_end(1));
+        assert_eq!((finished, all), (Ok(()), Ok(b"x".to_vec())));
+        assert_eq!(write.stopped().await, Ok(None));
+        assert_eq!(read.received_reset().await, Ok(None));
+
+        let (write, read) = open().await;
+        let (stopped, ()) = futures::join!(write.stopped(), async { read.abort_read(5).unwrap() });
+        assert_eq!(stopped, Ok(Some(5)));
+        assert_eq!(read.received_reset().await, Err(ReadError::Closed));
+
+        let (write, read) = open().await;
+        let (reset, ()) =
+            futures::join!(read.received_reset(), async { write.abort_write(6).unwrap() });
+        assert_eq!(reset, Ok(Some(6)));
+        assert_eq!(write.stopped().await, Err(WriteError::Closed));
+
+        let (write, mut read) = open().await;
+        write.set_priority(0xffff).await.unwrap();
+        assert_eq!(read.read_to_end(0).await, Err(ReadToEndError::TooLong { limit: 0 }));
     });
 }

@@ -31,6 +31,13 @@ impl ConnectionHandler for ConnectionInner {
                 self.release_streams();
             }
             ConnectionEvent::StreamsAvailable => self.streams_available.wake_all(),
+            ConnectionEvent::DatagramStateChanged { max_size } => {
+                self.exclusive.lock().datagrams.set_max_size(max_size);
+            }
+            ConnectionEvent::DatagramReceived(datagram) => self.on_datagram_received(datagram),
+            ConnectionEvent::DatagramSendStateChanged { id, state } => {
+                self.on_datagram_state(id, state);
+            }
             ConnectionEvent::LocalAddressChanged(addr) => self.set_addrs(Some(addr), None),
             ConnectionEvent::PeerAddressChanged(addr) => self.set_addrs(None, Some(addr)),
         }

@@ -94,11 +94,7 @@ async fn start(
     let name = CString::new(host.as_str()).map_err(|_| invalid("the host contains a zero byte"))?;
     let inner = connection.inner().clone();
     let address = host.parse::<IpAddr>();
-    let is_first = {
-        let limits = configuration.stream_limits();
-        inner.begin(limits)
-    };
-    if !is_first {
+    if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
     let started = match address {

@@ -1,13 +1,14 @@
 //! `ConnectionInner`: what the handles of a connection share with its callbacks.
 
+use super::datagram::Datagrams;
 use super::error::ConnectionError;
 use super::farewell;
 use super::state::{ConnectionInput, ConnectionState};
-use crate::StreamLimits;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::status::Status;
 use crate::stream::StreamInner;
 use crate::waiters::Waiters;
+use crate::{Configuration, StreamLimits};
 use net_traits::NetCredential;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
@@ -25,6 +26,8 @@ pub(crate) struct ConnectionInner {
     pub(super) inbound: InboundWaiters,
     /// Woken when the peer allows further streams, and at the end.
     pub(super) streams_available: Waiters,
+    /// Woken when further datagrams may be queued, and at the end.
+    pub(super) datagram_room: Waiters,
 }
 
 /// Woken when a stream of the peer arrives, and at the end.
@@ -32,6 +35,7 @@ pub(crate) struct ConnectionInner {
 pub(super) struct InboundWaiters {
     pub(super) bidirectional: Waiters,
     pub(super) unidirectional: Waiters,
+    pub(super) datagrams: Waiters,
 }
 
 pub(super) struct Exclusive {
@@ -43,6 +47,7 @@ pub(super) struct Exclusive {
     pub(super) certificate: Option<CertificateDer<'static>>,
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
+    pub(super) datagrams: Datagrams,
     /// All handles are gone: nobody will accept streams any more.
     pub(super) is_abandoned: bool,
     /// What the peer is to read as the reason of our close.
@@ -63,12 +68,14 @@ impl ConnectionInner {
                 certificate: None,
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
+                datagrams: Datagrams::default(),
                 is_abandoned: false,
                 close_reason: None,
             }),
             changed: Waiters::default(),
             inbound: InboundWaiters::default(),
             streams_available: Waiters::default(),
+            datagram_room: Waiters::default(),
         })
     }
 
@@ -109,7 +116,9 @@ impl ConnectionInner {
             if is_over {
                 self.inbound.bidirectional.wake_all();
                 self.inbound.unidirectional.wake_all();
+                self.inbound.datagrams.wake_all();
                 self.streams_available.wake_all();
+                self.datagram_room.wake_all();
             }
         }
         changed
@@ -122,8 +131,12 @@ impl ConnectionInner {
     }
 
     /// Goes from open to connecting; false if it was not open.
-    pub(crate) fn begin(&self, limits: StreamLimits) -> bool {
-        self.exclusive.lock().limits = limits;
+    pub(crate) fn begin(&self, configuration: &Configuration) -> bool {
+        {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.limits = configuration.stream_limits();
+            exclusive.datagrams.limits = configuration.datagram_limits();
+        }
         self.transition(ConnectionInput::Start)
     }
 

@@ -5,6 +5,7 @@
 //! closes, everybody who waits is woken with the same [`ConnectionError`], after streams that had
 //! arrived before were handed out.
 
+mod datagram;
 mod error;
 mod event;
 mod farewell;
@@ -13,6 +14,10 @@ mod inner;
 mod state;
 
 pub use crate::ffi::connection::ConnectionStatistics;
+pub use datagram::{
+    DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
+    SendDatagram, TrackDatagram,
+};
 pub use error::{ConnectionError, StartError};
 pub use future::{
     AcceptInboundStream, AcceptInboundUniStream, ConnectionAccept, ConnectionStart,

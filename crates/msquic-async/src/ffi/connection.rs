@@ -10,7 +10,9 @@ use super::stream::{MAX_CODE, PeerStream};
 use super::{Handle, address};
 use bytes::Bytes;
 use msquic::ffi;
+use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
+use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -40,8 +42,25 @@ pub(crate) enum ConnectionEvent<'a> {
     },
     /// The peer allows further streams.
     StreamsAvailable,
+    DatagramStateChanged {
+        max_size: Option<usize>,
+    },
+    DatagramReceived(&'a [u8]),
+    DatagramSendStateChanged {
+        id: usize,
+        state: DatagramSendState,
+    },
     LocalAddressChanged(SocketAddr),
     PeerAddressChanged(SocketAddr),
+}
+
+/// How far a datagram is; see `QUIC_DATAGRAM_SEND_STATE`. All but `Sent` are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DatagramSendState {
+    Sent,
+    Acknowledged,
+    Lost,
+    Canceled,
 }
 
 /// Handles the events of one connection, which never overlap (C1).
@@ -58,6 +77,8 @@ pub(crate) trait ConnectionHandler: Send + Sync + 'static {
 pub(crate) struct NativeConnection {
     handle: OnceLock<Handle>,
     gate: Gate,
+    /// What libmsquic reads from: one entry per DatagramSend, from the call until its final state.
+    datagrams: Mutex<HashMap<usize, Box<DatagramBuffer>>>,
     registration: Arc<NativeRegistration>,
     /// The place in the registration's list of children.
     id: u64,
@@ -72,6 +93,7 @@ impl NativeConnection {
             Self {
                 handle: OnceLock::new(),
                 gate: Gate::new(),
+                datagrams: Mutex::default(),
                 registration: registration.clone(),
                 id: *id.as_ref().unwrap_or(&0),
             }
@@ -156,6 +178,33 @@ impl NativeConnection {
             unsafe { call!(ConnectionShutdown(handle, flags, code.min(MAX_CODE))) };
             Ok(())
         });
+    }
+
+    /// Sends a datagram that the caller knows by `id`. On failure no event comes for it.
+    pub(crate) fn send_datagram(&self, id: usize, data: Bytes) -> Result<(), Status> {
+        let native = ffi::QUIC_BUFFER {
+            Length: u32::try_from(data.len()).map_err(|_| Status::INVALID_PARAMETER)?,
+            Buffer: data.as_ptr().cast_mut(), // only read, although not const
+        };
+        let buffer = Box::new(DatagramBuffer { native, _data: data });
+        let native = &raw const buffer.native;
+        self.datagrams.lock().insert(id, buffer);
+        let sent = self.with(|handle| {
+            let flags = ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE;
+            let context = ptr::without_provenance_mut(id);
+            // SAFETY: C26: array and bytes stay in `datagrams` until the final state of this
+            // datagram, or until the connection is closed; moving the box does not move them.
+            Status::ok(unsafe { call!(DatagramSend(handle, native, 1, flags, context)) })
+        });
+        if sent.is_err() {
+            self.release_datagram(id); // C26: no event comes for it.
+        }
+        sent
+    }
+
+    fn release_datagram(&self, id: usize) {
+        let released = self.datagrams.lock().remove(&id);
+        drop(released);
     }
 
     /// Sets the peer's address before the start. **Blocks** until a worker has done it (C16).
@@ -288,6 +337,15 @@ impl Drop for NativeConnection {
     }
 }
 
+/// The memory of one DatagramSend.
+struct DatagramBuffer {
+    native: ffi::QUIC_BUFFER,
+    _data: Bytes,
+}
+
+// SAFETY: the pointer in `native` points into `_data`, which is immutable and may be sent itself.
+unsafe impl Send for DatagramBuffer {}
+
 /// Keeps a connection's handle open.
 pub(super) struct Hold(Arc<NativeConnection>);
 
@@ -403,6 +461,27 @@ unsafe fn dispatch<H: ConnectionHandler>(
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
                 handler.on_event(ConnectionEvent::StreamsAvailable);
             }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_STATE_CHANGED => {
+                let changed = data.DATAGRAM_STATE_CHANGED;
+                let max_size = (changed.SendEnabled != 0).then_some(changed.MaxSendLength.into());
+                handler.on_event(ConnectionEvent::DatagramStateChanged { max_size });
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_RECEIVED => {
+                if let Some(buffer) = data.DATAGRAM_RECEIVED.Buffer.as_ref() {
+                    let datagram = bytes(buffer.Buffer, buffer.Length as usize);
+                    handler.on_event(ConnectionEvent::DatagramReceived(datagram));
+                }
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_SEND_STATE_CHANGED => {
+                let changed = data.DATAGRAM_SEND_STATE_CHANGED;
+                let id = changed.ClientContext.addr();
+                if let Some(state) = datagram_state(changed.State) {
+                    if state != DatagramSendState::Sent {
+                        handler.native().release_datagram(id);
+                    }
+                    handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state });
+                }
+            }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_LOCAL_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.LOCAL_ADDRESS_CHANGED.Address) {
                     handler.on_event(ConnectionEvent::LocalAddressChanged(addr));
@@ -431,6 +510,20 @@ unsafe fn dispatch<H: ConnectionHandler>(
         }
     }
     Status::SUCCESS
+}
+
+/// The states that matter: a datagram that is only suspected to be lost may still be acknowledged.
+fn datagram_state(state: ffi::QUIC_DATAGRAM_SEND_STATE) -> Option<DatagramSendState> {
+    Some(match state {
+        ffi::QUIC_DATAGRAM_SEND_STATE_QUIC_DATAGRAM_SEND_SENT => DatagramSendState::Sent,
+        ffi::QUIC_DATAGRAM_SEND_STATE_QUIC_DATAGRAM_SEND_LOST_DISCARDED => DatagramSendState::Lost,
+        ffi::QUIC_DATAGRAM_SEND_STATE_QUIC_DATAGRAM_SEND_ACKNOWLEDGED
+        | ffi::QUIC_DATAGRAM_SEND_STATE_QUIC_DATAGRAM_SEND_ACKNOWLEDGED_SPURIOUS => {
+            DatagramSendState::Acknowledged
+        }
+        ffi::QUIC_DATAGRAM_SEND_STATE_QUIC_DATAGRAM_SEND_CANCELED => DatagramSendState::Canceled,
+        _ => return None,
+    })
 }
 
 /// Offers a peer's stream to the handler.

@@ -242,6 +242,22 @@ impl NativeStream {
         });
     }
 
+    /// Sets the priority among the streams of the connection. **Blocks** until a worker has done it
+    /// (C9).
+    pub(crate) fn set_priority(&self, priority: u16) -> Result<(), Status> {
+        self.with(|handle| {
+            // SAFETY: C5: the value is copied before the call returns.
+            Status::ok(unsafe {
+                call!(SetParam(
+                    handle,
+                    ffi::QUIC_PARAM_STREAM_PRIORITY,
+                    size_of_val(&priority) as u32,
+                    (&raw const priority).cast(),
+                ))
+            })
+        })
+    }
+
     /// Keeps the handle open, so that the peer gets no credit for another stream (C20).
     pub(crate) fn hold_open(&self) -> bool {
         self.gate.enter()

@@ -54,7 +54,7 @@ impl Incoming {
             return Err(ConnectionError::NotStarted);
         };
         let inner = connection.inner();
-        inner.begin(configuration.stream_limits());
+        inner.begin(configuration);
         inner.native().set_configuration(configuration.native()).map_err(|status| {
             inner.start_failed(status);
             inner.error_or_closing()

@@ -34,6 +34,30 @@ pub enum ReadError {
     ConnectionLost(#[source] ConnectionError),
 }
 
+/// Why a stream was not read to its end.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReadToEndError {
+    /// More bytes came than are wanted.
+    #[error("the stream is longer than {limit} bytes")]
+    TooLong {
+        /// Bytes wanted at most.
+        limit: usize,
+    },
+    /// Reading failed.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+impl From<ReadToEndError> for io::Error {
+    fn from(error: ReadToEndError) -> Self {
+        match error {
+            ReadToEndError::TooLong { .. } => Self::new(io::ErrorKind::InvalidData, error),
+            ReadToEndError::Read(error) => error.into(),
+        }
+    }
+}
+
 /// Why bytes were not written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

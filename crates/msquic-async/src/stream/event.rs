@@ -127,7 +127,7 @@ impl StreamInner {
 
     fn handle_event_receive_end(&self, input: ReceiveInput) {
         if self.exclusive.lock().receive.apply(input) {
-            self.read_waker.wake();
+            self.wake_readers();
             self.run_sink();
         }
     }
@@ -159,7 +159,7 @@ impl StreamInner {
             exclusive.queue.cut()
         };
         self.start_waker.wake();
-        self.read_waker.wake();
+        self.wake_readers();
         self.wake_writers();
         self.run_sink();
     }

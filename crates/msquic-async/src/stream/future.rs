@@ -1,6 +1,7 @@
 //! The named futures of streams.
 
 use super::{ReadError, ReadStream, StreamRecvBuffer, WriteError, WriteStream};
+use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -126,6 +127,18 @@ impl Future for Enqueue<'_> {
             this.room.set(this.stream.0.room.notified());
         }
     }
+}
+
+wait_future! {
+    /// Future of [`ReadStream::received_reset`].
+    ReceivedReset(stream: &ReadStream) -> Result<Option<u64>, ReadError>,
+    on stream.0.ended, until stream.0.received_reset()
+}
+
+wait_future! {
+    /// Future of [`WriteStream::stopped`].
+    Stopped(stream: &WriteStream) -> Result<Option<u64>, WriteError>,
+    on stream.0.progress, until stream.0.stopped()
 }
 
 pin_project_lite::pin_project! {

@@ -41,6 +41,8 @@ pub(crate) struct StreamInner {
     pub(super) room: Notify,
     /// All who wait for bytes to be completed, or for the end.
     pub(super) progress: Notify,
+    /// All who wait for the end of the receiving direction.
+    pub(super) ended: Notify,
 }
 
 pub(super) struct Exclusive {
@@ -93,6 +95,7 @@ impl StreamInner {
             write_waker: AtomicWaker::new(),
             room: Notify::new(),
             progress: Notify::new(),
+            ended: Notify::new(),
         })
     }
 
@@ -263,6 +266,15 @@ impl StreamInner {
         let _ = self.abort_read(DROPPED);
     }
 
+    /// How the peer ended the stream; `None`: it has not.
+    pub(super) fn stopped(&self) -> Option<Result<Option<u64>, WriteError>> {
+        Some(match self.exclusive.lock().send.finished()? {
+            Ok(()) => Ok(None),
+            Err(WriteError::Stopped(code)) => Ok(Some(code)),
+            Err(error) => Err(error),
+        })
+    }
+
     pub(super) fn queued(&self) -> u64 {
         self.exclusive.lock().queue.queued()
     }
@@ -373,9 +385,23 @@ impl StreamInner {
         if was_open {
             self.native.abort(Abort::Receive, code);
         }
-        self.read_waker.wake();
+        self.wake_readers();
         self.run_sink();
         Ok(())
+    }
+
+    /// How the peer ended the stream; `None`: it has not.
+    pub(super) fn received_reset(&self) -> Option<Result<Option<u64>, ReadError>> {
+        Some(match self.exclusive.lock().receive.end()? {
+            Ok(()) => Ok(None),
+            Err(ReadError::Reset(code)) => Ok(Some(code)),
+            Err(error) => Err(error),
+        })
+    }
+
+    pub(super) fn wake_readers(&self) {
+        self.read_waker.wake();
+        self.ended.notify_waiters();
     }
 
     pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {

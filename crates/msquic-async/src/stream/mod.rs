@@ -18,10 +18,13 @@ mod inner;
 mod io;
 mod state;
 
-pub use error::{ReadError, StartError, WriteError};
-pub use future::{Enqueue, FinishWrite, Flush, ReadChunk, WriteChunk, WriteChunks};
+pub use error::{ReadError, ReadToEndError, StartError, WriteError};
+pub use future::{
+    Enqueue, FinishWrite, Flush, ReadChunk, ReceivedReset, Stopped, WriteChunk, WriteChunks,
+};
 pub(crate) use inner::StreamInner;
 
+use crate::Status;
 use crate::connection::{Connection, ConnectionHandle};
 use bytes::{Buf, Bytes};
 use std::ops::Deref;
@@ -359,6 +362,41 @@ impl ReadStream {
         self.0.abort_read(error_code)
     }
 
+    /// Reads until the end of the stream, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadToEndError::TooLong`] once more than `limit` bytes have come; the stream is then in an
+    /// unknown place, so abort it. [`ReadToEndError::Read`] as for the other reads.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: a dropped future loses what it has read.
+    pub async fn read_to_end(&mut self, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+        let mut all = Vec::new();
+        while let Some(chunk) = self.read_chunk().await.map_err(ReadToEndError::Read)? {
+            if chunk.len() > limit - all.len() {
+                return Err(ReadToEndError::TooLong { limit });
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all)
+    }
+
+    /// Waits until the peer has finished the stream (`None`) or reset it (its code), without reading.
+    /// The finish is known once everything before it was read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::ConnectionLost`], and [`ReadError::Closed`] after an abort by this side.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Any number of tasks may wait.
+    pub fn received_reset(&self) -> ReceivedReset<'_> {
+        ReceivedReset::new(self)
+    }
+
     /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what
     /// was not read; reads then find nothing. A stream takes one sink.
     ///
@@ -505,6 +543,35 @@ impl WriteStream {
     /// How many bytes were taken over so far, see [`flush`](Self::flush).
     pub fn completed(&self) -> u64 {
         self.0.completed_offset()
+    }
+
+    /// Waits until the peer has stopped reading (its code), or has acknowledged the end of the stream
+    /// (`None`).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::ConnectionLost`], and [`WriteError::Closed`] after an abort by this side.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Any number of tasks may wait.
+    pub fn stopped(&self) -> Stopped<'_> {
+        Stopped::new(self)
+    }
+
+    /// Says how urgent the stream is among those of the connection: higher goes first. Default:
+    /// 0x7fff. Done on a thread that may wait, since msquic answers on the connection's own thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] before the start and after the end of the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have set the priority.
+    pub async fn set_priority(&self, priority: u16) -> Result<(), Status> {
+        let inner = self.0.inner.clone();
+        blocking::unblock(move || inner.native.set_priority(priority)).await
     }
 
     /// Finishes the stream behind what was written, without waiting.

@@ -1,0 +1,474 @@
+//! Datagrams (RFC 9221): unreliable, unordered, bounded on both sides.
+//!
+//! A datagram to be sent is *queued* until msquic has put it into a packet, and *in flight* until it
+//! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest goes
+//! and is counted, since newer data is worth more to whoever uses datagrams.
+
+use super::{Connection, ConnectionError, ConnectionInner};
+use crate::Status;
+use crate::ffi::connection::DatagramSendState;
+use crate::waiters::wait_future;
+use bytes::Bytes;
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+use tokio::sync::{futures::Notified, oneshot};
+
+/// How many bytes of datagrams a connection may hold in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DatagramLimits {
+    /// Bytes that wait to be put into packets; beyond them sending waits or fails. One datagram may
+    /// exceed it. Default: 256 KiB.
+    pub send_queue: usize,
+    /// Bytes received and not yet asked for; beyond them the oldest datagram is dropped. Default:
+    /// 256 KiB.
+    pub receive_queue: usize,
+}
+
+impl Default for DatagramLimits {
+    fn default() -> Self {
+        Self { send_queue: 256 * 1024, receive_queue: 256 * 1024 }
+    }
+}
+
+/// What became of a datagram.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatagramOutcome {
+    /// The peer's QUIC has it.
+    Acknowledged,
+    /// It was sent and is taken for lost.
+    Lost,
+    /// It was not sent, because the path became too narrow or the connection ended.
+    Canceled,
+}
+
+/// Why no datagram was received.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DgramReceiveError {
+    /// The connection was not started.
+    #[error("the connection was not started")]
+    NotStarted,
+    /// The connection is over, and every datagram that came before was handed out.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why a datagram was not sent.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DgramSendError {
+    /// The connection is not up.
+    #[error("the connection is not up")]
+    NotConnected,
+    /// The peer does not receive datagrams.
+    #[error("the peer does not receive datagrams")]
+    Denied,
+    /// It is larger than what a packet carries now.
+    #[error("a datagram of {size} bytes is larger than the {max} that fit")]
+    TooBig {
+        /// Bytes in the datagram.
+        size: usize,
+        /// Bytes that fit at the moment.
+        max: usize,
+    },
+    /// Too many bytes wait to be sent.
+    #[error("too many datagrams wait to be sent")]
+    Full,
+    /// The connection is over.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+    /// msquic failed.
+    #[error("msquic could not send the datagram")]
+    Other(#[source] Status),
+}
+
+impl From<DgramReceiveError> for io::Error {
+    fn from(error: DgramReceiveError) -> Self {
+        let kind = match &error {
+            DgramReceiveError::NotStarted => io::ErrorKind::NotConnected,
+            DgramReceiveError::ConnectionLost(error) => error.io_kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<DgramSendError> for io::Error {
+    fn from(error: DgramSendError) -> Self {
+        let kind = match &error {
+            DgramSendError::NotConnected => io::ErrorKind::NotConnected,
+            DgramSendError::Denied => io::ErrorKind::Unsupported,
+            DgramSendError::TooBig { .. } => io::ErrorKind::InvalidInput,
+            DgramSendError::Full => io::ErrorKind::WouldBlock,
+            DgramSendError::ConnectionLost(error) => error.io_kind(),
+            DgramSendError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}
+
+/// The datagrams of a connection. Pure.
+#[derive(Debug, Default)]
+pub(super) struct Datagrams {
+    pub(super) limits: DatagramLimits,
+    /// The largest that fits now; `None` while the peer takes none.
+    max_size: Option<usize>,
+    next_id: usize,
+    queued_bytes: usize,
+    sent: HashMap<usize, Sent>,
+    received: VecDeque<Bytes>,
+    received_bytes: usize,
+    dropped: u64,
+}
+
+#[derive(Debug)]
+struct Sent {
+    size: usize,
+    /// Not yet in a packet.
+    is_queued: bool,
+    outcome: Option<oneshot::Sender<DatagramOutcome>>,
+}
+
+impl Datagrams {
+    pub(super) fn set_max_size(&mut self, max_size: Option<usize>) {
+        self.max_size = max_size;
+    }
+
+    /// Admits a datagram of `size` bytes and names it.
+    fn admit(
+        &mut self,
+        size: usize,
+        outcome: Option<oneshot::Sender<DatagramOutcome>>,
+    ) -> Result<usize, DgramSendError> {
+        let max = self.max_size.ok_or(DgramSendError::Denied)?;
+        if size > max {
+            return Err(DgramSendError::TooBig { size, max });
+        }
+        if self.queued_bytes >= self.limits.send_queue {
+            return Err(DgramSendError::Full);
+        }
+        self.next_id = self.next_id.wrapping_add(1);
+        self.queued_bytes += size;
+        self.sent.insert(self.next_id, Sent { size, is_queued: true, outcome });
+        Ok(self.next_id)
+    }
+
+    /// Follows a datagram; true when there is more room to queue others.
+    pub(super) fn on_state(
+        &mut self,
+        id: usize,
+        state: DatagramSendState,
+    ) -> (bool, Option<(oneshot::Sender<DatagramOutcome>, DatagramOutcome)>) {
+        let Some(sent) = self.sent.get_mut(&id) else { return (false, None) };
+        let has_room = std::mem::replace(&mut sent.is_queued, false);
+        if has_room {
+            self.queued_bytes -= sent.size;
+        }
+        let outcome = match state {
+            DatagramSendState::Sent => return (has_room, None),
+            DatagramSendState::Acknowledged => DatagramOutcome::Acknowledged,
+            DatagramSendState::Lost => DatagramOutcome::Lost,
+            DatagramSendState::Canceled => DatagramOutcome::Canceled,
+        };
+        let sender = self.sent.remove(&id).and_then(|sent| sent.outcome);
+        (has_room, sender.map(|sender| (sender, outcome)))
+    }
+
+    /// Takes in a datagram; returns those that had to go.
+    #[must_use]
+    pub(super) fn on_received(&mut self, datagram: Bytes) -> Vec<Bytes> {
+        self.received_bytes += cost(&datagram);
+        self.received.push_back(datagram);
+        let mut dropped = Vec::new();
+        while self.received_bytes > self.limits.receive_queue && self.received.len() > 1 {
+            if let Some(oldest) = self.received.pop_front() {
+                self.received_bytes -= cost(&oldest);
+                self.dropped += 1;
+                dropped.push(oldest);
+            }
+        }
+        dropped
+    }
+
+    fn pop(&mut self) -> Option<Bytes> {
+        let datagram = self.received.pop_front()?;
+        self.received_bytes -= cost(&datagram);
+        Some(datagram)
+    }
+}
+
+/// What a datagram costs: empty ones are bounded too.
+fn cost(datagram: &Bytes) -> usize {
+    datagram.len() + size_of::<Bytes>()
+}
+
+impl Connection {
+    /// The largest datagram that can be sent now, in bytes; `None` while the connection is not up
+    /// or the peer does not [receive datagrams](crate::Settings::datagrams). It changes with the
+    /// path.
+    pub fn max_datagram_size(&self) -> Option<usize> {
+        self.inner().exclusive.lock().datagrams.max_size
+    }
+
+    /// How many received datagrams were dropped because nobody asked for them.
+    pub fn dropped_datagrams(&self) -> u64 {
+        self.inner().exclusive.lock().datagrams.dropped
+    }
+
+    /// Sends a datagram, without a copy, or fails at once.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.send_datagram(&"position 4 2".into())?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`DgramSendError`]; [`DgramSendError::Full`] when too many wait to be sent.
+    pub fn send_datagram(&self, buf: &Bytes) -> Result<(), DgramSendError> {
+        self.inner().send_datagram(buf, None)
+    }
+
+    /// Sends a datagram and tells what became of it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`send_datagram`](Self::send_datagram).
+    ///
+    /// # Cancel safety
+    ///
+    /// The datagram is queued before this returns. Dropping the result only loses the outcome.
+    pub fn send_datagram_tracked(&self, buf: &Bytes) -> Result<TrackDatagram, DgramSendError> {
+        let (sender, outcome) = oneshot::channel();
+        self.inner().send_datagram(buf, Some(sender))?;
+        Ok(TrackDatagram { outcome })
+    }
+
+    /// [`send_datagram`](Self::send_datagram) that waits for room. Any number of tasks may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`DgramSendError`], except [`DgramSendError::Full`].
+    pub fn poll_send_datagram(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &Bytes,
+    ) -> Poll<Result<(), DgramSendError>> {
+        self.inner().datagram_room.register(cx);
+        match self.send_datagram(buf) {
+            Err(DgramSendError::Full) => Poll::Pending,
+            result => Poll::Ready(result),
+        }
+    }
+
+    /// [`send_datagram`](Self::send_datagram) that waits for room.
+    ///
+    /// # Errors
+    ///
+    /// [`DgramSendError`], except [`DgramSendError::Full`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has queued the datagram or not.
+    pub fn send_datagram_wait<'a>(&'a self, buf: &'a Bytes) -> SendDatagram<'a> {
+        let room = self.inner().datagram_room.notified();
+        SendDatagram { connection: self, datagram: buf, room }
+    }
+
+    /// Waits for the next datagram.
+    ///
+    /// # Errors
+    ///
+    /// [`DgramReceiveError`], after all that had arrived were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no datagram.
+    pub fn receive_datagram(&self) -> ReceiveDatagram<'_> {
+        ReceiveDatagram::new(self)
+    }
+
+    /// [`receive_datagram`](Self::receive_datagram) for pollers. Any number of tasks may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`DgramReceiveError`].
+    pub fn poll_receive_datagram(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Bytes, DgramReceiveError>> {
+        self.inner().inbound.datagrams.register(cx);
+        self.next_datagram().map_or(Poll::Pending, Poll::Ready)
+    }
+
+    fn next_datagram(&self) -> Option<Result<Bytes, DgramReceiveError>> {
+        let mut exclusive = self.inner().exclusive.lock();
+        if let Some(datagram) = exclusive.datagrams.pop() {
+            return Some(Ok(datagram));
+        }
+        match &exclusive.state {
+            super::ConnectionState::Open => Some(Err(DgramReceiveError::NotStarted)),
+            state => {
+                state.error().map(|error| Err(DgramReceiveError::ConnectionLost(error.clone())))
+            }
+        }
+    }
+}
+
+impl ConnectionInner {
+    fn send_datagram(
+        &self,
+        datagram: &Bytes,
+        outcome: Option<oneshot::Sender<DatagramOutcome>>,
+    ) -> Result<(), DgramSendError> {
+        let id = {
+            let exclusive = &mut *self.exclusive.lock();
+            match &exclusive.state {
+                super::ConnectionState::Connected => {}
+                state => {
+                    return Err(state.error().map_or(DgramSendError::NotConnected, |error| {
+                        DgramSendError::ConnectionLost(error.clone())
+                    }));
+                }
+            }
+            exclusive.datagrams.admit(datagram.len(), outcome)?
+        };
+        self.native().send_datagram(id, datagram.clone()).map_err(|status| {
+            self.on_datagram_state(id, DatagramSendState::Canceled);
+            match (status, self.error()) {
+                (_, Some(error)) => DgramSendError::ConnectionLost(error),
+                (Status::INVALID_STATE, None) => DgramSendError::Denied,
+                // The path has just become narrower.
+                (Status::INVALID_PARAMETER, None) => {
+                    DgramSendError::TooBig { size: datagram.len(), max: datagram.len() - 1 }
+                }
+                (status, None) => DgramSendError::Other(status),
+            }
+        })
+    }
+
+    pub(super) fn on_datagram_state(&self, id: usize, state: DatagramSendState) {
+        let (has_room, outcome) = self.exclusive.lock().datagrams.on_state(id, state);
+        if has_room {
+            self.datagram_room.wake_all();
+        }
+        if let Some((sender, outcome)) = outcome {
+            let _ = sender.send(outcome); // nobody may be interested any more
+        }
+    }
+
+    pub(super) fn on_datagram_received(&self, datagram: &[u8]) {
+        let datagram = Bytes::copy_from_slice(datagram);
+        let dropped = self.exclusive.lock().datagrams.on_received(datagram);
+        drop(dropped);
+        self.inbound.datagrams.wake_one();
+    }
+}
+
+wait_future! {
+    /// Future of [`Connection::receive_datagram`].
+    ReceiveDatagram(connection: &Connection) -> Result<Bytes, DgramReceiveError>,
+    on connection.inner().inbound.datagrams, until connection.next_datagram()
+}
+
+pin_project_lite::pin_project! {
+    /// Future of [`Connection::send_datagram_wait`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless polled"]
+    pub struct SendDatagram<'a> {
+        connection: &'a Connection,
+        datagram: &'a Bytes,
+        #[pin]
+        room: Notified<'a>,
+    }
+}
+
+impl Future for SendDatagram<'_> {
+    type Output = Result<(), DgramSendError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            this.room.as_mut().enable();
+            match this.connection.send_datagram(this.datagram) {
+                Err(DgramSendError::Full) => {}
+                result => return Poll::Ready(result),
+            }
+            ready!(this.room.as_mut().poll(cx));
+            this.room.set(this.connection.inner().datagram_room.notified());
+        }
+    }
+}
+
+/// Future of [`Connection::send_datagram_tracked`]: what became of a datagram.
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct TrackDatagram {
+    outcome: oneshot::Receiver<DatagramOutcome>,
+}
+
+impl Future for TrackDatagram {
+    type Output = DatagramOutcome;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
+        Poll::Ready(outcome.unwrap_or(DatagramOutcome::Canceled))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn datagrams(limit: usize) -> Datagrams {
+        let limits = DatagramLimits { send_queue: limit, receive_queue: limit };
+        Datagrams { limits, max_size: Some(100), ..Datagrams::default() }
+    }
+
+    #[test]
+    fn sending_is_bounded_by_what_waits_not_by_what_is_in_flight() {
+        let mut datagrams = datagrams(150);
+        let first = datagrams.admit(100, None).unwrap();
+        datagrams.admit(100, None).unwrap();
+        assert_eq!(datagrams.admit(1, None), Err(DgramSendError::Full));
+        assert!(datagrams.on_state(first, DatagramSendState::Sent).0);
+        datagrams.admit(1, None).unwrap();
+        assert!(!datagrams.on_state(first, DatagramSendState::Acknowledged).0);
+        assert_eq!(datagrams.sent.len(), 2);
+        assert_eq!(datagrams.admit(101, None), Err(DgramSendError::TooBig { size: 101, max: 100 }));
+        datagrams.set_max_size(None);
+        assert_eq!(datagrams.admit(1, None), Err(DgramSendError::Denied));
+    }
+
+    #[test]
+    fn each_outcome_is_told_once() {
+        let mut datagrams = datagrams(1000);
+        for (state, expected) in [
+            (DatagramSendState::Acknowledged, DatagramOutcome::Acknowledged),
+            (DatagramSendState::Lost, DatagramOutcome::Lost),
+            (DatagramSendState::Canceled, DatagramOutcome::Canceled),
+        ] {
+            let (sender, _receiver) = oneshot::channel();
+            let id = datagrams.admit(10, Some(sender)).unwrap();
+            let (_, outcome) = datagrams.on_state(id, state);
+            assert_eq!(outcome.map(|(_, outcome)| outcome), Some(expected));
+            assert!(datagrams.on_state(id, state).1.is_none());
+        }
+        assert_eq!((datagrams.queued_bytes, datagrams.sent.len()), (0, 0));
+    }
+
+    #[test]
+    fn the_oldest_go_first_and_are_counted() {
+        let mut datagrams = datagrams(3 * cost(&Bytes::from_static(b"x")));
+        for letter in [b"a", b"b", b"c", b"d", b"e"] {
+            drop(datagrams.on_received(Bytes::from_static(letter)));
+        }
+        assert_eq!(datagrams.dropped, 2);
+        let rest = std::iter::from_fn(|| datagrams.pop()).collect::<Vec<_>>();
+        assert_eq!(rest, ["c", "d", "e"]);
+        assert_eq!(datagrams.received_bytes, 0);
+    }
+}
