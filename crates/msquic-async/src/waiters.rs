@@ -92,6 +92,8 @@ macro_rules! wait_future {
                     // Joined before the check, so that each of several waiters gets its own wake.
                     this.notified.as_mut().enable();
                     if let Some(output) = $check {
+                        // Leaves the waiters, and passes a wake on that it did not need.
+                        this.notified.set($waiters.notified());
                         return std::task::Poll::Ready(output);
                     }
                     std::task::ready!(this.notified.as_mut().poll(cx));

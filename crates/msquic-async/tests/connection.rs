@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{ALPN, Pair, client_configuration, credential, listen, pair, run, settings};
+use common::{
+    ALPN, Pair, client_configuration, credential, listen, pair, run, run_tokio, settings,
+};
 use msquic_async::connection::{ConnectionError, StartError};
 use msquic_async::{
     CertHash, Configuration, Connection, ListenError, Listener, NetCredential, Registration,
@@ -13,7 +15,7 @@ use std::time::Duration;
 
 #[test]
 fn both_sides_know_addresses_protocol_and_certificate() {
-    run(async {
+    run(async || {
         let Pair { listener, client, server, .. } = pair().await;
         assert_eq!(client.get_remote_addr().unwrap(), listener.local_addr().unwrap());
         assert_eq!(client.get_local_addr().unwrap(), server.get_remote_addr().unwrap());
@@ -30,7 +32,7 @@ fn both_sides_know_addresses_protocol_and_certificate() {
 
 #[test]
 fn a_name_is_resolved_and_sent() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
         let client = Connection::new(&registration, credential()).unwrap();
@@ -56,7 +58,7 @@ fn a_name_is_resolved_and_sent() {
 
 #[test]
 fn a_name_without_address_is_a_typed_error() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let client = Connection::new(&registration, credential()).unwrap();
         let configuration =
@@ -89,7 +91,7 @@ async fn handshake(
 
 #[test]
 fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
-    run(async {
+    run(async || {
         let (started, client, accepted, [_, client_identity]) =
             handshake(TrustPolicy::nobody(), TrustPolicy::Any).await;
         let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
@@ -109,7 +111,7 @@ fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
 
 #[test]
 fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
-    run(async {
+    run(async || {
         let (started, _client, accepted, [server_identity, _]) =
             handshake(TrustPolicy::Any, TrustPolicy::nobody()).await;
         let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = started else {
@@ -127,7 +129,7 @@ fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
 
 #[test]
 fn identities_that_are_trusted_are_accepted() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let (server, client) = (credential(), credential());
         let trust_server = TrustPolicy::hashes([server.identity()]);
@@ -151,7 +153,7 @@ fn identities_that_are_trusted_are_accepted() {
 
 #[test]
 fn no_common_protocol_is_a_typed_error() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
         let configuration =
@@ -169,7 +171,7 @@ fn no_common_protocol_is_a_typed_error() {
 
 #[test]
 fn a_closed_port_is_a_typed_error() {
-    run(async {
+    run(async || {
         let port = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let registration = Registration::new("test").unwrap();
         let settings = settings().handshake_idle_timeout(Duration::from_secs(2));
@@ -189,7 +191,7 @@ fn a_closed_port_is_a_typed_error() {
 
 #[test]
 fn code_and_reason_of_a_close_reach_the_peer() {
-    run(async {
+    run(async || {
         for reason in ["", "going home", &"x".repeat(600)] {
             let Pair { client, server, .. } = pair().await;
             let waiting = server.accept_inbound_stream();
@@ -213,7 +215,7 @@ fn code_and_reason_of_a_close_reach_the_peer() {
 
 #[test]
 fn dropping_the_last_handle_closes_but_streams_keep_the_connection() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = pair().await;
         let mut stream =
             client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
@@ -229,7 +231,7 @@ fn dropping_the_last_handle_closes_but_streams_keep_the_connection() {
 
 #[test]
 fn a_listener_is_started_once_and_stops() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let configuration =
             Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
@@ -257,7 +259,7 @@ fn a_listener_is_started_once_and_stops() {
 
 #[test]
 fn a_port_in_use_is_a_typed_error() {
-    run(async {
+    run(async || {
         let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
         let registration = Registration::new("test").unwrap();
         let configuration =
@@ -272,7 +274,7 @@ fn a_port_in_use_is_a_typed_error() {
 
 #[test]
 fn a_refused_connection_is_told() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
         let configuration =
@@ -313,7 +315,7 @@ fn a_key_that_does_not_fit_is_a_typed_error() {
 
 #[test]
 fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
-    run(async {
+    run(async || {
         let Pair { registration, listener, client, server } = pair().await;
         registration.shutdown(3);
         registration.wait_idle().await;
@@ -333,7 +335,7 @@ fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
 
 #[test]
 fn codes_that_quic_cannot_carry_become_the_largest() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = pair().await;
         let mut stream =
             client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
@@ -355,7 +357,7 @@ fn codes_that_quic_cannot_carry_become_the_largest() {
 
 #[test]
 fn each_of_several_acceptors_gets_its_stream() {
-    run(async {
+    run_tokio(async || {
         let Pair { client, server, .. } = pair().await;
         for _ in 0..200 {
             let acceptors = (0..4).map(|_| {
@@ -377,7 +379,7 @@ fn each_of_several_acceptors_gets_its_stream() {
 
 #[test]
 fn a_port_can_be_used_again_while_its_connections_live_on() {
-    run(async {
+    run(async || {
         let Pair { registration, listener, client, server } = pair().await;
         let addr = listener.local_addr().unwrap();
         listener.stop().await.unwrap();
@@ -394,7 +396,7 @@ fn a_port_can_be_used_again_while_its_connections_live_on() {
 
 #[test]
 fn a_listener_that_never_started_does_not_keep_the_registration_busy() {
-    run(async {
+    run(async || {
         let Pair { registration, listener, .. } = pair().await;
         let configuration =
             Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
@@ -408,7 +410,7 @@ fn a_listener_that_never_started_does_not_keep_the_registration_busy() {
 
 #[test]
 fn an_attempt_whose_future_was_dropped_still_ends() {
-    run(async {
+    run(async || {
         let registration = Registration::new("test").unwrap();
         let configuration =
             client_configuration(&registration, &settings(), StreamLimits::default());

@@ -15,7 +15,7 @@ async fn datagram_pair() -> Pair {
 
 #[test]
 fn datagrams_arrive_and_their_outcome_is_told() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = datagram_pair().await;
         let max = client.max_datagram_size().unwrap();
         assert!(max > 1000, "{max}");
@@ -34,7 +34,7 @@ fn datagrams_arrive_and_their_outcome_is_told() {
 
 #[test]
 fn a_peer_that_takes_none_is_a_typed_error() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = pair().await;
         assert_eq!(client.max_datagram_size(), None);
         assert_eq!(client.send_datagram(&"x".into()), Err(DgramSendError::Denied));
@@ -55,7 +55,7 @@ fn a_peer_that_takes_none_is_a_typed_error() {
 
 #[test]
 fn a_waiting_sender_is_never_stuck_and_a_slow_reader_loses_the_oldest() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = datagram_pair().await;
         let datagram = pattern(1000);
         for _ in 0..5000 {
@@ -81,7 +81,7 @@ fn a_waiting_sender_is_never_stuck_and_a_slow_reader_loses_the_oldest() {
 
 #[test]
 fn datagrams_that_arrived_are_handed_out_after_the_close() {
-    run(async {
+    run(async || {
         let Pair { client, server, .. } = datagram_pair().await;
         for number in 0..10_u8 {
             let outcome = client.send_datagram_tracked(&Bytes::from(vec![number])).unwrap();

@@ -3,7 +3,7 @@
 mod common;
 
 use bytes::Bytes;
-use common::{Pair, pair, pair_with, pattern, run, settings};
+use common::{Pair, pair, pair_with, pattern, run, run_tokio, settings};
 use msquic_async::connection::ConnectionError;
 use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{
@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 
 #[test]
 fn echo_both_ways() {
-    run(async {
+    run(async || {
         let Pair { client, server, registration, .. } = pair().await;
         for (opener, acceptor) in [(&client, &server), (&server, &client)] {
             let open = async {
@@ -58,7 +58,7 @@ async fn transfer(pair: &Pair, data: &Bytes) -> Bytes {
 
 #[test]
 fn all_sizes_arrive_unchanged() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         for size in [0, 1, 4095, 4096, 100_000, 64 << 20] {
             let data = pattern(size);
@@ -69,7 +69,7 @@ fn all_sizes_arrive_unchanged() {
 
 #[test]
 fn unbuffered_sends_arrive_unchanged() {
-    run(async {
+    run(async || {
         let pair = pair_with(settings().send_buffering(false), StreamLimits::default()).await;
         let data = pattern(10 << 20);
         assert!(transfer(&pair, &data).await == data);
@@ -78,7 +78,7 @@ fn unbuffered_sends_arrive_unchanged() {
 
 #[test]
 fn many_small_writes_stay_in_order() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let write = async {
             let mut stream =
@@ -101,7 +101,7 @@ fn many_small_writes_stay_in_order() {
 
 #[test]
 fn partly_filled_read_buffers_keep_what_they_hold() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let mut stream =
             pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
@@ -123,7 +123,7 @@ fn partly_filled_read_buffers_keep_what_they_hold() {
 
 #[test]
 fn a_slow_reader_stops_the_writer() {
-    run(async {
+    run_tokio(async || {
         let limits = StreamLimits { send_buffer: 64 << 10, receive_buffer: 64 << 10 };
         let pair = pair_with(settings().send_buffering(false), limits).await;
         let mut write =
@@ -155,7 +155,7 @@ fn a_slow_reader_stops_the_writer() {
 
 #[test]
 fn both_sides_learn_the_code_of_an_abort() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let mut stream =
             pair.client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
@@ -181,7 +181,7 @@ fn both_sides_learn_the_code_of_an_abort() {
 
 #[test]
 fn what_arrived_is_read_before_the_loss_is_reported() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let mut stream =
             pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
@@ -208,7 +208,7 @@ fn what_arrived_is_read_before_the_loss_is_reported() {
 
 #[test]
 fn streams_that_arrived_are_accepted_after_the_close() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         for _ in 0..3 {
             let mut stream =
@@ -229,7 +229,7 @@ fn streams_that_arrived_are_accepted_after_the_close() {
 
 #[test]
 fn opening_waits_for_the_limit_or_fails_as_asked() {
-    run(async {
+    run(async || {
         let pair = pair_with(settings().peer_uni_streams(1), StreamLimits::default()).await;
         let open = |fail| pair.client.open_outbound_stream(StreamType::Unidirectional, fail);
         let mut first = open(true).await.unwrap();
@@ -250,7 +250,7 @@ fn opening_waits_for_the_limit_or_fails_as_asked() {
 
 #[test]
 fn dropping_a_pending_open_frees_its_place() {
-    run(async {
+    run(async || {
         let pair = pair_with(settings().peer_uni_streams(1), StreamLimits::default()).await;
         let open = || pair.client.open_outbound_stream(StreamType::Unidirectional, false);
         let mut first = open().await.unwrap();
@@ -266,7 +266,7 @@ fn dropping_a_pending_open_frees_its_place() {
 
 #[test]
 fn a_send_stream_confirms_each_message() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let send = async {
             let mut stream = pair.client.open_send_stream().await.unwrap();
@@ -287,7 +287,7 @@ fn a_send_stream_confirms_each_message() {
 
 #[test]
 fn concurrent_enqueues_never_interleave() {
-    run(async {
+    run_tokio(async || {
         let pair = pair().await;
         let stream =
             pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
@@ -353,7 +353,7 @@ impl ReceiveSink for StingySink {
 
 #[test]
 fn a_sink_gets_every_byte_once_and_may_pause() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let data = pattern(3 << 20);
         let write = async {
@@ -387,7 +387,7 @@ fn a_sink_gets_every_byte_once_and_may_pause() {
 
 #[test]
 fn a_sink_learns_of_a_reset_and_of_its_own_stop() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         for stop_here in [false, true] {
             let mut stream =
@@ -412,7 +412,7 @@ fn a_sink_learns_of_a_reset_and_of_its_own_stop() {
 
 #[test]
 fn the_end_of_each_direction_can_be_awaited_on_its_own() {
-    run(async {
+    run(async || {
         let pair = pair().await;
         let open = async || {
             let stream =

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{Pair, pair, pattern, run};
+use common::{Pair, pair, pattern, run_tokio};
 use msquic_async::{Stream, StreamType};
 use std::any::Any;
 use std::process::{Command, ExitStatus};
@@ -66,7 +66,7 @@ fn permute<T>(mut handles: Vec<T>, mut seed: usize) -> impl Iterator<Item = T> {
 fn every_order_of_dropping_ends_in_an_idle_registration() {
     const ORDERS: usize = 5040; // 7!
     const STEP: usize = 17; // coprime: a sample that visits every first and second choice
-    run(async {
+    run_tokio(async || {
         for seed in (0..ORDERS).step_by(STEP) {
             let handles = busy_handles().await;
             let registration =

@@ -173,6 +173,7 @@ impl NetConnection for MsQuicNetConnection {
                         // The streams have told their sinks the end when the shutdown is complete,
                         // and until then may still have given them messages.
                         let error = inner.watch_shutdown().await;
+                        stream_pool.resume(); // whoever made room may not have come to it yet
                         return take()
                             .unwrap_or_else(|| Err(RecvError::Closed(self.shared.close_reason(&error))));
                     }
@@ -190,7 +191,7 @@ impl NetConnection for MsQuicNetConnection {
             }
         }
         let shutdown = ShutdownOnDrop { inner, code, reason };
-        let is_first = stream_pool.finish(config.stream_op_timeout).await;
+        let is_first = stream_pool.finish(inner, config.stream_op_timeout).await;
         if is_first {
             drop(shutdown);
         } else {

@@ -72,7 +72,8 @@ impl StreamPool {
         let frame = [Bytes::copy_from_slice(&header), message];
         loop {
             let stream = self.acquire_send(connection, no_progress).await?;
-            let queued = unless_stuck(&stream, no_progress, stream.enqueue(&frame)).await?;
+            let queued =
+                unless_stuck(connection, &stream, no_progress, stream.enqueue(&frame)).await?;
             match queued {
                 Ok(_) => return Ok(()),
                 Err(error) => self.replace(&stream, error)?,
@@ -142,14 +143,14 @@ impl StreamPool {
 
     /// Lets nothing more be sent and waits until the peer's QUIC has acknowledged what was, or makes
     /// no progress. False if that had been done before.
-    pub(crate) async fn finish(&self, no_progress: Duration) -> bool {
+    pub(crate) async fn finish(&self, connection: &Connection, no_progress: Duration) -> bool {
         let slot = std::mem::replace(&mut *self.send.lock(), SendSlot::Closed);
         match slot {
             SendSlot::Closed => false,
             SendSlot::Empty => true,
             SendSlot::Open(stream) => {
                 let finished = std::future::poll_fn(|cx| stream.poll_finish_write(cx));
-                let _ = unless_stuck(&stream, no_progress, finished).await;
+                let _ = unless_stuck(connection, &stream, no_progress, finished).await;
                 true
             }
         }
@@ -157,15 +158,17 @@ impl StreamPool {
 
     /// Feeds a stream of the peer into the inbox.
     pub(crate) fn add_inbound(&self, stream: ReadStream) {
+        let stream = Arc::new(stream);
         let (sink, status) = FrameSink::new(&self.inbox);
-        let is_first = stream.set_sink(Box::new(sink)).is_ok();
-        debug_assert!(is_first, "a stream was just accepted");
+        // Known to the others before the sink runs: they resume and stop what it pauses and breaks.
         let ended = {
             let mut inbound = self.inbound.lock();
-            inbound.push((Arc::new(stream), status));
+            inbound.push((stream.clone(), status));
             inbound.extract_if(.., |(_, status)| status.is_ended()).collect::<Vec<_>>()
         };
         drop(ended);
+        let is_first = stream.set_sink(Box::new(sink)).is_ok();
+        debug_assert!(is_first, "a stream was just accepted");
     }
 
     /// There is room in the inbox again.
@@ -187,20 +190,27 @@ impl StreamPool {
     }
 }
 
-/// Waits for `operation` as long as `stream` takes bytes over now and then.
+/// Waits for `operation` as long as msquic takes bytes over or sends some now and then. A slow link
+/// makes progress in small steps, between which msquic takes over nothing.
 async fn unless_stuck<T>(
+    connection: &Connection,
     stream: &WriteStream,
     no_progress: Duration,
     operation: impl Future<Output = T>,
 ) -> Result<T, QueueError> {
     tokio::pin!(operation);
+    let mut sent = None;
     loop {
-        let before = stream.completed();
+        let completed = stream.completed();
         if let Ok(output) = timeout(no_progress, &mut operation).await {
             return Ok(output);
         }
-        if stream.completed() == before {
+        let statistics = connection.statistics().await;
+        let sent_now = statistics.ok().map(|statistics| statistics.sent_stream_bytes);
+        let is_stuck = stream.completed() == completed && (sent_now.is_none() || sent_now == sent);
+        if is_stuck {
             return Err(QueueError::TimedOut);
         }
+        sent = sent_now;
     }
 }

@@ -18,6 +18,7 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr;
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -77,6 +78,7 @@ pub(crate) trait ConnectionHandler: Send + Sync + 'static {
 pub(crate) struct NativeConnection {
     handle: OnceLock<Handle>,
     gate: Gate,
+    is_closing: AtomicBool,
     /// What libmsquic reads from: one entry per DatagramSend, from the call until its final state.
     datagrams: Mutex<HashMap<usize, Box<DatagramBuffer>>>,
     registration: Arc<NativeRegistration>,
@@ -93,6 +95,7 @@ impl NativeConnection {
             Self {
                 handle: OnceLock::new(),
                 gate: Gate::new(),
+                is_closing: AtomicBool::new(false),
                 datagrams: Mutex::default(),
                 registration: registration.clone(),
                 id: *id.as_ref().unwrap_or(&0),
@@ -129,7 +132,7 @@ impl NativeConnection {
         let is_first = self.handle.set(Handle(handle)).is_ok();
         debug_assert!(is_first, "a connection is opened once");
         if let Some(code) = self.registration.shut_down() {
-            self.shutdown(code, false); // the registration did not see the handle yet
+            self.shutdown_by_registration(code); // the registration did not see the handle yet
         }
     }
 
@@ -164,6 +167,19 @@ impl NativeConnection {
                 Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration)) })
             })
         })
+    }
+
+    /// The owner is about to close the connection: its registration leaves that to it.
+    pub(crate) fn begin_close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Closes the connection for its registration, unless its owner has begun to. A second shutdown
+    /// would overtake the first (C1).
+    pub(super) fn shutdown_by_registration(&self, code: u64) {
+        if !self.is_closing.load(Ordering::SeqCst) {
+            self.shutdown(code, false);
+        }
     }
 
     /// Closes the connection with `code`, without telling the peer if `silent`. Never blocks.

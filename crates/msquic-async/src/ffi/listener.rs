@@ -270,13 +270,15 @@ static OWN_PORTS: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 /// silently and each would get a part of the packets (C21). A probe finds that out; a port that was
 /// this process's own is not probed.
 fn claim_port(addr: SocketAddr) -> Result<(), Status> {
-    if addr.port() == 0 || OWN_PORTS.lock().contains(&addr.port()) {
+    // Held over the probe, so that the probes of two listeners do not meet.
+    let mut ports = OWN_PORTS.lock();
+    if addr.port() == 0 || ports.contains(&addr.port()) {
         return Ok(());
     }
     UdpSocket::bind(addr).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
         _ => Status::INVALID_ADDRESS,
     })?;
-    OWN_PORTS.lock().insert(addr.port());
+    ports.insert(addr.port());
     Ok(())
 }

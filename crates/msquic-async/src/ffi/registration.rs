@@ -103,7 +103,7 @@ impl NativeRegistration {
         };
         // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
         listeners.iter().for_each(|listener| listener.stop());
-        connections.iter().for_each(|connection| connection.shutdown(code, false));
+        connections.iter().for_each(|connection| connection.shutdown_by_registration(code));
     }
 
     /// The code of [`shutdown`](Self::shutdown), after it.
@@ -135,6 +135,16 @@ impl NativeRegistration {
             children.configurations.values().filter_map(Weak::upgrade).collect()
         };
         configurations.iter().for_each(|configuration| configuration.close());
+        drop(configurations);
+        {
+            // One that is in use, or that is just being made, keeps the registration open.
+            let mut children = self.children.lock();
+            let is_used = |children: &mut Children| !children.configurations.is_empty();
+            let patience = deadline.saturating_duration_since(Instant::now());
+            if self.idle_at_exit.wait_while_for(&mut children, is_used, patience).timed_out() {
+                return;
+            }
+        }
         if !self.closed.swap(true, Ordering::SeqCst) {
             close(self.handle);
         }
