@@ -3,14 +3,15 @@
 mod common;
 
 use common::{
-    ALPN, Pair, client_configuration, credential, listen, pair, run, run_tokio, settings,
+    ALPN, Pair, client_configuration, credential, listen, pair, pair_with, run, run_tokio, settings,
 };
-use msquic_async::connection::{ConnectionError, StartError};
+use msquic_async::connection::{ConnectionError, ShutdownError, StartError};
 use msquic_async::{
-    CertHash, Configuration, Connection, ListenError, Listener, NetCredential, Registration,
-    Status, StreamLimits, StreamType, TrustPolicy,
+    CertHash, Configuration, Connection, ListenError, Listener, NetCredential, ReceiveEnd,
+    ReceiveSink, Registration, Status, StreamLimits, StreamType, TrustPolicy,
 };
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -420,5 +421,115 @@ fn an_attempt_whose_future_was_dropped_still_ends() {
         drop(start);
         assert!(client.accept().await.is_err());
         client.watch_shutdown().await;
+    });
+}
+
+#[test]
+fn a_client_moves_and_the_server_follows() {
+    run(async || {
+        let Pair { client, server, .. } = pair().await;
+        let before = client.get_local_addr().unwrap();
+        let follow = server.address_changed();
+        let moved = async {
+            client.rebind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+            let mut stream = client.open_send_stream().await.unwrap();
+            stream.send("from elsewhere").await.unwrap();
+            std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
+        };
+        let (changed, ()) = futures::join!(follow, moved);
+        let (_, remote) = changed.unwrap();
+        assert_ne!(remote, before);
+        assert_eq!(server.get_remote_addr().unwrap(), remote);
+        assert_eq!(client.get_local_addr().unwrap(), remote);
+        let stream = server.accept_inbound_uni_stream().await.unwrap();
+        assert_eq!(&*stream.read_chunk().await.unwrap().unwrap(), b"from elsewhere");
+    });
+}
+
+#[test]
+fn limits_of_streams_can_be_raised_while_the_connection_runs() {
+    run(async || {
+        let pair = pair_with(settings().peer_uni_streams(1), StreamLimits::default()).await;
+        let open = |fail| pair.client.open_outbound_stream(StreamType::Unidirectional, fail);
+        let _first = open(true).await.unwrap();
+        let waiting = open(false);
+        let raise = async {
+            let settings = msquic_async::Settings::new().peer_uni_streams(3);
+            pair.server.set_settings(&settings).await.unwrap();
+        };
+        let (opened, ()) = futures::join!(waiting, raise);
+        opened.unwrap();
+    });
+}
+
+#[test]
+fn poll_shutdown_is_ready_when_the_connection_is_over() {
+    run(async || {
+        let Pair { client, server, .. } = pair().await;
+        std::future::poll_fn(|cx| client.poll_shutdown(cx, 9)).await.unwrap();
+        server.watch_shutdown().await;
+        let by_peer = std::future::poll_fn(|cx| server.poll_shutdown(cx, 1)).await;
+        let Err(ShutdownError::ConnectionLost(ConnectionError::ClosedByPeer { code: 9, .. })) =
+            by_peer
+        else {
+            panic!("{by_peer:?}");
+        };
+    });
+}
+
+/// Counts how many of it are alive.
+struct Alive(#[expect(dead_code, reason = "only its drop matters")] Arc<()>);
+
+impl AsRef<[u8]> for Alive {
+    fn as_ref(&self) -> &[u8] {
+        &[7; 100_000]
+    }
+}
+
+struct AliveSink(#[expect(dead_code, reason = "only its drop matters")] Arc<()>);
+
+impl ReceiveSink for AliveSink {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        data.len().min(10) // never content, so that bytes stay everywhere
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {}
+}
+
+#[test]
+fn nothing_is_alive_after_the_registration_is_idle() {
+    run(async || {
+        let alive = Arc::new(());
+        let Pair { registration, listener, client, server } = pair().await;
+        for _ in 0..5 {
+            let stream =
+                client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
+            let (Some(read), Some(mut write)) = stream.split() else { unreachable!() };
+            let payload = bytes::Bytes::from_owner(Alive(alive.clone()));
+            let _ = futures::poll!(write.write_chunk(&payload, false));
+            assert!(read.set_sink(Box::new(AliveSink(alive.clone()))).is_ok());
+            let accepted = server.accept_inbound_stream().await.unwrap();
+            let (Some(other), _) = accepted.split() else { unreachable!() };
+            assert!(other.set_sink(Box::new(AliveSink(alive.clone()))).is_ok());
+        }
+        // Some arrive after the last handle is gone.
+        let late = client.open_outbound_stream(StreamType::Unidirectional, true).await;
+        drop((listener, server));
+        if let Ok(mut late) = late {
+            let payload = bytes::Bytes::from_owner(Alive(alive.clone()));
+            let _ = futures::poll!(late.write_chunk(&payload, true));
+        }
+        drop(client);
+        registration.wait_idle().await;
+        // The callback that made the registration idle may still be returning.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        while Arc::strong_count(&alive) > 1 {
+            assert!(
+                std::time::Instant::now() < deadline,
+                "{} are alive",
+                Arc::strong_count(&alive)
+            );
+            std::thread::yield_now();
+        }
     });
 }

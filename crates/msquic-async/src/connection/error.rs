@@ -75,6 +75,21 @@ impl From<ConnectionError> for io::Error {
     }
 }
 
+/// Why this side did not close a connection.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ShutdownError {
+    /// It ended for another reason first.
+    #[error("the connection ended for another reason")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+impl From<ShutdownError> for io::Error {
+    fn from(ShutdownError::ConnectionLost(error): ShutdownError) -> Self {
+        error.into()
+    }
+}
+
 /// Why a connection did not come up.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

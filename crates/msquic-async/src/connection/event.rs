@@ -38,8 +38,8 @@ impl ConnectionHandler for ConnectionInner {
             ConnectionEvent::DatagramSendStateChanged { id, state } => {
                 self.on_datagram_state(id, state);
             }
-            ConnectionEvent::LocalAddressChanged(addr) => self.set_addrs(Some(addr), None),
-            ConnectionEvent::PeerAddressChanged(addr) => self.set_addrs(None, Some(addr)),
+            ConnectionEvent::LocalAddressChanged(addr) => self.addrs_changed(Some(addr), None),
+            ConnectionEvent::PeerAddressChanged(addr) => self.addrs_changed(None, Some(addr)),
         }
     }
 

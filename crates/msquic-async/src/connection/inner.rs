@@ -130,6 +130,11 @@ impl ConnectionInner {
         exclusive.remote_addr = remote.or(exclusive.remote_addr);
     }
 
+    pub(super) fn addrs_changed(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
+        self.set_addrs(local, remote);
+        self.changed.wake_all();
+    }
+
     /// Goes from open to connecting; false if it was not open.
     pub(crate) fn begin(&self, configuration: &Configuration) -> bool {
         {

@@ -18,7 +18,7 @@ pub use datagram::{
     DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
     SendDatagram, TrackDatagram,
 };
-pub use error::{ConnectionError, StartError};
+pub use error::{ConnectionError, ShutdownError, StartError};
 pub use future::{
     AcceptInboundStream, AcceptInboundUniStream, ConnectionAccept, ConnectionStart,
     OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,
@@ -27,13 +27,15 @@ pub(crate) use inner::ConnectionInner;
 
 use crate::ffi::connection::NativeConnection;
 use crate::stream::{ReadStream, Stream, StreamType};
-use crate::{Configuration, Registration, Status};
+use crate::{Configuration, Registration, Settings, Status};
 use net_traits::NetCredential;
 use rustls_pki_types::CertificateDer;
 use state::ConnectionState;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 /// A QUIC connection.
 ///
@@ -183,6 +185,33 @@ impl Connection {
         self.inner().shutdown(error_code, reason);
     }
 
+    /// [`shutdown`](Self::shutdown) without a reason; ready when the connection is over. Any number
+    /// of tasks may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| connection.poll_shutdown(cx, 0)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ShutdownError::ConnectionLost`] when it ended for another reason first.
+    pub fn poll_shutdown(
+        &self,
+        cx: &mut Context<'_>,
+        error_code: u64,
+    ) -> Poll<Result<(), ShutdownError>> {
+        self.inner().changed.register(cx);
+        self.inner().shutdown(error_code, "");
+        match self.shut_down() {
+            None => Poll::Pending,
+            Some(ConnectionError::ClosedLocally { .. }) => Poll::Ready(Ok(())),
+            Some(error) => Poll::Ready(Err(ShutdownError::ConnectionLost(error))),
+        }
+    }
+
     /// Waits until the connection is over, the peer told and everything cleaned up, and says why.
     ///
     /// # Cancel safety
@@ -208,6 +237,73 @@ impl Connection {
     /// [`ConnectionError::NotStarted`] before it is known.
     pub fn get_remote_addr(&self) -> Result<SocketAddr, ConnectionError> {
         self.inner().exclusive.lock().remote_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// Waits until the local or the peer's address changes, and tells both. Changes before the call do
+    /// not count.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`] when the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A change between two calls is missed; compare with [`get_remote_addr`](Self::get_remote_addr).
+    pub async fn address_changed(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
+        let addresses = || {
+            let exclusive = self.inner().exclusive.lock();
+            (exclusive.local_addr, exclusive.remote_addr, exclusive.state.error().cloned())
+        };
+        let before = addresses();
+        loop {
+            let mut changed = pin!(self.inner().changed.notified());
+            changed.as_mut().enable();
+            match addresses() {
+                (_, _, Some(error)) => return Err(error),
+                (Some(local), Some(remote), None)
+                    if (before.0, before.1) != (Some(local), Some(remote)) =>
+                {
+                    return Ok((local, remote));
+                }
+                _ => changed.await,
+            }
+        }
+    }
+
+    /// Moves a client to another local address; port 0 takes a free one. The connection goes on from
+    /// there (RFC 9000, section 9), if the peer [allows it](crate::Settings::migration).
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] on a server, before the handshake is done, and after the end.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have moved it.
+    pub async fn rebind(&self, local_address: SocketAddr) -> Result<(), Status> {
+        let inner = self.inner().clone();
+        let rebind = move || {
+            let addr = inner.native().set_local_addr(local_address)?;
+            inner.addrs_changed(addr, None); // msquic has no event for this
+            Ok(())
+        };
+        blocking::unblock(rebind).await
+    }
+
+    /// Changes settings of the running connection, as far as msquic allows: windows for streams that
+    /// come, how many streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_PARAMETER`] when a value is out of range; [`Status::INVALID_STATE`] when the
+    /// setting cannot be changed any more, or the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have changed them.
+    pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
+        let (native, settings) = (self.inner().native().clone(), settings.clone());
+        blocking::unblock(move || native.set_settings(&settings)).await
     }
 
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.

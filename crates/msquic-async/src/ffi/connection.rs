@@ -7,7 +7,8 @@ use super::library::call;
 use super::registration::NativeRegistration;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
-use super::{Handle, address};
+use super::{Handle, address, settings};
+use crate::Settings;
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
@@ -223,17 +224,34 @@ impl NativeConnection {
         drop(released);
     }
 
-    /// Sets the peer's address before the start. **Blocks** until a worker has done it (C16).
+    /// Sets the peer's address before the start. **Blocks** until a worker has done it (C9).
     pub(crate) fn set_remote_addr(&self, addr: SocketAddr) -> Result<(), Status> {
-        let addr = address::to_native(addr);
+        self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
+    }
+
+    /// Moves a running client and tells its new address. **Blocks** until a worker has done it (C9).
+    pub(crate) fn set_local_addr(&self, addr: SocketAddr) -> Result<Option<SocketAddr>, Status> {
+        let param = ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS;
+        self.set_param(param, &address::to_native(addr))?;
+        // SAFETY: the handle is open.
+        self.with(|handle| Ok(unsafe { addr_param(handle, param) }))
+    }
+
+    /// Changes settings. **Blocks** until a worker has done it (C9).
+    pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
+    }
+
+    /// Sets a parameter whose native type is `T`.
+    fn set_param<T>(&self, param: u32, value: &T) -> Result<(), Status> {
         self.with(|handle| {
-            // SAFETY: C5: the value is copied before the call returns.
+            // SAFETY: C5: the value is copied before the call returns, and its length is checked.
             Status::ok(unsafe {
                 call!(SetParam(
                     handle,
-                    ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS,
-                    size_of_val(&addr) as u32,
-                    (&raw const addr).cast(),
+                    param,
+                    size_of_val(value) as u32,
+                    ptr::from_ref(value).cast(),
                 ))
             })
         })
@@ -257,7 +275,7 @@ impl NativeConnection {
         });
     }
 
-    /// Measurements of the connection. **Blocks** until a worker has done it (C16).
+    /// Measurements of the connection. **Blocks** until a worker has done it (C9).
     pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
         let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
         let mut length = size_of_val(&native) as u32;
@@ -569,16 +587,15 @@ unsafe fn peer_stream_started<H: ConnectionHandler>(
     Status::SUCCESS
 }
 
-/// An address parameter, read inline.
+/// An address parameter, read inline inside a callback of `connection`. **Blocks** elsewhere (C9).
 ///
 /// # Safety
 ///
-/// Inside a callback of `connection`.
+/// `connection` is open.
 unsafe fn addr_param(connection: ffi::HQUIC, param: u32) -> Option<SocketAddr> {
     let mut addr = MaybeUninit::<msquic::Addr>::zeroed();
     let mut length = size_of_val(&addr) as u32;
-    // SAFETY: C5, C16: inline on the connection's own thread; at most `length` bytes are written
-    // over zeroed ones, which are a valid address.
+    // SAFETY: C5: at most `length` bytes are written over zeroed ones, which are a valid address.
     unsafe {
         Status::ok(call!(GetParam(connection, param, &raw mut length, addr.as_mut_ptr().cast())))
             .ok()?;
