@@ -275,7 +275,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Status::INVALID_STATE`] on a server, before the handshake is done, and after the end.
+    /// [`Status::INVALID_STATE`] on a server, after the end, and before the server has confirmed the
+    /// handshake (RFC 9001, section 4.1.2), about a round trip after the start: try again then.
     ///
     /// # Cancel safety
     ///
