@@ -2,7 +2,7 @@
 
 use crate::connection::DatagramLimits;
 use crate::ffi::configuration::{NativeConfiguration, Role};
-use crate::{Registration, Settings, Status};
+use crate::{KeyLog, Registration, Settings, Status};
 use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
 use std::ffi::CString;
@@ -18,6 +18,7 @@ pub struct Configuration {
     native: Arc<NativeConfiguration>,
     limits: StreamLimits,
     datagram_limits: DatagramLimits,
+    key_log: Option<KeyLog>,
 }
 
 /// How many bytes each stream may hold in memory.
@@ -79,6 +80,14 @@ impl Configuration {
         self
     }
 
+    /// The same with the TLS secrets of its connections written to a file. A listener's connections
+    /// need it in the configuration of the listener.
+    #[must_use]
+    pub fn with_key_log(mut self, key_log: KeyLog) -> Self {
+        self.key_log = Some(key_log);
+        self
+    }
+
     fn new<A: AsRef<[u8]>>(
         registration: &Registration,
         alpn: &[A],
@@ -106,7 +115,7 @@ impl Configuration {
             status => ConfigurationError::Other(status),
         })?;
         let datagram_limits = DatagramLimits::default();
-        Ok(Self { native, limits: StreamLimits::default(), datagram_limits })
+        Ok(Self { native, limits: StreamLimits::default(), datagram_limits, key_log: None })
     }
 
     pub(crate) fn native(&self) -> &NativeConfiguration {
@@ -115,6 +124,10 @@ impl Configuration {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.limits
+    }
+
+    pub(crate) fn key_log(&self) -> Option<&KeyLog> {
+        self.key_log.as_ref()
     }
 
     pub(crate) fn datagram_limits(&self) -> DatagramLimits {

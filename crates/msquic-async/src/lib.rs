@@ -40,6 +40,7 @@ mod configuration;
 // The only module that may contain unsafe code; see its header for the rules.
 #[allow(unsafe_code)]
 mod ffi;
+mod key_log;
 mod registration;
 mod settings;
 mod waiters;
@@ -49,6 +50,7 @@ pub use connection::{Connection, ConnectionError, ConnectionStatistics, Datagram
 pub use ffi::library::{LibraryVersion, library_version};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;
+pub use key_log::KeyLog;
 pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;

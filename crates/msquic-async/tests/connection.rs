@@ -7,7 +7,7 @@ use common::{
 };
 use msquic_async::connection::{ConnectionError, ShutdownError, StartError};
 use msquic_async::{
-    CertHash, Configuration, Connection, ListenError, Listener, NetCredential, ReceiveEnd,
+    CertHash, Configuration, Connection, KeyLog, ListenError, Listener, NetCredential, ReceiveEnd,
     ReceiveSink, Registration, Status, StreamLimits, StreamType, TrustPolicy,
 };
 use std::net::UdpSocket;
@@ -531,6 +531,52 @@ fn nothing_is_alive_after_the_registration_is_idle() {
                 Arc::strong_count(&alive)
             );
             std::thread::yield_now();
+        }
+    });
+}
+
+#[test]
+fn both_sides_log_the_same_secrets() {
+    run(async || {
+        let directory = tempfile::tempdir().unwrap();
+        let (one, other) = (directory.path().join("server"), directory.path().join("client"));
+        let registration = Registration::new("test").unwrap();
+        let for_server = credential();
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &for_server).unwrap();
+        let configuration = configuration.with_key_log(KeyLog::file(&one).unwrap());
+        let listener = Listener::new(&registration, configuration, for_server).unwrap();
+        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default())
+                .with_key_log(KeyLog::file(&other).unwrap());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let start = client.start(&configuration, "127.0.0.1", port);
+        let accept = async {
+            let accepted = listener.accept().await.unwrap();
+            accepted.accept().await.map(|()| accepted)
+        };
+        let (started, _accepted) = futures::join!(start, accept);
+        started.unwrap();
+
+        // They are written in the background.
+        let deadline = std::time::Instant::now() + Duration::from_secs(10);
+        let read = |path: &std::path::Path| loop {
+            let text = std::fs::read_to_string(path).unwrap();
+            if text.lines().count() >= 4 {
+                return text;
+            }
+            assert!(std::time::Instant::now() < deadline, "{text:?}");
+            std::thread::yield_now();
+        };
+        let log = read(&one);
+        assert_eq!(log, read(&other));
+        for label in ["CLIENT_HANDSHAKE", "SERVER_HANDSHAKE", "CLIENT_TRAFFIC", "SERVER_TRAFFIC"] {
+            let line = log.lines().find(|line| line.starts_with(label)).unwrap();
+            let words: Vec<_> = line.split(' ').collect();
+            assert_eq!((words.len(), words[1].len()), (3, 64), "{line}");
+            assert!([64, 96].contains(&words[2].len()), "{line}");
         }
     });
 }

@@ -15,7 +15,8 @@ impl ConnectionHandler for ConnectionInner {
 
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>) {
         match event {
-            ConnectionEvent::Connected { alpn, local_addr, remote_addr } => {
+            ConnectionEvent::Connected { alpn, local_addr, remote_addr, key_log } => {
+                self.log_keys(key_log);
                 self.set_addrs(local_addr, remote_addr);
                 self.exclusive.lock().alpn = alpn.to_vec();
                 self.transition(ConnectionInput::Connected);
@@ -26,7 +27,8 @@ impl ConnectionHandler for ConnectionInner {
             ConnectionEvent::ShutdownByPeer { code } => {
                 self.transition(ConnectionInput::ClosedByPeer { code });
             }
-            ConnectionEvent::ShutdownComplete { reason } => {
+            ConnectionEvent::ShutdownComplete { reason, key_log } => {
+                self.log_keys(key_log); // of a handshake that failed
                 self.transition(ConnectionInput::Complete { reason });
                 self.release_streams();
             }

@@ -97,33 +97,32 @@ async fn start(
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
-    let started = match address {
-        Ok(address) => {
-            inner.set_addrs(None, Some(SocketAddr::new(address, port)));
-            inner.native().start(configuration.native(), &name, port)
-        }
-        // Both the resolver and setting the address wait. The attempt goes on, and its end is told
-        // to the connection, also when this future is dropped.
-        Err(_) => {
-            let (done, result) = tokio::sync::oneshot::channel();
-            let attempt = move || {
-                let resolved = resolve(&host, port).inspect_err(|_| {
-                    inner.start_failed(Status::NOT_FOUND);
-                });
-                let started = resolved.and_then(|address| {
-                    inner.set_addrs(None, Some(address));
-                    let set = inner.native().set_remote_addr(address);
-                    let started = set
-                        .and_then(|()| inner.native().start(configuration.native(), &name, port));
-                    started_or_failed(&inner, started)
-                });
-                let _ = done.send(started); // nobody may be waiting any more
-            };
-            blocking::unblock(attempt).detach();
-            return result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)));
-        }
+    if let (Ok(address), None) = (&address, configuration.key_log()) {
+        inner.set_addrs(None, Some(SocketAddr::new(*address, port)));
+        let started = inner.native().start(configuration.native(), &name, port);
+        return started_or_failed(&inner, started);
+    }
+    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
+    // the connection, also when this future is dropped.
+    let (done, result) = tokio::sync::oneshot::channel();
+    let attempt = move || {
+        let resolved = match address {
+            Ok(address) => Ok(SocketAddr::new(address, port)),
+            Err(_) => resolve(&host, port).inspect_err(|_| inner.start_failed(Status::NOT_FOUND)),
+        };
+        let started = resolved.and_then(|address| {
+            inner.set_addrs(None, Some(address));
+            let native = inner.native();
+            let log_keys = configuration.key_log().map_or(Ok(()), |_| native.log_keys());
+            let started = log_keys
+                .and_then(|()| native.set_remote_addr(address))
+                .and_then(|()| native.start(configuration.native(), &name, port));
+            started_or_failed(&inner, started)
+        });
+        let _ = done.send(started); // nobody may be waiting any more
     };
-    started_or_failed(&inner, started)
+    blocking::unblock(attempt).detach();
+    result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
 }
 
 fn started_or_failed(

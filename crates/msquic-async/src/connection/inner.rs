@@ -8,7 +8,7 @@ use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::status::Status;
 use crate::stream::StreamInner;
 use crate::waiters::Waiters;
-use crate::{Configuration, StreamLimits};
+use crate::{Configuration, KeyLog, StreamLimits};
 use net_traits::NetCredential;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
@@ -16,6 +16,7 @@ use std::collections::VecDeque;
 use std::ffi::CString;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 pub(crate) struct ConnectionInner {
     native: Arc<NativeConnection>,
@@ -48,6 +49,8 @@ pub(super) struct Exclusive {
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) datagrams: Datagrams,
+    /// Where to write the TLS secrets, until that is done.
+    key_log: Option<KeyLog>,
     /// All handles are gone: nobody will accept streams any more.
     pub(super) is_abandoned: bool,
     /// What the peer is to read as the reason of our close.
@@ -69,6 +72,7 @@ impl ConnectionInner {
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
                 datagrams: Datagrams::default(),
+                key_log: None,
                 is_abandoned: false,
                 close_reason: None,
             }),
@@ -130,6 +134,13 @@ impl ConnectionInner {
         exclusive.remote_addr = remote.or(exclusive.remote_addr);
     }
 
+    pub(super) fn log_keys(&self, lines: Option<Zeroizing<String>>) {
+        let key_log = self.exclusive.lock().key_log.take();
+        if let (Some(key_log), Some(lines)) = (key_log, lines) {
+            key_log.write(lines);
+        }
+    }
+
     pub(super) fn addrs_changed(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
         self.set_addrs(local, remote);
         self.changed.wake_all();
@@ -141,6 +152,7 @@ impl ConnectionInner {
             let mut exclusive = self.exclusive.lock();
             exclusive.limits = configuration.stream_limits();
             exclusive.datagrams.limits = configuration.datagram_limits();
+            exclusive.key_log = configuration.key_log().cloned();
         }
         self.transition(ConnectionInput::Start)
     }

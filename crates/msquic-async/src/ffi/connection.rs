@@ -5,6 +5,7 @@ use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
 use super::registration::NativeRegistration;
+use super::secrets::Secrets;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
 use super::{Handle, address, settings};
@@ -22,6 +23,7 @@ use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// What happens on a connection; see `QUIC_CONNECTION_EVENT`.
 #[derive(Debug)]
@@ -30,6 +32,7 @@ pub(crate) enum ConnectionEvent<'a> {
         alpn: &'a [u8],
         local_addr: Option<SocketAddr>,
         remote_addr: Option<SocketAddr>,
+        key_log: Option<Zeroizing<String>>,
     },
     ShutdownByTransport {
         status: Status,
@@ -41,6 +44,7 @@ pub(crate) enum ConnectionEvent<'a> {
     /// The last event. `reason` is what the peer gave with its close.
     ShutdownComplete {
         reason: Option<String>,
+        key_log: Option<Zeroizing<String>>,
     },
     /// The peer allows further streams.
     StreamsAvailable,
@@ -82,6 +86,8 @@ pub(crate) struct NativeConnection {
     is_closing: AtomicBool,
     /// What libmsquic reads from: one entry per DatagramSend, from the call until its final state.
     datagrams: Mutex<HashMap<usize, Box<DatagramBuffer>>>,
+    /// Where libmsquic writes the TLS secrets, if that is asked for.
+    secrets: OnceLock<Box<Secrets>>,
     registration: Arc<NativeRegistration>,
     /// The place in the registration's list of children.
     id: u64,
@@ -98,6 +104,7 @@ impl NativeConnection {
                 gate: Gate::new(),
                 is_closing: AtomicBool::new(false),
                 datagrams: Mutex::default(),
+                secrets: OnceLock::new(),
                 registration: registration.clone(),
                 id: *id.as_ref().unwrap_or(&0),
             }
@@ -222,6 +229,19 @@ impl NativeConnection {
     fn release_datagram(&self, id: usize) {
         let released = self.datagrams.lock().remove(&id);
         drop(released);
+    }
+
+    /// Has the TLS secrets written down, before the handshake. **Blocks** outside callbacks (C9).
+    pub(crate) fn log_keys(&self) -> Result<(), Status> {
+        let secrets = self.secrets.get_or_init(|| Box::new(Secrets::new())).as_ptr();
+        self.with(|handle| {
+            let length = size_of::<ffi::QUIC_TLS_SECRETS>() as u32;
+            // SAFETY: C27: the memory lives as long as this value, which the handler of the
+            // connection holds until the last event.
+            Status::ok(unsafe {
+                call!(SetParam(handle, ffi::QUIC_PARAM_CONN_TLS_SECRETS, length, secrets))
+            })
+        })
     }
 
     /// Sets the peer's address before the start. **Blocks** until a worker has done it (C9).
@@ -472,6 +492,7 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 let connected = data.CONNECTED;
                 let alpn = connected.NegotiatedAlpn;
                 handler.on_event(ConnectionEvent::Connected {
+                    key_log: key_log(handler),
                     alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
                     local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
                     remote_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
@@ -490,7 +511,8 @@ unsafe fn dispatch<H: ConnectionHandler>(
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
                 let reason = close_reason(connection);
-                handler.on_event(ConnectionEvent::ShutdownComplete { reason });
+                let key_log = key_log(handler);
+                handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log });
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
                 handler.on_event(ConnectionEvent::StreamsAvailable);
@@ -544,6 +566,16 @@ unsafe fn dispatch<H: ConnectionHandler>(
         }
     }
     Status::SUCCESS
+}
+
+/// The lines of a key log, if one is wanted.
+///
+/// # Safety
+///
+/// Inside a callback of the connection.
+unsafe fn key_log<H: ConnectionHandler>(handler: &Arc<H>) -> Option<Zeroizing<String>> {
+    // SAFETY: the caller's promise.
+    handler.native().secrets.get().and_then(|secrets| unsafe { secrets.lines() })
 }
 
 /// The states that matter: a datagram that is only suspected to be lost may still be acknowledged.

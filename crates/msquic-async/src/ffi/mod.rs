@@ -23,6 +23,7 @@ mod guard;
 pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod registration;
+mod secrets;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod stream;

@@ -31,6 +31,11 @@ impl ListenerHandler for ListenerInner {
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);
         connection.adopt(&inner);
+        if self.configuration.key_log().is_some()
+            && let Err(status) = inner.native().log_keys()
+        {
+            tracing::warn!(%status, "the keys of a connection cannot be logged");
+        }
         self.exclusive.lock().backlog.push_back(incoming);
         self.arrived.wake_one();
     }

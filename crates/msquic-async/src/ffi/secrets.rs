@@ -1,0 +1,81 @@
+//! The memory into which libmsquic writes the TLS secrets of a connection, on request.
+
+use msquic::ffi;
+use std::cell::UnsafeCell;
+use std::ffi::c_void;
+use std::mem;
+use zeroize::{Zeroize, Zeroizing};
+
+/// Written by libmsquic on the connection's own thread, and read there.
+pub(super) struct Secrets(UnsafeCell<ffi::QUIC_TLS_SECRETS>);
+
+// SAFETY: C27: all access is on one thread at a time, the one that runs the connection.
+unsafe impl Sync for Secrets {}
+
+impl Secrets {
+    pub(super) fn new() -> Self {
+        // SAFETY: the structure consists of bytes, for which zero is valid (C10).
+        Self(UnsafeCell::new(unsafe { mem::zeroed() }))
+    }
+
+    /// Where libmsquic writes.
+    pub(super) fn as_ptr(&self) -> *mut c_void {
+        self.0.get().cast()
+    }
+
+    /// What was written so far, as lines of a key log; `None` if that is nothing.
+    ///
+    /// # Safety
+    ///
+    /// Inside a callback of the connection.
+    pub(super) unsafe fn lines(&self) -> Option<Zeroizing<String>> {
+        // SAFETY: C27: libmsquic writes on this thread only, and not now.
+        let secrets = unsafe { &*self.0.get() };
+        let (set, length) = (&secrets.IsSet, usize::from(secrets.SecretLength));
+        if set.ClientRandom() == 0 {
+            return None;
+        }
+        let random = hex(&secrets.ClientRandom);
+        let mut lines = Zeroizing::new(String::new());
+        for (is_set, label, secret) in [
+            (
+                set.ClientEarlyTrafficSecret(),
+                "CLIENT_EARLY_TRAFFIC_SECRET",
+                &secrets.ClientEarlyTrafficSecret,
+            ),
+            (
+                set.ClientHandshakeTrafficSecret(),
+                "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+                &secrets.ClientHandshakeTrafficSecret,
+            ),
+            (
+                set.ServerHandshakeTrafficSecret(),
+                "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+                &secrets.ServerHandshakeTrafficSecret,
+            ),
+            (set.ClientTrafficSecret0(), "CLIENT_TRAFFIC_SECRET_0", &secrets.ClientTrafficSecret0),
+            (set.ServerTrafficSecret0(), "SERVER_TRAFFIC_SECRET_0", &secrets.ServerTrafficSecret0),
+        ] {
+            if is_set != 0 {
+                let secret = hex(&secret[..length.min(secret.len())]);
+                lines.push_str(&format!("{label} {} {}\n", *random, *secret));
+            }
+        }
+        (!lines.is_empty()).then_some(lines)
+    }
+}
+
+impl Drop for Secrets {
+    fn drop(&mut self) {
+        let secrets = self.0.get_mut();
+        secrets.ClientEarlyTrafficSecret.zeroize();
+        secrets.ClientHandshakeTrafficSecret.zeroize();
+        secrets.ServerHandshakeTrafficSecret.zeroize();
+        secrets.ClientTrafficSecret0.zeroize();
+        secrets.ServerTrafficSecret0.zeroize();
+    }
+}
+
+fn hex(bytes: &[u8]) -> Zeroizing<String> {
+    Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}
