@@ -9,7 +9,7 @@ use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
-use std::ffi::CString;
+use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -53,7 +53,7 @@ struct Children {
 }
 
 impl NativeRegistration {
-    pub(crate) fn open(name: &CString, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
+    pub(crate) fn open(name: &CStr, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
         library::registration_opening()?;
         let config = ffi::QUIC_REGISTRATION_CONFIG {
             AppName: name.as_ptr(),

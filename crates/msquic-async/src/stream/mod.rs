@@ -16,6 +16,8 @@ mod event;
 mod future;
 mod inner;
 mod io;
+#[cfg(test)]
+mod player;
 mod state;
 
 pub use error::{ReadError, ReadToEndError, StartError, WriteError};

@@ -1,0 +1,119 @@
+//! An event player: streams without msquic, through every order of events up to a length, legal or
+//! not. Whatever comes, nothing panics, and once the last event is over nobody is left waiting.
+
+use super::inner::StreamInner;
+use super::state::StartState;
+use super::{ReceiveEnd, ReceiveSink, StreamType};
+use crate::connection::ConnectionInner;
+use crate::ffi::connection::NativeConnection;
+use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
+use crate::ffi::status::Status;
+use crate::ffi::stream::{StreamEvent, StreamHandler};
+use futures_util::task::noop_waker;
+use net_traits::{NetCredential, TrustPolicy};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+/// Every event, with the data that matters.
+const EVENTS: [StreamEvent; 12] = [
+    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: true },
+    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: false },
+    StreamEvent::StartComplete { status: Status::ABORTED, id: 0, peer_accepted: false },
+    StreamEvent::PeerAccepted,
+    StreamEvent::SendComplete { canceled: false },
+    StreamEvent::SendComplete { canceled: true },
+    StreamEvent::PeerSendShutdown,
+    StreamEvent::PeerSendAborted { code: 1 },
+    StreamEvent::PeerReceiveAborted { code: 2 },
+    StreamEvent::SendShutdownComplete { graceful: true },
+    StreamEvent::SendShutdownComplete { graceful: false },
+    StreamEvent::ShutdownComplete { connection: false },
+];
+
+/// How long the played sequences are, before the last event.
+const LENGTH: usize = 4;
+
+/// Counts how often it is told the end.
+struct Ends(Arc<AtomicUsize>);
+
+impl ReceiveSink for Ends {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        data.len()
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+fn connection() -> Arc<ConnectionInner> {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    ConnectionInner::new(NativeConnection::new(&registration).unwrap(), credential)
+}
+
+/// Plays the sequence that `number` names in base `EVENTS.len()`.
+fn events(mut number: usize) -> impl Iterator<Item = StreamEvent> {
+    (0..LENGTH).map(move |_| {
+        let event = EVENTS[number % EVENTS.len()];
+        number /= EVENTS.len();
+        event
+    })
+}
+
+fn play(inner: &Arc<StreamInner>, number: usize, has_sink: bool, sink_ends: &AtomicUsize) {
+    let waker = noop_waker();
+    let mut cx = Context::from_waker(&waker);
+    if inner.is_local {
+        // As if msquic had taken the start.
+        inner.exclusive.lock().start = StartState::Starting;
+        assert!(inner.poll_start(&mut cx, false).is_pending());
+    }
+    let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"bytes"));
+    for event in events(number) {
+        inner.on_event(event);
+        let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
+        let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
+    }
+    if number % 3 == 0 {
+        let _ = inner.finish();
+    }
+    inner.on_event(StreamEvent::ShutdownComplete { connection: true });
+
+    let all = events(number).collect::<Vec<_>>();
+    assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");
+    assert!(inner.poll_finished(&mut cx).is_ready(), "the writer hangs after {all:?}");
+    assert!(inner.completed(u64::MAX).is_some() || inner.stopped().is_some(), "{all:?}");
+    let write = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"late"));
+    assert!(matches!(write, Poll::Ready(Err(_))), "written after the end, {all:?}");
+    assert!(inner.try_enqueue(&[]).is_err(), "queued after the end, {all:?}");
+    if has_sink {
+        assert_eq!(sink_ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
+    } else {
+        let read = inner.poll_read(&mut cx, |queue| queue.chunk(10));
+        assert!(matches!(read, Poll::Ready(Ok(None) | Err(_))), "the reader hangs, {all:?}");
+    }
+    assert!(inner.received_reset().is_some(), "{all:?}");
+}
+
+#[test]
+fn every_order_of_events_ends_with_nobody_waiting() {
+    let connection = connection();
+    for number in 0..EVENTS.len().pow(LENGTH as u32) {
+        for (stream_type, is_local) in [
+            (StreamType::Bidirectional, true),
+            (StreamType::Bidirectional, false),
+            (StreamType::Unidirectional, true),
+            (StreamType::Unidirectional, false),
+        ] {
+            let inner = StreamInner::new(&connection, stream_type, is_local);
+            let ends = Arc::new(AtomicUsize::new(0));
+            let has_sink = number % 2 == 0;
+            if has_sink {
+                assert!(inner.set_sink(Box::new(Ends(ends.clone()))).is_ok());
+            }
+            play(&inner, number, has_sink, &ends);
+        }
+    }
+}
