@@ -6,6 +6,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -15,6 +16,9 @@ const DEFAULT_SIZE: u64 = 256 * 1024 * 1024;
 
 /// How long the listener may take to be ready, and to end after the dialler.
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Somebody wants the demo to end.
+static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -69,6 +73,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut build = workspace.cargo_linked(["build"]);
     build.args(example_args(workspace)).args(["--example", "listen", "--example", "dial"]);
     process::run(&mut build)?;
+    // The two programs get the signal too, and end; this one then tidies up after them.
+    let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst));
     transfer(&Programs::Cargo(workspace), options, &workspace.target)
 }
 
@@ -92,6 +98,7 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     let listener_identity = identity("listen", "listener")?;
     let dialler_identity = identity("dial", "dialler")?;
 
+    ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
     let mut listen = programs.command("listen");
     listen.arg("--identity").arg(pem("listener"));
     listen.args(["--trust", &dialler_identity, "--once", "--exit-with-parent"]);
@@ -103,6 +110,7 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     let mut dial = programs.command("dial");
     dial.arg("--identity").arg(pem(presented)).args(["--trust", &listener_identity, &address]);
     let dialled = dial.arg(&file).status().context("cannot run the dialler")?;
+    ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
     let listened = listener.wait()?;
 
     let stored_file = stored.join(file.file_name().context("the file has no name")?);

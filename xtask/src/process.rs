@@ -43,6 +43,15 @@ impl Workspace {
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
         command.current_dir(&self.root).args(args);
+        // What cargo tells this program about its own package is not for the builds below it: some
+        // build scripts (ring's) run again whenever it differs.
+        let own =
+            |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        for (name, _) in std::env::vars_os() {
+            if name.to_str().is_some_and(own) {
+                command.env_remove(name);
+            }
+        }
         command
     }
 
