@@ -8,7 +8,7 @@ use super::registration::NativeRegistration;
 use super::secrets::Secrets;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
-use super::{Handle, address, settings};
+use super::{Handle, address, bytes, settings};
 use crate::Settings;
 use bytes::Bytes;
 use msquic::ffi;
@@ -19,7 +19,6 @@ use std::ffi::{CStr, CString, c_void};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr;
-use std::slice;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -660,19 +659,6 @@ unsafe fn close_reason(connection: ffi::HQUIC) -> Option<String> {
 
 /// A reason that does not fit a packet cannot arrive: packets are at most 1500 bytes here.
 const MAX_RECEIVED_REASON: usize = 2048;
-
-/// Bytes that an event points to.
-///
-/// # Safety
-///
-/// `data` is null or points to `length` bytes that are valid for `'a`.
-unsafe fn bytes<'a>(data: *const u8, length: usize) -> &'a [u8] {
-    if data.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts(data, length) }
-}
 
 /// The longest reason that libmsquic sends, its terminating zero included (C17).
 pub(crate) const MAX_REASON: usize = 512;

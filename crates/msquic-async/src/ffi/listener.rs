@@ -6,7 +6,7 @@ use super::guard::guard;
 use super::library::call;
 use super::registration::NativeRegistration;
 use super::status::Status;
-use super::{Handle, address};
+use super::{Handle, address, bytes};
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
@@ -15,7 +15,6 @@ use std::ffi::c_void;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::{SocketAddr, UdpSocket};
 use std::ptr;
-use std::slice;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -245,19 +244,6 @@ unsafe fn peer_connection<'a>(
             )),
         })
     }
-}
-
-/// Bytes that an event points to.
-///
-/// # Safety
-///
-/// `data` is null or points to `length` bytes that are valid for `'a`.
-unsafe fn bytes<'a>(data: *const u8, length: usize) -> &'a [u8] {
-    if data.is_null() {
-        return &[];
-    }
-    // SAFETY: the caller's promise.
-    unsafe { slice::from_raw_parts(data, length) }
 }
 
 /// The ports that listeners of this process have or had. Listeners with different protocols share a

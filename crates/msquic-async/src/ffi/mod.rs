@@ -29,6 +29,7 @@ pub(crate) mod status;
 pub(crate) mod stream;
 
 use msquic::ffi::HQUIC;
+use std::slice;
 
 /// A native handle that may be sent between threads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -39,3 +40,16 @@ struct Handle(HQUIC);
 unsafe impl Send for Handle {}
 // SAFETY: as above.
 unsafe impl Sync for Handle {}
+
+/// Bytes that an event points to.
+///
+/// # Safety
+///
+/// `data` is null or points to `length` bytes that are valid for `'a`.
+unsafe fn bytes<'a>(data: *const u8, length: usize) -> &'a [u8] {
+    if data.is_null() {
+        return &[];
+    }
+    // SAFETY: the caller's promise.
+    unsafe { slice::from_raw_parts(data, length) }
+}

@@ -309,8 +309,7 @@ impl NativeStream {
     fn take_all(&self) -> Option<Hold> {
         let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
         drop(leftovers);
-        let hold = self.connection.lock().take();
-        hold
+        self.connection.lock().take()
     }
 }
 

@@ -76,7 +76,7 @@ fn play(inner: &Arc<StreamInner>, number: usize, has_sink: bool, sink_ends: &Ato
         let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
         let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
     }
-    if number % 3 == 0 {
+    if number.is_multiple_of(3) {
         let _ = inner.finish();
     }
     inner.on_event(StreamEvent::ShutdownComplete { connection: true });
@@ -109,7 +109,7 @@ fn every_order_of_events_ends_with_nobody_waiting() {
         ] {
             let inner = StreamInner::new(&connection, stream_type, is_local);
             let ends = Arc::new(AtomicUsize::new(0));
-            let has_sink = number % 2 == 0;
+            let has_sink = number.is_multiple_of(2);
             if has_sink {
                 assert!(inner.set_sink(Box::new(Ends(ends.clone()))).is_ok());
             }
