@@ -66,9 +66,12 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Cancel-safe: a dropped future loses no byte.
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
 
-    /// Delivers what was sent, then closes with an application `code` (below 2^62) and a `reason`
-    /// for the peer's log (cut after 511 bytes). Returns once the connection is over. Closing
-    /// again does nothing.
+    /// Waits until the peer's transport has acknowledged what was sent, then closes with an
+    /// application `code` (below 2^62) and a `reason` for the peer's log (cut after 511 bytes).
+    /// Returns once the connection is over. Closing again does nothing.
+    ///
+    /// A peer whose application is far behind, with full queues, may lose what its transport had
+    /// acknowledged and not yet handed over. Where that matters, let it answer before closing.
     ///
     /// # Cancel safety
     ///
