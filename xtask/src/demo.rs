@@ -3,7 +3,7 @@
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -103,6 +103,9 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     listen.arg("--identity").arg(pem("listener"));
     listen.args(["--trust", &dialler_identity, "--once", "--exit-with-parent"]);
     listen.arg("--out").arg(&stored);
+    if std::io::stderr().is_terminal() {
+        listen.arg("--quiet"); // the dialler shows a bar
+    }
     let mut listener = Listener::start(listen)?;
     let address = listener.address()?;
 

@@ -8,7 +8,7 @@ use clap::Parser;
 use msquic_transport::{MsQuicListener, MsQuicTransport};
 use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -29,6 +29,9 @@ struct Options {
     /// Leave after one peer
     #[arg(long)]
     once: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
     /// Leave when standard input is closed
     #[arg(long, hide = true)]
     exit_with_parent: bool,
@@ -65,7 +68,7 @@ async fn run(options: &Options) -> Result<()> {
     let listener = transport.create_listener(options.bind, &[file::ALPN], credential).await?;
     println!("listening on {}", listener.local_addr());
     loop {
-        let served = serve_one(&listener, &options.out).await;
+        let served = serve_one(&listener, options).await;
         if options.once {
             return served;
         }
@@ -75,12 +78,12 @@ async fn run(options: &Options) -> Result<()> {
     }
 }
 
-async fn serve_one(listener: &MsQuicListener, out: &Path) -> Result<()> {
+async fn serve_one(listener: &MsQuicListener, options: &Options) -> Result<()> {
     let request = listener.accept().await?;
     let connection = request.accept().await?;
     println!("connected with {} at {}", connection.remote_identity(), connection.remote_addr());
     let started = Instant::now();
-    match file::receive_file(&connection, out).await {
+    match file::receive_file(&connection, &options.out, options.quiet).await {
         Ok((path, size)) => {
             let elapsed = started.elapsed();
             connection.watch_close().await; // the dialler closes when it has compared the hashes

@@ -270,27 +270,6 @@ impl Connection {
         }
     }
 
-    /// Moves a client to another local address; port 0 takes a free one. The connection goes on from
-    /// there (RFC 9000, section 9), if the peer [allows it](crate::Settings::migration).
-    ///
-    /// # Errors
-    ///
-    /// [`Status::INVALID_STATE`] on a server, after the end, and before the server has confirmed the
-    /// handshake (RFC 9001, section 4.1.2), about a round trip after the start: try again then.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future may or may not have moved it.
-    pub async fn rebind(&self, local_address: SocketAddr) -> Result<(), Status> {
-        let inner = self.inner().clone();
-        let rebind = move || {
-            let addr = inner.native().set_local_addr(local_address)?;
-            inner.addrs_changed(addr, None); // msquic has no event for this
-            Ok(())
-        };
-        blocking::unblock(rebind).await
-    }
-
     /// Changes settings of the running connection, as far as msquic allows: windows for streams that
     /// come, how many streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
     ///

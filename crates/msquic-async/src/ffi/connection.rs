@@ -248,14 +248,6 @@ impl NativeConnection {
         self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
     }
 
-    /// Moves a running client and tells its new address. **Blocks** until a worker has done it (C9).
-    pub(crate) fn set_local_addr(&self, addr: SocketAddr) -> Result<Option<SocketAddr>, Status> {
-        let param = ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS;
-        self.set_param(param, &address::to_native(addr))?;
-        // SAFETY: the handle is open.
-        self.with(|handle| Ok(unsafe { addr_param(handle, param) }))
-    }
-
     /// Changes settings. **Blocks** until a worker has done it (C9).
     pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
@@ -618,15 +610,16 @@ unsafe fn peer_stream_started<H: ConnectionHandler>(
     Status::SUCCESS
 }
 
-/// An address parameter, read inline inside a callback of `connection`. **Blocks** elsewhere (C9).
+/// An address parameter, read inline.
 ///
 /// # Safety
 ///
-/// `connection` is open.
+/// Inside a callback of `connection`.
 unsafe fn addr_param(connection: ffi::HQUIC, param: u32) -> Option<SocketAddr> {
     let mut addr = MaybeUninit::<msquic::Addr>::zeroed();
     let mut length = size_of_val(&addr) as u32;
-    // SAFETY: C5: at most `length` bytes are written over zeroed ones, which are a valid address.
+    // SAFETY: C5, C16: inline on the connection's own thread; at most `length` bytes are written
+    // over zeroed ones, which are a valid address.
     unsafe {
         Status::ok(call!(GetParam(connection, param, &raw mut length, addr.as_mut_ptr().cast())))
             .ok()?;

@@ -99,6 +99,7 @@ pub(crate) async fn send_file(connection: &MsQuicNetConnection, path: &Path) -> 
 pub(crate) async fn receive_file(
     connection: &MsQuicNetConnection,
     target: &Path,
+    quiet: bool,
 ) -> Result<(PathBuf, u64)> {
     let (header, _) = connection.recv().await?;
     ensure!(header.len() >= 8, "the peer did not announce a file");
@@ -114,7 +115,7 @@ pub(crate) async fn receive_file(
     let writing = || format!("cannot write into {}", target.display());
     let partial = tempfile::NamedTempFile::new_in(target).with_context(writing)?;
     let mut file = tokio::fs::File::from_std(partial.reopen()?);
-    let progress = Progress::new("received", size);
+    let progress = if quiet { Progress::none() } else { Progress::new("received", size) };
     let mut hash = Sha256::new();
     let mut received = 0;
     while received < size {
@@ -153,7 +154,7 @@ pub(crate) async fn report(connection: &MsQuicNetConnection, size: u64, elapsed:
     }
 }
 
-/// A bar on a terminal, a line for each tenth otherwise.
+/// A bar on a terminal, a line for each tenth otherwise, or nothing.
 struct Progress {
     what: &'static str,
     bar: Option<ProgressBar>,
@@ -170,6 +171,12 @@ impl Progress {
             ProgressBar::new(size).with_style(style.unwrap_or(ProgressStyle::default_bar()))
         });
         Self { what, bar, size, tenths: std::cell::Cell::new(0), started: Instant::now() }
+    }
+
+    fn none() -> Self {
+        let tenths = std::cell::Cell::new(0);
+        let bar = Some(ProgressBar::hidden());
+        Self { what: "", bar, size: 0, tenths, started: Instant::now() }
     }
 
     fn set(&self, done: u64) {
