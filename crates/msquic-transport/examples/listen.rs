@@ -29,7 +29,7 @@ struct Options {
     /// Leave after one peer
     #[arg(long)]
     once: bool,
-    /// Show no progress
+    /// Show only what was stored
     #[arg(long)]
     quiet: bool,
     /// Leave when standard input is closed
@@ -81,7 +81,10 @@ async fn run(options: &Options) -> Result<()> {
 async fn serve_one(listener: &MsQuicListener, options: &Options) -> Result<()> {
     let request = listener.accept().await?;
     let connection = request.accept().await?;
-    println!("connected with {} at {}", connection.remote_identity(), connection.remote_addr());
+    if !options.quiet {
+        let (peer, address) = (connection.remote_identity(), connection.remote_addr());
+        println!("connected with {peer} at {address}");
+    }
     let started = Instant::now();
     match file::receive_file(&connection, &options.out, options.quiet).await {
         Ok((path, size)) => {
