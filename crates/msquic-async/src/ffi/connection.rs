@@ -84,7 +84,7 @@ pub(crate) struct NativeConnection {
     gate: Gate,
     is_closing: AtomicBool,
     /// What libmsquic reads from: one entry per DatagramSend, from the call until its final state.
-    datagrams: Mutex<HashMap<usize, Box<DatagramBuffer>>>,
+    datagrams: Mutex<HashMap<usize, DatagramBuffer>>,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
     registration: Arc<NativeRegistration>,
@@ -205,18 +205,18 @@ impl NativeConnection {
 
     /// Sends a datagram that the caller knows by `id`. On failure no event comes for it.
     pub(crate) fn send_datagram(&self, id: usize, data: Bytes) -> Result<(), Status> {
-        let native = ffi::QUIC_BUFFER {
+        let array = vec![ffi::QUIC_BUFFER {
             Length: u32::try_from(data.len()).map_err(|_| Status::INVALID_PARAMETER)?,
             Buffer: data.as_ptr().cast_mut(), // only read, although not const
-        };
-        let buffer = Box::new(DatagramBuffer { native, _data: data });
-        let native = &raw const buffer.native;
-        self.datagrams.lock().insert(id, buffer);
+        }];
+        let native = array.as_ptr();
+        self.datagrams.lock().insert(id, DatagramBuffer { _array: array, _data: data });
         let sent = self.with(|handle| {
             let flags = ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE;
             let context = ptr::without_provenance_mut(id);
             // SAFETY: C26: array and bytes stay in `datagrams` until the final state of this
-            // datagram, or until the connection is closed; moving the box does not move them.
+            // datagram, or until the connection is closed; moving the vector does not move what it
+            // points to.
             Status::ok(unsafe { call!(DatagramSend(handle, native, 1, flags, context)) })
         });
         if sent.is_err() {
@@ -384,11 +384,11 @@ impl Drop for NativeConnection {
 
 /// The memory of one DatagramSend.
 struct DatagramBuffer {
-    native: ffi::QUIC_BUFFER,
+    _array: Vec<ffi::QUIC_BUFFER>,
     _data: Bytes,
 }
 
-// SAFETY: the pointer in `native` points into `_data`, which is immutable and may be sent itself.
+// SAFETY: the pointer in `_array` points into `_data`, which is immutable and may be sent itself.
 unsafe impl Send for DatagramBuffer {}
 
 /// Keeps a connection's handle open.

@@ -66,7 +66,7 @@ pub(crate) struct NativeStream {
 #[derive(Default)]
 struct Sends {
     next: usize,
-    in_flight: VecDeque<Box<SendBuffers>>,
+    in_flight: VecDeque<SendBuffers>,
 }
 
 /// The memory of one StreamSend: libmsquic reads the array and the bytes until it completes (C23).
@@ -180,7 +180,7 @@ impl NativeStream {
             let mut sends = self.sends.lock();
             sends.next = sends.next.wrapping_add(1);
             let id = sends.next;
-            sends.in_flight.push_back(Box::new(SendBuffers { id, _data: data, _array: array }));
+            sends.in_flight.push_back(SendBuffers { id, _data: data, _array: array });
             id
         };
         let flags = if fin {
