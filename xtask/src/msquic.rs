@@ -9,7 +9,9 @@ use std::thread::available_parallelism;
 /// Builds libmsquic from `source`, or from what the crate bundles, and returns the prefix.
 pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -> Result<PathBuf> {
     let source = match source {
-        Some(source) => source.to_owned(),
+        Some(source) => {
+            source.canonicalize().with_context(|| format!("{} does not exist", source.display()))?
+        }
         None => bundled()?,
     };
     let version = version(&source)?;
@@ -17,6 +19,7 @@ pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -
     let (profile, build_type) = if debug { ("debug", "Debug") } else { ("release", "Release") };
     let prefix = workspace.target.join("msquic").join(format!("{version}-{profile}"));
     let scratch = workspace.target.join("msquic").join(format!("build-{version}-{profile}"));
+    forget_other_source(&scratch, &source)?;
     println!("building libmsquic {version} ({profile}) from {}", source.display());
 
     let define = |name: &str, value: &str| format!("-D{name}={value}");
@@ -43,6 +46,16 @@ pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -
     println!("libmsquic {version} is in {}", prefix.display());
     println!("use it with: cargo xtask test --msquic {}", prefix.display());
     Ok(prefix)
+}
+
+/// Removes what was built there from another source tree: cmake refuses to go on with it.
+fn forget_other_source(scratch: &Path, source: &Path) -> Result<()> {
+    let Ok(cache) = std::fs::read_to_string(scratch.join("CMakeCache.txt")) else { return Ok(()) };
+    let home = format!("CMAKE_HOME_DIRECTORY:INTERNAL={}", source.display());
+    if !cache.lines().any(|line| line == home) {
+        std::fs::remove_dir_all(scratch)?;
+    }
+    Ok(())
 }
 
 /// The directory of the source that the `msquic` crate brings.
