@@ -6,7 +6,8 @@ use common::{Pair, pair, pattern, run_tokio};
 use msquic_async::{Stream, StreamType};
 use std::any::Any;
 use std::process::{Command, ExitStatus};
-use std::time::{Duration, Instant};
+use std::sync::mpsc;
+use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 
 /// Names the scenario that a child process plays.
@@ -14,6 +15,9 @@ const SCENARIO: &str = "TEARDOWN_SCENARIO";
 
 /// How often a child process is made to end.
 const CHILDREN: u32 = 50;
+
+/// How long a child process may take.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Everything that can be dropped, with traffic in flight.
 async fn busy_handles() -> Vec<Box<dyn Any + Send>> {
@@ -105,6 +109,7 @@ fn child() {
         }
         _ => {
             let dropper = std::thread::spawn(move || handles.for_each(drop));
+            // Time itself is the subject: the process ends at some point of the dropping.
             std::thread::sleep(Duration::from_micros(scenario as u64 * 37 % 3000));
             drop(dropper);
         }
@@ -120,16 +125,15 @@ fn a_process_ends_cleanly_with_handles_in_any_state() {
             .stdout(std::process::Stdio::null())
             .spawn()
             .unwrap();
-        let started = Instant::now();
-        let status: ExitStatus = loop {
-            if let Some(status) = child.try_wait().unwrap() {
-                break status;
-            }
-            if started.elapsed() > Duration::from_secs(20) {
-                child.kill().unwrap();
+        let pid = child.id().to_string();
+        let (ended, status) = mpsc::channel();
+        std::thread::spawn(move || ended.send(child.wait()));
+        let status: ExitStatus = match status.recv_timeout(PATIENCE) {
+            Ok(status) => status.unwrap(),
+            Err(_) => {
+                let _ = Command::new("kill").args(["-9", &pid]).status();
                 panic!("scenario {scenario} hangs");
             }
-            std::thread::sleep(Duration::from_millis(5));
         };
         assert!(status.success(), "scenario {scenario} ended with {status}");
     }

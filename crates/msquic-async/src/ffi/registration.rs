@@ -125,29 +125,28 @@ impl NativeRegistration {
     /// Blocks until no connection and no listener is alive, and then closes the handle although
     /// others may still refer to it; does nothing when the deadline comes before.
     pub(super) fn close_at_exit(&self, deadline: Instant) {
-        let configurations: Vec<_> = {
-            let mut children = self.children.lock();
-            let is_busy = |children: &mut Children| !children.is_empty();
-            let patience = deadline.saturating_duration_since(Instant::now());
-            if self.idle_at_exit.wait_while_for(&mut children, is_busy, patience).timed_out() {
-                return;
-            }
-            children.configurations.values().filter_map(Weak::upgrade).collect()
-        };
+        if !self.wait_at_exit(deadline, Children::is_empty) {
+            return;
+        }
+        let configurations: Vec<_> =
+            self.children.lock().configurations.values().filter_map(Weak::upgrade).collect();
         configurations.iter().for_each(|configuration| configuration.close());
         drop(configurations);
-        {
-            // One that is in use, or that is just being made, keeps the registration open.
-            let mut children = self.children.lock();
-            let is_used = |children: &mut Children| !children.configurations.is_empty();
-            let patience = deadline.saturating_duration_since(Instant::now());
-            if self.idle_at_exit.wait_while_for(&mut children, is_used, patience).timed_out() {
-                return;
-            }
+        // One that is in use, or that is just being made, keeps the registration open.
+        if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
+            return;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
             close(self.handle);
         }
+    }
+
+    /// Blocks until `done`; false if the deadline comes before.
+    fn wait_at_exit(&self, deadline: Instant, done: impl Fn(&Children) -> bool) -> bool {
+        let mut children = self.children.lock();
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let wait = |children: &mut Children| !done(children);
+        !self.idle_at_exit.wait_while_for(&mut children, wait, patience).timed_out()
     }
 
     pub(super) fn add_connection(
