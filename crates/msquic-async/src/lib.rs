@@ -28,6 +28,7 @@
 //! - `src` (default): builds libmsquic from the source in the `msquic` crate; needs cmake, a C
 //!   compiler and perl. Without it, give the linker a directory with libmsquic.
 //! - `static`: links libmsquic into the program.
+//! - `driver`: [`ExecutionDriver`], msquic on the application's threads. Linux only, experimental.
 #![deny(unsafe_code)]
 
 pub mod connection;
@@ -47,6 +48,8 @@ mod waiters;
 
 pub use configuration::{Configuration, ConfigurationError, StreamLimits};
 pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits};
+#[cfg(all(feature = "driver", target_os = "linux"))]
+pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{LibraryVersion, library_version};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;

@@ -6,6 +6,7 @@
 //! started, and sets the reason when the stream ends because of that.
 
 use super::inner::ConnectionInner;
+use crate::ffi::may_block::MayBlock;
 use crate::ffi::stream::{NativeStream, Received, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
@@ -30,13 +31,13 @@ impl StreamHandler for Farewell {
         &self.native
     }
 
-    fn on_event(self: &Arc<Self>, event: StreamEvent) {
+    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock) {
         match event {
             StreamEvent::StartComplete { .. } => {
                 self.connection.native().shutdown(self.code, false);
             }
             StreamEvent::ShutdownComplete { connection: true } => {
-                self.connection.close_reason_in_stream_event();
+                self.connection.close_reason_in_stream_event(inline);
             }
             _ => {}
         }

@@ -1,6 +1,7 @@
 //! The named futures of connections.
 
 use super::{Connection, ConnectionError, ConnectionInner, StartError};
+use crate::ffi::may_block::{MayBlock, detach};
 use crate::send_stream::SendStream;
 use crate::stream::{self, ReadStream, Stream, StreamType};
 use crate::waiters::wait_future;
@@ -105,23 +106,35 @@ async fn start(
     // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
     // the connection, also when this future is dropped.
     let (done, result) = tokio::sync::oneshot::channel();
-    let attempt = move || {
-        let resolved = match address {
-            Ok(address) => Ok(SocketAddr::new(address, port)),
-            Err(_) => resolve(&host, port).inspect_err(|_| inner.start_failed(Status::NOT_FOUND)),
-        };
-        let started = resolved.and_then(|address| {
-            inner.set_addrs(None, Some(address));
-            let native = inner.native();
-            let log_keys = configuration.key_log().map_or(Ok(()), |_| native.log_keys());
-            let started = log_keys
-                .and_then(|()| native.set_remote_addr(address))
-                .and_then(|()| native.start(configuration.native(), &name, port));
-            started_or_failed(&inner, started)
-        });
-        let _ = done.send(started); // nobody may be waiting any more
+    let begin = move |address: SocketAddr, may_block: &MayBlock| {
+        inner.set_addrs(None, Some(address));
+        let native = inner.native();
+        let log_keys = configuration.key_log().map_or(Ok(()), |_| native.log_keys(may_block));
+        let started = log_keys
+            .and_then(|()| native.set_remote_addr(address, may_block))
+            .and_then(|()| native.start(configuration.native(), &name, port));
+        started_or_failed(&inner, started)
     };
-    blocking::unblock(attempt).detach();
+    match address {
+        Ok(address) => {
+            detach(move |may_block| {
+                let _ = done.send(begin(SocketAddr::new(address, port), may_block));
+            });
+        }
+        Err(_) => {
+            let inner = connection.inner().clone();
+            let attempt = move || match resolve(&host, port) {
+                Ok(address) => detach(move |may_block| {
+                    let _ = done.send(begin(address, may_block));
+                }),
+                Err(error) => {
+                    inner.start_failed(Status::NOT_FOUND);
+                    let _ = done.send(Err(error));
+                }
+            };
+            blocking::unblock(attempt).detach();
+        }
+    }
     result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
 }
 

@@ -26,6 +26,7 @@ pub use future::{
 pub(crate) use inner::ConnectionInner;
 
 use crate::ffi::connection::NativeConnection;
+use crate::ffi::may_block::unblock;
 use crate::stream::{ReadStream, Stream, StreamType};
 use crate::{Configuration, Registration, Settings, Status};
 use net_traits::NetCredential;
@@ -283,7 +284,7 @@ impl Connection {
     /// A dropped future may or may not have changed them.
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         let (native, settings) = (self.inner().native().clone(), settings.clone());
-        blocking::unblock(move || native.set_settings(&settings)).await
+        unblock(move |may_block| native.set_settings(&settings, may_block)).await
     }
 
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.
@@ -322,7 +323,7 @@ impl Connection {
     /// Cancel-safe.
     pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
         let native = self.inner().native().clone();
-        blocking::unblock(move || native.statistics()).await
+        unblock(move |may_block| native.statistics(may_block)).await
     }
 
     pub(crate) fn inner(&self) -> &Arc<ConnectionInner> {

@@ -4,6 +4,7 @@ use super::configuration::NativeConfiguration;
 use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
+use super::may_block::{self, MayBlock};
 use super::registration::NativeRegistration;
 use super::secrets::Secrets;
 use super::status::Status;
@@ -230,8 +231,8 @@ impl NativeConnection {
         drop(released);
     }
 
-    /// Has the TLS secrets written down, before the handshake. **Blocks** outside callbacks (C9).
-    pub(crate) fn log_keys(&self) -> Result<(), Status> {
+    /// Has the TLS secrets written down, before the handshake.
+    pub(crate) fn log_keys(&self, _: &MayBlock) -> Result<(), Status> {
         let secrets = self.secrets.get_or_init(|| Box::new(Secrets::new())).as_ptr();
         self.with(|handle| {
             let length = size_of::<ffi::QUIC_TLS_SECRETS>() as u32;
@@ -243,18 +244,26 @@ impl NativeConnection {
         })
     }
 
-    /// Sets the peer's address before the start. **Blocks** until a worker has done it (C9).
-    pub(crate) fn set_remote_addr(&self, addr: SocketAddr) -> Result<(), Status> {
-        self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
+    /// Sets the peer's address before the start.
+    pub(crate) fn set_remote_addr(
+        &self,
+        addr: SocketAddr,
+        may_block: &MayBlock,
+    ) -> Result<(), Status> {
+        self.set_param(may_block, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
     }
 
-    /// Changes settings. **Blocks** until a worker has done it (C9).
-    pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
-        self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
+    /// Changes settings.
+    pub(crate) fn set_settings(
+        &self,
+        settings: &Settings,
+        may_block: &MayBlock,
+    ) -> Result<(), Status> {
+        self.set_param(may_block, ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
     }
 
     /// Sets a parameter whose native type is `T`.
-    fn set_param<T>(&self, param: u32, value: &T) -> Result<(), Status> {
+    fn set_param<T>(&self, _: &MayBlock, param: u32, value: &T) -> Result<(), Status> {
         self.with(|handle| {
             // SAFETY: C5: the value is copied before the call returns, and its length is checked.
             Status::ok(unsafe {
@@ -269,9 +278,8 @@ impl NativeConnection {
     }
 
     /// Gives the close that is being processed a reason for the peer. For callbacks of this
-    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17);
-    /// elsewhere it **blocks**.
-    pub(crate) fn set_close_reason(&self, reason: &CStr) {
+    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17).
+    pub(crate) fn set_close_reason(&self, reason: &CStr, _: &MayBlock) {
         let bytes = reason.to_bytes_with_nul();
         let _ = self.with(|handle| {
             // SAFETY: C5, C17: inline on the connection's own thread; the bytes are copied.
@@ -286,8 +294,8 @@ impl NativeConnection {
         });
     }
 
-    /// Measurements of the connection. **Blocks** until a worker has done it (C9).
-    pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+    /// Measurements of the connection.
+    pub(crate) fn statistics(&self, _: &MayBlock) -> Result<ConnectionStatistics, Status> {
         let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
         let mut length = size_of_val(&native) as u32;
         self.with(|handle| {
@@ -348,7 +356,7 @@ impl NativeConnection {
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
         if self.gate.close() {
-            self.close();
+            self.close(MayBlock::HERE);
         }
     }
 
@@ -356,18 +364,18 @@ impl NativeConnection {
     fn close_elsewhere(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let (registration, id) = (self.registration.clone(), self.id);
-        blocking::unblock(move || close(handle, &registration, id)).detach();
+        may_block::detach(move |may_block| close(handle, &registration, id, may_block));
     }
 
-    fn close(&self) {
+    fn close(&self, may_block: &MayBlock) {
         if let Some(handle) = self.handle.get() {
-            close(*handle, &self.registration, self.id);
+            close(*handle, &self.registration, self.id, may_block);
         }
     }
 }
 
 /// The only place that closes a connection.
-fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64) {
+fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64, _: &MayBlock) {
     // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(ConnectionClose(handle)) };

@@ -1,5 +1,7 @@
 //! The library itself: loading it, its version, and leaving it in order at process exit.
 
+use super::execution;
+use super::may_block::MayBlock;
 use super::registration::NativeRegistration;
 use super::status::Status;
 use msquic::ffi;
@@ -122,7 +124,15 @@ extern "C" fn leave() {
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
         registrations.iter().for_each(|registration| registration.shutdown(0));
-        registrations.iter().for_each(|registration| registration.close_at_exit(deadline));
+        if execution::is_driven() {
+            // C29: nothing can be closed then, but nothing runs any more either.
+            let is_idle = || registrations.iter().all(|registration| registration.is_idle());
+            execution::drive_at_exit(deadline, is_idle);
+            return std::mem::forget(registrations);
+        }
+        registrations
+            .iter()
+            .for_each(|registration| registration.close_at_exit(deadline, MayBlock::HERE));
 
         let mut open = library.open.lock();
         let is_open = |open: &mut usize| *open > 0;

@@ -4,6 +4,7 @@ use super::configuration::alpn_buffers;
 use super::connection::PeerConnection;
 use super::guard::guard;
 use super::library::call;
+use super::may_block::{self, MayBlock};
 use super::registration::NativeRegistration;
 use super::status::Status;
 use super::{Handle, address, bytes};
@@ -22,7 +23,7 @@ use std::sync::{Arc, LazyLock};
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeListener;
     /// Takes a connection; one that is not adopted is refused.
-    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>);
+    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>, inline: &MayBlock);
     /// The last event.
     fn on_stop_complete(self: &Arc<Self>);
 }
@@ -169,10 +170,10 @@ impl NativeListener {
 
 /// Stops on a thread that may wait: the call waits for packets that are being received (C1).
 fn stop(handle: Handle) {
-    blocking::unblock(move || stop_and_wait(handle)).detach();
+    may_block::detach(move |may_block| stop_and_wait(handle, may_block));
 }
 
-fn stop_and_wait(Handle(handle): Handle) {
+fn stop_and_wait(Handle(handle): Handle, _: &MayBlock) {
     // SAFETY: C8, C21: called once, and the handle is closed by the last event only, which this call
     // brings about.
     unsafe { call!(ListenerStop(handle)) };
@@ -199,7 +200,7 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
                     let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
                     let new = event.__bindgen_anon_1.NEW_CONNECTION;
                     if let Some(connection) = peer_connection(&new, &mut adopted) {
-                        handler.on_new_connection(connection);
+                        handler.on_new_connection(connection, MayBlock::HERE);
                     }
                 });
                 // C18: what was not adopted stays libmsquic's, which refuses it.

@@ -18,10 +18,16 @@
 pub(crate) mod address;
 pub(crate) mod configuration;
 pub(crate) mod connection;
+#[cfg(all(feature = "driver", target_os = "linux"))]
+pub(crate) mod execution;
+#[cfg(not(all(feature = "driver", target_os = "linux")))]
+#[path = "no_execution.rs"]
+mod execution;
 mod gate;
 mod guard;
 pub(crate) mod library;
 pub(crate) mod listener;
+pub(crate) mod may_block;
 pub(crate) mod registration;
 mod secrets;
 pub(crate) mod settings;

@@ -3,8 +3,10 @@
 use super::Handle;
 use super::configuration::NativeConfiguration;
 use super::connection::NativeConnection;
+use super::execution;
 use super::library::{self, call};
 use super::listener::NativeListener;
+use super::may_block::{self, MayBlock};
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex};
@@ -54,6 +56,10 @@ struct Children {
 
 impl NativeRegistration {
     pub(crate) fn open(name: &CStr, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
+        // C29: such a registration has threads of its own.
+        if execution::is_driven() && profile == ExecutionProfile::MaxThroughput {
+            return Err(Status::INVALID_PARAMETER);
+        }
         library::registration_opening()?;
         let config = ffi::QUIC_REGISTRATION_CONFIG {
             AppName: name.as_ptr(),
@@ -115,16 +121,20 @@ impl NativeRegistration {
     pub(crate) async fn wait_idle(&self) {
         loop {
             let idle = self.idle.notified();
-            if self.children.lock().is_empty() {
+            if self.is_idle() {
                 return;
             }
             idle.await;
         }
     }
 
-    /// Blocks until no connection and no listener is alive, and then closes the handle although
+    pub(super) fn is_idle(&self) -> bool {
+        self.children.lock().is_empty()
+    }
+
+    /// Waits until no connection and no listener is alive, and then closes the handle although
     /// others may still refer to it; does nothing when the deadline comes before.
-    pub(super) fn close_at_exit(&self, deadline: Instant) {
+    pub(super) fn close_at_exit(&self, deadline: Instant, may_block: &MayBlock) {
         if !self.wait_at_exit(deadline, Children::is_empty) {
             return;
         }
@@ -137,11 +147,11 @@ impl NativeRegistration {
             return;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
-            close(self.handle);
+            close(self.handle, may_block);
         }
     }
 
-    /// Blocks until `done`; false if the deadline comes before.
+    /// Waits until `done`; false if the deadline comes before.
     fn wait_at_exit(&self, deadline: Instant, done: impl Fn(&Children) -> bool) -> bool {
         let mut children = self.children.lock();
         let patience = deadline.saturating_duration_since(Instant::now());
@@ -210,14 +220,18 @@ impl Drop for NativeRegistration {
         if self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
+        // C29: libmsquic would go on using the freed memory.
+        if execution::is_driven() {
+            return;
+        }
         let handle = self.handle;
         // RegistrationClose waits for the last traces of the children (C8), and this may be one of
         // libmsquic's own threads.
-        blocking::unblock(move || close(handle)).detach();
+        may_block::detach(move |may_block| close(handle, may_block));
     }
 }
 
-fn close(Handle(handle): Handle) {
+fn close(Handle(handle): Handle, _: &MayBlock) {
     // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
     // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
     // callback.

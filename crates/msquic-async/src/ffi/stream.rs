@@ -5,6 +5,7 @@ use super::connection::{Hold, NativeConnection};
 use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
+use super::may_block::{self, MayBlock};
 use super::status::Status;
 use bytes::Bytes;
 use msquic::ffi;
@@ -47,7 +48,7 @@ pub(crate) enum StreamEvent {
 /// Handles the events of one stream, which never overlap (C1).
 pub(crate) trait StreamHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeStream;
-    fn on_event(self: &Arc<Self>, event: StreamEvent);
+    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock);
     /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
     /// until [`NativeStream::enable_receive`].
     fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
@@ -242,9 +243,8 @@ impl NativeStream {
         });
     }
 
-    /// Sets the priority among the streams of the connection. **Blocks** until a worker has done it
-    /// (C9).
-    pub(crate) fn set_priority(&self, priority: u16) -> Result<(), Status> {
+    /// Sets the priority among the streams of the connection.
+    pub(crate) fn set_priority(&self, priority: u16, _: &MayBlock) -> Result<(), Status> {
         self.with(|handle| {
             // SAFETY: C5: the value is copied before the call returns.
             Status::ok(unsafe {
@@ -287,7 +287,7 @@ impl NativeStream {
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
         if self.gate.close() {
-            self.close();
+            self.close(MayBlock::HERE);
         }
     }
 
@@ -295,13 +295,13 @@ impl NativeStream {
     fn close_elsewhere(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let hold = self.take_all();
-        blocking::unblock(move || close(handle, hold)).detach();
+        may_block::detach(move |may_block| close(handle, hold, may_block));
     }
 
-    fn close(&self) {
+    fn close(&self, may_block: &MayBlock) {
         let Some(handle) = self.handle.get().copied() else { return };
         let hold = self.take_all();
-        close(handle, hold);
+        close(handle, hold, may_block);
     }
 
     /// Frees the memory of sends, which libmsquic does not read any more: the last event is over and
@@ -314,7 +314,7 @@ impl NativeStream {
 }
 
 /// The only place that closes a stream. The connection may be closed after it.
-fn close(Handle(handle): Handle, connection: Option<Hold>) {
+fn close(Handle(handle): Handle, connection: Option<Hold>, _: &MayBlock) {
     // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(StreamClose(handle)) };
@@ -462,7 +462,7 @@ unsafe fn dispatch<H: StreamHandler>(
             _ => return Status::SUCCESS, // C19
         }
     };
-    handler.on_event(event);
+    handler.on_event(event, MayBlock::HERE);
     Status::SUCCESS
 }
 

@@ -6,6 +6,7 @@ use super::state::{ListenerInput, ListenerState};
 use crate::connection::ConnectionInner;
 use crate::ffi::connection::{NativeConnection, PeerConnection};
 use crate::ffi::listener::{ListenerHandler, NativeListener};
+use crate::ffi::may_block::MayBlock;
 use std::sync::Arc;
 
 impl ListenerHandler for ListenerInner {
@@ -14,7 +15,7 @@ impl ListenerHandler for ListenerInner {
     }
 
     /// Puts the connection into the backlog, or leaves it to be refused.
-    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>) {
+    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>, inline: &MayBlock) {
         let is_full = {
             let exclusive = self.exclusive.lock();
             let is_over = matches!(
@@ -32,7 +33,7 @@ impl ListenerHandler for ListenerInner {
         let incoming = Incoming::new(&inner, &connection);
         connection.adopt(&inner);
         if self.configuration.key_log().is_some()
-            && let Err(status) = inner.native().log_keys()
+            && let Err(status) = inner.native().log_keys(inline)
         {
             tracing::warn!(%status, "the keys of a connection cannot be logged");
         }

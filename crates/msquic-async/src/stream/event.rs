@@ -2,6 +2,7 @@
 
 use super::inner::{SinkSlot, StreamInner};
 use super::state::{ReceiveInput, SendInput, StartState};
+use crate::ffi::may_block::MayBlock;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{NativeStream, Received, StreamEvent, StreamHandler};
 use std::sync::Arc;
@@ -11,7 +12,7 @@ impl StreamHandler for StreamInner {
         &self.native
     }
 
-    fn on_event(self: &Arc<Self>, event: StreamEvent) {
+    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock) {
         match event {
             StreamEvent::StartComplete { status, id, peer_accepted } => {
                 self.handle_event_start_complete(status, id, peer_accepted);
@@ -30,7 +31,7 @@ impl StreamHandler for StreamInner {
             }
             StreamEvent::SendShutdownComplete { graceful: false } => {}
             StreamEvent::ShutdownComplete { connection } => {
-                self.handle_event_shutdown_complete(connection);
+                self.handle_event_shutdown_complete(connection, inline);
             }
         }
     }
@@ -143,9 +144,9 @@ impl StreamInner {
         }
     }
 
-    fn handle_event_shutdown_complete(&self, connection: bool) {
+    fn handle_event_shutdown_complete(&self, connection: bool, inline: &MayBlock) {
         if connection {
-            self.connection.close_reason_in_stream_event();
+            self.connection.close_reason_in_stream_event(inline);
         }
         let error = self.connection.error_or_closing();
         let _given_up = {

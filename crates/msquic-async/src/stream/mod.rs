@@ -28,6 +28,7 @@ pub(crate) use inner::StreamInner;
 
 use crate::Status;
 use crate::connection::{Connection, ConnectionHandle};
+use crate::ffi::may_block::unblock;
 use bytes::{Buf, Bytes};
 use std::ops::Deref;
 use std::sync::Arc;
@@ -573,7 +574,7 @@ impl WriteStream {
     /// A dropped future may or may not have set the priority.
     pub async fn set_priority(&self, priority: u16) -> Result<(), Status> {
         let inner = self.0.inner.clone();
-        blocking::unblock(move || inner.native.set_priority(priority)).await
+        unblock(move |may_block| inner.native.set_priority(priority, may_block)).await
     }
 
     /// Finishes the stream behind what was written, without waiting.

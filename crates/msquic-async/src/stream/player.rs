@@ -6,6 +6,7 @@ use super::state::StartState;
 use super::{ReceiveEnd, ReceiveSink, StreamType};
 use crate::connection::ConnectionInner;
 use crate::ffi::connection::NativeConnection;
+use crate::ffi::may_block::MayBlock;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};
@@ -72,14 +73,14 @@ fn play(inner: &Arc<StreamInner>, number: usize, has_sink: bool, sink_ends: &Ato
     }
     let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"bytes"));
     for event in events(number) {
-        inner.on_event(event);
+        inner.on_event(event, MayBlock::NOTHING);
         let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
         let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
     }
     if number.is_multiple_of(3) {
         let _ = inner.finish();
     }
-    inner.on_event(StreamEvent::ShutdownComplete { connection: true });
+    inner.on_event(StreamEvent::ShutdownComplete { connection: true }, MayBlock::NOTHING);
 
     let all = events(number).collect::<Vec<_>>();
     assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");

@@ -1,58 +1,12 @@
 //! A listener and a connected pair over loopback, for all tests.
-#![allow(dead_code, reason = "each test file uses a part")]
-#![allow(clippy::print_stderr, reason = "the watchdog has nobody to return to")]
 
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, StreamLimits,
     TrustPolicy,
 };
-use std::sync::mpsc;
 use std::time::Duration;
 
 pub(crate) const ALPN: &str = "test/1";
-
-/// No test takes this long unless something hangs.
-const HANG: Duration = Duration::from_secs(60);
-
-/// Runs `test` under four executors, one after the other, and ends the process if it hangs.
-pub(crate) fn run(test: impl AsyncFn()) {
-    run_tokio(&test);
-    let _watchdog = Watchdog::new();
-    let mut current_thread = tokio::runtime::Builder::new_current_thread();
-    current_thread.enable_all().build().unwrap().block_on(test());
-    futures::executor::block_on(test());
-    smol::block_on(test());
-}
-
-/// Runs `test`, which needs tokio's timers or tasks, under its multi-threaded executor.
-pub(crate) fn run_tokio(test: impl AsyncFn()) {
-    let _watchdog = Watchdog::new();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(test());
-}
-
-/// Ends the process unless it is dropped in time.
-struct Watchdog(Option<mpsc::Sender<()>>);
-
-impl Watchdog {
-    fn new() -> Self {
-        let (alive, gone) = mpsc::channel();
-        let name = std::thread::current().name().unwrap_or("a test").to_owned();
-        std::thread::spawn(move || {
-            if gone.recv_timeout(HANG) == Err(mpsc::RecvTimeoutError::Timeout) {
-                eprintln!("{name} hangs");
-                std::process::abort();
-            }
-        });
-        Self(Some(alive))
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        self.0.take();
-    }
-}
 
 /// A credential that trusts everybody.
 pub(crate) fn credential() -> NetCredential {

@@ -1,9 +1,8 @@
 //! Futures that are dropped again and again: nothing is lost, and nothing piles up.
 
-mod common;
-
+use super::peers::{client_configuration, credential, listen, pair_with, settings};
+use crate::executors::run;
 use bytes::Bytes;
-use common::{client_configuration, credential, listen, pair_with, run, settings};
 use futures::task::{ArcWake, waker};
 use msquic_async::connection::DatagramOutcome;
 use msquic_async::{Connection, Registration, StreamLimits, StreamType};
@@ -58,7 +57,7 @@ fn every_cancel_safe_operation_gets_there_by_insisting() {
 
         let stream = client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
         let (Some(read), Some(mut write)) = stream.split() else { unreachable!() };
-        let data = common::pattern(500_000);
+        let data = super::peers::pattern(500_000);
         let send = async {
             for chunk in data.chunks(10_000) {
                 let chunk = Bytes::copy_from_slice(chunk);

@@ -1,9 +1,8 @@
 //! Streams between two peers over loopback.
 
-mod common;
-
+use super::peers::{Pair, pair, pair_with, pattern, settings};
+use crate::executors::{run, run_tokio};
 use bytes::Bytes;
-use common::{Pair, pair, pair_with, pattern, run, run_tokio, settings};
 use msquic_async::connection::ConnectionError;
 use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{

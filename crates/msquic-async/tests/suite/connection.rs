@@ -1,10 +1,9 @@
 //! Connections and listeners over loopback: handshake, trust, close.
 
-mod common;
-
-use common::{
-    ALPN, Pair, client_configuration, credential, listen, pair, pair_with, run, run_tokio, settings,
+use super::peers::{
+    ALPN, Pair, client_configuration, credential, listen, pair, pair_with, settings,
 };
+use crate::executors::{run, run_tokio};
 use msquic_async::connection::{ConnectionError, ShutdownError, StartError};
 use msquic_async::{
     CertHash, Configuration, Connection, KeyLog, ListenError, Listener, NetCredential, ReceiveEnd,

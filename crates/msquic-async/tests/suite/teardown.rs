@@ -1,8 +1,7 @@
 //! Handles dropped in any order, in a living process and at its end.
 
-mod common;
-
-use common::{Pair, pair, pattern, run_tokio};
+use super::peers::{Pair, pair, pattern};
+use crate::executors::{block_on, run_tokio};
 use msquic_async::{Stream, StreamType};
 use std::any::Any;
 use std::process::{Command, ExitStatus};
@@ -89,7 +88,7 @@ fn child() {
     let Ok(scenario) = std::env::var(SCENARIO) else { return };
     let scenario: usize = scenario.parse().unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let handles = runtime.block_on(busy_handles());
+    let handles = block_on(&runtime, busy_handles());
     let mut handles = permute(handles, scenario / 5);
     match scenario % 5 {
         0 => handles.for_each(drop),
@@ -120,7 +119,7 @@ fn child() {
 fn a_process_ends_cleanly_with_handles_in_any_state() {
     for scenario in 0..CHILDREN {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child", "--test-threads=1", "--quiet"])
+            .args(["--exact", "suite::teardown::child", "--test-threads=1", "--quiet"])
             .env(SCENARIO, scenario.to_string())
             .stdout(std::process::Stdio::null())
             .spawn()

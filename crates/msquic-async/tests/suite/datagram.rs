@@ -1,9 +1,8 @@
 //! Datagrams between two peers over loopback.
 
-mod common;
-
+use super::peers::{Pair, pair, pair_with, pattern, settings};
+use crate::executors::run;
 use bytes::Bytes;
-use common::{Pair, pair, pair_with, pattern, run, settings};
 use msquic_async::StreamLimits;
 use msquic_async::connection::{
     ConnectionError, DatagramOutcome, DgramReceiveError, DgramSendError,

@@ -1,0 +1,347 @@
+//! `ExecutionDriver`: libmsquic on the application's own threads.
+
+use super::library::{self, call};
+use super::status::Status;
+use msquic::ffi;
+use parking_lot::Mutex;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::mem::{self, ManuallyDrop};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::pin::pin;
+use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::{Duration, Instant};
+
+/// How many events are fetched at once.
+const BATCH: usize = 16;
+
+/// The execution of this process, once there is one.
+static EXECUTION: OnceLock<Execution> = OnceLock::new();
+
+type Job = Box<dyn FnOnce() + Send>;
+
+struct Execution {
+    /// Held while libmsquic runs, so that it runs on one thread at a time (C29).
+    native: Mutex<Native>,
+    epoll: OwnedFd,
+    doorbell: Doorbell,
+    jobs: Mutex<Vec<Job>>,
+}
+
+struct Native(*mut ffi::QUIC_EXECUTION);
+
+// SAFETY: C29: any thread may poll, one at a time.
+unsafe impl Send for Native {}
+
+/// Ends a wait for events.
+struct Doorbell {
+    eventfd: OwnedFd,
+    /// What the epoll descriptor reports, as libmsquic's own entries look (C29).
+    entry: Box<ffi::QUIC_SQE>,
+}
+
+// SAFETY: `entry` is never changed.
+unsafe impl Send for Doorbell {}
+// SAFETY: as above.
+unsafe impl Sync for Doorbell {}
+
+impl Doorbell {
+    fn new(epoll: &OwnedFd) -> io::Result<Self> {
+        // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
+        let eventfd = unsafe {
+            let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
+            OwnedFd::from_raw_fd(fd)
+        };
+        let entry =
+            Box::new(ffi::QUIC_SQE { fd: eventfd.as_raw_fd(), Completion: Some(nothing_to_do) });
+        // Edge-triggered: each ring is one event, and nobody has to read the counter.
+        let mut event = libc::epoll_event {
+            events: (libc::EPOLLIN | libc::EPOLLET) as u32,
+            u64: ptr::from_ref(&*entry).expose_provenance() as u64,
+        };
+        // SAFETY: `event` is read during the call.
+        check(unsafe {
+            let (epoll, eventfd) = (epoll.as_raw_fd(), eventfd.as_raw_fd());
+            libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, eventfd, &raw mut event)
+        })?;
+        Ok(Self { eventfd, entry })
+    }
+
+    fn ring(&self) {
+        let one = 1_u64;
+        // SAFETY: eight bytes are read. It can fail only if the counter is about to overflow, and
+        // then it has been rung.
+        unsafe {
+            libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of_val(&one))
+        };
+        let _ = &self.entry;
+    }
+}
+
+unsafe extern "C" fn nothing_to_do(_: *mut ffi::QUIC_CQE) {}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
+}
+
+/// Queues `job` for the driver, if there is one.
+pub(super) fn run_on_driver<F: FnOnce() + Send + 'static>(job: F) -> Result<(), F> {
+    let Some(execution) = EXECUTION.get() else { return Err(job) };
+    execution.jobs.lock().push(Box::new(job));
+    execution.doorbell.ring();
+    Ok(())
+}
+
+/// Whether the application drives libmsquic.
+pub(super) fn is_driven() -> bool {
+    EXECUTION.get().is_some()
+}
+
+/// Drives libmsquic until `done`, or the deadline. For the end of the process, when nobody else may
+/// be driving any more: others are kept out from now on.
+pub(super) fn drive_at_exit(deadline: Instant, done: impl Fn() -> bool) {
+    let Some(execution) = EXECUTION.get() else { return };
+    let patience = deadline.saturating_duration_since(Instant::now());
+    let Some(mut native) = execution.native.try_lock_for(patience) else { return };
+    while !done() && Instant::now() < deadline {
+        let next = execution.poll(&mut native).unwrap_or(Duration::MAX);
+        let patience = deadline.saturating_duration_since(Instant::now());
+        let _ = execution.wait(&mut native, Some(next.min(patience)));
+    }
+    mem::forget(native);
+}
+
+impl Execution {
+    fn create() -> Result<Self, Status> {
+        library::load()?;
+        let failed = |_| Status::INTERNAL_ERROR;
+        // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
+        let epoll = unsafe {
+            let fd = check(libc::epoll_create1(libc::EPOLL_CLOEXEC)).map_err(failed)?;
+            OwnedFd::from_raw_fd(fd)
+        };
+        let doorbell = Doorbell::new(&epoll).map_err(failed)?;
+        let mut queue: ffi::QUIC_EVENTQ = epoll.as_raw_fd();
+        let mut config = ffi::QUIC_EXECUTION_CONFIG { IdealProcessor: 0, EventQ: &raw mut queue };
+        let mut native = ptr::null_mut();
+        // SAFETY: C29: no registration was opened yet, or the call fails; the configuration is
+        // copied, and the descriptor stays open for the rest of the process.
+        Status::ok(unsafe {
+            let flags =
+                ffi::QUIC_GLOBAL_EXECUTION_CONFIG_FLAGS_QUIC_GLOBAL_EXECUTION_CONFIG_FLAG_NONE;
+            let Some(create) = library::table().ExecutionCreate else {
+                return Err(Status::NOT_SUPPORTED);
+            };
+            create(flags, 0, 1, &raw mut config, &raw mut native)
+        })?;
+        Ok(Self { native: Mutex::new(Native(native)), epoll, doorbell, jobs: Mutex::default() })
+    }
+
+    /// Runs what is due, without looking for events; tells when there is more to do.
+    fn poll(&self, native: &mut Native) -> Option<Duration> {
+        loop {
+            // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
+            let wait = unsafe { call!(ExecutionPoll(native.0)) };
+            let jobs = mem::take(&mut *self.jobs.lock());
+            if !jobs.is_empty() {
+                jobs.into_iter().for_each(|job| job());
+                continue; // they made work for libmsquic
+            }
+            return match wait {
+                u32::MAX => None,
+                millis => Some(Duration::from_millis(millis.into())),
+            };
+        }
+    }
+
+    /// Waits for events and handles them; tells whether there may be more.
+    fn wait(&self, _: &mut Native, timeout: Option<Duration>) -> io::Result<bool> {
+        // Rounded up: waking too early would only spin.
+        let millis = timeout.map_or(-1, |timeout| {
+            i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        });
+        let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
+        // SAFETY: at most as many events as there is room for are written.
+        let count = unsafe {
+            let (epoll, room) = (self.epoll.as_raw_fd(), events.len() as i32);
+            check(libc::epoll_wait(epoll, events.as_mut_ptr(), room, millis))
+        };
+        let count = match count {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+            count => count?,
+        };
+        for event in events.iter_mut().take(count as usize) {
+            let entry = ptr::with_exposed_provenance::<ffi::QUIC_SQE>(event.u64 as usize);
+            // SAFETY: C29: each event names an entry of libmsquic's or the doorbell's, and is given
+            // to its completion, one thread at a time.
+            unsafe {
+                if let Some(completion) = (*entry).Completion {
+                    completion(ptr::from_mut(event).cast());
+                }
+            }
+        }
+        Ok(count as usize == BATCH)
+    }
+}
+
+/// Runs msquic on the application's threads instead of threads of its own. *Experimental*; Linux
+/// only, with the feature `driver`.
+///
+/// What it is good for: a message needs no hop to another thread. It has its price: while the driver
+/// does not run nothing happens on any connection, not even an acknowledgement; and libmsquic 2.5.1
+/// cannot close a registration in this mode (it goes on using freed memory, see the contract, C29),
+/// so the memory of each [`Registration`](crate::Registration) stays until the end of the process.
+/// Open few.
+///
+/// There is one for the whole process, made before the first registration. Dropping it hands the work
+/// to a thread of its own.
+///
+/// ```no_run
+/// # async fn serve() {}
+/// let mut driver = msquic_async::ExecutionDriver::install()?;
+/// // msquic and `serve` share this thread.
+/// driver.block_on(serve());
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
+/// Inside another event loop, wait until [`as_fd`](AsFd::as_fd) is readable or the time is over that
+/// [`turn`](Self::turn) tells, and then take the next turn:
+///
+/// ```no_run
+/// # async fn run(mut driver: msquic_async::ExecutionDriver) -> std::io::Result<()> {
+/// use std::os::fd::AsFd;
+/// use std::time::Duration;
+/// use tokio::io::unix::AsyncFd;
+///
+/// let events = AsyncFd::new(driver.as_fd().try_clone_to_owned()?)?;
+/// loop {
+///     let next = driver.turn().unwrap_or(Duration::from_secs(60));
+///     if let Ok(readable) = tokio::time::timeout(next, events.readable()).await {
+///         readable?.clear_ready();
+///     }
+/// }
+/// # }
+/// ```
+pub struct ExecutionDriver {
+    execution: &'static Execution,
+}
+
+impl ExecutionDriver {
+    /// Makes this process drive msquic itself.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] when there is a driver already, or a registration was opened before;
+    /// [`Status::NOT_SUPPORTED`] when the library lacks it.
+    pub fn install() -> Result<Self, Status> {
+        /// Keeps two threads from creating one each.
+        static INSTALLING: Mutex<()> = Mutex::new(());
+        let _installing = INSTALLING.lock();
+        if is_driven() {
+            return Err(Status::INVALID_STATE);
+        }
+        let execution = Execution::create()?;
+        Ok(Self { execution: EXECUTION.get_or_init(|| execution) })
+    }
+
+    /// Does what is due, and tells after how long there will be more to do if no event comes before;
+    /// `None`: only an event brings more.
+    ///
+    /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.
+    pub fn turn(&mut self) -> Option<Duration> {
+        let native = &mut *self.execution.native.lock();
+        let has_more = self.execution.wait(native, Some(Duration::ZERO)).unwrap_or(false);
+        let next = self.execution.poll(native);
+        if has_more { Some(Duration::ZERO) } else { next }
+    }
+
+    /// Blocks this thread until there is an event, or for `timeout`, and handles the event.
+    ///
+    /// # Errors
+    ///
+    /// The operating system cannot wait.
+    pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
+        self.execution.wait(&mut self.execution.native.lock(), timeout).map(|_| ())
+    }
+
+    /// Runs `future` and msquic on this thread until `future` is ready.
+    ///
+    /// # Panics
+    ///
+    /// When `future` does, and when the operating system cannot wait for events.
+    pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
+        let woken = Arc::new(Woken { execution: self.execution, is_woken: AtomicBool::new(true) });
+        let waker = Waker::from(woken.clone());
+        let mut cx = Context::from_waker(&waker);
+        let mut future = pin!(future);
+        loop {
+            if woken.is_woken.swap(false, Ordering::SeqCst)
+                && let Poll::Ready(output) = future.as_mut().poll(&mut cx)
+            {
+                return output;
+            }
+            let next = self.execution.poll(&mut self.execution.native.lock());
+            let is_woken = woken.is_woken.load(Ordering::SeqCst);
+            let timeout = if is_woken { Some(Duration::ZERO) } else { next };
+            self.wait(timeout).expect("epoll_wait of a descriptor that stays open");
+        }
+    }
+}
+
+/// Tells `block_on` to poll its future.
+struct Woken {
+    execution: &'static Execution,
+    is_woken: AtomicBool,
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if !self.is_woken.swap(true, Ordering::SeqCst) {
+            self.execution.doorbell.ring();
+        }
+    }
+}
+
+impl AsFd for ExecutionDriver {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.execution.epoll.as_fd()
+    }
+}
+
+impl AsRawFd for ExecutionDriver {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.execution.epoll.as_raw_fd()
+    }
+}
+
+impl Drop for ExecutionDriver {
+    fn drop(&mut self) {
+        let mut successor = ManuallyDrop::new(Self { execution: self.execution });
+        let drive = move || {
+            loop {
+                let next = successor.turn();
+                if let Err(error) = successor.wait(next) {
+                    tracing::error!(%error, "msquic is not driven any more");
+                    return;
+                }
+            }
+        };
+        if let Err(error) = std::thread::Builder::new().name("msquic".to_owned()).spawn(drive) {
+            tracing::error!(%error, "msquic is not driven any more");
+        }
+    }
+}
+
+impl fmt::Debug for ExecutionDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ExecutionDriver").finish_non_exhaustive()
+    }
+}

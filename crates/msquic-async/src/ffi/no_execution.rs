@@ -1,0 +1,13 @@
+//! What the rest of `ffi` asks the driver, where there is none.
+
+use std::time::Instant;
+
+pub(super) fn run_on_driver<F>(job: F) -> Result<(), F> {
+    Err(job)
+}
+
+pub(super) fn is_driven() -> bool {
+    false
+}
+
+pub(super) fn drive_at_exit(_: Instant, _: impl Fn() -> bool) {}

@@ -1,0 +1,9 @@
+//! The tests that need msquic. Whoever includes them says in `crate::executors` what runs them.
+
+mod cancel;
+mod connection;
+mod datagram;
+mod peers;
+mod stream;
+mod teardown;
+pub(crate) mod watchdog;
