@@ -213,16 +213,13 @@ impl Execution {
 ///
 /// ```no_run
 /// # async fn run(mut driver: msquic_async::ExecutionDriver) -> std::io::Result<()> {
+/// use smol::{Async, Timer};
 /// use std::os::fd::AsFd;
-/// use std::time::Duration;
-/// use tokio::io::unix::AsyncFd;
 ///
-/// let events = AsyncFd::new(driver.as_fd().try_clone_to_owned()?)?;
+/// let events = Async::new_nonblocking(driver.as_fd().try_clone_to_owned()?)?;
 /// loop {
-///     let next = driver.turn().unwrap_or(Duration::from_secs(60));
-///     if let Ok(readable) = tokio::time::timeout(next, events.readable()).await {
-///         readable?.clear_ready();
-///     }
+///     let time = driver.turn().map_or_else(Timer::never, Timer::after);
+///     smol::future::or(events.readable(), async { time.await; Ok(()) }).await?;
 /// }
 /// # }
 /// ```

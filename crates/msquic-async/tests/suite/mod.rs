@@ -4,6 +4,6 @@ mod cancel;
 mod connection;
 mod datagram;
 mod peers;
-mod stream;
+pub(crate) mod stream;
 mod teardown;
 pub(crate) mod watchdog;

@@ -15,29 +15,31 @@ use tokio::sync::Notify;
 
 #[test]
 fn echo_both_ways() {
-    run(async || {
-        let Pair { client, server, registration, .. } = pair().await;
-        for (opener, acceptor) in [(&client, &server), (&server, &client)] {
-            let open = async {
-                let mut stream =
-                    opener.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
-                stream.write_all(b"hello").await.unwrap();
-                stream.shutdown().await.unwrap();
-                let mut answer = Vec::new();
-                stream.read_to_end(&mut answer).await.unwrap();
-                assert_eq!(answer, b"hello");
-            };
-            let echo = async {
-                let stream = acceptor.accept_inbound_stream().await.unwrap();
-                let (Some(mut read), Some(mut write)) = stream.split() else { unreachable!() };
-                tokio::io::copy(&mut read, &mut write).await.unwrap();
-                write.shutdown().await.unwrap();
-            };
-            futures::future::join(open, echo).await;
-        }
-        drop((client, server));
-        registration.wait_idle().await;
-    });
+    run(echo);
+}
+
+pub(crate) async fn echo() {
+    let Pair { client, server, registration, .. } = pair().await;
+    for (opener, acceptor) in [(&client, &server), (&server, &client)] {
+        let open = async {
+            let mut stream =
+                opener.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
+            stream.write_all(b"hello").await.unwrap();
+            stream.shutdown().await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(answer, b"hello");
+        };
+        let echo = async {
+            let stream = acceptor.accept_inbound_stream().await.unwrap();
+            let (Some(mut read), Some(mut write)) = stream.split() else { unreachable!() };
+            tokio::io::copy(&mut read, &mut write).await.unwrap();
+            write.shutdown().await.unwrap();
+        };
+        futures::future::join(open, echo).await;
+    }
+    drop((client, server));
+    registration.wait_idle().await;
 }
 
 async fn transfer(pair: &Pair, data: &Bytes) -> Bytes {
