@@ -114,8 +114,12 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
+        Ok(Self::from_native(native))
+    }
+
+    pub(crate) fn from_native(native: Arc<NativeConfiguration>) -> Self {
         let datagram_limits = DatagramLimits::default();
-        Ok(Self { native, limits: StreamLimits::default(), datagram_limits, key_log: None })
+        Self { native, limits: StreamLimits::default(), datagram_limits, key_log: None }
     }
 
     pub(crate) fn native(&self) -> &NativeConfiguration {

@@ -51,6 +51,7 @@ pub use connection::{Connection, ConnectionError, ConnectionStatistics, Datagram
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{LibraryVersion, library_version};
+pub use ffi::raw::api_table;
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;
 pub use key_log::KeyLog;

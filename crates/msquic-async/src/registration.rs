@@ -37,7 +37,11 @@ impl Registration {
     /// As for [`new`](Self::new).
     pub fn with_profile(name: &str, profile: ExecutionProfile) -> Result<Self, Status> {
         let name = CString::new(name).map_err(|_| Status::INVALID_PARAMETER)?;
-        Ok(Self { native: NativeRegistration::open(&name, profile)? })
+        Ok(Self::from_native(NativeRegistration::open(&name, profile)?))
+    }
+
+    pub(crate) fn from_native(native: Arc<NativeRegistration>) -> Self {
+        Self { native }
     }
 
     /// Closes all connections with `error_code` (below 2^62) and stops all listeners. New ones are

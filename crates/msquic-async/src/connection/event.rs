@@ -5,8 +5,12 @@ use super::state::ConnectionInput;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
 use crate::ffi::stream::PeerStream;
 use crate::stream::{StreamInner, StreamType};
+use net_traits::TrustError;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
+
+/// The code with which connections are closed whose peer was not judged.
+const UNTRUSTED: u64 = 0;
 
 impl ConnectionHandler for ConnectionInner {
     fn native(&self) -> &Arc<NativeConnection> {
@@ -18,8 +22,7 @@ impl ConnectionHandler for ConnectionInner {
             ConnectionEvent::Connected { alpn, local_addr, remote_addr, key_log } => {
                 self.log_keys(key_log);
                 self.set_addrs(local_addr, remote_addr);
-                self.exclusive.lock().alpn = alpn.to_vec();
-                self.transition(ConnectionInput::Connected);
+                self.handle_event_connected(alpn);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
                 self.transition(ConnectionInput::ClosedByTransport { status, code });
@@ -47,7 +50,11 @@ impl ConnectionHandler for ConnectionInner {
 
     fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool {
         let verdict = self.credential.trust().verify(certificate.as_ref());
-        self.exclusive.lock().certificate = certificate;
+        {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.certificate = certificate;
+            exclusive.is_trusted = verdict.is_ok();
+        }
         match verdict {
             Ok(_) => {
                 self.changed.wake_all();
@@ -87,6 +94,24 @@ impl ConnectionHandler for ConnectionInner {
             inner.abandon();
         } else {
             waiters.wake_one();
+        }
+    }
+}
+
+impl ConnectionInner {
+    /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
+    /// its certificate.
+    fn handle_event_connected(&self, alpn: &[u8]) {
+        let is_trusted = {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.alpn = alpn.to_vec();
+            exclusive.is_trusted
+        };
+        if is_trusted {
+            self.transition(ConnectionInput::Connected);
+        } else {
+            self.transition(ConnectionInput::UntrustedPeer(TrustError::NoCertificate));
+            self.native().shutdown(UNTRUSTED, false);
         }
     }
 }

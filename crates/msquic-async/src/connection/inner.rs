@@ -47,6 +47,8 @@ pub(super) struct Exclusive {
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
+    /// The trust policy has accepted the peer.
+    pub(super) is_trusted: bool,
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) datagrams: Datagrams,
@@ -70,6 +72,7 @@ impl ConnectionInner {
                 local_addr: None,
                 remote_addr: None,
                 certificate: None,
+                is_trusted: false,
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
                 datagrams: Datagrams::default(),

@@ -38,17 +38,7 @@ impl NativeConfiguration {
         pkcs12: &[u8],
         password: &CStr,
     ) -> Result<Arc<Self>, Status> {
-        let mut id = Ok(0);
-        let this = Arc::new_cyclic(|this: &Weak<Self>| {
-            id = registration.add_configuration(this);
-            Self {
-                handle: OnceLock::new(),
-                gate: Gate::new(),
-                registration: registration.clone(),
-                id: *id.as_ref().unwrap_or(&0),
-            }
-        });
-        id?;
+        let this = Self::new(registration)?;
         let alpn = alpn_buffers(alpn)?;
         let settings = settings::to_native(settings);
         this.with_gate(|| {
@@ -71,6 +61,35 @@ impl NativeConfiguration {
         })?;
         this.load_credential(role, pkcs12, password)?;
         Ok(this)
+    }
+
+    /// Takes over an open configuration.
+    ///
+    /// # Safety
+    ///
+    /// It is one of `registration`, and nobody else closes it.
+    pub(super) unsafe fn from_raw(
+        registration: &Arc<NativeRegistration>,
+        handle: ffi::HQUIC,
+    ) -> Result<Arc<Self>, Status> {
+        let this = Self::new(registration)?;
+        let _ = this.handle.set(Handle(handle));
+        Ok(this)
+    }
+
+    /// A configuration without a handle, known to its registration.
+    fn new(registration: &Arc<NativeRegistration>) -> Result<Arc<Self>, Status> {
+        let mut id = Ok(0);
+        let this = Arc::new_cyclic(|this: &Weak<Self>| {
+            id = registration.add_configuration(this);
+            Self {
+                handle: OnceLock::new(),
+                gate: Gate::new(),
+                registration: registration.clone(),
+                id: *id.as_ref().unwrap_or(&0),
+            }
+        });
+        id.map(|_| this)
     }
 
     fn load_credential(&self, role: Role, pkcs12: &[u8], password: &CStr) -> Result<(), Status> {

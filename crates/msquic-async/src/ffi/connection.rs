@@ -136,6 +136,22 @@ impl NativeConnection {
         Ok(())
     }
 
+    /// Makes `handler` the one that gets the events of `handle`.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is an open connection of the registration, nobody else uses or closes it, and no event
+    /// of it can come before this returns: it was not started, or its NEW_CONNECTION is being handled.
+    pub(super) unsafe fn adopt<H: ConnectionHandler>(&self, handle: ffi::HQUIC, handler: &Arc<H>) {
+        let context = Arc::into_raw(handler.clone());
+        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
+        // SAFETY: C13, C18: before any event of the connection.
+        unsafe {
+            call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
+        };
+        self.set_handle(handle);
+    }
+
     fn set_handle(&self, handle: ffi::HQUIC) {
         let is_first = self.handle.set(Handle(handle)).is_ok();
         debug_assert!(is_first, "a connection is opened once");
@@ -430,13 +446,8 @@ pub(crate) struct PeerConnection<'a> {
 impl PeerConnection<'_> {
     /// Makes `handler` the one that gets the connection's events.
     pub(crate) fn adopt<H: ConnectionHandler>(self, handler: &Arc<H>) {
-        handler.native().set_handle(self.handle);
-        let context = Arc::into_raw(handler.clone());
-        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
-        // SAFETY: C13, C18: inside NEW_CONNECTION, before any event of the connection.
-        unsafe {
-            call!(SetCallbackHandler(self.handle, function as *mut c_void, context as *mut c_void));
-        }
+        // SAFETY: C18: inside NEW_CONNECTION, before any event of the connection.
+        unsafe { handler.native().adopt(self.handle, handler) };
         *self.adopted = true;
     }
 }

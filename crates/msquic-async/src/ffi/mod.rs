@@ -28,6 +28,7 @@ mod guard;
 pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod may_block;
+pub(crate) mod raw;
 pub(crate) mod registration;
 mod secrets;
 pub(crate) mod settings;

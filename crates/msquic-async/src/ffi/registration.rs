@@ -82,6 +82,20 @@ impl NativeRegistration {
         // SAFETY: C7: the configuration is copied before the call returns.
         unsafe { Status::ok(call!(RegistrationOpen(&raw const config, &raw mut handle))) }
             .inspect_err(|_| library::registration_closed())?;
+        Ok(Self::with_handle(handle))
+    }
+
+    /// Takes over an open registration.
+    ///
+    /// # Safety
+    ///
+    /// Nobody else closes it, and children that this value does not know are closed before it.
+    pub(super) unsafe fn from_raw(handle: ffi::HQUIC) -> Result<Arc<Self>, Status> {
+        library::registration_opening()?;
+        Ok(Self::with_handle(handle))
+    }
+
+    fn with_handle(handle: ffi::HQUIC) -> Arc<Self> {
         let this = Arc::new(Self {
             handle: Handle(handle),
             closed: AtomicBool::new(false),
@@ -90,7 +104,7 @@ impl NativeRegistration {
             idle_at_exit: Condvar::new(),
         });
         library::registration_opened(&this);
-        Ok(this)
+        this
     }
 
     pub(super) fn handle(&self) -> ffi::HQUIC {

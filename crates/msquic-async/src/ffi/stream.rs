@@ -103,13 +103,40 @@ impl NativeStream {
         }
     }
 
-    /// Opens a stream and starts it. If it is `Ok`, `handler` lives until the last event; the start
+    /// Opens the stream, unless a handle was adopted, and starts it. If it is `Ok`, `handler` lives until the last event; the start
     /// itself is answered by `StartComplete`, and a failed one is followed by the last event.
     pub(crate) fn start<H: StreamHandler>(
         &self,
         connection: &Arc<NativeConnection>,
         unidirectional: bool,
         fail_on_blocked: bool,
+        handler: &Arc<H>,
+    ) -> Result<(), Status> {
+        if self.handle.get().is_none() {
+            self.open(connection, unidirectional, handler)?;
+        }
+        let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
+            | ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT
+            | if fail_on_blocked {
+                ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_FAIL_BLOCKED
+            } else {
+                0
+            };
+        let started = self.with(|handle| {
+            // SAFETY: C1, C24: asynchronous; the handle is open.
+            Status::ok(unsafe { call!(StreamStart(handle, start_flags)) })
+        });
+        if started.is_err() {
+            // C24: the last event comes after this, although the stream never started.
+            self.abort(Abort::Everything, 0);
+        }
+        started
+    }
+
+    fn open<H: StreamHandler>(
+        &self,
+        connection: &Arc<NativeConnection>,
+        unidirectional: bool,
         handler: &Arc<H>,
     ) -> Result<(), Status> {
         let hold = connection.hold().ok_or(Status::INVALID_STATE)?;
@@ -138,23 +165,29 @@ impl NativeStream {
             return Err(status);
         }
         self.set_handle(handle, hold);
+        Ok(())
+    }
 
-        let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
-            | ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT
-            | if fail_on_blocked {
-                ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_FAIL_BLOCKED
-            } else {
-                0
-            };
-        let started = self.with(|handle| {
-            // SAFETY: C1, C24: asynchronous; the handle is open.
-            Status::ok(unsafe { call!(StreamStart(handle, start_flags)) })
-        });
-        if started.is_err() {
-            // C24: the last event comes after this, although the stream never started.
-            self.abort(Abort::Everything, 0);
-        }
-        started
+    /// Makes `handler` the one that gets the events of `handle`.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is an open stream of the connection that `hold` keeps, nobody else uses or closes it,
+    /// and no event of it can come before this returns: it was not started, or its
+    /// PEER_STREAM_STARTED is being handled.
+    pub(super) unsafe fn adopt<H: StreamHandler>(
+        &self,
+        handle: ffi::HQUIC,
+        hold: Hold,
+        handler: &Arc<H>,
+    ) {
+        let context = Arc::into_raw(handler.clone());
+        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
+        // SAFETY: C13, C18: before any event of the stream.
+        unsafe {
+            call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
+        };
+        self.set_handle(handle, hold);
     }
 
     fn set_handle(&self, handle: ffi::HQUIC, hold: Hold) {
@@ -353,13 +386,8 @@ impl<'a> PeerStream<'a> {
 
     /// Makes `handler` the one that gets the stream's events.
     pub(crate) fn adopt<H: StreamHandler>(self, handler: &Arc<H>) {
-        handler.native().set_handle(self.handle, self.hold);
-        let context = Arc::into_raw(handler.clone());
-        let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
-        // SAFETY: C13, C18: inside PEER_STREAM_STARTED, before any event of the stream.
-        unsafe {
-            call!(SetCallbackHandler(self.handle, function as *mut c_void, context as *mut c_void));
-        }
+        // SAFETY: C18: inside PEER_STREAM_STARTED, before any event of the stream.
+        unsafe { handler.native().adopt(self.handle, self.hold, handler) };
         *self.adopted = true;
     }
 }

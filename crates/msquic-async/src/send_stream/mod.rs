@@ -37,7 +37,11 @@ impl SendStream {
     ///
     /// [`StartError::ConnectionLost`] when the connection is over or was not started.
     pub fn open(connection: &Connection) -> Result<Self, StartError> {
-        Ok(Self { stream: Stream::open(connection, StreamType::Unidirectional)? })
+        Ok(Self::from_stream(Stream::open(connection, StreamType::Unidirectional)?))
+    }
+
+    pub(crate) fn from_stream(stream: Stream) -> Self {
+        Self { stream }
     }
 
     /// Opens the stream, see [`Stream::poll_start`].
@@ -99,10 +103,6 @@ impl SendStream {
     /// A dropped future has sent the whole message or nothing; before it was polled, nothing.
     pub fn send(&mut self, message: impl Into<Bytes>) -> SendData<'_> {
         SendData::new(self, message.into())
-    }
-
-    pub(crate) fn from_stream(stream: Stream) -> Self {
-        Self { stream }
     }
 
     fn writer(&self) -> Result<&WriteStream, WriteError> {

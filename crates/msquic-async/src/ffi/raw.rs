@@ -1,0 +1,315 @@
+//! Raw handles: their functions, and how this crate takes them over.
+
+use super::configuration::NativeConfiguration;
+use super::connection::NativeConnection;
+use super::library;
+use super::registration::NativeRegistration;
+use super::status::Status;
+use super::stream::StreamHandler;
+use crate::connection::{Connection, ConnectionInner};
+use crate::send_stream::SendStream;
+use crate::stream::{StartError, Stream, StreamInner, StreamType};
+use crate::{Configuration, ConnectionError, Registration};
+use msquic::ffi::{HQUIC, QUIC_API_TABLE};
+use net_traits::NetCredential;
+
+/// The functions of the libmsquic that this process runs with, for handles of one's own.
+///
+/// Handles that are open when the process ends keep the library from being closed in order; take them
+/// over with [`Registration::from_raw`] and its siblings, or close them before.
+///
+/// # Errors
+///
+/// The library cannot be started, for instance because memory is short.
+pub fn api_table() -> Result<&'static QUIC_API_TABLE, Status> {
+    library::load()?;
+    Ok(library::table())
+}
+
+impl Registration {
+    /// Takes over a registration that was opened with [`api_table`]. It is closed when nothing refers
+    /// to it any more.
+    ///
+    /// # Errors
+    ///
+    /// The library cannot be started.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is an open registration that nobody else closes. Raw children of it that are not taken
+    /// over are closed before the last of its safe children and clones is dropped.
+    ///
+    /// ```
+    /// use msquic_async::{Registration, api_table};
+    ///
+    /// let mut handle = std::ptr::null_mut();
+    /// // SAFETY: no configuration means the default; the handle is taken over at once.
+    /// let registration = unsafe {
+    ///     let open = api_table()?.RegistrationOpen.expect("every libmsquic has it");
+    ///     assert_eq!(open(std::ptr::null(), &mut handle), 0);
+    ///     Registration::from_raw(handle)?
+    /// };
+    /// # drop(registration);
+    /// # Ok::<(), msquic_async::Status>(())
+    /// ```
+    pub unsafe fn from_raw(handle: HQUIC) -> Result<Self, Status> {
+        // SAFETY: the caller's promise.
+        Ok(Self::from_native(unsafe { NativeRegistration::from_raw(handle) }?))
+    }
+}
+
+impl Configuration {
+    /// Takes over a configuration. It is closed when nothing refers to it any more.
+    ///
+    /// Peers are judged only if its credential was loaded with INDICATE_CERTIFICATE_RECEIVED and
+    /// USE_PORTABLE_CERTIFICATES; connections whose peer was not judged are closed as untrusted.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] after [`Registration::shutdown`]. The handle then stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// `handle` is an open configuration of `registration` that nobody else closes. It was not loaded
+    /// with DEFER_CERTIFICATE_VALIDATION, and certificates that it indicates are portable.
+    pub unsafe fn from_raw(registration: &Registration, handle: HQUIC) -> Result<Self, Status> {
+        // SAFETY: the caller's promise.
+        let native = unsafe { NativeConfiguration::from_raw(registration.native(), handle) }?;
+        Ok(Self::from_native(native))
+    }
+}
+
+impl Connection {
+    /// Takes over a client's connection. Its trust policy is that of `credential`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::ClosedByTransport`] after [`Registration::shutdown`]. The handle then stays
+    /// the caller's.
+    ///
+    /// # Safety
+    ///
+    /// `handle` was opened in `registration` and not started, nobody else closes it or sets its
+    /// callback, and no function is called with it by others any more.
+    pub unsafe fn from_raw(
+        registration: &Registration,
+        handle: HQUIC,
+        credential: NetCredential,
+    ) -> Result<Self, ConnectionError> {
+        let native = NativeConnection::new(registration.native())
+            .map_err(|status| ConnectionError::ClosedByTransport { status, code: 0 })?;
+        let inner = ConnectionInner::new(native, credential);
+        // SAFETY: the caller's promise.
+        unsafe { inner.native().adopt(handle, &inner) };
+        Ok(Self::from_inner(inner))
+    }
+}
+
+impl Stream {
+    /// Takes over a stream; [`poll_start`](Self::poll_start) starts it.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`] when the connection is over or was not started. The handle then
+    /// stays the caller's.
+    ///
+    /// # Safety
+    ///
+    /// `handle` was opened on `connection` as a stream of this type and not started, nobody else
+    /// closes it or sets its callback, and no function is called with it by others any more.
+    pub unsafe fn from_raw(
+        connection: &Connection,
+        handle: HQUIC,
+        stream_type: StreamType,
+    ) -> Result<Self, StartError> {
+        let inner = connection.inner();
+        inner.check_usable().map_err(StartError::ConnectionLost)?;
+        let hold = inner.native().hold();
+        let hold = hold.ok_or_else(|| StartError::ConnectionLost(inner.error_or_closing()))?;
+        let stream = StreamInner::new(inner, stream_type, true);
+        // SAFETY: the caller's promise.
+        unsafe { stream.native().adopt(handle, hold, &stream) };
+        Ok(Self::new(stream, connection.handle()))
+    }
+}
+
+impl SendStream {
+    /// Takes over a unidirectional stream; [`poll_start`](Self::poll_start) starts it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Stream::from_raw`].
+    ///
+    /// # Safety
+    ///
+    /// As for [`Stream::from_raw`].
+    pub unsafe fn from_raw(connection: &Connection, handle: HQUIC) -> Result<Self, StartError> {
+        // SAFETY: the caller's promise.
+        let stream = unsafe { Stream::from_raw(connection, handle, StreamType::Unidirectional) }?;
+        Ok(Self::from_stream(stream))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Listener, Settings, TrustPolicy};
+    use futures::executor::block_on;
+    use msquic::ffi;
+    use std::ffi::c_void;
+    use std::ptr;
+
+    const ALPN: &str = "raw/1";
+
+    unsafe extern "C" fn no_connection_events(
+        _: HQUIC,
+        _: *mut c_void,
+        _: *mut ffi::QUIC_CONNECTION_EVENT,
+    ) -> ffi::QUIC_STATUS {
+        unreachable!("the callback was replaced")
+    }
+
+    unsafe extern "C" fn no_stream_events(
+        _: HQUIC,
+        _: *mut c_void,
+        _: *mut ffi::QUIC_STREAM_EVENT,
+    ) -> ffi::QUIC_STATUS {
+        unreachable!("the callback was replaced")
+    }
+
+    fn registration() -> Registration {
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7: no configuration is the default; the handle is taken over.
+        unsafe {
+            assert_eq!(
+                api_table().unwrap().RegistrationOpen.unwrap()(ptr::null(), &raw mut handle),
+                0
+            );
+            Registration::from_raw(handle).unwrap()
+        }
+    }
+
+    fn open_connection(registration: &Registration) -> HQUIC {
+        let mut handle = ptr::null_mut();
+        // SAFETY: C13: no event comes before a call with the handle.
+        unsafe {
+            let open = api_table().unwrap().ConnectionOpen.unwrap();
+            let callback = Some(no_connection_events as unsafe extern "C" fn(_, _, _) -> _);
+            let registration = registration.native().handle();
+            assert_eq!(open(registration, callback, ptr::null_mut(), &raw mut handle), 0);
+        }
+        handle
+    }
+
+    fn open_stream(connection: HQUIC, flags: ffi::QUIC_STREAM_OPEN_FLAGS) -> HQUIC {
+        let mut handle = ptr::null_mut();
+        // SAFETY: C13: no event comes before a call with the handle.
+        unsafe {
+            let open = api_table().unwrap().StreamOpen.unwrap();
+            let callback = Some(no_stream_events as unsafe extern "C" fn(_, _, _) -> _);
+            assert_eq!(open(connection, flags, callback, ptr::null_mut(), &raw mut handle), 0);
+        }
+        handle
+    }
+
+    fn credential() -> NetCredential {
+        NetCredential::self_signed(TrustPolicy::Any).unwrap()
+    }
+
+    fn listener(registration: &Registration, settings: &Settings) -> (Listener, u16) {
+        let configuration =
+            Configuration::server(registration, &[ALPN], settings, &credential()).unwrap();
+        let listener = Listener::new(registration, configuration, credential()).unwrap();
+        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+
+    #[test]
+    fn adopted_handles_work_and_are_closed() {
+        let registration = registration();
+        let settings = Settings::new().peer_uni_streams(2).peer_bidi_streams(1);
+        let (listener, port) = listener(&registration, &settings);
+        let handle = open_connection(&registration);
+        // SAFETY: the connection was just opened and is used by nobody else.
+        let client = unsafe { Connection::from_raw(&registration, handle, credential()) }.unwrap();
+        let configuration =
+            Configuration::client(&registration, &[ALPN], &settings, &credential()).unwrap();
+        block_on(async {
+            let start = client.start(&configuration, "127.0.0.1", port);
+            let accept = async {
+                let server = listener.accept().await.unwrap();
+                server.accept().await.unwrap();
+                server
+            };
+            let (started, server) = futures::join!(start, accept);
+            started.unwrap();
+
+            let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
+            let raw = open_stream(handle, uni);
+            // SAFETY: the stream was just opened and is used by nobody else.
+            let mut send = unsafe { SendStream::from_raw(&client, raw) }.unwrap();
+            std::future::poll_fn(|cx| send.poll_start(cx, false)).await.unwrap();
+            send.send("adopted").await.unwrap();
+            let received = server.accept_inbound_uni_stream().await.unwrap();
+            assert_eq!(&*received.read_chunk().await.unwrap().unwrap(), b"adopted");
+
+            // One that is never started is closed all the same.
+            let raw = open_stream(handle, ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE);
+            // SAFETY: as above.
+            drop(unsafe { Stream::from_raw(&client, raw, StreamType::Bidirectional) }.unwrap());
+
+            drop((send, received, client, server, listener));
+            registration.wait_idle().await;
+        });
+    }
+
+    #[test]
+    fn an_adopted_connection_that_is_never_started_is_closed() {
+        let registration = registration();
+        let handle = open_connection(&registration);
+        // SAFETY: the connection was just opened and is used by nobody else.
+        drop(unsafe { Connection::from_raw(&registration, handle, credential()) }.unwrap());
+        block_on(registration.wait_idle());
+    }
+
+    #[test]
+    fn a_peer_that_was_not_judged_is_not_trusted() {
+        let registration = registration();
+        let settings = Settings::new();
+        let (listener, port) = listener(&registration, &settings);
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7, C10, C12: all arguments are copied.
+        let configuration = unsafe {
+            let table = api_table().unwrap();
+            let mut name = ALPN.to_owned().into_bytes();
+            let alpn = ffi::QUIC_BUFFER { Length: name.len() as u32, Buffer: name.as_mut_ptr() };
+            let (registration_handle, none) = (registration.native().handle(), ptr::null_mut());
+            let open = table.ConfigurationOpen.unwrap();
+            let opened = open(
+                registration_handle,
+                &raw const alpn,
+                1,
+                ptr::null(),
+                0,
+                none,
+                &raw mut handle,
+            );
+            assert_eq!(opened, 0);
+            let mut credential: ffi::QUIC_CREDENTIAL_CONFIG = std::mem::zeroed();
+            credential.Type = ffi::QUIC_CREDENTIAL_TYPE_QUIC_CREDENTIAL_TYPE_NONE;
+            credential.Flags = ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_CLIENT
+                | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_NO_CERTIFICATE_VALIDATION;
+            let load = table.ConfigurationLoadCredential.unwrap();
+            assert_eq!(load(handle, &raw const credential), 0);
+            Configuration::from_raw(&registration, handle).unwrap()
+        };
+        block_on(async {
+            let client = Connection::new(&registration, credential()).unwrap();
+            let start = client.start(&configuration, "127.0.0.1", port);
+            let error = futures::join!(start, listener.accept()).0.unwrap_err();
+            let untrusted = ConnectionError::Untrusted(net_traits::TrustError::NoCertificate);
+            assert_eq!(error, crate::connection::StartError::ConnectionLost(untrusted));
+        });
+    }
+}
