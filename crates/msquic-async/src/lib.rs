@@ -59,7 +59,7 @@ pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;
 pub use send_stream::SendStream;
-pub use settings::{CongestionControl, Resumption, Settings};
+pub use settings::{CongestionControl, Settings};
 pub use stream::{
     ReadError, ReadStream, ReceiveEnd, ReceiveSink, Stream, StreamRecvBuffer, StreamType,
     WriteError, WriteStream,

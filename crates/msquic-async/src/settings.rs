@@ -12,16 +12,6 @@ pub enum CongestionControl {
     Bbr,
 }
 
-/// What a server offers to clients that come back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Resumption {
-    /// Nothing: each connection has a full handshake. The default.
-    Off,
-    /// A shorter handshake, without early data (0-RTT), which could be replayed.
-    Tickets,
-}
-
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         /// The knobs of connections. What is not set keeps msquic's default.
@@ -137,6 +127,4 @@ knobs! {
     mtu_discovery_probes: u8;
     /// After how long without traffic the connection id is changed. Default: 20 s.
     dest_cid_update_idle_timeout: Duration;
-    /// What a server offers to clients that come back. Default: nothing.
-    resumption: Resumption;
 }

@@ -571,6 +571,10 @@ unsafe fn dispatch<H: ConnectionHandler>(
                     return Status::BAD_CERTIFICATE;
                 }
             }
+            // C31: using the ticket would end the handshake; without it there is a full one.
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMED => {
+                return Status::NOT_SUPPORTED;
+            }
             // C19: events that this version does not know are answered with success.
             _ => {}
         }

@@ -1,7 +1,7 @@
 //! The native form of [`Settings`](crate::Settings).
 
 use crate::Settings;
-use crate::settings::{CongestionControl, Resumption};
+use crate::settings::CongestionControl;
 use msquic::ffi;
 use std::mem;
 use std::time::Duration;
@@ -76,13 +76,6 @@ pub(super) fn to_native(settings: &Settings) -> ffi::QUIC_SETTINGS {
         datagrams => set_DatagramReceiveEnabled, set_DatagramReceiveEnabled;
         ecn => set_EcnEnabled, set_EcnEnabled;
         grease_quic_bit => set_GreaseQuicBitEnabled, set_GreaseQuicBitEnabled;
-    }
-    if let Some(value) = settings.resumption {
-        native.set_ServerResumptionLevel(match value {
-            Resumption::Off => ffi::QUIC_SERVER_RESUMPTION_LEVEL_QUIC_SERVER_NO_RESUME as u8,
-            Resumption::Tickets => ffi::QUIC_SERVER_RESUMPTION_LEVEL_QUIC_SERVER_RESUME_ONLY as u8,
-        });
-        is_set.set_ServerResumptionLevel(1);
     }
     if let Some(value) = settings.hystart {
         // SAFETY: as above, for the second set of flags.
