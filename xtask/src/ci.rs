@@ -17,6 +17,10 @@ const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver"];
 /// The packages that do not.
 const PLAIN: [&str; 4] = ["--package", "net-traits", "--package", "xtask"];
 
+/// Names of tests that call no foreign function.
+const WITHOUT_MSQUIC: [&str; 6] =
+    ["buffer::", "state::", "waiters::", "frame::", "cert_hash::", "trust::"];
+
 /// Runs all steps and stops at the first that fails.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut steps = Steps::default();
@@ -25,6 +29,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;
     test_with(workspace, &mut steps)?;
+    interpret(workspace, &mut steps)?;
     if workspace.is_bundled() {
         steps
             .function("self-contained binaries", "cargo xtask ci", || self_contained(workspace))?;
@@ -88,6 +93,23 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut linked = workspace.cargo_linked(["test"]);
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
     steps.cargo("test msquic-async and msquic-transport", linked)
+}
+
+/// The modules without msquic, interpreted by miri, which finds undefined behaviour and leaks. Skipped
+/// where it is not installed: it exists for nightly compilers only.
+fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let nightly = |args: &[&str]| {
+        let mut command = workspace.nightly(["miri"]);
+        command.args(args);
+        command
+    };
+    if process::output(&mut nightly(&["--version"])).is_err() {
+        println!("\n== miri: SKIPPED, it is not installed (rustup +nightly component add miri)");
+        return Ok(());
+    }
+    let mut test = nightly(&["test", "--no-default-features", "--lib", "--package", "net-traits"]);
+    test.args(LINKED).arg("--").args(WITHOUT_MSQUIC);
+    steps.cargo("miri", test)
 }
 
 /// The demo with binaries that were copied elsewhere and see no environment.

@@ -41,7 +41,21 @@ impl Workspace {
 
     /// A cargo command, without the choice of a libmsquic.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
+        self.clean(Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())), args)
+    }
+
+    /// The same with the nightly toolchain.
+    pub(crate) fn nightly<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
+        let mut rustup = Command::new("rustup");
+        rustup.args(["run", "nightly", "cargo"]);
+        self.clean(rustup, args)
+    }
+
+    fn clean<S: AsRef<OsStr>>(
+        &self,
+        mut command: Command,
+        args: impl IntoIterator<Item = S>,
+    ) -> Command {
         command.current_dir(&self.root).args(args);
         // What cargo tells this program about its own package is not for the builds below it: some
         // build scripts (ring's) run again whenever it differs.

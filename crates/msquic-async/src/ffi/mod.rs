@@ -37,6 +37,7 @@ pub(crate) mod stream;
 
 use msquic::ffi::HQUIC;
 use std::slice;
+use std::sync::atomic;
 
 /// A native handle that may be sent between threads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
