@@ -1,0 +1,135 @@
+//! `ReadStream`: the receiving direction of a stream.
+
+use super::future::{ReadChunk, ReceivedReset};
+use super::{ReadError, ReadToEndError, ReceiveSink, StreamHandle, StreamRecvBuffer};
+use std::task::{Context, Poll};
+
+/// The receiving direction of a stream.
+#[derive(Debug)]
+pub struct ReadStream(pub(super) StreamHandle);
+
+impl ReadStream {
+    /// The QUIC stream id, once the stream has one.
+    pub fn id(&self) -> Option<u64> {
+        self.0.id.get().copied()
+    }
+
+    /// Reads bytes into `buf` and tells how many: 0 at the end of the stream, or when `buf` is
+    /// empty. One task at a time may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], after everything that arrived was read.
+    pub fn poll_read(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &mut [u8],
+    ) -> Poll<Result<usize, ReadError>> {
+        if buf.is_empty() {
+            return Poll::Ready(Ok(0));
+        }
+        let read = self.0.poll_read(cx, |queue| queue.read(buf));
+        read.map_ok(Option::unwrap_or_default)
+    }
+
+    /// Takes what has arrived; `None` at the end of the stream. One task at a time may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError`], after everything that arrived was read.
+    pub fn poll_read_chunk(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<StreamRecvBuffer>, ReadError>> {
+        self.0.poll_read(cx, |queue| StreamRecvBuffer(queue.chunk(usize::MAX)))
+    }
+
+    /// Waits for bytes and takes what has arrived; `None` at the end of the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses nothing.
+    pub fn read_chunk(&self) -> ReadChunk<'_> {
+        ReadChunk::new(Some(self))
+    }
+
+    /// Tells the peer to stop sending, with a code of the application, and gives up what was not
+    /// read. Ready at once: nothing more is delivered.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Closed`] when this side cannot read.
+    pub fn poll_abort_read(
+        &self,
+        _cx: &mut Context<'_>,
+        error_code: u64,
+    ) -> Poll<Result<(), ReadError>> {
+        Poll::Ready(self.abort_read(error_code))
+    }
+
+    /// Tells the peer to stop sending, with a code of the application (below 2^62), and gives up
+    /// what was not read. Aborting again, or after the end, does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::Closed`] when this side cannot read.
+    pub fn abort_read(&self, error_code: u64) -> Result<(), ReadError> {
+        self.0.abort_read(error_code)
+    }
+
+    /// Reads until the end of the stream, at most `limit` bytes.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadToEndError::TooLong`] once more than `limit` bytes have come; the stream is then in an
+    /// unknown place, so abort it. [`ReadToEndError::Read`] as for the other reads.
+    ///
+    /// # Cancel safety
+    ///
+    /// Not cancel-safe: a dropped future loses what it has read.
+    pub async fn read_to_end(&mut self, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+        let mut all = Vec::new();
+        while let Some(chunk) = self.read_chunk().await.map_err(ReadToEndError::Read)? {
+            if chunk.len() > limit - all.len() {
+                return Err(ReadToEndError::TooLong { limit });
+            }
+            all.extend_from_slice(&chunk);
+        }
+        Ok(all)
+    }
+
+    /// Waits until the peer has finished the stream (`None`) or reset it (its code), without reading.
+    /// The finish is known once everything before it was read.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadError::ConnectionLost`], and [`ReadError::Closed`] after an abort by this side.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Any number of tasks may wait.
+    pub fn received_reset(&self) -> ReceivedReset<'_> {
+        ReceivedReset::new(self)
+    }
+
+    /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what
+    /// was not read; reads then find nothing. A stream takes one sink.
+    ///
+    /// # Errors
+    ///
+    /// Gives `sink` back when the stream has one.
+    pub fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {
+        self.0.set_sink(sink)
+    }
+
+    /// Offers bytes to the sink again, after it took fewer than offered and now has room.
+    pub fn resume(&self) {
+        self.0.run_sink();
+    }
+}
+
+impl Drop for ReadStream {
+    fn drop(&mut self) {
+        self.0.reader_dropped();
+    }
+}

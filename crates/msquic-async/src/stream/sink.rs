@@ -1,0 +1,32 @@
+//! `ReceiveSink`: bytes without a queue in between.
+
+use super::ReadError;
+
+/// Takes the bytes of a stream as they arrive, without a queue in between.
+///
+/// It runs on msquic's thread, never twice at once, and without any lock of this crate. It must be
+/// quick, and must neither block nor panic: all streams of the connection wait meanwhile.
+pub trait ReceiveSink: Send + 'static {
+    /// Takes bytes of `data` from its front and tells how many. Taking fewer than all pauses the
+    /// stream, so that the peer is slowed down, until [`ReadStream::resume`]; the rest is offered
+    /// again then.
+    fn receive(&mut self, data: &[u8]) -> usize;
+
+    /// The stream has ended, after all bytes were taken. Called once, as the last thing.
+    fn end(&mut self, end: ReceiveEnd);
+}
+
+/// How the receiving direction of a stream ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReceiveEnd {
+    /// The peer finished it.
+    Finished,
+    /// It was reset, stopped by this side, or the connection is over.
+    Failed(ReadError),
+}
+
+impl ReceiveEnd {
+    pub(super) fn from_result(result: Result<(), ReadError>) -> Self {
+        result.map_or_else(Self::Failed, |()| Self::Finished)
+    }
+}

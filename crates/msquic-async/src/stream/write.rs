@@ -1,0 +1,233 @@
+//! `WriteStream`: the sending direction of a stream.
+
+use super::future::{Enqueue, FinishWrite, Flush, Stopped, WriteChunk, WriteChunks};
+use super::state::SendInput;
+use super::{StreamHandle, WriteError};
+use crate::Status;
+use crate::ffi::may_block::unblock;
+use bytes::Bytes;
+use std::task::{Context, Poll};
+
+/// The sending direction of a stream.
+#[derive(Debug)]
+pub struct WriteStream(pub(super) StreamHandle);
+
+impl WriteStream {
+    /// The QUIC stream id, once the stream has one.
+    pub fn id(&self) -> Option<u64> {
+        self.0.id.get().copied()
+    }
+
+    /// Copies bytes of `buf` into the queue of the stream and tells how many; waits while it is
+    /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. One task at
+    /// a time may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_write(
+        &self,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+        fin: bool,
+    ) -> Poll<Result<usize, WriteError>> {
+        self.0.poll_write(cx, |queue, send| {
+            let length = buf.len().min(queue.room());
+            queue.push_copy(&buf[..length]);
+            if fin && length == buf.len() {
+                send.apply(SendInput::Finish);
+                queue.finish();
+            }
+            length
+        })
+    }
+
+    /// Puts all of `chunk` into the queue of the stream, large ones without a copy, and tells how
+    /// many bytes that were; waits while the queue is full. With `fin` the stream is finished
+    /// behind it. One task at a time may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_write_chunk(
+        &self,
+        cx: &mut Context<'_>,
+        chunk: &Bytes,
+        fin: bool,
+    ) -> Poll<Result<usize, WriteError>> {
+        self.poll_write_chunks(cx, std::slice::from_ref(chunk), fin)
+    }
+
+    /// [`poll_write_chunk`](Self::poll_write_chunk) for several chunks in one go.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_write_chunks(
+        &self,
+        cx: &mut Context<'_>,
+        chunks: &[Bytes],
+        fin: bool,
+    ) -> Poll<Result<usize, WriteError>> {
+        self.0.poll_write(cx, |queue, send| {
+            chunks.iter().for_each(|chunk| queue.push(chunk));
+            if fin {
+                send.apply(SendInput::Finish);
+                queue.finish();
+            }
+            chunks.iter().map(Bytes::len).sum()
+        })
+    }
+
+    /// Puts `message` into the queue and tells the offset behind it.
+    pub(crate) fn poll_queue(
+        &self,
+        cx: &mut Context<'_>,
+        message: &Bytes,
+    ) -> Poll<Result<u64, WriteError>> {
+        self.0.poll_write(cx, |queue, _| {
+            queue.push(message);
+            queue.queued()
+        })
+    }
+
+    /// Ready when all bytes up to `offset` are completed.
+    pub(crate) fn poll_completed(
+        &self,
+        cx: &mut Context<'_>,
+        offset: u64,
+    ) -> Poll<Result<(), WriteError>> {
+        self.0.poll_completed(cx, offset)
+    }
+
+    /// Writes all of `chunk`, see [`poll_write_chunk`](Self::poll_write_chunk).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has written all of `chunk` or nothing.
+    pub fn write_chunk<'a>(&'a mut self, chunk: &'a Bytes, fin: bool) -> WriteChunk<'a> {
+        WriteChunk::new(Some(self), chunk, fin)
+    }
+
+    /// Writes all of `chunks`, see [`poll_write_chunks`](Self::poll_write_chunks).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
+    pub fn write_chunks<'a>(&'a mut self, chunks: &'a [Bytes], fin: bool) -> WriteChunks<'a> {
+        WriteChunks::new(Some(self), chunks, fin)
+    }
+
+    /// Writes all of `chunks` in one go and tells the offset behind them. **Any number of tasks**
+    /// may do this at once; the chunks of one call stay together.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
+    pub fn enqueue<'a>(&'a self, chunks: &'a [Bytes]) -> Enqueue<'a> {
+        Enqueue::new(self, chunks)
+    }
+
+    /// Waits until msquic has taken over all bytes written so far. With send buffering (the
+    /// default) that is when it has copied them, without it when the peer has acknowledged them.
+    /// Any number of tasks may do this at once.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub fn flush(&self) -> Flush<'_> {
+        Flush::new(self, self.0.queued())
+    }
+
+    /// How many bytes were taken over so far, see [`flush`](Self::flush).
+    pub fn completed(&self) -> u64 {
+        self.0.completed_offset()
+    }
+
+    /// Waits until the peer has stopped reading (its code), or has acknowledged the end of the stream
+    /// (`None`).
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::ConnectionLost`], and [`WriteError::Closed`] after an abort by this side.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe. Any number of tasks may wait.
+    pub fn stopped(&self) -> Stopped<'_> {
+        Stopped::new(self)
+    }
+
+    /// Says how urgent the stream is among those of the connection: higher goes first. Default:
+    /// 0x7fff. Done on a thread that may wait, since msquic answers on the connection's own thread.
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] before the start and after the end of the stream.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may or may not have set the priority.
+    pub async fn set_priority(&self, priority: u16) -> Result<(), Status> {
+        let inner = self.0.inner.clone();
+        unblock(move |may_block| inner.native.set_priority(priority, may_block)).await
+    }
+
+    /// Finishes the stream behind what was written, without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`] when the stream is over already; finishing twice is fine.
+    pub fn finish(&self) -> Result<(), WriteError> {
+        self.0.finish()
+    }
+
+    /// Finishes the stream and waits until the peer has acknowledged everything.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: the stream is finished all the same once the future was polled.
+    pub fn finish_write(&mut self) -> FinishWrite<'_> {
+        FinishWrite::new(self)
+    }
+
+    /// Finishes the stream; ready when the peer has acknowledged everything. One task at a time
+    /// may wait.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn poll_finish_write(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        self.0.finish()?;
+        self.0.poll_finished(cx)
+    }
+
+    /// Resets the stream with a code of the application. Ready at once: nothing more is sent.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Closed`] when this side cannot write.
+    pub fn poll_abort_write(
+        &self,
+        _cx: &mut Context<'_>,
+        error_code: u64,
+    ) -> Poll<Result<(), WriteError>> {
+        Poll::Ready(self.abort_write(error_code))
+    }
+
+    /// Resets the stream with a code of the application (below 2^62). What was written and not yet
+    /// acknowledged may be lost. Aborting again, or after the end, does nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError::Closed`] when this side cannot write.
+    pub fn abort_write(&self, error_code: u64) -> Result<(), WriteError> {
+        self.0.abort_write(error_code)
+    }
+}
+
+impl Drop for WriteStream {
+    fn drop(&mut self) {
+        self.0.writer_dropped();
+    }
+}
