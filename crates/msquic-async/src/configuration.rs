@@ -13,15 +13,33 @@ use zeroize::Zeroizing;
 /// How connections talk: application protocols, settings, and the certificate that they show.
 ///
 /// Cloning is cheap. Making one reads the key and prepares TLS, so make one and keep it.
+///
+/// ```
+/// use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
+///
+/// let registration = Registration::new("example")?;
+/// let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// let configuration =
+///     Configuration::client(&registration, &["chat/1"], &Settings::new(), &credential)?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone)]
 pub struct Configuration {
     native: Arc<NativeConfiguration>,
     limits: StreamLimits,
     datagram_limits: DatagramLimits,
     key_log: Option<KeyLog>,
+    holds_received: bool,
 }
 
 /// How many bytes each stream may hold in memory.
+///
+/// ```
+/// use msquic_async::StreamLimits;
+///
+/// let limits = StreamLimits { receive_buffer: 4 * 1024 * 1024, ..StreamLimits::default() };
+/// assert_eq!(limits.send_buffer, 1024 * 1024);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
     /// Bytes written and not yet completed; a single larger write may exceed it. Default: 1 MiB.
@@ -40,6 +58,17 @@ impl Default for StreamLimits {
 impl Configuration {
     /// For connections that this side starts.
     ///
+    /// ```
+    /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
+    /// # use std::time::Duration;
+    /// # let registration = Registration::new("example")?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// let settings = Settings::new().keep_alive_interval(Duration::from_secs(20));
+    /// let alpn = ["chat/2", "chat/1"];
+    /// let configuration = Configuration::client(&registration, &alpn, &settings, &credential)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigurationError`] when the credential cannot be used or an argument is refused.
@@ -54,6 +83,16 @@ impl Configuration {
 
     /// For connections that this side accepts. Peers have to show a certificate.
     ///
+    /// ```
+    /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
+    /// # let registration = Registration::new("example")?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// let settings = Settings::new().peer_bidi_streams(16).peer_uni_streams(16);
+    /// let configuration =
+    ///     Configuration::server(&registration, &["chat/1"], &settings, &credential)?;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConfigurationError`] when the credential cannot be used or an argument is refused.
@@ -67,6 +106,15 @@ impl Configuration {
     }
 
     /// The same with other limits for the streams of its connections.
+    ///
+    /// ```no_run
+    /// # fn example(configuration: msquic_async::Configuration) {
+    /// use msquic_async::StreamLimits;
+    ///
+    /// let limits = StreamLimits { send_buffer: 64 * 1024, ..StreamLimits::default() };
+    /// let configuration = configuration.with_stream_limits(limits);
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_stream_limits(mut self, limits: StreamLimits) -> Self {
         self.limits = limits;
@@ -74,6 +122,15 @@ impl Configuration {
     }
 
     /// The same with other limits for the datagrams of its connections.
+    ///
+    /// ```no_run
+    /// # fn example(configuration: msquic_async::Configuration) {
+    /// use msquic_async::DatagramLimits;
+    ///
+    /// let limits = DatagramLimits { receive_queue: 64 * 1024, ..DatagramLimits::default() };
+    /// let configuration = configuration.with_datagram_limits(limits);
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_datagram_limits(mut self, limits: DatagramLimits) -> Self {
         self.datagram_limits = limits;
@@ -82,6 +139,15 @@ impl Configuration {
 
     /// The same with the TLS secrets of its connections written to a file. A listener's connections
     /// need it in the configuration of the listener.
+    ///
+    /// ```no_run
+    /// # fn example(configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::KeyLog;
+    ///
+    /// let configuration = configuration.with_key_log(KeyLog::file("keys.log".as_ref())?);
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn with_key_log(mut self, key_log: KeyLog) -> Self {
         self.key_log = Some(key_log);
@@ -114,12 +180,18 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
-        Ok(Self::from_native(native))
+        Ok(Self { holds_received: settings.holds_received(), ..Self::from_native(native) })
     }
 
     pub(crate) fn from_native(native: Arc<NativeConfiguration>) -> Self {
         let datagram_limits = DatagramLimits::default();
-        Self { native, limits: StreamLimits::default(), datagram_limits, key_log: None }
+        Self {
+            native,
+            limits: StreamLimits::default(),
+            datagram_limits,
+            key_log: None,
+            holds_received: false,
+        }
     }
 
     pub(crate) fn native(&self) -> &NativeConfiguration {
@@ -128,6 +200,11 @@ impl Configuration {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.limits
+    }
+
+    /// Whether streams hold what they receive, see [`Settings::zero_copy_receive`].
+    pub(crate) fn holds_received(&self) -> bool {
+        self.holds_received
     }
 
     pub(crate) fn key_log(&self) -> Option<&KeyLog> {
@@ -146,6 +223,20 @@ impl fmt::Debug for Configuration {
 }
 
 /// Why a configuration could not be made.
+///
+/// ```
+/// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
+/// # let registration = Registration::new("example")?;
+/// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// use msquic_async::ConfigurationError;
+///
+/// match Configuration::client(&registration, &[""], &Settings::new(), &credential) {
+///     Err(ConfigurationError::Credential(error)) => println!("look at the key: {error}"),
+///     Err(ConfigurationError::Other(status)) => println!("look at the settings: {status}"),
+///     result => drop(result?),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigurationError {

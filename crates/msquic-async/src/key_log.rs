@@ -33,6 +33,15 @@ impl KeyLog {
     /// Appends to the file that the environment variable `SSLKEYLOGFILE` names; `None` if it is not
     /// set.
     ///
+    /// ```no_run
+    /// # fn example(mut configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(key_log) = msquic_async::KeyLog::from_env()? {
+    ///     configuration = configuration.with_key_log(key_log);
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// The file cannot be opened.
@@ -41,6 +50,14 @@ impl KeyLog {
     }
 
     /// Appends to the file at `path`, which is made if it does not exist.
+    ///
+    /// ```no_run
+    /// # fn example(configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
+    /// let key_log = msquic_async::KeyLog::file("keys.log".as_ref())?;
+    /// let configuration = configuration.with_key_log(key_log);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

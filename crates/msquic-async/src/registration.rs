@@ -10,6 +10,16 @@ use std::sync::Arc;
 ///
 /// Cloning is cheap. Connections and listeners keep it alive; it is closed in the background when
 /// the last of them is gone, so dropping it never waits.
+///
+/// ```
+/// # smol::block_on(async {
+/// let registration = msquic_async::Registration::new("my-node")?;
+/// // Here connections and listeners come and go.
+/// registration.shutdown(0);
+/// registration.wait_idle().await;
+/// # Ok::<(), msquic_async::Status>(())
+/// # }).unwrap();
+/// ```
 #[derive(Clone)]
 pub struct Registration {
     native: Arc<NativeRegistration>,
@@ -32,6 +42,13 @@ impl Registration {
 
     /// A registration whose threads work as `profile` says.
     ///
+    /// ```
+    /// use msquic_async::{ExecutionProfile, Registration};
+    ///
+    /// let registration = Registration::with_profile("my-node", ExecutionProfile::LowLatency)?;
+    /// # Ok::<(), msquic_async::Status>(())
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`new`](Self::new).
@@ -46,12 +63,28 @@ impl Registration {
 
     /// Closes all connections with `error_code` (below 2^62) and stops all listeners. New ones are
     /// refused from now on. It does not wait, see [`wait_idle`](Self::wait_idle).
+    ///
+    /// ```
+    /// # use msquic_async::{Connection, NetCredential, Registration, TrustPolicy};
+    /// # let registration = Registration::new("example")?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// registration.shutdown(0);
+    /// assert!(Connection::new(&registration, credential).is_err());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn shutdown(&self, error_code: u64) {
         self.native.shutdown(error_code);
     }
 
     /// Waits until all connections and listeners are gone. Handles that are still held, of
     /// connections that are over, do not count.
+    ///
+    /// ```no_run
+    /// # async fn example(registration: msquic_async::Registration) {
+    /// registration.shutdown(0);
+    /// registration.wait_idle().await;
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

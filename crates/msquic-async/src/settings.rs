@@ -1,8 +1,15 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
+use crate::ffi::library::{LibraryVersion, library_version};
 use std::time::Duration;
 
 /// How fast a sender grows.
+///
+/// ```
+/// use msquic_async::{CongestionControl, Settings};
+///
+/// let settings = Settings::new().congestion_control(CongestionControl::Bbr);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum CongestionControl {
@@ -10,6 +17,50 @@ pub enum CongestionControl {
     Cubic,
     /// BBR.
     Bbr,
+}
+
+/// Whether streams read from msquic's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum ZeroCopy {
+    #[default]
+    No,
+    /// If the loaded library is known to leave the bytes alone.
+    WhereSound,
+    /// With any library: peers do not send overlapping bytes.
+    Trusted,
+}
+
+/// The first version of libmsquic that does not write over received bytes when the peer sends them
+/// again with others (contract C32).
+const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patch: 0, build: 0 };
+
+impl Settings {
+    /// Whether streams read received bytes where msquic has them, instead of copying them out.
+    /// Default: false. It takes effect with libmsquic 2.6.0 or later, and with the configuration of a
+    /// connection, not with [`Connection::set_settings`](crate::Connection::set_settings); otherwise
+    /// bytes are copied.
+    ///
+    /// While a [`StreamRecvBuffer`](crate::StreamRecvBuffer) of a stream exists, nothing more arrives
+    /// on that stream, not even its end, so drop it before waiting for more. The peer gets credit for
+    /// another stream after that. The limit [`StreamLimits::receive_buffer`](crate::StreamLimits) does
+    /// not apply: the window of the stream does.
+    #[must_use]
+    pub fn zero_copy_receive(mut self, value: impl Into<Option<bool>>) -> Self {
+        let is_wanted = value.into().unwrap_or(false);
+        self.zero_copy_receive = if is_wanted { ZeroCopy::WhereSound } else { ZeroCopy::No };
+        self
+    }
+
+    /// Whether streams hold what they receive, with the library of this process.
+    pub(crate) fn holds_received(&self) -> bool {
+        match self.zero_copy_receive {
+            ZeroCopy::No => false,
+            ZeroCopy::WhereSound => {
+                library_version().is_ok_and(|version| version >= KEEPS_RECEIVED)
+            }
+            ZeroCopy::Trusted => true,
+        }
+    }
 }
 
 macro_rules! knobs {
@@ -28,10 +79,18 @@ macro_rules! knobs {
         #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         pub struct Settings {
             $(pub(crate) $name: Option<$type>,)*
+            pub(crate) zero_copy_receive: ZeroCopy,
         }
 
         impl Settings {
             /// All of msquic's defaults.
+            ///
+            /// ```
+            /// use msquic_async::Settings;
+            ///
+            /// let settings = Settings::new().datagrams(true);
+            /// assert_eq!(settings.datagrams(None), Settings::new());
+            /// ```
             pub fn new() -> Self {
                 Self::default()
             }

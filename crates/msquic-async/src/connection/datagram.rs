@@ -16,6 +16,13 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{futures::Notified, oneshot};
 
 /// How many bytes of datagrams a connection may hold in memory.
+///
+/// ```
+/// use msquic_async::DatagramLimits;
+///
+/// let limits = DatagramLimits { send_queue: 64 * 1024, ..DatagramLimits::default() };
+/// assert_eq!(limits.receive_queue, 256 * 1024);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatagramLimits {
     /// Bytes that wait to be put into packets; beyond them sending waits or fails. One datagram may
@@ -33,6 +40,18 @@ impl Default for DatagramLimits {
 }
 
 /// What became of a datagram.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::DatagramOutcome;
+///
+/// match connection.send_datagram_tracked(&"position 4 2".into())?.await {
+///     DatagramOutcome::Acknowledged => println!("it arrived"),
+///     DatagramOutcome::Lost | DatagramOutcome::Canceled => println!("it did not"),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DatagramOutcome {
     /// The peer's QUIC has it.
@@ -44,6 +63,18 @@ pub enum DatagramOutcome {
 }
 
 /// Why no datagram was received.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::DgramReceiveError;
+///
+/// match connection.receive_datagram().await {
+///     Err(DgramReceiveError::ConnectionLost(error)) => println!("no more will come: {error}"),
+///     result => println!("{} bytes", result?.len()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DgramReceiveError {
@@ -56,6 +87,19 @@ pub enum DgramReceiveError {
 }
 
 /// Why a datagram was not sent.
+///
+/// ```no_run
+/// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::DgramSendError;
+///
+/// match connection.send_datagram(&"position 4 2".into()) {
+///     Err(DgramSendError::Full) => println!("skipped: a newer one follows"),
+///     Err(DgramSendError::TooBig { max, .. }) => println!("only {max} bytes fit"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DgramSendError {
@@ -207,11 +251,26 @@ impl Connection {
     /// The largest datagram that can be sent now, in bytes; `None` while the connection is not up
     /// or the peer does not [receive datagrams](crate::Settings::datagrams). It changes with the
     /// path.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(size) = connection.max_datagram_size() {
+    ///     connection.send_datagram(&vec![0; size].into())?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn max_datagram_size(&self) -> Option<usize> {
         self.inner().exclusive.lock().datagrams.max_size
     }
 
     /// How many received datagrams were dropped because nobody asked for them.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// println!("{} datagrams came too fast", connection.dropped_datagrams());
+    /// # }
+    /// ```
     pub fn dropped_datagrams(&self) -> u64 {
         self.inner().exclusive.lock().datagrams.dropped
     }
@@ -234,6 +293,14 @@ impl Connection {
 
     /// Sends a datagram and tells what became of it.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let outcome = connection.send_datagram_tracked(&"position 4 2".into())?;
+    /// println!("{:?}", outcome.await);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`send_datagram`](Self::send_datagram).
@@ -248,6 +315,14 @@ impl Connection {
     }
 
     /// [`send_datagram`](Self::send_datagram) that waits for room. Any number of tasks may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let datagram = "position 4 2".into();
+    /// std::future::poll_fn(|cx| connection.poll_send_datagram(cx, &datagram)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -266,6 +341,18 @@ impl Connection {
 
     /// [`send_datagram`](Self::send_datagram) that waits for room.
     ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     frames: Vec<bytes::Bytes>,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// for frame in &frames {
+    ///     connection.send_datagram_wait(frame).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DgramSendError`], except [`DgramSendError::Full`].
@@ -280,6 +367,14 @@ impl Connection {
 
     /// Waits for the next datagram.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) {
+    /// while let Ok(datagram) = connection.receive_datagram().await {
+    ///     println!("{} bytes", datagram.len());
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`DgramReceiveError`], after all that had arrived were handed out.
@@ -292,6 +387,14 @@ impl Connection {
     }
 
     /// [`receive_datagram`](Self::receive_datagram) for pollers. Any number of tasks may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let datagram = std::future::poll_fn(|cx| connection.poll_receive_datagram(cx)).await?;
+    /// println!("{} bytes", datagram.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -376,6 +479,13 @@ wait_future! {
 
 pin_project_lite::pin_project! {
     /// Future of [`Connection::send_datagram_wait`].
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.send_datagram_wait(&"position 4 2".into()).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[derive(Debug)]
     #[must_use = "futures do nothing unless polled"]
     pub struct SendDatagram<'a> {
@@ -404,6 +514,14 @@ impl Future for SendDatagram<'_> {
 }
 
 /// Future of [`Connection::send_datagram_tracked`]: what became of a datagram.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// let outcome = connection.send_datagram_tracked(&"position 4 2".into())?;
+/// tokio::spawn(async move { println!("{:?}", outcome.await) });
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 #[must_use = "futures do nothing unless polled"]
 pub struct TrackDatagram {

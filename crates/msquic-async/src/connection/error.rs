@@ -5,6 +5,18 @@ use net_traits::TrustError;
 use std::io;
 
 /// Why a connection is over, or was not there.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) {
+/// use msquic_async::ConnectionError;
+///
+/// match connection.watch_shutdown().await {
+///     ConnectionError::ClosedByPeer { code, .. } => println!("the peer left with code {code}"),
+///     ConnectionError::Untrusted(error) => println!("a stranger: {error}"),
+///     error => println!("{error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
@@ -76,6 +88,18 @@ impl From<ConnectionError> for io::Error {
 }
 
 /// Why this side did not close a connection.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::ShutdownError;
+///
+/// match std::future::poll_fn(|cx| connection.poll_shutdown(cx, 0)).await {
+///     Err(ShutdownError::ConnectionLost(error)) => println!("it had ended before: {error}"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ShutdownError {
@@ -91,6 +115,22 @@ impl From<ShutdownError> for io::Error {
 }
 
 /// Why a connection did not come up.
+///
+/// ```no_run
+/// # async fn example(
+/// #     connection: msquic_async::Connection,
+/// #     configuration: msquic_async::Configuration,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::StartError;
+///
+/// match connection.start(&configuration, "node.example", 4433).await {
+///     Err(StartError::Resolve { host, .. }) => println!("nobody is called {host}"),
+///     Err(StartError::ConnectionLost(error)) => println!("not connected: {error}"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {

@@ -43,6 +43,8 @@ pub(super) struct InboundWaiters {
 pub(super) struct Exclusive {
     pub(super) state: ConnectionState,
     pub(super) limits: StreamLimits,
+    /// Streams hold what they receive, see `Settings::zero_copy_receive`.
+    holds_received: bool,
     pub(super) alpn: Vec<u8>,
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
@@ -68,6 +70,7 @@ impl ConnectionInner {
             exclusive: Mutex::new(Exclusive {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
+                holds_received: false,
                 alpn: Vec::new(),
                 local_addr: None,
                 remote_addr: None,
@@ -93,6 +96,10 @@ impl ConnectionInner {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.exclusive.lock().limits
+    }
+
+    pub(crate) fn holds_received(&self) -> bool {
+        self.exclusive.lock().holds_received
     }
 
     /// Why the connection is over, if it is.
@@ -155,6 +162,7 @@ impl ConnectionInner {
         {
             let mut exclusive = self.exclusive.lock();
             exclusive.limits = configuration.stream_limits();
+            exclusive.holds_received = configuration.holds_received();
             exclusive.datagrams.limits = configuration.datagram_limits();
             exclusive.key_log = configuration.key_log().cloned();
         }

@@ -76,6 +76,20 @@ impl Connection {
     /// A client's connection, which is not started. The trust policy of `credential` judges the
     /// peer's certificate; its own certificate and key are those of the configuration.
     ///
+    /// ```no_run
+    /// # fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     credential: msquic_async::NetCredential,
+    /// #     peer: msquic_async::CertHash,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::{Connection, TrustPolicy};
+    ///
+    /// let credential = credential.with_trust(TrustPolicy::hashes([peer]));
+    /// let connection = Connection::new(&registration, credential)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConnectionError::ClosedByTransport`] when msquic cannot make it, for instance after
@@ -98,6 +112,16 @@ impl Connection {
     /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
     /// own; the first address counts.
     ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.start(&configuration, "node.example", 4433).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError`].
@@ -112,6 +136,14 @@ impl Connection {
 
     /// Waits until the handshake is done, on either side.
     ///
+    /// ```no_run
+    /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = listener.accept().await?;
+    /// connection.accept().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError::ConnectionLost`] when it fails, or the connection is over.
@@ -125,6 +157,16 @@ impl Connection {
 
     /// Opens a stream. While the peer allows no further stream it waits, or fails if
     /// `fail_on_blocked`.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::StreamType;
+    ///
+    /// let mut stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await?;
+    /// stream.write_chunk(&"news".into(), true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -143,6 +185,14 @@ impl Connection {
 
     /// Opens a unidirectional stream for messages; waits while the peer allows none.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = connection.open_send_stream().await?;
+    /// stream.send("hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`stream::StartError`](crate::stream::StartError).
@@ -155,6 +205,16 @@ impl Connection {
     }
 
     /// Waits for the next bidirectional stream of the peer.
+    ///
+    /// ```no_run
+    /// # async fn answer(stream: msquic_async::Stream) {}
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// loop {
+    ///     let stream = connection.accept_inbound_stream().await?;
+    ///     tokio::spawn(answer(stream));
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -169,6 +229,14 @@ impl Connection {
 
     /// Waits for the next unidirectional stream of the peer.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = connection.accept_inbound_uni_stream().await?;
+    /// let message = stream.read_to_end(64 * 1024).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConnectionError`], after all streams that had arrived were handed out.
@@ -182,6 +250,12 @@ impl Connection {
 
     /// Closes the connection with a code of the application (below 2^62) and a reason for the
     /// peer, cut after 511 bytes. Nothing that is queued is waited for. Closing again does nothing.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// connection.shutdown(0, "bye");
+    /// # }
+    /// ```
     pub fn shutdown(&self, error_code: u64, reason: &str) {
         self.inner().shutdown(error_code, reason);
     }
@@ -215,6 +289,13 @@ impl Connection {
 
     /// Waits until the connection is over, the peer told and everything cleaned up, and says why.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) {
+    /// let error = connection.watch_shutdown().await;
+    /// println!("the connection is over: {error}");
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
@@ -223,6 +304,13 @@ impl Connection {
     }
 
     /// The address of this side.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("reached at {}", connection.get_local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -233,6 +321,13 @@ impl Connection {
 
     /// The address of the peer.
     ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("connected to {}", connection.get_remote_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ConnectionError::NotStarted`] before it is known.
@@ -242,6 +337,14 @@ impl Connection {
 
     /// Waits until the local or the peer's address changes, and tells both. Changes before the call do
     /// not count.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) {
+    /// while let Ok((_, remote)) = connection.address_changed().await {
+    ///     println!("the peer is at {remote} now");
+    /// }
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -274,6 +377,15 @@ impl Connection {
     /// Changes settings of the running connection, as far as msquic allows: windows for streams that
     /// come, how many streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Settings;
+    ///
+    /// connection.set_settings(&Settings::new().peer_uni_streams(64)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Status::INVALID_PARAMETER`] when a value is out of range; [`Status::INVALID_STATE`] when the
@@ -288,11 +400,31 @@ impl Connection {
     }
 
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// use msquic_async::CertHash;
+    ///
+    /// if let Some(certificate) = connection.get_remote_certificate() {
+    ///     println!("the peer is {}", CertHash::of(&certificate));
+    /// }
+    /// # }
+    /// ```
     pub fn get_remote_certificate(&self) -> Option<CertificateDer<'static>> {
         self.inner().exclusive.lock().certificate.clone()
     }
 
     /// Waits for the certificate of the peer.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::CertHash;
+    ///
+    /// let peer = CertHash::of(&connection.receive_remote_certificate().await?);
+    /// println!("the peer is {peer}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -306,6 +438,14 @@ impl Connection {
     }
 
     /// The application protocol that both sides agreed on, once they have.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if connection.get_negotiated_alpn().is_some_and(|alpn| alpn == b"chat/2") {
+    ///     println!("the peer speaks the new version");
+    /// }
+    /// # }
+    /// ```
     pub fn get_negotiated_alpn(&self) -> Option<Vec<u8>> {
         let exclusive = self.inner().exclusive.lock();
         (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
@@ -313,6 +453,14 @@ impl Connection {
 
     /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
     /// answers on the connection's own thread.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let statistics = connection.statistics().await?;
+    /// println!("{:?}, {} packets lost", statistics.rtt, statistics.lost_packets);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

@@ -689,6 +689,15 @@ pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
 }
 
 /// Measurements of a connection since its start.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// let statistics = connection.statistics().await?;
+/// let lost = statistics.lost_packets as f64 / statistics.sent_packets as f64;
+/// println!("{:.1} % lost, {:?} round trip", lost * 100.0, statistics.rtt);
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct ConnectionStatistics {

@@ -180,6 +180,14 @@ pub fn library_version() -> Result<LibraryVersion, Status> {
 }
 
 /// A version of libmsquic. Versions compare by age.
+///
+/// ```
+/// use msquic_async::LibraryVersion;
+///
+/// let version = LibraryVersion { major: 2, minor: 5, patch: 1, build: 0 };
+/// assert!(version > LibraryVersion { major: 2, minor: 4, patch: 9, build: 0 });
+/// assert_eq!(version.to_string(), "2.5.1");
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(missing_docs, reason = "the names of the fields say it")]
 pub struct LibraryVersion {

@@ -29,6 +29,7 @@ pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod may_block;
 pub(crate) mod raw;
+pub(crate) mod receive;
 pub(crate) mod registration;
 mod secrets;
 pub(crate) mod settings;

@@ -8,6 +8,7 @@ use super::status::Status;
 use super::stream::StreamHandler;
 use crate::connection::{Connection, ConnectionInner};
 use crate::send_stream::SendStream;
+use crate::settings::{Settings, ZeroCopy};
 use crate::stream::{StartError, Stream, StreamInner, StreamType};
 use crate::{Configuration, ConnectionError, Registration};
 use msquic::ffi::{HQUIC, QUIC_API_TABLE};
@@ -58,6 +59,21 @@ impl Registration {
     }
 }
 
+impl Settings {
+    /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic.
+    ///
+    /// # Safety
+    ///
+    /// No peer sends bytes of a stream again with other content. libmsquic before 2.6.0 would write them
+    /// over those that the application is reading (contract C32), which is a data race. An honest peer
+    /// never does; a hostile one can.
+    #[must_use]
+    pub unsafe fn zero_copy_receive_from_trusted_peers(mut self) -> Self {
+        self.zero_copy_receive = ZeroCopy::Trusted;
+        self
+    }
+}
+
 impl Configuration {
     /// Takes over a configuration. It is closed when nothing refers to it any more.
     ///
@@ -71,7 +87,8 @@ impl Configuration {
     /// # Safety
     ///
     /// `handle` is an open configuration of `registration` that nobody else closes. It was not loaded
-    /// with DEFER_CERTIFICATE_VALIDATION, and certificates that it indicates are portable.
+    /// with DEFER_CERTIFICATE_VALIDATION, certificates that it indicates are portable, and its settings
+    /// do not enable StreamMultiReceive.
     pub unsafe fn from_raw(registration: &Registration, handle: HQUIC) -> Result<Self, Status> {
         // SAFETY: the caller's promise.
         let native = unsafe { NativeConfiguration::from_raw(registration.native(), handle) }?;
@@ -151,15 +168,62 @@ impl SendStream {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod testing {
     use super::*;
-    use crate::{Listener, Settings, TrustPolicy};
+    use crate::{Listener, TrustPolicy};
+
+    pub(in crate::ffi) const ALPN: &str = "raw/1";
+
+    /// Two connected peers over loopback.
+    pub(in crate::ffi) struct Pair {
+        pub(in crate::ffi) registration: Registration,
+        pub(in crate::ffi) listener: Listener,
+        pub(in crate::ffi) client: Connection,
+        pub(in crate::ffi) server: Connection,
+    }
+
+    pub(in crate::ffi) async fn pair(settings: &Settings) -> Pair {
+        let registration = Registration::new("test").unwrap();
+        let (listener, port) = listener(&registration, settings);
+        let configuration =
+            Configuration::client(&registration, &[ALPN], settings, &credential()).unwrap();
+        let client = Connection::new(&registration, credential()).unwrap();
+        let start = client.start(&configuration, "127.0.0.1", port);
+        let accept = async {
+            let server = listener.accept().await.unwrap();
+            server.accept().await.unwrap();
+            server
+        };
+        let (started, server) = futures::join!(start, accept);
+        started.unwrap();
+        Pair { registration, listener, client, server }
+    }
+
+    pub(in crate::ffi) fn credential() -> NetCredential {
+        NetCredential::self_signed(TrustPolicy::Any).unwrap()
+    }
+
+    pub(in crate::ffi) fn listener(
+        registration: &Registration,
+        settings: &Settings,
+    ) -> (Listener, u16) {
+        let configuration =
+            Configuration::server(registration, &[ALPN], settings, &credential()).unwrap();
+        let listener = Listener::new(registration, configuration, credential()).unwrap();
+        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        (listener, port)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::testing::{ALPN, credential, listener};
+    use super::*;
     use futures::executor::block_on;
     use msquic::ffi;
     use std::ffi::c_void;
     use std::ptr;
-
-    const ALPN: &str = "raw/1";
 
     unsafe extern "C" fn no_connection_events(
         _: HQUIC,
@@ -210,19 +274,6 @@ mod tests {
             assert_eq!(open(connection, flags, callback, ptr::null_mut(), &raw mut handle), 0);
         }
         handle
-    }
-
-    fn credential() -> NetCredential {
-        NetCredential::self_signed(TrustPolicy::Any).unwrap()
-    }
-
-    fn listener(registration: &Registration, settings: &Settings) -> (Listener, u16) {
-        let configuration =
-            Configuration::server(registration, &[ALPN], settings, &credential()).unwrap();
-        let listener = Listener::new(registration, configuration, credential()).unwrap();
-        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        (listener, port)
     }
 
     #[test]

@@ -19,6 +19,13 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 /// How libmsquic spends its threads (`QUIC_EXECUTION_PROFILE`).
+///
+/// ```
+/// use msquic_async::{ExecutionProfile, Registration};
+///
+/// let registration = Registration::with_profile("backup", ExecutionProfile::Scavenger)?;
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub enum ExecutionProfile {

@@ -7,6 +7,14 @@ use std::fmt;
 ///
 /// The numbers differ between platforms: they are `errno` values on Linux and `HRESULT`s on
 /// Windows. Compare with the constants here.
+///
+/// ```
+/// use msquic_async::{Registration, Status};
+///
+/// let status = Registration::new("no zero byte\0").unwrap_err();
+/// assert_eq!(status, Status::INVALID_PARAMETER);
+/// assert_eq!(status.to_string(), "invalid parameter");
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Status(ffi::QUIC_STATUS);
 
@@ -33,6 +41,8 @@ macro_rules! statuses {
 statuses! {
     /// It worked.
     SUCCESS = QUIC_STATUS_SUCCESS, "success";
+    /// The result comes later.
+    PENDING = QUIC_STATUS_PENDING, "pending";
     /// Out of memory.
     OUT_OF_MEMORY = QUIC_STATUS_OUT_OF_MEMORY, "out of memory";
     /// An argument was refused.
@@ -94,11 +104,22 @@ const FIRST_TLS_ALERT: ffi::QUIC_STATUS = ffi::QUIC_STATUS_CLOSE_NOTIFY;
 
 impl Status {
     /// The number that libmsquic uses.
+    ///
+    /// ```
+    /// assert_eq!(msquic_async::Status::SUCCESS.raw(), 0);
+    /// ```
     pub const fn raw(self) -> i64 {
         self.0 as i64
     }
 
     /// The TLS alert (RFC 8446, section 6) that this status stands for, if it is one.
+    ///
+    /// ```
+    /// use msquic_async::Status;
+    ///
+    /// assert_eq!(Status::EXPIRED_CERTIFICATE.tls_alert(), Some(45));
+    /// assert_eq!(Status::CONNECTION_IDLE.tls_alert(), None);
+    /// ```
     pub fn tls_alert(self) -> Option<u8> {
         self.0.checked_sub(FIRST_TLS_ALERT).and_then(|alert| u8::try_from(alert).ok())
     }

@@ -6,6 +6,7 @@ use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
+use super::receive::{Received, Taken};
 use super::status::Status;
 use bytes::Bytes;
 use msquic::ffi;
@@ -15,6 +16,7 @@ use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr;
 use std::slice;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
 /// What happens on a stream, except received bytes; see `QUIC_STREAM_EVENT`.
@@ -49,9 +51,8 @@ pub(crate) enum StreamEvent {
 pub(crate) trait StreamHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeStream;
     fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock);
-    /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
-    /// until [`NativeStream::enable_receive`].
-    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
+    /// Takes bytes as they arrive.
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> Taken;
 }
 
 /// A stream handle. It is closed after its last event, when nobody uses it any more.
@@ -60,6 +61,8 @@ pub(crate) struct NativeStream {
     gate: Gate,
     /// What libmsquic reads from: one entry per StreamSend, from the call until its completion.
     sends: Mutex<Sends>,
+    /// Nothing that was received is completed any more.
+    is_receive_over: AtomicBool,
     /// Keeps the connection's handle open until this one is closed.
     connection: Mutex<Option<Hold>>,
 }
@@ -99,6 +102,7 @@ impl NativeStream {
             handle: OnceLock::new(),
             gate: Gate::new(),
             sends: Mutex::default(),
+            is_receive_over: AtomicBool::new(false),
             connection: Mutex::default(),
         }
     }
@@ -257,6 +261,9 @@ impl NativeStream {
                     | ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_IMMEDIATE
             }
         };
+        if what != Abort::Send {
+            self.is_receive_over.store(true, Ordering::SeqCst);
+        }
         let result = self.with(|handle| {
             // SAFETY: C1, C24: asynchronous; the handle is open.
             Status::ok(unsafe { call!(StreamShutdown(handle, flags, code.min(MAX_CODE))) })
@@ -273,6 +280,19 @@ impl NativeStream {
         let _ = self.with(|handle| {
             // SAFETY: C1, C25: asynchronous; the handle is open.
             Status::ok(unsafe { call!(StreamReceiveSetEnabled(handle, 1)) })
+        });
+    }
+
+    /// Held bytes are done with. Never blocks.
+    pub(super) fn complete_receive(&self, length: u64) {
+        if self.is_receive_over.load(Ordering::SeqCst) {
+            return; // C32: a reset has given the credit back
+        }
+        let _ = self.with(|handle| {
+            // SAFETY: C1, C32: asynchronous; the handle is open, and this is the one completion of the
+            // event that brought the bytes, in full length.
+            unsafe { call!(StreamReceiveComplete(handle, length)) };
+            Ok(())
         });
     }
 
@@ -392,20 +412,6 @@ impl<'a> PeerStream<'a> {
     }
 }
 
-/// Bytes that arrived, valid during the callback.
-pub(crate) struct Received<'a> {
-    buffers: &'a [ffi::QUIC_BUFFER],
-}
-
-impl<'a> Received<'a> {
-    pub(crate) fn slices(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.buffers.iter().filter(|buffer| buffer.Length > 0).map(|buffer| {
-            // SAFETY: C25: the bytes are valid during the callback, which `'a` does not outlive.
-            unsafe { slice::from_raw_parts(buffer.Buffer, buffer.Length as usize) }
-        })
-    }
-}
-
 /// All events of all streams arrive here.
 ///
 /// # Safety
@@ -451,8 +457,7 @@ unsafe fn dispatch<H: StreamHandler>(
     let event = unsafe {
         match event.Type {
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE => {
-                receive(handler, &mut data.RECEIVE);
-                return Status::SUCCESS;
+                return receive(handler, &mut data.RECEIVE);
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_START_COMPLETE => {
                 let complete = data.START_COMPLETE;
@@ -474,6 +479,7 @@ unsafe fn dispatch<H: StreamHandler>(
                 StreamEvent::PeerSendShutdown
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_ABORTED => {
+                handler.native().is_receive_over.store(true, Ordering::SeqCst);
                 StreamEvent::PeerSendAborted { code: data.PEER_SEND_ABORTED.ErrorCode }
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_RECEIVE_ABORTED => {
@@ -502,16 +508,24 @@ unsafe fn dispatch<H: StreamHandler>(
 unsafe fn receive<H: StreamHandler>(
     handler: &Arc<H>,
     event: &mut ffi::QUIC_STREAM_EVENT__bindgen_ty_1__bindgen_ty_2,
-) {
+) -> Status {
     let offered = event.TotalBufferLength;
-    // C25: an end of stream alone comes without bytes; it is told by PEER_SEND_SHUTDOWN later.
-    if offered == 0 || event.Buffers.is_null() {
-        return;
-    }
     event.TotalBufferLength = 0; // what a panic of the handler leaves: nothing taken
-    // SAFETY: C25: array and bytes are valid during the callback.
-    let buffers = unsafe { slice::from_raw_parts(event.Buffers, event.BufferCount as usize) };
-    let taken = handler.on_receive(Received { buffers }) as u64;
-    debug_assert!(taken <= offered);
-    event.TotalBufferLength = taken.min(offered);
+    let buffers = if offered == 0 || event.Buffers.is_null() {
+        &[] // C25: the end of the stream alone
+    } else {
+        // SAFETY: C25: array and bytes are valid during the callback.
+        unsafe { slice::from_raw_parts(event.Buffers, event.BufferCount as usize) }
+    };
+    let is_last = event.Flags & ffi::QUIC_RECEIVE_FLAGS_QUIC_RECEIVE_FLAG_FIN != 0;
+    match handler.on_receive(Received { buffers, is_last }) {
+        Taken::Now(taken) => {
+            debug_assert!(taken as u64 <= offered);
+            event.TotalBufferLength = offered.min(taken as u64);
+            Status::SUCCESS
+        }
+        // C32: of an end alone there is nothing to complete later.
+        Taken::Held if offered == 0 => Status::SUCCESS,
+        Taken::Held => Status::PENDING,
+    }
 }

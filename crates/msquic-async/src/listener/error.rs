@@ -4,6 +4,18 @@ use crate::Status;
 use std::io;
 
 /// Why a listener does not listen or accept.
+///
+/// ```no_run
+/// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::ListenError;
+///
+/// match listener.start(&["chat/1"], Some("[::]:4433".parse()?)) {
+///     Err(ListenError::AddressInUse) => println!("somebody else has port 4433"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {

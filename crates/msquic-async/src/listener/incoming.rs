@@ -12,6 +12,20 @@ use std::sync::Arc;
 const REFUSED: u64 = 0;
 
 /// A connection that a peer wants. Dropping it refuses it.
+///
+/// ```no_run
+/// # async fn example(
+/// #     listener: msquic_async::Listener,
+/// #     configuration: msquic_async::Configuration,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// let incoming = listener.accept_incoming().await?;
+/// if incoming.server_name() == Some("node.example") {
+///     let connection = incoming.accept(&configuration)?;
+///     connection.accept().await?;
+/// }
+/// # Ok(())
+/// # }
+/// ```
 pub struct Incoming {
     connection: Option<Connection>,
     remote_addr: Option<SocketAddr>,
@@ -30,21 +44,52 @@ impl Incoming {
     }
 
     /// Where it comes from. The address may be forged until the handshake is done.
+    ///
+    /// ```no_run
+    /// # fn example(incoming: msquic_async::Incoming) {
+    /// if let Some(address) = incoming.remote_addr() {
+    ///     println!("{address} knocks");
+    /// }
+    /// # }
+    /// ```
     pub fn remote_addr(&self) -> Option<SocketAddr> {
         self.remote_addr
     }
 
     /// The name that the peer wants to reach (server name indication, RFC 6066), not to be trusted.
+    ///
+    /// ```no_run
+    /// # fn example(incoming: msquic_async::Incoming) {
+    /// let tenant = incoming.server_name().unwrap_or("default");
+    /// # }
+    /// ```
     pub fn server_name(&self) -> Option<&str> {
         self.server_name.as_deref()
     }
 
     /// The application protocol that will be used.
+    ///
+    /// ```no_run
+    /// # fn example(incoming: msquic_async::Incoming) {
+    /// let is_new_version = incoming.alpn() == b"chat/2";
+    /// # }
+    /// ```
     pub fn alpn(&self) -> &[u8] {
         &self.alpn
     }
 
     /// Lets the handshake go on with `configuration`; [`Connection::accept`] waits for its end.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     incoming: msquic_async::Incoming,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = incoming.accept(&configuration)?;
+    /// connection.accept().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -66,6 +111,12 @@ impl Incoming {
     ///
     /// Before the handshake a code of the application cannot be sent: the peer sees QUIC's
     /// APPLICATION_ERROR (RFC 9000, section 10.2.3).
+    ///
+    /// ```no_run
+    /// # fn example(incoming: msquic_async::Incoming) {
+    /// incoming.refuse(0);
+    /// # }
+    /// ```
     pub fn refuse(mut self, error_code: u64) {
         if let Some(connection) = self.connection.take() {
             connection.shutdown(error_code, "");

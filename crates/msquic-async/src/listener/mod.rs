@@ -55,6 +55,19 @@ impl Listener {
     /// A listener, which is not started. Its connections use `configuration`; the trust policy of
     /// `credential` judges the certificates of peers.
     ///
+    /// ```no_run
+    /// # fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     configuration: msquic_async::Configuration,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Listener;
+    ///
+    /// let listener = Listener::new(&registration, configuration, credential)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// None at present.
@@ -69,12 +82,25 @@ impl Listener {
 
     /// How many connections may wait to be accepted; further ones are refused. Default: 256.
     /// Takes effect for connections that arrive from now on.
+    ///
+    /// ```no_run
+    /// # fn example(listener: msquic_async::Listener) {
+    /// listener.set_backlog(16);
+    /// # }
+    /// ```
     pub fn set_backlog(&self, connections: usize) {
         self.inner.exclusive.lock().backlog_limit = connections;
     }
 
     /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
     /// `alpn`. A listener is started once.
+    ///
+    /// ```no_run
+    /// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// listener.start(&["chat/2", "chat/1"], Some("[::]:4433".parse()?))?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -92,6 +118,16 @@ impl Listener {
     /// Waits for the next connection and lets its handshake go on; [`Connection::accept`] waits for
     /// its end.
     ///
+    /// ```no_run
+    /// # async fn serve(connection: msquic_async::Connection) {}
+    /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// loop {
+    ///     let connection = listener.accept().await?;
+    ///     tokio::spawn(serve(connection));
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ListenError::Finished`] once the listener is stopped and its backlog empty.
@@ -104,6 +140,18 @@ impl Listener {
     }
 
     /// Waits for the next connection, whose handshake waits for [`Incoming::accept`].
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     listener: msquic_async::Listener,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let incoming = listener.accept_incoming().await?;
+    /// println!("{:?} wants {:?}", incoming.remote_addr(), incoming.server_name());
+    /// let connection = incoming.accept(&configuration)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -118,6 +166,13 @@ impl Listener {
 
     /// [`accept`](Self::accept) for pollers. Any number of tasks may wait.
     ///
+    /// ```no_run
+    /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = std::future::poll_fn(|cx| listener.poll_accept(cx)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// As for [`accept`](Self::accept).
@@ -128,6 +183,13 @@ impl Listener {
 
     /// Stops listening and waits until that is done. Connections in the backlog can still be
     /// accepted.
+    ///
+    /// ```no_run
+    /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// listener.stop().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -142,6 +204,13 @@ impl Listener {
 
     /// [`stop`](Self::stop) for pollers.
     ///
+    /// ```no_run
+    /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| listener.poll_stop(cx)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ListenError::NotStarted`].
@@ -152,6 +221,14 @@ impl Listener {
     }
 
     /// The address that the listener is bound to, with the real port where 0 was asked for.
+    ///
+    /// ```no_run
+    /// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
+    /// listener.start(&["chat/1"], None)?;
+    /// println!("listening on port {}", listener.local_addr()?.port());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

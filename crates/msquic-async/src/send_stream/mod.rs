@@ -33,6 +33,14 @@ impl SendStream {
     /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
     /// [`Connection::open_send_stream`] does both.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = msquic_async::SendStream::open(&connection)?;
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError::ConnectionLost`] when the connection is over or was not started.
@@ -46,6 +54,13 @@ impl SendStream {
 
     /// Opens the stream, see [`Stream::poll_start`].
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, true)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError`].
@@ -58,12 +73,28 @@ impl SendStream {
     }
 
     /// The QUIC stream id, once the stream has one.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = connection.open_send_stream().await?;
+    /// println!("stream {:?}", stream.id());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(&self) -> Option<u64> {
         self.stream.id()
     }
 
     /// Finishes the stream; ready when the peer has acknowledged everything. One task at a time
     /// may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.send("the last one").await?;
+    /// std::future::poll_fn(|cx| stream.poll_finish(cx)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -73,6 +104,13 @@ impl SendStream {
     }
 
     /// Resets the stream with a code of the application.
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_abort(cx, 7)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -87,6 +125,13 @@ impl SendStream {
 
     /// Resets the stream with a code of the application (below 2^62).
     ///
+    /// ```no_run
+    /// # fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.abort(7)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`].
@@ -97,6 +142,14 @@ impl SendStream {
     /// Sends `message`, large ones without a copy, and waits until msquic has completed it: with
     /// send buffering (the default) when it has copied it, without when the peer has acknowledged
     /// it.
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.send("hello").await?;
+    /// stream.send(vec![1, 2, 3]).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///

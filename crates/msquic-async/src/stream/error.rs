@@ -5,6 +5,18 @@ use crate::connection::ConnectionError;
 use std::io;
 
 /// Why a stream was not opened.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::{StreamType, stream::StartError};
+///
+/// match connection.open_outbound_stream(StreamType::Bidirectional, true).await {
+///     Err(StartError::LimitReached) => println!("the peer is busy"),
+///     result => println!("stream {:?}", result?.id()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
@@ -20,6 +32,18 @@ pub enum StartError {
 }
 
 /// Why bytes were not read.
+///
+/// ```no_run
+/// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::ReadError;
+///
+/// match stream.read_chunk().await {
+///     Err(ReadError::Reset(code)) => println!("the peer gave up with code {code}"),
+///     result => println!("{:?}", result?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadError {
@@ -35,6 +59,18 @@ pub enum ReadError {
 }
 
 /// Why a stream was not read to its end.
+///
+/// ```no_run
+/// # async fn example(mut stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::stream::ReadToEndError;
+///
+/// match stream.read_to_end(64 * 1024).await {
+///     Err(ReadToEndError::TooLong { .. }) => stream.abort_read(1)?,
+///     result => println!("{} bytes", result?.len()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadToEndError {
@@ -59,6 +95,18 @@ impl From<ReadToEndError> for io::Error {
 }
 
 /// Why bytes were not written.
+///
+/// ```no_run
+/// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::WriteError;
+///
+/// match stream.write_chunk(&"news".into(), false).await {
+///     Err(WriteError::Stopped(code)) => println!("the peer has heard enough: code {code}"),
+///     result => println!("{} bytes", result?),
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {

@@ -3,8 +3,9 @@
 use super::inner::{SinkSlot, StreamInner};
 use super::state::{ReceiveInput, SendInput, StartState};
 use crate::ffi::may_block::MayBlock;
+use crate::ffi::receive::{Received, Taken};
 use crate::ffi::status::Status;
-use crate::ffi::stream::{NativeStream, Received, StreamEvent, StreamHandler};
+use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
 impl StreamHandler for StreamInner {
@@ -36,8 +37,13 @@ impl StreamHandler for StreamInner {
         }
     }
 
-    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
-        self.handle_event_receive(received)
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> Taken {
+        if self.holds_received {
+            self.handle_event_receive_held(&received);
+            Taken::Held
+        } else {
+            Taken::Now(self.handle_event_receive_now(&received))
+        }
     }
 }
 
@@ -79,10 +85,10 @@ impl StreamInner {
 
     /// Copies what the queue or the sink takes. What they leave stays with msquic, which offers it
     /// again once receiving is resumed.
-    fn handle_event_receive(&self, received: Received<'_>) -> usize {
+    fn handle_event_receive_now(&self, received: &Received<'_>) -> usize {
         let mut exclusive = self.exclusive.lock();
         if !exclusive.receive.is_open() {
-            return received.slices().map(<[u8]>::len).sum(); // given up: nobody reads it
+            return received.length(); // given up: nobody reads it
         }
         let is_empty = exclusive.received.is_empty();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
@@ -124,6 +130,29 @@ impl StreamInner {
             self.run_sink();
         }
         taken
+    }
+
+    /// Holds all bytes, for the reader or the sink. The end is told now: msquic tells it only when all
+    /// bytes are done with.
+    fn handle_event_receive_held(&self, received: &Received<'_>) {
+        let bytes = received.hold(&self.native);
+        let was_empty = {
+            let exclusive = &mut *self.exclusive.lock();
+            if !exclusive.receive.is_open() {
+                return; // given up: nobody reads it
+            }
+            let was_empty = exclusive.received.is_empty();
+            exclusive.received.hold(bytes);
+            was_empty
+        };
+        if received.is_last {
+            return self.handle_event_receive_end(ReceiveInput::Finished);
+        }
+        self.read_waker.wake();
+        // A sink that left something waits to be resumed.
+        if was_empty {
+            self.run_sink();
+        }
     }
 
     fn handle_event_receive_end(&self, input: ReceiveInput) {

@@ -25,10 +25,12 @@ use tokio::sync::Notify;
 const DROPPED: u64 = 0;
 
 pub(crate) struct StreamInner {
-    pub(super) native: NativeStream,
+    pub(super) native: Arc<NativeStream>,
     pub(super) connection: Arc<ConnectionInner>,
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
+    /// Received bytes stay where they are until they are read.
+    pub(super) holds_received: bool,
     pub(super) id: OnceLock<u64>,
     /// Whether the stream waits to be accepted.
     is_held: AtomicBool,
@@ -76,10 +78,11 @@ impl StreamInner {
         let sends = is_local || stream_type == StreamType::Bidirectional;
         let receives = !is_local || stream_type == StreamType::Bidirectional;
         Arc::new(Self {
-            native: NativeStream::new(),
+            native: Arc::new(NativeStream::new()),
             connection: connection.clone(),
             stream_type,
             is_local,
+            holds_received: connection.holds_received(),
             id: OnceLock::new(),
             is_held: AtomicBool::new(false),
             exclusive: Mutex::new(Exclusive {
@@ -354,7 +357,7 @@ impl StreamInner {
         read: impl FnOnce(&mut ReceiveQueue) -> T,
     ) -> Poll<Result<Option<T>, ReadError>> {
         self.read_waker.register(cx.waker());
-        let (value, resume) = {
+        let (value, resume, _spent) = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.received.is_empty() || !matches!(exclusive.sink, SinkSlot::None) {
                 return match exclusive.receive.end() {
@@ -363,7 +366,8 @@ impl StreamInner {
                     None => Poll::Pending,
                 };
             }
-            (read(&mut exclusive.received), exclusive.received.resume())
+            let received = &mut exclusive.received;
+            (read(received), received.resume(), received.take_spent())
         };
         if resume {
             self.native.enable_receive();
@@ -372,7 +376,7 @@ impl StreamInner {
     }
 
     pub(super) fn abort_read(&self, code: u64) -> Result<(), ReadError> {
-        let was_open = {
+        let (was_open, _spent) = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.receive == ReceiveState::None {
                 return Err(ReadError::Closed);
@@ -380,7 +384,7 @@ impl StreamInner {
             let was_open = exclusive.receive.is_open();
             exclusive.receive.apply(ReceiveInput::Stop);
             exclusive.received.clear();
-            was_open
+            (was_open, exclusive.received.take_spent())
         };
         if was_open {
             self.native.abort(Abort::Receive, code);
@@ -434,23 +438,26 @@ impl StreamInner {
         loop {
             exclusive.sink = SinkSlot::Busy { again: false };
             let bytes = exclusive.received.chunk(usize::MAX);
-            let end = exclusive.receive.end();
+            let is_last = exclusive.received.is_empty();
+            let end = exclusive.receive.end().filter(|_| is_last);
             drop(exclusive);
 
             let taken = if bytes.is_empty() { 0 } else { sink.receive(&bytes).min(bytes.len()) };
-            if taken == bytes.len()
-                && let Some(end) = end
-            {
+            let took_all = taken == bytes.len();
+            if took_all && let Some(end) = end {
                 sink.end(ReceiveEnd::from_result(end));
                 self.exclusive.lock().sink = SinkSlot::Ended;
                 return;
             }
+            let rest = bytes.slice(taken..);
+            drop(bytes);
 
             exclusive = self.exclusive.lock();
             if exclusive.receive != ReceiveState::Stopped {
-                exclusive.received.unread(bytes.slice(taken..));
+                exclusive.received.unread(rest);
             }
-            if matches!(exclusive.sink, SinkSlot::Busy { again: true }) {
+            let has_more = took_all && !exclusive.received.is_empty();
+            if has_more || matches!(exclusive.sink, SinkSlot::Busy { again: true }) {
                 continue;
             }
             exclusive.sink = SinkSlot::Idle(sink);

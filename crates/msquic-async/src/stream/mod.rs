@@ -41,6 +41,17 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// The kind of a stream.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::StreamType;
+///
+/// let stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await?;
+/// let (read, write) = stream.split();
+/// assert!(read.is_none() && write.is_some());
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum StreamType {
     /// Both sides send.
@@ -96,6 +107,16 @@ impl Stream {
     /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
     /// [`Connection::open_outbound_stream`] does both.
     ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::{Stream, StreamType};
+    ///
+    /// let mut stream = Stream::open(&connection, StreamType::Bidirectional)?;
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError::ConnectionLost`] when the connection is over or was not started.
@@ -117,6 +138,14 @@ impl Stream {
     /// Opens the stream. It is ready once the peer's limit of streams allows it; with
     /// `failed_on_block` it fails instead of waiting. One task at a time may wait.
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, true)).await?;
+    /// println!("stream {:?}", stream.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError`].
@@ -129,16 +158,43 @@ impl Stream {
     }
 
     /// The QUIC stream id, once the stream has one.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = connection.accept_inbound_stream().await?;
+    /// println!("stream {:?}", stream.id());
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn id(&self) -> Option<u64> {
         self.inner.id.get().copied()
     }
 
     /// The directions that this side has.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let (Some(mut read), Some(mut write)) = stream.split() {
+    ///     tokio::spawn(async move { write.write_chunk(&"question".into(), true).await });
+    ///     let answer = read.read_to_end(64 * 1024).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn split(self) -> (Option<ReadStream>, Option<WriteStream>) {
         (self.read, self.write)
     }
 
     /// Reads bytes into `buf` and tells how many; 0 at the end. See [`ReadStream::poll_read`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = [0; 1024];
+    /// let length = std::future::poll_fn(|cx| stream.poll_read(cx, &mut buf)).await?;
+    /// println!("{:?}", &buf[..length]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -153,6 +209,15 @@ impl Stream {
 
     /// See [`ReadStream::poll_read_chunk`].
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(chunk) = std::future::poll_fn(|cx| stream.poll_read_chunk(cx)).await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ReadError`].
@@ -165,6 +230,15 @@ impl Stream {
 
     /// See [`ReadStream::read_chunk`].
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// while let Some(chunk) = stream.read_chunk().await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future loses nothing.
@@ -173,6 +247,14 @@ impl Stream {
     }
 
     /// See [`WriteStream::poll_write`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let length = std::future::poll_fn(|cx| stream.poll_write(cx, b"hello", false)).await?;
+    /// println!("{length} bytes taken");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -188,6 +270,14 @@ impl Stream {
 
     /// See [`WriteStream::poll_write_chunk`].
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let chunk = "hello".into();
+    /// std::future::poll_fn(|cx| stream.poll_write_chunk(cx, &chunk, true)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`].
@@ -202,6 +292,13 @@ impl Stream {
 
     /// See [`WriteStream::write_chunk`].
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunk(&"hello".into(), true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future has written all of `chunk` or nothing.
@@ -210,6 +307,14 @@ impl Stream {
     }
 
     /// See [`WriteStream::poll_write_chunks`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let chunks = ["head".into(), "body".into()];
+    /// std::future::poll_fn(|cx| stream.poll_write_chunks(cx, &chunks, true)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -225,6 +330,13 @@ impl Stream {
 
     /// See [`WriteStream::write_chunks`].
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunks(&["head".into(), "body".into()], true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
@@ -234,6 +346,13 @@ impl Stream {
 
     /// See [`WriteStream::poll_finish_write`].
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_finish_write(cx)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`].
@@ -242,6 +361,13 @@ impl Stream {
     }
 
     /// See [`WriteStream::poll_abort_write`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_abort_write(cx, 7)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -256,6 +382,13 @@ impl Stream {
 
     /// See [`WriteStream::abort_write`].
     ///
+    /// ```no_run
+    /// # fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.abort_write(7)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError::Closed`] when this side cannot write.
@@ -264,6 +397,13 @@ impl Stream {
     }
 
     /// See [`ReadStream::poll_abort_read`].
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_abort_read(cx, 7)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -277,6 +417,13 @@ impl Stream {
     }
 
     /// See [`ReadStream::abort_read`].
+    ///
+    /// ```no_run
+    /// # fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.abort_read(7)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///

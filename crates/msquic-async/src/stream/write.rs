@@ -9,11 +9,25 @@ use bytes::Bytes;
 use std::task::{Context, Poll};
 
 /// The sending direction of a stream.
+///
+/// ```no_run
+/// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+/// stream.write_chunk(&"hello".into(), false).await?;
+/// stream.finish_write().await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct WriteStream(pub(super) StreamHandle);
 
 impl WriteStream {
     /// The QUIC stream id, once the stream has one.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) {
+    /// println!("stream {:?}", stream.id());
+    /// # }
+    /// ```
     pub fn id(&self) -> Option<u64> {
         self.0.id.get().copied()
     }
@@ -21,6 +35,14 @@ impl WriteStream {
     /// Copies bytes of `buf` into the queue of the stream and tells how many; waits while it is
     /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. One task at
     /// a time may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let length = std::future::poll_fn(|cx| stream.poll_write(cx, b"hello", false)).await?;
+    /// println!("{length} bytes taken");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -46,6 +68,14 @@ impl WriteStream {
     /// many bytes that were; waits while the queue is full. With `fin` the stream is finished
     /// behind it. One task at a time may wait.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let chunk = "hello".into();
+    /// std::future::poll_fn(|cx| stream.poll_write_chunk(cx, &chunk, true)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`].
@@ -59,6 +89,14 @@ impl WriteStream {
     }
 
     /// [`poll_write_chunk`](Self::poll_write_chunk) for several chunks in one go.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let chunks = ["head".into(), "body".into()];
+    /// std::future::poll_fn(|cx| stream.poll_write_chunks(cx, &chunks, true)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -102,6 +140,13 @@ impl WriteStream {
 
     /// Writes all of `chunk`, see [`poll_write_chunk`](Self::poll_write_chunk).
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunk(&"hello".into(), true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future has written all of `chunk` or nothing.
@@ -110,6 +155,13 @@ impl WriteStream {
     }
 
     /// Writes all of `chunks`, see [`poll_write_chunks`](Self::poll_write_chunks).
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunks(&["head".into(), "body".into()], true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///
@@ -120,6 +172,14 @@ impl WriteStream {
 
     /// Writes all of `chunks` in one go and tells the offset behind them. **Any number of tasks**
     /// may do this at once; the chunks of one call stay together.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let offset = stream.enqueue(&["head".into(), "body".into()]).await?;
+    /// println!("ends at byte {offset}");
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///
@@ -132,6 +192,14 @@ impl WriteStream {
     /// default) that is when it has copied them, without it when the peer has acknowledged them.
     /// Any number of tasks may do this at once.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.enqueue(&["hello".into()]).await?;
+    /// stream.flush().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
@@ -140,12 +208,30 @@ impl WriteStream {
     }
 
     /// How many bytes were taken over so far, see [`flush`](Self::flush).
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let offset = stream.enqueue(&["hello".into()]).await?;
+    /// let is_taken_over = stream.completed() >= offset;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn completed(&self) -> u64 {
         self.0.completed_offset()
     }
 
     /// Waits until the peer has stopped reading (its code), or has acknowledged the end of the stream
     /// (`None`).
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// match stream.stopped().await? {
+    ///     Some(code) => println!("the peer stopped reading with code {code}"),
+    ///     None => println!("the peer has everything"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -161,6 +247,13 @@ impl WriteStream {
     /// Says how urgent the stream is among those of the connection: higher goes first. Default:
     /// 0x7fff. Done on a thread that may wait, since msquic answers on the connection's own thread.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.set_priority(u16::MAX).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`Status::INVALID_STATE`] before the start and after the end of the stream.
@@ -175,6 +268,14 @@ impl WriteStream {
 
     /// Finishes the stream behind what was written, without waiting.
     ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunk(&"hello".into(), false).await?;
+    /// stream.finish()?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`] when the stream is over already; finishing twice is fine.
@@ -183,6 +284,14 @@ impl WriteStream {
     }
 
     /// Finishes the stream and waits until the peer has acknowledged everything.
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.write_chunk(&"hello".into(), false).await?;
+    /// stream.finish_write().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Cancel safety
     ///
@@ -194,6 +303,13 @@ impl WriteStream {
     /// Finishes the stream; ready when the peer has acknowledged everything. One task at a time
     /// may wait.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_finish_write(cx)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`WriteError`].
@@ -203,6 +319,13 @@ impl WriteStream {
     }
 
     /// Resets the stream with a code of the application. Ready at once: nothing more is sent.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_abort_write(cx, 7)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -217,6 +340,13 @@ impl WriteStream {
 
     /// Resets the stream with a code of the application (below 2^62). What was written and not yet
     /// acknowledged may be lost. Aborting again, or after the end, does nothing.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.abort_write(7)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
