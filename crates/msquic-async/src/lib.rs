@@ -42,6 +42,8 @@ mod configuration;
 #[allow(unsafe_code)]
 mod ffi;
 mod key_log;
+#[cfg(test)]
+mod random;
 mod registration;
 mod settings;
 mod waiters;

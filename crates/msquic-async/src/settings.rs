@@ -44,6 +44,12 @@ impl Settings {
     /// on that stream, not even its end, so drop it before waiting for more. The peer gets credit for
     /// another stream after that. The limit [`StreamLimits::receive_buffer`](crate::StreamLimits) does
     /// not apply: the window of the stream does.
+    ///
+    /// ```
+    /// use msquic_async::Settings;
+    ///
+    /// let settings = Settings::new().zero_copy_receive(true).stream_receive_window(1024 * 1024);
+    /// ```
     #[must_use]
     pub fn zero_copy_receive(mut self, value: impl Into<Option<bool>>) -> Self {
         let is_wanted = value.into().unwrap_or(false);

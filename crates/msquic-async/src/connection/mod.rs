@@ -11,6 +11,8 @@ mod event;
 mod farewell;
 mod future;
 mod inner;
+#[cfg(test)]
+mod player;
 mod state;
 
 pub use crate::ffi::connection::ConnectionStatistics;

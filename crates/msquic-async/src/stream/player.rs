@@ -1,5 +1,6 @@
-//! An event player: streams without msquic, through every order of events up to a length, legal or
-//! not. Whatever comes, nothing panics, and once the last event is over nobody is left waiting.
+//! An event player: streams without msquic, through every order of events up to a length, and through
+//! long random ones, legal or not. Whatever comes, nothing panics, and once the last event is over nobody
+//! is left waiting.
 
 use super::inner::StreamInner;
 use super::state::StartState;
@@ -10,6 +11,7 @@ use crate::ffi::may_block::MayBlock;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};
+use crate::random::Random;
 use futures_util::task::noop_waker;
 use net_traits::{NetCredential, TrustPolicy};
 use std::sync::Arc;
@@ -54,16 +56,35 @@ fn connection() -> Arc<ConnectionInner> {
     ConnectionInner::new(NativeConnection::new(&registration).unwrap(), credential)
 }
 
-/// Plays the sequence that `number` names in base `EVENTS.len()`.
-fn events(mut number: usize) -> impl Iterator<Item = StreamEvent> {
-    (0..LENGTH).map(move |_| {
+/// The sequence that `number` names in base `EVENTS.len()`.
+fn events(mut number: usize) -> Vec<StreamEvent> {
+    let digit = |_| {
         let event = EVENTS[number % EVENTS.len()];
         number /= EVENTS.len();
         event
-    })
+    };
+    (0..LENGTH).map(digit).collect()
 }
 
-fn play(inner: &Arc<StreamInner>, number: usize, has_sink: bool, sink_ends: &AtomicUsize) {
+/// Plays `all` against each kind of stream.
+fn play_all(connection: &Arc<ConnectionInner>, all: &[StreamEvent], number: usize) {
+    for (stream_type, is_local) in [
+        (StreamType::Bidirectional, true),
+        (StreamType::Bidirectional, false),
+        (StreamType::Unidirectional, true),
+        (StreamType::Unidirectional, false),
+    ] {
+        let inner = StreamInner::new(connection, stream_type, is_local);
+        let ends = Arc::new(AtomicUsize::new(0));
+        let has_sink = number.is_multiple_of(2);
+        if has_sink {
+            assert!(inner.set_sink(Box::new(Ends(ends.clone()))).is_ok());
+        }
+        play(&inner, all, number.is_multiple_of(3), has_sink.then_some(&*ends));
+    }
+}
+
+fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Option<&AtomicUsize>) {
     let waker = noop_waker();
     let mut cx = Context::from_waker(&waker);
     if inner.is_local {
@@ -72,49 +93,48 @@ fn play(inner: &Arc<StreamInner>, number: usize, has_sink: bool, sink_ends: &Ato
         assert!(inner.poll_start(&mut cx, false).is_pending());
     }
     let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"bytes"));
-    for event in events(number) {
-        inner.on_event(event, MayBlock::NOTHING);
+    for event in all {
+        inner.on_event(*event, MayBlock::NOTHING);
         let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
         let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
     }
-    if number.is_multiple_of(3) {
+    if finish {
         let _ = inner.finish();
     }
     inner.on_event(StreamEvent::ShutdownComplete { connection: true }, MayBlock::NOTHING);
 
-    let all = events(number).collect::<Vec<_>>();
     assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");
     assert!(inner.poll_finished(&mut cx).is_ready(), "the writer hangs after {all:?}");
     assert!(inner.completed(u64::MAX).is_some() || inner.stopped().is_some(), "{all:?}");
     let write = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"late"));
     assert!(matches!(write, Poll::Ready(Err(_))), "written after the end, {all:?}");
     assert!(inner.try_enqueue(&[]).is_err(), "queued after the end, {all:?}");
-    if has_sink {
-        assert_eq!(sink_ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
+    if let Some(ends) = ends {
+        assert_eq!(ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
     } else {
         let read = inner.poll_read(&mut cx, |queue| queue.chunk(10));
         assert!(matches!(read, Poll::Ready(Ok(None) | Err(_))), "the reader hangs, {all:?}");
     }
     assert!(inner.received_reset().is_some(), "{all:?}");
+    // What must not come any more changes nothing.
+    EVENTS.iter().for_each(|event| inner.on_event(*event, MayBlock::NOTHING));
+    assert!(inner.poll_finished(&mut cx).is_ready() && inner.received_reset().is_some(), "{all:?}");
 }
 
 #[test]
 fn every_order_of_events_ends_with_nobody_waiting() {
     let connection = connection();
     for number in 0..EVENTS.len().pow(LENGTH as u32) {
-        for (stream_type, is_local) in [
-            (StreamType::Bidirectional, true),
-            (StreamType::Bidirectional, false),
-            (StreamType::Unidirectional, true),
-            (StreamType::Unidirectional, false),
-        ] {
-            let inner = StreamInner::new(&connection, stream_type, is_local);
-            let ends = Arc::new(AtomicUsize::new(0));
-            let has_sink = number.is_multiple_of(2);
-            if has_sink {
-                assert!(inner.set_sink(Box::new(Ends(ends.clone()))).is_ok());
-            }
-            play(&inner, number, has_sink, &ends);
-        }
+        play_all(&connection, &events(number), number);
+    }
+}
+
+#[test]
+fn long_random_orders_end_the_same_way() {
+    let connection = connection();
+    let mut random = Random::new();
+    for number in 0..10_000 {
+        let all: Vec<_> = (0..30).map(|_| EVENTS[random.below(EVENTS.len())]).collect();
+        play_all(&connection, &all, number);
     }
 }

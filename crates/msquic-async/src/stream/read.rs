@@ -5,17 +5,41 @@ use super::{ReadError, ReadToEndError, ReceiveSink, StreamHandle, StreamRecvBuff
 use std::task::{Context, Poll};
 
 /// The receiving direction of a stream.
+///
+/// ```no_run
+/// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+/// while let Some(chunk) = stream.read_chunk().await? {
+///     println!("{} bytes", chunk.len());
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct ReadStream(pub(super) StreamHandle);
 
 impl ReadStream {
     /// The QUIC stream id, once the stream has one.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::ReadStream) {
+    /// println!("stream {:?}", stream.id());
+    /// # }
+    /// ```
     pub fn id(&self) -> Option<u64> {
         self.0.id.get().copied()
     }
 
     /// Reads bytes into `buf` and tells how many: 0 at the end of the stream, or when `buf` is
     /// empty. One task at a time may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut buf = [0; 1024];
+    /// let length = std::future::poll_fn(|cx| stream.poll_read(cx, &mut buf)).await?;
+    /// println!("{:?}", &buf[..length]);
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -34,6 +58,15 @@ impl ReadStream {
 
     /// Takes what has arrived; `None` at the end of the stream. One task at a time may wait.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// if let Some(chunk) = std::future::poll_fn(|cx| stream.poll_read_chunk(cx)).await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ReadError`], after everything that arrived was read.
@@ -46,6 +79,15 @@ impl ReadStream {
 
     /// Waits for bytes and takes what has arrived; `None` at the end of the stream.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// while let Some(chunk) = stream.read_chunk().await? {
+    ///     println!("{} bytes", chunk.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future loses nothing.
@@ -55,6 +97,13 @@ impl ReadStream {
 
     /// Tells the peer to stop sending, with a code of the application, and gives up what was not
     /// read. Ready at once: nothing more is delivered.
+    ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// std::future::poll_fn(|cx| stream.poll_abort_read(cx, 7)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -70,6 +119,13 @@ impl ReadStream {
     /// Tells the peer to stop sending, with a code of the application (below 2^62), and gives up
     /// what was not read. Aborting again, or after the end, does nothing.
     ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// stream.abort_read(7)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ReadError::Closed`] when this side cannot read.
@@ -78,6 +134,14 @@ impl ReadStream {
     }
 
     /// Reads until the end of the stream, at most `limit` bytes.
+    ///
+    /// ```no_run
+    /// # async fn example(mut stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// let message = stream.read_to_end(64 * 1024).await?;
+    /// println!("{} bytes", message.len());
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -101,6 +165,16 @@ impl ReadStream {
     /// Waits until the peer has finished the stream (`None`) or reset it (its code), without reading.
     /// The finish is known once everything before it was read.
     ///
+    /// ```no_run
+    /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+    /// match stream.received_reset().await? {
+    ///     Some(code) => println!("the peer gave up with code {code}"),
+    ///     None => println!("the peer has sent everything"),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`ReadError::ConnectionLost`], and [`ReadError::Closed`] after an abort by this side.
@@ -115,6 +189,17 @@ impl ReadStream {
     /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what
     /// was not read; reads then find nothing. A stream takes one sink.
     ///
+    /// ```no_run
+    /// # fn example(
+    /// #     stream: msquic_async::ReadStream,
+    /// #     sink: impl msquic_async::ReceiveSink,
+    /// # ) {
+    /// if stream.set_sink(Box::new(sink)).is_err() {
+    ///     println!("the stream has a sink already");
+    /// }
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// Gives `sink` back when the stream has one.
@@ -123,6 +208,17 @@ impl ReadStream {
     }
 
     /// Offers bytes to the sink again, after it took fewer than offered and now has room.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     stream: msquic_async::ReadStream,
+    /// #     room: tokio::sync::Notify,
+    /// # ) {
+    /// // The sink took fewer bytes than offered; its consumer tells when there is room.
+    /// room.notified().await;
+    /// stream.resume();
+    /// # }
+    /// ```
     pub fn resume(&self) {
         self.0.run_sink();
     }

@@ -4,11 +4,32 @@ use bytes::{Buf, Bytes};
 use std::ops::Deref;
 
 /// Bytes that were received, owned.
+///
+/// ```no_run
+/// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
+/// if let Some(chunk) = stream.read_chunk().await? {
+///     println!("{} bytes, a greeting: {}", chunk.len(), chunk.starts_with(b"hello"));
+/// }
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct StreamRecvBuffer(pub(super) Bytes);
 
 impl StreamRecvBuffer {
     /// The bytes; without a copy.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     read: msquic_async::ReadStream,
+    /// #     mut write: msquic_async::WriteStream,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// while let Some(chunk) = read.read_chunk().await? {
+    ///     write.write_chunk(&chunk.into_bytes(), false).await?;
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn into_bytes(self) -> Bytes {
         self.0
     }

@@ -6,9 +6,26 @@ use super::ReadError;
 ///
 /// It runs on msquic's thread, never twice at once, and without any lock of this crate. It must be
 /// quick, and must neither block nor panic: all streams of the connection wait meanwhile.
+///
+/// ```
+/// use msquic_async::{ReceiveEnd, ReceiveSink};
+///
+/// struct Counter(usize);
+///
+/// impl ReceiveSink for Counter {
+///     fn receive(&mut self, data: &[u8]) -> usize {
+///         self.0 += data.len();
+///         data.len()
+///     }
+///
+///     fn end(&mut self, end: ReceiveEnd) {
+///         println!("{} bytes, {end:?}", self.0);
+///     }
+/// }
+/// ```
 pub trait ReceiveSink: Send + 'static {
     /// Takes bytes of `data` from its front and tells how many. Taking fewer than all pauses the
-    /// stream, so that the peer is slowed down, until [`ReadStream::resume`]; the rest is offered
+    /// stream, so that the peer is slowed down, until [`ReadStream::resume`](super::ReadStream::resume); the rest is offered
     /// again then.
     fn receive(&mut self, data: &[u8]) -> usize;
 
@@ -17,6 +34,17 @@ pub trait ReceiveSink: Send + 'static {
 }
 
 /// How the receiving direction of a stream ended.
+///
+/// ```no_run
+/// # fn example(end: msquic_async::ReceiveEnd) {
+/// use msquic_async::ReceiveEnd;
+///
+/// match end {
+///     ReceiveEnd::Finished => println!("complete"),
+///     ReceiveEnd::Failed(error) => println!("cut off: {error}"),
+/// }
+/// # }
+/// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReceiveEnd {
     /// The peer finished it.

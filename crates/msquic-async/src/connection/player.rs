@@ -1,0 +1,184 @@
+//! An event player: connections without msquic, through every order of events up to a length, and
+//! through long random ones, legal or not. Whatever comes, nothing panics, nobody waits after the last
+//! event, and each waiting task was woken.
+
+use super::inner::ConnectionInner;
+use super::state::{ConnectionInput, ConnectionState};
+use super::{Connection, ConnectionError, DgramSendError};
+use crate::ffi::connection::{
+    ConnectionEvent, ConnectionHandler, DatagramSendState, NativeConnection,
+};
+use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
+use crate::ffi::status::Status;
+use crate::random::Random;
+use futures_util::FutureExt;
+use futures_util::task::{ArcWake, noop_waker, waker};
+use net_traits::{NetCredential, TrustPolicy};
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+
+/// What can happen, by number; see [`play_event`].
+const EVENTS: usize = 14;
+
+/// How long all sequences are played, before the last event.
+const LENGTH: u32 = 4;
+
+fn addr() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 1))
+}
+
+fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
+    let event = match number {
+        0 => {
+            inner.transition(ConnectionInput::Start);
+            return;
+        }
+        1 => {
+            let certificate = inner.credential.certificate_chain().first().cloned();
+            inner.on_certificate(certificate);
+            return;
+        }
+        2 => {
+            inner.on_certificate(None);
+            return;
+        }
+        3 => ConnectionEvent::Connected {
+            alpn: b"player",
+            local_addr: Some(addr()),
+            remote_addr: None,
+            key_log: None,
+        },
+        4 => ConnectionEvent::ShutdownByTransport { status: Status::CONNECTION_IDLE, code: 0 },
+        5 => ConnectionEvent::ShutdownByPeer { code: 5 },
+        6 => ConnectionEvent::ShutdownComplete { reason: Some("bye".to_owned()), key_log: None },
+        7 => ConnectionEvent::StreamsAvailable,
+        8 => ConnectionEvent::DatagramStateChanged { max_size: Some(1000) },
+        9 => ConnectionEvent::DatagramStateChanged { max_size: None },
+        10 => ConnectionEvent::DatagramReceived(b"datagram"),
+        11 => {
+            let state = DatagramSendState::Acknowledged;
+            ConnectionEvent::DatagramSendStateChanged { id: 1, state }
+        }
+        12 => {
+            let state = DatagramSendState::Canceled;
+            ConnectionEvent::DatagramSendStateChanged { id: 7, state }
+        }
+        _ => ConnectionEvent::PeerAddressChanged(addr()),
+    };
+    inner.on_event(event);
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl ArcWake for Wakes {
+    fn wake_by_ref(wakes: &Arc<Self>) {
+        wakes.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Everything that can be waited for.
+fn waits(connection: &Connection) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>> {
+    vec![
+        Box::pin(connection.accept().map(drop)),
+        Box::pin(connection.watch_shutdown().map(drop)),
+        Box::pin(connection.receive_remote_certificate().map(drop)),
+        Box::pin(connection.accept_inbound_stream().map(drop)),
+        Box::pin(connection.accept_inbound_uni_stream().map(drop)),
+        Box::pin(async { while connection.receive_datagram().await.is_ok() {} }),
+        Box::pin(async { while connection.address_changed().await.is_ok() {} }),
+    ]
+}
+
+fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, events: &[usize]) {
+    let native = NativeConnection::new(registration).unwrap();
+    let inner = ConnectionInner::new(native, credential.clone());
+    let connection = Connection::from_inner(inner.clone());
+    let mut waits = waits(&connection);
+    let wakes: Vec<_> = waits.iter().map(|_| Arc::new(Wakes::default())).collect();
+    let mut is_done = vec![false; waits.len()];
+    let mut poll = |index: usize, wakes: &Arc<Wakes>| {
+        if !is_done[index] {
+            let waker = waker(wakes.clone());
+            is_done[index] =
+                waits[index].as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+        }
+        is_done[index]
+    };
+    for event in events {
+        for (index, wakes) in wakes.iter().enumerate() {
+            poll(index, wakes);
+        }
+        play_event(&inner, *event);
+        let _ = connection.send_datagram(&"out".into());
+    }
+    inner.transition(ConnectionInput::Start); // one that never began is not waited for
+    for (index, wakes) in wakes.iter().enumerate() {
+        let is_done = poll(index, wakes);
+        wakes.0.store(if is_done { 1 } else { 0 }, Ordering::SeqCst);
+    }
+    inner.on_event(ConnectionEvent::ShutdownComplete { reason: None, key_log: None });
+    let is_over = matches!(inner.exclusive.lock().state, ConnectionState::ShutdownComplete(_));
+    assert!(is_over, "{events:?}");
+    for (index, wakes) in wakes.iter().enumerate() {
+        // `address_changed` is told when it is over, not again when that is complete.
+        assert!(poll(index, wakes), "wait {index} hangs after {events:?}");
+        assert!(wakes.0.load(Ordering::SeqCst) > 0, "wait {index} was not woken after {events:?}");
+    }
+    let noop = noop_waker();
+    let mut cx = Context::from_waker(&noop);
+    assert!(connection.poll_shutdown(&mut cx, 1).is_ready());
+    let mut receive = || connection.poll_receive_datagram(&mut cx);
+    let rest =
+        std::iter::repeat_with(&mut receive).find(|next| !matches!(next, Poll::Ready(Ok(_))));
+    assert!(matches!(rest, Some(Poll::Ready(Err(_)))), "{rest:?} after {events:?}");
+    let sent = connection.send_datagram(&"late".into());
+    assert!(matches!(sent, Err(DgramSendError::ConnectionLost(_))), "{sent:?} after {events:?}");
+}
+
+#[test]
+fn every_order_of_events_ends_with_nobody_waiting() {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    for mut number in 0..EVENTS.pow(LENGTH) {
+        let events: Vec<_> = std::iter::repeat_with(|| {
+            let event = number % EVENTS;
+            number /= EVENTS;
+            event
+        })
+        .take(LENGTH as usize)
+        .collect();
+        play(&registration, &credential, &events);
+    }
+}
+
+#[test]
+fn long_random_orders_end_the_same_way() {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let mut random = Random::new();
+    for _ in 0..5000 {
+        let events: Vec<_> = (0..40).map(|_| random.below(EVENTS)).collect();
+        play(&registration, &credential, &events);
+    }
+}
+
+#[test]
+fn a_peer_is_connected_only_after_it_was_judged() {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    for (events, is_connected) in [(&[0, 1, 3][..], true), (&[0, 3], false), (&[0, 2, 3], false)] {
+        let native = NativeConnection::new(&registration).unwrap();
+        let inner = ConnectionInner::new(native, credential.clone());
+        events.iter().for_each(|event| play_event(&inner, *event));
+        let state = inner.exclusive.lock().state.clone();
+        assert_eq!(state == ConnectionState::Connected, is_connected, "{events:?}");
+        if !is_connected {
+            assert!(matches!(state.error(), Some(ConnectionError::Untrusted(_))), "{state:?}");
+        }
+    }
+}
