@@ -3,7 +3,7 @@
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
 use msquic_async::{ConnectionError, Status};
-use net_traits::{CertHash, CloseReason, ConnectError, Rejection, RejectionBy, TrustError};
+use net_traits::{CertHash, CloseReason, ConnectError, Rejection, RejectionBy};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,10 +25,8 @@ pub fn resolve_bad_certificate(
             CloseReason::Peer { code: *code, reason: reason.clone() }
         }
         ConnectionError::Untrusted(error) => {
-            let (identity, alert) = match error {
-                TrustError::UntrustedIdentity(identity) => (Some(*identity), ALERT_BAD_CERTIFICATE),
-                _ => (None, ALERT_CERTIFICATE_REQUIRED),
-            };
+            let identity = error.identity();
+            let alert = identity.map_or(ALERT_CERTIFICATE_REQUIRED, |_| ALERT_BAD_CERTIFICATE);
             let rejection = Rejection::new(RejectionBy::Us, remote_addr, error.to_string());
             rejection.with_identity(identity).with_alert(Some(alert)).into()
         }
@@ -114,6 +112,7 @@ impl Handshake<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net_traits::TrustError;
 
     const ME: CertHash = CertHash::from_bytes([1; 32]);
 

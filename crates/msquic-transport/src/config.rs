@@ -19,7 +19,13 @@ pub struct MsQuicTransportConfig {
     pub(crate) max_message_size: usize,
     pub(crate) send_queue: usize,
     pub(crate) receive_queue: usize,
+    pub(crate) send_streams: usize,
     pub(crate) max_inbound_streams: u16,
+    pub(crate) max_inbound_requests: u16,
+    pub(crate) max_connections: usize,
+    pub(crate) max_connections_per_ip: usize,
+    pub(crate) max_connections_per_identity: usize,
+    pub(crate) max_handshakes: usize,
     pub(crate) backlog: usize,
     pub(crate) stream_op_timeout: Duration,
     pub(crate) handshake_timeout: Duration,
@@ -33,7 +39,13 @@ impl Default for MsQuicTransportConfig {
             max_message_size: 64 * 1024 * 1024,
             send_queue: 1024 * 1024,
             receive_queue: 4 * 1024 * 1024,
+            send_streams: 1,
             max_inbound_streams: 16,
+            max_inbound_requests: 16,
+            max_connections: 10_000,
+            max_connections_per_ip: 1_000,
+            max_connections_per_identity: 16,
+            max_handshakes: 256,
             backlog: 256,
             stream_op_timeout: STREAM_OP_TIMEOUT,
             handshake_timeout: Duration::from_secs(10),
@@ -72,8 +84,25 @@ options! {
     /// of each; beyond them the peer is slowed down. Messages that are being received, one on each
     /// stream, and what msquic has not handed over, come on top. Default: 4 MiB.
     receive_queue: usize;
+    /// On how many streams messages are sent. With one, they arrive in the order in which they were
+    /// queued. With more, each goes where the least is waiting, so that a large one does not hold up
+    /// those behind it, and they arrive in any order. Each has its own
+    /// [`send_queue`](Self::send_queue). Default: 1.
+    send_streams: usize;
     /// How many streams of messages the peer may have open at once. Default: 16.
     max_inbound_streams: u16;
+    /// How many requests of the peer may be unanswered at once; it waits with further ones. Default: 16.
+    max_inbound_requests: u16;
+    /// How many connections peers may have at once with all listeners of the transport, handshakes
+    /// included. Further ones are refused. Default: 10 000.
+    max_connections: usize;
+    /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses.
+    /// Default: 1000.
+    max_connections_per_ip: usize;
+    /// How many of them may be of one identity. Default: 16.
+    max_connections_per_identity: usize;
+    /// How many peers that were accepted may be in their handshake at once. Default: 256.
+    max_handshakes: usize;
     /// How many peers may wait to be accepted; further ones are refused. Default: 256.
     backlog: usize;
     /// How long sending may make no progress. Default: [`STREAM_OP_TIMEOUT`], 12 s.

@@ -4,68 +4,98 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
 use crate::frame;
 use crate::inbox::Inbox;
-use crate::stream_pool::{QueueError, StreamPool};
+use crate::lane::QueueError;
+use crate::registry::{MessageCounters, MessageStatistics, Place, Registry};
+use crate::stream_pool::StreamPool;
+use crate::telemetry;
 use crate::transport::RegistrationWrapper;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
-use net_traits::{CertHash, CertificateDer, CloseReason, NetConnection, RecvError, SendError};
+use net_traits::{
+    CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
+};
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::Duration;
+use tracing::Span;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Clone)]
 pub struct MsQuicNetConnection {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
-struct Shared {
+pub(crate) struct Shared {
     /// Dropped before the connection: its streams belong to it.
     stream_pool: StreamPool,
-    inner: Connection,
+    pub(crate) inner: Connection,
     local_addr: SocketAddr,
-    remote_addr: SocketAddr,
+    pub(crate) remote_addr: SocketAddr,
     local_identity: String,
     local_hash: CertHash,
     remote_identity: String,
+    peer: PeerIdentity,
     certificate: CertificateDer<'static>,
     alpn: String,
-    config: Arc<MsQuicTransportConfig>,
+    pub(crate) config: Arc<MsQuicTransportConfig>,
     /// What this side closes with, from the moment it began to.
     closing: Mutex<Option<CloseReason>>,
+    messages: MessageCounters,
+    span: Span,
+    registry: Arc<Registry>,
+    id: u64,
+    /// Of a connection that the peer opened.
+    _place: Option<Place>,
     /// The registration closes its connections when the transport and all of them are gone.
     _registration: Arc<RegistrationWrapper>,
+}
+
+/// What a connection belongs to.
+pub(crate) struct Origin {
+    pub(crate) local_hash: CertHash,
+    pub(crate) config: Arc<MsQuicTransportConfig>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) registration: Arc<RegistrationWrapper>,
+    pub(crate) place: Option<Place>,
 }
 
 impl MsQuicNetConnection {
     /// Wraps a connection whose handshake is done. `None` if it is over already and what belongs to
     /// it is not known.
-    pub(crate) fn new(
-        inner: Connection,
-        local_hash: CertHash,
-        config: Arc<MsQuicTransportConfig>,
-        registration: Arc<RegistrationWrapper>,
-    ) -> Option<Self> {
+    pub(crate) fn new(inner: Connection, origin: Origin) -> Option<Self> {
+        let Origin { local_hash, config, registry, registration, place } = origin;
         let certificate = inner.get_remote_certificate()?;
+        let peer = inner.peer_identity()?;
+        let local_addr = inner.get_local_addr().ok()?;
+        let remote_addr = inner.get_remote_addr().ok()?;
+        let alpn = String::from_utf8(inner.get_negotiated_alpn()?).ok()?;
         let inbox = Inbox::new(config.receive_queue, config.max_message_size);
-        let shared = Shared {
-            stream_pool: StreamPool::new(inbox),
-            local_addr: inner.get_local_addr().ok()?,
-            remote_addr: inner.get_remote_addr().ok()?,
+        let span = telemetry::connection_span(&peer.hash, remote_addr, place.is_some());
+        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
+            stream_pool: StreamPool::new(inbox, config.send_streams),
+            local_addr,
+            remote_addr,
             local_identity: local_hash.to_string(),
             local_hash,
-            remote_identity: CertHash::of(&certificate).to_string(),
+            remote_identity: peer.hash.to_string(),
+            peer,
             certificate,
-            alpn: String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
+            alpn,
             config,
             closing: Mutex::default(),
             inner,
+            messages: MessageCounters::default(),
+            span,
+            id: registry.enter(shared),
+            registry,
+            _place: place,
             _registration: registration,
-        };
-        Some(Self { shared: Arc::new(shared) })
+        });
+        telemetry::opened(&shared.span);
+        Some(Self { shared })
     }
 
     /// Measurements of the connection, such as the round-trip time.
@@ -83,6 +113,83 @@ impl MsQuicNetConnection {
             Err(_) => Err(self.watch_close().await),
         }
     }
+
+    /// How many messages were queued and handed out.
+    pub fn message_statistics(&self) -> MessageStatistics {
+        self.shared.messages.read()
+    }
+
+    /// The span that this crate's events of the connection belong to, with the first digits of the
+    /// peer's identity. Instrument tasks that work for the connection with it.
+    pub fn span(&self) -> &Span {
+        &self.shared.span
+    }
+
+    /// [`send_bytes`](NetConnection::send_bytes) ahead of everything that is queued or in progress: it
+    /// goes on a stream of its own, which QUIC serves before the others. Urgent messages keep their
+    /// order among themselves. They overtake on the wire; a peer whose queue of received messages is
+    /// full takes nothing, urgent or not.
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](NetConnection::send_bytes).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has queued the whole message or nothing of it.
+    pub async fn send_urgent(&self, message: Bytes) -> Result<(), SendError> {
+        self.queue(&[message], true).await
+    }
+
+    async fn queue(&self, parts: &[Bytes], is_urgent: bool) -> Result<(), SendError> {
+        let Shared { stream_pool, inner, config, .. } = &*self.shared;
+        let (size, header) = self.header(parts.iter().map(Bytes::len))?;
+        let after = config.stream_op_timeout;
+        match stream_pool.send(inner, header, parts, is_urgent, after).await {
+            Ok(()) => {
+                self.sent(size);
+                Ok(())
+            }
+            Err(error) => Err(self.send_error(error).await),
+        }
+    }
+
+    /// The size of a message and its header.
+    fn header(
+        &self,
+        sizes: impl Iterator<Item = usize>,
+    ) -> Result<(usize, [u8; frame::HEADER]), SendError> {
+        let (size, limit) = (sizes.sum(), self.shared.config.max_message_size);
+        let header = frame::header(size).filter(|_| size <= limit);
+        header.map(|header| (size, header)).ok_or(SendError::TooLarge { size, limit })
+    }
+
+    fn sent(&self, size: usize) {
+        self.shared.messages.sent(size);
+        self.shared.registry.messages.sent(size);
+        telemetry::message_sent(size);
+    }
+
+    /// Has the stream opened that `try_send` needs.
+    fn prepare(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        if self.shared.stream_pool.is_ready() {
+            return;
+        }
+        let connection = self.clone();
+        runtime.spawn(async move {
+            let Shared { stream_pool, inner, config, .. } = &*connection.shared;
+            stream_pool.prepare(inner, config.stream_op_timeout).await;
+        });
+    }
+
+    async fn send_error(&self, error: QueueError) -> SendError {
+        match error {
+            // The peer's reason is known when the shutdown is complete.
+            QueueError::Connection => SendError::Closed(self.watch_close().await),
+            error => self.shared.send_error(error),
+        }
+    }
 }
 
 impl Shared {
@@ -90,10 +197,41 @@ impl Shared {
         resolve_bad_certificate(error, self.remote_addr, self.local_hash)
     }
 
+    fn send_error(&self, error: QueueError) -> SendError {
+        match error {
+            QueueError::WouldBlock => SendError::WouldBlock,
+            QueueError::TimedOut => SendError::TimedOut { after: self.config.stream_op_timeout },
+            QueueError::Stopped(code) => SendError::Stopped { code },
+            QueueError::Connection | QueueError::Closed => SendError::Closed(self.closing()),
+            QueueError::Other(what) => SendError::Closed(CloseReason::Transport(what)),
+        }
+    }
+
     /// Why nothing is sent while this side closes.
     fn closing(&self) -> CloseReason {
         let closing = self.closing.lock().clone();
         closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
+    }
+
+    /// The certificate that the peer showed.
+    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    pub(crate) fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Closes at once, without waiting for what is queued.
+    pub(crate) fn close_now(&self, code: u64, reason: &str) {
+        self.inner.shutdown(code, reason);
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.registry.leave(self.id);
+        telemetry::closed(&self.span);
     }
 }
 
@@ -115,6 +253,10 @@ impl NetConnection for MsQuicNetConnection {
         &self.shared.remote_identity
     }
 
+    fn peer_identity(&self) -> &PeerIdentity {
+        &self.shared.peer
+    }
+
     fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
         Some(self.shared.certificate.clone())
     }
@@ -128,22 +270,39 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        self.queue(&[message], false).await
+    }
+
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        self.queue(parts, false).await
+    }
+
+    fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        let (size, header) = self.header([message.len()].into_iter())?;
+        let Shared { stream_pool, inner, .. } = &*self.shared;
+        match stream_pool.try_send(header, message) {
+            Ok(()) => {
+                self.sent(size);
+                Ok(())
+            }
+            Err(QueueError::Connection) => {
+                let error = inner.close_reason().unwrap_or(ConnectionError::NotStarted);
+                Err(SendError::Closed(self.shared.close_reason(&error)))
+            }
+            Err(error) => {
+                self.prepare();
+                Err(self.shared.send_error(error))
+            }
+        }
+    }
+
+    async fn flush(&self) -> Result<(), SendError> {
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
-        let (size, limit) = (message.len(), config.max_message_size);
-        let header = frame::header(&message).filter(|_| size <= limit);
-        let Some(header) = header else { return Err(SendError::TooLarge { size, limit }) };
-        let after = config.stream_op_timeout;
-        let Err(error) = stream_pool.send(inner, header, message, after).await else {
-            return Ok(());
-        };
-        Err(match error {
-            QueueError::TimedOut => SendError::TimedOut { after },
-            QueueError::Stopped(code) => SendError::Stopped { code },
-            // The peer's reason is known when the shutdown is complete.
-            QueueError::Connection => SendError::Closed(self.watch_close().await),
-            QueueError::Closed => SendError::Closed(self.shared.closing()),
-            QueueError::Other(what) => SendError::Closed(CloseReason::Transport(what)),
-        })
+        let flushed = stream_pool.flush(inner, config.stream_op_timeout).await;
+        match flushed {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.send_error(error).await),
+        }
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -154,8 +313,13 @@ impl NetConnection for MsQuicNetConnection {
             if resume {
                 stream_pool.resume();
             }
-            if entry.is_err() {
-                stream_pool.stop_broken();
+            match &entry {
+                Ok((message, _)) => {
+                    self.shared.messages.received(message.len());
+                    self.shared.registry.messages.received(message.len());
+                    telemetry::message_received(message.len());
+                }
+                Err(_) => stream_pool.stop_broken(),
             }
             Some(entry)
         };

@@ -10,9 +10,9 @@ pub(crate) const HEADER: usize = 4;
 /// What is set aside for a message before any of it has come.
 const FIRST_RESERVE: usize = 64 * 1024;
 
-/// The header of a message; `None` if it is longer than a header can say.
-pub(crate) fn header(message: &[u8]) -> Option<[u8; HEADER]> {
-    u32::try_from(message.len()).ok().map(u32::to_be_bytes)
+/// The header of a message of `length` bytes; `None` if that is more than a header can say.
+pub(crate) fn header(length: usize) -> Option<[u8; HEADER]> {
+    u32::try_from(length).ok().map(u32::to_be_bytes)
 }
 
 /// Cuts the bytes of one stream into messages, wherever the pieces end.
@@ -101,7 +101,7 @@ mod tests {
     use super::*;
 
     fn encode(messages: &[&[u8]]) -> Vec<u8> {
-        messages.iter().flat_map(|m| [&header(m).unwrap()[..], m].concat()).collect()
+        messages.iter().flat_map(|m| [&header(m.len()).unwrap()[..], m].concat()).collect()
     }
 
     fn decode(decoder: &mut FrameDecoder, mut data: &[u8]) -> Vec<Bytes> {

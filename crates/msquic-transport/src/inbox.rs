@@ -162,7 +162,7 @@ mod tests {
     use crate::frame::header;
 
     fn frame(message: &[u8]) -> Vec<u8> {
-        [&header(message).unwrap()[..], message].concat()
+        [&header(message.len()).unwrap()[..], message].concat()
     }
 
     fn sink(limit: usize) -> (FrameSink, Arc<Inbox>) {

@@ -1,8 +1,11 @@
 //! `MsQuicNetIncomingRequest`: a peer that knocked.
 
 use crate::certificate::Handshake;
-use crate::connection::MsQuicNetConnection;
-use crate::listener::Shared;
+use crate::connection::{MsQuicNetConnection, Origin};
+use crate::listener::Identity;
+use crate::registry::Place;
+use crate::telemetry;
+use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::Incoming;
 use msquic_async::connection::StartError;
@@ -13,16 +16,23 @@ use std::sync::Arc;
 /// A connection attempt at a [`MsQuicListener`](crate::MsQuicListener).
 #[derive(Debug)]
 pub struct MsQuicNetIncomingRequest {
-    incoming: Incoming,
-    remote_addr: SocketAddr,
-    shared: Arc<Shared>,
+    pub(crate) incoming: Incoming,
+    pub(crate) remote_addr: SocketAddr,
+    pub(crate) place: Place,
+    pub(crate) identity: Identity,
+    pub(crate) alpn: Arc<[String]>,
+    pub(crate) context: Context,
 }
 
 impl MsQuicNetIncomingRequest {
-    pub(crate) fn new(incoming: Incoming, shared: Arc<Shared>) -> Self {
-        // msquic always names the address of a new connection.
-        let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
-        Self { incoming, remote_addr, shared }
+    /// The name that the peer wants to reach (server name indication, RFC 6066), not to be trusted.
+    pub fn server_name(&self) -> Option<&str> {
+        self.incoming.server_name()
+    }
+
+    /// The application protocol that will be used.
+    pub fn alpn(&self) -> &[u8] {
+        self.incoming.alpn()
     }
 }
 
@@ -34,29 +44,45 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
         self.remote_addr
     }
 
+    fn refuse(self, code: u64) {
+        self.incoming.refuse(code);
+    }
+
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
-        let Self { incoming, remote_addr, shared } = self;
-        let alpn = shared.alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
+        let alpn = alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        let local_hash = identity.credential.identity();
         let handshake = Handshake {
             remote_addr,
-            local_identity: shared.local_identity,
+            local_identity: local_hash,
             alpn: &alpn,
-            timeout: shared.config.handshake_timeout,
+            timeout: context.config.handshake_timeout,
         };
         let connection = incoming
-            .accept(&shared.configuration)
+            .accept_with(&identity.configuration, identity.credential)
             .map_err(|error| handshake.failed(&StartError::ConnectionLost(error)))?;
         tokio::time::timeout(handshake.timeout, connection.accept())
             .await
             .map_err(|_| handshake.timed_out())?
             .map_err(|error| handshake.failed(&error))?;
-        let Shared { local_identity, config, registration, .. } = &*shared;
-        let (config, registration) = (config.clone(), registration.clone());
-        MsQuicNetConnection::new(connection, *local_identity, config, registration).ok_or_else(
-            || {
-                let what = "the connection lacks a certificate or an address".to_owned();
-                ConnectError::Closed(CloseReason::Transport(what))
-            },
-        )
+        let lacking = || {
+            let what = "the connection lacks a certificate or an address".to_owned();
+            ConnectError::Closed(CloseReason::Transport(what))
+        };
+        let peer = connection.peer_identity().ok_or_else(lacking)?;
+        if let Err(limit) = place.identify(peer.hash) {
+            telemetry::refused(remote_addr, limit);
+            connection.shutdown(limit.code(), "too many connections");
+            let reason = format!("identity {} has too many connections", peer.hash);
+            return Err(ConnectError::Closed(CloseReason::Local { code: limit.code(), reason }));
+        }
+        let origin = Origin {
+            local_hash,
+            config: context.config.clone(),
+            registry: context.registry.clone(),
+            registration: context.registration.clone(),
+            place: Some(place),
+        };
+        MsQuicNetConnection::new(connection, origin).ok_or_else(lacking)
     }
 }

@@ -48,9 +48,12 @@ mod connection;
 mod frame;
 mod inbox;
 mod incoming;
+mod lane;
 mod listener;
 mod quic_settings;
+mod registry;
 mod stream_pool;
+mod telemetry;
 mod transport;
 
 pub use certificate::resolve_bad_certificate;
@@ -59,5 +62,8 @@ pub use connection::MsQuicNetConnection;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, LibraryVersion, library_version};
+pub use registry::{Limit, MessageStatistics, TransportStatistics};
 pub use stream_pool::{STREAM_CODE_MESSAGE_TOO_LARGE, STREAM_OP_TIMEOUT};
-pub use transport::{MsQuicTransport, RegistrationWrapper};
+pub use transport::{
+    CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN, MsQuicTransport, RegistrationWrapper,
+};

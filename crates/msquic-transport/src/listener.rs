@@ -1,62 +1,77 @@
 //! `MsQuicListener`: where peers arrive.
 
-use crate::MsQuicTransportConfig;
 use crate::connection::MsQuicNetConnection;
 use crate::incoming::MsQuicNetIncomingRequest;
 use crate::quic_settings::describe;
-use crate::transport::RegistrationWrapper;
+use crate::telemetry;
+use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::{Configuration, Listener};
-use net_traits::{AcceptError, CertHash, ListenError, NetCredential, NetListener};
+use net_traits::{AcceptError, ListenError, NetCredential, NetListener};
+use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// A listener of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Debug)]
 pub struct MsQuicListener {
-    instance: Listener,
+    instance: Arc<Listener>,
     local_addr: SocketAddr,
-    shared: Arc<Shared>,
+    alpn: Arc<[String]>,
+    identity: RwLock<Identity>,
+    context: Context,
 }
 
-/// What the requests of a listener need to become connections.
-#[derive(Debug)]
-pub(crate) struct Shared {
+/// What a listener shows its peers, and how it judges them.
+#[derive(Debug, Clone)]
+pub(crate) struct Identity {
+    pub(crate) credential: NetCredential,
     pub(crate) configuration: Configuration,
-    pub(crate) local_identity: CertHash,
-    pub(crate) alpn: Vec<String>,
-    pub(crate) config: Arc<MsQuicTransportConfig>,
-    pub(crate) registration: Arc<RegistrationWrapper>,
 }
 
 impl MsQuicListener {
     pub(crate) fn start(
-        registration: &Arc<RegistrationWrapper>,
-        configuration: Configuration,
+        context: Context,
+        identity: Identity,
         bind_addr: SocketAddr,
         alpn: &[&str],
-        credential: NetCredential,
-        config: Arc<MsQuicTransportConfig>,
     ) -> Result<Self, ListenError> {
         let failed = |error| match error {
             msquic_async::ListenError::AddressInUse => ListenError::AddressInUse(bind_addr),
             error => ListenError::Transport(describe(&error)),
         };
-        let local_identity = credential.identity();
-        let instance =
-            Listener::new(registration.registration(), configuration.clone(), credential)
-                .map_err(failed)?;
-        instance.set_backlog(config.backlog);
+        let Identity { credential, configuration } = identity.clone();
+        let registration = context.registration.registration();
+        let instance = Listener::new(registration, configuration, credential).map_err(failed)?;
+        instance.set_backlog(context.config.backlog);
         instance.start(alpn, Some(bind_addr)).map_err(failed)?;
         let local_addr = instance.local_addr().map_err(failed)?;
-        let shared = Arc::new(Shared {
-            configuration,
-            local_identity,
+        let instance = Arc::new(instance);
+        context.add_listener(&instance);
+        Ok(Self {
+            instance,
+            local_addr,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            config,
-            registration: registration.clone(),
-        });
-        Ok(Self { instance, local_addr, shared })
+            identity: RwLock::new(identity),
+            context,
+        })
+    }
+
+    /// Shows another certificate and trusts others from now on, in handshakes that are accepted after
+    /// this. Connections that are up live on; [`MsQuicTransport::revoke`] closes those that are not
+    /// trusted any more.
+    ///
+    /// [`MsQuicTransport::revoke`]: crate::MsQuicTransport::revoke
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Credential`] when the credential cannot be used; the listener goes on with the one
+    /// it had.
+    pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        let configuration = self.context.server(&alpn, &credential)?;
+        *self.identity.write() = Identity { credential, configuration };
+        Ok(())
     }
 }
 
@@ -66,8 +81,28 @@ impl NetListener for MsQuicListener {
     type IncomingRequest = MsQuicNetIncomingRequest;
 
     async fn accept(&self) -> Result<MsQuicNetIncomingRequest, AcceptError> {
-        let incoming = self.instance.accept_incoming().await.map_err(|_| AcceptError::Closed)?;
-        Ok(MsQuicNetIncomingRequest::new(incoming, self.shared.clone()))
+        loop {
+            let incoming = self.instance.accept_incoming().await;
+            let incoming = incoming.map_err(|_| AcceptError::Closed)?;
+            // msquic always names the address of a new connection.
+            let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
+            match self.context.registry.admit(remote_addr.ip()) {
+                Ok(place) => {
+                    return Ok(MsQuicNetIncomingRequest {
+                        incoming,
+                        remote_addr,
+                        place,
+                        identity: self.identity.read().clone(),
+                        alpn: self.alpn.clone(),
+                        context: self.context.clone(),
+                    });
+                }
+                Err(limit) => {
+                    telemetry::refused(remote_addr, limit);
+                    incoming.refuse(limit.code());
+                }
+            }
+        }
     }
 
     fn local_addr(&self) -> SocketAddr {

@@ -2,7 +2,8 @@
 
 use crate::MsQuicTransportConfig;
 use msquic_async::{Configuration, ConfigurationError, Registration, Settings, StreamLimits};
-use net_traits::{CredentialError, NetCredential};
+use net_traits::{CertHash, CredentialError, NetCredential};
+use parking_lot::Mutex;
 
 /// How many bytes of a stream the peer may send ahead; msquic raises it while reading keeps up.
 const STREAM_WINDOW: u32 = 512 * 1024;
@@ -11,8 +12,48 @@ const STREAM_WINDOW: u32 = 512 * 1024;
 pub(crate) struct ConfigFactory<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) config: &'a MsQuicTransportConfig,
+    pub(crate) cache: &'a ConfigCache,
     pub(crate) alpn: &'a [&'a str],
     pub(crate) credential: &'a NetCredential,
+}
+
+/// The configurations that were used last: making one reads the key and prepares TLS.
+#[derive(Debug, Default)]
+pub(crate) struct ConfigCache(Mutex<Vec<(Key, Configuration)>>);
+
+/// How many configurations are kept.
+const CACHED: usize = 16;
+
+/// What a configuration depends on besides the transport. Whom to trust is not part of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Key {
+    is_server: bool,
+    identity: CertHash,
+    alpn: Vec<String>,
+}
+
+impl ConfigCache {
+    fn get_or_make(
+        &self,
+        key: Key,
+        make: impl FnOnce() -> Result<Configuration, ConfigFailure>,
+    ) -> Result<Configuration, ConfigFailure> {
+        let mut cached = self.0.lock();
+        let configuration = match cached.iter().position(|(known, _)| *known == key) {
+            Some(place) => cached.remove(place).1,
+            None => {
+                drop(cached);
+                let made = make()?;
+                cached = self.0.lock();
+                made
+            }
+        };
+        cached.push((key, configuration.clone()));
+        let forgotten = (cached.len() > CACHED).then(|| cached.remove(0));
+        drop(cached);
+        drop(forgotten);
+        Ok(configuration)
+    }
 }
 
 /// Why there is no configuration.
@@ -24,15 +65,24 @@ pub(crate) enum ConfigFailure {
 
 impl ConfigFactory<'_> {
     pub(crate) fn client(&self) -> Result<Configuration, ConfigFailure> {
-        self.check()?;
         let Self { registration, alpn, credential, .. } = self;
-        self.finish(Configuration::client(registration, alpn, &self.settings(), credential))
+        self.make(false, || Configuration::client(registration, alpn, &self.settings(), credential))
     }
 
     pub(crate) fn server(&self) -> Result<Configuration, ConfigFailure> {
-        self.check()?;
         let Self { registration, alpn, credential, .. } = self;
-        self.finish(Configuration::server(registration, alpn, &self.settings(), credential))
+        self.make(true, || Configuration::server(registration, alpn, &self.settings(), credential))
+    }
+
+    fn make(
+        &self,
+        is_server: bool,
+        make: impl FnOnce() -> Result<Configuration, ConfigurationError>,
+    ) -> Result<Configuration, ConfigFailure> {
+        self.check()?;
+        let alpn = self.alpn.iter().map(|name| (*name).to_owned()).collect();
+        let key = Key { is_server, identity: self.credential.identity(), alpn };
+        self.cache.get_or_make(key, || self.finish(make()))
     }
 
     fn check(&self) -> Result<(), ConfigFailure> {
@@ -53,6 +103,7 @@ impl ConfigFactory<'_> {
             .idle_timeout(config.idle_timeout)
             .keep_alive_interval(config.keep_alive_interval)
             .peer_uni_streams(config.max_inbound_streams)
+            .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
     }
 

@@ -1,18 +1,19 @@
 //! `StreamPool`: the streams of a connection, opened when needed and used again.
 //!
-//! One stream sends. It is opened by the first message and replaced when the peer stops it. All
-//! streams of the peer feed one inbox; they are accepted while somebody waits for a message.
+//! Messages go out on one or more lanes, and on one more for urgent ones. All streams of the peer feed
+//! one inbox; they are accepted while somebody waits for a message.
 
 use crate::frame;
 use crate::inbox::{FrameSink, Inbox, SinkStatus};
+use crate::lane::{Lane, QueueError};
 use bytes::Bytes;
+use futures_util::future::join_all;
+use msquic_async::ReadStream;
 use msquic_async::connection::Connection;
-use msquic_async::stream::StartError;
-use msquic_async::{ReadStream, StreamType, WriteError, WriteStream};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// How long sending may make no progress, unless
 /// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
@@ -23,36 +24,20 @@ pub const STREAM_CODE_MESSAGE_TOO_LARGE: u64 = 1;
 
 pub(crate) struct StreamPool {
     inbox: Arc<Inbox>,
-    send: Mutex<SendSlot>,
-    /// Held by the task that opens the sending stream.
-    opening: tokio::sync::Mutex<()>,
+    /// At least one.
+    lanes: Vec<Lane>,
+    urgent: Lane,
+    is_closed: AtomicBool,
     inbound: Mutex<Vec<(Arc<ReadStream>, Arc<SinkStatus>)>>,
 }
 
-enum SendSlot {
-    Empty,
-    Open(Arc<WriteStream>),
-    /// Nothing is sent any more.
-    Closed,
-}
-
-/// Why a message was not queued.
-pub(crate) enum QueueError {
-    TimedOut,
-    Stopped(u64),
-    /// The connection is over.
-    Connection,
-    /// This side is closing.
-    Closed,
-    Other(String),
-}
-
 impl StreamPool {
-    pub(crate) fn new(inbox: Arc<Inbox>) -> Self {
+    pub(crate) fn new(inbox: Arc<Inbox>, lanes: usize) -> Self {
         Self {
             inbox,
-            send: Mutex::new(SendSlot::Empty),
-            opening: tokio::sync::Mutex::default(),
+            lanes: (0..lanes.max(1)).map(|_| Lane::new(false)).collect(),
+            urgent: Lane::new(true),
+            is_closed: AtomicBool::new(false),
             inbound: Mutex::default(),
         }
     }
@@ -61,99 +46,75 @@ impl StreamPool {
         &self.inbox
     }
 
+    /// The lane for the next message: the one in which the least waits.
+    fn lane(&self, is_urgent: bool) -> &Lane {
+        match &*self.lanes {
+            _ if is_urgent => &self.urgent,
+            [only] => only,
+            lanes => lanes.iter().min_by_key(|lane| lane.pending_bytes()).unwrap_or(&self.urgent),
+        }
+    }
+
     /// Queues one message, whole or not at all.
     pub(crate) async fn send(
         &self,
         connection: &Connection,
         header: [u8; frame::HEADER],
-        message: Bytes,
+        parts: &[Bytes],
+        is_urgent: bool,
         no_progress: Duration,
     ) -> Result<(), QueueError> {
-        let frame = [Bytes::copy_from_slice(&header), message];
-        loop {
-            let stream = self.acquire_send(connection, no_progress).await?;
-            let queued =
-                unless_stuck(connection, &stream, no_progress, stream.enqueue(&frame)).await?;
-            match queued {
-                Ok(_) => return Ok(()),
-                Err(error) => self.replace(&stream, error)?,
+        let lane = self.lane(is_urgent);
+        let header = Bytes::copy_from_slice(&header);
+        match parts {
+            [message] => lane.send(connection, &[header, message.clone()], no_progress).await,
+            parts => {
+                let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
+                lane.send(connection, &frame, no_progress).await
             }
         }
     }
 
-    /// Takes a broken stream out; `Ok` when another one may do better.
-    fn replace(&self, stream: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
-        {
-            let mut slot = self.send.lock();
-            match &*slot {
-                SendSlot::Open(open) if Arc::ptr_eq(open, stream) => *slot = SendSlot::Empty,
-                SendSlot::Closed => return Err(QueueError::Closed),
-                _ => {}
-            }
-        }
-        match error {
-            WriteError::Stopped(code) => Err(QueueError::Stopped(code)),
-            WriteError::ConnectionLost(_) => Err(QueueError::Connection),
-            WriteError::Closed => Ok(()),
-            error => Err(QueueError::Other(error.to_string())),
-        }
+    /// Queues one message if that needs no waiting.
+    pub(crate) fn try_send(
+        &self,
+        header: [u8; frame::HEADER],
+        message: Bytes,
+    ) -> Result<(), QueueError> {
+        self.lane(false).try_send(&[Bytes::copy_from_slice(&header), message])
     }
 
-    /// The stream that sends, opened if there is none.
-    async fn acquire_send(
+    /// Whether [`try_send`](Self::try_send) needs nothing, or somebody is at it.
+    pub(crate) fn is_ready(&self) -> bool {
+        self.lane(false).is_ready()
+    }
+
+    /// Opens what [`try_send`](Self::try_send) needs.
+    pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
+        self.lane(false).prepare(connection, no_progress).await;
+    }
+
+    /// Waits until msquic has taken over everything that was queued.
+    pub(crate) async fn flush(
         &self,
         connection: &Connection,
         no_progress: Duration,
-    ) -> Result<Arc<WriteStream>, QueueError> {
-        if let Some(stream) = self.open_stream()? {
-            return Ok(stream);
-        }
-        let open = async {
-            let _opening = self.opening.lock().await;
-            if let Some(stream) = self.open_stream()? {
-                return Ok(stream);
-            }
-            let opened = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
-            let stream = opened.map_err(|error| match error {
-                StartError::ConnectionLost(_) => QueueError::Connection,
-                error => QueueError::Other(error.to_string()),
-            })?;
-            let Some(stream) = stream.split().1.map(Arc::new) else {
-                return Err(QueueError::Other("the stream cannot send".to_owned()));
-            };
-            let mut slot = self.send.lock();
-            match *slot {
-                SendSlot::Closed => Err(QueueError::Closed),
-                _ => {
-                    *slot = SendSlot::Open(stream.clone());
-                    Ok(stream)
-                }
-            }
-        };
-        timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut)?
-    }
-
-    fn open_stream(&self) -> Result<Option<Arc<WriteStream>>, QueueError> {
-        match &*self.send.lock() {
-            SendSlot::Open(stream) => Ok(Some(stream.clone())),
-            SendSlot::Empty => Ok(None),
-            SendSlot::Closed => Err(QueueError::Closed),
-        }
+    ) -> Result<(), QueueError> {
+        let lanes = self.lanes.iter().chain([&self.urgent]);
+        let flushed = join_all(lanes.map(|lane| lane.flush(connection, no_progress))).await;
+        flushed.into_iter().collect()
     }
 
     /// Lets nothing more be sent and waits until the peer's QUIC has acknowledged what was, or makes
     /// no progress. False if that had been done before.
     pub(crate) async fn finish(&self, connection: &Connection, no_progress: Duration) -> bool {
-        let slot = std::mem::replace(&mut *self.send.lock(), SendSlot::Closed);
-        match slot {
-            SendSlot::Closed => false,
-            SendSlot::Empty => true,
-            SendSlot::Open(stream) => {
-                let finished = std::future::poll_fn(|cx| stream.poll_finish_write(cx));
-                let _ = unless_stuck(connection, &stream, no_progress, finished).await;
-                true
-            }
+        if self.is_closed.swap(true, Ordering::SeqCst) {
+            return false;
         }
+        let streams: Vec<_> =
+            self.lanes.iter().chain([&self.urgent]).filter_map(Lane::close).collect();
+        join_all(streams.iter().map(|stream| Lane::drain(connection, stream, no_progress))).await;
+        true
     }
 
     /// Feeds a stream of the peer into the inbox.
@@ -187,30 +148,5 @@ impl StreamPool {
         for (stream, _) in broken {
             let _ = stream.abort_read(STREAM_CODE_MESSAGE_TOO_LARGE);
         }
-    }
-}
-
-/// Waits for `operation` as long as msquic takes bytes over or sends some now and then. A slow link
-/// makes progress in small steps, between which msquic takes over nothing.
-async fn unless_stuck<T>(
-    connection: &Connection,
-    stream: &WriteStream,
-    no_progress: Duration,
-    operation: impl Future<Output = T>,
-) -> Result<T, QueueError> {
-    tokio::pin!(operation);
-    let mut sent = None;
-    loop {
-        let completed = stream.completed();
-        if let Ok(output) = timeout(no_progress, &mut operation).await {
-            return Ok(output);
-        }
-        let statistics = connection.statistics().await;
-        let sent_now = statistics.ok().map(|statistics| statistics.sent_stream_bytes);
-        let is_stuck = stream.completed() == completed && (sent_now.is_none() || sent_now == sent);
-        if is_stuck {
-            return Err(QueueError::TimedOut);
-        }
-        sent = sent_now;
     }
 }

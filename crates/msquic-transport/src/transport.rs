@@ -2,15 +2,28 @@
 
 use crate::MsQuicTransportConfig;
 use crate::certificate::Handshake;
-use crate::connection::MsQuicNetConnection;
-use crate::listener::MsQuicListener;
-use crate::quic_settings::{ConfigFactory, ConfigFailure};
+use crate::connection::{MsQuicNetConnection, Origin};
+use crate::listener::{Identity, MsQuicListener};
+use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
+use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
+use crate::telemetry;
 use async_trait::async_trait;
-use msquic_async::{Connection, Registration, Status};
-use net_traits::{CloseReason, ConnectError, ListenError, NetCredential, NetTransport};
+use futures_util::future::join_all;
+use msquic_async::{Configuration, Connection, Listener, Registration, Status};
+use net_traits::{
+    CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport, TrustPolicy,
+};
+use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// The code with which connections are closed whose peer is not trusted any more.
+pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
+
+/// The code with which [`MsQuicTransport::shutdown`] closes connections.
+pub const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// Messages over QUIC, see the [crate's documentation](crate).
 ///
@@ -18,8 +31,65 @@ use std::sync::Arc;
 #[derive(Clone, Debug)]
 pub struct MsQuicTransport {
     /// What msquic said, if it could not be started: everything fails with that.
-    registration: Result<Arc<RegistrationWrapper>, Status>,
-    config: Arc<MsQuicTransportConfig>,
+    context: Result<Context, Status>,
+}
+
+/// What the listeners and connections of a transport share.
+#[derive(Clone, Debug)]
+pub(crate) struct Context {
+    pub(crate) registration: Arc<RegistrationWrapper>,
+    pub(crate) config: Arc<MsQuicTransportConfig>,
+    pub(crate) registry: Arc<Registry>,
+    configurations: Arc<ConfigCache>,
+    listeners: Arc<Mutex<Vec<Weak<Listener>>>>,
+}
+
+impl Context {
+    /// The msquic configuration of a listener.
+    pub(crate) fn server(
+        &self,
+        alpn: &[&str],
+        credential: &NetCredential,
+    ) -> Result<Configuration, ListenError> {
+        self.factory(alpn, credential).server().map_err(|failure| match failure {
+            ConfigFailure::InvalidInput(what) => ListenError::InvalidInput(what),
+            ConfigFailure::Credential(error) => ListenError::Credential(error),
+            ConfigFailure::Transport(what) => ListenError::Transport(what),
+        })
+    }
+
+    /// The msquic configuration of a dialler.
+    fn client(
+        &self,
+        alpn: &[&str],
+        credential: &NetCredential,
+    ) -> Result<Configuration, ConnectError> {
+        self.factory(alpn, credential).client().map_err(|failure| match failure {
+            ConfigFailure::InvalidInput(what) => ConnectError::InvalidInput(what),
+            ConfigFailure::Credential(error) => ConnectError::Credential(error),
+            ConfigFailure::Transport(what) => failed(what),
+        })
+    }
+
+    fn factory<'a>(
+        &'a self,
+        alpn: &'a [&'a str],
+        credential: &'a NetCredential,
+    ) -> ConfigFactory<'a> {
+        ConfigFactory {
+            registration: self.registration.registration(),
+            config: &self.config,
+            cache: &self.configurations,
+            alpn,
+            credential,
+        }
+    }
+
+    pub(crate) fn add_listener(&self, listener: &Arc<Listener>) {
+        let mut listeners = self.listeners.lock();
+        listeners.retain(|listener| listener.strong_count() > 0);
+        listeners.push(Arc::downgrade(listener));
+    }
 }
 
 /// An msquic registration that is shut down when it is dropped, without waiting.
@@ -51,13 +121,69 @@ impl MsQuicTransport {
 
     /// A transport with these limits and timeouts.
     pub fn with_config(config: MsQuicTransportConfig) -> Self {
-        let registration = Registration::new("msquic-transport");
-        let registration = registration.map(|it| Arc::new(RegistrationWrapper(it)));
-        Self { registration, config: Arc::new(config) }
+        let limits = ConnectionLimits {
+            connections: config.max_connections,
+            per_ip: config.max_connections_per_ip,
+            per_identity: config.max_connections_per_identity,
+            handshakes: config.max_handshakes,
+        };
+        let context = Registration::new("msquic-transport").map(|registration| Context {
+            registration: Arc::new(RegistrationWrapper(registration)),
+            config: Arc::new(config),
+            registry: Registry::new(limits),
+            configurations: Arc::default(),
+            listeners: Arc::default(),
+        });
+        Self { context }
     }
 
-    fn registration(&self) -> Result<&Arc<RegistrationWrapper>, String> {
-        self.registration.as_ref().map_err(|status| format!("msquic cannot be started: {status}"))
+    /// What the transport did so far, all listeners and connections together.
+    pub fn statistics(&self) -> TransportStatistics {
+        self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
+    }
+
+    /// Closes the connections whose peer `policy` does not trust, with [`CLOSE_CODE_REVOKED`], and tells
+    /// how many. What is queued on them is not sent any more. Certificates are judged as of now, so one
+    /// that has expired meanwhile is not trusted either.
+    ///
+    /// To keep such peers out as well, give the listeners a credential with that policy first, see
+    /// [`MsQuicListener::set_credential`], and dial with it.
+    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let Ok(context) = &self.context else { return 0 };
+        let live = context.registry.live();
+        let untrusted = live.iter().filter(|it| policy.verify(Some(it.certificate())).is_err());
+        untrusted
+            .map(|connection| {
+                telemetry::revoked(connection.span());
+                connection.close_now(CLOSE_CODE_REVOKED, "no longer trusted");
+            })
+            .count()
+    }
+
+    /// Ends everything in order: listeners stop, connections send what is queued and close with
+    /// [`CLOSE_CODE_SHUTDOWN`] and `reason`. What is not done after `deadline` is closed at once. Returns
+    /// when nothing is open any more; the transport cannot be used afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the connections that were not closed yet as they are.
+    pub async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let Ok(context) = &self.context else { return };
+        let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();
+        let drained = async {
+            join_all(listeners.iter().map(|listener| listener.stop())).await;
+            let live = context.registry.live().into_iter();
+            let live: Vec<_> = live.map(|shared| MsQuicNetConnection { shared }).collect();
+            join_all(live.iter().map(|it| it.close(CLOSE_CODE_SHUTDOWN, reason))).await;
+        };
+        let _ = tokio::time::timeout(deadline, drained).await; // whoever is late is closed below
+        let registration = context.registration.registration();
+        registration.shutdown(CLOSE_CODE_SHUTDOWN);
+        registration.wait_idle().await;
+    }
+
+    fn context(&self) -> Result<&Context, String> {
+        self.context.as_ref().map_err(|status| format!("msquic cannot be started: {status}"))
     }
 }
 
@@ -65,6 +191,10 @@ impl Default for MsQuicTransport {
     fn default() -> Self {
         Self::new()
     }
+}
+
+fn failed(what: String) -> ConnectError {
+    ConnectError::Closed(CloseReason::Transport(what))
 }
 
 #[async_trait]
@@ -78,20 +208,9 @@ impl NetTransport for MsQuicTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<MsQuicListener, ListenError> {
-        let registration = self.registration().map_err(ListenError::Transport)?;
-        let factory = ConfigFactory {
-            registration: &registration.0,
-            config: &self.config,
-            alpn,
-            credential: &credential,
-        };
-        let configuration = factory.server().map_err(|failure| match failure {
-            ConfigFailure::InvalidInput(what) => ListenError::InvalidInput(what),
-            ConfigFailure::Credential(error) => ListenError::Credential(error),
-            ConfigFailure::Transport(what) => ListenError::Transport(what),
-        })?;
-        let config = self.config.clone();
-        MsQuicListener::start(registration, configuration, bind_addr, alpn, credential, config)
+        let context = self.context().map_err(ListenError::Transport)?.clone();
+        let configuration = context.server(alpn, &credential)?;
+        MsQuicListener::start(context, Identity { credential, configuration }, bind_addr, alpn)
     }
 
     async fn connect(
@@ -100,36 +219,31 @@ impl NetTransport for MsQuicTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        let transport = |what| ConnectError::Closed(CloseReason::Transport(what));
-        let registration = self.registration().map_err(transport)?;
-        let factory = ConfigFactory {
-            registration: &registration.0,
-            config: &self.config,
-            alpn,
-            credential: &credential,
-        };
-        let configuration = factory.client().map_err(|failure| match failure {
-            ConfigFailure::InvalidInput(what) => ConnectError::InvalidInput(what),
-            ConfigFailure::Credential(error) => ConnectError::Credential(error),
-            ConfigFailure::Transport(what) => transport(what),
-        })?;
+        let context = self.context().map_err(failed)?;
+        let configuration = context.client(alpn, &credential)?;
         let local_hash = credential.identity();
         let handshake = Handshake {
             remote_addr,
             local_identity: local_hash,
             alpn,
-            timeout: self.config.handshake_timeout,
+            timeout: context.config.handshake_timeout,
         };
-        let connection = Connection::new(&registration.0, credential)
-            .map_err(|error| transport(error.to_string()))?;
+        let connection = Connection::new(context.registration.registration(), credential)
+            .map_err(|error| failed(error.to_string()))?;
         let host = remote_addr.ip().to_string();
         let start = connection.start(&configuration, &host, remote_addr.port());
         tokio::time::timeout(handshake.timeout, start)
             .await
             .map_err(|_| handshake.timed_out())?
             .map_err(|error| handshake.failed(&error))?;
-        let config = self.config.clone();
-        MsQuicNetConnection::new(connection, local_hash, config, registration.clone())
-            .ok_or_else(|| transport("the connection lacks a certificate or an address".to_owned()))
+        let origin = Origin {
+            local_hash,
+            config: context.config.clone(),
+            registry: context.registry.clone(),
+            registration: context.registration.clone(),
+            place: None,
+        };
+        MsQuicNetConnection::new(connection, origin)
+            .ok_or_else(|| failed("the connection lacks a certificate or an address".to_owned()))
     }
 }

@@ -1,7 +1,7 @@
 //! `CertHash`: an identity, the SHA-256 of a leaf certificate.
 
+use ring::digest;
 use rustls_pki_types::CertificateDer;
-use sha2::{Digest, Sha256};
 use std::fmt;
 use std::str::FromStr;
 
@@ -15,7 +15,10 @@ pub struct CertHash([u8; 32]);
 impl CertHash {
     /// The identity that `certificate` gives its holder.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
-        Self(Sha256::digest(certificate.as_ref()).into())
+        let digest = digest::digest(&digest::SHA256, certificate);
+        let mut hash = [0; digest::SHA256_OUTPUT_LEN];
+        hash.copy_from_slice(digest.as_ref());
+        Self(hash)
     }
 
     /// An identity from the 32 bytes of its hash.

@@ -1,6 +1,6 @@
 //! `NetConnection`: messages to and from one peer.
 
-use crate::{CloseReason, RecvError, SendError};
+use crate::{CloseReason, PeerIdentity, RecvError, SendError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
@@ -24,6 +24,9 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
 
     /// The identity of the peer, as 64 hexadecimal digits.
     fn remote_identity(&self) -> &str;
+
+    /// The identity of the peer and the keys that vouch for it, as they were when it was accepted.
+    fn peer_identity(&self) -> &PeerIdentity;
 
     /// The certificate of the peer, where the transport has one.
     fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
@@ -53,6 +56,40 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// Cancel-safe: a dropped future has queued the whole message or nothing of it.
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError>;
+
+    /// Sends the concatenation of `parts` as one message, without copying large parts where the
+    /// transport can.
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](Self::send_bytes).
+    ///
+    /// # Cancel safety
+    ///
+    /// See [`send_bytes`](Self::send_bytes).
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        self.send_bytes(parts.concat().into()).await
+    }
+
+    /// Queues one message if that is possible without waiting.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::WouldBlock`] when too much is queued, or the way to the peer is not open yet; nothing
+    /// was queued then. Otherwise see [`send_bytes`](Self::send_bytes).
+    fn try_send(&self, message: Bytes) -> Result<(), SendError>;
+
+    /// Waits until the transport has taken over everything that was queued before the call: none of it
+    /// takes memory of the queue any more. That the peer has it is known only when it answers.
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](Self::send_bytes).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    async fn flush(&self) -> Result<(), SendError>;
 
     /// Waits for the next message and tells how long it took to arrive, from its length header to
     /// its last byte.

@@ -4,11 +4,14 @@ use crate::{CertHash, TrustPolicy};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
+use std::path::Path;
 use std::sync::Arc;
+use zeroize::{Zeroize, Zeroizing};
 
 /// A certificate chain, its private key, and whom to trust.
 ///
-/// Cloning is cheap: all clones share the key. `Debug` shows the identity and never the key.
+/// Cloning is cheap: all clones share the key. `Debug` shows the identity and never the key, which is
+/// erased from memory when the last clone is dropped.
 #[derive(Clone)]
 pub struct NetCredential {
     own: Arc<Own>,
@@ -19,6 +22,12 @@ struct Own {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     identity: CertHash,
+}
+
+impl Drop for Own {
+    fn drop(&mut self) {
+        self.key.zeroize();
+    }
 }
 
 impl NetCredential {
@@ -52,6 +61,42 @@ impl NetCredential {
             error => CredentialError::Pem(error.to_string()),
         })?;
         Self::new(chain, key, trust)
+    }
+
+    /// A credential from DER: a chain, the leaf first, and the leaf's private key in PKCS#8, SEC1 or
+    /// PKCS#1 form.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::NoCertificate`] when the chain is empty; [`CredentialError::Unusable`] when the
+    /// key is in no known form.
+    pub fn from_der(
+        chain: impl IntoIterator<Item = Vec<u8>>,
+        key: Vec<u8>,
+        trust: TrustPolicy,
+    ) -> Result<Self, CredentialError> {
+        let key = Zeroizing::new(key);
+        let known = PrivateKeyDer::try_from(&**key)
+            .map_err(|what| CredentialError::Unusable(format!("the private key: {what}")))?;
+        Self::new(chain.into_iter().map(CertificateDer::from).collect(), known.clone_key(), trust)
+    }
+
+    /// A credential from a PEM file, see [`from_pem`](Self::from_pem). Reading it blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::File`] when it cannot be read, otherwise as for [`from_pem`](Self::from_pem).
+    pub fn from_pem_file(path: &Path, trust: TrustPolicy) -> Result<Self, CredentialError> {
+        let file = |error: std::io::Error| CredentialError::File {
+            path: path.display().to_string(),
+            what: error.to_string(),
+        };
+        Self::from_pem(&Zeroizing::new(std::fs::read(path).map_err(file)?), trust)
+    }
+
+    /// The same identity, for a peer that has to have this identity and no other.
+    pub fn expecting(&self, peer: CertHash) -> Self {
+        self.with_trust(TrustPolicy::hashes([peer]))
     }
 
     /// The same identity with another policy.
@@ -100,6 +145,14 @@ pub enum CredentialError {
     /// There is no private key.
     #[error("the credential holds no private key")]
     NoPrivateKey,
+    /// The file cannot be read.
+    #[error("cannot read {path}: {what}")]
+    File {
+        /// Its name.
+        path: String,
+        /// What the operating system says.
+        what: String,
+    },
     /// The text is not PEM.
     #[error("the credential is not valid PEM: {0}")]
     Pem(String),

@@ -189,7 +189,10 @@ pub enum SendError {
         /// Bytes allowed.
         limit: usize,
     },
-    /// The peer took nothing for too long; the connection goes on with a fresh stream.
+    /// There is no room, or no way yet; trying again later may work.
+    #[error("nothing can be queued now")]
+    WouldBlock,
+    /// The peer took nothing for too long; the connection goes on.
     #[error("the peer took no data for {after:?}")]
     TimedOut {
         /// The limit that ran out.
@@ -211,7 +214,7 @@ impl SendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
-            Self::TimedOut { .. } | Self::Stopped { .. } => true,
+            Self::WouldBlock | Self::TimedOut { .. } | Self::Stopped { .. } => true,
             Self::Closed(reason) => reason.is_retryable(),
         }
     }

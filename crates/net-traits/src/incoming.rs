@@ -13,6 +13,10 @@ pub trait NetIncomingRequest: Send + 'static {
     /// Where the request comes from. Until the handshake is done the address may be forged.
     fn remote_addr(&self) -> SocketAddr;
 
+    /// Turns the peer away, with an application `code` (below 2^62) where the transport can say it before
+    /// the handshake. Never waits.
+    fn refuse(self, code: u64);
+
     /// Finishes the handshake.
     ///
     /// # Errors

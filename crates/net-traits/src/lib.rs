@@ -33,8 +33,10 @@
 #![forbid(unsafe_code)]
 
 mod cert_hash;
+mod certificate;
 mod connection;
 mod credential;
+mod endorsement;
 mod error;
 mod incoming;
 mod listener;
@@ -42,11 +44,16 @@ mod listener;
 mod self_signed;
 mod transport;
 mod trust;
+mod trust_error;
 
 pub use bytes::Bytes;
 pub use cert_hash::{CertHash, ParseCertHashError};
 pub use connection::NetConnection;
 pub use credential::{CredentialError, NetCredential};
+pub use endorsement::{
+    ENDORSEMENT_OID, Endorsement, EndorsementValidity, Endorser, EndorsingKey,
+    LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS, decode_endorsements, encode_endorsements,
+};
 pub use error::{
     AcceptError, CloseReason, ConnectError, ListenError, RecvError, Rejection, RejectionBy,
     SendError,
@@ -55,6 +62,7 @@ pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
-pub use self_signed::SelfSigned;
+pub use self_signed::{IdentityKey, SelfSigned};
 pub use transport::NetTransport;
-pub use trust::{TrustError, TrustPolicy};
+pub use trust::{Endorsers, PeerIdentity, PeerVerifier, TrustPolicy};
+pub use trust_error::TrustError;

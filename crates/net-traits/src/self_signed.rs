@@ -1,7 +1,111 @@
 //! `SelfSigned`: a fresh key with a certificate that vouches for itself.
 
-use crate::{CredentialError, NetCredential, TrustPolicy};
+use crate::{
+    CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, NetCredential,
+    TrustPolicy, encode_endorsements,
+};
+use rcgen::PublicKeyData;
 use std::fmt;
+
+/// A new P-256 key, before it has a certificate: others can endorse it.
+///
+/// ```
+/// use net_traits::*;
+/// use std::time::Duration;
+///
+/// // The node makes its key and gives the public half to whoever vouches for it.
+/// let key = IdentityKey::generate()?;
+/// let endorser = Endorser::generate()?;
+/// let month = EndorsementValidity::for_duration(Duration::from_secs(30 * 24 * 3600));
+/// let endorsement = endorser.endorse(&key.public_key_info(), month);
+/// // With the endorsement in its certificate it is accepted wherever the endorser is trusted.
+/// let node = key.self_sign(&["node.example"], &[endorsement])?.credential(TrustPolicy::Any)?;
+/// let policy = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
+/// let peer = policy.verify(node.certificate_chain().first()).unwrap();
+/// assert_eq!(peer.endorsers, [endorser.key()]);
+/// # Ok::<(), CredentialError>(())
+/// ```
+pub struct IdentityKey(rcgen::KeyPair);
+
+impl IdentityKey {
+    /// Makes a key.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] when the system's random source fails.
+    pub fn generate() -> Result<Self, CredentialError> {
+        rcgen::KeyPair::generate().map(Self).map_err(unusable)
+    }
+
+    /// The public half with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER: what an
+    /// [`Endorser`](crate::Endorser) signs.
+    pub fn public_key_info(&self) -> Vec<u8> {
+        self.0.subject_public_key_info()
+    }
+
+    /// Makes a certificate whose subject alternative names are `names`, with `endorsements` (none is
+    /// fine), signed by this key.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] when a name is no DNS name, or there are too many endorsements.
+    pub fn self_sign(
+        self,
+        names: &[&str],
+        endorsements: &[Endorsement],
+    ) -> Result<SelfSigned, CredentialError> {
+        let mut extensions = Vec::new();
+        if !endorsements.is_empty() {
+            extensions.push((ENDORSEMENT_OID, encode_endorsements(endorsements)?));
+        }
+        self.self_sign_with(names, extensions)
+    }
+
+    /// The same with endorsements in the older format, 96 bytes each, see
+    /// [`Endorser::endorse_legacy`](crate::Endorser::endorse_legacy).
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] when a name is no DNS name.
+    pub fn self_sign_legacy(
+        self,
+        names: &[&str],
+        endorsements: &[Vec<u8>],
+    ) -> Result<SelfSigned, CredentialError> {
+        self.self_sign_with(names, vec![(LEGACY_ENDORSEMENT_OID, endorsements.concat())])
+    }
+
+    fn self_sign_with(
+        self,
+        names: &[&str],
+        extensions: Vec<(&str, Vec<u8>)>,
+    ) -> Result<SelfSigned, CredentialError> {
+        let Self(key) = self;
+        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let mut parameters = rcgen::CertificateParams::new(names).map_err(unusable)?;
+        parameters.distinguished_name = rcgen::DistinguishedName::new();
+        parameters.distinguished_name.push(rcgen::DnType::CommonName, "self-signed");
+        parameters.custom_extensions = extensions
+            .into_iter()
+            .map(|(oid, content)| {
+                let arcs: Vec<u64> = oid.split('.').filter_map(|arc| arc.parse().ok()).collect();
+                rcgen::CustomExtension::from_oid_content(&arcs, content)
+            })
+            .collect();
+        let certificate = parameters.self_signed(&key).map_err(unusable)?;
+        Ok(SelfSigned { certificate, key })
+    }
+}
+
+impl fmt::Debug for IdentityKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("IdentityKey").finish_non_exhaustive()
+    }
+}
+
+fn unusable(error: rcgen::Error) -> CredentialError {
+    CredentialError::Unusable(error.to_string())
+}
 
 /// A new P-256 key and a certificate signed by that same key, as PEM.
 ///
@@ -18,14 +122,7 @@ impl SelfSigned {
     ///
     /// [`CredentialError::Unusable`] when a name is no DNS name, or no key could be made.
     pub fn generate(names: &[&str]) -> Result<Self, CredentialError> {
-        let unusable = |error: rcgen::Error| CredentialError::Unusable(error.to_string());
-        let names = names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
-        let key = rcgen::KeyPair::generate().map_err(unusable)?;
-        let mut parameters = rcgen::CertificateParams::new(names).map_err(unusable)?;
-        parameters.distinguished_name = rcgen::DistinguishedName::new();
-        parameters.distinguished_name.push(rcgen::DnType::CommonName, "self-signed");
-        let certificate = parameters.self_signed(&key).map_err(unusable)?;
-        Ok(Self { certificate, key })
+        IdentityKey::generate()?.self_sign(names, &[])
     }
 
     /// The certificate and then the **private key** as PEM text, for

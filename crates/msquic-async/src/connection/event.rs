@@ -49,11 +49,12 @@ impl ConnectionHandler for ConnectionInner {
     }
 
     fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool {
-        let verdict = self.credential.trust().verify(certificate.as_ref());
+        let credential = self.exclusive.lock().credential.clone();
+        let verdict = credential.trust().verify(certificate.as_ref());
         {
             let mut exclusive = self.exclusive.lock();
             exclusive.certificate = certificate;
-            exclusive.is_trusted = verdict.is_ok();
+            exclusive.peer = verdict.as_ref().ok().cloned();
         }
         match verdict {
             Ok(_) => {
@@ -105,7 +106,7 @@ impl ConnectionInner {
         let is_trusted = {
             let mut exclusive = self.exclusive.lock();
             exclusive.alpn = alpn.to_vec();
-            exclusive.is_trusted
+            exclusive.peer.is_some()
         };
         if is_trusted {
             self.transition(ConnectionInput::Connected);

@@ -10,7 +10,7 @@ use crate::ffi::status::Status;
 use crate::stream::StreamInner;
 use crate::waiters::Waiters;
 use crate::{Configuration, KeyLog, StreamLimits};
-use net_traits::NetCredential;
+use net_traits::{NetCredential, PeerIdentity};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
@@ -21,7 +21,6 @@ use zeroize::Zeroizing;
 
 pub(crate) struct ConnectionInner {
     native: Arc<NativeConnection>,
-    pub(super) credential: NetCredential,
     pub(super) exclusive: Mutex<Exclusive>,
     /// Woken when the state or the certificate changes.
     pub(super) changed: Waiters,
@@ -49,8 +48,10 @@ pub(super) struct Exclusive {
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// The trust policy has accepted the peer.
-    pub(super) is_trusted: bool,
+    /// Who the peer is, once the trust policy has accepted it.
+    pub(super) peer: Option<PeerIdentity>,
+    /// Whom to trust.
+    pub(super) credential: NetCredential,
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) datagrams: Datagrams,
@@ -66,7 +67,6 @@ impl ConnectionInner {
     pub(crate) fn new(native: Arc<NativeConnection>, credential: NetCredential) -> Arc<Self> {
         Arc::new(Self {
             native,
-            credential,
             exclusive: Mutex::new(Exclusive {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
@@ -75,7 +75,8 @@ impl ConnectionInner {
                 local_addr: None,
                 remote_addr: None,
                 certificate: None,
-                is_trusted: false,
+                peer: None,
+                credential,
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
                 datagrams: Datagrams::default(),
@@ -155,6 +156,12 @@ impl ConnectionInner {
     pub(super) fn addrs_changed(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
         self.set_addrs(local, remote);
         self.changed.wake_all();
+    }
+
+    /// Another credential judges the peer, which has not shown its certificate yet.
+    pub(crate) fn set_credential(&self, credential: NetCredential) {
+        let before = std::mem::replace(&mut self.exclusive.lock().credential, credential);
+        drop(before);
     }
 
     /// Goes from open to connecting; false if it was not open.

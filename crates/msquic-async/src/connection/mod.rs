@@ -31,7 +31,7 @@ use crate::ffi::connection::NativeConnection;
 use crate::ffi::may_block::unblock;
 use crate::stream::{ReadStream, Stream, StreamType};
 use crate::{Configuration, Registration, Settings, Status};
-use net_traits::NetCredential;
+use net_traits::{NetCredential, PeerIdentity};
 use rustls_pki_types::CertificateDer;
 use state::ConnectionState;
 use std::fmt;
@@ -305,6 +305,20 @@ impl Connection {
         WatchShutdown::new(self)
     }
 
+    /// Why the connection is over, if it is. The peer's text may still be missing; it is there when
+    /// [`watch_shutdown`](Self::watch_shutdown) is ready.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if let Some(error) = connection.close_reason() {
+    ///     println!("{error}");
+    /// }
+    /// # }
+    /// ```
+    pub fn close_reason(&self) -> Option<ConnectionError> {
+        self.inner().error()
+    }
+
     /// The address of this side.
     ///
     /// ```no_run
@@ -414,6 +428,19 @@ impl Connection {
     /// ```
     pub fn get_remote_certificate(&self) -> Option<CertificateDer<'static>> {
         self.inner().exclusive.lock().certificate.clone()
+    }
+
+    /// Who the peer is, once the trust policy has accepted it.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if let Some(peer) = connection.peer_identity() {
+    ///     println!("{} with {} endorsers", peer.hash, peer.endorsers.len());
+    /// }
+    /// # }
+    /// ```
+    pub fn peer_identity(&self) -> Option<PeerIdentity> {
+        self.inner().exclusive.lock().peer.clone()
     }
 
     /// Waits for the certificate of the peer.

@@ -37,7 +37,8 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
             return;
         }
         1 => {
-            let certificate = inner.credential.certificate_chain().first().cloned();
+            let certificate =
+                inner.exclusive.lock().credential.certificate_chain().first().cloned();
             inner.on_certificate(certificate);
             return;
         }

@@ -4,6 +4,7 @@ use crate::Configuration;
 use crate::connection::{Connection, ConnectionError, ConnectionInner};
 use crate::ffi::connection::PeerConnection;
 use bytes::Bytes;
+use net_traits::NetCredential;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -105,6 +106,35 @@ impl Incoming {
             inner.error_or_closing()
         })?;
         Ok(connection)
+    }
+
+    /// The same with another credential than that of the listener: its trust policy judges the peer.
+    /// The certificate that this side shows is that of `configuration`.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     incoming: msquic_async::Incoming,
+    /// #     configuration: msquic_async::Configuration,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// let connection = incoming.accept_with(&configuration, credential)?;
+    /// connection.accept().await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`] when the connection is over already.
+    pub fn accept_with(
+        self,
+        configuration: &Configuration,
+        credential: NetCredential,
+    ) -> Result<Connection, ConnectionError> {
+        if let Some(connection) = &self.connection {
+            connection.inner().set_credential(credential);
+        }
+        self.accept(configuration)
     }
 
     /// Refuses the connection with a code of the application (below 2^62).

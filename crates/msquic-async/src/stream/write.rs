@@ -188,6 +188,35 @@ impl WriteStream {
         Enqueue::new(self, chunks)
     }
 
+    /// [`enqueue`](Self::enqueue) that does not wait: `None` when there is no room.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) -> Result<(), msquic_async::WriteError> {
+    /// if stream.try_enqueue(&["head".into(), "body".into()])?.is_none() {
+    ///     println!("the peer is slow");
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`].
+    pub fn try_enqueue(&self, chunks: &[Bytes]) -> Result<Option<u64>, WriteError> {
+        self.0.try_enqueue(chunks)
+    }
+
+    /// Bytes that were written and are not completed yet.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) {
+    /// println!("{} bytes are on their way", stream.pending_bytes());
+    /// # }
+    /// ```
+    pub fn pending_bytes(&self) -> u64 {
+        self.0.queued().saturating_sub(self.0.completed_offset())
+    }
+
     /// Waits until msquic has taken over all bytes written so far. With send buffering (the
     /// default) that is when it has copied them, without it when the peer has acknowledged them.
     /// Any number of tasks may do this at once.

@@ -1,0 +1,218 @@
+//! `Lane`: one stream that sends messages, opened when needed, replaced when the peer stops it.
+
+use bytes::Bytes;
+use msquic_async::connection::Connection;
+use msquic_async::stream::StartError;
+use msquic_async::{StreamType, WriteError, WriteStream};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// The priority of streams for urgent messages: before all others, which have 0x7fff.
+const URGENT: u16 = u16::MAX;
+
+pub(crate) struct Lane {
+    slot: Mutex<Slot>,
+    /// Held by the task that opens the stream.
+    opening: tokio::sync::Mutex<()>,
+    is_urgent: bool,
+}
+
+enum Slot {
+    Empty,
+    Open(Arc<WriteStream>),
+    /// Nothing is sent any more.
+    Closed,
+}
+
+/// Why a message was not queued.
+pub(crate) enum QueueError {
+    WouldBlock,
+    TimedOut,
+    Stopped(u64),
+    /// The connection is over.
+    Connection,
+    /// This side is closing.
+    Closed,
+    Other(String),
+}
+
+impl Lane {
+    pub(crate) fn new(is_urgent: bool) -> Self {
+        Self { slot: Mutex::new(Slot::Empty), opening: tokio::sync::Mutex::default(), is_urgent }
+    }
+
+    /// Bytes that wait here.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        match &*self.slot.lock() {
+            Slot::Open(stream) => stream.pending_bytes(),
+            Slot::Empty | Slot::Closed => 0,
+        }
+    }
+
+    /// Queues one frame, whole or not at all.
+    pub(crate) async fn send(
+        &self,
+        connection: &Connection,
+        frame: &[Bytes],
+        no_progress: Duration,
+    ) -> Result<(), QueueError> {
+        loop {
+            let stream = self.acquire(connection, no_progress).await?;
+            let queued =
+                unless_stuck(connection, &stream, no_progress, stream.enqueue(frame)).await?;
+            match queued {
+                Ok(_) => return Ok(()),
+                Err(error) => self.replace(&stream, error)?,
+            }
+        }
+    }
+
+    /// Queues one frame if there is an open stream with room.
+    pub(crate) fn try_send(&self, frame: &[Bytes]) -> Result<(), QueueError> {
+        let stream = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
+        match stream.try_enqueue(frame) {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err(QueueError::WouldBlock),
+            Err(error) => {
+                self.replace(&stream, error)?;
+                Err(QueueError::WouldBlock)
+            }
+        }
+    }
+
+    /// Whether there is a stream, or somebody is opening one.
+    pub(crate) fn is_ready(&self) -> bool {
+        !matches!(*self.slot.lock(), Slot::Empty) || self.opening.try_lock().is_err()
+    }
+
+    /// Opens the stream, if there is none.
+    pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
+        let _ = self.acquire(connection, no_progress).await; // whoever sends learns why
+    }
+
+    /// Waits until msquic has taken over what was queued.
+    pub(crate) async fn flush(
+        &self,
+        connection: &Connection,
+        no_progress: Duration,
+    ) -> Result<(), QueueError> {
+        let Some(stream) = self.open_stream()? else { return Ok(()) };
+        match unless_stuck(connection, &stream, no_progress, stream.flush()).await? {
+            Ok(()) => Ok(()),
+            Err(error) => {
+                self.replace(&stream, error)?;
+                Ok(()) // the stream was finished, with all that was on it
+            }
+        }
+    }
+
+    /// Takes a broken stream out; `Ok` when another one may do better.
+    fn replace(&self, stream: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
+        {
+            let mut slot = self.slot.lock();
+            match &*slot {
+                Slot::Open(open) if Arc::ptr_eq(open, stream) => *slot = Slot::Empty,
+                Slot::Closed => return Err(QueueError::Closed),
+                _ => {}
+            }
+        }
+        match error {
+            WriteError::Stopped(code) => Err(QueueError::Stopped(code)),
+            WriteError::ConnectionLost(_) => Err(QueueError::Connection),
+            WriteError::Closed => Ok(()),
+            error => Err(QueueError::Other(error.to_string())),
+        }
+    }
+
+    /// The stream that sends, opened if there is none.
+    async fn acquire(
+        &self,
+        connection: &Connection,
+        no_progress: Duration,
+    ) -> Result<Arc<WriteStream>, QueueError> {
+        if let Some(stream) = self.open_stream()? {
+            return Ok(stream);
+        }
+        let open = async {
+            let _opening = self.opening.lock().await;
+            if let Some(stream) = self.open_stream()? {
+                return Ok(stream);
+            }
+            let opened = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
+            let stream = opened.map_err(|error| match error {
+                StartError::ConnectionLost(_) => QueueError::Connection,
+                error => QueueError::Other(error.to_string()),
+            })?;
+            let Some(stream) = stream.split().1.map(Arc::new) else {
+                return Err(QueueError::Other("the stream cannot send".to_owned()));
+            };
+            if self.is_urgent {
+                // It can only fail because the stream is over, which sending then tells.
+                let _ = stream.set_priority(URGENT).await;
+            }
+            let mut slot = self.slot.lock();
+            match *slot {
+                Slot::Closed => Err(QueueError::Closed),
+                _ => {
+                    *slot = Slot::Open(stream.clone());
+                    Ok(stream)
+                }
+            }
+        };
+        timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut)?
+    }
+
+    fn open_stream(&self) -> Result<Option<Arc<WriteStream>>, QueueError> {
+        match &*self.slot.lock() {
+            Slot::Open(stream) => Ok(Some(stream.clone())),
+            Slot::Empty => Ok(None),
+            Slot::Closed => Err(QueueError::Closed),
+        }
+    }
+
+    /// Lets nothing more be sent; the stream that has to be [drained](Self::drain). `None` if that had
+    /// been done before, or nothing was ever sent.
+    pub(crate) fn close(&self) -> Option<Arc<WriteStream>> {
+        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
+            Slot::Open(stream) => Some(stream),
+            Slot::Empty | Slot::Closed => None,
+        }
+    }
+
+    /// Waits until the peer's QUIC has acknowledged all of a stream, or makes no progress.
+    pub(crate) async fn drain(
+        connection: &Connection,
+        stream: &WriteStream,
+        no_progress: Duration,
+    ) {
+        let finished = std::future::poll_fn(|cx| stream.poll_finish_write(cx));
+        let _ = unless_stuck(connection, stream, no_progress, finished).await;
+    }
+}
+
+/// Waits for `operation` as long as msquic takes bytes over or sends some now and then. A slow link
+/// makes progress in small steps, between which msquic takes over nothing.
+async fn unless_stuck<T>(
+    connection: &Connection,
+    stream: &WriteStream,
+    no_progress: Duration,
+    operation: impl Future<Output = T>,
+) -> Result<T, QueueError> {
+    tokio::pin!(operation);
+    let mut sent = None;
+    loop {
+        let completed = stream.completed();
+        if let Ok(output) = timeout(no_progress, &mut operation).await {
+            return Ok(output);
+        }
+        let statistics = connection.statistics().await;
+        let sent_now = statistics.ok().map(|statistics| statistics.sent_stream_bytes);
+        let is_stuck = stream.completed() == completed && (sent_now.is_none() || sent_now == sent);
+        if is_stuck {
+            return Err(QueueError::TimedOut);
+        }
+        sent = sent_now;
+    }
+}

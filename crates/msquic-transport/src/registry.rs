@@ -1,0 +1,292 @@
+//! `Registry`: the connections of a transport, how many there may be, and what they did.
+
+use crate::connection::Shared;
+use net_traits::CertHash;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::net::IpAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+
+/// How many connections peers may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ConnectionLimits {
+    pub(crate) connections: usize,
+    pub(crate) per_ip: usize,
+    pub(crate) per_identity: usize,
+    pub(crate) handshakes: usize,
+}
+
+/// Which limit a peer ran into.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// [`max_connections`](crate::MsQuicTransportConfig::max_connections).
+    Connections,
+    /// [`max_connections_per_ip`](crate::MsQuicTransportConfig::max_connections_per_ip).
+    PerIp,
+    /// [`max_connections_per_identity`](crate::MsQuicTransportConfig::max_connections_per_identity).
+    PerIdentity,
+    /// [`max_handshakes`](crate::MsQuicTransportConfig::max_handshakes).
+    Handshakes,
+}
+
+impl Limit {
+    /// The code with which a connection beyond the limit is closed. Before the handshake is done QUIC
+    /// does not carry it: the peer then sees a refusal without a code.
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Connections => 0x6e65_7401,
+            Self::PerIp => 0x6e65_7402,
+            Self::PerIdentity => 0x6e65_7403,
+            Self::Handshakes => 0x6e65_7404,
+        }
+    }
+}
+
+/// What a transport did so far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TransportStatistics {
+    /// Connections that are open now, or whose handles are still held.
+    pub connections: usize,
+    /// Peers that are in their handshake with a listener now.
+    pub handshakes: usize,
+    /// Messages of all connections.
+    pub messages: MessageStatistics,
+    /// Peers turned away because of [`Limit::Connections`].
+    pub refused_connections: u64,
+    /// Peers turned away because of [`Limit::PerIp`].
+    pub refused_per_ip: u64,
+    /// Peers turned away because of [`Limit::PerIdentity`].
+    pub refused_per_identity: u64,
+    /// Peers turned away because of [`Limit::Handshakes`].
+    pub refused_handshakes: u64,
+}
+
+/// Messages that were queued and handed out. Bytes are those of the messages, without headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[expect(missing_docs, reason = "the names of the fields say it")]
+pub struct MessageStatistics {
+    pub messages_sent: u64,
+    pub bytes_sent: u64,
+    pub messages_received: u64,
+    pub bytes_received: u64,
+}
+
+/// [`MessageStatistics`] that many tasks count.
+#[derive(Debug, Default)]
+pub(crate) struct MessageCounters {
+    messages_sent: AtomicU64,
+    bytes_sent: AtomicU64,
+    messages_received: AtomicU64,
+    bytes_received: AtomicU64,
+}
+
+impl MessageCounters {
+    pub(crate) fn sent(&self, bytes: usize) {
+        self.messages_sent.fetch_add(1, Ordering::Relaxed);
+        self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn received(&self, bytes: usize) {
+        self.messages_received.fetch_add(1, Ordering::Relaxed);
+        self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+    }
+
+    pub(crate) fn read(&self) -> MessageStatistics {
+        MessageStatistics {
+            messages_sent: self.messages_sent.load(Ordering::Relaxed),
+            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
+            messages_received: self.messages_received.load(Ordering::Relaxed),
+            bytes_received: self.bytes_received.load(Ordering::Relaxed),
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct Registry {
+    limits: ConnectionLimits,
+    state: Mutex<State>,
+    pub(crate) messages: MessageCounters,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    next: u64,
+    /// The connections with handles.
+    live: HashMap<u64, Weak<Shared>>,
+    inbound: usize,
+    handshakes: usize,
+    per_ip: HashMap<IpAddr, usize>,
+    per_identity: HashMap<CertHash, usize>,
+    refused: HashMap<Limit, u64>,
+}
+
+impl Registry {
+    pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
+        Arc::new(Self { limits, state: Mutex::default(), messages: MessageCounters::default() })
+    }
+
+    /// Takes a place for a peer whose handshake begins.
+    pub(crate) fn admit(self: &Arc<Self>, remote: IpAddr) -> Result<Place, Limit> {
+        let ip = network(remote);
+        let state = &mut *self.state.lock();
+        let limit = if state.inbound >= self.limits.connections {
+            Limit::Connections
+        } else if state.per_ip.get(&ip).copied().unwrap_or(0) >= self.limits.per_ip {
+            Limit::PerIp
+        } else if state.handshakes >= self.limits.handshakes {
+            Limit::Handshakes
+        } else {
+            state.inbound += 1;
+            state.handshakes += 1;
+            *state.per_ip.entry(ip).or_default() += 1;
+            return Ok(Place { registry: self.clone(), ip, stage: Stage::Handshake });
+        };
+        *state.refused.entry(limit).or_default() += 1;
+        Err(limit)
+    }
+
+    /// Knows a connection from now on, until it [leaves](Self::leave).
+    pub(crate) fn enter(&self, connection: &Weak<Shared>) -> u64 {
+        let mut state = self.state.lock();
+        state.next += 1;
+        let id = state.next;
+        state.live.insert(id, connection.clone());
+        id
+    }
+
+    pub(crate) fn leave(&self, id: u64) {
+        self.state.lock().live.remove(&id);
+    }
+
+    /// All connections that are alive.
+    pub(crate) fn live(&self) -> Vec<Arc<Shared>> {
+        self.state.lock().live.values().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn statistics(&self) -> TransportStatistics {
+        let state = self.state.lock();
+        let refused = |limit| state.refused.get(&limit).copied().unwrap_or(0);
+        TransportStatistics {
+            connections: state.live.len(),
+            handshakes: state.handshakes,
+            messages: self.messages.read(),
+            refused_connections: refused(Limit::Connections),
+            refused_per_ip: refused(Limit::PerIp),
+            refused_per_identity: refused(Limit::PerIdentity),
+            refused_handshakes: refused(Limit::Handshakes),
+        }
+    }
+}
+
+/// The place of a connection that a peer opened, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    registry: Arc<Registry>,
+    ip: IpAddr,
+    stage: Stage,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Stage {
+    Handshake,
+    Connected(CertHash),
+}
+
+impl Place {
+    /// The handshake is done and tells who the peer is.
+    pub(crate) fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
+        let state = &mut *self.registry.state.lock();
+        let count = state.per_identity.get(&identity).copied().unwrap_or(0);
+        if count >= self.registry.limits.per_identity {
+            *state.refused.entry(Limit::PerIdentity).or_default() += 1;
+            return Err(Limit::PerIdentity);
+        }
+        state.per_identity.insert(identity, count + 1);
+        state.handshakes -= 1;
+        self.stage = Stage::Connected(identity);
+        Ok(())
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let state = &mut *self.registry.state.lock();
+        state.inbound -= 1;
+        release(&mut state.per_ip, &self.ip);
+        match self.stage {
+            Stage::Handshake => state.handshakes -= 1,
+            Stage::Connected(identity) => release(&mut state.per_identity, &identity),
+        }
+    }
+}
+
+fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
+        }
+    }
+}
+
+/// What counts as one address: of IPv6 the first 64 bits, since a single host has all that follow.
+fn network(ip: IpAddr) -> IpAddr {
+    match ip.to_canonical() {
+        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
+        ip => ip,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ONE: CertHash = CertHash::from_bytes([1; 32]);
+    const TWO: CertHash = CertHash::from_bytes([2; 32]);
+
+    fn registry() -> Arc<Registry> {
+        let limits = ConnectionLimits { connections: 3, per_ip: 2, per_identity: 1, handshakes: 2 };
+        Registry::new(limits)
+    }
+
+    fn ip(last: u8) -> IpAddr {
+        IpAddr::from([10, 0, 0, last])
+    }
+
+    #[test]
+    fn each_limit_holds_and_places_come_back() {
+        let registry = registry();
+        let mut first = registry.admit(ip(1)).unwrap();
+        let second = registry.admit(ip(1)).unwrap();
+        assert_eq!(registry.admit(ip(1)).unwrap_err(), Limit::PerIp);
+        assert_eq!(registry.admit(ip(2)).unwrap_err(), Limit::Handshakes);
+        first.identify(ONE).unwrap();
+        let mut third = registry.admit(ip(2)).unwrap();
+        assert_eq!(third.identify(ONE), Err(Limit::PerIdentity));
+        assert_eq!(registry.admit(ip(3)).unwrap_err(), Limit::Connections);
+        let statistics = registry.statistics();
+        assert_eq!(statistics.handshakes, 2);
+        assert_eq!((statistics.refused_connections, statistics.refused_per_ip), (1, 1));
+        assert_eq!((statistics.refused_per_identity, statistics.refused_handshakes), (1, 1));
+        drop((first, second));
+        third.identify(ONE).unwrap();
+        let mut fourth = registry.admit(ip(1)).unwrap();
+        fourth.identify(TWO).unwrap();
+        drop((third, fourth));
+        let state = registry.state.lock();
+        assert_eq!((state.inbound, state.handshakes), (0, 0));
+        assert!(state.per_ip.is_empty() && state.per_identity.is_empty());
+    }
+
+    #[test]
+    fn hosts_with_many_addresses_count_once() {
+        let six = |text: &str| network(text.parse().unwrap());
+        assert_eq!(six("2001:db8:1:2::1"), six("2001:db8:1:2:ffff::9"));
+        assert_ne!(six("2001:db8:1:2::1"), six("2001:db8:1:3::1"));
+        assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), ip(1));
+    }
+}

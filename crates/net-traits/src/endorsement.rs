@@ -1,0 +1,310 @@
+//! Endorsements: ed25519 signatures that vouch for the key of a certificate, carried inside it.
+//!
+//! Whoever trusts an endorsing key accepts every certificate with a valid endorsement by it, without
+//! knowing the certificate's hash beforehand. The format is described in `docs/wire-protocol.md`.
+
+use crate::certificate::{ValidCertificate, unix_seconds};
+use crate::{CertHash, CredentialError, TrustError};
+use der::asn1::{ObjectIdentifier, OctetStringRef};
+use der::{Decode, Encode, Sequence};
+use ring::rand::SystemRandom;
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use rustls_pki_types::PrivatePkcs8KeyDer;
+use rustls_pki_types::pem::PemObject;
+use std::fmt;
+use std::str::FromStr;
+use std::time::{Duration, SystemTime};
+use zeroize::Zeroizing;
+
+/// The X.509 extension that carries endorsements.
+///
+/// Its arc is the enterprise number for examples (RFC 5612); a deployment that registers its own
+/// changes this one constant.
+pub const ENDORSEMENT_OID: &str = "1.3.6.1.4.1.32473.1.1";
+
+/// The extension of the older format: 32 bytes of key and 64 bytes of signature over the bare
+/// SubjectPublicKeyInfo, repeated.
+pub const LEGACY_ENDORSEMENT_OID: &str = "1.2.3.4.5.6";
+
+/// How many endorsements a certificate may carry. Each costs its reader one verification.
+pub const MAX_ENDORSEMENTS: usize = 16;
+
+/// What is signed begins with this, so that the signature means nothing elsewhere.
+const DOMAIN: &[u8] = b"net-traits endorsement v1\0";
+
+const KEY: usize = 32;
+const SIGNATURE: usize = 64;
+
+/// The public half of an ed25519 key that vouches for others. Prints as 64 hexadecimal digits.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct EndorsingKey([u8; KEY]);
+
+impl EndorsingKey {
+    /// A key from its 32 bytes (RFC 8032).
+    pub const fn from_bytes(bytes: [u8; KEY]) -> Self {
+        Self(bytes)
+    }
+
+    /// The 32 bytes of the key.
+    pub const fn as_bytes(&self) -> &[u8; KEY] {
+        &self.0
+    }
+}
+
+impl fmt::Display for EndorsingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for EndorsingKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EndorsingKey({self})")
+    }
+}
+
+impl FromStr for EndorsingKey {
+    type Err = crate::ParseCertHashError;
+
+    /// Reads 64 hexadecimal digits.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse::<CertHash>().map(|hash| Self(*hash.as_bytes()))
+    }
+}
+
+/// When an endorsement counts, to the second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct EndorsementValidity {
+    /// The first moment.
+    pub from: SystemTime,
+    /// The last moment; `None`: for ever.
+    pub until: Option<SystemTime>,
+}
+
+impl EndorsementValidity {
+    /// From now on, for `duration`.
+    pub fn for_duration(duration: Duration) -> Self {
+        let now = SystemTime::now();
+        Self { from: now, until: now.checked_add(duration) }
+    }
+
+    /// From now on, for ever.
+    pub fn unlimited() -> Self {
+        Self { from: SystemTime::now(), until: None }
+    }
+}
+
+/// The word of one endorsing key for the key of one certificate.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Endorsement {
+    key: EndorsingKey,
+    /// Seconds since the Unix epoch.
+    from: u64,
+    until: Option<u64>,
+    signature: [u8; SIGNATURE],
+}
+
+impl Endorsement {
+    /// Who vouches.
+    pub fn key(&self) -> EndorsingKey {
+        self.key
+    }
+
+    /// Whether it is valid at `now` for the key with this SubjectPublicKeyInfo in DER.
+    pub fn is_valid(&self, public_key_info: &[u8], now: SystemTime) -> bool {
+        let now = unix_seconds(now);
+        let signed = signed_bytes(self.from, self.until, public_key_info);
+        (self.from..=self.until.unwrap_or(u64::MAX)).contains(&now)
+            && UnparsedPublicKey::new(&ED25519, self.key.0).verify(&signed, &self.signature).is_ok()
+    }
+}
+
+impl fmt::Debug for Endorsement {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endorsement")
+            .field("key", &self.key)
+            .field("from", &self.from)
+            .field("until", &self.until)
+            .finish_non_exhaustive()
+    }
+}
+
+fn signed_bytes(from: u64, until: Option<u64>, public_key_info: &[u8]) -> Vec<u8> {
+    let until = until.unwrap_or(u64::MAX);
+    [DOMAIN, &from.to_be_bytes(), &until.to_be_bytes(), public_key_info].concat()
+}
+
+/// An ed25519 key that vouches for others. `Debug` shows the public half only; the key is erased from
+/// memory when it is dropped.
+pub struct Endorser {
+    pair: Ed25519KeyPair,
+    pkcs8: Zeroizing<Vec<u8>>,
+}
+
+impl Endorser {
+    /// A new key.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] when the system's random source fails.
+    pub fn generate() -> Result<Self, CredentialError> {
+        let failed = |_| CredentialError::Unusable("no random numbers".to_owned());
+        let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
+        Self::from_pkcs8(pkcs8.as_ref())
+    }
+
+    /// A key in PKCS#8 form, DER.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] when it is no ed25519 key.
+    pub fn from_pkcs8(der: &[u8]) -> Result<Self, CredentialError> {
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
+            .map_err(|error| CredentialError::Unusable(format!("no ed25519 key: {error}")))?;
+        Ok(Self { pair, pkcs8: Zeroizing::new(der.to_vec()) })
+    }
+
+    /// A key in PKCS#8 form, PEM (`openssl genpkey -algorithm ed25519`).
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError`] when it is no PEM or no ed25519 key.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
+        let der = PrivatePkcs8KeyDer::from_pem_slice(pem)
+            .map_err(|error| CredentialError::Pem(error.to_string()))?;
+        Self::from_pkcs8(der.secret_pkcs8_der())
+    }
+
+    /// The private key in PKCS#8 form, DER. Store it where only its owner can read it.
+    pub fn secret_pkcs8(&self) -> &[u8] {
+        &self.pkcs8
+    }
+
+    /// The public half, which others trust.
+    pub fn key(&self) -> EndorsingKey {
+        let mut key = [0; KEY];
+        key.copy_from_slice(self.pair.public_key().as_ref());
+        EndorsingKey(key)
+    }
+
+    /// Vouches for the key with this SubjectPublicKeyInfo in DER.
+    pub fn endorse(&self, public_key_info: &[u8], validity: EndorsementValidity) -> Endorsement {
+        let from = unix_seconds(validity.from);
+        let until = validity.until.map(unix_seconds);
+        let signed = self.pair.sign(&signed_bytes(from, until, public_key_info));
+        let mut signature = [0; SIGNATURE];
+        signature.copy_from_slice(signed.as_ref());
+        Endorsement { key: self.key(), from, until, signature }
+    }
+
+    /// Vouches in the [older format](LEGACY_ENDORSEMENT_OID), without limits: 96 bytes.
+    pub fn endorse_legacy(&self, public_key_info: &[u8]) -> Vec<u8> {
+        let signature = self.pair.sign(public_key_info);
+        [&self.key().0[..], signature.as_ref()].concat()
+    }
+}
+
+impl fmt::Debug for Endorser {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Endorser").field("key", &self.key()).finish_non_exhaustive()
+    }
+}
+
+/// One endorsement as it is encoded.
+#[derive(Sequence)]
+struct Encoded<'a> {
+    key: &'a OctetStringRef,
+    from: u64,
+    #[asn1(context_specific = "0", optional = "true", tag_mode = "EXPLICIT")]
+    until: Option<u64>,
+    signature: &'a OctetStringRef,
+}
+
+/// The content of the extension [`ENDORSEMENT_OID`] for `endorsements`, in DER.
+///
+/// # Errors
+///
+/// [`CredentialError::Unusable`] when there are none or more than [`MAX_ENDORSEMENTS`].
+pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, CredentialError> {
+    if endorsements.is_empty() || endorsements.len() > MAX_ENDORSEMENTS {
+        let count = endorsements.len();
+        let what = format!("{count} endorsements, 1 to {MAX_ENDORSEMENTS} are allowed");
+        return Err(CredentialError::Unusable(what));
+    }
+    let encode = |endorsement: &Endorsement| {
+        Encoded {
+            key: OctetStringRef::new(&endorsement.key.0)?,
+            from: endorsement.from,
+            until: endorsement.until,
+            signature: OctetStringRef::new(&endorsement.signature)?,
+        }
+        .to_der()
+    };
+    let failed = |error: der::Error| CredentialError::Unusable(error.to_string());
+    let all: Vec<_> = endorsements.iter().map(encode).collect::<Result<_, _>>().map_err(failed)?;
+    let content = all.concat();
+    let header =
+        der::Header::new(der::Tag::Sequence, der::Length::try_from(content.len()).map_err(failed)?);
+    let mut der = header.to_der().map_err(failed)?;
+    der.extend(content);
+    Ok(der)
+}
+
+/// Reads what [`encode_endorsements`] wrote. Signatures are not verified here.
+///
+/// # Errors
+///
+/// What is wrong with it, in words.
+pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
+    let all = Vec::<Encoded<'_>>::from_der(der).map_err(|error| error.to_string())?;
+    if all.is_empty() || all.len() > MAX_ENDORSEMENTS {
+        return Err(format!("{} endorsements, 1 to {MAX_ENDORSEMENTS} are allowed", all.len()));
+    }
+    let decode = |encoded: &Encoded<'_>| {
+        let key = encoded.key.as_bytes().try_into();
+        let signature = encoded.signature.as_bytes().try_into();
+        Ok(Endorsement {
+            key: EndorsingKey(key.map_err(|_| "a key that has not 32 bytes")?),
+            from: encoded.from,
+            until: encoded.until,
+            signature: signature.map_err(|_| "a signature that has not 64 bytes")?,
+        })
+    };
+    all.iter().map(decode).collect()
+}
+
+/// The keys that vouch for `certificate` at `now`, each once: those whose endorsement verifies and
+/// counts at that time.
+pub(crate) fn endorsers(
+    certificate: &ValidCertificate,
+    now: SystemTime,
+    with_legacy: bool,
+) -> Result<Vec<EndorsingKey>, TrustError> {
+    let malformed = |what: String| TrustError::Malformed {
+        identity: certificate.identity,
+        what: format!("its endorsements: {what}"),
+    };
+    let mut keys = Vec::new();
+    if let Some(der) = certificate.extension(ObjectIdentifier::new_unwrap(ENDORSEMENT_OID))? {
+        let all = decode_endorsements(der).map_err(malformed)?;
+        let valid = all.iter().filter(|it| it.is_valid(&certificate.public_key_info, now));
+        keys.extend(valid.map(Endorsement::key));
+    }
+    let legacy = ObjectIdentifier::new_unwrap(LEGACY_ENDORSEMENT_OID);
+    if with_legacy && let Some(content) = certificate.extension(legacy)? {
+        let pairs = content.chunks_exact(KEY + SIGNATURE);
+        if !pairs.remainder().is_empty() || pairs.len() > MAX_ENDORSEMENTS {
+            return Err(malformed(format!("{} bytes in the older format", content.len())));
+        }
+        for pair in pairs {
+            let (key, signature) = pair.split_at(KEY);
+            let public = UnparsedPublicKey::new(&ED25519, key);
+            if public.verify(&certificate.public_key_info, signature).is_ok() {
+                keys.extend(key.try_into().map(EndorsingKey));
+            }
+        }
+    }
+    keys.sort_unstable();
+    keys.dedup();
+    Ok(keys)
+}

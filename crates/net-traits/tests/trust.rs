@@ -1,0 +1,192 @@
+//! Certificates and endorsements, good and bad, against every policy.
+#![cfg(feature = "self-signed")]
+
+use net_traits::{
+    CertificateDer, Endorsement, EndorsementValidity, Endorser, Endorsers, EndorsingKey,
+    IdentityKey, NetCredential, PeerIdentity, PeerVerifier, SelfSigned, TrustError, TrustPolicy,
+    decode_endorsements, encode_endorsements,
+};
+use std::time::{Duration, SystemTime};
+
+const DAY: Duration = Duration::from_secs(24 * 3600);
+
+fn certificate(made: &SelfSigned) -> CertificateDer<'static> {
+    made.credential(TrustPolicy::Any).unwrap().certificate_chain()[0].clone()
+}
+
+/// A certificate with the endorsements that `endorse` makes for its key.
+fn endorsed(endorse: impl FnOnce(&[u8]) -> Vec<Endorsement>) -> CertificateDer<'static> {
+    let key = IdentityKey::generate().unwrap();
+    let endorsements = endorse(&key.public_key_info());
+    certificate(&key.self_sign(&["node"], &endorsements).unwrap())
+}
+
+fn trusting(keys: impl IntoIterator<Item = EndorsingKey>) -> TrustPolicy {
+    TrustPolicy::endorsed_by(Endorsers::new(keys))
+}
+
+#[test]
+fn each_policy_accepts_and_rejects() {
+    let endorser = Endorser::generate().unwrap();
+    let good = endorsed(|key| vec![endorser.endorse(key, EndorsementValidity::unlimited())]);
+    let plain = certificate(&SelfSigned::generate(&["node"]).unwrap());
+    let hash = |certificate| TrustPolicy::Any.verify(Some(certificate)).unwrap().hash;
+    let keys = || Endorsers::new([endorser.key()]);
+
+    for (policy, accepts_good, accepts_plain) in [
+        (TrustPolicy::Any, true, true),
+        (TrustPolicy::nobody(), false, false),
+        (TrustPolicy::default(), false, false),
+        (TrustPolicy::hashes([hash(&plain)]), false, true),
+        (TrustPolicy::endorsed_by(keys()), true, false),
+        (TrustPolicy::endorsed_by(Endorsers::default()), false, false),
+        (TrustPolicy::hashes_or_endorsed_by([hash(&plain)], keys()), true, true),
+        (TrustPolicy::hashes_or_endorsed_by([], keys()), true, false),
+        (TrustPolicy::hashes_or_endorsed_by([], Endorsers::default()), false, false),
+    ] {
+        assert_eq!(policy.verify(Some(&good)).is_ok(), accepts_good, "{policy:?}");
+        assert_eq!(policy.verify(Some(&plain)).is_ok(), accepts_plain, "{policy:?}");
+        assert_eq!(policy.verify(None), Err(TrustError::NoCertificate), "{policy:?}");
+    }
+}
+
+#[test]
+fn errors_say_who_and_why() {
+    let endorser = Endorser::generate().unwrap();
+    let good = endorsed(|key| vec![endorser.endorse(key, EndorsementValidity::unlimited())]);
+    let error = trusting([]).verify(Some(&good)).unwrap_err().to_string();
+    assert!(error.contains(&endorser.key().to_string()), "{error}");
+    let plain = certificate(&SelfSigned::generate(&["node"]).unwrap());
+    let error = trusting([endorser.key()]).verify(Some(&plain)).unwrap_err();
+    assert!(error.to_string().contains("no valid endorsement"), "{error}");
+    assert_eq!(error.identity(), Some(net_traits::CertHash::of(&plain)));
+}
+
+#[test]
+fn an_endorsement_counts_within_its_time_only() {
+    let endorser = Endorser::generate().unwrap();
+    let now = SystemTime::now();
+    let validity = EndorsementValidity { from: now - DAY, until: Some(now + DAY) };
+    let certificate = endorsed(|key| vec![endorser.endorse(key, validity)]);
+    let policy = trusting([endorser.key()]);
+    for (time, counts) in [(now - 2 * DAY, false), (now, true), (now + 2 * DAY, false)] {
+        let result = policy.verify_at(Some(&certificate), time);
+        assert_eq!(result.is_ok(), counts, "{result:?}");
+    }
+    let forever = EndorsementValidity { from: now, until: None };
+    let certificate = endorsed(|key| vec![endorser.endorse(key, forever)]);
+    assert!(policy.verify_at(Some(&certificate), now + 10_000 * DAY).is_ok());
+}
+
+#[test]
+fn endorsements_of_other_keys_do_not_count() {
+    let endorser = Endorser::generate().unwrap();
+    let other = IdentityKey::generate().unwrap().public_key_info();
+    let stolen = endorsed(|_| vec![endorser.endorse(&other, EndorsementValidity::unlimited())]);
+    let policy = trusting([endorser.key()]);
+    assert!(matches!(policy.verify(Some(&stolen)), Err(TrustError::NotEndorsed(_))));
+    // One that counts is enough, wherever it stands, and each key is named once.
+    let mixed = endorsed(|key| {
+        let good = endorser.endorse(key, EndorsementValidity::unlimited());
+        let bad = endorser.endorse(&other, EndorsementValidity::unlimited());
+        vec![bad, good.clone(), good]
+    });
+    let peer = policy.verify(Some(&mixed)).unwrap();
+    assert_eq!(peer.endorsers, [endorser.key()]);
+}
+
+#[test]
+fn the_older_format_is_read_only_on_request() {
+    let endorser = Endorser::generate().unwrap();
+    let key = IdentityKey::generate().unwrap();
+    let legacy = endorser.endorse_legacy(&key.public_key_info());
+    let certificate = certificate(&key.self_sign_legacy(&["node"], &[legacy]).unwrap());
+    let endorsers = Endorsers::new([endorser.key()]);
+    assert!(TrustPolicy::endorsed_by(endorsers.clone()).verify(Some(&certificate)).is_err());
+    let with_legacy = TrustPolicy::endorsed_by(endorsers.with_legacy_format());
+    assert_eq!(with_legacy.verify(Some(&certificate)).unwrap().endorsers, [endorser.key()]);
+}
+
+#[test]
+fn certificates_that_do_not_hold_are_rejected_by_every_policy() {
+    let good = certificate(&SelfSigned::generate(&["node"]).unwrap());
+    let hash = net_traits::CertHash::of(&good);
+    let policies = [TrustPolicy::Any, TrustPolicy::hashes([hash])];
+    let now = SystemTime::now();
+    for policy in &policies {
+        // rcgen's certificates are valid from 1975 to 4096.
+        let early = policy.verify_at(Some(&good), SystemTime::UNIX_EPOCH);
+        assert!(matches!(early, Err(TrustError::NotYetValid { .. })), "{early:?}");
+        let late = policy.verify_at(Some(&good), now + 365 * 3000 * DAY);
+        assert!(matches!(late, Err(TrustError::Expired { .. })), "{late:?}");
+    }
+    // The last byte belongs to the signature.
+    let mut damaged = good.to_vec();
+    *damaged.last_mut().unwrap() ^= 1;
+    let damaged = TrustPolicy::Any.verify(Some(&damaged.into()));
+    assert!(matches!(damaged, Err(TrustError::BadSignature { .. })), "{damaged:?}");
+    for bytes in [&b""[..], b"certificate", &good[..good.len() - 1], &[&good[..], b"x"].concat()] {
+        let cut = TrustPolicy::Any.verify(Some(&bytes.into()));
+        assert!(matches!(cut, Err(TrustError::Malformed { .. })), "{cut:?}");
+    }
+}
+
+#[test]
+fn too_many_endorsements_are_refused_on_both_sides() {
+    let endorser = Endorser::generate().unwrap();
+    let one = endorser.endorse(b"key", EndorsementValidity::unlimited());
+    assert!(encode_endorsements(&[]).is_err());
+    assert!(encode_endorsements(&vec![one.clone(); 17]).is_err());
+    let most = encode_endorsements(&vec![one.clone(); 16]).unwrap();
+    assert_eq!(decode_endorsements(&most).unwrap(), vec![one; 16]);
+}
+
+/// Accepts nobody.
+struct Refuses;
+
+impl PeerVerifier for Refuses {
+    fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        Err("the moon is full".to_owned())
+    }
+}
+
+#[test]
+fn the_application_may_judge_itself() {
+    let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let error = TrustPolicy::custom(Refuses).verify(good.certificate_chain().first()).unwrap_err();
+    assert!(error.to_string().contains("the moon is full"), "{error}");
+}
+
+proptest::proptest! {
+    #[test]
+    fn any_bytes_are_endorsements_or_an_error(bytes: Vec<u8>) {
+        if let Ok(endorsements) = decode_endorsements(&bytes) {
+            proptest::prop_assert_eq!(encode_endorsements(&endorsements).unwrap(), bytes);
+        }
+    }
+
+    #[test]
+    fn damaged_endorsements_are_others_or_an_error(position: usize, value: u8) {
+        let endorser = Endorser::from_pkcs8(PKCS8).unwrap();
+        let validity = EndorsementValidity { from: SystemTime::UNIX_EPOCH, until: None };
+        let good = vec![endorser.endorse(b"key", validity); 2];
+        let mut bytes = encode_endorsements(&good).unwrap();
+        let position = position % bytes.len();
+        proptest::prop_assume!(bytes[position] != value);
+        bytes[position] = value;
+        let all_valid = |all: Vec<Endorsement>| all.iter().all(|it| it.is_valid(b"key", SystemTime::now()));
+        proptest::prop_assert!(!decode_endorsements(&bytes).is_ok_and(all_valid));
+    }
+
+    #[test]
+    fn any_bytes_are_a_certificate_or_an_error(bytes: Vec<u8>) {
+        proptest::prop_assert!(TrustPolicy::Any.verify(Some(&bytes.into())).is_err());
+    }
+}
+
+/// The example key of RFC 8410, section 10.3.
+const PKCS8: &[u8] = &[
+    0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20,
+    0xd4, 0xee, 0x72, 0xdb, 0xf9, 0x13, 0x58, 0x4a, 0xd5, 0xb6, 0xd8, 0xf1, 0xf7, 0x69, 0xf8, 0xad,
+    0x3a, 0xfe, 0x7c, 0x28, 0xcb, 0xf1, 0xd4, 0xfb, 0xe0, 0x97, 0xa8, 0x8f, 0x44, 0x75, 0x58, 0x42,
+];
