@@ -22,6 +22,7 @@ pub struct MsQuicTransportConfig {
     pub(crate) send_streams: usize,
     pub(crate) max_inbound_streams: u16,
     pub(crate) max_inbound_requests: u16,
+    pub(crate) max_request_size: usize,
     pub(crate) max_connections: usize,
     pub(crate) max_connections_per_ip: usize,
     pub(crate) max_connections_per_identity: usize,
@@ -42,6 +43,7 @@ impl Default for MsQuicTransportConfig {
             send_streams: 1,
             max_inbound_streams: 16,
             max_inbound_requests: 16,
+            max_request_size: 1024 * 1024,
             max_connections: 10_000,
             max_connections_per_ip: 1_000,
             max_connections_per_identity: 16,
@@ -93,6 +95,8 @@ options! {
     max_inbound_streams: u16;
     /// How many requests of the peer may be unanswered at once; it waits with further ones. Default: 16.
     max_inbound_requests: u16;
+    /// The longest question and the longest answer, in bytes. Default: 1 MiB.
+    max_request_size: usize;
     /// How many connections peers may have at once with all listeners of the transport, handshakes
     /// included. Further ones are refused. Default: 10 000.
     max_connections: usize;

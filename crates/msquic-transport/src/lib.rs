@@ -52,6 +52,7 @@ mod lane;
 mod listener;
 mod quic_settings;
 mod registry;
+mod request;
 mod stream_pool;
 mod telemetry;
 mod transport;
@@ -63,6 +64,10 @@ pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, LibraryVersion, library_version};
 pub use registry::{Limit, MessageStatistics, TransportStatistics};
+pub use request::{
+    IncomingRequest, NetRequests, REQUEST_CODE_CANCELED, REQUEST_CODE_NO_ANSWER,
+    REQUEST_CODE_TOO_LARGE, RequestError, serve,
+};
 pub use stream_pool::{STREAM_CODE_MESSAGE_TOO_LARGE, STREAM_OP_TIMEOUT};
 pub use transport::{
     CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN, MsQuicTransport, RegistrationWrapper,

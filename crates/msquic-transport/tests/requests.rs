@@ -1,0 +1,155 @@
+//! Questions and answers.
+
+mod common;
+
+use common::{Pair, pair, pair_with, pattern, run};
+use futures_util::future::join_all;
+use msquic_transport::{
+    MsQuicTransportConfig, NetRequests, REQUEST_CODE_NO_ANSWER, RequestError, serve,
+};
+use net_traits::{CloseReason, NetConnection};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn many_questions_at_once_get_their_own_answers() {
+    run(async {
+        let Pair { client, server, listener: _listener } = pair().await;
+        let ask = async {
+            let ask = |number: usize| {
+                let client = &client;
+                async move {
+                    let question = pattern(number * 997);
+                    let answer = client.request(question.clone(), LONG).await.unwrap();
+                    assert!(answer == [&question[..], b"!"].concat(), "question {number}");
+                }
+            };
+            join_all((0..200).map(ask)).await;
+            client.close(7, "enough").await;
+        };
+        let answer = async |question: bytes::Bytes| [&question[..], b"!"].concat().into();
+        let (reason, ()) = tokio::join!(serve(&server, 8, answer), ask);
+        assert_eq!(reason, CloseReason::Peer { code: 7, reason: "enough".into() });
+    });
+}
+
+#[test]
+fn a_deadline_reaches_the_peer() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let after = Duration::from_millis(50);
+        let ask = client.request("?".into(), after);
+        let serve = async {
+            let mut request = server.accept_request().await.unwrap();
+            assert_eq!(request.question().await.unwrap(), "?");
+            request.canceled().await;
+            assert_eq!(request.answer("late".into()).await, Err(RequestError::Canceled));
+        };
+        let (asked, ()) = tokio::join!(ask, serve);
+        assert_eq!(asked, Err(RequestError::TimedOut { after }));
+        // A dropped future does the same.
+        let ask = async {
+            let _ = tokio::time::timeout(after, client.request("?".into(), LONG)).await;
+        };
+        let serve = async { server.accept_request().await.unwrap().canceled().await };
+        tokio::join!(ask, serve);
+    });
+}
+
+#[test]
+fn a_question_that_is_dropped_or_refused_has_no_answer() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let serve = async {
+            drop(server.accept_request().await.unwrap());
+            server.accept_request().await.unwrap().refuse(77);
+        };
+        let ask = async {
+            let dropped = client.request("?".into(), LONG).await;
+            assert_eq!(dropped, Err(RequestError::NoAnswer { code: REQUEST_CODE_NO_ANSWER }));
+            let refused = client.request("?".into(), LONG).await;
+            assert_eq!(refused, Err(RequestError::NoAnswer { code: 77 }));
+        };
+        tokio::join!(serve, ask);
+    });
+}
+
+#[test]
+fn limits_hold_on_both_sides_and_the_connection_goes_on() {
+    run(async {
+        let small = MsQuicTransportConfig::new().max_request_size(1000);
+        let large = MsQuicTransportConfig::new().max_request_size(10_000);
+        let Pair { client, server, .. } = pair_with(small, large).await;
+        let too_large = RequestError::TooLarge { size: 10_001, limit: 10_000 };
+        assert_eq!(client.request(pattern(10_001), LONG).await, Err(too_large));
+        let serve = async {
+            let mut request = server.accept_request().await.unwrap();
+            let too_large = RequestError::TooLarge { size: 1001, limit: 1000 };
+            assert_eq!(request.question().await, Err(too_large));
+            drop(request);
+            let mut request = server.accept_request().await.unwrap();
+            assert_eq!(request.question().await.unwrap().len(), 1000);
+            let too_large = RequestError::TooLarge { size: 1001, limit: 1000 };
+            assert_eq!(request.answer(pattern(1001)).await, Err(too_large));
+            server.accept_request().await.unwrap().answer("fine".into()).await.unwrap();
+        };
+        let ask = async {
+            assert!(client.request(pattern(5000), LONG).await.is_err());
+            assert!(client.request(pattern(1000), LONG).await.is_err());
+            assert_eq!(client.request("?".into(), LONG).await.unwrap(), "fine");
+            client.send(b"messages go on").await.unwrap();
+        };
+        tokio::join!(serve, ask);
+        assert_eq!(server.recv().await.unwrap().0, "messages go on");
+    });
+}
+
+#[test]
+fn beyond_the_limit_of_requests_the_asker_waits() {
+    run(async {
+        let two = MsQuicTransportConfig::new().max_inbound_requests(2);
+        let Pair { client, server, .. } = pair_with(two, MsQuicTransportConfig::new()).await;
+        let release = Arc::new(Notify::new());
+        let ask = async {
+            join_all((0..10).map(|_| client.request("?".into(), LONG)))
+                .await
+                .into_iter()
+                .all(|it| it.is_ok())
+        };
+        let serve = async {
+            let first =
+                [server.accept_request().await.unwrap(), server.accept_request().await.unwrap()];
+            let third = tokio::time::timeout(Duration::from_millis(100), server.accept_request());
+            assert!(third.await.is_err(), "a third question came");
+            release.notify_one();
+            for request in first {
+                request.answer("!".into()).await.unwrap();
+            }
+            for _ in 0..8 {
+                server.accept_request().await.unwrap().answer("!".into()).await.unwrap();
+            }
+        };
+        let (answered, ()) = tokio::join!(ask, serve);
+        assert!(answered);
+    });
+}
+
+#[test]
+fn the_end_of_the_connection_ends_requests() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let ask = client.request("?".into(), LONG);
+        let serve = async {
+            let request = server.accept_request().await.unwrap();
+            server.close(5, "bye").await;
+            drop(request);
+            assert!(matches!(server.accept_request().await, Err(RequestError::Closed(_))));
+        };
+        let (asked, ()) = tokio::join!(ask, serve);
+        let closed = CloseReason::Peer { code: 5, reason: "bye".into() };
+        assert_eq!(asked, Err(RequestError::Closed(closed)));
+    });
+}
