@@ -221,11 +221,6 @@ impl Shared {
     pub(crate) fn span(&self) -> &Span {
         &self.span
     }
-
-    /// Closes at once, without waiting for what is queued.
-    pub(crate) fn close_now(&self, code: u64, reason: &str) {
-        self.inner.shutdown(code, reason);
-    }
 }
 
 impl Drop for Shared {

@@ -144,18 +144,19 @@ impl MsQuicTransport {
 
     /// Closes the connections whose peer `policy` does not trust, with [`CLOSE_CODE_REVOKED`], and tells
     /// how many. What is queued on them is not sent any more. Certificates are judged as of now, so one
-    /// that has expired meanwhile is not trusted either.
+    /// that has expired meanwhile is not trusted either. Their signatures are verified again, on this thread.
     ///
     /// To keep such peers out as well, give the listeners a credential with that policy first, see
     /// [`MsQuicListener::set_credential`], and dial with it.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         let live = context.registry.live();
-        let untrusted = live.iter().filter(|it| policy.verify(Some(it.certificate())).is_err());
+        let open = live.iter().filter(|it| it.inner.close_reason().is_none());
+        let untrusted = open.filter(|it| policy.verify(Some(it.certificate())).is_err());
         untrusted
             .map(|connection| {
                 telemetry::revoked(connection.span());
-                connection.close_now(CLOSE_CODE_REVOKED, "no longer trusted");
+                connection.inner.shutdown(CLOSE_CODE_REVOKED, "no longer trusted");
             })
             .count()
     }

@@ -327,3 +327,81 @@ fn bytes_are_handed_over_without_a_change_of_type() {
         assert!(elapsed < Duration::from_secs(60));
     });
 }
+
+#[test]
+fn parts_are_one_message() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let parts = [Bytes::from("head"), Bytes::new(), pattern(100_000), Bytes::from("tail")];
+        client.send_parts(&parts).await.unwrap();
+        client.send_parts(&[]).await.unwrap();
+        assert!(server.recv().await.unwrap().0 == parts.concat());
+        assert_eq!(server.recv().await.unwrap().0, "");
+        let too_large = [pattern(40 * MIB), pattern(40 * MIB)];
+        let error = client.send_parts(&too_large).await.unwrap_err();
+        assert_eq!(error, SendError::TooLarge { size: 80 * MIB, limit: 64 * MIB });
+    });
+}
+
+#[test]
+fn try_send_never_waits_and_says_when_there_is_no_room() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let mut sent = 0_u32;
+        let mut is_full = false;
+        while !(is_full && sent > 100) {
+            match client.try_send(vec![7; 10_000].into()) {
+                Ok(()) => sent += 1,
+                // No stream is open at first; later the queue is full.
+                Err(SendError::WouldBlock) => {
+                    is_full = sent > 0;
+                    tokio::task::yield_now().await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        let drain = async {
+            for _ in 0..sent {
+                assert_eq!(server.recv().await.unwrap().0.len(), 10_000);
+            }
+        };
+        let (flushed, ()) = tokio::join!(client.flush(), drain);
+        flushed.unwrap();
+        server.close(0, "").await;
+        let reason = client.watch_close().await;
+        assert_eq!(client.try_send("late".into()), Err(SendError::Closed(reason)));
+    });
+}
+
+#[test]
+fn an_urgent_message_overtakes_a_large_one() {
+    run(async {
+        // The receiver takes nothing for a while, so the large message is still in progress.
+        let Pair { client, server, .. } = pair().await;
+        client.send_bytes(pattern(60 * MIB)).await.unwrap();
+        client.send_urgent("urgent".into()).await.unwrap();
+        let (first, second) = (server.recv().await.unwrap().0, server.recv().await.unwrap().0);
+        assert_eq!(first, "urgent");
+        assert_eq!(second.len(), 60 * MIB);
+    });
+}
+
+#[test]
+fn several_streams_carry_everything_and_a_large_message_does_not_hold_up_small_ones() {
+    run(async {
+        let several = MsQuicTransportConfig::new().send_streams(4);
+        let Pair { client, server, .. } = pair_with(MsQuicTransportConfig::new(), several).await;
+        client.send_bytes(pattern(60 * MIB)).await.unwrap();
+        for number in 0..100_u8 {
+            client.send(&[number]).await.unwrap();
+        }
+        let mut seen = Vec::new();
+        for _ in 0..101 {
+            seen.push(server.recv().await.unwrap().0);
+        }
+        assert_ne!(seen[0].len(), 60 * MIB, "small ones waited");
+        let mut small: Vec<_> = seen.iter().filter(|it| it.len() == 1).map(|it| it[0]).collect();
+        small.sort_unstable();
+        assert_eq!(small, (0..100).collect::<Vec<_>>());
+    });
+}

@@ -1,0 +1,287 @@
+//! Running it: limits, credentials that change, revocation, shutdown, statistics.
+
+mod common;
+
+use common::{ALPN, Pair, credentials, pair, run};
+use msquic_transport::{
+    CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN, Limit, MsQuicListener, MsQuicNetConnection,
+    MsQuicTransport, MsQuicTransportConfig,
+};
+use net_traits::{
+    AcceptError, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
+    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, Rejection,
+    RejectionBy, TrustPolicy,
+};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+fn loopback() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn anybody() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+async fn listen(config: MsQuicTransportConfig) -> (MsQuicTransport, MsQuicListener) {
+    let transport = MsQuicTransport::with_config(config);
+    let listener = transport.create_listener(loopback(), &[ALPN], anybody()).await.unwrap();
+    (transport, listener)
+}
+
+/// Connects and accepts; what each side gets.
+async fn meet(
+    listener: &MsQuicListener,
+    client: NetCredential,
+) -> (Result<MsQuicNetConnection, ConnectError>, Result<MsQuicNetConnection, ConnectError>) {
+    let dialler = MsQuicTransport::new();
+    let dial = dialler.connect(listener.local_addr(), &[ALPN], client);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    tokio::join!(dial, accept)
+}
+
+/// Dials a listener that turns the peer away by itself.
+async fn dial_in_vain(listener: &MsQuicListener, client: NetCredential) -> ConnectError {
+    let dialler = MsQuicTransport::new();
+    tokio::select! {
+        dialled = dialler.connect(listener.local_addr(), &[ALPN], client) => dialled.unwrap_err(),
+        accepted = listener.accept() => panic!("{accepted:?} was let in"),
+    }
+}
+
+#[test]
+fn connections_in_all_and_per_address_are_limited_and_counted() {
+    run(async {
+        let config = MsQuicTransportConfig::new().max_connections(2);
+        let (transport, listener) = listen(config).await;
+        let first = meet(&listener, anybody()).await;
+        let second = meet(&listener, anybody()).await;
+        let refused = dial_in_vain(&listener, anybody()).await;
+        assert!(matches!(refused, ConnectError::Refused(_) | ConnectError::Closed(_)), "{refused}");
+        assert_eq!(transport.statistics().refused_connections, 1);
+        assert_eq!(transport.statistics().connections, 2);
+        drop(second);
+        let (client, server) = meet(&listener, anybody()).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        client.send(b"there is room again").await.unwrap();
+        server.recv().await.unwrap();
+        drop(first);
+
+        let (transport, listener) =
+            listen(MsQuicTransportConfig::new().max_connections_per_ip(1)).await;
+        let _only = meet(&listener, anybody()).await;
+        dial_in_vain(&listener, anybody()).await;
+        assert_eq!(transport.statistics().refused_per_ip, 1);
+    });
+}
+
+#[test]
+fn connections_per_identity_are_limited_and_told_with_a_code() {
+    run(async {
+        let config = MsQuicTransportConfig::new().max_connections_per_identity(1);
+        let (transport, listener) = listen(config).await;
+        let peer = anybody();
+        let _only = meet(&listener, peer.clone()).await;
+        let (client, server) = meet(&listener, peer).await;
+        let code = Limit::PerIdentity.code();
+        let error = server.unwrap_err();
+        assert!(
+            matches!(&error, ConnectError::Closed(CloseReason::Local { code: it, .. }) if *it == code),
+            "{error:?}"
+        );
+        let reason = client.unwrap().watch_close().await;
+        assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
+        assert_eq!(transport.statistics().refused_per_identity, 1);
+        // Others are not affected.
+        let (client, server) = meet(&listener, anybody()).await;
+        assert!(client.is_ok() && server.is_ok());
+    });
+}
+
+#[test]
+fn handshakes_in_progress_are_limited() {
+    run(async {
+        let config = MsQuicTransportConfig::new().max_handshakes(1);
+        let (transport, listener) = listen(config).await;
+        let slow = MsQuicTransport::new();
+        let address = listener.local_addr();
+        let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], anybody()).await });
+        let request = listener.accept().await.unwrap();
+        assert_eq!(transport.statistics().handshakes, 1);
+        dial_in_vain(&listener, anybody()).await;
+        assert_eq!(transport.statistics().refused_handshakes, 1);
+        let server = request.accept().await.unwrap();
+        assert_eq!(transport.statistics().handshakes, 0);
+        drop((dial.await.unwrap().unwrap(), server));
+    });
+}
+
+#[test]
+fn a_refusal_is_told_at_once() {
+    run(async {
+        let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;
+        let dialler = MsQuicTransport::new();
+        let dial = dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        let refuse = async { listener.accept().await.unwrap().refuse(9) };
+        let (dialled, ()) = tokio::join!(dial, refuse);
+        let error = dialled.unwrap_err();
+        assert!(matches!(error, ConnectError::Closed(_) | ConnectError::Refused(_)), "{error:?}");
+    });
+}
+
+#[test]
+fn a_new_credential_counts_for_new_handshakes_and_revocation_for_old_connections() {
+    run(async {
+        let (old, new, client) = (anybody(), anybody(), anybody());
+        let transport = MsQuicTransport::new();
+        let listener = transport.create_listener(loopback(), &[ALPN], old.clone()).await.unwrap();
+        let (before, before_server) = meet(&listener, client.clone()).await;
+        let (before, before_server) = (before.unwrap(), before_server.unwrap());
+        assert_eq!(before.remote_identity(), old.identity().to_string());
+
+        let friend = anybody();
+        let policy = TrustPolicy::hashes([friend.identity()]);
+        listener.set_credential(new.with_trust(policy.clone())).unwrap();
+        let (after, after_server) = meet(&listener, friend).await;
+        let (after, after_server) = (after.unwrap(), after_server.unwrap());
+        assert_eq!(after.remote_identity(), new.identity().to_string());
+        assert_eq!(after_server.local_identity(), new.identity().to_string());
+
+        // The old connection lives on until it is revoked; a new one is not let in.
+        before.send(b"still here").await.unwrap();
+        before_server.recv().await.unwrap();
+        let (_, stranger) = meet(&listener, client).await;
+        let error = stranger.unwrap_err();
+        assert!(
+            matches!(&error, ConnectError::Rejected(Rejection { by: RejectionBy::Us, .. })),
+            "{error:?}"
+        );
+        assert_eq!(transport.revoke(&policy), 1);
+        let reason = before.watch_close().await;
+        assert_eq!(
+            reason,
+            CloseReason::Peer { code: CLOSE_CODE_REVOKED, reason: "no longer trusted".into() }
+        );
+        after.send(b"not affected").await.unwrap();
+        assert_eq!(after_server.recv().await.unwrap().0, "not affected");
+        assert_eq!(transport.revoke(&policy), 0);
+    });
+}
+
+#[test]
+fn a_credential_that_cannot_be_used_leaves_the_old_one() {
+    run(async {
+        let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;
+        let (one, other) = (anybody(), anybody());
+        let key = other.private_key().clone_key();
+        let broken =
+            NetCredential::new(one.certificate_chain().to_vec(), key, TrustPolicy::Any).unwrap();
+        assert!(listener.set_credential(broken).is_err());
+        let (client, server) = meet(&listener, anybody()).await;
+        assert!(client.is_ok() && server.is_ok());
+    });
+}
+
+#[test]
+fn endorsed_peers_are_accepted_and_their_endorsers_told() {
+    run(async {
+        let endorser = Endorser::generate().unwrap();
+        let policy = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
+        let node = || {
+            let key = IdentityKey::generate().unwrap();
+            let validity = EndorsementValidity::for_duration(Duration::from_secs(3600));
+            let endorsement = endorser.endorse(&key.public_key_info(), validity);
+            key.self_sign(&["node"], &[endorsement]).unwrap().credential(policy.clone()).unwrap()
+        };
+        let transport = MsQuicTransport::new();
+        let listener = transport.create_listener(loopback(), &[ALPN], node()).await.unwrap();
+        let (client, server) = meet(&listener, node()).await;
+        assert_eq!(client.unwrap().peer_identity().endorsers, [endorser.key()]);
+        assert_eq!(server.unwrap().peer_identity().endorsers, [endorser.key()]);
+        let (client, server) = meet(&listener, anybody()).await;
+        let Err(ConnectError::Rejected(ours)) = server else { panic!("{server:?}") };
+        assert!(ours.reason.contains("endorse"), "{ours}");
+        drop(client);
+        // A dial that expects somebody else fails.
+        let expecting = node().expecting(anybody().identity());
+        let (client, _) = meet(&listener, expecting).await;
+        assert!(matches!(client, Err(ConnectError::Rejected(_))), "{client:?}");
+    });
+}
+
+#[test]
+fn shutdown_delivers_what_is_queued_and_ends_everything() {
+    run(async {
+        let (for_server, for_client) = credentials();
+        let server = MsQuicTransport::new();
+        let listener = server.create_listener(loopback(), &[ALPN], for_server).await.unwrap();
+        let client = MsQuicTransport::new();
+        let dial = client.connect(listener.local_addr(), &[ALPN], for_client);
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        let dialled = dialled.unwrap();
+        for number in 0..100_u8 {
+            accepted.send(&[number; 1000]).await.unwrap();
+        }
+        let receive = async {
+            for number in 0..100_u8 {
+                assert_eq!(dialled.recv().await.unwrap().0, vec![number; 1000]);
+            }
+            dialled.watch_close().await
+        };
+        let (reason, ()) =
+            tokio::join!(receive, server.shutdown(Duration::from_secs(20), "maintenance"));
+        let reason_expected =
+            CloseReason::Peer { code: CLOSE_CODE_SHUTDOWN, reason: "maintenance".into() };
+        assert_eq!(reason, reason_expected);
+        assert_eq!(listener.accept().await.unwrap_err(), AcceptError::Closed);
+        assert!(server.create_listener(loopback(), &[ALPN], anybody()).await.is_err());
+    });
+}
+
+#[test]
+fn shutdown_does_not_wait_longer_than_told() {
+    run(async {
+        let Pair { client, server, listener } = pair().await;
+        drop(listener);
+        // Nobody reads at the other side.
+        while client.try_send(vec![0; 100_000].into()) != Err(net_traits::SendError::WouldBlock) {}
+        client.send(&vec![0; 20_000_000]).await.unwrap();
+        let transport = MsQuicTransport::new();
+        let (credential, listener) = (anybody(), listen(MsQuicTransportConfig::new()).await.1);
+        let dial = transport.connect(listener.local_addr(), &[ALPN], credential);
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, _accepted) = tokio::join!(dial, accept);
+        let dialled = dialled.unwrap();
+        dialled.send(&vec![0; 30_000_000]).await.unwrap();
+        transport.shutdown(Duration::from_millis(100), "now").await;
+        assert!(matches!(dialled.watch_close().await, CloseReason::Local { .. }));
+        drop((client, server));
+    });
+}
+
+#[test]
+fn messages_are_counted_per_connection_and_in_all() {
+    run(async {
+        let (transport, listener) = listen(MsQuicTransportConfig::new()).await;
+        let (one, one_server) = meet(&listener, anybody()).await;
+        let (other, other_server) = meet(&listener, anybody()).await;
+        let (one, other) = (one.unwrap(), other.unwrap());
+        let (one_server, other_server) = (one_server.unwrap(), other_server.unwrap());
+        one.send(&[0; 100]).await.unwrap();
+        other.send(&[0; 10]).await.unwrap();
+        other.send(&[0; 10]).await.unwrap();
+        one_server.recv().await.unwrap();
+        other_server.recv().await.unwrap();
+        other_server.recv().await.unwrap();
+        other_server.send(b"x").await.unwrap();
+        let of_other = other_server.message_statistics();
+        assert_eq!((of_other.messages_received, of_other.bytes_received), (2, 20));
+        assert_eq!((of_other.messages_sent, of_other.bytes_sent), (1, 1));
+        let all = transport.statistics().messages;
+        assert_eq!((all.messages_received, all.bytes_received), (3, 120));
+        assert_eq!((all.messages_sent, all.bytes_sent), (1, 1));
+        drop((one, one_server, other, other_server));
+        assert_eq!(transport.statistics().connections, 0);
+    });
+}
