@@ -1,0 +1,179 @@
+//! A peer made of quinn and rustls, client and server at once.
+
+use net_traits::NetCredential;
+use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, RecvStream, ServerConfig};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// What the peer makes of our certificate.
+#[derive(Debug, Clone)]
+pub(crate) enum Judge {
+    Accepts,
+    Rejects(CertificateError),
+}
+
+pub(crate) struct QuinnPeer {
+    endpoint: Endpoint,
+}
+
+impl QuinnPeer {
+    /// A peer with the certificate of `credential`, or none as a client.
+    pub(crate) fn new(credential: Option<&NetCredential>, judge: Judge, alpn: &str) -> Self {
+        let provider = Arc::new(ring::default_provider());
+        let judge = Arc::new(Verifier { judge, algorithms: algorithms(&provider) });
+        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .dangerous()
+            .with_custom_certificate_verifier(judge.clone());
+        let mut client = match credential {
+            Some(credential) => {
+                let chain = credential.certificate_chain().to_vec();
+                client.with_client_auth_cert(chain, credential.private_key().clone_key()).unwrap()
+            }
+            None => client.with_no_client_auth(),
+        };
+        client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        let mut endpoint = match credential {
+            None => Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap(),
+            Some(credential) => {
+                let chain = credential.certificate_chain().to_vec();
+                let mut server = rustls::ServerConfig::builder_with_provider(provider)
+                    .with_protocol_versions(&[&rustls::version::TLS13])
+                    .unwrap()
+                    .with_client_cert_verifier(judge)
+                    .with_single_cert(chain, credential.private_key().clone_key())
+                    .unwrap();
+                server.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+                let server = Arc::new(QuicServerConfig::try_from(server).unwrap());
+                let server = ServerConfig::with_crypto(server);
+                Endpoint::server(server, ([127, 0, 0, 1], 0).into()).unwrap()
+            }
+        };
+        let client = Arc::new(QuicClientConfig::try_from(client).unwrap());
+        endpoint.set_default_client_config(ClientConfig::new(client));
+        Self { endpoint }
+    }
+
+    pub(crate) fn local_addr(&self) -> SocketAddr {
+        self.endpoint.local_addr().unwrap()
+    }
+
+    pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
+        self.endpoint.connect(address, "localhost").unwrap().await
+    }
+
+    pub(crate) async fn accept(&self) -> Result<Connection, ConnectionError> {
+        self.endpoint.accept().await.unwrap().await
+    }
+}
+
+/// A message as it is on the wire.
+pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
+    [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
+}
+
+pub(crate) async fn read_frame(stream: &mut RecvStream) -> Result<Vec<u8>, quinn::ReadExactError> {
+    let mut header = [0; 4];
+    stream.read_exact(&mut header).await?;
+    let mut message = vec![0; u32::from_be_bytes(header) as usize];
+    stream.read_exact(&mut message).await?;
+    Ok(message)
+}
+
+fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
+    provider.signature_verification_algorithms
+}
+
+#[derive(Debug)]
+struct Verifier {
+    judge: Judge,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl Verifier {
+    fn verdict(&self) -> Result<(), Error> {
+        match &self.judge {
+            Judge::Accepts => Ok(()),
+            Judge::Rejects(why) => Err(Error::InvalidCertificate(why.clone())),
+        }
+    }
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.verdict().map(|()| ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.verdict().map(|()| ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls12_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        rustls::crypto::verify_tls13_signature(message, certificate, signature, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
