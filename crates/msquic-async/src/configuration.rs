@@ -30,6 +30,7 @@ pub struct Configuration {
     datagram_limits: DatagramLimits,
     key_log: Option<KeyLog>,
     holds_received: bool,
+    serves_in_turn: bool,
 }
 
 /// How many bytes each stream may hold in memory.
@@ -137,6 +138,24 @@ impl Configuration {
         self
     }
 
+    /// The same with streams of equal priority served in turn, a packet each, so that a stream with much
+    /// to send does not hold up the others. Otherwise the one that began first goes first.
+    ///
+    /// ```
+    /// # fn example(configuration: msquic_async::Configuration) {
+    /// let configuration = configuration.with_streams_in_turn();
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_streams_in_turn(mut self) -> Self {
+        self.serves_in_turn = true;
+        self
+    }
+
+    pub(crate) fn serves_in_turn(&self) -> bool {
+        self.serves_in_turn
+    }
+
     /// The same with the TLS secrets of its connections written to a file. A listener's connections
     /// need it in the configuration of the listener.
     ///
@@ -191,6 +210,7 @@ impl Configuration {
             datagram_limits,
             key_log: None,
             holds_received: false,
+            serves_in_turn: false,
         }
     }
 

@@ -117,7 +117,9 @@ impl ConfigFactory<'_> {
             receive_buffer: StreamLimits::default().receive_buffer,
         };
         match configuration {
-            Ok(configuration) => Ok(configuration.with_stream_limits(limits)),
+            Ok(configuration) => {
+                Ok(configuration.with_stream_limits(limits).with_streams_in_turn())
+            }
             Err(ConfigurationError::Credential(error)) => Err(ConfigFailure::Credential(error)),
             Err(error) => Err(ConfigFailure::Transport(describe(&error))),
         }

@@ -3,6 +3,7 @@
 use super::inner::ConnectionInner;
 use super::state::ConnectionInput;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
+use crate::ffi::may_block::MayBlock;
 use crate::ffi::stream::PeerStream;
 use crate::stream::{StreamInner, StreamType};
 use net_traits::TrustError;
@@ -17,12 +18,12 @@ impl ConnectionHandler for ConnectionInner {
         self.native()
     }
 
-    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>) {
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, inline: &MayBlock) {
         match event {
             ConnectionEvent::Connected { alpn, local_addr, remote_addr, key_log } => {
                 self.log_keys(key_log);
                 self.set_addrs(local_addr, remote_addr);
-                self.handle_event_connected(alpn);
+                self.handle_event_connected(alpn, inline);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
                 self.transition(ConnectionInput::ClosedByTransport { status, code });
@@ -102,12 +103,15 @@ impl ConnectionHandler for ConnectionInner {
 impl ConnectionInner {
     /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
     /// its certificate.
-    fn handle_event_connected(&self, alpn: &[u8]) {
-        let is_trusted = {
+    fn handle_event_connected(&self, alpn: &[u8], inline: &MayBlock) {
+        let (is_trusted, in_turn) = {
             let mut exclusive = self.exclusive.lock();
             exclusive.alpn = alpn.to_vec();
-            exclusive.peer.is_some()
+            (exclusive.peer.is_some(), exclusive.serves_in_turn)
         };
+        if in_turn && let Err(status) = self.native().serve_streams_in_turn(inline) {
+            tracing::warn!(%status, "streams are not served in turn");
+        }
         if is_trusted {
             self.transition(ConnectionInput::Connected);
         } else {

@@ -44,6 +44,8 @@ pub(super) struct Exclusive {
     pub(super) limits: StreamLimits,
     /// Streams hold what they receive, see `Settings::zero_copy_receive`.
     holds_received: bool,
+    /// See `Configuration::with_streams_in_turn`.
+    pub(super) serves_in_turn: bool,
     pub(super) alpn: Vec<u8>,
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
@@ -71,6 +73,7 @@ impl ConnectionInner {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
                 holds_received: false,
+                serves_in_turn: false,
                 alpn: Vec::new(),
                 local_addr: None,
                 remote_addr: None,
@@ -170,6 +173,7 @@ impl ConnectionInner {
             let mut exclusive = self.exclusive.lock();
             exclusive.limits = configuration.stream_limits();
             exclusive.holds_received = configuration.holds_received();
+            exclusive.serves_in_turn = configuration.serves_in_turn();
             exclusive.datagrams.limits = configuration.datagram_limits();
             exclusive.key_log = configuration.key_log().cloned();
         }

@@ -8,6 +8,7 @@ use super::{Connection, ConnectionError, DgramSendError};
 use crate::ffi::connection::{
     ConnectionEvent, ConnectionHandler, DatagramSendState, NativeConnection,
 };
+use crate::ffi::may_block::MayBlock;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::random::Random;
@@ -69,7 +70,7 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
         }
         _ => ConnectionEvent::PeerAddressChanged(addr()),
     };
-    inner.on_event(event);
+    inner.on_event(event, MayBlock::NOTHING);
 }
 
 /// Counts its wakes.
@@ -122,7 +123,10 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
         let is_done = poll(index, wakes);
         wakes.0.store(if is_done { 1 } else { 0 }, Ordering::SeqCst);
     }
-    inner.on_event(ConnectionEvent::ShutdownComplete { reason: None, key_log: None });
+    inner.on_event(
+        ConnectionEvent::ShutdownComplete { reason: None, key_log: None },
+        MayBlock::NOTHING,
+    );
     let is_over = matches!(inner.exclusive.lock().state, ConnectionState::ShutdownComplete(_));
     assert!(is_over, "{events:?}");
     for (index, wakes) in wakes.iter().enumerate() {

@@ -72,7 +72,7 @@ pub(crate) enum DatagramSendState {
 /// Handles the events of one connection, which never overlap (C1).
 pub(crate) trait ConnectionHandler: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
-    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>);
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, inline: &MayBlock);
     /// Judges the peer's certificate, or that it has none: true accepts.
     fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool;
     /// Takes a stream that the peer opened; one that is not adopted is aborted.
@@ -276,6 +276,13 @@ impl NativeConnection {
         may_block: &MayBlock,
     ) -> Result<(), Status> {
         self.set_param(may_block, ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
+    }
+
+    /// Has the streams of the same priority served in turn, a packet each.
+    pub(crate) fn serve_streams_in_turn(&self, may_block: &MayBlock) -> Result<(), Status> {
+        let scheme: ffi::QUIC_STREAM_SCHEDULING_SCHEME =
+            ffi::QUIC_STREAM_SCHEDULING_SCHEME_QUIC_STREAM_SCHEDULING_SCHEME_ROUND_ROBIN;
+        self.set_param(may_block, ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
     }
 
     /// Sets a parameter whose native type is `T`.
@@ -506,36 +513,36 @@ unsafe fn dispatch<H: ConnectionHandler>(
                     alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
                     local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
                     remote_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
-                });
+                }, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT => {
                 let shutdown = data.SHUTDOWN_INITIATED_BY_TRANSPORT;
                 handler.on_event(ConnectionEvent::ShutdownByTransport {
                     status: Status::from_raw(shutdown.Status),
                     code: shutdown.ErrorCode,
-                });
+                }, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER => {
                 let code = data.SHUTDOWN_INITIATED_BY_PEER.ErrorCode;
-                handler.on_event(ConnectionEvent::ShutdownByPeer { code });
+                handler.on_event(ConnectionEvent::ShutdownByPeer { code }, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
                 let reason = close_reason(connection);
                 let key_log = key_log(handler);
-                handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log });
+                handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log }, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
-                handler.on_event(ConnectionEvent::StreamsAvailable);
+                handler.on_event(ConnectionEvent::StreamsAvailable, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_STATE_CHANGED => {
                 let changed = data.DATAGRAM_STATE_CHANGED;
                 let max_size = (changed.SendEnabled != 0).then_some(changed.MaxSendLength.into());
-                handler.on_event(ConnectionEvent::DatagramStateChanged { max_size });
+                handler.on_event(ConnectionEvent::DatagramStateChanged { max_size }, MayBlock::HERE);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_RECEIVED => {
                 if let Some(buffer) = data.DATAGRAM_RECEIVED.Buffer.as_ref() {
                     let datagram = bytes(buffer.Buffer, buffer.Length as usize);
-                    handler.on_event(ConnectionEvent::DatagramReceived(datagram));
+                    handler.on_event(ConnectionEvent::DatagramReceived(datagram), MayBlock::HERE);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_SEND_STATE_CHANGED => {
@@ -545,17 +552,17 @@ unsafe fn dispatch<H: ConnectionHandler>(
                     if state != DatagramSendState::Sent {
                         handler.native().release_datagram(id);
                     }
-                    handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state });
+                    handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state }, MayBlock::HERE);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_LOCAL_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.LOCAL_ADDRESS_CHANGED.Address) {
-                    handler.on_event(ConnectionEvent::LocalAddressChanged(addr));
+                    handler.on_event(ConnectionEvent::LocalAddressChanged(addr), MayBlock::HERE);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.PEER_ADDRESS_CHANGED.Address) {
-                    handler.on_event(ConnectionEvent::PeerAddressChanged(addr));
+                    handler.on_event(ConnectionEvent::PeerAddressChanged(addr), MayBlock::HERE);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {

@@ -1,0 +1,100 @@
+//! Framed messages over loopback: this transport beside quinn, TCP with TLS, and msquic's bare
+//! callbacks, in one process. Rounds are interleaved, so that all see the same machine; what counts are
+//! the ratios within a round.
+#![allow(clippy::print_stdout, reason = "a program")]
+
+mod contender;
+mod ours;
+mod quinn_peer;
+mod raw;
+mod report;
+mod streams;
+mod tcp;
+mod tls;
+
+use anyhow::Result;
+use clap::Parser;
+use contender::Contender;
+use report::Report;
+
+/// Measure messages of this transport beside others
+#[derive(Debug, Parser)]
+struct Options {
+    /// How often everything is measured
+    #[arg(long, default_value_t = 9)]
+    rounds: usize,
+    /// A tenth of the messages
+    #[arg(long)]
+    quick: bool,
+    /// Only workloads whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+}
+
+/// What is measured.
+#[derive(Debug, Clone, Copy)]
+enum Workload {
+    /// Messages of a size, as fast as they go; megabytes or thousands of messages per second.
+    OneWay { size: usize, count: usize, in_megabytes: bool },
+    /// A message there and back; microseconds, the median.
+    PingPong { size: usize, count: usize },
+}
+
+const WORKLOADS: [(&str, Workload); 5] = [
+    ("128 B one-way, 1000/s", Workload::OneWay { size: 128, count: 300_000, in_megabytes: false }),
+    ("4 KiB one-way, MB/s", Workload::OneWay { size: 4 << 10, count: 30_000, in_megabytes: true }),
+    ("64 KiB one-way, MB/s", Workload::OneWay { size: 64 << 10, count: 3000, in_megabytes: true }),
+    ("1 MiB one-way, MB/s", Workload::OneWay { size: 1 << 20, count: 200, in_megabytes: true }),
+    ("128 B ping-pong, us", Workload::PingPong { size: 128, count: 3000 }),
+];
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let contenders: Vec<Box<dyn Contender>> = vec![
+        Box::new(ours::Ours::new().await?),
+        Box::new(quinn_peer::Quinn::new().await?),
+        Box::new(tcp::Tcp::new().await?),
+        Box::new(raw::Raw::new()?),
+    ];
+    let names: Vec<_> = contenders.iter().map(|contender| contender.name()).collect();
+    let mut report = Report::new(&names);
+    for (name, workload) in WORKLOADS {
+        if options.only.as_ref().is_some_and(|only| !name.contains(only)) {
+            continue;
+        }
+        let part = if options.quick { 10 } else { 1 };
+        for round in 0..=options.rounds {
+            let mut figures = vec![0.0; contenders.len()];
+            for turn in 0..contenders.len() {
+                let index = (round + turn) % contenders.len(); // nobody is always first
+                figures[index] = measure(&*contenders[index], workload, part).await?;
+            }
+            // The first round warms up.
+            if round > 0 {
+                report.add(name, figures);
+            }
+        }
+    }
+    report.print();
+    for contender in contenders {
+        contender.close().await;
+    }
+    Ok(())
+}
+
+async fn measure(contender: &dyn Contender, workload: Workload, part: usize) -> Result<f64> {
+    Ok(match workload {
+        Workload::OneWay { size, count, in_megabytes } => {
+            let count = count / part;
+            let seconds = contender.one_way(size, count).await?.as_secs_f64();
+            let per_second = count as f64 / seconds;
+            if in_megabytes { per_second * size as f64 / 1e6 } else { per_second / 1e3 }
+        }
+        Workload::PingPong { size, count } => {
+            let mut times = contender.ping_pong(size, count / part).await?;
+            times.sort_unstable();
+            times[times.len() / 2].as_secs_f64() * 1e6
+        }
+    })
+}

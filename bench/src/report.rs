@@ -1,0 +1,54 @@
+//! `Report`: medians and ratios.
+
+use std::collections::BTreeMap;
+
+pub(crate) struct Report {
+    contenders: Vec<&'static str>,
+    order: Vec<&'static str>,
+    /// For each workload, the figures of each round, in the order of the contenders.
+    rounds: BTreeMap<&'static str, Vec<Vec<f64>>>,
+}
+
+impl Report {
+    pub(crate) fn new(contenders: &[&'static str]) -> Self {
+        Self { contenders: contenders.to_vec(), order: Vec::new(), rounds: BTreeMap::new() }
+    }
+
+    pub(crate) fn add(&mut self, workload: &'static str, figures: Vec<f64>) {
+        if !self.rounds.contains_key(workload) {
+            self.order.push(workload);
+        }
+        self.rounds.entry(workload).or_default().push(figures);
+    }
+
+    /// Prints a table: the median of each contender, and for the others the median of our figure over
+    /// theirs in the same round, with the smallest and the largest.
+    pub(crate) fn print(&self) {
+        print!("| workload |");
+        self.contenders.iter().for_each(|name| print!(" {name} |"));
+        self.contenders[1..].iter().for_each(|name| print!(" ours / {name} |"));
+        println!();
+        println!("|{}", "---|".repeat(self.contenders.len() * 2));
+        for workload in &self.order {
+            let rounds = &self.rounds[workload];
+            print!("| {workload} |");
+            for index in 0..self.contenders.len() {
+                let (median, ..) = spread(rounds.iter().map(|round| round[index]));
+                print!(" {median:.0} |");
+            }
+            for index in 1..self.contenders.len() {
+                let (median, low, high) =
+                    spread(rounds.iter().map(|round| round[0] / round[index]));
+                print!(" {median:.2} ({low:.2}–{high:.2}) |");
+            }
+            println!();
+        }
+    }
+}
+
+/// Median, smallest, largest.
+fn spread(figures: impl Iterator<Item = f64>) -> (f64, f64, f64) {
+    let mut figures: Vec<_> = figures.collect();
+    figures.sort_by(f64::total_cmp);
+    (figures[figures.len() / 2], figures[0], figures[figures.len() - 1])
+}

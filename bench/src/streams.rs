@@ -1,0 +1,102 @@
+//! Messages over a pair of byte streams, buffered as a careful application would.
+
+use crate::contender::{frame, read_frame};
+use anyhow::{Result, ensure};
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
+use tokio::sync::Mutex;
+
+/// What small messages are gathered in.
+const BUFFER: usize = 64 * 1024;
+
+/// One side: reads and writes.
+pub(crate) struct Side<R, W> {
+    read: Mutex<BufReader<R>>,
+    write: Mutex<BufWriter<W>>,
+}
+
+impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Side<R, W> {
+    pub(crate) fn new(read: R, write: W) -> Self {
+        let read = Mutex::new(BufReader::with_capacity(BUFFER, read));
+        Self { read, write: Mutex::new(BufWriter::with_capacity(BUFFER, write)) }
+    }
+
+    pub(crate) async fn send(&self, size: usize, count: usize) -> Result<()> {
+        let message = frame(size);
+        let mut write = self.write.lock().await;
+        for _ in 0..count {
+            write.write_all(&message).await?;
+        }
+        Ok(write.flush().await?)
+    }
+
+    pub(crate) async fn receive(&self, size: usize, count: usize) -> Result<()> {
+        let (mut read, mut buffer) = (self.read.lock().await, Vec::new());
+        for _ in 0..count {
+            ensure!(read_frame(&mut *read, &mut buffer).await? == size);
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn echo(&self, size: usize, count: usize) -> Result<()> {
+        for _ in 0..count {
+            self.receive(size, 1).await?;
+            self.send(size, 1).await?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn ping(&self, size: usize, count: usize) -> Result<Vec<Duration>> {
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let started = Instant::now();
+            self.send(size, 1).await?;
+            self.receive(size, 1).await?;
+            times.push(started.elapsed());
+        }
+        Ok(times)
+    }
+}
+
+macro_rules! contender_over_streams {
+    ($name:ident, $shown:literal, $close:expr) => {
+        #[async_trait::async_trait]
+        impl $crate::contender::Contender for $name {
+            fn name(&self) -> &'static str {
+                $shown
+            }
+
+            async fn one_way(
+                &self,
+                size: usize,
+                count: usize,
+            ) -> anyhow::Result<std::time::Duration> {
+                let started = std::time::Instant::now();
+                let client = self.client.clone();
+                let send = tokio::spawn(async move { client.send(size, count).await });
+                self.server.receive(size, count).await?;
+                let elapsed = started.elapsed();
+                send.await??;
+                Ok(elapsed)
+            }
+
+            async fn ping_pong(
+                &self,
+                size: usize,
+                count: usize,
+            ) -> anyhow::Result<Vec<std::time::Duration>> {
+                let server = self.server.clone();
+                let echo = tokio::spawn(async move { server.echo(size, count).await });
+                let times = self.client.ping(size, count).await?;
+                echo.await??;
+                Ok(times)
+            }
+
+            async fn close(self: Box<Self>) {
+                let close: fn(&Self) = $close;
+                close(&self);
+            }
+        }
+    };
+}
+pub(crate) use contender_over_streams;
