@@ -16,6 +16,7 @@ use anyhow::Result;
 use clap::Parser;
 use contender::Contender;
 use report::Report;
+use streams::Writes;
 
 /// Measure messages of this transport beside others
 #[derive(Debug, Parser)]
@@ -53,7 +54,8 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours::Ours::new().await?),
-        Box::new(quinn_peer::Quinn::new().await?),
+        Box::new(quinn_peer::Quinn::new(Writes::Single).await?),
+        Box::new(quinn_peer::Quinn::new(Writes::Gathered).await?),
         Box::new(tcp::Tcp::new().await?),
         Box::new(raw::Raw::new()?),
     ];

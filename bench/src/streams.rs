@@ -9,16 +9,26 @@ use tokio::sync::Mutex;
 /// What small messages are gathered in.
 const BUFFER: usize = 64 * 1024;
 
+/// Whether messages are held back until the buffer is full.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Writes {
+    /// Each message is written at once, as ours are.
+    Single,
+    /// 64 KiB are gathered first. The last message of a round is flushed.
+    Gathered,
+}
+
 /// One side: reads and writes.
 pub(crate) struct Side<R, W> {
     read: Mutex<BufReader<R>>,
     write: Mutex<BufWriter<W>>,
+    writes: Writes,
 }
 
 impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Side<R, W> {
-    pub(crate) fn new(read: R, write: W) -> Self {
+    pub(crate) fn new(read: R, write: W, writes: Writes) -> Self {
         let read = Mutex::new(BufReader::with_capacity(BUFFER, read));
-        Self { read, write: Mutex::new(BufWriter::with_capacity(BUFFER, write)) }
+        Self { read, write: Mutex::new(BufWriter::with_capacity(BUFFER, write)), writes }
     }
 
     pub(crate) async fn send(&self, size: usize, count: usize) -> Result<()> {
@@ -26,6 +36,9 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Side<R, W> {
         let mut write = self.write.lock().await;
         for _ in 0..count {
             write.write_all(&message).await?;
+            if self.writes == Writes::Single {
+                write.flush().await?;
+            }
         }
         Ok(write.flush().await?)
     }
@@ -59,11 +72,12 @@ impl<R: AsyncRead + Unpin + Send, W: AsyncWrite + Unpin + Send> Side<R, W> {
 }
 
 macro_rules! contender_over_streams {
-    ($name:ident, $shown:literal, $close:expr) => {
+    ($name:ident, $shown:expr, $close:expr) => {
         #[async_trait::async_trait]
         impl $crate::contender::Contender for $name {
             fn name(&self) -> &'static str {
-                $shown
+                let shown: fn(&Self) -> &'static str = $shown;
+                shown(self)
             }
 
             async fn one_way(

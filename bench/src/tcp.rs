@@ -1,6 +1,6 @@
 //! TCP with TLS (rustls).
 
-use crate::streams::{Side, contender_over_streams};
+use crate::streams::{Side, Writes, contender_over_streams};
 use crate::tls;
 use anyhow::Result;
 use std::sync::Arc;
@@ -34,10 +34,10 @@ impl Tcp {
         let (client, server) = tokio::try_join!(dial, accept)?;
         let side = |stream: TlsStream<TcpStream>| {
             let (read, write) = split(stream);
-            Arc::new(Side::new(read, write))
+            Arc::new(Side::new(read, write, Writes::Gathered))
         };
         Ok(Self { client: side(client.into()), server: side(server.into()) })
     }
 }
 
-contender_over_streams!(Tcp, "TCP+TLS", |_| {});
+contender_over_streams!(Tcp, |_| "TCP+TLS, gathered", |_| {});

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LINKED: [&str; 4] = ["--package", "msquic-async", "--package", "msquic-transport"];
 
 /// What is off unless asked for.
-const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver"];
+const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
 /// The packages that do not.
 const PLAIN: [&str; 4] = ["--package", "net-traits", "--package", "xtask"];
@@ -51,10 +51,10 @@ pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Runs the benchmarks.
-pub(crate) fn bench(workspace: &Workspace) -> Result<()> {
-    let mut bench = workspace.cargo_linked(["bench", "--package", "msquic-transport"]);
-    process::run(bench.args(workspace.features()))
+/// Measures messages beside other transports; `arguments` go to the program that does it.
+pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
+    process::run(bench.args(workspace.features()).arg("--").args(arguments))
 }
 
 /// All promised combinations of features. Those that build libmsquic share the build with the tests
@@ -72,6 +72,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint without libmsquic", linked(&["--no-default-features"]))?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&OPTIONAL))?;
+        steps.cargo("lint bench", clippy(&["--package", "transport-bench"]))?;
         steps
             .cargo("lint with static libmsquic", linked(&["--release", "--features", "static"]))?;
     }

@@ -49,8 +49,14 @@ enum Command {
         #[command(flatten)]
         options: demo::Options,
     },
-    /// Measure messages over loopback
-    Bench(Linkage),
+    /// Measure messages over loopback, beside quinn, TCP with TLS, and bare msquic
+    Bench {
+        #[command(flatten)]
+        linkage: Linkage,
+        /// For the benchmark, such as --rounds 3 or --quick
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
 }
@@ -84,7 +90,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
-        Command::Bench(linkage) => ci::bench(&workspace(linkage)?),
+        Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }
