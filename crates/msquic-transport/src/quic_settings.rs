@@ -105,6 +105,7 @@ impl ConfigFactory<'_> {
             .peer_uni_streams(config.max_inbound_streams)
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
+            .send_buffering(false)
     }
 
     fn finish(
