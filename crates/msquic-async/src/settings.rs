@@ -31,12 +31,12 @@ pub(crate) enum ZeroCopy {
 }
 
 /// The first version of libmsquic that does not write over received bytes when the peer sends them
-/// again with others (contract C32).
-const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patch: 0, build: 0 };
+/// again with others (contract C32). Builds on the way to 2.6.0 call themselves 2.6.0 too.
+const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patch: 1, build: 0 };
 
 impl Settings {
     /// Whether streams read received bytes where msquic has them, instead of copying them out.
-    /// Default: false. It takes effect with libmsquic 2.6.0 or later, and with the configuration of a
+    /// Default: false. It takes effect with libmsquic 2.6.1 or later, and with the configuration of a
     /// connection, not with [`Connection::set_settings`](crate::Connection::set_settings); otherwise
     /// bytes are copied.
     ///

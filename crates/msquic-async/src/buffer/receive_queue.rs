@@ -89,6 +89,11 @@ impl ReceiveQueue {
         }
     }
 
+    /// Bytes that were taken out are not wanted any more.
+    pub(crate) fn discard(&mut self, bytes: Bytes) {
+        self.spent.push(bytes);
+    }
+
     /// Whether the stream has to be resumed now; true once for each pause.
     #[must_use]
     pub(crate) fn resume(&mut self) -> bool {

@@ -465,7 +465,13 @@ impl ConnectionInner {
 
     pub(super) fn on_datagram_received(&self, datagram: &[u8]) {
         let datagram = Bytes::copy_from_slice(datagram);
-        let dropped = self.exclusive.lock().datagrams.on_received(datagram);
+        let dropped = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.peer.is_none() {
+                return; // not judged: the connection is being closed
+            }
+            exclusive.datagrams.on_received(datagram)
+        };
         drop(dropped);
         self.inbound.datagrams.wake_one();
     }

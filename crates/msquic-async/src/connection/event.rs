@@ -75,6 +75,9 @@ impl ConnectionHandler for ConnectionInner {
         } else {
             (StreamType::Bidirectional, &self.inbound.bidirectional)
         };
+        if self.exclusive.lock().peer.is_none() {
+            return; // not judged: the connection is being closed
+        }
         let inner = StreamInner::new(self, stream_type, false);
         inner.set_id(stream.id);
         inner.hold_until_accepted();

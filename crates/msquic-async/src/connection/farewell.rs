@@ -7,7 +7,7 @@
 
 use super::inner::ConnectionInner;
 use crate::ffi::may_block::MayBlock;
-use crate::ffi::receive::{Received, Taken};
+use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ impl StreamHandler for Farewell {
         }
     }
 
-    fn on_receive(self: &Arc<Self>, _: Received<'_>) -> Taken {
-        Taken::Now(0)
+    fn on_receive(self: &Arc<Self>, _: Received<'_>) -> usize {
+        0
     }
 }

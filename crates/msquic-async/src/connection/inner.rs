@@ -44,6 +44,8 @@ pub(super) struct Exclusive {
     pub(super) limits: StreamLimits,
     /// Streams hold what they receive, see `Settings::zero_copy_receive`.
     holds_received: bool,
+    /// The handle was opened by others.
+    is_adopted: bool,
     /// See `Configuration::with_streams_in_turn`.
     pub(super) serves_in_turn: bool,
     pub(super) alpn: Vec<u8>,
@@ -73,6 +75,7 @@ impl ConnectionInner {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
                 holds_received: false,
+                is_adopted: false,
                 serves_in_turn: false,
                 alpn: Vec::new(),
                 local_addr: None,
@@ -100,6 +103,11 @@ impl ConnectionInner {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.exclusive.lock().limits
+    }
+
+    /// The handle was opened by others.
+    pub(crate) fn set_adopted(&self) {
+        self.exclusive.lock().is_adopted = true;
     }
 
     pub(crate) fn holds_received(&self) -> bool {
@@ -172,7 +180,8 @@ impl ConnectionInner {
         {
             let mut exclusive = self.exclusive.lock();
             exclusive.limits = configuration.stream_limits();
-            exclusive.holds_received = configuration.holds_received();
+            // An adopted connection may have settings with which bytes cannot be held.
+            exclusive.holds_received = configuration.holds_received() && !exclusive.is_adopted;
             exclusive.serves_in_turn = configuration.serves_in_turn();
             exclusive.datagrams.limits = configuration.datagram_limits();
             exclusive.key_log = configuration.key_log().cloned();

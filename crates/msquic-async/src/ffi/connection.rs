@@ -365,7 +365,10 @@ impl NativeConnection {
         self.handle.get().map(|handle| handle.0)
     }
 
-    fn with<T>(&self, call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>) -> Result<T, Status> {
+    pub(super) fn with<T>(
+        &self,
+        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
+    ) -> Result<T, Status> {
         if !self.gate.enter() {
             return Err(Status::INVALID_STATE);
         }
@@ -630,7 +633,8 @@ unsafe fn peer_stream_started<H: ConnectionHandler>(
             let is_unidirectional = started.Flags & unidirectional != 0;
             PeerStream::new(started.Stream, is_unidirectional, hold, &mut adopted)
         };
-        handler.on_peer_stream(stream);
+        // A panic changes nothing about who owns the stream.
+        guard((), || handler.on_peer_stream(stream));
     }
     if !adopted {
         return Status::ABORTED; // C18: libmsquic then closes the stream itself.

@@ -3,7 +3,7 @@
 use super::library::{self, call};
 use super::status::Status;
 use msquic::ffi;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -24,10 +24,19 @@ static EXECUTION: OnceLock<Execution> = OnceLock::new();
 
 type Job = Box<dyn FnOnce() + Send>;
 
+/// libmsquic was made to be driven, and could not be: C29 says that it is unusable then.
+static IS_BROKEN: AtomicBool = AtomicBool::new(false);
+
+/// The process ends: nobody but its exit handler drives any more.
+static IS_EXITING: AtomicBool = AtomicBool::new(false);
+
 struct Execution {
     /// Held while libmsquic runs, so that it runs on one thread at a time (C29).
     native: Mutex<Native>,
     epoll: OwnedFd,
+    /// Readable when the other one is. Others may see this one only: the entries of the other name
+    /// memory of libmsquic.
+    outer: OwnedFd,
     doorbell: Doorbell,
     jobs: Mutex<Vec<Job>>,
 }
@@ -84,6 +93,11 @@ impl Doorbell {
 
 unsafe extern "C" fn nothing_to_do(_: *mut ffi::QUIC_CQE) {}
 
+fn new_epoll() -> io::Result<OwnedFd> {
+    // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
+    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?)) }
+}
+
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
@@ -96,6 +110,11 @@ pub(super) fn run_on_driver<F: FnOnce() + Send + 'static>(job: F) -> Result<(), 
     Ok(())
 }
 
+/// Fails when no registration may be opened any more.
+pub(super) fn check_usable() -> Result<(), Status> {
+    if IS_BROKEN.load(Ordering::SeqCst) { Err(Status::INTERNAL_ERROR) } else { Ok(()) }
+}
+
 /// Whether the application drives libmsquic.
 pub(super) fn is_driven() -> bool {
     EXECUTION.get().is_some()
@@ -105,6 +124,8 @@ pub(super) fn is_driven() -> bool {
 /// be driving any more: others are kept out from now on.
 pub(super) fn drive_at_exit(deadline: Instant, done: impl Fn() -> bool) {
     let Some(execution) = EXECUTION.get() else { return };
+    IS_EXITING.store(true, Ordering::SeqCst);
+    execution.doorbell.ring(); // whoever waits lets go of the lock
     let patience = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(patience) else { return };
     while !done() && Instant::now() < deadline {
@@ -119,11 +140,14 @@ impl Execution {
     fn create() -> Result<Self, Status> {
         library::load()?;
         let failed = |_| Status::INTERNAL_ERROR;
-        // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
-        let epoll = unsafe {
-            let fd = check(libc::epoll_create1(libc::EPOLL_CLOEXEC)).map_err(failed)?;
-            OwnedFd::from_raw_fd(fd)
-        };
+        let (epoll, outer) = (new_epoll().map_err(failed)?, new_epoll().map_err(failed)?);
+        let mut readable = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
+        // SAFETY: the event is read during the call.
+        let added = check(unsafe {
+            let (outer, epoll) = (outer.as_raw_fd(), epoll.as_raw_fd());
+            libc::epoll_ctl(outer, libc::EPOLL_CTL_ADD, epoll, &raw mut readable)
+        });
+        added.map_err(failed)?;
         let doorbell = Doorbell::new(&epoll).map_err(failed)?;
         let mut queue: ffi::QUIC_EVENTQ = epoll.as_raw_fd();
         let mut config = ffi::QUIC_EXECUTION_CONFIG { IdealProcessor: 0, EventQ: &raw mut queue };
@@ -137,8 +161,25 @@ impl Execution {
                 return Err(Status::NOT_SUPPORTED);
             };
             create(flags, 0, 1, &raw mut config, &raw mut native)
+        })
+        .inspect_err(|status| {
+            // Refused because a registration was opened: nothing has changed.
+            IS_BROKEN.store(*status != Status::INVALID_STATE, Ordering::SeqCst);
         })?;
-        Ok(Self { native: Mutex::new(Native(native)), epoll, doorbell, jobs: Mutex::default() })
+        let native = Mutex::new(Native(native));
+        Ok(Self { native, epoll, outer, doorbell, jobs: Mutex::default() })
+    }
+
+    /// The right to run libmsquic, which nobody gets any more once the process ends.
+    fn lock(&self) -> MutexGuard<'_, Native> {
+        let native = self.native.lock();
+        if !IS_EXITING.load(Ordering::SeqCst) {
+            return native;
+        }
+        drop(native);
+        loop {
+            std::thread::park();
+        }
     }
 
     /// Runs what is due, without looking for events; tells when there is more to do.
@@ -235,9 +276,7 @@ impl ExecutionDriver {
     /// [`Status::INVALID_STATE`] when there is a driver already, or a registration was opened before;
     /// [`Status::NOT_SUPPORTED`] when the library lacks it.
     pub fn install() -> Result<Self, Status> {
-        /// Keeps two threads from creating one each.
-        static INSTALLING: Mutex<()> = Mutex::new(());
-        let _installing = INSTALLING.lock();
+        let _opening = library::opening();
         if is_driven() {
             return Err(Status::INVALID_STATE);
         }
@@ -250,7 +289,7 @@ impl ExecutionDriver {
     ///
     /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.
     pub fn turn(&mut self) -> Option<Duration> {
-        let native = &mut *self.execution.native.lock();
+        let native = &mut *self.execution.lock();
         let has_more = self.execution.wait(native, Some(Duration::ZERO)).unwrap_or(false);
         let next = self.execution.poll(native);
         if has_more { Some(Duration::ZERO) } else { next }
@@ -262,7 +301,7 @@ impl ExecutionDriver {
     ///
     /// The operating system cannot wait.
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        self.execution.wait(&mut self.execution.native.lock(), timeout).map(|_| ())
+        self.execution.wait(&mut self.execution.lock(), timeout).map(|_| ())
     }
 
     /// Runs `future` and msquic on this thread until `future` is ready.
@@ -281,7 +320,7 @@ impl ExecutionDriver {
             {
                 return output;
             }
-            let next = self.execution.poll(&mut self.execution.native.lock());
+            let next = self.execution.poll(&mut self.execution.lock());
             let is_woken = woken.is_woken.load(Ordering::SeqCst);
             let timeout = if is_woken { Some(Duration::ZERO) } else { next };
             self.wait(timeout).expect("epoll_wait of a descriptor that stays open");
@@ -309,13 +348,13 @@ impl Wake for Woken {
 
 impl AsFd for ExecutionDriver {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.execution.epoll.as_fd()
+        self.execution.outer.as_fd()
     }
 }
 
 impl AsRawFd for ExecutionDriver {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.execution.epoll.as_raw_fd()
+        self.execution.outer.as_raw_fd()
     }
 }
 

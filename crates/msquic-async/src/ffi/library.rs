@@ -1,14 +1,14 @@
 //! The library itself: loading it, its version, and leaving it in order at process exit.
 
 use super::execution;
-use super::may_block::MayBlock;
 use super::registration::NativeRegistration;
 use super::status::Status;
 use msquic::ffi;
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,9 @@ use std::time::{Duration, Instant};
 /// Closing takes one round trip with a living peer. With a dead one it takes three probe timeouts,
 /// about a second at msquic's initial round-trip estimate of 333 ms.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+
+/// The oldest libmsquic whose table has all functions of the binding.
+const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 };
 
 /// `QUIC_API_VERSION_2`, the only version that libmsquic has.
 const API_VERSION: u32 = 2;
@@ -31,6 +34,9 @@ unsafe extern "C" {
 
 struct Library {
     table: &'static ffi::QUIC_API_TABLE,
+    version: LibraryVersion,
+    /// Others have the table: there may be handles that nobody counted.
+    is_shared: AtomicBool,
     registrations: Mutex<Vec<Weak<NativeRegistration>>>,
     /// How many registrations are open, and how many threads are opening one.
     open: Mutex<usize>,
@@ -51,6 +57,20 @@ pub(super) fn table() -> &'static ffi::QUIC_API_TABLE {
         Ok(library) => library.table,
         Err(status) => unreachable!("a handle of a library that did not load: {status}"),
     }
+}
+
+/// The functions of the library, for others.
+pub(super) fn share_table() -> Result<&'static ffi::QUIC_API_TABLE, Status> {
+    let library = library()?;
+    library.is_shared.store(true, Ordering::SeqCst);
+    Ok(library.table)
+}
+
+/// Held while a registration is opened, and while the library is made to be driven: the C code has no
+/// lock between the two (C29).
+pub(super) fn opening() -> MutexGuard<'static, ()> {
+    static OPENING: Mutex<()> = Mutex::new(());
+    OPENING.lock()
 }
 
 /// Calls a function of the API table.
@@ -96,17 +116,23 @@ fn open() -> Result<Library, Status> {
     // SAFETY: C2: the function writes one pointer to a table that stays valid until MsQuicClose,
     // which is called only
     // when no handle is left and none can be opened any more.
-    let table = unsafe {
-        Status::ok(MsQuicOpenVersion(API_VERSION, &raw mut table))?;
-        table.as_ref()
-    };
-    let table = table.ok_or(Status::INTERNAL_ERROR)?;
+    Status::ok(unsafe { MsQuicOpenVersion(API_VERSION, &raw mut table) })?;
+    // SAFETY: C2: older libraries have shorter tables with the same beginning, so nothing but GetParam
+    // is touched before the version is known.
+    let version = unsafe { read_version(table) }?;
+    if version < OLDEST {
+        return Err(Status::NOT_SUPPORTED);
+    }
+    // SAFETY: C2: from that version on the table has all functions.
+    let table = unsafe { table.as_ref() }.ok_or(Status::INTERNAL_ERROR)?;
     // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
     // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
     // registered the process ends without the courtesy.
     unsafe { libc::atexit(leave) };
     Ok(Library {
         table,
+        version,
+        is_shared: AtomicBool::new(false),
         registrations: Mutex::default(),
         open: Mutex::new(0),
         closed: Condvar::new(),
@@ -130,14 +156,13 @@ extern "C" fn leave() {
             execution::drive_at_exit(deadline, is_idle);
             return std::mem::forget(registrations);
         }
-        registrations
-            .iter()
-            .for_each(|registration| registration.close_at_exit(deadline, MayBlock::HERE));
+        registrations.iter().for_each(|registration| registration.close_at_exit(deadline));
 
         let mut open = library.open.lock();
         let is_open = |open: &mut usize| *open > 0;
         let patience = deadline.saturating_duration_since(Instant::now());
-        if !library.closed.wait_while_for(&mut open, is_open, patience).timed_out() {
+        let is_closed = !library.closed.wait_while_for(&mut open, is_open, patience).timed_out();
+        if is_closed && !library.is_shared.load(Ordering::SeqCst) {
             // SAFETY: C2, C4: every registration is closed, so no handle is left. Nobody can open
             // one any more: `open` stays locked until the process is gone.
             unsafe { MsQuicClose(library.table) };
@@ -159,18 +184,28 @@ extern "C" fn leave() {
 /// # Errors
 ///
 /// The library cannot be started, for instance because memory is short.
+/// [`Status::NOT_SUPPORTED`]: it is older than 2.5.
 pub fn library_version() -> Result<LibraryVersion, Status> {
-    load()?;
+    library().map(|library| library.version)
+}
+
+/// The version of the library that `table` belongs to.
+///
+/// # Safety
+///
+/// `table` comes from MsQuicOpenVersion.
+unsafe fn read_version(table: *const ffi::QUIC_API_TABLE) -> Result<LibraryVersion, Status> {
     let mut version = MaybeUninit::<[u32; 4]>::uninit();
     let mut length = size_of_val(&version) as u32;
     // SAFETY: C5: a global parameter is written inline, at most `length` bytes of it.
     let [major, minor, patch, build] = unsafe {
-        Status::ok(call!(GetParam(
+        let get_param = (&raw const (*table).GetParam).read().ok_or(Status::NOT_SUPPORTED)?;
+        Status::ok(get_param(
             ptr::null_mut(),
             ffi::QUIC_PARAM_GLOBAL_LIBRARY_VERSION,
             &raw mut length,
             version.as_mut_ptr().cast(),
-        )))?;
+        ))?;
         if length as usize != size_of_val(&version) {
             return Err(Status::INTERNAL_ERROR);
         }

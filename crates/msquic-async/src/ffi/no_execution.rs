@@ -6,6 +6,10 @@ pub(super) fn run_on_driver<F>(job: F) -> Result<(), F> {
     Err(job)
 }
 
+pub(super) fn check_usable() -> Result<(), super::status::Status> {
+    Ok(())
+}
+
 pub(super) fn is_driven() -> bool {
     false
 }

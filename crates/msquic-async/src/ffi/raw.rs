@@ -16,15 +16,16 @@ use net_traits::NetCredential;
 
 /// The functions of the libmsquic that this process runs with, for handles of one's own.
 ///
-/// Handles that are open when the process ends keep the library from being closed in order; take them
-/// over with [`Registration::from_raw`] and its siblings, or close them before.
+/// From then on the library is not closed at the end of the process, since nobody knows whether handles
+/// are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened while the
+/// driver is installed, none may be closed, and the functions that close, get or set parameters of
+/// connections and streams must not overlap with a turn of the driver (contract C29).
 ///
 /// # Errors
 ///
 /// The library cannot be started, for instance because memory is short.
 pub fn api_table() -> Result<&'static QUIC_API_TABLE, Status> {
-    library::load()?;
-    Ok(library::table())
+    library::share_table()
 }
 
 impl Registration {
@@ -38,7 +39,8 @@ impl Registration {
     /// # Safety
     ///
     /// `handle` is an open registration that nobody else closes. Raw children of it that are not taken
-    /// over are closed before the last of its safe children and clones is dropped.
+    /// over are closed before the last of its safe children and clones is dropped, and before the process
+    /// ends. With [`ExecutionDriver`](crate::ExecutionDriver) its profile is not MAX_THROUGHPUT.
     ///
     /// ```
     /// use msquic_async::{Registration, api_table};
@@ -106,8 +108,9 @@ impl Connection {
     ///
     /// # Safety
     ///
-    /// `handle` was opened in `registration` and not started, nobody else closes it or sets its
-    /// callback, and no function is called with it by others any more.
+    /// `handle` was opened in `registration`, and neither started nor shut down; its settings enable
+    /// neither StreamMultiReceive nor ReliableReset. Nobody else closes it or sets its callback, and others
+    /// call functions with it inside [`with_raw`](Self::with_raw) only.
     pub unsafe fn from_raw(
         registration: &Registration,
         handle: HQUIC,
@@ -118,7 +121,22 @@ impl Connection {
         let inner = ConnectionInner::new(native, credential);
         // SAFETY: the caller's promise.
         unsafe { inner.native().adopt(handle, &inner) };
+        inner.set_adopted();
         Ok(Self::from_inner(inner))
+    }
+
+    /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
+    /// `None` once the connection is over. Outside callbacks of the connection, do not wait inside.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if let Some(handle) = connection.with_raw(|handle| handle) {
+    ///     println!("{handle:p} may be closed by now");
+    /// }
+    /// # }
+    /// ```
+    pub fn with_raw<T>(&self, call: impl FnOnce(HQUIC) -> T) -> Option<T> {
+        self.inner().native().with(|handle| Ok(call(handle))).ok()
     }
 }
 
@@ -132,8 +150,9 @@ impl Stream {
     ///
     /// # Safety
     ///
-    /// `handle` was opened on `connection` as a stream of this type and not started, nobody else
-    /// closes it or sets its callback, and no function is called with it by others any more.
+    /// `handle` was opened on `connection`, inside [`Connection::with_raw`] and adopted there, as a stream
+    /// of this type without APP_OWNED_BUFFERS, and not started. Nobody else closes it or sets its callback,
+    /// and no function is called with it by others any more.
     pub unsafe fn from_raw(
         connection: &Connection,
         handle: HQUIC,
@@ -297,18 +316,25 @@ mod tests {
             started.unwrap();
 
             let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
-            let raw = open_stream(handle, uni);
-            // SAFETY: the stream was just opened and is used by nobody else.
-            let mut send = unsafe { SendStream::from_raw(&client, raw) }.unwrap();
+            let adopt = |connection| {
+                let raw = open_stream(connection, uni);
+                // SAFETY: the stream was just opened and is used by nobody else.
+                unsafe { SendStream::from_raw(&client, raw) }.unwrap()
+            };
+            let mut send = client.with_raw(adopt).unwrap();
             std::future::poll_fn(|cx| send.poll_start(cx, false)).await.unwrap();
             send.send("adopted").await.unwrap();
             let received = server.accept_inbound_uni_stream().await.unwrap();
             assert_eq!(&*received.read_chunk().await.unwrap().unwrap(), b"adopted");
 
             // One that is never started is closed all the same.
-            let raw = open_stream(handle, ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE);
-            // SAFETY: as above.
-            drop(unsafe { Stream::from_raw(&client, raw, StreamType::Bidirectional) }.unwrap());
+            let adopt = |connection| {
+                let none = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE;
+                let raw = open_stream(connection, none);
+                // SAFETY: as above.
+                unsafe { Stream::from_raw(&client, raw, StreamType::Bidirectional) }.unwrap()
+            };
+            drop(client.with_raw(adopt).unwrap());
 
             drop((send, received, client, server, listener));
             registration.wait_idle().await;

@@ -3,6 +3,7 @@
 use super::stream::NativeStream;
 use bytes::Bytes;
 use msquic::ffi::QUIC_BUFFER;
+use std::cell::Cell;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
@@ -12,16 +13,8 @@ pub(crate) struct Received<'a> {
     pub(super) buffers: &'a [QUIC_BUFFER],
     /// Whether the stream ends behind them.
     pub(crate) is_last: bool,
-}
-
-/// What a handler did with received bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// It is done with so many from the front. Fewer than offered pause the stream until
-    /// [`NativeStream::enable_receive`].
-    Now(usize),
-    /// It [holds](Received::hold) all of them.
-    Held,
+    /// Set when they are held.
+    pub(super) is_held: &'a Cell<bool>,
 }
 
 impl<'a> Received<'a> {
@@ -37,13 +30,13 @@ impl<'a> Received<'a> {
     }
 
     /// The same bytes without a copy, beyond the callback. When all of them are dropped, libmsquic
-    /// learns that they are done with, and no more arrive before. The handler has to answer
-    /// [`Taken::Held`].
+    /// learns that they are done with, and no more arrive before.
     pub(crate) fn hold(&self, stream: &Arc<NativeStream>) -> Vec<Bytes> {
         let length = self.length() as u64;
         if length == 0 || !stream.hold_open() {
             return Vec::new(); // the end alone; before the last event a stream can be held
         }
+        self.is_held.set(true);
         let block = Arc::new(Block { length, stream: stream.clone() });
         let hold = |data| Bytes::from_owner(Held { data, _block: block.clone() });
         self.slices().map(|data| hold(ptr::from_ref(data))).collect()

@@ -67,6 +67,8 @@ impl NativeRegistration {
         if execution::is_driven() && profile == ExecutionProfile::MaxThroughput {
             return Err(Status::INVALID_PARAMETER);
         }
+        let _opening = library::opening();
+        execution::check_usable()?;
         library::registration_opening()?;
         let config = ffi::QUIC_REGISTRATION_CONFIG {
             AppName: name.as_ptr(),
@@ -153,9 +155,9 @@ impl NativeRegistration {
         self.children.lock().is_empty()
     }
 
-    /// Waits until no connection and no listener is alive, and then closes the handle although
+    /// Waits until no connection and no listener is alive, and then has the handle closed although
     /// others may still refer to it; does nothing when the deadline comes before.
-    pub(super) fn close_at_exit(&self, deadline: Instant, may_block: &MayBlock) {
+    pub(super) fn close_at_exit(&self, deadline: Instant) {
         if !self.wait_at_exit(deadline, Children::is_empty) {
             return;
         }
@@ -168,7 +170,9 @@ impl NativeRegistration {
             return;
         }
         if !self.closed.swap(true, Ordering::SeqCst) {
-            close(self.handle, may_block);
+            // Elsewhere: it waits for children that nobody here knows.
+            let handle = self.handle;
+            may_block::detach(move |may_block| close(handle, may_block));
         }
     }
 

@@ -2,15 +2,17 @@
 
 use super::Handle;
 use super::connection::{Hold, NativeConnection};
+use super::execution;
 use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
-use super::receive::{Received, Taken};
+use super::receive::Received;
 use super::status::Status;
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
+use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
@@ -51,8 +53,9 @@ pub(crate) enum StreamEvent {
 pub(crate) trait StreamHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeStream;
     fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock);
-    /// Takes bytes as they arrive.
-    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> Taken;
+    /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
+    /// until [`NativeStream::enable_receive`]. What it [holds](Received::hold) counts as taken.
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
 }
 
 /// A stream handle. It is closed after its last event, when nobody uses it any more.
@@ -261,9 +264,6 @@ impl NativeStream {
                     | ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_IMMEDIATE
             }
         };
-        if what != Abort::Send {
-            self.is_receive_over.store(true, Ordering::SeqCst);
-        }
         let result = self.with(|handle| {
             // SAFETY: C1, C24: asynchronous; the handle is open.
             Status::ok(unsafe { call!(StreamShutdown(handle, flags, code.min(MAX_CODE))) })
@@ -368,6 +368,11 @@ impl NativeStream {
 
 /// The only place that closes a stream. The connection may be closed after it.
 fn close(Handle(handle): Handle, connection: Option<Hold>, _: &MayBlock) {
+    if execution::is_driven() {
+        // C29: the close needs another operation of the connection behind it, or it is not completed.
+        // SAFETY: C1, C25: asynchronous; the handle is open.
+        unsafe { call!(StreamReceiveSetEnabled(handle, 1)) };
+    }
     // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(StreamClose(handle)) };
@@ -518,14 +523,20 @@ unsafe fn receive<H: StreamHandler>(
         unsafe { slice::from_raw_parts(event.Buffers, event.BufferCount as usize) }
     };
     let is_last = event.Flags & ffi::QUIC_RECEIVE_FLAGS_QUIC_RECEIVE_FLAG_FIN != 0;
-    match handler.on_receive(Received { buffers, is_last }) {
-        Taken::Now(taken) => {
-            debug_assert!(taken as u64 <= offered);
-            event.TotalBufferLength = offered.min(taken as u64);
-            Status::SUCCESS
-        }
-        // C32: of an end alone there is nothing to complete later.
-        Taken::Held if offered == 0 => Status::SUCCESS,
-        Taken::Held => Status::PENDING,
+    let is_held = Cell::new(false);
+    let taken =
+        guard(None, || Some(handler.on_receive(Received { buffers, is_last, is_held: &is_held })));
+    if taken.is_none() {
+        // Nobody knows what became of the bytes, so nobody may read on.
+        handler.native().abort(Abort::Everything, 0);
     }
+    // C32: held bytes stay held, whatever went wrong afterwards.
+    if is_held.get() {
+        return Status::PENDING;
+    }
+    if let Some(taken) = taken {
+        debug_assert!(taken as u64 <= offered);
+        event.TotalBufferLength = offered.min(taken as u64);
+    }
+    Status::SUCCESS
 }

@@ -1,11 +1,11 @@
 //! What msquic's events do to a stream.
 
-use super::inner::{SinkSlot, StreamInner};
-use super::state::{ReceiveInput, SendInput, StartState};
+use super::inner::{DROPPED, SinkSlot, StreamInner};
+use super::state::{ReceiveInput, ReceiveState, SendInput, StartState};
 use crate::ffi::may_block::MayBlock;
-use crate::ffi::receive::{Received, Taken};
+use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
-use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
+use crate::ffi::stream::{Abort, NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
 impl StreamHandler for StreamInner {
@@ -37,12 +37,12 @@ impl StreamHandler for StreamInner {
         }
     }
 
-    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> Taken {
+    fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
         if self.holds_received {
             self.handle_event_receive_held(&received);
-            Taken::Held
+            received.length()
         } else {
-            Taken::Now(self.handle_event_receive_now(&received))
+            self.handle_event_receive_now(&received)
         }
     }
 }
@@ -53,9 +53,13 @@ impl StreamInner {
             return self.start_failed(status);
         }
         self.set_id(id);
-        {
+        let is_stopped = {
             let mut exclusive = self.exclusive.lock();
             exclusive.start = if peer_accepted { StartState::Started } else { StartState::Blocked };
+            exclusive.receive == ReceiveState::Stopped
+        };
+        if is_stopped {
+            self.native.abort(Abort::Receive, DROPPED); // the reader was gone before there was a stream
         }
         self.start_waker.wake();
     }

@@ -22,7 +22,7 @@ use std::task::{Context, Poll};
 use tokio::sync::Notify;
 
 /// The code that the peer gets when a handle is dropped before the end.
-const DROPPED: u64 = 0;
+pub(super) const DROPPED: u64 = 0;
 
 pub(crate) struct StreamInner {
     pub(super) native: Arc<NativeStream>,
@@ -440,7 +440,9 @@ impl StreamInner {
             let bytes = exclusive.received.chunk(usize::MAX);
             let is_last = exclusive.received.is_empty();
             let end = exclusive.receive.end().filter(|_| is_last);
+            let spent = exclusive.received.take_spent();
             drop(exclusive);
+            drop(spent);
 
             let taken = if bytes.is_empty() { 0 } else { sink.receive(&bytes).min(bytes.len()) };
             let took_all = taken == bytes.len();
@@ -453,7 +455,9 @@ impl StreamInner {
             drop(bytes);
 
             exclusive = self.exclusive.lock();
-            if exclusive.receive != ReceiveState::Stopped {
+            if exclusive.receive == ReceiveState::Stopped {
+                exclusive.received.discard(rest);
+            } else {
                 exclusive.received.unread(rest);
             }
             let has_more = took_all && !exclusive.received.is_empty();
@@ -462,7 +466,9 @@ impl StreamInner {
             }
             exclusive.sink = SinkSlot::Idle(sink);
             let resume = exclusive.received.is_empty() && exclusive.received.resume();
+            let spent = exclusive.received.take_spent();
             drop(exclusive);
+            drop(spent);
             if resume {
                 self.native.enable_receive();
             }
