@@ -45,6 +45,9 @@ pub struct Configuration {
 pub struct StreamLimits {
     /// Bytes written and not yet completed; a single larger write may exceed it. Default: 1 MiB.
     pub send_buffer: usize,
+    /// What [`send_buffer`](Self::send_buffer) grows to by itself when the path carries more at once, so
+    /// that long and fast paths are filled. Default: 16 MiB.
+    pub max_send_buffer: usize,
     /// Bytes received and not yet read. msquic holds up to the
     /// [stream's window](Settings::stream_receive_window) besides. Default: 256 KiB.
     pub receive_buffer: usize,
@@ -52,7 +55,11 @@ pub struct StreamLimits {
 
 impl Default for StreamLimits {
     fn default() -> Self {
-        Self { send_buffer: 1024 * 1024, receive_buffer: 256 * 1024 }
+        Self {
+            send_buffer: 1024 * 1024,
+            max_send_buffer: 16 * 1024 * 1024,
+            receive_buffer: 256 * 1024,
+        }
     }
 }
 

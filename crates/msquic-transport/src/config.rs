@@ -18,6 +18,7 @@ use std::time::Duration;
 pub struct MsQuicTransportConfig {
     pub(crate) max_message_size: usize,
     pub(crate) send_queue: usize,
+    pub(crate) max_send_queue: usize,
     pub(crate) receive_queue: usize,
     pub(crate) send_streams: usize,
     pub(crate) max_inbound_streams: u16,
@@ -39,6 +40,7 @@ impl Default for MsQuicTransportConfig {
         Self {
             max_message_size: 64 * 1024 * 1024,
             send_queue: 1024 * 1024,
+            max_send_queue: 16 * 1024 * 1024,
             receive_queue: 4 * 1024 * 1024,
             send_streams: 1,
             max_inbound_streams: 16,
@@ -79,9 +81,12 @@ options! {
     /// The longest message that is sent or received, in bytes; at most 4 GiB - 1, as the header can
     /// say. Default: 64 MiB.
     max_message_size: usize;
-    /// Bytes that are sent and not yet taken over by msquic; beyond them `send` waits. One message
-    /// may exceed it. Default: 1 MiB.
+    /// Bytes that are sent and that the peer's QUIC has not acknowledged; beyond them `send` waits. One
+    /// message may exceed it. It grows by itself up to [`max_send_queue`](Self::max_send_queue) when the
+    /// path carries more at once. Default: 1 MiB.
     send_queue: usize;
+    /// What [`send_queue`](Self::send_queue) grows to at most. Default: 16 MiB.
+    max_send_queue: usize;
     /// Bytes of received messages that nobody has asked for yet, with 64 bytes for the administration
     /// of each; beyond them the peer is slowed down. Messages that are being received, one on each
     /// stream, and what msquic has not handed over, come on top. Default: 4 MiB.

@@ -318,6 +318,9 @@ impl NetConnection for MsQuicNetConnection {
             }
             Some(entry)
         };
+        if let Some(entry) = take() {
+            return entry;
+        }
         loop {
             let arrived = inbox.arrived();
             if let Some(entry) = take() {

@@ -55,13 +55,20 @@ impl Lane {
     pub(crate) async fn send(
         &self,
         connection: &Connection,
-        frame: &[Bytes],
+        header: &[u8],
+        parts: &[Bytes],
         no_progress: Duration,
     ) -> Result<(), QueueError> {
+        match self.try_send(header, parts) {
+            Err(QueueError::WouldBlock) => {}
+            result => return result,
+        }
+        let header = Bytes::copy_from_slice(header);
+        let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {
             let stream = self.acquire(connection, no_progress).await?;
             let queued =
-                unless_stuck(connection, &stream, no_progress, stream.enqueue(frame)).await?;
+                unless_stuck(connection, &stream, no_progress, stream.enqueue(&frame)).await?;
             match queued {
                 Ok(_) => return Ok(()),
                 Err(error) => self.replace(&stream, error)?,
@@ -70,9 +77,9 @@ impl Lane {
     }
 
     /// Queues one frame if there is an open stream with room.
-    pub(crate) fn try_send(&self, frame: &[Bytes]) -> Result<(), QueueError> {
+    pub(crate) fn try_send(&self, header: &[u8], parts: &[Bytes]) -> Result<(), QueueError> {
         let stream = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
-        match stream.try_enqueue(frame) {
+        match stream.try_enqueue(header, parts) {
             Ok(Some(_)) => Ok(()),
             Ok(None) => Err(QueueError::WouldBlock),
             Err(error) => {

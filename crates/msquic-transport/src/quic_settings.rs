@@ -105,6 +105,7 @@ impl ConfigFactory<'_> {
             .peer_uni_streams(config.max_inbound_streams)
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
+            // The queue of the stream is buffer enough, and spares a copy.
             .send_buffering(false)
     }
 
@@ -114,6 +115,7 @@ impl ConfigFactory<'_> {
     ) -> Result<Configuration, ConfigFailure> {
         let limits = StreamLimits {
             send_buffer: self.config.send_queue,
+            max_send_buffer: self.config.max_send_queue,
             // Holds bytes only until the stream is accepted; then the frame decoder takes them.
             receive_buffer: StreamLimits::default().receive_buffer,
         };

@@ -64,15 +64,7 @@ impl StreamPool {
         is_urgent: bool,
         no_progress: Duration,
     ) -> Result<(), QueueError> {
-        let lane = self.lane(is_urgent);
-        let header = Bytes::copy_from_slice(&header);
-        match parts {
-            [message] => lane.send(connection, &[header, message.clone()], no_progress).await,
-            parts => {
-                let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
-                lane.send(connection, &frame, no_progress).await
-            }
-        }
+        self.lane(is_urgent).send(connection, &header, parts, no_progress).await
     }
 
     /// Queues one message if that needs no waiting.
@@ -81,7 +73,7 @@ impl StreamPool {
         header: [u8; frame::HEADER],
         message: Bytes,
     ) -> Result<(), QueueError> {
-        self.lane(false).try_send(&[Bytes::copy_from_slice(&header), message])
+        self.lane(false).try_send(&header, &[message])
     }
 
     /// Whether [`try_send`](Self::try_send) needs nothing, or somebody is at it.

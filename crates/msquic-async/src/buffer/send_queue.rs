@@ -1,8 +1,8 @@
 //! `SendQueue`: what a stream has yet to send, and how it is cut into native sends.
 //!
 //! Bytes given by the application are *pending*, then *in flight* in one of a few native sends, then
-//! *completed*. Small pieces are copied into shared blocks, large ones go by reference. While a send
-//! is in flight, small ones gather behind it and leave together (group commit); large amounts do
+//! *completed*. Small pieces are copied into shared blocks, large ones go by reference. While many sends
+//! are in flight, small ones gather behind them and leave together (group commit); large amounts do
 //! not wait.
 //!
 //! The queue hands out one batch at a time, so that batches reach the stream in order whoever
@@ -16,6 +16,9 @@ use std::collections::VecDeque;
 const COPY_BELOW: usize = 4 * 1024;
 /// The size of the blocks that small pieces share.
 const BLOCK: usize = 16 * 1024;
+/// So many sends may be in flight before small ones wait and gather. Without msquic's own buffer a send
+/// is in flight for a round trip, and on a long path nobody should wait for that.
+const SMALL_IN_FLIGHT: usize = 32;
 /// So many pending bytes leave without waiting for the send before them.
 const DO_NOT_WAIT: usize = 64 * 1024;
 /// The most that one native send carries.
@@ -78,6 +81,11 @@ impl SendQueue {
         self.limit.saturating_sub(self.pending + self.in_flight_bytes)
     }
 
+    /// The path carries so many bytes at once: the queue takes as many, up to `most`.
+    pub(crate) fn grow(&mut self, ideal: usize, most: usize) {
+        self.limit = self.limit.max(ideal.min(most));
+    }
+
     /// The offset behind the last byte that was pushed.
     pub(crate) fn queued(&self) -> u64 {
         self.queued
@@ -125,7 +133,8 @@ impl SendQueue {
             return None;
         }
         let may_wait = self.pending < DO_NOT_WAIT && !wants_fin;
-        if !self.in_flight.is_empty() && (may_wait || self.in_flight_bytes >= self.limit) {
+        let waits = may_wait && self.in_flight.len() >= SMALL_IN_FLIGHT;
+        if waits || (!self.in_flight.is_empty() && self.in_flight_bytes >= self.limit) {
             return None;
         }
         self.seal();
@@ -209,12 +218,14 @@ mod tests {
     }
 
     #[test]
-    fn the_first_leaves_at_once_and_small_ones_gather_behind_it() {
+    fn the_first_leave_at_once_and_small_ones_gather_behind_them() {
         let mut queue = SendQueue::new(1 << 20);
-        queue.push_copy(b"first");
-        let batch = queue.next_batch().unwrap();
-        assert_eq!(batch.data, [Bytes::from("first")]);
-        queue.submitted(true);
+        for _ in 0..SMALL_IN_FLIGHT {
+            queue.push_copy(b"first");
+            let batch = queue.next_batch().unwrap();
+            assert_eq!(batch.data, [Bytes::from("first")]);
+            queue.submitted(true);
+        }
 
         for _ in 0..100 {
             queue.push_copy(b"small");
@@ -281,6 +292,17 @@ mod tests {
         queue.submitted(true);
         queue.finish();
         assert_eq!(queue.next_batch(), None);
+    }
+
+    #[test]
+    fn the_limit_grows_with_the_path_and_never_shrinks() {
+        let mut queue = SendQueue::new(10);
+        queue.grow(5, 100);
+        assert_eq!(queue.room(), 10);
+        queue.grow(50, 100);
+        assert_eq!(queue.room(), 50);
+        queue.grow(500, 100);
+        assert_eq!(queue.room(), 100);
     }
 
     #[test]

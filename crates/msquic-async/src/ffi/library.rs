@@ -47,6 +47,7 @@ struct Library {
 static LIBRARY: OnceLock<Result<Library, Status>> = OnceLock::new();
 
 /// Loads the library, once in a process.
+#[cfg(all(feature = "driver", target_os = "linux"))]
 pub(super) fn load() -> Result<(), Status> {
     library().map(|_| ())
 }

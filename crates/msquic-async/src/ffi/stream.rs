@@ -33,6 +33,10 @@ pub(crate) enum StreamEvent {
     SendComplete {
         canceled: bool,
     },
+    /// The path carries so many bytes at once.
+    IdealSendBuffer {
+        bytes: u64,
+    },
     PeerSendShutdown,
     PeerSendAborted {
         code: u64,
@@ -479,6 +483,9 @@ unsafe fn dispatch<H: StreamHandler>(
                 let complete = data.SEND_COMPLETE;
                 handler.native().release_send(complete.ClientContext.addr());
                 StreamEvent::SendComplete { canceled: complete.Canceled != 0 }
+            }
+            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_IDEAL_SEND_BUFFER_SIZE => {
+                StreamEvent::IdealSendBuffer { bytes: data.IDEAL_SEND_BUFFER_SIZE.ByteCount }
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN => {
                 StreamEvent::PeerSendShutdown

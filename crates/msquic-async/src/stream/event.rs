@@ -20,6 +20,7 @@ impl StreamHandler for StreamInner {
             }
             StreamEvent::PeerAccepted => self.handle_event_peer_accepted(),
             StreamEvent::SendComplete { canceled } => self.handle_event_send_complete(canceled),
+            StreamEvent::IdealSendBuffer { bytes } => self.handle_event_ideal_send_buffer(bytes),
             StreamEvent::PeerSendShutdown => self.handle_event_receive_end(ReceiveInput::Finished),
             StreamEvent::PeerSendAborted { code } => {
                 self.handle_event_receive_end(ReceiveInput::Reset(code));
@@ -67,6 +68,15 @@ impl StreamInner {
     fn handle_event_peer_accepted(&self) {
         self.exclusive.lock().start = StartState::Started;
         self.start_waker.wake();
+    }
+
+    fn handle_event_ideal_send_buffer(&self, bytes: u64) {
+        let most = self.max_send_buffer;
+        let ideal = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.exclusive.lock().queue.grow(ideal, most);
+        self.pump();
+        self.write_waker.wake();
+        self.room.notify_one();
     }
 
     fn handle_event_send_complete(&self, canceled: bool) {

@@ -119,7 +119,7 @@ impl Future for Enqueue<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            if let Some(end) = this.stream.0.try_enqueue(this.chunks)? {
+            if let Some(end) = this.stream.0.try_enqueue(&[], this.chunks)? {
                 return Poll::Ready(Ok(end));
             }
             // Registered before the next try, so no room that appears in between is missed.

@@ -29,6 +29,7 @@ pub(crate) struct StreamInner {
     pub(super) connection: Arc<ConnectionInner>,
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
+    pub(super) max_send_buffer: usize,
     /// Received bytes stay where they are until they are read.
     pub(super) holds_received: bool,
     pub(super) id: OnceLock<u64>,
@@ -82,6 +83,7 @@ impl StreamInner {
             connection: connection.clone(),
             stream_type,
             is_local,
+            max_send_buffer: limits.max_send_buffer,
             holds_received: connection.holds_received(),
             id: OnceLock::new(),
             is_held: AtomicBool::new(false),
@@ -177,15 +179,20 @@ impl StreamInner {
         Poll::Ready(Ok(written))
     }
 
-    /// Queues all of `pieces` in one go and tells the offset behind them; `None` if there is no
-    /// room.
-    pub(super) fn try_enqueue(&self, pieces: &[Bytes]) -> Result<Option<u64>, WriteError> {
+    /// Queues `head` and all of `pieces` in one go and tells the offset behind them; `None` if there is
+    /// no room.
+    pub(super) fn try_enqueue(
+        &self,
+        head: &[u8],
+        pieces: &[Bytes],
+    ) -> Result<Option<u64>, WriteError> {
         let (end, has_more_room) = {
             let exclusive = &mut *self.exclusive.lock();
             exclusive.check_writable()?;
             if exclusive.queue.room() == 0 {
                 return Ok(None);
             }
+            exclusive.queue.push_copy(head);
             pieces.iter().for_each(|piece| exclusive.queue.push(piece));
             (exclusive.queue.queued(), exclusive.queue.room() > 0)
         };

@@ -19,13 +19,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 /// Every event, with the data that matters.
-const EVENTS: [StreamEvent; 12] = [
+const EVENTS: [StreamEvent; 13] = [
     StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: true },
     StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: false },
     StreamEvent::StartComplete { status: Status::ABORTED, id: 0, peer_accepted: false },
     StreamEvent::PeerAccepted,
     StreamEvent::SendComplete { canceled: false },
     StreamEvent::SendComplete { canceled: true },
+    StreamEvent::IdealSendBuffer { bytes: 1 << 20 },
     StreamEvent::PeerSendShutdown,
     StreamEvent::PeerSendAborted { code: 1 },
     StreamEvent::PeerReceiveAborted { code: 2 },
@@ -108,7 +109,7 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
     assert!(inner.completed(u64::MAX).is_some() || inner.stopped().is_some(), "{all:?}");
     let write = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"late"));
     assert!(matches!(write, Poll::Ready(Err(_))), "written after the end, {all:?}");
-    assert!(inner.try_enqueue(&[]).is_err(), "queued after the end, {all:?}");
+    assert!(inner.try_enqueue(&[], &[]).is_err(), "queued after the end, {all:?}");
     if let Some(ends) = ends {
         assert_eq!(ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
     } else {

@@ -188,11 +188,12 @@ impl WriteStream {
         Enqueue::new(self, chunks)
     }
 
-    /// [`enqueue`](Self::enqueue) that does not wait: `None` when there is no room.
+    /// [`enqueue`](Self::enqueue) that does not wait: `None` when there is no room. `head` goes in front of
+    /// `chunks` and is copied.
     ///
     /// ```no_run
     /// # fn example(stream: msquic_async::WriteStream) -> Result<(), msquic_async::WriteError> {
-    /// if stream.try_enqueue(&["head".into(), "body".into()])?.is_none() {
+    /// if stream.try_enqueue(b"head", &["body".into()])?.is_none() {
     ///     println!("the peer is slow");
     /// }
     /// # Ok(())
@@ -202,8 +203,8 @@ impl WriteStream {
     /// # Errors
     ///
     /// [`WriteError`].
-    pub fn try_enqueue(&self, chunks: &[Bytes]) -> Result<Option<u64>, WriteError> {
-        self.0.try_enqueue(chunks)
+    pub fn try_enqueue(&self, head: &[u8], chunks: &[Bytes]) -> Result<Option<u64>, WriteError> {
+        self.0.try_enqueue(head, chunks)
     }
 
     /// Bytes that were written and are not completed yet.
