@@ -39,6 +39,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let by_hand = format!("cargo xtask {name}");
         steps.function(name, &by_hand, || demo::run(workspace, &demo::Options::new(untrusted)))?;
     }
+    let tour = || demo::run(workspace, &demo::Options::tour());
+    steps.function("demo --tour", "cargo xtask demo --tour", tour)?;
     steps.report();
     Ok(())
 }

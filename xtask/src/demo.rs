@@ -28,11 +28,18 @@ pub(crate) struct Options {
     /// Show a certificate that the listener does not trust
     #[arg(long)]
     pub(crate) untrusted: bool,
+    /// Show identity and trust instead: endorsements, hot reload, revocation
+    #[arg(long, conflicts_with_all = ["file", "untrusted"])]
+    tour: bool,
 }
 
 impl Options {
     pub(crate) fn new(untrusted: bool) -> Self {
-        Self { file: None, untrusted }
+        Self { file: None, untrusted, tour: false }
+    }
+
+    pub(crate) fn tour() -> Self {
+        Self { file: None, untrusted: false, tour: true }
     }
 }
 
@@ -67,6 +74,9 @@ fn example_args(workspace: &Workspace) -> Vec<&'static str> {
 
 /// Builds the examples and runs the demo with them.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if options.tour {
+        return process::run(&mut Programs::Cargo(workspace).command("tour"));
+    }
     if let Some(file) = &options.file {
         ensure!(file.is_file(), "{} does not exist or is no file", file.display());
     }

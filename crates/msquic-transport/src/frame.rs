@@ -160,4 +160,53 @@ mod tests {
         let State::Message { bytes, .. } = &decoder.state else { panic!("no message began") };
         assert!(bytes.capacity() <= 2 * 100_000, "{} bytes set aside", bytes.capacity());
     }
+
+    #[test]
+    fn the_documented_frames_are_what_is_read_and_written() {
+        let text = include_str!("../../../docs/wire-protocol.md");
+        let block = text.split("```frames\n").nth(1).unwrap().split("```").next().unwrap();
+        let bytes = |digits: &str| -> Vec<u8> {
+            let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
+            (0..digits.len()).step_by(2).map(byte).collect()
+        };
+        let mut count = 0;
+        for line in block.lines() {
+            let (message, frame) = line.split_once(" = ").unwrap();
+            let message = bytes(message.trim_matches('-'));
+            assert_eq!(encode(&[&message]), bytes(frame));
+            assert_eq!(decode(&mut FrameDecoder::new(100), &bytes(frame)), [message]);
+            count += 1;
+        }
+        assert_eq!(count, 4);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_split_of_the_bytes_gives_the_same_messages(
+            messages in proptest::collection::vec(proptest::collection::vec(0_u8.., 0..300), 0..20),
+            cuts in proptest::collection::vec(0_usize..6000, 0..30),
+        ) {
+            let messages: Vec<&[u8]> = messages.iter().map(Vec::as_slice).collect();
+            let data = encode(&messages);
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(data.len())).collect();
+            cuts.extend([0, data.len()]);
+            cuts.sort_unstable();
+            let mut decoder = FrameDecoder::new(300);
+            let pieces = cuts.windows(2).map(|cut| &data[cut[0]..cut[1]]);
+            let got: Vec<_> = pieces.flat_map(|piece| decode(&mut decoder, piece)).collect();
+            proptest::prop_assert_eq!(got, messages);
+            proptest::prop_assert_eq!(decoder.truncated(), None);
+        }
+
+        #[test]
+        fn any_bytes_are_messages_or_an_error(data: Vec<u8>) {
+            let (mut decoder, mut rest) = (FrameDecoder::new(10), &data[..]);
+            while !rest.is_empty() {
+                match decoder.decode(&mut rest) {
+                    Ok(message) => proptest::prop_assert!(message.is_none_or(|(it, _)| it.len() <= 10)),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
 }
