@@ -16,7 +16,8 @@ use std::time::Duration;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MsQuicTransportConfig {
-    pub(crate) max_message_size: usize,
+    pub(crate) max_sent_message: usize,
+    pub(crate) max_received_message: usize,
     pub(crate) send_queue: usize,
     pub(crate) max_send_queue: usize,
     pub(crate) receive_queue: usize,
@@ -35,10 +36,13 @@ pub struct MsQuicTransportConfig {
     pub(crate) keep_alive_interval: Duration,
 }
 
+const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
 impl Default for MsQuicTransportConfig {
     fn default() -> Self {
         Self {
-            max_message_size: 64 * 1024 * 1024,
+            max_sent_message: MAX_MESSAGE,
+            max_received_message: MAX_MESSAGE,
             send_queue: 1024 * 1024,
             max_send_queue: 16 * 1024 * 1024,
             receive_queue: 4 * 1024 * 1024,
@@ -67,6 +71,13 @@ macro_rules! options {
                 Self::default()
             }
 
+            /// The longest message in each direction, in bytes; at most 4 GiB - 1, as the header can
+            /// say. Default: 64 MiB.
+            #[must_use]
+            pub fn max_message_size(self, value: usize) -> Self {
+                self.max_sent_message(value).max_received_message(value)
+            }
+
             $($(#[$doc])*
             #[must_use]
             pub fn $name(mut self, value: $type) -> Self {
@@ -78,9 +89,10 @@ macro_rules! options {
 }
 
 options! {
-    /// The longest message that is sent or received, in bytes; at most 4 GiB - 1, as the header can
-    /// say. Default: 64 MiB.
-    max_message_size: usize;
+    /// The longest message that is sent, in bytes. Default: 64 MiB.
+    max_sent_message: usize;
+    /// The longest message that is received, in bytes. Default: 64 MiB.
+    max_received_message: usize;
     /// Bytes that are sent and that the peer's QUIC has not acknowledged; beyond them `send` waits. One
     /// message may exceed it. It grows by itself up to [`max_send_queue`](Self::max_send_queue) when the
     /// path carries more at once. Default: 1 MiB.

@@ -72,7 +72,7 @@ impl MsQuicNetConnection {
         let local_addr = inner.get_local_addr().ok()?;
         let remote_addr = inner.get_remote_addr().ok()?;
         let alpn = String::from_utf8(inner.get_negotiated_alpn()?).ok()?;
-        let inbox = Inbox::new(config.receive_queue, config.max_message_size);
+        let inbox = Inbox::new(config.receive_queue, config.max_received_message);
         let span = telemetry::connection_span(&peer.hash, remote_addr, place.is_some());
         let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
             stream_pool: StreamPool::new(inbox, config.send_streams),
@@ -159,7 +159,7 @@ impl MsQuicNetConnection {
         &self,
         sizes: impl Iterator<Item = usize>,
     ) -> Result<(usize, [u8; frame::HEADER]), SendError> {
-        let (size, limit) = (sizes.sum(), self.shared.config.max_message_size);
+        let (size, limit) = (sizes.sum(), self.shared.config.max_sent_message);
         let header = frame::header(size).filter(|_| size <= limit);
         header.map(|header| (size, header)).ok_or(SendError::TooLarge { size, limit })
     }

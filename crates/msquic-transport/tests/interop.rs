@@ -278,3 +278,47 @@ fn another_protocol_is_refused_on_both_sides() {
         assert!(matches!(error, ConnectError::NoCommonAlpn { .. }), "{error:?}");
     });
 }
+
+/// A certificate with other dates than those of today.
+fn dated(from: i32, until: i32) -> NetCredential {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let certificate = parameters.self_signed(&key).unwrap();
+    let chain = vec![certificate.der().to_vec()];
+    NetCredential::from_der(chain, key.serialize_der(), TrustPolicy::Any).unwrap()
+}
+
+#[test]
+fn certificates_that_are_not_valid_now_are_rejected_and_described() {
+    run(async {
+        for (credential, why) in
+            [(dated(2000, 2001), "expired"), (dated(3000, 3001), "not valid before")]
+        {
+            // As a client, whom our listener judges.
+            let listener = listen().await;
+            let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
+            let connect = async {
+                let connection = peer.connect(listener.local_addr()).await.unwrap();
+                connection.closed().await
+            };
+            let accept = async { listener.accept().await.unwrap().accept().await };
+            let (closed, accepted) = tokio::join!(connect, accept);
+            let Err(ConnectError::Rejected(ours)) = accepted else { panic!("{accepted:?}") };
+            assert_eq!((ours.by, ours.identity), (RejectionBy::Us, Some(credential.identity())));
+            assert!(ours.reason.contains(why), "{ours}");
+            let quinn::ConnectionError::ConnectionClosed(close) = closed else {
+                panic!("{closed:?}")
+            };
+            assert_eq!(u64::from(close.error_code), 0x100 + 42);
+            // As a server, whom our dialler judges.
+            let transport = MsQuicTransport::new();
+            let connect = transport.connect(peer.local_addr(), &[ALPN], anybody());
+            let (ours, theirs) = tokio::join!(connect, peer.accept());
+            assert!(theirs.is_err());
+            let Err(ConnectError::Rejected(ours)) = ours else { panic!("{ours:?}") };
+            assert!(ours.reason.contains(why), "{ours}");
+        }
+    });
+}

@@ -405,3 +405,18 @@ fn several_streams_carry_everything_and_a_large_message_does_not_hold_up_small_o
         assert_eq!(small, (0..100).collect::<Vec<_>>());
     });
 }
+
+#[test]
+fn each_direction_has_its_own_limit() {
+    run(async {
+        let config = MsQuicTransportConfig::new().max_sent_message(10).max_received_message(20);
+        let Pair { client, server, .. } = pair_with(MsQuicTransportConfig::new(), config).await;
+        let error = client.send(&[0; 11]).await.unwrap_err();
+        assert_eq!(error, SendError::TooLarge { size: 11, limit: 10 });
+        server.send(&[0; 20]).await.unwrap();
+        assert_eq!(client.recv().await.unwrap().0.len(), 20);
+        server.send(&[0; 21]).await.unwrap();
+        let error = client.recv().await.unwrap_err();
+        assert_eq!(error, RecvError::TooLarge { size: 21, limit: 20 });
+    });
+}
