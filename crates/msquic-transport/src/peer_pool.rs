@@ -20,6 +20,9 @@ use tokio::time::timeout;
 /// The code that closes the loser of two connections between the same two peers.
 pub const CLOSE_CODE_DUPLICATE: u64 = 0x6e65_7407;
 
+/// How long an empty queue is kept.
+const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+
 /// How long the connection may take for which the peer closed ours as a duplicate.
 const DUPLICATE_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -153,7 +156,33 @@ struct Inner<T: NetTransport> {
     events: mpsc::UnboundedSender<PeerEvent>,
     /// Notified when there is another connection.
     changed: Notify,
-    peers: Mutex<HashMap<CertHash, Peer<T::Connection>>>,
+    peers: Mutex<Peers<T::Connection>>,
+}
+
+/// The peers that are known, and those that nothing is known of any more until the next tidying.
+struct Peers<C> {
+    by_identity: HashMap<CertHash, Peer<C>>,
+    /// At so many peers it is time to tidy.
+    tidy_at: usize,
+}
+
+/// Fewer peers are not worth tidying.
+const FEW: usize = 64;
+
+impl<C: NetConnection> Peers<C> {
+    /// What is known of `peer`, and what has to be dropped without the lock.
+    fn entry(&mut self, peer: CertHash) -> (&mut Peer<C>, Vec<Peer<C>>) {
+        let mut gone = Vec::new();
+        if self.by_identity.len() >= self.tidy_at {
+            let is_gone = |_: &CertHash, peer: &mut Peer<C>| {
+                let is_open = peer.connection.as_ref().is_some_and(|(it, _)| is_open(it));
+                !is_open && peer.dial.is_none() && peer.queue.is_none()
+            };
+            gone.extend(self.by_identity.extract_if(is_gone).map(|(_, peer)| peer));
+            self.tidy_at = (2 * self.by_identity.len()).max(FEW);
+        }
+        (self.by_identity.entry(peer).or_default(), gone)
+    }
 }
 
 type Dial<C> = Shared<BoxFuture<'static, Result<C, ConnectError>>>;
@@ -197,7 +226,7 @@ impl<T: NetTransport> PeerPool<T> {
             config,
             events,
             changed: Notify::new(),
-            peers: Mutex::default(),
+            peers: Mutex::new(Peers { by_identity: HashMap::new(), tidy_at: FEW }),
         };
         (Self { inner: Arc::new(inner) }, received)
     }
@@ -209,22 +238,33 @@ impl<T: NetTransport> PeerPool<T> {
     ///
     /// [`ConnectError`].
     ///
+    /// # Panics
+    ///
+    /// Outside a runtime of tokio.
+    ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: the attempt goes on for others that wait for it.
+    /// Cancel-safe: the attempt goes on, and its connection is in the pool then.
     pub async fn connection(
         &self,
         peer: CertHash,
         address: SocketAddr,
     ) -> Result<T::Connection, ConnectError> {
-        let (dial, _dead) = {
+        let (dial, _dead, _gone) = {
             let mut peers = self.inner.peers.lock();
-            let entry = peers.entry(peer).or_default();
+            let (entry, gone) = peers.entry(peer);
             if let Some((connection, _)) = entry.connection.as_ref().filter(|(it, _)| is_open(it)) {
                 return Ok(connection.clone());
             }
-            let dial = || dial(Arc::downgrade(&self.inner), peer, address).boxed().shared();
-            (entry.dial.get_or_insert_with(dial).clone(), entry.connection.take())
+            let dial = || {
+                // On its own, so that it goes on when those who wait for it are gone.
+                let attempt = tokio::spawn(dial(Arc::downgrade(&self.inner), peer, address));
+                attempt
+                    .map(|result| result.unwrap_or_else(|_| Err(pool_is_gone())))
+                    .boxed()
+                    .shared()
+            };
+            (entry.dial.get_or_insert_with(dial).clone(), entry.connection.take(), gone)
         };
         match dial.await {
             Err(error @ ConnectError::Closed(CloseReason::Peer { code, .. }))
@@ -260,9 +300,10 @@ impl<T: NetTransport> PeerPool<T> {
         address: SocketAddr,
         message: Bytes,
     ) -> Result<(), QueueError> {
+        // Locked until the message is in the queue, which ends when it is empty for a while.
+        let mut peers = self.inner.peers.lock();
+        let (entry, gone) = peers.entry(peer);
         let queue = {
-            let mut peers = self.inner.peers.lock();
-            let entry = peers.entry(peer).or_default();
             entry.address = Some(address);
             let start = || {
                 let (messages, received) =
@@ -272,24 +313,29 @@ impl<T: NetTransport> PeerPool<T> {
                 tokio::spawn(deliver(inner, peer, received, bytes.clone()));
                 Queue { messages, bytes }
             };
-            entry.queue.get_or_insert_with(start).clone()
+            entry.queue.get_or_insert_with(start)
         };
         let (size, limit) = (message.len(), self.inner.config.max_queued_bytes);
         let add = |bytes: usize| bytes.checked_add(size).filter(|sum| *sum <= limit);
-        queue
+        let queued = queue
             .bytes
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add)
-            .map_err(|_| QueueError::Full)?;
-        queue.messages.try_send(message).map_err(|_| {
-            queue.bytes.fetch_sub(size, Ordering::SeqCst);
-            QueueError::Full
-        })
+            .map_err(|_| QueueError::Full)
+            .and_then(|_| {
+                queue.messages.try_send(message).map_err(|_| {
+                    queue.bytes.fetch_sub(size, Ordering::SeqCst);
+                    QueueError::Full
+                })
+            });
+        drop(peers);
+        drop(gone);
+        queued
     }
 
     /// Forgets `peer`: what is queued for it is dropped, its connection is closed once nobody else
     /// holds it.
     pub fn remove(&self, peer: CertHash) {
-        let removed = self.inner.peers.lock().remove(&peer);
+        let removed = self.inner.peers.lock().by_identity.remove(&peer);
         drop(removed);
     }
 }
@@ -302,7 +348,8 @@ impl<T: NetTransport> Inner<T> {
             changed.as_mut().enable();
             let connection = {
                 let peers = self.peers.lock();
-                let connection = peers.get(&peer).and_then(|entry| entry.connection.as_ref());
+                let connection =
+                    peers.by_identity.get(&peer).and_then(|entry| entry.connection.as_ref());
                 connection.map(|(connection, _)| connection.clone())
             };
             match connection.filter(is_open) {
@@ -314,10 +361,10 @@ impl<T: NetTransport> Inner<T> {
 
     fn insert(&self, connection: T::Connection, is_ours: bool) -> T::Connection {
         let peer = connection.peer_identity().hash;
-        let (stays, goes) = {
+        let (stays, goes, _gone) = {
             let mut peers = self.peers.lock();
-            let entry = peers.entry(peer).or_default();
-            match entry.connection.take() {
+            let (entry, gone) = peers.entry(peer);
+            let (stays, goes) = match entry.connection.take() {
                 None => {
                     entry.connection = Some((connection.clone(), is_ours));
                     (connection, None)
@@ -338,7 +385,8 @@ impl<T: NetTransport> Inner<T> {
                     entry.connection = Some((stays.clone(), stays_is_ours));
                     (stays, Some(goes))
                 }
-            }
+            };
+            (stays, goes, gone)
         };
         if let Some(goes) = goes
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -352,18 +400,21 @@ impl<T: NetTransport> Inner<T> {
     }
 }
 
+fn pool_is_gone() -> ConnectError {
+    ConnectError::Closed(CloseReason::Transport("the pool is gone".to_owned()))
+}
+
 /// One attempt.
 async fn dial<T: NetTransport>(
     inner: Weak<Inner<T>>,
     peer: CertHash,
     address: SocketAddr,
 ) -> Result<T::Connection, ConnectError> {
-    let gone = || ConnectError::InvalidInput("the pool is gone".to_owned());
-    let inner = inner.upgrade().ok_or_else(gone)?;
+    let inner = inner.upgrade().ok_or_else(pool_is_gone)?;
     let alpn: Vec<_> = inner.alpn.iter().map(String::as_str).collect();
     let credential = inner.credential.expecting(peer);
     let result = inner.transport.connect(address, &alpn, credential).await;
-    if let Some(entry) = inner.peers.lock().get_mut(&peer) {
+    if let Some(entry) = inner.peers.lock().by_identity.get_mut(&peer) {
         entry.dial = None;
     }
     result.map(|connection| inner.insert(connection, true))
@@ -376,7 +427,22 @@ async fn deliver<T: NetTransport>(
     mut messages: mpsc::Receiver<Bytes>,
     bytes: Arc<AtomicUsize>,
 ) {
-    while let Some(message) = messages.recv().await {
+    loop {
+        let message = match timeout(QUEUE_PATIENCE, messages.recv()).await {
+            Ok(Some(message)) => message,
+            Ok(None) => return, // the peer was removed, or the pool is gone
+            Err(_) => {
+                let Some(inner) = inner.upgrade() else { return };
+                let mut peers = inner.peers.lock();
+                if messages.is_empty() {
+                    if let Some(entry) = peers.by_identity.get_mut(&peer) {
+                        entry.queue = None;
+                    }
+                    return;
+                }
+                continue;
+            }
+        };
         let size = message.len();
         let sent = send_insistently(&inner, peer, message).await;
         bytes.fetch_sub(size, Ordering::SeqCst);
@@ -403,7 +469,7 @@ async fn send_insistently<T: NetTransport>(
     loop {
         let (pool, config, address) = {
             let Some(inner) = inner.upgrade() else { return Ok(()) };
-            let address = inner.peers.lock().get(&peer).and_then(|entry| entry.address);
+            let address = inner.peers.lock().by_identity.get(&peer).and_then(|entry| entry.address);
             let Some(address) = address else { return Ok(()) }; // the peer was removed
             let config = inner.config;
             (PeerPool { inner }, config, address)
@@ -441,7 +507,9 @@ fn is_open(connection: &impl NetConnection) -> bool {
 
 impl<T: NetTransport> fmt::Debug for PeerPool<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PeerPool").field("peers", &self.inner.peers.lock().len()).finish()
+        f.debug_struct("PeerPool")
+            .field("peers", &self.inner.peers.lock().by_identity.len())
+            .finish()
     }
 }
 
