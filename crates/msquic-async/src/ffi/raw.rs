@@ -21,6 +21,12 @@ use net_traits::NetCredential;
 /// driver is installed, none may be closed, and the functions that close, get or set parameters of
 /// connections and streams must not overlap with a turn of the driver (contract C29).
 ///
+/// ```
+/// let table = msquic_async::api_table()?;
+/// assert!(table.StreamOpen.is_some());
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
 /// # Errors
 ///
 /// The library cannot be started, for instance because memory is short.
@@ -64,6 +70,12 @@ impl Registration {
 impl Settings {
     /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic.
     ///
+    /// ```
+    /// // SAFETY: both peers are ours.
+    /// let settings =
+    ///     unsafe { msquic_async::Settings::new().zero_copy_receive_from_trusted_peers() };
+    /// ```
+    ///
     /// # Safety
     ///
     /// No peer sends bytes of a stream again with other content. libmsquic before 2.6.0 would write them
@@ -78,6 +90,19 @@ impl Settings {
 
 impl Configuration {
     /// Takes over a configuration. It is closed when nothing refers to it any more.
+    ///
+    /// ```no_run
+    /// # fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     handle: *mut std::ffi::c_void,
+    /// # ) -> Result<(), msquic_async::Status> {
+    /// use msquic_async::Configuration;
+    ///
+    /// // SAFETY: `handle` was opened in this registration, loaded as described, and is used nowhere else.
+    /// let configuration = unsafe { Configuration::from_raw(&registration, handle.cast()) }?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// Peers are judged only if its credential was loaded with INDICATE_CERTIFICATE_RECEIVED and
     /// USE_PORTABLE_CERTIFICATES; connections whose peer was not judged are closed as untrusted.
@@ -100,6 +125,20 @@ impl Configuration {
 
 impl Connection {
     /// Takes over a client's connection. Its trust policy is that of `credential`.
+    ///
+    /// ```no_run
+    /// # fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     handle: *mut std::ffi::c_void,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) -> Result<(), msquic_async::ConnectionError> {
+    /// use msquic_async::Connection;
+    ///
+    /// // SAFETY: `handle` was opened in this registration just now and is used nowhere else.
+    /// let connection = unsafe { Connection::from_raw(&registration, handle.cast(), credential) }?;
+    /// # Ok(())
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
@@ -143,6 +182,21 @@ impl Connection {
 impl Stream {
     /// Takes over a stream; [`poll_start`](Self::poll_start) starts it.
     ///
+    /// ```no_run
+    /// # unsafe fn open(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void { unimplemented!() }
+    /// # fn example(connection: msquic_async::Connection) {
+    /// use msquic_async::{Stream, StreamType};
+    ///
+    /// let stream = connection.with_raw(|raw| {
+    ///     // SAFETY: the stream is opened with the raw handle and taken over at once.
+    ///     unsafe {
+    ///         let handle = open(raw.cast());
+    ///         Stream::from_raw(&connection, handle.cast(), StreamType::Bidirectional)
+    ///     }
+    /// });
+    /// # }
+    /// ```
+    ///
     /// # Errors
     ///
     /// [`StartError::ConnectionLost`] when the connection is over or was not started. The handle then
@@ -171,6 +225,18 @@ impl Stream {
 
 impl SendStream {
     /// Takes over a unidirectional stream; [`poll_start`](Self::poll_start) starts it.
+    ///
+    /// ```no_run
+    /// # unsafe fn open(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void { unimplemented!() }
+    /// # fn example(connection: msquic_async::Connection) {
+    /// use msquic_async::SendStream;
+    ///
+    /// let stream = connection.with_raw(|raw| {
+    ///     // SAFETY: the stream is opened with the raw handle and taken over at once.
+    ///     unsafe { SendStream::from_raw(&connection, open(raw.cast()).cast()) }
+    /// });
+    /// # }
+    /// ```
     ///
     /// # Errors
     ///
