@@ -70,7 +70,9 @@ impl MsQuicListener {
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
         let configuration = self.context.server(&alpn, &credential)?;
-        *self.identity.write() = Identity { credential, configuration };
+        let before =
+            std::mem::replace(&mut *self.identity.write(), Identity { credential, configuration });
+        drop(before); // without the lock: it may close a configuration
         Ok(())
     }
 }
