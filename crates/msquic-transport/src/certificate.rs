@@ -89,7 +89,9 @@ impl Handshake<'_> {
         };
         if let ConnectionError::ClosedByTransport { status, .. } = error {
             match *status {
-                Status::UNREACHABLE | Status::CONNECTION_REFUSED => {
+                // The last is what a close of the peer's application looks like before the handshake is
+                // done: QUIC does not carry its code then (RFC 9000, section 10.2.3).
+                Status::UNREACHABLE | Status::CONNECTION_REFUSED | Status::USER_CANCELED => {
                     return ConnectError::Refused(self.remote_addr);
                 }
                 Status::ALPN_NEG_FAILURE => {

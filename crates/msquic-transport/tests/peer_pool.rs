@@ -146,6 +146,8 @@ async fn take_in(
     match listener.accept().await.unwrap().accept().await {
         Ok(connection) => Some(pool.insert(connection)),
         Err(ConnectError::Closed(CloseReason::Peer { code: CLOSE_CODE_DUPLICATE, .. })) => None,
+        // Before the handshake is done the code is not told.
+        Err(ConnectError::Refused(_)) => None,
         Err(error) => panic!("{error:?}"),
     }
 }

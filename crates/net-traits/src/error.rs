@@ -147,7 +147,7 @@ pub enum ConnectError {
         /// The limit that ran out.
         after: Duration,
     },
-    /// Nobody listens there, or the peer takes no more connections.
+    /// Nobody listens there, the peer takes no more connections, or it gave up during the handshake.
     #[error("{0} refused the connection")]
     Refused(SocketAddr),
     /// The two sides share no application protocol.
