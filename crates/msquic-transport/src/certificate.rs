@@ -2,7 +2,7 @@
 
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
-use msquic_async::{ConnectionError, Status};
+use msquic_async::{Connection, ConnectionError, Status};
 use net_traits::{CertHash, CloseReason, ConnectError, Rejection, RejectionBy};
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -78,6 +78,12 @@ pub(crate) struct Handshake<'a> {
 impl Handshake<'_> {
     pub(crate) fn timed_out(&self) -> ConnectError {
         ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
+    }
+
+    /// Explains why a connection was over as soon as it was there.
+    pub(crate) fn lost(&self, connection: &Connection) -> ConnectError {
+        let error = connection.close_reason().unwrap_or(ConnectionError::NotStarted);
+        self.failed(&StartError::ConnectionLost(error))
     }
 
     /// Explains why there is no connection.

@@ -8,19 +8,25 @@ use crate::lane::QueueError;
 use crate::registry::{MessageCounters, MessageStatistics, Place, Registry};
 use crate::stream_pool::StreamPool;
 use crate::telemetry;
-use crate::transport::RegistrationWrapper;
+use crate::transport::{CLOSE_CODE_REVOKED, RegistrationWrapper};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
 use net_traits::{
     CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
+    TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tracing::Span;
+
+/// After so many messages streams are accepted although there are more.
+const ACCEPT_EVERY: u32 = 32;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Clone)]
@@ -44,6 +50,8 @@ pub(crate) struct Shared {
     /// What this side closes with, from the moment it began to.
     closing: Mutex<Option<CloseReason>>,
     messages: MessageCounters,
+    /// How often `recv` was called.
+    turns: AtomicU32,
     span: Span,
     registry: Arc<Registry>,
     id: u64,
@@ -60,13 +68,15 @@ pub(crate) struct Origin {
     pub(crate) registry: Arc<Registry>,
     pub(crate) registration: Arc<RegistrationWrapper>,
     pub(crate) place: Option<Place>,
+    /// The revocations before the handshake.
+    pub(crate) revocations: u64,
 }
 
 impl MsQuicNetConnection {
     /// Wraps a connection whose handshake is done. `None` if it is over already and what belongs to
     /// it is not known.
     pub(crate) fn new(inner: Connection, origin: Origin) -> Option<Self> {
-        let Origin { local_hash, config, registry, registration, place } = origin;
+        let Origin { local_hash, config, registry, registration, place, revocations } = origin;
         let certificate = inner.get_remote_certificate()?;
         let peer = inner.peer_identity()?;
         let local_addr = inner.get_local_addr().ok()?;
@@ -88,6 +98,7 @@ impl MsQuicNetConnection {
             closing: Mutex::default(),
             inner,
             messages: MessageCounters::default(),
+            turns: AtomicU32::new(0),
             span,
             id: registry.enter(shared),
             registry,
@@ -95,6 +106,10 @@ impl MsQuicNetConnection {
             _registration: registration,
         });
         telemetry::opened(&shared.span);
+        // Known to the registry by now: a later revocation finds it there.
+        if let Some(policy) = shared.registry.revoked_since(revocations) {
+            shared.revoke(&policy);
+        }
         Some(Self { shared })
     }
 
@@ -213,13 +228,15 @@ impl Shared {
         closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
     }
 
-    /// The certificate that the peer showed.
-    pub(crate) fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
-    }
-
-    pub(crate) fn span(&self) -> &Span {
-        &self.span
+    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
+        let is_over = self.inner.close_reason().is_some();
+        if is_over || policy.verify(Some(&self.certificate)).is_ok() {
+            return false;
+        }
+        telemetry::revoked(&self.span);
+        self.inner.shutdown(CLOSE_CODE_REVOKED, "no longer trusted");
+        true
     }
 }
 
@@ -318,6 +335,13 @@ impl NetConnection for MsQuicNetConnection {
             }
             Some(entry)
         };
+        // While messages keep coming nothing waits below, and streams that wait for acceptance would too.
+        let turn = self.shared.turns.fetch_add(1, Ordering::Relaxed);
+        while turn.is_multiple_of(ACCEPT_EVERY)
+            && let Some(Ok(stream)) = inner.accept_inbound_uni_stream().now_or_never()
+        {
+            stream_pool.add_inbound(stream);
+        }
         if let Some(entry) = take() {
             return entry;
         }

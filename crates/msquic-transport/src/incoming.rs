@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use msquic_async::Incoming;
 use msquic_async::connection::StartError;
 use net_traits::{CloseReason, ConnectError, NetIncomingRequest};
+use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ pub struct MsQuicNetIncomingRequest {
     pub(crate) incoming: Incoming,
     pub(crate) remote_addr: SocketAddr,
     pub(crate) place: Place,
-    pub(crate) identity: Identity,
+    pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) alpn: Arc<[String]>,
     pub(crate) context: Context,
 }
@@ -51,6 +52,9 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
         let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
         let alpn = alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        // In this order: what is revoked after the first counts whatever the second still says.
+        let revocations = context.registry.revocations();
+        let identity = identity.read().clone();
         let local_hash = identity.credential.identity();
         let handshake = Handshake {
             remote_addr,
@@ -65,11 +69,8 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
             .await
             .map_err(|_| handshake.timed_out())?
             .map_err(|error| handshake.failed(&error))?;
-        let lacking = || {
-            let what = "the connection lacks a certificate or an address".to_owned();
-            ConnectError::Closed(CloseReason::Transport(what))
-        };
-        let peer = connection.peer_identity().ok_or_else(lacking)?;
+        let lost = connection.clone();
+        let peer = connection.peer_identity().ok_or_else(|| handshake.lost(&lost))?;
         if let Err(limit) = place.identify(peer.hash) {
             telemetry::refused(remote_addr, limit);
             connection.shutdown(limit.code(), "too many connections");
@@ -82,7 +83,8 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
             registry: context.registry.clone(),
             registration: context.registration.clone(),
             place: Some(place),
+            revocations,
         };
-        MsQuicNetConnection::new(connection, origin).ok_or_else(lacking)
+        MsQuicNetConnection::new(connection, origin).ok_or_else(|| handshake.lost(&lost))
     }
 }

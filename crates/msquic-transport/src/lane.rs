@@ -208,18 +208,18 @@ async fn unless_stuck<T>(
     operation: impl Future<Output = T>,
 ) -> Result<T, QueueError> {
     tokio::pin!(operation);
-    let mut sent = None;
+    let mut before = None;
     loop {
-        let completed = stream.completed();
-        if let Ok(output) = timeout(no_progress, &mut operation).await {
+        // Looked at twice in that time.
+        if let Ok(output) = timeout(no_progress / 2, &mut operation).await {
             return Ok(output);
         }
         let statistics = connection.statistics().await;
-        let sent_now = statistics.ok().map(|statistics| statistics.sent_stream_bytes);
-        let is_stuck = stream.completed() == completed && (sent_now.is_none() || sent_now == sent);
-        if is_stuck {
+        let sent = statistics.map(|statistics| statistics.sent_stream_bytes).unwrap_or_default();
+        let now = Some((stream.completed(), sent));
+        if now == before {
             return Err(QueueError::TimedOut);
         }
-        sent = sent_now;
+        before = now;
     }
 }

@@ -18,7 +18,7 @@ pub struct MsQuicListener {
     instance: Arc<Listener>,
     local_addr: SocketAddr,
     alpn: Arc<[String]>,
-    identity: RwLock<Identity>,
+    identity: Arc<RwLock<Identity>>,
     context: Context,
 }
 
@@ -52,7 +52,7 @@ impl MsQuicListener {
             instance,
             local_addr,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            identity: RwLock::new(identity),
+            identity: Arc::new(RwLock::new(identity)),
             context,
         })
     }
@@ -94,7 +94,7 @@ impl NetListener for MsQuicListener {
                         incoming,
                         remote_addr,
                         place,
-                        identity: self.identity.read().clone(),
+                        identity: self.identity.clone(),
                         alpn: self.alpn.clone(),
                         context: self.context.clone(),
                     });

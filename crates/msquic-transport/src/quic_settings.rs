@@ -28,7 +28,8 @@ const CACHED: usize = 16;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Key {
     is_server: bool,
-    identity: CertHash,
+    /// The hashes of all certificates, the leaf first.
+    chain: Vec<CertHash>,
     alpn: Vec<String>,
 }
 
@@ -81,7 +82,8 @@ impl ConfigFactory<'_> {
     ) -> Result<Configuration, ConfigFailure> {
         self.check()?;
         let alpn = self.alpn.iter().map(|name| (*name).to_owned()).collect();
-        let key = Key { is_server, identity: self.credential.identity(), alpn };
+        let chain = self.credential.certificate_chain().iter().map(CertHash::of).collect();
+        let key = Key { is_server, chain, alpn };
         self.cache.get_or_make(key, || self.finish(make()))
     }
 

@@ -1,7 +1,7 @@
 //! `Registry`: the connections of a transport, how many there may be, and what they did.
 
 use crate::connection::Shared;
-use net_traits::CertHash;
+use net_traits::{CertHash, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -122,6 +122,9 @@ struct State {
     per_ip: HashMap<IpAddr, usize>,
     per_identity: HashMap<CertHash, usize>,
     refused: HashMap<Limit, u64>,
+    /// How often connections were revoked, and by what the last time.
+    revocations: u64,
+    revoked_by: Option<TrustPolicy>,
 }
 
 impl Registry {
@@ -156,6 +159,28 @@ impl Registry {
         let id = state.next;
         state.live.insert(id, connection.clone());
         id
+    }
+
+    /// Connections that `policy` does not trust are about to be closed; also those whose handshake is
+    /// going on.
+    pub(crate) fn revoke(&self, policy: &TrustPolicy) {
+        let before = {
+            let mut state = self.state.lock();
+            state.revocations += 1;
+            state.revoked_by.replace(policy.clone())
+        };
+        drop(before);
+    }
+
+    /// How often connections were revoked.
+    pub(crate) fn revocations(&self) -> u64 {
+        self.state.lock().revocations
+    }
+
+    /// The policy of the last revocation, if there was one since `seen`.
+    pub(crate) fn revoked_since(&self, seen: u64) -> Option<TrustPolicy> {
+        let state = self.state.lock();
+        state.revoked_by.clone().filter(|_| state.revocations != seen)
     }
 
     pub(crate) fn leave(&self, id: u64) {

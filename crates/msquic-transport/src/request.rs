@@ -126,7 +126,7 @@ pub enum RequestError {
 
 impl RequestError {
     /// Whether asking again, perhaps over a new connection, may help. The peer may have acted on the
-    /// question already, except after [`TooLarge`](Self::TooLarge).
+    /// question already.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Canceled | Self::NoAnswer { .. } => false,

@@ -6,7 +6,6 @@ use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::{Identity, MsQuicListener};
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
-use crate::telemetry;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use msquic_async::{Configuration, Connection, Listener, Registration, Status};
@@ -142,7 +141,7 @@ impl MsQuicTransport {
         self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
     }
 
-    /// Closes the connections whose peer `policy` does not trust, with [`CLOSE_CODE_REVOKED`], and tells
+    /// Closes the connections whose peer `policy` does not trust, also those that are in their handshake, with [`CLOSE_CODE_REVOKED`], and tells
     /// how many. What is queued on them is not sent any more. Certificates are judged as of now, so one
     /// that has expired meanwhile is not trusted either. Their signatures are verified again, on this thread.
     ///
@@ -150,15 +149,8 @@ impl MsQuicTransport {
     /// [`MsQuicListener::set_credential`], and dial with it.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
-        let live = context.registry.live();
-        let open = live.iter().filter(|it| it.inner.close_reason().is_none());
-        let untrusted = open.filter(|it| policy.verify(Some(it.certificate())).is_err());
-        untrusted
-            .map(|connection| {
-                telemetry::revoked(connection.span());
-                connection.inner.shutdown(CLOSE_CODE_REVOKED, "no longer trusted");
-            })
-            .count()
+        context.registry.revoke(policy);
+        context.registry.live().iter().filter(|connection| connection.revoke(policy)).count()
     }
 
     /// Ends everything in order: listeners stop, connections send what is queued and close with
@@ -222,6 +214,7 @@ impl NetTransport for MsQuicTransport {
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
         let configuration = context.client(alpn, &credential)?;
+        let revocations = context.registry.revocations();
         let local_hash = credential.identity();
         let handshake = Handshake {
             remote_addr,
@@ -243,8 +236,9 @@ impl NetTransport for MsQuicTransport {
             registry: context.registry.clone(),
             registration: context.registration.clone(),
             place: None,
+            revocations,
         };
-        MsQuicNetConnection::new(connection, origin)
-            .ok_or_else(|| failed("the connection lacks a certificate or an address".to_owned()))
+        let lost = connection.clone();
+        MsQuicNetConnection::new(connection, origin).ok_or_else(|| handshake.lost(&lost))
     }
 }
