@@ -4,7 +4,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
 use net_traits::{
-    CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetTransport, SendError,
+    CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
+    NetTransport, PeerIdentity, PeerVerifier, SendError, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -13,12 +14,19 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// The code that closes the loser of two connections between the same two peers.
 pub const CLOSE_CODE_DUPLICATE: u64 = 0x6e65_7407;
+
+/// How many events wait to be looked at.
+const EVENTS: usize = 1024;
+
+/// Two connections between the same peers that begin within this time were dialled at the same time.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
 /// How long an empty queue is kept.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
@@ -134,7 +142,7 @@ pub enum QueueError {
 ///
 /// Callers that want the same peer at the same time share one dial. When two peers dial each other at
 /// the same time, both keep the same one of the two connections: that which the peer with the smaller
-/// identity dialled (see [`insert`](Self::insert)).
+/// identity dialled (see [`insert`](Self::insert)). Otherwise the newer one stays.
 ///
 /// Cloning is cheap. When the last clone is dropped, messages that still wait are dropped without a
 /// report.
@@ -153,43 +161,52 @@ struct Inner<T: NetTransport> {
     alpn: Vec<String>,
     credential: NetCredential,
     config: PeerPoolConfig,
-    events: mpsc::UnboundedSender<PeerEvent>,
+    events: mpsc::Sender<PeerEvent>,
     /// Notified when there is another connection.
     changed: Notify,
     peers: Mutex<Peers<T::Connection>>,
 }
 
-/// The peers that are known, and those that nothing is known of any more until the next tidying.
 struct Peers<C> {
     by_identity: HashMap<CertHash, Peer<C>>,
-    /// At so many peers it is time to tidy.
-    tidy_at: usize,
+    next: u64,
 }
 
-/// Fewer peers are not worth tidying.
-const FEW: usize = 64;
+impl<C> Peers<C> {
+    fn entry(&mut self, peer: CertHash) -> &mut Peer<C> {
+        self.next += 1;
+        let id = self.next;
+        self.by_identity.entry(peer).or_insert_with(|| Peer {
+            id,
+            connection: None,
+            dial: None,
+            queue: None,
+            address: None,
+        })
+    }
 
-impl<C: NetConnection> Peers<C> {
-    /// What is known of `peer`, and what has to be dropped without the lock.
-    fn entry(&mut self, peer: CertHash) -> (&mut Peer<C>, Vec<Peer<C>>) {
-        let mut gone = Vec::new();
-        if self.by_identity.len() >= self.tidy_at {
-            let is_gone = |_: &CertHash, peer: &mut Peer<C>| {
-                let is_open = peer.connection.as_ref().is_some_and(|(it, _)| is_open(it));
-                !is_open && peer.dial.is_none() && peer.queue.is_none()
-            };
-            gone.extend(self.by_identity.extract_if(is_gone).map(|(_, peer)| peer));
-            self.tidy_at = (2 * self.by_identity.len()).max(FEW);
+    /// The entry that was called `id`, if it is still there.
+    fn same(&mut self, peer: CertHash, id: u64) -> Option<&mut Peer<C>> {
+        self.by_identity.get_mut(&peer).filter(|entry| entry.id == id)
+    }
+
+    /// Forgets a peer of whom nothing is left.
+    fn tidy(&mut self, peer: CertHash) {
+        let is_empty = |entry: &Peer<C>| {
+            entry.connection.is_none() && entry.dial.is_none() && entry.queue.is_none()
+        };
+        if self.by_identity.get(&peer).is_some_and(is_empty) {
+            self.by_identity.remove(&peer);
         }
-        (self.by_identity.entry(peer).or_default(), gone)
     }
 }
 
 type Dial<C> = Shared<BoxFuture<'static, Result<C, ConnectError>>>;
 
 struct Peer<C> {
-    /// The connection, and whether this side dialled it.
-    connection: Option<(C, bool)>,
+    /// Tells this entry from a later one of the same peer.
+    id: u64,
+    connection: Option<Pooled<C>>,
     /// The attempt that is going on.
     dial: Option<Dial<C>>,
     queue: Option<Queue>,
@@ -197,9 +214,21 @@ struct Peer<C> {
     address: Option<SocketAddr>,
 }
 
-impl<C> Default for Peer<C> {
-    fn default() -> Self {
-        Self { connection: None, dial: None, queue: None, address: None }
+/// A connection of the pool.
+struct Pooled<C> {
+    connection: C,
+    /// This side dialled it.
+    is_ours: bool,
+    since: Instant,
+    /// Takes the connection out of the pool when it is over.
+    _watch: AbortOnDrop,
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }
 
@@ -211,14 +240,16 @@ struct Queue {
 
 impl<T: NetTransport> PeerPool<T> {
     /// A pool that dials with `transport` and `credential`, and what happens to its peers. Nobody has to
-    /// listen to the events; they are few, and bounded by what is queued.
+    /// listen: 1024 events wait, further ones are not told.
+    ///
+    /// A peer has to have the identity that is asked for, and the policy of `credential` has to trust it.
     pub fn new(
         transport: T,
         alpn: &[&str],
         credential: NetCredential,
         config: PeerPoolConfig,
-    ) -> (Self, mpsc::UnboundedReceiver<PeerEvent>) {
-        let (events, received) = mpsc::unbounded_channel();
+    ) -> (Self, mpsc::Receiver<PeerEvent>) {
+        let (events, received) = mpsc::channel(EVENTS);
         let inner = Inner {
             transport,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
@@ -226,7 +257,7 @@ impl<T: NetTransport> PeerPool<T> {
             config,
             events,
             changed: Notify::new(),
-            peers: Mutex::new(Peers { by_identity: HashMap::new(), tidy_at: FEW }),
+            peers: Mutex::new(Peers { by_identity: HashMap::new(), next: 0 }),
         };
         (Self { inner: Arc::new(inner) }, received)
     }
@@ -250,21 +281,26 @@ impl<T: NetTransport> PeerPool<T> {
         peer: CertHash,
         address: SocketAddr,
     ) -> Result<T::Connection, ConnectError> {
-        let (dial, _dead, _gone) = {
+        let dial = {
             let mut peers = self.inner.peers.lock();
-            let (entry, gone) = peers.entry(peer);
-            if let Some((connection, _)) = entry.connection.as_ref().filter(|(it, _)| is_open(it)) {
-                return Ok(connection.clone());
+            let entry = peers.entry(peer);
+            if let Some(pooled) = entry.connection.as_ref().filter(|it| is_open(&it.connection)) {
+                return Ok(pooled.connection.clone());
             }
+            let (inner, id) = (Arc::downgrade(&self.inner), entry.id);
             let dial = || {
                 // On its own, so that it goes on when those who wait for it are gone.
-                let attempt = tokio::spawn(dial(Arc::downgrade(&self.inner), peer, address));
+                let attempt = tokio::spawn(dial(inner, peer, id, address));
                 attempt
                     .map(|result| result.unwrap_or_else(|_| Err(pool_is_gone())))
                     .boxed()
                     .shared()
             };
-            (entry.dial.get_or_insert_with(dial).clone(), entry.connection.take(), gone)
+            // One that is done belongs to a runtime that is gone.
+            match &entry.dial {
+                Some(going) if going.peek().is_none() => going.clone(),
+                _ => entry.dial.insert(dial()).clone(),
+            }
         };
         match dial.await {
             Err(error @ ConnectError::Closed(CloseReason::Peer { code, .. }))
@@ -278,10 +314,14 @@ impl<T: NetTransport> PeerPool<T> {
     }
 
     /// Takes a connection that the peer dialled into the pool. If there is another one with that peer,
-    /// one of the two stays, and the other is closed with [`CLOSE_CODE_DUPLICATE`]. Returns the one that
-    /// stays.
+    /// one of the two stays, and the other is closed with [`CLOSE_CODE_DUPLICATE`]: messages that had come
+    /// on it and were not received are lost. Returns the one that stays.
+    ///
+    /// # Panics
+    ///
+    /// Outside a runtime of tokio.
     pub fn insert(&self, connection: T::Connection) -> T::Connection {
-        self.inner.insert(connection, false)
+        self.inner.insert(connection, None)
     }
 
     /// Queues `message` for `peer`, who is dialled as often as needed, at the address that was named
@@ -302,34 +342,29 @@ impl<T: NetTransport> PeerPool<T> {
     ) -> Result<(), QueueError> {
         // Locked until the message is in the queue, which ends when it is empty for a while.
         let mut peers = self.inner.peers.lock();
-        let (entry, gone) = peers.entry(peer);
-        let queue = {
-            entry.address = Some(address);
-            let start = || {
-                let (messages, received) =
-                    mpsc::channel(self.inner.config.max_queued_messages.max(1));
-                let bytes = Arc::new(AtomicUsize::new(0));
-                let inner = Arc::downgrade(&self.inner);
-                tokio::spawn(deliver(inner, peer, received, bytes.clone()));
-                Queue { messages, bytes }
-            };
-            entry.queue.get_or_insert_with(start)
+        let entry = peers.entry(peer);
+        entry.address = Some(address);
+        let (inner, id) = (Arc::downgrade(&self.inner), entry.id);
+        let start = || {
+            let (messages, received) = mpsc::channel(self.inner.config.max_queued_messages.max(1));
+            let bytes = Arc::new(AtomicUsize::new(0));
+            tokio::spawn(deliver(inner, peer, id, received, bytes.clone()));
+            Queue { messages, bytes }
+        };
+        let queue = match &mut entry.queue {
+            Some(queue) if !queue.messages.is_closed() => queue,
+            queue => queue.insert(start()),
         };
         let (size, limit) = (message.len(), self.inner.config.max_queued_bytes);
         let add = |bytes: usize| bytes.checked_add(size).filter(|sum| *sum <= limit);
-        let queued = queue
+        queue
             .bytes
             .fetch_update(Ordering::SeqCst, Ordering::SeqCst, add)
-            .map_err(|_| QueueError::Full)
-            .and_then(|_| {
-                queue.messages.try_send(message).map_err(|_| {
-                    queue.bytes.fetch_sub(size, Ordering::SeqCst);
-                    QueueError::Full
-                })
-            });
-        drop(peers);
-        drop(gone);
-        queued
+            .map_err(|_| QueueError::Full)?;
+        queue.messages.try_send(message).map_err(|_| {
+            queue.bytes.fetch_sub(size, Ordering::SeqCst);
+            QueueError::Full
+        })
     }
 
     /// Forgets `peer`: what is queued for it is dropped, its connection is closed once nobody else
@@ -350,7 +385,7 @@ impl<T: NetTransport> Inner<T> {
                 let peers = self.peers.lock();
                 let connection =
                     peers.by_identity.get(&peer).and_then(|entry| entry.connection.as_ref());
-                connection.map(|(connection, _)| connection.clone())
+                connection.map(|pooled| pooled.connection.clone())
             };
             match connection.filter(is_open) {
                 Some(connection) => return connection,
@@ -359,45 +394,74 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    fn insert(&self, connection: T::Connection, is_ours: bool) -> T::Connection {
+    /// Takes a connection in. That of an attempt counts only while its entry is the one called `id`.
+    fn insert(self: &Arc<Self>, connection: T::Connection, attempt: Option<u64>) -> T::Connection {
         let peer = connection.peer_identity().hash;
-        let (stays, goes, _gone) = {
+        let is_ours = attempt.is_some();
+        let (stays, goes) = {
             let mut peers = self.peers.lock();
-            let (entry, gone) = peers.entry(peer);
-            let (stays, goes) = match entry.connection.take() {
-                None => {
-                    entry.connection = Some((connection.clone(), is_ours));
-                    (connection, None)
-                }
-                Some((existing, _)) if !is_open(&existing) => {
-                    entry.connection = Some((connection.clone(), is_ours));
-                    (connection, Some(existing)) // closing it does nothing any more
-                }
-                Some((existing, existing_is_ours)) => {
-                    let ours_stays = self.credential.identity() < peer;
-                    // Of two that the same side dialled the newer one stays: the older may be dead.
-                    let new_stays = existing_is_ours == is_ours || is_ours == ours_stays;
-                    let (stays, stays_is_ours, goes) = if new_stays {
-                        (connection, is_ours, existing)
-                    } else {
-                        (existing, existing_is_ours, connection)
-                    };
-                    entry.connection = Some((stays.clone(), stays_is_ours));
-                    (stays, Some(goes))
-                }
+            let entry = match attempt {
+                None => peers.entry(peer),
+                Some(id) => match peers.same(peer, id) {
+                    Some(entry) => {
+                        entry.dial = None;
+                        entry
+                    }
+                    None => return connection, // the peer was removed: the caller has it alone
+                },
             };
-            (stays, goes, gone)
+            let new_stays = entry.connection.as_ref().is_none_or(|existing| {
+                let ours_stays = self.credential.identity() < peer;
+                // Two peers that dial each other decide by identity. A connection that is older than
+                // that may be dead without knowing it, as when the peer was started anew.
+                !is_open(&existing.connection)
+                    || existing.is_ours == is_ours
+                    || existing.since.elapsed() > SIMULTANEOUS
+                    || is_ours == ours_stays
+            });
+            if new_stays {
+                let watch = tokio::spawn(watch(Arc::downgrade(self), connection.clone()));
+                let pooled = Pooled {
+                    connection: connection.clone(),
+                    is_ours,
+                    since: Instant::now(),
+                    _watch: AbortOnDrop(watch),
+                };
+                (connection, entry.connection.replace(pooled).map(|before| before.connection))
+            } else {
+                let stays = entry.connection.as_ref().map(|it| it.connection.clone());
+                (stays.unwrap_or_else(|| connection.clone()), Some(connection))
+            }
         };
-        if let Some(goes) = goes
-            && let Ok(runtime) = tokio::runtime::Handle::try_current()
-        {
-            runtime
-                .spawn(async move { goes.close(CLOSE_CODE_DUPLICATE, "another one stays").await });
+        if let Some(goes) = goes {
+            tokio::spawn(
+                async move { goes.close(CLOSE_CODE_DUPLICATE, "another one stays").await },
+            );
         }
         self.changed.notify_waiters();
-        let _ = self.events.send(PeerEvent::Connected { peer }); // nobody may listen
+        self.tell(PeerEvent::Connected { peer });
         stays
     }
+
+    fn tell(&self, event: PeerEvent) {
+        let _ = self.events.try_send(event); // nobody may listen, or be far behind
+    }
+}
+
+/// Takes a connection out of the pool when it is over.
+async fn watch<T: NetTransport>(inner: Weak<Inner<T>>, connection: T::Connection) {
+    let reason = connection.watch_close().await;
+    tracing::debug!(%reason, "a connection of the pool is over");
+    let Some(inner) = inner.upgrade() else { return };
+    let peer = connection.peer_identity().hash;
+    let _over = {
+        let mut peers = inner.peers.lock();
+        let entry = peers.by_identity.get_mut(&peer);
+        let over =
+            entry.and_then(|entry| entry.connection.take_if(|pooled| !is_open(&pooled.connection)));
+        peers.tidy(peer);
+        over
+    };
 }
 
 fn pool_is_gone() -> ConnectError {
@@ -408,22 +472,47 @@ fn pool_is_gone() -> ConnectError {
 async fn dial<T: NetTransport>(
     inner: Weak<Inner<T>>,
     peer: CertHash,
+    id: u64,
     address: SocketAddr,
 ) -> Result<T::Connection, ConnectError> {
     let inner = inner.upgrade().ok_or_else(pool_is_gone)?;
     let alpn: Vec<_> = inner.alpn.iter().map(String::as_str).collect();
-    let credential = inner.credential.expecting(peer);
-    let result = inner.transport.connect(address, &alpn, credential).await;
-    if let Some(entry) = inner.peers.lock().by_identity.get_mut(&peer) {
-        entry.dial = None;
+    let policy = inner.credential.trust().clone();
+    let expecting = TrustPolicy::custom(Expecting { peer, policy });
+    let credential = inner.credential.with_trust(expecting);
+    match inner.transport.connect(address, &alpn, credential).await {
+        Ok(connection) => Ok(inner.insert(connection, Some(id))),
+        Err(error) => {
+            let mut peers = inner.peers.lock();
+            if let Some(entry) = peers.same(peer, id) {
+                entry.dial = None;
+            }
+            peers.tidy(peer);
+            Err(error)
+        }
     }
-    result.map(|connection| inner.insert(connection, true))
+}
+
+/// Trusts one peer, if the policy of the pool's credential does.
+struct Expecting {
+    peer: CertHash,
+    policy: TrustPolicy,
+}
+
+impl PeerVerifier for Expecting {
+    fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
+        if peer.hash != self.peer {
+            return Err(format!("{} was expected", self.peer));
+        }
+        self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
+    }
 }
 
 /// Sends what is queued for a peer, one message after the other.
 async fn deliver<T: NetTransport>(
     inner: Weak<Inner<T>>,
     peer: CertHash,
+    id: u64,
     mut messages: mpsc::Receiver<Bytes>,
     bytes: Arc<AtomicUsize>,
 ) {
@@ -435,16 +524,17 @@ async fn deliver<T: NetTransport>(
                 let Some(inner) = inner.upgrade() else { return };
                 let mut peers = inner.peers.lock();
                 if messages.is_empty() {
-                    if let Some(entry) = peers.by_identity.get_mut(&peer) {
+                    if let Some(entry) = peers.same(peer, id) {
                         entry.queue = None;
                     }
+                    peers.tidy(peer);
                     return;
                 }
                 continue;
             }
         };
         let size = message.len();
-        let sent = send_insistently(&inner, peer, message).await;
+        let sent = send_insistently(&inner, peer, id, message).await;
         bytes.fetch_sub(size, Ordering::SeqCst);
         let Err(error) = sent else { continue };
         let mut dropped = 1;
@@ -456,20 +546,21 @@ async fn deliver<T: NetTransport>(
             }
         }
         let Some(inner) = inner.upgrade() else { return };
-        let _ = inner.events.send(PeerEvent::Dropped { peer, messages: dropped, error });
+        inner.tell(PeerEvent::Dropped { peer, messages: dropped, error });
     }
 }
 
 async fn send_insistently<T: NetTransport>(
     inner: &Weak<Inner<T>>,
     peer: CertHash,
+    id: u64,
     message: Bytes,
 ) -> Result<(), DropError> {
     let mut failed = 0;
     loop {
         let (pool, config, address) = {
             let Some(inner) = inner.upgrade() else { return Ok(()) };
-            let address = inner.peers.lock().by_identity.get(&peer).and_then(|entry| entry.address);
+            let address = inner.peers.lock().same(peer, id).and_then(|entry| entry.address);
             let Some(address) = address else { return Ok(()) }; // the peer was removed
             let config = inner.config;
             (PeerPool { inner }, config, address)
@@ -478,6 +569,8 @@ async fn send_insistently<T: NetTransport>(
             Ok(connection) => match connection.send_bytes(message.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(error @ SendError::TooLarge { .. }) => return Err(error.into()),
+                // Closed here, as the loser of two or by the application: another one will do.
+                Err(error @ SendError::Closed(CloseReason::Local { .. })) => (true, error.into()),
                 Err(error) => (error.is_retryable(), DropError::from(error)),
             },
             Err(error) => (error.is_retryable(), DropError::from(error)),

@@ -194,3 +194,34 @@ fn peers_that_dial_each_other_keep_the_same_connection() {
         }
     });
 }
+
+#[test]
+fn the_policy_of_the_credential_counts_too() {
+    run(async {
+        let server = anybody();
+        let listener = listen(&server, loopback()).await;
+        let me = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let (pool, _events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], me, config());
+        let dial = pool.connection(server.identity(), listener.local_addr());
+        let (dialled, _) =
+            tokio::join!(dial, async { listener.accept().await.unwrap().accept().await });
+        assert!(matches!(dialled, Err(ConnectError::Rejected(_))), "{dialled:?}");
+    });
+}
+
+#[test]
+fn connections_that_are_over_leave_the_pool() {
+    run(async {
+        let server = anybody();
+        let listener = listen(&server, loopback()).await;
+        let (pool, _events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config());
+        let dial = pool.connection(server.identity(), listener.local_addr());
+        let (dialled, accepted) = tokio::join!(dial, accept(&listener));
+        drop(dialled.unwrap());
+        assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
+        accepted.close(0, "").await;
+        while !format!("{pool:?}").contains("peers: 0") {
+            tokio::task::yield_now().await;
+        }
+    });
+}
