@@ -115,7 +115,8 @@ options! {
     /// The longest question and the longest answer, in bytes. Default: 1 MiB.
     max_request_size: usize;
     /// How many connections peers may have at once with all listeners of the transport, handshakes
-    /// included. Further ones are refused. Default: 10 000.
+    /// included. Further ones are refused. A connection counts until its last handle is dropped, even if
+    /// it is over. Default: 10 000.
     max_connections: usize;
     /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses.
     /// Default: 1000.

@@ -44,7 +44,10 @@ fn a_deadline_reaches_the_peer() {
         let ask = client.request("?".into(), after);
         let serve = async {
             let mut request = server.accept_request().await.unwrap();
-            assert_eq!(request.question().await.unwrap(), "?");
+            // On a busy machine the deadline may pass before the question has come.
+            if let Ok(question) = request.question().await {
+                assert_eq!(question, "?");
+            }
             request.canceled().await;
             assert_eq!(request.answer("late".into()).await, Err(RequestError::Canceled));
         };
