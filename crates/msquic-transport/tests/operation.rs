@@ -298,7 +298,10 @@ fn a_revocation_reaches_a_handshake_that_is_going_on() {
         let address = listener.local_addr();
         let accepted = loop {
             let dialler = MsQuicTransport::new();
-            tokio::spawn(async move { dialler.connect(address, &[ALPN], anybody()).await });
+            tokio::spawn(async move {
+                let dialled = dialler.connect(address, &[ALPN], anybody()).await;
+                dialled.unwrap().watch_close().await // and keeps it until then
+            });
             let request = listener.accept().await.unwrap();
             let mut accept = std::pin::pin!(request.accept());
             // On a busy machine a handshake may be done within one poll; then another one has to do.
