@@ -63,19 +63,13 @@ impl Default for MsQuicTransportConfig {
     }
 }
 
+/// Setters for the fields of a configuration, each with its documentation.
 macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
-        impl MsQuicTransportConfig {
+    ($config:ident: $($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
+        impl $config {
             /// The defaults.
             pub fn new() -> Self {
                 Self::default()
-            }
-
-            /// The longest message in each direction, in bytes; at most 4 GiB - 1, as the header can
-            /// say. Default: 64 MiB.
-            #[must_use]
-            pub fn max_message_size(self, value: usize) -> Self {
-                self.max_sent_message(value).max_received_message(value)
             }
 
             $($(#[$doc])*
@@ -87,8 +81,20 @@ macro_rules! options {
         }
     };
 }
+pub(crate) use options;
+
+impl MsQuicTransportConfig {
+    /// The longest message in each direction, in bytes; at most 4 GiB - 1, as the header can
+    /// say. Default: 64 MiB.
+    #[must_use]
+    pub fn max_message_size(self, value: usize) -> Self {
+        self.max_sent_message(value).max_received_message(value)
+    }
+}
 
 options! {
+    MsQuicTransportConfig:
+
     /// The longest message that is sent, in bytes. Default: 64 MiB.
     max_sent_message: usize;
     /// The longest message that is received, in bytes. Default: 64 MiB.

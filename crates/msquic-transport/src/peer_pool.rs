@@ -1,5 +1,6 @@
 //! `PeerPool`: connections by identity, dialled when needed and again when they break.
 
+use crate::config::options;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Shared};
@@ -63,25 +64,9 @@ impl Default for PeerPoolConfig {
     }
 }
 
-macro_rules! options {
-    ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
-        impl PeerPoolConfig {
-            /// The defaults.
-            pub fn new() -> Self {
-                Self::default()
-            }
-
-            $($(#[$doc])*
-            #[must_use]
-            pub fn $name(mut self, value: $type) -> Self {
-                self.$name = value;
-                self
-            })*
-        }
-    };
-}
-
 options! {
+    PeerPoolConfig:
+
     /// The longest wait before the second attempt. Each wait is a random part, at least half, of its
     /// longest, and the longest doubles from attempt to attempt. Default: 100 ms.
     first_delay: Duration;
