@@ -183,8 +183,11 @@ impl Stream {
     /// Takes over a stream; [`poll_start`](Self::poll_start) starts it.
     ///
     /// ```no_run
-    /// # unsafe fn open(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void { unimplemented!() }
-    /// # fn example(connection: msquic_async::Connection) {
+    /// # use std::ffi::c_void;
+    /// # fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     open: unsafe fn(*mut c_void) -> *mut c_void,
+    /// # ) {
     /// use msquic_async::{Stream, StreamType};
     ///
     /// let stream = connection.with_raw(|raw| {
@@ -227,8 +230,11 @@ impl SendStream {
     /// Takes over a unidirectional stream; [`poll_start`](Self::poll_start) starts it.
     ///
     /// ```no_run
-    /// # unsafe fn open(_: *mut std::ffi::c_void) -> *mut std::ffi::c_void { unimplemented!() }
-    /// # fn example(connection: msquic_async::Connection) {
+    /// # use std::ffi::c_void;
+    /// # fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     open: unsafe fn(*mut c_void) -> *mut c_void,
+    /// # ) {
     /// use msquic_async::SendStream;
     ///
     /// let stream = connection.with_raw(|raw| {

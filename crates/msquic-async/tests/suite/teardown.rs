@@ -107,10 +107,17 @@ fn child() {
             std::process::exit(0);
         }
         _ => {
-            let dropper = std::thread::spawn(move || handles.for_each(drop));
-            // Time itself is the subject: the process ends at some point of the dropping.
-            std::thread::sleep(Duration::from_micros(scenario as u64 * 37 % 3000));
-            drop(dropper);
+            let (dropped, is_dropped) = mpsc::channel();
+            std::thread::spawn(move || {
+                for handle in handles {
+                    drop(handle);
+                    let _ = dropped.send(()); // the process may be ending
+                }
+            });
+            // The process ends while the thread goes on dropping.
+            for _ in 0..scenario / 5 % 7 {
+                is_dropped.recv().unwrap();
+            }
         }
     }
 }
