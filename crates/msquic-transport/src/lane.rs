@@ -12,6 +12,9 @@ use tokio::time::timeout;
 /// The priority of streams for urgent messages: before all others, which have 0x7fff.
 const URGENT: u16 = u16::MAX;
 
+/// How much longer one native send may take while the connection makes progress elsewhere.
+const SLOW: u32 = 10;
+
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
     /// Held by the task that opens the stream.
@@ -199,8 +202,11 @@ impl Lane {
     }
 }
 
-/// Waits for `operation` as long as msquic takes bytes over or sends some now and then. A slow link
-/// makes progress in small steps, between which msquic takes over nothing.
+/// Waits for `operation` as long as the stream makes progress.
+///
+/// That is, the peer acknowledges a native send of up to 1 MiB now and then. On a slow link one may take
+/// long, so while the connection sends anything, a native send has [`SLOW`] times as long. No longer: a
+/// peer that takes nothing of this stream must not keep it waiting by taking the others.
 async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
@@ -209,6 +215,7 @@ async fn unless_stuck<T>(
 ) -> Result<T, QueueError> {
     tokio::pin!(operation);
     let mut before = None;
+    let mut since_completed = 0;
     loop {
         // Looked at twice in that time.
         if let Ok(output) = timeout(no_progress / 2, &mut operation).await {
@@ -216,10 +223,12 @@ async fn unless_stuck<T>(
         }
         let statistics = connection.statistics().await;
         let sent = statistics.map(|statistics| statistics.sent_stream_bytes).unwrap_or_default();
-        let now = Some((stream.completed(), sent));
-        if now == before {
+        let now = (stream.completed(), sent);
+        let has_completed = before.is_none_or(|(completed, _)| completed != now.0);
+        since_completed = if has_completed { 0 } else { since_completed + 1 };
+        if before == Some(now) || since_completed >= 2 * SLOW {
             return Err(QueueError::TimedOut);
         }
-        before = now;
+        before = Some(now);
     }
 }

@@ -10,7 +10,7 @@ use net_traits::{
     CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError, SendError,
 };
 use std::time::Duration;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 const MIB: usize = 1024 * 1024;
 
@@ -245,15 +245,23 @@ fn dropping_the_last_clone_closes() {
 
 /// A peer that speaks QUIC and not our frames.
 async fn hostile() -> (Connection, MsQuicNetConnection) {
+    hostile_to(MsQuicTransportConfig::new().max_message_size(1000)).await
+}
+
+async fn hostile_to(config: MsQuicTransportConfig) -> (Connection, MsQuicNetConnection) {
     let (for_server, for_client) = credentials();
-    let config = MsQuicTransportConfig::new().max_message_size(1000);
     let listener = MsQuicTransport::with_config(config)
         .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
         .await
         .unwrap();
     let registration = Registration::new("hostile").unwrap();
-    let configuration =
-        Configuration::client(&registration, &[ALPN], &Settings::new(), &for_client).unwrap();
+    let configuration = Configuration::client(
+        &registration,
+        &[ALPN],
+        &Settings::new().peer_uni_streams(2),
+        &for_client,
+    )
+    .unwrap();
     let client = Connection::new(&registration, for_client).unwrap();
     let start = client.start(&configuration, "127.0.0.1", listener.local_addr().port());
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
@@ -501,5 +509,39 @@ fn a_peer_that_takes_nothing_is_a_timeout_as_configured() {
         assert!(error.is_retryable());
         // The connection goes on, and what was queued arrives when the peer takes it.
         assert!(server.recv().await.unwrap().0 == pattern(MIB));
+    });
+}
+
+#[test]
+fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
+    run(async {
+        let after = Duration::from_millis(100);
+        let config = MsQuicTransportConfig::new().stream_op_timeout(after);
+        let (client, server) = hostile_to(config).await;
+        server.send(b"to open the stream").await.unwrap();
+        let mut stuck = client.accept_inbound_uni_stream().await.unwrap();
+        stuck.read_exact(&mut [0; 22]).await.unwrap();
+        let take_urgent = async {
+            let mut stream = client.accept_inbound_uni_stream().await.unwrap();
+            let mut message = [0; 8];
+            while stream.read_exact(&mut message).await.is_ok() {}
+        };
+        let send_urgent = async {
+            while server.send_urgent(Bytes::from_static(b"tick")).await.is_ok() {
+                tokio::time::sleep(after / 10).await;
+            }
+        };
+        let send = async {
+            loop {
+                if let Err(error) = server.send_bytes(pattern(MIB)).await {
+                    break error;
+                }
+            }
+        };
+        let error = tokio::select! {
+            error = send => error,
+            ((), ()) = async { tokio::join!(take_urgent, send_urgent) } => panic!("nothing goes on"),
+        };
+        assert_eq!(error, SendError::TimedOut { after });
     });
 }

@@ -107,8 +107,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// application `code` (below 2^62) and a `reason` for the peer's log (cut after 511 bytes).
     /// Returns once the connection is over. Closing again does nothing.
     ///
-    /// It waits as long as the peer makes progress on the connection, so put a limit around it where a
-    /// peer may be hostile: dropping the future closes at once.
+    /// It waits as long as the peer makes progress. To wait no longer than you like, put a limit around
+    /// it: dropping the future closes at once.
     ///
     /// A peer whose application is far behind, with full queues, may lose what its transport had
     /// acknowledged and not yet handed over. Where that matters, let it answer before closing.
