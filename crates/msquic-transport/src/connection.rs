@@ -2,7 +2,6 @@
 
 use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
-use crate::frame;
 use crate::inbox::Inbox;
 use crate::lane::QueueError;
 use crate::registry::{MessageCounters, MessageStatistics, Place, Registry};
@@ -13,6 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
+use net_traits::frame;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
     TrustPolicy,

@@ -4,9 +4,9 @@
 //! the messages' own memory and wakes a reader per message. When the inbox is full the sinks take
 //! nothing more, and their streams pause; whoever takes messages out tells when to resume them.
 
-use crate::frame::{FrameDecoder, Message};
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
 use net_traits::RecvError;
+use net_traits::frame::{FrameDecoder, Message};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -159,7 +159,7 @@ impl ReceiveSink for FrameSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::frame::header;
+    use net_traits::frame::header;
 
     fn frame(message: &[u8]) -> Vec<u8> {
         [&header(message.len()).unwrap()[..], message].concat()

@@ -45,7 +45,6 @@
 mod certificate;
 mod config;
 mod connection;
-mod frame;
 mod inbox;
 mod incoming;
 mod lane;

@@ -3,13 +3,13 @@
 //! Messages go out on one or more lanes, and on one more for urgent ones. All streams of the peer feed
 //! one inbox; they are accepted while somebody waits for a message.
 
-use crate::frame;
 use crate::inbox::{FrameSink, Inbox, SinkStatus};
 use crate::lane::{Lane, QueueError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use msquic_async::ReadStream;
 use msquic_async::connection::Connection;
+use net_traits::frame;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -36,8 +36,10 @@ mod cert_hash;
 mod certificate;
 mod connection;
 mod credential;
+mod dyn_transport;
 mod endorsement;
 mod error;
+pub mod frame;
 mod incoming;
 mod listener;
 #[cfg(feature = "self-signed")]
@@ -50,6 +52,7 @@ pub use bytes::Bytes;
 pub use cert_hash::{CertHash, ParseCertHashError};
 pub use connection::NetConnection;
 pub use credential::{CredentialError, NetCredential};
+pub use dyn_transport::{DynConnection, DynIncomingRequest, DynListener, DynTransport};
 pub use endorsement::{
     ENDORSEMENT_OID, Endorsement, EndorsementValidity, Endorser, EndorsingKey,
     LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS, decode_endorsements, encode_endorsements,

@@ -1,25 +1,38 @@
-//! Frames: a 4-byte big-endian length and then the message. Pure.
+//! How messages stand in a stream of bytes: a 4-byte big-endian length and then the message.
+//!
+//! Every transport over streams can use this; `docs/wire-protocol.md` has the bytes.
 
+use crate::RecvError;
 use bytes::{Bytes, BytesMut};
-use net_traits::RecvError;
 use std::time::{Duration, Instant};
 
 /// Bytes in front of each message.
-pub(crate) const HEADER: usize = 4;
+pub const HEADER: usize = 4;
 
 /// What is set aside for a message before any of it has come.
 const FIRST_RESERVE: usize = 64 * 1024;
 
 /// The header of a message of `length` bytes; `None` if that is more than a header can say.
-pub(crate) fn header(length: usize) -> Option<[u8; HEADER]> {
+pub fn header(length: usize) -> Option<[u8; HEADER]> {
     u32::try_from(length).ok().map(u32::to_be_bytes)
 }
 
 /// Cuts the bytes of one stream into messages, wherever the pieces end.
 ///
 /// The memory for a message grows with what has arrived, not with what was announced.
+///
+/// ```
+/// use net_traits::frame::{self, FrameDecoder};
+///
+/// let mut decoder = FrameDecoder::new(1024);
+/// let bytes = [&frame::header(5).unwrap()[..], b"hello"].concat();
+/// assert_eq!(decoder.decode(&mut &bytes[..6]), Ok(None));
+/// let (message, _elapsed) = decoder.decode(&mut &bytes[6..])?.unwrap();
+/// assert_eq!(message, "hello");
+/// # Ok::<(), net_traits::RecvError>(())
+/// ```
 #[derive(Debug)]
-pub(crate) struct FrameDecoder {
+pub struct FrameDecoder {
     limit: usize,
     state: State,
 }
@@ -33,11 +46,11 @@ enum State {
 const EMPTY: State = State::Header { bytes: [0; HEADER], filled: 0 };
 
 /// A message, and how long it took from its header to its last byte.
-pub(crate) type Message = (Bytes, Duration);
+pub type Message = (Bytes, Duration);
 
 impl FrameDecoder {
     /// A decoder that refuses messages longer than `limit`.
-    pub(crate) fn new(limit: usize) -> Self {
+    pub fn new(limit: usize) -> Self {
         Self { limit, state: EMPTY }
     }
 
@@ -46,7 +59,7 @@ impl FrameDecoder {
     /// # Errors
     ///
     /// [`RecvError::TooLarge`]; the rest of the stream cannot be understood then.
-    pub(crate) fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Message>, RecvError> {
+    pub fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Message>, RecvError> {
         if let State::Header { bytes, filled } = &mut self.state {
             let part = take(data, HEADER - *filled);
             bytes[*filled..*filled + part.len()].copy_from_slice(part);
@@ -78,8 +91,8 @@ impl FrameDecoder {
         Ok(Some(message))
     }
 
-    /// What is missing if the stream ends here: `None` between two messages.
-    pub(crate) fn truncated(&self) -> Option<RecvError> {
+    /// What a stream that ends here lacks: [`RecvError::Truncated`], or `None` between two messages.
+    pub fn truncated(&self) -> Option<RecvError> {
         let (received, announced) = match &self.state {
             State::Header { filled: 0, .. } => return None,
             State::Header { filled, .. } => (*filled, HEADER),

@@ -1,0 +1,321 @@
+//! `DynTransport`: any transport behind one type, for a program that picks its transport as it runs.
+
+use crate::{
+    AcceptError, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
+    NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError, SendError,
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use rustls_pki_types::CertificateDer;
+use std::any::Any;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Any [`NetTransport`]. It is one itself, so code that takes a transport takes this one too.
+///
+/// Clones are the same transport. Each call costs one more allocation than without it.
+///
+/// ```
+/// use net_traits::{DynTransport, NetTransport};
+///
+/// fn choose(quic: impl NetTransport, tcp: impl NetTransport, is_udp_blocked: bool) -> DynTransport {
+///     if is_udp_blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
+/// }
+/// ```
+#[derive(Clone)]
+pub struct DynTransport(Arc<dyn ErasedTransport>);
+
+/// The listener of a [`DynTransport`].
+pub struct DynListener(Box<dyn ErasedListener>);
+
+/// What a [`DynListener`] accepts.
+pub struct DynIncomingRequest(Box<dyn ErasedIncomingRequest>);
+
+/// The connection of a [`DynTransport`].
+#[derive(Clone)]
+pub struct DynConnection(Arc<dyn ErasedConnection>);
+
+impl DynTransport {
+    /// Hides which transport it is.
+    pub fn new(transport: impl NetTransport) -> Self {
+        Self(Arc::new(transport))
+    }
+
+    /// The transport, if it is a `T`.
+    pub fn downcast_ref<T: NetTransport>(&self) -> Option<&T> {
+        (&*self.0 as &dyn Any).downcast_ref()
+    }
+}
+
+impl DynListener {
+    /// The listener, if it is an `L`.
+    pub fn downcast_ref<L: NetListener>(&self) -> Option<&L> {
+        (&*self.0 as &dyn Any).downcast_ref()
+    }
+}
+
+impl DynConnection {
+    /// Hides which connection it is.
+    pub fn new(connection: impl NetConnection) -> Self {
+        Self(Arc::new(connection))
+    }
+
+    /// The connection, if it is a `C`, for what only its transport offers.
+    pub fn downcast_ref<C: NetConnection>(&self) -> Option<&C> {
+        (&*self.0 as &dyn Any).downcast_ref()
+    }
+}
+
+#[async_trait]
+trait ErasedTransport: Any + Send + Sync {
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynListener, ListenError>;
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynConnection, ConnectError>;
+}
+
+#[async_trait]
+impl<T: NetTransport> ErasedTransport for T {
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynListener, ListenError> {
+        let listener = NetTransport::create_listener(self, bind_addr, alpn, credential).await?;
+        Ok(DynListener(Box::new(listener)))
+    }
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynConnection, ConnectError> {
+        let connection = NetTransport::connect(self, remote_addr, alpn, credential).await?;
+        Ok(DynConnection::new(connection))
+    }
+}
+
+#[async_trait]
+impl NetTransport for DynTransport {
+    type Connection = DynConnection;
+    type Listener = DynListener;
+
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynListener, ListenError> {
+        self.0.create_listener(bind_addr, alpn, credential).await
+    }
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<DynConnection, ConnectError> {
+        self.0.connect(remote_addr, alpn, credential).await
+    }
+}
+
+#[async_trait]
+trait ErasedListener: Any + Send + Sync {
+    async fn accept(&self) -> Result<DynIncomingRequest, AcceptError>;
+    fn local_addr(&self) -> SocketAddr;
+}
+
+#[async_trait]
+impl<L: NetListener> ErasedListener for L {
+    async fn accept(&self) -> Result<DynIncomingRequest, AcceptError> {
+        Ok(DynIncomingRequest(Box::new(NetListener::accept(self).await?)))
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        NetListener::local_addr(self)
+    }
+}
+
+#[async_trait]
+impl NetListener for DynListener {
+    type Connection = DynConnection;
+    type IncomingRequest = DynIncomingRequest;
+
+    async fn accept(&self) -> Result<DynIncomingRequest, AcceptError> {
+        self.0.accept().await
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.0.local_addr()
+    }
+}
+
+#[async_trait]
+trait ErasedIncomingRequest: Send {
+    fn remote_addr(&self) -> SocketAddr;
+    fn refuse(self: Box<Self>, code: u64);
+    async fn accept(self: Box<Self>) -> Result<DynConnection, ConnectError>;
+}
+
+#[async_trait]
+impl<I: NetIncomingRequest> ErasedIncomingRequest for I {
+    fn remote_addr(&self) -> SocketAddr {
+        NetIncomingRequest::remote_addr(self)
+    }
+
+    fn refuse(self: Box<Self>, code: u64) {
+        NetIncomingRequest::refuse(*self, code);
+    }
+
+    async fn accept(self: Box<Self>) -> Result<DynConnection, ConnectError> {
+        Ok(DynConnection::new(NetIncomingRequest::accept(*self).await?))
+    }
+}
+
+#[async_trait]
+impl NetIncomingRequest for DynIncomingRequest {
+    type Connection = DynConnection;
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.0.remote_addr()
+    }
+
+    fn refuse(self, code: u64) {
+        self.0.refuse(code);
+    }
+
+    async fn accept(self) -> Result<DynConnection, ConnectError> {
+        self.0.accept().await
+    }
+}
+
+/// A [`NetConnection`] without `Clone`, which trait objects cannot have.
+#[async_trait]
+trait ErasedConnection: Any + Send + Sync {
+    fn local_addr(&self) -> SocketAddr;
+    fn remote_addr(&self) -> SocketAddr;
+    fn local_identity(&self) -> &str;
+    fn remote_identity(&self) -> &str;
+    fn peer_identity(&self) -> &PeerIdentity;
+    fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
+    fn alpn_negotiated(&self) -> &str;
+    async fn send(&self, message: &[u8]) -> Result<(), SendError>;
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError>;
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError>;
+    fn try_send(&self, message: Bytes) -> Result<(), SendError>;
+    async fn flush(&self) -> Result<(), SendError>;
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
+    async fn close(&self, code: u64, reason: &str);
+    async fn watch_close(&self) -> CloseReason;
+}
+
+/// Implements a trait of connections by calling the methods of another one.
+macro_rules! forward {
+    ([$($header:tt)*] $self:ident => [$($inner:tt)*] $target:expr) => {
+        #[async_trait]
+        impl $($header)* {
+            fn local_addr(&$self) -> SocketAddr {
+                <$($inner)*>::local_addr($target)
+            }
+
+            fn remote_addr(&$self) -> SocketAddr {
+                <$($inner)*>::remote_addr($target)
+            }
+
+            fn local_identity(&$self) -> &str {
+                <$($inner)*>::local_identity($target)
+            }
+
+            fn remote_identity(&$self) -> &str {
+                <$($inner)*>::remote_identity($target)
+            }
+
+            fn peer_identity(&$self) -> &PeerIdentity {
+                <$($inner)*>::peer_identity($target)
+            }
+
+            fn remote_certificate(&$self) -> Option<CertificateDer<'static>> {
+                <$($inner)*>::remote_certificate($target)
+            }
+
+            fn alpn_negotiated(&$self) -> &str {
+                <$($inner)*>::alpn_negotiated($target)
+            }
+
+            async fn send(&$self, message: &[u8]) -> Result<(), SendError> {
+                <$($inner)*>::send($target, message).await
+            }
+
+            async fn send_bytes(&$self, message: Bytes) -> Result<(), SendError> {
+                <$($inner)*>::send_bytes($target, message).await
+            }
+
+            async fn send_parts(&$self, parts: &[Bytes]) -> Result<(), SendError> {
+                <$($inner)*>::send_parts($target, parts).await
+            }
+
+            fn try_send(&$self, message: Bytes) -> Result<(), SendError> {
+                <$($inner)*>::try_send($target, message)
+            }
+
+            async fn flush(&$self) -> Result<(), SendError> {
+                <$($inner)*>::flush($target).await
+            }
+
+            async fn recv(&$self) -> Result<(Bytes, Duration), RecvError> {
+                <$($inner)*>::recv($target).await
+            }
+
+            async fn close(&$self, code: u64, reason: &str) {
+                <$($inner)*>::close($target, code, reason).await
+            }
+
+            async fn watch_close(&$self) -> CloseReason {
+                <$($inner)*>::watch_close($target).await
+            }
+        }
+    };
+}
+
+forward!([<C: NetConnection> ErasedConnection for C] self => [C as NetConnection] self);
+forward!([NetConnection for DynConnection] self => [dyn ErasedConnection] &*self.0);
+
+impl fmt::Debug for DynTransport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynTransport").finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for DynListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynListener").field("local_addr", &self.0.local_addr()).finish()
+    }
+}
+
+impl fmt::Debug for DynIncomingRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynIncomingRequest").field("remote_addr", &self.0.remote_addr()).finish()
+    }
+}
+
+impl fmt::Debug for DynConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynConnection")
+            .field("remote_addr", &self.0.remote_addr())
+            .field("remote_identity", &self.0.remote_identity())
+            .finish()
+    }
+}
