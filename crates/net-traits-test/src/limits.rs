@@ -1,0 +1,35 @@
+//! `Limits`: what a transport under test is to be limited to.
+
+use std::time::Duration;
+
+/// The limits and timeouts of a transport: what a [`Harness`](crate::Harness) is asked for, and what a
+/// [`MemoryTransport`](crate::memory::MemoryTransport) has.
+///
+/// ```
+/// use net_traits_test::Limits;
+///
+/// let limits = Limits { max_connections: 2, ..Limits::default() };
+/// assert_eq!(limits.max_message_size, 1024 * 1024);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Limits {
+    /// The longest message, in bytes, in both directions. Default: 1 MiB.
+    pub max_message_size: usize,
+    /// How long a handshake may take. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long sending may make no progress. Default: 12 s.
+    pub no_progress_timeout: Duration,
+    /// How many connections peers may have at once. Default: 1000.
+    pub max_connections: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            max_message_size: 1024 * 1024,
+            handshake_timeout: Duration::from_secs(10),
+            no_progress_timeout: Duration::from_secs(12),
+            max_connections: 1000,
+        }
+    }
+}

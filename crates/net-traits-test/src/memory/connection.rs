@@ -1,0 +1,229 @@
+//! `MemoryConnection`: messages over a virtual wire.
+
+use super::pipe::frame;
+use super::transport::Host;
+use super::wire::{Side, Wire};
+use async_trait::async_trait;
+use bytes::Bytes;
+use net_traits::{
+    CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
+};
+use parking_lot::Mutex;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// A connection of [`MemoryTransport`](crate::memory::MemoryTransport).
+#[derive(Clone)]
+pub struct MemoryConnection {
+    shared: Arc<Shared>,
+}
+
+/// One side's view of a connection.
+pub(super) struct Shared {
+    seat: Seat,
+    remote_identity: String,
+    /// What this side closes with, from the moment it began to.
+    closing: Mutex<Option<CloseReason>>,
+}
+
+/// What a connection is made of.
+pub(super) struct Seat {
+    pub(super) wire: Arc<Wire>,
+    pub(super) side: Side,
+    pub(super) host: Arc<Host>,
+    pub(super) local_addr: SocketAddr,
+    pub(super) remote_addr: SocketAddr,
+    pub(super) local_identity: String,
+    pub(super) peer: PeerIdentity,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(super) alpn: String,
+    /// Of a connection that the peer opened.
+    pub(super) _place: Option<OwnedSemaphorePermit>,
+}
+
+impl MemoryConnection {
+    pub(super) fn new(seat: Seat) -> Self {
+        let host = seat.host.clone();
+        let remote_identity = seat.peer.hash.to_string();
+        let shared = Arc::new(Shared { seat, remote_identity, closing: Mutex::default() });
+        host.know(&shared);
+        Self { shared }
+    }
+
+    /// Puts bytes on the wire that need not be messages, for tests of peers that break the rules.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has queued all bytes or none.
+    pub async fn send_raw(&self, bytes: Bytes) -> Result<(), SendError> {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        wire.push(*side, bytes).await.map_err(SendError::Closed)
+    }
+
+    /// Ends what was put on the wire so far, perhaps inside a message, as the end of a stream does. What is sent
+    /// later begins with a new message.
+    pub fn end_raw(&self) {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        wire.end(*side);
+    }
+
+    fn frame(&self, parts: &[Bytes]) -> Result<Bytes, SendError> {
+        let Shared { seat, closing, .. } = &*self.shared;
+        if let Some(reason) = closing.lock().clone() {
+            return Err(SendError::Closed(reason));
+        }
+        let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.host.limits.max_message_size);
+        frame(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
+    }
+
+    /// Waits for `operation` as long as the peer takes something now and then.
+    async fn unless_stuck<T>(
+        &self,
+        operation: impl Future<Output = Result<T, CloseReason>>,
+    ) -> Result<T, SendError> {
+        let Seat { wire, side, host, .. } = &self.shared.seat;
+        let after = host.limits.no_progress_timeout;
+        let mut operation = std::pin::pin!(operation);
+        let mut progress = wire.progress(*side);
+        loop {
+            if let Ok(result) = timeout(after, &mut operation).await {
+                return result.map_err(SendError::Closed);
+            }
+            let now = wire.progress(*side);
+            if now == progress {
+                return Err(SendError::TimedOut { after });
+            }
+            progress = now;
+        }
+    }
+}
+
+impl Shared {
+    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    pub(super) fn revoke(&self, policy: &TrustPolicy, code: u64) -> bool {
+        let Seat { wire, side, certificate, .. } = &self.seat;
+        let is_revoked = policy.verify(certificate.as_ref()).is_err();
+        if is_revoked {
+            wire.close(*side, code, "no longer trusted");
+        }
+        is_revoked
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.seat.wire.close(self.seat.side, 0, "");
+    }
+}
+
+#[async_trait]
+impl NetConnection for MemoryConnection {
+    fn local_addr(&self) -> SocketAddr {
+        self.shared.seat.local_addr
+    }
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.shared.seat.remote_addr
+    }
+
+    fn local_identity(&self) -> &str {
+        &self.shared.seat.local_identity
+    }
+
+    fn remote_identity(&self) -> &str {
+        &self.shared.remote_identity
+    }
+
+    fn peer_identity(&self) -> &PeerIdentity {
+        &self.shared.seat.peer
+    }
+
+    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.shared.seat.certificate.clone()
+    }
+
+    fn alpn_negotiated(&self) -> &str {
+        &self.shared.seat.alpn
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.send_bytes(Bytes::copy_from_slice(message)).await
+    }
+
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        self.send_parts(&[message]).await
+    }
+
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        let frame = self.frame(parts)?;
+        let Seat { wire, side, .. } = &self.shared.seat;
+        self.unless_stuck(wire.push(*side, frame)).await
+    }
+
+    fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        let frame = self.frame(&[message])?;
+        let Seat { wire, side, .. } = &self.shared.seat;
+        match wire.try_push(*side, &frame) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(SendError::WouldBlock),
+            Err(reason) => Err(SendError::Closed(reason)),
+        }
+    }
+
+    async fn flush(&self) -> Result<(), SendError> {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        self.unless_stuck(wire.delivered(*side)).await
+    }
+
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        wire.take(*side).await
+    }
+
+    async fn close(&self, code: u64, reason: &str) {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        let local = CloseReason::Local { code, reason: reason.to_owned() };
+        let is_first = self.shared.closing.lock().replace(local).is_none();
+        if is_first {
+            let _close = CloseOnDrop { wire, side: *side, code, reason };
+            let _ = self.flush().await; // what is stuck is not waited for
+        }
+        wire.over(*side).await;
+    }
+
+    async fn watch_close(&self) -> CloseReason {
+        let Seat { wire, side, .. } = &self.shared.seat;
+        wire.over(*side).await
+    }
+}
+
+/// Closes the connection, also when the future that waits before is dropped.
+struct CloseOnDrop<'a> {
+    wire: &'a Wire,
+    side: Side,
+    code: u64,
+    reason: &'a str,
+}
+
+impl Drop for CloseOnDrop<'_> {
+    fn drop(&mut self) {
+        self.wire.close(self.side, self.code, self.reason);
+    }
+}
+
+impl fmt::Debug for MemoryConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryConnection")
+            .field("remote_addr", &self.shared.seat.remote_addr)
+            .field("remote_identity", &self.shared.remote_identity)
+            .finish_non_exhaustive()
+    }
+}

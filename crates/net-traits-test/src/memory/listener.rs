@@ -1,0 +1,249 @@
+//! `MemoryListener` and `MemoryIncomingRequest`.
+
+use super::connection::{MemoryConnection, Seat};
+use super::transport::Host;
+use super::wire::Side;
+use async_trait::async_trait;
+use net_traits::{
+    AcceptError, CertHash, CertificateDer, CloseReason, ConnectError, NetCredential,
+    NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy, TrustPolicy,
+};
+use parking_lot::{Mutex, RwLock};
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+
+/// How many peers may wait to be accepted.
+const BACKLOG: usize = 256;
+
+/// A peer that wants a connection.
+#[derive(Debug)]
+pub(super) struct Knock {
+    pub(super) host: Arc<Host>,
+    pub(super) from: SocketAddr,
+    pub(super) certificate: Option<CertificateDer<'static>>,
+    pub(super) identity: Option<CertHash>,
+    pub(super) trust: TrustPolicy,
+    pub(super) alpn: Vec<String>,
+    /// Dropped if the peer is turned away.
+    pub(super) answer: oneshot::Sender<Result<MemoryConnection, ConnectError>>,
+}
+
+/// What both sides of a connection know.
+struct Agreed {
+    alpn: String,
+    listener: PeerIdentity,
+    dialler: PeerIdentity,
+}
+
+/// What each side is told of why there is no connection.
+struct Disagreement {
+    dialler: ConnectError,
+    listener: ConnectError,
+}
+
+impl Knock {
+    /// What a handshake does: finds a protocol, and lets each side judge the other.
+    fn agree(
+        &self,
+        alpn: &[String],
+        credential: &NetCredential,
+        local_addr: SocketAddr,
+    ) -> Result<Agreed, Box<Disagreement>> {
+        let Some(alpn) = alpn.iter().find(|name| self.alpn.contains(name)) else {
+            let none = |remote_addr| ConnectError::NoCommonAlpn {
+                remote_addr,
+                offered: self.alpn.clone(),
+            };
+            let (dialler, listener) = (none(local_addr), none(self.from));
+            return Err(Box::new(Disagreement { dialler, listener }));
+        };
+        let rejection = |by, remote_addr, identity, why: &str| {
+            ConnectError::Rejected(Rejection::new(by, remote_addr, why).with_identity(identity))
+        };
+        // The dialler sees the listener's certificate first.
+        let listener =
+            self.trust.verify(credential.certificate_chain().first()).map_err(|error| {
+                let identity = Some(credential.identity());
+                Box::new(Disagreement {
+                    dialler: rejection(RejectionBy::Us, local_addr, identity, &error.to_string()),
+                    listener: rejection(
+                        RejectionBy::Peer,
+                        self.from,
+                        identity,
+                        "it is not trusted",
+                    ),
+                })
+            })?;
+        let dialler = credential.trust().verify(self.certificate.as_ref()).map_err(|error| {
+            let identity = self.identity;
+            Box::new(Disagreement {
+                dialler: rejection(RejectionBy::Peer, local_addr, identity, "it is not trusted"),
+                listener: rejection(RejectionBy::Us, self.from, identity, &error.to_string()),
+            })
+        })?;
+        Ok(Agreed { alpn: alpn.clone(), listener, dialler })
+    }
+}
+
+/// Where peers wait to be accepted.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    waiting: Mutex<VecDeque<(Knock, OwnedSemaphorePermit)>>,
+    arrived: Notify,
+    /// The listener's.
+    host: Mutex<Option<Arc<Host>>>,
+}
+
+impl Backlog {
+    pub(super) fn new(host: &Arc<Host>) -> Arc<Self> {
+        Arc::new(Self { host: Mutex::new(Some(host.clone())), ..Self::default() })
+    }
+
+    /// Lets a peer wait, or turns it away if there are too many.
+    pub(super) fn knock(&self, knock: Knock) {
+        let Some(host) = self.host.lock().clone() else { return };
+        let Ok(place) = host.places.clone().try_acquire_owned() else { return };
+        let refused = {
+            let mut waiting = self.waiting.lock();
+            // Those who gave up need no place.
+            waiting.retain(|(knock, _)| !knock.answer.is_closed());
+            if waiting.len() < BACKLOG {
+                waiting.push_back((knock, place));
+                None
+            } else {
+                Some((knock, place))
+            }
+        };
+        drop(refused);
+        self.arrived.notify_one();
+    }
+
+    fn close(&self) {
+        let _host = self.host.lock().take();
+        let _waiting = std::mem::take(&mut *self.waiting.lock());
+    }
+}
+
+/// A listener of [`MemoryTransport`](crate::memory::MemoryTransport).
+#[derive(Debug)]
+pub struct MemoryListener {
+    pub(super) host: Arc<Host>,
+    pub(super) backlog: Arc<Backlog>,
+    pub(super) local_addr: SocketAddr,
+    pub(super) alpn: Vec<String>,
+    pub(super) credential: RwLock<NetCredential>,
+}
+
+impl MemoryListener {
+    /// Shows another certificate and trusts others from now on; connections that are up live on.
+    pub fn set_credential(&self, credential: NetCredential) {
+        *self.credential.write() = credential;
+    }
+}
+
+impl Drop for MemoryListener {
+    fn drop(&mut self) {
+        self.host.network.forget_listener(self.local_addr);
+        self.backlog.close();
+    }
+}
+
+#[async_trait]
+impl NetListener for MemoryListener {
+    type Connection = MemoryConnection;
+    type IncomingRequest = MemoryIncomingRequest;
+
+    async fn accept(&self) -> Result<MemoryIncomingRequest, AcceptError> {
+        loop {
+            let arrived = self.backlog.arrived.notified();
+            let next = self.backlog.waiting.lock().pop_front();
+            if let Some((knock, place)) = next {
+                self.backlog.arrived.notify_one(); // there may be more for others who wait
+                return Ok(MemoryIncomingRequest {
+                    knock,
+                    place,
+                    host: self.host.clone(),
+                    local_addr: self.local_addr,
+                    alpn: self.alpn.clone(),
+                    credential: self.credential.read().clone(),
+                });
+            }
+            arrived.await;
+        }
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+/// A connection attempt at a [`MemoryListener`].
+#[derive(Debug)]
+pub struct MemoryIncomingRequest {
+    knock: Knock,
+    place: OwnedSemaphorePermit,
+    host: Arc<Host>,
+    local_addr: SocketAddr,
+    alpn: Vec<String>,
+    credential: NetCredential,
+}
+
+#[async_trait]
+impl NetIncomingRequest for MemoryIncomingRequest {
+    type Connection = MemoryConnection;
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.knock.from
+    }
+
+    fn refuse(self, _code: u64) {}
+
+    async fn accept(self) -> Result<MemoryConnection, ConnectError> {
+        let Self { knock, place, host, local_addr, alpn, credential } = self;
+        let agreed = match knock.agree(&alpn, &credential, local_addr) {
+            Ok(agreed) => agreed,
+            Err(disagreement) => {
+                let Disagreement { dialler, listener } = *disagreement;
+                let _ = knock.answer.send(Err(dialler)); // it may have given up
+                return Err(listener);
+            }
+        };
+        let Agreed { alpn, listener, dialler: peer } = agreed;
+        let Knock { host: dialler, from, certificate, identity, answer, .. } = knock;
+        let our_identity = credential.identity();
+        let our_certificate = credential.certificate_chain().first().cloned();
+        let wire = host.network.wire([dialler.ip, host.ip], [&dialler.limits, &host.limits]);
+        let dialled = MemoryConnection::new(Seat {
+            wire: wire.clone(),
+            side: Side::Dialler,
+            host: dialler,
+            local_addr: from,
+            remote_addr: local_addr,
+            local_identity: identity.map(|hash| hash.to_string()).unwrap_or_default(),
+            peer: listener,
+            certificate: our_certificate,
+            alpn: alpn.clone(),
+            _place: None,
+        });
+        let accepted = MemoryConnection::new(Seat {
+            wire,
+            side: Side::Listener,
+            host,
+            local_addr,
+            remote_addr: from,
+            local_identity: our_identity.to_string(),
+            peer,
+            certificate,
+            alpn,
+            _place: Some(place),
+        });
+        match answer.send(Ok(dialled)) {
+            Ok(()) => Ok(accepted),
+            Err(_) => Err(ConnectError::Closed(CloseReason::Transport(
+                "the peer gave up during the handshake".to_owned(),
+            ))),
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! A transport without sockets, over a virtual network whose links are slow, lose connections and break as
+//! a seeded plan says.
+//!
+//! It keeps the contracts of the traits, and it knows no time but tokio's: under a
+//! [paused clock](https://docs.rs/tokio/1/tokio/time/fn.pause.html) an hour of network takes no time, and
+//! on a current-thread runtime the same seed gives the same run.
+//!
+//! ```
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use net_traits_test::memory::{LinkPlan, MemoryNetwork};
+//! use std::time::Duration;
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+//! # runtime.block_on(async {
+//! let network = MemoryNetwork::new(1);
+//! let (alice, bob) = (network.transport(), network.transport());
+//! network.set_link(alice.ip(), bob.ip(), LinkPlan::new().latency(Duration::from_millis(5)));
+//!
+//! let credential = NetCredential::self_signed(TrustPolicy::Any)?;
+//! let listener = bob.create_listener("0.0.0.0:0".parse()?, &["chat/1"], credential.clone()).await?;
+//! let accept = async { listener.accept().await?.accept().await.map_err(Box::from) };
+//! let dial = alice.connect(listener.local_addr(), &["chat/1"], credential);
+//! let (dialled, accepted) = tokio::join!(dial, accept);
+//! let accepted: Result<_, Box<dyn std::error::Error>> = accepted;
+//! let (dialled, accepted) = (dialled?, accepted?);
+//!
+//! dialled.send(b"hello").await?;
+//! assert_eq!(accepted.recv().await?.0, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! What is not simulated: loss and reordering of packets, which transports hide anyway, and processors that are
+//! busy.
+
+mod connection;
+mod link;
+mod listener;
+mod network;
+mod pipe;
+mod transport;
+mod wire;
+
+pub use connection::MemoryConnection;
+pub use link::LinkPlan;
+pub use listener::{MemoryIncomingRequest, MemoryListener};
+pub use network::MemoryNetwork;
+pub use transport::{CLOSE_CODE_REVOKED, MemoryTransport};

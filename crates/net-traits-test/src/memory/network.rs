@@ -1,0 +1,200 @@
+//! `MemoryNetwork`: hosts, the links between them, and who listens where.
+
+use super::link::{Link, LinkPlan};
+use super::listener::Backlog;
+use super::pipe::Pipe;
+use super::transport::MemoryTransport;
+use super::wire::{Side, Wire};
+use crate::Limits;
+use fastrand::Rng;
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Weak};
+use tokio::time::Instant;
+
+/// The first port that a dialler or a listener on port 0 gets (RFC 6335).
+const FIRST_DYNAMIC_PORT: u16 = 49_152;
+
+/// A virtual network. Clones are the same network.
+#[derive(Clone)]
+pub struct MemoryNetwork {
+    inner: Arc<Network>,
+}
+
+struct Network {
+    seed: u64,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    hosts: u32,
+    next_port: u16,
+    connections: u64,
+    default_plan: LinkPlan,
+    links: HashMap<(IpAddr, IpAddr), Arc<Link>>,
+    partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
+    listeners: HashMap<SocketAddr, Arc<Backlog>>,
+    wires: Vec<Live>,
+}
+
+/// A connection and its hosts: the dialler's and the listener's.
+struct Live {
+    wire: Weak<Wire>,
+    hosts: [IpAddr; 2],
+}
+
+impl MemoryNetwork {
+    /// A network without delays and faults. Everything that happens at random is derived from `seed`.
+    pub fn new(seed: u64) -> Self {
+        Self { inner: Arc::new(Network { seed, state: Mutex::default() }) }
+    }
+
+    /// A new host, with the default limits; hosts are 10.0.0.1, 10.0.0.2 and so on.
+    pub fn transport(&self) -> MemoryTransport {
+        self.transport_with(Limits::default())
+    }
+
+    /// A new host with these limits.
+    pub fn transport_with(&self, limits: Limits) -> MemoryTransport {
+        let host = {
+            let mut state = self.inner.state.lock();
+            state.hosts += 1;
+            u32::from(Ipv4Addr::new(10, 0, 0, 0)) + state.hosts
+        };
+        MemoryTransport::new(self.clone(), Ipv4Addr::from(host).into(), limits)
+    }
+
+    /// Says how all links behave, also those that were set before.
+    pub fn set_links(&self, plan: LinkPlan) {
+        let mut state = self.inner.state.lock();
+        state.links.values().for_each(|link| link.set_plan(plan.clone()));
+        state.default_plan = plan;
+    }
+
+    /// Says how the way from one host to another and back behaves. Places of faults count for connections
+    /// that begin later.
+    pub fn set_link(&self, one: IpAddr, other: IpAddr, plan: LinkPlan) {
+        self.link(one, other).set_plan(plan.clone());
+        self.link(other, one).set_plan(plan);
+    }
+
+    /// Lets nothing pass between these and those, until [`heal`](Self::heal). What is on its way waits;
+    /// connections that hear nothing for 30 s are over.
+    pub fn partition(&self, these: &[IpAddr], those: &[IpAddr]) {
+        let now = Instant::now();
+        {
+            let mut state = self.inner.state.lock();
+            state.partitions.push((these.to_vec(), those.to_vec(), now));
+        }
+        for (one, other) in these.iter().flat_map(|one| those.iter().map(move |other| (one, other)))
+        {
+            self.link(*one, *other).block(now);
+            self.link(*other, *one).block(now);
+        }
+        self.notify();
+    }
+
+    /// Ends all partitions.
+    pub fn heal(&self) {
+        self.live().iter().for_each(|(wire, _)| wire.expire());
+        {
+            let mut state = self.inner.state.lock();
+            state.partitions.clear();
+            state.links.values().for_each(|link| link.unblock());
+        }
+        self.notify();
+    }
+
+    /// Breaks all connections between two hosts.
+    pub fn reset(&self, one: IpAddr, other: IpAddr) {
+        for (wire, hosts) in self.live() {
+            if hosts == [one, other] || hosts == [other, one] {
+                wire.reset();
+            }
+        }
+    }
+
+    /// Those that wait look at the links again.
+    fn notify(&self) {
+        self.live().iter().for_each(|(wire, _)| wire.notify());
+    }
+
+    fn live(&self) -> Vec<(Arc<Wire>, [IpAddr; 2])> {
+        let state = self.inner.state.lock();
+        state.wires.iter().filter_map(|live| Some((live.wire.upgrade()?, live.hosts))).collect()
+    }
+
+    /// The way from one host to another.
+    pub(super) fn link(&self, from: IpAddr, to: IpAddr) -> Arc<Link> {
+        let state = &mut *self.inner.state.lock();
+        let link = state.links.entry((from, to)).or_insert_with(|| {
+            let cuts =
+                |one: &[IpAddr], other: &[IpAddr]| one.contains(&from) && other.contains(&to);
+            let blocked = state.partitions.iter().find_map(|(these, those, since)| {
+                (cuts(these, those) || cuts(those, these)).then_some(*since)
+            });
+            Arc::new(Link::new(state.default_plan.clone(), blocked))
+        });
+        link.clone()
+    }
+
+    /// A connection; the limits are those of the dialler and of the listener.
+    pub(super) fn wire(&self, hosts: [IpAddr; 2], limits: [&Limits; 2]) -> Arc<Wire> {
+        let links = [self.link(hosts[0], hosts[1]), self.link(hosts[1], hosts[0])];
+        let mut state = self.inner.state.lock();
+        state.connections += 1;
+        let mut rng =
+            Rng::with_seed(self.inner.seed ^ state.connections.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        let [there, back] = links;
+        let to = |side: Side| limits[side as usize].max_message_size;
+        let wire = Arc::new(Wire::new([
+            Pipe::new(there, to(Side::Listener), rng.fork()),
+            Pipe::new(back, to(Side::Dialler), rng.fork()),
+        ]));
+        state.wires.retain(|live| live.wire.strong_count() > 0);
+        state.wires.push(Live { wire: Arc::downgrade(&wire), hosts });
+        wire
+    }
+
+    /// A port of a dialler.
+    pub(super) fn port(&self) -> u16 {
+        let mut state = self.inner.state.lock();
+        state.next_port = state.next_port.wrapping_add(1).max(FIRST_DYNAMIC_PORT);
+        state.next_port
+    }
+
+    /// Knows a listener at `address`, or at another port instead of 0. `None` if there is one already.
+    pub(super) fn listen(
+        &self,
+        mut address: SocketAddr,
+        backlog: &Arc<Backlog>,
+    ) -> Option<SocketAddr> {
+        if address.port() == 0 {
+            address.set_port(self.port());
+        }
+        let mut state = self.inner.state.lock();
+        if state.listeners.contains_key(&address) {
+            return None;
+        }
+        state.listeners.insert(address, backlog.clone());
+        Some(address)
+    }
+
+    pub(super) fn listener(&self, address: SocketAddr) -> Option<Arc<Backlog>> {
+        self.inner.state.lock().listeners.get(&address).cloned()
+    }
+
+    pub(super) fn forget_listener(&self, address: SocketAddr) {
+        let listener = self.inner.state.lock().listeners.remove(&address);
+        drop(listener);
+    }
+}
+
+impl fmt::Debug for MemoryNetwork {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryNetwork").field("seed", &self.inner.seed).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,221 @@
+//! `Pipe`: one direction of a connection: what is on its way, and what arrived and was not taken.
+
+use super::link::{Faults, Link};
+use bytes::Bytes;
+use fastrand::Rng;
+use net_traits::RecvError;
+use net_traits::frame::{FrameDecoder, HEADER};
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// So many bytes may be on their way or wait for the receiver; one message may exceed it.
+const WINDOW: usize = 256 * 1024;
+
+/// What each piece costs besides its bytes, so that empty messages are bounded too.
+const PIECE_COST: usize = 64;
+
+#[derive(Debug)]
+pub(super) struct Pipe {
+    pub(super) link: Arc<Link>,
+    pieces: VecDeque<Piece>,
+    /// The cost of all pieces.
+    held: usize,
+    /// When the last piece arrives.
+    last_at: Option<Instant>,
+    sent: u64,
+    /// How many pieces were taken: the progress that senders wait for.
+    pub(super) taken: u64,
+    decoder: FrameDecoder,
+    limit: usize,
+    /// Bytes of a message beyond the limit that are still to be thrown away.
+    skip: u64,
+    /// When the message that is being decoded began to arrive.
+    began: Option<Instant>,
+    faults: Faults,
+    rng: Rng,
+}
+
+#[derive(Debug)]
+struct Piece {
+    first_at: Instant,
+    last_at: Instant,
+    content: Content,
+    cost: usize,
+}
+
+#[derive(Debug)]
+enum Content {
+    Bytes(Bytes),
+    /// What follows begins with a new message.
+    End,
+}
+
+/// What the receiver finds.
+pub(super) enum Taken {
+    Entry(Result<(Bytes, Duration), RecvError>),
+    /// Something arrives then.
+    Later(Instant),
+    Nothing,
+}
+
+/// The connection is reset by the network.
+pub(super) struct Reset;
+
+impl Pipe {
+    pub(super) fn new(link: Arc<Link>, limit: usize, mut rng: Rng) -> Self {
+        let faults = link.plan().draw(&mut rng);
+        Self {
+            link,
+            pieces: VecDeque::new(),
+            held: 0,
+            last_at: None,
+            sent: 0,
+            taken: 0,
+            decoder: FrameDecoder::new(limit),
+            limit,
+            skip: 0,
+            began: None,
+            faults,
+            rng,
+        }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.held < WINDOW
+    }
+
+    /// Whether everything that was sent has arrived; if not, when it will.
+    pub(super) fn delivered(&self, now: Instant) -> Result<(), Option<Instant>> {
+        match self.last_at {
+            Some(at) if at > now => Err(Some(at)),
+            Some(_) if self.link.blocked_since().is_some() && !self.pieces.is_empty() => Err(None),
+            _ => Ok(()),
+        }
+    }
+
+    /// Puts one message, or any other bytes, on the way.
+    pub(super) fn push(&mut self, now: Instant, mut bytes: Bytes) -> Result<(), Reset> {
+        let start = self.sent;
+        self.sent += bytes.len() as u64;
+        let passes = |place: u64| self.sent > place;
+        if self.faults.reset.is_some_and(passes) {
+            return Err(Reset);
+        }
+        let mut delay = Duration::ZERO;
+        if let Some((_, duration)) = self.faults.stall.take_if(|(place, _)| passes(*place)) {
+            delay = duration;
+        }
+        let cut = self.faults.truncate.take_if(|place| passes(*place));
+        if let Some(place) = cut {
+            bytes.truncate(usize::try_from(place.saturating_sub(start)).unwrap_or(usize::MAX));
+        }
+        let length = bytes.len() as u64;
+        let (first_at, last_at) = self.link.transmit(now + delay, length, &mut self.rng);
+        let cost = bytes.len() + PIECE_COST;
+        self.add(Piece { first_at, last_at, content: Content::Bytes(bytes), cost });
+        if cut.is_some() {
+            self.end(now);
+        }
+        Ok(())
+    }
+
+    /// Says that what was pushed so far ends here, inside a message or not.
+    pub(super) fn end(&mut self, now: Instant) {
+        let at = self.link.arrival(now);
+        self.add(Piece { first_at: at, last_at: at, content: Content::End, cost: PIECE_COST });
+    }
+
+    fn add(&mut self, mut piece: Piece) {
+        // Nothing overtakes.
+        let before = self.last_at.unwrap_or(piece.last_at);
+        piece.first_at = piece.first_at.max(before);
+        piece.last_at = piece.last_at.max(before);
+        self.last_at = Some(piece.last_at);
+        self.held += piece.cost;
+        self.pieces.push_back(piece);
+    }
+
+    /// The next message that has arrived.
+    pub(super) fn take(&mut self, now: Instant) -> Taken {
+        loop {
+            let Some(mut piece) = self.pieces.pop_front() else { return Taken::Nothing };
+            let is_blocked = self.link.blocked_since().is_some();
+            if is_blocked || piece.last_at > now {
+                let at = piece.last_at;
+                self.pieces.push_front(piece);
+                return if is_blocked { Taken::Nothing } else { Taken::Later(at) };
+            }
+            let entry = match &mut piece.content {
+                Content::End => self.decode_end(),
+                Content::Bytes(bytes) => {
+                    self.began.get_or_insert(piece.first_at);
+                    let entry = self.decode(bytes, piece.last_at);
+                    if !bytes.is_empty() {
+                        self.pieces.push_front(piece);
+                        match entry {
+                            Some(entry) => return Taken::Entry(entry),
+                            None => continue,
+                        }
+                    }
+                    entry
+                }
+            };
+            self.held -= piece.cost;
+            self.taken += 1;
+            if let Some(entry) = entry {
+                return Taken::Entry(entry);
+            }
+        }
+    }
+
+    /// Decodes one message from the front of `bytes`.
+    fn decode(
+        &mut self,
+        bytes: &mut Bytes,
+        last_at: Instant,
+    ) -> Option<Result<(Bytes, Duration), RecvError>> {
+        if self.skip > 0 {
+            let count = bytes.len().min(usize::try_from(self.skip).unwrap_or(usize::MAX));
+            let _ = bytes.split_to(count);
+            self.skip -= count as u64;
+            return None;
+        }
+        let mut rest = &bytes[..];
+        let decoded = self.decoder.decode(&mut rest);
+        *bytes = bytes.slice_ref(rest);
+        match decoded {
+            Ok(None) => None,
+            Ok(Some((message, _))) => {
+                let began = self.began.take().unwrap_or(last_at);
+                Some(Ok((message, last_at.saturating_duration_since(began))))
+            }
+            Err(error) => {
+                if let RecvError::TooLarge { size, .. } = error {
+                    self.skip = size;
+                }
+                self.decoder = FrameDecoder::new(self.limit);
+                self.began = None;
+                Some(Err(error))
+            }
+        }
+    }
+
+    fn decode_end(&mut self) -> Option<Result<(Bytes, Duration), RecvError>> {
+        let truncated = self.decoder.truncated().filter(|_| self.skip == 0);
+        self.decoder = FrameDecoder::new(self.limit);
+        self.skip = 0;
+        self.began = None;
+        truncated.map(Err)
+    }
+}
+
+/// A message as it is on the wire; `None` if it is too long for a header.
+pub(super) fn frame(parts: &[Bytes]) -> Option<Bytes> {
+    let length = parts.iter().map(Bytes::len).sum();
+    let mut frame = Vec::with_capacity(HEADER + length);
+    frame.extend(net_traits::frame::header(length)?);
+    parts.iter().for_each(|part| frame.extend_from_slice(part));
+    Some(frame.into())
+}
