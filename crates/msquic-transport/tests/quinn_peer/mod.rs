@@ -1,4 +1,5 @@
 //! A peer made of quinn and rustls, client and server at once.
+#![allow(dead_code, reason = "each test file uses a part")]
 
 use net_traits::NetCredential;
 use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};

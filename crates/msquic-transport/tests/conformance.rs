@@ -1,0 +1,79 @@
+//! This transport keeps the contracts of the traits.
+
+mod quinn_peer;
+
+use async_trait::async_trait;
+use msquic_async::{Configuration, Connection, Registration, Settings, StreamType, WriteStream};
+use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{NetCredential, TrustPolicy};
+use net_traits_test::{Harness, Limits, RawPeer};
+use quinn_peer::{Judge, QuinnPeer};
+use std::net::SocketAddr;
+use tokio::io::AsyncWriteExt;
+
+struct Quic;
+
+/// A peer that speaks QUIC and need not send our frames.
+struct Raw {
+    stream: WriteStream,
+    _connection: Connection,
+}
+
+#[async_trait]
+impl RawPeer for Raw {
+    async fn write(&mut self, bytes: &[u8]) {
+        self.stream.write_all(bytes).await.unwrap();
+    }
+
+    async fn finish(&mut self) {
+        self.stream.shutdown().await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Harness for Quic {
+    type Transport = MsQuicTransport;
+
+    fn transport(&self, limits: &Limits) -> MsQuicTransport {
+        MsQuicTransport::with_config(
+            MsQuicTransportConfig::new()
+                .max_message_size(limits.max_message_size)
+                .handshake_timeout(limits.handshake_timeout)
+                .stream_op_timeout(limits.no_progress_timeout)
+                .max_connections(limits.max_connections),
+        )
+    }
+
+    async fn raw_peer(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &str,
+        credential: NetCredential,
+    ) -> Box<dyn RawPeer> {
+        let registration = Registration::new("raw").unwrap();
+        let configuration =
+            Configuration::client(&registration, &[alpn], &Settings::new(), &credential).unwrap();
+        let connection = Connection::new(&registration, credential).unwrap();
+        connection.start(&configuration, "127.0.0.1", remote_addr.port()).await.unwrap();
+        let stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
+        let stream = stream.unwrap().split().1.unwrap();
+        Box::new(Raw { stream, _connection: connection })
+    }
+
+    async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
+        let peer = QuinnPeer::new(None, Judge::Accepts, alpn);
+        if let Ok(connection) = peer.connect(remote_addr).await {
+            connection.closed().await;
+        }
+    }
+
+    fn set_credential(&self, listener: &MsQuicListener, credential: NetCredential) {
+        listener.set_credential(credential).unwrap();
+    }
+
+    fn revoke(&self, transport: &MsQuicTransport, policy: &TrustPolicy) {
+        transport.revoke(policy);
+    }
+}
+
+net_traits_test::conformance!(Quic);

@@ -1,0 +1,244 @@
+//! The list of all behaviours, and how one is run.
+
+use crate::Harness;
+use crate::stage::Stage;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// No behaviour takes this long unless something hangs.
+const LIMIT: Duration = Duration::from_secs(60);
+
+/// What not every transport can do, and what the behaviours need that test it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[allow(non_camel_case_types, reason = "the names are those after `without:`")]
+pub enum Capability {
+    /// [`Harness::raw_peer`]: bytes that are no messages.
+    raw_peer,
+    /// [`Harness::anonymous_peer`]: dialling without a certificate.
+    anonymous_peer,
+    /// [`Harness::set_credential`]: another credential for a listener that runs.
+    hot_reload,
+    /// [`Harness::revoke`]: closing connections that are not trusted any more.
+    revocation,
+    /// Codes and reasons of `close` are carried to the peer.
+    close_reason,
+    /// [`Limits::max_connections`](crate::Limits::max_connections) is kept.
+    connection_limit,
+    /// The timeouts of [`Limits`](crate::Limits) are kept.
+    timeouts,
+}
+
+/// Whether a behaviour is run once, or again with the roles swapped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Roles {
+    /// It names its roles itself.
+    Once,
+    /// `one` dials, and then `other` does.
+    Swapped,
+}
+
+/// One contract and how it is tested.
+pub struct Behaviour<H> {
+    /// Its name, such as `message::echo`.
+    pub name: &'static str,
+    /// What the transport has to be able to do.
+    pub needs: Option<Capability>,
+    /// Who dials.
+    pub roles: Roles,
+    play: fn(Stage<H>) -> BoxFuture<'static, ()>,
+}
+
+/// Calls a macro with the list of all behaviours: the name, what it needs, and its roles.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __behaviours {
+    ([$($callback:tt)*] $arguments:tt) => {
+        $($callback)*! {
+            $arguments
+            connect {
+                addresses_are_real [] Once,
+                a_port_is_free_again [] Once,
+                a_taken_port_is_refused [] Once,
+                nobody_there_is_a_typed_error [] Once,
+                a_protocol_is_agreed_on [] Once,
+                no_common_protocol_is_a_typed_error [] Once,
+                no_protocol_is_invalid_input [] Once,
+                refusing_is_told [] Once,
+                a_dropped_request_is_turned_away [] Once,
+                a_slow_peer_holds_up_nobody [] Once,
+                a_cancelled_accept_loses_nobody [] Once,
+            }
+            identity {
+                identities_match [] Once,
+                endorsers_are_told [] Once,
+                every_trust_policy_is_applied [] Once,
+                a_listener_that_rejects_says_so [] Once,
+                a_dialler_that_rejects_says_so [] Once,
+                a_peer_without_a_certificate_is_turned_away [anonymous_peer] Once,
+                a_new_credential_counts_for_new_peers [hot_reload] Once,
+                revocation_closes_what_is_not_trusted [revocation] Once,
+                nothing_secret_is_printed [] Once,
+            }
+            message {
+                echo [] Swapped,
+                empty_messages_arrive [] Swapped,
+                a_message_of_the_limit_arrives [] Swapped,
+                a_longer_message_is_refused [] Swapped,
+                messages_keep_their_order [] Swapped,
+                concurrent_messages_stay_whole [] Swapped,
+                both_directions_go_at_once [] Once,
+                parts_are_one_message [] Swapped,
+                receivers_share_the_messages [] Swapped,
+                a_cancelled_recv_loses_nothing [] Swapped,
+                a_cancelled_send_is_all_or_nothing [] Swapped,
+                try_send_takes_or_refuses [] Swapped,
+                flush_returns [] Swapped,
+                a_slow_reader_makes_send_wait [] Swapped,
+                an_announcement_beyond_the_limit_is_an_error [raw_peer] Once,
+                an_end_inside_a_message_is_an_error [raw_peer] Once,
+                an_end_between_messages_is_clean [raw_peer] Once,
+                a_cancelled_recv_keeps_every_byte [raw_peer] Once,
+            }
+            close {
+                what_was_sent_before_is_delivered [] Swapped,
+                code_and_reason_reach_the_peer [close_reason] Swapped,
+                everybody_who_watches_is_woken [close_reason] Swapped,
+                polling_for_the_end_does_not_grow [] Swapped,
+                closing_ends_what_waits [] Swapped,
+                closing_twice_is_closing_once [close_reason] Swapped,
+                dropping_the_last_handle_closes [] Swapped,
+                connections_outlive_what_made_them [] Swapped,
+                any_order_of_drops_ends [] Swapped,
+            }
+            limits {
+                connections_are_limited [connection_limit] Once,
+                a_handshake_ends_in_time [timeouts] Once,
+                sending_to_a_stuck_peer_ends_in_time [timeouts] Swapped,
+            }
+        }
+    };
+}
+
+macro_rules! list {
+    ({} $($group:ident { $($name:ident [$($needs:ident)?] $roles:ident,)* })*) => {
+        /// All behaviours.
+        pub fn behaviours<H: Harness>() -> Vec<Behaviour<H>> {
+            vec![$($(Behaviour {
+                name: concat!(stringify!($group), "::", stringify!($name)),
+                needs: None$(.or(Some(Capability::$needs)))?,
+                roles: Roles::$roles,
+                play: |stage| crate::suite::$group::$name(stage).boxed(),
+            },)*)*]
+        }
+    };
+}
+
+__behaviours!([list] {});
+
+impl<H: Harness> Behaviour<H> {
+    /// Plays it once or twice.
+    ///
+    /// # Panics
+    ///
+    /// If the transport does not behave like that, or not within a minute.
+    pub async fn play(&self, harness: &Arc<H>) {
+        let both: &[bool] = match self.roles {
+            Roles::Once => &[false],
+            Roles::Swapped => &[false, true],
+        };
+        for is_swapped in both.iter().copied() {
+            let stage = Stage { harness: harness.clone(), is_swapped };
+            let played = timeout(LIMIT, (self.play)(stage)).await;
+            let name = self.name;
+            assert!(played.is_ok(), "{name} hangs, with swapped roles: {is_swapped}");
+        }
+    }
+}
+
+/// Plays the behaviour called `name` on a runtime of its own: what [`conformance!`](crate::conformance) calls.
+///
+/// # Panics
+///
+/// If the transport does not behave like that, or there is no such behaviour.
+pub fn run<H: Harness>(harness: H, name: &str) {
+    let behaviour = behaviours().into_iter().find(|behaviour| behaviour.name == name);
+    let behaviour = behaviour.unwrap_or_else(|| panic!("there is no behaviour {name}"));
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.expect("a runtime can be started").block_on(behaviour.play(&Arc::new(harness)));
+}
+
+/// Makes a test of each behaviour. The first argument is an expression that makes a
+/// [`Harness`](crate::Harness), one for each test. After `without:` stands what the transport cannot do, by the
+/// names of [`Capability`](crate::Capability); those tests show as ignored.
+///
+/// Call it once in a file of `tests/`; see the [crate](crate) for an example.
+#[macro_export]
+macro_rules! conformance {
+    ($harness:expr $(,)?) => {
+        $crate::conformance!($harness, without: []);
+    };
+    ($harness:expr, without: [$($lacks:ident),* $(,)?] $(,)?) => {
+        fn __harness() -> impl $crate::Harness {
+            $harness
+        }
+        // A name that is no capability does not compile.
+        const _: &[$crate::Capability] = &[$($crate::Capability::$lacks),*];
+        $crate::__behaviours!([$crate::__groups] { $($lacks)* });
+    };
+}
+
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __groups {
+    ($lacks:tt $($group:ident { $($name:ident $needs:tt $roles:ident,)* })*) => {
+        $(mod $group {
+            $($crate::__test!($needs $lacks $group $name);)*
+        })*
+    };
+}
+
+/// A test, ignored if what it needs is among what is lacking.
+#[macro_export]
+#[doc(hidden)]
+macro_rules! __test {
+    ([raw_peer] { raw_peer $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks raw_peer", $group $name);
+    };
+    ([anonymous_peer] { anonymous_peer $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks anonymous_peer", $group $name);
+    };
+    ([hot_reload] { hot_reload $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks hot_reload", $group $name);
+    };
+    ([revocation] { revocation $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks revocation", $group $name);
+    };
+    ([close_reason] { close_reason $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks close_reason", $group $name);
+    };
+    ([connection_limit] { connection_limit $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks connection_limit", $group $name);
+    };
+    ([timeouts] { timeouts $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks timeouts", $group $name);
+    };
+    ([$($needs:ident)?] { } $group:ident $name:ident) => {
+        #[test]
+        fn $name() {
+            $crate::run(super::__harness(), concat!(stringify!($group), "::", stringify!($name)));
+        }
+    };
+    ($needs:tt { $other:ident $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!($needs { $($rest)* } $group $name);
+    };
+    ($why:literal, $group:ident $name:ident) => {
+        #[test]
+        #[ignore = $why]
+        fn $name() {
+            $crate::run(super::__harness(), concat!(stringify!($group), "::", stringify!($name)));
+        }
+    };
+}

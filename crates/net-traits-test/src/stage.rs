@@ -1,0 +1,153 @@
+//! `Stage`: where a behaviour is played: transports, credentials, and peers that meet.
+
+use crate::{Harness, Limits};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use net_traits::{
+    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    TrustPolicy,
+};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The protocol that peers speak unless a behaviour is about protocols.
+pub(crate) const ALPN: &str = "conformance/1";
+
+/// How long something is waited for that should not happen.
+pub(crate) const MOMENT: Duration = Duration::from_millis(300);
+
+/// Between two looks at something that happens soon.
+pub(crate) const PAUSE: Duration = Duration::from_millis(1);
+
+pub(crate) type Transport<H> = <H as Harness>::Transport;
+pub(crate) type Listener<H> = <Transport<H> as NetTransport>::Listener;
+pub(crate) type Connection<H> = <Transport<H> as NetTransport>::Connection;
+pub(crate) type Connected<H> = Result<Connection<H>, ConnectError>;
+
+/// What a behaviour is given: the harness, and who dials.
+pub struct Stage<H> {
+    pub(crate) harness: Arc<H>,
+    pub(crate) is_swapped: bool,
+}
+
+/// Two peers that are connected. Which of them dialled depends on the stage.
+pub struct Pair<H: Harness> {
+    /// One end.
+    pub one: Connection<H>,
+    /// The other end.
+    pub other: Connection<H>,
+    /// Where one of them was accepted.
+    pub listener: Listener<H>,
+    /// The dialler's and the listener's.
+    pub transports: [H::Transport; 2],
+}
+
+impl<H: Harness> Stage<H> {
+    pub(crate) fn transport(&self) -> H::Transport {
+        self.harness.transport(&Limits::default())
+    }
+
+    pub(crate) fn transport_with(&self, limits: Limits) -> H::Transport {
+        self.harness.transport(&limits)
+    }
+
+    pub(crate) async fn listen(
+        &self,
+        transport: &H::Transport,
+        credential: NetCredential,
+    ) -> Listener<H> {
+        let listener = transport.create_listener(self.harness.bind_addr(), &[ALPN], credential);
+        listener.await.expect("a free port can be listened on")
+    }
+
+    /// Two peers with the default limits.
+    pub(crate) async fn meet(&self) -> Pair<H> {
+        self.meet_with(Limits::default()).await
+    }
+
+    /// Two peers with these limits.
+    pub(crate) async fn meet_with(&self, limits: Limits) -> Pair<H> {
+        let (for_listener, for_dialler) = credentials();
+        let transports = [self.transport_with(limits.clone()), self.transport_with(limits)];
+        let listener = self.listen(&transports[1], for_listener).await;
+        let (dialled, accepted) = introduce::<H>(&transports[0], &listener, for_dialler).await;
+        let dialled = dialled.expect("peers that trust each other connect");
+        let accepted = accepted.expect("peers that trust each other are accepted");
+        let (one, other) = if self.is_swapped { (accepted, dialled) } else { (dialled, accepted) };
+        Pair { one, other, listener, transports }
+    }
+}
+
+/// Dials and accepts; what each side gets.
+pub(crate) async fn introduce<H: Harness>(
+    transport: &H::Transport,
+    listener: &Listener<H>,
+    credential: NetCredential,
+) -> (Connected<H>, Connected<H>) {
+    let address = listener.local_addr();
+    let dial = dial::<H>(transport, address, credential);
+    let accept = async {
+        let request = listener.accept().await.expect("a listener accepts until it is closed");
+        request.accept().await
+    };
+    tokio::join!(dial, accept)
+}
+
+pub(crate) async fn dial<H: Harness>(
+    transport: &H::Transport,
+    address: SocketAddr,
+    credential: NetCredential,
+) -> Connected<H> {
+    transport.connect(address, &[ALPN], credential).await
+}
+
+/// Credentials of a listener and a dialler that trust each other and nobody else.
+pub(crate) fn credentials() -> (NetCredential, NetCredential) {
+    let listener = credential(TrustPolicy::nobody());
+    let dialler = credential(TrustPolicy::hashes([listener.identity()]));
+    (listener.with_trust(TrustPolicy::hashes([dialler.identity()])), dialler)
+}
+
+/// A new identity that trusts as `trust` says.
+pub(crate) fn credential(trust: TrustPolicy) -> NetCredential {
+    NetCredential::self_signed(trust).expect("the system has random numbers")
+}
+
+/// Sends one message each way.
+pub(crate) async fn greet<C: NetConnection>(one: &C, other: &C) {
+    for (from, to) in [(one, other), (other, one)] {
+        from.send(b"hello").await.expect("a message can be sent");
+        assert_eq!(to.recv().await.expect("it arrives").0, "hello");
+    }
+}
+
+/// A message of so many characters that shows swapped and lost parts. No byte is above 127.
+pub(crate) fn pattern(length: usize) -> Bytes {
+    (0..length).map(|index| b'A' + (index.wrapping_mul(31) >> 3) as u8 % 26).collect()
+}
+
+/// A message of `length` bytes that begins with a number.
+pub(crate) fn numbered(number: u32, length: usize) -> Bytes {
+    let number = format!("{number:08} ");
+    [number.as_bytes(), &pattern(length.saturating_sub(number.len()))].concat().into()
+}
+
+/// The number of a [`numbered`] message, which must be whole.
+pub(crate) fn number(message: &Bytes) -> u32 {
+    let text = std::str::from_utf8(message.get(..8).unwrap_or_default()).unwrap_or_default();
+    let number = text.parse().unwrap_or_else(|_| panic!("{text:?} does not begin a message"));
+    assert!(numbered(number, message.len()) == message, "message {number} arrived damaged");
+    number
+}
+
+/// Polls what `make` gives until one poll makes one ready; all others are dropped.
+pub(crate) async fn poll_once_until_ready<F: Future>(mut make: impl FnMut() -> F) -> F::Output {
+    loop {
+        if let Some(output) = make().now_or_never() {
+            return output;
+        }
+        sleep(PAUSE).await;
+    }
+}

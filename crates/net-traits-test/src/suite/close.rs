@@ -1,0 +1,167 @@
+//! How connections end: in order, with a reason, and for everybody who waits.
+
+use crate::Harness;
+use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
+use futures_util::future::join_all;
+use net_traits::{CloseReason, NetConnection, RecvError, SendError};
+use std::sync::Arc;
+use std::task::{Context, Wake, Waker};
+use tokio::time::timeout;
+
+fn local(code: u64, reason: &str) -> CloseReason {
+    CloseReason::Local { code, reason: reason.to_owned() }
+}
+
+fn peer(code: u64, reason: &str) -> CloseReason {
+    CloseReason::Peer { code, reason: reason.to_owned() }
+}
+
+/// What was sent before `close` is delivered, although nobody read it yet.
+pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let count = 12;
+    for number in 0..count {
+        one.send_bytes(numbered(number, 10_000)).await.unwrap();
+    }
+    one.close(1, "all said").await;
+    for expected in 0..count {
+        assert_eq!(number(&other.recv().await.unwrap().0), expected);
+    }
+    assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it is over");
+}
+
+/// The code and the reason of `close` reach the peer, and everything that fails on either side because of it says the
+/// same.
+pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    one.close(4242, "moving out").await;
+    let (by_us, by_peer) = (local(4242, "moving out"), peer(4242, "moving out"));
+    assert_eq!(other.watch_close().await, by_peer);
+    assert_eq!(other.recv().await, Err(RecvError::Closed(by_peer.clone())));
+    assert_eq!(other.send(b"late").await, Err(SendError::Closed(by_peer)));
+    assert_eq!(one.watch_close().await, by_us);
+    assert_eq!(one.recv().await, Err(RecvError::Closed(by_us.clone())));
+    assert_eq!(one.send(b"late").await, Err(SendError::Closed(by_us)));
+}
+
+/// `watch_close` resolves for everybody who waits, and for those who ask later.
+pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = stage.meet().await;
+    let watch = |connection: &crate::stage::Connection<H>| {
+        let connection = connection.clone();
+        tokio::spawn(async move { connection.watch_close().await })
+    };
+    let early: Vec<_> = (0..50).map(|_| watch(&other)).collect();
+    tokio::task::yield_now().await;
+    one.close(5, "bye").await;
+    for watcher in early {
+        assert_eq!(watcher.await.unwrap(), peer(5, "bye"));
+    }
+    for late in join_all((0..50).map(|_| watch(&other))).await {
+        assert_eq!(late.unwrap(), peer(5, "bye"));
+    }
+}
+
+/// Asking again and again whether a connection is over takes no memory: wakers do not pile up.
+pub async fn polling_for_the_end_does_not_grow<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let counted = Arc::new(Counted);
+    let waker = Waker::from(counted.clone());
+    for _ in 0..1_000 {
+        let mut watch = std::pin::pin!(one.watch_close());
+        for _ in 0..10 {
+            assert!(watch.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+        }
+    }
+    let held = Arc::strong_count(&counted);
+    assert!(held < 100, "{held} wakers are kept after 10 000 polls");
+    greet(one, other).await;
+}
+
+struct Counted;
+
+impl Wake for Counted {
+    fn wake(self: Arc<Self>) {}
+}
+
+/// A `recv` and a `send` that wait fail when this side closes, with what it closed with. A dropped `close` does not
+/// wait for what is queued.
+pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other: _other, .. } = stage.meet().await;
+    let receive = tokio::spawn({
+        let one = one.clone();
+        async move { one.recv().await.map(drop) }
+    });
+    let send = tokio::spawn({
+        let one = one.clone();
+        async move {
+            loop {
+                if let Err(error) = one.send_bytes(numbered(0, 256 * 1024)).await {
+                    return error;
+                }
+            }
+        }
+    });
+    tokio::time::sleep(2 * MOMENT).await; // nobody reads: by now `send` waits
+    let _ = timeout(MOMENT, one.close(3, "enough")).await;
+    assert_eq!(receive.await.unwrap(), Err(RecvError::Closed(local(3, "enough"))));
+    assert_eq!(send.await.unwrap(), SendError::Closed(local(3, "enough")));
+}
+
+/// Closing a second time does nothing and returns; the first code and reason count.
+pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let again = one.clone();
+    tokio::join!(one.close(1, "first"), other.watch_close());
+    again.close(2, "second").await;
+    assert_eq!(one.watch_close().await, local(1, "first"));
+    assert_eq!(other.watch_close().await, peer(1, "first"));
+}
+
+/// Dropping the last clone closes with code 0; dropping another one does not.
+pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = stage.meet().await;
+    let clone = one.clone();
+    drop(one);
+    greet(&clone, &other).await;
+    drop(clone);
+    assert!(matches!(other.watch_close().await, CloseReason::Peer { code: 0, .. }));
+}
+
+/// Connections live on when their listener and their transports are dropped.
+pub async fn connections_outlive_what_made_them<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener, transports } = stage.meet().await;
+    drop(listener);
+    drop(transports);
+    greet(&one, &other).await;
+}
+
+/// Handles may be dropped in any order: nothing hangs, and a peer that is left learns of it.
+pub async fn any_order_of_drops_ends<H: Harness>(stage: Stage<H>) {
+    for order in 0..24 {
+        let Pair { one, other, listener, transports } = stage.meet().await;
+        let (mut one, mut other) = (Some(one), Some(other));
+        let (mut listener, mut transports) = (Some(listener), Some(transports));
+        for step in permutation(order) {
+            match step {
+                0 => drop(listener.take()),
+                1 => drop(transports.take()),
+                2 => drop(one.take()),
+                _ => drop(other.take()),
+            }
+            if let (Some(left), None) | (None, Some(left)) = (&one, &other) {
+                left.watch_close().await;
+            }
+        }
+    }
+}
+
+/// One of the 24 orders of 0, 1, 2, 3.
+fn permutation(mut index: usize) -> [usize; 4] {
+    let mut rest = vec![0, 1, 2, 3];
+    [4, 3, 2, 1].map(|left| {
+        let pick = index % left;
+        index /= left;
+        rest.remove(pick)
+    })
+}

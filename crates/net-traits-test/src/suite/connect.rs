@@ -1,0 +1,182 @@
+//! How peers find each other: addresses, protocols, requests.
+
+use crate::stage::{
+    ALPN, PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce,
+    poll_once_until_ready,
+};
+use crate::{Harness, Limits};
+use net_traits::{
+    CloseReason, ConnectError, ListenError, NetConnection, NetIncomingRequest, NetListener,
+    NetTransport, TrustPolicy,
+};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// Port 0 becomes a real port, which `local_addr` tells, and each side knows the address of the other. Addresses are
+/// how peers are told to others, so they must be those that work.
+pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    assert_ne!(listener.local_addr().port(), 0, "the listener names its port");
+    let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    assert_eq!(dialled.remote_addr(), listener.local_addr());
+    assert_eq!(accepted.local_addr(), listener.local_addr());
+    assert_eq!(accepted.remote_addr(), dialled.local_addr());
+}
+
+/// Where a listener was dropped another one can listen, even if connections were made there. Nodes are restarted on the
+/// port that others know.
+pub async fn a_port_is_free_again<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener, transports: [_, transport] } = stage.meet().await;
+    let address = listener.local_addr();
+    drop((one, other, listener));
+    loop {
+        let again = transport.create_listener(address, &[ALPN], credential(TrustPolicy::Any)).await;
+        match again {
+            Ok(listener) => return assert_eq!(listener.local_addr(), address),
+            Err(ListenError::AddressInUse(_)) => sleep(PAUSE).await, // it may take a moment
+            Err(error) => panic!("{address} cannot be listened on again: {error}"),
+        }
+    }
+}
+
+/// A port that has a listener is refused to another one, with the address. Whoever starts a node twice is to be told.
+pub async fn a_taken_port_is_refused<H: Harness>(stage: Stage<H>) {
+    let (transport, another) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let address = listener.local_addr();
+    let taken = another.create_listener(address, &[ALPN], credential(TrustPolicy::Any)).await;
+    // A transport whose hosts have addresses of their own may say that this is none of them.
+    let error = taken.expect_err("a taken port is refused");
+    let is_typed = matches!(error, ListenError::AddressInUse(_) | ListenError::InvalidInput(_));
+    assert!(is_typed, "a taken port is a typed error, not: {error}");
+    let taken = transport.create_listener(address, &[ALPN], credential(TrustPolicy::Any)).await;
+    assert_eq!(taken.err(), Some(ListenError::AddressInUse(address)));
+}
+
+/// Dialling where nobody listens is a typed error within the handshake timeout, and worth another try: the peer may be
+/// about to start.
+pub async fn nobody_there_is_a_typed_error<H: Harness>(stage: Stage<H>) {
+    let transport = stage.transport();
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let address = listener.local_addr();
+    drop((listener, transport));
+    let limits = Limits { handshake_timeout: Duration::from_secs(2), ..Limits::default() };
+    let dialler = stage.transport_with(limits);
+    let error = dial::<H>(&dialler, address, credential(TrustPolicy::Any)).await.err();
+    let error = error.expect("nobody listens any more");
+    let is_typed = matches!(error, ConnectError::Refused(_) | ConnectError::TimedOut { .. });
+    assert!(is_typed, "nobody there is a typed error, not: {error}");
+    assert!(error.is_retryable());
+}
+
+/// Both sides learn the same protocol: the listener's first that the dialler offers too.
+pub async fn a_protocol_is_agreed_on<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let names = ["conformance/3", "conformance/2", "conformance/1"];
+    let bind_addr = stage.harness.bind_addr();
+    let listener = transport.create_listener(bind_addr, &names, for_listener).await.unwrap();
+    let offered = ["conformance/4", "conformance/1", "conformance/2"];
+    let dial = dialler.connect(listener.local_addr(), &offered, for_dialler);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    assert_eq!(dialled.alpn_negotiated(), "conformance/2");
+    assert_eq!(accepted.alpn_negotiated(), "conformance/2");
+}
+
+/// Peers without a common protocol are told so, by a type: dialling again will not help, an update may.
+pub async fn no_common_protocol_is_a_typed_error<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let address = listener.local_addr();
+    let dial = dialler.connect(address, &["another/1"], for_dialler);
+    let accept = async {
+        loop {
+            // The listener may turn such a peer away before anybody accepts it.
+            let accepted = listener.accept().await.unwrap().accept().await;
+            assert!(accepted.is_err(), "there is no common protocol");
+        }
+    };
+    let error = tokio::select! {
+        dialled = dial => dialled.expect_err("there is no common protocol"),
+        () = accept => unreachable!("it does not end"),
+    };
+    let offered = vec!["another/1".to_owned()];
+    assert_eq!(error, ConnectError::NoCommonAlpn { remote_addr: address, offered });
+    assert!(!error.is_retryable());
+}
+
+/// An empty list of protocols is refused at once: it is a mistake of the caller.
+pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let transport = stage.transport();
+    let listened =
+        transport.create_listener(stage.harness.bind_addr(), &[], for_listener.clone()).await;
+    assert!(matches!(listened.err(), Some(ListenError::InvalidInput(_))), "a listener needs one");
+    let listener = stage.listen(&transport, for_listener).await;
+    let dialled = stage.transport().connect(listener.local_addr(), &[], for_dialler).await;
+    assert!(matches!(dialled.err(), Some(ConnectError::InvalidInput(_))), "a dialler needs one");
+}
+
+/// A peer whose request is refused learns it at once instead of running into its timeout.
+pub async fn refusing_is_told<H: Harness>(stage: Stage<H>) {
+    turned_away(stage, |request| request.refuse(7)).await;
+}
+
+/// So does a peer whose request is dropped: whoever forgets about it has said no.
+pub async fn a_dropped_request_is_turned_away<H: Harness>(stage: Stage<H>) {
+    turned_away(stage, drop).await;
+}
+
+async fn turned_away<H: Harness>(
+    stage: Stage<H>,
+    turn_away: impl FnOnce(<crate::stage::Listener<H> as NetListener>::IncomingRequest),
+) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let dial = dial::<H>(&dialler, listener.local_addr(), for_dialler);
+    let accept = async { turn_away(listener.accept().await.unwrap()) };
+    let (dialled, ()) = tokio::join!(dial, accept);
+    let error = dialled.expect_err("the request was turned away");
+    let is_told =
+        matches!(error, ConnectError::Refused(_) | ConnectError::Closed(CloseReason::Peer { .. }));
+    assert!(is_told, "who is turned away is told, instead of: {error}");
+}
+
+/// A request that is not answered holds up nobody else: `accept` of the listener gives the next one, which can be
+/// finished first. Otherwise one slow or hostile peer would block a node.
+pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let address = listener.local_addr();
+    let first = dial::<H>(&dialler, address, for_dialler.clone());
+    let others = async {
+        let slow = listener.accept().await.unwrap();
+        let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+        greet(&dialled.unwrap(), &accepted.unwrap()).await;
+        slow.accept().await.unwrap()
+    };
+    let (first, accepted) = tokio::join!(first, others);
+    greet(&first.unwrap(), &accepted).await;
+}
+
+/// `accept` of the listener is cancel-safe: a request that arrives while futures are made and dropped is not lost.
+pub async fn a_cancelled_accept_loses_nobody<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let dial = dial::<H>(&dialler, listener.local_addr(), for_dialler);
+    let accept = async {
+        let request = poll_once_until_ready(|| listener.accept()).await.unwrap();
+        request.accept().await
+    };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    greet(&dialled.unwrap(), &accepted.unwrap()).await;
+}

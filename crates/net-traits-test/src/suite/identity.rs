@@ -1,0 +1,199 @@
+//! Who peers are, whom they trust, and what they are told of it.
+
+use crate::Harness;
+use crate::stage::{ALPN, Connected, Stage, credential, credentials, greet, introduce};
+use net_traits::{
+    CertHash, CertificateDer, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers,
+    IdentityKey, NetConnection, NetCredential, NetIncomingRequest, NetListener, PeerIdentity,
+    PeerVerifier, Rejection, RejectionBy, TrustPolicy,
+};
+
+/// Each side knows its own identity and that of the other: the hashes of the certificates that were shown.
+pub async fn identities_match<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (of_listener, of_dialler) = (for_listener.identity(), for_dialler.identity());
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+    let sides =
+        [(dialled.unwrap(), of_dialler, of_listener), (accepted.unwrap(), of_listener, of_dialler)];
+    for (connection, local, remote) in sides {
+        assert_eq!(connection.local_identity(), local.to_string());
+        assert_eq!(connection.remote_identity(), remote.to_string());
+        assert_eq!(connection.peer_identity().hash, remote);
+        let certificate = connection.remote_certificate();
+        assert!(certificate.is_none_or(|certificate| CertHash::of(&certificate) == remote));
+    }
+}
+
+/// Each side knows which keys vouch for the other, so that the application can act on it.
+pub async fn endorsers_are_told<H: Harness>(stage: Stage<H>) {
+    let endorser = Endorser::generate().unwrap();
+    let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
+    let (for_listener, for_dialler) = (endorsed(&endorser, &trust), endorsed(&endorser, &trust));
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+    for connection in [dialled.unwrap(), accepted.unwrap()] {
+        assert_eq!(connection.peer_identity().endorsers, [endorser.key()]);
+    }
+}
+
+fn endorsed(endorser: &Endorser, trust: &TrustPolicy) -> NetCredential {
+    let key = IdentityKey::generate().unwrap();
+    let endorsement = endorser.endorse(&key.public_key_info(), EndorsementValidity::unlimited());
+    let signed = key.self_sign(&["conformance.example"], &[endorsement]).unwrap();
+    signed.credential(trust.clone()).unwrap()
+}
+
+/// Every kind of [`TrustPolicy`] accepts whom it should and nobody else, as dialler and as listener.
+pub async fn every_trust_policy_is_applied<H: Harness>(stage: Stage<H>) {
+    let (endorser, stranger) = (Endorser::generate().unwrap(), Endorser::generate().unwrap());
+    let peer = endorsed(&endorser, &TrustPolicy::Any);
+    let another = credential(TrustPolicy::Any).identity();
+    let endorsers = |endorser: &Endorser| Endorsers::new([endorser.key()]);
+    let policies = [
+        (TrustPolicy::Any, true),
+        (TrustPolicy::nobody(), false),
+        (TrustPolicy::hashes([another, peer.identity()]), true),
+        (TrustPolicy::hashes([another]), false),
+        (TrustPolicy::endorsed_by(endorsers(&endorser)), true),
+        (TrustPolicy::endorsed_by(endorsers(&stranger)), false),
+        (TrustPolicy::hashes_or_endorsed_by([another], endorsers(&endorser)), true),
+        (TrustPolicy::hashes_or_endorsed_by([peer.identity()], endorsers(&stranger)), true),
+        (TrustPolicy::hashes_or_endorsed_by([another], endorsers(&stranger)), false),
+        (TrustPolicy::custom(Only(peer.identity())), true),
+        (TrustPolicy::custom(Only(another)), false),
+    ];
+    for (policy, accepts) in policies {
+        for judge_listens in [true, false] {
+            let judge = credential(policy.clone());
+            let (for_listener, for_dialler) =
+                if judge_listens { (judge, peer.clone()) } else { (peer.clone(), judge) };
+            let (transport, dialler) = (stage.transport(), stage.transport());
+            let listener = stage.listen(&transport, for_listener).await;
+            let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+            let judged = if judge_listens { &accepted } else { &dialled };
+            assert_eq!(judged.is_ok(), accepts, "{policy:?}, listening: {judge_listens}");
+        }
+    }
+}
+
+struct Only(CertHash);
+
+impl PeerVerifier for Only {
+    fn verify(&self, peer: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        if peer.hash == self.0 { Ok(()) } else { Err("it is another one".to_owned()) }
+    }
+}
+
+/// When a listener does not trust a dialler, it learns whom it turned away and why, and the dialler learns that it was
+/// the peer who rejected it. With TLS 1.3 the dialler may be connected before.
+pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
+    let for_listener = credential(TrustPolicy::nobody());
+    let for_dialler = credential(TrustPolicy::Any);
+    let identity = for_dialler.identity();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+    let by_us = rejected::<H>(accepted).await;
+    assert_eq!((by_us.by, by_us.identity), (RejectionBy::Us, Some(identity)));
+    assert!(!by_us.reason.is_empty(), "there is a reason");
+    let by_peer = rejected::<H>(dialled).await;
+    assert_eq!((by_peer.by, by_peer.remote_addr), (RejectionBy::Peer, listener.local_addr()));
+}
+
+/// When a dialler does not trust whom it finds, it learns who that was and why, and the listener learns that it was
+/// rejected.
+pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
+    let for_listener = credential(TrustPolicy::Any);
+    let identity = for_listener.identity();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let (dialled, accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::nobody())).await;
+    let by_us = rejected::<H>(dialled).await;
+    assert_eq!((by_us.by, by_us.identity), (RejectionBy::Us, Some(identity)));
+    assert_eq!(by_us.remote_addr, listener.local_addr());
+    assert!(!by_us.reason.is_empty(), "there is a reason");
+    let by_peer = rejected::<H>(accepted).await;
+    assert_eq!(by_peer.by, RejectionBy::Peer);
+}
+
+async fn rejected<H: Harness>(connected: Connected<H>) -> Rejection {
+    match connected {
+        Err(ConnectError::Rejected(rejection)) => rejection,
+        Err(error) => panic!("a rejection is a typed error, not: {error}"),
+        Ok(connection) => match connection.watch_close().await {
+            CloseReason::Rejected(rejection) => rejection,
+            reason => panic!("a rejection is a typed reason, not: {reason}"),
+        },
+    }
+}
+
+/// A peer without a certificate is turned away, whatever the policy: there is nobody without an identity.
+pub async fn a_peer_without_a_certificate_is_turned_away<H: Harness>(stage: Stage<H>) {
+    let transport = stage.transport();
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let dial = stage.harness.anonymous_peer(listener.local_addr(), ALPN);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    let ((), accepted) = tokio::join!(dial, accept);
+    let rejection = rejected::<H>(accepted).await;
+    assert_eq!((rejection.by, rejection.identity), (RejectionBy::Us, None));
+}
+
+/// A listener whose credential is replaced uses the new one, certificate and trust, for new peers; connections that are up
+/// live on. Keys rotate while nodes run.
+pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
+    let before = credential(TrustPolicy::Any);
+    let after = credential(TrustPolicy::nobody());
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, before.clone()).await;
+    let meet = || introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any));
+    let (old, old_accepted) = meet().await;
+    let (old, old_accepted) = (old.unwrap(), old_accepted.unwrap());
+    assert_eq!(old.peer_identity().hash, before.identity());
+
+    let friend = credential(TrustPolicy::Any);
+    let trust = TrustPolicy::hashes([friend.identity()]);
+    stage.harness.set_credential(&listener, after.with_trust(trust));
+    let (_, stranger) = meet().await;
+    assert!(stranger.is_err(), "the new trust counts");
+    let (new, _accepted) = introduce::<H>(&dialler, &listener, friend).await;
+    assert_eq!(new.unwrap().peer_identity().hash, after.identity(), "the new certificate counts");
+    greet(&old, &old_accepted).await;
+}
+
+/// Revocation closes the connections with peers that are not trusted any more, on both sides, and no other.
+pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) {
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (bad, good) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
+    let trust = TrustPolicy::hashes([good.identity()]);
+    let (dialled_bad, accepted_bad) = introduce::<H>(&dialler, &listener, bad).await;
+    let (dialled_good, accepted_good) = introduce::<H>(&dialler, &listener, good).await;
+    let (dialled_bad, accepted_bad) = (dialled_bad.unwrap(), accepted_bad.unwrap());
+    stage.harness.revoke(&transport, &trust);
+    assert!(matches!(accepted_bad.watch_close().await, CloseReason::Local { .. }));
+    assert!(matches!(dialled_bad.watch_close().await, CloseReason::Peer { .. }));
+    greet(&dialled_good.unwrap(), &accepted_good.unwrap()).await;
+}
+
+/// Private keys do not appear in `Debug` output, which ends up in logs.
+pub async fn nothing_secret_is_printed<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener.clone()).await;
+    let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler.clone()).await;
+    let shown = format!("{transport:?}{dialler:?}{listener:?}{dialled:?}{accepted:?}");
+    for credential in [for_listener, for_dialler] {
+        // Half of the key would be too much; the beginning of all keys of a kind is the same.
+        let key = credential.private_key().secret_der();
+        let half = &key[key.len() / 4..key.len() * 3 / 4];
+        let hex: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
+        let list = format!("{half:?}");
+        for form in [hex.clone(), hex.to_uppercase(), list.trim_matches(['[', ']']).to_owned()] {
+            assert!(!shown.contains(&form), "a private key is printed");
+        }
+    }
+}

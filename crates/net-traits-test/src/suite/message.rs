@@ -1,0 +1,334 @@
+//! Messages: whole, in order, bounded, and never lost by a dropped future.
+
+use crate::stage::{
+    ALPN, MOMENT, PAUSE, Pair, Stage, credentials, greet, number, numbered, pattern,
+    poll_once_until_ready,
+};
+use crate::{Harness, Limits, RawPeer};
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use net_traits::{NetConnection, NetIncomingRequest, NetListener, RecvError, SendError};
+use std::collections::BTreeSet;
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * 1024;
+
+/// More than any transport should hold for one connection whose peer reads nothing.
+const FAR_TOO_MUCH: usize = 96 * MIB;
+
+/// What is sent arrives as it was, whatever its bytes, and can be sent back.
+pub async fn echo<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let message: Bytes = (0..=255_u8).cycle().take(3000).collect();
+    one.send(&message).await.unwrap();
+    let (received, _) = other.recv().await.unwrap();
+    assert!(received == message, "all 256 values of a byte arrive");
+    other.send_bytes(received).await.unwrap();
+    assert!(one.recv().await.unwrap().0 == message, "and come back");
+}
+
+/// A message may be empty, and is one message then.
+pub async fn empty_messages_arrive<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    for message in [&b""[..], b"", b"x", b""] {
+        one.send(message).await.unwrap();
+    }
+    for expected in [&b""[..], b"", b"x", b""] {
+        assert_eq!(other.recv().await.unwrap().0, expected);
+    }
+}
+
+/// A message of exactly the limit is allowed.
+pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
+    let limit = 300 * KIB + 1;
+    let Pair { one, other, .. } =
+        &stage.meet_with(Limits { max_message_size: limit, ..Limits::default() }).await;
+    let (sent, received) = tokio::join!(one.send_bytes(pattern(limit)), other.recv());
+    sent.unwrap();
+    assert!(received.unwrap().0 == pattern(limit), "it arrives unchanged");
+}
+
+/// A message one byte longer is refused where it is sent, with its size and the limit, and nothing else happens.
+pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
+    let limit = 300 * KIB;
+    let Pair { one, other, .. } =
+        &stage.meet_with(Limits { max_message_size: limit, ..Limits::default() }).await;
+    let too_large = SendError::TooLarge { size: limit + 1, limit };
+    let message = pattern(limit + 1);
+    assert_eq!(one.send(&message).await, Err(too_large.clone()));
+    assert_eq!(one.send_bytes(message.clone()).await, Err(too_large.clone()));
+    let parts = [message.slice(..10), message.slice(10..)];
+    assert_eq!(one.send_parts(&parts).await, Err(too_large.clone()));
+    assert_eq!(one.try_send(message), Err(too_large.clone()));
+    assert!(!too_large.is_retryable());
+    greet(one, other).await;
+}
+
+/// Messages of one task arrive in the order in which they were sent, large and small ones.
+pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let count = 200;
+    let send = async {
+        for number in 0..count {
+            let length = 10 + number as usize * 997 % 20_000;
+            one.send_bytes(numbered(number, length)).await.unwrap();
+        }
+    };
+    let receive = async {
+        for expected in 0..count {
+            assert_eq!(number(&other.recv().await.unwrap().0), expected);
+        }
+    };
+    tokio::join!(send, receive);
+}
+
+/// Messages that many tasks send at once arrive whole: none is torn apart by another one.
+pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let (tasks, each, length) = (8_u32, 6_u32, 200 * KIB);
+    let send = join_all((0..tasks).map(|task| async move {
+        for round in 0..each {
+            one.send_bytes(numbered(task * each + round, length)).await.unwrap();
+        }
+    }));
+    let receive = async {
+        let mut numbers = BTreeSet::new();
+        for _ in 0..tasks * each {
+            let (message, _) = other.recv().await.unwrap();
+            assert_eq!(message.len(), length, "a message arrives whole");
+            numbers.insert(number(&message));
+        }
+        assert!(numbers.into_iter().eq(0..tasks * each), "each message arrives once");
+    };
+    tokio::join!(send, receive);
+}
+
+/// Large messages in both directions at once do not wait for each other.
+pub async fn both_directions_go_at_once<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    tokio::join!(exchange(one), exchange(other));
+}
+
+/// Sends and receives at the same time on one connection, more than fits into queues.
+async fn exchange(connection: &impl NetConnection) {
+    let send = async {
+        for number in 0..40 {
+            connection.send_bytes(numbered(number, MIB)).await.unwrap();
+        }
+    };
+    let receive = async {
+        for expected in 0..40 {
+            assert_eq!(number(&connection.recv().await.unwrap().0), expected);
+        }
+    };
+    tokio::join!(send, receive);
+}
+
+/// Parts are sent as one message, in their order, empty ones included.
+pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let parts = [pattern(3), Bytes::new(), pattern(100 * KIB), pattern(1)];
+    one.send_parts(&parts).await.unwrap();
+    assert!(other.recv().await.unwrap().0 == parts.concat(), "the parts make one message");
+}
+
+/// Many tasks may wait for messages of one connection; each message goes to one of them.
+pub async fn receivers_share_the_messages<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let (receivers, each) = (5, 8_u32);
+    let receive = join_all((0..receivers).map(|_| async move {
+        let mut numbers = Vec::new();
+        for _ in 0..each {
+            numbers.push(number(&other.recv().await.unwrap().0));
+            tokio::task::yield_now().await;
+        }
+        numbers
+    }));
+    let send = async {
+        for number in 0..receivers * each {
+            one.send_bytes(numbered(number, 100)).await.unwrap();
+        }
+    };
+    let (received, ()) = tokio::join!(receive, send);
+    let numbers: BTreeSet<_> = received.into_iter().flatten().collect();
+    assert!(numbers.into_iter().eq(0..receivers * each), "each message goes to one receiver");
+}
+
+/// `recv` is cancel-safe: futures that are dropped while messages arrive, in whatever part, lose none.
+pub async fn a_cancelled_recv_loses_nothing<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let count = 40;
+    let send = async {
+        for number in 0..count {
+            one.send_bytes(numbered(number, 50 * KIB)).await.unwrap();
+        }
+    };
+    let receive = async {
+        for expected in 0..count {
+            let (message, _) = poll_once_until_ready(|| other.recv()).await.unwrap();
+            assert_eq!(number(&message), expected);
+        }
+    };
+    tokio::join!(send, receive);
+}
+
+/// `send` is cancel-safe: a future that is dropped has queued its message whole or not at all, and what is sent later
+/// is not disturbed.
+pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let (mut sent, mut next, mut dropped) = (Vec::new(), 0, 0);
+    while dropped < 8 && sent.len() * 64 * KIB < FAR_TOO_MUCH {
+        let message = numbered(next, 64 * KIB);
+        let limit = if dropped == 0 { MOMENT } else { Duration::from_millis(2) };
+        match timeout(limit, one.send_bytes(message)).await {
+            Ok(result) => {
+                result.unwrap();
+                sent.push(next);
+            }
+            Err(_) => dropped += 1,
+        }
+        next += 1;
+    }
+    let end = next;
+    let send = async { one.send_bytes(numbered(end, 64 * KIB)).await.unwrap() };
+    let receive = async {
+        let mut received = Vec::new();
+        while received.last() != Some(&end) {
+            let (message, _) = other.recv().await.unwrap();
+            assert_eq!(message.len(), 64 * KIB, "a message arrives whole");
+            received.push(number(&message));
+        }
+        received
+    };
+    let ((), received) = tokio::join!(send, receive);
+    assert!(received.is_sorted_by(|a, b| a < b), "in order, each at most once");
+    assert!(sent.iter().all(|number| received.binary_search(number).is_ok()), "all that were sent");
+}
+
+/// `try_send` queues a message or says that there is no room: it does not wait, and loses nothing it took.
+pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    // The way to the peer may not be open yet.
+    while one.try_send(numbered(0, 64 * KIB)).is_err() {
+        sleep(PAUSE).await;
+    }
+    let mut next = 1;
+    let full = loop {
+        match one.try_send(numbered(next, 64 * KIB)) {
+            Ok(()) => next += 1,
+            Err(error) => break error,
+        }
+        assert!(next as usize * 64 * KIB < FAR_TOO_MUCH, "`try_send` refuses when nobody reads");
+    };
+    assert_eq!(full, SendError::WouldBlock);
+    assert!(full.is_retryable());
+    for expected in 0..next {
+        assert_eq!(number(&other.recv().await.unwrap().0), expected);
+    }
+    one.flush().await.unwrap();
+    while one.try_send(pattern(1)).is_err() {
+        sleep(PAUSE).await;
+    }
+    assert_eq!(other.recv().await.unwrap().0, pattern(1), "there is room again");
+}
+
+/// `flush` waits for what was queued and then returns, also when nothing was.
+pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    one.flush().await.unwrap();
+    let send = async {
+        for number in 0..5 {
+            one.send_bytes(numbered(number, 200 * KIB)).await.unwrap();
+        }
+        one.flush().await.unwrap();
+    };
+    let receive = async {
+        for expected in 0..5 {
+            assert_eq!(number(&other.recv().await.unwrap().0), expected);
+        }
+    };
+    tokio::join!(send, receive);
+}
+
+/// A peer that reads slowly makes `send` wait: the memory of the sender is bounded.
+pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let mut sent = 0;
+    while let Ok(result) = timeout(2 * MOMENT, one.send_bytes(numbered(sent, 256 * KIB))).await {
+        result.unwrap();
+        sent += 1;
+        assert!((sent as usize) * 256 * KIB < FAR_TOO_MUCH, "`send` waits when nobody reads");
+    }
+    for expected in 0..sent {
+        assert_eq!(number(&other.recv().await.unwrap().0), expected);
+    }
+}
+
+/// A peer that announces a message beyond the limit is a typed error with what it announced; what it sent before
+/// arrives.
+pub async fn an_announcement_beyond_the_limit_is_an_error<H: Harness>(stage: Stage<H>) {
+    let limit = Limits::default().max_message_size;
+    for size in [limit + 1, u32::MAX as usize - 1] {
+        let (mut raw, connection, _kept) = raw(&stage).await;
+        raw.write(&[0, 0, 0, 2, b'o', b'k']).await;
+        raw.write(&net_traits::frame::header(size).unwrap()).await;
+        raw.write(b"and some of it").await;
+        assert_eq!(connection.recv().await.unwrap().0, "ok");
+        let size = size as u64;
+        assert_eq!(connection.recv().await, Err(RecvError::TooLarge { size, limit }));
+    }
+}
+
+/// The end of a stream inside a message is an error that says how much is missing: nobody may take half a message for a
+/// whole one.
+pub async fn an_end_inside_a_message_is_an_error<H: Harness>(stage: Stage<H>) {
+    let cuts = [(&[0, 0][..], 2, 4), (&[0, 0, 0, 5, b'x'], 1, 5)];
+    for (bytes, received, announced) in cuts {
+        let (mut raw, connection, _kept) = raw(&stage).await;
+        raw.write(bytes).await;
+        raw.finish().await;
+        let truncated = RecvError::Truncated { received, announced };
+        assert_eq!(connection.recv().await, Err(truncated));
+    }
+}
+
+/// The end of a stream between two messages is no error: it is how peers stop.
+pub async fn an_end_between_messages_is_clean<H: Harness>(stage: Stage<H>) {
+    let (mut raw, connection, _kept) = raw(&stage).await;
+    raw.write(&[0, 0, 0, 5]).await;
+    raw.write(b"whole").await;
+    raw.finish().await;
+    assert_eq!(connection.recv().await.unwrap().0, "whole");
+    match timeout(MOMENT, connection.recv()).await {
+        Err(_) | Ok(Err(RecvError::Closed(_))) => {}
+        Ok(result) => panic!("nothing comes after the end, not: {result:?}"),
+    }
+}
+
+/// A message that comes byte by byte, while `recv` is called and dropped after each, arrives.
+pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
+    let (mut raw, connection, _kept) = raw(&stage).await;
+    for byte in [0, 0, 0, 3, b'a', b'b'] {
+        raw.write(&[byte]).await;
+        sleep(Duration::from_millis(2)).await;
+        assert!(connection.recv().now_or_never().is_none(), "the message is not complete");
+    }
+    raw.write(b"c").await;
+    assert_eq!(poll_once_until_ready(|| connection.recv()).await.unwrap().0, "abc");
+}
+
+/// A peer that breaks rules, our end of its connection, and what must not be dropped meanwhile.
+async fn raw<H: Harness>(
+    stage: &Stage<H>,
+) -> (Box<dyn RawPeer>, crate::stage::Connection<H>, (H::Transport, crate::stage::Listener<H>)) {
+    let (for_listener, for_dialler) = credentials();
+    let transport = stage.transport();
+    let listener = stage.listen(&transport, for_listener).await;
+    let dial = stage.harness.raw_peer(listener.local_addr(), ALPN, for_dialler);
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (raw, connection) = tokio::join!(dial, accept);
+    (raw, connection, (transport, listener))
+}

@@ -1,0 +1,8 @@
+//! The behaviours, one function each. `one` and `other` are two peers that are connected; the roles of dialler and
+//! listener are swapped between two runs, unless the behaviour names them.
+
+pub mod close;
+pub mod connect;
+pub mod identity;
+pub mod limits;
+pub mod message;
