@@ -125,7 +125,10 @@ pub(crate) async fn greet<C: NetConnection>(one: &C, other: &C) {
 
 /// A message of so many characters that shows swapped and lost parts. No byte is above 127.
 pub(crate) fn pattern(length: usize) -> Bytes {
-    (0..length).map(|index| b'A' + (index.wrapping_mul(31) >> 3) as u8 % 26).collect()
+    const CHARACTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-abcdefghijklmnopqrs.";
+    let mut pattern = CHARACTERS.repeat(length / CHARACTERS.len() + 1);
+    pattern.truncate(length);
+    pattern.into()
 }
 
 /// A message of `length` bytes that begins with a number.

@@ -105,10 +105,13 @@ impl MemoryTransport {
         let dial = async {
             there.pass().await;
             let (answer, answered) = oneshot::channel();
-            if let Some(backlog) = network.listener(remote_addr) {
-                let from = SocketAddr::new(*ip, network.port());
-                let host = self.host.clone();
-                backlog.knock(Knock { host, from, certificate, identity, trust, alpn, answer });
+            match network.listener(remote_addr) {
+                Some(backlog) => {
+                    let from = SocketAddr::new(*ip, network.port());
+                    let host = self.host.clone();
+                    backlog.knock(Knock { host, from, certificate, identity, trust, alpn, answer });
+                }
+                None => drop(answer),
             }
             let answer = answered.await;
             back.pass().await;

@@ -46,18 +46,18 @@ pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
 
 /// `watch_close` resolves for everybody who waits, and for those who ask later.
 pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
-    let Pair { one, other, .. } = stage.meet().await;
+    let Pair { one, other, .. } = &stage.meet().await;
     let watch = |connection: &crate::stage::Connection<H>| {
         let connection = connection.clone();
         tokio::spawn(async move { connection.watch_close().await })
     };
-    let early: Vec<_> = (0..50).map(|_| watch(&other)).collect();
+    let early: Vec<_> = (0..50).map(|_| watch(other)).collect();
     tokio::task::yield_now().await;
     one.close(5, "bye").await;
     for watcher in early {
         assert_eq!(watcher.await.unwrap(), peer(5, "bye"));
     }
-    for late in join_all((0..50).map(|_| watch(&other))).await {
+    for late in join_all((0..50).map(|_| watch(other))).await {
         assert_eq!(late.unwrap(), peer(5, "bye"));
     }
 }
@@ -87,7 +87,7 @@ impl Wake for Counted {
 /// A `recv` and a `send` that wait fail when this side closes, with what it closed with. A dropped `close` does not
 /// wait for what is queued.
 pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
-    let Pair { one, other: _other, .. } = stage.meet().await;
+    let Pair { one, .. } = &stage.meet().await;
     let receive = tokio::spawn({
         let one = one.clone();
         async move { one.recv().await.map(drop) }
@@ -120,7 +120,7 @@ pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
 
 /// Dropping the last clone closes with code 0; dropping another one does not.
 pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
-    let Pair { one, other, .. } = stage.meet().await;
+    let Pair { one, other, listener: _listener, transports: _transports } = stage.meet().await;
     let clone = one.clone();
     drop(one);
     greet(&clone, &other).await;

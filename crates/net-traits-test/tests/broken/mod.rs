@@ -1,0 +1,723 @@
+//! A transport that breaks one contract, as its [`Fault`] says, and keeps all others.
+
+use crate::common::Memory;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::FutureExt;
+use net_traits::{
+    AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
+    NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
+    SendError, TrustPolicy,
+};
+use net_traits_test::memory::{
+    MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryTransport,
+};
+use net_traits_test::{Harness, Limits, RawPeer};
+use parking_lot::Mutex;
+use std::collections::HashSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+use std::time::Duration;
+use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+/// What is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    Nothing,
+    // Connecting
+    RemoteAddressIsWrong,
+    ListenersLeak,
+    TakenPortIsAnotherError,
+    NobodyThereIsAnotherError,
+    ProtocolIsTheWrongOne,
+    NoCommonProtocolIsARefusal,
+    NoProtocolIsAnotherError,
+    RefusedRequestsLeak,
+    DroppedRequestsLeak,
+    OneHandshakeAtATime,
+    AcceptLosesRequests,
+    // Identity
+    RemoteIdentityIsTheLocalOne,
+    EndorsersAreForgotten,
+    CustomPoliciesAreIgnored,
+    ListenerForgetsWhomItRejected,
+    DiallerForgetsItRejected,
+    AnonymousIsARefusal,
+    NewCredentialsAreIgnored,
+    RevocationsAreIgnored,
+    DebugShowsTheKey,
+    // Messages
+    OnlyAsciiArrives,
+    EmptyMessagesAreSkipped,
+    TheLimitIsOneTooLow,
+    TooLargeCloses,
+    TwoMessagesAreSwapped,
+    ConcurrentMessagesAreTorn,
+    HalfDuplex,
+    PartsAreMessages,
+    OneReceiverOnly,
+    RecvLosesMessages,
+    RecvLosesBytes,
+    DroppedSendsLeaveHalves,
+    TrySendForgets,
+    FlushHangs,
+    QueueCountsMessages,
+    TooLargeIsTheEnd,
+    TruncatedIsSkipped,
+    SilenceIsTruncated,
+    // The end
+    TheEndOvertakes,
+    CodesAreBytes,
+    TenWatchers,
+    WakersPileUp,
+    PendingRecvForgetsWhy,
+    ClosingTwiceHangs,
+    ClonesLeak,
+    TransportsTakeConnectionsAlong,
+    OrphansLeak,
+    // Limits
+    ConnectionsAreUnlimited,
+    HandshakeTimeoutIsNotTold,
+    SendTimeoutIsNotTold,
+}
+
+/// How many messages [`Fault::QueueCountsMessages`] takes.
+const QUEUE: usize = 250;
+
+/// Makes transports with one fault.
+pub(crate) struct Broken {
+    pub(crate) fault: Fault,
+    memory: Memory,
+    /// The addresses of listeners that are there.
+    listening: Arc<Mutex<HashSet<SocketAddr>>>,
+}
+
+impl Broken {
+    pub(crate) fn new(fault: Fault) -> Self {
+        Self { fault, memory: Memory::default(), listening: Arc::default() }
+    }
+}
+
+#[async_trait]
+impl Harness for Broken {
+    type Transport = BrokenTransport;
+
+    fn transport(&self, limits: &Limits) -> BrokenTransport {
+        let mut limits = limits.clone();
+        if self.fault == Fault::ConnectionsAreUnlimited {
+            limits.max_connections = 1000;
+        }
+        BrokenTransport {
+            inner: self.memory.transport(&limits),
+            context: Arc::new(Context {
+                fault: self.fault,
+                limits,
+                listening: self.listening.clone(),
+                connections: Mutex::default(),
+            }),
+        }
+    }
+
+    fn bind_addr(&self) -> SocketAddr {
+        self.memory.bind_addr()
+    }
+
+    async fn raw_peer(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &str,
+        credential: NetCredential,
+    ) -> Box<dyn RawPeer> {
+        self.memory.raw_peer(remote_addr, alpn, credential).await
+    }
+
+    async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
+        self.memory.anonymous_peer(remote_addr, alpn).await;
+    }
+
+    fn set_credential(&self, listener: &BrokenListener, credential: NetCredential) {
+        if self.fault != Fault::NewCredentialsAreIgnored {
+            listener.inner().set_credential(credential);
+        }
+    }
+
+    fn revoke(&self, transport: &BrokenTransport, policy: &TrustPolicy) {
+        if self.fault != Fault::RevocationsAreIgnored {
+            transport.inner.revoke(policy);
+        }
+    }
+}
+
+/// What belongs to a transport.
+#[derive(Debug)]
+struct Context {
+    fault: Fault,
+    limits: Limits,
+    listening: Arc<Mutex<HashSet<SocketAddr>>>,
+    connections: Mutex<Vec<Weak<Shared>>>,
+}
+
+impl Context {
+    fn connection(self: &Arc<Self>, inner: MemoryConnection) -> BrokenConnection {
+        let shared = Arc::new(Shared::new(inner, self));
+        self.connections.lock().push(Arc::downgrade(&shared));
+        BrokenConnection(shared)
+    }
+
+    /// The credential, with another policy where that is the fault.
+    fn credential(&self, credential: NetCredential) -> NetCredential {
+        match (self.fault, credential.trust()) {
+            (Fault::CustomPoliciesAreIgnored, TrustPolicy::Custom(_)) => {
+                credential.with_trust(TrustPolicy::Any)
+            }
+            _ => credential,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BrokenTransport {
+    inner: MemoryTransport,
+    context: Arc<Context>,
+}
+
+impl Drop for BrokenTransport {
+    fn drop(&mut self) {
+        if self.context.fault == Fault::TransportsTakeConnectionsAlong {
+            for shared in self.context.connections.lock().iter().filter_map(Weak::upgrade) {
+                shared.inner.close(0, "").now_or_never();
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl NetTransport for BrokenTransport {
+    type Connection = BrokenConnection;
+    type Listener = BrokenListener;
+
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<BrokenListener, ListenError> {
+        let key = credential.private_key().secret_der().to_vec();
+        let credential = self.context.credential(credential);
+        let inner = self.inner.create_listener(bind_addr, alpn, credential).await;
+        let inner = inner.map_err(|error| match (self.context.fault, error) {
+            (Fault::TakenPortIsAnotherError, ListenError::AddressInUse(_)) => {
+                ListenError::Transport("it does not work".to_owned())
+            }
+            (_, error) => error,
+        })?;
+        self.context.listening.lock().insert(inner.local_addr());
+        let context = self.context.clone();
+        Ok(BrokenListener { inner: Some(inner), context, turn: Arc::default(), key })
+    }
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<BrokenConnection, ConnectError> {
+        let credential = self.context.credential(credential);
+        let failed = |what: &str| ConnectError::Closed(CloseReason::Transport(what.to_owned()));
+        let is_there = self.context.listening.lock().contains(&remote_addr);
+        let connected = self.inner.connect(remote_addr, alpn, credential).await;
+        let inner = connected.map_err(|error| match (self.context.fault, error) {
+            (Fault::NobodyThereIsAnotherError, ConnectError::Refused(_)) if !is_there => {
+                failed("nobody there")
+            }
+            (Fault::NoCommonProtocolIsARefusal, ConnectError::NoCommonAlpn { .. }) => {
+                ConnectError::Refused(remote_addr)
+            }
+            (Fault::NoProtocolIsAnotherError, ConnectError::InvalidInput(_)) => failed("no"),
+            (Fault::DiallerForgetsItRejected, ConnectError::Rejected(rejection))
+                if rejection.by == net_traits::RejectionBy::Us =>
+            {
+                failed("not trusted")
+            }
+            (Fault::HandshakeTimeoutIsNotTold, ConnectError::TimedOut { remote_addr, .. }) => {
+                ConnectError::TimedOut { remote_addr, after: Duration::ZERO }
+            }
+            (_, error) => error,
+        })?;
+        Ok(self.context.connection(inner))
+    }
+}
+
+pub(crate) struct BrokenListener {
+    inner: Option<MemoryListener>,
+    context: Arc<Context>,
+    /// Whose handshake it is, if there is one at a time.
+    turn: Arc<tokio::sync::Mutex<()>>,
+    key: Vec<u8>,
+}
+
+impl BrokenListener {
+    fn inner(&self) -> &MemoryListener {
+        self.inner.as_ref().expect("it is there until the listener is dropped")
+    }
+}
+
+impl Drop for BrokenListener {
+    fn drop(&mut self) {
+        let address = self.local_addr();
+        self.context.listening.lock().remove(&address);
+        if self.context.fault == Fault::ListenersLeak {
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
+impl fmt::Debug for BrokenListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.context.fault {
+            Fault::DebugShowsTheKey => write!(f, "BrokenListener({:?})", self.key),
+            _ => f.write_str("BrokenListener"),
+        }
+    }
+}
+
+#[async_trait]
+impl NetListener for BrokenListener {
+    type Connection = BrokenConnection;
+    type IncomingRequest = BrokenRequest;
+
+    async fn accept(&self) -> Result<BrokenRequest, AcceptError> {
+        let turn = match self.context.fault {
+            Fault::OneHandshakeAtATime => Some(self.turn.clone().lock_owned().await),
+            _ => None,
+        };
+        let inner = self.inner().accept().await?;
+        if self.context.fault == Fault::AcceptLosesRequests {
+            yield_now().await;
+        }
+        Ok(BrokenRequest { inner: Some(inner), context: self.context.clone(), _turn: turn })
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.inner().local_addr()
+    }
+}
+
+pub(crate) struct BrokenRequest {
+    inner: Option<MemoryIncomingRequest>,
+    context: Arc<Context>,
+    _turn: Option<OwnedMutexGuard<()>>,
+}
+
+impl Drop for BrokenRequest {
+    fn drop(&mut self) {
+        if self.context.fault == Fault::DroppedRequestsLeak {
+            std::mem::forget(self.inner.take());
+        }
+    }
+}
+
+#[async_trait]
+impl NetIncomingRequest for BrokenRequest {
+    type Connection = BrokenConnection;
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.inner.as_ref().expect("nobody took it").remote_addr()
+    }
+
+    fn refuse(mut self, code: u64) {
+        let inner = self.inner.take().expect("nobody took it");
+        match self.context.fault {
+            Fault::RefusedRequestsLeak => std::mem::forget(inner),
+            _ => inner.refuse(code),
+        }
+    }
+
+    async fn accept(mut self) -> Result<BrokenConnection, ConnectError> {
+        let inner = self.inner.take().expect("nobody took it");
+        let remote_addr = inner.remote_addr();
+        let inner = inner.accept().await.map_err(|error| match (self.context.fault, error) {
+            (Fault::ListenerForgetsWhomItRejected, ConnectError::Rejected(rejection)) => {
+                rejection.with_identity(None).into()
+            }
+            (Fault::AnonymousIsARefusal, ConnectError::Rejected(it)) if it.identity.is_none() => {
+                ConnectError::Refused(remote_addr)
+            }
+            (_, error) => error,
+        })?;
+        Ok(self.context.connection(inner))
+    }
+}
+
+#[derive(Debug)]
+pub(crate) struct BrokenConnection(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    inner: MemoryConnection,
+    fault: Fault,
+    limits: Limits,
+    context: Weak<Context>,
+    remote_identity: String,
+    peer: PeerIdentity,
+    is_cloned: AtomicBool,
+    is_closing: AtomicBool,
+    sends: AtomicUsize,
+    sending: AtomicUsize,
+    receiving: AtomicUsize,
+    received: AtomicUsize,
+    dropped_recvs: AtomicUsize,
+    watching: AtomicUsize,
+    wakers: Mutex<Vec<Waker>>,
+    held_back: Mutex<Option<Bytes>>,
+    queue: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
+    room: Arc<Semaphore>,
+}
+
+/// Counts while it lives.
+struct Counting<'a>(&'a AtomicUsize);
+
+impl<'a> Counting<'a> {
+    fn new(count: &'a AtomicUsize) -> (Self, usize) {
+        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
+        (Self(count), now)
+    }
+}
+
+impl Drop for Counting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+impl Shared {
+    fn new(inner: MemoryConnection, context: &Arc<Context>) -> Self {
+        let fault = context.fault;
+        let mut peer = inner.peer_identity().clone();
+        if fault == Fault::EndorsersAreForgotten {
+            peer.endorsers.clear();
+        }
+        let remote_identity = match fault {
+            Fault::RemoteIdentityIsTheLocalOne => inner.local_identity(),
+            _ => inner.remote_identity(),
+        };
+        let (queue, mut queued) = mpsc::unbounded_channel::<(Bytes, OwnedSemaphorePermit)>();
+        if fault == Fault::QueueCountsMessages {
+            let inner = inner.clone();
+            tokio::spawn(async move {
+                while let Some((message, _place)) = queued.recv().await {
+                    while let Err(SendError::TimedOut { .. }) =
+                        inner.send_bytes(message.clone()).await
+                    {}
+                }
+            });
+        }
+        Self {
+            fault,
+            limits: context.limits.clone(),
+            context: Arc::downgrade(context),
+            remote_identity: remote_identity.to_owned(),
+            peer,
+            inner,
+            is_cloned: AtomicBool::default(),
+            is_closing: AtomicBool::default(),
+            sends: AtomicUsize::default(),
+            sending: AtomicUsize::default(),
+            receiving: AtomicUsize::default(),
+            received: AtomicUsize::default(),
+            dropped_recvs: AtomicUsize::default(),
+            watching: AtomicUsize::default(),
+            wakers: Mutex::default(),
+            held_back: Mutex::default(),
+            queue,
+            room: Arc::new(Semaphore::new(QUEUE)),
+        }
+    }
+
+    /// Puts a message into the queue that counts messages.
+    async fn queue(&self, message: Bytes) -> Result<(), SendError> {
+        let after = self.limits.no_progress_timeout;
+        let place = tokio::select! {
+            biased;
+            reason = self.inner.watch_close() => return Err(SendError::Closed(reason)),
+            place = self.room.clone().acquire_owned() => place.expect("it is not closed"),
+            () = sleep(after) => return Err(SendError::TimedOut { after }),
+        };
+        let _ = self.queue.send((message, place));
+        Ok(())
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let leaks = match self.fault {
+            Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
+            Fault::OrphansLeak => self.context.strong_count() == 0,
+            _ => false,
+        };
+        if leaks {
+            std::mem::forget(self.inner.clone());
+        }
+    }
+}
+
+impl Clone for BrokenConnection {
+    fn clone(&self) -> Self {
+        self.0.is_cloned.store(true, Ordering::SeqCst);
+        Self(self.0.clone())
+    }
+}
+
+/// Sends half of a message when its future is dropped.
+struct HalfOnDrop<'a>(&'a Shared, Bytes, bool);
+
+impl Drop for HalfOnDrop<'_> {
+    fn drop(&mut self) {
+        if !self.2 {
+            let (inner, half) = (self.0.inner.clone(), self.1.slice(..self.1.len() / 2));
+            tokio::spawn(async move { inner.send_bytes(half).await });
+        }
+    }
+}
+
+/// Counts a `recv` that is dropped while it waits.
+struct CountIfDropped<'a>(&'a AtomicUsize, bool);
+
+impl Drop for CountIfDropped<'_> {
+    fn drop(&mut self) {
+        if !self.1 {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+}
+
+#[async_trait]
+impl NetConnection for BrokenConnection {
+    fn local_addr(&self) -> SocketAddr {
+        self.0.inner.local_addr()
+    }
+
+    fn remote_addr(&self) -> SocketAddr {
+        let mut address = self.0.inner.remote_addr();
+        if self.0.fault == Fault::RemoteAddressIsWrong {
+            address.set_port(1);
+        }
+        address
+    }
+
+    fn local_identity(&self) -> &str {
+        self.0.inner.local_identity()
+    }
+
+    fn remote_identity(&self) -> &str {
+        &self.0.remote_identity
+    }
+
+    fn peer_identity(&self) -> &PeerIdentity {
+        &self.0.peer
+    }
+
+    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.0.inner.remote_certificate()
+    }
+
+    fn alpn_negotiated(&self) -> &str {
+        match self.0.fault {
+            Fault::ProtocolIsTheWrongOne => "conformance/1",
+            _ => self.0.inner.alpn_negotiated(),
+        }
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.send_bytes(Bytes::copy_from_slice(message)).await
+    }
+
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        let Shared { inner, fault, limits, .. } = &*self.0;
+        let size = message.len();
+        let (_counting, sending) = Counting::new(&self.0.sending);
+        let nth = self.0.sends.fetch_add(1, Ordering::SeqCst);
+        match fault {
+            Fault::OnlyAsciiArrives => {
+                let ascii = |byte: &u8| if byte.is_ascii() { *byte } else { b'?' };
+                inner.send_bytes(message.iter().map(ascii).collect()).await
+            }
+            Fault::EmptyMessagesAreSkipped if size == 0 => Ok(()),
+            Fault::TheLimitIsOneTooLow if size == limits.max_message_size => {
+                Err(SendError::TooLarge { size, limit: size - 1 })
+            }
+            Fault::TooLargeCloses if size > limits.max_message_size => {
+                inner.close(0, "").await;
+                inner.send_bytes(message).await
+            }
+            Fault::TwoMessagesAreSwapped if nth == 100 => {
+                *self.0.held_back.lock() = Some(message);
+                Ok(())
+            }
+            Fault::TwoMessagesAreSwapped if nth == 101 => {
+                inner.send_bytes(message).await?;
+                let held_back = self.0.held_back.lock().take();
+                inner.send_bytes(held_back.unwrap_or_default()).await
+            }
+            Fault::ConcurrentMessagesAreTorn if sending > 1 && size > 1000 => {
+                inner.send_bytes(message.slice(..size / 2)).await?;
+                inner.send_bytes(message.slice(size / 2..)).await
+            }
+            Fault::DroppedSendsLeaveHalves => {
+                let mut half = HalfOnDrop(&self.0, message.clone(), false);
+                let result = inner.send_bytes(message).await;
+                half.2 = true;
+                result
+            }
+            Fault::QueueCountsMessages if size <= limits.max_message_size => {
+                self.0.queue(message).await
+            }
+            Fault::SendTimeoutIsNotTold => match inner.send_bytes(message).await {
+                Err(SendError::TimedOut { .. }) => {
+                    Err(SendError::TimedOut { after: Duration::MAX })
+                }
+                result => result,
+            },
+            _ => inner.send_bytes(message).await,
+        }
+    }
+
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        let size: usize = parts.iter().map(Bytes::len).sum();
+        if self.0.fault == Fault::PartsAreMessages && size <= self.0.limits.max_message_size {
+            for part in parts {
+                self.send_bytes(part.clone()).await?;
+            }
+            return Ok(());
+        }
+        self.send_bytes(parts.concat().into()).await
+    }
+
+    fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        match self.0.inner.try_send(message) {
+            Err(SendError::WouldBlock) if self.0.fault == Fault::TrySendForgets => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn flush(&self) -> Result<(), SendError> {
+        if self.0.fault == Fault::FlushHangs {
+            std::future::pending::<()>().await;
+        }
+        self.0.inner.flush().await
+    }
+
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        let Shared { inner, fault, .. } = &*self.0;
+        let (_counting, receiving) = Counting::new(&self.0.receiving);
+        let busy =
+            || RecvError::Closed(CloseReason::Transport("somebody else receives".to_owned()));
+        let result = match fault {
+            Fault::HalfDuplex => {
+                while self.0.sending.load(Ordering::SeqCst) > 0 {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                inner.recv().await
+            }
+            Fault::OneReceiverOnly if receiving > 1 => Err(busy()),
+            Fault::RecvLosesMessages => {
+                let result = inner.recv().await;
+                yield_now().await;
+                result
+            }
+            Fault::RecvLosesBytes => {
+                let mut dropped = CountIfDropped(&self.0.dropped_recvs, false);
+                let result = inner.recv().await;
+                dropped.1 = true;
+                let cut = self.0.dropped_recvs.swap(0, Ordering::SeqCst) > 0;
+                result.map(|(message, elapsed)| match message.len() {
+                    1..10 if cut => (message.slice(1..), elapsed),
+                    _ => (message, elapsed),
+                })
+            }
+            Fault::TooLargeIsTheEnd => inner.recv().await.map_err(|error| match error {
+                RecvError::TooLarge { .. } => busy(),
+                error => error,
+            }),
+            Fault::TruncatedIsSkipped => loop {
+                match inner.recv().await {
+                    Err(RecvError::Truncated { .. }) => {}
+                    result => break result,
+                }
+            },
+            Fault::SilenceIsTruncated if self.0.received.load(Ordering::SeqCst) > 0 => {
+                let silence = Duration::from_millis(100);
+                let received = tokio::time::timeout(silence, inner.recv()).await;
+                received.unwrap_or(Err(RecvError::Truncated { received: 0, announced: 4 }))
+            }
+            Fault::TheEndOvertakes => tokio::select! {
+                biased;
+                reason = inner.watch_close() => Err(RecvError::Closed(reason)),
+                result = inner.recv() => result,
+            },
+            Fault::PendingRecvForgetsWhy => match inner.recv().now_or_never() {
+                Some(result) => result,
+                None => inner.recv().await.map_err(|error| match error {
+                    RecvError::Closed(_) => RecvError::Closed(CloseReason::TimedOut),
+                    error => error,
+                }),
+            },
+            _ => inner.recv().await,
+        };
+        self.0.received.fetch_add(1, Ordering::SeqCst);
+        result
+    }
+
+    async fn close(&self, code: u64, reason: &str) {
+        let Shared { inner, fault, .. } = &*self.0;
+        let is_again = self.0.is_closing.swap(true, Ordering::SeqCst);
+        match fault {
+            Fault::CodesAreBytes => inner.close(code & 0xff, reason).await,
+            Fault::ClosingTwiceHangs if is_again => std::future::pending().await,
+            Fault::QueueCountsMessages => {
+                let close = on_drop(|| {
+                    let _ = inner.close(code, reason).now_or_never();
+                });
+                while self.0.room.available_permits() < QUEUE {
+                    sleep(Duration::from_millis(1)).await;
+                }
+                std::mem::forget(close);
+                inner.close(code, reason).await;
+            }
+            _ => inner.close(code, reason).await,
+        }
+    }
+
+    async fn watch_close(&self) -> CloseReason {
+        let Shared { inner, fault, wakers, .. } = &*self.0;
+        let (_counting, watching) = Counting::new(&self.0.watching);
+        match fault {
+            Fault::TenWatchers if watching > 10 => std::future::pending().await,
+            Fault::WakersPileUp => {
+                let mut watch = inner.watch_close();
+                std::future::poll_fn(|cx| {
+                    wakers.lock().push(cx.waker().clone());
+                    watch.as_mut().poll(cx)
+                })
+                .await
+            }
+            _ => inner.watch_close().await,
+        }
+    }
+}
+
+/// Runs something when it is dropped.
+fn on_drop<F: FnMut()>(run: F) -> impl Drop {
+    struct Guard<F: FnMut()>(F);
+    impl<F: FnMut()> Drop for Guard<F> {
+        fn drop(&mut self) {
+            (self.0)();
+        }
+    }
+    Guard(run)
+}

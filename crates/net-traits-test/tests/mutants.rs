@@ -1,0 +1,156 @@
+//! The suite bites: each behaviour fails with a transport that breaks just its contract, and with no other.
+//!
+//! Everything runs on a paused clock, so what hangs takes no time.
+
+mod broken;
+mod common;
+
+use broken::{Broken, Fault};
+use net_traits_test::behaviours;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+/// The behaviours that fail with a fault.
+fn failing(fault: Fault) -> Vec<&'static str> {
+    let mut failing = Vec::new();
+    for behaviour in behaviours() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .start_paused(true)
+            .build()
+            .unwrap();
+        let harness = Arc::new(Broken::new(fault));
+        let play = || runtime.block_on(behaviour.play(&harness));
+        if catch_unwind(AssertUnwindSafe(play)).is_err() {
+            failing.push(behaviour.name);
+        }
+    }
+    failing
+}
+
+#[test]
+fn a_transport_without_faults_passes() {
+    assert_eq!(failing(Fault::Nothing), Vec::<&str>::new());
+}
+
+#[test]
+fn every_behaviour_has_a_mutant() {
+    for behaviour in behaviours::<Broken>() {
+        let count = MUTANTS.iter().filter(|(_, name)| *name == behaviour.name).count();
+        assert!(count > 0, "nothing proves that {} bites", behaviour.name);
+    }
+}
+
+macro_rules! mutants {
+    ($($test:ident: $fault:ident => $behaviour:literal,)*) => {
+        const MUTANTS: &[(Fault, &str)] = &[$((Fault::$fault, $behaviour)),*];
+
+        $(#[test]
+        fn $test() {
+            assert_eq!(failing(Fault::$fault), [$behaviour]);
+        })*
+    };
+}
+
+mutants! {
+    remote_address_is_wrong: RemoteAddressIsWrong =>
+        "connect::addresses_are_real",
+    listeners_leak: ListenersLeak =>
+        "connect::a_port_is_free_again",
+    taken_port_is_another_error: TakenPortIsAnotherError =>
+        "connect::a_taken_port_is_refused",
+    nobody_there_is_another_error: NobodyThereIsAnotherError =>
+        "connect::nobody_there_is_a_typed_error",
+    protocol_is_the_wrong_one: ProtocolIsTheWrongOne =>
+        "connect::a_protocol_is_agreed_on",
+    no_common_protocol_is_a_refusal: NoCommonProtocolIsARefusal =>
+        "connect::no_common_protocol_is_a_typed_error",
+    no_protocol_is_another_error: NoProtocolIsAnotherError =>
+        "connect::no_protocol_is_invalid_input",
+    refused_requests_leak: RefusedRequestsLeak =>
+        "connect::refusing_is_told",
+    dropped_requests_leak: DroppedRequestsLeak =>
+        "connect::a_dropped_request_is_turned_away",
+    one_handshake_at_a_time: OneHandshakeAtATime =>
+        "connect::a_slow_peer_holds_up_nobody",
+    accept_loses_requests: AcceptLosesRequests =>
+        "connect::a_cancelled_accept_loses_nobody",
+    remote_identity_is_the_local_one: RemoteIdentityIsTheLocalOne =>
+        "identity::identities_match",
+    endorsers_are_forgotten: EndorsersAreForgotten =>
+        "identity::endorsers_are_told",
+    custom_policies_are_ignored: CustomPoliciesAreIgnored =>
+        "identity::every_trust_policy_is_applied",
+    listener_forgets_whom_it_rejected: ListenerForgetsWhomItRejected =>
+        "identity::a_listener_that_rejects_says_so",
+    dialler_forgets_it_rejected: DiallerForgetsItRejected =>
+        "identity::a_dialler_that_rejects_says_so",
+    anonymous_is_a_refusal: AnonymousIsARefusal =>
+        "identity::a_peer_without_a_certificate_is_turned_away",
+    new_credentials_are_ignored: NewCredentialsAreIgnored =>
+        "identity::a_new_credential_counts_for_new_peers",
+    revocations_are_ignored: RevocationsAreIgnored =>
+        "identity::revocation_closes_what_is_not_trusted",
+    debug_shows_the_key: DebugShowsTheKey =>
+        "identity::nothing_secret_is_printed",
+    only_ascii_arrives: OnlyAsciiArrives =>
+        "message::echo",
+    empty_messages_are_skipped: EmptyMessagesAreSkipped =>
+        "message::empty_messages_arrive",
+    the_limit_is_one_too_low: TheLimitIsOneTooLow =>
+        "message::a_message_of_the_limit_arrives",
+    too_large_closes: TooLargeCloses =>
+        "message::a_longer_message_is_refused",
+    two_messages_are_swapped: TwoMessagesAreSwapped =>
+        "message::messages_keep_their_order",
+    concurrent_messages_are_torn: ConcurrentMessagesAreTorn =>
+        "message::concurrent_messages_stay_whole",
+    half_duplex: HalfDuplex =>
+        "message::both_directions_go_at_once",
+    parts_are_messages: PartsAreMessages =>
+        "message::parts_are_one_message",
+    one_receiver_only: OneReceiverOnly =>
+        "message::receivers_share_the_messages",
+    recv_loses_messages: RecvLosesMessages =>
+        "message::a_cancelled_recv_loses_nothing",
+    recv_loses_bytes: RecvLosesBytes =>
+        "message::a_cancelled_recv_keeps_every_byte",
+    dropped_sends_leave_halves: DroppedSendsLeaveHalves =>
+        "message::a_cancelled_send_is_all_or_nothing",
+    try_send_forgets: TrySendForgets =>
+        "message::try_send_takes_or_refuses",
+    flush_hangs: FlushHangs =>
+        "message::flush_returns",
+    queue_counts_messages: QueueCountsMessages =>
+        "message::a_slow_reader_makes_send_wait",
+    too_large_is_the_end: TooLargeIsTheEnd =>
+        "message::an_announcement_beyond_the_limit_is_an_error",
+    truncated_is_skipped: TruncatedIsSkipped =>
+        "message::an_end_inside_a_message_is_an_error",
+    silence_is_truncated: SilenceIsTruncated =>
+        "message::an_end_between_messages_is_clean",
+    the_end_overtakes: TheEndOvertakes =>
+        "close::what_was_sent_before_is_delivered",
+    codes_are_bytes: CodesAreBytes =>
+        "close::code_and_reason_reach_the_peer",
+    ten_watchers: TenWatchers =>
+        "close::everybody_who_watches_is_woken",
+    wakers_pile_up: WakersPileUp =>
+        "close::polling_for_the_end_does_not_grow",
+    pending_recv_forgets_why: PendingRecvForgetsWhy =>
+        "close::closing_ends_what_waits",
+    closing_twice_hangs: ClosingTwiceHangs =>
+        "close::closing_twice_is_closing_once",
+    clones_leak: ClonesLeak =>
+        "close::dropping_the_last_handle_closes",
+    transports_take_connections_along: TransportsTakeConnectionsAlong =>
+        "close::connections_outlive_what_made_them",
+    orphans_leak: OrphansLeak =>
+        "close::any_order_of_drops_ends",
+    connections_are_unlimited: ConnectionsAreUnlimited =>
+        "limits::connections_are_limited",
+    handshake_timeout_is_not_told: HandshakeTimeoutIsNotTold =>
+        "limits::a_handshake_ends_in_time",
+    send_timeout_is_not_told: SendTimeoutIsNotTold =>
+        "limits::sending_to_a_stuck_peer_ends_in_time",
+}
