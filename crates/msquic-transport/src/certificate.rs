@@ -31,11 +31,11 @@ pub fn resolve_bad_certificate(
             rejection.with_identity(identity).with_alert(Some(alert)).into()
         }
         ConnectionError::ClosedByTransport { status, .. } => {
-            let alert = status.tls_alert();
-            if let Some(why) = alert.and_then(certificate_alert) {
-                let reason = format!("{why} (TLS alert {})", alert.unwrap_or_default());
-                let rejection = Rejection::new(RejectionBy::Peer, remote_addr, reason);
-                return rejection.with_identity(Some(local_identity)).with_alert(alert).into();
+            let rejection = status
+                .tls_alert()
+                .and_then(|alert| Rejection::by_alert(remote_addr, local_identity, alert));
+            if let Some(rejection) = rejection {
+                return rejection.into();
             }
             match *status {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
@@ -50,22 +50,6 @@ pub fn resolve_bad_certificate(
 const ALERT_BAD_CERTIFICATE: u8 = 42;
 /// `certificate_required`, what it sends when there was none.
 const ALERT_CERTIFICATE_REQUIRED: u8 = 116;
-
-/// What a TLS alert (RFC 8446, section 6.2) says about a certificate; `None` if it says nothing.
-fn certificate_alert(alert: u8) -> Option<&'static str> {
-    Some(match alert {
-        ALERT_BAD_CERTIFICATE => "it is not trusted or damaged",
-        43 => "its kind is not supported",
-        44 => "it was revoked",
-        45 => "it has expired or is not yet valid",
-        46 => "it is not accepted",
-        48 => "its issuer is not known",
-        49 => "it gives no access",
-        51 => "its signature does not verify",
-        ALERT_CERTIFICATE_REQUIRED => "a certificate is required",
-        _ => return None,
-    })
-}
 
 /// What a handshake was about, to explain how it failed.
 pub(crate) struct Handshake<'a> {

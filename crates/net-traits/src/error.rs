@@ -74,6 +74,26 @@ impl Rejection {
         Self { by, remote_addr, identity: None, reason: reason.into(), alert: None }
     }
 
+    /// The peer's rejection of this side's certificate, which it told by a TLS alert (RFC 8446, section 6.2).
+    /// `None` if that alert says nothing about a certificate.
+    pub fn by_alert(remote_addr: SocketAddr, local_identity: CertHash, alert: u8) -> Option<Self> {
+        let why = match alert {
+            42 => "it is not trusted or damaged",
+            43 => "its kind is not supported",
+            44 => "it was revoked",
+            45 => "it has expired or is not yet valid",
+            46 => "it is not accepted",
+            48 => "its issuer is not known",
+            49 => "it gives no access",
+            51 => "its signature does not verify",
+            116 => "a certificate is required",
+            _ => return None,
+        };
+        let reason = format!("{why} (TLS alert {alert})");
+        let rejection = Self::new(RejectionBy::Peer, remote_addr, reason);
+        Some(rejection.with_identity(Some(local_identity)).with_alert(Some(alert)))
+    }
+
     /// Adds the identity that was rejected.
     #[must_use]
     pub fn with_identity(mut self, identity: Option<CertHash>) -> Self {

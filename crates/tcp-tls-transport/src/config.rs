@@ -1,0 +1,48 @@
+//! `TcpTlsConfig`: limits and timeouts.
+
+use std::time::Duration;
+
+/// Limits and timeouts of a [`TcpTlsTransport`](crate::TcpTlsTransport).
+///
+/// ```
+/// use std::time::Duration;
+/// use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
+///
+/// let config = TcpTlsConfig { idle_timeout: Duration::from_secs(60), ..TcpTlsConfig::default() };
+/// let transport = TcpTlsTransport::with_config(config);
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TcpTlsConfig {
+    /// The longest message, in bytes, in both directions; at most 2^32 - 2. Default: 64 MiB.
+    pub max_message_size: usize,
+    /// Bytes of messages that are queued, with 64 bytes for the administration of each; beyond them `send` waits. One
+    /// message may exceed it. What the system's socket holds comes on top. Default: 1 MiB.
+    pub send_queue: usize,
+    /// Bytes of received messages that nobody has asked for yet, with 64 bytes for the administration of each; beyond
+    /// them the peer is slowed down. The message that is being received comes on top. Default: 4 MiB.
+    pub receive_queue: usize,
+    /// How many connections peers may have at once with all listeners of the transport, handshakes included. Further
+    /// ones are refused. Default: 10 000.
+    pub max_connections: usize,
+    /// How long a handshake may take. Default: 10 s.
+    pub handshake_timeout: Duration,
+    /// How long a connection may hear nothing. Peers say every 10 s that they are there, so anything below 20 s ends
+    /// connections that are well. Default: 30 s.
+    pub idle_timeout: Duration,
+    /// How long sending may make no progress. Default: 12 s.
+    pub no_progress_timeout: Duration,
+}
+
+impl Default for TcpTlsConfig {
+    fn default() -> Self {
+        Self {
+            max_message_size: 64 * 1024 * 1024,
+            send_queue: 1024 * 1024,
+            receive_queue: 4 * 1024 * 1024,
+            max_connections: 10_000,
+            handshake_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(30),
+            no_progress_timeout: Duration::from_secs(12),
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! `TcpTlsConnection`: messages over one TCP connection.
+
+use crate::core::Core;
+use crate::driver;
+use crate::handshake::{Parties, Secured};
+use crate::record::{self, MAX_MESSAGE};
+use crate::transport::{CLOSE_CODE_REVOKED, Context};
+use async_trait::async_trait;
+use bytes::Bytes;
+use net_traits::{
+    CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
+};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
+
+/// A connection of [`TcpTlsTransport`](crate::TcpTlsTransport).
+#[derive(Clone)]
+pub struct TcpTlsConnection {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    core: Arc<Core>,
+    local_addr: SocketAddr,
+    remote_addr: SocketAddr,
+    local_identity: String,
+    remote_identity: String,
+    peer: PeerIdentity,
+    certificate: CertificateDer<'static>,
+    alpn: String,
+    /// Of a connection that the peer opened.
+    _place: Option<OwnedSemaphorePermit>,
+}
+
+impl TcpTlsConnection {
+    /// Wraps a connection whose handshake is done, and starts the task that drives it.
+    pub(crate) fn start(
+        secured: Secured,
+        local_addr: SocketAddr,
+        parties: Parties,
+        context: &Context,
+        place: Option<OwnedSemaphorePermit>,
+        revocations: u64,
+    ) -> Self {
+        let Secured { stream, peer, certificate, alpn } = secured;
+        let core = Core::new(context.config.clone());
+        let shared = Arc::new(Shared {
+            core: core.clone(),
+            local_addr,
+            remote_addr: parties.remote_addr,
+            local_identity: parties.local_identity.to_string(),
+            remote_identity: peer.hash.to_string(),
+            peer,
+            certificate,
+            alpn,
+            _place: place,
+        });
+        context.know(&shared, revocations);
+        tokio::spawn(driver::drive(core, stream, parties));
+        Self { shared }
+    }
+
+    fn pieces(&self, parts: &[Bytes]) -> Result<Vec<Bytes>, SendError> {
+        let size = parts.iter().map(Bytes::len).sum();
+        let limit = self.shared.core.config.max_message_size.min(MAX_MESSAGE);
+        record::message(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
+    }
+
+    /// Waits for `operation` as long as the socket takes something now and then.
+    async fn unless_stuck<T>(
+        &self,
+        operation: impl Future<Output = Result<T, SendError>>,
+    ) -> Result<T, SendError> {
+        let core = &self.shared.core;
+        let after = core.config.no_progress_timeout;
+        let mut operation = std::pin::pin!(operation);
+        let mut progress = core.progress();
+        loop {
+            if let Ok(result) = timeout(after, &mut operation).await {
+                return result;
+            }
+            let now = core.progress();
+            if now == progress {
+                return Err(SendError::TimedOut { after });
+            }
+            progress = now;
+        }
+    }
+}
+
+impl Shared {
+    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
+        if self.core.is_over() || policy.verify(Some(&self.certificate)).is_ok() {
+            return false;
+        }
+        self.core.close_now(CLOSE_CODE_REVOKED, "no longer trusted");
+        true
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.core.close_now(0, "");
+    }
+}
+
+#[async_trait]
+impl NetConnection for TcpTlsConnection {
+    fn local_addr(&self) -> SocketAddr {
+        self.shared.local_addr
+    }
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.shared.remote_addr
+    }
+
+    fn local_identity(&self) -> &str {
+        &self.shared.local_identity
+    }
+
+    fn remote_identity(&self) -> &str {
+        &self.shared.remote_identity
+    }
+
+    fn peer_identity(&self) -> &PeerIdentity {
+        &self.shared.peer
+    }
+
+    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
+        Some(self.shared.certificate.clone())
+    }
+
+    fn alpn_negotiated(&self) -> &str {
+        &self.shared.alpn
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.send_bytes(Bytes::copy_from_slice(message)).await
+    }
+
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        self.send_parts(&[message]).await
+    }
+
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        let pieces = self.pieces(parts)?;
+        match self.shared.core.try_push(pieces) {
+            Err((SendError::WouldBlock, pieces)) => {
+                self.unless_stuck(self.shared.core.push(pieces)).await
+            }
+            result => result.map_err(|(error, _)| error),
+        }
+    }
+
+    fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        let pieces = self.pieces(&[message])?;
+        self.shared.core.try_push(pieces).map_err(|(error, _)| error)
+    }
+
+    async fn flush(&self) -> Result<(), SendError> {
+        self.unless_stuck(self.shared.core.flushed()).await
+    }
+
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        self.shared.core.recv().await
+    }
+
+    async fn close(&self, code: u64, reason: &str) {
+        let core = &self.shared.core;
+        if core.close(code, reason) {
+            let _close = CloseNowOnDrop { core, code, reason };
+            let over = async {
+                core.over().await;
+                Ok(())
+            };
+            let _ = self.unless_stuck(over).await; // a peer that takes nothing is not waited for
+        }
+        core.over().await;
+    }
+
+    async fn watch_close(&self) -> CloseReason {
+        self.shared.core.over().await
+    }
+}
+
+/// Closes the connection, also when the future that waits for the peer is dropped.
+struct CloseNowOnDrop<'a> {
+    core: &'a Core,
+    code: u64,
+    reason: &'a str,
+}
+
+impl Drop for CloseNowOnDrop<'_> {
+    fn drop(&mut self) {
+        self.core.close_now(self.code, self.reason);
+    }
+}
+
+impl fmt::Debug for TcpTlsConnection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpTlsConnection")
+            .field("remote_addr", &self.shared.remote_addr)
+            .field("remote_identity", &self.shared.remote_identity)
+            .finish_non_exhaustive()
+    }
+}

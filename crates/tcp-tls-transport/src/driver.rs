@@ -1,0 +1,132 @@
+//! The task of a connection: reads into the inbox, writes from the outbox, and ends it.
+
+use crate::core::{Core, Frame, Work};
+use crate::handshake::Parties;
+use crate::record::{self, Record, RecordDecoder, Violation};
+use net_traits::CloseReason;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::time::{sleep, timeout};
+
+/// How often a side that writes nothing says that it is there.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// How long the last words may take of a connection that does not wait for its peer any more.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// Bytes that are read at once: a record of TLS has no more.
+const READ: usize = 16 * 1024;
+
+/// Drives a connection until it is over.
+pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(core: Arc<Core>, stream: S, parties: Parties) {
+    let hurried = async {
+        core.over().await;
+        sleep(FAREWELL).await;
+    };
+    tokio::select! {
+        () = serve(&core, stream, &parties) => {}
+        () = hurried => {}
+    }
+}
+
+async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Parties) {
+    let (mut reader, mut writer) = split(stream);
+    let reason = {
+        let mut reading = std::pin::pin!(read(core, &mut reader, parties));
+        tokio::select! {
+            reason = &mut reading => reason,
+            written = write(core, &mut writer) => match written {
+                // The peer answers by ending its direction.
+                Ok(()) => reading.await,
+                // Why, is often to be read: the peer's alert, or its close.
+                Err(error) => timeout(FAREWELL, &mut reading).await.unwrap_or_else(|_| parties.lost(&error)),
+            },
+        }
+    };
+    core.end(reason);
+    let _ = writer.shutdown().await; // the peer may be gone
+}
+
+/// Reads until the connection is over, and tells why.
+async fn read(
+    core: &Core,
+    reader: &mut (impl AsyncRead + Unpin),
+    parties: &Parties,
+) -> CloseReason {
+    let mut decoder = RecordDecoder::new(core.config.max_message_size);
+    let mut buffer = vec![0; READ];
+    loop {
+        core.inbox_room().await;
+        let count = match timeout(core.config.idle_timeout, reader.read(&mut buffer)).await {
+            Err(_) => return CloseReason::TimedOut,
+            Ok(Err(error)) => return parties.lost(&error),
+            Ok(Ok(0)) => {
+                decoder.truncated().into_iter().for_each(|cut| core.arrive(Err(cut)));
+                return CloseReason::Peer { code: 0, reason: String::new() };
+            }
+            Ok(Ok(count)) => count,
+        };
+        let mut data = &buffer[..count];
+        loop {
+            match decoder.decode(&mut data) {
+                Ok(None) => break,
+                Ok(Some(Record::KeepAlive)) => {}
+                Ok(Some(Record::Close { code, reason })) => {
+                    return CloseReason::Peer { code, reason };
+                }
+                Ok(Some(Record::Message(message))) => {
+                    core.inbox_room().await;
+                    core.arrive(Ok(message));
+                }
+                Ok(Some(Record::Broken(error))) => core.arrive(Err(error)),
+                Err(Violation(what)) => {
+                    return CloseReason::Transport(format!("the peer breaks the protocol: {what}"));
+                }
+            }
+        }
+    }
+}
+
+/// Writes until this side has closed.
+async fn write(core: &Core, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+    loop {
+        match timeout(KEEP_ALIVE, core.work()).await {
+            Ok(Work::Frame(frame)) => {
+                write_frame(core, writer, &frame).await?;
+                if core.is_drained() {
+                    writer.flush().await?;
+                }
+                core.wrote_frame(&frame);
+            }
+            Ok(Work::Close(code, reason)) => {
+                writer.write_all(&record::close(code, &reason)).await?;
+                return writer.shutdown().await;
+            }
+            Err(_) => {
+                writer.write_all(&record::keep_alive()).await?;
+                writer.flush().await?;
+            }
+        }
+    }
+}
+
+async fn write_frame(
+    core: &Core,
+    writer: &mut (impl AsyncWrite + Unpin),
+    frame: &Frame,
+) -> io::Result<()> {
+    for piece in &frame.pieces {
+        let mut rest = &piece[..];
+        while !rest.is_empty() {
+            let count = writer.write(rest).await?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            core.wrote(count);
+            rest = &rest[count..];
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,50 @@
+//! Messages over **TCP and TLS 1.3**, for networks that block UDP.
+//!
+//! [`TcpTlsTransport`] implements the traits of [`net_traits`] with the same credentials, the same identities and the same
+//! frames as the QUIC transport. [`FallbackTransport`] dials with one transport first and with another one after a
+//! moment, so that an application prefers QUIC and still gets through where there is only TCP.
+//!
+//! ```
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use tcp_tls_transport::TcpTlsTransport;
+//!
+//! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! let transport = TcpTlsTransport::new();
+//! let credential = NetCredential::self_signed(TrustPolicy::Any)?; // anybody: for examples only
+//! let listener =
+//!     transport.create_listener("127.0.0.1:0".parse()?, &["chat/1"], credential.clone()).await?;
+//! let accept = async { listener.accept().await?.accept().await.map_err(Box::from) };
+//! let dial = transport.connect(listener.local_addr(), &["chat/1"], credential);
+//! let (dialled, accepted) = tokio::join!(dial, accept);
+//! let accepted: Result<_, Box<dyn std::error::Error>> = accepted;
+//! let (dialled, accepted) = (dialled?, accepted?);
+//!
+//! dialled.send(b"hello").await?;
+//! assert_eq!(accepted.recv().await?.0, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Everything needs a runtime of tokio. What TCP cannot do: one stream carries all messages, so a lost packet holds up
+//! those behind it, and an address that changes ends the connection.
+#![forbid(unsafe_code)]
+
+mod config;
+mod connection;
+mod core;
+mod driver;
+mod fallback;
+mod handshake;
+mod listener;
+mod record;
+mod transport;
+
+pub use config::TcpTlsConfig;
+pub use connection::TcpTlsConnection;
+pub use fallback::{
+    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
+};
+pub use listener::{TcpTlsIncomingRequest, TcpTlsListener};
+pub use transport::{CLOSE_CODE_REVOKED, TcpTlsTransport};

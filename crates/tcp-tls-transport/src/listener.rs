@@ -1,0 +1,124 @@
+//! `TcpTlsListener` and `TcpTlsIncomingRequest`: where peers arrive.
+
+use crate::connection::TcpTlsConnection;
+use crate::handshake::{self, Parties, TlsIdentity};
+use crate::transport::Context;
+use async_trait::async_trait;
+use net_traits::{
+    AcceptError, ConnectError, ListenError, NetCredential, NetIncomingRequest, NetListener,
+};
+use parking_lot::RwLock;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::{sleep, timeout};
+
+/// How long to wait when the system gives no more sockets.
+const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+
+/// A listener of [`TcpTlsTransport`](crate::TcpTlsTransport).
+#[derive(Debug)]
+pub struct TcpTlsListener {
+    socket: TcpListener,
+    local_addr: SocketAddr,
+    alpn: Vec<String>,
+    identity: Arc<RwLock<TlsIdentity>>,
+    context: Context,
+}
+
+impl TcpTlsListener {
+    pub(crate) fn new(
+        socket: TcpListener,
+        local_addr: SocketAddr,
+        alpn: Vec<String>,
+        identity: TlsIdentity,
+        context: Context,
+    ) -> Self {
+        Self { socket, local_addr, alpn, identity: Arc::new(RwLock::new(identity)), context }
+    }
+
+    /// Shows another certificate and trusts others from now on, in handshakes that are accepted after this. Connections
+    /// that are up live on; [`TcpTlsTransport::revoke`](crate::TcpTlsTransport::revoke) closes those that are not
+    /// trusted any more.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Credential`] when the credential cannot be used; the listener goes on with the one it had.
+    pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        let identity = TlsIdentity::new(credential)?;
+        *self.identity.write() = identity;
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl NetListener for TcpTlsListener {
+    type Connection = TcpTlsConnection;
+    type IncomingRequest = TcpTlsIncomingRequest;
+
+    async fn accept(&self) -> Result<TcpTlsIncomingRequest, AcceptError> {
+        loop {
+            let Ok((stream, remote_addr)) = self.socket.accept().await else {
+                sleep(OUT_OF_SOCKETS).await; // or the peer left again; the socket itself lives on
+                continue;
+            };
+            // Beyond the limit: the socket is closed.
+            let Ok(place) = self.context.places.clone().try_acquire_owned() else { continue };
+            return Ok(TcpTlsIncomingRequest {
+                stream,
+                remote_addr,
+                place,
+                alpn: self.alpn.clone(),
+                identity: self.identity.clone(),
+                context: self.context.clone(),
+            });
+        }
+    }
+
+    fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+/// A connection attempt at a [`TcpTlsListener`].
+#[derive(Debug)]
+pub struct TcpTlsIncomingRequest {
+    stream: TcpStream,
+    remote_addr: SocketAddr,
+    place: OwnedSemaphorePermit,
+    alpn: Vec<String>,
+    identity: Arc<RwLock<TlsIdentity>>,
+    context: Context,
+}
+
+#[async_trait]
+impl NetIncomingRequest for TcpTlsIncomingRequest {
+    type Connection = TcpTlsConnection;
+
+    fn remote_addr(&self) -> SocketAddr {
+        self.remote_addr
+    }
+
+    /// Closes the socket: before the handshake there is no way to tell the code.
+    fn refuse(self, _code: u64) {}
+
+    async fn accept(self) -> Result<TcpTlsConnection, ConnectError> {
+        let Self { stream, remote_addr, place, alpn, identity, context } = self;
+        let lost = |_| ConnectError::Refused(remote_addr);
+        stream.set_nodelay(true).map_err(lost)?;
+        let local_addr = stream.local_addr().map_err(lost)?;
+        // In this order: what is revoked after the first counts whatever the second still says.
+        let revocations = context.revocations();
+        let identity = identity.read().clone();
+        let local_identity = identity.credential.identity();
+        let parties = Parties { local_identity, remote_addr, alpn };
+        let after = context.config.handshake_timeout;
+        let secured = timeout(after, handshake::accept(stream, &identity, &parties))
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
+        let place = Some(place);
+        Ok(TcpTlsConnection::start(secured, local_addr, parties, &context, place, revocations))
+    }
+}

@@ -1,0 +1,181 @@
+//! `TcpTlsTransport`: listens and dials.
+
+use crate::config::TcpTlsConfig;
+use crate::connection::{Shared, TcpTlsConnection};
+use crate::handshake::{self, Parties, TlsIdentity};
+use crate::listener::TcpTlsListener;
+use async_trait::async_trait;
+use net_traits::{
+    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+};
+use parking_lot::Mutex;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// The code with which connections are closed whose peer is not trusted any more.
+pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
+
+/// Messages over TCP and TLS 1.3. Clones are the same transport.
+#[derive(Debug, Clone)]
+pub struct TcpTlsTransport {
+    context: Context,
+}
+
+/// What the connections and listeners of a transport share.
+#[derive(Debug, Clone)]
+pub(crate) struct Context {
+    pub(crate) config: Arc<TcpTlsConfig>,
+    /// Of connections that peers open.
+    pub(crate) places: Arc<Semaphore>,
+    known: Arc<Mutex<Known>>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    connections: Vec<Weak<Shared>>,
+    /// Beyond so many entries those of dropped connections are removed.
+    tidy_at: usize,
+    /// How often connections were revoked, and by what the last time.
+    revocations: u64,
+    revoked_by: Option<TrustPolicy>,
+}
+
+impl Context {
+    /// Knows a connection, and closes it if its peer was revoked since `revocations` were counted.
+    pub(crate) fn know(&self, connection: &Arc<Shared>, revocations: u64) {
+        let revoked_by = {
+            let known = &mut *self.known.lock();
+            if known.connections.len() >= known.tidy_at {
+                known.connections.retain(|it| it.strong_count() > 0);
+                known.tidy_at = 2 * known.connections.len() + 16;
+            }
+            known.connections.push(Arc::downgrade(connection));
+            known.revoked_by.clone().filter(|_| known.revocations != revocations)
+        };
+        if let Some(policy) = revoked_by {
+            connection.revoke(&policy);
+        }
+    }
+
+    /// How often connections were revoked.
+    pub(crate) fn revocations(&self) -> u64 {
+        self.known.lock().revocations
+    }
+}
+
+impl TcpTlsTransport {
+    /// A transport with the default configuration.
+    pub fn new() -> Self {
+        Self::with_config(TcpTlsConfig::default())
+    }
+
+    /// A transport with these limits and timeouts.
+    pub fn with_config(config: TcpTlsConfig) -> Self {
+        let places = config.max_connections.min(Semaphore::MAX_PERMITS);
+        let context = Context {
+            config: Arc::new(config),
+            places: Arc::new(Semaphore::new(places)),
+            known: Arc::default(),
+        };
+        Self { context }
+    }
+
+    /// Closes the connections whose peer `policy` does not trust, also those that are in their handshake, with
+    /// [`CLOSE_CODE_REVOKED`], and tells how many were up. What is queued on them is not sent any more. Signatures are
+    /// verified again, on this thread.
+    ///
+    /// To keep such peers out as well, give the listeners a credential with that policy first, see
+    /// [`TcpTlsListener::set_credential`], and dial with it.
+    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let connections = {
+            let known = &mut *self.context.known.lock();
+            known.revocations += 1;
+            known.revoked_by = Some(policy.clone());
+            known.connections.clone()
+        };
+        let live = connections.iter().filter_map(Weak::upgrade);
+        live.filter(|connection| connection.revoke(policy)).count()
+    }
+}
+
+impl Default for TcpTlsTransport {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[async_trait]
+impl NetTransport for TcpTlsTransport {
+    type Connection = TcpTlsConnection;
+    type Listener = TcpTlsListener;
+
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<TcpTlsListener, ListenError> {
+        let alpn = names(alpn).map_err(ListenError::InvalidInput)?;
+        let identity = TlsIdentity::new(credential)?;
+        let failed = |error: io::Error| match error.kind() {
+            io::ErrorKind::AddrInUse => ListenError::AddressInUse(bind_addr),
+            _ => ListenError::Transport(error.to_string()),
+        };
+        let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        Ok(TcpTlsListener::new(socket, local_addr, alpn, identity, self.context.clone()))
+    }
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<TcpTlsConnection, ConnectError> {
+        let alpn = names(alpn).map_err(ConnectError::InvalidInput)?;
+        if remote_addr.port() == 0 {
+            return Err(ConnectError::InvalidInput("nobody listens on port 0".to_owned()));
+        }
+        let revocations = self.context.revocations();
+        let identity = TlsIdentity::new(credential)?;
+        let local_identity = identity.credential.identity();
+        let parties = Parties { local_identity, remote_addr, alpn };
+        let dial = async {
+            let stream = TcpStream::connect(remote_addr)
+                .await
+                .map_err(|error| unreachable(&error, remote_addr))?;
+            let failed =
+                |error: io::Error| ConnectError::Closed(CloseReason::Transport(error.to_string()));
+            stream.set_nodelay(true).map_err(failed)?;
+            let local_addr = stream.local_addr().map_err(failed)?;
+            Ok((handshake::dial(stream, &identity, &parties).await?, local_addr))
+        };
+        let after = self.context.config.handshake_timeout;
+        let (secured, local_addr) = timeout(after, dial)
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
+        Ok(TcpTlsConnection::start(secured, local_addr, parties, &self.context, None, revocations))
+    }
+}
+
+/// Explains why no TCP connection came about.
+fn unreachable(error: &io::Error, remote_addr: SocketAddr) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            ConnectError::Refused(remote_addr)
+        }
+        _ => ConnectError::Closed(CloseReason::Transport(error.to_string())),
+    }
+}
+
+/// The names of protocols, if they are any.
+fn names(alpn: &[&str]) -> Result<Vec<String>, String> {
+    if alpn.is_empty() || alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
+        return Err("protocol names are needed, of 1 to 255 bytes each".to_owned());
+    }
+    Ok(alpn.iter().map(|name| (*name).to_owned()).collect())
+}

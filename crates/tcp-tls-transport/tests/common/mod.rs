@@ -1,0 +1,135 @@
+//! The harness of this transport.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use async_trait::async_trait;
+use net_traits::{NetCredential, TrustPolicy};
+use net_traits_test::{Harness, Limits, RawPeer};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::client::danger::{
+    HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier,
+};
+use tokio_rustls::rustls::crypto::ring::default_provider;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
+
+pub(crate) struct Tcp;
+
+/// A TLS client that trusts anybody and shows a certificate only if it has one.
+pub(crate) async fn dial_tls(
+    remote_addr: SocketAddr,
+    alpn: &str,
+    credential: Option<&NetCredential>,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+        .with_protocol_versions(&[&version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Anybody));
+    let mut config = match credential {
+        None => config.with_no_client_auth(),
+        Some(credential) => {
+            let chain = credential.certificate_chain().to_vec();
+            config.with_client_auth_cert(chain, credential.private_key().clone_key()).unwrap()
+        }
+    };
+    config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    let stream = TcpStream::connect(remote_addr).await?;
+    stream.set_nodelay(true)?;
+    TlsConnector::from(Arc::new(config)).connect(remote_addr.ip().into(), stream).await
+}
+
+#[derive(Debug)]
+struct Anybody;
+
+impl ServerCertVerifier for Anybody {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        default_provider().signature_verification_algorithms.supported_schemes()
+    }
+}
+
+struct Raw(TlsStream<TcpStream>);
+
+#[async_trait]
+impl RawPeer for Raw {
+    async fn write(&mut self, bytes: &[u8]) {
+        self.0.write_all(bytes).await.unwrap();
+        self.0.flush().await.unwrap();
+    }
+
+    async fn finish(&mut self) {
+        self.0.shutdown().await.unwrap();
+    }
+}
+
+#[async_trait]
+impl Harness for Tcp {
+    type Transport = TcpTlsTransport;
+
+    fn transport(&self, limits: &Limits) -> TcpTlsTransport {
+        TcpTlsTransport::with_config(TcpTlsConfig {
+            max_message_size: limits.max_message_size,
+            handshake_timeout: limits.handshake_timeout,
+            no_progress_timeout: limits.no_progress_timeout,
+            max_connections: limits.max_connections,
+            ..TcpTlsConfig::default()
+        })
+    }
+
+    async fn raw_peer(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &str,
+        credential: NetCredential,
+    ) -> Box<dyn RawPeer> {
+        Box::new(Raw(dial_tls(remote_addr, alpn, Some(&credential)).await.unwrap()))
+    }
+
+    async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
+        if let Ok(mut stream) = dial_tls(remote_addr, alpn, None).await {
+            assert!(stream.read_u8().await.is_err(), "nobody talks to it");
+        }
+    }
+
+    fn set_credential(&self, listener: &TcpTlsListener, credential: NetCredential) {
+        listener.set_credential(credential).unwrap();
+    }
+
+    fn revoke(&self, transport: &TcpTlsTransport, policy: &TrustPolicy) {
+        transport.revoke(policy);
+    }
+}
