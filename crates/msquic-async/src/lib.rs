@@ -52,7 +52,7 @@ pub use configuration::{Configuration, ConfigurationError, StreamLimits};
 pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
-pub use ffi::library::{LibraryVersion, library_version};
+pub use ffi::library::{LibraryVersion, library_version, require_address_validation};
 pub use ffi::raw::api_table;
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;

@@ -105,14 +105,15 @@ options! {
     send_queue: usize;
     /// What [`send_queue`](Self::send_queue) grows to at most. Default: 16 MiB.
     max_send_queue: usize;
-    /// Bytes of received messages that nobody has asked for yet, with 64 bytes for the administration
+    /// Bytes of received messages that nobody has asked for yet, with 128 bytes for the administration
     /// of each; beyond them the peer is slowed down. Messages that are being received, one on each
     /// stream, and what msquic has not handed over, come on top. Default: 4 MiB.
     receive_queue: usize;
     /// On how many streams messages are sent. With one, they arrive in the order in which they were
     /// queued. With more, each goes where the least is waiting, so that a large one does not hold up
     /// those behind it, and they arrive in any order. Each has its own
-    /// [`send_queue`](Self::send_queue). Default: 1.
+    /// [`send_queue`](Self::send_queue). With one more for urgent messages, they have to be within the peer's
+    /// [`max_inbound_streams`](Self::max_inbound_streams), or sending times out. Default: 1.
     send_streams: usize;
     /// How many streams of messages the peer may have open at once. Default: 16.
     max_inbound_streams: u16;

@@ -297,19 +297,22 @@ impl NetConnection for MsQuicNetConnection {
                 self.sent(size);
                 Ok(())
             }
-            Err(QueueError::Connection) => {
-                let error = inner.close_reason().unwrap_or(ConnectionError::NotStarted);
-                Err(SendError::Closed(self.shared.close_reason(&error)))
-            }
-            Err(error) => {
+            Err(error @ (QueueError::Connection | QueueError::WouldBlock)) => {
+                if let Some(error) = inner.close_reason() {
+                    return Err(SendError::Closed(self.shared.close_reason(&error)));
+                }
                 self.prepare();
                 Err(self.shared.send_error(error))
             }
+            Err(error) => Err(self.shared.send_error(error)),
         }
     }
 
     async fn flush(&self) -> Result<(), SendError> {
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
+        if let Some(error) = inner.close_reason() {
+            return Err(SendError::Closed(self.shared.close_reason(&error)));
+        }
         let flushed = stream_pool.flush(inner, config.stream_op_timeout).await;
         match flushed {
             Ok(()) => Ok(()),

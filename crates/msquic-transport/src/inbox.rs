@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 /// What an entry costs besides its bytes, so that empty messages are bounded too.
-const ENTRY_COST: usize = 64;
+const ENTRY_COST: usize = 128;
 
 pub(crate) struct Inbox {
     state: Mutex<State>,
@@ -119,10 +119,8 @@ impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
         let mut rest = data;
         while !rest.is_empty() {
-            if self.status.is_broken() {
-                return data.len(); // thrown away until the stream is stopped
-            }
-            if !self.inbox.has_room() {
+            // A broken stream pauses until it is stopped.
+            if self.status.is_broken() || !self.inbox.has_room() {
                 break;
             }
             match self.decoder.decode(&mut rest) {
@@ -194,10 +192,11 @@ mod tests {
     }
 
     #[test]
-    fn after_an_announcement_beyond_the_limit_everything_is_thrown_away() {
+    fn after_an_announcement_beyond_the_limit_nothing_is_taken() {
         let (mut sink, inbox) = sink(1000);
         let data = [frame(b"good"), frame(&[0; 101]), frame(b"never seen")].concat();
-        assert_eq!(sink.receive(&data), data.len());
+        assert_eq!(sink.receive(&data), 8 + 4);
+        assert_eq!(sink.receive(&data[12..]), 0);
         assert_eq!(message(&inbox).0, b"good");
         let (error, _) = inbox.pop().unwrap();
         assert_eq!(error, Err(RecvError::TooLarge { size: 101, limit: 100 }));

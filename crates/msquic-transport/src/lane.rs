@@ -207,7 +207,7 @@ impl Lane {
 /// That is, the peer acknowledges a native send of up to 1 MiB now and then. On a slow link one may take
 /// long, so while the connection sends anything, a native send has [`SLOW`] times as long. No longer: a
 /// peer that takes nothing of this stream must not keep it waiting by taking the others.
-async fn unless_stuck<T>(
+pub(crate) async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
     no_progress: Duration,

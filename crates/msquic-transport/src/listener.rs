@@ -70,9 +70,9 @@ impl MsQuicListener {
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
         let configuration = self.context.server(&alpn, &credential)?;
-        let before =
-            std::mem::replace(&mut *self.identity.write(), Identity { credential, configuration });
-        drop(before); // without the lock: it may close a configuration
+        let now = Identity { credential, configuration };
+        let before = std::mem::replace(&mut *self.identity.write(), now);
+        self.context.forget(&before.credential);
         Ok(())
     }
 }

@@ -491,6 +491,10 @@ impl PeerVerifier for Expecting {
         }
         self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
     }
+
+    fn reads_legacy_endorsements(&self) -> bool {
+        self.policy.reads_legacy_endorsements()
+    }
 }
 
 /// Sends what is queued for a peer, one message after the other.

@@ -2,7 +2,7 @@
 
 use crate::MsQuicTransportConfig;
 use msquic_async::{Configuration, ConfigurationError, Registration, Settings, StreamLimits};
-use net_traits::{CertHash, CredentialError, NetCredential};
+use net_traits::{CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 
 /// How many bytes of a stream the peer may send ahead; msquic raises it while reading keeps up.
@@ -25,15 +25,37 @@ pub(crate) struct ConfigCache(Mutex<Vec<(Key, Configuration)>>);
 const CACHED: usize = 16;
 
 /// What a configuration depends on besides the transport. Whom to trust is not part of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug)]
 struct Key {
     is_server: bool,
-    /// The hashes of all certificates, the leaf first.
-    chain: Vec<CertHash>,
+    credential: NetCredential,
     alpn: Vec<String>,
 }
 
+impl PartialEq for Key {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_server == other.is_server
+            && self.alpn == other.alpn
+            && shows_the_same(&self.credential, &other.credential)
+    }
+}
+
+/// Whether two credentials have the same certificates and key.
+fn shows_the_same(one: &NetCredential, other: &NetCredential) -> bool {
+    one.certificate_chain() == other.certificate_chain()
+        && one.private_key().secret_der() == other.private_key().secret_der()
+}
+
 impl ConfigCache {
+    /// Keeps nothing of a credential that is not shown any more. Whoever still shows it makes it anew.
+    pub(crate) fn forget(&self, credential: &NetCredential) {
+        let mut cached = self.0.lock();
+        let of_it = |(key, _): &mut (Key, _)| shows_the_same(&key.credential, credential);
+        let forgotten: Vec<_> = cached.extract_if(.., of_it).collect();
+        drop(cached);
+        drop(forgotten); // without the lock: it may close configurations
+    }
+
     fn get_or_make(
         &self,
         key: Key,
@@ -82,8 +104,8 @@ impl ConfigFactory<'_> {
     ) -> Result<Configuration, ConfigFailure> {
         self.check()?;
         let alpn = self.alpn.iter().map(|name| (*name).to_owned()).collect();
-        let chain = self.credential.certificate_chain().iter().map(CertHash::of).collect();
-        let key = Key { is_server, chain, alpn };
+        let credential = self.credential.with_trust(TrustPolicy::nobody());
+        let key = Key { is_server, credential, alpn };
         self.cache.get_or_make(key, || self.finish(make()))
     }
 

@@ -1,12 +1,13 @@
 //! `Registry`: the connections of a transport, how many there may be, and what they did.
 
 use crate::connection::Shared;
+use msquic_async::require_address_validation;
 use net_traits::{CertHash, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
 /// How many connections peers may have.
@@ -110,7 +111,13 @@ pub(crate) struct Registry {
     limits: ConnectionLimits,
     state: Mutex<State>,
     pub(crate) messages: MessageCounters,
+    /// Whether this registry is among [`UNDER_PRESSURE`].
+    is_under_pressure: AtomicBool,
 }
+
+/// How many registries have so many handshakes that peers have to prove their addresses first. That is a setting
+/// of the process, so the lock is held while it is changed; nothing that msquic calls takes it.
+static UNDER_PRESSURE: Mutex<usize> = Mutex::new(0);
 
 #[derive(Debug, Default)]
 struct State {
@@ -129,12 +136,22 @@ struct State {
 
 impl Registry {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
-        Arc::new(Self { limits, state: Mutex::default(), messages: MessageCounters::default() })
+        Arc::new(Self {
+            limits,
+            state: Mutex::default(),
+            messages: MessageCounters::default(),
+            is_under_pressure: AtomicBool::new(false),
+        })
     }
 
     /// Takes a place for a peer whose handshake begins.
     pub(crate) fn admit(self: &Arc<Self>, remote: IpAddr) -> Result<Place, Limit> {
-        let ip = network(remote);
+        let admitted = self.try_admit(network(remote));
+        self.relieve();
+        admitted
+    }
+
+    fn try_admit(self: &Arc<Self>, ip: IpAddr) -> Result<Place, Limit> {
         let state = &mut *self.state.lock();
         let limit = if state.inbound >= self.limits.connections {
             Limit::Connections
@@ -150,6 +167,34 @@ impl Registry {
         };
         *state.refused.entry(limit).or_default() += 1;
         Err(limit)
+    }
+
+    /// From half of the handshakes that may go on at once peers have to prove their addresses, down to a quarter:
+    /// otherwise somebody who forges addresses takes all places.
+    fn relieve(&self) {
+        let wants = |is_on| {
+            let handshakes = self.state.lock().handshakes;
+            let part = if is_on { 4 } else { 2 };
+            handshakes > 0 && handshakes >= self.limits.handshakes / part
+        };
+        if wants(self.is_under_pressure.load(Ordering::Relaxed))
+            == self.is_under_pressure.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        let mut count = UNDER_PRESSURE.lock();
+        let before = self.is_under_pressure.load(Ordering::Relaxed);
+        let now = wants(before);
+        if now == before {
+            return;
+        }
+        self.is_under_pressure.store(now, Ordering::Relaxed);
+        let others = if now { *count } else { *count - 1 };
+        *count = if now { *count + 1 } else { *count - 1 };
+        if others == 0 {
+            // It cannot fail: the library is loaded, or there would be no registry.
+            let _ = require_address_validation(now);
+        }
     }
 
     /// Knows a connection from now on, until it [leaves](Self::leave).
@@ -177,10 +222,15 @@ impl Registry {
         self.state.lock().revocations
     }
 
-    /// The policy of the last revocation, if there was one since `seen`.
+    /// The policy of the revocation since `seen`, if there was one. After several nobody is trusted: only the last
+    /// policy is known.
     pub(crate) fn revoked_since(&self, seen: u64) -> Option<TrustPolicy> {
         let state = self.state.lock();
-        state.revoked_by.clone().filter(|_| state.revocations != seen)
+        match state.revocations - seen {
+            0 => None,
+            1 => state.revoked_by.clone(),
+            _ => Some(TrustPolicy::nobody()),
+        }
     }
 
     pub(crate) fn leave(&self, id: u64) {
@@ -224,7 +274,7 @@ enum Stage {
 impl Place {
     /// The handshake is done and tells who the peer is.
     pub(crate) fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
-        let state = &mut *self.registry.state.lock();
+        let mut state = self.registry.state.lock();
         let count = state.per_identity.get(&identity).copied().unwrap_or(0);
         if count >= self.registry.limits.per_identity {
             *state.refused.entry(Limit::PerIdentity).or_default() += 1;
@@ -233,19 +283,24 @@ impl Place {
         state.per_identity.insert(identity, count + 1);
         state.handshakes -= 1;
         self.stage = Stage::Connected(identity);
+        drop(state);
+        self.registry.relieve();
         Ok(())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let state = &mut *self.registry.state.lock();
-        state.inbound -= 1;
-        release(&mut state.per_ip, &self.ip);
-        match self.stage {
-            Stage::Handshake => state.handshakes -= 1,
-            Stage::Connected(identity) => release(&mut state.per_identity, &identity),
+        {
+            let state = &mut *self.registry.state.lock();
+            state.inbound -= 1;
+            release(&mut state.per_ip, &self.ip);
+            match self.stage {
+                Stage::Handshake => state.handshakes -= 1,
+                Stage::Connected(identity) => release(&mut state.per_identity, &identity),
+            }
         }
+        self.registry.relieve();
     }
 }
 

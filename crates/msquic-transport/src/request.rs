@@ -4,7 +4,8 @@
 //! direction, the bytes of the answer and then FIN in the other. Whoever gives up resets its direction
 //! and stops the other, so that the peer learns it at once.
 
-use crate::connection::MsQuicNetConnection;
+use crate::connection::{MsQuicNetConnection, Shared};
+use crate::lane::unless_stuck;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::stream::{ReadToEndError, StartError};
@@ -85,11 +86,11 @@ pub trait NetRequests: NetConnection {
 }
 
 /// A question of the peer. Dropping it tells the peer that there is no answer.
+/// It keeps the connection open.
 pub struct IncomingRequest {
     read: ReadStream,
-    limit: usize,
     write: WriteStream,
-    no_progress: Duration,
+    connection: MsQuicNetConnection,
 }
 
 /// Why there is no answer.
@@ -178,18 +179,23 @@ impl IncomingRequest {
     ///
     /// # Errors
     ///
-    /// [`RequestError::TooLarge`] beyond the configured `max_request_size`, [`RequestError::Canceled`].
+    /// [`RequestError::TooLarge`] beyond the configured `max_request_size`, [`RequestError::Canceled`],
+    /// [`RequestError::Closed`].
     ///
     /// # Cancel safety
     ///
     /// A dropped future loses what it has read.
     pub async fn question(&mut self) -> Result<Bytes, RequestError> {
-        match self.read.read_to_end(self.limit).await {
+        let limit = self.connection.shared.config.max_request_size;
+        match self.read.read_to_end(limit).await {
             Ok(question) => Ok(question.into()),
             Err(ReadToEndError::TooLong { limit }) => {
                 let _ = self.read.abort_read(REQUEST_CODE_TOO_LARGE);
                 let _ = self.write.abort_write(REQUEST_CODE_TOO_LARGE);
                 Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
+            }
+            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => {
+                Err(RequestError::Closed(self.connection.watch_close().await))
             }
             Err(_) => Err(RequestError::Canceled),
         }
@@ -208,21 +214,33 @@ impl IncomingRequest {
     ///
     /// # Errors
     ///
-    /// [`RequestError::TooLarge`], [`RequestError::Canceled`], or [`RequestError::TimedOut`] when the
-    /// peer takes nothing for the configured `stream_op_timeout`.
+    /// [`RequestError::TooLarge`], [`RequestError::Canceled`], [`RequestError::Closed`], or
+    /// [`RequestError::TimedOut`] when the peer takes nothing for the configured
+    /// [`stream_op_timeout`](crate::MsQuicTransportConfig::stream_op_timeout).
     ///
     /// # Cancel safety
     ///
     /// A dropped future gives up: the peer gets no answer.
     pub async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
-        let (size, limit) = (answer.len(), self.limit);
+        let Shared { inner, config, .. } = &*self.connection.shared;
+        let (size, limit, after) =
+            (answer.len(), config.max_request_size, config.stream_op_timeout);
         if size > limit {
             let _ = self.write.abort_write(REQUEST_CODE_TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
-        let after = self.no_progress;
-        let written = write_all(&self.write, &answer, after).await?;
-        written.map_err(|_| RequestError::Canceled)
+        let written = async {
+            self.write.enqueue(std::slice::from_ref(&answer)).await?;
+            poll_fn(|cx| self.write.poll_finish_write(cx)).await
+        };
+        match unless_stuck(inner, &self.write, after, written).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(WriteError::ConnectionLost(_))) => {
+                Err(RequestError::Closed(self.connection.watch_close().await))
+            }
+            Ok(Err(_)) => Err(RequestError::Canceled),
+            Err(_) => Err(RequestError::TimedOut { after }),
+        }
     }
 
     /// Tells the peer that there is no answer, with a code of the application (below 2^62).
@@ -241,28 +259,6 @@ impl Drop for IncomingRequest {
 impl fmt::Debug for IncomingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IncomingRequest").field("stream", &self.read.id()).finish_non_exhaustive()
-    }
-}
-
-/// Writes everything and finishes; gives up when nothing moves for so long.
-async fn write_all(
-    write: &WriteStream,
-    bytes: &Bytes,
-    no_progress: Duration,
-) -> Result<Result<(), WriteError>, RequestError> {
-    if let Err(error) = write.enqueue(std::slice::from_ref(bytes)).await {
-        return Ok(Err(error));
-    }
-    let mut finished = std::pin::pin!(poll_fn(|cx| write.poll_finish_write(cx)));
-    loop {
-        let before = write.completed();
-        match timeout(no_progress, &mut finished).await {
-            Ok(result) => return Ok(result),
-            Err(_) if write.completed() == before => {
-                return Err(RequestError::TimedOut { after: no_progress });
-            }
-            Err(_) => {}
-        }
     }
 }
 
@@ -330,14 +326,12 @@ impl NetRequests for MsQuicNetConnection {
     }
 
     async fn accept_request(&self) -> Result<IncomingRequest, RequestError> {
-        let config = &self.shared.config;
         loop {
             let Ok(stream) = self.shared.inner.accept_inbound_stream().await else {
                 return Err(RequestError::Closed(self.watch_close().await));
             };
             if let (Some(read), Some(write)) = stream.split() {
-                let (limit, no_progress) = (config.max_request_size, config.stream_op_timeout);
-                return Ok(IncomingRequest { read, write, limit, no_progress });
+                return Ok(IncomingRequest { read, write, connection: self.clone() });
             }
         }
     }

@@ -44,6 +44,11 @@ pub(crate) struct Context {
 }
 
 impl Context {
+    /// Keeps nothing of a credential that is not shown any more.
+    pub(crate) fn forget(&self, credential: &NetCredential) {
+        self.configurations.forget(credential);
+    }
+
     /// The msquic configuration of a listener.
     pub(crate) fn server(
         &self,

@@ -377,7 +377,11 @@ fn try_send_never_waits_and_says_when_there_is_no_room() {
         flushed.unwrap();
         server.close(0, "").await;
         let reason = client.watch_close().await;
-        assert_eq!(client.try_send("late".into()), Err(SendError::Closed(reason)));
+        for _ in 0..2 {
+            let late = client.try_send("late".into());
+            assert_eq!(late, Err(SendError::Closed(reason.clone())));
+            assert_eq!(client.flush().await, Err(SendError::Closed(reason.clone())));
+        }
     });
 }
 

@@ -104,6 +104,25 @@ fn connections_per_identity_are_limited_and_told_with_a_code() {
 }
 
 #[test]
+fn peers_prove_their_addresses_while_many_handshakes_go_on() {
+    run(async {
+        let (transport, listener) = listen(MsQuicTransportConfig::new().max_handshakes(4)).await;
+        let dialler = MsQuicTransport::new();
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        let slow = async {
+            let held = (listener.accept().await.unwrap(), listener.accept().await.unwrap());
+            assert_eq!(transport.statistics().handshakes, 2);
+            let (client, _server) = meet(&listener, anybody()).await;
+            let statistics = client.unwrap().statistics().await.unwrap();
+            assert!(statistics.address_validated_by_retry);
+            drop(held);
+        };
+        let _ = tokio::join!(dial(), dial(), slow);
+        assert_eq!(transport.statistics().handshakes, 0);
+    });
+}
+
+#[test]
 fn handshakes_in_progress_are_limited() {
     run(async {
         let config = MsQuicTransportConfig::new().max_handshakes(1);

@@ -108,7 +108,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Returns once the connection is over. Closing again does nothing.
     ///
     /// It waits as long as the peer makes progress. To wait no longer than you like, put a limit around
-    /// it: dropping the future closes at once.
+    /// it: dropping the future that closes first closes at once.
     ///
     /// A peer whose application is far behind, with full queues, may lose what its transport had
     /// acknowledged and not yet handed over. Where that matters, let it answer before closing.

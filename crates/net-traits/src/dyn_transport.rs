@@ -15,7 +15,7 @@ use std::time::Duration;
 
 /// Any [`NetTransport`]. It is one itself, so code that takes a transport takes this one too.
 ///
-/// Clones are the same transport. Each call costs one more allocation than without it.
+/// Clones are the same transport. Each asynchronous call costs two more allocations than without it.
 ///
 /// ```
 /// use net_traits::{DynTransport, NetTransport};

@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use std::fmt;
 use std::str::FromStr;
 use std::time::{Duration, SystemTime};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 /// The X.509 extension that carries endorsements.
 ///
@@ -134,8 +134,8 @@ fn signed_bytes(from: u64, until: Option<u64>, public_key_info: &[u8]) -> Vec<u8
     [DOMAIN, &from.to_be_bytes(), &until.to_be_bytes(), public_key_info].concat()
 }
 
-/// An ed25519 key that vouches for others. `Debug` shows the public half only; the key is erased from
-/// memory when it is dropped.
+/// An ed25519 key that vouches for others. `Debug` shows the public half only. Its PKCS#8 form is erased from
+/// memory when it is dropped; the copy with which signatures are made, inside ring, is not.
 pub struct Endorser {
     pair: Ed25519KeyPair,
     pkcs8: Zeroizing<Vec<u8>>,
@@ -170,9 +170,11 @@ impl Endorser {
     ///
     /// [`CredentialError`] when it is no PEM or no ed25519 key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
-        let der = PrivatePkcs8KeyDer::from_pem_slice(pem)
+        let mut der = PrivatePkcs8KeyDer::from_pem_slice(pem)
             .map_err(|error| CredentialError::Pem(error.to_string()))?;
-        Self::from_pkcs8(der.secret_pkcs8_der())
+        let endorser = Self::from_pkcs8(der.secret_pkcs8_der());
+        der.zeroize();
+        endorser
     }
 
     /// The private key in PKCS#8 form, DER. Store it where only its owner can read it.

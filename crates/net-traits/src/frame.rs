@@ -80,7 +80,9 @@ impl FrameDecoder {
         if bytes.capacity() - bytes.len() < part.len() {
             // Twice as much as has come, and never more than is due.
             let target = (bytes.len() + part.len()).saturating_mul(2).min(*length);
-            bytes.reserve(target - bytes.len());
+            let mut larger = BytesMut::with_capacity(target); // `reserve` would round up
+            larger.extend_from_slice(bytes);
+            *bytes = larger;
         }
         bytes.extend_from_slice(part);
         if bytes.len() < *length {

@@ -74,6 +74,11 @@ pub trait PeerVerifier: Send + Sync + 'static {
     ///
     /// Why the peer is not accepted, in words for the log.
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String>;
+
+    /// Whether endorsements of the [older format](Endorsers::with_legacy_format) are read too. Default: no.
+    fn reads_legacy_endorsements(&self) -> bool {
+        false
+    }
 }
 
 impl fmt::Debug for dyn PeerVerifier {
@@ -146,7 +151,7 @@ impl TrustPolicy {
     ) -> Result<PeerIdentity, TrustError> {
         let certificate = certificate.ok_or(TrustError::NoCertificate)?;
         let valid = ValidCertificate::check(certificate, now)?;
-        let endorsers = endorsement::endorsers(&valid, now, self.reads_legacy())?;
+        let endorsers = endorsement::endorsers(&valid, now, self.reads_legacy_endorsements())?;
         let peer = PeerIdentity { hash: valid.identity, endorsers };
         match self {
             Self::Any => {}
@@ -172,10 +177,12 @@ impl TrustPolicy {
         Ok(peer)
     }
 
-    fn reads_legacy(&self) -> bool {
+    /// Whether endorsements of the [older format](Endorsers::with_legacy_format) count.
+    pub fn reads_legacy_endorsements(&self) -> bool {
         match self {
+            Self::Any | Self::Hashes(_) => false,
             Self::Endorsed(trusted) | Self::HashesOrEndorsed(_, trusted) => trusted.with_legacy,
-            _ => false,
+            Self::Custom(verifier) => verifier.reads_legacy_endorsements(),
         }
     }
 }

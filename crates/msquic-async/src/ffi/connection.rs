@@ -352,6 +352,7 @@ impl NativeConnection {
             received_bytes: native.RecvTotalBytes,
             received_stream_bytes: native.RecvTotalStreamBytes,
             dropped_packets: native.RecvDroppedPackets,
+            address_validated_by_retry: native.StatelessRetry() != 0,
         })
     }
 
@@ -740,6 +741,9 @@ pub struct ConnectionStatistics {
     pub received_stream_bytes: u64,
     /// Packets that were received and not used.
     pub dropped_packets: u64,
+    /// Whether the client had to prove its address first, see
+    /// [`require_address_validation`](crate::require_address_validation).
+    pub address_validated_by_retry: bool,
 }
 
 #[cfg(test)]

@@ -190,6 +190,38 @@ pub fn library_version() -> Result<LibraryVersion, Status> {
     library().map(|library| library.version)
 }
 
+/// msquic's own setting: peers prove their addresses while handshakes take a thousandth of the memory.
+const RETRY_MEMORY_FRACTION: u16 = 65;
+
+/// Whether every peer that arrives at a listener of this process has to prove its address before anything is
+/// spent on it, by a Retry packet (RFC 9000, section 8.1.2). That costs peers a round trip, and keeps forged
+/// addresses from taking places. Otherwise, and by default, they have to when handshakes take more than a
+/// thousandth of the machine's memory.
+///
+/// ```
+/// msquic_async::require_address_validation(true)?;
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
+/// # Errors
+///
+/// See [`library_version`].
+pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
+    let table = library()?.table;
+    // The memory that handshakes may take before, in 65535ths of the machine's.
+    let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
+    let set_param = table.SetParam.ok_or(Status::NOT_SUPPORTED)?;
+    // SAFETY: C5: a global parameter is copied inline, from the two bytes that it has.
+    Status::ok(unsafe {
+        set_param(
+            ptr::null_mut(),
+            ffi::QUIC_PARAM_GLOBAL_RETRY_MEMORY_PERCENT,
+            size_of_val(&fraction) as u32,
+            (&raw const fraction).cast(),
+        )
+    })
+}
+
 /// The version of the library that `table` belongs to.
 ///
 /// # Safety
