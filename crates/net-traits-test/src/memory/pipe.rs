@@ -129,9 +129,10 @@ impl Pipe {
 
     fn add(&mut self, mut piece: Piece) {
         // Nothing overtakes.
-        let before = self.last_at.unwrap_or(piece.last_at);
-        piece.first_at = piece.first_at.max(before);
-        piece.last_at = piece.last_at.max(before);
+        if let Some(before) = self.last_at {
+            piece.first_at = piece.first_at.max(before);
+            piece.last_at = piece.last_at.max(before);
+        }
         self.last_at = Some(piece.last_at);
         self.held += piece.cost;
         self.pieces.push_back(piece);

@@ -1,0 +1,51 @@
+//! A transport behind [`DynTransport`] keeps the contracts as well.
+
+mod common;
+
+use async_trait::async_trait;
+use common::Memory;
+use net_traits::{DynListener, DynTransport, NetCredential, TrustPolicy};
+use net_traits_test::memory::{MemoryListener, MemoryTransport};
+use net_traits_test::{Harness, Limits, RawPeer};
+use std::net::SocketAddr;
+
+#[derive(Default)]
+struct Dyn(Memory);
+
+#[async_trait]
+impl Harness for Dyn {
+    type Transport = DynTransport;
+
+    fn transport(&self, limits: &Limits) -> DynTransport {
+        DynTransport::new(self.0.transport(limits))
+    }
+
+    fn bind_addr(&self) -> SocketAddr {
+        self.0.bind_addr()
+    }
+
+    async fn raw_peer(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &str,
+        credential: NetCredential,
+    ) -> Box<dyn RawPeer> {
+        self.0.raw_peer(remote_addr, alpn, credential).await
+    }
+
+    async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
+        self.0.anonymous_peer(remote_addr, alpn).await;
+    }
+
+    fn set_credential(&self, listener: &DynListener, credential: NetCredential) {
+        let listener = listener.downcast_ref::<MemoryListener>().unwrap();
+        self.0.set_credential(listener, credential);
+    }
+
+    fn revoke(&self, transport: &DynTransport, policy: &TrustPolicy) {
+        let transport = transport.downcast_ref::<MemoryTransport>().unwrap();
+        self.0.revoke(transport, policy);
+    }
+}
+
+net_traits_test::conformance!(Dyn::default());

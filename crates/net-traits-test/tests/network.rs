@@ -1,0 +1,189 @@
+//! The virtual network: how long things take, and how they break. All on a paused clock.
+
+use bytes::Bytes;
+use net_traits::{
+    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
+    NetTransport, RecvError, SendError, TrustPolicy,
+};
+use net_traits_test::Limits;
+use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryNetwork, MemoryTransport};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+const ALPN: &str = "test/1";
+
+fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+/// Two hosts whose links behave like that, and their connection.
+struct World {
+    network: MemoryNetwork,
+    hosts: [MemoryTransport; 2],
+    dialled: MemoryConnection,
+    accepted: MemoryConnection,
+}
+
+async fn world(seed: u64, plan: LinkPlan) -> World {
+    let network = MemoryNetwork::new(seed);
+    let limits = Limits { no_progress_timeout: ms(500), ..Limits::default() };
+    let hosts = [network.transport_with(limits.clone()), network.transport_with(limits)];
+    network.set_links(plan);
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let bind_addr = "0.0.0.0:0".parse().unwrap();
+    let listener = hosts[1].create_listener(bind_addr, &[ALPN], credential.clone()).await.unwrap();
+    let dial = hosts[0].connect(listener.local_addr(), &[ALPN], credential);
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    World { network, hosts, dialled: dialled.unwrap(), accepted }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_byte_takes_the_latency_and_a_message_its_share_of_the_bandwidth() {
+    let started = Instant::now();
+    let plan = LinkPlan::new().latency(ms(50)).bandwidth(1_000_000);
+    let World { dialled, accepted, .. } = world(1, plan).await;
+    assert_eq!(started.elapsed(), ms(100), "a handshake is a round trip");
+    let started = Instant::now();
+    dialled.send_bytes(Bytes::from(vec![1; 99_996])).await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    let (_, elapsed) = accepted.recv().await.unwrap();
+    assert_eq!(started.elapsed(), ms(150), "100 000 bytes take 100 ms, and 50 ms to get there");
+    assert_eq!(elapsed, ms(100));
+    // The second of two waits for the first.
+    let started = Instant::now();
+    for _ in 0..2 {
+        dialled.send_bytes(Bytes::from(vec![1; 9_996])).await.unwrap();
+    }
+    accepted.recv().await.unwrap();
+    accepted.recv().await.unwrap();
+    assert_eq!(started.elapsed(), ms(70));
+}
+
+#[tokio::test(start_paused = true)]
+async fn closing_takes_as_long_as_what_was_sent() {
+    let plan = LinkPlan::new().latency(ms(50)).bandwidth(1_000_000);
+    let World { dialled, accepted, .. } = world(1, plan).await;
+    dialled.send_bytes(Bytes::from(vec![1; 99_996])).await.unwrap();
+    let started = Instant::now();
+    dialled.close(3, "done").await;
+    assert_eq!(started.elapsed(), ms(150));
+    assert_eq!(accepted.recv().await.unwrap().0.len(), 99_996);
+    let reason = CloseReason::Peer { code: 3, reason: "done".to_owned() };
+    assert_eq!(accepted.watch_close().await, reason);
+}
+
+#[tokio::test(start_paused = true)]
+async fn jitter_keeps_the_order() {
+    let plan = LinkPlan::new().latency(ms(10)).jitter(ms(100));
+    let World { dialled, accepted, .. } = world(7, plan).await;
+    for number in 0..100_u8 {
+        dialled.send(&[number]).await.unwrap();
+    }
+    let mut times = Vec::new();
+    for number in 0..100_u8 {
+        assert_eq!(accepted.recv().await.unwrap().0, [number][..]);
+        times.push(Instant::now());
+    }
+    times.dedup();
+    assert!(times.len() > 2, "they come at different times");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_heals_delays_and_one_that_stays_ends() {
+    let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
+    let [one, other] = [&[hosts[0].ip()][..], &[hosts[1].ip()]];
+    network.partition(one, other);
+    dialled.send(b"late").await.unwrap();
+    assert!(timeout(ms(5_000), accepted.recv()).await.is_err());
+    assert_eq!(dialled.flush().await, Err(SendError::TimedOut { after: ms(500) }));
+    network.heal();
+    assert_eq!(accepted.recv().await.unwrap().0, "late");
+
+    network.partition(one, other);
+    let started = Instant::now();
+    assert_eq!(accepted.recv().await, Err(RecvError::Closed(CloseReason::TimedOut)));
+    assert_eq!(started.elapsed(), ms(30_000));
+    assert_eq!(dialled.watch_close().await, CloseReason::TimedOut);
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let remote_addr = accepted.local_addr();
+    let error = hosts[0].connect(remote_addr, &[ALPN], credential).await.unwrap_err();
+    assert_eq!(error, ConnectError::TimedOut { remote_addr, after: ms(10_000) });
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reset_by_hand_ends_both_sides() {
+    let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
+    let receive = async { accepted.recv().await.unwrap_err() };
+    let reset = async { network.reset(hosts[0].ip(), hosts[1].ip()) };
+    let (error, ()) = tokio::join!(receive, reset);
+    assert!(matches!(error, RecvError::Closed(CloseReason::Transport(_))), "{error}");
+    let error = dialled.send(b"late").await.unwrap_err();
+    assert!(matches!(error, SendError::Closed(CloseReason::Transport(_))) && error.is_retryable());
+}
+
+/// Sends 50 messages of 1000 bytes and tells what became of them, and when.
+async fn run(seed: u64, plan: LinkPlan) -> Vec<(Duration, String)> {
+    let World { dialled, accepted, .. } = world(seed, plan).await;
+    let started = Instant::now();
+    let send = async {
+        for _ in 0..50 {
+            if dialled.send_bytes(Bytes::from(vec![7; 1000])).await.is_err() {
+                break;
+            }
+        }
+        dialled.close(0, "").await;
+    };
+    let receive = async {
+        let mut events = Vec::new();
+        loop {
+            let event = match accepted.recv().await {
+                Ok((message, _)) => message.len().to_string(),
+                Err(RecvError::Closed(reason)) => {
+                    events.push((started.elapsed(), reason.to_string()));
+                    return events;
+                }
+                Err(error) => error.to_string(),
+            };
+            events.push((started.elapsed(), event));
+        }
+    };
+    let ((), events) = tokio::join!(send, receive);
+    events
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_truncation_loses_one_message_and_the_connection_goes_on() {
+    let plan = LinkPlan::new().truncate_after(5_000..40_000);
+    let events = run(1, plan).await;
+    let cut: Vec<_> = events.iter().filter(|(_, event)| event.contains("ended after")).collect();
+    assert_eq!((cut.len(), events.len()), (1, 51), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_reset_ends_the_connection_there() {
+    let events = run(1, LinkPlan::new().reset_after(5_000..40_000)).await;
+    let (_, last) = events.last().unwrap();
+    assert!(last.contains("reset") && (4..41).contains(&events.len()), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_planned_stall_delays_what_follows() {
+    let events = run(1, LinkPlan::new().stall_after(5_000..40_000, ms(3_000))).await;
+    assert_eq!(events.len(), 51);
+    let late = events.iter().filter(|(at, _)| *at >= ms(3_000)).count();
+    assert!((10..46).contains(&late), "{events:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_seed_gives_the_same_run() {
+    let plan = LinkPlan::new()
+        .latency(ms(20))
+        .jitter(ms(30))
+        .bandwidth(100_000)
+        .truncate_after(1_000..30_000)
+        .stall_after(1_000..50_000, ms(2_000));
+    let first = run(42, plan.clone()).await;
+    assert_eq!(run(42, plan.clone()).await, first);
+    assert_ne!(run(43, plan).await, first);
+}

@@ -1,0 +1,166 @@
+//! One transport first, another one where it does not get through.
+
+mod common;
+
+use async_trait::async_trait;
+use common::Tcp;
+use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    RejectionBy, TrustPolicy,
+};
+use net_traits_test::memory::{LinkPlan, MemoryNetwork, MemoryTransport};
+use net_traits_test::{Harness, Limits};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tcp_tls_transport::{FallbackConnection, FallbackTransport, TcpTlsTransport};
+use tokio::time::Instant;
+
+const ALPN: &str = "test/1";
+
+/// QUIC first and then TCP keep the contracts together.
+mod conformance {
+    use super::*;
+
+    struct Both;
+
+    #[async_trait]
+    impl Harness for Both {
+        type Transport = FallbackTransport<MsQuicTransport, TcpTlsTransport>;
+
+        fn transport(&self, limits: &Limits) -> Self::Transport {
+            let config = MsQuicTransportConfig::new()
+                .max_message_size(limits.max_message_size)
+                .handshake_timeout(limits.handshake_timeout)
+                .stream_op_timeout(limits.no_progress_timeout)
+                .max_connections(limits.max_connections);
+            FallbackTransport::new(MsQuicTransport::with_config(config), Tcp.transport(limits))
+        }
+    }
+
+    net_traits_test::conformance!(
+        Both,
+        // Limits count for each of the two.
+        without: [raw_peer, anonymous_peer, hot_reload, revocation, connection_limit],
+    );
+}
+
+fn anybody() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+fn any_port() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+fn quic_and_tcp() -> FallbackTransport<MsQuicTransport, TcpTlsTransport> {
+    FallbackTransport::new(MsQuicTransport::new(), TcpTlsTransport::new())
+}
+
+#[tokio::test]
+async fn quic_is_used_where_there_is_quic() {
+    let transport = quic_and_tcp();
+    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    assert!(matches!(dialled.unwrap(), FallbackConnection::Primary(_)));
+    assert!(matches!(accepted, FallbackConnection::Primary(_)));
+}
+
+#[tokio::test]
+async fn tcp_is_used_where_there_is_no_quic() {
+    let transport = quic_and_tcp().with_delay(Duration::from_millis(10));
+    let tcp = TcpTlsTransport::new();
+    let listener = tcp.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    let dialled = dialled.unwrap();
+    assert!(matches!(dialled, FallbackConnection::Secondary(_)));
+    dialled.send(b"over TCP").await.unwrap();
+    assert_eq!(accepted.recv().await.unwrap().0, "over TCP");
+}
+
+#[tokio::test]
+async fn both_listen_on_one_port() {
+    let transport = quic_and_tcp();
+    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
+    assert_eq!(listener.primary().local_addr(), listener.secondary().local_addr());
+    let (quic, tcp) = (MsQuicTransport::new(), TcpTlsTransport::new());
+    let accept = || async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let address = listener.local_addr();
+    let (dialled, accepted) = tokio::join!(tcp.connect(address, &[ALPN], anybody()), accept());
+    assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Secondary(_)));
+    let (dialled, accepted) = tokio::join!(quic.connect(address, &[ALPN], anybody()), accept());
+    assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Primary(_)));
+}
+
+/// Two networks in memory stand for two transports: of the first and of the second only the links differ.
+struct Two {
+    dialler: FallbackTransport<MemoryTransport, MemoryTransport>,
+    listener: FallbackTransport<MemoryTransport, MemoryTransport>,
+}
+
+fn two(first: LinkPlan, second: LinkPlan) -> Two {
+    let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
+    one.set_links(first);
+    other.set_links(second);
+    let both = || FallbackTransport::new(one.transport(), other.transport());
+    Two { dialler: both(), listener: both() }
+}
+
+async fn meet(two: &Two, listens: TrustPolicy) -> (Result<bool, ConnectError>, Duration) {
+    let credential = NetCredential::self_signed(listens).unwrap();
+    let bind_addr = "0.0.0.0:0".parse().unwrap();
+    let listener = two.listener.create_listener(bind_addr, &[ALPN], credential).await.unwrap();
+    let started = Instant::now();
+    let accept_all = async {
+        let mut accepted = Vec::new();
+        loop {
+            accepted.push(listener.accept().await.unwrap().accept().await);
+        }
+    };
+    let dialled = tokio::select! {
+        dialled = two.dialler.connect(listener.local_addr(), &[ALPN], anybody()) => dialled,
+        () = accept_all => unreachable!("it does not end"),
+    };
+    let dialled = dialled.map(|connection| matches!(connection, FallbackConnection::Primary(_)));
+    (dialled, started.elapsed())
+}
+
+fn after(milliseconds: u64) -> LinkPlan {
+    LinkPlan::new().latency(Duration::from_millis(milliseconds))
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_has_a_head_start_and_then_the_faster_one_wins() {
+    for (first, second, is_primary, elapsed) in [
+        (100, 1, true, 200),      // within the head start
+        (150, 100, true, 300),    // 250 + 200 would be later
+        (400, 100, false, 450),   // 800 would be later
+        (9_000, 100, false, 450), // beyond the handshake timeout
+    ] {
+        let (dialled, took) = meet(&two(after(first), after(second)), TrustPolicy::Any).await;
+        assert_eq!(dialled, Ok(is_primary), "{first} ms against {second} ms");
+        assert_eq!(took, Duration::from_millis(elapsed), "{first} ms against {second} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_peer_says_is_final() {
+    for (first, second) in [(1, 1), (300, 400)] {
+        let (dialled, took) = meet(&two(after(first), after(second)), TrustPolicy::nobody()).await;
+        let Err(ConnectError::Rejected(rejection)) = dialled else { panic!("{dialled:?}") };
+        assert_eq!(rejection.by, RejectionBy::Peer);
+        assert_eq!(took, Duration::from_millis(2 * first), "the other one is not asked");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_neither_gets_through_the_first_one_says_why() {
+    let two = two(after(1), after(1));
+    let remote_addr = "10.0.0.9:1".parse().unwrap();
+    let error = two.dialler.connect(remote_addr, &[ALPN], anybody()).await.unwrap_err();
+    assert_eq!(error, ConnectError::Refused(remote_addr));
+}
