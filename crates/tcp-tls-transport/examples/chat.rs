@@ -1,0 +1,318 @@
+//! A chat with rooms, written once and run over any transport: `chat --demo --transport tcp`.
+//!
+//! One process hosts (`chat --host 0.0.0.0:4433`), others join it (`chat --join ADDRESS --trust IDENTITY`) and type
+//! lines; `/join ROOM` and `/leave ROOM` change rooms. Nobody chooses a name: it follows from the certificate, which the
+//! transport has checked.
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
+
+use clap::{Parser, ValueEnum};
+use msquic_transport::MsQuicTransport;
+use net_traits::{
+    CertHash, DynConnection, DynIncomingRequest, DynListener, DynTransport, NetConnection,
+    NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
+};
+use net_traits_test::memory::MemoryNetwork;
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tcp_tls_transport::{FallbackTransport, TcpTlsTransport};
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+const ALPN: &str = "chat-example/1";
+
+/// A member that is so many lines behind leaves its rooms.
+const LINES_BEHIND: usize = 64;
+
+/// Longer lines are not passed on.
+const LONGEST_LINE: usize = 4096;
+
+/// So many rooms may a member be in.
+const ROOMS: usize = 8;
+
+/// No part of the demo takes this long.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
+
+#[derive(Debug, Parser)]
+struct Options {
+    /// What carries the messages
+    #[arg(long, value_enum, default_value = "quic")]
+    transport: Kind,
+    /// Play a host and three members in this process, and check what each of them hears
+    #[arg(long, conflicts_with_all = ["host", "join"])]
+    demo: bool,
+    /// Host the rooms here; port 0 takes a free one
+    #[arg(long, value_name = "ADDRESS", conflicts_with = "join")]
+    host: Option<SocketAddr>,
+    /// Join the host that is there
+    #[arg(long, value_name = "ADDRESS", requires = "trust")]
+    join: Option<SocketAddr>,
+    /// The identity of the host, which it prints
+    #[arg(long, value_name = "IDENTITY")]
+    trust: Option<CertHash>,
+    /// Certificate and private key, PEM; made up for this run if there is none
+    #[arg(long, value_name = "FILE")]
+    identity: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Quic,
+    Tcp,
+    /// QUIC, or TCP where QUIC does not get through
+    Fallback,
+    /// No network at all, for the demo
+    Memory,
+}
+
+/// Makes transports that reach each other.
+struct Transports {
+    kind: Kind,
+    network: MemoryNetwork,
+}
+
+impl Transports {
+    fn make(&self) -> DynTransport {
+        match self.kind {
+            Kind::Quic => DynTransport::new(MsQuicTransport::new()),
+            Kind::Tcp => DynTransport::new(TcpTlsTransport::new()),
+            Kind::Fallback => DynTransport::new(FallbackTransport::new(
+                MsQuicTransport::new(),
+                TcpTlsTransport::new(),
+            )),
+            Kind::Memory => DynTransport::new(self.network.transport()),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chat: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(options: &Options) -> Result<()> {
+    let transports = Transports { kind: options.transport, network: MemoryNetwork::new(0) };
+    if options.demo {
+        return demo(&transports).await;
+    }
+    if matches!(options.transport, Kind::Memory) {
+        return Err("memory is within one process: use --demo".into());
+    }
+    let credential = |trust| match &options.identity {
+        Some(file) => NetCredential::from_pem_file(file, trust),
+        None => NetCredential::self_signed(trust),
+    };
+    match (options.host, options.join, options.trust) {
+        (Some(address), None, _) => {
+            // Anybody may chat; what is said stands beside the name that the certificate gives.
+            let credential = credential(TrustPolicy::Any)?;
+            let identity = credential.identity();
+            let listener = transports.make().create_listener(address, &[ALPN], credential).await?;
+            println!("--join {} --trust {identity}", listener.local_addr());
+            host(listener).await
+        }
+        (None, Some(address), Some(host)) => {
+            let credential = credential(TrustPolicy::hashes([host]))?;
+            println!("you are {}", name(&credential.identity()));
+            member(transports.make().connect(address, &[ALPN], credential).await?).await
+        }
+        _ => Err("say --demo, --host ADDRESS, or --join ADDRESS".into()),
+    }
+}
+
+/// A name that can be pronounced; whoever has another certificate has another name, most likely.
+fn name(identity: &CertHash) -> String {
+    const HOW: [&str; 8] = ["brave", "calm", "eager", "fair", "kind", "merry", "quick", "wise"];
+    const WHO: [&str; 8] = ["badger", "crane", "fox", "heron", "lynx", "otter", "owl", "seal"];
+    let bytes = identity.as_bytes();
+    let (how, who) = (HOW[usize::from(bytes[0]) % 8], WHO[usize::from(bytes[1]) % 8]);
+    format!("{how}-{who}-{:02x}{:02x}", bytes[2], bytes[3])
+}
+
+/// The members of each room, by name, and where to put the lines for them.
+#[derive(Default)]
+struct Rooms(Mutex<BTreeMap<String, BTreeMap<String, mpsc::Sender<String>>>>);
+
+impl Rooms {
+    /// Tells everybody in a room. Who is too far behind leaves it.
+    fn tell(&self, room: &str, line: &str) {
+        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        if let Some(members) = rooms.get_mut(room) {
+            members.retain(|_, lines| lines.try_send(format!("{room}: {line}")).is_ok());
+        }
+    }
+
+    fn enter(&self, room: &str, name: &str, lines: &mpsc::Sender<String>) {
+        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        rooms.entry(room.to_owned()).or_default().insert(name.to_owned(), lines.clone());
+    }
+
+    /// Whether the member was there.
+    fn leave(&self, room: &str, name: &str) -> bool {
+        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        let Some(members) = rooms.get_mut(room) else { return false };
+        let was_there = members.remove(name).is_some();
+        if members.is_empty() {
+            rooms.remove(room);
+        }
+        was_there
+    }
+
+    fn of(&self, name: &str) -> Vec<String> {
+        let rooms = self.0.lock().expect("nobody panics with the lock");
+        let with = rooms.iter().filter(|(_, members)| members.contains_key(name));
+        with.map(|(room, _)| room.clone()).collect()
+    }
+}
+
+/// Hosts until the listener is closed.
+async fn host(listener: DynListener) -> Result<()> {
+    let rooms = Arc::new(Rooms::default());
+    loop {
+        let request = listener.accept().await?;
+        tokio::spawn(serve(request, rooms.clone()));
+    }
+}
+
+/// Serves one member until it leaves.
+async fn serve(request: DynIncomingRequest, rooms: Arc<Rooms>) {
+    let Ok(connection) = request.accept().await else { return };
+    let name = name(&connection.peer_identity().hash);
+    let (lines, mut queued) = mpsc::channel::<String>(LINES_BEHIND);
+    let writer = connection.clone();
+    let write = tokio::spawn(async move {
+        while let Some(line) = queued.recv().await {
+            if writer.send(line.as_bytes()).await.is_err() {
+                break;
+            }
+        }
+    });
+    while let Ok((message, _)) = connection.recv().await {
+        if message.len() > LONGEST_LINE {
+            continue;
+        }
+        let text = String::from_utf8_lossy(&message);
+        match text.split_whitespace().collect::<Vec<_>>()[..] {
+            ["/join", room] if rooms.of(&name).len() < ROOMS => {
+                rooms.enter(room, &name, &lines);
+                rooms.tell(room, &format!("{name} is here"));
+            }
+            ["/leave", room] => {
+                if rooms.leave(room, &name) {
+                    rooms.tell(room, &format!("{name} left"));
+                }
+            }
+            [] => {}
+            // What is said is said in all rooms of the speaker.
+            _ => {
+                rooms.of(&name).iter().for_each(|room| rooms.tell(room, &format!("{name}: {text}")))
+            }
+        }
+    }
+    for room in rooms.of(&name) {
+        rooms.leave(&room, &name);
+        rooms.tell(&room, &format!("{name} left"));
+    }
+    write.abort();
+}
+
+/// Sends what is typed and shows what is heard, until one of the two ends.
+async fn member(connection: DynConnection) -> Result<()> {
+    let mut typed = BufReader::new(tokio::io::stdin()).lines();
+    loop {
+        tokio::select! {
+            line = typed.next_line() => match line? {
+                Some(line) => connection.send(line.as_bytes()).await?,
+                None => return { connection.close(0, "bye").await; Ok(()) },
+            },
+            heard = connection.recv() => println!("{}", String::from_utf8_lossy(&heard?.0)),
+        }
+    }
+}
+
+/// A member that a program plays.
+struct Player {
+    connection: DynConnection,
+    name: String,
+}
+
+impl Player {
+    async fn join(transports: &Transports, host: SocketAddr, trust: CertHash) -> Result<Self> {
+        let credential = NetCredential::self_signed(TrustPolicy::hashes([trust]))?;
+        let name = name(&credential.identity());
+        let connection = transports.make().connect(host, &[ALPN], credential).await?;
+        Ok(Self { connection, name })
+    }
+
+    async fn say(&self, line: &str) -> Result<()> {
+        Ok(self.connection.send(line.as_bytes()).await?)
+    }
+
+    /// Waits for a line and checks that it is the right one.
+    async fn hears(&self, expected: &str) -> Result<()> {
+        let (message, _) = timeout(PATIENCE, self.connection.recv()).await??;
+        let heard = String::from_utf8_lossy(&message);
+        if heard != expected {
+            return Err(format!("{} heard {heard:?} instead of {expected:?}", self.name).into());
+        }
+        println!("  {} hears  {heard}", self.name);
+        Ok(())
+    }
+}
+
+/// A host, three members, two rooms.
+async fn demo(transports: &Transports) -> Result<()> {
+    let credential = NetCredential::self_signed(TrustPolicy::Any)?;
+    let trust = credential.identity();
+    let bind_addr = match transports.kind {
+        Kind::Memory => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        _ => (Ipv4Addr::LOCALHOST, 0).into(),
+    };
+    let listener = transports.make().create_listener(bind_addr, &[ALPN], credential).await?;
+    let address = listener.local_addr();
+    println!("over {:?}, at {address}", transports.kind);
+    let hosting = tokio::spawn(host(listener));
+
+    let one = Player::join(transports, address, trust).await?;
+    let two = Player::join(transports, address, trust).await?;
+    let three = Player::join(transports, address, trust).await?;
+    one.say("/join rust").await?;
+    one.hears(&format!("rust: {} is here", one.name)).await?;
+    two.say("/join rust").await?;
+    one.hears(&format!("rust: {} is here", two.name)).await?;
+    two.hears(&format!("rust: {} is here", two.name)).await?;
+    three.say("/join tea").await?;
+    three.hears(&format!("tea: {} is here", three.name)).await?;
+
+    one.say("does it borrow?").await?;
+    let line = format!("rust: {}: does it borrow?", one.name);
+    one.hears(&line).await?;
+    two.hears(&line).await?;
+    three.say("milk, anybody?").await?;
+    three.hears(&format!("tea: {}: milk, anybody?", three.name)).await?; // and nobody else
+
+    two.say("/join tea").await?;
+    let line = format!("tea: {} is here", two.name);
+    two.hears(&line).await?;
+    three.hears(&line).await?;
+    two.connection.close(0, "bye").await;
+    one.hears(&format!("rust: {} left", two.name)).await?;
+    three.hears(&format!("tea: {} left", two.name)).await?;
+    hosting.abort();
+    println!("everybody heard what is said in their rooms, and nothing else");
+    Ok(())
+}
