@@ -26,13 +26,16 @@ const PORTS: usize = 16;
 /// it does not trust this side, is final.
 ///
 /// ```no_run
-/// use msquic_transport::MsQuicTransport;
 /// use net_traits::{ConnectError, NetCredential, NetTransport};
 /// use std::net::SocketAddr;
 /// use tcp_tls_transport::{FallbackConnection, FallbackTransport, TcpTlsTransport};
 ///
-/// # async fn dial(peer: SocketAddr, credential: NetCredential) -> Result<(), ConnectError> {
-/// let transport = FallbackTransport::new(MsQuicTransport::new(), TcpTlsTransport::new());
+/// # async fn dial(
+/// #     quic: impl NetTransport,
+/// #     peer: SocketAddr,
+/// #     credential: NetCredential,
+/// # ) -> Result<(), ConnectError> {
+/// let transport = FallbackTransport::new(quic, TcpTlsTransport::new());
 /// match transport.connect(peer, &["chat/1"], credential).await? {
 ///     FallbackConnection::Primary(_quic) => println!("over QUIC"),
 ///     FallbackConnection::Secondary(_tcp) => println!("over TCP: is UDP blocked?"),

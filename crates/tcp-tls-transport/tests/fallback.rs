@@ -1,99 +1,18 @@
 //! One transport first, another one where it does not get through.
 
-mod common;
-
-use async_trait::async_trait;
-use common::Tcp;
-use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
-    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    RejectionBy, TrustPolicy,
+    ConnectError, NetCredential, NetIncomingRequest, NetListener, NetTransport, RejectionBy,
+    TrustPolicy,
 };
 use net_traits_test::memory::{LinkPlan, MemoryNetwork, MemoryTransport};
-use net_traits_test::{Harness, Limits};
-use std::net::SocketAddr;
 use std::time::Duration;
-use tcp_tls_transport::{FallbackConnection, FallbackTransport, TcpTlsTransport};
+use tcp_tls_transport::{FallbackConnection, FallbackTransport};
 use tokio::time::Instant;
 
 const ALPN: &str = "test/1";
 
-/// QUIC first and then TCP keep the contracts together.
-mod conformance {
-    use super::*;
-
-    struct Both;
-
-    #[async_trait]
-    impl Harness for Both {
-        type Transport = FallbackTransport<MsQuicTransport, TcpTlsTransport>;
-
-        fn transport(&self, limits: &Limits) -> Self::Transport {
-            let config = MsQuicTransportConfig::new()
-                .max_message_size(limits.max_message_size)
-                .handshake_timeout(limits.handshake_timeout)
-                .stream_op_timeout(limits.no_progress_timeout)
-                .max_connections(limits.max_connections);
-            FallbackTransport::new(MsQuicTransport::with_config(config), Tcp.transport(limits))
-        }
-    }
-
-    net_traits_test::conformance!(
-        Both,
-        // Limits count for each of the two.
-        without: [raw_peer, anonymous_peer, hot_reload, revocation, connection_limit],
-    );
-}
-
 fn anybody() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
-}
-
-fn any_port() -> SocketAddr {
-    "127.0.0.1:0".parse().unwrap()
-}
-
-fn quic_and_tcp() -> FallbackTransport<MsQuicTransport, TcpTlsTransport> {
-    FallbackTransport::new(MsQuicTransport::new(), TcpTlsTransport::new())
-}
-
-#[tokio::test]
-async fn quic_is_used_where_there_is_quic() {
-    let transport = quic_and_tcp();
-    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
-    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let (dialled, accepted) = tokio::join!(dial, accept);
-    assert!(matches!(dialled.unwrap(), FallbackConnection::Primary(_)));
-    assert!(matches!(accepted, FallbackConnection::Primary(_)));
-}
-
-#[tokio::test]
-async fn tcp_is_used_where_there_is_no_quic() {
-    let transport = quic_and_tcp().with_delay(Duration::from_millis(10));
-    let tcp = TcpTlsTransport::new();
-    let listener = tcp.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
-    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let (dialled, accepted) = tokio::join!(dial, accept);
-    let dialled = dialled.unwrap();
-    assert!(matches!(dialled, FallbackConnection::Secondary(_)));
-    dialled.send(b"over TCP").await.unwrap();
-    assert_eq!(accepted.recv().await.unwrap().0, "over TCP");
-}
-
-#[tokio::test]
-async fn both_listen_on_one_port() {
-    let transport = quic_and_tcp();
-    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
-    assert_eq!(listener.primary().local_addr(), listener.secondary().local_addr());
-    let (quic, tcp) = (MsQuicTransport::new(), TcpTlsTransport::new());
-    let accept = || async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let address = listener.local_addr();
-    let (dialled, accepted) = tokio::join!(tcp.connect(address, &[ALPN], anybody()), accept());
-    assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Secondary(_)));
-    let (dialled, accepted) = tokio::join!(quic.connect(address, &[ALPN], anybody()), accept());
-    assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Primary(_)));
 }
 
 /// Two networks in memory stand for two transports: of the first and of the second only the links differ.
