@@ -15,7 +15,16 @@ const LINKED: [&str; 4] = ["--package", "msquic-async", "--package", "msquic-tra
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
 /// The packages that do not.
-const PLAIN: [&str; 4] = ["--package", "net-traits", "--package", "xtask"];
+const PLAIN: [&str; 8] = [
+    "--package",
+    "net-traits",
+    "--package",
+    "net-traits-test",
+    "--package",
+    "tcp-tls-transport",
+    "--package",
+    "xtask",
+];
 
 /// Names of tests that call no foreign function.
 const WITHOUT_MSQUIC: [&str; 6] =
@@ -38,6 +47,13 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let name = if untrusted { "demo --untrusted" } else { "demo" };
         let by_hand = format!("cargo xtask {name}");
         steps.function(name, &by_hand, || demo::run(workspace, &demo::Options::new(untrusted)))?;
+    }
+    for transport in ["quic", "tcp", "fallback", "memory"] {
+        let by_hand =
+            format!("cargo run --release --example chat -- --demo --transport {transport}");
+        steps.function(&format!("chat over {transport}"), &by_hand, || {
+            demo::chat(workspace, transport)
+        })?;
     }
     let tour = || demo::run(workspace, &demo::Options::tour());
     steps.function("demo --tour", "cargo xtask demo --tour", tour)?;
@@ -68,10 +84,9 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         command
     };
     steps.cargo("lint net-traits", clippy(&["--package", "net-traits"]))?;
-    steps
-        .cargo("lint net-traits and xtask", clippy(&[&PLAIN[..], &["--all-features"]].concat()))?;
+    steps.cargo("lint without msquic", clippy(&[&PLAIN[..], &["--all-features"]].concat()))?;
     let linked = |more: &[&str]| clippy(&[&LINKED[..], more].concat());
-    steps.cargo("lint without libmsquic", linked(&["--no-default-features"]))?;
+    steps.cargo("lint without building libmsquic", linked(&["--no-default-features"]))?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&OPTIONAL))?;
         steps.cargo("lint bench", clippy(&["--package", "transport-bench"]))?;
@@ -84,6 +99,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut doc = workspace.cargo(["doc", "--no-deps", "--no-default-features"]);
     doc.args(["--package", "net-traits", "--features", "net-traits/self-signed"]);
+    doc.args(["--package", "net-traits-test", "--package", "tcp-tls-transport"]);
     doc.args(LINKED).args(OPTIONAL).env("RUSTDOCFLAGS", "--deny warnings");
     steps.cargo("documentation", doc)
 }
@@ -92,7 +108,7 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut plain = workspace.cargo(["test", "--all-features"]);
     plain.args(PLAIN);
-    steps.cargo("test net-traits and xtask", plain)?;
+    steps.cargo("test without msquic", plain)?;
     let mut linked = workspace.cargo_linked(["test"]);
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
     steps.cargo("test msquic-async and msquic-transport", linked)

@@ -88,6 +88,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     transfer(&Programs::Cargo(workspace), options, &workspace.target)
 }
 
+/// Runs the chat of a host and three members over a transport.
+pub(crate) fn chat(workspace: &Workspace, transport: &str) -> Result<()> {
+    let mut chat = Programs::Cargo(workspace).command("chat");
+    process::run(chat.args(["--demo", "--transport", transport]))
+}
+
 /// Runs the demo; large files go below `scratch`.
 pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Path) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("demo-").tempdir_in(scratch)?;

@@ -1,11 +1,16 @@
 //! `tidy`: what no compiler checks.
 
+use crate::process;
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Longer files are hard to hold in the head. Tests count too.
 const MAX_LINES: usize = 800;
+
+/// Nothing that people write is larger, in bytes.
+const MAX_BYTES: u64 = 512 * 1024;
 
 /// The only place for unsafe code.
 const UNSAFE_HOME: &str = "crates/msquic-async/src/ffi";
@@ -23,6 +28,12 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let text = fs::read_to_string(path)?;
         let shown = path.strip_prefix(root).unwrap_or(path);
         complaints.extend(check(shown, &text).map(|what| format!("{}: {what}", shown.display())));
+    }
+    for path in tracked(root)? {
+        let size = fs::metadata(root.join(&path)).map_or(0, |metadata| metadata.len()); // it may be deleted
+        if size > MAX_BYTES {
+            complaints.push(format!("{path}: has {size} bytes: is it meant to be here?"));
+        }
     }
     ensure!(complaints.is_empty(), "tidy:\n  {}", complaints.join("\n  "));
     println!("tidy: {} files are in order", files.len());
@@ -47,6 +58,14 @@ fn check(path: &Path, text: &str) -> impl Iterator<Item = String> {
     ]
     .into_iter()
     .flatten()
+}
+
+/// What git knows of; nothing where there is no git.
+fn tracked(root: &Path) -> Result<Vec<String>> {
+    let mut list = Command::new("git");
+    list.current_dir(root).args(["ls-files", "-z"]);
+    let files = process::output(&mut list).unwrap_or_default();
+    Ok(files.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
 }
 
 fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> Result<()> {

@@ -204,6 +204,34 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_records_are_what_is_read_and_written() {
+        let text = include_str!("../../../docs/wire-protocol.md");
+        let block = text.split("```records\n").nth(1).unwrap().split("```").next().unwrap();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let mut count = 0;
+        for line in block.lines() {
+            let (what, bytes) = line.split_once(" = ").unwrap();
+            let (written, read) = match what.split(' ').collect::<Vec<_>>()[..] {
+                ["keep-alive"] => (keep_alive(), "KeepAlive".to_owned()),
+                ["close", code, reason] => {
+                    let code = code.parse().unwrap();
+                    let record = Record::Close { code, reason: reason.to_owned() };
+                    (close(code, reason), format!("{record:?}"))
+                }
+                ["message", text] => {
+                    let pieces = message(&[Bytes::copy_from_slice(text.as_bytes())]);
+                    (pieces.unwrap().concat(), text.to_owned())
+                }
+                _ => panic!("{what} is unknown"),
+            };
+            assert_eq!(hex(&written), bytes);
+            assert_eq!(decode(&mut RecordDecoder::new(100), &written), [read]);
+            count += 1;
+        }
+        assert_eq!(count, 3);
+    }
+
+    #[test]
     fn what_is_no_record_is_a_violation() {
         let unknown = [&[0xff; 4][..], &[9]].concat();
         assert!(RecordDecoder::new(10).decode(&mut &unknown[..]).is_err());
