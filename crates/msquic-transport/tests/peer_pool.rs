@@ -13,8 +13,10 @@ use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetTransport, TrustPolicy,
 };
+use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 fn anybody() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
@@ -53,49 +55,44 @@ fn many_callers_share_one_dial() {
 }
 
 #[test]
-fn messages_survive_a_break_of_the_connection() {
+fn messages_go_on_after_breaks_and_losses_are_told() {
     run(async {
         let server = anybody();
         let listener = listen(&server, loopback()).await;
         let (address, peer) = (listener.local_addr(), server.identity());
-        let (pool, _events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config());
-        pool.send(peer, address, "first".into()).unwrap();
-        let connection = accept(&listener).await;
-        assert_eq!(connection.recv().await.unwrap().0, "first");
-        connection.close(1, "go away").await;
-        // The pool has to notice before it can use another connection.
-        while pool.connection(peer, address).now_or_never_ok().is_some() {
-            tokio::task::yield_now().await;
+        let (pool, mut events) =
+            PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config());
+        for round in 0..3_u8 {
+            pool.send(peer, address, vec![round].into()).unwrap();
+            let connection = accept(&listener).await;
+            assert_eq!(connection.recv().await.unwrap().0, [round][..]);
+            connection.close(round.into(), "go away").await;
+            let reason = loop {
+                match events.recv().await.unwrap() {
+                    PeerEvent::Disconnected { reason, .. } => break reason,
+                    event => assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}"),
+                }
+            };
+            assert_eq!(
+                reason,
+                CloseReason::Peer { code: round.into(), reason: "go away".to_owned() }
+            );
         }
-        pool.send(peer, address, "second".into()).unwrap();
-        let connection = accept(&listener).await;
-        assert_eq!(connection.recv().await.unwrap().0, "second");
     });
-}
-
-/// Whether a future is ready with `Ok` at once.
-trait NowOrNever<T> {
-    fn now_or_never_ok(self) -> Option<T>;
-}
-
-impl<T, E, F: Future<Output = Result<T, E>>> NowOrNever<T> for F {
-    fn now_or_never_ok(self) -> Option<T> {
-        futures_util::FutureExt::now_or_never(self)?.ok()
-    }
 }
 
 #[test]
 fn a_peer_that_appears_later_gets_what_was_queued_in_order() {
     run(async {
         let server = anybody();
-        let port = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let address = port.local_addr().unwrap();
+        let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (pool, _events) =
             PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config().max_attempts(1000));
         for number in 0..10_u8 {
             pool.send(server.identity(), address, vec![number].into()).unwrap();
         }
-        drop(port);
+        // The first attempt is over when this one is: they are the same, or it is a later one.
+        pool.connection(server.identity(), address).await.unwrap_err();
         let listener = listen(&server, address).await;
         let connection = accept(&listener).await;
         for number in 0..10_u8 {
@@ -110,11 +107,15 @@ fn what_cannot_be_sent_is_reported_and_what_does_not_fit_refused() {
         let nobody = CertHash::from_bytes([1; 32]);
         // Nobody listens there: the socket is closed again.
         let address = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let config = config().max_attempts(2).max_queued_bytes(100);
+        let second = Duration::from_secs(1);
+        let config = config().first_delay(second).max_delay(second);
+        let config = config.max_attempts(2).max_queued_bytes(100);
         let (pool, mut events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config);
         pool.send(nobody, address, Bytes::from(vec![0; 60])).unwrap();
         let full = pool.send(nobody, address, Bytes::from(vec![0; 60]));
         assert_eq!(full, Err(QueueError::Full));
+        let too_large = pool.send(nobody, address, Bytes::from(vec![0; 101]));
+        assert_eq!(too_large, Err(QueueError::TooLarge { size: 101, limit: 100 }));
         pool.send(nobody, address, Bytes::from(vec![0; 40])).unwrap();
         let event = events.recv().await.unwrap();
         let PeerEvent::Dropped { peer, messages, error: DropError::Connect(error) } = event else {
@@ -128,9 +129,8 @@ fn what_cannot_be_sent_is_reported_and_what_does_not_fit_refused() {
         let listener = listen(&server, loopback()).await;
         pool.send(nobody, listener.local_addr(), "secret".into()).unwrap();
         let refuse = async { listener.accept().await.unwrap().accept().await };
-        let (event, accepted) = tokio::join!(events.recv(), refuse);
+        let (event, _) = tokio::join!(events.recv(), refuse);
         let event = event.unwrap();
-        assert!(accepted.is_err() || matches!(event, PeerEvent::Dropped { .. }), "{event:?}");
         let PeerEvent::Dropped { error: DropError::Connect(error), .. } = event else {
             panic!("{event:?}");
         };
@@ -138,59 +138,214 @@ fn what_cannot_be_sent_is_reported_and_what_does_not_fit_refused() {
     });
 }
 
-/// Accepts a peer into the pool, unless it was told meanwhile that it is one too many.
-async fn take_in(
-    pool: &PeerPool<MsQuicTransport>,
-    listener: &MsQuicListener,
-) -> Option<MsQuicNetConnection> {
-    match listener.accept().await.unwrap().accept().await {
-        Ok(connection) => Some(pool.insert(connection)),
-        Err(ConnectError::Closed(CloseReason::Peer { code: CLOSE_CODE_DUPLICATE, .. })) => None,
-        // Before the handshake is done the code is not told.
-        Err(ConnectError::Refused(_)) => None,
-        Err(error) => panic!("{error:?}"),
-    }
+/// A node of a network: it listens, has a pool, and receives from all its connections.
+struct Node {
+    credential: NetCredential,
+    address: SocketAddr,
+    pool: PeerPool<MsQuicTransport>,
+    received: mpsc::UnboundedReceiver<u8>,
+}
+
+async fn node() -> Node {
+    let credential = anybody();
+    let listener = listen(&credential, loopback()).await;
+    let (pool, mut events) =
+        PeerPool::new(MsQuicTransport::new(), &[ALPN], credential.clone(), config());
+    let (sender, received) = mpsc::unbounded_channel();
+    let receive = move |connection: MsQuicNetConnection| {
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while let Ok((message, _)) = connection.recv().await {
+                sender.send(message[0]).unwrap();
+            }
+        });
+    };
+    let (address, receive_dialled) = (listener.local_addr(), receive.clone());
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                PeerEvent::Connected { connection, .. } => receive_dialled(connection),
+                PeerEvent::Disconnected { .. } => {}
+                event => panic!("{event:?}"),
+            }
+        }
+    });
+    let accepting = pool.clone();
+    tokio::spawn(async move {
+        while let Ok(request) = listener.accept().await {
+            let connection = request.accept().await.unwrap();
+            receive(connection.clone());
+            accepting.insert(connection);
+        }
+    });
+    Node { credential, address, pool, received }
 }
 
 #[test]
-fn peers_that_dial_each_other_keep_the_same_connection() {
+fn peers_that_dial_each_other_use_the_same_connection_and_lose_nothing() {
     run(async {
         for _ in 0..10 {
-            let (one, other) = (anybody(), anybody());
-            let (at_one, at_other) =
-                (listen(&one, loopback()).await, listen(&other, loopback()).await);
-            let pool = |credential: &NetCredential| {
-                PeerPool::new(MsQuicTransport::new(), &[ALPN], credential.clone(), config()).0
-            };
-            let (of_one, of_other) = (pool(&one), pool(&other));
-            let (dialled_one, dialled_other, in_one, in_other) = tokio::join!(
-                of_one.connection(other.identity(), at_other.local_addr()),
-                of_other.connection(one.identity(), at_one.local_addr()),
-                take_in(&of_one, &at_one),
-                take_in(&of_other, &at_other),
-            );
-            // Whichever each saw first, in the end both have that of the smaller identity.
-            let stays_at_one =
-                of_one.connection(other.identity(), at_other.local_addr()).await.unwrap();
-            let stays_at_other =
-                of_other.connection(one.identity(), at_one.local_addr()).await.unwrap();
-            assert_eq!(stays_at_one.local_addr(), stays_at_other.remote_addr());
-            assert_eq!(stays_at_one.remote_addr(), stays_at_other.local_addr());
-            stays_at_one.send(b"hello").await.unwrap();
-            assert_eq!(stays_at_other.recv().await.unwrap().0, "hello");
-            let all = [Some(dialled_one.unwrap()), Some(dialled_other.unwrap()), in_one, in_other];
-            let loser = all.iter().flatten().find(|it| {
-                it.local_addr() != stays_at_one.local_addr()
-                    && it.local_addr() != stays_at_other.local_addr()
-            });
-            if let Some(loser) = loser {
-                let (CloseReason::Local { code, .. } | CloseReason::Peer { code, .. }) =
-                    loser.watch_close().await
-                else {
-                    panic!("closed in another way");
-                };
-                assert_eq!(code, CLOSE_CODE_DUPLICATE);
+            let (mut one, mut other) = (node().await, node().await);
+            let (of_one, of_other) = (one.credential.identity(), other.credential.identity());
+            for number in 0..100_u8 {
+                one.pool.send(of_other, other.address, vec![number].into()).unwrap();
+                other.pool.send(of_one, one.address, vec![number].into()).unwrap();
+                if number % 10 == 0 {
+                    tokio::task::yield_now().await;
+                }
             }
+            for node in [&mut one, &mut other] {
+                let mut seen = BTreeSet::new();
+                while seen.len() < 100 {
+                    assert!(seen.insert(node.received.recv().await.unwrap()), "one came twice");
+                }
+            }
+            // In the end both send on the same connection.
+            loop {
+                let at_one = one.pool.connection(of_other, other.address).await.unwrap();
+                let at_other = other.pool.connection(of_one, one.address).await.unwrap();
+                if at_one.local_addr() == at_other.remote_addr()
+                    && at_one.remote_addr() == at_other.local_addr()
+                {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+}
+
+#[test]
+fn the_loser_is_closed_as_a_duplicate() {
+    run(async {
+        let (one, other) = (anybody(), anybody());
+        let (smaller, larger) =
+            if one.identity() < other.identity() { (one, other) } else { (other, one) };
+        let listener = listen(&larger, loopback()).await;
+        let (pool, _) = PeerPool::new(MsQuicTransport::new(), &[ALPN], larger.clone(), config());
+        // The peer with the smaller identity dials; its connection is used, and ours goes.
+        let at_smaller = listen(&smaller, loopback()).await;
+        let dial = pool.connection(smaller.identity(), at_smaller.local_addr());
+        let (ours, _accepted) = tokio::join!(dial, accept(&at_smaller));
+        let ours = ours.unwrap();
+        let transport = MsQuicTransport::new();
+        let dial = transport.connect(listener.local_addr(), &[ALPN], smaller.clone());
+        let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+        let theirs = theirs.unwrap();
+        pool.insert(accepted);
+        let used = pool.connection(smaller.identity(), at_smaller.local_addr()).await.unwrap();
+        assert_eq!(used.remote_addr(), theirs.local_addr());
+        let CloseReason::Local { code, .. } = ours.watch_close().await else { panic!("it stays") };
+        assert_eq!(code, CLOSE_CODE_DUPLICATE);
+    });
+}
+
+#[test]
+fn a_peer_that_rejects_is_not_dialled_without_a_pause() {
+    run(async {
+        let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let listener = listen(&server, loopback()).await;
+        let minute = Duration::from_secs(60);
+        let config = config().first_delay(minute).max_delay(minute);
+        let (pool, mut events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config);
+        let send = |number: u8| {
+            pool.send(server.identity(), listener.local_addr(), vec![number].into()).unwrap();
+        };
+        send(0);
+        listener.accept().await.unwrap().accept().await.unwrap_err();
+        let told = loop {
+            match events.recv().await.unwrap() {
+                PeerEvent::Disconnected { reason, .. } => break reason,
+                PeerEvent::Dropped {
+                    error: DropError::Connect(ConnectError::Rejected(it)),
+                    ..
+                } => {
+                    break it.into();
+                }
+                event => assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}"),
+            }
+        };
+        assert!(matches!(told, CloseReason::Rejected(_)), "{told:?}");
+        send(1);
+        let again = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
+        assert!(again.is_err(), "it is dialled again at once");
+    });
+}
+
+#[test]
+fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
+    run(async {
+        let server = anybody();
+        let listener = listen(&server, loopback()).await;
+        let (peer, address, me) = (server.identity(), listener.local_addr(), anybody());
+        let transport = MsQuicTransport::new();
+        let (pool, mut events) = PeerPool::new(transport.clone(), &[ALPN], me.clone(), config());
+        let (connection, accepted) =
+            tokio::join!(pool.connection(peer, address), accept(&listener));
+        pool.set_credential(me.with_trust(TrustPolicy::nobody()));
+        assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
+        connection.unwrap().watch_close().await;
+        drop(accepted);
+        pool.send(peer, address, "to a revoked peer".into()).unwrap();
+        let refuse = async {
+            loop {
+                let _ = listener.accept().await.unwrap().accept().await;
+            }
+        };
+        let dropped = async {
+            loop {
+                if let PeerEvent::Dropped { error, .. } = events.recv().await.unwrap() {
+                    break error;
+                }
+            }
+        };
+        let error =
+            tokio::select! { () = refuse => unreachable!("it goes on"), it = dropped => it };
+        // It depends on what comes first whether the old connection is tried.
+        let is_kept_out = match &error {
+            DropError::Connect(error) => matches!(error, ConnectError::Rejected(_)),
+            DropError::Send(error) => !error.is_retryable(),
+            _ => false,
+        };
+        assert!(is_kept_out, "{error:?}");
+    });
+}
+
+#[test]
+fn nobody_is_connected_with_itself() {
+    run(async {
+        let me = anybody();
+        let (pool, _events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], me.clone(), config());
+        let address = "127.0.0.1:9".parse().unwrap();
+        let error = pool.connection(me.identity(), address).await.unwrap_err();
+        assert!(matches!(error, ConnectError::InvalidInput(_)), "{error}");
+        let error = pool.send(me.identity(), address, "hello".into());
+        assert_eq!(error, Err(QueueError::OwnIdentity));
+    });
+}
+
+#[test]
+fn removing_a_peer_and_dropping_the_pool_end_the_tasks() {
+    run(async {
+        let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+        let before = tasks();
+        let server = anybody();
+        let listener = listen(&server, loopback()).await;
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let (pool, events) =
+            PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config().max_attempts(1000));
+        let stranger = CertHash::from_bytes([1; 32]);
+        pool.send(stranger, nobody.local_addr().unwrap(), "in vain".into()).unwrap();
+        pool.send(server.identity(), listener.local_addr(), "hello".into()).unwrap();
+        let accepted = accept(&listener).await;
+        accepted.recv().await.unwrap();
+        pool.remove(stranger);
+        assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
+        drop((events, pool));
+        // Nobody holds the connection any more.
+        assert!(matches!(accepted.watch_close().await, CloseReason::Peer { code: 0, .. }));
+        while tasks() > before {
+            tokio::task::yield_now().await;
         }
     });
 }
@@ -210,18 +365,30 @@ fn the_policy_of_the_credential_counts_too() {
 }
 
 #[test]
-fn connections_that_are_over_leave_the_pool() {
+fn peers_of_whom_nothing_is_left_are_forgotten() {
     run(async {
         let server = anybody();
         let listener = listen(&server, loopback()).await;
-        let (pool, _events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config());
+        let (pool, _) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config());
         let dial = pool.connection(server.identity(), listener.local_addr());
-        let (dialled, accepted) = tokio::join!(dial, accept(&listener));
-        drop(dialled.unwrap());
+        let (dialled, _accepted) = tokio::join!(dial, accept(&listener));
         assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
-        accepted.close(0, "").await;
+        dialled.unwrap().close(0, "").await;
         while !format!("{pool:?}").contains("peers: 0") {
             tokio::task::yield_now().await;
         }
+
+        // After a failure a pause is remembered, but not for ever.
+        let pause = Duration::from_millis(1);
+        let config = config().first_delay(pause).max_delay(pause);
+        let (pool, _) = PeerPool::new(MsQuicTransport::new(), &[ALPN], anybody(), config);
+        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        for number in 0..200 {
+            let stranger = CertHash::from_bytes([number; 32]);
+            pool.connection(stranger, nobody).await.unwrap_err();
+        }
+        let shown = format!("{pool:?}");
+        let peers: usize = shown.matches(char::is_numeric).collect::<String>().parse().unwrap();
+        assert!(peers < 100, "{shown}");
     });
 }

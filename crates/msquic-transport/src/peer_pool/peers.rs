@@ -1,0 +1,294 @@
+//! What a pool knows of its peers: their connections, which of two is used, and when to dial again. No task runs here,
+//! and nothing of a connection is called.
+
+use bytes::Bytes;
+use futures_util::future::{BoxFuture, Shared};
+use net_traits::{CertHash, ConnectError};
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+/// Two connections between the same peers that begin within this time were dialled at the same time.
+const SIMULTANEOUS: Duration = Duration::from_secs(10);
+
+/// A connection that the peer ends sooner is a failure.
+const STABLE: Duration = Duration::from_secs(10);
+
+pub(super) struct Peers<C> {
+    by_identity: HashMap<CertHash, Peer<C>>,
+    next: u64,
+    /// With so many entries those of which nothing is left are removed.
+    tidy_at: usize,
+    /// The pool is gone: nothing is taken in.
+    is_closed: bool,
+}
+
+pub(super) type Dial<T> = Shared<BoxFuture<'static, Result<T, ConnectError>>>;
+
+pub(super) struct Peer<C> {
+    /// Tells this entry from a later one of the same peer.
+    pub(super) id: u64,
+    /// On which messages are sent.
+    pub(super) current: Option<Pooled<C>>,
+    /// The loser of two: in use by the peer for a while, or for good if the other one is dead.
+    spare: Option<Pooled<C>>,
+    /// The attempt that is going on.
+    pub(super) dial: Option<(Dial<()>, AbortOnDrop)>,
+    pub(super) queue: Option<Queue>,
+    /// Where messages are to be sent, as far as is known by now.
+    pub(super) address: Option<SocketAddr>,
+    /// Failures in a row, and until when to wait because of them.
+    failed: u32,
+    not_before: Option<Instant>,
+}
+
+/// A connection of the pool.
+pub(super) struct Pooled<C> {
+    pub(super) id: u64,
+    pub(super) connection: C,
+    /// This side dialled it.
+    pub(super) is_ours: bool,
+    since: Instant,
+    /// Takes the connection out of the pool when it is over.
+    _watch: AbortOnDrop,
+}
+
+pub(super) struct Queue {
+    pub(super) messages: mpsc::Sender<Bytes>,
+    pub(super) bytes: Arc<AtomicUsize>,
+    pub(super) _task: AbortOnDrop,
+}
+
+/// A task that ends with its owner.
+pub(super) struct AbortOnDrop(pub(super) AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl<C> Peers<C> {
+    pub(super) fn new() -> Self {
+        Self { by_identity: HashMap::new(), next: 0, tidy_at: 64, is_closed: false }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_identity.len()
+    }
+
+    pub(super) fn next_id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    /// The entry of a peer, made if there is none. `None` when the pool is gone.
+    pub(super) fn entry(&mut self, peer: CertHash) -> Option<&mut Peer<C>> {
+        if self.is_closed {
+            return None;
+        }
+        if self.by_identity.len() >= self.tidy_at {
+            self.by_identity.retain(|_, entry| !entry.is_empty());
+            self.tidy_at = 2 * self.by_identity.len().max(32);
+        }
+        let id = self.next_id();
+        Some(self.by_identity.entry(peer).or_insert_with(|| Peer {
+            id,
+            current: None,
+            spare: None,
+            dial: None,
+            queue: None,
+            address: None,
+            failed: 0,
+            not_before: None,
+        }))
+    }
+
+    /// The entry that was called `id`, if it is still there.
+    pub(super) fn same(&mut self, peer: CertHash, id: u64) -> Option<&mut Peer<C>> {
+        self.by_identity.get_mut(&peer).filter(|entry| entry.id == id)
+    }
+
+    pub(super) fn get(&mut self, peer: CertHash) -> Option<&mut Peer<C>> {
+        self.by_identity.get_mut(&peer)
+    }
+
+    #[must_use]
+    pub(super) fn remove(&mut self, peer: CertHash) -> Option<Peer<C>> {
+        self.by_identity.remove(&peer)
+    }
+
+    /// Takes nothing in any more; what there was.
+    #[must_use]
+    pub(super) fn close(&mut self) -> HashMap<CertHash, Peer<C>> {
+        self.is_closed = true;
+        std::mem::take(&mut self.by_identity)
+    }
+
+    /// Forgets a peer of whom nothing is left to know.
+    pub(super) fn tidy(&mut self, peer: CertHash) {
+        if self.by_identity.get(&peer).is_some_and(Peer::is_empty) {
+            self.by_identity.remove(&peer);
+        }
+    }
+}
+
+impl<C> Pooled<C> {
+    pub(super) fn new(id: u64, connection: C, is_ours: bool, watch: AbortOnDrop) -> Self {
+        Self { id, connection, is_ours, since: Instant::now(), _watch: watch }
+    }
+}
+
+impl<C> Peer<C> {
+    /// Whether there is nothing to know of the peer.
+    fn is_empty(&self) -> bool {
+        let has_connection = self.current.is_some() || self.spare.is_some();
+        !has_connection && self.dial.is_none() && self.queue.is_none() && self.pause().is_none()
+    }
+
+    /// Takes a connection in. If that makes two, one is used from now on: that which the peer with the smaller identity
+    /// dialled if they were dialled at the same time, and otherwise the newer one. `ours_stays` tells whether this side
+    /// has the smaller identity. Returns the id of the loser if this side dialled it, and what had to leave.
+    #[must_use]
+    pub(super) fn take_in(
+        &mut self,
+        new: Pooled<C>,
+        ours_stays: bool,
+    ) -> (Option<u64>, Option<Pooled<C>>) {
+        let Some(existing) = self.current.take() else {
+            self.current = Some(new);
+            return (None, None);
+        };
+        let is_simultaneous =
+            existing.is_ours != new.is_ours && existing.since.elapsed() < SIMULTANEOUS;
+        let new_stays = !is_simultaneous || new.is_ours == ours_stays;
+        let (stays, loser) = if new_stays { (new, existing) } else { (existing, new) };
+        let ours = loser.is_ours.then_some(loser.id);
+        self.current = Some(stays);
+        (ours, self.spare.replace(loser))
+    }
+
+    /// Takes out a connection that is over or not needed; the other one takes its place.
+    #[must_use]
+    pub(super) fn take_out(&mut self, id: u64) -> Option<Pooled<C>> {
+        if self.current.as_ref().is_some_and(|it| it.id == id) {
+            return std::mem::replace(&mut self.current, self.spare.take());
+        }
+        self.take_spare(id)
+    }
+
+    /// Takes a connection out that is not used any more.
+    #[must_use]
+    pub(super) fn take_spare(&mut self, id: u64) -> Option<Pooled<C>> {
+        self.spare.take_if(|it| it.id == id)
+    }
+
+    /// Until when nobody is to be dialled. There is no need to while there is a connection.
+    pub(super) fn pause(&self) -> Option<Instant> {
+        self.not_before.filter(|until| self.current.is_none() && *until > Instant::now())
+    }
+
+    /// An attempt failed: the next one has to wait.
+    pub(super) fn failed(&mut self, delay: impl FnOnce(u32) -> Duration) {
+        self.failed = self.failed.saturating_add(1);
+        self.not_before = Some(Instant::now() + delay(self.failed));
+    }
+
+    /// A connection that this side had dialled is over, and the peer may have ended it.
+    pub(super) fn ended(
+        &mut self,
+        ended: &Pooled<C>,
+        by_peer: bool,
+        delay: impl FnOnce(u32) -> Duration,
+    ) {
+        if ended.since.elapsed() >= STABLE {
+            self.failed = 0;
+            self.not_before = None;
+        } else if ended.is_ours && by_peer {
+            self.failed(delay);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PEER: CertHash = CertHash::from_bytes([1; 32]);
+
+    fn pooled(id: u64, is_ours: bool) -> Pooled<()> {
+        Pooled::new(id, (), is_ours, AbortOnDrop(tokio::spawn(async {}).abort_handle()))
+    }
+
+    fn current(peer: &Peer<()>) -> Option<u64> {
+        peer.current.as_ref().map(|it| it.id)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn both_sides_choose_the_same_of_two() {
+        // Each order of arrival, seen by the peer with the smaller identity and by the other one.
+        for is_smaller in [true, false] {
+            for ours_first in [true, false] {
+                let mut peers = Peers::new();
+                let entry = peers.entry(PEER).unwrap();
+                let (first, second) = (pooled(1, ours_first), pooled(2, !ours_first));
+                assert!(entry.take_in(first, is_smaller).1.is_none());
+                let (retired, left) = entry.take_in(second, is_smaller);
+                let ours = if ours_first { 1 } else { 2 };
+                let theirs = 3 - ours;
+                assert_eq!(current(entry), Some(if is_smaller { ours } else { theirs }));
+                assert_eq!(retired, (!is_smaller).then_some(ours), "who dialled the loser ends it");
+                assert!(left.is_none());
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn later_the_newer_one_counts() {
+        let mut peers = Peers::new();
+        let entry = peers.entry(PEER).unwrap();
+        let _ = entry.take_in(pooled(1, true), true);
+        tokio::time::sleep(SIMULTANEOUS).await;
+        let (retired, _) = entry.take_in(pooled(2, false), true);
+        assert_eq!((current(entry), retired), (Some(2), Some(1)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_loser_takes_over_when_the_winner_ends() {
+        let mut peers = Peers::new();
+        let entry = peers.entry(PEER).unwrap();
+        let _ = entry.take_in(pooled(1, true), true);
+        let _ = entry.take_in(pooled(2, false), true);
+        assert_eq!(current(entry), Some(1));
+        assert_eq!(entry.take_out(1).map(|it| it.id), Some(1));
+        assert_eq!(current(entry), Some(2));
+        assert!(entry.take_spare(2).is_none(), "it is in use now");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn failures_are_remembered_until_a_connection_lasts() {
+        let mut peers = Peers::new();
+        let second = |failed: u32| Duration::from_secs(failed.into());
+        let entry = peers.entry(PEER).unwrap();
+        entry.failed(second);
+        entry.failed(second);
+        assert_eq!(entry.not_before, Some(Instant::now() + Duration::from_secs(2)));
+        peers.tidy(PEER);
+        assert_eq!(peers.len(), 1, "what is known is kept while it matters");
+        let brief = pooled(1, true);
+        let entry = peers.get(PEER).unwrap();
+        entry.ended(&brief, true, second);
+        assert_eq!(entry.failed, 3);
+        let lasting = pooled(2, true);
+        tokio::time::sleep(STABLE).await;
+        entry.ended(&lasting, true, second);
+        assert_eq!((entry.failed, entry.not_before), (0, None));
+        peers.tidy(PEER);
+        assert_eq!(peers.len(), 0);
+    }
+}
