@@ -3,7 +3,7 @@
 
 mod file;
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Context, Result, anyhow};
 use clap::Parser;
 use msquic_transport::{MsQuicListener, MsQuicTransport};
 use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
@@ -23,7 +23,7 @@ struct Options {
     /// Where to listen; port 0 takes a free one
     #[arg(long, default_value = "127.0.0.1:0")]
     bind: SocketAddr,
-    /// Directory for the files
+    /// Directory for the files, made if there is none
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
     /// Leave after one peer
@@ -60,9 +60,8 @@ async fn run(options: &Options) -> Result<()> {
         println!("{}", credential.identity());
         return Ok(());
     }
-    if !options.out.is_dir() {
-        bail!("{} is no directory", options.out.display());
-    }
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("{} cannot be a directory for files", options.out.display()))?;
     println!("identity {}", credential.identity());
     let transport = MsQuicTransport::new();
     let listener = transport.create_listener(options.bind, &[file::ALPN], credential).await?;

@@ -128,7 +128,8 @@ options! {
     /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses.
     /// Default: 1000.
     max_connections_per_ip: usize;
-    /// How many of them may be of one identity. Default: 16.
+    /// How many of them may be of one identity. It binds peers whose identities are listed; whoever is trusted by an
+    /// endorsement can make further identities. Default: 16.
     max_connections_per_identity: usize;
     /// How many peers that were accepted may be in their handshake at once. Default: 256.
     max_handshakes: usize;

@@ -107,7 +107,7 @@ impl MsQuicNetConnection {
         });
         telemetry::opened(&shared.span);
         // Known to the registry by now: a later revocation finds it there.
-        if let Some(policy) = shared.registry.revoked_since(revocations) {
+        for policy in shared.registry.revoked_since(revocations) {
             shared.revoke(&policy);
         }
         Some(Self { shared })
@@ -215,7 +215,7 @@ impl Shared {
     fn send_error(&self, error: QueueError) -> SendError {
         match error {
             QueueError::WouldBlock => SendError::WouldBlock,
-            QueueError::TimedOut => SendError::TimedOut { after: self.config.stream_op_timeout },
+            QueueError::TimedOut(after) => SendError::TimedOut { after },
             QueueError::Stopped(code) => SendError::Stopped { code },
             QueueError::Connection | QueueError::Closed => SendError::Closed(self.closing()),
             QueueError::Other(what) => SendError::Closed(CloseReason::Transport(what)),
@@ -341,6 +341,7 @@ impl NetConnection for MsQuicNetConnection {
         // While messages keep coming nothing waits below, and streams that wait for acceptance would too.
         let turn = self.shared.turns.fetch_add(1, Ordering::Relaxed);
         while turn.is_multiple_of(ACCEPT_EVERY)
+            && !inbox.is_full()
             && let Some(Ok(stream)) = inner.accept_inbound_uni_stream().now_or_never()
         {
             stream_pool.add_inbound(stream);

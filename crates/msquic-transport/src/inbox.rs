@@ -69,6 +69,10 @@ impl Inbox {
         self.arrived.notify_one();
     }
 
+    pub(crate) fn is_full(&self) -> bool {
+        self.state.lock().cost >= self.limit
+    }
+
     /// Whether there is room for another message; if not, whoever makes room is to resume.
     fn has_room(&self) -> bool {
         let state = &mut *self.state.lock();

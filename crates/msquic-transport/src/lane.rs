@@ -32,7 +32,8 @@ enum Slot {
 /// Why a message was not queued.
 pub(crate) enum QueueError {
     WouldBlock,
-    TimedOut,
+    /// After so long.
+    TimedOut(Duration),
     Stopped(u64),
     /// The connection is over.
     Connection,
@@ -171,7 +172,7 @@ impl Lane {
                 }
             }
         };
-        timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut)?
+        timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut(no_progress))?
     }
 
     fn open_stream(&self) -> Result<Option<Arc<WriteStream>>, QueueError> {
@@ -202,6 +203,15 @@ impl Lane {
     }
 }
 
+/// The peer took nothing for so long.
+pub(crate) struct Stuck(pub(crate) Duration);
+
+impl From<Stuck> for QueueError {
+    fn from(Stuck(after): Stuck) -> Self {
+        Self::TimedOut(after)
+    }
+}
+
 /// Waits for `operation` as long as the stream makes progress.
 ///
 /// That is, the peer acknowledges a native send of up to 1 MiB now and then. On a slow link one may take
@@ -212,7 +222,7 @@ pub(crate) async fn unless_stuck<T>(
     stream: &WriteStream,
     no_progress: Duration,
     operation: impl Future<Output = T>,
-) -> Result<T, QueueError> {
+) -> Result<T, Stuck> {
     tokio::pin!(operation);
     let mut before = None;
     let mut since_completed = 0;
@@ -226,8 +236,11 @@ pub(crate) async fn unless_stuck<T>(
         let now = (stream.completed(), sent);
         let has_completed = before.is_none_or(|(completed, _)| completed != now.0);
         since_completed = if has_completed { 0 } else { since_completed + 1 };
-        if before == Some(now) || since_completed >= 2 * SLOW {
-            return Err(QueueError::TimedOut);
+        if before == Some(now) {
+            return Err(Stuck(no_progress));
+        }
+        if since_completed >= 2 * SLOW {
+            return Err(Stuck(SLOW * no_progress));
         }
         before = Some(now);
     }

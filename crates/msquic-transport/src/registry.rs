@@ -2,7 +2,7 @@
 
 use crate::connection::Shared;
 use msquic_async::require_address_validation;
-use net_traits::{CertHash, TrustPolicy};
+use net_traits::{CertHash, Revocations, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -129,9 +129,7 @@ struct State {
     per_ip: HashMap<IpAddr, usize>,
     per_identity: HashMap<CertHash, usize>,
     refused: HashMap<Limit, u64>,
-    /// How often connections were revoked, and by what the last time.
-    revocations: u64,
-    revoked_by: Option<TrustPolicy>,
+    revocations: Revocations,
 }
 
 impl Registry {
@@ -209,28 +207,17 @@ impl Registry {
     /// Connections that `policy` does not trust are about to be closed; also those whose handshake is
     /// going on.
     pub(crate) fn revoke(&self, policy: &TrustPolicy) {
-        let before = {
-            let mut state = self.state.lock();
-            state.revocations += 1;
-            state.revoked_by.replace(policy.clone())
-        };
-        drop(before);
+        self.state.lock().revocations.record(policy.clone());
     }
 
     /// How often connections were revoked.
     pub(crate) fn revocations(&self) -> u64 {
-        self.state.lock().revocations
+        self.state.lock().revocations.count()
     }
 
-    /// The policy of the revocation since `seen`, if there was one. After several nobody is trusted: only the last
-    /// policy is known.
-    pub(crate) fn revoked_since(&self, seen: u64) -> Option<TrustPolicy> {
-        let state = self.state.lock();
-        match state.revocations - seen {
-            0 => None,
-            1 => state.revoked_by.clone(),
-            _ => Some(TrustPolicy::nobody()),
-        }
+    /// The policies of the revocations since `seen`.
+    pub(crate) fn revoked_since(&self, seen: u64) -> Vec<TrustPolicy> {
+        self.state.lock().revocations.since(seen)
     }
 
     pub(crate) fn leave(&self, id: u64) {

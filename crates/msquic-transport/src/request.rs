@@ -5,7 +5,7 @@
 //! and stops the other, so that the peer learns it at once.
 
 use crate::connection::{MsQuicNetConnection, Shared};
-use crate::lane::unless_stuck;
+use crate::lane::{Stuck, unless_stuck};
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::stream::{ReadToEndError, StartError};
@@ -190,8 +190,7 @@ impl IncomingRequest {
         match self.read.read_to_end(limit).await {
             Ok(question) => Ok(question.into()),
             Err(ReadToEndError::TooLong { limit }) => {
-                let _ = self.read.abort_read(REQUEST_CODE_TOO_LARGE);
-                let _ = self.write.abort_write(REQUEST_CODE_TOO_LARGE);
+                self.give_up(REQUEST_CODE_TOO_LARGE);
                 Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
             }
             Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => {
@@ -226,7 +225,7 @@ impl IncomingRequest {
         let (size, limit, after) =
             (answer.len(), config.max_request_size, config.stream_op_timeout);
         if size > limit {
-            let _ = self.write.abort_write(REQUEST_CODE_TOO_LARGE);
+            self.give_up(REQUEST_CODE_TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
         let written = async {
@@ -239,20 +238,25 @@ impl IncomingRequest {
                 Err(RequestError::Closed(self.connection.watch_close().await))
             }
             Ok(Err(_)) => Err(RequestError::Canceled),
-            Err(_) => Err(RequestError::TimedOut { after }),
+            Err(Stuck(after)) => Err(RequestError::TimedOut { after }),
         }
     }
 
     /// Tells the peer that there is no answer, with a code of the application (below 2^62).
     pub fn refuse(self, code: u64) {
+        self.give_up(code);
+    }
+
+    /// Each does nothing once its direction is over.
+    fn give_up(&self, code: u64) {
         let _ = self.write.abort_write(code);
+        let _ = self.read.abort_read(code);
     }
 }
 
 impl Drop for IncomingRequest {
     fn drop(&mut self) {
-        // Does nothing after the answer: the stream is finished.
-        let _ = self.write.abort_write(REQUEST_CODE_NO_ANSWER);
+        self.give_up(REQUEST_CODE_NO_ANSWER); // which does nothing after the answer
     }
 }
 

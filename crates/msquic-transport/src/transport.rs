@@ -146,12 +146,13 @@ impl MsQuicTransport {
         self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
     }
 
-    /// Closes the connections whose peer `policy` does not trust, also those that are in their handshake, with [`CLOSE_CODE_REVOKED`], and tells
-    /// how many. What is queued on them is not sent any more. Certificates are judged as of now, so one
+    /// Closes the connections whose peer `policy` does not trust with [`CLOSE_CODE_REVOKED`], also those that are in
+    /// their handshake, and tells how many were up. What is queued on them is not sent any more. Certificates are judged as of now, so one
     /// that has expired meanwhile is not trusted either. Their signatures are verified again, on this thread.
     ///
     /// To keep such peers out as well, give the listeners a credential with that policy first, see
-    /// [`MsQuicListener::set_credential`], and dial with it.
+    /// [`MsQuicListener::set_credential`], and dial with it, see also
+    /// [`PeerPool::set_credential`](crate::PeerPool::set_credential).
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         context.registry.revoke(policy);

@@ -42,6 +42,7 @@ mod error;
 pub mod frame;
 mod incoming;
 mod listener;
+mod revocations;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod transport;
@@ -63,6 +64,7 @@ pub use error::{
 };
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
+pub use revocations::Revocations;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{IdentityKey, SelfSigned};

@@ -67,8 +67,8 @@ impl Endorsers {
 
 /// The application's own judgement.
 pub trait PeerVerifier: Send + Sync + 'static {
-    /// Judges a peer whose certificate is valid in itself. Runs on a thread of the transport, so it
-    /// must be quick and must not block.
+    /// Judges a peer whose certificate is valid in itself. Runs on a thread of the transport, or on that of whoever
+    /// revokes, so it must be quick and must not block.
     ///
     /// # Errors
     ///

@@ -6,7 +6,7 @@ use crate::handshake::{self, Parties, TlsIdentity};
 use crate::listener::TcpTlsListener;
 use async_trait::async_trait;
 use net_traits::{
-    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, Revocations, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::io;
@@ -39,9 +39,7 @@ struct Known {
     connections: Vec<Weak<Shared>>,
     /// Beyond so many entries those of dropped connections are removed.
     tidy_at: usize,
-    /// How often connections were revoked, and by what the last time.
-    revocations: u64,
-    revoked_by: Option<TrustPolicy>,
+    revocations: Revocations,
 }
 
 impl Context {
@@ -54,16 +52,16 @@ impl Context {
                 known.tidy_at = 2 * known.connections.len() + 16;
             }
             known.connections.push(Arc::downgrade(connection));
-            known.revoked_by.clone().filter(|_| known.revocations != revocations)
+            known.revocations.since(revocations)
         };
-        if let Some(policy) = revoked_by {
+        for policy in revoked_by {
             connection.revoke(&policy);
         }
     }
 
     /// How often connections were revoked.
     pub(crate) fn revocations(&self) -> u64 {
-        self.known.lock().revocations
+        self.known.lock().revocations.count()
     }
 }
 
@@ -93,8 +91,7 @@ impl TcpTlsTransport {
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let connections = {
             let known = &mut *self.context.known.lock();
-            known.revocations += 1;
-            known.revoked_by = Some(policy.clone());
+            known.revocations.record(policy.clone());
             known.connections.clone()
         };
         let live = connections.iter().filter_map(Weak::upgrade);
