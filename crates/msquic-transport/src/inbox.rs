@@ -17,6 +17,9 @@ use tokio::sync::futures::Notified;
 /// What an entry costs besides its bytes, so that empty messages are bounded too.
 const ENTRY_COST: usize = 128;
 
+/// An inbox that had more entries gives their memory back when it is empty.
+const KEPT_ENTRIES: usize = 1024;
+
 pub(crate) struct Inbox {
     state: Mutex<State>,
     /// One permit for each entry; a reader that leaves passes it on.
@@ -50,6 +53,9 @@ impl Inbox {
             let state = &mut *self.state.lock();
             let entry = state.entries.pop_front()?;
             state.cost -= cost(&entry);
+            if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
+                state.entries = VecDeque::new();
+            }
             let resume = state.paused && state.cost <= self.limit / 2;
             state.paused &= !resume;
             (entry, resume, !state.entries.is_empty())

@@ -14,8 +14,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
+
+/// How much longer to wait for a peer to take what the system's socket holds, of which nothing is seen.
+const UNSEEN: u32 = 10;
 
 /// A connection of [`TcpTlsTransport`](crate::TcpTlsTransport).
 #[derive(Clone)]
@@ -32,8 +34,6 @@ pub(crate) struct Shared {
     peer: PeerIdentity,
     certificate: CertificateDer<'static>,
     alpn: String,
-    /// Of a connection that the peer opened.
-    _place: Option<OwnedSemaphorePermit>,
 }
 
 impl TcpTlsConnection {
@@ -43,10 +43,9 @@ impl TcpTlsConnection {
         local_addr: SocketAddr,
         parties: Parties,
         context: &Context,
-        place: Option<OwnedSemaphorePermit>,
         revocations: u64,
     ) -> Self {
-        let Secured { stream, peer, certificate, alpn } = secured;
+        let Secured { stream, peer, certificate, alpn, place } = secured;
         let core = Core::new(context.config.clone());
         let shared = Arc::new(Shared {
             core: core.clone(),
@@ -57,10 +56,9 @@ impl TcpTlsConnection {
             peer,
             certificate,
             alpn,
-            _place: place,
         });
         context.know(&shared, revocations);
-        tokio::spawn(driver::drive(core, stream, parties));
+        tokio::spawn(driver::drive(core, stream, parties, place));
         Self { shared }
     }
 
@@ -78,13 +76,15 @@ impl TcpTlsConnection {
         let core = &self.shared.core;
         let after = core.config.no_progress_timeout;
         let mut operation = std::pin::pin!(operation);
-        let mut progress = core.progress();
+        let (mut progress, mut still) = (core.progress(), 0);
         loop {
             if let Ok(result) = timeout(after, &mut operation).await {
                 return result;
             }
             let now = core.progress();
-            if now == progress {
+            still = if now == progress { still + 1 } else { 0 };
+            let patience = if core.has_written_all() { UNSEEN } else { 1 };
+            if still >= patience {
                 return Err(SendError::TimedOut { after });
             }
             progress = now;

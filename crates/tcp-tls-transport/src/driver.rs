@@ -2,12 +2,14 @@
 
 use crate::core::{Core, Frame, Work};
 use crate::handshake::Parties;
+use crate::places::Place;
 use crate::record::{self, Record, RecordDecoder, Violation};
 use net_traits::CloseReason;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 /// How often a side that writes nothing says that it is there.
@@ -20,7 +22,12 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const READ: usize = 16 * 1024;
 
 /// Drives a connection until it is over.
-pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(core: Arc<Core>, stream: S, parties: Parties) {
+pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(
+    core: Arc<Core>,
+    stream: S,
+    parties: Parties,
+    _place: Option<Place>,
+) {
     let hurried = async {
         core.over().await;
         sleep(FAREWELL).await;
@@ -34,32 +41,53 @@ pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(core: Arc<Core>, stream: S,
 async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Parties) {
     let (mut reader, mut writer) = split(stream);
     let reason = {
-        let mut reading = std::pin::pin!(read(core, &mut reader, parties));
+        let broken = Notify::new();
+        let mut reading = std::pin::pin!(read(core, &mut reader, parties, &broken));
         tokio::select! {
             reason = &mut reading => reason,
-            written = write(core, &mut writer) => match written {
-                // The peer answers by ending its direction.
-                Ok(()) => reading.await,
-                // Why, is often to be read: the peer's alert, or its close.
-                Err(error) => timeout(FAREWELL, &mut reading).await.unwrap_or_else(|_| parties.lost(&error)),
-            },
+            written = write(core, &mut writer) => {
+                match written {
+                    // The peer answers by ending its direction.
+                    Ok(()) => core.wrote_all(),
+                    // What the peer had said before is still to be read, and often why it left.
+                    Err(error) => {
+                        core.broke(parties.lost(&error));
+                        broken.notify_one();
+                    }
+                }
+                reading.await
+            }
         }
     };
+    // Only an end in order is told as one.
+    let is_in_order = matches!(reason, CloseReason::Peer { .. });
     core.end(reason);
-    let _ = writer.shutdown().await; // the peer may be gone
+    if is_in_order {
+        let _ = writer.shutdown().await; // the peer may be gone
+    }
 }
 
-/// Reads until the connection is over, and tells why.
+/// Reads until the connection is over, and tells why. Once it is `broken`, nothing new is waited for.
 async fn read(
     core: &Core,
     reader: &mut (impl AsyncRead + Unpin),
     parties: &Parties,
+    broken: &Notify,
 ) -> CloseReason {
     let mut decoder = RecordDecoder::new(core.config.max_message_size);
     let mut buffer = vec![0; READ];
+    let mut patience = core.config.idle_timeout;
     loop {
         core.inbox_room().await;
-        let count = match timeout(core.config.idle_timeout, reader.read(&mut buffer)).await {
+        let read = tokio::select! {
+            biased;
+            read = timeout(patience, reader.read(&mut buffer)) => read,
+            () = broken.notified() => {
+                patience = patience.min(FAREWELL);
+                continue;
+            }
+        };
+        let count = match read {
             Err(_) => return CloseReason::TimedOut,
             Ok(Err(error)) => return parties.lost(&error),
             Ok(Ok(0)) => {

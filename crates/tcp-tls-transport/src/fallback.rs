@@ -5,7 +5,7 @@ use bytes::Bytes;
 use net_traits::{
     AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    SendError,
+    RejectionBy, SendError,
 };
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -22,8 +22,8 @@ const PORTS: usize = 16;
 /// Eyeballs (RFC 8305). Listens with both, on the same port. The moment is the 250 ms of that document, unless
 /// [set](Self::with_delay).
 ///
-/// The second transport is for peers that the first one does not reach. What a peer that was reached says, such as that
-/// it does not trust this side, is final.
+/// The second transport is for peers that the first one does not reach. What the first one hears from the peer, such as
+/// that it does not trust this side, is final.
 ///
 /// ```no_run
 /// use net_traits::{ConnectError, NetCredential, NetTransport};
@@ -89,7 +89,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
         let mut taken = Vec::new();
         loop {
             let primary = self.primary.create_listener(bind_addr, alpn, credential.clone()).await?;
-            let address = SocketAddr::new(bind_addr.ip(), primary.local_addr().port());
+            let mut address = bind_addr; // an IPv6 address may have a scope
+            address.set_port(primary.local_addr().port());
             match self.secondary.create_listener(address, alpn, credential.clone()).await {
                 Ok(secondary) => return Ok(FallbackListener { primary, secondary }),
                 // Somebody else has that port; held until the end, so that the next is another one.
@@ -135,7 +136,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             },
             connected = &mut secondary => match connected {
                 Ok(connection) => Ok(FallbackConnection::Secondary(connection)),
-                Err(error) if is_final(&error) => Err(error),
+                // Whoever said that may be another one than the first transport is about to reach.
                 Err(second) => {
                     let connected = primary.await.map(FallbackConnection::Primary);
                     connected.map_err(|first| worse(first, second))
@@ -145,20 +146,22 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Whether the peer was reached, or nothing can be: the other transport would hear the same.
+/// Whether the peer was reached, or nothing can be: the other transport would hear the same. Somebody whom this side does
+/// not trust is not the peer.
 fn is_final(error: &ConnectError) -> bool {
-    let is_unreachable = matches!(
-        error,
-        ConnectError::TimedOut { .. }
-            | ConnectError::Refused(_)
-            | ConnectError::Closed(CloseReason::Transport(_) | CloseReason::TimedOut)
-    );
-    !is_unreachable
+    match error {
+        ConnectError::TimedOut { .. } | ConnectError::Refused(_) => false,
+        ConnectError::Closed(reason) => {
+            !matches!(reason, CloseReason::Transport(_) | CloseReason::TimedOut)
+        }
+        ConnectError::Rejected(rejection) => rejection.by == RejectionBy::Peer,
+        _ => true,
+    }
 }
 
 /// The error that says more: what the peer said, or else that of the transport that is preferred.
 fn worse(first: ConnectError, second: ConnectError) -> ConnectError {
-    if is_final(&second) { second } else { first }
+    if is_final(&second) && !is_final(&first) { second } else { first }
 }
 
 /// Listens with two transports.

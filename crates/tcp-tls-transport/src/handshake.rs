@@ -1,6 +1,6 @@
 //! TLS 1.3 in which both sides show a certificate and judge the other's by a [`TrustPolicy`], and what its errors mean.
 
-use futures_util::FutureExt;
+use crate::places::Place;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential,
     PeerIdentity, Rejection, RejectionBy, TrustError, TrustPolicy,
@@ -20,6 +20,7 @@ use tokio_rustls::rustls::client::danger::{
 };
 use tokio_rustls::rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
 use tokio_rustls::rustls::pki_types::{ServerName, UnixTime};
+use tokio_rustls::rustls::server::NoServerSessionStorage;
 use tokio_rustls::rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{
@@ -82,6 +83,7 @@ impl TlsIdentity {
             .with_cert_resolver(self.key.clone());
         config.alpn_protocols = protocols(alpn);
         config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {}); // which would take memory
         Ok(config)
     }
 }
@@ -111,6 +113,8 @@ pub(crate) struct Secured {
     pub(crate) peer: PeerIdentity,
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) alpn: String,
+    /// Of a connection that the peer opened.
+    pub(crate) place: Option<Place>,
 }
 
 /// The dialler's half of a handshake.
@@ -124,8 +128,8 @@ pub(crate) async fn dial(
     let name = ServerName::from(parties.remote_addr.ip());
     let connect = TlsConnector::from(Arc::new(config)).connect(name, stream).into_fallible();
     match connect.await {
-        Ok(stream) => parties.secured(TlsStream::Client(stream), &verifier),
-        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier)),
+        Ok(stream) => parties.secured(TlsStream::Client(stream), &verifier, None),
+        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier, None)),
     }
 }
 
@@ -134,12 +138,16 @@ pub(crate) async fn accept(
     stream: TcpStream,
     identity: &TlsIdentity,
     parties: &Parties,
+    mut place: Place,
 ) -> Result<Secured, ConnectError> {
     let verifier = identity.verifier();
     let config = identity.server(&parties.alpn, &verifier).map_err(unusable)?;
     match TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible().await {
-        Ok(stream) => parties.secured(TlsStream::Server(stream), &verifier),
-        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier)),
+        Ok(stream) => {
+            place.connected();
+            parties.secured(TlsStream::Server(stream), &verifier, Some(place))
+        }
+        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier, Some(place))),
     }
 }
 
@@ -152,6 +160,7 @@ impl Parties {
         &self,
         stream: TlsStream<TcpStream>,
         verifier: &Verifier,
+        place: Option<Place>,
     ) -> Result<Secured, ConnectError> {
         let (_, session) = stream.get_ref();
         let certificate = session.peer_certificates().and_then(<[_]>::first).cloned();
@@ -159,7 +168,7 @@ impl Parties {
         let verdict = verifier.verdict.lock().take();
         match (verdict, certificate, alpn) {
             (Some(Ok(peer)), Some(certificate), Some(alpn)) => {
-                Ok(Secured { stream, peer, certificate: certificate.into_owned(), alpn })
+                Ok(Secured { stream, peer, certificate: certificate.into_owned(), alpn, place })
             }
             // A peer that names no protocol is let in by TLS.
             (Some(Ok(_)), Some(_), None) => Err(self.no_common_alpn()),
@@ -172,8 +181,14 @@ impl Parties {
     }
 
     /// Explains why a handshake failed.
-    fn failed(&self, error: &io::Error, stream: TcpStream, verifier: &Verifier) -> ConnectError {
-        linger(stream);
+    fn failed(
+        &self,
+        error: &io::Error,
+        stream: TcpStream,
+        verifier: &Verifier,
+        place: Option<Place>,
+    ) -> ConnectError {
+        linger(stream, place);
         if let Some(Err(error)) = verifier.verdict.lock().take() {
             return self.rejection(&error).into();
         }
@@ -220,22 +235,23 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
 }
 
 /// The peer ended the connection without a word.
-fn is_gone(error: &io::Error) -> bool {
+pub(crate) fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
 /// Lets the peer read the alert that was sent to it. Closing a socket that holds unread bytes would reset the connection,
 /// and the alert with it.
-fn linger(mut stream: TcpStream) {
-    tokio::spawn(
-        timeout(LINGER, async move {
+fn linger(mut stream: TcpStream, place: Option<Place>) {
+    tokio::spawn(async move {
+        let _place = place;
+        let read_over = async {
             let _ = stream.shutdown().await;
             let mut rest = [0; 1024];
             while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
-        })
-        .map(drop),
-    );
+        };
+        let _ = timeout(LINGER, read_over).await; // a peer that goes on sending is cut off
+    });
 }
 
 /// Judges a peer by a policy, and keeps the verdict.

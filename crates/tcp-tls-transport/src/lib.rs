@@ -38,6 +38,7 @@ mod driver;
 mod fallback;
 mod handshake;
 mod listener;
+mod places;
 mod record;
 mod transport;
 

@@ -1,7 +1,8 @@
 //! `TcpTlsListener` and `TcpTlsIncomingRequest`: where peers arrive.
 
 use crate::connection::TcpTlsConnection;
-use crate::handshake::{self, Parties, TlsIdentity};
+use crate::handshake::{self, Parties, TlsIdentity, is_gone};
+use crate::places::Place;
 use crate::transport::Context;
 use async_trait::async_trait;
 use net_traits::{
@@ -12,7 +13,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{sleep, timeout};
 
 /// How long to wait when the system gives no more sockets.
@@ -60,12 +60,17 @@ impl NetListener for TcpTlsListener {
 
     async fn accept(&self) -> Result<TcpTlsIncomingRequest, AcceptError> {
         loop {
-            let Ok((stream, remote_addr)) = self.socket.accept().await else {
-                sleep(OUT_OF_SOCKETS).await; // or the peer left again; the socket itself lives on
-                continue;
+            let (stream, remote_addr) = match self.socket.accept().await {
+                Ok(accepted) => accepted,
+                // The peer left again.
+                Err(error) if is_gone(&error) => continue,
+                Err(_) => {
+                    sleep(OUT_OF_SOCKETS).await;
+                    continue;
+                }
             };
-            // Beyond the limit: the socket is closed.
-            let Ok(place) = self.context.places.clone().try_acquire_owned() else { continue };
+            // Beyond a limit: the socket is closed.
+            let Some(place) = self.context.places.take(remote_addr.ip()) else { continue };
             return Ok(TcpTlsIncomingRequest {
                 stream,
                 remote_addr,
@@ -87,7 +92,7 @@ impl NetListener for TcpTlsListener {
 pub struct TcpTlsIncomingRequest {
     stream: TcpStream,
     remote_addr: SocketAddr,
-    place: OwnedSemaphorePermit,
+    place: Place,
     alpn: Vec<String>,
     identity: Arc<RwLock<TlsIdentity>>,
     context: Context,
@@ -115,10 +120,9 @@ impl NetIncomingRequest for TcpTlsIncomingRequest {
         let local_identity = identity.credential.identity();
         let parties = Parties { local_identity, remote_addr, alpn };
         let after = context.config.handshake_timeout;
-        let secured = timeout(after, handshake::accept(stream, &identity, &parties))
+        let secured = timeout(after, handshake::accept(stream, &identity, &parties, place))
             .await
             .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
-        let place = Some(place);
-        Ok(TcpTlsConnection::start(secured, local_addr, parties, &context, place, revocations))
+        Ok(TcpTlsConnection::start(secured, local_addr, parties, &context, revocations))
     }
 }

@@ -4,6 +4,7 @@ use crate::config::TcpTlsConfig;
 use crate::connection::{Shared, TcpTlsConnection};
 use crate::handshake::{self, Parties, TlsIdentity};
 use crate::listener::TcpTlsListener;
+use crate::places::Places;
 use async_trait::async_trait;
 use net_traits::{
     CloseReason, ConnectError, ListenError, NetCredential, NetTransport, Revocations, TrustPolicy,
@@ -13,7 +14,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// The code with which connections are closed whose peer is not trusted any more.
@@ -30,7 +30,7 @@ pub struct TcpTlsTransport {
 pub(crate) struct Context {
     pub(crate) config: Arc<TcpTlsConfig>,
     /// Of connections that peers open.
-    pub(crate) places: Arc<Semaphore>,
+    pub(crate) places: Arc<Places>,
     known: Arc<Mutex<Known>>,
 }
 
@@ -73,12 +73,9 @@ impl TcpTlsTransport {
 
     /// A transport with these limits and timeouts.
     pub fn with_config(config: TcpTlsConfig) -> Self {
-        let places = config.max_connections.min(Semaphore::MAX_PERMITS);
-        let context = Context {
-            config: Arc::new(config),
-            places: Arc::new(Semaphore::new(places)),
-            known: Arc::default(),
-        };
+        let config = Arc::new(config);
+        let places = Places::new(config.clone());
+        let context = Context { config, places, known: Arc::default() };
         Self { context }
     }
 
@@ -155,7 +152,7 @@ impl NetTransport for TcpTlsTransport {
         let (secured, local_addr) = timeout(after, dial)
             .await
             .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
-        Ok(TcpTlsConnection::start(secured, local_addr, parties, &self.context, None, revocations))
+        Ok(TcpTlsConnection::start(secured, local_addr, parties, &self.context, revocations))
     }
 }
 
