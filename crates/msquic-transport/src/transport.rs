@@ -219,8 +219,8 @@ impl NetTransport for MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
+        let revocations = context.registry.revocations(); // before anything that takes time
         let configuration = context.client(alpn, &credential)?;
-        let revocations = context.registry.revocations();
         let local_hash = credential.identity();
         let handshake = Handshake {
             remote_addr,

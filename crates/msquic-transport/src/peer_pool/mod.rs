@@ -10,15 +10,15 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
-    NetTransport, PeerIdentity, PeerVerifier, SendError, TrustPolicy,
+    NetTransport, PeerIdentity, PeerVerifier, Rejection, RejectionBy, SendError, TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
-use peers::{AbortOnDrop, Dial, Peers, Pooled, Queue};
+use peers::{AbortOnDrop, Dial, Peer, Peers, Pooled, Queue};
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, sleep_until, timeout};
@@ -42,8 +42,8 @@ const LOSER_PATIENCE: Duration = Duration::from_secs(5);
 /// one is used. Whoever dialled the loser closes it after 5 s with [`CLOSE_CODE_DUPLICATE`], and both sides should take
 /// messages from it until then.
 ///
-/// Cloning is cheap. When the last clone is dropped, its tasks end, and messages that still wait are dropped without a
-/// report.
+/// Cloning is cheap. When the last clone is dropped, its tasks end, its connections are closed at once, and messages that
+/// still wait are dropped without a report.
 pub struct PeerPool<T: NetTransport> {
     owner: Arc<Owner<T>>,
 }
@@ -60,7 +60,7 @@ struct Owner<T: NetTransport>(Arc<Inner<T>>);
 impl<T: NetTransport> Drop for Owner<T> {
     fn drop(&mut self) {
         let peers = self.0.peers.lock().close();
-        drop(peers); // without the lock: it may close connections
+        peers.into_values().for_each(close_all);
     }
 }
 
@@ -135,8 +135,7 @@ impl<T: NetTransport> PeerPool<T> {
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("that is this node itself".to_owned()));
         }
-        let id = inner.peers.lock().entry(peer).map(|entry| entry.id).ok_or_else(gone)?;
-        inner.connection(peer, id, address).await.map(|found| found.connection)
+        inner.connection(peer, None, address).await.map(|found| found.connection)
     }
 
     /// Takes a connection that the peer dialled into the pool, to send on it. The caller goes on receiving from it.
@@ -205,11 +204,10 @@ impl<T: NetTransport> PeerPool<T> {
         })
     }
 
-    /// Forgets `peer`: what is queued for it is dropped, a dial is given up, its connections are closed once nobody else
-    /// holds them.
+    /// Forgets `peer`: what is queued for it is dropped, a dial is given up, its connections are closed at once.
     pub fn remove(&self, peer: CertHash) {
         let removed = self.owner.0.peers.lock().remove(peer);
-        drop(removed);
+        removed.into_iter().for_each(close_all);
     }
 }
 
@@ -218,34 +216,42 @@ impl<T: NetTransport> Inner<T> {
         self.credential.read().identity() == peer
     }
 
-    /// The connection of the entry called `id`, dialled if there is none.
+    /// The connection with a peer, dialled if there is none: one attempt. If an `id` is given, only while the entry is
+    /// the one that is called so.
     async fn connection(
         self: &Arc<Self>,
         peer: CertHash,
-        id: u64,
+        id: Option<u64>,
         address: SocketAddr,
     ) -> Result<Found<T::Connection>, ConnectError> {
-        let mut has_dialled = false;
+        let mut dialled = None;
         loop {
-            let found = {
+            let (current, dial) = {
                 let mut peers = self.peers.lock();
-                let entry = peers.same(peer, id).ok_or_else(gone)?;
-                let current = entry.current.as_ref();
-                current.map(|it| Found { id: it.id, connection: it.connection.clone() })
-            };
-            match found {
-                Some(found) => match found.connection.watch_close().now_or_never() {
-                    None => return Ok(found),
-                    Some(reason) if has_dialled => {
-                        self.ended(peer, found.id, reason.clone());
-                        return Err(ConnectError::Closed(reason));
+                let entry = match id {
+                    Some(id) => peers.same(peer, id),
+                    None => peers.entry(peer),
+                };
+                let entry = entry.ok_or_else(gone)?;
+                match &entry.current {
+                    Some(it) => {
+                        (Some(Found { id: it.id, connection: it.connection.clone() }), None)
                     }
+                    None if dialled.is_some() => (None, None),
+                    None => (None, Some(self.dial(entry, peer, address))),
+                }
+            };
+            match (current, dial) {
+                (Some(found), _) => match found.connection.watch_close().now_or_never() {
+                    None => return Ok(found),
                     Some(reason) => self.ended(peer, found.id, reason),
                 },
-                None if has_dialled => return Err(gone()),
-                None => {
-                    self.dial(peer, id, address)?.await?;
-                    has_dialled = true;
+                (None, Some(dial)) => dialled = Some(dial.await?),
+                // What was dialled is not in the pool any more. Most likely it is over, and that says why.
+                (None, None) => {
+                    let over =
+                        dialled.and_then(|connection| connection.watch_close().now_or_never());
+                    return Err(over.map_or_else(gone, closed));
                 }
             }
         }
@@ -254,29 +260,27 @@ impl<T: NetTransport> Inner<T> {
     /// The attempt that is going on, or a new one.
     fn dial(
         self: &Arc<Self>,
+        entry: &mut Peer<T::Connection>,
         peer: CertHash,
-        id: u64,
         address: SocketAddr,
-    ) -> Result<Dial<()>, ConnectError> {
-        let mut peers = self.peers.lock();
-        let entry = peers.same(peer, id).ok_or_else(gone)?;
+    ) -> Dial<T::Connection> {
         match &entry.dial {
             // One that is done belongs to a runtime that is gone.
-            Some((going, _)) if going.peek().is_none() => Ok(going.clone()),
+            Some((going, _)) if going.peek().is_none() => going.clone(),
             _ => {
                 // On its own, so that it goes on when those who wait for it are gone.
-                let attempt = tokio::spawn(attempt(self.clone(), peer, id, address));
+                let attempt = tokio::spawn(attempt(self.clone(), peer, entry.id, address));
                 let task = AbortOnDrop(attempt.abort_handle());
                 let result = attempt.map(|result| result.unwrap_or_else(|_| Err(gone())));
                 let dial = result.boxed().shared();
                 entry.dial = Some((dial.clone(), task));
-                Ok(dial)
+                dial
             }
         }
     }
 
     /// Takes a connection in, unless it is over: it must not take the place of one that is alive. That of an attempt
-    /// counts only while its entry is the one called `attempt`.
+    /// counts only while its entry is the one called `attempt`, and is told.
     fn insert(
         self: &Arc<Self>,
         connection: T::Connection,
@@ -295,18 +299,39 @@ impl<T: NetTransport> Inner<T> {
                 Some(id) => peers.same(peer, id),
             };
             let Some(entry) = entry else { return Ok(()) };
+            if attempt.is_some() {
+                // Before its end can be told.
+                self.tell(PeerEvent::Connected { peer, connection: connection.clone() });
+            }
             let watch = tokio::spawn(watch(self.clone(), peer, id, connection.clone()));
             let watch = AbortOnDrop(watch.abort_handle());
             let new = Pooled::new(id, connection, attempt.is_some(), watch);
             let (retired, left) = entry.take_in(new, ours_stays);
             if let Some(loser) = retired {
-                tokio::spawn(retire(Arc::downgrade(self), peer, loser));
+                // If both sides should ever retire a connection, then not at the same time: who is later finds that
+                // its loser is the only one left.
+                let patience = if ours_stays { 2 * LOSER_PATIENCE } else { LOSER_PATIENCE };
+                tokio::spawn(retire(Arc::downgrade(self), peer, loser, patience));
             }
             left
         };
-        drop(left); // without the lock: it may close a connection
+        if let Some(left) = left {
+            tokio::spawn(close_loser(self.events.clone(), peer, left));
+        }
         self.inserted.notify_waiters();
         Ok(())
+    }
+
+    /// The credential may have changed during the handshake, and the peer been revoked.
+    fn judge_again(&self, connection: &T::Connection) -> Result<(), ConnectError> {
+        let trust = self.credential.read().trust().clone();
+        let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
+        trust.verify(Some(&certificate)).map(|_| ()).map_err(|error| {
+            let _ = connection.close(CLOSE_CODE_REVOKED, "no longer trusted").now_or_never();
+            let rejection =
+                Rejection::new(RejectionBy::Us, connection.remote_addr(), error.to_string());
+            rejection.with_identity(error.identity()).into()
+        })
     }
 
     /// A connection is over: it leaves the pool.
@@ -315,11 +340,7 @@ impl<T: NetTransport> Inner<T> {
             let mut peers = self.peers.lock();
             let Some(entry) = peers.get(peer) else { return };
             let Some(ended) = entry.take_out(id) else { return };
-            let by_peer = match &reason {
-                CloseReason::Peer { code, .. } => *code != CLOSE_CODE_DUPLICATE,
-                CloseReason::Local { .. } => false,
-                _ => true,
-            };
+            let by_peer = !matches!(reason, CloseReason::Local { .. });
             entry.ended(&ended, by_peer, |failed| self.config.delay(failed));
             peers.tidy(peer);
             ended
@@ -346,16 +367,49 @@ async fn watch<T: NetTransport>(
 }
 
 /// Closes the loser of two after a while, unless it is the only one by then.
-async fn retire<T: NetTransport>(inner: std::sync::Weak<Inner<T>>, peer: CertHash, loser: u64) {
-    sleep(LOSER_PATIENCE).await;
+async fn retire<T: NetTransport>(
+    inner: Weak<Inner<T>>,
+    peer: CertHash,
+    loser: u64,
+    patience: Duration,
+) {
+    sleep(patience).await;
     let Some(inner) = inner.upgrade() else { return };
     let loser = {
         let mut peers = inner.peers.lock();
         peers.get(peer).and_then(|entry| entry.take_spare(loser))
     };
+    let events = inner.events.clone();
     drop(inner);
     if let Some(loser) = loser {
-        loser.connection.close(CLOSE_CODE_DUPLICATE, "another one is used").await;
+        close_loser(events, peer, loser).await;
+    }
+}
+
+/// Closes a connection that is not used any more, and tells it.
+async fn close_loser<C: NetConnection>(
+    events: mpsc::Sender<PeerEvent<C>>,
+    peer: CertHash,
+    loser: Pooled<C>,
+) {
+    let close = loser.connection.close(CLOSE_CODE_DUPLICATE, "another one is used");
+    let _ = timeout(LOSER_PATIENCE, close).await; // then it closes at once
+    let reason = loser.connection.watch_close().await;
+    let _ = events.try_send(PeerEvent::Disconnected { peer, reason });
+}
+
+/// Closes the connections of a peer of whom the pool wants nothing more.
+fn close_all<C: NetConnection>(peer: Peer<C>) {
+    for connection in peer.connections() {
+        // Whoever drops the future closes at once.
+        let _ = connection.close(0, "removed from the pool").now_or_never();
+    }
+}
+
+fn closed(reason: CloseReason) -> ConnectError {
+    match reason {
+        CloseReason::Rejected(rejection) => rejection.into(),
+        reason => ConnectError::Closed(reason),
     }
 }
 
@@ -369,19 +423,16 @@ async fn attempt<T: NetTransport>(
     peer: CertHash,
     id: u64,
     address: SocketAddr,
-) -> Result<(), ConnectError> {
+) -> Result<T::Connection, ConnectError> {
     let alpn: Vec<_> = inner.alpn.iter().map(String::as_str).collect();
     let credential = inner.credential.read().clone();
     let expecting = TrustPolicy::custom(Expecting { peer, policy: credential.trust().clone() });
     let credential = credential.with_trust(expecting);
     let connected = inner.transport.connect(address, &alpn, credential).await;
     let result = connected.and_then(|connection| {
-        inner.insert(connection.clone(), Some(id)).map_err(|reason| match reason {
-            CloseReason::Rejected(rejection) => rejection.into(),
-            reason => ConnectError::Closed(reason),
-        })?;
-        inner.tell(PeerEvent::Connected { peer, connection });
-        Ok(())
+        inner.judge_again(&connection)?;
+        inner.insert(connection.clone(), Some(id)).map_err(closed)?;
+        Ok(connection)
     });
     let dial = {
         let mut peers = inner.peers.lock();
@@ -478,7 +529,7 @@ async fn send_insistently<T: NetTransport>(
             }
             continue;
         }
-        let (is_retryable, error) = match inner.connection(peer, id, address).await {
+        let (is_retryable, error) = match inner.connection(peer, Some(id), address).await {
             Err(error) => (error.is_retryable(), DropError::from(error)),
             Ok(Found { id, connection }) => match connection.send_bytes(message.clone()).await {
                 Ok(()) => return Ok(()),
@@ -495,7 +546,6 @@ async fn send_insistently<T: NetTransport>(
         if !is_retryable || failed >= inner.config.max_attempts {
             return Err(error);
         }
-        sleep(inner.config.delay(failed)).await;
     }
 }
 

@@ -19,7 +19,7 @@ const SIMULTANEOUS: Duration = Duration::from_secs(10);
 /// A connection that the peer ends sooner is a failure.
 const STABLE: Duration = Duration::from_secs(10);
 
-pub(super) struct Peers<C> {
+pub(super) struct Peers<C: Clone> {
     by_identity: HashMap<CertHash, Peer<C>>,
     next: u64,
     /// With so many entries those of which nothing is left are removed.
@@ -28,9 +28,9 @@ pub(super) struct Peers<C> {
     is_closed: bool,
 }
 
-pub(super) type Dial<T> = Shared<BoxFuture<'static, Result<T, ConnectError>>>;
+pub(super) type Dial<C> = Shared<BoxFuture<'static, Result<C, ConnectError>>>;
 
-pub(super) struct Peer<C> {
+pub(super) struct Peer<C: Clone> {
     /// Tells this entry from a later one of the same peer.
     pub(super) id: u64,
     /// On which messages are sent.
@@ -38,7 +38,7 @@ pub(super) struct Peer<C> {
     /// The loser of two: in use by the peer for a while, or for good if the other one is dead.
     spare: Option<Pooled<C>>,
     /// The attempt that is going on.
-    pub(super) dial: Option<(Dial<()>, AbortOnDrop)>,
+    pub(super) dial: Option<(Dial<C>, AbortOnDrop)>,
     pub(super) queue: Option<Queue>,
     /// Where messages are to be sent, as far as is known by now.
     pub(super) address: Option<SocketAddr>,
@@ -73,7 +73,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl<C> Peers<C> {
+impl<C: Clone> Peers<C> {
     pub(super) fn new() -> Self {
         Self { by_identity: HashMap::new(), next: 0, tidy_at: 64, is_closed: false }
     }
@@ -144,7 +144,12 @@ impl<C> Pooled<C> {
     }
 }
 
-impl<C> Peer<C> {
+impl<C: Clone> Peer<C> {
+    /// Its connections.
+    pub(super) fn connections(&self) -> Vec<C> {
+        [&self.current, &self.spare].into_iter().flatten().map(|it| it.connection.clone()).collect()
+    }
+
     /// Whether there is nothing to know of the peer.
     fn is_empty(&self) -> bool {
         let has_connection = self.current.is_some() || self.spare.is_some();
