@@ -4,7 +4,7 @@ use net_traits::{
     ConnectError, NetCredential, NetIncomingRequest, NetListener, NetTransport, RejectionBy,
     TrustPolicy,
 };
-use net_traits_test::memory::{LinkPlan, MemoryNetwork, MemoryTransport};
+use net_traits_test::memory::{LinkPlan, MemoryListener, MemoryNetwork, MemoryTransport};
 use std::time::Duration;
 use tcp_tls_transport::{FallbackConnection, FallbackTransport};
 use tokio::time::Instant;
@@ -82,4 +82,25 @@ async fn where_neither_gets_through_the_first_one_says_why() {
     let remote_addr = "10.0.0.9:1".parse().unwrap();
     let error = two.dialler.connect(remote_addr, &[ALPN], anybody()).await.unwrap_err();
     assert_eq!(error, ConnectError::Refused(remote_addr));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stranger_on_the_second_network_does_not_end_the_first_dial() {
+    let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
+    one.set_links(after(400));
+    let (at_one, at_other) = (one.transport(), other.transport());
+    let peer = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let bind_addr = "0.0.0.0:4433".parse().unwrap();
+    let listener = at_one.create_listener(bind_addr, &[ALPN], peer.clone()).await.unwrap();
+    let stranger = at_other.create_listener(bind_addr, &[ALPN], anybody()).await.unwrap();
+    assert_eq!(listener.local_addr(), stranger.local_addr());
+    let dialler = FallbackTransport::new(one.transport(), other.transport());
+    let trust = TrustPolicy::hashes([peer.identity()]);
+    let credential = NetCredential::self_signed(trust).unwrap();
+    let dial = dialler.connect(listener.local_addr(), &[ALPN], credential);
+    let accept =
+        |listener: MemoryListener| async move { listener.accept().await.unwrap().accept().await };
+    let (dialled, accepted, turned_away) = tokio::join!(dial, accept(listener), accept(stranger));
+    assert!(matches!(dialled, Ok(FallbackConnection::Primary(_))), "{dialled:?}");
+    assert!(accepted.is_ok() && turned_away.is_err());
 }

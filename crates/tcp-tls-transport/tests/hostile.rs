@@ -1,0 +1,187 @@
+//! Peers that break the rules, stay silent, or vanish.
+
+mod common;
+
+use common::dial_tls;
+use net_traits::{
+    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
+    NetTransport, RecvError, TrustPolicy,
+};
+use std::time::Duration;
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::client::TlsStream;
+
+const ALPN: &str = "test/1";
+
+/// No test takes this long unless something hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+fn anybody() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+async fn listen(config: TcpTlsConfig) -> TcpTlsListener {
+    let transport = TcpTlsTransport::with_config(config);
+    transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], anybody()).await.unwrap()
+}
+
+/// A peer that speaks TLS, and our end.
+async fn raw(config: TcpTlsConfig) -> (TlsStream<TcpStream>, TcpTlsConnection) {
+    let listener = listen(config).await;
+    let credential = anybody();
+    let dial = dial_tls(listener.local_addr(), ALPN, Some(&credential));
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    (dialled.unwrap(), accepted)
+}
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&net_traits::frame::header(message.len()).unwrap()[..], message].concat()
+}
+
+#[test]
+fn a_peer_that_vanishes_is_not_taken_for_one_that_closed() {
+    run(async {
+        let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
+        peer.write_all(&frame(b"last words")).await.unwrap();
+        peer.flush().await.unwrap();
+        drop(peer); // the socket ends, TLS does not
+        assert_eq!(connection.recv().await.unwrap().0, "last words");
+        let end = connection.recv().await.unwrap_err();
+        assert!(matches!(end, RecvError::Closed(CloseReason::Transport(_))), "{end}");
+    });
+}
+
+#[test]
+fn a_silent_peer_is_given_up_and_not_told_that_this_was_an_end_in_order() {
+    run(async {
+        let idle_timeout = Duration::from_millis(300);
+        let config = TcpTlsConfig { idle_timeout, ..TcpTlsConfig::default() };
+        let (mut peer, connection) = raw(config).await;
+        assert_eq!(connection.watch_close().await, CloseReason::TimedOut);
+        let error = peer.read_u8().await.unwrap_err();
+        // Neither a close record nor close_notify came, which would give another error.
+        assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
+        assert!(error.get_ref().is_some(), "TLS itself says that close_notify is missing: {error}");
+    });
+}
+
+#[test]
+fn what_is_no_record_ends_the_connection() {
+    run(async {
+        let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
+        peer.write_all(&[0xff, 0xff, 0xff, 0xff, 77]).await.unwrap();
+        peer.flush().await.unwrap();
+        let reason = connection.watch_close().await;
+        assert!(
+            matches!(&reason, CloseReason::Transport(it) if it.contains("protocol")),
+            "{reason}"
+        );
+    });
+}
+
+#[test]
+fn a_close_record_carries_its_code_and_reason() {
+    run(async {
+        let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
+        let close = [&[0xff; 4][..], &[0], &7_u64.to_be_bytes(), &3_u16.to_be_bytes(), b"bye"];
+        peer.write_all(&close.concat()).await.unwrap();
+        peer.flush().await.unwrap();
+        let reason = CloseReason::Peer { code: 7, reason: "bye".to_owned() };
+        assert_eq!(connection.watch_close().await, reason);
+        assert_eq!(peer.read(&mut [0; 10]).await.unwrap(), 0, "it is answered by an end");
+    });
+}
+
+#[test]
+fn a_peer_that_reads_slowly_still_gets_the_close_behind_everything() {
+    run(async {
+        // Its queue is full, the rest waits in the sockets, and the sender is gone.
+        let config = TcpTlsConfig { receive_queue: 1000, ..TcpTlsConfig::default() };
+        let listener = listen(config).await;
+        let dial = async {
+            let transport = TcpTlsTransport::new();
+            let connection =
+                transport.connect(listener.local_addr(), &[ALPN], anybody()).await.unwrap();
+            for number in 0..20_u8 {
+                connection.send(&vec![number; 10_000]).await.unwrap();
+            }
+            connection.close(5, "all said").await;
+        };
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let read = async {
+            let connection = accept.await;
+            sleep(Duration::from_millis(500)).await;
+            for number in 0..20_u8 {
+                assert_eq!(connection.recv().await.unwrap().0, vec![number; 10_000]);
+            }
+            connection.watch_close().await
+        };
+        let ((), reason) = tokio::join!(dial, read);
+        assert_eq!(reason, CloseReason::Peer { code: 5, reason: "all said".to_owned() });
+    });
+}
+
+#[test]
+fn silent_sockets_take_only_their_places() {
+    run(async {
+        let config = TcpTlsConfig {
+            max_handshakes: 3,
+            handshake_timeout: Duration::from_millis(500),
+            ..TcpTlsConfig::default()
+        };
+        let listener = listen(config).await;
+        let address = listener.local_addr();
+        let mut silent = Vec::new();
+        for _ in 0..3 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let accept_all = async {
+            let mut accepting = tokio::task::JoinSet::new();
+            loop {
+                let request = listener.accept().await.unwrap();
+                accepting.spawn(async move { request.accept().await.ok() });
+                // Those that are accepted live as long as this.
+            }
+        };
+        let dial = async {
+            let transport = TcpTlsTransport::new();
+            let mut refused = 0;
+            loop {
+                match transport.connect(address, &[ALPN], anybody()).await {
+                    Ok(connection) => {
+                        assert!(connection.send(b"hello").await.is_ok());
+                        return refused;
+                    }
+                    Err(error @ (ConnectError::Refused(_) | ConnectError::Closed(_))) => {
+                        assert!(error.is_retryable());
+                        refused += 1;
+                        sleep(Duration::from_millis(10)).await;
+                    }
+                    Err(error) => panic!("{error:?}"),
+                }
+            }
+        };
+        let refused = tokio::select! { () = accept_all => 0, refused = dial => refused };
+        assert!(refused > 0, "there was no place until the silent ones had timed out");
+    });
+}
+
+#[test]
+fn garbage_instead_of_a_handshake_is_a_typed_error() {
+    run(async {
+        let listener = listen(TcpTlsConfig::default()).await;
+        let mut peer = TcpStream::connect(listener.local_addr()).await.unwrap();
+        peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+        let error = listener.accept().await.unwrap().accept().await.unwrap_err();
+        assert!(matches!(error, ConnectError::Closed(CloseReason::Transport(_))), "{error:?}");
+    });
+}
