@@ -531,7 +531,10 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
             while stream.read_exact(&mut message).await.is_ok() {}
         };
         let send_urgent = async {
-            while server.send_urgent(Bytes::from_static(b"tick")).await.is_ok() {
+            loop {
+                let sent = server.send_urgent(Bytes::from_static(b"tick")).await;
+                // On a busy machine this one may be late as well.
+                assert!(matches!(sent, Ok(()) | Err(SendError::TimedOut { .. })), "{sent:?}");
                 tokio::time::sleep(after / 10).await;
             }
         };
@@ -544,8 +547,12 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         };
         let error = tokio::select! {
             error = send => error,
-            ((), ()) = async { tokio::join!(take_urgent, send_urgent) } => panic!("nothing goes on"),
+            () = take_urgent => panic!("the connection is lost"),
+            () = send_urgent => unreachable!("it does not end"),
         };
-        assert_eq!(error, SendError::TimedOut { after: 10 * after });
+        // The shorter time only if the machine was so busy that nothing at all was sent meanwhile.
+        let is_timeout =
+            [after, 10 * after].iter().any(|after| error == SendError::TimedOut { after: *after });
+        assert!(is_timeout, "{error:?}");
     });
 }

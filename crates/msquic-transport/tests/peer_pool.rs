@@ -16,7 +16,7 @@ use net_traits::{
 };
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::mpsc;
 
 fn anybody() -> NetCredential {
@@ -69,7 +69,7 @@ fn many_callers_share_one_dial() {
 }
 
 #[test]
-fn messages_go_on_after_breaks_and_losses_are_told() {
+fn messages_go_on_after_breaks_which_are_told() {
     run(async {
         let server = anybody();
         let listener = listen(&server, loopback()).await;
@@ -275,8 +275,53 @@ fn the_loser_is_closed_as_a_duplicate() {
         pool.insert(accepted);
         let used = pool.connection(smaller.identity(), at_smaller.local_addr()).await.unwrap();
         assert_eq!(used.remote_addr(), theirs.local_addr());
+        let begun = Instant::now();
         let CloseReason::Local { code, .. } = ours.watch_close().await else { panic!("it stays") };
         assert_eq!(code, CLOSE_CODE_DUPLICATE);
+        assert!(begun.elapsed() >= Duration::from_secs(4), "both sides had time to change over");
+    });
+}
+
+#[test]
+fn the_connection_that_the_smaller_identity_dialled_is_used_although_it_is_older() {
+    run(async {
+        let (one, other) = (anybody(), anybody());
+        let (smaller, larger) =
+            if one.identity() < other.identity() { (one, other) } else { (other, one) };
+        let (pool, _) = PeerPool::new(MsQuicTransport::new(), &[ALPN], smaller.clone(), config());
+        let at_larger = listen(&larger, loopback()).await;
+        let dial = pool.connection(larger.identity(), at_larger.local_addr());
+        let (ours, _accepted) = tokio::join!(dial, accept(&at_larger));
+        let listener = listen(&smaller, loopback()).await;
+        let transport = MsQuicTransport::new();
+        let dial = transport.connect(listener.local_addr(), &[ALPN], larger.clone());
+        let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+        pool.insert(accepted);
+        let used = pool.connection(larger.identity(), at_larger.local_addr()).await.unwrap();
+        assert_eq!(used.local_addr(), ours.unwrap().local_addr());
+        // The other one is there when this one breaks.
+        used.close(0, "").await;
+        let used = pool.connection(larger.identity(), loopback()).await.unwrap();
+        assert_eq!(used.remote_addr(), theirs.unwrap().local_addr());
+    });
+}
+
+#[test]
+fn a_peer_that_comes_by_itself_need_not_be_reached() {
+    run(async {
+        let (me, peer) = (anybody(), anybody());
+        let (_silent, nowhere) = silent();
+        // The dial would take longer than the test may.
+        let patient = MsQuicTransportConfig::new().handshake_timeout(Duration::from_secs(600));
+        let patient = MsQuicTransport::with_config(patient);
+        let (pool, _) = PeerPool::new(patient, &[ALPN], me.clone(), config());
+        pool.send(peer.identity(), nowhere, "hello".into()).unwrap();
+        let listener = listen(&me, loopback()).await;
+        let transport = MsQuicTransport::new();
+        let dial = transport.connect(listener.local_addr(), &[ALPN], peer.clone());
+        let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+        pool.insert(accepted);
+        assert_eq!(theirs.unwrap().recv().await.unwrap().0, "hello");
     });
 }
 
@@ -341,13 +386,7 @@ fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
         };
         let error =
             tokio::select! { () = refuse => unreachable!("it goes on"), it = dropped => it };
-        // It depends on what comes first whether the old connection is tried.
-        let is_kept_out = match &error {
-            DropError::Connect(error) => matches!(error, ConnectError::Rejected(_)),
-            DropError::Send(error) => !error.is_retryable(),
-            _ => false,
-        };
-        assert!(is_kept_out, "{error:?}");
+        assert!(matches!(error, DropError::Connect(ConnectError::Rejected(_))), "{error:?}");
     });
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::time::timeout;
 
 /// No behaviour takes this long unless something hangs.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What not every transport can do, and what the behaviours need that test it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -143,7 +143,7 @@ impl<H: Harness> Behaviour<H> {
     ///
     /// # Panics
     ///
-    /// If the transport does not behave like that, or not within a minute.
+    /// If the transport does not behave like that, or not within two minutes.
     pub async fn play(&self, harness: &Arc<H>) {
         let both: &[bool] = match self.roles {
             Roles::Once => &[false],

@@ -104,8 +104,26 @@ impl NativeListener {
         local_addr: Option<SocketAddr>,
         handler: &Arc<H>,
     ) -> Result<(Handle, SocketAddr), Status> {
+        let is_any_port = local_addr.is_some_and(|addr| addr.port() == 0);
+        let mut tries = if is_any_port { PORTS } else { 1 };
+        loop {
+            tries -= 1;
+            let claimed = local_addr.map(claim_port).transpose()?;
+            match self.open_and_start_at(alpn, claimed, handler) {
+                // Somebody took that port meanwhile, or has it on another address.
+                Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
+                result => return result,
+            }
+        }
+    }
+
+    fn open_and_start_at<H: ListenerHandler>(
+        &self,
+        alpn: &[&[u8]],
+        local_addr: Option<SocketAddr>,
+        handler: &Arc<H>,
+    ) -> Result<(Handle, SocketAddr), Status> {
         let alpn = alpn_buffers(alpn)?;
-        local_addr.map_or(Ok(()), claim_port)?;
         let context = Arc::into_raw(handler.clone());
         let mut handle = ptr::null_mut();
         // SAFETY: C13: the context is a count of the handler that comes back at the last event, or
@@ -251,21 +269,28 @@ unsafe fn peer_connection<'a>(
 /// port, and one that was stopped may still have connections on it.
 static OWN_PORTS: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
 
-/// Fails when the port belongs to somebody else.
+/// How many ports are tried where any will do.
+const PORTS: u32 = 16;
+
+/// Fails when the port belongs to somebody else; port 0 becomes one that belongs to nobody.
 ///
 /// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
-/// silently and each would get a part of the packets (C21). A probe finds that out; a port that was
-/// this process's own is not probed.
-fn claim_port(addr: SocketAddr) -> Result<(), Status> {
+/// silently and each would get a part of the packets (C21). The system even gives such a port for port 0. A
+/// probe without that option finds it out; a port that was this process's own is not probed.
+fn claim_port(addr: SocketAddr) -> Result<SocketAddr, Status> {
     // Held over the probe, so that the probes of two listeners do not meet.
     let mut ports = OWN_PORTS.lock();
-    if addr.port() == 0 || ports.contains(&addr.port()) {
-        return Ok(());
+    if ports.contains(&addr.port()) {
+        return Ok(addr);
     }
-    UdpSocket::bind(addr).map_err(|error| match error.kind() {
+    let failed = |error: std::io::Error| match error.kind() {
         std::io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
         _ => Status::INVALID_ADDRESS,
-    })?;
-    ports.insert(addr.port());
-    Ok(())
+    };
+    let mut claimed = addr;
+    claimed.set_port(
+        UdpSocket::bind(addr).and_then(|probe| probe.local_addr()).map_err(failed)?.port(),
+    );
+    ports.insert(claimed.port());
+    Ok(claimed)
 }

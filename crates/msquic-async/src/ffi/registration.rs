@@ -15,6 +15,7 @@ use std::ffi::CStr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use std::time::Instant;
 use tokio::sync::Notify;
 
@@ -250,11 +251,21 @@ impl Drop for NativeRegistration {
             return;
         }
         let handle = self.handle;
+        let had_children = self.children.lock().next > 0;
         // RegistrationClose waits for the last traces of the children (C8), and this may be one of
         // libmsquic's own threads.
-        may_block::detach(move |may_block| close(handle, may_block));
+        may_block::detach(move |may_block| {
+            if had_children {
+                std::thread::sleep(SETTLE);
+            }
+            close(handle, may_block);
+        });
     }
 }
+
+/// How long packets may be on their way inside libmsquic to a connection that was closed. Its registration must not
+/// be closed before they have arrived (C8).
+const SETTLE: Duration = Duration::from_millis(100);
 
 fn close(Handle(handle): Handle, _: &MayBlock) {
     // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held

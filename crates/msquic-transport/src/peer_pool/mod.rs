@@ -138,7 +138,8 @@ impl<T: NetTransport> PeerPool<T> {
         inner.connection(peer, None, address).await.map(|found| found.connection)
     }
 
-    /// Takes a connection that the peer dialled into the pool, to send on it. The caller goes on receiving from it.
+    /// Takes a connection that the peer dialled into the pool, to send on it. The caller goes on receiving from it. Do it
+    /// at once: which of two connections is used depends on when they came.
     ///
     /// # Panics
     ///
@@ -153,7 +154,7 @@ impl<T: NetTransport> PeerPool<T> {
 
     /// Queues `message` for `peer`, who is dialled as often as needed, at the address that was named
     /// last. It is sent at most once: what a connection had taken over when it broke may be lost, see
-    /// [`PeerEvent::Disconnected`].
+    /// [`PeerEvent::Disconnected`]. Messages of one connection keep their order.
     ///
     /// # Errors
     ///
@@ -226,6 +227,8 @@ impl<T: NetTransport> Inner<T> {
     ) -> Result<Found<T::Connection>, ConnectError> {
         let mut dialled = None;
         loop {
+            let mut inserted = pin!(self.inserted.notified());
+            inserted.as_mut().enable();
             let (current, dial) = {
                 let mut peers = self.peers.lock();
                 let entry = match id {
@@ -246,7 +249,15 @@ impl<T: NetTransport> Inner<T> {
                     None => return Ok(found),
                     Some(reason) => self.ended(peer, found.id, reason),
                 },
-                (None, Some(dial)) => dialled = Some(dial.await?),
+                (None, Some(dial)) => tokio::select! {
+                    result = dial => match result {
+                        Ok(connection) => dialled = Some(connection),
+                        // The peer may have come meanwhile.
+                        Err(_) if self.has_current(peer) => {}
+                        Err(error) => return Err(error),
+                    },
+                    () = inserted => {}
+                },
                 // What was dialled is not in the pool any more. Most likely it is over, and that says why.
                 (None, None) => {
                     let over =
@@ -255,6 +266,10 @@ impl<T: NetTransport> Inner<T> {
                 }
             }
         }
+    }
+
+    fn has_current(&self, peer: CertHash) -> bool {
+        self.peers.lock().get(peer).is_some_and(|entry| entry.current.is_some())
     }
 
     /// The attempt that is going on, or a new one.
