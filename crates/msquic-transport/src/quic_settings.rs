@@ -2,7 +2,7 @@
 
 use crate::MsQuicTransportConfig;
 use msquic_async::{Configuration, ConfigurationError, Registration, Settings, StreamLimits};
-use net_traits::{CredentialError, NetCredential, TrustPolicy};
+use net_traits::{CredentialError, NetCredential, TrustPolicy, protocol_names};
 use parking_lot::Mutex;
 
 /// How many bytes of a stream the peer may send ahead; msquic raises it while reading keeps up.
@@ -110,14 +110,7 @@ impl ConfigFactory<'_> {
     }
 
     fn check(&self) -> Result<(), ConfigFailure> {
-        let invalid = |what: &str| Err(ConfigFailure::InvalidInput(what.to_owned()));
-        if self.alpn.is_empty() {
-            return invalid("at least one application protocol (ALPN) is needed");
-        }
-        if self.alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
-            return invalid("the name of an application protocol (ALPN) has 1 to 255 bytes");
-        }
-        Ok(())
+        protocol_names(self.alpn).map(|_| ()).map_err(ConfigFailure::InvalidInput)
     }
 
     fn settings(&self) -> Settings {

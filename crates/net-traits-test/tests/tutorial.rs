@@ -5,7 +5,7 @@ use bytes::Bytes;
 use net_traits::{
     AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    Rejection, RejectionBy, SendError, TrustError,
+    Rejection, RejectionBy, SendError, TrustError, protocol_names,
 };
 use net_traits_test::{Harness, Limits};
 use std::collections::HashMap;
@@ -78,13 +78,6 @@ struct Request {
     limits: Limits,
 }
 
-fn names(alpn: &[&str]) -> Result<Vec<String>, String> {
-    if alpn.is_empty() {
-        return Err("at least one protocol is needed".to_owned());
-    }
-    Ok(alpn.iter().map(|name| (*name).to_owned()).collect())
-}
-
 #[async_trait]
 impl NetTransport for Local {
     type Connection = Connection;
@@ -96,7 +89,7 @@ impl NetTransport for Local {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Listener, ListenError> {
-        let alpn = names(alpn).map_err(ListenError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let (sender, knocks) = mpsc::channel(BACKLOG);
         let mut ports = self.ports.lock().unwrap();
         let free = || (1..=u16::MAX).find(|port| !ports.contains_key(port));
@@ -118,7 +111,7 @@ impl NetTransport for Local {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Connection, ConnectError> {
-        let alpn = names(alpn).map_err(ConnectError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         let refused = || ConnectError::Refused(remote_addr);
         let listener = self.ports.lock().unwrap().get(&remote_addr.port()).cloned();
         let (answer, answered) = oneshot::channel();

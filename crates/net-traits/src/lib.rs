@@ -42,6 +42,7 @@ mod error;
 pub mod frame;
 mod incoming;
 mod listener;
+mod protocols;
 mod revocations;
 #[cfg(feature = "self-signed")]
 mod self_signed;
@@ -64,6 +65,7 @@ pub use error::{
 };
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
+pub use protocols::protocol_names;
 pub use revocations::Revocations;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]

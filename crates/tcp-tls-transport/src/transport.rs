@@ -8,6 +8,7 @@ use crate::places::Places;
 use async_trait::async_trait;
 use net_traits::{
     CloseReason, ConnectError, ListenError, NetCredential, NetTransport, Revocations, TrustPolicy,
+    protocol_names,
 };
 use parking_lot::Mutex;
 use std::io;
@@ -113,7 +114,7 @@ impl NetTransport for TcpTlsTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<TcpTlsListener, ListenError> {
-        let alpn = names(alpn).map_err(ListenError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let identity = TlsIdentity::new(credential)?;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => ListenError::AddressInUse(bind_addr),
@@ -130,7 +131,7 @@ impl NetTransport for TcpTlsTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<TcpTlsConnection, ConnectError> {
-        let alpn = names(alpn).map_err(ConnectError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         if remote_addr.port() == 0 {
             return Err(ConnectError::InvalidInput("nobody listens on port 0".to_owned()));
         }
@@ -164,12 +165,4 @@ fn unreachable(error: &io::Error, remote_addr: SocketAddr) -> ConnectError {
         }
         _ => ConnectError::Closed(CloseReason::Transport(error.to_string())),
     }
-}
-
-/// The names of protocols, if they are any.
-fn names(alpn: &[&str]) -> Result<Vec<String>, String> {
-    if alpn.is_empty() || alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
-        return Err("protocol names are needed, of 1 to 255 bytes each".to_owned());
-    }
-    Ok(alpn.iter().map(|name| (*name).to_owned()).collect())
 }

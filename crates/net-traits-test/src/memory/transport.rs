@@ -7,6 +7,7 @@ use crate::Limits;
 use async_trait::async_trait;
 use net_traits::{
     CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+    protocol_names,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::{IpAddr, SocketAddr};
@@ -97,7 +98,7 @@ impl MemoryTransport {
         if remote_addr.port() == 0 {
             return Err(ConnectError::InvalidInput("nobody listens on port 0".to_owned()));
         }
-        let alpn = names(alpn).map_err(ConnectError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         let Host { network, ip, limits, .. } = &*self.host;
         let there = network.link(*ip, remote_addr.ip());
         let back = network.link(remote_addr.ip(), *ip);
@@ -133,7 +134,7 @@ impl NetTransport for MemoryTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<MemoryListener, ListenError> {
-        let alpn = names(alpn).map_err(ListenError::InvalidInput)?;
+        let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let Host { network, ip, .. } = &*self.host;
         if !bind_addr.ip().is_unspecified() && bind_addr.ip() != *ip {
             let what = format!("{} is not an address of this host, which has {ip}", bind_addr.ip());
@@ -160,12 +161,4 @@ impl NetTransport for MemoryTransport {
         };
         self.dial(remote_addr, alpn, dialler).await
     }
-}
-
-/// The names of protocols, if they are any.
-fn names(alpn: &[&str]) -> Result<Vec<String>, String> {
-    if alpn.is_empty() || alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
-        return Err("protocol names are needed, of 1 to 255 bytes each".to_owned());
-    }
-    Ok(alpn.iter().map(|name| (*name).to_owned()).collect())
 }
