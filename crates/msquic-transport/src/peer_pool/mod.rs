@@ -306,7 +306,7 @@ impl<T: NetTransport> Inner<T> {
         }
         let peer = connection.peer_identity().hash;
         let ours_stays = self.credential.read().identity() < peer;
-        let left = {
+        let (left, dial) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match attempt {
@@ -328,8 +328,10 @@ impl<T: NetTransport> Inner<T> {
                 let patience = if ours_stays { 2 * LOSER_PATIENCE } else { LOSER_PATIENCE };
                 tokio::spawn(retire(Arc::downgrade(self), peer, loser, patience));
             }
-            left
+            // An attempt is done in the moment in which its connection is there: whoever comes later must not join it.
+            (left, attempt.and_then(|_| entry.dial.take()))
         };
+        drop(dial); // the attempt's own task, which does not wait any more
         if let Some(left) = left {
             tokio::spawn(close_loser(self.events.clone(), peer, left));
         }
@@ -449,18 +451,16 @@ async fn attempt<T: NetTransport>(
         inner.insert(connection.clone(), Some(id)).map_err(closed)?;
         Ok(connection)
     });
-    let dial = {
+    if result.is_err() {
         let mut peers = inner.peers.lock();
         let dial = peers.same(peer, id).and_then(|entry| {
-            if result.is_err() {
-                entry.failed(|failed| inner.config.delay(failed));
-            }
+            entry.failed(|failed| inner.config.delay(failed));
             entry.dial.take()
         });
         peers.tidy(peer);
-        dial
-    };
-    drop(dial); // it is this task's, which is at its end
+        drop(peers);
+        drop(dial); // it is this task's, which is at its end
+    }
     result
 }
 
