@@ -20,6 +20,9 @@ const ENTRY_COST: usize = 128;
 /// An inbox that had more entries gives their memory back when it is empty.
 const KEPT_ENTRIES: usize = 1024;
 
+/// A reader is not kept waiting for more than so many entries to be complete.
+const BATCH: usize = 32;
+
 pub(crate) struct Inbox {
     state: Mutex<State>,
     /// One permit for each entry; a reader that leaves passes it on.
@@ -66,24 +69,28 @@ impl Inbox {
         Some((entry, resume))
     }
 
-    fn push(&self, entry: Result<Message, RecvError>) {
+    /// Adds entries and leaves `entries` empty.
+    fn push(&self, entries: &mut Vec<Result<Message, RecvError>>) {
+        if entries.is_empty() {
+            return;
+        }
         {
             let state = &mut *self.state.lock();
-            state.cost += cost(&entry);
-            state.entries.push_back(entry);
+            state.cost += entries.iter().map(cost).sum::<usize>();
+            state.entries.extend(entries.drain(..));
         }
-        self.arrived.notify_one();
+        self.arrived.notify_one(); // who pops one of several wakes the next reader
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.state.lock().cost >= self.limit
     }
 
-    /// Whether there is room for another message; if not, whoever makes room is to resume.
-    fn has_room(&self) -> bool {
+    /// How much may be added; if that is nothing, whoever makes room is to resume.
+    fn room(&self) -> usize {
         let state = &mut *self.state.lock();
         state.paused |= state.cost >= self.limit;
-        state.cost < self.limit
+        self.limit.saturating_sub(state.cost)
     }
 }
 
@@ -127,20 +134,24 @@ impl FrameSink {
 
 impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
-        let mut rest = data;
-        while !rest.is_empty() {
-            // A broken stream pauses until it is stopped.
-            if self.status.is_broken() || !self.inbox.has_room() {
+        let (mut rest, mut entries) = (data, Vec::new());
+        // A broken stream pauses until it is stopped.
+        while !rest.is_empty() && !self.status.is_broken() {
+            let mut room = self.inbox.room();
+            if room == 0 {
                 break;
             }
-            match self.decoder.decode(&mut rest) {
-                Ok(None) => {}
-                Ok(Some(message)) => self.inbox.push(Ok(message)),
-                Err(error) => {
+            while !rest.is_empty() && room > 0 && entries.len() < BATCH {
+                let Some(entry) = self.decoder.decode(&mut rest).transpose() else { break };
+                room = room.saturating_sub(cost(&entry));
+                let is_broken = entry.is_err();
+                entries.push(entry);
+                if is_broken {
                     self.status.broken.store(true, Ordering::Release);
-                    self.inbox.push(Err(error));
+                    break;
                 }
             }
+            self.inbox.push(&mut entries);
         }
         data.len() - rest.len()
     }
@@ -159,7 +170,7 @@ impl ReceiveSink for FrameSink {
             (ReceiveEnd::Failed(_), _) => None,
         };
         if let Some(error) = error {
-            self.inbox.push(Err(error));
+            self.inbox.push(&mut vec![Err(error)]);
         }
     }
 }

@@ -92,7 +92,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     async fn flush(&self) -> Result<(), SendError>;
 
     /// Waits for the next message and tells how long it took to arrive, from its length header to
-    /// its last byte.
+    /// its last byte: zero if they came in one piece.
     ///
     /// # Errors
     ///
