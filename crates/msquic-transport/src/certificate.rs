@@ -3,7 +3,7 @@
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
-use net_traits::{CertHash, CloseReason, ConnectError, Rejection, RejectionBy};
+use net_traits::{CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -25,10 +25,9 @@ pub fn resolve_bad_certificate(
             CloseReason::Peer { code: *code, reason: reason.clone() }
         }
         ConnectionError::Untrusted(error) => {
-            let identity = error.identity();
-            let alert = identity.map_or(ALERT_CERTIFICATE_REQUIRED, |_| ALERT_BAD_CERTIFICATE);
-            let rejection = Rejection::new(RejectionBy::Us, remote_addr, error.to_string());
-            rejection.with_identity(identity).with_alert(Some(alert)).into()
+            let alert =
+                error.identity().map_or(ALERT_CERTIFICATE_REQUIRED, |_| ALERT_BAD_CERTIFICATE);
+            Rejection::by_policy(remote_addr, error.clone()).with_alert(Some(alert)).into()
         }
         ConnectionError::ClosedByTransport { status, .. } => {
             let rejection = status
@@ -39,6 +38,7 @@ pub fn resolve_bad_certificate(
             }
             match *status {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
+                Status::PROTOCOL_ERROR => CloseReason::ProtocolViolation(error.to_string()),
                 _ => CloseReason::Transport(error.to_string()),
             }
         }
@@ -104,7 +104,7 @@ impl Handshake<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::TrustError;
+    use net_traits::{RejectionBy, TrustError};
 
     const ME: CertHash = CertHash::from_bytes([1; 32]);
 
@@ -146,7 +146,11 @@ mod tests {
     #[test]
     fn other_ends_are_told_apart() {
         assert_eq!(resolve(&by_transport(Status::CONNECTION_IDLE)), CloseReason::TimedOut);
-        let failed = resolve(&by_transport(Status::PROTOCOL_ERROR));
+        let violation = resolve(&by_transport(Status::PROTOCOL_ERROR));
+        assert!(
+            matches!(violation, CloseReason::ProtocolViolation(_)) && !violation.is_retryable()
+        );
+        let failed = resolve(&by_transport(Status::INTERNAL_ERROR));
         assert!(matches!(failed, CloseReason::Transport(_)), "{failed:?}");
         let closed = ConnectionError::ClosedByPeer { code: 7, reason: "bye".into() };
         assert_eq!(resolve(&closed), CloseReason::Peer { code: 7, reason: "bye".into() });

@@ -135,8 +135,9 @@ options! {
     max_handshakes: usize;
     /// How many peers may wait to be accepted; further ones are refused. Default: 256.
     backlog: usize;
-    /// How long sending may make no progress. A stream of which the peer takes nothing has ten times as
-    /// long while others go on, since all of them may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.
+    /// How long sending may make no progress; up to a quarter more goes by until that is noticed. While a
+    /// connection sends anything, a stream has ten times as long for each 1 MiB, since all of them may be slow.
+    /// Default: [`STREAM_OP_TIMEOUT`], 12 s.
     stream_op_timeout: Duration;
     /// How long a handshake may take. Default: 10 s.
     handshake_timeout: Duration;

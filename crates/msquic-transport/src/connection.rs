@@ -36,7 +36,7 @@ pub struct MsQuicNetConnection {
 
 pub(crate) struct Shared {
     /// Dropped before the connection: its streams belong to it.
-    stream_pool: StreamPool,
+    pub(crate) stream_pool: StreamPool,
     pub(crate) inner: Connection,
     local_addr: SocketAddr,
     pub(crate) remote_addr: SocketAddr,
@@ -218,7 +218,7 @@ impl Shared {
             QueueError::TimedOut(after) => SendError::TimedOut { after },
             QueueError::Stopped(code) => SendError::Stopped { code },
             QueueError::Connection | QueueError::Closed => SendError::Closed(self.closing()),
-            QueueError::Other(what) => SendError::Closed(CloseReason::Transport(what)),
+            QueueError::Other(what) => SendError::Transport(what),
         }
     }
 
@@ -334,7 +334,13 @@ impl NetConnection for MsQuicNetConnection {
                     self.shared.registry.messages.received(message.len());
                     telemetry::message_received(message.len());
                 }
-                Err(_) => stream_pool.stop_broken(),
+                Err(error) => {
+                    if matches!(error, RecvError::TooLarge { .. }) {
+                        self.shared.registry.refuse_message();
+                        telemetry::message_refused(&self.shared.span);
+                    }
+                    stream_pool.stop_broken();
+                }
             }
             Some(entry)
         };

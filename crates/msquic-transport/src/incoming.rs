@@ -3,7 +3,7 @@
 use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::Identity;
-use crate::registry::Place;
+use crate::registry::{Limit, Place};
 use crate::telemetry;
 use crate::transport::Context;
 use async_trait::async_trait;
@@ -65,10 +65,17 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
             .map_err(|error| handshake.failed(&StartError::ConnectionLost(error)))?;
-        tokio::time::timeout(handshake.timeout, connection.accept())
+        let accepted = tokio::time::timeout(handshake.timeout, connection.accept())
             .await
-            .map_err(|_| handshake.timed_out())?
-            .map_err(|error| handshake.failed(&error))?;
+            .map_err(|_| handshake.timed_out())
+            .and_then(|accepted| accepted.map_err(|error| handshake.failed(&error)));
+        if let Err(ConnectError::TimedOut { .. }) = accepted {
+            let limit = Limit::HandshakeTimeout;
+            place.late();
+            telemetry::refused(remote_addr, limit);
+            connection.shutdown(limit.code(), "the handshake took too long");
+        }
+        accepted?;
         let lost = connection.clone();
         let peer = connection.peer_identity().ok_or_else(|| handshake.lost(&lost))?;
         if let Err(limit) = place.identify(peer.hash) {

@@ -7,13 +7,16 @@ use msquic_async::{StreamType, WriteError, WriteStream};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// The priority of streams for urgent messages: before all others, which have 0x7fff.
 const URGENT: u16 = u16::MAX;
 
 /// How much longer one native send may take while the connection makes progress elsewhere.
 const SLOW: u32 = 10;
+
+/// How often progress is looked for in the time in which there has to be some.
+const LOOKS: u32 = 4;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
@@ -224,24 +227,81 @@ pub(crate) async fn unless_stuck<T>(
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
     tokio::pin!(operation);
-    let mut before = None;
-    let mut since_completed = 0;
+    let mut progress = Progress::default();
     loop {
-        // Looked at twice in that time.
-        if let Ok(output) = timeout(no_progress / 2, &mut operation).await {
+        // Looked at often, so that little more than that time goes by.
+        if let Ok(output) = timeout(no_progress / LOOKS, &mut operation).await {
             return Ok(output);
         }
-        let statistics = connection.statistics().await;
-        let sent = statistics.map(|statistics| statistics.sent_stream_bytes).unwrap_or_default();
-        let now = (stream.completed(), sent);
-        let has_completed = before.is_none_or(|(completed, _)| completed != now.0);
-        since_completed = if has_completed { 0 } else { since_completed + 1 };
-        if before == Some(now) {
-            return Err(Stuck(no_progress));
+        let sent = connection.statistics().await.map(|it| it.sent_stream_bytes).unwrap_or_default();
+        progress.look(Instant::now(), stream.completed(), sent, no_progress)?;
+    }
+}
+
+/// What was seen of a stream that somebody waits for, and when.
+#[derive(Default)]
+struct Progress {
+    /// Bytes of the stream in native sends that are complete.
+    completed: Option<(u64, Instant)>,
+    /// Bytes that the connection sent.
+    sent: Option<(u64, Instant)>,
+}
+
+impl Progress {
+    fn look(
+        &mut self,
+        now: Instant,
+        completed: u64,
+        sent: u64,
+        no_progress: Duration,
+    ) -> Result<(), Stuck> {
+        let changed = |seen: &mut Option<(u64, Instant)>, value| {
+            let (before, since) = seen.unwrap_or((value, now));
+            let since = if before == value { since } else { now };
+            *seen = Some((value, since));
+            since
+        };
+        let completed = changed(&mut self.completed, completed);
+        let sent = changed(&mut self.sent, sent);
+        for (since, limit) in [(sent.max(completed), no_progress), (completed, SLOW * no_progress)]
+        {
+            if now - since >= limit {
+                return Err(Stuck(limit));
+            }
         }
-        if since_completed >= 2 * SLOW {
-            return Err(Stuck(SLOW * no_progress));
-        }
-        before = Some(now);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(4);
+
+    /// The second at which it is stuck, looked at every second, and the time it names.
+    fn stuck(completed: impl Fn(u64) -> u64, sent: impl Fn(u64) -> u64) -> Option<(u64, Duration)> {
+        let (start, mut progress) = (Instant::now(), Progress::default());
+        (1..100).find_map(|second| {
+            let now = start + Duration::from_secs(second);
+            let looked = progress.look(now, completed(second), sent(second), LIMIT);
+            looked.err().map(|Stuck(after)| (second, after))
+        })
+    }
+
+    #[test]
+    fn only_the_whole_time_without_progress_is_too_long() {
+        assert_eq!(stuck(|_| 0, |_| 0), Some((5, LIMIT)));
+        // A pause that is almost too long, again and again, and the last one for ever.
+        assert_eq!(stuck(|second| second / 4, |_| 0), None);
+        assert_eq!(stuck(|second| second.min(12) / 4, |_| 0), Some((16, LIMIT)));
+        assert_eq!(stuck(|second| second / 5, |_| 0), Some((9, LIMIT)));
+    }
+
+    #[test]
+    fn a_stream_has_longer_while_the_connection_sends() {
+        assert_eq!(stuck(|_| 0, |second| second), Some((41, 10 * LIMIT)));
+        assert_eq!(stuck(|second| second / 39, |second| second), None);
+        assert_eq!(stuck(|_| 0, |second| second.min(20)), Some((24, LIMIT)));
     }
 }

@@ -31,6 +31,8 @@ pub enum Limit {
     PerIdentity,
     /// [`max_handshakes`](crate::MsQuicTransportConfig::max_handshakes).
     Handshakes,
+    /// [`handshake_timeout`](crate::MsQuicTransportConfig::handshake_timeout).
+    HandshakeTimeout,
 }
 
 impl Limit {
@@ -42,6 +44,7 @@ impl Limit {
             Self::PerIp => 0x6e65_7402,
             Self::PerIdentity => 0x6e65_7403,
             Self::Handshakes => 0x6e65_7404,
+            Self::HandshakeTimeout => 0x6e65_7408,
         }
     }
 }
@@ -64,6 +67,10 @@ pub struct TransportStatistics {
     pub refused_per_identity: u64,
     /// Peers turned away because of [`Limit::Handshakes`].
     pub refused_handshakes: u64,
+    /// Peers turned away because of [`Limit::HandshakeTimeout`].
+    pub refused_handshake_timeout: u64,
+    /// Messages beyond [`max_message_size`](crate::MsQuicTransportConfig::max_message_size); each cost its stream.
+    pub refused_messages: u64,
 }
 
 /// Messages that were queued and handed out. Bytes are those of the messages, without headers.
@@ -111,6 +118,7 @@ pub(crate) struct Registry {
     limits: ConnectionLimits,
     state: Mutex<State>,
     pub(crate) messages: MessageCounters,
+    refused_messages: AtomicU64,
     /// Whether this registry is among [`UNDER_PRESSURE`].
     is_under_pressure: AtomicBool,
 }
@@ -132,12 +140,19 @@ struct State {
     revocations: Revocations,
 }
 
+impl State {
+    fn refuse(&mut self, limit: Limit) {
+        *self.refused.entry(limit).or_default() += 1;
+    }
+}
+
 impl Registry {
     pub(crate) fn new(limits: ConnectionLimits) -> Arc<Self> {
         Arc::new(Self {
             limits,
             state: Mutex::default(),
             messages: MessageCounters::default(),
+            refused_messages: AtomicU64::new(0),
             is_under_pressure: AtomicBool::new(false),
         })
     }
@@ -163,7 +178,7 @@ impl Registry {
             *state.per_ip.entry(ip).or_default() += 1;
             return Ok(Place { registry: self.clone(), ip, stage: Stage::Handshake });
         };
-        *state.refused.entry(limit).or_default() += 1;
+        state.refuse(limit);
         Err(limit)
     }
 
@@ -193,6 +208,11 @@ impl Registry {
             // It cannot fail: the library is loaded, or there would be no registry.
             let _ = require_address_validation(now);
         }
+    }
+
+    /// A message was beyond the limit.
+    pub(crate) fn refuse_message(&self) {
+        self.refused_messages.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Knows a connection from now on, until it [leaves](Self::leave).
@@ -240,6 +260,8 @@ impl Registry {
             refused_per_ip: refused(Limit::PerIp),
             refused_per_identity: refused(Limit::PerIdentity),
             refused_handshakes: refused(Limit::Handshakes),
+            refused_handshake_timeout: refused(Limit::HandshakeTimeout),
+            refused_messages: self.refused_messages.load(Ordering::Relaxed),
         }
     }
 }
@@ -259,12 +281,17 @@ enum Stage {
 }
 
 impl Place {
+    /// The handshake took too long.
+    pub(crate) fn late(&self) {
+        self.registry.state.lock().refuse(Limit::HandshakeTimeout);
+    }
+
     /// The handshake is done and tells who the peer is.
     pub(crate) fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
         let mut state = self.registry.state.lock();
         let count = state.per_identity.get(&identity).copied().unwrap_or(0);
         if count >= self.registry.limits.per_identity {
-            *state.refused.entry(Limit::PerIdentity).or_default() += 1;
+            state.refuse(Limit::PerIdentity);
             return Err(Limit::PerIdentity);
         }
         state.per_identity.insert(identity, count + 1);

@@ -13,6 +13,7 @@ use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
 use net_traits::{CloseReason, NetConnection};
 use std::fmt;
 use std::future::poll_fn;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -89,7 +90,7 @@ pub trait NetRequests: NetConnection {
 /// It keeps the connection open.
 pub struct IncomingRequest {
     read: ReadStream,
-    write: WriteStream,
+    write: Arc<WriteStream>,
     connection: MsQuicNetConnection,
 }
 
@@ -120,6 +121,9 @@ pub enum RequestError {
         /// The peer's code; [`REQUEST_CODE_NO_ANSWER`] when it dropped the question.
         code: u64,
     },
+    /// The transport failed; the connection may go on.
+    #[error("the transport failed: {0}")]
+    Transport(String),
     /// The connection is over.
     #[error("the connection is over: {0}")]
     Closed(#[source] CloseReason),
@@ -131,7 +135,7 @@ impl RequestError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Canceled | Self::NoAnswer { .. } => false,
-            Self::TimedOut { .. } => true,
+            Self::TimedOut { .. } | Self::Transport(_) => true,
             Self::Closed(reason) => reason.is_retryable(),
         }
     }
@@ -221,7 +225,7 @@ impl IncomingRequest {
     ///
     /// A dropped future gives up: the peer gets no answer.
     pub async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
-        let Shared { inner, config, .. } = &*self.connection.shared;
+        let Shared { inner, config, stream_pool, .. } = &*self.connection.shared;
         let (size, limit, after) =
             (answer.len(), config.max_request_size, config.stream_op_timeout);
         if size > limit {
@@ -230,6 +234,7 @@ impl IncomingRequest {
         }
         let written = async {
             self.write.enqueue(std::slice::from_ref(&answer)).await?;
+            stream_pool.add_answer(&self.write);
             poll_fn(|cx| self.write.poll_finish_write(cx)).await
         };
         match unless_stuck(inner, &self.write, after, written).await {
@@ -296,14 +301,10 @@ impl NetRequests for MsQuicNetConnection {
                 Err(StartError::ConnectionLost(_)) => {
                     return Err(RequestError::Closed(self.watch_close().await));
                 }
-                Err(error) => {
-                    let reason = CloseReason::Transport(error.to_string());
-                    return Err(RequestError::Closed(reason));
-                }
+                Err(error) => return Err(RequestError::Transport(error.to_string())),
             };
             let (Some(read), Some(write)) = stream.split() else {
-                let reason = CloseReason::Transport("a stream lacks a direction".to_owned());
-                return Err(RequestError::Closed(reason));
+                return Err(RequestError::Transport("a stream lacks a direction".to_owned()));
             };
             let mut asked = Asked { read, write };
             // A peer that answers before it has read everything stops the question; the answer counts.
@@ -335,6 +336,7 @@ impl NetRequests for MsQuicNetConnection {
                 return Err(RequestError::Closed(self.watch_close().await));
             };
             if let (Some(read), Some(write)) = stream.split() {
+                let write = Arc::new(write);
                 return Ok(IncomingRequest { read, write, connection: self.clone() });
             }
         }

@@ -7,12 +7,12 @@ use crate::inbox::{FrameSink, Inbox, SinkStatus};
 use crate::lane::{Lane, QueueError};
 use bytes::Bytes;
 use futures_util::future::join_all;
-use msquic_async::ReadStream;
 use msquic_async::connection::Connection;
+use msquic_async::{ReadStream, WriteStream};
 use net_traits::frame;
 use parking_lot::Mutex;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 /// How long sending may make no progress, unless
@@ -29,6 +29,8 @@ pub(crate) struct StreamPool {
     urgent: Lane,
     is_closed: AtomicBool,
     inbound: Mutex<Vec<(Arc<ReadStream>, Arc<SinkStatus>)>>,
+    /// Streams with answers to requests, until they are acknowledged.
+    answers: Mutex<Vec<Weak<WriteStream>>>,
 }
 
 impl StreamPool {
@@ -39,6 +41,7 @@ impl StreamPool {
             urgent: Lane::new(true),
             is_closed: AtomicBool::new(false),
             inbound: Mutex::default(),
+            answers: Mutex::default(),
         }
     }
 
@@ -103,10 +106,18 @@ impl StreamPool {
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return false;
         }
-        let streams: Vec<_> =
+        let mut streams: Vec<_> =
             self.lanes.iter().chain([&self.urgent]).filter_map(Lane::close).collect();
+        streams.extend(self.answers.lock().iter().filter_map(Weak::upgrade));
         join_all(streams.iter().map(|stream| Lane::drain(connection, stream, no_progress))).await;
         true
+    }
+
+    /// Knows a stream that carries an answer, for as long as somebody waits for its acknowledgement.
+    pub(crate) fn add_answer(&self, stream: &Arc<WriteStream>) {
+        let mut answers = self.answers.lock();
+        answers.retain(|stream| stream.strong_count() > 0);
+        answers.push(Arc::downgrade(stream));
     }
 
     /// Feeds a stream of the peer into the inbox.

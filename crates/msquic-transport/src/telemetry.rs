@@ -27,12 +27,19 @@ pub(crate) fn closed(span: &Span) {
 
 pub(crate) fn refused(remote: SocketAddr, limit: Limit) {
     tracing::info!(%remote, ?limit, "refused");
-    count("msquic_transport_connections_refused", 1);
+    #[cfg(feature = "metrics")]
+    metrics::counter!("msquic_transport_connections_refused", "limit" => format!("{limit:?}"))
+        .increment(1);
 }
 
 pub(crate) fn revoked(span: &Span) {
     span.in_scope(|| tracing::info!("no longer trusted"));
     count("msquic_transport_connections_revoked", 1);
+}
+
+pub(crate) fn message_refused(span: &Span) {
+    span.in_scope(|| tracing::info!("a message was beyond the limit"));
+    count("msquic_transport_messages_refused", 1);
 }
 
 pub(crate) fn message_sent(size: usize) {

@@ -150,6 +150,9 @@ impl MsQuicTransport {
     /// their handshake, and tells how many were up. What is queued on them is not sent any more. Certificates are judged as of now, so one
     /// that has expired meanwhile is not trusted either. Their signatures are verified again, on this thread.
     ///
+    /// It concerns all connections of the transport, whichever listener accepted them; where listeners are to trust
+    /// different peers, give each a transport.
+    ///
     /// To keep such peers out as well, give the listeners a credential with that policy first, see
     /// [`MsQuicListener::set_credential`], and dial with it, see also
     /// [`PeerPool::set_credential`](crate::PeerPool::set_credential).
@@ -159,13 +162,13 @@ impl MsQuicTransport {
         context.registry.live().iter().filter(|connection| connection.revoke(policy)).count()
     }
 
-    /// Ends everything in order: listeners stop, connections send what is queued and close with
-    /// [`CLOSE_CODE_SHUTDOWN`] and `reason`. What is not done after `deadline` is closed at once. Returns
+    /// Ends everything in order: listeners stop, connections send what is queued, messages and answers to requests,
+    /// and close with [`CLOSE_CODE_SHUTDOWN`] and `reason`. What is not done after `deadline` is closed at once. Returns
     /// when nothing is open any more; the transport cannot be used afterwards.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the connections that were not closed yet as they are.
+    /// A dropped future closes at once the connections that were sending what is queued, and leaves others as they are.
     pub async fn shutdown(&self, deadline: Duration, reason: &str) {
         let Ok(context) = &self.context else { return };
         let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();

@@ -2,9 +2,13 @@
 
 mod common;
 
-use common::{Pair, pair, run};
+use common::{ALPN, Pair, pair, run};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
-use net_traits::NetConnection;
+use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, RecvError,
+    TrustPolicy,
+};
 use std::collections::HashMap;
 
 #[test]
@@ -19,22 +23,48 @@ fn messages_and_connections_are_counted() {
         server.recv().await.unwrap();
         server.recv().await.unwrap();
     });
+    run(async {
+        let credential = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let config =
+            MsQuicTransportConfig::new().max_connections_per_identity(1).max_message_size(1000);
+        let transport = MsQuicTransport::with_config(config);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(address, &[ALPN], credential()).await.unwrap();
+        let (dialler, me) = (MsQuicTransport::new(), credential());
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], me.clone());
+        let accept = async || listener.accept().await.unwrap().accept().await;
+        let (client, server) = tokio::join!(dial(), accept());
+        let (client, server) = (client.unwrap(), server.unwrap());
+        let (_, refused) = tokio::join!(dial(), accept());
+        assert!(refused.is_err());
+        client.send(&[0; 1001]).await.unwrap();
+        assert_eq!(server.recv().await, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
+        assert_eq!(transport.statistics().refused_messages, 1);
+        assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
+        client.watch_close().await;
+    });
     let snapshot = snapshotter.snapshot().into_vec().into_iter();
     let counters: HashMap<_, _> = snapshot
         .map(|(key, _, _, value)| {
             let DebugValue::Counter(count) = value else { panic!("{key:?} is no counter") };
-            (key.key().name().to_owned(), count)
+            let labels: String = key.key().labels().map(|label| label.value()).collect();
+            (format!("{}{labels}", key.key().name()), count)
         })
         .collect();
     for (name, expected) in [
-        ("messages_sent", 2),
-        ("bytes_sent", 120),
+        ("messages_sent", 3),
+        ("bytes_sent", 1121),
         ("messages_received", 2),
         ("bytes_received", 120),
-        ("connections_opened", 2),
-        ("connections_closed", 2),
+        ("messages_refused", 1),
+        ("connections_refusedPerIdentity", 1),
+        ("connections_revoked", 1),
     ] {
         let name = format!("msquic_transport_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
+    // Whether the dialler that was refused had been connected for a moment is not certain.
+    let opened = counters["msquic_transport_connections_opened"];
+    assert!(opened == 4 || opened == 5);
+    assert_eq!(counters["msquic_transport_connections_closed"], opened);
 }

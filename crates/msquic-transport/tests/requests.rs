@@ -3,11 +3,13 @@
 mod common;
 
 use common::{Pair, pair, pair_with, pattern, run};
+use futures_util::FutureExt;
 use futures_util::future::join_all;
 use msquic_transport::{
     MsQuicTransportConfig, NetRequests, REQUEST_CODE_NO_ANSWER, RequestError, serve,
 };
 use net_traits::{CloseReason, NetConnection};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -154,5 +156,24 @@ fn the_end_of_the_connection_ends_requests() {
         let (asked, ()) = tokio::join!(ask, serve);
         let closed = CloseReason::Peer { code: 5, reason: "bye".into() };
         assert_eq!(asked, Err(RequestError::Closed(closed)));
+    });
+}
+
+#[test]
+fn closing_waits_for_answers_that_were_given() {
+    run(async {
+        let Pair { client, server, .. } = pair().await;
+        let answer = pattern(1 << 20);
+        let ask = client.request("?".into(), LONG);
+        let serve = async {
+            let mut request = server.accept_request().await.unwrap();
+            request.question().await.unwrap();
+            let mut answered = pin!(request.answer(answer.clone()));
+            // It is given when it was polled once; nobody goes on with it.
+            assert!(answered.as_mut().now_or_never().is_none());
+            server.close(0, "").await;
+        };
+        let (asked, ()) = tokio::join!(ask, serve);
+        assert!(asked.unwrap() == answer);
     });
 }

@@ -1,7 +1,8 @@
 //! What can go wrong, one type per operation, and why a connection ended.
 
-use crate::{CertHash, CredentialError};
+use crate::{CertHash, CredentialError, TrustError};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a connection ended. All operations that fail because of it carry the same value.
@@ -30,7 +31,10 @@ pub enum CloseReason {
     /// Nothing was heard from the peer for the idle timeout.
     #[error("nothing was heard from the peer for too long")]
     TimedOut,
-    /// The transport failed or the peer broke its rules.
+    /// The peer broke the rules of the protocol.
+    #[error("the peer violated the protocol: {0}")]
+    ProtocolViolation(String),
+    /// The transport failed.
     #[error("the transport failed: {0}")]
     Transport(String),
 }
@@ -57,6 +61,8 @@ pub struct Rejection {
     pub reason: String,
     /// The TLS alert (RFC 8446, section 6) that crossed the wire, where it is known.
     pub alert: Option<u8>,
+    /// What this side's policy found, where this side rejected.
+    pub cause: Option<Arc<TrustError>>,
 }
 
 /// The side that rejected a certificate.
@@ -71,7 +77,13 @@ pub enum RejectionBy {
 impl Rejection {
     /// Puts the facts together.
     pub fn new(by: RejectionBy, remote_addr: SocketAddr, reason: impl Into<String>) -> Self {
-        Self { by, remote_addr, identity: None, reason: reason.into(), alert: None }
+        Self { by, remote_addr, identity: None, reason: reason.into(), alert: None, cause: None }
+    }
+
+    /// This side's rejection of the peer's certificate.
+    pub fn by_policy(remote_addr: SocketAddr, cause: TrustError) -> Self {
+        let rejection = Self::new(RejectionBy::Us, remote_addr, cause.to_string());
+        Self { identity: cause.identity(), cause: Some(Arc::new(cause)), ..rejection }
     }
 
     /// The peer's rejection of this side's certificate, which it told by a TLS alert (RFC 8446, section 6.2).
@@ -138,6 +150,13 @@ pub enum ListenError {
     /// The transport failed.
     #[error("cannot listen: {0}")]
     Transport(String),
+}
+
+impl ListenError {
+    /// Whether trying again may help without anybody changing a configuration.
+    pub fn is_retryable(&self) -> bool {
+        matches!(self, Self::AddressInUse(_) | Self::Transport(_))
+    }
 }
 
 /// Why a listener gives no more requests.
@@ -224,6 +243,9 @@ pub enum SendError {
         /// The peer's code.
         code: u64,
     },
+    /// The transport failed; the connection may go on.
+    #[error("the transport failed: {0}")]
+    Transport(String),
     /// The connection is over.
     #[error("the connection is over: {0}")]
     Closed(#[source] CloseReason),
@@ -234,7 +256,10 @@ impl SendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
-            Self::WouldBlock | Self::TimedOut { .. } | Self::Stopped { .. } => true,
+            Self::WouldBlock
+            | Self::TimedOut { .. }
+            | Self::Stopped { .. }
+            | Self::Transport(_) => true,
             Self::Closed(reason) => reason.is_retryable(),
         }
     }
@@ -276,6 +301,14 @@ impl RecvError {
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
+
+    /// Whether receiving again, perhaps over a new connection, may help.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::TooLarge { .. } | Self::Truncated { .. } | Self::Reset { .. } => true,
+            Self::Closed(reason) => reason.is_retryable(),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -289,6 +322,10 @@ mod tests {
         let ours = Rejection::new(RejectionBy::Us, addr, "not trusted").with_identity(Some(hash));
         let text = format!("rejected the certificate {hash} of 127.0.0.1:7: not trusted");
         assert_eq!(ours.to_string(), text);
+        let ours = Rejection::by_policy(addr, TrustError::UntrustedIdentity(hash));
+        assert_eq!((ours.identity, ours.by), (Some(hash), RejectionBy::Us));
+        assert_eq!(ours.cause.as_deref(), Some(&TrustError::UntrustedIdentity(hash)));
+        assert!(ours.to_string().ends_with(&ours.cause.unwrap().to_string()));
         let theirs = Rejection::new(RejectionBy::Peer, addr, "unknown CA").with_alert(Some(48));
         assert_eq!(theirs.to_string(), "127.0.0.1:7 rejected our certificate: unknown CA");
         assert!(!ConnectError::Rejected(theirs.clone()).is_retryable());

@@ -110,7 +110,7 @@ async fn read(
                 }
                 Ok(Some(Record::Broken(error))) => core.arrive(Err(error)),
                 Err(Violation(what)) => {
-                    return CloseReason::Transport(format!("the peer breaks the protocol: {what}"));
+                    return CloseReason::ProtocolViolation(what.to_owned());
                 }
             }
         }

@@ -152,7 +152,8 @@ fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::TimedOut { .. } | ConnectError::Refused(_) => false,
         ConnectError::Closed(reason) => {
-            !matches!(reason, CloseReason::Transport(_) | CloseReason::TimedOut)
+            use CloseReason::{ProtocolViolation, TimedOut, Transport};
+            !matches!(reason, Transport(_) | ProtocolViolation(_) | TimedOut)
         }
         ConnectError::Rejected(rejection) => rejection.by == RejectionBy::Peer,
         _ => true,

@@ -3,7 +3,7 @@
 use crate::places::Place;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential,
-    PeerIdentity, Rejection, RejectionBy, TrustError, TrustPolicy,
+    PeerIdentity, Rejection, TrustError, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -190,11 +190,11 @@ impl Parties {
     ) -> ConnectError {
         linger(stream, place);
         if let Some(Err(error)) = verifier.verdict.lock().take() {
-            return self.rejection(&error).into();
+            return Rejection::by_policy(self.remote_addr, error).into();
         }
         match tls_error(error) {
             Some(rustls::Error::NoCertificatesPresented) => {
-                let rejection = self.rejection(&TrustError::NoCertificate);
+                let rejection = Rejection::by_policy(self.remote_addr, TrustError::NoCertificate);
                 rejection.with_alert(Some(ALERT_CERTIFICATE_REQUIRED)).into()
             }
             Some(
@@ -222,11 +222,6 @@ impl Parties {
             return CloseReason::TimedOut;
         }
         CloseReason::Transport(error.to_string())
-    }
-
-    fn rejection(&self, error: &TrustError) -> Rejection {
-        let rejection = Rejection::new(RejectionBy::Us, self.remote_addr, error.to_string());
-        rejection.with_identity(error.identity())
     }
 }
 

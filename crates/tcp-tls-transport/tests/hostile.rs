@@ -82,7 +82,7 @@ fn what_is_no_record_ends_the_connection() {
         peer.flush().await.unwrap();
         let reason = connection.watch_close().await;
         assert!(
-            matches!(&reason, CloseReason::Transport(it) if it.contains("protocol")),
+            matches!(&reason, CloseReason::ProtocolViolation(_)) && !reason.is_retryable(),
             "{reason}"
         );
     });

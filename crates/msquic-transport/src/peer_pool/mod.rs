@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
-    NetTransport, PeerIdentity, PeerVerifier, Rejection, RejectionBy, SendError, TrustPolicy,
+    NetTransport, PeerIdentity, PeerVerifier, Rejection, SendError, TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Dial, Peer, Peers, Pooled, Queue};
@@ -345,9 +345,7 @@ impl<T: NetTransport> Inner<T> {
         let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
         trust.verify(Some(&certificate)).map(|_| ()).map_err(|error| {
             let _ = connection.close(CLOSE_CODE_REVOKED, "no longer trusted").now_or_never();
-            let rejection =
-                Rejection::new(RejectionBy::Us, connection.remote_addr(), error.to_string());
-            rejection.with_identity(error.identity()).into()
+            Rejection::by_policy(connection.remote_addr(), error).into()
         })
     }
 

@@ -59,28 +59,22 @@ impl Knock {
             let (dialler, listener) = (none(local_addr), none(self.from));
             return Err(Box::new(Disagreement { dialler, listener }));
         };
-        let rejection = |by, remote_addr, identity, why: &str| {
-            ConnectError::Rejected(Rejection::new(by, remote_addr, why).with_identity(identity))
+        let by_peer = |remote_addr, identity| {
+            let rejection = Rejection::new(RejectionBy::Peer, remote_addr, "it is not trusted");
+            rejection.with_identity(identity).into()
         };
         // The dialler sees the listener's certificate first.
         let listener =
             self.trust.verify(credential.certificate_chain().first()).map_err(|error| {
-                let identity = Some(credential.identity());
                 Box::new(Disagreement {
-                    dialler: rejection(RejectionBy::Us, local_addr, identity, &error.to_string()),
-                    listener: rejection(
-                        RejectionBy::Peer,
-                        self.from,
-                        identity,
-                        "it is not trusted",
-                    ),
+                    dialler: Rejection::by_policy(local_addr, error).into(),
+                    listener: by_peer(self.from, Some(credential.identity())),
                 })
             })?;
         let dialler = credential.trust().verify(self.certificate.as_ref()).map_err(|error| {
-            let identity = self.identity;
             Box::new(Disagreement {
-                dialler: rejection(RejectionBy::Peer, local_addr, identity, "it is not trusted"),
-                listener: rejection(RejectionBy::Us, self.from, identity, &error.to_string()),
+                dialler: by_peer(local_addr, self.identity),
+                listener: Rejection::by_policy(self.from, error).into(),
             })
         })?;
         Ok(Agreed { alpn: alpn.clone(), listener, dialler })
