@@ -398,7 +398,7 @@ fn another_protocol_is_refused_on_both_sides() {
 }
 
 /// A certificate with these dates, after `damage` was done to it.
-fn certificate(from: i32, until: i32, damage: impl FnOnce(&mut Vec<u8>)) -> NetCredential {
+fn certificate(from: i32, until: i32, damage: impl FnOnce(&mut [u8])) -> NetCredential {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
@@ -409,7 +409,7 @@ fn certificate(from: i32, until: i32, damage: impl FnOnce(&mut Vec<u8>)) -> NetC
 }
 
 /// Makes ecdsa-with-SHA256 (RFC 5758) ecdsa-with-SHA512, wherever it is named.
-fn another_algorithm(certificate: &mut Vec<u8>) {
+fn another_algorithm(certificate: &mut [u8]) {
     const NAME: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
     let places: Vec<_> =
         (0..certificate.len()).filter(|at| certificate[*at..].starts_with(&NAME)).collect();

@@ -148,18 +148,15 @@ impl NetConnection for TcpTlsConnection {
     }
 
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
-        let pieces = self.pieces(parts)?;
-        match self.shared.core.try_push(pieces) {
-            Err((SendError::WouldBlock, pieces)) => {
-                self.unless_stuck(self.shared.core.push(pieces)).await
-            }
-            result => result.map_err(|(error, _)| error),
+        let mut pieces = self.pieces(parts)?;
+        match self.shared.core.try_push(&mut pieces) {
+            Err(SendError::WouldBlock) => self.unless_stuck(self.shared.core.push(pieces)).await,
+            result => result,
         }
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
-        let pieces = self.pieces(&[message])?;
-        self.shared.core.try_push(pieces).map_err(|(error, _)| error)
+        self.shared.core.try_push(&mut self.pieces(&[message])?)
     }
 
     async fn flush(&self) -> Result<(), SendError> {

@@ -83,20 +83,20 @@ impl Core {
         })
     }
 
-    /// Queues one message, if there is room.
-    pub(crate) fn try_push(&self, pieces: Vec<Bytes>) -> Result<(), (SendError, Vec<Bytes>)> {
+    /// Queues one message, if there is room, and leaves `pieces` empty.
+    pub(crate) fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
         let has_more = {
             let state = &mut *self.state.lock();
             if let Some(reason) = state.why_closed() {
-                return Err((SendError::Closed(reason), pieces));
+                return Err(SendError::Closed(reason));
             }
             if state.queued > 0 && state.queued >= self.config.send_queue {
-                return Err((SendError::WouldBlock, pieces));
+                return Err(SendError::WouldBlock);
             }
             let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
             state.queued += cost;
             state.pushed += 1;
-            state.outbox.push_back(Frame { pieces, cost });
+            state.outbox.push_back(Frame { pieces: std::mem::take(pieces), cost });
             state.queued < self.config.send_queue
         };
         self.work.notify_one();
@@ -111,9 +111,9 @@ impl Core {
         loop {
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
-            match self.try_push(pieces) {
-                Err((SendError::WouldBlock, back)) => pieces = back,
-                result => return result.map_err(|(error, _)| error),
+            match self.try_push(&mut pieces) {
+                Err(SendError::WouldBlock) => {}
+                result => return result,
             }
             room.await;
         }
