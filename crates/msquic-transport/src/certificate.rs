@@ -3,8 +3,9 @@
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
-use net_traits::{CertHash, CloseReason, ConnectError, Rejection};
+use net_traits::{CertHash, CloseReason, ConnectError, Rejection, TrustError};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Explains the end of a connection with the peer at `remote_addr`, to which this side showed the
@@ -25,11 +26,14 @@ pub fn resolve_bad_certificate(
             CloseReason::Peer { code: *code, reason: reason.clone() }
         }
         ConnectionError::Untrusted(error) => {
-            let alert =
-                error.identity().map_or(ALERT_CERTIFICATE_REQUIRED, |_| ALERT_BAD_CERTIFICATE);
+            let alert = match error {
+                TrustError::NoCertificate => ALERT_CERTIFICATE_REQUIRED,
+                TrustError::Unproven { .. } => ALERT_DECRYPT_ERROR,
+                _ => ALERT_BAD_CERTIFICATE,
+            };
             Rejection::by_policy(remote_addr, error.clone()).with_alert(Some(alert)).into()
         }
-        ConnectionError::ClosedByTransport { status, .. } => {
+        ConnectionError::ClosedByTransport { status, code } => {
             let rejection = status
                 .tls_alert()
                 .and_then(|alert| Rejection::by_alert(remote_addr, local_identity, alert));
@@ -38,7 +42,7 @@ pub fn resolve_bad_certificate(
             }
             match *status {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
-                Status::PROTOCOL_ERROR => CloseReason::ProtocolViolation(error.to_string()),
+                _ if VIOLATIONS.contains(code) => CloseReason::ProtocolViolation(error.to_string()),
                 _ => CloseReason::Transport(error.to_string()),
             }
         }
@@ -46,8 +50,13 @@ pub fn resolve_bad_certificate(
     }
 }
 
+/// The error codes that say that one side broke the rules (RFC 9000, section 20.1).
+const VIOLATIONS: RangeInclusive<u64> = 0x03..=0x0e;
+
 /// `bad_certificate`, what msquic sends for a certificate that this side rejects.
 const ALERT_BAD_CERTIFICATE: u8 = 42;
+/// `decrypt_error`, what TLS sends for a signature that does not verify.
+const ALERT_DECRYPT_ERROR: u8 = 51;
 /// `certificate_required`, what it sends when there was none.
 const ALERT_CERTIFICATE_REQUIRED: u8 = 116;
 
@@ -104,7 +113,7 @@ impl Handshake<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::{RejectionBy, TrustError};
+    use net_traits::RejectionBy;
 
     const ME: CertHash = CertHash::from_bytes([1; 32]);
 
@@ -113,7 +122,7 @@ mod tests {
     }
 
     fn by_transport(status: Status) -> ConnectionError {
-        ConnectionError::ClosedByTransport { status, code: 0 }
+        ConnectionError::ClosedByTransport { status, code: 0x01 }
     }
 
     #[test]
@@ -146,7 +155,9 @@ mod tests {
     #[test]
     fn other_ends_are_told_apart() {
         assert_eq!(resolve(&by_transport(Status::CONNECTION_IDLE)), CloseReason::TimedOut);
-        let violation = resolve(&by_transport(Status::PROTOCOL_ERROR));
+        // msquic has a status of its own for few of them.
+        let status = Status::INTERNAL_ERROR;
+        let violation = resolve(&ConnectionError::ClosedByTransport { status, code: 0x06 });
         assert!(
             matches!(violation, CloseReason::ProtocolViolation(_)) && !violation.is_retryable()
         );

@@ -188,13 +188,11 @@ impl MsQuicNetConnection {
     /// Has the stream opened that `try_send` needs.
     fn prepare(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        if self.shared.stream_pool.is_ready() {
-            return;
-        }
+        let Some(lane) = self.shared.stream_pool.unprepared() else { return };
         let connection = self.clone();
         runtime.spawn(async move {
             let Shared { stream_pool, inner, config, .. } = &*connection.shared;
-            stream_pool.prepare(inner, config.stream_op_timeout).await;
+            stream_pool.prepare(lane, inner, config.stream_op_timeout).await;
         });
     }
 

@@ -6,6 +6,7 @@ use msquic_async::stream::StartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
@@ -22,6 +23,8 @@ pub(crate) struct Lane {
     slot: Mutex<Slot>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
+    /// Somebody was sent to [prepare](Self::prepare) the stream.
+    is_preparing: AtomicBool,
     is_urgent: bool,
 }
 
@@ -47,7 +50,12 @@ pub(crate) enum QueueError {
 
 impl Lane {
     pub(crate) fn new(is_urgent: bool) -> Self {
-        Self { slot: Mutex::new(Slot::Empty), opening: tokio::sync::Mutex::default(), is_urgent }
+        Self {
+            slot: Mutex::new(Slot::Empty),
+            opening: tokio::sync::Mutex::default(),
+            is_preparing: AtomicBool::new(false),
+            is_urgent,
+        }
     }
 
     /// Bytes that wait here.
@@ -96,14 +104,15 @@ impl Lane {
         }
     }
 
-    /// Whether there is a stream, or somebody is opening one.
-    pub(crate) fn is_ready(&self) -> bool {
-        !matches!(*self.slot.lock(), Slot::Empty) || self.opening.try_lock().is_err()
+    /// Whether the caller is to [prepare](Self::prepare) the stream: there is none, and nobody else was told.
+    pub(crate) fn wants_preparation(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Empty) && !self.is_preparing.swap(true, Ordering::SeqCst)
     }
 
     /// Opens the stream, if there is none.
     pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
         let _ = self.acquire(connection, no_progress).await; // whoever sends learns why
+        self.is_preparing.store(false, Ordering::SeqCst);
     }
 
     /// Waits until msquic has taken over what was queued.
@@ -201,8 +210,8 @@ impl Lane {
         stream: &WriteStream,
         no_progress: Duration,
     ) {
-        let finished = std::future::poll_fn(|cx| stream.poll_finish_write(cx));
-        let _ = unless_stuck(connection, stream, no_progress, finished).await;
+        let _ = stream.finish(); // it fails when the stream is over, which the next line tells too
+        let _ = unless_stuck(connection, stream, no_progress, stream.stopped()).await;
     }
 }
 

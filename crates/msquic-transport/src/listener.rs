@@ -57,6 +57,12 @@ impl MsQuicListener {
         })
     }
 
+    /// How many peers were refused because [`backlog`](crate::MsQuicTransportConfig::backlog) of them were waiting to be
+    /// accepted.
+    pub fn refused_waiting(&self) -> u64 {
+        self.instance.refused()
+    }
+
     /// Shows another certificate and trusts others from now on, in handshakes that are accepted after
     /// this. Connections that are up live on; [`MsQuicTransport::revoke`] closes those that are not
     /// trusted any more.
@@ -70,8 +76,9 @@ impl MsQuicListener {
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
         let configuration = self.context.server(&alpn, &credential)?;
-        let now = Identity { credential, configuration };
+        let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
         let before = std::mem::replace(&mut *self.identity.write(), now);
+        self.instance.set_credential(configuration, credential);
         self.context.forget(&before.credential);
         Ok(())
     }

@@ -79,14 +79,19 @@ impl StreamPool {
         self.lane(false).try_send(&header, &[message])
     }
 
-    /// Whether [`try_send`](Self::try_send) needs nothing, or somebody is at it.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.lane(false).is_ready()
+    /// A lane that [`try_send`](Self::try_send) needs prepared, unless somebody is at it.
+    pub(crate) fn unprepared(&self) -> Option<usize> {
+        self.lanes.iter().position(Lane::wants_preparation)
     }
 
-    /// Opens what [`try_send`](Self::try_send) needs.
-    pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
-        self.lane(false).prepare(connection, no_progress).await;
+    /// Opens the stream of an [unprepared](Self::unprepared) lane.
+    pub(crate) async fn prepare(
+        &self,
+        lane: usize,
+        connection: &Connection,
+        no_progress: Duration,
+    ) {
+        self.lanes[lane].prepare(connection, no_progress).await;
     }
 
     /// Waits until msquic has taken over everything that was queued.

@@ -422,18 +422,26 @@ fn another_algorithm(certificate: &mut [u8]) {
 #[test]
 fn bad_certificates_are_rejected_and_described() {
     type Is = fn(&TrustError) -> bool;
-    let cases: [(_, Is); 4] = [
-        (certificate(2000, 2001, |_| {}), |it| matches!(it, TrustError::Expired { .. })),
-        (certificate(3000, 3001, |_| {}), |it| matches!(it, TrustError::NotYetValid { .. })),
-        (certificate(2000, 3000, |it| *it.last_mut().unwrap() ^= 1), |it| {
-            matches!(it, TrustError::BadSignature { .. })
-        }),
-        (certificate(2000, 3000, another_algorithm), |it| {
-            matches!(it, TrustError::Unsupported { .. })
-        }),
+    let (own, victim) = (anybody(), anybody());
+    let key = own.private_key().clone_key();
+    let stolen = NetCredential::new(victim.certificate_chain().to_vec(), key, TrustPolicy::Any);
+    let cases: [(_, Is, u8); 5] = [
+        (certificate(2000, 2001, |_| {}), |it| matches!(it, TrustError::Expired { .. }), 42),
+        (certificate(3000, 3001, |_| {}), |it| matches!(it, TrustError::NotYetValid { .. }), 42),
+        (
+            certificate(2000, 3000, |it| *it.last_mut().unwrap() ^= 1),
+            |it| matches!(it, TrustError::BadSignature { .. }),
+            42,
+        ),
+        (
+            certificate(2000, 3000, another_algorithm),
+            |it| matches!(it, TrustError::Unsupported { .. }),
+            42,
+        ),
+        (stolen.unwrap(), |it| matches!(it, TrustError::Unproven { .. }), 51),
     ];
     run(async {
-        for (credential, is_cause) in cases {
+        for (credential, is_cause, alert) in cases {
             // As a client, whom our listener judges.
             let listener = listen().await;
             let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
@@ -446,10 +454,11 @@ fn bad_certificates_are_rejected_and_described() {
             let Err(ConnectError::Rejected(ours)) = accepted else { panic!("{accepted:?}") };
             assert_eq!((ours.by, ours.identity), (RejectionBy::Us, Some(credential.identity())));
             assert!(is_cause(ours.cause.as_ref().unwrap()), "{ours}");
+            assert_eq!(ours.alert, Some(alert));
             let quinn::ConnectionError::ConnectionClosed(close) = closed else {
                 panic!("{closed:?}")
             };
-            assert_eq!(u64::from(close.error_code), 0x100 + 42);
+            assert_eq!(u64::from(close.error_code), 0x100 + u64::from(alert));
             // As a server, whom our dialler judges.
             let transport = MsQuicTransport::new();
             let connect = transport.connect(peer.local_addr(), &[ALPN], anybody());

@@ -4,6 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{ALPN, Pair, credentials, pair, pair_with, pattern, run};
+use msquic_async::stream::StartError;
 use msquic_async::{Configuration, Connection, Registration, Settings, StreamType};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
@@ -554,5 +555,39 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         let is_timeout =
             [after, 10 * after].iter().any(|after| error == SendError::TimedOut { after: *after });
         assert!(is_timeout, "{error:?}");
+    });
+}
+
+#[test]
+fn a_connection_that_hears_nothing_times_out_and_one_that_is_kept_alive_does_not() {
+    run(async {
+        let idle = Duration::from_millis(500);
+        let config = |keep_alive| {
+            MsQuicTransportConfig::new().idle_timeout(idle).keep_alive_interval(keep_alive)
+        };
+        let silent = pair_with(config(Duration::ZERO), config(Duration::ZERO)).await;
+        let kept = pair_with(config(Duration::ZERO), config(idle / 10)).await;
+        assert_eq!(silent.client.watch_close().await, CloseReason::TimedOut);
+        assert_eq!(silent.server.watch_close().await, CloseReason::TimedOut);
+        kept.client.send(b"still here").await.unwrap();
+        assert_eq!(kept.server.recv().await.unwrap().0, "still here");
+    });
+}
+
+#[test]
+fn a_peer_has_as_many_streams_as_it_may() {
+    run(async {
+        let (client, server) =
+            hostile_to(MsQuicTransportConfig::new().max_inbound_streams(2)).await;
+        let open = || client.open_outbound_stream(StreamType::Unidirectional, true);
+        let mut streams = Vec::new();
+        let refused = loop {
+            match open().await {
+                Ok(stream) => streams.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!((streams.len(), refused), (2, StartError::LimitReached));
+        drop(server);
     });
 }

@@ -173,6 +173,22 @@ fn a_handshake_that_takes_too_long_is_counted() {
 }
 
 #[test]
+fn those_who_do_not_fit_into_the_backlog_are_refused_and_counted() {
+    run(async {
+        let (_transport, listener) = listen(MsQuicTransportConfig::new().backlog(1)).await;
+        let dialler = MsQuicTransport::new();
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        // Nobody accepts: one of the two waits, and the other is refused.
+        let error = tokio::select! {
+            dialled = dial() => dialled.unwrap_err(),
+            dialled = dial() => dialled.unwrap_err(),
+        };
+        assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
+        assert_eq!(listener.refused_waiting(), 1);
+    });
+}
+
+#[test]
 fn a_refusal_is_told_at_once() {
     run(async {
         let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;

@@ -64,7 +64,7 @@ impl NetCredential {
     }
 
     /// A credential from DER: a chain, the leaf first, and the leaf's private key in PKCS#8, SEC1 or
-    /// PKCS#1 form.
+    /// PKCS#1 form. A transport may take fewer forms: msquic takes PKCS#8.
     ///
     /// # Errors
     ///
@@ -87,11 +87,22 @@ impl NetCredential {
     ///
     /// [`CredentialError::File`] when it cannot be read, otherwise as for [`from_pem`](Self::from_pem).
     pub fn from_pem_file(path: &Path, trust: TrustPolicy) -> Result<Self, CredentialError> {
-        let file = |error: std::io::Error| CredentialError::File {
-            path: path.display().to_string(),
-            what: error.to_string(),
-        };
-        Self::from_pem(&Zeroizing::new(std::fs::read(path).map_err(file)?), trust)
+        Self::from_pem(&Zeroizing::new(read(path)?), trust)
+    }
+
+    /// A credential from DER files: the certificates of a chain, the leaf first, and the private key, see
+    /// [`from_der`](Self::from_der). Reading them blocks.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::File`] when one cannot be read, otherwise as for [`from_der`](Self::from_der).
+    pub fn from_der_files(
+        chain: &[impl AsRef<Path>],
+        key: &Path,
+        trust: TrustPolicy,
+    ) -> Result<Self, CredentialError> {
+        let chain: Vec<_> = chain.iter().map(|it| read(it.as_ref())).collect::<Result<_, _>>()?;
+        Self::from_der(chain, read(key)?, trust)
     }
 
     /// The same identity, for a peer that has to have this identity and no other.
@@ -123,6 +134,13 @@ impl NetCredential {
     pub fn trust(&self) -> &TrustPolicy {
         &self.trust
     }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
+    std::fs::read(path).map_err(|error| CredentialError::File {
+        path: path.display().to_string(),
+        what: error.to_string(),
+    })
 }
 
 impl fmt::Debug for NetCredential {

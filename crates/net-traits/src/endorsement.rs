@@ -82,16 +82,21 @@ pub struct EndorsementValidity {
 }
 
 impl EndorsementValidity {
-    /// From now on, for `duration`.
+    /// From now on, for `duration`. It begins [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago.
     pub fn for_duration(duration: Duration) -> Self {
         let now = SystemTime::now();
-        Self { from: now, until: now.checked_add(duration) }
+        // What no clock can show ends at once rather than never.
+        let until = now.checked_add(duration).unwrap_or(now);
+        Self { until: Some(until), ..Self::unlimited() }
     }
 
-    /// From now on, for ever.
+    /// From now on, for ever. It begins [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago.
     pub fn unlimited() -> Self {
-        Self { from: SystemTime::now(), until: None }
+        Self { from: SystemTime::now() - Self::CLOCK_SKEW, until: None }
     }
+
+    /// How far the clocks of peers may be behind that of the endorser: 5 minutes.
+    pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 }
 
 /// The word of one endorsing key for the key of one certificate.

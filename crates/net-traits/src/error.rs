@@ -5,7 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a connection ended. All operations that fail because of it carry the same value.
+/// Why a connection ended. All operations that fail because of it carry the same value; those that do not wait may lack
+/// the peer's words, which are known when the end is complete.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -31,8 +32,8 @@ pub enum CloseReason {
     /// Nothing was heard from the peer for the idle timeout.
     #[error("nothing was heard from the peer for too long")]
     TimedOut,
-    /// The peer broke the rules of the protocol.
-    #[error("the peer violated the protocol: {0}")]
+    /// One side found that the other broke the rules of the protocol.
+    #[error("the protocol was violated: {0}")]
     ProtocolViolation(String),
     /// The transport failed.
     #[error("the transport failed: {0}")]
@@ -237,7 +238,8 @@ pub enum SendError {
         /// The limit that ran out.
         after: Duration,
     },
-    /// The peer stopped reading this stream of messages; the next message uses a fresh one.
+    /// The peer stopped reading this stream of messages; the next message uses a fresh one. What had been queued on the
+    /// stream before, and not been received yet, is lost too.
     #[error("the peer stopped receiving with code {code}")]
     Stopped {
         /// The peer's code.

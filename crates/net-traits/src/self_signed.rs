@@ -1,8 +1,8 @@
 //! `SelfSigned`: a fresh key with a certificate that vouches for itself.
 
 use crate::{
-    CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, NetCredential,
-    TrustPolicy, encode_endorsements,
+    CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS,
+    NetCredential, TrustPolicy, encode_endorsements,
 };
 use rcgen::PublicKeyData;
 use std::fmt;
@@ -61,18 +61,28 @@ impl IdentityKey {
         self.self_sign_with(names, extensions)
     }
 
-    /// The same with endorsements in the older format, 96 bytes each, see
-    /// [`Endorser::endorse_legacy`](crate::Endorser::endorse_legacy).
+    /// The same with endorsements in the older format besides, 96 bytes each, see
+    /// [`Endorser::endorse_legacy`](crate::Endorser::endorse_legacy). Peers of either kind read theirs.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when a name is no DNS name.
+    /// [`CredentialError::Unusable`] when a name is no DNS name, or there are too many endorsements of one format.
     pub fn self_sign_legacy(
         self,
         names: &[&str],
-        endorsements: &[Vec<u8>],
+        endorsements: &[Endorsement],
+        legacy: &[Vec<u8>],
     ) -> Result<SelfSigned, CredentialError> {
-        self.self_sign_with(names, vec![(LEGACY_ENDORSEMENT_OID, endorsements.concat())])
+        if legacy.is_empty() || legacy.len() > MAX_ENDORSEMENTS {
+            let count = legacy.len();
+            let what = format!("{count} older endorsements, 1 to {MAX_ENDORSEMENTS} are allowed");
+            return Err(CredentialError::Unusable(what));
+        }
+        let mut extensions = vec![(LEGACY_ENDORSEMENT_OID, legacy.concat())];
+        if !endorsements.is_empty() {
+            extensions.push((ENDORSEMENT_OID, encode_endorsements(endorsements)?));
+        }
+        self.self_sign_with(names, extensions)
     }
 
     fn self_sign_with(

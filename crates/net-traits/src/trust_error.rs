@@ -49,6 +49,12 @@ pub enum TrustError {
         /// The name of the algorithm, an object identifier.
         algorithm: String,
     },
+    /// The peer showed a certificate, and did not prove in the handshake that it holds its private key.
+    #[error("the peer did not prove that it holds the key of certificate {identity}")]
+    Unproven {
+        /// Whose it is.
+        identity: CertHash,
+    },
     /// The identity of the peer is not among the trusted ones.
     #[error("identity {0} is not trusted")]
     UntrustedIdentity(CertHash),
@@ -74,6 +80,7 @@ impl TrustError {
             | Self::NotYetValid { identity, .. }
             | Self::Expired { identity, .. }
             | Self::BadSignature { identity }
+            | Self::Unproven { identity }
             | Self::Unsupported { identity, .. }
             | Self::UntrustedIdentity(identity)
             | Self::Refused { identity, .. } => Some(*identity),

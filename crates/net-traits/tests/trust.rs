@@ -100,11 +100,27 @@ fn the_older_format_is_read_only_on_request() {
     let endorser = Endorser::generate().unwrap();
     let key = IdentityKey::generate().unwrap();
     let legacy = endorser.endorse_legacy(&key.public_key_info());
-    let certificate = certificate(&key.self_sign_legacy(&["node"], &[legacy]).unwrap());
+    let certificate = certificate(&key.self_sign_legacy(&["node"], &[], &[legacy]).unwrap());
     let endorsers = Endorsers::new([endorser.key()]);
     assert!(TrustPolicy::endorsed_by(endorsers.clone()).verify(Some(&certificate)).is_err());
     let with_legacy = TrustPolicy::endorsed_by(endorsers.with_legacy_format());
     assert_eq!(with_legacy.verify(Some(&certificate)).unwrap().endorsers, [endorser.key()]);
+}
+
+#[test]
+fn a_certificate_may_have_both_formats() {
+    let (old, new) = (Endorser::generate().unwrap(), Endorser::generate().unwrap());
+    let key = IdentityKey::generate().unwrap();
+    let info = key.public_key_info();
+    let endorsement = new.endorse(&info, EndorsementValidity::unlimited());
+    let made = key.self_sign_legacy(&["node"], &[endorsement], &[old.endorse_legacy(&info)]);
+    let certificate = certificate(&made.unwrap());
+    let both = Endorsers::new([old.key(), new.key()]);
+    let endorsers = |policy: TrustPolicy| policy.verify(Some(&certificate)).unwrap().endorsers;
+    assert_eq!(endorsers(TrustPolicy::endorsed_by(both.clone())), [new.key()]);
+    assert_eq!(endorsers(TrustPolicy::endorsed_by(both.with_legacy_format())).len(), 2);
+    let none = IdentityKey::generate().unwrap().self_sign_legacy(&["node"], &[], &[]);
+    assert!(none.is_err());
 }
 
 #[test]
@@ -138,7 +154,44 @@ fn too_many_endorsements_are_refused_on_both_sides() {
     assert!(encode_endorsements(&[]).is_err());
     assert!(encode_endorsements(&vec![one.clone(); 17]).is_err());
     let most = encode_endorsements(&vec![one.clone(); 16]).unwrap();
-    assert_eq!(decode_endorsements(&most).unwrap(), vec![one; 16]);
+    assert_eq!(decode_endorsements(&most).unwrap(), vec![one.clone(); 16]);
+    // 17 of them as somebody else may encode them.
+    let single = encode_endorsements(&[one]).unwrap();
+    let [0x30, length @ 0..0x80, entry @ ..] = &single[..] else { panic!("{single:02x?}") };
+    assert_eq!(usize::from(*length), entry.len());
+    let length = u16::try_from(17 * entry.len()).unwrap().to_be_bytes();
+    let most = [&[0x30, 0x82][..], &length, &entry.repeat(17)].concat();
+    assert!(decode_endorsements(&most).unwrap_err().contains("17 endorsements"));
+}
+
+#[test]
+fn a_validity_that_no_clock_can_show_is_not_for_ever() {
+    let validity = EndorsementValidity::for_duration(Duration::MAX);
+    assert!(validity.until.unwrap() <= SystemTime::now());
+}
+
+#[test]
+fn credentials_come_from_files() {
+    let made = SelfSigned::generate(&["node"]).unwrap();
+    let credential = made.credential(TrustPolicy::Any).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        path
+    };
+    let pem = file("node.pem", made.to_pem().as_bytes());
+    let from_pem = NetCredential::from_pem_file(&pem, TrustPolicy::Any).unwrap();
+    let chain = [file("node.der", &credential.certificate_chain()[0])];
+    let key = file("key.der", credential.private_key().secret_der());
+    let from_der = NetCredential::from_der_files(&chain, &key, TrustPolicy::Any).unwrap();
+    for read in [from_pem, from_der] {
+        assert_eq!(read.identity(), credential.identity());
+        assert_eq!(read.private_key(), credential.private_key());
+    }
+    let missing = folder.path().join("missing");
+    let error = NetCredential::from_der_files(&chain, &missing, TrustPolicy::Any).unwrap_err();
+    assert!(error.to_string().contains("missing"), "{error}");
 }
 
 /// Accepts nobody.

@@ -189,10 +189,20 @@ impl Parties {
         place: Option<Place>,
     ) -> ConnectError {
         linger(stream, place);
-        if let Some(Err(error)) = verifier.verdict.lock().take() {
-            return Rejection::by_policy(self.remote_addr, error).into();
+        let tls_error = tls_error(error);
+        let cause = match (verifier.verdict.lock().take(), tls_error) {
+            (Some(Err(cause)), _) => Some(cause),
+            // The certificate was accepted, and the signature of the handshake does not verify.
+            (
+                Some(Ok(PeerIdentity { hash: identity, .. })),
+                Some(rustls::Error::InvalidCertificate(CertificateError::BadSignature)),
+            ) => Some(TrustError::Unproven { identity }),
+            _ => None,
+        };
+        if let Some(cause) = cause {
+            return Rejection::by_policy(self.remote_addr, cause).into();
         }
-        match tls_error(error) {
+        match tls_error {
             Some(rustls::Error::NoCertificatesPresented) => {
                 let rejection = Rejection::by_policy(self.remote_addr, TrustError::NoCertificate);
                 rejection.with_alert(Some(ALERT_CERTIFICATE_REQUIRED)).into()

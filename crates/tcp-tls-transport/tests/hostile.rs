@@ -5,7 +5,7 @@ mod common;
 use common::dial_tls;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, TrustPolicy,
+    NetTransport, RecvError, RejectionBy, TrustError, TrustPolicy,
 };
 use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
@@ -182,5 +182,26 @@ fn garbage_instead_of_a_handshake_is_a_typed_error() {
         peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let error = listener.accept().await.unwrap().accept().await.unwrap_err();
         assert!(matches!(error, ConnectError::Closed(CloseReason::Transport(_))), "{error:?}");
+    });
+}
+
+#[test]
+fn a_stolen_certificate_is_of_no_use() {
+    run(async {
+        let listener = listen(TcpTlsConfig::default()).await;
+        let (own, victim) = (anybody(), anybody());
+        let key = own.private_key().clone_key();
+        let chain = victim.certificate_chain().to_vec();
+        let thief = NetCredential::new(chain, key, TrustPolicy::Any).unwrap();
+        let dial = async {
+            if let Ok(mut stream) = dial_tls(listener.local_addr(), ALPN, Some(&thief)).await {
+                assert!(stream.read_u8().await.is_err(), "nobody talks to it");
+            }
+        };
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
+        let ((), error) = tokio::join!(dial, accept);
+        let ConnectError::Rejected(rejection) = error else { panic!("{error:?}") };
+        let cause = TrustError::Unproven { identity: victim.identity() };
+        assert_eq!((rejection.by, rejection.cause.as_deref()), (RejectionBy::Us, Some(&cause)));
     });
 }

@@ -1,9 +1,10 @@
 //! What msquic's events do to a connection.
 
 use super::inner::ConnectionInner;
-use super::state::ConnectionInput;
+use super::state::{ConnectionInput, ConnectionState};
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
 use crate::ffi::may_block::MayBlock;
+use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
 use crate::stream::{StreamInner, StreamType};
 use net_traits::TrustError;
@@ -12,6 +13,9 @@ use std::sync::Arc;
 
 /// The code with which connections are closed whose peer was not judged.
 const UNTRUSTED: u64 = 0;
+
+/// A signature of the handshake does not verify (RFC 8446, section 6.2).
+const ALERT_DECRYPT_ERROR: u8 = 51;
 
 impl ConnectionHandler for ConnectionInner {
     fn native(&self) -> &Arc<NativeConnection> {
@@ -26,7 +30,10 @@ impl ConnectionHandler for ConnectionInner {
                 self.handle_event_connected(alpn, inline);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
-                self.transition(ConnectionInput::ClosedByTransport { status, code });
+                self.transition(match self.lacks_proof(status) {
+                    Some(error) => ConnectionInput::UntrustedPeer(error),
+                    None => ConnectionInput::ClosedByTransport { status, code },
+                });
             }
             ConnectionEvent::ShutdownByPeer { code } => {
                 self.transition(ConnectionInput::ClosedByPeer { code });
@@ -104,6 +111,19 @@ impl ConnectionHandler for ConnectionInner {
 }
 
 impl ConnectionInner {
+    /// Whether the handshake failed because the peer does not hold the key of its certificate.
+    ///
+    /// msquic reports alerts of both sides alike. A peer judges ours before it shows its own as a client, and after the
+    /// handshake is done here as a server; so one between the verdict on its certificate and the end of the handshake
+    /// is ours, about its signature (RFC 8446, section 4.4.3).
+    fn lacks_proof(&self, status: Status) -> Option<TrustError> {
+        let exclusive = self.exclusive.lock();
+        let is_between = exclusive.state == ConnectionState::Connecting;
+        let peer = exclusive.peer.as_ref().filter(|_| is_between)?;
+        (status.tls_alert() == Some(ALERT_DECRYPT_ERROR))
+            .then_some(TrustError::Unproven { identity: peer.hash })
+    }
+
     /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
     /// its certificate.
     fn handle_event_connected(&self, alpn: &[u8], inline: &MayBlock) {

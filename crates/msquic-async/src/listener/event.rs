@@ -16,23 +16,24 @@ impl ListenerHandler for ListenerInner {
 
     /// Puts the connection into the backlog, or leaves it to be refused.
     fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>, inline: &MayBlock) {
-        let is_full = {
-            let exclusive = self.exclusive.lock();
-            let is_over = matches!(
-                exclusive.state,
-                ListenerState::Shutdown | ListenerState::ShutdownComplete
-            );
-            is_over || exclusive.backlog.len() >= exclusive.backlog_limit
+        let (credential, configuration) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if matches!(exclusive.state, ListenerState::Shutdown | ListenerState::ShutdownComplete)
+            {
+                return;
+            }
+            if exclusive.backlog.len() >= exclusive.backlog_limit {
+                exclusive.refused += 1;
+                return;
+            }
+            (exclusive.credential.clone(), exclusive.configuration.clone())
         };
-        if is_full {
-            return;
-        }
         let Ok(native) = NativeConnection::new(self.native.registration()) else { return };
-        let inner = ConnectionInner::new(native, self.credential.clone());
+        let inner = ConnectionInner::new(native, credential);
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);
         connection.adopt(&inner);
-        if self.configuration.key_log().is_some()
+        if configuration.key_log().is_some()
             && let Err(status) = inner.native().log_keys(inline)
         {
             tracing::warn!(%status, "the keys of a connection cannot be logged");

@@ -19,8 +19,6 @@ const BACKLOG: usize = 256;
 
 pub(super) struct ListenerInner {
     pub(super) native: Arc<NativeListener>,
-    pub(super) credential: NetCredential,
-    pub(super) configuration: Configuration,
     pub(super) exclusive: Mutex<Exclusive>,
     /// Woken when a connection arrives, and at the end.
     pub(super) arrived: Waiters,
@@ -29,10 +27,14 @@ pub(super) struct ListenerInner {
 }
 
 pub(super) struct Exclusive {
+    pub(super) credential: NetCredential,
+    pub(super) configuration: Configuration,
     pub(super) state: ListenerState,
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) backlog: VecDeque<Incoming>,
     pub(super) backlog_limit: usize,
+    /// Connections that were refused because the backlog was full.
+    pub(super) refused: u64,
 }
 
 impl ListenerInner {
@@ -43,13 +45,14 @@ impl ListenerInner {
     ) -> Arc<Self> {
         Arc::new(Self {
             native,
-            credential,
-            configuration,
             exclusive: Mutex::new(Exclusive {
+                credential,
+                configuration,
                 state: ListenerState::Open,
                 local_addr: None,
                 backlog: VecDeque::new(),
                 backlog_limit: BACKLOG,
+                refused: 0,
             }),
             arrived: Waiters::default(),
             stopped: Waiters::default(),
@@ -114,8 +117,9 @@ impl ListenerInner {
             match self.next_incoming()? {
                 Err(error) => return Some(Err(error)),
                 Ok(incoming) => {
+                    let configuration = self.exclusive.lock().configuration.clone();
                     // It fails only for a connection that has just died.
-                    if let Ok(connection) = incoming.accept(&self.configuration) {
+                    if let Ok(connection) = incoming.accept(&configuration) {
                         return Some(Ok(connection));
                     }
                 }

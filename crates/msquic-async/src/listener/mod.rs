@@ -92,6 +92,39 @@ impl Listener {
         self.inner.exclusive.lock().backlog_limit = connections;
     }
 
+    /// How many connections were refused because so many were waiting already.
+    ///
+    /// ```no_run
+    /// # fn example(listener: msquic_async::Listener) {
+    /// println!("{} did not fit into the backlog", listener.refused());
+    /// # }
+    /// ```
+    pub fn refused(&self) -> u64 {
+        self.inner.exclusive.lock().refused
+    }
+
+    /// Uses another configuration and credential for connections that arrive from now on.
+    ///
+    /// ```no_run
+    /// # fn example(
+    /// #     listener: msquic_async::Listener,
+    /// #     configuration: msquic_async::Configuration,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) {
+    /// listener.set_credential(configuration, credential);
+    /// # }
+    /// ```
+    pub fn set_credential(&self, configuration: Configuration, credential: NetCredential) {
+        let before = {
+            let exclusive = &mut *self.inner.exclusive.lock();
+            (
+                std::mem::replace(&mut exclusive.configuration, configuration),
+                std::mem::replace(&mut exclusive.credential, credential),
+            )
+        };
+        drop(before); // closing a configuration calls msquic
+    }
+
     /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
     /// `alpn`. A listener is started once.
     ///

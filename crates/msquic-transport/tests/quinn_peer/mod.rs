@@ -8,6 +8,7 @@ use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, Server
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, SignatureScheme};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub(crate) struct QuinnPeer {
 }
 
 impl QuinnPeer {
-    /// A peer with the certificate of `credential`, or none as a client.
+    /// A peer with the certificate of `credential`, or none as a client. Nobody checks whether the key fits.
     pub(crate) fn new(credential: Option<&NetCredential>, judge: Judge, alpn: &str) -> Self {
         let provider = Arc::new(ring::default_provider());
         let judge = Arc::new(Verifier { judge, algorithms: algorithms(&provider) });
@@ -34,23 +35,19 @@ impl QuinnPeer {
             .dangerous()
             .with_custom_certificate_verifier(judge.clone());
         let mut client = match credential {
-            Some(credential) => {
-                let chain = credential.certificate_chain().to_vec();
-                client.with_client_auth_cert(chain, credential.private_key().clone_key()).unwrap()
-            }
+            Some(credential) => client.with_client_cert_resolver(certified(&provider, credential)),
             None => client.with_no_client_auth(),
         };
         client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
         let mut endpoint = match credential {
             None => Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap(),
             Some(credential) => {
-                let chain = credential.certificate_chain().to_vec();
+                let certificate = certified(&provider, credential);
                 let mut server = rustls::ServerConfig::builder_with_provider(provider)
                     .with_protocol_versions(&[&rustls::version::TLS13])
                     .unwrap()
                     .with_client_cert_verifier(judge)
-                    .with_single_cert(chain, credential.private_key().clone_key())
-                    .unwrap();
+                    .with_cert_resolver(certificate);
                 server.alpn_protocols = vec![alpn.as_bytes().to_vec()];
                 let server = Arc::new(QuicServerConfig::try_from(server).unwrap());
                 let server = ServerConfig::with_crypto(server);
@@ -73,6 +70,13 @@ impl QuinnPeer {
     pub(crate) async fn accept(&self) -> Result<Connection, ConnectionError> {
         self.endpoint.accept().await.unwrap().await
     }
+}
+
+fn certified(provider: &CryptoProvider, credential: &NetCredential) -> Arc<SingleCertAndKey> {
+    let key = credential.private_key().clone_key();
+    let key = provider.key_provider.load_private_key(key).unwrap();
+    let chain = credential.certificate_chain().to_vec();
+    Arc::new(CertifiedKey::new(chain, key).into())
 }
 
 /// A message as it is on the wire.

@@ -16,17 +16,19 @@ use tokio_rustls::rustls::client::danger::{
 };
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
 
 pub(crate) struct Tcp;
 
-/// A TLS client that trusts anybody and shows a certificate only if it has one.
+/// A TLS client that trusts anybody and shows a certificate only if it has one. Nobody checks whether the key fits.
 pub(crate) async fn dial_tls(
     remote_addr: SocketAddr,
     alpn: &str,
     credential: Option<&NetCredential>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
-    let config = ClientConfig::builder_with_provider(Arc::new(default_provider()))
+    let provider = Arc::new(default_provider());
+    let config = ClientConfig::builder_with_provider(provider.clone())
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
         .dangerous()
@@ -35,7 +37,10 @@ pub(crate) async fn dial_tls(
         None => config.with_no_client_auth(),
         Some(credential) => {
             let chain = credential.certificate_chain().to_vec();
-            config.with_client_auth_cert(chain, credential.private_key().clone_key()).unwrap()
+            let key = credential.private_key().clone_key();
+            let key = provider.key_provider.load_private_key(key).unwrap();
+            let certificate = SingleCertAndKey::from(CertifiedKey::new(chain, key));
+            config.with_client_cert_resolver(Arc::new(certificate))
         }
     };
     config.alpn_protocols = vec![alpn.as_bytes().to_vec()];
