@@ -220,8 +220,11 @@ impl Shared {
         }
     }
 
-    /// Why nothing is sent while this side closes.
+    /// Why nothing is sent once this side has begun to close.
     fn closing(&self) -> CloseReason {
+        if let Some(error) = self.inner.close_reason() {
+            return self.close_reason(&error);
+        }
         let closing = self.closing.lock().clone();
         closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
     }

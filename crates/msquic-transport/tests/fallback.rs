@@ -1,13 +1,16 @@
 //! QUIC first, and TCP where there is no QUIC.
 
-use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tcp_tls_transport::{FallbackConnection, FallbackTransport, TcpTlsConfig, TcpTlsTransport};
+use tcp_tls_transport::{
+    FallbackConnection, FallbackListener, FallbackTransport, TcpTlsConfig, TcpTlsListener,
+    TcpTlsTransport,
+};
 
 const ALPN: &str = "test/1";
 
@@ -38,12 +41,26 @@ mod conformance {
                 TcpTlsTransport::with_config(tcp),
             )
         }
+
+        fn set_credential(
+            &self,
+            listener: &FallbackListener<MsQuicListener, TcpTlsListener>,
+            credential: NetCredential,
+        ) {
+            listener.primary().set_credential(credential.clone()).unwrap();
+            listener.secondary().set_credential(credential).unwrap();
+        }
+
+        fn revoke(&self, transport: &Self::Transport, policy: &TrustPolicy) {
+            transport.primary().revoke(policy);
+            transport.secondary().revoke(policy);
+        }
     }
 
     net_traits_test::conformance!(
         Both,
         // Limits count for each of the two.
-        without: [raw_peer, anonymous_peer, hot_reload, revocation, connection_limit],
+        without: [raw_peer, anonymous_peer, connection_limit],
     );
 }
 

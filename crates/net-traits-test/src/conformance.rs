@@ -4,7 +4,7 @@ use crate::Harness;
 use crate::stage::Stage;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -166,8 +166,19 @@ impl<H: Harness> Behaviour<H> {
 pub fn run<H: Harness>(harness: H, name: &str) {
     let behaviour = behaviours().into_iter().find(|behaviour| behaviour.name == name);
     let behaviour = behaviour.unwrap_or_else(|| panic!("there is no behaviour {name}"));
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
-    runtime.expect("a runtime can be started").block_on(behaviour.play(&Arc::new(harness)));
+    // On a thread of its own: one that blocks must not keep the test from failing.
+    let (running, is_over) = mpsc::channel::<()>();
+    let play = move || {
+        let _running = running;
+        let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+        runtime.expect("a runtime can be started").block_on(behaviour.play(&Arc::new(harness)));
+    };
+    let thread = std::thread::Builder::new().name(name.to_owned()).spawn(play);
+    let thread = thread.expect("a thread can be started");
+    match is_over.recv_timeout(3 * LIMIT) {
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name} blocks a thread"),
+        _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
+    }
 }
 
 /// Makes a test of each behaviour. The first argument is an expression that makes a

@@ -181,10 +181,11 @@ impl Request {
         let Self { knock, address, alpn, credential, limits } = self;
         let both = [*address, knock.from];
         let Some(alpn) = alpn.iter().find(|name| knock.alpn.contains(name)) else {
-            return Err(both.map(|remote_addr| ConnectError::NoCommonAlpn {
+            let none = |remote_addr, offered: &[String]| ConnectError::NoCommonAlpn {
                 remote_addr,
-                offered: knock.alpn.clone(),
-            }));
+                offered: offered.to_vec(),
+            };
+            return Err([none(both[0], &knock.alpn), none(both[1], alpn)]);
         };
         let judge = |judge: &NetCredential, shown: &NetCredential| {
             judge.trust().verify(shown.certificate_chain().first())
@@ -333,12 +334,16 @@ impl NetConnection for Connection {
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        let next = async { self.0.incoming.lock().await.recv().await };
+        let mut incoming = self.0.incoming.lock().await;
         tokio::select! {
             biased;
             // First what arrived, then the end. The channel ends when the other end is dropped.
-            Some(message) = next => Ok((message, Duration::ZERO)),
-            reason = self.0.over() => Err(RecvError::Closed(reason)),
+            Some(message) = incoming.recv() => Ok((message, Duration::ZERO)),
+            // Both may have come after the first look.
+            reason = self.0.over() => match incoming.try_recv() {
+                Ok(message) => Ok((message, Duration::ZERO)),
+                Err(_) => Err(RecvError::Closed(reason)),
+            },
         }
     }
 

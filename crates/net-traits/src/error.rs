@@ -271,7 +271,8 @@ impl SendError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The peer announced a message longer than allowed; its stream was stopped.
+    /// The peer announced a message longer than allowed, which is not received. Its stream was stopped where a connection
+    /// has several; what stood behind it on that stream is lost then.
     #[error("the peer announced a message of {size} bytes, the limit is {limit}")]
     TooLarge {
         /// Bytes announced.
@@ -293,7 +294,7 @@ pub enum RecvError {
         /// The peer's code.
         code: u64,
     },
-    /// The connection is over, and every message that came before was handed out.
+    /// The connection is over, and every message that came before was handed out, unless this side had closed.
     #[error("the connection is over: {0}")]
     Closed(#[source] CloseReason),
 }

@@ -24,7 +24,9 @@ pub struct TcpTlsConfig {
     /// How many connections peers may have at once with all listeners of the transport, handshakes included. Further
     /// ones are refused. Default: 10 000.
     pub max_connections: usize,
-    /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses. Default: 1000.
+    /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses, those in
+    /// their handshake included: fewer than [`max_handshakes`](Self::max_handshakes), or one of them takes all places.
+    /// Default: 128.
     pub max_connections_per_ip: usize,
     /// How many peers that were accepted may be in their handshake at once. Default: 256.
     pub max_handshakes: usize,
@@ -45,7 +47,7 @@ impl Default for TcpTlsConfig {
             send_queue: 1024 * 1024,
             receive_queue: 4 * 1024 * 1024,
             max_connections: 10_000,
-            max_connections_per_ip: 1_000,
+            max_connections_per_ip: 128,
             max_handshakes: 256,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),

@@ -197,16 +197,24 @@ impl Core {
         self.state.lock().broken.get_or_insert(reason);
         self.room.notify_waiters();
         self.written.notify_waiters();
+        self.taken.notify_one();
     }
 
     /// Waits until there is room for a received message. While this side closes there always is: nobody takes it.
-    pub(crate) async fn inbox_room(&self) {
+    ///
+    /// # Errors
+    ///
+    /// Why nothing can be written any more; such a connection does not wait for whoever takes messages.
+    pub(crate) async fn inbox_room(&self) -> Result<(), CloseReason> {
         loop {
             {
                 let state = self.state.lock();
                 let has_room = state.held == 0 || state.held < self.config.receive_queue;
                 if has_room || state.closing.is_some() {
-                    return;
+                    return Ok(());
+                }
+                if let Some(reason) = &state.broken {
+                    return Err(reason.clone());
                 }
             }
             self.taken.notified().await; // there is one driver: a permit is kept for it

@@ -78,7 +78,9 @@ async fn read(
     let mut buffer = vec![0; READ];
     let mut patience = core.config.idle_timeout;
     loop {
-        core.inbox_room().await;
+        if let Err(reason) = core.inbox_room().await {
+            return reason;
+        }
         let read = tokio::select! {
             biased;
             read = timeout(patience, reader.read(&mut buffer)) => read,
@@ -105,7 +107,9 @@ async fn read(
                     return CloseReason::Peer { code, reason };
                 }
                 Ok(Some(Record::Message(message))) => {
-                    core.inbox_room().await;
+                    if let Err(reason) = core.inbox_room().await {
+                        return reason;
+                    }
                     core.arrive(Ok(message));
                 }
                 Ok(Some(Record::Broken(error))) => core.arrive(Err(error)),

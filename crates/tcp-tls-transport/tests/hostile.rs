@@ -5,7 +5,7 @@ mod common;
 use common::dial_tls;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, RejectionBy, TrustError, TrustPolicy,
+    NetTransport, RecvError, RejectionBy, SendError, TrustError, TrustPolicy,
 };
 use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
@@ -203,5 +203,22 @@ fn a_stolen_certificate_is_of_no_use() {
         let ConnectError::Rejected(rejection) = error else { panic!("{error:?}") };
         let cause = TrustError::Unproven { identity: victim.identity() };
         assert_eq!((rejection.by, rejection.cause.as_deref()), (RejectionBy::Us, Some(&cause)));
+    });
+}
+
+#[test]
+fn a_connection_that_cannot_be_written_ends_although_nobody_takes_messages() {
+    run(async {
+        let config = TcpTlsConfig { receive_queue: 64 * 1024, ..TcpTlsConfig::default() };
+        let (mut peer, connection) = raw(config).await;
+        for _ in 0..4 {
+            peer.write_all(&frame(&[7; 32 * 1024])).await.unwrap();
+        }
+        peer.flush().await.unwrap();
+        peer.get_ref().0.set_zero_linger().unwrap();
+        drop(peer); // resets
+        while !matches!(connection.send(b"?").await, Err(SendError::Closed(_))) {}
+        let reason = connection.watch_close().await;
+        assert!(matches!(reason, CloseReason::Transport(_)), "{reason}");
     });
 }

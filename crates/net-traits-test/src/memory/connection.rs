@@ -5,6 +5,7 @@ use super::transport::Host;
 use super::wire::{Side, Wire};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use net_traits::{
     CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
 };
@@ -78,7 +79,9 @@ impl MemoryConnection {
     fn frame(&self, parts: &[Bytes]) -> Result<Bytes, SendError> {
         let Shared { seat, closing, .. } = &*self.shared;
         if let Some(reason) = closing.lock().clone() {
-            return Err(SendError::Closed(reason));
+            // Somebody may have been faster.
+            let over = seat.wire.over(seat.side).now_or_never();
+            return Err(SendError::Closed(over.unwrap_or(reason)));
         }
         let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.host.limits.max_message_size);
         frame(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
@@ -98,7 +101,7 @@ impl MemoryConnection {
                 return result.map_err(SendError::Closed);
             }
             let now = wire.progress(*side);
-            if now == progress {
+            if now == progress && !wire.is_moving(*side) {
                 return Err(SendError::TimedOut { after });
             }
             progress = now;
@@ -190,8 +193,12 @@ impl NetConnection for MemoryConnection {
 
     async fn close(&self, code: u64, reason: &str) {
         let Seat { wire, side, .. } = &self.shared.seat;
-        let local = CloseReason::Local { code, reason: reason.to_owned() };
-        let is_first = self.shared.closing.lock().replace(local).is_none();
+        let is_first = {
+            let mut closing = self.shared.closing.lock();
+            let is_first = closing.is_none();
+            closing.get_or_insert_with(|| CloseReason::Local { code, reason: reason.to_owned() });
+            is_first
+        };
         if is_first {
             let _close = CloseOnDrop { wire, side: *side, code, reason };
             let _ = self.flush().await; // what is stuck is not waited for

@@ -162,6 +162,14 @@ impl Link {
 
     /// Takes as long as something small needs to get to the other side, which may be for ever.
     pub(super) async fn pass(&self) {
+        self.open().await;
+        let latency = self.state.lock().plan.latency;
+        sleep(latency).await;
+        self.open().await;
+    }
+
+    /// Waits until it is not blocked.
+    async fn open(&self) {
         loop {
             let changed = self.changed.notified();
             if self.blocked_since().is_none() {
@@ -169,7 +177,5 @@ impl Link {
             }
             changed.await;
         }
-        let latency = self.state.lock().plan.latency;
-        sleep(latency).await;
     }
 }

@@ -52,11 +52,11 @@ impl Knock {
         local_addr: SocketAddr,
     ) -> Result<Agreed, Box<Disagreement>> {
         let Some(alpn) = alpn.iter().find(|name| self.alpn.contains(name)) else {
-            let none = |remote_addr| ConnectError::NoCommonAlpn {
+            let none = |remote_addr, offered: &[String]| ConnectError::NoCommonAlpn {
                 remote_addr,
-                offered: self.alpn.clone(),
+                offered: offered.to_vec(),
             };
-            let (dialler, listener) = (none(local_addr), none(self.from));
+            let (dialler, listener) = (none(local_addr, &self.alpn), none(self.from, alpn));
             return Err(Box::new(Disagreement { dialler, listener }));
         };
         let by_peer = |remote_addr, identity| {
@@ -127,11 +127,12 @@ pub struct MemoryListener {
     pub(super) backlog: Arc<Backlog>,
     pub(super) local_addr: SocketAddr,
     pub(super) alpn: Vec<String>,
-    pub(super) credential: RwLock<NetCredential>,
+    pub(super) credential: Arc<RwLock<NetCredential>>,
 }
 
 impl MemoryListener {
-    /// Shows another certificate and trusts others from now on; connections that are up live on.
+    /// Shows another certificate and trusts others in handshakes that are accepted after this; connections that are up
+    /// live on.
     pub fn set_credential(&self, credential: NetCredential) {
         *self.credential.write() = credential;
     }
@@ -161,7 +162,7 @@ impl NetListener for MemoryListener {
                     host: self.host.clone(),
                     local_addr: self.local_addr,
                     alpn: self.alpn.clone(),
-                    credential: self.credential.read().clone(),
+                    credential: self.credential.clone(),
                 });
             }
             arrived.await;
@@ -181,7 +182,7 @@ pub struct MemoryIncomingRequest {
     host: Arc<Host>,
     local_addr: SocketAddr,
     alpn: Vec<String>,
-    credential: NetCredential,
+    credential: Arc<RwLock<NetCredential>>,
 }
 
 #[async_trait]
@@ -196,6 +197,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
 
     async fn accept(self) -> Result<MemoryConnection, ConnectError> {
         let Self { knock, place, host, local_addr, alpn, credential } = self;
+        let credential = credential.read().clone();
         let agreed = match knock.agree(&alpn, &credential, local_addr) {
             Ok(agreed) => agreed,
             Err(disagreement) => {

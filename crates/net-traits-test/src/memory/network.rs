@@ -8,7 +8,7 @@ use super::wire::{Side, Wire};
 use crate::Limits;
 use fastrand::Rng;
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -34,10 +34,18 @@ struct State {
     next_port: u16,
     connections: u64,
     default_plan: LinkPlan,
-    links: HashMap<(IpAddr, IpAddr), Arc<Link>>,
+    /// In order: those that wait are woken in the same order in each run.
+    links: BTreeMap<(IpAddr, IpAddr), Arc<Link>>,
     partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
     listeners: HashMap<SocketAddr, Arc<Backlog>>,
     wires: Vec<Live>,
+}
+
+impl State {
+    fn next_port(&mut self) -> u16 {
+        self.next_port = self.next_port.wrapping_add(1).max(FIRST_DYNAMIC_PORT);
+        self.next_port
+    }
 }
 
 /// A connection and its hosts: the dialler's and the listener's.
@@ -161,9 +169,7 @@ impl MemoryNetwork {
 
     /// A port of a dialler.
     pub(super) fn port(&self) -> u16 {
-        let mut state = self.inner.state.lock();
-        state.next_port = state.next_port.wrapping_add(1).max(FIRST_DYNAMIC_PORT);
-        state.next_port
+        self.inner.state.lock().next_port()
     }
 
     /// Knows a listener at `address`, or at another port instead of 0. `None` if there is one already.
@@ -172,10 +178,15 @@ impl MemoryNetwork {
         mut address: SocketAddr,
         backlog: &Arc<Backlog>,
     ) -> Option<SocketAddr> {
-        if address.port() == 0 {
-            address.set_port(self.port());
-        }
+        let is_any = address.port() == 0;
+        let candidates = if is_any { usize::from(u16::MAX - FIRST_DYNAMIC_PORT) } else { 0 };
         let mut state = self.inner.state.lock();
+        for _ in 0..candidates {
+            address.set_port(state.next_port());
+            if !state.listeners.contains_key(&address) {
+                break;
+            }
+        }
         if state.listeners.contains_key(&address) {
             return None;
         }

@@ -89,8 +89,8 @@ impl Pipe {
     /// Whether everything that was sent has arrived; if not, when it will.
     pub(super) fn delivered(&self, now: Instant) -> Result<(), Option<Instant>> {
         match self.last_at {
-            Some(at) if at > now => Err(Some(at)),
             Some(_) if self.link.blocked_since().is_some() && !self.pieces.is_empty() => Err(None),
+            Some(at) if at > now => Err(Some(at)),
             _ => Ok(()),
         }
     }
@@ -109,10 +109,14 @@ impl Pipe {
         }
         let cut = self.faults.truncate.take_if(|place| passes(*place));
         if let Some(place) = cut {
-            bytes.truncate(usize::try_from(place.saturating_sub(start)).unwrap_or(usize::MAX));
+            // Inside the message, not in front of it.
+            let length = place.saturating_sub(start).max(1);
+            bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         }
         let length = bytes.len() as u64;
-        let (first_at, last_at) = self.link.transmit(now + delay, length, &mut self.rng);
+        let (first_at, last_at) = self.link.transmit(now, length, &mut self.rng);
+        // A stall is this connection's alone.
+        let (first_at, last_at) = (first_at + delay, last_at + delay);
         let cost = bytes.len() + PIECE_COST;
         self.add(Piece { first_at, last_at, content: Content::Bytes(bytes), cost });
         if cut.is_some() {

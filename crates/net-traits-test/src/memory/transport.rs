@@ -57,7 +57,7 @@ struct Dialler {
 
 impl MemoryTransport {
     pub(super) fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.max_connections));
+        let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
         let connections = Mutex::default();
         Self { host: Arc::new(Host { network, ip, limits, places, connections }) }
     }
@@ -144,7 +144,7 @@ impl NetTransport for MemoryTransport {
         let bind_addr = SocketAddr::new(*ip, bind_addr.port());
         let local_addr = network.listen(bind_addr, &backlog);
         let local_addr = local_addr.ok_or(ListenError::AddressInUse(bind_addr))?;
-        let credential = RwLock::new(credential);
+        let credential = Arc::new(RwLock::new(credential));
         Ok(MemoryListener { host: self.host.clone(), backlog, local_addr, alpn, credential })
     }
 

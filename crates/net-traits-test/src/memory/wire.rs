@@ -152,6 +152,11 @@ impl Wire {
         self.state.lock().outgoing(side).taken
     }
 
+    /// Whether something that `side` sent is still on its way, over a link that is open.
+    pub(super) fn is_moving(&self, side: Side) -> bool {
+        matches!(self.state.lock().outgoing(side).delivered(Instant::now()), Err(Some(_)))
+    }
+
     /// Waits for the next message to `side`.
     pub(super) async fn take(&self, side: Side) -> Result<(Bytes, Duration), RecvError> {
         let taken = self

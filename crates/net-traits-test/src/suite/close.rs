@@ -4,8 +4,10 @@ use crate::Harness;
 use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
 use futures_util::future::join_all;
 use net_traits::{CloseReason, NetConnection, RecvError, SendError};
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
-use std::task::{Context, Wake, Waker};
+use std::task::{Context, Poll, Wake, Waker};
 use tokio::time::timeout;
 
 fn local(code: u64, reason: &str) -> CloseReason {
@@ -47,12 +49,23 @@ pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
 /// `watch_close` resolves for everybody who waits, and for those who ask later.
 pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
+    let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
     let watch = |connection: &crate::stage::Connection<H>| {
-        let connection = connection.clone();
-        tokio::spawn(async move { connection.watch_close().await })
+        let (connection, waits) = (connection.clone(), waits.clone());
+        tokio::spawn(async move {
+            let mut watch = pin!(connection.watch_close());
+            let first = poll_fn(|cx| Poll::Ready(watch.as_mut().poll(cx))).await;
+            waits.send(()).expect("the behaviour counts");
+            match first {
+                Poll::Ready(reason) => reason,
+                Poll::Pending => watch.await,
+            }
+        })
     };
     let early: Vec<_> = (0..50).map(|_| watch(other)).collect();
-    tokio::task::yield_now().await;
+    for _ in 0..50 {
+        waiting.recv().await; // all of them wait by now
+    }
     one.close(5, "bye").await;
     for watcher in early {
         assert_eq!(watcher.await.unwrap(), peer(5, "bye"));
@@ -108,14 +121,17 @@ pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
     assert_eq!(send.await.unwrap(), SendError::Closed(local(3, "enough")));
 }
 
-/// Closing a second time does nothing and returns; the first code and reason count.
+/// Closing a second time does nothing and returns, also when the peer was first: the first code and reason count for
+/// everything that fails, so that whoever cleans up without asking does no harm.
 pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let again = one.clone();
     tokio::join!(one.close(1, "first"), other.watch_close());
-    again.close(2, "second").await;
-    assert_eq!(one.watch_close().await, local(1, "first"));
-    assert_eq!(other.watch_close().await, peer(1, "first"));
+    for (connection, reason) in [(&again, local(1, "first")), (other, peer(1, "first"))] {
+        connection.close(2, "second").await;
+        assert_eq!(connection.watch_close().await, reason);
+        assert_eq!(connection.send(b"late").await, Err(SendError::Closed(reason)));
+    }
 }
 
 /// Dropping the last clone closes with code 0; dropping another one does not.

@@ -4,7 +4,7 @@ use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, int
 use crate::{Harness, Limits};
 use net_traits::{ConnectError, NetConnection, NetListener, SendError, TrustPolicy};
 use std::time::Duration;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// Peers beyond the limit of connections are turned away, and there is room again when others have left.
 pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
@@ -61,7 +61,11 @@ pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
     let listener = stage.listen(&transport, for_listener).await;
     let address = listener.local_addr();
     let dial = dial::<H>(&dialler, address, for_dialler);
-    let (dialled, _held) = tokio::join!(dial, listener.accept());
+    let both = async { tokio::join!(dial, listener.accept()) };
+    // Far more than it takes, and less than what it takes without that limit.
+    let (dialled, _held) = timeout(Limits::default().handshake_timeout / 2, both)
+        .await
+        .expect("the handshake ends when its time is up");
     let error = dialled.expect_err("nobody finishes the handshake");
     assert_eq!(error, ConnectError::TimedOut { remote_addr: address, after });
     assert!(error.is_retryable());
