@@ -141,6 +141,8 @@ mutants! {
         "close::closing_ends_what_waits",
     closing_twice_hangs: ClosingTwiceHangs =>
         "close::closing_twice_is_closing_once",
+    the_second_close_counts: TheSecondCloseCounts =>
+        "close::closing_twice_is_closing_once",
     clones_leak: ClonesLeak =>
         "close::dropping_the_last_handle_closes",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
@@ -149,6 +151,8 @@ mutants! {
         "close::any_order_of_drops_ends",
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
+    handshake_timeout_is_ignored: HandshakeTimeoutIsIgnored =>
+        "limits::a_handshake_ends_in_time",
     handshake_timeout_is_not_told: HandshakeTimeoutIsNotTold =>
         "limits::a_handshake_ends_in_time",
     send_timeout_is_not_told: SendTimeoutIsNotTold =>

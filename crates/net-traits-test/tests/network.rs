@@ -187,3 +187,100 @@ async fn the_same_seed_gives_the_same_run() {
     assert_eq!(run(42, plan.clone()).await, first);
     assert_ne!(run(43, plan).await, first);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stall_is_of_one_connection() {
+    let World { network, hosts, dialled, accepted: _accepted } = world(1, LinkPlan::new()).await;
+    network.set_links(LinkPlan::new().stall_after(0..1, ms(3000)));
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let bind_addr = "0.0.0.0:0".parse().unwrap();
+    let listener = hosts[1].create_listener(bind_addr, &[ALPN], credential.clone()).await.unwrap();
+    let dial = hosts[0].connect(listener.local_addr(), &[ALPN], credential);
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (stalled, at_listener) = tokio::join!(dial, accept);
+    let stalled = stalled.unwrap();
+    let started = Instant::now();
+    stalled.send(b"late").await.unwrap();
+    dialled.send(b"in time").await.unwrap();
+    dialled.flush().await.unwrap();
+    assert_eq!(started.elapsed(), Duration::ZERO, "the other connection goes on");
+    assert_eq!(at_listener.recv().await.unwrap().0, "late");
+    assert_eq!(started.elapsed(), ms(3000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_truncation_is_always_seen() {
+    // Where one message ends and the next begins.
+    let plan = LinkPlan::new().truncate_after(1004..1005);
+    let World { dialled, accepted, .. } = world(1, plan).await;
+    for _ in 0..3 {
+        dialled.send(&[7; 1000]).await.unwrap();
+    }
+    assert_eq!(accepted.recv().await.unwrap().0.len(), 1000);
+    let error = accepted.recv().await.unwrap_err();
+    assert!(matches!(error, RecvError::Truncated { .. }), "{error}");
+    assert_eq!(accepted.recv().await.unwrap().0.len(), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn any_port_is_one_that_is_free() {
+    let host = MemoryNetwork::new(1).transport();
+    let credential = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let listen = |port| host.create_listener(([0, 0, 0, 0], port).into(), &[ALPN], credential());
+    let _taken = listen(49_152).await.unwrap();
+    let free = listen(0).await.unwrap();
+    assert_ne!(free.local_addr().port(), 49_152);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_link_is_no_stuck_peer() {
+    // Each message takes ten times as long as sending may make no progress.
+    let World { dialled, accepted, .. } = world(1, LinkPlan::new().bandwidth(10_000)).await;
+    let send = async {
+        for _ in 0..10 {
+            dialled.send(&[7; 50_000]).await.unwrap();
+        }
+        dialled.flush().await.unwrap();
+    };
+    let receive = async {
+        for _ in 0..10 {
+            accepted.recv().await.unwrap();
+        }
+    };
+    tokio::join!(send, receive);
+}
+
+/// The order in which dials that waited behind a partition get through, by their hosts.
+async fn order_after_a_partition() -> Vec<u8> {
+    let network = MemoryNetwork::new(7);
+    let server = network.transport();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let bind_addr = "0.0.0.0:0".parse().unwrap();
+    let listener = server.create_listener(bind_addr, &[ALPN], credential.clone()).await.unwrap();
+    let hosts: Vec<_> = (0..8).map(|_| network.transport()).collect();
+    let others: Vec<_> = hosts.iter().map(MemoryTransport::ip).collect();
+    network.partition(&[server.ip()], &others);
+    for host in hosts {
+        let (address, credential) = (listener.local_addr(), credential.clone());
+        tokio::spawn(async move {
+            let _ = host.connect(address, &[ALPN], credential).await;
+        });
+    }
+    tokio::time::sleep(ms(10)).await;
+    network.heal();
+    let mut order = Vec::new();
+    for _ in 0..8 {
+        let from = listener.accept().await.unwrap().remote_addr();
+        let std::net::IpAddr::V4(ip) = from.ip() else { panic!("{from}") };
+        order.push(ip.octets()[3]);
+    }
+    order
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waited_behind_a_partition_goes_on_in_the_same_order() {
+    let first = order_after_a_partition().await;
+    for _ in 0..20 {
+        assert_eq!(order_after_a_partition().await, first);
+    }
+}

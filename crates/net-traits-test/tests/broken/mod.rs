@@ -77,12 +77,14 @@ pub(crate) enum Fault {
     WakersPileUp,
     PendingRecvForgetsWhy,
     ClosingTwiceHangs,
+    TheSecondCloseCounts,
     ClonesLeak,
     TransportsTakeConnectionsAlong,
     OrphansLeak,
     // Limits
     ConnectionsAreUnlimited,
     HandshakeTimeoutIsNotTold,
+    HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotTold,
 }
 
@@ -112,8 +114,12 @@ impl Harness for Broken {
         if self.fault == Fault::ConnectionsAreUnlimited {
             limits.max_connections = 1000;
         }
+        let mut inner_limits = limits.clone();
+        if self.fault == Fault::HandshakeTimeoutIsIgnored {
+            inner_limits.handshake_timeout = Limits::default().handshake_timeout;
+        }
         BrokenTransport {
-            inner: self.memory.transport(&limits),
+            inner: self.memory.transport(&inner_limits),
             context: Arc::new(Context {
                 fault: self.fault,
                 limits,
@@ -247,6 +253,10 @@ impl NetTransport for BrokenTransport {
             (Fault::HandshakeTimeoutIsNotTold, ConnectError::TimedOut { remote_addr, .. }) => {
                 ConnectError::TimedOut { remote_addr, after: Duration::ZERO }
             }
+            (Fault::HandshakeTimeoutIsIgnored, ConnectError::TimedOut { remote_addr, .. }) => {
+                let after = self.context.limits.handshake_timeout;
+                ConnectError::TimedOut { remote_addr, after }
+            }
             (_, error) => error,
         })?;
         Ok(self.context.connection(inner))
@@ -366,7 +376,7 @@ struct Shared {
     remote_identity: String,
     peer: PeerIdentity,
     is_cloned: AtomicBool,
-    is_closing: AtomicBool,
+    closings: AtomicUsize,
     sends: AtomicUsize,
     sending: AtomicUsize,
     receiving: AtomicUsize,
@@ -425,7 +435,7 @@ impl Shared {
             peer,
             inner,
             is_cloned: AtomicBool::default(),
-            is_closing: AtomicBool::default(),
+            closings: AtomicUsize::default(),
             sends: AtomicUsize::default(),
             sending: AtomicUsize::default(),
             receiving: AtomicUsize::default(),
@@ -577,6 +587,10 @@ impl NetConnection for BrokenConnection {
             Fault::QueueCountsMessages if size <= limits.max_message_size => {
                 self.0.queue(message).await
             }
+            Fault::TheSecondCloseCounts if self.0.closings.load(Ordering::SeqCst) > 1 => {
+                let reason = "second".to_owned();
+                Err(SendError::Closed(CloseReason::Local { code: 2, reason }))
+            }
             Fault::SendTimeoutIsNotTold => match inner.send_bytes(message).await {
                 Err(SendError::TimedOut { .. }) => {
                     Err(SendError::TimedOut { after: Duration::MAX })
@@ -675,7 +689,7 @@ impl NetConnection for BrokenConnection {
 
     async fn close(&self, code: u64, reason: &str) {
         let Shared { inner, fault, .. } = &*self.0;
-        let is_again = self.0.is_closing.swap(true, Ordering::SeqCst);
+        let is_again = self.0.closings.fetch_add(1, Ordering::SeqCst) > 0;
         match fault {
             Fault::CodesAreBytes => inner.close(code & 0xff, reason).await,
             Fault::ClosingTwiceHangs if is_again => std::future::pending().await,
