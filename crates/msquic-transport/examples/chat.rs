@@ -134,7 +134,8 @@ async fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// A name that can be pronounced; whoever has another certificate has another name, most likely.
+/// A name that can be pronounced; whoever has another certificate has another name, most likely. It is for people:
+/// programs tell peers apart by the identity.
 fn name(identity: &CertHash) -> String {
     const HOW: [&str; 8] = ["brave", "calm", "eager", "fair", "kind", "merry", "quick", "wise"];
     const WHO: [&str; 8] = ["badger", "crane", "fox", "heron", "lynx", "otter", "owl", "seal"];
@@ -143,38 +144,47 @@ fn name(identity: &CertHash) -> String {
     format!("{how}-{who}-{:02x}{:02x}", bytes[2], bytes[3])
 }
 
-/// The members of each room, by name, and where to put the lines for them.
+/// Who is in a room. A peer may be there more than once, with several connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    identity: CertHash,
+    connection: u64,
+}
+
+/// The members of each room, and where to put the lines for them.
 #[derive(Default)]
-struct Rooms(Mutex<BTreeMap<String, BTreeMap<String, mpsc::Sender<String>>>>);
+struct Rooms(Mutex<BTreeMap<String, BTreeMap<Member, mpsc::Sender<String>>>>);
 
 impl Rooms {
     /// Tells everybody in a room. Who is too far behind leaves it.
     fn tell(&self, room: &str, line: &str) {
         let mut rooms = self.0.lock().expect("nobody panics with the lock");
-        if let Some(members) = rooms.get_mut(room) {
-            members.retain(|_, lines| lines.try_send(format!("{room}: {line}")).is_ok());
+        let Some(members) = rooms.get_mut(room) else { return };
+        members.retain(|_, lines| lines.try_send(format!("{room}: {line}")).is_ok());
+        if members.is_empty() {
+            rooms.remove(room);
         }
     }
 
-    fn enter(&self, room: &str, name: &str, lines: &mpsc::Sender<String>) {
+    fn enter(&self, room: &str, member: Member, lines: &mpsc::Sender<String>) {
         let mut rooms = self.0.lock().expect("nobody panics with the lock");
-        rooms.entry(room.to_owned()).or_default().insert(name.to_owned(), lines.clone());
+        rooms.entry(room.to_owned()).or_default().insert(member, lines.clone());
     }
 
     /// Whether the member was there.
-    fn leave(&self, room: &str, name: &str) -> bool {
+    fn leave(&self, room: &str, member: Member) -> bool {
         let mut rooms = self.0.lock().expect("nobody panics with the lock");
         let Some(members) = rooms.get_mut(room) else { return false };
-        let was_there = members.remove(name).is_some();
+        let was_there = members.remove(&member).is_some();
         if members.is_empty() {
             rooms.remove(room);
         }
         was_there
     }
 
-    fn of(&self, name: &str) -> Vec<String> {
+    fn of(&self, member: Member) -> Vec<String> {
         let rooms = self.0.lock().expect("nobody panics with the lock");
-        let with = rooms.iter().filter(|(_, members)| members.contains_key(name));
+        let with = rooms.iter().filter(|(_, members)| members.contains_key(&member));
         with.map(|(room, _)| room.clone()).collect()
     }
 }
@@ -182,16 +192,18 @@ impl Rooms {
 /// Hosts until the listener is closed.
 async fn host(listener: DynListener) -> Result<()> {
     let rooms = Arc::new(Rooms::default());
-    loop {
+    for connection in 0.. {
         let request = listener.accept().await?;
-        tokio::spawn(serve(request, rooms.clone()));
+        tokio::spawn(serve(request, connection, rooms.clone()));
     }
+    Ok(())
 }
 
 /// Serves one member until it leaves.
-async fn serve(request: DynIncomingRequest, rooms: Arc<Rooms>) {
+async fn serve(request: DynIncomingRequest, number: u64, rooms: Arc<Rooms>) {
     let Ok(connection) = request.accept().await else { return };
-    let name = name(&connection.peer_identity().hash);
+    let member = Member { identity: connection.peer_identity().hash, connection: number };
+    let name = name(&member.identity);
     let (lines, mut queued) = mpsc::channel::<String>(LINES_BEHIND);
     let writer = connection.clone();
     let write = tokio::spawn(async move {
@@ -205,26 +217,28 @@ async fn serve(request: DynIncomingRequest, rooms: Arc<Rooms>) {
         if message.len() > LONGEST_LINE {
             continue;
         }
-        let text = String::from_utf8_lossy(&message);
+        // A line that ends is how somebody would speak in another's name.
+        let text = String::from_utf8_lossy(&message).replace(char::is_control, " ");
         match text.split_whitespace().collect::<Vec<_>>()[..] {
-            ["/join", room] if rooms.of(&name).len() < ROOMS => {
-                rooms.enter(room, &name, &lines);
+            ["/join", room] if rooms.of(member).len() < ROOMS => {
+                rooms.enter(room, member, &lines);
                 rooms.tell(room, &format!("{name} is here"));
             }
             ["/leave", room] => {
-                if rooms.leave(room, &name) {
+                if rooms.leave(room, member) {
                     rooms.tell(room, &format!("{name} left"));
                 }
             }
             [] => {}
             // What is said is said in all rooms of the speaker.
-            _ => {
-                rooms.of(&name).iter().for_each(|room| rooms.tell(room, &format!("{name}: {text}")))
-            }
+            _ => rooms
+                .of(member)
+                .iter()
+                .for_each(|room| rooms.tell(room, &format!("{name}: {text}"))),
         }
     }
-    for room in rooms.of(&name) {
-        rooms.leave(&room, &name);
+    for room in rooms.of(member) {
+        rooms.leave(&room, member);
         rooms.tell(&room, &format!("{name} left"));
     }
     write.abort();
@@ -239,7 +253,9 @@ async fn member(connection: DynConnection) -> Result<()> {
                 Some(line) => connection.send(line.as_bytes()).await?,
                 None => return { connection.close(0, "bye").await; Ok(()) },
             },
-            heard = connection.recv() => println!("{}", String::from_utf8_lossy(&heard?.0)),
+            heard = connection.recv() => {
+                println!("{}", String::from_utf8_lossy(&heard?.0).replace(char::is_control, " "));
+            }
         }
     }
 }
@@ -300,6 +316,10 @@ async fn demo(transports: &Transports) -> Result<()> {
 
     one.say("does it borrow?").await?;
     let line = format!("rust: {}: does it borrow?", one.name);
+    one.hears(&line).await?;
+    two.hears(&line).await?;
+    one.say("it does\nrust: nobody: it does not").await?;
+    let line = format!("rust: {}: it does rust: nobody: it does not", one.name);
     one.hears(&line).await?;
     two.hears(&line).await?;
     three.say("milk, anybody?").await?;
