@@ -38,7 +38,8 @@ pub trait NetTransport: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; every attempt ends within the transport's handshake timeout.
+    /// [`ConnectError`]; every attempt ends within the transport's handshake timeout. One that makes several attempts
+    /// says how long they take together.
     async fn connect(
         &self,
         remote_addr: SocketAddr,

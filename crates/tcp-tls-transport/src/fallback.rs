@@ -22,6 +22,8 @@ const PORTS: usize = 16;
 /// Eyeballs (RFC 8305). Listens with both, on the same port. The moment is the 250 ms of that document, unless
 /// [set](Self::with_delay).
 ///
+/// A dial takes the moment and the second transport's handshake timeout at the most.
+///
 /// The second transport is for peers that the first one does not reach. What the first one hears from the peer, such as
 /// that it does not trust this side, is final.
 ///
