@@ -5,7 +5,6 @@ use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
 use net_traits::{CertHash, CloseReason, ConnectError, Rejection, TrustError};
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// Explains the end of a connection with the peer at `remote_addr`, to which this side showed the
@@ -42,7 +41,7 @@ pub fn resolve_bad_certificate(
             }
             match *status {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
-                _ if VIOLATIONS.contains(code) => CloseReason::ProtocolViolation(error.to_string()),
+                _ if is_violation(*code) => CloseReason::ProtocolViolation(error.to_string()),
                 _ => CloseReason::Transport(error.to_string()),
             }
         }
@@ -50,8 +49,11 @@ pub fn resolve_bad_certificate(
     }
 }
 
-/// The error codes that say that one side broke the rules (RFC 9000, section 20.1).
-const VIOLATIONS: RangeInclusive<u64> = 0x03..=0x0e;
+/// Whether a code says that one side broke the rules (RFC 9000, section 20.1): not that a token is stale, or that the
+/// application ended it.
+fn is_violation(code: u64) -> bool {
+    matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
+}
 
 /// `bad_certificate`, what msquic sends for a certificate that this side rejects.
 const ALERT_BAD_CERTIFICATE: u8 = 42;

@@ -1,7 +1,7 @@
 //! `Inbox`: received messages that nobody has asked for yet, of all streams of a connection.
 //!
 //! Each stream has a [`FrameSink`], which runs on msquic's thread: it decodes frames straight into
-//! the messages' own memory and wakes a reader per message. When the inbox is full the sinks take
+//! the messages' own memory and wakes a reader for each batch of them. When the inbox is full the sinks take
 //! nothing more, and their streams pause; whoever takes messages out tells when to resume them.
 
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
@@ -25,7 +25,7 @@ const BATCH: usize = 32;
 
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// One permit for each entry; a reader that leaves passes it on.
+    /// There is a permit, or a reader that was woken, while there are entries; who takes one of several passes it on.
     arrived: Notify,
     limit: usize,
     max_message_size: usize,

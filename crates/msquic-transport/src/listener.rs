@@ -8,7 +8,7 @@ use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::{Configuration, Listener};
 use net_traits::{AcceptError, ListenError, NetCredential, NetListener};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -19,6 +19,8 @@ pub struct MsQuicListener {
     local_addr: SocketAddr,
     alpn: Arc<[String]>,
     identity: Arc<RwLock<Identity>>,
+    /// Held while the credential changes.
+    updating: Mutex<()>,
     context: Context,
 }
 
@@ -53,12 +55,13 @@ impl MsQuicListener {
             local_addr,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             identity: Arc::new(RwLock::new(identity)),
+            updating: Mutex::default(),
             context,
         })
     }
 
-    /// How many peers were refused because [`backlog`](crate::MsQuicTransportConfig::backlog) of them were waiting to be
-    /// accepted.
+    /// How many attempts to connect were refused because [`backlog`](crate::MsQuicTransportConfig::backlog) peers were
+    /// waiting to be accepted.
     pub fn refused_waiting(&self) -> u64 {
         self.instance.refused()
     }
@@ -77,6 +80,7 @@ impl MsQuicListener {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
         let configuration = self.context.server(&alpn, &credential)?;
         let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
+        let _one_at_a_time = self.updating.lock();
         let before = std::mem::replace(&mut *self.identity.write(), now);
         self.instance.set_credential(configuration, credential);
         self.context.forget(&before.credential);

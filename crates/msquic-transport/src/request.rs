@@ -213,7 +213,8 @@ impl IncomingRequest {
         let _ = self.write.stopped().await;
     }
 
-    /// Answers, and waits until the peer's QUIC has acknowledged the answer.
+    /// Answers, and waits until the peer's QUIC has acknowledged the answer. An asker that is not running at that
+    /// moment may not have taken more than the first 256 KiB, and loses the rest if the connection is closed then.
     ///
     /// # Errors
     ///

@@ -527,9 +527,11 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         let mut stuck = client.accept_inbound_uni_stream().await.unwrap();
         stuck.read_exact(&mut [0; 22]).await.unwrap();
         let take_urgent = async {
-            let mut stream = client.accept_inbound_uni_stream().await.unwrap();
-            let mut message = [0; 8];
-            while stream.read_exact(&mut message).await.is_ok() {}
+            // On a busy machine opening one may take too long; the next message has another one.
+            while let Ok(mut stream) = client.accept_inbound_uni_stream().await {
+                let mut message = [0; 8];
+                while stream.read_exact(&mut message).await.is_ok() {}
+            }
         };
         let send_urgent = async {
             loop {
@@ -561,7 +563,7 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
 #[test]
 fn a_connection_that_hears_nothing_times_out_and_one_that_is_kept_alive_does_not() {
     run(async {
-        let idle = Duration::from_millis(500);
+        let idle = Duration::from_secs(2);
         let config = |keep_alive| {
             MsQuicTransportConfig::new().idle_timeout(idle).keep_alive_interval(keep_alive)
         };

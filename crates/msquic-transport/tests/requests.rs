@@ -163,7 +163,7 @@ fn the_end_of_the_connection_ends_requests() {
 fn closing_waits_for_answers_that_were_given() {
     run(async {
         let Pair { client, server, .. } = pair().await;
-        let answer = pattern(1 << 20);
+        let answer = pattern(128 * 1024); // less than what an asker takes without being polled
         let ask = client.request("?".into(), LONG);
         let serve = async {
             let mut request = server.accept_request().await.unwrap();

@@ -107,7 +107,7 @@ impl FrameDecoder {
     /// Copies a message that is all there; `following` bytes have come behind it.
     fn copy(&mut self, message: &[u8], following: usize) -> Bytes {
         if following == 0 {
-            self.block = BytesMut::new(); // what is left of it is not held while nothing comes
+            self.block = BytesMut::new(); // what is left of it is not held between messages
         }
         if following == 0 || message.len() > BLOCK / 4 {
             return Bytes::copy_from_slice(message);

@@ -8,7 +8,9 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::Notify;
+use tokio::time::timeout;
 
 /// What an entry of a queue costs besides its bytes, so that empty messages are bounded too.
 const ENTRY_COST: usize = 128;
@@ -204,20 +206,22 @@ impl Core {
     ///
     /// # Errors
     ///
-    /// Why nothing can be written any more; such a connection does not wait for whoever takes messages.
-    pub(crate) async fn inbox_room(&self) -> Result<(), CloseReason> {
+    /// Why nothing can be written any more, when then nobody takes anything for `patience`.
+    pub(crate) async fn inbox_room(&self, patience: Duration) -> Result<(), CloseReason> {
         loop {
-            {
+            let taken = self.taken.notified(); // there is one driver: a permit is kept for it
+            let broken = {
                 let state = self.state.lock();
                 let has_room = state.held == 0 || state.held < self.config.receive_queue;
                 if has_room || state.closing.is_some() {
                     return Ok(());
                 }
-                if let Some(reason) = &state.broken {
-                    return Err(reason.clone());
-                }
+                state.broken.clone()
+            };
+            match broken {
+                None => taken.await,
+                Some(reason) => timeout(patience, taken).await.map_err(|_| reason)?,
             }
-            self.taken.notified().await; // there is one driver: a permit is kept for it
         }
     }
 

@@ -78,7 +78,7 @@ async fn read(
     let mut buffer = vec![0; READ];
     let mut patience = core.config.idle_timeout;
     loop {
-        if let Err(reason) = core.inbox_room().await {
+        if let Err(reason) = core.inbox_room(FAREWELL).await {
             return reason;
         }
         let read = tokio::select! {
@@ -107,7 +107,7 @@ async fn read(
                     return CloseReason::Peer { code, reason };
                 }
                 Ok(Some(Record::Message(message))) => {
-                    if let Err(reason) = core.inbox_room().await {
+                    if let Err(reason) = core.inbox_room(FAREWELL).await {
                         return reason;
                     }
                     core.arrive(Ok(message));

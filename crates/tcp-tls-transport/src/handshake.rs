@@ -192,10 +192,10 @@ impl Parties {
         let tls_error = tls_error(error);
         let cause = match (verifier.verdict.lock().take(), tls_error) {
             (Some(Err(cause)), _) => Some(cause),
-            // The certificate was accepted, and the signature of the handshake does not verify.
+            // The certificate was accepted, and the signature of the handshake does not verify with its key.
             (
                 Some(Ok(PeerIdentity { hash: identity, .. })),
-                Some(rustls::Error::InvalidCertificate(CertificateError::BadSignature)),
+                Some(rustls::Error::InvalidCertificate(_)),
             ) => Some(TrustError::Unproven { identity }),
             _ => None,
         };

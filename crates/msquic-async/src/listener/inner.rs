@@ -117,9 +117,12 @@ impl ListenerInner {
             match self.next_incoming()? {
                 Err(error) => return Some(Err(error)),
                 Ok(incoming) => {
-                    let configuration = self.exclusive.lock().configuration.clone();
+                    let (configuration, credential) = {
+                        let exclusive = self.exclusive.lock();
+                        (exclusive.configuration.clone(), exclusive.credential.clone())
+                    };
                     // It fails only for a connection that has just died.
-                    if let Ok(connection) = incoming.accept(&configuration) {
+                    if let Ok(connection) = incoming.accept_with(&configuration, credential) {
                         return Some(Ok(connection));
                     }
                 }

@@ -92,7 +92,7 @@ impl Listener {
         self.inner.exclusive.lock().backlog_limit = connections;
     }
 
-    /// How many connections were refused because so many were waiting already.
+    /// How many attempts to connect were refused because so many were waiting already.
     ///
     /// ```no_run
     /// # fn example(listener: msquic_async::Listener) {
@@ -103,7 +103,9 @@ impl Listener {
         self.inner.exclusive.lock().refused
     }
 
-    /// Uses another configuration and credential for connections that arrive from now on.
+    /// Uses another configuration and credential for connections that are [accepted](Self::accept) from now on. Those that
+    /// [wait](Self::accept_incoming) already are judged by the credential they met, unless they are
+    /// [given](Incoming::accept_with) another one.
     ///
     /// ```no_run
     /// # fn example(
