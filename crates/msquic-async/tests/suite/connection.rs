@@ -296,6 +296,31 @@ fn a_refused_connection_is_told() {
             panic!("the backlog is full");
         };
         assert_eq!(status, Status::CONNECTION_REFUSED);
+        assert!(listener.refused() >= 1); // an attempt may be repeated
+    });
+}
+
+#[test]
+fn a_listener_takes_another_credential() {
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let before = credential();
+        let listener = listen(&registration, &settings(), before.clone(), StreamLimits::default());
+        let after = credential().with_trust(TrustPolicy::nobody());
+        let configuration =
+            Configuration::server(&registration, &[ALPN], &settings(), &after).unwrap();
+        listener.set_credential(configuration, after.clone());
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let start = client.start(&configuration, "127.0.0.1", port);
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (_, accepted) = futures::future::join(start, accept).await;
+        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(_))) = accepted else {
+            panic!("{accepted:?}");
+        };
+        assert_eq!(client.peer_identity().map(|peer| peer.hash), Some(after.identity()));
     });
 }
 

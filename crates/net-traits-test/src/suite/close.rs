@@ -18,7 +18,8 @@ fn peer(code: u64, reason: &str) -> CloseReason {
     CloseReason::Peer { code, reason: reason.to_owned() }
 }
 
-/// What was sent before `close` is delivered, although nobody read it yet.
+/// What was sent before `close` is delivered, although nobody read it yet. The last message before the end is often the
+/// one that matters.
 pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 12;
@@ -33,7 +34,7 @@ pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
 }
 
 /// The code and the reason of `close` reach the peer, and everything that fails on either side because of it says the
-/// same.
+/// same. Programs act on the code, people on the reason.
 pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.close(4242, "moving out").await;
@@ -46,7 +47,8 @@ pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.send(b"late").await, Err(SendError::Closed(by_us)));
 }
 
-/// `watch_close` resolves for everybody who waits, and for those who ask later.
+/// `watch_close` resolves for everybody who waits, and for those who ask later. Several tasks clean up after a
+/// connection, and one that is not woken stays for ever.
 pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
@@ -75,7 +77,8 @@ pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Asking again and again whether a connection is over takes no memory: wakers do not pile up.
+/// Asking again and again whether a connection is over takes no memory: wakers do not pile up. Loops with a `select!`
+/// do that all day, and processes live for months.
 pub async fn polling_for_the_end_does_not_grow<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let counted = Arc::new(Counted);
@@ -98,7 +101,7 @@ impl Wake for Counted {
 }
 
 /// A `recv` and a `send` that wait fail when this side closes, with what it closed with. A dropped `close` does not
-/// wait for what is queued.
+/// wait for what is queued. A task that hangs in `recv` after its connection was closed is a leak.
 pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
     let Pair { one, .. } = &stage.meet().await;
     let receive = tokio::spawn({
@@ -134,7 +137,8 @@ pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Dropping the last clone closes with code 0; dropping another one does not.
+/// Dropping the last clone closes with code 0; dropping another one does not. A task that panics or is aborted must not
+/// leave a connection behind.
 pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener: _listener, transports: _transports } = stage.meet().await;
     let clone = one.clone();
@@ -144,7 +148,8 @@ pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
     assert!(matches!(other.watch_close().await, CloseReason::Peer { code: 0, .. }));
 }
 
-/// Connections live on when their listener and their transports are dropped.
+/// Connections live on when their listener and their transports are dropped. They are handed to other parts of a
+/// program, which know nothing of a listener.
 pub async fn connections_outlive_what_made_them<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener, transports } = stage.meet().await;
     drop(listener);
@@ -152,7 +157,8 @@ pub async fn connections_outlive_what_made_them<H: Harness>(stage: Stage<H>) {
     greet(&one, &other).await;
 }
 
-/// Handles may be dropped in any order: nothing hangs, and a peer that is left learns of it.
+/// Handles may be dropped in any order: nothing hangs, and a peer that is left learns of it. Programs that end do not
+/// choose an order.
 pub async fn any_order_of_drops_ends<H: Harness>(stage: Stage<H>) {
     for order in 0..24 {
         let Pair { one, other, listener, transports } = stage.meet().await;

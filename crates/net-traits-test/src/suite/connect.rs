@@ -77,7 +77,8 @@ pub async fn nobody_there_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     panic!("nobody there is a typed error, not: {answers:?}");
 }
 
-/// Both sides learn the same protocol: the listener's first that the dialler offers too.
+/// Both sides learn the same protocol: the listener's first that the dialler offers too. A node that speaks several
+/// versions has to know which one this peer speaks, and both have to think of the same.
 pub async fn a_protocol_is_agreed_on<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -116,7 +117,8 @@ pub async fn no_common_protocol_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     assert!(!error.is_retryable());
 }
 
-/// An empty list of protocols is refused at once: it is a mistake of the caller.
+/// An empty list of protocols is refused at once: it is a mistake of the caller. Found when the program is written, it
+/// costs a minute; found by a peer that rejects every dial, an evening.
 pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let transport = stage.transport();
@@ -128,7 +130,8 @@ pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     assert!(matches!(dialled.err(), Some(ConnectError::InvalidInput(_))), "a dialler needs one");
 }
 
-/// A peer whose request is refused learns it at once instead of running into its timeout.
+/// A peer whose request is refused learns it at once instead of running into its timeout. A node that is full refuses
+/// many, and each of them can look elsewhere.
 pub async fn refusing_is_told<H: Harness>(stage: Stage<H>) {
     turned_away(stage, |request| request.refuse(7)).await;
 }
@@ -173,6 +176,7 @@ pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
 }
 
 /// `accept` of the listener is cancel-safe: a request that arrives while futures are made and dropped is not lost.
+/// Servers accept in a `select!` beside other things.
 pub async fn a_cancelled_accept_loses_nobody<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());

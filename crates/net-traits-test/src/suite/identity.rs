@@ -8,7 +8,8 @@ use net_traits::{
     PeerVerifier, Rejection, RejectionBy, TrustPolicy,
 };
 
-/// Each side knows its own identity and that of the other: the hashes of the certificates that were shown.
+/// Each side knows its own identity and that of the other: the hashes of the certificates that were shown. Whom
+/// somebody talks to is decided by nothing else.
 pub async fn identities_match<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (of_listener, of_dialler) = (for_listener.identity(), for_dialler.identity());
@@ -26,7 +27,8 @@ pub async fn identities_match<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Each side knows which keys vouch for the other, so that the application can act on it.
+/// Each side knows which keys vouch for the other, so that the application can act on it. What a peer may do often
+/// depends on who vouches for it.
 pub async fn endorsers_are_told<H: Harness>(stage: Stage<H>) {
     let endorser = Endorser::generate().unwrap();
     let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
@@ -46,7 +48,8 @@ fn endorsed(endorser: &Endorser, trust: &TrustPolicy) -> NetCredential {
     signed.credential(trust.clone()).unwrap()
 }
 
-/// Every kind of [`TrustPolicy`] accepts whom it should and nobody else, as dialler and as listener.
+/// Every kind of [`TrustPolicy`] accepts whom it should and nobody else, as dialler and as listener. A transport that
+/// forgets one of them, or one side, lets strangers in, and nothing else shows it.
 pub async fn every_trust_policy_is_applied<H: Harness>(stage: Stage<H>) {
     let (endorser, stranger) = (Endorser::generate().unwrap(), Endorser::generate().unwrap());
     let peer = endorsed(&endorser, &TrustPolicy::Any);
@@ -88,7 +91,8 @@ impl PeerVerifier for Only {
 }
 
 /// When a listener does not trust a dialler, it learns whom it turned away and why, and the dialler learns that it was
-/// the peer who rejected it. With TLS 1.3 the dialler may be connected before.
+/// the peer who rejected it. With TLS 1.3 the dialler may be connected before. Otherwise operators look for a fault of
+/// the network.
 pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::nobody());
     let for_dialler = credential(TrustPolicy::Any);
@@ -104,7 +108,7 @@ pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
 }
 
 /// When a dialler does not trust whom it finds, it learns who that was and why, and the listener learns that it was
-/// rejected.
+/// rejected. Whoever runs the listener may have to renew its certificate.
 pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::Any);
     let identity = for_listener.identity();
@@ -164,7 +168,8 @@ pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) 
     greet(&old, &old_accepted).await;
 }
 
-/// Revocation closes the connections with peers that are not trusted any more, on both sides, and no other.
+/// Revocation closes the connections with peers that are not trusted any more, on both sides, and no other. A key that
+/// was stolen is of use as long as its connections are.
 pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) {
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;

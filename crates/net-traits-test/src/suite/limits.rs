@@ -6,7 +6,8 @@ use net_traits::{ConnectError, NetConnection, NetListener, SendError, TrustPolic
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Peers beyond the limit of connections are turned away, and there is room again when others have left.
+/// Peers beyond the limit of connections are turned away, and there is room again when others have left. Each
+/// connection takes memory, and anybody can dial.
 pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     let transport = stage.transport_with(Limits { max_connections: 2, ..Limits::default() });
     let dialler = stage.transport();
@@ -52,7 +53,8 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.recv().await.unwrap().0, "hello");
 }
 
-/// A handshake that nobody finishes ends with a typed error that says after how long.
+/// A handshake that nobody finishes ends with a typed error that says after how long. Peers vanish in the middle of it,
+/// or never meant to finish.
 pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let after = Duration::from_millis(400);
@@ -72,7 +74,7 @@ pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
 }
 
 /// Sending to a peer that takes nothing ends with a typed error that says after how long; the message was not sent, and
-/// the connection goes on.
+/// the connection goes on. A peer that takes nothing must not keep those that send to it.
 pub async fn sending_to_a_stuck_peer_ends_in_time<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let limits = Limits { no_progress_timeout: after, ..Limits::default() };

@@ -19,7 +19,8 @@ const MIB: usize = 1024 * 1024;
 /// More than any transport should hold for one connection whose peer reads nothing.
 const FAR_TOO_MUCH: usize = 96 * MIB;
 
-/// What is sent arrives as it was, whatever its bytes, and can be sent back.
+/// What is sent arrives as it was, whatever its bytes, and can be sent back. Applications send what they like: a
+/// transport that knows better damages it.
 pub async fn echo<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let message: Bytes = (0..=255_u8).cycle().take(3000).collect();
@@ -30,7 +31,7 @@ pub async fn echo<H: Harness>(stage: Stage<H>) {
     assert!(one.recv().await.unwrap().0 == message, "and come back");
 }
 
-/// A message may be empty, and is one message then.
+/// A message may be empty, and is one message then. Applications use them as signs of life and ends of lists.
 pub async fn empty_messages_arrive<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     for message in [&b""[..], b"", b"x", b""] {
@@ -41,7 +42,7 @@ pub async fn empty_messages_arrive<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A message of exactly the limit is allowed.
+/// A message of exactly the limit is allowed. Peers cut their data to that size.
 pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
     let limit = 300 * KIB + 1;
     let Pair { one, other, .. } =
@@ -51,7 +52,8 @@ pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
     assert!(received.unwrap().0 == pattern(limit), "it arrives unchanged");
 }
 
-/// A message one byte longer is refused where it is sent, with its size and the limit, and nothing else happens.
+/// A message one byte longer is refused where it is sent, with its size and the limit, and nothing else happens. Sent,
+/// it would cost the peer's stream and everything behind it.
 pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
     let limit = 300 * KIB;
     let Pair { one, other, .. } =
@@ -67,7 +69,8 @@ pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// Messages of one task arrive in the order in which they were sent, large and small ones.
+/// Messages of one task arrive in the order in which they were sent, large and small ones. Protocols are written for
+/// that, and the large ones are where a transport is tempted to let others pass.
 pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 200;
@@ -85,7 +88,8 @@ pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// Messages that many tasks send at once arrive whole: none is torn apart by another one.
+/// Messages that many tasks send at once arrive whole: none is torn apart by another one. A connection is shared by the
+/// tasks of a node.
 pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (tasks, each, length) = (8_u32, 6_u32, 200 * KIB);
@@ -106,7 +110,8 @@ pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// Large messages in both directions at once do not wait for each other.
+/// Large messages in both directions at once do not wait for each other. Two peers that both send first and read later
+/// would wait for each other for ever.
 pub async fn both_directions_go_at_once<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     tokio::join!(exchange(one), exchange(other));
@@ -127,7 +132,8 @@ async fn exchange(connection: &impl NetConnection) {
     tokio::join!(send, receive);
 }
 
-/// Parts are sent as one message, in their order, empty ones included.
+/// Parts are sent as one message, in their order, empty ones included. A header and a payload that lie in different
+/// places need no copy.
 pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let parts = [pattern(3), Bytes::new(), pattern(100 * KIB), pattern(1)];
@@ -135,7 +141,8 @@ pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
     assert!(other.recv().await.unwrap().0 == parts.concat(), "the parts make one message");
 }
 
-/// Many tasks may wait for messages of one connection; each message goes to one of them.
+/// Many tasks may wait for messages of one connection; each message goes to one of them. That is how work is spread,
+/// and a message that two of them get is done twice.
 pub async fn receivers_share_the_messages<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (receivers, each) = (5, 8_u32);
@@ -157,7 +164,8 @@ pub async fn receivers_share_the_messages<H: Harness>(stage: Stage<H>) {
     assert!(numbers.into_iter().eq(0..receivers * each), "each message goes to one receiver");
 }
 
-/// `recv` is cancel-safe: futures that are dropped while messages arrive, in whatever part, lose none.
+/// `recv` is cancel-safe: futures that are dropped while messages arrive, in whatever part, lose none. Readers wait in
+/// a `select!` beside timers and commands.
 pub async fn a_cancelled_recv_loses_nothing<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 40;
@@ -176,7 +184,7 @@ pub async fn a_cancelled_recv_loses_nothing<H: Harness>(stage: Stage<H>) {
 }
 
 /// `send` is cancel-safe: a future that is dropped has queued its message whole or not at all, and what is sent later
-/// is not disturbed.
+/// is not disturbed. Half a message would make everything behind it unreadable.
 pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (mut sent, mut next, mut dropped) = (Vec::new(), 0, 0);
@@ -208,7 +216,8 @@ pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
     assert!(sent.iter().all(|number| received.binary_search(number).is_ok()), "all that were sent");
 }
 
-/// `try_send` queues a message or says that there is no room: it does not wait, and loses nothing it took.
+/// `try_send` queues a message or says that there is no room: it does not wait, and loses nothing it took. Those who
+/// call it have no time to wait: they drop the message, or the peer.
 pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     // The way to the peer may not be open yet.
@@ -234,7 +243,8 @@ pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
     assert_eq!(other.recv().await.unwrap().0, pattern(1), "there is room again");
 }
 
-/// `flush` waits for what was queued and then returns, also when nothing was.
+/// `flush` waits for what was queued and then returns, also when nothing was. Those who call it are about to rely on
+/// it.
 pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.flush().await.unwrap();
@@ -252,7 +262,8 @@ pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// A peer that reads slowly makes `send` wait: the memory of the sender is bounded.
+/// A peer that reads slowly makes `send` wait: the memory of the sender is bounded. Otherwise one peer that does not
+/// read takes all memory.
 pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let mut sent = 0;
@@ -267,7 +278,7 @@ pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
 }
 
 /// A peer that announces a message beyond the limit is a typed error with what it announced; what it sent before
-/// arrives.
+/// arrives. A hostile peer announces 4 GiB to see what happens.
 pub async fn an_announcement_beyond_the_limit_is_an_error<H: Harness>(stage: Stage<H>) {
     let limit = Limits::default().max_message_size;
     for size in [limit + 1, u32::MAX as usize - 1] {
@@ -307,7 +318,8 @@ pub async fn an_end_between_messages_is_clean<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A message that comes byte by byte, while `recv` is called and dropped after each, arrives.
+/// A message that comes byte by byte, while `recv` is called and dropped after each, arrives. Slow links and hostile
+/// peers cut where it hurts.
 pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
     let (mut raw, connection, _kept) = raw(&stage).await;
     for byte in [0, 0, 0, 3, b'a', b'b'] {
