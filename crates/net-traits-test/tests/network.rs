@@ -1,6 +1,8 @@
 //! The virtual network: how long things take, and how they break. All on a paused clock.
 
 use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetTransport, RecvError, SendError, TrustPolicy,
@@ -260,20 +262,23 @@ async fn order_after_a_partition() -> Vec<u8> {
     let hosts: Vec<_> = (0..8).map(|_| network.transport()).collect();
     let others: Vec<_> = hosts.iter().map(MemoryTransport::ip).collect();
     network.partition(&[server.ip()], &others);
-    for host in hosts {
-        let (address, credential) = (listener.local_addr(), credential.clone());
-        tokio::spawn(async move {
-            let _ = host.connect(address, &[ALPN], credential).await;
-        });
-    }
-    tokio::time::sleep(ms(10)).await;
+    let dial = |host: &MemoryTransport| {
+        let (host, address, credential) = (host.clone(), listener.local_addr(), credential.clone());
+        async move { host.connect(address, &[ALPN], credential).await }
+    };
+    let mut dials: FuturesUnordered<_> = hosts.iter().map(dial).collect();
+    assert!(dials.next().now_or_never().is_none(), "all of them wait");
     network.heal();
-    let mut order = Vec::new();
-    for _ in 0..8 {
-        let from = listener.accept().await.unwrap().remote_addr();
-        let std::net::IpAddr::V4(ip) = from.ip() else { panic!("{from}") };
-        order.push(ip.octets()[3]);
-    }
+    let accept = async {
+        let mut order = Vec::new();
+        for _ in 0..8 {
+            let from = listener.accept().await.unwrap().remote_addr();
+            let std::net::IpAddr::V4(ip) = from.ip() else { panic!("{from}") };
+            order.push(ip.octets()[3]);
+        }
+        order
+    };
+    let (order, _refused) = tokio::join!(accept, dials.collect::<Vec<_>>());
     order
 }
 

@@ -697,9 +697,8 @@ impl NetConnection for BrokenConnection {
                 let close = on_drop(|| {
                     let _ = inner.close(code, reason).now_or_never();
                 });
-                while self.0.room.available_permits() < QUEUE {
-                    sleep(Duration::from_millis(1)).await;
-                }
+                let all = u32::try_from(QUEUE).expect("it is small");
+                drop(self.0.room.acquire_many(all).await); // all that waited are taken
                 std::mem::forget(close);
                 inner.close(code, reason).await;
             }
