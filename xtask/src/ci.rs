@@ -71,7 +71,10 @@ pub(crate) fn test(workspace: &Workspace) -> Result<()> {
 /// Measures messages beside other transports; `arguments` go to the program that does it.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
-    process::run(bench.args(workspace.features()).arg("--").args(arguments))
+    if !workspace.is_bundled() {
+        bench.args(["--features", "system"]);
+    }
+    process::run(bench.arg("--").args(arguments))
 }
 
 /// All promised combinations of features. Those that build libmsquic share the build with the tests

@@ -29,15 +29,8 @@ struct Options {
 enum Command {
     /// Find what the build needs and install what is missing
     Setup,
-    /// Build libmsquic into target/msquic/VERSION-PROFILE
-    Msquic {
-        /// A checkout of msquic, with its submodules, instead of the bundled source
-        #[arg(long, value_name = "DIR")]
-        source: Option<PathBuf>,
-        /// Build with msquic's own assertions
-        #[arg(long)]
-        debug: bool,
-    },
+    /// Build another libmsquic, unpatched, into target/msquic/VERSION-ORIGIN-TLS-PROFILE
+    Msquic(msquic::Options),
     /// Run all tests
     Test(Linkage),
     /// Run all checks, tests, examples and the demo, as a change must pass them
@@ -64,7 +57,7 @@ enum Command {
 /// Which libmsquic to link.
 #[derive(Debug, Clone, Default, Args)]
 struct Linkage {
-    /// Use the libmsquic of this prefix (see `cargo xtask msquic`) instead of the bundled source
+    /// Use the libmsquic of this prefix (see `cargo xtask msquic`) instead of the vendored one
     #[arg(long, value_name = "PREFIX")]
     msquic: Option<PathBuf>,
 }
@@ -84,9 +77,7 @@ fn run(options: &Options) -> Result<()> {
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
         Command::Setup => Ok(()),
-        Command::Msquic { source, debug } => {
-            msquic::build(&Workspace::new(None)?, source.as_deref(), *debug).map(|_| ())
-        }
+        Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),

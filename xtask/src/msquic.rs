@@ -1,26 +1,93 @@
-//! `msquic`: libmsquic, built once into a prefix.
+//! `msquic`: another libmsquic, unpatched, built once into a prefix that the suites can be run with.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::available_parallelism;
 
-/// Builds libmsquic from `source`, or from what the crate bundles, and returns the prefix.
-pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -> Result<PathBuf> {
-    let source = match source {
-        Some(source) => {
-            source.canonicalize().with_context(|| format!("{} does not exist", source.display()))?
+/// The crate that this workspace pins.
+const PINNED: &str = "msquic@=2.5.1-beta";
+
+/// OpenSSL for a source tree that asks for it and does not ship it: its last release with long-term support.
+const OPENSSL: &str = "openssl-src@>=300.5, <300.6";
+
+/// Which source is built, and how.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Options {
+    /// A crate of the registry that ships the source, such as seera-msquic@2.6.0-beta3; without a version the newest
+    #[arg(long = "crate", value_name = "NAME[@VERSION]", conflicts_with = "source")]
+    package: Option<String>,
+    /// A checkout of msquic, with its submodules
+    #[arg(long, value_name = "DIR")]
+    source: Option<PathBuf>,
+    /// The TLS library; otherwise the one that the source ships
+    #[arg(long, value_enum)]
+    tls: Option<Tls>,
+    /// Build with msquic's own assertions
+    #[arg(long)]
+    debug: bool,
+}
+
+impl Options {
+    /// The newest version of a crate.
+    pub(crate) fn newest(name: &str) -> Self {
+        Self { package: Some(name.to_owned()), ..Self::default() }
+    }
+}
+
+/// A TLS library that msquic can use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tls {
+    /// The fork of OpenSSL 3.1 with QUIC functions
+    Quictls,
+    /// OpenSSL 3.5 or later; libmsquic 2.6 or later
+    Openssl,
+}
+
+impl Tls {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Quictls => "quictls",
+            Self::Openssl => "openssl",
         }
-        None => bundled()?,
+    }
+}
+
+/// Builds libmsquic and returns the prefix, whose name says version, origin, TLS library and profile.
+pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
+    let home = workspace.target.join("msquic");
+    let (source, origin) = match &options.source {
+        Some(path) => {
+            let path =
+                path.canonicalize().with_context(|| format!("cannot find {}", path.display()))?;
+            let mut hasher = DefaultHasher::new();
+            path.hash(&mut hasher);
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            (path, format!("{name}-{:08x}", hasher.finish() as u32))
+        }
+        None => {
+            let package = options.package.as_deref().unwrap_or(PINNED);
+            let (name, _) = split(package);
+            (locate(workspace, &home, package)?, name.to_owned())
+        }
     };
     let version = version(&source)?;
-    let tls = tls_library(&source)?;
-    let (profile, build_type) = if debug { ("debug", "Debug") } else { ("release", "Release") };
-    let prefix = workspace.target.join("msquic").join(format!("{version}-{profile}"));
-    let scratch = workspace.target.join("msquic").join(format!("build-{version}-{profile}"));
+    let tls = options.tls.map_or_else(|| shipped(&source), Ok)?;
+    let (profile, build_type) =
+        if options.debug { ("debug", "Debug") } else { ("release", "Release") };
+    let name = format!("{version}-{origin}-{}-{profile}", tls.name());
+    let (prefix, scratch) = (home.join(&name), home.join(format!("build-{name}")));
+    let source = with_tls(workspace, &home, source, tls, &name)?;
     forget_other_source(&scratch, &source)?;
-    println!("building libmsquic {version} ({profile}) from {}", source.display());
+    println!(
+        "building libmsquic {version} with {} ({profile}) from {}",
+        tls.name(),
+        source.display()
+    );
 
     let define = |name: &str, value: &str| format!("-D{name}={value}");
     process::run(
@@ -33,7 +100,7 @@ pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -
             .arg(define("CMAKE_INSTALL_PREFIX", &prefix.display().to_string()))
             .arg(define("CMAKE_INSTALL_LIBDIR", "lib"))
             .arg(define("QUIC_OUTPUT_DIR", &prefix.join("lib").display().to_string()))
-            .arg(define("QUIC_TLS_LIB", tls))
+            .arg(define("QUIC_TLS_LIB", tls.name()))
             .arg(define("QUIC_ENABLE_LOGGING", "off")),
     )?;
     let jobs = available_parallelism().map_or(2, usize::from).to_string();
@@ -50,26 +117,50 @@ pub(crate) fn build(workspace: &Workspace, source: Option<&Path>, debug: bool) -
 
 /// Removes what was built there from another source tree: cmake refuses to go on with it.
 fn forget_other_source(scratch: &Path, source: &Path) -> Result<()> {
-    let Ok(cache) = std::fs::read_to_string(scratch.join("CMakeCache.txt")) else { return Ok(()) };
+    let Ok(cache) = fs::read_to_string(scratch.join("CMakeCache.txt")) else { return Ok(()) };
     let home = format!("CMAKE_HOME_DIRECTORY:INTERNAL={}", source.display());
     if !cache.lines().any(|line| line == home) {
-        std::fs::remove_dir_all(scratch)?;
+        fs::remove_dir_all(scratch)?;
     }
     Ok(())
 }
 
-/// The directory of the source that the `msquic` crate brings.
-fn bundled() -> Result<PathBuf> {
-    let metadata = cargo_metadata::MetadataCommand::new().exec()?;
-    let package = metadata.packages.iter().find(|package| package.name.as_str() == "msquic");
-    let manifest = &package.context("the workspace does not depend on msquic")?.manifest_path;
-    Ok(manifest.parent().context("the msquic crate has no directory")?.into())
+/// `NAME@VERSION`; the newest version, pre-releases included, where none is given.
+fn split(package: &str) -> (&str, &str) {
+    package.split_once('@').unwrap_or((package, ">=0.0.0-0"))
+}
+
+/// Fetches a crate and tells where cargo keeps it: a manifest of its own depends on it.
+fn locate(workspace: &Workspace, home: &Path, package: &str) -> Result<PathBuf> {
+    let (name, version) = split(package);
+    let version = if version.starts_with(|first: char| first.is_ascii_digit()) {
+        format!("={version}")
+    } else {
+        version.to_owned()
+    };
+    let directory = home.join("locate").join(name);
+    fs::create_dir_all(&directory)?;
+    let manifest = directory.join("Cargo.toml");
+    fs::write(
+        &manifest,
+        format!(
+            "[package]\nname = \"locate\"\nversion = \"0.0.0\"\nedition = \"2021\"\n[lib]\npath = \"lib.rs\"\n\
+             [dependencies]\n{name} = {{ version = \"{version}\", default-features = false }}\n[workspace]\n"
+        ),
+    )?;
+    fs::write(directory.join("lib.rs"), "")?;
+    let mut fetch = workspace.cargo(["update", "--manifest-path"]);
+    process::run(fetch.arg(&manifest))?;
+    let metadata = cargo_metadata::MetadataCommand::new().manifest_path(&manifest).exec()?;
+    let found = metadata.packages.iter().find(|package| package.name.as_str() == name);
+    let manifest = &found.with_context(|| format!("cargo does not know {name}"))?.manifest_path;
+    Ok(manifest.parent().context("the crate has no directory")?.into())
 }
 
 /// The version that the headers of a source tree say.
 fn version(source: &Path) -> Result<String> {
     let path = source.join("src/inc/msquic.ver");
-    let text = std::fs::read_to_string(&path)
+    let text = fs::read_to_string(&path)
         .with_context(|| format!("{} is no source tree of msquic", source.display()))?;
     let number = |name: &str| {
         let define = format!("#define {name} ");
@@ -79,14 +170,40 @@ fn version(source: &Path) -> Result<String> {
     Ok([number("VER_MAJOR")?, number("VER_MINOR")?, number("VER_PATCH")?].join("."))
 }
 
+fn submodule(source: &Path, tls: Tls) -> PathBuf {
+    source.join("submodules").join(tls.name())
+}
+
 /// The TLS library that comes with a source tree.
-fn tls_library(source: &Path) -> Result<&'static str> {
-    let bundled = |name: &&str| source.join("submodules").join(name).join("Configure").exists();
-    let found = ["quictls", "openssl"].into_iter().find(bundled);
-    ensure!(
-        found.is_some(),
-        "{} lacks its TLS library (git submodule update --init --recursive)",
-        source.display()
-    );
-    Ok(found.unwrap_or_default())
+fn shipped(source: &Path) -> Result<Tls> {
+    let has = |tls: &Tls| submodule(source, *tls).join("Configure").exists();
+    let found = [Tls::Quictls, Tls::Openssl].into_iter().find(has);
+    found.with_context(|| {
+        format!(
+            "{} lacks its TLS library (git submodule update --init --recursive, or --tls openssl)",
+            source.display()
+        )
+    })
+}
+
+/// The source tree, or a copy of it with OpenSSL where it should have it.
+fn with_tls(
+    workspace: &Workspace,
+    home: &Path,
+    source: PathBuf,
+    tls: Tls,
+    name: &str,
+) -> Result<PathBuf> {
+    if submodule(&source, tls).join("Configure").exists() {
+        return Ok(source);
+    }
+    ensure!(tls == Tls::Openssl, "{} does not ship quictls", source.display());
+    let openssl = locate(workspace, home, OPENSSL)?.join("openssl");
+    let copy = home.join(format!("source-{name}"));
+    if !submodule(&copy, tls).join("Configure").exists() {
+        let _ = fs::remove_dir_all(&copy);
+        process::copy_folder(&source, &copy)?;
+        process::copy_folder(&openssl, &submodule(&copy, tls))?;
+    }
+    Ok(copy)
 }

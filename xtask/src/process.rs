@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -69,25 +70,51 @@ impl Workspace {
         command
     }
 
-    /// A cargo command that builds packages which link libmsquic.
+    /// A cargo command that builds packages which link libmsquic, or programs that do.
     pub(crate) fn cargo_linked<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
     ) -> Command {
         let mut command = self.cargo(args);
-        if let Some(prefix) = &self.prefix {
-            let library = prefix.join("lib");
-            let library = library.display();
-            let flags = format!("-L native={library} -C link-arg=-Wl,-rpath,{library}");
-            command.env("RUSTFLAGS", &flags).env("RUSTDOCFLAGS", &flags); // examples in docs link too
-        }
+        self.choose_library(&mut command);
         command
+    }
+
+    /// Says which libmsquic a build takes, here or in another workspace.
+    pub(crate) fn choose_library(&self, command: &mut Command) {
+        command.env("LIBMSQUIC_SYS_CACHE", self.root.join("target/libmsquic"));
+        if let Some(prefix) = &self.prefix {
+            command.env("MSQUIC_DIR", prefix);
+        }
     }
 
     /// The features with which packages are built.
     pub(crate) fn features(&self) -> &'static [&'static str] {
-        if self.is_bundled() { &[] } else { &["--no-default-features"] }
+        if self.is_bundled() { &[] } else { &["--features", "msquic-async/system"] }
     }
+
+    /// Flags for a program that will be copied elsewhere: where its library is.
+    pub(crate) fn rpath(&self) -> Vec<String> {
+        let rpath = |prefix: &PathBuf| {
+            ["-C".to_owned(), format!("link-arg=-Wl,-rpath,{}", prefix.join("lib").display())]
+        };
+        self.prefix.iter().flat_map(rpath).collect()
+    }
+}
+
+/// Copies a folder, with what is below.
+pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
+        let entry = entry?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_folder(&from, &to)?;
+        } else {
+            fs::copy(&from, &to).with_context(|| format!("cannot copy {}", from.display()))?;
+        }
+    }
+    Ok(())
 }
 
 /// Runs a command, shows what it prints, and fails if it fails.

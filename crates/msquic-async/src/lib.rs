@@ -25,9 +25,10 @@
 //!
 //! # Features
 //!
-//! - `src` (default): builds libmsquic from the source in the `msquic` crate; needs cmake, a C
-//!   compiler and perl. Without it, give the linker a directory with libmsquic.
-//! - `static`: links libmsquic into the program.
+//! - `vendored` (default): builds libmsquic from source, with patches, and links it into the program; needs a C
+//!   compiler, make and perl. `src` and `static` are its former names.
+//! - `system`: links an installed libmsquic instead: the prefix in `MSQUIC_DIR`, or what pkg-config finds. See the
+//!   crate `libmsquic-sys`.
 //! - `driver`: [`ExecutionDriver`], msquic on the application's threads. Linux only, experimental.
 #![deny(unsafe_code)]
 
@@ -52,11 +53,14 @@ pub use configuration::{Configuration, ConfigurationError, StreamLimits};
 pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
-pub use ffi::library::{LibraryVersion, library_version, require_address_validation};
+pub use ffi::library::{
+    LibraryVersion, library_patches, library_version, require_address_validation,
+};
 pub use ffi::raw::api_table;
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::status::Status;
 pub use key_log::KeyLog;
+pub use libmsquic_sys::Patch as LibraryPatch;
 pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;

@@ -24,7 +24,7 @@ const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, bu
 /// `QUIC_API_VERSION_2`, the only version that libmsquic has.
 const API_VERSION: u32 = 2;
 
-#[link(name = "msquic")]
+// Linked by the crate libmsquic-sys.
 unsafe extern "C" {
     // Not the binding's `Api::get_ffi`: that one closes the library at process exit whether or not
     // handles are left, and then hangs or aborts (C30).
@@ -188,6 +188,18 @@ extern "C" fn leave() {
 /// [`Status::NOT_SUPPORTED`]: it is older than 2.5.
 pub fn library_version() -> Result<LibraryVersion, Status> {
     library().map(|library| library.version)
+}
+
+/// The faults of libmsquic that the library in this program has patches for: those of `docs/libmsquic.md` when it
+/// was built from source (feature `vendored`), none when an installed library is linked.
+///
+/// ```
+/// for patch in msquic_async::library_patches() {
+///     println!("{}: {}", patch.fault, patch.title);
+/// }
+/// ```
+pub fn library_patches() -> &'static [libmsquic_sys::Patch] {
+    libmsquic_sys::PATCHES
 }
 
 /// msquic's own setting: peers prove their addresses while handshakes take a thousandth of the memory.

@@ -1,0 +1,67 @@
+//! Decides which libmsquic is linked, and tells cargo: `vendored` builds it, `system` finds it.
+//!
+//! ```text
+//! source ─▶ patch ─▶ tree (in memory) ─▶ library ─▶ one object, two visible symbols ─▶ libmsquic.a
+//!                                  tls ───▲
+//! ```
+#![allow(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
+
+mod environment;
+#[cfg(feature = "vendored")]
+mod library;
+#[cfg(feature = "vendored")]
+mod patch;
+#[cfg(feature = "vendored")]
+mod source;
+#[cfg(feature = "system")]
+mod system;
+#[cfg(feature = "vendored")]
+mod tls;
+#[cfg(feature = "vendored")]
+mod vendored;
+
+use environment as env;
+use std::process::ExitCode;
+
+/// What went wrong, as the user reads it.
+type Result<T> = std::result::Result<T, String>;
+
+fn main() -> ExitCode {
+    match run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            for line in error.lines() {
+                println!("cargo::error={line}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> Result<()> {
+    println!("cargo::rerun-if-changed=build");
+    if env::is_set("DOCS_RS") || env::flag("LIBMSQUIC_SYS_NO_BUILD") {
+        return link_nothing();
+    }
+    #[cfg(feature = "system")]
+    return system::link();
+    #[cfg(all(feature = "vendored", not(feature = "system")))]
+    return vendored::link();
+    #[cfg(not(any(feature = "vendored", feature = "system")))]
+    link_nothing()
+}
+
+/// Enough for `cargo check` and documentation; a program does not link.
+fn link_nothing() -> Result<()> {
+    write_linkage("None", &[])
+}
+
+/// Tells the crate what was linked.
+fn write_linkage(kind: &str, patches: &[String]) -> Result<()> {
+    let text = format!(
+        "/// Which libmsquic this build links.\npub const LINKAGE: Linkage = Linkage::{kind};\n\
+         /// The patches in it.\npub const PATCHES: &[Patch] = &[\n{}];\n",
+        patches.concat()
+    );
+    env::write_if_changed(&env::out_dir()?.join("linkage.rs"), text.as_bytes())
+}

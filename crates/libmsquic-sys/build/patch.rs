@@ -1,0 +1,206 @@
+//! Patches: what a file of ours says about a fault, and how its edits change a source file.
+//!
+//! A patch quotes as little of the source as it can. Each edit names lines of the *unpatched* file by
+//! number; the hash of that file and a token of the first line make sure that these are the lines that
+//! were meant. So patches do not depend on each other, and each can be left out.
+//!
+//! ```text
+//! fault: U2                                  what it is called in docs/libmsquic.md
+//! title: ...                                 and further keys, one line each
+//!
+//! file: src/core/a.c <SHA-256 of the file>
+//! @ after 12 "token"                         inserts the lines that follow behind line 12
+//! @ replace 14-15 "token"                    replaces lines 14 and 15
+//! @ delete 20-22 "token"
+//! ```
+
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Major, minor, patch.
+pub(crate) type Version = (u32, u32, u32);
+
+/// One fault and the edits that mend it.
+#[derive(Debug, Default)]
+pub(crate) struct Patch {
+    keys: BTreeMap<String, String>,
+    pub(crate) files: Vec<FileEdits>,
+}
+
+/// The edits of one source file.
+#[derive(Debug)]
+pub(crate) struct FileEdits {
+    pub(crate) path: String,
+    pub(crate) sha256: String,
+    pub(crate) edits: Vec<Edit>,
+}
+
+/// Lines `first..end` (counted from 0) become `lines`.
+#[derive(Debug, Clone)]
+pub(crate) struct Edit {
+    pub(crate) first: usize,
+    pub(crate) end: usize,
+    /// The line that has the token, counted from 0.
+    anchor: usize,
+    token: String,
+    lines: Vec<String>,
+}
+
+/// What a patch has to do with a source tree.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// Its files are the ones that it was made for.
+    Applies,
+    /// That version has a fix of its own.
+    Fixed,
+}
+
+/// The keys that every patch has.
+pub(crate) const KEYS: [&str; 7] =
+    ["fault", "title", "issue", "affects", "fixed", "without", "test"];
+
+impl Patch {
+    /// Reads the text of a patch.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut patch = Self::default();
+        for (number, line) in text.lines().enumerate() {
+            patch.parse_line(line).map_err(|why| format!("line {}: {why}", number + 1))?;
+        }
+        if let Some(key) = KEYS.iter().find(|key| patch.key(key).is_empty()) {
+            return Err(format!("the key `{key}` is missing"));
+        }
+        if patch.files.iter().all(|file| file.edits.is_empty()) {
+            return Err("it changes nothing".to_owned());
+        }
+        Ok(patch)
+    }
+
+    fn parse_line(&mut self, line: &str) -> Result<(), String> {
+        if let Some(rest) = line.strip_prefix("file: ") {
+            let (path, sha256) = rest.split_once(' ').ok_or("expected `file: PATH SHA256`")?;
+            let (path, sha256) = (path.to_owned(), sha256.to_owned());
+            self.files.push(FileEdits { path, sha256, edits: Vec::new() });
+            return Ok(());
+        }
+        let Some(file) = self.files.last_mut() else {
+            if let Some((key, value)) = line.split_once(": ") {
+                self.keys.insert(key.to_owned(), value.trim().to_owned());
+            } else if !line.is_empty() {
+                return Err("expected `key: value`".to_owned());
+            }
+            return Ok(());
+        };
+        if let Some(directive) = line.strip_prefix("@ ") {
+            file.edits.push(Edit::parse(directive)?);
+        } else if let Some(edit) = file.edits.last_mut() {
+            edit.lines.push(line.to_owned());
+        } else if !line.is_empty() {
+            return Err("a line that belongs to no edit".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The value of a key; empty if there is none.
+    pub(crate) fn key(&self, name: &str) -> &str {
+        self.keys.get(name).map_or("", String::as_str)
+    }
+
+    /// Whether this patch is for a tree of that version, whose files `read` returns.
+    pub(crate) fn judge(
+        &self,
+        version: Version,
+        read: impl Fn(&str) -> Option<String>,
+    ) -> Result<Verdict, String> {
+        let other = self.files.iter().find(|file| {
+            read(&file.path).is_none_or(|text| sha256(text.as_bytes()) != file.sha256)
+        });
+        match other {
+            None => Ok(Verdict::Applies),
+            Some(_) if is_fixed(self.key("fixed"), version) => Ok(Verdict::Fixed),
+            Some(file) => Err(format!(
+                "patch {} was not made for this {} (version {}.{}.{}), and that version is not known to \
+                 have the fix; build a known source, or leave the patch out with LIBMSQUIC_SYS_WITHOUT={}",
+                self.key("fault"),
+                file.path,
+                version.0,
+                version.1,
+                version.2,
+                self.key("fault"),
+            )),
+        }
+    }
+}
+
+impl Edit {
+    fn parse(directive: &str) -> Result<Self, String> {
+        let usage =
+            "expected `@ after N \"token\"`, `@ replace N-M \"token\"` or `@ delete N-M \"token\"`";
+        let mut words = directive.splitn(3, ' ');
+        let (Some(verb), Some(range), Some(token)) = (words.next(), words.next(), words.next())
+        else {
+            return Err(usage.to_owned());
+        };
+        let token =
+            token.strip_prefix('"').and_then(|token| token.strip_suffix('"')).ok_or(usage)?;
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        let number = |text: &str| text.parse::<usize>().ok().filter(|&line| line > 0).ok_or(usage);
+        let (first, last) = (number(first)?, number(last)?);
+        let (start, end) = match verb {
+            "after" if first == last => (first, first),
+            "replace" | "delete" if first <= last => (first - 1, last),
+            _ => return Err(usage.to_owned()),
+        };
+        let (anchor, token) = (first - 1, token.to_owned());
+        Ok(Self { first: start, end, anchor, token, lines: Vec::new() })
+    }
+}
+
+/// Applies the edits of several patches to one file.
+pub(crate) fn apply(text: &str, edits: &[Edit]) -> Result<String, String> {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut edits: Vec<&Edit> = edits.iter().collect();
+    edits.sort_by_key(|edit| (edit.first, edit.end));
+    let mut result = String::with_capacity(text.len() + text.len() / 8);
+    let mut next = 0;
+    for edit in edits {
+        let anchor = lines.get(edit.anchor).filter(|line| line.contains(&edit.token));
+        if anchor.is_none() || edit.end > lines.len() {
+            return Err(format!("line {} has no {:?}", edit.anchor + 1, edit.token));
+        }
+        if edit.first < next {
+            return Err(format!("two edits change line {}", edit.first + 1));
+        }
+        push(&mut result, &lines[next..edit.first]);
+        push(&mut result, &edit.lines);
+        next = edit.end;
+    }
+    push(&mut result, &lines[next..]);
+    Ok(result)
+}
+
+fn push(text: &mut String, lines: &[impl AsRef<str>]) {
+    for line in lines {
+        text.push_str(line.as_ref());
+        text.push('\n');
+    }
+}
+
+/// Whether a release that is listed as having the fix precedes `version` on the same branch, or every
+/// listed branch is older.
+fn is_fixed(listed: &str, version: Version) -> bool {
+    let releases: Vec<Version> =
+        listed.split(',').filter_map(|text| parse_version(text.trim())).collect();
+    let branch = (version.0, version.1);
+    releases.iter().any(|&release| (release.0, release.1) == branch && release <= version)
+        || (!releases.is_empty() && releases.iter().all(|release| (release.0, release.1) < branch))
+}
+
+fn parse_version(text: &str) -> Option<Version> {
+    let mut numbers = text.split('.').map(|number| number.parse().ok());
+    Some((numbers.next()??, numbers.next()??, numbers.next()??))
+}
+
+/// The hash of a file, in hexadecimal.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,85 @@
+//! Finds the C source that the `msquic` crate ships, wherever cargo keeps it.
+
+use crate::environment::{self as env, failed};
+use crate::{Result, patch::Version};
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// The pinned version of the crate, whose source the patches are made for.
+const PINNED: &str = "2.5.1-beta";
+
+/// A tree of msquic's source.
+pub(crate) struct Source {
+    pub(crate) root: PathBuf,
+    pub(crate) version: Version,
+}
+
+/// The tree that `LIBMSQUIC_SYS_SOURCE` names, otherwise the one of the pinned crate.
+pub(crate) fn find() -> Result<Source> {
+    let root = match env::user("LIBMSQUIC_SYS_SOURCE") {
+        Some(path) => PathBuf::from(path),
+        None => pinned()?,
+    };
+    let header = root.join("src/inc/msquic.ver");
+    let text = fs::read_to_string(&header).map_err(|error| failed("read", &header, &error))?;
+    let number = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("#define {name} ")));
+        line.and_then(|number| number.trim().parse().ok())
+            .ok_or_else(|| format!("{} does not define {name}", header.display()))
+    };
+    let version = (number("VER_MAJOR")?, number("VER_MINOR")?, number("VER_PATCH")?);
+    Ok(Source { root, version })
+}
+
+/// Asks cargo, which knows about vendored registries and other homes; looks beside this package if
+/// cargo does not answer.
+fn pinned() -> Result<PathBuf> {
+    let asked = ask_cargo();
+    if let Ok(path) = &asked {
+        return Ok(path.clone());
+    }
+    let own = PathBuf::from(env::cargo("CARGO_MANIFEST_DIR")?);
+    let beside = [format!("msquic-{PINNED}"), "msquic".to_owned()];
+    let found = own.parent().and_then(|parent| {
+        let mut candidates = beside.iter().map(|name| parent.join(name));
+        candidates.find(|path| path.join("src/inc/msquic.ver").exists())
+    });
+    found.ok_or_else(|| {
+        let why = asked.err().unwrap_or_default();
+        format!(
+            "cannot find the source of the crate msquic {PINNED}: {why}\n\
+             set LIBMSQUIC_SYS_SOURCE to a checkout of msquic, with its submodule quictls"
+        )
+    })
+}
+
+/// A manifest that depends on the pinned version alone; cargo tells where that package is. It lies in
+/// OUT_DIR, so that cargo finds the configuration of the workspace that is being built.
+fn ask_cargo() -> Result<PathBuf> {
+    let directory = env::out_dir()?.join("locate");
+    let manifest = format!(
+        "[package]\nname = \"locate\"\nversion = \"0.0.0\"\nedition = \"2021\"\n\
+         [lib]\npath = \"lib.rs\"\n[dependencies]\n\
+         msquic = {{ version = \"={PINNED}\", default-features = false }}\n[workspace]\n"
+    );
+    env::write_if_changed(&directory.join("Cargo.toml"), manifest.as_bytes())?;
+    env::write_if_changed(&directory.join("lib.rs"), b"")?;
+    let output = Command::new(env::cargo("CARGO")?)
+        .current_dir(&directory)
+        .args(["metadata", "--offline", "--format-version", "1"])
+        .env_remove("RUSTC_WORKSPACE_WRAPPER")
+        .output()
+        .map_err(|error| format!("cannot run cargo metadata: {error}"))?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).trim().to_owned());
+    }
+    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| format!("cargo metadata printed no JSON: {error}"))?;
+    let packages = metadata["packages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let package = packages.iter().find(|package| package["name"] == "msquic");
+    package
+        .and_then(|package| Path::new(package["manifest_path"].as_str()?).parent())
+        .map(Path::to_owned)
+        .ok_or_else(|| "cargo metadata does not list msquic".to_owned())
+}

@@ -1,0 +1,175 @@
+//! The vendored build: patched source, TLS library, one object file with two visible symbols.
+
+use crate::environment::{self as env, failed};
+use crate::library::{self, Library};
+use crate::patch::{self, Edit, Patch, Verdict};
+use crate::source::{self, Source};
+use crate::tls;
+use crate::{Result, write_linkage};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// What is compiled, relative to the root of the source.
+const FOLDERS: [&str; 3] = ["src/core", "src/inc", "src/platform"];
+
+/// The files of a source tree, patched, by their path.
+pub(crate) type Tree = BTreeMap<String, Vec<u8>>;
+
+pub(crate) fn link() -> Result<()> {
+    println!("cargo::rerun-if-changed=patches");
+    let source = source::find()?;
+    println!("cargo::rerun-if-changed={}", source.root.join("src").display());
+    let (tree, patches) = patched(&source)?;
+    write_linkage("Vendored", &patches.iter().map(entry).collect::<Vec<_>>())?;
+
+    let out = env::out_dir()?.join("lib");
+    let archive = out.join("libmsquic.a");
+    println!("cargo::rustc-link-search=native={}", out.display());
+    println!("cargo::rustc-link-lib=static=msquic");
+    println!("cargo::metadata=lib={}", out.display());
+    for framework in library::frameworks()? {
+        println!("cargo::rustc-link-lib=framework={framework}");
+    }
+    if only_checks() {
+        // Until there is a library, cargo runs this script again, and the first real build makes one.
+        println!("cargo::rerun-if-changed={}", archive.display());
+        return Ok(());
+    }
+    let tls = tls::Tls::plan(&source)?;
+    let library = Library::plan(tree, tls)?;
+    reuse_or_build(&out, &library)
+}
+
+/// Applies the patches, and tells which.
+fn patched(source: &Source) -> Result<(Tree, Vec<Patch>)> {
+    let mut tree = read_tree(&source.root)?;
+    let without = env::user("LIBMSQUIC_SYS_WITHOUT").unwrap_or_default();
+    let without = without.to_string_lossy().into_owned();
+    let is_left_out = |fault: &str| without.split(',').any(|name| name == fault || name == "all");
+    let mut edits: BTreeMap<String, Vec<Edit>> = BTreeMap::new();
+    let mut applied = Vec::new();
+    let text = |path: &str| tree.get(path).and_then(|bytes| String::from_utf8(bytes.clone()).ok());
+    for patch in read_patches(&PathBuf::from(env::cargo("CARGO_MANIFEST_DIR")?).join("patches"))? {
+        if is_left_out(patch.key("fault")) {
+            println!("cargo::warning=libmsquic is built without patch {}", patch.key("fault"));
+            continue;
+        }
+        if patch.judge(source.version, text)? == Verdict::Applies {
+            for file in &patch.files {
+                edits.entry(file.path.clone()).or_default().extend_from_slice(&file.edits);
+            }
+            applied.push(patch);
+        }
+    }
+    for (path, edits) in edits {
+        let old = tree.get(&path).map(|bytes| String::from_utf8_lossy(bytes).into_owned());
+        let new = patch::apply(&old.unwrap_or_default(), &edits)
+            .map_err(|why| format!("the patches of {path}: {why}"))?;
+        tree.insert(path, new.into_bytes());
+    }
+    Ok((tree, applied))
+}
+
+/// All patches, in the order of their names.
+fn read_patches(folder: &Path) -> Result<Vec<Patch>> {
+    let mut paths: Vec<_> = fs::read_dir(folder)
+        .map_err(|error| failed("read", folder, &error))?
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|path| path.extension().is_some_and(|extension| extension == "patch"))
+        .collect();
+    paths.sort();
+    let read = |path: &PathBuf| {
+        let text = fs::read_to_string(path).map_err(|error| failed("read", path, &error))?;
+        Patch::parse(&text).map_err(|why| format!("{}: {why}", path.display()))
+    };
+    paths.iter().map(read).collect()
+}
+
+fn read_tree(root: &Path) -> Result<Tree> {
+    let mut tree = Tree::new();
+    for folder in FOLDERS {
+        let path = root.join(folder);
+        for entry in fs::read_dir(&path).map_err(|error| failed("read", &path, &error))? {
+            let file = entry.map_err(|error| failed("read", &path, &error))?.path();
+            let name = file.file_name().and_then(|name| name.to_str());
+            let is_code = |name: &&str| [".c", ".h", ".ver"].iter().any(|end| name.ends_with(end));
+            if let Some(name) = name.filter(is_code) {
+                let bytes = fs::read(&file).map_err(|error| failed("read", &file, &error))?;
+                tree.insert(format!("{folder}/{name}"), bytes);
+            }
+        }
+    }
+    Ok(tree)
+}
+
+/// An entry of the crate's list of patches.
+fn entry(patch: &Patch) -> String {
+    let [fault, title, issue] = ["fault", "title", "issue"].map(|name| patch.key(name));
+    format!("    Patch {{ fault: {fault:?}, title: {title:?}, issue: {issue:?} }},\n")
+}
+
+/// Takes the library from the cache that `LIBMSQUIC_SYS_CACHE` names, if it holds what would be built;
+/// otherwise builds it, and puts it there.
+///
+/// The variable is not watched: it changes where the result comes from, not what it is.
+fn reuse_or_build(out: &Path, library: &Library) -> Result<()> {
+    let key = library.key();
+    let stamp = out.join("key");
+    if fs::read_to_string(&stamp).is_ok_and(|built| built == key) {
+        return Ok(());
+    }
+    let cached = std::env::var_os("LIBMSQUIC_SYS_CACHE").map(|root| PathBuf::from(root).join(&key));
+    let _ = fs::remove_file(&stamp); // half of a result must not count
+    match &cached {
+        Some(cached) if cached.join("key").exists() => copy_files(cached, out)?,
+        _ => {
+            library.build(out)?;
+            if let Some(cached) = &cached {
+                publish(out, cached, &key)?;
+            }
+        }
+    }
+    env::write_if_changed(&stamp, key.as_bytes())
+}
+
+/// Puts a result into the cache in one step, so that no other build sees half of it.
+pub(crate) fn publish(from: &Path, to: &Path, key: &str) -> Result<()> {
+    let partial = to.with_extension(format!("{}.partial", std::process::id()));
+    copy_files(from, &partial)?;
+    env::write_if_changed(&partial.join("key"), key.as_bytes())?;
+    if fs::rename(&partial, to).is_err() {
+        let _ = fs::remove_dir_all(&partial); // another build was first
+    }
+    Ok(())
+}
+
+/// Copies a folder, with what is below.
+pub(crate) fn copy_files(from: &Path, to: &Path) -> Result<()> {
+    fs::create_dir_all(to).map_err(|error| failed("create", to, &error))?;
+    for entry in fs::read_dir(from).map_err(|error| failed("read", from, &error))? {
+        let entry = entry.map_err(|error| failed("read", from, &error))?;
+        let (from, to) = (entry.path(), to.join(entry.file_name()));
+        if from.is_dir() {
+            copy_files(&from, &to)?;
+        } else {
+            fs::copy(&from, &to).map_err(|error| failed("copy", &from, &error))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether cargo was asked for `check`, `clippy` or `doc`, which link nothing. Where that cannot be
+/// seen the library is built.
+fn only_checks() -> bool {
+    #[cfg(target_os = "linux")]
+    {
+        let parent = std::os::unix::process::parent_id();
+        let line = fs::read(format!("/proc/{parent}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|&byte| byte == 0).skip(1);
+        let subcommand = words.find(|word| !word.starts_with(b"+") && !word.starts_with(b"-"));
+        matches!(subcommand, Some(b"check" | b"clippy" | b"doc"))
+    }
+    #[cfg(not(target_os = "linux"))]
+    false
+}
