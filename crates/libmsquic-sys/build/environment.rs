@@ -21,7 +21,6 @@ pub(crate) fn flag(name: &str) -> bool {
 }
 
 /// A variable that cargo sets for every build script.
-#[allow(dead_code, reason = "not every kind of build asks for one")]
 pub(crate) fn cargo(name: &str) -> Result<String> {
     std::env::var(name).map_err(|_| format!("cargo did not set {name}"))
 }

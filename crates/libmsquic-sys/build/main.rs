@@ -7,17 +7,17 @@
 #![allow(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
 
 mod environment;
-#[cfg(feature = "vendored")]
+#[cfg(all(feature = "vendored", not(feature = "system")))]
 mod library;
-#[cfg(feature = "vendored")]
+#[cfg(all(feature = "vendored", not(feature = "system")))]
 mod patch;
-#[cfg(feature = "vendored")]
+#[cfg(all(feature = "vendored", not(feature = "system")))]
 mod source;
 #[cfg(feature = "system")]
 mod system;
-#[cfg(feature = "vendored")]
+#[cfg(all(feature = "vendored", not(feature = "system")))]
 mod tls;
-#[cfg(feature = "vendored")]
+#[cfg(all(feature = "vendored", not(feature = "system")))]
 mod vendored;
 
 use environment as env;
@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 
 fn run() -> Result<()> {
     println!("cargo::rerun-if-changed=build");
+    println!("cargo::rustc-env=TARGET_TRIPLE={}", env::cargo("TARGET")?);
     if env::is_set("DOCS_RS") || env::flag("LIBMSQUIC_SYS_NO_BUILD") {
         return link_nothing();
     }

@@ -1,6 +1,7 @@
 //! `NativeConnection`: a connection handle, its events, and when it is closed.
 
 use super::configuration::NativeConfiguration;
+use super::execution;
 use super::gate::Gate;
 use super::guard::guard;
 use super::library::call;
@@ -403,11 +404,25 @@ impl NativeConnection {
 
 /// The only place that closes a connection.
 fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64, _: &MayBlock) {
+    if execution::is_driven() {
+        // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
+        // library does not know the parameter, and does not wait.
+        let close_async = 1_u8;
+        // SAFETY: C4, C5, C29: the handle is open; one byte is copied, inline.
+        unsafe {
+            let length = size_of_val(&close_async) as u32;
+            let value = (&raw const close_async).cast();
+            call!(SetParam(handle, QUIC_PARAM_CONN_CLOSE_ASYNC, length, value));
+        }
+    }
     // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(ConnectionClose(handle)) };
     registration.remove(id);
 }
+
+/// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
+const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
 
 impl Drop for NativeConnection {
     fn drop(&mut self) {

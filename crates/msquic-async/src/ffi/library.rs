@@ -9,7 +9,7 @@ use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a process that ends waits for its connections to say goodbye.
@@ -163,14 +163,27 @@ extern "C" fn leave() {
         let is_open = |open: &mut usize| *open > 0;
         let patience = deadline.saturating_duration_since(Instant::now());
         let is_closed = !library.closed.wait_while_for(&mut open, is_open, patience).timed_out();
-        if is_closed && !library.is_shared.load(Ordering::SeqCst) {
-            // SAFETY: C2, C4: every registration is closed, so no handle is left. Nobody can open
-            // one any more: `open` stays locked until the process is gone.
-            unsafe { MsQuicClose(library.table) };
-            std::mem::forget(open);
-        }
         std::mem::forget(registrations);
+        if is_closed && !library.is_shared.load(Ordering::SeqCst) {
+            std::mem::forget(open); // no registration can be opened any more
+            close_until(library, deadline);
+        }
     });
+}
+
+/// Closes the library, on a thread of its own: it waits for threads of libmsquic, and some libraries make it
+/// wait for ever (C34).
+fn close_until(library: &'static Library, deadline: Instant) {
+    let (done, is_done) = mpsc::channel();
+    let close = move || {
+        // SAFETY: C2, C4: every registration is closed, so no handle is left, and none can be opened:
+        // `open` stays locked until the process is gone.
+        unsafe { MsQuicClose(library.table) };
+        let _ = done.send(());
+    };
+    if std::thread::Builder::new().spawn(close).is_ok() {
+        let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+    }
 }
 
 /// The version of the libmsquic that this process runs with.
