@@ -31,19 +31,30 @@ impl Drop for Own {
 }
 
 impl NetCredential {
+    /// The longest chain, in bytes of DER: 24 KiB.
+    ///
+    /// Transports differ in what they can send, and peers in what they accept. msquic accepts 32 KiB of handshake
+    /// data in all, besides the chain a signature and the extensions of TLS.
+    pub const MAX_CHAIN: usize = 24 * 1024;
+
     /// A credential from a chain, the leaf first, and the leaf's private key.
     ///
     /// Whether the key fits the leaf is found out by the transport that first uses it.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NoCertificate`] when the chain is empty.
+    /// [`CredentialError::NoCertificate`] when the chain is empty; [`CredentialError::ChainTooLong`] when it has more
+    /// than [`MAX_CHAIN`](Self::MAX_CHAIN) bytes.
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
         trust: TrustPolicy,
     ) -> Result<Self, CredentialError> {
         let identity = CertHash::of(chain.first().ok_or(CredentialError::NoCertificate)?);
+        let bytes = chain.iter().map(|certificate| certificate.len()).sum();
+        if bytes > Self::MAX_CHAIN {
+            return Err(CredentialError::ChainTooLong { bytes });
+        }
         Ok(Self { own: Arc::new(Own { chain, key, identity }), trust })
     }
 
@@ -160,6 +171,15 @@ pub enum CredentialError {
     /// There is no certificate.
     #[error("the credential holds no certificate")]
     NoCertificate,
+    /// The chain has more bytes than a handshake can carry.
+    #[error(
+        "the certificate chain has {bytes} bytes, more than {}: leave out what peers do not need",
+        NetCredential::MAX_CHAIN
+    )]
+    ChainTooLong {
+        /// The bytes of all certificates in DER.
+        bytes: usize,
+    },
     /// There is no private key.
     #[error("the credential holds no private key")]
     NoPrivateKey,
@@ -194,6 +214,20 @@ mod tests {
         let text = format!("{credential:?} {credential:#?}");
         assert!(text.contains(&credential.identity().to_string()));
         assert!(!text.contains("secret") && !text.contains("115, 101, 99"));
+    }
+
+    #[test]
+    fn a_chain_that_no_handshake_carries_is_refused() {
+        let make = |bytes: usize| {
+            let chain = [vec![0; 1000], vec![0; bytes - 1000]];
+            NetCredential::from_der(chain, b"\x30\x03\x02\x01\x00".to_vec(), TrustPolicy::Any)
+        };
+        assert!(!matches!(make(24 * 1024), Err(CredentialError::ChainTooLong { .. })));
+        let error = make(24 * 1024 + 1).unwrap_err();
+        assert_eq!(error, CredentialError::ChainTooLong { bytes: 24 * 1024 + 1 });
+        assert!(
+            error.to_string().starts_with("the certificate chain has 24577 bytes, more than 24576")
+        );
     }
 
     #[test]
