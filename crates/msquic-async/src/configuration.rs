@@ -187,6 +187,7 @@ impl Configuration {
         credential: &NetCredential,
         role: Role,
     ) -> Result<Self, ConfigurationError> {
+        settings.check()?;
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         let password = random_password()?;
         let pkcs12 = pkcs12(credential, &password)?;
@@ -270,6 +271,16 @@ pub enum ConfigurationError {
     /// The credential cannot be used.
     #[error(transparent)]
     Credential(#[from] CredentialError),
+    /// A setting has a value that msquic cannot use.
+    #[error("the setting {name} is {value}, outside of {range}")]
+    InvalidSetting {
+        /// The name of the setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that are allowed.
+        range: &'static str,
+    },
     /// msquic refused, for instance a protocol name that is empty or longer than 255 bytes, or a
     /// setting out of range.
     #[error("msquic refused the configuration")]

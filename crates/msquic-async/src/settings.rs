@@ -1,6 +1,8 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
+use crate::ConfigurationError;
 use crate::ffi::library::{LibraryVersion, library_version};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// How fast a sender grows.
@@ -34,6 +36,14 @@ pub(crate) enum ZeroCopy {
 /// again with others (contract C32). Builds on the way to 2.6.0 call themselves 2.6.0 too.
 const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patch: 1, build: 0 };
 
+/// RFC 9000, section 18.2, allows less than 2^14 ms. With 0 msquic's own minimum would be larger than that, which
+/// peers refuse.
+const ACK_DELAYS: RangeInclusive<Duration> =
+    Duration::from_nanos(1)..=Duration::from_millis(16_383);
+
+/// msquic doubles windows in 32 bits.
+const MAX_WINDOW: u32 = 1 << 30;
+
 impl Settings {
     /// Whether streams read received bytes where msquic has them, instead of copying them out.
     /// Default: false. It takes effect with libmsquic 2.6.1 or later, and with the configuration of a
@@ -55,6 +65,28 @@ impl Settings {
         let is_wanted = value.into().unwrap_or(false);
         self.zero_copy_receive = if is_wanted { ZeroCopy::WhereSound } else { ZeroCopy::No };
         self
+    }
+
+    /// Fails on values that msquic takes and cannot work with.
+    pub(crate) fn check(&self) -> Result<(), ConfigurationError> {
+        let invalid = |name, value: String, range| {
+            Err(ConfigurationError::InvalidSetting { name, value, range })
+        };
+        if let Some(delay) = self.max_ack_delay.filter(|delay| !ACK_DELAYS.contains(delay)) {
+            return invalid("max_ack_delay", format!("{delay:?}"), "1 ms to 16383 ms");
+        }
+        let windows = [
+            ("connection_window", self.connection_window),
+            ("stream_receive_window", self.stream_receive_window),
+            ("bidi_local_receive_window", self.bidi_local_receive_window),
+            ("bidi_remote_receive_window", self.bidi_remote_receive_window),
+            ("uni_receive_window", self.uni_receive_window),
+            ("stream_receive_buffer", self.stream_receive_buffer),
+        ];
+        let too_large =
+            windows.into_iter().find(|(_, bytes)| bytes.is_some_and(|it| it > MAX_WINDOW));
+        let Some((name, bytes)) = too_large else { return Ok(()) };
+        invalid(name, format!("{} bytes", bytes.unwrap_or_default()), "0 to 2^30 bytes")
     }
 
     /// Whether streams hold what they receive, with the library of this process.
@@ -124,12 +156,12 @@ knobs! {
     keep_alive_interval: Duration;
     /// What the round-trip time is taken for until it is measured. Default: 333 ms.
     initial_rtt: Duration;
-    /// How long an acknowledgement may be held back. Default: 25 ms.
+    /// How long an acknowledgement may be held back, at most 16383 ms. Default: 25 ms. In milliseconds, rounded up.
     max_ack_delay: Duration;
     /// How many bytes of a stream the peer may send ahead of the reader, rounded up to a power of
-    /// two. Default: 64 KiB.
+    /// two, at most 2^30. Default: 64 KiB.
     stream_receive_window: u32;
-    /// How many bytes of all streams the peer may send ahead of the readers. Default: 16 MiB.
+    /// How many bytes of all streams the peer may send ahead of the readers, at most 2^30. Default: 16 MiB.
     connection_window: u32;
     /// How many bidirectional streams the peer may have open at once. Default: 0.
     peer_bidi_streams: u16;
@@ -192,4 +224,25 @@ knobs! {
     mtu_discovery_probes: u8;
     /// After how long without traffic the connection id is changed. Default: 20 s.
     dest_cid_update_idle_timeout: Duration;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_msquic_cannot_work_with_are_refused() {
+        let error = |settings: Settings| settings.check().unwrap_err().to_string();
+        let ms = Duration::from_millis;
+        assert_eq!(
+            error(Settings::new().max_ack_delay(Duration::ZERO)),
+            "the setting max_ack_delay is 0ns, outside of 1 ms to 16383 ms"
+        );
+        error(Settings::new().max_ack_delay(ms(16_384)));
+        assert!(Settings::new().max_ack_delay(ms(16_383)).check().is_ok());
+        let window = (1 << 30) + 1;
+        error(Settings::new().connection_window(window));
+        error(Settings::new().uni_receive_window(window));
+        assert!(Settings::new().stream_receive_window(window - 1).check().is_ok());
+    }
 }

@@ -34,6 +34,7 @@ pub struct MsQuicTransportConfig {
     pub(crate) handshake_timeout: Duration,
     pub(crate) idle_timeout: Duration,
     pub(crate) keep_alive_interval: Duration,
+    pub(crate) maximum_mtu: u16,
 }
 
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -59,6 +60,7 @@ impl Default for MsQuicTransportConfig {
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(10),
+            maximum_mtu: 1500,
         }
     }
 }
@@ -146,4 +148,7 @@ options! {
     idle_timeout: Duration;
     /// How often an idle connection is kept alive; zero means never. Default: 10 s.
     keep_alive_interval: Duration;
+    /// The largest IP packet that is tried on a path, in bytes (RFC 8899): 1248 to 1500. A connection begins with 1248
+    /// and searches upwards; a smaller limit helps where a tunnel drops large packets silently. Default: 1500.
+    maximum_mtu: u16;
 }

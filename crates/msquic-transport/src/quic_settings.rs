@@ -122,6 +122,7 @@ impl ConfigFactory<'_> {
             .peer_uni_streams(config.max_inbound_streams)
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
+            .maximum_mtu(config.maximum_mtu)
             // The queue of the stream is buffer enough, and spares a copy.
             .send_buffering(false)
     }

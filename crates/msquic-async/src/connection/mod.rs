@@ -411,6 +411,7 @@ impl Connection {
     ///
     /// A dropped future may or may not have changed them.
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
+        settings.check().map_err(|_| Status::INVALID_PARAMETER)?;
         let (native, settings) = (self.inner().native().clone(), settings.clone());
         unblock(move |may_block| native.set_settings(&settings, may_block)).await
     }
