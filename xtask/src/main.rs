@@ -7,6 +7,7 @@
 mod ci;
 mod demo;
 mod msquic;
+mod patches;
 mod process;
 mod setup;
 mod tidy;
@@ -50,6 +51,8 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Write the table of patches in docs/libmsquic.md
+    Patches,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
 }
@@ -82,6 +85,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
+        Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }

@@ -1,6 +1,6 @@
 //! `tidy`: what no compiler checks.
 
-use crate::process;
+use crate::{patches, process};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,6 +34,9 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         if size > MAX_BYTES {
             complaints.push(format!("{path}: has {size} bytes: is it meant to be here?"));
         }
+    }
+    if let Err(error) = patches::check(root) {
+        complaints.push(format!("{error:#}"));
     }
     ensure!(complaints.is_empty(), "tidy:\n  {}", complaints.join("\n  "));
     println!("tidy: {} files are in order", files.len());
