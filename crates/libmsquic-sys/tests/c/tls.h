@@ -70,6 +70,7 @@ static HQUIC ServerConfig;
 static int Portable = 1;            // portable certificates, or pointers to X509 and X509_STORE_CTX
 static int ClientAuth = 1;          // servers ask for a certificate
 static void (*ConnectedHook)(SIDE* Side);    // on the worker thread
+static uint16_t PeerBidiStreams;    // setting of the next configuration, if not 0
 static int LoadMayFail;             // OpenConfig returns NULL then
 static HQUIC Listener;
 static uint16_t Port;
@@ -208,6 +209,10 @@ static HQUIC OpenConfig(int Client, EVP_PKEY* Key, X509* Cert, STACK_OF(X509)* C
     Settings.IdleTimeoutMs = 5000;
     Settings.IsSet.ServerResumptionLevel = TRUE;
     Settings.ServerResumptionLevel = Level;
+    if (PeerBidiStreams) {
+        Settings.IsSet.PeerBidiStreamCount = TRUE;
+        Settings.PeerBidiStreamCount = PeerBidiStreams;
+    }
     unsigned char* Der = NULL;
     int DerLength = 0;
     if (Key != NULL) {
