@@ -233,7 +233,12 @@ impl NetTransport for MsQuicTransport {
         };
         let connection = Connection::new(context.registration.registration(), credential)
             .map_err(|error| failed(error.to_string()))?;
-        let host = remote_addr.ip().to_string();
+        let host = match remote_addr {
+            SocketAddr::V6(addr) if addr.scope_id() != 0 => {
+                format!("{}%{}", addr.ip(), addr.scope_id())
+            }
+            addr => addr.ip().to_string(),
+        };
         let start = connection.start(&configuration, &host, remote_addr.port());
         tokio::time::timeout(handshake.timeout, start)
             .await

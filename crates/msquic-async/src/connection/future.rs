@@ -94,12 +94,12 @@ async fn start(
     }
     let name = CString::new(host.as_str()).map_err(|_| invalid("the host contains a zero byte"))?;
     let inner = connection.inner().clone();
-    let address = host.parse::<IpAddr>();
+    let address = literal(&host, port);
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
-    if let (Ok(address), None) = (&address, configuration.key_log()) {
-        inner.set_addrs(None, Some(SocketAddr::new(*address, port)));
+    if let (Some(address), None) = (address, configuration.key_log()) {
+        inner.set_addrs(None, Some(address));
         let started = inner.native().start(configuration.native(), &name, port);
         return started_or_failed(&inner, started);
     }
@@ -116,12 +116,12 @@ async fn start(
         started_or_failed(&inner, started)
     };
     match address {
-        Ok(address) => {
+        Some(address) => {
             detach(move |may_block| {
-                let _ = done.send(begin(SocketAddr::new(address, port), may_block));
+                let _ = done.send(begin(address, may_block));
             });
         }
-        Err(_) => {
+        None => {
             let inner = connection.inner().clone();
             let attempt = move || match resolve(&host, port) {
                 Ok(address) => detach(move |may_block| {
@@ -146,6 +146,12 @@ fn started_or_failed(
         inner.start_failed(status);
         StartError::Other(status)
     })
+}
+
+/// The address that `host` is, if it is no name. The zone of a link-local address is a number (RFC 4007, section 11).
+fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let without_zone = host.parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
+    without_zone.or_else(|_| format!("[{host}]:{port}").parse()).ok()
 }
 
 fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
@@ -250,5 +256,21 @@ impl Future for OpenSendStream<'_> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stream = ready!(self.project().open.poll(cx))?;
         Poll::Ready(Ok(SendStream::from_stream(stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::literal;
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        let text = |host| literal(host, 7).map(|address| address.to_string());
+        assert_eq!(text("10.0.0.1").as_deref(), Some("10.0.0.1:7"));
+        assert_eq!(text("::1").as_deref(), Some("[::1]:7"));
+        assert_eq!(text("fe80::1%4").as_deref(), Some("[fe80::1%4]:7"));
+        for name in ["localhost", "fe80::1%eth0", "[::1]", "::1]:5", ""] {
+            assert_eq!(text(name), None, "{name}");
+        }
     }
 }

@@ -13,8 +13,9 @@ use msquic::ffi;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::ffi::c_void;
+use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -104,12 +105,11 @@ impl NativeListener {
         local_addr: Option<SocketAddr>,
         handler: &Arc<H>,
     ) -> Result<(Handle, SocketAddr), Status> {
-        let is_any_port = local_addr.is_some_and(|addr| addr.port() == 0);
-        let mut tries = if is_any_port { PORTS } else { 1 };
+        let local_addr = local_addr.unwrap_or((Ipv6Addr::UNSPECIFIED, 0).into());
+        let mut tries = if local_addr.port() == 0 { PORTS } else { 1 };
         loop {
             tries -= 1;
-            let claimed = local_addr.map(claim_port).transpose()?;
-            match self.open_and_start_at(alpn, claimed, handler) {
+            match self.open_and_start_at(alpn, claim_port(local_addr)?, handler) {
                 // Somebody took that port meanwhile, or has it on another address.
                 Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
                 result => return result,
@@ -120,7 +120,7 @@ impl NativeListener {
     fn open_and_start_at<H: ListenerHandler>(
         &self,
         alpn: &[&[u8]],
-        local_addr: Option<SocketAddr>,
+        local_addr: SocketAddr,
         handler: &Arc<H>,
     ) -> Result<(Handle, SocketAddr), Status> {
         let alpn = alpn_buffers(alpn)?;
@@ -136,8 +136,8 @@ impl NativeListener {
             let opened =
                 call!(ListenerOpen(registration, Some(function), context, &raw mut handle));
             Status::ok(opened).and_then(|()| {
-                let native_addr = local_addr.map(address::to_native);
-                let native_addr = native_addr.as_ref().map_or(ptr::null(), ptr::from_ref).cast();
+                let native_addr = address::to_native_listen(local_addr);
+                let native_addr = ptr::from_ref(&native_addr).cast();
                 let count = alpn.len() as u32;
                 let started = call!(ListenerStart(handle, alpn.as_ptr(), count, native_addr));
                 Status::ok(started).inspect_err(|_| call!(ListenerClose(handle)))
@@ -155,10 +155,10 @@ impl NativeListener {
             let param = ffi::QUIC_PARAM_LISTENER_LOCAL_ADDRESS;
             Status::ok(call!(GetParam(handle, param, &raw mut length, addr.as_mut_ptr().cast())))
                 .ok()
-                .and_then(|()| address::from_native(&addr.assume_init()))
+                .map(|()| address::from_native_listen(&addr.assume_init()))
         };
-        let bound = bound.or(local_addr).unwrap_or_else(|| SocketAddr::from(([0; 16], 0)));
-        OWN_PORTS.lock().insert(bound.port());
+        let bound = bound.unwrap_or(local_addr);
+        OWN_ADDRESSES.lock().insert(bound);
         Ok((Handle(handle), bound))
     }
 
@@ -265,32 +265,45 @@ unsafe fn peer_connection<'a>(
     }
 }
 
-/// The ports that listeners of this process have or had. Listeners with different protocols share a
-/// port, and one that was stopped may still have connections on it.
-static OWN_PORTS: LazyLock<Mutex<HashSet<u16>>> = LazyLock::new(Mutex::default);
+/// The addresses that listeners of this process have or had. Listeners with different protocols share an
+/// address, and one that was stopped may still have connections on it.
+static OWN_ADDRESSES: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
 
 /// How many ports are tried where any will do.
 const PORTS: u32 = 16;
 
-/// Fails when the port belongs to somebody else; port 0 becomes one that belongs to nobody.
+/// Fails when the address belongs to somebody else; port 0 becomes one that belongs to nobody.
 ///
 /// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
 /// silently and each would get a part of the packets (C21). The system even gives such a port for port 0. A
-/// probe without that option finds it out; a port that was this process's own is not probed.
+/// probe without that option finds it out; an address that was this process's own is not probed.
 fn claim_port(addr: SocketAddr) -> Result<SocketAddr, Status> {
     // Held over the probe, so that the probes of two listeners do not meet.
-    let mut ports = OWN_PORTS.lock();
-    if ports.contains(&addr.port()) {
+    let mut own = OWN_ADDRESSES.lock();
+    if own.contains(&addr) {
         return Ok(addr);
     }
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
+    let failed = |error: io::Error| match error.kind() {
+        io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
         _ => Status::INVALID_ADDRESS,
     };
     let mut claimed = addr;
-    claimed.set_port(
-        UdpSocket::bind(addr).and_then(|probe| probe.local_addr()).map_err(failed)?.port(),
-    );
-    ports.insert(claimed.port());
+    claimed.set_port(probe(addr).map_err(failed)?);
+    own.insert(claimed);
     Ok(claimed)
+}
+
+/// Binds the address for a moment, and tells the port.
+fn probe(addr: SocketAddr) -> io::Result<u16> {
+    let port = |addr: SocketAddr| UdpSocket::bind(addr)?.local_addr().map(|addr| addr.port());
+    match port(addr) {
+        // A machine without IPv6 has all of its addresses in the other family.
+        Err(error)
+            if error.kind() != io::ErrorKind::AddrInUse
+                && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
+        {
+            port((Ipv4Addr::UNSPECIFIED, addr.port()).into())
+        }
+        result => result,
+    }
 }

@@ -128,7 +128,10 @@ impl Listener {
     }
 
     /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
-    /// `alpn`. A listener is started once.
+    /// `alpn`, in the order of preference. A listener is started once.
+    ///
+    /// Nothing but that address answers; `[::]` takes IPv4 as well as IPv6. (An installed libmsquic without this
+    /// project's patches answers packets to every address of the machine, see `docs/libmsquic.md`.)
     ///
     /// ```no_run
     /// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
@@ -141,7 +144,7 @@ impl Listener {
     ///
     /// [`ListenError::AlreadyStarted`]; [`ListenError::Finished`] after a stop or after
     /// [`Registration::shutdown`]; [`ListenError::AddressInUse`], also when the port belongs to a
-    /// socket of another process.
+    /// socket of another process, or to another listener on all addresses.
     pub fn start<A: AsRef<[u8]>>(
         &self,
         alpn: &[A],

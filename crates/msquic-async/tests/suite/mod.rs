@@ -1,5 +1,6 @@
 //! The tests that need msquic. Whoever includes them says in `crate::executors` what runs them.
 
+mod address;
 mod cancel;
 mod connection;
 mod datagram;

@@ -1,0 +1,86 @@
+//! The addresses that listeners are bound to.
+
+use super::peers::{ALPN, client_configuration, credential, settings};
+use crate::executors::{run, run_tokio};
+use msquic_async::{
+    Configuration, Connection, ListenError, Listener, Registration, StreamLimits, library_patches,
+};
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+
+fn listener(registration: &Registration) -> Listener {
+    let configuration =
+        Configuration::server(registration, &[ALPN], &settings(), &credential()).unwrap();
+    Listener::new(registration, configuration, credential()).unwrap()
+}
+
+fn has_patch(fault: &str) -> bool {
+    library_patches().iter().any(|patch| patch.fault == fault)
+}
+
+#[test]
+fn a_listener_on_all_addresses_takes_both_families_and_tells_its_port() {
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        for address in [None, Some("[::]:0".parse().unwrap())] {
+            let listener = listener(&registration);
+            listener.start(&[ALPN], address).unwrap();
+            let local = listener.local_addr().unwrap();
+            assert!(local.ip().is_unspecified() && local.port() != 0, "{local}");
+            for host in ["127.0.0.1", "::1"] {
+                let client = Connection::new(&registration, credential()).unwrap();
+                let start = client.start(&configuration, host, local.port());
+                let accept = async {
+                    let server = listener.accept().await.unwrap();
+                    server.accept().await.map(|()| server)
+                };
+                let (started, accepted) = futures::future::join(start, accept).await;
+                started.unwrap_or_else(|error| panic!("{host}: {error:?}"));
+                accepted.unwrap();
+            }
+        }
+    });
+}
+
+#[test]
+fn only_the_address_that_was_asked_for_is_taken() {
+    if !has_patch("N8") {
+        return; // an unpatched library is bound to all addresses
+    }
+    run_tokio(async || {
+        let registration = Registration::new("test").unwrap();
+        let first = listener(&registration);
+        first.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let port = first.local_addr().unwrap().port();
+
+        let elsewhere: SocketAddr = (Ipv4Addr::new(127, 0, 0, 2), port).into();
+        drop(UdpSocket::bind(elsewhere).expect("another address with the same port is free"));
+        let second = listener(&registration);
+        second.start(&[ALPN], Some(elsewhere)).unwrap();
+        assert_eq!(second.local_addr(), Ok(elsewhere));
+
+        let everywhere: SocketAddr = (Ipv4Addr::UNSPECIFIED, port).into();
+        let refused = listener(&registration).start(&[ALPN], Some(everywhere));
+        assert_eq!(refused, Err(ListenError::AddressInUse));
+    });
+}
+
+#[test]
+fn the_address_of_another_socket_is_never_shared() {
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let socket = UdpSocket::bind("127.0.0.2:0").unwrap();
+        let taken = socket.local_addr().unwrap();
+        let refused = listener(&registration).start(&[ALPN], Some(taken));
+        assert_eq!(refused, Err(ListenError::AddressInUse));
+
+        // The same port on another address is no reason to skip the probe.
+        let neighbour: SocketAddr = (Ipv4Addr::LOCALHOST, taken.port()).into();
+        let first = listener(&registration);
+        if has_patch("N8") && first.start(&[ALPN], Some(neighbour)).is_ok() {
+            let refused = listener(&registration).start(&[ALPN], Some(taken));
+            assert_eq!(refused, Err(ListenError::AddressInUse));
+        }
+    });
+}
