@@ -5,6 +5,7 @@ use super::incoming::Incoming;
 use super::state::{ListenerInput, ListenerState};
 use crate::Configuration;
 use crate::connection::Connection;
+use crate::ffi::library::{LibraryVersion, library_patches, library_version};
 use crate::ffi::listener::NativeListener;
 use crate::ffi::status::Status;
 use crate::waiters::Waiters;
@@ -72,6 +73,12 @@ impl ListenerInner {
             }
         }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+        if alpn.len() > 1 && !keeps_protocol_names() {
+            tracing::warn!(
+                "this libmsquic reads freed memory when a peer makes a listener with several protocol names wait \
+                 (microsoft/msquic#6171): use one name, or the vendored library"
+            );
+        }
         let bound = self.native.start(&alpn, local_addr, self).map_err(|status| match status {
             Status::ADDRESS_IN_USE | Status::ALPN_IN_USE => ListenError::AddressInUse,
             Status::INVALID_STATE => ListenError::Finished,
@@ -142,4 +149,14 @@ impl ListenerInner {
         let backlog = std::mem::take(&mut self.exclusive.lock().backlog);
         drop(backlog);
     }
+}
+
+/// Whether libmsquic keeps the protocol names that a client offers until the handshake goes on. The patch U1 makes it;
+/// releases up to 2.5.12 and 2.6.3 do not.
+fn keeps_protocol_names() -> bool {
+    let is_patched = library_patches().iter().any(|patch| patch.fault == "U1");
+    let is_fixed = |LibraryVersion { major, minor, patch, .. }| {
+        (major, minor, patch) > (2, 6, 3) || ((major, minor) == (2, 5) && patch > 12)
+    };
+    is_patched || library_version().is_ok_and(is_fixed)
 }
