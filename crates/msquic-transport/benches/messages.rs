@@ -1,11 +1,12 @@
-//! Messages over loopback between two peers in one process: one way, and there and back.
+//! Two peers in one process over loopback: messages one way, there and back, and handshakes.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
     Bytes, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
@@ -72,5 +73,47 @@ fn ping_pong(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, one_way, ping_pong);
+/// Handshakes with mutual TLS: the time for each, with so many at once.
+fn handshake(criterion: &mut Criterion) {
+    let runtime = Runtime::new().unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let config = MsQuicTransportConfig::new().max_connections_per_identity(usize::MAX);
+    let transport = Arc::new(MsQuicTransport::with_config(config));
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listen = transport.create_listener(address, &["bench/1"], credential.clone());
+    let listener = runtime.block_on(listen).unwrap();
+    let address = listener.local_addr();
+    let serve = runtime.spawn(async move {
+        while let Ok(request) = listener.accept().await {
+            tokio::spawn(async move {
+                if let Ok(connection) = request.accept().await {
+                    connection.watch_close().await;
+                }
+            });
+        }
+    });
+    let mut group = criterion.benchmark_group("handshake");
+    group.sample_size(10).measurement_time(Duration::from_secs(4));
+    for at_once in [1, 16] {
+        group.throughput(Throughput::Elements(at_once));
+        group.bench_function(BenchmarkId::from_parameter(at_once), |bencher| {
+            bencher.to_async(&runtime).iter(|| async {
+                let dials = (0..at_once).map(|_| {
+                    let (transport, credential) = (transport.clone(), credential.clone());
+                    tokio::spawn(async move {
+                        let dial = transport.connect(address, &["bench/1"], credential);
+                        dial.await.unwrap();
+                    })
+                });
+                for dial in dials.collect::<Vec<_>>() {
+                    dial.await.unwrap();
+                }
+            });
+        });
+    }
+    group.finish();
+    serve.abort();
+}
+
+criterion_group!(benches, one_way, ping_pong, handshake);
 criterion_main!(benches);
