@@ -106,7 +106,7 @@ impl Library {
         });
         let flags = defines.collect::<Vec<_>>().join("\n");
         env::write_if_changed(&internal.join("flags"), flags.as_bytes())?;
-        for (path, bytes) in self.tree.iter().filter(|(path, _)| !path.ends_with(".c")) {
+        for (path, bytes) in &self.tree {
             env::write_if_changed(&internal.join(path), bytes)?;
         }
         crate::vendored::copy_files(&tls.join("include"), &internal.join("include"))

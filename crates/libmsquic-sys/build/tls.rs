@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// What is left out: protocols other than TLS 1.3, algorithms that it does not use, and everything that
-/// reads files or loads modules. `no-async` because musl has no contexts to switch.
-const OPTIONS: &str = "no-shared no-tests no-makedepend no-autoload-config no-async no-engine no-module \
+/// reads files or loads modules. `no-async` and `no-secure-memory` because musl lacks what they need, and nothing here uses them.
+const OPTIONS: &str = "no-shared no-tests no-makedepend no-autoload-config no-async no-secure-memory no-engine no-module \
     no-dso no-legacy no-deprecated no-uplink no-cmp no-cms no-ct no-ts no-fips no-padlockeng no-afalgeng \
     no-ui-console no-comp no-zlib no-egd no-psk no-srp no-srtp no-dgram no-dtls no-dtls1 no-dtls1_2 no-ssl no-ssl3 \
     no-ssl3-method no-tls1 no-tls1-method no-tls1_1 no-tls1_1-method no-tls1_2 no-tls1_2-method \
