@@ -6,6 +6,8 @@
 //! 4. listener → dialler: the SHA-256 of what it stored
 #![allow(dead_code, reason = "each example uses a part")]
 
+mod name;
+
 use anyhow::{Context, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use msquic_transport::{MsQuicNetConnection, library_version};
