@@ -1,7 +1,7 @@
 //! `cargo xtask`: everything that is done with this workspace besides `cargo build`.
 //!
-//! `setup` makes the machine ready and runs before every other command. `ci` is what a change must
-//! pass. `demo` shows the product. `msquic` builds libmsquic into a prefix that the others can use.
+//! `setup` makes the machine ready; it is the only command that installs anything. `ci` is what a change must pass.
+//! `demo` shows the product. `msquic` builds libmsquic into a prefix that other commands can use.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod ci;
@@ -20,7 +20,7 @@ use std::process::ExitCode;
 
 /// Builds msquic, runs the suites and the demo
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -57,6 +57,20 @@ enum Command {
     Tidy,
 }
 
+impl Command {
+    /// Whether the command builds or links libmsquic, for which the machine has to be ready.
+    fn needs_tools(&self) -> bool {
+        match self {
+            Self::Setup | Self::Patches | Self::Tidy => false,
+            Self::Msquic(_)
+            | Self::Test(_)
+            | Self::Ci(_)
+            | Self::Demo { .. }
+            | Self::Bench { .. } => true,
+        }
+    }
+}
+
 /// Which libmsquic to link.
 #[derive(Debug, Clone, Default, Args)]
 struct Linkage {
@@ -76,10 +90,12 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    setup::run()?;
+    if options.command.needs_tools() {
+        setup::check()?;
+    }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
-        Command::Setup => Ok(()),
+        Command::Setup => setup::run(),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),

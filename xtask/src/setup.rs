@@ -1,7 +1,7 @@
-//! `setup`: what the build of libmsquic needs, found or installed.
+//! `setup`: what the build of libmsquic needs. This command installs it, all others only look whether it is there.
 
 use crate::process;
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -80,8 +80,21 @@ const MANAGERS: [Manager; 4] = [
     Manager { program: "brew", refresh: None, install: &["install"], needs_root: false },
 ];
 
+/// Fails with one line if something is missing. Installs nothing.
+pub(crate) fn check() -> Result<()> {
+    let missing = missing();
+    ensure!(missing.is_empty(), "{}", complaint(&missing));
+    Ok(())
+}
+
 /// Installs what is missing, or says how.
 pub(crate) fn run() -> Result<()> {
+    install_tools()?;
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn install_tools() -> Result<()> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
@@ -119,8 +132,13 @@ pub(crate) fn run() -> Result<()> {
     if let Some(need) = missing.first() {
         bail!("{} is still not found after the installation", need.what);
     }
-    println!("setup: everything is there");
     Ok(())
+}
+
+/// What is missing and what to do, in one line.
+fn complaint(missing: &[&Need]) -> String {
+    let list = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    format!("missing: {list}; run `cargo xtask setup`")
 }
 
 fn missing() -> Vec<&'static Need> {
@@ -186,6 +204,14 @@ mod tests {
         assert_eq!(cmake_version("cmake version 3.25.1\n\nCMake suite"), Some((3, 25)));
         assert_eq!(cmake_version("cmake version 4.0.0-rc1"), Some((4, 0)));
         assert_eq!(cmake_version(""), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_one_line_with_the_command_that_installs_it() {
+        let all: Vec<_> = NEEDS.iter().collect();
+        let line = complaint(&all[..2]);
+        assert_eq!(line, "missing: cmake 3.20 or newer, a C compiler; run `cargo xtask setup`");
+        assert!(!complaint(&all).contains('\n'));
     }
 
     #[test]
