@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::tidy;
+use crate::{newcomer, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -41,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if workspace.is_bundled() {
         steps
             .function("self-contained binaries", "cargo xtask ci", || self_contained(workspace))?;
+        steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
     }
     for untrusted in [false, true] {
         let name = if untrusted { "demo --untrusted" } else { "demo" };

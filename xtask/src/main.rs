@@ -7,6 +7,7 @@
 mod ci;
 mod demo;
 mod msquic;
+mod newcomer;
 mod patches;
 mod process;
 mod setup;
@@ -53,6 +54,8 @@ enum Command {
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
+    /// Build and run the program of README.md in a fresh project
+    Readme,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
 }
@@ -66,7 +69,8 @@ impl Command {
             | Self::Test(_)
             | Self::Ci(_)
             | Self::Demo { .. }
-            | Self::Bench { .. } => true,
+            | Self::Bench { .. }
+            | Self::Readme => true,
         }
     }
 }
@@ -102,6 +106,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Readme => newcomer::run(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }

@@ -14,7 +14,7 @@ fn xtask(arguments: &[&str]) -> Output {
 
 #[test]
 fn commands_that_build_say_what_is_missing_and_how_to_install_it() {
-    for command in ["ci", "test", "demo", "bench", "msquic"] {
+    for command in ["ci", "test", "demo", "bench", "msquic", "readme"] {
         let output = xtask(&[command]);
         let said = String::from_utf8(output.stderr).unwrap();
         assert!(!output.status.success(), "{command} goes on");
