@@ -69,6 +69,17 @@ pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Checks and tests the crates that do not link msquic.
+pub(crate) fn portable(workspace: &Workspace) -> Result<()> {
+    let mut steps = Steps::default();
+    let mut lint = workspace.cargo(["clippy", "--all-targets", "--all-features"]);
+    lint.args(PLAIN).args(["--", "--deny", "warnings"]);
+    steps.cargo("lint without msquic", lint)?;
+    test_plain(workspace, &mut steps)?;
+    steps.report();
+    Ok(())
+}
+
 /// Measures messages beside other transports; `arguments` go to the program that does it.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
@@ -109,12 +120,16 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 
 /// Tests in the development profile, in which libmsquic is built with its own assertions.
 fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let mut plain = workspace.cargo(["test", "--all-features"]);
-    plain.args(PLAIN);
-    steps.cargo("test without msquic", plain)?;
+    test_plain(workspace, steps)?;
     let mut linked = workspace.cargo_linked(["test"]);
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
     steps.cargo("test msquic-async and msquic-transport", linked)
+}
+
+fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut plain = workspace.cargo(["test", "--all-features"]);
+    plain.args(PLAIN);
+    steps.cargo("test without msquic", plain)
 }
 
 /// The modules without msquic, interpreted by miri, which finds undefined behaviour and leaks. Skipped

@@ -7,6 +7,7 @@
 mod ci;
 mod demo;
 mod msquic;
+mod msrv;
 mod newcomer;
 mod patches;
 mod process;
@@ -30,7 +31,11 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Find what the build needs and install what is missing
-    Setup,
+    Setup {
+        /// Install the oldest Rust that the workspace supports, too
+        #[arg(long)]
+        msrv: bool,
+    },
     /// Build another libmsquic, unpatched, into target/msquic/VERSION-ORIGIN-TLS-PROFILE
     Msquic(msquic::Options),
     /// Run all tests
@@ -54,6 +59,10 @@ enum Command {
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
+    /// Test the crates that do not link msquic, on any platform and without any tool besides Rust's
+    Portable,
+    /// Check the crates with the oldest Rust that the workspace supports
+    Msrv,
     /// Build and run the program of README.md in a fresh project
     Readme,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
@@ -64,7 +73,7 @@ impl Command {
     /// Whether the command builds or links libmsquic, for which the machine has to be ready.
     fn needs_tools(&self) -> bool {
         match self {
-            Self::Setup | Self::Patches | Self::Tidy => false,
+            Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => false,
             Self::Msquic(_)
             | Self::Test(_)
             | Self::Ci(_)
@@ -99,13 +108,15 @@ fn run(options: &Options) -> Result<()> {
     }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
-        Command::Setup => setup::run(),
+        Command::Setup { msrv } => setup::run(*msrv),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Portable => ci::portable(&Workspace::new(None)?),
+        Command::Msrv => msrv::run(&Workspace::new(None)?),
         Command::Readme => newcomer::run(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }

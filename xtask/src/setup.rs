@@ -1,6 +1,6 @@
 //! `setup`: what the build of libmsquic needs. This command installs it, all others only look whether it is there.
 
-use crate::process;
+use crate::{msrv, process};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -87,9 +87,12 @@ pub(crate) fn check() -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, or says how.
-pub(crate) fn run() -> Result<()> {
+/// Installs what is missing, or says how; with `with_msrv` also the oldest compiler that the workspace supports.
+pub(crate) fn run(with_msrv: bool) -> Result<()> {
     install_tools()?;
+    if with_msrv {
+        msrv::install()?;
+    }
     println!("setup: everything is there");
     Ok(())
 }
