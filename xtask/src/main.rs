@@ -5,6 +5,8 @@
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod ci;
+#[cfg(test)]
+mod commands;
 mod demo;
 mod msquic;
 mod msrv;
