@@ -8,6 +8,8 @@ mod ci;
 #[cfg(test)]
 mod commands;
 mod demo;
+#[cfg(test)]
+mod figures;
 mod msquic;
 mod msrv;
 mod newcomer;
