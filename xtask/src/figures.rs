@@ -84,7 +84,6 @@ const FIGURES: &[Figure] = &[
         "more than 64 KiB do not wait",
     ),
     figure("Cargo.toml", "rust-version = \"1.88\"", "README.md", "they support, 1.88;"),
-    figure("xtask/src/setup.rs", "CMAKE: (u32, u32) = (3, 20);", "README.md", "needs cmake 3.20,"),
     figure(
         "xtask/src/setup.rs",
         "CMAKE: (u32, u32) = (3, 20);",

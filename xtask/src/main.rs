@@ -21,6 +21,7 @@ mod tidy;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use process::Workspace;
+use setup::Build;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -74,16 +75,14 @@ enum Command {
 }
 
 impl Command {
-    /// Whether the command builds or links libmsquic, for which the machine has to be ready.
-    fn needs_tools(&self) -> bool {
+    /// The libmsquic that the command builds, for which the machine has to be ready.
+    fn builds(&self) -> Option<Build> {
         match self {
-            Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => false,
-            Self::Msquic(_)
-            | Self::Test(_)
-            | Self::Ci(_)
-            | Self::Demo { .. }
-            | Self::Bench { .. }
-            | Self::Readme => true,
+            Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => None,
+            Self::Msquic(_) => Some(Build::Prefix),
+            Self::Test(_) | Self::Ci(_) | Self::Demo { .. } | Self::Bench { .. } | Self::Readme => {
+                Some(Build::Vendored)
+            }
         }
     }
 }
@@ -107,8 +106,8 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    if options.command.needs_tools() {
-        setup::check()?;
+    if let Some(build) = options.command.builds() {
+        setup::check(build)?;
     }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {

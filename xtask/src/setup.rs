@@ -8,9 +8,20 @@ use std::process::{Command, Stdio};
 /// The oldest cmake that msquic takes.
 const CMAKE: (u32, u32) = (3, 20);
 
-/// Something that the build needs.
+/// What is about to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The patched libmsquic, by cargo.
+    Vendored,
+    /// Another libmsquic, by cmake.
+    Prefix,
+}
+
+/// Something that a build needs.
 struct Need {
     what: &'static str,
+    /// Whether cmake alone needs it, for [`Build::Prefix`].
+    for_prefix: bool,
     found: fn() -> bool,
     /// Packages of apt, dnf, pacman and brew; empty where the system has it.
     packages: [&'static [&'static str]; 4],
@@ -19,31 +30,43 @@ struct Need {
 const NEEDS: &[Need] = &[
     Need {
         what: "cmake 3.20 or newer",
+        for_prefix: true,
         found: has_cmake,
         packages: [&["cmake"], &["cmake"], &["cmake"], &["cmake"]],
     },
     Need {
         what: "a C compiler",
+        for_prefix: false,
         found: || runs("cc", &["--version"]),
         packages: [&["gcc", "libc6-dev"], &["gcc"], &["gcc"], &[]],
     },
     Need {
         what: "a C++ compiler",
+        for_prefix: true,
         found: || runs("c++", &["--version"]),
         packages: [&["g++"], &["gcc-c++"], &["gcc"], &[]],
     },
     Need {
         what: "make",
+        for_prefix: false,
         found: || runs("make", &["--version"]),
         packages: [&["make"], &["make"], &["make"], &[]],
     },
     Need {
         what: "perl with its standard modules",
+        for_prefix: false,
         found: || runs("perl", &["-MFindBin", "-MIPC::Cmd", "-MTime::Piece", "-e", "1"]),
         packages: [&["perl"], &["perl"], &["perl"], &["perl"]],
     },
     Need {
+        what: "binutils",
+        for_prefix: false,
+        found: || !cfg!(target_os = "linux") || runs("objcopy", &["--version"]),
+        packages: [&["binutils"], &["binutils"], &["binutils"], &[]],
+    },
+    Need {
         what: "libnuma with headers and static library",
+        for_prefix: true,
         found: has_numa,
         packages: [&["libnuma-dev"], &["numactl-devel"], &["numactl"], &[]],
     },
@@ -80,9 +103,10 @@ const MANAGERS: [Manager; 4] = [
     Manager { program: "brew", refresh: None, install: &["install"], needs_root: false },
 ];
 
-/// Fails with one line if something is missing. Installs nothing.
-pub(crate) fn check() -> Result<()> {
-    let missing = missing();
+/// Fails with one line if something is missing for a build. Installs nothing.
+pub(crate) fn check(build: Build) -> Result<()> {
+    let mut missing = missing();
+    missing.retain(|need| build == Build::Prefix || !need.for_prefix);
     ensure!(missing.is_empty(), "{}", complaint(&missing));
     Ok(())
 }
