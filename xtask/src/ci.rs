@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::tidy;
+use crate::{newcomer, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -41,6 +41,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if workspace.is_bundled() {
         steps
             .function("self-contained binaries", "cargo xtask ci", || self_contained(workspace))?;
+        steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
     }
     for untrusted in [false, true] {
         let name = if untrusted { "demo --untrusted" } else { "demo" };
@@ -64,6 +65,17 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
 pub(crate) fn test(workspace: &Workspace) -> Result<()> {
     let mut steps = Steps::default();
     test_with(workspace, &mut steps)?;
+    steps.report();
+    Ok(())
+}
+
+/// Checks and tests the crates that do not link msquic.
+pub(crate) fn portable(workspace: &Workspace) -> Result<()> {
+    let mut steps = Steps::default();
+    let mut lint = workspace.cargo(["clippy", "--all-targets", "--all-features"]);
+    lint.args(PLAIN).args(["--", "--deny", "warnings"]);
+    steps.cargo("lint without msquic", lint)?;
+    test_plain(workspace, &mut steps)?;
     steps.report();
     Ok(())
 }
@@ -108,12 +120,16 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 
 /// Tests in the development profile, in which libmsquic is built with its own assertions.
 fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let mut plain = workspace.cargo(["test", "--all-features"]);
-    plain.args(PLAIN);
-    steps.cargo("test without msquic", plain)?;
+    test_plain(workspace, steps)?;
     let mut linked = workspace.cargo_linked(["test"]);
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
     steps.cargo("test msquic-async and msquic-transport", linked)
+}
+
+fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut plain = workspace.cargo(["test", "--all-features"]);
+    plain.args(PLAIN);
+    steps.cargo("test without msquic", plain)
 }
 
 /// The modules without msquic, interpreted by miri, which finds undefined behaviour and leaks. Skipped

@@ -119,6 +119,7 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     listen.arg("--identity").arg(pem("listener"));
     listen.args(["--trust", &dialler_identity, "--once", "--exit-with-parent"]);
     listen.arg("--out").arg(&stored);
+    listen.args(["--max-size", &file.metadata()?.len().to_string()]);
     if std::io::stderr().is_terminal() {
         listen.arg("--quiet"); // the dialler shows a bar
     }

@@ -1,12 +1,18 @@
 //! `cargo xtask`: everything that is done with this workspace besides `cargo build`.
 //!
-//! `setup` makes the machine ready and runs before every other command. `ci` is what a change must
-//! pass. `demo` shows the product. `msquic` builds libmsquic into a prefix that the others can use.
+//! `setup` makes the machine ready; it is the only command that installs anything. `ci` is what a change must pass.
+//! `demo` shows the product. `msquic` builds libmsquic into a prefix that other commands can use.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod ci;
+#[cfg(test)]
+mod commands;
 mod demo;
+#[cfg(test)]
+mod figures;
 mod msquic;
+mod msrv;
+mod newcomer;
 mod patches;
 mod process;
 mod setup;
@@ -15,12 +21,13 @@ mod tidy;
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
 use process::Workspace;
+use setup::Build;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 /// Builds msquic, runs the suites and the demo
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask")]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
 struct Options {
     #[command(subcommand)]
     command: Command,
@@ -29,7 +36,11 @@ struct Options {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Find what the build needs and install what is missing
-    Setup,
+    Setup {
+        /// Install the oldest Rust that the workspace supports, too
+        #[arg(long)]
+        msrv: bool,
+    },
     /// Build another libmsquic, unpatched, into target/msquic/VERSION-ORIGIN-TLS-PROFILE
     Msquic(msquic::Options),
     /// Run all tests
@@ -53,8 +64,27 @@ enum Command {
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
+    /// Test the crates that do not link msquic, on any platform and without any tool besides Rust's
+    Portable,
+    /// Check the crates with the oldest Rust that the workspace supports
+    Msrv,
+    /// Build and run the program of README.md in a fresh project
+    Readme,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
+}
+
+impl Command {
+    /// The libmsquic that the command builds, for which the machine has to be ready.
+    fn builds(&self) -> Option<Build> {
+        match self {
+            Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => None,
+            Self::Msquic(_) => Some(Build::Prefix),
+            Self::Test(_) | Self::Ci(_) | Self::Demo { .. } | Self::Bench { .. } | Self::Readme => {
+                Some(Build::Vendored)
+            }
+        }
+    }
 }
 
 /// Which libmsquic to link.
@@ -76,16 +106,21 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> Result<()> {
-    setup::run()?;
+    if let Some(build) = options.command.builds() {
+        setup::check(build)?;
+    }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
-        Command::Setup => Ok(()),
+        Command::Setup { msrv } => setup::run(*msrv),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Portable => ci::portable(&Workspace::new(None)?),
+        Command::Msrv => msrv::run(&Workspace::new(None)?),
+        Command::Readme => newcomer::run(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }

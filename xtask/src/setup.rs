@@ -1,16 +1,27 @@
-//! `setup`: what the build of libmsquic needs, found or installed.
+//! `setup`: what the build of libmsquic needs. This command installs it, all others only look whether it is there.
 
-use crate::process;
-use anyhow::{Result, bail};
+use crate::{msrv, process};
+use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 /// The oldest cmake that msquic takes.
 const CMAKE: (u32, u32) = (3, 20);
 
-/// Something that the build needs.
+/// What is about to be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Build {
+    /// The patched libmsquic, by cargo.
+    Vendored,
+    /// Another libmsquic, by cmake.
+    Prefix,
+}
+
+/// Something that a build needs.
 struct Need {
     what: &'static str,
+    /// Whether cmake alone needs it, for [`Build::Prefix`].
+    for_prefix: bool,
     found: fn() -> bool,
     /// Packages of apt, dnf, pacman and brew; empty where the system has it.
     packages: [&'static [&'static str]; 4],
@@ -19,31 +30,43 @@ struct Need {
 const NEEDS: &[Need] = &[
     Need {
         what: "cmake 3.20 or newer",
+        for_prefix: true,
         found: has_cmake,
         packages: [&["cmake"], &["cmake"], &["cmake"], &["cmake"]],
     },
     Need {
         what: "a C compiler",
+        for_prefix: false,
         found: || runs("cc", &["--version"]),
         packages: [&["gcc", "libc6-dev"], &["gcc"], &["gcc"], &[]],
     },
     Need {
         what: "a C++ compiler",
+        for_prefix: true,
         found: || runs("c++", &["--version"]),
         packages: [&["g++"], &["gcc-c++"], &["gcc"], &[]],
     },
     Need {
         what: "make",
+        for_prefix: false,
         found: || runs("make", &["--version"]),
         packages: [&["make"], &["make"], &["make"], &[]],
     },
     Need {
         what: "perl with its standard modules",
+        for_prefix: false,
         found: || runs("perl", &["-MFindBin", "-MIPC::Cmd", "-MTime::Piece", "-e", "1"]),
         packages: [&["perl"], &["perl"], &["perl"], &["perl"]],
     },
     Need {
+        what: "binutils",
+        for_prefix: false,
+        found: || !cfg!(target_os = "linux") || runs("objcopy", &["--version"]),
+        packages: [&["binutils"], &["binutils"], &["binutils"], &[]],
+    },
+    Need {
         what: "libnuma with headers and static library",
+        for_prefix: true,
         found: has_numa,
         packages: [&["libnuma-dev"], &["numactl-devel"], &["numactl"], &[]],
     },
@@ -80,8 +103,25 @@ const MANAGERS: [Manager; 4] = [
     Manager { program: "brew", refresh: None, install: &["install"], needs_root: false },
 ];
 
-/// Installs what is missing, or says how.
-pub(crate) fn run() -> Result<()> {
+/// Fails with one line if something is missing for a build. Installs nothing.
+pub(crate) fn check(build: Build) -> Result<()> {
+    let mut missing = missing();
+    missing.retain(|need| build == Build::Prefix || !need.for_prefix);
+    ensure!(missing.is_empty(), "{}", complaint(&missing));
+    Ok(())
+}
+
+/// Installs what is missing, or says how; with `with_msrv` also the oldest compiler that the workspace supports.
+pub(crate) fn run(with_msrv: bool) -> Result<()> {
+    install_tools()?;
+    if with_msrv {
+        msrv::install()?;
+    }
+    println!("setup: everything is there");
+    Ok(())
+}
+
+fn install_tools() -> Result<()> {
     let missing = missing();
     if missing.is_empty() {
         return Ok(());
@@ -119,8 +159,13 @@ pub(crate) fn run() -> Result<()> {
     if let Some(need) = missing.first() {
         bail!("{} is still not found after the installation", need.what);
     }
-    println!("setup: everything is there");
     Ok(())
+}
+
+/// What is missing and what to do, in one line.
+fn complaint(missing: &[&Need]) -> String {
+    let list = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
+    format!("missing: {list}; run `cargo xtask setup`")
 }
 
 fn missing() -> Vec<&'static Need> {
@@ -186,6 +231,14 @@ mod tests {
         assert_eq!(cmake_version("cmake version 3.25.1\n\nCMake suite"), Some((3, 25)));
         assert_eq!(cmake_version("cmake version 4.0.0-rc1"), Some((4, 0)));
         assert_eq!(cmake_version(""), None);
+    }
+
+    #[test]
+    fn what_is_missing_is_said_in_one_line_with_the_command_that_installs_it() {
+        let all: Vec<_> = NEEDS.iter().collect();
+        let line = complaint(&all[..2]);
+        assert_eq!(line, "missing: cmake 3.20 or newer, a C compiler; run `cargo xtask setup`");
+        assert!(!complaint(&all).contains('\n'));
     }
 
     #[test]

@@ -5,17 +5,13 @@ mod file;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
+use file::close_code;
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport};
 use net_traits::{NetConnection, NetTransport};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
-
-/// The code of a close after everything went well.
-const DONE: u64 = 0;
-/// The code of a close because this side failed.
-const FAILED: u64 = 1;
 
 /// Sends a file over QUIC and compares its hash with that of what the listener stored.
 #[derive(Debug, Parser)]
@@ -61,8 +57,8 @@ async fn run(options: &Options) -> Result<()> {
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     match &sent {
-        Ok(()) => connection.close(DONE, "the hashes agree").await,
-        Err(error) => connection.close(FAILED, &file::one_line(error)).await,
+        Ok(()) => connection.close(close_code::DONE, "the hashes agree").await,
+        Err(error) => connection.close(close_code::FAILED, &file::one_line(error)).await,
     }
     sent
 }

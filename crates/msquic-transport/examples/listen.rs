@@ -1,19 +1,34 @@
 //! Receives files from peers that it trusts: `listen --identity me.pem --trust HASH`.
+//!
+//! Each peer has a task of its own, from its handshake to its close, so that a slow one delays no other. How many there
+//! are is limited twice: [`HANDSHAKES`] by the transport, for anyone can begin one, and [`TRANSFERS`] here.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod file;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
-use msquic_transport::{MsQuicListener, MsQuicTransport};
+use file::{Inbox, close_code};
+use indicatif::MultiProgress;
+use msquic_transport::{
+    MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport,
+    MsQuicTransportConfig,
+};
 use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Instant;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
 
-/// The code of a close because this side failed.
-const FAILED: u64 = 1;
+/// How many peers may be in their handshake at once; further ones are refused.
+const HANDSHAKES: usize = 256;
+
+/// How many files are received at once; further peers are told that the listener is busy.
+const TRANSFERS: usize = 64;
 
 /// Receives files over QUIC and stores them under their names.
 #[derive(Debug, Parser)]
@@ -26,6 +41,9 @@ struct Options {
     /// Directory for the files, made if there is none
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
+    /// The largest file that is taken, in bytes [default: 16 GiB]
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, hide_default_value = true)]
+    max_size: u64,
     /// Leave after one peer
     #[arg(long)]
     once: bool,
@@ -63,38 +81,84 @@ async fn run(options: &Options) -> Result<()> {
     std::fs::create_dir_all(&options.out)
         .with_context(|| format!("{} cannot be a directory for files", options.out.display()))?;
     println!("identity {}", credential.identity());
-    let transport = MsQuicTransport::new();
+    let config = MsQuicTransportConfig::new().max_handshakes(HANDSHAKES);
+    let transport = MsQuicTransport::with_config(config);
     let listener = transport.create_listener(options.bind, &[file::ALPN], credential).await?;
     println!("listening on {}", listener.local_addr());
-    loop {
-        let served = serve_one(&listener, options).await;
-        if options.once {
-            return served;
-        }
-        if let Err(error) = served {
-            eprintln!("listen: {}", file::one_line(&error));
-        }
+    let server = Arc::new(Server {
+        inbox: Inbox {
+            directory: options.out.clone(),
+            max_size: options.max_size,
+            quiet: options.quiet,
+            bars: MultiProgress::new(),
+        },
+        transfers: Semaphore::new(TRANSFERS),
+    });
+    if options.once {
+        return server.serve_one(listener.accept().await?).await;
     }
+    server.serve(&listener).await
 }
 
-async fn serve_one(listener: &MsQuicListener, options: &Options) -> Result<()> {
-    let request = listener.accept().await?;
-    let connection = request.accept().await?;
-    if !options.quiet {
-        let (peer, address) = (connection.remote_identity(), connection.remote_addr());
-        println!("connected with {peer} at {address}");
-    }
-    let started = Instant::now();
-    match file::receive_file(&connection, &options.out, options.quiet).await {
-        Ok((path, size)) => {
-            let elapsed = started.elapsed();
-            connection.watch_close().await; // the dialler closes when it has compared the hashes
-            println!("stored {} ({size} bytes, {:.2} s)", path.display(), elapsed.as_secs_f64());
-            Ok(())
+/// What the tasks of all peers share.
+struct Server {
+    inbox: Inbox,
+    transfers: Semaphore,
+}
+
+impl Server {
+    /// Serves peers side by side until the listener is closed. Dropping the future ends all transfers.
+    async fn serve(self: &Arc<Self>, listener: &MsQuicListener) -> Result<()> {
+        let mut peers = JoinSet::new();
+        loop {
+            tokio::select! {
+                request = listener.accept() => {
+                    let (server, request) = (self.clone(), request?);
+                    let peer = request.remote_addr();
+                    peers.spawn(async move { (peer, server.serve_one(request).await) });
+                }
+                Some(served) = peers.join_next() => if let (peer, Err(error)) = served? {
+                    let error = file::one_line(&error);
+                    self.inbox.bars.suspend(|| eprintln!("listen: {peer}: {error}"));
+                },
+            }
         }
-        Err(error) => {
-            connection.close(FAILED, &file::one_line(&error)).await;
-            Err(error)
+    }
+
+    /// Serves one peer, from its handshake to its close.
+    async fn serve_one(&self, request: MsQuicNetIncomingRequest) -> Result<()> {
+        let connection = request.accept().await?;
+        let Ok(_transfer) = self.transfers.try_acquire() else {
+            connection.close(close_code::BUSY, "too many files at once, try again").await;
+            bail!(
+                "{} was told to try again: {TRANSFERS} files at once",
+                connection.remote_identity()
+            );
+        };
+        if !self.inbox.quiet {
+            let (peer, address) = (connection.remote_identity(), connection.remote_addr());
+            self.inbox.say(&format!("connected with {peer} at {address}"));
+        }
+        self.receive(&connection).await
+    }
+
+    async fn receive(&self, connection: &MsQuicNetConnection) -> Result<()> {
+        let started = Instant::now();
+        match self.inbox.receive_file(connection).await {
+            Ok((path, size)) => {
+                let seconds = started.elapsed().as_secs_f64();
+                // The dialler closes when it has compared the hashes.
+                let _ = timeout(file::PATIENCE, connection.watch_close()).await;
+                self.inbox
+                    .say(&format!("stored {} ({size} bytes, {seconds:.2} s)", path.display()));
+                Ok(())
+            }
+            Err(error) => {
+                let code = error.close_code();
+                let error = anyhow::Error::from(error);
+                connection.close(code, &file::one_line(&error)).await;
+                Err(error)
+            }
         }
     }
 }
@@ -111,3 +175,7 @@ async fn parent_left(wanted: bool) {
     });
     let _ = leaving.await;
 }
+
+#[cfg(test)]
+#[path = "file/listen_tests.rs"]
+mod tests;

@@ -5,6 +5,12 @@ use async_trait::async_trait;
 use std::net::SocketAddr;
 
 /// Accepts connections. Dropping it stops listening; connections already made live on.
+///
+/// # Several peers
+///
+/// [`accept`](Self::accept) gives a request as soon as a peer has sent its first bytes. The handshake happens in
+/// [`NetIncomingRequest::accept`], and a peer can delay it until the handshake timeout. Call that in a task per request:
+/// `listener.accept().await?.accept().await?` in a loop lets one stalled peer keep all others out.
 #[async_trait]
 pub trait NetListener: Send + Sync + 'static {
     /// What an accepted request becomes.

@@ -4,23 +4,52 @@
 //! 2. dialler → listener: the bytes of the file, in any number of messages
 //! 3. dialler → listener: the SHA-256 of the file
 //! 4. listener → dialler: the SHA-256 of what it stored
+//!
+//! A listener that does not store the file closes the connection with a code of [`close_code`] and the reason in words.
 #![allow(dead_code, reason = "each example uses a part")]
 
-use anyhow::{Context, Result, bail, ensure};
-use indicatif::{ProgressBar, ProgressStyle};
+mod name;
+
+pub(crate) use name::{FileName, NameError};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use msquic_transport::{MsQuicNetConnection, library_version};
 use net_traits::{Bytes, CertHash, NetConnection, NetCredential, SelfSigned, TrustPolicy};
 use sha2::{Digest, Sha256};
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
 
 /// The application protocol of the examples.
 pub(crate) const ALPN: &str = "file/1";
 
+/// The codes with which the two programs close a connection.
+pub(crate) mod close_code {
+    /// The file was stored, and both sides agree on its hash.
+    pub(crate) const DONE: u64 = 0;
+    /// This side failed; the reason says how.
+    pub(crate) const FAILED: u64 = 1;
+    /// The listener does not store files under such a name.
+    pub(crate) const NAME_REJECTED: u64 = 2;
+    /// The listener has a file of that name.
+    pub(crate) const NAME_EXISTS: u64 = 3;
+    /// The file is larger than the listener takes.
+    pub(crate) const TOO_LARGE: u64 = 4;
+    /// The listener serves as many peers as it may.
+    pub(crate) const BUSY: u64 = 5;
+}
+
 /// Bytes of the file in one message.
 const CHUNK: usize = 1024 * 1024;
+
+/// How long the listener waits for the next message of a file.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// How many characters of a rejected name are shown.
+const SHOWN: usize = 80;
 
 /// What both programs are told about identity and trust.
 #[derive(Debug, clap::Args)]
@@ -71,10 +100,12 @@ pub(crate) async fn send_file(connection: &MsQuicNetConnection, path: &Path) -> 
     let metadata = file.metadata().await?;
     ensure!(metadata.is_file(), "{display} is not a file");
     let size = metadata.len();
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    connection.send(&[&size.to_be_bytes()[..], name.as_bytes()].concat()).await?;
+    let name = path.file_name().unwrap_or_default();
+    let name = FileName::parse(name.as_encoded_bytes())
+        .with_context(|| format!("the listener would reject the name of {display}, rename it"))?;
+    connection.send(&[&size.to_be_bytes()[..], name.as_str().as_bytes()].concat()).await?;
 
-    let progress = Progress::new("sent", size);
+    let progress = Progress::new("sent", size, &MultiProgress::new());
     let mut hash = Sha256::new();
     let mut rest = size;
     while rest > 0 {
@@ -89,52 +120,143 @@ pub(crate) async fn send_file(connection: &MsQuicNetConnection, path: &Path) -> 
     let hash: [u8; 32] = hash.finalize().into();
     connection.send(&hash).await?;
     let (answer, _) = connection.recv().await?;
-    progress.finish();
     ensure!(answer == hash[..], "the peer stored something else: the hashes differ");
     Ok(size)
 }
 
-/// Receives a file into the directory `target`; it appears there when it is complete and its hash
-/// is right. Returns its path and size.
-pub(crate) async fn receive_file(
-    connection: &MsQuicNetConnection,
-    target: &Path,
-    quiet: bool,
-) -> Result<(PathBuf, u64)> {
-    let (header, _) = connection.recv().await?;
-    ensure!(header.len() >= 8, "the peer did not announce a file");
-    let (size, name) = header.split_at(8);
-    let size = u64::from_be_bytes(size.try_into()?);
-    let name = std::str::from_utf8(name).context("the name of the file is not UTF-8")?;
-    // Only a plain name: a peer must not choose where it is stored.
-    let Some(name) = Path::new(name).file_name().filter(|file| *file == name) else {
-        bail!("{name:?} is not a plain file name");
-    };
-    let path = target.join(name);
+/// Where received files go, and how they are shown.
+pub(crate) struct Inbox {
+    pub(crate) directory: PathBuf,
+    /// The largest file that is taken, in bytes.
+    pub(crate) max_size: u64,
+    pub(crate) quiet: bool,
+    /// The bars of all files that arrive at the same time.
+    pub(crate) bars: MultiProgress,
+}
 
-    let writing = || format!("cannot write into {}", target.display());
-    let partial = tempfile::NamedTempFile::new_in(target).with_context(writing)?;
-    let mut file = tokio::fs::File::from_std(partial.reopen()?);
-    let progress = if quiet { Progress::none() } else { Progress::new("received", size) };
-    let mut hash = Sha256::new();
-    let mut received = 0;
-    while received < size {
-        let (chunk, _) = connection.recv().await?;
-        received += chunk.len() as u64;
-        ensure!(received <= size, "the peer sent more than it announced");
-        hash.update(&chunk);
-        file.write_all(&chunk).await.with_context(writing)?;
-        progress.set(received);
+/// Why a file was not stored.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ReceiveError {
+    #[error("the file name {name:?} is rejected: {cause}")]
+    Name { name: String, cause: NameError },
+    #[error("a file named {0} exists already")]
+    Exists(FileName),
+    #[error("{name} has {size} bytes, more than the {max_size} that are taken (--max-size)")]
+    TooLarge { name: FileName, size: u64, max_size: u64 },
+    #[error("nothing arrived for {} s", PATIENCE.as_secs())]
+    Stalled,
+    #[error(transparent)]
+    Failed(#[from] anyhow::Error),
+}
+
+impl ReceiveError {
+    /// What the dialler is told, besides the text.
+    pub(crate) fn close_code(&self) -> u64 {
+        match self {
+            Self::Name { .. } => close_code::NAME_REJECTED,
+            Self::Exists(_) => close_code::NAME_EXISTS,
+            Self::TooLarge { .. } => close_code::TOO_LARGE,
+            Self::Stalled | Self::Failed(_) => close_code::FAILED,
+        }
     }
-    file.flush().await.with_context(writing)?;
-    file.sync_all().await.with_context(writing)?;
-    let (expected, _) = connection.recv().await?;
-    let hash: [u8; 32] = hash.finalize().into();
-    ensure!(expected == hash[..], "the file changed on the way: the hashes differ");
-    partial.persist(&path).with_context(writing)?;
-    connection.send(&hash).await?;
-    progress.finish();
-    Ok((path, size))
+}
+
+impl Inbox {
+    /// Receives a file and returns its path and size.
+    ///
+    /// The file is written under a hidden temporary name in the same directory. It gets its own name when it is complete
+    /// and its hash is right, and never replaces another file. A failure, or dropping the future, removes it.
+    ///
+    /// # Errors
+    ///
+    /// [`ReceiveError`]; the caller closes the connection with its [`close_code`](ReceiveError::close_code).
+    pub(crate) async fn receive_file(
+        &self,
+        connection: &MsQuicNetConnection,
+    ) -> Result<(PathBuf, u64), ReceiveError> {
+        let header = next(connection).await?;
+        let Some((size, name)) = header.split_first_chunk() else {
+            return Err(anyhow!("the peer did not announce a file").into());
+        };
+        let size = u64::from_be_bytes(*size);
+        let name = FileName::parse(name).map_err(|cause| ReceiveError::Name {
+            name: String::from_utf8_lossy(name).chars().take(SHOWN).collect(),
+            cause,
+        })?;
+        let max_size = self.max_size;
+        if size > max_size {
+            return Err(ReceiveError::TooLarge { name, size, max_size });
+        }
+        let path = name.within(&self.directory);
+        // A look ahead, so that nothing is sent in vain. What counts is the look when the file gets its name.
+        if path.symlink_metadata().is_ok() {
+            return Err(ReceiveError::Exists(name));
+        }
+
+        let writing = || format!("cannot write into {}", self.directory.display());
+        let partial = tempfile::Builder::new()
+            .prefix(".incoming-")
+            .tempfile_in(&self.directory)
+            .with_context(writing)?;
+        let hash = self.receive_bytes(connection, &name, size, partial.reopen()).await?;
+        if let Err(error) = partial.persist_noclobber(&path) {
+            return Err(match error.error.kind() {
+                ErrorKind::AlreadyExists => ReceiveError::Exists(name),
+                _ => anyhow::Error::from(error.error).context(writing()).into(),
+            });
+        }
+        connection.send(&hash).await.context("the file is stored, but the peer is gone")?;
+        Ok((path, size))
+    }
+
+    /// Writes the bytes of a file and returns their hash, which is the one that the peer sent.
+    async fn receive_bytes(
+        &self,
+        connection: &MsQuicNetConnection,
+        name: &FileName,
+        size: u64,
+        file: std::io::Result<std::fs::File>,
+    ) -> Result<[u8; 32], ReceiveError> {
+        let writing = || format!("cannot write into {}", self.directory.display());
+        let mut file = tokio::fs::File::from_std(file.with_context(writing)?);
+        let what = format!("received {name}:");
+        let progress = match self.quiet {
+            true => Progress::none(),
+            false => Progress::new(&what, size, &self.bars),
+        };
+        let mut hash = Sha256::new();
+        let mut received = 0;
+        while received < size {
+            let chunk = next(connection).await?;
+            if chunk.is_empty() || chunk.len() as u64 > size - received {
+                let length = chunk.len();
+                let what = format!("{length} bytes after {received} of {size}");
+                return Err(anyhow!("the peer does not send what it announced: {what}").into());
+            }
+            received += chunk.len() as u64;
+            hash.update(&chunk);
+            file.write_all(&chunk).await.with_context(writing)?;
+            progress.set(received);
+        }
+        file.flush().await.with_context(writing)?;
+        file.sync_all().await.with_context(writing)?;
+        let hash: [u8; 32] = hash.finalize().into();
+        if next(connection).await? != hash[..] {
+            return Err(anyhow!("the file changed on the way: the hashes differ").into());
+        }
+        Ok(hash)
+    }
+
+    /// Prints a line above the bars.
+    pub(crate) fn say(&self, line: &str) {
+        self.bars.suspend(|| println!("{line}"));
+    }
+}
+
+/// The next message, as long as the peer does not stall.
+async fn next(connection: &MsQuicNetConnection) -> Result<Bytes, ReceiveError> {
+    let received = timeout(PATIENCE, connection.recv()).await.map_err(|_| ReceiveError::Stalled)?;
+    Ok(received.map_err(anyhow::Error::from)?.0)
 }
 
 /// Prints who talks to whom, and how fast it went.
@@ -156,7 +278,7 @@ pub(crate) async fn report(connection: &MsQuicNetConnection, size: u64, elapsed:
 
 /// A bar on a terminal, a line for each tenth otherwise, or nothing.
 struct Progress {
-    what: &'static str,
+    what: String,
     bar: Option<ProgressBar>,
     size: u64,
     tenths: std::cell::Cell<u64>,
@@ -164,19 +286,21 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(what: &'static str, size: u64) -> Self {
+    fn new(what: &str, size: u64, bars: &MultiProgress) -> Self {
         let bar = std::io::stderr().is_terminal().then(|| {
             let template = "{bar:40} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
             let style = ProgressStyle::with_template(template);
-            ProgressBar::new(size).with_style(style.unwrap_or(ProgressStyle::default_bar()))
+            let bar = bars.add(ProgressBar::new(size));
+            bar.with_style(style.unwrap_or(ProgressStyle::default_bar()))
         });
+        let what = what.to_owned();
         Self { what, bar, size, tenths: std::cell::Cell::new(0), started: Instant::now() }
     }
 
     fn none() -> Self {
         let tenths = std::cell::Cell::new(0);
         let bar = Some(ProgressBar::hidden());
-        Self { what: "", bar, size: 0, tenths, started: Instant::now() }
+        Self { what: String::new(), bar, size: 0, tenths, started: Instant::now() }
     }
 
     fn set(&self, done: u64) {
@@ -189,8 +313,10 @@ impl Progress {
             println!("{} {}0 % after {seconds:.1} s", self.what, tenths);
         }
     }
+}
 
-    fn finish(&self) {
+impl Drop for Progress {
+    fn drop(&mut self) {
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

@@ -1,0 +1,287 @@
+//! What `listen` promises: peers are served side by side, and no file is ever replaced.
+
+use super::file::{ALPN, Inbox, PATIENCE, close_code, send_file};
+use super::{Server, TRANSFERS};
+use indicatif::MultiProgress;
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    CloseReason, ConnectError, NetConnection, NetCredential, NetListener, NetTransport, TrustPolicy,
+};
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio::net::UdpSocket;
+use tokio::sync::Semaphore;
+use tokio::time::timeout;
+
+/// No test takes this long unless something hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+/// Runs `test` on its own multi-threaded runtime, as the program does, and fails if it hangs.
+fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+/// A listener that serves, with its directory, and a credential that it trusts.
+struct Scene {
+    transport: MsQuicTransport,
+    address: SocketAddr,
+    credential: NetCredential,
+    out: TempDir,
+}
+
+impl Scene {
+    async fn new() -> Self {
+        Self::with(TRANSFERS, u64::MAX).await
+    }
+
+    async fn with(transfers: usize, max_size: u64) -> Self {
+        let listening = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let dialling = listening.identity();
+        let dialling = NetCredential::self_signed(TrustPolicy::hashes([dialling])).unwrap();
+        let listening = listening.with_trust(TrustPolicy::hashes([dialling.identity()]));
+        let config = MsQuicTransportConfig::new().max_connections_per_identity(usize::MAX);
+        let transport = MsQuicTransport::with_config(config);
+        let bind_addr = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(bind_addr, &[ALPN], listening).await.unwrap();
+        let address = listener.local_addr();
+        let out = tempfile::tempdir().unwrap();
+        let inbox = Inbox {
+            directory: out.path().to_owned(),
+            max_size,
+            quiet: true,
+            bars: MultiProgress::new(),
+        };
+        let server = Arc::new(Server { inbox, transfers: Semaphore::new(transfers) });
+        tokio::spawn(async move { server.serve(&listener).await });
+        Self { transport, address, credential: dialling, out }
+    }
+
+    async fn try_dial(&self) -> Result<MsQuicNetConnection, ConnectError> {
+        let transport = MsQuicTransport::new();
+        transport.connect(self.address, &[ALPN], self.credential.clone()).await
+    }
+
+    async fn dial(&self) -> MsQuicNetConnection {
+        self.try_dial().await.unwrap()
+    }
+
+    /// Sends a file as `dial` does.
+    async fn send(&self, path: &Path) -> anyhow::Result<u64> {
+        let connection = self.try_dial().await?;
+        let sent = send_file(&connection, path).await;
+        connection.close(close_code::DONE, "").await;
+        sent
+    }
+
+    /// Begins a transfer whose name and bytes are up to the caller.
+    async fn announce(&self, name: &str, size: u64) -> MsQuicNetConnection {
+        let connection = self.dial().await;
+        let header = [&size.to_be_bytes()[..], name.as_bytes()].concat();
+        connection.send(&header).await.unwrap();
+        connection
+    }
+
+    /// The names in the directory, hidden ones too.
+    fn names(&self) -> Vec<String> {
+        let entries = std::fs::read_dir(self.out.path()).unwrap();
+        entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+    }
+
+    /// Waits until the directory is as it should be.
+    async fn until(&self, right: impl Fn(&[String]) -> bool) {
+        while !right(&self.names()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+}
+
+fn file(directory: &TempDir, name: &str, content: &[u8]) -> PathBuf {
+    let path = directory.path().join(name);
+    std::fs::write(&path, content).unwrap();
+    path
+}
+
+async fn code(connection: &MsQuicNetConnection) -> u64 {
+    match connection.watch_close().await {
+        CloseReason::Peer { code, .. } => code,
+        reason => panic!("closed in another way: {reason}"),
+    }
+}
+
+/// Forwards what a client sends and nothing of what the server answers, so that the handshake stalls.
+async fn one_way(server: SocketAddr) -> SocketAddr {
+    let from_client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let to_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let address = from_client.local_addr().unwrap();
+    tokio::spawn(async move {
+        let mut datagram = [0; 65_536];
+        while let Ok(length) = from_client.recv(&mut datagram).await {
+            let _ = to_server.send_to(&datagram[..length], server).await;
+        }
+    });
+    address
+}
+
+#[test]
+fn a_file_arrives_under_its_name() {
+    run(async {
+        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index >> 3) as u8).collect();
+        assert_eq!(scene.send(&file(&source, "a.bin", &content)).await.unwrap(), 3_000_000);
+        assert_eq!(scene.send(&file(&source, "empty", b"")).await.unwrap(), 0);
+        assert_eq!(std::fs::read(scene.out.path().join("a.bin")).unwrap(), content);
+        assert_eq!(std::fs::read(scene.out.path().join("empty")).unwrap(), b"");
+        assert_eq!(scene.names().len(), 2);
+    });
+}
+
+#[test]
+fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
+    run(async {
+        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let stalled = 8;
+        let transport = MsQuicTransport::new();
+        for _ in 0..stalled {
+            // msquic tells clients apart by their addresses, so each has a relay.
+            let relay = one_way(scene.address).await;
+            let (transport, credential) = (transport.clone(), scene.credential.clone());
+            tokio::spawn(async move { transport.connect(relay, &[ALPN], credential).await });
+        }
+        while scene.transport.statistics().handshakes < stalled {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let silent = scene.dial().await;
+        let slow = scene.announce("slow", 10).await;
+        slow.send(b"12345").await.unwrap();
+        scene.until(|names| names.len() == 1).await;
+
+        let honest = file(&source, "honest", b"content");
+        let honest = scene.send(&honest);
+        // A stalled handshake ends after 10 s, a silent peer after PATIENCE.
+        assert!(PATIENCE > Duration::from_secs(5));
+        timeout(Duration::from_secs(5), honest).await.expect("it waits for the others").unwrap();
+        assert_eq!(scene.transport.statistics().handshakes, stalled);
+        assert_eq!(std::fs::read(scene.out.path().join("honest")).unwrap(), b"content");
+        drop((silent, slow));
+    });
+}
+
+#[test]
+fn peers_beyond_the_limit_are_told_that_the_listener_is_busy() {
+    run(async {
+        let (scene, source) = (Scene::with(1, u64::MAX).await, tempfile::tempdir().unwrap());
+        let first = scene.announce("first", 10).await;
+        scene.until(|names| names.len() == 1).await;
+        match scene.try_dial().await {
+            Ok(second) => assert_eq!(code(&second).await, close_code::BUSY),
+            // The close may arrive before the dialler knows that its handshake is done.
+            Err(ConnectError::Closed(CloseReason::Peer { code: close_code::BUSY, .. })) => {}
+            Err(error) => panic!("{error}"),
+        }
+        first.close(close_code::FAILED, "").await;
+        scene.until(<[String]>::is_empty).await;
+        // The place is free a moment after the file is gone.
+        while scene.send(&file(&source, "third", b"3")).await.is_err() {}
+    });
+}
+
+#[test]
+fn an_existing_file_is_never_replaced() {
+    run(async {
+        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        // `--out .`: the key of the listener is in the directory.
+        let key = file(&scene.out, "me.pem", b"the key");
+        let error = scene.send(&file(&source, "me.pem", b"not the key")).await.unwrap_err();
+        assert!(error.to_string().contains("a file named me.pem exists already"), "{error:#}");
+        let refused = scene.announce("me.pem", 1).await;
+        assert_eq!(code(&refused).await, close_code::NAME_EXISTS);
+        assert_eq!(std::fs::read(&key).unwrap(), b"the key");
+        assert_eq!(scene.names(), ["me.pem"]);
+    });
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_is_neither_followed_nor_replaced() {
+    run(async {
+        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let outside = source.path().join("outside");
+        std::os::unix::fs::symlink(&outside, scene.out.path().join("link")).unwrap();
+        scene.send(&file(&source, "link", b"content")).await.unwrap_err();
+        assert!(!outside.exists());
+        assert!(scene.out.path().join("link").is_symlink());
+    });
+}
+
+#[test]
+fn of_two_files_with_one_name_that_arrive_together_one_is_stored() {
+    run(async {
+        let scene = Scene::new().await;
+        let sources = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let both = [vec![1; 2_000_000], vec![2; 2_000_000]];
+        // Both are announced before one is complete, so that the look ahead sees no file.
+        let early = scene.announce("same", 1).await;
+        scene.until(|names| names.len() == 1).await;
+        let send = |index: usize| {
+            let path = file(&sources[index], "same", &both[index]);
+            let scene = &scene;
+            async move { scene.send(&path).await }
+        };
+        let (one, two) = tokio::join!(send(0), send(1));
+        assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
+        let winner = if one.is_ok() { &both[0] } else { &both[1] };
+        early.send(b"x").await.unwrap();
+        early.send(&<sha2::Sha256 as sha2::Digest>::digest(b"x")).await.unwrap();
+        assert_eq!(code(&early).await, close_code::NAME_EXISTS, "the look at the end counts");
+        assert_eq!(&std::fs::read(scene.out.path().join("same")).unwrap(), winner);
+        scene.until(|names| names == ["same"]).await;
+    });
+}
+
+#[test]
+fn a_file_is_not_visible_before_it_is_whole_and_leaves_nothing_when_it_fails() {
+    run(async {
+        let scene = Scene::new().await;
+        let connection = scene.announce("half", 100).await;
+        connection.send(&[7; 50]).await.unwrap();
+        scene.until(|names| names.len() == 1).await;
+        assert!(scene.names()[0].starts_with('.'), "{:?}", scene.names());
+        connection.close(close_code::FAILED, "changed my mind").await;
+        scene.until(<[String]>::is_empty).await;
+
+        let wrong_hash = scene.announce("wrong", 3).await;
+        wrong_hash.send(b"abc").await.unwrap();
+        wrong_hash.send(&[0; 32]).await.unwrap();
+        assert_eq!(code(&wrong_hash).await, close_code::FAILED);
+        scene.until(<[String]>::is_empty).await;
+
+        for message in [&[0; 4][..], &[]] {
+            let too_much = scene.announce("much", 3).await;
+            too_much.send(message).await.unwrap();
+            assert_eq!(code(&too_much).await, close_code::FAILED);
+        }
+        scene.until(<[String]>::is_empty).await;
+    });
+}
+
+#[test]
+fn names_and_sizes_that_are_not_taken_are_rejected_before_anything_is_written() {
+    run(async {
+        let scene = Scene::with(TRANSFERS, 1000).await;
+        for name in ["../up", "/tmp/absolute", ".hidden", "..", "a\0b", ""] {
+            let connection = scene.announce(name, 1).await;
+            assert_eq!(code(&connection).await, close_code::NAME_REJECTED, "{name:?}");
+        }
+        let large = scene.announce("large", 1001).await;
+        assert_eq!(code(&large).await, close_code::TOO_LARGE);
+        let short = scene.dial().await;
+        short.send(b"1234567").await.unwrap();
+        assert_eq!(code(&short).await, close_code::FAILED);
+        assert!(scene.names().is_empty());
+    });
+}

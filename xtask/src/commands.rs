@@ -1,0 +1,138 @@
+//! Every command that the workflow, `.ci/run` and the documents name exists, with its options.
+
+use crate::Options;
+use clap::{CommandFactory, Parser};
+use std::fs;
+use std::path::{Path, PathBuf};
+use yaml_rust2::{Yaml, YamlLoader};
+
+#[test]
+fn the_workflow_calls_xtask_alone() {
+    let workflow = workflow();
+    let mut calls = 0;
+    for (job, step) in steps(&workflow) {
+        if let Some(action) = step["uses"].as_str() {
+            assert!(is_pinned_checkout(action), "{job}: {action}");
+            continue;
+        }
+        let run = step["run"].as_str().unwrap_or_else(|| panic!("{job}: a step does nothing"));
+        for line in run.lines() {
+            let arguments = xtask(line);
+            assert!(arguments.is_some(), "{job}: `{line}` is no call of xtask");
+            parse(&arguments.unwrap(), &format!("ci.yml, job {job}"));
+            calls += 1;
+        }
+    }
+    assert!(calls >= 4, "only {calls} calls were found");
+}
+
+#[test]
+fn the_workflow_tests_each_platform_with_what_builds_there() {
+    let workflow = workflow();
+    let runners = |job: &str| -> Vec<String> {
+        let matrix = &workflow["jobs"][job]["strategy"]["matrix"]["runner"];
+        matrix.as_vec().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
+    };
+    let commands = |job: &str| -> Vec<String> {
+        let steps = steps(&workflow).into_iter().filter(|(name, _)| name == job);
+        steps.filter_map(|(_, step)| step["run"].as_str().map(str::to_owned)).collect()
+    };
+    let linux = runners("linux");
+    assert!(linux.iter().any(|it| it.ends_with("-arm")), "{linux:?}");
+    assert!(linux.iter().any(|it| !it.ends_with("-arm")), "{linux:?}");
+    assert_eq!(commands("linux"), ["cargo xtask setup", "cargo xtask ci"]);
+    let portable = runners("portable");
+    assert!(["macos", "windows"].iter().all(|os| portable.iter().any(|it| it.starts_with(os))));
+    assert_eq!(commands("portable"), ["cargo xtask portable"]);
+    assert_eq!(commands("msrv"), ["cargo xtask setup --msrv", "cargo xtask msrv"]);
+}
+
+#[test]
+fn the_test_command_is_the_one_of_the_readme() {
+    let script = read(".ci/run");
+    let of_script: Vec<_> = script.lines().map(|line| line.trim_start_matches("exec ")).collect();
+    let of_script: Vec<_> = of_script.into_iter().filter_map(xtask).collect();
+    let readme = read("README.md");
+    let (_, section) = readme.split_once("\n## Test it\n").unwrap();
+    let (_, block) = section.split_once("```sh\n").unwrap();
+    let (block, _) = block.split_once("```").unwrap();
+    let of_readme: Vec<_> = block.lines().filter_map(xtask).collect();
+    assert_eq!(of_script, [["setup"], ["ci"]]);
+    assert_eq!(of_readme, of_script);
+}
+
+#[test]
+fn commands_in_documents_exist() {
+    let mut documents: Vec<PathBuf> =
+        ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci/run"].map(PathBuf::from).into();
+    let docs = fs::read_dir(root().join("docs")).unwrap();
+    documents.extend(docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name())));
+    let mut calls = 0;
+    for document in documents.iter().filter(|path| root().join(path).is_file()) {
+        let text = read(document);
+        let lines = text.lines().map(|line| line.trim_start_matches("exec "));
+        let quoted = text.split('`').skip(1).step_by(2);
+        for arguments in lines.chain(quoted).filter_map(xtask) {
+            parse(&arguments, &document.display().to_string());
+            calls += 1;
+        }
+    }
+    assert!(calls >= 8, "only {calls} calls were found");
+}
+
+#[test]
+fn the_help_names_the_command_that_people_type() {
+    let mut command = Options::command();
+    command.build();
+    let usage = |command: &mut clap::Command| command.render_usage().to_string();
+    assert!(usage(&mut command).starts_with("Usage: cargo xtask "), "{}", usage(&mut command));
+    for subcommand in command.get_subcommands_mut() {
+        let expected = format!("Usage: cargo xtask {}", subcommand.get_name());
+        assert!(usage(subcommand).starts_with(&expected), "{}", usage(subcommand));
+    }
+}
+
+/// The steps of all jobs, with the name of the job.
+fn steps(workflow: &Yaml) -> Vec<(String, Yaml)> {
+    let jobs = workflow["jobs"].as_hash().expect("the workflow has jobs");
+    let steps = jobs.iter().flat_map(|(name, job)| {
+        let name = name.as_str().unwrap_or_default().to_owned();
+        let steps = job["steps"].as_vec().expect("a job has steps").clone();
+        steps.into_iter().map(move |step| (name.clone(), step))
+    });
+    steps.collect()
+}
+
+fn workflow() -> Yaml {
+    let documents = YamlLoader::load_from_str(&read(".github/workflows/ci.yml")).unwrap();
+    documents.into_iter().next().unwrap()
+}
+
+/// Only GitHub's own checkout is used, at a commit: a tag can be moved to another one.
+fn is_pinned_checkout(action: &str) -> bool {
+    let commit = action.strip_prefix("actions/checkout@");
+    commit.is_some_and(|it| it.len() == 40 && it.bytes().all(|it| it.is_ascii_hexdigit()))
+}
+
+/// The arguments of a call of xtask; `None` if the line is none.
+fn xtask(line: &str) -> Option<Vec<&str>> {
+    let call = line.split(" #").next()?.trim();
+    let arguments: Vec<_> = call.strip_prefix("cargo xtask ")?.split_whitespace().collect();
+    (!arguments.is_empty()).then_some(arguments)
+}
+
+fn parse(arguments: &[&str], place: &str) {
+    let words = ["cargo xtask"].iter().chain(arguments);
+    if let Err(error) = Options::try_parse_from(words) {
+        assert!(!error.use_stderr(), "{place}: cargo xtask {}: {error}", arguments.join(" "));
+    }
+}
+
+fn read(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}

@@ -1,0 +1,145 @@
+//! The figures in the documents are those of the code.
+
+use std::fs;
+use std::path::Path;
+
+/// A figure: where the code sets it and where a document shows it. A change concerns both, and the line below.
+struct Figure {
+    code: (&'static str, &'static str),
+    document: (&'static str, &'static str),
+}
+
+const fn figure(
+    file: &'static str,
+    setting: &'static str,
+    document: &'static str,
+    text: &'static str,
+) -> Figure {
+    Figure { code: (file, setting), document: (document, text) }
+}
+
+const QUIC: &str = "crates/msquic-transport/src/config.rs";
+const TCP: &str = "crates/tcp-tls-transport/src/config.rs";
+const POOL: &str = "crates/msquic-transport/src/peer_pool/config.rs";
+const ASYNC: &str = "crates/msquic-async/src/configuration.rs";
+const SEND_QUEUE: &str = "crates/msquic-async/src/buffer/send_queue.rs";
+const ARCHITECTURE: &str = "docs/architecture.md";
+const SECURITY: &str = "docs/security.md";
+const FEATURES: &str = "docs/features.md";
+
+const FIGURES: &[Figure] = &[
+    figure(QUIC, "max_connections: 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_connections_per_ip: 1_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_connections_per_identity: 16,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_handshakes: 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_connections: 10_000,", SECURITY, "10 000 in all, 1000 per address"),
+    figure(QUIC, "max_connections_per_ip: 1_000,", SECURITY, "10 000 in all, 1000 per address"),
+    figure(QUIC, "max_connections_per_identity: 16,", SECURITY, "16 per identity"),
+    figure(QUIC, "max_handshakes: 256,", SECURITY, "256 handshakes"),
+    figure(QUIC, "backlog: 256,", SECURITY, "256 waiting"),
+    figure(QUIC, "backlog: 256,", ARCHITECTURE, "connections that wait to be accepted | 256 |"),
+    figure(QUIC, "max_inbound_streams: 16,", ARCHITECTURE, "0 (transport: 16)"),
+    figure(QUIC, "max_inbound_requests: 16,", ARCHITECTURE, "and their size | 16, 1 MiB |"),
+    figure(QUIC, "max_request_size: 1024 * 1024,", SECURITY, "and their size | 16, 1 MiB |"),
+    figure(QUIC, "MAX_MESSAGE: usize = 64 * 1024 * 1024;", SECURITY, "longest message | 64 MiB |"),
+    figure(
+        QUIC,
+        "MAX_MESSAGE: usize = 64 * 1024 * 1024;",
+        ARCHITECTURE,
+        "size of a message | 64 MiB |",
+    ),
+    figure(QUIC, "send_queue: 1024 * 1024,", SECURITY, "| 1 MiB, which grows to 16 MiB"),
+    figure(QUIC, "max_send_queue: 16 * 1024 * 1024,", SECURITY, "| 1 MiB, which grows to 16 MiB"),
+    figure(QUIC, "receive_queue: 4 * 1024 * 1024,", SECURITY, "| 4 MiB and one message"),
+    figure(QUIC, "receive_queue: 4 * 1024 * 1024,", ARCHITECTURE, "| 4 MiB | `receive_queue` |"),
+    figure(QUIC, "handshake_timeout: Duration::from_secs(10),", SECURITY, "| 10 s, 30 s, 12 s;"),
+    figure(QUIC, "idle_timeout: Duration::from_secs(30),", SECURITY, "| 10 s, 30 s, 12 s;"),
+    figure(TCP, "max_connections: 10_000,", ARCHITECTURE, "10 000, 128, 256 | `TcpTlsConfig` |"),
+    figure(
+        TCP,
+        "max_connections_per_ip: 128,",
+        ARCHITECTURE,
+        "10 000, 128, 256 | `TcpTlsConfig` |",
+    ),
+    figure(TCP, "max_connections_per_ip: 128,", SECURITY, "per address (128)"),
+    figure(TCP, "max_handshakes: 256,", SECURITY, "in their handshake (256)"),
+    figure(TCP, "send_queue: 1024 * 1024,", ARCHITECTURE, "| 1 MiB, 4 MiB, 64 MiB; 10 000"),
+    figure(TCP, "receive_queue: 4 * 1024 * 1024,", ARCHITECTURE, "| 1 MiB, 4 MiB, 64 MiB; 10 000"),
+    figure(POOL, "max_queued_messages: 1000,", ARCHITECTURE, "| 1000, 1 MiB | `PeerPoolConfig` |"),
+    figure(
+        POOL,
+        "max_queued_bytes: 1024 * 1024,",
+        ARCHITECTURE,
+        "| 1000, 1 MiB | `PeerPoolConfig` |",
+    ),
+    figure(ASYNC, "send_buffer: 1024 * 1024,", ARCHITECTURE, "| 1 MiB, growing to 16 MiB"),
+    figure(ASYNC, "max_send_buffer: 16 * 1024 * 1024,", ARCHITECTURE, "| 1 MiB, growing to 16 MiB"),
+    figure(ASYNC, "receive_buffer: 256 * 1024,", ARCHITECTURE, "| 256 KiB | `StreamLimits"),
+    figure(SEND_QUEUE, "COPY_BELOW: usize = 4 * 1024;", ARCHITECTURE, "pieces from 4 KiB"),
+    figure(SEND_QUEUE, "SMALL_IN_FLIGHT: usize = 32;", ARCHITECTURE, "While 32 native sends"),
+    figure(
+        SEND_QUEUE,
+        "DO_NOT_WAIT: usize = 64 * 1024;",
+        ARCHITECTURE,
+        "more than 64 KiB do not wait",
+    ),
+    figure("Cargo.toml", "rust-version = \"1.88\"", "README.md", "they support, 1.88;"),
+    figure(
+        "xtask/src/setup.rs",
+        "CMAKE: (u32, u32) = (3, 20);",
+        "xtask/src/setup.rs",
+        "cmake 3.20 or newer",
+    ),
+    figure(
+        "crates/msquic-async/tests/suite/teardown.rs",
+        "// 220 rounds",
+        FEATURES,
+        "220 of them tried",
+    ),
+];
+
+#[test]
+fn documents_show_the_figures_of_the_code() {
+    for Figure { code: (file, setting), document: (document, text) } in FIGURES {
+        assert!(
+            words(file).contains(setting),
+            "{document} shows {text:?}, but {file} does not say `{setting}` any more: change \
+             the document, and the line in xtask/src/figures.rs"
+        );
+        assert!(
+            words(document).contains(text),
+            "{document} does not show {text:?} for `{setting}`"
+        );
+    }
+}
+
+#[test]
+fn the_number_of_behaviours_is_that_of_the_suite() {
+    let suite = words("crates/net-traits-test/src/conformance.rs");
+    let (_, list) = suite.split_once("macro_rules! __behaviours {").unwrap();
+    let (list, _) = list.split_once("macro_rules!").unwrap();
+    let count = |of: &str| {
+        list.matches(&format!("{of}] Once,")).count()
+            + list.matches(&format!("{of}] Swapped,")).count()
+    };
+    let all = count("");
+    for document in ["crates/net-traits-test/README.md", "CHANGELOG.md"] {
+        let text = format!("{all} behaviours");
+        assert!(words(document).contains(&text), "{document} does not show {text:?}");
+    }
+    let guide = words("docs/implementing-a-transport.md");
+    let (_, without) = guide.split_once("without: [").unwrap();
+    let (without, _) = without.split_once(']').unwrap();
+    let ignored: usize =
+        without.split(", ").map(|capability| count(&format!("[{capability}"))).sum();
+    let text = format!("{} behaviours pass and {ignored} are ignored", all - ignored);
+    assert!(guide.contains(&text), "the guide does not show {text:?}");
+}
+
+/// A file with single spaces, so that its line breaks do not matter.
+fn words(path: &str) -> String {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let text =
+        fs::read_to_string(root.join(path)).unwrap_or_else(|error| panic!("{path}: {error}"));
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}

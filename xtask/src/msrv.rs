@@ -1,0 +1,55 @@
+//! `msrv`: the crates, checked with the oldest Rust that the workspace says it supports.
+
+use crate::process::{self, Workspace};
+use anyhow::{Context, Result, bail};
+use std::process::Command;
+
+/// Checks what users compile: the libraries, with their optional features. Tests and examples may need a newer Rust.
+///
+/// Without the feature `src` nothing builds libmsquic: checking does not link.
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let version = rust_version()?;
+    let rustup = || {
+        let mut rustup = Command::new("rustup");
+        rustup.current_dir(&workspace.root).args(["run", &version]);
+        rustup
+    };
+    if process::output(rustup().args(["rustc", "--version"])).is_err() {
+        bail!("missing: Rust {version}; run `cargo xtask setup --msrv`");
+    }
+    println!("checking with Rust {version}");
+    let check = ["cargo", "check", "--locked", "--lib", "--no-default-features"];
+    process::run(rustup().args(check).args(PACKAGES).args(FEATURES))
+}
+
+/// Installs that Rust, beside the one that is in use.
+pub(crate) fn install() -> Result<()> {
+    let version = rust_version()?;
+    let mut rustup = Command::new("rustup");
+    process::run(rustup.args(["toolchain", "install", "--profile", "minimal", &version]))
+}
+
+/// The `rust-version` of the workspace's manifest.
+fn rust_version() -> Result<String> {
+    let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec()?;
+    let version = metadata.packages.iter().find_map(|package| package.rust_version.as_ref());
+    Ok(version.context("the manifest has no rust-version")?.to_string())
+}
+
+/// The packages that others depend on.
+const PACKAGES: [&str; 10] = [
+    "--package",
+    "net-traits",
+    "--package",
+    "net-traits-test",
+    "--package",
+    "tcp-tls-transport",
+    "--package",
+    "msquic-async",
+    "--package",
+    "msquic-transport",
+];
+
+/// What is off unless asked for.
+const FEATURES: [&str; 2] =
+    ["--features", "net-traits/self-signed,msquic-async/driver,msquic-transport/metrics"];
