@@ -9,7 +9,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 /// The packages that link libmsquic.
-const LINKED: [&str; 4] = ["--package", "msquic-async", "--package", "msquic-transport"];
+const LINKED: [&str; 6] =
+    ["--package", "libmsquic-sys", "--package", "msquic-async", "--package", "msquic-transport"];
 
 /// What is off unless asked for.
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
@@ -38,10 +39,11 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     document(workspace, &mut steps)?;
     test_with(workspace, &mut steps)?;
     interpret(workspace, &mut steps)?;
+    steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
-        steps
-            .function("self-contained binaries", "cargo xtask ci", || self_contained(workspace))?;
         steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
+        let self_contained = || newcomer::self_contained(workspace);
+        steps.function("self-contained programs", "cargo xtask ci", self_contained)?;
     }
     for untrusted in [false, true] {
         let name = if untrusted { "demo --untrusted" } else { "demo" };
@@ -89,8 +91,7 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     process::run(bench.arg("--").args(arguments))
 }
 
-/// All promised combinations of features. Those that build libmsquic share the build with the tests
-/// (development profile) and with the self-contained binaries (release profile).
+/// All promised combinations of features. None of them builds libmsquic: checks link nothing.
 fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let clippy = |args: &[&str]| {
         let mut command = workspace.cargo_linked(["clippy", "--all-targets"]);
@@ -100,12 +101,13 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint net-traits", clippy(&["--package", "net-traits"]))?;
     steps.cargo("lint without msquic", clippy(&[&PLAIN[..], &["--all-features"]].concat()))?;
     let linked = |more: &[&str]| clippy(&[&LINKED[..], more].concat());
-    steps.cargo("lint without building libmsquic", linked(&["--no-default-features"]))?;
+    steps.cargo("lint without a libmsquic", linked(&["--no-default-features"]))?;
+    let mut system = linked(&["--features", "msquic-async/system"]);
+    system.env("LIBMSQUIC_SYS_NO_BUILD", "1");
+    steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&OPTIONAL))?;
         steps.cargo("lint bench", clippy(&["--package", "transport-bench"]))?;
-        steps
-            .cargo("lint with static libmsquic", linked(&["--release", "--features", "static"]))?;
     }
     Ok(())
 }
@@ -155,11 +157,13 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 }
 
 /// The demo with binaries that were copied elsewhere and see no environment.
-fn self_contained(workspace: &Workspace) -> Result<()> {
-    let mut build = workspace.cargo(["build", "--release", "--package", "msquic-transport"]);
-    process::run(build.args(["--features", "static", "--example", "listen", "--example", "dial"]))?;
+fn copied(workspace: &Workspace) -> Result<()> {
     let elsewhere = tempfile::tempdir().context("cannot make a directory elsewhere")?;
     for name in ["listen", "dial"] {
+        let mut build =
+            workspace.cargo_linked(["rustc", "--release", "--package", "msquic-transport"]);
+        build.args(workspace.features()).args(["--example", name, "--"]);
+        process::run(build.args(workspace.rpath()))?;
         let built = workspace.target.join("release").join("examples").join(name);
         fs::copy(&built, elsewhere.path().join(name))
             .with_context(|| format!("cannot copy {}", built.display()))?;

@@ -47,6 +47,8 @@ enum Command {
     Test(Linkage),
     /// Run all checks, tests, examples and the demo, as a change must pass them
     Ci(Linkage),
+    /// Run all tests with the newest libmsquic that the registry offers
+    Nightly,
     /// Send a file between two processes over mutual TLS
     Demo {
         #[command(flatten)]
@@ -79,7 +81,7 @@ impl Command {
     fn builds(&self) -> Option<Build> {
         match self {
             Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => None,
-            Self::Msquic(_) => Some(Build::Prefix),
+            Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Test(_) | Self::Ci(_) | Self::Demo { .. } | Self::Bench { .. } | Self::Readme => {
                 Some(Build::Vendored)
             }
@@ -115,6 +117,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
+        Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
@@ -124,3 +127,16 @@ fn run(options: &Options) -> Result<()> {
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }
+
+/// Runs the suites with libraries that the product was not written for.
+fn nightly() -> Result<()> {
+    for package in NEWEST {
+        let options = msquic::Options::newest(package);
+        let prefix = msquic::build(&Workspace::new(None)?, &options)?;
+        ci::test(&Workspace::new(Some(&prefix))?)?;
+    }
+    Ok(())
+}
+
+/// Crates that ship a libmsquic: Microsoft's, and a fork that publishes later versions.
+const NEWEST: [&str; 2] = ["msquic", "seera-msquic"];

@@ -13,7 +13,7 @@ use std::thread::available_parallelism;
 const PINNED: &str = "msquic@=2.5.1-beta";
 
 /// OpenSSL for a source tree that asks for it and does not ship it: its last release with long-term support.
-const OPENSSL: &str = "openssl-src@>=300.5, <300.6";
+const OPENSSL: (&str, &str) = ("openssl-src", ">=300.5, <300.6");
 
 /// Which source is built, and how.
 #[derive(Debug, Clone, Default, Args)]
@@ -70,9 +70,10 @@ pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf>
             (path, format!("{name}-{:08x}", hasher.finish() as u32))
         }
         None => {
-            let package = options.package.as_deref().unwrap_or(PINNED);
-            let (name, _) = split(package);
-            (locate(workspace, &home, package)?, name.to_owned())
+            let (name, version) = split(options.package.as_deref().unwrap_or(PINNED));
+            let version =
+                version.map_or_else(|| newest(workspace, name), |it| Ok(it.to_owned()))?;
+            (locate(workspace, &home, name, &version)?, name.to_owned())
         }
     };
     let version = version(&source)?;
@@ -125,19 +126,26 @@ fn forget_other_source(scratch: &Path, source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// `NAME@VERSION`; the newest version, pre-releases included, where none is given.
-fn split(package: &str) -> (&str, &str) {
-    package.split_once('@').unwrap_or((package, ">=0.0.0-0"))
+/// `NAME@VERSION`, or `NAME` alone.
+fn split(package: &str) -> (&str, Option<&str>) {
+    match package.split_once('@') {
+        Some((name, version)) => (name, Some(version)),
+        None => (package, None),
+    }
+}
+
+/// The newest version of a crate, pre-releases included, which no requirement can ask for.
+fn newest(workspace: &Workspace, name: &str) -> Result<String> {
+    let text = process::output(&mut workspace.cargo(["info", name]))?;
+    let version = text.lines().find_map(|line| line.strip_prefix("version: "));
+    let version = version.and_then(|version| version.split_whitespace().next());
+    Ok(format!("={}", version.with_context(|| format!("cargo knows no version of {name}"))?))
 }
 
 /// Fetches a crate and tells where cargo keeps it: a manifest of its own depends on it.
-fn locate(workspace: &Workspace, home: &Path, package: &str) -> Result<PathBuf> {
-    let (name, version) = split(package);
-    let version = if version.starts_with(|first: char| first.is_ascii_digit()) {
-        format!("={version}")
-    } else {
-        version.to_owned()
-    };
+fn locate(workspace: &Workspace, home: &Path, name: &str, version: &str) -> Result<PathBuf> {
+    let is_exact = version.starts_with(|first: char| first.is_ascii_digit());
+    let version = if is_exact { format!("={version}") } else { version.to_owned() };
     let directory = home.join("locate").join(name);
     fs::create_dir_all(&directory)?;
     let manifest = directory.join("Cargo.toml");
@@ -198,7 +206,7 @@ fn with_tls(
         return Ok(source);
     }
     ensure!(tls == Tls::Openssl, "{} does not ship quictls", source.display());
-    let openssl = locate(workspace, home, OPENSSL)?.join("openssl");
+    let openssl = locate(workspace, home, OPENSSL.0, OPENSSL.1)?.join("openssl");
     let copy = home.join(format!("source-{name}"));
     if !submodule(&copy, tls).join("Configure").exists() {
         let _ = fs::remove_dir_all(&copy);

@@ -3,36 +3,93 @@
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// Makes a project as a newcomer would, with what README.md shows, and compares what the program prints.
 ///
 /// The project uses the target directory of the workspace, and its `Cargo.lock`, so that libmsquic is not built again.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let text = fs::read_to_string(workspace.root.join("README.md"))?;
-    let sample = Sample::read(&text)?;
-    // Outside of the workspace, or cargo would take the project for a part of it.
-    let elsewhere = tempfile::tempdir().context("cannot make a directory for the project")?;
-    let project = elsewhere.path().join("newcomer");
-    let new = ["new", "--quiet", "--vcs", "none"];
-    process::run(workspace.cargo(new).arg(&project).current_dir(elsewhere.path()))?;
-
-    let manifest = project.join("Cargo.toml");
-    let fresh = fs::read_to_string(&manifest)?;
-    fs::write(manifest, sample.manifest(&fresh, &workspace.root)?)?;
-    fs::write(project.join("src").join("main.rs"), sample.program)?;
-    fs::copy(workspace.root.join("Cargo.lock"), project.join("Cargo.lock"))?;
-
+    let project = Project::new(workspace)?;
     let mut command = workspace.cargo_linked(["run", "--quiet"]);
-    command.current_dir(&project).env("CARGO_TARGET_DIR", &workspace.target);
-    let output = process::output(&mut command)?;
-    ensure!(
-        output.trim() == sample.output.trim(),
-        "README.md shows another output than the program has:\n{output}"
-    );
+    command.current_dir(&project.folder).env("CARGO_TARGET_DIR", &workspace.target);
+    project.compare(&process::output(&mut command)?)?;
     println!("readme: the program compiles in a fresh project and prints what README.md shows");
     Ok(())
 }
+
+/// Builds the same project in release mode with nothing but what a user has, copies the program elsewhere, and runs
+/// it without an environment; then once more with the crate `openssl`, which links an OpenSSL of its own.
+pub(crate) fn self_contained(workspace: &Workspace) -> Result<()> {
+    let project = Project::new(workspace)?;
+    project.build_and_run_elsewhere(workspace)?;
+    println!("self-contained: a release program runs elsewhere without an environment");
+    project.link_another_openssl()?;
+    project.build_and_run_elsewhere(workspace)?;
+    println!("self-contained: so does one that links another OpenSSL");
+    Ok(())
+}
+
+/// A project with the program of README.md, outside of the workspace, or cargo would take it for a part of that.
+struct Project {
+    elsewhere: tempfile::TempDir,
+    folder: PathBuf,
+    output: String,
+}
+
+impl Project {
+    fn new(workspace: &Workspace) -> Result<Self> {
+        let text = fs::read_to_string(workspace.root.join("README.md"))?;
+        let sample = Sample::read(&text)?;
+        let elsewhere = tempfile::tempdir().context("cannot make a directory for the project")?;
+        let folder = elsewhere.path().join(NAME);
+        let new = ["new", "--quiet", "--vcs", "none"];
+        process::run(workspace.cargo(new).arg(&folder).current_dir(elsewhere.path()))?;
+        let manifest = folder.join("Cargo.toml");
+        let fresh = fs::read_to_string(&manifest)?;
+        fs::write(manifest, sample.manifest(&fresh, &workspace.root)?)?;
+        fs::write(folder.join("src").join("main.rs"), sample.program)?;
+        fs::copy(workspace.root.join("Cargo.lock"), folder.join("Cargo.lock"))?;
+        Ok(Self { elsewhere, folder, output: sample.output.to_owned() })
+    }
+
+    /// The target directory and the C build are the project's own: nothing of the workspace helps.
+    fn build_and_run_elsewhere(&self, workspace: &Workspace) -> Result<()> {
+        let target = workspace.target.join("foreign");
+        let mut build = workspace.cargo(["build", "--quiet", "--release"]);
+        build.current_dir(&self.folder).env("CARGO_TARGET_DIR", &target);
+        process::run(build.env_remove("LIBMSQUIC_SYS_CACHE"))?;
+        let copy = self.elsewhere.path().join("copy");
+        fs::copy(target.join("release").join(NAME), &copy).context("cannot copy the program")?;
+        self.compare(&process::output(Command::new(copy).env_clear())?)
+    }
+
+    /// Adds the crate `openssl` with a library of its own, and a reference that keeps it in the program.
+    fn link_another_openssl(&self) -> Result<()> {
+        let append = |path: &str, text: &str| -> Result<()> {
+            let path = self.folder.join(path);
+            let old = fs::read_to_string(&path)?;
+            Ok(fs::write(path, old + text)?)
+        };
+        append("Cargo.toml", "openssl = { version = \"0.10\", features = [\"vendored\"] }\n")?;
+        append(
+            "src/main.rs",
+            "\n#[used]\nstatic HASH: fn(&[u8]) -> [u8; 32] = openssl::sha::sha256;\n#[used]\n\
+             static TLS: fn() -> openssl::ssl::SslMethod = openssl::ssl::SslMethod::tls;\n",
+        )
+    }
+
+    fn compare(&self, output: &str) -> Result<()> {
+        ensure!(
+            output.trim() == self.output.trim(),
+            "README.md shows another output than the program has:\n{output}"
+        );
+        Ok(())
+    }
+}
+
+/// The name of the project.
+const NAME: &str = "newcomer";
 
 /// What README.md shows below [`HEADING`].
 #[derive(Debug, PartialEq, Eq)]

@@ -22,7 +22,10 @@ pub(crate) fn write(root: &Path) -> Result<()> {
 /// Fails when the table is not what the patches say, or a patch names a test that does not exist.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let is_current = fs::read_to_string(root.join(DOCUMENT))? == document(root)?;
-    ensure!(is_current, "{DOCUMENT} does not list the patches as they are; run `cargo xtask patches`");
+    ensure!(
+        is_current,
+        "{DOCUMENT} does not list the patches as they are; run `cargo xtask patches`"
+    );
     for patch in read(root)? {
         let test = patch.key("test");
         let exists = test.starts_with("argument: ") || root.join(test).exists();
@@ -35,7 +38,9 @@ fn document(root: &Path) -> Result<String> {
     let text = fs::read_to_string(root.join(DOCUMENT))?;
     let (before, rest) = text.split_once(BEGIN).context("the document has no table of patches")?;
     let (_, after) = rest.split_once(END).context("the table of patches has no end")?;
-    let mut table = String::from("\n\n| fault | what is wrong without the patch | who suffers, and how | public issue | fixed in | test |\n");
+    let mut table = String::from(
+        "\n\n| fault | what is wrong without the patch | who suffers, and how | public issue | fixed in | test |\n",
+    );
     table.push_str("|---|---|---|---|---|---|\n");
     for patch in read(root)? {
         let test = match patch.key("test").split_once("argument: ") {
