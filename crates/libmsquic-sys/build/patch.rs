@@ -4,6 +4,8 @@
 //! number; the hash of that file and a token of the first line make sure that these are the lines that
 //! were meant. So patches do not depend on each other, and each can be left out.
 //!
+//! An empty line stands in front of each `file`.
+//!
 //! ```text
 //! fault: U2                                  what it is called in docs/libmsquic.md
 //! title: ...                                 and further keys, one line each
@@ -79,6 +81,12 @@ impl Patch {
         if let Some(rest) = line.strip_prefix("file: ") {
             let (path, sha256) = rest.split_once(' ').ok_or("expected `file: PATH SHA256`")?;
             let (path, sha256) = (path.to_owned(), sha256.to_owned());
+            let before = self.files.last_mut().and_then(|file| file.edits.last_mut());
+            if let Some(edit) =
+                before.filter(|edit| edit.lines.last().is_some_and(String::is_empty))
+            {
+                edit.lines.pop(); // the empty line between two files
+            }
             self.files.push(FileEdits { path, sha256, edits: Vec::new() });
             return Ok(());
         }

@@ -28,6 +28,15 @@ fn lines_are_inserted_replaced_and_deleted() {
 }
 
 #[test]
+fn the_empty_line_between_two_files_belongs_to_neither() {
+    let edits =
+        format!("@ after 1 \"one\"\nx\n\n\nfile: b.c {}\n@ delete 1-1 \"one\"\n", "0".repeat(64));
+    let patch = parse(&edits).unwrap();
+    assert_eq!(apply(SOURCE, &patch.files[0].edits).unwrap(), "one\nx\n\ntwo\nthree\nfour\n");
+    assert_eq!(apply(SOURCE, &patch.files[1].edits).unwrap(), "two\nthree\nfour\n");
+}
+
+#[test]
 fn an_edit_of_other_lines_is_an_error() {
     assert_eq!(applied("@ after 2 \"three\"\n").unwrap_err(), "line 2 has no \"three\"");
     assert!(applied("@ delete 4-9 \"four\"\n").is_err());
