@@ -1,7 +1,7 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
 use crate::ConfigurationError;
-use crate::ffi::library::{LibraryVersion, library_version};
+use crate::ffi::library::{LibraryVersion, library_patches, library_version};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ const MAX_WINDOW: u32 = 1 << 30;
 
 impl Settings {
     /// Whether streams read received bytes where msquic has them, instead of copying them out.
-    /// Default: false. It takes effect with libmsquic 2.6.1 or later, and with the configuration of a
+    /// Default: false. It takes effect with the vendored libmsquic, or 2.6.1 and later, and with the configuration of a
     /// connection, not with [`Connection::set_settings`](crate::Connection::set_settings); otherwise
     /// bytes are copied.
     ///
@@ -94,7 +94,8 @@ impl Settings {
         match self.zero_copy_receive {
             ZeroCopy::No => false,
             ZeroCopy::WhereSound => {
-                library_version().is_ok_and(|version| version >= KEEPS_RECEIVED)
+                library_patches().iter().any(|patch| patch.fault == "U5")
+                    || library_version().is_ok_and(|version| version >= KEEPS_RECEIVED)
             }
             ZeroCopy::Trusted => true,
         }
