@@ -1,0 +1,129 @@
+//! msquic-async endpoints to attack, and sockets to attack from.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use futures::executor::block_on;
+use msquic_async::{
+    Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
+};
+use quic_attack::{Attempt, Opened};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub(crate) const ALPN: &str = "test/1";
+
+/// How long an answer over loopback may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A listener with the root and the configuration that connections from here need.
+pub(crate) struct Target {
+    pub(crate) registration: Registration,
+    pub(crate) listener: Listener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Target {
+    pub(crate) fn new() -> Self {
+        Self::with(&[ALPN], settings())
+    }
+
+    pub(crate) fn with(alpn: &[&str], settings: Settings) -> Self {
+        let registration = Registration::new("attacked").unwrap();
+        let credential = credential();
+        let configuration =
+            Configuration::server(&registration, alpn, &settings, &credential).unwrap();
+        let listener = Listener::new(&registration, configuration, credential).unwrap();
+        listener.start(alpn, Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { registration, listener, address }
+    }
+
+    /// Accepts connections on a thread of its own, and waits for their handshakes, until the
+    /// listener stops; the handshakes that succeed are held.
+    pub(crate) fn serve(self) -> Arc<Self> {
+        let target = Arc::new(self);
+        let serving = target.clone();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            while let Ok(connection) = block_on(serving.listener.accept()) {
+                held.push(connection);
+                if held.len() > 256 {
+                    held.retain(|connection: &Connection| connection.close_reason().is_none());
+                }
+            }
+        });
+        target
+    }
+
+    /// Connects as an honest client would, beside an accepting thread.
+    pub(crate) fn connects(&self) -> Result<Connection, msquic_async::connection::StartError> {
+        let client = Connection::new(&self.registration, credential()).unwrap();
+        let configuration = client_configuration(&self.registration);
+        block_on(client.start(&configuration, "127.0.0.1", self.address.port()))?;
+        Ok(client)
+    }
+
+    /// Connects and accepts here.
+    pub(crate) fn pair(&self) -> (Connection, Connection) {
+        let client = Connection::new(&self.registration, credential()).unwrap();
+        let configuration = client_configuration(&self.registration);
+        let start = client.start(&configuration, "127.0.0.1", self.address.port());
+        let accept = async {
+            let server = self.listener.accept().await.unwrap();
+            server.accept().await.unwrap();
+            server
+        };
+        let (started, server) = block_on(futures::future::join(start, accept));
+        started.unwrap();
+        (client, server)
+    }
+}
+
+pub(crate) fn client_configuration(registration: &Registration) -> Configuration {
+    Configuration::client(registration, &[ALPN], &settings(), &credential()).unwrap()
+}
+
+/// A credential that trusts all peers.
+pub(crate) fn credential() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings::new().peer_bidi_streams(8).peer_uni_streams(8).idle_timeout(Duration::from_secs(20))
+}
+
+/// A socket on loopback that sends to `address`, with a short timeout for receiving.
+pub(crate) fn socket(address: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+}
+
+/// The next datagram before `deadline`.
+pub(crate) fn receive(socket: &UdpSocket, deadline: Instant) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 65_536];
+    while Instant::now() < deadline {
+        if let Ok(length) = socket.recv(&mut buffer) {
+            buffer.truncate(length);
+            return Some(buffer);
+        }
+    }
+    None
+}
+
+/// The first Initial packet of the answers to `attempt` for which `is_wanted` holds.
+pub(crate) fn answer(
+    socket: &UdpSocket,
+    attempt: &mut Attempt,
+    is_wanted: impl Fn(&Opened) -> bool,
+) -> Option<Opened> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(datagram) = receive(socket, deadline) {
+        let opened = attempt.open(&datagram).unwrap_or_default();
+        if let Some(packet) = opened.into_iter().find(&is_wanted) {
+            return Some(packet);
+        }
+    }
+    None
+}
