@@ -19,6 +19,7 @@ pub mod varint;
 
 mod gso;
 mod initial;
+mod peer;
 mod tls;
 
 pub use frame::{Ack, Frame};
@@ -26,4 +27,5 @@ pub use gso::Burst;
 pub use initial::{Attempt, initial_keys};
 pub use packet::{Opened, Packet, Space};
 pub use params::Parameters;
+pub use peer::{First, Host, Peer, PeerError, Policy, Received};
 pub use tls::{Identity, client_hello};

@@ -74,7 +74,7 @@ impl Attacker {
             let _ = socket.send(&packet); // the buffer may be full
         }
         self.sent += 1;
-        if self.sent % 64 == 0 {
+        if self.sent.is_multiple_of(64) {
             self.collect(socket);
             std::thread::yield_now();
         }

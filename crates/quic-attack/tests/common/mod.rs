@@ -5,9 +5,11 @@ use futures::executor::block_on;
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
 };
-use quic_attack::{Attempt, Opened};
+use msquic_async::connection::StartError;
+use quic_attack::{Attempt, Frame, Host, Identity, Opened, Parameters, Peer, Received};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 pub(crate) const ALPN: &str = "test/1";
@@ -56,31 +58,66 @@ impl Target {
     }
 
     /// Connects as an honest client would, beside an accepting thread.
-    pub(crate) fn connects(&self) -> Result<Connection, msquic_async::connection::StartError> {
+    pub(crate) fn connects(&self) -> Result<Connection, StartError> {
         let client = Connection::new(&self.registration, credential()).unwrap();
         let configuration = client_configuration(&self.registration);
         block_on(client.start(&configuration, "127.0.0.1", self.address.port()))?;
         Ok(client)
     }
 
-    /// Connects and accepts here.
-    pub(crate) fn pair(&self) -> (Connection, Connection) {
-        let client = Connection::new(&self.registration, credential()).unwrap();
-        let configuration = client_configuration(&self.registration);
-        let start = client.start(&configuration, "127.0.0.1", self.address.port());
-        let accept = async {
-            let server = self.listener.accept().await.unwrap();
-            server.accept().await.unwrap();
-            server
-        };
-        let (started, server) = block_on(futures::future::join(start, accept));
-        started.unwrap();
-        (client, server)
+    /// Connects a scripted client, and accepts its connection.
+    pub(crate) fn peer(&self) -> (Peer, Connection) {
+        self.peer_with(Parameters::generous())
+    }
+
+    pub(crate) fn peer_with(&self, parameters: Parameters) -> (Peer, Connection) {
+        let address = self.address;
+        let script = std::thread::spawn(move || {
+            Peer::connect(address, &Identity::new(&[ALPN]), parameters, PATIENCE).unwrap()
+        });
+        let server = block_on(self.listener.accept()).unwrap();
+        block_on(server.accept()).unwrap();
+        (script.join().unwrap(), server)
     }
 }
 
 pub(crate) fn client_configuration(registration: &Registration) -> Configuration {
     Configuration::client(registration, &[ALPN], &settings(), &credential()).unwrap()
+}
+
+/// A host whose protocol is [`ALPN`].
+pub(crate) fn host() -> Host {
+    Host::bind(&Identity::new(&[ALPN]), &Parameters::generous()).unwrap()
+}
+
+/// An attempt of an msquic client that runs.
+pub(crate) struct Dial {
+    pub(crate) registration: Registration,
+    pub(crate) connection: Connection,
+    attempt: JoinHandle<Result<(), StartError>>,
+}
+
+impl Dial {
+    /// Starts an attempt to reach `address`.
+    pub(crate) fn start(address: SocketAddr) -> Self {
+        let registration = Registration::new("attacked").unwrap();
+        let connection = Connection::new(&registration, credential()).unwrap();
+        let configuration = client_configuration(&registration);
+        let start = connection.start(&configuration, "127.0.0.1", address.port());
+        let attempt = std::thread::spawn(move || block_on(start));
+        Self { registration, connection, attempt }
+    }
+
+    /// Waits for the end of the attempt.
+    pub(crate) fn finish(self) -> (Connection, Result<(), StartError>) {
+        (self.connection, self.attempt.join().unwrap())
+    }
+}
+
+/// Whether a packet acknowledges `number`.
+pub(crate) fn acknowledges(received: &Received, number: u64) -> bool {
+    let has = |frame: &Frame| matches!(frame, Frame::Ack(ack) if ack.contains(number));
+    received.packet.frames.iter().any(has)
 }
 
 /// A credential that trusts all peers.
