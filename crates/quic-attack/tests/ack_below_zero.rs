@@ -5,8 +5,8 @@
 
 mod common;
 
-use common::{ALPN, Target, answer, socket};
-use quic_attack::{Ack, Attempt, Frame, Parameters, client_hello};
+use common::{ALPN, PATIENCE, Target, acknowledges, answer, socket};
+use quic_attack::{Ack, Attempt, Frame, Parameters, Received, Space, client_hello};
 
 const PROTOCOL_VIOLATION: u64 = 0x0a;
 const FRAME_ENCODING_ERROR: u64 = 0x07;
@@ -47,6 +47,27 @@ fn initial_packets_never_sent() {
     let ranges = vec![(500_000, 10)];
     let ack = Ack { largest: 1_000_000, first: 3, ranges, ..Ack::default() };
     assert_eq!(initial(ack), Some(PROTOCOL_VIOLATION));
+}
+
+#[test]
+fn data_second_range_below_zero() {
+    let ack = Ack { largest: 1_000_000, first: 999_998, ranges: vec![(0, 5)], ..Ack::default() };
+    assert_eq!(data(ack), Some(FRAME_ENCODING_ERROR));
+}
+
+#[test]
+fn data_packets_never_sent() {
+    assert_eq!(data(Ack::range(0, 1_000_000)), Some(PROTOCOL_VIOLATION));
+}
+
+/// Sends `ack` in a 1-RTT packet; returns the code with which the server closes.
+fn data(ack: Ack) -> Option<u64> {
+    let target = Target::new();
+    let (mut peer, _server) = target.peer();
+    let ping = peer.send(Space::Data, &[Frame::Ack(ack), Frame::Ping]).unwrap();
+    let is_done = |received: &Received| received.has_close() || acknowledges(received, ping);
+    let last = peer.wait(PATIENCE, is_done).unwrap()?;
+    close_code(&last.packet.frames)
 }
 
 /// Sends `ack` in an Initial packet of an attempt that is not yet accepted, so that the server has

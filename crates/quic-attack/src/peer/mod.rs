@@ -11,6 +11,7 @@ mod space;
 pub use host::{First, Host};
 
 use crate::frame::Frame;
+use crate::gso::Burst;
 use crate::initial::initial_keys;
 use crate::packet::{Draft, MIN_INITIAL, Opened, Protected, Space, VERSION_1};
 use crate::params::{INITIAL_SRC, ORIGINAL_DST, Parameters};
@@ -281,6 +282,25 @@ impl Peer {
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             result => Ok(result.map(drop)?),
         }
+    }
+
+    /// Sends packets of equal length in as few system calls as the system allows, so that they arrive
+    /// as a batch.
+    ///
+    /// # Errors
+    ///
+    /// [`PeerError::Io`].
+    ///
+    /// # Panics
+    ///
+    /// If there is no such socket, or no packet.
+    pub fn transmit_batch(&mut self, socket: usize, packets: &[Vec<u8>]) -> Result<(), PeerError> {
+        let socket = &self.sockets[socket];
+        let burst = Burst::new(socket)?;
+        for batch in packets.chunks(burst.limit()) {
+            burst.send(socket, self.remote, &batch.concat(), packets[0].len())?;
+        }
+        Ok(socket.set_nonblocking(false)?)
     }
 
     /// Sends what was held, in its order, and holds nothing more.

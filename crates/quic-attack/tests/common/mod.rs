@@ -100,9 +100,14 @@ pub(crate) struct Dial {
 impl Dial {
     /// Starts an attempt to reach `address`.
     pub(crate) fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, &settings())
+    }
+
+    pub(crate) fn start_with(address: SocketAddr, settings: &Settings) -> Self {
         let registration = Registration::new("attacked").unwrap();
         let connection = Connection::new(&registration, credential()).unwrap();
-        let configuration = client_configuration(&registration);
+        let configuration =
+            Configuration::client(&registration, &[ALPN], settings, &credential()).unwrap();
         let start = connection.start(&configuration, "127.0.0.1", address.port());
         let attempt = std::thread::spawn(move || block_on(start));
         Self { registration, connection, attempt }

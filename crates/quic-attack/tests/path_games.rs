@@ -1,0 +1,149 @@
+//! A client that changes its address, ignores challenges and withdraws connection IDs harms neither
+//! the listener nor other clients.
+//!
+//! Guards faults U3 and U4: in msquic 2.5.1 the path table may lose its active path, and a path that
+//! is gone may become active. The development profile's assertions see it.
+
+mod common;
+
+use common::{ALPN, PATIENCE, Target, settings};
+use futures::executor::block_on;
+use msquic_async::Connection;
+use quic_attack::process::rounds;
+use quic_attack::{Frame, Identity, Parameters, Peer, Space};
+use std::time::{Duration, Instant};
+
+/// What msquic takes the round-trip time for. Challenges are lost after six of them.
+const INITIAL_RTT: Duration = Duration::from_millis(10);
+
+fn target() -> Target {
+    Target::with(&[ALPN], settings().initial_rtt(INITIAL_RTT))
+}
+
+fn serves_others(target: &Target) {
+    let honest = Identity::new(&[ALPN]);
+    let address = target.address;
+    let script = std::thread::spawn(move || {
+        Peer::connect(address, &honest, Parameters::generous(), PATIENCE).map(drop)
+    });
+    let server: Connection = block_on(target.listener.accept()).unwrap();
+    block_on(server.accept()).unwrap();
+    script.join().unwrap().expect("an honest client must be served");
+}
+
+/// Handles what comes, for a while.
+fn run(peer: &mut Peer, time: Duration) {
+    let deadline = Instant::now() + time;
+    while peer.receive(deadline).unwrap().is_some() {}
+}
+
+#[test]
+fn challenges_are_not_answered() {
+    let target = target();
+    let (mut peer, server) = target.peer();
+    peer.policy.answers_challenges = false;
+    let second = peer.add_socket().unwrap();
+    peer.send_from(second, Space::Data, &[Frame::Ping]).unwrap();
+    run(&mut peer, Duration::from_millis(500));
+    // The first path again, and the acknowledgements of it all.
+    peer.send(Space::Data, &[Frame::Ping]).unwrap();
+    run(&mut peer, Duration::from_millis(500));
+    serves_others(&target);
+    drop(server);
+}
+
+#[test]
+fn challenges_are_neither_answered_nor_acknowledged() {
+    let target = target();
+    let (mut peer, server) = target.peer();
+    peer.policy.answers_challenges = false;
+    peer.policy.acknowledged.clear();
+    let second = peer.add_socket().unwrap();
+    for _ in 0..40 {
+        peer.send_from(second, Space::Data, &[Frame::Ping]).unwrap();
+        run(&mut peer, Duration::from_millis(50));
+    }
+    peer.policy.acknowledged = vec![Space::Data];
+    for socket in [second, 0, second, 0] {
+        peer.send_from(socket, Space::Data, &[Frame::Ping]).unwrap();
+        run(&mut peer, Duration::from_millis(200));
+    }
+    serves_others(&target);
+    drop(server);
+}
+
+#[test]
+fn connection_ids_are_withdrawn_on_the_second_path() {
+    let target = target();
+    let (mut peer, server) = target.peer();
+    let sockets: Vec<_> = (0..3).map(|_| peer.add_socket().unwrap()).collect();
+    for (sequence, socket) in (1..).zip(&sockets) {
+        peer.send(Space::Data, &[new_id(sequence, 0)]).unwrap();
+        peer.send_from(*socket, Space::Data, &[Frame::PathChallenge([1; 8])]).unwrap();
+        run(&mut peer, Duration::from_millis(50));
+    }
+    // Without a supply, all connection IDs before the fourth are gone.
+    let frames = [new_id(4, 4), Frame::Ping];
+    peer.send_from(sockets[2], Space::Data, &frames).unwrap();
+    run(&mut peer, Duration::from_millis(300));
+    serves_others(&target);
+    drop(server);
+}
+
+#[test]
+fn random_games() {
+    let target = target();
+    let mut rng = fastrand::Rng::with_seed(3);
+    let deadline = Instant::now() + Duration::from_secs(6);
+    let longer = rounds(0);
+    let mut round = 0;
+    while round < longer || (longer == 0 && Instant::now() < deadline) {
+        game(&target, &mut rng);
+        round += 1;
+    }
+    serves_others(&target);
+}
+
+/// One connection with random moves.
+fn game(target: &Target, rng: &mut fastrand::Rng) {
+    let (mut peer, server) = target.peer();
+    let mut sockets = vec![0];
+    sockets.extend((0..rng.usize(1..6)).map(|_| peer.add_socket().unwrap()));
+    let (mut sequence, mut retired) = (0, 0);
+    for _ in 0..rng.usize(5..40) {
+        peer.policy.answers_challenges = rng.u8(..3) == 0;
+        peer.policy.acknowledged = if rng.bool() { vec![Space::Data] } else { Vec::new() };
+        let mut frames = Vec::new();
+        for _ in 0..rng.usize(1..4) {
+            frames.push(match rng.u8(..8) {
+                0..=2 => Frame::Ping,
+                3 => Frame::PathChallenge(rng.u64(..).to_be_bytes()),
+                4 => Frame::PathResponse(rng.u64(..).to_be_bytes()),
+                5 => Frame::RetireConnectionId(rng.u64(..4)),
+                _ => {
+                    sequence += 1;
+                    if rng.u8(..3) == 0 {
+                        retired = sequence;
+                    }
+                    new_id(sequence, retired)
+                }
+            });
+        }
+        let known = peer.remote_ids.len();
+        if rng.u8(..4) == 0 {
+            peer.remote_ids.swap(0, rng.usize(..known));
+        }
+        let socket = sockets[rng.usize(..sockets.len())];
+        peer.send_from(socket, Space::Data, &frames).unwrap();
+        run(&mut peer, Duration::from_millis(rng.u64(..20)));
+        if peer.closed().is_some() {
+            break;
+        }
+    }
+    drop(server);
+}
+
+fn new_id(sequence: u64, retire_prior_to: u64) -> Frame {
+    let id = [&[0xc1; 7][..], &[sequence as u8]].concat();
+    Frame::NewConnectionId { sequence, retire_prior_to, id, token: [sequence as u8; 16] }
+}
