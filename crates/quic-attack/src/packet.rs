@@ -125,6 +125,8 @@ pub struct Protected {
 pub struct Opened {
     /// Which kind of packet.
     pub space: Space,
+    /// The destination connection ID.
+    pub dst: Vec<u8>,
     /// The packet number.
     pub number: u64,
     /// What was in it.
@@ -245,7 +247,7 @@ impl Protected {
         let payload = keys.packet.decrypt_in_place(number, header, body);
         let payload = payload.map_err(|_| OpenError::Forged)?;
         let frames = Frame::decode_all(payload)?;
-        Ok(Opened { space: self.space, number, frames, size })
+        Ok(Opened { space: self.space, dst: self.dst, number, frames, size })
     }
 }
 

@@ -10,7 +10,7 @@ use common::{ALPN, PATIENCE, Target, settings};
 use futures::executor::block_on;
 use msquic_async::Connection;
 use quic_attack::process::rounds;
-use quic_attack::{Frame, Identity, Parameters, Peer, Space};
+use quic_attack::{Frame, Identity, Opened, Parameters, Peer, Space};
 use std::time::{Duration, Instant};
 
 /// What msquic takes the round-trip time for. Challenges are lost after six of them.
@@ -31,6 +31,10 @@ fn serves_others(target: &Target) {
     script.join().unwrap().expect("an honest client must be served");
 }
 
+fn has_challenge(packet: &Opened) -> bool {
+    packet.frames.iter().any(|frame| matches!(frame, Frame::PathChallenge(_)))
+}
+
 /// Handles what comes, for a while.
 fn run(peer: &mut Peer, time: Duration) {
     let deadline = Instant::now() + time;
@@ -41,51 +45,97 @@ fn run(peer: &mut Peer, time: Duration) {
 fn challenges_are_not_answered() {
     let target = target();
     let (mut peer, server) = target.peer();
+    let second = second_path(&mut peer);
     peer.policy.answers_challenges = false;
-    let second = peer.add_socket().unwrap();
-    peer.send_from(second, Space::Data, &[Frame::Ping]).unwrap();
-    run(&mut peer, Duration::from_millis(500));
-    // The first path again, and the acknowledgements of it all.
-    peer.send(Space::Data, &[Frame::Ping]).unwrap();
-    run(&mut peer, Duration::from_millis(500));
+    for socket in [second, 0] {
+        exchange(&mut peer, socket, 20);
+    }
+    serves_others(&target);
+    drop(server);
+}
+
+/// As behind a relay that swallows packets with challenges for longer than the server waits.
+#[test]
+fn challenges_are_lost() {
+    let target = target();
+    let (mut peer, server) = target.peer();
+    let second = second_path(&mut peer);
+    peer.policy.lost = Some(has_challenge);
+    for socket in [second, 0] {
+        exchange(&mut peer, socket, 40);
+    }
     serves_others(&target);
     drop(server);
 }
 
 #[test]
-fn challenges_are_neither_answered_nor_acknowledged() {
+fn nothing_is_acknowledged_for_a_while() {
     let target = target();
     let (mut peer, server) = target.peer();
+    let second = second_path(&mut peer);
     peer.policy.answers_challenges = false;
     peer.policy.acknowledged.clear();
-    let second = peer.add_socket().unwrap();
-    for _ in 0..40 {
-        peer.send_from(second, Space::Data, &[Frame::Ping]).unwrap();
-        run(&mut peer, Duration::from_millis(50));
-    }
+    exchange(&mut peer, second, 60);
     peer.policy.acknowledged = vec![Space::Data];
     for socket in [second, 0, second, 0] {
-        peer.send_from(socket, Space::Data, &[Frame::Ping]).unwrap();
-        run(&mut peer, Duration::from_millis(200));
+        exchange(&mut peer, socket, 5);
     }
     serves_others(&target);
     drop(server);
 }
 
+/// Gives the server connection IDs for further paths, and opens a socket for one.
+fn second_path(peer: &mut Peer) -> usize {
+    let frames: Vec<_> = (1..4).map(|sequence| new_id(sequence, 0)).collect();
+    peer.send(Space::Data, &frames).unwrap();
+    run(peer, Duration::from_millis(20));
+    peer.add_socket().unwrap()
+}
+
+/// Asks for answers. Their acknowledgements tell the server which of its packets were lost, and the
+/// padding gives it an allowance on a path that is not validated.
+fn exchange(peer: &mut Peer, socket: usize, rounds: u8) {
+    for round in 0..rounds {
+        let challenge = Frame::PathChallenge([round; 8]);
+        let frames = [challenge, Frame::Ping, Frame::Padding(1000)];
+        peer.send_from(socket, Space::Data, &frames).unwrap();
+        run(peer, Duration::from_millis(20));
+    }
+}
+
 #[test]
-fn connection_ids_are_withdrawn_on_the_second_path() {
+fn the_second_path_withdraws_its_own_connection_id() {
+    withdraw(1);
+}
+
+#[test]
+fn the_last_of_several_paths_withdraws_all_connection_ids() {
+    withdraw(3);
+}
+
+/// Opens paths, then withdraws all connection IDs but a new one, in a packet that would make the
+/// newest path the active one.
+fn withdraw(paths: u64) {
     let target = target();
     let (mut peer, server) = target.peer();
-    let sockets: Vec<_> = (0..3).map(|_| peer.add_socket().unwrap()).collect();
+    let sockets: Vec<_> = (0..paths).map(|_| peer.add_socket().unwrap()).collect();
     for (sequence, socket) in (1..).zip(&sockets) {
         peer.send(Space::Data, &[new_id(sequence, 0)]).unwrap();
         peer.send_from(*socket, Space::Data, &[Frame::PathChallenge([1; 8])]).unwrap();
         run(&mut peer, Duration::from_millis(50));
     }
-    // Without a supply, all connection IDs before the fourth are gone.
-    let frames = [new_id(4, 4), Frame::Ping];
-    peer.send_from(sockets[2], Space::Data, &frames).unwrap();
-    run(&mut peer, Duration::from_millis(300));
+    let new = paths + 1;
+    let newest = sockets[sockets.len() - 1];
+    peer.send_from(newest, Space::Data, &[new_id(new, new), Frame::Ping]).unwrap();
+    run(&mut peer, Duration::from_millis(100));
+    // What is sent from now on must not use a connection ID that was withdrawn.
+    let deadline = Instant::now() + Duration::from_millis(500);
+    while Instant::now() < deadline {
+        peer.send(Space::Data, &[Frame::Ping]).unwrap();
+        for received in peer.receive(deadline).unwrap().unwrap_or_default() {
+            assert_eq!(received.packet.dst, id(new), "{:?}", received.packet);
+        }
+    }
     serves_others(&target);
     drop(server);
 }
@@ -144,6 +194,10 @@ fn game(target: &Target, rng: &mut fastrand::Rng) {
 }
 
 fn new_id(sequence: u64, retire_prior_to: u64) -> Frame {
-    let id = [&[0xc1; 7][..], &[sequence as u8]].concat();
-    Frame::NewConnectionId { sequence, retire_prior_to, id, token: [sequence as u8; 16] }
+    let (id, token) = (id(sequence), [sequence as u8; 16]);
+    Frame::NewConnectionId { sequence, retire_prior_to, id, token }
+}
+
+fn id(sequence: u64) -> Vec<u8> {
+    [&[0xc1; 7][..], &[sequence as u8]].concat()
 }

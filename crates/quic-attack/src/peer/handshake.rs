@@ -50,6 +50,9 @@ impl Peer {
             self.unreadable += 1;
             return Ok(());
         };
+        if self.policy.lost.is_some_and(|is_lost| is_lost(&packet)) {
+            return Ok(());
+        }
         let is_client = matches!(self.tls, Connection::Client(_));
         if is_client && space == Space::Initial && state.received.is_empty() {
             self.remote_ids[0].1 = source; // the server chooses its own

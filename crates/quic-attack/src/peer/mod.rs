@@ -25,7 +25,7 @@ use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
 /// What a peer does by itself.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Policy {
     /// The packet number spaces in which packets are acknowledged.
     pub acknowledged: Vec<Space>,
@@ -35,13 +35,15 @@ pub struct Policy {
     pub confirms: bool,
     /// Whether what would be sent is kept for [`Peer::release`].
     pub holds: bool,
+    /// Which packets are taken for lost: they are neither handled nor acknowledged.
+    pub lost: Option<fn(&Opened) -> bool>,
 }
 
 impl Default for Policy {
     /// What an honest peer does.
     fn default() -> Self {
         let acknowledged = vec![Space::Initial, Space::Handshake, Space::Data];
-        Self { acknowledged, answers_challenges: true, confirms: true, holds: false }
+        Self { acknowledged, answers_challenges: true, confirms: true, holds: false, lost: None }
     }
 }
 
