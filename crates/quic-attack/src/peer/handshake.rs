@@ -147,13 +147,13 @@ impl Peer {
                 self.coalesce(&mut datagram, packet)?;
             }
         }
-        if datagram.is_empty() { Ok(()) } else { self.transmit(0, datagram) }
+        if datagram.is_empty() { Ok(()) } else { self.transmit(self.socket, datagram) }
     }
 
     /// Appends a packet to a datagram, which is sent first if it would become too large.
     fn coalesce(&mut self, datagram: &mut Vec<u8>, packet: Vec<u8>) -> Result<(), PeerError> {
         if !datagram.is_empty() && datagram.len() + packet.len() > MAX_DATAGRAM {
-            self.transmit(0, std::mem::take(datagram))?;
+            self.transmit(self.socket, std::mem::take(datagram))?;
         }
         datagram.extend(packet);
         Ok(())

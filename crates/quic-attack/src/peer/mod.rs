@@ -93,6 +93,8 @@ pub struct Peer {
     pub policy: Policy,
     /// Connection IDs of the other side by sequence number; the first is in use.
     pub remote_ids: Vec<(u64, Vec<u8>)>,
+    /// The index of the socket through which the peer sends unless told otherwise; 0 at first.
+    pub socket: usize,
     sockets: Vec<UdpSocket>,
     remote: SocketAddr,
     src: Vec<u8>,
@@ -178,6 +180,7 @@ impl Peer {
         Self {
             policy,
             remote_ids: vec![(0, dst)],
+            socket: 0,
             sockets: vec![socket],
             remote,
             src,
@@ -221,7 +224,7 @@ impl Peer {
     ///
     /// If the keys of the space are not there yet.
     pub fn send(&mut self, space: Space, frames: &[Frame]) -> Result<u64, PeerError> {
-        self.send_from(0, space, frames)
+        self.send_from(self.socket, space, frames)
     }
 
     /// Sends one packet through a socket of the peer and returns its number.
