@@ -62,36 +62,6 @@ fn streams_keep_the_first_bytes_of_random_frames() {
 }
 
 #[test]
-fn the_client_hello_cannot_be_replaced_before_the_server_accepts() {
-    let target = Target::new();
-    let socket = socket(target.address);
-    let mut attempt = Attempt::new(&mut fastrand::Rng::with_seed(2));
-    let hello = client_hello(&[ALPN], &Parameters::generous(), &attempt.src);
-    for datagram in attempt.crypto(0, &hello) {
-        socket.send(&datagram).unwrap();
-    }
-    let incoming = block_on(target.listener.accept_incoming()).unwrap();
-    // One byte more than before; it has a hole before it, so that TLS never sees it.
-    let over = Frame::Crypto { offset: 1, data: vec![b'x'; hello.len()] };
-    socket.send(&attempt.datagram(&[over])).unwrap();
-    let last = attempt.next_number - 1;
-    let has_ack = |f: &Frame| matches!(f, Frame::Ack(ack) if ack.contains(last));
-    answer(&socket, &mut attempt, |packet| packet.frames.iter().any(has_ack)).expect("no ACK");
-    let settings = common::settings();
-    let configuration = msquic_async::Configuration::server(
-        &target.registration,
-        &[ALPN],
-        &settings,
-        &common::credential(),
-    );
-    let _connection = incoming.accept(&configuration.unwrap()).unwrap();
-    let is_answer = |f: &Frame| matches!(f, Frame::Crypto { .. } | Frame::Close { .. });
-    let answer = answer(&socket, &mut attempt, |packet| packet.frames.iter().any(is_answer));
-    let frames = answer.expect("no answer").frames;
-    assert!(frames.iter().any(|f| matches!(f, Frame::Crypto { .. })), "{frames:?}");
-}
-
-#[test]
 fn a_client_hello_around_a_hole_keeps_its_first_bytes() {
     let target = Target::new().serve();
     let socket = socket(target.address);
