@@ -100,14 +100,14 @@ pub(crate) struct Dial {
 impl Dial {
     /// Starts an attempt to reach `address`.
     pub(crate) fn start(address: SocketAddr) -> Self {
-        Self::start_with(address, &settings())
+        Self::start_with(address, &[ALPN], &settings())
     }
 
-    pub(crate) fn start_with(address: SocketAddr, settings: &Settings) -> Self {
+    pub(crate) fn start_with(address: SocketAddr, alpn: &[&str], settings: &Settings) -> Self {
         let registration = Registration::new("attacked").unwrap();
         let connection = Connection::new(&registration, credential()).unwrap();
         let configuration =
-            Configuration::client(&registration, &[ALPN], settings, &credential()).unwrap();
+            Configuration::client(&registration, alpn, settings, &credential()).unwrap();
         let start = connection.start(&configuration, "127.0.0.1", address.port());
         let attempt = std::thread::spawn(move || block_on(start));
         Self { registration, connection, attempt }
