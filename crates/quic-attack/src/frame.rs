@@ -276,9 +276,7 @@ impl Frame {
             0x10 | 0x12..=0x14 | 0x16 | 0x17 => {
                 Self::Limit { kind, values: vec![reader.varint()?] }
             }
-            0x11 | 0x15 => {
-                Self::Limit { kind, values: vec![reader.varint()?, reader.varint()?] }
-            }
+            0x11 | 0x15 => Self::Limit { kind, values: vec![reader.varint()?, reader.varint()?] },
             0x18 => {
                 let (sequence, retire_prior_to) = (reader.varint()?, reader.varint()?);
                 let length = usize::from(reader.byte()?);

@@ -34,12 +34,9 @@ impl Parameters {
     pub fn generous() -> Self {
         let mut parameters = Self::default();
         parameters.set_integer(MAX_IDLE_TIMEOUT, 30_000);
-        for limit in [
-            MAX_DATA,
-            MAX_STREAM_DATA_BIDI_LOCAL,
-            MAX_STREAM_DATA_BIDI_REMOTE,
-            MAX_STREAM_DATA_UNI,
-        ] {
+        for limit in
+            [MAX_DATA, MAX_STREAM_DATA_BIDI_LOCAL, MAX_STREAM_DATA_BIDI_REMOTE, MAX_STREAM_DATA_UNI]
+        {
             parameters.set_integer(limit, 16 << 20);
         }
         parameters.set_integer(MAX_STREAMS_BIDI, 100);

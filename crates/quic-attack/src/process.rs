@@ -11,17 +11,26 @@ pub fn resident_kib() -> u64 {
     pages.expect("the second field is a number") * KIB_PER_PAGE
 }
 
-/// Returns how many rounds a test makes: `QUIC_ATTACK_ROUNDS` if it is set, else `short`.
+/// Returns how many rounds a test makes: `short`, scaled by `QUIC_ATTACK_ROUNDS` if it is set.
+///
+/// The variable says how many datagrams the floods send, which is 100,000 in their short form; all
+/// tests grow with it.
 ///
 /// # Panics
 ///
 /// If the variable is no number.
 pub fn rounds(short: usize) -> usize {
     match std::env::var("QUIC_ATTACK_ROUNDS") {
-        Ok(rounds) => rounds.parse().expect("QUIC_ATTACK_ROUNDS must be a number"),
+        Ok(rounds) => {
+            let rounds: usize = rounds.parse().expect("QUIC_ATTACK_ROUNDS must be a number");
+            (short * rounds / SHORT_FLOOD).max(1)
+        }
         Err(_) => short,
     }
 }
+
+/// How many datagrams the floods send in their short form.
+const SHORT_FLOOD: usize = 100_000;
 
 /// Pages have 4 KiB on the systems that the tests run on.
 const KIB_PER_PAGE: u64 = 4;

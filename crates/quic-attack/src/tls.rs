@@ -55,12 +55,8 @@ impl Identity {
     /// If there is no randomness.
     pub fn client(&self, parameters: &Parameters) -> Connection {
         let name = ServerName::try_from("localhost").expect("it is a valid name");
-        let tls = ClientConnection::new(
-            self.client.clone(),
-            Version::V1,
-            name,
-            parameters.encode(),
-        );
+        let tls =
+            ClientConnection::new(self.client.clone(), Version::V1, name, parameters.encode());
         Connection::Client(tls.expect("the configuration is for QUIC"))
     }
 

@@ -67,8 +67,7 @@ fn a_client_is_told_of_it_in_a_handshake_packet() {
 #[test]
 fn the_code_of_the_application_counts_if_it_is_in_the_same_datagram() {
     let (mut peer, dial) = unconfirmed();
-    let mut datagram =
-        peer.seal(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]);
+    let mut datagram = peer.seal(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]);
     datagram.extend(peer.seal(Space::Data, &[Frame::application_close(9)]));
     peer.transmit(0, datagram).unwrap();
     assert_code(&block_on(dial.connection.watch_shutdown()), 9);

@@ -48,13 +48,5 @@ type Token = (usize, u8);
 
 type Started = (Token, UdpSocket, Attempt);
 
-const TOKENS: [Token; 8] = [
-    (0, 0x00),
-    (1, 0x80),
-    (40, 0x00),
-    (40, 0x80),
-    (40, 0xff),
-    (64, 0x00),
-    (64, 0x01),
-    (300, 0x81),
-];
+const TOKENS: [Token; 8] =
+    [(0, 0x00), (1, 0x80), (40, 0x00), (40, 0x80), (40, 0xff), (64, 0x00), (64, 0x01), (300, 0x81)];

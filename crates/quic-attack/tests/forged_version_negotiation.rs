@@ -40,9 +40,8 @@ fn a_longer_or_shorter_source_id_is_ignored() {
 
 #[test]
 fn a_list_with_the_version_of_the_client_is_ignored() {
-    let forge = |first: &First| {
-        vec![version_negotiation(&first.src, &first.dst, &[OTHER_VERSION, 1])]
-    };
+    let forge =
+        |first: &First| vec![version_negotiation(&first.src, &first.dst, &[OTHER_VERSION, 1])];
     attempt(forge, false).unwrap();
 }
 
@@ -68,10 +67,7 @@ fn the_right_packet_ends_the_attempt_also_after_a_forged_one() {
 
 /// Answers the first packet of an msquic client with what `forge` makes, then, unless the attempt
 /// ends with that, serves it.
-fn attempt(
-    forge: impl FnOnce(&First) -> Vec<Vec<u8>>,
-    ends: bool,
-) -> Result<(), StartError> {
+fn attempt(forge: impl FnOnce(&First) -> Vec<Vec<u8>>, ends: bool) -> Result<(), StartError> {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
     let first = host.first(PATIENCE).unwrap();

@@ -2,10 +2,10 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use futures::executor::block_on;
+use msquic_async::connection::StartError;
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
 };
-use msquic_async::connection::StartError;
 use quic_attack::{Attempt, Frame, Host, Identity, Opened, Parameters, Peer, Received};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
