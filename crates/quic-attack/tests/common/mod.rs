@@ -1,6 +1,8 @@
 //! msquic-async endpoints to attack, and sockets to attack from.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod paths;
+
 use futures::executor::block_on;
 use msquic_async::connection::StartError;
 use msquic_async::{
