@@ -1,0 +1,173 @@
+//! msquic-async endpoints to attack, and sockets to attack from.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+pub(crate) mod paths;
+
+use futures::executor::block_on;
+use msquic_async::connection::StartError;
+use msquic_async::{
+    Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
+};
+use quic_attack::{Attempt, Frame, Host, Identity, Opened, Parameters, Peer, Received};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+pub(crate) const ALPN: &str = "test/1";
+
+/// How long an answer over loopback may take on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A listener with the root and the configuration that connections from here need.
+pub(crate) struct Target {
+    pub(crate) registration: Registration,
+    pub(crate) listener: Listener,
+    pub(crate) address: SocketAddr,
+}
+
+impl Target {
+    pub(crate) fn new() -> Self {
+        Self::with(&[ALPN], settings())
+    }
+
+    pub(crate) fn with(alpn: &[&str], settings: Settings) -> Self {
+        let registration = Registration::new("attacked").unwrap();
+        let credential = credential();
+        let configuration =
+            Configuration::server(&registration, alpn, &settings, &credential).unwrap();
+        let listener = Listener::new(&registration, configuration, credential).unwrap();
+        listener.start(alpn, Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = listener.local_addr().unwrap();
+        Self { registration, listener, address }
+    }
+
+    /// Accepts connections on a thread of its own, and waits for their handshakes, until the
+    /// listener stops; the handshakes that succeed are held.
+    pub(crate) fn serve(self) -> Arc<Self> {
+        let target = Arc::new(self);
+        let serving = target.clone();
+        std::thread::spawn(move || {
+            let mut held = Vec::new();
+            while let Ok(connection) = block_on(serving.listener.accept()) {
+                held.push(connection);
+                if held.len() > 256 {
+                    held.retain(|connection: &Connection| connection.close_reason().is_none());
+                }
+            }
+        });
+        target
+    }
+
+    /// Connects as an honest client would, beside an accepting thread.
+    pub(crate) fn connects(&self) -> Result<Connection, StartError> {
+        let client = Connection::new(&self.registration, credential()).unwrap();
+        let configuration = client_configuration(&self.registration);
+        block_on(client.start(&configuration, "127.0.0.1", self.address.port()))?;
+        Ok(client)
+    }
+
+    /// Connects a scripted client, and accepts its connection.
+    pub(crate) fn peer(&self) -> (Peer, Connection) {
+        self.peer_with(Parameters::generous())
+    }
+
+    pub(crate) fn peer_with(&self, parameters: Parameters) -> (Peer, Connection) {
+        let address = self.address;
+        let script = std::thread::spawn(move || {
+            Peer::connect(address, &Identity::new(&[ALPN]), parameters, PATIENCE).unwrap()
+        });
+        let server = block_on(self.listener.accept()).unwrap();
+        block_on(server.accept()).unwrap();
+        (script.join().unwrap(), server)
+    }
+}
+
+pub(crate) fn client_configuration(registration: &Registration) -> Configuration {
+    Configuration::client(registration, &[ALPN], &settings(), &credential()).unwrap()
+}
+
+/// A host whose protocol is [`ALPN`].
+pub(crate) fn host() -> Host {
+    Host::bind(&Identity::new(&[ALPN]), &Parameters::generous()).unwrap()
+}
+
+/// An attempt of an msquic client that runs.
+pub(crate) struct Dial {
+    pub(crate) registration: Registration,
+    pub(crate) connection: Connection,
+    attempt: JoinHandle<Result<(), StartError>>,
+}
+
+impl Dial {
+    /// Starts an attempt to reach `address`.
+    pub(crate) fn start(address: SocketAddr) -> Self {
+        Self::start_with(address, &[ALPN], &settings())
+    }
+
+    pub(crate) fn start_with(address: SocketAddr, alpn: &[&str], settings: &Settings) -> Self {
+        let registration = Registration::new("attacked").unwrap();
+        let connection = Connection::new(&registration, credential()).unwrap();
+        let configuration =
+            Configuration::client(&registration, alpn, settings, &credential()).unwrap();
+        let start = connection.start(&configuration, "127.0.0.1", address.port());
+        let attempt = std::thread::spawn(move || block_on(start));
+        Self { registration, connection, attempt }
+    }
+
+    /// Waits for the end of the attempt.
+    pub(crate) fn finish(self) -> (Connection, Result<(), StartError>) {
+        (self.connection, self.attempt.join().unwrap())
+    }
+}
+
+/// Whether a packet acknowledges `number`.
+pub(crate) fn acknowledges(received: &Received, number: u64) -> bool {
+    let has = |frame: &Frame| matches!(frame, Frame::Ack(ack) if ack.contains(number));
+    received.packet.frames.iter().any(has)
+}
+
+/// A credential that trusts all peers.
+pub(crate) fn credential() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+pub(crate) fn settings() -> Settings {
+    Settings::new().peer_bidi_streams(8).peer_uni_streams(8).idle_timeout(Duration::from_secs(20))
+}
+
+/// A socket on loopback that sends to `address`, with a short timeout for receiving.
+pub(crate) fn socket(address: SocketAddr) -> UdpSocket {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.connect(address).unwrap();
+    socket.set_read_timeout(Some(Duration::from_millis(100))).unwrap();
+    socket
+}
+
+/// The next datagram before `deadline`.
+pub(crate) fn receive(socket: &UdpSocket, deadline: Instant) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; 65_536];
+    while Instant::now() < deadline {
+        if let Ok(length) = socket.recv(&mut buffer) {
+            buffer.truncate(length);
+            return Some(buffer);
+        }
+    }
+    None
+}
+
+/// The first Initial packet of the answers to `attempt` for which `is_wanted` holds.
+pub(crate) fn answer(
+    socket: &UdpSocket,
+    attempt: &mut Attempt,
+    is_wanted: impl Fn(&Opened) -> bool,
+) -> Option<Opened> {
+    let deadline = Instant::now() + PATIENCE;
+    while let Some(datagram) = receive(socket, deadline) {
+        let opened = attempt.open(&datagram).unwrap_or_default();
+        if let Some(packet) = opened.into_iter().find(&is_wanted) {
+            return Some(packet);
+        }
+    }
+    None
+}
