@@ -42,11 +42,11 @@ fn initial_third_range_below_zero() {
 
 #[test]
 fn initial_packets_never_sent() {
-    assert_eq!(initial(Ack::range(0, 1_000_000)), Some(PROTOCOL_VIOLATION));
-    assert_eq!(initial(Ack::range(1_000_000, 1_000_000)), Some(PROTOCOL_VIOLATION));
+    assert_is_error(initial(Ack::range(0, 1_000_000)));
+    assert_is_error(initial(Ack::range(1_000_000, 1_000_000)));
     let ranges = vec![(500_000, 10)];
     let ack = Ack { largest: 1_000_000, first: 3, ranges, ..Ack::default() };
-    assert_eq!(initial(ack), Some(PROTOCOL_VIOLATION));
+    assert_is_error(initial(ack));
 }
 
 #[test]
@@ -57,7 +57,12 @@ fn data_second_range_below_zero() {
 
 #[test]
 fn data_packets_never_sent() {
-    assert_eq!(data(Ack::range(0, 1_000_000)), Some(PROTOCOL_VIOLATION));
+    assert_is_error(data(Ack::range(0, 1_000_000)));
+}
+
+/// RFC 9000, section 13.1, recommends PROTOCOL_VIOLATION; msquic says that the frame is wrong.
+fn assert_is_error(code: Option<u64>) {
+    assert!(matches!(code, Some(PROTOCOL_VIOLATION | FRAME_ENCODING_ERROR)), "{code:?}");
 }
 
 /// Sends `ack` in a 1-RTT packet; returns the code with which the server closes.
