@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{newcomer, tidy};
+use crate::{attack, newcomer, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 /// The packages that link libmsquic.
 const LINKED: [&str; 6] =
     ["--package", "libmsquic-sys", "--package", "msquic-async", "--package", "msquic-transport"];
+
+/// The package that attacks them; libraries without patches fail its tests.
+const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
 /// What is off unless asked for.
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
@@ -39,6 +42,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     document(workspace, &mut steps)?;
     test_with(workspace, &mut steps)?;
     interpret(workspace, &mut steps)?;
+    watch_memory(workspace, &mut steps)?;
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
         steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
@@ -106,7 +110,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     system.env("LIBMSQUIC_SYS_NO_BUILD", "1");
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
-        steps.cargo("lint with libmsquic", linked(&OPTIONAL))?;
+        steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
         steps.cargo("lint bench", clippy(&["--package", "transport-bench"]))?;
     }
     Ok(())
@@ -125,7 +129,10 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     test_plain(workspace, steps)?;
     let mut linked = workspace.cargo_linked(["test"]);
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
-    steps.cargo("test msquic-async and msquic-transport", linked)
+    if workspace.is_bundled() {
+        linked.args(ATTACK);
+    }
+    steps.cargo("test with msquic", linked)
 }
 
 fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
@@ -154,6 +161,18 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         .arg("--")
         .args(WITHOUT_MSQUIC);
     steps.cargo("miri", test)
+}
+
+/// The attacks on memory under valgrind, where it is installed.
+fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    if !attack::has_valgrind() {
+        println!("\n== attacks under valgrind: SKIPPED, it is not installed");
+        return Ok(());
+    }
+    let by_hand = "cargo xtask attack --under valgrind --rounds 1000";
+    steps.function("attacks under valgrind", by_hand, || {
+        attack::run(workspace, &attack::Options::valgrind())
+    })
 }
 
 /// The demo with binaries that were copied elsewhere and see no environment.

@@ -4,6 +4,7 @@
 //! `demo` shows the product. `msquic` builds libmsquic into a prefix that other commands can use.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
+mod attack;
 mod ci;
 #[cfg(test)]
 mod commands;
@@ -47,6 +48,13 @@ enum Command {
     Test(Linkage),
     /// Run all checks, tests, examples and the demo, as a change must pass them
     Ci(Linkage),
+    /// Send hostile packets to the endpoints of this workspace
+    Attack {
+        #[command(flatten)]
+        linkage: Linkage,
+        #[command(flatten)]
+        options: attack::Options,
+    },
     /// Run all tests with the newest libmsquic that the registry offers
     Nightly,
     /// Send a file between two processes over mutual TLS
@@ -82,9 +90,12 @@ impl Command {
         match self {
             Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
-            Self::Test(_) | Self::Ci(_) | Self::Demo { .. } | Self::Bench { .. } | Self::Readme => {
-                Some(Build::Vendored)
-            }
+            Self::Attack { .. }
+            | Self::Test(_)
+            | Self::Ci(_)
+            | Self::Demo { .. }
+            | Self::Bench { .. }
+            | Self::Readme => Some(Build::Vendored),
         }
     }
 }
@@ -117,6 +128,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
+        Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),

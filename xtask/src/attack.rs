@@ -1,0 +1,76 @@
+//! `attack`: hostile packets against the endpoints of this workspace, alone or under a tool that watches memory.
+
+use crate::process::{self, Workspace};
+use anyhow::{Context, Result, ensure};
+use clap::{Args, ValueEnum};
+use std::process::Command;
+
+/// Attacks that valgrind and AddressSanitizer see through: those on memory that libmsquic frees and moves.
+const ON_MEMORY: [&str; 4] =
+    ["hello_with_more_crypto", "connection_ids_withdrawn", "overlapping_bytes", "ack_below_zero"];
+
+/// How the attacks are run.
+#[derive(Debug, Clone, Default, Args)]
+pub(crate) struct Options {
+    /// Watch memory; valgrind runs the attacks on memory only, AddressSanitizer all
+    #[arg(long, value_enum)]
+    under: Option<Watcher>,
+    /// How many packets the floods send
+    #[arg(long, value_name = "N", default_value_t = 100_000)]
+    rounds: u32,
+}
+
+impl Options {
+    /// What a change must pass.
+    pub(crate) fn valgrind() -> Self {
+        Self { under: Some(Watcher::Valgrind), rounds: 1000 }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Watcher {
+    Valgrind,
+    Asan,
+}
+
+/// Runs the attacks.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    let mut test = workspace.cargo_linked(["test", "--package", "quic-attack"]);
+    test.args(workspace.features());
+    test.env("QUIC_ATTACK_ROUNDS", options.rounds.to_string());
+    match options.under {
+        None => {}
+        Some(Watcher::Valgrind) => {
+            ensure!(has_valgrind(), "valgrind is not installed");
+            // Quiet, so that the output is that of the tests; one thread at a time makes it slow.
+            let runner = "['valgrind', '--quiet', '--error-exitcode=9', '--fair-sched=yes']";
+            test.arg("--config").arg(format!("target.'cfg(unix)'.runner={runner}"));
+            test.args(ON_MEMORY.iter().flat_map(|name| ["--test", name]));
+        }
+        Some(Watcher::Asan) => {
+            // For a target that is named, the flags do not reach build scripts. Memory pools would hide what is freed.
+            let target = host()?;
+            let name = target.replace('-', "_");
+            test.args(["--target", &target, "--tests"]);
+            test.env(
+                format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase()),
+                "-C link-arg=-fsanitize=address",
+            );
+            test.env(format!("CFLAGS_{name}"), "-fsanitize=address -DDISABLE_CXPLAT_POOL=1");
+            // Threads of libmsquic hold memory to the end of the process.
+            test.env("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1");
+        }
+    }
+    process::run(&mut test)
+}
+
+pub(crate) fn has_valgrind() -> bool {
+    process::output(Command::new("valgrind").arg("--version")).is_ok()
+}
+
+/// The target of this machine.
+fn host() -> Result<String> {
+    let version = process::output(Command::new("rustc").arg("-vV"))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: "));
+    host.map(str::to_owned).context("rustc does not tell its host")
+}
