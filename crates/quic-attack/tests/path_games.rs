@@ -15,7 +15,7 @@ use std::time::Duration;
 fn random_games() {
     let target = target();
     let mut rng = fastrand::Rng::with_seed(3);
-    for _ in 0..rounds(15) {
+    for _ in 0..rounds(8) {
         game(&target, &mut rng);
     }
     serves_others(&target);

@@ -3,13 +3,16 @@
 
 pub(crate) mod paths;
 
+use futures::channel::oneshot;
 use futures::executor::block_on;
+use futures::future::{Either, select};
 use msquic_async::connection::StartError;
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
 };
 use quic_attack::{Attempt, Frame, Host, Identity, Opened, Parameters, Peer, Received};
 use std::net::{SocketAddr, UdpSocket};
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -74,12 +77,26 @@ impl Target {
 
     pub(crate) fn peer_with(&self, parameters: Parameters) -> (Peer, Connection) {
         let address = self.address;
-        let script = std::thread::spawn(move || {
-            Peer::connect(address, &Identity::new(&[ALPN]), parameters, PATIENCE).unwrap()
+        let (done, finished) = oneshot::channel();
+        std::thread::spawn(move || {
+            let identity = Identity::new(&[ALPN]);
+            let _ = done.send(Peer::connect(address, &identity, parameters, PATIENCE));
         });
-        let server = block_on(self.listener.accept()).unwrap();
-        block_on(server.accept()).unwrap();
-        (script.join().unwrap(), server)
+        let accept = pin!(async {
+            let server = self.listener.accept().await.unwrap();
+            server.accept().await.unwrap();
+            server
+        });
+        // A client that fails must end the test, and the listener would wait for another one.
+        let both = async {
+            match select(accept, finished).await {
+                Either::Left((server, finished)) => (finished.await, server),
+                Either::Right((Ok(Ok(peer)), accept)) => (Ok(Ok(peer)), accept.await),
+                Either::Right((failed, _)) => panic!("the scripted client failed: {failed:?}"),
+            }
+        };
+        let (peer, server) = block_on(both);
+        (peer.unwrap().unwrap(), server)
     }
 }
 

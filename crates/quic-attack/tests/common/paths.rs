@@ -1,9 +1,7 @@
 //! A listener whose paths are played with, and what the players share.
 
-use super::{ALPN, PATIENCE, Target, settings};
-use futures::executor::block_on;
-use msquic_async::Connection;
-use quic_attack::{Frame, Identity, Parameters, Peer, Space};
+use super::{ALPN, Target, settings};
+use quic_attack::{Frame, Peer, Space};
 use std::time::{Duration, Instant};
 
 /// What msquic takes the round-trip time for. Challenges are lost after six of them.
@@ -13,15 +11,10 @@ pub(crate) fn target() -> Target {
     Target::with(&[ALPN], settings().initial_rtt(INITIAL_RTT))
 }
 
+/// Panics unless an honest client is served.
 pub(crate) fn serves_others(target: &Target) {
-    let honest = Identity::new(&[ALPN]);
-    let address = target.address;
-    let script = std::thread::spawn(move || {
-        Peer::connect(address, &honest, Parameters::generous(), PATIENCE).map(drop)
-    });
-    let server: Connection = block_on(target.listener.accept()).unwrap();
-    block_on(server.accept()).unwrap();
-    script.join().unwrap().expect("an honest client must be served");
+    let (_peer, server) = target.peer();
+    assert!(server.close_reason().is_none());
 }
 
 /// Handles what comes, for a while.
