@@ -3,6 +3,8 @@
 //!
 //! Skipped where no library was built: with the feature `system`, or without `vendored`.
 
+#![allow(clippy::print_stdout, reason = "cargo shows it when a program fails")]
+
 use libmsquic_sys::{LINKAGE, Linkage, PATCHES};
 use std::path::{Path, PathBuf};
 use std::process::Command;
