@@ -41,8 +41,8 @@ const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patc
 const ACK_DELAYS: RangeInclusive<Duration> =
     Duration::from_nanos(1)..=Duration::from_millis(16_383);
 
-/// msquic doubles windows in 32 bits.
-const MAX_WINDOW: u32 = 1 << 30;
+/// msquic sets 4 KiB of each window aside, and doubles windows in 32 bits.
+const WINDOWS: RangeInclusive<u32> = 1 << 12..=1 << 30;
 
 impl Settings {
     /// Whether streams read received bytes where msquic has them, instead of copying them out.
@@ -83,10 +83,11 @@ impl Settings {
             ("uni_receive_window", self.uni_receive_window),
             ("stream_receive_buffer", self.stream_receive_buffer),
         ];
-        let too_large =
-            windows.into_iter().find(|(_, bytes)| bytes.is_some_and(|it| it > MAX_WINDOW));
-        let Some((name, bytes)) = too_large else { return Ok(()) };
-        invalid(name, format!("{} bytes", bytes.unwrap_or_default()), "0 to 2^30 bytes")
+        let given = windows.into_iter().filter_map(|(name, bytes)| Some((name, bytes?)));
+        match given.into_iter().find(|(_, bytes)| !WINDOWS.contains(bytes)) {
+            Some((name, bytes)) => invalid(name, format!("{bytes} bytes"), "2^12 to 2^30 bytes"),
+            None => Ok(()),
+        }
     }
 
     /// Whether streams hold what they receive, with the library of this process.
@@ -160,9 +161,9 @@ knobs! {
     /// How long an acknowledgement may be held back, at most 16383 ms. Default: 25 ms. In milliseconds, rounded up.
     max_ack_delay: Duration;
     /// How many bytes of a stream the peer may send ahead of the reader, rounded up to a power of
-    /// two, at most 2^30. Default: 64 KiB.
+    /// two, 4 KiB to 1 GiB. Default: 64 KiB.
     stream_receive_window: u32;
-    /// How many bytes of all streams the peer may send ahead of the readers, at most 2^30. Default: 16 MiB.
+    /// How many bytes of all streams the peer may send ahead of the readers, 4 KiB to 1 GiB. Default: 16 MiB.
     connection_window: u32;
     /// How many bidirectional streams the peer may have open at once. Default: 0.
     peer_bidi_streams: u16;
@@ -244,6 +245,7 @@ mod tests {
         let window = (1 << 30) + 1;
         error(Settings::new().connection_window(window));
         error(Settings::new().uni_receive_window(window));
+        error(Settings::new().uni_receive_window(4095));
         assert!(Settings::new().stream_receive_window(window - 1).check().is_ok());
     }
 }
