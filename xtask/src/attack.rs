@@ -54,10 +54,12 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
             let target = host()?;
             let name = target.replace('-', "_");
             test.args(["--target", &target, "--tests"]);
-            test.env(
-                format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase()),
-                "-C link-arg=-fsanitize=address",
-            );
+            // rustc leaves the libraries out that `-fsanitize=address` would add; they have to be loaded first.
+            let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase());
+            test.env(flags, "-C link-arg=-lasan");
+            let library = process::output(Command::new("cc").arg("-print-file-name=libasan.so"))?;
+            let preload = format!("LD_PRELOAD={}", library.trim());
+            test.arg("--config").arg(format!("target.'cfg(unix)'.runner=['env', '{preload}']"));
             test.env(format!("CFLAGS_{name}"), "-fsanitize=address -DDISABLE_CXPLAT_POOL=1");
             // Threads of libmsquic hold memory to the end of the process.
             test.env("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1");

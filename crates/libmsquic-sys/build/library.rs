@@ -61,14 +61,8 @@ impl Library {
     /// Changes when the result would.
     pub(crate) fn key(&self) -> String {
         let compiler = self.compiler(Path::new(""), Path::new("")).get_compiler();
-        let version = Command::new(compiler.path()).arg("--version").output();
-        let version = version.map(|output| output.stdout).unwrap_or_default();
-        let mut all = format!(
-            "{} {:?} {}",
-            self.tls.key(),
-            compiler.args(),
-            String::from_utf8_lossy(&version)
-        );
+        let version = compiler_version(compiler.path());
+        let mut all = format!("{} {:?} {}", self.tls.key(), compiler.args(), version);
         for (path, bytes) in &self.tree {
             all.push_str(path);
             all.push_str(&sha256(bytes));
@@ -210,9 +204,24 @@ fn objcopy(compiler: &Path) -> OsString {
         return program;
     }
     let name = compiler.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    let prefix = ["gcc", "cc", "clang"].iter().find_map(|end| name.strip_suffix(end));
-    let prefixed = compiler.with_file_name(format!("{}objcopy", prefix.unwrap_or_default()));
-    if prefixed.exists() { prefixed.into() } else { "objcopy".into() }
+    // `aarch64-linux-gnu-gcc-12` is the compiler of `aarch64-linux-gnu-objcopy`.
+    let tool = name.trim_end_matches(|end: char| end.is_ascii_digit() || end == '.' || end == '-');
+    let prefix = ["gcc", "clang", "cc"].iter().find_map(|end| tool.strip_suffix(end));
+    let beside = compiler.with_file_name(format!("{}objcopy", prefix.unwrap_or_default()));
+    let runs = |program: &Path| Command::new(program).arg("--version").output().is_ok();
+    if runs(&beside) {
+        beside.into()
+    } else if tool.ends_with("clang") && runs(Path::new("llvm-objcopy")) {
+        "llvm-objcopy".into()
+    } else {
+        "objcopy".into()
+    }
+}
+
+/// What a compiler says of itself.
+pub(crate) fn compiler_version(compiler: &Path) -> String {
+    let output = Command::new(compiler).arg("--version").output();
+    output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
 /// Runs a tool; what it printed is shown when it fails.

@@ -54,8 +54,10 @@ fn pinned() -> Result<PathBuf> {
     })
 }
 
-/// A manifest that depends on the pinned version alone; cargo tells where that package is. It lies in
-/// OUT_DIR, so that cargo finds the configuration of the workspace that is being built.
+/// A manifest that depends on the pinned version alone; cargo tells where that package is.
+///
+/// Cargo looks for its configuration, which may name another source of packages, upwards from the current directory:
+/// the build's own first, then the one in which the user called cargo.
 fn ask_cargo() -> Result<PathBuf> {
     let directory = env::out_dir()?.join("locate");
     let manifest = format!(
@@ -65,9 +67,25 @@ fn ask_cargo() -> Result<PathBuf> {
     );
     env::write_if_changed(&directory.join("Cargo.toml"), manifest.as_bytes())?;
     env::write_if_changed(&directory.join("lib.rs"), b"")?;
+    let called_in = std::env::var_os("PWD").map(PathBuf::from);
+    let own = PathBuf::from(env::cargo("CARGO_MANIFEST_DIR")?);
+    let mut answer = Err(String::new());
+    for current in [Some(directory.clone()), called_in, Some(own)].into_iter().flatten() {
+        answer = ask_cargo_in(&current, &directory.join("Cargo.toml"));
+        if answer.is_ok() {
+            break;
+        }
+    }
+    answer
+}
+
+fn ask_cargo_in(current: &Path, manifest: &Path) -> Result<PathBuf> {
     let output = Command::new(env::cargo("CARGO")?)
-        .current_dir(&directory)
-        .args(["metadata", "--offline", "--format-version", "1"])
+        .current_dir(current)
+        .args(["metadata", "--offline", "--format-version", "1", "--manifest-path"])
+        .arg(manifest)
+        // Packages for other platforms were not downloaded.
+        .args(["--filter-platform", &env::cargo("TARGET")?])
         .env_remove("RUSTC_WORKSPACE_WRAPPER")
         .output()
         .map_err(|error| format!("cannot run cargo metadata: {error}"))?;

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The oldest release whose table has all functions that msquic-async uses.
-const OLDEST: (u32, u32, u32) = (2, 5, 1);
+const OLDEST: (u32, u32, u32) = (2, 5, 0);
 
 pub(crate) fn link() -> Result<()> {
     write_linkage("System", &[])?;

@@ -1,11 +1,12 @@
 //! quictls, the TLS library that comes with msquic's source: configured without what QUIC does not use.
 
 use crate::environment::{self as env, failed};
-use crate::library::run;
+use crate::library::{compiler_version, run};
 use crate::patch::sha256;
 use crate::source::Source;
 use crate::vendored::{copy_files, publish};
 use crate::{Result, patch::Version};
+use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -26,6 +27,7 @@ pub(crate) struct Tls {
     version: Version,
     target: &'static str,
     compiler: PathBuf,
+    archiver: OsString,
     flags: Vec<String>,
 }
 
@@ -42,13 +44,14 @@ impl Tls {
             compiler.args().iter().map(|flag| flag.to_string_lossy().into_owned()).collect();
         let (target, compiler) =
             (configure_target(&env::cargo("TARGET")?)?, compiler.path().into());
-        Ok(Self { source: root, version: source.version, target, compiler, flags })
+        let archiver = build.get_archiver().get_program().to_owned();
+        Ok(Self { source: root, version: source.version, target, compiler, archiver, flags })
     }
 
     /// Changes when the result would.
     pub(crate) fn key(&self) -> String {
         let versions = fs::read_to_string(self.source.join("VERSION.dat")).unwrap_or_default();
-        let (version, compiler) = (self.version, self.compiler.display());
+        let (version, compiler) = (self.version, compiler_version(&self.compiler));
         let all =
             format!("{versions} {version:?} {} {compiler} {:?} {OPTIONS}", self.target, self.flags);
         format!("tls-{}", &sha256(all.as_bytes())[..16])
@@ -73,7 +76,7 @@ impl Tls {
         let mut configure = Command::new("perl");
         configure.arg(self.source.join("Configure")).arg(self.target);
         configure.args(OPTIONS.split_whitespace()).args(&self.flags);
-        configure.current_dir(&objects).env("CC", &self.compiler);
+        configure.current_dir(&objects).env("CC", &self.compiler).env("AR", &self.archiver);
         // The user's flags are among `self.flags`; make's own variables would mean another make.
         for name in ["CFLAGS", "CPPFLAGS", "CROSS_COMPILE", "MAKEFLAGS", "MAKELEVEL"] {
             configure.env_remove(name);
@@ -86,7 +89,7 @@ impl Tls {
         env::write_if_changed(&installed.join("key"), key.as_bytes())?;
         let _ = fs::remove_dir_all(&objects); // 100 MB that nobody needs
         if let Some(cached) = &cached {
-            publish(&installed, cached, &key)?;
+            publish(&installed, cached, &key);
         }
         Ok(prefix)
     }

@@ -2,7 +2,7 @@
 
 use crate::environment::{self as env, failed};
 use crate::library::{self, Library};
-use crate::patch::{self, Edit, Patch, Verdict};
+use crate::patch::{self, Edit, Patch, Verdict, sha256};
 use crate::source::{self, Source};
 use crate::tls;
 use crate::{Result, write_linkage};
@@ -24,7 +24,6 @@ pub(crate) fn link() -> Result<()> {
     write_linkage("Vendored", &patches.iter().map(entry).collect::<Vec<_>>())?;
 
     let out = env::out_dir()?.join("lib");
-    let archive = out.join("libmsquic.a");
     println!("cargo::rustc-link-search=native={}", out.display());
     println!("cargo::rustc-link-lib=static=msquic");
     println!("cargo::metadata=lib={}", out.display());
@@ -32,8 +31,8 @@ pub(crate) fn link() -> Result<()> {
         println!("cargo::rustc-link-lib=framework={framework}");
     }
     if only_checks() {
-        // Until there is a library, cargo runs this script again, and the first real build makes one.
-        println!("cargo::rerun-if-changed={}", archive.display());
+        // A file that never exists: cargo runs this script again, so that the next real build sees all changes.
+        println!("cargo::rerun-if-changed={}", out.with_file_name("never").display());
         return Ok(());
     }
     let tls = tls::Tls::plan(&source)?;
@@ -122,26 +121,34 @@ fn reuse_or_build(out: &Path, library: &Library) -> Result<()> {
     let cached = std::env::var_os("LIBMSQUIC_SYS_CACHE").map(|root| PathBuf::from(root).join(&key));
     let _ = fs::remove_file(&stamp); // half of a result must not count
     match &cached {
-        Some(cached) if cached.join("key").exists() => copy_files(cached, out)?,
+        Some(cached) if cached.join("key").exists() => {
+            let _ = fs::remove_dir_all(out);
+            copy_files(cached, out)?;
+        }
         _ => {
             library.build(out)?;
             if let Some(cached) = &cached {
-                publish(out, cached, &key)?;
+                publish(out, cached, &key);
             }
         }
     }
     env::write_if_changed(&stamp, key.as_bytes())
 }
 
-/// Puts a result into the cache in one step, so that no other build sees half of it.
-pub(crate) fn publish(from: &Path, to: &Path, key: &str) -> Result<()> {
-    let partial = to.with_extension(format!("{}.partial", std::process::id()));
-    copy_files(from, &partial)?;
-    env::write_if_changed(&partial.join("key"), key.as_bytes())?;
-    if fs::rename(&partial, to).is_err() {
+/// Puts a result into the cache in one step, so that no other build sees half of it. A cache that cannot be
+/// written is not used.
+pub(crate) fn publish(from: &Path, to: &Path, key: &str) {
+    // Process ids repeat where several systems share the cache.
+    let own = env::out_dir().map(|out| sha256(out.to_string_lossy().as_bytes()));
+    let partial = to.with_extension(format!("{}.partial", &own.unwrap_or_default()));
+    let copied = copy_files(from, &partial)
+        .and_then(|()| env::write_if_changed(&partial.join("key"), key.as_bytes()));
+    if let Err(why) = &copied {
+        println!("cargo::warning=the cache of libmsquic was not filled: {why}");
+    }
+    if copied.is_err() || fs::rename(&partial, to).is_err() {
         let _ = fs::remove_dir_all(&partial); // another build was first
     }
-    Ok(())
 }
 
 /// Copies a folder, with what is below.

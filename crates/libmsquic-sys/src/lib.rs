@@ -7,7 +7,7 @@
 //! | feature | which library |
 //! |---|---|
 //! | `vendored` (default) | the source that the crate `msquic` ships, patched, static, without libnuma; its TLS library is not visible to the rest of the program |
-//! | `system` | the prefix in `MSQUIC_DIR`, or what pkg-config finds; 2.5.1 or a later 2.x. Wins over `vendored` |
+//! | `system` | the prefix in `MSQUIC_DIR`, or what pkg-config finds; 2.5.0 or a later 2.x. Wins over `vendored` |
 //! | neither | none: enough for `cargo check` |
 //!
 //! | environment variable | meaning |

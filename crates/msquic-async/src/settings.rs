@@ -75,6 +75,9 @@ impl Settings {
         if let Some(delay) = self.max_ack_delay.filter(|delay| !ACK_DELAYS.contains(delay)) {
             return invalid("max_ack_delay", format!("{delay:?}"), "1 ms to 16383 ms");
         }
+        if self.initial_window_packets == Some(0) {
+            return invalid("initial_window_packets", "0".to_owned(), "1 or more");
+        }
         let windows = [
             ("connection_window", self.connection_window),
             ("stream_receive_window", self.stream_receive_window),
@@ -84,9 +87,22 @@ impl Settings {
             ("stream_receive_buffer", self.stream_receive_buffer),
         ];
         let given = windows.into_iter().filter_map(|(name, bytes)| Some((name, bytes?)));
-        match given.into_iter().find(|(_, bytes)| !WINDOWS.contains(bytes)) {
-            Some((name, bytes)) => invalid(name, format!("{bytes} bytes"), "2^12 to 2^30 bytes"),
-            None => Ok(()),
+        if let Some((name, bytes)) = given.into_iter().find(|(_, bytes)| !WINDOWS.contains(bytes)) {
+            return invalid(name, format!("{bytes} bytes"), "2^12 to 2^30 bytes");
+        }
+        let all = self.stream_receive_window.unwrap_or(1 << 16);
+        let own = [
+            self.bidi_local_receive_window,
+            self.bidi_remote_receive_window,
+            self.uni_receive_window,
+        ];
+        let smallest = own.into_iter().map(|window| window.unwrap_or(all)).min().unwrap_or(all);
+        match self.stream_receive_buffer {
+            Some(bytes) if bytes.next_power_of_two() > smallest.next_power_of_two() => {
+                let range = "4 KiB to the smallest window of streams";
+                invalid("stream_receive_buffer", format!("{bytes} bytes"), range)
+            }
+            _ => Ok(()),
         }
     }
 
@@ -246,6 +262,10 @@ mod tests {
         error(Settings::new().connection_window(window));
         error(Settings::new().uni_receive_window(window));
         error(Settings::new().uni_receive_window(4095));
+        error(Settings::new().initial_window_packets(0));
+        error(Settings::new().stream_receive_buffer(1 << 20));
+        let both = Settings::new().stream_receive_buffer(1 << 20).stream_receive_window(1 << 20);
+        assert!(both.check().is_ok());
         assert!(Settings::new().stream_receive_window(window - 1).check().is_ok());
     }
 }

@@ -18,6 +18,12 @@ use std::time::{Duration, Instant};
 /// about a second at msquic's initial round-trip estimate of 333 ms.
 const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long the library may take to close, at least.
+const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
+
+/// In place of the number of open registrations: the process ends, and the library is closed.
+const CLOSED: usize = usize::MAX;
+
 /// The oldest libmsquic whose table has all functions of the binding.
 const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 };
 
@@ -87,7 +93,11 @@ pub(super) use call;
 
 /// A registration is about to be opened; the end of the process waits for it.
 pub(super) fn registration_opening() -> Result<(), Status> {
-    *library()?.open.lock() += 1;
+    let mut open = library()?.open.lock();
+    if *open == CLOSED {
+        return Err(Status::INVALID_STATE);
+    }
+    *open += 1;
     Ok(())
 }
 
@@ -165,7 +175,8 @@ extern "C" fn leave() {
         let is_closed = !library.closed.wait_while_for(&mut open, is_open, patience).timed_out();
         std::mem::forget(registrations);
         if is_closed && !library.is_shared.load(Ordering::SeqCst) {
-            std::mem::forget(open); // no registration can be opened any more
+            *open = CLOSED; // no registration can be opened any more
+            drop(open);
             close_until(library, deadline);
         }
     });
@@ -177,12 +188,14 @@ fn close_until(library: &'static Library, deadline: Instant) {
     let (done, is_done) = mpsc::channel();
     let close = move || {
         // SAFETY: C2, C4: every registration is closed, so no handle is left, and none can be opened:
-        // `open` stays locked until the process is gone.
+        // the number of open ones stays `CLOSED`.
         unsafe { MsQuicClose(library.table) };
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(close).is_ok() {
-        let _ = is_done.recv_timeout(deadline.saturating_duration_since(Instant::now()));
+        let patience = deadline.saturating_duration_since(Instant::now());
+        // Some time in any case: the TLS library must not go while it closes (C3).
+        let _ = is_done.recv_timeout(patience.max(CLOSE_PATIENCE));
     }
 }
 
@@ -236,15 +249,18 @@ pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
     // The memory that handshakes may take before, in 65535ths of the machine's.
     let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
     let set_param = table.SetParam.ok_or(Status::NOT_SUPPORTED)?;
-    // SAFETY: C5: a global parameter is copied inline, from the two bytes that it has.
-    Status::ok(unsafe {
+    registration_opening()?; // the library stays open meanwhile
+    // SAFETY: C2, C5: a global parameter is copied inline, from the two bytes that it has.
+    let set = Status::ok(unsafe {
         set_param(
             ptr::null_mut(),
             ffi::QUIC_PARAM_GLOBAL_RETRY_MEMORY_PERCENT,
             size_of_val(&fraction) as u32,
             (&raw const fraction).cast(),
         )
-    })
+    });
+    registration_closed();
+    set
 }
 
 /// The version of the library that `table` belongs to.

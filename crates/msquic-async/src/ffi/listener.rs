@@ -109,7 +109,12 @@ impl NativeListener {
         let mut tries = if local_addr.port() == 0 { PORTS } else { 1 };
         loop {
             tries -= 1;
-            match self.open_and_start_at(alpn, claim_port(local_addr)?, handler) {
+            let (claimed, is_new) = claim_port(local_addr)?;
+            let started = self.open_and_start_at(alpn, claimed, handler);
+            if started.is_err() && is_new {
+                OWN_ADDRESSES.lock().remove(&claimed);
+            }
+            match started {
                 // Somebody took that port meanwhile, or has it on another address.
                 Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
                 result => return result,
@@ -277,11 +282,12 @@ const PORTS: u32 = 16;
 /// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
 /// silently and each would get a part of the packets (C21). The system even gives such a port for port 0. A
 /// probe without that option finds it out; an address that was this process's own is not probed.
-fn claim_port(addr: SocketAddr) -> Result<SocketAddr, Status> {
+/// Tells whether the address was not this process's own before.
+fn claim_port(addr: SocketAddr) -> Result<(SocketAddr, bool), Status> {
     // Held over the probe, so that the probes of two listeners do not meet.
     let mut own = OWN_ADDRESSES.lock();
     if own.contains(&addr) {
-        return Ok(addr);
+        return Ok((addr, false));
     }
     let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
@@ -289,8 +295,8 @@ fn claim_port(addr: SocketAddr) -> Result<SocketAddr, Status> {
     };
     let mut claimed = addr;
     claimed.set_port(probe(addr).map_err(failed)?);
-    own.insert(claimed);
-    Ok(claimed)
+    let is_new = own.insert(claimed);
+    Ok((claimed, is_new))
 }
 
 /// Binds the address for a moment, and tells the port.

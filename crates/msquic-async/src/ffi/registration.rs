@@ -173,7 +173,10 @@ impl NativeRegistration {
         if !self.closed.swap(true, Ordering::SeqCst) {
             // Elsewhere: it waits for children that nobody here knows.
             let handle = self.handle;
-            may_block::detach(move |may_block| close(handle, may_block));
+            may_block::detach(move |may_block| {
+                settle();
+                close(handle, may_block);
+            });
         }
     }
 
@@ -256,7 +259,7 @@ impl Drop for NativeRegistration {
         // libmsquic's own threads.
         may_block::detach(move |may_block| {
             if had_children {
-                std::thread::sleep(SETTLE);
+                settle();
             }
             close(handle, may_block);
         });
@@ -266,6 +269,13 @@ impl Drop for NativeRegistration {
 /// How long packets may be on their way inside libmsquic to a connection that was closed. Its registration must not
 /// be closed before they have arrived (C8).
 const SETTLE: Duration = Duration::from_millis(100);
+
+/// Waits for them, where the library does not do that itself (patch N6).
+fn settle() {
+    if !library::library_patches().iter().any(|patch| patch.fault == "N6") {
+        std::thread::sleep(SETTLE);
+    }
+}
 
 fn close(Handle(handle): Handle, _: &MayBlock) {
     // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
