@@ -291,7 +291,7 @@ pub enum ConfigurationError {
 ///
 /// The bundle lives for microseconds and its password is random, so there is nothing to stretch:
 /// one round of key derivation spares the hundreds of milliseconds that more of them cost.
-fn pkcs12(
+pub(crate) fn pkcs12(
     credential: &NetCredential,
     password: &str,
 ) -> Result<Zeroizing<Vec<u8>>, CredentialError> {

@@ -18,6 +18,8 @@
 pub(crate) mod address;
 pub(crate) mod configuration;
 pub(crate) mod connection;
+#[cfg(test)]
+mod contract;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub(crate) mod execution;
 #[cfg(not(all(feature = "driver", target_os = "linux")))]

@@ -1,0 +1,191 @@
+//! `docs/msquic-contract.md`, executed: a test for each clause that a test can show, with the linked libmsquic.
+//!
+//! The tests call the raw table as `ffi` does, on the workers of msquic and, in a child process, driven by the
+//! application. A test is named after its clause; the contract names the tests of each clause.
+
+mod callbacks;
+mod connections;
+mod datagrams;
+mod events;
+mod executions;
+mod handles;
+mod harness;
+mod listeners;
+mod process;
+mod receiving;
+mod registrations;
+mod resumption;
+mod roots;
+mod secrets;
+mod streams;
+mod threads;
+
+use super::execution;
+use std::collections::HashSet;
+use std::env;
+use std::fmt;
+use std::os::unix::process::ExitStatusExt;
+use std::path::Path;
+use std::process::{Command, Output, abort};
+use std::sync::{Once, mpsc};
+use std::thread;
+use std::time::Duration;
+
+/// The variable of a child process that drives libmsquic itself.
+const DRIVEN: &str = "MSQUIC_ASYNC_CONTRACT_DRIVEN";
+
+/// The variable of a child process in which a single test runs.
+const CHILD: &str = "MSQUIC_ASYNC_CONTRACT_CHILD";
+
+/// The tests take seconds; a child that takes longer hangs.
+const HANG: Duration = Duration::from_secs(120);
+
+/// Whether the application drives libmsquic in this process.
+fn is_driven() -> bool {
+    prepare();
+    execution::is_driven()
+}
+
+/// Whether the linked library has the patch.
+fn is_patched(fault: &str) -> bool {
+    libmsquic_sys::PATCHES.iter().any(|patch| patch.fault == fault)
+}
+
+/// Whether the linked library is at least 2.6.
+fn is_2_6() -> bool {
+    let version = crate::library_version().unwrap();
+    (version.major, version.minor) >= (2, 6)
+}
+
+/// Makes a driven child drive, before its first registration.
+fn prepare() {
+    static PREPARED: Once = Once::new();
+    PREPARED.call_once(|| {
+        if env::var_os(DRIVEN).is_none() && env::var_os(CHILD).is_none() {
+            return;
+        }
+        #[cfg(all(feature = "driver", target_os = "linux"))]
+        if env::var_os(DRIVEN).is_some() {
+            drop(crate::ExecutionDriver::install().unwrap()); // a thread of its own goes on
+        }
+        thread::spawn(|| {
+            thread::sleep(HANG);
+            abort();
+        });
+    });
+}
+
+/// Runs `job` outside of callbacks, where calls that wait may be made: not at the same time as a turn of the driver.
+fn outside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
+    if events::is_inside() {
+        return job(); // a handle that the test left behind
+    }
+    let (done, result) = mpsc::channel();
+    let job = move || {
+        let _ = done.send(events::inside(job));
+    };
+    if let Err(job) = execution::run_on_driver(job) {
+        job();
+    }
+    result.recv().unwrap()
+}
+
+/// How a child process ended.
+struct Child(Output);
+
+impl Child {
+    fn is_success(&self) -> bool {
+        self.0.status.success()
+    }
+
+    /// An assertion of libmsquic failed.
+    fn is_aborted(&self) -> bool {
+        self.0.status.signal() == Some(libc::SIGABRT)
+    }
+}
+
+impl fmt::Display for Child {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (out, err) = (&self.0.stdout, &self.0.stderr);
+        writeln!(f, "{}", self.0.status)?;
+        write!(f, "{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+    }
+}
+
+/// Runs the calling test again in a process of its own, and tells how that ended; `None` in that process.
+fn in_child(test: &str) -> Option<Child> {
+    if env::var_os(CHILD).is_some() {
+        return None;
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    child.env(CHILD, "1").args(["--exact", "--nocapture"]).arg(format!("ffi::contract::{test}"));
+    let output = child.output().unwrap();
+    let has_run = String::from_utf8_lossy(&output.stdout).contains("running 1 test");
+    assert!(has_run, "there is no test {test}");
+    Some(Child(output))
+}
+
+#[test]
+#[cfg(all(feature = "driver", target_os = "linux"))]
+fn the_clauses_hold_when_the_application_drives() {
+    if env::var_os(DRIVEN).is_some() {
+        return;
+    }
+    let mut child = Command::new(env::current_exe().unwrap());
+    let child = child.arg("ffi::contract::").env(DRIVEN, "1").output().unwrap();
+    let text = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success(), "{}\n{text}", child.status);
+}
+
+/// The names of the test functions here.
+fn tests() -> HashSet<String> {
+    let sources = [
+        include_str!("connections.rs"),
+        include_str!("datagrams.rs"),
+        include_str!("executions.rs"),
+        include_str!("listeners.rs"),
+        include_str!("process.rs"),
+        include_str!("receiving.rs"),
+        include_str!("registrations.rs"),
+        include_str!("resumption.rs"),
+        include_str!("secrets.rs"),
+        include_str!("streams.rs"),
+        include_str!("threads.rs"),
+    ];
+    let lines = sources.iter().flat_map(|source| source.lines());
+    let is_test = |name: &&str| {
+        let number = name.strip_prefix('c').and_then(|rest| rest.split('_').next());
+        number.is_some_and(|number| number.parse::<u32>().is_ok())
+    };
+    lines
+        .filter_map(|line| line.strip_prefix("fn ")?.split('(').next())
+        .filter(is_test)
+        .map(str::to_owned)
+        .collect()
+}
+
+#[test]
+fn each_clause_names_its_tests() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/msquic-contract.md");
+    let contract = std::fs::read_to_string(path).unwrap();
+    let (mut numbers, mut named) = (HashSet::new(), HashSet::new());
+    for clause in contract.split("\n- **C").skip(1) {
+        let number = clause.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+        assert!(numbers.insert(number), "C{number} is there twice");
+        let marks: Vec<_> =
+            clause.split("*(").skip(1).filter_map(|mark| mark.split(")*").next()).collect();
+        let mut has_mark = marks.iter().any(|mark| mark.starts_with("by source"));
+        for mark in marks.iter().filter_map(|mark| mark.strip_prefix("tested: ")) {
+            for test in mark.split(',').map(|name| name.trim().trim_matches('`')) {
+                assert!(tests().contains(test), "C{number} names {test}, which is no test");
+                let belongs = test.strip_prefix(&format!("c{number}_")).is_some();
+                assert!(belongs, "C{number} names {test}");
+                named.insert(test.to_owned());
+                has_mark = true;
+            }
+        }
+        assert!(has_mark, "C{number} says neither how it is tested nor that it was read");
+    }
+    let unnamed: Vec<_> = tests().difference(&named).cloned().collect();
+    assert!(unnamed.is_empty(), "the contract does not name {unnamed:?}");
+}

@@ -1,0 +1,186 @@
+//! Clauses about received bytes: taking them, pausing, holding them where they are.
+
+use super::events::{Answer, Event};
+use super::handles::{Object, Open, ignore};
+use super::harness::{Pair, React, plenty, react};
+use crate::ffi::status::Status;
+use msquic::ffi;
+use std::ptr;
+use std::slice;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
+use std::thread;
+
+/// A connected pair, a stream of the client, and the streams that the server adopted with `on_stream`.
+fn sender(on_stream: React) -> (Pair, Object, Receiver<Object>) {
+    let (pair, streams) = Pair::with_streams(&plenty(), on_stream);
+    let stream = pair.client.open_stream(true, ignore).unwrap();
+    assert!(stream.start_stream(0).is_ok());
+    (pair, stream, streams)
+}
+
+fn is_received(event: &Event) -> bool {
+    matches!(event, Event::Received { .. })
+}
+
+/// Answers RECEIVE with `status`, other events with success.
+fn answer(status: Status) -> React {
+    react(move |call| match call.event {
+        Event::Received { data, .. } if !data.is_empty() => Answer::status(status),
+        _ => ignore(call),
+    })
+}
+
+/// The bytes of the next RECEIVE, whether the end comes with them, and where they are.
+#[track_caller]
+fn receive(stream: &Object) -> (Vec<u8>, bool, usize) {
+    match stream.until(is_received).event {
+        Event::Received { data, fin, first } => (data, fin, first),
+        _ => unreachable!(),
+    }
+}
+
+#[test]
+fn c25_taking_less_pauses_until_receiving_is_enabled() {
+    // Takes three bytes of the first event, nothing of the second, and all of the rest.
+    let turn = AtomicUsize::new(0);
+    let (pair, stream, streams) = sender(react(move |call| match call.event {
+        Event::Received { .. } => match turn.fetch_add(1, Ordering::SeqCst) {
+            0 => Answer::taken(3),
+            1 => Answer::taken(0),
+            _ => Answer::default(),
+        },
+        _ => Answer::default(),
+    }));
+    let sent = stream.send(b"0123456789", true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    // The peer acknowledges all of it, and offers no more.
+    stream.until(|event| *event == Event::Sent { context: sent, canceled: false });
+    assert_eq!(receive(&peer_stream).0, b"0123456789");
+    assert_eq!(peer_stream.get::<u64>(ffi::QUIC_PARAM_STREAM_ID), Ok(2));
+    assert_eq!(peer_stream.so_far(), []);
+
+    assert_eq!(peer_stream.enable_receive(), Status::PENDING);
+    assert_eq!(receive(&peer_stream).0, b"3456789");
+    assert_eq!(peer_stream.get::<u64>(ffi::QUIC_PARAM_STREAM_ID), Ok(2));
+    assert_eq!(peer_stream.so_far(), []);
+
+    assert_eq!(peer_stream.enable_receive(), Status::PENDING);
+    assert_eq!(receive(&peer_stream).0, b"3456789");
+    assert_eq!(peer_stream.next().event, Event::PeerSendShutdown);
+    peer_stream.until(Event::is_last);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c25_receiving_enabled_inside_the_callback_counts_after_it() {
+    let (pair, stream, streams) = sender(react(|call| match call.event {
+        Event::Received { data, .. } => {
+            assert_eq!(call.enable_receive(), Status::PENDING);
+            Answer::taken(u64::from(!data.is_empty()))
+        }
+        _ => Answer::default(),
+    }));
+    stream.send(b"0123", true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let mut offered = Vec::new();
+    for seen in peer_stream.all() {
+        match seen.event {
+            Event::Received { data, .. } => offered.push(data.len()),
+            Event::PeerSendShutdown => offered.push(usize::MAX),
+            _ => {}
+        }
+    }
+    offered.dedup();
+    assert!(
+        offered.ends_with(&[1, usize::MAX]) || offered.ends_with(&[1, 0, usize::MAX]),
+        "{offered:?}"
+    );
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c25_an_end_without_bytes_has_length_0() {
+    let (pair, stream, streams) = sender(react(ignore));
+    stream.send(b"data", false).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let (data, fin, _) = receive(&peer_stream);
+    assert_eq!((&data[..], fin), (&b"data"[..], false));
+    stream.send(b"", true).unwrap();
+    let (data, fin, _) = receive(&peer_stream);
+    assert_eq!((&data[..], fin), (&b""[..], true));
+    assert_eq!(peer_stream.next().event, Event::PeerSendShutdown);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c32_pending_bytes_stop_the_stream_until_they_are_completed() {
+    let (pair, stream, streams) = sender(answer(Status::PENDING));
+    stream.send(b"first", false).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let (data, fin, _) = receive(&peer_stream);
+    assert_eq!((&data[..], fin), (&b"first"[..], false));
+    let sent = stream.send(b"second", true).unwrap();
+    stream.until(|event| *event == Event::Sent { context: sent, canceled: false });
+    assert_eq!(peer_stream.get::<u64>(ffi::QUIC_PARAM_STREAM_ID), Ok(2));
+    assert_eq!(peer_stream.so_far(), []);
+
+    // From a thread that libmsquic does not know.
+    let handle = peer_stream.borrow();
+    thread::spawn(move || handle.complete_receive(5)).join().unwrap();
+    let (data, fin, _) = receive(&peer_stream);
+    assert_eq!((&data[..], fin), (&b"second"[..], true));
+    assert_eq!(peer_stream.get::<u64>(ffi::QUIC_PARAM_STREAM_ID), Ok(2));
+    assert_eq!(peer_stream.so_far(), [], "the end comes after the completion");
+    peer_stream.complete_receive(6);
+    assert_eq!(peer_stream.next().event, Event::PeerSendShutdown);
+    peer_stream.until(Event::is_last);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c32_completion_inside_the_callback_is_taken() {
+    let (pair, stream, streams) = sender(react(|call| match call.event {
+        Event::Received { data, .. } if !data.is_empty() => {
+            call.complete_receive(data.len() as u64);
+            Answer::status(Status::PENDING)
+        }
+        _ => Answer::default(),
+    }));
+    stream.send(b"data", true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    assert_eq!(receive(&peer_stream).0, b"data");
+    peer_stream.until(|event| *event == Event::PeerSendShutdown);
+    peer_stream.until(Event::is_last);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c32_pending_bytes_stay_until_the_stream_is_closed() {
+    static DATA: [u8; 30_000] = [0x5a; 30_000];
+    let (pair, stream, streams) = sender(answer(Status::PENDING));
+    stream.send(&DATA, false).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let (data, _, first) = receive(&peer_stream);
+    // SAFETY: C32: the bytes are neither moved nor freed before the completion or the close of the stream.
+    let held = unsafe {
+        let first = ptr::with_exposed_provenance::<u8>(first);
+        slice::from_raw_parts(first, data.len().min(1000))
+    };
+    let abort = ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT_SEND;
+    assert!(stream.abort(abort, 1).is_ok());
+    peer_stream.until(|event| matches!(event, Event::PeerSendAborted { .. }));
+    assert!(held.iter().all(|byte| *byte == 0x5a));
+    pair.client.shutdown(0);
+    peer_stream.until(Event::is_last);
+    pair.peer.until(Event::is_last);
+    pair.client.until(Event::is_last);
+    let _ = pair.peer.get::<u16>(ffi::QUIC_PARAM_CONN_LOCAL_BIDI_STREAM_COUNT); // all callbacks have returned
+    assert!(held.iter().all(|byte| *byte == 0x5a));
+    peer_stream.close();
+}
