@@ -79,7 +79,11 @@ enum Command {
     /// Check the crates with the oldest Rust that the workspace supports
     Msrv,
     /// Build and run the program of README.md in a fresh project
-    Readme,
+    Readme {
+        /// In release mode, without the help of this workspace, also beside another OpenSSL, and run elsewhere
+        #[arg(long)]
+        self_contained: bool,
+    },
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
 }
@@ -95,7 +99,7 @@ impl Command {
             | Self::Ci(_)
             | Self::Demo { .. }
             | Self::Bench { .. }
-            | Self::Readme => Some(Build::Vendored),
+            | Self::Readme { .. } => Some(Build::Vendored),
         }
     }
 }
@@ -135,7 +139,10 @@ fn run(options: &Options) -> Result<()> {
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Portable => ci::portable(&Workspace::new(None)?),
         Command::Msrv => msrv::run(&Workspace::new(None)?),
-        Command::Readme => newcomer::run(&Workspace::new(None)?),
+        Command::Readme { self_contained: false } => newcomer::run(&Workspace::new(None)?),
+        Command::Readme { self_contained: true } => {
+            newcomer::self_contained(&Workspace::new(None)?)
+        }
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }
