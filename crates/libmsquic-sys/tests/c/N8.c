@@ -80,7 +80,7 @@ int main(void)
     CHECK(Port != 0, "port 0 is reported");
     CHECK(One.Ip.sa_family == AF_INET && One.Ipv4.sin_addr.s_addr == Any1.Ipv4.sin_addr.s_addr,
         "another address is reported");
-    CHECK(IsAnswered(One, 2000), "the listener does not answer on its address");
+    CHECK(IsAnswered(One, 5000), "the listener does not answer on its address");
     CHECK(!IsAnswered(Two, 150), "127.0.0.2 is answered by the listener on 127.0.0.1");
     CHECK(!IsAnswered(Six, 150), "::1 is answered by the listener on 127.0.0.1");
 
@@ -113,13 +113,13 @@ int main(void)
     //
     CHECK((Status = Listen(&Two, "a", &C)) == 0, "127.0.0.2 beside 127.0.0.1 gives 0x%x", Status);
     CHECK((Status = Listen(&Six, "a", &D)) == 0, "::1 beside 127.0.0.1 gives 0x%x", Status);
-    CHECK(IsAnswered(Two, 2000), "127.0.0.2 is not answered");
-    CHECK(IsAnswered(Six, 2000), "::1 is not answered");
+    CHECK(IsAnswered(Two, 5000), "127.0.0.2 is not answered");
+    CHECK(IsAnswered(Six, 5000), "::1 is not answered");
     Api->ListenerClose(A);
-    CHECK(IsAnswered(One, 2000), "the second listener on 127.0.0.1 does not answer");
+    CHECK(IsAnswered(One, 5000), "the second listener on 127.0.0.1 does not answer");
     Api->ListenerClose(B);
     CHECK(!IsAnswered(One, 150), "127.0.0.1 is answered without a listener");
-    CHECK(IsAnswered(Two, 2000), "127.0.0.2 is not answered any more");
+    CHECK(IsAnswered(Two, 5000), "127.0.0.2 is not answered any more");
 
     //
     // A wildcard listener cannot share the socket of a specific one.
@@ -146,7 +146,7 @@ int main(void)
     CHECK((Status = Listen(&One, "a", &A)) == 0, "a specific address after the wildcard gives 0x%x", Status);
     CHECK((Status = Listen(&Wild4, "b", &B)) == 0, "0.0.0.0 after the wildcard gives 0x%x", Status);
     CHECK((Status = Listen(&Wild6, "c", &C)) == 0, ":: after the wildcard gives 0x%x", Status);
-    CHECK(IsAnswered(One, 2000) && IsAnswered(Two, 2000) && IsAnswered(Six, 2000), "the wildcard does not answer");
+    CHECK(IsAnswered(One, 5000) && IsAnswered(Two, 5000) && IsAnswered(Six, 5000), "the wildcard does not answer");
     if (A) Api->ListenerClose(A);
     if (B) Api->ListenerClose(B);
     if (C) Api->ListenerClose(C);

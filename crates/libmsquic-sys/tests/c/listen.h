@@ -96,10 +96,15 @@ IsAnswered(QUIC_ADDR Addr, int TimeoutMs)
     uint8_t Packet[1200] = { 0xC0, 0x1a, 0x2a, 0x3a, 0x4a, 8, 1, 2, 3, 4, 5, 6, 7, 8, 8, 1, 2, 3, 4, 5, 6, 7, 8 };
     int Fd = socket(Addr.Ip.sa_family, SOCK_DGRAM, 0);
     MUST(Fd >= 0);
-    MUST(sendto(Fd, Packet, sizeof(Packet), 0, &Addr.Ip, AddrLen(&Addr)) == sizeof(Packet));
     struct pollfd Poll = { Fd, POLLIN, 0 };
-    int Answered =
-        poll(&Poll, 1, TimeoutMs) == 1 && (Poll.revents & POLLIN) && recv(Fd, Packet, sizeof(Packet), 0) > 0;
+    int Answered = 0;
+    // A worker that is busy drops packets, so they are sent again.
+    for (int Waited = 0; Waited < TimeoutMs && !Answered; Waited += 150) {
+        uint8_t Answer[1200];
+        sendto(Fd, Packet, sizeof(Packet), 0, &Addr.Ip, AddrLen(&Addr));
+        Answered =
+            poll(&Poll, 1, 150) == 1 && (Poll.revents & POLLIN) && recv(Fd, Answer, sizeof(Answer), 0) > 0;
+    }
     close(Fd);
     return Answered;
 }
