@@ -92,8 +92,14 @@ int main(void)
     close(Fd);
     CHECK(DialFrom(Two, One, 0) == QUIC_STATUS_CONNECTION_REFUSED,
         "a client on 127.0.0.2 fails with 0x%x", DownStatus);
-    CHECK(DialFrom(Two, One, 1) == QUIC_STATUS_CONNECTION_REFUSED,
-        "a sharing client on 127.0.0.2 fails with 0x%x", DownStatus);
+    // The socket of the client before may stay for a moment.
+    QUIC_STATUS Shared = QUIC_STATUS_ADDRESS_IN_USE;
+    for (int i = 0; i < 200 && Shared == QUIC_STATUS_ADDRESS_IN_USE; i++) {
+        Shared = DialFrom(Two, One, 1);
+        usleep(10000);
+    }
+    CHECK(Shared == QUIC_STATUS_CONNECTION_REFUSED,
+        "a sharing client on 127.0.0.2 fails with 0x%x", Shared);
     CHECK(DialFrom(One, One, 0) == QUIC_STATUS_ADDRESS_IN_USE,
         "a client on the listener's address fails with 0x%x", DownStatus);
     CHECK(DialFrom(One, One, 1) == QUIC_STATUS_ADDRESS_IN_USE,
