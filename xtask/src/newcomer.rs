@@ -158,8 +158,11 @@ mod tests {
     #[test]
     fn paths_become_those_of_the_checkout() {
         let sample = Sample::read(README).unwrap();
-        let manifest = sample.manifest("[package]\n\n[dependencies]\n", Path::new("/work"));
-        assert_eq!(manifest.unwrap(), "[package]\n\n[dependencies]\na = { path = \"/work/a\" }\n");
-        assert!(sample.manifest("[package]\n", Path::new("/work")).is_err());
+        let manifest = sample.manifest("[package]\n\n[dependencies]\n", Path::new("/checkout"));
+        assert_eq!(
+            manifest.unwrap(),
+            "[package]\n\n[dependencies]\na = { path = \"/checkout/a\" }\n"
+        );
+        assert!(sample.manifest("[package]\n", Path::new("/checkout")).is_err());
     }
 }
