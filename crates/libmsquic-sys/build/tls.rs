@@ -87,7 +87,7 @@ impl Tls {
         make.arg("-s").arg(format!("-j{}", env::cargo("NUM_JOBS")?)).arg("install_dev");
         run(make.arg(format!("DESTDIR={}", installed.display())))?;
         env::write_if_changed(&installed.join("key"), key.as_bytes())?;
-        let _ = fs::remove_dir_all(&objects); // 100 MB that nobody needs
+        let _ = fs::remove_dir_all(&objects); // 100 MB that are not needed any more
         if let Some(cached) = &cached {
             publish(&installed, cached, &key);
         }

@@ -153,7 +153,7 @@ fn open() -> Result<Library, Status> {
 /// Runs when the process ends: closes everything and waits for it. Otherwise threads of libmsquic
 /// would still use the TLS library while its own exit handler takes it down (C3).
 ///
-/// Whoever does not finish in time is left as it is; the library then stays open too.
+/// A registration that does not finish in time is left as it is; the library then stays open too.
 extern "C" fn leave() {
     super::guard::guard((), || {
         let Some(Ok(library)) = LIBRARY.get() else { return };

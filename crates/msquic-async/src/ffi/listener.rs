@@ -115,7 +115,7 @@ impl NativeListener {
                 OWN_ADDRESSES.lock().remove(&claimed);
             }
             match started {
-                // Somebody took that port meanwhile, or has it on another address.
+                // Another socket took that port meanwhile, or has it on another address.
                 Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
                 result => return result,
             }
@@ -277,7 +277,7 @@ static OWN_ADDRESSES: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex
 /// How many ports are tried where any will do.
 const PORTS: u32 = 16;
 
-/// Fails when the address belongs to somebody else; port 0 becomes one that belongs to nobody.
+/// Fails when another process has the address; port 0 becomes a port that no process has.
 ///
 /// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
 /// silently and each would get a part of the packets (C21). The system even gives such a port for port 0. A

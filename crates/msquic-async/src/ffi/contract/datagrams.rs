@@ -67,6 +67,6 @@ fn c26_a_datagram_that_is_not_accepted_has_no_event() {
     pair.peer.until(Event::is_last);
 
     let none = Pair::with(&plenty().datagrams(false), react(ignore), react(ignore));
-    assert_eq!(none.client.send_datagram(b"nobody"), Err(Status::INVALID_STATE));
+    assert_eq!(none.client.send_datagram(b"unheard"), Err(Status::INVALID_STATE));
     none.finish();
 }
