@@ -3,6 +3,9 @@
 //! A datagram to be sent is *queued* until msquic has put it into a packet, and *in flight* until it
 //! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest goes
 //! and is counted, since newer data is worth more to whoever uses datagrams.
+//!
+//! Queues are bounded by the memory that their datagrams hold, which is more than their bytes: empty ones
+//! count too. In flight a datagram holds no bytes, so these are bounded in number.
 
 use super::{Connection, ConnectionError, ConnectionInner};
 use crate::Status;
@@ -15,7 +18,9 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{futures::Notified, oneshot};
 
-/// How many bytes of datagrams a connection may hold in memory.
+/// How many datagrams a connection may hold in memory.
+///
+/// Each datagram counts with its bytes and 256 bytes of bookkeeping, so that empty ones are limited too.
 ///
 /// ```
 /// use msquic_async::DatagramLimits;
@@ -28,6 +33,9 @@ pub struct DatagramLimits {
     /// Bytes that wait to be put into packets; beyond them sending waits or fails. One datagram may
     /// exceed it. Default: 256 KiB.
     pub send_queue: usize,
+    /// Datagrams in packets that are neither acknowledged nor lost yet; beyond them sending waits or
+    /// fails. One is always allowed. Default: 16,384.
+    pub in_flight: usize,
     /// Bytes received and not yet asked for; beyond them the oldest datagram is dropped. Default:
     /// 256 KiB.
     pub receive_queue: usize,
@@ -35,7 +43,7 @@ pub struct DatagramLimits {
 
 impl Default for DatagramLimits {
     fn default() -> Self {
-        Self { send_queue: 256 * 1024, receive_queue: 256 * 1024 }
+        Self { send_queue: 256 * 1024, in_flight: 16 * 1024, receive_queue: 256 * 1024 }
     }
 }
 
@@ -117,8 +125,8 @@ pub enum DgramSendError {
         /// Bytes that fit at the moment.
         max: usize,
     },
-    /// Too many bytes wait to be sent.
-    #[error("too many datagrams wait to be sent")]
+    /// The [limits](DatagramLimits) of datagrams that wait to be sent or are in flight are reached.
+    #[error("too many datagrams wait to be sent or are in flight")]
     Full,
     /// The connection is over.
     #[error("the connection is over")]
@@ -159,10 +167,13 @@ pub(super) struct Datagrams {
     /// The largest that fits now; `None` while the peer takes none.
     max_size: Option<usize>,
     next_id: usize,
-    queued_bytes: usize,
+    /// What the datagrams that are not yet in a packet cost.
+    queued_cost: usize,
+    queued: usize,
+    /// Those that are queued or in flight.
     sent: HashMap<usize, Sent>,
     received: VecDeque<Bytes>,
-    received_bytes: usize,
+    received_cost: usize,
     dropped: u64,
 }
 
@@ -189,45 +200,53 @@ impl Datagrams {
         if size > max {
             return Err(DgramSendError::TooBig { size, max });
         }
-        if self.queued_bytes >= self.limits.send_queue {
+        if !self.has_room() {
             return Err(DgramSendError::Full);
         }
         self.next_id = self.next_id.wrapping_add(1);
-        self.queued_bytes += size;
+        self.queued_cost += cost(size);
+        self.queued += 1;
         self.sent.insert(self.next_id, Sent { size, is_queued: true, outcome });
         Ok(self.next_id)
     }
 
-    /// Follows a datagram; true when there is more room to queue others.
+    /// Whether another datagram may be queued.
+    fn has_room(&self) -> bool {
+        let in_flight = self.sent.len() - self.queued;
+        (self.queued == 0 || self.queued_cost < self.limits.send_queue)
+            && in_flight < self.limits.in_flight.max(1)
+    }
+
+    /// Follows a datagram; true when another may be queued.
     pub(super) fn on_state(
         &mut self,
         id: usize,
         state: DatagramSendState,
     ) -> (bool, Option<(oneshot::Sender<DatagramOutcome>, DatagramOutcome)>) {
         let Some(sent) = self.sent.get_mut(&id) else { return (false, None) };
-        let has_room = std::mem::replace(&mut sent.is_queued, false);
-        if has_room {
-            self.queued_bytes -= sent.size;
+        if std::mem::replace(&mut sent.is_queued, false) {
+            self.queued_cost -= cost(sent.size);
+            self.queued -= 1;
         }
         let outcome = match state {
-            DatagramSendState::Sent => return (has_room, None),
+            DatagramSendState::Sent => return (self.has_room(), None),
             DatagramSendState::Acknowledged => DatagramOutcome::Acknowledged,
             DatagramSendState::Lost => DatagramOutcome::Lost,
             DatagramSendState::Canceled => DatagramOutcome::Canceled,
         };
         let sender = self.sent.remove(&id).and_then(|sent| sent.outcome);
-        (has_room, sender.map(|sender| (sender, outcome)))
+        (self.has_room(), sender.map(|sender| (sender, outcome)))
     }
 
     /// Takes in a datagram; returns those that had to go.
     #[must_use]
     pub(super) fn on_received(&mut self, datagram: Bytes) -> Vec<Bytes> {
-        self.received_bytes += cost(&datagram);
+        self.received_cost += cost(datagram.len());
         self.received.push_back(datagram);
         let mut dropped = Vec::new();
-        while self.received_bytes > self.limits.receive_queue && self.received.len() > 1 {
+        while self.received_cost > self.limits.receive_queue && self.received.len() > 1 {
             if let Some(oldest) = self.received.pop_front() {
-                self.received_bytes -= cost(&oldest);
+                self.received_cost -= cost(oldest.len());
                 self.dropped += 1;
                 dropped.push(oldest);
             }
@@ -237,15 +256,19 @@ impl Datagrams {
 
     fn pop(&mut self) -> Option<Bytes> {
         let datagram = self.received.pop_front()?;
-        self.received_bytes -= cost(&datagram);
+        self.received_cost -= cost(datagram.len());
         Some(datagram)
     }
 }
 
-/// What a datagram costs: empty ones are bounded too.
-fn cost(datagram: &Bytes) -> usize {
-    datagram.len() + size_of::<Bytes>()
+/// What a datagram of `size` bytes costs in memory.
+const fn cost(size: usize) -> usize {
+    size + OVERHEAD
 }
+
+/// What a datagram holds besides its bytes, at most: an entry of `sent`, twice as large while the map grows;
+/// the native buffer and msquic's request; or `Bytes` in a queue that has grown, and the allocator's share.
+const OVERHEAD: usize = 256;
 
 impl Connection {
     /// The largest datagram that can be sent now, in bytes; `None` while the connection is not up
@@ -456,7 +479,7 @@ impl ConnectionInner {
     pub(super) fn on_datagram_state(&self, id: usize, state: DatagramSendState) {
         let (has_room, outcome) = self.exclusive.lock().datagrams.on_state(id, state);
         if has_room {
-            self.datagram_room.wake_all();
+            self.datagram_room.wake_one();
         }
         if let Some((sender, outcome)) = outcome {
             let _ = sender.send(outcome); // nobody may be interested any more
@@ -511,7 +534,11 @@ impl Future for SendDatagram<'_> {
             this.room.as_mut().enable();
             match this.connection.send_datagram(this.datagram) {
                 Err(DgramSendError::Full) => {}
-                result => return Poll::Ready(result),
+                result => {
+                    // One waiter is woken for each datagram that goes; there may be room for further ones.
+                    this.connection.inner().datagram_room.wake_one();
+                    return Poll::Ready(result);
+                }
             }
             ready!(this.room.as_mut().poll(cx));
             this.room.set(this.connection.inner().datagram_room.notified());
@@ -548,13 +575,14 @@ mod tests {
     use super::*;
 
     fn datagrams(limit: usize) -> Datagrams {
-        let limits = DatagramLimits { send_queue: limit, receive_queue: limit };
+        let limits =
+            DatagramLimits { send_queue: limit, receive_queue: limit, ..DatagramLimits::default() };
         Datagrams { limits, max_size: Some(100), ..Datagrams::default() }
     }
 
     #[test]
     fn sending_is_bounded_by_what_waits_not_by_what_is_in_flight() {
-        let mut datagrams = datagrams(150);
+        let mut datagrams = datagrams(cost(150));
         let first = datagrams.admit(100, None).unwrap();
         datagrams.admit(100, None).unwrap();
         assert_eq!(datagrams.admit(1, None), Err(DgramSendError::Full));
@@ -569,7 +597,7 @@ mod tests {
 
     #[test]
     fn each_outcome_is_told_once() {
-        let mut datagrams = datagrams(1000);
+        let mut datagrams = datagrams(10_000);
         for (state, expected) in [
             (DatagramSendState::Acknowledged, DatagramOutcome::Acknowledged),
             (DatagramSendState::Lost, DatagramOutcome::Lost),
@@ -581,18 +609,47 @@ mod tests {
             assert_eq!(outcome.map(|(_, outcome)| outcome), Some(expected));
             assert!(datagrams.on_state(id, state).1.is_none());
         }
-        assert_eq!((datagrams.queued_bytes, datagrams.sent.len()), (0, 0));
+        assert_eq!((datagrams.queued_cost, datagrams.queued, datagrams.sent.len()), (0, 0, 0));
     }
 
     #[test]
     fn the_oldest_go_first_and_are_counted() {
-        let mut datagrams = datagrams(3 * cost(&Bytes::from_static(b"x")));
+        let mut datagrams = datagrams(3 * cost(1));
         for letter in [b"a", b"b", b"c", b"d", b"e"] {
             drop(datagrams.on_received(Bytes::from_static(letter)));
         }
         assert_eq!(datagrams.dropped, 2);
         let rest = std::iter::from_fn(|| datagrams.pop()).collect::<Vec<_>>();
         assert_eq!(rest, ["c", "d", "e"]);
-        assert_eq!(datagrams.received_bytes, 0);
+        assert_eq!(datagrams.received_cost, 0);
+    }
+
+    #[test]
+    fn empty_ones_are_bounded_too() {
+        let mut datagrams = datagrams(10 * OVERHEAD);
+        datagrams.limits.in_flight = 3;
+        let ids: Vec<_> = std::iter::from_fn(|| datagrams.admit(0, None).ok()).take(100).collect();
+        assert_eq!(ids.len(), 10, "queued");
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!(datagrams.on_state(*id, DatagramSendState::Sent).0, number < 2);
+        }
+        assert_eq!(datagrams.admit(0, None), Err(DgramSendError::Full), "in flight");
+        for (number, id) in ids.iter().enumerate() {
+            assert_eq!(datagrams.on_state(*id, DatagramSendState::Lost).0, number >= 7);
+        }
+        for _ in 0..100 {
+            drop(datagrams.on_received(Bytes::new()));
+        }
+        assert_eq!((datagrams.received.len(), datagrams.dropped), (10, 90));
+    }
+
+    #[test]
+    fn one_is_always_allowed() {
+        let mut datagrams = datagrams(0);
+        datagrams.limits.in_flight = 0;
+        let only = datagrams.admit(100, None).unwrap();
+        assert_eq!(datagrams.admit(0, None), Err(DgramSendError::Full));
+        assert!(!datagrams.on_state(only, DatagramSendState::Sent).0);
+        assert!(datagrams.on_state(only, DatagramSendState::Acknowledged).0);
     }
 }

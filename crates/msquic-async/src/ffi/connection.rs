@@ -26,8 +26,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use zeroize::Zeroizing;
 
-/// What happens on a connection; see `QUIC_CONNECTION_EVENT`.
-#[derive(Debug)]
+/// What happens on a connection; see `QUIC_CONNECTION_EVENT`. It has secrets inside, so it has no `Debug`.
 pub(crate) enum ConnectionEvent<'a> {
     Connected {
         alpn: &'a [u8],
@@ -85,7 +84,7 @@ pub(crate) struct NativeConnection {
     handle: OnceLock<Handle>,
     gate: Gate,
     is_closing: AtomicBool,
-    /// What libmsquic reads from: one entry per DatagramSend, from the call until its final state.
+    /// What libmsquic reads from: one entry per DatagramSend, from the call until it is in a packet.
     datagrams: Mutex<HashMap<usize, DatagramBuffer>>,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
@@ -232,8 +231,8 @@ impl NativeConnection {
         let sent = self.with(|handle| {
             let flags = ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE;
             let context = ptr::without_provenance_mut(id);
-            // SAFETY: C26: array and bytes stay in `datagrams` until the final state of this
-            // datagram, or until the connection is closed; moving the vector does not move what it
+            // SAFETY: C26: array and bytes stay in `datagrams` until this datagram is sent or
+            // canceled, or until the connection is closed; moving the vector does not move what it
             // points to.
             Status::ok(unsafe { call!(DatagramSend(handle, native, 1, flags, context)) })
         });
@@ -568,9 +567,8 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 let changed = data.DATAGRAM_SEND_STATE_CHANGED;
                 let id = changed.ClientContext.addr();
                 if let Some(state) = datagram_state(changed.State) {
-                    if state != DatagramSendState::Sent {
-                        handler.native().release_datagram(id);
-                    }
+                    // C26: the bytes are not needed from SENT on.
+                    handler.native().release_datagram(id);
                     handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state }, MayBlock::HERE);
                 }
             }

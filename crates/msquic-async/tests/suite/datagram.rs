@@ -99,3 +99,23 @@ fn datagrams_that_arrived_are_handed_out_after_the_close() {
         assert!(server.receive_datagram().await.is_err());
     });
 }
+
+#[test]
+fn empty_datagrams_are_bounded_in_number() {
+    run(async || {
+        let Pair { client, server, .. } = datagram_pair().await;
+        let fits = |_: &usize| match client.send_datagram(&Bytes::new()) {
+            Err(DgramSendError::Full) => false,
+            sent => sent.map(|()| true).unwrap(),
+        };
+        let accepted = (0..ENOUGH).take_while(fits).count();
+        assert!(accepted < ENOUGH, "{accepted} were accepted at once");
+        for _ in 0..3000 {
+            client.send_datagram_wait(&Bytes::new()).await.unwrap();
+        }
+        assert_eq!(server.receive_datagram().await.unwrap(), "");
+    });
+}
+
+/// More datagrams than any connection holds, fewer than make msquic's own list too slow for a test.
+const ENOUGH: usize = 60_000;
