@@ -1,6 +1,7 @@
 //! `KeyLog`: the secrets of connections, for looking into captured packets.
 
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
@@ -11,7 +12,12 @@ use zeroize::Zeroizing;
 /// A file into which connections write their TLS secrets, in the format of NSS
 /// (`SSLKEYLOGFILE`), which Wireshark and others read.
 ///
-/// Whoever reads the file can decrypt everything, so this is for development only.
+/// Who reads the file can decrypt everything, so this is for development only, and the file must belong to the
+/// user of this process alone, see [`file`](Self::file). Secrets are wiped from the memory of this process
+/// after they were written.
+///
+/// Connections never wait for the file. It is written in the background; secrets that cannot be written, or
+/// for which a file that is slow has no room, are dropped, which [`check`](Self::check) tells.
 ///
 /// ```no_run
 /// # fn example(configuration: msquic_async::Configuration) -> std::io::Result<()> {
@@ -26,7 +32,22 @@ use zeroize::Zeroizing;
 /// ```
 #[derive(Clone)]
 pub struct KeyLog {
-    file: Arc<Mutex<File>>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// Locked by the job that writes.
+    file: Mutex<File>,
+    queue: Mutex<Queue>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: VecDeque<Zeroizing<String>>,
+    /// A job takes what waits.
+    is_writing: bool,
+    /// The first failure.
+    failure: Option<(io::ErrorKind, String)>,
 }
 
 impl KeyLog {
@@ -44,7 +65,7 @@ impl KeyLog {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened.
+    /// As for [`file`](Self::file).
     pub fn from_env() -> io::Result<Option<Self>> {
         std::env::var_os("SSLKEYLOGFILE").map(|path| Self::file(Path::new(&path))).transpose()
     }
@@ -61,29 +82,210 @@ impl KeyLog {
     ///
     /// # Errors
     ///
-    /// The file cannot be opened.
+    /// The file cannot be opened. [`PermissionDenied`](io::ErrorKind::PermissionDenied): it belongs to
+    /// another user, or others may read or write it; its rights are not changed (`chmod 600` does).
+    /// [`InvalidInput`](io::ErrorKind::InvalidInput): it is a symbolic link, a device or a pipe.
     pub fn file(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
         options.create(true).append(true);
         #[cfg(unix)]
-        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-        Ok(Self { file: Arc::new(Mutex::new(options.open(path)?)) })
+        {
+            use std::os::unix::fs::OpenOptionsExt;
+            // A link may lead elsewhere tomorrow. Without NONBLOCK the opening of a pipe waits for its reader.
+            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        }
+        let refused = |error: io::Error| match error.raw_os_error() {
+            #[cfg(unix)]
+            Some(libc::ELOOP | libc::ENXIO) => not_a_file(path),
+            _ => error,
+        };
+        let file = options.open(path).map_err(refused)?;
+        check_private(path, &file)?;
+        let queue = Mutex::default();
+        Ok(Self { shared: Arc::new(Shared { file: Mutex::new(file), queue }) })
     }
 
-    /// Writes lines, on a thread that may wait.
+    /// Tells whether all secrets so far could be written, or still wait.
+    ///
+    /// ```no_run
+    /// # fn example(key_log: msquic_async::KeyLog) {
+    /// if let Err(error) = key_log.check() {
+    ///     eprintln!("packets cannot be decrypted: {error}");
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The first failure: writing failed, or so many secrets waited that further ones were dropped.
+    pub fn check(&self) -> io::Result<()> {
+        match &self.shared.queue.lock().failure {
+            None => Ok(()),
+            Some((kind, what)) => Err(io::Error::new(*kind, what.clone())),
+        }
+    }
+
+    /// Has lines written, on a thread that may wait.
     pub(crate) fn write(&self, lines: Zeroizing<String>) {
-        let file = self.file.clone();
-        let write = move || {
-            if let Err(error) = file.lock().write_all(lines.as_bytes()) {
-                tracing::warn!(%error, "the key log cannot be written");
-            }
-        };
-        blocking::unblock(write).detach();
+        let starts = self.shared.push(lines);
+        if starts {
+            let shared = self.shared.clone();
+            blocking::unblock(move || shared.write_waiting()).detach();
+        }
     }
 }
+
+impl Shared {
+    /// Queues lines; true when a job has to start that writes them.
+    fn push(&self, lines: Zeroizing<String>) -> bool {
+        let queue = &mut *self.queue.lock();
+        if queue.waiting.len() >= MAX_WAITING {
+            queue.fail(io::ErrorKind::TimedOut, "the file is too slow, secrets were dropped");
+            return false;
+        }
+        queue.waiting.push_back(lines);
+        !std::mem::replace(&mut queue.is_writing, true)
+    }
+
+    fn write_waiting(&self) {
+        let mut file = self.file.lock();
+        loop {
+            let lines = {
+                let mut queue = self.queue.lock();
+                match queue.waiting.pop_front() {
+                    Some(lines) => lines,
+                    None => {
+                        queue.is_writing = false;
+                        return;
+                    }
+                }
+            };
+            if let Err(error) = file.write_all(lines.as_bytes()) {
+                self.queue.lock().fail(error.kind(), &error.to_string());
+            }
+        }
+    }
+}
+
+impl Queue {
+    /// Keeps and logs the first failure.
+    fn fail(&mut self, kind: io::ErrorKind, what: &str) {
+        if self.failure.is_none() {
+            tracing::warn!(error = what, "the key log cannot be written");
+            self.failure = Some((kind, what.to_owned()));
+        }
+    }
+}
+
+/// Refuses a file that others may read, now or later.
+fn check_private(path: &Path, file: &File) -> io::Result<()> {
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(not_a_file(path));
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let denied = |what: String| {
+            let message = format!("the key log {}: {what}", path.display());
+            io::Error::new(io::ErrorKind::PermissionDenied, message)
+        };
+        let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
+        if owner != crate::ffi::secrets::effective_user() {
+            return Err(denied(format!("it belongs to another user ({owner})")));
+        }
+        if mode & 0o077 != 0 {
+            return Err(denied(format!(
+                "others may open it (mode {mode:o}); chmod 600 it, or use a new file"
+            )));
+        }
+    }
+    Ok(())
+}
+
+fn not_a_file(path: &Path) -> io::Error {
+    let message = format!("the key log {} is not a regular file", path.display());
+    io::Error::new(io::ErrorKind::InvalidInput, message)
+}
+
+/// Connections whose secrets wait to be written, of about a kilobyte each.
+const MAX_WAITING: usize = 4096;
 
 impl fmt::Debug for KeyLog {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("KeyLog").finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    fn mode(path: &Path) -> u32 {
+        fs::metadata(path).unwrap().permissions().mode() & 0o777
+    }
+
+    #[test]
+    fn only_a_file_of_this_user_alone_is_taken() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("keys");
+        drop(KeyLog::file(&path).unwrap());
+        assert_eq!(mode(&path), 0o600);
+        drop(KeyLog::file(&path).unwrap());
+        for wide in [0o640, 0o604, 0o620, 0o602, 0o660, 0o666, 0o644] {
+            fs::set_permissions(&path, Permissions::from_mode(wide)).unwrap();
+            let error = KeyLog::file(&path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
+            assert!(error.to_string().contains(&format!("{wide:o}")), "{error}");
+            assert_eq!(mode(&path), wide, "its rights are not changed");
+        }
+    }
+
+    #[test]
+    fn links_pipes_and_devices_are_no_key_logs() {
+        let directory = tempfile::tempdir().unwrap();
+        let (file, link, pipe) = (
+            directory.path().join("file"),
+            directory.path().join("link"),
+            directory.path().join("pipe"),
+        );
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        let made = std::process::Command::new("mkfifo").arg("-m600").arg(&pipe).status();
+        assert!(made.unwrap().success());
+        for path in [&link, &pipe, Path::new("/dev/null")] {
+            let error = KeyLog::file(path).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{error}");
+        }
+        assert!(!file.exists(), "the link was followed");
+        assert!(KeyLog::file(directory.path()).is_err());
+    }
+
+    #[test]
+    fn failures_can_be_asked_for() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let read_only = File::open(path.path()).unwrap();
+        let shared = Shared { file: Mutex::new(read_only), queue: Mutex::default() };
+        let key_log = KeyLog { shared: Arc::new(shared) };
+        key_log.check().unwrap();
+        assert!(key_log.shared.push(Zeroizing::new("lines".to_owned())), "a job has to start");
+        assert!(!key_log.shared.push(Zeroizing::new("lines".to_owned())), "it has started");
+        key_log.shared.write_waiting();
+        key_log.check().unwrap_err();
+        assert!(key_log.shared.queue.lock().waiting.is_empty());
+    }
+
+    #[test]
+    fn a_file_that_is_slow_drops_secrets() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        let key_log = KeyLog::file(path.path()).unwrap();
+        for _ in 0..MAX_WAITING {
+            key_log.shared.push(Zeroizing::default());
+        }
+        key_log.check().unwrap();
+        key_log.shared.push(Zeroizing::default());
+        assert_eq!(key_log.check().unwrap_err().kind(), io::ErrorKind::TimedOut);
+        assert_eq!(key_log.shared.queue.lock().waiting.len(), MAX_WAITING);
     }
 }

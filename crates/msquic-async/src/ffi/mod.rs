@@ -33,7 +33,7 @@ pub(crate) mod may_block;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod registration;
-mod secrets;
+pub(crate) mod secrets;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod stream;

@@ -35,8 +35,8 @@ impl Secrets {
         if set.ClientRandom() == 0 {
             return None;
         }
-        let random = hex(&secrets.ClientRandom);
-        let mut lines = Zeroizing::new(String::new());
+        // It never grows: growing would leave copies behind that are not wiped.
+        let mut lines = Zeroizing::new(String::with_capacity(MAX_LINES));
         for (is_set, label, secret) in [
             (
                 set.ClientEarlyTrafficSecret(),
@@ -57,8 +57,12 @@ impl Secrets {
             (set.ServerTrafficSecret0(), "SERVER_TRAFFIC_SECRET_0", &secrets.ServerTrafficSecret0),
         ] {
             if is_set != 0 {
-                let secret = hex(&secret[..length.min(secret.len())]);
-                lines.push_str(&format!("{label} {} {}\n", *random, *secret));
+                lines.push_str(label);
+                lines.push(' ');
+                push_hex(&mut lines, &secrets.ClientRandom);
+                lines.push(' ');
+                push_hex(&mut lines, &secret[..length.min(secret.len())]);
+                lines.push('\n');
             }
         }
         (!lines.is_empty()).then_some(lines)
@@ -76,6 +80,39 @@ impl Drop for Secrets {
     }
 }
 
-fn hex(bytes: &[u8]) -> Zeroizing<String> {
-    Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+/// Appends bytes in hexadecimal, without copies elsewhere.
+fn push_hex(text: &mut String, bytes: &[u8]) {
+    for byte in bytes {
+        for digit in [byte >> 4, byte & 15] {
+            text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
+        }
+    }
+}
+
+/// The longest label with its spaces and the end of the line, a random number and a secret, five times.
+const MAX_LINES: usize = 5 * (40 + 2 * 32 + 2 * 64);
+
+/// The user whose rights this process has.
+#[cfg(unix)]
+pub(crate) fn effective_user() -> u32 {
+    // SAFETY: the call has no arguments and cannot fail.
+    unsafe { libc::geteuid() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_lines_fit_so_that_no_copy_stays_behind() {
+        let secrets = Secrets::new();
+        // SAFETY: C27: nothing else knows the memory; all bits set is valid for bytes.
+        let lines = unsafe {
+            secrets.0.get().write_bytes(0xff, 1);
+            secrets.lines().unwrap()
+        };
+        assert_eq!(lines.lines().count(), 5);
+        assert!(lines.lines().all(|line| line.ends_with(&"f".repeat(128))), "{}", *lines);
+        assert_eq!(lines.capacity(), MAX_LINES);
+    }
 }
