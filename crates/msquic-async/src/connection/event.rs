@@ -2,8 +2,8 @@
 
 use super::inner::ConnectionInner;
 use super::state::{ConnectionInput, ConnectionState};
+use crate::ffi::calls::Calls;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
-use crate::ffi::may_block::MayBlock;
 use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
 use crate::stream::{StreamInner, StreamType};
@@ -22,12 +22,12 @@ impl ConnectionHandler for ConnectionInner {
         self.native()
     }
 
-    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, inline: &MayBlock) {
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>) {
         match event {
             ConnectionEvent::Connected { alpn, local_addr, remote_addr, key_log } => {
                 self.log_keys(key_log);
                 self.set_addrs(local_addr, remote_addr);
-                self.handle_event_connected(alpn, inline);
+                self.handle_event_connected(alpn, calls);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
                 self.transition(match self.lacks_proof(status) {
@@ -126,13 +126,13 @@ impl ConnectionInner {
 
     /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
     /// its certificate.
-    fn handle_event_connected(&self, alpn: &[u8], inline: &MayBlock) {
+    fn handle_event_connected(&self, alpn: &[u8], calls: Calls<'_>) {
         let (is_trusted, in_turn) = {
             let mut exclusive = self.exclusive.lock();
             exclusive.alpn = alpn.to_vec();
             (exclusive.peer.is_some(), exclusive.serves_in_turn)
         };
-        if in_turn && let Err(status) = self.native().serve_streams_in_turn(inline) {
+        if in_turn && let Err(status) = calls.serve_streams_in_turn() {
             tracing::warn!(%status, "streams are not served in turn");
         }
         if is_trusted {

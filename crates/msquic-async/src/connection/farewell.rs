@@ -6,7 +6,7 @@
 //! started, and sets the reason when the stream ends because of that.
 
 use super::inner::ConnectionInner;
-use crate::ffi::may_block::MayBlock;
+use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
@@ -19,9 +19,9 @@ struct Farewell {
 
 /// Closes `connection`, whose reason is set already.
 pub(super) fn shutdown(connection: &Arc<ConnectionInner>, code: u64) {
-    let farewell =
-        Arc::new(Farewell { native: NativeStream::new(), connection: connection.clone(), code });
-    let started = farewell.native.start(connection.native(), true, false, &farewell);
+    let native = NativeStream::new(connection.native());
+    let farewell = Arc::new(Farewell { native, connection: connection.clone(), code });
+    let started = farewell.native.start(true, false, &farewell);
     if started.is_err() {
         connection.native().shutdown(code, false);
     }
@@ -32,13 +32,13 @@ impl StreamHandler for Farewell {
         &self.native
     }
 
-    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock) {
+    fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
             StreamEvent::StartComplete { .. } => {
                 self.connection.native().shutdown(self.code, false);
             }
             StreamEvent::ShutdownComplete { connection: true } => {
-                self.connection.close_reason_in_stream_event(inline);
+                self.connection.close_reason_in_stream_event(calls);
             }
             _ => {}
         }

@@ -108,10 +108,10 @@ async fn start(
     let (done, result) = tokio::sync::oneshot::channel();
     let begin = move |address: SocketAddr, may_block: &MayBlock| {
         inner.set_addrs(None, Some(address));
-        let native = inner.native();
-        let log_keys = configuration.key_log().map_or(Ok(()), |_| native.log_keys(may_block));
+        let (native, calls) = (inner.native(), inner.native().calls(may_block));
+        let log_keys = configuration.key_log().map_or(Ok(()), |_| calls.log_keys());
         let started = log_keys
-            .and_then(|()| native.set_remote_addr(address, may_block))
+            .and_then(|()| calls.set_remote_addr(address))
             .and_then(|()| native.start(configuration.native(), &name, port));
         started_or_failed(&inner, started)
     };

@@ -4,8 +4,8 @@ use super::datagram::Datagrams;
 use super::error::ConnectionError;
 use super::farewell;
 use super::state::{ConnectionInput, ConnectionState};
+use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
-use crate::ffi::may_block::MayBlock;
 use crate::ffi::status::Status;
 use crate::stream::StreamInner;
 use crate::waiters::Waiters;
@@ -206,10 +206,10 @@ impl ConnectionInner {
     }
 
     /// A stream of the connection ends because this side closes it: the moment to say why.
-    pub(crate) fn close_reason_in_stream_event(&self, inline: &MayBlock) {
+    pub(crate) fn close_reason_in_stream_event(&self, calls: Calls<'_>) {
         let reason = self.exclusive.lock().close_reason.take();
         if let Some(reason) = reason {
-            self.native.set_close_reason(&reason, inline);
+            calls.set_close_reason(&reason);
         }
     }
 

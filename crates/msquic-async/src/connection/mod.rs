@@ -413,7 +413,7 @@ impl Connection {
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         settings.check().map_err(|_| Status::INVALID_PARAMETER)?;
         let (native, settings) = (self.inner().native().clone(), settings.clone());
-        unblock(move |may_block| native.set_settings(&settings, may_block)).await
+        unblock(move |may_block| native.calls(may_block).set_settings(&settings)).await
     }
 
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.
@@ -501,7 +501,7 @@ impl Connection {
     /// Cancel-safe.
     pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
         let native = self.inner().native().clone();
-        unblock(move |may_block| native.statistics(may_block)).await
+        unblock(move |may_block| native.calls(may_block).statistics()).await
     }
 
     pub(crate) fn inner(&self) -> &Arc<ConnectionInner> {

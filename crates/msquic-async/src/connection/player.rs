@@ -5,10 +5,10 @@
 use super::inner::ConnectionInner;
 use super::state::{ConnectionInput, ConnectionState};
 use super::{Connection, ConnectionError, DgramSendError};
+use crate::ffi::calls::Calls;
 use crate::ffi::connection::{
     ConnectionEvent, ConnectionHandler, DatagramSendState, NativeConnection,
 };
-use crate::ffi::may_block::MayBlock;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::random::Random;
@@ -70,7 +70,7 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
         }
         _ => ConnectionEvent::PeerAddressChanged(addr()),
     };
-    inner.on_event(event, MayBlock::NOTHING);
+    inner.on_event(event, Calls::none(inner.native()));
 }
 
 /// Counts its wakes.
@@ -125,7 +125,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
     }
     inner.on_event(
         ConnectionEvent::ShutdownComplete { reason: None, key_log: None },
-        MayBlock::NOTHING,
+        Calls::none(inner.native()),
     );
     let is_over = matches!(inner.exclusive.lock().state, ConnectionState::ShutdownComplete(_));
     assert!(is_over, "{events:?}");

@@ -1,5 +1,6 @@
 //! `NativeConnection`: a connection handle, its events, and when it is closed.
 
+use super::calls::Calls;
 use super::configuration::NativeConfiguration;
 use super::execution;
 use super::gate::Gate;
@@ -10,15 +11,14 @@ use super::registration::NativeRegistration;
 use super::secrets::Secrets;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
-use super::{Handle, address, bytes, settings};
-use crate::Settings;
+use super::{Handle, address, bytes};
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
-use std::mem::MaybeUninit;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::SocketAddr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -72,7 +72,7 @@ pub(crate) enum DatagramSendState {
 /// Handles the events of one connection, which never overlap (C1).
 pub(crate) trait ConnectionHandler: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
-    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, inline: &MayBlock);
+    fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
     /// Judges the peer's certificate, or that it has none: true accepts.
     fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool;
     /// Takes a stream that the peer opened; one that is not adopted is aborted.
@@ -247,113 +247,15 @@ impl NativeConnection {
         drop(released);
     }
 
-    /// Has the TLS secrets written down, before the handshake.
-    pub(crate) fn log_keys(&self, _: &MayBlock) -> Result<(), Status> {
-        let secrets = self.secrets.get_or_init(|| Box::new(Secrets::new())).as_ptr();
-        self.with(|handle| {
-            let length = size_of::<ffi::QUIC_TLS_SECRETS>() as u32;
-            // SAFETY: C27: the memory lives as long as this value, which the handler of the
-            // connection holds until the last event.
-            Status::ok(unsafe {
-                call!(SetParam(handle, ffi::QUIC_PARAM_CONN_TLS_SECRETS, length, secrets))
-            })
-        })
+    /// The calls that wait for the worker of this connection, where waiting is fine.
+    pub(crate) fn calls<'a>(&'a self, _: &'a MayBlock) -> Calls<'a> {
+        // SAFETY: C9: `MayBlock` says that this thread has nothing else to do.
+        unsafe { Calls::new(self) }
     }
 
-    /// Sets the peer's address before the start.
-    pub(crate) fn set_remote_addr(
-        &self,
-        addr: SocketAddr,
-        may_block: &MayBlock,
-    ) -> Result<(), Status> {
-        self.set_param(may_block, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
-    }
-
-    /// Changes settings.
-    pub(crate) fn set_settings(
-        &self,
-        settings: &Settings,
-        may_block: &MayBlock,
-    ) -> Result<(), Status> {
-        self.set_param(may_block, ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
-    }
-
-    /// Has the streams of the same priority served in turn, a packet each.
-    pub(crate) fn serve_streams_in_turn(&self, may_block: &MayBlock) -> Result<(), Status> {
-        let scheme: ffi::QUIC_STREAM_SCHEDULING_SCHEME =
-            ffi::QUIC_STREAM_SCHEDULING_SCHEME_QUIC_STREAM_SCHEDULING_SCHEME_ROUND_ROBIN;
-        self.set_param(may_block, ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
-    }
-
-    /// Sets a parameter whose native type is `T`.
-    fn set_param<T>(&self, _: &MayBlock, param: u32, value: &T) -> Result<(), Status> {
-        self.with(|handle| {
-            // SAFETY: C5: the value is copied before the call returns, and its length is checked.
-            Status::ok(unsafe {
-                call!(SetParam(
-                    handle,
-                    param,
-                    size_of_val(value) as u32,
-                    ptr::from_ref(value).cast(),
-                ))
-            })
-        })
-    }
-
-    /// Gives the close that is being processed a reason for the peer. For callbacks of this
-    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17).
-    pub(crate) fn set_close_reason(&self, reason: &CStr, _: &MayBlock) {
-        let bytes = reason.to_bytes_with_nul();
-        let _ = self.with(|handle| {
-            // SAFETY: C5, C17: inline on the connection's own thread; the bytes are copied.
-            Status::ok(unsafe {
-                call!(SetParam(
-                    handle,
-                    ffi::QUIC_PARAM_CONN_CLOSE_REASON_PHRASE,
-                    bytes.len() as u32,
-                    bytes.as_ptr().cast(),
-                ))
-            })
-        });
-    }
-
-    /// Measurements of the connection.
-    pub(crate) fn statistics(&self, _: &MayBlock) -> Result<ConnectionStatistics, Status> {
-        let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
-        let mut length = size_of_val(&native) as u32;
-        self.with(|handle| {
-            // SAFETY: C5: at most `length` bytes are written.
-            Status::ok(unsafe {
-                call!(GetParam(
-                    handle,
-                    ffi::QUIC_PARAM_CONN_STATISTICS_V2,
-                    &raw mut length,
-                    native.as_mut_ptr().cast(),
-                ))
-            })
-        })?;
-        // SAFETY: zeroed integers, of which an older library fills fewer.
-        let native = unsafe { native.assume_init() };
-        let micros = |micros: u32| Duration::from_micros(micros.into());
-        Ok(ConnectionStatistics {
-            rtt: micros(native.Rtt),
-            min_rtt: micros(native.MinRtt),
-            max_rtt: micros(native.MaxRtt),
-            congestion_window: native.SendCongestionWindow,
-            path_mtu: native.SendPathMtu,
-            sent_packets: native.SendTotalPackets,
-            sent_bytes: native.SendTotalBytes,
-            sent_stream_bytes: native.SendTotalStreamBytes,
-            lost_packets: native
-                .SendSuspectedLostPackets
-                .saturating_sub(native.SendSpuriousLostPackets),
-            congestion_events: native.SendCongestionCount,
-            received_packets: native.RecvTotalPackets,
-            received_bytes: native.RecvTotalBytes,
-            received_stream_bytes: native.RecvTotalStreamBytes,
-            dropped_packets: native.RecvDroppedPackets,
-            address_validated_by_retry: native.StatelessRetry() != 0,
-        })
+    /// Where libmsquic writes the TLS secrets.
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.secrets.get_or_init(|| Box::new(Secrets::new()))
     }
 
     /// Keeps the handle open until the hold is dropped; None once it is closed.
@@ -382,8 +284,11 @@ impl NativeConnection {
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
-        if self.gate.close() {
-            self.close(MayBlock::HERE);
+        if self.gate.close()
+            && let Some(handle) = self.handle.get()
+        {
+            // SAFETY: C9: in the callback of the last event.
+            unsafe { close(*handle, &self.registration, self.id) };
         }
     }
 
@@ -391,18 +296,20 @@ impl NativeConnection {
     fn close_elsewhere(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let (registration, id) = (self.registration.clone(), self.id);
-        may_block::detach(move |may_block| close(handle, &registration, id, may_block));
-    }
-
-    fn close(&self, may_block: &MayBlock) {
-        if let Some(handle) = self.handle.get() {
-            close(*handle, &self.registration, self.id, may_block);
-        }
+        may_block::detach(move |_| {
+            // SAFETY: C9: this thread may block.
+            unsafe { close(handle, &registration, id) };
+        });
     }
 }
 
 /// The only place that closes a connection.
-fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64, _: &MayBlock) {
+///
+/// # Safety
+///
+/// The last event is over or being delivered on this thread, which otherwise may block, and nothing uses
+/// the handle any more.
+unsafe fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64) {
     if execution::is_driven() {
         // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
         // library does not know the parameter, and does not wait.
@@ -468,12 +375,14 @@ pub(crate) struct PeerConnection<'a> {
     pub(crate) alpn: Bytes,
 }
 
-impl PeerConnection<'_> {
-    /// Makes `handler` the one that gets the connection's events.
-    pub(crate) fn adopt<H: ConnectionHandler>(self, handler: &Arc<H>) {
+impl<'a> PeerConnection<'a> {
+    /// Makes `handler` the one that gets the connection's events. Its calls do not wait here.
+    pub(crate) fn adopt<H: ConnectionHandler>(self, handler: &'a Arc<H>) -> Calls<'a> {
         // SAFETY: C18: inside NEW_CONNECTION, before any event of the connection.
         unsafe { handler.native().adopt(self.handle, handler) };
         *self.adopted = true;
+        // SAFETY: C16: NEW_CONNECTION is a callback of this connection.
+        unsafe { Calls::new(handler.native()) }
     }
 }
 
@@ -491,7 +400,7 @@ unsafe extern "C" fn trampoline<H: ConnectionHandler>(
         // SAFETY: C13: the count in the context lives until the end of the last event, and `event`
         // is valid during the call.
         unsafe {
-            let handler = std::mem::ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
+            let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
             dispatch(connection, &handler, &mut *event)
         }
     });
@@ -519,6 +428,8 @@ unsafe fn dispatch<H: ConnectionHandler>(
     event: &mut ffi::QUIC_CONNECTION_EVENT,
 ) -> Status {
     let data = &mut event.__bindgen_anon_1;
+    // SAFETY: C16: inside a callback of this connection.
+    let calls = unsafe { Calls::new(handler.native()) };
     // SAFETY: C6: `Type` says which member of the union is there; pointers in it are valid during
     // the callback.
     unsafe {
@@ -531,36 +442,36 @@ unsafe fn dispatch<H: ConnectionHandler>(
                     alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
                     local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
                     remote_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
-                }, MayBlock::HERE);
+                }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT => {
                 let shutdown = data.SHUTDOWN_INITIATED_BY_TRANSPORT;
                 handler.on_event(ConnectionEvent::ShutdownByTransport {
                     status: Status::from_raw(shutdown.Status),
                     code: shutdown.ErrorCode,
-                }, MayBlock::HERE);
+                }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER => {
                 let code = data.SHUTDOWN_INITIATED_BY_PEER.ErrorCode;
-                handler.on_event(ConnectionEvent::ShutdownByPeer { code }, MayBlock::HERE);
+                handler.on_event(ConnectionEvent::ShutdownByPeer { code }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
                 let reason = close_reason(connection);
                 let key_log = key_log(handler);
-                handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log }, MayBlock::HERE);
+                handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
-                handler.on_event(ConnectionEvent::StreamsAvailable, MayBlock::HERE);
+                handler.on_event(ConnectionEvent::StreamsAvailable, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_STATE_CHANGED => {
                 let changed = data.DATAGRAM_STATE_CHANGED;
                 let max_size = (changed.SendEnabled != 0).then_some(changed.MaxSendLength.into());
-                handler.on_event(ConnectionEvent::DatagramStateChanged { max_size }, MayBlock::HERE);
+                handler.on_event(ConnectionEvent::DatagramStateChanged { max_size }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_RECEIVED => {
                 if let Some(buffer) = data.DATAGRAM_RECEIVED.Buffer.as_ref() {
                     let datagram = bytes(buffer.Buffer, buffer.Length as usize);
-                    handler.on_event(ConnectionEvent::DatagramReceived(datagram), MayBlock::HERE);
+                    handler.on_event(ConnectionEvent::DatagramReceived(datagram), calls);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_SEND_STATE_CHANGED => {
@@ -569,17 +480,17 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 if let Some(state) = datagram_state(changed.State) {
                     // C26: the bytes are not needed from SENT on.
                     handler.native().release_datagram(id);
-                    handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state }, MayBlock::HERE);
+                    handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state }, calls);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_LOCAL_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.LOCAL_ADDRESS_CHANGED.Address) {
-                    handler.on_event(ConnectionEvent::LocalAddressChanged(addr), MayBlock::HERE);
+                    handler.on_event(ConnectionEvent::LocalAddressChanged(addr), calls);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_ADDRESS_CHANGED => {
                 if let Some(addr) = address::from_event(data.PEER_ADDRESS_CHANGED.Address) {
-                    handler.on_event(ConnectionEvent::PeerAddressChanged(addr), MayBlock::HERE);
+                    handler.on_event(ConnectionEvent::PeerAddressChanged(addr), calls);
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {

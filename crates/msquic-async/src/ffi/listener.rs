@@ -24,7 +24,7 @@ use std::sync::{Arc, LazyLock};
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeListener;
     /// Takes a connection; one that is not adopted is refused.
-    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>, inline: &MayBlock);
+    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>);
     /// The last event.
     fn on_stop_complete(self: &Arc<Self>);
 }
@@ -223,7 +223,7 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
                     let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
                     let new = event.__bindgen_anon_1.NEW_CONNECTION;
                     if let Some(connection) = peer_connection(&new, &mut adopted) {
-                        handler.on_new_connection(connection, MayBlock::HERE);
+                        handler.on_new_connection(connection);
                     }
                 });
                 // C18: what was not adopted stays libmsquic's, which refuses it.

@@ -1,21 +1,14 @@
 //! `MayBlock`: proof that a call that waits for libmsquic's workers may be made here (C9).
 //!
-//! Functions that block take it as an argument. It exists in two places only: on threads that have
-//! nothing else to do, and inside callbacks, where the calls for the same connection run inline. So
-//! the compiler keeps them out of async functions and destructors.
+//! It exists on threads only that have nothing else to do, and stays there. Functions that block take it as
+//! an argument, so the compiler keeps them out of async functions, destructors and callbacks. Inside the
+//! callbacks of a connection the calls for that connection do not wait; see [`Calls`](super::calls::Calls).
 
 use super::execution;
+use std::marker::PhantomData;
 
-pub(crate) struct MayBlock(());
-
-impl MayBlock {
-    /// For callbacks, and for the end of the process.
-    pub(super) const HERE: &'static Self = &Self(());
-
-    /// For handles that are not open.
-    #[cfg(test)]
-    pub(crate) const NOTHING: &'static Self = &Self(());
-}
+/// Not `Send`, and neither is a reference to it.
+pub(crate) struct MayBlock(PhantomData<*const ()>);
 
 /// Runs `job` where it may block, and waits for its result without blocking.
 ///
@@ -35,7 +28,7 @@ pub(crate) async fn unblock<T: Send + 'static>(
 
 /// Runs `job` where it may block, some time.
 pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
-    let job = move || job(&MayBlock(()));
+    let job = move || job(&MayBlock(PhantomData));
     // Whoever drives libmsquic itself has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
     if let Err(job) = execution::run_on_driver(job) {

@@ -16,6 +16,7 @@
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
 
 pub(crate) mod address;
+pub(crate) mod calls;
 pub(crate) mod configuration;
 pub(crate) mod connection;
 #[cfg(test)]

@@ -1,6 +1,7 @@
 //! `NativeStream`: a stream handle, its events, the memory of its sends, and when it is closed.
 
 use super::Handle;
+use super::calls::Calls;
 use super::connection::{Hold, NativeConnection};
 use super::execution;
 use super::gate::Gate;
@@ -56,7 +57,7 @@ pub(crate) enum StreamEvent {
 /// Handles the events of one stream, which never overlap (C1).
 pub(crate) trait StreamHandler: Send + Sync + 'static {
     fn native(&self) -> &NativeStream;
-    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock);
+    fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>);
     /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
     /// until [`NativeStream::enable_receive`]. What it [holds](Received::hold) counts as taken.
     fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
@@ -70,8 +71,9 @@ pub(crate) struct NativeStream {
     sends: Mutex<Sends>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
+    connection: Arc<NativeConnection>,
     /// Keeps the connection's handle open until this one is closed.
-    connection: Mutex<Option<Hold>>,
+    hold: Mutex<Option<Hold>>,
 }
 
 #[derive(Default)]
@@ -104,13 +106,15 @@ pub(crate) enum Abort {
 }
 
 impl NativeStream {
-    pub(crate) fn new() -> Self {
+    /// A stream of `connection` without a handle.
+    pub(crate) fn new(connection: &Arc<NativeConnection>) -> Self {
         Self {
             handle: OnceLock::new(),
             gate: Gate::new(),
             sends: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
-            connection: Mutex::default(),
+            connection: connection.clone(),
+            hold: Mutex::default(),
         }
     }
 
@@ -118,13 +122,12 @@ impl NativeStream {
     /// itself is answered by `StartComplete`, and a failed one is followed by the last event.
     pub(crate) fn start<H: StreamHandler>(
         &self,
-        connection: &Arc<NativeConnection>,
         unidirectional: bool,
         fail_on_blocked: bool,
         handler: &Arc<H>,
     ) -> Result<(), Status> {
         if self.handle.get().is_none() {
-            self.open(connection, unidirectional, handler)?;
+            self.open(unidirectional, handler)?;
         }
         let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
             | ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT
@@ -144,13 +147,8 @@ impl NativeStream {
         started
     }
 
-    fn open<H: StreamHandler>(
-        &self,
-        connection: &Arc<NativeConnection>,
-        unidirectional: bool,
-        handler: &Arc<H>,
-    ) -> Result<(), Status> {
-        let hold = connection.hold().ok_or(Status::INVALID_STATE)?;
+    fn open<H: StreamHandler>(&self, unidirectional: bool, handler: &Arc<H>) -> Result<(), Status> {
+        let hold = self.connection.hold().ok_or(Status::INVALID_STATE)?;
         let connection = hold.handle().ok_or(Status::INVALID_STATE)?;
         let open_flags = if unidirectional {
             ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL
@@ -183,7 +181,7 @@ impl NativeStream {
     ///
     /// # Safety
     ///
-    /// `handle` is an open stream of the connection that `hold` keeps, nobody else uses or closes it,
+    /// `handle` is an open stream of this value's connection, which `hold` keeps, nobody else uses or closes it,
     /// and no event of it can come before this returns: it was not started, or its
     /// PEER_STREAM_STARTED is being handled.
     pub(super) unsafe fn adopt<H: StreamHandler>(
@@ -202,7 +200,7 @@ impl NativeStream {
     }
 
     fn set_handle(&self, handle: ffi::HQUIC, hold: Hold) {
-        *self.connection.lock() = Some(hold);
+        *self.hold.lock() = Some(hold);
         let is_first = self.handle.set(Handle(handle)).is_ok();
         debug_assert!(is_first, "a stream is opened once");
     }
@@ -343,8 +341,11 @@ impl NativeStream {
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
-        if self.gate.close() {
-            self.close(MayBlock::HERE);
+        if self.gate.close()
+            && let Some(handle) = self.handle.get()
+        {
+            // SAFETY: C9: in the callback of the last event.
+            unsafe { close(*handle, self.take_all()) };
         }
     }
 
@@ -352,13 +353,10 @@ impl NativeStream {
     fn close_elsewhere(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let hold = self.take_all();
-        may_block::detach(move |may_block| close(handle, hold, may_block));
-    }
-
-    fn close(&self, may_block: &MayBlock) {
-        let Some(handle) = self.handle.get().copied() else { return };
-        let hold = self.take_all();
-        close(handle, hold, may_block);
+        may_block::detach(move |_| {
+            // SAFETY: C9: this thread may block.
+            unsafe { close(handle, hold) };
+        });
     }
 
     /// Frees the memory of sends, which libmsquic does not read any more: the last event is over and
@@ -366,12 +364,16 @@ impl NativeStream {
     fn take_all(&self) -> Option<Hold> {
         let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
         drop(leftovers);
-        self.connection.lock().take()
+        self.hold.lock().take()
     }
 }
 
 /// The only place that closes a stream. The connection may be closed after it.
-fn close(Handle(handle): Handle, connection: Option<Hold>, _: &MayBlock) {
+///
+/// # Safety
+///
+/// As for closing a connection.
+unsafe fn close(Handle(handle): Handle, connection: Option<Hold>) {
     if execution::is_driven() {
         // C29: the close needs another operation of the connection behind it, or it is not completed.
         // SAFETY: C1, C25: asynchronous; the handle is open.
@@ -508,7 +510,8 @@ unsafe fn dispatch<H: StreamHandler>(
             _ => return Status::SUCCESS, // C19
         }
     };
-    handler.on_event(event, MayBlock::HERE);
+    // SAFETY: C16: inside a callback of a stream of this connection.
+    handler.on_event(event, unsafe { Calls::new(&handler.native().connection) });
     Status::SUCCESS
 }
 

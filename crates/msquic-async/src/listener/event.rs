@@ -6,7 +6,6 @@ use super::state::{ListenerInput, ListenerState};
 use crate::connection::ConnectionInner;
 use crate::ffi::connection::{NativeConnection, PeerConnection};
 use crate::ffi::listener::{ListenerHandler, NativeListener};
-use crate::ffi::may_block::MayBlock;
 use std::sync::Arc;
 
 impl ListenerHandler for ListenerInner {
@@ -15,7 +14,7 @@ impl ListenerHandler for ListenerInner {
     }
 
     /// Puts the connection into the backlog, or leaves it to be refused.
-    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>, inline: &MayBlock) {
+    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>) {
         let (credential, configuration) = {
             let exclusive = &mut *self.exclusive.lock();
             if matches!(exclusive.state, ListenerState::Shutdown | ListenerState::ShutdownComplete)
@@ -32,9 +31,9 @@ impl ListenerHandler for ListenerInner {
         let inner = ConnectionInner::new(native, credential);
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);
-        connection.adopt(&inner);
+        let calls = connection.adopt(&inner);
         if configuration.key_log().is_some()
-            && let Err(status) = inner.native().log_keys(inline)
+            && let Err(status) = calls.log_keys()
         {
             tracing::warn!(%status, "the keys of a connection cannot be logged");
         }

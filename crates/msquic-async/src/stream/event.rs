@@ -2,7 +2,7 @@
 
 use super::inner::{DROPPED, SinkSlot, StreamInner};
 use super::state::{ReceiveInput, ReceiveState, SendInput, StartState};
-use crate::ffi::may_block::MayBlock;
+use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamEvent, StreamHandler};
@@ -13,7 +13,7 @@ impl StreamHandler for StreamInner {
         &self.native
     }
 
-    fn on_event(self: &Arc<Self>, event: StreamEvent, inline: &MayBlock) {
+    fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
             StreamEvent::StartComplete { status, id, peer_accepted } => {
                 self.handle_event_start_complete(status, id, peer_accepted);
@@ -33,7 +33,7 @@ impl StreamHandler for StreamInner {
             }
             StreamEvent::SendShutdownComplete { graceful: false } => {}
             StreamEvent::ShutdownComplete { connection } => {
-                self.handle_event_shutdown_complete(connection, inline);
+                self.handle_event_shutdown_complete(connection, calls);
             }
         }
     }
@@ -187,9 +187,9 @@ impl StreamInner {
         }
     }
 
-    fn handle_event_shutdown_complete(&self, connection: bool, inline: &MayBlock) {
+    fn handle_event_shutdown_complete(&self, connection: bool, calls: Calls<'_>) {
         if connection {
-            self.connection.close_reason_in_stream_event(inline);
+            self.connection.close_reason_in_stream_event(calls);
         }
         let error = self.connection.error_or_closing();
         let _given_up = {

@@ -79,7 +79,7 @@ impl StreamInner {
         let sends = is_local || stream_type == StreamType::Bidirectional;
         let receives = !is_local || stream_type == StreamType::Bidirectional;
         Arc::new(Self {
-            native: Arc::new(NativeStream::new()),
+            native: Arc::new(NativeStream::new(connection.native())),
             connection: connection.clone(),
             stream_type,
             is_local,
@@ -125,10 +125,7 @@ impl StreamInner {
         };
         if is_first {
             let unidirectional = self.stream_type == StreamType::Unidirectional;
-            let connection = self.connection.native();
-            if let Err(status) =
-                self.native.start(connection, unidirectional, fail_on_blocked, self)
-            {
+            if let Err(status) = self.native.start(unidirectional, fail_on_blocked, self) {
                 self.start_failed(status);
             }
         }

@@ -6,8 +6,8 @@ use super::inner::StreamInner;
 use super::state::StartState;
 use super::{ReceiveEnd, ReceiveSink, StreamType};
 use crate::connection::ConnectionInner;
+use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
-use crate::ffi::may_block::MayBlock;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};
@@ -95,14 +95,17 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
     }
     let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"bytes"));
     for event in all {
-        inner.on_event(*event, MayBlock::NOTHING);
+        inner.on_event(*event, Calls::none(inner.connection.native()));
         let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
         let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
     }
     if finish {
         let _ = inner.finish();
     }
-    inner.on_event(StreamEvent::ShutdownComplete { connection: true }, MayBlock::NOTHING);
+    inner.on_event(
+        StreamEvent::ShutdownComplete { connection: true },
+        Calls::none(inner.connection.native()),
+    );
 
     assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");
     assert!(inner.poll_finished(&mut cx).is_ready(), "the writer hangs after {all:?}");
@@ -118,7 +121,7 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
     }
     assert!(inner.received_reset().is_some(), "{all:?}");
     // What must not come any more changes nothing.
-    EVENTS.iter().for_each(|event| inner.on_event(*event, MayBlock::NOTHING));
+    EVENTS.iter().for_each(|event| inner.on_event(*event, Calls::none(inner.connection.native())));
     assert!(inner.poll_finished(&mut cx).is_ready() && inner.received_reset().is_some(), "{all:?}");
 }
 

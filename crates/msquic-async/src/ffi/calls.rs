@@ -1,0 +1,161 @@
+//! `Calls`: the calls with a connection that wait for its worker (C9).
+
+use super::connection::{ConnectionStatistics, NativeConnection};
+use super::library::call;
+use super::status::Status;
+use super::{address, settings};
+use crate::Settings;
+use msquic::ffi;
+use std::ffi::CStr;
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+use std::ptr;
+use std::time::Duration;
+
+/// The parameters of one connection, where reading and changing them does no harm.
+///
+/// Outside of its callbacks such a call waits for the worker of the connection, so it must not be made in a
+/// callback of another connection, nor on a thread that has other things to do. A value exists in two places:
+/// a callback gets that of its own connection, where the calls run inline (C16), and
+/// [`NativeConnection::calls`] gives one on threads that may block. It leaves neither.
+#[derive(Clone, Copy)]
+pub(crate) struct Calls<'a> {
+    native: &'a NativeConnection,
+    /// Stays on its thread.
+    _not_send: PhantomData<*const ()>,
+}
+
+impl<'a> Calls<'a> {
+    /// # Safety
+    ///
+    /// For `'a` this thread is inside a callback of `native` or of one of its streams, or it may block.
+    pub(super) unsafe fn new(native: &'a NativeConnection) -> Self {
+        Self { native, _not_send: PhantomData }
+    }
+
+    /// For tests that play events to a connection that is not open: each call fails.
+    #[cfg(test)]
+    pub(crate) fn none(native: &'a NativeConnection) -> Self {
+        assert!(native.handle().is_none());
+        Self { native, _not_send: PhantomData }
+    }
+
+    /// Has the TLS secrets written down, before the handshake.
+    pub(crate) fn log_keys(&self) -> Result<(), Status> {
+        let secrets = self.native.secrets().as_ptr();
+        self.native.with(|handle| {
+            let length = size_of::<ffi::QUIC_TLS_SECRETS>() as u32;
+            // SAFETY: C27: the memory lives as long as this value, which the handler of the
+            // connection holds until the last event.
+            Status::ok(unsafe {
+                call!(SetParam(handle, ffi::QUIC_PARAM_CONN_TLS_SECRETS, length, secrets))
+            })
+        })
+    }
+
+    /// Sets the peer's address before the start.
+    pub(crate) fn set_remote_addr(&self, addr: SocketAddr) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
+    }
+
+    /// Changes settings.
+    pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
+    }
+
+    /// Has the streams of the same priority served in turn, a packet each.
+    pub(crate) fn serve_streams_in_turn(&self) -> Result<(), Status> {
+        let scheme: ffi::QUIC_STREAM_SCHEDULING_SCHEME =
+            ffi::QUIC_STREAM_SCHEDULING_SCHEME_QUIC_STREAM_SCHEDULING_SCHEME_ROUND_ROBIN;
+        self.set_param(ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
+    }
+
+    /// Sets a parameter whose native type is `T`.
+    fn set_param<T>(&self, param: u32, value: &T) -> Result<(), Status> {
+        self.native.with(|handle| {
+            // SAFETY: C5: the value is copied before the call returns, and its length is checked.
+            Status::ok(unsafe {
+                call!(SetParam(
+                    handle,
+                    param,
+                    size_of_val(value) as u32,
+                    ptr::from_ref(value).cast(),
+                ))
+            })
+        })
+    }
+
+    /// Gives the close that is being processed a reason for the peer. For callbacks of this
+    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17).
+    pub(crate) fn set_close_reason(&self, reason: &CStr) {
+        let bytes = reason.to_bytes_with_nul();
+        let _ = self.native.with(|handle| {
+            // SAFETY: C5, C17: inline on the connection's own thread; the bytes are copied.
+            Status::ok(unsafe {
+                call!(SetParam(
+                    handle,
+                    ffi::QUIC_PARAM_CONN_CLOSE_REASON_PHRASE,
+                    bytes.len() as u32,
+                    bytes.as_ptr().cast(),
+                ))
+            })
+        });
+    }
+
+    /// Measurements of the connection.
+    pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+        let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
+        let mut length = size_of_val(&native) as u32;
+        self.native.with(|handle| {
+            // SAFETY: C5: at most `length` bytes are written.
+            Status::ok(unsafe {
+                call!(GetParam(
+                    handle,
+                    ffi::QUIC_PARAM_CONN_STATISTICS_V2,
+                    &raw mut length,
+                    native.as_mut_ptr().cast(),
+                ))
+            })
+        })?;
+        // SAFETY: zeroed integers, of which an older library fills fewer.
+        let native = unsafe { native.assume_init() };
+        let micros = |micros: u32| Duration::from_micros(micros.into());
+        Ok(ConnectionStatistics {
+            rtt: micros(native.Rtt),
+            min_rtt: micros(native.MinRtt),
+            max_rtt: micros(native.MaxRtt),
+            congestion_window: native.SendCongestionWindow,
+            path_mtu: native.SendPathMtu,
+            sent_packets: native.SendTotalPackets,
+            sent_bytes: native.SendTotalBytes,
+            sent_stream_bytes: native.SendTotalStreamBytes,
+            lost_packets: native
+                .SendSuspectedLostPackets
+                .saturating_sub(native.SendSpuriousLostPackets),
+            congestion_events: native.SendCongestionCount,
+            received_packets: native.RecvTotalPackets,
+            received_bytes: native.RecvTotalBytes,
+            received_stream_bytes: native.RecvTotalStreamBytes,
+            dropped_packets: native.RecvDroppedPackets,
+            address_validated_by_retry: native.StatelessRetry() != 0,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::may_block::MayBlock;
+    use super::*;
+
+    /// Ambiguous, and so no program, for a type that may be sent.
+    trait NotSend<A> {
+        const HOLDS: bool = true;
+    }
+    impl<T: ?Sized> NotSend<()> for T {}
+    impl<T: ?Sized + Send> NotSend<u8> for T {}
+
+    const _: () = assert!(<Calls<'_> as NotSend<_>>::HOLDS);
+    const _: () = assert!(<MayBlock as NotSend<_>>::HOLDS);
+    const _: () = assert!(<&MayBlock as NotSend<_>>::HOLDS);
+}
