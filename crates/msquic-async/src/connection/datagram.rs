@@ -7,7 +7,7 @@
 //! Queues are bounded by the memory that their datagrams hold, which is more than their bytes: empty ones
 //! count too. In flight a datagram holds no bytes, so these are bounded in number.
 
-use super::{Connection, ConnectionError, ConnectionInner};
+use super::{Connection, ConnectionError, ConnectionInner, DatagramCounts};
 use crate::Status;
 use crate::ffi::connection::DatagramSendState;
 use crate::waiters::wait_future;
@@ -174,7 +174,7 @@ pub(super) struct Datagrams {
     sent: HashMap<usize, Sent>,
     received: VecDeque<Bytes>,
     received_cost: usize,
-    dropped: u64,
+    pub(super) counts: DatagramCounts,
 }
 
 #[derive(Debug)]
@@ -228,12 +228,18 @@ impl Datagrams {
             self.queued_cost -= cost(sent.size);
             self.queued -= 1;
         }
-        let outcome = match state {
-            DatagramSendState::Sent => return (self.has_room(), None),
-            DatagramSendState::Acknowledged => DatagramOutcome::Acknowledged,
-            DatagramSendState::Lost => DatagramOutcome::Lost,
-            DatagramSendState::Canceled => DatagramOutcome::Canceled,
+        let (count, outcome) = match state {
+            DatagramSendState::Sent => (&mut self.counts.sent, None),
+            DatagramSendState::Acknowledged => {
+                (&mut self.counts.acknowledged, Some(DatagramOutcome::Acknowledged))
+            }
+            DatagramSendState::Lost => (&mut self.counts.lost, Some(DatagramOutcome::Lost)),
+            DatagramSendState::Canceled => {
+                (&mut self.counts.canceled, Some(DatagramOutcome::Canceled))
+            }
         };
+        *count += 1;
+        let Some(outcome) = outcome else { return (self.has_room(), None) };
         let sender = self.sent.remove(&id).and_then(|sent| sent.outcome);
         (self.has_room(), sender.map(|sender| (sender, outcome)))
     }
@@ -241,13 +247,14 @@ impl Datagrams {
     /// Takes in a datagram; returns those that had to go.
     #[must_use]
     pub(super) fn on_received(&mut self, datagram: Bytes) -> Vec<Bytes> {
+        self.counts.received += 1;
         self.received_cost += cost(datagram.len());
         self.received.push_back(datagram);
         let mut dropped = Vec::new();
         while self.received_cost > self.limits.receive_queue && self.received.len() > 1 {
             if let Some(oldest) = self.received.pop_front() {
                 self.received_cost -= cost(oldest.len());
-                self.dropped += 1;
+                self.counts.dropped += 1;
                 dropped.push(oldest);
             }
         }
@@ -295,7 +302,7 @@ impl Connection {
     /// # }
     /// ```
     pub fn dropped_datagrams(&self) -> u64 {
-        self.inner().exclusive.lock().datagrams.dropped
+        self.inner().exclusive.lock().datagrams.counts.dropped
     }
 
     /// Sends a datagram, without a copy, or fails at once.
@@ -618,7 +625,7 @@ mod tests {
         for letter in [b"a", b"b", b"c", b"d", b"e"] {
             drop(datagrams.on_received(Bytes::from_static(letter)));
         }
-        assert_eq!(datagrams.dropped, 2);
+        assert_eq!((datagrams.counts.received, datagrams.counts.dropped), (5, 2));
         let rest = std::iter::from_fn(|| datagrams.pop()).collect::<Vec<_>>();
         assert_eq!(rest, ["c", "d", "e"]);
         assert_eq!(datagrams.received_cost, 0);
@@ -640,7 +647,7 @@ mod tests {
         for _ in 0..100 {
             drop(datagrams.on_received(Bytes::new()));
         }
-        assert_eq!((datagrams.received.len(), datagrams.dropped), (10, 90));
+        assert_eq!((datagrams.received.len(), datagrams.counts.dropped), (10, 90));
     }
 
     #[test]

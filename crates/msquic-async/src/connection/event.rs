@@ -1,5 +1,6 @@
 //! What msquic's events do to a connection.
 
+use super::change::ConnectionChange;
 use super::inner::ConnectionInner;
 use super::state::{ConnectionInput, ConnectionState};
 use crate::ffi::calls::Calls;
@@ -43,9 +44,13 @@ impl ConnectionHandler for ConnectionInner {
                 self.transition(ConnectionInput::Complete { reason });
                 self.release_streams();
             }
-            ConnectionEvent::StreamsAvailable => self.streams_available.wake_all(),
+            ConnectionEvent::StreamsAvailable { bidirectional, unidirectional } => {
+                self.streams_available.wake_all();
+                self.change(ConnectionChange::StreamsAvailable { bidirectional, unidirectional });
+            }
             ConnectionEvent::DatagramStateChanged { max_size } => {
                 self.exclusive.lock().datagrams.set_max_size(max_size);
+                self.change(ConnectionChange::DatagramSize(max_size));
             }
             ConnectionEvent::DatagramReceived(datagram) => self.on_datagram_received(datagram),
             ConnectionEvent::DatagramSendStateChanged { id, state } => {
@@ -92,6 +97,7 @@ impl ConnectionHandler for ConnectionInner {
         let is_abandoned = {
             let mut exclusive = self.exclusive.lock();
             let exclusive = &mut *exclusive;
+            exclusive.inbound_streams.add(stream_type);
             // A queued stream refers to its connection: one that nobody takes out would be a cycle.
             if !exclusive.is_abandoned {
                 let queue = match stream_type {

@@ -1,13 +1,15 @@
 //! `ConnectionInner`: what the handles of a connection share with its callbacks.
 
+use super::change::{Changes, ConnectionChange};
 use super::datagram::Datagrams;
 use super::error::ConnectionError;
 use super::farewell;
 use super::state::{ConnectionInput, ConnectionState};
+use super::statistics::StreamCounts;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::status::Status;
-use crate::stream::StreamInner;
+use crate::stream::{StreamInner, StreamType};
 use crate::waiters::Waiters;
 use crate::{Configuration, KeyLog, StreamLimits};
 use net_traits::{NetCredential, PeerIdentity};
@@ -31,12 +33,13 @@ pub(crate) struct ConnectionInner {
     pub(super) datagram_room: Waiters,
 }
 
-/// Woken when a stream of the peer arrives, and at the end.
+/// Woken when a stream of the peer, a datagram or a change arrives, and at the end.
 #[derive(Default)]
 pub(super) struct InboundWaiters {
     pub(super) bidirectional: Waiters,
     pub(super) unidirectional: Waiters,
     pub(super) datagrams: Waiters,
+    pub(super) changes: Waiters,
 }
 
 pub(super) struct Exclusive {
@@ -59,6 +62,9 @@ pub(super) struct Exclusive {
     pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
     pub(super) datagrams: Datagrams,
+    pub(super) changes: Changes,
+    pub(super) opened_streams: StreamCounts,
+    pub(super) inbound_streams: StreamCounts,
     /// Where to write the TLS secrets, until that is done.
     key_log: Option<KeyLog>,
     /// All handles are gone: nobody will accept streams any more.
@@ -86,6 +92,9 @@ impl ConnectionInner {
                 bidirectional: VecDeque::new(),
                 unidirectional: VecDeque::new(),
                 datagrams: Datagrams::default(),
+                changes: Changes::default(),
+                opened_streams: StreamCounts::default(),
+                inbound_streams: StreamCounts::default(),
                 key_log: None,
                 is_abandoned: false,
                 close_reason: None,
@@ -144,6 +153,7 @@ impl ConnectionInner {
                 self.inbound.bidirectional.wake_all();
                 self.inbound.unidirectional.wake_all();
                 self.inbound.datagrams.wake_all();
+                self.inbound.changes.wake_all();
                 self.streams_available.wake_all();
                 self.datagram_room.wake_all();
             }
@@ -167,6 +177,23 @@ impl ConnectionInner {
     pub(super) fn addrs_changed(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {
         self.set_addrs(local, remote);
         self.changed.wake_all();
+        if let Some(addr) = local {
+            self.change(ConnectionChange::LocalAddr(addr));
+        }
+        if let Some(addr) = remote {
+            self.change(ConnectionChange::RemoteAddr(addr));
+        }
+    }
+
+    /// Keeps a change for who follows them.
+    pub(super) fn change(&self, change: ConnectionChange) {
+        self.exclusive.lock().changes.push(change);
+        self.inbound.changes.wake_one();
+    }
+
+    /// This side opened a stream.
+    pub(crate) fn count_opened(&self, stream_type: StreamType) {
+        self.exclusive.lock().opened_streams.add(stream_type);
     }
 
     /// Another credential judges the peer, which has not shown its certificate yet.

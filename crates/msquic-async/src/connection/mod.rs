@@ -5,6 +5,7 @@
 //! closes, everybody who waits is woken with the same [`ConnectionError`], after streams that had
 //! arrived before were handed out.
 
+mod change;
 mod datagram;
 mod error;
 mod event;
@@ -14,8 +15,9 @@ mod inner;
 #[cfg(test)]
 mod player;
 mod state;
+mod statistics;
 
-pub use crate::ffi::connection::ConnectionStatistics;
+pub use change::{ConnectionChange, NextChange};
 pub use datagram::{
     DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
     SendDatagram, TrackDatagram,
@@ -26,6 +28,7 @@ pub use future::{
     OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,
 };
 pub(crate) use inner::ConnectionInner;
+pub use statistics::{ConnectionStatistics, DatagramCounts, StreamCounts};
 
 use crate::ffi::connection::NativeConnection;
 use crate::ffi::may_block::unblock;
@@ -479,29 +482,6 @@ impl Connection {
     pub fn get_negotiated_alpn(&self) -> Option<Vec<u8>> {
         let exclusive = self.inner().exclusive.lock();
         (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
-    }
-
-    /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
-    /// answers on the connection's own thread.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let statistics = connection.statistics().await?;
-    /// println!("{:?}, {} packets lost", statistics.rtt, statistics.lost_packets);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Status::INVALID_STATE`] once the connection is over.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
-        let native = self.inner().native().clone();
-        unblock(move |may_block| native.calls(may_block).statistics()).await
     }
 
     pub(crate) fn inner(&self) -> &Arc<ConnectionInner> {

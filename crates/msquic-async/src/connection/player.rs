@@ -56,7 +56,7 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
         4 => ConnectionEvent::ShutdownByTransport { status: Status::CONNECTION_IDLE, code: 0 },
         5 => ConnectionEvent::ShutdownByPeer { code: 5 },
         6 => ConnectionEvent::ShutdownComplete { reason: Some("bye".to_owned()), key_log: None },
-        7 => ConnectionEvent::StreamsAvailable,
+        7 => ConnectionEvent::StreamsAvailable { bidirectional: 1, unidirectional: 0 },
         8 => ConnectionEvent::DatagramStateChanged { max_size: Some(1000) },
         9 => ConnectionEvent::DatagramStateChanged { max_size: None },
         10 => ConnectionEvent::DatagramReceived(b"datagram"),
@@ -93,6 +93,7 @@ fn waits(connection: &Connection) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>>
         Box::pin(connection.accept_inbound_uni_stream().map(drop)),
         Box::pin(async { while connection.receive_datagram().await.is_ok() {} }),
         Box::pin(async { while connection.address_changed().await.is_ok() {} }),
+        Box::pin(async { while connection.next_change().await.is_ok() {} }),
     ]
 }
 

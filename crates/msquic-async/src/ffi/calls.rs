@@ -1,14 +1,14 @@
 //! `Calls`: the calls with a connection that wait for its worker (C9).
 
-use super::connection::{ConnectionStatistics, NativeConnection};
+use super::connection::NativeConnection;
 use super::library::call;
 use super::status::Status;
 use super::{address, settings};
-use crate::Settings;
+use crate::{ConnectionStatistics, Settings};
 use msquic::ffi;
 use std::ffi::CStr;
 use std::marker::PhantomData;
-use std::mem::MaybeUninit;
+use std::mem::{self, offset_of};
 use std::net::SocketAddr;
 use std::ptr;
 use std::time::Duration;
@@ -103,44 +103,82 @@ impl<'a> Calls<'a> {
         });
     }
 
-    /// Measurements of the connection.
+    /// What libmsquic measures; what it does not know stays empty.
     pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
-        let mut native = MaybeUninit::<ffi::QUIC_STATISTICS_V2>::zeroed();
-        let mut length = size_of_val(&native) as u32;
-        self.native.with(|handle| {
-            // SAFETY: C5: at most `length` bytes are written.
-            Status::ok(unsafe {
-                call!(GetParam(
-                    handle,
-                    ffi::QUIC_PARAM_CONN_STATISTICS_V2,
-                    &raw mut length,
-                    native.as_mut_ptr().cast(),
-                ))
-            })
-        })?;
-        // SAFETY: zeroed integers, of which an older library fills fewer.
-        let native = unsafe { native.assume_init() };
+        // SAFETY: integers, for which zero is valid (C10).
+        let mut native: ffi::QUIC_STATISTICS_V2 = unsafe { mem::zeroed() };
+        let length = self.get_param(ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut native)?;
+        let mut network = NetworkStatistics::default();
+        let has_network = self.get_param(QUIC_PARAM_CONN_NETWORK_STATISTICS, &mut network);
         let micros = |micros: u32| Duration::from_micros(micros.into());
+        let sampled = |rtt: u32| (rtt != 0 && rtt != u32::MAX).then(|| micros(rtt));
+        // An older library fills fewer fields.
+        let fills = |offset: usize| length > offset;
         Ok(ConnectionStatistics {
             rtt: micros(native.Rtt),
-            min_rtt: micros(native.MinRtt),
-            max_rtt: micros(native.MaxRtt),
+            min_rtt: sampled(native.MinRtt),
+            max_rtt: sampled(native.MaxRtt),
+            rtt_variance: fills(offset_of!(ffi::QUIC_STATISTICS_V2, RttVariance))
+                .then(|| micros(native.RttVariance)),
             congestion_window: native.SendCongestionWindow,
+            bytes_in_flight: has_network.is_ok().then_some(network.bytes_in_flight),
             path_mtu: native.SendPathMtu,
             sent_packets: native.SendTotalPackets,
             sent_bytes: native.SendTotalBytes,
             sent_stream_bytes: native.SendTotalStreamBytes,
+            ack_eliciting_packets: native.SendRetransmittablePackets,
             lost_packets: native
                 .SendSuspectedLostPackets
                 .saturating_sub(native.SendSpuriousLostPackets),
+            spurious_lost_packets: native.SendSpuriousLostPackets,
             congestion_events: native.SendCongestionCount,
+            persistent_congestion_events: native.SendPersistentCongestionCount,
+            ecn_congestion_events: fills(offset_of!(
+                ffi::QUIC_STATISTICS_V2,
+                SendEcnCongestionCount
+            ))
+            .then_some(native.SendEcnCongestionCount),
+            ecn_capable: native.EcnCapable() != 0,
             received_packets: native.RecvTotalPackets,
             received_bytes: native.RecvTotalBytes,
             received_stream_bytes: native.RecvTotalStreamBytes,
+            reordered_packets: native.RecvReorderedPackets,
+            duplicate_packets: native.RecvDuplicatePackets,
             dropped_packets: native.RecvDroppedPackets,
+            undecryptable_packets: native.RecvDecryptionFailures,
+            key_updates: native.KeyUpdateCount,
             address_validated_by_retry: native.StatelessRetry() != 0,
+            ..ConnectionStatistics::default()
         })
     }
+
+    /// Reads a parameter whose native type is `T`; returns the length that was written.
+    fn get_param<T: Copy>(&self, param: u32, value: &mut T) -> Result<usize, Status> {
+        let mut length = size_of::<T>() as u32;
+        self.native.with(|handle| {
+            // SAFETY: C5: at most `length` bytes are written. The types that are asked for here are
+            // integers, for which all bits are valid.
+            Status::ok(unsafe {
+                call!(GetParam(handle, param, &raw mut length, ptr::from_mut(value).cast()))
+            })
+        })?;
+        Ok(length as usize)
+    }
+}
+
+/// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
+const QUIC_PARAM_CONN_NETWORK_STATISTICS: u32 = 0x0500_0020;
+
+/// `QUIC_NETWORK_STATISTICS` of libmsquic 2.6.
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+struct NetworkStatistics {
+    bytes_in_flight: u32,
+    _posted_bytes: u64,
+    _ideal_bytes: u64,
+    _smoothed_rtt: u64,
+    _congestion_window: u32,
+    _bandwidth: u64,
 }
 
 #[cfg(test)]

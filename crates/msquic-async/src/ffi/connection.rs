@@ -23,7 +23,6 @@ use std::net::SocketAddr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use std::time::Duration;
 use zeroize::Zeroizing;
 
 /// What happens on a connection; see `QUIC_CONNECTION_EVENT`. It has secrets inside, so it has no `Debug`.
@@ -46,8 +45,11 @@ pub(crate) enum ConnectionEvent<'a> {
         reason: Option<String>,
         key_log: Option<Zeroizing<String>>,
     },
-    /// The peer allows further streams.
-    StreamsAvailable,
+    /// How many more streams the peer allows.
+    StreamsAvailable {
+        bidirectional: u16,
+        unidirectional: u16,
+    },
     DatagramStateChanged {
         max_size: Option<usize>,
     },
@@ -461,7 +463,11 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
-                handler.on_event(ConnectionEvent::StreamsAvailable, calls);
+                let available = data.STREAMS_AVAILABLE;
+                handler.on_event(ConnectionEvent::StreamsAvailable {
+                    bidirectional: available.BidirectionalCount,
+                    unidirectional: available.UnidirectionalCount,
+                }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_STATE_CHANGED => {
                 let changed = data.DATAGRAM_STATE_CHANGED;
@@ -622,52 +628,6 @@ pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
     let ends = clean.char_indices().map(|(start, letter)| start + letter.len_utf8());
     let cut = ends.take_while(|end| *end < MAX_REASON).last().unwrap_or(0);
     CString::new(&clean[..cut]).ok().filter(|reason| !reason.is_empty())
-}
-
-/// Measurements of a connection since its start.
-///
-/// ```no_run
-/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// let statistics = connection.statistics().await?;
-/// let lost = statistics.lost_packets as f64 / statistics.sent_packets as f64;
-/// println!("{:.1} % lost, {:?} round trip", lost * 100.0, statistics.rtt);
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ConnectionStatistics {
-    /// The smoothed round-trip time (RFC 9002).
-    pub rtt: Duration,
-    /// The shortest round-trip time seen.
-    pub min_rtt: Duration,
-    /// The longest round-trip time seen.
-    pub max_rtt: Duration,
-    /// The congestion window, in bytes.
-    pub congestion_window: u32,
-    /// The largest UDP payload that the path takes, in bytes.
-    pub path_mtu: u16,
-    /// QUIC packets sent.
-    pub sent_packets: u64,
-    /// Bytes of UDP payload sent.
-    pub sent_bytes: u64,
-    /// Bytes of stream data sent.
-    pub sent_stream_bytes: u64,
-    /// Packets that were lost.
-    pub lost_packets: u64,
-    /// How often the congestion window was cut.
-    pub congestion_events: u32,
-    /// QUIC packets received.
-    pub received_packets: u64,
-    /// Bytes of UDP payload received.
-    pub received_bytes: u64,
-    /// Bytes of stream data received.
-    pub received_stream_bytes: u64,
-    /// Packets that were received and not used.
-    pub dropped_packets: u64,
-    /// Whether the client had to prove its address first, see
-    /// [`require_address_validation`](crate::require_address_validation).
-    pub address_validated_by_retry: bool,
 }
 
 #[cfg(test)]

@@ -54,6 +54,7 @@ impl StreamInner {
             return self.start_failed(status);
         }
         self.set_id(id);
+        self.connection.count_opened(self.stream_type);
         let is_stopped = {
             let mut exclusive = self.exclusive.lock();
             exclusive.start = if peer_accepted { StartState::Started } else { StartState::Blocked };

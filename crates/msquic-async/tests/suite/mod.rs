@@ -4,6 +4,7 @@ mod address;
 mod cancel;
 mod connection;
 mod datagram;
+mod observe;
 mod peers;
 pub(crate) mod stream;
 mod teardown;
