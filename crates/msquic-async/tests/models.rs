@@ -3,41 +3,49 @@
 #[path = "../src/ffi/gate.rs"]
 mod gate;
 
-use gate::Gate;
+use gate::{Gate, Gated, Inside};
 use loom::sync::Arc;
 use loom::sync::atomic;
 use loom::thread;
 use std::sync::atomic::Ordering;
 
-/// Calls through a gate that one thread closes; tells who was told to release.
+/// Counts how often it is released.
+struct Handle {
+    gate: Gate,
+    releases: atomic::AtomicUsize,
+}
+
+impl Gated for Handle {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn release(&self) {
+        self.releases.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Calls through a gate that one thread closes.
 fn race(callers: usize) {
     loom::model(move || {
-        let gate = Arc::new(Gate::new());
-        let is_released = Arc::new(atomic::AtomicBool::new(false));
+        let releases = atomic::AtomicUsize::new(0);
+        let handle = Arc::new(Handle { gate: Gate::new(), releases });
         let callers: Vec<_> = (0..callers)
             .map(|_| {
-                let (gate, is_released) = (gate.clone(), is_released.clone());
+                let handle = handle.clone();
                 thread::spawn(move || {
-                    if !gate.enter() {
-                        return false;
-                    }
-                    assert!(!is_released.load(Ordering::Relaxed), "used after its release");
-                    let releases = gate.leave();
-                    if releases {
-                        is_released.store(true, Ordering::Relaxed);
-                    }
-                    releases
+                    let Some(handle) = Inside::enter(handle) else { return };
+                    let releases = handle.releases.load(Ordering::Relaxed);
+                    assert_eq!(releases, 0, "used after its release");
                 })
             })
             .collect();
-        let mut releases = usize::from(gate.close());
-        if releases > 0 {
-            is_released.store(true, Ordering::Relaxed);
+        if handle.gate.close() {
+            handle.release();
         }
-        releases +=
-            callers.into_iter().map(|caller| usize::from(caller.join().unwrap())).sum::<usize>();
-        assert_eq!(releases, 1, "released by exactly one");
-        assert!(!gate.enter());
+        callers.into_iter().for_each(|caller| caller.join().unwrap());
+        assert_eq!(handle.releases.load(Ordering::Relaxed), 1, "released by exactly one");
+        assert!(Inside::enter(handle).is_none());
     });
 }
 

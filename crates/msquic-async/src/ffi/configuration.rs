@@ -1,7 +1,7 @@
 //! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
 
 use super::Handle;
-use super::gate::Gate;
+use super::gate::{Gate, Gated, Inside};
 use super::library::call;
 use super::registration::NativeRegistration;
 use super::settings;
@@ -130,24 +130,24 @@ impl NativeConfiguration {
     }
 
     fn with_gate<T>(&self, call: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
-        if !self.gate.enter() {
-            return Err(Status::INVALID_STATE);
-        }
-        let result = call();
-        if self.gate.leave() {
-            self.close_native();
-        }
-        result
+        let _inside = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
+        call()
     }
 
     /// Closes the handle as soon as nobody is using it. Never blocks.
     pub(super) fn close(&self) {
         if self.gate.close() {
-            self.close_native();
+            self.release();
         }
     }
+}
 
-    fn close_native(&self) {
+impl Gated for NativeConfiguration {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    fn release(&self) {
         if let Some(Handle(handle)) = self.handle.get() {
             // SAFETY: C11: this releases one count without waiting; the registration is still open,
             // and the gate lets nobody use the handle any more.

@@ -3,7 +3,7 @@
 use super::calls::Calls;
 use super::configuration::NativeConfiguration;
 use super::execution;
-use super::gate::Gate;
+use super::gate::{Gate, Gated, Inside};
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
@@ -262,7 +262,7 @@ impl NativeConnection {
 
     /// Keeps the handle open until the hold is dropped; None once it is closed.
     pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
-        self.gate.enter().then(|| Hold(self.clone()))
+        Inside::enter(self.clone())
     }
 
     /// The handle, for as long as a hold exists.
@@ -274,14 +274,8 @@ impl NativeConnection {
         &self,
         call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        if !self.gate.enter() {
-            return Err(Status::INVALID_STATE);
-        }
-        let result = self.handle().ok_or(Status::INVALID_STATE).and_then(call);
-        if self.gate.leave() {
-            self.close_elsewhere();
-        }
-        result
+        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
+        this.handle().ok_or(Status::INVALID_STATE).and_then(call)
     }
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
@@ -293,9 +287,15 @@ impl NativeConnection {
             unsafe { close(*handle, &self.registration, self.id) };
         }
     }
+}
+
+impl Gated for NativeConnection {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
 
     /// Closes the handle on a thread that may block.
-    fn close_elsewhere(&self) {
+    fn release(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let (registration, id) = (self.registration.clone(), self.id);
         may_block::detach(move |_| {
@@ -350,21 +350,7 @@ struct DatagramBuffer {
 unsafe impl Send for DatagramBuffer {}
 
 /// Keeps a connection's handle open.
-pub(super) struct Hold(Arc<NativeConnection>);
-
-impl Hold {
-    pub(super) fn handle(&self) -> Option<ffi::HQUIC> {
-        self.0.handle()
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if self.0.gate.leave() {
-            self.0.close_elsewhere();
-        }
-    }
-}
+pub(super) type Hold = Inside<Arc<NativeConnection>>;
 
 /// Takes over a connection that a listener was offered; `accept` hands its handle to a handler.
 pub(crate) struct PeerConnection<'a> {

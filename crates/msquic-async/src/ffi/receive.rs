@@ -1,6 +1,6 @@
 //! Received bytes: borrowed during the callback, or held beyond it where they are.
 
-use super::stream::NativeStream;
+use super::stream::{NativeStream, StreamHold};
 use bytes::Bytes;
 use msquic::ffi::QUIC_BUFFER;
 use std::cell::Cell;
@@ -33,11 +33,10 @@ impl<'a> Received<'a> {
     /// learns that they are done with, and no more arrive before.
     pub(crate) fn hold(&self, stream: &Arc<NativeStream>) -> Vec<Bytes> {
         let length = self.length() as u64;
-        if length == 0 || !stream.hold_open() {
-            return Vec::new(); // the end alone; before the last event a stream can be held
-        }
+        // The end alone has no bytes. Before the last event a stream can be held.
+        let Some(stream) = stream.hold().filter(|_| length > 0) else { return Vec::new() };
         self.is_held.set(true);
-        let block = Arc::new(Block { length, stream: stream.clone() });
+        let block = Arc::new(Block { length, stream });
         let hold = |data| Bytes::from_owner(Held { data, _block: block.clone() });
         self.slices().map(|data| hold(ptr::from_ref(data))).collect()
     }
@@ -46,13 +45,12 @@ impl<'a> Received<'a> {
 /// The bytes of one event, in libmsquic's memory. Keeps the stream's handle open.
 struct Block {
     length: u64,
-    stream: Arc<NativeStream>,
+    stream: StreamHold,
 }
 
 impl Drop for Block {
     fn drop(&mut self) {
         self.stream.complete_receive(self.length);
-        self.stream.release_open();
     }
 }
 

@@ -4,7 +4,7 @@ use super::Handle;
 use super::calls::Calls;
 use super::connection::{Hold, NativeConnection};
 use super::execution;
-use super::gate::Gate;
+use super::gate::{Gate, Gated, Inside};
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
@@ -313,30 +313,16 @@ impl NativeStream {
         })
     }
 
-    /// Keeps the handle open, so that the peer gets no credit for another stream (C20).
-    pub(crate) fn hold_open(&self) -> bool {
-        self.gate.enter()
-    }
-
-    /// Ends [`hold_open`](Self::hold_open).
-    pub(crate) fn release_open(&self) {
-        if self.gate.leave() {
-            self.close_elsewhere();
-        }
+    /// Keeps the handle open, so that the peer gets no credit for another stream (C20); `None` once it is
+    /// closed.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<StreamHold> {
+        Inside::enter(self.clone())
     }
 
     fn with<T>(&self, call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>) -> Result<T, Status> {
-        if !self.gate.enter() {
-            return Err(Status::INVALID_STATE);
-        }
-        let result = match self.handle.get() {
-            Some(Handle(handle)) => call(*handle),
-            None => Err(Status::INVALID_STATE),
-        };
-        if self.gate.leave() {
-            self.close_elsewhere();
-        }
-        result
+        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
+        let Handle(handle) = this.handle.get().ok_or(Status::INVALID_STATE)?;
+        call(*handle)
     }
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
@@ -349,16 +335,6 @@ impl NativeStream {
         }
     }
 
-    /// Closes the handle on a thread that may block.
-    fn close_elsewhere(&self) {
-        let Some(handle) = self.handle.get().copied() else { return };
-        let hold = self.take_all();
-        may_block::detach(move |_| {
-            // SAFETY: C9: this thread may block.
-            unsafe { close(handle, hold) };
-        });
-    }
-
     /// Frees the memory of sends, which libmsquic does not read any more: the last event is over and
     /// no call is in progress (C23).
     fn take_all(&self) -> Option<Hold> {
@@ -367,6 +343,25 @@ impl NativeStream {
         self.hold.lock().take()
     }
 }
+
+impl Gated for NativeStream {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Closes the handle on a thread that may block.
+    fn release(&self) {
+        let Some(handle) = self.handle.get().copied() else { return };
+        let hold = self.take_all();
+        may_block::detach(move |_| {
+            // SAFETY: C9: this thread may block.
+            unsafe { close(handle, hold) };
+        });
+    }
+}
+
+/// Keeps a stream's handle open.
+pub(crate) type StreamHold = Inside<Arc<NativeStream>>;
 
 /// The only place that closes a stream. The connection may be closed after it.
 ///

@@ -11,12 +11,11 @@ use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState}
 use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::ConnectionInner;
 use crate::ffi::status::Status;
-use crate::ffi::stream::{Abort, NativeStream};
+use crate::ffi::stream::{Abort, NativeStream, StreamHold};
 use crate::stream::{ReceiveEnd, ReceiveSink, StreamType};
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 use tokio::sync::Notify;
@@ -33,8 +32,8 @@ pub(crate) struct StreamInner {
     /// Received bytes stay where they are until they are read.
     pub(super) holds_received: bool,
     pub(super) id: OnceLock<u64>,
-    /// Whether the stream waits to be accepted.
-    is_held: AtomicBool,
+    /// Keeps the handle open while the stream waits to be accepted.
+    hold: Mutex<Option<StreamHold>>,
     pub(super) exclusive: Mutex<Exclusive>,
     /// One task at a time opens, reads, and writes.
     pub(super) start_waker: AtomicWaker,
@@ -86,7 +85,7 @@ impl StreamInner {
             max_send_buffer: limits.max_send_buffer,
             holds_received: connection.holds_received(),
             id: OnceLock::new(),
-            is_held: AtomicBool::new(false),
+            hold: Mutex::default(),
             exclusive: Mutex::new(Exclusive {
                 start: if is_local { StartState::Idle } else { StartState::Started },
                 send: if sends { SendState::Open } else { SendState::None },
@@ -242,16 +241,13 @@ impl StreamInner {
     /// Keeps the stream open, even if it ends, until it is [released](Self::release): the peer gets
     /// no credit for another one, so no more wait to be accepted than the peer may have open.
     pub(crate) fn hold_until_accepted(&self) {
-        let is_held = self.native.hold_open();
-        debug_assert!(is_held, "a new stream is not closed");
-        self.is_held.store(is_held, Ordering::SeqCst);
+        *self.hold.lock() = self.native.hold();
     }
 
     /// Somebody accepted the stream, or nobody will.
     pub(crate) fn release(&self) {
-        if self.is_held.swap(false, Ordering::SeqCst) {
-            self.native.release_open();
-        }
+        let hold = self.hold.lock().take();
+        drop(hold);
     }
 
     /// Nobody will accept the stream.

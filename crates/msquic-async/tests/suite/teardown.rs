@@ -4,6 +4,7 @@ use super::peers::{Pair, pair, pattern};
 use crate::executors::{block_on, run_tokio};
 use msquic_async::{Stream, StreamType};
 use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitStatus};
 use std::sync::mpsc;
 use std::time::Duration;
@@ -78,6 +79,18 @@ fn every_order_of_dropping_ends_in_an_idle_registration() {
             let idle = tokio::time::timeout(Duration::from_secs(10), registration.wait_idle());
             idle.await.unwrap_or_else(|_| panic!("order {seed} leaves something open"));
         }
+    });
+}
+
+#[test]
+fn a_panic_while_the_raw_handle_is_used_leaves_nothing_open() {
+    run_tokio(async || {
+        let Pair { registration, listener, client, server } = pair().await;
+        let panics = || client.with_raw(|_| panic!("on purpose"));
+        assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());
+        drop((client, server, listener));
+        let idle = tokio::time::timeout(Duration::from_secs(10), registration.wait_idle());
+        idle.await.expect("the connection is closed");
     });
 }
 
