@@ -74,8 +74,8 @@ pub(super) struct Exclusive {
 }
 
 impl ConnectionInner {
-    pub(crate) fn new(native: Arc<NativeConnection>, credential: NetCredential) -> Arc<Self> {
-        Arc::new(Self {
+    pub(crate) fn new(native: Arc<NativeConnection>, credential: NetCredential) -> Self {
+        Self {
             native,
             exclusive: Mutex::new(Exclusive {
                 state: ConnectionState::Open,
@@ -103,7 +103,7 @@ impl ConnectionInner {
             inbound: InboundWaiters::default(),
             streams_available: Waiters::default(),
             datagram_room: Waiters::default(),
-        })
+        }
     }
 
     pub(crate) fn native(&self) -> &Arc<NativeConnection> {

@@ -104,10 +104,8 @@ impl Connection {
         credential: NetCredential,
     ) -> Result<Self, ConnectionError> {
         let failed = |status| ConnectionError::ClosedByTransport { status, code: 0 };
-        let native = NativeConnection::new(registration.native()).map_err(failed)?;
-        let inner = ConnectionInner::new(native, credential);
-        inner.native().open(&inner).map_err(failed)?;
-        Ok(Self::from_inner(inner))
+        let make = |native| ConnectionInner::new(native, credential);
+        NativeConnection::open(registration.native(), make).map(Self::from_inner).map_err(failed)
     }
 
     pub(crate) fn from_inner(inner: Arc<ConnectionInner>) -> Self {

@@ -98,8 +98,8 @@ fn waits(connection: &Connection) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>>
 }
 
 fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, events: &[usize]) {
-    let native = NativeConnection::new(registration).unwrap();
-    let inner = ConnectionInner::new(native, credential.clone());
+    let native = NativeConnection::closed(registration);
+    let inner = Arc::new(ConnectionInner::new(native, credential.clone()));
     let connection = Connection::from_inner(inner.clone());
     let mut waits = waits(&connection);
     let wakes: Vec<_> = waits.iter().map(|_| Arc::new(Wakes::default())).collect();
@@ -178,8 +178,8 @@ fn a_peer_is_connected_only_after_it_was_judged() {
     let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     for (events, is_connected) in [(&[0, 1, 3][..], true), (&[0, 3], false), (&[0, 2, 3], false)] {
-        let native = NativeConnection::new(&registration).unwrap();
-        let inner = ConnectionInner::new(native, credential.clone());
+        let native = NativeConnection::closed(&registration);
+        let inner = Arc::new(ConnectionInner::new(native, credential.clone()));
         events.iter().for_each(|event| play_event(&inner, *event));
         let state = inner.exclusive.lock().state.clone();
         assert_eq!(state == ConnectionState::Connected, is_connected, "{events:?}");

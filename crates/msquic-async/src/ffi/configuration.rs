@@ -3,7 +3,7 @@
 use super::Handle;
 use super::gate::{Gate, Gated, Inside};
 use super::library::call;
-use super::registration::NativeRegistration;
+use super::registration::{Child, NativeRegistration};
 use super::settings;
 use super::status::Status;
 use crate::Settings;
@@ -11,7 +11,7 @@ use msquic::ffi;
 use std::ffi::CStr;
 use std::mem;
 use std::ptr;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::Arc;
 
 /// Which side of a connection a credential is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,10 +22,9 @@ pub(crate) enum Role {
 
 /// An open configuration. Connections that use it keep what they need of it themselves (C11).
 pub(crate) struct NativeConfiguration {
-    handle: OnceLock<Handle>,
+    handle: Handle,
     gate: Gate,
-    registration: Arc<NativeRegistration>,
-    id: u64,
+    child: Arc<Child>,
 }
 
 impl NativeConfiguration {
@@ -38,27 +37,24 @@ impl NativeConfiguration {
         pkcs12: &[u8],
         password: &CStr,
     ) -> Result<Arc<Self>, Status> {
-        let this = Self::new(registration)?;
         let alpn = alpn_buffers(alpn)?;
         let settings = settings::to_native(settings);
-        this.with_gate(|| {
-            let mut handle = ptr::null_mut();
-            // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
-            // registration is open.
-            unsafe {
-                Status::ok(call!(ConfigurationOpen(
-                    registration.handle(),
-                    alpn.as_ptr(),
-                    alpn.len() as u32,
-                    &raw const settings,
-                    size_of_val(&settings) as u32,
-                    ptr::null_mut(),
-                    &raw mut handle,
-                )))?;
-            }
-            let _ = this.handle.set(Handle(handle));
-            Ok(())
-        })?;
+        let child = registration.add_configuration()?;
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
+        // registration is open.
+        unsafe {
+            Status::ok(call!(ConfigurationOpen(
+                registration.handle(),
+                alpn.as_ptr(),
+                alpn.len() as u32,
+                &raw const settings,
+                size_of_val(&settings) as u32,
+                ptr::null_mut(),
+                &raw mut handle,
+            )))?;
+        }
+        let this = Self::with_handle(child, handle);
         this.load_credential(role, pkcs12, password)?;
         Ok(this)
     }
@@ -72,24 +68,13 @@ impl NativeConfiguration {
         registration: &Arc<NativeRegistration>,
         handle: ffi::HQUIC,
     ) -> Result<Arc<Self>, Status> {
-        let this = Self::new(registration)?;
-        let _ = this.handle.set(Handle(handle));
-        Ok(this)
+        Ok(Self::with_handle(registration.add_configuration()?, handle))
     }
 
-    /// A configuration without a handle, known to its registration.
-    fn new(registration: &Arc<NativeRegistration>) -> Result<Arc<Self>, Status> {
-        let mut id = Ok(0);
-        let this = Arc::new_cyclic(|this: &Weak<Self>| {
-            id = registration.add_configuration(this);
-            Self {
-                handle: OnceLock::new(),
-                gate: Gate::new(),
-                registration: registration.clone(),
-                id: *id.as_ref().unwrap_or(&0),
-            }
-        });
-        id.map(|_| this)
+    fn with_handle(child: Arc<Child>, handle: ffi::HQUIC) -> Arc<Self> {
+        let this = Arc::new(Self { handle: Handle(handle), gate: Gate::new(), child });
+        this.child.set_configuration(&this);
+        this
     }
 
     fn load_credential(&self, role: Role, pkcs12: &[u8], password: &CStr) -> Result<(), Status> {
@@ -123,15 +108,8 @@ impl NativeConfiguration {
         &self,
         call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        self.with_gate(|| {
-            let Handle(handle) = self.handle.get().ok_or(Status::INVALID_STATE)?;
-            call(*handle)
-        })
-    }
-
-    fn with_gate<T>(&self, call: impl FnOnce() -> Result<T, Status>) -> Result<T, Status> {
-        let _inside = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
-        call()
+        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
+        call(this.handle.0)
     }
 
     /// Closes the handle as soon as nobody is using it. Never blocks.
@@ -148,12 +126,10 @@ impl Gated for NativeConfiguration {
     }
 
     fn release(&self) {
-        if let Some(Handle(handle)) = self.handle.get() {
-            // SAFETY: C11: this releases one count without waiting; the registration is still open,
-            // and the gate lets nobody use the handle any more.
-            unsafe { call!(ConfigurationClose(*handle)) };
-        }
-        self.registration.remove(self.id);
+        // SAFETY: C11: this releases one count without waiting; the registration is still open,
+        // and the gate lets nobody use the handle any more.
+        unsafe { call!(ConfigurationClose(self.handle.0)) };
+        self.child.remove();
     }
 }
 

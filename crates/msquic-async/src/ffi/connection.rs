@@ -7,7 +7,7 @@ use super::gate::{Gate, Gated, Inside};
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
-use super::registration::NativeRegistration;
+use super::registration::{Child, NativeRegistration};
 use super::secrets::Secrets;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
@@ -22,7 +22,7 @@ use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::SocketAddr;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use zeroize::Zeroizing;
 
 /// What happens on a connection; see `QUIC_CONNECTION_EVENT`. It has secrets inside, so it has no `Debug`.
@@ -83,83 +83,93 @@ pub(crate) trait ConnectionHandler: Send + Sync + 'static {
 
 /// A connection handle. It is closed after its last event, when nobody uses it any more.
 pub(crate) struct NativeConnection {
-    handle: OnceLock<Handle>,
+    handle: Handle,
     gate: Gate,
     is_closing: AtomicBool,
     /// What libmsquic reads from: one entry per DatagramSend, from the call until it is in a packet.
     datagrams: Mutex<HashMap<usize, DatagramBuffer>>,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
-    registration: Arc<NativeRegistration>,
-    /// The place in the registration's list of children.
-    id: u64,
+    child: Arc<Child>,
 }
 
 impl NativeConnection {
-    /// A connection without a handle, known to its registration.
-    pub(crate) fn new(registration: &Arc<NativeRegistration>) -> Result<Arc<Self>, Status> {
-        let mut id = Ok(0);
-        let this = Arc::new_cyclic(|this: &Weak<Self>| {
-            id = registration.add_connection(this);
-            Self {
-                handle: OnceLock::new(),
-                gate: Gate::new(),
-                is_closing: AtomicBool::new(false),
-                datagrams: Mutex::default(),
-                secrets: OnceLock::new(),
-                registration: registration.clone(),
-                id: *id.as_ref().unwrap_or(&0),
-            }
-        });
-        id.map(|_| this)
-    }
-
-    /// Opens a client's handle. From now on `handler` lives until the last event, which comes after
-    /// [`shutdown`](Self::shutdown) at the latest.
-    pub(crate) fn open<H: ConnectionHandler>(&self, handler: &Arc<H>) -> Result<(), Status> {
-        let context = Arc::into_raw(handler.clone());
+    /// Opens a client's handle, for the handler that `make` builds around it. The handler lives until the
+    /// last event, which comes after [`shutdown`](Self::shutdown) at the latest.
+    pub(crate) fn open<H: ConnectionHandler>(
+        registration: &Arc<NativeRegistration>,
+        make: impl FnOnce(Arc<Self>) -> H,
+    ) -> Result<Arc<H>, Status> {
+        let child = registration.add_connection()?;
         let mut handle = ptr::null_mut();
-        // SAFETY: C13: the context is a count of the handler that `trampoline` gives back at the
-        // last event. No event comes before a call with the handle.
-        let opened = unsafe {
-            Status::ok(call!(ConnectionOpen(
-                self.registration.handle(),
-                Some(trampoline::<H>),
-                context.cast_mut().cast(),
-                &raw mut handle,
-            )))
-        };
-        if let Err(status) = opened {
-            // SAFETY: the handle was not opened, so the count was not taken over.
-            drop(unsafe { Arc::from_raw(context) });
-            return Err(status);
+        // SAFETY: C13: no event comes before a call with the handle, and until then it is adopted.
+        unsafe {
+            let (registration, context) = (registration.handle(), ptr::null_mut());
+            let ignore: ffi::QUIC_CONNECTION_CALLBACK_HANDLER = Some(ignore);
+            Status::ok(call!(ConnectionOpen(registration, ignore, context, &raw mut handle)))?;
+            Ok(Self::adopt_as(child, handle, make))
         }
-        self.set_handle(handle);
-        Ok(())
     }
 
-    /// Makes `handler` the one that gets the events of `handle`.
+    /// Makes the handler that `make` builds the one that gets the events of `handle`. On failure `handle`
+    /// stays the caller's.
     ///
     /// # Safety
     ///
     /// `handle` is an open connection of the registration, nobody else uses or closes it, and no event
     /// of it can come before this returns: it was not started, or its NEW_CONNECTION is being handled.
-    pub(super) unsafe fn adopt<H: ConnectionHandler>(&self, handle: ffi::HQUIC, handler: &Arc<H>) {
+    pub(super) unsafe fn adopt<H: ConnectionHandler>(
+        registration: &Arc<NativeRegistration>,
+        handle: ffi::HQUIC,
+        make: impl FnOnce(Arc<Self>) -> H,
+    ) -> Result<Arc<H>, Status> {
+        let child = registration.add_connection()?;
+        // SAFETY: the caller's promise.
+        Ok(unsafe { Self::adopt_as(child, handle, make) })
+    }
+
+    /// # Safety
+    ///
+    /// As for [`adopt`](Self::adopt).
+    unsafe fn adopt_as<H: ConnectionHandler>(
+        child: Arc<Child>,
+        handle: ffi::HQUIC,
+        make: impl FnOnce(Arc<Self>) -> H,
+    ) -> Arc<H> {
+        let this = Arc::new(Self::with_handle(child, Handle(handle)));
+        let handler = Arc::new(make(this.clone()));
         let context = Arc::into_raw(handler.clone());
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
-        // SAFETY: C13, C18: before any event of the connection.
+        // SAFETY: C13, C18: before any event of the connection. The context is a count of the handler that
+        // `trampoline` gives back at the last event.
         unsafe {
             call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
         };
-        self.set_handle(handle);
+        if let Some(code) = this.child.set_connection(&this) {
+            this.shutdown_by_registration(code); // the registration did not know the connection yet
+        }
+        handler
     }
 
-    fn set_handle(&self, handle: ffi::HQUIC) {
-        let is_first = self.handle.set(Handle(handle)).is_ok();
-        debug_assert!(is_first, "a connection is opened once");
-        if let Some(code) = self.registration.shut_down() {
-            self.shutdown_by_registration(code); // the registration did not see the handle yet
+    fn with_handle(child: Arc<Child>, handle: Handle) -> Self {
+        Self {
+            handle,
+            gate: Gate::new(),
+            is_closing: AtomicBool::new(false),
+            datagrams: Mutex::default(),
+            secrets: OnceLock::new(),
+            child,
         }
+    }
+
+    /// A connection as if it were closed, for tests that play events: each call fails.
+    #[cfg(test)]
+    pub(crate) fn closed(registration: &Arc<NativeRegistration>) -> Arc<Self> {
+        let this =
+            Self::with_handle(registration.add_connection().unwrap(), Handle(ptr::null_mut()));
+        assert!(this.gate.close());
+        this.child.remove();
+        Arc::new(this)
     }
 
     /// Starts the handshake with an address in text form, or with a name after
@@ -266,8 +276,8 @@ impl NativeConnection {
     }
 
     /// The handle, for as long as a hold exists.
-    pub(super) fn handle(&self) -> Option<ffi::HQUIC> {
-        self.handle.get().map(|handle| handle.0)
+    pub(super) fn handle(&self) -> ffi::HQUIC {
+        self.handle.0
     }
 
     pub(super) fn with<T>(
@@ -275,16 +285,14 @@ impl NativeConnection {
         call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
     ) -> Result<T, Status> {
         let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
-        this.handle().ok_or(Status::INVALID_STATE).and_then(call)
+        call(this.handle())
     }
 
     /// Closes the handle after the last event, in the callback, unless it is in use.
     fn close_in_callback(&self) {
-        if self.gate.close()
-            && let Some(handle) = self.handle.get()
-        {
+        if self.gate.close() {
             // SAFETY: C9: in the callback of the last event.
-            unsafe { close(*handle, &self.registration, self.id) };
+            unsafe { close(self.handle, &self.child) };
         }
     }
 }
@@ -296,11 +304,10 @@ impl Gated for NativeConnection {
 
     /// Closes the handle on a thread that may block.
     fn release(&self) {
-        let Some(handle) = self.handle.get().copied() else { return };
-        let (registration, id) = (self.registration.clone(), self.id);
+        let (handle, child) = (self.handle, self.child.clone());
         may_block::detach(move |_| {
             // SAFETY: C9: this thread may block.
-            unsafe { close(handle, &registration, id) };
+            unsafe { close(handle, &child) };
         });
     }
 }
@@ -311,7 +318,7 @@ impl Gated for NativeConnection {
 ///
 /// The last event is over or being delivered on this thread, which otherwise may block, and nothing uses
 /// the handle any more.
-unsafe fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u64) {
+unsafe fn close(Handle(handle): Handle, child: &Child) {
     if execution::is_driven() {
         // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
         // library does not know the parameter, and does not wait.
@@ -326,19 +333,11 @@ unsafe fn close(Handle(handle): Handle, registration: &NativeRegistration, id: u
     // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(ConnectionClose(handle)) };
-    registration.remove(id);
+    child.remove();
 }
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
 const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
-
-impl Drop for NativeConnection {
-    fn drop(&mut self) {
-        if self.handle.get().is_none() {
-            self.registration.remove(self.id);
-        }
-    }
-}
 
 /// The memory of one DatagramSend.
 struct DatagramBuffer {
@@ -363,15 +362,32 @@ pub(crate) struct PeerConnection<'a> {
     pub(crate) alpn: Bytes,
 }
 
-impl<'a> PeerConnection<'a> {
-    /// Makes `handler` the one that gets the connection's events. Its calls do not wait here.
-    pub(crate) fn adopt<H: ConnectionHandler>(self, handler: &'a Arc<H>) -> Calls<'a> {
+impl PeerConnection<'_> {
+    /// Makes the handler that `make` builds the one that gets the connection's events.
+    pub(crate) fn adopt<H: ConnectionHandler>(
+        &mut self,
+        registration: &Arc<NativeRegistration>,
+        make: impl FnOnce(Arc<NativeConnection>, Calls<'_>) -> H,
+    ) -> Result<Arc<H>, Status> {
+        let make = |native: Arc<NativeConnection>| {
+            // SAFETY: C16: NEW_CONNECTION is a callback of this connection.
+            let calls = unsafe { Calls::new(&native) };
+            make(native.clone(), calls)
+        };
         // SAFETY: C18: inside NEW_CONNECTION, before any event of the connection.
-        unsafe { handler.native().adopt(self.handle, handler) };
+        let handler = unsafe { NativeConnection::adopt(registration, self.handle, make) }?;
         *self.adopted = true;
-        // SAFETY: C16: NEW_CONNECTION is a callback of this connection.
-        unsafe { Calls::new(handler.native()) }
+        Ok(handler)
     }
+}
+
+/// For the time before a connection is adopted, in which there are no events.
+unsafe extern "C" fn ignore(
+    _: ffi::HQUIC,
+    _: *mut c_void,
+    _: *mut ffi::QUIC_CONNECTION_EVENT,
+) -> ffi::QUIC_STATUS {
+    Status::SUCCESS.to_raw()
 }
 
 /// All events of all connections arrive here.

@@ -5,7 +5,7 @@ use super::connection::PeerConnection;
 use super::guard::guard;
 use super::library::call;
 use super::may_block::{self, MayBlock};
-use super::registration::NativeRegistration;
+use super::registration::{Child, NativeRegistration};
 use super::status::Status;
 use super::{Handle, address, bytes};
 use bytes::Bytes;
@@ -17,7 +17,6 @@ use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::ptr;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock};
 
 /// Handles the events of one listener, which may overlap (C1).
@@ -33,8 +32,8 @@ pub(crate) trait ListenerHandler: Send + Sync + 'static {
 pub(crate) struct NativeListener {
     state: Mutex<State>,
     registration: Arc<NativeRegistration>,
-    /// The place in the registration's list of children.
-    id: AtomicU64,
+    /// From its start on.
+    child: Mutex<Option<Arc<Child>>>,
 }
 
 /// ```text
@@ -57,7 +56,7 @@ impl NativeListener {
         Arc::new(Self {
             state: Mutex::new(State::Idle),
             registration: registration.clone(),
-            id: AtomicU64::new(0),
+            child: Mutex::default(),
         })
     }
 
@@ -78,8 +77,8 @@ impl NativeListener {
             let State::Idle = *state else { return Err(Status::INVALID_STATE) };
             *state = State::Starting;
         }
-        let started = self.registration.add_listener(&Arc::downgrade(self)).and_then(|id| {
-            self.id.store(id, Ordering::Relaxed);
+        let started = self.registration.add_listener(&Arc::downgrade(self)).and_then(|child| {
+            *self.child.lock() = Some(child);
             self.open_and_start(alpn, local_addr, handler).inspect_err(|_| self.on_closed())
         });
         let stop_now = {
@@ -187,7 +186,8 @@ impl NativeListener {
     }
 
     fn on_closed(&self) {
-        self.registration.remove(self.id.load(Ordering::Relaxed));
+        let child = self.child.lock().take();
+        drop(child);
     }
 }
 

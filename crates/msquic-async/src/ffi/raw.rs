@@ -155,11 +155,10 @@ impl Connection {
         handle: HQUIC,
         credential: NetCredential,
     ) -> Result<Self, ConnectionError> {
-        let native = NativeConnection::new(registration.native())
-            .map_err(|status| ConnectionError::ClosedByTransport { status, code: 0 })?;
-        let inner = ConnectionInner::new(native, credential);
+        let make = |native| ConnectionInner::new(native, credential);
         // SAFETY: the caller's promise.
-        unsafe { inner.native().adopt(handle, &inner) };
+        let inner = unsafe { NativeConnection::adopt(registration.native(), handle, make) }
+            .map_err(|status| ConnectionError::ClosedByTransport { status, code: 0 })?;
         inner.set_adopted();
         Ok(Self::from_inner(inner))
     }

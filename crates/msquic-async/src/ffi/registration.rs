@@ -136,11 +136,6 @@ impl NativeRegistration {
         connections.iter().for_each(|connection| connection.shutdown_by_registration(code));
     }
 
-    /// The code of [`shutdown`](Self::shutdown), after it.
-    pub(super) fn shut_down(&self) -> Option<u64> {
-        self.children.lock().shut_down
-    }
-
     /// Waits until no connection and no listener is alive.
     pub(crate) async fn wait_idle(&self) {
         loop {
@@ -188,57 +183,82 @@ impl NativeRegistration {
         !self.idle_at_exit.wait_while_for(&mut children, wait, patience).timed_out()
     }
 
-    pub(super) fn add_connection(
-        &self,
-        connection: &Weak<NativeConnection>,
-    ) -> Result<u64, Status> {
-        let mut children = self.children.lock();
-        let id = children.next_id()?;
-        children.connections.insert(id, connection.clone());
-        Ok(id)
+    /// A place for a connection, before its handle is opened; [`Child::set`] tells who it is.
+    pub(super) fn add_connection(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
+        self.add(|children, id| drop(children.connections.insert(id, Weak::new())))
     }
 
-    pub(super) fn add_listener(&self, listener: &Weak<NativeListener>) -> Result<u64, Status> {
-        let mut children = self.children.lock();
-        let id = children.next_id()?;
-        children.listeners.insert(id, listener.clone());
-        Ok(id)
+    /// The same for a listener.
+    pub(super) fn add_listener(
+        self: &Arc<Self>,
+        listener: &Weak<NativeListener>,
+    ) -> Result<Arc<Child>, Status> {
+        self.add(|children, id| drop(children.listeners.insert(id, listener.clone())))
     }
 
-    pub(super) fn add_configuration(
-        &self,
-        configuration: &Weak<NativeConfiguration>,
-    ) -> Result<u64, Status> {
-        let mut children = self.children.lock();
-        let id = children.next_id()?;
-        children.configurations.insert(id, configuration.clone());
-        Ok(id)
+    /// The same for a configuration.
+    pub(super) fn add_configuration(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
+        self.add(|children, id| drop(children.configurations.insert(id, Weak::new())))
     }
 
-    pub(super) fn remove(&self, id: u64) {
+    fn add(
+        self: &Arc<Self>,
+        insert: impl FnOnce(&mut Children, u64),
+    ) -> Result<Arc<Child>, Status> {
+        let mut children = self.children.lock();
+        if children.shut_down.is_some() {
+            return Err(Status::INVALID_STATE);
+        }
+        children.next += 1;
+        let id = children.next;
+        insert(&mut children, id);
+        Ok(Arc::new(Child { registration: self.clone(), id }))
+    }
+}
+
+/// The place of a handle among the children of its registration, until it is closed.
+pub(super) struct Child {
+    registration: Arc<NativeRegistration>,
+    id: u64,
+}
+
+impl Child {
+    /// The handle is open, and this is who closes it; tells the code if everything was closed meanwhile.
+    pub(super) fn set_connection(&self, connection: &Arc<NativeConnection>) -> Option<u64> {
+        let mut children = self.registration.children.lock();
+        children.connections.insert(self.id, Arc::downgrade(connection));
+        children.shut_down
+    }
+
+    /// As [`set_connection`](Self::set_connection).
+    pub(super) fn set_configuration(&self, configuration: &Arc<NativeConfiguration>) {
+        let mut children = self.registration.children.lock();
+        children.configurations.insert(self.id, Arc::downgrade(configuration));
+    }
+
+    /// The handle is closed.
+    pub(super) fn remove(&self) {
         let is_idle = {
-            let mut children = self.children.lock();
-            children.connections.remove(&id);
-            children.listeners.remove(&id);
-            children.configurations.remove(&id);
+            let mut children = self.registration.children.lock();
+            children.connections.remove(&self.id);
+            children.listeners.remove(&self.id);
+            children.configurations.remove(&self.id);
             children.is_empty()
         };
         if is_idle {
-            self.idle.notify_waiters();
-            self.idle_at_exit.notify_all();
+            self.registration.idle.notify_waiters();
+            self.registration.idle_at_exit.notify_all();
         }
     }
 }
 
-impl Children {
-    fn next_id(&mut self) -> Result<u64, Status> {
-        if self.shut_down.is_some() {
-            return Err(Status::INVALID_STATE);
-        }
-        self.next += 1;
-        Ok(self.next)
+impl Drop for Child {
+    fn drop(&mut self) {
+        self.remove(); // for a handle that was not opened
     }
+}
 
+impl Children {
     fn is_empty(&self) -> bool {
         self.connections.is_empty() && self.listeners.is_empty()
     }

@@ -149,7 +149,7 @@ impl NativeStream {
 
     fn open<H: StreamHandler>(&self, unidirectional: bool, handler: &Arc<H>) -> Result<(), Status> {
         let hold = self.connection.hold().ok_or(Status::INVALID_STATE)?;
-        let connection = hold.handle().ok_or(Status::INVALID_STATE)?;
+        let connection = hold.handle();
         let open_flags = if unidirectional {
             ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL
         } else {

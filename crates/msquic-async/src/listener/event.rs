@@ -4,6 +4,7 @@ use super::incoming::Incoming;
 use super::inner::ListenerInner;
 use super::state::{ListenerInput, ListenerState};
 use crate::connection::ConnectionInner;
+use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, PeerConnection};
 use crate::ffi::listener::{ListenerHandler, NativeListener};
 use std::sync::Arc;
@@ -14,7 +15,7 @@ impl ListenerHandler for ListenerInner {
     }
 
     /// Puts the connection into the backlog, or leaves it to be refused.
-    fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>) {
+    fn on_new_connection(self: &Arc<Self>, mut connection: PeerConnection<'_>) {
         let (credential, configuration) = {
             let exclusive = &mut *self.exclusive.lock();
             if matches!(exclusive.state, ListenerState::Shutdown | ListenerState::ShutdownComplete)
@@ -27,16 +28,17 @@ impl ListenerHandler for ListenerInner {
             }
             (exclusive.credential.clone(), exclusive.configuration.clone())
         };
-        let Ok(native) = NativeConnection::new(self.native.registration()) else { return };
-        let inner = ConnectionInner::new(native, credential);
+        let make = |native: Arc<NativeConnection>, calls: Calls<'_>| {
+            if configuration.key_log().is_some()
+                && let Err(status) = calls.log_keys()
+            {
+                tracing::warn!(%status, "the keys of a connection cannot be logged");
+            }
+            ConnectionInner::new(native, credential)
+        };
+        let Ok(inner) = connection.adopt(self.native.registration(), make) else { return };
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);
-        let calls = connection.adopt(&inner);
-        if configuration.key_log().is_some()
-            && let Err(status) = calls.log_keys()
-        {
-            tracing::warn!(%status, "the keys of a connection cannot be logged");
-        }
         self.exclusive.lock().backlog.push_back(incoming);
         self.arrived.wake_one();
     }

@@ -54,7 +54,7 @@ impl ReceiveSink for Ends {
 fn connection() -> Arc<ConnectionInner> {
     let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-    ConnectionInner::new(NativeConnection::new(&registration).unwrap(), credential)
+    Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential))
 }
 
 /// The sequence that `number` names in base `EVENTS.len()`.
