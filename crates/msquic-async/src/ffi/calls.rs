@@ -1,7 +1,7 @@
 //! `Calls`: the calls with a connection that wait for its worker (C9).
 
 use super::connection::NativeConnection;
-use super::library::call;
+use super::functions::call;
 use super::status::Status;
 use super::{address, settings};
 use crate::{ConnectionStatistics, Settings};

@@ -1,8 +1,8 @@
 //! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
 
 use super::Handle;
+use super::functions::call;
 use super::gate::{Gate, Gated, Inside};
-use super::library::call;
 use super::registration::{Child, NativeRegistration};
 use super::settings;
 use super::status::Status;

@@ -3,9 +3,9 @@
 use super::calls::Calls;
 use super::configuration::NativeConfiguration;
 use super::execution;
+use super::functions::call;
 use super::gate::{Gate, Gated, Inside};
 use super::guard::guard;
-use super::library::call;
 use super::may_block::{self, MayBlock};
 use super::registration::{Child, NativeRegistration};
 use super::secrets::Secrets;

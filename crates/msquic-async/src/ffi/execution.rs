@@ -1,6 +1,7 @@
 //! `ExecutionDriver`: libmsquic on the application's own threads.
 
-use super::library::{self, call};
+use super::functions::call;
+use super::library;
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Mutex, MutexGuard};
@@ -157,10 +158,7 @@ impl Execution {
         Status::ok(unsafe {
             let flags =
                 ffi::QUIC_GLOBAL_EXECUTION_CONFIG_FLAGS_QUIC_GLOBAL_EXECUTION_CONFIG_FLAG_NONE;
-            let Some(create) = library::table().ExecutionCreate else {
-                return Err(Status::NOT_SUPPORTED);
-            };
-            create(flags, 0, 1, &raw mut config, &raw mut native)
+            call!(ExecutionCreate(flags, 0, 1, &raw mut config, &raw mut native))
         })
         .inspect_err(|status| {
             // Refused because a registration was opened: nothing has changed.

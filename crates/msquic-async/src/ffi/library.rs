@@ -1,6 +1,7 @@
 //! The library itself: loading it, its version, and leaving it in order at process exit.
 
 use super::execution;
+use super::functions::Functions;
 use super::registration::NativeRegistration;
 use super::status::Status;
 use msquic::ffi;
@@ -40,6 +41,7 @@ unsafe extern "C" {
 
 struct Library {
     table: &'static ffi::QUIC_API_TABLE,
+    functions: Functions,
     version: LibraryVersion,
     /// Others have the table: there may be handles that nobody counted.
     is_shared: AtomicBool,
@@ -59,9 +61,9 @@ pub(super) fn load() -> Result<(), Status> {
 }
 
 /// The functions of the library, which is loaded: a handle exists.
-pub(super) fn table() -> &'static ffi::QUIC_API_TABLE {
+pub(super) fn functions() -> &'static Functions {
     match library() {
-        Ok(library) => library.table,
+        Ok(library) => &library.functions,
         Err(status) => unreachable!("a handle of a library that did not load: {status}"),
     }
 }
@@ -79,17 +81,6 @@ pub(super) fn opening() -> MutexGuard<'static, ()> {
     static OPENING: Mutex<()> = Mutex::new(());
     OPENING.lock()
 }
-
-/// Calls a function of the API table.
-macro_rules! call {
-    ($function:ident($($argument:expr),* $(,)?)) => {
-        match $crate::ffi::library::table().$function {
-            Some(function) => function($($argument),*),
-            None => unreachable!(concat!("libmsquic lacks ", stringify!($function))),
-        }
-    };
-}
-pub(super) use call;
 
 /// A registration is about to be opened; the end of the process waits for it.
 pub(super) fn registration_opening() -> Result<(), Status> {
@@ -136,12 +127,14 @@ fn open() -> Result<Library, Status> {
     }
     // SAFETY: C2: from that version on the table has all functions.
     let table = unsafe { table.as_ref() }.ok_or(Status::INTERNAL_ERROR)?;
+    let functions = Functions::of(table).ok_or(Status::NOT_SUPPORTED)?;
     // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
     // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
     // registered the process ends without the courtesy.
     unsafe { libc::atexit(leave) };
     Ok(Library {
         table,
+        functions,
         version,
         is_shared: AtomicBool::new(false),
         registrations: Mutex::default(),
@@ -245,10 +238,9 @@ const RETRY_MEMORY_FRACTION: u16 = 65;
 ///
 /// See [`library_version`].
 pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
-    let table = library()?.table;
+    let set_param = library()?.functions.SetParam;
     // The memory that handshakes may take before, in 65535ths of the machine's.
     let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
-    let set_param = table.SetParam.ok_or(Status::NOT_SUPPORTED)?;
     registration_opening()?; // the library stays open meanwhile
     // SAFETY: C2, C5: a global parameter is copied inline, from the two bytes that it has.
     let set = Status::ok(unsafe {

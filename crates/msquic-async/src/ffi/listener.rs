@@ -2,8 +2,8 @@
 
 use super::configuration::alpn_buffers;
 use super::connection::PeerConnection;
+use super::functions::call;
 use super::guard::guard;
-use super::library::call;
 use super::may_block::{self, MayBlock};
 use super::registration::{Child, NativeRegistration};
 use super::status::Status;

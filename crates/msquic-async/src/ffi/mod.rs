@@ -26,6 +26,7 @@ pub(crate) mod execution;
 #[cfg(not(all(feature = "driver", target_os = "linux")))]
 #[path = "no_execution.rs"]
 mod execution;
+mod functions;
 mod gate;
 mod guard;
 pub(crate) mod library;

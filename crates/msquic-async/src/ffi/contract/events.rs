@@ -3,7 +3,7 @@
 use super::callbacks::{on_connection_event, on_stream_event};
 use super::handles::{Kind, Object, Open};
 use crate::ffi::Handle;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use parking_lot::Mutex;

@@ -6,7 +6,7 @@ use super::harness::Pair;
 use super::roots::Registration;
 use super::{is_2_6, is_driven, outside};
 use crate::ffi::Handle;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::sync::mpsc;

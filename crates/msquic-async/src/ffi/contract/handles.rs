@@ -4,7 +4,7 @@ use super::callbacks;
 use super::events::{Answer, Call, Event, Events, Recorder};
 use super::roots::Configuration;
 use super::{is_driven, outside};
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use crate::ffi::{Handle, address};
 use msquic::ffi;

@@ -4,7 +4,7 @@ use super::events::{Answer, Call, Event, PATIENCE};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::roots::{Configuration, Registration};
 use crate::Settings;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use crate::ffi::{Handle, settings};
 use msquic::ffi;

@@ -5,7 +5,7 @@ use super::handles::{Object, Open, ignore, is_connected};
 use super::harness::{LOOPBACK, Role, Server, plenty, react};
 use super::roots::Registration;
 use super::{is_2_6, is_driven, is_patched};
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::settings;
 use crate::ffi::status::Status;
 use msquic::ffi;

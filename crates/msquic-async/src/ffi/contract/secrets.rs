@@ -4,7 +4,7 @@ use super::events::{Answer, Event};
 use super::handles::{Open, ignore, is_connected};
 use super::harness::{ALPN, LOOPBACK, Role, plenty};
 use super::roots::Registration;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::secrets::Secrets;
 use crate::ffi::status::Status;
 use msquic::ffi;

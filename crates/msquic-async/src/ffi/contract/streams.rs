@@ -4,7 +4,7 @@ use super::events::{Answer, Event};
 use super::handles::{Object, Open, ignore};
 use super::harness::{ABORT_NOW, LOOPBACK, Occupied, Pair, Role, plenty, react};
 use super::roots::Registration;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::net::UdpSocket;

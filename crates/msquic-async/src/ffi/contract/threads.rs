@@ -5,7 +5,7 @@ use super::handles::{Object, Open, ignore, is_connected};
 use super::harness::{ABORT_NOW, Occupied, Pair, Role, adopt_streams, plenty, react};
 use super::is_driven;
 use super::roots::Registration;
-use crate::ffi::library::call;
+use crate::ffi::functions::call;
 use crate::ffi::settings;
 use crate::ffi::status::Status;
 use msquic::ffi;
