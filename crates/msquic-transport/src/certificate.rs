@@ -3,7 +3,7 @@
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
-use net_traits::{CertHash, CloseReason, ConnectError, Rejection, TrustError};
+use net_traits::{CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -24,17 +24,13 @@ pub fn resolve_bad_certificate(
         ConnectionError::ClosedByPeer { code, reason } => {
             CloseReason::Peer { code: *code, reason: reason.clone() }
         }
-        ConnectionError::Untrusted(error) => {
-            let alert = match error {
-                TrustError::NoCertificate => ALERT_CERTIFICATE_REQUIRED,
-                TrustError::Unproven { .. } => ALERT_DECRYPT_ERROR,
-                _ => ALERT_BAD_CERTIFICATE,
-            };
-            Rejection::by_policy(remote_addr, error.clone()).with_alert(Some(alert)).into()
+        ConnectionError::Untrusted(cause) => {
+            let rejection = Rejection::by_policy(remote_addr, cause.clone());
+            rejection.with_alert(error.certificate_alert()).into()
         }
         ConnectionError::ClosedByTransport { status, code } => {
-            let rejection = status
-                .tls_alert()
+            let rejection = error
+                .certificate_alert()
                 .and_then(|alert| Rejection::by_alert(remote_addr, local_identity, alert));
             if let Some(rejection) = rejection {
                 return rejection.into();
@@ -54,13 +50,6 @@ pub fn resolve_bad_certificate(
 fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
-
-/// `bad_certificate`, what msquic sends for a certificate that this side rejects.
-const ALERT_BAD_CERTIFICATE: u8 = 42;
-/// `decrypt_error`, what TLS sends for a signature that does not verify.
-const ALERT_DECRYPT_ERROR: u8 = 51;
-/// `certificate_required`, what it sends when there was none.
-const ALERT_CERTIFICATE_REQUIRED: u8 = 116;
 
 /// What a handshake was about, to explain how it failed.
 pub(crate) struct Handshake<'a> {
@@ -115,7 +104,7 @@ impl Handshake<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::RejectionBy;
+    use net_traits::{RejectionBy, TrustError};
 
     const ME: CertHash = CertHash::from_bytes([1; 32]);
 

@@ -87,6 +87,31 @@ impl TrustError {
             Self::NotEndorsed(peer) => Some(peer.hash),
         }
     }
+
+    /// The TLS alert (RFC 8446, section 6.2) with which the peer is told.
+    ///
+    /// What the certificate shows by itself is named. What depends on this side's trust is not: under one policy
+    /// every valid certificate that is not accepted gets the same alert, so that a stranger who shows a
+    /// certificate that is not its own learns nothing about whom this side knows, or has revoked.
+    ///
+    /// ```
+    /// use net_traits::{TrustError, TrustPolicy};
+    ///
+    /// let error = TrustPolicy::nobody().verify(None).unwrap_err();
+    /// assert_eq!(error, TrustError::NoCertificate);
+    /// assert_eq!(error.tls_alert(), 116);
+    /// ```
+    pub fn tls_alert(&self) -> u8 {
+        match self {
+            Self::Malformed { .. } | Self::BadSignature { .. } => 42, // bad_certificate
+            Self::Unsupported { .. } => 43,                           // unsupported_certificate
+            Self::NotYetValid { .. } | Self::Expired { .. } => 45,    // certificate_expired
+            Self::UntrustedIdentity(_) | Self::NotEndorsed(_) => 48,  // unknown_ca
+            Self::Refused { .. } => 49,                               // access_denied
+            Self::Unproven { .. } => 51,                              // decrypt_error
+            Self::NoCertificate => 116,                               // certificate_required
+        }
+    }
 }
 
 /// A time, in seconds since the Unix epoch.

@@ -200,7 +200,8 @@ impl Parties {
             _ => None,
         };
         if let Some(cause) = cause {
-            return Rejection::by_policy(self.remote_addr, cause).into();
+            let alert = cause.tls_alert();
+            return Rejection::by_policy(self.remote_addr, cause).with_alert(Some(alert)).into();
         }
         match tls_error {
             Some(rustls::Error::NoCertificatesPresented) => {
@@ -271,12 +272,14 @@ impl Verifier {
         let verdict = self.trust.verify(Some(certificate));
         let result = match &verdict {
             Ok(_) => Ok(()),
-            Err(error) => Err(rustls::Error::InvalidCertificate(match error {
-                TrustError::Expired { .. } => CertificateError::Expired,
-                TrustError::NotYetValid { .. } => CertificateError::NotValidYet,
-                TrustError::Malformed { .. } => CertificateError::BadEncoding,
-                TrustError::BadSignature { .. } => CertificateError::BadSignature,
-                error => CertificateError::Other(OtherError(Arc::new(error.clone()))),
+            // What makes TLS send the alert.
+            Err(error) => Err(rustls::Error::InvalidCertificate(match error.tls_alert() {
+                42 => CertificateError::BadEncoding,
+                43 => CertificateError::InvalidPurpose,
+                45 => CertificateError::Expired,
+                48 => CertificateError::UnknownIssuer,
+                49 => CertificateError::ApplicationVerificationFailure,
+                _ => CertificateError::Other(OtherError(Arc::new(error.clone()))),
             })),
         };
         *self.verdict.lock() = Some(verdict);

@@ -1,6 +1,7 @@
 //! What can go wrong with a connection, per operation.
 
 use crate::Status;
+use crate::ffi::library::has_patch;
 use net_traits::TrustError;
 use std::io;
 
@@ -58,6 +59,35 @@ impl ConnectionError {
         Self::ClosedLocally { code: 0, reason: String::new() }
     }
 
+    /// The TLS alert (RFC 8446, section 6.2) with which one side rejected the other's certificate: the one that
+    /// this side sent if it is [`Untrusted`](Self::Untrusted), the peer's if it is
+    /// [`ClosedByTransport`](Self::ClosedByTransport). A library without the patch N15 sends `bad_certificate`
+    /// (42) for all that it leaves to the trust policy.
+    ///
+    /// ```
+    /// use msquic_async::{ConnectionError, Status};
+    ///
+    /// let error = ConnectionError::ClosedByTransport {
+    ///     status: Status::EXPIRED_CERTIFICATE,
+    ///     code: 0x100 + 45,
+    /// };
+    /// assert_eq!(error.certificate_alert(), Some(45));
+    /// ```
+    pub fn certificate_alert(&self) -> Option<u8> {
+        match self {
+            Self::ClosedByTransport { status, .. } => {
+                status.tls_alert().filter(|alert| matches!(alert, 42..=46 | 48 | 49 | 51 | 116))
+            }
+            // TLS itself sends these two.
+            Self::Untrusted(error @ (TrustError::NoCertificate | TrustError::Unproven { .. })) => {
+                Some(error.tls_alert())
+            }
+            Self::Untrusted(error) if has_patch("N15") => Some(error.tls_alert()),
+            Self::Untrusted(_) => Some(BAD_CERTIFICATE),
+            _ => None,
+        }
+    }
+
     pub(super) fn with_reason(mut self, late: Option<String>) -> Self {
         if let (Self::ClosedByPeer { reason, .. }, Some(late)) = (&mut self, late) {
             *reason = late;
@@ -80,6 +110,9 @@ impl ConnectionError {
         }
     }
 }
+
+/// The alert that libmsquic sends by itself for a certificate that is rejected.
+const BAD_CERTIFICATE: u8 = 42;
 
 impl From<ConnectionError> for io::Error {
     fn from(error: ConnectionError) -> Self {

@@ -61,7 +61,10 @@ impl ConnectionHandler for ConnectionInner {
         }
     }
 
-    fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool {
+    fn on_certificate(
+        self: &Arc<Self>,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Result<(), u8> {
         let credential = self.exclusive.lock().credential.clone();
         let verdict = credential.trust().verify(certificate.as_ref());
         {
@@ -72,11 +75,12 @@ impl ConnectionHandler for ConnectionInner {
         match verdict {
             Ok(_) => {
                 self.changed.wake_all();
-                true
+                Ok(())
             }
             Err(error) => {
+                let alert = error.tls_alert();
                 self.transition(ConnectionInput::UntrustedPeer(error));
-                false
+                Err(alert)
             }
         }
     }

@@ -75,8 +75,11 @@ pub(crate) enum DatagramSendState {
 pub(crate) trait ConnectionHandler: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
-    /// Judges the peer's certificate, or that it has none: true accepts.
-    fn on_certificate(self: &Arc<Self>, certificate: Option<CertificateDer<'static>>) -> bool;
+    /// Judges the peer's certificate, or that it has none; the TLS alert of a rejection.
+    fn on_certificate(
+        self: &Arc<Self>,
+        certificate: Option<CertificateDer<'static>>,
+    ) -> Result<(), u8>;
     /// Takes a stream that the peer opened; one that is not adopted is aborted.
     fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>);
 }
@@ -510,8 +513,8 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 let certificate = certificate.cast::<ffi::QUIC_BUFFER>().as_ref();
                 let der = certificate.map(|der| bytes(der.Buffer, der.Length as usize).to_vec());
                 let der = der.filter(|der| !der.is_empty()).map(CertificateDer::from);
-                if !handler.on_certificate(der) {
-                    return Status::BAD_CERTIFICATE;
+                if let Err(alert) = handler.on_certificate(der) {
+                    return Status::from_tls_alert(alert); // C22
                 }
             }
             // C31: using the ticket would end the handshake; without it there is a full one.

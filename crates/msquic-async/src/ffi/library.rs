@@ -221,6 +221,11 @@ pub fn library_patches() -> &'static [libmsquic_sys::Patch] {
     libmsquic_sys::PATCHES
 }
 
+/// Whether the library has the patch for a fault.
+pub(crate) fn has_patch(fault: &str) -> bool {
+    library_patches().iter().any(|patch| patch.fault == fault)
+}
+
 /// msquic's own setting: peers prove their addresses while handshakes take a thousandth of the memory.
 const RETRY_MEMORY_FRACTION: u16 = 65;
 

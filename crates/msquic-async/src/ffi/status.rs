@@ -29,6 +29,8 @@ macro_rules! statuses {
                 match *self {
                     $(Self::$name => f.write_str($text),)*
                     Self(raw) => match self.tls_alert() {
+                        Some(48) => f.write_str("the issuer of the certificate is not known"),
+                        Some(49) => f.write_str("the certificate gives no access"),
                         Some(alert) => write!(f, "TLS alert {alert}"),
                         None => write!(f, "msquic status {raw:#x}"),
                     },
@@ -124,6 +126,10 @@ impl Status {
         self.0.checked_sub(FIRST_TLS_ALERT).and_then(|alert| u8::try_from(alert).ok())
     }
 
+    pub(super) fn from_tls_alert(alert: u8) -> Self {
+        Self(FIRST_TLS_ALERT + ffi::QUIC_STATUS::from(alert))
+    }
+
     /// `Err` for a failure; pending is no failure.
     pub(crate) fn ok(raw: ffi::QUIC_STATUS) -> Result<(), Self> {
         msquic::Status::ok_from_raw(raw).map_err(|status| Self(status.0))
@@ -158,7 +164,8 @@ mod tests {
     fn tells_tls_alerts_apart() {
         assert_eq!(Status::BAD_CERTIFICATE.tls_alert(), Some(42));
         assert_eq!(Status::REQUIRED_CERTIFICATE.tls_alert(), Some(116));
-        assert_eq!(Status(FIRST_TLS_ALERT + 48).to_string(), "TLS alert 48");
+        assert_eq!(Status(FIRST_TLS_ALERT + 80).to_string(), "TLS alert 80");
+        assert_eq!(Status::from_tls_alert(49).tls_alert(), Some(49));
         assert_eq!(Status::UNREACHABLE.tls_alert(), None);
         assert_eq!(Status(FIRST_TLS_ALERT + 256).tls_alert(), None);
         assert!(Status::SUCCESS.is_ok() && !Status::ABORTED.is_ok());

@@ -1,20 +1,14 @@
 //! The addresses that listeners are bound to.
 
-use super::peers::{ALPN, client_configuration, credential, settings};
+use super::peers::{ALPN, client_configuration, credential, has_patch, settings};
 use crate::executors::{run, run_tokio};
-use msquic_async::{
-    Configuration, Connection, ListenError, Listener, Registration, StreamLimits, library_patches,
-};
+use msquic_async::{Configuration, Connection, ListenError, Listener, Registration, StreamLimits};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 
 fn listener(registration: &Registration) -> Listener {
     let configuration =
         Configuration::server(registration, &[ALPN], &settings(), &credential()).unwrap();
     Listener::new(registration, configuration, credential()).unwrap()
-}
-
-fn has_patch(fault: &str) -> bool {
-    library_patches().iter().any(|patch| patch.fault == fault)
 }
 
 #[test]
