@@ -9,14 +9,13 @@ use super::guard::guard;
 use super::may_block::{self, MayBlock};
 use super::registration::{Child, NativeRegistration};
 use super::secrets::Secrets;
+use super::sends::DatagramContext;
 use super::status::Status;
 use super::stream::{MAX_CODE, PeerStream};
 use super::{Handle, address, bytes};
 use bytes::Bytes;
 use msquic::ffi;
-use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_void};
 use std::mem::{ManuallyDrop, MaybeUninit};
 use std::net::SocketAddr;
@@ -89,8 +88,6 @@ pub(crate) struct NativeConnection {
     handle: Handle,
     gate: Gate,
     is_closing: AtomicBool,
-    /// What libmsquic reads from: one entry per DatagramSend, from the call until it is in a packet.
-    datagrams: Mutex<HashMap<usize, DatagramBuffer>>,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
     child: Arc<Child>,
@@ -159,7 +156,6 @@ impl NativeConnection {
             handle,
             gate: Gate::new(),
             is_closing: AtomicBool::new(false),
-            datagrams: Mutex::default(),
             secrets: OnceLock::new(),
             child,
         }
@@ -237,29 +233,20 @@ impl NativeConnection {
 
     /// Sends a datagram that the caller knows by `id`. On failure no event comes for it.
     pub(crate) fn send_datagram(&self, id: usize, data: Bytes) -> Result<(), Status> {
-        let array = vec![ffi::QUIC_BUFFER {
-            Length: u32::try_from(data.len()).map_err(|_| Status::INVALID_PARAMETER)?,
-            Buffer: data.as_ptr().cast_mut(), // only read, although not const
-        }];
-        let native = array.as_ptr();
-        self.datagrams.lock().insert(id, DatagramBuffer { _array: array, _data: data });
+        let context = Box::into_raw(DatagramContext::new(id, data)?);
         let sent = self.with(|handle| {
             let flags = ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE;
-            let context = ptr::without_provenance_mut(id);
-            // SAFETY: C26: array and bytes stay in `datagrams` until this datagram is sent or
-            // canceled, or until the connection is closed; moving the vector does not move what it
-            // points to.
-            Status::ok(unsafe { call!(DatagramSend(handle, native, 1, flags, context)) })
+            // SAFETY: C26: after a success the context belongs to `datagram_state_changed`, which frees array
+            // and bytes when they are not read any more.
+            Status::ok(unsafe {
+                call!(DatagramSend(handle, (*context).array().as_ptr(), 1, flags, context.cast()))
+            })
         });
         if sent.is_err() {
-            self.release_datagram(id); // C26: no event comes for it.
+            // SAFETY: C26: no event comes for it.
+            drop(unsafe { Box::from_raw(context) });
         }
         sent
-    }
-
-    fn release_datagram(&self, id: usize) {
-        let released = self.datagrams.lock().remove(&id);
-        drop(released);
     }
 
     /// The calls that wait for the worker of this connection, where waiting is fine.
@@ -341,15 +328,6 @@ unsafe fn close(Handle(handle): Handle, child: &Child) {
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
 const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
-
-/// The memory of one DatagramSend.
-struct DatagramBuffer {
-    _array: Vec<ffi::QUIC_BUFFER>,
-    _data: Bytes,
-}
-
-// SAFETY: the pointer in `_array` points into `_data`, which is immutable and may be sent itself.
-unsafe impl Send for DatagramBuffer {}
 
 /// Keeps a connection's handle open.
 pub(super) type Hold = Inside<Arc<NativeConnection>>;
@@ -486,11 +464,8 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_DATAGRAM_SEND_STATE_CHANGED => {
-                let changed = data.DATAGRAM_SEND_STATE_CHANGED;
-                let id = changed.ClientContext.addr();
-                if let Some(state) = datagram_state(changed.State) {
-                    // C26: the bytes are not needed from SENT on.
-                    handler.native().release_datagram(id);
+                let changed = &mut data.DATAGRAM_SEND_STATE_CHANGED;
+                if let Some((id, state)) = datagram_state_changed(changed) {
                     handler.on_event(ConnectionEvent::DatagramSendStateChanged { id, state }, calls);
                 }
             }
@@ -536,6 +511,28 @@ unsafe fn dispatch<H: ConnectionHandler>(
 unsafe fn key_log<H: ConnectionHandler>(handler: &Arc<H>) -> Option<Zeroizing<String>> {
     // SAFETY: the caller's promise.
     handler.native().secrets.get().and_then(|secrets| unsafe { secrets.lines() })
+}
+
+/// Takes what is not needed any more from the context of a datagram, and tells which datagram it is.
+///
+/// # Safety
+///
+/// As for [`dispatch`].
+unsafe fn datagram_state_changed(
+    changed: &mut ffi::QUIC_CONNECTION_EVENT__bindgen_ty_1__bindgen_ty_13,
+) -> Option<(usize, DatagramSendState)> {
+    let context = changed.ClientContext.cast::<DatagramContext>();
+    let state = datagram_state(changed.State).filter(|_| !context.is_null())?;
+    if state == DatagramSendState::Sent {
+        // SAFETY: C26: the context stays until the final state, and events do not overlap (C1).
+        let context = unsafe { &mut *context };
+        context.release_data();
+        return Some((context.id, state));
+    }
+    changed.ClientContext = ptr::null_mut(); // C26: no further event gets it
+    // SAFETY: C26: the final state comes once, so the context comes back.
+    let context = unsafe { Box::from_raw(context) };
+    Some((context.id, state))
 }
 
 /// The states that matter: a datagram that is only suspected to be lost may still be acknowledged.

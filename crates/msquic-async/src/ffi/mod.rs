@@ -13,6 +13,7 @@
 //! - A stream keeps its connection's native handle, a connection and a listener keep the
 //!   registration. The registration is closed on a thread that may block when its last child is
 //!   gone.
+//! - The memory of a send travels as the native context of the send, and comes back with its completion.
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
 
 pub(crate) mod address;
@@ -36,6 +37,7 @@ pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod registration;
 pub(crate) mod secrets;
+mod sends;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod stream;

@@ -148,7 +148,8 @@ impl Connection {
     /// # Safety
     ///
     /// `handle` was opened in `registration`, and neither started nor shut down; its settings enable
-    /// neither StreamMultiReceive nor ReliableReset. Nobody else closes it or sets its callback, and others
+    /// neither StreamMultiReceive nor ReliableReset. No datagram was sent with it, nor will be: their contexts
+    /// belong to this crate. Nobody else closes it or sets its callback, and others
     /// call functions with it inside [`with_raw`](Self::with_raw) only.
     pub unsafe fn from_raw(
         registration: &Registration,
@@ -164,7 +165,8 @@ impl Connection {
     }
 
     /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
-    /// `None` once the connection is over. Outside callbacks of the connection, do not wait inside.
+    /// `None` once the connection is over. Outside callbacks of the connection, do not wait inside. Datagrams must
+    /// not be sent with it, since this crate owns the contexts of their events.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -207,8 +209,8 @@ impl Stream {
     /// # Safety
     ///
     /// `handle` was opened on `connection`, inside [`Connection::with_raw`] and adopted there, as a stream
-    /// of this type without APP_OWNED_BUFFERS, and not started. Nobody else closes it or sets its callback,
-    /// and no function is called with it by others any more.
+    /// of this type without APP_OWNED_BUFFERS, not started, and nothing was sent with it. Nobody else closes
+    /// it or sets its callback, and no function is called with it by others any more.
     pub unsafe fn from_raw(
         connection: &Connection,
         handle: HQUIC,

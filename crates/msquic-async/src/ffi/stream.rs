@@ -1,4 +1,4 @@
-//! `NativeStream`: a stream handle, its events, the memory of its sends, and when it is closed.
+//! `NativeStream`: a stream handle, its events, and when it is closed.
 
 use super::Handle;
 use super::calls::Calls;
@@ -9,12 +9,12 @@ use super::gate::{Gate, Gated, Inside};
 use super::guard::guard;
 use super::may_block::{self, MayBlock};
 use super::receive::Received;
+use super::sends::StreamSendContext;
 use super::status::Status;
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
 use std::cell::Cell;
-use std::collections::VecDeque;
 use std::ffi::c_void;
 use std::mem::ManuallyDrop;
 use std::ptr;
@@ -67,30 +67,12 @@ pub(crate) trait StreamHandler: Send + Sync + 'static {
 pub(crate) struct NativeStream {
     handle: OnceLock<Handle>,
     gate: Gate,
-    /// What libmsquic reads from: one entry per StreamSend, from the call until its completion.
-    sends: Mutex<Sends>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
     connection: Arc<NativeConnection>,
     /// Keeps the connection's handle open until this one is closed.
     hold: Mutex<Option<Hold>>,
 }
-
-#[derive(Default)]
-struct Sends {
-    next: usize,
-    in_flight: VecDeque<SendBuffers>,
-}
-
-/// The memory of one StreamSend: libmsquic reads the array and the bytes until it completes (C23).
-struct SendBuffers {
-    id: usize,
-    _data: Vec<Bytes>,
-    _array: Vec<ffi::QUIC_BUFFER>,
-}
-
-// SAFETY: the pointers in `_array` point into `_data`, which is immutable and may be sent itself.
-unsafe impl Send for SendBuffers {}
 
 /// The largest code of an application (RFC 9000, section 16): libmsquic ignores calls with larger
 /// ones (C15, C24).
@@ -111,7 +93,6 @@ impl NativeStream {
         Self {
             handle: OnceLock::new(),
             gate: Gate::new(),
-            sends: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
             connection: connection.clone(),
             hold: Mutex::default(),
@@ -209,49 +190,26 @@ impl NativeStream {
     /// `SendComplete`. On failure nothing was sent and no event comes.
     pub(crate) fn send(&self, data: Vec<Bytes>, fin: bool) -> Result<(), Status> {
         debug_assert!(fin || data.iter().any(|bytes| !bytes.is_empty()), "C23");
-        let array = data
-            .iter()
-            .map(|bytes| {
-                Ok(ffi::QUIC_BUFFER {
-                    Length: u32::try_from(bytes.len()).map_err(|_| Status::INVALID_PARAMETER)?,
-                    Buffer: bytes.as_ptr().cast_mut(), // only read, although not const
-                })
-            })
-            .collect::<Result<Vec<_>, _>>()?;
-        let (buffers, count) = (array.as_ptr(), array.len() as u32);
-        let id = {
-            let mut sends = self.sends.lock();
-            sends.next = sends.next.wrapping_add(1);
-            let id = sends.next;
-            sends.in_flight.push_back(SendBuffers { id, _data: data, _array: array });
-            id
-        };
+        let context = Box::into_raw(StreamSendContext::new(data)?);
         let flags = if fin {
             ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_FIN
         } else {
             ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE
         };
         let sent = self.with(|handle| {
-            // SAFETY: C23: array and bytes stay in `sends` until the completion of this send, or
-            // until the last event is over and this call has returned; moving the vector does not
-            // move what it points to.
+            // SAFETY: C23: after a success the context belongs to the completion of the send, which frees
+            // array and bytes; the call does not look at them after it has succeeded.
             Status::ok(unsafe {
-                call!(StreamSend(handle, buffers, count, flags, ptr::without_provenance_mut(id)))
+                let array = (*context).array();
+                let (buffers, count) = (array.as_ptr(), array.len() as u32);
+                call!(StreamSend(handle, buffers, count, flags, context.cast()))
             })
         });
         if sent.is_err() {
-            self.release_send(id); // C23: no event comes for it.
+            // SAFETY: C23: no event comes for it.
+            drop(unsafe { Box::from_raw(context) });
         }
         sent
-    }
-
-    fn release_send(&self, id: usize) {
-        let released = {
-            let mut sends = self.sends.lock();
-            let place = sends.in_flight.iter().position(|send| send.id == id);
-            place.and_then(|place| sends.in_flight.remove(place))
-        };
-        drop(released);
     }
 
     /// Aborts with `code`. Never blocks.
@@ -331,16 +289,8 @@ impl NativeStream {
             && let Some(handle) = self.handle.get()
         {
             // SAFETY: C9: in the callback of the last event.
-            unsafe { close(*handle, self.take_all()) };
+            unsafe { close(*handle, self.hold.lock().take()) };
         }
-    }
-
-    /// Frees the memory of sends, which libmsquic does not read any more: the last event is over and
-    /// no call is in progress (C23).
-    fn take_all(&self) -> Option<Hold> {
-        let leftovers = std::mem::take(&mut self.sends.lock().in_flight);
-        drop(leftovers);
-        self.hold.lock().take()
     }
 }
 
@@ -352,7 +302,7 @@ impl Gated for NativeStream {
     /// Closes the handle on a thread that may block.
     fn release(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
-        let hold = self.take_all();
+        let hold = self.hold.lock().take();
         may_block::detach(move |_| {
             // SAFETY: C9: this thread may block.
             unsafe { close(handle, hold) };
@@ -478,7 +428,8 @@ unsafe fn dispatch<H: StreamHandler>(
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE => {
                 let complete = data.SEND_COMPLETE;
-                handler.native().release_send(complete.ClientContext.addr());
+                // C23: each send completes once, so the context comes back.
+                drop(Box::from_raw(complete.ClientContext.cast::<StreamSendContext>()));
                 StreamEvent::SendComplete { canceled: complete.Canceled != 0 }
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_IDEAL_SEND_BUFFER_SIZE => {

@@ -16,6 +16,8 @@ const SHUTDOWN_ON_FAIL: ffi::QUIC_STREAM_START_FLAGS =
     ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL;
 const INDICATE_PEER_ACCEPT: ffi::QUIC_STREAM_START_FLAGS =
     ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT;
+const SILENT: ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS =
+    ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT;
 const ABORT_SEND: ffi::QUIC_STREAM_SHUTDOWN_FLAGS =
     ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT_SEND;
 const ABORT_RECEIVE: ffi::QUIC_STREAM_SHUTDOWN_FLAGS =
@@ -130,6 +132,61 @@ fn c23_every_accepted_send_completes_once() {
     assert!(canceled > 0);
     drop((stream, peer_stream));
     pair.finish();
+}
+
+/// How a stream with sends in flight ends.
+#[derive(Debug, Clone, Copy)]
+enum End {
+    Abort,
+    Close,
+    /// The connection is shut down while the worker has not seen the sends.
+    Overtaken,
+    Silent,
+    /// The connection is closed before the worker sees the start.
+    NotStarted,
+}
+
+#[test]
+fn c23_each_send_completes_before_the_last_event_however_the_stream_ends() {
+    static DATA: [u8; 100_000] = [7; 100_000];
+    let settings = plenty().send_buffering(false);
+    for end in [End::Abort, End::Close, End::Overtaken, End::Silent, End::NotStarted] {
+        for is_started in [true, false] {
+            let pair = Pair::with(&settings, react(ignore), react(ignore));
+            let stream = pair.client.open_stream(true, ignore).unwrap();
+            let occupied = matches!(end, End::Overtaken | End::NotStarted)
+                .then(|| Occupied::new(&pair.client));
+            if is_started {
+                assert!(stream.start_stream(SHUTDOWN_ON_FAIL).is_ok());
+            }
+            let mut contexts: Vec<_> =
+                (0..3).map(|sent| stream.send(&DATA, sent == 2).unwrap()).collect();
+            match end {
+                End::Abort => assert!(stream.abort(ABORT_NOW, 0).is_ok()),
+                End::Close => {}
+                End::Overtaken | End::NotStarted => pair.client.shutdown(0),
+                End::Silent => pair.client.shutdown_with(SILENT, 0),
+            }
+            drop(occupied);
+            if !matches!(end, End::Close) {
+                pair.client.shutdown(0);
+                pair.client.until(Event::is_last);
+            }
+            stream.close(); // delivers the last event unless it came before
+            for seen in stream.all() {
+                if let Event::Sent { context, .. } = seen.event {
+                    let place = contexts.iter().position(|sent| *sent == context);
+                    contexts.remove(place.expect("a send completed twice"));
+                }
+            }
+            assert_eq!(contexts, [0; 0], "{end:?}, {is_started}");
+            assert_eq!(stream.so_far(), [], "{end:?}, {is_started}");
+            pair.client.shutdown(0);
+            pair.client.close();
+            pair.peer.shutdown(0);
+            pair.peer.until(Event::is_last);
+        }
+    }
 }
 
 #[test]
