@@ -1,18 +1,21 @@
 //! `Waiters`: tasks that wait for one thing that many may wait for.
 //!
 //! Futures use [`Waiters::notified`], which deregisters when it is dropped. `poll_*` functions
-//! cannot know when their caller gives up; they use [`Waiters::register`], which keeps one waker
-//! per task.
+//! cannot know when their caller stops waiting; they use [`Waiters::register`], whose [`Pollers`]
+//! keep one waker per task and find out which tasks are gone.
 
 use parking_lot::Mutex;
-use std::task::{Context, Waker};
+use std::collections::HashMap;
+use std::pin::Pin;
+use std::ptr;
+use std::task::{Context, Poll, Waker, ready};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     notify: Notify,
-    polled: Mutex<Vec<Waker>>,
+    pollers: Mutex<Pollers>,
 }
 
 impl Waiters {
@@ -23,53 +26,225 @@ impl Waiters {
 
     /// Wakes the task at the next wake. Check the condition after this call.
     pub(crate) fn register(&self, cx: &Context<'_>) {
-        let mut polled = self.polled.lock();
-        if !polled.iter().any(|waker| waker.will_wake(cx.waker())) {
-            polled.push(cx.waker().clone());
-        }
+        let waker = cx.waker().clone();
+        let outdated = self.pollers.lock().register(waker);
+        outdated.wake();
     }
 
     /// One item is there: wakes one future, and all pollers. A future that is dropped after it was
     /// woken passes the wake on.
     pub(crate) fn wake_one(&self) {
         self.notify.notify_one();
-        self.wake_polled();
+        self.wake_pollers();
     }
 
     /// Something changed for good: wakes all.
     pub(crate) fn wake_all(&self) {
         self.notify.notify_waiters();
-        self.wake_polled();
+        self.wake_pollers();
     }
 
-    fn wake_polled(&self) {
-        let polled = std::mem::take(&mut *self.polled.lock());
-        polled.into_iter().for_each(Waker::wake);
+    fn wake_pollers(&self) {
+        let all = self.pollers.lock().take();
+        all.wake();
+    }
+
+    /// Wakes one future: what the last wake was for is not used up.
+    pub(crate) fn pass_on(&self) {
+        self.notify.notify_one();
+    }
+
+    /// Ready once `check` gives something, for `poll_*` functions.
+    pub(crate) fn poll_registered<T>(
+        &self,
+        cx: &Context<'_>,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
+        if let Some(value) = check() {
+            return Poll::Ready(value);
+        }
+        self.register(cx);
+        check().map_or(Poll::Pending, Poll::Ready)
+    }
+}
+
+/// The place of a future among waiters, which it leaves when it is dropped.
+#[derive(Debug, Default)]
+pub(crate) struct Place<'a>(Option<Pin<Box<Notified<'a>>>>);
+
+impl<'a> Place<'a> {
+    /// Ready once `check` gives something; until then, waits for the next wake of `waiters`.
+    pub(crate) fn poll_until<T>(
+        &mut self,
+        waiters: &'a Waiters,
+        cx: &mut Context<'_>,
+        mut check: impl FnMut() -> Option<T>,
+    ) -> Poll<T> {
+        loop {
+            if let Some(value) = check() {
+                self.0 = None; // passes on a wake that was not needed
+                return Poll::Ready(value);
+            }
+            let notified = self.0.get_or_insert_with(|| Box::pin(waiters.notified()));
+            // Joined before the second check, so that each of several waiters gets its own wake.
+            notified.as_mut().enable();
+            if let Some(value) = check() {
+                self.0 = None;
+                return Poll::Ready(value);
+            }
+            ready!(notified.as_mut().poll(cx));
+            notified.set(waiters.notified());
+        }
+    }
+}
+
+/// The tasks that polled and were told to wait, one waker for each.
+///
+/// A task that ends, or goes on with something else, leaves its waker behind, which keeps the task's memory.
+/// So at a limit all are woken and let go: those that still wait poll again, and the others are gone.
+///
+/// The limit is [`FEWEST`] unless more are found to wait. For that, one of those let go is remembered, the
+/// *witness*. If it comes back behind `n` arrivals, about `n` tasks wait, and the limit becomes `2 n`. If it
+/// does not come back for long, it is gone, and the limit is [`FEWEST`] again. How long that is follows the
+/// ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...): a witness that is gone is replaced soon, and however many
+/// tasks wait, a witness soon stays until all of them have come back. So no tasks wake each other for
+/// ever, and few wakers of tasks that are gone stay.
+#[derive(Debug)]
+struct Pollers {
+    /// The first one has no place in the map, so that a single one costs no allocation.
+    first: Option<(Key, Waker)>,
+    rest: HashMap<Key, Waker>,
+    limit: usize,
+    /// Tasks that were registered, each time they were.
+    arrivals: u64,
+    witness: Option<Witness>,
+    /// Witnesses that there were.
+    witnesses: u64,
+}
+
+/// Data and table of a waker, by address: those of a waker that is kept belong to no other task.
+type Key = (usize, usize);
+
+/// So many wakers are kept whether or not their tasks wait.
+const FEWEST: usize = 64;
+
+#[derive(Debug)]
+struct Witness {
+    key: Key,
+    /// Keeps `key` from becoming that of another task.
+    _waker: Waker,
+    /// The count of arrivals when it was let go, and until when it is believed in.
+    since: u64,
+    until: u64,
+}
+
+/// What has to happen after unlocking: wakers are foreign code.
+#[derive(Default)]
+struct Taken {
+    first: Option<(Key, Waker)>,
+    rest: HashMap<Key, Waker>,
+    _spare: Option<Waker>,
+    _witness: Option<Witness>,
+}
+
+impl Default for Pollers {
+    fn default() -> Self {
+        Self {
+            first: None,
+            rest: HashMap::new(),
+            limit: FEWEST,
+            arrivals: 0,
+            witness: None,
+            witnesses: 0,
+        }
+    }
+}
+
+impl Pollers {
+    fn register(&mut self, waker: Waker) -> Taken {
+        let key = (waker.data().addr(), ptr::from_ref(waker.vtable()).addr());
+        let is_first = self.first.as_ref().is_some_and(|(first, _)| *first == key);
+        if is_first || self.rest.contains_key(&key) {
+            return Taken { _spare: Some(waker), ..Taken::default() };
+        }
+        self.arrivals += 1;
+        let witness = self.witness.take_if(|witness| {
+            let is_back = witness.key == key;
+            if is_back {
+                let waiting = usize::try_from(self.arrivals - witness.since).unwrap_or(usize::MAX);
+                self.limit = self.limit.max(waiting.saturating_mul(2));
+            } else if witness.until < self.arrivals {
+                self.limit = FEWEST;
+            }
+            is_back || witness.until < self.arrivals
+        });
+        let mut taken = if self.len() >= self.limit { self.let_go() } else { Taken::default() };
+        taken._witness = witness;
+        match self.first {
+            None => self.first = Some((key, waker)),
+            Some(_) => drop(self.rest.insert(key, waker)), // none was there
+        }
+        taken
+    }
+
+    fn let_go(&mut self) -> Taken {
+        let limit = self.limit;
+        let taken = self.take();
+        self.limit = limit;
+        if self.witness.is_none() {
+            self.witnesses += 1;
+            let doublings = self.witnesses.trailing_zeros().min(30);
+            // On most executors the last to be woken is the last to come back, on some the first is.
+            let is_last = (self.witnesses >> doublings) & 2 == 0;
+            let witness = if is_last { taken.rest.iter().last() } else { taken.rest.iter().next() };
+            self.witness = witness.map(|(key, waker)| Witness {
+                key: *key,
+                _waker: waker.clone(),
+                since: self.arrivals,
+                until: self.arrivals.saturating_add((limit as u64) << doublings),
+            });
+        }
+        taken
+    }
+
+    /// All are about to be woken, and at most those come back.
+    fn take(&mut self) -> Taken {
+        self.limit = self.limit.min(FEWEST.max(2 * self.len()));
+        Taken { first: self.first.take(), rest: std::mem::take(&mut self.rest), ..Taken::default() }
+    }
+
+    fn len(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.len()
+    }
+}
+
+impl Taken {
+    fn wake(self) {
+        let rest = self.rest.into_values();
+        self.first.into_iter().map(|(_, waker)| waker).chain(rest).for_each(Waker::wake);
     }
 }
 
 /// Defines a named future that is ready once an expression over what it borrows is `Some`.
 ///
-/// The future joins the waiters before each check, so no wake in between is missed.
+/// The future joins the waiters before it waits, so no wake in between is missed.
 macro_rules! wait_future {
     (
         $(#[$doc:meta])*
-        $name:ident($owner:ident: &$type:ty) -> $output:ty,
+        $name:ident($owner:ident: &$type:ty $(, $field:ident: $field_type:ty)*) -> $output:ty,
         on $waiters:expr, until $check:expr
     ) => {
-        pin_project_lite::pin_project! {
-            $(#[$doc])*
-            #[must_use = "futures do nothing unless polled"]
-            pub struct $name<'a> {
-                $owner: &'a $type,
-                #[pin]
-                notified: tokio::sync::futures::Notified<'a>,
-            }
+        $(#[$doc])*
+        #[must_use = "futures do nothing unless polled"]
+        pub struct $name<'a> {
+            $owner: &'a $type,
+            $($field: $field_type,)*
+            place: crate::waiters::Place<'a>,
         }
 
         impl<'a> $name<'a> {
-            pub(super) fn new($owner: &'a $type) -> Self {
-                Self { $owner, notified: $waiters.notified() }
+            pub(super) fn new($owner: &'a $type $(, $field: $field_type)*) -> Self {
+                Self { $owner, $($field,)* place: crate::waiters::Place::default() }
             }
         }
 
@@ -79,26 +254,17 @@ macro_rules! wait_future {
             }
         }
 
-        impl Future for $name<'_> {
+        impl<'a> Future for $name<'a> {
             type Output = $output;
 
             fn poll(
                 self: std::pin::Pin<&mut Self>,
                 cx: &mut std::task::Context<'_>,
             ) -> std::task::Poll<Self::Output> {
-                let mut this = self.project();
-                let $owner: &$type = this.$owner;
-                loop {
-                    // Joined before the check, so that each of several waiters gets its own wake.
-                    this.notified.as_mut().enable();
-                    if let Some(output) = $check {
-                        // Leaves the waiters, and passes a wake on that it did not need.
-                        this.notified.set($waiters.notified());
-                        return std::task::Poll::Ready(output);
-                    }
-                    std::task::ready!(this.notified.as_mut().poll(cx));
-                    this.notified.set($waiters.notified());
-                }
+                let this = self.get_mut();
+                let $owner: &'a $type = this.$owner;
+                $(let $field = &this.$field;)*
+                this.place.poll_until(&$waiters, cx, || $check)
             }
         }
     };
@@ -110,6 +276,10 @@ mod tests {
     use super::*;
     use futures_util::FutureExt;
     use futures_util::task::noop_waker;
+    use std::collections::VecDeque;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Arc, Weak};
+    use std::task::Wake;
 
     #[test]
     fn polling_often_keeps_one_waker() {
@@ -119,9 +289,9 @@ mod tests {
             waiters.register(&Context::from_waker(&waker));
             assert!(waiters.notified().now_or_never().is_none());
         }
-        assert_eq!(waiters.polled.lock().len(), 1);
+        assert_eq!(waiters.pollers.lock().len(), 1);
         waiters.wake_all();
-        assert_eq!(waiters.polled.lock().len(), 0);
+        assert_eq!(waiters.pollers.lock().len(), 0);
     }
 
     #[test]
@@ -130,5 +300,128 @@ mod tests {
         let notified = waiters.notified();
         waiters.wake_all();
         assert!(notified.now_or_never().is_some());
+    }
+
+    /// The waker of a task that has ended, and its memory.
+    struct Finished(#[expect(dead_code, reason = "it is counted")] Arc<()>);
+
+    impl Wake for Finished {
+        fn wake(self: Arc<Self>) {}
+    }
+
+    /// A task that is run when it is in the queue of its executor.
+    struct Task {
+        number: usize,
+        queue: Arc<Mutex<VecDeque<usize>>>,
+        is_queued: AtomicUsize,
+    }
+
+    impl Wake for Task {
+        fn wake(self: Arc<Self>) {
+            if self.is_queued.swap(1, Ordering::SeqCst) == 0 {
+                self.queue.lock().push_back(self.number);
+            }
+        }
+    }
+
+    /// Tasks that poll waiters, on an executor that takes the next task from `side` of its queue.
+    struct Executor {
+        waiters: Waiters,
+        queue: Arc<Mutex<VecDeque<usize>>>,
+        tasks: Vec<Arc<Task>>,
+        takes_newest: bool,
+        polls: usize,
+    }
+
+    impl Executor {
+        fn new(takes_newest: bool) -> Self {
+            let (waiters, queue) = (Waiters::default(), Arc::default());
+            Self { waiters, queue, tasks: Vec::new(), takes_newest, polls: 0 }
+        }
+
+        fn spawn(&mut self, count: usize) {
+            for _ in 0..count {
+                let (number, queue) = (self.tasks.len(), self.queue.clone());
+                self.tasks.push(Arc::new(Task { number, queue, is_queued: AtomicUsize::new(0) }));
+                self.tasks[number].clone().wake();
+            }
+        }
+
+        /// Polls what is in the queue until nothing is, at most `most` times.
+        fn run(&mut self, most: usize) {
+            for polls in 0.. {
+                let next = match self.takes_newest {
+                    true => self.queue.lock().pop_back(),
+                    false => self.queue.lock().pop_front(),
+                };
+                let Some(number) = next else { return self.polls += polls };
+                assert!(
+                    polls < most,
+                    "{} tasks wake each other for ever, newest first {}",
+                    self.tasks.len(),
+                    self.takes_newest
+                );
+                let task = &self.tasks[number];
+                task.is_queued.store(0, Ordering::SeqCst);
+                self.waiters.register(&Context::from_waker(&Waker::from(task.clone())));
+            }
+        }
+    }
+
+    #[test]
+    fn finished_tasks_leave_few_wakers_and_little_work() {
+        let waiters = Waiters::default();
+        let all: Vec<Weak<()>> = (0..20_000)
+            .map(|_| {
+                let memory = Arc::new(());
+                let finished = Waker::from(Arc::new(Finished(memory.clone())));
+                waiters.register(&Context::from_waker(&finished));
+                Arc::downgrade(&memory)
+            })
+            .collect();
+        let kept = all.iter().filter(|memory| memory.strong_count() > 0).count();
+        assert!(kept <= FEWEST + 1, "{kept} wakers are kept"); // and the witness
+        assert!(waiters.pollers.lock().rest.capacity() <= 4 * FEWEST);
+    }
+
+    #[test]
+    fn tasks_that_wait_are_woken_however_many_and_come_to_rest() {
+        for takes_newest in [false, true] {
+            for count in [1, 2, 63, 64, 65, 66, 100, 127, 128, 129, 500, 1000, 5000, 20_000] {
+                let mut executor = Executor::new(takes_newest);
+                executor.spawn(count);
+                executor.run(100 * (count + FEWEST));
+                assert_eq!(executor.waiters.pollers.lock().len(), count, "each is kept");
+                let limit = executor.waiters.pollers.lock().limit;
+                assert!(limit <= FEWEST.max(4 * count), "{limit} wakers for {count} tasks");
+                for wake in [Waiters::wake_one, Waiters::wake_all] {
+                    wake(&executor.waiters);
+                    assert_eq!(executor.queue.lock().len(), count, "each is woken");
+                    executor.run(100 * (count + FEWEST));
+                    assert_eq!(executor.waiters.pollers.lock().len(), count, "each waits again");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn waiting_tasks_stay_among_those_that_finish() {
+        for takes_newest in [false, true] {
+            let mut executor = Executor::new(takes_newest);
+            executor.spawn(1000);
+            executor.run(100_000);
+            let before = executor.polls;
+            for _ in 0..100_000 {
+                let finished = Waker::from(Arc::new(Finished(Arc::default())));
+                executor.waiters.register(&Context::from_waker(&finished));
+                executor.run(100_000);
+                let pollers = executor.waiters.pollers.lock();
+                assert!(pollers.len() <= 4 * 1000, "{} wakers are kept", pollers.len());
+            }
+            let polls = executor.polls - before;
+            assert!(polls <= 100 * 100_000, "{polls} polls for 100000 finished tasks");
+            executor.waiters.wake_all();
+            assert_eq!(executor.queue.lock().len(), 1000, "each is woken");
+        }
     }
 }

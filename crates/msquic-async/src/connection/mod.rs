@@ -251,6 +251,50 @@ impl Connection {
         AcceptInboundUniStream::new(self)
     }
 
+    /// [`accept_inbound_stream`](Self::accept_inbound_stream) for pollers. Any number of tasks may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = std::future::poll_fn(|cx| connection.poll_accept_inbound_stream(cx)).await?;
+    /// println!("stream {:?}", stream.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept_inbound_stream`](Self::accept_inbound_stream).
+    pub fn poll_accept_inbound_stream(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, ConnectionError>> {
+        let arrived = &self.inner().inbound.bidirectional;
+        arrived.poll_registered(cx, || self.next_inbound(StreamType::Bidirectional))
+    }
+
+    /// [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) for pollers. Any number of tasks
+    /// may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::future::poll_fn;
+    ///
+    /// let mut stream = poll_fn(|cx| connection.poll_accept_inbound_uni_stream(cx)).await?;
+    /// let message = stream.read_to_end(64 * 1024).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream).
+    pub fn poll_accept_inbound_uni_stream(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ReadStream, ConnectionError>> {
+        self.inner().inbound.unidirectional.poll_registered(cx, || self.next_inbound_uni())
+    }
+
     /// Closes the connection with a code of the application (below 2^62) and a reason for the
     /// peer, cut after 511 bytes. Nothing that is queued is waited for. Closing again does nothing.
     ///

@@ -1,39 +1,46 @@
 //! The named future of `SendStream::send`.
 
-use super::{SendStream, WriteError};
+use super::WriteError;
+use crate::stream::StreamInner;
+use crate::waiters::Place;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-/// Future of [`SendStream::send`].
-#[derive(Debug)]
+/// Future of [`SendStream::send`](super::SendStream::send).
 #[must_use = "futures do nothing unless polled"]
 pub struct SendData<'a> {
-    stream: &'a SendStream,
+    stream: &'a StreamInner,
     message: Bytes,
     /// The offset behind the message, once it is queued.
     end: Option<u64>,
+    place: Place<'a>,
 }
 
 impl<'a> SendData<'a> {
-    pub(super) fn new(stream: &'a SendStream, message: Bytes) -> Self {
-        Self { stream, message, end: None }
+    pub(super) fn new(stream: &'a StreamInner, message: Bytes) -> Self {
+        Self { stream, message, end: None, place: Place::default() }
+    }
+}
+
+impl std::fmt::Debug for SendData<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SendData").finish_non_exhaustive()
     }
 }
 
 impl Future for SendData<'_> {
     type Output = Result<(), WriteError>;
 
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let writer = self.stream.writer()?;
-        let end = match self.end {
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { stream, message, end, place } = self.get_mut();
+        let end = match *end {
             Some(end) => end,
             None => {
-                let end = ready!(writer.poll_queue(cx, &self.message))?;
-                self.end = Some(end);
-                end
+                let queued = || stream.try_enqueue(&[], std::slice::from_ref(message));
+                *end.insert(ready!(place.poll_until(&stream.room, cx, queued))?)
             }
         };
-        writer.poll_completed(cx, end)
+        place.poll_until(&stream.progress, cx, || stream.completed(end))
     }
 }

@@ -6,7 +6,7 @@ pub use crate::stream::{StartError, WriteError};
 pub use future::SendData;
 
 use crate::connection::Connection;
-use crate::stream::{Stream, StreamType, WriteStream};
+use crate::stream::{Stream, StreamType};
 use bytes::Bytes;
 use std::task::{Context, Poll};
 
@@ -155,10 +155,6 @@ impl SendStream {
     ///
     /// A dropped future has sent the whole message or nothing; before it was polled, nothing.
     pub fn send(&mut self, message: impl Into<Bytes>) -> SendData<'_> {
-        SendData::new(self, message.into())
-    }
-
-    fn writer(&self) -> Result<&WriteStream, WriteError> {
-        self.stream.writer()
+        SendData::new(self.stream.inner(), message.into())
     }
 }

@@ -76,8 +76,7 @@ impl StreamInner {
         let ideal = usize::try_from(bytes).unwrap_or(usize::MAX);
         self.exclusive.lock().queue.grow(ideal, most);
         self.pump();
-        self.write_waker.wake();
-        self.room.notify_one();
+        self.room.wake_one();
     }
 
     fn handle_event_send_complete(&self, canceled: bool) {
@@ -91,10 +90,9 @@ impl StreamInner {
             exclusive.queue.room() > 0
         };
         self.pump();
-        self.write_waker.wake();
-        self.progress.notify_waiters();
+        self.progress.wake_all();
         if has_room {
-            self.room.notify_one();
+            self.room.wake_one();
         }
     }
 
@@ -110,7 +108,7 @@ impl StreamInner {
             SinkSlot::None => {
                 let taken = exclusive.received.push(received.slices());
                 drop(exclusive);
-                self.read_waker.wake();
+                self.readable.wake_one();
                 return taken;
             }
             SinkSlot::Idle(sink) if is_empty => sink,
@@ -163,7 +161,7 @@ impl StreamInner {
         if received.is_last {
             return self.handle_event_receive_end(ReceiveInput::Finished);
         }
-        self.read_waker.wake();
+        self.readable.wake_one();
         // A sink that left something waits to be resumed.
         if was_empty {
             self.run_sink();

@@ -12,13 +12,13 @@ use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::ConnectionInner;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamHold};
-use crate::stream::{ReceiveEnd, ReceiveSink, StreamType};
+use crate::stream::{ReceiveEnd, ReceiveSink, StreamRecvBuffer, StreamType};
+use crate::waiters::Waiters;
 use bytes::Bytes;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
-use tokio::sync::Notify;
 
 /// The code that the peer gets when a handle is dropped before the end.
 pub(super) const DROPPED: u64 = 0;
@@ -35,16 +35,18 @@ pub(crate) struct StreamInner {
     /// Keeps the handle open while the stream waits to be accepted.
     hold: Mutex<Option<StreamHold>>,
     pub(super) exclusive: Mutex<Exclusive>,
-    /// One task at a time opens, reads, and writes.
+    /// `Stream::poll_start` has the stream for itself.
     pub(super) start_waker: AtomicWaker,
-    pub(super) read_waker: AtomicWaker,
-    pub(super) write_waker: AtomicWaker,
-    /// One permit for each time that room appears; whoever used it passes it on.
-    pub(super) room: Notify,
-    /// All who wait for bytes to be completed, or for the end.
-    pub(super) progress: Notify,
-    /// All who wait for the end of the receiving direction.
-    pub(super) ended: Notify,
+    /// One is woken when bytes arrive, and wakes the next when it leaves some; all at the end.
+    pub(super) readable: Waiters,
+    /// Woken at the end of the receiving direction.
+    pub(super) receive_ended: Waiters,
+    /// One is woken when there is room for bytes, and wakes the next when it leaves some; all at the end.
+    pub(crate) room: Waiters,
+    /// Woken when bytes are completed, and at the end.
+    pub(crate) progress: Waiters,
+    /// Woken at the end of the sending direction.
+    pub(super) send_ended: Waiters,
 }
 
 pub(super) struct Exclusive {
@@ -95,11 +97,11 @@ impl StreamInner {
                 sink: SinkSlot::None,
             }),
             start_waker: AtomicWaker::new(),
-            read_waker: AtomicWaker::new(),
-            write_waker: AtomicWaker::new(),
-            room: Notify::new(),
-            progress: Notify::new(),
-            ended: Notify::new(),
+            readable: Waiters::default(),
+            receive_ended: Waiters::default(),
+            room: Waiters::default(),
+            progress: Waiters::default(),
+            send_ended: Waiters::default(),
         })
     }
 
@@ -156,74 +158,89 @@ impl StreamInner {
 
     // ---- writing ----
 
-    /// Lets `write` put bytes into the queue when there is room, and sends them.
-    pub(super) fn poll_write<T>(
+    /// Lets `write` put bytes into the queue, and sends them; `None` if there is no room.
+    pub(super) fn try_write<T>(
         &self,
-        cx: &mut Context<'_>,
         write: impl FnOnce(&mut SendQueue, &mut SendState) -> T,
-    ) -> Poll<Result<T, WriteError>> {
-        self.write_waker.register(cx.waker());
-        let written = {
+    ) -> Option<Result<T, WriteError>> {
+        let (written, has_more_room) = {
             let exclusive = &mut *self.exclusive.lock();
-            exclusive.check_writable()?;
-            if exclusive.queue.room() == 0 {
-                return Poll::Pending;
+            if let Err(error) = exclusive.check_writable() {
+                return Some(Err(error));
             }
-            write(&mut exclusive.queue, &mut exclusive.send)
+            if exclusive.queue.room() == 0 {
+                return None;
+            }
+            let written = write(&mut exclusive.queue, &mut exclusive.send);
+            (written, exclusive.queue.room() > 0 || !exclusive.send.is_open())
         };
+        if has_more_room {
+            self.room.pass_on();
+        }
         self.pump();
-        Poll::Ready(Ok(written))
+        Some(Ok(written))
     }
 
-    /// Queues `head` and all of `pieces` in one go and tells the offset behind them; `None` if there is
-    /// no room.
-    pub(super) fn try_enqueue(
+    /// Puts all of `chunks` into the queue and tells how many bytes they are.
+    pub(super) fn try_write_chunks(
+        &self,
+        chunks: &[Bytes],
+        fin: bool,
+    ) -> Option<Result<usize, WriteError>> {
+        self.try_write(|queue, send| {
+            chunks.iter().for_each(|chunk| queue.push(chunk));
+            if fin {
+                send.apply(SendInput::Finish);
+                queue.finish();
+            }
+            chunks.iter().map(Bytes::len).sum()
+        })
+    }
+
+    /// Puts `head` and all of `pieces` into the queue and tells the offset behind them.
+    pub(crate) fn try_enqueue(
         &self,
         head: &[u8],
         pieces: &[Bytes],
-    ) -> Result<Option<u64>, WriteError> {
-        let (end, has_more_room) = {
-            let exclusive = &mut *self.exclusive.lock();
-            exclusive.check_writable()?;
-            if exclusive.queue.room() == 0 {
-                return Ok(None);
-            }
-            exclusive.queue.push_copy(head);
-            pieces.iter().for_each(|piece| exclusive.queue.push(piece));
-            (exclusive.queue.queued(), exclusive.queue.room() > 0)
-        };
-        if has_more_room {
-            self.room.notify_one();
-        }
-        self.pump();
-        Ok(Some(end))
+    ) -> Option<Result<u64, WriteError>> {
+        self.try_write(|queue, _| {
+            queue.push_copy(head);
+            pieces.iter().for_each(|piece| queue.push(piece));
+            queue.queued()
+        })
     }
 
     /// Ends the stream behind what was written; further writes fail.
     pub(super) fn finish(&self) -> Result<(), WriteError> {
         {
             let exclusive = &mut *self.exclusive.lock();
-            if exclusive.send != SendState::Finishing && exclusive.send != SendState::Finished {
-                exclusive.check_writable()?;
-                exclusive.send.apply(SendInput::Finish);
-                exclusive.queue.finish();
+            if matches!(exclusive.send, SendState::Finishing | SendState::Finished) {
+                return Ok(());
             }
+            exclusive.check_writable()?;
+            exclusive.send.apply(SendInput::Finish);
+            exclusive.queue.finish();
         }
-        self.room.notify_waiters();
+        self.room.wake_all();
         self.pump();
         Ok(())
     }
 
-    pub(super) fn poll_finished(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        self.write_waker.register(cx.waker());
-        match self.exclusive.lock().send.finished() {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
+    /// Ends the stream, and tells how that went; `None` while it is under way.
+    pub(super) fn try_finish(&self) -> Option<Result<(), WriteError>> {
+        match self.finish() {
+            Ok(()) => self.finished(),
+            Err(error) => Some(Err(error)),
         }
     }
 
+    /// How the finish ended; `None` while it is under way.
+    fn finished(&self) -> Option<Result<(), WriteError>> {
+        self.exclusive.lock().send.finished()
+    }
+
     /// Whether all bytes up to `offset` are completed.
-    pub(super) fn completed(&self, offset: u64) -> Option<Result<(), WriteError>> {
+    pub(crate) fn completed(&self, offset: u64) -> Option<Result<(), WriteError>> {
         let exclusive = self.exclusive.lock();
         if exclusive.queue.completed() >= offset {
             return Some(Ok(()));
@@ -282,18 +299,6 @@ impl StreamInner {
         self.exclusive.lock().queue.queued()
     }
 
-    pub(super) fn poll_completed(
-        &self,
-        cx: &mut Context<'_>,
-        offset: u64,
-    ) -> Poll<Result<(), WriteError>> {
-        self.write_waker.register(cx.waker());
-        match self.completed(offset) {
-            Some(result) => Poll::Ready(result),
-            None => Poll::Pending,
-        }
-    }
-
     pub(super) fn abort_write(&self, code: u64) -> Result<(), WriteError> {
         let (what, _given_up) = {
             let exclusive = &mut *self.exclusive.lock();
@@ -343,36 +348,39 @@ impl StreamInner {
     }
 
     pub(super) fn wake_writers(&self) {
-        self.write_waker.wake();
-        self.room.notify_waiters();
-        self.progress.notify_waiters();
+        self.room.wake_all();
+        self.progress.wake_all();
+        self.send_ended.wake_all();
     }
 
     // ---- reading ----
 
-    /// Lets `read` take bytes from the queue; `None` at the end of the stream.
-    pub(super) fn poll_read<T>(
+    pub(super) fn try_read_chunk(&self) -> Option<Result<Option<StreamRecvBuffer>, ReadError>> {
+        self.try_read(|queue| StreamRecvBuffer(queue.chunk(usize::MAX)))
+    }
+
+    /// Lets `read` take bytes from the queue: `Ok(None)` at the end of the stream, `None` when nothing
+    /// has arrived.
+    pub(super) fn try_read<T>(
         &self,
-        cx: &mut Context<'_>,
         read: impl FnOnce(&mut ReceiveQueue) -> T,
-    ) -> Poll<Result<Option<T>, ReadError>> {
-        self.read_waker.register(cx.waker());
-        let (value, resume, _spent) = {
+    ) -> Option<Result<Option<T>, ReadError>> {
+        let (value, resume, has_more, _spent) = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.received.is_empty() || !matches!(exclusive.sink, SinkSlot::None) {
-                return match exclusive.receive.end() {
-                    Some(Ok(())) => Poll::Ready(Ok(None)),
-                    Some(Err(error)) => Poll::Ready(Err(error)),
-                    None => Poll::Pending,
-                };
+                return Some(exclusive.receive.end()?.map(|()| None));
             }
             let received = &mut exclusive.received;
-            (read(received), received.resume(), received.take_spent())
+            let value = read(received);
+            (value, received.resume(), !received.is_empty(), received.take_spent())
         };
+        if has_more {
+            self.readable.pass_on();
+        }
         if resume {
             self.native.enable_receive();
         }
-        Poll::Ready(Ok(Some(value)))
+        Some(Ok(Some(value)))
     }
 
     pub(super) fn abort_read(&self, code: u64) -> Result<(), ReadError> {
@@ -404,8 +412,8 @@ impl StreamInner {
     }
 
     pub(super) fn wake_readers(&self) {
-        self.read_waker.wake();
-        self.ended.notify_waiters();
+        self.readable.wake_all();
+        self.receive_ended.wake_all();
     }
 
     pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {

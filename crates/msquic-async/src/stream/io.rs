@@ -52,7 +52,9 @@ macro_rules! impl_write {
 
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let writer: &WriteStream = $writer(&*self)?;
-                writer.poll_completed(cx, writer.0.queued()).map_err(Into::into)
+                let offset = writer.0.queued();
+                let flushed = writer.0.progress.poll_registered(cx, || writer.0.completed(offset));
+                flushed.map_err(Into::into)
             }
 
             fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

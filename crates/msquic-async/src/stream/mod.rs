@@ -243,7 +243,7 @@ impl Stream {
     ///
     /// Cancel-safe: a dropped future loses nothing.
     pub fn read_chunk(&self) -> ReadChunk<'_> {
-        ReadChunk::new(self.read.as_ref())
+        ReadChunk::new(&self.inner)
     }
 
     /// See [`WriteStream::poll_write`].
@@ -303,7 +303,7 @@ impl Stream {
     ///
     /// Cancel-safe: a dropped future has written all of `chunk` or nothing.
     pub fn write_chunk<'a>(&'a mut self, chunk: &'a Bytes, fin: bool) -> WriteChunk<'a> {
-        WriteChunk::new(self.write.as_ref(), chunk, fin)
+        WriteChunk::new(&self.inner, chunk, fin)
     }
 
     /// See [`WriteStream::poll_write_chunks`].
@@ -341,7 +341,7 @@ impl Stream {
     ///
     /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
     pub fn write_chunks<'a>(&'a mut self, chunks: &'a [Bytes], fin: bool) -> WriteChunks<'a> {
-        WriteChunks::new(self.write.as_ref(), chunks, fin)
+        WriteChunks::new(&self.inner, chunks, fin)
     }
 
     /// See [`WriteStream::poll_finish_write`].
@@ -430,6 +430,10 @@ impl Stream {
     /// [`ReadError::Closed`] when this side cannot read.
     pub fn abort_read(&mut self, error_code: u64) -> Result<(), ReadError> {
         self.reader()?.abort_read(error_code)
+    }
+
+    pub(crate) fn inner(&self) -> &StreamInner {
+        &self.inner
     }
 
     fn reader(&self) -> Result<&ReadStream, ReadError> {

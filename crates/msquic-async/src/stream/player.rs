@@ -16,7 +16,7 @@ use futures_util::task::noop_waker;
 use net_traits::{NetCredential, TrustPolicy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::{Context, Poll};
+use std::task::Context;
 
 /// Every event, with the data that matters.
 const EVENTS: [StreamEvent; 13] = [
@@ -93,11 +93,11 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
         inner.exclusive.lock().start = StartState::Starting;
         assert!(inner.poll_start(&mut cx, false).is_pending());
     }
-    let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"bytes"));
+    let _ = inner.try_write(|queue, _| queue.push_copy(b"bytes"));
     for event in all {
         inner.on_event(*event, Calls::none(inner.connection.native()));
-        let _ = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"more"));
-        let _ = inner.poll_read(&mut cx, |queue| queue.chunk(10));
+        let _ = inner.try_write(|queue, _| queue.push_copy(b"more"));
+        let _ = inner.try_read(|queue| queue.chunk(10));
     }
     if finish {
         let _ = inner.finish();
@@ -108,21 +108,21 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
     );
 
     assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");
-    assert!(inner.poll_finished(&mut cx).is_ready(), "the writer hangs after {all:?}");
+    assert!(inner.try_finish().is_some(), "the writer hangs after {all:?}");
     assert!(inner.completed(u64::MAX).is_some() || inner.stopped().is_some(), "{all:?}");
-    let write = inner.poll_write(&mut cx, |queue, _| queue.push_copy(b"late"));
-    assert!(matches!(write, Poll::Ready(Err(_))), "written after the end, {all:?}");
-    assert!(inner.try_enqueue(&[], &[]).is_err(), "queued after the end, {all:?}");
+    let write = inner.try_write(|queue, _| queue.push_copy(b"late"));
+    assert!(matches!(write, Some(Err(_))), "written after the end, {all:?}");
+    assert!(matches!(inner.try_enqueue(&[], &[]), Some(Err(_))), "queued after the end, {all:?}");
     if let Some(ends) = ends {
         assert_eq!(ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
     } else {
-        let read = inner.poll_read(&mut cx, |queue| queue.chunk(10));
-        assert!(matches!(read, Poll::Ready(Ok(None) | Err(_))), "the reader hangs, {all:?}");
+        let read = inner.try_read(|queue| queue.chunk(10));
+        assert!(matches!(read, Some(Ok(None) | Err(_))), "the reader hangs, {all:?}");
     }
     assert!(inner.received_reset().is_some(), "{all:?}");
     // What must not come any more changes nothing.
     EVENTS.iter().for_each(|event| inner.on_event(*event, Calls::none(inner.connection.native())));
-    assert!(inner.poll_finished(&mut cx).is_ready() && inner.received_reset().is_some(), "{all:?}");
+    assert!(inner.try_finish().is_some() && inner.received_reset().is_some(), "{all:?}");
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl ReadStream {
     }
 
     /// Reads bytes into `buf` and tells how many: 0 at the end of the stream, or when `buf` is
-    /// empty. One task at a time may wait.
+    /// empty. Several tasks may wait; each byte goes to one of them.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -52,11 +52,12 @@ impl ReadStream {
         if buf.is_empty() {
             return Poll::Ready(Ok(0));
         }
-        let read = self.0.poll_read(cx, |queue| queue.read(buf));
+        let read = self.0.readable.poll_registered(cx, || self.0.try_read(|queue| queue.read(buf)));
         read.map_ok(Option::unwrap_or_default)
     }
 
-    /// Takes what has arrived; `None` at the end of the stream. One task at a time may wait.
+    /// Takes what has arrived; `None` at the end of the stream. Several tasks may wait; each byte goes to
+    /// one of them.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -74,10 +75,11 @@ impl ReadStream {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Option<StreamRecvBuffer>, ReadError>> {
-        self.0.poll_read(cx, |queue| StreamRecvBuffer(queue.chunk(usize::MAX)))
+        self.0.readable.poll_registered(cx, || self.0.try_read_chunk())
     }
 
-    /// Waits for bytes and takes what has arrived; `None` at the end of the stream.
+    /// Waits for bytes and takes what has arrived; `None` at the end of the stream. Several tasks may
+    /// wait: the first to wait is woken first, and each byte goes to one of them.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -92,7 +94,7 @@ impl ReadStream {
     ///
     /// Cancel-safe: a dropped future loses nothing.
     pub fn read_chunk(&self) -> ReadChunk<'_> {
-        ReadChunk::new(Some(self))
+        ReadChunk::new(&self.0)
     }
 
     /// Tells the peer to stop sending, with a code of the application, and gives up what was not
@@ -183,7 +185,7 @@ impl ReadStream {
     ///
     /// Cancel-safe. Any number of tasks may wait.
     pub fn received_reset(&self) -> ReceivedReset<'_> {
-        ReceivedReset::new(self)
+        ReceivedReset::new(&self.0)
     }
 
     /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what

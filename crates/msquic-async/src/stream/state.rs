@@ -70,6 +70,10 @@ impl SendState {
         true
     }
 
+    pub(crate) fn is_open(&self) -> bool {
+        matches!(self, Self::Open)
+    }
+
     /// Whether bytes may be written; otherwise why not.
     pub(crate) fn check_open(&self) -> Result<(), WriteError> {
         match self {

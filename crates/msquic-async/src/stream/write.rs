@@ -33,8 +33,8 @@ impl WriteStream {
     }
 
     /// Copies bytes of `buf` into the queue of the stream and tells how many; waits while it is
-    /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. One task at
-    /// a time may wait.
+    /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. Several tasks
+    /// may wait; the bytes of one call stay together.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -53,20 +53,22 @@ impl WriteStream {
         buf: &[u8],
         fin: bool,
     ) -> Poll<Result<usize, WriteError>> {
-        self.0.poll_write(cx, |queue, send| {
-            let length = buf.len().min(queue.room());
-            queue.push_copy(&buf[..length]);
-            if fin && length == buf.len() {
-                send.apply(SendInput::Finish);
-                queue.finish();
-            }
-            length
+        self.0.room.poll_registered(cx, || {
+            self.0.try_write(|queue, send| {
+                let length = buf.len().min(queue.room());
+                queue.push_copy(&buf[..length]);
+                if fin && length == buf.len() {
+                    send.apply(SendInput::Finish);
+                    queue.finish();
+                }
+                length
+            })
         })
     }
 
     /// Puts all of `chunk` into the queue of the stream, large ones without a copy, and tells how
     /// many bytes that were; waits while the queue is full. With `fin` the stream is finished
-    /// behind it. One task at a time may wait.
+    /// behind it. Several tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -107,35 +109,7 @@ impl WriteStream {
         chunks: &[Bytes],
         fin: bool,
     ) -> Poll<Result<usize, WriteError>> {
-        self.0.poll_write(cx, |queue, send| {
-            chunks.iter().for_each(|chunk| queue.push(chunk));
-            if fin {
-                send.apply(SendInput::Finish);
-                queue.finish();
-            }
-            chunks.iter().map(Bytes::len).sum()
-        })
-    }
-
-    /// Puts `message` into the queue and tells the offset behind it.
-    pub(crate) fn poll_queue(
-        &self,
-        cx: &mut Context<'_>,
-        message: &Bytes,
-    ) -> Poll<Result<u64, WriteError>> {
-        self.0.poll_write(cx, |queue, _| {
-            queue.push(message);
-            queue.queued()
-        })
-    }
-
-    /// Ready when all bytes up to `offset` are completed.
-    pub(crate) fn poll_completed(
-        &self,
-        cx: &mut Context<'_>,
-        offset: u64,
-    ) -> Poll<Result<(), WriteError>> {
-        self.0.poll_completed(cx, offset)
+        self.0.room.poll_registered(cx, || self.0.try_write_chunks(chunks, fin))
     }
 
     /// Writes all of `chunk`, see [`poll_write_chunk`](Self::poll_write_chunk).
@@ -151,7 +125,7 @@ impl WriteStream {
     ///
     /// Cancel-safe: a dropped future has written all of `chunk` or nothing.
     pub fn write_chunk<'a>(&'a mut self, chunk: &'a Bytes, fin: bool) -> WriteChunk<'a> {
-        WriteChunk::new(Some(self), chunk, fin)
+        WriteChunk::new(&self.0, chunk, fin)
     }
 
     /// Writes all of `chunks`, see [`poll_write_chunks`](Self::poll_write_chunks).
@@ -167,7 +141,7 @@ impl WriteStream {
     ///
     /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
     pub fn write_chunks<'a>(&'a mut self, chunks: &'a [Bytes], fin: bool) -> WriteChunks<'a> {
-        WriteChunks::new(Some(self), chunks, fin)
+        WriteChunks::new(&self.0, chunks, fin)
     }
 
     /// Writes all of `chunks` in one go and tells the offset behind them. **Any number of tasks**
@@ -185,7 +159,7 @@ impl WriteStream {
     ///
     /// Cancel-safe: a dropped future has written all of `chunks` or nothing.
     pub fn enqueue<'a>(&'a self, chunks: &'a [Bytes]) -> Enqueue<'a> {
-        Enqueue::new(self, chunks)
+        Enqueue::new(&self.0, chunks)
     }
 
     /// [`enqueue`](Self::enqueue) that does not wait: `None` when there is no room. `head` goes in front of
@@ -204,7 +178,7 @@ impl WriteStream {
     ///
     /// [`WriteError`].
     pub fn try_enqueue(&self, head: &[u8], chunks: &[Bytes]) -> Result<Option<u64>, WriteError> {
-        self.0.try_enqueue(head, chunks)
+        self.0.try_enqueue(head, chunks).transpose()
     }
 
     /// Bytes that were written and are not completed yet.
@@ -234,7 +208,7 @@ impl WriteStream {
     ///
     /// Cancel-safe.
     pub fn flush(&self) -> Flush<'_> {
-        Flush::new(self, self.0.queued())
+        Flush::new(&self.0, self.0.queued())
     }
 
     /// How many bytes were taken over so far, see [`flush`](Self::flush).
@@ -271,7 +245,7 @@ impl WriteStream {
     ///
     /// Cancel-safe. Any number of tasks may wait.
     pub fn stopped(&self) -> Stopped<'_> {
-        Stopped::new(self)
+        Stopped::new(&self.0)
     }
 
     /// Says how urgent the stream is among those of the connection: higher goes first. Default:
@@ -327,11 +301,10 @@ impl WriteStream {
     ///
     /// Cancel-safe: the stream is finished all the same once the future was polled.
     pub fn finish_write(&mut self) -> FinishWrite<'_> {
-        FinishWrite::new(self)
+        FinishWrite::new(&self.0)
     }
 
-    /// Finishes the stream; ready when the peer has acknowledged everything. One task at a time
-    /// may wait.
+    /// Finishes the stream; ready when the peer has acknowledged everything. Several tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -344,8 +317,7 @@ impl WriteStream {
     ///
     /// [`WriteError`].
     pub fn poll_finish_write(&self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
-        self.0.finish()?;
-        self.0.poll_finished(cx)
+        self.0.send_ended.poll_registered(cx, || self.0.try_finish())
     }
 
     /// Resets the stream with a code of the application. Ready at once: nothing more is sent.

@@ -8,4 +8,5 @@ mod observe;
 mod peers;
 pub(crate) mod stream;
 mod teardown;
+mod waiting;
 pub(crate) mod watchdog;
