@@ -2,6 +2,7 @@
 
 use crate::connection::DatagramLimits;
 use crate::ffi::configuration::{NativeConfiguration, Role};
+use crate::resumption::{Scope, missing_patch};
 use crate::{KeyLog, Registration, Settings, Status};
 use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
@@ -31,6 +32,8 @@ pub struct Configuration {
     key_log: Option<KeyLog>,
     holds_received: bool,
     serves_in_turn: bool,
+    /// The tickets with which sessions are resumed, if they are.
+    tickets: Option<Arc<Scope>>,
 }
 
 /// How many bytes each stream may hold in memory.
@@ -188,6 +191,9 @@ impl Configuration {
         role: Role,
     ) -> Result<Self, ConfigurationError> {
         settings.check()?;
+        if let (Some(_), Some(fault)) = (&settings.resumption, missing_patch()) {
+            return Err(ConfigurationError::ResumptionUnavailable(fault));
+        }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         let password = random_password()?;
         let pkcs12 = pkcs12(credential, &password)?;
@@ -207,7 +213,8 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
-        Ok(Self { holds_received: settings.holds_received(), ..Self::from_native(native) })
+        let (holds_received, tickets) = (settings.holds_received(), settings.resumption.clone());
+        Ok(Self { holds_received, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
 
     pub(crate) fn from_native(native: Arc<NativeConfiguration>) -> Self {
@@ -219,6 +226,7 @@ impl Configuration {
             key_log: None,
             holds_received: false,
             serves_in_turn: false,
+            tickets: None,
         }
     }
 
@@ -237,6 +245,10 @@ impl Configuration {
 
     pub(crate) fn key_log(&self) -> Option<&KeyLog> {
         self.key_log.as_ref()
+    }
+
+    pub(crate) fn tickets(&self) -> Option<&Arc<Scope>> {
+        self.tickets.as_ref()
     }
 
     pub(crate) fn datagram_limits(&self) -> DatagramLimits {
@@ -281,6 +293,11 @@ pub enum ConfigurationError {
         /// The values that are allowed.
         range: &'static str,
     },
+    /// Sessions cannot be [resumed](crate::Resumption): the libmsquic of this program lacks the patch for this fault.
+    #[error(
+        "this libmsquic cannot resume sessions, it lacks the patch {0}: use the feature `vendored`"
+    )]
+    ResumptionUnavailable(&'static str),
     /// msquic refused, for instance a protocol name that is empty or longer than 255 bytes, or a
     /// setting out of range.
     #[error("msquic refused the configuration")]

@@ -46,6 +46,7 @@ mod key_log;
 #[cfg(test)]
 mod random;
 mod registration;
+mod resumption;
 mod settings;
 mod waiters;
 
@@ -64,6 +65,7 @@ pub use libmsquic_sys::Patch as LibraryPatch;
 pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;
+pub use resumption::Resumption;
 pub use send_stream::SendStream;
 pub use settings::{CongestionControl, Settings};
 pub use stream::{

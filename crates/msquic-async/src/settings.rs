@@ -1,7 +1,7 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
-use crate::ConfigurationError;
 use crate::ffi::library::{LibraryVersion, library_patches, library_version};
+use crate::{ConfigurationError, Resumption};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -242,6 +242,9 @@ knobs! {
     mtu_discovery_probes: u8;
     /// After how long without traffic the connection id is changed. Default: 20 s.
     dest_cid_update_idle_timeout: Duration;
+    /// Resumes sessions with the tickets in this value. It counts in the settings of a configuration only. Default:
+    /// sessions are not resumed. See [`Resumption`].
+    resumption: Resumption;
 }
 
 #[cfg(test)]

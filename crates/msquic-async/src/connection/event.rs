@@ -7,6 +7,7 @@ use crate::ffi::calls::Calls;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
 use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
+use crate::resumption::MAX_CERTIFICATE;
 use crate::stream::{StreamInner, StreamType};
 use net_traits::TrustError;
 use rustls_pki_types::CertificateDer;
@@ -25,10 +26,10 @@ impl ConnectionHandler for ConnectionInner {
 
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>) {
         match event {
-            ConnectionEvent::Connected { alpn, local_addr, remote_addr, key_log } => {
+            ConnectionEvent::Connected { alpn, is_resumed, local_addr, remote_addr, key_log } => {
                 self.log_keys(key_log);
                 self.set_addrs(local_addr, remote_addr);
-                self.handle_event_connected(alpn, calls);
+                self.handle_event_connected(alpn, is_resumed, calls);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
                 self.transition(match self.lacks_proof(status) {
@@ -44,6 +45,7 @@ impl ConnectionHandler for ConnectionInner {
                 self.transition(ConnectionInput::Complete { reason });
                 self.release_streams();
             }
+            ConnectionEvent::TicketReceived(ticket) => self.on_ticket_received(ticket),
             ConnectionEvent::StreamsAvailable { bidirectional, unidirectional } => {
                 self.streams_available.wake_all();
                 self.change(ConnectionChange::StreamsAvailable { bidirectional, unidirectional });
@@ -83,6 +85,11 @@ impl ConnectionHandler for ConnectionInner {
                 Err(alert)
             }
         }
+    }
+
+    fn on_ticket(self: &Arc<Self>, state: &[u8]) -> bool {
+        // An adopted configuration may have issued tickets: they do not count.
+        self.exclusive.lock().session.as_mut().is_some_and(|session| session.accepts(state))
     }
 
     fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>) {
@@ -136,20 +143,35 @@ impl ConnectionInner {
 
     /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
     /// its certificate.
-    fn handle_event_connected(&self, alpn: &[u8], calls: Calls<'_>) {
-        let (is_trusted, in_turn) = {
+    fn handle_event_connected(&self, alpn: &[u8], is_resumed: bool, calls: Calls<'_>) {
+        let (is_trusted, in_turn, ticket) = {
             let mut exclusive = self.exclusive.lock();
             exclusive.alpn = alpn.to_vec();
-            (exclusive.peer.is_some(), exclusive.serves_in_turn)
+            exclusive.is_resumed = is_resumed;
+            let size = exclusive.certificate.as_ref().map_or(0, |certificate| certificate.len());
+            let session = exclusive.session.as_ref().filter(|_| size <= MAX_CERTIFICATE);
+            let ticket = session.and_then(|session| session.issue(is_resumed, alpn));
+            (exclusive.peer.is_some(), exclusive.serves_in_turn, ticket)
         };
         if in_turn && let Err(status) = calls.serve_streams_in_turn() {
             tracing::warn!(%status, "streams are not served in turn");
         }
-        if is_trusted {
-            self.transition(ConnectionInput::Connected);
-        } else {
+        if !is_trusted {
             self.transition(ConnectionInput::UntrustedPeer(TrustError::NoCertificate));
-            self.native().shutdown(UNTRUSTED, false);
+            return self.native().shutdown(UNTRUSTED, false);
+        }
+        self.transition(ConnectionInput::Connected);
+        if let Some(state) = ticket
+            && let Err(status) = self.native().issue_ticket(&state)
+        {
+            tracing::debug!(%status, "a peer gets no ticket");
+        }
+    }
+
+    fn on_ticket_received(&self, ticket: &[u8]) {
+        let exclusive = self.exclusive.lock();
+        if let (Some(session), Some(_)) = (&exclusive.session, &exclusive.peer) {
+            session.keep(ticket);
         }
     }
 }

@@ -98,7 +98,8 @@ async fn start(
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
-    if let (Some(address), None) = (address, configuration.key_log()) {
+    let ticket = address.and_then(|address| inner.dial(&name, address));
+    if let (Some(address), None, None) = (address, configuration.key_log(), &ticket) {
         inner.set_addrs(None, Some(address));
         let started = inner.native().start(configuration.native(), &name, port);
         return started_or_failed(&inner, started);
@@ -109,9 +110,13 @@ async fn start(
     let begin = move |address: SocketAddr, may_block: &MayBlock| {
         inner.set_addrs(None, Some(address));
         let (native, calls) = (inner.native(), inner.native().calls(may_block));
+        // Of a name the address is known only now.
+        let ticket = ticket.or_else(|| inner.dial(&name, address));
         let log_keys = configuration.key_log().map_or(Ok(()), |_| calls.log_keys());
         let started = log_keys
             .and_then(|()| calls.set_remote_addr(address))
+            // C31: if that fails, the connection cannot be started any more.
+            .and_then(|()| ticket.map_or(Ok(()), |ticket| calls.set_ticket(&ticket)))
             .and_then(|()| native.start(configuration.native(), &name, port));
         started_or_failed(&inner, started)
     };

@@ -9,6 +9,7 @@ use super::statistics::StreamCounts;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::status::Status;
+use crate::resumption::{Server, Session};
 use crate::stream::{StreamInner, StreamType};
 use crate::waiters::Waiters;
 use crate::{Configuration, KeyLog, StreamLimits};
@@ -16,7 +17,7 @@ use net_traits::{NetCredential, PeerIdentity};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
 use std::collections::VecDeque;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
@@ -51,6 +52,10 @@ pub(super) struct Exclusive {
     is_adopted: bool,
     /// See `Configuration::with_streams_in_turn`.
     pub(super) serves_in_turn: bool,
+    /// Tickets, if sessions are resumed.
+    pub(super) session: Option<Session>,
+    /// The handshake resumed the session of an earlier connection.
+    pub(super) is_resumed: bool,
     pub(super) alpn: Vec<u8>,
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
@@ -83,6 +88,8 @@ impl ConnectionInner {
                 holds_received: false,
                 is_adopted: false,
                 serves_in_turn: false,
+                session: None,
+                is_resumed: false,
                 alpn: Vec::new(),
                 local_addr: None,
                 remote_addr: None,
@@ -210,10 +217,24 @@ impl ConnectionInner {
             // An adopted connection may have settings with which bytes cannot be held.
             exclusive.holds_received = configuration.holds_received() && !exclusive.is_adopted;
             exclusive.serves_in_turn = configuration.serves_in_turn();
+            exclusive.session = configuration.tickets().map(Session::new);
             exclusive.datagrams.limits = configuration.datagram_limits();
             exclusive.key_log = configuration.key_log().cloned();
         }
         self.transition(ConnectionInput::Start)
+    }
+
+    /// The protocol that the listener chose.
+    pub(crate) fn set_offered_alpn(&self, alpn: &[u8]) {
+        if let Some(session) = &mut self.exclusive.lock().session {
+            session.set_alpn(alpn);
+        }
+    }
+
+    /// A client dials a server: the ticket to do it with, if there is one.
+    pub(super) fn dial(&self, name: &CStr, addr: SocketAddr) -> Option<Zeroizing<Vec<u8>>> {
+        let server = Server { name: name.to_owned(), addr };
+        self.exclusive.lock().session.as_mut()?.dial(server)
     }
 
     /// Closes with a code and a reason. Never blocks; does nothing the second time.

@@ -489,6 +489,18 @@ impl Connection {
         self.inner().exclusive.lock().peer.clone()
     }
 
+    /// Whether the handshake resumed the session of an earlier connection, see [`Resumption`](crate::Resumption). False
+    /// before it is done.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// println!("{} handshake", if connection.is_resumed() { "a short" } else { "a full" });
+    /// # }
+    /// ```
+    pub fn is_resumed(&self) -> bool {
+        self.inner().exclusive.lock().is_resumed
+    }
+
     /// Waits for the certificate of the peer.
     ///
     /// ```no_run

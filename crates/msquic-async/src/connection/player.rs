@@ -12,6 +12,7 @@ use crate::ffi::connection::{
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::random::Random;
+use crate::resumption::{Resumption, Scope, Session};
 use futures_util::FutureExt;
 use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
@@ -22,7 +23,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 /// What can happen, by number; see [`play_event`].
-const EVENTS: usize = 14;
+const EVENTS: usize = 16;
 
 /// How long all sequences are played, before the last event.
 const LENGTH: u32 = 4;
@@ -34,9 +35,15 @@ fn addr() -> SocketAddr {
 fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
     let event = match number {
         0 => {
+            inner.exclusive.lock().session = Some(Session::new(&Scope::new(Resumption::new())));
             inner.transition(ConnectionInput::Start);
             return;
         }
+        14 => {
+            inner.on_ticket(b"state");
+            return;
+        }
+        15 => ConnectionEvent::TicketReceived(b"ticket"),
         1 => {
             let certificate =
                 inner.exclusive.lock().credential.certificate_chain().first().cloned();
@@ -49,6 +56,7 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
         }
         3 => ConnectionEvent::Connected {
             alpn: b"player",
+            is_resumed: false,
             local_addr: Some(addr()),
             remote_addr: None,
             key_log: None,

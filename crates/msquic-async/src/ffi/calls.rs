@@ -59,6 +59,11 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
     }
 
+    /// Gives a client's connection a ticket before its start (C33).
+    pub(crate) fn set_ticket(&self, ticket: &[u8]) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_RESUMPTION_TICKET, ticket)
+    }
+
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
@@ -72,7 +77,7 @@ impl<'a> Calls<'a> {
     }
 
     /// Sets a parameter whose native type is `T`.
-    fn set_param<T>(&self, param: u32, value: &T) -> Result<(), Status> {
+    fn set_param<T: ?Sized>(&self, param: u32, value: &T) -> Result<(), Status> {
         self.native.with(|handle| {
             // SAFETY: C5: the value is copied before the call returns, and its length is checked.
             Status::ok(unsafe {

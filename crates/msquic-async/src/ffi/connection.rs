@@ -28,6 +28,8 @@ use zeroize::Zeroizing;
 pub(crate) enum ConnectionEvent<'a> {
     Connected {
         alpn: &'a [u8],
+        /// The session of an earlier connection was resumed.
+        is_resumed: bool,
         local_addr: Option<SocketAddr>,
         remote_addr: Option<SocketAddr>,
         key_log: Option<Zeroizing<String>>,
@@ -44,6 +46,8 @@ pub(crate) enum ConnectionEvent<'a> {
         reason: Option<String>,
         key_log: Option<Zeroizing<String>>,
     },
+    /// A server's ticket, for the next connection.
+    TicketReceived(&'a [u8]),
     /// How many more streams the peer allows.
     StreamsAvailable {
         bidirectional: u16,
@@ -79,6 +83,9 @@ pub(crate) trait ConnectionHandler: Send + Sync + 'static {
         self: &Arc<Self>,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<(), u8>;
+    /// Judges a ticket that this side issued with `state`: true lets the session be resumed. It may come several times,
+    /// and before the peer has proven that the ticket is its own; that is certain when the handshake is done.
+    fn on_ticket(self: &Arc<Self>, state: &[u8]) -> bool;
     /// Takes a stream that the peer opened; one that is not adopted is aborted.
     fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>);
 }
@@ -200,6 +207,18 @@ impl NativeConnection {
             configuration.with(|configuration| {
                 // SAFETY: C14: the configuration is counted before the call returns.
                 Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration)) })
+            })
+        })
+    }
+
+    /// Issues the only ticket of a server's connection, whose handshake is done.
+    pub(crate) fn issue_ticket(&self, state: &[u8]) -> Result<(), Status> {
+        let flags = ffi::QUIC_SEND_RESUMPTION_FLAGS_QUIC_SEND_RESUMPTION_FLAG_FINAL;
+        let length = u16::try_from(state.len()).map_err(|_| Status::INVALID_PARAMETER)?;
+        self.with(|handle| {
+            // SAFETY: C1, C31: the state is copied, and the rest queued.
+            Status::ok(unsafe {
+                call!(ConnectionSendResumptionTicket(handle, flags, length, state.as_ptr()))
             })
         })
     }
@@ -425,6 +444,7 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 handler.on_event(ConnectionEvent::Connected {
                     key_log: key_log(handler),
                     alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
+                    is_resumed: connected.SessionResumed != 0,
                     local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
                     remote_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS),
                 }, calls);
@@ -492,9 +512,18 @@ unsafe fn dispatch<H: ConnectionHandler>(
                     return Status::from_tls_alert(alert); // C22
                 }
             }
-            // C31: using the ticket would end the handshake; without it there is a full one.
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMED => {
-                return Status::NOT_SUPPORTED;
+                let resumed = data.RESUMED;
+                let length = resumed.ResumptionStateLength.into();
+                // C31: without the ticket there is a full handshake.
+                if !handler.on_ticket(bytes(resumed.ResumptionState, length)) {
+                    return Status::NOT_SUPPORTED;
+                }
+            }
+            ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_RESUMPTION_TICKET_RECEIVED => {
+                let received = data.RESUMPTION_TICKET_RECEIVED;
+                let ticket = bytes(received.ResumptionTicket, received.ResumptionTicketLength as usize);
+                handler.on_event(ConnectionEvent::TicketReceived(ticket), calls);
             }
             // C19: events that this version does not know are answered with success.
             _ => {}

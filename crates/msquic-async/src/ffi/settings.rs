@@ -77,6 +77,12 @@ pub(super) fn to_native(settings: &Settings) -> ffi::QUIC_SETTINGS {
         ecn => set_EcnEnabled, set_EcnEnabled;
         grease_quic_bit => set_GreaseQuicBitEnabled, set_GreaseQuicBitEnabled;
     }
+    if settings.resumption.is_some() {
+        // Never 0-RTT, on either side (C31).
+        let level = ffi::QUIC_SERVER_RESUMPTION_LEVEL_QUIC_SERVER_RESUME_ONLY;
+        native.set_ServerResumptionLevel(level as u8);
+        is_set.set_ServerResumptionLevel(1);
+    }
     if let Some(value) = settings.hystart {
         // SAFETY: as above, for the second set of flags.
         unsafe { native.__bindgen_anon_2.__bindgen_anon_1.set_HyStartEnabled(value.into()) };

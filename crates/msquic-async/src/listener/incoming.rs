@@ -101,6 +101,7 @@ impl Incoming {
         };
         let inner = connection.inner();
         inner.begin(configuration);
+        inner.set_offered_alpn(&self.alpn);
         inner.native().set_configuration(configuration.native()).map_err(|status| {
             inner.start_failed(status);
             inner.error_or_closing()
