@@ -152,7 +152,7 @@ fn c23_each_send_completes_before_the_last_event_however_the_stream_ends() {
     let settings = plenty().send_buffering(false);
     for end in [End::Abort, End::Close, End::Overtaken, End::Silent, End::NotStarted] {
         for is_started in [true, false] {
-            let pair = Pair::with(&settings, react(ignore), react(ignore));
+            let (pair, streams) = Pair::with_streams(&settings, react(ignore));
             let stream = pair.client.open_stream(true, ignore).unwrap();
             let occupied = matches!(end, End::Overtaken | End::NotStarted)
                 .then(|| Occupied::new(&pair.client));
@@ -185,6 +185,7 @@ fn c23_each_send_completes_before_the_last_event_however_the_stream_ends() {
             pair.client.close();
             pair.peer.shutdown(0);
             pair.peer.until(Event::is_last);
+            drop(streams);
         }
     }
 }
