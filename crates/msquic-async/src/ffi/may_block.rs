@@ -4,7 +4,7 @@
 //! an argument, so the compiler keeps them out of async functions, destructors and callbacks. Inside the
 //! callbacks of a connection the calls for that connection do not wait; see [`Calls`](super::calls::Calls).
 
-use super::execution;
+use super::{execution, threads};
 use std::marker::PhantomData;
 
 /// Not `Send`, and neither is a reference to it.
@@ -32,6 +32,6 @@ pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
     // Whoever drives libmsquic itself has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
     if let Err(job) = execution::run_on_driver(job) {
-        blocking::unblock(job).detach();
+        threads::run(job);
     }
 }

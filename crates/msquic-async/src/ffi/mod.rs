@@ -41,6 +41,7 @@ mod sends;
 pub(crate) mod settings;
 pub(crate) mod status;
 pub(crate) mod stream;
+mod threads;
 
 use msquic::ffi::HQUIC;
 use std::slice;
