@@ -50,6 +50,10 @@ pub(super) struct Exclusive {
     holds_received: bool,
     /// The handle was opened by others.
     is_adopted: bool,
+    /// A listener accepted it: this side is the server.
+    pub(super) is_accepted: bool,
+    /// A client's end is being moved, see `Connection::rebind`.
+    pub(super) is_moving: bool,
     /// See `Configuration::with_streams_in_turn`.
     pub(super) serves_in_turn: bool,
     /// Tickets, if sessions are resumed.
@@ -87,6 +91,8 @@ impl ConnectionInner {
                 limits: StreamLimits::default(),
                 holds_received: false,
                 is_adopted: false,
+                is_accepted: false,
+                is_moving: false,
                 serves_in_turn: false,
                 session: None,
                 is_resumed: false,
@@ -124,6 +130,11 @@ impl ConnectionInner {
     /// The handle was opened by others.
     pub(crate) fn set_adopted(&self) {
         self.exclusive.lock().is_adopted = true;
+    }
+
+    /// A listener accepted it.
+    pub(crate) fn set_accepted(&self) {
+        self.exclusive.lock().is_accepted = true;
     }
 
     pub(crate) fn holds_received(&self) -> bool {

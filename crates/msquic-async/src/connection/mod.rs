@@ -14,6 +14,7 @@ mod future;
 mod inner;
 #[cfg(test)]
 mod player;
+mod rebind;
 mod state;
 mod statistics;
 
@@ -28,6 +29,7 @@ pub use future::{
     OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,
 };
 pub(crate) use inner::ConnectionInner;
+pub use rebind::RebindError;
 pub use statistics::{ConnectionStatistics, DatagramCounts, StreamCounts};
 
 use crate::ffi::connection::NativeConnection;

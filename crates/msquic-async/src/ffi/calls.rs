@@ -64,6 +64,16 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_RESUMPTION_TICKET, ticket)
     }
 
+    /// Moves a running client to another local address, with a library that can (C28), and tells which address
+    /// it has then.
+    pub(crate) fn rebind(&self, addr: SocketAddr) -> Result<SocketAddr, Status> {
+        let param = ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS;
+        self.set_param(param, &address::to_native(addr))?;
+        let mut local = address::to_native(addr);
+        self.get_param(param, &mut local)?;
+        address::from_native(&local).ok_or(Status::INTERNAL_ERROR)
+    }
+
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))

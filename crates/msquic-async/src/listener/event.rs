@@ -37,6 +37,7 @@ impl ListenerHandler for ListenerInner {
             ConnectionInner::new(native, credential)
         };
         let Ok(inner) = connection.adopt(self.native.registration(), make) else { return };
+        inner.set_accepted();
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);
         self.exclusive.lock().backlog.push_back(incoming);

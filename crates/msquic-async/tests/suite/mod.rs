@@ -6,6 +6,7 @@ mod connection;
 mod datagram;
 mod observe;
 mod peers;
+mod rebind;
 mod resumption;
 pub(crate) mod stream;
 mod teardown;

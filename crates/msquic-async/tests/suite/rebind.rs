@@ -1,0 +1,305 @@
+//! Clients that move to another local address while they run.
+
+use super::peers::{Pair, credential, has_patch, pair_with, pattern, settings};
+use crate::executors::{run, run_tokio};
+use bytes::Bytes;
+use msquic_async::connection::{ConnectionChange, ConnectionError, RebindError};
+use msquic_async::{Connection, ReadStream, Registration, StreamLimits, StreamType, WriteStream};
+use std::net::{SocketAddr, UdpSocket};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// Peers that find out quickly what a new path is like; the peer has confirmed the handshake.
+async fn movable_pair() -> Pair {
+    let settings = settings().datagrams(true).initial_rtt(Duration::from_millis(10));
+    let pair = pair_with(settings, StreamLimits::default()).await;
+    // What the server sends after its handshake confirms it, and arrives in order.
+    let mut greeting = pair.server.open_send_stream().await.unwrap();
+    greeting.send("welcome").await.unwrap();
+    pair.client.accept_inbound_uni_stream().await.unwrap();
+    pair
+}
+
+fn any(ip: &str) -> SocketAddr {
+    SocketAddr::new(ip.parse().unwrap(), 0)
+}
+
+/// Moves, as soon as the handshake is confirmed.
+async fn rebind(client: &Connection, local: SocketAddr) -> Result<SocketAddr, RebindError> {
+    loop {
+        match client.rebind(local).await {
+            Err(RebindError::NotConfirmed) => tokio::task::yield_now().await,
+            moved => return moved,
+        }
+    }
+}
+
+fn can_move() -> bool {
+    has_patch("N13") && has_patch("U3")
+}
+
+#[test]
+fn a_library_that_cannot_move_is_not_asked_to() {
+    if can_move() {
+        return;
+    }
+    run(async || {
+        let Pair { client, .. } = movable_pair().await;
+        assert_eq!(client.rebind(any("127.0.0.1")).await, Err(RebindError::Unsupported));
+    });
+}
+
+/// What moves between the peers, and how far it is.
+#[derive(Default)]
+struct Load {
+    is_over: AtomicBool,
+    to_server: AtomicU64,
+    to_client: AtomicU64,
+    datagrams: AtomicU64,
+}
+
+impl Load {
+    async fn write(&self, mut stream: WriteStream) {
+        let source = endless();
+        let mut at = 0;
+        while !self.is_over.load(Ordering::SeqCst) {
+            let part = source.slice(at % PATTERN..at % PATTERN + PART);
+            stream.write_chunk(&part, false).await.unwrap();
+            at += PART;
+            // Steady, and not as much as the machine can carry: then losses would decide how long it takes.
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stream.write_chunk(&Bytes::new(), true).await.unwrap();
+    }
+
+    async fn read(&self, stream: ReadStream, count: &AtomicU64) {
+        let expected = endless();
+        let mut at = 0;
+        while let Some(chunk) = stream.read_chunk().await.unwrap() {
+            for part in chunk.chunks(PART) {
+                let from = at % PATTERN;
+                assert!(part == &expected[from..from + part.len()], "byte {at}");
+                at += part.len();
+                count.fetch_add(part.len() as u64, Ordering::SeqCst);
+            }
+        }
+    }
+
+    async fn echo_datagrams(&self, server: &Connection) {
+        while let Ok(datagram) = server.receive_datagram().await {
+            let _ = server.send_datagram(&datagram);
+        }
+    }
+
+    async fn count_datagrams(&self, client: &Connection) {
+        while let Ok(datagram) = client.receive_datagram().await {
+            assert_eq!(datagram, "ping");
+            self.datagrams.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+
+    /// Waits until more of all has arrived than now.
+    async fn progress(&self, client: &Connection) {
+        let now = || {
+            [&self.to_server, &self.to_client, &self.datagrams]
+                .map(|count| count.load(Ordering::SeqCst))
+        };
+        let before = now();
+        while now().iter().zip(before).any(|(now, before)| *now <= before) {
+            let _ = client.send_datagram(&"ping".into());
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+}
+
+/// One period of an endless pattern, and a part of the next.
+fn endless() -> Bytes {
+    pattern(PATTERN).iter().chain(&pattern(PART)).copied().collect()
+}
+
+/// How the endless pattern repeats, and what is written at once.
+const PATTERN: usize = 63 * 1024;
+const PART: usize = 16 * 1024;
+
+/// Moves `client` to `locals` in turn, while streams and datagrams flow both ways.
+async fn move_under_load(pair: &Pair, moves: usize, locals: &[SocketAddr]) {
+    let Pair { client, server, .. } = pair;
+    let load = Load::default();
+    let open = async |side: &Connection| {
+        side.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap().split().1
+    };
+    let (to_server, to_client) = (open(client).await.unwrap(), open(server).await.unwrap());
+    let read = async |side: &Connection, count| {
+        load.read(side.accept_inbound_uni_stream().await.unwrap(), count).await;
+    };
+    let streams = async {
+        tokio::join!(
+            load.write(to_server),
+            load.write(to_client),
+            read(server, &load.to_server),
+            read(client, &load.to_client),
+        );
+        client.shutdown(0, "");
+    };
+    let moving = async {
+        let mut before = client.get_local_addr().unwrap();
+        for number in 0..moves {
+            load.progress(client).await;
+            let local = rebind(client, locals[number % locals.len()]).await.unwrap();
+            assert_ne!(local, before, "move {number}");
+            assert_eq!(client.get_local_addr().unwrap(), local);
+            before = local;
+        }
+        load.progress(client).await;
+        while server.get_remote_addr().unwrap() != before {
+            load.progress(client).await;
+        }
+        load.is_over.store(true, Ordering::SeqCst);
+    };
+    tokio::join!(moving, streams, load.echo_datagrams(server), load.count_datagrams(client));
+}
+
+/// How often clients move in a test; more by hand.
+fn moves() -> usize {
+    std::env::var("MOVES").map_or(200, |moves| moves.parse().unwrap())
+}
+
+#[test]
+fn a_client_moves_to_other_ports_under_load() {
+    if can_move() {
+        run_tokio(async || {
+            move_under_load(&movable_pair().await, moves(), &[any("127.0.0.1")]).await;
+        });
+    }
+}
+
+#[test]
+fn a_client_moves_to_other_addresses_under_load() {
+    if can_move() {
+        run_tokio(async || {
+            let locals = ["127.0.0.2", "127.0.0.1", "0.0.0.0"].map(any);
+            move_under_load(&movable_pair().await, moves() / 10, &locals).await;
+        });
+    }
+}
+
+async fn talk(from: &Connection, to: &Connection) {
+    let mut stream = from.open_send_stream().await.unwrap();
+    stream.send("still here").await.unwrap();
+    let stream = to.accept_inbound_uni_stream().await.unwrap();
+    std::future::poll_fn(|cx| stream.poll_read_chunk(cx)).await.unwrap().unwrap();
+}
+
+#[test]
+fn a_move_that_fails_changes_nothing() {
+    if !can_move() {
+        return;
+    }
+    run(async || {
+        let Pair { client, server, .. } = movable_pair().await;
+        let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let taken = socket.local_addr().unwrap();
+        let (before, remote) =
+            (rebind(&client, any("127.0.0.1")).await.unwrap(), client.get_remote_addr());
+        let elsewhere = "203.0.113.77:0".parse().unwrap();
+        for (local, expected) in [
+            (taken, RebindError::AddressInUse(taken)),
+            (elsewhere, RebindError::AddressNotAvailable(elsewhere)),
+            (any("::1"), RebindError::OtherFamily { local: any("::1"), remote: remote.unwrap() }),
+        ] {
+            assert_eq!(client.rebind(local).await, Err(expected));
+            assert_eq!(client.get_local_addr().unwrap(), before);
+            talk(&client, &server).await;
+            talk(&server, &client).await;
+        }
+        assert_eq!(server.get_remote_addr().unwrap(), before);
+        assert_eq!(server.rebind(any("127.0.0.1")).await, Err(RebindError::NotClient));
+    });
+}
+
+#[test]
+fn a_client_is_moved_once_at_a_time_and_told_where_to() {
+    if !can_move() {
+        return;
+    }
+    run(async || {
+        let Pair { client, server, .. } = movable_pair().await;
+        rebind(&client, any("127.0.0.1")).await.unwrap();
+        let (first, second) =
+            futures::join!(client.rebind(any("127.0.0.1")), client.rebind(any("127.0.0.1")));
+        assert_eq!(second, Err(RebindError::InProgress));
+        let local = first.unwrap();
+        // A dropped future moves the client all the same.
+        let mut dropped = Box::pin(client.rebind(any("127.0.0.1")));
+        assert!(futures::poll!(&mut dropped).is_pending());
+        drop(dropped);
+        loop {
+            match client.next_change().await.unwrap() {
+                ConnectionChange::LocalAddr(now) if now != local => break,
+                _ => {}
+            }
+        }
+        talk(&client, &server).await;
+        talk(&server, &client).await;
+        assert_eq!(server.get_remote_addr().unwrap(), client.get_local_addr().unwrap());
+    });
+}
+
+#[test]
+fn a_client_moves_only_while_it_is_connected() {
+    if !can_move() {
+        return;
+    }
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let client = Connection::new(&registration, credential()).unwrap();
+        assert_eq!(client.rebind(any("127.0.0.1")).await, Err(RebindError::NotConfirmed));
+        for closes in [true, false] {
+            let Pair { client, server, .. } = movable_pair().await;
+            if closes {
+                client.shutdown(1, "")
+            } else {
+                server.shutdown(1, "")
+            };
+            client.watch_shutdown().await;
+            let moved = client.rebind(any("127.0.0.1")).await;
+            assert!(matches!(moved, Err(RebindError::ConnectionLost(_))), "{moved:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_may_move_while_it_is_closed() {
+    if !can_move() {
+        return;
+    }
+    run(async || {
+        for round in 0..20 {
+            let Pair { client, server, .. } = movable_pair().await;
+            rebind(&client, any("127.0.0.1")).await.unwrap();
+            let closing = if round % 2 == 0 { &client } else { &server };
+            let close = async { closing.shutdown(9, "") };
+            let (moved, ()) = if round % 4 < 2 {
+                futures::join!(client.rebind(any("127.0.0.1")), close)
+            } else {
+                let ((), moved) = futures::join!(close, client.rebind(any("127.0.0.1")));
+                (moved, ())
+            };
+            assert!(
+                matches!(moved, Ok(_) | Err(RebindError::ConnectionLost(_))),
+                "round {round}: {moved:?}"
+            );
+            for side in [&client, &server] {
+                let end = side.watch_shutdown().await;
+                assert!(
+                    matches!(
+                        end,
+                        ConnectionError::ClosedLocally { code: 9, .. }
+                            | ConnectionError::ClosedByPeer { code: 9, .. }
+                    ),
+                    "round {round}: {end:?}"
+                );
+            }
+        }
+    });
+}
