@@ -75,9 +75,16 @@ fn ping_pong(criterion: &mut Criterion) {
 
 /// Handshakes with mutual TLS: the time for each, with so many at once.
 fn handshake(criterion: &mut Criterion) {
+    handshakes(criterion, "handshake", false);
+    handshakes(criterion, "resumption", true);
+}
+
+fn handshakes(criterion: &mut Criterion, name: &str, resumption: bool) {
     let runtime = Runtime::new().unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-    let config = MsQuicTransportConfig::new().max_connections_per_identity(usize::MAX);
+    let config = MsQuicTransportConfig::new()
+        .max_connections_per_identity(usize::MAX)
+        .resumption(resumption);
     let transport = Arc::new(MsQuicTransport::with_config(config));
     let address = "127.0.0.1:0".parse().unwrap();
     let listen = transport.create_listener(address, &["bench/1"], credential.clone());
@@ -92,7 +99,7 @@ fn handshake(criterion: &mut Criterion) {
             });
         }
     });
-    let mut group = criterion.benchmark_group("handshake");
+    let mut group = criterion.benchmark_group(name);
     group.sample_size(10).measurement_time(Duration::from_secs(4));
     for at_once in [1, 16] {
         group.throughput(Throughput::Elements(at_once));

@@ -35,6 +35,7 @@ pub struct MsQuicTransportConfig {
     pub(crate) idle_timeout: Duration,
     pub(crate) keep_alive_interval: Duration,
     pub(crate) maximum_mtu: u16,
+    pub(crate) resumption: bool,
 }
 
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -61,6 +62,7 @@ impl Default for MsQuicTransportConfig {
             idle_timeout: Duration::from_secs(30),
             keep_alive_interval: Duration::from_secs(10),
             maximum_mtu: 1500,
+            resumption: false,
         }
     }
 }
@@ -151,4 +153,9 @@ options! {
     /// The largest IP packet that is tried on a path, in bytes (RFC 8899): 1248 to 1500. A connection begins with 1248
     /// and searches upwards; a smaller limit helps where a tunnel drops large packets silently. Default: 1500.
     maximum_mtu: u16;
+    /// Whether peers that connect again resume their session, as server and as client, see
+    /// [`Resumption`](msquic_async::Resumption). Peers are judged as in a full handshake. A change of a listener's
+    /// credential, and [`revoke`](crate::MsQuicTransport::revoke), end all tickets of the transport. With a libmsquic
+    /// that cannot do it, listening and dialling fail with a typed error. Default: false.
+    resumption: bool;
 }

@@ -129,6 +129,12 @@ impl MsQuicNetConnection {
         }
     }
 
+    /// Whether the handshake resumed the session of an earlier connection, see
+    /// [`MsQuicTransportConfig::resumption`].
+    pub fn is_resumed(&self) -> bool {
+        self.shared.inner.is_resumed()
+    }
+
     /// How many messages were queued and handed out.
     pub fn message_statistics(&self) -> MessageStatistics {
         self.shared.messages.read()

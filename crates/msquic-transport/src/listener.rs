@@ -78,11 +78,15 @@ impl MsQuicListener {
     /// it had.
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        if self.context.config.resumption {
+            self.context.forget(&credential); // a new configuration has new keys for tickets
+        }
         let configuration = self.context.server(&alpn, &credential)?;
         let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
         let _one_at_a_time = self.updating.lock();
         let before = std::mem::replace(&mut *self.identity.write(), now);
         self.instance.set_credential(configuration, credential);
+        self.context.forget_tickets();
         self.context.forget(&before.credential);
         Ok(())
     }

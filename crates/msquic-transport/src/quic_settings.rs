@@ -1,7 +1,9 @@
 //! `ConfigFactory`: msquic configurations from ours.
 
 use crate::MsQuicTransportConfig;
-use msquic_async::{Configuration, ConfigurationError, Registration, Settings, StreamLimits};
+use msquic_async::{
+    Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
+};
 use net_traits::{CredentialError, NetCredential, TrustPolicy, protocol_names};
 use parking_lot::Mutex;
 
@@ -13,6 +15,7 @@ pub(crate) struct ConfigFactory<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) config: &'a MsQuicTransportConfig,
     pub(crate) cache: &'a ConfigCache,
+    pub(crate) resumption: Option<&'a Resumption>,
     pub(crate) alpn: &'a [&'a str],
     pub(crate) credential: &'a NetCredential,
 }
@@ -123,6 +126,7 @@ impl ConfigFactory<'_> {
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
             .maximum_mtu(config.maximum_mtu)
+            .resumption(self.resumption.cloned())
             // The queue of the stream is buffer enough, and spares a copy.
             .send_buffering(false)
     }

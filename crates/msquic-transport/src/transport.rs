@@ -8,7 +8,7 @@ use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use msquic_async::{Configuration, Connection, Listener, Registration, Status};
+use msquic_async::{Configuration, Connection, Listener, Registration, Resumption, Status};
 use net_traits::{
     CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport, TrustPolicy,
 };
@@ -40,6 +40,8 @@ pub(crate) struct Context {
     pub(crate) config: Arc<MsQuicTransportConfig>,
     pub(crate) registry: Arc<Registry>,
     configurations: Arc<ConfigCache>,
+    /// The tickets of all configurations, if sessions are resumed.
+    resumption: Option<Resumption>,
     listeners: Arc<Mutex<Vec<Weak<Listener>>>>,
 }
 
@@ -47,6 +49,14 @@ impl Context {
     /// Keeps nothing of a credential that is not shown any more.
     pub(crate) fn forget(&self, credential: &NetCredential) {
         self.configurations.forget(credential);
+    }
+
+    /// Ends all tickets: the trust in peers changes. They are judged again anyway when they come back; this spares
+    /// having to rely on that alone.
+    pub(crate) fn forget_tickets(&self) {
+        if let Some(resumption) = &self.resumption {
+            resumption.forget();
+        }
     }
 
     /// The msquic configuration of a listener.
@@ -84,6 +94,7 @@ impl Context {
             registration: self.registration.registration(),
             config: &self.config,
             cache: &self.configurations,
+            resumption: self.resumption.as_ref(),
             alpn,
             credential,
         }
@@ -133,6 +144,7 @@ impl MsQuicTransport {
         };
         let context = Registration::new("msquic-transport").map(|registration| Context {
             registration: Arc::new(RegistrationWrapper(registration)),
+            resumption: config.resumption.then(Resumption::new),
             config: Arc::new(config),
             registry: Registry::new(limits),
             configurations: Arc::default(),
@@ -159,6 +171,7 @@ impl MsQuicTransport {
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         context.registry.revoke(policy);
+        context.forget_tickets();
         context.registry.live().iter().filter(|connection| connection.revoke(policy)).count()
     }
 

@@ -1,0 +1,136 @@
+//! Resumed sessions: who the peers are stays, and who is not trusted any more stays out.
+
+mod common;
+
+use common::{ALPN, run};
+use msquic_transport::{
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+};
+use net_traits::{
+    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    TrustPolicy,
+};
+
+/// One transport for both sides.
+struct Returning {
+    transport: MsQuicTransport,
+    listener: MsQuicListener,
+    server: NetCredential,
+    client: NetCredential,
+}
+
+type Met = [Result<MsQuicNetConnection, ConnectError>; 2];
+
+impl Returning {
+    async fn new(resumption: bool) -> Self {
+        let (server, client) = (anybody(), anybody());
+        let config = MsQuicTransportConfig::new()
+            .resumption(resumption)
+            .max_connections_per_identity(usize::MAX);
+        let transport = MsQuicTransport::with_config(config);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(address, &[ALPN], server.clone()).await.unwrap();
+        Self { transport, listener, server, client }
+    }
+
+    async fn meet(&self) -> Met {
+        let address = self.listener.local_addr();
+        let dial = self.transport.connect(address, &[ALPN], self.client.clone());
+        let accept = async { self.listener.accept().await.unwrap().accept().await };
+        let (client, server) = tokio::join!(dial, accept);
+        [client, server]
+    }
+
+    /// Connects, checks who the peers are, and tells whether the session was resumed.
+    async fn is_resumed(&self) -> bool {
+        let [client, server] = self.meet().await.map(Result::unwrap);
+        assert_eq!(server.remote_identity(), self.client.identity().to_string());
+        assert_eq!(client.remote_identity(), self.server.identity().to_string());
+        // The ticket leaves before the message does.
+        server.send(b"hello").await.unwrap();
+        assert_eq!(&*client.recv().await.unwrap().0, b"hello");
+        assert_eq!(client.is_resumed(), server.is_resumed());
+        client.is_resumed()
+    }
+}
+
+fn anybody() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+fn is_possible() -> bool {
+    msquic_async::library_patches().iter().any(|patch| patch.fault == "N11-A9")
+}
+
+#[test]
+fn sessions_are_resumed_only_if_asked_for() {
+    run(async {
+        let without = Returning::new(false).await;
+        assert!(!without.is_resumed().await && !without.is_resumed().await);
+        if is_possible() {
+            let with = Returning::new(true).await;
+            assert!(!with.is_resumed().await);
+            for _ in 0..10 {
+                assert!(with.is_resumed().await);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_library_that_cannot_is_a_typed_error() {
+    run(async {
+        let config = MsQuicTransportConfig::new().resumption(true);
+        let transport = MsQuicTransport::with_config(config);
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(address, &[ALPN], anybody()).await;
+        assert_eq!(listener.is_ok(), is_possible(), "{listener:?}");
+    });
+}
+
+#[test]
+fn a_revocation_ends_all_tickets() {
+    if !is_possible() {
+        return;
+    }
+    run(async {
+        let returning = Returning::new(true).await;
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+        returning.transport.revoke(&TrustPolicy::nobody());
+        // The listener trusts the peer still: it needs a full handshake.
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+    });
+}
+
+#[test]
+fn a_peer_that_the_listener_trusts_no_more_cannot_resume() {
+    if !is_possible() {
+        return;
+    }
+    run(async {
+        let returning = Returning::new(true).await;
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+        let nobody = returning.server.with_trust(TrustPolicy::nobody());
+        returning.listener.set_credential(nobody).unwrap();
+        let [_, server] = returning.meet().await;
+        assert!(matches!(server, Err(ConnectError::Rejected(_))), "{server:?}");
+        returning.listener.set_credential(returning.server.clone()).unwrap();
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+    });
+}
+
+#[test]
+fn another_certificate_of_either_side_needs_a_full_handshake() {
+    if !is_possible() {
+        return;
+    }
+    run(async {
+        let mut returning = Returning::new(true).await;
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+        returning.client = anybody();
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+        returning.server = anybody();
+        returning.listener.set_credential(returning.server.clone()).unwrap();
+        assert!(!returning.is_resumed().await && returning.is_resumed().await);
+    });
+}
