@@ -140,6 +140,13 @@ pub(super) fn drive_at_exit(deadline: Instant, done: impl Fn() -> bool) {
 impl Execution {
     fn create() -> Result<Self, Status> {
         library::load()?;
+        library::registration_opening()?; // the library stays open meanwhile
+        let created = Self::create_in_library();
+        library::registration_closed();
+        created
+    }
+
+    fn create_in_library() -> Result<Self, Status> {
         let failed = |_| Status::INTERNAL_ERROR;
         let (epoll, outer) = (new_epoll().map_err(failed)?, new_epoll().map_err(failed)?);
         let mut readable = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };

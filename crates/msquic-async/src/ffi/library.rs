@@ -9,7 +9,6 @@ use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
@@ -21,9 +20,6 @@ const EXIT_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long the library may take to close, at least.
 const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
-
-/// In place of the number of open registrations: the process ends, and the library is closed.
-const CLOSED: usize = usize::MAX;
 
 /// The oldest libmsquic whose table has all functions of the binding.
 const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 };
@@ -43,13 +39,22 @@ struct Library {
     table: &'static ffi::QUIC_API_TABLE,
     functions: Functions,
     version: LibraryVersion,
-    /// Others have the table: there may be handles that nobody counted.
-    is_shared: AtomicBool,
     registrations: Mutex<Vec<Weak<NativeRegistration>>>,
-    /// How many registrations are open, and how many threads are opening one.
-    open: Mutex<usize>,
-    /// Notified when one of them is closed.
+    users: Mutex<Users>,
+    /// Notified when a registration is closed.
     closed: Condvar,
+}
+
+/// Who may call the library. It is closed at the end of the process, when there are none.
+#[derive(Default)]
+struct Users {
+    /// How many registrations are open, and how many threads call the library without one.
+    open: usize,
+    /// Others have the table: there may be handles that this crate does not count.
+    is_shared: bool,
+    /// The process ends: no further ones are let in.
+    is_leaving: bool,
+    is_closed: bool,
 }
 
 static LIBRARY: OnceLock<Result<Library, Status>> = OnceLock::new();
@@ -71,7 +76,11 @@ pub(super) fn functions() -> &'static Functions {
 /// The functions of the library, for others.
 pub(super) fn share_table() -> Result<&'static ffi::QUIC_API_TABLE, Status> {
     let library = library()?;
-    library.is_shared.store(true, Ordering::SeqCst);
+    let mut users = library.users.lock();
+    if users.is_closed {
+        return Err(Status::INVALID_STATE); // and the table is freed
+    }
+    users.is_shared = true;
     Ok(library.table)
 }
 
@@ -82,13 +91,14 @@ pub(super) fn opening() -> MutexGuard<'static, ()> {
     OPENING.lock()
 }
 
-/// A registration is about to be opened; the end of the process waits for it.
+/// A registration is about to be opened, or the library is about to be called without one; the end of the process
+/// waits for it.
 pub(super) fn registration_opening() -> Result<(), Status> {
-    let mut open = library()?.open.lock();
-    if *open == CLOSED {
+    let mut users = library()?.users.lock();
+    if users.is_leaving {
         return Err(Status::INVALID_STATE);
     }
-    *open += 1;
+    users.open += 1;
     Ok(())
 }
 
@@ -104,7 +114,7 @@ pub(super) fn registration_opened(registration: &Arc<NativeRegistration>) {
 /// A registration was closed, or not opened after all.
 pub(super) fn registration_closed() {
     if let Ok(library) = library() {
-        *library.open.lock() -= 1;
+        library.users.lock().open -= 1;
         library.closed.notify_all();
     }
 }
@@ -136,9 +146,8 @@ fn open() -> Result<Library, Status> {
         table,
         functions,
         version,
-        is_shared: AtomicBool::new(false),
         registrations: Mutex::default(),
-        open: Mutex::new(0),
+        users: Mutex::default(),
         closed: Condvar::new(),
     })
 }
@@ -151,6 +160,7 @@ extern "C" fn leave() {
     super::guard::guard((), || {
         let Some(Ok(library)) = LIBRARY.get() else { return };
         let deadline = Instant::now() + EXIT_PATIENCE;
+        library.users.lock().is_leaving = true;
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
         registrations.iter().for_each(|registration| registration.shutdown(0));
@@ -162,17 +172,23 @@ extern "C" fn leave() {
         }
         registrations.iter().for_each(|registration| registration.close_at_exit(deadline));
 
-        let mut open = library.open.lock();
-        let is_open = |open: &mut usize| *open > 0;
+        let mut users = library.users.lock();
+        let is_used = |users: &mut Users| users.open > 0;
         let patience = deadline.saturating_duration_since(Instant::now());
-        let is_closed = !library.closed.wait_while_for(&mut open, is_open, patience).timed_out();
+        let is_over = !library.closed.wait_while_for(&mut users, is_used, patience).timed_out();
         std::mem::forget(registrations);
-        if is_closed && !library.is_shared.load(Ordering::SeqCst) {
-            *open = CLOSED; // no registration can be opened any more
-            drop(open);
+        if is_over && !users.is_shared {
+            users.is_closed = true;
+            drop(users);
             close_until(library, deadline);
         }
     });
+}
+
+/// Whether the process ends and the library is closed.
+#[cfg(test)]
+pub(super) fn is_closed() -> bool {
+    library().is_ok_and(|library| library.users.lock().is_closed)
 }
 
 /// Closes the library, on a thread of its own: it waits for threads of libmsquic, and some libraries make it
@@ -180,8 +196,8 @@ extern "C" fn leave() {
 fn close_until(library: &'static Library, deadline: Instant) {
     let (done, is_done) = mpsc::channel();
     let close = move || {
-        // SAFETY: C2, C4: every registration is closed, so no handle is left, and none can be opened:
-        // the number of open ones stays `CLOSED`.
+        // SAFETY: C2, C4: every registration is closed, so no handle is left, and none is opened any more,
+        // nor is the library called without one: the process is leaving.
         unsafe { MsQuicClose(library.table) };
         let _ = done.send(());
     };

@@ -7,7 +7,7 @@ use super::execution;
 use super::functions::call;
 use super::library;
 use super::listener::NativeListener;
-use super::may_block::{self, MayBlock};
+use super::may_block;
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex};
@@ -166,14 +166,27 @@ impl NativeRegistration {
         if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
             return;
         }
-        if !self.closed.swap(true, Ordering::SeqCst) {
-            // Elsewhere: it waits for children that nobody here knows.
-            let handle = self.handle;
-            may_block::detach(move |may_block| {
-                settle();
-                close(handle, may_block);
-            });
+        self.close();
+    }
+
+    /// Closes the handle, once, on a thread that may block: the close waits for the last traces of the children
+    /// (C8), and this may be one of libmsquic's own threads.
+    fn close(&self) {
+        if self.closed.swap(true, Ordering::SeqCst) {
+            return;
         }
+        let handle = self.handle;
+        let had_children = self.children.lock().next > 0;
+        may_block::detach(move |_| {
+            if had_children {
+                settle();
+            }
+            // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
+            // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
+            // callback.
+            unsafe { call!(RegistrationClose({ handle }.0)) };
+            library::registration_closed();
+        });
     }
 
     /// Waits until `done`; false if the deadline comes before.
@@ -267,23 +280,10 @@ impl Children {
 
 impl Drop for NativeRegistration {
     fn drop(&mut self) {
-        if self.closed.swap(true, Ordering::SeqCst) {
-            return;
-        }
         // C29: libmsquic would go on using the freed memory.
-        if execution::is_driven() {
-            return;
+        if !execution::is_driven() {
+            self.close();
         }
-        let handle = self.handle;
-        let had_children = self.children.lock().next > 0;
-        // RegistrationClose waits for the last traces of the children (C8), and this may be one of
-        // libmsquic's own threads.
-        may_block::detach(move |may_block| {
-            if had_children {
-                settle();
-            }
-            close(handle, may_block);
-        });
     }
 }
 
@@ -296,12 +296,4 @@ fn settle() {
     if !library::library_patches().iter().any(|patch| patch.fault == "N6") {
         std::thread::sleep(SETTLE);
     }
-}
-
-fn close(Handle(handle): Handle, _: &MayBlock) {
-    // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
-    // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
-    // callback.
-    unsafe { call!(RegistrationClose(handle)) };
-    library::registration_closed();
 }

@@ -4,10 +4,12 @@ use super::events::{Event, PATIENCE};
 use super::handles::{Open, ignore};
 use super::roots::Registration;
 use super::{in_child, is_2_6, is_driven, prepare};
-use crate::Settings;
+use crate::ffi::library;
 use crate::ffi::raw::testing;
 use crate::ffi::status::Status;
+use crate::{Connection, Settings, Stream, StreamType};
 use msquic::ffi;
+use parking_lot::Mutex;
 use std::process::exit;
 use std::ptr;
 use std::sync::mpsc;
@@ -63,6 +65,59 @@ fn c3_a_process_ends_in_order_with_connections_open() {
     let pair = futures::executor::block_on(testing::pair(&settings));
     std::mem::forget(pair);
     exit(0); // the exit handler of `ffi::library` runs before that of the TLS library
+}
+
+/// What is left of a process whose library is closed.
+static LEFT: Mutex<Option<(testing::Pair, Stream)>> = Mutex::new(None);
+
+/// Runs after the exit handler of `ffi::library`.
+extern "C" fn late() {
+    // On a thread of its own, since this one has no thread-local values any more.
+    let used = thread::spawn(|| {
+        assert!(library::is_closed(), "the library is open");
+        let Some((pair, stream)) = LEFT.lock().take() else { panic!("nothing is left") };
+        assert!(crate::api_table().is_err(), "a table that is freed");
+        assert!(crate::Registration::new("late").is_err());
+        assert!(crate::require_address_validation(false).is_err());
+        #[cfg(all(feature = "driver", target_os = "linux"))]
+        assert!(crate::ExecutionDriver::install().is_err());
+        let connection = pair.client.clone();
+        assert!(connection.send_datagram(&"late".into()).is_err());
+        assert!(connection.with_raw(|_| ()).is_none());
+        connection.shutdown(1, "late");
+        assert!(futures::executor::block_on(connection.statistics()).is_err());
+        assert!(Connection::new(&pair.registration, testing::credential()).is_err());
+        let again = connection.open_outbound_stream(StreamType::Unidirectional, false);
+        assert!(futures::executor::block_on(again).is_err());
+        drop((connection, stream, pair));
+    });
+    if used.join().is_err() {
+        // SAFETY: ends the process, whose other exit handlers have nothing to do.
+        unsafe { libc::_exit(1) };
+    }
+}
+
+#[test]
+fn c2_nothing_is_called_after_the_close() {
+    if is_driven() {
+        return; // C29: a driven registration stays open, so the library does
+    }
+    if let Some(child) = in_child("process::c2_nothing_is_called_after_the_close") {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    // SAFETY: the function does not unwind. Registered before the library is loaded, it runs later than the handler
+    // of `ffi::library`.
+    unsafe { libc::atexit(late) };
+    prepare();
+    let settings = Settings::new().peer_bidi_streams(1).datagrams(true);
+    let left = futures::executor::block_on(async {
+        let pair = testing::pair(&settings).await;
+        let stream = pair.client.open_outbound_stream(StreamType::Bidirectional, false).await;
+        (pair, stream.unwrap())
+    });
+    *LEFT.lock() = Some(left);
+    exit(0);
 }
 
 #[test]
