@@ -47,7 +47,7 @@ impl ConnectionHandler for ConnectionInner {
             }
             ConnectionEvent::TicketReceived(ticket) => self.on_ticket_received(ticket),
             ConnectionEvent::StreamsAvailable { bidirectional, unidirectional } => {
-                self.streams_available.wake_all();
+                self.set_available_streams(bidirectional, unidirectional);
                 self.change(ConnectionChange::StreamsAvailable { bidirectional, unidirectional });
             }
             ConnectionEvent::DatagramStateChanged { max_size } => {
@@ -128,6 +128,11 @@ impl ConnectionHandler for ConnectionInner {
 }
 
 impl ConnectionInner {
+    fn set_available_streams(&self, bidirectional: u16, unidirectional: u16) {
+        self.bidirectional_credit.set_available(bidirectional);
+        self.unidirectional_credit.set_available(unidirectional);
+    }
+
     /// Whether the handshake failed because the peer does not hold the key of its certificate.
     ///
     /// msquic reports alerts of both sides alike. A peer judges ours before it shows its own as a client, and after the
@@ -159,6 +164,10 @@ impl ConnectionInner {
         if !is_trusted {
             self.transition(ConnectionInput::UntrustedPeer(TrustError::NoCertificate));
             return self.native().shutdown(UNTRUSTED, false);
+        }
+        // C35: a server is not told before.
+        if let Ok((bidirectional, unidirectional)) = calls.available_streams() {
+            self.set_available_streams(bidirectional, unidirectional);
         }
         self.transition(ConnectionInput::Connected);
         if let Some(state) = ticket

@@ -12,7 +12,6 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::sync::futures::Notified;
 
 wait_future! {
     /// Future of [`Connection::accept`].
@@ -166,21 +165,13 @@ fn resolve(host: &str, port: u16) -> Result<SocketAddr, StartError> {
     addresses.next().ok_or_else(|| failed("it has no address".to_owned()))
 }
 
-pin_project_lite::pin_project! {
-    /// Future of [`Connection::open_outbound_stream`].
-    ///
-    /// It never queues a stream with msquic beyond the peer's limit: one that were given up there
-    /// would still use up a stream of the limit.
-    #[must_use = "futures do nothing unless polled"]
-    pub struct OpenOutboundStream<'a> {
-        connection: &'a Connection,
-        stream_type: StreamType,
-        fail_on_blocked: bool,
-        stream: Option<Stream>,
-        is_blocked: bool,
-        #[pin]
-        available: Notified<'a>,
-    }
+/// Future of [`Connection::open_outbound_stream`].
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenOutboundStream<'a> {
+    connection: &'a Connection,
+    stream_type: StreamType,
+    fail_on_blocked: bool,
+    stream: Option<Stream>,
 }
 
 impl<'a> OpenOutboundStream<'a> {
@@ -189,15 +180,7 @@ impl<'a> OpenOutboundStream<'a> {
         stream_type: StreamType,
         fail_on_blocked: bool,
     ) -> Self {
-        let available = connection.inner().streams_available.notified();
-        Self {
-            connection,
-            stream_type,
-            fail_on_blocked,
-            stream: None,
-            is_blocked: false,
-            available,
-        }
+        Self { connection, stream_type, fail_on_blocked, stream: None }
     }
 }
 
@@ -205,30 +188,17 @@ impl Future for OpenOutboundStream<'_> {
     type Output = Result<Stream, stream::StartError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            if *this.is_blocked {
-                ready!(this.available.as_mut().poll(cx));
-                *this.is_blocked = false;
+        let this = self.get_mut();
+        let mut stream = match this.stream.take() {
+            Some(stream) => stream,
+            None => Stream::open(this.connection, this.stream_type)?,
+        };
+        match stream.poll_start(cx, this.fail_on_blocked) {
+            Poll::Pending => {
+                this.stream = Some(stream);
+                Poll::Pending
             }
-            let mut stream = match this.stream.take() {
-                Some(stream) => stream,
-                None => {
-                    // Joined before the attempt, so no credit that comes meanwhile is missed.
-                    this.available.set(this.connection.inner().streams_available.notified());
-                    Stream::open(this.connection, *this.stream_type)?
-                }
-            };
-            match stream.poll_start(cx, true) {
-                Poll::Pending => {
-                    *this.stream = Some(stream);
-                    return Poll::Pending;
-                }
-                Poll::Ready(Err(stream::StartError::LimitReached)) if !*this.fail_on_blocked => {
-                    *this.is_blocked = true;
-                }
-                Poll::Ready(started) => return Poll::Ready(started.map(|()| stream)),
-            }
+            Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
         }
     }
 }
@@ -239,14 +209,11 @@ impl fmt::Debug for OpenOutboundStream<'_> {
     }
 }
 
-pin_project_lite::pin_project! {
-    /// Future of [`Connection::open_send_stream`].
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct OpenSendStream<'a> {
-        #[pin]
-        open: OpenOutboundStream<'a>,
-    }
+/// Future of [`Connection::open_send_stream`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenSendStream<'a> {
+    open: OpenOutboundStream<'a>,
 }
 
 impl<'a> OpenSendStream<'a> {
@@ -259,7 +226,7 @@ impl Future for OpenSendStream<'_> {
     type Output = Result<SendStream, stream::StartError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let stream = ready!(self.project().open.poll(cx))?;
+        let stream = ready!(Pin::new(&mut self.get_mut().open).poll(cx))?;
         Poll::Ready(Ok(SendStream::from_stream(stream)))
     }
 }

@@ -1,6 +1,7 @@
 //! `ConnectionInner`: what the handles of a connection share with its callbacks.
 
 use super::change::{Changes, ConnectionChange};
+use super::credit::StreamCredit;
 use super::datagram::Datagrams;
 use super::error::ConnectionError;
 use super::farewell;
@@ -20,6 +21,7 @@ use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use zeroize::Zeroizing;
 
 pub(crate) struct ConnectionInner {
@@ -28,8 +30,9 @@ pub(crate) struct ConnectionInner {
     /// Woken when the state or the certificate changes.
     pub(super) changed: Waiters,
     pub(super) inbound: InboundWaiters,
-    /// Woken when the peer allows further streams, and at the end.
-    pub(super) streams_available: Waiters,
+    /// For the streams that this side opens.
+    pub(super) bidirectional_credit: Arc<StreamCredit>,
+    pub(super) unidirectional_credit: Arc<StreamCredit>,
     /// Woken when further datagrams may be queued, and at the end.
     pub(super) datagram_room: Waiters,
 }
@@ -114,7 +117,8 @@ impl ConnectionInner {
             }),
             changed: Waiters::default(),
             inbound: InboundWaiters::default(),
-            streams_available: Waiters::default(),
+            bidirectional_credit: Arc::default(),
+            unidirectional_credit: Arc::default(),
             datagram_room: Waiters::default(),
         }
     }
@@ -146,6 +150,19 @@ impl ConnectionInner {
         self.exclusive.lock().state.error().cloned()
     }
 
+    /// What streams of this type are opened with.
+    pub(crate) fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit> {
+        match stream_type {
+            StreamType::Bidirectional => &self.bidirectional_credit,
+            StreamType::Unidirectional => &self.unidirectional_credit,
+        }
+    }
+
+    /// Ready once the connection is over, with the reason.
+    pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError> {
+        self.changed.poll_registered(cx, || self.error())
+    }
+
     /// Why the connection is over, for callers that know that it is.
     pub(crate) fn error_or_closing(&self) -> ConnectionError {
         self.error().unwrap_or_else(ConnectionError::closing)
@@ -172,7 +189,8 @@ impl ConnectionInner {
                 self.inbound.unidirectional.wake_all();
                 self.inbound.datagrams.wake_all();
                 self.inbound.changes.wake_all();
-                self.streams_available.wake_all();
+                self.bidirectional_credit.close();
+                self.unidirectional_credit.close();
                 self.datagram_room.wake_all();
             }
         }

@@ -6,6 +6,7 @@
 //! arrived before were handed out.
 
 mod change;
+mod credit;
 mod datagram;
 mod error;
 mod event;
@@ -19,6 +20,7 @@ mod state;
 mod statistics;
 
 pub use change::{ConnectionChange, NextChange};
+pub(crate) use credit::Ticket;
 pub use datagram::{
     DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
     SendDatagram, TrackDatagram,
@@ -161,7 +163,7 @@ impl Connection {
     }
 
     /// Opens a stream. While the peer allows no further stream it waits, or fails if
-    /// `fail_on_blocked`.
+    /// `fail_on_blocked`. Those who wait get their streams in order of arrival.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -179,7 +181,8 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future aborts its stream.
+    /// A dropped future leaves the line. If its stream was being started, it aborts the stream, which counts
+    /// against the peer's limit all the same.
     pub fn open_outbound_stream(
         &self,
         stream_type: StreamType,
@@ -188,7 +191,7 @@ impl Connection {
         OpenOutboundStream::new(self, stream_type, fail_on_blocked)
     }
 
-    /// Opens a unidirectional stream for messages; waits while the peer allows none.
+    /// Opens a unidirectional stream for messages; waits while the peer allows none, in order of arrival.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -204,7 +207,7 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future aborts its stream.
+    /// As for [`open_outbound_stream`](Self::open_outbound_stream).
     pub fn open_send_stream(&self) -> OpenSendStream<'_> {
         OpenSendStream::new(self)
     }

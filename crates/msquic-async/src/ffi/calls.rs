@@ -86,6 +86,14 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
     }
 
+    /// How many streams this side can start now, bidirectional and unidirectional ones, each at most 65535 (C35).
+    pub(crate) fn available_streams(&self) -> Result<(u16, u16), Status> {
+        let (mut bidirectional, mut unidirectional) = (0_u16, 0_u16);
+        self.get_param(ffi::QUIC_PARAM_CONN_LOCAL_BIDI_STREAM_COUNT, &mut bidirectional)?;
+        self.get_param(ffi::QUIC_PARAM_CONN_LOCAL_UNIDI_STREAM_COUNT, &mut unidirectional)?;
+        Ok((bidirectional, unidirectional))
+    }
+
     /// Sets a parameter whose native type is `T`.
     fn set_param<T: ?Sized>(&self, param: u32, value: &T) -> Result<(), Status> {
         self.native.with(|handle| {

@@ -28,9 +28,7 @@ pub(crate) enum StreamEvent {
     StartComplete {
         status: Status,
         id: u64,
-        peer_accepted: bool,
     },
-    PeerAccepted,
     SendComplete {
         canceled: bool,
     },
@@ -99,8 +97,9 @@ impl NativeStream {
         }
     }
 
-    /// Opens the stream, unless a handle was adopted, and starts it. If it is `Ok`, `handler` lives until the last event; the start
-    /// itself is answered by `StartComplete`, and a failed one is followed by the last event.
+    /// Opens the stream, unless a handle was adopted, and starts it. If it is `Ok`, `handler` lives until the
+    /// last event; the start itself is answered by `StartComplete`, and a failed one is followed by the last
+    /// event. At the peer's limit it fails if `fail_on_blocked`, and waits otherwise.
     pub(crate) fn start<H: StreamHandler>(
         &self,
         unidirectional: bool,
@@ -111,7 +110,6 @@ impl NativeStream {
             self.open(unidirectional, handler)?;
         }
         let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
-            | ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_INDICATE_PEER_ACCEPT
             | if fail_on_blocked {
                 ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_FAIL_BLOCKED
             } else {
@@ -420,11 +418,7 @@ unsafe fn dispatch<H: StreamHandler>(
                 StreamEvent::StartComplete {
                     status: Status::from_raw(complete.Status),
                     id: complete.ID,
-                    peer_accepted: complete.PeerAccepted() != 0,
                 }
-            }
-            ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_ACCEPTED => {
-                StreamEvent::PeerAccepted
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE => {
                 let complete = data.SEND_COMPLETE;

@@ -23,6 +23,9 @@ pub enum StartError {
     /// The peer allows no further stream for now, and waiting was not wanted.
     #[error("the peer allows no further stream for now")]
     LimitReached,
+    /// This side aborted the stream before it was started.
+    #[error("the stream was aborted before it was started")]
+    Closed,
     /// The connection is over, or was not started.
     #[error("the connection is over")]
     ConnectionLost(#[source] ConnectionError),
@@ -110,8 +113,8 @@ impl From<ReadToEndError> for io::Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriteError {
-    /// The stream was opened and never started.
-    #[error("the stream was not started")]
+    /// The stream is not started, see [`Stream::poll_start`](super::Stream::poll_start).
+    #[error("the stream is not started")]
     NotStarted,
     /// This side finished or aborted the stream, or the stream only receives.
     #[error("the stream is closed for writing")]
@@ -131,7 +134,7 @@ impl From<StartError> for io::Error {
     fn from(error: StartError) -> Self {
         let kind = match &error {
             StartError::LimitReached => io::ErrorKind::WouldBlock,
-            StartError::ConnectionLost(_) => io::ErrorKind::NotConnected,
+            StartError::Closed | StartError::ConnectionLost(_) => io::ErrorKind::NotConnected,
             StartError::Other(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)

@@ -1,7 +1,8 @@
 //! What msquic's events do to a stream.
 
-use super::inner::{DROPPED, SinkSlot, StreamInner};
-use super::state::{ReceiveInput, ReceiveState, SendInput, StartState};
+use super::error::StartError;
+use super::inner::{SinkSlot, StreamInner};
+use super::state::{ReceiveInput, SendInput, StartState};
 use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
@@ -15,10 +16,9 @@ impl StreamHandler for StreamInner {
 
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
-            StreamEvent::StartComplete { status, id, peer_accepted } => {
-                self.handle_event_start_complete(status, id, peer_accepted);
+            StreamEvent::StartComplete { status, id } => {
+                self.handle_event_start_complete(status, id);
             }
-            StreamEvent::PeerAccepted => self.handle_event_peer_accepted(),
             StreamEvent::SendComplete { canceled } => self.handle_event_send_complete(canceled),
             StreamEvent::IdealSendBuffer { bytes } => self.handle_event_ideal_send_buffer(bytes),
             StreamEvent::PeerSendShutdown => self.handle_event_receive_end(ReceiveInput::Finished),
@@ -49,25 +49,25 @@ impl StreamHandler for StreamInner {
 }
 
 impl StreamInner {
-    fn handle_event_start_complete(&self, status: Status, id: u64, peer_accepted: bool) {
+    fn handle_event_start_complete(&self, status: Status, id: u64) {
         if !status.is_ok() {
             return self.start_failed(status);
         }
         self.set_id(id);
         self.connection.count_opened(self.stream_type);
-        let is_stopped = {
-            let mut exclusive = self.exclusive.lock();
-            exclusive.start = if peer_accepted { StartState::Started } else { StartState::Blocked };
-            exclusive.receive == ReceiveState::Stopped
+        let (ticket, stop) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.start == StartState::Starting {
+                exclusive.start = StartState::Started;
+            }
+            (exclusive.ticket.take(), exclusive.stop.take())
         };
-        if is_stopped {
-            self.native.abort(Abort::Receive, DROPPED); // the reader was gone before there was a stream
+        if let Some(ticket) = ticket {
+            ticket.spend();
         }
-        self.start_waker.wake();
-    }
-
-    fn handle_event_peer_accepted(&self) {
-        self.exclusive.lock().start = StartState::Started;
+        if let Some(code) = stop {
+            self.native.abort(Abort::Receive, code);
+        }
         self.start_waker.wake();
     }
 
@@ -190,16 +190,25 @@ impl StreamInner {
         if connection {
             self.connection.close_reason_in_stream_event(calls);
         }
-        let error = self.connection.error_or_closing();
-        let _given_up = {
+        // A stream that ends alone was aborted by this side.
+        let lost = connection.then(|| self.connection.error_or_closing());
+        let (_given_up, _ticket) = {
             let exclusive = &mut *self.exclusive.lock();
-            exclusive.send.apply(SendInput::ConnectionLost(error.clone()));
-            exclusive.receive.apply(ReceiveInput::ConnectionLost(error.clone()));
-            if matches!(exclusive.start, StartState::Starting | StartState::Blocked) {
-                exclusive.start =
-                    StartState::Failed(super::error::StartError::ConnectionLost(error));
+            exclusive.send.apply(match lost.clone() {
+                Some(error) => SendInput::ConnectionLost(error),
+                None => SendInput::Abort,
+            });
+            if exclusive.receive.is_open() {
+                exclusive.receive.apply(match lost.clone() {
+                    Some(error) => ReceiveInput::ConnectionLost(error),
+                    None => ReceiveInput::Stop,
+                });
             }
-            exclusive.queue.cut()
+            if !matches!(exclusive.start, StartState::Started | StartState::Failed(_)) {
+                let error = lost.map_or(StartError::Closed, StartError::ConnectionLost);
+                exclusive.start = StartState::Failed(error);
+            }
+            (exclusive.queue.cut(), exclusive.ticket.take())
         };
         self.start_waker.wake();
         self.wake_readers();

@@ -9,7 +9,7 @@
 use super::error::{ReadError, StartError, WriteError};
 use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
 use crate::buffer::{ReceiveQueue, SendQueue};
-use crate::connection::ConnectionInner;
+use crate::connection::{ConnectionInner, Ticket};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamHold};
 use crate::stream::{ReceiveEnd, ReceiveSink, StreamRecvBuffer, StreamType};
@@ -51,6 +51,10 @@ pub(crate) struct StreamInner {
 
 pub(super) struct Exclusive {
     pub(super) start: StartState,
+    /// The place in the line for credit, or the credit that the start uses.
+    pub(super) ticket: Option<Ticket>,
+    /// The code with which to stop the peer once the stream is started.
+    pub(super) stop: Option<u64>,
     pub(super) send: SendState,
     pub(super) queue: SendQueue,
     pub(super) receive: ReceiveState,
@@ -90,6 +94,8 @@ impl StreamInner {
             hold: Mutex::default(),
             exclusive: Mutex::new(Exclusive {
                 start: if is_local { StartState::Idle } else { StartState::Started },
+                ticket: None,
+                stop: None,
                 send: if sends { SendState::Open } else { SendState::None },
                 queue: SendQueue::new(limits.send_buffer),
                 receive: if receives { ReceiveState::Open } else { ReceiveState::None },
@@ -111,48 +117,92 @@ impl StreamInner {
 
     // ---- opening ----
 
+    /// Waits for credit, and then for msquic to start the stream. `Stream` has it for itself meanwhile.
     pub(super) fn poll_start(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         fail_on_blocked: bool,
     ) -> Poll<Result<(), StartError>> {
-        let is_first = {
-            let mut exclusive = self.exclusive.lock();
-            let is_first = exclusive.start == StartState::Idle;
-            if is_first {
+        let ticket = {
+            let exclusive = &mut *self.exclusive.lock();
+            (exclusive.start == StartState::Idle).then(|| exclusive.ticket.take())
+        };
+        if let Some(ticket) = ticket {
+            let credit = self.connection.stream_credit(self.stream_type);
+            let ticket = match ticket {
+                Some(ticket) => ticket,
+                None if fail_on_blocked => credit.take().ok_or(StartError::LimitReached)?,
+                None => credit.join(),
+            };
+            let is_blocked = ticket.poll(cx).is_pending();
+            if is_blocked && fail_on_blocked {
+                return Poll::Ready(Err(StartError::LimitReached));
+            }
+            {
+                let mut exclusive = self.exclusive.lock();
+                exclusive.ticket = Some(ticket);
+                if is_blocked {
+                    return Poll::Pending;
+                }
                 exclusive.start = StartState::Starting;
             }
-            is_first
-        };
-        if is_first {
             let unidirectional = self.stream_type == StreamType::Unidirectional;
-            if let Err(status) = self.native.start(unidirectional, fail_on_blocked, self) {
+            if let Err(status) = self.native.start(unidirectional, true, self) {
                 self.start_failed(status);
             }
         }
         self.start_waker.register(cx.waker());
         match &self.exclusive.lock().start {
-            StartState::Started => Poll::Ready(Ok(())),
-            StartState::Failed(error) => Poll::Ready(Err(error.clone())),
-            StartState::Idle | StartState::Starting | StartState::Blocked => Poll::Pending,
+            StartState::Started => return Poll::Ready(Ok(())),
+            StartState::Failed(error) => return Poll::Ready(Err(error.clone())),
+            StartState::Idle | StartState::Starting => return Poll::Pending,
+            StartState::Lost => {}
         }
+        self.connection.poll_over(cx).map(|error| Err(StartError::ConnectionLost(error)))
+    }
+
+    /// The stream with which to try again, after msquic had no credit although there should have been some:
+    /// a native stream can be started once.
+    pub(super) fn successor(&self) -> Option<Arc<Self>> {
+        let exclusive = &mut *self.exclusive.lock();
+        if exclusive.start != StartState::Failed(StartError::LimitReached) {
+            return None;
+        }
+        let successor = Self::new(&self.connection, self.stream_type, self.is_local);
+        {
+            let next = &mut *successor.exclusive.lock();
+            next.ticket = exclusive.ticket.take();
+            next.stop = exclusive.stop;
+            if next.stop.is_some() {
+                next.receive.apply(ReceiveInput::Stop);
+            }
+        }
+        Some(successor)
     }
 
     pub(super) fn start_failed(&self, status: Status) {
-        let error = match (status, self.connection.error()) {
-            (Status::STREAM_LIMIT_REACHED, _) => StartError::LimitReached,
-            (_, Some(error)) => StartError::ConnectionLost(error),
-            (Status::INVALID_STATE | Status::ABORTED, None) => {
-                StartError::ConnectionLost(self.connection.error_or_closing())
-            }
-            (status, None) => StartError::Other(status),
+        let is_blocked = status == Status::STREAM_LIMIT_REACHED;
+        let mut ticket = self.exclusive.lock().ticket.take();
+        if is_blocked && let Some(ticket) = &ticket {
+            ticket.wait_again();
+        }
+        let failed = match (status, self.connection.error()) {
+            (_, Some(error)) => StartState::Failed(StartError::ConnectionLost(error)),
+            (Status::STREAM_LIMIT_REACHED, None) => StartState::Failed(StartError::LimitReached),
+            // The peer's close is known to msquic, and about to be told.
+            (Status::ABORTED, None) => StartState::Lost,
+            (status, None) => StartState::Failed(StartError::Other(status)),
         };
         {
-            let mut exclusive = self.exclusive.lock();
-            exclusive.start = StartState::Failed(error);
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.start == StartState::Starting {
+                exclusive.start = failed;
+                exclusive.ticket = ticket.take_if(|_| is_blocked);
+            }
             exclusive.send.apply(SendInput::Abort);
             exclusive.receive.apply(ReceiveInput::Stop);
         }
+        drop(ticket); // which wakes others
         self.start_waker.wake();
     }
 
@@ -300,7 +350,7 @@ impl StreamInner {
     }
 
     pub(super) fn abort_write(&self, code: u64) -> Result<(), WriteError> {
-        let (what, _given_up) = {
+        let (what, _given_up, _ticket) = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.send == SendState::None {
                 return Err(WriteError::Closed);
@@ -308,13 +358,21 @@ impl StreamInner {
             if !exclusive.send.apply(SendInput::Abort) {
                 return Ok(());
             }
-            let what = match exclusive.start {
-                StartState::Started => Abort::Send,
-                _ => Abort::Everything, // the peer may never have granted it
-            };
-            (what, exclusive.queue.cut())
+            if exclusive.start == StartState::Started {
+                (Abort::Send, exclusive.queue.cut(), None)
+            } else {
+                // A start that is under way answers for its ticket.
+                let ticket = exclusive.ticket.take_if(|_| exclusive.start == StartState::Idle);
+                exclusive.start = StartState::Failed(StartError::Closed);
+                exclusive.receive.apply(ReceiveInput::Stop);
+                (Abort::Everything, exclusive.queue.cut(), ticket)
+            }
         };
         self.native.abort(what, code);
+        if what == Abort::Everything {
+            self.start_waker.wake();
+            self.wake_readers();
+        }
         self.wake_writers();
         Ok(())
     }
@@ -389,7 +447,11 @@ impl StreamInner {
             if exclusive.receive == ReceiveState::None {
                 return Err(ReadError::Closed);
             }
-            let was_open = exclusive.receive.is_open();
+            let is_started = exclusive.start == StartState::Started;
+            let was_open = exclusive.receive.is_open() && is_started;
+            if exclusive.receive.is_open() && !is_started {
+                exclusive.stop = Some(code);
+            }
             exclusive.receive.apply(ReceiveInput::Stop);
             exclusive.received.clear();
             (was_open, exclusive.received.take_spent())
@@ -487,9 +549,11 @@ impl StreamInner {
 
 impl Exclusive {
     fn check_writable(&self) -> Result<(), WriteError> {
-        if self.start == StartState::Idle {
-            return Err(WriteError::NotStarted);
+        match self.start {
+            StartState::Idle | StartState::Starting => Err(WriteError::NotStarted),
+            StartState::Started | StartState::Failed(_) | StartState::Lost => {
+                self.send.check_open()
+            }
         }
-        self.send.check_open()
     }
 }

@@ -38,7 +38,7 @@ use crate::connection::{Connection, ConnectionHandle};
 use bytes::Bytes;
 use std::ops::Deref;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 /// The kind of a stream.
 ///
@@ -135,8 +135,12 @@ impl Stream {
         Self { inner, read, write }
     }
 
-    /// Opens the stream. It is ready once the peer's limit of streams allows it; with
-    /// `failed_on_block` it fails instead of waiting. One task at a time may wait.
+    /// Opens the stream. It is ready once the peer's limit of streams allows it, in order of arrival; with
+    /// `failed_on_block` it fails instead of waiting, and may be tried again. Before it is ready nothing can
+    /// be written.
+    ///
+    /// A stream that waits has a place in the line of its connection, and keeps it until it is dropped, split or
+    /// aborted. Poll it again when it is woken: it may hold the credit that others wait for.
     ///
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
@@ -154,7 +158,14 @@ impl Stream {
         cx: &mut Context<'_>,
         failed_on_block: bool,
     ) -> Poll<Result<(), StartError>> {
-        self.inner.poll_start(cx, failed_on_block)
+        loop {
+            let started = ready!(self.inner.poll_start(cx, failed_on_block));
+            let Some(successor) = self.inner.successor() else { return Poll::Ready(started) };
+            *self = Self::new(successor, self.inner._connection.clone());
+            if failed_on_block {
+                return Poll::Ready(started);
+            }
+        }
     }
 
     /// The QUIC stream id, once the stream has one.

@@ -19,11 +19,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Context;
 
 /// Every event, with the data that matters.
-const EVENTS: [StreamEvent; 13] = [
-    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: true },
-    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3, peer_accepted: false },
-    StreamEvent::StartComplete { status: Status::ABORTED, id: 0, peer_accepted: false },
-    StreamEvent::PeerAccepted,
+const EVENTS: [StreamEvent; 12] = [
+    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3 },
+    StreamEvent::StartComplete { status: Status::ABORTED, id: 0 },
+    StreamEvent::StartComplete { status: Status::STREAM_LIMIT_REACHED, id: 0 },
     StreamEvent::SendComplete { canceled: false },
     StreamEvent::SendComplete { canceled: true },
     StreamEvent::IdealSendBuffer { bytes: 1 << 20 },

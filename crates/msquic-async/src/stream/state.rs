@@ -7,17 +7,18 @@ use crate::connection::ConnectionError;
 /// How far the opening of a stream is.
 ///
 /// ```text
-/// Idle ─▶ Starting ─┬─▶ Started
-///                   ├─▶ Blocked ─▶ Started      (until the peer grants the stream)
-///                   └─▶ Failed                  (also from Blocked)
+/// Idle ─credit─▶ Starting ─┬─▶ Started
+///   │                      ├─▶ Failed
+///   └──aborted─────────────┘
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum StartState {
     Idle,
     Starting,
-    Blocked,
     Started,
     Failed(StartError),
+    /// The connection is over, and will tell why.
+    Lost,
 }
 
 /// The sending half (RFC 9000, section 3.1).

@@ -3,9 +3,17 @@
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::run;
 use futures::stream::{FuturesUnordered, StreamExt};
-use msquic_async::{ReadError, ReadStream, StreamLimits, StreamType, WriteError, WriteStream};
+use futures::task::{ArcWake, waker};
+use msquic_async::stream::StartError;
+use msquic_async::{
+    ConnectionError, ReadError, ReadStream, Stream, StreamLimits, StreamType, WriteError,
+    WriteStream,
+};
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Waker};
 
 type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
@@ -155,5 +163,124 @@ fn several_tasks_accept_by_polling() {
         let waiting = (0..5).map(bidi).chain((0..5).map(uni));
         let (accepted, ()) = futures::join!(all(waiting), open);
         assert_eq!(accepted.iter().filter(|accepted| **accepted).count(), 3 + 3);
+    });
+}
+
+/// Counts the wakes of all futures that are polled with it, and passes them on.
+struct Wakes {
+    count: AtomicUsize,
+    to: Mutex<Option<Waker>>,
+}
+
+impl ArcWake for Wakes {
+    fn wake_by_ref(wakes: &Arc<Self>) {
+        wakes.count.fetch_add(1, Ordering::SeqCst);
+        let to = wakes.to.lock().unwrap().clone();
+        to.inspect(Waker::wake_by_ref);
+    }
+}
+
+/// How many tasks open streams at once, and how many of their streams the peer lets be open.
+const OPENERS: usize = 1000;
+const LIMIT: u16 = 10;
+
+#[test]
+fn openers_get_their_streams_in_order_and_are_woken_twice() {
+    run(async || {
+        let pair = pair_with(settings().peer_uni_streams(LIMIT), StreamLimits::default()).await;
+        let all_wakes = AtomicUsize::new(0);
+        let opened = Mutex::new(Vec::new());
+        let open = |number: usize| -> Waiting<'_, ()> {
+            let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+            let (all_wakes, opened) = (&all_wakes, &opened);
+            Box::pin(async move {
+                let wakes = Arc::new(Wakes { count: AtomicUsize::new(0), to: Mutex::new(None) });
+                let waker = waker(wakes.clone());
+                let mut open = pin!(open);
+                let stream = poll_fn(|cx| {
+                    *wakes.to.lock().unwrap() = Some(cx.waker().clone());
+                    open.as_mut().poll(&mut Context::from_waker(&waker))
+                });
+                let stream = stream.await.unwrap();
+                all_wakes.fetch_add(wakes.count.load(Ordering::SeqCst), Ordering::SeqCst);
+                opened.lock().unwrap().push((stream.id(), number));
+                let write = stream.split().1.unwrap();
+                write.enqueue(&["x".into()]).await.unwrap();
+                poll_fn(|cx| write.poll_finish_write(cx)).await.unwrap();
+            })
+        };
+        let accept = async {
+            for _ in 0..OPENERS {
+                let mut stream = pair.server.accept_inbound_uni_stream().await.unwrap();
+                assert_eq!(stream.read_to_end(1).await.unwrap(), b"x");
+            }
+        };
+        // In a list the futures are polled in order at first.
+        futures::join!(all((0..OPENERS).map(open)), accept);
+        let mut opened = opened.into_inner().unwrap();
+        opened.sort_unstable(); // by the ids of the streams
+        // Those who get credit at the same moment may start in any order.
+        for (place, (_, number)) in opened.iter().enumerate() {
+            assert!(number.abs_diff(place) <= LIMIT.into(), "opener {number} is in place {place}");
+        }
+        // By the credit, and by the start.
+        let wakes = all_wakes.into_inner();
+        assert!(wakes <= 2 * OPENERS, "{wakes} wakes for {OPENERS} openers");
+    });
+}
+
+#[test]
+fn an_aborted_stream_that_waits_for_credit_is_closed() {
+    run(async || {
+        let pair = pair_with(settings().peer_bidi_streams(1), StreamLimits::default()).await;
+        let open = || Stream::open(&pair.client, StreamType::Bidirectional).unwrap();
+        let (mut first, mut second, mut third) = (open(), open(), open());
+        poll_fn(|cx| first.poll_start(cx, false)).await.unwrap();
+        assert!(futures::poll!(poll_fn(|cx| second.poll_start(cx, false))).is_pending());
+        assert!(futures::poll!(poll_fn(|cx| third.poll_start(cx, false))).is_pending());
+        let early = second.write_chunk(&"early".into(), false).await;
+        assert_eq!(early, Err(WriteError::NotStarted));
+
+        second.abort_write(7).unwrap();
+        let started = poll_fn(|cx| second.poll_start(cx, false)).await;
+        assert_eq!(started, Err(StartError::Closed));
+        assert_eq!(second.read_chunk().await, Err(ReadError::Closed));
+        assert_eq!(second.write_chunk(&"late".into(), false).await, Err(WriteError::Closed));
+
+        // The answer is not wanted, the stream is.
+        third.abort_read(8).unwrap();
+        assert_eq!(third.read_chunk().await, Err(ReadError::Closed));
+        let blocked = poll_fn(|cx| third.poll_start(cx, true)).await;
+        assert_eq!(blocked, Err(StartError::LimitReached), "it can be tried again");
+        first.write_chunk(&"x".into(), true).await.unwrap();
+        drop(pair.server.accept_inbound_stream().await.unwrap());
+        drop(first);
+        poll_fn(|cx| third.poll_start(cx, false)).await.unwrap();
+        third.write_chunk(&"y".into(), true).await.unwrap();
+        let accepted = pair.server.accept_inbound_stream().await.unwrap();
+        assert_eq!(&*accepted.read_chunk().await.unwrap().unwrap(), b"y");
+        assert_eq!(accepted.split().1.unwrap().stopped().await, Ok(Some(8)));
+    });
+}
+
+#[test]
+fn the_end_of_the_connection_reaches_those_who_wait_for_credit() {
+    run(async || {
+        let pair = pair_with(settings().peer_uni_streams(0), StreamLimits::default()).await;
+        let open = |_| -> Waiting<'_, _> {
+            Box::pin(async {
+                let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+                open.await.map(drop)
+            })
+        };
+        let close = async { pair.server.shutdown(5, "") };
+        let (opened, ()) = futures::join!(all((0..5).map(open)), close);
+        for opened in opened {
+            let Err(StartError::ConnectionLost(ConnectionError::ClosedByPeer { code: 5, .. })) =
+                opened
+            else {
+                panic!("{opened:?}");
+            };
+        }
     });
 }

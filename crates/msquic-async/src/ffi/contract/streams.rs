@@ -9,6 +9,8 @@ use crate::ffi::status::Status;
 use msquic::ffi;
 use std::net::UdpSocket;
 use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const FAIL_BLOCKED: ffi::QUIC_STREAM_START_FLAGS =
     ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_FAIL_BLOCKED;
@@ -105,6 +107,35 @@ fn credit(is_delayed: bool) {
         streams.recv().unwrap().until(Event::is_last);
     }
     drop((first, peer_stream, streams));
+    pair.finish();
+}
+
+#[test]
+fn c35_as_many_streams_start_as_are_counted() {
+    let pair = Pair::with(&plenty().peer_uni_streams(3), react(ignore), react(ignore));
+    let count = || pair.client.get::<u16>(ffi::QUIC_PARAM_CONN_LOCAL_UNIDI_STREAM_COUNT);
+    let mut streams = Vec::new();
+    for left in (0..=3).rev() {
+        assert_eq!(count(), Ok(left));
+        let stream = try_start(&pair.client);
+        assert_eq!(stream.is_some(), left > 0);
+        streams.extend(stream);
+    }
+    drop(streams);
+    pair.finish();
+}
+
+#[test]
+fn c35_a_server_is_not_told_how_many_streams_it_may_start() {
+    let told = Arc::new(AtomicBool::new(false));
+    let is_told = told.clone();
+    let on_peer = react(move |call| {
+        is_told.fetch_or(matches!(call.event, Event::StreamsAvailable), Ordering::SeqCst);
+        ignore(call)
+    });
+    let pair = Pair::with(&plenty().peer_uni_streams(3), react(ignore), on_peer);
+    assert!(!told.load(Ordering::SeqCst));
+    assert_eq!(pair.peer.get::<u16>(ffi::QUIC_PARAM_CONN_LOCAL_UNIDI_STREAM_COUNT), Ok(3));
     pair.finish();
 }
 
