@@ -3,6 +3,7 @@
 use crate::connection::DatagramLimits;
 use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::resumption::{Scope, missing_patch};
+use crate::settings::Holding;
 use crate::{KeyLog, Registration, Settings, Status};
 use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
 use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
@@ -30,7 +31,7 @@ pub struct Configuration {
     limits: StreamLimits,
     datagram_limits: DatagramLimits,
     key_log: Option<KeyLog>,
-    holds_received: bool,
+    holding: Holding,
     serves_in_turn: bool,
     /// The tickets with which sessions are resumed, if they are.
     tickets: Option<Arc<Scope>>,
@@ -213,8 +214,8 @@ impl Configuration {
             .into(),
             status => ConfigurationError::Other(status),
         })?;
-        let (holds_received, tickets) = (settings.holds_received(), settings.resumption.clone());
-        Ok(Self { holds_received, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
+        let (holding, tickets) = (settings.holding(), settings.resumption.clone());
+        Ok(Self { holding, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
 
     pub(crate) fn from_native(native: Arc<NativeConfiguration>) -> Self {
@@ -224,7 +225,7 @@ impl Configuration {
             limits: StreamLimits::default(),
             datagram_limits,
             key_log: None,
-            holds_received: false,
+            holding: Holding::No,
             serves_in_turn: false,
             tickets: None,
         }
@@ -238,9 +239,9 @@ impl Configuration {
         self.limits
     }
 
-    /// Whether streams hold what they receive, see [`Settings::zero_copy_receive`].
-    pub(crate) fn holds_received(&self) -> bool {
-        self.holds_received
+    /// How streams hold what they receive, see [`Settings::zero_copy_receive`].
+    pub(crate) fn holding(&self) -> Holding {
+        self.holding
     }
 
     pub(crate) fn key_log(&self) -> Option<&KeyLog> {

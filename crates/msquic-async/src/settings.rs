@@ -30,6 +30,20 @@ pub(crate) enum ZeroCopy {
     WhereSound,
     /// With any library: peers do not send overlapping bytes.
     Trusted,
+    /// As with a library that has one receive at a time.
+    #[cfg(test)]
+    OneByOne,
+}
+
+/// How the streams of a connection hold received bytes in msquic's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// Not at all: bytes are copied out.
+    No,
+    /// All that were offered are completed together.
+    OneByOne,
+    /// More are offered while some are held, and the oldest are completed as far as they are done with.
+    Several,
 }
 
 /// The first version of libmsquic that does not write over received bytes when the peer sends them
@@ -50,10 +64,15 @@ impl Settings {
     /// connection, not with [`Connection::set_settings`](crate::Connection::set_settings); otherwise
     /// bytes are copied.
     ///
-    /// While a [`StreamRecvBuffer`](crate::StreamRecvBuffer) of a stream exists, nothing more arrives
-    /// on that stream, not even its end, so drop it before waiting for more. The peer gets credit for
-    /// another stream after that. The limit [`StreamLimits::receive_buffer`](crate::StreamLimits) does
-    /// not apply: the window of the stream does.
+    /// A [`StreamRecvBuffer`](crate::StreamRecvBuffer) borrows msquic's memory until it and all its clones and
+    /// parts are dropped, in any order, on any thread. The peer gets credit for the bytes of a stream in
+    /// their order: as far as all buffers before are dropped. So a buffer that is kept stops
+    /// its stream when the stream's window behind it is full, and takes as much from the window of the
+    /// connection; copy what is kept for long. The end of the stream may be told only when all buffers are
+    /// dropped, and the peer gets credit for another stream after that. With an installed libmsquic, which lacks
+    /// our patch I6180, nothing more arrives on a stream while a buffer of it exists. The limit
+    /// [`StreamLimits::receive_buffer`](crate::StreamLimits) does not apply: the windows do. A stream's
+    /// memory is at most twice its window, which msquic raises up to twice the window of the connection.
     ///
     /// ```
     /// use msquic_async::Settings;
@@ -106,15 +125,19 @@ impl Settings {
         }
     }
 
-    /// Whether streams hold what they receive, with the library of this process.
-    pub(crate) fn holds_received(&self) -> bool {
+    /// How streams hold what they receive, with the library of this process.
+    pub(crate) fn holding(&self) -> Holding {
+        let has_patch = |fault| library_patches().iter().any(|patch| patch.fault == fault);
+        let keeps_received =
+            || has_patch("U5") || library_version().is_ok_and(|version| version >= KEEPS_RECEIVED);
         match self.zero_copy_receive {
-            ZeroCopy::No => false,
-            ZeroCopy::WhereSound => {
-                library_patches().iter().any(|patch| patch.fault == "U5")
-                    || library_version().is_ok_and(|version| version >= KEEPS_RECEIVED)
-            }
-            ZeroCopy::Trusted => true,
+            ZeroCopy::No => Holding::No,
+            ZeroCopy::WhereSound if !keeps_received() => Holding::No,
+            // One receive at a time cannot stall (contract C32, C36).
+            ZeroCopy::WhereSound | ZeroCopy::Trusted if !has_patch("I6180") => Holding::OneByOne,
+            ZeroCopy::WhereSound | ZeroCopy::Trusted => Holding::Several,
+            #[cfg(test)]
+            ZeroCopy::OneByOne => Holding::OneByOne,
         }
     }
 }

@@ -35,6 +35,7 @@ fn race(callers: usize) {
                 let handle = handle.clone();
                 thread::spawn(move || {
                     let Some(handle) = Inside::enter(handle) else { return };
+                    let _again = handle.again();
                     let releases = handle.releases.load(Ordering::Relaxed);
                     assert_eq!(releases, 0, "used after its release");
                 })

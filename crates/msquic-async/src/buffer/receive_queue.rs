@@ -3,15 +3,27 @@
 //! What is copied has a budget: the queue takes what fits. When it takes fewer than offered, the stream
 //! is *paused* and keeps the rest itself, so that flow control reaches the sender. Reading half of the
 //! budget free resumes it. What is held where it is has no budget, because the sender gets no credit for
-//! it before it is read.
+//! it before it is done with: the windows of the stream and the connection bound it. Runs that lie one
+//! behind the other become one, so that many small arrivals are few runs.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 
+/// Bytes that stay where they were received.
+pub(crate) trait Run: Into<Bytes> {
+    fn len(&self) -> usize;
+    /// Takes `next` as its continuation, if it lies behind this one.
+    fn append(&mut self, next: Self) -> Result<(), Self>;
+    /// Splits the first `count` bytes off, if that is possible; `count` is less than the length.
+    fn split_to(&mut self, count: usize) -> Option<Self>;
+}
+
 #[derive(Debug)]
-pub(crate) struct ReceiveQueue {
-    /// What comes first: held bytes, or copied ones that were put back.
-    held: VecDeque<Bytes>,
+pub(crate) struct ReceiveQueue<R> {
+    /// What comes first: bytes that were put back.
+    unread: VecDeque<Bytes>,
+    /// What comes then, held or copied.
+    runs: VecDeque<R>,
     copied: BytesMut,
     budget: usize,
     paused: bool,
@@ -19,10 +31,11 @@ pub(crate) struct ReceiveQueue {
     spent: Vec<Bytes>,
 }
 
-impl ReceiveQueue {
+impl<R: Run> ReceiveQueue<R> {
     pub(crate) fn new(budget: usize) -> Self {
         Self {
-            held: VecDeque::new(),
+            unread: VecDeque::new(),
+            runs: VecDeque::new(),
             copied: BytesMut::new(),
             budget: budget.max(1),
             paused: false,
@@ -31,13 +44,13 @@ impl ReceiveQueue {
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.held.is_empty() && self.copied.is_empty()
+        self.unread.is_empty() && self.runs.is_empty() && self.copied.is_empty()
     }
 
     /// Takes what fits of `slices` and tells how much that was.
     pub(crate) fn push<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
         let mut taken = 0;
-        let put_back: usize = self.held.iter().map(Bytes::len).sum();
+        let put_back: usize = self.unread.iter().map(Bytes::len).sum();
         for slice in slices {
             let room = self.budget.saturating_sub(put_back + self.copied.len());
             let part = slice.len().min(room);
@@ -52,8 +65,12 @@ impl ReceiveQueue {
     }
 
     /// Takes bytes that stay where they are.
-    pub(crate) fn hold(&mut self, bytes: Vec<Bytes>) {
-        self.held.extend(bytes);
+    pub(crate) fn hold(&mut self, run: R) {
+        let run = match self.runs.back_mut() {
+            Some(last) => last.append(run).err(),
+            None => Some(run),
+        };
+        self.runs.extend(run);
     }
 
     /// The stream was told that fewer bytes were taken than it offered.
@@ -75,9 +92,20 @@ impl ReceiveQueue {
 
     /// Takes up to `max` bytes out without a copy.
     pub(crate) fn chunk(&mut self, max: usize) -> Bytes {
-        match self.held.front_mut() {
+        if self.unread.is_empty()
+            && let Some(mut run) = self.runs.pop_front()
+        {
+            match (run.len() > max).then(|| run.split_to(max)).flatten() {
+                Some(front) => {
+                    self.runs.push_front(run);
+                    return front.into();
+                }
+                None => self.unread.push_back(run.into()),
+            }
+        }
+        match self.unread.front_mut() {
             Some(front) if front.len() > max => front.split_to(max),
-            Some(_) => self.held.pop_front().unwrap_or_default(),
+            Some(_) => self.unread.pop_front().unwrap_or_default(),
             None => self.copied.split_to(self.copied.len().min(max)).freeze(),
         }
     }
@@ -85,7 +113,7 @@ impl ReceiveQueue {
     /// Puts bytes that were taken out back in front.
     pub(crate) fn unread(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
-            self.held.push_front(bytes);
+            self.unread.push_front(bytes);
         }
     }
 
@@ -97,7 +125,8 @@ impl ReceiveQueue {
     /// Whether the stream has to be resumed now; true once for each pause.
     #[must_use]
     pub(crate) fn resume(&mut self) -> bool {
-        let length = self.copied.len() + self.held.iter().map(Bytes::len).sum::<usize>();
+        let held = self.unread.iter().map(Bytes::len).chain(self.runs.iter().map(Run::len));
+        let length = self.copied.len() + held.sum::<usize>();
         let resume = self.paused && length <= self.budget / 2;
         self.paused &= !resume;
         resume
@@ -106,7 +135,8 @@ impl ReceiveQueue {
     /// Forgets everything: nobody reads any more.
     pub(crate) fn clear(&mut self) {
         self.copied = BytesMut::new();
-        self.spent.extend(self.held.drain(..));
+        self.spent.extend(self.unread.drain(..));
+        self.spent.extend(self.runs.drain(..).map(R::into));
     }
 
     /// What was read and has to be dropped without a lock.
@@ -120,13 +150,46 @@ impl ReceiveQueue {
 mod tests {
     use super::*;
 
-    fn push(queue: &mut ReceiveQueue, bytes: &[u8]) -> usize {
+    /// Stream bytes, numbered; those of a block lie one behind the other.
+    #[derive(Debug, PartialEq)]
+    struct TestRun(Vec<u8>, u8);
+
+    impl Run for TestRun {
+        fn len(&self) -> usize {
+            self.0.len()
+        }
+
+        fn append(&mut self, next: Self) -> Result<(), Self> {
+            if next.1 != self.1 {
+                return Err(next);
+            }
+            self.0.extend(next.0);
+            Ok(())
+        }
+
+        fn split_to(&mut self, count: usize) -> Option<Self> {
+            // The third block cannot be split.
+            (self.1 != 3).then(|| Self(self.0.drain(..count).collect(), self.1))
+        }
+    }
+
+    impl From<TestRun> for Bytes {
+        fn from(run: TestRun) -> Self {
+            run.0.into()
+        }
+    }
+
+    fn queue(budget: usize) -> ReceiveQueue<TestRun> {
+        ReceiveQueue::new(budget)
+    }
+
+    fn push(queue: &mut ReceiveQueue<TestRun>, bytes: &[u8]) -> usize {
         queue.push([bytes].into_iter())
     }
 
     #[test]
     fn takes_what_fits_and_resumes_when_half_is_read() {
-        let mut queue = ReceiveQueue::new(8);
+        let mut queue = queue(8);
         assert_eq!(push(&mut queue, b"012345"), 6);
         assert!(!queue.resume());
         assert_eq!(push(&mut queue, b"6789"), 2);
@@ -140,7 +203,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_takes_nothing_and_is_paused() {
-        let mut queue = ReceiveQueue::new(4);
+        let mut queue = queue(4);
         assert_eq!(push(&mut queue, b"0123"), 4);
         assert_eq!(push(&mut queue, b"4"), 0);
         assert_eq!(queue.chunk(4), "0123");
@@ -149,7 +212,7 @@ mod tests {
 
     #[test]
     fn unread_bytes_come_first_again() {
-        let mut queue = ReceiveQueue::new(8);
+        let mut queue = queue(8);
         push(&mut queue, b"0123");
         let chunk = queue.chunk(4);
         push(&mut queue, b"45");
@@ -159,8 +222,11 @@ mod tests {
 
     #[test]
     fn held_bytes_come_in_order_and_have_no_budget() {
-        let mut queue = ReceiveQueue::new(2);
-        queue.hold(vec![Bytes::from("012"), Bytes::from("3"), Bytes::from("45")]);
+        let mut queue = queue(2);
+        for (bytes, block) in [("01", 1), ("2", 1), ("3", 2), ("45", 3)] {
+            queue.hold(TestRun(bytes.into(), block));
+        }
+        assert_eq!(queue.runs.len(), 3);
         assert_eq!(queue.chunk(2), "01");
         let mut target = [0; 3];
         assert_eq!(queue.read(&mut target), 3);
@@ -172,7 +238,7 @@ mod tests {
 
     #[test]
     fn several_slices_are_one_run_of_bytes() {
-        let mut queue = ReceiveQueue::new(5);
+        let mut queue = queue(5);
         let slices: [&[u8]; 3] = [b"01", b"2345", b"6"];
         assert_eq!(queue.push(slices.into_iter()), 5);
         assert_eq!(queue.chunk(9), "01234");

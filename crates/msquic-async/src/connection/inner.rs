@@ -11,6 +11,7 @@ use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::status::Status;
 use crate::resumption::{Server, Session};
+use crate::settings::Holding;
 use crate::stream::{StreamInner, StreamType};
 use crate::waiters::Waiters;
 use crate::{Configuration, KeyLog, StreamLimits};
@@ -49,8 +50,8 @@ pub(super) struct InboundWaiters {
 pub(super) struct Exclusive {
     pub(super) state: ConnectionState,
     pub(super) limits: StreamLimits,
-    /// Streams hold what they receive, see `Settings::zero_copy_receive`.
-    holds_received: bool,
+    /// How streams hold what they receive, see `Settings::zero_copy_receive`.
+    holding: Holding,
     /// The handle was opened by others.
     is_adopted: bool,
     /// A listener accepted it: this side is the server.
@@ -92,7 +93,7 @@ impl ConnectionInner {
             exclusive: Mutex::new(Exclusive {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
-                holds_received: false,
+                holding: Holding::No,
                 is_adopted: false,
                 is_accepted: false,
                 is_moving: false,
@@ -141,8 +142,8 @@ impl ConnectionInner {
         self.exclusive.lock().is_accepted = true;
     }
 
-    pub(crate) fn holds_received(&self) -> bool {
-        self.exclusive.lock().holds_received
+    pub(crate) fn holding(&self) -> Holding {
+        self.exclusive.lock().holding
     }
 
     /// Why the connection is over, if it is.
@@ -243,8 +244,14 @@ impl ConnectionInner {
         {
             let mut exclusive = self.exclusive.lock();
             exclusive.limits = configuration.stream_limits();
-            // An adopted connection may have settings with which bytes cannot be held.
-            exclusive.holds_received = configuration.holds_received() && !exclusive.is_adopted;
+            exclusive.holding = match configuration.holding() {
+                // An adopted connection may have settings of its own. Completing all that were offered
+                // together is sound with one receive at a time and with several.
+                Holding::Several if exclusive.is_adopted => Holding::OneByOne,
+                // It may have several where that can stall.
+                Holding::OneByOne if exclusive.is_adopted => Holding::No,
+                holding => holding,
+            };
             exclusive.serves_in_turn = configuration.serves_in_turn();
             exclusive.session = configuration.tickets().map(Session::new);
             exclusive.datagrams.limits = configuration.datagram_limits();

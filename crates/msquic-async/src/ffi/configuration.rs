@@ -7,6 +7,7 @@ use super::registration::{Child, NativeRegistration};
 use super::settings;
 use super::status::Status;
 use crate::Settings;
+use crate::settings::Holding;
 use msquic::ffi;
 use std::ffi::CStr;
 use std::mem;
@@ -38,7 +39,11 @@ impl NativeConfiguration {
         password: &CStr,
     ) -> Result<Arc<Self>, Status> {
         let alpn = alpn_buffers(alpn)?;
-        let settings = settings::to_native(settings);
+        let holding = settings.holding();
+        let mut settings = settings::to_native(settings);
+        if holding == Holding::Several {
+            settings::receive_several(&mut settings);
+        }
         let child = registration.add_configuration()?;
         let mut handle = ptr::null_mut();
         // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the

@@ -51,6 +51,14 @@ impl<P: Deref<Target: Gated>> Inside<P> {
     pub(super) fn enter(owner: P) -> Option<Self> {
         owner.gate().enter().then(|| Self(owner))
     }
+
+    /// Enters once more; `None` once the gate is closed.
+    pub(super) fn again(&self) -> Option<Self>
+    where
+        P: Clone,
+    {
+        Self::enter(self.0.clone())
+    }
 }
 
 impl<P: Deref<Target: Gated>> Deref for Inside<P> {

@@ -92,6 +92,15 @@ pub(super) fn to_native(settings: &Settings) -> ffi::QUIC_SETTINGS {
     native
 }
 
+/// Lets streams offer bytes while others are held (C36).
+pub(super) fn receive_several(native: &mut ffi::QUIC_SETTINGS) {
+    // SAFETY: C10: plain integers.
+    unsafe {
+        native.__bindgen_anon_2.__bindgen_anon_1.set_StreamMultiReceiveEnabled(1);
+        native.__bindgen_anon_1.IsSet.set_StreamMultiReceiveEnabled(1);
+    }
+}
+
 /// Whole milliseconds, rounded up so that a short time does not become "off".
 fn millis_u64(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)

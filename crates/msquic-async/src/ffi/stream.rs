@@ -11,6 +11,7 @@ use super::may_block::{self, MayBlock};
 use super::receive::Received;
 use super::sends::StreamSendContext;
 use super::status::Status;
+use crate::buffer::Completions;
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
@@ -65,6 +66,8 @@ pub(crate) trait StreamHandler: Send + Sync + 'static {
 pub(crate) struct NativeStream {
     handle: OnceLock<Handle>,
     gate: Gate,
+    /// Which held bytes are done with.
+    completions: Mutex<Completions>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
     connection: Arc<NativeConnection>,
@@ -91,6 +94,7 @@ impl NativeStream {
         Self {
             handle: OnceLock::new(),
             gate: Gate::new(),
+            completions: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
             connection: connection.clone(),
             hold: Mutex::default(),
@@ -241,14 +245,18 @@ impl NativeStream {
         });
     }
 
-    /// Held bytes are done with. Never blocks.
+    pub(super) fn completions(&self) -> &Mutex<Completions> {
+        &self.completions
+    }
+
+    /// The oldest `length` bytes that are held are done with. Never blocks.
     pub(super) fn complete_receive(&self, length: u64) {
         if self.is_receive_over.load(Ordering::SeqCst) {
             return; // C32: a reset has given the credit back
         }
         let _ = self.with(|handle| {
-            // SAFETY: C1, C32: asynchronous; the handle is open, and this is the one completion of the
-            // event that brought the bytes, in full length.
+            // SAFETY: C1, C32, C36: asynchronous; the handle is open. Nobody uses these bytes any more, and
+            // each byte is completed once, in one go with all that were offered, or in the mode that takes parts.
             unsafe { call!(StreamReceiveComplete(handle, length)) };
             Ok(())
         });
@@ -473,9 +481,11 @@ unsafe fn receive<H: StreamHandler>(
         unsafe { slice::from_raw_parts(event.Buffers, event.BufferCount as usize) }
     };
     let is_last = event.Flags & ffi::QUIC_RECEIVE_FLAGS_QUIC_RECEIVE_FLAG_FIN != 0;
+    let offset = event.AbsoluteOffset;
     let is_held = Cell::new(false);
-    let taken =
-        guard(None, || Some(handler.on_receive(Received { buffers, is_last, is_held: &is_held })));
+    let taken = guard(None, || {
+        Some(handler.on_receive(Received { buffers, offset, is_last, is_held: &is_held }))
+    });
     if taken.is_none() {
         // Nobody knows what became of the bytes, so nobody may read on.
         handler.native().abort(Abort::Everything, 0);

@@ -7,6 +7,7 @@ use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamEvent, StreamHandler};
+use crate::settings::Holding;
 use std::sync::Arc;
 
 impl StreamHandler for StreamInner {
@@ -39,11 +40,11 @@ impl StreamHandler for StreamInner {
     }
 
     fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
-        if self.holds_received {
+        if self.holding == Holding::No {
+            self.handle_event_receive_now(&received)
+        } else {
             self.handle_event_receive_held(&received);
             received.length()
-        } else {
-            self.handle_event_receive_now(&received)
         }
     }
 }
@@ -148,14 +149,14 @@ impl StreamInner {
     /// Holds all bytes, for the reader or the sink. The end is told now: msquic tells it only when all
     /// bytes are done with.
     fn handle_event_receive_held(&self, received: &Received<'_>) {
-        let bytes = received.hold(&self.native);
+        let runs = received.hold(&self.native, self.holding);
         let was_empty = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {
                 return; // given up: nobody reads it
             }
             let was_empty = exclusive.received.is_empty();
-            exclusive.received.hold(bytes);
+            runs.into_iter().for_each(|run| exclusive.received.hold(run));
             was_empty
         };
         if received.is_last {

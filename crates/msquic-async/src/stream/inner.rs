@@ -10,8 +10,10 @@ use super::error::{ReadError, StartError, WriteError};
 use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
 use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::{ConnectionInner, Ticket};
+use crate::ffi::receive::Held;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamHold};
+use crate::settings::Holding;
 use crate::stream::{ReceiveEnd, ReceiveSink, StreamRecvBuffer, StreamType};
 use crate::waiters::Waiters;
 use bytes::Bytes;
@@ -29,8 +31,8 @@ pub(crate) struct StreamInner {
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
     pub(super) max_send_buffer: usize,
-    /// Received bytes stay where they are until they are read.
-    pub(super) holds_received: bool,
+    /// Whether received bytes stay where they are until they are read.
+    pub(super) holding: Holding,
     pub(super) id: OnceLock<u64>,
     /// Keeps the handle open while the stream waits to be accepted.
     hold: Mutex<Option<StreamHold>>,
@@ -58,7 +60,7 @@ pub(super) struct Exclusive {
     pub(super) send: SendState,
     pub(super) queue: SendQueue,
     pub(super) receive: ReceiveState,
-    pub(super) received: ReceiveQueue,
+    pub(super) received: ReceiveQueue<Held>,
     pub(super) sink: SinkSlot,
 }
 
@@ -89,7 +91,7 @@ impl StreamInner {
             stream_type,
             is_local,
             max_send_buffer: limits.max_send_buffer,
-            holds_received: connection.holds_received(),
+            holding: connection.holding(),
             id: OnceLock::new(),
             hold: Mutex::default(),
             exclusive: Mutex::new(Exclusive {
@@ -421,7 +423,7 @@ impl StreamInner {
     /// has arrived.
     pub(super) fn try_read<T>(
         &self,
-        read: impl FnOnce(&mut ReceiveQueue) -> T,
+        read: impl FnOnce(&mut ReceiveQueue<Held>) -> T,
     ) -> Option<Result<Option<T>, ReadError>> {
         let (value, resume, has_more, _spent) = {
             let exclusive = &mut *self.exclusive.lock();

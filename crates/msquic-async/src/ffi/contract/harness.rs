@@ -7,6 +7,7 @@ use crate::Settings;
 use crate::ffi::functions::call;
 use crate::ffi::status::Status;
 use crate::ffi::{Handle, settings};
+use crate::settings::Holding;
 use msquic::ffi;
 use net_traits::{NetCredential, TrustPolicy};
 use parking_lot::Mutex;
@@ -61,7 +62,11 @@ pub(super) fn plenty() -> Settings {
 
 impl Registration {
     pub(super) fn configure(&self, role: Role, settings: &Settings) -> Configuration {
-        self.configure_native(role, settings::to_native(settings)).unwrap()
+        let mut native = settings::to_native(settings);
+        if settings.holding() == Holding::Several {
+            settings::receive_several(&mut native);
+        }
+        self.configure_native(role, native).unwrap()
     }
 
     /// Opens and loads a configuration. What it is made of does not outlive the calls.

@@ -3,6 +3,8 @@
 use super::events::{Answer, Event};
 use super::handles::{Object, Open, ignore};
 use super::harness::{Pair, React, plenty, react};
+use super::is_patched;
+use crate::Settings;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::ptr;
@@ -10,10 +12,15 @@ use std::slice;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
 use std::thread;
+use std::time::Duration;
 
 /// A connected pair, a stream of the client, and the streams that the server adopted with `on_stream`.
 fn sender(on_stream: React) -> (Pair, Object, Receiver<Object>) {
-    let (pair, streams) = Pair::with_streams(&plenty(), on_stream);
+    sender_with(&plenty(), on_stream)
+}
+
+fn sender_with(settings: &Settings, on_stream: React) -> (Pair, Object, Receiver<Object>) {
+    let (pair, streams) = Pair::with_streams(settings, on_stream);
     let stream = pair.client.open_stream(true, ignore).unwrap();
     assert!(stream.start_stream(0).is_ok());
     (pair, stream, streams)
@@ -183,4 +190,82 @@ fn c32_pending_bytes_stay_until_the_stream_is_closed() {
     let _ = pair.peer.get::<u16>(ffi::QUIC_PARAM_CONN_LOCAL_BIDI_STREAM_COUNT); // all callbacks have returned
     assert!(held.iter().all(|byte| *byte == 0x5a));
     peer_stream.close();
+}
+
+/// As [`sender`], with several receives at a time; `None` where that can stall.
+fn sender_to_several() -> Option<(Pair, Object, Receiver<Object>)> {
+    let settings = plenty().zero_copy_receive(true);
+    is_patched("I6180").then(|| sender_with(&settings, answer(Status::PENDING)))
+}
+
+#[test]
+fn c36_more_is_offered_while_bytes_are_pending() {
+    let Some((pair, stream, streams)) = sender_to_several() else { return };
+    stream.send(b"first", false).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let (data, _, first) = receive(&peer_stream);
+    assert_eq!(data, b"first");
+    stream.send(b"second", false).unwrap();
+    let (data, _, second) = receive(&peer_stream);
+    assert_eq!((&data[..], second), (&b"second"[..], first + 5), "one behind the other");
+
+    // Parts, cumulatively, from several threads, also none; the rest is not offered again.
+    let threads: Vec<_> = [3, 0, 2, 1, 0, 5]
+        .map(|length| {
+            let handle = peer_stream.borrow();
+            thread::spawn(move || handle.complete_receive(length))
+        })
+        .into();
+    threads.into_iter().for_each(|thread| thread.join().unwrap());
+    stream.send(b"third", true).unwrap();
+    let (data, fin, _) = receive(&peer_stream);
+    assert_eq!((&data[..], fin), (&b"third"[..], true));
+    assert_eq!(peer_stream.get::<u64>(ffi::QUIC_PARAM_STREAM_ID), Ok(2));
+    assert_eq!(peer_stream.so_far(), [], "the end comes after the last completion");
+    peer_stream.complete_receive(5);
+    assert_eq!(peer_stream.next().event, Event::PeerSendShutdown);
+    peer_stream.until(Event::is_last);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c36_an_end_alone_is_not_told_while_bytes_are_pending() {
+    let Some((pair, stream, streams)) = sender_to_several() else { return };
+    stream.send(b"data", false).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    assert_eq!(receive(&peer_stream).0, b"data");
+    let _ = stream.send(b"", true).unwrap();
+    thread::sleep(Duration::from_millis(50)); // it would come now
+    assert_eq!(peer_stream.so_far(), []);
+    peer_stream.complete_receive(4);
+    assert_eq!(peer_stream.next().event, Event::PeerSendShutdown);
+    peer_stream.until(Event::is_last);
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c36_credit_comes_for_completed_bytes_only() {
+    let Some(_) = is_patched("I6180").then_some(()) else { return };
+    static DATA: [u8; 30_000] = [0x5a; 30_000];
+    let settings = plenty().zero_copy_receive(true).stream_receive_window(8192);
+    let (pair, stream, streams) = sender_with(&settings, answer(Status::PENDING));
+    stream.send(&DATA, true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    let mut blocks = Vec::new();
+    while blocks.iter().sum::<usize>() < 8192 {
+        blocks.push(receive(&peer_stream).0.len());
+    }
+    assert_eq!(blocks.iter().sum::<usize>(), 8192);
+    thread::sleep(Duration::from_millis(50)); // more would come now
+    assert_eq!(peer_stream.so_far(), []);
+    // The oldest 4096 bytes, however they were offered.
+    peer_stream.complete_receive(4096);
+    let mut more = 0;
+    while more < 4096 {
+        more += receive(&peer_stream).0.len();
+    }
+    drop((stream, peer_stream));
+    pair.finish();
 }
