@@ -1,6 +1,7 @@
 //! Resumed sessions: who the peers are stays, and who is not trusted any more stays out.
 
 mod common;
+mod quinn_peer;
 
 use common::{ALPN, run};
 use msquic_transport::{
@@ -10,6 +11,7 @@ use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     TrustPolicy,
 };
+use quinn_peer::{Judge, QuinnPeer};
 
 /// One transport for both sides.
 struct Returning {
@@ -132,5 +134,52 @@ fn another_certificate_of_either_side_needs_a_full_handshake() {
         returning.server = anybody();
         returning.listener.set_credential(returning.server.clone()).unwrap();
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
+    });
+}
+
+#[test]
+fn a_quinn_client_resumes_and_gets_no_early_data() {
+    if !is_possible() {
+        return;
+    }
+    run(async {
+        let returning = Returning::new(true).await;
+        let credential = anybody();
+        let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
+        for is_resumed in [false, true, true] {
+            let connect = peer.connect_early(returning.listener.local_addr());
+            let accept = async { returning.listener.accept().await.unwrap().accept().await };
+            let ((theirs, is_early), ours) = tokio::join!(connect, accept);
+            let (theirs, ours) = (theirs.unwrap(), ours.unwrap());
+            assert!(!is_early);
+            assert_eq!(ours.is_resumed(), is_resumed);
+            assert_eq!(ours.peer_identity().hash, credential.identity());
+            ours.send(b"hello").await.unwrap(); // behind the ticket
+            let mut stream = theirs.accept_uni().await.unwrap();
+            assert_eq!(quinn_peer::read_frame(&mut stream).await.unwrap(), b"hello");
+        }
+    });
+}
+
+#[test]
+fn a_quinn_server_is_resumed_with() {
+    if !is_possible() {
+        return;
+    }
+    run(async {
+        let returning = Returning::new(true).await;
+        let credential = anybody();
+        let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
+        for is_resumed in [false, true, true] {
+            let connect =
+                returning.transport.connect(peer.local_addr(), &[ALPN], returning.client.clone());
+            let (ours, theirs) = tokio::join!(connect, peer.accept());
+            let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+            assert_eq!(ours.is_resumed(), is_resumed);
+            assert_eq!(ours.peer_identity().hash, credential.identity());
+            let mut stream = theirs.open_uni().await.unwrap();
+            stream.write_all(&quinn_peer::frame(b"hello")).await.unwrap(); // behind the tickets
+            assert_eq!(&*ours.recv().await.unwrap().0, b"hello");
+        }
     });
 }

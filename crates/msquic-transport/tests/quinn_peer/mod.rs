@@ -39,6 +39,7 @@ impl QuinnPeer {
             None => client.with_no_client_auth(),
         };
         client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+        client.enable_early_data = true; // where a ticket permits it
         let mut endpoint = match credential {
             None => Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap(),
             Some(credential) => {
@@ -65,6 +66,17 @@ impl QuinnPeer {
 
     pub(crate) async fn connect(&self, address: SocketAddr) -> Result<Connection, ConnectionError> {
         self.endpoint.connect(address, "localhost").unwrap().await
+    }
+
+    /// Begins to connect, and tells whether early data (0-RTT) could be sent.
+    pub(crate) async fn connect_early(
+        &self,
+        address: SocketAddr,
+    ) -> (Result<Connection, ConnectionError>, bool) {
+        match self.endpoint.connect(address, "localhost").unwrap().into_0rtt() {
+            Ok((connection, _)) => (Ok(connection), true),
+            Err(connecting) => (connecting.await, false),
+        }
     }
 
     pub(crate) async fn accept(&self) -> Result<Connection, ConnectionError> {
