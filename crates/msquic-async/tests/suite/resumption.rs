@@ -204,10 +204,12 @@ impl Returning {
 
 #[test]
 fn a_library_without_the_patches_is_a_typed_error() {
-    let registration = Registration::new("test").unwrap();
-    let settings = settings().resumption(Resumption::new());
-    let result = Configuration::client(&registration, &[ALPN], &settings, &credential());
-    assert_eq!(result.is_ok(), is_possible(), "{result:?}");
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let settings = settings().resumption(Resumption::new());
+        let result = Configuration::client(&registration, &[ALPN], &settings, &credential());
+        assert_eq!(result.is_ok(), is_possible(), "{result:?}");
+    });
 }
 
 #[test]
