@@ -106,5 +106,25 @@ int main(void)
     CHECK(WaitMore(3000));
     CHECK(!C.ByTransport && !UnitAccepted.ByTransport);
     Enough = 1;
+
+    // A server that forbids moves is not left without its client, nor is a connection moved that it has closed.
+    S.MigrationEnabled = FALSE; S.IsSet.MigrationEnabled = TRUE;
+    HQUIC Still = UnitServerConfig(&S);
+    (void)UnitListen(Still, &Port);
+    UnitAccepted.Connected = 0;
+    UNIT_CONN D = { 0 };
+    OK(Api->ConnectionOpen(Reg, ClientCallback, &D, &D.Handle));
+    Client = D.Handle;
+    OK(Api->ConnectionStart(D.Handle, ClientConfig, QUIC_ADDRESS_FAMILY_INET, "127.0.0.1", Port));
+    CHECK(UnitWait(&D.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
+    QUIC_STATUS Status = QUIC_STATUS_INVALID_STATE;
+    for (int i = 0; i < 1000 && Status == QUIC_STATUS_INVALID_STATE; i++) { // until it is confirmed
+        Status = Move("127.0.0.1");
+        usleep(1000);
+    }
+    CHECK(Status == QUIC_STATUS_NOT_SUPPORTED);
+    Api->ConnectionShutdown(UnitAccepted.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 0);
+    for (int i = 0; i < 5000 && Move("127.0.0.1") == QUIC_STATUS_NOT_SUPPORTED; i++) { usleep(1000); }
+    CHECK(Move("127.0.0.1") == QUIC_STATUS_INVALID_STATE);
     _exit(0);
 }

@@ -31,6 +31,10 @@ pub enum RebindError {
     /// This side accepted the connection. Only clients move.
     #[error("only the client of a connection can move")]
     NotClient,
+    /// The peer forbids it: its transport parameter `disable_active_migration` (RFC 9000, section 18.2), see
+    /// [`Settings::migration`](crate::Settings::migration).
+    #[error("the peer does not follow a client that moves")]
+    Forbidden,
     /// The handshake is not confirmed yet. That takes one packet of the peer after
     /// [`start`](Connection::start) is ready; try again.
     #[error("the handshake is not confirmed yet, try again")]
@@ -63,7 +67,7 @@ pub enum RebindError {
 impl From<RebindError> for io::Error {
     fn from(error: RebindError) -> Self {
         let kind = match &error {
-            RebindError::Unsupported => io::ErrorKind::Unsupported,
+            RebindError::Unsupported | RebindError::Forbidden => io::ErrorKind::Unsupported,
             RebindError::NotClient | RebindError::OtherFamily { .. } => io::ErrorKind::InvalidInput,
             RebindError::NotConfirmed => io::ErrorKind::NotConnected,
             RebindError::InProgress => io::ErrorKind::WouldBlock,
@@ -151,6 +155,7 @@ impl Attempt {
             Err(status) => Err(match (status, self.inner.error()) {
                 (_, Some(error)) => RebindError::ConnectionLost(error),
                 (Status::INVALID_STATE, None) => RebindError::NotConfirmed,
+                (Status::NOT_SUPPORTED, None) => RebindError::Forbidden,
                 (Status::ADDRESS_IN_USE, None) => RebindError::AddressInUse(self.local),
                 (status, None) if status.raw() == i64::from(libc::EADDRNOTAVAIL) => {
                     RebindError::AddressNotAvailable(self.local)
