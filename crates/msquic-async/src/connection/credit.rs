@@ -64,7 +64,7 @@ impl StreamCredit {
     }
 
     /// msquic says how many streams it would start.
-    pub(super) fn set_available(&self, count: u16) {
+    pub(crate) fn set_available(&self, count: u16) {
         self.change(|line| {
             line.available = count.into();
             line.is_capped = count == MOST_TOLD;
@@ -79,6 +79,13 @@ impl StreamCredit {
             std::mem::take(&mut line.waiting)
         };
         waiting.into_values().flatten().for_each(Waker::wake);
+    }
+
+    /// Whether no ticket waits or holds credit.
+    #[cfg(test)]
+    pub(crate) fn is_settled(&self) -> bool {
+        let line = self.0.lock();
+        line.given == 0 && line.waiting.is_empty()
     }
 
     /// Changes the line, and gives what credit there is then to those who wait longest.
@@ -126,8 +133,7 @@ impl Ticket {
     /// msquic has started the stream.
     pub(crate) fn spend(mut self) {
         self.is_spent = true;
-        self.credit.change(|line| {
-            line.given = line.given.saturating_sub(1);
+        self.leave(|line| {
             if !line.is_capped {
                 line.available = line.available.saturating_sub(1);
             }
@@ -144,20 +150,25 @@ impl Ticket {
             line.waiting.insert(self.number, None);
         }
     }
-}
 
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        if self.is_spent {
-            return;
-        }
+    fn leave(&self, change: impl FnOnce(&mut Line)) {
         let mut place = None;
         self.credit.change(|line| {
             place = line.waiting.remove(&self.number);
             if place.is_none() {
                 line.given = line.given.saturating_sub(1);
             }
+            change(line);
         });
+        drop(place); // foreign code, after unlocking
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if !self.is_spent {
+            self.leave(|_| ());
+        }
     }
 }
 

@@ -310,12 +310,15 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use super::testing::{ALPN, credential, listener};
+    use super::testing::{ALPN, Pair, credential, listener, pair};
     use super::*;
     use futures::executor::block_on;
     use msquic::ffi;
     use std::ffi::c_void;
+    use std::future::poll_fn;
+    use std::pin::Pin;
     use std::ptr;
+    use std::task::{Context, Poll};
 
     unsafe extern "C" fn no_connection_events(
         _: HQUIC,
@@ -395,7 +398,7 @@ mod tests {
                 unsafe { SendStream::from_raw(&client, raw) }.unwrap()
             };
             let mut send = client.with_raw(adopt).unwrap();
-            std::future::poll_fn(|cx| send.poll_start(cx, false)).await.unwrap();
+            poll_fn(|cx| send.poll_start(cx, false)).await.unwrap();
             send.send("adopted").await.unwrap();
             let received = server.accept_inbound_uni_stream().await.unwrap();
             assert_eq!(&*received.read_chunk().await.unwrap().unwrap(), b"adopted");
@@ -410,6 +413,74 @@ mod tests {
             drop(client.with_raw(adopt).unwrap());
 
             drop((send, received, client, server, listener));
+            registration.wait_idle().await;
+        });
+    }
+
+    unsafe extern "C" fn ignored_stream_events(
+        _: HQUIC,
+        _: *mut c_void,
+        _: *mut ffi::QUIC_STREAM_EVENT,
+    ) -> ffi::QUIC_STATUS {
+        0
+    }
+
+    /// Starts a unidirectional stream past this crate.
+    fn start_stream(connection: HQUIC) -> HQUIC {
+        let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
+        let handle = open_stream(connection, uni);
+        let callback: unsafe extern "C" fn(_, _, _) -> _ = ignored_stream_events;
+        // SAFETY: C1, C13: the handle is open, and no event came yet.
+        unsafe {
+            let table = api_table().unwrap();
+            let set = table.SetCallbackHandler.unwrap();
+            set(handle, callback as *mut c_void, ptr::null_mut());
+            let start = table.StreamStart.unwrap();
+            let flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_NONE;
+            assert!(Status::ok(start(handle, flags)).is_ok());
+        }
+        handle
+    }
+
+    #[test]
+    fn openers_wait_when_others_have_used_the_credit_up() {
+        block_on(async {
+            let Pair { registration, listener, client, server } =
+                pair(&Settings::new().peer_uni_streams(4)).await;
+            let start_three = |handle| [(); 3].map(|()| start_stream(handle));
+            let others = client.with_raw(start_three).unwrap();
+            let open = |fail| client.open_outbound_stream(StreamType::Unidirectional, fail);
+            let mut waiting: Vec<_> = (0..4).map(|_| Some(open(false))).collect();
+            let mut opened = Vec::new();
+            let mut poll_all = |cx: &mut Context<'_>| {
+                for place in &mut waiting {
+                    if let Some(Poll::Ready(stream)) =
+                        place.as_mut().map(|open| Pin::new(open).poll(cx))
+                    {
+                        opened.push(stream.unwrap());
+                        *place = None;
+                    }
+                }
+                opened.len()
+            };
+            poll_fn(|cx| if poll_all(cx) == 1 { Poll::Ready(()) } else { Poll::Pending }).await;
+            assert_eq!(open(true).await.map(drop), Err(StartError::LimitReached));
+
+            let rest = async {
+                poll_fn(|cx| if poll_all(cx) == 4 { Poll::Ready(()) } else { Poll::Pending }).await;
+            };
+            let credit = async {
+                for other in others {
+                    // SAFETY: C4, C9: opened here, and closed once; this thread may wait.
+                    unsafe { api_table().unwrap().StreamClose.unwrap()(other) };
+                }
+                for _ in 0..3 {
+                    drop(server.accept_inbound_uni_stream().await.unwrap());
+                }
+            };
+            futures::join!(rest, credit);
+            drop((opened, waiting));
+            drop((client, server, listener));
             registration.wait_idle().await;
         });
     }

@@ -1,11 +1,12 @@
 //! An event player: streams without msquic, through every order of events up to a length, and through
-//! long random ones, legal or not. Whatever comes, nothing panics, and once the last event is over nobody
-//! is left waiting.
+//! long random ones, legal or not, with aborts of this side in between. Whatever comes, nothing panics, and once
+//! the last event is over nobody is left waiting, all credit is given back, and no stream that ended alone
+//! says that its connection is lost.
 
 use super::inner::StreamInner;
 use super::state::StartState;
-use super::{ReceiveEnd, ReceiveSink, StreamType};
-use crate::connection::ConnectionInner;
+use super::{ReadError, ReceiveEnd, ReceiveSink, StartError, StreamType, WriteError};
+use crate::connection::{ConnectionError, ConnectionInner};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
@@ -16,23 +17,43 @@ use futures_util::task::noop_waker;
 use net_traits::{NetCredential, TrustPolicy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::task::Context;
+use std::task::{Context, Poll};
 
-/// Every event, with the data that matters.
-const EVENTS: [StreamEvent; 12] = [
-    StreamEvent::StartComplete { status: Status::SUCCESS, id: 3 },
-    StreamEvent::StartComplete { status: Status::ABORTED, id: 0 },
-    StreamEvent::StartComplete { status: Status::STREAM_LIMIT_REACHED, id: 0 },
-    StreamEvent::SendComplete { canceled: false },
-    StreamEvent::SendComplete { canceled: true },
-    StreamEvent::IdealSendBuffer { bytes: 1 << 20 },
-    StreamEvent::PeerSendShutdown,
-    StreamEvent::PeerSendAborted { code: 1 },
-    StreamEvent::PeerReceiveAborted { code: 2 },
-    StreamEvent::SendShutdownComplete { graceful: true },
-    StreamEvent::SendShutdownComplete { graceful: false },
-    StreamEvent::ShutdownComplete { connection: false },
+/// What happens to a stream.
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Event(StreamEvent),
+    AbortWrite,
+    AbortRead,
+}
+
+/// Everything that can happen, with the data that matters.
+const STEPS: [Step; 14] = [
+    Step::Event(StreamEvent::StartComplete { status: Status::SUCCESS, id: 3 }),
+    Step::Event(StreamEvent::StartComplete { status: Status::OUT_OF_MEMORY, id: 0 }),
+    Step::Event(StreamEvent::StartComplete { status: Status::STREAM_LIMIT_REACHED, id: 0 }),
+    Step::Event(StreamEvent::SendComplete { canceled: false }),
+    Step::Event(StreamEvent::SendComplete { canceled: true }),
+    Step::Event(StreamEvent::IdealSendBuffer { bytes: 1 << 20 }),
+    Step::Event(StreamEvent::PeerSendShutdown),
+    Step::Event(StreamEvent::PeerSendAborted { code: 1 }),
+    Step::Event(StreamEvent::PeerReceiveAborted { code: 2 }),
+    Step::Event(StreamEvent::SendShutdownComplete { graceful: true }),
+    Step::Event(StreamEvent::SendShutdownComplete { graceful: false }),
+    Step::Event(StreamEvent::ShutdownComplete { connection: false }),
+    Step::AbortWrite,
+    Step::AbortRead,
 ];
+
+impl Step {
+    fn play(self, inner: &Arc<StreamInner>) {
+        match self {
+            Self::Event(event) => inner.on_event(event, Calls::none(inner.connection.native())),
+            Self::AbortWrite => drop(inner.abort_write(3)),
+            Self::AbortRead => drop(inner.abort_read(4)),
+        }
+    }
+}
 
 /// How long the played sequences are, before the last event.
 const LENGTH: usize = 4;
@@ -56,18 +77,18 @@ fn connection() -> Arc<ConnectionInner> {
     Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential))
 }
 
-/// The sequence that `number` names in base `EVENTS.len()`.
-fn events(mut number: usize) -> Vec<StreamEvent> {
+/// The sequence that `number` names in base `STEPS.len()`.
+fn steps(mut number: usize) -> Vec<Step> {
     let digit = |_| {
-        let event = EVENTS[number % EVENTS.len()];
-        number /= EVENTS.len();
-        event
+        let step = STEPS[number % STEPS.len()];
+        number /= STEPS.len();
+        step
     };
     (0..LENGTH).map(digit).collect()
 }
 
 /// Plays `all` against each kind of stream.
-fn play_all(connection: &Arc<ConnectionInner>, all: &[StreamEvent], number: usize) {
+fn play_all(connection: &Arc<ConnectionInner>, all: &[Step], number: usize) {
     for (stream_type, is_local) in [
         (StreamType::Bidirectional, true),
         (StreamType::Bidirectional, false),
@@ -80,32 +101,50 @@ fn play_all(connection: &Arc<ConnectionInner>, all: &[StreamEvent], number: usiz
         if has_sink {
             assert!(inner.set_sink(Box::new(Ends(ends.clone()))).is_ok());
         }
-        play(&inner, all, number.is_multiple_of(3), has_sink.then_some(&*ends));
+        let finish = number.is_multiple_of(3);
+        play(&inner, all, finish, number.is_multiple_of(5), has_sink.then_some(&*ends));
+        assert!(connection.stream_credit(stream_type).is_settled(), "{all:?}");
     }
 }
 
-fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Option<&AtomicUsize>) {
+fn play(
+    inner: &Arc<StreamInner>,
+    all: &[Step],
+    finish: bool,
+    alone: bool,
+    ends: Option<&AtomicUsize>,
+) {
     let waker = noop_waker();
     let mut cx = Context::from_waker(&waker);
     if inner.is_local {
         // As if msquic had taken the start.
-        inner.exclusive.lock().start = StartState::Starting;
+        let credit = inner.connection.stream_credit(inner.stream_type);
+        credit.set_available(1);
+        {
+            let mut exclusive = inner.exclusive.lock();
+            exclusive.start = StartState::Starting;
+            exclusive.ticket = credit.take();
+        }
         assert!(inner.poll_start(&mut cx, false).is_pending());
     }
     let _ = inner.try_write(|queue, _| queue.push_copy(b"bytes"));
-    for event in all {
-        inner.on_event(*event, Calls::none(inner.connection.native()));
+    for step in all {
+        step.play(inner);
         let _ = inner.try_write(|queue, _| queue.push_copy(b"more"));
         let _ = inner.try_read(|queue| queue.chunk(10));
     }
     if finish {
         let _ = inner.finish();
     }
-    inner.on_event(
-        StreamEvent::ShutdownComplete { connection: true },
-        Calls::none(inner.connection.native()),
-    );
+    Step::Event(StreamEvent::ShutdownComplete { connection: !alone }).play(inner);
 
+    let lost = ConnectionError::closing();
+    let is_lost = Poll::Ready(Err(StartError::ConnectionLost(lost.clone())));
+    assert!(!alone || inner.poll_start(&mut cx, false) != is_lost, "{all:?}");
+    let is_lost = Some(Err(WriteError::ConnectionLost(lost.clone())));
+    assert!(!alone || inner.stopped() != is_lost, "{all:?}");
+    let is_lost = Some(Err(ReadError::ConnectionLost(lost)));
+    assert!(!alone || inner.received_reset() != is_lost, "{all:?}");
     assert!(inner.poll_start(&mut cx, false).is_ready(), "the opener hangs after {all:?}");
     assert!(inner.try_finish().is_some(), "the writer hangs after {all:?}");
     assert!(inner.completed(u64::MAX).is_some() || inner.stopped().is_some(), "{all:?}");
@@ -120,15 +159,15 @@ fn play(inner: &Arc<StreamInner>, all: &[StreamEvent], finish: bool, ends: Optio
     }
     assert!(inner.received_reset().is_some(), "{all:?}");
     // What must not come any more changes nothing.
-    EVENTS.iter().for_each(|event| inner.on_event(*event, Calls::none(inner.connection.native())));
+    STEPS.iter().for_each(|step| step.play(inner));
     assert!(inner.try_finish().is_some() && inner.received_reset().is_some(), "{all:?}");
 }
 
 #[test]
 fn every_order_of_events_ends_with_nobody_waiting() {
     let connection = connection();
-    for number in 0..EVENTS.len().pow(LENGTH as u32) {
-        play_all(&connection, &events(number), number);
+    for number in 0..STEPS.len().pow(LENGTH as u32) {
+        play_all(&connection, &steps(number), number);
     }
 }
 
@@ -137,7 +176,7 @@ fn long_random_orders_end_the_same_way() {
     let connection = connection();
     let mut random = Random::new();
     for number in 0..10_000 {
-        let all: Vec<_> = (0..30).map(|_| EVENTS[random.below(EVENTS.len())]).collect();
+        let all: Vec<_> = (0..30).map(|_| STEPS[random.below(STEPS.len())]).collect();
         play_all(&connection, &all, number);
     }
 }
