@@ -82,6 +82,7 @@ impl Library {
         let _ = fs::remove_dir_all(&objects);
         fs::create_dir_all(&objects).map_err(|error| failed("create", &objects, &error))?;
         let mut build = self.compiler(&tree, &tls);
+        build.includes(self.tls.internal_headers()); // of the same configuration
         build.out_dir(&objects).files(self.files(&tree)).cargo_metadata(false);
         let compiled = build.try_compile_intermediates().map_err(|error| error.to_string())?;
 

@@ -48,6 +48,11 @@ impl Tls {
         Ok(Self { source: root, version: source.version, target, compiler, archiver, flags })
     }
 
+    /// Where the headers are that are not installed; behind the installed ones.
+    pub(crate) fn internal_headers(&self) -> [PathBuf; 3] {
+        [self.source.join("ssl"), self.source.join("include"), self.source.clone()]
+    }
+
     /// Changes when the result would.
     pub(crate) fn key(&self) -> String {
         let versions = fs::read_to_string(self.source.join("VERSION.dat")).unwrap_or_default();

@@ -480,3 +480,40 @@ fn bad_certificates_are_rejected_and_described() {
         }
     });
 }
+
+#[test]
+fn keying_material_is_that_of_another_implementation() {
+    use msquic_async::{Configuration, Connection, Listener, Registration, Settings};
+    if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N32") {
+        return;
+    }
+    run(async {
+        let registration = Registration::new("interop").unwrap();
+        let (me, settings) = (anybody(), Settings::new());
+        let peer = QuinnPeer::new(Some(&anybody()), Judge::Accepts, ALPN);
+
+        let server = Configuration::server(&registration, &[ALPN], &settings, &me).unwrap();
+        let listener = Listener::new(&registration, server, me.clone()).unwrap();
+        listener.start(&[ALPN], Some(loopback())).unwrap();
+        let accept = async {
+            let connection = listener.accept().await.unwrap();
+            connection.accept().await.map(|()| connection)
+        };
+        let (theirs, ours) = tokio::join!(peer.connect(listener.local_addr().unwrap()), accept);
+        let accepted = (ours.unwrap(), theirs.unwrap());
+
+        let client = Configuration::client(&registration, &[ALPN], &settings, &me).unwrap();
+        let connection = Connection::new(&registration, me).unwrap();
+        let start = connection.start(&client, "127.0.0.1", peer.local_addr().port());
+        let (started, theirs) = tokio::join!(start, peer.accept());
+        started.unwrap();
+        for (ours, theirs) in [accepted, (connection, theirs.unwrap())] {
+            for context in [&b""[..], b"context"] {
+                let mut expected = [0; 100];
+                theirs.export_keying_material(&mut expected, b"EXPERIMENTAL", context).unwrap();
+                let exported = ours.export_keying_material(b"EXPERIMENTAL", context, 100).await;
+                assert_eq!(**exported.unwrap(), expected);
+            }
+        }
+    });
+}

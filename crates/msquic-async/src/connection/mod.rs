@@ -10,6 +10,7 @@ mod credit;
 mod datagram;
 mod error;
 mod event;
+mod export;
 mod farewell;
 mod future;
 mod inner;
@@ -26,6 +27,7 @@ pub use datagram::{
     SendDatagram, TrackDatagram,
 };
 pub use error::{ConnectionError, ShutdownError, StartError};
+pub use export::ExportError;
 pub use future::{
     AcceptInboundStream, AcceptInboundUniStream, ConnectionAccept, ConnectionStart,
     OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,

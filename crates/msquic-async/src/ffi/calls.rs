@@ -74,6 +74,39 @@ impl<'a> Calls<'a> {
         address::from_native(&local).ok_or(Status::INTERNAL_ERROR)
     }
 
+    /// Fills `output` with keying material, with a library that can (C37).
+    pub(crate) fn export_keying_material(
+        &self,
+        label: &[u8],
+        context: &[u8],
+        output: &mut [u8],
+    ) -> Result<(), Status> {
+        let length =
+            |bytes: &[u8]| u32::try_from(bytes.len()).map_err(|_| Status::INVALID_PARAMETER);
+        let (label_length, context_length) = (length(label)?, length(context)?);
+        let mut material = KeyingMaterial {
+            label: label.as_ptr(),
+            context: context.as_ptr(),
+            output_length: length(output)?,
+            output: output.as_mut_ptr(),
+            label_length,
+            context_length,
+        };
+        let mut length = size_of_val(&material) as u32;
+        self.native.with(|handle| {
+            // SAFETY: C37: the call reads the structure, what it points to lives until it returns, and
+            // at most `output_length` bytes are written to `output`.
+            Status::ok(unsafe {
+                call!(GetParam(
+                    handle,
+                    QUIC_PARAM_CONN_KEYING_MATERIAL,
+                    &raw mut length,
+                    (&raw mut material).cast(),
+                ))
+            })
+        })
+    }
+
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
@@ -86,7 +119,7 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
     }
 
-    /// How many streams this side can start now, bidirectional and unidirectional ones, each at most 65535 (C35).
+    /// How many streams this side can start now, bidirectional and unidirectional ones, each at most 65535 (C36).
     pub(crate) fn available_streams(&self) -> Result<(u16, u16), Status> {
         let (mut bidirectional, mut unidirectional) = (0_u16, 0_u16);
         self.get_param(ffi::QUIC_PARAM_CONN_LOCAL_BIDI_STREAM_COUNT, &mut bidirectional)?;
@@ -191,6 +224,19 @@ impl<'a> Calls<'a> {
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
 const QUIC_PARAM_CONN_NETWORK_STATISTICS: u32 = 0x0500_0020;
+
+/// A parameter of the patch N32, and its structure `QUIC_KEYING_MATERIAL`.
+pub(super) const QUIC_PARAM_CONN_KEYING_MATERIAL: u32 = 0x05F0_0001;
+
+#[repr(C)]
+pub(super) struct KeyingMaterial {
+    pub(super) label: *const u8,
+    pub(super) context: *const u8,
+    pub(super) output: *mut u8,
+    pub(super) label_length: u32,
+    pub(super) context_length: u32,
+    pub(super) output_length: u32,
+}
 
 /// `QUIC_NETWORK_STATISTICS` of libmsquic 2.6.
 #[repr(C)]

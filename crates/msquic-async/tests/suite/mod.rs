@@ -4,6 +4,7 @@ mod address;
 mod cancel;
 mod connection;
 mod datagram;
+mod export;
 mod held;
 mod observe;
 mod peers;

@@ -2,12 +2,15 @@
 
 use super::events::{Answer, Event};
 use super::handles::{Open, ignore, is_connected};
-use super::harness::{ALPN, LOOPBACK, Role, plenty};
+use super::harness::{ALPN, LOOPBACK, Pair, Role, plenty};
+use super::is_patched;
 use super::roots::Registration;
+use crate::ffi::calls::{KeyingMaterial, QUIC_PARAM_CONN_KEYING_MATERIAL};
 use crate::ffi::functions::call;
 use crate::ffi::secrets::Secrets;
 use crate::ffi::status::Status;
 use msquic::ffi;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::mpsc;
 
@@ -89,4 +92,45 @@ fn c27_secrets_are_zeroed_first_and_written_by_the_end_of_the_handshake() {
     peer.until(Event::is_last);
     client.close();
     peer.close();
+}
+
+/// Has the connection export keying material for a label.
+fn export(connection: &impl Open, label: &'static [u8]) -> (Status, [u8; 32]) {
+    let handle = connection.handle();
+    connection.run(move || {
+        let (handle, mut output) = ({ handle }, [0; 32]);
+        let mut material = KeyingMaterial {
+            label: label.as_ptr(),
+            context: ptr::null(),
+            output: output.as_mut_ptr(),
+            label_length: label.len() as u32,
+            context_length: 0,
+            output_length: output.len() as u32,
+        };
+        let mut length = size_of_val(&material) as u32;
+        // SAFETY: C37, C5: the structure and what it points to live until the call returns.
+        let status = Status::from_raw(unsafe {
+            let material = (&raw mut material).cast();
+            call!(GetParam(handle.0, QUIC_PARAM_CONN_KEYING_MATERIAL, &raw mut length, material))
+        });
+        (status, output)
+    })
+}
+
+#[test]
+fn c37_both_sides_export_the_same_keying_material_with_the_patch() {
+    let pair = Pair::new();
+    let ours = export(&pair.client, b"EXPERIMENTAL one");
+    if !is_patched("N32") {
+        assert_eq!(ours, (Status::INVALID_PARAMETER, [0; 32]));
+        return pair.finish();
+    }
+    assert_eq!(ours.0, Status::SUCCESS);
+    assert_eq!(ours, export(&pair.peer, b"EXPERIMENTAL one"));
+    assert_ne!(ours, export(&pair.client, b"EXPERIMENTAL two"));
+    assert_ne!(ours.1, [0; 32]);
+    let early = pair.registration.open_connection(ignore);
+    assert_eq!(export(&early, b"EXPERIMENTAL one").0, Status::INVALID_STATE);
+    early.close();
+    pair.finish();
 }
