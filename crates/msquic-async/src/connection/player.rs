@@ -13,9 +13,11 @@ use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::random::Random;
 use crate::resumption::{Resumption, Scope, Session};
+use crate::stream::StreamType;
 use futures_util::FutureExt;
 use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -102,7 +104,16 @@ fn waits(connection: &Connection) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>>
         Box::pin(async { while connection.receive_datagram().await.is_ok() {} }),
         Box::pin(async { while connection.address_changed().await.is_ok() {} }),
         Box::pin(async { while connection.next_change().await.is_ok() {} }),
+        Box::pin(open(connection, StreamType::Bidirectional)),
+        Box::pin(open(connection, StreamType::Unidirectional)),
+        Box::pin(poll_fn(|cx| connection.poll_accept_inbound_stream(cx).map(drop))),
     ]
+}
+
+/// Opens a stream once the connection is up. Events give credit for bidirectional ones only.
+async fn open(connection: &Connection, stream_type: StreamType) {
+    let _ = connection.accept().await;
+    let _ = connection.open_outbound_stream(stream_type, false).await;
 }
 
 fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, events: &[usize]) {
@@ -142,6 +153,10 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
         // `address_changed` is told when it is over, not again when that is complete.
         assert!(poll(index, wakes), "wait {index} hangs after {events:?}");
         assert!(wakes.0.load(Ordering::SeqCst) > 0, "wait {index} was not woken after {events:?}");
+    }
+    drop(waits);
+    for stream_type in [StreamType::Bidirectional, StreamType::Unidirectional] {
+        assert!(inner.stream_credit(stream_type).is_settled(), "credit is lost after {events:?}");
     }
     let noop = noop_waker();
     let mut cx = Context::from_waker(&noop);

@@ -166,6 +166,33 @@ fn several_tasks_accept_by_polling() {
     });
 }
 
+/// A task's waker, and its memory.
+struct Task;
+
+impl ArcWake for Task {
+    fn wake_by_ref(_: &Arc<Self>) {}
+}
+
+#[test]
+fn tasks_that_polled_and_ended_are_not_kept() {
+    run(async || {
+        let pair = pair().await;
+        let mut tasks = Vec::new();
+        for _ in 0..20_000 {
+            let task = Arc::new(Task);
+            let waker = waker(task.clone());
+            let cx = &mut Context::from_waker(&waker);
+            assert!(pair.listener.poll_accept(cx).is_pending());
+            assert!(pair.server.poll_accept_inbound_stream(cx).is_pending());
+            assert!(pair.server.poll_accept_inbound_uni_stream(cx).is_pending());
+            assert!(pair.server.poll_receive_datagram(cx).is_pending());
+            tasks.push(Arc::downgrade(&task));
+        }
+        let kept = tasks.iter().filter(|task| task.strong_count() > 0).count();
+        assert!(kept <= 100, "{kept} tasks are kept");
+    });
+}
+
 /// Counts the wakes of all futures that are polled with it, and passes them on.
 struct Wakes {
     count: AtomicUsize,
