@@ -109,10 +109,16 @@ impl<'a> Place<'a> {
 /// ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...): a witness that is gone is replaced soon, and however many
 /// tasks wait, a witness soon stays until all of them have come back. So no tasks wake each other for
 /// ever, and few wakers of tasks that are gone stay.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Pollers {
-    /// The first one has no place in the map, so that a single one costs no allocation.
-    first: Option<(Key, Waker)>,
+    /// A single one needs nothing else.
+    first: Option<Waker>,
+    crowd: Option<Box<Crowd>>,
+}
+
+#[derive(Debug)]
+struct Crowd {
+    /// Those besides the first.
     rest: HashMap<Key, Waker>,
     limit: usize,
     /// Tasks that were registered, each time they were.
@@ -141,87 +147,94 @@ struct Witness {
 /// What has to happen after unlocking: wakers are foreign code.
 #[derive(Default)]
 struct Taken {
-    first: Option<(Key, Waker)>,
+    first: Option<Waker>,
     rest: HashMap<Key, Waker>,
     _spare: Option<Waker>,
     _witness: Option<Witness>,
 }
 
-impl Default for Pollers {
+impl Default for Crowd {
     fn default() -> Self {
-        Self {
-            first: None,
-            rest: HashMap::new(),
-            limit: FEWEST,
-            arrivals: 0,
-            witness: None,
-            witnesses: 0,
-        }
+        Self { rest: HashMap::new(), limit: FEWEST, arrivals: 0, witness: None, witnesses: 0 }
     }
 }
 
 impl Pollers {
     fn register(&mut self, waker: Waker) -> Taken {
+        if self.first.is_none() && self.crowd.is_none() {
+            self.first = Some(waker);
+            return Taken::default();
+        }
         let key = (waker.data().addr(), ptr::from_ref(waker.vtable()).addr());
-        let is_first = self.first.as_ref().is_some_and(|(first, _)| *first == key);
-        if is_first || self.rest.contains_key(&key) {
+        let is_first = self.first.as_ref().is_some_and(|first| first.will_wake(&waker));
+        let crowd = self.crowd.get_or_insert_default();
+        if is_first || crowd.rest.contains_key(&key) {
             return Taken { _spare: Some(waker), ..Taken::default() };
         }
-        self.arrivals += 1;
-        let witness = self.witness.take_if(|witness| {
-            let is_back = witness.key == key;
-            if is_back {
-                let waiting = usize::try_from(self.arrivals - witness.since).unwrap_or(usize::MAX);
-                self.limit = self.limit.max(waiting.saturating_mul(2));
-            } else if witness.until < self.arrivals {
-                self.limit = FEWEST;
-            }
-            is_back || witness.until < self.arrivals
-        });
-        let mut taken = if self.len() >= self.limit { self.let_go() } else { Taken::default() };
+        let witness = crowd.arrives(key);
+        let is_full = crowd.rest.len() + usize::from(self.first.is_some()) >= crowd.limit;
+        let mut taken = if is_full { crowd.let_go(self.first.take()) } else { Taken::default() };
         taken._witness = witness;
         match self.first {
-            None => self.first = Some((key, waker)),
-            Some(_) => drop(self.rest.insert(key, waker)), // none was there
-        }
-        taken
-    }
-
-    fn let_go(&mut self) -> Taken {
-        let limit = self.limit;
-        let taken = self.take();
-        self.limit = limit;
-        if self.witness.is_none() {
-            self.witnesses += 1;
-            let doublings = self.witnesses.trailing_zeros().min(30);
-            // On most executors the last to be woken is the last to come back, on some the first is.
-            let is_last = (self.witnesses >> doublings) & 2 == 0;
-            let witness = if is_last { taken.rest.iter().last() } else { taken.rest.iter().next() };
-            self.witness = witness.map(|(key, waker)| Witness {
-                key: *key,
-                _waker: waker.clone(),
-                since: self.arrivals,
-                until: self.arrivals.saturating_add((limit as u64) << doublings),
-            });
+            None => self.first = Some(waker),
+            Some(_) => drop(crowd.rest.insert(key, waker)), // none was there
         }
         taken
     }
 
     /// All are about to be woken, and at most those come back.
     fn take(&mut self) -> Taken {
-        self.limit = self.limit.min(FEWEST.max(2 * self.len()));
-        Taken { first: self.first.take(), rest: std::mem::take(&mut self.rest), ..Taken::default() }
+        let first = self.first.take();
+        match &mut self.crowd {
+            None => Taken { first, ..Taken::default() },
+            Some(crowd) => {
+                let rest = std::mem::take(&mut crowd.rest);
+                crowd.limit = crowd.limit.min(FEWEST.max(2 * (1 + rest.len())));
+                Taken { first, rest, ..Taken::default() }
+            }
+        }
+    }
+}
+
+impl Crowd {
+    /// Counts the arrival of a task, and learns from it; gives back a witness that has done its service.
+    fn arrives(&mut self, key: Key) -> Option<Witness> {
+        self.arrivals += 1;
+        self.witness.take_if(|witness| {
+            let is_back = witness.key == key;
+            let is_gone = !is_back && witness.until < self.arrivals;
+            if is_back {
+                let waiting = usize::try_from(self.arrivals - witness.since).unwrap_or(usize::MAX);
+                self.limit = self.limit.max(waiting.saturating_mul(2));
+            } else if is_gone {
+                self.limit = FEWEST;
+            }
+            is_back || is_gone
+        })
     }
 
-    fn len(&self) -> usize {
-        usize::from(self.first.is_some()) + self.rest.len()
+    fn let_go(&mut self, first: Option<Waker>) -> Taken {
+        let rest = std::mem::take(&mut self.rest);
+        if self.witness.is_none() {
+            self.witnesses += 1;
+            let doublings = self.witnesses.trailing_zeros().min(30);
+            // On most executors the last to be woken is the last to come back, on some the first is.
+            let is_last = (self.witnesses >> doublings) & 2 == 0;
+            let witness = if is_last { rest.iter().last() } else { rest.iter().next() };
+            self.witness = witness.map(|(key, waker)| Witness {
+                key: *key,
+                _waker: waker.clone(),
+                since: self.arrivals,
+                until: self.arrivals.saturating_add((self.limit as u64) << doublings),
+            });
+        }
+        Taken { first, rest, ..Taken::default() }
     }
 }
 
 impl Taken {
     fn wake(self) {
-        let rest = self.rest.into_values();
-        self.first.into_iter().map(|(_, waker)| waker).chain(rest).for_each(Waker::wake);
+        self.first.into_iter().chain(self.rest.into_values()).for_each(Waker::wake);
     }
 }
 
@@ -281,6 +294,16 @@ mod tests {
     use std::sync::{Arc, Weak};
     use std::task::Wake;
 
+    fn kept(waiters: &Waiters) -> usize {
+        let pollers = waiters.pollers.lock();
+        let rest = pollers.crowd.as_ref().map_or(0, |crowd| crowd.rest.len());
+        usize::from(pollers.first.is_some()) + rest
+    }
+
+    fn limit(waiters: &Waiters) -> usize {
+        waiters.pollers.lock().crowd.as_ref().map_or(FEWEST, |crowd| crowd.limit)
+    }
+
     #[test]
     fn polling_often_keeps_one_waker() {
         let waiters = Waiters::default();
@@ -289,9 +312,9 @@ mod tests {
             waiters.register(&Context::from_waker(&waker));
             assert!(waiters.notified().now_or_never().is_none());
         }
-        assert_eq!(waiters.pollers.lock().len(), 1);
+        assert_eq!(kept(&waiters), 1);
         waiters.wake_all();
-        assert_eq!(waiters.pollers.lock().len(), 0);
+        assert_eq!(kept(&waiters), 0);
     }
 
     #[test]
@@ -381,7 +404,7 @@ mod tests {
             .collect();
         let kept = all.iter().filter(|memory| memory.strong_count() > 0).count();
         assert!(kept <= FEWEST + 1, "{kept} wakers are kept"); // and the witness
-        assert!(waiters.pollers.lock().rest.capacity() <= 4 * FEWEST);
+        assert!(waiters.pollers.lock().crowd.as_ref().unwrap().rest.capacity() <= 4 * FEWEST);
     }
 
     #[test]
@@ -391,14 +414,14 @@ mod tests {
                 let mut executor = Executor::new(takes_newest);
                 executor.spawn(count);
                 executor.run(100 * (count + FEWEST));
-                assert_eq!(executor.waiters.pollers.lock().len(), count, "each is kept");
-                let limit = executor.waiters.pollers.lock().limit;
+                assert_eq!(kept(&executor.waiters), count, "each is kept");
+                let limit = limit(&executor.waiters);
                 assert!(limit <= FEWEST.max(4 * count), "{limit} wakers for {count} tasks");
                 for wake in [Waiters::wake_one, Waiters::wake_all] {
                     wake(&executor.waiters);
                     assert_eq!(executor.queue.lock().len(), count, "each is woken");
                     executor.run(100 * (count + FEWEST));
-                    assert_eq!(executor.waiters.pollers.lock().len(), count, "each waits again");
+                    assert_eq!(kept(&executor.waiters), count, "each waits again");
                 }
             }
         }
@@ -415,8 +438,8 @@ mod tests {
                 let finished = Waker::from(Arc::new(Finished(Arc::default())));
                 executor.waiters.register(&Context::from_waker(&finished));
                 executor.run(100_000);
-                let pollers = executor.waiters.pollers.lock();
-                assert!(pollers.len() <= 4 * 1000, "{} wakers are kept", pollers.len());
+                let kept = kept(&executor.waiters);
+                assert!(kept <= 4 * 1000, "{kept} wakers are kept");
             }
             let polls = executor.polls - before;
             assert!(polls <= 100 * 100_000, "{polls} polls for 100000 finished tasks");
