@@ -50,7 +50,7 @@ pub enum ConnectionChange {
 pub(super) struct Changes(VecDeque<ConnectionChange>);
 
 impl Changes {
-    /// Takes the place of an older change of its kind; false if it is none.
+    /// Takes the place of an older change of its kind.
     pub(super) fn push(&mut self, change: ConnectionChange) {
         let kind = mem::discriminant(&change);
         self.0.retain(|older| mem::discriminant(older) != kind);
@@ -101,8 +101,7 @@ impl Connection {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<ConnectionChange, ConnectionError>> {
-        self.inner().inbound.changes.register(cx);
-        self.unread_change().map_or(Poll::Pending, Poll::Ready)
+        self.inner().inbound.changes.poll_registered(cx, || self.unread_change())
     }
 
     fn unread_change(&self) -> Option<Result<ConnectionChange, ConnectionError>> {
