@@ -238,10 +238,9 @@ impl Execution {
 /// only, with the feature `driver`.
 ///
 /// What it is good for: a message needs no hop to another thread. It has its price: while the driver
-/// does not run nothing happens on any connection, not even an acknowledgement; and libmsquic 2.5.1
-/// cannot close a registration in this mode (it goes on using freed memory, see the contract, C29),
-/// so the memory of each [`Registration`](crate::Registration) stays until the end of the process.
-/// Open few.
+/// does not run nothing happens on any connection, not even an acknowledgement. With an installed libmsquic
+/// (feature `system`) no registration can be closed in this mode, so the memory of each
+/// [`Registration`](crate::Registration) stays until the end of the process; open few.
 ///
 /// There is one for the whole process, made before the first registration. Dropping it hands the work
 /// to a thread of its own.

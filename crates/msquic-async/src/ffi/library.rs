@@ -242,6 +242,12 @@ pub(crate) fn has_patch(fault: &str) -> bool {
     library_patches().iter().any(|patch| patch.fault == fault)
 }
 
+/// How many registrations are open.
+#[cfg(test)]
+pub(super) fn open_registrations() -> usize {
+    library().map_or(0, |library| library.users.lock().open)
+}
+
 /// msquic's own setting: peers prove their addresses while handshakes take a thousandth of the memory.
 const RETRY_MEMORY_FRACTION: u16 = 65;
 

@@ -18,7 +18,8 @@ use net_traits::NetCredential;
 ///
 /// From then on the library is not closed at the end of the process, since nobody knows whether handles
 /// are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened while the
-/// driver is installed, none may be closed, and the functions that close, get or set parameters of
+/// driver is installed, none may be closed unless the library has the patch N31 and another thread goes on driving,
+/// and the functions that close, get or set parameters of
 /// connections and streams must not overlap with a turn of the driver (contract C29).
 ///
 /// ```

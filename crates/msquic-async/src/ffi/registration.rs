@@ -7,8 +7,8 @@ use super::execution;
 use super::functions::call;
 use super::library;
 use super::listener::NativeListener;
-use super::may_block;
 use super::status::Status;
+use super::threads;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -170,20 +170,22 @@ impl NativeRegistration {
     }
 
     /// Closes the handle, once, on a thread that may block: the close waits for the last traces of the children
-    /// (C8), and this may be one of libmsquic's own threads.
+    /// (C8), and this may be one of libmsquic's own threads, or the one that drives it.
     fn close(&self) {
-        if self.closed.swap(true, Ordering::SeqCst) {
+        // C29: otherwise libmsquic would go on using the freed memory.
+        let can_close = !execution::is_driven() || library::has_patch("N31");
+        if !can_close || self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
         let handle = self.handle;
         let had_children = self.children.lock().next > 0;
-        may_block::detach(move |_| {
+        threads::run(move || {
             if had_children {
                 settle();
             }
-            // SAFETY: C8, C9: the handles of all children are closed and no new ones are opened: they held
+            // SAFETY: C8, C9, C29: the handles of all children are closed and no new ones are opened: they held
             // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
-            // callback.
+            // callback, and does not drive the library.
             unsafe { call!(RegistrationClose({ handle }.0)) };
             library::registration_closed();
         });
@@ -280,10 +282,7 @@ impl Children {
 
 impl Drop for NativeRegistration {
     fn drop(&mut self) {
-        // C29: libmsquic would go on using the freed memory.
-        if !execution::is_driven() {
-            self.close();
-        }
+        self.close();
     }
 }
 
@@ -293,7 +292,7 @@ const SETTLE: Duration = Duration::from_millis(100);
 
 /// Waits for them, where the library does not do that itself (patch N6).
 fn settle() {
-    if !library::library_patches().iter().any(|patch| patch.fault == "N6") {
+    if !library::has_patch("N6") {
         std::thread::sleep(SETTLE);
     }
 }

@@ -4,13 +4,15 @@ use super::events::{Event, PATIENCE};
 use super::handles::{Object, Open, ignore};
 use super::harness::Pair;
 use super::roots::Registration;
-use super::{is_2_6, is_driven, outside};
+use super::{in_child, is_2_6, is_driven, is_patched, outside};
 use crate::ffi::Handle;
 use crate::ffi::functions::call;
+use crate::ffi::library;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 /// A handle used on the thread that polls, between two turns.
 struct OnDriver(Handle);
@@ -134,4 +136,35 @@ fn c29_from_2_6_on_a_synchronous_close_waits_for_the_thread_that_polls() {
     assert_eq!(events, [Event::ConnectionOver { app_close: true }]);
     closing.join().unwrap();
     busy.join().unwrap();
+}
+
+#[test]
+fn c29_a_registration_is_closed_beside_the_thread_that_polls_with_the_patch() {
+    if !is_driven() || !is_patched("N31") {
+        return;
+    }
+    let test =
+        "executions::c29_a_registration_is_closed_beside_the_thread_that_polls_with_the_patch";
+    if let Some(child) = in_child(test) {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    for _ in 0..20 {
+        let pair = Pair::new();
+        pair.client.shutdown(0);
+        pair.client.until(Event::is_last);
+        pair.peer.until(Event::is_last);
+        // The last field is the registration, whose close waits for all others.
+        drop(pair);
+    }
+    // The registrations of this crate are closed too.
+    let registrations: Vec<_> =
+        (0..20).map(|_| crate::Registration::new("driven").unwrap()).collect();
+    assert_eq!(library::open_registrations(), registrations.len());
+    drop(registrations);
+    let deadline = Instant::now() + PATIENCE;
+    while library::open_registrations() > 0 {
+        assert!(Instant::now() < deadline, "registrations stay open");
+        thread::yield_now();
+    }
 }

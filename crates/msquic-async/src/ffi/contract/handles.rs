@@ -332,6 +332,8 @@ unsafe impl Open for Borrowed {
 }
 
 fn close(Handle(handle): Handle, kind: Kind) {
+    const SILENT: ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS =
+        ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT;
     // SAFETY: C4, C9, C29: called once, where it may wait, and not at the same time as a turn of the driver.
     unsafe {
         match kind {
@@ -339,6 +341,7 @@ fn close(Handle(handle): Handle, kind: Kind) {
                 if is_driven() {
                     let close_async = 1_u8; // C29: unknown before 2.6
                     call!(SetParam(handle, CLOSE_ASYNC, 1, (&raw const close_async).cast()));
+                    call!(ConnectionShutdown(handle, SILENT, 0)); // C29: an operation behind the close
                 }
                 call!(ConnectionClose(handle));
             }
