@@ -75,11 +75,13 @@ fn ping_pong(criterion: &mut Criterion) {
 
 /// Handshakes with mutual TLS: the time for each, with so many at once.
 fn handshake(criterion: &mut Criterion) {
-    handshakes(criterion, "handshake", false);
-    handshakes(criterion, "resumption", true);
+    handshakes(criterion, "handshake", false, false);
+    // With a message, behind which the ticket has arrived.
+    handshakes(criterion, "handshake-full", true, false);
+    handshakes(criterion, "handshake-resumed", true, true);
 }
 
-fn handshakes(criterion: &mut Criterion, name: &str, resumption: bool) {
+fn handshakes(criterion: &mut Criterion, name: &str, with_message: bool, resumption: bool) {
     let runtime = Runtime::new().unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let config = MsQuicTransportConfig::new()
@@ -94,6 +96,9 @@ fn handshakes(criterion: &mut Criterion, name: &str, resumption: bool) {
         while let Ok(request) = listener.accept().await {
             tokio::spawn(async move {
                 if let Ok(connection) = request.accept().await {
+                    if with_message {
+                        connection.send(b"hello").await.unwrap();
+                    }
                     connection.watch_close().await;
                 }
             });
@@ -109,7 +114,10 @@ fn handshakes(criterion: &mut Criterion, name: &str, resumption: bool) {
                     let (transport, credential) = (transport.clone(), credential.clone());
                     tokio::spawn(async move {
                         let dial = transport.connect(address, &["bench/1"], credential);
-                        dial.await.unwrap();
+                        let connection = dial.await.unwrap();
+                        if with_message {
+                            connection.recv().await.unwrap();
+                        }
                     })
                 });
                 for dial in dials.collect::<Vec<_>>() {

@@ -106,6 +106,7 @@ async fn start(
     // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
     // the connection, also when this future is dropped.
     let (done, result) = tokio::sync::oneshot::channel();
+    let is_name = address.is_none();
     let begin = move |address: SocketAddr, may_block: &MayBlock| {
         inner.set_addrs(None, Some(address));
         let (native, calls) = (inner.native(), inner.native().calls(may_block));
@@ -113,7 +114,8 @@ async fn start(
         let ticket = ticket.or_else(|| inner.dial(&name, address));
         let log_keys = configuration.key_log().map_or(Ok(()), |_| calls.log_keys());
         let started = log_keys
-            .and_then(|()| calls.set_remote_addr(address))
+            // An address in `name` is known to msquic: setting it here would wait once more.
+            .and_then(|()| if is_name { calls.set_remote_addr(address) } else { Ok(()) })
             // C31: if that fails, the connection cannot be started any more.
             .and_then(|()| ticket.map_or(Ok(()), |ticket| calls.set_ticket(&ticket)))
             .and_then(|()| native.start(configuration.native(), &name, port));
