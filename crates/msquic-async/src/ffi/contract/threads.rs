@@ -2,7 +2,9 @@
 
 use super::events::{Answer, Event, MOMENT, PATIENCE};
 use super::handles::{Object, Open, ignore, is_connected};
-use super::harness::{ABORT_NOW, Occupied, Pair, Role, adopt_streams, plenty, react};
+use super::harness::{
+    ABORT_NOW, ALPN, LOOPBACK, Occupied, Pair, Role, adopt_streams, plenty, react,
+};
 use super::is_driven;
 use super::roots::Registration;
 use crate::ffi::functions::call;
@@ -223,6 +225,48 @@ fn c9_the_close_of_a_stream_after_its_last_event_does_not_wait() {
     stream.close();
     drop(occupied);
     pair.finish();
+}
+
+#[test]
+fn c1_the_last_of_several_shutdowns_is_processed_first() {
+    let pair = Pair::new();
+    let occupied = Occupied::new(&pair.client);
+    pair.client.shutdown(1);
+    pair.client.shutdown(2);
+    drop(occupied);
+    let seen = pair.peer.until(|event| matches!(event, Event::ShutdownByPeer { .. })).event;
+    assert_eq!(seen, Event::ShutdownByPeer { code: 2 });
+    pair.client.until(Event::is_last);
+    pair.peer.until(Event::is_last);
+}
+
+#[test]
+fn c16_parameters_of_an_offered_connection_run_inline() {
+    const SCHEME: u32 = ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME;
+    let registration = Registration::new();
+    let configuration = registration.configure(Role::Server, &plenty());
+    let (results, result) = mpsc::channel();
+    let (results, handle) = (Mutex::new(results), configuration.handle);
+    let listener = registration.open_listener(move |call| {
+        if let Event::NewConnection { .. } = call.event {
+            let connection = call.adopt(ignore);
+            let set = connection.set(SCHEME, 1_u32);
+            let scheme = connection.get::<u32>(SCHEME);
+            connection.accept(handle);
+            let _ = results.lock().send((set, scheme, connection));
+        }
+        Answer::default()
+    });
+    assert_eq!(listener.listen(ALPN, LOOPBACK.parse().unwrap()), Status::SUCCESS);
+    let client_configuration = registration.configure(Role::Client, &plenty());
+    let client = registration.open_connection(ignore);
+    assert!(client.connect(&client_configuration, listener.local_addr()).is_ok());
+    let (set, scheme, peer) = result.recv_timeout(PATIENCE).unwrap();
+    assert_eq!((set, scheme), (Status::SUCCESS, Ok(1)));
+    client.until(is_connected);
+    client.shutdown(0);
+    client.until(Event::is_last);
+    peer.until(Event::is_last);
 }
 
 #[test]
