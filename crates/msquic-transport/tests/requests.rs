@@ -9,6 +9,7 @@ use msquic_transport::{
     MsQuicTransportConfig, NetRequests, REQUEST_CODE_NO_ANSWER, RequestError, serve,
 };
 use net_traits::{CloseReason, NetConnection};
+use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,33 @@ fn many_questions_at_once_get_their_own_answers() {
         let answer = async |question: bytes::Bytes| [&question[..], b"!"].concat().into();
         let (reason, ()) = tokio::join!(serve(&server, 8, answer), ask);
         assert_eq!(reason, CloseReason::Peer { code: 7, reason: "enough".into() });
+    });
+}
+
+#[test]
+fn thousands_of_questions_at_once_take_turns_in_order() {
+    /// How far from its turn a question may arrive: as many streams as the peer allows run side by side.
+    const SIDE_BY_SIDE: usize = 64;
+    run(async {
+        let Pair { client, server, listener: _listener } = pair().await;
+        let ask = async {
+            let ask = async |number: u32| {
+                let question = number.to_be_bytes().to_vec();
+                client.request(question.into(), LONG).await.unwrap();
+            };
+            join_all((0..3000).map(ask)).await;
+            client.close(0, "").await;
+        };
+        let arrived = RefCell::new(Vec::new());
+        let answer = async |question: bytes::Bytes| {
+            arrived.borrow_mut().push(u32::from_be_bytes(question[..].try_into().unwrap()));
+            question
+        };
+        tokio::join!(serve(&server, 16, answer), ask);
+        for (turn, number) in arrived.into_inner().into_iter().enumerate() {
+            let distance = turn.abs_diff(number as usize);
+            assert!(distance <= SIDE_BY_SIDE, "question {number} came as number {turn}");
+        }
     });
 }
 
