@@ -166,8 +166,11 @@ impl ConnectionInner {
             return self.native().shutdown(UNTRUSTED, false);
         }
         // C35: a server is not told before.
-        if let Ok((bidirectional, unidirectional)) = calls.available_streams() {
-            self.set_available_streams(bidirectional, unidirectional);
+        match calls.available_streams() {
+            Ok((bidirectional, unidirectional)) => {
+                self.set_available_streams(bidirectional, unidirectional);
+            }
+            Err(status) => tracing::warn!(%status, "how many streams can be opened is unknown"),
         }
         self.transition(ConnectionInput::Connected);
         if let Some(state) = ticket
