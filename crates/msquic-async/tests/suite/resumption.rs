@@ -84,12 +84,14 @@ impl Returning {
         assert!(self.kept.kept() > 0);
         let (client, server, [_, accepted]) = self.try_dial().await;
         assert_eq!(self.kept.kept(), 0, "the ticket was used");
-        client.watch_shutdown().await;
         assert!(server.peer_identity().is_none());
-        match accepted {
-            Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) => error,
-            result => panic!("{result:?}"),
-        }
+        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
+            panic!("{accepted:?}");
+        };
+        // As after a full handshake.
+        let told = client.watch_shutdown().await;
+        assert_eq!(told.certificate_alert(), Some(error.tls_alert()), "{told:?}");
+        error
     }
 }
 
