@@ -30,7 +30,8 @@ use net_traits::NetCredential;
 ///
 /// # Errors
 ///
-/// The library cannot be started, for instance because memory is short.
+/// The library cannot be started, for instance because memory is short. [`Status::INVALID_STATE`]: the process
+/// ends, and the library is closed.
 pub fn api_table() -> Result<&'static QUIC_API_TABLE, Status> {
     library::share_table()
 }
