@@ -81,6 +81,42 @@ fn very_many_messages_to_and_fro_never_stall() {
     });
 }
 
+/// The memory of this process in bytes.
+fn resident() -> usize {
+    let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
+    pages.split(' ').nth(1).unwrap().parse::<usize>().unwrap() * 4096
+}
+
+#[test]
+#[ignore = "measures the memory of the process, so it has to run alone"]
+fn memory_is_flat_when_chunks_are_dropped() {
+    run_tokio(async || {
+        let pair = pair_with(held(), StreamLimits::default()).await;
+        let data = pattern(60_000);
+        let mut before = 0;
+        for round in 0..4000 {
+            if round == 1000 {
+                before = resident();
+            }
+            let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+            let mut write = open.await.unwrap().split().1.unwrap();
+            write.write_chunk(&data, true).await.unwrap();
+            let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
+            let mut chunks = Vec::new();
+            let mut length = 0;
+            while length < data.len() {
+                chunks.push(stream.read_chunk().await.unwrap().unwrap());
+                length += chunks.last().unwrap().len();
+            }
+            // The stream goes before its chunks, and these from the last to the first.
+            drop(stream);
+            while chunks.pop().is_some() {}
+        }
+        let grown = resident().saturating_sub(before);
+        assert!(grown < 8 << 20, "{grown} bytes more after 3000 streams");
+    });
+}
+
 #[test]
 fn bytes_that_other_threads_drop_arrive_whole() {
     run(async || {
