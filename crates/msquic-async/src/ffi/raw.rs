@@ -13,6 +13,7 @@ use crate::stream::{StartError, Stream, StreamInner, StreamType};
 use crate::{Configuration, ConnectionError, Registration};
 use msquic::ffi::{HQUIC, QUIC_API_TABLE};
 use net_traits::NetCredential;
+use std::sync::Arc;
 
 /// The functions of the libmsquic that this process runs with, for handles of one's own.
 ///
@@ -222,7 +223,9 @@ impl Stream {
         inner.check_usable().map_err(StartError::ConnectionLost)?;
         let hold = inner.native().hold();
         let hold = hold.ok_or_else(|| StartError::ConnectionLost(inner.error_or_closing()))?;
-        let stream = StreamInner::new(inner, stream_type, true);
+        let mut stream = StreamInner::new(inner, stream_type, true);
+        // It may have been opened before libmsquic applied the configuration's settings.
+        Arc::get_mut(&mut stream).expect("it was just made").complete_together();
         // SAFETY: the caller's promise.
         unsafe { stream.native().adopt(handle, hold, &stream) };
         Ok(Self::new(stream, connection.handle()))
@@ -415,6 +418,64 @@ mod tests {
             drop(client.with_raw(adopt).unwrap());
 
             drop((send, received, client, server, listener));
+            registration.wait_idle().await;
+        });
+    }
+
+    #[test]
+    fn an_adopted_stream_may_be_older_than_the_settings_of_its_connection() {
+        let registration = registration();
+        let settings = Settings::new().peer_bidi_streams(1);
+        // SAFETY: both peers are this test.
+        let settings = unsafe { settings.zero_copy_receive_from_trusted_peers() };
+        let (listener, port) = listener(&registration, &settings);
+        let client = Connection::new(&registration, credential()).unwrap();
+        let configuration =
+            Configuration::client(&registration, &[ALPN], &settings, &credential()).unwrap();
+        let data: bytes::Bytes = (0..1_000_000_u32).map(|index| (index / 251) as u8).collect();
+        block_on(async {
+            // Opened before the settings are there, adopted afterwards.
+            let none = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE;
+            let raw = client.with_raw(|connection| open_stream(connection, none)).unwrap();
+            let start = client.start(&configuration, "127.0.0.1", port);
+            let accept = async {
+                let server = listener.accept().await.unwrap();
+                server.accept().await.unwrap();
+                server
+            };
+            let (started, server) = futures::join!(start, accept);
+            started.unwrap();
+            // SAFETY: the stream was opened here and is used by nobody else.
+            let adopt = |_| unsafe { Stream::from_raw(&client, raw, StreamType::Bidirectional) };
+            let mut stream = client.with_raw(adopt).unwrap().unwrap();
+            poll_fn(|cx| stream.poll_start(cx, false)).await.unwrap();
+            stream.write_chunk(&"go".into(), false).await.unwrap();
+            let send = async {
+                let (_read, write) = server.accept_inbound_stream().await.unwrap().split();
+                let mut write = write.unwrap();
+                write.write_chunk(&data, true).await.unwrap();
+                write.finish_write().await.unwrap();
+            };
+            let receive = async {
+                // Parts of what arrived are dropped before the rest.
+                let (mut start, mut part) = (0, [0; 700]);
+                let (read, _write) = stream.split();
+                let read = read.unwrap();
+                while start < data.len() {
+                    let length = poll_fn(|cx| read.poll_read(cx, &mut part)).await.unwrap();
+                    assert!(part[..length] == data[start..start + length]);
+                    start += length;
+                    // The part is completed before the rest is, unless both are completed together.
+                    let _ = client.statistics().await;
+                    if start < data.len() {
+                        let chunk = read.read_chunk().await.unwrap().unwrap();
+                        assert!(*chunk == data[start..start + chunk.len()]);
+                        start += chunk.len();
+                    }
+                }
+            };
+            futures::join!(send, receive);
+            drop((client, server, listener));
             registration.wait_idle().await;
         });
     }

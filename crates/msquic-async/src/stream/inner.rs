@@ -113,6 +113,13 @@ impl StreamInner {
         })
     }
 
+    /// It is not known whether the stream has one receive at a time or several.
+    pub(crate) fn complete_together(&mut self) {
+        if self.holding == Holding::Several {
+            self.holding = Holding::OneByOne;
+        }
+    }
+
     pub(crate) fn set_id(&self, id: u64) {
         let _ = self.id.set(id);
     }
