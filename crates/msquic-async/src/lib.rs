@@ -51,7 +51,7 @@ mod settings;
 mod waiters;
 
 pub use configuration::{Configuration, ConfigurationError, StreamLimits};
-pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits};
+pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits, Dial};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{

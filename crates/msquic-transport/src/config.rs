@@ -1,6 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
 use crate::stream_pool::STREAM_OP_TIMEOUT;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Limits and timeouts of a transport.
@@ -36,6 +37,9 @@ pub struct MsQuicTransportConfig {
     pub(crate) keep_alive_interval: Duration,
     pub(crate) maximum_mtu: u16,
     pub(crate) resumption: bool,
+    pub(crate) local_addr: Option<SocketAddr>,
+    pub(crate) dial_from_listener: bool,
+    pub(crate) share_sockets: bool,
 }
 
 const MAX_MESSAGE: usize = 64 * 1024 * 1024;
@@ -63,6 +67,9 @@ impl Default for MsQuicTransportConfig {
             keep_alive_interval: Duration::from_secs(10),
             maximum_mtu: 1500,
             resumption: false,
+            local_addr: None,
+            dial_from_listener: false,
+            share_sockets: true,
         }
     }
 }
@@ -158,4 +165,13 @@ options! {
     /// credential, and [`revoke`](crate::MsQuicTransport::revoke), end all tickets of the transport. With a libmsquic
     /// that cannot do it, listening and dialling fail with a typed error. Default: false.
     resumption: bool;
+    /// The local address of connections that are dialled; port 0 is any port. Where it cannot reach a peer, being of the
+    /// other family, the system chooses. Default: the system chooses.
+    local_addr: Option<SocketAddr>;
+    /// Whether connections leave from the port of the transport's first listener that can reach the peer, if there is one. So
+    /// peers behind NATs connect by dialling each other at once, see [`Dial`](crate::Dial). Default: false.
+    dial_from_listener: bool;
+    /// Whether connections that are dialled share sockets, so that thousands need a few descriptors for each processor; see
+    /// [`Dial`](crate::Dial). Default: true.
+    share_sockets: bool;
 }

@@ -67,7 +67,7 @@ pub use config::MsQuicTransportConfig;
 pub use connection::MsQuicNetConnection;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
-pub use msquic_async::{ConnectionStatistics, LibraryVersion, library_version};
+pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
 pub use peer_pool::{
     CLOSE_CODE_DUPLICATE, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError,
 };

@@ -4,17 +4,19 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::{Identity, MsQuicListener};
-use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
+use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure, describe};
 use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use msquic_async::{Configuration, Connection, Listener, Registration, Resumption, Status};
+use msquic_async::connection::StartError;
+use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
 use net_traits::{
     CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::fmt;
-use std::net::SocketAddr;
+use std::mem::discriminant;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -83,6 +85,25 @@ impl Context {
             ConfigFailure::Credential(error) => ConnectError::Credential(error),
             ConfigFailure::Transport(what) => failed(what),
         })
+    }
+
+    /// How connections to that address are dialled.
+    fn dial(&self, remote_addr: SocketAddr) -> Dial {
+        let mut dial = Dial::from(remote_addr);
+        if !self.config.share_sockets {
+            dial = dial.share_binding(false);
+        }
+        let of_listener = || {
+            let listeners = self.listeners.lock();
+            let mut live = listeners.iter().filter_map(Weak::upgrade);
+            live.find_map(|it| it.local_addr().ok().filter(|local| reaches(*local, remote_addr)))
+        };
+        let from_listener = self.config.dial_from_listener.then(of_listener).flatten();
+        let from_config = || self.config.local_addr.filter(|local| reaches(*local, remote_addr));
+        match from_listener.or_else(from_config) {
+            Some(local_addr) => dial.local_addr(local_addr),
+            None => dial,
+        }
     }
 
     fn factory<'a>(
@@ -197,6 +218,76 @@ impl MsQuicTransport {
         registration.wait_idle().await;
     }
 
+    /// [`connect`](NetTransport::connect) with a name, whose addresses are all tried, another server name, or another
+    /// local address than the configuration of the transport says, which does not count here: see [`Dial`].
+    ///
+    /// ```no_run
+    /// # use msquic_transport::{MsQuicTransport, NetCredential};
+    /// # async fn example(
+    /// #     transport: MsQuicTransport,
+    /// #     credential: NetCredential,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_transport::Dial;
+    ///
+    /// let dial = Dial::new("node.example", 4433);
+    /// let connection = transport.connect_with(&dial, &["chat/1"], credential).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`]. When the addresses of a name fail for several reasons, it is [`ConnectError::Closed`] with all of
+    /// them.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes the attempt.
+    pub async fn connect_with(
+        &self,
+        dial: &Dial,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<MsQuicNetConnection, ConnectError> {
+        let context = self.context().map_err(failed)?;
+        let revocations = context.registry.revocations(); // before anything that takes time
+        let configuration = context.client(alpn, &credential)?;
+        let local_hash = credential.identity();
+        let timeout = context.config.handshake_timeout;
+        let handshake =
+            |remote_addr| Handshake { remote_addr, local_identity: local_hash, alpn, timeout };
+        let registration = context.registration.registration();
+        let connect = dial.connect(registration, &configuration, &credential);
+        let connection = tokio::time::timeout(timeout, connect)
+            .await
+            .map_err(|_| match dial.address() {
+                Some(remote_addr) => handshake(remote_addr).timed_out(),
+                None => ConnectError::Closed(CloseReason::TimedOut),
+            })?
+            .map_err(|error| match (dial.address(), &error) {
+                (Some(remote_addr), error) => handshake(remote_addr).failed(error),
+                (None, StartError::NoAddress { errors, .. }) => {
+                    let causes = errors.iter().map(|(it, error)| handshake(*it).failed(error));
+                    same_kind(causes).unwrap_or_else(|| failed(error.to_string()))
+                }
+                (None, StartError::InvalidInput(what)) => ConnectError::InvalidInput(what.clone()),
+                (None, error) => failed(describe(error)),
+            })?;
+        let origin = Origin {
+            local_hash,
+            config: context.config.clone(),
+            registry: context.registry.clone(),
+            registration: context.registration.clone(),
+            place: None,
+            revocations,
+        };
+        let lost = connection.clone();
+        MsQuicNetConnection::new(connection, origin).ok_or_else(|| match lost.get_remote_addr() {
+            Ok(remote_addr) => handshake(remote_addr).lost(&lost),
+            Err(error) => failed(error.to_string()),
+        })
+    }
+
     fn context(&self) -> Result<&Context, String> {
         self.context.as_ref().map_err(|status| format!("msquic cannot be started: {status}"))
     }
@@ -206,6 +297,18 @@ impl Default for MsQuicTransport {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// Whether a socket with the address `local` may send to `remote`.
+fn reaches(local: SocketAddr, remote: SocketAddr) -> bool {
+    let takes_both = local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    takes_both || local.is_ipv4() == remote.is_ipv4()
+}
+
+/// The first of several errors that are all of one kind.
+fn same_kind(mut errors: impl Iterator<Item = ConnectError>) -> Option<ConnectError> {
+    let first = errors.next()?;
+    errors.all(|error| discriminant(&error) == discriminant(&first)).then_some(first)
 }
 
 fn failed(what: String) -> ConnectError {
@@ -234,38 +337,7 @@ impl NetTransport for MsQuicTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        let context = self.context().map_err(failed)?;
-        let revocations = context.registry.revocations(); // before anything that takes time
-        let configuration = context.client(alpn, &credential)?;
-        let local_hash = credential.identity();
-        let handshake = Handshake {
-            remote_addr,
-            local_identity: local_hash,
-            alpn,
-            timeout: context.config.handshake_timeout,
-        };
-        let connection = Connection::new(context.registration.registration(), credential)
-            .map_err(|error| failed(error.to_string()))?;
-        let host = match remote_addr {
-            SocketAddr::V6(addr) if addr.scope_id() != 0 => {
-                format!("{}%{}", addr.ip(), addr.scope_id())
-            }
-            addr => addr.ip().to_string(),
-        };
-        let start = connection.start(&configuration, &host, remote_addr.port());
-        tokio::time::timeout(handshake.timeout, start)
-            .await
-            .map_err(|_| handshake.timed_out())?
-            .map_err(|error| handshake.failed(&error))?;
-        let origin = Origin {
-            local_hash,
-            config: context.config.clone(),
-            registry: context.registry.clone(),
-            registration: context.registration.clone(),
-            place: None,
-            revocations,
-        };
-        let lost = connection.clone();
-        MsQuicNetConnection::new(connection, origin).ok_or_else(|| handshake.lost(&lost))
+        let dial = self.context().map_err(failed)?.dial(remote_addr);
+        self.connect_with(&dial, alpn, credential).await
     }
 }

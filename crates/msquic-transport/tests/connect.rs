@@ -3,7 +3,9 @@
 mod common;
 
 use common::{ALPN, Pair, credentials, pair, run};
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use msquic_transport::{
+    Dial, MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+};
 use net_traits::{
     CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetTransport, RecvError, Rejection, RejectionBy, SendError,
@@ -246,5 +248,76 @@ fn every_order_of_dropping_is_fine() {
                 drop(handles.remove(index));
             }
         }
+    });
+}
+
+/// The port from which `transport` connects to `listener`.
+async fn source_port(
+    transport: &MsQuicTransport,
+    listener: &MsQuicListener,
+    credential: &NetCredential,
+) -> (u16, MsQuicNetConnection, MsQuicNetConnection) {
+    let connect = transport.connect(listener.local_addr(), &[ALPN], credential.clone());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (client, server) = tokio::join!(connect, accept);
+    let client = client.unwrap();
+    assert_eq!(server.remote_addr(), client.local_addr());
+    (client.local_addr().port(), client, server)
+}
+
+#[test]
+fn the_configuration_says_where_connections_leave_from() {
+    if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N28") {
+        return; // a library without patches
+    }
+    run(async {
+        let (for_server, for_client) = credentials();
+        let server = MsQuicTransport::new();
+        let listen = || server.create_listener(loopback(), &[ALPN], for_server.clone());
+        let there = [listen().await.unwrap(), listen().await.unwrap()];
+
+        let shared = MsQuicTransport::new();
+        let (one, _client, _server) = source_port(&shared, &there[0], &for_client).await;
+        let (two, _client, _server) = source_port(&shared, &there[1], &for_client).await;
+        let (three, _client, _server) = source_port(&shared, &there[0], &for_client).await;
+        assert!(one == two || two == three, "{one} {two} {three}");
+
+        let config = MsQuicTransportConfig::new().share_sockets(false);
+        let alone = MsQuicTransport::with_config(config);
+        let (four, _client, _server) = source_port(&alone, &there[0], &for_client).await;
+        let (five, _client, _server) = source_port(&alone, &there[0], &for_client).await;
+        assert!(four != five && ![one, two, three].contains(&four));
+
+        let config = MsQuicTransportConfig::new().dial_from_listener(true);
+        let peer = MsQuicTransport::with_config(config);
+        let here = peer.create_listener(loopback(), &[ALPN], for_client.clone()).await.unwrap();
+        let (port, _client, _server) = source_port(&peer, &there[0], &for_client).await;
+        assert_eq!(port, here.local_addr().port());
+        let (_, _client, _server) = source_port(&server, &here, &for_server).await;
+
+        let local: SocketAddr = "127.0.0.4:0".parse().unwrap();
+        let config = MsQuicTransportConfig::new().local_addr(Some(local));
+        let transport = MsQuicTransport::with_config(config);
+        let (_, client, _server) = source_port(&transport, &there[0], &for_client).await;
+        assert_eq!(client.local_addr().ip(), local.ip());
+    });
+}
+
+#[test]
+fn a_name_is_dialled() {
+    run(async {
+        let (for_server, for_client) = credentials();
+        let transport = MsQuicTransport::new();
+        let listener = transport.create_listener(loopback(), &[ALPN], for_server).await.unwrap();
+        let dial = Dial::new("localhost", listener.local_addr().port());
+        let connect = transport.connect_with(&dial, &[ALPN], for_client.clone());
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (client, accepted) = tokio::join!(connect, accept);
+        accepted.unwrap();
+        assert_eq!(client.unwrap().remote_addr(), listener.local_addr());
+
+        let nobody = Dial::new("nobody.invalid", 1);
+        let error = transport.connect_with(&nobody, &[ALPN], for_client).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("nobody.invalid"), "{error}");
     });
 }

@@ -4,6 +4,7 @@ use crate::Status;
 use crate::ffi::library::has_patch;
 use net_traits::TrustError;
 use std::io;
+use std::net::SocketAddr;
 
 /// Why a connection is over, or was not there.
 ///
@@ -105,7 +106,7 @@ impl ConnectionError {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => io::ErrorKind::TimedOut,
                 Status::CONNECTION_REFUSED => io::ErrorKind::ConnectionRefused,
                 Status::UNREACHABLE => io::ErrorKind::HostUnreachable,
-                _ => io::ErrorKind::ConnectionAborted,
+                status => status.io_kind().unwrap_or(io::ErrorKind::ConnectionAborted),
             },
         }
     }
@@ -181,6 +182,14 @@ pub enum StartError {
         /// What the system says.
         message: String,
     },
+    /// The name of the host has several addresses, and no attempt succeeded.
+    #[error("no address of {host} can be connected to: {}", describe(errors))]
+    NoAddress {
+        /// The name.
+        host: String,
+        /// The addresses that were tried, with what went wrong.
+        errors: Vec<(SocketAddr, StartError)>,
+    },
     /// The handshake failed, or somebody closed the connection. A certificate that this side
     /// rejects is [`ConnectionError::Untrusted`].
     #[error("the connection did not come up")]
@@ -190,14 +199,32 @@ pub enum StartError {
     Other(#[source] Status),
 }
 
+/// One sentence with each address and its error.
+fn describe(errors: &[(SocketAddr, StartError)]) -> String {
+    let text = |(address, error): &(SocketAddr, StartError)| match error {
+        StartError::ConnectionLost(cause) => format!("{address}: {cause}"),
+        StartError::Other(status) => format!("{address}: {status}"),
+        error => format!("{address}: {error}"),
+    };
+    errors.iter().map(text).collect::<Vec<_>>().join("; ")
+}
+
+impl StartError {
+    fn io_kind(&self) -> io::ErrorKind {
+        match self {
+            Self::AlreadyStarted | Self::InvalidInput(_) => io::ErrorKind::InvalidInput,
+            Self::Resolve { .. } => io::ErrorKind::NotFound,
+            Self::NoAddress { errors, .. } => {
+                errors.first().map_or(io::ErrorKind::Other, |(_, error)| error.io_kind())
+            }
+            Self::ConnectionLost(error) => error.io_kind(),
+            Self::Other(status) => status.io_kind().unwrap_or(io::ErrorKind::Other),
+        }
+    }
+}
+
 impl From<StartError> for io::Error {
     fn from(error: StartError) -> Self {
-        let kind = match &error {
-            StartError::AlreadyStarted | StartError::InvalidInput(_) => io::ErrorKind::InvalidInput,
-            StartError::Resolve { .. } => io::ErrorKind::NotFound,
-            StartError::ConnectionLost(error) => error.io_kind(),
-            StartError::Other(_) => io::ErrorKind::Other,
-        };
-        Self::new(kind, error)
+        Self::new(error.io_kind(), error)
     }
 }

@@ -3,7 +3,8 @@
 use super::change::{Changes, ConnectionChange};
 use super::credit::StreamCredit;
 use super::datagram::Datagrams;
-use super::error::ConnectionError;
+use super::dial::Source;
+use super::error::{ConnectionError, StartError};
 use super::farewell;
 use super::state::{ConnectionInput, ConnectionState};
 use super::statistics::StreamCounts;
@@ -58,6 +59,8 @@ pub(super) struct Exclusive {
     pub(super) is_accepted: bool,
     /// A client's end is being moved, see `Connection::rebind`.
     pub(super) is_moving: bool,
+    /// Where packets come from, as far as it was chosen before the start.
+    source: Source,
     /// See `Configuration::with_streams_in_turn`.
     pub(super) serves_in_turn: bool,
     /// Tickets, if sessions are resumed.
@@ -97,6 +100,7 @@ impl ConnectionInner {
                 is_adopted: false,
                 is_accepted: false,
                 is_moving: false,
+                source: Source::default(),
                 serves_in_turn: false,
                 session: None,
                 is_resumed: false,
@@ -237,6 +241,24 @@ impl ConnectionInner {
     pub(crate) fn set_credential(&self, credential: NetCredential) {
         let before = std::mem::replace(&mut self.exclusive.lock().credential, credential);
         drop(before);
+    }
+
+    pub(super) fn source(&self) -> Source {
+        self.exclusive.lock().source
+    }
+
+    /// Changes where packets come from, before the start.
+    pub(super) fn set_source(&self, change: impl FnOnce(&mut Source)) -> Result<(), StartError> {
+        let exclusive = &mut *self.exclusive.lock();
+        match &exclusive.state {
+            ConnectionState::Open => {
+                change(&mut exclusive.source);
+                Ok(())
+            }
+            state => Err(state.error().map_or(StartError::AlreadyStarted, |error| {
+                StartError::ConnectionLost(error.clone())
+            })),
+        }
     }
 
     /// Goes from open to connecting; false if it was not open.

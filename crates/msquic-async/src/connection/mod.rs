@@ -8,6 +8,7 @@
 mod change;
 mod credit;
 mod datagram;
+mod dial;
 mod error;
 mod event;
 mod export;
@@ -16,6 +17,7 @@ mod future;
 mod inner;
 #[cfg(test)]
 mod player;
+mod race;
 mod rebind;
 mod state;
 mod statistics;
@@ -26,6 +28,7 @@ pub use datagram::{
     DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
     SendDatagram, TrackDatagram,
 };
+pub use dial::Dial;
 pub use error::{ConnectionError, ShutdownError, StartError};
 pub use export::ExportError;
 pub use future::{
@@ -119,7 +122,7 @@ impl Connection {
     }
 
     /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
-    /// own; the first address counts.
+    /// own; the first address counts. [`Dial::connect`] tries all of them.
     ///
     /// ```no_run
     /// # async fn example(
@@ -140,7 +143,69 @@ impl Connection {
     /// A dropped future leaves the attempt going on; [`accept`](Self::accept) waits for it.
     /// Nothing happens before the first poll.
     pub fn start(&self, configuration: &Configuration, host: &str, port: u16) -> ConnectionStart {
-        ConnectionStart::new(self.clone(), configuration.clone(), host.to_owned(), port)
+        self.start_with(configuration, Dial::new(host, port))
+    }
+
+    /// [`start`](Self::start), with a choice of server name, local address, interface and sockets. What `dial` leaves open
+    /// is as it was set on the connection.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Dial;
+    ///
+    /// let dial = Dial::new("192.0.2.1", 4433).server_name("node.example");
+    /// connection.start_with(&configuration, dial).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_with(&self, configuration: &Configuration, dial: Dial) -> ConnectionStart {
+        ConnectionStart::new(self.clone(), configuration.clone(), dial)
+    }
+
+    /// The local address of a connection that is not started, see [`Dial::local_addr`].
+    ///
+    /// ```no_run
+    /// # fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     listener: msquic_async::Listener,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.set_local_addr(listener.local_addr()?)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
+    pub fn set_local_addr(&self, addr: SocketAddr) -> Result<(), StartError> {
+        self.inner().set_source(|source| source.local_addr = Some(addr))
+    }
+
+    /// Whether a connection that is not started may share its sockets, see [`Dial::share_binding`].
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.set_share_binding(false)?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
+    pub fn set_share_binding(&self, share: bool) -> Result<(), StartError> {
+        self.inner().set_source(|source| source.share_binding = Some(share))
     }
 
     /// Waits until the handshake is done, on either side.

@@ -107,6 +107,21 @@ impl<'a> Calls<'a> {
         })
     }
 
+    /// Sets the local address before the start.
+    pub(crate) fn set_local_addr(&self, addr: SocketAddr) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS, &address::to_native(addr))
+    }
+
+    /// Has packets leave through an interface; before the start.
+    pub(crate) fn set_interface(&self, index: u32) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_LOCAL_INTERFACE, &index)
+    }
+
+    /// Lets the connection share its sockets with others; before the start.
+    pub(crate) fn share_binding(&self) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1_u8)
+    }
+
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))

@@ -2,6 +2,7 @@
 
 use msquic::ffi;
 use std::fmt;
+use std::io;
 
 /// A status code of libmsquic (`QUIC_STATUS`).
 ///
@@ -32,7 +33,10 @@ macro_rules! statuses {
                         Some(48) => f.write_str("the issuer of the certificate is not known"),
                         Some(49) => f.write_str("the certificate gives no access"),
                         Some(alert) => write!(f, "TLS alert {alert}"),
-                        None => write!(f, "msquic status {raw:#x}"),
+                        None => match self.system_error() {
+                            Some(error) => write!(f, "{error}"),
+                            None => write!(f, "msquic status {raw:#x}"),
+                        },
                     },
                 }
             }
@@ -101,6 +105,28 @@ statuses! {
     REQUIRED_CERTIFICATE = QUIC_STATUS_REQUIRED_CERTIFICATE, "a certificate is required";
 }
 
+/// What the system answers, where msquic passes it on.
+#[cfg(unix)]
+impl Status {
+    /// The process has no file descriptor left, see `ulimit -n`.
+    pub const TOO_MANY_OPEN_FILES: Self = Self(libc::EMFILE as ffi::QUIC_STATUS);
+    /// The machine has no file descriptor left.
+    pub const TOO_MANY_OPEN_FILES_IN_SYSTEM: Self = Self(libc::ENFILE as ffi::QUIC_STATUS);
+    /// The system has no memory for sockets left.
+    pub const NO_BUFFER_SPACE: Self = Self(libc::ENOBUFS as ffi::QUIC_STATUS);
+    /// The machine does not have the local address.
+    pub const ADDRESS_NOT_AVAILABLE: Self = Self(libc::EADDRNOTAVAIL as ffi::QUIC_STATUS);
+    /// The process may not do that, for instance use a port below 1024.
+    pub const PERMISSION_DENIED: Self = Self(libc::EACCES as ffi::QUIC_STATUS);
+    /// There is no route to the peer's network.
+    pub const NETWORK_UNREACHABLE: Self = Self(libc::ENETUNREACH as ffi::QUIC_STATUS);
+    /// There is no such interface.
+    pub const NO_SUCH_DEVICE: Self = Self(libc::ENODEV as ffi::QUIC_STATUS);
+}
+
+/// Numbers from here on are msquic's own where statuses are `errno` values.
+const FIRST_OWN_STATUS: ffi::QUIC_STATUS = 4096;
+
 /// `QUIC_STATUS_TLS_ALERT(0)`: alerts are this number plus their own (0 to 255).
 const FIRST_TLS_ALERT: ffi::QUIC_STATUS = ffi::QUIC_STATUS_CLOSE_NOTIFY;
 
@@ -128,6 +154,47 @@ impl Status {
 
     pub(super) fn from_tls_alert(alert: u8) -> Self {
         Self(FIRST_TLS_ALERT + ffi::QUIC_STATUS::from(alert))
+    }
+
+    /// Whether something ran out, of this process or of the machine: descriptors or memory. Trying again may
+    /// help when other work has ended.
+    ///
+    /// ```
+    /// use msquic_async::Status;
+    ///
+    /// assert!(Status::OUT_OF_MEMORY.is_exhaustion());
+    /// assert!(!Status::CONNECTION_REFUSED.is_exhaustion());
+    /// ```
+    pub fn is_exhaustion(self) -> bool {
+        #[cfg(unix)]
+        let is_system = matches!(
+            self,
+            Self::TOO_MANY_OPEN_FILES | Self::TOO_MANY_OPEN_FILES_IN_SYSTEM | Self::NO_BUFFER_SPACE
+        );
+        #[cfg(not(unix))]
+        let is_system = false;
+        is_system || self == Self::OUT_OF_MEMORY
+    }
+
+    /// What the system says, if it was the system.
+    fn system_error(self) -> Option<io::Error> {
+        let is_system = cfg!(unix) && self.0 != 0 && self.0 < FIRST_OWN_STATUS;
+        is_system.then(|| io::Error::from_raw_os_error(self.0 as i32))
+    }
+
+    /// The kind of an error that the system has as well, if it has one.
+    pub(crate) fn io_kind(self) -> Option<io::ErrorKind> {
+        Some(match self {
+            Self::OUT_OF_MEMORY => io::ErrorKind::OutOfMemory,
+            Self::ADDRESS_IN_USE => io::ErrorKind::AddrInUse,
+            #[cfg(unix)]
+            Self::ADDRESS_NOT_AVAILABLE => io::ErrorKind::AddrNotAvailable,
+            #[cfg(unix)]
+            Self::PERMISSION_DENIED => io::ErrorKind::PermissionDenied,
+            #[cfg(unix)]
+            Self::NETWORK_UNREACHABLE => io::ErrorKind::NetworkUnreachable,
+            _ => return None,
+        })
     }
 
     /// `Err` for a failure; pending is no failure.
@@ -170,5 +237,16 @@ mod tests {
         assert_eq!(Status(FIRST_TLS_ALERT + 256).tls_alert(), None);
         assert!(Status::SUCCESS.is_ok() && !Status::ABORTED.is_ok());
         assert!(Status(ffi::QUIC_STATUS_PENDING).is_ok());
+    }
+
+    #[test]
+    #[cfg(unix)]
+    fn what_the_system_says_is_named() {
+        let text = Status::TOO_MANY_OPEN_FILES.to_string();
+        assert!(text.contains("open files"), "{text}");
+        assert!(Status::TOO_MANY_OPEN_FILES.is_exhaustion());
+        assert_eq!(Status::PERMISSION_DENIED.io_kind(), Some(io::ErrorKind::PermissionDenied));
+        assert_eq!(Status::ADDRESS_IN_USE.io_kind(), Some(io::ErrorKind::AddrInUse));
+        assert_eq!(Status::USER_CANCELED.io_kind(), None);
     }
 }

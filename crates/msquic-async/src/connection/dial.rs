@@ -1,0 +1,371 @@
+//! `Dial`: where a connection goes and where it comes from, and how it starts.
+
+use super::race::{self, MAX_ADDRESSES};
+use super::{Connection, ConnectionInner, StartError};
+use crate::ffi::library::has_patch;
+use crate::ffi::may_block::{MayBlock, detach};
+use crate::{Configuration, Registration, Status};
+use net_traits::NetCredential;
+use std::ffi::CString;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+/// Where a connection goes, and where it comes from.
+///
+/// A host and a port are enough. The rest has these defaults: the server name (SNI) is the host; the system
+/// chooses the local address and interface; connections without a local port share sockets.
+///
+/// # Shared sockets
+///
+/// Connections that share sockets have a few descriptors for each processor, however many peers they have. They
+/// share a port, too: the peer's answers are told apart by connection IDs. A shared socket is open as long as a
+/// connection uses it. Two things differ from a socket of one's own: a peer that lost its state cannot tell
+/// (stateless reset), so the connection ends by timeout; and a listener of this library that
+/// [validates addresses](crate::require_address_validation) sends one Retry for each address and port in
+/// 100 ms, which slows many simultaneous attempts to *one* such listener.
+///
+/// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
+/// another library each connection has sockets of its own, unless sharing is asked for.
+///
+/// # Peers behind NATs
+///
+/// With the [local address](Self::local_addr) of a [`Listener`](crate::Listener), the connection leaves from the
+/// port that the peer would dial. Two peers whose NATs keep one mapping for each local port
+/// (RFC 4787, endpoint-independent mapping) connect by dialling each other's outer address at the same time: each
+/// side's first packets open its NAT for the other's. Packets of such a connection that are refused by a NAT on the way do
+/// not end the attempt.
+///
+/// ```no_run
+/// # async fn example(
+/// #     registration: msquic_async::Registration,
+/// #     configuration: msquic_async::Configuration,
+/// #     credential: msquic_async::NetCredential,
+/// #     listener: msquic_async::Listener,
+/// # ) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::Dial;
+///
+/// let dial = Dial::new("203.0.113.7", 4433)
+///     .server_name("node.example")
+///     .local_addr(listener.local_addr()?);
+/// let connection = dial.connect(&registration, &configuration, &credential).await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dial {
+    host: String,
+    port: u16,
+    server_name: Option<String>,
+    pub(super) source: Source,
+}
+
+/// Where packets come from.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Source {
+    pub(super) local_addr: Option<SocketAddr>,
+    interface: Option<u32>,
+    pub(super) share_binding: Option<bool>,
+}
+
+impl Dial {
+    /// To `port` of `host`, a name or an address. The zone of a link-local address is a number: `fe80::1%4`.
+    ///
+    /// ```
+    /// let dial = msquic_async::Dial::new("node.example", 4433);
+    /// ```
+    pub fn new(host: impl Into<String>, port: u16) -> Self {
+        Self { host: host.into(), port, server_name: None, source: Source::default() }
+    }
+
+    /// The name that the peer is told (SNI), if it is not the host. Default: the host, unless it is an address.
+    ///
+    /// ```
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).server_name("node.example");
+    /// ```
+    #[must_use]
+    pub fn server_name(mut self, name: impl Into<String>) -> Self {
+        self.server_name = Some(name.into());
+        self
+    }
+
+    /// The local address. Port 0 is any port, an unspecified address (`0.0.0.0`, `[::]`) any address of the
+    /// machine. Default: any.
+    ///
+    /// ```
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).local_addr("0.0.0.0:5000".parse()?);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    #[must_use]
+    pub fn local_addr(mut self, addr: SocketAddr) -> Self {
+        self.source.local_addr = Some(addr);
+        self
+    }
+
+    /// The index of the interface that packets leave through and arrive at, see if_nametoindex(3). On Linux this needs the
+    /// patch N29 of the vendored library; others ignore it there. Such a connection has sockets of its own. Default: what
+    /// the routes of the system say.
+    ///
+    /// ```
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).interface(2);
+    /// ```
+    #[must_use]
+    pub fn interface(mut self, index: u32) -> Self {
+        self.source.interface = Some(index);
+        self
+    }
+
+    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: it may, where
+    /// the library can do it for any peers.
+    ///
+    /// ```
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(false);
+    /// ```
+    #[must_use]
+    pub fn share_binding(mut self, share: bool) -> Self {
+        self.source.share_binding = Some(share);
+        self
+    }
+
+    /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt 250 ms after the
+    /// one before or when that has failed. The first connection whose handshake is done is returned, the other attempts are
+    /// closed. At most 16 addresses are tried. The trust policy of `credential` judges the peer.
+    ///
+    /// [`Connection::start`] is for those who want the handle before the handshake; since a handle is one QUIC
+    /// connection, it tries the first address only.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     configuration: msquic_async::Configuration,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Dial;
+    ///
+    /// let dial = Dial::new("node.example", 4433);
+    /// let connection = dial.connect(&registration, &configuration, &credential).await?;
+    /// println!("connected to {}", connection.get_remote_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; [`StartError::NoAddress`] with the error of each address if there are several.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes all attempts.
+    pub async fn connect(
+        &self,
+        registration: &Registration,
+        configuration: &Configuration,
+        credential: &NetCredential,
+    ) -> Result<Connection, StartError> {
+        self.check()?;
+        let addresses = match self.address() {
+            Some(address) => vec![address],
+            None => {
+                let dial = self.clone();
+                race::interleave(blocking::unblock(move || dial.resolve()).await?, MAX_ADDRESSES)
+            }
+        };
+        let attempt = |address| async move {
+            let connection = Connection::new(registration, credential.clone())
+                .map_err(StartError::ConnectionLost)?;
+            start(&connection, configuration.clone(), self.clone(), Some(address)).await?;
+            connection.accept().await?;
+            Ok(connection)
+        };
+        race::first(addresses, attempt).await.map_err(|mut errors| match errors.len() {
+            1 => errors.remove(0).1,
+            _ => StartError::NoAddress { host: self.host.clone(), errors },
+        })
+    }
+
+    /// The address that the host is, if it is no name.
+    ///
+    /// ```
+    /// use msquic_async::Dial;
+    ///
+    /// assert_eq!(Dial::new("::1", 7).address(), Some("[::1]:7".parse()?));
+    /// assert_eq!(Dial::new("node.example", 7).address(), None);
+    /// # Ok::<(), std::net::AddrParseError>(())
+    /// ```
+    pub fn address(&self) -> Option<SocketAddr> {
+        let (host, port) = (&self.host, self.port);
+        let without_zone = host.parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
+        // The zone of a link-local address is a number (RFC 4007, section 11).
+        without_zone.or_else(|_| format!("[{host}]:{port}").parse()).ok()
+    }
+
+    fn check(&self) -> Result<(), StartError> {
+        let invalid = |what: &str| Err(StartError::InvalidInput(what.to_owned()));
+        if self.port == 0 {
+            return invalid("port 0 cannot be connected to");
+        }
+        let has_zero = |name: &str| name.contains('\0');
+        if has_zero(&self.host) || self.server_name.as_deref().is_some_and(has_zero) {
+            return invalid("the host contains a zero byte");
+        }
+        Ok(())
+    }
+
+    /// What the peer is told, once it was checked.
+    fn name(&self) -> CString {
+        let name = self.server_name.as_ref().unwrap_or(&self.host);
+        CString::new(name.as_str()).unwrap_or_default()
+    }
+
+    /// All addresses of the host, in the order of the system (RFC 6724); at least one. Waits for the resolver.
+    fn resolve(&self) -> Result<Vec<SocketAddr>, StartError> {
+        let failed = |message: String| StartError::Resolve { host: self.host.clone(), message };
+        let addresses = (self.host.as_str(), self.port).to_socket_addrs();
+        let addresses: Vec<_> = addresses.map_err(|error| failed(error.to_string()))?.collect();
+        if addresses.is_empty() {
+            return Err(failed("it has no address".to_owned()));
+        }
+        Ok(addresses)
+    }
+}
+
+impl From<SocketAddr> for Dial {
+    fn from(addr: SocketAddr) -> Self {
+        let host = match addr {
+            SocketAddr::V6(addr) if addr.scope_id() != 0 => {
+                format!("{}%{}", addr.ip(), addr.scope_id())
+            }
+            addr => addr.ip().to_string(),
+        };
+        Self::new(host, addr.port())
+    }
+}
+
+impl Source {
+    /// What this one leaves open is as `other` says.
+    fn or(self, other: Self) -> Self {
+        Self {
+            local_addr: self.local_addr.or(other.local_addr),
+            interface: self.interface.or(other.interface),
+            share_binding: self.share_binding.or(other.share_binding),
+        }
+    }
+
+    /// Sharing reduces the number of sockets only if they are not connected, which the patch N28 brings.
+    fn shares_binding(&self) -> bool {
+        self.share_binding.unwrap_or_else(|| self.interface.is_none() && has_patch("N28"))
+    }
+}
+
+/// Begins the handshake with `address`, or else with the first address of the host.
+pub(super) async fn start(
+    connection: &Connection,
+    configuration: Configuration,
+    dial: Dial,
+    address: Option<SocketAddr>,
+) -> Result<(), StartError> {
+    dial.check()?;
+    let inner = connection.inner().clone();
+    if !inner.begin(&configuration) {
+        return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
+    }
+    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
+    // the connection, also when this future is dropped.
+    let (done, result) = tokio::sync::oneshot::channel();
+    match address.or_else(|| dial.address()) {
+        Some(address) => detach(move |may_block| {
+            let _ = done.send(start_at(&inner, &configuration, &dial, address, may_block));
+        }),
+        None => {
+            let attempt = move || match dial.resolve() {
+                Ok(addresses) => detach(move |may_block| {
+                    let started = start_at(&inner, &configuration, &dial, addresses[0], may_block);
+                    let _ = done.send(started);
+                }),
+                Err(error) => {
+                    inner.start_failed(Status::NOT_FOUND);
+                    let _ = done.send(Err(error));
+                }
+            };
+            blocking::unblock(attempt).detach();
+        }
+    }
+    result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
+}
+
+fn start_at(
+    inner: &ConnectionInner,
+    configuration: &Configuration,
+    dial: &Dial,
+    address: SocketAddr,
+    may_block: &MayBlock,
+) -> Result<(), StartError> {
+    inner.set_addrs(None, Some(address));
+    let (native, calls) = (inner.native(), inner.native().calls(may_block));
+    let source = dial.source.or(inner.source());
+    let prepare = || {
+        if configuration.key_log().is_some() {
+            calls.log_keys()?;
+        }
+        if source.shares_binding() {
+            calls.share_binding()?;
+        }
+        if let Some(local_addr) = source.local_addr {
+            calls.set_local_addr(local_addr)?;
+        }
+        if let Some(index) = source.interface {
+            calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
+        }
+        calls.set_remote_addr(address)?;
+        let name = dial.name();
+        if let Some(ticket) = inner.dial(&name, address) {
+            calls.set_ticket(&ticket)?; // C31: if that fails, the connection cannot be started any more
+        }
+        native.start(configuration.native(), &name, address.port())
+    };
+    prepare().map_err(|status| {
+        inner.start_failed(status);
+        StartError::Other(status)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_told_from_names() {
+        let text = |host| Dial::new(host, 7).address().map(|address| address.to_string());
+        assert_eq!(text("10.0.0.1").as_deref(), Some("10.0.0.1:7"));
+        assert_eq!(text("::1").as_deref(), Some("[::1]:7"));
+        assert_eq!(text("fe80::1%4").as_deref(), Some("[fe80::1%4]:7"));
+        for name in ["localhost", "fe80::1%eth0", "[::1]", "::1]:5", ""] {
+            assert_eq!(text(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn an_address_is_dialled_with_its_zone() {
+        for text in ["10.0.0.1:7", "[::1]:7", "[fe80::1%4]:7"] {
+            let address: SocketAddr = text.parse().unwrap();
+            assert_eq!(Dial::from(address).address(), Some(address));
+        }
+    }
+
+    #[test]
+    fn nonsense_is_refused_at_once() {
+        assert!(Dial::new("a", 1).check().is_ok());
+        for dial in [Dial::new("a", 0), Dial::new("a\0", 1), Dial::new("a", 1).server_name("\0")] {
+            assert!(matches!(dial.check(), Err(StartError::InvalidInput(_))), "{dial:?}");
+        }
+    }
+
+    #[test]
+    fn a_dial_stands_above_its_connection() {
+        let dial = Dial::new("a", 1).share_binding(false).source;
+        let local_addr = Some("127.0.0.1:5".parse().unwrap());
+        let connection = Source { local_addr, share_binding: Some(true), interface: None };
+        let merged = dial.or(connection);
+        assert_eq!((merged.local_addr, merged.share_binding), (local_addr, Some(false)));
+        assert!(!merged.shares_binding());
+        assert!(connection.shares_binding());
+    }
+}
