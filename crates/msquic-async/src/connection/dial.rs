@@ -18,10 +18,13 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 ///
 /// Connections that share sockets have a few descriptors for each processor, however many peers they have. They
 /// share a port, too: the peer's answers are told apart by connection IDs. A shared socket is open as long as a
-/// connection uses it. Two things differ from a socket of one's own: a peer that lost its state cannot tell
-/// (stateless reset), so the connection ends by timeout; and a listener of this library that
-/// [validates addresses](crate::require_address_validation) sends one Retry for each address and port in
-/// 100 ms, which slows many simultaneous attempts to *one* such listener.
+/// connection uses it. Three things differ from a socket of one's own:
+///
+/// - A peer that lost its state cannot tell (stateless reset), so the connection ends by timeout.
+/// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
+///   address and port in 100 ms, which slows many simultaneous attempts to *one* such listener.
+/// - A peer has a few connection IDs at a time for a connection that [moves](Connection::rebind). It does not follow one
+///   that moves between several IP addresses faster than it learns which of them are left, a few round trips.
 ///
 /// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
 /// another library each connection has sockets of its own, unless sharing is asked for.

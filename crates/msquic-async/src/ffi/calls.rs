@@ -134,7 +134,7 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_STREAM_SCHEDULING_SCHEME, &scheme)
     }
 
-    /// How many streams this side can start now, bidirectional and unidirectional ones, each at most 65535 (C36).
+    /// How many streams this side can start now, bidirectional and unidirectional ones, each at most 65535 (C35).
     pub(crate) fn available_streams(&self) -> Result<(u16, u16), Status> {
         let (mut bidirectional, mut unidirectional) = (0_u16, 0_u16);
         self.get_param(ffi::QUIC_PARAM_CONN_LOCAL_BIDI_STREAM_COUNT, &mut bidirectional)?;
