@@ -1,6 +1,6 @@
 //! `Dial`: where a connection goes and where it comes from, and how it starts.
 
-use super::race::{self, MAX_ADDRESSES};
+use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
 use super::{Connection, ConnectionInner, StartError};
 use crate::ffi::library::has_patch;
 use crate::ffi::may_block::{MayBlock, detach};
@@ -178,9 +178,11 @@ impl Dial {
             connection.accept().await?;
             Ok(connection)
         };
-        race::first(addresses, attempt).await.map_err(|mut errors| match errors.len() {
-            1 => errors.remove(0).1,
-            _ => StartError::NoAddress { host: self.host.clone(), errors },
+        race::first(addresses, ATTEMPT_DELAY, attempt).await.map_err(|mut errors| {
+            match errors.len() {
+                1 => errors.remove(0).1,
+                _ => StartError::NoAddress { host: self.host.clone(), errors },
+            }
         })
     }
 
@@ -317,7 +319,10 @@ fn start_at(
         if let Some(index) = source.interface {
             calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
         }
-        calls.set_remote_addr(address)?;
+        // An address that is the name is known to msquic; setting it here would wait once more.
+        if dial.server_name.is_some() || dial.address() != Some(address) {
+            calls.set_remote_addr(address)?;
+        }
         let name = dial.name();
         if let Some(ticket) = inner.dial(&name, address) {
             calls.set_ticket(&ticket)?; // C31: if that fails, the connection cannot be started any more

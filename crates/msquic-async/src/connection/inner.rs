@@ -265,6 +265,9 @@ impl ConnectionInner {
     pub(crate) fn begin(&self, configuration: &Configuration) -> bool {
         {
             let mut exclusive = self.exclusive.lock();
+            if !exclusive.state.apply(ConnectionInput::Start) {
+                return false;
+            }
             exclusive.limits = configuration.stream_limits();
             exclusive.holding = match configuration.holding() {
                 // An adopted connection may have settings of its own. Completing all that were offered
@@ -279,7 +282,8 @@ impl ConnectionInner {
             exclusive.datagrams.limits = configuration.datagram_limits();
             exclusive.key_log = configuration.key_log().cloned();
         }
-        self.transition(ConnectionInput::Start)
+        self.changed.wake_all();
+        true
     }
 
     /// The protocol that the listener chose.
