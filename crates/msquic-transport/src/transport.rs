@@ -222,7 +222,8 @@ impl MsQuicTransport {
     /// local address than the configuration of the transport says, which does not count here: see [`Dial`].
     ///
     /// ```no_run
-    /// # use msquic_transport::{MsQuicTransport, NetCredential};
+    /// # use msquic_transport::MsQuicTransport;
+    /// # use net_traits::NetCredential;
     /// # async fn example(
     /// #     transport: MsQuicTransport,
     /// #     credential: NetCredential,

@@ -475,9 +475,10 @@ impl ConnectionInner {
                 (_, Some(error)) => DgramSendError::ConnectionLost(error),
                 (Status::INVALID_STATE, None) => DgramSendError::Denied,
                 // The path has just become narrower.
-                (Status::INVALID_PARAMETER, None) => {
-                    DgramSendError::TooBig { size: datagram.len(), max: datagram.len() - 1 }
-                }
+                (Status::INVALID_PARAMETER, None) => DgramSendError::TooBig {
+                    size: datagram.len(),
+                    max: datagram.len().saturating_sub(1),
+                },
                 (status, None) => DgramSendError::Other(status),
             }
         })

@@ -269,6 +269,10 @@ pub(super) async fn start(
 ) -> Result<(), StartError> {
     dial.check()?;
     let inner = connection.inner().clone();
+    if !inner.native().is_beside(configuration.native()) {
+        let text = "the configuration belongs to another registration than the connection";
+        return Err(StartError::InvalidInput(text.to_owned()));
+    }
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }

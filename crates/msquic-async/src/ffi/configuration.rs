@@ -29,6 +29,14 @@ pub(crate) struct NativeConfiguration {
 }
 
 impl NativeConfiguration {
+    pub(super) fn child(&self) -> &Child {
+        &self.child
+    }
+
+    pub(crate) fn is_of(&self, registration: &Arc<NativeRegistration>) -> bool {
+        self.child.is_of(registration)
+    }
+
     /// Opens a configuration and gives it the certificates and key in `pkcs12`.
     pub(crate) fn open(
         registration: &Arc<NativeRegistration>,

@@ -188,7 +188,7 @@ impl NativeConnection {
     ) -> Result<(), Status> {
         let family = ffi::QUIC_ADDRESS_FAMILY_UNSPEC as ffi::QUIC_ADDRESS_FAMILY;
         self.with(|handle| {
-            configuration.with(|configuration| {
+            self.with_own(configuration, |configuration| {
                 // SAFETY: C14: the name is copied, and the configuration counted, before the call
                 // returns.
                 Status::ok(unsafe {
@@ -204,11 +204,28 @@ impl NativeConnection {
         configuration: &NativeConfiguration,
     ) -> Result<(), Status> {
         self.with(|handle| {
-            configuration.with(|configuration| {
+            self.with_own(configuration, |configuration| {
                 // SAFETY: C14: the configuration is counted before the call returns.
                 Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration)) })
             })
         })
+    }
+
+    /// Whether both are of one registration. Another one would wait with its close for this connection (C8), and
+    /// block a thread that others need.
+    pub(crate) fn is_beside(&self, configuration: &NativeConfiguration) -> bool {
+        self.child.is_beside(configuration.child())
+    }
+
+    fn with_own<T>(
+        &self,
+        configuration: &NativeConfiguration,
+        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        if !self.is_beside(configuration) {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        configuration.with(call)
     }
 
     /// Issues the only ticket of a server's connection, whose handshake is done.
@@ -369,6 +386,9 @@ impl PeerConnection<'_> {
         registration: &Arc<NativeRegistration>,
         make: impl FnOnce(Arc<NativeConnection>, Calls<'_>) -> H,
     ) -> Result<Arc<H>, Status> {
+        if *self.adopted {
+            return Err(Status::INVALID_STATE);
+        }
         let make = |native: Arc<NativeConnection>| {
             // SAFETY: C16: NEW_CONNECTION is a callback of this connection.
             let calls = unsafe { Calls::new(&native) };
@@ -555,13 +575,15 @@ unsafe fn datagram_state_changed(
     if state == DatagramSendState::Sent {
         // SAFETY: C26: the context stays until the final state, and events do not overlap (C1).
         let context = unsafe { &mut *context };
-        context.release_data();
+        guard((), || context.release_data()); // the bytes may have a foreign owner
         return Some((context.id, state));
     }
     changed.ClientContext = ptr::null_mut(); // C26: no further event gets it
     // SAFETY: C26: the final state comes once, so the context comes back.
     let context = unsafe { Box::from_raw(context) };
-    Some((context.id, state))
+    let id = context.id;
+    guard((), || drop(context));
+    Some((id, state))
 }
 
 /// The states that matter: a datagram that is only suspected to be lost may still be acknowledged.

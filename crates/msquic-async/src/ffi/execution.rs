@@ -1,6 +1,7 @@
 //! `ExecutionDriver`: libmsquic on the application's own threads.
 
 use super::functions::call;
+use super::guard::guard;
 use super::library;
 use super::status::Status;
 use msquic::ffi;
@@ -194,7 +195,7 @@ impl Execution {
             let wait = unsafe { call!(ExecutionPoll(native.0)) };
             let jobs = mem::take(&mut *self.jobs.lock());
             if !jobs.is_empty() {
-                jobs.into_iter().for_each(|job| job());
+                jobs.into_iter().for_each(|job| guard((), job));
                 continue; // they made work for libmsquic
             }
             return match wait {

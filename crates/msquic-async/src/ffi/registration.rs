@@ -199,7 +199,7 @@ impl NativeRegistration {
         !self.idle_at_exit.wait_while_for(&mut children, wait, patience).timed_out()
     }
 
-    /// A place for a connection, before its handle is opened; [`Child::set`] tells who it is.
+    /// A place for a connection, before its handle is opened; [`Child::set_connection`] tells who it is.
     pub(super) fn add_connection(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
         self.add(|children, id| drop(children.connections.insert(id, Weak::new())))
     }
@@ -239,6 +239,15 @@ pub(super) struct Child {
 }
 
 impl Child {
+    pub(super) fn is_of(&self, registration: &Arc<NativeRegistration>) -> bool {
+        Arc::ptr_eq(&self.registration, registration)
+    }
+
+    /// Both are of one registration.
+    pub(super) fn is_beside(&self, other: &Self) -> bool {
+        self.is_of(&other.registration)
+    }
+
     /// The handle is open, and this is who closes it; tells the code if everything was closed meanwhile.
     pub(super) fn set_connection(&self, connection: &Arc<NativeConnection>) -> Option<u64> {
         let mut children = self.registration.children.lock();

@@ -294,8 +294,9 @@ impl NativeStream {
         if self.gate.close()
             && let Some(handle) = self.handle.get()
         {
+            let hold = self.hold.lock().take();
             // SAFETY: C9: in the callback of the last event.
-            unsafe { close(*handle, self.hold.lock().take()) };
+            unsafe { close(*handle, hold) };
         }
     }
 }
@@ -431,7 +432,8 @@ unsafe fn dispatch<H: StreamHandler>(
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SEND_COMPLETE => {
                 let complete = data.SEND_COMPLETE;
                 // C23: each send completes once, so the context comes back.
-                drop(Box::from_raw(complete.ClientContext.cast::<StreamSendContext>()));
+                let context = Box::from_raw(complete.ClientContext.cast::<StreamSendContext>());
+                guard((), || drop(context)); // the bytes may have a foreign owner
                 StreamEvent::SendComplete { canceled: complete.Canceled != 0 }
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_IDEAL_SEND_BUFFER_SIZE => {

@@ -18,7 +18,7 @@ pub use incoming::Incoming;
 
 use crate::connection::Connection;
 use crate::ffi::listener::NativeListener;
-use crate::{Configuration, Registration};
+use crate::{Configuration, Registration, Status};
 use inner::ListenerInner;
 use net_traits::NetCredential;
 use state::ListenerInput;
@@ -70,12 +70,15 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// None at present.
+    /// [`ListenError::Other`] with [`Status::INVALID_PARAMETER`] when the configuration belongs to another registration.
     pub fn new(
         registration: &Registration,
         configuration: Configuration,
         credential: NetCredential,
     ) -> Result<Self, ListenError> {
+        if !configuration.native().is_of(registration.native()) {
+            return Err(ListenError::Other(Status::INVALID_PARAMETER));
+        }
         let native = NativeListener::new(registration.native());
         Ok(Self { inner: ListenerInner::new(native, configuration, credential) })
     }

@@ -172,16 +172,24 @@ impl StreamInner {
 
     /// The stream with which to try again, after msquic had no credit although there should have been some:
     /// a native stream can be started once.
-    pub(super) fn successor(&self) -> Option<Arc<Self>> {
-        let exclusive = &mut *self.exclusive.lock();
-        if exclusive.start != StartState::Failed(StartError::LimitReached) {
-            return None;
-        }
+    pub(super) fn successor(&self, keeps_place: bool) -> Option<Arc<Self>> {
+        let (ticket, _left, stop) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.start != StartState::Failed(StartError::LimitReached) {
+                return None;
+            }
+            let ticket = exclusive.ticket.take();
+            if keeps_place {
+                (ticket, None, exclusive.stop)
+            } else {
+                (None, ticket, exclusive.stop)
+            }
+        };
         let successor = Self::new(&self.connection, self.stream_type, self.is_local);
         {
             let next = &mut *successor.exclusive.lock();
-            next.ticket = exclusive.ticket.take();
-            next.stop = exclusive.stop;
+            next.ticket = ticket;
+            next.stop = stop;
             if next.stop.is_some() {
                 next.receive.apply(ReceiveInput::Stop);
             }
@@ -222,7 +230,7 @@ impl StreamInner {
         &self,
         write: impl FnOnce(&mut SendQueue, &mut SendState) -> T,
     ) -> Option<Result<T, WriteError>> {
-        let (written, has_more_room) = {
+        let (written, has_more_room, is_closed) = {
             let exclusive = &mut *self.exclusive.lock();
             if let Err(error) = exclusive.check_writable() {
                 return Some(Err(error));
@@ -231,9 +239,11 @@ impl StreamInner {
                 return None;
             }
             let written = write(&mut exclusive.queue, &mut exclusive.send);
-            (written, exclusive.queue.room() > 0 || !exclusive.send.is_open())
+            (written, exclusive.queue.room() > 0, !exclusive.send.is_open())
         };
-        if has_more_room {
+        if is_closed {
+            self.room.wake_all();
+        } else if has_more_room {
             self.room.pass_on();
         }
         self.pump();

@@ -160,7 +160,9 @@ impl Stream {
     ) -> Poll<Result<(), StartError>> {
         loop {
             let started = ready!(self.inner.poll_start(cx, failed_on_block));
-            let Some(successor) = self.inner.successor() else { return Poll::Ready(started) };
+            let Some(successor) = self.inner.successor(!failed_on_block) else {
+                return Poll::Ready(started);
+            };
             *self = Self::new(successor, self.inner._connection.clone());
             if failed_on_block {
                 return Poll::Ready(started);

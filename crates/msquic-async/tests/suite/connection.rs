@@ -724,3 +724,41 @@ fn both_sides_log_the_same_secrets() {
         }
     });
 }
+
+#[test]
+fn a_configuration_of_another_registration_is_refused() {
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let other = Registration::new("other").unwrap();
+        let configuration = client_configuration(&other, &settings(), StreamLimits::default());
+        let client = Connection::new(&registration, credential()).unwrap();
+        let started = client.start(&configuration, "127.0.0.1", 4433).await;
+        assert!(matches!(started, Err(StartError::InvalidInput(_))), "{started:?}");
+
+        let configuration = Configuration::server(&other, &[ALPN], &settings(), &credential());
+        let listener = Listener::new(&registration, configuration.unwrap(), credential());
+        assert_eq!(listener.unwrap_err(), ListenError::Other(Status::INVALID_PARAMETER));
+    });
+}
+
+#[test]
+fn a_second_start_changes_nothing() {
+    run(async || {
+        let Pair { registration, client, server, .. } = pair().await;
+        let other = client_configuration(
+            &registration,
+            &settings().zero_copy_receive(true),
+            StreamLimits { receive_buffer: 1, ..StreamLimits::default() },
+        );
+        for connection in [&client, &server] {
+            let again = connection.start(&other, "127.0.0.1", 4433).await;
+            assert_eq!(again, Err(StartError::AlreadyStarted));
+        }
+        // With the limit of the second configuration the first byte would be alone.
+        let mut write = client.open_send_stream().await.unwrap();
+        write.send("one message").await.unwrap();
+        let read = server.accept_inbound_uni_stream().await.unwrap();
+        let chunk = read.read_chunk().await.unwrap().unwrap();
+        assert!(chunk.len() > 1, "{chunk:?}");
+    });
+}

@@ -81,10 +81,11 @@ fn the_server_name_may_differ_from_the_address() {
         let incoming = async {
             let incoming = node.listener.accept_incoming().await.unwrap();
             let name = incoming.server_name().map(str::to_owned);
-            incoming.accept(&server_configuration(&node)).unwrap().accept().await.unwrap();
-            name
+            let server = incoming.accept(&server_configuration(&node)).unwrap();
+            server.accept().await.unwrap();
+            (name, server)
         };
-        let (client, name) = join(node.dial(dial), incoming).await;
+        let (client, (name, _server)) = join(node.dial(dial), incoming).await;
         client.unwrap();
         assert_eq!(name.as_deref(), Some("node.example"));
     });
