@@ -747,7 +747,7 @@ fn a_second_start_changes_nothing() {
         let Pair { registration, client, server, .. } = pair().await;
         let other = client_configuration(
             &registration,
-            &settings().zero_copy_receive(true),
+            &settings(),
             StreamLimits { receive_buffer: 1, ..StreamLimits::default() },
         );
         for connection in [&client, &server] {
