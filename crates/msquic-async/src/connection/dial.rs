@@ -23,8 +23,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// - A peer that lost its state cannot tell (stateless reset), so the connection ends by timeout.
 /// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
 ///   address and port in 100 ms, which slows many simultaneous attempts to *one* such listener.
-/// - A peer has a few connection IDs at a time for a connection that [moves](Connection::rebind). It does not follow one
-///   that moves between several IP addresses faster than it learns which of them are left, a few round trips.
+/// - A peer has a few connection IDs at a time for a connection that [moves](Connection::rebind). One that moves several
+///   times within a few round trips may lose its peer, and end by timeout.
 ///
 /// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
 /// another library each connection has sockets of its own, unless sharing is asked for.

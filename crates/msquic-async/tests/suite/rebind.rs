@@ -233,7 +233,7 @@ fn a_client_is_moved_once_at_a_time_and_told_where_to() {
         return;
     }
     run(async || {
-        let Pair { client, server, .. } = movable_pair().await;
+        let Pair { client, server, .. } = lone_pair().await;
         rebind(&client, any("127.0.0.1")).await.unwrap();
         // A move may be over before another is asked for.
         let local = loop {
