@@ -1,5 +1,6 @@
 // With several receives at a time, a completion that has no bytes left to complete loses no data.
 #include "forge.h"
+#include <sys/wait.h>
 
 void QuicStreamRecvFlush(QUIC_STREAM*);                     // not declared in a header
 QUIC_STATUS QuicStreamRecvSetEnabledState(QUIC_STREAM*, BOOLEAN);
@@ -74,15 +75,21 @@ static void TestHook(QUIC_CONNECTION* C)
     }
 }
 
+// The client may end the connection, as packets were forged in its name: then the attempt shows nothing.
+enum { AGAIN = 77 };
+
 static void Run(int Until, const char* What)
 {
     Wanted++;
-    CHECK(HookSend(&ForgeClient, 5000));
+    if (!HookSend(&ForgeClient, 5000)) {
+        if (ForgeClient.ByTransport || ForgeClient.ByPeer) { _exit(AGAIN); }
+        FAIL("%s: no datagram arrives", What);
+    }
     for (int i = 0; i < 3000 && Count < Until; i++) { usleep(1000); }
     if (Step != Wanted + 1 || Count < Until) { FAIL("%s: step %d, \"%s\" arrived", What, Step, Seen); }
 }
 
-int main(void)
+static void Attempt(void)
 {
     ForgeOpen();
     Api->SetCallbackHandler(UnitAccepted.Handle, (void*)Callback, &UnitAccepted);
@@ -94,4 +101,18 @@ int main(void)
     Run(4, "all were seen");
     CHECK(strcmp(Seen, "ABCD") == 0);
     _exit(0); // the forged packets are not freed
+}
+
+int main(void)
+{
+    for (int i = 0; i < 5; i++) {
+        int Status;
+        pid_t Child = fork();
+        CHECK(Child >= 0);
+        if (Child == 0) { Attempt(); }
+        CHECK(waitpid(Child, &Status, 0) == Child);
+        if (!WIFEXITED(Status)) { FAIL("signal %d", WTERMSIG(Status)); }
+        if (WEXITSTATUS(Status) != AGAIN) { return WEXITSTATUS(Status); }
+    }
+    FAIL("no attempt was %s", "whole");
 }
