@@ -89,10 +89,7 @@ impl Context {
 
     /// How connections to that address are dialled.
     fn dial(&self, remote_addr: SocketAddr) -> Dial {
-        let mut dial = Dial::from(remote_addr);
-        if !self.config.share_sockets {
-            dial = dial.share_binding(false);
-        }
+        let dial = Dial::from(remote_addr).share_binding(self.config.share_sockets);
         let of_listener = || {
             let listeners = self.listeners.lock();
             let mut live = listeners.iter().filter_map(Weak::upgrade);

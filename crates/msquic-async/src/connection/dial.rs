@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// Where a connection goes, and where it comes from.
 ///
 /// A host and a port are enough. The rest has these defaults: the server name (SNI) is the host; the system
-/// chooses the local address and interface; connections without a local port share sockets.
+/// chooses the local address and interface, and the connection has a socket of its own.
 ///
 /// # Shared sockets
 ///
@@ -27,7 +27,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 ///   times within a few round trips may lose its peer, and end by timeout.
 ///
 /// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
-/// another library each connection has sockets of its own, unless sharing is asked for.
+/// another library, and through a chosen interface, each connection has a socket of its own.
 ///
 /// # Peers behind NATs
 ///
@@ -116,11 +116,11 @@ impl Dial {
         self
     }
 
-    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: it may, where
-    /// the library can do it for any peers.
+    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: only if a
+    /// local port was chosen, which may be that of a listener.
     ///
     /// ```
-    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(false);
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(true);
     /// ```
     #[must_use]
     pub fn share_binding(mut self, share: bool) -> Self {
@@ -256,7 +256,8 @@ impl Source {
 
     /// Sharing reduces the number of sockets only if they are not connected, which the patch N28 brings.
     fn shares_binding(&self) -> bool {
-        self.share_binding.unwrap_or_else(|| self.interface.is_none() && has_patch("N28"))
+        let has_port = || self.local_addr.is_some_and(|addr| addr.port() != 0);
+        has_patch("N28") && self.interface.is_none() && self.share_binding.unwrap_or_else(has_port)
     }
 }
 
@@ -378,6 +379,6 @@ mod tests {
         let merged = dial.or(connection);
         assert_eq!((merged.local_addr, merged.share_binding), (local_addr, Some(false)));
         assert!(!merged.shares_binding());
-        assert!(connection.shares_binding());
+        assert_eq!(connection.shares_binding(), has_patch("N28"));
     }
 }

@@ -60,6 +60,11 @@ fn has_patch(fault: &str) -> bool {
     library_patches().iter().any(|patch| patch.fault == fault)
 }
 
+/// A dial to `node` that may share sockets.
+fn shared(node: &Node) -> Dial {
+    Dial::from(node.addr()).share_binding(true)
+}
+
 fn local(connection: &Connection) -> SocketAddr {
     connection.get_local_addr().unwrap()
 }
@@ -147,7 +152,7 @@ fn a_connection_leaves_through_the_interface_that_was_chosen() {
 }
 
 #[test]
-fn connections_to_several_peers_leave_from_one_port_by_default() {
+fn connections_that_share_sockets_leave_from_one_port() {
     if !has_patch("N28") {
         return;
     }
@@ -155,7 +160,7 @@ fn connections_to_several_peers_leave_from_one_port_by_default() {
         let nodes = [Node::new(), Node::new(), Node::new()];
         let mut pairs = Vec::new();
         for node in nodes.iter().chain(&nodes) {
-            pairs.push(nodes[0].pair(node, Dial::from(node.addr())).await);
+            pairs.push(nodes[0].pair(node, shared(node)).await);
         }
         for (client, server) in &pairs {
             assert_eq!(local(client).ip(), Ipv4Addr::LOCALHOST);
@@ -164,7 +169,7 @@ fn connections_to_several_peers_leave_from_one_port_by_default() {
         // Other tests of this process dial at the same time, and two may make a socket at once.
         let ports: HashSet<_> = pairs.iter().map(|(client, _)| local(client).port()).collect();
         assert!(ports.len() < 3, "{ports:?}");
-        let alone = Dial::from(nodes[0].addr()).share_binding(false);
+        let alone = Dial::from(nodes[0].addr());
         let (alone, _server) = nodes[0].pair(&nodes[0], alone).await;
         assert!(!ports.contains(&local(&alone).port()));
     });
@@ -177,9 +182,10 @@ fn a_shared_socket_tells_at_once_that_nobody_listens() {
     }
     run(async || {
         let node = Node::new();
-        let (client, _server) = node.pair(&node, Dial::from(node.addr())).await;
+        let (client, _server) = node.pair(&node, shared(&node)).await;
         let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        assert_eq!(status(node.dial(nobody.into()).await), Status::UNREACHABLE);
+        let dial = Dial::from(nobody).share_binding(true);
+        assert_eq!(status(node.dial(dial).await), Status::UNREACHABLE);
         assert_eq!(client.close_reason(), None);
     });
 }
@@ -323,7 +329,7 @@ async fn open(node: &Node, count: usize) -> Vec<(Connection, Connection)> {
 /// A listener whose workers are late refuses connections.
 async fn dial_until_served(node: &Node) -> Connection {
     loop {
-        match node.dial(node.addr().into()).await {
+        match node.dial(shared(node)).await {
             Ok(connection) => return connection,
             Err(error) => {
                 assert_eq!(status(Err(error)), Status::CONNECTION_REFUSED);
@@ -366,7 +372,7 @@ fn exhaust_descriptors() {
     run_tokio(async || {
         let node = Node::new();
         let dials = (0..100).map(|_| async {
-            let dial = Dial::from(node.addr()).share_binding(false);
+            let dial = Dial::from(node.addr());
             let client = node.dial(dial).await?;
             Ok::<_, StartError>(client)
         });

@@ -1,6 +1,6 @@
 //! Clients that move to another local address while they run.
 
-use super::peers::{Pair, credential, has_patch, pair_of, pair_with, pattern, settings};
+use super::peers::{Pair, credential, has_patch, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};
 use bytes::Bytes;
 use msquic_async::connection::{ConnectionChange, ConnectionError, RebindError};
@@ -11,18 +11,8 @@ use std::time::Duration;
 
 /// Peers that find out quickly what a new path is like; the peer has confirmed the handshake.
 async fn movable_pair() -> Pair {
-    movable_pair_of(|_| ()).await
-}
-
-/// A pair whose client shares no socket. Sharing takes connection IDs, of which a client that moves so fast would
-/// need new ones faster than its peer can get them.
-async fn lone_pair() -> Pair {
-    movable_pair_of(|client| client.set_share_binding(false).unwrap()).await
-}
-
-async fn movable_pair_of(prepare: impl FnOnce(&Connection)) -> Pair {
     let settings = settings().datagrams(true).initial_rtt(Duration::from_millis(10));
-    let pair = pair_of(settings, StreamLimits::default(), prepare).await;
+    let pair = pair_with(settings, StreamLimits::default()).await;
     // What the server sends after its handshake confirms it, and arrives in order.
     let mut greeting = pair.server.open_send_stream().await.unwrap();
     greeting.send("welcome").await.unwrap();
@@ -178,7 +168,7 @@ fn moves() -> usize {
 fn a_client_moves_to_other_ports_under_load() {
     if can_move() {
         run_tokio(async || {
-            move_under_load(&lone_pair().await, moves(), &[any("127.0.0.1")]).await;
+            move_under_load(&movable_pair().await, moves(), &[any("127.0.0.1")]).await;
         });
     }
 }
@@ -188,7 +178,7 @@ fn a_client_moves_to_other_addresses_under_load() {
     if can_move() {
         run_tokio(async || {
             let locals = ["127.0.0.2", "127.0.0.1", "0.0.0.0"].map(any);
-            move_under_load(&lone_pair().await, moves() / 10, &locals).await;
+            move_under_load(&movable_pair().await, moves() / 10, &locals).await;
         });
     }
 }
@@ -233,7 +223,7 @@ fn a_client_is_moved_once_at_a_time_and_told_where_to() {
         return;
     }
     run(async || {
-        let Pair { client, server, .. } = lone_pair().await;
+        let Pair { client, server, .. } = movable_pair().await;
         rebind(&client, any("127.0.0.1")).await.unwrap();
         // A move may be over before another is asked for.
         let local = loop {
