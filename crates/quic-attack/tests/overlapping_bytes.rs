@@ -38,21 +38,22 @@ fn streams_keep_the_first_bytes_of_random_frames() {
     let mut rng = fastrand::Rng::with_seed(9);
     for round in 0..rounds(100) as u64 {
         let stream = 2 + 4 * round;
-        let length = rng.usize(1..300);
+        let length = rng.usize(1..150);
         let mut model: Vec<Option<u8>> = vec![None; length];
         let mut frames = Vec::new();
-        while model.iter().any(Option::is_none) {
-            let start = rng.usize(..length);
-            let end = rng.usize(start..length) + 1;
+        // All in one packet, since packets may overtake each other; the last frame leaves no hole.
+        let parts = rng.usize(1..5);
+        for part in 0..=parts {
+            let is_last = part == parts;
+            let start = if is_last { 0 } else { rng.usize(..length) };
+            let end = if is_last { length } else { rng.usize(start..length) + 1 };
             let byte = rng.u8(..);
             model[start..end].iter_mut().for_each(|slot| *slot = slot.or(Some(byte)));
             let data = vec![byte; end - start];
             frames.push(Frame::Stream { stream, offset: start as u64, fin: false, data });
         }
         frames.push(end(stream, length as u64));
-        for frames in frames.chunks(3) {
-            peer.send(Space::Data, frames).unwrap();
-        }
+        peer.send(Space::Data, &frames).unwrap();
         let mut reader = block_on(server.accept_inbound_uni_stream()).unwrap();
         let read = block_on(reader.read_to_end(1000)).unwrap();
         let expected: Vec<_> = model.into_iter().flatten().collect();
@@ -68,10 +69,10 @@ fn a_client_hello_around_a_hole_keeps_its_first_bytes() {
     let mut attempt = Attempt::new(&mut fastrand::Rng::with_seed(3));
     let hello = client_hello(&[ALPN], &Parameters::generous(), &attempt.src);
     let without_last = Frame::Crypto { offset: 0, data: hello[..hello.len() - 1].to_vec() };
-    socket.send(&attempt.datagram(&[without_last])).unwrap();
     let mut other = vec![b'x'; hello.len()];
     *other.last_mut().unwrap() = *hello.last().unwrap();
-    socket.send(&attempt.datagram(&[Frame::Crypto { offset: 0, data: other }])).unwrap();
+    let other = Frame::Crypto { offset: 0, data: other };
+    socket.send(&attempt.datagram(&[without_last, other])).unwrap();
     let is_answer = |f: &Frame| matches!(f, Frame::Crypto { .. } | Frame::Close { .. });
     let answer = answer(&socket, &mut attempt, |packet| packet.frames.iter().any(is_answer));
     let frames = answer.expect("no answer").frames;
