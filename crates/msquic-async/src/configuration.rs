@@ -4,13 +4,10 @@ use crate::connection::DatagramLimits;
 use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::resumption::{Scope, missing_patch};
 use crate::settings::Holding;
-use crate::{KeyLog, Registration, Settings, Status};
-use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
-use p12_keystore::{Certificate, KeyStore, KeyStoreEntry, PrivateKey, PrivateKeyChain};
-use std::ffi::CString;
+use crate::{KeyLog, Registration, Settings, Status, pkcs12};
+use net_traits::{CredentialError, NetCredential};
 use std::fmt;
 use std::sync::Arc;
-use zeroize::Zeroizing;
 
 /// How connections talk: application protocols, settings, and the certificate that they show.
 ///
@@ -196,24 +193,16 @@ impl Configuration {
             return Err(ConfigurationError::ResumptionUnavailable(fault));
         }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
-        let password = random_password()?;
-        let pkcs12 = pkcs12(credential, &password)?;
-        let password = Zeroizing::new(CString::new(password.as_bytes()).unwrap_or_default());
-        let native = NativeConfiguration::open(
-            registration.native(),
-            &alpn,
-            settings,
-            role,
-            &pkcs12,
-            password.as_c_str(),
-        )
-        .map_err(|status| match status {
-            Status::TLS_ERROR => CredentialError::Unusable(
-                "TLS does not take the certificate with this key".to_owned(),
-            )
-            .into(),
-            status => ConfigurationError::Other(status),
-        })?;
+        let bundle = pkcs12::bundle(credential)?;
+        let native =
+            NativeConfiguration::open(registration.native(), &alpn, settings, role, &bundle)
+                .map_err(|status| match status {
+                    Status::TLS_ERROR => CredentialError::Unusable(
+                        "TLS does not take the certificate with this key".to_owned(),
+                    )
+                    .into(),
+                    status => ConfigurationError::Other(status),
+                })?;
         let (holding, tickets) = (settings.holding(), settings.resumption.clone());
         Ok(Self { holding, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
@@ -303,60 +292,4 @@ pub enum ConfigurationError {
     /// setting out of range.
     #[error("msquic refused the configuration")]
     Other(#[source] Status),
-}
-
-/// The credential as msquic takes it from memory: a PKCS#12 bundle (RFC 7292).
-///
-/// The bundle lives for microseconds and its password is random, so there is nothing to stretch:
-/// one round of key derivation spares the hundreds of milliseconds that more of them cost.
-pub(crate) fn pkcs12(
-    credential: &NetCredential,
-    password: &str,
-) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-    let unusable = |error: p12_keystore::error::Error| CredentialError::Unusable(error.to_string());
-    let PrivateKeyDer::Pkcs8(key) = credential.private_key() else {
-        let message = "the private key is not in PKCS#8 form (openssl pkcs8 -topk8 converts it)";
-        return Err(CredentialError::Unusable(message.to_owned()));
-    };
-    let key = PrivateKey::from_der(key.secret_pkcs8_der()).map_err(unusable)?;
-    let chain = credential.certificate_chain().iter();
-    let chain = chain
-        .map(|certificate| Certificate::from_der(certificate))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(unusable)?;
-    let mut store = KeyStore::new();
-    let entry = KeyStoreEntry::PrivateKeyChain(PrivateKeyChain::new(vec![1], key, chain));
-    store.add_entry("identity", entry);
-    let writer = store.writer(password).encryption_iterations(1).mac_iterations(1);
-    writer.write().map(Zeroizing::new).map_err(unusable)
-}
-
-/// 128 random bits as text.
-fn random_password() -> Result<Zeroizing<String>, CredentialError> {
-    let mut bytes = Zeroizing::new([0; 16]);
-    getrandom::fill(&mut *bytes)
-        .map_err(|error| CredentialError::Unusable(format!("no random numbers: {error}")))?;
-    Ok(Zeroizing::new(bytes.iter().map(|byte| format!("{byte:02x}")).collect()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use net_traits::TrustPolicy;
-
-    #[test]
-    fn a_wrong_form_of_key_is_explained() {
-        let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-        let key = PrivateKeyDer::Sec1(b"key".to_vec().into());
-        let bad = NetCredential::new(good.certificate_chain().to_vec(), key, TrustPolicy::Any);
-        let error = pkcs12(&bad.unwrap(), "password").unwrap_err();
-        assert!(error.to_string().contains("PKCS#8"), "{error}");
-    }
-
-    #[test]
-    fn passwords_differ() {
-        let passwords = [random_password().unwrap(), random_password().unwrap()];
-        assert_ne!(passwords[0], passwords[1]);
-        assert_eq!(passwords[0].len(), 32);
-    }
 }

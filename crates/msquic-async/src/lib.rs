@@ -43,6 +43,7 @@ mod configuration;
 #[allow(unsafe_code)]
 mod ffi;
 mod key_log;
+mod pkcs12;
 #[cfg(test)]
 mod random;
 mod registration;

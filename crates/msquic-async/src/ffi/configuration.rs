@@ -9,7 +9,6 @@ use super::status::Status;
 use crate::Settings;
 use crate::settings::Holding;
 use msquic::ffi;
-use std::ffi::CStr;
 use std::mem;
 use std::ptr;
 use std::sync::Arc;
@@ -44,7 +43,6 @@ impl NativeConfiguration {
         settings: &Settings,
         role: Role,
         pkcs12: &[u8],
-        password: &CStr,
     ) -> Result<Arc<Self>, Status> {
         let alpn = alpn_buffers(alpn)?;
         let holding = settings.holding();
@@ -68,7 +66,7 @@ impl NativeConfiguration {
             )))?;
         }
         let this = Self::with_handle(child, handle);
-        this.load_credential(role, pkcs12, password)?;
+        this.load_credential(role, pkcs12)?;
         Ok(this)
     }
 
@@ -90,11 +88,11 @@ impl NativeConfiguration {
         this
     }
 
-    fn load_credential(&self, role: Role, pkcs12: &[u8], password: &CStr) -> Result<(), Status> {
+    fn load_credential(&self, role: Role, pkcs12: &[u8]) -> Result<(), Status> {
         let mut bundle = ffi::QUIC_CERTIFICATE_PKCS12 {
             Asn1Blob: pkcs12.as_ptr(),
             Asn1BlobLength: u32::try_from(pkcs12.len()).map_err(|_| Status::INVALID_PARAMETER)?,
-            PrivateKeyPassword: password.as_ptr(),
+            PrivateKeyPassword: ptr::null(), // it is not encrypted
         };
         // SAFETY: the structure consists of integers and pointers, for which zero is valid (C10).
         let mut config: ffi::QUIC_CREDENTIAL_CONFIG = unsafe { mem::zeroed() };

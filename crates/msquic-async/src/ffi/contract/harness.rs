@@ -11,7 +11,6 @@ use crate::settings::Holding;
 use msquic::ffi;
 use net_traits::{NetCredential, TrustPolicy};
 use parking_lot::Mutex;
-use std::ffi::CString;
 use std::mem;
 use std::net::SocketAddr;
 use std::ptr;
@@ -40,14 +39,12 @@ pub(super) struct Identity {
     bundle: Vec<u8>,
 }
 
-const PASSWORD: &str = "password";
-
 /// Both peers have the same.
 pub(super) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     Identity {
         certificate: credential.certificate_chain()[0].to_vec(),
-        bundle: crate::configuration::pkcs12(&credential, PASSWORD).unwrap().to_vec(),
+        bundle: crate::pkcs12::bundle(&credential).unwrap().to_vec(),
     }
 });
 
@@ -107,11 +104,10 @@ impl Registration {
 /// Loads the certificate from memory that is overwritten at once (C12).
 fn load(configuration: &Configuration, role: Role) -> Result<(), Status> {
     let mut blob = IDENTITY.bundle.clone();
-    let password = CString::new(PASSWORD).unwrap();
     let mut bundle = ffi::QUIC_CERTIFICATE_PKCS12 {
         Asn1Blob: blob.as_ptr(),
         Asn1BlobLength: blob.len() as u32,
-        PrivateKeyPassword: password.as_ptr(),
+        PrivateKeyPassword: ptr::null(),
     };
     // SAFETY: C10: integers and pointers, for which zero is valid.
     let mut config: ffi::QUIC_CREDENTIAL_CONFIG = unsafe { mem::zeroed() };
