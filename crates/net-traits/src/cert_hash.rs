@@ -7,13 +7,13 @@ use std::str::FromStr;
 
 /// The identity of a peer: the SHA-256 of its leaf certificate in DER.
 ///
-/// It prints and parses as 64 lower-case hexadecimal digits. It is public: printing it gives
-/// nothing away.
+/// It prints and parses as 64 lower-case hexadecimal digits. An identity is public and may be
+/// logged.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct CertHash([u8; 32]);
 
 impl CertHash {
-    /// The identity that `certificate` gives its holder.
+    /// Computes the identity of the holder of `certificate`.
     pub fn of(certificate: &CertificateDer<'_>) -> Self {
         let digest = digest::digest(&digest::SHA256, certificate);
         let mut hash = [0; digest::SHA256_OUTPUT_LEN];
@@ -21,12 +21,12 @@ impl CertHash {
         Self(hash)
     }
 
-    /// An identity from the 32 bytes of its hash.
+    /// Creates an identity from the 32 bytes of its hash.
     pub const fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes of the hash.
+    /// Returns the 32 bytes of the hash.
     pub const fn as_bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -64,14 +64,14 @@ fn nibble(digit: u8) -> Result<u8, ParseCertHashError> {
     char::from(digit).to_digit(16).map(|value| value as u8).ok_or(ParseCertHashError::Digit)
 }
 
-/// Why a text is no [`CertHash`].
+/// Why a text is not a [`CertHash`].
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParseCertHashError {
-    /// The text has another length than 64.
+    /// The text does not have 64 characters.
     #[error("an identity has 64 hexadecimal digits, not {0} characters")]
     Length(usize),
-    /// A character is no hexadecimal digit.
+    /// A character is not a hexadecimal digit.
     #[error("an identity consists of hexadecimal digits only")]
     Digit,
 }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_other_texts() {
+    fn rejects_other_texts() {
         assert_eq!("".parse::<CertHash>(), Err(ParseCertHashError::Length(0)));
         assert_eq!("é".repeat(32).parse::<CertHash>(), Err(ParseCertHashError::Digit));
         assert_eq!("g".repeat(64).parse::<CertHash>(), Err(ParseCertHashError::Digit));

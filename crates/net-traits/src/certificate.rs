@@ -1,4 +1,4 @@
-//! What an X.509 certificate says, and whether it holds: pure parsing and checking.
+//! Parses and checks X.509 certificates.
 
 use crate::{CertHash, TrustError};
 use der::asn1::ObjectIdentifier;
@@ -17,12 +17,12 @@ pub(crate) struct ValidCertificate {
 }
 
 impl ValidCertificate {
-    /// Reads `certificate` and checks its dates, and its signature if it signed itself. One that was
-    /// issued by another is not checked against its issuer: trust does not come from there.
+    /// Parses `certificate` and checks its validity period and, if it is self-signed, its
+    /// signature. The signature of an issuer is not checked: trust is not derived from issuers.
     ///
     /// # Errors
     ///
-    /// [`TrustError`] says what is wrong with it.
+    /// [`TrustError`] describes the fault.
     pub(crate) fn check(
         certificate: &CertificateDer<'_>,
         now: SystemTime,
@@ -67,11 +67,11 @@ impl ValidCertificate {
         Ok(Self { certificate: parsed, identity, public_key_info })
     }
 
-    /// The content of the extension `oid`, if there is one.
+    /// Returns the content of the extension `oid`, if present.
     ///
     /// # Errors
     ///
-    /// [`TrustError::Malformed`] when there are several (RFC 5280, section 4.2).
+    /// [`TrustError::Malformed`] if the extension occurs several times (RFC 5280, section 4.2).
     pub(crate) fn extension(&self, oid: ObjectIdentifier) -> Result<Option<&[u8]>, TrustError> {
         let extensions = self.certificate.tbs_certificate().extensions();
         let mut found = extensions.into_iter().flatten().filter(|it| it.extn_id == oid);
@@ -84,7 +84,7 @@ impl ValidCertificate {
     }
 }
 
-/// The bytes of a certificate that its signature covers (tbsCertificate), as they are.
+/// Returns the bytes that a certificate's signature covers (tbsCertificate), not re-encoded.
 fn signed_part<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], der::Error> {
     SliceReader::new(certificate)?.sequence(|reader| {
         let signed = reader.tlv_bytes()?;
@@ -93,7 +93,7 @@ fn signed_part<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], der:
     })
 }
 
-/// What a signature algorithm can mean: some names leave the curve to the key.
+/// Lists the algorithms that `oid` can mean; for ECDSA the curve depends on the key.
 ///
 /// The names are those of RFC 5758 (ECDSA), RFC 8410 (Ed25519) and RFC 8017 (RSA).
 fn algorithms(oid: ObjectIdentifier) -> Vec<&'static dyn VerificationAlgorithm> {
@@ -118,7 +118,7 @@ fn algorithms(oid: ObjectIdentifier) -> Vec<&'static dyn VerificationAlgorithm> 
     }
 }
 
-/// Seconds since the Unix epoch; 0 before it.
+/// Converts to seconds since the Unix epoch; 0 before it.
 pub(crate) fn unix_seconds(time: SystemTime) -> u64 {
     time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
 }

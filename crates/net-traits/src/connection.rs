@@ -9,32 +9,32 @@ use std::time::Duration;
 
 /// An established connection with an authenticated peer.
 ///
-/// Clones are handles of the same connection; dropping the last one closes it with code 0. All
-/// methods may be called from many tasks at once.
+/// Clones are handles of the same connection. Dropping the last handle closes the connection with
+/// code 0. All methods may be called concurrently.
 #[async_trait]
 pub trait NetConnection: Clone + Send + Sync + 'static {
-    /// The address of this side.
+    /// Returns the local address.
     fn local_addr(&self) -> SocketAddr;
 
-    /// The address of the peer.
+    /// Returns the peer's address.
     fn remote_addr(&self) -> SocketAddr;
 
-    /// The identity of this side, as 64 hexadecimal digits (see [`CertHash`](crate::CertHash)).
+    /// Returns the local identity as 64 hexadecimal digits (see [`CertHash`](crate::CertHash)).
     fn local_identity(&self) -> &str;
 
-    /// The identity of the peer, as 64 hexadecimal digits.
+    /// Returns the peer's identity as 64 hexadecimal digits.
     fn remote_identity(&self) -> &str;
 
-    /// The identity of the peer and the keys that vouch for it, as they were when it was accepted.
+    /// Returns the peer's identity and its endorsing keys, as of the time when it was accepted.
     fn peer_identity(&self) -> &PeerIdentity;
 
-    /// The certificate of the peer, where the transport has one.
+    /// Returns the peer's certificate, if the transport uses certificates.
     fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
 
-    /// The application protocol that both sides agreed on.
+    /// Returns the negotiated application protocol.
     fn alpn_negotiated(&self) -> &str;
 
-    /// Sends one message; the same as [`send_bytes`](Self::send_bytes) with a copy of `message`.
+    /// Sends a copy of `message`, see [`send_bytes`](Self::send_bytes).
     ///
     /// # Errors
     ///
@@ -45,20 +45,23 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// See [`send_bytes`](Self::send_bytes).
     async fn send(&self, message: &[u8]) -> Result<(), SendError>;
 
-    /// Sends one message. It resolves once the message is queued, in order behind earlier ones
-    /// of the same task; it waits while too much is queued.
+    /// Sends one message.
+    ///
+    /// Resolves once the message is queued. Messages of one task keep their order. While the send
+    /// queue is full, the call waits.
     ///
     /// # Errors
     ///
-    /// [`SendError`]. Unless it is [`SendError::Closed`], the connection goes on.
+    /// [`SendError`]. Unless it is [`SendError::Closed`], the connection remains usable.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: a dropped future has queued the whole message or nothing of it.
+    /// Cancel-safe: a dropped future has queued the whole message or none of it.
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError>;
 
-    /// Sends the concatenation of `parts` as one message, without copying large parts where the
-    /// transport can.
+    /// Sends the concatenation of `parts` as one message.
+    ///
+    /// Large parts are not copied if the transport can avoid it.
     ///
     /// # Errors
     ///
@@ -71,16 +74,18 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
         self.send_bytes(parts.concat().into()).await
     }
 
-    /// Queues one message if that is possible without waiting.
+    /// Queues one message without waiting.
     ///
     /// # Errors
     ///
-    /// [`SendError::WouldBlock`] when too much is queued, or the way to the peer is not open yet; nothing
-    /// was queued then. Otherwise see [`send_bytes`](Self::send_bytes).
+    /// [`SendError::WouldBlock`] if the send queue is full or the peer's stream is not open yet;
+    /// nothing was queued then. Otherwise see [`send_bytes`](Self::send_bytes).
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
 
-    /// Waits until the transport has taken over everything that was queued before the call: none of it
-    /// takes memory of the queue any more. That the peer has it is known only when it answers.
+    /// Waits until every message queued before the call has left the send queue.
+    ///
+    /// This does not mean that the peer has received them; only an answer of its application shows
+    /// that.
     ///
     /// # Errors
     ///
@@ -91,34 +96,39 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Cancel-safe.
     async fn flush(&self) -> Result<(), SendError>;
 
-    /// Waits for the next message and tells how long it took to arrive, from its length header to
-    /// its last byte: zero if they came in one piece.
+    /// Waits for the next message.
+    ///
+    /// The duration is the time from the message's length header to its last byte; zero if they
+    /// arrived in one piece.
     ///
     /// # Errors
     ///
-    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection goes on.
+    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection remains usable.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: a dropped future loses no byte.
+    /// Cancel-safe: dropping the future loses no data.
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
 
-    /// Waits until the peer's transport has acknowledged what was sent, then closes with an
-    /// application `code` (below 2^62) and a `reason` for the peer's log (cut after 511 bytes).
-    /// Returns once the connection is over. Closing again does nothing.
+    /// Waits until the peer's transport has acknowledged all sent messages, then closes the
+    /// connection.
     ///
-    /// It waits as long as the peer makes progress. To wait no longer than you like, put a limit around
-    /// it: dropping the future that closes first closes at once.
+    /// The peer receives the application `code` (below 2^62) and the `reason` (truncated to 511
+    /// bytes). The call returns once the connection has ended. Closing a closed connection does
+    /// nothing.
     ///
-    /// A peer whose application is far behind, with full queues, may lose what its transport had
-    /// acknowledged and not yet handed over. Where that matters, let it answer before closing.
+    /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a
+    /// timeout: dropping the future of the first `close` closes immediately.
+    ///
+    /// A peer whose receive buffers are full may lose messages that its transport acknowledged but
+    /// did not yet deliver. If that matters, let the peer's application answer before you close.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future closes without waiting for what is still queued.
+    /// A dropped future closes without waiting for queued messages.
     async fn close(&self, code: u64, reason: &str);
 
-    /// Waits until the connection is over and tells why. It resolves at once if it already is.
+    /// Waits until the connection has ended and returns the reason.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! `NetCredential`: who I am and whom I trust.
+//! `NetCredential`: the local identity and its trust policy.
 
 use crate::{CertHash, TrustPolicy};
 use rustls_pki_types::pem::PemObject;
@@ -8,10 +8,10 @@ use std::path::Path;
 use std::sync::Arc;
 use zeroize::{Zeroize, Zeroizing};
 
-/// A certificate chain, its private key, and whom to trust.
+/// A certificate chain, its private key, and a [`TrustPolicy`].
 ///
-/// Cloning is cheap: all clones share the key. `Debug` shows the identity and never the key, which is
-/// erased from memory when the last clone is dropped.
+/// Cloning is cheap: all clones share the key. `Debug` never shows the key. The key is erased from
+/// memory when the last clone is dropped.
 #[derive(Clone)]
 pub struct NetCredential {
     own: Arc<Own>,
@@ -33,18 +33,18 @@ impl Drop for Own {
 impl NetCredential {
     /// The longest chain, in bytes of DER: 24 KiB.
     ///
-    /// Transports differ in what they can send, and peers in what they accept. msquic accepts 32 KiB of handshake
-    /// data in all, besides the chain a signature and the extensions of TLS.
+    /// Peers limit the size of a handshake: msquic accepts 32 KiB in all, which include a signature
+    /// and the TLS extensions besides the chain.
     pub const MAX_CHAIN: usize = 24 * 1024;
 
-    /// A credential from a chain, the leaf first, and the leaf's private key.
+    /// Creates a credential from a chain, leaf first, and the leaf's private key.
     ///
-    /// Whether the key fits the leaf is found out by the transport that first uses it.
+    /// The transport that first uses the credential checks whether the key belongs to the leaf.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NoCertificate`] when the chain is empty; [`CredentialError::ChainTooLong`] when it has more
-    /// than [`MAX_CHAIN`](Self::MAX_CHAIN) bytes.
+    /// [`CredentialError::NoCertificate`] if the chain is empty; [`CredentialError::ChainTooLong`]
+    /// if it exceeds [`MAX_CHAIN`](Self::MAX_CHAIN).
     pub fn new(
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,
@@ -58,11 +58,11 @@ impl NetCredential {
         Ok(Self { own: Arc::new(Own { chain, key, identity }), trust })
     }
 
-    /// A credential from PEM text that holds certificates, the leaf first, and one private key.
+    /// Parses a credential from PEM text with certificates, leaf first, and one private key.
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] when the text is no PEM or one of the two is missing.
+    /// [`CredentialError`] if the text is not PEM, or the certificate or the key is missing.
     pub fn from_pem(pem: &[u8], trust: TrustPolicy) -> Result<Self, CredentialError> {
         let chain = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()
@@ -74,13 +74,15 @@ impl NetCredential {
         Self::new(chain, key, trust)
     }
 
-    /// A credential from DER: a chain, the leaf first, and the leaf's private key in PKCS#8, SEC1 or
-    /// PKCS#1 form. A transport may take fewer forms: msquic takes PKCS#8.
+    /// Parses a credential from DER: a chain, leaf first, and the leaf's private key.
+    ///
+    /// The key is in PKCS#8, SEC1 or PKCS#1 form. A transport may accept fewer forms: msquic
+    /// accepts PKCS#8.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::NoCertificate`] when the chain is empty; [`CredentialError::Unusable`] when the
-    /// key is in no known form.
+    /// [`CredentialError::NoCertificate`] if the chain is empty; [`CredentialError::Unusable`] if
+    /// the form of the key is unknown.
     pub fn from_der(
         chain: impl IntoIterator<Item = Vec<u8>>,
         key: Vec<u8>,
@@ -92,21 +94,24 @@ impl NetCredential {
         Self::new(chain.into_iter().map(CertificateDer::from).collect(), known.clone_key(), trust)
     }
 
-    /// A credential from a PEM file, see [`from_pem`](Self::from_pem). Reading it blocks.
+    /// Reads a credential from a PEM file, see [`from_pem`](Self::from_pem). Blocks the thread.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::File`] when it cannot be read, otherwise as for [`from_pem`](Self::from_pem).
+    /// [`CredentialError::File`] if the file cannot be read; otherwise see
+    /// [`from_pem`](Self::from_pem).
     pub fn from_pem_file(path: &Path, trust: TrustPolicy) -> Result<Self, CredentialError> {
         Self::from_pem(&Zeroizing::new(read(path)?), trust)
     }
 
-    /// A credential from DER files: the certificates of a chain, the leaf first, and the private key, see
-    /// [`from_der`](Self::from_der). Reading them blocks.
+    /// Reads a credential from DER files, see [`from_der`](Self::from_der). Blocks the thread.
+    ///
+    /// `chain` names the certificates, leaf first.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::File`] when one cannot be read, otherwise as for [`from_der`](Self::from_der).
+    /// [`CredentialError::File`] if a file cannot be read; otherwise see
+    /// [`from_der`](Self::from_der).
     pub fn from_der_files(
         chain: &[impl AsRef<Path>],
         key: &Path,
@@ -116,32 +121,32 @@ impl NetCredential {
         Self::from_der(chain, read(key)?, trust)
     }
 
-    /// The same identity, for a peer that has to have this identity and no other.
+    /// Returns a credential of the same identity that trusts `peer` only.
     pub fn expecting(&self, peer: CertHash) -> Self {
         self.with_trust(TrustPolicy::hashes([peer]))
     }
 
-    /// The same identity with another policy.
+    /// Returns a credential of the same identity with the policy `trust`.
     pub fn with_trust(&self, trust: TrustPolicy) -> Self {
         Self { own: self.own.clone(), trust }
     }
 
-    /// My identity: the hash of the leaf certificate.
+    /// Returns the local identity: the hash of the leaf certificate.
     pub fn identity(&self) -> CertHash {
         self.own.identity
     }
 
-    /// My certificates, the leaf first; never empty.
+    /// Returns the certificate chain, leaf first; never empty.
     pub fn certificate_chain(&self) -> &[CertificateDer<'static>] {
         &self.own.chain
     }
 
-    /// The private key of the leaf. Keep copies of it short-lived, and erase them.
+    /// Returns the private key of the leaf. Keep copies short-lived, and erase them.
     pub fn private_key(&self) -> &PrivateKeyDer<'static> {
         &self.own.key
     }
 
-    /// Whom I trust.
+    /// Returns the trust policy.
     pub fn trust(&self) -> &TrustPolicy {
         &self.trust
     }
@@ -171,13 +176,13 @@ pub enum CredentialError {
     /// There is no certificate.
     #[error("the credential holds no certificate")]
     NoCertificate,
-    /// The chain has more bytes than a handshake can carry.
+    /// The chain is larger than a handshake can carry.
     #[error(
-        "the certificate chain has {bytes} bytes, more than {}: leave out what peers do not need",
+        "the certificate chain has {bytes} bytes, more than {}: remove what peers do not need",
         NetCredential::MAX_CHAIN
     )]
     ChainTooLong {
-        /// The bytes of all certificates in DER.
+        /// Size of all certificates in DER, in bytes.
         bytes: usize,
     },
     /// There is no private key.
@@ -186,15 +191,15 @@ pub enum CredentialError {
     /// The file cannot be read.
     #[error("cannot read {path}: {what}")]
     File {
-        /// Its name.
+        /// Path of the file.
         path: String,
-        /// What the operating system says.
+        /// Message of the operating system.
         what: String,
     },
     /// The text is not PEM.
     #[error("the credential is not valid PEM: {0}")]
     Pem(String),
-    /// The key or the certificate cannot be used by the transport.
+    /// The transport cannot use the key or the certificate.
     #[error("the credential cannot be used: {0}")]
     Unusable(String),
 }
@@ -217,7 +222,7 @@ mod tests {
     }
 
     #[test]
-    fn a_chain_that_no_handshake_carries_is_refused() {
+    fn a_chain_too_long_for_a_handshake_is_rejected() {
         let make = |bytes: usize| {
             let chain = [vec![0; 1000], vec![0; bytes - 1000]];
             NetCredential::from_der(chain, b"\x30\x03\x02\x01\x00".to_vec(), TrustPolicy::Any)

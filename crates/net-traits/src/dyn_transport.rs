@@ -1,4 +1,5 @@
-//! `DynTransport`: any transport behind one type, for a program that picks its transport as it runs.
+//! `DynTransport`: any transport behind one type, for programs that choose the transport at run
+//! time.
 
 use crate::{
     AcceptError, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
@@ -13,15 +14,15 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Any [`NetTransport`]. It is one itself, so code that takes a transport takes this one too.
+/// A type-erased [`NetTransport`] that implements [`NetTransport`] itself.
 ///
-/// Clones are the same transport. Each asynchronous call costs two more allocations than without it.
+/// Clones share the transport. Each asynchronous call costs two additional allocations.
 ///
 /// ```
 /// use net_traits::{DynTransport, NetTransport};
 ///
-/// fn choose(quic: impl NetTransport, tcp: impl NetTransport, is_udp_blocked: bool) -> DynTransport {
-///     if is_udp_blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
+/// fn choose(quic: impl NetTransport, tcp: impl NetTransport, blocked: bool) -> DynTransport {
+///     if blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
 /// }
 /// ```
 #[derive(Clone)]
@@ -30,7 +31,7 @@ pub struct DynTransport(Arc<dyn ErasedTransport>);
 /// The listener of a [`DynTransport`].
 pub struct DynListener(Box<dyn ErasedListener>);
 
-/// What a [`DynListener`] accepts.
+/// The incoming request of a [`DynListener`].
 pub struct DynIncomingRequest(Box<dyn ErasedIncomingRequest>);
 
 /// The connection of a [`DynTransport`].
@@ -38,31 +39,31 @@ pub struct DynIncomingRequest(Box<dyn ErasedIncomingRequest>);
 pub struct DynConnection(Arc<dyn ErasedConnection>);
 
 impl DynTransport {
-    /// Hides which transport it is.
+    /// Erases the type of `transport`.
     pub fn new(transport: impl NetTransport) -> Self {
         Self(Arc::new(transport))
     }
 
-    /// The transport, if it is a `T`.
+    /// Returns the transport if it is a `T`.
     pub fn downcast_ref<T: NetTransport>(&self) -> Option<&T> {
         (&*self.0 as &dyn Any).downcast_ref()
     }
 }
 
 impl DynListener {
-    /// The listener, if it is an `L`.
+    /// Returns the listener if it is an `L`.
     pub fn downcast_ref<L: NetListener>(&self) -> Option<&L> {
         (&*self.0 as &dyn Any).downcast_ref()
     }
 }
 
 impl DynConnection {
-    /// Hides which connection it is.
+    /// Erases the type of `connection`.
     pub fn new(connection: impl NetConnection) -> Self {
         Self(Arc::new(connection))
     }
 
-    /// The connection, if it is a `C`, for what only its transport offers.
+    /// Returns the connection if it is a `C`, for methods that only its transport has.
     pub fn downcast_ref<C: NetConnection>(&self) -> Option<&C> {
         (&*self.0 as &dyn Any).downcast_ref()
     }
@@ -222,7 +223,7 @@ trait ErasedConnection: Any + Send + Sync {
     async fn watch_close(&self) -> CloseReason;
 }
 
-/// Implements a trait of connections by calling the methods of another one.
+/// Implements a connection trait by delegating to another one.
 macro_rules! forward {
     ([$($header:tt)*] $self:ident => [$($inner:tt)*] $target:expr) => {
         #[async_trait]

@@ -1,7 +1,8 @@
 //! Endorsements: ed25519 signatures that vouch for the key of a certificate, carried inside it.
 //!
-//! Whoever trusts an endorsing key accepts every certificate with a valid endorsement by it, without
-//! knowing the certificate's hash beforehand. The format is described in `docs/wire-protocol.md`.
+//! A peer that trusts an endorsing key accepts every certificate with a valid endorsement by that
+//! key. It does not need to know the certificate's hash. `docs/wire-protocol.md` specifies the
+//! format.
 
 use crate::certificate::{ValidCertificate, unix_seconds};
 use crate::{CertHash, CredentialError, TrustError};
@@ -18,34 +19,36 @@ use zeroize::{Zeroize, Zeroizing};
 
 /// The X.509 extension that carries endorsements.
 ///
-/// Its arc is the enterprise number for examples (RFC 5612); a deployment that registers its own
-/// changes this one constant.
+/// The arc is the enterprise number for documentation (RFC 5612). A deployment with a registered
+/// arc changes this constant.
 pub const ENDORSEMENT_OID: &str = "1.3.6.1.4.1.32473.1.1";
 
 /// The extension of the older format: 32 bytes of key and 64 bytes of signature over the bare
 /// SubjectPublicKeyInfo, repeated.
 pub const LEGACY_ENDORSEMENT_OID: &str = "1.2.3.4.5.6";
 
-/// How many endorsements a certificate may carry. Each costs its reader one verification.
+/// How many endorsements a certificate may carry. Each costs the verifier one signature check.
 pub const MAX_ENDORSEMENTS: usize = 16;
 
-/// What is signed begins with this, so that the signature means nothing elsewhere.
+/// Prefix of the signed bytes, so that the signature is not valid in another protocol.
 const DOMAIN: &[u8] = b"net-traits endorsement v1\0";
 
 const KEY: usize = 32;
 const SIGNATURE: usize = 64;
 
-/// The public half of an ed25519 key that vouches for others. Prints as 64 hexadecimal digits.
+/// The public half of an Ed25519 key that endorses certificates.
+///
+/// It prints and parses as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct EndorsingKey([u8; KEY]);
 
 impl EndorsingKey {
-    /// A key from its 32 bytes (RFC 8032).
+    /// Creates a key from its 32 bytes (RFC 8032).
     pub const fn from_bytes(bytes: [u8; KEY]) -> Self {
         Self(bytes)
     }
 
-    /// The 32 bytes of the key.
+    /// Returns the 32 bytes of the key.
     pub const fn as_bytes(&self) -> &[u8; KEY] {
         &self.0
     }
@@ -66,40 +69,40 @@ impl fmt::Debug for EndorsingKey {
 impl FromStr for EndorsingKey {
     type Err = crate::ParseCertHashError;
 
-    /// Reads 64 hexadecimal digits.
+    /// Parses 64 hexadecimal digits.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.parse::<CertHash>().map(|hash| Self(*hash.as_bytes()))
     }
 }
 
-/// When an endorsement counts, to the second.
+/// The period in which an endorsement is valid, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct EndorsementValidity {
-    /// The first moment.
+    /// The first moment of validity.
     pub from: SystemTime,
-    /// The last moment; `None`: for ever.
+    /// The last moment of validity; `None` for no limit.
     pub until: Option<SystemTime>,
 }
 
 impl EndorsementValidity {
-    /// From now on, for `duration`. It begins [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago.
+    /// Valid from [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago until `duration` from now.
     pub fn for_duration(duration: Duration) -> Self {
         let now = SystemTime::now();
-        // What no clock can show ends at once rather than never.
+        // An end that `SystemTime` cannot represent means: expired now, not unlimited.
         let until = now.checked_add(duration).unwrap_or(now);
         Self { until: Some(until), ..Self::unlimited() }
     }
 
-    /// From now on, for ever. It begins [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago.
+    /// Valid from [`CLOCK_SKEW`](Self::CLOCK_SKEW) ago, without an end.
     pub fn unlimited() -> Self {
         Self { from: SystemTime::now() - Self::CLOCK_SKEW, until: None }
     }
 
-    /// How far the clocks of peers may be behind that of the endorser: 5 minutes.
+    /// How far a peer's clock may be behind the endorser's: 5 minutes.
     pub const CLOCK_SKEW: Duration = Duration::from_secs(300);
 }
 
-/// The word of one endorsing key for the key of one certificate.
+/// A signature by an endorsing key over the key of a certificate.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Endorsement {
     key: EndorsingKey,
@@ -110,12 +113,13 @@ pub struct Endorsement {
 }
 
 impl Endorsement {
-    /// Who vouches.
+    /// Returns the endorsing key.
     pub fn key(&self) -> EndorsingKey {
         self.key
     }
 
-    /// Whether it is valid at `now` for the key with this SubjectPublicKeyInfo in DER.
+    /// Checks whether it is valid at `now` for the key `public_key_info` (SubjectPublicKeyInfo,
+    /// DER).
     pub fn is_valid(&self, public_key_info: &[u8], now: SystemTime) -> bool {
         let now = unix_seconds(now);
         let signed = signed_bytes(self.from, self.until, public_key_info);
@@ -139,41 +143,43 @@ fn signed_bytes(from: u64, until: Option<u64>, public_key_info: &[u8]) -> Vec<u8
     [DOMAIN, &from.to_be_bytes(), &until.to_be_bytes(), public_key_info].concat()
 }
 
-/// An ed25519 key that vouches for others. `Debug` shows the public half only. Its PKCS#8 form is erased from
-/// memory when it is dropped; the copy with which signatures are made, inside ring, is not.
+/// An Ed25519 key that endorses certificates.
+///
+/// `Debug` shows the public half only. The PKCS#8 form is erased from memory on drop; ring's
+/// internal copy of the key is not.
 pub struct Endorser {
     pair: Ed25519KeyPair,
     pkcs8: Zeroizing<Vec<u8>>,
 }
 
 impl Endorser {
-    /// A new key.
+    /// Generates a key.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when the system's random source fails.
+    /// [`CredentialError::Unusable`] if the system's random source fails.
     pub fn generate() -> Result<Self, CredentialError> {
-        let failed = |_| CredentialError::Unusable("no random numbers".to_owned());
+        let failed = |_| CredentialError::Unusable("the system's random source failed".to_owned());
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
         Self::from_pkcs8(pkcs8.as_ref())
     }
 
-    /// A key in PKCS#8 form, DER.
+    /// Parses a key in PKCS#8 form, DER.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when it is no ed25519 key.
+    /// [`CredentialError::Unusable`] if it is not an Ed25519 key.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, CredentialError> {
         let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
-            .map_err(|error| CredentialError::Unusable(format!("no ed25519 key: {error}")))?;
+            .map_err(|error| CredentialError::Unusable(format!("not an Ed25519 key: {error}")))?;
         Ok(Self { pair, pkcs8: Zeroizing::new(der.to_vec()) })
     }
 
-    /// A key in PKCS#8 form, PEM (`openssl genpkey -algorithm ed25519`).
+    /// Parses a key in PKCS#8 form, PEM (`openssl genpkey -algorithm ed25519`).
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] when it is no PEM or no ed25519 key.
+    /// [`CredentialError`] if it is not PEM or not an Ed25519 key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
         let mut der = PrivatePkcs8KeyDer::from_pem_slice(pem)
             .map_err(|error| CredentialError::Pem(error.to_string()))?;
@@ -182,19 +188,19 @@ impl Endorser {
         endorser
     }
 
-    /// The private key in PKCS#8 form, DER. Store it where only its owner can read it.
+    /// Returns the private key in PKCS#8 form, DER. Store it where only its owner can read it.
     pub fn secret_pkcs8(&self) -> &[u8] {
         &self.pkcs8
     }
 
-    /// The public half, which others trust.
+    /// Returns the public half, for the trust policies of peers.
     pub fn key(&self) -> EndorsingKey {
         let mut key = [0; KEY];
         key.copy_from_slice(self.pair.public_key().as_ref());
         EndorsingKey(key)
     }
 
-    /// Vouches for the key with this SubjectPublicKeyInfo in DER.
+    /// Endorses the key `public_key_info` (SubjectPublicKeyInfo, DER).
     pub fn endorse(&self, public_key_info: &[u8], validity: EndorsementValidity) -> Endorsement {
         let from = unix_seconds(validity.from);
         let until = validity.until.map(unix_seconds);
@@ -204,7 +210,7 @@ impl Endorser {
         Endorsement { key: self.key(), from, until, signature }
     }
 
-    /// Vouches in the [older format](LEGACY_ENDORSEMENT_OID), without limits: 96 bytes.
+    /// Endorses in the [older format](LEGACY_ENDORSEMENT_OID): 96 bytes, without a validity period.
     pub fn endorse_legacy(&self, public_key_info: &[u8]) -> Vec<u8> {
         let signature = self.pair.sign(public_key_info);
         [&self.key().0[..], signature.as_ref()].concat()
@@ -217,7 +223,7 @@ impl fmt::Debug for Endorser {
     }
 }
 
-/// One endorsement as it is encoded.
+/// The ASN.1 form of an endorsement.
 #[derive(Sequence)]
 struct Encoded<'a> {
     key: &'a OctetStringRef,
@@ -227,15 +233,15 @@ struct Encoded<'a> {
     signature: &'a OctetStringRef,
 }
 
-/// The content of the extension [`ENDORSEMENT_OID`] for `endorsements`, in DER.
+/// Encodes `endorsements` as the content of the extension [`ENDORSEMENT_OID`], in DER.
 ///
 /// # Errors
 ///
-/// [`CredentialError::Unusable`] when there are none or more than [`MAX_ENDORSEMENTS`].
+/// [`CredentialError::Unusable`] if there are none or more than [`MAX_ENDORSEMENTS`].
 pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, CredentialError> {
     if endorsements.is_empty() || endorsements.len() > MAX_ENDORSEMENTS {
         let count = endorsements.len();
-        let what = format!("{count} endorsements, 1 to {MAX_ENDORSEMENTS} are allowed");
+        let what = format!("{count} endorsements: give 1 to {MAX_ENDORSEMENTS}");
         return Err(CredentialError::Unusable(what));
     }
     let encode = |endorsement: &Endorsement| {
@@ -257,11 +263,11 @@ pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, Cred
     Ok(der)
 }
 
-/// Reads what [`encode_endorsements`] wrote. Signatures are not verified here.
+/// Decodes the output of [`encode_endorsements`]. Signatures are not verified.
 ///
 /// # Errors
 ///
-/// What is wrong with it, in words.
+/// A description of the fault.
 pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
     let all = Vec::<Encoded<'_>>::from_der(der).map_err(|error| error.to_string())?;
     if all.is_empty() || all.len() > MAX_ENDORSEMENTS {
@@ -271,17 +277,16 @@ pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
         let key = encoded.key.as_bytes().try_into();
         let signature = encoded.signature.as_bytes().try_into();
         Ok(Endorsement {
-            key: EndorsingKey(key.map_err(|_| "a key that has not 32 bytes")?),
+            key: EndorsingKey(key.map_err(|_| "a key does not have 32 bytes")?),
             from: encoded.from,
             until: encoded.until,
-            signature: signature.map_err(|_| "a signature that has not 64 bytes")?,
+            signature: signature.map_err(|_| "a signature does not have 64 bytes")?,
         })
     };
     all.iter().map(decode).collect()
 }
 
-/// The keys that vouch for `certificate` at `now`, each once: those whose endorsement verifies and
-/// counts at that time.
+/// Returns the keys with a verified endorsement of `certificate` that is valid at `now`, each once.
 pub(crate) fn endorsers(
     certificate: &ValidCertificate,
     now: SystemTime,

@@ -1,19 +1,21 @@
-//! What can go wrong, one type per operation, and why a connection ended.
+//! Errors, one type per operation, and the reasons for which a connection ends.
 
 use crate::{CertHash, CredentialError, TrustError};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Why a connection ended. All operations that fail because of it carry the same value; those that do not wait may lack
-/// the peer's words, which are known when the end is complete.
+/// Why a connection ended.
+///
+/// All operations that fail because of it return the same value. Only an operation that does not
+/// wait may lack the peer's reason, which can arrive later than the close.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
     /// This side closed it.
     #[error("closed by this side with code {code} ({reason:?})")]
     Local {
-        /// The code given to `close`; 0 when the last handle was dropped.
+        /// The code given to `close`; 0 if the last handle was dropped.
         code: u64,
         /// The reason given to `close`.
         reason: String,
@@ -23,17 +25,17 @@ pub enum CloseReason {
     Peer {
         /// The peer's code.
         code: u64,
-        /// The peer's reason, where it gave one; not to be trusted.
+        /// The peer's reason, possibly empty. It is untrusted text.
         reason: String,
     },
     /// One side did not accept the other's certificate.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// Nothing was heard from the peer for the idle timeout.
-    #[error("nothing was heard from the peer for too long")]
+    /// The peer sent nothing for the idle timeout.
+    #[error("the peer sent nothing for the idle timeout")]
     TimedOut,
-    /// One side found that the other broke the rules of the protocol.
-    #[error("the protocol was violated: {0}")]
+    /// One side detected a protocol violation by the other.
+    #[error("protocol violation: {0}")]
     ProtocolViolation(String),
     /// The transport failed.
     #[error("the transport failed: {0}")]
@@ -41,13 +43,13 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Whether dialling again may help without anybody changing a configuration.
+    /// Whether dialling again may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::Peer { .. } | Self::TimedOut | Self::Transport(_))
     }
 }
 
-/// Who did not accept whose certificate, and why.
+/// Which side rejected the other's certificate, and why.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.describe())]
 #[non_exhaustive]
@@ -56,13 +58,13 @@ pub struct Rejection {
     pub by: RejectionBy,
     /// The address of the peer.
     pub remote_addr: SocketAddr,
-    /// The identity that was rejected, where it is known.
+    /// The rejected identity, if known.
     pub identity: Option<CertHash>,
-    /// Why, in words: the policy's reason, or the TLS alert that the peer sent.
+    /// The reason: that of the local policy, or the TLS alert that the peer sent.
     pub reason: String,
-    /// The TLS alert (RFC 8446, section 6) that crossed the wire, where it is known.
+    /// The TLS alert (RFC 8446, section 6) that was sent or received, if known.
     pub alert: Option<u8>,
-    /// What this side's policy found, where this side rejected.
+    /// The error of the local policy, if this side rejected.
     pub cause: Option<Arc<TrustError>>,
 }
 
@@ -76,19 +78,21 @@ pub enum RejectionBy {
 }
 
 impl Rejection {
-    /// Puts the facts together.
+    /// Creates a rejection without identity, alert and cause.
     pub fn new(by: RejectionBy, remote_addr: SocketAddr, reason: impl Into<String>) -> Self {
         Self { by, remote_addr, identity: None, reason: reason.into(), alert: None, cause: None }
     }
 
-    /// This side's rejection of the peer's certificate.
+    /// Creates the rejection of the peer's certificate by the local policy.
     pub fn by_policy(remote_addr: SocketAddr, cause: TrustError) -> Self {
         let rejection = Self::new(RejectionBy::Us, remote_addr, cause.to_string());
         Self { identity: cause.identity(), cause: Some(Arc::new(cause)), ..rejection }
     }
 
-    /// The peer's rejection of this side's certificate, which it told by a TLS alert (RFC 8446, section 6.2).
-    /// `None` if that alert says nothing about a certificate.
+    /// Creates the peer's rejection of the local certificate from its TLS alert (RFC 8446, section
+    /// 6.2).
+    ///
+    /// Returns `None` if the alert is not about a certificate.
     pub fn by_alert(remote_addr: SocketAddr, local_identity: CertHash, alert: u8) -> Option<Self> {
         let why = match alert {
             42 => "it is not trusted or damaged",
@@ -107,14 +111,14 @@ impl Rejection {
         Some(rejection.with_identity(Some(local_identity)).with_alert(Some(alert)))
     }
 
-    /// Adds the identity that was rejected.
+    /// Sets the rejected identity.
     #[must_use]
     pub fn with_identity(mut self, identity: Option<CertHash>) -> Self {
         self.identity = identity;
         self
     }
 
-    /// Adds the TLS alert.
+    /// Sets the TLS alert.
     #[must_use]
     pub fn with_alert(mut self, alert: Option<u8>) -> Self {
         self.alert = alert;
@@ -135,14 +139,14 @@ impl Rejection {
     }
 }
 
-/// Why no listener could be made.
+/// Why a listener could not be created.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Another socket has the port.
-    #[error("{0} is already in use")]
+    /// Another socket uses the address.
+    #[error("address {0} is already in use")]
     AddressInUse(SocketAddr),
-    /// An argument makes no sense, such as an empty list of protocols.
+    /// An argument is invalid, such as an empty list of protocols.
     #[error("invalid argument: {0}")]
     InvalidInput(String),
     /// The credential cannot be used.
@@ -154,13 +158,13 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    /// Whether trying again may help without anybody changing a configuration.
+    /// Whether another attempt may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
         matches!(self, Self::AddressInUse(_) | Self::Transport(_))
     }
 }
 
-/// Why a listener gives no more requests.
+/// Why a listener yields no more requests.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum AcceptError {
@@ -169,45 +173,45 @@ pub enum AcceptError {
     Closed,
 }
 
-/// Why no connection came about, as dialler or as listener.
+/// Why a connection was not established, for the dialler and the listener.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectError {
-    /// An argument makes no sense, such as port 0.
+    /// An argument is invalid, such as port 0.
     #[error("invalid argument: {0}")]
     InvalidInput(String),
     /// The credential cannot be used.
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The handshake did not finish in time.
-    #[error("no connection with {remote_addr} within {after:?}")]
+    #[error("the handshake with {remote_addr} did not finish within {after:?}")]
     TimedOut {
         /// The address of the peer.
         remote_addr: SocketAddr,
-        /// The limit that ran out.
+        /// The timeout that expired.
         after: Duration,
     },
-    /// Nobody listens there, the peer takes no more connections, or it gave up during the handshake.
+    /// No listener has that address, or the peer refused or aborted the attempt.
     #[error("{0} refused the connection")]
     Refused(SocketAddr),
     /// The two sides share no application protocol.
-    #[error("{remote_addr} speaks none of the protocols {offered:?}")]
+    #[error("{remote_addr} supports none of the offered protocols {offered:?}")]
     NoCommonAlpn {
         /// The address of the peer.
         remote_addr: SocketAddr,
-        /// What this side offered.
+        /// The protocols that this side offered.
         offered: Vec<String>,
     },
     /// One side did not accept the other's certificate.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The connection was closed before it was up.
+    /// The connection was closed before it was established.
     #[error("closed during the handshake: {0}")]
     Closed(#[source] CloseReason),
 }
 
 impl ConnectError {
-    /// Whether trying again may help without anybody changing a configuration.
+    /// Whether another attempt may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::Refused(_) => true,
@@ -217,44 +221,44 @@ impl ConnectError {
     }
 }
 
-/// Why a message was not sent. Nothing of it reaches the peer as a message.
+/// Why a message was not sent. The peer does not receive a message, not even a part.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The message is longer than allowed; the connection goes on.
-    #[error("a message of {size} bytes is longer than the limit of {limit}")]
+    /// The message exceeds the limit. The connection remains usable.
+    #[error("a message of {size} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
-        /// Bytes in the message.
+        /// Size of the message, in bytes.
         size: usize,
-        /// Bytes allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// There is no room, or no way yet; trying again later may work.
-    #[error("nothing can be queued now")]
+    /// The send queue is full or the peer's stream is not open yet. Try again later.
+    #[error("the send queue is full or not open yet")]
     WouldBlock,
-    /// The peer took nothing for too long; the connection goes on.
-    #[error("the peer took no data for {after:?}")]
+    /// The peer accepted no data for too long. The connection remains usable.
+    #[error("the peer accepted no data for {after:?}")]
     TimedOut {
-        /// The limit that ran out.
+        /// The timeout that expired.
         after: Duration,
     },
-    /// The peer stopped reading this stream of messages; the next message uses a fresh one. What had been queued on the
-    /// stream before, and not been received yet, is lost too.
-    #[error("the peer stopped receiving with code {code}")]
+    /// The peer stopped the stream of this message. The next message opens another stream. Earlier
+    /// messages on the stopped stream are lost if the peer had not received them.
+    #[error("the peer stopped the stream with code {code}")]
     Stopped {
         /// The peer's code.
         code: u64,
     },
-    /// The transport failed; the connection may go on.
+    /// The transport failed. The connection may remain usable.
     #[error("the transport failed: {0}")]
     Transport(String),
-    /// The connection is over.
-    #[error("the connection is over: {0}")]
+    /// The connection has ended.
+    #[error("the connection has ended: {0}")]
     Closed(#[source] CloseReason),
 }
 
 impl SendError {
-    /// Whether sending again, perhaps over a new connection, may help.
+    /// Whether sending again, possibly over a new connection, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
@@ -267,45 +271,46 @@ impl SendError {
     }
 }
 
-/// Why no message was received.
+/// Why a message was not received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The peer announced a message longer than allowed, which is not received. Its stream was stopped where a connection
-    /// has several; what stood behind it on that stream is lost then.
-    #[error("the peer announced a message of {size} bytes, the limit is {limit}")]
+    /// The peer announced a message that exceeds the limit. The message is not received. If a
+    /// connection has several streams, the transport stops this one, and its later messages are
+    /// lost.
+    #[error("the peer announced a message of {size} bytes, more than {limit}")]
     TooLarge {
-        /// Bytes announced.
+        /// The announced size, in bytes.
         size: u64,
-        /// Bytes allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// A stream ended inside a message; the rest of the connection goes on.
-    #[error("a message ended after {received} of {announced} bytes")]
+    /// A stream ended inside a message. The connection remains usable.
+    #[error("the stream ended inside a message, after {received} of {announced} bytes")]
     Truncated {
-        /// Bytes of the message that came, header included where that is what was cut.
+        /// Received bytes of the message, or of its header if that is incomplete.
         received: u64,
-        /// Bytes that were due.
+        /// Announced bytes of the message, or the size of the header.
         announced: u64,
     },
-    /// The peer reset a stream inside a message; the rest of the connection goes on.
-    #[error("the peer gave up a message with code {code}")]
+    /// The peer reset a stream inside a message. The connection remains usable.
+    #[error("the peer reset the stream inside a message with code {code}")]
     Reset {
         /// The peer's code.
         code: u64,
     },
-    /// The connection is over, and every message that came before was handed out, unless this side had closed.
-    #[error("the connection is over: {0}")]
+    /// The connection has ended. Messages received before were delivered, unless this side closed.
+    #[error("the connection has ended: {0}")]
     Closed(#[source] CloseReason),
 }
 
 impl RecvError {
-    /// Whether the connection is over: no later `recv` can succeed.
+    /// Whether the connection has ended: no later `recv` can succeed.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
 
-    /// Whether receiving again, perhaps over a new connection, may help.
+    /// Whether receiving again, possibly over a new connection, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Truncated { .. } | Self::Reset { .. } => true,

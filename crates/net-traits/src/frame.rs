@@ -1,30 +1,31 @@
-//! How messages stand in a stream of bytes: a 4-byte big-endian length and then the message.
+//! Message framing in a byte stream: a 4-byte big-endian length, then the message.
 //!
-//! Every transport over streams can use this; `docs/wire-protocol.md` has the bytes.
+//! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes.
 
 use crate::RecvError;
 use bytes::{Bytes, BytesMut};
 use std::time::{Duration, Instant};
 
-/// Bytes in front of each message.
+/// Size of the header before each message, in bytes.
 pub const HEADER: usize = 4;
 
-/// What is set aside for a message before any of it has come.
+/// Bytes allocated for a message before its first byte has arrived.
 const FIRST_RESERVE: usize = 64 * 1024;
 
-/// The largest block that small messages share, so that there is not an allocation for each, and somebody who keeps one
-/// of them keeps little more.
+/// Size of the block that small messages share, in bytes. Sharing saves allocations; the limit
+/// bounds the memory that a single kept message holds.
 const BLOCK: usize = 2048;
 
-/// The header of a message of `length` bytes; `None` if that is more than a header can say.
+/// Encodes the header of a message of `length` bytes; `None` if `length` exceeds 32 bits.
 pub fn header(length: usize) -> Option<[u8; HEADER]> {
     u32::try_from(length).ok().map(u32::to_be_bytes)
 }
 
-/// Cuts the bytes of one stream into messages, wherever the pieces end.
+/// Splits the bytes of one stream into messages, independent of how the bytes are chunked.
 ///
-/// The memory for a message grows with what has arrived, not with what was announced. Messages of up to 512 bytes that
-/// come in one piece share memory, 2 KiB of it at the most, which is free when the last of them is dropped.
+/// The memory for a message grows with the received bytes, not with the announced length. Messages
+/// of up to 512 bytes that arrive in one piece share a block of at most 2 KiB. The block is freed
+/// when the last of them is dropped.
 ///
 /// ```
 /// use net_traits::frame::{self, FrameDecoder};
@@ -40,7 +41,7 @@ pub fn header(length: usize) -> Option<[u8; HEADER]> {
 pub struct FrameDecoder {
     limit: usize,
     state: State,
-    /// Where the next small messages go.
+    /// Memory for the next small messages.
     block: BytesMut,
 }
 
@@ -52,20 +53,20 @@ enum State {
 
 const EMPTY: State = State::Header { bytes: [0; HEADER], filled: 0 };
 
-/// A message, and how long it took from its header to its last byte: zero if they came in one piece.
+/// A message, and the time from its header to its last byte; zero if they arrived in one piece.
 pub type Message = (Bytes, Duration);
 
 impl FrameDecoder {
-    /// A decoder that refuses messages longer than `limit`.
+    /// Creates a decoder that rejects messages longer than `limit` bytes.
     pub fn new(limit: usize) -> Self {
         Self { limit, state: EMPTY, block: BytesMut::new() }
     }
 
-    /// Takes bytes from the front of `data`, up to the end of the next message, which it returns.
+    /// Consumes bytes from the front of `data` and returns the next complete message.
     ///
     /// # Errors
     ///
-    /// [`RecvError::TooLarge`]; the rest of the stream cannot be understood then.
+    /// [`RecvError::TooLarge`]; the rest of the stream cannot be decoded.
     pub fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Message>, RecvError> {
         if let State::Header { bytes, filled } = &mut self.state {
             let part = take(data, HEADER - *filled);
@@ -89,7 +90,7 @@ impl FrameDecoder {
         let State::Message { bytes, length, since } = &mut self.state else { return Ok(None) };
         let part = take(data, *length - bytes.len());
         if bytes.capacity() - bytes.len() < part.len() {
-            // Twice as much as has come, and never more than is due.
+            // Twice the received bytes, and at most the announced length.
             let target = (bytes.len() + part.len()).saturating_mul(2).min(*length);
             let mut larger = BytesMut::with_capacity(target); // `reserve` would round up
             larger.extend_from_slice(bytes);
@@ -104,10 +105,10 @@ impl FrameDecoder {
         Ok(Some(message))
     }
 
-    /// Copies a message that is all there; `following` bytes have come behind it.
+    /// Copies a complete message that `following` bytes have arrived behind.
     fn copy(&mut self, message: &[u8], following: usize) -> Bytes {
         if following == 0 {
-            self.block = BytesMut::new(); // what is left of it is not held between messages
+            self.block = BytesMut::new(); // do not hold an unused rest between messages
         }
         if following == 0 || message.len() > BLOCK / 4 {
             return Bytes::copy_from_slice(message);
@@ -119,7 +120,7 @@ impl FrameDecoder {
         self.block.split().freeze()
     }
 
-    /// What a stream that ends here lacks: [`RecvError::Truncated`], or `None` between two messages.
+    /// Returns the error for a stream that ends here, or `None` between two messages.
     pub fn truncated(&self) -> Option<RecvError> {
         let (received, announced) = match &self.state {
             State::Header { filled: 0, .. } => return None,
@@ -130,7 +131,7 @@ impl FrameDecoder {
     }
 }
 
-/// Cuts up to `count` bytes from the front of `data`.
+/// Splits up to `count` bytes off the front of `data`.
 fn take<'a>(data: &mut &'a [u8], count: usize) -> &'a [u8] {
     let (front, rest) = data.split_at(data.len().min(count));
     *data = rest;
@@ -183,7 +184,7 @@ mod tests {
     }
 
     #[test]
-    fn an_end_inside_a_message_says_what_is_missing() {
+    fn an_end_inside_a_message_reports_the_missing_bytes() {
         let mut decoder = FrameDecoder::new(10);
         decode(&mut decoder, &[0, 0]);
         let cut = RecvError::Truncated { received: 2, announced: 4 };
@@ -199,7 +200,7 @@ mod tests {
         decode(&mut decoder, &u32::MAX.to_be_bytes());
         decode(&mut decoder, &[1; 100_000]);
         let State::Message { bytes, .. } = &decoder.state else { panic!("no message began") };
-        assert!(bytes.capacity() <= 2 * 100_000, "{} bytes set aside", bytes.capacity());
+        assert!(bytes.capacity() <= 2 * 100_000, "{} bytes allocated", bytes.capacity());
     }
 
     #[test]
@@ -244,7 +245,8 @@ mod tests {
             let (mut decoder, mut rest) = (FrameDecoder::new(10), &data[..]);
             while !rest.is_empty() {
                 match decoder.decode(&mut rest) {
-                    Ok(message) => proptest::prop_assert!(message.is_none_or(|(it, _)| it.len() <= 10)),
+                    Ok(None) => {}
+                    Ok(Some((message, _))) => proptest::prop_assert!(message.len() <= 10),
                     Err(_) => break,
                 }
             }

@@ -1,30 +1,32 @@
-//! `NetIncomingRequest`: a peer that knocked, before its handshake is done.
+//! `NetIncomingRequest`: a connection attempt before its handshake is complete.
 
 use crate::{ConnectError, NetConnection};
 use async_trait::async_trait;
 use std::net::SocketAddr;
 
-/// A connection attempt of a peer. Dropping it turns the peer away.
+/// A connection attempt of a peer. Dropping it rejects the attempt.
 #[async_trait]
 pub trait NetIncomingRequest: Send + 'static {
-    /// What the request becomes.
+    /// The connection that `accept` returns.
     type Connection: NetConnection;
 
-    /// Where the request comes from. Until the handshake is done the address may be forged.
+    /// Returns the peer's address. It may be forged until the handshake is complete.
     fn remote_addr(&self) -> SocketAddr;
 
-    /// Turns the peer away, with an application `code` (below 2^62) where the transport can say it before
-    /// the handshake. Never waits.
+    /// Rejects the attempt without waiting.
+    ///
+    /// The peer receives the application `code` (below 2^62) if the transport can send it before
+    /// the handshake.
     fn refuse(self, code: u64);
 
     /// Finishes the handshake.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`], for instance when the peer's certificate is not trusted.
+    /// [`ConnectError`], for instance if the peer's certificate is not trusted.
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future turns the peer away.
+    /// Dropping the future rejects the attempt.
     async fn accept(self) -> Result<Self::Connection, ConnectError>;
 }

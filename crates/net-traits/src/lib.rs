@@ -1,8 +1,8 @@
 //! Traits, credentials and trust for **identity-authenticated message transports**.
 //!
 //! A transport moves whole messages between two peers that know each other by the hash of their
-//! certificates. This crate says what such a transport offers and nothing of how: no runtime, no
-//! sockets, no QUIC.
+//! certificates. This crate defines the interface only; it contains no runtime, no sockets and no
+//! QUIC.
 //!
 //! In reading order:
 //!
@@ -10,8 +10,8 @@
 //!    ([`TrustPolicy`]). An identity is a [`CertHash`].
 //! 2. [`NetTransport`] makes a [`NetListener`] or dials.
 //! 3. [`NetListener::accept`] gives a [`NetIncomingRequest`], whose own `accept` finishes the
-//!    handshake, so that a slow peer holds up nobody else.
-//! 4. [`NetConnection`] sends and receives messages, and tells why it ended ([`CloseReason`]).
+//!    handshake. A slow peer therefore does not delay other peers.
+//! 4. [`NetConnection`] sends and receives messages, and reports why it ended ([`CloseReason`]).
 //!
 //! ```
 //! use net_traits::{NetConnection, NetCredential, NetTransport};

@@ -1,24 +1,27 @@
-//! `NetListener`: where peers arrive.
+//! `NetListener`: accepts connection attempts.
 
 use crate::{AcceptError, NetConnection, NetIncomingRequest};
 use async_trait::async_trait;
 use std::net::SocketAddr;
 
-/// Accepts connections. Dropping it stops listening; connections already made live on.
+/// Accepts connection attempts.
+///
+/// Dropping it stops listening; established connections remain open.
 ///
 /// # Several peers
 ///
-/// [`accept`](Self::accept) gives a request as soon as a peer has sent its first bytes. The handshake happens in
-/// [`NetIncomingRequest::accept`], and a peer can delay it until the handshake timeout. Call that in a task per request:
-/// `listener.accept().await?.accept().await?` in a loop lets one stalled peer keep all others out.
+/// [`accept`](Self::accept) returns a request when the peer's first bytes arrive. The handshake
+/// happens in [`NetIncomingRequest::accept`], which a peer can delay until the handshake timeout.
+/// Call that in a task per request: with `listener.accept().await?.accept().await?` in a loop, one
+/// stalled peer blocks all other peers.
 #[async_trait]
 pub trait NetListener: Send + Sync + 'static {
-    /// What an accepted request becomes.
+    /// The connection of an accepted request.
     type Connection: NetConnection;
-    /// What `accept` gives.
+    /// The request that `accept` returns.
     type IncomingRequest: NetIncomingRequest<Connection = Self::Connection>;
 
-    /// Waits for the next peer. It does not wait for the handshake.
+    /// Waits for the next connection attempt, not for its handshake.
     ///
     /// # Errors
     ///
@@ -26,9 +29,9 @@ pub trait NetListener: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: a dropped future loses no request.
+    /// Cancel-safe: dropping the future loses no request.
     async fn accept(&self) -> Result<Self::IncomingRequest, AcceptError>;
 
-    /// The address that peers reach, with the real port where 0 was asked for.
+    /// Returns the local address, with the assigned port if the listener was created with port 0.
     fn local_addr(&self) -> SocketAddr;
 }

@@ -1,16 +1,17 @@
-//! `Revocations`: what a transport has to remember of them.
+//! `Revocations`: the recent revocations of a transport.
 
 use crate::TrustPolicy;
 use std::collections::VecDeque;
 
-/// So many policies are remembered.
+/// How many policies are kept.
 const REMEMBERED: usize = 16;
 
-/// The revocations of a transport, so that they reach connections whose handshake goes on: their peer is judged by the
-/// policy that was there before.
+/// The recent revocations of a transport, to be applied to connections in their handshake.
 ///
-/// Note the [`count`](Self::count) before a handshake begins, and judge the peer by the policies
-/// [`since`](Self::since) when its connection is known to those that revocations look at.
+/// The peer of such a connection is verified by the policy from before the revocation.
+///
+/// Read the [`count`](Self::count) before a handshake begins. Once later revocations find the
+/// connection, verify its peer by the policies [`since`](Self::since) then.
 ///
 /// ```
 /// use net_traits::{Revocations, TrustPolicy};
@@ -28,7 +29,7 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Connections whose peer `policy` does not trust are about to be closed.
+    /// Records that connections whose peers `policy` does not trust are revoked.
     pub fn record(&mut self, policy: TrustPolicy) {
         self.count += 1;
         self.last.push_back(policy);
@@ -37,13 +38,15 @@ impl Revocations {
         }
     }
 
-    /// How many there were.
+    /// Returns the number of revocations so far.
     pub fn count(&self) -> u64 {
         self.count
     }
 
-    /// The policies of those since there were `seen`. If there were more than 16, the earlier ones are not known any
-    /// more, and a policy that trusts nobody is among them.
+    /// Returns the policies recorded after the first `seen`.
+    ///
+    /// Only the last 16 are kept. If older ones are needed, the result includes
+    /// [`TrustPolicy::nobody`].
     pub fn since(&self, seen: u64) -> Vec<TrustPolicy> {
         let missed = usize::try_from(self.count.saturating_sub(seen)).unwrap_or(usize::MAX);
         let known = self.last.iter().rev().take(missed).cloned();
@@ -57,7 +60,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_forgotten_trusts_nobody() {
+    fn forgotten_policies_reject_every_peer() {
         let mut revocations = Revocations::default();
         for missed in 0..40 {
             assert_eq!(revocations.count(), missed);

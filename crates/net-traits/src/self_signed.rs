@@ -1,4 +1,4 @@
-//! `SelfSigned`: a fresh key with a certificate that vouches for itself.
+//! `SelfSigned`: a new key with a self-signed certificate.
 
 use crate::{
     CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS,
@@ -7,18 +7,18 @@ use crate::{
 use rcgen::PublicKeyData;
 use std::fmt;
 
-/// A new P-256 key, before it has a certificate: others can endorse it.
+/// A P-256 key without a certificate yet, so that it can be endorsed first.
 ///
 /// ```
 /// use net_traits::*;
 /// use std::time::Duration;
 ///
-/// // The node makes its key and gives the public half to whoever vouches for it.
+/// // The node makes its key and gives the public half to the endorser.
 /// let key = IdentityKey::generate()?;
 /// let endorser = Endorser::generate()?;
 /// let month = EndorsementValidity::for_duration(Duration::from_secs(30 * 24 * 3600));
 /// let endorsement = endorser.endorse(&key.public_key_info(), month);
-/// // With the endorsement in its certificate it is accepted wherever the endorser is trusted.
+/// // Peers that trust the endorser accept the certificate with the endorsement.
 /// let node = key.self_sign(&["node.example"], &[endorsement])?.credential(TrustPolicy::Any)?;
 /// let policy = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
 /// let peer = policy.verify(node.certificate_chain().first()).unwrap();
@@ -28,27 +28,30 @@ use std::fmt;
 pub struct IdentityKey(rcgen::KeyPair);
 
 impl IdentityKey {
-    /// Makes a key.
+    /// Generates a key.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when the system's random source fails.
+    /// [`CredentialError::Unusable`] if the system's random source fails.
     pub fn generate() -> Result<Self, CredentialError> {
         rcgen::KeyPair::generate().map(Self).map_err(unusable)
     }
 
-    /// The public half with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER: what an
-    /// [`Endorser`](crate::Endorser) signs.
+    /// Returns the public half with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER.
+    ///
+    /// An [`Endorser`](crate::Endorser) signs these bytes.
     pub fn public_key_info(&self) -> Vec<u8> {
         self.0.subject_public_key_info()
     }
 
-    /// Makes a certificate whose subject alternative names are `names`, with `endorsements` (none is
-    /// fine), signed by this key.
+    /// Creates a self-signed certificate with the subject alternative names `names`.
+    ///
+    /// The certificate carries `endorsements`, which may be empty.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when a name is no DNS name, or there are too many endorsements.
+    /// [`CredentialError::Unusable`] if a name is not a DNS name, or there are too many
+    /// endorsements.
     pub fn self_sign(
         self,
         names: &[&str],
@@ -61,12 +64,15 @@ impl IdentityKey {
         self.self_sign_with(names, extensions)
     }
 
-    /// The same with endorsements in the older format besides, 96 bytes each, see
-    /// [`Endorser::endorse_legacy`](crate::Endorser::endorse_legacy). Peers of either kind read theirs.
+    /// Like [`self_sign`](Self::self_sign), with additional endorsements in the older format.
+    ///
+    /// Each has 96 bytes, see [`Endorser::endorse_legacy`](crate::Endorser::endorse_legacy). Peers
+    /// read the format that they know.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when a name is no DNS name, or there are too many endorsements of one format.
+    /// [`CredentialError::Unusable`] if a name is not a DNS name, or there are too many
+    /// endorsements of one format.
     pub fn self_sign_legacy(
         self,
         names: &[&str],
@@ -75,7 +81,7 @@ impl IdentityKey {
     ) -> Result<SelfSigned, CredentialError> {
         if legacy.is_empty() || legacy.len() > MAX_ENDORSEMENTS {
             let count = legacy.len();
-            let what = format!("{count} older endorsements, 1 to {MAX_ENDORSEMENTS} are allowed");
+            let what = format!("{count} older endorsements: give 1 to {MAX_ENDORSEMENTS}");
             return Err(CredentialError::Unusable(what));
         }
         let mut extensions = vec![(LEGACY_ENDORSEMENT_OID, legacy.concat())];
@@ -117,35 +123,35 @@ fn unusable(error: rcgen::Error) -> CredentialError {
     CredentialError::Unusable(error.to_string())
 }
 
-/// A new P-256 key and a certificate signed by that same key, as PEM.
+/// A P-256 key and its self-signed certificate.
 ///
-/// Peers know the holder by the certificate's hash, so its subject name carries no meaning.
+/// Peers identify the holder by the certificate's hash; the subject name has no meaning.
 pub struct SelfSigned {
     certificate: rcgen::Certificate,
     key: rcgen::KeyPair,
 }
 
 impl SelfSigned {
-    /// Makes a key and a certificate whose subject alternative names are `names`.
+    /// Creates a key and a certificate with the subject alternative names `names`.
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when a name is no DNS name, or no key could be made.
+    /// [`CredentialError::Unusable`] if a name is not a DNS name, or key generation fails.
     pub fn generate(names: &[&str]) -> Result<Self, CredentialError> {
         IdentityKey::generate()?.self_sign(names, &[])
     }
 
-    /// The certificate and then the **private key** as PEM text, for
-    /// [`NetCredential::from_pem`]. Store it where only its owner can read it.
+    /// Encodes the certificate and the **private key** as PEM, for [`NetCredential::from_pem`].
+    /// Store it where only its owner can read it.
     pub fn to_pem(&self) -> String {
         self.certificate.pem() + &self.key.serialize_pem()
     }
 
-    /// The credential that holds this key and trusts as `trust` says.
+    /// Creates the credential with this key and the policy `trust`.
     ///
     /// # Errors
     ///
-    /// None that can be provoked; those of [`NetCredential::new`].
+    /// Those of [`NetCredential::new`], which do not occur here.
     pub fn credential(&self, trust: TrustPolicy) -> Result<NetCredential, CredentialError> {
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
         NetCredential::new(vec![self.certificate.der().clone()], key.into(), trust)
@@ -159,7 +165,7 @@ impl fmt::Debug for SelfSigned {
 }
 
 impl NetCredential {
-    /// A credential with a fresh self-signed certificate, see [`SelfSigned`].
+    /// Creates a credential with a new self-signed certificate, see [`SelfSigned`].
     ///
     /// ```
     /// use net_traits::{NetCredential, TrustPolicy};
@@ -172,7 +178,7 @@ impl NetCredential {
     ///
     /// # Errors
     ///
-    /// [`CredentialError::Unusable`] when the system's random source fails.
+    /// [`CredentialError::Unusable`] if the system's random source fails.
     pub fn self_signed(trust: TrustPolicy) -> Result<Self, CredentialError> {
         SelfSigned::generate(&["localhost"])?.credential(trust)
     }

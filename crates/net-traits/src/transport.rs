@@ -8,21 +8,22 @@ use std::net::SocketAddr;
 ///
 /// # Cancel safety
 ///
-/// Both methods are cancel-safe: a dropped future leaves no socket and no connection behind.
+/// Both methods are cancel-safe: dropping the future closes its socket and its connection.
 #[async_trait]
 pub trait NetTransport: Send + Sync + 'static {
-    /// What `connect` gives.
+    /// The connection that `connect` returns.
     type Connection: NetConnection;
-    /// What `create_listener` gives.
+    /// The listener that `create_listener` returns.
     type Listener: NetListener<Connection = Self::Connection>;
 
-    /// Listens on `bind_addr` for peers that speak one of the protocols `alpn` (RFC 7301; the
-    /// first that the peer offers too wins). Port 0 takes a free port, see
-    /// [`NetListener::local_addr`].
+    /// Listens on `bind_addr` for peers that support one of the protocols `alpn` (RFC 7301).
+    ///
+    /// The first protocol in `alpn` that the peer offers is selected. With port 0 the system
+    /// assigns a port, see [`NetListener::local_addr`].
     ///
     /// # Errors
     ///
-    /// [`ListenError`], for instance when the port is taken.
+    /// [`ListenError`], for instance if the port is in use.
     async fn create_listener(
         &self,
         bind_addr: SocketAddr,
@@ -32,14 +33,14 @@ pub trait NetTransport: Send + Sync + 'static {
 
     /// Connects to `remote_addr`, offering the protocols `alpn` in order of preference.
     ///
-    /// It resolves once **this** side accepted the peer. With TLS 1.3 the peer judges this side's
-    /// certificate a moment later: its rejection then ends the connection, and whatever is in
-    /// progress fails with [`CloseReason::Rejected`](crate::CloseReason::Rejected).
+    /// Resolves once **this** side accepted the peer. With TLS 1.3 the peer verifies this side's
+    /// certificate later. If the peer rejects it, the connection ends and pending operations fail
+    /// with [`CloseReason::Rejected`](crate::CloseReason::Rejected).
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; every attempt ends within the transport's handshake timeout. One that makes several attempts
-    /// says how long they take together.
+    /// [`ConnectError`]; every attempt ends within the transport's handshake timeout. A transport
+    /// that makes several attempts documents their total time.
     async fn connect(
         &self,
         remote_addr: SocketAddr,

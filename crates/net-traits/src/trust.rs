@@ -1,4 +1,4 @@
-//! `TrustPolicy`: whose certificates are accepted.
+//! `TrustPolicy`: which certificates are accepted.
 
 use crate::certificate::ValidCertificate;
 use crate::endorsement::{self, EndorsingKey};
@@ -9,11 +9,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-/// Whom to accept as a peer.
+/// Decides which peers to accept.
 ///
-/// Holding the private key of the certificate is proven by TLS; the policy judges the certificate
-/// alone. Every policy rejects certificates that cannot be read, are not valid at the time, or signed
-/// themselves wrongly. [`TrustPolicy::hashes`] of an empty list trusts nobody, and so does the default.
+/// TLS proves that the peer holds the private key; the policy verifies the certificate only. Every
+/// policy rejects certificates that are malformed, not valid at the time, or whose self-signature
+/// does not verify. The default and [`TrustPolicy::hashes`] of an empty list reject every peer.
 ///
 /// ```
 /// use net_traits::{Endorsers, NetCredential, TrustPolicy};
@@ -23,29 +23,29 @@ use std::time::SystemTime;
 /// let policy = TrustPolicy::hashes([peer.identity()]);
 /// assert_eq!(policy.verify(peer.certificate_chain().first()).unwrap().hash, peer.identity());
 ///
-/// let nobody = TrustPolicy::endorsed_by(Endorsers::new([]));
-/// assert!(nobody.verify(peer.certificate_chain().first()).is_err());
+/// let none = TrustPolicy::endorsed_by(Endorsers::new([]));
+/// assert!(none.verify(peer.certificate_chain().first()).is_err());
 /// # }
 /// # Ok::<(), net_traits::CredentialError>(())
 /// ```
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum TrustPolicy {
-    /// Accept every peer that shows a certificate, whoever it is.
+    /// Accept every peer with a valid certificate.
     ///
-    /// The connection is then encrypted but not authenticated: whoever answers is accepted.
+    /// The connection is then encrypted but not authenticated.
     Any,
     /// Accept the peers with these identities.
     Hashes(Arc<HashSet<CertHash>>),
-    /// Accept the peers for whom one of these keys vouches.
+    /// Accept the peers that one of these keys endorses.
     Endorsed(Arc<Endorsers>),
-    /// Accept the peers that one of the two accepts.
+    /// Accept the peers that `Hashes` or `Endorsed` accepts.
     HashesOrEndorsed(Arc<HashSet<CertHash>>, Arc<Endorsers>),
-    /// Accept whom the application accepts.
+    /// Accept the peers that the application's verifier accepts.
     Custom(Arc<dyn PeerVerifier>),
 }
 
-/// The keys whose endorsements count.
+/// The trusted endorsing keys.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Endorsers {
     keys: HashSet<EndorsingKey>,
@@ -53,13 +53,14 @@ pub struct Endorsers {
 }
 
 impl Endorsers {
-    /// These keys. None means that nobody is endorsed.
+    /// Creates the set of trusted keys. If it is empty, no peer is accepted.
     pub fn new(keys: impl IntoIterator<Item = EndorsingKey>) -> Self {
         Self { keys: keys.into_iter().collect(), with_legacy: false }
     }
 
-    /// Also accepts endorsements in the [older format](crate::LEGACY_ENDORSEMENT_OID), which have no
-    /// limits of validity and whose signatures could have been made for something else.
+    /// Also accepts endorsements in the [older format](crate::LEGACY_ENDORSEMENT_OID), which have
+    /// no validity period and no domain separation: a signature made for another purpose may be
+    /// accepted.
     #[must_use]
     pub fn with_legacy_format(mut self) -> Self {
         self.with_legacy = true;
@@ -67,17 +68,19 @@ impl Endorsers {
     }
 }
 
-/// The application's own judgement.
+/// Verifies peers by the application's own rules.
 pub trait PeerVerifier: Send + Sync + 'static {
-    /// Judges a peer whose certificate is valid in itself. Runs on a thread of the transport, or on that of whoever
-    /// revokes, so it must be quick and must not block.
+    /// Verifies a peer whose certificate is valid.
+    ///
+    /// It runs on a thread of the transport, or on the thread that revokes. It must not block.
     ///
     /// # Errors
     ///
-    /// Why the peer is not accepted, in words for the log.
+    /// The reason why the peer is not accepted, for the log.
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String>;
 
-    /// Whether endorsements of the [older format](Endorsers::with_legacy_format) are read too. Default: no.
+    /// Whether endorsements in the [older format](Endorsers::with_legacy_format) are read. Default:
+    /// no.
     fn reads_legacy_endorsements(&self) -> bool {
         false
     }
@@ -89,29 +92,29 @@ impl fmt::Debug for dyn PeerVerifier {
     }
 }
 
-/// Who a peer is.
+/// The identity of a peer and its endorsing keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct PeerIdentity {
-    /// The hash of its certificate.
+    /// The hash of the peer's certificate.
     pub hash: CertHash,
-    /// The keys that vouch for it, each once, in ascending order. Whether they are trusted is another
-    /// matter. Those of the older format are here only if the policy reads it.
+    /// The keys with a valid endorsement, each once, in ascending order, whether trusted or not.
+    /// Keys of the older format are included only if the policy reads that format.
     pub endorsers: Vec<EndorsingKey>,
 }
 
 impl TrustPolicy {
-    /// Trusts the peers with these identities, and nobody if there are none.
+    /// Trusts the peers with these identities. An empty list rejects every peer.
     pub fn hashes(hashes: impl IntoIterator<Item = CertHash>) -> Self {
         Self::Hashes(Arc::new(hashes.into_iter().collect()))
     }
 
-    /// Trusts the peers for whom one of these keys vouches, and nobody if there are none.
+    /// Trusts the peers that one of these keys endorses. An empty set rejects every peer.
     pub fn endorsed_by(endorsers: Endorsers) -> Self {
         Self::Endorsed(Arc::new(endorsers))
     }
 
-    /// Trusts the peers with these identities, and those for whom one of these keys vouches.
+    /// Trusts the peers with these identities and the peers that one of these keys endorses.
     pub fn hashes_or_endorsed_by(
         hashes: impl IntoIterator<Item = CertHash>,
         endorsers: Endorsers,
@@ -119,21 +122,21 @@ impl TrustPolicy {
         Self::HashesOrEndorsed(Arc::new(hashes.into_iter().collect()), Arc::new(endorsers))
     }
 
-    /// Trusts whom `verifier` accepts.
+    /// Trusts the peers that `verifier` accepts.
     pub fn custom(verifier: impl PeerVerifier) -> Self {
         Self::Custom(Arc::new(verifier))
     }
 
-    /// Trusts nobody.
+    /// Rejects every peer.
     pub fn nobody() -> Self {
         Self::hashes([])
     }
 
-    /// Judges the certificate that a peer showed, or that it showed none, and tells who it is.
+    /// Verifies the peer's certificate now and returns its identity; `None` if it presented none.
     ///
     /// # Errors
     ///
-    /// [`TrustError`] says why the peer is not to be talked to.
+    /// [`TrustError`] says why the peer is not trusted.
     pub fn verify(
         &self,
         certificate: Option<&CertificateDer<'_>>,
@@ -141,11 +144,11 @@ impl TrustPolicy {
         self.verify_at(certificate, SystemTime::now())
     }
 
-    /// [`verify`](Self::verify) as of another time.
+    /// Verifies the peer's certificate at the time `now`, see [`verify`](Self::verify).
     ///
     /// # Errors
     ///
-    /// [`TrustError`] says why the peer is not to be talked to.
+    /// [`TrustError`] says why the peer is not trusted.
     pub fn verify_at(
         &self,
         certificate: Option<&CertificateDer<'_>>,
@@ -179,7 +182,7 @@ impl TrustPolicy {
         Ok(peer)
     }
 
-    /// Whether endorsements of the [older format](Endorsers::with_legacy_format) count.
+    /// Whether endorsements in the [older format](Endorsers::with_legacy_format) are accepted.
     pub fn reads_legacy_endorsements(&self) -> bool {
         match self {
             Self::Any | Self::Hashes(_) => false,

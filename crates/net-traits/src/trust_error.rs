@@ -8,71 +8,71 @@ use std::time::SystemTime;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// The peer showed no certificate.
-    #[error("the peer showed no certificate")]
+    /// The peer presented no certificate.
+    #[error("the peer presented no certificate")]
     NoCertificate,
-    /// The certificate cannot be read.
+    /// The certificate cannot be parsed.
     #[error("certificate {identity} is malformed: {what}")]
     Malformed {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
-        /// What is wrong with it.
+        /// The fault.
         what: String,
     },
-    /// The certificate counts later.
+    /// The certificate's validity period has not begun.
     #[error("certificate {identity} is not valid before {}", Seconds(*from))]
     NotYetValid {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
         /// The first moment at which it is valid.
         from: SystemTime,
     },
     /// The certificate has expired.
-    #[error("certificate {identity} has expired at {}", Seconds(*until))]
+    #[error("certificate {identity} expired at {}", Seconds(*until))]
     Expired {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
         /// The last moment at which it was valid.
         until: SystemTime,
     },
-    /// The certificate signed itself, wrongly.
+    /// The certificate's self-signature does not verify.
     #[error("the signature of certificate {identity} does not verify")]
     BadSignature {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
     },
-    /// The certificate signed itself in a way that this crate cannot verify.
+    /// The certificate is self-signed with an unsupported algorithm.
     #[error("certificate {identity} is signed with the unsupported algorithm {algorithm}")]
     Unsupported {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
-        /// The name of the algorithm, an object identifier.
+        /// The object identifier of the algorithm.
         algorithm: String,
     },
-    /// The peer showed a certificate, and did not prove in the handshake that it holds its private key.
+    /// The peer did not prove that it holds the private key of its certificate.
     #[error("the peer did not prove that it holds the key of certificate {identity}")]
     Unproven {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
     },
     /// The identity of the peer is not among the trusted ones.
     #[error("identity {0} is not trusted")]
     UntrustedIdentity(CertHash),
-    /// No key that is trusted vouches for the peer.
+    /// No trusted key endorses the peer.
     #[error("identity {} is not trusted, and {}", .0.hash, Endorsed(.0))]
     NotEndorsed(PeerIdentity),
-    /// The application's verifier refused the peer.
-    #[error("identity {identity} is refused: {why}")]
+    /// The application's verifier rejected the peer.
+    #[error("identity {identity} was rejected: {why}")]
     Refused {
-        /// Whose it is.
+        /// Identity of the certificate.
         identity: CertHash,
-        /// What the verifier said.
+        /// The verifier's reason.
         why: String,
     },
 }
 
 impl TrustError {
-    /// The identity of the peer, if it showed a certificate.
+    /// Returns the peer's identity, if it presented a certificate.
     pub fn identity(&self) -> Option<CertHash> {
         match self {
             Self::NoCertificate => None,
@@ -88,11 +88,11 @@ impl TrustError {
         }
     }
 
-    /// The TLS alert (RFC 8446, section 6.2) with which the peer is told.
+    /// Returns the TLS alert (RFC 8446, section 6.2) to send to the peer.
     ///
-    /// What the certificate shows by itself is named. What depends on this side's trust is not: under one policy
-    /// every valid certificate that is not accepted gets the same alert, so that a stranger who shows a
-    /// certificate that is not its own learns nothing about whom this side knows, or has revoked.
+    /// Faults of the certificate itself have their own alerts. All other rejections under one
+    /// policy use the same alert. A peer that presents certificates of other parties therefore does
+    /// not learn which of them this side knows or has revoked.
     ///
     /// ```
     /// use net_traits::{TrustError, TrustPolicy};
@@ -123,15 +123,15 @@ impl fmt::Display for Seconds {
     }
 }
 
-/// Who vouches for a peer.
+/// Describes the endorsements of a peer.
 struct Endorsed<'a>(&'a PeerIdentity);
 
 impl fmt::Display for Endorsed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0.endorsers {
-            [] => f.write_str("no valid endorsement vouches for it"),
+            [] => f.write_str("it has no valid endorsement"),
             keys => {
-                f.write_str("no trusted key vouches for it, only")?;
+                f.write_str("no trusted key endorses it, only")?;
                 keys.iter().try_for_each(|key| write!(f, " {key}"))
             }
         }

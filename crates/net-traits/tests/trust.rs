@@ -1,4 +1,4 @@
-//! Certificates and endorsements, good and bad, against every policy.
+//! Valid and invalid certificates and endorsements against every policy.
 #![cfg(feature = "self-signed")]
 
 use net_traits::{
@@ -14,7 +14,7 @@ fn certificate(made: &SelfSigned) -> CertificateDer<'static> {
     made.credential(TrustPolicy::Any).unwrap().certificate_chain()[0].clone()
 }
 
-/// A certificate with the endorsements that `endorse` makes for its key.
+/// Creates a certificate with the endorsements that `endorse` returns for its key.
 fn endorsed(endorse: impl FnOnce(&[u8]) -> Vec<Endorsement>) -> CertificateDer<'static> {
     let key = IdentityKey::generate().unwrap();
     let endorsements = endorse(&key.public_key_info());
@@ -51,7 +51,7 @@ fn each_policy_accepts_and_rejects() {
 }
 
 #[test]
-fn errors_say_who_and_why() {
+fn errors_name_the_peer_and_the_reason() {
     let endorser = Endorser::generate().unwrap();
     let good = endorsed(|key| vec![endorser.endorse(key, EndorsementValidity::unlimited())]);
     let error = trusting([]).verify(Some(&good)).unwrap_err().to_string();
@@ -63,7 +63,7 @@ fn errors_say_who_and_why() {
 }
 
 #[test]
-fn an_endorsement_counts_within_its_time_only() {
+fn an_endorsement_is_valid_within_its_period_only() {
     let endorser = Endorser::generate().unwrap();
     let now = SystemTime::now();
     let validity = EndorsementValidity { from: now - DAY, until: Some(now + DAY) };
@@ -79,13 +79,13 @@ fn an_endorsement_counts_within_its_time_only() {
 }
 
 #[test]
-fn endorsements_of_other_keys_do_not_count() {
+fn endorsements_of_other_keys_are_ignored() {
     let endorser = Endorser::generate().unwrap();
     let other = IdentityKey::generate().unwrap().public_key_info();
     let stolen = endorsed(|_| vec![endorser.endorse(&other, EndorsementValidity::unlimited())]);
     let policy = trusting([endorser.key()]);
     assert!(matches!(policy.verify(Some(&stolen)), Err(TrustError::NotEndorsed(_))));
-    // One that counts is enough, wherever it stands, and each key is named once.
+    // One valid endorsement is enough, at any position, and each key is listed once.
     let mixed = endorsed(|key| {
         let good = endorser.endorse(key, EndorsementValidity::unlimited());
         let bad = endorser.endorse(&other, EndorsementValidity::unlimited());
@@ -124,7 +124,7 @@ fn a_certificate_may_have_both_formats() {
 }
 
 #[test]
-fn certificates_that_do_not_hold_are_rejected_by_every_policy() {
+fn invalid_certificates_are_rejected_by_every_policy() {
     let good = certificate(&SelfSigned::generate(&["node"]).unwrap());
     let hash = net_traits::CertHash::of(&good);
     let policies = [TrustPolicy::Any, TrustPolicy::hashes([hash])];
@@ -148,14 +148,14 @@ fn certificates_that_do_not_hold_are_rejected_by_every_policy() {
 }
 
 #[test]
-fn too_many_endorsements_are_refused_on_both_sides() {
+fn too_many_endorsements_are_rejected_on_both_sides() {
     let endorser = Endorser::generate().unwrap();
     let one = endorser.endorse(b"key", EndorsementValidity::unlimited());
     assert!(encode_endorsements(&[]).is_err());
     assert!(encode_endorsements(&vec![one.clone(); 17]).is_err());
     let most = encode_endorsements(&vec![one.clone(); 16]).unwrap();
     assert_eq!(decode_endorsements(&most).unwrap(), vec![one.clone(); 16]);
-    // 17 of them as somebody else may encode them.
+    // 17 of them, as another implementation may encode them.
     let single = encode_endorsements(&[one]).unwrap();
     let [0x30, length @ 0..0x80, entry @ ..] = &single[..] else { panic!("{single:02x?}") };
     assert_eq!(usize::from(*length), entry.len());
@@ -165,13 +165,13 @@ fn too_many_endorsements_are_refused_on_both_sides() {
 }
 
 #[test]
-fn a_validity_that_no_clock_can_show_is_not_for_ever() {
+fn a_duration_beyond_the_clock_is_not_unlimited() {
     let validity = EndorsementValidity::for_duration(Duration::MAX);
     assert!(validity.until.unwrap() <= SystemTime::now());
 }
 
 #[test]
-fn credentials_come_from_files() {
+fn credentials_are_read_from_files() {
     let made = SelfSigned::generate(&["node"]).unwrap();
     let credential = made.credential(TrustPolicy::Any).unwrap();
     let folder = tempfile::tempdir().unwrap();
@@ -194,20 +194,20 @@ fn credentials_come_from_files() {
     assert!(error.to_string().contains("missing"), "{error}");
 }
 
-/// Accepts nobody.
+/// Rejects every peer.
 struct Refuses;
 
 impl PeerVerifier for Refuses {
     fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-        Err("the moon is full".to_owned())
+        Err("not on the list".to_owned())
     }
 }
 
 #[test]
-fn the_application_may_judge_itself() {
+fn the_application_can_verify_peers() {
     let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let error = TrustPolicy::custom(Refuses).verify(good.certificate_chain().first()).unwrap_err();
-    assert!(error.to_string().contains("the moon is full"), "{error}");
+    assert!(error.to_string().contains("not on the list"), "{error}");
 }
 
 proptest::proptest! {
@@ -227,7 +227,9 @@ proptest::proptest! {
         let position = position % bytes.len();
         proptest::prop_assume!(bytes[position] != value);
         bytes[position] = value;
-        let all_valid = |all: Vec<Endorsement>| all.iter().all(|it| it.is_valid(b"key", SystemTime::now()));
+        let all_valid = |all: Vec<Endorsement>| {
+            all.iter().all(|it| it.is_valid(b"key", SystemTime::now()))
+        };
         proptest::prop_assert!(!decode_endorsements(&bytes).is_ok_and(all_valid));
     }
 
@@ -244,7 +246,7 @@ const PKCS8: &[u8] = &[
     0x3a, 0xfe, 0x7c, 0x28, 0xcb, 0xf1, 0xd4, 0xfb, 0xe0, 0x97, 0xa8, 0x8f, 0x44, 0x75, 0x58, 0x42,
 ];
 
-/// The lines of a fenced block of the wire protocol.
+/// Returns the lines of a fenced block in the wire protocol.
 fn vectors(block: &str) -> String {
     let text = include_str!("../../../docs/wire-protocol.md");
     let start = text.find(&format!("```{block}\n")).expect("the block") + block.len() + 4;
