@@ -112,7 +112,8 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
-        steps.cargo("lint bench", clippy(&["--package", "transport-bench"]))?;
+        let unpublished = ["--package", "examples", "--package", "transport-bench"];
+        steps.cargo("lint examples and bench", clippy(&unpublished))?;
     }
     Ok(())
 }
@@ -133,7 +134,10 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     if workspace.is_bundled() {
         linked.args(ATTACK);
     }
-    steps.cargo("test with msquic", linked)
+    steps.cargo("test with msquic", linked)?;
+    let mut examples = workspace.cargo_linked(["test"]);
+    examples.args(demo::package_args(workspace));
+    steps.cargo("test the examples", examples)
 }
 
 fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
@@ -180,9 +184,9 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn copied(workspace: &Workspace) -> Result<()> {
     let elsewhere = tempfile::tempdir().context("cannot make a directory elsewhere")?;
     for name in ["listen", "dial"] {
-        let mut build =
-            workspace.cargo_linked(["rustc", "--release", "--package", "msquic-transport"]);
-        build.args(workspace.features()).args(["--example", name, "--"]);
+        let mut build = workspace.cargo_linked(["rustc"]);
+        build.arg("--release").args(demo::package_args(workspace));
+        build.args(["--example", name, "--"]);
         process::run(build.args(workspace.rpath()))?;
         let built = workspace.target.join("release").join("examples").join(name);
         fs::copy(&built, elsewhere.path().join(name))

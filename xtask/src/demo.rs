@@ -56,7 +56,8 @@ impl Programs<'_> {
         match self {
             Self::Cargo(workspace) => {
                 let mut command = workspace.cargo_linked(["run", "--quiet"]);
-                command.args(example_args(workspace)).args(["--example", name, "--"]);
+                command.arg("--release").args(package_args(workspace));
+                command.args(["--example", name, "--"]);
                 command
             }
             Self::Copied(directory) => {
@@ -68,8 +69,10 @@ impl Programs<'_> {
     }
 }
 
-fn example_args(workspace: &Workspace) -> Vec<&'static str> {
-    [&["--release", "--package", "msquic-transport"], workspace.features()].concat()
+/// The package of the examples, with the library of the workspace.
+pub(crate) fn package_args(workspace: &Workspace) -> Vec<&'static str> {
+    let library: &[_] = if workspace.is_bundled() { &[] } else { &["--features", "system"] };
+    [&["--package", "examples"], library].concat()
 }
 
 /// Builds the examples and runs the demo with them.
@@ -81,7 +84,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         ensure!(file.is_file(), "{} does not exist or is no file", file.display());
     }
     let mut build = workspace.cargo_linked(["build"]);
-    build.args(example_args(workspace)).args(["--example", "listen", "--example", "dial"]);
+    build.arg("--release").args(package_args(workspace));
+    build.args(["--example", "listen", "--example", "dial"]);
     process::run(&mut build)?;
     // The two programs get the signal too, and end; this one then tidies up after them.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst));

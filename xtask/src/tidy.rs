@@ -20,7 +20,7 @@ const UNSAFE_BENCH: &str = "bench/src/raw.rs";
 
 pub(crate) fn run(root: &Path) -> Result<()> {
     let mut files = Vec::new();
-    for directory in ["crates", "xtask", "bench"] {
+    for directory in ["crates", "examples", "xtask", "bench"] {
         collect(&root.join(directory), &mut files)?;
     }
     let mut complaints = Vec::new();
