@@ -286,7 +286,7 @@ pub enum RecvError {
         limit: usize,
     },
     /// A stream ended inside a message. The connection remains usable.
-    #[error("the stream ended inside a message, after {received} of {announced} bytes")]
+    #[error("the stream ended after {received} of {announced} bytes of a message")]
     Truncated {
         /// Received bytes of the message, or of its header if that is incomplete.
         received: u64,

@@ -16,7 +16,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How much longer to wait for a peer to take what the system's socket holds, of which nothing is seen.
+/// Factor for the timeout while the system's socket holds all data and progress is not visible.
 const UNSEEN: u32 = 10;
 
 /// A connection of [`TcpTlsTransport`](crate::TcpTlsTransport).
@@ -37,7 +37,7 @@ pub(crate) struct Shared {
 }
 
 impl TcpTlsConnection {
-    /// Wraps a connection whose handshake is done, and starts the task that drives it.
+    /// Wraps a connection after its handshake and starts the task that drives it.
     pub(crate) fn start(
         secured: Secured,
         local_addr: SocketAddr,
@@ -68,7 +68,7 @@ impl TcpTlsConnection {
         record::message(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
     }
 
-    /// Waits for `operation` as long as the socket takes something now and then.
+    /// Waits for `operation` as long as the socket makes progress.
     async fn unless_stuck<T>(
         &self,
         operation: impl Future<Output = Result<T, SendError>>,
@@ -93,7 +93,7 @@ impl TcpTlsConnection {
 }
 
 impl Shared {
-    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
     pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
         if self.core.is_over() || policy.verify(Some(&self.certificate)).is_ok() {
             return false;
@@ -175,7 +175,7 @@ impl NetConnection for TcpTlsConnection {
                 core.over().await;
                 Ok(())
             };
-            let _ = self.unless_stuck(over).await; // a peer that takes nothing is not waited for
+            let _ = self.unless_stuck(over).await; // a peer that makes no progress is abandoned
         }
         core.over().await;
     }
@@ -185,7 +185,7 @@ impl NetConnection for TcpTlsConnection {
     }
 }
 
-/// Closes the connection, also when the future that waits for the peer is dropped.
+/// Closes the connection on drop, also when the future of `close` is cancelled.
 struct CloseNowOnDrop<'a> {
     core: &'a Core,
     code: u64,

@@ -1,4 +1,4 @@
-//! `Core`: what the handles of a connection and the task that drives it share. Knows nothing of sockets.
+//! `Core`: the state shared by the handles of a connection and its driver task, without sockets.
 
 use crate::config::TcpTlsConfig;
 use bytes::Bytes;
@@ -12,47 +12,47 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 
-/// What an entry of a queue costs besides its bytes, so that empty messages are bounded too.
+/// Bookkeeping bytes counted per queue entry, so that empty messages are bounded too.
 const ENTRY_COST: usize = 128;
 
-/// A queue that had more entries gives its memory back when it is empty.
+/// An empty queue with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 64;
 
 #[derive(Debug)]
 pub(crate) struct Core {
     pub(crate) config: Arc<TcpTlsConfig>,
     state: Mutex<State>,
-    /// For the driver: there is something to write, or this side closes.
+    /// Wakes the driver: there is data to write, or this side closes.
     work: Notify,
-    /// For the driver: there is room for received messages.
+    /// Wakes the driver: the receive queue may have room.
     taken: Notify,
-    /// For those who send: there may be room.
+    /// Wakes senders: the send queue may have room.
     room: Notify,
-    /// For those who flush: something was written.
+    /// Wakes `flush`: a frame was written.
     written: Notify,
-    /// For those who receive.
+    /// Wakes receivers.
     arrived: Notify,
-    /// For those who watch the end.
+    /// Wakes tasks that wait for the end.
     over: Notify,
 }
 
 #[derive(Debug, Default)]
 struct State {
     outbox: VecDeque<Frame>,
-    /// The cost of what is queued and of what the driver writes.
+    /// The cost of the queued frames and of the frame that the driver is writing.
     queued: usize,
-    /// Frames that were queued, and frames that the socket has taken.
+    /// Counts of the frames queued and of the frames written to the socket.
     pushed: u64,
     done: u64,
-    /// Bytes that the socket has taken.
+    /// Bytes written to the socket.
     progress: u64,
     inbox: VecDeque<Result<Message, RecvError>>,
     held: usize,
-    /// What this side closes with, from the moment it began to.
+    /// Code and reason of the local close, once it has begun.
     closing: Option<(u64, String)>,
-    /// The driver has written everything, and this side's last word.
+    /// The driver has written all frames and the close record.
     has_written_all: bool,
-    /// Nothing can be written any more, while there may be something to read.
+    /// Writing has failed; received data may still be read.
     broken: Option<CloseReason>,
     end: Option<CloseReason>,
 }
@@ -64,10 +64,10 @@ pub(crate) struct Frame {
     cost: usize,
 }
 
-/// What the driver is to write.
+/// The driver's next task.
 pub(crate) enum Work {
     Frame(Frame),
-    /// All was written; what to close with.
+    /// All frames are written: send the close record.
     Close(u64, String),
 }
 
@@ -85,7 +85,7 @@ impl Core {
         })
     }
 
-    /// Queues one message, if there is room, and leaves `pieces` empty.
+    /// Queues one message if there is room, taking `pieces`.
     pub(crate) fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
         let has_more = {
             let state = &mut *self.state.lock();
@@ -103,7 +103,7 @@ impl Core {
         };
         self.work.notify_one();
         if has_more {
-            self.room.notify_one(); // for the next one who waits
+            self.room.notify_one(); // for the next waiter
         }
         Ok(())
     }
@@ -121,7 +121,7 @@ impl Core {
         }
     }
 
-    /// Waits until the socket has taken what was queued before.
+    /// Waits until all messages queued before are written to the socket.
     pub(crate) async fn flushed(&self) -> Result<(), SendError> {
         let target = self.state.lock().pushed;
         loop {
@@ -140,18 +140,18 @@ impl Core {
         }
     }
 
-    /// How many bytes the socket has taken.
+    /// Returns the number of bytes written to the socket.
     pub(crate) fn progress(&self) -> u64 {
         self.state.lock().progress
     }
 
-    /// What to write next.
+    /// Waits for the driver's next task.
     pub(crate) async fn work(&self) -> Work {
         loop {
             if let Some(work) = self.next_work() {
                 return work;
             }
-            self.work.notified().await; // there is one driver: a permit is kept for it
+            self.work.notified().await; // one driver: `notify_one` keeps its permit
         }
     }
 
@@ -164,17 +164,17 @@ impl Core {
         state.closing.clone().map(|(code, reason)| Work::Close(code, reason))
     }
 
-    /// Whether there is nothing to write at the moment.
+    /// Whether there is nothing to write.
     pub(crate) fn is_drained(&self) -> bool {
         self.state.lock().outbox.is_empty()
     }
 
-    /// The socket has taken some bytes.
+    /// Records that bytes were written to the socket.
     pub(crate) fn wrote(&self, bytes: usize) {
         self.state.lock().progress += bytes as u64;
     }
 
-    /// The socket has taken a whole frame.
+    /// Records that a whole frame was written.
     pub(crate) fn wrote_frame(&self, frame: &Frame) {
         {
             let state = &mut *self.state.lock();
@@ -185,7 +185,7 @@ impl Core {
         self.written.notify_waiters();
     }
 
-    /// The driver has written everything, and this side's last word.
+    /// The driver has written all frames and the close record.
     pub(crate) fn wrote_all(&self) {
         self.state.lock().has_written_all = true;
     }
@@ -194,7 +194,7 @@ impl Core {
         self.state.lock().has_written_all
     }
 
-    /// Nothing can be written any more, while there may be something to read.
+    /// Writing has failed; received data may still be read.
     pub(crate) fn broke(&self, reason: CloseReason) {
         self.state.lock().broken.get_or_insert(reason);
         self.room.notify_waiters();
@@ -202,14 +202,15 @@ impl Core {
         self.taken.notify_one();
     }
 
-    /// Waits until there is room for a received message. While this side closes there always is: nobody takes it.
+    /// Waits until the receive queue has room. While this side closes there is always room, because
+    /// received messages are discarded.
     ///
     /// # Errors
     ///
-    /// Why nothing can be written any more, when then nobody takes anything for `patience`.
+    /// The reason of a failed write, if no message is then received for `patience`.
     pub(crate) async fn inbox_room(&self, patience: Duration) -> Result<(), CloseReason> {
         loop {
-            let taken = self.taken.notified(); // there is one driver: a permit is kept for it
+            let taken = self.taken.notified(); // one driver: `notify_one` keeps its permit
             let broken = {
                 let state = self.state.lock();
                 let has_room = state.held == 0 || state.held < self.config.receive_queue;
@@ -266,7 +267,7 @@ impl Core {
         Some(entry)
     }
 
-    /// Lets nothing more be queued; the driver closes when it has written what is. False if that had begun before.
+    /// Stops queueing; the driver closes after the queued frames. Returns false if already closing.
     pub(crate) fn close(&self, code: u64, reason: &str) -> bool {
         {
             let state = &mut *self.state.lock();
@@ -281,19 +282,19 @@ impl Core {
         true
     }
 
-    /// Drops what is queued and ends the connection for this side.
+    /// Drops the queued frames and ends the connection.
     pub(crate) fn close_now(&self, code: u64, reason: &str) {
         self.close(code, reason);
         let reason = self.state.lock().why_closed();
         self.end(reason.unwrap_or(CloseReason::TimedOut));
     }
 
-    /// The connection is over, unless it already was. If this side closes, that is why.
+    /// Ends the connection, unless it already ended. A local close takes precedence as the reason.
     pub(crate) fn end(&self, reason: CloseReason) {
         let dropped = {
             let state = &mut *self.state.lock();
             if state.end.is_none() {
-                state.broken = None; // the reader knows better
+                state.broken = None; // the reader's reason is more precise
                 let reason = state.why_closed().unwrap_or(reason);
                 state.end = Some(reason);
             }
@@ -311,7 +312,7 @@ impl Core {
         self.state.lock().end.is_some()
     }
 
-    /// Waits until the connection is over.
+    /// Waits until the connection has ended.
     pub(crate) async fn over(&self) -> CloseReason {
         loop {
             let mut over = pin!(self.over.notified());
@@ -325,7 +326,7 @@ impl Core {
 }
 
 impl State {
-    /// Why nothing can be sent.
+    /// Returns why nothing can be sent, if so.
     fn why_closed(&self) -> Option<CloseReason> {
         let local = |(code, reason): &(u64, String)| CloseReason::Local {
             code: *code,
@@ -336,7 +337,7 @@ impl State {
     }
 }
 
-/// An empty queue gives back what it grew to.
+/// Frees the memory of an empty queue that grew.
 fn give_back<T>(queue: &mut VecDeque<T>) {
     if queue.is_empty() && queue.capacity() > KEPT_ENTRIES {
         *queue = VecDeque::new();

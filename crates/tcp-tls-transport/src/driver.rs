@@ -1,4 +1,4 @@
-//! The task of a connection: reads into the inbox, writes from the outbox, and ends it.
+//! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
 
 use crate::core::{Core, Frame, Work};
 use crate::handshake::Parties;
@@ -12,16 +12,16 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// How often a side that writes nothing says that it is there.
+/// Interval of keep-alives while nothing else is written.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long the last words may take of a connection that does not wait for its peer any more.
+/// How long a connection that no longer waits for its peer may take to send its close.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Bytes that are read at once: a record of TLS has no more.
+/// Size of a read, in bytes: the largest TLS record.
 const READ: usize = 16 * 1024;
 
-/// Drives a connection until it is over.
+/// Drives a connection until it ends.
 pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(
     core: Arc<Core>,
     stream: S,
@@ -47,9 +47,9 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Part
             reason = &mut reading => reason,
             written = write(core, &mut writer) => {
                 match written {
-                    // The peer answers by ending its direction.
+                    // The peer answers the close by ending its direction.
                     Ok(()) => core.wrote_all(),
-                    // What the peer had said before is still to be read, and often why it left.
+                    // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
                         core.broke(parties.lost(&error));
                         broken.notify_one();
@@ -59,7 +59,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Part
             }
         }
     };
-    // Only an end in order is told as one.
+    // Send close_notify only after an orderly end.
     let is_in_order = matches!(reason, CloseReason::Peer { .. });
     core.end(reason);
     if is_in_order {
@@ -67,7 +67,8 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Part
     }
 }
 
-/// Reads until the connection is over, and tells why. Once it is `broken`, nothing new is waited for.
+/// Reads until the connection ends, and returns the reason. Once `broken` is notified, it reads
+/// only what has already arrived.
 async fn read(
     core: &Core,
     reader: &mut (impl AsyncRead + Unpin),

@@ -1,4 +1,4 @@
-//! `FallbackTransport`: one transport first, and another one where the first does not get through.
+//! `FallbackTransport`: a primary transport, and a secondary one where the primary is blocked.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -12,20 +12,22 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// How long the first transport is alone.
+/// Head start of the primary transport.
 const DELAY: Duration = Duration::from_millis(250);
 
-/// How many ports are tried until one is free with both transports.
+/// How many ports are tried until one is free in both transports.
 const PORTS: usize = 16;
 
-/// Dials with one transport, and a moment later with another one too; who is connected first wins, as with Happy
-/// Eyeballs (RFC 8305). Listens with both, on the same port. The moment is the 250 ms of that document, unless
-/// [set](Self::with_delay).
+/// Dials with a primary transport and, after a delay, with a secondary one too.
 ///
-/// A dial takes the moment and the second transport's handshake timeout at the most.
+/// The first established connection is used, as with Happy Eyeballs (RFC 8305). The delay is the
+/// 250 ms of that document unless [set](Self::with_delay). A listener uses both transports, on the
+/// same port.
 ///
-/// The second transport is for peers that the first one does not reach. What the first one hears from the peer, such as
-/// that it does not trust this side, is final.
+/// A dial takes at most the delay plus the secondary transport's handshake timeout.
+///
+/// The secondary transport is for peers that the primary does not reach. An answer of the peer over
+/// the primary, such as a rejected certificate, is final.
 ///
 /// ```no_run
 /// use net_traits::{ConnectError, NetCredential, NetTransport};
@@ -53,24 +55,24 @@ pub struct FallbackTransport<P, S> {
 }
 
 impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
-    /// Prefers `primary`.
+    /// Creates a transport that prefers `primary`.
     pub fn new(primary: P, secondary: S) -> Self {
         Self { primary, secondary, delay: DELAY }
     }
 
-    /// How long the first transport is alone. Default: 250 ms.
+    /// Sets the head start of the primary transport. Default: 250 ms.
     #[must_use]
     pub fn with_delay(mut self, delay: Duration) -> Self {
         self.delay = delay;
         self
     }
 
-    /// The transport that is tried first.
+    /// Returns the transport that dials first.
     pub fn primary(&self) -> &P {
         &self.primary
     }
 
-    /// The other one.
+    /// Returns the secondary one.
     pub fn secondary(&self) -> &S {
         &self.secondary
     }
@@ -81,7 +83,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     type Connection = FallbackConnection<P::Connection, S::Connection>;
     type Listener = FallbackListener<P::Listener, S::Listener>;
 
-    /// Listens with both transports, or with none.
+    /// Listens with both transports, or fails.
     async fn create_listener(
         &self,
         bind_addr: SocketAddr,
@@ -95,7 +97,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             address.set_port(primary.local_addr().port());
             match self.secondary.create_listener(address, alpn, credential.clone()).await {
                 Ok(secondary) => return Ok(FallbackListener { primary, secondary }),
-                // Somebody else has that port; held until the end, so that the next is another one.
+                // Another socket uses that port. Hold ours until the end, so that the next port
+                // differs.
                 Err(ListenError::AddressInUse(_))
                     if bind_addr.port() == 0 && taken.len() < PORTS =>
                 {
@@ -138,7 +141,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             },
             connected = &mut secondary => match connected {
                 Ok(connection) => Ok(FallbackConnection::Secondary(connection)),
-                // Whoever said that may be another one than the first transport is about to reach.
+                // This may not be the peer that the primary transport is about to reach.
                 Err(second) => {
                     let connected = primary.await.map(FallbackConnection::Primary);
                     connected.map_err(|first| worse(first, second))
@@ -148,8 +151,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Whether the peer was reached, or nothing can be: the other transport would hear the same. Somebody whom this side does
-/// not trust is not the peer.
+/// Whether the other transport would get the same error: the peer answered, or an argument is
+/// invalid. A host that this side does not trust is not the peer.
 fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::TimedOut { .. } | ConnectError::Refused(_) => false,
@@ -162,12 +165,12 @@ fn is_final(error: &ConnectError) -> bool {
     }
 }
 
-/// The error that says more: what the peer said, or else that of the transport that is preferred.
+/// Chooses the more informative error: the peer's answer, otherwise that of the primary transport.
 fn worse(first: ConnectError, second: ConnectError) -> ConnectError {
     if is_final(&second) && !is_final(&first) { second } else { first }
 }
 
-/// Listens with two transports.
+/// A listener over two transports.
 #[derive(Debug)]
 pub struct FallbackListener<P, S> {
     primary: P,
@@ -175,12 +178,12 @@ pub struct FallbackListener<P, S> {
 }
 
 impl<P: NetListener, S: NetListener> FallbackListener<P, S> {
-    /// The listener of the transport that is preferred.
+    /// Returns the listener of the primary transport.
     pub fn primary(&self) -> &P {
         &self.primary
     }
 
-    /// The other one.
+    /// Returns the secondary one.
     pub fn secondary(&self) -> &S {
         &self.secondary
     }
@@ -209,7 +212,7 @@ impl<P: NetListener, S: NetListener> NetListener for FallbackListener<P, S> {
     }
 }
 
-/// The same of both variants.
+/// Applies the same expression to both variants.
 macro_rules! each {
     ($self:expr, $it:ident => $output:expr) => {
         match $self {
@@ -222,9 +225,9 @@ macro_rules! each {
 /// A connection attempt over one of two transports.
 #[derive(Debug)]
 pub enum FallbackIncomingRequest<P, S> {
-    /// Over that which is preferred.
+    /// Over the primary transport.
     Primary(P),
-    /// Over the other one.
+    /// Over the secondary transport.
     Secondary(S),
 }
 
@@ -250,12 +253,12 @@ impl<P: NetIncomingRequest, S: NetIncomingRequest> NetIncomingRequest
     }
 }
 
-/// A connection over one of two transports; which one, is the variant.
+/// A connection over one of two transports.
 #[derive(Debug, Clone)]
 pub enum FallbackConnection<P, S> {
-    /// Over that which is preferred.
+    /// Over the primary transport.
     Primary(P),
-    /// Over the other one.
+    /// Over the secondary transport.
     Secondary(S),
 }
 

@@ -1,4 +1,4 @@
-//! TLS 1.3 in which both sides show a certificate and judge the other's by a [`TrustPolicy`], and what its errors mean.
+//! Mutual TLS 1.3 with peers verified by a [`TrustPolicy`], and the mapping of its errors.
 
 use crate::places::Place;
 use net_traits::{
@@ -32,10 +32,10 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 /// `certificate_required` (RFC 8446, section 6.2).
 const ALERT_CERTIFICATE_REQUIRED: u8 = 116;
 
-/// How long a failed handshake keeps its socket, so that its alert is not overtaken by a reset.
+/// How long a failed handshake keeps its socket, so that a reset does not destroy its alert.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// A credential in the form that TLS needs.
+/// A credential in the form that rustls needs.
 #[derive(Clone)]
 pub(crate) struct TlsIdentity {
     pub(crate) credential: NetCredential,
@@ -83,7 +83,7 @@ impl TlsIdentity {
             .with_cert_resolver(self.key.clone());
         config.alpn_protocols = protocols(alpn);
         config.send_tls13_tickets = 0;
-        config.session_storage = Arc::new(NoServerSessionStorage {}); // which would take memory
+        config.session_storage = Arc::new(NoServerSessionStorage {}); // saves memory
         Ok(config)
     }
 }
@@ -98,26 +98,26 @@ fn protocols(alpn: &[String]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
-/// Who talks to whom, to explain what goes wrong.
+/// The two sides of a connection, for error messages.
 #[derive(Debug, Clone)]
 pub(crate) struct Parties {
     pub(crate) local_identity: CertHash,
     pub(crate) remote_addr: SocketAddr,
-    /// What a dialler offered, or a listener takes.
+    /// The protocols that the dialler offered or the listener supports.
     pub(crate) alpn: Vec<String>,
 }
 
-/// A connection whose handshake is done.
+/// A connection after its handshake.
 pub(crate) struct Secured {
     pub(crate) stream: TlsStream<TcpStream>,
     pub(crate) peer: PeerIdentity,
     pub(crate) certificate: CertificateDer<'static>,
     pub(crate) alpn: String,
-    /// Of a connection that the peer opened.
+    /// `Some` for accepted connections.
     pub(crate) place: Option<Place>,
 }
 
-/// The dialler's half of a handshake.
+/// Performs the dialler's side of a handshake.
 pub(crate) async fn dial(
     stream: TcpStream,
     identity: &TlsIdentity,
@@ -133,7 +133,7 @@ pub(crate) async fn dial(
     }
 }
 
-/// The listener's half.
+/// Performs the listener's side of a handshake.
 pub(crate) async fn accept(
     stream: TcpStream,
     identity: &TlsIdentity,
@@ -170,9 +170,11 @@ impl Parties {
             (Some(Ok(peer)), Some(certificate), Some(alpn)) => {
                 Ok(Secured { stream, peer, certificate: certificate.into_owned(), alpn, place })
             }
-            // A peer that names no protocol is let in by TLS.
+            // TLS accepts a peer that offers no protocol.
             (Some(Ok(_)), Some(_), None) => Err(self.no_common_alpn()),
-            _ => Err(ConnectError::Closed(CloseReason::Transport("TLS judged nobody".to_owned()))),
+            _ => Err(ConnectError::Closed(CloseReason::Transport(
+                "TLS verified no certificate".to_owned(),
+            ))),
         }
     }
 
@@ -180,7 +182,7 @@ impl Parties {
         ConnectError::NoCommonAlpn { remote_addr: self.remote_addr, offered: self.alpn.clone() }
     }
 
-    /// Explains why a handshake failed.
+    /// Maps the error of a failed handshake.
     fn failed(
         &self,
         error: &io::Error,
@@ -192,7 +194,7 @@ impl Parties {
         let tls_error = tls_error(error);
         let cause = match (verifier.verdict.lock().take(), tls_error) {
             (Some(Err(cause)), _) => Some(cause),
-            // The certificate was accepted, and the signature of the handshake does not verify with its key.
+            // The certificate was accepted, but the handshake signature does not verify.
             (
                 Some(Ok(PeerIdentity { hash: identity, .. })),
                 Some(rustls::Error::InvalidCertificate(_)),
@@ -220,7 +222,7 @@ impl Parties {
         }
     }
 
-    /// Explains why a connection was lost.
+    /// Maps the error of a lost connection.
     pub(crate) fn lost(&self, error: &io::Error) -> CloseReason {
         if let Some(rustls::Error::AlertReceived(alert)) = tls_error(error) {
             let rejection =
@@ -240,14 +242,14 @@ fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref().and_then(|error| error.downcast_ref())
 }
 
-/// The peer ended the connection without a word.
+/// Whether the peer ended the connection without a TLS alert.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// Lets the peer read the alert that was sent to it. Closing a socket that holds unread bytes would reset the connection,
-/// and the alert with it.
+/// Keeps the socket open until the peer has read the alert. Closing a socket with unread bytes
+/// would reset the connection and discard the alert.
 fn linger(mut stream: TcpStream, place: Option<Place>) {
     tokio::spawn(async move {
         let _place = place;
@@ -256,11 +258,11 @@ fn linger(mut stream: TcpStream, place: Option<Place>) {
             let mut rest = [0; 1024];
             while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
         };
-        let _ = timeout(LINGER, read_over).await; // a peer that goes on sending is cut off
+        let _ = timeout(LINGER, read_over).await; // a peer that keeps sending is cut off
     });
 }
 
-/// Judges a peer by a policy, and keeps the verdict.
+/// Verifies a peer by a policy, and keeps the verdict.
 struct Verifier {
     trust: TrustPolicy,
     provider: Arc<CryptoProvider>,
@@ -272,7 +274,7 @@ impl Verifier {
         let verdict = self.trust.verify(Some(certificate));
         let result = match &verdict {
             Ok(_) => Ok(()),
-            // What makes TLS send the alert.
+            // The error selects the alert that TLS sends.
             Err(error) => Err(rustls::Error::InvalidCertificate(match error.tls_alert() {
                 42 => CertificateError::BadEncoding,
                 43 => CertificateError::InvalidPurpose,
@@ -301,12 +303,12 @@ impl Verifier {
     }
 }
 
-/// Of TLS 1.2, which is not spoken.
+/// The error for TLS 1.2, which is not supported.
 fn old_version() -> rustls::Error {
     rustls::Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)
 }
 
-/// What both traits of verifiers have in common.
+/// Implements the methods that both verifier traits share.
 macro_rules! proof_methods {
     () => {
         fn verify_tls12_signature(

@@ -1,17 +1,19 @@
 //! Messages over **TCP and TLS 1.3**, for networks that block UDP.
 //!
-//! [`TcpTlsTransport`] implements the traits of [`net_traits`] with the same credentials, the same identities and the same
-//! frames as the QUIC transport. [`FallbackTransport`] dials with one transport first and with another one after a
-//! moment, so that an application prefers QUIC and still gets through where there is only TCP.
+//! [`TcpTlsTransport`] implements the traits of [`net_traits`] with the same credentials, the same
+//! identities and the same frames as the QUIC transport. [`FallbackTransport`] dials with a primary
+//! transport and, after a delay, with a secondary one. An application can thus prefer QUIC and use
+//! TCP where UDP is blocked.
 //!
 //! ```
-//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest};
+//! use net_traits::{NetListener, NetTransport, TrustPolicy};
 //! use tcp_tls_transport::TcpTlsTransport;
 //!
 //! # let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
 //! # runtime.block_on(async {
 //! let transport = TcpTlsTransport::new();
-//! let credential = NetCredential::self_signed(TrustPolicy::Any)?; // anybody: for examples only
+//! let credential = NetCredential::self_signed(TrustPolicy::Any)?; // for examples only
 //! let listener =
 //!     transport.create_listener("127.0.0.1:0".parse()?, &["chat/1"], credential.clone()).await?;
 //! let accept = async { listener.accept().await?.accept().await.map_err(Box::from) };
@@ -27,8 +29,8 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Everything needs a runtime of tokio. What TCP cannot do: one stream carries all messages, so a lost packet holds up
-//! those behind it, and an address that changes ends the connection.
+//! All operations need a tokio runtime. Compared with QUIC, one stream carries all messages, so a
+//! lost packet delays all later messages, and a change of address ends the connection.
 #![forbid(unsafe_code)]
 
 mod config;

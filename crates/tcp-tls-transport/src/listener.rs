@@ -1,4 +1,4 @@
-//! `TcpTlsListener` and `TcpTlsIncomingRequest`: where peers arrive.
+//! `TcpTlsListener` and `TcpTlsIncomingRequest`: accepts connections.
 
 use crate::connection::TcpTlsConnection;
 use crate::handshake::{self, Parties, TlsIdentity, is_gone};
@@ -15,7 +15,7 @@ use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{sleep, timeout};
 
-/// How long to wait when the system gives no more sockets.
+/// Delay before the next `accept` when the system is out of sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
 /// A listener of [`TcpTlsTransport`](crate::TcpTlsTransport).
@@ -39,13 +39,15 @@ impl TcpTlsListener {
         Self { socket, local_addr, alpn, identity: Arc::new(RwLock::new(identity)), context }
     }
 
-    /// Shows another certificate and trusts others from now on, in handshakes that are accepted after this. Connections
-    /// that are up live on; [`TcpTlsTransport::revoke`](crate::TcpTlsTransport::revoke) closes those that are not
-    /// trusted any more.
+    /// Replaces the certificate and the trust policy for handshakes that begin later.
+    ///
+    /// Established connections remain open. To close those that are no longer trusted, call
+    /// [`TcpTlsTransport::revoke`](crate::TcpTlsTransport::revoke).
     ///
     /// # Errors
     ///
-    /// [`ListenError::Credential`] when the credential cannot be used; the listener goes on with the one it had.
+    /// [`ListenError::Credential`] if the credential cannot be used. The listener keeps its
+    /// previous one.
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let identity = TlsIdentity::new(credential)?;
         *self.identity.write() = identity;
@@ -62,14 +64,14 @@ impl NetListener for TcpTlsListener {
         loop {
             let (stream, remote_addr) = match self.socket.accept().await {
                 Ok(accepted) => accepted,
-                // The peer left again.
+                // The peer has disconnected already.
                 Err(error) if is_gone(&error) => continue,
                 Err(_) => {
                     sleep(OUT_OF_SOCKETS).await;
                     continue;
                 }
             };
-            // Beyond a limit: the socket is closed.
+            // Over a limit: close the socket.
             let Some(place) = self.context.places.take(remote_addr.ip()) else { continue };
             return Ok(TcpTlsIncomingRequest {
                 stream,
@@ -106,7 +108,7 @@ impl NetIncomingRequest for TcpTlsIncomingRequest {
         self.remote_addr
     }
 
-    /// Closes the socket: before the handshake there is no way to tell the code.
+    /// Closes the socket. Before the handshake the code cannot be sent.
     fn refuse(self, _code: u64) {}
 
     async fn accept(self) -> Result<TcpTlsConnection, ConnectError> {
@@ -114,7 +116,7 @@ impl NetIncomingRequest for TcpTlsIncomingRequest {
         let lost = |_| ConnectError::Refused(remote_addr);
         stream.set_nodelay(true).map_err(lost)?;
         let local_addr = stream.local_addr().map_err(lost)?;
-        // In this order: what is revoked after the first counts whatever the second still says.
+        // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = context.revocations();
         let identity = identity.read().clone();
         let local_identity = identity.credential.identity();

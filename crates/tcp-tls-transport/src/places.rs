@@ -1,4 +1,4 @@
-//! `Places`: how many connections peers may have. A place belongs to a socket, and comes back with it.
+//! `Places`: limits on accepted connections. A socket holds a place until it is closed.
 
 use crate::config::TcpTlsConfig;
 use parking_lot::Mutex;
@@ -24,7 +24,7 @@ impl Places {
         Arc::new(Self { config, taken: Mutex::default() })
     }
 
-    /// A place for a peer whose handshake begins, if there is one.
+    /// Takes a place for a peer whose handshake begins, if one is free.
     pub(crate) fn take(self: &Arc<Self>, remote: IpAddr) -> Option<Place> {
         let ip = network(remote);
         let taken = &mut *self.taken.lock();
@@ -42,7 +42,7 @@ impl Places {
     }
 }
 
-/// The place of a socket that a peer opened, given back when it is dropped.
+/// The place of an accepted socket, released on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     places: Arc<Places>,
@@ -51,7 +51,7 @@ pub(crate) struct Place {
 }
 
 impl Place {
-    /// The handshake is done.
+    /// Records that the handshake is complete.
     pub(crate) fn connected(&mut self) {
         if std::mem::take(&mut self.in_handshake) {
             self.places.taken.lock().handshakes -= 1;
@@ -73,7 +73,7 @@ impl Drop for Place {
     }
 }
 
-/// What counts as one address: of IPv6 the first 64 bits, since a single host has all that follow.
+/// Maps an address to its unit of counting: for IPv6 the /64 network, which one host can own.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
@@ -86,7 +86,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_limit_holds_and_places_come_back() {
+    fn each_limit_holds_and_places_are_released() {
         let limits = TcpTlsConfig {
             max_connections: 3,
             max_connections_per_ip: 2,
@@ -96,7 +96,7 @@ mod tests {
         let places = Places::new(Arc::new(limits));
         let ip = |last: u8| IpAddr::from([10, 0, 0, last]);
         let (mut first, mut second) = (places.take(ip(1)).unwrap(), places.take(ip(2)).unwrap());
-        assert!(places.take(ip(3)).is_none(), "two handshakes go on");
+        assert!(places.take(ip(3)).is_none(), "two handshakes are in progress");
         first.connected();
         first.connected();
         let mut third = places.take(ip(1)).unwrap();
@@ -104,7 +104,7 @@ mod tests {
         third.connected();
         assert!(places.take(ip(3)).is_none(), "there are three connections");
         drop(second);
-        assert!(places.take(ip(1)).is_none(), "two are of that address");
+        assert!(places.take(ip(1)).is_none(), "two have that address");
         let fourth = places.take(ip(3)).unwrap();
         drop((first, third, fourth));
         let taken = places.taken.lock();

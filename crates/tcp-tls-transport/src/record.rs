@@ -1,5 +1,5 @@
-//! Records: what is inside TLS. A message as in [`net_traits::frame`], or, behind a length that no message has, a word
-//! about the connection itself. Pure.
+//! Records, the content of the TLS stream: messages as in [`net_traits::frame`], and control
+//! records, which a reserved length announces. No I/O.
 
 use bytes::Bytes;
 use net_traits::RecvError;
@@ -9,20 +9,20 @@ use net_traits::frame::{FrameDecoder, Message};
 const CONTROL: u32 = u32::MAX;
 const CLOSE: u8 = 0;
 const KEEP_ALIVE: u8 = 1;
-/// Type, code, length of the reason.
+/// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
 /// The longest reason, in bytes.
 const MAX_REASON: usize = 511;
 
-/// The longest message that is no control record.
+/// The longest message; the next length announces a control record.
 pub(crate) const MAX_MESSAGE: usize = CONTROL as usize - 1;
 
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record {
     Message(Message),
-    /// A message that could not be taken; the next one can.
+    /// A message that exceeds the limit; later messages can still be received.
     Broken(RecvError),
-    /// The peer closes; nothing follows.
+    /// The peer closes; no record follows.
     Close {
         code: u64,
         reason: String,
@@ -30,11 +30,11 @@ pub(crate) enum Record {
     KeepAlive,
 }
 
-/// The peer sends what is no record.
+/// The peer sent an invalid record.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Violation(pub(crate) &'static str);
 
-/// Cuts the bytes of a connection into records, wherever the pieces end.
+/// Splits the bytes of a connection into records, independent of how the bytes are chunked.
 #[derive(Debug)]
 pub(crate) struct RecordDecoder {
     limit: usize,
@@ -45,18 +45,18 @@ pub(crate) struct RecordDecoder {
 enum State {
     Frame(FrameDecoder),
     Control(Vec<u8>),
-    /// So many bytes of a message beyond the limit are thrown away.
+    /// The remaining bytes of an oversized message, to be discarded.
     Skip(u64),
 }
 
 impl RecordDecoder {
-    /// A decoder that refuses messages longer than `limit`.
+    /// Creates a decoder that rejects messages longer than `limit` bytes.
     pub(crate) fn new(limit: usize) -> Self {
         let limit = limit.min(MAX_MESSAGE);
         Self { limit, state: State::Frame(FrameDecoder::new(limit)) }
     }
 
-    /// Takes bytes from the front of `data`, up to the end of the next record, which it returns.
+    /// Consumes bytes from the front of `data` and returns the next complete record.
     pub(crate) fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Record>, Violation> {
         while !data.is_empty() {
             match &mut self.state {
@@ -94,16 +94,16 @@ impl RecordDecoder {
         Ok(None)
     }
 
-    /// What is missing if the connection ends here: `None` between two records.
+    /// Returns the error for a connection that ends here, or `None` between two records.
     pub(crate) fn truncated(&self) -> Option<RecvError> {
         match &self.state {
             State::Frame(decoder) => decoder.truncated(),
-            State::Control(_) | State::Skip(_) => None, // the message was reported already, or is none
+            State::Control(_) | State::Skip(_) => None, // not a message, or already reported
         }
     }
 }
 
-/// A control record, once it is complete.
+/// Decodes a control record, once it is complete.
 fn control(bytes: &[u8]) -> Result<Option<Record>, Violation> {
     match bytes[0] {
         KEEP_ALIVE => Ok(Some(Record::KeepAlive)),
@@ -112,7 +112,7 @@ fn control(bytes: &[u8]) -> Result<Option<Record>, Violation> {
             let (header, reason) = bytes.split_at(CLOSE_HEADER);
             let length = usize::from(u16::from_be_bytes([header[9], header[10]]));
             if length > MAX_REASON {
-                return Err(Violation("the reason of a close is too long"));
+                return Err(Violation("the reason of a close record is too long"));
             }
             if reason.len() < length {
                 return Ok(None);
@@ -121,11 +121,11 @@ fn control(bytes: &[u8]) -> Result<Option<Record>, Violation> {
             let reason = String::from_utf8_lossy(reason).into_owned();
             Ok(Some(Record::Close { code, reason }))
         }
-        _ => Err(Violation("an unknown control record")),
+        _ => Err(Violation("unknown type of control record")),
     }
 }
 
-/// The record that closes, with as much of the reason as fits.
+/// Encodes a close record, with the reason truncated to fit.
 pub(crate) fn close(code: u64, reason: &str) -> Vec<u8> {
     let end = (0..=MAX_REASON.min(reason.len())).rfind(|end| reason.is_char_boundary(*end));
     let reason = &reason[..end.unwrap_or(0)];
@@ -137,12 +137,12 @@ pub(crate) fn close(code: u64, reason: &str) -> Vec<u8> {
     record
 }
 
-/// The record that says that this side is there.
+/// Encodes a keep-alive record.
 pub(crate) fn keep_alive() -> Vec<u8> {
     [&CONTROL.to_be_bytes()[..], &[KEEP_ALIVE]].concat()
 }
 
-/// The pieces of a message as they are written: small ones are one piece, large parts are not copied.
+/// Encodes a message as the pieces to write. Small parts are joined, large parts are not copied.
 pub(crate) fn message(parts: &[Bytes]) -> Option<Vec<Bytes>> {
     const COPY_BELOW: usize = 4 * 1024;
     let length = parts.iter().map(Bytes::len).sum();
@@ -173,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn any_cut_gives_the_same_records() {
+    fn any_split_gives_the_same_records() {
         let frame =
             |text: &'static str| message(&[Bytes::from_static(text.as_bytes())]).unwrap().concat();
         let data = [
@@ -232,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_a_violation() {
+    fn an_invalid_record_is_a_violation() {
         let unknown = [&[0xff; 4][..], &[9]].concat();
         assert!(RecordDecoder::new(10).decode(&mut &unknown[..]).is_err());
         let long = [&[0xff; 4][..], &[CLOSE], &[0; 8], &512_u16.to_be_bytes()].concat();

@@ -17,20 +17,20 @@ use std::sync::{Arc, Weak};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
-/// The code with which connections are closed whose peer is not trusted any more.
+/// Close code of connections whose peer is no longer trusted.
 pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
 
-/// Messages over TCP and TLS 1.3. Clones are the same transport.
+/// Messages over TCP and TLS 1.3. Clones share the transport.
 #[derive(Debug, Clone)]
 pub struct TcpTlsTransport {
     context: Context,
 }
 
-/// What the connections and listeners of a transport share.
+/// State that the connections and listeners of a transport share.
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) config: Arc<TcpTlsConfig>,
-    /// Of connections that peers open.
+    /// For accepted connections.
     pub(crate) places: Arc<Places>,
     known: Arc<Mutex<Known>>,
 }
@@ -38,13 +38,13 @@ pub(crate) struct Context {
 #[derive(Debug, Default)]
 struct Known {
     connections: Vec<Weak<Shared>>,
-    /// Beyond so many entries those of dropped connections are removed.
+    /// Number of entries at which those of dropped connections are removed.
     tidy_at: usize,
     revocations: Revocations,
 }
 
 impl Context {
-    /// Knows a connection, and closes it if its peer was revoked since `revocations` were counted.
+    /// Registers a connection, and closes it if its peer was revoked after the first `revocations`.
     pub(crate) fn know(&self, connection: &Arc<Shared>, revocations: u64) {
         let revoked_by = {
             let known = &mut *self.known.lock();
@@ -60,19 +60,19 @@ impl Context {
         }
     }
 
-    /// How often connections were revoked.
+    /// Returns the number of revocations so far.
     pub(crate) fn revocations(&self) -> u64 {
         self.known.lock().revocations.count()
     }
 }
 
 impl TcpTlsTransport {
-    /// A transport with the default configuration.
+    /// Creates a transport with the default configuration.
     pub fn new() -> Self {
         Self::with_config(TcpTlsConfig::default())
     }
 
-    /// A transport with these limits and timeouts.
+    /// Creates a transport with the given limits and timeouts.
     pub fn with_config(config: TcpTlsConfig) -> Self {
         let config = Arc::new(config);
         let places = Places::new(config.clone());
@@ -80,12 +80,14 @@ impl TcpTlsTransport {
         Self { context }
     }
 
-    /// Closes the connections whose peer `policy` does not trust, also those that are in their handshake, with
-    /// [`CLOSE_CODE_REVOKED`], and tells how many were up. What is queued on them is not sent any more. Signatures are
-    /// verified again, on this thread.
+    /// Closes all connections whose peer `policy` does not trust, including those in their
+    /// handshake.
     ///
-    /// To keep such peers out as well, give the listeners a credential with that policy first, see
-    /// [`TcpTlsListener::set_credential`], and dial with it.
+    /// Their close code is [`CLOSE_CODE_REVOKED`]; queued messages are dropped. Returns how many of
+    /// them were established. Signatures are verified again, on the calling thread.
+    ///
+    /// To reject such peers in the future too, first give the listeners a credential with that
+    /// policy, see [`TcpTlsListener::set_credential`], and use it to dial.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let connections = {
             let known = &mut *self.context.known.lock();
@@ -133,7 +135,7 @@ impl NetTransport for TcpTlsTransport {
     ) -> Result<TcpTlsConnection, ConnectError> {
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         if remote_addr.port() == 0 {
-            return Err(ConnectError::InvalidInput("nobody listens on port 0".to_owned()));
+            return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
         let revocations = self.context.revocations();
         let identity = TlsIdentity::new(credential)?;
@@ -157,7 +159,7 @@ impl NetTransport for TcpTlsTransport {
     }
 }
 
-/// Explains why no TCP connection came about.
+/// Maps the error of a failed TCP connection attempt.
 fn unreachable(error: &io::Error, remote_addr: SocketAddr) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {

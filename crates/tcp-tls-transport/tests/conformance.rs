@@ -1,4 +1,4 @@
-//! This transport keeps the contracts of the traits.
+//! Runs the conformance suite of the traits on this transport.
 
 mod common;
 

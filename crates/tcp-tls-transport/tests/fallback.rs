@@ -1,4 +1,4 @@
-//! One transport first, another one where it does not get through.
+//! Fallback from a primary to a secondary transport.
 
 use net_traits::{
     ConnectError, NetCredential, NetIncomingRequest, NetListener, NetTransport, RejectionBy,
@@ -11,11 +11,11 @@ use tokio::time::Instant;
 
 const ALPN: &str = "test/1";
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
-/// Two networks in memory stand for two transports: of the first and of the second only the links differ.
+/// Two in-memory networks stand for two transports; only their links differ.
 struct Two {
     dialler: FallbackTransport<MemoryTransport, MemoryTransport>,
     listener: FallbackTransport<MemoryTransport, MemoryTransport>,
@@ -41,8 +41,8 @@ async fn meet(two: &Two, listens: TrustPolicy) -> (Result<bool, ConnectError>, D
         }
     };
     let dialled = tokio::select! {
-        dialled = two.dialler.connect(listener.local_addr(), &[ALPN], anybody()) => dialled,
-        () = accept_all => unreachable!("it does not end"),
+        dialled = two.dialler.connect(listener.local_addr(), &[ALPN], trusting()) => dialled,
+        () = accept_all => unreachable!("it never ends"),
     };
     let dialled = dialled.map(|connection| matches!(connection, FallbackConnection::Primary(_)));
     (dialled, started.elapsed())
@@ -53,7 +53,7 @@ fn after(milliseconds: u64) -> LinkPlan {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_has_a_head_start_and_then_the_faster_one_wins() {
+async fn the_primary_has_a_head_start_and_then_the_faster_one_wins() {
     for (first, second, is_primary, elapsed) in [
         (100, 1, true, 200),      // within the head start
         (150, 100, true, 300),    // 250 + 200 would be later
@@ -67,32 +67,32 @@ async fn the_first_has_a_head_start_and_then_the_faster_one_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_peer_says_is_final() {
+async fn an_answer_of_the_peer_is_final() {
     for (first, second) in [(1, 1), (300, 400)] {
         let (dialled, took) = meet(&two(after(first), after(second)), TrustPolicy::nobody()).await;
         let Err(ConnectError::Rejected(rejection)) = dialled else { panic!("{dialled:?}") };
         assert_eq!(rejection.by, RejectionBy::Peer);
-        assert_eq!(took, Duration::from_millis(2 * first), "the other one is not asked");
+        assert_eq!(took, Duration::from_millis(2 * first), "the secondary is not tried");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_neither_gets_through_the_first_one_says_why() {
+async fn if_both_fail_the_error_is_that_of_the_primary() {
     let two = two(after(1), after(1));
     let remote_addr = "10.0.0.9:1".parse().unwrap();
-    let error = two.dialler.connect(remote_addr, &[ALPN], anybody()).await.unwrap_err();
+    let error = two.dialler.connect(remote_addr, &[ALPN], trusting()).await.unwrap_err();
     assert_eq!(error, ConnectError::Refused(remote_addr));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stranger_on_the_second_network_does_not_end_the_first_dial() {
+async fn an_untrusted_peer_on_the_secondary_does_not_end_the_primary_dial() {
     let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
     one.set_links(after(400));
     let (at_one, at_other) = (one.transport(), other.transport());
     let peer = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let bind_addr = "0.0.0.0:4433".parse().unwrap();
     let listener = at_one.create_listener(bind_addr, &[ALPN], peer.clone()).await.unwrap();
-    let stranger = at_other.create_listener(bind_addr, &[ALPN], anybody()).await.unwrap();
+    let stranger = at_other.create_listener(bind_addr, &[ALPN], trusting()).await.unwrap();
     assert_eq!(listener.local_addr(), stranger.local_addr());
     let dialler = FallbackTransport::new(one.transport(), other.transport());
     let trust = TrustPolicy::hashes([peer.identity()]);

@@ -1,4 +1,4 @@
-//! Peers that break the rules, stay silent, or vanish.
+//! Peers that violate the protocol, stay silent, or vanish.
 
 mod common;
 
@@ -16,7 +16,7 @@ use tokio_rustls::client::TlsStream;
 
 const ALPN: &str = "test/1";
 
-/// No test takes this long unless something hangs.
+/// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 fn run(test: impl Future<Output = ()>) {
@@ -24,19 +24,19 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
 }
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
 async fn listen(config: TcpTlsConfig) -> TcpTlsListener {
     let transport = TcpTlsTransport::with_config(config);
-    transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], anybody()).await.unwrap()
+    transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], trusting()).await.unwrap()
 }
 
-/// A peer that speaks TLS, and our end.
+/// A peer with a bare TLS stream, and the local connection to it.
 async fn raw(config: TcpTlsConfig) -> (TlsStream<TcpStream>, TcpTlsConnection) {
     let listener = listen(config).await;
-    let credential = anybody();
+    let credential = trusting();
     let dial = dial_tls(listener.local_addr(), ALPN, Some(&credential));
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (dialled, accepted) = tokio::join!(dial, accept);
@@ -48,12 +48,12 @@ fn frame(message: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn a_peer_that_vanishes_is_not_taken_for_one_that_closed() {
+fn a_vanished_peer_is_not_reported_as_a_close() {
     run(async {
         let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
         peer.write_all(&frame(b"last words")).await.unwrap();
         peer.flush().await.unwrap();
-        drop(peer); // the socket ends, TLS does not
+        drop(peer); // closes the socket without close_notify
         assert_eq!(connection.recv().await.unwrap().0, "last words");
         let end = connection.recv().await.unwrap_err();
         assert!(matches!(end, RecvError::Closed(CloseReason::Transport(_))), "{end}");
@@ -61,21 +61,21 @@ fn a_peer_that_vanishes_is_not_taken_for_one_that_closed() {
 }
 
 #[test]
-fn a_silent_peer_is_given_up_and_not_told_that_this_was_an_end_in_order() {
+fn a_silent_peer_times_out_and_gets_no_orderly_close() {
     run(async {
         let idle_timeout = Duration::from_millis(300);
         let config = TcpTlsConfig { idle_timeout, ..TcpTlsConfig::default() };
         let (mut peer, connection) = raw(config).await;
         assert_eq!(connection.watch_close().await, CloseReason::TimedOut);
         let error = peer.read_u8().await.unwrap_err();
-        // Neither a close record nor close_notify came, which would give another error.
+        // A close record or close_notify would give another error.
         assert_eq!(error.kind(), std::io::ErrorKind::UnexpectedEof);
         assert!(error.get_ref().is_some(), "TLS itself says that close_notify is missing: {error}");
     });
 }
 
 #[test]
-fn what_is_no_record_ends_the_connection() {
+fn an_invalid_record_ends_the_connection() {
     run(async {
         let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
         peer.write_all(&[0xff, 0xff, 0xff, 0xff, 77]).await.unwrap();
@@ -97,20 +97,20 @@ fn a_close_record_carries_its_code_and_reason() {
         peer.flush().await.unwrap();
         let reason = CloseReason::Peer { code: 7, reason: "bye".to_owned() };
         assert_eq!(connection.watch_close().await, reason);
-        assert_eq!(peer.read(&mut [0; 10]).await.unwrap(), 0, "it is answered by an end");
+        assert_eq!(peer.read(&mut [0; 10]).await.unwrap(), 0, "the stream ends");
     });
 }
 
 #[test]
-fn a_peer_that_reads_slowly_still_gets_the_close_behind_everything() {
+fn a_slow_reader_still_gets_the_close_after_all_messages() {
     run(async {
-        // Its queue holds one message at a time, the rest waits in the sockets, and the sender wants to be gone.
+        // Its queue holds one message; the rest waits in the sockets while the sender closes.
         let config = TcpTlsConfig { receive_queue: 1000, ..TcpTlsConfig::default() };
         let listener = listen(config).await;
         let dial = async {
             let transport = TcpTlsTransport::new();
             let connection =
-                transport.connect(listener.local_addr(), &[ALPN], anybody()).await.unwrap();
+                transport.connect(listener.local_addr(), &[ALPN], trusting()).await.unwrap();
             for number in 0..20_u8 {
                 connection.send(&vec![number; 10_000]).await.unwrap();
             }
@@ -130,7 +130,7 @@ fn a_peer_that_reads_slowly_still_gets_the_close_behind_everything() {
 }
 
 #[test]
-fn silent_sockets_take_only_their_places() {
+fn silent_sockets_occupy_only_their_places() {
     run(async {
         let config = TcpTlsConfig {
             max_handshakes: 3,
@@ -148,14 +148,14 @@ fn silent_sockets_take_only_their_places() {
             loop {
                 let request = listener.accept().await.unwrap();
                 accepting.spawn(async move { request.accept().await.ok() });
-                // Those that are accepted live as long as this.
+                // Accepted connections live as long as this.
             }
         };
         let dial = async {
             let transport = TcpTlsTransport::new();
             let mut refused = 0;
             loop {
-                match transport.connect(address, &[ALPN], anybody()).await {
+                match transport.connect(address, &[ALPN], trusting()).await {
                     Ok(connection) => {
                         assert!(connection.send(b"hello").await.is_ok());
                         return refused;
@@ -170,7 +170,7 @@ fn silent_sockets_take_only_their_places() {
             }
         };
         let refused = tokio::select! { () = accept_all => 0, refused = dial => refused };
-        assert!(refused > 0, "there was no place until the silent ones had timed out");
+        assert!(refused > 0, "no place was free until the silent sockets timed out");
     });
 }
 
@@ -186,16 +186,16 @@ fn garbage_instead_of_a_handshake_is_a_typed_error() {
 }
 
 #[test]
-fn a_stolen_certificate_is_of_no_use() {
+fn a_certificate_without_its_key_is_rejected() {
     run(async {
         let listener = listen(TcpTlsConfig::default()).await;
-        let (own, victim) = (anybody(), anybody());
+        let (own, victim) = (trusting(), trusting());
         let key = own.private_key().clone_key();
         let chain = victim.certificate_chain().to_vec();
         let thief = NetCredential::new(chain, key, TrustPolicy::Any).unwrap();
         let dial = async {
             if let Ok(mut stream) = dial_tls(listener.local_addr(), ALPN, Some(&thief)).await {
-                assert!(stream.read_u8().await.is_err(), "nobody talks to it");
+                assert!(stream.read_u8().await.is_err(), "it gets no data");
             }
         };
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
@@ -207,7 +207,7 @@ fn a_stolen_certificate_is_of_no_use() {
 }
 
 #[test]
-fn a_connection_that_cannot_be_written_ends_although_nobody_takes_messages() {
+fn a_connection_that_cannot_be_written_ends_even_if_messages_are_not_received() {
     run(async {
         let config = TcpTlsConfig { receive_queue: 64 * 1024, ..TcpTlsConfig::default() };
         let (mut peer, connection) = raw(config).await;

@@ -1,4 +1,4 @@
-//! The harness of this transport.
+//! The harness of this transport for the conformance suite.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use async_trait::async_trait;
@@ -21,7 +21,8 @@ use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, Signature
 
 pub(crate) struct Tcp;
 
-/// A TLS client that trusts anybody and shows a certificate only if it has one. Nobody checks whether the key fits.
+/// Connects a TLS client that trusts every peer and presents a certificate only if it has one. It
+/// does not check whether the key belongs to the certificate.
 pub(crate) async fn dial_tls(
     remote_addr: SocketAddr,
     alpn: &str,
@@ -126,7 +127,7 @@ impl Harness for Tcp {
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         if let Ok(mut stream) = dial_tls(remote_addr, alpn, None).await {
-            assert!(stream.read_u8().await.is_err(), "nobody talks to it");
+            assert!(stream.read_u8().await.is_err(), "it gets no data");
         }
     }
 
