@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{attack, newcomer, tidy};
+use crate::{attack, newcomer, package, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -49,6 +49,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let self_contained = || newcomer::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
         steps.function("self-contained programs", by_hand, self_contained)?;
+        steps.function("packages", "cargo xtask package", || package::run(workspace))?;
     }
     for untrusted in [false, true] {
         let name = if untrusted { "demo --untrusted" } else { "demo" };

@@ -14,6 +14,7 @@ mod figures;
 mod msquic;
 mod msrv;
 mod newcomer;
+mod package;
 mod patches;
 mod process;
 mod setup;
@@ -84,6 +85,8 @@ enum Command {
         #[arg(long)]
         self_contained: bool,
     },
+    /// Pack the libraries and build the program of README.md from the packages alone, offline
+    Package,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
     Tidy,
 }
@@ -99,6 +102,7 @@ impl Command {
             | Self::Ci(_)
             | Self::Demo { .. }
             | Self::Bench { .. }
+            | Self::Package
             | Self::Readme { .. } => Some(Build::Vendored),
         }
     }
@@ -137,6 +141,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Package => package::run(&Workspace::new(None)?),
         Command::Portable => ci::portable(&Workspace::new(None)?),
         Command::Msrv => msrv::run(&Workspace::new(None)?),
         Command::Readme { self_contained: false } => newcomer::run(&Workspace::new(None)?),

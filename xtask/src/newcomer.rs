@@ -30,6 +30,36 @@ pub(crate) fn self_contained(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
+/// Builds the same project from the packages in a directory registry, offline, and shows its `Cargo.lock` to `check`.
+pub(crate) fn build_from_registry(
+    workspace: &Workspace,
+    registry: &Path,
+    check: impl FnOnce(&str) -> Result<()>,
+) -> Result<()> {
+    let project = Project::new(workspace)?;
+    let manifest = project.folder.join("Cargo.toml");
+    let text = fs::read_to_string(&manifest)?;
+    let packed = text.lines().map(|line| {
+        let dependency = line.split_once("path = \"");
+        dependency.map_or(format!("{line}\n"), |(before, path)| {
+            let rest = path.split_once('"').map_or("", |(_, rest)| rest);
+            format!("{before}version = \"{}\"{rest}\n", env!("CARGO_PKG_VERSION"))
+        })
+    });
+    fs::write(&manifest, packed.collect::<String>())?;
+    fs::create_dir(project.folder.join(".cargo"))?;
+    let registry = registry.display().to_string().replace('\\', "/");
+    let config = format!(
+        "[source.crates-io]\nreplace-with = \"packed\"\n[source.packed]\ndirectory = \"{registry}\"\n"
+    );
+    fs::write(project.folder.join(".cargo").join("config.toml"), config)?;
+    let mut command = workspace.cargo_linked(["run", "--quiet", "--offline"]);
+    command.current_dir(&project.folder);
+    command.env("CARGO_TARGET_DIR", workspace.target.join("packed").join("target"));
+    project.compare(&process::output(&mut command)?)?;
+    check(&fs::read_to_string(project.folder.join("Cargo.lock"))?)
+}
+
 /// A project with the program of README.md, outside of the workspace, or cargo would take it for a part of that.
 struct Project {
     elsewhere: tempfile::TempDir,
