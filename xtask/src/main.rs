@@ -4,6 +4,7 @@
 //! `demo` shows the product. `msquic` builds libmsquic into a prefix that other commands can use.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
+mod api;
 mod attack;
 mod ci;
 #[cfg(test)]
@@ -85,6 +86,12 @@ enum Command {
         #[arg(long)]
         self_contained: bool,
     },
+    /// Compare the public interfaces of the libraries with their snapshots
+    Api {
+        /// Accept the interfaces as they are now
+        #[arg(long)]
+        write: bool,
+    },
     /// Pack the libraries and build the program of README.md from the packages alone, offline
     Package,
     /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
@@ -95,7 +102,12 @@ impl Command {
     /// The libmsquic that the command builds, for which the machine has to be ready.
     fn builds(&self) -> Option<Build> {
         match self {
-            Self::Setup { .. } | Self::Patches | Self::Portable | Self::Msrv | Self::Tidy => None,
+            Self::Setup { .. }
+            | Self::Api { .. }
+            | Self::Patches
+            | Self::Portable
+            | Self::Msrv
+            | Self::Tidy => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
             | Self::Test(_)
@@ -141,6 +153,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Api { write } => api::run(&Workspace::new(None)?, *write),
         Command::Package => package::run(&Workspace::new(None)?),
         Command::Portable => ci::portable(&Workspace::new(None)?),
         Command::Msrv => msrv::run(&Workspace::new(None)?),

@@ -1,0 +1,84 @@
+//! `api`: the public interface of each library, compared with the snapshot that was reviewed.
+//!
+//! The compiler's documentation in JSON is an unstable format of the compiler that
+//! `rust-toolchain.toml` names. `RUSTC_BOOTSTRAP` unlocks it, in a target directory of its own,
+//! because build scripts run again when that variable changes.
+
+use crate::process::{self, Workspace};
+use anyhow::{Context, Result, ensure};
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::Path;
+
+/// Where the snapshots stand.
+const SNAPSHOTS: &str = "docs/api";
+
+/// Shows how the libraries differ from their snapshots, and fails if they do. With `write`, the
+/// snapshots become what the libraries are.
+pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
+    let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec()?;
+    let libraries = metadata.packages.iter().filter(|it| is_public(&workspace.root, it));
+    let folder = workspace.root.join(SNAPSHOTS);
+    let mut differs = false;
+    for library in libraries {
+        let now = interface(workspace, &library.name)?;
+        let snapshot = folder.join(format!("{}.txt", library.name));
+        if write {
+            fs::create_dir_all(&folder)?;
+            fs::write(&snapshot, now)?;
+            continue;
+        }
+        let reviewed = fs::read_to_string(&snapshot).unwrap_or_default();
+        let changes = changes(&reviewed, &now);
+        differs |= !changes.is_empty();
+        changes.iter().for_each(|change| println!("{change}"));
+    }
+    ensure!(!differs, "public interfaces changed: review, then `cargo xtask api --write`");
+    println!("api: the snapshots in {SNAPSHOTS} are {}", if write { "written" } else { "current" });
+    Ok(())
+}
+
+/// Whether other projects use a package.
+fn is_public(root: &Path, package: &cargo_metadata::Package) -> bool {
+    let is_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
+    is_library
+        && package.name.as_str() != "quic-attack"
+        && package.manifest_path.starts_with(root.join("crates"))
+}
+
+/// The public items of a library with all its features, one in a line.
+fn interface(workspace: &Workspace, name: &str) -> Result<String> {
+    let target = workspace.target.join("api");
+    let mut rustdoc = workspace.cargo_linked(["rustdoc", "--quiet", "--lib", "--all-features"]);
+    rustdoc.args(["--package", name, "--", "-Z", "unstable-options", "--output-format", "json"]);
+    rustdoc.env("CARGO_TARGET_DIR", &target).env("RUSTC_BOOTSTRAP", "1");
+    rustdoc.env("LIBMSQUIC_SYS_NO_BUILD", "1");
+    process::output(&mut rustdoc)?;
+    let json = target.join("doc").join(name.replace('-', "_")).with_extension("json");
+    let api = public_api::Builder::from_rustdoc_json(json)
+        .omit_blanket_impls(true)
+        .omit_auto_trait_impls(true)
+        .omit_auto_derived_impls(true)
+        .build()
+        .with_context(|| format!("cannot read the interface of {name}"))?;
+    Ok(api.to_string())
+}
+
+/// The lines that are in one text only.
+fn changes(before: &str, after: &str) -> Vec<String> {
+    let [before, after] = [before, after].map(|text| text.lines().collect::<BTreeSet<_>>());
+    let gone = before.difference(&after).map(|line| format!("- {line}"));
+    let new = after.difference(&before).map(|line| format!("+ {line}"));
+    gone.chain(new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn changes_are_the_lines_that_went_and_came() {
+        assert_eq!(changes("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
+        assert!(changes("a\nb\n", "b\na\n").is_empty());
+    }
+}
