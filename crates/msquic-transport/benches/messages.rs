@@ -1,4 +1,4 @@
-//! Two peers in one process over loopback: messages one way, there and back, and handshakes.
+//! Two peers in one process over loopback: one-way messages, round trips and handshakes.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::Runtime;
 
-/// Small messages are sent in bursts, so that one measurement is not the cost of starting it.
+/// Small messages are sent in bursts, so that the start of a measurement does not dominate it.
 const BURST_BYTES: usize = 4 * 1024 * 1024;
 
 async fn pair() -> (MsQuicNetConnection, MsQuicNetConnection) {
@@ -73,10 +73,10 @@ fn ping_pong(criterion: &mut Criterion) {
     });
 }
 
-/// Handshakes with mutual TLS: the time for each, with so many at once.
+/// Handshakes with mutual TLS: the time of each, for several at once.
 fn handshake(criterion: &mut Criterion) {
     handshakes(criterion, "handshake", false, false);
-    // With a message, behind which the ticket has arrived.
+    // With a message; the ticket arrives before it.
     handshakes(criterion, "handshake-full", true, false);
     handshakes(criterion, "handshake-resumed", true, true);
 }

@@ -1,4 +1,4 @@
-//! What the end of a connection means: who closed, who rejected whom, and why.
+//! Maps the end of a connection to a reason: who closed, or who rejected which certificate.
 
 use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
@@ -7,11 +7,13 @@ use net_traits::{CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// Explains the end of a connection with the peer at `remote_addr`, to which this side showed the
-/// certificate `local_identity`.
+/// Maps the error that ended a connection to its reason.
 ///
-/// With TLS 1.3 a client is connected before the server has judged the client's certificate, so a
-/// rejection by the peer can be the end of a connection that was up.
+/// `remote_addr` is the peer's address and `local_identity` the certificate that this side
+/// presented.
+///
+/// With TLS 1.3 a client is connected before the server has verified the client's certificate. A
+/// rejection by the peer can therefore end an established connection.
 pub fn resolve_bad_certificate(
     error: &ConnectionError,
     remote_addr: SocketAddr,
@@ -45,13 +47,13 @@ pub fn resolve_bad_certificate(
     }
 }
 
-/// Whether a code says that one side broke the rules (RFC 9000, section 20.1): not that a token is stale, or that the
-/// application ended it.
+/// Whether a code means a protocol violation (RFC 9000, section 20.1), not a stale token or a close
+/// by the application.
 fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
 
-/// What a handshake was about, to explain how it failed.
+/// The context of a handshake, to explain its failure.
 pub(crate) struct Handshake<'a> {
     pub(crate) remote_addr: SocketAddr,
     pub(crate) local_identity: CertHash,
@@ -64,13 +66,13 @@ impl Handshake<'_> {
         ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
     }
 
-    /// Explains why a connection was over as soon as it was there.
+    /// Maps the reason of a connection that ended right after its handshake.
     pub(crate) fn lost(&self, connection: &Connection) -> ConnectError {
         let error = connection.close_reason().unwrap_or(ConnectionError::NotStarted);
         self.failed(&StartError::ConnectionLost(error))
     }
 
-    /// Explains why there is no connection.
+    /// Maps the error of a failed handshake.
     pub(crate) fn failed(&self, error: &StartError) -> ConnectError {
         let error = match error {
             StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
@@ -79,8 +81,8 @@ impl Handshake<'_> {
         };
         if let ConnectionError::ClosedByTransport { status, .. } = error {
             match *status {
-                // The last is what a close of the peer's application looks like before the handshake is
-                // done: QUIC does not carry its code then (RFC 9000, section 10.2.3).
+                // The last is a close by the peer's application before the handshake is complete:
+                // QUIC does not send its code then (RFC 9000, section 10.2.3).
                 Status::UNREACHABLE | Status::CONNECTION_REFUSED | Status::USER_CANCELED => {
                     return ConnectError::Refused(self.remote_addr);
                 }
@@ -127,7 +129,7 @@ mod tests {
             (Status::REQUIRED_CERTIFICATE, 116),
         ] {
             let CloseReason::Rejected(rejection) = resolve(&by_transport(status)) else {
-                panic!("{status} is no rejection");
+                panic!("{status} is not a rejection");
             };
             assert_eq!((rejection.by, rejection.alert), (RejectionBy::Peer, Some(alert)));
             assert_eq!(rejection.identity, Some(ME));
@@ -138,7 +140,7 @@ mod tests {
     fn our_own_verdict_names_the_peer() {
         let peer = CertHash::from_bytes([2; 32]);
         let error = ConnectionError::Untrusted(TrustError::UntrustedIdentity(peer));
-        let CloseReason::Rejected(rejection) = resolve(&error) else { panic!("no rejection") };
+        let CloseReason::Rejected(rejection) = resolve(&error) else { panic!("not a rejection") };
         assert_eq!((rejection.by, rejection.identity), (RejectionBy::Us, Some(peer)));
         assert!(rejection.to_string().contains(&peer.to_string()));
     }
@@ -146,7 +148,7 @@ mod tests {
     #[test]
     fn other_ends_are_told_apart() {
         assert_eq!(resolve(&by_transport(Status::CONNECTION_IDLE)), CloseReason::TimedOut);
-        // msquic has a status of its own for few of them.
+        // msquic has a separate status for few of them.
         let status = Status::INTERNAL_ERROR;
         let violation = resolve(&ConnectionError::ClosedByTransport { status, code: 0x06 });
         assert!(

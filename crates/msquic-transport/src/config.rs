@@ -74,11 +74,11 @@ impl Default for MsQuicTransportConfig {
     }
 }
 
-/// Setters for the fields of a configuration, each with its documentation.
+/// Defines setters for the fields of a configuration, with their documentation.
 macro_rules! options {
     ($config:ident: $($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         impl $config {
-            /// The defaults.
+            /// Creates a configuration with the default values.
             pub fn new() -> Self {
                 Self::default()
             }
@@ -95,8 +95,7 @@ macro_rules! options {
 pub(crate) use options;
 
 impl MsQuicTransportConfig {
-    /// The longest message in each direction, in bytes; at most 4 GiB - 1, as the header can
-    /// say. Default: 64 MiB.
+    /// The longest message in each direction, in bytes; at most 4 GiB - 1. Default: 64 MiB.
     #[must_use]
     pub fn max_message_size(self, value: usize) -> Self {
         self.max_sent_message(value).max_received_message(value)
@@ -106,72 +105,77 @@ impl MsQuicTransportConfig {
 options! {
     MsQuicTransportConfig:
 
-    /// The longest message that is sent, in bytes. Default: 64 MiB.
+    /// The longest message to send, in bytes. Default: 64 MiB.
     max_sent_message: usize;
-    /// The longest message that is received, in bytes. Default: 64 MiB.
+    /// The longest message to receive, in bytes. Default: 64 MiB.
     max_received_message: usize;
-    /// Bytes that are sent and that the peer's QUIC has not acknowledged; beyond them `send` waits. One
-    /// message may exceed it. It grows by itself up to [`max_send_queue`](Self::max_send_queue) when the
-    /// path carries more at once. Default: 1 MiB.
+    /// Size of the send queue in bytes, including data sent but not acknowledged. While it is full,
+    /// `send` waits. A single message may exceed it. It grows up to
+    /// [`max_send_queue`](Self::max_send_queue) if the path can carry more in flight. Default: 1
+    /// MiB.
     send_queue: usize;
-    /// What [`send_queue`](Self::send_queue) grows to at most. Default: 16 MiB.
+    /// The upper limit for the growth of [`send_queue`](Self::send_queue). Default: 16 MiB.
     max_send_queue: usize;
-    /// Bytes of received messages that nobody has asked for yet, with 128 bytes for the administration
-    /// of each; beyond them the peer is slowed down. Messages that are being received, one on each
-    /// stream, and what msquic has not handed over, come on top. Default: 4 MiB.
+    /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per message. While it
+    /// is full, the peer is throttled. The message being received on each stream and data that
+    /// msquic has not delivered come on top. Default: 4 MiB.
     receive_queue: usize;
-    /// On how many streams messages are sent. With one, they arrive in the order in which they were
-    /// queued. With more, each goes where the least is waiting, so that a large one does not hold up
-    /// those behind it, and they arrive in any order. Each has its own
-    /// [`send_queue`](Self::send_queue). With one more for urgent messages, they have to be within the peer's
-    /// [`max_inbound_streams`](Self::max_inbound_streams), or sending times out. Default: 1.
+    /// How many streams send messages. With one stream, messages arrive in the order in which they
+    /// were queued. With more, each message uses the stream with the shortest queue. A large
+    /// message then does not delay later ones, but messages arrive in any order. Each stream has
+    /// its own [`send_queue`](Self::send_queue). The peer's
+    /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and one for
+    /// urgent messages; otherwise sending times out. Default: 1.
     send_streams: usize;
-    /// How many streams of messages the peer may have open at once. Default: 16.
+    /// How many message streams the peer may have open at once. Default: 16.
     max_inbound_streams: u16;
-    /// How many requests of the peer may be unanswered at once; it waits with further ones. Default: 16.
+    /// How many unanswered requests the peer may have at once; further ones wait at the peer.
+    /// Default: 16.
     max_inbound_requests: u16;
-    /// The longest question and the longest answer, in bytes. Default: 1 MiB.
+    /// The longest question or answer, in bytes. Default: 1 MiB.
     max_request_size: usize;
-    /// How many connections peers may have at once with all listeners of the transport, handshakes
-    /// included. Further ones are refused. A connection counts until its last handle is dropped, even if
-    /// it is over. Default: 10 000.
+    /// How many accepted connections all listeners of the transport may have at once, including
+    /// handshakes. Further attempts are refused. A connection counts until its last handle is
+    /// dropped, even if it has ended. Default: 10 000.
     max_connections: usize;
-    /// How many of them may come from one IP address, or from one /64 network of IPv6 addresses.
-    /// Default: 1000.
+    /// How many of them one IPv4 address or IPv6 /64 network may have. Default: 1000.
     max_connections_per_ip: usize;
-    /// How many of them may be of one identity. It binds peers whose identities are listed; whoever is trusted by an
-    /// endorsement can make further identities. Default: 16.
+    /// How many of them one identity may have. This limits peers whose identities are listed. A
+    /// peer that is trusted by an endorsement can create further identities. Default: 16.
     max_connections_per_identity: usize;
-    /// How many peers that were accepted may be in their handshake at once. Default: 256.
+    /// How many accepted connections may be in their handshake at once. Default: 256.
     max_handshakes: usize;
-    /// How many peers may wait to be accepted; further ones are refused. Default: 256.
+    /// How many connection attempts may wait for `accept`; further ones are refused. Default: 256.
     backlog: usize;
-    /// How long sending may make no progress; up to a quarter more goes by until that is noticed. While a
-    /// connection sends anything, a stream has ten times as long for each 1 MiB, since all of them may be slow.
-    /// Default: [`STREAM_OP_TIMEOUT`], 12 s.
+    /// How long sending may make no progress. It takes up to a quarter longer to detect. While the
+    /// connection makes progress on other streams, a stream has ten times as long for each 1 MiB,
+    /// since the whole connection may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.
     stream_op_timeout: Duration;
     /// How long a handshake may take. Default: 10 s.
     handshake_timeout: Duration;
-    /// How long a connection may hear nothing from the peer; zero means for ever. The smaller value
-    /// of both sides counts. Default: 30 s.
+    /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
+    /// value of both sides applies. Default: 30 s.
     idle_timeout: Duration;
-    /// How often an idle connection is kept alive; zero means never. Default: 10 s.
+    /// Interval of keep-alives on an idle connection; zero means none. Default: 10 s.
     keep_alive_interval: Duration;
-    /// The largest IP packet that is tried on a path, in bytes (RFC 8899): 1248 to 1500. A connection begins with 1248
-    /// and searches upwards; a smaller limit helps where a tunnel drops large packets silently. Default: 1500.
+    /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248 to 1500. A
+    /// connection starts with 1248 and probes upwards. A smaller limit helps if a tunnel silently
+    /// drops large packets. Default: 1500.
     maximum_mtu: u16;
-    /// Whether peers that connect again resume their session, as server and as client, see
-    /// [`Resumption`](msquic_async::Resumption). Peers are judged as in a full handshake. A change of a listener's
-    /// credential, and [`revoke`](crate::MsQuicTransport::revoke), end all tickets of the transport. With a libmsquic
-    /// that cannot do it, listening and dialling fail with a typed error. Default: false.
+    /// Whether reconnecting peers resume their session, as server and as client, see
+    /// [`Resumption`](msquic_async::Resumption). Peers are verified as in a full handshake. A
+    /// change of a listener's credential and [`revoke`](crate::MsQuicTransport::revoke) invalidate
+    /// all tickets of the transport. If libmsquic does not support it, listening and dialling fail
+    /// with a typed error. Default: false.
     resumption: bool;
-    /// The local address of connections that are dialled; port 0 is any port. Where it cannot reach a peer, being of the
-    /// other family, the system chooses. Default: the system chooses.
+    /// The local address of outgoing connections; port 0 is any port. If the peer's address is of
+    /// the other family, the system chooses. Default: the system chooses.
     local_addr: Option<SocketAddr>;
-    /// Whether connections leave from the port of the transport's first listener that can reach the peer, if there is one. So
-    /// peers behind NATs connect by dialling each other at once, see [`Dial`](crate::Dial). Default: false.
+    /// Whether outgoing connections use the port of the transport's first listener that can reach
+    /// the peer. Peers behind NATs can then connect by dialling each other at the same time, see
+    /// [`Dial`](crate::Dial). Default: false.
     dial_from_listener: bool;
-    /// Whether connections that are dialled share sockets, so that thousands need a few descriptors for each processor; see
-    /// [`Dial`](crate::Dial). Default: true.
+    /// Whether outgoing connections share sockets, so that thousands need only a few file
+    /// descriptors per processor, see [`Dial`](crate::Dial). Default: true.
     share_sockets: bool;
 }

@@ -25,7 +25,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tracing::Span;
 
-/// After so many messages streams are accepted although there are more.
+/// Number of messages after which `recv` accepts streams even if more messages are queued.
 const ACCEPT_EVERY: u32 = 32;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
@@ -35,7 +35,7 @@ pub struct MsQuicNetConnection {
 }
 
 pub(crate) struct Shared {
-    /// Dropped before the connection: its streams belong to it.
+    /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
     pub(crate) inner: Connection,
     local_addr: SocketAddr,
@@ -47,7 +47,7 @@ pub(crate) struct Shared {
     certificate: CertificateDer<'static>,
     alpn: String,
     pub(crate) config: Arc<MsQuicTransportConfig>,
-    /// What this side closes with, from the moment it began to.
+    /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
     messages: MessageCounters,
     /// How often `recv` was called.
@@ -55,26 +55,26 @@ pub(crate) struct Shared {
     span: Span,
     registry: Arc<Registry>,
     id: u64,
-    /// Of a connection that the peer opened.
+    /// `Some` for accepted connections.
     _place: Option<Place>,
-    /// The registration closes its connections when the transport and all of them are gone.
+    /// The registration is closed when the transport and all its connections are dropped.
     _registration: Arc<RegistrationWrapper>,
 }
 
-/// What a connection belongs to.
+/// The context in which a connection was established.
 pub(crate) struct Origin {
     pub(crate) local_hash: CertHash,
     pub(crate) config: Arc<MsQuicTransportConfig>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) registration: Arc<RegistrationWrapper>,
     pub(crate) place: Option<Place>,
-    /// The revocations before the handshake.
+    /// The number of revocations before the handshake.
     pub(crate) revocations: u64,
 }
 
 impl MsQuicNetConnection {
-    /// Wraps a connection whose handshake is done. `None` if it is over already and what belongs to
-    /// it is not known.
+    /// Wraps a connection after its handshake. Returns `None` if it has already ended and its
+    /// properties are unknown.
     pub(crate) fn new(inner: Connection, origin: Origin) -> Option<Self> {
         let Origin { local_hash, config, registry, registration, place, revocations } = origin;
         let certificate = inner.get_remote_certificate()?;
@@ -106,18 +106,18 @@ impl MsQuicNetConnection {
             _registration: registration,
         });
         telemetry::opened(&shared.span);
-        // Known to the registry by now: a later revocation finds it there.
+        // The registry knows the connection now, so later revocations find it.
         for policy in shared.registry.revoked_since(revocations) {
             shared.revoke(&policy);
         }
         Some(Self { shared })
     }
 
-    /// Measurements of the connection, such as the round-trip time.
+    /// Returns measurements of the connection, such as the round-trip time.
     ///
     /// # Errors
     ///
-    /// The reason why the connection is over.
+    /// The reason why the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -135,21 +135,24 @@ impl MsQuicNetConnection {
         self.shared.inner.is_resumed()
     }
 
-    /// How many messages were queued and handed out.
+    /// Returns the numbers of messages queued and received.
     pub fn message_statistics(&self) -> MessageStatistics {
         self.shared.messages.read()
     }
 
-    /// The span that this crate's events of the connection belong to, with the first digits of the
-    /// peer's identity. Instrument tasks that work for the connection with it.
+    /// Returns the span of this crate's events for the connection.
+    ///
+    /// It contains the first digits of the peer's identity. Use it to instrument tasks that serve
+    /// the connection.
     pub fn span(&self) -> &Span {
         &self.shared.span
     }
 
-    /// [`send_bytes`](NetConnection::send_bytes) ahead of everything that is queued or in progress: it
-    /// goes on a stream of its own, which QUIC serves before the others. Urgent messages keep their
-    /// order among themselves. They overtake on the wire; a peer whose queue of received messages is
-    /// full takes nothing, urgent or not.
+    /// Sends one message ahead of all queued messages and of the message in progress.
+    ///
+    /// Urgent messages use their own stream with a higher priority and keep their order among
+    /// themselves. A peer with a full receive queue receives neither urgent nor other messages.
+    /// Otherwise see [`send_bytes`](NetConnection::send_bytes).
     ///
     /// # Errors
     ///
@@ -157,7 +160,7 @@ impl MsQuicNetConnection {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: a dropped future has queued the whole message or nothing of it.
+    /// Cancel-safe: a dropped future has queued the whole message or none of it.
     pub async fn send_urgent(&self, message: Bytes) -> Result<(), SendError> {
         self.queue(&[message], true).await
     }
@@ -175,7 +178,7 @@ impl MsQuicNetConnection {
         }
     }
 
-    /// The size of a message and its header.
+    /// Returns the size of a message with its header.
     fn header(
         &self,
         sizes: impl Iterator<Item = usize>,
@@ -191,7 +194,7 @@ impl MsQuicNetConnection {
         telemetry::message_sent(size);
     }
 
-    /// Has the stream opened that `try_send` needs.
+    /// Spawns a task that opens the stream for `try_send`.
     fn prepare(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(lane) = self.shared.stream_pool.unprepared() else { return };
@@ -204,7 +207,7 @@ impl MsQuicNetConnection {
 
     async fn send_error(&self, error: QueueError) -> SendError {
         match error {
-            // The peer's reason is known when the shutdown is complete.
+            // The peer's reason is complete only when the shutdown is complete.
             QueueError::Connection => SendError::Closed(self.watch_close().await),
             error => self.shared.send_error(error),
         }
@@ -226,7 +229,7 @@ impl Shared {
         }
     }
 
-    /// Why nothing is sent once this side has begun to close.
+    /// Returns the error for sending once this side has begun to close.
     fn closing(&self) -> CloseReason {
         if let Some(error) = self.inner.close_reason() {
             return self.close_reason(&error);
@@ -235,7 +238,7 @@ impl Shared {
         closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
     }
 
-    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
     pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
         let is_over = self.inner.close_reason().is_some();
         if is_over || policy.verify(Some(&self.certificate)).is_ok() {
@@ -351,7 +354,7 @@ impl NetConnection for MsQuicNetConnection {
             }
             Some(entry)
         };
-        // While messages keep coming nothing waits below, and streams that wait for acceptance would too.
+        // While messages keep arriving, the code below is not reached; accept pending streams here.
         let turn = self.shared.turns.fetch_add(1, Ordering::Relaxed);
         while turn.is_multiple_of(ACCEPT_EVERY)
             && !inbox.is_full()
@@ -373,10 +376,10 @@ impl NetConnection for MsQuicNetConnection {
                 stream = inner.accept_inbound_uni_stream() => match stream {
                     Ok(stream) => stream_pool.add_inbound(stream),
                     Err(_) => {
-                        // The streams have told their sinks the end when the shutdown is complete,
-                        // and until then may still have given them messages.
+                        // Until the shutdown is complete, streams may still deliver messages to
+                        // their sinks.
                         let error = inner.watch_shutdown().await;
-                        stream_pool.resume(); // whoever made room may not have come to it yet
+                        stream_pool.resume(); // a reader that made room may be late
                         return take()
                             .unwrap_or_else(|| Err(RecvError::Closed(self.shared.close_reason(&error))));
                     }
@@ -398,7 +401,7 @@ impl NetConnection for MsQuicNetConnection {
         if is_first {
             drop(shutdown);
         } else {
-            std::mem::forget(shutdown); // whoever closes first also shuts down
+            std::mem::forget(shutdown); // only the first close shuts down
         }
         inner.watch_shutdown().await;
     }
@@ -408,7 +411,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 }
 
-/// Closes the connection, also when the future that drains it is dropped.
+/// Closes the connection on drop, also when the draining future is cancelled.
 struct ShutdownOnDrop<'a> {
     inner: &'a Connection,
     code: u64,

@@ -1,8 +1,8 @@
-//! `Inbox`: received messages that nobody has asked for yet, of all streams of a connection.
+//! `Inbox`: the receive queue of all streams of a connection.
 //!
-//! Each stream has a [`FrameSink`], which runs on msquic's thread: it decodes frames straight into
-//! the messages' own memory and wakes a reader for each batch of them. When the inbox is full the sinks take
-//! nothing more, and their streams pause; whoever takes messages out tells when to resume them.
+//! Each stream has a [`FrameSink`], which runs on msquic's thread. It decodes frames directly into
+//! the memory of the messages and wakes a reader per batch. When the inbox is full, the sinks
+//! accept no data and their streams pause. [`Inbox::pop`] tells the reader when to resume them.
 
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
 use net_traits::RecvError;
@@ -14,18 +14,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// What an entry costs besides its bytes, so that empty messages are bounded too.
+/// Bookkeeping bytes counted per entry, so that empty messages are bounded too.
 const ENTRY_COST: usize = 128;
 
-/// An inbox that had more entries gives their memory back when it is empty.
+/// An empty inbox with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 1024;
 
-/// A reader is not kept waiting for more than so many entries to be complete.
+/// Size of a batch after which a reader is woken.
 const BATCH: usize = 32;
 
 pub(crate) struct Inbox {
     state: Mutex<State>,
-    /// There is a permit, or a reader that was woken, while there are entries; who takes one of several passes it on.
+    /// While there are entries, there is a permit or a woken reader. A reader that leaves entries
+    /// wakes the next.
     arrived: Notify,
     limit: usize,
     max_message_size: usize,
@@ -35,7 +36,7 @@ pub(crate) struct Inbox {
 struct State {
     entries: VecDeque<Result<Message, RecvError>>,
     cost: usize,
-    /// A sink was told that there is no room.
+    /// A sink found no room and paused its stream.
     paused: bool,
 }
 
@@ -45,12 +46,12 @@ impl Inbox {
         Arc::new(Self { state, arrived: Notify::new(), limit: limit.max(1), max_message_size })
     }
 
-    /// Resolves at the next arrival after this call. Try [`pop`](Self::pop) after making it.
+    /// Resolves at the next arrival after this call. Call [`pop`](Self::pop) after creating it.
     pub(crate) fn arrived(&self) -> Notified<'_> {
         self.arrived.notified()
     }
 
-    /// The oldest entry, and whether paused streams are to be resumed.
+    /// Removes the oldest entry, and returns whether paused streams must be resumed.
     pub(crate) fn pop(&self) -> Option<(Result<Message, RecvError>, bool)> {
         let (entry, resume, has_more) = {
             let state = &mut *self.state.lock();
@@ -69,7 +70,7 @@ impl Inbox {
         Some((entry, resume))
     }
 
-    /// Adds entries and leaves `entries` empty.
+    /// Adds entries, draining `entries`.
     fn push(&self, entries: &mut Vec<Result<Message, RecvError>>) {
         if entries.is_empty() {
             return;
@@ -79,14 +80,14 @@ impl Inbox {
             state.cost += entries.iter().map(cost).sum::<usize>();
             state.entries.extend(entries.drain(..));
         }
-        self.arrived.notify_one(); // who pops one of several wakes the next reader
+        self.arrived.notify_one(); // `pop` wakes further readers
     }
 
     pub(crate) fn is_full(&self) -> bool {
         self.state.lock().cost >= self.limit
     }
 
-    /// How much may be added; if that is nothing, whoever makes room is to resume.
+    /// Returns the free bytes. If there are none, the `pop` that makes room reports to resume.
     fn room(&self) -> usize {
         let state = &mut *self.state.lock();
         state.paused |= state.cost >= self.limit;
@@ -98,12 +99,12 @@ fn cost(entry: &Result<Message, RecvError>) -> usize {
     ENTRY_COST + entry.as_ref().map_or(0, |(bytes, _)| bytes.len())
 }
 
-/// What a sink tells the owner of its stream.
+/// The state of a sink, shared with the owner of its stream.
 #[derive(Debug, Default)]
 pub(crate) struct SinkStatus {
-    /// The stream is over.
+    /// The stream has ended.
     ended: AtomicBool,
-    /// The stream is not understood any more and has to be stopped.
+    /// The stream can no longer be decoded and must be stopped.
     broken: AtomicBool,
 }
 
@@ -135,7 +136,7 @@ impl FrameSink {
 impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
         let (mut rest, mut entries) = (data, Vec::new());
-        // A broken stream pauses until it is stopped.
+        // A broken stream stays paused until it is stopped.
         while !rest.is_empty() && !self.status.is_broken() {
             let mut room = self.inbox.room();
             if room == 0 {
@@ -166,7 +167,7 @@ impl ReceiveSink for FrameSink {
             (ReceiveEnd::Failed(ReadError::Reset(code)), Some(_)) => {
                 Some(RecvError::Reset { code })
             }
-            // Between messages nothing is lost; the loss of the connection is reported as such.
+            // Between messages no data is lost. The loss of the connection is reported separately.
             (ReceiveEnd::Failed(_), _) => None,
         };
         if let Some(error) = error {

@@ -1,4 +1,4 @@
-//! `MsQuicNetIncomingRequest`: a peer that knocked.
+//! `MsQuicNetIncomingRequest`: a connection attempt before its handshake is complete.
 
 use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
@@ -26,12 +26,12 @@ pub struct MsQuicNetIncomingRequest {
 }
 
 impl MsQuicNetIncomingRequest {
-    /// The name that the peer wants to reach (server name indication, RFC 6066), not to be trusted.
+    /// Returns the server name that the peer indicated (RFC 6066). It is untrusted text.
     pub fn server_name(&self) -> Option<&str> {
         self.incoming.server_name()
     }
 
-    /// The application protocol that will be used.
+    /// Returns the negotiated application protocol.
     pub fn alpn(&self) -> &[u8] {
         self.incoming.alpn()
     }
@@ -52,7 +52,7 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
         let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
         let alpn = alpn.iter().map(String::as_str).collect::<Vec<_>>();
-        // In this order: what is revoked after the first counts whatever the second still says.
+        // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = context.registry.revocations();
         let identity = identity.read().clone();
         let local_hash = identity.credential.identity();
@@ -73,7 +73,7 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
             let limit = Limit::HandshakeTimeout;
             place.late();
             telemetry::refused(remote_addr, limit);
-            connection.shutdown(limit.code(), "the handshake took too long");
+            connection.shutdown(limit.code(), "the handshake timed out");
         }
         accepted?;
         let lost = connection.clone();

@@ -1,4 +1,4 @@
-//! `Lane`: one stream that sends messages, opened when needed, replaced when the peer stops it.
+//! `Lane`: a stream that sends messages, opened on demand and replaced when the peer stops it.
 
 use bytes::Bytes;
 use msquic_async::connection::Connection;
@@ -10,20 +10,20 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// The priority of streams for urgent messages: before all others, which have 0x7fff.
+/// The priority of streams for urgent messages, above the default of 0x7fff.
 const URGENT: u16 = u16::MAX;
 
-/// How much longer one native send may take while the connection makes progress elsewhere.
+/// Factor for the timeout of a native send while the connection makes progress on other streams.
 const SLOW: u32 = 10;
 
-/// How often progress is looked for in the time in which there has to be some.
+/// How often progress is checked per timeout.
 const LOOKS: u32 = 4;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
-    /// Somebody was sent to [prepare](Self::prepare) the stream.
+    /// A task is [preparing](Self::prepare) the stream.
     is_preparing: AtomicBool,
     is_urgent: bool,
 }
@@ -31,17 +31,17 @@ pub(crate) struct Lane {
 enum Slot {
     Empty,
     Open(Arc<WriteStream>),
-    /// Nothing is sent any more.
+    /// No more messages are sent.
     Closed,
 }
 
 /// Why a message was not queued.
 pub(crate) enum QueueError {
     WouldBlock,
-    /// After so long.
+    /// No progress for this time.
     TimedOut(Duration),
     Stopped(u64),
-    /// The connection is over.
+    /// The connection has ended.
     Connection,
     /// This side is closing.
     Closed,
@@ -58,7 +58,7 @@ impl Lane {
         }
     }
 
-    /// Bytes that wait here.
+    /// Returns the number of queued bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         match &*self.slot.lock() {
             Slot::Open(stream) => stream.pending_bytes(),
@@ -66,7 +66,7 @@ impl Lane {
         }
     }
 
-    /// Queues one frame, whole or not at all.
+    /// Queues one frame completely or not at all.
     pub(crate) async fn send(
         &self,
         connection: &Connection,
@@ -91,7 +91,7 @@ impl Lane {
         }
     }
 
-    /// Queues one frame if there is an open stream with room.
+    /// Queues one frame if the stream is open and has room.
     pub(crate) fn try_send(&self, header: &[u8], parts: &[Bytes]) -> Result<(), QueueError> {
         let stream = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
         match stream.try_enqueue(header, parts) {
@@ -104,18 +104,19 @@ impl Lane {
         }
     }
 
-    /// Whether the caller is to [prepare](Self::prepare) the stream: there is none, and nobody else was told.
+    /// Whether the caller must [prepare](Self::prepare) the stream: it is not open, and no other
+    /// task prepares it.
     pub(crate) fn wants_preparation(&self) -> bool {
         matches!(*self.slot.lock(), Slot::Empty) && !self.is_preparing.swap(true, Ordering::SeqCst)
     }
 
-    /// Opens the stream, if there is none.
+    /// Opens the stream unless it is open.
     pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
-        let _ = self.acquire(connection, no_progress).await; // whoever sends learns why
+        let _ = self.acquire(connection, no_progress).await; // the next send reports the error
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until msquic has taken over what was queued.
+    /// Waits until msquic has accepted all queued data.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
@@ -126,12 +127,12 @@ impl Lane {
             Ok(()) => Ok(()),
             Err(error) => {
                 self.replace(&stream, error)?;
-                Ok(()) // the stream was finished, with all that was on it
+                Ok(()) // the stream is finished, with all its data
             }
         }
     }
 
-    /// Takes a broken stream out; `Ok` when another one may do better.
+    /// Removes a broken stream; `Ok` if another stream may succeed.
     fn replace(&self, stream: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
         {
             let mut slot = self.slot.lock();
@@ -149,7 +150,7 @@ impl Lane {
         }
     }
 
-    /// The stream that sends, opened if there is none.
+    /// Returns the stream, opening it if necessary.
     async fn acquire(
         &self,
         connection: &Connection,
@@ -172,7 +173,7 @@ impl Lane {
                 return Err(QueueError::Other("the stream cannot send".to_owned()));
             };
             if self.is_urgent {
-                // It can only fail because the stream is over, which sending then tells.
+                // It fails only if the stream has ended, which the next send reports.
                 let _ = stream.set_priority(URGENT).await;
             }
             let mut slot = self.slot.lock();
@@ -195,8 +196,8 @@ impl Lane {
         }
     }
 
-    /// Lets nothing more be sent; the stream that has to be [drained](Self::drain). `None` if that had
-    /// been done before, or nothing was ever sent.
+    /// Stops sending and returns the stream to [drain](Self::drain). `None` if already stopped, or
+    /// if nothing was sent.
     pub(crate) fn close(&self) -> Option<Arc<WriteStream>> {
         match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
             Slot::Open(stream) => Some(stream),
@@ -204,18 +205,18 @@ impl Lane {
         }
     }
 
-    /// Waits until the peer's QUIC has acknowledged all of a stream, or makes no progress.
+    /// Waits until the peer has acknowledged the whole stream, or makes no progress.
     pub(crate) async fn drain(
         connection: &Connection,
         stream: &WriteStream,
         no_progress: Duration,
     ) {
-        let _ = stream.finish(); // it fails when the stream is over, which the next line tells too
+        let _ = stream.finish(); // if the stream has ended, the next line reports it
         let _ = unless_stuck(connection, stream, no_progress, stream.stopped()).await;
     }
 }
 
-/// The peer took nothing for so long.
+/// The peer made no progress for this time.
 pub(crate) struct Stuck(pub(crate) Duration);
 
 impl From<Stuck> for QueueError {
@@ -226,9 +227,10 @@ impl From<Stuck> for QueueError {
 
 /// Waits for `operation` as long as the stream makes progress.
 ///
-/// That is, the peer acknowledges a native send of up to 1 MiB now and then. On a slow link one may take
-/// long, so while the connection sends anything, a native send has [`SLOW`] times as long. No longer: a
-/// peer that takes nothing of this stream must not keep it waiting by taking the others.
+/// Progress means that the peer acknowledges a native send of up to 1 MiB. On a slow link that may
+/// take long. While the connection makes progress on other streams, a native send therefore has
+/// [`SLOW`] times as long. The limit prevents a peer from blocking one stream for ever while it
+/// reads the rest.
 pub(crate) async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
@@ -238,7 +240,7 @@ pub(crate) async fn unless_stuck<T>(
     tokio::pin!(operation);
     let mut progress = Progress::default();
     loop {
-        // Looked at often, so that little more than that time goes by.
+        // Check often, so that the timeout is exceeded only slightly.
         if let Ok(output) = timeout(no_progress / LOOKS, &mut operation).await {
             return Ok(output);
         }
@@ -247,12 +249,12 @@ pub(crate) async fn unless_stuck<T>(
     }
 }
 
-/// What was seen of a stream that somebody waits for, and when.
+/// The last observed progress of a stream, and its time.
 #[derive(Default)]
 struct Progress {
-    /// Bytes of the stream in native sends that are complete.
+    /// Bytes of the stream in completed native sends.
     completed: Option<(u64, Instant)>,
-    /// Bytes that the connection sent.
+    /// Bytes sent by the connection.
     sent: Option<(u64, Instant)>,
 }
 
@@ -288,7 +290,7 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(4);
 
-    /// The second at which it is stuck, looked at every second, and the time it names.
+    /// Checks every second; returns the second at which it is stuck, and the reported time.
     fn stuck(completed: impl Fn(u64) -> u64, sent: impl Fn(u64) -> u64) -> Option<(u64, Duration)> {
         let (start, mut progress) = (Instant::now(), Progress::default());
         (1..100).find_map(|second| {
@@ -301,7 +303,7 @@ mod tests {
     #[test]
     fn only_the_whole_time_without_progress_is_too_long() {
         assert_eq!(stuck(|_| 0, |_| 0), Some((5, LIMIT)));
-        // A pause that is almost too long, again and again, and the last one for ever.
+        // Repeated pauses just below the limit, then a pause without end.
         assert_eq!(stuck(|second| second / 4, |_| 0), None);
         assert_eq!(stuck(|second| second.min(12) / 4, |_| 0), Some((16, LIMIT)));
         assert_eq!(stuck(|second| second / 5, |_| 0), Some((9, LIMIT)));

@@ -1,7 +1,7 @@
 //! Identity-authenticated, framed messages over QUIC.
 //!
-//! [`MsQuicTransport`] implements the traits of [`net_traits`] on msquic: mutual TLS 1.3 in which a
-//! peer is known by the hash of its certificate, and messages of up to
+//! [`MsQuicTransport`] implements the traits of [`net_traits`] on msquic: mutual TLS 1.3 that
+//! identifies a peer by the hash of its certificate, and messages of up to
 //! [`max_message_size`](MsQuicTransportConfig::max_message_size) bytes with a 4-byte length in
 //! front, on unidirectional streams that are opened once and used for many messages.
 //!
@@ -19,7 +19,7 @@
 //! let listener = transport.create_listener("127.0.0.1:0".parse()?, &["echo/1"], server).await?;
 //! let address = listener.local_addr();
 //! let serving = tokio::spawn(async move {
-//!     // Each peer has a task of its own from its handshake on, so that a slow one delays no other.
+//!     // Each peer has its own task, so that a slow handshake delays no other peer.
 //!     while let Ok(request) = listener.accept().await {
 //!         tokio::spawn(async move {
 //!             let connection = request.accept().await?;
@@ -42,9 +42,9 @@
 //!
 //! Data flow: `send → bounded queue of the stream → msquic`, and on the other side `msquic's thread
 //! → frame decoder → bounded inbox → recv`. When the inbox is full, streams are no longer read and
-//! QUIC's flow control slows the sender down.
+//! QUIC's flow control throttles the sender.
 //!
-//! It runs under tokio, with its timers.
+//! It needs a tokio runtime with timers.
 #![forbid(unsafe_code)]
 
 mod certificate;

@@ -1,4 +1,4 @@
-//! `MsQuicListener`: where peers arrive.
+//! `MsQuicListener`: accepts connection attempts.
 
 use crate::connection::MsQuicNetConnection;
 use crate::incoming::MsQuicNetIncomingRequest;
@@ -24,7 +24,7 @@ pub struct MsQuicListener {
     context: Context,
 }
 
-/// What a listener shows its peers, and how it judges them.
+/// The credential of a listener and its msquic configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(crate) credential: NetCredential,
@@ -60,22 +60,23 @@ impl MsQuicListener {
         })
     }
 
-    /// How many attempts to connect were refused because [`backlog`](crate::MsQuicTransportConfig::backlog) peers were
-    /// waiting to be accepted.
+    /// Returns how many attempts were refused because the
+    /// [`backlog`](crate::MsQuicTransportConfig::backlog) was full.
     pub fn refused_waiting(&self) -> u64 {
         self.instance.refused()
     }
 
-    /// Shows another certificate and trusts others from now on, in handshakes that are accepted after
-    /// this. Connections that are up live on; [`MsQuicTransport::revoke`] closes those that are not
-    /// trusted any more.
+    /// Replaces the certificate and the trust policy for handshakes that begin later.
+    ///
+    /// Established connections remain open. To close those that are no longer trusted, call
+    /// [`MsQuicTransport::revoke`].
     ///
     /// [`MsQuicTransport::revoke`]: crate::MsQuicTransport::revoke
     ///
     /// # Errors
     ///
-    /// [`ListenError::Credential`] when the credential cannot be used; the listener goes on with the one
-    /// it had.
+    /// [`ListenError::Credential`] if the credential cannot be used. The listener keeps its
+    /// previous one.
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
         if self.context.config.resumption {
@@ -101,7 +102,7 @@ impl NetListener for MsQuicListener {
         loop {
             let incoming = self.instance.accept_incoming().await;
             let incoming = incoming.map_err(|_| AcceptError::Closed)?;
-            // msquic always names the address of a new connection.
+            // msquic always reports the address of a new connection.
             let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
             match self.context.registry.admit(remote_addr.ip()) {
                 Ok(place) => {

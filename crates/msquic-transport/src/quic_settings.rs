@@ -1,4 +1,4 @@
-//! `ConfigFactory`: msquic configurations from ours.
+//! `ConfigFactory`: creates msquic configurations from `MsQuicTransportConfig`.
 
 use crate::MsQuicTransportConfig;
 use msquic_async::{
@@ -7,10 +7,10 @@ use msquic_async::{
 use net_traits::{CredentialError, NetCredential, TrustPolicy, protocol_names};
 use parking_lot::Mutex;
 
-/// How many bytes of a stream the peer may send ahead; msquic raises it while reading keeps up.
+/// Initial receive window of a stream, in bytes. msquic enlarges it while reading keeps up.
 const STREAM_WINDOW: u32 = 512 * 1024;
 
-/// Makes msquic configurations for both roles.
+/// Creates msquic configurations for both roles.
 pub(crate) struct ConfigFactory<'a> {
     pub(crate) registration: &'a Registration,
     pub(crate) config: &'a MsQuicTransportConfig,
@@ -20,14 +20,14 @@ pub(crate) struct ConfigFactory<'a> {
     pub(crate) credential: &'a NetCredential,
 }
 
-/// The configurations that were used last: making one reads the key and prepares TLS.
+/// Recently used configurations, since creating one parses the key and sets up TLS.
 #[derive(Debug, Default)]
 pub(crate) struct ConfigCache(Mutex<Vec<(Key, Configuration)>>);
 
 /// How many configurations are kept.
 const CACHED: usize = 16;
 
-/// What a configuration depends on besides the transport. Whom to trust is not part of it.
+/// What a configuration depends on besides the transport. The trust policy is not part of it.
 #[derive(Debug)]
 struct Key {
     is_server: bool,
@@ -50,13 +50,14 @@ fn shows_the_same(one: &NetCredential, other: &NetCredential) -> bool {
 }
 
 impl ConfigCache {
-    /// Keeps nothing of a credential that is not shown any more. Whoever still shows it makes it anew.
+    /// Removes the configurations of a credential. If it is still in use elsewhere, they are
+    /// created again.
     pub(crate) fn forget(&self, credential: &NetCredential) {
         let mut cached = self.0.lock();
         let of_it = |(key, _): &mut (Key, _)| shows_the_same(&key.credential, credential);
         let forgotten: Vec<_> = cached.extract_if(.., of_it).collect();
         drop(cached);
-        drop(forgotten); // without the lock: it may close configurations
+        drop(forgotten); // after unlocking: it may close configurations
     }
 
     fn get_or_make(
@@ -82,7 +83,7 @@ impl ConfigCache {
     }
 }
 
-/// Why there is no configuration.
+/// Why a configuration could not be created.
 pub(crate) enum ConfigFailure {
     InvalidInput(String),
     Credential(CredentialError),
@@ -127,7 +128,7 @@ impl ConfigFactory<'_> {
             .stream_receive_window(STREAM_WINDOW)
             .maximum_mtu(config.maximum_mtu)
             .resumption(self.resumption.cloned())
-            // The queue of the stream is buffer enough, and spares a copy.
+            // The stream's own queue is sufficient as a buffer and avoids a copy.
             .send_buffering(false)
     }
 
@@ -138,7 +139,7 @@ impl ConfigFactory<'_> {
         let limits = StreamLimits {
             send_buffer: self.config.send_queue,
             max_send_buffer: self.config.max_send_queue,
-            // Holds bytes only until the stream is accepted; then the frame decoder takes them.
+            // Buffers data only until the stream is accepted; then the frame decoder consumes it.
             receive_buffer: StreamLimits::default().receive_buffer,
         };
         match configuration {
@@ -151,7 +152,7 @@ impl ConfigFactory<'_> {
     }
 }
 
-/// An error with its causes, in one line.
+/// Formats an error with its causes in one line.
 pub(crate) fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

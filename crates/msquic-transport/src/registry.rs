@@ -1,4 +1,4 @@
-//! `Registry`: the connections of a transport, how many there may be, and what they did.
+//! `Registry`: the connections of a transport, their limits and statistics.
 
 use crate::connection::Shared;
 use msquic_async::require_address_validation;
@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-/// How many connections peers may have.
+/// Limits on accepted connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ConnectionLimits {
     pub(crate) connections: usize,
@@ -19,7 +19,7 @@ pub(crate) struct ConnectionLimits {
     pub(crate) handshakes: usize,
 }
 
-/// Which limit a peer ran into.
+/// The limit that a connection attempt exceeded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Limit {
@@ -36,8 +36,10 @@ pub enum Limit {
 }
 
 impl Limit {
-    /// The code with which a connection beyond the limit is closed. Before the handshake is done QUIC
-    /// does not carry it: the peer then sees a refusal without a code.
+    /// Returns the code with which a connection over the limit is closed.
+    ///
+    /// Before the handshake is complete QUIC does not send it, and the peer sees a refusal without
+    /// a code.
     pub const fn code(self) -> u64 {
         match self {
             Self::Connections => 0x6e65_7401,
@@ -49,33 +51,34 @@ impl Limit {
     }
 }
 
-/// What a transport did so far.
+/// Counters of a transport.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TransportStatistics {
-    /// Connections that are open now, or whose handles are still held.
+    /// Connections that are open, or whose handles are still held.
     pub connections: usize,
-    /// Peers that are in their handshake with a listener now.
+    /// Accepted connections that are in their handshake.
     pub handshakes: usize,
     /// Messages of all connections.
     pub messages: MessageStatistics,
-    /// Peers turned away because of [`Limit::Connections`].
+    /// Attempts rejected because of [`Limit::Connections`].
     pub refused_connections: u64,
-    /// Peers turned away because of [`Limit::PerIp`].
+    /// Attempts rejected because of [`Limit::PerIp`].
     pub refused_per_ip: u64,
-    /// Peers turned away because of [`Limit::PerIdentity`].
+    /// Attempts rejected because of [`Limit::PerIdentity`].
     pub refused_per_identity: u64,
-    /// Peers turned away because of [`Limit::Handshakes`].
+    /// Attempts rejected because of [`Limit::Handshakes`].
     pub refused_handshakes: u64,
-    /// Peers turned away because of [`Limit::HandshakeTimeout`].
+    /// Attempts rejected because of [`Limit::HandshakeTimeout`].
     pub refused_handshake_timeout: u64,
-    /// Messages beyond [`max_message_size`](crate::MsQuicTransportConfig::max_message_size); each cost its stream.
+    /// Received messages over [`max_message_size`](crate::MsQuicTransportConfig::max_message_size),
+    /// whose streams were stopped.
     pub refused_messages: u64,
 }
 
-/// Messages that were queued and handed out. Bytes are those of the messages, without headers.
+/// Numbers of messages queued and received. Byte counts exclude headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the names of the fields say it")]
+#[expect(missing_docs, reason = "the field names are self-explanatory")]
 pub struct MessageStatistics {
     pub messages_sent: u64,
     pub bytes_sent: u64,
@@ -83,7 +86,7 @@ pub struct MessageStatistics {
     pub bytes_received: u64,
 }
 
-/// [`MessageStatistics`] that many tasks count.
+/// [`MessageStatistics`] as atomic counters.
 #[derive(Debug, Default)]
 pub(crate) struct MessageCounters {
     messages_sent: AtomicU64,
@@ -119,18 +122,19 @@ pub(crate) struct Registry {
     state: Mutex<State>,
     pub(crate) messages: MessageCounters,
     refused_messages: AtomicU64,
-    /// Whether this registry is among [`UNDER_PRESSURE`].
+    /// Whether [`UNDER_PRESSURE`] counts this registry.
     is_under_pressure: AtomicBool,
 }
 
-/// How many registries have so many handshakes that peers have to prove their addresses first. That is a setting
-/// of the process, so the lock is held while it is changed; nothing that msquic calls takes it.
+/// How many registries have so many handshakes that peers must validate their addresses (Retry).
+/// This setting is global to the process, so the lock is held while it changes. No msquic callback
+/// takes the lock.
 static UNDER_PRESSURE: Mutex<usize> = Mutex::new(0);
 
 #[derive(Debug, Default)]
 struct State {
     next: u64,
-    /// The connections with handles.
+    /// The connections that have handles.
     live: HashMap<u64, Weak<Shared>>,
     inbound: usize,
     handshakes: usize,
@@ -157,7 +161,7 @@ impl Registry {
         })
     }
 
-    /// Takes a place for a peer whose handshake begins.
+    /// Takes a place for a peer whose handshake begins, if no limit is exceeded.
     pub(crate) fn admit(self: &Arc<Self>, remote: IpAddr) -> Result<Place, Limit> {
         let admitted = self.try_admit(network(remote));
         self.relieve();
@@ -182,8 +186,8 @@ impl Registry {
         Err(limit)
     }
 
-    /// From half of the handshakes that may go on at once peers have to prove their addresses, down to a quarter:
-    /// otherwise somebody who forges addresses takes all places.
+    /// Requires address validation from half of the allowed handshakes, until they fall to a
+    /// quarter. Otherwise an attacker with forged addresses could occupy all places.
     fn relieve(&self) {
         let wants = |is_on| {
             let handshakes = self.state.lock().handshakes;
@@ -205,17 +209,17 @@ impl Registry {
         let others = if now { *count } else { *count - 1 };
         *count = if now { *count + 1 } else { *count - 1 };
         if others == 0 {
-            // It cannot fail: the library is loaded, or there would be no registry.
+            // It cannot fail, because the library is loaded.
             let _ = require_address_validation(now);
         }
     }
 
-    /// A message was beyond the limit.
+    /// Counts a received message over the limit.
     pub(crate) fn refuse_message(&self) {
         self.refused_messages.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Knows a connection from now on, until it [leaves](Self::leave).
+    /// Registers a connection until it [leaves](Self::leave).
     pub(crate) fn enter(&self, connection: &Weak<Shared>) -> u64 {
         let mut state = self.state.lock();
         state.next += 1;
@@ -224,18 +228,18 @@ impl Registry {
         id
     }
 
-    /// Connections that `policy` does not trust are about to be closed; also those whose handshake is
-    /// going on.
+    /// Records that connections whose peers `policy` does not trust are revoked, including those in
+    /// their handshake.
     pub(crate) fn revoke(&self, policy: &TrustPolicy) {
         self.state.lock().revocations.record(policy.clone());
     }
 
-    /// How often connections were revoked.
+    /// Returns the number of revocations so far.
     pub(crate) fn revocations(&self) -> u64 {
         self.state.lock().revocations.count()
     }
 
-    /// The policies of the revocations since `seen`.
+    /// Returns the policies of the revocations after the first `seen`.
     pub(crate) fn revoked_since(&self, seen: u64) -> Vec<TrustPolicy> {
         self.state.lock().revocations.since(seen)
     }
@@ -244,7 +248,7 @@ impl Registry {
         self.state.lock().live.remove(&id);
     }
 
-    /// All connections that are alive.
+    /// Returns all connections that have handles.
     pub(crate) fn live(&self) -> Vec<Arc<Shared>> {
         self.state.lock().live.values().filter_map(Weak::upgrade).collect()
     }
@@ -266,7 +270,7 @@ impl Registry {
     }
 }
 
-/// The place of a connection that a peer opened, given back when it is dropped.
+/// The place of an accepted connection, released on drop.
 #[derive(Debug)]
 pub(crate) struct Place {
     registry: Arc<Registry>,
@@ -281,12 +285,12 @@ enum Stage {
 }
 
 impl Place {
-    /// The handshake took too long.
+    /// Records that the handshake timed out.
     pub(crate) fn late(&self) {
         self.registry.state.lock().refuse(Limit::HandshakeTimeout);
     }
 
-    /// The handshake is done and tells who the peer is.
+    /// Records the peer's identity after the handshake, if no limit is exceeded.
     pub(crate) fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
         let mut state = self.registry.state.lock();
         let count = state.per_identity.get(&identity).copied().unwrap_or(0);
@@ -327,7 +331,7 @@ fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// What counts as one address: of IPv6 the first 64 bits, since a single host has all that follow.
+/// Maps an address to its unit of counting: for IPv6 the /64 network, which one host can own.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
@@ -352,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn each_limit_holds_and_places_come_back() {
+    fn each_limit_holds_and_places_are_released() {
         let registry = registry();
         let mut first = registry.admit(ip(1)).unwrap();
         let second = registry.admit(ip(1)).unwrap();

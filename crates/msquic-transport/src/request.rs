@@ -1,8 +1,8 @@
-//! `NetRequests`: a question and its answer on a stream of their own.
+//! `NetRequests`: requests, each a question and its answer on its own stream.
 //!
 //! On the wire a request is a bidirectional stream: the bytes of the question and then FIN in one
-//! direction, the bytes of the answer and then FIN in the other. Whoever gives up resets its direction
-//! and stops the other, so that the peer learns it at once.
+//! direction, the bytes of the answer and then FIN in the other. A side that cancels resets its
+//! direction and stops the other, which notifies the peer at once.
 
 use crate::connection::{MsQuicNetConnection, Shared};
 use crate::lane::{Stuck, unless_stuck};
@@ -17,14 +17,14 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// The code of a request that its asker gave up.
+/// The code of a request that the asker cancelled.
 pub const REQUEST_CODE_CANCELED: u64 = 2;
-/// The code of a request that its server dropped without an answer, or does not take.
+/// The code of a request that the server dropped without an answer, or does not accept.
 pub const REQUEST_CODE_NO_ANSWER: u64 = 3;
-/// The code of a question or an answer beyond the limit.
+/// The code of a question or an answer over the limit.
 pub const REQUEST_CODE_TOO_LARGE: u64 = 4;
 
-/// Questions and answers beside the messages of a connection.
+/// Sends and answers requests, in addition to the messages of a connection.
 ///
 /// ```
 /// use msquic_transport::{MsQuicTransport, NetRequests};
@@ -40,7 +40,7 @@ pub const REQUEST_CODE_TOO_LARGE: u64 = 4;
 /// # let address = listener.local_addr();
 /// let server = tokio::spawn(async move {
 ///     let connection = listener.accept().await?.accept().await?;
-///     // One task for each question: a slow answer holds up no other.
+///     // One task per question, so that a slow answer does not delay others.
 ///     while let Ok(mut request) = connection.accept_request().await {
 ///         tokio::spawn(async move {
 ///             let answer = request.question().await?.to_ascii_uppercase();
@@ -60,78 +60,80 @@ pub const REQUEST_CODE_TOO_LARGE: u64 = 4;
 /// ```
 #[async_trait]
 pub trait NetRequests: NetConnection {
-    /// What the other side gets.
+    /// The request that `accept_request` returns.
     type Incoming: Send + 'static;
 
-    /// Asks, and waits for the answer for at most `deadline`.
+    /// Sends a question and waits for its answer, for at most `deadline`.
     ///
     /// # Errors
     ///
-    /// [`RequestError`]. Unless it is [`RequestError::Closed`], the connection goes on.
+    /// [`RequestError`]. Unless it is [`RequestError::Closed`], the connection remains usable.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future gives the request up, and the peer learns that.
+    /// Dropping the future cancels the request and notifies the peer.
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError>;
 
-    /// Waits for the next question of the peer. It does not wait until the question is there as a whole.
+    /// Waits for the next request of the peer, not for its whole question.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Closed`] once the connection is over.
+    /// [`RequestError::Closed`] once the connection has ended.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: a dropped future loses no question.
+    /// Cancel-safe: dropping the future loses no request.
     async fn accept_request(&self) -> Result<Self::Incoming, RequestError>;
 }
 
-/// A question of the peer. Dropping it tells the peer that there is no answer.
-/// It keeps the connection open.
+/// A request of the peer.
+///
+/// Dropping it tells the peer that there is no answer. It keeps the connection open.
 pub struct IncomingRequest {
     read: ReadStream,
     write: Arc<WriteStream>,
     connection: MsQuicNetConnection,
 }
 
-/// Why there is no answer.
+/// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The question or the answer is longer than allowed.
-    #[error("{size} bytes are more than the limit of {limit}")]
+    /// The question or the answer exceeds the limit.
+    #[error("{size} bytes exceed the limit of {limit} bytes")]
     TooLarge {
-        /// Bytes there were, as far as is known.
+        /// The size as far as known, in bytes.
         size: usize,
-        /// Bytes allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// There was no answer in time.
+    /// The deadline passed without an answer.
     #[error("no answer within {after:?}")]
     TimedOut {
         /// The deadline.
         after: Duration,
     },
-    /// The asker gave up.
-    #[error("the peer gave the request up")]
+    /// The peer cancelled the request.
+    #[error("the peer cancelled the request")]
     Canceled,
-    /// The peer has no answer.
-    #[error("the peer gave no answer, code {code}")]
+    /// The peer rejected the request.
+    #[error("the peer rejected the request with code {code}")]
     NoAnswer {
-        /// The peer's code; [`REQUEST_CODE_NO_ANSWER`] when it dropped the question.
+        /// The peer's code; [`REQUEST_CODE_NO_ANSWER`] if it dropped the request.
         code: u64,
     },
-    /// The transport failed; the connection may go on.
+    /// The transport failed. The connection may remain usable.
     #[error("the transport failed: {0}")]
     Transport(String),
-    /// The connection is over.
-    #[error("the connection is over: {0}")]
+    /// The connection has ended.
+    #[error("the connection has ended: {0}")]
     Closed(#[source] CloseReason),
 }
 
 impl RequestError {
-    /// Whether asking again, perhaps over a new connection, may help. The peer may have acted on the
-    /// question already.
+    /// Whether another attempt, possibly over a new connection, may succeed.
+    ///
+    /// The peer may already have acted on the question.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Canceled | Self::NoAnswer { .. } => false,
@@ -141,13 +143,14 @@ impl RequestError {
     }
 }
 
-/// Answers every question of `connection` with what `answer` makes of it, up to `concurrency` at once,
-/// until the connection is over. A question whose asker gives up is dropped, and with it the future of
-/// its answer.
+/// Answers all requests of `connection` by calling `answer`, until the connection ends.
+///
+/// Up to `concurrency` answers run at once. If the peer cancels a request, the future of its answer
+/// is dropped.
 ///
 /// # Cancel safety
 ///
-/// A dropped future drops all answers that are being made.
+/// Dropping the future drops all answers in progress.
 pub async fn serve<F>(
     connection: &MsQuicNetConnection,
     concurrency: usize,
@@ -170,7 +173,7 @@ where
                         made = answer(question) => made,
                         () = request.canceled() => return,
                     };
-                    let _ = request.answer(made).await; // the asker may be gone
+                    let _ = request.answer(made).await; // the peer may have cancelled
                 });
             }
             Some(()) = answers.next() => {}
@@ -179,16 +182,16 @@ where
 }
 
 impl IncomingRequest {
-    /// Waits for all of the question.
+    /// Waits for the whole question.
     ///
     /// # Errors
     ///
-    /// [`RequestError::TooLarge`] beyond the configured `max_request_size`, [`RequestError::Canceled`],
-    /// [`RequestError::Closed`].
+    /// [`RequestError::TooLarge`] over the configured `max_request_size`,
+    /// [`RequestError::Canceled`], [`RequestError::Closed`].
     ///
     /// # Cancel safety
     ///
-    /// A dropped future loses what it has read.
+    /// Dropping the future loses the data read so far.
     pub async fn question(&mut self) -> Result<Bytes, RequestError> {
         let limit = self.connection.shared.config.max_request_size;
         match self.read.read_to_end(limit).await {
@@ -204,7 +207,7 @@ impl IncomingRequest {
         }
     }
 
-    /// Waits until the asker gives up.
+    /// Waits until the peer cancels the request.
     ///
     /// # Cancel safety
     ///
@@ -213,18 +216,20 @@ impl IncomingRequest {
         let _ = self.write.stopped().await;
     }
 
-    /// Answers, and waits until the peer's QUIC has acknowledged the answer. An asker that is not running at that
-    /// moment may not have taken more than the first 256 KiB, and loses the rest if the connection is closed then.
+    /// Sends the answer and waits until the peer's QUIC has acknowledged it.
+    ///
+    /// A peer whose task does not read at that moment has at most the first 256 KiB buffered. It
+    /// loses the rest if the connection is then closed.
     ///
     /// # Errors
     ///
     /// [`RequestError::TooLarge`], [`RequestError::Canceled`], [`RequestError::Closed`], or
-    /// [`RequestError::TimedOut`] when the peer takes nothing for the configured
+    /// [`RequestError::TimedOut`] if the peer accepts no data for the configured
     /// [`stream_op_timeout`](crate::MsQuicTransportConfig::stream_op_timeout).
     ///
     /// # Cancel safety
     ///
-    /// A dropped future gives up: the peer gets no answer.
+    /// Dropping the future cancels the answer.
     pub async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
         let Shared { inner, config, stream_pool, .. } = &*self.connection.shared;
         let (size, limit, after) =
@@ -248,12 +253,12 @@ impl IncomingRequest {
         }
     }
 
-    /// Tells the peer that there is no answer, with a code of the application (below 2^62).
+    /// Rejects the request with an application `code` (below 2^62).
     pub fn refuse(self, code: u64) {
         self.give_up(code);
     }
 
-    /// Each does nothing once its direction is over.
+    /// Each call does nothing once its direction has ended.
     fn give_up(&self, code: u64) {
         let _ = self.write.abort_write(code);
         let _ = self.read.abort_read(code);
@@ -262,7 +267,7 @@ impl IncomingRequest {
 
 impl Drop for IncomingRequest {
     fn drop(&mut self) {
-        self.give_up(REQUEST_CODE_NO_ANSWER); // which does nothing after the answer
+        self.give_up(REQUEST_CODE_NO_ANSWER); // does nothing after an answer
     }
 }
 
@@ -272,7 +277,7 @@ impl fmt::Debug for IncomingRequest {
     }
 }
 
-/// Gives the request up unless it was answered: the peer is told with codes of its own.
+/// Cancels the request on drop, unless it was answered.
 struct Asked {
     read: ReadStream,
     write: WriteStream,
@@ -280,7 +285,7 @@ struct Asked {
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        // Both do nothing once their direction is over.
+        // Both calls do nothing once their direction has ended.
         let _ = self.write.abort_write(REQUEST_CODE_CANCELED);
         let _ = self.read.abort_read(REQUEST_CODE_CANCELED);
     }
@@ -308,7 +313,8 @@ impl NetRequests for MsQuicNetConnection {
                 return Err(RequestError::Transport("a stream lacks a direction".to_owned()));
             };
             let mut asked = Asked { read, write };
-            // A peer that answers before it has read everything stops the question; the answer counts.
+            // A peer that answers before it has read the whole question stops it; the answer is
+            // valid.
             if asked.write.enqueue(std::slice::from_ref(&question)).await.is_ok() {
                 let _ = asked.write.finish();
             }

@@ -1,7 +1,7 @@
-//! `StreamPool`: the streams of a connection, opened when needed and used again.
+//! `StreamPool`: the streams of a connection, opened on demand and reused.
 //!
-//! Messages go out on one or more lanes, and on one more for urgent ones. All streams of the peer feed
-//! one inbox; they are accepted while somebody waits for a message.
+//! Messages are sent on one or more lanes, plus one for urgent messages. All streams of the peer
+//! feed one inbox. Streams are accepted by `recv`.
 
 use crate::inbox::{FrameSink, Inbox, SinkStatus};
 use crate::lane::{Lane, QueueError};
@@ -19,7 +19,7 @@ use std::time::Duration;
 /// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
 pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
 
-/// The code with which a stream is stopped whose peer announced a message beyond the limit.
+/// The code that stops a stream on which the peer announced a message over the limit.
 pub const STREAM_CODE_MESSAGE_TOO_LARGE: u64 = 1;
 
 pub(crate) struct StreamPool {
@@ -29,7 +29,7 @@ pub(crate) struct StreamPool {
     urgent: Lane,
     is_closed: AtomicBool,
     inbound: Mutex<Vec<(Arc<ReadStream>, Arc<SinkStatus>)>>,
-    /// Streams with answers to requests, until they are acknowledged.
+    /// Streams with answers to requests, until acknowledged.
     answers: Mutex<Vec<Weak<WriteStream>>>,
 }
 
@@ -49,7 +49,7 @@ impl StreamPool {
         &self.inbox
     }
 
-    /// The lane for the next message: the one in which the least waits.
+    /// Returns the lane for the next message: that with the fewest queued bytes.
     fn lane(&self, is_urgent: bool) -> &Lane {
         match &*self.lanes {
             _ if is_urgent => &self.urgent,
@@ -58,7 +58,7 @@ impl StreamPool {
         }
     }
 
-    /// Queues one message, whole or not at all.
+    /// Queues one message completely or not at all.
     pub(crate) async fn send(
         &self,
         connection: &Connection,
@@ -70,7 +70,7 @@ impl StreamPool {
         self.lane(is_urgent).send(connection, &header, parts, no_progress).await
     }
 
-    /// Queues one message if that needs no waiting.
+    /// Queues one message without waiting.
     pub(crate) fn try_send(
         &self,
         header: [u8; frame::HEADER],
@@ -79,7 +79,7 @@ impl StreamPool {
         self.lane(false).try_send(&header, &[message])
     }
 
-    /// A lane that [`try_send`](Self::try_send) needs prepared, unless somebody is at it.
+    /// Returns a lane that [`try_send`](Self::try_send) needs and that no other task prepares.
     pub(crate) fn unprepared(&self) -> Option<usize> {
         self.lanes.iter().position(Lane::wants_preparation)
     }
@@ -94,7 +94,7 @@ impl StreamPool {
         self.lanes[lane].prepare(connection, no_progress).await;
     }
 
-    /// Waits until msquic has taken over everything that was queued.
+    /// Waits until msquic has accepted all queued messages.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
@@ -105,8 +105,8 @@ impl StreamPool {
         flushed.into_iter().collect()
     }
 
-    /// Lets nothing more be sent and waits until the peer's QUIC has acknowledged what was, or makes
-    /// no progress. False if that had been done before.
+    /// Stops sending, and waits until the peer has acknowledged all messages or makes no progress.
+    /// Returns false if already stopped.
     pub(crate) async fn finish(&self, connection: &Connection, no_progress: Duration) -> bool {
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return false;
@@ -118,18 +118,18 @@ impl StreamPool {
         true
     }
 
-    /// Knows a stream that carries an answer, for as long as somebody waits for its acknowledgement.
+    /// Registers a stream with an answer until it is acknowledged.
     pub(crate) fn add_answer(&self, stream: &Arc<WriteStream>) {
         let mut answers = self.answers.lock();
         answers.retain(|stream| stream.strong_count() > 0);
         answers.push(Arc::downgrade(stream));
     }
 
-    /// Feeds a stream of the peer into the inbox.
+    /// Connects a stream of the peer to the inbox.
     pub(crate) fn add_inbound(&self, stream: ReadStream) {
         let stream = Arc::new(stream);
         let (sink, status) = FrameSink::new(&self.inbox);
-        // Known to the others before the sink runs: they resume and stop what it pauses and breaks.
+        // Registered before the sink runs, so that readers can resume or stop the stream.
         let ended = {
             let mut inbound = self.inbound.lock();
             inbound.push((stream.clone(), status));
@@ -140,14 +140,14 @@ impl StreamPool {
         debug_assert!(is_first, "a stream was just accepted");
     }
 
-    /// There is room in the inbox again.
+    /// Resumes paused streams after the inbox has room again.
     pub(crate) fn resume(&self) {
         let streams: Vec<_> =
             self.inbound.lock().iter().map(|(stream, _)| stream.clone()).collect();
         streams.iter().for_each(|stream| stream.resume());
     }
 
-    /// Stops the streams that cannot be understood any more.
+    /// Stops the streams that can no longer be decoded.
     pub(crate) fn stop_broken(&self) {
         let broken = {
             let mut inbound = self.inbound.lock();

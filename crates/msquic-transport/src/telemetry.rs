@@ -1,4 +1,4 @@
-//! What operators see: spans and events of `tracing`, and counters of `metrics` with that feature.
+//! Telemetry: spans and events of `tracing`, and counters of `metrics` with that feature.
 
 use crate::registry::Limit;
 use net_traits::CertHash;
@@ -21,7 +21,7 @@ pub(crate) fn opened(span: &Span) {
 }
 
 pub(crate) fn closed(span: &Span) {
-    span.in_scope(|| tracing::debug!("gone"));
+    span.in_scope(|| tracing::debug!("closed"));
     count("msquic_transport_connections_closed", 1);
 }
 
@@ -33,12 +33,12 @@ pub(crate) fn refused(remote: SocketAddr, limit: Limit) {
 }
 
 pub(crate) fn revoked(span: &Span) {
-    span.in_scope(|| tracing::info!("no longer trusted"));
+    span.in_scope(|| tracing::info!("revoked: no longer trusted"));
     count("msquic_transport_connections_revoked", 1);
 }
 
 pub(crate) fn message_refused(span: &Span) {
-    span.in_scope(|| tracing::info!("a message was beyond the limit"));
+    span.in_scope(|| tracing::info!("a received message exceeds the limit"));
     count("msquic_transport_messages_refused", 1);
 }
 

@@ -20,48 +20,48 @@ use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The code with which connections are closed whose peer is not trusted any more.
+/// Close code of connections whose peer is no longer trusted.
 pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
 
-/// The code with which [`MsQuicTransport::shutdown`] closes connections.
+/// Close code of connections closed by [`MsQuicTransport::shutdown`].
 pub const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// Messages over QUIC, see the [crate's documentation](crate).
 ///
-/// Cloning is cheap. Listeners and connections live on when the transport is dropped.
+/// Cloning is cheap. Listeners and connections remain usable after the transport is dropped.
 #[derive(Clone, Debug)]
 pub struct MsQuicTransport {
-    /// What msquic said, if it could not be started: everything fails with that.
+    /// If msquic could not be started, its status, with which all operations fail.
     context: Result<Context, Status>,
 }
 
-/// What the listeners and connections of a transport share.
+/// State that the listeners and connections of a transport share.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
     pub(crate) registration: Arc<RegistrationWrapper>,
     pub(crate) config: Arc<MsQuicTransportConfig>,
     pub(crate) registry: Arc<Registry>,
     configurations: Arc<ConfigCache>,
-    /// The tickets of all configurations, if sessions are resumed.
+    /// The tickets of all configurations, if resumption is enabled.
     resumption: Option<Resumption>,
     listeners: Arc<Mutex<Vec<Weak<Listener>>>>,
 }
 
 impl Context {
-    /// Keeps nothing of a credential that is not shown any more.
+    /// Removes the configurations of a credential that is no longer in use.
     pub(crate) fn forget(&self, credential: &NetCredential) {
         self.configurations.forget(credential);
     }
 
-    /// Ends all tickets: the trust in peers changes. They are judged again anyway when they come back; this spares
-    /// having to rely on that alone.
+    /// Invalidates all tickets after a change of trust. Resuming peers are verified anyway; this is
+    /// a second safeguard.
     pub(crate) fn forget_tickets(&self) {
         if let Some(resumption) = &self.resumption {
             resumption.forget();
         }
     }
 
-    /// The msquic configuration of a listener.
+    /// Returns the msquic configuration of a listener.
     pub(crate) fn server(
         &self,
         alpn: &[&str],
@@ -74,7 +74,7 @@ impl Context {
         })
     }
 
-    /// The msquic configuration of a dialler.
+    /// Returns the msquic configuration of a dialler.
     fn client(
         &self,
         alpn: &[&str],
@@ -87,7 +87,7 @@ impl Context {
         })
     }
 
-    /// How connections to that address are dialled.
+    /// Returns the settings for dialling `remote_addr`.
     fn dial(&self, remote_addr: SocketAddr) -> Dial {
         let dial = Dial::from(remote_addr).share_binding(self.config.share_sockets);
         let of_listener = || {
@@ -125,7 +125,7 @@ impl Context {
     }
 }
 
-/// An msquic registration that is shut down when it is dropped, without waiting.
+/// An msquic registration that is shut down on drop, without waiting.
 pub struct RegistrationWrapper(Registration);
 
 impl RegistrationWrapper {
@@ -147,12 +147,12 @@ impl fmt::Debug for RegistrationWrapper {
 }
 
 impl MsQuicTransport {
-    /// A transport with the default configuration.
+    /// Creates a transport with the default configuration.
     pub fn new() -> Self {
         Self::with_config(MsQuicTransportConfig::default())
     }
 
-    /// A transport with these limits and timeouts.
+    /// Creates a transport with the given limits and timeouts.
     pub fn with_config(config: MsQuicTransportConfig) -> Self {
         let limits = ConnectionLimits {
             connections: config.max_connections,
@@ -171,20 +171,23 @@ impl MsQuicTransport {
         Self { context }
     }
 
-    /// What the transport did so far, all listeners and connections together.
+    /// Returns the counters of all listeners and connections.
     pub fn statistics(&self) -> TransportStatistics {
         self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
     }
 
-    /// Closes the connections whose peer `policy` does not trust with [`CLOSE_CODE_REVOKED`], also those that are in
-    /// their handshake, and tells how many were up. What is queued on them is not sent any more. Certificates are judged as of now, so one
-    /// that has expired meanwhile is not trusted either. Their signatures are verified again, on this thread.
+    /// Closes all connections whose peer `policy` does not trust, including those in their
+    /// handshake.
     ///
-    /// It concerns all connections of the transport, whichever listener accepted them; where listeners are to trust
-    /// different peers, give each a transport.
+    /// Their close code is [`CLOSE_CODE_REVOKED`]; queued messages are dropped. Returns how many of
+    /// them were established. Certificates and signatures are verified again, on the calling
+    /// thread, so a certificate that has expired since is not trusted.
     ///
-    /// To keep such peers out as well, give the listeners a credential with that policy first, see
-    /// [`MsQuicListener::set_credential`], and dial with it, see also
+    /// It applies to all connections of the transport. If listeners trust different peers, use a
+    /// transport for each.
+    ///
+    /// To reject such peers in the future too, first give the listeners a credential with that
+    /// policy, see [`MsQuicListener::set_credential`], and use it to dial, see also
     /// [`PeerPool::set_credential`](crate::PeerPool::set_credential).
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
@@ -193,13 +196,16 @@ impl MsQuicTransport {
         context.registry.live().iter().filter(|connection| connection.revoke(policy)).count()
     }
 
-    /// Ends everything in order: listeners stop, connections send what is queued, messages and answers to requests,
-    /// and close with [`CLOSE_CODE_SHUTDOWN`] and `reason`. What is not done after `deadline` is closed at once. Returns
-    /// when nothing is open any more; the transport cannot be used afterwards.
+    /// Stops the listeners, delivers queued messages and answers, and closes all connections.
+    ///
+    /// The close code is [`CLOSE_CODE_SHUTDOWN`], with `reason`. After `deadline`, connections that
+    /// are still sending are closed at once. Returns when no connection is open. The transport
+    /// cannot be used afterwards.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future closes at once the connections that were sending what is queued, and leaves others as they are.
+    /// Dropping the future closes at once the connections that are still sending, and leaves other
+    /// connections open.
     pub async fn shutdown(&self, deadline: Duration, reason: &str) {
         let Ok(context) = &self.context else { return };
         let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();
@@ -209,14 +215,17 @@ impl MsQuicTransport {
             let live: Vec<_> = live.map(|shared| MsQuicNetConnection { shared }).collect();
             join_all(live.iter().map(|it| it.close(CLOSE_CODE_SHUTDOWN, reason))).await;
         };
-        let _ = tokio::time::timeout(deadline, drained).await; // whoever is late is closed below
+        let _ = tokio::time::timeout(deadline, drained).await; // late connections are closed below
         let registration = context.registration.registration();
         registration.shutdown(CLOSE_CODE_SHUTDOWN);
         registration.wait_idle().await;
     }
 
-    /// [`connect`](NetTransport::connect) with a name, whose addresses are all tried, another server name, or another
-    /// local address than the configuration of the transport says, which does not count here: see [`Dial`].
+    /// Connects as `dial` says: by host name, with another server name, or from another local
+    /// address.
+    ///
+    /// All addresses of a name are tried. The address settings of the transport's configuration are
+    /// ignored; see [`Dial`].
     ///
     /// ```no_run
     /// # use msquic_transport::MsQuicTransport;
@@ -235,8 +244,8 @@ impl MsQuicTransport {
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]. When the addresses of a name fail for several reasons, it is [`ConnectError::Closed`] with all of
-    /// them.
+    /// [`ConnectError`]. If the addresses of a name fail for different reasons, it is
+    /// [`ConnectError::Closed`] with all reasons.
     ///
     /// # Cancel safety
     ///
@@ -248,7 +257,7 @@ impl MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
-        let revocations = context.registry.revocations(); // before anything that takes time
+        let revocations = context.registry.revocations(); // before any operation that takes time
         let configuration = context.client(alpn, &credential)?;
         let local_hash = credential.identity();
         let timeout = context.config.handshake_timeout;
@@ -297,13 +306,13 @@ impl Default for MsQuicTransport {
     }
 }
 
-/// Whether a socket with the address `local` may send to `remote`.
+/// Whether a socket with the address `local` can send to `remote`.
 fn reaches(local: SocketAddr, remote: SocketAddr) -> bool {
     let takes_both = local.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
     takes_both || local.is_ipv4() == remote.is_ipv4()
 }
 
-/// The first of several errors that are all of one kind.
+/// Returns the first of several errors if all are of one kind.
 fn same_kind(mut errors: impl Iterator<Item = ConnectError>) -> Option<ConnectError> {
     let first = errors.next()?;
     errors.all(|error| discriminant(&error) == discriminant(&first)).then_some(first)

@@ -1,4 +1,4 @@
-//! This transport keeps the contracts of the traits.
+//! Runs the conformance suite of the traits on this transport.
 
 mod quinn_peer;
 
@@ -13,7 +13,7 @@ use tokio::io::AsyncWriteExt;
 
 struct Quic;
 
-/// A peer that speaks QUIC and need not send our frames.
+/// A bare QUIC peer, which can send invalid frames.
 struct Raw {
     stream: WriteStream,
     _connection: Connection,

@@ -20,7 +20,7 @@ fn loopback() -> SocketAddr {
 }
 
 #[test]
-fn both_sides_agree_on_who_and_where_they_are() {
+fn both_sides_agree_on_identities_and_addresses() {
     run(async {
         let Pair { listener, client, server } = pair().await;
         assert_ne!(listener.local_addr().port(), 0);
@@ -37,7 +37,7 @@ fn both_sides_agree_on_who_and_where_they_are() {
     });
 }
 
-/// Dials with one credential and listens with another; both results.
+/// Dials with one credential and listens with another; returns both results.
 async fn dial(
     server: &NetCredential,
     client: NetCredential,
@@ -51,7 +51,8 @@ async fn dial(
     tokio::join!(connect, accept)
 }
 
-/// The alert for a valid certificate that the policy does not accept; without its patch msquic has one for all.
+/// The alert for a valid certificate that the policy rejects; unpatched msquic has one alert for
+/// all.
 fn untrusted() -> Option<u8> {
     let is_patched = msquic_async::library_patches().iter().any(|patch| patch.fault == "N15");
     Some(if is_patched { 48 } else { 42 })
@@ -69,7 +70,7 @@ fn a_client_that_is_not_trusted_is_described_on_both_sides() {
         assert_eq!((ours.by, ours.identity, ours.alert), (RejectionBy::Us, identity, untrusted()));
         assert!(ours.remote_addr.ip().is_loopback());
 
-        // The client may be up before the server has judged it; then its connection ends.
+        // The client may be connected before the server rejects it; then its connection ends.
         let theirs: Rejection = match client {
             Err(ConnectError::Rejected(rejection)) => rejection,
             Err(error) => panic!("{error:?}"),
@@ -109,7 +110,7 @@ fn a_server_that_is_not_trusted_is_described_on_both_sides() {
 }
 
 #[test]
-fn no_common_protocol_says_what_was_offered() {
+fn no_common_protocol_names_the_offered_ones() {
     run(async {
         let (server, client) = credentials();
         let transport = MsQuicTransport::new();
@@ -204,7 +205,7 @@ fn an_address_can_be_bound_again_after_the_listener_is_dropped() {
 }
 
 #[test]
-fn a_peer_that_does_not_finish_its_handshake_holds_up_nobody() {
+fn a_peer_that_stalls_its_handshake_does_not_delay_others() {
     run(async {
         let (server, client) = credentials();
         let transport = MsQuicTransport::new();
@@ -215,7 +216,7 @@ fn a_peer_that_does_not_finish_its_handshake_holds_up_nobody() {
             let client = client.clone();
             async move { other.connect(addr, &[ALPN], client).await }
         });
-        let waiting = listener.accept().await.unwrap(); // its handshake does not go on
+        let waiting = listener.accept().await.unwrap(); // its handshake makes no progress
         let connect = transport.connect(addr, &[ALPN], client);
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
         let (quick, _accepted) = tokio::join!(connect, accept);
@@ -226,7 +227,7 @@ fn a_peer_that_does_not_finish_its_handshake_holds_up_nobody() {
 }
 
 #[test]
-fn every_order_of_dropping_is_fine() {
+fn handles_may_be_dropped_in_any_order() {
     run(async {
         for seed in 0..24_usize {
             let (for_server, for_client) = credentials();
@@ -251,7 +252,7 @@ fn every_order_of_dropping_is_fine() {
     });
 }
 
-/// The port from which `transport` connects to `listener`.
+/// Returns the port from which `transport` connects to `listener`.
 async fn source_port(
     transport: &MsQuicTransport,
     listener: &MsQuicListener,
@@ -266,9 +267,9 @@ async fn source_port(
 }
 
 #[test]
-fn the_configuration_says_where_connections_leave_from() {
+fn the_configuration_sets_the_local_port() {
     if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N28") {
-        return; // a library without patches
+        return; // an unpatched library
     }
     run(async {
         let (for_server, for_client) = credentials();
@@ -316,8 +317,8 @@ fn a_name_is_dialled() {
         accepted.unwrap();
         assert_eq!(client.unwrap().remote_addr(), listener.local_addr());
 
-        let nobody = Dial::new("nobody.invalid", 1);
-        let error = transport.connect_with(&nobody, &[ALPN], for_client).await.unwrap_err();
-        assert!(error.is_retryable() && error.to_string().contains("nobody.invalid"), "{error}");
+        let unknown = Dial::new("unknown.invalid", 1);
+        let error = transport.connect_with(&unknown, &[ALPN], for_client).await.unwrap_err();
+        assert!(error.is_retryable() && error.to_string().contains("unknown.invalid"), "{error}");
     });
 }

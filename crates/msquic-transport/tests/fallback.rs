@@ -1,4 +1,4 @@
-//! QUIC first, and TCP where there is no QUIC.
+//! QUIC first, and TCP where QUIC is blocked.
 
 use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
@@ -14,7 +14,7 @@ use tcp_tls_transport::{
 
 const ALPN: &str = "test/1";
 
-/// QUIC first and then TCP keep the contracts together.
+/// Runs the conformance suite on the fallback from QUIC to TCP.
 mod conformance {
     use super::*;
 
@@ -59,12 +59,12 @@ mod conformance {
 
     net_traits_test::conformance!(
         Both,
-        // Limits count for each of the two.
+        // Limits apply to each of the two.
         without: [raw_peer, anonymous_peer, connection_limit],
     );
 }
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
@@ -77,10 +77,10 @@ fn quic_and_tcp() -> FallbackTransport<MsQuicTransport, TcpTlsTransport> {
 }
 
 #[tokio::test]
-async fn quic_is_used_where_there_is_quic() {
+async fn quic_is_used_if_available() {
     let transport = quic_and_tcp();
-    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
+    let listener = transport.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (dialled, accepted) = tokio::join!(dial, accept);
     assert!(matches!(dialled.unwrap(), FallbackConnection::Primary(_)));
@@ -88,11 +88,11 @@ async fn quic_is_used_where_there_is_quic() {
 }
 
 #[tokio::test]
-async fn tcp_is_used_where_there_is_no_quic() {
+async fn tcp_is_used_if_quic_is_not_available() {
     let transport = quic_and_tcp().with_delay(Duration::from_millis(10));
     let tcp = TcpTlsTransport::new();
-    let listener = tcp.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
+    let listener = tcp.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (dialled, accepted) = tokio::join!(dial, accept);
     let dialled = dialled.unwrap();
@@ -104,13 +104,13 @@ async fn tcp_is_used_where_there_is_no_quic() {
 #[tokio::test]
 async fn both_listen_on_one_port() {
     let transport = quic_and_tcp();
-    let listener = transport.create_listener(any_port(), &[ALPN], anybody()).await.unwrap();
+    let listener = transport.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
     assert_eq!(listener.primary().local_addr(), listener.secondary().local_addr());
     let (quic, tcp) = (MsQuicTransport::new(), TcpTlsTransport::new());
     let accept = || async { listener.accept().await.unwrap().accept().await.unwrap() };
     let address = listener.local_addr();
-    let (dialled, accepted) = tokio::join!(tcp.connect(address, &[ALPN], anybody()), accept());
+    let (dialled, accepted) = tokio::join!(tcp.connect(address, &[ALPN], trusting()), accept());
     assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Secondary(_)));
-    let (dialled, accepted) = tokio::join!(quic.connect(address, &[ALPN], anybody()), accept());
+    let (dialled, accepted) = tokio::join!(quic.connect(address, &[ALPN], trusting()), accept());
     assert!(dialled.is_ok() && matches!(accepted, FallbackConnection::Primary(_)));
 }

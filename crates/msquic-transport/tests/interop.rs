@@ -1,4 +1,4 @@
-//! Another implementation of QUIC (quinn) speaks the wire protocol with ours, in both roles.
+//! Interoperability with another implementation of QUIC (quinn), in both roles.
 
 mod common;
 mod quinn_peer;
@@ -23,7 +23,7 @@ fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
@@ -33,10 +33,10 @@ async fn listen() -> MsQuicListener {
 
 async fn listen_with(config: MsQuicTransportConfig) -> MsQuicListener {
     let transport = MsQuicTransport::with_config(config);
-    transport.create_listener(loopback(), &[ALPN], anybody()).await.unwrap()
+    transport.create_listener(loopback(), &[ALPN], trusting()).await.unwrap()
 }
 
-/// The two ends of a connection between ours and quinn.
+/// The two ends of a connection between this transport and quinn.
 struct Ends {
     ours: MsQuicNetConnection,
     theirs: quinn::Connection,
@@ -44,9 +44,9 @@ struct Ends {
     _peer: QuinnPeer,
 }
 
-/// Connections with a quinn client and with a quinn server.
+/// Creates connections with a quinn client and with a quinn server.
 async fn both_roles(config: MsQuicTransportConfig) -> [Ends; 2] {
-    let peer = QuinnPeer::new(Some(&anybody()), Judge::Accepts, ALPN);
+    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
     let listener = listen_with(config.clone()).await;
     let connect = peer.connect(listener.local_addr());
     let accept = async { listener.accept().await.unwrap().accept().await };
@@ -54,9 +54,9 @@ async fn both_roles(config: MsQuicTransportConfig) -> [Ends; 2] {
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     let client = Ends { ours, theirs, _listener: Some(listener), _peer: peer };
 
-    let peer = QuinnPeer::new(Some(&anybody()), Judge::Accepts, ALPN);
+    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
     let transport = MsQuicTransport::with_config(config);
-    let connect = transport.connect(peer.local_addr(), &[ALPN], anybody());
+    let connect = transport.connect(peer.local_addr(), &[ALPN], trusting());
     let (ours, theirs) = tokio::join!(connect, peer.accept());
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     let server = Ends { ours, theirs, _listener: None, _peer: peer };
@@ -76,7 +76,7 @@ fn messages_go_both_ways_with_a_quinn_client_and_a_quinn_server() {
         for Ends { ours, theirs, .. } in &both_roles(MsQuicTransportConfig::new()).await {
             ours.close(43, "good bye").await;
             let quinn::ConnectionError::ApplicationClosed(close) = theirs.closed().await else {
-                panic!("closed in another way");
+                panic!("closed for another reason");
             };
             let expected = (VarInt::from_u32(43), &b"good bye"[..]);
             assert_eq!((close.error_code, &*close.reason), expected);
@@ -136,20 +136,20 @@ fn a_stream_may_end_at_every_offset() {
                 }
             }
             let mut stream = theirs.open_uni().await.unwrap();
-            stream.write_all(&frame(b"the connection goes on")).await.unwrap();
-            assert_eq!(ours.recv().await.unwrap().0, "the connection goes on");
+            stream.write_all(&frame(b"still usable")).await.unwrap();
+            assert_eq!(ours.recv().await.unwrap().0, "still usable");
         }
     });
 }
 
 #[test]
-fn a_reset_inside_a_frame_and_a_length_beyond_the_limit_cost_one_stream() {
+fn a_reset_inside_a_frame_and_an_excessive_length_end_one_stream_only() {
     run(async {
         let config = MsQuicTransportConfig::new().max_message_size(1000);
         for Ends { ours, theirs, .. } in &both_roles(config).await {
             let mut reset = theirs.open_uni().await.unwrap();
             reset.write_all(&frame(b"message")[..8]).await.unwrap();
-            // Only what has arrived can be cut.
+            // Only received data can be truncated.
             while ours.statistics().await.unwrap().received_stream_bytes < 8 {
                 tokio::task::yield_now().await;
             }
@@ -226,18 +226,18 @@ fn questions_and_answers_go_both_ways() {
 }
 
 #[test]
-fn whoever_gives_a_request_up_says_so_with_a_code() {
+fn cancelled_requests_carry_a_code() {
     run(async {
         let config = MsQuicTransportConfig::new().max_request_size(1000);
         for Ends { ours, theirs, .. } in &both_roles(config).await {
-            // The asker, in the middle of the question.
+            // The asker cancels inside the question.
             let (mut question, _answer) = theirs.open_bi().await.unwrap();
             question.write_all(b"what").await.unwrap();
             let mut request = ours.accept_request().await.unwrap();
             question.reset(VarInt::from_u32(2)).unwrap();
             assert_eq!(request.question().await, Err(RequestError::Canceled));
             drop(request);
-            // The one who is asked: without an answer, and because of a question without an end.
+            // The server rejects: without an answer, and because of an endless question.
             for (length, code) in [(4, 3), (1001, 4)] {
                 let (mut question, mut answer) = theirs.open_bi().await.unwrap();
                 question.write_all(&pattern(length)).await.unwrap();
@@ -253,7 +253,7 @@ fn whoever_gives_a_request_up_says_so_with_a_code() {
                 let reset = quinn::ReadError::Reset(code);
                 assert_eq!(error, quinn::ReadToEndError::Read(reset));
             }
-            // The asker of ours, and the peer whom it asks.
+            // Our asker cancels, and the peer rejects.
             let after = Duration::from_millis(500);
             let ask = ours.request("what?".into(), after);
             let never = async {
@@ -303,8 +303,8 @@ fn thousands_of_questions_are_served_a_few_at_a_time() {
 fn every_certificate_alert_of_a_server_is_described() {
     run(async {
         for (why, alert) in alerts() {
-            let peer = QuinnPeer::new(Some(&anybody()), Judge::Rejects(why.clone()), ALPN);
-            let me = anybody();
+            let peer = QuinnPeer::new(Some(&trusting()), Judge::Rejects(why.clone()), ALPN);
+            let me = trusting();
             let transport = MsQuicTransport::new();
             let connect = transport.connect(peer.local_addr(), &[ALPN], me.clone());
             let (ours, theirs) = tokio::join!(connect, peer.accept());
@@ -326,11 +326,11 @@ fn every_certificate_alert_of_a_server_is_described() {
 fn every_certificate_alert_of_a_client_is_described() {
     run(async {
         for (why, alert) in alerts() {
-            let me = anybody();
+            let me = trusting();
             let transport = MsQuicTransport::new();
             let listener =
                 transport.create_listener(loopback(), &[ALPN], me.clone()).await.unwrap();
-            let peer = QuinnPeer::new(Some(&anybody()), Judge::Rejects(why.clone()), ALPN);
+            let peer = QuinnPeer::new(Some(&trusting()), Judge::Rejects(why.clone()), ALPN);
             let connect = peer.connect(listener.local_addr());
             let accept = async { listener.accept().await.unwrap().accept().await };
             let (theirs, ours) = tokio::join!(connect, accept);
@@ -341,7 +341,7 @@ fn every_certificate_alert_of_a_client_is_described() {
     });
 }
 
-/// What quinn's verifier says, and the TLS alert that this becomes.
+/// Errors of quinn's verifier and the TLS alerts that they become.
 fn alerts() -> [(CertificateError, u8); 8] {
     [
         (CertificateError::BadEncoding, 42),
@@ -355,7 +355,7 @@ fn alerts() -> [(CertificateError, u8); 8] {
     ]
 }
 
-/// The alert that our side sends; without the patch msquic has one for all.
+/// The alert that our side sends; unpatched msquic has one alert for all.
 fn sent(alert: u8) -> u8 {
     let is_patched = msquic_async::library_patches().iter().any(|patch| patch.fault == "N15");
     if is_patched || matches!(alert, 51 | 116) { alert } else { 42 }
@@ -368,7 +368,7 @@ fn check(rejection: &Rejection, alert: u8, me: NetCredential) {
 }
 
 #[test]
-fn a_client_without_a_certificate_is_refused_and_told_why() {
+fn a_client_without_a_certificate_is_rejected_with_an_alert() {
     run(async {
         let listener = listen().await;
         let peer = QuinnPeer::new(None, Judge::Accepts, ALPN);
@@ -387,15 +387,15 @@ fn a_client_without_a_certificate_is_refused_and_told_why() {
 }
 
 #[test]
-fn another_protocol_is_refused_on_both_sides() {
+fn another_protocol_is_rejected_on_both_sides() {
     run(async {
         let listener = listen().await;
-        let peer = QuinnPeer::new(Some(&anybody()), Judge::Accepts, "other/1");
+        let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, "other/1");
         let error = peer.connect(listener.local_addr()).await.unwrap_err();
         assert!(matches!(error, quinn::ConnectionError::ConnectionClosed(_)), "{error:?}");
 
         let transport = MsQuicTransport::new();
-        let connect = transport.connect(peer.local_addr(), &[ALPN], anybody());
+        let connect = transport.connect(peer.local_addr(), &[ALPN], trusting());
         let (ours, theirs) = tokio::join!(connect, peer.accept());
         assert!(theirs.is_err());
         let error = ours.unwrap_err();
@@ -403,7 +403,7 @@ fn another_protocol_is_refused_on_both_sides() {
     });
 }
 
-/// A certificate with these dates, after `damage` was done to it.
+/// Creates a certificate with these dates, modified by `damage`.
 fn certificate(from: i32, until: i32, damage: impl FnOnce(&mut [u8])) -> NetCredential {
     let key = rcgen::KeyPair::generate().unwrap();
     let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
@@ -414,7 +414,7 @@ fn certificate(from: i32, until: i32, damage: impl FnOnce(&mut [u8])) -> NetCred
     NetCredential::from_der(vec![certificate], key.serialize_der(), TrustPolicy::Any).unwrap()
 }
 
-/// Makes ecdsa-with-SHA256 (RFC 5758) ecdsa-with-SHA512, wherever it is named.
+/// Replaces ecdsa-with-SHA256 (RFC 5758) by ecdsa-with-SHA512.
 fn another_algorithm(certificate: &mut [u8]) {
     const NAME: [u8; 8] = [0x2a, 0x86, 0x48, 0xce, 0x3d, 4, 3, 2];
     let places: Vec<_> =
@@ -428,7 +428,7 @@ fn another_algorithm(certificate: &mut [u8]) {
 #[test]
 fn bad_certificates_are_rejected_and_described() {
     type Is = fn(&TrustError) -> bool;
-    let (own, victim) = (anybody(), anybody());
+    let (own, victim) = (trusting(), trusting());
     let key = own.private_key().clone_key();
     let stolen = NetCredential::new(victim.certificate_chain().to_vec(), key, TrustPolicy::Any);
     let cases: [(_, Is, u8); 5] = [
@@ -449,7 +449,7 @@ fn bad_certificates_are_rejected_and_described() {
     run(async {
         for (credential, is_cause, alert) in cases {
             let alert = sent(alert);
-            // As a client, whom our listener judges.
+            // As a client, verified by our listener.
             let listener = listen().await;
             let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
             let connect = async {
@@ -466,9 +466,9 @@ fn bad_certificates_are_rejected_and_described() {
                 panic!("{closed:?}")
             };
             assert_eq!(u64::from(close.error_code), 0x100 + u64::from(alert));
-            // As a server, whom our dialler judges.
+            // As a server, verified by our dialler.
             let transport = MsQuicTransport::new();
-            let connect = transport.connect(peer.local_addr(), &[ALPN], anybody());
+            let connect = transport.connect(peer.local_addr(), &[ALPN], trusting());
             let (ours, theirs) = tokio::join!(connect, peer.accept());
             let Err(quinn::ConnectionError::ConnectionClosed(close)) = theirs else {
                 panic!("{theirs:?}")
@@ -482,15 +482,15 @@ fn bad_certificates_are_rejected_and_described() {
 }
 
 #[test]
-fn keying_material_is_that_of_another_implementation() {
+fn keying_material_matches_another_implementation() {
     use msquic_async::{Configuration, Connection, Listener, Registration, Settings};
     if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N32") {
         return;
     }
     run(async {
         let registration = Registration::new("interop").unwrap();
-        let (me, settings) = (anybody(), Settings::new());
-        let peer = QuinnPeer::new(Some(&anybody()), Judge::Accepts, ALPN);
+        let (me, settings) = (trusting(), Settings::new());
+        let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
 
         let server = Configuration::server(&registration, &[ALPN], &settings, &me).unwrap();
         let listener = Listener::new(&registration, server, me.clone()).unwrap();

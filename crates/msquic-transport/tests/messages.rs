@@ -90,7 +90,7 @@ fn many_tasks_may_send_on_one_connection() {
 }
 
 #[test]
-fn a_message_beyond_the_limit_is_refused_and_the_connection_goes_on() {
+fn a_message_over_the_limit_is_rejected_and_the_connection_stays_usable() {
     run(async {
         let small = MsQuicTransportConfig::new().max_message_size(1000);
         let Pair { client, server, .. } = pair_with(small.clone(), small).await;
@@ -102,14 +102,14 @@ fn a_message_beyond_the_limit_is_refused_and_the_connection_goes_on() {
 }
 
 #[test]
-fn a_message_beyond_the_receivers_limit_stops_only_its_stream() {
+fn a_message_over_the_receivers_limit_stops_only_its_stream() {
     run(async {
         let small = MsQuicTransportConfig::new().max_message_size(1000);
         let Pair { client, server, .. } = pair_with(small, MsQuicTransportConfig::new()).await;
         client.send(&[0; 1001]).await.unwrap();
         let error = server.recv().await;
         assert_eq!(error, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
-        // The sender learns of it, and the message after that arrives on a fresh stream.
+        // The sender gets an error, and the next message arrives on another stream.
         let stopped = loop {
             match client.send(&[1; 500]).await {
                 Ok(()) => tokio::task::yield_now().await,
@@ -160,17 +160,17 @@ fn a_slow_reader_bounds_the_sender() {
         let Pair { client, server, .. } = pair_with(config.clone(), config).await;
         let message = pattern(64 * 1024);
         client.send_bytes(message.clone()).await.unwrap();
-        server.recv().await.unwrap(); // the stream is accepted now, and nobody reads on
+        server.recv().await.unwrap(); // the stream is accepted now, and not read further
         let mut sent = 0;
         let stuck = loop {
             match client.send_bytes(message.clone()).await {
                 Ok(()) => sent += 1,
                 Err(error) => break error,
             }
-            assert!(sent < 1000, "64 MiB were taken and nobody read");
+            assert!(sent < 1000, "64 MiB were sent without a reader");
         };
         assert_eq!(stuck, SendError::TimedOut { after: Duration::from_millis(500) });
-        // What was taken is not lost, and the connection goes on.
+        // Queued messages are not lost, and the connection remains usable.
         for _ in 0..sent {
             assert!(server.recv().await.unwrap().0 == message);
         }
@@ -180,7 +180,7 @@ fn a_slow_reader_bounds_the_sender() {
 }
 
 #[test]
-fn what_was_sent_before_the_close_is_delivered() {
+fn messages_sent_before_the_close_are_delivered() {
     run(async {
         for count in [1_u32, 100] {
             let Pair { client, server, .. } = pair().await;
@@ -211,7 +211,7 @@ fn what_was_sent_before_the_close_is_delivered() {
 }
 
 #[test]
-fn a_local_close_ends_what_is_pending() {
+fn a_local_close_ends_pending_operations() {
     run(async {
         let Pair { client, server: _server, .. } = pair().await;
         let receive = tokio::spawn({
@@ -244,7 +244,7 @@ fn dropping_the_last_clone_closes() {
     });
 }
 
-/// A peer that speaks QUIC and not our frames.
+/// Connects a bare QUIC peer, which can send invalid frames.
 async fn hostile() -> (Connection, MsQuicNetConnection) {
     hostile_to(MsQuicTransportConfig::new().max_message_size(1000)).await
 }
@@ -326,7 +326,7 @@ fn any_number_of_streams_feeds_one_inbox() {
 }
 
 #[test]
-fn bytes_are_handed_over_without_a_change_of_type() {
+fn bytes_are_sent_without_a_conversion() {
     run(async {
         let Pair { client, server, .. } = pair().await;
         let message = Bytes::from_static(b"static");
@@ -353,7 +353,7 @@ fn parts_are_one_message() {
 }
 
 #[test]
-fn try_send_never_waits_and_says_when_there_is_no_room() {
+fn try_send_never_waits_and_reports_a_full_queue() {
     run(async {
         let Pair { client, server, .. } = pair().await;
         let mut sent = 0_u32;
@@ -361,7 +361,7 @@ fn try_send_never_waits_and_says_when_there_is_no_room() {
         while !(is_full && sent > 100) {
             match client.try_send(vec![7; 10_000].into()) {
                 Ok(()) => sent += 1,
-                // No stream is open at first; later the queue is full.
+                // First the stream is not open; later the queue is full.
                 Err(SendError::WouldBlock) => {
                     is_full = sent > 0;
                     tokio::task::yield_now().await;
@@ -389,7 +389,7 @@ fn try_send_never_waits_and_says_when_there_is_no_room() {
 #[test]
 fn an_urgent_message_overtakes_a_large_one() {
     run(async {
-        // The receiver takes nothing for a while, so the large message is still in progress.
+        // The receiver does not read for a while, so the large message is still in progress.
         let Pair { client, server, .. } = pair().await;
         client.send_bytes(pattern(60 * MIB)).await.unwrap();
         client.send_urgent("urgent".into()).await.unwrap();
@@ -400,7 +400,7 @@ fn an_urgent_message_overtakes_a_large_one() {
 }
 
 #[test]
-fn several_streams_carry_everything_and_a_large_message_does_not_hold_up_small_ones() {
+fn with_several_streams_a_large_message_does_not_delay_small_ones() {
     run(async {
         let several = MsQuicTransportConfig::new().send_streams(4);
         let Pair { client, server, .. } = pair_with(MsQuicTransportConfig::new(), several).await;
@@ -445,7 +445,7 @@ fn a_cancelled_send_is_sent_whole_or_not_at_all() {
             for number in 0..500_u32 {
                 let message = [&number.to_be_bytes()[..], &pattern(SIZE)].concat();
                 let send = client.send(&message);
-                // Some are given up at their first wait, some after a while, some are waited for.
+                // Some are cancelled at their first wait, some later, some not at all.
                 let sent = match number % 3 {
                     0 => futures_util::FutureExt::now_or_never(send),
                     1 => tokio::time::timeout(Duration::from_micros(100), send).await.ok(),
@@ -469,14 +469,14 @@ fn a_cancelled_send_is_sent_whole_or_not_at_all() {
             received
         };
         let (queued, received) = tokio::join!(send, receive);
-        // One that was given up may have been queued just before; none is cut, lost or swapped.
+        // A cancelled message may have been queued; none is truncated, lost or reordered.
         assert!(received.is_sorted_by(|one, next| one < next));
         assert!(queued.iter().all(|number| received.binary_search(number).is_ok()));
     });
 }
 
 #[test]
-fn watch_close_wakes_everybody_early_and_late() {
+fn watch_close_wakes_early_and_late_waiters() {
     run(async {
         let Pair { client, server, .. } = pair().await;
         for _ in 0..100_000 {
@@ -500,7 +500,7 @@ fn watch_close_wakes_everybody_early_and_late() {
 }
 
 #[test]
-fn a_peer_that_takes_nothing_is_a_timeout_as_configured() {
+fn a_peer_that_reads_nothing_is_a_timeout_as_configured() {
     run(async {
         let after = Duration::from_millis(300);
         let config = MsQuicTransportConfig::new().stream_op_timeout(after);
@@ -512,13 +512,13 @@ fn a_peer_that_takes_nothing_is_a_timeout_as_configured() {
         };
         assert_eq!(error, SendError::TimedOut { after });
         assert!(error.is_retryable());
-        // The connection goes on, and what was queued arrives when the peer takes it.
+        // The connection remains usable, and queued messages arrive when the peer reads.
         assert!(server.recv().await.unwrap().0 == pattern(MIB));
     });
 }
 
 #[test]
-fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
+fn an_unread_stream_times_out_although_another_makes_progress() {
     run(async {
         let after = Duration::from_millis(100);
         let config = MsQuicTransportConfig::new().stream_op_timeout(after);
@@ -527,7 +527,7 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         let mut stuck = client.accept_inbound_uni_stream().await.unwrap();
         stuck.read_exact(&mut [0; 22]).await.unwrap();
         let take_urgent = async {
-            // On a busy machine opening one may take too long; the next message has another one.
+            // On a busy machine opening a stream may time out; the next message opens another.
             while let Ok(mut stream) = client.accept_inbound_uni_stream().await {
                 let mut message = [0; 8];
                 while stream.read_exact(&mut message).await.is_ok() {}
@@ -536,7 +536,7 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         let send_urgent = async {
             loop {
                 let sent = server.send_urgent(Bytes::from_static(b"tick")).await;
-                // On a busy machine this one may be late as well.
+                // On a busy machine this stream may be late as well.
                 assert!(matches!(sent, Ok(()) | Err(SendError::TimedOut { .. })), "{sent:?}");
                 tokio::time::sleep(after / 10).await;
             }
@@ -551,9 +551,9 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
         let error = tokio::select! {
             error = send => error,
             () = take_urgent => panic!("the connection is lost"),
-            () = send_urgent => unreachable!("it does not end"),
+            () = send_urgent => unreachable!("it never ends"),
         };
-        // The shorter time only if the machine was so busy that nothing at all was sent meanwhile.
+        // The shorter timeout applies only if a busy machine sent nothing at all meanwhile.
         let is_timeout =
             [after, 10 * after].iter().any(|after| error == SendError::TimedOut { after: *after });
         assert!(is_timeout, "{error:?}");
@@ -561,7 +561,7 @@ fn a_stream_of_which_nothing_is_taken_is_a_timeout_although_another_goes_on() {
 }
 
 #[test]
-fn a_connection_that_hears_nothing_times_out_and_one_that_is_kept_alive_does_not() {
+fn a_silent_connection_times_out_unless_it_is_kept_alive() {
     run(async {
         let idle = Duration::from_secs(2);
         let config = |keep_alive| {
@@ -577,7 +577,7 @@ fn a_connection_that_hears_nothing_times_out_and_one_that_is_kept_alive_does_not
 }
 
 #[test]
-fn a_peer_has_as_many_streams_as_it_may() {
+fn a_peer_may_use_all_its_streams() {
     run(async {
         let (client, server) =
             hostile_to(MsQuicTransportConfig::new().max_inbound_streams(2)).await;

@@ -46,7 +46,7 @@ fn messages_and_connections_are_counted() {
     let snapshot = snapshotter.snapshot().into_vec().into_iter();
     let counters: HashMap<_, _> = snapshot
         .map(|(key, _, _, value)| {
-            let DebugValue::Counter(count) = value else { panic!("{key:?} is no counter") };
+            let DebugValue::Counter(count) = value else { panic!("{key:?} is not a counter") };
             let labels: String = key.key().labels().map(|label| label.value()).collect();
             (format!("{}{labels}", key.key().name()), count)
         })
@@ -63,7 +63,7 @@ fn messages_and_connections_are_counted() {
         let name = format!("msquic_transport_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
-    // Whether the dialler that was refused had been connected for a moment is not certain.
+    // The refused dialler may or may not have been connected briefly.
     let opened = counters["msquic_transport_connections_opened"];
     assert!(opened == 4 || opened == 5);
     assert_eq!(counters["msquic_transport_connections_closed"], opened);

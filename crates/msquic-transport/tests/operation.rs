@@ -1,4 +1,4 @@
-//! Running it: limits, credentials that change, revocation, shutdown, statistics.
+//! Operation: limits, changes of credentials, revocation, shutdown, statistics.
 
 mod common;
 
@@ -20,17 +20,17 @@ fn loopback() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
 async fn listen(config: MsQuicTransportConfig) -> (MsQuicTransport, MsQuicListener) {
     let transport = MsQuicTransport::with_config(config);
-    let listener = transport.create_listener(loopback(), &[ALPN], anybody()).await.unwrap();
+    let listener = transport.create_listener(loopback(), &[ALPN], trusting()).await.unwrap();
     (transport, listener)
 }
 
-/// Connects and accepts; what each side gets.
+/// Connects and accepts; returns the connection of each side.
 async fn meet(
     listener: &MsQuicListener,
     client: NetCredential,
@@ -41,12 +41,12 @@ async fn meet(
     tokio::join!(dial, accept)
 }
 
-/// Dials a listener that turns the peer away by itself.
+/// Dials a listener that rejects the attempt by itself.
 async fn dial_in_vain(listener: &MsQuicListener, client: NetCredential) -> ConnectError {
     let dialler = MsQuicTransport::new();
     tokio::select! {
         dialled = dialler.connect(listener.local_addr(), &[ALPN], client) => dialled.unwrap_err(),
-        accepted = listener.accept() => panic!("{accepted:?} was let in"),
+        accepted = listener.accept() => panic!("{accepted:?} was accepted"),
     }
 }
 
@@ -55,14 +55,14 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().max_connections(2);
         let (transport, listener) = listen(config).await;
-        let first = meet(&listener, anybody()).await;
-        let second = meet(&listener, anybody()).await;
-        let refused = dial_in_vain(&listener, anybody()).await;
+        let first = meet(&listener, trusting()).await;
+        let second = meet(&listener, trusting()).await;
+        let refused = dial_in_vain(&listener, trusting()).await;
         assert!(matches!(refused, ConnectError::Refused(_) | ConnectError::Closed(_)), "{refused}");
         assert_eq!(transport.statistics().refused_connections, 1);
         assert_eq!(transport.statistics().connections, 2);
         drop(second);
-        let (client, server) = meet(&listener, anybody()).await;
+        let (client, server) = meet(&listener, trusting()).await;
         let (client, server) = (client.unwrap(), server.unwrap());
         client.send(b"there is room again").await.unwrap();
         server.recv().await.unwrap();
@@ -70,18 +70,18 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
 
         let (transport, listener) =
             listen(MsQuicTransportConfig::new().max_connections_per_ip(1)).await;
-        let _only = meet(&listener, anybody()).await;
-        dial_in_vain(&listener, anybody()).await;
+        let _only = meet(&listener, trusting()).await;
+        dial_in_vain(&listener, trusting()).await;
         assert_eq!(transport.statistics().refused_per_ip, 1);
     });
 }
 
 #[test]
-fn connections_per_identity_are_limited_and_told_with_a_code() {
+fn connections_per_identity_are_limited_and_closed_with_a_code() {
     run(async {
         let config = MsQuicTransportConfig::new().max_connections_per_identity(1);
         let (transport, listener) = listen(config).await;
-        let peer = anybody();
+        let peer = trusting();
         let _only = meet(&listener, peer.clone()).await;
         let (client, server) = meet(&listener, peer).await;
         let code = Limit::PerIdentity.code();
@@ -98,22 +98,22 @@ fn connections_per_identity_are_limited_and_told_with_a_code() {
         };
         assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
         assert_eq!(transport.statistics().refused_per_identity, 1);
-        // Others are not affected.
-        let (client, server) = meet(&listener, anybody()).await;
+        // Other identities are not affected.
+        let (client, server) = meet(&listener, trusting()).await;
         assert!(client.is_ok() && server.is_ok());
     });
 }
 
 #[test]
-fn peers_prove_their_addresses_while_many_handshakes_go_on() {
+fn addresses_are_validated_while_many_handshakes_are_in_progress() {
     run(async {
         let (transport, listener) = listen(MsQuicTransportConfig::new().max_handshakes(4)).await;
         let dialler = MsQuicTransport::new();
-        let dial = || dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], trusting());
         let slow = async {
             let held = (listener.accept().await.unwrap(), listener.accept().await.unwrap());
             assert_eq!(transport.statistics().handshakes, 2);
-            let (client, _server) = meet(&listener, anybody()).await;
+            let (client, _server) = meet(&listener, trusting()).await;
             let statistics = client.unwrap().statistics().await.unwrap();
             assert!(statistics.address_validated_by_retry);
             drop(held);
@@ -130,10 +130,10 @@ fn handshakes_in_progress_are_limited() {
         let (transport, listener) = listen(config).await;
         let slow = MsQuicTransport::new();
         let address = listener.local_addr();
-        let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], anybody()).await });
+        let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], trusting()).await });
         let request = listener.accept().await.unwrap();
         assert_eq!(transport.statistics().handshakes, 1);
-        dial_in_vain(&listener, anybody()).await;
+        dial_in_vain(&listener, trusting()).await;
         assert_eq!(transport.statistics().refused_handshakes, 1);
         let server = request.accept().await.unwrap();
         assert_eq!(transport.statistics().handshakes, 0);
@@ -146,11 +146,11 @@ fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().handshake_timeout(Duration::from_millis(100));
         let (transport, listener) = listen(config).await;
-        // Whoever is behind this socket hears nothing of what the listener says.
+        // The peer behind this socket does not receive the listener's packets.
         let socket = UdpSocket::bind(loopback()).await.unwrap();
         let address = socket.local_addr().unwrap();
         let dial = tokio::spawn(async move {
-            MsQuicTransport::new().connect(address, &[ALPN], anybody()).await
+            MsQuicTransport::new().connect(address, &[ALPN], trusting()).await
         });
         let to_listener = UdpSocket::bind(loopback()).await.unwrap();
         let forward = async {
@@ -163,7 +163,7 @@ fn a_handshake_that_takes_too_long_is_counted() {
         let accept = async { listener.accept().await.unwrap().accept().await };
         let accepted = tokio::select! {
             accepted = accept => accepted,
-            () = forward => unreachable!("it does not end"),
+            () = forward => unreachable!("it never ends"),
         };
         assert!(matches!(accepted, Err(ConnectError::TimedOut { .. })), "{accepted:?}");
         let statistics = transport.statistics();
@@ -173,12 +173,12 @@ fn a_handshake_that_takes_too_long_is_counted() {
 }
 
 #[test]
-fn those_who_do_not_fit_into_the_backlog_are_refused_and_counted() {
+fn attempts_beyond_the_backlog_are_refused_and_counted() {
     run(async {
         let (_transport, listener) = listen(MsQuicTransportConfig::new().backlog(1)).await;
         let dialler = MsQuicTransport::new();
-        let dial = || dialler.connect(listener.local_addr(), &[ALPN], anybody());
-        // Nobody accepts: one of the two waits, and the other is refused.
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], trusting());
+        // `accept` is not called: one attempt waits, and the other is refused.
         let error = tokio::select! {
             dialled = dial() => dialled.unwrap_err(),
             dialled = dial() => dialled.unwrap_err(),
@@ -189,11 +189,11 @@ fn those_who_do_not_fit_into_the_backlog_are_refused_and_counted() {
 }
 
 #[test]
-fn a_refusal_is_told_at_once() {
+fn a_refusal_is_sent_at_once() {
     run(async {
         let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;
         let dialler = MsQuicTransport::new();
-        let dial = dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        let dial = dialler.connect(listener.local_addr(), &[ALPN], trusting());
         let refuse = async { listener.accept().await.unwrap().refuse(9) };
         let (dialled, ()) = tokio::join!(dial, refuse);
         let error = dialled.unwrap_err();
@@ -202,16 +202,16 @@ fn a_refusal_is_told_at_once() {
 }
 
 #[test]
-fn a_new_credential_counts_for_new_handshakes_and_revocation_for_old_connections() {
+fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
     run(async {
-        let (old, new, client) = (anybody(), anybody(), anybody());
+        let (old, new, client) = (trusting(), trusting(), trusting());
         let transport = MsQuicTransport::new();
         let listener = transport.create_listener(loopback(), &[ALPN], old.clone()).await.unwrap();
         let (before, before_server) = meet(&listener, client.clone()).await;
         let (before, before_server) = (before.unwrap(), before_server.unwrap());
         assert_eq!(before.remote_identity(), old.identity().to_string());
 
-        let friend = anybody();
+        let friend = trusting();
         let policy = TrustPolicy::hashes([friend.identity()]);
         listener.set_credential(new.with_trust(policy.clone())).unwrap();
         let (after, after_server) = meet(&listener, friend).await;
@@ -219,7 +219,7 @@ fn a_new_credential_counts_for_new_handshakes_and_revocation_for_old_connections
         assert_eq!(after.remote_identity(), new.identity().to_string());
         assert_eq!(after_server.local_identity(), new.identity().to_string());
 
-        // The old connection lives on until it is revoked; a new one is not let in.
+        // The old connection remains open until it is revoked; a new one is rejected.
         before.send(b"still here").await.unwrap();
         before_server.recv().await.unwrap();
         let (_, stranger) = meet(&listener, client).await;
@@ -241,21 +241,21 @@ fn a_new_credential_counts_for_new_handshakes_and_revocation_for_old_connections
 }
 
 #[test]
-fn a_credential_that_cannot_be_used_leaves_the_old_one() {
+fn an_unusable_credential_does_not_replace_the_old_one() {
     run(async {
         let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;
-        let (one, other) = (anybody(), anybody());
+        let (one, other) = (trusting(), trusting());
         let key = other.private_key().clone_key();
         let broken =
             NetCredential::new(one.certificate_chain().to_vec(), key, TrustPolicy::Any).unwrap();
         assert!(listener.set_credential(broken).is_err());
-        let (client, server) = meet(&listener, anybody()).await;
+        let (client, server) = meet(&listener, trusting()).await;
         assert!(client.is_ok() && server.is_ok());
     });
 }
 
 #[test]
-fn endorsed_peers_are_accepted_and_their_endorsers_told() {
+fn endorsed_peers_are_accepted_and_their_endorsers_reported() {
     run(async {
         let endorser = Endorser::generate().unwrap();
         let policy = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
@@ -270,19 +270,19 @@ fn endorsed_peers_are_accepted_and_their_endorsers_told() {
         let (client, server) = meet(&listener, node()).await;
         assert_eq!(client.unwrap().peer_identity().endorsers, [endorser.key()]);
         assert_eq!(server.unwrap().peer_identity().endorsers, [endorser.key()]);
-        let (client, server) = meet(&listener, anybody()).await;
+        let (client, server) = meet(&listener, trusting()).await;
         let Err(ConnectError::Rejected(ours)) = server else { panic!("{server:?}") };
         assert!(ours.reason.contains("endorse"), "{ours}");
         drop(client);
-        // A dial that expects somebody else fails.
-        let expecting = node().expecting(anybody().identity());
+        // A dial that expects another identity fails.
+        let expecting = node().expecting(trusting().identity());
         let (client, _) = meet(&listener, expecting).await;
         assert!(matches!(client, Err(ConnectError::Rejected(_))), "{client:?}");
     });
 }
 
 #[test]
-fn shutdown_delivers_what_is_queued_and_ends_everything() {
+fn shutdown_delivers_queued_messages_and_closes_all_connections() {
     run(async {
         let (for_server, for_client) = credentials();
         let server = MsQuicTransport::new();
@@ -307,18 +307,18 @@ fn shutdown_delivers_what_is_queued_and_ends_everything() {
             CloseReason::Peer { code: CLOSE_CODE_SHUTDOWN, reason: "maintenance".into() };
         assert_eq!(reason, reason_expected);
         assert_eq!(listener.accept().await.unwrap_err(), AcceptError::Closed);
-        assert!(server.create_listener(loopback(), &[ALPN], anybody()).await.is_err());
+        assert!(server.create_listener(loopback(), &[ALPN], trusting()).await.is_err());
     });
 }
 
 #[test]
-fn shutdown_does_not_wait_longer_than_told() {
+fn shutdown_does_not_exceed_its_deadline() {
     run(async {
-        // Nobody reads at the other side, and sending would wait for longer than a test may take.
+        // The other side does not read, and sending would take longer than the test may.
         let config = MsQuicTransportConfig::new().stream_op_timeout(Duration::from_secs(3600));
         let (transport, (_keep, listener)) =
             (MsQuicTransport::with_config(config), listen(MsQuicTransportConfig::new()).await);
-        let dial = transport.connect(listener.local_addr(), &[ALPN], anybody());
+        let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
         let (dialled, _accepted) = tokio::join!(dial, accept);
         let dialled = dialled.unwrap();
@@ -329,11 +329,11 @@ fn shutdown_does_not_wait_longer_than_told() {
 }
 
 #[test]
-fn messages_are_counted_per_connection_and_in_all() {
+fn messages_are_counted_per_connection_and_in_total() {
     run(async {
         let (transport, listener) = listen(MsQuicTransportConfig::new()).await;
-        let (one, one_server) = meet(&listener, anybody()).await;
-        let (other, other_server) = meet(&listener, anybody()).await;
+        let (one, one_server) = meet(&listener, trusting()).await;
+        let (other, other_server) = meet(&listener, trusting()).await;
         let (one, other) = (one.unwrap(), other.unwrap());
         let (one_server, other_server) = (one_server.unwrap(), other_server.unwrap());
         one.send(&[0; 100]).await.unwrap();
@@ -355,19 +355,19 @@ fn messages_are_counted_per_connection_and_in_all() {
 }
 
 #[test]
-fn a_revocation_reaches_a_handshake_that_is_going_on() {
+fn a_revocation_reaches_a_handshake_in_progress() {
     run(async {
         let (transport, listener) = listen(MsQuicTransportConfig::new()).await;
         let address = listener.local_addr();
         let accepted = loop {
             let dialler = MsQuicTransport::new();
             tokio::spawn(async move {
-                let dialled = dialler.connect(address, &[ALPN], anybody()).await;
-                dialled.unwrap().watch_close().await // and keeps it until then
+                let dialled = dialler.connect(address, &[ALPN], trusting()).await;
+                dialled.unwrap().watch_close().await // keeps it open until then
             });
             let request = listener.accept().await.unwrap();
             let mut accept = std::pin::pin!(request.accept());
-            // On a busy machine a handshake may be done within one poll; then another one has to do.
+            // On a busy machine a handshake may finish within one poll; then try again.
             if futures_util::FutureExt::now_or_never(&mut accept).is_none() {
                 assert_eq!(transport.revoke(&TrustPolicy::nobody()), 0);
                 break accept.await.unwrap();
@@ -378,8 +378,8 @@ fn a_revocation_reaches_a_handshake_that_is_going_on() {
             matches!(reason, CloseReason::Local { code: CLOSE_CODE_REVOKED, .. }),
             "{reason:?}"
         );
-        // Handshakes that begin later are judged by the listener alone.
-        let (client, server) = meet(&listener, anybody()).await;
+        // Handshakes that begin later are verified by the listener's policy alone.
+        let (client, server) = meet(&listener, trusting()).await;
         let (client, server) = (client.unwrap(), server.unwrap());
         client.send(b"hello").await.unwrap();
         assert_eq!(server.recv().await.unwrap().0, "hello");

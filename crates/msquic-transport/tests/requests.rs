@@ -1,4 +1,4 @@
-//! Questions and answers.
+//! Requests: questions and their answers.
 
 mod common;
 
@@ -41,7 +41,7 @@ fn many_questions_at_once_get_their_own_answers() {
 
 #[test]
 fn thousands_of_questions_at_once_take_turns_in_order() {
-    /// How far from its turn a question may arrive: as many streams as the peer allows run side by side.
+    /// How far out of order a question may arrive: the number of streams that the peer allows.
     const SIDE_BY_SIDE: usize = 64;
     run(async {
         let Pair { client, server, listener: _listener } = pair().await;
@@ -74,7 +74,7 @@ fn a_deadline_reaches_the_peer() {
         let ask = client.request("?".into(), after);
         let serve = async {
             let mut request = server.accept_request().await.unwrap();
-            // On a busy machine the deadline may pass before the question has come.
+            // On a busy machine the deadline may pass before the question has arrived.
             if let Ok(question) = request.question().await {
                 assert_eq!(question, "?");
             }
@@ -93,7 +93,7 @@ fn a_deadline_reaches_the_peer() {
 }
 
 #[test]
-fn a_question_that_is_dropped_or_refused_has_no_answer() {
+fn a_dropped_or_rejected_question_has_no_answer() {
     run(async {
         let Pair { client, server, .. } = pair().await;
         let serve = async {
@@ -111,7 +111,7 @@ fn a_question_that_is_dropped_or_refused_has_no_answer() {
 }
 
 #[test]
-fn limits_hold_on_both_sides_and_the_connection_goes_on() {
+fn limits_apply_on_both_sides_and_the_connection_stays_usable() {
     run(async {
         let small = MsQuicTransportConfig::new().max_request_size(1000);
         let large = MsQuicTransportConfig::new().max_request_size(10_000);
@@ -141,7 +141,7 @@ fn limits_hold_on_both_sides_and_the_connection_goes_on() {
 }
 
 #[test]
-fn beyond_the_limit_of_requests_the_asker_waits() {
+fn over_the_limit_of_requests_the_asker_waits() {
     run(async {
         let two = MsQuicTransportConfig::new().max_inbound_requests(2);
         let Pair { client, server, .. } = pair_with(two, MsQuicTransportConfig::new()).await;
@@ -156,7 +156,7 @@ fn beyond_the_limit_of_requests_the_asker_waits() {
             let first =
                 [server.accept_request().await.unwrap(), server.accept_request().await.unwrap()];
             let third = tokio::time::timeout(Duration::from_millis(100), server.accept_request());
-            assert!(third.await.is_err(), "a third question came");
+            assert!(third.await.is_err(), "a third question arrived");
             release.notify_one();
             for request in first {
                 request.answer("!".into()).await.unwrap();
@@ -188,16 +188,16 @@ fn the_end_of_the_connection_ends_requests() {
 }
 
 #[test]
-fn closing_waits_for_answers_that_were_given() {
+fn closing_waits_for_answers_in_progress() {
     run(async {
         let Pair { client, server, .. } = pair().await;
-        let answer = pattern(128 * 1024); // less than what an asker takes without being polled
+        let answer = pattern(128 * 1024); // less than an asker buffers without being polled
         let ask = client.request("?".into(), LONG);
         let serve = async {
             let mut request = server.accept_request().await.unwrap();
             request.question().await.unwrap();
             let mut answered = pin!(request.answer(answer.clone()));
-            // It is given when it was polled once; nobody goes on with it.
+            // One poll queues the answer; it is not polled again.
             assert!(answered.as_mut().now_or_never().is_none());
             server.close(0, "").await;
         };

@@ -1,4 +1,4 @@
-//! Resumed sessions: who the peers are stays, and who is not trusted any more stays out.
+//! Resumed sessions keep the peers' identities, and revoked peers are rejected.
 
 mod common;
 mod quinn_peer;
@@ -25,7 +25,7 @@ type Met = [Result<MsQuicNetConnection, ConnectError>; 2];
 
 impl Returning {
     async fn new(resumption: bool) -> Self {
-        let (server, client) = (anybody(), anybody());
+        let (server, client) = (trusting(), trusting());
         let config = MsQuicTransportConfig::new()
             .resumption(resumption)
             .max_connections_per_identity(usize::MAX);
@@ -43,12 +43,12 @@ impl Returning {
         [client, server]
     }
 
-    /// Connects, checks who the peers are, and tells whether the session was resumed.
+    /// Connects, checks the peers' identities, and returns whether the session was resumed.
     async fn is_resumed(&self) -> bool {
         let [client, server] = self.meet().await.map(Result::unwrap);
         assert_eq!(server.remote_identity(), self.client.identity().to_string());
         assert_eq!(client.remote_identity(), self.server.identity().to_string());
-        // The ticket leaves before the message does.
+        // The ticket is sent before the message.
         server.send(b"hello").await.unwrap();
         assert_eq!(&*client.recv().await.unwrap().0, b"hello");
         assert_eq!(client.is_resumed(), server.is_resumed());
@@ -56,7 +56,7 @@ impl Returning {
     }
 }
 
-fn anybody() -> NetCredential {
+fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
@@ -80,12 +80,12 @@ fn sessions_are_resumed_only_if_asked_for() {
 }
 
 #[test]
-fn a_library_that_cannot_is_a_typed_error() {
+fn a_library_without_support_is_a_typed_error() {
     run(async {
         let config = MsQuicTransportConfig::new().resumption(true);
         let transport = MsQuicTransport::with_config(config);
         let address = "127.0.0.1:0".parse().unwrap();
-        let listener = transport.create_listener(address, &[ALPN], anybody()).await;
+        let listener = transport.create_listener(address, &[ALPN], trusting()).await;
         assert_eq!(listener.is_ok(), is_possible(), "{listener:?}");
     });
 }
@@ -99,21 +99,21 @@ fn a_revocation_ends_all_tickets() {
         let returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
         returning.transport.revoke(&TrustPolicy::nobody());
-        // The listener trusts the peer still: it needs a full handshake.
+        // The listener still trusts the peer, which needs a full handshake.
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
     });
 }
 
 #[test]
-fn a_peer_that_the_listener_trusts_no_more_cannot_resume() {
+fn a_peer_that_the_listener_no_longer_trusts_cannot_resume() {
     if !is_possible() {
         return;
     }
     run(async {
         let returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        let nobody = returning.server.with_trust(TrustPolicy::nobody());
-        returning.listener.set_credential(nobody).unwrap();
+        let none = returning.server.with_trust(TrustPolicy::nobody());
+        returning.listener.set_credential(none).unwrap();
         let [_, server] = returning.meet().await;
         assert!(matches!(server, Err(ConnectError::Rejected(_))), "{server:?}");
         returning.listener.set_credential(returning.server.clone()).unwrap();
@@ -129,9 +129,9 @@ fn another_certificate_of_either_side_needs_a_full_handshake() {
     run(async {
         let mut returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        returning.client = anybody();
+        returning.client = trusting();
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        returning.server = anybody();
+        returning.server = trusting();
         returning.listener.set_credential(returning.server.clone()).unwrap();
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
     });
@@ -144,7 +144,7 @@ fn a_quinn_client_resumes_and_gets_no_early_data() {
     }
     run(async {
         let returning = Returning::new(true).await;
-        let credential = anybody();
+        let credential = trusting();
         let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
         for is_resumed in [false, true, true] {
             let connect = peer.connect_early(returning.listener.local_addr());
@@ -154,7 +154,7 @@ fn a_quinn_client_resumes_and_gets_no_early_data() {
             assert!(!is_early);
             assert_eq!(ours.is_resumed(), is_resumed);
             assert_eq!(ours.peer_identity().hash, credential.identity());
-            ours.send(b"hello").await.unwrap(); // behind the ticket
+            ours.send(b"hello").await.unwrap(); // after the ticket
             let mut stream = theirs.accept_uni().await.unwrap();
             assert_eq!(quinn_peer::read_frame(&mut stream).await.unwrap(), b"hello");
         }
@@ -162,13 +162,13 @@ fn a_quinn_client_resumes_and_gets_no_early_data() {
 }
 
 #[test]
-fn a_quinn_server_is_resumed_with() {
+fn a_session_with_a_quinn_server_is_resumed() {
     if !is_possible() {
         return;
     }
     run(async {
         let returning = Returning::new(true).await;
-        let credential = anybody();
+        let credential = trusting();
         let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
         for is_resumed in [false, true, true] {
             let connect =
@@ -178,7 +178,7 @@ fn a_quinn_server_is_resumed_with() {
             assert_eq!(ours.is_resumed(), is_resumed);
             assert_eq!(ours.peer_identity().hash, credential.identity());
             let mut stream = theirs.open_uni().await.unwrap();
-            stream.write_all(&quinn_peer::frame(b"hello")).await.unwrap(); // behind the tickets
+            stream.write_all(&quinn_peer::frame(b"hello")).await.unwrap(); // after the tickets
             assert_eq!(&*ours.recv().await.unwrap().0, b"hello");
         }
     });

@@ -37,10 +37,10 @@ fn events_name_the_peer_by_the_first_digits_of_its_identity() {
         server.remote_identity().to_owned()
     });
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    for event in ["connected", "of the application", "gone"] {
+    for event in ["connected", "of the application", "closed"] {
         let span = format!("connection{{peer=\"{}\"", &identity[..8]);
         let has = log.lines().any(|line| line.contains(event) && line.contains(&span));
         assert!(has, "{event} of {span} in {log}");
     }
-    assert!(!log.contains(&identity), "the identity is cut");
+    assert!(!log.contains(&identity), "the identity is truncated");
 }

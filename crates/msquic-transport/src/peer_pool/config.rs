@@ -1,10 +1,10 @@
-//! What a `PeerPool` is told and what it tells.
+//! Configuration, events and errors of a `PeerPool`.
 
 use crate::config::options;
 use net_traits::{CertHash, CloseReason, ConnectError, SendError};
 use std::time::Duration;
 
-/// How a [`PeerPool`](crate::PeerPool) dials and what it holds meanwhile.
+/// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
 ///
 /// ```
 /// use msquic_transport::PeerPoolConfig;
@@ -36,23 +36,23 @@ impl Default for PeerPoolConfig {
 options! {
     PeerPoolConfig:
 
-    /// The longest wait after the first failure. Each wait is a random part, at least half, of its longest, and the
-    /// longest doubles from failure to failure. A connection that the peer ends within 10 s is a failure too.
-    /// Default: 100 ms.
+    /// The maximum backoff after the first failure. The maximum doubles with each failure, and each
+    /// backoff is a random time between half of the maximum and the maximum. A connection that the
+    /// peer ends within 10 s counts as a failure. Default: 100 ms.
     first_delay: Duration;
-    /// What the longest wait grows to. Default: 30 s.
+    /// The upper limit of the backoff. Default: 30 s.
     max_delay: Duration;
-    /// After how many failed attempts in a row the messages that wait are dropped, and reported.
+    /// Number of consecutive failed attempts after which queued messages are dropped and reported.
     /// Default: 10.
     max_attempts: u32;
-    /// How many messages wait for one peer, at least one. Default: 1000.
+    /// How many messages may be queued per peer, at least one. Default: 1000.
     max_queued_messages: usize;
-    /// How many bytes of messages wait for one peer. Default: 1 MiB.
+    /// How many bytes of messages may be queued per peer. Default: 1 MiB.
     max_queued_bytes: usize;
 }
 
 impl PeerPoolConfig {
-    /// How long to wait after so many failures: between a half and all of a time that doubles.
+    /// Returns the backoff after `failed` failures.
     pub(super) fn delay(&self, failed: u32) -> Duration {
         let longest = self
             .first_delay
@@ -62,31 +62,31 @@ impl PeerPoolConfig {
     }
 }
 
-/// What happens to the peers of a [`PeerPool`](crate::PeerPool).
+/// An event of a [`PeerPool`](crate::PeerPool).
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PeerEvent<C> {
-    /// The pool has dialled a peer. Take the peer's messages from the connection until it is over, also when another
-    /// connection with that peer is the one on which the pool sends.
+    /// The pool has dialled a peer. Receive the peer's messages from the connection until it ends,
+    /// even if the pool sends on another connection with that peer.
     Connected {
-        /// With whom.
+        /// The peer.
         peer: CertHash,
         /// The connection.
         connection: C,
     },
-    /// A connection of the pool is over. Messages that it had taken over and that had not arrived are lost.
+    /// A connection of the pool has ended. Messages that it had queued and not delivered are lost.
     Disconnected {
-        /// With whom.
+        /// The peer.
         peer: CertHash,
         /// Why.
         reason: CloseReason,
     },
-    /// Messages will not be sent: the peer cannot be reached, one side does not accept the other, or a message is too
-    /// long.
+    /// Messages were dropped: the peer is unreachable, one side rejected the other, or a message is
+    /// too long.
     Dropped {
-        /// For whom they were.
+        /// The peer.
         peer: CertHash,
-        /// How many.
+        /// Number of dropped messages.
         messages: usize,
         /// Why.
         error: DropError,
@@ -97,10 +97,10 @@ pub enum PeerEvent<C> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DropError {
-    /// No connection came about.
+    /// No connection could be established.
     #[error(transparent)]
     Connect(#[from] ConnectError),
-    /// The connection did not take the message.
+    /// The connection rejected the message.
     #[error(transparent)]
     Send(#[from] SendError),
 }
@@ -109,19 +109,19 @@ pub enum DropError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// As many messages or bytes wait for the peer as are allowed.
-    #[error("too much is queued for the peer")]
+    /// The peer's queue is full.
+    #[error("the queue of the peer is full")]
     Full,
-    /// The message alone is more than may wait.
-    #[error("a message of {size} bytes is longer than the {limit} that may wait for a peer")]
+    /// The message alone exceeds the queue limit.
+    #[error("a message of {size} bytes exceeds the queue limit of {limit} bytes per peer")]
     TooLarge {
-        /// Bytes in the message.
+        /// Size of the message, in bytes.
         size: usize,
-        /// Bytes allowed.
+        /// The limit, in bytes.
         limit: usize,
     },
-    /// The peer is this node itself.
-    #[error("that is the identity of this node")]
+    /// The peer's identity is that of this node.
+    #[error("the identity of the peer is that of this node")]
     OwnIdentity,
 }
 

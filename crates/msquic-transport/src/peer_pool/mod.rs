@@ -1,4 +1,4 @@
-//! `PeerPool`: connections by identity, dialled when needed and again when they break.
+//! `PeerPool`: connections by identity, dialled on demand and redialled when they break.
 
 mod config;
 mod peers;
@@ -23,27 +23,27 @@ use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// The code that closes the loser of two connections between the same two peers.
+/// Close code of the redundant one of two connections between the same peers.
 pub const CLOSE_CODE_DUPLICATE: u64 = 0x6e65_7407;
 
-/// How many events wait to be looked at.
+/// Capacity of the event queue.
 const EVENTS: usize = 1024;
 
-/// How long an empty queue is kept.
+/// How long an empty message queue is kept.
 const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
 
-/// How long the loser of two stays open, until both sides use the other one.
+/// How long a redundant connection stays open, so that both sides can switch.
 const LOSER_PATIENCE: Duration = Duration::from_secs(5);
 
-/// Connections by identity: dialled when needed, with growing pauses, and again when they break.
+/// Connections by identity, dialled on demand with backoff and redialled when they break.
 ///
-/// Callers that want the same peer at the same time share one dial. When two peers dial each other at the same time, both
-/// send on the same one of the two connections: that which the peer with the smaller identity dialled. Otherwise the newer
-/// one is used. Whoever dialled the loser closes it after 5 s with [`CLOSE_CODE_DUPLICATE`], and both sides should take
-/// messages from it until then.
+/// Concurrent callers for the same peer share one dial. If two peers dial each other at the same
+/// time, both send on the connection that the peer with the smaller identity dialled. Otherwise the
+/// newer connection is used. The side that dialled the redundant connection closes it after 5 s
+/// with [`CLOSE_CODE_DUPLICATE`]; until then both sides should receive from it.
 ///
-/// Cloning is cheap. When the last clone is dropped, its tasks end, its connections are closed at once, and messages that
-/// still wait are dropped without a report.
+/// Cloning is cheap. When the last clone is dropped, the tasks end, the connections are closed at
+/// once, and queued messages are dropped without a report.
 pub struct PeerPool<T: NetTransport> {
     owner: Arc<Owner<T>>,
 }
@@ -54,7 +54,7 @@ impl<T: NetTransport> Clone for PeerPool<T> {
     }
 }
 
-/// Held by the handles alone: the tasks end with it.
+/// Held by the handles only, so that dropping the last one ends the tasks.
 struct Owner<T: NetTransport>(Arc<Inner<T>>);
 
 impl<T: NetTransport> Drop for Owner<T> {
@@ -71,22 +71,24 @@ struct Inner<T: NetTransport> {
     config: PeerPoolConfig,
     events: mpsc::Sender<PeerEvent<T::Connection>>,
     peers: Mutex<Peers<T::Connection>>,
-    /// Notified when there is another connection.
+    /// Notified when a connection is inserted.
     inserted: Notify,
 }
 
-/// A connection, and what the pool calls it.
+/// A connection and its id in the pool.
 struct Found<C> {
     id: u64,
     connection: C,
 }
 
 impl<T: NetTransport> PeerPool<T> {
-    /// A pool that dials with `transport` and `credential`, and what happens to its peers. Take the events or drop the
-    /// receiver: 1024 events wait, with the connections that they carry, and further ones are not told.
+    /// Creates a pool that dials with `transport` and `credential`, and the receiver of its events.
     ///
-    /// A peer has to have the identity that is asked for, and the policy of `credential` has to trust it. Listeners
-    /// whose connections are [inserted](Self::insert) have to show the same certificate.
+    /// Receive the events or drop the receiver. Up to 1024 events are queued, with the connections
+    /// that they contain; further ones are discarded.
+    ///
+    /// A peer must have the requested identity, and the policy of `credential` must trust it.
+    /// Listeners whose connections are [inserted](Self::insert) must use the same certificate.
     pub fn new(
         transport: T,
         alpn: &[&str],
@@ -106,26 +108,27 @@ impl<T: NetTransport> PeerPool<T> {
         (Self { owner: Arc::new(Owner(Arc::new(inner))) }, received)
     }
 
-    /// Shows another certificate and trusts others from now on, in dials that begin after this.
+    /// Replaces the certificate and the trust policy for dials that begin later.
     pub fn set_credential(&self, credential: NetCredential) {
         let before = std::mem::replace(&mut *self.owner.0.credential.write(), credential);
         drop(before);
     }
 
-    /// The connection with `peer`, dialled at `address` if there is none: one attempt, without a pause. Whoever answers
-    /// has to have that identity.
+    /// Returns the connection with `peer`, dialling `address` once if there is none.
+    ///
+    /// There is no backoff before the attempt. The peer that answers must have the identity `peer`.
     ///
     /// # Errors
     ///
-    /// [`ConnectError`]; [`InvalidInput`](ConnectError::InvalidInput) when it is the identity of this node.
+    /// [`ConnectError`]; [`InvalidInput`](ConnectError::InvalidInput) if `peer` is this node.
     ///
     /// # Panics
     ///
-    /// Outside a runtime of tokio.
+    /// If called outside a tokio runtime.
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: the attempt goes on, and its connection is in the pool then.
+    /// Cancel-safe: the attempt continues and its connection is added to the pool.
     pub async fn connection(
         &self,
         peer: CertHash,
@@ -133,27 +136,30 @@ impl<T: NetTransport> PeerPool<T> {
     ) -> Result<T::Connection, ConnectError> {
         let inner = &self.owner.0;
         if inner.is_own(peer) {
-            return Err(ConnectError::InvalidInput("that is this node itself".to_owned()));
+            return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
         }
         inner.connection(peer, None, address).await.map(|found| found.connection)
     }
 
-    /// Takes a connection that the peer dialled into the pool, to send on it. The caller goes on receiving from it. Do it
-    /// at once: which of two connections is used depends on when they came.
+    /// Adds an accepted connection to the pool, which then sends on it.
+    ///
+    /// The caller continues to receive from it. Insert it immediately: which of two connections is
+    /// used depends on their order.
     ///
     /// # Panics
     ///
-    /// Outside a runtime of tokio.
+    /// If called outside a tokio runtime.
     pub fn insert(&self, connection: T::Connection) {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            let _ = inner.insert(connection, None); // one that is over tells its receiver so
+            let _ = inner.insert(connection, None); // if it has ended, its receiver learns that
         }
     }
 
-    /// Queues `message` for `peer`, who is dialled as often as needed, at the address that was named
-    /// last. It is sent at most once: what a connection had taken over when it broke may be lost, see
+    /// Queues `message` for `peer` and dials the most recent `address` as often as needed.
+    ///
+    /// A message is sent at most once: those that a broken connection had queued may be lost, see
     /// [`PeerEvent::Disconnected`]. Messages of one connection keep their order.
     ///
     /// # Errors
@@ -162,7 +168,7 @@ impl<T: NetTransport> PeerPool<T> {
     ///
     /// # Panics
     ///
-    /// Outside a runtime of tokio.
+    /// If called outside a tokio runtime.
     pub fn send(
         &self,
         peer: CertHash,
@@ -177,7 +183,7 @@ impl<T: NetTransport> PeerPool<T> {
         if inner.is_own(peer) {
             return Err(QueueError::OwnIdentity);
         }
-        // Locked until the message is in the queue, which ends when it is empty for a while.
+        // Locked until the message is queued, because an idle queue is removed.
         let mut peers = inner.peers.lock();
         let Some(entry) = peers.entry(peer) else { return Err(QueueError::Full) };
         entry.address = Some(address);
@@ -205,7 +211,8 @@ impl<T: NetTransport> PeerPool<T> {
         })
     }
 
-    /// Forgets `peer`: what is queued for it is dropped, a dial is given up, its connections are closed at once.
+    /// Removes `peer`: drops its queued messages, cancels its dial, and closes its connections at
+    /// once.
     pub fn remove(&self, peer: CertHash) {
         let removed = self.owner.0.peers.lock().remove(peer);
         removed.into_iter().for_each(close_all);
@@ -217,8 +224,8 @@ impl<T: NetTransport> Inner<T> {
         self.credential.read().identity() == peer
     }
 
-    /// The connection with a peer, dialled if there is none: one attempt. If an `id` is given, only while the entry is
-    /// the one that is called so.
+    /// Returns the connection with a peer, dialling once if there is none. With `id`, only while
+    /// the entry has that id.
     async fn connection(
         self: &Arc<Self>,
         peer: CertHash,
@@ -252,13 +259,13 @@ impl<T: NetTransport> Inner<T> {
                 (None, Some(dial)) => tokio::select! {
                     result = dial => match result {
                         Ok(connection) => dialled = Some(connection),
-                        // The peer may have come meanwhile.
+                        // The peer may have connected meanwhile.
                         Err(_) if self.has_current(peer) => {}
                         Err(error) => return Err(error),
                     },
                     () = inserted => {}
                 },
-                // What was dialled is not in the pool any more. Most likely it is over, and that says why.
+                // The dialled connection has left the pool. If it has ended, report its reason.
                 (None, None) => {
                     let over =
                         dialled.and_then(|connection| connection.watch_close().now_or_never());
@@ -272,7 +279,7 @@ impl<T: NetTransport> Inner<T> {
         self.peers.lock().get(peer).is_some_and(|entry| entry.current.is_some())
     }
 
-    /// The attempt that is going on, or a new one.
+    /// Returns the attempt in progress, or starts one.
     fn dial(
         self: &Arc<Self>,
         entry: &mut Peer<T::Connection>,
@@ -280,10 +287,10 @@ impl<T: NetTransport> Inner<T> {
         address: SocketAddr,
     ) -> Dial<T::Connection> {
         match &entry.dial {
-            // One that is done belongs to a runtime that is gone.
+            // A finished attempt belongs to a runtime that was shut down.
             Some((going, _)) if going.peek().is_none() => going.clone(),
             _ => {
-                // On its own, so that it goes on when those who wait for it are gone.
+                // A separate task, so that the attempt continues if its waiters are dropped.
                 let attempt = tokio::spawn(attempt(self.clone(), peer, entry.id, address));
                 let task = AbortOnDrop(attempt.abort_handle());
                 let result = attempt.map(|result| result.unwrap_or_else(|_| Err(gone())));
@@ -294,8 +301,9 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    /// Takes a connection in, unless it is over: it must not take the place of one that is alive. That of an attempt
-    /// counts only while its entry is the one called `attempt`, and is told.
+    /// Inserts a connection unless it has ended, so that it does not replace an open one. A
+    /// connection of an attempt is inserted only while its entry has the id `attempt`, and is
+    /// reported.
     fn insert(
         self: &Arc<Self>,
         connection: T::Connection,
@@ -315,7 +323,7 @@ impl<T: NetTransport> Inner<T> {
             };
             let Some(entry) = entry else { return Ok(()) };
             if attempt.is_some() {
-                // Before its end can be told.
+                // Report it before its end can be reported.
                 self.tell(PeerEvent::Connected { peer, connection: connection.clone() });
             }
             let watch = tokio::spawn(watch(self.clone(), peer, id, connection.clone()));
@@ -323,15 +331,15 @@ impl<T: NetTransport> Inner<T> {
             let new = Pooled::new(id, connection, attempt.is_some(), watch);
             let (retired, left) = entry.take_in(new, ours_stays);
             if let Some(loser) = retired {
-                // If both sides should ever retire a connection, then not at the same time: who is later finds that
-                // its loser is the only one left.
+                // If both sides retire a connection, they must not do so at the same time. The
+                // later side finds that its connection is the only one left, and keeps it.
                 let patience = if ours_stays { 2 * LOSER_PATIENCE } else { LOSER_PATIENCE };
                 tokio::spawn(retire(Arc::downgrade(self), peer, loser, patience));
             }
-            // An attempt is done in the moment in which its connection is there: whoever comes later must not join it.
+            // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             (left, attempt.and_then(|_| entry.dial.take()))
         };
-        drop(dial); // the attempt's own task, which does not wait any more
+        drop(dial); // the attempt's own task, which has nothing left to await
         if let Some(left) = left {
             tokio::spawn(close_loser(self.events.clone(), peer, left));
         }
@@ -339,7 +347,7 @@ impl<T: NetTransport> Inner<T> {
         Ok(())
     }
 
-    /// The credential may have changed during the handshake, and the peer been revoked.
+    /// The peer may have been revoked by a change of the credential during the handshake.
     fn judge_again(&self, connection: &T::Connection) -> Result<(), ConnectError> {
         let trust = self.credential.read().trust().clone();
         let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
@@ -349,7 +357,7 @@ impl<T: NetTransport> Inner<T> {
         })
     }
 
-    /// A connection is over: it leaves the pool.
+    /// Removes a connection that has ended.
     fn ended(&self, peer: CertHash, id: u64, reason: CloseReason) {
         let ended = {
             let mut peers = self.peers.lock();
@@ -361,15 +369,15 @@ impl<T: NetTransport> Inner<T> {
             ended
         };
         self.tell(PeerEvent::Disconnected { peer, reason });
-        drop(ended); // last: this may be its watch, which ends with it
+        drop(ended); // last: this may abort the current task
     }
 
     fn tell(&self, event: PeerEvent<T::Connection>) {
-        let _ = self.events.try_send(event); // nobody may listen, or be far behind
+        let _ = self.events.try_send(event); // the receiver may be dropped or full
     }
 }
 
-/// Takes a connection out of the pool when it is over.
+/// Removes a connection from the pool when it ends.
 async fn watch<T: NetTransport>(
     inner: Arc<Inner<T>>,
     peer: CertHash,
@@ -377,11 +385,11 @@ async fn watch<T: NetTransport>(
     connection: T::Connection,
 ) {
     let reason = connection.watch_close().await;
-    tracing::debug!(%reason, "a connection of the pool is over");
+    tracing::debug!(%reason, "a connection of the pool ended");
     inner.ended(peer, id, reason);
 }
 
-/// Closes the loser of two after a while, unless it is the only one by then.
+/// Closes a redundant connection after a delay, unless it is then the only one.
 async fn retire<T: NetTransport>(
     inner: Weak<Inner<T>>,
     peer: CertHash,
@@ -401,22 +409,22 @@ async fn retire<T: NetTransport>(
     }
 }
 
-/// Closes a connection that is not used any more, and tells it.
+/// Closes a connection that is no longer used, and reports its end.
 async fn close_loser<C: NetConnection>(
     events: mpsc::Sender<PeerEvent<C>>,
     peer: CertHash,
     loser: Pooled<C>,
 ) {
-    let close = loser.connection.close(CLOSE_CODE_DUPLICATE, "another one is used");
-    let _ = timeout(LOSER_PATIENCE, close).await; // then it closes at once
+    let close = loser.connection.close(CLOSE_CODE_DUPLICATE, "another connection is used");
+    let _ = timeout(LOSER_PATIENCE, close).await; // after that it closes at once
     let reason = loser.connection.watch_close().await;
     let _ = events.try_send(PeerEvent::Disconnected { peer, reason });
 }
 
-/// Closes the connections of a peer of whom the pool wants nothing more.
+/// Closes the connections of a removed peer.
 fn close_all<C: NetConnection>(peer: Peer<C>) {
     for connection in peer.connections() {
-        // Whoever drops the future closes at once.
+        // Dropping the future closes at once.
         let _ = connection.close(0, "removed from the pool").now_or_never();
     }
 }
@@ -432,7 +440,7 @@ fn gone() -> ConnectError {
     ConnectError::Closed(CloseReason::Transport("the peer was removed from the pool".to_owned()))
 }
 
-/// One attempt to dial.
+/// Performs one dial attempt.
 async fn attempt<T: NetTransport>(
     inner: Arc<Inner<T>>,
     peer: CertHash,
@@ -457,12 +465,12 @@ async fn attempt<T: NetTransport>(
         });
         peers.tidy(peer);
         drop(peers);
-        drop(dial); // it is this task's, which is at its end
+        drop(dial); // this task's own, which ends here
     }
     result
 }
 
-/// Trusts one peer, if the policy of the pool's credential does.
+/// Trusts one peer, if the pool's policy trusts it too.
 struct Expecting {
     peer: CertHash,
     policy: TrustPolicy,
@@ -471,7 +479,7 @@ struct Expecting {
 impl PeerVerifier for Expecting {
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
         if peer.hash != self.peer {
-            return Err(format!("{} was expected", self.peer));
+            return Err(format!("identity {} was expected", self.peer));
         }
         self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
     }
@@ -481,7 +489,7 @@ impl PeerVerifier for Expecting {
     }
 }
 
-/// Sends what is queued for a peer, one message after the other.
+/// Sends the queued messages of a peer, one after the other.
 async fn deliver<T: NetTransport>(
     inner: Arc<Inner<T>>,
     peer: CertHash,
@@ -492,14 +500,14 @@ async fn deliver<T: NetTransport>(
     loop {
         let message = match timeout(QUEUE_PATIENCE, messages.recv()).await {
             Ok(Some(message)) => message,
-            Ok(None) => return, // the peer was removed, or the pool is gone
+            Ok(None) => return, // the peer was removed, or the pool was dropped
             Err(_) => {
                 let mut peers = inner.peers.lock();
                 if messages.is_empty() {
                     let queue = peers.same(peer, id).and_then(|entry| entry.queue.take());
                     peers.tidy(peer);
                     drop(peers);
-                    return drop(queue); // it is this task's, which is at its end
+                    return drop(queue); // this task's own, which ends here
                 }
                 continue;
             }
@@ -509,7 +517,7 @@ async fn deliver<T: NetTransport>(
         bytes.fetch_sub(size, Ordering::SeqCst);
         let Err(error) = sent else { continue };
         let mut dropped = 1;
-        // A message that is too long concerns no other; a peer that cannot be reached all.
+        // A message that is too long is dropped alone; if the peer is unreachable, all are dropped.
         if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
             while let Ok(message) = messages.try_recv() {
                 bytes.fetch_sub(message.len(), Ordering::SeqCst);
@@ -538,7 +546,7 @@ async fn send_insistently<T: NetTransport>(
         if let Some(until) = pause {
             tokio::select! {
                 () = sleep_until(until) => {}
-                () = inserted => {} // perhaps of this peer
+                () = inserted => {} // possibly of this peer
             }
             continue;
         }
@@ -562,8 +570,8 @@ async fn send_insistently<T: NetTransport>(
     }
 }
 
-/// Whether another connection may do better. One that this side closed says nothing about the peer, unless it was
-/// revoked or everything is shut down.
+/// Whether sending may succeed on another connection. A local close says nothing about the peer,
+/// unless it was a revocation or a shutdown.
 fn may_go_elsewhere(error: &SendError) -> bool {
     match error {
         SendError::Closed(CloseReason::Local { code, .. }) => {

@@ -1,5 +1,5 @@
-//! What a pool knows of its peers: their connections, which of two is used, and when to dial again. No task runs here,
-//! and nothing of a connection is called.
+//! The state of a pool's peers: their connections, which of two is used, and when to dial again.
+//! This module spawns no task and calls no connection.
 
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, Shared};
@@ -13,36 +13,37 @@ use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// Two connections between the same peers that begin within this time were dialled at the same time.
+/// Two connections between the same peers that begin within this time were dialled at the same
+/// time.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
-/// A connection that the peer ends sooner is a failure.
+/// A connection that the peer ends within this time counts as a failure.
 const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Peers<C: Clone> {
     by_identity: HashMap<CertHash, Peer<C>>,
     next: u64,
-    /// With so many entries those of which nothing is left are removed.
+    /// Number of entries at which unused ones are removed.
     tidy_at: usize,
-    /// The pool is gone: nothing is taken in.
+    /// The pool was dropped; no connection is inserted.
     is_closed: bool,
 }
 
 pub(super) type Dial<C> = Shared<BoxFuture<'static, Result<C, ConnectError>>>;
 
 pub(super) struct Peer<C: Clone> {
-    /// Tells this entry from a later one of the same peer.
+    /// Distinguishes this entry from a later one of the same peer.
     pub(super) id: u64,
-    /// On which messages are sent.
+    /// The connection on which messages are sent.
     pub(super) current: Option<Pooled<C>>,
-    /// The loser of two: in use by the peer for a while, or for good if the other one is dead.
+    /// The redundant connection. The peer may still use it, permanently if `current` is dead.
     spare: Option<Pooled<C>>,
-    /// The attempt that is going on.
+    /// The attempt in progress.
     pub(super) dial: Option<(Dial<C>, AbortOnDrop)>,
     pub(super) queue: Option<Queue>,
-    /// Where messages are to be sent, as far as is known by now.
+    /// The most recent address of the peer, if known.
     pub(super) address: Option<SocketAddr>,
-    /// Failures in a row, and until when to wait because of them.
+    /// Number of consecutive failures, and the end of their backoff.
     failed: u32,
     not_before: Option<Instant>,
 }
@@ -51,10 +52,10 @@ pub(super) struct Peer<C: Clone> {
 pub(super) struct Pooled<C> {
     pub(super) id: u64,
     pub(super) connection: C,
-    /// This side dialled it.
+    /// Whether this side dialled it.
     pub(super) is_ours: bool,
     since: Instant,
-    /// Takes the connection out of the pool when it is over.
+    /// Removes the connection from the pool when it ends.
     _watch: AbortOnDrop,
 }
 
@@ -64,7 +65,7 @@ pub(super) struct Queue {
     pub(super) _task: AbortOnDrop,
 }
 
-/// A task that ends with its owner.
+/// Aborts a task when its owner is dropped.
 pub(super) struct AbortOnDrop(pub(super) AbortHandle);
 
 impl Drop for AbortOnDrop {
@@ -87,7 +88,7 @@ impl<C: Clone> Peers<C> {
         self.next
     }
 
-    /// The entry of a peer, made if there is none. `None` when the pool is gone.
+    /// Returns the entry of a peer, creating it if necessary. `None` if the pool was dropped.
     pub(super) fn entry(&mut self, peer: CertHash) -> Option<&mut Peer<C>> {
         if self.is_closed {
             return None;
@@ -109,7 +110,7 @@ impl<C: Clone> Peers<C> {
         }))
     }
 
-    /// The entry that was called `id`, if it is still there.
+    /// Returns the entry with the id `id`, if it still exists.
     pub(super) fn same(&mut self, peer: CertHash, id: u64) -> Option<&mut Peer<C>> {
         self.by_identity.get_mut(&peer).filter(|entry| entry.id == id)
     }
@@ -123,14 +124,14 @@ impl<C: Clone> Peers<C> {
         self.by_identity.remove(&peer)
     }
 
-    /// Takes nothing in any more; what there was.
+    /// Closes the state and returns its connections.
     #[must_use]
     pub(super) fn close(&mut self) -> HashMap<CertHash, Peer<C>> {
         self.is_closed = true;
         std::mem::take(&mut self.by_identity)
     }
 
-    /// Forgets a peer of whom nothing is left to know.
+    /// Removes the entry of a peer if it is unused.
     pub(super) fn tidy(&mut self, peer: CertHash) {
         if self.by_identity.get(&peer).is_some_and(Peer::is_empty) {
             self.by_identity.remove(&peer);
@@ -145,20 +146,21 @@ impl<C> Pooled<C> {
 }
 
 impl<C: Clone> Peer<C> {
-    /// Its connections.
+    /// Returns the connections of the peer.
     pub(super) fn connections(&self) -> Vec<C> {
         [&self.current, &self.spare].into_iter().flatten().map(|it| it.connection.clone()).collect()
     }
 
-    /// Whether there is nothing to know of the peer.
+    /// Whether the entry is unused.
     fn is_empty(&self) -> bool {
         let has_connection = self.current.is_some() || self.spare.is_some();
         !has_connection && self.dial.is_none() && self.queue.is_none() && self.pause().is_none()
     }
 
-    /// Takes a connection in. If that makes two, one is used from now on: that which the peer with the smaller identity
-    /// dialled if they were dialled at the same time, and otherwise the newer one. `ours_stays` tells whether this side
-    /// has the smaller identity. Returns the id of the loser if this side dialled it, and what had to leave.
+    /// Inserts a connection. If there are now two, the one that the peer with the smaller identity
+    /// dialled is used if they were dialled at the same time, otherwise the newer one. `ours_stays`
+    /// says whether this side has the smaller identity. Returns the id of the redundant connection
+    /// if this side dialled it, and the connection that was displaced.
     #[must_use]
     pub(super) fn take_in(
         &mut self,
@@ -178,7 +180,7 @@ impl<C: Clone> Peer<C> {
         (ours, self.spare.replace(loser))
     }
 
-    /// Takes out a connection that is over or not needed; the other one takes its place.
+    /// Removes a connection; the other one, if any, replaces it.
     #[must_use]
     pub(super) fn take_out(&mut self, id: u64) -> Option<Pooled<C>> {
         if self.current.as_ref().is_some_and(|it| it.id == id) {
@@ -187,24 +189,24 @@ impl<C: Clone> Peer<C> {
         self.take_spare(id)
     }
 
-    /// Takes a connection out that is not used any more.
+    /// Removes a redundant connection.
     #[must_use]
     pub(super) fn take_spare(&mut self, id: u64) -> Option<Pooled<C>> {
         self.spare.take_if(|it| it.id == id)
     }
 
-    /// Until when nobody is to be dialled. There is no need to while there is a connection.
+    /// Returns the end of the backoff, or `None` if there is a connection.
     pub(super) fn pause(&self) -> Option<Instant> {
         self.not_before.filter(|until| self.current.is_none() && *until > Instant::now())
     }
 
-    /// An attempt failed: the next one has to wait.
+    /// Records a failed attempt and starts the backoff.
     pub(super) fn failed(&mut self, delay: impl FnOnce(u32) -> Duration) {
         self.failed = self.failed.saturating_add(1);
         self.not_before = Some(Instant::now() + delay(self.failed));
     }
 
-    /// A connection that this side had dialled is over, and the peer may have ended it.
+    /// Records the end of a dialled connection, which the peer may have caused.
     pub(super) fn ended(
         &mut self,
         ended: &Pooled<C>,
@@ -236,7 +238,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn both_sides_choose_the_same_of_two() {
-        // Each order of arrival, seen by the peer with the smaller identity and by the other one.
+        // Each order of arrival, seen by the peer with the smaller and with the larger identity.
         for is_smaller in [true, false] {
             for ours_first in [true, false] {
                 let mut peers = Peers::new();
@@ -247,7 +249,7 @@ mod tests {
                 let ours = if ours_first { 1 } else { 2 };
                 let theirs = 3 - ours;
                 assert_eq!(current(entry), Some(if is_smaller { ours } else { theirs }));
-                assert_eq!(retired, (!is_smaller).then_some(ours), "who dialled the loser ends it");
+                assert_eq!(retired, (!is_smaller).then_some(ours), "the dialler ends it");
                 assert!(left.is_none());
             }
         }
@@ -284,7 +286,7 @@ mod tests {
         entry.failed(second);
         assert_eq!(entry.not_before, Some(Instant::now() + Duration::from_secs(2)));
         peers.tidy(PEER);
-        assert_eq!(peers.len(), 1, "what is known is kept while it matters");
+        assert_eq!(peers.len(), 1, "an entry is kept while it is in use");
         let brief = pooled(1, true);
         let entry = peers.get(PEER).unwrap();
         entry.ended(&brief, true, second);

@@ -1,4 +1,4 @@
-//! Two transports that trust each other, for all tests.
+//! Two transports that trust each other, for all test files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use bytes::Bytes;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 pub(crate) const ALPN: &str = "test/1";
 
-/// No test takes this long unless something hangs.
+/// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 /// Runs `test` on its own multi-threaded runtime and fails if it hangs.
@@ -20,7 +20,7 @@ pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") })
 }
 
-/// Credentials of two peers that trust each other and nobody else.
+/// Credentials of two peers that trust only each other.
 pub(crate) fn credentials() -> (NetCredential, NetCredential) {
     let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
     let client = NetCredential::self_signed(TrustPolicy::hashes([server.identity()])).unwrap();
@@ -54,7 +54,7 @@ pub(crate) async fn pair_with(
     Pair { listener, client: client.unwrap(), server }
 }
 
-/// Bytes with a pattern that shows swapped and lost parts.
+/// Creates bytes with a pattern that reveals swapped and lost parts.
 pub(crate) fn pattern(length: usize) -> Bytes {
     (0..length).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect()
 }

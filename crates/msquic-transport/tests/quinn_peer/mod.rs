@@ -1,4 +1,4 @@
-//! A peer made of quinn and rustls, client and server at once.
+//! A peer made of quinn and rustls, both client and server.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use net_traits::NetCredential;
@@ -13,7 +13,7 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// What the peer makes of our certificate.
+/// Decides whether the peer accepts our certificate.
 #[derive(Debug, Clone)]
 pub(crate) enum Judge {
     Accepts,
@@ -25,7 +25,8 @@ pub(crate) struct QuinnPeer {
 }
 
 impl QuinnPeer {
-    /// A peer with the certificate of `credential`, or none as a client. Nobody checks whether the key fits.
+    /// Creates a peer with the certificate of `credential`, or a client without one. It does not
+    /// check whether the key belongs to the certificate.
     pub(crate) fn new(credential: Option<&NetCredential>, judge: Judge, alpn: &str) -> Self {
         let provider = Arc::new(ring::default_provider());
         let judge = Arc::new(Verifier { judge, algorithms: algorithms(&provider) });
@@ -68,7 +69,7 @@ impl QuinnPeer {
         self.endpoint.connect(address, "localhost").unwrap().await
     }
 
-    /// Begins to connect, and tells whether early data (0-RTT) could be sent.
+    /// Begins to connect, and returns whether early data (0-RTT) could be sent.
     pub(crate) async fn connect_early(
         &self,
         address: SocketAddr,
@@ -91,7 +92,7 @@ fn certified(provider: &CryptoProvider, credential: &NetCredential) -> Arc<Singl
     Arc::new(CertifiedKey::new(chain, key).into())
 }
 
-/// A message as it is on the wire.
+/// Encodes a message as it is on the wire.
 pub(crate) fn frame(message: &[u8]) -> Vec<u8> {
     [&u32::try_from(message.len()).unwrap().to_be_bytes()[..], message].concat()
 }
