@@ -1,4 +1,4 @@
-//! The list of all behaviours, and how one is run.
+//! The list of all behaviours, and the code that runs one.
 
 use crate::Harness;
 use crate::stage::Stage;
@@ -8,50 +8,50 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// No behaviour takes this long unless something hangs.
+/// A behaviour that takes longer hangs.
 const LIMIT: Duration = Duration::from_secs(120);
 
-/// What not every transport can do, and what the behaviours need that test it.
+/// An optional capability of a transport, which some behaviours need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, reason = "the names are those after `without:`")]
 pub enum Capability {
-    /// [`Harness::raw_peer`]: bytes that are no messages.
+    /// [`Harness::raw_peer`]: sending bytes that are not messages.
     raw_peer,
     /// [`Harness::anonymous_peer`]: dialling without a certificate.
     anonymous_peer,
-    /// [`Harness::set_credential`]: another credential for a listener that runs.
+    /// [`Harness::set_credential`]: replacing the credential of a running listener.
     hot_reload,
-    /// [`Harness::revoke`]: closing connections that are not trusted any more.
+    /// [`Harness::revoke`]: closing connections that are no longer trusted.
     revocation,
-    /// Codes and reasons of `close` are carried to the peer.
+    /// The peer receives the code and reason of `close`.
     close_reason,
-    /// [`Limits::max_connections`](crate::Limits::max_connections) is kept.
+    /// [`Limits::max_connections`](crate::Limits::max_connections) is enforced.
     connection_limit,
-    /// The timeouts of [`Limits`](crate::Limits) are kept.
+    /// The timeouts of [`Limits`](crate::Limits) are enforced.
     timeouts,
 }
 
-/// Whether a behaviour is run once, or again with the roles swapped.
+/// Whether a behaviour runs once, or again with the roles swapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Roles {
-    /// It names its roles itself.
+    /// The behaviour assigns its roles itself.
     Once,
-    /// `one` dials, and then `other` does.
+    /// `one` dials in the first run, and `other` in the second.
     Swapped,
 }
 
-/// One contract and how it is tested.
+/// A contract and its test.
 pub struct Behaviour<H> {
     /// Its name, such as `message::echo`.
     pub name: &'static str,
-    /// What the transport has to be able to do.
+    /// The capabilities that it needs.
     pub needs: Option<Capability>,
-    /// Who dials.
+    /// Which peer dials.
     pub roles: Roles,
     play: fn(Stage<H>) -> BoxFuture<'static, ()>,
 }
 
-/// Calls a macro with the list of all behaviours: the name, what it needs, and its roles.
+/// Calls a macro with the list of all behaviours: name, capabilities and roles.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __behaviours {
@@ -124,7 +124,7 @@ macro_rules! __behaviours {
 
 macro_rules! list {
     ({} $($group:ident { $($name:ident [$($needs:ident)?] $roles:ident,)* })*) => {
-        /// All behaviours.
+        /// Returns all behaviours.
         pub fn behaviours<H: Harness>() -> Vec<Behaviour<H>> {
             vec![$($(Behaviour {
                 name: concat!(stringify!($group), "::", stringify!($name)),
@@ -139,11 +139,11 @@ macro_rules! list {
 __behaviours!([list] {});
 
 impl<H: Harness> Behaviour<H> {
-    /// Plays it once or twice.
+    /// Runs the behaviour once or twice.
     ///
     /// # Panics
     ///
-    /// If the transport does not behave like that, or not within two minutes.
+    /// If the transport violates the contract, or the behaviour takes longer than two minutes.
     pub async fn play(&self, harness: &Arc<H>) {
         let both: &[bool] = match self.roles {
             Roles::Once => &[false],
@@ -158,15 +158,15 @@ impl<H: Harness> Behaviour<H> {
     }
 }
 
-/// Plays the behaviour called `name` on a runtime of its own: what [`conformance!`](crate::conformance) calls.
+/// Runs the behaviour `name` on its own runtime; called by [`conformance!`](crate::conformance).
 ///
 /// # Panics
 ///
-/// If the transport does not behave like that, or there is no such behaviour.
+/// If the transport violates the contract, or there is no such behaviour.
 pub fn run<H: Harness>(harness: H, name: &str) {
     let behaviour = behaviours().into_iter().find(|behaviour| behaviour.name == name);
     let behaviour = behaviour.unwrap_or_else(|| panic!("there is no behaviour {name}"));
-    // On a thread of its own: one that blocks must not keep the test from failing.
+    // On its own thread, so that a blocked behaviour cannot keep the test from failing.
     let (running, is_over) = mpsc::channel::<()>();
     let play = move || {
         let _running = running;
@@ -181,9 +181,11 @@ pub fn run<H: Harness>(harness: H, name: &str) {
     }
 }
 
-/// Makes a test of each behaviour. The first argument is an expression that makes a
-/// [`Harness`](crate::Harness), one for each test. After `without:` stands what the transport cannot do, by the
-/// names of [`Capability`](crate::Capability); those tests show as ignored.
+/// Defines a test for each behaviour.
+///
+/// The first argument is an expression that creates a [`Harness`](crate::Harness), one per test.
+/// `without:` lists the [`Capability`](crate::Capability) names that the transport lacks; their
+/// tests are ignored.
 ///
 /// Call it once in a file of `tests/`; see the [crate](crate) for an example.
 #[macro_export]
@@ -195,7 +197,7 @@ macro_rules! conformance {
         fn __harness() -> impl $crate::Harness {
             $harness
         }
-        // A name that is no capability does not compile.
+        // A name that is not a capability does not compile.
         const _: &[$crate::Capability] = &[$($crate::Capability::$lacks),*];
         $crate::__behaviours!([$crate::__groups] { $($lacks)* });
     };
@@ -211,7 +213,7 @@ macro_rules! __groups {
     };
 }
 
-/// A test, ignored if what it needs is among what is lacking.
+/// Defines a test, ignored if the transport lacks a capability that it needs.
 #[macro_export]
 #[doc(hidden)]
 macro_rules! __test {

@@ -1,4 +1,4 @@
-//! `Harness`: what an implementor tells the suite.
+//! `Harness`: the interface between an implementor and the suite.
 
 use crate::Limits;
 use async_trait::async_trait;
@@ -6,24 +6,27 @@ use net_traits::{NetCredential, NetTransport, TrustPolicy};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// Makes the transport under test, and reaches for what the traits do not have.
+/// Creates the transport under test and provides operations that the traits lack.
 ///
-/// The methods with a default belong to a [capability](crate::Capability); a transport that does not have it lists
-/// it at [`conformance!`](crate::conformance) and leaves the method alone.
+/// A method with a panicking default belongs to a [capability](crate::Capability). If the transport
+/// lacks the capability, list it in [`conformance!`](crate::conformance) and do not implement the
+/// method.
 #[async_trait]
 pub trait Harness: Send + Sync + 'static {
-    /// The transport. It and what it gives must be [`Debug`](fmt::Debug), which is looked at for secrets.
+    /// The transport. It and its handles must be [`Debug`](fmt::Debug), whose output is searched
+    /// for secrets.
     type Transport: NetTransport<Connection: fmt::Debug, Listener: fmt::Debug> + fmt::Debug;
 
-    /// A transport with these limits, on its own: what another one does must not count for it.
+    /// Creates an independent transport with these limits, which shares no counters with another
+    /// one.
     fn transport(&self, limits: &Limits) -> Self::Transport;
 
-    /// Where listeners are bound: a port 0. Default: `127.0.0.1:0`.
+    /// Returns the address for listeners, with port 0. Default: `127.0.0.1:0`.
     fn bind_addr(&self) -> SocketAddr {
         (Ipv4Addr::LOCALHOST, 0).into()
     }
 
-    /// Connects as a peer that need not keep the rules. Capability `raw_peer`.
+    /// Connects as a peer that can violate the protocol. Capability `raw_peer`.
     async fn raw_peer(
         &self,
         remote_addr: SocketAddr,
@@ -34,14 +37,16 @@ pub trait Harness: Send + Sync + 'static {
         lacks("raw_peer")
     }
 
-    /// Tries to connect without showing a certificate, while trusting anybody, and waits until that has failed.
+    /// Tries to connect without a certificate while trusting every peer, and waits until that
+    /// fails.
+    ///
     /// Capability `anonymous_peer`.
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         let _ = (remote_addr, alpn);
         lacks("anonymous_peer")
     }
 
-    /// Replaces the credential of a listener that runs. Capability `hot_reload`.
+    /// Replaces the credential of a running listener. Capability `hot_reload`.
     fn set_credential(
         &self,
         listener: &<Self::Transport as NetTransport>::Listener,
@@ -51,23 +56,24 @@ pub trait Harness: Send + Sync + 'static {
         lacks("hot_reload")
     }
 
-    /// Closes the connections of a transport whose peers `policy` does not trust. Capability `revocation`.
+    /// Closes the connections of a transport whose peers `policy` does not trust. Capability
+    /// `revocation`.
     fn revoke(&self, transport: &Self::Transport, policy: &TrustPolicy) {
         let _ = (transport, policy);
         lacks("revocation")
     }
 }
 
-/// A peer that writes bytes where others write messages. Frames are those of [`net_traits::frame`].
+/// A peer that writes raw bytes instead of messages. Frames are those of [`net_traits::frame`].
 #[async_trait]
 pub trait RawPeer: Send {
-    /// Sends bytes as they are.
+    /// Sends bytes unmodified.
     async fn write(&mut self, bytes: &[u8]);
 
-    /// Ends the stream of bytes in order, wherever it is, and leaves the connection open where the transport can.
+    /// Ends the byte stream in an orderly way, and keeps the connection open if the transport can.
     async fn finish(&mut self);
 }
 
 fn lacks(capability: &str) -> ! {
-    panic!("the harness lacks the method for `{capability}`: write it, or name it after `without:`")
+    panic!("the harness lacks `{capability}`: implement it, or list it in `without:`")
 }

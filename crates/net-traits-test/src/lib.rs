@@ -1,8 +1,8 @@
-//! Does a transport keep the contracts of [`net_traits`]? This crate asks it.
+//! A conformance suite for transports that implement [`net_traits`].
 //!
-//! An implementor writes a [`Harness`] and calls [`conformance!`]: one test per behaviour, each with a time limit,
-//! most of them with the roles of dialler and listener swapped. What the transport cannot do is named, and its
-//! tests show as ignored with that name, never as passed.
+//! An implementor writes a [`Harness`] and calls [`conformance!`], which defines one test per
+//! behaviour. Each has a time limit, and most run again with the roles of dialler and listener
+//! swapped. Tests of capabilities that the transport lacks are ignored, not passed.
 //!
 //! ```no_run
 //! # mod memory_conformance {
@@ -32,10 +32,11 @@
 //! # fn main() {}
 //! ```
 //!
-//! Each behaviour is a function of [`suite`], whose documentation says what the contract is and why. That the suite
-//! bites is proven by its own tests: for each behaviour there is a transport that breaks just that.
+//! Each behaviour is a function in [`suite`], whose documentation states the contract and its
+//! reason. The suite is tested too: for each behaviour a faulty transport proves that the test
+//! detects its violation.
 //!
-//! [`memory`] has a transport without sockets, for tests of protocols on top of the traits.
+//! [`memory`] provides a transport without sockets, for tests of protocols on top of the traits.
 #![forbid(unsafe_code)]
 
 mod conformance;

@@ -1,9 +1,11 @@
-//! `Limits`: what a transport under test is to be limited to.
+//! `Limits`: limits and timeouts of a transport under test.
 
 use std::time::Duration;
 
-/// The limits and timeouts of a transport: what a [`Harness`](crate::Harness) is asked for, and what a
-/// [`MemoryTransport`](crate::memory::MemoryTransport) has.
+/// The limits and timeouts of a transport.
+///
+/// A [`Harness`](crate::Harness) applies them to its transport, and a
+/// [`MemoryTransport`](crate::memory::MemoryTransport) has them too.
 ///
 /// ```
 /// use net_traits_test::Limits;
@@ -19,7 +21,7 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long sending may make no progress. Default: 12 s.
     pub no_progress_timeout: Duration,
-    /// How many connections peers may have at once. Default: 1000.
+    /// How many accepted connections the transport may have at once. Default: 1000.
     pub max_connections: usize,
 }
 

@@ -1,4 +1,4 @@
-//! `Stage`: where a behaviour is played: transports, credentials, and peers that meet.
+//! `Stage`: the environment of a behaviour: transports, credentials and connected peers.
 
 use crate::{Harness, Limits};
 use bytes::Bytes;
@@ -12,13 +12,13 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The protocol that peers speak unless a behaviour is about protocols.
+/// The application protocol of peers, unless a behaviour is about protocols.
 pub(crate) const ALPN: &str = "conformance/1";
 
-/// How long something is waited for that should not happen.
+/// How long to wait for an event that should not happen.
 pub(crate) const MOMENT: Duration = Duration::from_millis(300);
 
-/// Between two looks at something that happens soon.
+/// Polling interval for an event that happens soon.
 pub(crate) const PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) type Transport<H> = <H as Harness>::Transport;
@@ -26,21 +26,21 @@ pub(crate) type Listener<H> = <Transport<H> as NetTransport>::Listener;
 pub(crate) type Connection<H> = <Transport<H> as NetTransport>::Connection;
 pub(crate) type Connected<H> = Result<Connection<H>, ConnectError>;
 
-/// What a behaviour is given: the harness, and who dials.
+/// The argument of a behaviour: the harness, and which peer dials.
 pub struct Stage<H> {
     pub(crate) harness: Arc<H>,
     pub(crate) is_swapped: bool,
 }
 
-/// Two peers that are connected. Which of them dialled depends on the stage.
+/// Two connected peers. Which of them dialled depends on the stage.
 pub struct Pair<H: Harness> {
     /// One end.
     pub one: Connection<H>,
     /// The other end.
     pub other: Connection<H>,
-    /// Where one of them was accepted.
+    /// The listener that accepted one of them.
     pub listener: Listener<H>,
-    /// The dialler's and the listener's.
+    /// The transports of the dialler and the listener.
     pub transports: [H::Transport; 2],
 }
 
@@ -59,15 +59,15 @@ impl<H: Harness> Stage<H> {
         credential: NetCredential,
     ) -> Listener<H> {
         let listener = transport.create_listener(self.harness.bind_addr(), &[ALPN], credential);
-        listener.await.expect("a free port can be listened on")
+        listener.await.expect("listening on a free port works")
     }
 
-    /// Two peers with the default limits.
+    /// Connects two peers with the default limits.
     pub(crate) async fn meet(&self) -> Pair<H> {
         self.meet_with(Limits::default()).await
     }
 
-    /// Two peers with these limits.
+    /// Connects two peers with these limits.
     pub(crate) async fn meet_with(&self, limits: Limits) -> Pair<H> {
         let (for_listener, for_dialler) = credentials();
         let transports = [self.transport_with(limits.clone()), self.transport_with(limits)];
@@ -80,7 +80,7 @@ impl<H: Harness> Stage<H> {
     }
 }
 
-/// Dials and accepts; what each side gets.
+/// Dials and accepts; returns the result of each side.
 pub(crate) async fn introduce<H: Harness>(
     transport: &H::Transport,
     listener: &Listener<H>,
@@ -103,16 +103,16 @@ pub(crate) async fn dial<H: Harness>(
     transport.connect(address, &[ALPN], credential).await
 }
 
-/// Credentials of a listener and a dialler that trust each other and nobody else.
+/// Creates credentials of a listener and a dialler that trust only each other.
 pub(crate) fn credentials() -> (NetCredential, NetCredential) {
     let listener = credential(TrustPolicy::nobody());
     let dialler = credential(TrustPolicy::hashes([listener.identity()]));
     (listener.with_trust(TrustPolicy::hashes([dialler.identity()])), dialler)
 }
 
-/// A new identity that trusts as `trust` says.
+/// Creates an identity with the policy `trust`.
 pub(crate) fn credential(trust: TrustPolicy) -> NetCredential {
-    NetCredential::self_signed(trust).expect("the system has random numbers")
+    NetCredential::self_signed(trust).expect("the system's random source works")
 }
 
 /// Sends one message each way.
@@ -123,7 +123,7 @@ pub(crate) async fn greet<C: NetConnection>(one: &C, other: &C) {
     }
 }
 
-/// A message of so many characters that shows swapped and lost parts. No byte is above 127.
+/// Creates a message of `length` ASCII characters that reveals swapped and lost parts.
 pub(crate) fn pattern(length: usize) -> Bytes {
     const CHARACTERS: &[u8] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ-abcdefghijklmnopqrs.";
     let mut pattern = CHARACTERS.repeat(length / CHARACTERS.len() + 1);
@@ -131,13 +131,13 @@ pub(crate) fn pattern(length: usize) -> Bytes {
     pattern.into()
 }
 
-/// A message of `length` bytes that begins with a number.
+/// Creates a message of `length` bytes that begins with a number.
 pub(crate) fn numbered(number: u32, length: usize) -> Bytes {
     let number = format!("{number:08} ");
     [number.as_bytes(), &pattern(length.saturating_sub(number.len()))].concat().into()
 }
 
-/// The number of a [`numbered`] message, which must be whole.
+/// Returns the number of a [`numbered`] message, and checks that it is complete.
 pub(crate) fn number(message: &Bytes) -> u32 {
     let text = std::str::from_utf8(message.get(..8).unwrap_or_default()).unwrap_or_default();
     let number = text.parse().unwrap_or_else(|_| panic!("{text:?} does not begin a message"));
@@ -145,7 +145,7 @@ pub(crate) fn number(message: &Bytes) -> u32 {
     number
 }
 
-/// Polls what `make` gives until one poll makes one ready; all others are dropped.
+/// Polls futures of `make` once each, dropping them, until one is ready.
 pub(crate) async fn poll_once_until_ready<F: Future>(mut make: impl FnMut() -> F) -> F::Output {
     loop {
         if let Some(output) = make().now_or_never() {

@@ -1,4 +1,4 @@
-//! A transport behind [`DynTransport`] keeps the contracts as well.
+//! Runs the conformance suite on a transport behind [`DynTransport`].
 
 mod common;
 

@@ -1,4 +1,4 @@
-//! The in-memory transport keeps the contracts.
+//! Runs the conformance suite on the in-memory transport.
 
 mod common;
 

@@ -1,6 +1,7 @@
-//! The suite bites: each behaviour fails with a transport that breaks just its contract, and with no other.
+//! Tests the suite: each behaviour fails on a transport that violates its contract, and on no
+//! other.
 //!
-//! Everything runs on a paused clock, so what hangs takes no time.
+//! All tests run on a paused clock, so a hanging behaviour takes no time.
 
 mod broken;
 mod common;
@@ -10,7 +11,7 @@ use net_traits_test::behaviours;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-/// The behaviours that fail with a fault.
+/// Returns the behaviours that fail with a fault.
 fn failing(fault: Fault) -> Vec<&'static str> {
     let mut failing = Vec::new();
     for behaviour in behaviours() {
@@ -37,7 +38,7 @@ fn a_transport_without_faults_passes() {
 fn every_behaviour_has_a_mutant() {
     for behaviour in behaviours::<Broken>() {
         let count = MUTANTS.iter().filter(|(_, name)| *name == behaviour.name).count();
-        assert!(count > 0, "nothing proves that {} bites", behaviour.name);
+        assert!(count > 0, "no mutant tests {}", behaviour.name);
     }
 }
 
@@ -59,7 +60,7 @@ mutants! {
         "connect::a_port_is_free_again",
     taken_port_is_another_error: TakenPortIsAnotherError =>
         "connect::a_taken_port_is_refused",
-    nobody_there_is_another_error: NobodyThereIsAnotherError =>
+    missing_listener_is_another_error: MissingListenerIsAnotherError =>
         "connect::nobody_there_is_a_typed_error",
     protocol_is_the_wrong_one: ProtocolIsTheWrongOne =>
         "connect::a_protocol_is_agreed_on",

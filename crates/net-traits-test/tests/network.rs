@@ -1,4 +1,4 @@
-//! The virtual network: how long things take, and how they break. All on a paused clock.
+//! The virtual network: delays and faults, on a paused clock.
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -18,7 +18,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Two hosts whose links behave like that, and their connection.
+/// Creates two hosts whose links follow `plan`, and their connection.
 struct World {
     network: MemoryNetwork,
     hosts: [MemoryTransport; 2],
@@ -41,7 +41,7 @@ async fn world(seed: u64, plan: LinkPlan) -> World {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_byte_takes_the_latency_and_a_message_its_share_of_the_bandwidth() {
+async fn a_message_takes_the_latency_and_its_share_of_the_bandwidth() {
     let started = Instant::now();
     let plan = LinkPlan::new().latency(ms(50)).bandwidth(1_000_000);
     let World { dialled, accepted, .. } = world(1, plan).await;
@@ -63,7 +63,7 @@ async fn a_byte_takes_the_latency_and_a_message_its_share_of_the_bandwidth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_takes_as_long_as_what_was_sent() {
+async fn closing_takes_as_long_as_the_sent_data() {
     let plan = LinkPlan::new().latency(ms(50)).bandwidth(1_000_000);
     let World { dialled, accepted, .. } = world(1, plan).await;
     dialled.send_bytes(Bytes::from(vec![1; 99_996])).await.unwrap();
@@ -88,11 +88,11 @@ async fn jitter_keeps_the_order() {
         times.push(Instant::now());
     }
     times.dedup();
-    assert!(times.len() > 2, "they come at different times");
+    assert!(times.len() > 2, "they arrive at different times");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_partition_that_heals_delays_and_one_that_stays_ends() {
+async fn a_healed_partition_delays_and_a_lasting_one_ends_connections() {
     let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
     let [one, other] = [&[hosts[0].ip()][..], &[hosts[1].ip()]];
     network.partition(one, other);
@@ -124,7 +124,7 @@ async fn a_reset_by_hand_ends_both_sides() {
     assert!(matches!(error, SendError::Closed(CloseReason::Transport(_))) && error.is_retryable());
 }
 
-/// Sends 50 messages of 1000 bytes and tells what became of them, and when.
+/// Sends 50 messages of 1000 bytes and returns the events at the receiver, with times.
 async fn run(seed: u64, plan: LinkPlan) -> Vec<(Duration, String)> {
     let World { dialled, accepted, .. } = world(seed, plan).await;
     let started = Instant::now();
@@ -155,7 +155,7 @@ async fn run(seed: u64, plan: LinkPlan) -> Vec<(Duration, String)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_planned_truncation_loses_one_message_and_the_connection_goes_on() {
+async fn a_planned_truncation_loses_one_message_only() {
     let plan = LinkPlan::new().truncate_after(5_000..40_000);
     let events = run(1, plan).await;
     let cut: Vec<_> = events.iter().filter(|(_, event)| event.contains("ended after")).collect();
@@ -170,7 +170,7 @@ async fn a_planned_reset_ends_the_connection_there() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_planned_stall_delays_what_follows() {
+async fn a_planned_stall_delays_later_messages() {
     let events = run(1, LinkPlan::new().stall_after(5_000..40_000, ms(3_000))).await;
     assert_eq!(events.len(), 51);
     let late = events.iter().filter(|(at, _)| *at >= ms(3_000)).count();
@@ -191,7 +191,7 @@ async fn the_same_seed_gives_the_same_run() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stall_is_of_one_connection() {
+async fn a_stall_affects_one_connection() {
     let World { network, hosts, dialled, accepted: _accepted } = world(1, LinkPlan::new()).await;
     network.set_links(LinkPlan::new().stall_after(0..1, ms(3000)));
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
@@ -205,7 +205,7 @@ async fn a_stall_is_of_one_connection() {
     stalled.send(b"late").await.unwrap();
     dialled.send(b"in time").await.unwrap();
     dialled.flush().await.unwrap();
-    assert_eq!(started.elapsed(), Duration::ZERO, "the other connection goes on");
+    assert_eq!(started.elapsed(), Duration::ZERO, "the other connection is not delayed");
     assert_eq!(at_listener.recv().await.unwrap().0, "late");
     assert_eq!(started.elapsed(), ms(3000));
 }
@@ -225,7 +225,7 @@ async fn a_truncation_is_always_seen() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_port_is_one_that_is_free() {
+async fn port_zero_selects_a_free_port() {
     let host = MemoryNetwork::new(1).transport();
     let credential = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let listen = |port| host.create_listener(([0, 0, 0, 0], port).into(), &[ALPN], credential());
@@ -235,8 +235,8 @@ async fn any_port_is_one_that_is_free() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_link_is_no_stuck_peer() {
-    // Each message takes ten times as long as sending may make no progress.
+async fn a_slow_link_is_not_a_stuck_peer() {
+    // Each message takes ten times the progress timeout.
     let World { dialled, accepted, .. } = world(1, LinkPlan::new().bandwidth(10_000)).await;
     let send = async {
         for _ in 0..10 {
@@ -252,7 +252,7 @@ async fn a_slow_link_is_no_stuck_peer() {
     tokio::join!(send, receive);
 }
 
-/// The order in which dials that waited behind a partition get through, by their hosts.
+/// Returns the order of the hosts whose dials, blocked by a partition, succeed.
 async fn order_after_a_partition() -> Vec<u8> {
     let network = MemoryNetwork::new(7);
     let server = network.transport();
@@ -283,7 +283,7 @@ async fn order_after_a_partition() -> Vec<u8> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waited_behind_a_partition_goes_on_in_the_same_order() {
+async fn dials_blocked_by_a_partition_succeed_in_the_same_order() {
     let first = order_after_a_partition().await;
     for _ in 0..20 {
         assert_eq!(order_after_a_partition().await, first);

@@ -1,4 +1,4 @@
-//! The transport of `docs/implementing-a-transport.md`: peers of one process that talk over channels.
+//! The transport of `docs/implementing-a-transport.md`: peers in one process over channels.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -15,13 +15,13 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-/// How many messages wait for a slow reader.
+/// Capacity of the message queue.
 const QUEUE: usize = 64;
 
-/// How many peers wait to be accepted.
+/// Capacity of the accept queue.
 const BACKLOG: usize = 64;
 
-/// Who listens, by port.
+/// The listeners, by port.
 type Ports = Arc<Mutex<HashMap<u16, mpsc::Sender<Knock>>>>;
 
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ struct Local {
     limits: Limits,
 }
 
-/// What a dialler hands to a listener, instead of packets.
+/// What a dialler sends to a listener instead of packets.
 #[derive(Debug)]
 struct Knock {
     from: SocketAddr,
@@ -39,7 +39,7 @@ struct Knock {
     answer: oneshot::Sender<Result<Connection, ConnectError>>,
 }
 
-/// One end of a connection. Clones are the same end.
+/// One end of a connection. Clones share the end.
 #[derive(Debug, Clone)]
 struct Connection(Arc<End>);
 
@@ -53,9 +53,9 @@ struct End {
     alpn: String,
     limit: usize,
     outgoing: mpsc::Sender<Bytes>,
-    /// Locked by the one who receives; the others wait in line.
+    /// Locked by the receiving task; other receivers wait.
     incoming: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
-    /// How this end, and how the other end, sees that the connection is over.
+    /// The reason of the end as seen by this end, and by the other end.
     over: watch::Sender<Option<CloseReason>>,
     over_there: watch::Sender<Option<CloseReason>>,
 }
@@ -168,15 +168,15 @@ impl NetIncomingRequest for Request {
             Ok([dialled, accepted]) => (Ok(dialled), Ok(accepted)),
             Err([told, error]) => (Err(told), Err(error)),
         };
-        // The dialler may have given up; then its end is dropped here, and closes.
+        // The dialler may have cancelled; then its end is dropped here, and closes.
         let _ = self.knock.answer.send(told);
         result
     }
 }
 
 impl Request {
-    /// The ends of a new connection, or what the dialler and the listener are told: in this order.
-    #[expect(clippy::result_large_err, reason = "it is made once")]
+    /// Returns the ends of a new connection, or the errors of the dialler and the listener.
+    #[expect(clippy::result_large_err, reason = "it is created once")]
     fn handshake(&self) -> Result<[Connection; 2], [ConnectError; 2]> {
         let Self { knock, address, alpn, credential, limits } = self;
         let both = [*address, knock.from];
@@ -256,7 +256,7 @@ impl End {
     async fn over(&self) -> CloseReason {
         let mut over = self.over.subscribe();
         let reason = over.wait_for(Option::is_some).await.map(|reason| reason.clone());
-        reason.ok().flatten().unwrap_or(CloseReason::TimedOut) // the sender lives as long as we
+        reason.ok().flatten().unwrap_or(CloseReason::TimedOut) // the sender lives as long as `self`
     }
 
     fn check(&self, message: &Bytes) -> Result<(), SendError> {
@@ -313,7 +313,7 @@ impl NetConnection for Connection {
         tokio::select! {
             biased;
             reason = self.0.over() => Err(SendError::Closed(reason)),
-            // Cancel-safe: a place first, and then the message without waiting.
+            // Cancel-safe: wait for a slot first, then send without waiting.
             place = self.0.outgoing.reserve() => match place {
                 Ok(place) => {
                     place.send(message);
@@ -330,16 +330,17 @@ impl NetConnection for Connection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        Ok(()) // what is queued is in the peer's hands already
+        Ok(()) // queued messages are already at the peer
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         let mut incoming = self.0.incoming.lock().await;
         tokio::select! {
             biased;
-            // First what arrived, then the end. The channel ends when the other end is dropped.
+            // First received messages, then the end. The channel ends when the other end is
+            // dropped.
             Some(message) = incoming.recv() => Ok((message, Duration::ZERO)),
-            // Both may have come after the first look.
+            // Both may have arrived after the first check.
             reason = self.0.over() => match incoming.try_recv() {
                 Ok(message) => Ok((message, Duration::ZERO)),
                 Err(_) => Err(RecvError::Closed(reason)),
@@ -372,7 +373,7 @@ net_traits_test::conformance!(
     without: [raw_peer, anonymous_peer, hot_reload, revocation, connection_limit, timeouts],
 );
 
-/// Every block of Rust in the guide stands in this file, so it compiles and passes.
+/// Every Rust block of the guide is part of this file, so it compiles and passes.
 #[test]
 fn the_guide_shows_this_code() {
     let guide = include_str!("../../../docs/implementing-a-transport.md");
@@ -381,7 +382,7 @@ fn the_guide_shows_this_code() {
     let blocks: Vec<_> = guide.split("```rust\n").skip(1).collect();
     assert!(blocks.len() > 5, "the guide shows code");
     for block in blocks {
-        // `...` stands for what the guide leaves out.
+        // `...` stands for code that the guide omits.
         for piece in block.split("```").next().unwrap().split("// ...") {
             assert!(here.contains(&flat(piece)), "not in this file:\n{piece}");
         }

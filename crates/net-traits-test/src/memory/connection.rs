@@ -27,11 +27,11 @@ pub struct MemoryConnection {
 pub(super) struct Shared {
     seat: Seat,
     remote_identity: String,
-    /// What this side closes with, from the moment it began to.
+    /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
 }
 
-/// What a connection is made of.
+/// The parts of a connection.
 pub(super) struct Seat {
     pub(super) wire: Arc<Wire>,
     pub(super) side: Side,
@@ -42,7 +42,7 @@ pub(super) struct Seat {
     pub(super) peer: PeerIdentity,
     pub(super) certificate: Option<CertificateDer<'static>>,
     pub(super) alpn: String,
-    /// Of a connection that the peer opened.
+    /// `Some` for accepted connections.
     pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
@@ -55,7 +55,7 @@ impl MemoryConnection {
         Self { shared }
     }
 
-    /// Puts bytes on the wire that need not be messages, for tests of peers that break the rules.
+    /// Sends raw bytes, for tests of peers that violate the protocol.
     ///
     /// # Errors
     ///
@@ -69,8 +69,7 @@ impl MemoryConnection {
         wire.push(*side, bytes).await.map_err(SendError::Closed)
     }
 
-    /// Ends what was put on the wire so far, perhaps inside a message, as the end of a stream does. What is sent
-    /// later begins with a new message.
+    /// Ends the byte stream, possibly inside a message. Data sent later begins with a new message.
     pub fn end_raw(&self) {
         let Seat { wire, side, .. } = &self.shared.seat;
         wire.end(*side);
@@ -79,7 +78,7 @@ impl MemoryConnection {
     fn frame(&self, parts: &[Bytes]) -> Result<Bytes, SendError> {
         let Shared { seat, closing, .. } = &*self.shared;
         if let Some(reason) = closing.lock().clone() {
-            // Somebody may have been faster.
+            // Another task may have closed first.
             let over = seat.wire.over(seat.side).now_or_never();
             return Err(SendError::Closed(over.unwrap_or(reason)));
         }
@@ -87,7 +86,7 @@ impl MemoryConnection {
         frame(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
     }
 
-    /// Waits for `operation` as long as the peer takes something now and then.
+    /// Waits for `operation` as long as the peer makes progress.
     async fn unless_stuck<T>(
         &self,
         operation: impl Future<Output = Result<T, CloseReason>>,
@@ -110,7 +109,7 @@ impl MemoryConnection {
 }
 
 impl Shared {
-    /// Closes the connection if `policy` does not trust its peer; tells whether it did.
+    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
     pub(super) fn revoke(&self, policy: &TrustPolicy, code: u64) -> bool {
         let Seat { wire, side, certificate, .. } = &self.seat;
         let is_revoked = policy.verify(certificate.as_ref()).is_err();
@@ -201,7 +200,7 @@ impl NetConnection for MemoryConnection {
         };
         if is_first {
             let _close = CloseOnDrop { wire, side: *side, code, reason };
-            let _ = self.flush().await; // what is stuck is not waited for
+            let _ = self.flush().await; // a stuck peer is abandoned
         }
         wire.over(*side).await;
     }
@@ -212,7 +211,7 @@ impl NetConnection for MemoryConnection {
     }
 }
 
-/// Closes the connection, also when the future that waits before is dropped.
+/// Closes the connection on drop, also when the future of `close` is cancelled.
 struct CloseOnDrop<'a> {
     wire: &'a Wire,
     side: Side,

@@ -1,4 +1,4 @@
-//! `Link`: the way from one host to another, how fast it is and when it fails.
+//! `Link`: the path from one host to another, with its speed and its faults.
 
 use fastrand::Rng;
 use parking_lot::Mutex;
@@ -7,10 +7,10 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// How the way from one host to another behaves. A new one has no delay, no limit and no faults.
+/// The properties of a path from one host to another. By default it has no delay, limit or faults.
 ///
-/// Faults happen once per connection and direction, where the number of sent bytes, headers included, passes a
-/// random place in the given range; the network's seed decides where.
+/// A fault happens once per connection and direction, when the number of sent bytes, including
+/// headers, passes a random position in the given range. The network's seed selects the position.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkPlan {
     latency: Duration,
@@ -22,30 +22,32 @@ pub struct LinkPlan {
 }
 
 impl LinkPlan {
-    /// No delay, no limit, no faults.
+    /// Creates a plan without delay, limit or faults.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// How long a byte is on its way. Default: zero.
+    /// Sets the latency of a byte. Default: zero.
     #[must_use]
     pub fn latency(mut self, latency: Duration) -> Self {
         self.latency = latency;
         self
     }
 
-    /// How much longer, at random, each message may take. Messages still keep their order. Default: zero.
+    /// Sets the maximum of the random extra delay of each message. Messages keep their order.
+    /// Default: zero.
     #[must_use]
     pub fn jitter(mut self, jitter: Duration) -> Self {
         self.jitter = jitter;
         self
     }
 
-    /// How many bytes per second fit, of all connections together. Default: any number.
+    /// Sets the bandwidth in bytes per second, shared by all connections. Default: unlimited.
     ///
     /// # Panics
     ///
-    /// If it is 0; [`MemoryNetwork::partition`](crate::memory::MemoryNetwork::partition) closes links.
+    /// If it is 0; [`MemoryNetwork::partition`](crate::memory::MemoryNetwork::partition) closes
+    /// links.
     #[must_use]
     pub fn bandwidth(mut self, bytes_per_second: u64) -> Self {
         assert!(bytes_per_second > 0, "a link without any bandwidth is a partition");
@@ -53,7 +55,7 @@ impl LinkPlan {
         self
     }
 
-    /// Connections break after that many bytes: both sides see
+    /// Resets connections after that many bytes: both sides see
     /// [`CloseReason::Transport`](net_traits::CloseReason::Transport).
     #[must_use]
     pub fn reset_after(mut self, bytes: Range<u64>) -> Self {
@@ -61,22 +63,23 @@ impl LinkPlan {
         self
     }
 
-    /// The message that passes that many bytes is cut there: its receiver sees
-    /// [`RecvError::Truncated`](net_traits::RecvError::Truncated), and the connection goes on.
+    /// Truncates the message that passes that many bytes. Its receiver sees
+    /// [`RecvError::Truncated`](net_traits::RecvError::Truncated), and the connection remains
+    /// usable.
     #[must_use]
     pub fn truncate_after(mut self, bytes: Range<u64>) -> Self {
         self.truncate = Some(bytes);
         self
     }
 
-    /// The connection delivers nothing for a while after that many bytes.
+    /// Stalls the connection for a while after that many bytes.
     #[must_use]
     pub fn stall_after(mut self, bytes: Range<u64>, duration: Duration) -> Self {
         self.stall = Some((bytes, duration));
         self
     }
 
-    /// Where the faults of one connection happen.
+    /// Selects the positions of the faults of one connection.
     pub(super) fn draw(&self, rng: &mut Rng) -> Faults {
         let mut place = |range: &Range<u64>| match range.is_empty() {
             true => range.start,
@@ -90,7 +93,7 @@ impl LinkPlan {
     }
 }
 
-/// Behind which byte of a connection's direction what happens.
+/// The positions of the faults in one direction of a connection.
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     pub(super) reset: Option<u64>,
@@ -98,7 +101,7 @@ pub(super) struct Faults {
     pub(super) stall: Option<(u64, Duration)>,
 }
 
-/// The way from one host to another.
+/// The path from one host to another.
 #[derive(Debug)]
 pub(super) struct Link {
     state: Mutex<State>,
@@ -108,9 +111,9 @@ pub(super) struct Link {
 #[derive(Debug)]
 struct State {
     plan: LinkPlan,
-    /// When what was sent so far has left.
+    /// When all data sent so far has left the host.
     free_at: Option<Instant>,
-    /// Since when nothing passes.
+    /// Since when the link is blocked.
     blocked_since: Option<Instant>,
 }
 
@@ -141,7 +144,7 @@ impl Link {
         self.state.lock().blocked_since
     }
 
-    /// When the first and the last byte arrive of `bytes` that leave `now`.
+    /// Returns the arrival times of the first and last of `bytes` sent `now`.
     pub(super) fn transmit(&self, now: Instant, bytes: u64, rng: &mut Rng) -> (Instant, Instant) {
         let state = &mut *self.state.lock();
         let plan = &state.plan;
@@ -155,12 +158,12 @@ impl Link {
         (begin + delay, begin + takes + delay)
     }
 
-    /// When something small that leaves `now` arrives, if the link is not blocked.
+    /// Returns the arrival time of a small packet sent `now`, if the link is not blocked.
     pub(super) fn arrival(&self, now: Instant) -> Instant {
         now + self.state.lock().plan.latency
     }
 
-    /// Takes as long as something small needs to get to the other side, which may be for ever.
+    /// Waits as long as a small packet takes to arrive, possibly for ever.
     pub(super) async fn pass(&self) {
         self.open().await;
         let latency = self.state.lock().plan.latency;
@@ -168,7 +171,7 @@ impl Link {
         self.open().await;
     }
 
-    /// Waits until it is not blocked.
+    /// Waits until the link is not blocked.
     async fn open(&self) {
         loop {
             let changed = self.changed.notified();

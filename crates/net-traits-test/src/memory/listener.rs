@@ -14,10 +14,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
 
-/// How many peers may wait to be accepted.
+/// How many attempts may wait to be accepted.
 const BACKLOG: usize = 256;
 
-/// A peer that wants a connection.
+/// A connection attempt.
 #[derive(Debug)]
 pub(super) struct Knock {
     pub(super) host: Arc<Host>,
@@ -26,25 +26,25 @@ pub(super) struct Knock {
     pub(super) identity: Option<CertHash>,
     pub(super) trust: TrustPolicy,
     pub(super) alpn: Vec<String>,
-    /// Dropped if the peer is turned away.
+    /// Dropped if the attempt is rejected.
     pub(super) answer: oneshot::Sender<Result<MemoryConnection, ConnectError>>,
 }
 
-/// What both sides of a connection know.
+/// The negotiated properties of a connection.
 struct Agreed {
     alpn: String,
     listener: PeerIdentity,
     dialler: PeerIdentity,
 }
 
-/// What each side is told of why there is no connection.
+/// The errors of both sides of a failed handshake.
 struct Disagreement {
     dialler: ConnectError,
     listener: ConnectError,
 }
 
 impl Knock {
-    /// What a handshake does: finds a protocol, and lets each side judge the other.
+    /// Performs the handshake: selects a protocol, and lets each side verify the other.
     fn agree(
         &self,
         alpn: &[String],
@@ -63,7 +63,7 @@ impl Knock {
             let rejection = Rejection::new(RejectionBy::Peer, remote_addr, "it is not trusted");
             rejection.with_identity(identity).into()
         };
-        // The dialler sees the listener's certificate first.
+        // The dialler verifies the listener's certificate first.
         let listener =
             self.trust.verify(credential.certificate_chain().first()).map_err(|error| {
                 Box::new(Disagreement {
@@ -81,7 +81,7 @@ impl Knock {
     }
 }
 
-/// Where peers wait to be accepted.
+/// The queue of attempts that wait to be accepted.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
     waiting: Mutex<VecDeque<(Knock, OwnedSemaphorePermit)>>,
@@ -95,13 +95,13 @@ impl Backlog {
         Arc::new(Self { host: Mutex::new(Some(host.clone())), ..Self::default() })
     }
 
-    /// Lets a peer wait, or turns it away if there are too many.
+    /// Queues an attempt, or rejects it if the queue is full.
     pub(super) fn knock(&self, knock: Knock) {
         let Some(host) = self.host.lock().clone() else { return };
         let Ok(place) = host.places.clone().try_acquire_owned() else { return };
         let refused = {
             let mut waiting = self.waiting.lock();
-            // Those who gave up need no place.
+            // Cancelled attempts free their places.
             waiting.retain(|(knock, _)| !knock.answer.is_closed());
             if waiting.len() < BACKLOG {
                 waiting.push_back((knock, place));
@@ -131,8 +131,9 @@ pub struct MemoryListener {
 }
 
 impl MemoryListener {
-    /// Shows another certificate and trusts others in handshakes that are accepted after this; connections that are up
-    /// live on.
+    /// Replaces the certificate and the trust policy for handshakes that begin later.
+    ///
+    /// Established connections remain open.
     pub fn set_credential(&self, credential: NetCredential) {
         *self.credential.write() = credential;
     }
@@ -155,7 +156,7 @@ impl NetListener for MemoryListener {
             let arrived = self.backlog.arrived.notified();
             let next = self.backlog.waiting.lock().pop_front();
             if let Some((knock, place)) = next {
-                self.backlog.arrived.notify_one(); // there may be more for others who wait
+                self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
                 return Ok(MemoryIncomingRequest {
                     knock,
                     place,
@@ -202,7 +203,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
             Ok(agreed) => agreed,
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
-                let _ = knock.answer.send(Err(dialler)); // it may have given up
+                let _ = knock.answer.send(Err(dialler)); // it may have cancelled
                 return Err(listener);
             }
         };
@@ -238,7 +239,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         match answer.send(Ok(dialled)) {
             Ok(()) => Ok(accepted),
             Err(_) => Err(ConnectError::Closed(CloseReason::Transport(
-                "the peer gave up during the handshake".to_owned(),
+                "the peer cancelled the handshake".to_owned(),
             ))),
         }
     }

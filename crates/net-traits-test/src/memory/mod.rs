@@ -1,12 +1,13 @@
-//! A transport without sockets, over a virtual network whose links are slow, lose connections and break as
-//! a seeded plan says.
+//! A transport without sockets, over a virtual network whose delays and faults follow a seeded
+//! plan.
 //!
-//! It keeps the contracts of the traits, and it knows no time but tokio's: under a
-//! [paused clock](https://docs.rs/tokio/1/tokio/time/fn.pause.html) an hour of network takes no time, and
-//! on a current-thread runtime the same seed gives the same run.
+//! It keeps the contracts of the traits and uses tokio's time only. Under a [paused
+//! clock](https://docs.rs/tokio/1/tokio/time/fn.pause.html) an hour of network takes no time. On a
+//! current-thread runtime the same seed gives the same run.
 //!
 //! ```
-//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest};
+//! use net_traits::{NetListener, NetTransport, TrustPolicy};
 //! use net_traits_test::memory::{LinkPlan, MemoryNetwork};
 //! use std::time::Duration;
 //!
@@ -17,7 +18,8 @@
 //! network.set_link(alice.ip(), bob.ip(), LinkPlan::new().latency(Duration::from_millis(5)));
 //!
 //! let credential = NetCredential::self_signed(TrustPolicy::Any)?;
-//! let listener = bob.create_listener("0.0.0.0:0".parse()?, &["chat/1"], credential.clone()).await?;
+//! let bind_addr = "0.0.0.0:0".parse()?;
+//! let listener = bob.create_listener(bind_addr, &["chat/1"], credential.clone()).await?;
 //! let accept = async { listener.accept().await?.accept().await.map_err(Box::from) };
 //! let dial = alice.connect(listener.local_addr(), &["chat/1"], credential);
 //! let (dialled, accepted) = tokio::join!(dial, accept);
@@ -31,8 +33,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! What is not simulated: loss and reordering of packets, which transports hide anyway, and processors that are
-//! busy.
+//! Not simulated are loss and reordering of packets, which transports hide, and busy processors.
 
 mod connection;
 mod link;

@@ -1,4 +1,4 @@
-//! `MemoryNetwork`: hosts, the links between them, and who listens where.
+//! `MemoryNetwork`: hosts, the links between them, and their listeners.
 
 use super::link::{Link, LinkPlan};
 use super::listener::Backlog;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 /// The first port that a dialler or a listener on port 0 gets (RFC 6335).
 const FIRST_DYNAMIC_PORT: u16 = 49_152;
 
-/// A virtual network. Clones are the same network.
+/// A virtual network. Clones share the network.
 #[derive(Clone)]
 pub struct MemoryNetwork {
     inner: Arc<Network>,
@@ -34,7 +34,7 @@ struct State {
     next_port: u16,
     connections: u64,
     default_plan: LinkPlan,
-    /// In order: those that wait are woken in the same order in each run.
+    /// Ordered, so that waiters are woken in the same order in each run.
     links: BTreeMap<(IpAddr, IpAddr), Arc<Link>>,
     partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
     listeners: HashMap<SocketAddr, Arc<Backlog>>,
@@ -48,24 +48,24 @@ impl State {
     }
 }
 
-/// A connection and its hosts: the dialler's and the listener's.
+/// A connection and the hosts of its dialler and its listener.
 struct Live {
     wire: Weak<Wire>,
     hosts: [IpAddr; 2],
 }
 
 impl MemoryNetwork {
-    /// A network without delays and faults. Everything that happens at random is derived from `seed`.
+    /// Creates a network without delays and faults. All random values are derived from `seed`.
     pub fn new(seed: u64) -> Self {
         Self { inner: Arc::new(Network { seed, state: Mutex::default() }) }
     }
 
-    /// A new host, with the default limits; hosts are 10.0.0.1, 10.0.0.2 and so on.
+    /// Adds a host with the default limits. Hosts are 10.0.0.1, 10.0.0.2 and so on.
     pub fn transport(&self) -> MemoryTransport {
         self.transport_with(Limits::default())
     }
 
-    /// A new host with these limits.
+    /// Adds a host with these limits.
     pub fn transport_with(&self, limits: Limits) -> MemoryTransport {
         let host = {
             let mut state = self.inner.state.lock();
@@ -75,22 +75,23 @@ impl MemoryNetwork {
         MemoryTransport::new(self.clone(), Ipv4Addr::from(host).into(), limits)
     }
 
-    /// Says how all links behave, also those that were set before.
+    /// Sets the plan of all links, replacing earlier plans.
     pub fn set_links(&self, plan: LinkPlan) {
         let mut state = self.inner.state.lock();
         state.links.values().for_each(|link| link.set_plan(plan.clone()));
         state.default_plan = plan;
     }
 
-    /// Says how the way from one host to another and back behaves. Places of faults count for connections
-    /// that begin later.
+    /// Sets the plan of the links between two hosts, in both directions. Its faults apply to
+    /// connections that begin later.
     pub fn set_link(&self, one: IpAddr, other: IpAddr, plan: LinkPlan) {
         self.link(one, other).set_plan(plan.clone());
         self.link(other, one).set_plan(plan);
     }
 
-    /// Lets nothing pass between these and those, until [`heal`](Self::heal). What is on its way waits;
-    /// connections that hear nothing for 30 s are over.
+    /// Blocks the links between two groups of hosts until [`heal`](Self::heal).
+    ///
+    /// Data in flight waits. Connections that receive nothing for 30 s end.
     pub fn partition(&self, these: &[IpAddr], those: &[IpAddr]) {
         let now = Instant::now();
         {
@@ -116,7 +117,7 @@ impl MemoryNetwork {
         self.notify();
     }
 
-    /// Breaks all connections between two hosts.
+    /// Resets all connections between two hosts.
     pub fn reset(&self, one: IpAddr, other: IpAddr) {
         for (wire, hosts) in self.live() {
             if hosts == [one, other] || hosts == [other, one] {
@@ -125,7 +126,7 @@ impl MemoryNetwork {
         }
     }
 
-    /// Those that wait look at the links again.
+    /// Wakes waiters, which check the links again.
     fn notify(&self) {
         self.live().iter().for_each(|(wire, _)| wire.notify());
     }
@@ -135,7 +136,7 @@ impl MemoryNetwork {
         state.wires.iter().filter_map(|live| Some((live.wire.upgrade()?, live.hosts))).collect()
     }
 
-    /// The way from one host to another.
+    /// Returns the link from one host to another.
     pub(super) fn link(&self, from: IpAddr, to: IpAddr) -> Arc<Link> {
         let state = &mut *self.inner.state.lock();
         let link = state.links.entry((from, to)).or_insert_with(|| {
@@ -149,7 +150,7 @@ impl MemoryNetwork {
         link.clone()
     }
 
-    /// A connection; the limits are those of the dialler and of the listener.
+    /// Creates a connection with the limits of the dialler and of the listener.
     pub(super) fn wire(&self, hosts: [IpAddr; 2], limits: [&Limits; 2]) -> Arc<Wire> {
         let links = [self.link(hosts[0], hosts[1]), self.link(hosts[1], hosts[0])];
         let mut state = self.inner.state.lock();
@@ -167,12 +168,13 @@ impl MemoryNetwork {
         wire
     }
 
-    /// A port of a dialler.
+    /// Returns a port for a dialler.
     pub(super) fn port(&self) -> u16 {
         self.inner.state.lock().next_port()
     }
 
-    /// Knows a listener at `address`, or at another port instead of 0. `None` if there is one already.
+    /// Registers a listener at `address`, assigning a port instead of 0. `None` if the address is
+    /// in use.
     pub(super) fn listen(
         &self,
         mut address: SocketAddr,

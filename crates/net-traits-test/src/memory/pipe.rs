@@ -1,4 +1,4 @@
-//! `Pipe`: one direction of a connection: what is on its way, and what arrived and was not taken.
+//! `Pipe`: one direction of a connection: data in flight and data that was not received yet.
 
 use super::link::{Faults, Link};
 use bytes::Bytes;
@@ -10,10 +10,10 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// So many bytes may be on their way or wait for the receiver; one message may exceed it.
+/// Limit of the bytes in flight or not received yet; a single message may exceed it.
 const WINDOW: usize = 256 * 1024;
 
-/// What each piece costs besides its bytes, so that empty messages are bounded too.
+/// Bookkeeping bytes counted per piece, so that empty messages are bounded too.
 const PIECE_COST: usize = 64;
 
 #[derive(Debug)]
@@ -25,11 +25,11 @@ pub(super) struct Pipe {
     /// When the last piece arrives.
     last_at: Option<Instant>,
     sent: u64,
-    /// How many pieces were taken: the progress that senders wait for.
+    /// How many pieces were received: the progress that senders wait for.
     pub(super) taken: u64,
     decoder: FrameDecoder,
     limit: usize,
-    /// Bytes of a message beyond the limit that are still to be thrown away.
+    /// Remaining bytes of an oversized message, to be discarded.
     skip: u64,
     /// When the message that is being decoded began to arrive.
     began: Option<Instant>,
@@ -48,19 +48,19 @@ struct Piece {
 #[derive(Debug)]
 enum Content {
     Bytes(Bytes),
-    /// What follows begins with a new message.
+    /// Later data begins with a new message.
     End,
 }
 
-/// What the receiver finds.
+/// The result of a receive.
 pub(super) enum Taken {
     Entry(Result<(Bytes, Duration), RecvError>),
-    /// Something arrives then.
+    /// Data arrives at this time.
     Later(Instant),
     Nothing,
 }
 
-/// The connection is reset by the network.
+/// The network reset the connection.
 pub(super) struct Reset;
 
 impl Pipe {
@@ -86,7 +86,7 @@ impl Pipe {
         self.held < WINDOW
     }
 
-    /// Whether everything that was sent has arrived; if not, when it will.
+    /// Whether all sent data has arrived; if not, when it will.
     pub(super) fn delivered(&self, now: Instant) -> Result<(), Option<Instant>> {
         match self.last_at {
             Some(_) if self.link.blocked_since().is_some() && !self.pieces.is_empty() => Err(None),
@@ -95,7 +95,7 @@ impl Pipe {
         }
     }
 
-    /// Puts one message, or any other bytes, on the way.
+    /// Sends one message or any other bytes.
     pub(super) fn push(&mut self, now: Instant, mut bytes: Bytes) -> Result<(), Reset> {
         let start = self.sent;
         self.sent += bytes.len() as u64;
@@ -115,7 +115,7 @@ impl Pipe {
         }
         let length = bytes.len() as u64;
         let (first_at, last_at) = self.link.transmit(now, length, &mut self.rng);
-        // A stall is this connection's alone.
+        // A stall affects this connection only.
         let (first_at, last_at) = (first_at + delay, last_at + delay);
         let cost = bytes.len() + PIECE_COST;
         self.add(Piece { first_at, last_at, content: Content::Bytes(bytes), cost });
@@ -125,14 +125,14 @@ impl Pipe {
         Ok(())
     }
 
-    /// Says that what was pushed so far ends here, inside a message or not.
+    /// Marks the end of the data pushed so far, possibly inside a message.
     pub(super) fn end(&mut self, now: Instant) {
         let at = self.link.arrival(now);
         self.add(Piece { first_at: at, last_at: at, content: Content::End, cost: PIECE_COST });
     }
 
     fn add(&mut self, mut piece: Piece) {
-        // Nothing overtakes.
+        // Data stays in order.
         if let Some(before) = self.last_at {
             piece.first_at = piece.first_at.max(before);
             piece.last_at = piece.last_at.max(before);
@@ -142,7 +142,7 @@ impl Pipe {
         self.pieces.push_back(piece);
     }
 
-    /// The next message that has arrived.
+    /// Returns the next message that has arrived.
     pub(super) fn take(&mut self, now: Instant) -> Taken {
         loop {
             let Some(mut piece) = self.pieces.pop_front() else { return Taken::Nothing };
@@ -216,7 +216,7 @@ impl Pipe {
     }
 }
 
-/// A message as it is on the wire; `None` if it is too long for a header.
+/// Encodes a message as it is on the wire; `None` if it is too long for a header.
 pub(super) fn frame(parts: &[Bytes]) -> Option<Bytes> {
     let length = parts.iter().map(Bytes::len).sum();
     let mut frame = Vec::with_capacity(HEADER + length);

@@ -15,21 +15,21 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-/// The code with which connections are closed whose peer is not trusted any more.
+/// Close code of connections whose peer is no longer trusted.
 pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
 
-/// One host of a [`MemoryNetwork`]. Clones are the same host.
+/// A host of a [`MemoryNetwork`]. Clones share the host.
 #[derive(Debug, Clone)]
 pub struct MemoryTransport {
     host: Arc<Host>,
 }
 
-/// What the connections of a host share.
+/// State that the connections of a host share.
 pub(super) struct Host {
     pub(super) network: MemoryNetwork,
     pub(super) ip: IpAddr,
     pub(super) limits: Limits,
-    /// Of connections that peers open.
+    /// For accepted connections.
     pub(super) places: Arc<Semaphore>,
     connections: Mutex<Vec<Weak<Shared>>>,
 }
@@ -48,7 +48,7 @@ impl std::fmt::Debug for Host {
     }
 }
 
-/// Who dials.
+/// The dialling side.
 struct Dialler {
     certificate: Option<CertificateDer<'static>>,
     identity: Option<CertHash>,
@@ -62,20 +62,20 @@ impl MemoryTransport {
         Self { host: Arc::new(Host { network, ip, limits, places, connections }) }
     }
 
-    /// The address of the host.
+    /// Returns the address of the host.
     pub fn ip(&self) -> IpAddr {
         self.host.ip
     }
 
-    /// Closes the connections whose peer `policy` does not trust, with [`CLOSE_CODE_REVOKED`], and tells how
-    /// many.
+    /// Closes the connections whose peer `policy` does not trust with [`CLOSE_CODE_REVOKED`], and
+    /// returns their number.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let connections = self.host.connections.lock().clone();
         let live = connections.iter().filter_map(Weak::upgrade);
         live.filter(|connection| connection.revoke(policy, CLOSE_CODE_REVOKED)).count()
     }
 
-    /// Dials and shows no certificate, for tests of what the other side makes of that; it trusts anybody.
+    /// Dials without a certificate and trusts every peer, for tests of the listener.
     ///
     /// # Errors
     ///
@@ -96,7 +96,7 @@ impl MemoryTransport {
         dialler: Dialler,
     ) -> Result<MemoryConnection, ConnectError> {
         if remote_addr.port() == 0 {
-            return Err(ConnectError::InvalidInput("nobody listens on port 0".to_owned()));
+            return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         let Host { network, ip, limits, .. } = &*self.host;

@@ -1,4 +1,4 @@
-//! `Wire`: one connection: two pipes, and how each side sees its end.
+//! `Wire`: one connection, consisting of two pipes and each side's view of its end.
 
 use super::pipe::{Pipe, Reset, Taken};
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep_until};
 
-/// A side hears nothing for so long, and the connection is over.
+/// Idle timeout: a connection ends when a side receives nothing for this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Which end of a connection.
@@ -36,31 +36,31 @@ pub(super) struct Wire {
 
 #[derive(Debug)]
 struct State {
-    /// What the dialler sends, and what the listener sends.
+    /// The data sent by the dialler and by the listener.
     pipes: [Pipe; 2],
-    /// How the dialler and the listener see the end, and when.
+    /// The reasons of the end for the dialler and the listener, with their times.
     ends: [Option<(Instant, CloseReason)>; 2],
 }
 
-/// What a check found: something, or that it is to be repeated after a change or at a time.
+/// The result of a check: done, or repeat after a change or at a time.
 pub(super) enum Step<T> {
     Done(T),
     Wait(Option<Instant>),
 }
 
 impl State {
-    /// What `side` sends.
+    /// Returns the pipe in which `side` sends.
     fn outgoing(&mut self, side: Side) -> &mut Pipe {
         &mut self.pipes[side as usize]
     }
 
-    /// Why the connection is over for `side`; if it is not, when it will be as far as is known.
+    /// Returns why the connection ended for `side`; otherwise when it will end, if known.
     fn end(&mut self, side: Side, now: Instant) -> Result<CloseReason, Option<Instant>> {
         let blocked = self.pipes.iter().filter_map(|pipe| pipe.link.blocked_since()).min();
         let times_out = blocked.map(|since| since + IDLE_TIMEOUT);
         let is_cut = self.pipes[side.other() as usize].link.blocked_since().is_some();
         match &self.ends[side as usize] {
-            // What the peer says has to come through first.
+            // The peer's close must arrive first.
             Some((_, CloseReason::Peer { .. })) if is_cut => {}
             Some((at, CloseReason::Peer { .. })) if *at > now => return Err(Some(*at)),
             Some((_, reason)) => return Ok(reason.clone()),
@@ -89,13 +89,13 @@ impl State {
 }
 
 impl Wire {
-    /// `pipes` are what the dialler and what the listener sends.
+    /// `pipes` are the directions in which the dialler and the listener send.
     pub(super) fn new(pipes: [Pipe; 2]) -> Self {
         let state = State { pipes, ends: [None, None] };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
-    /// Whoever waits looks again.
+    /// Wakes all waiters, which check again.
     pub(super) fn notify(&self) {
         self.changed.notify_waiters();
     }
@@ -117,11 +117,11 @@ impl Wire {
         }
     }
 
-    /// Puts `bytes` on the way if there is room; false if not.
+    /// Sends `bytes` if there is room; returns false otherwise.
     ///
     /// # Errors
     ///
-    /// Why the connection is over.
+    /// The reason why the connection has ended.
     pub(super) fn try_push(&self, side: Side, bytes: &Bytes) -> Result<bool, CloseReason> {
         let pushed = try_push(&mut self.state.lock(), side, bytes, Instant::now());
         self.notify();
@@ -141,18 +141,18 @@ impl Wire {
         pushed
     }
 
-    /// Says that what `side` sent so far ends here.
+    /// Marks the end of the data that `side` sent so far.
     pub(super) fn end(&self, side: Side) {
         self.state.lock().outgoing(side).end(Instant::now());
         self.notify();
     }
 
-    /// How much the peer of `side` has taken.
+    /// Returns how much the peer of `side` has received.
     pub(super) fn progress(&self, side: Side) -> u64 {
         self.state.lock().outgoing(side).taken
     }
 
-    /// Whether something that `side` sent is still on its way, over a link that is open.
+    /// Whether data of `side` is in flight over a link that is not blocked.
     pub(super) fn is_moving(&self, side: Side) -> bool {
         matches!(self.state.lock().outgoing(side).delivered(Instant::now()), Err(Some(_)))
     }
@@ -176,7 +176,7 @@ impl Wire {
         taken
     }
 
-    /// Waits until all that `side` sent has arrived, or the connection is over.
+    /// Waits until all data of `side` has arrived, or the connection has ended.
     pub(super) async fn delivered(&self, side: Side) -> Result<(), CloseReason> {
         self.until(|state, now| match (state.outgoing(side).delivered(now), state.end(side, now)) {
             (_, Ok(reason)) => Step::Done(Err(reason)),
@@ -186,7 +186,7 @@ impl Wire {
         .await
     }
 
-    /// Waits until the connection is over for `side`.
+    /// Waits until the connection has ended for `side`.
     pub(super) async fn over(&self, side: Side) -> CloseReason {
         self.until(|state, now| match state.end(side, now) {
             Ok(reason) => Step::Done(reason),
@@ -195,7 +195,7 @@ impl Wire {
         .await
     }
 
-    /// Ends the connection by `side`. Does nothing the second time.
+    /// Closes the connection by `side`. A second call does nothing.
     pub(super) fn close(&self, side: Side, code: u64, reason: &str) {
         {
             let state = &mut *self.state.lock();
@@ -221,7 +221,7 @@ impl Wire {
         self.notify();
     }
 
-    /// A connection that heard nothing for too long is over.
+    /// Ends the connection after the idle timeout.
     pub(super) fn expire(&self) {
         let state = &mut *self.state.lock();
         let now = Instant::now();

@@ -1,4 +1,4 @@
-//! How connections end: in order, with a reason, and for everybody who waits.
+//! The end of connections: orderly, with a reason, and reported to all waiters.
 
 use crate::Harness;
 use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
@@ -18,8 +18,9 @@ fn peer(code: u64, reason: &str) -> CloseReason {
     CloseReason::Peer { code, reason: reason.to_owned() }
 }
 
-/// What was sent before `close` is delivered, although nobody read it yet. The last message before the end is often the
-/// one that matters.
+/// Messages sent before `close` are delivered, even if the peer has not read them yet.
+///
+/// The last message before the end is often the important one.
 pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 12;
@@ -30,11 +31,13 @@ pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
     for expected in 0..count {
         assert_eq!(number(&other.recv().await.unwrap().0), expected);
     }
-    assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it is over");
+    assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it has ended");
 }
 
-/// The code and the reason of `close` reach the peer, and everything that fails on either side because of it says the
-/// same. Programs act on the code, people on the reason.
+/// The code and the reason of `close` reach the peer.
+///
+/// All operations that fail because of the close, on both sides, report them. Programs act on the
+/// code, and operators on the reason.
 pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.close(4242, "moving out").await;
@@ -47,8 +50,9 @@ pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.send(b"late").await, Err(SendError::Closed(by_us)));
 }
 
-/// `watch_close` resolves for everybody who waits, and for those who ask later. Several tasks clean up after a
-/// connection, and one that is not woken stays for ever.
+/// `watch_close` resolves for all waiters, and for later callers.
+///
+/// Several tasks may clean up after a connection, and a task that is not woken leaks.
 pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (waits, mut waiting) = tokio::sync::mpsc::unbounded_channel();
@@ -66,7 +70,7 @@ pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     };
     let early: Vec<_> = (0..50).map(|_| watch(other)).collect();
     for _ in 0..50 {
-        waiting.recv().await; // all of them wait by now
+        waiting.recv().await; // all of them wait now
     }
     one.close(5, "bye").await;
     for watcher in early {
@@ -77,8 +81,9 @@ pub async fn everybody_who_watches_is_woken<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Asking again and again whether a connection is over takes no memory: wakers do not pile up. Loops with a `select!`
-/// do that all day, and processes live for months.
+/// Polling repeatedly for the end of a connection takes no memory: wakers do not accumulate.
+///
+/// Loops with `select!` do that, in processes that run for months.
 pub async fn polling_for_the_end_does_not_grow<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let counted = Arc::new(Counted);
@@ -100,8 +105,10 @@ impl Wake for Counted {
     fn wake(self: Arc<Self>) {}
 }
 
-/// A `recv` and a `send` that wait fail when this side closes, with what it closed with. A dropped `close` does not
-/// wait for what is queued. A task that hangs in `recv` after its connection was closed is a leak.
+/// Pending `recv` and `send` calls fail with the reason of a local close.
+///
+/// A dropped `close` does not wait for queued messages. A task that hangs in `recv` after its
+/// connection was closed leaks.
 pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
     let Pair { one, .. } = &stage.meet().await;
     let receive = tokio::spawn({
@@ -118,14 +125,16 @@ pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
             }
         }
     });
-    tokio::time::sleep(2 * MOMENT).await; // nobody reads: by now `send` waits
+    tokio::time::sleep(2 * MOMENT).await; // the peer does not read: `send` waits now
     let _ = timeout(MOMENT, one.close(3, "enough")).await;
     assert_eq!(receive.await.unwrap(), Err(RecvError::Closed(local(3, "enough"))));
     assert_eq!(send.await.unwrap(), SendError::Closed(local(3, "enough")));
 }
 
-/// Closing a second time does nothing and returns, also when the peer was first: the first code and reason count for
-/// everything that fails, so that whoever cleans up without asking does no harm.
+/// A second `close` does nothing and returns, also if the peer closed first.
+///
+/// All operations report the first code and reason. Cleanup code can therefore close
+/// unconditionally.
 pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let again = one.clone();
@@ -137,8 +146,9 @@ pub async fn closing_twice_is_closing_once<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Dropping the last clone closes with code 0; dropping another one does not. A task that panics or is aborted must not
-/// leave a connection behind.
+/// Dropping the last clone closes with code 0; dropping an earlier one does not.
+///
+/// A task that panics or is aborted must not leave a connection open.
 pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener: _listener, transports: _transports } = stage.meet().await;
     let clone = one.clone();
@@ -148,8 +158,9 @@ pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
     assert!(matches!(other.watch_close().await, CloseReason::Peer { code: 0, .. }));
 }
 
-/// Connections live on when their listener and their transports are dropped. They are handed to other parts of a
-/// program, which know nothing of a listener.
+/// Connections remain open when their listener and their transports are dropped.
+///
+/// Other parts of a program use them without the listener.
 pub async fn connections_outlive_what_made_them<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener, transports } = stage.meet().await;
     drop(listener);
@@ -157,8 +168,9 @@ pub async fn connections_outlive_what_made_them<H: Harness>(stage: Stage<H>) {
     greet(&one, &other).await;
 }
 
-/// Handles may be dropped in any order: nothing hangs, and a peer that is left learns of it. Programs that end do not
-/// choose an order.
+/// Handles may be dropped in any order: no drop hangs, and the remaining peer is notified.
+///
+/// A program that ends does not choose an order.
 pub async fn any_order_of_drops_ends<H: Harness>(stage: Stage<H>) {
     for order in 0..24 {
         let Pair { one, other, listener, transports } = stage.meet().await;
@@ -178,7 +190,7 @@ pub async fn any_order_of_drops_ends<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// One of the 24 orders of 0, 1, 2, 3.
+/// Returns one of the 24 permutations of 0, 1, 2, 3.
 fn permutation(mut index: usize) -> [usize; 4] {
     let mut rest = vec![0, 1, 2, 3];
     [4, 3, 2, 1].map(|left| {

@@ -1,4 +1,4 @@
-//! How peers find each other: addresses, protocols, requests.
+//! Connecting: addresses, protocols, requests.
 
 use crate::stage::{
     ALPN, PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce,
@@ -12,13 +12,15 @@ use net_traits::{
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// Port 0 becomes a real port, which `local_addr` tells, and each side knows the address of the other. Addresses are
-/// how peers are told to others, so they must be those that work.
+/// Port 0 becomes an assigned port, which `local_addr` returns, and each side knows the other's
+/// address.
+///
+/// Addresses are passed on to other peers, so they must be reachable.
 pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;
-    assert_ne!(listener.local_addr().port(), 0, "the listener names its port");
+    assert_ne!(listener.local_addr().port(), 0, "the listener returns its port");
     let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
     let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
     assert_eq!(dialled.remote_addr(), listener.local_addr());
@@ -26,8 +28,9 @@ pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.remote_addr(), dialled.local_addr());
 }
 
-/// Where a listener was dropped another one can listen, even if connections were made there. Nodes are restarted on the
-/// port that others know.
+/// After a listener is dropped, another one can use its port, even if it had connections.
+///
+/// Nodes restart on their published port.
 pub async fn a_port_is_free_again<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener, transports: [_, transport] } = stage.meet().await;
     let address = listener.local_addr();
@@ -37,27 +40,30 @@ pub async fn a_port_is_free_again<H: Harness>(stage: Stage<H>) {
         match again {
             Ok(listener) => return assert_eq!(listener.local_addr(), address),
             Err(ListenError::AddressInUse(_)) => sleep(PAUSE).await, // it may take a moment
-            Err(error) => panic!("{address} cannot be listened on again: {error}"),
+            Err(error) => panic!("cannot listen on {address} again: {error}"),
         }
     }
 }
 
-/// A port that has a listener is refused to another one, with the address. Whoever starts a node twice is to be told.
+/// Listening on a port in use is a typed error with the address.
+///
+/// An operator that starts a node twice must see it.
 pub async fn a_taken_port_is_refused<H: Harness>(stage: Stage<H>) {
     let (transport, another) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let address = listener.local_addr();
     let taken = another.create_listener(address, &[ALPN], credential(TrustPolicy::Any)).await;
-    // A transport whose hosts have addresses of their own may say that this is none of them.
-    let error = taken.expect_err("a taken port is refused");
+    // A transport whose hosts have their own addresses may reject this address.
+    let error = taken.expect_err("a port in use is refused");
     let is_typed = matches!(error, ListenError::AddressInUse(_) | ListenError::InvalidInput(_));
-    assert!(is_typed, "a taken port is a typed error, not: {error}");
+    assert!(is_typed, "a port in use is a typed error, not: {error}");
     let taken = transport.create_listener(address, &[ALPN], credential(TrustPolicy::Any)).await;
     assert_eq!(taken.err(), Some(ListenError::AddressInUse(address)));
 }
 
-/// Dialling where nobody listens is a typed error within the handshake timeout, and worth another try: the peer may be
-/// about to start.
+/// Dialling an address without a listener is a retryable typed error within the handshake timeout.
+///
+/// The peer may be about to start.
 pub async fn nobody_there_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     let limits = Limits { handshake_timeout: Duration::from_secs(2), ..Limits::default() };
     let dialler = stage.transport_with(limits);
@@ -71,14 +77,15 @@ pub async fn nobody_there_is_a_typed_error<H: Harness>(stage: Stage<H>) {
             Some(error @ (ConnectError::Refused(_) | ConnectError::TimedOut { .. })) => {
                 return assert!(error.is_retryable());
             }
-            answer => answers.push(answer), // a stranger's process may listen there by now
+            answer => answers.push(answer), // another process may listen there now
         }
     }
-    panic!("nobody there is a typed error, not: {answers:?}");
+    panic!("no listener is a typed error, not: {answers:?}");
 }
 
-/// Both sides learn the same protocol: the listener's first that the dialler offers too. A node that speaks several
-/// versions has to know which one this peer speaks, and both have to think of the same.
+/// Both sides agree on the listener's first protocol that the dialler offers too.
+///
+/// A node that supports several versions must know which one is used with this peer.
 pub async fn a_protocol_is_agreed_on<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -94,7 +101,9 @@ pub async fn a_protocol_is_agreed_on<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.alpn_negotiated(), "conformance/2");
 }
 
-/// Peers without a common protocol are told so, by a type: dialling again will not help, an update may.
+/// Having no common protocol is a typed error.
+///
+/// Dialling again does not help, but an update may.
 pub async fn no_common_protocol_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -103,22 +112,23 @@ pub async fn no_common_protocol_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     let dial = dialler.connect(address, &["another/1"], for_dialler);
     let accept = async {
         loop {
-            // The listener may turn such a peer away before anybody accepts it.
+            // The listener may reject such a peer before `accept`.
             let accepted = listener.accept().await.unwrap().accept().await;
             assert!(accepted.is_err(), "there is no common protocol");
         }
     };
     let error = tokio::select! {
         dialled = dial => dialled.expect_err("there is no common protocol"),
-        () = accept => unreachable!("it does not end"),
+        () = accept => unreachable!("it never ends"),
     };
     let offered = vec!["another/1".to_owned()];
     assert_eq!(error, ConnectError::NoCommonAlpn { remote_addr: address, offered });
     assert!(!error.is_retryable());
 }
 
-/// An empty list of protocols is refused at once: it is a mistake of the caller. Found when the program is written, it
-/// costs a minute; found by a peer that rejects every dial, an evening.
+/// An empty list of protocols is rejected at once.
+///
+/// The caller should find this mistake without a peer that rejects every dial.
 pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let transport = stage.transport();
@@ -130,13 +140,14 @@ pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     assert!(matches!(dialled.err(), Some(ConnectError::InvalidInput(_))), "a dialler needs one");
 }
 
-/// A peer whose request is refused learns it at once instead of running into its timeout. A node that is full refuses
-/// many, and each of them can look elsewhere.
+/// A refused peer is notified at once, not by its timeout.
+///
+/// A full node refuses many peers, which can then try another node.
 pub async fn refusing_is_told<H: Harness>(stage: Stage<H>) {
     turned_away(stage, |request| request.refuse(7)).await;
 }
 
-/// So does a peer whose request is dropped: whoever forgets about it has said no.
+/// A peer whose request is dropped is notified at once too.
 pub async fn a_dropped_request_is_turned_away<H: Harness>(stage: Stage<H>) {
     turned_away(stage, drop).await;
 }
@@ -151,14 +162,15 @@ async fn turned_away<H: Harness>(
     let dial = dial::<H>(&dialler, listener.local_addr(), for_dialler);
     let accept = async { turn_away(listener.accept().await.unwrap()) };
     let (dialled, ()) = tokio::join!(dial, accept);
-    let error = dialled.expect_err("the request was turned away");
+    let error = dialled.expect_err("the request was rejected");
     let is_told =
         matches!(error, ConnectError::Refused(_) | ConnectError::Closed(CloseReason::Peer { .. }));
-    assert!(is_told, "who is turned away is told, instead of: {error}");
+    assert!(is_told, "the rejected peer is notified, instead of: {error}");
 }
 
-/// A request that is not answered holds up nobody else: `accept` of the listener gives the next one, which can be
-/// finished first. Otherwise one slow or hostile peer would block a node.
+/// A pending request does not delay others: `accept` returns the next one, which can finish first.
+///
+/// Otherwise one slow or hostile peer would block a node.
 pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -175,8 +187,9 @@ pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
     greet(&first.unwrap(), &accepted).await;
 }
 
-/// `accept` of the listener is cancel-safe: a request that arrives while futures are made and dropped is not lost.
-/// Servers accept in a `select!` beside other things.
+/// `accept` of the listener is cancel-safe: dropping its futures loses no request.
+///
+/// Servers accept in a `select!` with other branches.
 pub async fn a_cancelled_accept_loses_nobody<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());

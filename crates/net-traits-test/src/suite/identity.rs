@@ -1,4 +1,4 @@
-//! Who peers are, whom they trust, and what they are told of it.
+//! Identities of peers, trust, and how rejections are reported.
 
 use crate::Harness;
 use crate::stage::{ALPN, Connected, Stage, credential, credentials, greet, introduce};
@@ -8,8 +8,9 @@ use net_traits::{
     PeerVerifier, Rejection, RejectionBy, TrustPolicy,
 };
 
-/// Each side knows its own identity and that of the other: the hashes of the certificates that were shown. Whom
-/// somebody talks to is decided by nothing else.
+/// Each side knows both identities: the hashes of the certificates that were presented.
+///
+/// Nothing else identifies a peer.
 pub async fn identities_match<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (of_listener, of_dialler) = (for_listener.identity(), for_dialler.identity());
@@ -27,8 +28,9 @@ pub async fn identities_match<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// Each side knows which keys vouch for the other, so that the application can act on it. What a peer may do often
-/// depends on who vouches for it.
+/// Each side knows which keys endorse the other.
+///
+/// The permissions of a peer often depend on its endorsers.
 pub async fn endorsers_are_told<H: Harness>(stage: Stage<H>) {
     let endorser = Endorser::generate().unwrap();
     let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
@@ -48,8 +50,10 @@ fn endorsed(endorser: &Endorser, trust: &TrustPolicy) -> NetCredential {
     signed.credential(trust.clone()).unwrap()
 }
 
-/// Every kind of [`TrustPolicy`] accepts whom it should and nobody else, as dialler and as listener. A transport that
-/// forgets one of them, or one side, lets strangers in, and nothing else shows it.
+/// Every kind of [`TrustPolicy`] accepts exactly the trusted peers, as dialler and as listener.
+///
+/// A transport that ignores a kind or a side accepts untrusted peers, and no other behaviour
+/// detects it.
 pub async fn every_trust_policy_is_applied<H: Harness>(stage: Stage<H>) {
     let (endorser, stranger) = (Endorser::generate().unwrap(), Endorser::generate().unwrap());
     let peer = endorsed(&endorser, &TrustPolicy::Any);
@@ -86,13 +90,14 @@ struct Only(CertHash);
 
 impl PeerVerifier for Only {
     fn verify(&self, peer: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-        if peer.hash == self.0 { Ok(()) } else { Err("it is another one".to_owned()) }
+        if peer.hash == self.0 { Ok(()) } else { Err("it is another identity".to_owned()) }
     }
 }
 
-/// When a listener does not trust a dialler, it learns whom it turned away and why, and the dialler learns that it was
-/// the peer who rejected it. With TLS 1.3 the dialler may be connected before. Otherwise operators look for a fault of
-/// the network.
+/// A listener that rejects a dialler reports its identity and the reason, and the dialler reports a
+/// rejection by the peer.
+///
+/// With TLS 1.3 the dialler may be connected first. Otherwise operators look for a network fault.
 pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::nobody());
     let for_dialler = credential(TrustPolicy::Any);
@@ -107,8 +112,10 @@ pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     assert_eq!((by_peer.by, by_peer.remote_addr), (RejectionBy::Peer, listener.local_addr()));
 }
 
-/// When a dialler does not trust whom it finds, it learns who that was and why, and the listener learns that it was
-/// rejected. Whoever runs the listener may have to renew its certificate.
+/// A dialler that rejects a listener reports its identity and the reason, and the listener reports
+/// a rejection by the peer.
+///
+/// The listener's operator may have to renew its certificate.
 pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::Any);
     let identity = for_listener.identity();
@@ -135,7 +142,9 @@ async fn rejected<H: Harness>(connected: Connected<H>) -> Rejection {
     }
 }
 
-/// A peer without a certificate is turned away, whatever the policy: there is nobody without an identity.
+/// A peer without a certificate is rejected under every policy.
+///
+/// Every peer must have an identity.
 pub async fn a_peer_without_a_certificate_is_turned_away<H: Harness>(stage: Stage<H>) {
     let transport = stage.transport();
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -146,8 +155,9 @@ pub async fn a_peer_without_a_certificate_is_turned_away<H: Harness>(stage: Stag
     assert_eq!((rejection.by, rejection.identity), (RejectionBy::Us, None));
 }
 
-/// A listener whose credential is replaced uses the new one, certificate and trust, for new peers; connections that are up
-/// live on. Keys rotate while nodes run.
+/// A listener uses a replaced credential, both certificate and trust, for new peers.
+///
+/// Established connections remain open. Keys are rotated while nodes run.
 pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
     let before = credential(TrustPolicy::Any);
     let after = credential(TrustPolicy::nobody());
@@ -162,14 +172,15 @@ pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) 
     let trust = TrustPolicy::hashes([friend.identity()]);
     stage.harness.set_credential(&listener, after.with_trust(trust));
     let (_, stranger) = meet().await;
-    assert!(stranger.is_err(), "the new trust counts");
+    assert!(stranger.is_err(), "the new trust applies");
     let (new, _accepted) = introduce::<H>(&dialler, &listener, friend).await;
-    assert_eq!(new.unwrap().peer_identity().hash, after.identity(), "the new certificate counts");
+    assert_eq!(new.unwrap().peer_identity().hash, after.identity(), "the new certificate is used");
     greet(&old, &old_accepted).await;
 }
 
-/// Revocation closes the connections with peers that are not trusted any more, on both sides, and no other. A key that
-/// was stolen is of use as long as its connections are.
+/// Revocation closes exactly the connections with peers that are no longer trusted, on both sides.
+///
+/// A stolen key remains useful as long as its connections are open.
 pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) {
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -192,7 +203,7 @@ pub async fn nothing_secret_is_printed<H: Harness>(stage: Stage<H>) {
     let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler.clone()).await;
     let shown = format!("{transport:?}{dialler:?}{listener:?}{dialled:?}{accepted:?}");
     for credential in [for_listener, for_dialler] {
-        // Half of the key would be too much; the beginning of all keys of a kind is the same.
+        // Search for the second half of the key; all keys of a kind begin alike.
         let key = credential.private_key().secret_der();
         let half = &key[key.len() / 4..key.len() * 3 / 4];
         let hex: String = half.iter().map(|byte| format!("{byte:02x}")).collect();

@@ -1,4 +1,4 @@
-//! Limits and timeouts that hold.
+//! Limits and timeouts.
 
 use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered};
 use crate::{Harness, Limits};
@@ -6,8 +6,9 @@ use net_traits::{ConnectError, NetConnection, NetListener, SendError, TrustPolic
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-/// Peers beyond the limit of connections are turned away, and there is room again when others have left. Each
-/// connection takes memory, and anybody can dial.
+/// Connection attempts over the limit are rejected, until other connections are closed.
+///
+/// Each connection takes memory, and every host can dial.
 pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     let transport = stage.transport_with(Limits { max_connections: 2, ..Limits::default() });
     let dialler = stage.transport();
@@ -27,7 +28,7 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     let refused = tokio::select! {
         dialled = dial::<H>(&dialler, address, credential(TrustPolicy::Any)) => match dialled {
             Err(error) => Err(error),
-            // With TLS 1.3 a dialler may be connected before it is turned away.
+            // With TLS 1.3 a dialler may be connected before it is rejected.
             Ok(connection) => {
                 tokio::select! {
                     reason = connection.watch_close() => Err(ConnectError::Closed(reason)),
@@ -37,7 +38,7 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
         },
         _ = &mut accept_all => Ok(()),
     };
-    assert!(refused.is_err(), "the third of two is turned away");
+    assert!(refused.is_err(), "the third of two is rejected");
     let (first, second) = ((first.0.unwrap(), first.1.unwrap()), second);
     greet(&first.0, &first.1).await;
     drop(second);
@@ -53,8 +54,9 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.recv().await.unwrap().0, "hello");
 }
 
-/// A handshake that nobody finishes ends with a typed error that says after how long. Peers vanish in the middle of it,
-/// or never meant to finish.
+/// An unfinished handshake ends with a typed error that contains the timeout.
+///
+/// Peers may vanish during the handshake, or stall it on purpose.
 pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let after = Duration::from_millis(400);
@@ -64,17 +66,19 @@ pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
     let address = listener.local_addr();
     let dial = dial::<H>(&dialler, address, for_dialler);
     let both = async { tokio::join!(dial, listener.accept()) };
-    // Far more than it takes, and less than what it takes without that limit.
+    // Far longer than it takes with the limit, and shorter than without it.
     let (dialled, _held) = timeout(Limits::default().handshake_timeout / 2, both)
         .await
-        .expect("the handshake ends when its time is up");
-    let error = dialled.expect_err("nobody finishes the handshake");
+        .expect("the handshake ends after its timeout");
+    let error = dialled.expect_err("the handshake is not finished");
     assert_eq!(error, ConnectError::TimedOut { remote_addr: address, after });
     assert!(error.is_retryable());
 }
 
-/// Sending to a peer that takes nothing ends with a typed error that says after how long; the message was not sent, and
-/// the connection goes on. A peer that takes nothing must not keep those that send to it.
+/// Sending to a peer that does not read ends with a typed error that contains the timeout.
+///
+/// The message was not sent, and the connection remains usable. A stuck peer must not block its
+/// senders.
 pub async fn sending_to_a_stuck_peer_ends_in_time<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let limits = Limits { no_progress_timeout: after, ..Limits::default() };

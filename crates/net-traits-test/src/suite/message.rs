@@ -1,4 +1,4 @@
-//! Messages: whole, in order, bounded, and never lost by a dropped future.
+//! Messages: complete, in order, bounded, and not lost by dropped futures.
 
 use crate::stage::{
     ALPN, MOMENT, PAUSE, Pair, Stage, credentials, greet, number, numbered, pattern,
@@ -16,11 +16,12 @@ use tokio::time::{sleep, timeout};
 const KIB: usize = 1024;
 const MIB: usize = 1024 * 1024;
 
-/// More than any transport should hold for one connection whose peer reads nothing.
+/// More bytes than a transport should queue for a peer that does not read.
 const FAR_TOO_MUCH: usize = 96 * MIB;
 
-/// What is sent arrives as it was, whatever its bytes, and can be sent back. Applications send what they like: a
-/// transport that knows better damages it.
+/// A message of any bytes arrives unchanged and can be sent back.
+///
+/// A transport must not interpret messages.
 pub async fn echo<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let message: Bytes = (0..=255_u8).cycle().take(3000).collect();
@@ -31,7 +32,9 @@ pub async fn echo<H: Harness>(stage: Stage<H>) {
     assert!(one.recv().await.unwrap().0 == message, "and come back");
 }
 
-/// A message may be empty, and is one message then. Applications use them as signs of life and ends of lists.
+/// An empty message is delivered as a message.
+///
+/// Applications use them as keep-alives and ends of lists.
 pub async fn empty_messages_arrive<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     for message in [&b""[..], b"", b"x", b""] {
@@ -42,7 +45,9 @@ pub async fn empty_messages_arrive<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A message of exactly the limit is allowed. Peers cut their data to that size.
+/// A message of exactly the limit is delivered.
+///
+/// Peers split their data into messages of that size.
 pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
     let limit = 300 * KIB + 1;
     let Pair { one, other, .. } =
@@ -52,8 +57,9 @@ pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
     assert!(received.unwrap().0 == pattern(limit), "it arrives unchanged");
 }
 
-/// A message one byte longer is refused where it is sent, with its size and the limit, and nothing else happens. Sent,
-/// it would cost the peer's stream and everything behind it.
+/// A message one byte over the limit is rejected by the sender, with its size and the limit.
+///
+/// If it were sent, the peer would stop the stream and lose later messages.
 pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
     let limit = 300 * KIB;
     let Pair { one, other, .. } =
@@ -69,8 +75,9 @@ pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// Messages of one task arrive in the order in which they were sent, large and small ones. Protocols are written for
-/// that, and the large ones are where a transport is tempted to let others pass.
+/// Messages of one task arrive in the order in which they were sent, whatever their size.
+///
+/// Protocols rely on that.
 pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 200;
@@ -88,8 +95,9 @@ pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// Messages that many tasks send at once arrive whole: none is torn apart by another one. A connection is shared by the
-/// tasks of a node.
+/// Messages that many tasks send at once arrive complete and are not interleaved.
+///
+/// The tasks of a node share a connection.
 pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (tasks, each, length) = (8_u32, 6_u32, 200 * KIB);
@@ -110,8 +118,9 @@ pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// Large messages in both directions at once do not wait for each other. Two peers that both send first and read later
-/// would wait for each other for ever.
+/// Large messages in both directions at once do not block each other.
+///
+/// Otherwise two peers that both send before they read would deadlock.
 pub async fn both_directions_go_at_once<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     tokio::join!(exchange(one), exchange(other));
@@ -132,8 +141,9 @@ async fn exchange(connection: &impl NetConnection) {
     tokio::join!(send, receive);
 }
 
-/// Parts are sent as one message, in their order, empty ones included. A header and a payload that lie in different
-/// places need no copy.
+/// Parts are sent as one message, in order, including empty parts.
+///
+/// A header and a payload in different buffers need no copy.
 pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let parts = [pattern(3), Bytes::new(), pattern(100 * KIB), pattern(1)];
@@ -141,8 +151,9 @@ pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
     assert!(other.recv().await.unwrap().0 == parts.concat(), "the parts make one message");
 }
 
-/// Many tasks may wait for messages of one connection; each message goes to one of them. That is how work is spread,
-/// and a message that two of them get is done twice.
+/// Many tasks may wait for messages of one connection; each message is delivered to one of them.
+///
+/// This distributes work, and a message delivered twice would be processed twice.
 pub async fn receivers_share_the_messages<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (receivers, each) = (5, 8_u32);
@@ -164,8 +175,9 @@ pub async fn receivers_share_the_messages<H: Harness>(stage: Stage<H>) {
     assert!(numbers.into_iter().eq(0..receivers * each), "each message goes to one receiver");
 }
 
-/// `recv` is cancel-safe: futures that are dropped while messages arrive, in whatever part, lose none. Readers wait in
-/// a `select!` beside timers and commands.
+/// `recv` is cancel-safe: dropping its futures while messages arrive loses none.
+///
+/// Readers wait in a `select!` with timers and commands.
 pub async fn a_cancelled_recv_loses_nothing<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let count = 40;
@@ -183,8 +195,9 @@ pub async fn a_cancelled_recv_loses_nothing<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// `send` is cancel-safe: a future that is dropped has queued its message whole or not at all, and what is sent later
-/// is not disturbed. Half a message would make everything behind it unreadable.
+/// `send` is cancel-safe: a dropped future has queued its whole message or none of it.
+///
+/// A partial message would make all later messages undecodable.
 pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (mut sent, mut next, mut dropped) = (Vec::new(), 0, 0);
@@ -216,11 +229,12 @@ pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
     assert!(sent.iter().all(|number| received.binary_search(number).is_ok()), "all that were sent");
 }
 
-/// `try_send` queues a message or says that there is no room: it does not wait, and loses nothing it took. Those who
-/// call it have no time to wait: they drop the message, or the peer.
+/// `try_send` queues a message or reports a full queue, without waiting.
+///
+/// A queued message is not lost. Callers that cannot wait drop the message or the peer.
 pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
-    // The way to the peer may not be open yet.
+    // The stream may not be open yet.
     while one.try_send(numbered(0, 64 * KIB)).is_err() {
         sleep(PAUSE).await;
     }
@@ -230,7 +244,7 @@ pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
             Ok(()) => next += 1,
             Err(error) => break error,
         }
-        assert!(next as usize * 64 * KIB < FAR_TOO_MUCH, "`try_send` refuses when nobody reads");
+        assert!(next as usize * 64 * KIB < FAR_TOO_MUCH, "`try_send` fails in the end");
     };
     assert_eq!(full, SendError::WouldBlock);
     assert!(full.is_retryable());
@@ -243,8 +257,7 @@ pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
     assert_eq!(other.recv().await.unwrap().0, pattern(1), "there is room again");
 }
 
-/// `flush` waits for what was queued and then returns, also when nothing was. Those who call it are about to rely on
-/// it.
+/// `flush` waits for queued messages and then returns, also if none are queued.
 pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.flush().await.unwrap();
@@ -262,23 +275,25 @@ pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
-/// A peer that reads slowly makes `send` wait: the memory of the sender is bounded. Otherwise one peer that does not
-/// read takes all memory.
+/// A peer that reads slowly makes `send` wait, which bounds the sender's memory.
+///
+/// Otherwise one peer that does not read could exhaust it.
 pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let mut sent = 0;
     while let Ok(result) = timeout(2 * MOMENT, one.send_bytes(numbered(sent, 512 * KIB))).await {
         result.unwrap();
         sent += 1;
-        assert!((sent as usize) * 512 * KIB < FAR_TOO_MUCH, "`send` waits when nobody reads");
+        assert!((sent as usize) * 512 * KIB < FAR_TOO_MUCH, "`send` waits in the end");
     }
     for expected in 0..sent {
         assert_eq!(number(&other.recv().await.unwrap().0), expected);
     }
 }
 
-/// A peer that announces a message beyond the limit is a typed error with what it announced; what it sent before
-/// arrives. A hostile peer announces 4 GiB to see what happens.
+/// An announced message over the limit is a typed error with its size; earlier messages arrive.
+///
+/// A hostile peer may announce 4 GiB.
 pub async fn an_announcement_beyond_the_limit_is_an_error<H: Harness>(stage: Stage<H>) {
     let limit = Limits::default().max_message_size;
     for size in [limit + 1, u32::MAX as usize - 1] {
@@ -292,8 +307,9 @@ pub async fn an_announcement_beyond_the_limit_is_an_error<H: Harness>(stage: Sta
     }
 }
 
-/// The end of a stream inside a message is an error that says how much is missing: nobody may take half a message for a
-/// whole one.
+/// The end of a stream inside a message is an error with the received and announced sizes.
+///
+/// A partial message must not be taken for a complete one.
 pub async fn an_end_inside_a_message_is_an_error<H: Harness>(stage: Stage<H>) {
     let cuts = [(&[0, 0][..], 2, 4), (&[0, 0, 0, 5, b'x'], 1, 5)];
     for (bytes, received, announced) in cuts {
@@ -305,7 +321,7 @@ pub async fn an_end_inside_a_message_is_an_error<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// The end of a stream between two messages is no error: it is how peers stop.
+/// The end of a stream between two messages is not an error.
 pub async fn an_end_between_messages_is_clean<H: Harness>(stage: Stage<H>) {
     let (mut raw, connection, _kept) = raw(&stage).await;
     raw.write(&[0, 0, 0, 5]).await;
@@ -314,12 +330,13 @@ pub async fn an_end_between_messages_is_clean<H: Harness>(stage: Stage<H>) {
     assert_eq!(connection.recv().await.unwrap().0, "whole");
     match timeout(MOMENT, connection.recv()).await {
         Err(_) | Ok(Err(RecvError::Closed(_))) => {}
-        Ok(result) => panic!("nothing comes after the end, not: {result:?}"),
+        Ok(result) => panic!("no message follows the end, not: {result:?}"),
     }
 }
 
-/// A message that comes byte by byte, while `recv` is called and dropped after each, arrives. Slow links and hostile
-/// peers cut where it hurts.
+/// A message that arrives byte by byte is delivered, although `recv` is dropped after each byte.
+///
+/// Slow links and hostile peers split messages at every position.
 pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
     let (mut raw, connection, _kept) = raw(&stage).await;
     for byte in [0, 0, 0, 3, b'a', b'b'] {
@@ -331,7 +348,7 @@ pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
     assert_eq!(connection.recv().await.unwrap().0, "abc");
 }
 
-/// A peer that breaks rules, our end of its connection, and what must not be dropped meanwhile.
+/// A raw peer, our end of its connection, and the handles that must stay alive.
 async fn raw<H: Harness>(
     stage: &Stage<H>,
 ) -> (Box<dyn RawPeer>, crate::stage::Connection<H>, (H::Transport, crate::stage::Listener<H>)) {

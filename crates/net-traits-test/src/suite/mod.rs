@@ -1,5 +1,7 @@
-//! The behaviours, one function each. `one` and `other` are two peers that are connected; the roles of dialler and
-//! listener are swapped between two runs, unless the behaviour names them.
+//! The behaviours, one function each.
+//!
+//! `one` and `other` are two connected peers. The roles of dialler and listener are swapped between
+//! two runs, unless the behaviour assigns them.
 
 pub mod close;
 pub mod connect;

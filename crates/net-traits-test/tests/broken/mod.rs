@@ -1,4 +1,4 @@
-//! A transport that breaks one contract, as its [`Fault`] says, and keeps all others.
+//! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
 use crate::common::Memory;
 use async_trait::async_trait;
@@ -25,7 +25,7 @@ use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// What is broken.
+/// The contract that is violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
     Nothing,
@@ -33,7 +33,7 @@ pub(crate) enum Fault {
     RemoteAddressIsWrong,
     ListenersLeak,
     TakenPortIsAnotherError,
-    NobodyThereIsAnotherError,
+    MissingListenerIsAnotherError,
     ProtocolIsTheWrongOne,
     NoCommonProtocolIsARefusal,
     NoProtocolIsAnotherError,
@@ -88,14 +88,14 @@ pub(crate) enum Fault {
     SendTimeoutIsNotTold,
 }
 
-/// How many messages [`Fault::QueueCountsMessages`] takes.
+/// How many messages [`Fault::QueueCountsMessages`] accepts.
 const QUEUE: usize = 250;
 
-/// Makes transports with one fault.
+/// Creates transports with one fault.
 pub(crate) struct Broken {
     pub(crate) fault: Fault,
     memory: Memory,
-    /// The addresses of listeners that are there.
+    /// The addresses of existing listeners.
     listening: Arc<Mutex<HashSet<SocketAddr>>>,
 }
 
@@ -159,7 +159,7 @@ impl Harness for Broken {
     }
 }
 
-/// What belongs to a transport.
+/// State of a transport.
 #[derive(Debug)]
 struct Context {
     fault: Fault,
@@ -175,7 +175,7 @@ impl Context {
         BrokenConnection(shared)
     }
 
-    /// The credential, with another policy where that is the fault.
+    /// Returns the credential, with another policy if that is the fault.
     fn credential(&self, credential: NetCredential) -> NetCredential {
         match (self.fault, credential.trust()) {
             (Fault::CustomPoliciesAreIgnored, TrustPolicy::Custom(_)) => {
@@ -238,8 +238,8 @@ impl NetTransport for BrokenTransport {
         let is_there = self.context.listening.lock().contains(&remote_addr);
         let connected = self.inner.connect(remote_addr, alpn, credential).await;
         let inner = connected.map_err(|error| match (self.context.fault, error) {
-            (Fault::NobodyThereIsAnotherError, ConnectError::Refused(_)) if !is_there => {
-                failed("nobody there")
+            (Fault::MissingListenerIsAnotherError, ConnectError::Refused(_)) if !is_there => {
+                failed("no listener")
             }
             (Fault::NoCommonProtocolIsARefusal, ConnectError::NoCommonAlpn { .. }) => {
                 ConnectError::Refused(remote_addr)
@@ -266,14 +266,14 @@ impl NetTransport for BrokenTransport {
 pub(crate) struct BrokenListener {
     inner: Option<MemoryListener>,
     context: Arc<Context>,
-    /// Whose handshake it is, if there is one at a time.
+    /// The handshake in progress, if only one is allowed at a time.
     turn: Arc<tokio::sync::Mutex<()>>,
     key: Vec<u8>,
 }
 
 impl BrokenListener {
     fn inner(&self) -> &MemoryListener {
-        self.inner.as_ref().expect("it is there until the listener is dropped")
+        self.inner.as_ref().expect("it exists until the listener is dropped")
     }
 }
 
@@ -337,11 +337,11 @@ impl NetIncomingRequest for BrokenRequest {
     type Connection = BrokenConnection;
 
     fn remote_addr(&self) -> SocketAddr {
-        self.inner.as_ref().expect("nobody took it").remote_addr()
+        self.inner.as_ref().expect("it is taken once").remote_addr()
     }
 
     fn refuse(mut self, code: u64) {
-        let inner = self.inner.take().expect("nobody took it");
+        let inner = self.inner.take().expect("it is taken once");
         match self.context.fault {
             Fault::RefusedRequestsLeak => std::mem::forget(inner),
             _ => inner.refuse(code),
@@ -349,7 +349,7 @@ impl NetIncomingRequest for BrokenRequest {
     }
 
     async fn accept(mut self) -> Result<BrokenConnection, ConnectError> {
-        let inner = self.inner.take().expect("nobody took it");
+        let inner = self.inner.take().expect("it is taken once");
         let remote_addr = inner.remote_addr();
         let inner = inner.accept().await.map_err(|error| match (self.context.fault, error) {
             (Fault::ListenerForgetsWhomItRejected, ConnectError::Rejected(rejection)) => {
@@ -389,7 +389,7 @@ struct Shared {
     room: Arc<Semaphore>,
 }
 
-/// Counts while it lives.
+/// Counts live instances.
 struct Counting<'a>(&'a AtomicUsize);
 
 impl<'a> Counting<'a> {
@@ -455,7 +455,7 @@ impl Shared {
         let place = tokio::select! {
             biased;
             reason = self.inner.watch_close() => return Err(SendError::Closed(reason)),
-            place = self.room.clone().acquire_owned() => place.expect("it is not closed"),
+            place = self.room.clone().acquire_owned() => place.expect("it is never closed"),
             () = sleep(after) => return Err(SendError::TimedOut { after }),
         };
         let _ = self.queue.send((message, place));
@@ -629,8 +629,7 @@ impl NetConnection for BrokenConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         let Shared { inner, fault, .. } = &*self.0;
         let (_counting, receiving) = Counting::new(&self.0.receiving);
-        let busy =
-            || RecvError::Closed(CloseReason::Transport("somebody else receives".to_owned()));
+        let busy = || RecvError::Closed(CloseReason::Transport("another task receives".to_owned()));
         let result = match fault {
             Fault::HalfDuplex => {
                 while self.0.sending.load(Ordering::SeqCst) > 0 {
@@ -698,7 +697,7 @@ impl NetConnection for BrokenConnection {
                     let _ = inner.close(code, reason).now_or_never();
                 });
                 let all = u32::try_from(QUEUE).expect("it is small");
-                drop(self.0.room.acquire_many(all).await); // all that waited are taken
+                drop(self.0.room.acquire_many(all).await); // take all slots of waiters
                 std::mem::forget(close);
                 inner.close(code, reason).await;
             }
@@ -724,7 +723,7 @@ impl NetConnection for BrokenConnection {
     }
 }
 
-/// Runs something when it is dropped.
+/// Returns a guard that calls `run` when it is dropped.
 fn on_drop<F: FnMut()>(run: F) -> impl Drop {
     struct Guard<F: FnMut()>(F);
     impl<F: FnMut()> Drop for Guard<F> {
