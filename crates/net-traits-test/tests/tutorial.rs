@@ -337,8 +337,7 @@ impl NetConnection for Connection {
         let mut incoming = self.0.incoming.lock().await;
         tokio::select! {
             biased;
-            // First received messages, then the end. The channel ends when the other end is
-            // dropped.
+            // First received messages, then the end. Dropping the other end closes the channel.
             Some(message) = incoming.recv() => Ok((message, Duration::ZERO)),
             // Both may have arrived after the first check.
             reason = self.0.over() => match incoming.try_recv() {
