@@ -7,6 +7,7 @@
 mod api;
 mod attack;
 mod ci;
+mod circles;
 #[cfg(test)]
 mod commands;
 mod demo;
