@@ -7,6 +7,7 @@
 
 use clap::{Parser, ValueEnum};
 use msquic_transport::MsQuicTransport;
+use net_peers::FallbackTransport;
 use net_traits::{
     CertHash, DynConnection, DynIncomingRequest, DynListener, DynTransport, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
@@ -19,7 +20,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
-use tcp_tls_transport::{FallbackTransport, TcpTlsTransport};
+use tcp_tls_transport::TcpTlsTransport;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::mpsc;
 use tokio::time::timeout;

@@ -19,11 +19,13 @@ const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
 /// The packages that do not.
-const PLAIN: [&str; 8] = [
+const PLAIN: [&str; 10] = [
     "--package",
     "net-traits",
     "--package",
     "net-traits-test",
+    "--package",
+    "net-peers",
     "--package",
     "tcp-tls-transport",
     "--package",
@@ -122,7 +124,8 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut doc = workspace.cargo(["doc", "--no-deps", "--no-default-features"]);
     doc.args(["--package", "net-traits", "--features", "net-traits/self-signed"]);
-    doc.args(["--package", "net-traits-test", "--package", "tcp-tls-transport"]);
+    doc.args(["--package", "net-traits-test", "--package", "net-peers"]);
+    doc.args(["--package", "tcp-tls-transport"]);
     doc.args(LINKED).args(OPTIONAL).env("RUSTDOCFLAGS", "--deny warnings");
     steps.cargo("documentation", doc)
 }
@@ -227,5 +230,26 @@ impl Steps {
         }
         let total: Duration = self.0.iter().map(|(_, time)| *time).sum();
         println!("{:>7.1} s  in all", total.as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    #[test]
+    fn a_program_of_plain_packages_builds_no_msquic() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let mut tree = Command::new(env!("CARGO"));
+        tree.current_dir(root).args(["tree", "--locked", "--all-features", "--target", "all"]);
+        tree.args(["--edges", "normal,build,dev", "--prefix", "none"]).args(PLAIN);
+        let tree = process::output(&mut tree).unwrap();
+        let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
+        for name in PLAIN.iter().filter(|name| !name.starts_with("--")) {
+            assert!(names.contains(name), "{name} is not in the tree:\n{tree}");
+        }
+        let linked: Vec<_> = names.iter().filter(|name| name.contains("msquic")).collect();
+        assert!(linked.is_empty(), "{linked:?}");
     }
 }

@@ -37,11 +37,13 @@ fn rust_version() -> Result<String> {
 }
 
 /// The packages that others depend on.
-const PACKAGES: [&str; 10] = [
+const PACKAGES: [&str; 12] = [
     "--package",
     "net-traits",
     "--package",
     "net-traits-test",
+    "--package",
+    "net-peers",
     "--package",
     "tcp-tls-transport",
     "--package",

@@ -92,7 +92,6 @@ macro_rules! options {
         }
     };
 }
-pub(crate) use options;
 
 impl MsQuicTransportConfig {
     /// The longest message in each direction, in bytes; at most 4 GiB - 1. Default: 64 MiB.

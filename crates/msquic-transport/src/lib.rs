@@ -54,7 +54,6 @@ mod inbox;
 mod incoming;
 mod lane;
 mod listener;
-mod peer_pool;
 mod quic_settings;
 mod registry;
 mod request;
@@ -68,9 +67,6 @@ pub use connection::MsQuicNetConnection;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
-pub use peer_pool::{
-    CLOSE_CODE_DUPLICATE, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError,
-};
 pub use registry::{Limit, MessageStatistics, TransportStatistics};
 pub use request::{
     IncomingRequest, NetRequests, REQUEST_CODE_CANCELED, REQUEST_CODE_NO_ANSWER,

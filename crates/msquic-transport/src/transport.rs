@@ -187,8 +187,8 @@ impl MsQuicTransport {
     /// transport for each.
     ///
     /// To reject such peers in the future too, first give the listeners a credential with that
-    /// policy, see [`MsQuicListener::set_credential`], and use it to dial, see also
-    /// [`PeerPool::set_credential`](crate::PeerPool::set_credential).
+    /// policy, see [`MsQuicListener::set_credential`], and use it to dial, also in a
+    /// pool of peers.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         context.registry.revoke(policy);

@@ -1,16 +1,14 @@
 //! QUIC first, and TCP where QUIC is blocked.
 
 use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
+use net_peers::{FallbackConnection, FallbackListener, FallbackTransport};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tcp_tls_transport::{
-    FallbackConnection, FallbackListener, FallbackTransport, TcpTlsConfig, TcpTlsListener,
-    TcpTlsTransport,
-};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
 
 const ALPN: &str = "test/1";
 

@@ -7,9 +7,9 @@ use common::{ALPN, run};
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use msquic_transport::{
-    CLOSE_CODE_DUPLICATE, DropError, MsQuicListener, MsQuicNetConnection, MsQuicTransport,
-    MsQuicTransportConfig, PeerEvent, PeerPool, PeerPoolConfig, QueueError,
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
+use net_peers::{CLOSE_CODE_DUPLICATE, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetTransport, TrustPolicy,

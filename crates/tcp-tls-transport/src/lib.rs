@@ -1,9 +1,8 @@
 //! Messages over **TCP and TLS 1.3**, for networks that block UDP.
 //!
 //! [`TcpTlsTransport`] implements the traits of [`net_traits`] with the same credentials, the same
-//! identities and the same frames as the QUIC transport. [`FallbackTransport`] dials with a primary
-//! transport and, after a delay, with a secondary one. An application can thus prefer QUIC and use
-//! TCP where UDP is blocked.
+//! identities and the same frames as the QUIC transport. The crate net-peers has a
+//! transport that dials with QUIC and, after a delay, with this one, and a pool of connections.
 //!
 //! ```
 //! use net_traits::{NetConnection, NetCredential, NetIncomingRequest};
@@ -37,7 +36,6 @@ mod config;
 mod connection;
 mod core;
 mod driver;
-mod fallback;
 mod handshake;
 mod listener;
 mod places;
@@ -46,8 +44,5 @@ mod transport;
 
 pub use config::TcpTlsConfig;
 pub use connection::TcpTlsConnection;
-pub use fallback::{
-    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
-};
 pub use listener::{TcpTlsIncomingRequest, TcpTlsListener};
 pub use transport::{CLOSE_CODE_REVOKED, TcpTlsTransport};

@@ -1,12 +1,12 @@
 //! Fallback from a primary to a secondary transport.
 
+use net_peers::{FallbackConnection, FallbackTransport};
 use net_traits::{
     ConnectError, NetCredential, NetIncomingRequest, NetListener, NetTransport, RejectionBy,
     TrustPolicy,
 };
 use net_traits_test::memory::{LinkPlan, MemoryListener, MemoryNetwork, MemoryTransport};
 use std::time::Duration;
-use tcp_tls_transport::{FallbackConnection, FallbackTransport};
 use tokio::time::Instant;
 
 const ALPN: &str = "test/1";

@@ -1,13 +1,12 @@
 //! Configuration, events and errors of a `PeerPool`.
 
-use crate::config::options;
 use net_traits::{CertHash, CloseReason, ConnectError, SendError};
 use std::time::Duration;
 
 /// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
 ///
 /// ```
-/// use msquic_transport::PeerPoolConfig;
+/// use net_peers::PeerPoolConfig;
 /// use std::time::Duration;
 ///
 /// let config = PeerPoolConfig::new().first_delay(Duration::from_millis(200)).max_attempts(5);
@@ -33,25 +32,50 @@ impl Default for PeerPoolConfig {
     }
 }
 
-options! {
-    PeerPoolConfig:
+impl PeerPoolConfig {
+    /// The defaults.
+    pub fn new() -> Self {
+        Self::default()
+    }
 
     /// The maximum backoff after the first failure. The maximum doubles with each failure, and each
     /// backoff is a random time between half of the maximum and the maximum. A connection that the
     /// peer ends within 10 s counts as a failure. Default: 100 ms.
-    first_delay: Duration;
+    #[must_use]
+    pub fn first_delay(mut self, value: Duration) -> Self {
+        self.first_delay = value;
+        self
+    }
+
     /// The upper limit of the backoff. Default: 30 s.
-    max_delay: Duration;
+    #[must_use]
+    pub fn max_delay(mut self, value: Duration) -> Self {
+        self.max_delay = value;
+        self
+    }
+
     /// Number of consecutive failed attempts after which queued messages are dropped and reported.
     /// Default: 10.
-    max_attempts: u32;
-    /// How many messages may be queued per peer, at least one. Default: 1000.
-    max_queued_messages: usize;
-    /// How many bytes of messages may be queued per peer. Default: 1 MiB.
-    max_queued_bytes: usize;
-}
+    #[must_use]
+    pub fn max_attempts(mut self, value: u32) -> Self {
+        self.max_attempts = value;
+        self
+    }
 
-impl PeerPoolConfig {
+    /// How many messages may be queued per peer, at least one. Default: 1000.
+    #[must_use]
+    pub fn max_queued_messages(mut self, value: usize) -> Self {
+        self.max_queued_messages = value;
+        self
+    }
+
+    /// How many bytes of messages may be queued per peer. Default: 1 MiB.
+    #[must_use]
+    pub fn max_queued_bytes(mut self, value: usize) -> Self {
+        self.max_queued_bytes = value;
+        self
+    }
+
     /// Returns the backoff after `failed` failures.
     pub(super) fn delay(&self, failed: u32) -> Duration {
         let longest = self

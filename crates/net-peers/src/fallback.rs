@@ -30,16 +30,17 @@ const PORTS: usize = 16;
 /// the primary, such as a rejected certificate, is final.
 ///
 /// ```no_run
+/// use net_peers::{FallbackConnection, FallbackTransport};
 /// use net_traits::{ConnectError, NetCredential, NetTransport};
 /// use std::net::SocketAddr;
-/// use tcp_tls_transport::{FallbackConnection, FallbackTransport, TcpTlsTransport};
 ///
 /// # async fn dial(
 /// #     quic: impl NetTransport,
+/// #     tcp: impl NetTransport,
 /// #     peer: SocketAddr,
 /// #     credential: NetCredential,
 /// # ) -> Result<(), ConnectError> {
-/// let transport = FallbackTransport::new(quic, TcpTlsTransport::new());
+/// let transport = FallbackTransport::new(quic, tcp);
 /// match transport.connect(peer, &["chat/1"], credential).await? {
 ///     FallbackConnection::Primary(_quic) => println!("over QUIC"),
 ///     FallbackConnection::Secondary(_tcp) => println!("over TCP: is UDP blocked?"),

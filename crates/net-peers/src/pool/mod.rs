@@ -5,7 +5,6 @@ mod peers;
 
 pub use config::{DropError, PeerEvent, PeerPoolConfig, QueueError};
 
-use crate::transport::{CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
@@ -25,6 +24,10 @@ use tokio::time::{sleep, sleep_until, timeout};
 
 /// Close code of the redundant one of two connections between the same peers.
 pub const CLOSE_CODE_DUPLICATE: u64 = 0x6e65_7407;
+
+/// Codes with which a transport closes revoked connections, and all of them when it shuts down.
+const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
+const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// Capacity of the event queue.
 const EVENTS: usize = 1024;

@@ -1,0 +1,39 @@
+//! Connections with **many peers**, over any transport of [`net_traits`].
+//!
+//! - [`PeerPool`]: connections by identity, dialled when needed and again when they break.
+//! - [`FallbackTransport`]: one transport first, and another one where the first does not reach the peer.
+//!
+//! ```
+//! use net_peers::{PeerPool, PeerPoolConfig};
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use net_traits_test::memory::MemoryNetwork; // or a real transport
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+//! # runtime.block_on(async {
+//! let network = MemoryNetwork::new(1);
+//! let peer = NetCredential::self_signed(TrustPolicy::Any)?; // accepts every peer: for examples only
+//! let listener =
+//!     network.transport().create_listener("0.0.0.0:0".parse()?, &["chat/1"], peer.clone()).await?;
+//!
+//! let credential = NetCredential::self_signed(TrustPolicy::hashes([peer.identity()]))?;
+//! let (pool, _events) =
+//!     PeerPool::new(network.transport(), &["chat/1"], credential, PeerPoolConfig::new());
+//! pool.send(peer.identity(), listener.local_addr(), "hello".into())?;
+//!
+//! let connection = listener.accept().await?.accept().await?;
+//! assert_eq!(connection.recv().await?.0, "hello");
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! Everything needs a runtime of tokio, with its timers.
+#![forbid(unsafe_code)]
+
+mod fallback;
+mod pool;
+
+pub use fallback::{
+    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
+};
+pub use pool::{CLOSE_CODE_DUPLICATE, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
