@@ -163,6 +163,9 @@ impl<'ast> Visit<'ast> for File {
         }
     }
 
+    /// `pub(super)` says who may see an item, and imports nothing.
+    fn visit_vis_restricted(&mut self, _: &'ast syn::VisRestricted) {}
+
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<_> = path.segments.iter().map(|it| it.ident.to_string()).collect();
         if ["crate", "super"].contains(&segments[0].as_str()) {
@@ -222,6 +225,8 @@ mod tests {
             circles(&[("a/mod.rs", "mod b; pub use b::B;"), ("a/b.rs", "use super::A;")])
                 .is_empty()
         );
+        let visible = [("a/mod.rs", "use b::B;"), ("a/b.rs", "pub(super) struct B;")];
+        assert!(circles(&visible).is_empty());
         let handle = [("a/mod.rs", "use future::F;"), ("a/future.rs", "use super::A;")];
         assert!(circles(&handle).is_empty());
     }
