@@ -1,4 +1,4 @@
-//! `Contender`: a way to move messages, with both peers in this process.
+//! `Contender`: a transport under comparison, with both peers in this process.
 
 use anyhow::Result;
 use async_trait::async_trait;
@@ -9,21 +9,21 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 pub(crate) trait Contender: Send + Sync {
     fn name(&self) -> &'static str;
 
-    /// How long it takes from the first message to the arrival of the last.
+    /// Returns the time from the first message to the arrival of the last.
     async fn one_way(&self, size: usize, count: usize) -> Result<Duration>;
 
-    /// How long each message takes there and back.
+    /// Returns the round-trip time of each message.
     async fn ping_pong(&self, size: usize, count: usize) -> Result<Vec<Duration>>;
 
     async fn close(self: Box<Self>);
 }
 
-/// A message with its length in front.
+/// Encodes a message with its length prefix.
 pub(crate) fn frame(size: usize) -> Vec<u8> {
     [&(size as u32).to_be_bytes()[..], &vec![7; size]].concat()
 }
 
-/// Reads a message; tells its length.
+/// Reads a message and returns its length.
 pub(crate) async fn read_frame(
     stream: &mut (impl AsyncRead + Unpin),
     buffer: &mut Vec<u8>,

@@ -1,6 +1,6 @@
-//! Framed messages over loopback: this transport beside quinn, TCP with TLS, and msquic's bare
-//! callbacks, in one process. Rounds are interleaved, so that all see the same machine; what counts are
-//! the ratios within a round.
+//! Framed messages over loopback: this transport against quinn, TCP with TLS, and msquic's bare
+//! callbacks, in one process. Rounds are interleaved, so that all contenders see the same load; the
+//! results are the ratios within a round.
 #![allow(clippy::print_stdout, reason = "a program")]
 
 mod contender;
@@ -18,26 +18,26 @@ use contender::Contender;
 use report::Report;
 use streams::Writes;
 
-/// Measure messages of this transport beside others
+/// Benchmark messages of this transport against other transports
 #[derive(Debug, Parser)]
 struct Options {
-    /// How often everything is measured
+    /// Number of rounds
     #[arg(long, default_value_t = 9)]
     rounds: usize,
-    /// A tenth of the messages
+    /// Send a tenth of the messages
     #[arg(long)]
     quick: bool,
-    /// Only workloads whose name contains this
+    /// Run only workloads whose name contains this
     #[arg(long)]
     only: Option<String>,
 }
 
-/// What is measured.
+/// A workload.
 #[derive(Debug, Clone, Copy)]
 enum Workload {
-    /// Messages of a size, as fast as they go; megabytes or thousands of messages per second.
+    /// Messages of a size, at full speed; megabytes or thousands of messages per second.
     OneWay { size: usize, count: usize, in_megabytes: bool },
-    /// A message there and back; microseconds, the median.
+    /// Round trips of a message; the median in microseconds.
     PingPong { size: usize, count: usize },
 }
 
@@ -69,7 +69,7 @@ async fn main() -> Result<()> {
         for round in 0..=options.rounds {
             let mut figures = vec![0.0; contenders.len()];
             for turn in 0..contenders.len() {
-                let index = (round + turn) % contenders.len(); // nobody is always first
+                let index = (round + turn) % contenders.len(); // no contender is always first
                 figures[index] = measure(&*contenders[index], workload, part).await?;
             }
             // The first round warms up.

@@ -1,5 +1,5 @@
-//! msquic's bare callbacks through the Rust binding: no queue, no task, no wake-up. Each message is one
-//! StreamSend; what comes is counted inside the callback, and a ping is answered there.
+//! msquic's bare callbacks through the Rust binding: no queue, no task, no wake-up. Each message is
+//! one StreamSend. Received bytes are counted, and pings answered, inside the callback.
 
 use crate::contender::{Contender, frame};
 use anyhow::{Context, Result};
@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-/// How many bytes are given to msquic at once.
+/// How many bytes are passed to msquic at once.
 const IN_FLIGHT: usize = 1 << 20;
 
 /// How long the connection may take.
@@ -33,14 +33,14 @@ pub(crate) struct Raw {
     _registration: Registration,
 }
 
-/// What the callbacks work on. A workload is set up while nothing moves.
+/// The state of the callbacks. A workload is set up while no data is in flight.
 struct Shared {
-    /// One message with its length, never freed: msquic reads it whenever it likes.
+    /// One message with its length, never freed, since msquic may read it at any time.
     message: AtomicPtr<BufferRef>,
     length: AtomicUsize,
     is_ping_pong: AtomicBool,
     to_send: AtomicUsize,
-    /// Bytes that the server still waits for.
+    /// Bytes that the server still expects.
     to_receive: AtomicUsize,
     pings: Mutex<Pings>,
     done: mpsc::Sender<Vec<Duration>>,
@@ -63,7 +63,7 @@ impl Shared {
         }
     }
 
-    /// Sends another message, if one is left.
+    /// Sends the next message, if any.
     fn send_next(&self, stream: &Stream) -> Result<(), Status> {
         let take = |left: usize| left.checked_sub(1);
         match self.to_send.fetch_update(Ordering::SeqCst, Ordering::SeqCst, take) {
@@ -105,7 +105,7 @@ impl Shared {
         let before = self.to_receive.fetch_sub(came, Ordering::SeqCst);
         if self.is_ping_pong.load(Ordering::SeqCst) {
             let length = self.length.load(Ordering::SeqCst);
-            // A ping is complete whenever what is left is a multiple of its length.
+            // A ping is complete when the remaining bytes are a multiple of its length.
             if (before - came).is_multiple_of(length) {
                 self.send(stream)?;
             }
@@ -223,7 +223,7 @@ fn on_server_connection(
             let shared = shared.clone();
             stream.set_callback_handler(move |stream: StreamRef, event| {
                 if let StreamEvent::ShutdownComplete { .. } = event {
-                    // SAFETY: C4, C9: after the last event, inside it, and nobody else closes it.
+                    // SAFETY: C4, C9: inside the last event, and no other code closes it.
                     drop(unsafe { Stream::from_raw(stream.as_raw()) });
                     return Ok(());
                 }
@@ -231,7 +231,7 @@ fn on_server_connection(
             });
         }
         ConnectionEvent::ShutdownComplete { .. } => {
-            // SAFETY: C4, C9: after the last event, inside it, and nobody else closes it.
+            // SAFETY: C4, C9: inside the last event, and no other code closes it.
             drop(unsafe { Connection::from_raw(connection.as_raw()) });
         }
         _ => {}

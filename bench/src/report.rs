@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 pub(crate) struct Report {
     contenders: Vec<&'static str>,
     order: Vec<&'static str>,
-    /// For each workload, the figures of each round, in the order of the contenders.
+    /// The figures of each round per workload, in the order of the contenders.
     rounds: BTreeMap<&'static str, Vec<Vec<f64>>>,
 }
 
@@ -21,8 +21,8 @@ impl Report {
         self.rounds.entry(workload).or_default().push(figures);
     }
 
-    /// Prints a table: the median of each contender, and for the others the median of our figure over
-    /// theirs in the same round, with the smallest and the largest.
+    /// Prints a table with the median of each contender, and the median, minimum and maximum of the
+    /// ratios of our figure to each other contender's in the same round.
     pub(crate) fn print(&self) {
         print!("| workload |");
         self.contenders.iter().for_each(|name| print!(" {name} |"));
@@ -46,7 +46,7 @@ impl Report {
     }
 }
 
-/// Median, smallest, largest.
+/// Returns median, minimum and maximum.
 fn spread(figures: impl Iterator<Item = f64>) -> (f64, f64, f64) {
     let mut figures: Vec<_> = figures.collect();
     figures.sort_by(f64::total_cmp);

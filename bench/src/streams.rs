@@ -1,4 +1,4 @@
-//! Messages over a pair of byte streams, buffered as a careful application would.
+//! Messages over a pair of byte streams, buffered as in a well-written application.
 
 use crate::contender::{frame, read_frame};
 use anyhow::{Result, ensure};
@@ -6,10 +6,10 @@ use std::time::{Duration, Instant};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::Mutex;
 
-/// What small messages are gathered in.
+/// The buffer in which small messages are gathered.
 const BUFFER: usize = 64 * 1024;
 
-/// Whether messages are held back until the buffer is full.
+/// Whether messages are gathered until the buffer is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Writes {
     /// Each message is written at once, as ours are.

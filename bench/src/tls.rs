@@ -1,4 +1,4 @@
-//! TLS for the others: a self-signed certificate that the client trusts as such.
+//! TLS for the other transports: a self-signed certificate that the client trusts.
 
 use anyhow::Result;
 use net_traits::{NetCredential, TrustPolicy};
@@ -7,7 +7,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use std::sync::Arc;
 
-/// Configurations for both sides, with `alpn`.
+/// Creates configurations for both sides, with `alpn`.
 pub(crate) fn configs(alpn: &[u8]) -> Result<(ClientConfig, ServerConfig)> {
     let credential = NetCredential::self_signed(TrustPolicy::Any)?;
     let chain: Vec<CertificateDer<'static>> = credential.certificate_chain().to_vec();

@@ -1,8 +1,8 @@
-//! `api`: the public interface of each library, compared with the snapshot that was reviewed.
+//! `api`: the public interface of each library, compared with its reviewed snapshot.
 //!
-//! The compiler's documentation in JSON is an unstable format of the compiler that
-//! `rust-toolchain.toml` names. `RUSTC_BOOTSTRAP` unlocks it, in a target directory of its own,
-//! because build scripts run again when that variable changes.
+//! The JSON format of rustdoc is unstable; it is that of the compiler in `rust-toolchain.toml`.
+//! `RUSTC_BOOTSTRAP` enables it, with a separate target directory, because build scripts run again
+//! when that variable changes.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
@@ -10,11 +10,11 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// Where the snapshots stand.
+/// Directory of the snapshots.
 const SNAPSHOTS: &str = "docs/api";
 
-/// Shows how the libraries differ from their snapshots, and fails if they do. With `write`, the
-/// snapshots become what the libraries are.
+/// Shows how the libraries differ from their snapshots, and fails if they do. With `write`, updates
+/// the snapshots.
 pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
     let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec()?;
     let libraries = metadata.packages.iter().filter(|it| is_public(&workspace.root, it));
@@ -38,7 +38,7 @@ pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
     Ok(())
 }
 
-/// Whether other projects use a package.
+/// Whether a package is meant for other projects.
 fn is_public(root: &Path, package: &cargo_metadata::Package) -> bool {
     let is_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
     is_library
@@ -46,7 +46,7 @@ fn is_public(root: &Path, package: &cargo_metadata::Package) -> bool {
         && package.manifest_path.starts_with(root.join("crates"))
 }
 
-/// The public items of a library with all its features, one in a line.
+/// Lists the public items of a library with all its features, one per line.
 fn interface(workspace: &Workspace, name: &str) -> Result<String> {
     let target = workspace.target.join("api");
     let mut rustdoc = workspace.cargo_linked(["rustdoc", "--quiet", "--lib", "--all-features"]);
@@ -64,7 +64,7 @@ fn interface(workspace: &Workspace, name: &str) -> Result<String> {
     Ok(api.to_string())
 }
 
-/// The lines that are in one text only.
+/// Returns the lines that are in one text only.
 fn changes(before: &str, after: &str) -> Vec<String> {
     let [before, after] = [before, after].map(|text| text.lines().collect::<BTreeSet<_>>());
     let gone = before.difference(&after).map(|line| format!("- {line}"));
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_the_lines_that_went_and_came() {
+    fn changes_are_the_removed_and_added_lines() {
         assert_eq!(changes("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
         assert!(changes("a\nb\n", "b\na\n").is_empty());
     }

@@ -1,27 +1,28 @@
-//! `attack`: hostile packets against the endpoints of this workspace, alone or under a tool that watches memory.
+//! `attack`: hostile packets against the endpoints of this workspace, optionally under a memory
+//! checker.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
 use std::process::Command;
 
-/// Attacks that valgrind and AddressSanitizer see through: those on memory that libmsquic frees and moves.
+/// Attacks to run under valgrind: those on memory that libmsquic frees and moves.
 const ON_MEMORY: [&str; 4] =
     ["hello_with_more_crypto", "connection_ids_withdrawn", "overlapping_bytes", "ack_below_zero"];
 
-/// How the attacks are run.
+/// Options of the attacks.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Options {
-    /// Watch memory; valgrind runs the attacks on memory only, AddressSanitizer all
+    /// Check memory; valgrind runs the attacks on memory only, AddressSanitizer all
     #[arg(long, value_enum)]
     under: Option<Watcher>,
-    /// How many packets the floods send
+    /// Number of packets per flood
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     rounds: u32,
 }
 
 impl Options {
-    /// What a change must pass.
+    /// The options in `ci`.
     pub(crate) fn valgrind() -> Self {
         Self { under: Some(Watcher::Valgrind), rounds: 1000 }
     }
@@ -33,7 +34,8 @@ enum Watcher {
     Asan,
 }
 
-/// Runs the attacks; under AddressSanitizer also clients that move, since that touches what libmsquic frees.
+/// Runs the attacks; under AddressSanitizer also the tests of migrating clients, which use freed
+/// memory.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     let is_asan = matches!(options.under, Some(Watcher::Asan));
     let mut test = workspace.cargo_linked(["test", "--package", "quic-attack"]);
@@ -49,7 +51,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// How often a client moves under AddressSanitizer.
+/// How often a client migrates under AddressSanitizer.
 const MOVES: u32 = 1000;
 
 fn watch(test: &mut Command, workspace: &Workspace, options: &Options) -> Result<()> {
@@ -59,7 +61,8 @@ fn watch(test: &mut Command, workspace: &Workspace, options: &Options) -> Result
         None => {}
         Some(Watcher::Valgrind) => {
             ensure!(has_valgrind(), "valgrind is not installed");
-            // Undefined values are not looked for: valgrind does not follow the assembly of the tests' own cipher.
+            // Undefined values are not checked: valgrind does not support the assembly of the
+            // tests' cipher.
             let options =
                 ["--quiet", "--error-exitcode=9", "--fair-sched=yes", "--undef-value-errors=no"];
             let words = options.map(|option| format!("'{option}'")).join(", ");
@@ -67,18 +70,21 @@ fn watch(test: &mut Command, workspace: &Workspace, options: &Options) -> Result
             test.args(ON_MEMORY.iter().flat_map(|name| ["--test", name]));
         }
         Some(Watcher::Asan) => {
-            // For a target that is named, the flags do not reach build scripts. Memory pools would hide what is freed.
+            // With an explicit target, the flags do not reach build scripts. Memory pools would
+            // hide freed memory.
             let target = host()?;
             let name = target.replace('-', "_");
             test.args(["--target", &target, "--no-fail-fast"]);
-            // rustc leaves the libraries out that `-fsanitize=address` would add; they have to be loaded first.
+            // rustc omits the libraries that `-fsanitize=address` would add; they must be loaded
+            // first.
             let flags = format!("CARGO_TARGET_{}_RUSTFLAGS", name.to_uppercase());
             test.env(flags, "-C link-arg=-lasan");
             let library = process::output(Command::new("cc").arg("-print-file-name=libasan.so"))?;
             let preload = format!("LD_PRELOAD={}", library.trim());
             test.arg("--config").arg(format!("target.'cfg(unix)'.runner=['env', '{preload}']"));
             test.env(format!("CFLAGS_{name}"), "-fsanitize=address -DDISABLE_CXPLAT_POOL=1");
-            // Threads of libmsquic hold memory to the end of the process, and freed memory must not look like growth.
+            // Threads of libmsquic hold memory until the process ends, and the quarantine must not
+            // look like growth.
             test.env("ASAN_OPTIONS", "detect_leaks=0:abort_on_error=1:quarantine_size_mb=8");
         }
     }
@@ -89,9 +95,9 @@ pub(crate) fn has_valgrind() -> bool {
     process::output(Command::new("valgrind").arg("--version")).is_ok()
 }
 
-/// The target of this machine.
+/// Returns the target of this machine.
 fn host() -> Result<String> {
     let version = process::output(Command::new("rustc").arg("-vV"))?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    host.map(str::to_owned).context("rustc does not tell its host")
+    host.map(str::to_owned).context("`rustc --version --verbose` names no host")
 }

@@ -1,4 +1,4 @@
-//! `ci`: what a change must pass, step by step, and `test` and `bench`, which are parts of it.
+//! `ci`: the steps that a change must pass, and the commands `test` and `bench`.
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
@@ -12,13 +12,13 @@ use std::time::{Duration, Instant};
 const LINKED: [&str; 6] =
     ["--package", "libmsquic-sys", "--package", "msquic-async", "--package", "msquic-transport"];
 
-/// The package that attacks them; libraries without patches fail its tests.
+/// The package that attacks them; unpatched libraries fail its tests.
 const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
-/// What is off unless asked for.
+/// The optional features.
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
-/// The packages that do not.
+/// The packages that do not link libmsquic.
 const PLAIN: [&str; 10] = [
     "--package",
     "net-traits",
@@ -32,10 +32,10 @@ const PLAIN: [&str; 10] = [
     "xtask",
 ];
 
-/// Names of tests that call no foreign function.
+/// Filters for tests that call no foreign function.
 const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::", "record::"];
 
-/// Runs all steps and stops at the first that fails.
+/// Runs all steps and stops at the first failure.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut steps = Steps::default();
     steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
@@ -90,7 +90,7 @@ pub(crate) fn portable(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Measures messages beside other transports; `arguments` go to the program that does it.
+/// Compares messages with other transports; `arguments` go to the benchmark.
 pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
     if !workspace.is_bundled() {
@@ -99,7 +99,7 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
     process::run(bench.arg("--").args(arguments))
 }
 
-/// All promised combinations of features. None of them builds libmsquic: checks link nothing.
+/// Lints all supported combinations of features. None builds libmsquic, because checks do not link.
 fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let clippy = |args: &[&str]| {
         let mut command = workspace.cargo_linked(["clippy", "--all-targets"]);
@@ -150,8 +150,8 @@ fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("test without msquic", plain)
 }
 
-/// The modules without msquic, interpreted by miri, which finds undefined behaviour and leaks. Skipped
-/// where it is not installed: it exists for nightly compilers only.
+/// Runs the modules without msquic under miri, which detects undefined behaviour and leaks. Skipped
+/// if miri is not installed; it exists for nightly compilers only.
 fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let nightly = |args: &[&str]| {
         let mut command = workspace.nightly(["miri"]);
@@ -163,7 +163,7 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         return Ok(());
     }
     let mut test = nightly(&["test", "--no-default-features", "--lib"]);
-    // Property tests look for a file of their own, and a few cases do.
+    // Property tests read a file, and a few cases are sufficient.
     test.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
     test.args(["--package", "net-traits", "--package", "tcp-tls-transport"])
         .args(LINKED)
@@ -172,7 +172,7 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("miri", test)
 }
 
-/// The attacks on memory under valgrind, where it is installed.
+/// Runs the attacks on memory under valgrind, if it is installed.
 fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     if !attack::has_valgrind() {
         println!("\n== attacks under valgrind: SKIPPED, it is not installed");
@@ -184,9 +184,9 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     })
 }
 
-/// The demo with binaries that were copied elsewhere and see no environment.
+/// Runs the demo with copied binaries and an empty environment.
 fn copied(workspace: &Workspace) -> Result<()> {
-    let elsewhere = tempfile::tempdir().context("cannot make a directory elsewhere")?;
+    let elsewhere = tempfile::tempdir().context("cannot create a temporary directory")?;
     for name in ["listen", "dial"] {
         let mut build = workspace.cargo_linked(["rustc"]);
         build.arg("--release").args(demo::package_args(workspace));
@@ -200,7 +200,7 @@ fn copied(workspace: &Workspace) -> Result<()> {
     demo::transfer(&programs, &demo::Options::new(false), elsewhere.path())
 }
 
-/// The steps so far, with their times.
+/// The completed steps, with their times.
 #[derive(Default)]
 struct Steps(Vec<(String, Duration)>);
 
@@ -229,7 +229,7 @@ impl Steps {
             println!("{:>7.1} s  {name}", time.as_secs_f64());
         }
         let total: Duration = self.0.iter().map(|(_, time)| *time).sum();
-        println!("{:>7.1} s  in all", total.as_secs_f64());
+        println!("{:>7.1} s  in total", total.as_secs_f64());
     }
 }
 

@@ -1,4 +1,4 @@
-//! Every command that the workflow, `.ci/run` and the documents name exists, with its options.
+//! Checks that every command in the workflow, `.ci/run` and the documents exists, with its options.
 
 use crate::Options;
 use clap::{CommandFactory, Parser};
@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use yaml_rust2::{Yaml, YamlLoader};
 
 #[test]
-fn the_workflow_calls_xtask_alone() {
+fn the_workflow_calls_only_xtask() {
     let workflow = workflow();
     let mut calls = 0;
     for (job, step) in steps(&workflow) {
@@ -15,10 +15,10 @@ fn the_workflow_calls_xtask_alone() {
             assert!(is_pinned_checkout(action), "{job}: {action}");
             continue;
         }
-        let run = step["run"].as_str().unwrap_or_else(|| panic!("{job}: a step does nothing"));
+        let run = step["run"].as_str().unwrap_or_else(|| panic!("{job}: a step has no command"));
         for line in run.lines() {
             let arguments = xtask(line);
-            assert!(arguments.is_some(), "{job}: `{line}` is no call of xtask");
+            assert!(arguments.is_some(), "{job}: `{line}` is not a call of xtask");
             parse(&arguments.unwrap(), &format!("ci.yml, job {job}"));
             calls += 1;
         }
@@ -27,7 +27,7 @@ fn the_workflow_calls_xtask_alone() {
 }
 
 #[test]
-fn the_workflow_tests_each_platform_with_what_builds_there() {
+fn the_workflow_tests_each_platform_with_its_commands() {
     let workflow = workflow();
     let runners = |job: &str| -> Vec<String> {
         let matrix = &workflow["jobs"][job]["strategy"]["matrix"]["runner"];
@@ -48,7 +48,7 @@ fn the_workflow_tests_each_platform_with_what_builds_there() {
 }
 
 #[test]
-fn the_test_command_is_the_one_of_the_readme() {
+fn the_ci_script_runs_the_commands_of_the_readme() {
     let script = read(".ci/run");
     let of_script: Vec<_> = script.lines().map(|line| line.trim_start_matches("exec ")).collect();
     let of_script: Vec<_> = of_script.into_iter().filter_map(xtask).collect();
@@ -81,7 +81,7 @@ fn commands_in_documents_exist() {
 }
 
 #[test]
-fn the_help_names_the_command_that_people_type() {
+fn the_help_shows_the_full_command() {
     let mut command = Options::command();
     command.build();
     let usage = |command: &mut clap::Command| command.render_usage().to_string();
@@ -92,7 +92,7 @@ fn the_help_names_the_command_that_people_type() {
     }
 }
 
-/// The steps of all jobs, with the name of the job.
+/// Returns the steps of all jobs, with the name of the job.
 fn steps(workflow: &Yaml) -> Vec<(String, Yaml)> {
     let jobs = workflow["jobs"].as_hash().expect("the workflow has jobs");
     let steps = jobs.iter().flat_map(|(name, job)| {
@@ -108,13 +108,13 @@ fn workflow() -> Yaml {
     documents.into_iter().next().unwrap()
 }
 
-/// Only GitHub's own checkout is used, at a commit: a tag can be moved to another one.
+/// Whether this is GitHub's checkout action, pinned to a commit, since a tag can be moved.
 fn is_pinned_checkout(action: &str) -> bool {
     let commit = action.strip_prefix("actions/checkout@");
     commit.is_some_and(|it| it.len() == 40 && it.bytes().all(|it| it.is_ascii_hexdigit()))
 }
 
-/// The arguments of a call of xtask; `None` if the line is none.
+/// Returns the arguments of a call of xtask; `None` for other lines.
 fn xtask(line: &str) -> Option<Vec<&str>> {
     let call = line.split(" #").next()?.trim();
     let arguments: Vec<_> = call.strip_prefix("cargo xtask ")?.split_whitespace().collect();

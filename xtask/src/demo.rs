@@ -1,4 +1,4 @@
-//! `demo`: a file crosses between two processes that authenticate each other.
+//! `demo`: sends a file between two processes that authenticate each other.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
@@ -11,21 +11,21 @@ use std::sync::mpsc;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-/// The size of the file that is made where none is named.
+/// Size of the generated file, in bytes.
 const DEFAULT_SIZE: u64 = 256 * 1024 * 1024;
 
-/// How long the listener may take to be ready, and to end after the dialler.
+/// How long the listener may take to start, and to end after the dialler.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Somebody wants the demo to end.
+/// The user interrupted the demo.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
-    /// The file to send [default: 256 MiB that are made up]
+    /// The file to send [default: 256 MiB of generated data]
     #[arg(long)]
     file: Option<PathBuf>,
-    /// Show a certificate that the listener does not trust
+    /// Present a certificate that the listener does not trust
     #[arg(long)]
     pub(crate) untrusted: bool,
     /// Show identity and trust instead: endorsements, hot reload, revocation
@@ -43,9 +43,9 @@ impl Options {
     }
 }
 
-/// Where the two programs come from.
+/// The source of the two programs.
 pub(crate) enum Programs<'a> {
-    /// Run by cargo, which tells the loader where libmsquic is.
+    /// Run by cargo, which sets the path of libmsquic.
     Cargo(&'a Workspace),
     /// Self-contained binaries in a directory, run with an empty environment.
     Copied(&'a Path),
@@ -69,7 +69,7 @@ impl Programs<'_> {
     }
 }
 
-/// The package of the examples, with the library of the workspace.
+/// Returns the arguments for the package of the examples, with the workspace's library.
 pub(crate) fn package_args(workspace: &Workspace) -> Vec<&'static str> {
     let library: &[_] = if workspace.is_bundled() { &[] } else { &["--features", "system"] };
     [&["--package", "examples"], library].concat()
@@ -81,24 +81,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         return process::run(&mut Programs::Cargo(workspace).command("tour"));
     }
     if let Some(file) = &options.file {
-        ensure!(file.is_file(), "{} does not exist or is no file", file.display());
+        ensure!(file.is_file(), "{} does not exist or is not a file", file.display());
     }
     let mut build = workspace.cargo_linked(["build"]);
     build.arg("--release").args(package_args(workspace));
     build.args(["--example", "listen", "--example", "dial"]);
     process::run(&mut build)?;
-    // The two programs get the signal too, and end; this one then tidies up after them.
+    // The two programs get the signal too, and end; this one then cleans up.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst));
     transfer(&Programs::Cargo(workspace), options, &workspace.target)
 }
 
-/// Runs the chat of a host and three members over a transport.
+/// Runs the demo of the chat over a transport.
 pub(crate) fn chat(workspace: &Workspace, transport: &str) -> Result<()> {
     let mut chat = Programs::Cargo(workspace).command("chat");
     process::run(chat.args(["--demo", "--transport", transport]))
 }
 
-/// Runs the demo; large files go below `scratch`.
+/// Runs the demo, with large files below `scratch`.
 pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Path) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("demo-").tempdir_in(scratch)?;
     let directory = directory.path();
@@ -125,12 +125,12 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     listen.arg("--out").arg(&stored);
     listen.args(["--max-size", &file.metadata()?.len().to_string()]);
     if std::io::stderr().is_terminal() {
-        listen.arg("--quiet"); // the dialler shows a bar
+        listen.arg("--quiet"); // the dialler shows a progress bar
     }
     let mut listener = Listener::start(listen)?;
     let address = listener.address()?;
 
-    let presented = if options.untrusted { "stranger" } else { "dialler" };
+    let presented = if options.untrusted { "untrusted" } else { "dialler" };
     let mut dial = programs.command("dial");
     dial.arg("--identity").arg(pem(presented)).args(["--trust", &listener_identity, &address]);
     let dialled = dial.arg(&file).status().context("cannot run the dialler")?;
@@ -140,26 +140,26 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     let stored_file = stored.join(file.file_name().context("the file has no name")?);
     let leftovers = std::fs::read_dir(&stored)?.count();
     if options.untrusted {
-        ensure!(!dialled.success() && !listened, "a certificate that is not trusted was accepted");
+        ensure!(!dialled.success() && !listened, "an untrusted certificate was accepted");
         ensure!(leftovers == 0, "the rejected dialler left a file behind");
-        println!("demo: the stranger was rejected, and both sides said so");
+        println!("demo: the untrusted dialler was rejected, and both sides reported it");
     } else {
         ensure!(dialled.success() && listened, "the transfer failed");
-        ensure!(leftovers == 1 && stored_file.is_file(), "the file is not where it belongs");
+        ensure!(leftovers == 1 && stored_file.is_file(), "the file was not stored");
         let sizes = [file.metadata()?.len(), stored_file.metadata()?.len()];
-        ensure!(sizes[0] == sizes[1], "{} bytes were sent, {} stored", sizes[0], sizes[1]);
-        println!("demo: the file crossed, and both sides agree on its SHA-256");
+        ensure!(sizes[0] == sizes[1], "{} bytes were sent, but {} stored", sizes[0], sizes[1]);
+        println!("demo: the file was transferred, and both sides agree on its SHA-256");
     }
     Ok(())
 }
 
-/// A file whose content does not repeat.
+/// Writes a file whose content does not repeat.
 fn make_file(directory: &Path) -> Result<PathBuf> {
     let path = directory.join("demo.bin");
     let mut file = std::io::BufWriter::new(File::create(&path)?);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
     for _ in 0..DEFAULT_SIZE / 8 {
-        // Marsaglia's xorshift64: enough to notice blocks that are swapped or repeated.
+        // Marsaglia's xorshift64: enough to detect swapped or repeated blocks.
         state ^= state << 13;
         state ^= state >> 7;
         state ^= state << 17;
@@ -169,7 +169,7 @@ fn make_file(directory: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The process that listens; it ends when this value is dropped.
+/// The listening process; it is killed when this value is dropped.
 struct Listener {
     child: Child,
     _stdin: Option<ChildStdin>,
@@ -202,7 +202,7 @@ impl Listener {
         self.address.recv_timeout(PATIENCE).context("the listener did not start")
     }
 
-    /// Waits for its end; true if it went well.
+    /// Waits for its end, and returns whether it succeeded.
     fn wait(&mut self) -> Result<bool> {
         let mut waited = Duration::ZERO;
         let pause = Duration::from_millis(20);

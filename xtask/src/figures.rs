@@ -1,9 +1,9 @@
-//! The figures in the documents are those of the code.
+//! Checks that the figures in the documents match the code.
 
 use std::fs;
 use std::path::Path;
 
-/// A figure: where the code sets it and where a document shows it. A change concerns both, and the line below.
+/// A figure: where the code sets it and where a document shows it. Change both together.
 struct Figure {
     code: (&'static str, &'static str),
     document: (&'static str, &'static str),
@@ -114,7 +114,7 @@ fn documents_show_the_figures_of_the_code() {
 }
 
 #[test]
-fn the_number_of_behaviours_is_that_of_the_suite() {
+fn the_number_of_behaviours_matches_the_suite() {
     let suite = words("crates/net-traits-test/src/conformance.rs");
     let (_, list) = suite.split_once("macro_rules! __behaviours {").unwrap();
     let (list, _) = list.split_once("macro_rules!").unwrap();
@@ -136,7 +136,7 @@ fn the_number_of_behaviours_is_that_of_the_suite() {
     assert!(guide.contains(&text), "the guide does not show {text:?}");
 }
 
-/// A file with single spaces, so that its line breaks do not matter.
+/// Reads a file with normalized white space, so that its line breaks do not matter.
 fn words(path: &str) -> String {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let text =

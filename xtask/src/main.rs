@@ -1,7 +1,8 @@
-//! `cargo xtask`: everything that is done with this workspace besides `cargo build`.
+//! `cargo xtask`: the commands of this workspace.
 //!
-//! `setup` makes the machine ready; it is the only command that installs anything. `ci` is what a change must pass.
-//! `demo` shows the product. `msquic` builds libmsquic into a prefix that other commands can use.
+//! `setup` installs the build tools; no other command installs anything. `ci` runs the checks that
+//! a change must pass. `demo` sends a file. `msquic` builds a libmsquic that other commands can
+//! use.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod api;
@@ -39,17 +40,17 @@ struct Options {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Find what the build needs and install what is missing
+    /// Install missing build tools
     Setup {
-        /// Install the oldest Rust that the workspace supports, too
+        /// Also install the oldest Rust that the workspace supports
         #[arg(long)]
         msrv: bool,
     },
-    /// Build another libmsquic, unpatched, into target/msquic/VERSION-ORIGIN-TLS-PROFILE
+    /// Build an unpatched libmsquic into target/msquic/VERSION-ORIGIN-TLS-PROFILE
     Msquic(msquic::Options),
     /// Run all tests
     Test(Linkage),
-    /// Run all checks, tests, examples and the demo, as a change must pass them
+    /// Run all checks, tests, examples and the demo that a change must pass
     Ci(Linkage),
     /// Send hostile packets to the endpoints of this workspace
     Attack {
@@ -58,7 +59,7 @@ enum Command {
         #[command(flatten)]
         options: attack::Options,
     },
-    /// Run all tests with the newest libmsquic that the registry offers
+    /// Run all tests with the newest libmsquic in the registry
     Nightly,
     /// Send a file between two processes over mutual TLS
     Demo {
@@ -67,40 +68,41 @@ enum Command {
         #[command(flatten)]
         options: demo::Options,
     },
-    /// Measure messages over loopback, beside quinn, TCP with TLS, and bare msquic
+    /// Benchmark messages over loopback against quinn, TCP with TLS, and bare msquic
     Bench {
         #[command(flatten)]
         linkage: Linkage,
-        /// For the benchmark, such as --rounds 3 or --quick
+        /// Arguments of the benchmark, such as --rounds 3 or --quick
         #[arg(last = true)]
         arguments: Vec<String>,
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
-    /// Test the crates that do not link msquic, on any platform and without any tool besides Rust's
+    /// Test the crates that do not link msquic; needs only Rust
     Portable,
     /// Check the crates with the oldest Rust that the workspace supports
     Msrv,
-    /// Build and run the program of README.md in a fresh project
+    /// Build and run the program of README.md in a new project
     Readme {
-        /// In release mode, without the help of this workspace, also beside another OpenSSL, and run elsewhere
+        /// Build in release mode without this workspace's cache, also with another OpenSSL, and run
+        /// a copy
         #[arg(long)]
         self_contained: bool,
     },
     /// Compare the public interfaces of the libraries with their snapshots
     Api {
-        /// Accept the interfaces as they are now
+        /// Update the snapshots
         #[arg(long)]
         write: bool,
     },
-    /// Pack the libraries and build the program of README.md from the packages alone, offline
+    /// Pack the libraries and build the program of README.md from the packages, offline
     Package,
-    /// Check what no compiler checks: file headers, where `unsafe` stands, lengths
+    /// Check file headers, the location of `unsafe`, and file lengths
     Tidy,
 }
 
 impl Command {
-    /// The libmsquic that the command builds, for which the machine has to be ready.
+    /// Returns the libmsquic that the command builds, whose build tools must be installed.
     fn builds(&self) -> Option<Build> {
         match self {
             Self::Setup { .. }
@@ -121,7 +123,7 @@ impl Command {
     }
 }
 
-/// Which libmsquic to link.
+/// Selects the libmsquic to link.
 #[derive(Debug, Clone, Default, Args)]
 struct Linkage {
     /// Use the libmsquic of this prefix (see `cargo xtask msquic`) instead of the vendored one
@@ -166,7 +168,7 @@ fn run(options: &Options) -> Result<()> {
     }
 }
 
-/// Runs the suites with libraries that the product was not written for.
+/// Runs the suites with the newest published libraries.
 fn nightly() -> Result<()> {
     for package in NEWEST {
         let options = msquic::Options::newest(package);
@@ -176,5 +178,5 @@ fn nightly() -> Result<()> {
     Ok(())
 }
 
-/// Crates that ship a libmsquic: Microsoft's, and a fork that publishes later versions.
+/// Crates that ship libmsquic: Microsoft's, and a fork that publishes later versions.
 const NEWEST: [&str; 2] = ["msquic", "seera-msquic"];

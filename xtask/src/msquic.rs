@@ -1,4 +1,4 @@
-//! `msquic`: another libmsquic, unpatched, built once into a prefix that the suites can be run with.
+//! `msquic`: builds an unpatched libmsquic into a prefix, for use by the suites.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
@@ -9,22 +9,23 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::thread::available_parallelism;
 
-/// The crate that this workspace pins.
+/// The crate and version that this workspace pins.
 const PINNED: &str = "msquic@=2.5.1-beta";
 
-/// OpenSSL for a source tree that asks for it and does not ship it: its last release with long-term support.
+/// OpenSSL for a source tree that needs it and does not ship it: the last long-term release.
 const OPENSSL: (&str, &str) = ("openssl-src", ">=300.5, <300.6");
 
-/// Which source is built, and how.
+/// The source to build, and its options.
 #[derive(Debug, Clone, Default, Args)]
 pub(crate) struct Options {
-    /// A crate of the registry that ships the source, such as seera-msquic@2.6.0-beta3; without a version the newest
+    /// A registry crate with the source, such as seera-msquic@2.6.0-beta3; by default the newest
+    /// version
     #[arg(long = "crate", value_name = "NAME[@VERSION]", conflicts_with = "source")]
     package: Option<String>,
     /// A checkout of msquic, with its submodules
     #[arg(long, value_name = "DIR")]
     source: Option<PathBuf>,
-    /// The TLS library; otherwise the one that the source ships
+    /// The TLS library [default: that of the source]
     #[arg(long, value_enum)]
     tls: Option<Tls>,
     /// Build with msquic's own assertions
@@ -33,7 +34,7 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// The newest version of a crate.
+    /// Selects the newest version of a crate.
     pub(crate) fn newest(name: &str) -> Self {
         Self { package: Some(name.to_owned()), ..Self::default() }
     }
@@ -57,7 +58,7 @@ impl Tls {
     }
 }
 
-/// Builds libmsquic and returns the prefix, whose name says version, origin, TLS library and profile.
+/// Builds libmsquic and returns the prefix, named by version, origin, TLS library and profile.
 pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf> {
     let home = workspace.target.join("msquic");
     let (source, origin) = match &options.source {
@@ -116,7 +117,7 @@ pub(crate) fn build(workspace: &Workspace, options: &Options) -> Result<PathBuf>
     Ok(prefix)
 }
 
-/// Removes what was built there from another source tree: cmake refuses to go on with it.
+/// Removes the build of another source tree, which cmake would reject.
 fn forget_other_source(scratch: &Path, source: &Path) -> Result<()> {
     let Ok(cache) = fs::read_to_string(scratch.join("CMakeCache.txt")) else { return Ok(()) };
     let home = format!("CMAKE_HOME_DIRECTORY:INTERNAL={}", source.display());
@@ -134,15 +135,15 @@ fn split(package: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The newest version of a crate, pre-releases included, which no requirement can ask for.
+/// Returns the newest version of a crate, including pre-releases, as an exact requirement.
 fn newest(workspace: &Workspace, name: &str) -> Result<String> {
     let text = process::output(&mut workspace.cargo(["info", name]))?;
     let version = text.lines().find_map(|line| line.strip_prefix("version: "));
     let version = version.and_then(|version| version.split_whitespace().next());
-    Ok(format!("={}", version.with_context(|| format!("cargo knows no version of {name}"))?))
+    Ok(format!("={}", version.with_context(|| format!("cargo found no version of {name}"))?))
 }
 
-/// Fetches a crate and tells where cargo keeps it: a manifest of its own depends on it.
+/// Fetches a crate by a temporary manifest that depends on it, and returns its directory.
 fn locate(workspace: &Workspace, home: &Path, name: &str, version: &str) -> Result<PathBuf> {
     let is_exact = version.starts_with(|first: char| first.is_ascii_digit());
     let version = if is_exact { format!("={version}") } else { version.to_owned() };
@@ -161,15 +162,15 @@ fn locate(workspace: &Workspace, home: &Path, name: &str, version: &str) -> Resu
     process::run(fetch.arg(&manifest))?;
     let metadata = cargo_metadata::MetadataCommand::new().manifest_path(&manifest).exec()?;
     let found = metadata.packages.iter().find(|package| package.name.as_str() == name);
-    let manifest = &found.with_context(|| format!("cargo does not know {name}"))?.manifest_path;
+    let manifest = &found.with_context(|| format!("cargo did not find {name}"))?.manifest_path;
     Ok(manifest.parent().context("the crate has no directory")?.into())
 }
 
-/// The version that the headers of a source tree say.
+/// Reads the version from the headers of a source tree.
 fn version(source: &Path) -> Result<String> {
     let path = source.join("src/inc/msquic.ver");
     let text = fs::read_to_string(&path)
-        .with_context(|| format!("{} is no source tree of msquic", source.display()))?;
+        .with_context(|| format!("{} is not a source tree of msquic", source.display()))?;
     let number = |name: &str| {
         let define = format!("#define {name} ");
         let line = text.lines().find_map(|line| line.strip_prefix(&define));
@@ -182,7 +183,7 @@ fn submodule(source: &Path, tls: Tls) -> PathBuf {
     source.join("submodules").join(tls.name())
 }
 
-/// The TLS library that comes with a source tree.
+/// Returns the TLS library that comes with a source tree.
 fn shipped(source: &Path) -> Result<Tls> {
     let has = |tls: &Tls| submodule(source, *tls).join("Configure").exists();
     let found = [Tls::Quictls, Tls::Openssl].into_iter().find(has);
@@ -194,7 +195,7 @@ fn shipped(source: &Path) -> Result<Tls> {
     })
 }
 
-/// The source tree, or a copy of it with OpenSSL where it should have it.
+/// Returns the source tree, or a copy of it with OpenSSL added.
 fn with_tls(
     workspace: &Workspace,
     home: &Path,

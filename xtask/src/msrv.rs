@@ -1,12 +1,12 @@
-//! `msrv`: the crates, checked with the oldest Rust that the workspace says it supports.
+//! `msrv`: checks the crates with the oldest supported Rust.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail};
 use std::process::Command;
 
-/// Checks what users compile: the libraries, with their optional features. Tests and examples may need a newer Rust.
+/// Checks the libraries with their optional features. Tests and examples may need a newer Rust.
 ///
-/// Without the feature `src` nothing builds libmsquic: checking does not link.
+/// Without the feature `src`, libmsquic is not built, because checking does not link.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let version = rust_version()?;
     let rustup = || {
@@ -22,21 +22,21 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     process::run(rustup().args(check).args(PACKAGES).args(FEATURES))
 }
 
-/// Installs that Rust, beside the one that is in use.
+/// Installs the oldest supported Rust, in addition to the current one.
 pub(crate) fn install() -> Result<()> {
     let version = rust_version()?;
     let mut rustup = Command::new("rustup");
     process::run(rustup.args(["toolchain", "install", "--profile", "minimal", &version]))
 }
 
-/// The `rust-version` of the workspace's manifest.
+/// Returns the `rust-version` of the workspace's manifest.
 fn rust_version() -> Result<String> {
     let metadata = cargo_metadata::MetadataCommand::new().no_deps().exec()?;
     let version = metadata.packages.iter().find_map(|package| package.rust_version.as_ref());
     Ok(version.context("the manifest has no rust-version")?.to_string())
 }
 
-/// The packages that others depend on.
+/// The packages that other projects depend on.
 const PACKAGES: [&str; 12] = [
     "--package",
     "net-traits",
@@ -52,6 +52,6 @@ const PACKAGES: [&str; 12] = [
     "msquic-transport",
 ];
 
-/// What is off unless asked for.
+/// The optional features.
 const FEATURES: [&str; 2] =
     ["--features", "net-traits/self-signed,msquic-async/driver,msquic-transport/metrics"];

@@ -1,4 +1,4 @@
-//! `readme`: the program of README.md does what README.md says, in a project of its own.
+//! `readme`: builds and runs the program of README.md in a new project.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
@@ -6,31 +6,34 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Makes a project as a newcomer would, with what README.md shows, and compares what the program prints.
+/// Creates a project from README.md and compares the output of the program.
 ///
-/// The project uses the target directory of the workspace, and its `Cargo.lock`, so that libmsquic is not built again.
+/// The project uses the target directory of the workspace, and its `Cargo.lock`, so that libmsquic
+/// is not built again.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let project = Project::new(workspace)?;
     let mut command = workspace.cargo_linked(["run", "--quiet"]);
     command.current_dir(&project.folder).env("CARGO_TARGET_DIR", &workspace.target);
     project.compare(&process::output(&mut command)?)?;
-    println!("readme: the program compiles in a fresh project and prints what README.md shows");
+    println!("readme: the program compiles in a new project and prints the output in README.md");
     Ok(())
 }
 
-/// Builds the same project in release mode with nothing but what a user has, copies the program elsewhere, and runs
-/// it without an environment; then once more with the crate `openssl`, which links an OpenSSL of its own.
+/// Builds the project in release mode without this workspace's cache, and runs a copy of the
+/// program with an empty environment. Repeats that with the crate `openssl`, which links another
+/// OpenSSL.
 pub(crate) fn self_contained(workspace: &Workspace) -> Result<()> {
     let project = Project::new(workspace)?;
     project.build_and_run_elsewhere(workspace)?;
-    println!("self-contained: a release program runs elsewhere without an environment");
+    println!("self-contained: a copied release program runs with an empty environment");
     project.link_another_openssl()?;
     project.build_and_run_elsewhere(workspace)?;
-    println!("self-contained: so does one that links another OpenSSL");
+    println!("self-contained: so does a program that links another OpenSSL");
     Ok(())
 }
 
-/// Builds the same project from the packages in a directory registry, offline, and shows its `Cargo.lock` to `check`.
+/// Builds the same project from the packages in a directory registry, offline, and shows its
+/// `Cargo.lock` to `check`.
 pub(crate) fn build_from_registry(
     workspace: &Workspace,
     registry: &Path,
@@ -60,7 +63,8 @@ pub(crate) fn build_from_registry(
     check(&fs::read_to_string(project.folder.join("Cargo.lock"))?)
 }
 
-/// A project with the program of README.md, outside of the workspace, or cargo would take it for a part of that.
+/// A project with the program of README.md, outside of the workspace, so that cargo does not add it
+/// to that.
 struct Project {
     elsewhere: tempfile::TempDir,
     folder: PathBuf,
@@ -71,7 +75,7 @@ impl Project {
     fn new(workspace: &Workspace) -> Result<Self> {
         let text = fs::read_to_string(workspace.root.join("README.md"))?;
         let sample = Sample::read(&text)?;
-        let elsewhere = tempfile::tempdir().context("cannot make a directory for the project")?;
+        let elsewhere = tempfile::tempdir().context("cannot create a directory for the project")?;
         let folder = elsewhere.path().join(NAME);
         let new = ["new", "--quiet", "--vcs", "none"];
         process::run(workspace.cargo(new).arg(&folder).current_dir(elsewhere.path()))?;
@@ -83,7 +87,7 @@ impl Project {
         Ok(Self { elsewhere, folder, output: sample.output.to_owned() })
     }
 
-    /// The target directory and the C build are the project's own: nothing of the workspace helps.
+    /// Uses the project's own target directory and C build.
     fn build_and_run_elsewhere(&self, workspace: &Workspace) -> Result<()> {
         let target = workspace.target.join("foreign");
         let mut build = workspace.cargo(["build", "--quiet", "--release"]);
@@ -94,7 +98,7 @@ impl Project {
         self.compare(&process::output(Command::new(copy).env_clear())?)
     }
 
-    /// Adds the crate `openssl` with a library of its own, and a reference that keeps it in the program.
+    /// Adds the crate `openssl` with its own library, and a reference that keeps it in the program.
     fn link_another_openssl(&self) -> Result<()> {
         let append = |path: &str, text: &str| -> Result<()> {
             let path = self.folder.join(path);
@@ -112,7 +116,7 @@ impl Project {
     fn compare(&self, output: &str) -> Result<()> {
         ensure!(
             output.trim() == self.output.trim(),
-            "README.md shows another output than the program has:\n{output}"
+            "the output of the program differs from README.md:\n{output}"
         );
         Ok(())
     }
@@ -121,7 +125,7 @@ impl Project {
 /// The name of the project.
 const NAME: &str = "newcomer";
 
-/// What README.md shows below [`HEADING`].
+/// The code blocks of README.md below [`HEADING`].
 #[derive(Debug, PartialEq, Eq)]
 struct Sample<'a> {
     dependencies: &'a str,
@@ -141,7 +145,8 @@ impl<'a> Sample<'a> {
         })
     }
 
-    /// The manifest of a fresh project with the dependencies that are shown, and the paths of this checkout.
+    /// Returns the manifest of a new project with the dependencies of README.md and the paths of
+    /// this checkout.
     fn manifest(&self, fresh: &str, root: &Path) -> Result<String> {
         let root = root.display().to_string().replace('\\', "/");
         let dependencies = self.dependencies.replace(SHOWN_CHECKOUT, &root);
@@ -149,12 +154,12 @@ impl<'a> Sample<'a> {
         let package = fresh
             .trim_end()
             .strip_suffix("[dependencies]")
-            .context("the manifest of a fresh project does not end with [dependencies]")?;
+            .context("the manifest of a new project does not end with [dependencies]")?;
         Ok(format!("{package}{dependencies}"))
     }
 }
 
-/// The content of the first fenced block in a language.
+/// Returns the content of the first fenced block in a language.
 fn block<'a>(text: &'a str, language: &str) -> Result<&'a str> {
     let (_, rest) = text
         .split_once(&format!("\n```{language}\n"))
@@ -163,10 +168,10 @@ fn block<'a>(text: &'a str, language: &str) -> Result<&'a str> {
     Ok(content)
 }
 
-/// Where the program stands.
+/// The section with the program.
 const HEADING: &str = "\n## Use it\n";
 
-/// The checkout in the paths that are shown.
+/// The checkout in the paths of README.md.
 const SHOWN_CHECKOUT: &str = "../msquic";
 
 #[cfg(test)]
@@ -186,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_become_those_of_the_checkout() {
+    fn paths_are_replaced_by_those_of_the_checkout() {
         let sample = Sample::read(README).unwrap();
         let manifest = sample.manifest("[package]\n\n[dependencies]\n", Path::new("/checkout"));
         assert_eq!(

@@ -1,9 +1,9 @@
-//! `package`: packs the libraries as for a registry, and builds a program from the packages alone.
+//! `package`: packs the libraries as for a registry, and builds a program from the packages only.
 //!
 //! Some packages are marked `publish = false`, because the public registry has another project's
-//! package of their name. Cargo would resolve the dependency on it to that project. They are packed
-//! from a copy of the workspace without the mark, and reach the program through a directory registry
-//! (source replacement), together with all that they depend on.
+//! package of the same name, to which cargo would resolve the dependency. They are packed from a
+//! copy of the workspace without the mark. The program gets them and all their dependencies from a
+//! directory registry (source replacement).
 
 use crate::newcomer;
 use crate::process::{self, Workspace};
@@ -13,7 +13,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The packages of the workspace that no other project can use.
+/// The packages that are not meant for other projects.
 const NOT_PACKED: [&str; 4] = ["examples", "quic-attack", "transport-bench", "xtask"];
 
 /// The mark of packages that must not be published.
@@ -41,7 +41,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Copies what git tracks, and follows links.
+/// Copies the files that git tracks, and follows links.
 fn copy_workspace(root: &Path, copy: &Path) -> Result<()> {
     let mut list = Command::new("git");
     list.current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
@@ -55,13 +55,13 @@ fn copy_workspace(root: &Path, copy: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A package as a registry would hold it.
+/// A package in the form of a registry.
 struct Package {
     name: String,
     version: String,
     file: PathBuf,
     checksum: String,
-    /// It must not be published.
+    /// Whether it must not be published.
     is_marked: bool,
 }
 
@@ -130,7 +130,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_package_of_the_same_name_is_found_out() {
+    fn another_package_of_the_same_name_is_detected() {
         let package = Package {
             name: "ours".to_owned(),
             version: "0.1.0".to_owned(),

@@ -1,13 +1,13 @@
-//! `patches`: the table of patches in docs/libmsquic.md, made from what the patches say.
+//! `patches`: generates the table of patches in docs/libmsquic.md from the patch files.
 
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::path::Path;
 
-/// Where the table is.
+/// The document with the table.
 const DOCUMENT: &str = "docs/libmsquic.md";
 
-/// Where the patches are.
+/// The directory of the patches.
 const PATCHES: &str = "crates/libmsquic-sys/patches";
 
 const BEGIN: &str = "<!-- patches: `cargo xtask patches` writes what follows -->";
@@ -19,13 +19,10 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     fs::write(&path, document(root)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Fails when the table is not what the patches say, or a patch names a test that does not exist.
+/// Fails if the table is not current, or a patch names a test that does not exist.
 pub(crate) fn check(root: &Path) -> Result<()> {
     let is_current = fs::read_to_string(root.join(DOCUMENT))? == document(root)?;
-    ensure!(
-        is_current,
-        "{DOCUMENT} does not list the patches as they are; run `cargo xtask patches`"
-    );
+    ensure!(is_current, "{DOCUMENT} does not match the patches; run `cargo xtask patches`");
     for patch in read(root)? {
         let test = patch.key("test");
         let exists = test.starts_with("argument: ") || root.join(test).exists();
@@ -59,7 +56,7 @@ fn document(root: &Path) -> Result<String> {
     Ok(format!("{before}{BEGIN}{table}\n{END}{after}"))
 }
 
-/// The keys of one patch.
+/// The header fields of a patch.
 struct Header(String);
 
 impl Header {

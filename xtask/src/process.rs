@@ -1,4 +1,4 @@
-//! Running cargo and other programs, with the right libmsquic.
+//! Runs cargo and other programs with the selected libmsquic.
 
 use anyhow::{Context, Result, bail, ensure};
 use std::ffi::OsStr;
@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The workspace, and which libmsquic its packages link.
+/// The workspace, and the libmsquic that its packages link.
 pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
@@ -22,7 +22,7 @@ impl Workspace {
                 ensure!(
                     library.join("libmsquic.so").exists()
                         || library.join("libmsquic.dylib").exists(),
-                    "{} holds no libmsquic; `cargo xtask msquic` makes such a prefix",
+                    "{} contains no libmsquic; create a prefix with `cargo xtask msquic`",
                     library.display()
                 );
                 prefix.canonicalize().context("cannot resolve the prefix")
@@ -35,17 +35,17 @@ impl Workspace {
         })
     }
 
-    /// Whether libmsquic comes from the source in the crate.
+    /// Whether libmsquic is built from the source in the crate.
     pub(crate) fn is_bundled(&self) -> bool {
         self.prefix.is_none()
     }
 
-    /// A cargo command, without the choice of a libmsquic.
+    /// Returns a cargo command that does not select a libmsquic.
     pub(crate) fn cargo<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         self.clean(Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into())), args)
     }
 
-    /// The same with the nightly toolchain.
+    /// Returns such a command with the nightly toolchain.
     pub(crate) fn nightly<S: AsRef<OsStr>>(&self, args: impl IntoIterator<Item = S>) -> Command {
         let mut rustup = Command::new("rustup");
         rustup.args(["run", "nightly", "cargo"]);
@@ -58,8 +58,8 @@ impl Workspace {
         args: impl IntoIterator<Item = S>,
     ) -> Command {
         command.current_dir(&self.root).args(args);
-        // What cargo tells this program about its own package is not for the builds below it: some
-        // build scripts (ring's) run again whenever it differs.
+        // Remove cargo's variables about this package: some build scripts (ring's) run again when
+        // they change.
         let own =
             |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
         for (name, _) in std::env::vars_os() {
@@ -70,7 +70,7 @@ impl Workspace {
         command
     }
 
-    /// A cargo command that builds packages which link libmsquic, or programs that do.
+    /// Returns a cargo command for packages that link libmsquic.
     pub(crate) fn cargo_linked<S: AsRef<OsStr>>(
         &self,
         args: impl IntoIterator<Item = S>,
@@ -80,7 +80,7 @@ impl Workspace {
         command
     }
 
-    /// Says which libmsquic a build takes, here or in another workspace.
+    /// Selects the libmsquic of a build, here or in another workspace.
     pub(crate) fn choose_library(&self, command: &mut Command) {
         command.env("LIBMSQUIC_SYS_CACHE", self.root.join("target/libmsquic"));
         if let Some(prefix) = &self.prefix {
@@ -88,12 +88,12 @@ impl Workspace {
         }
     }
 
-    /// The features with which packages are built.
+    /// Returns the features with which packages are built.
     pub(crate) fn features(&self) -> &'static [&'static str] {
         if self.is_bundled() { &[] } else { &["--features", "msquic-async/system"] }
     }
 
-    /// Flags for a program that will be copied elsewhere: where its library is.
+    /// Returns linker flags with the path of the library, for a program that will be copied.
     pub(crate) fn rpath(&self) -> Vec<String> {
         let rpath = |prefix: &PathBuf| {
             ["-C".to_owned(), format!("link-arg=-Wl,-rpath,{}", prefix.join("lib").display())]
@@ -102,7 +102,7 @@ impl Workspace {
     }
 }
 
-/// Copies a folder, with what is below.
+/// Copies a folder recursively.
 pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from).with_context(|| format!("cannot read {}", from.display()))? {
@@ -117,14 +117,14 @@ pub(crate) fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command, shows what it prints, and fails if it fails.
+/// Runs a command with its output shown, and fails if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
     ensure!(status.success(), "failed: {}", shown(command));
     Ok(())
 }
 
-/// Runs a command and returns what it prints.
+/// Runs a command and returns its output.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !output.status.success() {
@@ -133,7 +133,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-/// A command as a person would type it.
+/// Formats a command as it is typed in a shell.
 pub(crate) fn shown(command: &Command) -> String {
     let variables = command.get_envs().filter_map(|(name, value)| {
         Some(format!("{}='{}'", name.to_string_lossy(), value?.to_string_lossy()))

@@ -1,14 +1,14 @@
-//! `setup`: what the build of libmsquic needs. This command installs it, all others only look whether it is there.
+//! `setup`: installs the tools for building libmsquic. Other commands only check that they exist.
 
 use crate::{msrv, process};
 use anyhow::{Result, bail, ensure};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-/// The oldest cmake that msquic takes.
+/// The oldest cmake that msquic supports.
 const CMAKE: (u32, u32) = (3, 20);
 
-/// What is about to be built.
+/// The libmsquic to build.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Build {
     /// The patched libmsquic, by cargo.
@@ -17,13 +17,13 @@ pub(crate) enum Build {
     Prefix,
 }
 
-/// Something that a build needs.
+/// A tool or library that a build needs.
 struct Need {
     what: &'static str,
-    /// Whether cmake alone needs it, for [`Build::Prefix`].
+    /// Whether only [`Build::Prefix`] needs it, for cmake.
     for_prefix: bool,
     found: fn() -> bool,
-    /// Packages of apt, dnf, pacman and brew; empty where the system has it.
+    /// Packages of apt, dnf, pacman and brew; empty if the system includes it.
     packages: [&'static [&'static str]; 4],
 }
 
@@ -75,7 +75,7 @@ const NEEDS: &[Need] = &[
 /// A package manager, in the order of [`Need::packages`].
 struct Manager {
     program: &'static str,
-    /// Brings the list of packages up to date, where that does not happen by itself.
+    /// Updates the list of packages, if the manager does not do so itself.
     refresh: Option<&'static [&'static str]>,
     install: &'static [&'static str],
     needs_root: bool,
@@ -103,7 +103,7 @@ const MANAGERS: [Manager; 4] = [
     Manager { program: "brew", refresh: None, install: &["install"], needs_root: false },
 ];
 
-/// Fails with one line if something is missing for a build. Installs nothing.
+/// Fails with one line if a build tool is missing. Installs nothing.
 pub(crate) fn check(build: Build) -> Result<()> {
     let mut missing = missing();
     missing.retain(|need| build == Build::Prefix || !need.for_prefix);
@@ -111,13 +111,13 @@ pub(crate) fn check(build: Build) -> Result<()> {
     Ok(())
 }
 
-/// Installs what is missing, or says how; with `with_msrv` also the oldest compiler that the workspace supports.
+/// Installs missing tools, or prints how; with `with_msrv` also the oldest supported compiler.
 pub(crate) fn run(with_msrv: bool) -> Result<()> {
     install_tools()?;
     if with_msrv {
         msrv::install()?;
     }
-    println!("setup: everything is there");
+    println!("setup: all build tools are installed");
     Ok(())
 }
 
@@ -162,7 +162,7 @@ fn install_tools() -> Result<()> {
     Ok(())
 }
 
-/// What is missing and what to do, in one line.
+/// Returns one line with the missing tools and the command that installs them.
 fn complaint(missing: &[&Need]) -> String {
     let list = missing.iter().map(|need| need.what).collect::<Vec<_>>().join(", ");
     format!("missing: {list}; run `cargo xtask setup`")
@@ -172,7 +172,7 @@ fn missing() -> Vec<&'static Need> {
     NEEDS.iter().filter(|need| !(need.found)()).collect()
 }
 
-/// What goes in front of the package manager so that it may install; `None` if it may not.
+/// Returns the prefix for running the package manager as root; `None` if that is not possible.
 fn as_root(manager: &Manager) -> Option<&'static [&'static str]> {
     let is_root = || {
         let id = process::output(Command::new("id").arg("-u"));
@@ -193,7 +193,7 @@ fn by_hand(manager: &Manager, packages: &[&str]) -> String {
     format!("{refresh}{sudo}{} {install} {}", manager.program, packages.join(" "))
 }
 
-/// Whether a program exists and ends well.
+/// Whether a program exists and succeeds.
 fn runs(program: &str, args: &[&str]) -> bool {
     let mut command = Command::new(program);
     command.args(args).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
@@ -205,13 +205,13 @@ fn has_cmake() -> bool {
     cmake_version(&version).is_some_and(|version| version >= CMAKE)
 }
 
-/// The version in `cmake version 3.25.1 ...`.
+/// Parses the version in `cmake version 3.25.1 ...`.
 fn cmake_version(text: &str) -> Option<(u32, u32)> {
     let mut numbers = text.split_whitespace().nth(2)?.split('.').map(|number| number.parse().ok());
     Some((numbers.next()??, numbers.next()??))
 }
 
-/// Only Linux has it, and only there it is needed.
+/// libnuma exists only on Linux, and is needed only there.
 fn has_numa() -> bool {
     if !cfg!(target_os = "linux") {
         return true;
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_missing_is_said_in_one_line_with_the_command_that_installs_it() {
+    fn missing_tools_are_one_line_with_the_command_that_installs_them() {
         let all: Vec<_> = NEEDS.iter().collect();
         let line = complaint(&all[..2]);
         assert_eq!(line, "missing: cmake 3.20 or newer, a C compiler; run `cargo xtask setup`");
@@ -242,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn the_command_for_hands_is_whole() {
+    fn the_manual_command_is_complete() {
         let command = by_hand(&MANAGERS[0], &["cmake", "perl"]);
         let expected = "sudo apt-get update && \
                         sudo apt-get install --yes --no-install-recommends cmake perl";

@@ -1,4 +1,4 @@
-//! `tidy`: what no compiler checks.
+//! `tidy`: checks rules that the compiler does not.
 
 use crate::{circles, patches, process};
 use anyhow::{Result, ensure};
@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Longer files are hard to hold in the head. Tests count too.
+/// The most lines of a file, including its tests.
 const MAX_LINES: usize = 800;
 
-/// Nothing that people write is larger, in bytes.
+/// The largest hand-written file, in bytes.
 const MAX_BYTES: u64 = 512 * 1024;
 
 /// The crates whose import circles are not broken yet.
@@ -25,7 +25,7 @@ const WITH_CIRCLES: [&str; 6] = [
 /// The only place for unsafe code.
 const UNSAFE_HOME: &str = "crates/msquic-async/src/ffi";
 
-/// What is compared with needs it too: bare msquic, which no product depends on.
+/// The benchmark of bare msquic, which is not part of a library, needs it too.
 const UNSAFE_BENCH: &str = "bench/src/raw.rs";
 
 pub(crate) fn run(root: &Path) -> Result<()> {
@@ -40,9 +40,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         complaints.extend(check(shown, &text).map(|what| format!("{}: {what}", shown.display())));
     }
     for path in tracked(root)? {
-        let size = fs::metadata(root.join(&path)).map_or(0, |metadata| metadata.len()); // it may be deleted
+        // The file may be deleted.
+        let size = fs::metadata(root.join(&path)).map_or(0, |metadata| metadata.len());
         if size > MAX_BYTES {
-            complaints.push(format!("{path}: has {size} bytes: is it meant to be here?"));
+            complaints.push(format!("{path}: has {size} bytes, more than {MAX_BYTES}"));
         }
     }
     for member in fs::read_dir(root.join("crates"))? {
@@ -73,15 +74,15 @@ fn check(path: &Path, text: &str) -> impl Iterator<Item = String> {
     let stray_unsafe = has_unsafe && !is_home && !path.ends_with("tidy.rs");
     let lines = text.lines().count();
     [
-        header.then(|| "does not begin with a line of //! that says what lives there".to_owned()),
-        stray_unsafe.then(|| format!("has unsafe code, which belongs into {UNSAFE_HOME}")),
+        header.then(|| "does not begin with a `//!` line that describes the file".to_owned()),
+        stray_unsafe.then(|| format!("has unsafe code, which belongs in {UNSAFE_HOME}")),
         (lines > MAX_LINES).then(|| format!("has {lines} lines, more than {MAX_LINES}")),
     ]
     .into_iter()
     .flatten()
 }
 
-/// What git knows of; nothing where there is no git.
+/// Lists the files that git tracks; empty without git.
 fn tracked(root: &Path) -> Result<Vec<String>> {
     let mut list = Command::new("git");
     list.current_dir(root).args(["ls-files", "-z"]);
@@ -110,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn each_rule_bites() {
+    fn each_rule_is_enforced() {
         assert_eq!(complaints("crates/x/src/lib.rs", "//! What it is.\nfn f() {}\n"), 0);
         assert_eq!(complaints("crates/x/src/lib.rs", "fn f() {}\n"), 1);
         let with_unsafe = format!("//! Header.\nfn f() {{ {} {{}} }}\n", "unsafe");
