@@ -19,9 +19,11 @@ const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
 /// The packages that do not link libmsquic.
-const PLAIN: [&str; 10] = [
+const PLAIN: [&str; 12] = [
     "--package",
     "net-traits",
+    "--package",
+    "net-kit",
     "--package",
     "net-traits-test",
     "--package",
@@ -124,6 +126,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut doc = workspace.cargo(["doc", "--no-deps", "--no-default-features"]);
     doc.args(["--package", "net-traits", "--features", "net-traits/self-signed"]);
+    doc.args(["--package", "net-kit", "--features", "net-kit/metrics"]);
     doc.args(["--package", "net-traits-test", "--package", "net-peers"]);
     doc.args(["--package", "tcp-tls-transport"]);
     doc.args(LINKED).args(OPTIONAL).env("RUSTDOCFLAGS", "--deny warnings");
@@ -165,7 +168,7 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut test = nightly(&["test", "--no-default-features", "--lib"]);
     // Property tests read a file, and a few cases are sufficient.
     test.env("MIRIFLAGS", "-Zmiri-disable-isolation").env("PROPTEST_CASES", "8");
-    test.args(["--package", "net-traits", "--package", "tcp-tls-transport"])
+    test.args(["--package", "net-kit", "--package", "tcp-tls-transport"])
         .args(LINKED)
         .arg("--")
         .args(WITHOUT_MSQUIC);

@@ -37,9 +37,11 @@ fn rust_version() -> Result<String> {
 }
 
 /// The packages that other projects depend on.
-const PACKAGES: [&str; 12] = [
+const PACKAGES: [&str; 14] = [
     "--package",
     "net-traits",
+    "--package",
+    "net-kit",
     "--package",
     "net-traits-test",
     "--package",

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
-use net_traits::frame;
+use net_kit::frame;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
     TrustPolicy,

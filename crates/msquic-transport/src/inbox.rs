@@ -5,8 +5,8 @@
 //! accept no data and their streams pause. [`Inbox::pop`] tells the reader when to resume them.
 
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
+use net_kit::frame::{FrameDecoder, Message};
 use net_traits::RecvError;
-use net_traits::frame::{FrameDecoder, Message};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -179,7 +179,7 @@ impl ReceiveSink for FrameSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::frame::header;
+    use net_kit::frame::header;
 
     fn frame(message: &[u8]) -> Vec<u8> {
         [&header(message.len()).unwrap()[..], message].concat()

@@ -4,7 +4,8 @@ use crate::MsQuicTransportConfig;
 use msquic_async::{
     Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
 };
-use net_traits::{CredentialError, NetCredential, TrustPolicy, protocol_names};
+use net_kit::alpn::protocol_names;
+use net_traits::{CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 
 /// Initial receive window of a stream, in bytes. msquic enlarges it while reading keeps up.

@@ -2,7 +2,8 @@
 
 use crate::connection::Shared;
 use msquic_async::require_address_validation;
-use net_traits::{CertHash, Revocations, TrustPolicy};
+use net_kit::Revocations;
+use net_traits::{CertHash, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use futures_util::future::join_all;
 use msquic_async::connection::Connection;
 use msquic_async::{ReadStream, WriteStream};
-use net_traits::frame;
+use net_kit::frame;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};

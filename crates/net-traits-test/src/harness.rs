@@ -64,7 +64,7 @@ pub trait Harness: Send + Sync + 'static {
     }
 }
 
-/// A peer that writes raw bytes instead of messages. Frames are those of [`net_traits::frame`].
+/// A peer that writes raw bytes instead of messages. Frames are those of [`net_kit::frame`].
 #[async_trait]
 pub trait RawPeer: Send {
     /// Sends bytes unmodified.

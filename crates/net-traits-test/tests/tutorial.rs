@@ -2,10 +2,11 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use net_kit::alpn::protocol_names;
 use net_traits::{
     AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    Rejection, RejectionBy, SendError, TrustError, protocol_names,
+    Rejection, RejectionBy, SendError, TrustError,
 };
 use net_traits_test::{Harness, Limits};
 use std::collections::HashMap;

@@ -39,11 +39,8 @@ mod credential;
 mod dyn_transport;
 mod endorsement;
 mod error;
-pub mod frame;
 mod incoming;
 mod listener;
-mod protocols;
-mod revocations;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod transport;
@@ -65,8 +62,6 @@ pub use error::{
 };
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
-pub use protocols::protocol_names;
-pub use revocations::Revocations;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{IdentityKey, SelfSigned};

@@ -2,7 +2,7 @@
 
 use crate::config::TcpTlsConfig;
 use bytes::Bytes;
-use net_traits::frame::Message;
+use net_kit::frame::Message;
 use net_traits::{CloseReason, RecvError, SendError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;

@@ -1,9 +1,9 @@
-//! Records, the content of the TLS stream: messages as in [`net_traits::frame`], and control
+//! Records, the content of the TLS stream: messages as in [`net_kit::frame`], and control
 //! records, which a reserved length announces. No I/O.
 
 use bytes::Bytes;
+use net_kit::frame::{FrameDecoder, Message};
 use net_traits::RecvError;
-use net_traits::frame::{FrameDecoder, Message};
 
 /// The length that announces a control record instead of a message.
 const CONTROL: u32 = u32::MAX;
@@ -146,7 +146,7 @@ pub(crate) fn keep_alive() -> Vec<u8> {
 pub(crate) fn message(parts: &[Bytes]) -> Option<Vec<Bytes>> {
     const COPY_BELOW: usize = 4 * 1024;
     let length = parts.iter().map(Bytes::len).sum();
-    let header = net_traits::frame::header(length).filter(|_| length <= MAX_MESSAGE)?;
+    let header = net_kit::frame::header(length).filter(|_| length <= MAX_MESSAGE)?;
     if length < COPY_BELOW {
         let mut frame = Vec::with_capacity(header.len() + length);
         frame.extend(header);

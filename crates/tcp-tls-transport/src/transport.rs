@@ -6,9 +6,10 @@ use crate::handshake::{self, Parties, TlsIdentity};
 use crate::listener::TcpTlsListener;
 use crate::places::Places;
 use async_trait::async_trait;
+use net_kit::Revocations;
+use net_kit::alpn::protocol_names;
 use net_traits::{
-    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, Revocations, TrustPolicy,
-    protocol_names,
+    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::io;

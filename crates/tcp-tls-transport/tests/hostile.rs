@@ -44,7 +44,7 @@ async fn raw(config: TcpTlsConfig) -> (TlsStream<TcpStream>, TcpTlsConnection) {
 }
 
 fn frame(message: &[u8]) -> Vec<u8> {
-    [&net_traits::frame::header(message.len()).unwrap()[..], message].concat()
+    [&net_kit::frame::header(message.len()).unwrap()[..], message].concat()
 }
 
 #[test]

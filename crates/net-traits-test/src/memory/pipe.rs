@@ -3,8 +3,8 @@
 use super::link::{Faults, Link};
 use bytes::Bytes;
 use fastrand::Rng;
+use net_kit::frame::{FrameDecoder, HEADER};
 use net_traits::RecvError;
-use net_traits::frame::{FrameDecoder, HEADER};
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
@@ -220,7 +220,7 @@ impl Pipe {
 pub(super) fn frame(parts: &[Bytes]) -> Option<Bytes> {
     let length = parts.iter().map(Bytes::len).sum();
     let mut frame = Vec::with_capacity(HEADER + length);
-    frame.extend(net_traits::frame::header(length)?);
+    frame.extend(net_kit::frame::header(length)?);
     parts.iter().for_each(|part| frame.extend_from_slice(part));
     Some(frame.into())
 }

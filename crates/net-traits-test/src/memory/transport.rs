@@ -5,9 +5,9 @@ use super::listener::{Backlog, Knock, MemoryListener};
 use super::network::MemoryNetwork;
 use crate::Limits;
 use async_trait::async_trait;
+use net_kit::alpn::protocol_names;
 use net_traits::{
     CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
-    protocol_names,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::{IpAddr, SocketAddr};

@@ -299,7 +299,7 @@ pub async fn an_announcement_beyond_the_limit_is_an_error<H: Harness>(stage: Sta
     for size in [limit + 1, u32::MAX as usize - 1] {
         let (mut raw, connection, _kept) = raw(&stage).await;
         raw.write(&[0, 0, 0, 2, b'o', b'k']).await;
-        raw.write(&net_traits::frame::header(size).unwrap()).await;
+        raw.write(&net_kit::frame::header(size).unwrap()).await;
         raw.write(b"and some of it").await;
         assert_eq!(connection.recv().await.unwrap().0, "ok");
         let size = size as u64;

@@ -1,15 +1,17 @@
-//! Checks the names of application protocols (ALPN, RFC 7301).
+//! Names of application protocols (ALPN, RFC 7301).
 
 /// Copies the names if they are valid: at least one, of 1 to 255 bytes each.
 ///
 /// # Errors
 ///
-/// A description of the fault, for [`ListenError::InvalidInput`](crate::ListenError::InvalidInput)
-/// and [`ConnectError::InvalidInput`](crate::ConnectError::InvalidInput).
+/// A description of the fault, for `InvalidInput` of [`ListenError`](net_traits::ListenError) and
+/// [`ConnectError`](net_traits::ConnectError).
 ///
 /// ```
-/// assert_eq!(net_traits::protocol_names(&["chat/1"]), Ok(vec!["chat/1".to_owned()]));
-/// assert!(net_traits::protocol_names(&[]).is_err());
+/// use net_kit::alpn::protocol_names;
+///
+/// assert_eq!(protocol_names(&["chat/1"]), Ok(vec!["chat/1".to_owned()]));
+/// assert!(protocol_names(&[]).is_err());
 /// ```
 pub fn protocol_names(alpn: &[&str]) -> Result<Vec<String>, String> {
     if alpn.is_empty() {

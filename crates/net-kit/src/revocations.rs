@@ -1,6 +1,6 @@
 //! `Revocations`: the recent revocations of a transport.
 
-use crate::TrustPolicy;
+use net_traits::TrustPolicy;
 use std::collections::VecDeque;
 
 /// How many policies are kept.
@@ -14,7 +14,8 @@ const REMEMBERED: usize = 16;
 /// connection, verify its peer by the policies [`since`](Self::since) then.
 ///
 /// ```
-/// use net_traits::{Revocations, TrustPolicy};
+/// use net_kit::Revocations;
+/// use net_traits::TrustPolicy;
 ///
 /// let mut revocations = Revocations::default();
 /// let before = revocations.count();

@@ -2,8 +2,8 @@
 //!
 //! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes.
 
-use crate::RecvError;
 use bytes::{Bytes, BytesMut};
+use net_traits::RecvError;
 use std::time::{Duration, Instant};
 
 /// Size of the header before each message, in bytes.
@@ -28,7 +28,7 @@ pub fn header(length: usize) -> Option<[u8; HEADER]> {
 /// when the last of them is dropped.
 ///
 /// ```
-/// use net_traits::frame::{self, FrameDecoder};
+/// use net_kit::frame::{self, FrameDecoder};
 ///
 /// let mut decoder = FrameDecoder::new(1024);
 /// let bytes = [&frame::header(5).unwrap()[..], b"hello"].concat();

@@ -1,0 +1,148 @@
+//! `ConnectionFacts`: what does not change during a connection.
+
+use net_traits::{CertHash, CertificateDer, PeerIdentity};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// Addresses, identities, certificate and protocol of a connection, known after its handshake.
+///
+/// The `&str` getters of [`NetConnection`](net_traits::NetConnection) need identities as text, so
+/// the text is made once, here.
+#[derive(Clone)]
+pub struct ConnectionFacts {
+    local_addr: SocketAddr,
+    remote_addr: SocketAddr,
+    local_hash: CertHash,
+    local_identity: String,
+    remote_identity: String,
+    peer: PeerIdentity,
+    certificate: Option<CertificateDer<'static>>,
+    alpn: String,
+}
+
+impl ConnectionFacts {
+    /// Collects the facts. `certificate` is the peer's, from which `peer` was verified.
+    pub fn new(
+        local_addr: SocketAddr,
+        remote_addr: SocketAddr,
+        local_hash: CertHash,
+        peer: PeerIdentity,
+        certificate: Option<CertificateDer<'static>>,
+        alpn: String,
+    ) -> Self {
+        let (local_identity, remote_identity) = (local_hash.to_string(), peer.hash.to_string());
+        Self {
+            local_addr,
+            remote_addr,
+            local_hash,
+            local_identity,
+            remote_identity,
+            peer,
+            certificate,
+            alpn,
+        }
+    }
+
+    /// Returns the local address.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Returns the peer's address.
+    pub fn remote_addr(&self) -> SocketAddr {
+        self.remote_addr
+    }
+
+    /// Returns the local identity.
+    pub fn local_hash(&self) -> CertHash {
+        self.local_hash
+    }
+
+    /// Returns the local identity as 64 hexadecimal digits.
+    pub fn local_identity(&self) -> &str {
+        &self.local_identity
+    }
+
+    /// Returns the peer's identity as 64 hexadecimal digits.
+    pub fn remote_identity(&self) -> &str {
+        &self.remote_identity
+    }
+
+    /// Returns the peer's identity and its endorsing keys.
+    pub fn peer(&self) -> &PeerIdentity {
+        &self.peer
+    }
+
+    /// Returns the peer's certificate, if the transport uses certificates.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.certificate.as_ref()
+    }
+
+    /// Returns the negotiated application protocol.
+    pub fn alpn(&self) -> &str {
+        &self.alpn
+    }
+
+    /// Formats a handle of the connection for `Debug`: address and identity of the peer.
+    pub fn debug(&self, name: &str, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct(name)
+            .field("remote_addr", &self.remote_addr)
+            .field("remote_identity", &self.remote_identity)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ConnectionFacts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.debug("ConnectionFacts", f)
+    }
+}
+
+/// Implements the getters of [`NetConnection`](net_traits::NetConnection) inside its `impl`.
+///
+/// The argument is a path of fields and calls from `self` to the [`ConnectionFacts`]. After
+/// `except addresses` the two addresses are left to the transport, for connections that can change
+/// theirs.
+///
+/// ```ignore
+/// #[async_trait]
+/// impl NetConnection for MyConnection {
+///     net_kit::facts_getters!(shared.entry.facts());
+///     // send, recv, ...
+/// }
+/// ```
+#[macro_export]
+macro_rules! facts_getters {
+    (except addresses $($path:tt)+) => {
+        fn local_identity(&self) -> &str {
+            self.$($path)+.local_identity()
+        }
+
+        fn remote_identity(&self) -> &str {
+            self.$($path)+.remote_identity()
+        }
+
+        fn peer_identity(&self) -> &::net_traits::PeerIdentity {
+            self.$($path)+.peer()
+        }
+
+        fn remote_certificate(&self) -> Option<::net_traits::CertificateDer<'static>> {
+            self.$($path)+.certificate().cloned()
+        }
+
+        fn alpn_negotiated(&self) -> &str {
+            self.$($path)+.alpn()
+        }
+    };
+    ($($path:tt)+) => {
+        fn local_addr(&self) -> ::std::net::SocketAddr {
+            self.$($path)+.local_addr()
+        }
+
+        fn remote_addr(&self) -> ::std::net::SocketAddr {
+            self.$($path)+.remote_addr()
+        }
+
+        $crate::facts_getters!(except addresses $($path)+);
+    };
+}

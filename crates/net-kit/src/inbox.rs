@@ -1,0 +1,235 @@
+//! `Inbox`: received messages that the application has not asked for yet.
+//!
+//! The receiving side (a callback of the network, or a task) pushes, the application's tasks pop.
+//! The inbox owns the messages in between. Its bound is a number of bytes, with
+//! [`ENTRY_COST`] for each entry so that empty messages are bounded too. What arrives in one piece is
+//! decoded before the bound is looked at again, so it may be exceeded by one message.
+//!
+//! Pause and resume: [`room`](Inbox::room) of 0 tells the receiving side to pause. Then one
+//! [`pop`](Inbox::pop) that leaves the inbox at most half full says that it has to be resumed. Dropping
+//! a future that waits for [`arrived`](Inbox::arrived) loses no message.
+
+use crate::frame::Message;
+use net_traits::{CloseReason, RecvError};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::pin::pin;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// What an entry costs besides its bytes.
+pub const ENTRY_COST: usize = 128;
+
+/// An inbox that had more entries frees their memory when it is empty.
+const KEPT_ENTRIES: usize = 1024;
+
+/// A message, or why one is missing.
+pub type Received = Result<Message, RecvError>;
+
+/// Received messages of one connection, in order.
+///
+/// ```
+/// use net_kit::inbox::{ENTRY_COST, Inbox};
+/// use std::time::Duration;
+///
+/// let inbox = Inbox::new(ENTRY_COST + 5);
+/// inbox.push(&mut vec![Ok(("hello".into(), Duration::ZERO))]);
+/// assert_eq!(inbox.room(), 0); // the receiving side pauses
+/// let (entry, resume) = inbox.pop().unwrap();
+/// assert_eq!((entry.unwrap().0, resume), ("hello".into(), true));
+/// ```
+#[derive(Debug)]
+pub struct Inbox {
+    state: Mutex<State>,
+    /// While there are entries, there is a permit or a woken reader; a reader that leaves entries
+    /// passes it on.
+    arrived: Notify,
+    limit: usize,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    entries: VecDeque<Received>,
+    cost: usize,
+    /// The receiving side was told that there is no room.
+    is_paused: bool,
+    /// What arrives is dropped.
+    is_discarding: bool,
+}
+
+impl Inbox {
+    /// Creates an inbox that has room until its entries cost `limit` bytes; at least for one entry.
+    pub fn new(limit: usize) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), limit: limit.max(1) }
+    }
+
+    /// Resolves at the next arrival after this call. Call [`pop`](Self::pop) before awaiting it.
+    pub fn arrived(&self) -> Notified<'_> {
+        self.arrived.notified()
+    }
+
+    /// Returns the oldest entry, and whether the receiving side has to be resumed.
+    pub fn pop(&self) -> Option<(Received, bool)> {
+        let (entry, resume, has_more) = {
+            let state = &mut *self.state.lock();
+            let entry = state.entries.pop_front()?;
+            state.cost -= cost(&entry);
+            if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
+                state.entries = VecDeque::new();
+            }
+            let resume = state.is_paused && state.cost <= self.limit / 2;
+            state.is_paused &= !resume;
+            (entry, resume, !state.entries.is_empty())
+        };
+        if has_more {
+            self.arrived.notify_one();
+        }
+        Some((entry, resume))
+    }
+
+    /// Waits for the oldest entry, as [`pop`](Self::pop), or for the end of the connection.
+    ///
+    /// `end` returns the reason once no entry can arrive any more. After that, call
+    /// [`wake_all`](Self::wake_all).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future takes no entry.
+    pub async fn recv(&self, end: impl Fn() -> Option<CloseReason>) -> (Received, bool) {
+        loop {
+            let mut arrived = pin!(self.arrived());
+            arrived.as_mut().enable();
+            let end = end(); // before looking for entries, which may arrive until the end
+            if let Some(popped) = self.pop() {
+                return popped;
+            }
+            if let Some(reason) = end {
+                return (Err(RecvError::Closed(reason)), false);
+            }
+            arrived.await;
+        }
+    }
+
+    /// Adds entries and leaves `entries` empty.
+    pub fn push(&self, entries: &mut Vec<Received>) {
+        if entries.is_empty() {
+            return;
+        }
+        let dropped = {
+            let state = &mut *self.state.lock();
+            if state.is_discarding {
+                std::mem::take(entries)
+            } else {
+                state.cost += entries.iter().map(cost).sum::<usize>();
+                state.entries.extend(entries.drain(..));
+                Vec::new()
+            }
+        };
+        drop(dropped);
+        self.arrived.notify_one(); // a reader that leaves entries wakes the next one
+    }
+
+    /// Adds one entry.
+    pub fn push_one(&self, entry: Received) {
+        {
+            let state = &mut *self.state.lock();
+            if !state.is_discarding {
+                state.cost += cost(&entry);
+                state.entries.push_back(entry);
+            }
+        }
+        self.arrived.notify_one();
+    }
+
+    /// Drops what arrives from now on. There is always room for it.
+    pub fn discard(&self) {
+        self.state.lock().is_discarding = true;
+    }
+
+    /// Returns whether the entries cost as much as the limit allows.
+    pub fn is_full(&self) -> bool {
+        self.state.lock().cost >= self.limit
+    }
+
+    /// Returns how many bytes of entries may be added. If it is 0, the receiving side has to pause.
+    pub fn room(&self) -> usize {
+        let state = &mut *self.state.lock();
+        if state.is_discarding {
+            return usize::MAX;
+        }
+        state.is_paused |= state.cost >= self.limit;
+        self.limit.saturating_sub(state.cost)
+    }
+
+    /// Wakes all readers, which look at the end of the connection again.
+    pub fn wake_all(&self) {
+        self.arrived.notify_waiters();
+    }
+}
+
+/// Returns what an entry costs in an inbox, in bytes.
+pub fn cost(entry: &Received) -> usize {
+    ENTRY_COST + entry.as_ref().map_or(0, |(bytes, _)| bytes.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::time::Duration;
+
+    fn entry(size: usize) -> Received {
+        Ok((vec![1; size].into(), Duration::ZERO))
+    }
+
+    #[test]
+    fn a_full_inbox_says_when_to_resume() {
+        let inbox = Inbox::new(2 * (ENTRY_COST + 10));
+        inbox.push(&mut vec![entry(10), entry(10)]);
+        assert!(inbox.is_full());
+        assert_eq!(inbox.room(), 0);
+        assert_eq!(inbox.pop(), Some((entry(10), true)));
+        assert_eq!(inbox.room(), ENTRY_COST + 10);
+        assert_eq!(inbox.pop(), Some((entry(10), false)), "it was resumed already");
+        assert_eq!(inbox.pop(), None);
+    }
+
+    #[test]
+    fn one_message_of_any_size_fits_into_an_empty_inbox() {
+        let inbox = Inbox::new(0);
+        assert!(inbox.room() > 0);
+        inbox.push_one(entry(1000));
+        assert_eq!(inbox.room(), 0);
+        assert_eq!(inbox.pop(), Some((entry(1000), true)));
+    }
+
+    #[test]
+    fn an_inbox_that_discards_has_room_and_keeps_what_it_has() {
+        let inbox = Inbox::new(10);
+        inbox.push_one(entry(10));
+        inbox.discard();
+        assert_eq!(inbox.room(), usize::MAX);
+        inbox.push_one(entry(10));
+        inbox.push(&mut vec![entry(10)]);
+        assert!(inbox.pop().is_some() && inbox.pop().is_none());
+    }
+
+    #[tokio::test]
+    async fn entries_come_before_the_end() {
+        let inbox = Inbox::new(1000);
+        inbox.push(&mut vec![entry(1), Err(RecvError::Truncated { received: 1, announced: 2 })]);
+        let end = || Some(CloseReason::TimedOut);
+        assert_eq!(inbox.recv(end).await.0, entry(1));
+        assert!(matches!(inbox.recv(end).await.0, Err(RecvError::Truncated { .. })));
+        assert_eq!(inbox.recv(end).await.0, Err(RecvError::Closed(CloseReason::TimedOut)));
+    }
+
+    #[tokio::test]
+    async fn each_of_several_readers_gets_an_entry() {
+        let inbox = Inbox::new(1000);
+        let recv = || inbox.recv(|| None);
+        let push = async { inbox.push(&mut vec![entry(1), entry(2), entry(3)]) };
+        let (one, two, three, ()) = tokio::join!(recv(), recv(), recv(), push);
+        let sizes = [one, two, three].map(|(entry, _)| entry.unwrap().0.len());
+        assert_eq!(sizes, [1, 2, 3]);
+    }
+}

@@ -1,0 +1,35 @@
+//! What implementors of message transports share.
+//!
+//! A transport moves the messages of one wire; what it needs beside that stands here once. This
+//! crate knows no wire and no runtime beyond tokio's timers. In reading order:
+//!
+//! 1. [`registry`]: one [`Registry`](registry::Registry) per transport knows its live connections.
+//!    It applies revocations, shuts down, and counts. Each connection holds an
+//!    [`Entry`](registry::Entry).
+//! 2. [`admission`]: limits on the connections and handshakes of peers. A [`Place`](admission::Place)
+//!    counts while it exists.
+//! 3. [`facts`]: what does not change during a connection, and the getters of
+//!    [`NetConnection`](net_traits::NetConnection) for it.
+//! 4. [`inbox`]: received messages that the application has not asked for, bounded in bytes.
+//! 5. [`progress`]: the watch that ends operations whose peer takes no data.
+//! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
+//! 7. [`statistics`] and [`telemetry`]: counters, spans and events, with one vocabulary.
+//! 8. `tls` (feature `rustls`): TLS 1.3 in which both sides verify certificates by a
+//!    [`TrustPolicy`](net_traits::TrustPolicy).
+//!
+//! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
+#![deny(missing_docs)]
+#![forbid(unsafe_code)]
+
+pub mod admission;
+pub mod alpn;
+pub mod facts;
+pub mod frame;
+pub mod inbox;
+pub mod progress;
+pub mod registry;
+mod revocations;
+pub mod statistics;
+pub mod telemetry;
+
+pub use revocations::Revocations;

@@ -1,0 +1,405 @@
+//! `Registry`: the live connections of a transport, and what is done to all of them.
+//!
+//! The registry holds connections weakly: the application's handles own them. Each connection holds an
+//! [`Entry`], which takes it out of the registry when the last handle is dropped. Members are called
+//! on the caller's thread, after unlocking.
+
+use crate::Revocations;
+use crate::admission::{Admission, Place};
+use crate::facts::ConnectionFacts;
+use crate::inbox::Received;
+use crate::statistics::{Limit, MessageCounters, MessageStatistics, TransportStatistics};
+use crate::telemetry::Telemetry;
+use futures_util::future::join_all;
+use net_traits::{CertHash, RecvError, TrustPolicy};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tracing::Span;
+
+/// The code with which connections are closed whose peer is no longer trusted.
+pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
+
+/// The code with which connections are closed when their transport shuts down.
+pub const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
+
+/// A connection of a transport.
+pub trait Member: Send + Sync + Sized + 'static {
+    /// Returns the entry that the connection got when it was registered.
+    fn entry(&self) -> &Entry<Self>;
+
+    /// Returns whether the connection has ended.
+    fn is_over(&self) -> bool;
+
+    /// Closes the connection without waiting and drops what is queued.
+    fn abort(&self, code: u64, reason: &str);
+
+    /// Closes the connection once what is queued was sent, as
+    /// [`NetConnection::close`](net_traits::NetConnection::close) does.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes at once.
+    fn close(self: Arc<Self>, code: u64, reason: &str) -> impl Future<Output = ()> + Send;
+}
+
+/// The connections of one transport: limits, revocation, shutdown, statistics.
+pub struct Registry<M> {
+    admission: Arc<Admission>,
+    telemetry: Telemetry,
+    messages: MessageCounters,
+    refused_messages: AtomicU64,
+    is_shut_down: watch::Sender<bool>,
+    roster: Mutex<Roster<M>>,
+}
+
+struct Roster<M> {
+    next: u64,
+    live: HashMap<u64, Weak<M>>,
+    revocations: Revocations,
+}
+
+impl<M: Member> Registry<M> {
+    /// Creates the registry of a transport without connections.
+    pub fn new(admission: Admission, telemetry: Telemetry) -> Arc<Self> {
+        let roster = Roster { next: 0, live: HashMap::new(), revocations: Revocations::default() };
+        Arc::new(Self {
+            admission: Arc::new(admission),
+            telemetry,
+            messages: MessageCounters::default(),
+            refused_messages: AtomicU64::new(0),
+            is_shut_down: watch::Sender::new(false),
+            roster: Mutex::new(roster),
+        })
+    }
+
+    /// Returns the limits on what peers open.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Returns the events and counters of the transport.
+    pub fn telemetry(&self) -> &Telemetry {
+        &self.telemetry
+    }
+
+    /// Returns the number of revocations so far. Read it before a handshake reads its credential, and
+    /// give it to [`register`](Self::register): its peer is verified by a policy that a revocation
+    /// during the handshake does not change.
+    pub fn revocations(&self) -> u64 {
+        self.roster.lock().revocations.count()
+    }
+
+    /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
+    /// since `revocations` were counted.
+    ///
+    /// `make` wraps the [`Entry`]. `place` is that of a connection that the peer opened.
+    pub fn register(
+        self: &Arc<Self>,
+        facts: ConnectionFacts,
+        place: Option<Place>,
+        revocations: u64,
+        make: impl FnOnce(Entry<M>) -> M,
+    ) -> Arc<M> {
+        let span = self.telemetry.connection_span(&facts, place.is_some());
+        let member = Arc::new_cyclic(|member: &Weak<M>| {
+            let id = {
+                let mut roster = self.roster.lock();
+                roster.next += 1;
+                let id = roster.next;
+                roster.live.insert(id, member.clone());
+                id
+            };
+            let messages = MessageCounters::default();
+            make(Entry { registry: self.clone(), id, facts, span, messages, _place: place })
+        });
+        self.telemetry.opened(&member.entry().span);
+        // A later revocation finds the connection in the roster.
+        let revoked_by = self.roster.lock().revocations.since(revocations);
+        for policy in &revoked_by {
+            revoke(&*member, policy);
+        }
+        if self.is_shut_down() {
+            member.abort(CLOSE_CODE_SHUTDOWN, "");
+        }
+        member
+    }
+
+    /// Returns the connections that are alive.
+    pub fn live(&self) -> Vec<Arc<M>> {
+        self.roster.lock().live.values().filter_map(Weak::upgrade).collect()
+    }
+
+    /// Returns the live connections with one peer.
+    pub fn of_peer(&self, identity: &CertHash) -> Vec<Arc<M>> {
+        let mut live = self.live();
+        live.retain(|member| member.entry().facts.peer().hash == *identity);
+        live
+    }
+
+    /// Closes the connections whose peer `policy` does not trust, also those in their handshake, and
+    /// returns how many were established. Certificates are verified on this thread.
+    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.roster.lock().revocations.record(policy.clone());
+        self.live().iter().filter(|member| revoke(&***member, policy)).count()
+    }
+
+    /// Closes all connections with [`CLOSE_CODE_SHUTDOWN`], orderly within `deadline` and then at
+    /// once. `stop` runs first; it ends what brings new connections.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes at once the connections that were sending what is queued.
+    pub async fn shutdown(&self, deadline: Duration, reason: &str, stop: impl Future<Output = ()>) {
+        self.is_shut_down.send_replace(true);
+        let orderly = async {
+            stop.await;
+            let live = self.live().into_iter();
+            join_all(live.map(|member| member.close(CLOSE_CODE_SHUTDOWN, reason))).await;
+        };
+        let _ = timeout(deadline, orderly).await; // what is late is closed below
+        self.live().iter().for_each(|member| member.abort(CLOSE_CODE_SHUTDOWN, reason));
+    }
+
+    /// Returns whether [`shutdown`](Self::shutdown) was called.
+    pub fn is_shut_down(&self) -> bool {
+        *self.is_shut_down.borrow()
+    }
+
+    /// Waits until [`shutdown`](Self::shutdown) is called.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn shut_down(&self) {
+        let mut is_shut_down = self.is_shut_down.subscribe();
+        let _ = is_shut_down.wait_for(|is_shut_down| *is_shut_down).await; // the sender lives
+    }
+
+    /// Returns what the transport did so far.
+    pub fn statistics(&self) -> TransportStatistics {
+        let refused = |limit| self.admission.refused(limit);
+        TransportStatistics {
+            connections: self.roster.lock().live.len(),
+            handshakes: self.admission.handshakes(),
+            messages: self.messages.read(),
+            refused_connections: refused(Limit::Connections),
+            refused_per_ip: refused(Limit::PerIp),
+            refused_per_identity: refused(Limit::PerIdentity),
+            refused_handshakes: refused(Limit::Handshakes),
+            refused_handshake_timeout: refused(Limit::HandshakeTimeout),
+            refused_messages: self.refused_messages.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl<M> fmt::Debug for Registry<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Registry").field("admission", &self.admission).finish_non_exhaustive()
+    }
+}
+
+/// Closes the connection if `policy` does not trust its peer; returns whether it did.
+fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
+    let entry = member.entry();
+    if member.is_over() || policy.verify(entry.facts.certificate()).is_ok() {
+        return false;
+    }
+    entry.registry.telemetry.revoked(&entry.span);
+    member.abort(CLOSE_CODE_REVOKED, "no longer trusted");
+    true
+}
+
+/// What a connection holds of its [`Registry`]: its facts, counters and span.
+pub struct Entry<M> {
+    registry: Arc<Registry<M>>,
+    id: u64,
+    facts: ConnectionFacts,
+    span: Span,
+    messages: MessageCounters,
+    _place: Option<Place>,
+}
+
+impl<M> Entry<M> {
+    /// Returns what does not change during the connection.
+    pub fn facts(&self) -> &ConnectionFacts {
+        &self.facts
+    }
+
+    /// Returns the span of the connection.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Returns how many messages were queued and delivered.
+    pub fn message_statistics(&self) -> MessageStatistics {
+        self.messages.read()
+    }
+
+    /// Counts a message that was queued.
+    pub fn sent(&self, bytes: usize) {
+        self.messages.sent(bytes);
+        self.registry.messages.sent(bytes);
+        self.registry.telemetry.sent(bytes);
+    }
+
+    /// Counts what is delivered to the application.
+    pub fn received(&self, received: &Received) {
+        match received {
+            Ok((message, _)) => {
+                self.messages.received(message.len());
+                self.registry.messages.received(message.len());
+                self.registry.telemetry.received(message.len());
+            }
+            Err(RecvError::TooLarge { .. }) => {
+                self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
+                self.registry.telemetry.message_refused(&self.span);
+            }
+            Err(_) => {}
+        }
+    }
+}
+
+impl<M> Drop for Entry<M> {
+    fn drop(&mut self) {
+        self.registry.roster.lock().live.remove(&self.id);
+        self.registry.telemetry.closed(&self.span);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::admission::ConnectionLimits;
+    use net_traits::NetCredential;
+    use std::future::pending;
+
+    struct Connection {
+        entry: Entry<Self>,
+        /// Whether an orderly close ends.
+        is_stuck: bool,
+        ended: Mutex<Option<(u64, String)>>,
+    }
+
+    impl Member for Connection {
+        fn entry(&self) -> &Entry<Self> {
+            &self.entry
+        }
+
+        fn is_over(&self) -> bool {
+            self.ended.lock().is_some()
+        }
+
+        fn abort(&self, code: u64, reason: &str) {
+            self.ended.lock().get_or_insert((code, reason.to_owned()));
+        }
+
+        async fn close(self: Arc<Self>, code: u64, reason: &str) {
+            if self.is_stuck {
+                pending::<()>().await;
+            }
+            self.abort(code, reason);
+        }
+    }
+
+    fn registry() -> Arc<Registry<Connection>> {
+        let limits = ConnectionLimits { connections: 9, per_ip: 9, per_identity: 9, handshakes: 9 };
+        let telemetry = Telemetry::new("test");
+        Registry::new(Admission::new(limits, telemetry.clone()), telemetry)
+    }
+
+    fn connect(
+        registry: &Arc<Registry<Connection>>,
+        peer: &NetCredential,
+        revocations: u64,
+        is_stuck: bool,
+    ) -> Arc<Connection> {
+        let remote = ([10, 0, 0, 1], 1).into();
+        let certificate = peer.certificate_chain().first().cloned();
+        let identity = TrustPolicy::Any.verify(certificate.as_ref()).unwrap();
+        let alpn = "test/1".to_owned();
+        let facts =
+            ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
+        registry.register(facts, None, revocations, |entry| Connection {
+            entry,
+            is_stuck,
+            ended: Mutex::default(),
+        })
+    }
+
+    fn peer() -> NetCredential {
+        NetCredential::self_signed(TrustPolicy::Any).unwrap()
+    }
+
+    #[test]
+    fn connections_are_known_until_their_last_handle_is_dropped() {
+        let registry = registry();
+        let (alice, bob) = (peer(), peer());
+        let first = connect(&registry, &alice, 0, false);
+        let second = connect(&registry, &bob, 0, false);
+        assert_eq!(registry.statistics().connections, 2);
+        let found = registry.of_peer(&alice.identity());
+        assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &first));
+        drop((first, found));
+        assert!(registry.of_peer(&alice.identity()).is_empty());
+        assert_eq!(registry.live().len(), 1);
+        drop(second);
+        assert_eq!(registry.statistics().connections, 0);
+    }
+
+    #[test]
+    fn revocation_closes_what_is_not_trusted_once() {
+        let registry = registry();
+        let (alice, bob) = (peer(), peer());
+        let first = connect(&registry, &alice, registry.revocations(), false);
+        let second = connect(&registry, &bob, registry.revocations(), false);
+        let policy = TrustPolicy::hashes([bob.identity()]);
+        assert_eq!(registry.revoke(&policy), 1);
+        assert_eq!(registry.revoke(&policy), 0, "it has ended already");
+        assert_eq!(first.ended.lock().as_ref().unwrap().0, CLOSE_CODE_REVOKED);
+        assert!(!second.is_over());
+    }
+
+    #[test]
+    fn revocation_finds_connections_in_their_handshake() {
+        let registry = registry();
+        let (alice, before) = (peer(), registry.revocations());
+        registry.revoke(&TrustPolicy::nobody());
+        assert!(connect(&registry, &alice, before, false).is_over());
+        assert!(!connect(&registry, &alice, registry.revocations(), false).is_over());
+    }
+
+    #[test]
+    fn messages_are_counted_for_the_connection_and_the_transport() {
+        let registry = registry();
+        let (one, other) =
+            (connect(&registry, &peer(), 0, false), connect(&registry, &peer(), 0, false));
+        one.entry.sent(10);
+        other.entry.sent(5);
+        one.entry.received(&Ok(("abc".into(), Duration::ZERO)));
+        one.entry.received(&Err(RecvError::TooLarge { size: 9, limit: 1 }));
+        let of_one = one.entry.message_statistics();
+        assert_eq!((of_one.messages_sent, of_one.bytes_sent), (1, 10));
+        assert_eq!((of_one.messages_received, of_one.bytes_received), (1, 3));
+        let all = registry.statistics();
+        assert_eq!((all.messages.messages_sent, all.messages.bytes_sent), (2, 15));
+        assert_eq!(all.refused_messages, 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn shutdown_closes_orderly_until_the_deadline_and_then_at_once() {
+        let registry = registry();
+        let orderly = connect(&registry, &peer(), 0, false);
+        let stuck = connect(&registry, &peer(), 0, true);
+        let (waits, deadline) = (registry.shut_down(), Duration::from_secs(3));
+        let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
+        let end = Some((CLOSE_CODE_SHUTDOWN, "bye".to_owned()));
+        assert_eq!((&*orderly.ended.lock(), &*stuck.ended.lock()), (&end, &end));
+        assert!(connect(&registry, &peer(), 0, false).is_over(), "the transport is shut down");
+    }
+}

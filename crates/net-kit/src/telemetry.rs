@@ -1,0 +1,157 @@
+//! What operators see: spans and events of `tracing`, and counters of `metrics` with that feature.
+//!
+//! All transports use the same names, and say which transport it is: spans and events of refused
+//! attempts in the field `transport`, counters in the label `transport`.
+//!
+//! | counter | label | counts |
+//! |---|---|---|
+//! | `net_connections_opened`, `net_connections_closed` | | connections; closed when the last handle is dropped |
+//! | `net_connections_refused` | `limit` | attempts beyond a [`Limit`] |
+//! | `net_connections_revoked` | | connections closed because their peer is no longer trusted |
+//! | `net_handshakes_failed` | | handshakes of peers with a listener that failed |
+//! | `net_messages_sent`, `net_messages_received` | | messages queued, messages delivered |
+//! | `net_bytes_sent`, `net_bytes_received` | | their bytes, without headers |
+//! | `net_messages_refused` | | announced messages that exceeded the limit |
+//!
+//! The counters are looked up once, when the transport is made: install the recorder before.
+
+use crate::facts::ConnectionFacts;
+use crate::statistics::Limit;
+use net_traits::ConnectError;
+use std::net::SocketAddr;
+use tracing::Span;
+
+/// How many hexadecimal digits of an identity are shown.
+const PREFIX: usize = 8;
+
+/// The events and counters of one transport.
+#[derive(Clone)]
+pub struct Telemetry {
+    transport: &'static str,
+    #[cfg(feature = "metrics")]
+    counters: std::sync::Arc<Counters>,
+}
+
+impl Telemetry {
+    /// Creates the telemetry of the transport with that name, such as `quic`.
+    pub fn new(transport: &'static str) -> Self {
+        Self {
+            transport,
+            #[cfg(feature = "metrics")]
+            counters: Counters::new(transport).into(),
+        }
+    }
+
+    /// Creates the span of a connection.
+    pub fn connection_span(&self, facts: &ConnectionFacts, is_inbound: bool) -> Span {
+        let (transport, remote) = (self.transport, facts.remote_addr());
+        let peer = &facts.remote_identity()[..PREFIX];
+        let direction = if is_inbound { "in" } else { "out" };
+        tracing::info_span!("connection", peer, %remote, direction, transport)
+    }
+
+    /// A connection was established.
+    pub fn opened(&self, span: &Span) {
+        span.in_scope(|| tracing::debug!("connected"));
+        #[cfg(feature = "metrics")]
+        self.counters.opened.increment(1);
+    }
+
+    /// The last handle of a connection was dropped.
+    pub fn closed(&self, span: &Span) {
+        span.in_scope(|| tracing::debug!("gone"));
+        #[cfg(feature = "metrics")]
+        self.counters.closed.increment(1);
+    }
+
+    /// A connection attempt exceeded a limit.
+    pub fn refused(&self, remote: SocketAddr, limit: Limit) {
+        let transport = self.transport;
+        tracing::info!(%remote, ?limit, transport, "refused");
+        #[cfg(feature = "metrics")]
+        metrics::counter!(
+            "net_connections_refused",
+            "transport" => transport,
+            "limit" => format!("{limit:?}")
+        )
+        .increment(1);
+    }
+
+    /// The handshake of a peer with a listener failed.
+    pub fn handshake_failed(&self, remote: SocketAddr, error: &ConnectError) {
+        let transport = self.transport;
+        tracing::debug!(%remote, %error, transport, "handshake failed");
+        #[cfg(feature = "metrics")]
+        self.counters.handshakes_failed.increment(1);
+    }
+
+    /// A connection is closed because its peer is no longer trusted.
+    pub fn revoked(&self, span: &Span) {
+        span.in_scope(|| tracing::info!("no longer trusted"));
+        #[cfg(feature = "metrics")]
+        self.counters.revoked.increment(1);
+    }
+
+    /// A peer announced a message that exceeds the limit.
+    pub fn message_refused(&self, span: &Span) {
+        span.in_scope(|| tracing::info!("a message was beyond the limit"));
+        #[cfg(feature = "metrics")]
+        self.counters.messages_refused.increment(1);
+    }
+
+    /// A message was queued.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only counters"))]
+    pub fn sent(&self, bytes: usize) {
+        #[cfg(feature = "metrics")]
+        {
+            self.counters.messages_sent.increment(1);
+            self.counters.bytes_sent.increment(bytes as u64);
+        }
+    }
+
+    /// A message was delivered to the application.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only counters"))]
+    pub fn received(&self, bytes: usize) {
+        #[cfg(feature = "metrics")]
+        {
+            self.counters.messages_received.increment(1);
+            self.counters.bytes_received.increment(bytes as u64);
+        }
+    }
+}
+
+impl std::fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Telemetry").field(&self.transport).finish()
+    }
+}
+
+/// Defines the counters, each with its name and its description for exporters.
+#[cfg(feature = "metrics")]
+macro_rules! counters {
+    ($($field:ident: $name:literal, $text:literal;)*) => {
+        struct Counters {
+            $($field: metrics::Counter,)*
+        }
+
+        impl Counters {
+            fn new(transport: &'static str) -> Self {
+                $(metrics::describe_counter!($name, $text);)*
+                Self { $($field: metrics::counter!($name, "transport" => transport),)* }
+            }
+        }
+    };
+}
+
+#[cfg(feature = "metrics")]
+counters! {
+    opened: "net_connections_opened", "Connections that were established";
+    closed: "net_connections_closed", "Connections whose last handle was dropped";
+    revoked: "net_connections_revoked", "Connections closed because their peer is no longer trusted";
+    handshakes_failed: "net_handshakes_failed", "Handshakes with a listener that failed";
+    messages_sent: "net_messages_sent", "Messages that were queued";
+    bytes_sent: "net_bytes_sent", "Bytes of messages that were queued";
+    messages_received: "net_messages_received", "Messages that were delivered";
+    bytes_received: "net_bytes_received", "Bytes of messages that were delivered";
+    messages_refused: "net_messages_refused", "Announced messages that exceeded the limit";
+}
