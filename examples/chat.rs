@@ -10,7 +10,7 @@ use msquic_transport::MsQuicTransport;
 use net_peers::FallbackTransport;
 use net_traits::{
     CertHash, DynConnection, DynIncomingRequest, DynListener, DynTransport, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
+    NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy, WithCauses,
 };
 use net_traits_test::memory::MemoryNetwork;
 use std::collections::BTreeMap;
@@ -99,7 +99,7 @@ async fn main() -> ExitCode {
     match run(&options).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chat: {error}");
+            eprintln!("chat: {}", WithCauses(&*error));
             ExitCode::FAILURE
         }
     }

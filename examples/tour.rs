@@ -3,10 +3,11 @@
 #![allow(clippy::print_stdout, reason = "a program")]
 
 use anyhow::{Context, Result, bail, ensure};
-use msquic_transport::{CLOSE_CODE_REVOKED, MsQuicListener, MsQuicNetConnection, MsQuicTransport};
+use msquic_transport::{MsQuicListener, MsQuicNetConnection, MsQuicTransport};
 use net_traits::{
     CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
+    close_code,
 };
 use std::time::Duration;
 
@@ -97,7 +98,7 @@ async fn main() -> Result<()> {
     ensure!(revoked == 1, "{revoked} connections were revoked");
     let reason = alice.watch_close().await;
     ensure!(
-        matches!(reason, CloseReason::Peer { code: CLOSE_CODE_REVOKED, .. }),
+        matches!(reason, CloseReason::Peer { code: close_code::REVOKED, .. }),
         "closed in another way: {reason}"
     );
     println!("   {} learns: {reason}.", short(alice.local_identity()));

@@ -5,7 +5,7 @@ use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::resumption::{Scope, missing_patch};
 use crate::settings::Holding;
 use crate::{KeyLog, Registration, Settings, Status, pkcs12};
-use net_traits::{CredentialError, NetCredential};
+use net_traits::{Cause, CredentialError, NetCredential};
 use std::fmt;
 use std::sync::Arc;
 
@@ -197,9 +197,9 @@ impl Configuration {
         let native =
             NativeConfiguration::open(registration.native(), &alpn, settings, role, &bundle)
                 .map_err(|status| match status {
-                    Status::TLS_ERROR => CredentialError::Unusable(
-                        "TLS does not take the certificate with this key".to_owned(),
-                    )
+                    Status::TLS_ERROR => CredentialError::Unusable(Cause::new(
+                        "TLS does not take the certificate with this key",
+                    ))
                     .into(),
                     status => ConfigurationError::Other(status),
                 })?;

@@ -6,7 +6,7 @@
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Sequence, Tag};
-use net_traits::{CredentialError, NetCredential, PrivateKeyDer};
+use net_traits::{Cause, CredentialError, NetCredential, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 /// The bundle for `credential`: its key, and its certificates in their order.
@@ -17,10 +17,11 @@ use zeroize::Zeroizing;
 pub(crate) fn bundle(credential: &NetCredential) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
     let PrivateKeyDer::Pkcs8(key) = credential.private_key() else {
         let message = "the private key is not in PKCS#8 form (openssl pkcs8 -topk8 converts it)";
-        return Err(CredentialError::Unusable(message.to_owned()));
+        return Err(CredentialError::Unusable(Cause::new(message)));
     };
-    encode(key.secret_pkcs8_der(), credential.certificate_chain())
-        .map_err(|error| CredentialError::Unusable(format!("the private key is no DER: {error}")))
+    encode(key.secret_pkcs8_der(), credential.certificate_chain()).map_err(|error| {
+        CredentialError::Unusable(Cause::new(format!("the private key is no DER: {error}")))
+    })
 }
 
 fn encode(key: &[u8], chain: &[impl AsRef<[u8]>]) -> der::Result<Zeroizing<Vec<u8>>> {
@@ -75,7 +76,7 @@ const X509_CERTIFICATE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::TrustPolicy;
+    use net_traits::{TrustPolicy, WithCauses};
 
     fn with_key(key: PrivateKeyDer<'static>) -> CredentialError {
         let good = NetCredential::self_signed(TrustPolicy::Any).unwrap();
@@ -85,10 +86,11 @@ mod tests {
 
     #[test]
     fn keys_in_other_forms_are_rejected_with_the_reason() {
-        let error = with_key(PrivateKeyDer::Sec1(b"key".to_vec().into()));
-        assert!(error.to_string().contains("PKCS#8"), "{error}");
-        let error = with_key(PrivateKeyDer::Pkcs8(b"key".to_vec().into()));
-        assert!(error.to_string().contains("DER"), "{error}");
+        let reason = |key| WithCauses(&with_key(key)).to_string();
+        let error = reason(PrivateKeyDer::Sec1(b"key".to_vec().into()));
+        assert!(error.contains("PKCS#8"), "{error}");
+        let error = reason(PrivateKeyDer::Pkcs8(b"key".to_vec().into()));
+        assert!(error.contains("DER"), "{error}");
     }
 
     #[test]

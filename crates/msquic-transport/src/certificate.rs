@@ -1,9 +1,8 @@
 //! Maps the end of a connection to a reason: who closed, or who rejected which certificate.
 
-use crate::quic_settings::describe;
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
-use net_traits::{CertHash, CloseReason, ConnectError, Rejection};
+use net_traits::{Cause, CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -39,11 +38,13 @@ pub fn resolve_bad_certificate(
             }
             match *status {
                 Status::CONNECTION_IDLE | Status::CONNECTION_TIMEOUT => CloseReason::TimedOut,
-                _ if is_violation(*code) => CloseReason::ProtocolViolation(error.to_string()),
-                _ => CloseReason::Transport(error.to_string()),
+                _ if is_violation(*code) => {
+                    CloseReason::ProtocolViolation(Cause::new(error.clone()))
+                }
+                _ => CloseReason::Transport(Cause::new(error.clone())),
             }
         }
-        error => CloseReason::Transport(error.to_string()),
+        error => CloseReason::Transport(Cause::new(error.clone())),
     }
 }
 
@@ -77,7 +78,9 @@ impl Handshake<'_> {
         let error = match error {
             StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
             StartError::ConnectionLost(error) => error,
-            error => return ConnectError::Closed(CloseReason::Transport(describe(error))),
+            error => {
+                return ConnectError::Closed(CloseReason::Transport(Cause::new(error.clone())));
+            }
         };
         if let ConnectionError::ClosedByTransport { status, .. } = error {
             match *status {

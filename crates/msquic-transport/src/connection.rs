@@ -7,7 +7,7 @@ use crate::lane::QueueError;
 use crate::registry::{MessageCounters, MessageStatistics, Place, Registry};
 use crate::stream_pool::StreamPool;
 use crate::telemetry;
-use crate::transport::{CLOSE_CODE_REVOKED, RegistrationWrapper};
+use crate::transport::RegistrationWrapper;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -15,7 +15,7 @@ use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
 use net_kit::frame;
 use net_traits::{
     CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
-    TrustPolicy,
+    TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -245,7 +245,7 @@ impl Shared {
             return false;
         }
         telemetry::revoked(&self.span);
-        self.inner.shutdown(CLOSE_CODE_REVOKED, "no longer trusted");
+        self.inner.shutdown(close_code::REVOKED, "no longer trusted");
         true
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use msquic_async::connection::Connection;
 use msquic_async::stream::StartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
+use net_traits::Cause;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -45,7 +46,7 @@ pub(crate) enum QueueError {
     Connection,
     /// This side is closing.
     Closed,
-    Other(String),
+    Other(Cause),
 }
 
 impl Lane {
@@ -146,7 +147,7 @@ impl Lane {
             WriteError::Stopped(code) => Err(QueueError::Stopped(code)),
             WriteError::ConnectionLost(_) => Err(QueueError::Connection),
             WriteError::Closed => Ok(()),
-            error => Err(QueueError::Other(error.to_string())),
+            error => Err(QueueError::Other(Cause::new(error))),
         }
     }
 
@@ -167,10 +168,10 @@ impl Lane {
             let opened = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
             let stream = opened.map_err(|error| match error {
                 StartError::ConnectionLost(_) => QueueError::Connection,
-                error => QueueError::Other(error.to_string()),
+                error => QueueError::Other(Cause::new(error)),
             })?;
             let Some(stream) = stream.split().1.map(Arc::new) else {
-                return Err(QueueError::Other("the stream cannot send".to_owned()));
+                return Err(QueueError::Other(Cause::new("the stream cannot send")));
             };
             if self.is_urgent {
                 // It fails only if the stream has ended, which the next send reports.

@@ -73,6 +73,4 @@ pub use request::{
     REQUEST_CODE_TOO_LARGE, RequestError, serve,
 };
 pub use stream_pool::{STREAM_CODE_MESSAGE_TOO_LARGE, STREAM_OP_TIMEOUT};
-pub use transport::{
-    CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN, MsQuicTransport, RegistrationWrapper,
-};
+pub use transport::{MsQuicTransport, RegistrationWrapper};

@@ -2,12 +2,11 @@
 
 use crate::connection::MsQuicNetConnection;
 use crate::incoming::MsQuicNetIncomingRequest;
-use crate::quic_settings::describe;
 use crate::telemetry;
 use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::{Configuration, Listener};
-use net_traits::{AcceptError, ListenError, NetCredential, NetListener};
+use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -40,7 +39,7 @@ impl MsQuicListener {
     ) -> Result<Self, ListenError> {
         let failed = |error| match error {
             msquic_async::ListenError::AddressInUse => ListenError::AddressInUse(bind_addr),
-            error => ListenError::Transport(describe(&error)),
+            error => ListenError::Transport(Cause::new(error)),
         };
         let Identity { credential, configuration } = identity.clone();
         let registration = context.registration.registration();

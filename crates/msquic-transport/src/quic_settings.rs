@@ -5,7 +5,7 @@ use msquic_async::{
     Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
 };
 use net_kit::alpn::protocol_names;
-use net_traits::{CredentialError, NetCredential, TrustPolicy};
+use net_traits::{Cause, CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 
 /// Initial receive window of a stream, in bytes. msquic enlarges it while reading keeps up.
@@ -88,7 +88,7 @@ impl ConfigCache {
 pub(crate) enum ConfigFailure {
     InvalidInput(String),
     Credential(CredentialError),
-    Transport(String),
+    Transport(Cause),
 }
 
 impl ConfigFactory<'_> {
@@ -148,18 +148,7 @@ impl ConfigFactory<'_> {
                 Ok(configuration.with_stream_limits(limits).with_streams_in_turn())
             }
             Err(ConfigurationError::Credential(error)) => Err(ConfigFailure::Credential(error)),
-            Err(error) => Err(ConfigFailure::Transport(describe(&error))),
+            Err(error) => Err(ConfigFailure::Transport(Cause::new(error))),
         }
     }
-}
-
-/// Formats an error with its causes in one line.
-pub(crate) fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }

@@ -3,7 +3,7 @@
 use crate::connection::Shared;
 use msquic_async::require_address_validation;
 use net_kit::Revocations;
-use net_traits::{CertHash, TrustPolicy};
+use net_traits::{CertHash, TrustPolicy, close_code};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -43,11 +43,11 @@ impl Limit {
     /// a code.
     pub const fn code(self) -> u64 {
         match self {
-            Self::Connections => 0x6e65_7401,
-            Self::PerIp => 0x6e65_7402,
-            Self::PerIdentity => 0x6e65_7403,
-            Self::Handshakes => 0x6e65_7404,
-            Self::HandshakeTimeout => 0x6e65_7408,
+            Self::Connections => close_code::TOO_MANY_CONNECTIONS,
+            Self::PerIp => close_code::TOO_MANY_PER_IP,
+            Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
+            Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
+            Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
         }
     }
 }

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
-use net_traits::{CloseReason, NetConnection};
+use net_traits::{Cause, CloseReason, NetConnection};
 use std::fmt;
 use std::future::poll_fn;
 use std::sync::Arc;
@@ -123,10 +123,10 @@ pub enum RequestError {
         code: u64,
     },
     /// The transport failed. The connection may remain usable.
-    #[error("the transport failed: {0}")]
-    Transport(String),
+    #[error("the transport failed")]
+    Transport(#[source] Cause),
     /// The connection has ended.
-    #[error("the connection has ended: {0}")]
+    #[error("the connection has ended")]
     Closed(#[source] CloseReason),
 }
 
@@ -307,10 +307,10 @@ impl NetRequests for MsQuicNetConnection {
                 Err(StartError::ConnectionLost(_)) => {
                     return Err(RequestError::Closed(self.watch_close().await));
                 }
-                Err(error) => return Err(RequestError::Transport(error.to_string())),
+                Err(error) => return Err(RequestError::Transport(Cause::new(error))),
             };
             let (Some(read), Some(write)) = stream.split() else {
-                return Err(RequestError::Transport("a stream lacks a direction".to_owned()));
+                return Err(RequestError::Transport(Cause::new("a stream lacks a direction")));
             };
             let mut asked = Asked { read, write };
             // A peer that answers before it has read the whole question stops it; the answer is

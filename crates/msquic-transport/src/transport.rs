@@ -4,14 +4,15 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::{Identity, MsQuicListener};
-use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure, describe};
+use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use msquic_async::connection::StartError;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
 use net_traits::{
-    CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport, TrustPolicy,
+    Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport,
+    TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -19,12 +20,6 @@ use std::mem::discriminant;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-
-/// Close code of connections whose peer is no longer trusted.
-pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
-
-/// Close code of connections closed by [`MsQuicTransport::shutdown`].
-pub const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// Messages over QUIC, see the [crate's documentation](crate).
 ///
@@ -70,7 +65,7 @@ impl Context {
         self.factory(alpn, credential).server().map_err(|failure| match failure {
             ConfigFailure::InvalidInput(what) => ListenError::InvalidInput(what),
             ConfigFailure::Credential(error) => ListenError::Credential(error),
-            ConfigFailure::Transport(what) => ListenError::Transport(what),
+            ConfigFailure::Transport(cause) => ListenError::Transport(cause),
         })
     }
 
@@ -83,7 +78,7 @@ impl Context {
         self.factory(alpn, credential).client().map_err(|failure| match failure {
             ConfigFailure::InvalidInput(what) => ConnectError::InvalidInput(what),
             ConfigFailure::Credential(error) => ConnectError::Credential(error),
-            ConfigFailure::Transport(what) => failed(what),
+            ConfigFailure::Transport(cause) => failed(cause),
         })
     }
 
@@ -179,7 +174,7 @@ impl MsQuicTransport {
     /// Closes all connections whose peer `policy` does not trust, including those in their
     /// handshake.
     ///
-    /// Their close code is [`CLOSE_CODE_REVOKED`]; queued messages are dropped. Returns how many of
+    /// Their close code is [`REVOKED`](close_code::REVOKED); queued messages are dropped. Returns how many of
     /// them were established. Certificates and signatures are verified again, on the calling
     /// thread, so a certificate that has expired since is not trusted.
     ///
@@ -198,7 +193,7 @@ impl MsQuicTransport {
 
     /// Stops the listeners, delivers queued messages and answers, and closes all connections.
     ///
-    /// The close code is [`CLOSE_CODE_SHUTDOWN`], with `reason`. After `deadline`, connections that
+    /// The close code is [`SHUTDOWN`](close_code::SHUTDOWN), with `reason`. After `deadline`, connections that
     /// are still sending are closed at once. Returns when no connection is open. The transport
     /// cannot be used afterwards.
     ///
@@ -213,11 +208,11 @@ impl MsQuicTransport {
             join_all(listeners.iter().map(|listener| listener.stop())).await;
             let live = context.registry.live().into_iter();
             let live: Vec<_> = live.map(|shared| MsQuicNetConnection { shared }).collect();
-            join_all(live.iter().map(|it| it.close(CLOSE_CODE_SHUTDOWN, reason))).await;
+            join_all(live.iter().map(|it| it.close(close_code::SHUTDOWN, reason))).await;
         };
         let _ = tokio::time::timeout(deadline, drained).await; // late connections are closed below
         let registration = context.registration.registration();
-        registration.shutdown(CLOSE_CODE_SHUTDOWN);
+        registration.shutdown(close_code::SHUTDOWN);
         registration.wait_idle().await;
     }
 
@@ -275,10 +270,10 @@ impl MsQuicTransport {
                 (Some(remote_addr), error) => handshake(remote_addr).failed(error),
                 (None, StartError::NoAddress { errors, .. }) => {
                     let causes = errors.iter().map(|(it, error)| handshake(*it).failed(error));
-                    same_kind(causes).unwrap_or_else(|| failed(error.to_string()))
+                    same_kind(causes).unwrap_or_else(|| failed(Cause::new(error.clone())))
                 }
                 (None, StartError::InvalidInput(what)) => ConnectError::InvalidInput(what.clone()),
-                (None, error) => failed(describe(error)),
+                (None, error) => failed(Cause::new(error.clone())),
             })?;
         let origin = Origin {
             local_hash,
@@ -291,12 +286,13 @@ impl MsQuicTransport {
         let lost = connection.clone();
         MsQuicNetConnection::new(connection, origin).ok_or_else(|| match lost.get_remote_addr() {
             Ok(remote_addr) => handshake(remote_addr).lost(&lost),
-            Err(error) => failed(error.to_string()),
+            Err(error) => failed(Cause::new(error)),
         })
     }
 
-    fn context(&self) -> Result<&Context, String> {
-        self.context.as_ref().map_err(|status| format!("msquic cannot be started: {status}"))
+    fn context(&self) -> Result<&Context, Cause> {
+        let failed = |status| Cause::new(format!("msquic cannot be started: {status}"));
+        self.context.as_ref().map_err(failed)
     }
 }
 
@@ -318,8 +314,8 @@ fn same_kind(mut errors: impl Iterator<Item = ConnectError>) -> Option<ConnectEr
     errors.all(|error| discriminant(&error) == discriminant(&first)).then_some(first)
 }
 
-fn failed(what: String) -> ConnectError {
-    ConnectError::Closed(CloseReason::Transport(what))
+fn failed(cause: Cause) -> ConnectError {
+    ConnectError::Closed(CloseReason::Transport(cause))
 }
 
 #[async_trait]

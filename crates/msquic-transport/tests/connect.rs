@@ -9,7 +9,7 @@ use msquic_transport::{
 use net_traits::{
     CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetTransport, RecvError, Rejection, RejectionBy, SendError,
-    TrustPolicy,
+    TrustPolicy, WithCauses,
 };
 use std::any::Any;
 use std::net::{SocketAddr, UdpSocket};
@@ -319,6 +319,9 @@ fn a_name_is_dialled() {
 
         let unknown = Dial::new("unknown.invalid", 1);
         let error = transport.connect_with(&unknown, &[ALPN], for_client).await.unwrap_err();
-        assert!(error.is_retryable() && error.to_string().contains("unknown.invalid"), "{error}");
+        assert!(
+            error.is_retryable() && WithCauses(&error).to_string().contains("unknown.invalid"),
+            "{error}"
+        );
     });
 }

@@ -4,13 +4,12 @@ mod common;
 
 use common::{ALPN, credentials, run};
 use msquic_transport::{
-    CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN, Limit, MsQuicListener, MsQuicNetConnection,
-    MsQuicTransport, MsQuicTransportConfig,
+    Limit, MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
     AcceptError, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, Rejection,
-    RejectionBy, TrustPolicy,
+    RejectionBy, TrustPolicy, close_code,
 };
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -232,7 +231,7 @@ fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
         let reason = before.watch_close().await;
         assert_eq!(
             reason,
-            CloseReason::Peer { code: CLOSE_CODE_REVOKED, reason: "no longer trusted".into() }
+            CloseReason::Peer { code: close_code::REVOKED, reason: "no longer trusted".into() }
         );
         after.send(b"not affected").await.unwrap();
         assert_eq!(after_server.recv().await.unwrap().0, "not affected");
@@ -304,7 +303,7 @@ fn shutdown_delivers_queued_messages_and_closes_all_connections() {
         let (reason, ()) =
             tokio::join!(receive, server.shutdown(Duration::from_secs(20), "maintenance"));
         let reason_expected =
-            CloseReason::Peer { code: CLOSE_CODE_SHUTDOWN, reason: "maintenance".into() };
+            CloseReason::Peer { code: close_code::SHUTDOWN, reason: "maintenance".into() };
         assert_eq!(reason, reason_expected);
         assert_eq!(listener.accept().await.unwrap_err(), AcceptError::Closed);
         assert!(server.create_listener(loopback(), &[ALPN], trusting()).await.is_err());
@@ -375,7 +374,7 @@ fn a_revocation_reaches_a_handshake_in_progress() {
         };
         let reason = accepted.watch_close().await;
         assert!(
-            matches!(reason, CloseReason::Local { code: CLOSE_CODE_REVOKED, .. }),
+            matches!(reason, CloseReason::Local { code: close_code::REVOKED, .. }),
             "{reason:?}"
         );
         // Handshakes that begin later are verified by the listener's policy alone.

@@ -9,10 +9,10 @@ use futures_util::future::join_all;
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
-use net_peers::{CLOSE_CODE_DUPLICATE, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
+use net_peers::{DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
-    NetListener, NetTransport, TrustPolicy,
+    NetListener, NetTransport, TrustPolicy, close_code,
 };
 use std::collections::BTreeSet;
 use std::net::{SocketAddr, UdpSocket};
@@ -279,7 +279,7 @@ fn the_redundant_connection_is_closed_as_a_duplicate() {
         let CloseReason::Local { code, .. } = ours.watch_close().await else {
             panic!("it stays open")
         };
-        assert_eq!(code, CLOSE_CODE_DUPLICATE);
+        assert_eq!(code, close_code::DUPLICATE);
         assert!(begun.elapsed() >= Duration::from_secs(4), "both sides had time to switch");
     });
 }

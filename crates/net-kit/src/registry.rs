@@ -11,7 +11,7 @@ use crate::inbox::Received;
 use crate::statistics::{Limit, MessageCounters, MessageStatistics, TransportStatistics};
 use crate::telemetry::Telemetry;
 use futures_util::future::join_all;
-use net_traits::{CertHash, RecvError, TrustPolicy};
+use net_traits::{CertHash, RecvError, TrustPolicy, close_code};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -21,12 +21,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Span;
-
-/// The code with which connections are closed whose peer is no longer trusted.
-pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
-
-/// The code with which connections are closed when their transport shuts down.
-pub const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// A connection of a transport.
 pub trait Member: Send + Sync + Sized + 'static {
@@ -125,7 +119,7 @@ impl<M: Member> Registry<M> {
             revoke(&*member, policy);
         }
         if self.is_shut_down() {
-            member.abort(CLOSE_CODE_SHUTDOWN, "");
+            member.abort(close_code::SHUTDOWN, "");
         }
         member
     }
@@ -149,7 +143,7 @@ impl<M: Member> Registry<M> {
         self.live().iter().filter(|member| revoke(&***member, policy)).count()
     }
 
-    /// Closes all connections with [`CLOSE_CODE_SHUTDOWN`], orderly within `deadline` and then at
+    /// Closes all connections with [`SHUTDOWN`](close_code::SHUTDOWN), orderly within `deadline` and then at
     /// once. `stop` runs first; it ends what brings new connections.
     ///
     /// # Cancel safety
@@ -160,10 +154,10 @@ impl<M: Member> Registry<M> {
         let orderly = async {
             stop.await;
             let live = self.live().into_iter();
-            join_all(live.map(|member| member.close(CLOSE_CODE_SHUTDOWN, reason))).await;
+            join_all(live.map(|member| member.close(close_code::SHUTDOWN, reason))).await;
         };
         let _ = timeout(deadline, orderly).await; // what is late is closed below
-        self.live().iter().for_each(|member| member.abort(CLOSE_CODE_SHUTDOWN, reason));
+        self.live().iter().for_each(|member| member.abort(close_code::SHUTDOWN, reason));
     }
 
     /// Returns whether [`shutdown`](Self::shutdown) was called.
@@ -211,7 +205,7 @@ fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
         return false;
     }
     entry.registry.telemetry.revoked(&entry.span);
-    member.abort(CLOSE_CODE_REVOKED, "no longer trusted");
+    member.abort(close_code::REVOKED, "no longer trusted");
     true
 }
 
@@ -361,7 +355,7 @@ mod tests {
         let policy = TrustPolicy::hashes([bob.identity()]);
         assert_eq!(registry.revoke(&policy), 1);
         assert_eq!(registry.revoke(&policy), 0, "it has ended already");
-        assert_eq!(first.ended.lock().as_ref().unwrap().0, CLOSE_CODE_REVOKED);
+        assert_eq!(first.ended.lock().as_ref().unwrap().0, close_code::REVOKED);
         assert!(!second.is_over());
     }
 
@@ -398,7 +392,7 @@ mod tests {
         let stuck = connect(&registry, &peer(), 0, true);
         let (waits, deadline) = (registry.shut_down(), Duration::from_secs(3));
         let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
-        let end = Some((CLOSE_CODE_SHUTDOWN, "bye".to_owned()));
+        let end = Some((close_code::SHUTDOWN, "bye".to_owned()));
         assert_eq!((&*orderly.ended.lock(), &*stuck.ended.lock()), (&end, &end));
         assert!(connect(&registry, &peer(), 0, false).is_over(), "the transport is shut down");
     }

@@ -1,5 +1,6 @@
 //! What a transport counts: refused attempts, open connections, messages.
 
+use net_traits::close_code;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The limit that a peer exceeded.
@@ -25,11 +26,11 @@ impl Limit {
     /// refusal without a code.
     pub const fn code(self) -> u64 {
         match self {
-            Self::Connections => 0x6e65_7401,
-            Self::PerIp => 0x6e65_7402,
-            Self::PerIdentity => 0x6e65_7403,
-            Self::Handshakes => 0x6e65_7404,
-            Self::HandshakeTimeout => 0x6e65_7408,
+            Self::Connections => close_code::TOO_MANY_CONNECTIONS,
+            Self::PerIp => close_code::TOO_MANY_PER_IP,
+            Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
+            Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
+            Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
         }
     }
 }

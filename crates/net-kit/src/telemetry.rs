@@ -17,7 +17,7 @@
 
 use crate::facts::ConnectionFacts;
 use crate::statistics::Limit;
-use net_traits::ConnectError;
+use net_traits::{ConnectError, WithCauses};
 use std::net::SocketAddr;
 use tracing::Span;
 
@@ -80,6 +80,7 @@ impl Telemetry {
     /// The handshake of a peer with a listener failed.
     pub fn handshake_failed(&self, remote: SocketAddr, error: &ConnectError) {
         let transport = self.transport;
+        let error = WithCauses(error);
         tracing::debug!(%remote, %error, transport, "handshake failed");
         #[cfg(feature = "metrics")]
         self.counters.handshakes_failed.increment(1);

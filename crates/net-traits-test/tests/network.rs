@@ -5,7 +5,7 @@ use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, SendError, TrustPolicy,
+    NetTransport, RecvError, SendError, TrustPolicy, WithCauses,
 };
 use net_traits_test::Limits;
 use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryNetwork, MemoryTransport};
@@ -142,7 +142,7 @@ async fn run(seed: u64, plan: LinkPlan) -> Vec<(Duration, String)> {
             let event = match accepted.recv().await {
                 Ok((message, _)) => message.len().to_string(),
                 Err(RecvError::Closed(reason)) => {
-                    events.push((started.elapsed(), reason.to_string()));
+                    events.push((started.elapsed(), WithCauses(&reason).to_string()));
                     return events;
                 }
                 Err(error) => error.to_string(),

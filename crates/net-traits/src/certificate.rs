@@ -1,6 +1,6 @@
 //! Parses and checks X.509 certificates.
 
-use crate::{CertHash, TrustError};
+use crate::{Cause, CertHash, TrustError};
 use der::asn1::ObjectIdentifier;
 use der::{Decode, Encode, Reader, SliceReader};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
@@ -28,8 +28,8 @@ impl ValidCertificate {
         now: SystemTime,
     ) -> Result<Self, TrustError> {
         let identity = CertHash::of(certificate);
-        let malformed = |what: String| TrustError::Malformed { identity, what };
-        let failed = |error: der::Error| malformed(error.to_string());
+        let malformed = |cause| TrustError::Malformed { identity, cause };
+        let failed = |error: der::Error| malformed(Cause::new(error));
         let parsed = Certificate::from_der(certificate).map_err(failed)?;
         let content = parsed.tbs_certificate();
 
@@ -46,7 +46,7 @@ impl ValidCertificate {
         let key = content.subject_public_key_info();
         if content.issuer() == content.subject() {
             if content.signature() != parsed.signature_algorithm() {
-                return Err(malformed("it names two signature algorithms".to_owned()));
+                return Err(malformed(Cause::new("it names two signature algorithms")));
             }
             let oid = parsed.signature_algorithm().oid;
             let algorithms = algorithms(oid);
@@ -77,8 +77,8 @@ impl ValidCertificate {
         let mut found = extensions.into_iter().flatten().filter(|it| it.extn_id == oid);
         let first = found.next().map(|extension| extension.extn_value.as_bytes());
         if found.next().is_some() {
-            let what = format!("it has the extension {oid} twice");
-            return Err(TrustError::Malformed { identity: self.identity, what });
+            let cause = Cause::new(format!("it has the extension {oid} twice"));
+            return Err(TrustError::Malformed { identity: self.identity, cause });
         }
         Ok(first)
     }

@@ -1,6 +1,6 @@
 //! `NetCredential`: the local identity and its trust policy.
 
-use crate::{CertHash, TrustPolicy};
+use crate::{Cause, CertHash, TrustPolicy};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
@@ -66,10 +66,10 @@ impl NetCredential {
     pub fn from_pem(pem: &[u8], trust: TrustPolicy) -> Result<Self, CredentialError> {
         let chain = CertificateDer::pem_slice_iter(pem)
             .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CredentialError::Pem(error.to_string()))?;
+            .map_err(|error| CredentialError::Pem(Cause::new(error)))?;
         let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
             rustls_pki_types::pem::Error::NoItemsFound => CredentialError::NoPrivateKey,
-            error => CredentialError::Pem(error.to_string()),
+            error => CredentialError::Pem(Cause::new(error)),
         })?;
         Self::new(chain, key, trust)
     }
@@ -89,8 +89,9 @@ impl NetCredential {
         trust: TrustPolicy,
     ) -> Result<Self, CredentialError> {
         let key = Zeroizing::new(key);
-        let known = PrivateKeyDer::try_from(&**key)
-            .map_err(|what| CredentialError::Unusable(format!("the private key: {what}")))?;
+        let known = PrivateKeyDer::try_from(&**key).map_err(|what| {
+            CredentialError::Unusable(Cause::new(format!("the private key: {what}")))
+        })?;
         Self::new(chain.into_iter().map(CertificateDer::from).collect(), known.clone_key(), trust)
     }
 
@@ -155,7 +156,7 @@ impl NetCredential {
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
     std::fs::read(path).map_err(|error| CredentialError::File {
         path: path.display().to_string(),
-        what: error.to_string(),
+        cause: Cause::new(error),
     })
 }
 
@@ -189,19 +190,20 @@ pub enum CredentialError {
     #[error("the credential holds no private key")]
     NoPrivateKey,
     /// The file cannot be read.
-    #[error("cannot read {path}: {what}")]
+    #[error("cannot read {path}")]
     File {
         /// Path of the file.
         path: String,
-        /// Message of the operating system.
-        what: String,
+        /// The error of the operating system, a [`std::io::Error`].
+        #[source]
+        cause: Cause,
     },
     /// The text is not PEM.
-    #[error("the credential is not valid PEM: {0}")]
-    Pem(String),
+    #[error("the credential is not valid PEM")]
+    Pem(#[source] Cause),
     /// The transport cannot use the key or the certificate.
-    #[error("the credential cannot be used: {0}")]
-    Unusable(String),
+    #[error("the credential cannot be used")]
+    Unusable(#[source] Cause),
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@
 //! format.
 
 use crate::certificate::{ValidCertificate, unix_seconds};
-use crate::{CertHash, CredentialError, TrustError};
+use crate::{Cause, CertHash, CredentialError, TrustError};
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{Decode, Encode, Sequence};
 use ring::rand::SystemRandom;
@@ -159,7 +159,7 @@ impl Endorser {
     ///
     /// [`CredentialError::Unusable`] if the system's random source fails.
     pub fn generate() -> Result<Self, CredentialError> {
-        let failed = |_| CredentialError::Unusable("the system's random source failed".to_owned());
+        let failed = |_| CredentialError::Unusable(Cause::new("the system's random source failed"));
         let pkcs8 = Ed25519KeyPair::generate_pkcs8(&SystemRandom::new()).map_err(failed)?;
         Self::from_pkcs8(pkcs8.as_ref())
     }
@@ -170,8 +170,9 @@ impl Endorser {
     ///
     /// [`CredentialError::Unusable`] if it is not an Ed25519 key.
     pub fn from_pkcs8(der: &[u8]) -> Result<Self, CredentialError> {
-        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der)
-            .map_err(|error| CredentialError::Unusable(format!("not an Ed25519 key: {error}")))?;
+        let pair = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der).map_err(|error| {
+            CredentialError::Unusable(Cause::new(format!("not an Ed25519 key: {error}")))
+        })?;
         Ok(Self { pair, pkcs8: Zeroizing::new(der.to_vec()) })
     }
 
@@ -182,7 +183,7 @@ impl Endorser {
     /// [`CredentialError`] if it is not PEM or not an Ed25519 key.
     pub fn from_pem(pem: &[u8]) -> Result<Self, CredentialError> {
         let mut der = PrivatePkcs8KeyDer::from_pem_slice(pem)
-            .map_err(|error| CredentialError::Pem(error.to_string()))?;
+            .map_err(|error| CredentialError::Pem(Cause::new(error)))?;
         let endorser = Self::from_pkcs8(der.secret_pkcs8_der());
         der.zeroize();
         endorser
@@ -242,7 +243,7 @@ pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, Cred
     if endorsements.is_empty() || endorsements.len() > MAX_ENDORSEMENTS {
         let count = endorsements.len();
         let what = format!("{count} endorsements: give 1 to {MAX_ENDORSEMENTS}");
-        return Err(CredentialError::Unusable(what));
+        return Err(CredentialError::Unusable(Cause::new(what)));
     }
     let encode = |endorsement: &Endorsement| {
         Encoded {
@@ -253,7 +254,7 @@ pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, Cred
         }
         .to_der()
     };
-    let failed = |error: der::Error| CredentialError::Unusable(error.to_string());
+    let failed = |error: der::Error| CredentialError::Unusable(Cause::new(error));
     let all: Vec<_> = endorsements.iter().map(encode).collect::<Result<_, _>>().map_err(failed)?;
     let content = all.concat();
     let header =
@@ -294,7 +295,7 @@ pub(crate) fn endorsers(
 ) -> Result<Vec<EndorsingKey>, TrustError> {
     let malformed = |what: String| TrustError::Malformed {
         identity: certificate.identity,
-        what: format!("its endorsements: {what}"),
+        cause: Cause::new(format!("its endorsements: {what}")),
     };
     let mut keys = Vec::new();
     if let Some(der) = certificate.extension(ObjectIdentifier::new_unwrap(ENDORSEMENT_OID))? {

@@ -1,9 +1,13 @@
 //! Errors, one type per operation, and the reasons for which a connection ends.
 
-use crate::{CertHash, CredentialError, TrustError};
+use crate::cause::chain;
+use crate::close_code::{self, Described};
+use crate::{Cause, CertHash, CredentialError, TrustError, WithCauses};
+use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use std::{fmt, io};
 
 /// Why a connection ended.
 ///
@@ -13,7 +17,7 @@ use std::time::Duration;
 #[non_exhaustive]
 pub enum CloseReason {
     /// This side closed it.
-    #[error("closed by this side with code {code} ({reason:?})")]
+    #[error("closed by this side with {}", Described(*code, reason))]
     Local {
         /// The code given to `close`; 0 if the last handle was dropped.
         code: u64,
@@ -21,7 +25,7 @@ pub enum CloseReason {
         reason: String,
     },
     /// The peer's application closed it.
-    #[error("closed by the peer with code {code} ({reason:?})")]
+    #[error("closed by the peer with {}", Described(*code, reason))]
     Peer {
         /// The peer's code.
         code: u64,
@@ -35,23 +39,31 @@ pub enum CloseReason {
     #[error("the peer sent nothing for the idle timeout")]
     TimedOut,
     /// One side detected a protocol violation by the other.
-    #[error("protocol violation: {0}")]
-    ProtocolViolation(String),
+    #[error("protocol violation")]
+    ProtocolViolation(#[source] Cause),
     /// The transport failed.
-    #[error("the transport failed: {0}")]
-    Transport(String),
+    #[error("the transport failed")]
+    Transport(#[source] Cause),
 }
 
 impl CloseReason {
     /// Whether dialling again may succeed without a change of configuration.
+    ///
+    /// A peer that closed with a code of [`close_code`] says so by the code: not after
+    /// [`REVOKED`](close_code::REVOKED), later after a limit or a shutdown. The meaning of other
+    /// codes is up to the application; they count as retryable.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::Peer { .. } | Self::TimedOut | Self::Transport(_))
+        match self {
+            Self::Peer { code, .. } => close_code::is_retryable(*code),
+            Self::TimedOut => true,
+            Self::Transport(cause) => is_temporary(cause),
+            Self::Local { .. } | Self::Rejected(_) | Self::ProtocolViolation(_) => false,
+        }
     }
 }
 
 /// Which side rejected the other's certificate, and why.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{}", self.describe())]
+#[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
     /// Which side rejected.
@@ -64,7 +76,7 @@ pub struct Rejection {
     pub reason: String,
     /// The TLS alert (RFC 8446, section 6) that was sent or received, if known.
     pub alert: Option<u8>,
-    /// The error of the local policy, if this side rejected.
+    /// The error of the local policy, if this side rejected; the `source` of this error.
     pub cause: Option<Arc<TrustError>>,
 }
 
@@ -85,7 +97,7 @@ impl Rejection {
 
     /// Creates the rejection of the peer's certificate by the local policy.
     pub fn by_policy(remote_addr: SocketAddr, cause: TrustError) -> Self {
-        let rejection = Self::new(RejectionBy::Us, remote_addr, cause.to_string());
+        let rejection = Self::new(RejectionBy::Us, remote_addr, WithCauses(&cause).to_string());
         Self { identity: cause.identity(), cause: Some(Arc::new(cause)), ..rejection }
     }
 
@@ -124,18 +136,26 @@ impl Rejection {
         self.alert = alert;
         self
     }
+}
 
-    fn describe(&self) -> String {
+impl fmt::Display for Rejection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { remote_addr, reason, .. } = self;
         let identity = self.identity.map(|hash| format!(" {hash}")).unwrap_or_default();
         match self.by {
-            RejectionBy::Us => {
-                format!("rejected the certificate{identity} of {remote_addr}: {reason}")
-            }
-            RejectionBy::Peer => {
-                format!("{remote_addr} rejected our certificate{identity}: {reason}")
-            }
+            RejectionBy::Us => write!(f, "rejected the certificate{identity} of {remote_addr}")?,
+            RejectionBy::Peer => write!(f, "{remote_addr} rejected our certificate{identity}")?,
         }
+        match self.cause {
+            Some(_) => Ok(()), // the source says the reason
+            None => write!(f, ": {reason}"),
+        }
+    }
+}
+
+impl Error for Rejection {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.cause.as_deref().map(|cause| cause as _)
     }
 }
 
@@ -153,14 +173,18 @@ pub enum ListenError {
     #[error(transparent)]
     Credential(#[from] CredentialError),
     /// The transport failed.
-    #[error("cannot listen: {0}")]
-    Transport(String),
+    #[error("the transport cannot listen")]
+    Transport(#[source] Cause),
 }
 
 impl ListenError {
     /// Whether another attempt may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
-        matches!(self, Self::AddressInUse(_) | Self::Transport(_))
+        match self {
+            Self::AddressInUse(_) => true,
+            Self::Transport(cause) => is_temporary(cause),
+            Self::InvalidInput(_) | Self::Credential(_) => false,
+        }
     }
 }
 
@@ -171,6 +195,15 @@ pub enum AcceptError {
     /// The listener was closed.
     #[error("the listener is closed")]
     Closed,
+}
+
+impl AcceptError {
+    /// Whether the same listener may accept again.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Closed => false,
+        }
+    }
 }
 
 /// Why a connection was not established, for the dialler and the listener.
@@ -206,7 +239,7 @@ pub enum ConnectError {
     #[error(transparent)]
     Rejected(#[from] Rejection),
     /// The connection was closed before it was established.
-    #[error("closed during the handshake: {0}")]
+    #[error("closed during the handshake")]
     Closed(#[source] CloseReason),
 }
 
@@ -216,7 +249,10 @@ impl ConnectError {
         match self {
             Self::TimedOut { .. } | Self::Refused(_) => true,
             Self::Closed(reason) => reason.is_retryable(),
-            _ => false,
+            Self::InvalidInput(_)
+            | Self::Credential(_)
+            | Self::NoCommonAlpn { .. }
+            | Self::Rejected(_) => false,
         }
     }
 }
@@ -250,10 +286,10 @@ pub enum SendError {
         code: u64,
     },
     /// The transport failed. The connection may remain usable.
-    #[error("the transport failed: {0}")]
-    Transport(String),
+    #[error("the transport failed")]
+    Transport(#[source] Cause),
     /// The connection has ended.
-    #[error("the connection has ended: {0}")]
+    #[error("the connection has ended")]
     Closed(#[source] CloseReason),
 }
 
@@ -262,10 +298,8 @@ impl SendError {
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
-            Self::WouldBlock
-            | Self::TimedOut { .. }
-            | Self::Stopped { .. }
-            | Self::Transport(_) => true,
+            Self::WouldBlock | Self::TimedOut { .. } | Self::Stopped { .. } => true,
+            Self::Transport(cause) => is_temporary(cause),
             Self::Closed(reason) => reason.is_retryable(),
         }
     }
@@ -300,7 +334,7 @@ pub enum RecvError {
         code: u64,
     },
     /// The connection has ended. Messages received before were delivered, unless this side closed.
-    #[error("the connection has ended: {0}")]
+    #[error("the connection has ended")]
     Closed(#[source] CloseReason),
 }
 
@@ -319,6 +353,16 @@ impl RecvError {
     }
 }
 
+/// Whether a failure of the transport may pass: not if the system denies or does not know the
+/// operation.
+fn is_temporary(cause: &Cause) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
+    !chain(&**cause).any(|cause| {
+        let kind = cause.downcast_ref().map(io::Error::kind);
+        matches!(kind, Some(InvalidInput | PermissionDenied | Unsupported))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -333,10 +377,74 @@ mod tests {
         let ours = Rejection::by_policy(addr, TrustError::UntrustedIdentity(hash));
         assert_eq!((ours.identity, ours.by), (Some(hash), RejectionBy::Us));
         assert_eq!(ours.cause.as_deref(), Some(&TrustError::UntrustedIdentity(hash)));
-        assert!(ours.to_string().ends_with(&ours.cause.unwrap().to_string()));
+        let line = WithCauses(&ours).to_string();
+        assert!(
+            line.ends_with(&format!("of 127.0.0.1:7: identity {hash} is not trusted")),
+            "{line}"
+        );
         let theirs = Rejection::new(RejectionBy::Peer, addr, "unknown CA").with_alert(Some(48));
         assert_eq!(theirs.to_string(), "127.0.0.1:7 rejected our certificate: unknown CA");
         assert!(!ConnectError::Rejected(theirs.clone()).is_retryable());
         assert!(!SendError::Closed(CloseReason::Rejected(theirs)).is_retryable());
+    }
+
+    #[test]
+    fn causes_are_printed_once_and_found_by_their_type() {
+        let addr = "127.0.0.1:7".parse().unwrap();
+        let hash = CertHash::from_bytes([0xab; 32]);
+        let system = || Cause::new(io::Error::other("the cable is out"));
+        let rejection = Rejection::by_policy(addr, TrustError::UntrustedIdentity(hash));
+        let errors: [(&dyn Error, &str); 5] = [
+            (&SendError::Closed(CloseReason::Transport(system())), "cable"),
+            (&RecvError::Closed(CloseReason::ProtocolViolation(system())), "cable"),
+            (&ListenError::Transport(system()), "cable"),
+            (&ConnectError::Rejected(rejection), "not trusted"),
+            (&CredentialError::File { path: "key.pem".to_owned(), cause: system() }, "cable"),
+        ];
+        for (error, text) in errors {
+            assert!(!error.to_string().contains(text), "{error} repeats its cause");
+            let line = WithCauses(error).to_string();
+            assert_eq!(line.matches(text).count(), 1, "{line}");
+            assert!(chain(error).any(|cause| cause.is::<io::Error>() || cause.is::<TrustError>()));
+        }
+    }
+
+    #[test]
+    fn retrying_depends_on_the_code_and_the_cause() {
+        let by_peer = |code| CloseReason::Peer { code, reason: String::new() };
+        for (code, expected) in [
+            (close_code::REVOKED, false),
+            (close_code::SHUTDOWN, true),
+            (close_code::TOO_MANY_CONNECTIONS, true),
+            (close_code::HANDSHAKE_TIMEOUT, true),
+            (7, true),
+        ] {
+            assert_eq!(by_peer(code).is_retryable(), expected, "{}", by_peer(code));
+            assert_eq!(ConnectError::Closed(by_peer(code)).is_retryable(), expected);
+            let local = CloseReason::Local { code, reason: String::new() };
+            assert!(!local.is_retryable(), "{local}");
+        }
+        for (kind, expected) in [
+            (io::ErrorKind::NetworkUnreachable, true),
+            (io::ErrorKind::PermissionDenied, false),
+            (io::ErrorKind::Unsupported, false),
+        ] {
+            let cause = Cause::new(io::Error::from(kind));
+            assert_eq!(ListenError::Transport(cause.clone()).is_retryable(), expected, "{kind}");
+            assert_eq!(CloseReason::Transport(cause).is_retryable(), expected, "{kind}");
+        }
+        assert!(!AcceptError::Closed.is_retryable());
+    }
+
+    #[test]
+    fn codes_are_printed_by_name() {
+        let reason = |code, reason: &str| CloseReason::Peer { code, reason: reason.to_owned() };
+        for (reason, text) in [
+            (reason(7, ""), "closed by the peer with code 7"),
+            (reason(7, "bye"), "closed by the peer with code 7: \"bye\""),
+            (reason(close_code::REVOKED, ""), "closed by the peer with code revoked (0x6e657405)"),
+        ] {
+            assert_eq!(reason.to_string(), text);
+        }
     }
 }

@@ -32,8 +32,10 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod cause;
 mod cert_hash;
 mod certificate;
+pub mod close_code;
 mod connection;
 mod credential;
 mod dyn_transport;
@@ -48,6 +50,7 @@ mod trust;
 mod trust_error;
 
 pub use bytes::Bytes;
+pub use cause::{Cause, WithCauses};
 pub use cert_hash::{CertHash, ParseCertHashError};
 pub use connection::NetConnection;
 pub use credential::{CredentialError, NetCredential};

@@ -1,7 +1,7 @@
 //! `SelfSigned`: a new key with a self-signed certificate.
 
 use crate::{
-    CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS,
+    Cause, CredentialError, ENDORSEMENT_OID, Endorsement, LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS,
     NetCredential, TrustPolicy, encode_endorsements,
 };
 use rcgen::PublicKeyData;
@@ -82,7 +82,7 @@ impl IdentityKey {
         if legacy.is_empty() || legacy.len() > MAX_ENDORSEMENTS {
             let count = legacy.len();
             let what = format!("{count} older endorsements: give 1 to {MAX_ENDORSEMENTS}");
-            return Err(CredentialError::Unusable(what));
+            return Err(CredentialError::Unusable(Cause::new(what)));
         }
         let mut extensions = vec![(LEGACY_ENDORSEMENT_OID, legacy.concat())];
         if !endorsements.is_empty() {
@@ -120,7 +120,7 @@ impl fmt::Debug for IdentityKey {
 }
 
 fn unusable(error: rcgen::Error) -> CredentialError {
-    CredentialError::Unusable(error.to_string())
+    CredentialError::Unusable(Cause::new(error))
 }
 
 /// A P-256 key and its self-signed certificate.

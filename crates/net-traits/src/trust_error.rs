@@ -1,6 +1,7 @@
 //! `TrustError`: why a peer is not trusted.
 
-use crate::{CertHash, PeerIdentity};
+use crate::{Cause, CertHash, PeerIdentity};
+use der::DateTime;
 use std::fmt;
 use std::time::SystemTime;
 
@@ -12,15 +13,16 @@ pub enum TrustError {
     #[error("the peer presented no certificate")]
     NoCertificate,
     /// The certificate cannot be parsed.
-    #[error("certificate {identity} is malformed: {what}")]
+    #[error("certificate {identity} is malformed")]
     Malformed {
         /// Identity of the certificate.
         identity: CertHash,
         /// The fault.
-        what: String,
+        #[source]
+        cause: Cause,
     },
     /// The certificate's validity period has not begun.
-    #[error("certificate {identity} is not valid before {}", Seconds(*from))]
+    #[error("certificate {identity} is not valid before {}", Rfc3339(*from))]
     NotYetValid {
         /// Identity of the certificate.
         identity: CertHash,
@@ -28,7 +30,7 @@ pub enum TrustError {
         from: SystemTime,
     },
     /// The certificate has expired.
-    #[error("certificate {identity} expired at {}", Seconds(*until))]
+    #[error("certificate {identity} expired at {}", Rfc3339(*until))]
     Expired {
         /// Identity of the certificate.
         identity: CertHash,
@@ -114,12 +116,15 @@ impl TrustError {
     }
 }
 
-/// A time, in seconds since the Unix epoch.
-struct Seconds(SystemTime);
+/// Prints a time as RFC 3339 does, in UTC and whole seconds.
+struct Rfc3339(SystemTime);
 
-impl fmt::Display for Seconds {
+impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} s after 1970", crate::certificate::unix_seconds(self.0))
+        match DateTime::from_system_time(self.0) {
+            Ok(time) => time.fmt(f),
+            Err(_) => write!(f, "{:?}", self.0), // before 1970 or after 9999
+        }
     }
 }
 

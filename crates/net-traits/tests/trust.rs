@@ -6,6 +6,8 @@ use net_traits::{
     IdentityKey, NetCredential, PeerIdentity, PeerVerifier, SelfSigned, TrustError, TrustPolicy,
     decode_endorsements, encode_endorsements,
 };
+use std::error::Error;
+use std::io;
 use std::time::{Duration, SystemTime};
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -133,6 +135,8 @@ fn invalid_certificates_are_rejected_by_every_policy() {
         // rcgen's certificates are valid from 1975 to 4096.
         let early = policy.verify_at(Some(&good), SystemTime::UNIX_EPOCH);
         assert!(matches!(early, Err(TrustError::NotYetValid { .. })), "{early:?}");
+        let text = early.unwrap_err().to_string();
+        assert!(text.ends_with("is not valid before 1975-01-01T00:00:00Z"), "{text}");
         let late = policy.verify_at(Some(&good), now + 365 * 3000 * DAY);
         assert!(matches!(late, Err(TrustError::Expired { .. })), "{late:?}");
     }
@@ -191,7 +195,9 @@ fn credentials_are_read_from_files() {
     }
     let missing = folder.path().join("missing");
     let error = NetCredential::from_der_files(&chain, &missing, TrustPolicy::Any).unwrap_err();
-    assert!(error.to_string().contains("missing"), "{error}");
+    assert!(error.to_string().ends_with("missing"), "{error}");
+    let cause: Option<&io::Error> = error.source().and_then(|cause| cause.downcast_ref());
+    assert_eq!(cause.map(io::Error::kind), Some(io::ErrorKind::NotFound));
 }
 
 /// Rejects every peer.

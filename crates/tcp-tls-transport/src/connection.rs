@@ -4,11 +4,12 @@ use crate::core::Core;
 use crate::driver;
 use crate::handshake::{Parties, Secured};
 use crate::record::{self, MAX_MESSAGE};
-use crate::transport::{CLOSE_CODE_REVOKED, Context};
+use crate::transport::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{
     CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
+    close_code,
 };
 use std::fmt;
 use std::net::SocketAddr;
@@ -98,7 +99,7 @@ impl Shared {
         if self.core.is_over() || policy.verify(Some(&self.certificate)).is_ok() {
             return false;
         }
-        self.core.close_now(CLOSE_CODE_REVOKED, "no longer trusted");
+        self.core.close_now(close_code::REVOKED, "no longer trusted");
         true
     }
 }

@@ -4,7 +4,7 @@ use crate::core::{Core, Frame, Work};
 use crate::handshake::Parties;
 use crate::places::Place;
 use crate::record::{self, Record, RecordDecoder, Violation};
-use net_traits::CloseReason;
+use net_traits::{Cause, CloseReason};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,7 +51,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Part
                     Ok(()) => core.wrote_all(),
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
-                        core.broke(parties.lost(&error));
+                        core.broke(parties.lost(error));
                         broken.notify_one();
                     }
                 }
@@ -92,7 +92,7 @@ async fn read(
         };
         let count = match read {
             Err(_) => return CloseReason::TimedOut,
-            Ok(Err(error)) => return parties.lost(&error),
+            Ok(Err(error)) => return parties.lost(error),
             Ok(Ok(0)) => {
                 decoder.truncated().into_iter().for_each(|cut| core.arrive(Err(cut)));
                 return CloseReason::Peer { code: 0, reason: String::new() };
@@ -115,7 +115,7 @@ async fn read(
                 }
                 Ok(Some(Record::Broken(error))) => core.arrive(Err(error)),
                 Err(Violation(what)) => {
-                    return CloseReason::ProtocolViolation(what.to_owned());
+                    return CloseReason::ProtocolViolation(Cause::new(what));
                 }
             }
         }

@@ -2,7 +2,7 @@
 
 use crate::places::Place;
 use net_traits::{
-    CertHash, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential,
+    Cause, CertHash, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential,
     PeerIdentity, Rejection, TrustError, TrustPolicy,
 };
 use parking_lot::Mutex;
@@ -48,7 +48,7 @@ impl TlsIdentity {
         let provider = Arc::new(ring::default_provider());
         let (chain, key) = (credential.certificate_chain().to_vec(), credential.private_key());
         let key = CertifiedKey::from_der(chain, key.clone_key(), &provider)
-            .map_err(|error| CredentialError::Unusable(error.to_string()))?;
+            .map_err(|error| CredentialError::Unusable(Cause::new(error)))?;
         Ok(Self { credential, key: Arc::new(key.into()), provider })
     }
 
@@ -129,7 +129,7 @@ pub(crate) async fn dial(
     let connect = TlsConnector::from(Arc::new(config)).connect(name, stream).into_fallible();
     match connect.await {
         Ok(stream) => parties.secured(TlsStream::Client(stream), &verifier, None),
-        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier, None)),
+        Err((error, stream)) => Err(parties.failed(error, stream, &verifier, None)),
     }
 }
 
@@ -147,12 +147,12 @@ pub(crate) async fn accept(
             place.connected();
             parties.secured(TlsStream::Server(stream), &verifier, Some(place))
         }
-        Err((error, stream)) => Err(parties.failed(&error, stream, &verifier, Some(place))),
+        Err((error, stream)) => Err(parties.failed(error, stream, &verifier, Some(place))),
     }
 }
 
 fn unusable(error: rustls::Error) -> ConnectError {
-    CredentialError::Unusable(error.to_string()).into()
+    CredentialError::Unusable(Cause::new(error)).into()
 }
 
 impl Parties {
@@ -172,9 +172,9 @@ impl Parties {
             }
             // TLS accepts a peer that offers no protocol.
             (Some(Ok(_)), Some(_), None) => Err(self.no_common_alpn()),
-            _ => Err(ConnectError::Closed(CloseReason::Transport(
-                "TLS verified no certificate".to_owned(),
-            ))),
+            _ => Err(ConnectError::Closed(CloseReason::Transport(Cause::new(
+                "TLS verified no certificate",
+            )))),
         }
     }
 
@@ -185,13 +185,13 @@ impl Parties {
     /// Maps the error of a failed handshake.
     fn failed(
         &self,
-        error: &io::Error,
+        error: io::Error,
         stream: TcpStream,
         verifier: &Verifier,
         place: Option<Place>,
     ) -> ConnectError {
         linger(stream, place);
-        let tls_error = tls_error(error);
+        let tls_error = tls_error(&error);
         let cause = match (verifier.verdict.lock().take(), tls_error) {
             (Some(Err(cause)), _) => Some(cause),
             // The certificate was accepted, but the handshake signature does not verify.
@@ -214,7 +214,7 @@ impl Parties {
                 rustls::Error::NoApplicationProtocol
                 | rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol),
             ) => self.no_common_alpn(),
-            None if is_gone(error) => ConnectError::Refused(self.remote_addr),
+            None if is_gone(&error) => ConnectError::Refused(self.remote_addr),
             _ => match self.lost(error) {
                 CloseReason::Rejected(rejection) => rejection.into(),
                 reason => ConnectError::Closed(reason),
@@ -223,8 +223,8 @@ impl Parties {
     }
 
     /// Maps the error of a lost connection.
-    pub(crate) fn lost(&self, error: &io::Error) -> CloseReason {
-        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(error) {
+    pub(crate) fn lost(&self, error: io::Error) -> CloseReason {
+        if let Some(rustls::Error::AlertReceived(alert)) = tls_error(&error) {
             let rejection =
                 Rejection::by_alert(self.remote_addr, self.local_identity, u8::from(*alert));
             if let Some(rejection) = rejection {
@@ -234,7 +234,10 @@ impl Parties {
         if error.kind() == io::ErrorKind::TimedOut {
             return CloseReason::TimedOut;
         }
-        CloseReason::Transport(error.to_string())
+        CloseReason::Transport(match error.downcast::<rustls::Error>() {
+            Ok(error) => Cause::new(error),
+            Err(error) => Cause::new(error),
+        })
     }
 }
 

@@ -45,4 +45,4 @@ mod transport;
 pub use config::TcpTlsConfig;
 pub use connection::TcpTlsConnection;
 pub use listener::{TcpTlsIncomingRequest, TcpTlsListener};
-pub use transport::{CLOSE_CODE_REVOKED, TcpTlsTransport};
+pub use transport::TcpTlsTransport;

@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use net_kit::Revocations;
 use net_kit::alpn::protocol_names;
 use net_traits::{
-    CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::io;
@@ -17,9 +17,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
-
-/// Close code of connections whose peer is no longer trusted.
-pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
 
 /// Messages over TCP and TLS 1.3. Clones share the transport.
 #[derive(Debug, Clone)]
@@ -84,7 +81,7 @@ impl TcpTlsTransport {
     /// Closes all connections whose peer `policy` does not trust, including those in their
     /// handshake.
     ///
-    /// Their close code is [`CLOSE_CODE_REVOKED`]; queued messages are dropped. Returns how many of
+    /// Their close code is [`REVOKED`](net_traits::close_code::REVOKED); queued messages are dropped. Returns how many of
     /// them were established. Signatures are verified again, on the calling thread.
     ///
     /// To reject such peers in the future too, first give the listeners a credential with that
@@ -121,7 +118,7 @@ impl NetTransport for TcpTlsTransport {
         let identity = TlsIdentity::new(credential)?;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => ListenError::AddressInUse(bind_addr),
-            _ => ListenError::Transport(error.to_string()),
+            _ => ListenError::Transport(Cause::new(error)),
         };
         let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
@@ -145,9 +142,9 @@ impl NetTransport for TcpTlsTransport {
         let dial = async {
             let stream = TcpStream::connect(remote_addr)
                 .await
-                .map_err(|error| unreachable(&error, remote_addr))?;
+                .map_err(|error| unreachable(error, remote_addr))?;
             let failed =
-                |error: io::Error| ConnectError::Closed(CloseReason::Transport(error.to_string()));
+                |error: io::Error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));
             stream.set_nodelay(true).map_err(failed)?;
             let local_addr = stream.local_addr().map_err(failed)?;
             Ok((handshake::dial(stream, &identity, &parties).await?, local_addr))
@@ -161,11 +158,11 @@ impl NetTransport for TcpTlsTransport {
 }
 
 /// Maps the error of a failed TCP connection attempt.
-fn unreachable(error: &io::Error, remote_addr: SocketAddr) -> ConnectError {
+fn unreachable(error: io::Error, remote_addr: SocketAddr) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
             ConnectError::Refused(remote_addr)
         }
-        _ => ConnectError::Closed(CloseReason::Transport(error.to_string())),
+        _ => ConnectError::Closed(CloseReason::Transport(Cause::new(error))),
     }
 }

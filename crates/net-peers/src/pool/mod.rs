@@ -8,8 +8,8 @@ pub use config::{DropError, PeerEvent, PeerPoolConfig, QueueError};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
-    CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
-    NetTransport, PeerIdentity, PeerVerifier, Rejection, SendError, TrustPolicy,
+    Cause, CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
+    NetTransport, PeerIdentity, PeerVerifier, Rejection, SendError, TrustPolicy, close_code,
 };
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Dial, Peer, Peers, Pooled, Queue};
@@ -21,13 +21,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, sleep_until, timeout};
-
-/// Close code of the redundant one of two connections between the same peers.
-pub const CLOSE_CODE_DUPLICATE: u64 = 0x6e65_7407;
-
-/// Codes with which a transport closes revoked connections, and all of them when it shuts down.
-const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
-const CLOSE_CODE_SHUTDOWN: u64 = 0x6e65_7406;
 
 /// Capacity of the event queue.
 const EVENTS: usize = 1024;
@@ -43,7 +36,7 @@ const LOSER_PATIENCE: Duration = Duration::from_secs(5);
 /// Concurrent callers for the same peer share one dial. If two peers dial each other at the same
 /// time, both send on the connection that the peer with the smaller identity dialled. Otherwise the
 /// newer connection is used. The side that dialled the redundant connection closes it after 5 s
-/// with [`CLOSE_CODE_DUPLICATE`]; until then both sides should receive from it.
+/// with [`DUPLICATE`](close_code::DUPLICATE); until then both sides should receive from it.
 ///
 /// Cloning is cheap. When the last clone is dropped, the tasks end, the connections are closed at
 /// once, and queued messages are dropped without a report.
@@ -355,7 +348,7 @@ impl<T: NetTransport> Inner<T> {
         let trust = self.credential.read().trust().clone();
         let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
         trust.verify(Some(&certificate)).map(|_| ()).map_err(|error| {
-            let _ = connection.close(CLOSE_CODE_REVOKED, "no longer trusted").now_or_never();
+            let _ = connection.close(close_code::REVOKED, "no longer trusted").now_or_never();
             Rejection::by_policy(connection.remote_addr(), error).into()
         })
     }
@@ -418,7 +411,7 @@ async fn close_loser<C: NetConnection>(
     peer: CertHash,
     loser: Pooled<C>,
 ) {
-    let close = loser.connection.close(CLOSE_CODE_DUPLICATE, "another connection is used");
+    let close = loser.connection.close(close_code::DUPLICATE, "another connection is used");
     let _ = timeout(LOSER_PATIENCE, close).await; // after that it closes at once
     let reason = loser.connection.watch_close().await;
     let _ = events.try_send(PeerEvent::Disconnected { peer, reason });
@@ -440,7 +433,7 @@ fn closed(reason: CloseReason) -> ConnectError {
 }
 
 fn gone() -> ConnectError {
-    ConnectError::Closed(CloseReason::Transport("the peer was removed from the pool".to_owned()))
+    ConnectError::Closed(CloseReason::Transport(Cause::new("the peer was removed from the pool")))
 }
 
 /// Performs one dial attempt.
@@ -578,7 +571,7 @@ async fn send_insistently<T: NetTransport>(
 fn may_go_elsewhere(error: &SendError) -> bool {
     match error {
         SendError::Closed(CloseReason::Local { code, .. }) => {
-            ![CLOSE_CODE_REVOKED, CLOSE_CODE_SHUTDOWN].contains(code)
+            ![close_code::REVOKED, close_code::SHUTDOWN].contains(code)
         }
         error => error.is_retryable(),
     }

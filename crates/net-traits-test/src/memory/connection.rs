@@ -8,6 +8,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
     CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
+    close_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -110,11 +111,11 @@ impl MemoryConnection {
 
 impl Shared {
     /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
-    pub(super) fn revoke(&self, policy: &TrustPolicy, code: u64) -> bool {
+    pub(super) fn revoke(&self, policy: &TrustPolicy) -> bool {
         let Seat { wire, side, certificate, .. } = &self.seat;
         let is_revoked = policy.verify(certificate.as_ref()).is_err();
         if is_revoked {
-            wire.close(*side, code, "no longer trusted");
+            wire.close(*side, close_code::REVOKED, "no longer trusted");
         }
         is_revoked
     }

@@ -5,7 +5,7 @@ use super::transport::Host;
 use super::wire::Side;
 use async_trait::async_trait;
 use net_traits::{
-    AcceptError, CertHash, CertificateDer, CloseReason, ConnectError, NetCredential,
+    AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, NetCredential,
     NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy, TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
@@ -238,9 +238,9 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         });
         match answer.send(Ok(dialled)) {
             Ok(()) => Ok(accepted),
-            Err(_) => Err(ConnectError::Closed(CloseReason::Transport(
-                "the peer cancelled the handshake".to_owned(),
-            ))),
+            Err(_) => Err(ConnectError::Closed(CloseReason::Transport(Cause::new(
+                "the peer cancelled the handshake",
+            )))),
         }
     }
 }

@@ -47,4 +47,4 @@ pub use connection::MemoryConnection;
 pub use link::LinkPlan;
 pub use listener::{MemoryIncomingRequest, MemoryListener};
 pub use network::MemoryNetwork;
-pub use transport::{CLOSE_CODE_REVOKED, MemoryTransport};
+pub use transport::MemoryTransport;

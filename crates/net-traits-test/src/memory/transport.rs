@@ -15,9 +15,6 @@ use std::sync::{Arc, Weak};
 use tokio::sync::{Semaphore, oneshot};
 use tokio::time::timeout;
 
-/// Close code of connections whose peer is no longer trusted.
-pub const CLOSE_CODE_REVOKED: u64 = 0x6e65_7405;
-
 /// A host of a [`MemoryNetwork`]. Clones share the host.
 #[derive(Debug, Clone)]
 pub struct MemoryTransport {
@@ -67,12 +64,12 @@ impl MemoryTransport {
         self.host.ip
     }
 
-    /// Closes the connections whose peer `policy` does not trust with [`CLOSE_CODE_REVOKED`], and
+    /// Closes the connections whose peer `policy` does not trust with [`REVOKED`](net_traits::close_code::REVOKED), and
     /// returns their number.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let connections = self.host.connections.lock().clone();
         let live = connections.iter().filter_map(Weak::upgrade);
-        live.filter(|connection| connection.revoke(policy, CLOSE_CODE_REVOKED)).count()
+        live.filter(|connection| connection.revoke(policy)).count()
     }
 
     /// Dials without a certificate and trusts every peer, for tests of the listener.

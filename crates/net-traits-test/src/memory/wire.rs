@@ -2,7 +2,7 @@
 
 use super::pipe::{Pipe, Reset, Taken};
 use bytes::Bytes;
-use net_traits::{CloseReason, RecvError};
+use net_traits::{Cause, CloseReason, RecvError};
 use parking_lot::Mutex;
 use std::pin::pin;
 use std::time::Duration;
@@ -81,7 +81,7 @@ impl State {
 
     /// Ends the connection for both sides at once.
     fn reset(&mut self, now: Instant) {
-        let reason = CloseReason::Transport("the network reset the connection".to_owned());
+        let reason = CloseReason::Transport(Cause::new("the network reset the connection"));
         for end in &mut self.ends {
             end.get_or_insert((now, reason.clone()));
         }

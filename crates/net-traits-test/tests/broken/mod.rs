@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
-    AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
+    AcceptError, Cause, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
     SendError, TrustPolicy,
 };
@@ -218,7 +218,7 @@ impl NetTransport for BrokenTransport {
         let inner = self.inner.create_listener(bind_addr, alpn, credential).await;
         let inner = inner.map_err(|error| match (self.context.fault, error) {
             (Fault::TakenPortIsAnotherError, ListenError::AddressInUse(_)) => {
-                ListenError::Transport("it does not work".to_owned())
+                ListenError::Transport(Cause::new("it does not work"))
             }
             (_, error) => error,
         })?;
@@ -234,7 +234,8 @@ impl NetTransport for BrokenTransport {
         credential: NetCredential,
     ) -> Result<BrokenConnection, ConnectError> {
         let credential = self.context.credential(credential);
-        let failed = |what: &str| ConnectError::Closed(CloseReason::Transport(what.to_owned()));
+        let failed =
+            |what: &'static str| ConnectError::Closed(CloseReason::Transport(Cause::new(what)));
         let is_there = self.context.listening.lock().contains(&remote_addr);
         let connected = self.inner.connect(remote_addr, alpn, credential).await;
         let inner = connected.map_err(|error| match (self.context.fault, error) {
@@ -629,7 +630,8 @@ impl NetConnection for BrokenConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         let Shared { inner, fault, .. } = &*self.0;
         let (_counting, receiving) = Counting::new(&self.0.receiving);
-        let busy = || RecvError::Closed(CloseReason::Transport("another task receives".to_owned()));
+        let busy =
+            || RecvError::Closed(CloseReason::Transport(Cause::new("another task receives")));
         let result = match fault {
             Fault::HalfDuplex => {
                 while self.0.sending.load(Ordering::SeqCst) > 0 {

@@ -1,0 +1,70 @@
+//! The close codes of these crates, and their names.
+//!
+//! Applications choose their own codes below 2^62. These begin with the letters `net`, so that they
+//! do not collide with small numbers. Code 0 is sent when the last handle of a connection is
+//! dropped.
+//!
+//! ```
+//! use net_traits::{CloseReason, close_code};
+//!
+//! assert_eq!(close_code::name(close_code::SHUTDOWN), Some("shutdown"));
+//! let reason = CloseReason::Peer { code: close_code::SHUTDOWN, reason: "maintenance".to_owned() };
+//! assert_eq!(
+//!     reason.to_string(),
+//!     "closed by the peer with code shutdown (0x6e657406): \"maintenance\""
+//! );
+//! ```
+
+use std::fmt;
+
+/// The listener's transport has as many connections as it allows.
+pub const TOO_MANY_CONNECTIONS: u64 = 0x6e65_7401;
+/// The dialler's address has as many connections as one may have.
+pub const TOO_MANY_PER_IP: u64 = 0x6e65_7402;
+/// The dialler's identity has as many connections as one may have.
+pub const TOO_MANY_PER_IDENTITY: u64 = 0x6e65_7403;
+/// The listener's transport has as many handshakes in progress as it allows.
+pub const TOO_MANY_HANDSHAKES: u64 = 0x6e65_7404;
+/// The peer is no longer trusted.
+pub const REVOKED: u64 = 0x6e65_7405;
+/// The transport shuts down.
+pub const SHUTDOWN: u64 = 0x6e65_7406;
+/// Another connection with the same peer is used.
+pub const DUPLICATE: u64 = 0x6e65_7407;
+/// The handshake did not finish in time.
+pub const HANDSHAKE_TIMEOUT: u64 = 0x6e65_7408;
+
+/// Returns the name of a code of this module, `None` for any other.
+pub const fn name(code: u64) -> Option<&'static str> {
+    Some(match code {
+        TOO_MANY_CONNECTIONS => "too many connections",
+        TOO_MANY_PER_IP => "too many connections per address",
+        TOO_MANY_PER_IDENTITY => "too many connections per identity",
+        TOO_MANY_HANDSHAKES => "too many handshakes",
+        REVOKED => "revoked",
+        SHUTDOWN => "shutdown",
+        DUPLICATE => "duplicate",
+        HANDSHAKE_TIMEOUT => "handshake timeout",
+        _ => return None,
+    })
+}
+
+/// Whether the peer that closed with `code` may accept another attempt without a change of
+/// configuration.
+pub(crate) const fn is_retryable(code: u64) -> bool {
+    code != REVOKED
+}
+
+/// Prints a code and the reason that came with it.
+pub(crate) struct Described<'a>(pub(crate) u64, pub(crate) &'a str);
+
+impl fmt::Display for Described<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(code, reason) = *self;
+        match name(code) {
+            Some(name) => write!(f, "code {name} ({code:#x})")?,
+            None => write!(f, "code {code}")?,
+        }
+        if reason.is_empty() { Ok(()) } else { write!(f, ": {reason:?}") }
+    }
+}
