@@ -1,5 +1,6 @@
 //! `CertHash`: an identity, the SHA-256 of a leaf certificate.
 
+use data_encoding::{HEXLOWER, HEXLOWER_PERMISSIVE};
 use ring::digest;
 use rustls_pki_types::CertificateDer;
 use std::fmt;
@@ -34,7 +35,7 @@ impl CertHash {
 
 impl fmt::Display for CertHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
@@ -48,20 +49,15 @@ impl FromStr for CertHash {
     type Err = ParseCertHashError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let digits = text.as_bytes();
-        if digits.len() != 64 {
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() {
             return Err(ParseCertHashError::Length(text.chars().count()));
         }
-        let mut bytes = [0; 32];
-        for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-            *byte = nibble(pair[0])? << 4 | nibble(pair[1])?;
-        }
+        HEXLOWER_PERMISSIVE
+            .decode_mut(text.as_bytes(), &mut bytes)
+            .map_err(|_| ParseCertHashError::Digit)?;
         Ok(Self(bytes))
     }
-}
-
-fn nibble(digit: u8) -> Result<u8, ParseCertHashError> {
-    char::from(digit).to_digit(16).map(|value| value as u8).ok_or(ParseCertHashError::Digit)
 }
 
 /// Why a text is not a [`CertHash`].

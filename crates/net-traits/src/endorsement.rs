@@ -56,7 +56,7 @@ impl EndorsingKey {
 
 impl fmt::Display for EndorsingKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        data_encoding::HEXLOWER.encode_display(&self.0).fmt(f)
     }
 }
 
