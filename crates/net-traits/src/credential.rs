@@ -1,5 +1,6 @@
 //! `NetCredential`: the local identity and its trust policy.
 
+use crate::credential_error::{CredentialError, MAX_CHAIN};
 use crate::{Cause, CertHash, TrustPolicy};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -35,7 +36,7 @@ impl NetCredential {
     ///
     /// Peers limit the size of a handshake: msquic accepts 32 KiB in all, which include a signature
     /// and the TLS extensions besides the chain.
-    pub const MAX_CHAIN: usize = 24 * 1024;
+    pub const MAX_CHAIN: usize = MAX_CHAIN;
 
     /// Creates a credential from a chain, leaf first, and the leaf's private key.
     ///
@@ -168,42 +169,6 @@ impl fmt::Debug for NetCredential {
             .field("trust", &self.trust)
             .finish_non_exhaustive()
     }
-}
-
-/// Why a credential cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum CredentialError {
-    /// There is no certificate.
-    #[error("the credential holds no certificate")]
-    NoCertificate,
-    /// The chain is larger than a handshake can carry.
-    #[error(
-        "the certificate chain has {bytes} bytes, more than {}: remove what peers do not need",
-        NetCredential::MAX_CHAIN
-    )]
-    ChainTooLong {
-        /// Size of all certificates in DER, in bytes.
-        bytes: usize,
-    },
-    /// There is no private key.
-    #[error("the credential holds no private key")]
-    NoPrivateKey,
-    /// The file cannot be read.
-    #[error("cannot read {path}")]
-    File {
-        /// Path of the file.
-        path: String,
-        /// The error of the operating system, a [`std::io::Error`].
-        #[source]
-        cause: Cause,
-    },
-    /// The text is not PEM.
-    #[error("the credential is not valid PEM")]
-    Pem(#[source] Cause),
-    /// The transport cannot use the key or the certificate.
-    #[error("the credential cannot be used")]
-    Unusable(#[source] Cause),
 }
 
 #[cfg(test)]

@@ -5,7 +5,8 @@
 //! format.
 
 use crate::certificate::{ValidCertificate, unix_seconds};
-use crate::{Cause, CertHash, CredentialError, TrustError};
+use crate::endorsing_key::{EndorsingKey, KEY};
+use crate::{Cause, CredentialError, TrustError};
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{Decode, Encode, Sequence};
 use ring::rand::SystemRandom;
@@ -13,7 +14,6 @@ use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::fmt;
-use std::str::FromStr;
 use std::time::{Duration, SystemTime};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -33,47 +33,7 @@ pub const MAX_ENDORSEMENTS: usize = 16;
 /// Prefix of the signed bytes, so that the signature is not valid in another protocol.
 const DOMAIN: &[u8] = b"net-traits endorsement v1\0";
 
-const KEY: usize = 32;
 const SIGNATURE: usize = 64;
-
-/// The public half of an Ed25519 key that endorses certificates.
-///
-/// It prints and parses as 64 hexadecimal digits.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EndorsingKey([u8; KEY]);
-
-impl EndorsingKey {
-    /// Creates a key from its 32 bytes (RFC 8032).
-    pub const fn from_bytes(bytes: [u8; KEY]) -> Self {
-        Self(bytes)
-    }
-
-    /// Returns the 32 bytes of the key.
-    pub const fn as_bytes(&self) -> &[u8; KEY] {
-        &self.0
-    }
-}
-
-impl fmt::Display for EndorsingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        data_encoding::HEXLOWER.encode_display(&self.0).fmt(f)
-    }
-}
-
-impl fmt::Debug for EndorsingKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EndorsingKey({self})")
-    }
-}
-
-impl FromStr for EndorsingKey {
-    type Err = crate::ParseCertHashError;
-
-    /// Parses 64 hexadecimal digits.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<CertHash>().map(|hash| Self(*hash.as_bytes()))
-    }
-}
 
 /// The period in which an endorsement is valid, in whole seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -124,7 +84,9 @@ impl Endorsement {
         let now = unix_seconds(now);
         let signed = signed_bytes(self.from, self.until, public_key_info);
         (self.from..=self.until.unwrap_or(u64::MAX)).contains(&now)
-            && UnparsedPublicKey::new(&ED25519, self.key.0).verify(&signed, &self.signature).is_ok()
+            && UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
+                .verify(&signed, &self.signature)
+                .is_ok()
     }
 }
 
@@ -198,7 +160,7 @@ impl Endorser {
     pub fn key(&self) -> EndorsingKey {
         let mut key = [0; KEY];
         key.copy_from_slice(self.pair.public_key().as_ref());
-        EndorsingKey(key)
+        EndorsingKey::from_bytes(key)
     }
 
     /// Endorses the key `public_key_info` (SubjectPublicKeyInfo, DER).
@@ -214,7 +176,7 @@ impl Endorser {
     /// Endorses in the [older format](LEGACY_ENDORSEMENT_OID): 96 bytes, without a validity period.
     pub fn endorse_legacy(&self, public_key_info: &[u8]) -> Vec<u8> {
         let signature = self.pair.sign(public_key_info);
-        [&self.key().0[..], signature.as_ref()].concat()
+        [&self.key().as_bytes()[..], signature.as_ref()].concat()
     }
 }
 
@@ -247,7 +209,7 @@ pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, Cred
     }
     let encode = |endorsement: &Endorsement| {
         Encoded {
-            key: OctetStringRef::new(&endorsement.key.0)?,
+            key: OctetStringRef::new(endorsement.key.as_bytes())?,
             from: endorsement.from,
             until: endorsement.until,
             signature: OctetStringRef::new(&endorsement.signature)?,
@@ -278,7 +240,7 @@ pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
         let key = encoded.key.as_bytes().try_into();
         let signature = encoded.signature.as_bytes().try_into();
         Ok(Endorsement {
-            key: EndorsingKey(key.map_err(|_| "a key does not have 32 bytes")?),
+            key: EndorsingKey::from_bytes(key.map_err(|_| "a key does not have 32 bytes")?),
             from: encoded.from,
             until: encoded.until,
             signature: signature.map_err(|_| "a signature does not have 64 bytes")?,
@@ -313,7 +275,7 @@ pub(crate) fn endorsers(
             let (key, signature) = pair.split_at(KEY);
             let public = UnparsedPublicKey::new(&ED25519, key);
             if public.verify(&certificate.public_key_info, signature).is_ok() {
-                keys.extend(key.try_into().map(EndorsingKey));
+                keys.extend(key.try_into().map(EndorsingKey::from_bytes));
             }
         }
     }

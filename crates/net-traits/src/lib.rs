@@ -38,11 +38,14 @@ mod certificate;
 pub mod close_code;
 mod connection;
 mod credential;
+mod credential_error;
 mod dyn_transport;
 mod endorsement;
+mod endorsing_key;
 mod error;
 mod incoming;
 mod listener;
+mod peer_identity;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod transport;
@@ -53,21 +56,24 @@ pub use bytes::Bytes;
 pub use cause::{Cause, WithCauses};
 pub use cert_hash::{CertHash, ParseCertHashError};
 pub use connection::NetConnection;
-pub use credential::{CredentialError, NetCredential};
+pub use credential::NetCredential;
+pub use credential_error::CredentialError;
 pub use dyn_transport::{DynConnection, DynIncomingRequest, DynListener, DynTransport};
 pub use endorsement::{
-    ENDORSEMENT_OID, Endorsement, EndorsementValidity, Endorser, EndorsingKey,
-    LEGACY_ENDORSEMENT_OID, MAX_ENDORSEMENTS, decode_endorsements, encode_endorsements,
+    ENDORSEMENT_OID, Endorsement, EndorsementValidity, Endorser, LEGACY_ENDORSEMENT_OID,
+    MAX_ENDORSEMENTS, decode_endorsements, encode_endorsements,
 };
+pub use endorsing_key::EndorsingKey;
 pub use error::{
     AcceptError, CloseReason, ConnectError, ListenError, RecvError, Rejection, RejectionBy,
     SendError,
 };
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
+pub use peer_identity::PeerIdentity;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{IdentityKey, SelfSigned};
 pub use transport::NetTransport;
-pub use trust::{Endorsers, PeerIdentity, PeerVerifier, TrustPolicy};
+pub use trust::{Endorsers, PeerVerifier, TrustPolicy};
 pub use trust_error::TrustError;

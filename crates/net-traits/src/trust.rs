@@ -1,8 +1,8 @@
 //! `TrustPolicy`: which certificates are accepted.
 
 use crate::certificate::ValidCertificate;
-use crate::endorsement::{self, EndorsingKey};
-use crate::{CertHash, TrustError};
+use crate::endorsement;
+use crate::{CertHash, EndorsingKey, PeerIdentity, TrustError};
 use rustls_pki_types::CertificateDer;
 use std::collections::HashSet;
 use std::fmt;
@@ -90,17 +90,6 @@ impl fmt::Debug for dyn PeerVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PeerVerifier")
     }
-}
-
-/// The identity of a peer and its endorsing keys.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub struct PeerIdentity {
-    /// The hash of the peer's certificate.
-    pub hash: CertHash,
-    /// The keys with a valid endorsement, each once, in ascending order, whether trusted or not.
-    /// Keys of the older format are included only if the policy reads that format.
-    pub endorsers: Vec<EndorsingKey>,
 }
 
 impl TrustPolicy {

@@ -1,0 +1,43 @@
+//! `CredentialError`: why a credential cannot be used.
+
+use crate::Cause;
+
+/// The largest certificate chain, in bytes of DER, see
+/// [`NetCredential::MAX_CHAIN`](crate::NetCredential::MAX_CHAIN).
+pub(crate) const MAX_CHAIN: usize = 24 * 1024;
+
+/// Why a credential cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CredentialError {
+    /// There is no certificate.
+    #[error("the credential holds no certificate")]
+    NoCertificate,
+    /// The chain is larger than a handshake can carry.
+    #[error(
+        "the certificate chain has {bytes} bytes, more than {}: remove what peers do not need",
+        MAX_CHAIN
+    )]
+    ChainTooLong {
+        /// Size of all certificates in DER, in bytes.
+        bytes: usize,
+    },
+    /// There is no private key.
+    #[error("the credential holds no private key")]
+    NoPrivateKey,
+    /// The file cannot be read.
+    #[error("cannot read {path}")]
+    File {
+        /// Path of the file.
+        path: String,
+        /// The error of the operating system, a [`std::io::Error`].
+        #[source]
+        cause: Cause,
+    },
+    /// The text is not PEM.
+    #[error("the credential is not valid PEM")]
+    Pem(#[source] Cause),
+    /// The transport cannot use the key or the certificate.
+    #[error("the credential cannot be used")]
+    Unusable(#[source] Cause),
+}

@@ -1,0 +1,14 @@
+//! `PeerIdentity`: who a peer is, and who vouches for it.
+
+use crate::{CertHash, EndorsingKey};
+
+/// The identity of a peer and its endorsing keys.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PeerIdentity {
+    /// The hash of the peer's certificate.
+    pub hash: CertHash,
+    /// The keys with a valid endorsement, each once, in ascending order, whether trusted or not.
+    /// Keys of the older format are included only if the policy reads that format.
+    pub endorsers: Vec<EndorsingKey>,
+}
