@@ -7,7 +7,7 @@
 
 use crate::statistics::Limit;
 use crate::telemetry::Telemetry;
-use net_traits::{CertHash, CloseReason};
+use net_traits::{CertHash, CloseReason, close_code};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -222,14 +222,14 @@ impl Drop for Place {
     }
 }
 
-/// Returns the reason for which this side closes a connection beyond `limit`.
+/// Returns the text with which a connection beyond `limit` is closed.
+pub fn reason(limit: Limit) -> &'static str {
+    close_code::name(limit.code()).unwrap_or_default()
+}
+
+/// Returns why this side closes a connection beyond `limit`.
 pub fn close_reason(limit: Limit) -> CloseReason {
-    let reason = match limit {
-        Limit::HandshakeTimeout => "the handshake took too long",
-        Limit::PerIdentity => "too many connections of one identity",
-        _ => "too many connections",
-    };
-    CloseReason::Local { code: limit.code(), reason: reason.to_owned() }
+    CloseReason::Local { code: limit.code(), reason: reason(limit).to_owned() }
 }
 
 fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {

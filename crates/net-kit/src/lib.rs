@@ -14,7 +14,7 @@
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data.
 //! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
 //! 7. [`statistics`] and [`telemetry`]: counters, spans and events, with one vocabulary.
-//! 8. `tls` (feature `rustls`): TLS 1.3 in which both sides verify certificates by a
+//! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which both sides verify certificates by a
 //!    [`TrustPolicy`](net_traits::TrustPolicy).
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
@@ -25,11 +25,14 @@ pub mod admission;
 pub mod alpn;
 pub mod facts;
 pub mod frame;
+pub mod handshake;
 pub mod inbox;
 pub mod progress;
 pub mod registry;
 mod revocations;
 pub mod statistics;
 pub mod telemetry;
+#[cfg(feature = "rustls")]
+pub mod tls;
 
 pub use revocations::Revocations;

@@ -5,11 +5,11 @@
 //! on the caller's thread, after unlocking.
 
 use crate::Revocations;
-use crate::admission::{Admission, Place};
+use crate::admission::Admission;
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::statistics::{Limit, MessageCounters, MessageStatistics, TransportStatistics};
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;
 use net_traits::{CertHash, RecvError, TrustPolicy, close_code};
 use parking_lot::Mutex;
@@ -92,15 +92,15 @@ impl<M: Member> Registry<M> {
     /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
     /// since `revocations` were counted.
     ///
-    /// `make` wraps the [`Entry`]. `place` is that of a connection that the peer opened.
+    /// `make` wraps the [`Entry`].
     pub fn register(
         self: &Arc<Self>,
         facts: ConnectionFacts,
-        place: Option<Place>,
+        origin: Origin,
         revocations: u64,
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Arc<M> {
-        let span = self.telemetry.connection_span(&facts, place.is_some());
+        let span = self.telemetry.connection_span(&facts, origin);
         let member = Arc::new_cyclic(|member: &Weak<M>| {
             let id = {
                 let mut roster = self.roster.lock();
@@ -110,7 +110,7 @@ impl<M: Member> Registry<M> {
                 id
             };
             let messages = MessageCounters::default();
-            make(Entry { registry: self.clone(), id, facts, span, messages, _place: place })
+            make(Entry { registry: self.clone(), id, facts, span, messages })
         });
         self.telemetry.opened(&member.entry().span);
         // A later revocation finds the connection in the roster.
@@ -216,7 +216,6 @@ pub struct Entry<M> {
     facts: ConnectionFacts,
     span: Span,
     messages: MessageCounters,
-    _place: Option<Place>,
 }
 
 impl<M> Entry<M> {
@@ -319,7 +318,7 @@ mod tests {
         let alpn = "test/1".to_owned();
         let facts =
             ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-        registry.register(facts, None, revocations, |entry| Connection {
+        registry.register(facts, Origin::Dialled, revocations, |entry| Connection {
             entry,
             is_stuck,
             ended: Mutex::default(),

@@ -24,6 +24,15 @@ use tracing::Span;
 /// How many hexadecimal digits of an identity are shown.
 const PREFIX: usize = 8;
 
+/// Which side opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This side.
+    Dialled,
+    /// The peer.
+    Accepted,
+}
+
 /// The events and counters of one transport.
 #[derive(Clone)]
 pub struct Telemetry {
@@ -43,10 +52,13 @@ impl Telemetry {
     }
 
     /// Creates the span of a connection.
-    pub fn connection_span(&self, facts: &ConnectionFacts, is_inbound: bool) -> Span {
+    pub fn connection_span(&self, facts: &ConnectionFacts, origin: Origin) -> Span {
         let (transport, remote) = (self.transport, facts.remote_addr());
         let peer = &facts.remote_identity()[..PREFIX];
-        let direction = if is_inbound { "in" } else { "out" };
+        let direction = match origin {
+            Origin::Dialled => "out",
+            Origin::Accepted => "in",
+        };
         tracing::info_span!("connection", peer, %remote, direction, transport)
     }
 

@@ -1,0 +1,143 @@
+//! `Handshake`: the two sides of a handshake, and what its errors mean.
+
+use net_traits::{CertHash, CloseReason, ConnectError, PeerIdentity, Rejection, TrustError};
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// `decrypt_error` (RFC 8446, section 6.2): the signature of the handshake does not verify.
+const DECRYPT_ERROR: u8 = 51;
+
+/// `certificate_required` (RFC 8446, section 6.2).
+const CERTIFICATE_REQUIRED: u8 = 116;
+
+/// `no_application_protocol` (RFC 7301, section 3.2).
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+/// The two sides of one handshake, which error messages name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Handshake {
+    /// The identity of this side.
+    pub local_identity: CertHash,
+    /// The address of the peer.
+    pub remote_addr: SocketAddr,
+    /// The protocols that this side offers or supports.
+    pub alpn: Vec<String>,
+    /// How long the handshake may take.
+    pub timeout: Duration,
+}
+
+/// A TLS alert (RFC 8446, section 6), by its number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    /// This side ended the handshake with it.
+    Sent(u8),
+    /// The peer ended the handshake or the connection with it.
+    Received(u8),
+}
+
+/// What this side's policy said about the peer, `None` before it was asked.
+pub type Verdict = Option<Result<PeerIdentity, TrustError>>;
+
+impl Handshake {
+    /// Returns the error for a handshake that took longer than the timeout.
+    pub fn timed_out(&self) -> ConnectError {
+        ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
+    }
+
+    /// Returns the error for sides that share no protocol.
+    pub fn no_common_alpn(&self) -> ConnectError {
+        ConnectError::NoCommonAlpn { remote_addr: self.remote_addr, offered: self.alpn.clone() }
+    }
+
+    /// Explains a handshake that failed after `verdict` and with `alert`. Returns `None` if neither
+    /// is about certificates or protocols.
+    pub fn rejected(&self, verdict: Verdict, alert: Option<Alert>) -> Option<ConnectError> {
+        let cause = match (verdict, alert) {
+            (Some(Err(cause)), _) => cause,
+            // The certificate is trusted, but the peer does not have its key.
+            (Some(Ok(peer)), Some(Alert::Sent(DECRYPT_ERROR))) => {
+                TrustError::Unproven { identity: peer.hash }
+            }
+            (_, Some(Alert::Sent(CERTIFICATE_REQUIRED))) => TrustError::NoCertificate,
+            (_, Some(Alert::Sent(NO_APPLICATION_PROTOCOL))) => return Some(self.no_common_alpn()),
+            (_, Some(Alert::Received(NO_APPLICATION_PROTOCOL))) => {
+                return Some(self.no_common_alpn());
+            }
+            (_, Some(Alert::Received(alert))) => return self.by_peer(alert).map(Into::into),
+            _ => return None,
+        };
+        let alert = match cause {
+            TrustError::NoCertificate => CERTIFICATE_REQUIRED,
+            _ => cause.tls_alert(),
+        };
+        Some(Rejection::by_policy(self.remote_addr, cause).with_alert(Some(alert)).into())
+    }
+
+    /// Explains the end of an established connection by an alert of the peer, which verifies the
+    /// certificate of a TLS 1.3 client later. Returns `None` if it is not about certificates.
+    pub fn closed_by(&self, alert: u8) -> Option<CloseReason> {
+        self.by_peer(alert).map(Into::into)
+    }
+
+    fn by_peer(&self, alert: u8) -> Option<Rejection> {
+        Rejection::by_alert(self.remote_addr, self.local_identity, alert)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net_traits::RejectionBy;
+
+    const ME: CertHash = CertHash::from_bytes([1; 32]);
+    const PEER: CertHash = CertHash::from_bytes([2; 32]);
+
+    fn handshake() -> Handshake {
+        Handshake {
+            local_identity: ME,
+            remote_addr: ([10, 0, 0, 1], 1).into(),
+            alpn: vec!["test/1".to_owned()],
+            timeout: Duration::from_secs(1),
+        }
+    }
+
+    fn rejection(verdict: Verdict, alert: Option<Alert>) -> Rejection {
+        match handshake().rejected(verdict, alert) {
+            Some(ConnectError::Rejected(rejection)) => rejection,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_own_verdict_comes_before_any_alert() {
+        let cause = TrustError::UntrustedIdentity(PEER);
+        for alert in [None, Some(Alert::Sent(42)), Some(Alert::Received(48))] {
+            let found = rejection(Some(Err(cause.clone())), alert);
+            assert_eq!((found.by, found.identity), (RejectionBy::Us, Some(PEER)));
+            assert_eq!(found.cause.as_deref(), Some(&cause));
+            assert_eq!(found.alert, Some(cause.tls_alert()));
+        }
+        let missing = rejection(None, Some(Alert::Sent(116)));
+        assert_eq!(missing.cause.as_deref(), Some(&TrustError::NoCertificate));
+        assert_eq!(missing.alert, Some(116));
+    }
+
+    #[test]
+    fn alerts_of_the_peer_name_the_own_identity() {
+        let found = rejection(None, Some(Alert::Received(45)));
+        assert_eq!((found.by, found.alert), (RejectionBy::Peer, Some(45)));
+        assert_eq!(found.identity, Some(ME));
+        assert!(matches!(handshake().closed_by(45), Some(CloseReason::Rejected(_))));
+    }
+
+    #[test]
+    fn other_ends_are_told_apart() {
+        for alert in [Alert::Sent(120), Alert::Received(120)] {
+            let error = handshake().rejected(None, Some(alert));
+            assert!(matches!(error, Some(ConnectError::NoCommonAlpn { .. })), "{error:?}");
+        }
+        for alert in [None, Some(Alert::Sent(10)), Some(Alert::Received(80))] {
+            assert_eq!(handshake().rejected(None, alert), None);
+        }
+    }
+}

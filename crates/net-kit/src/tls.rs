@@ -1,0 +1,384 @@
+//! TLS 1.3 by rustls in which both sides show a certificate, and each verifies the other's by its
+//! [`TrustPolicy`].
+//!
+//! A handshake gets a configuration of its own, whose [`Verifier`] keeps the verdict on the peer. So
+//! after a failure the cause is known with its type, and after a success the identity needs no
+//! second verification. Everything runs on the thread that drives the handshake. Sessions are not
+//! resumed, and no ticket is sent.
+
+use crate::facts::ConnectionFacts;
+use crate::handshake::{Alert, Handshake, Verdict};
+use net_traits::{
+    Cause, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential, PeerIdentity,
+    TrustError, TrustPolicy,
+};
+use parking_lot::Mutex;
+use rustls::client::Resumption;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, ring, verify_tls13_signature};
+use rustls::pki_types::{ServerName, UnixTime};
+use rustls::server::NoServerSessionStorage;
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
+use rustls::{
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    PeerIncompatible, ServerConfig, SignatureScheme, version,
+};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// A credential in the form that rustls needs. Cloning is cheap.
+///
+/// ```
+/// use net_kit::tls::TlsIdentity;
+/// use net_traits::{NetCredential, TrustPolicy};
+///
+/// let identity = TlsIdentity::new(NetCredential::self_signed(TrustPolicy::Any)?)?;
+/// let (config, _verifier) = identity.server(&["chat/1".to_owned()])?;
+/// assert_eq!(config.alpn_protocols, [b"chat/1"]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct TlsIdentity {
+    credential: NetCredential,
+    key: Arc<SingleCertAndKey>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl TlsIdentity {
+    /// Reads the key of a credential.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`] for a key of a kind that rustls does not support.
+    pub fn new(credential: NetCredential) -> Result<Self, CredentialError> {
+        let provider = Arc::new(ring::default_provider());
+        let (chain, key) = (credential.certificate_chain().to_vec(), credential.private_key());
+        let key = CertifiedKey::from_der(chain, key.clone_key(), &provider).map_err(unusable)?;
+        Ok(Self { credential, key: Arc::new(key.into()), provider })
+    }
+
+    /// Returns the credential.
+    pub fn credential(&self) -> &NetCredential {
+        &self.credential
+    }
+
+    /// Creates the configuration of one handshake as the client, and its verifier.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`].
+    pub fn client(
+        &self,
+        alpn: &[String],
+    ) -> Result<(ClientConfig, Arc<Verifier>), CredentialError> {
+        let verifier = self.verifier();
+        let mut config = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(unusable)?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier.clone())
+            .with_client_cert_resolver(self.key.clone());
+        config.alpn_protocols = protocols(alpn);
+        config.resumption = Resumption::disabled();
+        Ok((config, verifier))
+    }
+
+    /// Creates the configuration of one handshake as the server, and its verifier.
+    ///
+    /// # Errors
+    ///
+    /// [`CredentialError::Unusable`].
+    pub fn server(
+        &self,
+        alpn: &[String],
+    ) -> Result<(ServerConfig, Arc<Verifier>), CredentialError> {
+        let verifier = self.verifier();
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&[&version::TLS13])
+            .map_err(unusable)?
+            .with_client_cert_verifier(verifier.clone())
+            .with_cert_resolver(self.key.clone());
+        config.alpn_protocols = protocols(alpn);
+        config.send_tls13_tickets = 0;
+        config.session_storage = Arc::new(NoServerSessionStorage {}); // saves memory
+        Ok((config, verifier))
+    }
+
+    fn verifier(&self) -> Arc<Verifier> {
+        let trust = self.credential.trust().clone();
+        Arc::new(Verifier { trust, provider: self.provider.clone(), verdict: Mutex::default() })
+    }
+}
+
+impl fmt::Debug for TlsIdentity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.credential.fmt(f)
+    }
+}
+
+fn unusable(error: Error) -> CredentialError {
+    CredentialError::Unusable(Cause::new(error))
+}
+
+fn protocols(alpn: &[String]) -> Vec<Vec<u8>> {
+    alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
+}
+
+/// Returns the alert that a failed handshake sent or received, as far as it is about certificates
+/// or protocols.
+pub fn alert_of(error: &Error) -> Option<Alert> {
+    match error {
+        Error::AlertReceived(alert) => Some(Alert::Received(u8::from(*alert))),
+        Error::NoCertificatesPresented => Some(Alert::Sent(116)),
+        Error::NoApplicationProtocol => Some(Alert::Sent(120)),
+        // The verifier's own errors are in its verdict; what remains is the signature.
+        Error::InvalidCertificate(_) => Some(Alert::Sent(51)),
+        _ => None,
+    }
+}
+
+/// Collects the facts of a connection from what TLS negotiated.
+///
+/// # Errors
+///
+/// [`ConnectError::NoCommonAlpn`] if no protocol was negotiated: TLS accepts a peer that offers none.
+pub fn facts(
+    handshake: &Handshake,
+    local_addr: SocketAddr,
+    verifier: &Verifier,
+    certificates: Option<&[CertificateDer<'_>]>,
+    alpn: Option<&[u8]>,
+) -> Result<ConnectionFacts, ConnectError> {
+    let (verdict, certificate) = (verifier.verdict(), certificates.and_then(<[_]>::first));
+    let (Some(Ok(peer)), Some(certificate)) = (verdict, certificate) else {
+        let reason = CloseReason::Transport(Cause::new("TLS verified no certificate"));
+        return Err(ConnectError::Closed(reason));
+    };
+    let alpn = alpn.and_then(|name| String::from_utf8(name.to_vec()).ok());
+    let alpn = alpn.ok_or_else(|| handshake.no_common_alpn())?;
+    let Handshake { local_identity, remote_addr, .. } = *handshake;
+    let certificate = Some(certificate.clone().into_owned());
+    Ok(ConnectionFacts::new(local_addr, remote_addr, local_identity, peer, certificate, alpn))
+}
+
+/// Verifies the peer of one handshake by a [`TrustPolicy`], and keeps the verdict.
+pub struct Verifier {
+    trust: TrustPolicy,
+    provider: Arc<CryptoProvider>,
+    verdict: Mutex<Verdict>,
+}
+
+impl Verifier {
+    /// Returns what the policy said about the peer.
+    pub fn verdict(&self) -> Verdict {
+        self.verdict.lock().clone()
+    }
+
+    fn judge(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+        let verdict = self.trust.verify(Some(certificate));
+        let result = match &verdict {
+            Ok(PeerIdentity { .. }) => Ok(()),
+            // The error selects the alert that TLS sends.
+            Err(error) => Err(Error::InvalidCertificate(certificate_error(error))),
+        };
+        *self.verdict.lock() = Some(verdict);
+        result
+    }
+
+    fn proof(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signature: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        verify_tls13_signature(message, certificate, signature, algorithms)
+    }
+
+    fn schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn certificate_error(error: &TrustError) -> CertificateError {
+    match error.tls_alert() {
+        42 => CertificateError::BadEncoding,
+        43 => CertificateError::InvalidPurpose,
+        45 => CertificateError::Expired,
+        48 => CertificateError::UnknownIssuer,
+        49 => CertificateError::ApplicationVerificationFailure,
+        _ => CertificateError::Other(OtherError(Arc::new(error.clone()))),
+    }
+}
+
+/// Implements the methods that both verifier traits share.
+macro_rules! proof_methods {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(PeerIncompatible::Tls12NotOffered)) // TLS 1.3 only
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            certificate: &CertificateDer<'_>,
+            signature: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            self.proof(message, certificate, signature)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            self.schemes()
+        }
+    };
+}
+
+impl ServerCertVerifier for Verifier {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        self.judge(certificate).map(|()| ServerCertVerified::assertion())
+    }
+
+    proof_methods!();
+}
+
+impl ClientCertVerifier for Verifier {
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &[]
+    }
+
+    fn verify_client_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, Error> {
+        self.judge(certificate).map(|()| ClientCertVerified::assertion())
+    }
+
+    proof_methods!();
+}
+
+impl fmt::Debug for Verifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Verifier").field("trust", &self.trust).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::{ClientConnection, ServerConnection};
+
+    fn credential(trust: TrustPolicy) -> NetCredential {
+        NetCredential::self_signed(trust).unwrap()
+    }
+
+    /// Both ends of a handshake in memory, until one fails or both are done.
+    struct Ends {
+        client: (ClientConnection, Arc<Verifier>),
+        server: (ServerConnection, Arc<Verifier>),
+    }
+
+    impl Ends {
+        fn new(client: NetCredential, server: NetCredential, offered: &str) -> Self {
+            let config = TlsIdentity::new(client).unwrap().client(&[offered.to_owned()]);
+            let (config, of_client) = config.unwrap();
+            let name = ServerName::try_from("peer").unwrap();
+            let client = ClientConnection::new(Arc::new(config), name).unwrap();
+            let config = TlsIdentity::new(server).unwrap().server(&["test/1".to_owned()]);
+            let (config, of_server) = config.unwrap();
+            let server = ServerConnection::new(Arc::new(config)).unwrap();
+            Self { client: (client, of_client), server: (server, of_server) }
+        }
+
+        /// The errors of the client and of the server.
+        fn run(&mut self) -> (Option<Error>, Option<Error>) {
+            let (client, server) = (&mut self.client.0, &mut self.server.0);
+            let (mut of_client, mut of_server) = (None, None);
+            for _ in 0..4 {
+                let mut wire = Vec::new();
+                client.write_tls(&mut wire).unwrap();
+                server.read_tls(&mut &wire[..]).unwrap();
+                of_server = of_server.or(server.process_new_packets().err());
+                wire.clear();
+                server.write_tls(&mut wire).unwrap();
+                client.read_tls(&mut &wire[..]).unwrap();
+                of_client = of_client.or(client.process_new_packets().err());
+            }
+            (of_client, of_server)
+        }
+    }
+
+    fn handshake(credential: &NetCredential) -> Handshake {
+        Handshake {
+            local_identity: credential.identity(),
+            remote_addr: ([10, 0, 0, 1], 1).into(),
+            alpn: vec!["test/1".to_owned()],
+            timeout: std::time::Duration::from_secs(1),
+        }
+    }
+
+    #[test]
+    fn both_sides_know_the_other() {
+        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
+        let mut ends = Ends::new(alice.clone(), bob.clone(), "test/1");
+        assert_eq!(ends.run(), (None, None));
+        let local_addr = ([10, 0, 0, 2], 2).into();
+        let (session, verifier) = &ends.server;
+        let certificates = session.peer_certificates();
+        let facts =
+            facts(&handshake(&bob), local_addr, verifier, certificates, session.alpn_protocol());
+        let facts = facts.unwrap();
+        assert_eq!((facts.peer().hash, facts.local_hash()), (alice.identity(), bob.identity()));
+        assert_eq!(
+            (facts.alpn(), facts.certificate()),
+            ("test/1", alice.certificate_chain().first())
+        );
+    }
+
+    #[test]
+    fn a_rejection_is_explained_on_both_sides() {
+        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::nobody()));
+        let mut ends = Ends::new(alice.clone(), bob.clone(), "test/1");
+        let (of_client, of_server) = ends.run();
+        let ours = handshake(&bob)
+            .rejected(ends.server.1.verdict(), of_server.as_ref().and_then(alert_of))
+            .unwrap();
+        let ConnectError::Rejected(ours) = ours else { panic!("{ours:?}") };
+        let cause = TrustError::UntrustedIdentity(alice.identity());
+        assert_eq!(ours.cause.as_deref(), Some(&cause));
+        let Some(Alert::Received(alert)) = of_client.as_ref().and_then(alert_of) else {
+            panic!("{of_client:?}")
+        };
+        assert_eq!(ours.alert, Some(alert));
+        assert!(matches!(handshake(&alice).closed_by(alert), Some(CloseReason::Rejected(_))));
+    }
+
+    #[test]
+    fn no_common_protocol_is_told_apart() {
+        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
+        let mut ends = Ends::new(alice.clone(), bob.clone(), "other/1");
+        let (of_client, of_server) = ends.run();
+        for (credential, error, verifier) in
+            [(&alice, of_client, &ends.client.1), (&bob, of_server, &ends.server.1)]
+        {
+            let alert = error.as_ref().and_then(alert_of);
+            let error = handshake(credential).rejected(verifier.verdict(), alert);
+            assert!(matches!(error, Some(ConnectError::NoCommonAlpn { .. })), "{error:?}");
+        }
+    }
+}
