@@ -24,7 +24,8 @@ static void* RebindRun(void* Context)
             if (!(P[i].revents & POLLIN)) { continue; }
             struct sockaddr_in From;
             socklen_t FromLength = sizeof(From);
-            int n = (int)recvfrom(P[i].fd, Data, sizeof(Data), 0, (struct sockaddr*)&From, &FromLength);
+            // A test may have closed the socket, so that its number names another one.
+            int n = (int)recvfrom(P[i].fd, Data, sizeof(Data), MSG_DONTWAIT, (struct sockaddr*)&From, &FromLength);
             if (n < 0) { continue; }
             if (i == 0) {
                 RebindClient = From;

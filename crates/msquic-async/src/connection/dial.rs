@@ -23,8 +23,8 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// - A peer that lost its state cannot tell (stateless reset), so the connection ends by timeout.
 /// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
 ///   address and port in 100 ms, which slows many simultaneous attempts to *one* such listener.
-/// - A peer has a few connection IDs at a time for a connection that [moves](Connection::rebind). One that moves several
-///   times within a few round trips may lose its peer, and end by timeout.
+/// - A peer whose msquic lacks the patch N33 follows a connection that [moves](Connection::rebind) about three times
+///   within a few round trips. One that moves more often may lose it, and end by timeout.
 ///
 /// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
 /// another library, and through a chosen interface, each connection has a socket of its own.

@@ -89,8 +89,9 @@ impl Connection {
     /// window and the MTU are found anew. Other connections keep the socket that this one leaves.
     ///
     /// A peer that does not answer on the new path ends the connection after the
-    /// [disconnect timeout](crate::Settings::disconnect_timeout), unless it moves again before. A peer may lose a client
-    /// that [shares sockets](crate::Dial#shared-sockets) and moves several times within a few round trips.
+    /// [disconnect timeout](crate::Settings::disconnect_timeout), unless it moves again before. A peer without the
+    /// patch N33 may lose a client that [shares sockets](crate::Dial#shared-sockets) and moves several times within a few
+    /// round trips.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {

@@ -35,9 +35,19 @@ pub(crate) async fn pair() -> Pair {
 }
 
 pub(crate) async fn pair_with(settings: Settings, limits: StreamLimits) -> Pair {
+    pair_of(settings, limits, |_| ()).await
+}
+
+/// A pair whose client is prepared before it starts.
+pub(crate) async fn pair_of(
+    settings: Settings,
+    limits: StreamLimits,
+    prepare: impl FnOnce(&Connection),
+) -> Pair {
     let registration = Registration::new("test").unwrap();
     let listener = listen(&registration, &settings, credential(), limits);
     let client = Connection::new(&registration, credential()).unwrap();
+    prepare(&client);
     let configuration = client_configuration(&registration, &settings, limits);
     let port = listener.local_addr().unwrap().port();
     let start = client.start(&configuration, "127.0.0.1", port);

@@ -1,6 +1,6 @@
 //! Clients that move to another local address while they run.
 
-use super::peers::{Pair, credential, has_patch, pair_with, pattern, settings};
+use super::peers::{Pair, credential, has_patch, pair_of, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};
 use bytes::Bytes;
 use msquic_async::connection::{ConnectionChange, ConnectionError, RebindError};
@@ -11,8 +11,24 @@ use std::time::Duration;
 
 /// Peers that find out quickly what a new path is like; the peer has confirmed the handshake.
 async fn movable_pair() -> Pair {
+    movable_pair_on(Sockets::Own).await
+}
+
+/// Those of the client.
+#[derive(Debug, Clone, Copy)]
+enum Sockets {
+    /// The client needs no connection ID.
+    Own,
+    /// The server finds the client by connection IDs.
+    Shared,
+}
+
+async fn movable_pair_on(sockets: Sockets) -> Pair {
     let settings = settings().datagrams(true).initial_rtt(Duration::from_millis(10));
-    let pair = pair_with(settings, StreamLimits::default()).await;
+    let pair = pair_of(settings, StreamLimits::default(), |client| {
+        client.set_share_binding(matches!(sockets, Sockets::Shared)).unwrap();
+    })
+    .await;
     // What the server sends after its handshake confirms it, and arrives in order.
     let mut greeting = pair.server.open_send_stream().await.unwrap();
     greeting.send("welcome").await.unwrap();
@@ -36,6 +52,10 @@ async fn rebind(client: &Connection, local: SocketAddr) -> Result<SocketAddr, Re
 
 fn can_move() -> bool {
     has_patch("N13") && has_patch("U3")
+}
+
+fn can_move_on_shared_sockets() -> bool {
+    can_move() && has_patch("N28") && has_patch("N33")
 }
 
 #[test]
@@ -121,9 +141,11 @@ fn endless() -> Bytes {
 const PATTERN: usize = 63 * 1024;
 const PART: usize = 16 * 1024;
 
-/// Moves `client` to `locals` in turn, while streams and datagrams flow both ways.
-async fn move_under_load(pair: &Pair, moves: usize, locals: &[SocketAddr]) {
-    let Pair { client, server, .. } = pair;
+/// Moves the client to `locals` in turn, while streams and datagrams flow both ways. Something arrives on each
+/// side between `at_once` moves and the next ones.
+async fn move_under_load(sockets: Sockets, moves: usize, at_once: usize, locals: &[SocketAddr]) {
+    let pair = movable_pair_on(sockets).await;
+    let Pair { client, server, .. } = &pair;
     let load = Load::default();
     let open = async |side: &Connection| {
         side.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap().split().1
@@ -144,7 +166,9 @@ async fn move_under_load(pair: &Pair, moves: usize, locals: &[SocketAddr]) {
     let moving = async {
         let mut before = client.get_local_addr().unwrap();
         for number in 0..moves {
-            load.progress(client).await;
+            if number % at_once == 0 {
+                load.progress(client).await;
+            }
             let local = rebind(client, locals[number % locals.len()]).await.unwrap();
             assert_ne!(local, before, "move {number}");
             assert_eq!(client.get_local_addr().unwrap(), local);
@@ -167,21 +191,49 @@ fn moves() -> usize {
 #[test]
 fn a_client_moves_to_other_ports_under_load() {
     if can_move() {
-        run_tokio(async || {
-            move_under_load(&movable_pair().await, moves(), &[any("127.0.0.1")]).await;
-        });
+        run_tokio(async || move_under_load(Sockets::Own, moves(), 1, &PORTS.map(any)).await);
     }
 }
 
 #[test]
 fn a_client_moves_to_other_addresses_under_load() {
     if can_move() {
-        run_tokio(async || {
-            let locals = ["127.0.0.2", "127.0.0.1", "0.0.0.0"].map(any);
-            move_under_load(&movable_pair().await, moves() / 10, &locals).await;
-        });
+        let moves = moves() / 10;
+        run_tokio(async || move_under_load(Sockets::Own, moves, 1, &ADDRESSES.map(any)).await);
     }
 }
+
+#[test]
+fn a_client_on_shared_sockets_moves_to_other_ports_under_load() {
+    if can_move_on_shared_sockets() {
+        run_tokio(async || move_under_load(Sockets::Shared, moves(), 1, &PORTS.map(any)).await);
+    }
+}
+
+#[test]
+fn a_client_on_shared_sockets_moves_to_other_addresses_under_load() {
+    if can_move_on_shared_sockets() {
+        let moves = moves() / 10;
+        run_tokio(async || move_under_load(Sockets::Shared, moves, 1, &ADDRESSES.map(any)).await);
+    }
+}
+
+/// More moves than the server has connection IDs of the client.
+#[test]
+fn a_client_moves_many_times_at_once_under_load() {
+    if !can_move_on_shared_sockets() {
+        return;
+    }
+    for sockets in [Sockets::Own, Sockets::Shared] {
+        for locals in [&PORTS[..], &ADDRESSES[..]] {
+            let locals: Vec<_> = locals.iter().copied().map(any).collect();
+            run_tokio(async || move_under_load(sockets, moves() / 10, 10, &locals).await);
+        }
+    }
+}
+
+const PORTS: [&str; 1] = ["127.0.0.1"];
+const ADDRESSES: [&str; 3] = ["127.0.0.2", "127.0.0.1", "0.0.0.0"];
 
 async fn talk(from: &Connection, to: &Connection) {
     let mut stream = from.open_send_stream().await.unwrap();
