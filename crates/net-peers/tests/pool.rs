@@ -1,0 +1,422 @@
+//! `PeerPool`: connections by identity that are redialled.
+
+mod common;
+
+use bytes::Bytes;
+use common::{ALPN, Pool, accept, any_port, listen, pool, recv, trusting, two_trusting};
+use futures_util::future::join_all;
+use net_peers::{DropError, PeerEvent, PeerPoolConfig, QueueError};
+use net_traits::{
+    CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, TrustPolicy, close_code,
+};
+use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryNetwork};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout};
+
+fn config() -> PeerPoolConfig {
+    PeerPoolConfig::new()
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_share_one_dial() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (pool, _events) = pool(&network, trusting(), config());
+    let dial = || pool.connection(server.identity(), listener.local_addr());
+    let (connections, accepted) =
+        tokio::join!(join_all((0..50).map(|_| dial())), accept(&listener));
+    for connection in connections {
+        assert_eq!(connection.unwrap().local_addr(), accepted.remote_addr());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_continue_after_breaks_which_are_reported() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (pool, mut events) = pool(&network, trusting(), config());
+    for round in 0..3_u8 {
+        pool.send(server.identity(), listener.local_addr(), vec![round].into()).unwrap();
+        let connection = accept(&listener).await;
+        assert_eq!(recv(&connection).await, [round]);
+        connection.close(round.into(), "go away").await;
+        let event = events.recv().await.unwrap();
+        assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}");
+        let event = events.recv().await.unwrap();
+        let PeerEvent::Disconnected { reason, .. } = event else { panic!("{event:?}") };
+        let expected = CloseReason::Peer { code: round.into(), reason: "go away".to_owned() };
+        assert_eq!(reason, expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_appears_later_gets_what_was_queued_in_order() {
+    let network = MemoryNetwork::new(1);
+    let (server, host) = (trusting(), network.transport());
+    let address = SocketAddr::new(host.ip(), 4433);
+    let (pool, _events) = pool(&network, trusting(), config().max_attempts(1000));
+    for number in 0..10_u8 {
+        pool.send(server.identity(), address, vec![number].into()).unwrap();
+    }
+    // When this attempt ends, the first one has ended: it is the same or an earlier one.
+    pool.connection(server.identity(), address).await.unwrap_err();
+    let listener = host.create_listener(address, &[ALPN], server).await.unwrap();
+    let connection = accept(&listener).await;
+    for number in 0..10_u8 {
+        assert_eq!(recv(&connection).await, [number]);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_are_made_with_backoff_and_then_the_messages_are_dropped() {
+    let network = MemoryNetwork::new(1);
+    let absent = CertHash::from_bytes([1; 32]);
+    let second = Duration::from_secs(1);
+    let config = config().first_delay(second).max_delay(4 * second);
+    let (pool, mut events) = pool(&network, trusting(), config.max_attempts(5));
+    let started = Instant::now();
+    pool.send(absent, "10.0.0.9:1".parse().unwrap(), "in vain".into()).unwrap();
+    let event = events.recv().await.unwrap();
+    let PeerEvent::Dropped { messages, error: DropError::Connect(error), .. } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!(messages, 1);
+    assert!(matches!(error, ConnectError::Refused(_)), "{error}");
+    // The four backoffs are at most 1, 2, 4 and 4 s, and at least half of that.
+    let took = started.elapsed();
+    assert!(took >= 11 * second / 2 && took <= 11 * second, "{took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn undeliverable_messages_are_reported_and_excess_ones_rejected() {
+    let network = MemoryNetwork::new(1);
+    let absent = CertHash::from_bytes([1; 32]);
+    let address = "10.0.0.9:1".parse().unwrap();
+    let config = config().max_attempts(2).max_queued_bytes(100);
+    let (pool, mut events) = pool(&network, trusting(), config);
+    pool.send(absent, address, Bytes::from(vec![0; 60])).unwrap();
+    let full = pool.send(absent, address, Bytes::from(vec![0; 60]));
+    assert_eq!(full, Err(QueueError::Full));
+    let too_large = pool.send(absent, address, Bytes::from(vec![0; 101]));
+    assert_eq!(too_large, Err(QueueError::TooLarge { size: 101, limit: 100 }));
+    pool.send(absent, address, Bytes::from(vec![0; 40])).unwrap();
+    let event = events.recv().await.unwrap();
+    let PeerEvent::Dropped { peer, messages, error: DropError::Connect(error) } = event else {
+        panic!("{event:?}");
+    };
+    assert_eq!((peer, messages), (absent, 2));
+    assert!(error.is_retryable(), "{error}");
+
+    // A peer with another identity answers: trying again does not help.
+    let listener = listen(&network, &trusting()).await;
+    pool.send(absent, listener.local_addr(), "secret".into()).unwrap();
+    let refuse = async { listener.accept().await.unwrap().accept().await };
+    let (event, _) = tokio::join!(events.recv(), refuse);
+    let event = event.unwrap();
+    let PeerEvent::Dropped { error: DropError::Connect(error), .. } = event else {
+        panic!("{event:?}");
+    };
+    assert!(matches!(error, ConnectError::Rejected(_)), "{error:?}");
+}
+
+/// A node that listens, has a pool, and receives from all its connections.
+struct Node {
+    credential: NetCredential,
+    address: SocketAddr,
+    pool: Pool,
+    received: mpsc::UnboundedReceiver<u8>,
+    ended: mpsc::UnboundedReceiver<CloseReason>,
+}
+
+async fn node(network: &MemoryNetwork) -> Node {
+    let credential = trusting();
+    let host = network.transport();
+    let listener = host.create_listener(any_port(), &[ALPN], credential.clone()).await.unwrap();
+    let (pool, mut events) = net_peers::PeerPool::new(host, &[ALPN], credential.clone(), config());
+    let (sender, received) = mpsc::unbounded_channel();
+    let (end, ended) = mpsc::unbounded_channel();
+    let receive = move |connection: MemoryConnection| {
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            while let Ok((message, _)) = connection.recv().await {
+                sender.send(message[0]).unwrap();
+            }
+        });
+    };
+    let (address, receive_dialled) = (listener.local_addr(), receive.clone());
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            match event {
+                PeerEvent::Connected { connection, .. } => receive_dialled(connection),
+                PeerEvent::Disconnected { reason, .. } => end.send(reason).unwrap(),
+                event => panic!("{event:?}"),
+            }
+        }
+    });
+    let accepting = pool.clone();
+    tokio::spawn(async move {
+        while let Ok(request) = listener.accept().await {
+            let connection = request.accept().await.unwrap();
+            receive(connection.clone());
+            accepting.insert(connection);
+        }
+    });
+    Node { credential, address, pool, received, ended }
+}
+
+/// Both nodes dial at the same time and send; all messages arrive, and one connection is left.
+async fn talk_at_once(network: &MemoryNetwork) {
+    let (mut one, mut other) = (node(network).await, node(network).await);
+    let (of_one, of_other) = (one.credential.identity(), other.credential.identity());
+    for number in 0..100_u8 {
+        one.pool.send(of_other, other.address, vec![number].into()).unwrap();
+        other.pool.send(of_one, one.address, vec![number].into()).unwrap();
+        if number % 10 == 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // other network time
+        }
+    }
+    for node in [&mut one, &mut other] {
+        let mut seen = BTreeSet::new();
+        while seen.len() < 100 {
+            assert!(seen.insert(node.received.recv().await.unwrap()), "a message arrived twice");
+        }
+    }
+    // The redundant connection is closed, and both send on the other.
+    for node in [&mut one, &mut other] {
+        let (CloseReason::Local { code, .. } | CloseReason::Peer { code, .. }) =
+            node.ended.recv().await.unwrap()
+        else {
+            panic!("the redundant connection broke");
+        };
+        assert_eq!(code, close_code::DUPLICATE);
+    }
+    let at_one = one.pool.connection(of_other, other.address).await.unwrap();
+    let at_other = other.pool.connection(of_one, one.address).await.unwrap();
+    assert_eq!(at_one.local_addr(), at_other.remote_addr());
+    assert_eq!(at_one.remote_addr(), at_other.local_addr());
+    one.pool.send(of_other, other.address, vec![200].into()).unwrap();
+    other.pool.send(of_one, one.address, vec![200].into()).unwrap();
+    assert_eq!(one.received.recv().await, Some(200));
+    assert_eq!(other.received.recv().await, Some(200));
+}
+
+#[tokio::test(start_paused = true)]
+async fn peers_that_dial_each_other_use_the_same_connection_and_lose_nothing() {
+    for seed in 0..20 {
+        let network = MemoryNetwork::new(seed);
+        let latency = LinkPlan::new().latency(Duration::from_millis(5 * (seed + 1)));
+        network.set_links(latency.jitter(Duration::from_millis(seed)));
+        talk_at_once(&network).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_just_over_is_dialled_again() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (address, peer) = (listener.local_addr(), server.identity());
+    let (pool, _events) = pool(&network, trusting(), config());
+    for round in 0..20 {
+        let (dialled, accepted) = tokio::join!(pool.connection(peer, address), accept(&listener));
+        let dialled = dialled.unwrap();
+        // Closed by either side; the pool may or may not have noticed.
+        let (closes, learns) =
+            if round % 2 == 0 { (&dialled, &accepted) } else { (&accepted, &dialled) };
+        tokio::join!(closes.close(1, ""), learns.watch_close());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_redundant_connection_is_closed_as_a_duplicate() {
+    let network = MemoryNetwork::new(1);
+    let (smaller, larger) = two_trusting();
+    let listener = listen(&network, &larger).await;
+    let (pool, _) = pool(&network, larger, config());
+    // The peer with the smaller identity dials; its connection is used, and ours is closed.
+    let at_smaller = listen(&network, &smaller).await;
+    let dial = pool.connection(smaller.identity(), at_smaller.local_addr());
+    let (ours, _accepted) = tokio::join!(dial, accept(&at_smaller));
+    let ours = ours.unwrap();
+    let transport = network.transport();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], smaller.clone());
+    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+    let theirs = theirs.unwrap();
+    pool.insert(accepted);
+    let used = pool.connection(smaller.identity(), at_smaller.local_addr()).await.unwrap();
+    assert_eq!(used.remote_addr(), theirs.local_addr());
+    let begun = Instant::now();
+    let CloseReason::Local { code, .. } = ours.watch_close().await else { panic!("it breaks") };
+    assert_eq!(code, close_code::DUPLICATE);
+    assert_eq!(begun.elapsed(), Duration::from_secs(5), "both sides have time to switch");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_the_smaller_identity_dialled_is_used_although_it_is_older() {
+    let network = MemoryNetwork::new(1);
+    let (smaller, larger) = two_trusting();
+    let listener = listen(&network, &smaller).await;
+    let (pool, _) = pool(&network, smaller, config());
+    let at_larger = listen(&network, &larger).await;
+    let dial = pool.connection(larger.identity(), at_larger.local_addr());
+    let (ours, _accepted) = tokio::join!(dial, accept(&at_larger));
+    let transport = network.transport();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], larger.clone());
+    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+    pool.insert(accepted);
+    let used = pool.connection(larger.identity(), at_larger.local_addr()).await.unwrap();
+    assert_eq!(used.local_addr(), ours.unwrap().local_addr());
+    // The other connection is used when this one breaks.
+    used.close(0, "").await;
+    let used = pool.connection(larger.identity(), any_port()).await.unwrap();
+    assert_eq!(used.remote_addr(), theirs.unwrap().local_addr());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_ends_when_the_peer_connects_by_itself() {
+    let network = MemoryNetwork::new(1);
+    let (me, peer) = (trusting(), trusting());
+    // A listener that does not accept: the dial alone would take 10 s.
+    let silent = listen(&network, &peer).await;
+    let (pool, _) = pool(&network, me.clone(), config());
+    let started = Instant::now();
+    pool.send(peer.identity(), silent.local_addr(), "hello".into()).unwrap();
+    let listener = listen(&network, &me).await;
+    let transport = network.transport();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], peer.clone());
+    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+    pool.insert(accepted);
+    assert_eq!(recv(&theirs.unwrap()).await, b"hello");
+    assert_eq!(started.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_rejects_is_dialled_with_backoff() {
+    let network = MemoryNetwork::new(1);
+    let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let listener = listen(&network, &server).await;
+    let minute = Duration::from_secs(60);
+    let config = config().first_delay(minute).max_delay(minute);
+    let (pool, mut events) = pool(&network, trusting(), config);
+    let send = |number: u8| {
+        pool.send(server.identity(), listener.local_addr(), vec![number].into()).unwrap();
+    };
+    send(0);
+    listener.accept().await.unwrap().accept().await.unwrap_err();
+    let event = events.recv().await.unwrap();
+    let PeerEvent::Dropped { error: DropError::Connect(error), .. } = event else {
+        panic!("{event:?}");
+    };
+    assert!(matches!(error, ConnectError::Rejected(_)), "{error:?}");
+    send(1);
+    let again = timeout(minute / 2, listener.accept()).await;
+    assert!(again.is_err(), "it is dialled again before half of the maximum backoff");
+    assert!(timeout(minute / 2, listener.accept()).await.is_ok(), "it is not dialled again");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (peer, address, me) = (server.identity(), listener.local_addr(), trusting());
+    let transport = network.transport();
+    let (pool, mut events) =
+        net_peers::PeerPool::new(transport.clone(), &[ALPN], me.clone(), config());
+    let (connection, _accepted) = tokio::join!(pool.connection(peer, address), accept(&listener));
+    pool.set_credential(me.with_trust(TrustPolicy::nobody()));
+    assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
+    connection.unwrap().watch_close().await;
+    pool.send(peer, address, "to a revoked peer".into()).unwrap();
+    let refuse = async { while listener.accept().await.unwrap().accept().await.is_err() {} };
+    let dropped = async {
+        loop {
+            if let PeerEvent::Dropped { error, .. } = events.recv().await.unwrap() {
+                break error;
+            }
+        }
+    };
+    let error = tokio::select! { () = refuse => panic!("it connects again"), it = dropped => it };
+    assert!(matches!(error, DropError::Connect(ConnectError::Rejected(_))), "{error:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_does_not_connect_to_itself() {
+    let network = MemoryNetwork::new(1);
+    let me = trusting();
+    let (pool, _events) = pool(&network, me.clone(), config());
+    let address = "10.0.0.1:9".parse().unwrap();
+    let error = pool.connection(me.identity(), address).await.unwrap_err();
+    assert!(matches!(error, ConnectError::InvalidInput(_)), "{error}");
+    let error = pool.send(me.identity(), address, "hello".into());
+    assert_eq!(error, Err(QueueError::OwnIdentity));
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_peer_and_dropping_the_pool_end_the_tasks() {
+    let network = MemoryNetwork::new(1);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let server = trusting();
+    let (silent, listener) = (listen(&network, &trusting()).await, listen(&network, &server).await);
+    let (pool, events) = pool(&network, trusting(), config().max_attempts(1000));
+    let stranger = CertHash::from_bytes([1; 32]);
+    pool.send(stranger, silent.local_addr(), "in vain".into()).unwrap();
+    pool.send(server.identity(), listener.local_addr(), "hello".into()).unwrap();
+    let accepted = accept(&listener).await;
+    recv(&accepted).await;
+    pool.remove(stranger);
+    assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
+    drop((events, pool));
+    // No handle of the connection is left.
+    assert!(matches!(accepted.watch_close().await, CloseReason::Peer { code: 0, .. }));
+    while tasks() > before {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_of_the_credential_applies_too() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let me = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let (pool, _events) = pool(&network, me, config());
+    let dial = pool.connection(server.identity(), listener.local_addr());
+    let (dialled, _) =
+        tokio::join!(dial, async { listener.accept().await.unwrap().accept().await });
+    assert!(matches!(dialled, Err(ConnectError::Rejected(_))), "{dialled:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn unused_peers_are_forgotten() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (pool, mut events) = pool(&network, trusting(), config());
+    let dial = pool.connection(server.identity(), listener.local_addr());
+    let (dialled, _accepted) = tokio::join!(dial, accept(&listener));
+    assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
+    dialled.unwrap().close(0, "").await;
+    while !matches!(events.recv().await, Some(PeerEvent::Disconnected { .. })) {}
+    assert!(format!("{pool:?}").contains("peers: 0"), "{pool:?}");
+
+    // After a failure the entry is kept for its backoff, then removed.
+    for hundred in 0..2 {
+        let failed = join_all((0..100).map(|number| {
+            let stranger = CertHash::from_bytes([100 * hundred + number; 32]);
+            pool.connection(stranger, "10.0.0.9:1".parse().unwrap())
+        }));
+        assert!(failed.await.iter().all(Result::is_err));
+        tokio::time::sleep(Duration::from_secs(1)).await; // the backoffs end
+    }
+    let shown = format!("{pool:?}");
+    let peers: usize = shown.matches(char::is_numeric).collect::<String>().parse().unwrap();
+    assert!(peers < 200, "{shown}");
+}
