@@ -4,7 +4,7 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
 use crate::inbox::Inbox;
 use crate::lane::QueueError;
-use crate::registry::{MessageCounters, MessageStatistics, Place, Registry};
+use crate::registry::{MessageCounters, Place, Registry};
 use crate::stream_pool::StreamPool;
 use crate::telemetry;
 use crate::transport::RegistrationWrapper;
@@ -14,8 +14,8 @@ use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
 use net_kit::frame;
 use net_traits::{
-    CertHash, CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError,
-    TrustPolicy, close_code,
+    CertHash, CertificateDer, CloseReason, MessageStatistics, NetConnection, PeerIdentity,
+    RecvError, SendError, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::fmt;

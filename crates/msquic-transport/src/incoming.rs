@@ -3,13 +3,13 @@
 use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::Identity;
-use crate::registry::{Limit, Place};
+use crate::registry::Place;
 use crate::telemetry;
 use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::Incoming;
 use msquic_async::connection::StartError;
-use net_traits::{CloseReason, ConnectError, NetIncomingRequest};
+use net_traits::{CloseReason, ConnectError, Limit, NetIncomingRequest};
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;

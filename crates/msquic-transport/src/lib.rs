@@ -67,7 +67,6 @@ pub use connection::MsQuicNetConnection;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
-pub use registry::{Limit, MessageStatistics, TransportStatistics};
 pub use request::{
     IncomingRequest, NetRequests, REQUEST_CODE_CANCELED, REQUEST_CODE_NO_ANSWER,
     REQUEST_CODE_TOO_LARGE, RequestError, serve,

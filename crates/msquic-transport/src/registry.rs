@@ -3,7 +3,7 @@
 use crate::connection::Shared;
 use msquic_async::require_address_validation;
 use net_kit::Revocations;
-use net_traits::{CertHash, TrustPolicy, close_code};
+use net_traits::{CertHash, Limit, MessageStatistics, TransportStatistics, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::hash::Hash;
@@ -18,73 +18,6 @@ pub(crate) struct ConnectionLimits {
     pub(crate) per_ip: usize,
     pub(crate) per_identity: usize,
     pub(crate) handshakes: usize,
-}
-
-/// The limit that a connection attempt exceeded.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Limit {
-    /// [`max_connections`](crate::MsQuicTransportConfig::max_connections).
-    Connections,
-    /// [`max_connections_per_ip`](crate::MsQuicTransportConfig::max_connections_per_ip).
-    PerIp,
-    /// [`max_connections_per_identity`](crate::MsQuicTransportConfig::max_connections_per_identity).
-    PerIdentity,
-    /// [`max_handshakes`](crate::MsQuicTransportConfig::max_handshakes).
-    Handshakes,
-    /// [`handshake_timeout`](crate::MsQuicTransportConfig::handshake_timeout).
-    HandshakeTimeout,
-}
-
-impl Limit {
-    /// Returns the code with which a connection over the limit is closed.
-    ///
-    /// Before the handshake is complete QUIC does not send it, and the peer sees a refusal without
-    /// a code.
-    pub const fn code(self) -> u64 {
-        match self {
-            Self::Connections => close_code::TOO_MANY_CONNECTIONS,
-            Self::PerIp => close_code::TOO_MANY_PER_IP,
-            Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
-            Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
-            Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
-        }
-    }
-}
-
-/// Counters of a transport.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub struct TransportStatistics {
-    /// Connections that are open, or whose handles are still held.
-    pub connections: usize,
-    /// Accepted connections that are in their handshake.
-    pub handshakes: usize,
-    /// Messages of all connections.
-    pub messages: MessageStatistics,
-    /// Attempts rejected because of [`Limit::Connections`].
-    pub refused_connections: u64,
-    /// Attempts rejected because of [`Limit::PerIp`].
-    pub refused_per_ip: u64,
-    /// Attempts rejected because of [`Limit::PerIdentity`].
-    pub refused_per_identity: u64,
-    /// Attempts rejected because of [`Limit::Handshakes`].
-    pub refused_handshakes: u64,
-    /// Attempts rejected because of [`Limit::HandshakeTimeout`].
-    pub refused_handshake_timeout: u64,
-    /// Received messages over [`max_message_size`](crate::MsQuicTransportConfig::max_message_size),
-    /// whose streams were stopped.
-    pub refused_messages: u64,
-}
-
-/// Numbers of messages queued and received. Byte counts exclude headers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[expect(missing_docs, reason = "the field names are self-explanatory")]
-pub struct MessageStatistics {
-    pub messages_sent: u64,
-    pub bytes_sent: u64,
-    pub messages_received: u64,
-    pub bytes_received: u64,
 }
 
 /// [`MessageStatistics`] as atomic counters.
@@ -108,12 +41,12 @@ impl MessageCounters {
     }
 
     pub(crate) fn read(&self) -> MessageStatistics {
-        MessageStatistics {
-            messages_sent: self.messages_sent.load(Ordering::Relaxed),
-            bytes_sent: self.bytes_sent.load(Ordering::Relaxed),
-            messages_received: self.messages_received.load(Ordering::Relaxed),
-            bytes_received: self.bytes_received.load(Ordering::Relaxed),
-        }
+        let mut counts = MessageStatistics::default();
+        counts.messages_sent = self.messages_sent.load(Ordering::Relaxed);
+        counts.bytes_sent = self.bytes_sent.load(Ordering::Relaxed);
+        counts.messages_received = self.messages_received.load(Ordering::Relaxed);
+        counts.bytes_received = self.bytes_received.load(Ordering::Relaxed);
+        counts
     }
 }
 
@@ -257,17 +190,17 @@ impl Registry {
     pub(crate) fn statistics(&self) -> TransportStatistics {
         let state = self.state.lock();
         let refused = |limit| state.refused.get(&limit).copied().unwrap_or(0);
-        TransportStatistics {
-            connections: state.live.len(),
-            handshakes: state.handshakes,
-            messages: self.messages.read(),
-            refused_connections: refused(Limit::Connections),
-            refused_per_ip: refused(Limit::PerIp),
-            refused_per_identity: refused(Limit::PerIdentity),
-            refused_handshakes: refused(Limit::Handshakes),
-            refused_handshake_timeout: refused(Limit::HandshakeTimeout),
-            refused_messages: self.refused_messages.load(Ordering::Relaxed),
-        }
+        let mut statistics = TransportStatistics::default();
+        statistics.connections = state.live.len();
+        statistics.handshakes = state.handshakes;
+        statistics.messages = self.messages.read();
+        statistics.refused_connections = refused(Limit::Connections);
+        statistics.refused_per_ip = refused(Limit::PerIp);
+        statistics.refused_per_identity = refused(Limit::PerIdentity);
+        statistics.refused_handshakes = refused(Limit::Handshakes);
+        statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
+        statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
+        statistics
     }
 }
 

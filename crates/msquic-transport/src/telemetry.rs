@@ -1,7 +1,6 @@
 //! Telemetry: spans and events of `tracing`, and counters of `metrics` with that feature.
 
-use crate::registry::Limit;
-use net_traits::CertHash;
+use net_traits::{CertHash, Limit};
 use std::net::SocketAddr;
 use tracing::Span;
 

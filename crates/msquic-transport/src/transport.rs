@@ -5,14 +5,14 @@ use crate::certificate::Handshake;
 use crate::connection::{MsQuicNetConnection, Origin};
 use crate::listener::{Identity, MsQuicListener};
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
-use crate::registry::{ConnectionLimits, Registry, TransportStatistics};
+use crate::registry::{ConnectionLimits, Registry};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use msquic_async::connection::StartError;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
 use net_traits::{
     Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport,
-    TrustPolicy, close_code,
+    TransportStatistics, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::fmt;

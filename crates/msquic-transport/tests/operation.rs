@@ -4,11 +4,11 @@ mod common;
 
 use common::{ALPN, credentials, run};
 use msquic_transport::{
-    Limit, MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
     AcceptError, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
-    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, Rejection,
+    Limit, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, Rejection,
     RejectionBy, TrustPolicy, close_code,
 };
 use std::net::SocketAddr;

@@ -5,9 +5,8 @@
 //! no other clean-up. Everything runs on the caller's thread under one short lock, which is not held
 //! while the hook for pressure runs.
 
-use crate::statistics::Limit;
 use crate::telemetry::Telemetry;
-use net_traits::{CertHash, CloseReason, close_code};
+use net_traits::{CertHash, CloseReason, Limit, close_code};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -32,8 +31,8 @@ pub struct ConnectionLimits {
 ///
 /// ```
 /// use net_kit::admission::{Admission, ConnectionLimits};
-/// use net_kit::statistics::Limit;
 /// use net_kit::telemetry::Telemetry;
+/// use net_traits::Limit;
 /// use std::sync::Arc;
 ///
 /// let limits = ConnectionLimits { connections: 100, per_ip: 1, per_identity: 1, handshakes: 10 };

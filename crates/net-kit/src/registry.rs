@@ -8,10 +8,12 @@ use crate::Revocations;
 use crate::admission::Admission;
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
-use crate::statistics::{Limit, MessageCounters, MessageStatistics, TransportStatistics};
+use crate::statistics::MessageCounters;
 use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;
-use net_traits::{CertHash, RecvError, TrustPolicy, close_code};
+use net_traits::{
+    CertHash, Limit, MessageStatistics, RecvError, TransportStatistics, TrustPolicy, close_code,
+};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::fmt;
@@ -178,17 +180,17 @@ impl<M: Member> Registry<M> {
     /// Returns what the transport did so far.
     pub fn statistics(&self) -> TransportStatistics {
         let refused = |limit| self.admission.refused(limit);
-        TransportStatistics {
-            connections: self.roster.lock().live.len(),
-            handshakes: self.admission.handshakes(),
-            messages: self.messages.read(),
-            refused_connections: refused(Limit::Connections),
-            refused_per_ip: refused(Limit::PerIp),
-            refused_per_identity: refused(Limit::PerIdentity),
-            refused_handshakes: refused(Limit::Handshakes),
-            refused_handshake_timeout: refused(Limit::HandshakeTimeout),
-            refused_messages: self.refused_messages.load(Ordering::Relaxed),
-        }
+        let mut statistics = TransportStatistics::default();
+        statistics.connections = self.roster.lock().live.len();
+        statistics.handshakes = self.admission.handshakes();
+        statistics.messages = self.messages.read();
+        statistics.refused_connections = refused(Limit::Connections);
+        statistics.refused_per_ip = refused(Limit::PerIp);
+        statistics.refused_per_identity = refused(Limit::PerIdentity);
+        statistics.refused_handshakes = refused(Limit::Handshakes);
+        statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
+        statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
+        statistics
     }
 }
 

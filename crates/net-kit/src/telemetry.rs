@@ -16,8 +16,7 @@
 //! The counters are looked up once, when the transport is made: install the recorder before.
 
 use crate::facts::ConnectionFacts;
-use crate::statistics::Limit;
-use net_traits::{ConnectError, WithCauses};
+use net_traits::{ConnectError, Limit, WithCauses};
 use std::net::SocketAddr;
 use tracing::Span;
 

@@ -48,6 +48,7 @@ mod listener;
 mod peer_identity;
 #[cfg(feature = "self-signed")]
 mod self_signed;
+mod statistics;
 mod transport;
 mod trust;
 mod trust_error;
@@ -74,6 +75,7 @@ pub use peer_identity::PeerIdentity;
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{IdentityKey, SelfSigned};
+pub use statistics::{Limit, MessageStatistics, TransportStatistics};
 pub use transport::NetTransport;
 pub use trust::{Endorsers, PeerVerifier, TrustPolicy};
 pub use trust_error::TrustError;

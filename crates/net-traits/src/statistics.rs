@@ -1,0 +1,88 @@
+//! What a transport counts, and the limits that it applies to peers.
+
+use crate::close_code;
+use std::ops::Add;
+
+/// A limit on what peers may open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Limit {
+    /// Connections of peers, in total.
+    Connections,
+    /// Connections from one IP address, or from one /64 network of IPv6 addresses.
+    PerIp,
+    /// Connections of one identity.
+    PerIdentity,
+    /// Handshakes in progress.
+    Handshakes,
+    /// The duration of a handshake.
+    HandshakeTimeout,
+}
+
+impl Limit {
+    /// Returns the code with which a connection beyond the limit is closed.
+    ///
+    /// Before the handshake is complete most transports cannot send it: the peer then sees a
+    /// refusal without a code.
+    pub const fn code(self) -> u64 {
+        match self {
+            Self::Connections => close_code::TOO_MANY_CONNECTIONS,
+            Self::PerIp => close_code::TOO_MANY_PER_IP,
+            Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
+            Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
+            Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
+        }
+    }
+}
+
+macro_rules! sums {
+    ($name:ident: $($field:ident),*) => {
+        impl Add for $name {
+            type Output = Self;
+
+            fn add(self, other: Self) -> Self {
+                Self { $($field: self.$field + other.$field),* }
+            }
+        }
+    };
+}
+
+/// What a transport has counted so far. The sum of two is that of both transports.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct TransportStatistics {
+    /// Connections that are open, or whose handles are still held.
+    pub connections: usize,
+    /// Handshakes of peers with a listener that are in progress.
+    pub handshakes: usize,
+    /// Messages of all connections.
+    pub messages: MessageStatistics,
+    /// Attempts refused because of [`Limit::Connections`].
+    pub refused_connections: u64,
+    /// Attempts refused because of [`Limit::PerIp`].
+    pub refused_per_ip: u64,
+    /// Attempts refused because of [`Limit::PerIdentity`].
+    pub refused_per_identity: u64,
+    /// Attempts refused because of [`Limit::Handshakes`].
+    pub refused_handshakes: u64,
+    /// Attempts refused because of [`Limit::HandshakeTimeout`].
+    pub refused_handshake_timeout: u64,
+    /// Announced messages that exceeded the limit.
+    pub refused_messages: u64,
+}
+
+sums!(TransportStatistics: connections, handshakes, messages, refused_connections, refused_per_ip,
+    refused_per_identity, refused_handshakes, refused_handshake_timeout, refused_messages);
+
+/// Messages that were queued and delivered. Bytes are those of the messages, without headers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+#[expect(missing_docs, reason = "the names of the fields say it")]
+pub struct MessageStatistics {
+    pub messages_sent: u64,
+    pub bytes_sent: u64,
+    pub messages_received: u64,
+    pub bytes_received: u64,
+}
+
+sums!(MessageStatistics: messages_sent, bytes_sent, messages_received, bytes_received);
