@@ -1,8 +1,8 @@
-//! A chat with rooms, written once and run over any transport: `chat --demo --transport tcp`.
+//! A chat with rooms that runs over any transport: `chat --demo --transport tcp`.
 //!
-//! One process hosts (`chat --host 0.0.0.0:4433`), others join it (`chat --join ADDRESS --trust IDENTITY`) and type
-//! lines; `/join ROOM` and `/leave ROOM` change rooms. Nobody chooses a name: it follows from the certificate, which the
-//! transport has checked.
+//! One process hosts (`chat --host 0.0.0.0:4433`), others join it (`chat --join ADDRESS --trust
+//! IDENTITY`) and type lines; `/join ROOM` and `/leave ROOM` change rooms. A member's name is
+//! derived from its certificate, which the transport has verified.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use clap::{Parser, ValueEnum};
@@ -27,38 +27,38 @@ use tokio::time::timeout;
 
 const ALPN: &str = "chat-example/1";
 
-/// A member that is so many lines behind leaves its rooms.
+/// A member that is this many lines behind is removed from its rooms.
 const LINES_BEHIND: usize = 64;
 
-/// Longer lines are not passed on.
+/// The longest line that is forwarded, in bytes.
 const LONGEST_LINE: usize = 4096;
 
-/// So many rooms may a member be in.
+/// How many rooms a member may join.
 const ROOMS: usize = 8;
 
-/// No part of the demo takes this long.
+/// A step of the demo that takes longer hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 #[derive(Debug, Parser)]
 struct Options {
-    /// What carries the messages
+    /// The transport
     #[arg(long, value_enum, default_value = "quic")]
     transport: Kind,
-    /// Play a host and three members in this process, and check what each of them hears
+    /// Run a host and three members in this process, and check the lines that they receive
     #[arg(long, conflicts_with_all = ["host", "join"])]
     demo: bool,
-    /// Host the rooms here; port 0 takes a free one
+    /// Host the rooms at this address; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS", conflicts_with = "join")]
     host: Option<SocketAddr>,
-    /// Join the host that is there
+    /// Join the host at this address
     #[arg(long, value_name = "ADDRESS", requires = "trust")]
     join: Option<SocketAddr>,
     /// The identity of the host, which it prints
     #[arg(long, value_name = "IDENTITY")]
     trust: Option<CertHash>,
-    /// Certificate and private key, PEM; made up for this run if there is none
+    /// Certificate and private key, PEM; generated for this run by default
     #[arg(long, value_name = "FILE")]
     identity: Option<PathBuf>,
 }
@@ -67,13 +67,13 @@ struct Options {
 enum Kind {
     Quic,
     Tcp,
-    /// QUIC, or TCP where QUIC does not get through
+    /// QUIC, or TCP where QUIC is blocked
     Fallback,
-    /// No network at all, for the demo
+    /// In memory, for the demo
     Memory,
 }
 
-/// Makes transports that reach each other.
+/// Creates transports that can reach each other.
 struct Transports {
     kind: Kind,
     network: MemoryNetwork,
@@ -111,7 +111,7 @@ async fn run(options: &Options) -> Result<()> {
         return demo(&transports).await;
     }
     if matches!(options.transport, Kind::Memory) {
-        return Err("memory is within one process: use --demo".into());
+        return Err("the memory transport works within one process only: use --demo".into());
     }
     let credential = |trust| match &options.identity {
         Some(file) => NetCredential::from_pem_file(file, trust),
@@ -119,7 +119,7 @@ async fn run(options: &Options) -> Result<()> {
     };
     match (options.host, options.join, options.trust) {
         (Some(address), None, _) => {
-            // Anybody may chat; what is said stands beside the name that the certificate gives.
+            // Every peer may chat; its lines carry the name derived from its certificate.
             let credential = credential(TrustPolicy::Any)?;
             let identity = credential.identity();
             let listener = transports.make().create_listener(address, &[ALPN], credential).await?;
@@ -131,12 +131,12 @@ async fn run(options: &Options) -> Result<()> {
             println!("you are {}", name(&credential.identity()));
             member(transports.make().connect(address, &[ALPN], credential).await?).await
         }
-        _ => Err("say --demo, --host ADDRESS, or --join ADDRESS".into()),
+        _ => Err("give --demo, --host ADDRESS, or --join ADDRESS".into()),
     }
 }
 
-/// A name that can be pronounced; whoever has another certificate has another name, most likely. It is for people:
-/// programs tell peers apart by the identity.
+/// Derives a pronounceable name from the identity. Different identities can share a name; programs
+/// must compare the identities.
 fn name(identity: &CertHash) -> String {
     const HOW: [&str; 8] = ["brave", "calm", "eager", "fair", "kind", "merry", "quick", "wise"];
     const WHO: [&str; 8] = ["badger", "crane", "fox", "heron", "lynx", "otter", "owl", "seal"];
@@ -145,21 +145,21 @@ fn name(identity: &CertHash) -> String {
     format!("{how}-{who}-{:02x}{:02x}", bytes[2], bytes[3])
 }
 
-/// Who is in a room. A peer may be there more than once, with several connections.
+/// The members of a room. A peer with several connections occurs several times.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Member {
     identity: CertHash,
     connection: u64,
 }
 
-/// The members of each room, and where to put the lines for them.
+/// The members of each room, with the queues of their lines.
 #[derive(Default)]
 struct Rooms(Mutex<BTreeMap<String, BTreeMap<Member, mpsc::Sender<String>>>>);
 
 impl Rooms {
-    /// Tells everybody in a room. Who is too far behind leaves it.
+    /// Sends a line to all members of a room. A member that is too far behind is removed.
     fn tell(&self, room: &str, line: &str) {
-        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        let mut rooms = self.0.lock().expect("no code panics with the lock held");
         let Some(members) = rooms.get_mut(room) else { return };
         members.retain(|_, lines| lines.try_send(format!("{room}: {line}")).is_ok());
         if members.is_empty() {
@@ -168,13 +168,13 @@ impl Rooms {
     }
 
     fn enter(&self, room: &str, member: Member, lines: &mpsc::Sender<String>) {
-        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        let mut rooms = self.0.lock().expect("no code panics with the lock held");
         rooms.entry(room.to_owned()).or_default().insert(member, lines.clone());
     }
 
     /// Whether the member was there.
     fn leave(&self, room: &str, member: Member) -> bool {
-        let mut rooms = self.0.lock().expect("nobody panics with the lock");
+        let mut rooms = self.0.lock().expect("no code panics with the lock held");
         let Some(members) = rooms.get_mut(room) else { return false };
         let was_there = members.remove(&member).is_some();
         if members.is_empty() {
@@ -184,7 +184,7 @@ impl Rooms {
     }
 
     fn of(&self, member: Member) -> Vec<String> {
-        let rooms = self.0.lock().expect("nobody panics with the lock");
+        let rooms = self.0.lock().expect("no code panics with the lock held");
         let with = rooms.iter().filter(|(_, members)| members.contains_key(&member));
         with.map(|(room, _)| room.clone()).collect()
     }
@@ -218,7 +218,7 @@ async fn serve(request: DynIncomingRequest, number: u64, rooms: Arc<Rooms>) {
         if message.len() > LONGEST_LINE {
             continue;
         }
-        // A line that ends is how somebody would speak in another's name.
+        // A line break would let a member forge a line of another member.
         let text = String::from_utf8_lossy(&message).replace(char::is_control, " ");
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["/join", room] if rooms.of(member).len() < ROOMS => {
@@ -231,7 +231,7 @@ async fn serve(request: DynIncomingRequest, number: u64, rooms: Arc<Rooms>) {
                 }
             }
             [] => {}
-            // What is said is said in all rooms of the speaker.
+            // A line goes to all rooms of its sender.
             _ => rooms
                 .of(member)
                 .iter()
@@ -245,7 +245,7 @@ async fn serve(request: DynIncomingRequest, number: u64, rooms: Arc<Rooms>) {
     write.abort();
 }
 
-/// Sends what is typed and shows what is heard, until one of the two ends.
+/// Sends typed lines and prints received ones, until either ends.
 async fn member(connection: DynConnection) -> Result<()> {
     let mut typed = BufReader::new(tokio::io::stdin()).lines();
     loop {
@@ -261,7 +261,7 @@ async fn member(connection: DynConnection) -> Result<()> {
     }
 }
 
-/// A member that a program plays.
+/// A scripted member.
 struct Player {
     connection: DynConnection,
     name: String,
@@ -279,7 +279,7 @@ impl Player {
         Ok(self.connection.send(line.as_bytes()).await?)
     }
 
-    /// Waits for a line and checks that it is the right one.
+    /// Waits for a line and checks it.
     async fn hears(&self, expected: &str) -> Result<()> {
         let (message, _) = timeout(PATIENCE, self.connection.recv()).await??;
         let heard = String::from_utf8_lossy(&message);
@@ -319,12 +319,12 @@ async fn demo(transports: &Transports) -> Result<()> {
     let line = format!("rust: {}: does it borrow?", one.name);
     one.hears(&line).await?;
     two.hears(&line).await?;
-    one.say("it does\nrust: nobody: it does not").await?;
-    let line = format!("rust: {}: it does rust: nobody: it does not", one.name);
+    one.say("it does\nrust: crane: it does not").await?;
+    let line = format!("rust: {}: it does rust: crane: it does not", one.name);
     one.hears(&line).await?;
     two.hears(&line).await?;
     three.say("milk, anybody?").await?;
-    three.hears(&format!("tea: {}: milk, anybody?", three.name)).await?; // and nobody else
+    three.hears(&format!("tea: {}: milk, anybody?", three.name)).await?; // no other member
 
     two.say("/join tea").await?;
     let line = format!("tea: {} is here", two.name);
@@ -334,6 +334,6 @@ async fn demo(transports: &Transports) -> Result<()> {
     one.hears(&format!("rust: {} left", two.name)).await?;
     three.hears(&format!("tea: {} left", two.name)).await?;
     hosting.abort();
-    println!("everybody heard what is said in their rooms, and nothing else");
+    println!("every member received the lines of its rooms, and no others");
     Ok(())
 }

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-/// Sends a file over QUIC and compares its hash with that of what the listener stored.
+/// Sends a file over QUIC and compares its hash with that of the stored file.
 #[derive(Debug, Parser)]
 struct Options {
     #[command(flatten)]
@@ -45,10 +45,10 @@ async fn run(options: &Options) -> Result<()> {
         return Ok(());
     }
     let (Some(address), Some(path)) = (options.address, &options.file) else {
-        bail!("an address and a file are needed");
+        bail!("give an address and a file");
     };
     if !path.is_file() {
-        bail!("{} does not exist or is no file", path.display());
+        bail!("{} does not exist or is not a file", path.display());
     }
     let transport = MsQuicTransport::new();
     let connection = transport.connect(address, &[file::ALPN], credential).await?;

@@ -1,7 +1,8 @@
 //! Receives files from peers that it trusts: `listen --identity me.pem --trust HASH`.
 //!
-//! Each peer has a task of its own, from its handshake to its close, so that a slow one delays no other. How many there
-//! are is limited twice: [`HANDSHAKES`] by the transport, for anyone can begin one, and [`TRANSFERS`] here.
+//! Each peer has its own task, from its handshake to its close, so that a slow peer delays no
+//! other. The transport limits handshakes to [`HANDSHAKES`], since every host can begin one, and
+//! this program limits transfers to [`TRANSFERS`].
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod file;
@@ -27,7 +28,7 @@ use tokio::time::timeout;
 /// How many peers may be in their handshake at once; further ones are refused.
 const HANDSHAKES: usize = 256;
 
-/// How many files are received at once; further peers are told that the listener is busy.
+/// How many files are received at once; further peers are rejected as busy.
 const TRANSFERS: usize = 64;
 
 /// Receives files over QUIC and stores them under their names.
@@ -35,22 +36,22 @@ const TRANSFERS: usize = 64;
 struct Options {
     #[command(flatten)]
     identity: file::Identity,
-    /// Where to listen; port 0 takes a free one
+    /// Address to listen on; port 0 selects a free port
     #[arg(long, default_value = "127.0.0.1:0")]
     bind: SocketAddr,
-    /// Directory for the files, made if there is none
+    /// Directory for the files, created if it does not exist
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
-    /// The largest file that is taken, in bytes [default: 16 GiB]
+    /// The largest accepted file, in bytes [default: 16 GiB]
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, hide_default_value = true)]
     max_size: u64,
-    /// Leave after one peer
+    /// Exit after one peer
     #[arg(long)]
     once: bool,
-    /// Show only what was stored
+    /// Print stored files only
     #[arg(long)]
     quiet: bool,
-    /// Leave when standard input is closed
+    /// Exit when standard input is closed
     #[arg(long, hide = true)]
     exit_with_parent: bool,
 }
@@ -61,7 +62,7 @@ async fn main() -> ExitCode {
     let result = tokio::select! {
         result = run(&options) => result,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
-        () = parent_left(options.exit_with_parent) => Err(anyhow!("the parent process left")),
+        () = parent_left(options.exit_with_parent) => Err(anyhow!("the parent process ended")),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -100,14 +101,15 @@ async fn run(options: &Options) -> Result<()> {
     server.serve(&listener).await
 }
 
-/// What the tasks of all peers share.
+/// State shared by the tasks of all peers.
 struct Server {
     inbox: Inbox,
     transfers: Semaphore,
 }
 
 impl Server {
-    /// Serves peers side by side until the listener is closed. Dropping the future ends all transfers.
+    /// Serves peers concurrently until the listener is closed. Dropping the future ends all
+    /// transfers.
     async fn serve(self: &Arc<Self>, listener: &MsQuicListener) -> Result<()> {
         let mut peers = JoinSet::new();
         loop {
@@ -130,10 +132,7 @@ impl Server {
         let connection = request.accept().await?;
         let Ok(_transfer) = self.transfers.try_acquire() else {
             connection.close(close_code::BUSY, "too many files at once, try again").await;
-            bail!(
-                "{} was told to try again: {TRANSFERS} files at once",
-                connection.remote_identity()
-            );
+            bail!("rejected {} as busy: {TRANSFERS} files at once", connection.remote_identity());
         };
         if !self.inbox.quiet {
             let (peer, address) = (connection.remote_identity(), connection.remote_addr());
@@ -163,7 +162,7 @@ impl Server {
     }
 }
 
-/// Resolves when standard input is closed, if that is asked for.
+/// Resolves when standard input is closed, if requested.
 async fn parent_left(wanted: bool) {
     if !wanted {
         return std::future::pending().await;

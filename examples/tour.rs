@@ -1,5 +1,5 @@
-//! A tour of identity and trust: endorsements, a credential that changes while the listener runs, and
-//! revocation. Everything happens in this process, over loopback; each step is checked.
+//! A tour of identity and trust: endorsements, hot reload of a credential, and revocation. It runs
+//! in one process over loopback, and checks each step.
 #![allow(clippy::print_stdout, reason = "a program")]
 
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +14,7 @@ use std::time::Duration;
 const ALPN: &str = "tour/1";
 const DAY: Duration = Duration::from_secs(24 * 3600);
 
-/// A node whose key `endorser` vouches for, for a day, and that trusts as `trust` says.
+/// Creates a node with the policy `trust` and an endorsement by `endorser` for a day.
 fn endorsed(endorser: &Endorser, trust: &TrustPolicy) -> Result<NetCredential> {
     let key = IdentityKey::generate()?;
     let endorsement =
@@ -26,7 +26,7 @@ fn trusting(endorser: &Endorser) -> TrustPolicy {
     TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]))
 }
 
-/// What the dialler and the listener get.
+/// The results of the dialler and the listener.
 async fn meet(
     transport: &MsQuicTransport,
     listener: &MsQuicListener,
@@ -39,7 +39,7 @@ async fn meet(
     Ok((dialled, accepted?))
 }
 
-/// The first digits of an identity.
+/// Returns the first digits of an identity.
 fn short(identity: &str) -> &str {
     &identity[..8]
 }
@@ -55,7 +55,7 @@ async fn main() -> Result<()> {
     let (first, second) = (Endorser::generate()?, Endorser::generate()?);
     let (dialling, serving) = (MsQuicTransport::new(), MsQuicTransport::new());
 
-    println!("1. Trust by endorsement: the listener knows no peer, only the key that vouches.");
+    println!("1. Trust by endorsement: the listener knows no peer, only the endorsing key.");
     let server = endorsed(&first, &trusting(&first))?;
     let address = "127.0.0.1:0".parse()?;
     let listener = serving.create_listener(address, &[ALPN], server.clone()).await?;
@@ -64,15 +64,15 @@ async fn main() -> Result<()> {
     let (alice, alice_at_server) = (alice?, at_server?);
     converse(&alice, &alice_at_server).await?;
     println!(
-        "   {} is accepted: {} vouches for it.",
+        "   {} is accepted: {} endorses it.",
         short(alice_at_server.remote_identity()),
         short(&first.key().to_string())
     );
 
     let stranger = NetCredential::self_signed(trusting(&first))?;
     match meet(&dialling, &listener, stranger).await?.1 {
-        Err(ConnectError::Rejected(rejection)) => println!("   A stranger is not: {rejection}."),
-        result => bail!("the stranger was let in: {result:?}"),
+        Err(ConnectError::Rejected(rejection)) => println!("   Without one: {rejection}."),
+        result => bail!("the untrusted peer was accepted: {result:?}"),
     }
 
     println!(
@@ -85,9 +85,9 @@ async fn main() -> Result<()> {
     let (bob, bob_at_server) = (bob?, at_server?);
     converse(&bob, &bob_at_server).await?;
     converse(&alice, &alice_at_server).await?;
-    ensure!(bob.remote_identity() == renewed.identity().to_string(), "the old key was shown");
+    ensure!(bob.remote_identity() == renewed.identity().to_string(), "the old key was used");
     println!(
-        "   {} sees {} instead of {}; the connection from before lives on.",
+        "   {} sees {} instead of {}; the earlier connection remains open.",
         short(bob.local_identity()),
         short(bob.remote_identity()),
         short(alice.remote_identity())
@@ -99,18 +99,18 @@ async fn main() -> Result<()> {
     let reason = alice.watch_close().await;
     ensure!(
         matches!(reason, CloseReason::Peer { code: close_code::REVOKED, .. }),
-        "closed in another way: {reason}"
+        "closed for another reason: {reason}"
     );
-    println!("   {} learns: {reason}.", short(alice.local_identity()));
+    println!("   {} sees: {reason}.", short(alice.local_identity()));
     converse(&bob_at_server, &bob).await?;
     println!("   {} is not affected.", short(bob.local_identity()));
 
     serving.shutdown(Duration::from_secs(5), "the tour is over").await;
     let reason = bob.watch_close().await;
-    println!("4. Shutdown: {} learns: {reason}.", short(bob.local_identity()));
+    println!("4. Shutdown: {} sees: {reason}.", short(bob.local_identity()));
     let statistics = serving.statistics();
     let sent = statistics.messages.messages_sent;
     ensure!(sent == 1, "the server has sent {sent} messages");
-    listener.accept().await.err().context("the listener goes on")?;
+    listener.accept().await.err().context("the listener is still open")?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What `listen` promises: peers are served side by side, and no file is ever replaced.
+//! Tests of `listen`: peers are served concurrently, and no file is ever replaced.
 
 use super::file::{ALPN, Inbox, PATIENCE, close_code, send_file};
 use super::{Server, TRANSFERS};
@@ -17,7 +17,7 @@ use tokio::net::UdpSocket;
 use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
-/// No test takes this long unless something hangs.
+/// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 /// Runs `test` on its own multi-threaded runtime, as the program does, and fails if it hangs.
@@ -78,7 +78,7 @@ impl Scene {
         sent
     }
 
-    /// Begins a transfer whose name and bytes are up to the caller.
+    /// Begins a transfer with any name and bytes.
     async fn announce(&self, name: &str, size: u64) -> MsQuicNetConnection {
         let connection = self.dial().await;
         let header = [&size.to_be_bytes()[..], name.as_bytes()].concat();
@@ -86,13 +86,13 @@ impl Scene {
         connection
     }
 
-    /// The names in the directory, hidden ones too.
+    /// Returns the names in the directory, including hidden ones.
     fn names(&self) -> Vec<String> {
         let entries = std::fs::read_dir(self.out.path()).unwrap();
         entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
     }
 
-    /// Waits until the directory is as it should be.
+    /// Waits until the directory has the expected content.
     async fn until(&self, right: impl Fn(&[String]) -> bool) {
         while !right(&self.names()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -109,11 +109,11 @@ fn file(directory: &TempDir, name: &str, content: &[u8]) -> PathBuf {
 async fn code(connection: &MsQuicNetConnection) -> u64 {
     match connection.watch_close().await {
         CloseReason::Peer { code, .. } => code,
-        reason => panic!("closed in another way: {reason}"),
+        reason => panic!("closed for another reason: {reason}"),
     }
 }
 
-/// Forwards what a client sends and nothing of what the server answers, so that the handshake stalls.
+/// Forwards the packets of a client and drops those of the server, so that the handshake stalls.
 async fn one_way(server: SocketAddr) -> SocketAddr {
     let from_client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     let to_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
@@ -147,7 +147,7 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
         let stalled = 8;
         let transport = MsQuicTransport::new();
         for _ in 0..stalled {
-            // msquic tells clients apart by their addresses, so each has a relay.
+            // msquic distinguishes clients by their addresses, so each has a relay.
             let relay = one_way(scene.address).await;
             let (transport, credential) = (transport.clone(), scene.credential.clone());
             tokio::spawn(async move { transport.connect(relay, &[ALPN], credential).await });
@@ -172,7 +172,7 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
 }
 
 #[test]
-fn peers_beyond_the_limit_are_told_that_the_listener_is_busy() {
+fn peers_over_the_limit_are_rejected_as_busy() {
     run(async {
         let (scene, source) = (Scene::with(1, u64::MAX).await, tempfile::tempdir().unwrap());
         let first = scene.announce("first", 10).await;
@@ -185,7 +185,7 @@ fn peers_beyond_the_limit_are_told_that_the_listener_is_busy() {
         }
         first.close(close_code::FAILED, "").await;
         scene.until(<[String]>::is_empty).await;
-        // The place is free a moment after the file is gone.
+        // The place becomes free shortly after the file is removed.
         while scene.send(&file(&source, "third", b"3")).await.is_err() {}
     });
 }
@@ -219,12 +219,12 @@ fn a_link_is_neither_followed_nor_replaced() {
 }
 
 #[test]
-fn of_two_files_with_one_name_that_arrive_together_one_is_stored() {
+fn of_two_concurrent_files_with_one_name_one_is_stored() {
     run(async {
         let scene = Scene::new().await;
         let sources = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let both = [vec![1; 2_000_000], vec![2; 2_000_000]];
-        // Both are announced before one is complete, so that the look ahead sees no file.
+        // Both are announced before one is complete, so that the early check finds no file.
         let early = scene.announce("same", 1).await;
         scene.until(|names| names.len() == 1).await;
         let send = |index: usize| {
@@ -237,14 +237,14 @@ fn of_two_files_with_one_name_that_arrive_together_one_is_stored() {
         let winner = if one.is_ok() { &both[0] } else { &both[1] };
         early.send(b"x").await.unwrap();
         early.send(&<sha2::Sha256 as sha2::Digest>::digest(b"x")).await.unwrap();
-        assert_eq!(code(&early).await, close_code::NAME_EXISTS, "the look at the end counts");
+        assert_eq!(code(&early).await, close_code::NAME_EXISTS, "the final check decides");
         assert_eq!(&std::fs::read(scene.out.path().join("same")).unwrap(), winner);
         scene.until(|names| names == ["same"]).await;
     });
 }
 
 #[test]
-fn a_file_is_not_visible_before_it_is_whole_and_leaves_nothing_when_it_fails() {
+fn a_file_is_invisible_until_complete_and_removed_on_failure() {
     run(async {
         let scene = Scene::new().await;
         let connection = scene.announce("half", 100).await;
@@ -270,7 +270,7 @@ fn a_file_is_not_visible_before_it_is_whole_and_leaves_nothing_when_it_fails() {
 }
 
 #[test]
-fn names_and_sizes_that_are_not_taken_are_rejected_before_anything_is_written() {
+fn invalid_names_and_sizes_are_rejected_before_any_write() {
     run(async {
         let scene = Scene::with(TRANSFERS, 1000).await;
         for name in ["../up", "/tmp/absolute", ".hidden", "..", "a\0b", ""] {

@@ -1,11 +1,12 @@
-//! What `listen` and `dial` share: identities on disk, and how a file travels in messages.
+//! Code shared by `listen` and `dial`: identities on disk, and the transfer of a file in messages.
 //!
 //! 1. dialler → listener: 8 bytes size (big-endian), then the file name in UTF-8
 //! 2. dialler → listener: the bytes of the file, in any number of messages
 //! 3. dialler → listener: the SHA-256 of the file
-//! 4. listener → dialler: the SHA-256 of what it stored
+//! 4. listener → dialler: the SHA-256 of the stored file
 //!
-//! A listener that does not store the file closes the connection with a code of [`close_code`] and the reason in words.
+//! A listener that does not store the file closes the connection with a code of [`close_code`] and
+//! a reason.
 #![allow(dead_code, reason = "each example uses a part")]
 
 mod name;
@@ -32,13 +33,13 @@ pub(crate) mod close_code {
     pub(crate) const DONE: u64 = 0;
     /// This side failed; the reason says how.
     pub(crate) const FAILED: u64 = 1;
-    /// The listener does not store files under such a name.
+    /// The listener rejects the name of the file.
     pub(crate) const NAME_REJECTED: u64 = 2;
-    /// The listener has a file of that name.
+    /// A file of that name exists.
     pub(crate) const NAME_EXISTS: u64 = 3;
-    /// The file is larger than the listener takes.
+    /// The file is larger than the listener accepts.
     pub(crate) const TOO_LARGE: u64 = 4;
-    /// The listener serves as many peers as it may.
+    /// The listener serves its maximum of peers.
     pub(crate) const BUSY: u64 = 5;
 }
 
@@ -48,19 +49,19 @@ const CHUNK: usize = 1024 * 1024;
 /// How long the listener waits for the next message of a file.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// How many characters of a rejected name are shown.
+/// How many characters of a rejected name are printed.
 const SHOWN: usize = 80;
 
-/// What both programs are told about identity and trust.
+/// The options of both programs for identity and trust.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Identity {
-    /// PEM file with my certificate and key; made if it does not exist
+    /// PEM file with the local certificate and key; created if it does not exist
     #[arg(long, value_name = "FILE")]
     identity: PathBuf,
     /// Identity (64 hexadecimal digits) of a peer to trust; may be repeated
     #[arg(long, value_name = "HASH")]
     trust: Vec<CertHash>,
-    /// Print my identity and leave
+    /// Print the local identity and exit
     #[arg(long)]
     pub(crate) print_identity: bool,
 }
@@ -79,7 +80,7 @@ impl Identity {
     }
 }
 
-/// Writes a file that only its owner can read, whole or not at all.
+/// Writes a file that only its owner can read, completely or not at all.
 fn store_private(path: &Path, text: &str) -> Result<()> {
     // Temporary files are private to their owner.
     let mut file = tempfile::NamedTempFile::new_in(directory_of(path))?;
@@ -92,7 +93,7 @@ fn directory_of(path: &Path) -> &Path {
     path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-/// Sends the file and returns its size, when the peer has confirmed its hash.
+/// Sends the file and returns its size once the peer has confirmed its hash.
 pub(crate) async fn send_file(connection: &MsQuicNetConnection, path: &Path) -> Result<u64> {
     let display = path.display();
     let mut file =
@@ -120,17 +121,17 @@ pub(crate) async fn send_file(connection: &MsQuicNetConnection, path: &Path) -> 
     let hash: [u8; 32] = hash.finalize().into();
     connection.send(&hash).await?;
     let (answer, _) = connection.recv().await?;
-    ensure!(answer == hash[..], "the peer stored something else: the hashes differ");
+    ensure!(answer == hash[..], "the peer stored different content: the hashes differ");
     Ok(size)
 }
 
-/// Where received files go, and how they are shown.
+/// The destination of received files, and their progress display.
 pub(crate) struct Inbox {
     pub(crate) directory: PathBuf,
-    /// The largest file that is taken, in bytes.
+    /// The largest accepted file, in bytes.
     pub(crate) max_size: u64,
     pub(crate) quiet: bool,
-    /// The bars of all files that arrive at the same time.
+    /// The progress bars of all current transfers.
     pub(crate) bars: MultiProgress,
 }
 
@@ -141,16 +142,16 @@ pub(crate) enum ReceiveError {
     Name { name: String, cause: NameError },
     #[error("a file named {0} exists already")]
     Exists(FileName),
-    #[error("{name} has {size} bytes, more than the {max_size} that are taken (--max-size)")]
+    #[error("{name} has {size} bytes, more than the limit of {max_size} (--max-size)")]
     TooLarge { name: FileName, size: u64, max_size: u64 },
-    #[error("nothing arrived for {} s", PATIENCE.as_secs())]
+    #[error("no data arrived for {} s", PATIENCE.as_secs())]
     Stalled,
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
 }
 
 impl ReceiveError {
-    /// What the dialler is told, besides the text.
+    /// Returns the close code for the dialler.
     pub(crate) fn close_code(&self) -> u64 {
         match self {
             Self::Name { .. } => close_code::NAME_REJECTED,
@@ -164,12 +165,14 @@ impl ReceiveError {
 impl Inbox {
     /// Receives a file and returns its path and size.
     ///
-    /// The file is written under a hidden temporary name in the same directory. It gets its own name when it is complete
-    /// and its hash is right, and never replaces another file. A failure, or dropping the future, removes it.
+    /// The file is written under a hidden temporary name in the same directory. It gets its final
+    /// name when it is complete and its hash matches, and never replaces another file. A failure,
+    /// or dropping the future, removes it.
     ///
     /// # Errors
     ///
-    /// [`ReceiveError`]; the caller closes the connection with its [`close_code`](ReceiveError::close_code).
+    /// [`ReceiveError`]; the caller closes the connection with its
+    /// [`close_code`](ReceiveError::close_code).
     pub(crate) async fn receive_file(
         &self,
         connection: &MsQuicNetConnection,
@@ -188,7 +191,8 @@ impl Inbox {
             return Err(ReceiveError::TooLarge { name, size, max_size });
         }
         let path = name.within(&self.directory);
-        // A look ahead, so that nothing is sent in vain. What counts is the look when the file gets its name.
+        // An early check that saves a useless transfer. The check that decides happens when the
+        // file is named.
         if path.symlink_metadata().is_ok() {
             return Err(ReceiveError::Exists(name));
         }
@@ -205,11 +209,14 @@ impl Inbox {
                 _ => anyhow::Error::from(error.error).context(writing()).into(),
             });
         }
-        connection.send(&hash).await.context("the file is stored, but the peer is gone")?;
+        connection
+            .send(&hash)
+            .await
+            .context("the file is stored, but the peer has disconnected")?;
         Ok((path, size))
     }
 
-    /// Writes the bytes of a file and returns their hash, which is the one that the peer sent.
+    /// Writes the bytes of a file and returns their hash, which matches that of the peer.
     async fn receive_bytes(
         &self,
         connection: &MsQuicNetConnection,
@@ -231,7 +238,7 @@ impl Inbox {
             if chunk.is_empty() || chunk.len() as u64 > size - received {
                 let length = chunk.len();
                 let what = format!("{length} bytes after {received} of {size}");
-                return Err(anyhow!("the peer does not send what it announced: {what}").into());
+                return Err(anyhow!("the peer did not send the announced size: {what}").into());
             }
             received += chunk.len() as u64;
             hash.update(&chunk);
@@ -242,24 +249,24 @@ impl Inbox {
         file.sync_all().await.with_context(writing)?;
         let hash: [u8; 32] = hash.finalize().into();
         if next(connection).await? != hash[..] {
-            return Err(anyhow!("the file changed on the way: the hashes differ").into());
+            return Err(anyhow!("the file was corrupted in transit: the hashes differ").into());
         }
         Ok(hash)
     }
 
-    /// Prints a line above the bars.
+    /// Prints a line above the progress bars.
     pub(crate) fn say(&self, line: &str) {
         self.bars.suspend(|| println!("{line}"));
     }
 }
 
-/// The next message, as long as the peer does not stall.
+/// Waits for the next message, and fails if the peer stalls.
 async fn next(connection: &MsQuicNetConnection) -> Result<Bytes, ReceiveError> {
     let received = timeout(PATIENCE, connection.recv()).await.map_err(|_| ReceiveError::Stalled)?;
     Ok(received.map_err(anyhow::Error::from)?.0)
 }
 
-/// Prints who talks to whom, and how fast it went.
+/// Prints the two identities and the transfer rate.
 pub(crate) async fn report(connection: &MsQuicNetConnection, size: u64, elapsed: Duration) {
     let seconds = elapsed.as_secs_f64();
     println!("size      {size} bytes");
@@ -276,7 +283,7 @@ pub(crate) async fn report(connection: &MsQuicNetConnection, size: u64, elapsed:
     }
 }
 
-/// A bar on a terminal, a line for each tenth otherwise, or nothing.
+/// A progress bar on a terminal, otherwise a line per tenth, or no output.
 struct Progress {
     what: String,
     bar: Option<ProgressBar>,
@@ -323,11 +330,11 @@ impl Drop for Progress {
     }
 }
 
-/// An error in one line.
+/// Formats an error in one line.
 pub(crate) fn one_line(error: &anyhow::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.chain().map(ToString::to_string) {
-        // Some causes are part of the text of what they caused.
+        // Some errors include the text of their cause.
         if parts.last().is_none_or(|last| !last.contains(&cause)) {
             parts.push(cause);
         }

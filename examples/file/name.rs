@@ -3,8 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The name of a file within one directory: no path, not hidden, and valid on the file systems of Linux, macOS and
-/// Windows. It has no control characters, so it can be printed to a terminal.
+/// The name of a file within one directory: no path, not hidden, and valid on the file systems of
+/// Linux, macOS and Windows. It has no control characters, so it can be printed to a terminal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct FileName(String);
 
@@ -13,7 +13,7 @@ impl FileName {
     ///
     /// # Errors
     ///
-    /// [`NameError`] says what is wrong with the first part that is wrong.
+    /// [`NameError`] for the first fault found.
     pub(crate) fn parse(name: &[u8]) -> Result<Self, NameError> {
         if name.is_empty() {
             return Err(NameError::Empty);
@@ -37,7 +37,7 @@ impl FileName {
         Ok(Self(name.to_owned()))
     }
 
-    /// The path of the file in `directory`.
+    /// Returns the path of the file in `directory`.
     pub(crate) fn within(&self, directory: &Path) -> PathBuf {
         directory.join(&self.0)
     }
@@ -72,7 +72,8 @@ pub(crate) enum NameError {
     Device,
 }
 
-/// Separators, what Windows reserves, control characters, and those that change the direction of the text that is shown.
+/// Whether a character is a separator, reserved on Windows, a control character, or changes the
+/// text direction.
 fn is_forbidden(character: char) -> bool {
     character.is_control()
         || matches!(character, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
@@ -91,7 +92,7 @@ fn is_device(name: &str) -> bool {
         || numbered("LPT")
 }
 
-/// The longest name that the common file systems take, in bytes.
+/// The longest name that common file systems accept, in bytes.
 const MAX_BYTES: usize = 255;
 
 #[cfg(test)]
@@ -113,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn names_that_are_no_plain_names_are_rejected_with_the_reason() {
+    fn invalid_names_are_rejected_with_the_reason() {
         use NameError::{Character, Device, Edge, Empty, LeadingDot, NotUtf8, TooLong};
         let long = "n".repeat(MAX_BYTES + 1);
         for (name, expected) in [

@@ -2,10 +2,10 @@
 
 use crate::varint::{Reader, Truncated, put};
 
-/// A frame. What is encoded need not be valid: fields go out as they are.
+/// A frame. It need not be valid: fields are encoded unmodified.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
-    /// So many bytes of PADDING.
+    /// A number of PADDING bytes.
     Padding(usize),
     /// PING.
     Ping,
@@ -17,7 +17,7 @@ pub enum Frame {
         stream: u64,
         /// The application's code.
         code: u64,
-        /// How many bytes the stream had.
+        /// The final size of the stream.
         final_size: u64,
     },
     /// STOP_SENDING.
@@ -29,7 +29,7 @@ pub enum Frame {
     },
     /// CRYPTO.
     Crypto {
-        /// Where the data begins.
+        /// The offset of the data.
         offset: u64,
         /// Bytes of TLS messages.
         data: Vec<u8>,
@@ -40,18 +40,18 @@ pub enum Frame {
     Stream {
         /// The stream.
         stream: u64,
-        /// Where the data begins.
+        /// The offset of the data.
         offset: u64,
-        /// Whether the stream ends behind the data.
+        /// Whether the stream ends after the data (FIN).
         fin: bool,
         /// The data.
         data: Vec<u8>,
     },
     /// NEW_CONNECTION_ID.
     NewConnectionId {
-        /// Its number.
+        /// Its sequence number.
         sequence: u64,
-        /// Connection IDs with smaller numbers are to be retired.
+        /// Connection IDs with smaller sequence numbers must be retired.
         retire_prior_to: u64,
         /// The connection ID.
         id: Vec<u8>,
@@ -68,7 +68,8 @@ pub enum Frame {
     Close {
         /// The code.
         code: u64,
-        /// The type of the frame at fault; `None` for a close of the application (type 0x1d).
+        /// The type of the frame that caused the error; `None` for an application close (type
+        /// 0x1d).
         frame_type: Option<u64>,
         /// The reason phrase.
         reason: Vec<u8>,
@@ -77,39 +78,39 @@ pub enum Frame {
     HandshakeDone,
     /// DATAGRAM, always with a length.
     Datagram(Vec<u8>),
-    /// A frame whose body is integers only: MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS and the frames
-    /// that tell that data or streams are blocked.
+    /// A frame that consists of integers: MAX_DATA, MAX_STREAM_DATA, MAX_STREAMS and the BLOCKED
+    /// frames.
     Limit {
         /// The type, 0x10 to 0x17.
         kind: u64,
-        /// The integers behind it.
+        /// The integers after the type.
         values: Vec<u64>,
     },
-    /// Bytes as they are, for what is no frame.
+    /// Raw bytes that are not a frame.
     Raw(Vec<u8>),
 }
 
-/// An ACK frame as it is on the wire, which need not make sense.
+/// An ACK frame as on the wire, which need not be valid.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Ack {
     /// The largest packet number.
     pub largest: u64,
     /// The delay field, not scaled.
     pub delay: u64,
-    /// How many packet numbers below `largest` the first range has.
+    /// The number of packet numbers below `largest` in the first range.
     pub first: u64,
     /// Gap and length of each further range.
     pub ranges: Vec<(u64, u64)>,
 }
 
 impl Ack {
-    /// Makes an ACK of one range, `smallest` to `largest`.
+    /// Creates an ACK of one range, `smallest` to `largest`.
     pub fn range(smallest: u64, largest: u64) -> Self {
         Self { largest, first: largest.saturating_sub(smallest), ..Self::default() }
     }
 
-    /// Makes an ACK of packet numbers that are sorted, smallest first, and unique. None without
-    /// numbers.
+    /// Creates an ACK of packet numbers, which are sorted, smallest first, and unique. `None` if
+    /// empty.
     pub fn of(numbers: &[u64]) -> Option<Self> {
         let largest = *numbers.last()?;
         let mut ranges = Vec::new(); // (smallest, largest), largest range first
@@ -142,25 +143,25 @@ impl Ack {
     }
 }
 
-/// Why bytes are no frames.
+/// Why bytes are not frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
     /// The payload ends too early.
-    #[error("a frame is cut off")]
+    #[error("a frame is truncated")]
     Truncated(#[from] Truncated),
-    /// The type is not known here.
+    /// This crate does not know the type.
     #[error("unknown frame type {0:#x}")]
     UnknownType(u64),
 }
 
 impl Frame {
-    /// Makes a CONNECTION_CLOSE of the transport without a reason.
+    /// Creates a CONNECTION_CLOSE of the transport without a reason.
     pub fn transport_close(code: u64) -> Self {
         Self::Close { code, frame_type: Some(0), reason: Vec::new() }
     }
 
-    /// Makes a CONNECTION_CLOSE of the application without a reason.
+    /// Creates a CONNECTION_CLOSE of the application without a reason.
     pub fn application_close(code: u64) -> Self {
         Self::Close { code, frame_type: None, reason: Vec::new() }
     }
@@ -323,7 +324,7 @@ fn counted(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-/// More ranges than that would not fit in a packet together with data.
+/// The most ranges that fit in a packet together with data.
 const MAX_RANGES: usize = 64;
 
 #[cfg(test)]

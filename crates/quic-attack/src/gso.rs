@@ -9,16 +9,16 @@ use std::net::{SocketAddr, UdpSocket};
 pub struct Burst(UdpSocketState);
 
 impl Burst {
-    /// Prepares `socket`, which does not block afterwards.
+    /// Prepares `socket` and makes it non-blocking.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn new(socket: &UdpSocket) -> io::Result<Self> {
         UdpSocketState::new(UdpSockRef::from(socket)).map(Self)
     }
 
-    /// Returns how many datagrams the system takes in one call; 1 where it has no such thing.
+    /// Returns how many datagrams the system accepts in one call; 1 without UDP_SEGMENT.
     pub fn limit(&self) -> usize {
         self.0.max_gso_segments()
     }
@@ -27,7 +27,7 @@ impl Burst {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn send(
         &self,
         socket: &UdpSocket,

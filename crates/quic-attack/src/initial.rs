@@ -6,14 +6,14 @@ use rustls::Side;
 use rustls::crypto::ring::cipher_suite::TLS13_AES_128_GCM_SHA256;
 use rustls::quic::{Keys, Version};
 
-/// Returns the Initial keys that follow from the destination connection ID of the client's first
-/// packet (RFC 9001, section 5.2).
+/// Derives the Initial keys from the destination connection ID of the client's first packet (RFC
+/// 9001, section 5.2).
 pub fn initial_keys(first_dst: &[u8], side: Side) -> Keys {
     let suite = TLS13_AES_128_GCM_SHA256.tls13().and_then(|suite| suite.quic_suite());
     suite.expect("ring has this suite for QUIC").keys(first_dst, side, Version::V1)
 }
 
-/// An attempt to connect of which only Initial packets exist, made by hand.
+/// A connection attempt that consists of hand-made Initial packets.
 ///
 /// ```
 /// use quic_attack::{Attempt, Frame};
@@ -36,7 +36,7 @@ pub struct Attempt {
 }
 
 impl Attempt {
-    /// Makes an attempt with random connection IDs of eight bytes.
+    /// Creates an attempt with random connection IDs of eight bytes.
     pub fn new(rng: &mut fastrand::Rng) -> Self {
         let dst = rng.u64(..).to_be_bytes().to_vec();
         let src = rng.u64(..).to_be_bytes().to_vec();
@@ -44,14 +44,14 @@ impl Attempt {
         Self { dst, src, token: Vec::new(), next_number: 0, keys, largest: None }
     }
 
-    /// Gives the attempt a token.
+    /// Sets the token of the attempt.
     #[must_use]
     pub fn with_token(mut self, token: Vec<u8>) -> Self {
         self.token = token;
         self
     }
 
-    /// Returns an Initial packet with `frames`, as short as it can be.
+    /// Returns an Initial packet with `frames`, without padding.
     pub fn packet(&mut self, frames: &[Frame]) -> Vec<u8> {
         self.seal(&Frame::encode_all(frames))
     }
@@ -75,12 +75,11 @@ impl Attempt {
         datagrams
     }
 
-    /// Decrypts the Initial packets of a datagram that came back. Packets with other keys are left
-    /// out.
+    /// Decrypts the Initial packets of a received datagram and skips packets with other keys.
     ///
     /// # Errors
     ///
-    /// [`OpenError`] for packets that are no answer to this attempt.
+    /// [`OpenError`] for packets that do not answer this attempt.
     pub fn open(&mut self, datagram: &[u8]) -> Result<Vec<Opened>, OpenError> {
         let mut opened = Vec::new();
         for packet in Packet::split(datagram, self.src.len())? {
@@ -117,5 +116,5 @@ impl Attempt {
     }
 }
 
-/// How much of a CRYPTO stream goes into one packet of 1200 bytes.
+/// Bytes of a CRYPTO stream that fit in a packet of 1200 bytes.
 const CRYPTO_PART: usize = 1000;

@@ -1,12 +1,13 @@
 //! Packets that a hostile QUIC peer may send, and a scripted peer, for tests of endpoints.
 //!
-//! 1. Without a connection: [`Attempt`] seals Initial packets with any [`Frame`]s; [`packet`] has
-//!    Version Negotiation and Retry; [`client_hello`] has any ALPN and transport [`Parameters`].
+//! 1. Without a connection: [`Attempt`] seals Initial packets with any [`Frame`]s; [`packet`]
+//!    creates Version Negotiation and Retry packets; [`client_hello`] creates a ClientHello with
+//!    any ALPN and transport [`Parameters`].
 //! 2. Within a connection: [`Peer`] completes the handshake as a client or, from a [`Host`], as a
-//!    server, then sends what the script says and tells what came back.
+//!    server, then sends packets for the script and returns the received ones.
 //!
-//! Bytes travel `Frame` → [`packet::Draft`] → UDP, and back through [`packet::Packet`]. Nothing is
-//! retransmitted: what a script sends is sent once. [`mangle`] damages packets, [`Burst`] sends
+//! Data flow: `Frame` → [`packet::Draft`] → UDP, and back through [`packet::Packet`]. A script's
+//! packets are sent once and never retransmitted. [`mangle`] damages packets, [`Burst`] sends
 //! batches, and [`process`] measures the process of the test.
 #![forbid(unsafe_code)]
 

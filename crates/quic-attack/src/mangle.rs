@@ -1,4 +1,4 @@
-//! Damage to packets, from a seed.
+//! Damages packets, driven by a seed.
 
 use fastrand::Rng;
 
@@ -40,7 +40,7 @@ pub fn random(rng: &mut Rng, limit: usize) -> Vec<u8> {
     std::iter::repeat_with(|| rng.u8(..)).take(length).collect()
 }
 
-/// Returns random bytes behind a long header of version 1 that looks right.
+/// Returns random bytes after a plausible long header of version 1.
 pub fn random_long(rng: &mut Rng) -> Vec<u8> {
     let mut out = vec![0xc0 | rng.u8(..0x40), 0, 0, 0, 1];
     for _ in 0..2 {

@@ -11,7 +11,7 @@ pub const VERSION_1: u32 = 1;
 /// The smallest UDP payload in which a client may send an Initial packet.
 pub const MIN_INITIAL: usize = 1200;
 
-/// A packet number space, which also says with which keys a packet is protected.
+/// A packet number space, which also determines the keys of a packet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Space {
     /// Initial packets.
@@ -22,10 +22,10 @@ pub enum Space {
     Data,
 }
 
-/// A packet before its protection. Its packet number always takes four bytes.
+/// A packet before its protection. Its packet number always has four bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Draft<'a> {
-    /// Which kind of packet.
+    /// The packet number space.
     pub space: Space,
     /// The version, in long headers.
     pub version: u32,
@@ -80,7 +80,7 @@ impl Draft<'_> {
     }
 }
 
-/// A packet that came in.
+/// A received packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Packet {
     /// A Version Negotiation packet.
@@ -89,7 +89,7 @@ pub enum Packet {
         dst: Vec<u8>,
         /// The source connection ID.
         src: Vec<u8>,
-        /// The versions that the sender has.
+        /// The versions that the sender supports.
         versions: Vec<u32>,
     },
     /// A Retry packet.
@@ -101,14 +101,14 @@ pub enum Packet {
         /// The token to send back.
         token: Vec<u8>,
     },
-    /// A packet that is encrypted.
+    /// An encrypted packet.
     Protected(Protected),
 }
 
-/// A packet that came in and is still encrypted.
+/// A received packet that is still encrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Protected {
-    /// Which kind of packet.
+    /// The packet number space.
     pub space: Space,
     /// The version; 0 in short headers, which have none.
     pub version: u32,
@@ -120,18 +120,18 @@ pub struct Protected {
     number_at: usize,
 }
 
-/// A packet that came in, decrypted.
+/// A received packet, decrypted.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Opened {
-    /// Which kind of packet.
+    /// The packet number space.
     pub space: Space,
     /// The destination connection ID.
     pub dst: Vec<u8>,
     /// The packet number.
     pub number: u64,
-    /// What was in it.
+    /// Its frames.
     pub frames: Vec<Frame>,
-    /// How many bytes the packet had.
+    /// The size of the packet, in bytes.
     pub size: usize,
 }
 
@@ -140,16 +140,16 @@ pub struct Opened {
 #[non_exhaustive]
 pub enum OpenError {
     /// The packet ends too early.
-    #[error("a packet is cut off")]
+    #[error("a packet is truncated")]
     Truncated(#[from] Truncated),
-    /// It is of a kind that this crate does not read, such as 0-RTT.
+    /// This crate does not support the kind of packet, such as 0-RTT.
     #[error("a packet with the first byte {0:#04x} is not supported")]
     Unsupported(u8),
-    /// It is not of the holder of the keys.
+    /// It was not encrypted with these keys.
     #[error("a packet cannot be decrypted")]
     Forged,
     /// Its frames cannot be read.
-    #[error("a packet has bad frames")]
+    #[error("a packet has invalid frames")]
     Frame(#[from] FrameError),
 }
 
@@ -251,7 +251,7 @@ impl Protected {
     }
 }
 
-/// Returns a Version Negotiation packet that says the sender has `versions` only.
+/// Returns a Version Negotiation packet that lists `versions`.
 pub fn version_negotiation(dst: &[u8], src: &[u8], versions: &[u32]) -> Vec<u8> {
     let mut packet = Vec::new();
     long_header(&mut packet, LONG | FIXED_BIT, 0, dst, src);
@@ -282,8 +282,7 @@ fn long_header(packet: &mut Vec<u8>, first: u8, version: u32, dst: &[u8], src: &
     }
 }
 
-/// Returns the packet number that ends like `short` and is nearest to `expected` (RFC 9000,
-/// appendix A.3).
+/// Expands `short` to the packet number nearest to `expected` (RFC 9000, appendix A.3).
 fn expand(short: u64, length: usize, expected: u64) -> u64 {
     let window = 1u64 << (8 * length);
     let candidate = expected & !(window - 1) | short;
@@ -302,13 +301,14 @@ const TYPE: u8 = 0xf0;
 const INITIAL: u8 = 0xc0;
 const HANDSHAKE: u8 = 0xe0;
 const RETRY: u8 = 0xf0;
-/// The bits of the first byte that a Retry packet does not use, set as in the specification's example.
+/// The bits of the first byte that a Retry packet does not use, set as in the specification's
+/// example.
 const UNUSED: u8 = 0x0f;
 
 /// The longest encoding of a packet number.
 const NUMBER_LENGTH: usize = 4;
 
-/// The tag behind a Retry packet.
+/// The length of the tag of a Retry packet.
 const TAG_LENGTH: usize = 16;
 
 /// The key of RFC 9001, section 5.8.
@@ -323,7 +323,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_retry_is_that_of_the_specification() {
+    fn the_retry_matches_the_specification() {
         // RFC 9001, appendix A.4.
         let first_dst = 0x8394_c8f0_3e51_5708_u64.to_be_bytes();
         let src = 0xf067_a550_2a42_62b5_u64.to_be_bytes();

@@ -1,4 +1,4 @@
-//! Transport parameters (RFC 9000, section 18), correct or not.
+//! Transport parameters (RFC 9000, section 18), valid or invalid.
 
 use crate::varint::{Reader, put};
 
@@ -30,7 +30,7 @@ pub const INITIAL_SRC: u64 = 0x0f;
 pub const RETRY_SRC: u64 = 0x10;
 
 impl Parameters {
-    /// Makes parameters with generous limits and an idle timeout of 30 s.
+    /// Creates parameters with generous limits and an idle timeout of 30 s.
     pub fn generous() -> Self {
         let mut parameters = Self::default();
         parameters.set_integer(MAX_IDLE_TIMEOUT, 30_000);
@@ -45,7 +45,7 @@ impl Parameters {
         parameters
     }
 
-    /// Sets a parameter to bytes; a value that it had is replaced.
+    /// Sets a parameter to bytes, replacing its value.
     pub fn set(&mut self, id: u64, value: impl Into<Vec<u8>>) {
         self.0.retain(|(other, _)| *other != id);
         self.0.push((id, value.into()));
@@ -63,7 +63,7 @@ impl Parameters {
         self.0.iter().find(|(other, _)| *other == id).map(|(_, value)| &value[..])
     }
 
-    /// Returns the parameters as they are sent.
+    /// Encodes the parameters.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::new();
         for (id, value) in &self.0 {
@@ -74,7 +74,7 @@ impl Parameters {
         out
     }
 
-    /// Reads parameters; what is behind a broken one is left out.
+    /// Decodes parameters up to the first invalid one.
     pub fn decode(bytes: &[u8]) -> Self {
         let mut reader = Reader::new(bytes);
         let mut parameters = Self::default();

@@ -1,4 +1,4 @@
-//! What this process uses, and how long tests run.
+//! Memory use of this process, and the number of test rounds.
 
 /// Returns the resident memory of this process in KiB.
 ///
@@ -11,14 +11,14 @@ pub fn resident_kib() -> u64 {
     pages.expect("the second field is a number") * KIB_PER_PAGE
 }
 
-/// Returns how many rounds a test makes: `short`, scaled by `QUIC_ATTACK_ROUNDS` if it is set.
+/// Returns the number of rounds of a test: `short`, scaled by `QUIC_ATTACK_ROUNDS` if it is set.
 ///
-/// The variable says how many datagrams the floods send, which is 100,000 in their short form; all
-/// tests grow with it.
+/// The variable sets the number of datagrams per flood (default 100,000); all tests grow in
+/// proportion.
 ///
 /// # Panics
 ///
-/// If the variable is no number.
+/// If the variable is not a number.
 pub fn rounds(short: usize) -> usize {
     match std::env::var("QUIC_ATTACK_ROUNDS") {
         Ok(rounds) => {
@@ -29,8 +29,8 @@ pub fn rounds(short: usize) -> usize {
     }
 }
 
-/// How many datagrams the floods send in their short form.
+/// The number of datagrams per flood by default.
 const SHORT_FLOOD: usize = 100_000;
 
-/// Pages have 4 KiB on the systems that the tests run on.
+/// Pages have 4 KiB on the tested systems.
 const KIB_PER_PAGE: u64 = 4;

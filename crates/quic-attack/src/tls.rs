@@ -1,4 +1,4 @@
-//! TLS for attackers: a self-signed certificate, no doubts about the other side's, and ClientHellos.
+//! TLS for attackers: a self-signed certificate, no verification of the peer's, and ClientHellos.
 
 use crate::params::{INITIAL_SRC, Parameters};
 use rcgen::{CertificateParams, DnType, KeyPair};
@@ -19,11 +19,11 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Makes an identity with a new self-signed certificate, which offers `alpn` in this order.
+    /// Creates an identity with a new self-signed certificate, which offers `alpn` in this order.
     ///
     /// # Panics
     ///
-    /// If there is no randomness.
+    /// If the system's random source fails.
     pub fn new(alpn: &[&str]) -> Self {
         let (chain, key) = self_signed();
         let provider = Arc::new(ring::default_provider());
@@ -52,7 +52,7 @@ impl Identity {
     ///
     /// # Panics
     ///
-    /// If there is no randomness.
+    /// If the system's random source fails.
     pub fn client(&self, parameters: &Parameters) -> Connection {
         let name = ServerName::try_from("localhost").expect("it is a valid name");
         let tls =
@@ -64,19 +64,18 @@ impl Identity {
     ///
     /// # Panics
     ///
-    /// If there is no randomness.
+    /// If the system's random source fails.
     pub fn server(&self, parameters: &Parameters) -> Connection {
         let tls = ServerConnection::new(self.server.clone(), Version::V1, parameters.encode());
         Connection::Server(tls.expect("the configuration is for QUIC"))
     }
 }
 
-/// Returns a ClientHello that offers `alpn`, with the source connection ID that its packets must
-/// have.
+/// Returns a ClientHello that offers `alpn`, and the source connection ID for its packets.
 ///
 /// # Panics
 ///
-/// If there is no randomness.
+/// If the system's random source fails.
 pub fn client_hello(alpn: &[&str], parameters: &Parameters, src: &[u8]) -> Vec<u8> {
     let mut parameters = parameters.clone();
     parameters.set(INITIAL_SRC, src);
@@ -86,7 +85,7 @@ pub fn client_hello(alpn: &[&str], parameters: &Parameters, src: &[u8]) -> Vec<u
 }
 
 fn self_signed() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
-    let key = KeyPair::generate().expect("the system has randomness");
+    let key = KeyPair::generate().expect("the system's random source works");
     let mut params = CertificateParams::new(["attacker".to_owned()]).expect("it is a valid name");
     params.distinguished_name.push(DnType::CommonName, "attacker");
     let certificate = params.self_signed(&key).expect("the key can sign");
@@ -94,7 +93,7 @@ fn self_signed() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     (vec![certificate.der().clone()], key.into())
 }
 
-/// Accepts each certificate whose holder proves that it has the key.
+/// Accepts every certificate whose holder proves that it has the key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 
@@ -128,7 +127,7 @@ impl ServerCertVerifier for AnyCertificate {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("QUIC has no TLS 1.2".to_owned()))
+        Err(Error::General("QUIC does not use TLS 1.2".to_owned()))
     }
 
     fn verify_tls13_signature(
@@ -165,7 +164,7 @@ impl ClientCertVerifier for AnyCertificate {
         _: &CertificateDer<'_>,
         _: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        Err(Error::General("QUIC has no TLS 1.2".to_owned()))
+        Err(Error::General("QUIC does not use TLS 1.2".to_owned()))
     }
 
     fn verify_tls13_signature(

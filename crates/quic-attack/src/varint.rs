@@ -1,6 +1,6 @@
 //! Variable-length integers (RFC 9000, section 16), written to vectors and read from slices.
 
-/// Appends `value` in its shortest form. Values of 2^62 or more are cut to 62 bits.
+/// Appends `value` in its shortest form. Values of 2^62 or more are truncated to 62 bits.
 pub fn put(out: &mut Vec<u8>, value: u64) {
     let value = value & MAX;
     match value {
@@ -16,11 +16,11 @@ pub(crate) fn put_two_bytes(out: &mut Vec<u8>, value: usize) {
     out.extend_from_slice(&(value as u16 & 0x3fff | 0x4000).to_be_bytes());
 }
 
-/// What was to be read is not there.
+/// The input ends too early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the input ends at byte {at}, in the middle of a field")]
 pub struct Truncated {
-    /// How many bytes the input has.
+    /// The length of the input, in bytes.
     pub at: usize,
 }
 
@@ -32,7 +32,7 @@ pub struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
-    /// Makes a reader that stands before the first byte.
+    /// Creates a reader at the first byte.
     pub fn new(bytes: &'a [u8]) -> Self {
         Self { bytes, at: 0 }
     }
@@ -47,7 +47,7 @@ impl<'a> Reader<'a> {
         self.at == self.bytes.len()
     }
 
-    /// Returns what was not read, and reads it.
+    /// Reads the remaining bytes.
     pub fn rest(&mut self) -> &'a [u8] {
         let rest = &self.bytes[self.at..];
         self.at = self.bytes.len();
@@ -58,7 +58,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// [`Truncated`] when there are fewer.
+    /// [`Truncated`] if there are fewer.
     pub fn take(&mut self, length: usize) -> Result<&'a [u8], Truncated> {
         let end = self.at.checked_add(length).filter(|end| *end <= self.bytes.len());
         let end = end.ok_or(Truncated { at: self.bytes.len() })?;
@@ -82,7 +82,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// [`Truncated`] when there is none.
+    /// [`Truncated`] if there is none.
     pub fn byte(&mut self) -> Result<u8, Truncated> {
         Ok(self.array::<1>()?[0])
     }
@@ -91,7 +91,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     ///
-    /// [`Truncated`] when it is not complete.
+    /// [`Truncated`] if it is incomplete.
     pub fn varint(&mut self) -> Result<u64, Truncated> {
         let first = self.byte()?;
         let mut value = u64::from(first & 0x3f);
@@ -101,11 +101,11 @@ impl<'a> Reader<'a> {
         Ok(value)
     }
 
-    /// Reads bytes that a variable-length integer with their number precedes.
+    /// Reads bytes with a length prefix, which is a variable-length integer.
     ///
     /// # Errors
     ///
-    /// [`Truncated`] when they are not complete.
+    /// [`Truncated`] if they are incomplete.
     pub fn counted(&mut self) -> Result<&'a [u8], Truncated> {
         let length = self.varint()?;
         self.take(usize::try_from(length).unwrap_or(usize::MAX))

@@ -1,8 +1,8 @@
-//! A server whose path challenges are lost or not answered keeps an active path, or closes, and serves
-//! others.
+//! A server whose path challenges are lost or not answered keeps an active path, or closes, and
+//! serves others.
 //!
-//! Guards fault U3: in msquic 2.5.1 the path table loses its active path when a challenge to it times
-//! out. The development profile's assertions see it.
+//! Guards fault U3: in msquic 2.5.1 the path table loses its active path when a challenge to it
+//! times out. The development profile's assertions detect it.
 
 mod common;
 
@@ -23,8 +23,8 @@ fn challenges_are_not_answered() {
     drop(server);
 }
 
-/// As behind a relay that swallows packets with challenges for longer than the server waits. The
-/// first path is the active one.
+/// Simulates a relay that drops packets with challenges for longer than the server waits. The first
+/// path is active.
 #[test]
 fn challenges_are_lost_while_the_first_path_is_active() {
     lose_challenges(&[0], &[1, 0, 2, 1]);
@@ -42,8 +42,9 @@ fn challenges_are_lost_while_paths_change() {
     lose_challenges(&[1, 0], &[2, 0, 1]);
 }
 
-/// Sends packets that make their path the active one through the sockets `active` in turn, and small
-/// probes through all, while challenges are lost. Then it goes through the sockets of `after`.
+/// Sends packets that make their path the active one through the sockets `active` in turn, and
+/// small probes through all, while challenges are lost. Then it goes through the sockets of
+/// `after`.
 fn lose_challenges(active: &[usize], after: &[usize]) {
     let target = target();
     let (mut peer, server) = target.peer();
@@ -68,7 +69,7 @@ fn lose_challenges(active: &[usize], after: &[usize]) {
     drop(server);
 }
 
-/// The second path is only probed, so the first is active when the server gives up its challenge.
+/// The second path is only probed, so the first is active when the server abandons its challenge.
 #[test]
 fn silence_then_the_first_path() {
     silence(0);
@@ -84,8 +85,8 @@ fn silence_then_a_third_path() {
     silence(2);
 }
 
-/// The second path has no connection ID any more, so that the first is the only one when the server
-/// gives up its challenge.
+/// The second path has no connection ID any more, so that the first is the only path when the
+/// server abandons its challenge.
 #[test]
 fn silence_on_the_only_path() {
     let target = target();
@@ -106,8 +107,8 @@ fn silence_on_the_only_path() {
     drop(server);
 }
 
-/// Opens a second path with a probe, says nothing until all timeouts of the server are over, and goes
-/// on through the socket `after`.
+/// Opens a second path with a probe, is silent until all timeouts of the server have expired, and
+/// continues through the socket `after`.
 fn silence(after: usize) {
     let target = target();
     let (mut peer, server) = target.peer();

@@ -1,5 +1,5 @@
-//! An endpoint that closed repeats CONNECTION_CLOSE in answer to packets, not to each; one whose peer
-//! closed sends at most one.
+//! An endpoint that closed repeats CONNECTION_CLOSE in answer to packets, not to each; one whose
+//! peer closed sends at most one.
 //!
 //! Guards fault U11 and finding C13 (RFC 9000, sections 10.2.1 and 10.2.2): msquic 2.5.1 answers
 //! while draining.
@@ -39,7 +39,7 @@ fn a_closing_client_repeats_itself() {
     closing(peer, client, true);
 }
 
-/// The application has no handle any more when the packets arrive.
+/// The application has dropped its handle when the packets arrive.
 #[test]
 fn a_dropped_server_repeats_itself() {
     let target = Target::new();
@@ -72,7 +72,7 @@ fn draining(mut peer: Peer, connection: &Connection) {
 fn closing(mut peer: Peer, connection: Connection, is_held: bool) {
     connection.shutdown(5, "");
     let held = is_held.then_some(connection);
-    // As if this one was lost.
+    // Treat this one as lost.
     peer.wait(PATIENCE, |received| received.has_close()).unwrap().expect("no close");
     let closes = ping(&mut peer);
     assert!(closes >= 1, "a lost CONNECTION_CLOSE was not repeated");

@@ -1,8 +1,8 @@
 //! A path whose connection ID was withdrawn is not used any more.
 //!
-//! Guards fault U4: msquic 2.5.1 makes the path active whose connection ID the same packet withdrew,
-//! and sends with that connection ID, which is freed. An assertion of the development profile
-//! (QUIC_CID_VALIDATE_NULL in cid.h) aborts before that.
+//! Guards fault U4: msquic 2.5.1 makes the path active whose connection ID the same packet
+//! withdrew, and sends with that connection ID, which is freed. An assertion of the development
+//! profile (QUIC_CID_VALIDATE_NULL in cid.h) aborts before that.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn withdraw(paths: u64) {
     let newest = sockets[sockets.len() - 1];
     peer.send_from(newest, Space::Data, &[new_id(new, new), Frame::Ping]).unwrap();
     run(&mut peer, Duration::from_millis(100));
-    // What is sent from now on must not use a connection ID that was withdrawn.
+    // Later packets must not use a withdrawn connection ID.
     let deadline = Instant::now() + Duration::from_millis(500);
     while Instant::now() < deadline {
         peer.send(Space::Data, &[Frame::Ping]).unwrap();

@@ -1,8 +1,8 @@
-//! A close by the application before the handshake is complete travels as APPLICATION_ERROR (0x0c),
-//! and is told as a close of the peer.
+//! A close by the application before the handshake is complete is sent as APPLICATION_ERROR (0x0c),
+//! and is reported as a close by the peer.
 //!
 //! Guards fault N26 (finding A7; RFC 9000, sections 10.2.3 and 20.1): msquic 2.5.1 sends 0x0b, and
-//! takes 0x0c for an internal error.
+//! reports 0x0c as an internal error.
 
 mod common;
 
@@ -35,7 +35,7 @@ fn a_client_that_closes_early_sends_it() {
     let dial = Dial::start(host.local_addr().unwrap());
     let first = host.first(PATIENCE).unwrap();
     dial.connection.shutdown(7, "secret");
-    // Nothing is answered, so the client has its Initial keys only.
+    // The server does not answer, so the client has its Initial keys only.
     let policy = Policy { holds: true, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
     let closed = peer.wait(PATIENCE, |received| received.has_close()).unwrap();
@@ -43,7 +43,7 @@ fn a_client_that_closes_early_sends_it() {
 }
 
 #[test]
-fn a_client_is_told_of_it_in_an_initial_packet() {
+fn a_client_receives_it_in_an_initial_packet() {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
     let first = host.first(PATIENCE).unwrap();
@@ -57,14 +57,14 @@ fn a_client_is_told_of_it_in_an_initial_packet() {
 }
 
 #[test]
-fn a_client_is_told_of_it_in_a_handshake_packet() {
+fn a_client_receives_it_in_a_handshake_packet() {
     let (mut peer, dial) = unconfirmed();
     peer.send(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]).unwrap();
     assert_is_close_of_the_peer(&block_on(dial.connection.watch_shutdown()));
 }
 
 #[test]
-fn the_code_of_the_application_counts_if_it_is_in_the_same_datagram() {
+fn the_application_code_is_used_if_it_is_in_the_same_datagram() {
     let (mut peer, dial) = unconfirmed();
     let mut datagram = peer.seal(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]);
     datagram.extend(peer.seal(Space::Data, &[Frame::application_close(9)]));
@@ -72,7 +72,8 @@ fn the_code_of_the_application_counts_if_it_is_in_the_same_datagram() {
     assert_code(&block_on(dial.connection.watch_shutdown()), 9);
 }
 
-/// A client whose handshake is complete and not confirmed, so that it still takes Handshake packets.
+/// A client whose handshake is complete but not confirmed, so that it still accepts Handshake
+/// packets.
 fn unconfirmed() -> (Peer, Dial) {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
@@ -88,22 +89,22 @@ fn assert_is_application_error(frames: &[Frame]) {
     let Some(Frame::Close { code, frame_type, reason }) = close else { panic!("{frames:?}") };
     assert_eq!(*code, APPLICATION_ERROR, "{close:?}");
     assert!(frame_type.is_some(), "a close of the application in an Initial packet: {close:?}");
-    assert!(reason.is_empty(), "the reason must not be told yet: {close:?}");
+    assert!(reason.is_empty(), "the reason must not be sent yet: {close:?}");
 }
 
-/// The code of the application is not known, so it may be told as either kind of close.
+/// The application code is unknown, so either kind of close is acceptable.
 fn assert_is_close_of_the_peer(error: &ConnectionError) {
     match error {
         ConnectionError::ClosedByPeer { .. } => {}
         ConnectionError::ClosedByTransport { status, code: APPLICATION_ERROR } => {
             let told = status.to_string();
-            assert!(!told.to_lowercase().contains("internal"), "told as {told:?}");
+            assert!(!told.to_lowercase().contains("internal"), "reported as {told:?}");
         }
-        error => panic!("told as {error:?}"),
+        error => panic!("reported as {error:?}"),
     }
 }
 
 fn assert_code(error: &ConnectionError, expected: u64) {
-    let ConnectionError::ClosedByPeer { code, .. } = error else { panic!("told as {error:?}") };
+    let ConnectionError::ClosedByPeer { code, .. } = error else { panic!("reported as {error:?}") };
     assert_eq!(*code, expected);
 }

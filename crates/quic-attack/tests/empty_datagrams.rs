@@ -1,6 +1,6 @@
 //! Empty UDP datagrams, alone and among others, cost the endpoint no memory.
 //!
-//! Guards fault U2 (finding A1): msquic 2.5.1 forgets the receive block of each empty datagram.
+//! Guards fault U2 (finding A1): msquic 2.5.1 leaks the receive block of each empty datagram.
 
 mod common;
 
@@ -21,7 +21,7 @@ fn empty_datagrams_among_others_cost_no_memory() {
 fn flood(datagrams: &[&[u8]]) {
     let target = Target::new().serve();
     let socket = socket(target.address);
-    // What the first use of the listener allocates is not a leak.
+    // Allocations of the first use of the listener are not a leak.
     send(&socket, datagrams, WARM_UP);
     target.connects().unwrap();
     let before = resident_kib();

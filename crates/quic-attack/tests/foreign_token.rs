@@ -1,4 +1,4 @@
-//! A token that another server gave is like none: the client is answered.
+//! The server ignores a token of another server and answers the client.
 //!
 //! Guards fault N5 (RFC 9000, section 8.1.3): msquic 2.5.1 drops the packets.
 
@@ -43,7 +43,7 @@ fn is_answered(socket: &UdpSocket, attempt: &mut Attempt) -> bool {
     opened.iter().flat_map(|packet| &packet.frames).any(|f| matches!(f, Frame::Crypto { .. }))
 }
 
-/// The length of a token and its first byte, whose first bit msquic gives a meaning.
+/// The length of a token and its first byte, whose first bit msquic interprets.
 type Token = (usize, u8);
 
 type Started = (Token, UdpSocket, Attempt);

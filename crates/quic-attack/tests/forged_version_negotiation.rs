@@ -1,8 +1,8 @@
 //! A Version Negotiation packet whose source connection ID is not the one that the client chose, or
 //! whose list is broken, does not end an attempt.
 //!
-//! Guards fault U10: msquic 2.5.1 does not look at the source connection ID, so a blind sender ends
-//! attempts.
+//! Guards fault U10: msquic 2.5.1 does not check the source connection ID, so an off-path attacker
+//! can end attempts.
 
 mod common;
 
@@ -54,7 +54,7 @@ fn a_cut_packet_is_ignored() {
     attempt(forge, false).unwrap();
 }
 
-/// So that the tests above can fail, and a forged packet does not use up the one that counts.
+/// Shows that the tests above can fail, and that a forged packet does not block the genuine one.
 #[test]
 fn the_right_packet_ends_the_attempt_also_after_a_forged_one() {
     let forge = |first: &First| {
@@ -65,8 +65,8 @@ fn the_right_packet_ends_the_attempt_also_after_a_forged_one() {
     assert!(matches!(result, Err(StartError::ConnectionLost(_))), "{result:?}");
 }
 
-/// Answers the first packet of an msquic client with what `forge` makes, then, unless the attempt
-/// ends with that, serves it.
+/// Answers the first packet of an msquic client with the packet of `forge`; if the attempt
+/// continues, serves it.
 fn attempt(forge: impl FnOnce(&First) -> Vec<Vec<u8>>, ends: bool) -> Result<(), StartError> {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
@@ -76,7 +76,7 @@ fn attempt(forge: impl FnOnce(&First) -> Vec<Vec<u8>>, ends: bool) -> Result<(),
     }
     if !ends {
         let mut peer = host.begin(&first, Policy::default()).unwrap();
-        // The client tells more about a failure.
+        // The client's error is more precise.
         let _ = peer.handshake(PATIENCE);
     }
     dial.finish().1

@@ -1,4 +1,4 @@
-//! Truncated, malformed, reflected, replayed and random packets neither harm the endpoint nor cost
+//! Truncated, malformed, reflected, replayed and random packets neither harm the endpoint nor leak
 //! memory.
 
 mod common;
@@ -16,7 +16,7 @@ fn garbage_is_survived() {
     let mut rng = fastrand::Rng::with_seed(42);
     let mut attacker = Attacker::new(&mut rng);
     let rounds = rounds(100_000);
-    // Half-open attempts live until their timeout, so memory settles before it is measured.
+    // Half-open attempts last until their timeout, so memory settles before it is measured.
     for _ in 0..rounds / 4 {
         attacker.round(&socket, &mut rng);
     }
@@ -30,7 +30,7 @@ fn garbage_is_survived() {
     assert!(grown < MAX_GROWTH_KIB, "resident memory grew by {grown} KiB");
 }
 
-/// What was recorded, to be replayed and damaged.
+/// Recorded packets, to be replayed and damaged.
 struct Attacker {
     hello: Vec<u8>,
     attempt: Attempt,
@@ -57,7 +57,7 @@ impl Attacker {
                 let answer = self.answer(rng).unwrap_or_default();
                 mangle::mangle(rng, &answer)
             }
-            // Correctly sealed, with frames that are none, for the attempt that exists.
+            // Correctly encrypted packets with invalid frames, for the existing attempt.
             14 => {
                 let body = mangle::random(rng, 900);
                 let mut attempt = std::mem::replace(&mut self.attempt, Attempt::new(rng));

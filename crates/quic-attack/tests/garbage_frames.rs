@@ -15,7 +15,7 @@ fn garbage_frames_are_survived() {
     let identity = Identity::new(&[ALPN]);
     let mut rng = Rng::with_seed(6);
     let connections = rounds(100_000) / PER_CONNECTION;
-    // The first connections make msquic allocate what it keeps.
+    // Let msquic make its permanent allocations first.
     for _ in 0..connections / 2 {
         connection(&target, &identity, &mut rng);
     }
@@ -28,7 +28,7 @@ fn garbage_frames_are_survived() {
     assert!(grown < MAX_GROWTH_KIB, "resident memory grew by {grown} KiB");
 }
 
-/// One connection, until the server closes it or enough was sent.
+/// Runs one connection until the server closes it or enough was sent.
 fn connection(target: &Target, identity: &Identity, rng: &mut Rng) {
     let mut peer =
         Peer::connect(target.address, identity, Parameters::generous(), PATIENCE).unwrap();
@@ -52,7 +52,7 @@ fn connection(target: &Target, identity: &Identity, rng: &mut Rng) {
     peer.send(Space::Data, &[Frame::application_close(0)]).unwrap();
 }
 
-/// A frame that a server may get, with values that are often wrong.
+/// Returns a frame that a server may receive, often with invalid values.
 fn frame(rng: &mut Rng) -> Frame {
     let stream = rng.u64(..40);
     let offset = if rng.u8(..8) == 0 { rng.u64(..1 << 40) } else { rng.u64(..2000) };

@@ -1,5 +1,5 @@
-//! CRYPTO bytes behind the ClientHello, which arrive before the application accepts, change nothing
-//! for the client.
+//! CRYPTO bytes after the ClientHello, which arrive before the application accepts, have no effect
+//! on the client.
 //!
 //! Guards fault U1 (finding A2): msquic 2.5.1 keeps a pointer to the client's ALPN list in memory
 //! that growth of the CRYPTO stream frees. Run it under valgrind or AddressSanitizer too.
@@ -59,7 +59,7 @@ fn attack(offered: &[&str], further: usize) -> Outcome {
         socket.send(&datagram).unwrap();
     }
     if further > 0 {
-        // The acknowledgement of the last packet says that msquic has processed it.
+        // The acknowledgement of the last packet shows that msquic has processed it.
         let last = attempt.next_number - 1;
         let has_ack = |f: &Frame| matches!(f, Frame::Ack(ack) if ack.contains(last));
         let seen = answer(&socket, &mut attempt, |packet| packet.frames.iter().any(has_ack));

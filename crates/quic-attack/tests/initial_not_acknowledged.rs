@@ -1,7 +1,7 @@
-//! A handshake comes to its end although the server never acknowledges Initial packets.
+//! A handshake completes although the server never acknowledges Initial packets.
 //!
-//! Guards fault U8: the client of msquic 2.5.1 keeps its Initial keys and what is in flight under
-//! them, which can fill its congestion window for good.
+//! Guards fault U8: the client of msquic 2.5.1 keeps its Initial keys and the bytes in flight under
+//! them, which can fill its congestion window permanently.
 
 mod common;
 
@@ -10,13 +10,13 @@ use quic_attack::{Policy, Space};
 use std::time::{Duration, Instant};
 
 #[test]
-fn the_handshake_comes_to_its_end() {
+fn the_handshake_completes() {
     attempt(&[], Duration::ZERO);
 }
 
 /// The ClientHello takes most of the window, and the client repeats a part of it.
 #[test]
-fn the_handshake_comes_to_its_end_with_a_full_window() {
+fn the_handshake_completes_with_a_full_window() {
     let others: Vec<_> = (0..LARGE).map(|index| format!("{index:0>250}")).collect();
     attempt(&others, REPEATING);
 }
@@ -39,7 +39,7 @@ fn attempt(others: &[String], silence: Duration) {
     dial.finish().1.unwrap();
 }
 
-/// Short, so that the client repeats itself quickly.
+/// Short, so that the client retransmits quickly.
 const INITIAL_RTT: Duration = Duration::from_millis(1);
 
 /// How many further protocols of 250 bytes make a ClientHello of ten packets.

@@ -1,6 +1,7 @@
-//! Bytes that arrive again with other values change nothing of what the reader sees.
+//! Bytes that arrive again with other values do not change the data that the reader sees.
 //!
-//! Guards fault U5: msquic 2.5.1 copies a frame with one new byte as a whole over what it has.
+//! Guards fault U5: msquic 2.5.1 copies a frame with one new byte completely over the received
+//! bytes.
 
 mod common;
 
@@ -29,10 +30,10 @@ fn a_stream_keeps_the_first_bytes_around_a_hole() {
     assert_eq!(read, b"CCCCCAAAAACCCCCBBBBBCCCCCCCCCC");
 }
 
-/// Random overlapping frames, compared with a model in which the first byte at each offset counts.
+/// Random overlapping frames, compared with a model that keeps the first byte at each offset.
 #[test]
 fn streams_keep_the_first_bytes_of_random_frames() {
-    // Enough streams for all rounds, so that no credit has to be waited for.
+    // Enough streams for all rounds, so that no round waits for credit.
     let target = Target::with(&[ALPN], settings().peer_uni_streams(u16::MAX));
     let (mut peer, server) = target.peer();
     let mut rng = fastrand::Rng::with_seed(9);

@@ -1,5 +1,5 @@
-//! A client that changes its address at random, ignores challenges and withdraws connection IDs harms
-//! neither the listener nor other clients.
+//! A client that changes its address at random, ignores challenges and withdraws connection IDs
+//! harms neither the listener nor other clients.
 //!
 //! Guards faults U3 and U4 of msquic 2.5.1.
 

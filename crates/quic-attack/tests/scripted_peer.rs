@@ -1,4 +1,4 @@
-//! The scripted peer talks to msquic in both roles, which the attacks rely on.
+//! The scripted peer connects with msquic in both roles, which the attacks rely on.
 
 mod common;
 

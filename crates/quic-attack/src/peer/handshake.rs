@@ -1,4 +1,4 @@
-//! What a peer does by itself: packets are opened, TLS goes on, acknowledgements are sent.
+//! The automatic part of a peer: it decrypts packets, drives TLS and sends acknowledgements.
 
 use super::{Peer, PeerError, Received};
 use crate::frame::Frame;
@@ -6,7 +6,7 @@ use crate::packet::{MIN_INITIAL, Opened, Packet, Protected, Space};
 use rustls::quic::{Connection, KeyChange};
 
 impl Peer {
-    /// Opens the packets of a datagram, handles their frames and answers.
+    /// Decrypts the packets of a datagram, handles their frames and answers.
     pub(super) fn take_datagram(
         &mut self,
         datagram: &[u8],
@@ -99,7 +99,7 @@ impl Peer {
         Ok(())
     }
 
-    /// Sends what TLS wants to say, and acknowledgements that are owed.
+    /// Sends pending TLS data and acknowledgements.
     pub(super) fn flush(&mut self) -> Result<(), PeerError> {
         let mut datagram = Vec::new();
         loop {
@@ -170,13 +170,13 @@ impl Peer {
     }
 }
 
-/// How much of a CRYPTO stream goes into one packet.
+/// Bytes of a CRYPTO stream per packet.
 const CRYPTO_PART: usize = 1000;
 
-/// Paths of the tests carry that much.
+/// The size of datagrams that the tests' paths carry.
 const MAX_DATAGRAM: usize = 1400;
 
-/// How many packets wait for their keys.
+/// How many packets may wait for their keys.
 const MAX_EARLY: usize = 32;
 
 /// A response to a path challenge must fill a datagram of 1200 bytes (RFC 9000, section 8.2.2).

@@ -8,7 +8,7 @@ use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
-/// A scripted server before its client is there.
+/// A scripted server that waits for its client.
 #[derive(Debug)]
 pub struct Host {
     socket: UdpSocket,
@@ -19,13 +19,13 @@ pub struct Host {
 /// A datagram of a client, with which a connection begins.
 #[derive(Debug, Clone)]
 pub struct First {
-    /// Where it came from.
+    /// The source address.
     pub remote: SocketAddr,
     /// The destination connection ID that the client chose.
     pub dst: Vec<u8>,
-    /// The connection ID of the client.
+    /// The source connection ID of the client.
     pub src: Vec<u8>,
-    /// All of it.
+    /// The whole datagram.
     pub datagram: Vec<u8>,
 }
 
@@ -34,7 +34,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn bind(identity: &Identity, parameters: &Parameters) -> io::Result<Self> {
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         let (identity, parameters) = (identity.clone(), parameters.clone());
@@ -45,7 +45,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket.local_addr()
     }
@@ -54,7 +54,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// [`PeerError::TimedOut`] when there is none in time.
+    /// [`PeerError::TimedOut`] if none arrives in time.
     pub fn first(&self, timeout: Duration) -> Result<First, PeerError> {
         let deadline = Instant::now() + timeout;
         let mut buffer = vec![0; 65_536];
@@ -76,16 +76,16 @@ impl Host {
         }
     }
 
-    /// Sends bytes as they are.
+    /// Sends raw bytes.
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn send(&self, remote: SocketAddr, bytes: &[u8]) -> io::Result<()> {
         self.socket.send_to(bytes, remote).map(drop)
     }
 
-    /// Makes the server side of the connection that `first` begins. Nothing is sent before
+    /// Creates the server side of the connection that `first` begins. It sends nothing before
     /// [`Peer::handshake`] or [`Peer::receive`].
     ///
     /// # Errors

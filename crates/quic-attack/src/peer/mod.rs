@@ -1,8 +1,8 @@
 //! `Peer`: one side of a connection, which follows a script.
 //!
-//! The peer does what the handshake needs and what its [`Policy`] says: it acknowledges, answers
-//! path challenges and confirms the handshake. All else is done by the script, with
-//! [`send`](Peer::send), and seen by it, with [`wait`](Peer::wait). Nothing happens between calls.
+//! The peer performs the handshake and follows its [`Policy`]: it acknowledges, answers path
+//! challenges and confirms the handshake. The script does the rest with [`send`](Peer::send) and
+//! [`wait`](Peer::wait). The peer is idle between calls.
 
 mod handshake;
 mod host;
@@ -41,11 +41,11 @@ use std::time::{Duration, Instant};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Peer {
-    /// What the peer does by itself. The script may change it at any time.
+    /// The automatic behaviour of the peer. The script may change it at any time.
     pub policy: Policy,
     /// Connection IDs of the other side by sequence number; the first is in use.
     pub remote_ids: Vec<(u64, Vec<u8>)>,
-    /// The index of the socket through which the peer sends unless told otherwise; 0 at first.
+    /// The index of the default socket for sending; initially 0.
     pub socket: usize,
     sockets: Vec<UdpSocket>,
     remote: SocketAddr,
@@ -56,15 +56,15 @@ pub struct Peer {
     write_space: Space,
     is_confirmed: bool,
     closed: Option<Frame>,
-    /// Packets whose keys are not there yet.
+    /// Packets whose keys are not available yet.
     early: Vec<(Protected, usize)>,
     held: Vec<(usize, Vec<u8>)>,
-    /// How many packets could not be opened.
+    /// How many packets could not be decrypted.
     unreadable: usize,
 }
 
 impl Peer {
-    /// Makes a client and sends its ClientHello.
+    /// Creates a client and sends its ClientHello.
     ///
     /// # Errors
     ///
@@ -86,7 +86,7 @@ impl Peer {
         Ok(peer)
     }
 
-    /// Makes a client and completes the handshake.
+    /// Creates a client and completes the handshake.
     ///
     /// # Errors
     ///
@@ -174,7 +174,7 @@ impl Peer {
     ///
     /// # Panics
     ///
-    /// If the keys of the space are not there yet.
+    /// If the keys of the space are not available yet.
     pub fn send(&mut self, space: Space, frames: &[Frame]) -> Result<u64, PeerError> {
         self.send_from(self.socket, space, frames)
     }
@@ -220,7 +220,7 @@ impl Peer {
         draft.seal(keys, &payload)
     }
 
-    /// Sends bytes as they are through a socket of the peer.
+    /// Sends raw bytes through a socket of the peer.
     ///
     /// # Errors
     ///
@@ -235,14 +235,14 @@ impl Peer {
             return Ok(());
         }
         match self.sockets[socket].send_to(&bytes, self.remote) {
-            // What an earlier datagram met: the other side's socket is closed.
+            // The error of an earlier datagram: the remote socket is closed.
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => Ok(()),
             result => Ok(result.map(drop)?),
         }
     }
 
-    /// Sends packets of equal length in as few system calls as the system allows, so that they arrive
-    /// as a batch.
+    /// Sends packets of equal length in as few system calls as the system allows, so that they
+    /// arrive as a batch.
     ///
     /// # Errors
     ///
@@ -260,7 +260,7 @@ impl Peer {
         Ok(socket.set_nonblocking(false)?)
     }
 
-    /// Sends what was held, in its order, and holds nothing more.
+    /// Sends the held packets in order, and stops holding.
     ///
     /// # Errors
     ///
@@ -277,14 +277,14 @@ impl Peer {
     ///
     /// # Errors
     ///
-    /// What the system says.
+    /// The error of the system.
     pub fn add_socket(&mut self) -> io::Result<usize> {
         self.sockets.push(UdpSocket::bind("127.0.0.1:0")?);
         Ok(self.sockets.len() - 1)
     }
 
-    /// Waits for a packet for which `is_wanted` holds, and handles all that come before. `None` when
-    /// there is none in time.
+    /// Waits for a packet that satisfies `is_wanted`, and handles all earlier packets. `None` if
+    /// none arrives in time.
     ///
     /// # Errors
     ///
@@ -303,7 +303,7 @@ impl Peer {
         Ok(None)
     }
 
-    /// Handles one datagram and returns its packets; `None` when there is none before `deadline`.
+    /// Handles one datagram and returns its packets; `None` if none arrives before `deadline`.
     ///
     /// # Errors
     ///
@@ -343,12 +343,12 @@ impl Peer {
         self.spaces[space as usize].next_number
     }
 
-    /// Leaves out packet numbers of `space` before `number`.
+    /// Skips the packet numbers of `space` below `number`.
     pub fn skip_to(&mut self, space: Space, number: u64) {
         self.spaces[space as usize].next_number = number;
     }
 
-    /// Returns how many packets could not be opened, such as stateless resets.
+    /// Returns how many packets could not be decrypted, such as stateless resets.
     pub fn unreadable(&self) -> usize {
         self.unreadable
     }
@@ -374,8 +374,8 @@ fn random_id(rng: &mut fastrand::Rng) -> Vec<u8> {
     rng.u64(..).to_be_bytes().to_vec()
 }
 
-/// How long one socket of several is listened to before the next.
+/// How long one socket is polled before the next.
 const SLICE: Duration = Duration::from_millis(2);
 
-/// A timeout of zero would be none.
+/// The smallest timeout, because zero means none.
 const SHORTEST: Duration = Duration::from_micros(100);

@@ -1,10 +1,10 @@
-//! What a script gives to a peer and gets from it: `Policy`, `Received` and `PeerError`.
+//! The types between a script and a peer: `Policy`, `Received` and `PeerError`.
 
 use crate::frame::Frame;
 use crate::packet::{Opened, Space};
 use std::io;
 
-/// What a peer does by itself.
+/// The automatic behaviour of a peer.
 #[derive(Debug, Clone)]
 pub struct Policy {
     /// The packet number spaces in which packets are acknowledged.
@@ -13,41 +13,41 @@ pub struct Policy {
     pub answers_challenges: bool,
     /// Whether a server sends HANDSHAKE_DONE when the handshake is complete.
     pub confirms: bool,
-    /// Whether what would be sent is kept for [`Peer::release`].
+    /// Whether packets are held for [`Peer::release`] instead of being sent.
     pub holds: bool,
-    /// Which packets are taken for lost: they are neither handled nor acknowledged.
+    /// Which packets are treated as lost: neither handled nor acknowledged.
     pub lost: Option<fn(&Opened) -> bool>,
 }
 
 impl Default for Policy {
-    /// What an honest peer does.
+    /// The behaviour of an honest peer.
     fn default() -> Self {
         let acknowledged = vec![Space::Initial, Space::Handshake, Space::Data];
         Self { acknowledged, answers_challenges: true, confirms: true, holds: false, lost: None }
     }
 }
 
-/// A packet that came in.
+/// A received packet.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Received {
     /// The packet.
     pub packet: Opened,
-    /// Through which socket of the peer.
+    /// The index of the receiving socket.
     pub socket: usize,
 }
 
-/// Why a peer cannot go on.
+/// Why a peer failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
-    /// What was waited for did not come in time.
+    /// The expected packet did not arrive in time.
     #[error("timed out")]
     TimedOut,
     /// The other side closed the connection.
     #[error("the other side closed the connection: {0:?}")]
     Closed(Frame),
     /// TLS failed.
-    #[error("tls failed")]
+    #[error("TLS failed")]
     Tls(#[from] rustls::Error),
     /// The system failed.
     #[error("the socket failed")]

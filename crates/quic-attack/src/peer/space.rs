@@ -1,4 +1,4 @@
-//! What a peer remembers for each packet number space.
+//! The state of a peer per packet number space.
 
 use crate::frame::Ack;
 use rustls::quic::Keys;
@@ -9,14 +9,14 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) struct SpaceState {
     pub(super) keys: Option<Keys>,
     pub(super) next_number: u64,
-    /// Packet numbers that came in.
+    /// Received packet numbers.
     pub(super) received: BTreeSet<u64>,
-    /// Whether an acknowledgement is owed.
+    /// Whether an acknowledgement is pending.
     pub(super) owes_ack: bool,
     /// The largest packet number that the other side acknowledged.
     pub(super) acknowledged: Option<u64>,
     pub(super) crypto: Assembler,
-    /// How many CRYPTO bytes were sent.
+    /// The number of CRYPTO bytes sent.
     pub(super) crypto_sent: u64,
 }
 
@@ -31,7 +31,7 @@ impl SpaceState {
     }
 }
 
-/// Puts bytes of a stream in order.
+/// Reassembles the bytes of a stream.
 #[derive(Default)]
 pub(super) struct Assembler {
     next: u64,
@@ -46,7 +46,7 @@ impl Assembler {
         }
     }
 
-    /// Returns the bytes that are next, once.
+    /// Removes and returns the next bytes in order.
     pub(super) fn take(&mut self) -> Vec<u8> {
         let mut taken = Vec::new();
         while let Some(entry) = self.parts.first_entry() {

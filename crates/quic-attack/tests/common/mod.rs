@@ -22,7 +22,7 @@ pub(crate) const ALPN: &str = "test/1";
 /// How long an answer over loopback may take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A listener with the root and the configuration that connections from here need.
+/// A listener with the registration and the configuration for connections of the test.
 pub(crate) struct Target {
     pub(crate) registration: Registration,
     pub(crate) listener: Listener,
@@ -45,8 +45,8 @@ impl Target {
         Self { registration, listener, address }
     }
 
-    /// Accepts connections on a thread of its own, and waits for their handshakes, until the
-    /// listener stops; the handshakes that succeed are held.
+    /// Accepts connections on a separate thread and waits for their handshakes, until the listener
+    /// stops. Successful connections are kept.
     pub(crate) fn serve(self) -> Arc<Self> {
         let target = Arc::new(self);
         let serving = target.clone();
@@ -62,7 +62,7 @@ impl Target {
         target
     }
 
-    /// Connects as an honest client would, beside an accepting thread.
+    /// Connects an honest client, with an accepting thread.
     pub(crate) fn connects(&self) -> Result<Connection, StartError> {
         let client = Connection::new(&self.registration, credential()).unwrap();
         let configuration = client_configuration(&self.registration);
@@ -87,7 +87,7 @@ impl Target {
             server.accept().await.unwrap();
             server
         });
-        // A client that fails must end the test, and the listener would wait for another one.
+        // A failed client must end the test, since the listener would wait for another client.
         let both = async {
             match select(accept, finished).await {
                 Either::Left((server, finished)) => (finished.await, server),
@@ -109,7 +109,7 @@ pub(crate) fn host() -> Host {
     Host::bind(&Identity::new(&[ALPN]), &Parameters::generous()).unwrap()
 }
 
-/// An attempt of an msquic client that runs.
+/// A running connection attempt of an msquic client.
 pub(crate) struct Dial {
     pub(crate) registration: Registration,
     pub(crate) connection: Connection,

@@ -1,10 +1,10 @@
-//! A listener whose paths are played with, and what the players share.
+//! A listener whose paths are attacked, and helpers of these tests.
 
 use super::{ALPN, Target, settings};
 use quic_attack::{Frame, Peer, Space};
 use std::time::{Duration, Instant};
 
-/// What msquic takes the round-trip time for. Challenges are lost after six of them.
+/// The initial round-trip time of msquic. Challenges are lost after six of them.
 pub(crate) const INITIAL_RTT: Duration = Duration::from_millis(10);
 
 pub(crate) fn target() -> Target {
@@ -17,7 +17,7 @@ pub(crate) fn serves_others(target: &Target) {
     assert!(server.close_reason().is_none());
 }
 
-/// Handles what comes, for a while.
+/// Handles received packets for a while.
 pub(crate) fn run(peer: &mut Peer, time: Duration) {
     let deadline = Instant::now() + time;
     while peer.receive(deadline).unwrap().is_some() {}
@@ -31,7 +31,7 @@ pub(crate) fn second_path(peer: &mut Peer) -> usize {
     peer.add_socket().unwrap()
 }
 
-/// Asks for answers. Their acknowledgements tell the server which of its packets were lost, and the
+/// Elicits packets. Their acknowledgements show the server which of its packets were lost, and the
 /// padding gives it an allowance on a path that is not validated.
 pub(crate) fn exchange(peer: &mut Peer, socket: usize, rounds: u8) {
     for round in 0..rounds {
