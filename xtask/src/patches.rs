@@ -36,7 +36,7 @@ fn document(root: &Path) -> Result<String> {
     let (before, rest) = text.split_once(BEGIN).context("the document has no table of patches")?;
     let (_, after) = rest.split_once(END).context("the table of patches has no end")?;
     let mut table = String::from(
-        "\n\n| fault | what is wrong without the patch | who suffers, and how | public issue | fixed in | test |\n",
+        "\n\n| fault | what is wrong without the patch | effect | public issue | fixed in | test |\n",
     );
     table.push_str("|---|---|---|---|---|---|\n");
     for patch in read(root)? {

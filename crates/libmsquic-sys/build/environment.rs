@@ -1,11 +1,11 @@
-//! What cargo and the user tell a build script, and files.
+//! Environment variables of cargo and the user, and file access.
 
 use crate::Result;
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A variable of the user's. Another value runs the script again.
+/// Reads a variable of the user. A change runs the script again.
 pub(crate) fn user(name: &str) -> Option<OsString> {
     println!("cargo::rerun-if-env-changed={name}");
     std::env::var_os(name).filter(|value| !value.is_empty())
@@ -15,12 +15,12 @@ pub(crate) fn is_set(name: &str) -> bool {
     user(name).is_some()
 }
 
-/// A variable that is switched on by any value but `0`.
+/// Whether a variable is set to any value except `0`.
 pub(crate) fn flag(name: &str) -> bool {
     user(name).is_some_and(|value| value != "0")
 }
 
-/// A variable that cargo sets for every build script.
+/// Reads a variable that cargo sets for every build script.
 pub(crate) fn cargo(name: &str) -> Result<String> {
     std::env::var(name).map_err(|_| format!("cargo did not set {name}"))
 }
@@ -29,7 +29,7 @@ pub(crate) fn out_dir() -> Result<PathBuf> {
     std::env::var_os("OUT_DIR").map(PathBuf::from).ok_or_else(|| "cargo did not set OUT_DIR".into())
 }
 
-/// Keeps the time of a file that would not change.
+/// Writes a file, keeping its modification time if the content is the same.
 pub(crate) fn write_if_changed(path: &Path, bytes: &[u8]) -> Result<()> {
     if fs::read(path).is_ok_and(|old| old == bytes) {
         return Ok(());

@@ -1,5 +1,5 @@
-//! libmsquic itself: compiled from the patched tree, joined with its TLS library into one object file
-//! that shows nothing but the two functions of its API.
+//! Compiles libmsquic from the patched tree and links it with its TLS library into one object file
+//! that exports only the two functions of its API.
 
 use crate::Result;
 use crate::environment::{self as env, failed};
@@ -11,14 +11,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// All of msquic's API. Everything else is local to the object file, so that another copy of OpenSSL
-/// in the same program does not meet this one.
+/// All functions of msquic's API. Other symbols are local to the object file, so that they do not
+/// conflict with another OpenSSL in the same program.
 const VISIBLE: [&str; 2] = ["MsQuicOpenVersion", "MsQuicClose"];
 
-/// Files of `src/core` that belong to tests.
+/// Test files of `src/core`.
 const NOT_CORE: [&str; 1] = ["injection.c"];
 
-/// Files of `src/platform` for every system.
+/// Files of `src/platform` for all systems.
 const PLATFORM: [&str; 10] = [
     "crypt.c",
     "hashtable.c",
@@ -44,7 +44,7 @@ const PLATFORM_LINUX: [&str; 6] = [
 const PLATFORM_DARWIN: [&str; 3] =
     ["datapath_kqueue.c", "certificates_darwin.c", "selfsign_openssl.c"];
 
-/// libmsquic, to be built for the target.
+/// A libmsquic to build for the target.
 pub(crate) struct Library {
     tree: Tree,
     tls: Tls,
@@ -58,7 +58,7 @@ impl Library {
         Ok(Self { tree, tls, is_darwin, has_asserts })
     }
 
-    /// Changes when the result would.
+    /// Returns a key that changes when the result would change.
     pub(crate) fn key(&self) -> String {
         let compiler = self.compiler(Path::new(""), Path::new("")).get_compiler();
         let version = compiler_version(compiler.path());
@@ -70,7 +70,7 @@ impl Library {
         format!("msquic-{}", &sha256(all.as_bytes())[..16])
     }
 
-    /// Builds `libmsquic.a` into `out`, and beside it what tests of internal functions link.
+    /// Builds `libmsquic.a` into `out`, and the library for tests of internal functions.
     pub(crate) fn build(&self, out: &Path) -> Result<()> {
         let scratch = env::out_dir()?;
         let tls = self.tls.build(&scratch)?;
@@ -153,14 +153,14 @@ impl Library {
         core.cloned().chain(platform).map(|path| tree.join(path)).collect()
     }
 
-    /// One object with everything, whose other symbols are local, in an archive.
+    /// Creates an archive of one object with all code, in which other symbols are local.
     fn join(&self, build: &cc::Build, compiled: &[PathBuf], tls: &Path, to: &Path) -> Result<()> {
         let object = to.with_extension("o");
         let tool = build.get_compiler();
         let mut link = tool.to_command();
         link.args(["-r", "-nostdlib", "-o"]).arg(&object).args(compiled);
         if !self.is_darwin {
-            link.arg("-Wl,-d"); // symbols without a place yet get one, so that they can be local
+            link.arg("-Wl,-d"); // allocates common symbols, so that they can be local
         }
         if self.is_darwin {
             for name in VISIBLE {
@@ -178,7 +178,7 @@ impl Library {
     }
 }
 
-/// System libraries that the result needs.
+/// Returns the system libraries that the result needs.
 pub(crate) fn frameworks() -> Result<&'static [&'static str]> {
     Ok(if is_darwin()? { &["CoreFoundation", "Security"] } else { &[] })
 }
@@ -199,7 +199,7 @@ fn archive(build: &cc::Build, objects: &[PathBuf], to: &Path) -> Result<()> {
     run(build.get_archiver().arg("crs").arg(to).args(objects))
 }
 
-/// The program of the same tool chain.
+/// Returns a program of the same tool chain.
 fn objcopy(compiler: &Path) -> OsString {
     if let Some(program) = env::user("OBJCOPY") {
         return program;
@@ -219,13 +219,13 @@ fn objcopy(compiler: &Path) -> OsString {
     }
 }
 
-/// What a compiler says of itself.
+/// Returns the version text of a compiler.
 pub(crate) fn compiler_version(compiler: &Path) -> String {
     let output = Command::new(compiler).arg("--version").output();
     output.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default()
 }
 
-/// Runs a tool; what it printed is shown when it fails.
+/// Runs a tool, and includes its output in the error if it fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output = command.output().map_err(|error| {

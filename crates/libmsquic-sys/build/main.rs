@@ -1,4 +1,4 @@
-//! Decides which libmsquic is linked, and tells cargo: `vendored` builds it, `system` finds it.
+//! Selects the libmsquic to link: `vendored` builds it, `system` finds it.
 //!
 //! ```text
 //! source ─▶ patch ─▶ tree (in memory) ─▶ library ─▶ one object, two visible symbols ─▶ libmsquic.a
@@ -23,7 +23,7 @@ mod vendored;
 use environment as env;
 use std::process::ExitCode;
 
-/// What went wrong, as the user reads it.
+/// An error message for the user.
 type Result<T> = std::result::Result<T, String>;
 
 fn main() -> ExitCode {
@@ -52,12 +52,12 @@ fn run() -> Result<()> {
     link_nothing()
 }
 
-/// Enough for `cargo check` and documentation; a program does not link.
+/// Links no library, for `cargo check` and documentation.
 fn link_nothing() -> Result<()> {
     write_linkage("None", &[])
 }
 
-/// Tells the crate what was linked.
+/// Writes constants about the linked library for the crate.
 fn write_linkage(kind: &str, patches: &[String]) -> Result<()> {
     let text = format!(
         "/// Which libmsquic this build links.\npub const LINKAGE: Linkage = Linkage::{kind};\n\

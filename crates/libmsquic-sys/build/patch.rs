@@ -1,13 +1,13 @@
-//! Patches: what a file of ours says about a fault, and how its edits change a source file.
+//! Patches: the format of a patch file, and how its edits change a source file.
 //!
-//! A patch quotes as little of the source as it can. Each edit names lines of the *unpatched* file by
-//! number; the hash of that file and a token of the first line make sure that these are the lines that
-//! were meant. So patches do not depend on each other, and each can be left out.
+//! A patch quotes as little of the source as possible. Each edit names lines of the *unpatched*
+//! file by number. The hash of that file and a token of the first line verify the position. Patches
+//! therefore do not depend on each other, and each can be omitted.
 //!
-//! An empty line stands in front of each `file`.
+//! An empty line precedes each `file`.
 //!
 //! ```text
-//! fault: U2                                  what it is called in docs/libmsquic.md
+//! fault: U2                                  its name in docs/libmsquic.md
 //! title: ...                                 and further keys, one line each
 //!
 //! file: src/core/a.c <SHA-256 of the file>
@@ -22,7 +22,7 @@ use std::collections::BTreeMap;
 /// Major, minor, patch.
 pub(crate) type Version = (u32, u32, u32);
 
-/// One fault and the edits that mend it.
+/// A fault and the edits that fix it.
 #[derive(Debug, Default)]
 pub(crate) struct Patch {
     keys: BTreeMap<String, String>,
@@ -37,32 +37,32 @@ pub(crate) struct FileEdits {
     pub(crate) edits: Vec<Edit>,
 }
 
-/// Lines `first..end` (counted from 0) become `lines`.
+/// Replaces lines `first..end` (counted from 0) by `lines`.
 #[derive(Debug, Clone)]
 pub(crate) struct Edit {
     pub(crate) first: usize,
     pub(crate) end: usize,
-    /// The line that has the token, counted from 0.
+    /// The line that contains the token, counted from 0.
     anchor: usize,
     token: String,
     lines: Vec<String>,
 }
 
-/// What a patch has to do with a source tree.
+/// How a patch applies to a source tree.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Its files are the ones that it was made for.
+    /// The files are those that it was made for.
     Applies,
-    /// That version has a fix of its own.
+    /// The version contains its own fix.
     Fixed,
 }
 
-/// The keys that every patch has.
+/// The required keys of a patch.
 pub(crate) const KEYS: [&str; 7] =
     ["fault", "title", "issue", "affects", "fixed", "without", "test"];
 
 impl Patch {
-    /// Reads the text of a patch.
+    /// Parses a patch.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut patch = Self::default();
         for (number, line) in text.lines().enumerate() {
@@ -72,7 +72,7 @@ impl Patch {
             return Err(format!("the key `{key}` is missing"));
         }
         if patch.files.iter().all(|file| file.edits.is_empty()) {
-            return Err("it changes nothing".to_owned());
+            return Err("the patch changes nothing".to_owned());
         }
         Ok(patch)
     }
@@ -103,17 +103,17 @@ impl Patch {
         } else if let Some(edit) = file.edits.last_mut() {
             edit.lines.push(line.to_owned());
         } else if !line.is_empty() {
-            return Err("a line that belongs to no edit".to_owned());
+            return Err("a line outside of an edit".to_owned());
         }
         Ok(())
     }
 
-    /// The value of a key; empty if there is none.
+    /// Returns the value of a key; empty if missing.
     pub(crate) fn key(&self, name: &str) -> &str {
         self.keys.get(name).map_or("", String::as_str)
     }
 
-    /// Whether this patch is for a tree of that version, whose files `read` returns.
+    /// Decides how this patch applies to a tree of that version, whose files `read` returns.
     pub(crate) fn judge(
         &self,
         version: Version,
@@ -193,8 +193,8 @@ fn push(text: &mut String, lines: &[impl AsRef<str>]) {
     }
 }
 
-/// Whether a release that is listed as having the fix precedes `version` on the same branch, or every
-/// listed branch is older.
+/// Whether a release that is listed as having the fix precedes `version` on the same branch, or
+/// every listed branch is older.
 fn is_fixed(listed: &str, version: Version) -> bool {
     let releases: Vec<Version> =
         listed.split(',').filter_map(|text| parse_version(text.trim())).collect();
@@ -208,7 +208,7 @@ fn parse_version(text: &str) -> Option<Version> {
     Some((numbers.next()??, numbers.next()??, numbers.next()??))
 }
 
-/// The hash of a file, in hexadecimal.
+/// Returns the SHA-256 of a file in hexadecimal.
 pub(crate) fn sha256(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -1,4 +1,4 @@
-//! Finds the C source that the `msquic` crate ships, wherever cargo keeps it.
+//! Finds the C source that the `msquic` crate ships.
 
 use crate::environment::{self as env, failed};
 use crate::{Result, patch::Version};
@@ -6,16 +6,16 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// The pinned version of the crate, whose source the patches are made for.
+/// The pinned version of the crate, for whose source the patches are made.
 const PINNED: &str = "2.5.1-beta";
 
-/// A tree of msquic's source.
+/// A source tree of msquic.
 pub(crate) struct Source {
     pub(crate) root: PathBuf,
     pub(crate) version: Version,
 }
 
-/// The tree that `LIBMSQUIC_SYS_SOURCE` names, otherwise the one of the pinned crate.
+/// Returns the tree in `LIBMSQUIC_SYS_SOURCE`, otherwise that of the pinned crate.
 pub(crate) fn find() -> Result<Source> {
     let root = match env::user("LIBMSQUIC_SYS_SOURCE") {
         Some(path) => PathBuf::from(path),
@@ -32,8 +32,8 @@ pub(crate) fn find() -> Result<Source> {
     Ok(Source { root, version })
 }
 
-/// Asks cargo, which knows about vendored registries and other homes; looks beside this package if
-/// cargo does not answer.
+/// Asks cargo, which handles vendored registries and other homes. If that fails, searches next to
+/// this package.
 fn pinned() -> Result<PathBuf> {
     let asked = ask_cargo();
     if let Ok(path) = &asked {
@@ -54,10 +54,11 @@ fn pinned() -> Result<PathBuf> {
     })
 }
 
-/// A manifest that depends on the pinned version alone; cargo tells where that package is.
+/// Asks cargo for the package's directory, with a manifest that depends on the pinned version only.
 ///
-/// Cargo looks for its configuration, which may name another source of packages, upwards from the current directory:
-/// the build's own first, then the one in which the user called cargo.
+/// Cargo searches for its configuration, which may replace the source of packages, upwards from the
+/// current directory. Try the build's own directory first, then that in which the user called
+/// cargo.
 fn ask_cargo() -> Result<PathBuf> {
     let directory = env::out_dir()?.join("locate");
     let manifest = format!(

@@ -1,4 +1,4 @@
-//! An installed libmsquic: the prefix in `MSQUIC_DIR`, or what pkg-config knows.
+//! Finds an installed libmsquic: the prefix in `MSQUIC_DIR`, or that of pkg-config.
 
 use crate::environment::{self as env, failed};
 use crate::{Result, write_linkage};
@@ -17,13 +17,13 @@ pub(crate) fn link() -> Result<()> {
     let names = ["libmsquic.so.2", "libmsquic.so", "libmsquic.2.dylib", "libmsquic.dylib"];
     let candidates = folders.iter().flat_map(|folder| names.map(|name| folder.join(name)));
     let library = candidates.into_iter().find(|path| path.exists()).ok_or_else(|| {
-        format!("MSQUIC_DIR={} holds no libmsquic in lib, lib64 or bin", prefix.display())
+        format!("MSQUIC_DIR={} contains no libmsquic in lib, lib64 or bin", prefix.display())
     })?;
     let library = library.canonicalize().map_err(|error| failed("resolve", &library, &error))?;
     check(&library)?;
     println!("cargo::rerun-if-changed={}", library.display());
 
-    // Cargo puts folders below OUT_DIR on the loader's path of what it runs.
+    // Cargo adds folders below OUT_DIR to the library path of the programs that it runs.
     let folder = env::out_dir()?.join("system");
     fs::create_dir_all(&folder).map_err(|error| failed("create", &folder, &error))?;
     let is_darwin = library.extension().is_some_and(|extension| extension == "dylib");
@@ -54,7 +54,7 @@ fn by_pkg_config() -> Result<()> {
     })
 }
 
-/// The full name ends in the version; without one the library itself is asked at run time.
+/// The full name ends in the version. Without a version, the library is checked at run time.
 fn check(library: &Path) -> Result<()> {
     let name = library.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let numbers = name.trim_start_matches("libmsquic.").trim_start_matches("so.");

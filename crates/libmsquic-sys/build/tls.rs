@@ -1,4 +1,4 @@
-//! quictls, the TLS library that comes with msquic's source: configured without what QUIC does not use.
+//! Builds quictls, the TLS library of msquic's source, without the features that QUIC does not use.
 
 use crate::environment::{self as env, failed};
 use crate::library::{compiler_version, run};
@@ -11,8 +11,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// What is left out: protocols other than TLS 1.3, algorithms that it does not use, and everything that
-/// reads files or loads modules. `no-async` and `no-secure-memory` because musl lacks what they need, and nothing here uses them.
+/// Omits protocols other than TLS 1.3, algorithms that it does not use, and code that reads files
+/// or loads modules. `no-async` and `no-secure-memory` omit unused code that musl does not support.
 const OPTIONS: &str = "no-shared no-tests no-makedepend no-autoload-config no-async no-secure-memory no-engine no-module \
     no-dso no-legacy no-deprecated no-uplink no-cmp no-cms no-ct no-ts no-fips no-padlockeng no-afalgeng \
     no-ui-console no-comp no-zlib no-egd no-psk no-srp no-srtp no-dgram no-dtls no-dtls1 no-dtls1_2 no-ssl no-ssl3 \
@@ -21,7 +21,7 @@ const OPTIONS: &str = "no-shared no-tests no-makedepend no-autoload-config no-as
     no-sm3 no-sm4 no-camellia no-cast no-md4 no-mdc2 no-ocb no-rmd160 no-scrypt no-seed no-gost no-ec2m \
     enable-tls1_3 --libdir=lib --prefix=/usr --openssldir=/etc/ssl";
 
-/// quictls, to be built for the target.
+/// A quictls to build for the target.
 pub(crate) struct Tls {
     source: PathBuf,
     version: Version,
@@ -48,7 +48,8 @@ impl Tls {
         Ok(Self { source: root, version: source.version, target, compiler, archiver, flags })
     }
 
-    /// Where the headers are that are not installed; behind the installed ones.
+    /// Returns the directories of headers that are not installed, to search after the installed
+    /// ones.
     pub(crate) fn internal_headers(&self) -> [PathBuf; 3] {
         [self.source.join("ssl"), self.source.join("include"), self.source.clone()]
     }
@@ -62,7 +63,7 @@ impl Tls {
         format!("tls-{}", &sha256(all.as_bytes())[..16])
     }
 
-    /// Builds into `scratch/usr`, unless it is there or in the cache; returns that folder.
+    /// Builds into `scratch/usr`, unless it exists or is cached, and returns that folder.
     pub(crate) fn build(&self, scratch: &Path) -> Result<PathBuf> {
         let (key, installed) = (self.key(), scratch.join(self.key()));
         let prefix = installed.join("usr");
@@ -82,7 +83,7 @@ impl Tls {
         configure.arg(self.source.join("Configure")).arg(self.target);
         configure.args(OPTIONS.split_whitespace()).args(&self.flags);
         configure.current_dir(&objects).env("CC", &self.compiler).env("AR", &self.archiver);
-        // The user's flags are among `self.flags`; make's own variables would mean another make.
+        // `self.flags` contains the user's flags; make's variables belong to an outer make.
         for name in ["CFLAGS", "CPPFLAGS", "CROSS_COMPILE", "MAKEFLAGS", "MAKELEVEL"] {
             configure.env_remove(name);
         }
@@ -92,7 +93,7 @@ impl Tls {
         make.arg("-s").arg(format!("-j{}", env::cargo("NUM_JOBS")?)).arg("install_dev");
         run(make.arg(format!("DESTDIR={}", installed.display())))?;
         env::write_if_changed(&installed.join("key"), key.as_bytes())?;
-        let _ = fs::remove_dir_all(&objects); // 100 MB that are not needed any more
+        let _ = fs::remove_dir_all(&objects); // 100 MB that are no longer needed
         if let Some(cached) = &cached {
             publish(&installed, cached, &key);
         }
@@ -100,7 +101,7 @@ impl Tls {
     }
 }
 
-/// What OpenSSL's Configure calls a target of Rust's.
+/// Maps a Rust target to a target of OpenSSL's Configure.
 fn configure_target(target: &str) -> Result<&'static str> {
     let known = [
         ("x86_64-unknown-linux", "linux-x86_64"),

@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is compiled, relative to the root of the source.
+/// The compiled folders, relative to the root of the source.
 const FOLDERS: [&str; 3] = ["src/core", "src/inc", "src/platform"];
 
 /// The files of a source tree, patched, by their path.
@@ -31,7 +31,8 @@ pub(crate) fn link() -> Result<()> {
         println!("cargo::rustc-link-lib=framework={framework}");
     }
     if only_checks() {
-        // A file that never exists: cargo runs this script again, so that the next real build sees all changes.
+        // This file never exists, so cargo runs the script again, and the next full build sees all
+        // changes.
         println!("cargo::rerun-if-changed={}", out.with_file_name("never").display());
         return Ok(());
     }
@@ -40,7 +41,7 @@ pub(crate) fn link() -> Result<()> {
     reuse_or_build(&out, &library)
 }
 
-/// Applies the patches, and tells which.
+/// Applies the patches, and returns the applied ones.
 fn patched(source: &Source) -> Result<(Tree, Vec<Patch>)> {
     let mut tree = read_tree(&source.root)?;
     let without = env::user("LIBMSQUIC_SYS_WITHOUT").unwrap_or_default();
@@ -70,7 +71,7 @@ fn patched(source: &Source) -> Result<(Tree, Vec<Patch>)> {
     Ok((tree, applied))
 }
 
-/// All patches, in the order of their names.
+/// Returns all patches, ordered by name.
 fn read_patches(folder: &Path) -> Result<Vec<Patch>> {
     let mut paths: Vec<_> = fs::read_dir(folder)
         .map_err(|error| failed("read", folder, &error))?
@@ -102,16 +103,16 @@ fn read_tree(root: &Path) -> Result<Tree> {
     Ok(tree)
 }
 
-/// An entry of the crate's list of patches.
+/// Formats an entry of the crate's list of patches.
 fn entry(patch: &Patch) -> String {
     let [fault, title, issue] = ["fault", "title", "issue"].map(|name| patch.key(name));
     format!("    Patch {{ fault: {fault:?}, title: {title:?}, issue: {issue:?} }},\n")
 }
 
-/// Takes the library from the cache that `LIBMSQUIC_SYS_CACHE` names, if it holds what would be built;
-/// otherwise builds it, and puts it there.
+/// Uses the library in the cache `LIBMSQUIC_SYS_CACHE` if it matches; otherwise builds it and adds
+/// it to the cache.
 ///
-/// The variable is not watched: it changes where the result comes from, not what it is.
+/// The script does not run again for this variable, which does not affect the result.
 fn reuse_or_build(out: &Path, library: &Library) -> Result<()> {
     let key = library.key();
     let stamp = out.join("key");
@@ -119,7 +120,7 @@ fn reuse_or_build(out: &Path, library: &Library) -> Result<()> {
         return Ok(());
     }
     let cached = std::env::var_os("LIBMSQUIC_SYS_CACHE").map(|root| PathBuf::from(root).join(&key));
-    let _ = fs::remove_file(&stamp); // half of a result must not count
+    let _ = fs::remove_file(&stamp); // a partial result must not be used
     match &cached {
         Some(cached) if cached.join("key").exists() => {
             let _ = fs::remove_dir_all(out);
@@ -135,8 +136,8 @@ fn reuse_or_build(out: &Path, library: &Library) -> Result<()> {
     env::write_if_changed(&stamp, key.as_bytes())
 }
 
-/// Puts a result into the cache in one step, so that no other build sees half of it. A cache that cannot be
-/// written is not used.
+/// Adds a result to the cache atomically, so that no other build sees a partial result. A failure
+/// is only a warning.
 pub(crate) fn publish(from: &Path, to: &Path, key: &str) {
     // Process ids repeat where several systems share the cache.
     let own = env::out_dir().map(|out| sha256(out.to_string_lossy().as_bytes()));
@@ -147,11 +148,11 @@ pub(crate) fn publish(from: &Path, to: &Path, key: &str) {
         println!("cargo::warning=the cache of libmsquic was not filled: {why}");
     }
     if copied.is_err() || fs::rename(&partial, to).is_err() {
-        let _ = fs::remove_dir_all(&partial); // another build was first
+        let _ = fs::remove_dir_all(&partial); // another build added it first
     }
 }
 
-/// Copies a folder, with what is below.
+/// Copies a folder recursively.
 pub(crate) fn copy_files(from: &Path, to: &Path) -> Result<()> {
     fs::create_dir_all(to).map_err(|error| failed("create", to, &error))?;
     for entry in fs::read_dir(from).map_err(|error| failed("read", from, &error))? {
@@ -166,8 +167,8 @@ pub(crate) fn copy_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether cargo was asked for `check`, `clippy` or `doc`, which link nothing. Where that cannot be
-/// seen the library is built.
+/// Whether cargo runs `check`, `clippy` or `doc`, which do not link. If this cannot be detected,
+/// the library is built.
 fn only_checks() -> bool {
     #[cfg(target_os = "linux")]
     {

@@ -1,9 +1,9 @@
-//! Runs the programs in `tests/c`: each shows a fault of libmsquic through functions that the library
-//! does not export, and fails without the patch that it is named after.
+//! Runs the programs in `tests/c`: each shows a fault of libmsquic through functions that the
+//! library does not export, and fails without the patch of its name.
 //!
-//! Skipped where no library was built: with the feature `system`, or without `vendored`.
+//! Skipped if no library was built: with the feature `system`, or without `vendored`.
 
-#![allow(clippy::print_stdout, reason = "cargo shows it when a program fails")]
+#![allow(clippy::print_stdout, reason = "cargo prints it when a program fails")]
 
 use libmsquic_sys::{LINKAGE, Linkage, PATCHES};
 use std::path::{Path, PathBuf};
@@ -11,7 +11,7 @@ use std::process::Command;
 use std::{env, fs};
 
 #[test]
-fn each_patch_mends_its_fault() {
+fn each_patch_fixes_its_fault() {
     if LINKAGE != Linkage::Vendored {
         println!("skipped: libmsquic was not built here");
         return;
@@ -51,7 +51,7 @@ fn each_program_belongs_to_a_patch() {
         let fault = name.split('_').next().unwrap_or(name); // U3_rebindings belongs to U3
         assert!(
             PATCHES.iter().any(|patch| patch.fault == fault),
-            "{fault} is no patch of this build"
+            "{fault} is not a patch of this build"
         );
     }
 }
@@ -65,7 +65,7 @@ fn programs() -> Vec<PathBuf> {
     programs
 }
 
-/// Compiles a program with the headers and against all symbols of the library that was built.
+/// Compiles a program with the headers of the built library, and links it with all its symbols.
 fn compile(internal: &Path, source: &Path, program: &Path) {
     let target = env!("TARGET_TRIPLE");
     let mut build = cc::Build::new();

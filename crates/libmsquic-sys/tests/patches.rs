@@ -1,4 +1,4 @@
-//! Patches: their form, how they are applied, and that each one says what it should.
+//! Patches: their format, their application, and the required keys of each.
 
 #[path = "../build/patch.rs"]
 mod patch;
@@ -28,7 +28,7 @@ fn lines_are_inserted_replaced_and_deleted() {
 }
 
 #[test]
-fn the_empty_line_between_two_files_belongs_to_neither() {
+fn the_empty_line_between_two_files_is_not_content() {
     let edits =
         format!("@ after 1 \"one\"\nx\n\n\nfile: b.c {}\n@ delete 1-1 \"one\"\n", "0".repeat(64));
     let patch = parse(&edits).unwrap();
@@ -37,7 +37,7 @@ fn the_empty_line_between_two_files_belongs_to_neither() {
 }
 
 #[test]
-fn an_edit_of_other_lines_is_an_error() {
+fn an_edit_of_unexpected_lines_is_an_error() {
     assert_eq!(applied("@ after 2 \"three\"\n").unwrap_err(), "line 2 has no \"three\"");
     assert!(applied("@ delete 4-9 \"four\"\n").is_err());
     let twice = applied("@ replace 2-3 \"two\"\nx\n@ delete 3-3 \"three\"\n").unwrap_err();
@@ -45,7 +45,7 @@ fn an_edit_of_other_lines_is_an_error() {
 }
 
 #[test]
-fn a_patch_that_says_too_little_or_is_malformed_is_an_error() {
+fn an_incomplete_or_malformed_patch_is_an_error() {
     assert!(Patch::parse("fault: U1\n").unwrap_err().contains("`title` is missing"));
     for wrong in
         ["@ after 0 \"x\"", "@ after 1-2 \"x\"", "@ move 1 \"x\"", "@ after 1 x", "@ after", "x"]
@@ -72,7 +72,7 @@ fn a_source_that_differs_is_an_error_unless_it_has_the_fix() {
 }
 
 #[test]
-fn every_patch_of_the_project_can_be_read_and_is_named_after_its_fault() {
+fn every_patch_is_valid_and_named_after_its_fault() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("patches");
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();

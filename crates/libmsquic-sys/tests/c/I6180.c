@@ -37,7 +37,7 @@ static void Send(uint8_t Offset, char Letter)
 {
     const uint8_t Frame[] = { 0x0e, 0, Offset, 4, Letter, Letter, Letter, Letter };
     ForgeReceive(Connection, Forge(Connection, &Connection->Paths[0].Route, 0, Frame, sizeof(Frame)), 1);
-    // The client would take the acknowledgement of a packet that it did not send for an attack.
+    // The client would treat an acknowledgement of a packet that it did not send as an attack.
     QuicRangeReset(&Connection->Packets[QUIC_ENCRYPT_LEVEL_1_RTT]->AckTracker.PacketNumbersToAck);
 }
 
@@ -69,7 +69,7 @@ static void TestHook(QUIC_CONNECTION* C)
         OK(QuicStreamRecvSetEnabledState(S, TRUE));
         break;
     case 3:
-        // Nothing was completed twice or forgotten: C and D are still lent.
+        // No data was completed twice or lost: C and D are still indicated.
         CHECK(S->RecvPendingLength == 8 && S->RecvBuffer.BaseOffset == 8);
         break;
     }

@@ -1,4 +1,4 @@
-// Every datagram of a coalesced batch must be handed up.
+// Every datagram of a coalesced batch must be delivered.
 #include "datapath.h"
 
 static uint8_t Next;

@@ -1,6 +1,6 @@
 //
 // N11, A9: a session with client certificates can be resumed; both ends get the
-// certificate of the session to judge it again, and rejecting it ends the
+// certificate of the session to verify it again, and rejecting it ends the
 // connection.
 //
 #include "tls.h"
@@ -63,7 +63,7 @@ static void Run(void)
     Finish(1, "resumed");
 
     //
-    // A ticket of a resumed session still names the peer.
+    // A ticket of a resumed session still identifies the peer.
     //
     GetTicket(Server);
     ServerSide.SendTicket = 1;
@@ -87,7 +87,7 @@ static void Run(void)
     ResetSides();
     ServerSide.CertStatus = QUIC_STATUS_BAD_CERTIFICATE;
     Connect(ClientConfig, 1);
-    CHECK(WaitFor(&ClientSide.Down, 3000), "server rejects: the connection goes on");
+    CHECK(WaitFor(&ClientSide.Down, 3000), "server rejects: the connection does not end");
     CHECK(ClientSide.ErrorCode == 0x12a, "server rejects: 0x%llx", (unsigned long long)ClientSide.ErrorCode);
     CHECK(ServerSide.CertEvents == 1 && !ServerSide.Connected, "server rejects: events");
     CloseBoth();
@@ -98,7 +98,7 @@ static void Run(void)
     ResetSides();
     ClientSide.CertStatus = QUIC_STATUS_BAD_CERTIFICATE;
     Connect(ClientConfig, 1);
-    CHECK(WaitFor(&ServerSide.Down, 3000), "client rejects: the connection goes on");
+    CHECK(WaitFor(&ServerSide.Down, 3000), "client rejects: the connection does not end");
     CHECK(ServerSide.ErrorCode == 0x12a, "client rejects: 0x%llx", (unsigned long long)ServerSide.ErrorCode);
     CHECK(ClientSide.CertEvents == 1 && !ClientSide.Connected && !ServerSide.Connected, "client rejects: events");
     CloseBoth();
@@ -135,7 +135,7 @@ static void Run(void)
     Finish(0, "ticket without a certificate");
 
     //
-    // A new ticket key ends the tickets, not the service.
+    // A new ticket key invalidates the tickets only.
     //
     GetTicket(Server);
     SetTicketKey(Server, 2);

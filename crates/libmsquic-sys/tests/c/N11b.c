@@ -1,5 +1,5 @@
 //
-// A ticket that the server cannot use any more (here: made under a larger
+// A ticket that the server can no longer use (here: issued under a larger
 // stream limit) must lead to a full handshake, not to a handshake that waits
 // for an answer of the application for ever.
 //

@@ -1,5 +1,5 @@
 //
-// N15: the status with which the application rejects a certificate chooses the
+// N15: the status with which the application rejects a certificate selects the
 // TLS alert that the peer sees.
 //
 #include "tls.h"
@@ -9,7 +9,7 @@ static X509* Cert;
 
 //
 // One connection in which one end answers PEER_CERTIFICATE_RECEIVED with
-// Status; returns the error code that the other end was told.
+// Status; returns the error code that the other end received.
 //
 static unsigned long long Reject(int ServerRejects, QUIC_STATUS Status, int ClientHasCert)
 {

@@ -1,4 +1,4 @@
-// N16: a connection goes on with smaller packets when its path stops carrying large ones, or when
+// N16: a connection continues with smaller packets when its path stops carrying large ones, or when
 // the socket refuses them (EMSGSIZE).
 #include "rebind.h"
 #include <errno.h>

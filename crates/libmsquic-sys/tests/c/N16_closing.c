@@ -31,7 +31,7 @@ int main(void)
         usleep(1000);
     }
 
-    // Nothing gets through any more. The close comes just before the third probe timeout.
+    // All packets are lost from here on. The close comes just before the third probe timeout.
     RebindMaxToServer = 1;
     RebindDropToClient = 1;
     (void)Api->DatagramSend(C.Handle, &HookData, 1, QUIC_SEND_FLAG_NONE, NULL);

@@ -71,7 +71,7 @@ int main(void)
     HQUIC ClientConfig = OpenConfig(1, Key[0], Cert[0], NULL, QUIC_SERVER_NO_RESUME);
 
     //
-    // The first load is left alone. It shows how many such allocations there
+    // The first load does not fail. It shows how many such allocations there
     // are; those for the chain are among the last of them.
     //
     int Succeeded = 0, Total = 0;

@@ -1,4 +1,4 @@
-// APPLICATION_ERROR is sent as 0x0c; 0x0c and the value of earlier versions, 0x0b, are both told as
+// APPLICATION_ERROR is sent as 0x0c; 0x0c and the value of earlier versions, 0x0b, are both reported as
 // a cancellation by the user.
 #include "unit.h"
 

@@ -1,4 +1,4 @@
-// N27: a peer without transport parameters is told missing_extension (RFC 9001, section 8.2).
+// N27: a peer without transport parameters receives missing_extension (RFC 9001, section 8.2).
 static int Skip; // 1: the client sends none, 2: the server sends none
 #include <openssl/ssl.h>
 static int Count;

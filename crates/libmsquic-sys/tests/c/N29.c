@@ -1,4 +1,4 @@
-// N29: a client's packets leave through the interface that it names.
+// N29: a client's packets leave through the interface that it selects.
 #include "listen.h"
 
 static volatile int Down;

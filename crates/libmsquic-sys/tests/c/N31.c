@@ -1,6 +1,6 @@
 //
-// N31: RegistrationClose waits until the application's poll has let the worker
-// go, and the other registrations go on.
+// N31: RegistrationClose waits until the application's poll has released the
+// worker, and the other registrations remain open.
 //
 #include "unit.h"
 

@@ -26,7 +26,7 @@ static QUIC_STATUS Export(
 }
 
 //
-// What anyone can compute: the TLS library's answer with an exporter secret of zeros.
+// The value without a secret: the TLS library's answer with an exporter secret of zeros.
 //
 static int IsConstant(const uint8_t* Output)
 {

@@ -1,6 +1,6 @@
 // RegistrationClose keeps the workers until the last connection is freed: a receive that still holds
 // the connection may queue it once more. (A configuration keeps the registration too, so it shows with
-// connections that were closed before they got one.) A registration that shuts down refuses.
+// connections that were closed before they got one.) A registration that shuts down refuses connections.
 #include "unit.h"
 
 static volatile int Closed;

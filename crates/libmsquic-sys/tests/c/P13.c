@@ -1,4 +1,4 @@
-// A receive that is completed after the peer's reset gives no credit of the connection again.
+// A receive that is completed after the peer's reset does not return connection credit twice.
 #include "forge.h"
 
 static HQUIC Stream;
@@ -46,7 +46,7 @@ static void TestHook(QUIC_CONNECTION* Connection)
         }
         Step = 5;
     }
-    // The client would take the acknowledgement of a packet that it did not send for an attack.
+    // The client would treat an acknowledgement of a packet that it did not send as an attack.
     QuicRangeReset(&Connection->Packets[QUIC_ENCRYPT_LEVEL_1_RTT]->AckTracker.PacketNumbersToAck);
 }
 

@@ -1,4 +1,4 @@
-// A refused ack_delay_exponent is not left behind for the ACK frames that still follow.
+// A rejected ack_delay_exponent is not used for later ACK frames.
 #include "unit.h"
 
 int main(void)

@@ -37,7 +37,7 @@ int main(void)
     uint16_t Port;
     HQUIC Listener = UnitListen(ServerConfig, &Port);
 
-    // In order, the handshake is confirmed as ever.
+    // In order, the handshake is confirmed as usual.
     UNIT_CONN Plain = { 0 };
     UnitConnect(&Plain, ClientConfig, Port);
     CHECK(UnitWait(&Plain.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));

@@ -1,4 +1,4 @@
-// A ClientHello without an ALPN extension is refused with no_application_protocol.
+// A ClientHello without an ALPN extension is rejected with no_application_protocol.
 #include <openssl/ssl.h>
 static int UnitSetAlpn(void) { return 0; }
 #define SSL_set_alpn_protos(...) UnitSetAlpn()

@@ -4,7 +4,7 @@
 #include <malloc.h>
 
 #ifndef __SANITIZE_ADDRESS__
-// Freed memory is overwritten, so that a read of it is noticed.
+// Freed memory is overwritten, so that a read of it is detected.
 void free(void* Mem)
 {
     extern void __libc_free(void*);

@@ -1,4 +1,4 @@
-// Closing and draining (RFC 9000 10.2): a lost CONNECTION_CLOSE is repeated without being asked for,
+// Closing and draining (RFC 9000 10.2): a lost CONNECTION_CLOSE is repeated without a received packet,
 // the closing period does not become longer, and a draining endpoint does not answer packets.
 #include "unit.h"
 
@@ -76,7 +76,7 @@ int main(void)
         Stop();
     }
 
-    // All lost: the closing period ends when it did, and few frames were sent.
+    // All lost: the closing period has its usual length, and few frames were sent.
     Start();
     int Expected = ThreePtoMs(UnitAccepted.Handle);
     Fast = DropAllToClient = Armed = 1;

@@ -1,4 +1,4 @@
-// The connection ID change after an idle period is marked as the own one: the change by which the
+// A connection ID change after an idle period is marked as local: the change by which the
 // peer answers it is not answered in turn.
 #include "unit.h"
 
