@@ -323,8 +323,8 @@ async fn demo(transports: &Transports) -> Result<()> {
     let line = format!("rust: {}: it does rust: crane: it does not", one.name);
     one.hears(&line).await?;
     two.hears(&line).await?;
-    three.say("milk, anybody?").await?;
-    three.hears(&format!("tea: {}: milk, anybody?", three.name)).await?; // no other member
+    three.say("milk for all?").await?;
+    three.hears(&format!("tea: {}: milk for all?", three.name)).await?; // no other member
 
     two.say("/join tea").await?;
     let line = format!("tea: {} is here", two.name);

@@ -33,7 +33,7 @@ pub(crate) async fn dial_tls(
         .with_protocol_versions(&[&version::TLS13])
         .unwrap()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody));
+        .with_custom_certificate_verifier(Arc::new(AcceptAll));
     let mut config = match credential {
         None => config.with_no_client_auth(),
         Some(credential) => {
@@ -51,9 +51,9 @@ pub(crate) async fn dial_tls(
 }
 
 #[derive(Debug)]
-struct Anybody;
+struct AcceptAll;
 
-impl ServerCertVerifier for Anybody {
+impl ServerCertVerifier for AcceptAll {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,
