@@ -36,4 +36,4 @@ mod pool;
 pub use fallback::{
     FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
 };
-pub use pool::{DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
+pub use pool::{Broadcast, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError, Unsent};

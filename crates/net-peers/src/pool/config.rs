@@ -127,6 +127,15 @@ pub enum DropError {
     /// The connection rejected the message.
     #[error(transparent)]
     Send(#[from] SendError),
+    /// The message of a broadcast was not queued.
+    #[error(transparent)]
+    Queue(#[from] QueueError),
+    /// The connection ended and no address of the peer is known.
+    #[error("not connected, and no address of the peer is known")]
+    NoAddress,
+    /// The peer was removed from the pool, or the pool was dropped.
+    #[error("the peer was removed from the pool")]
+    Removed,
 }
 
 /// Why a message was not queued.
@@ -147,6 +156,9 @@ pub enum QueueError {
     /// The peer's identity is that of this node.
     #[error("the identity of the peer is that of this node")]
     OwnIdentity,
+    /// There is no connection with the peer and no address of it is known.
+    #[error("not connected, and no address of the peer is known")]
+    NoAddress,
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! The state of a pool's peers: their connections, which of two is used, and when to dial again.
 //! This module spawns no task and calls no connection.
 
-use bytes::Bytes;
+use super::broadcast::Outgoing;
 use futures_util::future::{BoxFuture, Shared};
 use net_traits::{CertHash, ConnectError};
 use std::collections::HashMap;
@@ -60,7 +60,7 @@ pub(super) struct Pooled<C> {
 }
 
 pub(super) struct Queue {
-    pub(super) messages: mpsc::Sender<Bytes>,
+    pub(super) messages: mpsc::Sender<Outgoing>,
     pub(super) bytes: Arc<AtomicUsize>,
     pub(super) _task: AbortOnDrop,
 }
@@ -81,6 +81,12 @@ impl<C: Clone> Peers<C> {
 
     pub(super) fn len(&self) -> usize {
         self.by_identity.len()
+    }
+
+    /// The peers to which messages can be sent.
+    pub(super) fn reachable(&self) -> Vec<CertHash> {
+        let reachable = self.by_identity.iter().filter(|(_, peer)| peer.is_reachable());
+        reachable.map(|(identity, _)| *identity).collect()
     }
 
     pub(super) fn next_id(&mut self) -> u64 {
@@ -149,6 +155,11 @@ impl<C: Clone> Peer<C> {
     /// Returns the connections of the peer.
     pub(super) fn connections(&self) -> Vec<C> {
         [&self.current, &self.spare].into_iter().flatten().map(|it| it.connection.clone()).collect()
+    }
+
+    /// Whether messages can be sent to the peer, as far as is known.
+    pub(super) fn is_reachable(&self) -> bool {
+        self.current.is_some() || self.address.is_some()
     }
 
     /// Whether the entry is unused.

@@ -1,0 +1,92 @@
+//! Messages in the queues of a pool, and the reports of those that went to many peers.
+
+use super::config::DropError;
+use bytes::Bytes;
+use net_traits::CertHash;
+use tokio::sync::mpsc;
+
+/// The reports of a [broadcast](crate::PeerPool::broadcast).
+///
+/// Dropping it cancels nothing. What is not sent later is then reported by
+/// [`PeerEvent::Dropped`](crate::PeerEvent::Dropped).
+#[derive(Debug)]
+pub struct Broadcast {
+    reports: mpsc::UnboundedReceiver<Unsent>, // at most one of each peer
+}
+
+/// A peer to which a message was not sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Unsent {
+    /// The peer.
+    pub peer: CertHash,
+    /// Why.
+    pub error: DropError,
+}
+
+impl Broadcast {
+    /// Creates the reports, and what each message needs to report.
+    pub(super) fn new() -> (Self, impl Fn(CertHash) -> Receipt) {
+        let (report, reports) = mpsc::unbounded_channel();
+        (Self { reports }, move |peer| Receipt { peer, report: Some(report.clone()) })
+    }
+
+    /// Waits for the next peer to which the message was not sent.
+    ///
+    /// Returns `None` once each other peer's connection has taken the message. As with
+    /// [`send`](crate::PeerPool::send), it may still be lost if that connection breaks.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no report.
+    pub async fn next_unsent(&mut self) -> Option<Unsent> {
+        self.reports.recv().await
+    }
+
+    /// Waits until the message is sent or given up for all peers; returns those that do not get it.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future loses the reports. Use [`next_unsent`](Self::next_unsent) with a timeout.
+    pub async fn unsent(mut self) -> Vec<Unsent> {
+        let mut all = Vec::new();
+        while let Some(unsent) = self.next_unsent().await {
+            all.push(unsent);
+        }
+        all
+    }
+}
+
+/// A queued message.
+pub(super) struct Outgoing {
+    pub(super) message: Bytes,
+    /// Of a message that also goes to other peers.
+    pub(super) receipt: Option<Receipt>,
+}
+
+/// Reports that a message was not sent, unless told that it was.
+pub(super) struct Receipt {
+    peer: CertHash,
+    report: Option<mpsc::UnboundedSender<Unsent>>,
+}
+
+impl Receipt {
+    pub(super) fn sent(mut self) {
+        self.report = None;
+    }
+
+    /// Returns whether the report has a receiver.
+    pub(super) fn unsent(mut self, error: DropError) -> bool {
+        let unsent = Unsent { peer: self.peer, error };
+        self.report.take().is_some_and(|report| report.send(unsent).is_ok())
+    }
+}
+
+impl Drop for Receipt {
+    /// The queue was dropped with the message in it.
+    fn drop(&mut self) {
+        if let Some(report) = self.report.take() {
+            let _ = report.send(Unsent { peer: self.peer, error: DropError::Removed });
+        }
+    }
+}
