@@ -26,6 +26,8 @@ static int Peer;
 static int NoGro;                       // let UDP_GRO fail, so that recvmmsg with many messages is used
 static uint64_t RecvPackets, RecvBytes; // what the datapath handed up
 static void (*OnReceive)(CXPLAT_RECV_DATA*);
+static int Keeps;                       // put received datagrams into Kept, the last one first
+static CXPLAT_RECV_DATA* Kept;
 
 #ifndef DP_OWN_SETSOCKOPT
 int setsockopt(int Fd, int Level, int Name, const void* Value, socklen_t Length)
@@ -41,12 +43,14 @@ int setsockopt(int Fd, int Level, int Name, const void* Value, socklen_t Length)
 static void DpReceive(CXPLAT_SOCKET* Socket, void* Context, CXPLAT_RECV_DATA* Chain)
 {
     (void)Socket; (void)Context;
-    for (CXPLAT_RECV_DATA* D = Chain; D != NULL; D = D->Next) {
+    for (CXPLAT_RECV_DATA* D = Chain, *Next; D != NULL; D = Next) {
+        Next = D->Next;
         if (OnReceive) OnReceive(D);
+        if (Keeps) { D->Next = Kept; Kept = D; }
         ADD(RecvBytes, D->BufferLength);
         ADD(RecvPackets, 1);
     }
-    CxPlatRecvDataReturn(Chain);
+    if (!Keeps) CxPlatRecvDataReturn(Chain);
 }
 
 static void DpUnreachable(CXPLAT_SOCKET* Socket, void* Context, const QUIC_ADDR* Address)
