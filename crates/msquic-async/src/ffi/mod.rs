@@ -30,6 +30,8 @@ mod execution;
 mod functions;
 mod gate;
 mod guard;
+#[cfg(all(test, target_os = "linux", target_env = "gnu"))]
+mod heap;
 pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod may_block;

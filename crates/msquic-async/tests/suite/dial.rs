@@ -250,7 +250,10 @@ fn hundreds_of_connections_need_few_descriptors() {
     assert!(output.status.success() && text.contains("500 open"), "{text}{errors}");
 }
 
-/// The whole: `cargo test --release -p msquic-async --test workers open_many -- --ignored --nocapture`
+/// The whole, with one arena of glibc's allocator, because several grow each to the most that it ever had:
+/// `MALLOC_ARENA_MAX=1 cargo test --release -p msquic-async --test workers open_many -- --ignored --nocapture`
+///
+/// `ffi::heap` counts what stays allocated.
 #[test]
 #[cfg(target_os = "linux")]
 #[ignore = "takes minutes"]
@@ -281,8 +284,8 @@ fn open_many() {
             drop(open);
             println!("round {round}: closed after {:?}, {} KiB", begin.elapsed(), resident());
         }
-        // The first round fills caches and the allocator, which a few connections do not level out.
-        assert!(count < 5000 || memory[2] < memory[0] + memory[0] / 10, "{memory:?} KiB");
+        // The first rounds fill caches and fragment the heap, which a few connections do not level out.
+        assert!(count < 5000 || memory[2] < memory[1] + memory[1] / 20, "{memory:?} KiB");
     });
 }
 
