@@ -10,12 +10,14 @@
 //!    counts while it exists.
 //! 3. [`facts`]: what does not change during a connection, and the getters of
 //!    [`NetConnection`](net_traits::NetConnection) for it.
-//! 4. [`inbox`]: received messages that the application has not asked for, bounded in bytes.
-//! 5. [`progress`]: the watch that ends operations whose peer takes no data.
+//! 4. [`inbox`]: received messages that the application has not asked for. [`outbox`]: messages
+//!    that wait to be written. Both are bounded in bytes.
+//! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
+//!    a cancelled future must not skip.
 //! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
 //! 7. [`statistics`] and [`telemetry`]: counters, spans and events, with one vocabulary.
-//! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which both sides verify certificates by a
-//!    [`TrustPolicy`](net_traits::TrustPolicy).
+//! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
+//!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
 #![deny(missing_docs)]
@@ -25,8 +27,10 @@ pub mod admission;
 pub mod alpn;
 pub mod facts;
 pub mod frame;
+pub mod guard;
 pub mod handshake;
 pub mod inbox;
+pub mod outbox;
 pub mod progress;
 pub mod registry;
 mod revocations;

@@ -12,7 +12,8 @@ use crate::statistics::MessageCounters;
 use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, Limit, MessageStatistics, RecvError, TransportStatistics, TrustPolicy, close_code,
+    CertHash, CloseReason, Limit, MessageStatistics, RecvError, TransportStatistics, TrustPolicy,
+    close_code,
 };
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -165,6 +166,17 @@ impl<M: Member> Registry<M> {
     /// Returns whether [`shutdown`](Self::shutdown) was called.
     pub fn is_shut_down(&self) -> bool {
         *self.is_shut_down.borrow()
+    }
+
+    /// Checks that [`shutdown`](Self::shutdown) was not called.
+    ///
+    /// # Errors
+    ///
+    /// The reason for which nothing can be opened any more.
+    pub fn check_open(&self) -> Result<(), CloseReason> {
+        let reason = "the transport is shut down".to_owned();
+        let closed = CloseReason::Local { code: close_code::SHUTDOWN, reason };
+        if self.is_shut_down() { Err(closed) } else { Ok(()) }
     }
 
     /// Waits until [`shutdown`](Self::shutdown) is called.

@@ -1,0 +1,379 @@
+//! `Outbox`: messages that wait to be written to a byte stream.
+//!
+//! Handles push messages, one driver task writes them: so a dropped send has queued the whole message
+//! or none of it, whatever the wire does. The outbox owns the messages in between; its bound is a
+//! number of bytes, with [`ENTRY_COST`] for each message. Nothing here waits for the peer; wrap
+//! [`push`](Outbox::push) and [`flushed`](Outbox::flushed) into
+//! [`unless_stuck`](crate::progress::unless_stuck) with [`look`](Outbox::look).
+//!
+//! ```text
+//!            close                    wrote_all, end
+//! open ───────────────▶ closing ───────────────────────▶ ended
+//!   └──── fail (nothing can be written) ──── end ─────────▲
+//! ```
+
+use crate::inbox::ENTRY_COST;
+use crate::progress::Look;
+use bytes::Bytes;
+use net_traits::{CloseReason, SendError};
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::pin::pin;
+use tokio::sync::{Notify, watch};
+
+/// An empty queue with a larger capacity frees its memory.
+const KEPT_ENTRIES: usize = 64;
+
+/// The messages of one byte stream that are not written yet.
+///
+/// ```
+/// use net_kit::outbox::{Outbox, Work};
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(async {
+/// let outbox = Outbox::new(1024);
+/// outbox.try_push(&mut vec!["hello".into()])?;
+/// outbox.close(0, "done");
+/// let Work::Frame(frame) = outbox.work().await else { panic!("a message is queued") };
+/// assert_eq!(frame.pieces, ["hello"]);
+/// outbox.wrote(5);
+/// outbox.wrote_frame(&frame);
+/// outbox.flushed().await?;
+/// assert!(matches!(outbox.work().await, Work::Close(0, reason) if reason == "done"));
+/// # Ok::<(), net_traits::SendError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Outbox {
+    limit: usize,
+    state: Mutex<State>,
+    /// Wakes the driver.
+    work: Notify,
+    /// Wakes senders: there may be room.
+    room: Notify,
+    written: watch::Sender<Written>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    frames: VecDeque<Frame>,
+    /// The cost of the queued frames and of the frame that the driver is writing.
+    cost: usize,
+    /// Frames that were ever queued.
+    pushed: u64,
+    /// Code and reason of the local close, once it has begun.
+    closing: Option<(u64, String)>,
+    /// Why nothing is written any more.
+    failed: Option<CloseReason>,
+    has_ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Written {
+    frames: u64,
+    bytes: u64,
+    is_all: bool,
+    is_over: bool,
+}
+
+/// One message to be written.
+#[derive(Debug)]
+pub struct Frame {
+    /// Its bytes, in order.
+    pub pieces: Vec<Bytes>,
+    cost: usize,
+}
+
+/// The next task of the driver.
+#[derive(Debug)]
+pub enum Work {
+    /// Write a message.
+    Frame(Frame),
+    /// All messages are written: close with this code and reason.
+    Close(u64, String),
+}
+
+/// For the handles.
+impl Outbox {
+    /// Creates an outbox that has room while its messages cost less than `limit` bytes.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit: limit.max(1),
+            state: Mutex::default(),
+            work: Notify::new(),
+            room: Notify::new(),
+            written: watch::Sender::default(),
+        }
+    }
+
+    /// Queues one message if there is room, and takes `pieces`. One message may exceed the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::WouldBlock`] without room, [`SendError::Closed`].
+    pub fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
+        let has_more = {
+            let state = &mut *self.state.lock();
+            if let Some(reason) = state.why_closed() {
+                return Err(SendError::Closed(reason));
+            }
+            if state.cost >= self.limit {
+                return Err(SendError::WouldBlock);
+            }
+            let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
+            state.cost += cost;
+            state.pushed += 1;
+            state.frames.push_back(Frame { pieces: std::mem::take(pieces), cost });
+            state.cost < self.limit
+        };
+        self.work.notify_one();
+        if has_more {
+            self.room.notify_one(); // for the next waiter
+        }
+        Ok(())
+    }
+
+    /// Queues one message as soon as there is room.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has queued the whole message or none of it.
+    pub async fn push(&self, mut pieces: Vec<Bytes>) -> Result<(), SendError> {
+        loop {
+            let mut room = pin!(self.room.notified());
+            room.as_mut().enable();
+            match self.try_push(&mut pieces) {
+                Err(SendError::WouldBlock) => {}
+                result => return result,
+            }
+            room.await;
+        }
+    }
+
+    /// Waits until all messages queued before are written.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`] if they cannot be written any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn flushed(&self) -> Result<(), SendError> {
+        let (target, mut written) = (self.state.lock().pushed, self.written.subscribe());
+        let is_done = |it: &Written| it.frames >= target;
+        let waited = written.wait_for(|it| is_done(it) || it.is_over).await;
+        if waited.is_ok_and(|it| is_done(&it)) {
+            return Ok(());
+        }
+        let reason = self.state.lock().why_closed();
+        Err(SendError::Closed(reason.unwrap_or(CloseReason::TimedOut))) // there is a reason
+    }
+
+    /// How far writing is. Once everything is written, what the peer takes is not visible here.
+    pub fn look(&self) -> Look {
+        let written = self.written.borrow();
+        Look { done: written.bytes, is_moving: written.is_all }
+    }
+
+    /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
+    /// before, or the stream has ended.
+    pub fn close(&self, code: u64, reason: &str) -> bool {
+        {
+            let state = &mut *self.state.lock();
+            if state.closing.is_some() || state.has_ended {
+                return false;
+            }
+            state.closing = Some((code, reason.to_owned()));
+        }
+        self.work.notify_one();
+        self.room.notify_waiters();
+        true
+    }
+
+    /// Drops what is queued and ends the stream, unless it has ended. Returns why: a local close
+    /// takes precedence over `reason`, and `reason` over that of [`fail`](Self::fail).
+    pub fn end(&self, reason: CloseReason) -> CloseReason {
+        let (dropped, reason) = {
+            let state = &mut *self.state.lock();
+            if !std::mem::replace(&mut state.has_ended, true) {
+                state.failed = Some(reason.clone());
+            }
+            (std::mem::take(&mut state.frames), state.why_closed().unwrap_or(reason))
+        };
+        drop(dropped);
+        self.stop();
+        reason
+    }
+}
+
+/// For the driver, of which there is one.
+impl Outbox {
+    /// Waits for the next task.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn work(&self) -> Work {
+        loop {
+            if let Some(work) = self.next_work() {
+                return work;
+            }
+            self.work.notified().await; // `notify_one` keeps its permit
+        }
+    }
+
+    fn next_work(&self) -> Option<Work> {
+        let state = &mut *self.state.lock();
+        if let Some(frame) = state.frames.pop_front() {
+            if state.frames.is_empty() && state.frames.capacity() > KEPT_ENTRIES {
+                state.frames = VecDeque::new();
+            }
+            return Some(Work::Frame(frame));
+        }
+        state.closing.clone().map(|(code, reason)| Work::Close(code, reason))
+    }
+
+    /// Returns whether no message is queued, so that the driver flushes its buffers.
+    pub fn is_empty(&self) -> bool {
+        self.state.lock().frames.is_empty()
+    }
+
+    /// Records that some bytes were written.
+    pub fn wrote(&self, bytes: usize) {
+        self.written.send_if_modified(|written| {
+            written.bytes += bytes as u64;
+            false // no task waits for bytes
+        });
+    }
+
+    /// Records that a whole message was written.
+    pub fn wrote_frame(&self, frame: &Frame) {
+        self.state.lock().cost -= frame.cost;
+        self.room.notify_one();
+        self.written.send_modify(|written| written.frames += 1);
+    }
+
+    /// Records that all messages and the close are written.
+    pub fn wrote_all(&self) {
+        self.written.send_modify(|written| written.is_all = true);
+    }
+
+    /// Records that nothing can be written any more, while data may still be received.
+    pub fn fail(&self, reason: CloseReason) {
+        self.state.lock().failed.get_or_insert(reason);
+        self.stop();
+    }
+
+    /// Returns the reason of [`fail`](Self::fail).
+    pub fn failed(&self) -> Option<CloseReason> {
+        self.state.lock().failed.clone()
+    }
+
+    fn stop(&self) {
+        self.work.notify_one();
+        self.written.send_modify(|written| written.is_over = true);
+        self.room.notify_waiters();
+    }
+}
+
+impl State {
+    /// Returns why nothing can be queued, if so.
+    fn why_closed(&self) -> Option<CloseReason> {
+        let local = |(code, reason): &(u64, String)| CloseReason::Local {
+            code: *code,
+            reason: reason.clone(),
+        };
+        self.closing.as_ref().map(local).or_else(|| self.failed.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+
+    fn message(size: usize) -> Vec<Bytes> {
+        vec![vec![7; size].into()]
+    }
+
+    fn local(code: u64) -> CloseReason {
+        CloseReason::Local { code, reason: String::new() }
+    }
+
+    async fn write_one(outbox: &Outbox) {
+        let Work::Frame(frame) = outbox.work().await else { panic!("nothing is queued") };
+        outbox.wrote(frame.pieces.iter().map(Bytes::len).sum());
+        outbox.wrote_frame(&frame);
+    }
+
+    #[tokio::test]
+    async fn a_full_outbox_makes_senders_wait_in_order() {
+        let outbox = Outbox::new(ENTRY_COST);
+        outbox.try_push(&mut message(1000)).unwrap(); // one may exceed the limit
+        let mut pieces = message(1);
+        assert_eq!(outbox.try_push(&mut pieces), Err(SendError::WouldBlock));
+        assert_eq!(pieces, message(1), "it was not taken");
+        let (mut first, mut second) =
+            (pin!(outbox.push(message(1))), pin!(outbox.push(message(2))));
+        assert!(first.as_mut().now_or_never().is_none());
+        assert!(second.as_mut().now_or_never().is_none());
+        write_one(&outbox).await;
+        assert_eq!(first.now_or_never(), Some(Ok(())));
+        assert!(second.as_mut().now_or_never().is_none());
+        write_one(&outbox).await;
+        assert_eq!(second.now_or_never(), Some(Ok(())));
+        assert_eq!(outbox.look(), Look { done: 1001, is_moving: false });
+    }
+
+    #[tokio::test]
+    async fn flushed_waits_for_what_was_queued_before() {
+        let outbox = Outbox::new(1000);
+        assert_eq!(outbox.flushed().await, Ok(()));
+        outbox.try_push(&mut message(1)).unwrap();
+        let mut flushed = pin!(outbox.flushed());
+        assert!(flushed.as_mut().now_or_never().is_none());
+        outbox.try_push(&mut message(1)).unwrap();
+        write_one(&outbox).await;
+        assert_eq!(flushed.await, Ok(()));
+        let failed = CloseReason::TimedOut;
+        let mut flushed = pin!(outbox.flushed());
+        assert!(flushed.as_mut().now_or_never().is_none());
+        outbox.fail(failed.clone());
+        assert_eq!(flushed.await, Err(SendError::Closed(failed)));
+    }
+
+    #[tokio::test]
+    async fn closing_ends_queueing_and_comes_after_the_messages() {
+        let outbox = Outbox::new(ENTRY_COST);
+        outbox.try_push(&mut message(1)).unwrap();
+        let mut waits = pin!(outbox.push(message(2)));
+        assert!(waits.as_mut().now_or_never().is_none());
+        assert!(outbox.close(9, ""));
+        assert!(!outbox.close(8, ""));
+        assert_eq!(waits.await, Err(SendError::Closed(local(9))));
+        write_one(&outbox).await;
+        assert!(matches!(outbox.work().await, Work::Close(9, _)));
+        outbox.wrote_all();
+        assert!(outbox.look().is_moving);
+    }
+
+    #[test]
+    fn the_most_precise_reason_is_kept() {
+        let outbox = Outbox::new(1000);
+        outbox.fail(CloseReason::TimedOut);
+        let peer = CloseReason::Peer { code: 1, reason: String::new() };
+        assert_eq!(outbox.end(peer.clone()), peer);
+        assert_eq!(outbox.end(CloseReason::TimedOut), peer);
+        assert!(!outbox.close(1, ""));
+        let outbox = Outbox::new(1000);
+        outbox.try_push(&mut message(1)).unwrap();
+        outbox.close(2, "");
+        assert_eq!(outbox.end(peer), local(2));
+        assert!(outbox.is_empty());
+    }
+}
