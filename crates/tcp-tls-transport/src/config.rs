@@ -29,6 +29,9 @@ pub struct TcpTlsConfig {
     /// it below [`max_handshakes`](Self::max_handshakes), so that one address cannot occupy all
     /// handshakes. Default: 128.
     pub max_connections_per_ip: usize,
+    /// How many of them one identity may have. It limits peers that are trusted by their identity; a
+    /// peer that is trusted by an endorsing key can make more identities. Default: 16.
+    pub max_connections_per_identity: usize,
     /// How many accepted connections may be in their handshake at once. Default: 256.
     pub max_handshakes: usize,
     /// How long a handshake may take. Default: 10 s.
@@ -49,6 +52,7 @@ impl Default for TcpTlsConfig {
             receive_queue: 4 * 1024 * 1024,
             max_connections: 10_000,
             max_connections_per_ip: 128,
+            max_connections_per_identity: 16,
             max_handshakes: 256,
             handshake_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(30),

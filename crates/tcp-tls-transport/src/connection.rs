@@ -2,23 +2,21 @@
 
 use crate::core::Core;
 use crate::driver;
-use crate::handshake::{Parties, Secured};
+use crate::handshake::Secured;
 use crate::record::{self, MAX_MESSAGE};
 use crate::transport::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
-use net_traits::{
-    CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
-    close_code,
-};
+use net_kit::admission::Place;
+use net_kit::guard::OnDrop;
+use net_kit::handshake::Handshake;
+use net_kit::progress::{Stuck, unless_stuck};
+use net_kit::registry::{Entry, Member};
+use net_kit::telemetry::Origin;
+use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
-
-/// Factor for the timeout while the system's socket holds all data and progress is not visible.
-const UNSEEN: u32 = 10;
 
 /// A connection of [`TcpTlsTransport`](crate::TcpTlsTransport).
 #[derive(Clone)]
@@ -28,79 +26,69 @@ pub struct TcpTlsConnection {
 
 pub(crate) struct Shared {
     core: Arc<Core>,
-    local_addr: SocketAddr,
-    remote_addr: SocketAddr,
-    local_identity: String,
-    remote_identity: String,
-    peer: PeerIdentity,
-    certificate: CertificateDer<'static>,
-    alpn: String,
+    entry: Entry<Self>,
 }
 
 impl TcpTlsConnection {
-    /// Wraps a connection after its handshake and starts the task that drives it.
+    /// Wraps a connection after its handshake and starts the task that drives it. `place` is that
+    /// of an accepted connection.
     pub(crate) fn start(
-        secured: Secured,
-        local_addr: SocketAddr,
-        parties: Parties,
+        (stream, facts): Secured,
+        handshake: Handshake,
         context: &Context,
         revocations: u64,
+        place: Option<Place>,
     ) -> Self {
-        let Secured { stream, peer, certificate, alpn, place } = secured;
         let core = Core::new(context.config.clone());
-        let shared = Arc::new(Shared {
-            core: core.clone(),
-            local_addr,
-            remote_addr: parties.remote_addr,
-            local_identity: parties.local_identity.to_string(),
-            remote_identity: peer.hash.to_string(),
-            peer,
-            certificate,
-            alpn,
-        });
-        context.know(&shared, revocations);
-        tokio::spawn(driver::drive(core, stream, parties, place));
+        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let make = |entry| Shared { core: core.clone(), entry };
+        let shared = context.registry.register(facts, origin, revocations, make);
+        tokio::spawn(driver::drive(core, stream, handshake, place));
         Self { shared }
     }
 
-    fn pieces(&self, parts: &[Bytes]) -> Result<Vec<Bytes>, SendError> {
+    /// Returns how many messages were queued and delivered.
+    pub fn message_statistics(&self) -> MessageStatistics {
+        self.shared.entry.message_statistics()
+    }
+
+    /// Returns the span of the connection's events. Instrument tasks that work for the connection
+    /// with it.
+    pub fn span(&self) -> &tracing::Span {
+        self.shared.entry.span()
+    }
+
+    /// Returns the size of a message and the pieces to be written.
+    fn pieces(&self, parts: &[Bytes]) -> Result<(usize, Vec<Bytes>), SendError> {
         let size = parts.iter().map(Bytes::len).sum();
         let limit = self.shared.core.config.max_message_size.min(MAX_MESSAGE);
-        record::message(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
+        let pieces = record::message(parts).filter(|_| size <= limit);
+        Ok((size, pieces.ok_or(SendError::TooLarge { size, limit })?))
     }
 
     /// Waits for `operation` as long as the socket makes progress.
-    async fn unless_stuck<T>(
-        &self,
-        operation: impl Future<Output = Result<T, SendError>>,
-    ) -> Result<T, SendError> {
-        let core = &self.shared.core;
-        let after = core.config.no_progress_timeout;
-        let mut operation = std::pin::pin!(operation);
-        let (mut progress, mut still) = (core.progress(), 0);
-        loop {
-            if let Ok(result) = timeout(after, &mut operation).await {
-                return result;
-            }
-            let now = core.progress();
-            still = if now == progress { still + 1 } else { 0 };
-            let patience = if core.has_written_all() { UNSEEN } else { 1 };
-            if still >= patience {
-                return Err(SendError::TimedOut { after });
-            }
-            progress = now;
-        }
+    async fn unless_stuck<T>(&self, operation: impl Future<Output = T>) -> Result<T, SendError> {
+        let Core { config, outbox, .. } = &*self.shared.core;
+        let stuck = unless_stuck(config.no_progress_timeout, || outbox.look(), operation).await;
+        stuck.map_err(|Stuck(after)| SendError::TimedOut { after })
     }
 }
 
-impl Shared {
-    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
-    pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
-        if self.core.is_over() || policy.verify(Some(&self.certificate)).is_ok() {
-            return false;
-        }
-        self.core.close_now(close_code::REVOKED, "no longer trusted");
-        true
+impl Member for Shared {
+    fn entry(&self) -> &Entry<Self> {
+        &self.entry
+    }
+
+    fn is_over(&self) -> bool {
+        self.core.is_over()
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.core.close_now(code, reason);
+    }
+
+    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+        TcpTlsConnection { shared: self }.close(code, reason).await;
     }
 }
 
@@ -112,33 +100,7 @@ impl Drop for Shared {
 
 #[async_trait]
 impl NetConnection for TcpTlsConnection {
-    fn local_addr(&self) -> SocketAddr {
-        self.shared.local_addr
-    }
-
-    fn remote_addr(&self) -> SocketAddr {
-        self.shared.remote_addr
-    }
-
-    fn local_identity(&self) -> &str {
-        &self.shared.local_identity
-    }
-
-    fn remote_identity(&self) -> &str {
-        &self.shared.remote_identity
-    }
-
-    fn peer_identity(&self) -> &PeerIdentity {
-        &self.shared.peer
-    }
-
-    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
-        Some(self.shared.certificate.clone())
-    }
-
-    fn alpn_negotiated(&self) -> &str {
-        &self.shared.alpn
-    }
+    net_kit::facts_getters!(shared.entry.facts());
 
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
@@ -149,34 +111,38 @@ impl NetConnection for TcpTlsConnection {
     }
 
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
-        let mut pieces = self.pieces(parts)?;
-        match self.shared.core.try_push(&mut pieces) {
-            Err(SendError::WouldBlock) => self.unless_stuck(self.shared.core.push(pieces)).await,
-            result => result,
+        let (size, mut pieces) = self.pieces(parts)?;
+        let outbox = &self.shared.core.outbox;
+        match outbox.try_push(&mut pieces) {
+            Err(SendError::WouldBlock) => self.unless_stuck(outbox.push(pieces)).await??,
+            result => result?,
         }
+        self.shared.entry.sent(size);
+        Ok(())
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
-        self.shared.core.try_push(&mut self.pieces(&[message])?)
+        let (size, mut pieces) = self.pieces(&[message])?;
+        self.shared.core.outbox.try_push(&mut pieces)?;
+        self.shared.entry.sent(size);
+        Ok(())
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        self.unless_stuck(self.shared.core.flushed()).await
+        self.unless_stuck(self.shared.core.outbox.flushed()).await?
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        self.shared.core.recv().await
+        let received = self.shared.core.recv().await;
+        self.shared.entry.received(&received);
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) {
         let core = &self.shared.core;
         if core.close(code, reason) {
-            let _close = CloseNowOnDrop { core, code, reason };
-            let over = async {
-                core.over().await;
-                Ok(())
-            };
-            let _ = self.unless_stuck(over).await; // a peer that makes no progress is abandoned
+            let _close = OnDrop(|| core.close_now(code, reason)); // also when it is cancelled
+            let _ = self.unless_stuck(core.over()).await; // without progress, the peer is abandoned
         }
         core.over().await;
     }
@@ -186,24 +152,8 @@ impl NetConnection for TcpTlsConnection {
     }
 }
 
-/// Closes the connection on drop, also when the future of `close` is cancelled.
-struct CloseNowOnDrop<'a> {
-    core: &'a Core,
-    code: u64,
-    reason: &'a str,
-}
-
-impl Drop for CloseNowOnDrop<'_> {
-    fn drop(&mut self) {
-        self.core.close_now(self.code, self.reason);
-    }
-}
-
 impl fmt::Debug for TcpTlsConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpTlsConnection")
-            .field("remote_addr", &self.shared.remote_addr)
-            .field("remote_identity", &self.shared.remote_identity)
-            .finish_non_exhaustive()
+        self.shared.entry.facts().debug("TcpTlsConnection", f)
     }
 }

@@ -1,9 +1,11 @@
 //! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
 
-use crate::core::{Core, Frame, Work};
-use crate::handshake::Parties;
-use crate::places::Place;
+use crate::core::Core;
+use crate::handshake::lost;
 use crate::record::{self, Record, RecordDecoder, Violation};
+use net_kit::admission::Place;
+use net_kit::handshake::Handshake;
+use net_kit::outbox::{Frame, Work};
 use net_traits::{Cause, CloseReason};
 use std::io;
 use std::sync::Arc;
@@ -25,7 +27,7 @@ const READ: usize = 16 * 1024;
 pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(
     core: Arc<Core>,
     stream: S,
-    parties: Parties,
+    handshake: Handshake,
     _place: Option<Place>,
 ) {
     let hurried = async {
@@ -33,25 +35,25 @@ pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(
         sleep(FAREWELL).await;
     };
     tokio::select! {
-        () = serve(&core, stream, &parties) => {}
+        () = serve(&core, stream, &handshake) => {}
         () = hurried => {}
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Parties) {
+async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, handshake: &Handshake) {
     let (mut reader, mut writer) = split(stream);
     let reason = {
         let broken = Notify::new();
-        let mut reading = std::pin::pin!(read(core, &mut reader, parties, &broken));
+        let mut reading = std::pin::pin!(read(core, &mut reader, handshake, &broken));
         tokio::select! {
             reason = &mut reading => reason,
             written = write(core, &mut writer) => {
                 match written {
                     // The peer answers the close by ending its direction.
-                    Ok(()) => core.wrote_all(),
+                    Ok(()) => core.outbox.wrote_all(),
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
-                        core.broke(parties.lost(error));
+                        core.broke(lost(handshake, error));
                         broken.notify_one();
                     }
                 }
@@ -72,7 +74,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, parties: &Part
 async fn read(
     core: &Core,
     reader: &mut (impl AsyncRead + Unpin),
-    parties: &Parties,
+    handshake: &Handshake,
     broken: &Notify,
 ) -> CloseReason {
     let mut decoder = RecordDecoder::new(core.config.max_message_size);
@@ -92,9 +94,9 @@ async fn read(
         };
         let count = match read {
             Err(_) => return CloseReason::TimedOut,
-            Ok(Err(error)) => return parties.lost(error),
+            Ok(Err(error)) => return lost(handshake, error),
             Ok(Ok(0)) => {
-                decoder.truncated().into_iter().for_each(|cut| core.arrive(Err(cut)));
+                decoder.truncated().into_iter().for_each(|cut| core.inbox.push_one(Err(cut)));
                 return CloseReason::Peer { code: 0, reason: String::new() };
             }
             Ok(Ok(count)) => count,
@@ -111,9 +113,9 @@ async fn read(
                     if let Err(reason) = core.inbox_room(FAREWELL).await {
                         return reason;
                     }
-                    core.arrive(Ok(message));
+                    core.inbox.push_one(Ok(message));
                 }
-                Ok(Some(Record::Broken(error))) => core.arrive(Err(error)),
+                Ok(Some(Record::Broken(error))) => core.inbox.push_one(Err(error)),
                 Err(Violation(what)) => {
                     return CloseReason::ProtocolViolation(Cause::new(what));
                 }
@@ -125,13 +127,13 @@ async fn read(
 /// Writes until this side has closed.
 async fn write(core: &Core, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     loop {
-        match timeout(KEEP_ALIVE, core.work()).await {
+        match timeout(KEEP_ALIVE, core.outbox.work()).await {
             Ok(Work::Frame(frame)) => {
                 write_frame(core, writer, &frame).await?;
-                if core.is_drained() {
+                if core.outbox.is_empty() {
                     writer.flush().await?;
                 }
-                core.wrote_frame(&frame);
+                core.outbox.wrote_frame(&frame);
             }
             Ok(Work::Close(code, reason)) => {
                 writer.write_all(&record::close(code, &reason)).await?;
@@ -157,7 +159,7 @@ async fn write_frame(
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            core.wrote(count);
+            core.outbox.wrote(count);
             rest = &rest[count..];
         }
     }

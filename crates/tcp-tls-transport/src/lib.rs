@@ -38,7 +38,6 @@ mod core;
 mod driver;
 mod handshake;
 mod listener;
-mod places;
 mod record;
 mod transport;
 

@@ -1,10 +1,11 @@
 //! `TcpTlsListener` and `TcpTlsIncomingRequest`: accepts connections.
 
 use crate::connection::TcpTlsConnection;
-use crate::handshake::{self, Parties, TlsIdentity, is_gone};
-use crate::places::Place;
+use crate::handshake::{self, is_gone};
 use crate::transport::Context;
 use async_trait::async_trait;
+use net_kit::admission::Place;
+use net_kit::tls::TlsIdentity;
 use net_traits::{
     AcceptError, ConnectError, ListenError, NetCredential, NetIncomingRequest, NetListener,
 };
@@ -13,32 +14,31 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 
 /// Delay before the next `accept` when the system is out of sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
+/// The socket of a listener, until the transport shuts down.
+pub(crate) type Socket = RwLock<Option<Arc<TcpListener>>>;
+
 /// A listener of [`TcpTlsTransport`](crate::TcpTlsTransport).
 #[derive(Debug)]
 pub struct TcpTlsListener {
-    socket: TcpListener,
-    local_addr: SocketAddr,
-    alpn: Vec<String>,
-    identity: Arc<RwLock<TlsIdentity>>,
-    context: Context,
+    pub(crate) socket: Arc<Socket>,
+    pub(crate) local_addr: SocketAddr,
+    pub(crate) acceptor: Arc<Acceptor>,
+}
+
+/// What a listener and its requests share.
+#[derive(Debug)]
+pub(crate) struct Acceptor {
+    pub(crate) alpn: Vec<String>,
+    pub(crate) identity: RwLock<TlsIdentity>,
+    pub(crate) context: Context,
 }
 
 impl TcpTlsListener {
-    pub(crate) fn new(
-        socket: TcpListener,
-        local_addr: SocketAddr,
-        alpn: Vec<String>,
-        identity: TlsIdentity,
-        context: Context,
-    ) -> Self {
-        Self { socket, local_addr, alpn, identity: Arc::new(RwLock::new(identity)), context }
-    }
-
     /// Replaces the certificate and the trust policy for handshakes that begin later.
     ///
     /// Established connections remain open. To close those that are no longer trusted, call
@@ -50,7 +50,7 @@ impl TcpTlsListener {
     /// previous one.
     pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let identity = TlsIdentity::new(credential)?;
-        *self.identity.write() = identity;
+        *self.acceptor.identity.write() = identity;
         Ok(())
     }
 }
@@ -61,8 +61,14 @@ impl NetListener for TcpTlsListener {
     type IncomingRequest = TcpTlsIncomingRequest;
 
     async fn accept(&self) -> Result<TcpTlsIncomingRequest, AcceptError> {
+        let socket = self.socket.read().clone().ok_or(AcceptError::Closed)?;
+        let registry = &self.acceptor.context.registry;
         loop {
-            let (stream, remote_addr) = match self.socket.accept().await {
+            let accepted = tokio::select! {
+                accepted = socket.accept() => accepted,
+                () = registry.shut_down() => return Err(AcceptError::Closed),
+            };
+            let (stream, remote_addr) = match accepted {
                 Ok(accepted) => accepted,
                 // The peer has disconnected already.
                 Err(error) if is_gone(&error) => continue,
@@ -71,16 +77,10 @@ impl NetListener for TcpTlsListener {
                     continue;
                 }
             };
-            // Over a limit: close the socket.
-            let Some(place) = self.context.places.take(remote_addr.ip()) else { continue };
-            return Ok(TcpTlsIncomingRequest {
-                stream,
-                remote_addr,
-                place,
-                alpn: self.alpn.clone(),
-                identity: self.identity.clone(),
-                context: self.context.clone(),
-            });
+            // Over a limit: close the socket. Before the handshake no code can be sent.
+            let Ok(place) = registry.admission().admit(remote_addr) else { continue };
+            let acceptor = self.acceptor.clone();
+            return Ok(TcpTlsIncomingRequest { stream, remote_addr, place, acceptor });
         }
     }
 
@@ -95,9 +95,7 @@ pub struct TcpTlsIncomingRequest {
     stream: TcpStream,
     remote_addr: SocketAddr,
     place: Place,
-    alpn: Vec<String>,
-    identity: Arc<RwLock<TlsIdentity>>,
-    context: Context,
+    acceptor: Arc<Acceptor>,
 }
 
 #[async_trait]
@@ -112,19 +110,22 @@ impl NetIncomingRequest for TcpTlsIncomingRequest {
     fn refuse(self, _code: u64) {}
 
     async fn accept(self) -> Result<TcpTlsConnection, ConnectError> {
-        let Self { stream, remote_addr, place, alpn, identity, context } = self;
-        let lost = |_| ConnectError::Refused(remote_addr);
-        stream.set_nodelay(true).map_err(lost)?;
-        let local_addr = stream.local_addr().map_err(lost)?;
+        let Self { stream, remote_addr, place, acceptor } = self;
+        let Acceptor { alpn, identity, context } = &*acceptor;
+        stream.set_nodelay(true).map_err(|_| ConnectError::Refused(remote_addr))?;
         // In this order: a revocation after the first line applies even if the credential is old.
-        let revocations = context.revocations();
+        let revocations = context.registry.revocations();
         let identity = identity.read().clone();
-        let local_identity = identity.credential.identity();
-        let parties = Parties { local_identity, remote_addr, alpn };
-        let after = context.config.handshake_timeout;
-        let secured = timeout(after, handshake::accept(stream, &identity, &parties, place))
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
-        Ok(TcpTlsConnection::start(secured, local_addr, parties, &context, revocations))
+        let handshake = context.handshake(&identity, remote_addr, alpn.clone());
+        match handshake::accept(stream, &identity, &handshake, place).await {
+            Ok((secured, place)) => {
+                let place = Some(place);
+                Ok(TcpTlsConnection::start(secured, handshake, context, revocations, place))
+            }
+            Err(error) => {
+                context.registry.telemetry().handshake_failed(remote_addr, &error);
+                Err(error)
+            }
+        }
     }
 }

@@ -2,19 +2,24 @@
 
 use crate::config::TcpTlsConfig;
 use crate::connection::{Shared, TcpTlsConnection};
-use crate::handshake::{self, Parties, TlsIdentity};
-use crate::listener::TcpTlsListener;
-use crate::places::Places;
+use crate::handshake;
+use crate::listener::{Acceptor, Socket, TcpTlsListener};
 use async_trait::async_trait;
-use net_kit::Revocations;
+use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::alpn::protocol_names;
+use net_kit::handshake::Handshake;
+use net_kit::registry::Registry;
+use net_kit::telemetry::Telemetry;
+use net_kit::tls::TlsIdentity;
 use net_traits::{
-    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport,
+    TransportStatistics, TrustPolicy,
 };
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
@@ -28,39 +33,19 @@ pub struct TcpTlsTransport {
 #[derive(Debug, Clone)]
 pub(crate) struct Context {
     pub(crate) config: Arc<TcpTlsConfig>,
-    /// For accepted connections.
-    pub(crate) places: Arc<Places>,
-    known: Arc<Mutex<Known>>,
-}
-
-#[derive(Debug, Default)]
-struct Known {
-    connections: Vec<Weak<Shared>>,
-    /// Number of entries at which those of dropped connections are removed.
-    tidy_at: usize,
-    revocations: Revocations,
+    pub(crate) registry: Arc<Registry<Shared>>,
+    sockets: Arc<Mutex<Vec<Weak<Socket>>>>,
 }
 
 impl Context {
-    /// Registers a connection, and closes it if its peer was revoked after the first `revocations`.
-    pub(crate) fn know(&self, connection: &Arc<Shared>, revocations: u64) {
-        let revoked_by = {
-            let known = &mut *self.known.lock();
-            if known.connections.len() >= known.tidy_at {
-                known.connections.retain(|it| it.strong_count() > 0);
-                known.tidy_at = 2 * known.connections.len() + 16;
-            }
-            known.connections.push(Arc::downgrade(connection));
-            known.revocations.since(revocations)
-        };
-        for policy in revoked_by {
-            connection.revoke(&policy);
-        }
-    }
-
-    /// Returns the number of revocations so far.
-    pub(crate) fn revocations(&self) -> u64 {
-        self.known.lock().revocations.count()
+    pub(crate) fn handshake(
+        &self,
+        identity: &TlsIdentity,
+        remote_addr: SocketAddr,
+        alpn: Vec<String>,
+    ) -> Handshake {
+        let local_identity = identity.credential().identity();
+        Handshake { local_identity, remote_addr, alpn, timeout: self.config.handshake_timeout }
     }
 }
 
@@ -72,28 +57,59 @@ impl TcpTlsTransport {
 
     /// Creates a transport with the given limits and timeouts.
     pub fn with_config(config: TcpTlsConfig) -> Self {
-        let config = Arc::new(config);
-        let places = Places::new(config.clone());
-        let context = Context { config, places, known: Arc::default() };
+        let limits = ConnectionLimits {
+            connections: config.max_connections,
+            per_ip: config.max_connections_per_ip,
+            per_identity: config.max_connections_per_identity,
+            handshakes: config.max_handshakes,
+        };
+        let telemetry = Telemetry::new("tcp");
+        let registry = Registry::new(Admission::new(limits, telemetry.clone()), telemetry);
+        let context = Context { config: Arc::new(config), registry, sockets: Arc::default() };
         Self { context }
+    }
+
+    /// Returns what the transport did so far, over all listeners and connections.
+    pub fn statistics(&self) -> TransportStatistics {
+        self.context.registry.statistics()
     }
 
     /// Closes all connections whose peer `policy` does not trust, including those in their
     /// handshake.
     ///
-    /// Their close code is [`REVOKED`](net_traits::close_code::REVOKED); queued messages are dropped. Returns how many of
-    /// them were established. Signatures are verified again, on the calling thread.
+    /// Their close code is [`REVOKED`](net_traits::close_code::REVOKED); queued messages are
+    /// dropped. Returns how many of them were established. Signatures are verified again, on the
+    /// calling thread.
     ///
     /// To reject such peers in the future too, first give the listeners a credential with that
     /// policy, see [`TcpTlsListener::set_credential`], and use it to dial.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        let connections = {
-            let known = &mut *self.context.known.lock();
-            known.revocations.record(policy.clone());
-            known.connections.clone()
+        self.context.registry.revoke(policy)
+    }
+
+    /// Ends the transport: listeners close, connections send what is queued and close with
+    /// [`SHUTDOWN`](net_traits::close_code::SHUTDOWN) and `reason`. Connections that are not done
+    /// after `deadline` are closed at once. The transport cannot be used afterwards.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes at once the connections that were sending what is queued.
+    pub async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let stop = async {
+            let sockets = std::mem::take(&mut *self.context.sockets.lock());
+            for socket in sockets.iter().filter_map(Weak::upgrade) {
+                drop(socket.write().take());
+            }
         };
-        let live = connections.iter().filter_map(Weak::upgrade);
-        live.filter(|connection| connection.revoke(policy)).count()
+        self.context.registry.shutdown(deadline, reason, stop).await;
+    }
+
+    fn add_socket(&self, socket: TcpListener) -> Arc<Socket> {
+        let socket = Arc::new(RwLock::new(Some(Arc::new(socket))));
+        let mut sockets = self.context.sockets.lock();
+        sockets.retain(|socket| socket.strong_count() > 0);
+        sockets.push(Arc::downgrade(&socket));
+        socket
     }
 }
 
@@ -116,13 +132,20 @@ impl NetTransport for TcpTlsTransport {
     ) -> Result<TcpTlsListener, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let identity = TlsIdentity::new(credential)?;
+        let context = self.context.clone();
+        context
+            .registry
+            .check_open()
+            .map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
         let failed = |error: io::Error| match error.kind() {
             io::ErrorKind::AddrInUse => ListenError::AddressInUse(bind_addr),
             _ => ListenError::Transport(Cause::new(error)),
         };
         let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
-        Ok(TcpTlsListener::new(socket, local_addr, alpn, identity, self.context.clone()))
+        let (socket, identity) = (self.add_socket(socket), RwLock::new(identity));
+        let acceptor = Arc::new(Acceptor { alpn, identity, context });
+        Ok(TcpTlsListener { socket, local_addr, acceptor })
     }
 
     async fn connect(
@@ -135,25 +158,21 @@ impl NetTransport for TcpTlsTransport {
         if remote_addr.port() == 0 {
             return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
-        let revocations = self.context.revocations();
+        let Context { registry, .. } = &self.context;
+        registry.check_open().map_err(ConnectError::Closed)?;
+        let revocations = registry.revocations();
         let identity = TlsIdentity::new(credential)?;
-        let local_identity = identity.credential.identity();
-        let parties = Parties { local_identity, remote_addr, alpn };
+        let handshake = self.context.handshake(&identity, remote_addr, alpn);
         let dial = async {
-            let stream = TcpStream::connect(remote_addr)
-                .await
-                .map_err(|error| unreachable(error, remote_addr))?;
-            let failed =
-                |error: io::Error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));
-            stream.set_nodelay(true).map_err(failed)?;
-            let local_addr = stream.local_addr().map_err(failed)?;
-            Ok((handshake::dial(stream, &identity, &parties).await?, local_addr))
+            let stream = TcpStream::connect(remote_addr).await?;
+            stream.set_nodelay(true)?;
+            Ok(handshake::dial(stream, &identity, &handshake).await)
         };
-        let after = self.context.config.handshake_timeout;
-        let (secured, local_addr) = timeout(after, dial)
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))?;
-        Ok(TcpTlsConnection::start(secured, local_addr, parties, &self.context, revocations))
+        let dialled = timeout(handshake.timeout, dial).await;
+        let secured = dialled
+            .map_err(|_| handshake.timed_out())?
+            .map_err(|error| unreachable(error, remote_addr))??;
+        Ok(TcpTlsConnection::start(secured, handshake, &self.context, revocations, None))
     }
 }
 
