@@ -12,6 +12,7 @@ mod circles;
 #[cfg(test)]
 mod commands;
 mod demo;
+mod documents;
 #[cfg(test)]
 mod figures;
 mod msquic;

@@ -1,6 +1,6 @@
 //! `tidy`: checks rules that the compiler does not.
 
-use crate::{circles, patches, process};
+use crate::{circles, documents, patches, process};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -48,6 +48,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
             complaints.extend(found.into_iter().map(|what| format!("{name}: {what}")));
         }
     }
+    complaints.extend(documents::check(root)?);
     if let Err(error) = patches::check(root) {
         complaints.push(format!("{error:#}"));
     }
@@ -67,13 +68,22 @@ fn check(path: &Path, text: &str) -> impl Iterator<Item = String> {
     let is_home = path.starts_with(UNSAFE_HOME) || path.ends_with(UNSAFE_BENCH);
     let stray_unsafe = has_unsafe && !is_home && !path.ends_with("tidy.rs");
     let lines = text.lines().count();
+    let leaves = path.starts_with("crates") && leaves_package(path, text);
     [
         header.then(|| "does not begin with a `//!` line that describes the file".to_owned()),
         stray_unsafe.then(|| format!("has unsafe code, which belongs in {UNSAFE_HOME}")),
+        leaves.then(|| "includes a file outside of its package".to_owned()),
         (lines > MAX_LINES).then(|| format!("has {lines} lines, more than {MAX_LINES}")),
     ]
     .into_iter()
     .flatten()
+}
+
+/// Whether a file of a package includes one that a registry would not have.
+fn leaves_package(path: &Path, text: &str) -> bool {
+    let depth = path.components().count().saturating_sub(3); // crates, the package, the file
+    let outside = "../".repeat(depth + 1);
+    ["include_str!", "include_bytes!"].iter().any(|it| text.contains(&format!("{it}(\"{outside}")))
 }
 
 /// Lists the files that git tracks; empty without git.
@@ -111,6 +121,9 @@ mod tests {
         let with_unsafe = format!("//! Header.\nfn f() {{ {} {{}} }}\n", "unsafe");
         assert_eq!(complaints("crates/x/src/lib.rs", &with_unsafe), 1);
         assert_eq!(complaints("crates/msquic-async/src/ffi/x.rs", &with_unsafe), 0);
+        let include = |path: &str| format!("//! What it is.\ninclude_str!(\"{path}\");\n");
+        assert_eq!(complaints("crates/x/src/lib.rs", &include("../README.md")), 0);
+        assert_eq!(complaints("crates/x/src/lib.rs", &include("../../x.md")), 1);
         assert_eq!(complaints("x.rs", &format!("//! Long.\n{}", "\n".repeat(MAX_LINES))), 1);
     }
 }

@@ -205,8 +205,7 @@ mod tests {
 
     #[test]
     fn the_documented_frames_are_what_is_read_and_written() {
-        let text = include_str!("../../../docs/wire-protocol.md");
-        let block = text.split("```frames\n").nth(1).unwrap().split("```").next().unwrap();
+        let block = include_str!("../testdata/frames.txt");
         let bytes = |digits: &str| -> Vec<u8> {
             let byte = |at| u8::from_str_radix(&digits[at..at + 2], 16).unwrap();
             (0..digits.len()).step_by(2).map(byte).collect()

@@ -252,18 +252,11 @@ const PKCS8: &[u8] = &[
     0x3a, 0xfe, 0x7c, 0x28, 0xcb, 0xf1, 0xd4, 0xfb, 0xe0, 0x97, 0xa8, 0x8f, 0x44, 0x75, 0x58, 0x42,
 ];
 
-/// Returns the lines of a fenced block in the wire protocol.
-fn vectors(block: &str) -> String {
-    let text = include_str!("../../../docs/wire-protocol.md");
-    let start = text.find(&format!("```{block}\n")).expect("the block") + block.len() + 4;
-    text[start..].split("```").next().unwrap().trim().to_owned()
-}
-
 #[test]
 fn the_documented_endorsement_is_what_is_encoded() {
     let endorser = Endorser::from_pkcs8(PKCS8).unwrap();
     let validity = EndorsementValidity { from: SystemTime::UNIX_EPOCH, until: None };
     let encoded = encode_endorsements(&[endorser.endorse(b"key", validity)]).unwrap();
     let digits: String = encoded.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(digits, vectors("endorsement").replace('\n', ""));
+    assert_eq!(digits, include_str!("../testdata/endorsement.txt").replace('\n', ""));
 }

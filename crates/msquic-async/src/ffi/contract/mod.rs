@@ -21,11 +21,9 @@ mod streams;
 mod threads;
 
 use super::execution;
-use std::collections::HashSet;
 use std::env;
 use std::fmt;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
 use std::process::{Command, Output, abort};
 use std::sync::{Once, mpsc};
 use std::thread;
@@ -135,57 +133,4 @@ fn the_clauses_hold_when_the_application_drives() {
     let child = child.arg("ffi::contract::").env(DRIVEN, "1").output().unwrap();
     let text = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
     assert!(child.status.success(), "{}\n{text}", child.status);
-}
-
-/// The names of the test functions here.
-fn tests() -> HashSet<String> {
-    let sources = [
-        include_str!("connections.rs"),
-        include_str!("datagrams.rs"),
-        include_str!("executions.rs"),
-        include_str!("listeners.rs"),
-        include_str!("process.rs"),
-        include_str!("receiving.rs"),
-        include_str!("registrations.rs"),
-        include_str!("resumption.rs"),
-        include_str!("secrets.rs"),
-        include_str!("streams.rs"),
-        include_str!("threads.rs"),
-    ];
-    let lines = sources.iter().flat_map(|source| source.lines());
-    let is_test = |name: &&str| {
-        let number = name.strip_prefix('c').and_then(|rest| rest.split('_').next());
-        number.is_some_and(|number| number.parse::<u32>().is_ok())
-    };
-    lines
-        .filter_map(|line| line.strip_prefix("fn ")?.split('(').next())
-        .filter(is_test)
-        .map(str::to_owned)
-        .collect()
-}
-
-#[test]
-fn each_clause_names_its_tests() {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/msquic-contract.md");
-    let contract = std::fs::read_to_string(path).unwrap();
-    let (mut numbers, mut named) = (HashSet::new(), HashSet::new());
-    for clause in contract.split("\n- **C").skip(1) {
-        let number = clause.split(|c: char| !c.is_ascii_digit()).next().unwrap();
-        assert!(numbers.insert(number), "C{number} is there twice");
-        let marks: Vec<_> =
-            clause.split("*(").skip(1).filter_map(|mark| mark.split(")*").next()).collect();
-        let mut has_mark = marks.iter().any(|mark| mark.starts_with("by source"));
-        for mark in marks.iter().filter_map(|mark| mark.strip_prefix("tested: ")) {
-            for test in mark.split(',').map(|name| name.trim().trim_matches('`')) {
-                assert!(tests().contains(test), "C{number} names {test}, which is no test");
-                let belongs = test.strip_prefix(&format!("c{number}_")).is_some();
-                assert!(belongs, "C{number} names {test}");
-                named.insert(test.to_owned());
-                has_mark = true;
-            }
-        }
-        assert!(has_mark, "C{number} says neither how it is tested nor that it was read");
-    }
-    let unnamed: Vec<_> = tests().difference(&named).cloned().collect();
-    assert!(unnamed.is_empty(), "the contract does not name {unnamed:?}");
 }
