@@ -331,7 +331,7 @@ impl Gated for NativeConnection {
     /// Closes the handle on a thread that may block.
     fn release(&self) {
         let (handle, child) = (self.handle, self.child.clone());
-        may_block::detach(move |_| {
+        may_block::detach_close(move |_| {
             // SAFETY: C9: this thread may block.
             unsafe { close(handle, &child) };
         });

@@ -193,7 +193,7 @@ impl NativeListener {
 
 /// Stops on a thread that may wait: the call waits for packets that are being received (C1).
 fn stop(handle: Handle) {
-    may_block::detach(move |may_block| stop_and_wait(handle, may_block));
+    may_block::detach_close(move |may_block| stop_and_wait(handle, may_block));
 }
 
 fn stop_and_wait(Handle(handle): Handle, _: &MayBlock) {

@@ -4,7 +4,8 @@
 //! an argument, so the compiler keeps them out of async functions, destructors and callbacks. Inside the
 //! callbacks of a connection the calls for that connection do not wait; see [`Calls`](super::calls::Calls).
 
-use super::{execution, threads};
+use super::execution;
+use super::threads::{self, Kind};
 use std::marker::PhantomData;
 
 /// Not `Send`, and neither is a reference to it.
@@ -28,10 +29,20 @@ pub(crate) async fn unblock<T: Send + 'static>(
 
 /// Runs `job` where it may block, some time.
 pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
+    run(Kind::Call, job);
+}
+
+/// Runs `job`, which closes or stops a handle, where it may block, some time: calls that are stuck do not delay
+/// it.
+pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
+    run(Kind::Close, job);
+}
+
+fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) {
     let job = move || job(&MayBlock(PhantomData));
     // Whoever drives libmsquic itself has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
     if let Err(job) = execution::run_on_driver(job) {
-        threads::run(job);
+        threads::run(kind, job);
     }
 }

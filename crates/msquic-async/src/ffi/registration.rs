@@ -8,7 +8,7 @@ use super::functions::call;
 use super::library;
 use super::listener::NativeListener;
 use super::status::Status;
-use super::threads;
+use super::threads::{self, Kind};
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex};
 use std::collections::HashMap;
@@ -179,7 +179,7 @@ impl NativeRegistration {
         }
         let handle = self.handle;
         let had_children = self.children.lock().next > 0;
-        threads::run(move || {
+        threads::run(Kind::Close, move || {
             if had_children {
                 settle();
             }

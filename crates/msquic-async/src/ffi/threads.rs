@@ -1,7 +1,8 @@
 //! The threads that may block: a few, for this crate's own calls to libmsquic only.
 //!
 //! The application's blocking jobs are elsewhere, so however many of them are stuck, handles are closed. A thread
-//! starts when a job finds none idle, and ends when it was idle for a while.
+//! starts when a job finds none idle, and ends when it was idle for a while. Some threads are reserved for
+//! closes, so that handles are also closed while calls with parameters wait for a busy worker.
 
 use super::guard::guard;
 use parking_lot::{Condvar, Mutex};
@@ -14,8 +15,25 @@ type Job = Box<dyn FnOnce() + Send>;
 /// The jobs wait for workers of libmsquic, of which there is one per processor, and for registrations to close.
 const MAX_THREADS: usize = 16;
 
+/// So many jobs that are no closes run at once; the other threads are for closes.
+const MAX_CALLS: usize = MAX_THREADS - 4;
+
 /// How long a thread stays without a job.
 const IDLE: Duration = Duration::from_secs(2);
+
+/// What a job does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Closes or stops a handle. Comes before calls.
+    Close,
+    /// Anything else, such as reading or setting a parameter.
+    Call,
+}
+
+/// Runs `job` on one of the threads.
+pub(super) fn run(kind: Kind, job: impl FnOnce() + Send + 'static) {
+    THREADS.run(kind, Box::new(job));
+}
 
 struct Threads {
     state: Mutex<State>,
@@ -23,74 +41,111 @@ struct Threads {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    closes: VecDeque<Job>,
+    calls: VecDeque<Job>,
+    running_calls: usize,
     threads: usize,
     /// Threads that wait for a job.
     idle: usize,
 }
 
-static THREADS: Threads = Threads {
-    state: Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 }),
-    has_job: Condvar::new(),
-};
-
-/// Runs `job` on one of the threads.
-pub(super) fn run(job: impl FnOnce() + Send + 'static) {
-    {
-        let mut state = THREADS.state.lock();
-        state.jobs.push_back(Box::new(job));
-        if state.jobs.len() <= state.idle || state.threads == MAX_THREADS {
-            drop(state);
-            THREADS.has_job.notify_one();
-            return;
-        }
-        state.threads += 1;
-    }
-    if let Err(error) = thread::Builder::new().name("msquic-async".to_owned()).spawn(work) {
-        tracing::warn!(%error, "a thread for blocking calls cannot be started");
-        // Another thread takes the job; if there is none, one of the application's has to.
-        let has_none = {
-            let mut state = THREADS.state.lock();
-            state.threads -= 1;
-            state.threads == 0
-        };
-        if has_none {
-            blocking::unblock(|| {
-                while let Some(job) = THREADS.next_job() {
-                    guard((), job);
-                }
-            })
-            .detach();
-        }
-    }
-}
-
-fn work() {
-    while let Some(job) = THREADS.wait_for_job() {
-        guard((), job);
-    }
-}
+static THREADS: Threads = Threads::new();
 
 impl Threads {
-    fn next_job(&self) -> Option<Job> {
-        self.state.lock().jobs.pop_front()
+    const fn new() -> Self {
+        let state = State {
+            closes: VecDeque::new(),
+            calls: VecDeque::new(),
+            running_calls: 0,
+            threads: 0,
+            idle: 0,
+        };
+        Self { state: Mutex::new(state), has_job: Condvar::new() }
+    }
+
+    fn run(&'static self, kind: Kind, job: Job) {
+        {
+            let mut state = self.state.lock();
+            match kind {
+                Kind::Close => state.closes.push_back(job),
+                Kind::Call => state.calls.push_back(job),
+            }
+            if state.runnable() <= state.idle || state.threads == MAX_THREADS {
+                drop(state);
+                self.has_job.notify_one();
+                return;
+            }
+            state.threads += 1;
+        }
+        let work = move || {
+            while let Some((kind, job)) = self.wait_for_job() {
+                self.run_job(kind, job);
+            }
+        };
+        if let Err(error) = thread::Builder::new().name("msquic-async".to_owned()).spawn(work) {
+            tracing::warn!(%error, "a thread for blocking calls cannot be started");
+            // A thread that is not in a call takes the job; without one, a thread of the application's has to.
+            let has_none = {
+                let mut state = self.state.lock();
+                state.threads -= 1;
+                state.threads <= state.running_calls
+            };
+            if has_none {
+                let work = move || {
+                    while let Some((kind, job)) = self.next_job() {
+                        self.run_job(kind, job);
+                    }
+                };
+                blocking::unblock(work).detach();
+            }
+        }
+    }
+
+    fn run_job(&self, kind: Kind, job: Job) {
+        guard((), job);
+        if kind == Kind::Call {
+            self.state.lock().running_calls -= 1;
+        }
+    }
+
+    fn next_job(&self) -> Option<(Kind, Job)> {
+        self.state.lock().next_job()
     }
 
     /// Waits for a job; `None` ends the thread.
-    fn wait_for_job(&self) -> Option<Job> {
+    fn wait_for_job(&self) -> Option<(Kind, Job)> {
         let mut state = self.state.lock();
         loop {
-            if let Some(job) = state.jobs.pop_front() {
+            if let Some(job) = state.next_job() {
                 return Some(job);
             }
             state.idle += 1;
             let is_over = self.has_job.wait_for(&mut state, IDLE).timed_out();
             state.idle -= 1;
-            if is_over && state.jobs.is_empty() {
+            if is_over && state.runnable() == 0 {
                 state.threads -= 1;
                 return None;
             }
         }
+    }
+}
+
+impl State {
+    /// How many of the jobs could run if there were threads for them.
+    fn runnable(&self) -> usize {
+        self.closes.len() + self.calls.len().min(MAX_CALLS - self.running_calls)
+    }
+
+    fn next_job(&mut self) -> Option<(Kind, Job)> {
+        if let Some(close) = self.closes.pop_front() {
+            return Some((Kind::Close, close));
+        }
+        if self.running_calls == MAX_CALLS {
+            return None;
+        }
+        let call = self.calls.pop_front()?;
+        self.running_calls += 1;
+        Some((Kind::Call, call))
     }
 }
 
@@ -99,21 +154,30 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
+    /// Ends a test that hangs.
+    const HANG: Duration = Duration::from_secs(60);
+
+    fn threads() -> &'static Threads {
+        Box::leak(Box::new(Threads::new()))
+    }
+
     #[test]
     fn jobs_run_side_by_side_on_few_threads_that_survive_a_panic() {
+        let threads = threads();
         let (release, released) = mpsc::channel::<()>();
         let released = std::sync::Arc::new(Mutex::new(released));
         let (done, results) = mpsc::channel();
-        run(|| panic!("on purpose"));
+        threads.run(Kind::Close, Box::new(|| panic!("on purpose")));
         for number in 0..200 {
             let (released, done) = (released.clone(), done.clone());
-            run(move || {
+            let job = move || {
                 if number < MAX_THREADS - 1 {
-                    let _ = released.lock().recv_timeout(Duration::from_secs(20));
+                    let _ = released.lock().recv_timeout(HANG);
                 }
-                let threads = THREADS.state.lock().threads;
+                let threads = threads.state.lock().threads;
                 done.send((number, threads)).unwrap();
-            });
+            };
+            threads.run(Kind::Close, Box::new(job));
         }
         // All but the stuck ones.
         let run: Vec<_> = results.iter().take(200 - MAX_THREADS + 1).collect();
@@ -121,5 +185,34 @@ mod tests {
         assert!(run.iter().all(|(_, threads)| *threads <= MAX_THREADS));
         drop(release);
         assert_eq!(results.iter().take(MAX_THREADS - 1).count(), MAX_THREADS - 1);
+    }
+
+    #[test]
+    fn calls_that_are_stuck_do_not_delay_a_close() {
+        let threads = threads();
+        let (release, released) = mpsc::channel::<()>();
+        let released = std::sync::Arc::new(Mutex::new(released));
+        let (done, results) = mpsc::channel();
+        let (entered, stuck) = mpsc::channel();
+        for _ in 0..3 * MAX_THREADS {
+            let (released, done, entered) = (released.clone(), done.clone(), entered.clone());
+            let call = move || {
+                entered.send(()).unwrap();
+                let _ = released.lock().recv();
+                done.send(Kind::Call).unwrap();
+            };
+            threads.run(Kind::Call, Box::new(call));
+        }
+        stuck.iter().take(MAX_CALLS).for_each(drop);
+        for _ in 0..100 {
+            let done = done.clone();
+            threads.run(Kind::Close, Box::new(move || done.send(Kind::Close).unwrap()));
+        }
+        for _ in 0..100 {
+            assert!(results.recv_timeout(HANG).is_ok_and(|kind| kind == Kind::Close));
+        }
+        drop(release);
+        // Those that had to wait are run too.
+        assert_eq!(results.iter().take(3 * MAX_THREADS).count(), 3 * MAX_THREADS);
     }
 }
