@@ -1,5 +1,7 @@
 //! The one panic guard that every callback runs in.
 
+use std::any::Any;
+use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 /// Runs `callback` and turns a panic into `on_panic`: unwinding into C is undefined.
@@ -7,8 +9,45 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// A panic here is a bug of this crate or of a [`ReceiveSink`](crate::ReceiveSink); peers cannot
 /// cause one. The handle goes on with its other events.
 pub(super) fn guard<T>(on_panic: T, callback: impl FnOnce() -> T) -> T {
-    catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|_| {
-        tracing::error!("a panic was stopped at the edge of libmsquic");
+    catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|payload| {
+        discard(payload);
+        // A subscriber is foreign code too.
+        let report = || tracing::error!("a panic was stopped at the edge of libmsquic");
+        if let Err(payload) = catch_unwind(report) {
+            discard(payload);
+        }
         on_panic
     })
+}
+
+/// Drops what a panic carries. The drop may panic, and what that panic carries is not dropped any more.
+fn discard(payload: Box<dyn Any + Send>) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+        mem::forget(payload);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::panic::panic_any;
+
+    /// What a panic carries, whose drop panics with another one.
+    struct Payload(u32);
+
+    impl Drop for Payload {
+        fn drop(&mut self) {
+            if self.0 > 0 {
+                panic_any(Self(self.0 - 1));
+            }
+        }
+    }
+
+    #[test]
+    fn a_payload_whose_drop_panics_does_not_unwind_further() {
+        for depth in 0..3 {
+            assert_eq!(guard(1, || panic_any(Payload(depth))), 1);
+        }
+        assert_eq!(guard(1, || 2), 2);
+    }
 }
