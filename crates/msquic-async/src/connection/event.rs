@@ -104,7 +104,9 @@ impl ConnectionHandler for ConnectionInner {
         let inner = StreamInner::new(self, stream_type, false);
         inner.set_id(stream.id);
         inner.hold_until_accepted();
-        stream.adopt(&inner);
+        if let Err(status) = stream.adopt(&inner) {
+            return tracing::warn!(%status, "a stream of the peer is not accepted");
+        }
         let is_abandoned = {
             let mut exclusive = self.exclusive.lock();
             let exclusive = &mut *exclusive;

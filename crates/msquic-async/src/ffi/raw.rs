@@ -227,7 +227,7 @@ impl Stream {
         // It may have been opened before libmsquic applied the configuration's settings.
         Arc::get_mut(&mut stream).expect("it was just made").complete_together();
         // SAFETY: the caller's promise.
-        unsafe { stream.native().adopt(handle, hold, &stream) };
+        unsafe { stream.native().adopt(handle, hold, &stream) }.map_err(StartError::Other)?;
         Ok(Self::new(stream, connection.handle()))
     }
 }

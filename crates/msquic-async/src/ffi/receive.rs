@@ -39,8 +39,9 @@ impl<'a> Received<'a> {
         self.buffers.iter().map(|buffer| buffer.Length as usize).sum()
     }
 
-    /// The same bytes without a copy, beyond the callback, with libmsquic receiving as `holding` says.
-    pub(crate) fn hold(&self, stream: &Arc<NativeStream>, holding: Holding) -> Vec<Held> {
+    /// The same bytes without a copy, beyond the callback, with libmsquic receiving as `holding` says. Once, since each
+    /// byte is completed once (C32).
+    pub(crate) fn hold(self, stream: &Arc<NativeStream>, holding: Holding) -> Vec<Held> {
         let mut start = self.offset;
         let held: Vec<_> = self
             .buffers

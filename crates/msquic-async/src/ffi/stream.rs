@@ -65,6 +65,8 @@ pub(crate) trait StreamHandler: Send + Sync + 'static {
 /// A stream handle. It is closed after its last event, when nobody uses it any more.
 pub(crate) struct NativeStream {
     handle: OnceLock<Handle>,
+    /// There is a [`Claim`], or was one that set the handle.
+    is_claimed: AtomicBool,
     gate: Gate,
     /// Which held bytes are done with.
     completions: Mutex<Completions>,
@@ -93,6 +95,7 @@ impl NativeStream {
     pub(crate) fn new(connection: &Arc<NativeConnection>) -> Self {
         Self {
             handle: OnceLock::new(),
+            is_claimed: AtomicBool::new(false),
             gate: Gate::new(),
             completions: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
@@ -123,14 +126,23 @@ impl NativeStream {
             // SAFETY: C1, C24: asynchronous; the handle is open.
             Status::ok(unsafe { call!(StreamStart(handle, start_flags)) })
         });
-        if started.is_err() {
-            // C24: the last event comes after this, although the stream never started.
-            self.abort(Abort::Everything, 0);
+        // C24: the last event comes after this, although the stream never started.
+        if started.is_err() && self.try_abort(Abort::Everything, 0).is_err() {
+            self.close_unstarted();
         }
         started
     }
 
+    /// Closes a stream that was opened, and can neither be started nor aborted. The close delivers the last event
+    /// (C13).
+    fn close_unstarted(&self) {
+        if self.gate.close() {
+            self.release();
+        }
+    }
+
     fn open<H: StreamHandler>(&self, unidirectional: bool, handler: &Arc<H>) -> Result<(), Status> {
+        let claim = self.claim()?;
         let hold = self.connection.hold().ok_or(Status::INVALID_STATE)?;
         let connection = hold.handle();
         let open_flags = if unidirectional {
@@ -156,11 +168,11 @@ impl NativeStream {
             drop(unsafe { Arc::from_raw(context) });
             return Err(status);
         }
-        self.set_handle(handle, hold);
+        claim.set(handle, hold);
         Ok(())
     }
 
-    /// Makes `handler` the one that gets the events of `handle`.
+    /// Makes `handler` the one that gets the events of `handle`; fails if this stream has a handle already.
     ///
     /// # Safety
     ///
@@ -172,20 +184,22 @@ impl NativeStream {
         handle: ffi::HQUIC,
         hold: Hold,
         handler: &Arc<H>,
-    ) {
+    ) -> Result<(), Status> {
+        let claim = self.claim()?;
         let context = Arc::into_raw(handler.clone());
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
         // SAFETY: C13, C18: before any event of the stream.
         unsafe {
             call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
         };
-        self.set_handle(handle, hold);
+        claim.set(handle, hold);
+        Ok(())
     }
 
-    fn set_handle(&self, handle: ffi::HQUIC, hold: Hold) {
-        *self.hold.lock() = Some(hold);
-        let is_first = self.handle.set(Handle(handle)).is_ok();
-        debug_assert!(is_first, "a stream is opened once");
+    /// The right to set the handle, which is there once.
+    fn claim(&self) -> Result<Claim<'_>, Status> {
+        let is_taken = self.is_claimed.swap(true, Ordering::SeqCst);
+        if is_taken { Err(Status::INVALID_STATE) } else { Ok(Claim(self)) }
     }
 
     /// Sends `data`, and then the end of the stream if `fin`. The bytes are read until
@@ -216,6 +230,14 @@ impl NativeStream {
 
     /// Aborts with `code`. Never blocks.
     pub(crate) fn abort(&self, what: Abort, code: u64) {
+        if self.try_abort(what, code) == Err(Status::OUT_OF_MEMORY) {
+            // Otherwise both sides would wait for it. The shutdown has its memory in reserve (C1), as a send that
+            // lacks memory shuts the connection down too (C23).
+            self.connection.shutdown(code, false);
+        }
+    }
+
+    fn try_abort(&self, what: Abort, code: u64) -> Result<(), Status> {
         let flags = match what {
             Abort::Send => ffi::QUIC_STREAM_SHUTDOWN_FLAGS_QUIC_STREAM_SHUTDOWN_FLAG_ABORT_SEND,
             Abort::Receive => {
@@ -235,6 +257,7 @@ impl NativeStream {
         {
             tracing::warn!(%status, "a stream could not be aborted");
         }
+        result
     }
 
     /// Lets bytes come again after fewer were taken than offered. Never blocks.
@@ -301,6 +324,23 @@ impl NativeStream {
     }
 }
 
+/// The right to give a stream its handle. Dropping it gives it back.
+struct Claim<'a>(&'a NativeStream);
+
+impl Claim<'_> {
+    fn set(self, handle: ffi::HQUIC, hold: Hold) {
+        let Self(stream) = *ManuallyDrop::new(self);
+        *stream.hold.lock() = Some(hold);
+        let _ = stream.handle.set(Handle(handle)); // this is the only claim
+    }
+}
+
+impl Drop for Claim<'_> {
+    fn drop(&mut self) {
+        self.0.is_claimed.store(false, Ordering::SeqCst);
+    }
+}
+
 impl Gated for NativeStream {
     fn gate(&self) -> &Gate {
         &self.gate
@@ -310,7 +350,7 @@ impl Gated for NativeStream {
     fn release(&self) {
         let Some(handle) = self.handle.get().copied() else { return };
         let hold = self.hold.lock().take();
-        may_block::detach(move |_| {
+        may_block::detach_close(move |_| {
             // SAFETY: C9: this thread may block.
             unsafe { close(handle, hold) };
         });
@@ -367,11 +407,12 @@ impl<'a> PeerStream<'a> {
         Self { handle, unidirectional, id, hold, adopted }
     }
 
-    /// Makes `handler` the one that gets the stream's events.
-    pub(crate) fn adopt<H: StreamHandler>(self, handler: &Arc<H>) {
+    /// Makes `handler` the one that gets the stream's events. On failure libmsquic closes the stream (C18).
+    pub(crate) fn adopt<H: StreamHandler>(self, handler: &Arc<H>) -> Result<(), Status> {
         // SAFETY: C18: inside PEER_STREAM_STARTED, before any event of the stream.
-        unsafe { handler.native().adopt(self.handle, self.hold, handler) };
+        unsafe { handler.native().adopt(self.handle, self.hold, handler) }?;
         *self.adopted = true;
+        Ok(())
     }
 }
 
@@ -501,4 +542,72 @@ unsafe fn receive<H: StreamHandler>(
         event.TotalBufferLength = offered.min(taken as u64);
     }
     Status::SUCCESS
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ffi::raw::testing::{Pair, pair};
+    use crate::{Settings, StreamType};
+    use futures::executor::block_on;
+    use std::sync::mpsc;
+
+    /// Tells its events.
+    struct Handler {
+        native: NativeStream,
+        events: Mutex<mpsc::Sender<StreamEvent>>,
+    }
+
+    impl StreamHandler for Handler {
+        fn native(&self) -> &NativeStream {
+            &self.native
+        }
+
+        fn on_event(self: &Arc<Self>, event: StreamEvent, _: Calls<'_>) {
+            let _ = self.events.lock().send(event);
+        }
+
+        fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
+            received.length()
+        }
+    }
+
+    fn handler(pair: &Pair) -> (Arc<Handler>, mpsc::Receiver<StreamEvent>) {
+        let (events, receiver) = mpsc::channel();
+        let native = NativeStream::new(pair.client.inner().native());
+        (Arc::new(Handler { native, events: Mutex::new(events) }), receiver)
+    }
+
+    #[test]
+    fn a_stream_that_can_neither_be_started_nor_aborted_is_closed() {
+        block_on(async {
+            let pair = pair(&Settings::new()).await;
+            let (handler, events) = handler(&pair);
+            handler.native.open(true, &handler).unwrap();
+            handler.native.close_unstarted(); // as if memory were short
+            drop(handler);
+            // They end when the count of the context came back.
+            let last = events.iter().last();
+            assert_eq!(last, Some(StreamEvent::ShutdownComplete { connection: false }));
+            let Pair { registration, listener, client, server } = pair;
+            drop((listener, client, server));
+            registration.wait_idle().await;
+        });
+    }
+
+    #[test]
+    fn a_stream_has_one_handle() {
+        block_on(async {
+            let pair = pair(&Settings::new().peer_uni_streams(4)).await;
+            let (handler, events) = handler(&pair);
+            handler.native.open(true, &handler).unwrap();
+            assert_eq!(handler.native.open(true, &handler), Err(Status::INVALID_STATE));
+            handler.native.close_unstarted();
+            drop(handler);
+            assert_eq!(events.iter().count(), 2, "of one stream: the end of sending, and the last");
+            // A failure gives the claim back.
+            let stream = pair.client.open_outbound_stream(StreamType::Unidirectional, false).await;
+            assert!(stream.is_ok());
+        });
+    }
 }
