@@ -1,7 +1,7 @@
 //! The named future of `SendStream::send`.
 
 use super::WriteError;
-use crate::stream::StreamInner;
+use crate::stream::{ProgressPlace, StreamInner};
 use crate::waiters::Place;
 use bytes::Bytes;
 use std::pin::Pin;
@@ -14,12 +14,14 @@ pub struct SendData<'a> {
     message: Bytes,
     /// The offset behind the message, once it is queued.
     end: Option<u64>,
-    place: Place<'a>,
+    room: Place<'a>,
+    progress: ProgressPlace<'a>,
 }
 
 impl<'a> SendData<'a> {
     pub(super) fn new(stream: &'a StreamInner, message: Bytes) -> Self {
-        Self { stream, message, end: None, place: Place::default() }
+        let (room, progress) = (Place::default(), ProgressPlace::default());
+        Self { stream, message, end: None, room, progress }
     }
 }
 
@@ -33,14 +35,14 @@ impl Future for SendData<'_> {
     type Output = Result<(), WriteError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let Self { stream, message, end, place } = self.get_mut();
+        let Self { stream, message, end, room, progress } = self.get_mut();
         let end = match *end {
             Some(end) => end,
             None => {
                 let queued = || stream.try_enqueue(&[], std::slice::from_ref(message));
-                *end.insert(ready!(place.poll_until(&stream.room, cx, queued))?)
+                *end.insert(ready!(room.poll_until(&stream.room, cx, queued))?)
             }
         };
-        place.poll_until(&stream.progress, cx, || stream.completed(end))
+        progress.poll_until(&stream.progress, end, cx, || stream.completed(end))
     }
 }

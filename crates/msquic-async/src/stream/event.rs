@@ -43,8 +43,9 @@ impl StreamHandler for StreamInner {
         if self.holding == Holding::No {
             self.handle_event_receive_now(&received)
         } else {
-            self.handle_event_receive_held(&received);
-            received.length()
+            let length = received.length();
+            self.handle_event_receive_held(received);
+            length
         }
     }
 }
@@ -81,17 +82,17 @@ impl StreamInner {
     }
 
     fn handle_event_send_complete(&self, canceled: bool) {
-        let has_room = {
+        let (completed, has_room) = {
             let exclusive = &mut *self.exclusive.lock();
             if canceled {
                 exclusive.queue.cancel();
             } else {
                 exclusive.queue.complete();
             }
-            exclusive.queue.room() > 0
+            (exclusive.queue.completed(), exclusive.queue.room() > 0)
         };
         self.pump();
-        self.progress.wake_all();
+        self.progress.wake_up_to(completed);
         if has_room {
             self.room.wake_one();
         }
@@ -148,7 +149,8 @@ impl StreamInner {
 
     /// Holds all bytes, for the reader or the sink. The end is told now: msquic tells it only when all
     /// bytes are done with.
-    fn handle_event_receive_held(&self, received: &Received<'_>) {
+    fn handle_event_receive_held(&self, received: Received<'_>) {
+        let is_last = received.is_last;
         let runs = received.hold(&self.native, self.holding);
         let was_empty = {
             let exclusive = &mut *self.exclusive.lock();
@@ -159,7 +161,7 @@ impl StreamInner {
             runs.into_iter().for_each(|run| exclusive.received.hold(run));
             was_empty
         };
-        if received.is_last {
+        if is_last {
             return self.handle_event_receive_end(ReceiveInput::Finished);
         }
         self.readable.wake_one();

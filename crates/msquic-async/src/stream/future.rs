@@ -1,9 +1,13 @@
 //! The named futures of streams.
 
 use super::inner::StreamInner;
+use super::progress::Place;
 use super::{ReadError, StreamRecvBuffer, WriteError};
 use crate::waiters::wait_future;
 use bytes::Bytes;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 
 wait_future! {
     /// Future of [`ReadStream::read_chunk`](super::ReadStream::read_chunk).
@@ -38,10 +42,33 @@ wait_future! {
     on stream.room, until stream.try_enqueue(&[], chunks)
 }
 
-wait_future! {
-    /// Future of [`WriteStream::flush`](super::WriteStream::flush).
-    Flush(stream: &StreamInner, offset: u64) -> Result<(), WriteError>,
-    on stream.progress, until stream.completed(*offset)
+/// Future of [`WriteStream::flush`](super::WriteStream::flush).
+#[must_use = "futures do nothing unless polled"]
+pub struct Flush<'a> {
+    stream: &'a StreamInner,
+    offset: u64,
+    place: Place<'a>,
+}
+
+impl<'a> Flush<'a> {
+    pub(super) fn new(stream: &'a StreamInner, offset: u64) -> Self {
+        Self { stream, offset, place: Place::default() }
+    }
+}
+
+impl fmt::Debug for Flush<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flush").finish_non_exhaustive()
+    }
+}
+
+impl Future for Flush<'_> {
+    type Output = Result<(), WriteError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { stream, offset, place } = self.get_mut();
+        place.poll_until(&stream.progress, *offset, cx, || stream.completed(*offset))
+    }
 }
 
 wait_future! {

@@ -7,6 +7,7 @@
 //! Who needs it meanwhile leaves a note (`SinkSlot::Busy`), which the one that has it obeys.
 
 use super::error::{ReadError, StartError, WriteError};
+use super::progress::Progress;
 use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
 use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::{ConnectionInner, Ticket};
@@ -45,8 +46,8 @@ pub(crate) struct StreamInner {
     pub(super) receive_ended: Waiters,
     /// One is woken when there is room for bytes, and wakes the next when it leaves some; all at the end.
     pub(crate) room: Waiters,
-    /// Woken when bytes are completed, and at the end.
-    pub(crate) progress: Waiters,
+    /// Woken when their bytes are completed, and at the end.
+    pub(crate) progress: Progress,
     /// Woken at the end of the sending direction.
     pub(super) send_ended: Waiters,
 }
@@ -108,7 +109,7 @@ impl StreamInner {
             readable: Waiters::default(),
             receive_ended: Waiters::default(),
             room: Waiters::default(),
-            progress: Waiters::default(),
+            progress: Progress::default(),
             send_ended: Waiters::default(),
         })
     }

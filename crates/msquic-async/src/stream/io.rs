@@ -53,7 +53,8 @@ macro_rules! impl_write {
             fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
                 let writer: &WriteStream = $writer(&*self)?;
                 let offset = writer.0.queued();
-                let flushed = writer.0.progress.poll_registered(cx, || writer.0.completed(offset));
+                let flushed =
+                    writer.0.progress.pollers.poll_registered(cx, || writer.0.completed(offset));
                 flushed.map_err(Into::into)
             }
 

@@ -18,6 +18,7 @@ mod inner;
 mod io;
 #[cfg(test)]
 mod player;
+mod progress;
 mod read;
 mod recv_buffer;
 mod sink;
@@ -29,6 +30,7 @@ pub use future::{
     Enqueue, FinishWrite, Flush, ReadChunk, ReceivedReset, Stopped, WriteChunk, WriteChunks,
 };
 pub(crate) use inner::StreamInner;
+pub(crate) use progress::Place as ProgressPlace;
 pub use read::ReadStream;
 pub use recv_buffer::StreamRecvBuffer;
 pub use sink::{ReceiveEnd, ReceiveSink};

@@ -3,6 +3,7 @@
 //! the last event is over nobody is left waiting, all credit is given back, and no stream that ended alone
 //! says that its connection is lost.
 
+use super::future::Flush;
 use super::inner::StreamInner;
 use super::state::StartState;
 use super::{ReadError, ReceiveEnd, ReceiveSink, StartError, StreamType, WriteError};
@@ -13,7 +14,8 @@ use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};
 use crate::random::Random;
-use futures_util::task::noop_waker;
+use futures_util::FutureExt;
+use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -161,6 +163,48 @@ fn play(
     // What must not come any more changes nothing.
     STEPS.iter().for_each(|step| step.play(inner));
     assert!(inner.try_finish().is_some() && inner.received_reset().is_some(), "{all:?}");
+}
+
+/// Counts its wakes.
+#[derive(Default)]
+struct Wakes(AtomicUsize);
+
+impl ArcWake for Wakes {
+    fn wake_by_ref(wakes: &Arc<Self>) {
+        wakes.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_completion_wakes_those_whose_bytes_it_completes() {
+    const SENDS: usize = 20;
+    const WAITING: usize = 50;
+    let inner = StreamInner::new(&connection(), StreamType::Unidirectional, true);
+    let mut flushes = Vec::new();
+    for _ in 0..SENDS {
+        {
+            let queue = &mut inner.exclusive.lock().queue;
+            queue.push_copy(b"bytes");
+            assert!(queue.next_batch().is_some()); // as if msquic had taken it
+            queue.submitted(true);
+        }
+        for _ in 0..WAITING {
+            flushes.push(Flush::new(&inner, inner.queued()));
+        }
+    }
+    let wakes: Vec<_> = flushes.iter().map(|_| Arc::new(Wakes::default())).collect();
+    for (flush, wakes) in flushes.iter_mut().zip(&wakes) {
+        let waker = waker(wakes.clone());
+        assert!(flush.poll_unpin(&mut Context::from_waker(&waker)).is_pending());
+    }
+    for completed in 1..=SENDS {
+        Step::Event(StreamEvent::SendComplete { canceled: false }).play(&inner);
+        for (index, wakes) in wakes.iter().enumerate() {
+            let is_due = index < completed * WAITING;
+            assert_eq!(wakes.0.load(Ordering::SeqCst), usize::from(is_due), "flush {index}");
+        }
+    }
+    assert!(flushes.into_iter().all(|flush| flush.now_or_never() == Some(Ok(()))));
 }
 
 #[test]
