@@ -51,6 +51,8 @@ mod resumption;
 mod settings;
 mod waiters;
 
+use parking_lot as lock;
+
 pub use configuration::{Configuration, ConfigurationError, StreamLimits};
 pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits, Dial};
 #[cfg(all(feature = "driver", target_os = "linux"))]

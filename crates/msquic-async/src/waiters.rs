@@ -4,7 +4,8 @@
 //! cannot know when their caller stops waiting; they use [`Waiters::register`], whose [`Pollers`]
 //! keep one waker per task and find out which tasks are gone.
 
-use parking_lot::Mutex;
+// The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
+use crate::lock::Mutex;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::ptr;
