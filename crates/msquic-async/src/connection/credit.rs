@@ -14,9 +14,14 @@
 //! it can tell. The ticket then waits again, in its old place, and there is no credit until msquic tells of
 //! some. A ticket that is dropped leaves the line, or gives its credit to the next.
 //!
+//! The peer is not told with STREAMS_BLOCKED that openers wait here. RFC 9000, section 4.6, recommends the frame, for
+//! debugging; a peer must not wait for it before it gives credit. msquic sends it for starts above the limit only
+//! (contract C35), so it would cost a native stream that fails, for each new limit. Blocked starts do send it.
+//!
 //! Each function is one step under the lock, and wakes after unlocking.
 
-use parking_lot::Mutex;
+// The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
+use crate::lock::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};

@@ -253,8 +253,11 @@ const RETRY_MEMORY_FRACTION: u16 = 65;
 
 /// Whether every peer that arrives at a listener of this process has to prove its address before anything is
 /// spent on it, by a Retry packet (RFC 9000, section 8.1.2). That costs peers a round trip, and keeps forged
-/// addresses from taking places. Otherwise, and by default, they have to when handshakes take more than a
-/// thousandth of the machine's memory.
+/// addresses from taking places. Otherwise, and by default, they have to when handshakes take a thousandth of the
+/// machine's memory.
+///
+/// It applies to attempts that arrive afterwards. It does not wait, and may be called anywhere, except inside
+/// DOS_MODE_CHANGED of a listener whose raw handle asked for that event.
 ///
 /// ```
 /// msquic_async::require_address_validation(true)?;

@@ -4,7 +4,7 @@ use super::events::{Answer, Event, PATIENCE};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::harness::{ALPN, LOOPBACK, Pair, Role, Server, plenty, react};
 use super::is_patched;
-use super::roots::Registration;
+use super::roots::{Configuration, Registration};
 use crate::ffi::address;
 use crate::ffi::status::Status;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -176,6 +176,118 @@ fn c28_a_running_client_moves_to_another_socket_with_the_patch() {
     }
     drop((stream, peer_stream, streams));
     pair.finish();
+}
+
+/// A client that lets others use its socket, from `local` if that is given.
+fn dial_shared(
+    registration: &Registration,
+    configuration: &Configuration,
+    remote: SocketAddr,
+    local: Option<SocketAddr>,
+) -> Object {
+    let client = start_shared(registration, configuration, remote, local);
+    client.until(is_connected);
+    client
+}
+
+fn start_shared(
+    registration: &Registration,
+    configuration: &Configuration,
+    remote: SocketAddr,
+    local: Option<SocketAddr>,
+) -> Object {
+    let client = registration.open_connection(ignore);
+    assert!(client.set(msquic::ffi::QUIC_PARAM_CONN_SHARE_UDP_BINDING, 1_u8).is_ok());
+    if let Some(local) = local {
+        let local = address::to_native(local);
+        assert!(client.set(msquic::ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS, local).is_ok());
+    }
+    let _ = client.connect(configuration, remote);
+    client
+}
+
+#[test]
+fn c38_clients_without_a_port_share_one_with_the_patch() {
+    if !is_patched("N28") {
+        return;
+    }
+    let registrations = [Registration::new(), Registration::new()];
+    let servers = registrations.each_ref().map(|it| Server::new(it, &plenty(), &react(ignore)));
+    let configurations = registrations.each_ref().map(|it| it.configure(Role::Client, &plenty()));
+    let dial = |registration: usize, server: usize, local| {
+        let (registration, configuration) =
+            (&registrations[registration], &configurations[registration]);
+        let client = dial_shared(registration, configuration, servers[server].addr(), local);
+        (local_addr(&client), client, servers[server].next())
+    };
+    let all = [dial(0, 0, None), dial(0, 1, None), dial(1, 0, None), dial(1, 1, None)];
+    assert!(all.iter().all(|(local, ..)| *local == all[0].0));
+    assert!(all[0].0.ip().is_loopback(), "the address towards the peer");
+    UdpSocket::bind((Ipv4Addr::UNSPECIFIED, all[0].0.port())).expect_err("the port is theirs");
+    let elsewhere = SocketAddr::from(([127, 0, 0, 3], 0));
+    let [one, two] = [dial(0, 0, Some(elsewhere)), dial(1, 1, Some(elsewhere))];
+    assert_eq!(one.0, two.0);
+    assert_eq!(one.0.ip(), elsewhere.ip());
+    assert_ne!(one.0.port(), all[0].0.port());
+}
+
+#[test]
+fn c38_clients_use_the_port_of_a_listener_with_the_patch() {
+    if !is_patched("N28") {
+        return;
+    }
+    let registration = Registration::new();
+    let servers = [(); 2].map(|()| Server::new(&registration, &plenty(), &react(ignore)));
+    let configuration = registration.configure(Role::Client, &plenty());
+    let [one, two] = servers.each_ref().map(Server::addr);
+    let crossed = [(one, two), (two, one)].map(|(local, remote)| {
+        let client = dial_shared(&registration, &configuration, remote, Some(local));
+        assert_eq!(local_addr(&client), local);
+        client
+    });
+    for (client, server) in crossed.iter().zip(servers.iter().rev()) {
+        let peer = server.next();
+        peer.until(is_connected);
+        client.send_datagram(b"from the listener's port").unwrap();
+        peer.until(|event| matches!(event, Event::Datagram(_)));
+    }
+    // The listeners go on.
+    for server in &servers {
+        let client = dial_shared(&registration, &configuration, server.addr(), None);
+        server.next().until(is_connected);
+        client.shutdown(0);
+    }
+    let alone = UdpSocket::bind(LOOPBACK).unwrap();
+    let refused = start_shared(&registration, &configuration, one, alone.local_addr().ok());
+    let events = refused.all();
+    assert!(!events.iter().any(|seen| is_connected(&seen.event)), "{events:?}");
+}
+
+#[test]
+fn c38_a_shared_socket_stays_until_its_last_connection_with_the_patch() {
+    if !is_patched("N28") {
+        return;
+    }
+    let registration = Registration::new();
+    let server = Server::new(&registration, &plenty(), &react(ignore));
+    let configuration = registration.configure(Role::Client, &plenty());
+    let local = SocketAddr::from(([127, 0, 0, 9], 0)); // of this test alone
+    let dial = || {
+        let client = dial_shared(&registration, &configuration, server.addr(), Some(local));
+        (client, server.next())
+    };
+    let ((first, first_peer), (second, second_peer)) = (dial(), dial());
+    let addr = local_addr(&first);
+    first.shutdown(0);
+    first.until(Event::is_last);
+    first_peer.until(Event::is_last);
+    first.close();
+    UdpSocket::bind(addr).expect_err("another connection uses the socket");
+    second.send_datagram(b"still there").unwrap();
+    second_peer.until(|event| matches!(event, Event::Datagram(_)));
+    let (third, _third_peer) = dial();
+    assert_eq!(local_addr(&third), addr);
+    assert_eq!(local_addr(&second), addr);
 }
 
 #[test]
