@@ -137,6 +137,16 @@ fn an_address_that_the_machine_does_not_have_is_a_named_error() {
 }
 
 #[test]
+fn an_address_that_cannot_be_sent_from_is_told_at_once() {
+    run(async || {
+        let node = Node::new();
+        let dial = Dial::new("192.0.2.1", 9).local_addr("127.0.0.1:0".parse().unwrap());
+        let own = status(node.dial(dial.clone().share_binding(false)).await);
+        assert_eq!(status(node.dial(dial.share_binding(true)).await), own);
+    });
+}
+
+#[test]
 fn a_connection_leaves_through_the_interface_that_was_chosen() {
     if !has_patch("N29") || !cfg!(target_os = "linux") {
         return;
