@@ -1,4 +1,4 @@
-//! `setup`: installs the tools for building libmsquic. Other commands only check that they exist.
+//! `setup`: installs the tools that builds and tests need. Other commands only check that they exist.
 
 use crate::{msrv, process};
 use anyhow::{Result, bail, ensure};
@@ -17,11 +17,21 @@ pub(crate) enum Build {
     Prefix,
 }
 
-/// A tool or library that a build needs.
+/// What a tool is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Purpose {
+    /// Every build of libmsquic.
+    Build,
+    /// cmake, for [`Build::Prefix`].
+    Prefix,
+    /// A test, which is skipped without it.
+    Test,
+}
+
+/// A tool or library that a build or a test needs.
 struct Need {
     what: &'static str,
-    /// Whether only [`Build::Prefix`] needs it, for cmake.
-    for_prefix: bool,
+    purpose: Purpose,
     found: fn() -> bool,
     /// Packages of apt, dnf, pacman and brew; empty if the system includes it.
     packages: [&'static [&'static str]; 4],
@@ -30,47 +40,69 @@ struct Need {
 const NEEDS: &[Need] = &[
     Need {
         what: "cmake 3.20 or newer",
-        for_prefix: true,
+        purpose: Purpose::Prefix,
         found: has_cmake,
         packages: [&["cmake"], &["cmake"], &["cmake"], &["cmake"]],
     },
     Need {
         what: "a C compiler",
-        for_prefix: false,
+        purpose: Purpose::Build,
         found: || runs("cc", &["--version"]),
         packages: [&["gcc", "libc6-dev"], &["gcc"], &["gcc"], &[]],
     },
     Need {
         what: "a C++ compiler",
-        for_prefix: true,
+        purpose: Purpose::Prefix,
         found: || runs("c++", &["--version"]),
         packages: [&["g++"], &["gcc-c++"], &["gcc"], &[]],
     },
     Need {
         what: "make",
-        for_prefix: false,
+        purpose: Purpose::Build,
         found: || runs("make", &["--version"]),
         packages: [&["make"], &["make"], &["make"], &[]],
     },
     Need {
         what: "perl with its standard modules",
-        for_prefix: false,
+        purpose: Purpose::Build,
         found: || runs("perl", &["-MFindBin", "-MIPC::Cmd", "-MTime::Piece", "-e", "1"]),
         packages: [&["perl"], &["perl"], &["perl"], &["perl"]],
     },
     Need {
         what: "binutils",
-        for_prefix: false,
+        purpose: Purpose::Build,
         found: || !cfg!(target_os = "linux") || runs("objcopy", &["--version"]),
         packages: [&["binutils"], &["binutils"], &["binutils"], &[]],
     },
     Need {
         what: "libnuma with headers and static library",
-        for_prefix: true,
+        purpose: Purpose::Prefix,
         found: has_numa,
         packages: [&["libnuma-dev"], &["numactl-devel"], &["numactl"], &[]],
     },
+    Need {
+        what: "iproute2",
+        purpose: Purpose::Test,
+        found: || has_admin_tool("ip"),
+        packages: [&["iproute2"], &["iproute"], &["iproute2"], &[]],
+    },
+    Need {
+        what: "nftables",
+        purpose: Purpose::Test,
+        found: || has_admin_tool("nft"),
+        packages: [&["nftables"], &["nftables"], &["nftables"], &[]],
+    },
 ];
+
+impl Need {
+    fn is_needed_for(&self, build: Build) -> bool {
+        match self.purpose {
+            Purpose::Build => true,
+            Purpose::Prefix => build == Build::Prefix,
+            Purpose::Test => false,
+        }
+    }
+}
 
 /// A package manager, in the order of [`Need::packages`].
 struct Manager {
@@ -106,14 +138,18 @@ const MANAGERS: [Manager; 4] = [
 /// Fails with one line if a build tool is missing. Installs nothing.
 pub(crate) fn check(build: Build) -> Result<()> {
     let mut missing = missing();
-    missing.retain(|need| build == Build::Prefix || !need.for_prefix);
+    missing.retain(|need| need.is_needed_for(build));
     ensure!(missing.is_empty(), "{}", complaint(&missing));
     Ok(())
 }
 
 /// Installs missing tools, or prints how; with `with_msrv` also the oldest supported compiler.
 pub(crate) fn run(with_msrv: bool) -> Result<()> {
-    install_tools()?;
+    if let Err(error) = install_tools() {
+        let is_optional = missing().iter().all(|need| need.purpose == Purpose::Test);
+        ensure!(is_optional, error);
+        println!("setup: {error:#}\nsetup: the tests that need it are skipped");
+    }
     if with_msrv {
         msrv::install()?;
     }
@@ -200,6 +236,13 @@ fn runs(program: &str, args: &[&str]) -> bool {
     command.status().is_ok_and(|status| status.success())
 }
 
+/// Whether Linux has a program that only the path of an administrator may find. Elsewhere no test needs it.
+fn has_admin_tool(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = std::env::split_paths(&path).chain(["/usr/sbin".into(), "/sbin".into()]);
+    !cfg!(target_os = "linux") || folders.map(|folder| folder.join(program)).any(|it| it.exists())
+}
+
 fn has_cmake() -> bool {
     let version = process::output(Command::new("cmake").arg("--version")).unwrap_or_default();
     cmake_version(&version).is_some_and(|version| version >= CMAKE)
@@ -239,6 +282,14 @@ mod tests {
         let line = complaint(&all[..2]);
         assert_eq!(line, "missing: cmake 3.20 or newer, a C compiler; run `cargo xtask setup`");
         assert!(!complaint(&all).contains('\n'));
+    }
+
+    #[test]
+    fn a_build_works_without_the_tools_of_tests() {
+        let needed = |build| NEEDS.iter().filter(move |need| need.is_needed_for(build));
+        assert_eq!(needed(Build::Vendored).count(), 4);
+        assert_eq!(needed(Build::Prefix).count(), 7);
+        assert!(needed(Build::Prefix).all(|need| need.what != "nftables"));
     }
 
     #[test]
