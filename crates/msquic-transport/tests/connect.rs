@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALPN, Pair, credentials, pair, run};
+use common::{ALPN, Pair, credentials, has_patch, lacks_patch, pair, run};
 use msquic_transport::{
     Dial, MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
@@ -54,8 +54,7 @@ async fn dial(
 /// The alert for a valid certificate that the policy rejects; unpatched msquic has one alert for
 /// all.
 fn untrusted() -> Option<u8> {
-    let is_patched = msquic_async::library_patches().iter().any(|patch| patch.fault == "N15");
-    Some(if is_patched { 48 } else { 42 })
+    Some(if has_patch("N15") { 48 } else { 42 })
 }
 
 #[test]
@@ -268,8 +267,8 @@ async fn source_port(
 
 #[test]
 fn the_configuration_sets_the_local_port() {
-    if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N28") {
-        return; // an unpatched library
+    if lacks_patch("N28") {
+        return;
     }
     run(async {
         let (for_server, for_client) = credentials();

@@ -4,7 +4,7 @@ mod common;
 mod quinn_peer;
 
 use bytes::Bytes;
-use common::{ALPN, pattern, run};
+use common::{ALPN, has_patch, lacks_patch, pattern, run};
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, NetRequests,
     RequestError, serve,
@@ -357,8 +357,7 @@ fn alerts() -> [(CertificateError, u8); 8] {
 
 /// The alert that our side sends; unpatched msquic has one alert for all.
 fn sent(alert: u8) -> u8 {
-    let is_patched = msquic_async::library_patches().iter().any(|patch| patch.fault == "N15");
-    if is_patched || matches!(alert, 51 | 116) { alert } else { 42 }
+    if has_patch("N15") || matches!(alert, 51 | 116) { alert } else { 42 }
 }
 
 fn check(rejection: &Rejection, alert: u8, me: NetCredential) {
@@ -484,7 +483,7 @@ fn bad_certificates_are_rejected_and_described() {
 #[test]
 fn keying_material_matches_another_implementation() {
     use msquic_async::{Configuration, Connection, Listener, Registration, Settings};
-    if !msquic_async::library_patches().iter().any(|patch| patch.fault == "N32") {
+    if lacks_patch("N32") {
         return;
     }
     run(async {

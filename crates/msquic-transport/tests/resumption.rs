@@ -3,7 +3,7 @@
 mod common;
 mod quinn_peer;
 
-use common::{ALPN, run};
+use common::{ALPN, has_patch, lacks_patch, run};
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
@@ -61,7 +61,7 @@ fn trusting() -> NetCredential {
 }
 
 fn is_possible() -> bool {
-    msquic_async::library_patches().iter().any(|patch| patch.fault == "N11-A9")
+    has_patch("N11-A9")
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_library_without_support_is_a_typed_error() {
 
 #[test]
 fn a_revocation_ends_all_tickets() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async {
@@ -106,7 +106,7 @@ fn a_revocation_ends_all_tickets() {
 
 #[test]
 fn a_peer_that_the_listener_no_longer_trusts_cannot_resume() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async {
@@ -123,7 +123,7 @@ fn a_peer_that_the_listener_no_longer_trusts_cannot_resume() {
 
 #[test]
 fn another_certificate_of_either_side_needs_a_full_handshake() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async {
@@ -139,7 +139,7 @@ fn another_certificate_of_either_side_needs_a_full_handshake() {
 
 #[test]
 fn a_quinn_client_resumes_and_gets_no_early_data() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async {
@@ -163,7 +163,7 @@ fn a_quinn_client_resumes_and_gets_no_early_data() {
 
 #[test]
 fn a_session_with_a_quinn_server_is_resumed() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async {

@@ -1,8 +1,9 @@
 //! Connections and listeners over loopback: handshake, trust, close.
 
 use super::peers::{
-    ALPN, Pair, client_configuration, credential, has_patch, listen, pair, pair_with, settings,
+    ALPN, Pair, client_configuration, credential, listen, pair, pair_with, settings,
 };
+use super::skip::has_patch;
 use crate::executors::{run, run_tokio};
 use msquic_async::connection::{ConnectionError, ShutdownError, StartError};
 use msquic_async::{

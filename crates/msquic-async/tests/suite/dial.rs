@@ -1,6 +1,7 @@
 //! Where connections go and where they come from: shared sockets, local addresses, names with several addresses.
 
 use super::peers::{ALPN, client_configuration, credential, listen, settings};
+use super::skip::{lacks_patch, skip};
 use crate::executors::{self, run, run_tokio};
 use futures::AsyncReadExt;
 use futures::future::{join, try_join_all};
@@ -8,7 +9,7 @@ use futures::stream::{self, FuturesUnordered, StreamExt};
 use msquic_async::connection::StartError;
 use msquic_async::{
     Configuration, Connection, ConnectionError, Dial, Listener, Registration, Settings, Status,
-    StreamLimits, StreamType, library_patches,
+    StreamLimits, StreamType,
 };
 use std::collections::HashSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -54,10 +55,6 @@ async fn accept(listener: &Listener) -> Connection {
     let connection = listener.accept().await.unwrap();
     connection.accept().await.unwrap();
     connection
-}
-
-fn has_patch(fault: &str) -> bool {
-    library_patches().iter().any(|patch| patch.fault == fault)
 }
 
 /// A dial to `node` that may share sockets.
@@ -147,8 +144,9 @@ fn an_address_that_cannot_be_sent_from_is_told_at_once() {
 }
 
 #[test]
+#[cfg(target_os = "linux")]
 fn a_connection_leaves_through_the_interface_that_was_chosen() {
-    if !has_patch("N29") || !cfg!(target_os = "linux") {
+    if lacks_patch("N29") {
         return;
     }
     run(async || {
@@ -163,7 +161,7 @@ fn a_connection_leaves_through_the_interface_that_was_chosen() {
 
 #[test]
 fn connections_that_share_sockets_leave_from_one_port() {
-    if !has_patch("N28") {
+    if lacks_patch("N28") {
         return;
     }
     run(async || {
@@ -187,7 +185,7 @@ fn connections_that_share_sockets_leave_from_one_port() {
 
 #[test]
 fn a_shared_socket_tells_at_once_that_nobody_listens() {
-    if !has_patch("N28") {
+    if lacks_patch("N28") {
         return;
     }
     run(async || {
@@ -202,7 +200,7 @@ fn a_shared_socket_tells_at_once_that_nobody_listens() {
 
 #[test]
 fn two_listeners_dial_each_other_from_their_ports_at_once() {
-    if !has_patch("N28") {
+    if lacks_patch("N28") {
         return;
     }
     run(async || {
@@ -244,7 +242,7 @@ fn a_name_leads_to_the_listener() {
 #[test]
 #[cfg(target_os = "linux")]
 fn hundreds_of_connections_need_few_descriptors() {
-    if !has_patch("N28") {
+    if lacks_patch("N28") {
         return;
     }
     let _watchdog = super::watchdog::Watchdog::new();
@@ -413,7 +411,6 @@ fn exhaust_descriptors() {
 /// In a mount namespace, in which `/etc/hosts` has a name with two addresses.
 #[test]
 #[cfg(target_os = "linux")]
-#[allow(clippy::print_stdout, reason = "it says why it is skipped")]
 fn every_address_of_a_name_is_tried() {
     const SCRIPT: &str = "mount -t tmpfs none /mnt && \
         printf '127.0.0.9 two.test\\n127.0.0.1 two.test\\n' > /mnt/hosts && \
@@ -425,11 +422,11 @@ fn every_address_of_a_name_is_tried() {
         .arg(std::env::current_exe().unwrap())
         .args([&test, "--exact", "--ignored", "--nocapture"])
         .output();
-    let Ok(output) = output else { return println!("skipped: there is no program `unshare`") };
+    let Ok(output) = output else { return skip("there is no program `unshare`") };
     let text = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     if !text.contains("ready") {
-        return println!("skipped: no namespace can be made here: {errors}");
+        return skip(format_args!("no namespace can be made here: {errors}"));
     }
     assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
 }

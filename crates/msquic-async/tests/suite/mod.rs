@@ -12,6 +12,7 @@ mod observe;
 mod peers;
 mod rebind;
 mod resumption;
+mod skip;
 pub(crate) mod stream;
 mod teardown;
 mod waiting;

@@ -2,7 +2,7 @@
 
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, StreamLimits,
-    TrustPolicy, library_patches,
+    TrustPolicy,
 };
 use std::time::Duration;
 
@@ -15,11 +15,6 @@ pub(crate) fn credential() -> NetCredential {
 
 pub(crate) fn settings() -> Settings {
     Settings::new().peer_bidi_streams(8).peer_uni_streams(8).idle_timeout(Duration::from_secs(20))
-}
-
-/// Whether the linked library has the patch for a fault.
-pub(crate) fn has_patch(fault: &str) -> bool {
-    library_patches().iter().any(|patch| patch.fault == fault)
 }
 
 /// Everything that two connected peers need.

@@ -1,6 +1,7 @@
 //! Clients that move to another local address while they run.
 
-use super::peers::{Pair, credential, has_patch, pair_of, pair_with, pattern, settings};
+use super::peers::{Pair, credential, pair_of, pair_with, pattern, settings};
+use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
 use bytes::Bytes;
 use msquic_async::connection::{ConnectionChange, ConnectionError, RebindError};
@@ -50,17 +51,19 @@ async fn rebind(client: &Connection, local: SocketAddr) -> Result<SocketAddr, Re
     }
 }
 
-fn can_move() -> bool {
-    has_patch("N13") && has_patch("U3")
+/// Whether the test has to be skipped.
+fn cannot_move() -> bool {
+    lacks_patch("N13") || lacks_patch("U3")
 }
 
-fn can_move_on_shared_sockets() -> bool {
-    can_move() && has_patch("N28") && has_patch("N33")
+/// Whether the test has to be skipped.
+fn cannot_move_on_shared_sockets() -> bool {
+    cannot_move() || lacks_patch("N28") || lacks_patch("N33")
 }
 
 #[test]
 fn a_library_that_cannot_move_is_not_asked_to() {
-    if can_move() {
+    if has_patch("N13") && has_patch("U3") {
         return;
     }
     run(async || {
@@ -190,38 +193,42 @@ fn moves() -> usize {
 
 #[test]
 fn a_client_moves_to_other_ports_under_load() {
-    if can_move() {
-        run_tokio(async || move_under_load(Sockets::Own, moves(), 1, &PORTS.map(any)).await);
+    if cannot_move() {
+        return;
     }
+    run_tokio(async || move_under_load(Sockets::Own, moves(), 1, &PORTS.map(any)).await);
 }
 
 #[test]
 fn a_client_moves_to_other_addresses_under_load() {
-    if can_move() {
-        let moves = moves() / 10;
-        run_tokio(async || move_under_load(Sockets::Own, moves, 1, &ADDRESSES.map(any)).await);
+    if cannot_move() {
+        return;
     }
+    let moves = moves() / 10;
+    run_tokio(async || move_under_load(Sockets::Own, moves, 1, &ADDRESSES.map(any)).await);
 }
 
 #[test]
 fn a_client_on_shared_sockets_moves_to_other_ports_under_load() {
-    if can_move_on_shared_sockets() {
-        run_tokio(async || move_under_load(Sockets::Shared, moves(), 1, &PORTS.map(any)).await);
+    if cannot_move_on_shared_sockets() {
+        return;
     }
+    run_tokio(async || move_under_load(Sockets::Shared, moves(), 1, &PORTS.map(any)).await);
 }
 
 #[test]
 fn a_client_on_shared_sockets_moves_to_other_addresses_under_load() {
-    if can_move_on_shared_sockets() {
-        let moves = moves() / 10;
-        run_tokio(async || move_under_load(Sockets::Shared, moves, 1, &ADDRESSES.map(any)).await);
+    if cannot_move_on_shared_sockets() {
+        return;
     }
+    let moves = moves() / 10;
+    run_tokio(async || move_under_load(Sockets::Shared, moves, 1, &ADDRESSES.map(any)).await);
 }
 
 /// More moves than the server has connection IDs of the client.
 #[test]
 fn a_client_moves_many_times_at_once_under_load() {
-    if !can_move_on_shared_sockets() {
+    if cannot_move_on_shared_sockets() {
         return;
     }
     for sockets in [Sockets::Own, Sockets::Shared] {
@@ -244,7 +251,7 @@ async fn talk(from: &Connection, to: &Connection) {
 
 #[test]
 fn a_move_that_fails_changes_nothing() {
-    if !can_move() {
+    if cannot_move() {
         return;
     }
     run(async || {
@@ -271,7 +278,7 @@ fn a_move_that_fails_changes_nothing() {
 
 #[test]
 fn a_client_is_moved_once_at_a_time_and_told_where_to() {
-    if !can_move() {
+    if cannot_move() {
         return;
     }
     run(async || {
@@ -304,7 +311,7 @@ fn a_client_is_moved_once_at_a_time_and_told_where_to() {
 
 #[test]
 fn a_client_moves_only_while_it_is_connected() {
-    if !can_move() {
+    if cannot_move() {
         return;
     }
     run(async || {
@@ -327,7 +334,7 @@ fn a_client_moves_only_while_it_is_connected() {
 
 #[test]
 fn a_client_may_move_while_it_is_closed() {
-    if !can_move() {
+    if cannot_move() {
         return;
     }
     run(async || {
@@ -363,7 +370,7 @@ fn a_client_may_move_while_it_is_closed() {
 
 #[test]
 fn a_peer_may_forbid_moves() {
-    if !can_move() {
+    if cannot_move() {
         return;
     }
     run(async || {

@@ -1,11 +1,12 @@
 //! Resumed sessions: who the peers are, and who cannot resume.
 
 use super::peers::{ALPN, credential, listen, settings};
+use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
 use msquic_async::connection::{ConnectionError, StartError};
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Resumption, Settings,
-    StreamLimits, StreamType, TrustPolicy, library_patches,
+    StreamLimits, StreamType, TrustPolicy,
 };
 use net_traits::{EndorsementValidity, Endorser, Endorsers, IdentityKey, TrustError};
 use std::future::poll_fn;
@@ -14,7 +15,7 @@ use std::time::{Duration, Instant};
 
 /// Whether the library of this process can resume sessions.
 fn is_possible() -> bool {
-    library_patches().iter().any(|patch| patch.fault == "N11-A9")
+    has_patch("N11-A9")
 }
 
 /// A client that comes again and again, and its server.
@@ -117,7 +118,7 @@ async fn until(mut is_true: impl FnMut() -> bool) {
 
 #[test]
 fn a_session_is_resumed_again_and_again_and_identities_stay() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -152,7 +153,7 @@ fn a_session_is_resumed_again_and_again_and_identities_stay() {
 
 #[test]
 fn a_server_is_known_by_its_name_too() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -216,7 +217,7 @@ fn a_library_without_the_patches_is_a_typed_error() {
 
 #[test]
 fn a_revoked_client_cannot_resume() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -242,7 +243,7 @@ fn a_revoked_client_cannot_resume() {
 
 #[test]
 fn a_revoked_server_is_not_resumed_with() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -260,7 +261,7 @@ fn a_revoked_server_is_not_resumed_with() {
 
 #[test]
 fn a_client_whose_endorsement_ended_cannot_resume() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run_tokio(async || {
@@ -287,7 +288,7 @@ fn a_client_whose_endorsement_ended_cannot_resume() {
 
 #[test]
 fn an_expired_certificate_cannot_resume() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run_tokio(async || {
@@ -313,7 +314,7 @@ fn short_lived(lifetime: Duration) -> NetCredential {
 
 #[test]
 fn another_key_of_either_side_needs_a_full_handshake() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -343,7 +344,7 @@ fn another_key_of_either_side_needs_a_full_handshake() {
 
 #[test]
 fn tickets_are_forgotten_on_either_side() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -362,7 +363,7 @@ fn tickets_are_forgotten_on_either_side() {
 
 #[test]
 fn limits_of_an_earlier_connection_are_not_remembered() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {
@@ -384,7 +385,7 @@ fn limits_of_an_earlier_connection_are_not_remembered() {
 
 #[test]
 fn many_dials_at_once_use_each_ticket_once() {
-    if !is_possible() {
+    if lacks_patch("N11-A9") {
         return;
     }
     run(async || {

@@ -7,6 +7,8 @@ use msquic_transport::{
 };
 use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
 use std::future::Future;
+use std::io::{self, Write};
+use std::thread;
 use std::time::Duration;
 
 pub(crate) const ALPN: &str = "test/1";
@@ -18,6 +20,22 @@ const HANG: Duration = Duration::from_secs(60);
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") })
+}
+
+/// Whether the linked libmsquic has the patch for a fault.
+pub(crate) fn has_patch(fault: &str) -> bool {
+    msquic_async::library_patches().iter().any(|patch| patch.fault == fault)
+}
+
+/// Whether the test has to be skipped because the linked libmsquic lacks the patch for a fault. Says so: the output
+/// of a test that passes is captured, this is not.
+pub(crate) fn lacks_patch(fault: &str) -> bool {
+    let lacks = !has_patch(fault);
+    if lacks {
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let _ = writeln!(io::stderr(), "{name} skipped: the library lacks the patch {fault}");
+    }
+    lacks
 }
 
 /// Credentials of two peers that trust only each other.

@@ -23,6 +23,7 @@ mod threads;
 use super::execution;
 use std::env;
 use std::fmt;
+use std::io::{self, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, Output, abort};
 use std::sync::{Once, mpsc};
@@ -47,6 +48,27 @@ fn is_driven() -> bool {
 /// Whether the linked library has the patch.
 fn is_patched(fault: &str) -> bool {
     libmsquic_sys::PATCHES.iter().any(|patch| patch.fault == fault)
+}
+
+/// Whether the test has to be skipped because the linked library lacks the patch; says so.
+fn lacks_patch(fault: &str) -> bool {
+    is_skipped(is_patched(fault), format_args!("the library lacks the patch {fault}"))
+}
+
+/// Whether the test has to be skipped because registrations stay open (C29); says so.
+fn keeps_registrations() -> bool {
+    prepare();
+    is_skipped(execution::closes_registrations(), "a driven registration stays open")
+}
+
+/// Prints why the calling test is skipped unless it `can_run`. The output of a test that passes is captured, this is
+/// not.
+fn is_skipped(can_run: bool, reason: impl fmt::Display) -> bool {
+    if !can_run {
+        let name = thread::current().name().unwrap_or("a test").to_owned();
+        let _ = writeln!(io::stderr(), "{name} skipped: {reason}");
+    }
+    !can_run
 }
 
 /// Whether the linked library is at least 2.6.
