@@ -2,7 +2,7 @@
 
 use super::functions::call;
 use super::guard::guard;
-use super::library;
+use super::library::{self, LibraryVersion};
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Mutex, MutexGuard};
@@ -122,6 +122,17 @@ pub(super) fn is_driven() -> bool {
     EXECUTION.get().is_some()
 }
 
+/// Whether registrations can be closed. While the application drives libmsquic, older versions free what it still
+/// runs (C29).
+pub(super) fn closes_registrations() -> bool {
+    !is_driven() || library::has_patch("N31") || library::library_version().is_ok_and(takes_down)
+}
+
+/// Whether the close of the last registration takes the library down under the execution (C29).
+fn takes_down(version: LibraryVersion) -> bool {
+    (version.major, version.minor) >= (2, 6)
+}
+
 /// Drives libmsquic until `done`, or the deadline. For the end of the process, when nobody else may
 /// be driving any more: others are kept out from now on.
 pub(super) fn drive_at_exit(deadline: Instant, done: impl Fn() -> bool) {
@@ -168,6 +179,7 @@ impl Execution {
                 ffi::QUIC_GLOBAL_EXECUTION_CONFIG_FLAGS_QUIC_GLOBAL_EXECUTION_CONFIG_FLAG_NONE;
             call!(ExecutionCreate(flags, 0, 1, &raw mut config, &raw mut native))
         })
+        .and_then(|()| keep_library())
         .inspect_err(|status| {
             // Refused because a registration was opened: nothing has changed.
             IS_BROKEN.store(*status != Status::INVALID_STATE, Ordering::SeqCst);
@@ -235,12 +247,22 @@ impl Execution {
     }
 }
 
+/// Opens a registration that stays open for the rest of the process, so that no other one is the last.
+fn keep_library() -> Result<(), Status> {
+    if !library::library_version().is_ok_and(takes_down) {
+        return Ok(());
+    }
+    let mut handle = ptr::null_mut();
+    // SAFETY: C7, C29: no configuration is the default, and nothing is closed.
+    Status::ok(unsafe { call!(RegistrationOpen(ptr::null(), &raw mut handle)) })
+}
+
 /// Runs msquic on the application's threads instead of threads of its own. *Experimental*; Linux
 /// only, with the feature `driver`.
 ///
 /// What it is good for: a message needs no hop to another thread. It has its price: while the driver
 /// does not run nothing happens on any connection, not even an acknowledgement. With an installed libmsquic
-/// (feature `system`) no registration can be closed in this mode, so the memory of each
+/// (feature `system`) before 2.6 no registration can be closed in this mode, so the memory of each
 /// [`Registration`](crate::Registration) stays until the end of the process; open few.
 ///
 /// There is one for the whole process, made before the first registration. Dropping it hands the work

@@ -14,4 +14,8 @@ pub(super) fn is_driven() -> bool {
     false
 }
 
+pub(super) fn closes_registrations() -> bool {
+    true
+}
+
 pub(super) fn drive_at_exit(_: Instant, _: impl Fn() -> bool) {}

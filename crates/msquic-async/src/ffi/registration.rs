@@ -172,9 +172,7 @@ impl NativeRegistration {
     /// Closes the handle, once, on a thread that may block: the close waits for the last traces of the children
     /// (C8), and this may be one of libmsquic's own threads, or the one that drives it.
     fn close(&self) {
-        // C29: otherwise libmsquic would go on using the freed memory.
-        let can_close = !execution::is_driven() || library::has_patch("N31");
-        if !can_close || self.closed.swap(true, Ordering::SeqCst) {
+        if !execution::closes_registrations() || self.closed.swap(true, Ordering::SeqCst) {
             return;
         }
         let handle = self.handle;

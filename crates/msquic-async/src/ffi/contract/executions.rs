@@ -1,11 +1,13 @@
 //! Clauses about executions: the application drives libmsquic.
 
-use super::events::{Event, PATIENCE};
+use super::events::{self, Event, MOMENT, PATIENCE};
 use super::handles::{Object, Open, ignore};
-use super::harness::Pair;
+use super::harness::{ALPN, LOOPBACK, Pair};
+use super::registrations::{close_and_see_it_wait, finish};
 use super::roots::Registration;
-use super::{in_child, is_2_6, is_driven, is_patched, outside};
+use super::{in_child, is_2_6, is_driven, keeps_registrations, outside};
 use crate::ffi::Handle;
+use crate::ffi::execution;
 use crate::ffi::functions::call;
 use crate::ffi::library;
 use crate::ffi::status::Status;
@@ -130,7 +132,7 @@ fn c29_from_2_6_on_a_synchronous_close_waits_for_the_thread_that_polls() {
     let closing = thread::spawn(move || {
         let _ = done.send(close(connection).1);
     });
-    assert!(is_done.recv_timeout(super::events::MOMENT).is_err());
+    assert!(is_done.recv_timeout(MOMENT).is_err());
     drop(release);
     let events = is_done.recv_timeout(PATIENCE).unwrap();
     assert_eq!(events, [Event::ConnectionOver { app_close: true }]);
@@ -139,12 +141,11 @@ fn c29_from_2_6_on_a_synchronous_close_waits_for_the_thread_that_polls() {
 }
 
 #[test]
-fn c29_a_registration_is_closed_beside_the_thread_that_polls_with_the_patch() {
-    if !is_driven() || !is_patched("N31") {
+fn c29_registrations_are_closed_beside_the_thread_that_polls() {
+    if !is_driven() || keeps_registrations() {
         return;
     }
-    let test =
-        "executions::c29_a_registration_is_closed_beside_the_thread_that_polls_with_the_patch";
+    let test = "executions::c29_registrations_are_closed_beside_the_thread_that_polls";
     if let Some(child) = in_child(test) {
         assert!(child.is_success(), "{child}");
         return;
@@ -167,4 +168,40 @@ fn c29_a_registration_is_closed_beside_the_thread_that_polls_with_the_patch() {
         assert!(Instant::now() < deadline, "registrations stay open");
         thread::yield_now();
     }
+}
+
+#[test]
+fn c29_registrations_open_on_the_thread_that_polls_while_others_close() {
+    if !is_driven() || keeps_registrations() {
+        return;
+    }
+    let test = "executions::c29_registrations_open_on_the_thread_that_polls_while_others_close";
+    if let Some(child) = in_child(test) {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    let registration = Registration::new();
+    // From its first listener on the library has a registration of its own, which is closed with the last one.
+    let listener = registration.open_listener(ignore);
+    assert_eq!(listener.listen(ALPN, LOOPBACK.parse().unwrap()), Status::SUCCESS);
+    listener.close();
+    let (entered, is_inside) = mpsc::channel();
+    let (release, released) = mpsc::channel::<()>();
+    let busy = move || {
+        let _ = entered.send(());
+        let _ = released.recv();
+    };
+    assert!(execution::run_on_driver(busy).is_ok());
+    is_inside.recv().unwrap();
+    let closing = close_and_see_it_wait(registration);
+    let (opened, is_opened) = mpsc::channel();
+    let open = move || {
+        thread::sleep(MOMENT); // the close goes on meanwhile, up to where it needs the next poll
+        let _ = opened.send(Registration::new());
+    };
+    assert!(execution::run_on_driver(|| events::inside(open)).is_ok());
+    drop(release);
+    let other = is_opened.recv_timeout(PATIENCE).expect("the thread that polls is blocked");
+    finish(closing);
+    other.close();
 }

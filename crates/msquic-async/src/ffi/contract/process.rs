@@ -100,7 +100,7 @@ extern "C" fn late() {
 #[test]
 fn c2_nothing_is_called_after_the_close() {
     if is_driven() {
-        return; // C29: a driven registration stays open, so the library does
+        return; // the end of a process does not close the library that it drives
     }
     if let Some(child) = in_child("process::c2_nothing_is_called_after_the_close") {
         assert!(child.is_success(), "{child}");
@@ -123,7 +123,7 @@ fn c2_nothing_is_called_after_the_close() {
 #[test]
 fn c34_msquic_close_waits_for_the_threads_of_the_library() {
     if is_driven() {
-        return; // C29: a driven registration stays open, so the library does
+        return; // the end of a process does not close the library that it drives
     }
     if let Some(child) = in_child("process::c34_msquic_close_waits_for_the_threads_of_the_library")
     {

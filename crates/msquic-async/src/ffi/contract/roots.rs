@@ -5,6 +5,7 @@ use super::events::{Answer, Call, Recorder, is_inside};
 use super::handles::{Kind, Object};
 use super::is_driven;
 use crate::ffi::Handle;
+use crate::ffi::execution;
 use crate::ffi::functions::call;
 use crate::ffi::library;
 use crate::ffi::status::Status;
@@ -90,7 +91,7 @@ impl Registration {
 impl Drop for Registration {
     fn drop(&mut self) {
         // C29: a driven registration is closed elsewhere, or stays open. A failed test leaves children.
-        let cannot_close = is_driven() && (is_inside() || !super::is_patched("N31"));
+        let cannot_close = !execution::closes_registrations() || is_driven() && is_inside();
         if cannot_close || thread::panicking() {
             return;
         }
