@@ -208,7 +208,7 @@ fn start_shared(
 
 #[test]
 fn c38_clients_without_a_port_share_one_with_the_patch() {
-    if !is_patched("N28") {
+    if lacks_patch("N28") {
         return;
     }
     let registrations = [Registration::new(), Registration::new()];
@@ -233,7 +233,7 @@ fn c38_clients_without_a_port_share_one_with_the_patch() {
 
 #[test]
 fn c38_clients_use_the_port_of_a_listener_with_the_patch() {
-    if !is_patched("N28") {
+    if lacks_patch("N28") {
         return;
     }
     let registration = Registration::new();
@@ -265,7 +265,7 @@ fn c38_clients_use_the_port_of_a_listener_with_the_patch() {
 
 #[test]
 fn c38_a_shared_socket_stays_until_its_last_connection_with_the_patch() {
-    if !is_patched("N28") {
+    if lacks_patch("N28") {
         return;
     }
     let registration = Registration::new();
