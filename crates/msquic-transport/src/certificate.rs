@@ -2,9 +2,9 @@
 
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
+use net_kit::handshake::Handshake;
 use net_traits::{Cause, CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
-use std::time::Duration;
 
 /// Maps the error that ended a connection to its reason.
 ///
@@ -54,55 +54,38 @@ fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
 
-/// The context of a handshake, to explain its failure.
-pub(crate) struct Handshake<'a> {
-    pub(crate) remote_addr: SocketAddr,
-    pub(crate) local_identity: CertHash,
-    pub(crate) alpn: &'a [&'a str],
-    pub(crate) timeout: Duration,
+/// Maps the reason of a connection that ended right after its handshake.
+pub(crate) fn lost(handshake: &Handshake, connection: &Connection) -> ConnectError {
+    let error = connection.close_reason().unwrap_or(ConnectionError::NotStarted);
+    failed(handshake, &StartError::ConnectionLost(error))
 }
 
-impl Handshake<'_> {
-    pub(crate) fn timed_out(&self) -> ConnectError {
-        ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
-    }
-
-    /// Maps the reason of a connection that ended right after its handshake.
-    pub(crate) fn lost(&self, connection: &Connection) -> ConnectError {
-        let error = connection.close_reason().unwrap_or(ConnectionError::NotStarted);
-        self.failed(&StartError::ConnectionLost(error))
-    }
-
-    /// Maps the error of a failed handshake.
-    pub(crate) fn failed(&self, error: &StartError) -> ConnectError {
-        let error = match error {
-            StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
-            StartError::ConnectionLost(error) => error,
-            error => {
-                return ConnectError::Closed(CloseReason::Transport(Cause::new(error.clone())));
-            }
-        };
-        if let ConnectionError::ClosedByTransport { status, .. } = error {
-            match *status {
-                // The last is a close by the peer's application before the handshake is complete:
-                // QUIC does not send its code then (RFC 9000, section 10.2.3).
-                Status::UNREACHABLE | Status::CONNECTION_REFUSED | Status::USER_CANCELED => {
-                    return ConnectError::Refused(self.remote_addr);
-                }
-                Status::ALPN_NEG_FAILURE => {
-                    return ConnectError::NoCommonAlpn {
-                        remote_addr: self.remote_addr,
-                        offered: self.alpn.iter().map(|name| (*name).to_owned()).collect(),
-                    };
-                }
-                _ => {}
-            }
+/// Maps the error of a failed handshake.
+pub(crate) fn failed(handshake: &Handshake, error: &StartError) -> ConnectError {
+    let error = match error {
+        StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
+        StartError::ConnectionLost(error) => error,
+        error => {
+            return ConnectError::Closed(CloseReason::Transport(Cause::new(error.clone())));
         }
-        match resolve_bad_certificate(error, self.remote_addr, self.local_identity) {
-            CloseReason::Rejected(rejection) => ConnectError::Rejected(rejection),
-            CloseReason::TimedOut => self.timed_out(),
-            reason => ConnectError::Closed(reason),
+    };
+    if let ConnectionError::ClosedByTransport { status, .. } = error {
+        match *status {
+            // The last is a close by the peer's application before the handshake is complete:
+            // QUIC does not send its code then (RFC 9000, section 10.2.3).
+            Status::UNREACHABLE | Status::CONNECTION_REFUSED | Status::USER_CANCELED => {
+                return ConnectError::Refused(handshake.remote_addr);
+            }
+            Status::ALPN_NEG_FAILURE => {
+                return handshake.no_common_alpn();
+            }
+            _ => {}
         }
+    }
+    match resolve_bad_certificate(error, handshake.remote_addr, handshake.local_identity) {
+        CloseReason::Rejected(rejection) => ConnectError::Rejected(rejection),
+        CloseReason::TimedOut => handshake.timed_out(),
+        reason => ConnectError::Closed(reason),
     }
 }
 

@@ -2,26 +2,26 @@
 
 use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
-use crate::inbox::Inbox;
 use crate::lane::QueueError;
-use crate::registry::{MessageCounters, Place, Registry};
 use crate::stream_pool::StreamPool;
-use crate::telemetry;
-use crate::transport::RegistrationWrapper;
+use crate::transport::{Context, RegistrationWrapper};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
+use net_kit::admission::Place;
+use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
-use net_traits::{
-    CertHash, CertificateDer, CloseReason, MessageStatistics, NetConnection, PeerIdentity,
-    RecvError, SendError, TrustPolicy, close_code,
-};
+use net_kit::guard::OnDrop;
+use net_kit::handshake::Handshake;
+use net_kit::registry::{Entry, Member};
+use net_kit::telemetry::Origin;
+use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tracing::Span;
 
@@ -35,81 +35,51 @@ pub struct MsQuicNetConnection {
 }
 
 pub(crate) struct Shared {
+    entry: Entry<Self>,
     /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
     pub(crate) inner: Connection,
-    local_addr: SocketAddr,
-    pub(crate) remote_addr: SocketAddr,
-    local_identity: String,
-    local_hash: CertHash,
-    remote_identity: String,
-    peer: PeerIdentity,
-    certificate: CertificateDer<'static>,
-    alpn: String,
     pub(crate) config: Arc<MsQuicTransportConfig>,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
-    messages: MessageCounters,
     /// How often `recv` was called.
     turns: AtomicU32,
-    span: Span,
-    registry: Arc<Registry>,
-    id: u64,
     /// `Some` for accepted connections.
     _place: Option<Place>,
     /// The registration is closed when the transport and all its connections are dropped.
     _registration: Arc<RegistrationWrapper>,
 }
 
-/// The context in which a connection was established.
-pub(crate) struct Origin {
-    pub(crate) local_hash: CertHash,
-    pub(crate) config: Arc<MsQuicTransportConfig>,
-    pub(crate) registry: Arc<Registry>,
-    pub(crate) registration: Arc<RegistrationWrapper>,
-    pub(crate) place: Option<Place>,
-    /// The number of revocations before the handshake.
-    pub(crate) revocations: u64,
-}
-
 impl MsQuicNetConnection {
     /// Wraps a connection after its handshake. Returns `None` if it has already ended and its
-    /// properties are unknown.
-    pub(crate) fn new(inner: Connection, origin: Origin) -> Option<Self> {
-        let Origin { local_hash, config, registry, registration, place, revocations } = origin;
-        let certificate = inner.get_remote_certificate()?;
-        let peer = inner.peer_identity()?;
-        let local_addr = inner.get_local_addr().ok()?;
-        let remote_addr = inner.get_remote_addr().ok()?;
-        let alpn = String::from_utf8(inner.get_negotiated_alpn()?).ok()?;
-        let inbox = Inbox::new(config.receive_queue, config.max_received_message);
-        let span = telemetry::connection_span(&peer.hash, remote_addr, place.is_some());
-        let shared = Arc::new_cyclic(|shared: &Weak<Shared>| Shared {
-            stream_pool: StreamPool::new(inbox, config.send_streams),
-            local_addr,
-            remote_addr,
-            local_identity: local_hash.to_string(),
-            local_hash,
-            remote_identity: peer.hash.to_string(),
-            peer,
-            certificate,
-            alpn,
+    /// properties are unknown. `place` is that of an accepted connection.
+    pub(crate) fn new(
+        inner: Connection,
+        handshake: &Handshake,
+        context: &Context,
+        revocations: u64,
+        place: Option<Place>,
+    ) -> Option<Self> {
+        let facts = ConnectionFacts::new(
+            inner.get_local_addr().ok()?,
+            inner.get_remote_addr().ok()?,
+            handshake.local_identity,
+            inner.peer_identity()?,
+            Some(inner.get_remote_certificate()?),
+            String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
+        );
+        let config = context.config.clone();
+        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let shared = context.registry.register(facts, origin, revocations, |entry| Shared {
+            entry,
+            stream_pool: StreamPool::new(&config),
+            inner,
             config,
             closing: Mutex::default(),
-            inner,
-            messages: MessageCounters::default(),
             turns: AtomicU32::new(0),
-            span,
-            id: registry.enter(shared),
-            registry,
             _place: place,
-            _registration: registration,
+            _registration: context.registration.clone(),
         });
-        telemetry::opened(&shared.span);
-        // The registry knows the connection now, so later revocations find it.
-        for policy in shared.registry.revoked_since(revocations) {
-            shared.revoke(&policy);
-        }
         Some(Self { shared })
     }
 
@@ -137,7 +107,7 @@ impl MsQuicNetConnection {
 
     /// Returns the numbers of messages queued and received.
     pub fn message_statistics(&self) -> MessageStatistics {
-        self.shared.messages.read()
+        self.shared.entry.message_statistics()
     }
 
     /// Returns the span of this crate's events for the connection.
@@ -145,7 +115,7 @@ impl MsQuicNetConnection {
     /// It contains the first digits of the peer's identity. Use it to instrument tasks that serve
     /// the connection.
     pub fn span(&self) -> &Span {
-        &self.shared.span
+        self.shared.entry.span()
     }
 
     /// Sends one message ahead of all queued messages and of the message in progress.
@@ -189,9 +159,7 @@ impl MsQuicNetConnection {
     }
 
     fn sent(&self, size: usize) {
-        self.shared.messages.sent(size);
-        self.shared.registry.messages.sent(size);
-        telemetry::message_sent(size);
+        self.shared.entry.sent(size);
     }
 
     /// Spawns a task that opens the stream for `try_send`.
@@ -216,7 +184,8 @@ impl MsQuicNetConnection {
 
 impl Shared {
     fn close_reason(&self, error: &ConnectionError) -> CloseReason {
-        resolve_bad_certificate(error, self.remote_addr, self.local_hash)
+        let facts = self.entry.facts();
+        resolve_bad_certificate(error, facts.remote_addr(), facts.local_hash())
     }
 
     fn send_error(&self, error: QueueError) -> SendError {
@@ -237,55 +206,37 @@ impl Shared {
         let closing = self.closing.lock().clone();
         closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
     }
-
-    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
-    pub(crate) fn revoke(&self, policy: &TrustPolicy) -> bool {
-        let is_over = self.inner.close_reason().is_some();
-        if is_over || policy.verify(Some(&self.certificate)).is_ok() {
-            return false;
-        }
-        telemetry::revoked(&self.span);
-        self.inner.shutdown(close_code::REVOKED, "no longer trusted");
-        true
-    }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        self.registry.leave(self.id);
-        telemetry::closed(&self.span);
+impl Member for Shared {
+    fn entry(&self) -> &Entry<Self> {
+        &self.entry
+    }
+
+    fn is_over(&self) -> bool {
+        self.inner.close_reason().is_some()
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.inner.shutdown(code, reason);
+    }
+
+    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+        MsQuicNetConnection { shared: self }.close(code, reason).await;
     }
 }
 
 #[async_trait]
 impl NetConnection for MsQuicNetConnection {
     fn local_addr(&self) -> SocketAddr {
-        self.shared.inner.get_local_addr().unwrap_or(self.shared.local_addr)
+        self.shared.inner.get_local_addr().unwrap_or(self.shared.entry.facts().local_addr())
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        self.shared.inner.get_remote_addr().unwrap_or(self.shared.remote_addr)
+        self.shared.inner.get_remote_addr().unwrap_or(self.shared.entry.facts().remote_addr())
     }
 
-    fn local_identity(&self) -> &str {
-        &self.shared.local_identity
-    }
-
-    fn remote_identity(&self) -> &str {
-        &self.shared.remote_identity
-    }
-
-    fn peer_identity(&self) -> &PeerIdentity {
-        &self.shared.peer
-    }
-
-    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
-        Some(self.shared.certificate.clone())
-    }
-
-    fn alpn_negotiated(&self) -> &str {
-        &self.shared.alpn
-    }
+    net_kit::facts_getters!(except addresses shared.entry.facts());
 
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
@@ -338,19 +289,9 @@ impl NetConnection for MsQuicNetConnection {
             if resume {
                 stream_pool.resume();
             }
-            match &entry {
-                Ok((message, _)) => {
-                    self.shared.messages.received(message.len());
-                    self.shared.registry.messages.received(message.len());
-                    telemetry::message_received(message.len());
-                }
-                Err(error) => {
-                    if matches!(error, RecvError::TooLarge { .. }) {
-                        self.shared.registry.refuse_message();
-                        telemetry::message_refused(&self.shared.span);
-                    }
-                    stream_pool.stop_broken();
-                }
+            self.shared.entry.received(&entry);
+            if entry.is_err() {
+                stream_pool.stop_broken();
             }
             Some(entry)
         };
@@ -396,7 +337,7 @@ impl NetConnection for MsQuicNetConnection {
                 *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
             }
         }
-        let shutdown = ShutdownOnDrop { inner, code, reason };
+        let shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
         let is_first = stream_pool.finish(inner, config.stream_op_timeout).await;
         if is_first {
             drop(shutdown);
@@ -411,24 +352,8 @@ impl NetConnection for MsQuicNetConnection {
     }
 }
 
-/// Closes the connection on drop, also when the draining future is cancelled.
-struct ShutdownOnDrop<'a> {
-    inner: &'a Connection,
-    code: u64,
-    reason: &'a str,
-}
-
-impl Drop for ShutdownOnDrop<'_> {
-    fn drop(&mut self) {
-        self.inner.shutdown(self.code, self.reason);
-    }
-}
-
 impl fmt::Debug for MsQuicNetConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MsQuicNetConnection")
-            .field("remote_addr", &self.shared.remote_addr)
-            .field("remote_identity", &self.shared.remote_identity)
-            .finish_non_exhaustive()
+        self.shared.entry.facts().debug("MsQuicNetConnection", f)
     }
 }

@@ -1,15 +1,15 @@
 //! `MsQuicNetIncomingRequest`: a connection attempt before its handshake is complete.
 
-use crate::certificate::Handshake;
-use crate::connection::{MsQuicNetConnection, Origin};
+use crate::certificate::{failed, lost};
+use crate::connection::MsQuicNetConnection;
 use crate::listener::Identity;
-use crate::registry::Place;
-use crate::telemetry;
 use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::Incoming;
 use msquic_async::connection::StartError;
-use net_traits::{CloseReason, ConnectError, Limit, NetIncomingRequest};
+use net_kit::admission::{self, Place};
+use net_kit::handshake::Handshake;
+use net_traits::{ConnectError, Limit, NetIncomingRequest};
 use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -50,48 +50,45 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
     }
 
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
+        let (telemetry, remote_addr) =
+            (self.context.registry.telemetry().clone(), self.remote_addr);
+        let accepted = self.handshake().await;
+        accepted.inspect_err(|error| telemetry.handshake_failed(remote_addr, error))
+    }
+}
+
+impl MsQuicNetIncomingRequest {
+    async fn handshake(self) -> Result<MsQuicNetConnection, ConnectError> {
         let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
-        let alpn = alpn.iter().map(String::as_str).collect::<Vec<_>>();
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = context.registry.revocations();
         let identity = identity.read().clone();
-        let local_hash = identity.credential.identity();
         let handshake = Handshake {
             remote_addr,
-            local_identity: local_hash,
-            alpn: &alpn,
+            local_identity: identity.credential.identity(),
+            alpn: alpn.to_vec(),
             timeout: context.config.handshake_timeout,
         };
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
-            .map_err(|error| handshake.failed(&StartError::ConnectionLost(error)))?;
+            .map_err(|error| failed(&handshake, &StartError::ConnectionLost(error)))?;
         let accepted = tokio::time::timeout(handshake.timeout, connection.accept())
             .await
             .map_err(|_| handshake.timed_out())
-            .and_then(|accepted| accepted.map_err(|error| handshake.failed(&error)));
+            .and_then(|accepted| accepted.map_err(|error| failed(&handshake, &error)));
+        let close = |limit: Limit| connection.shutdown(limit.code(), admission::reason(limit));
         if let Err(ConnectError::TimedOut { .. }) = accepted {
-            let limit = Limit::HandshakeTimeout;
-            place.late();
-            telemetry::refused(remote_addr, limit);
-            connection.shutdown(limit.code(), "the handshake timed out");
+            place.timed_out();
+            close(Limit::HandshakeTimeout);
         }
         accepted?;
-        let lost = connection.clone();
-        let peer = connection.peer_identity().ok_or_else(|| handshake.lost(&lost))?;
+        let peer = connection.peer_identity().ok_or_else(|| lost(&handshake, &connection))?;
         if let Err(limit) = place.identify(peer.hash) {
-            telemetry::refused(remote_addr, limit);
-            connection.shutdown(limit.code(), "too many connections");
-            let reason = format!("identity {} has too many connections", peer.hash);
-            return Err(ConnectError::Closed(CloseReason::Local { code: limit.code(), reason }));
+            close(limit);
+            return Err(ConnectError::Closed(admission::close_reason(limit)));
         }
-        let origin = Origin {
-            local_hash,
-            config: context.config.clone(),
-            registry: context.registry.clone(),
-            registration: context.registration.clone(),
-            place: Some(place),
-            revocations,
-        };
-        MsQuicNetConnection::new(connection, origin).ok_or_else(|| handshake.lost(&lost))
+        let ended = connection.clone();
+        MsQuicNetConnection::new(connection, &handshake, &context, revocations, Some(place))
+            .ok_or_else(|| lost(&handshake, &ended))
     }
 }

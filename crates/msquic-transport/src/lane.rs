@@ -4,21 +4,16 @@ use bytes::Bytes;
 use msquic_async::connection::Connection;
 use msquic_async::stream::StartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
+use net_kit::progress::{Look, Progress, Stuck};
 use net_traits::Cause;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 
 /// The priority of streams for urgent messages, above the default of 0x7fff.
 const URGENT: u16 = u16::MAX;
-
-/// Factor for the timeout of a native send while the connection makes progress on other streams.
-const SLOW: u32 = 10;
-
-/// How often progress is checked per timeout.
-const LOOKS: u32 = 4;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
@@ -217,9 +212,6 @@ impl Lane {
     }
 }
 
-/// The peer made no progress for this time.
-pub(crate) struct Stuck(pub(crate) Duration);
-
 impl From<Stuck> for QueueError {
     fn from(Stuck(after): Stuck) -> Self {
         Self::TimedOut(after)
@@ -229,91 +221,29 @@ impl From<Stuck> for QueueError {
 /// Waits for `operation` as long as the stream makes progress.
 ///
 /// Progress means that the peer acknowledges a native send of up to 1 MiB. On a slow link that may
-/// take long. While the connection makes progress on other streams, a native send therefore has
-/// [`SLOW`] times as long. The limit prevents a peer from blocking one stream for ever while it
-/// reads the rest.
+/// take long, so a native send has longer while the connection makes progress on other streams.
 pub(crate) async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
     no_progress: Duration,
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
-    tokio::pin!(operation);
-    let mut progress = Progress::default();
-    loop {
-        // Check often, so that the timeout is exceeded only slightly.
-        if let Ok(output) = timeout(no_progress / LOOKS, &mut operation).await {
-            return Ok(output);
-        }
-        let sent = connection.statistics().await.map(|it| it.sent_stream_bytes).unwrap_or_default();
-        progress.look(Instant::now(), stream.completed(), sent, no_progress)?;
-    }
+    let progress = StreamProgress { connection, stream, sent: None };
+    net_kit::progress::unless_stuck(no_progress, progress, operation).await
 }
 
-/// The last observed progress of a stream, and its time.
-#[derive(Default)]
-struct Progress {
-    /// Bytes of the stream in completed native sends.
-    completed: Option<(u64, Instant)>,
-    /// Bytes sent by the connection.
-    sent: Option<(u64, Instant)>,
+struct StreamProgress<'a> {
+    connection: &'a Connection,
+    stream: &'a WriteStream,
+    /// Bytes that the connection had sent at the last look.
+    sent: Option<u64>,
 }
 
-impl Progress {
-    fn look(
-        &mut self,
-        now: Instant,
-        completed: u64,
-        sent: u64,
-        no_progress: Duration,
-    ) -> Result<(), Stuck> {
-        let changed = |seen: &mut Option<(u64, Instant)>, value| {
-            let (before, since) = seen.unwrap_or((value, now));
-            let since = if before == value { since } else { now };
-            *seen = Some((value, since));
-            since
-        };
-        let completed = changed(&mut self.completed, completed);
-        let sent = changed(&mut self.sent, sent);
-        for (since, limit) in [(sent.max(completed), no_progress), (completed, SLOW * no_progress)]
-        {
-            if now - since >= limit {
-                return Err(Stuck(limit));
-            }
-        }
-        Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const LIMIT: Duration = Duration::from_secs(4);
-
-    /// Checks every second; returns the second at which it is stuck, and the reported time.
-    fn stuck(completed: impl Fn(u64) -> u64, sent: impl Fn(u64) -> u64) -> Option<(u64, Duration)> {
-        let (start, mut progress) = (Instant::now(), Progress::default());
-        (1..100).find_map(|second| {
-            let now = start + Duration::from_secs(second);
-            let looked = progress.look(now, completed(second), sent(second), LIMIT);
-            looked.err().map(|Stuck(after)| (second, after))
-        })
-    }
-
-    #[test]
-    fn only_the_whole_time_without_progress_is_too_long() {
-        assert_eq!(stuck(|_| 0, |_| 0), Some((5, LIMIT)));
-        // Repeated pauses just below the limit, then a pause without end.
-        assert_eq!(stuck(|second| second / 4, |_| 0), None);
-        assert_eq!(stuck(|second| second.min(12) / 4, |_| 0), Some((16, LIMIT)));
-        assert_eq!(stuck(|second| second / 5, |_| 0), Some((9, LIMIT)));
-    }
-
-    #[test]
-    fn a_stream_has_longer_while_the_connection_sends() {
-        assert_eq!(stuck(|_| 0, |second| second), Some((41, 10 * LIMIT)));
-        assert_eq!(stuck(|second| second / 39, |second| second), None);
-        assert_eq!(stuck(|_| 0, |second| second.min(20)), Some((24, LIMIT)));
+impl Progress for StreamProgress<'_> {
+    async fn look(&mut self) -> Look {
+        let statistics = self.connection.statistics().await;
+        let sent = statistics.map(|it| it.sent_stream_bytes).unwrap_or_default();
+        let is_moving = self.sent.replace(sent) != Some(sent);
+        Look { done: self.stream.completed(), is_moving }
     }
 }

@@ -47,18 +47,17 @@
 //! It needs a tokio runtime with timers.
 #![forbid(unsafe_code)]
 
+mod address_validation;
 mod certificate;
 mod config;
 mod connection;
-mod inbox;
+mod frame_sink;
 mod incoming;
 mod lane;
 mod listener;
 mod quic_settings;
-mod registry;
 mod request;
 mod stream_pool;
-mod telemetry;
 mod transport;
 
 pub use certificate::resolve_bad_certificate;

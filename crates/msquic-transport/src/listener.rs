@@ -2,7 +2,6 @@
 
 use crate::connection::MsQuicNetConnection;
 use crate::incoming::MsQuicNetIncomingRequest;
-use crate::telemetry;
 use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::{Configuration, Listener};
@@ -103,7 +102,7 @@ impl NetListener for MsQuicListener {
             let incoming = incoming.map_err(|_| AcceptError::Closed)?;
             // msquic always reports the address of a new connection.
             let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
-            match self.context.registry.admit(remote_addr.ip()) {
+            match self.context.registry.admission().admit(remote_addr) {
                 Ok(place) => {
                     return Ok(MsQuicNetIncomingRequest {
                         incoming,
@@ -114,10 +113,7 @@ impl NetListener for MsQuicListener {
                         context: self.context.clone(),
                     });
                 }
-                Err(limit) => {
-                    telemetry::refused(remote_addr, limit);
-                    incoming.refuse(limit.code());
-                }
+                Err(limit) => incoming.refuse(limit.code()),
             }
         }
     }

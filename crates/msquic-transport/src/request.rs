@@ -5,11 +5,12 @@
 //! direction and stops the other, which notifies the peer at once.
 
 use crate::connection::{MsQuicNetConnection, Shared};
-use crate::lane::{Stuck, unless_stuck};
+use crate::lane::unless_stuck;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
+use net_kit::progress::Stuck;
 use net_traits::{Cause, CloseReason, NetConnection};
 use std::fmt;
 use std::future::poll_fn;

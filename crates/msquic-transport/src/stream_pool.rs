@@ -3,13 +3,15 @@
 //! Messages are sent on one or more lanes, plus one for urgent messages. All streams of the peer
 //! feed one inbox. Streams are accepted by `recv`.
 
-use crate::inbox::{FrameSink, Inbox, SinkStatus};
+use crate::MsQuicTransportConfig;
+use crate::frame_sink::{FrameSink, SinkStatus};
 use crate::lane::{Lane, QueueError};
 use bytes::Bytes;
 use futures_util::future::join_all;
 use msquic_async::connection::Connection;
 use msquic_async::{ReadStream, WriteStream};
 use net_kit::frame;
+use net_kit::inbox::Inbox;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -24,6 +26,7 @@ pub const STREAM_CODE_MESSAGE_TOO_LARGE: u64 = 1;
 
 pub(crate) struct StreamPool {
     inbox: Arc<Inbox>,
+    max_received_message: usize,
     /// At least one.
     lanes: Vec<Lane>,
     urgent: Lane,
@@ -34,10 +37,11 @@ pub(crate) struct StreamPool {
 }
 
 impl StreamPool {
-    pub(crate) fn new(inbox: Arc<Inbox>, lanes: usize) -> Self {
+    pub(crate) fn new(config: &MsQuicTransportConfig) -> Self {
         Self {
-            inbox,
-            lanes: (0..lanes.max(1)).map(|_| Lane::new(false)).collect(),
+            inbox: Arc::new(Inbox::new(config.receive_queue)),
+            max_received_message: config.max_received_message,
+            lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(false)).collect(),
             urgent: Lane::new(true),
             is_closed: AtomicBool::new(false),
             inbound: Mutex::default(),
@@ -128,7 +132,7 @@ impl StreamPool {
     /// Connects a stream of the peer to the inbox.
     pub(crate) fn add_inbound(&self, stream: ReadStream) {
         let stream = Arc::new(stream);
-        let (sink, status) = FrameSink::new(&self.inbox);
+        let (sink, status) = FrameSink::new(&self.inbox, self.max_received_message);
         // Registered before the sink runs, so that readers can resume or stop the stream.
         let ended = {
             let mut inbound = self.inbound.lock();

@@ -1,17 +1,21 @@
 //! `MsQuicTransport`: listens and dials.
 
 use crate::MsQuicTransportConfig;
-use crate::certificate::Handshake;
-use crate::connection::{MsQuicNetConnection, Origin};
+use crate::address_validation::under_pressure;
+use crate::certificate;
+use crate::connection::{MsQuicNetConnection, Shared};
 use crate::listener::{Identity, MsQuicListener};
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
-use crate::registry::{ConnectionLimits, Registry};
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use msquic_async::connection::StartError;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
+use net_kit::admission::{Admission, ConnectionLimits};
+use net_kit::handshake::Handshake;
+use net_kit::registry::Registry;
+use net_kit::telemetry::Telemetry;
 use net_traits::{
-    Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential, NetTransport,
+    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
@@ -35,7 +39,7 @@ pub struct MsQuicTransport {
 pub(crate) struct Context {
     pub(crate) registration: Arc<RegistrationWrapper>,
     pub(crate) config: Arc<MsQuicTransportConfig>,
-    pub(crate) registry: Arc<Registry>,
+    pub(crate) registry: Arc<Registry<Shared>>,
     configurations: Arc<ConfigCache>,
     /// The tickets of all configurations, if resumption is enabled.
     resumption: Option<Resumption>,
@@ -155,11 +159,13 @@ impl MsQuicTransport {
             per_identity: config.max_connections_per_identity,
             handshakes: config.max_handshakes,
         };
+        let telemetry = Telemetry::new("quic");
+        let admission = under_pressure(Admission::new(limits, telemetry.clone()));
         let context = Registration::new("msquic-transport").map(|registration| Context {
             registration: Arc::new(RegistrationWrapper(registration)),
             resumption: config.resumption.then(Resumption::new),
             config: Arc::new(config),
-            registry: Registry::new(limits),
+            registry: Registry::new(admission, telemetry),
             configurations: Arc::default(),
             listeners: Arc::default(),
         });
@@ -186,9 +192,8 @@ impl MsQuicTransport {
     /// pool of peers.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
-        context.registry.revoke(policy);
         context.forget_tickets();
-        context.registry.live().iter().filter(|connection| connection.revoke(policy)).count()
+        context.registry.revoke(policy)
     }
 
     /// Stops the listeners, delivers queued messages and answers, and closes all connections.
@@ -204,13 +209,10 @@ impl MsQuicTransport {
     pub async fn shutdown(&self, deadline: Duration, reason: &str) {
         let Ok(context) = &self.context else { return };
         let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();
-        let drained = async {
+        let stop = async {
             join_all(listeners.iter().map(|listener| listener.stop())).await;
-            let live = context.registry.live().into_iter();
-            let live: Vec<_> = live.map(|shared| MsQuicNetConnection { shared }).collect();
-            join_all(live.iter().map(|it| it.close(close_code::SHUTDOWN, reason))).await;
         };
-        let _ = tokio::time::timeout(deadline, drained).await; // late connections are closed below
+        context.registry.shutdown(deadline, reason, stop).await;
         let registration = context.registration.registration();
         registration.shutdown(close_code::SHUTDOWN);
         registration.wait_idle().await;
@@ -254,10 +256,14 @@ impl MsQuicTransport {
         let context = self.context().map_err(failed)?;
         let revocations = context.registry.revocations(); // before any operation that takes time
         let configuration = context.client(alpn, &credential)?;
-        let local_hash = credential.identity();
         let timeout = context.config.handshake_timeout;
-        let handshake =
-            |remote_addr| Handshake { remote_addr, local_identity: local_hash, alpn, timeout };
+        let handshake = |remote_addr| Handshake {
+            remote_addr,
+            local_identity: credential.identity(),
+            alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            timeout,
+        };
+        let failed_at = |at, error: &StartError| certificate::failed(&handshake(at), error);
         let registration = context.registration.registration();
         let connect = dial.connect(registration, &configuration, &credential);
         let connection = tokio::time::timeout(timeout, connect)
@@ -267,27 +273,19 @@ impl MsQuicTransport {
                 None => ConnectError::Closed(CloseReason::TimedOut),
             })?
             .map_err(|error| match (dial.address(), &error) {
-                (Some(remote_addr), error) => handshake(remote_addr).failed(error),
+                (Some(remote_addr), error) => failed_at(remote_addr, error),
                 (None, StartError::NoAddress { errors, .. }) => {
-                    let causes = errors.iter().map(|(it, error)| handshake(*it).failed(error));
+                    let causes = errors.iter().map(|(it, error)| failed_at(*it, error));
                     same_kind(causes).unwrap_or_else(|| failed(Cause::new(error.clone())))
                 }
                 (None, StartError::InvalidInput(what)) => ConnectError::InvalidInput(what.clone()),
                 (None, error) => failed(Cause::new(error.clone())),
             })?;
-        let origin = Origin {
-            local_hash,
-            config: context.config.clone(),
-            registry: context.registry.clone(),
-            registration: context.registration.clone(),
-            place: None,
-            revocations,
-        };
-        let lost = connection.clone();
-        MsQuicNetConnection::new(connection, origin).ok_or_else(|| match lost.get_remote_addr() {
-            Ok(remote_addr) => handshake(remote_addr).lost(&lost),
-            Err(error) => failed(Cause::new(error)),
-        })
+        let remote_addr =
+            connection.get_remote_addr().map_err(|error| failed(Cause::new(error)))?;
+        let (handshake, ended) = (handshake(remote_addr), connection.clone());
+        MsQuicNetConnection::new(connection, &handshake, context, revocations, None)
+            .ok_or_else(|| certificate::lost(&handshake, &ended))
     }
 
     fn context(&self) -> Result<&Context, Cause> {

@@ -52,19 +52,19 @@ fn messages_and_connections_are_counted() {
         })
         .collect();
     for (name, expected) in [
-        ("messages_sent", 3),
-        ("bytes_sent", 1121),
-        ("messages_received", 2),
-        ("bytes_received", 120),
-        ("messages_refused", 1),
-        ("connections_refusedPerIdentity", 1),
-        ("connections_revoked", 1),
+        ("messages_sentquic", 3),
+        ("bytes_sentquic", 1121),
+        ("messages_receivedquic", 2),
+        ("bytes_receivedquic", 120),
+        ("messages_refusedquic", 1),
+        ("connections_refusedquicPerIdentity", 1),
+        ("connections_revokedquic", 1),
     ] {
-        let name = format!("msquic_transport_{name}");
+        let name = format!("net_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
     // The refused dialler may or may not have been connected briefly.
-    let opened = counters["msquic_transport_connections_opened"];
+    let opened = counters["net_connections_openedquic"];
     assert!(opened == 4 || opened == 5);
-    assert_eq!(counters["msquic_transport_connections_closed"], opened);
+    assert_eq!(counters["net_connections_closedquic"], opened);
 }

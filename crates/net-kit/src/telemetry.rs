@@ -70,7 +70,7 @@ impl Telemetry {
 
     /// The last handle of a connection was dropped.
     pub fn closed(&self, span: &Span) {
-        span.in_scope(|| tracing::debug!("gone"));
+        span.in_scope(|| tracing::debug!("closed"));
         #[cfg(feature = "metrics")]
         self.counters.closed.increment(1);
     }
@@ -99,14 +99,14 @@ impl Telemetry {
 
     /// A connection is closed because its peer is no longer trusted.
     pub fn revoked(&self, span: &Span) {
-        span.in_scope(|| tracing::info!("no longer trusted"));
+        span.in_scope(|| tracing::info!("revoked: no longer trusted"));
         #[cfg(feature = "metrics")]
         self.counters.revoked.increment(1);
     }
 
     /// A peer announced a message that exceeds the limit.
     pub fn message_refused(&self, span: &Span) {
-        span.in_scope(|| tracing::info!("a message was beyond the limit"));
+        span.in_scope(|| tracing::info!("a received message exceeds the limit"));
         #[cfg(feature = "metrics")]
         self.counters.messages_refused.increment(1);
     }

@@ -6,17 +6,17 @@ use super::wire::{Side, Wire};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use net_traits::{
-    CertificateDer, CloseReason, NetConnection, PeerIdentity, RecvError, SendError, TrustPolicy,
-    close_code,
-};
+use net_kit::admission::Place;
+use net_kit::facts::ConnectionFacts;
+use net_kit::guard::OnDrop;
+use net_kit::progress::{Look, Stuck, unless_stuck};
+use net_kit::registry::{Entry, Member};
+use net_kit::telemetry::Origin;
+use net_traits::{CloseReason, NetConnection, RecvError, SendError};
 use parking_lot::Mutex;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::time::timeout;
 
 /// A connection of [`MemoryTransport`](crate::memory::MemoryTransport).
 #[derive(Clone)]
@@ -26,34 +26,33 @@ pub struct MemoryConnection {
 
 /// One side's view of a connection.
 pub(super) struct Shared {
+    entry: Entry<Self>,
     seat: Seat,
-    remote_identity: String,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
+    /// `Some` for accepted connections.
+    _place: Option<Place>,
 }
 
-/// The parts of a connection.
+/// Where a connection is in the network.
 pub(super) struct Seat {
     pub(super) wire: Arc<Wire>,
     pub(super) side: Side,
     pub(super) host: Arc<Host>,
-    pub(super) local_addr: SocketAddr,
-    pub(super) remote_addr: SocketAddr,
-    pub(super) local_identity: String,
-    pub(super) peer: PeerIdentity,
-    pub(super) certificate: Option<CertificateDer<'static>>,
-    pub(super) alpn: String,
-    /// `Some` for accepted connections.
-    pub(super) _place: Option<OwnedSemaphorePermit>,
 }
 
 impl MemoryConnection {
-    pub(super) fn new(seat: Seat) -> Self {
+    pub(super) fn new(
+        seat: Seat,
+        facts: ConnectionFacts,
+        revocations: u64,
+        place: Option<Place>,
+    ) -> Self {
         let host = seat.host.clone();
-        let remote_identity = seat.peer.hash.to_string();
-        let shared = Arc::new(Shared { seat, remote_identity, closing: Mutex::default() });
-        host.know(&shared);
-        Self { shared }
+        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let closing = Mutex::default();
+        let make = |entry| Shared { entry, seat, closing, _place: place };
+        Self { shared: host.registry.register(facts, origin, revocations, make) }
     }
 
     /// Sends raw bytes, for tests of peers that violate the protocol.
@@ -76,7 +75,7 @@ impl MemoryConnection {
         wire.end(*side);
     }
 
-    fn frame(&self, parts: &[Bytes]) -> Result<Bytes, SendError> {
+    fn frame(&self, parts: &[Bytes]) -> Result<(usize, Bytes), SendError> {
         let Shared { seat, closing, .. } = &*self.shared;
         if let Some(reason) = closing.lock().clone() {
             // Another task may have closed first.
@@ -84,7 +83,8 @@ impl MemoryConnection {
             return Err(SendError::Closed(over.unwrap_or(reason)));
         }
         let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.host.limits.max_message_size);
-        frame(parts).filter(|_| size <= limit).ok_or(SendError::TooLarge { size, limit })
+        let frame = frame(parts).filter(|_| size <= limit);
+        Ok((size, frame.ok_or(SendError::TooLarge { size, limit })?))
     }
 
     /// Waits for `operation` as long as the peer makes progress.
@@ -93,31 +93,29 @@ impl MemoryConnection {
         operation: impl Future<Output = Result<T, CloseReason>>,
     ) -> Result<T, SendError> {
         let Seat { wire, side, host, .. } = &self.shared.seat;
-        let after = host.limits.no_progress_timeout;
-        let mut operation = std::pin::pin!(operation);
-        let mut progress = wire.progress(*side);
-        loop {
-            if let Ok(result) = timeout(after, &mut operation).await {
-                return result.map_err(SendError::Closed);
-            }
-            let now = wire.progress(*side);
-            if now == progress && !wire.is_moving(*side) {
-                return Err(SendError::TimedOut { after });
-            }
-            progress = now;
+        let look = || Look { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
+        match unless_stuck(host.limits.no_progress_timeout, look, operation).await {
+            Ok(result) => result.map_err(SendError::Closed),
+            Err(Stuck(after)) => Err(SendError::TimedOut { after }),
         }
     }
 }
 
-impl Shared {
-    /// Closes the connection if `policy` does not trust its peer, and returns whether it did.
-    pub(super) fn revoke(&self, policy: &TrustPolicy) -> bool {
-        let Seat { wire, side, certificate, .. } = &self.seat;
-        let is_revoked = policy.verify(certificate.as_ref()).is_err();
-        if is_revoked {
-            wire.close(*side, close_code::REVOKED, "no longer trusted");
-        }
-        is_revoked
+impl Member for Shared {
+    fn entry(&self) -> &Entry<Self> {
+        &self.entry
+    }
+
+    fn is_over(&self) -> bool {
+        self.seat.wire.over(self.seat.side).now_or_never().is_some()
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.seat.wire.close(self.seat.side, code, reason);
+    }
+
+    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+        MemoryConnection { shared: self }.close(code, reason).await;
     }
 }
 
@@ -129,33 +127,7 @@ impl Drop for Shared {
 
 #[async_trait]
 impl NetConnection for MemoryConnection {
-    fn local_addr(&self) -> SocketAddr {
-        self.shared.seat.local_addr
-    }
-
-    fn remote_addr(&self) -> SocketAddr {
-        self.shared.seat.remote_addr
-    }
-
-    fn local_identity(&self) -> &str {
-        &self.shared.seat.local_identity
-    }
-
-    fn remote_identity(&self) -> &str {
-        &self.shared.remote_identity
-    }
-
-    fn peer_identity(&self) -> &PeerIdentity {
-        &self.shared.seat.peer
-    }
-
-    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
-        self.shared.seat.certificate.clone()
-    }
-
-    fn alpn_negotiated(&self) -> &str {
-        &self.shared.seat.alpn
-    }
+    net_kit::facts_getters!(shared.entry.facts());
 
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
@@ -166,19 +138,21 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
-        let frame = self.frame(parts)?;
+        let (size, frame) = self.frame(parts)?;
         let Seat { wire, side, .. } = &self.shared.seat;
-        self.unless_stuck(wire.push(*side, frame)).await
+        self.unless_stuck(wire.push(*side, frame)).await?;
+        self.shared.entry.sent(size);
+        Ok(())
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
-        let frame = self.frame(&[message])?;
+        let (size, frame) = self.frame(&[message])?;
         let Seat { wire, side, .. } = &self.shared.seat;
-        match wire.try_push(*side, &frame) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(SendError::WouldBlock),
-            Err(reason) => Err(SendError::Closed(reason)),
+        if !wire.try_push(*side, &frame).map_err(SendError::Closed)? {
+            return Err(SendError::WouldBlock);
         }
+        self.shared.entry.sent(size);
+        Ok(())
     }
 
     async fn flush(&self) -> Result<(), SendError> {
@@ -188,7 +162,9 @@ impl NetConnection for MemoryConnection {
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         let Seat { wire, side, .. } = &self.shared.seat;
-        wire.take(*side).await
+        let received = wire.take(*side).await;
+        self.shared.entry.received(&received);
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) {
@@ -200,7 +176,7 @@ impl NetConnection for MemoryConnection {
             is_first
         };
         if is_first {
-            let _close = CloseOnDrop { wire, side: *side, code, reason };
+            let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
             let _ = self.flush().await; // a stuck peer is abandoned
         }
         wire.over(*side).await;
@@ -212,25 +188,8 @@ impl NetConnection for MemoryConnection {
     }
 }
 
-/// Closes the connection on drop, also when the future of `close` is cancelled.
-struct CloseOnDrop<'a> {
-    wire: &'a Wire,
-    side: Side,
-    code: u64,
-    reason: &'a str,
-}
-
-impl Drop for CloseOnDrop<'_> {
-    fn drop(&mut self) {
-        self.wire.close(self.side, self.code, self.reason);
-    }
-}
-
 impl fmt::Debug for MemoryConnection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryConnection")
-            .field("remote_addr", &self.shared.seat.remote_addr)
-            .field("remote_identity", &self.shared.remote_identity)
-            .finish_non_exhaustive()
+        self.shared.entry.facts().debug("MemoryConnection", f)
     }
 }

@@ -4,6 +4,8 @@ use super::connection::{MemoryConnection, Seat};
 use super::transport::Host;
 use super::wire::Side;
 use async_trait::async_trait;
+use net_kit::admission::{self, Place};
+use net_kit::facts::ConnectionFacts;
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, NetCredential,
     NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy, TrustPolicy,
@@ -12,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::sync::{Notify, OwnedSemaphorePermit, oneshot};
+use tokio::sync::{Notify, oneshot};
 
 /// How many attempts may wait to be accepted.
 const BACKLOG: usize = 256;
@@ -21,6 +23,8 @@ const BACKLOG: usize = 256;
 #[derive(Debug)]
 pub(super) struct Knock {
     pub(super) host: Arc<Host>,
+    /// The number of revocations of the dialler before it dialled.
+    pub(super) revocations: u64,
     pub(super) from: SocketAddr,
     pub(super) certificate: Option<CertificateDer<'static>>,
     pub(super) identity: Option<CertHash>,
@@ -84,7 +88,7 @@ impl Knock {
 /// The queue of attempts that wait to be accepted.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    waiting: Mutex<VecDeque<(Knock, OwnedSemaphorePermit)>>,
+    waiting: Mutex<VecDeque<(Knock, Place)>>,
     arrived: Notify,
     /// The listener's.
     host: Mutex<Option<Arc<Host>>>,
@@ -98,7 +102,7 @@ impl Backlog {
     /// Queues an attempt, or rejects it if the queue is full.
     pub(super) fn knock(&self, knock: Knock) {
         let Some(host) = self.host.lock().clone() else { return };
-        let Ok(place) = host.places.clone().try_acquire_owned() else { return };
+        let Ok(place) = host.registry.admission().admit(knock.from) else { return };
         let refused = {
             let mut waiting = self.waiting.lock();
             // Cancelled attempts free their places.
@@ -179,7 +183,7 @@ impl NetListener for MemoryListener {
 #[derive(Debug)]
 pub struct MemoryIncomingRequest {
     knock: Knock,
-    place: OwnedSemaphorePermit,
+    place: Place,
     host: Arc<Host>,
     local_addr: SocketAddr,
     alpn: Vec<String>,
@@ -197,45 +201,34 @@ impl NetIncomingRequest for MemoryIncomingRequest {
     fn refuse(self, _code: u64) {}
 
     async fn accept(self) -> Result<MemoryConnection, ConnectError> {
-        let Self { knock, place, host, local_addr, alpn, credential } = self;
+        let Self { knock, mut place, host, local_addr, alpn, credential } = self;
+        // In this order: a revocation after the first line applies even if the credential is old.
+        let revocations = host.registry.revocations();
         let credential = credential.read().clone();
         let agreed = match knock.agree(&alpn, &credential, local_addr) {
             Ok(agreed) => agreed,
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
                 let _ = knock.answer.send(Err(dialler)); // it may have cancelled
+                host.registry.telemetry().handshake_failed(knock.from, &listener);
                 return Err(listener);
             }
         };
         let Agreed { alpn, listener, dialler: peer } = agreed;
-        let Knock { host: dialler, from, certificate, identity, answer, .. } = knock;
-        let our_identity = credential.identity();
-        let our_certificate = credential.certificate_chain().first().cloned();
+        let Knock { host: dialler, from, certificate, answer, .. } = knock;
+        if let Err(limit) = place.identify(peer.hash) {
+            return Err(ConnectError::Closed(admission::close_reason(limit))); // the peer is refused
+        }
+        let ours = credential.certificate_chain().first().cloned();
         let wire = host.network.wire([dialler.ip, host.ip], [&dialler.limits, &host.limits]);
-        let dialled = MemoryConnection::new(Seat {
-            wire: wire.clone(),
-            side: Side::Dialler,
-            host: dialler,
-            local_addr: from,
-            remote_addr: local_addr,
-            local_identity: identity.map(|hash| hash.to_string()).unwrap_or_default(),
-            peer: listener,
-            certificate: our_certificate,
-            alpn: alpn.clone(),
-            _place: None,
-        });
-        let accepted = MemoryConnection::new(Seat {
-            wire,
-            side: Side::Listener,
-            host,
-            local_addr,
-            remote_addr: from,
-            local_identity: our_identity.to_string(),
-            peer,
-            certificate,
-            alpn,
-            _place: Some(place),
-        });
+        let (dialler_hash, listener_hash) = (peer.hash, listener.hash);
+        let facts =
+            ConnectionFacts::new(from, local_addr, dialler_hash, listener, ours, alpn.clone());
+        let seat = Seat { wire: wire.clone(), side: Side::Dialler, host: dialler };
+        let dialled = MemoryConnection::new(seat, facts, knock.revocations, None);
+        let facts = ConnectionFacts::new(local_addr, from, listener_hash, peer, certificate, alpn);
+        let seat = Seat { wire, side: Side::Listener, host };
+        let accepted = MemoryConnection::new(seat, facts, revocations, Some(place));
         match answer.send(Ok(dialled)) {
             Ok(()) => Ok(accepted),
             Err(_) => Err(ConnectError::Closed(CloseReason::Transport(Cause::new(

@@ -5,14 +5,17 @@ use super::listener::{Backlog, Knock, MemoryListener};
 use super::network::MemoryNetwork;
 use crate::Limits;
 use async_trait::async_trait;
+use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::alpn::protocol_names;
+use net_kit::registry::Registry;
+use net_kit::telemetry::Telemetry;
 use net_traits::{
     CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Weak};
-use tokio::sync::{Semaphore, oneshot};
+use std::sync::Arc;
+use tokio::sync::oneshot;
 use tokio::time::timeout;
 
 /// A host of a [`MemoryNetwork`]. Clones share the host.
@@ -26,17 +29,7 @@ pub(super) struct Host {
     pub(super) network: MemoryNetwork,
     pub(super) ip: IpAddr,
     pub(super) limits: Limits,
-    /// For accepted connections.
-    pub(super) places: Arc<Semaphore>,
-    connections: Mutex<Vec<Weak<Shared>>>,
-}
-
-impl Host {
-    pub(super) fn know(&self, connection: &Arc<Shared>) {
-        let mut connections = self.connections.lock();
-        connections.retain(|it| it.strong_count() > 0);
-        connections.push(Arc::downgrade(connection));
-    }
+    pub(super) registry: Arc<Registry<Shared>>,
 }
 
 impl std::fmt::Debug for Host {
@@ -54,9 +47,17 @@ struct Dialler {
 
 impl MemoryTransport {
     pub(super) fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
-        let places = Arc::new(Semaphore::new(limits.max_connections.min(Semaphore::MAX_PERMITS)));
-        let connections = Mutex::default();
-        Self { host: Arc::new(Host { network, ip, limits, places, connections }) }
+        let unlimited = usize::MAX;
+        let connection_limits = ConnectionLimits {
+            connections: limits.max_connections,
+            per_ip: unlimited,
+            per_identity: unlimited,
+            handshakes: unlimited,
+        };
+        let telemetry = Telemetry::new("memory");
+        let registry =
+            Registry::new(Admission::new(connection_limits, telemetry.clone()), telemetry);
+        Self { host: Arc::new(Host { network, ip, limits, registry }) }
     }
 
     /// Returns the address of the host.
@@ -67,9 +68,7 @@ impl MemoryTransport {
     /// Closes the connections whose peer `policy` does not trust with [`REVOKED`](net_traits::close_code::REVOKED), and
     /// returns their number.
     pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        let connections = self.host.connections.lock().clone();
-        let live = connections.iter().filter_map(Weak::upgrade);
-        live.filter(|connection| connection.revoke(policy)).count()
+        self.host.registry.revoke(policy)
     }
 
     /// Dials without a certificate and trusts every peer, for tests of the listener.
@@ -96,7 +95,8 @@ impl MemoryTransport {
             return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
-        let Host { network, ip, limits, .. } = &*self.host;
+        let Host { network, ip, limits, registry } = &*self.host;
+        let revocations = registry.revocations();
         let there = network.link(*ip, remote_addr.ip());
         let back = network.link(remote_addr.ip(), *ip);
         let Dialler { certificate, identity, trust } = dialler;
@@ -107,7 +107,16 @@ impl MemoryTransport {
                 Some(backlog) => {
                     let from = SocketAddr::new(*ip, network.port());
                     let host = self.host.clone();
-                    backlog.knock(Knock { host, from, certificate, identity, trust, alpn, answer });
+                    backlog.knock(Knock {
+                        host,
+                        revocations,
+                        from,
+                        certificate,
+                        identity,
+                        trust,
+                        alpn,
+                        answer,
+                    });
                 }
                 None => drop(answer),
             }

@@ -1,103 +1,18 @@
-//! `Inbox`: the receive queue of all streams of a connection.
+//! `FrameSink`: decodes the frames of one stream into the inbox of its connection.
 //!
-//! Each stream has a [`FrameSink`], which runs on msquic's thread. It decodes frames directly into
-//! the memory of the messages and wakes a reader per batch. When the inbox is full, the sinks
-//! accept no data and their streams pause. [`Inbox::pop`] tells the reader when to resume them.
+//! It runs on msquic's thread. It decodes frames directly into the memory of the messages and wakes a
+//! reader per batch. When the inbox is full, the sinks accept no data and their streams pause.
+//! [`Inbox::pop`] tells the reader when to resume them.
 
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink};
-use net_kit::frame::{FrameDecoder, Message};
+use net_kit::frame::FrameDecoder;
+use net_kit::inbox::{Inbox, cost};
 use net_traits::RecvError;
-use parking_lot::Mutex;
-use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::sync::Notify;
-use tokio::sync::futures::Notified;
-
-/// Bookkeeping bytes counted per entry, so that empty messages are bounded too.
-const ENTRY_COST: usize = 128;
-
-/// An empty inbox with a larger capacity frees its memory.
-const KEPT_ENTRIES: usize = 1024;
 
 /// Size of a batch after which a reader is woken.
 const BATCH: usize = 32;
-
-pub(crate) struct Inbox {
-    state: Mutex<State>,
-    /// While there are entries, there is a permit or a woken reader. A reader that leaves entries
-    /// wakes the next.
-    arrived: Notify,
-    limit: usize,
-    max_message_size: usize,
-}
-
-#[derive(Default)]
-struct State {
-    entries: VecDeque<Result<Message, RecvError>>,
-    cost: usize,
-    /// A sink found no room and paused its stream.
-    paused: bool,
-}
-
-impl Inbox {
-    pub(crate) fn new(limit: usize, max_message_size: usize) -> Arc<Self> {
-        let state = Mutex::default();
-        Arc::new(Self { state, arrived: Notify::new(), limit: limit.max(1), max_message_size })
-    }
-
-    /// Resolves at the next arrival after this call. Call [`pop`](Self::pop) after creating it.
-    pub(crate) fn arrived(&self) -> Notified<'_> {
-        self.arrived.notified()
-    }
-
-    /// Removes the oldest entry, and returns whether paused streams must be resumed.
-    pub(crate) fn pop(&self) -> Option<(Result<Message, RecvError>, bool)> {
-        let (entry, resume, has_more) = {
-            let state = &mut *self.state.lock();
-            let entry = state.entries.pop_front()?;
-            state.cost -= cost(&entry);
-            if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
-                state.entries = VecDeque::new();
-            }
-            let resume = state.paused && state.cost <= self.limit / 2;
-            state.paused &= !resume;
-            (entry, resume, !state.entries.is_empty())
-        };
-        if has_more {
-            self.arrived.notify_one();
-        }
-        Some((entry, resume))
-    }
-
-    /// Adds entries, draining `entries`.
-    fn push(&self, entries: &mut Vec<Result<Message, RecvError>>) {
-        if entries.is_empty() {
-            return;
-        }
-        {
-            let state = &mut *self.state.lock();
-            state.cost += entries.iter().map(cost).sum::<usize>();
-            state.entries.extend(entries.drain(..));
-        }
-        self.arrived.notify_one(); // `pop` wakes further readers
-    }
-
-    pub(crate) fn is_full(&self) -> bool {
-        self.state.lock().cost >= self.limit
-    }
-
-    /// Returns the free bytes. If there are none, the `pop` that makes room reports to resume.
-    fn room(&self) -> usize {
-        let state = &mut *self.state.lock();
-        state.paused |= state.cost >= self.limit;
-        self.limit.saturating_sub(state.cost)
-    }
-}
-
-fn cost(entry: &Result<Message, RecvError>) -> usize {
-    ENTRY_COST + entry.as_ref().map_or(0, |(bytes, _)| bytes.len())
-}
 
 /// The state of a sink, shared with the owner of its stream.
 #[derive(Debug, Default)]
@@ -126,9 +41,9 @@ pub(crate) struct FrameSink {
 }
 
 impl FrameSink {
-    pub(crate) fn new(inbox: &Arc<Inbox>) -> (Self, Arc<SinkStatus>) {
+    pub(crate) fn new(inbox: &Arc<Inbox>, max_message_size: usize) -> (Self, Arc<SinkStatus>) {
         let status = Arc::new(SinkStatus::default());
-        let decoder = FrameDecoder::new(inbox.max_message_size);
+        let decoder = FrameDecoder::new(max_message_size);
         (Self { decoder, inbox: inbox.clone(), status: status.clone() }, status)
     }
 }
@@ -171,7 +86,7 @@ impl ReceiveSink for FrameSink {
             (ReceiveEnd::Failed(_), _) => None,
         };
         if let Some(error) = error {
-            self.inbox.push(&mut vec![Err(error)]);
+            self.inbox.push_one(Err(error));
         }
     }
 }
@@ -180,14 +95,15 @@ impl ReceiveSink for FrameSink {
 mod tests {
     use super::*;
     use net_kit::frame::header;
+    use net_kit::inbox::ENTRY_COST;
 
     fn frame(message: &[u8]) -> Vec<u8> {
         [&header(message.len()).unwrap()[..], message].concat()
     }
 
     fn sink(limit: usize) -> (FrameSink, Arc<Inbox>) {
-        let inbox = Inbox::new(limit, 100);
-        (FrameSink::new(&inbox).0, inbox)
+        let inbox = Arc::new(Inbox::new(limit));
+        (FrameSink::new(&inbox, 100).0, inbox)
     }
 
     fn message(inbox: &Inbox) -> (Vec<u8>, bool) {
