@@ -27,16 +27,14 @@ mod conformance {
                 .handshake_timeout(limits.handshake_timeout)
                 .stream_op_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections);
-            let tcp = TcpTlsConfig {
-                max_message_size: limits.max_message_size,
-                handshake_timeout: limits.handshake_timeout,
-                no_progress_timeout: limits.no_progress_timeout,
-                max_connections: limits.max_connections,
-                ..TcpTlsConfig::default()
-            };
+            let tcp = TcpTlsConfig::new()
+                .max_message_size(limits.max_message_size)
+                .handshake_timeout(limits.handshake_timeout)
+                .no_progress_timeout(limits.no_progress_timeout)
+                .max_connections(limits.max_connections);
             FallbackTransport::new(
                 MsQuicTransport::with_config(config),
-                TcpTlsTransport::with_config(tcp),
+                TcpTlsTransport::with_config(tcp).unwrap(),
             )
         }
 

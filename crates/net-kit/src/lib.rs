@@ -30,6 +30,7 @@ pub mod frame;
 pub mod guard;
 pub mod handshake;
 pub mod inbox;
+pub mod options;
 pub mod outbox;
 pub mod progress;
 pub mod registry;

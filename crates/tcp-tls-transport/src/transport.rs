@@ -12,7 +12,7 @@ use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
 use net_kit::tls::TlsIdentity;
 use net_traits::{
-    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport,
+    Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
@@ -52,11 +52,20 @@ impl Context {
 impl TcpTlsTransport {
     /// Creates a transport with the default configuration.
     pub fn new() -> Self {
-        Self::with_config(TcpTlsConfig::default())
+        Self::make(TcpTlsConfig::default())
     }
 
     /// Creates a transport with the given limits and timeouts.
-    pub fn with_config(config: TcpTlsConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if an option has a value that cannot be used.
+    pub fn with_config(config: TcpTlsConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::make(config))
+    }
+
+    fn make(config: TcpTlsConfig) -> Self {
         let limits = ConnectionLimits {
             connections: config.max_connections,
             per_ip: config.max_connections_per_ip,

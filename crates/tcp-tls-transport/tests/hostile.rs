@@ -29,7 +29,7 @@ fn trusting() -> NetCredential {
 }
 
 async fn listen(config: TcpTlsConfig) -> TcpTlsListener {
-    let transport = TcpTlsTransport::with_config(config);
+    let transport = TcpTlsTransport::with_config(config).unwrap();
     transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], trusting()).await.unwrap()
 }
 
@@ -64,7 +64,7 @@ fn a_vanished_peer_is_not_reported_as_a_close() {
 fn a_silent_peer_times_out_and_gets_no_orderly_close() {
     run(async {
         let idle_timeout = Duration::from_millis(300);
-        let config = TcpTlsConfig { idle_timeout, ..TcpTlsConfig::default() };
+        let config = TcpTlsConfig::new().idle_timeout(idle_timeout);
         let (mut peer, connection) = raw(config).await;
         assert_eq!(connection.watch_close().await, CloseReason::TimedOut);
         let error = peer.read_u8().await.unwrap_err();
@@ -105,7 +105,7 @@ fn a_close_record_carries_its_code_and_reason() {
 fn a_slow_reader_still_gets_the_close_after_all_messages() {
     run(async {
         // Its queue holds one message; the rest waits in the sockets while the sender closes.
-        let config = TcpTlsConfig { receive_queue: 1000, ..TcpTlsConfig::default() };
+        let config = TcpTlsConfig::new().receive_queue(1000);
         let listener = listen(config).await;
         let dial = async {
             let transport = TcpTlsTransport::new();
@@ -132,11 +132,8 @@ fn a_slow_reader_still_gets_the_close_after_all_messages() {
 #[test]
 fn silent_sockets_occupy_only_their_places() {
     run(async {
-        let config = TcpTlsConfig {
-            max_handshakes: 3,
-            handshake_timeout: Duration::from_millis(500),
-            ..TcpTlsConfig::default()
-        };
+        let config =
+            TcpTlsConfig::new().max_handshakes(3).handshake_timeout(Duration::from_millis(500));
         let listener = listen(config).await;
         let address = listener.local_addr();
         let mut silent = Vec::new();
@@ -209,7 +206,7 @@ fn a_certificate_without_its_key_is_rejected() {
 #[test]
 fn a_connection_that_cannot_be_written_ends_even_if_messages_are_not_received() {
     run(async {
-        let config = TcpTlsConfig { receive_queue: 64 * 1024, ..TcpTlsConfig::default() };
+        let config = TcpTlsConfig::new().receive_queue(64 * 1024);
         let (mut peer, connection) = raw(config).await;
         for _ in 0..4 {
             peer.write_all(&frame(&[7; 32 * 1024])).await.unwrap();

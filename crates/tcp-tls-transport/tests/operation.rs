@@ -26,7 +26,7 @@ fn anybody() -> NetCredential {
 }
 
 async fn listen(config: TcpTlsConfig) -> (TcpTlsTransport, TcpTlsListener) {
-    let transport = TcpTlsTransport::with_config(config);
+    let transport = TcpTlsTransport::with_config(config).unwrap();
     let address = "127.0.0.1:0".parse().unwrap();
     let listener = transport.create_listener(address, &[ALPN], anybody()).await.unwrap();
     (transport, listener)
@@ -43,7 +43,7 @@ async fn meet(listener: &TcpTlsListener, client: NetCredential) -> (Connected, C
 #[test]
 fn connections_per_identity_are_limited_and_the_peer_gets_the_code() {
     run(async {
-        let config = TcpTlsConfig { max_connections_per_identity: 1, ..TcpTlsConfig::default() };
+        let config = TcpTlsConfig::new().max_connections_per_identity(1);
         let (transport, listener) = listen(config).await;
         let peer = anybody();
         let only = meet(&listener, peer.clone()).await;
@@ -68,11 +68,7 @@ fn connections_per_identity_are_limited_and_the_peer_gets_the_code() {
 #[test]
 fn statistics_count_connections_messages_and_refusals() {
     run(async {
-        let config = TcpTlsConfig {
-            max_message_size: 1000,
-            max_connections_per_ip: 1,
-            ..TcpTlsConfig::default()
-        };
+        let config = TcpTlsConfig::new().max_message_size(1000).max_connections_per_ip(1);
         let (transport, listener) = listen(config).await;
         let (client, server) = meet(&listener, anybody()).await;
         let (client, server) = (client.unwrap(), server.unwrap());
@@ -104,7 +100,7 @@ fn statistics_count_connections_messages_and_refusals() {
 fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let handshake_timeout = Duration::from_millis(50);
-        let config = TcpTlsConfig { handshake_timeout, ..TcpTlsConfig::default() };
+        let config = TcpTlsConfig::new().handshake_timeout(handshake_timeout);
         let (transport, listener) = listen(config).await;
         let _silent = tokio::net::TcpStream::connect(listener.local_addr()).await.unwrap();
         let error = listener.accept().await.unwrap().accept().await.unwrap_err();

@@ -107,13 +107,14 @@ impl Harness for Tcp {
     type Transport = TcpTlsTransport;
 
     fn transport(&self, limits: &Limits) -> TcpTlsTransport {
-        TcpTlsTransport::with_config(TcpTlsConfig {
-            max_message_size: limits.max_message_size,
-            handshake_timeout: limits.handshake_timeout,
-            no_progress_timeout: limits.no_progress_timeout,
-            max_connections: limits.max_connections,
-            ..TcpTlsConfig::default()
-        })
+        TcpTlsTransport::with_config(
+            TcpTlsConfig::new()
+                .max_message_size(limits.max_message_size)
+                .handshake_timeout(limits.handshake_timeout)
+                .no_progress_timeout(limits.no_progress_timeout)
+                .max_connections(limits.max_connections),
+        )
+        .unwrap()
     }
 
     async fn raw_peer(
