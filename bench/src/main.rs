@@ -8,6 +8,7 @@ mod ours;
 mod quinn_peer;
 mod raw;
 mod report;
+mod sharing;
 mod streams;
 mod tcp;
 mod tls;
@@ -30,6 +31,9 @@ struct Options {
     /// Run only workloads whose name contains this
     #[arg(long)]
     only: Option<String>,
+    /// Shared sockets beside sockets of their own, instead of other transports
+    #[arg(long)]
+    sharing: bool,
 }
 
 /// A workload.
@@ -52,6 +56,10 @@ const WORKLOADS: [(&str, Workload); 5] = [
 #[tokio::main]
 async fn main() -> Result<()> {
     let options = Options::parse();
+    let part = if options.quick { 10 } else { 1 };
+    if options.sharing {
+        return sharing::run(options.rounds, part, options.only.as_deref()).await;
+    }
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours::Ours::new().await?),
         Box::new(quinn_peer::Quinn::new(Writes::Single).await?),
@@ -65,7 +73,6 @@ async fn main() -> Result<()> {
         if options.only.as_ref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        let part = if options.quick { 10 } else { 1 };
         for round in 0..=options.rounds {
             let mut figures = vec![0.0; contenders.len()];
             for turn in 0..contenders.len() {

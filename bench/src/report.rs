@@ -22,11 +22,12 @@ impl Report {
     }
 
     /// Prints a table with the median of each contender, and the median, minimum and maximum of the
-    /// ratios of our figure to each other contender's in the same round.
+    /// ratios of the first contender's figure to each other's in the same round.
     pub(crate) fn print(&self) {
         print!("| workload |");
         self.contenders.iter().for_each(|name| print!(" {name} |"));
-        self.contenders[1..].iter().for_each(|name| print!(" ours / {name} |"));
+        let first = self.contenders[0];
+        self.contenders[1..].iter().for_each(|name| print!(" {first} / {name} |"));
         println!();
         println!("|{}", "---|".repeat(self.contenders.len() * 2));
         for workload in &self.order {
