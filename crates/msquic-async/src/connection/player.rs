@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 
 /// What can happen, by number; see [`play_event`].
-const EVENTS: usize = 16;
+const EVENTS: usize = 17;
 
 /// How long all sequences are played, before the last event.
 const LENGTH: u32 = 4;
@@ -56,9 +56,9 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
             let _ = inner.on_certificate(None);
             return;
         }
-        3 => ConnectionEvent::Connected {
+        3 | 16 => ConnectionEvent::Connected {
             alpn: b"player",
-            is_resumed: false,
+            is_resumed: number == 16,
             local_addr: Some(addr()),
             remote_addr: None,
             key_log: None,

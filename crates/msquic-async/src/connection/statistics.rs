@@ -75,6 +75,8 @@ pub struct ConnectionStatistics {
     /// Whether the client had to prove its address first, see
     /// [`require_address_validation`](crate::require_address_validation).
     pub address_validated_by_retry: bool,
+    /// Whether the handshake resumed the session of an earlier connection, see [`Resumption`](crate::Resumption).
+    pub resumed: bool,
     /// Streams that this side opened.
     pub opened_streams: StreamCounts,
     /// Streams that the peer opened.
@@ -156,6 +158,7 @@ impl Connection {
         let measured = unblock(move |may_block| native.calls(may_block).statistics()).await?;
         let exclusive = self.inner().exclusive.lock();
         Ok(ConnectionStatistics {
+            resumed: exclusive.is_resumed,
             opened_streams: exclusive.opened_streams,
             inbound_streams: exclusive.inbound_streams,
             datagrams: exclusive.datagrams.counts,
