@@ -3,8 +3,8 @@
 mod common;
 
 use common::{Pair, pair, pair_with, pattern, run};
-use futures_util::FutureExt;
 use futures_util::future::join_all;
+use futures_util::{FutureExt, StreamExt};
 use msquic_transport::{
     MsQuicTransportConfig, NetRequests, REQUEST_CODE_NO_ANSWER, RequestError, serve,
 };
@@ -203,5 +203,26 @@ fn closing_waits_for_answers_in_progress() {
         };
         let (asked, ()) = tokio::join!(ask, serve);
         assert!(asked.unwrap() == answer);
+    });
+}
+
+/// Prints how long many requests at once take, and as many one at a time.
+#[test]
+#[ignore = "prints figures: add --ignored --nocapture, and --release"]
+#[expect(clippy::print_stdout, reason = "it prints figures")]
+fn figures_of_3000_requests() {
+    const REQUESTS: usize = 3000;
+    run(async {
+        let Pair { client, server, listener: _listener } = pair().await;
+        let ask_all = async {
+            for at_once in [1, REQUESTS, 1, REQUESTS, 1, REQUESTS] {
+                let started = std::time::Instant::now();
+                let ask = async |_| drop(client.request("question".into(), LONG).await.unwrap());
+                futures_util::stream::iter(0..REQUESTS).for_each_concurrent(at_once, ask).await;
+                println!("{at_once} at once: {:?}", started.elapsed());
+            }
+            client.close(0, "").await;
+        };
+        tokio::join!(serve(&server, 16, async |question| question), ask_all);
     });
 }

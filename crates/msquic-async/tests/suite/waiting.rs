@@ -311,3 +311,38 @@ fn the_end_of_the_connection_reaches_those_who_wait_for_credit() {
         }
     });
 }
+
+/// Prints how long many openers at once take, and as many one at a time.
+#[test]
+#[ignore = "prints figures: add --ignored --nocapture, and --release"]
+#[expect(clippy::print_stdout, reason = "it prints figures")]
+fn figures_of_4000_openers_with_credit_for_10() {
+    const OPENERS: usize = 4000;
+    run(async || {
+        let pair = pair_with(settings().peer_uni_streams(10), StreamLimits::default()).await;
+        for at_once in [1, OPENERS, 1, OPENERS, 1, OPENERS] {
+            let order = Mutex::new(Vec::new());
+            let open = async |number: usize| {
+                let stream = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+                let write = stream.await.unwrap().split().1.unwrap();
+                order.lock().unwrap().push(number);
+                write.enqueue(&["opened".into()]).await.unwrap();
+                write.finish().unwrap();
+                assert_eq!(write.stopped().await, Ok(None));
+            };
+            let openers = futures::stream::iter(0..OPENERS).for_each_concurrent(at_once, open);
+            let accept = async {
+                for _ in 0..OPENERS {
+                    let mut stream = pair.server.accept_inbound_uni_stream().await.unwrap();
+                    assert_eq!(&stream.read_to_end(10).await.unwrap()[..], b"opened");
+                }
+            };
+            let started = std::time::Instant::now();
+            futures::join!(openers, accept);
+            let elapsed = started.elapsed();
+            let order = order.into_inner().unwrap().into_iter().enumerate();
+            let distance = order.map(|(turn, number)| turn.abs_diff(number)).max().unwrap();
+            println!("{at_once} at once: {elapsed:?}, at most {distance} places out of order");
+        }
+    });
+}
