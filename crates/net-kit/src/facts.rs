@@ -1,4 +1,6 @@
 //! `ConnectionFacts`: what does not change during a connection.
+//!
+//! Plain data, made once after the handshake and owned by the connection.
 
 use net_traits::{CertHash, CertificateDer, PeerIdentity};
 use std::fmt;

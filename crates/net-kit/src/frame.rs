@@ -1,6 +1,7 @@
 //! Message framing in a byte stream: a 4-byte big-endian length, then the message.
 //!
-//! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes.
+//! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes. Pure; the
+//! decoder owns the message that is incomplete, and runs on the thread that receives.
 
 use bytes::{Bytes, BytesMut};
 use net_traits::RecvError;

@@ -1,4 +1,4 @@
-//! `Handshake`: the two sides of a handshake, and what its errors mean.
+//! `Handshake`: the two sides of a handshake, and what its errors mean. Pure.
 
 use net_traits::{CertHash, CloseReason, ConnectError, PeerIdentity, Rejection, TrustError};
 use std::net::SocketAddr;

@@ -19,7 +19,7 @@ use net_traits::{CloseReason, SendError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 /// An empty queue with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 64;
@@ -51,7 +51,8 @@ pub struct Outbox {
     work: Notify,
     /// Wakes senders: there may be room.
     room: Notify,
-    written: watch::Sender<Written>,
+    /// Wakes `flushed`.
+    written: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -59,21 +60,18 @@ struct State {
     frames: VecDeque<Frame>,
     /// The cost of the queued frames and of the frame that the driver is writing.
     cost: usize,
-    /// Frames that were ever queued.
+    /// Frames that were ever queued, and those of them that are written.
     pushed: u64,
+    written: u64,
+    /// Bytes that are written.
+    bytes: u64,
+    /// All messages and the close are written.
+    is_all: bool,
     /// Code and reason of the local close, once it has begun.
     closing: Option<(u64, String)>,
     /// Why nothing is written any more.
     failed: Option<CloseReason>,
     has_ended: bool,
-}
-
-#[derive(Debug, Default)]
-struct Written {
-    frames: u64,
-    bytes: u64,
-    is_all: bool,
-    is_over: bool,
 }
 
 /// One message to be written.
@@ -102,7 +100,7 @@ impl Outbox {
             state: Mutex::default(),
             work: Notify::new(),
             room: Notify::new(),
-            written: watch::Sender::default(),
+            written: Notify::new(),
         }
     }
 
@@ -164,20 +162,27 @@ impl Outbox {
     ///
     /// Cancel-safe.
     pub async fn flushed(&self) -> Result<(), SendError> {
-        let (target, mut written) = (self.state.lock().pushed, self.written.subscribe());
-        let is_done = |it: &Written| it.frames >= target;
-        let waited = written.wait_for(|it| is_done(it) || it.is_over).await;
-        if waited.is_ok_and(|it| is_done(&it)) {
-            return Ok(());
+        let target = self.state.lock().pushed;
+        loop {
+            let mut written = pin!(self.written.notified());
+            written.as_mut().enable();
+            {
+                let state = self.state.lock();
+                if state.written >= target {
+                    return Ok(());
+                }
+                if let Some(reason) = state.failed.clone() {
+                    return Err(SendError::Closed(state.why_closed().unwrap_or(reason)));
+                }
+            }
+            written.await;
         }
-        let reason = self.state.lock().why_closed();
-        Err(SendError::Closed(reason.unwrap_or(CloseReason::TimedOut))) // there is a reason
     }
 
     /// How far writing is. Once everything is written, what the peer takes is not visible here.
     pub fn look(&self) -> Look {
-        let written = self.written.borrow();
-        Look { done: written.bytes, is_moving: written.is_all }
+        let state = self.state.lock();
+        Look { done: state.bytes, is_moving: state.is_all }
     }
 
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
@@ -245,22 +250,23 @@ impl Outbox {
 
     /// Records that some bytes were written.
     pub fn wrote(&self, bytes: usize) {
-        self.written.send_if_modified(|written| {
-            written.bytes += bytes as u64;
-            false // no task waits for bytes
-        });
+        self.state.lock().bytes += bytes as u64;
     }
 
     /// Records that a whole message was written.
     pub fn wrote_frame(&self, frame: &Frame) {
-        self.state.lock().cost -= frame.cost;
+        {
+            let state = &mut *self.state.lock();
+            state.cost -= frame.cost;
+            state.written += 1;
+        }
         self.room.notify_one();
-        self.written.send_modify(|written| written.frames += 1);
+        self.written.notify_waiters();
     }
 
     /// Records that all messages and the close are written.
     pub fn wrote_all(&self) {
-        self.written.send_modify(|written| written.is_all = true);
+        self.state.lock().is_all = true;
     }
 
     /// Records that nothing can be written any more, while data may still be received.
@@ -276,8 +282,8 @@ impl Outbox {
 
     fn stop(&self) {
         self.work.notify_one();
-        self.written.send_modify(|written| written.is_over = true);
         self.room.notify_waiters();
+        self.written.notify_waiters();
     }
 }
 
