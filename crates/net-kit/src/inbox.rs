@@ -69,6 +69,7 @@ impl Inbox {
     }
 
     /// Returns the oldest entry, and whether the receiving side has to be resumed.
+    #[inline]
     pub fn pop(&self) -> Option<(Received, bool)> {
         let (entry, resume, has_more) = {
             let state = &mut *self.state.lock();
@@ -111,6 +112,7 @@ impl Inbox {
     }
 
     /// Adds entries and leaves `entries` empty.
+    #[inline]
     pub fn push(&self, entries: &mut Vec<Received>) {
         if entries.is_empty() {
             return;
@@ -147,11 +149,13 @@ impl Inbox {
     }
 
     /// Returns whether the entries cost as much as the limit allows.
+    #[inline]
     pub fn is_full(&self) -> bool {
         self.state.lock().cost >= self.limit
     }
 
     /// Returns how many bytes of entries may be added. If it is 0, the receiving side has to pause.
+    #[inline]
     pub fn room(&self) -> usize {
         let state = &mut *self.state.lock();
         if state.is_discarding {
@@ -168,6 +172,7 @@ impl Inbox {
 }
 
 /// Returns what an entry costs in an inbox, in bytes.
+#[inline]
 pub fn cost(entry: &Received) -> usize {
     ENTRY_COST + entry.as_ref().map_or(0, |(bytes, _)| bytes.len())
 }

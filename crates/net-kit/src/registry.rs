@@ -249,6 +249,7 @@ impl<M> Entry<M> {
     }
 
     /// Counts a message that was queued.
+    #[inline]
     pub fn sent(&self, bytes: usize) {
         self.messages.sent(bytes);
         self.registry.messages.sent(bytes);
@@ -256,6 +257,7 @@ impl<M> Entry<M> {
     }
 
     /// Counts what is delivered to the application.
+    #[inline]
     pub fn received(&self, received: &Received) {
         match received {
             Ok((message, _)) => {

@@ -14,12 +14,14 @@ pub struct MessageCounters {
 
 impl MessageCounters {
     /// Counts a message that was queued.
+    #[inline]
     pub fn sent(&self, bytes: usize) {
         self.messages_sent.fetch_add(1, Ordering::Relaxed);
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Counts a message that was delivered to the application.
+    #[inline]
     pub fn received(&self, bytes: usize) {
         self.messages_received.fetch_add(1, Ordering::Relaxed);
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);

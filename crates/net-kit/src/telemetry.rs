@@ -113,6 +113,7 @@ impl Telemetry {
 
     /// A message was queued.
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only counters"))]
+    #[inline]
     pub fn sent(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
         {
@@ -123,6 +124,7 @@ impl Telemetry {
 
     /// A message was delivered to the application.
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only counters"))]
+    #[inline]
     pub fn received(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
         {
