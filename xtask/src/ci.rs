@@ -127,7 +127,8 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut doc = workspace.cargo(["doc", "--no-deps", "--no-default-features"]);
     doc.args(["--package", "net-traits", "--features", "net-traits/self-signed"]);
     doc.args(["--package", "net-kit", "--features", "net-kit/metrics"]);
-    doc.args(["--package", "net-traits-test", "--package", "net-peers"]);
+    doc.args(["--package", "net-traits-test"]);
+    doc.args(["--package", "net-peers", "--features", "net-peers/dns"]);
     doc.args(["--package", "tcp-tls-transport"]);
     doc.args(LINKED).args(OPTIONAL).env("RUSTDOCFLAGS", "--deny warnings");
     steps.cargo("documentation", doc)

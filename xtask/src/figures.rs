@@ -78,6 +78,8 @@ const FIGURES: &[Figure] = &[
         ARCHITECTURE,
         "| 1000, 1 MiB | `PeerPoolConfig` |",
     ),
+    figure(POOL, "max_followed: 1024,", ARCHITECTURE, "dialled at once | 1024; 32 |"),
+    figure(POOL, "max_dials: 32,", ARCHITECTURE, "dialled at once | 1024; 32 |"),
     figure(ASYNC, "send_buffer: 1024 * 1024,", ARCHITECTURE, "| 1 MiB, growing to 16 MiB"),
     figure(ASYNC, "max_send_buffer: 16 * 1024 * 1024,", ARCHITECTURE, "| 1 MiB, growing to 16 MiB"),
     figure(ASYNC, "receive_buffer: 256 * 1024,", ARCHITECTURE, "| 256 KiB | `StreamLimits"),

@@ -55,5 +55,7 @@ const PACKAGES: [&str; 14] = [
 ];
 
 /// The optional features.
-const FEATURES: [&str; 2] =
-    ["--features", "net-traits/self-signed,msquic-async/driver,msquic-transport/metrics"];
+const FEATURES: [&str; 2] = [
+    "--features",
+    "net-traits/self-signed,net-peers/dns,msquic-async/driver,msquic-transport/metrics",
+];

@@ -1,6 +1,8 @@
 //! Connections with **many peers**, over any transport of [`net_traits`].
 //!
 //! - [`PeerPool`]: connections by identity, dialled when needed and again when they break.
+//!   [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
+//!   [`Resolver`] lists.
 //! - [`FallbackTransport`]: one transport first, and another one where the first does not reach the peer.
 //!
 //! ```
@@ -32,8 +34,17 @@
 
 mod fallback;
 mod pool;
+mod resolver;
 
 pub use fallback::{
     FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
 };
-pub use pool::{Broadcast, DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError, Unsent};
+pub use pool::{
+    Broadcast, DropError, Follow, PeerEvent, PeerPool, PeerPoolConfig, QueueError, Unsent,
+};
+#[cfg(feature = "dns")]
+pub use resolver::DnsResolver;
+pub use resolver::{
+    Endpoint, FileResolver, ParseEndpointError, ResolveError, Resolver, StaticResolver,
+    WatchResolver,
+};

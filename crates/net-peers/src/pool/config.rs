@@ -1,6 +1,8 @@
 //! Configuration, events and errors of a `PeerPool`.
 
+use crate::resolver::ResolveError;
 use net_traits::{CertHash, CloseReason, ConnectError, SendError};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 /// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
@@ -18,6 +20,9 @@ pub struct PeerPoolConfig {
     pub(super) max_attempts: u32,
     pub(super) max_queued_messages: usize,
     pub(super) max_queued_bytes: usize,
+    pub(super) max_followed: usize,
+    pub(super) max_dials: usize,
+    pub(super) removal_delay: Duration,
 }
 
 impl Default for PeerPoolConfig {
@@ -28,6 +33,9 @@ impl Default for PeerPoolConfig {
             max_attempts: 10,
             max_queued_messages: 1000,
             max_queued_bytes: 1024 * 1024,
+            max_followed: 1024,
+            max_dials: 32,
+            removal_delay: Duration::from_secs(30),
         }
     }
 }
@@ -76,6 +84,28 @@ impl PeerPoolConfig {
         self
     }
 
+    /// How many addresses of a resolver are followed. Default: 1024.
+    #[must_use]
+    pub fn max_followed(mut self, value: usize) -> Self {
+        self.max_followed = value;
+        self
+    }
+
+    /// How many followed addresses are dialled at once, at least one. Default: 32.
+    #[must_use]
+    pub fn max_dials(mut self, value: usize) -> Self {
+        self.max_dials = value;
+        self
+    }
+
+    /// How long an address must be missing in the lists of a resolver before it is removed.
+    /// Default: 30 s.
+    #[must_use]
+    pub fn removal_delay(mut self, value: Duration) -> Self {
+        self.removal_delay = value;
+        self
+    }
+
     /// Returns the backoff after `failed` failures.
     pub(super) fn delay(&self, failed: u32) -> Duration {
         let longest = self
@@ -114,6 +144,20 @@ pub enum PeerEvent<C> {
         messages: usize,
         /// Why.
         error: DropError,
+    },
+    /// A [followed](crate::PeerPool::follow) address cannot be reached. It is dialled further with
+    /// backoff; what later attempts find is not reported, until one succeeds.
+    Unreachable {
+        /// The address.
+        address: SocketAddr,
+        /// Why.
+        error: ConnectError,
+    },
+    /// A [followed](crate::PeerPool::follow) resolver failed, or listed too much. The pool keeps
+    /// the addresses that it has. The same error is reported once.
+    ResolveFailed {
+        /// Why.
+        error: ResolveError,
     },
 }
 

@@ -77,7 +77,7 @@ async fn send_insistently<T: NetTransport>(
         let (address, pause) = {
             let mut peers = inner.peers.lock();
             let entry = peers.same(peer, id).ok_or(DropError::Removed)?;
-            (entry.address, entry.pause())
+            (entry.address(), entry.pause())
         };
         if let Some(until) = pause {
             tokio::select! {

@@ -10,9 +10,10 @@ use net_traits::{
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 
 /// How long a redundant connection stays open, so that both sides can switch.
@@ -27,12 +28,25 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) peers: Mutex<Peers<T::Connection>>,
     /// Notified when a connection is inserted.
     pub(super) inserted: Notify,
+    /// Permits for dials to addresses that a resolver lists.
+    pub(super) dials: Semaphore,
 }
 
 /// A connection and its id in the pool.
 pub(super) struct Found<C> {
     pub(super) id: u64,
     pub(super) connection: C,
+}
+
+/// How a connection came about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// The peer dialled it.
+    Accepted,
+    /// Of the dial of the entry with this id; void if that entry was removed.
+    Attempt(u64),
+    /// Of a dial to an address, whoever is there.
+    Met,
 }
 
 impl<T: NetTransport> Inner<T> {
@@ -132,13 +146,55 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    /// Inserts a connection unless it has ended, so that it does not replace an open one. A
-    /// connection of an attempt is inserted only while its entry has the id `attempt`, and is
-    /// reported.
+    /// Dials an address where any trusted peer may answer, and returns its identity. `None` if it
+    /// is this node.
+    pub(super) async fn meet(
+        self: &Arc<Self>,
+        address: SocketAddr,
+    ) -> Result<Option<CertHash>, ConnectError> {
+        let credential = self.credential.read().clone();
+        let is_own = Arc::new(AtomicBool::new(false));
+        let stranger = TrustPolicy::custom(Stranger {
+            own: credential.identity(),
+            is_own: is_own.clone(),
+            policy: credential.trust().clone(),
+        });
+        let connected = self.connect(address, credential.with_trust(stranger)).await;
+        if is_own.load(Ordering::SeqCst) {
+            return Ok(None);
+        }
+        let connection = connected?;
+        let peer = connection.peer_identity().hash;
+        self.insert(connection, Origin::Met).map_err(closed)?;
+        Ok(Some(peer))
+    }
+
+    /// Waits until there is no connection with a peer.
+    pub(super) async fn disconnected(&self, peer: CertHash) {
+        while let Some(Found { id, connection }) = self.connected(peer) {
+            let reason = connection.watch_close().await;
+            self.ended(peer, id, reason);
+        }
+    }
+
+    /// Dials once.
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        credential: NetCredential,
+    ) -> Result<T::Connection, ConnectError> {
+        let alpn: Vec<_> = self.alpn.iter().map(String::as_str).collect();
+        let connection = self.transport.connect(address, &alpn, credential).await?;
+        self.judge_again(&connection)?;
+        Ok(connection)
+    }
+
+    /// Inserts a connection unless it has ended, so that it does not replace an open one. Those
+    /// that this side dialled are reported.
     pub(super) fn insert(
         self: &Arc<Self>,
         connection: T::Connection,
-        attempt: Option<u64>,
+        origin: Origin,
     ) -> Result<(), CloseReason> {
         if let Some(reason) = connection.watch_close().now_or_never() {
             return Err(reason);
@@ -148,18 +204,19 @@ impl<T: NetTransport> Inner<T> {
         let (left, dial) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
-            let entry = match attempt {
-                None => peers.entry(peer),
-                Some(id) => peers.same(peer, id),
+            let entry = match origin {
+                Origin::Accepted | Origin::Met => peers.entry(peer),
+                Origin::Attempt(id) => peers.same(peer, id),
             };
             let Some(entry) = entry else { return Ok(()) };
-            if attempt.is_some() {
+            let is_ours = origin != Origin::Accepted;
+            if is_ours {
                 // Report it before its end can be reported.
                 self.tell(PeerEvent::Connected { peer, connection: connection.clone() });
             }
             let watch = tokio::spawn(watch(self.clone(), peer, id, connection.clone()));
             let watch = AbortOnDrop(watch.abort_handle());
-            let new = Pooled::new(id, connection, attempt.is_some(), watch);
+            let new = Pooled::new(id, connection, is_ours, watch);
             let (retired, left) = entry.take_in(new, ours_stays);
             if let Some(loser) = retired {
                 // If both sides retire a connection, they must not do so at the same time. The
@@ -168,7 +225,8 @@ impl<T: NetTransport> Inner<T> {
                 tokio::spawn(retire(Arc::downgrade(self), peer, loser, patience));
             }
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
-            (left, attempt.and_then(|_| entry.dial.take()))
+            let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
+            (left, attempt.flatten())
         };
         drop(dial); // the attempt's own task, which has nothing left to await
         if let Some(left) = left {
@@ -278,14 +336,12 @@ async fn attempt<T: NetTransport>(
     id: u64,
     address: SocketAddr,
 ) -> Result<T::Connection, ConnectError> {
-    let alpn: Vec<_> = inner.alpn.iter().map(String::as_str).collect();
     let credential = inner.credential.read().clone();
     let expecting = TrustPolicy::custom(Expecting { peer, policy: credential.trust().clone() });
     let credential = credential.with_trust(expecting);
-    let connected = inner.transport.connect(address, &alpn, credential).await;
+    let connected = inner.connect(address, credential).await;
     let result = connected.and_then(|connection| {
-        inner.judge_again(&connection)?;
-        inner.insert(connection.clone(), Some(id)).map_err(closed)?;
+        inner.insert(connection.clone(), Origin::Attempt(id)).map_err(closed)?;
         Ok(connection)
     });
     if result.is_err() {
@@ -311,6 +367,28 @@ impl PeerVerifier for Expecting {
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
         if peer.hash != self.peer {
             return Err(format!("identity {} was expected", self.peer));
+        }
+        self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn reads_legacy_endorsements(&self) -> bool {
+        self.policy.reads_legacy_endorsements()
+    }
+}
+
+/// Trusts the peers that the pool's policy trusts, but not this node.
+struct Stranger {
+    own: CertHash,
+    /// Set if this node answers.
+    is_own: Arc<AtomicBool>,
+    policy: TrustPolicy,
+}
+
+impl PeerVerifier for Stranger {
+    fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
+        if peer.hash == self.own {
+            self.is_own.store(true, Ordering::SeqCst);
+            return Err("this node dialled itself".to_owned());
         }
         self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
     }

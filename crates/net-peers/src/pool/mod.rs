@@ -3,16 +3,19 @@
 mod broadcast;
 mod config;
 mod delivery;
+mod follow;
 mod inner;
 mod peers;
 
 pub use broadcast::{Broadcast, Unsent};
 pub use config::{DropError, PeerEvent, PeerPoolConfig, QueueError};
+pub use follow::Follow;
 
+use crate::resolver::Resolver;
 use broadcast::Outgoing;
 use bytes::Bytes;
 use delivery::deliver;
-use inner::{Inner, close_all};
+use inner::{Inner, Origin, close_all};
 use net_traits::{CertHash, ConnectError, NetConnection, NetCredential, NetTransport};
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Peers, Queue};
@@ -49,7 +52,8 @@ struct Owner<T: NetTransport>(Arc<Inner<T>>);
 
 impl<T: NetTransport> Drop for Owner<T> {
     fn drop(&mut self) {
-        let peers = self.0.peers.lock().close();
+        let (peers, follows) = self.0.peers.lock().close();
+        drop(follows);
         peers.into_values().for_each(close_all);
     }
 }
@@ -77,6 +81,7 @@ impl<T: NetTransport> PeerPool<T> {
             events,
             peers: Mutex::new(Peers::new()),
             inserted: Notify::new(),
+            dials: Semaphore::new(config.max_dials.clamp(1, Semaphore::MAX_PERMITS)),
         };
         (Self { owner: Arc::new(Owner(Arc::new(inner))) }, received)
     }
@@ -126,7 +131,7 @@ impl<T: NetTransport> PeerPool<T> {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            let _ = inner.insert(connection, None); // if it has ended, its receiver learns that
+            let _ = inner.insert(connection, Origin::Accepted); // if it has ended, its receiver learns that
         }
     }
 
@@ -150,6 +155,40 @@ impl<T: NetTransport> PeerPool<T> {
     ) -> Result<(), QueueError> {
         let outgoing = Outgoing { message, receipt: None };
         self.queue(peer, Some(address), outgoing).map_err(|(error, _)| error)
+    }
+
+    /// Connects to all addresses that `resolver` lists, and keeps connected while they are listed.
+    ///
+    /// Each listed address is dialled, with backoff and again when the connection has ended. The
+    /// peer there must have the identity of its [`Endpoint`], or be any peer that the policy of the
+    /// pool trusts; connections are reported by [`PeerEvent::Connected`]. An address that is no
+    /// longer listed, for [`removal_delay`](PeerPoolConfig::removal_delay), is no longer dialled,
+    /// and if it was the only known address of its peer, the connections with that peer are closed,
+    /// by whichever side they were dialled. At most [`max_followed`](PeerPoolConfig::max_followed)
+    /// addresses are followed, and [`max_dials`](PeerPoolConfig::max_dials) dialled at once. A list
+    /// may contain the addresses of this node, which are recognised and left alone.
+    ///
+    /// If two addresses belong to one node, such as an IPv4 and an IPv6 address, both are dialled
+    /// once and one connection is closed as redundant.
+    ///
+    /// [`Endpoint`]: crate::Endpoint
+    ///
+    /// ```
+    /// # use net_peers::{PeerPool, StaticResolver};
+    /// # use net_traits::NetTransport;
+    /// # use std::net::SocketAddr;
+    /// # fn seeds<T: NetTransport>(pool: &PeerPool<T>) {
+    /// let seeds: [SocketAddr; 2] = [([10, 0, 0, 7], 4433).into(), ([10, 0, 0, 8], 4433).into()];
+    /// let follow = pool.follow(StaticResolver::new(seeds));
+    /// # drop(follow);
+    /// # }
+    /// ```
+    ///
+    /// # Panics
+    ///
+    /// If called outside a tokio runtime.
+    pub fn follow(&self, resolver: impl Resolver) -> Follow {
+        follow::follow(&self.owner.0, resolver)
     }
 
     /// Queues `message` for many peers, which share its memory.

@@ -18,10 +18,12 @@ use tokio::time::Instant;
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
 /// A connection that the peer ends within this time counts as a failure.
-const STABLE: Duration = Duration::from_secs(10);
+pub(super) const STABLE: Duration = Duration::from_secs(10);
 
 pub(super) struct Peers<C: Clone> {
     by_identity: HashMap<CertHash, Peer<C>>,
+    /// The tasks that follow resolvers.
+    follows: HashMap<u64, AbortOnDrop>,
     next: u64,
     /// Number of entries at which unused ones are removed.
     tidy_at: usize,
@@ -43,6 +45,8 @@ pub(super) struct Peer<C: Clone> {
     pub(super) queue: Option<Queue>,
     /// The most recent address of the peer, if known.
     pub(super) address: Option<SocketAddr>,
+    /// Addresses of the peer that a resolver lists.
+    followed: Vec<SocketAddr>,
     /// Number of consecutive failures, and the end of their backoff.
     failed: u32,
     not_before: Option<Instant>,
@@ -76,7 +80,13 @@ impl Drop for AbortOnDrop {
 
 impl<C: Clone> Peers<C> {
     pub(super) fn new() -> Self {
-        Self { by_identity: HashMap::new(), next: 0, tidy_at: 64, is_closed: false }
+        Self {
+            by_identity: HashMap::new(),
+            follows: HashMap::new(),
+            next: 0,
+            tidy_at: 64,
+            is_closed: false,
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -111,6 +121,7 @@ impl<C: Clone> Peers<C> {
             dial: None,
             queue: None,
             address: None,
+            followed: Vec::new(),
             failed: 0,
             not_before: None,
         }))
@@ -130,11 +141,39 @@ impl<C: Clone> Peers<C> {
         self.by_identity.remove(&peer)
     }
 
-    /// Closes the state and returns its connections.
+    /// Closes the state and returns its connections, and the tasks that follow resolvers.
     #[must_use]
-    pub(super) fn close(&mut self) -> HashMap<CertHash, Peer<C>> {
+    pub(super) fn close(&mut self) -> (HashMap<CertHash, Peer<C>>, HashMap<u64, AbortOnDrop>) {
         self.is_closed = true;
-        std::mem::take(&mut self.by_identity)
+        (std::mem::take(&mut self.by_identity), std::mem::take(&mut self.follows))
+    }
+
+    /// Keeps a task that follows a resolver, until the pool is dropped.
+    pub(super) fn add_follow(&mut self, id: u64, task: AbortOnDrop) {
+        self.follows.insert(id, task);
+    }
+
+    #[must_use]
+    pub(super) fn remove_follow(&mut self, id: u64) -> Option<AbortOnDrop> {
+        self.follows.remove(&id)
+    }
+
+    /// Notes that a resolver lists an address of a peer.
+    pub(super) fn follow(&mut self, peer: CertHash, address: SocketAddr) {
+        if let Some(entry) = self.entry(peer).filter(|entry| !entry.followed.contains(&address)) {
+            entry.followed.push(address);
+        }
+    }
+
+    /// A resolver lists an address of a peer no longer. Returns its connections if it was the last
+    /// known address.
+    #[must_use]
+    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) -> Option<Vec<C>> {
+        let entry = self.by_identity.get_mut(&peer)?;
+        entry.followed.retain(|followed| *followed != address);
+        let connections = entry.address().is_none().then(|| entry.connections());
+        self.tidy(peer);
+        connections
     }
 
     /// Removes the entry of a peer if it is unused.
@@ -157,15 +196,25 @@ impl<C: Clone> Peer<C> {
         [&self.current, &self.spare].into_iter().flatten().map(|it| it.connection.clone()).collect()
     }
 
+    /// Returns where the peer can be dialled, as far as is known.
+    pub(super) fn address(&self) -> Option<SocketAddr> {
+        self.address.or(self.followed.last().copied())
+    }
+
     /// Whether messages can be sent to the peer, as far as is known.
     pub(super) fn is_reachable(&self) -> bool {
-        self.current.is_some() || self.address.is_some()
+        self.current.is_some() || self.address().is_some()
     }
 
     /// Whether the entry is unused.
     fn is_empty(&self) -> bool {
         let has_connection = self.current.is_some() || self.spare.is_some();
-        !has_connection && self.dial.is_none() && self.queue.is_none() && self.pause().is_none()
+        let is_followed = !self.followed.is_empty();
+        !has_connection
+            && !is_followed
+            && self.dial.is_none()
+            && self.queue.is_none()
+            && self.pause().is_none()
     }
 
     /// Inserts a connection. If there are now two, the one that the peer with the smaller identity

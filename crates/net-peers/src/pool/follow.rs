@@ -1,0 +1,263 @@
+//! Following a resolver: a task per listed address keeps a connection with the peer there.
+
+use super::config::PeerEvent;
+use super::inner::Inner;
+use super::peers::{AbortOnDrop, STABLE};
+use crate::resolver::{Endpoint, ResolveError, Resolver};
+use net_traits::{CertHash, ConnectError, NetConnection, NetTransport, RejectionBy};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::future::pending;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+/// How long the close of a connection with a peer that is no longer listed may take.
+const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Keeps a pool following a resolver. Dropping it stops that, and leaves the connections open.
+#[derive(Debug)]
+#[must_use = "dropping it stops the pool from following the resolver"]
+pub struct Follow {
+    _stop: oneshot::Sender<()>,
+}
+
+/// Starts the task that follows `resolver`.
+pub(super) fn follow<T: NetTransport>(inner: &Arc<Inner<T>>, resolver: impl Resolver) -> Follow {
+    let (stop, stopped) = oneshot::channel();
+    let mut peers = inner.peers.lock();
+    let id = peers.next_id();
+    let task = tokio::spawn(run(inner.clone(), resolver, id, stopped));
+    peers.add_follow(id, AbortOnDrop(task.abort_handle()));
+    Follow { _stop: stop }
+}
+
+async fn run<T: NetTransport>(
+    inner: Arc<Inner<T>>,
+    mut resolver: impl Resolver,
+    id: u64,
+    stopped: oneshot::Receiver<()>,
+) {
+    let mut addresses = Addresses::new(inner.clone());
+    tokio::select! {
+        _ = stopped => {}
+        () = addresses.follow(&mut resolver) => {}
+    }
+    drop(addresses);
+    let task = inner.peers.lock().remove_follow(id);
+    drop(task); // this task's own, which ends here
+}
+
+/// The addresses that are followed.
+struct Addresses<T: NetTransport> {
+    inner: Arc<Inner<T>>,
+    /// The last list of the resolver.
+    listed: Vec<Endpoint>,
+    followed: HashMap<SocketAddr, Followed>,
+    /// The last error, which is reported once.
+    reported: Option<ResolveError>,
+}
+
+struct Followed {
+    endpoint: Endpoint,
+    /// Since when it is not listed.
+    missing_since: Option<Instant>,
+    mark: Arc<Mutex<Mark>>,
+    _task: AbortOnDrop,
+}
+
+/// The identity at an address. It is locked before the peers of the pool.
+#[derive(Default)]
+struct Mark {
+    peer: Option<CertHash>,
+    /// The address is not followed any more, so that its task may mark nothing.
+    is_stopped: bool,
+}
+
+impl<T: NetTransport> Addresses<T> {
+    fn new(inner: Arc<Inner<T>>) -> Self {
+        Self { inner, listed: Vec::new(), followed: HashMap::new(), reported: None }
+    }
+
+    async fn follow(&mut self, resolver: &mut impl Resolver) {
+        let mut failed = 0;
+        loop {
+            match self.expiring(resolver.resolve()).await {
+                Ok(endpoints) => {
+                    failed = 0;
+                    self.reported = None;
+                    self.listed = endpoints;
+                    self.update();
+                }
+                Err(error) => {
+                    failed += 1;
+                    self.report(error);
+                    let delay = self.inner.config.delay(failed);
+                    self.expiring(sleep(delay)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits for `future`, and removes addresses whose time is over meanwhile.
+    async fn expiring<O>(&mut self, future: impl Future<Output = O>) -> O {
+        let mut future = pin!(future);
+        loop {
+            let linger = self.inner.config.removal_delay;
+            let missing = self.followed.values().filter_map(|it| it.missing_since);
+            let expiry = missing.min().and_then(|since| since.checked_add(linger));
+            let expired = async {
+                match expiry {
+                    Some(at) => sleep_until(at).await,
+                    None => pending().await,
+                }
+            };
+            tokio::select! {
+                output = &mut future => return output,
+                () = expired => self.update(),
+            }
+        }
+    }
+
+    /// Starts and stops tasks, so that they are those of the list.
+    fn update(&mut self) {
+        let now = Instant::now();
+        let listed: HashMap<_, _> = self.listed.iter().map(|it| (it.address, *it)).collect();
+        for (address, followed) in &mut self.followed {
+            followed.missing_since = match listed.get(address) {
+                Some(_) => None,
+                None => Some(followed.missing_since.unwrap_or(now)),
+            };
+        }
+        let linger = self.inner.config.removal_delay;
+        let is_over = |it: &Followed| it.missing_since.is_some_and(|at| now - at >= linger);
+        let is_other = |it: &Followed| listed.get(&it.endpoint.address) != Some(&it.endpoint);
+        let over = self
+            .followed
+            .extract_if(|_, it| is_over(it) || it.missing_since.is_none() && is_other(it));
+        for (address, followed) in over.collect::<Vec<_>>() {
+            let peer = stop(&followed.mark);
+            tracing::debug!(%address, "an address is no longer followed");
+            if let Some(connections) =
+                peer.and_then(|it| self.inner.peers.lock().unfollow(it, address))
+            {
+                connections.into_iter().for_each(close);
+            }
+        }
+        let limit = self.inner.config.max_followed;
+        for endpoint in &self.listed {
+            if self.followed.len() >= limit {
+                break;
+            }
+            let (inner, address) = (&self.inner, endpoint.address);
+            self.followed.entry(address).or_insert_with(|| start(inner, listed[&address]));
+        }
+        if listed.keys().any(|address| !self.followed.contains_key(address)) {
+            self.report(ResolveError::TooMany { listed: listed.len(), limit });
+        }
+    }
+
+    /// Reports an error, unless it is the one that was reported last.
+    fn report(&mut self, error: ResolveError) {
+        if self.reported.as_ref() != Some(&error) {
+            self.reported = Some(error.clone());
+            self.inner.tell(PeerEvent::ResolveFailed { error });
+        }
+    }
+}
+
+impl<T: NetTransport> Drop for Addresses<T> {
+    /// The addresses are not known any more, and the connections stay open.
+    fn drop(&mut self) {
+        for (address, followed) in &self.followed {
+            if let Some(peer) = stop(&followed.mark) {
+                let _connections = self.inner.peers.lock().unfollow(peer, *address);
+            }
+        }
+    }
+}
+
+/// Starts to keep a connection with the peer at an address.
+fn start<T: NetTransport>(inner: &Arc<Inner<T>>, endpoint: Endpoint) -> Followed {
+    let mark = Arc::new(Mutex::default());
+    if let Some(peer) = endpoint.identity.filter(|peer| !inner.is_own(*peer)) {
+        set(inner, &mark, endpoint.address, peer);
+    }
+    let task = tokio::spawn(keep(inner.clone(), endpoint, mark.clone()));
+    Followed { endpoint, missing_since: None, mark, _task: AbortOnDrop(task.abort_handle()) }
+}
+
+/// Notes which peer is at an address, unless the address is not followed any more.
+fn set<T: NetTransport>(inner: &Inner<T>, mark: &Mutex<Mark>, address: SocketAddr, peer: CertHash) {
+    let mut mark = mark.lock();
+    if !mark.is_stopped {
+        mark.peer = Some(peer);
+        inner.peers.lock().follow(peer, address);
+    }
+}
+
+/// Prevents later marks; returns the peer that was marked.
+fn stop(mark: &Mutex<Mark>) -> Option<CertHash> {
+    let mut mark = mark.lock();
+    mark.is_stopped = true;
+    mark.peer.take()
+}
+
+/// Keeps a connection with the peer at an address, dialling it with backoff.
+async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: Arc<Mutex<Mark>>) {
+    let address = endpoint.address;
+    let (mut failed, mut is_reported) = (0, false);
+    loop {
+        let expected = mark.lock().peer.or(endpoint.identity);
+        let met = {
+            let Ok(_turn) = inner.dials.acquire().await else { return };
+            match expected {
+                Some(peer) if inner.is_own(peer) => Ok(None),
+                Some(peer) => inner.connection(peer, None, address).await.map(|_| Some(peer)),
+                None => inner.meet(address).await,
+            }
+        };
+        match met {
+            Ok(Some(peer)) => {
+                set(&inner, &mark, address, peer);
+                is_reported = false;
+                let since = Instant::now();
+                inner.disconnected(peer).await;
+                failed = if since.elapsed() < STABLE { failed + 1 } else { 0 };
+            }
+            Ok(None) => return tracing::debug!(%address, "this node is listed, too"),
+            // A peer with another identity has come to that address.
+            Err(ConnectError::Rejected(rejection))
+                if rejection.by == RejectionBy::Us
+                    && expected.is_some()
+                    && endpoint.identity.is_none() =>
+            {
+                let mut mark = mark.lock();
+                if let Some(peer) = mark.peer.take() {
+                    let _connections = inner.peers.lock().unfollow(peer, address);
+                }
+                continue;
+            }
+            Err(error) => {
+                failed += 1;
+                if !std::mem::replace(&mut is_reported, true) {
+                    inner.tell(PeerEvent::Unreachable { address, error });
+                }
+            }
+        }
+        if failed > 0 {
+            sleep(inner.config.delay(failed)).await;
+        }
+    }
+}
+
+/// Closes a connection with a peer that is no longer listed, in the background.
+fn close<C: NetConnection>(connection: C) {
+    tokio::spawn(async move {
+        // Dropping the future closes at once.
+        let _ = timeout(CLOSE_PATIENCE, connection.close(0, "no longer listed")).await;
+    });
+}

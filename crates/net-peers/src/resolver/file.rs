@@ -1,0 +1,128 @@
+//! `FileResolver`: the endpoints that a file lists, which is read again and again.
+
+use super::{Endpoint, ResolveError, Resolver};
+use async_trait::async_trait;
+use net_traits::Cause;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+
+/// How often the file is read.
+const INTERVAL: Duration = Duration::from_secs(5);
+
+/// A longer file is not a list of endpoints.
+const MAX_BYTES: u64 = 1024 * 1024;
+
+/// The endpoints that a file lists, one per line.
+///
+/// A line is `IP:PORT` or `IDENTITY@IP:PORT`; empty lines and what follows a `#` are ignored. The
+/// contents are read and compared every 5 s, so that a change is found whatever the file system
+/// says about times. Files of up to 1 MiB are read. Replace the file by renaming another one, so
+/// that no half of it is read; a file that cannot be read changes nothing.
+#[derive(Debug)]
+pub struct FileResolver {
+    path: PathBuf,
+    interval: Duration,
+    /// What the file contained; `None` before it was read and after an error.
+    last: Option<String>,
+    was_read: bool,
+}
+
+impl FileResolver {
+    /// Reads the file at `path` when the pool asks for it.
+    pub fn new(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), interval: INTERVAL, last: None, was_read: false }
+    }
+
+    /// How often the file is read. Default: 5 s.
+    #[must_use]
+    pub fn interval(mut self, interval: Duration) -> Self {
+        self.interval = interval;
+        self
+    }
+}
+
+#[async_trait]
+impl Resolver for FileResolver {
+    async fn resolve(&mut self) -> Result<Vec<Endpoint>, ResolveError> {
+        loop {
+            if std::mem::replace(&mut self.was_read, true) {
+                sleep(self.interval).await;
+            }
+            let last = self.last.take();
+            let path = self.path.clone();
+            let text = match spawn_blocking(move || read(&path)).await {
+                Ok(text) => text?,
+                Err(error) => return Err(ResolveError::Other(Cause::new(error))),
+            };
+            if last.as_ref() == Some(&text) {
+                self.last = last;
+                continue;
+            }
+            let endpoints = parse(&text, &self.path)?;
+            self.last = Some(text);
+            return Ok(endpoints);
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<String, ResolveError> {
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(MAX_BYTES + 1).read_to_string(&mut text));
+    match read {
+        Ok(_) if text.len() as u64 > MAX_BYTES => {
+            Err(ResolveError::TooLong { path: path.to_owned(), limit: MAX_BYTES })
+        }
+        Ok(_) => Ok(text),
+        Err(error) => Err(ResolveError::Read { path: path.to_owned(), cause: Cause::new(error) }),
+    }
+}
+
+fn parse(text: &str, path: &Path) -> Result<Vec<Endpoint>, ResolveError> {
+    let mut endpoints = Vec::new();
+    for (index, line) in text.lines().enumerate() {
+        let entry = line.split('#').next().unwrap_or_default().trim();
+        if entry.is_empty() {
+            continue;
+        }
+        endpoints.push(entry.parse().map_err(|cause| ResolveError::Malformed {
+            path: path.to_owned(),
+            line: index + 1,
+            cause,
+        })?);
+    }
+    Ok(endpoints)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net_traits::CertHash;
+
+    fn parsed(text: &str) -> Result<Vec<Endpoint>, ResolveError> {
+        parse(text, Path::new("peers"))
+    }
+
+    #[test]
+    fn lines_are_endpoints_and_comments() {
+        let identity = CertHash::from_bytes([0xab; 32]);
+        let text = format!("# ours\n\n 10.0.0.1:1 # first\r\n{identity}@[::1]:2\n");
+        let one = Endpoint::new("10.0.0.1:1".parse().unwrap());
+        let other = Endpoint::new("[::1]:2".parse().unwrap()).with_identity(identity);
+        assert_eq!(parsed(&text).unwrap(), [one, other]);
+        assert_eq!(other.to_string().parse::<Endpoint>().unwrap(), other);
+        assert_eq!(parsed("").unwrap(), []);
+    }
+
+    #[test]
+    fn what_is_no_endpoint_is_told_with_its_line() {
+        for bad in ["10.0.0.1", "example.org:1", "abcd@10.0.0.1:1", "10.0.0.1:1 10.0.0.2:1"] {
+            let error = parsed(&format!("10.0.0.1:1\n{bad}\n")).unwrap_err();
+            assert!(matches!(error, ResolveError::Malformed { line: 2, .. }), "{error:?}");
+            assert_eq!(error.to_string(), "line 2 of peers is not an endpoint");
+        }
+    }
+}

@@ -1,0 +1,461 @@
+//! `PeerPool::follow`: connections with the peers that a resolver lists.
+
+mod common;
+
+use common::{ALPN, Events, Pool, accept, any_port, listen, pool, recv, trusting};
+use net_peers::{
+    DropError, Endpoint, FileResolver, PeerEvent, PeerPool, PeerPoolConfig, ResolveError, Resolver,
+    StaticResolver, WatchResolver,
+};
+use net_traits::{
+    CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, close_code,
+};
+use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryListener, MemoryNetwork};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Waits for a connection that the pool dialled.
+async fn connected(events: &mut Events) -> (CertHash, MemoryConnection) {
+    match events.recv().await.unwrap() {
+        PeerEvent::Connected { peer, connection } => (peer, connection),
+        event => panic!("{event:?}"),
+    }
+}
+
+/// Waits for the end of a connection.
+async fn disconnected(events: &mut Events) -> CloseReason {
+    match events.recv().await.unwrap() {
+        PeerEvent::Disconnected { reason, .. } => reason,
+        event => panic!("{event:?}"),
+    }
+}
+
+/// A list that the test changes.
+fn list<E: Into<Endpoint>>(
+    endpoints: impl IntoIterator<Item = E>,
+) -> (watch::Sender<Vec<Endpoint>>, WatchResolver) {
+    let (list, receiver) = watch::channel(endpoints.into_iter().map(Into::into).collect());
+    (list, WatchResolver::new(receiver))
+}
+
+fn fresh(network: &MemoryNetwork) -> (Pool, Events) {
+    pool(network, trusting(), PeerPoolConfig::new())
+}
+
+#[tokio::test(start_paused = true)]
+async fn listed_peers_are_connected_get_broadcasts_and_are_redialled() {
+    let network = MemoryNetwork::new(1);
+    let (one, other) = (trusting(), trusting());
+    let (at_one, at_other) = (listen(&network, &one).await, listen(&network, &other).await);
+    let (pool, mut events) = fresh(&network);
+    let known = Endpoint::new(at_other.local_addr()).with_identity(other.identity());
+    let _follow = pool.follow(StaticResolver::new([Endpoint::new(at_one.local_addr()), known]));
+    let (accepted_one, accepted_other) = tokio::join!(accept(&at_one), accept(&at_other));
+    let (first, second) = (connected(&mut events).await, connected(&mut events).await);
+    assert_eq!(
+        BTreeSet::from([first.0, second.0]),
+        BTreeSet::from([one.identity(), other.identity()])
+    );
+    assert_eq!(pool.broadcast(pool.peers(), "news".into()).unsent().await, []);
+    assert_eq!(recv(&accepted_one).await, b"news");
+    assert_eq!(recv(&accepted_other).await, b"news");
+
+    accepted_one.close(0, "restart").await;
+    let again = accept(&at_one).await;
+    assert!(matches!(disconnected(&mut events).await, CloseReason::Peer { .. }));
+    assert_eq!(connected(&mut events).await.0, one.identity());
+    // Messages find the address, too.
+    again.close(0, "restart").await;
+    disconnected(&mut events).await;
+    let broadcast = pool.broadcast([one.identity()], "later".into());
+    assert_eq!(recv(&accept(&at_one).await).await, b"later");
+    assert_eq!(broadcast.unsent().await, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn additions_and_removals_are_followed() {
+    let network = MemoryNetwork::new(1);
+    let (one, other) = (trusting(), trusting());
+    let (at_one, at_other) = (listen(&network, &one).await, listen(&network, &other).await);
+    let (pool, mut events) = fresh(&network);
+    let (list, resolver) = list([at_one.local_addr()]);
+    let _follow = pool.follow(resolver);
+    let accepted_one = accept(&at_one).await;
+    connected(&mut events).await;
+
+    list.send(vec![at_other.local_addr().into()]).unwrap();
+    let removed = Instant::now();
+    let _accepted_other = accept(&at_other).await;
+    assert_eq!(connected(&mut events).await.0, other.identity());
+    assert_eq!(removed.elapsed(), Duration::ZERO, "additions count at once");
+    let reason = accepted_one.watch_close().await;
+    let expected = CloseReason::Peer { code: 0, reason: "no longer listed".to_owned() };
+    assert_eq!(reason, expected);
+    let took = removed.elapsed();
+    assert!(took >= 30 * SECOND && took < 31 * SECOND, "{took:?}");
+    disconnected(&mut events).await;
+    assert_eq!(pool.peers(), [other.identity()]);
+    let again = timeout(600 * SECOND, at_one.accept()).await;
+    assert!(again.is_err(), "an address that is not listed is dialled");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_address_that_is_missing_for_a_moment_stays() {
+    let network = MemoryNetwork::new(1);
+    let listener = listen(&network, &trusting()).await;
+    let (pool, mut events) = fresh(&network);
+    let (list, resolver) = list([listener.local_addr()]);
+    let _follow = pool.follow(resolver);
+    let accepted = accept(&listener).await;
+    connected(&mut events).await;
+    for _ in 0..10 {
+        list.send(Vec::new()).unwrap();
+        tokio::time::sleep(29 * SECOND).await;
+        list.send(vec![listener.local_addr().into()]).unwrap();
+        tokio::time::sleep(29 * SECOND).await;
+    }
+    let ended = timeout(600 * SECOND, accepted.watch_close()).await;
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_with_another_address_stays_when_one_is_removed() {
+    let network = MemoryNetwork::new(1);
+    let (peer, host) = (trusting(), network.transport());
+    let listen = || host.create_listener(any_port(), &[ALPN], peer.clone());
+    let (first, second) = (listen().await.unwrap(), listen().await.unwrap());
+    let (pool, mut events) = fresh(&network);
+    let (list, resolver) = list([first.local_addr(), second.local_addr()]);
+    let _follow = pool.follow(resolver);
+    // Both addresses are dialled once, and one connection is closed as redundant.
+    let (_one, _other) = tokio::join!(accept(&first), accept(&second));
+    connected(&mut events).await;
+    connected(&mut events).await;
+    let reason = disconnected(&mut events).await;
+    assert!(matches!(reason, CloseReason::Local { code: close_code::DUPLICATE, .. }), "{reason:?}");
+    let idle = async || {
+        tokio::select! {
+            _ = first.accept() => panic!("it is dialled again"),
+            _ = second.accept() => panic!("it is dialled again"),
+            () = tokio::time::sleep(600 * SECOND) => {}
+        }
+    };
+    idle().await;
+    list.send(vec![first.local_addr().into()]).unwrap();
+    idle().await;
+    assert_eq!(pool.peers(), [peer.identity()]);
+    assert!(events.try_recv().is_err(), "it is still connected");
+    list.send(Vec::new()).unwrap();
+    assert!(matches!(disconnected(&mut events).await, CloseReason::Local { code: 0, .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreachable_address_is_reported_once_and_dialled_with_backoff() {
+    let network = MemoryNetwork::new(1);
+    let (peer, host) = (trusting(), network.transport());
+    let address = SocketAddr::new(host.ip(), 4433);
+    let (pool, mut events) = fresh(&network);
+    let _follow = pool.follow(StaticResolver::new([address]));
+    let event = events.recv().await.unwrap();
+    let PeerEvent::Unreachable { address: told, error } = event else { panic!("{event:?}") };
+    assert_eq!((told, error), (address, ConnectError::Refused(address)));
+    let told = timeout(600 * SECOND, events.recv()).await;
+    assert!(told.is_err(), "it is reported again: {told:?}");
+    let listener = host.create_listener(address, &[ALPN], peer.clone()).await.unwrap();
+    let waited = Instant::now();
+    let _accepted = accept(&listener).await;
+    assert!(waited.elapsed() <= 30 * SECOND, "it is dialled at least twice a minute");
+    assert_eq!(connected(&mut events).await.0, peer.identity());
+}
+
+#[tokio::test(start_paused = true)]
+async fn this_node_is_recognised_in_the_list() {
+    let network = MemoryNetwork::new(1);
+    let (me, host) = (trusting(), network.transport());
+    let listener = host.create_listener(any_port(), &[ALPN], me.clone()).await.unwrap();
+    let (pool, mut events) =
+        PeerPool::new(host.clone(), &[ALPN], me.clone(), PeerPoolConfig::new());
+    let known = Endpoint::new("10.0.0.1:1".parse().unwrap()).with_identity(me.identity());
+    let _follow = pool.follow(StaticResolver::new([listener.local_addr().into(), known]));
+    assert!(listener.accept().await.unwrap().accept().await.is_err());
+    let quiet = timeout(600 * SECOND, async {
+        tokio::select! {
+            _ = listener.accept() => panic!("it is dialled again"),
+            event = events.recv() => panic!("{event:?}"),
+        }
+    });
+    assert!(quiet.await.is_err());
+    assert_eq!(pool.peers(), []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_peer_at_an_address_is_met_unless_the_identity_is_listed() {
+    let network = MemoryNetwork::new(1);
+    let (before, after, host) = (trusting(), trusting(), network.transport());
+    let listen = |port, credential: &NetCredential| {
+        host.create_listener(SocketAddr::new(host.ip(), port), &[ALPN], credential.clone())
+    };
+    let (any, known) = (listen(1, &before).await.unwrap(), listen(2, &before).await.unwrap());
+    let (pool, mut events) = fresh(&network);
+    let known_address = Endpoint::new(known.local_addr()).with_identity(before.identity());
+    for address in [Endpoint::new(any.local_addr()), known_address] {
+        let listener = if address.identity.is_some() { &known } else { &any };
+        let follow = pool.follow(StaticResolver::new([address]));
+        let accepted = accept(listener).await;
+        connected(&mut events).await;
+        listener.set_credential(after.clone());
+        accepted.close(0, "restart").await;
+        disconnected(&mut events).await;
+        // The first dial still expects the old identity.
+        assert!(listener.accept().await.unwrap().accept().await.is_err());
+        if address.identity.is_none() {
+            let _accepted = accept(listener).await;
+            assert_eq!(connected(&mut events).await.0, after.identity());
+        } else {
+            let event = events.recv().await.unwrap();
+            assert!(matches!(event, PeerEvent::Unreachable { .. }), "{event:?}");
+        }
+        drop(follow);
+        pool.remove(after.identity());
+        while events.try_recv().is_ok() {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn addresses_beyond_the_limit_are_reported_and_wait_for_room() {
+    let network = MemoryNetwork::new(1);
+    let credentials = [trusting(), trusting(), trusting()];
+    let mut listeners = Vec::new();
+    for credential in &credentials {
+        listeners.push(listen(&network, credential).await);
+    }
+    let addresses: Vec<Endpoint> = listeners.iter().map(|it| it.local_addr().into()).collect();
+    let config = PeerPoolConfig::new().max_followed(2);
+    let (pool, mut events) = pool(&network, trusting(), config);
+    let (list, resolver) = list(addresses.clone());
+    let _follow = pool.follow(resolver);
+    let event = events.recv().await.unwrap();
+    let expected = ResolveError::TooMany { listed: 3, limit: 2 };
+    assert!(
+        matches!(&event, PeerEvent::ResolveFailed { error } if *error == expected),
+        "{event:?}"
+    );
+    let _accepted = tokio::join!(accept(&listeners[0]), accept(&listeners[1]));
+    connected(&mut events).await;
+    connected(&mut events).await;
+    let third = timeout(600 * SECOND, listeners[2].accept()).await;
+    assert!(third.is_err(), "more are followed");
+    list.send(addresses[1..].to_vec()).unwrap();
+    accept(&listeners[2]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn so_many_addresses_are_dialled_at_once() {
+    let network = MemoryNetwork::new(1);
+    let silent = network.transport();
+    let listener = silent.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(silent.create_listener(any_port(), &[ALPN], trusting()).await.unwrap());
+    }
+    others.push(listener);
+    let config = PeerPoolConfig::new().max_dials(4);
+    let (pool, _events) = pool(&network, trusting(), config);
+    let _follow = pool.follow(StaticResolver::new(others.iter().map(NetListener::local_addr)));
+    // None of the handshakes is finished, for 10 s each.
+    tokio::time::sleep(SECOND).await;
+    let arrived = futures_util::future::join_all(
+        others.iter().map(|listener| async { timeout(SECOND, listener.accept()).await }),
+    );
+    assert_eq!(arrived.await.iter().filter(|arrived| arrived.is_ok()).count(), 4);
+}
+
+/// A resolver that fails now and then.
+struct Failing {
+    answers: Vec<Result<Vec<Endpoint>, ResolveError>>,
+}
+
+#[async_trait::async_trait]
+impl Resolver for Failing {
+    async fn resolve(&mut self) -> Result<Vec<Endpoint>, ResolveError> {
+        tokio::time::sleep(SECOND).await;
+        self.answers.pop().unwrap_or_else(|| Ok(Vec::new()))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_error_is_reported_once_and_changes_nothing() {
+    let network = MemoryNetwork::new(1);
+    let listener = listen(&network, &trusting()).await;
+    let error = || ResolveError::Other(net_traits::Cause::new("no answer"));
+    let mut answers = vec![Ok(vec![listener.local_addr().into()])];
+    answers.extend((0..100).map(|_| Err(error())));
+    answers.push(Ok(vec![listener.local_addr().into()]));
+    let (pool, mut events) = fresh(&network);
+    let _follow = pool.follow(Failing { answers });
+    let accepted = accept(&listener).await;
+    connected(&mut events).await;
+    let event = events.recv().await.unwrap();
+    assert!(
+        matches!(&event, PeerEvent::ResolveFailed { error: it } if *it == error()),
+        "{event:?}"
+    );
+    let told = timeout(1000 * SECOND, events.recv()).await;
+    assert!(told.is_err(), "{told:?}");
+    // Much later the list is empty.
+    accepted.watch_close().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_its_handle_nothing_is_followed_and_connections_stay() {
+    let network = MemoryNetwork::new(1);
+    let (peer, listener) = {
+        let peer = trusting();
+        let listener = listen(&network, &peer).await;
+        (peer, listener)
+    };
+    let (pool, mut events) = fresh(&network);
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let follow = pool.follow(StaticResolver::new([listener.local_addr()]));
+    let accepted = accept(&listener).await;
+    connected(&mut events).await;
+    drop(follow);
+    let ended = timeout(600 * SECOND, accepted.watch_close()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    assert_eq!(pool.peers(), [peer.identity()]);
+    accepted.close(0, "").await;
+    disconnected(&mut events).await;
+    assert!(timeout(600 * SECOND, listener.accept()).await.is_err(), "it is dialled again");
+    let unsent = pool.broadcast([peer.identity()], "no way".into()).unsent().await;
+    assert!(matches!(unsent[0].error, DropError::Queue(_)), "{unsent:?}");
+    while tasks() > before {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_pool_ends_what_follows() {
+    let network = MemoryNetwork::new(1);
+    let listener = listen(&network, &trusting()).await;
+    let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
+    let before = tasks();
+    let (pool, mut events) = fresh(&network);
+    let absent = "10.9.9.9:1".parse().unwrap();
+    let follow = pool.follow(StaticResolver::new([listener.local_addr(), absent]));
+    let accepted = accept(&listener).await;
+    drop(pool);
+    accepted.watch_close().await;
+    while events.recv().await.is_some() {}
+    while tasks() > before {
+        tokio::task::yield_now().await;
+    }
+    drop(follow);
+}
+
+/// A node of a service whose members follow the same list.
+struct Member {
+    identity: CertHash,
+    pool: Pool,
+    address: SocketAddr,
+    ended: tokio::sync::mpsc::UnboundedReceiver<CloseReason>,
+}
+
+async fn member(network: &MemoryNetwork) -> Member {
+    let (credential, host) = (trusting(), network.transport());
+    let listener: MemoryListener =
+        host.create_listener(any_port(), &[ALPN], credential.clone()).await.unwrap();
+    let (identity, address) = (credential.identity(), listener.local_addr());
+    let (pool, mut events) = PeerPool::new(host, &[ALPN], credential, PeerPoolConfig::new());
+    let (end, ended) = tokio::sync::mpsc::unbounded_channel();
+    let accepting = pool.clone();
+    tokio::spawn(async move {
+        while let Ok(request) = listener.accept().await {
+            if let Ok(connection) = request.accept().await {
+                accepting.insert(connection);
+            }
+        }
+    });
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            if let PeerEvent::Disconnected { reason, .. } = event {
+                let _ = end.send(reason);
+            }
+        }
+    });
+    Member { identity, pool, address, ended }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_members_of_a_service_find_each_other_and_keep_one_connection_each() {
+    let network = MemoryNetwork::new(7);
+    network.set_links(LinkPlan::new().latency(Duration::from_millis(10)));
+    let mut members = Vec::new();
+    for _ in 0..5 {
+        members.push(member(&network).await);
+    }
+    let list: Vec<_> = members.iter().map(|member| member.address).collect();
+    let follows: Vec<_> = members
+        .iter()
+        .map(|member| member.pool.follow(StaticResolver::new(list.clone())))
+        .collect();
+    // Of each pair both dial, and one connection is closed.
+    for member in &mut members {
+        for _ in 0..4 {
+            let (CloseReason::Local { code, .. } | CloseReason::Peer { code, .. }) =
+                member.ended.recv().await.unwrap()
+            else {
+                panic!("a connection broke");
+            };
+            assert_eq!(code, close_code::DUPLICATE);
+        }
+    }
+    for member in &mut members {
+        let ended = timeout(600 * SECOND, member.ended.recv()).await;
+        assert!(ended.is_err(), "{ended:?}");
+        let peers: BTreeSet<_> = member.pool.peers().into_iter().collect();
+        assert_eq!(peers.len(), 4);
+        assert!(!peers.contains(&member.identity));
+        assert_eq!(member.pool.broadcast(peers, "all".into()).unsent().await, []);
+    }
+    drop(follows);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_is_read_again_and_its_errors_change_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("peers");
+    let mut file = FileResolver::new(&path);
+    let error = file.resolve().await.unwrap_err();
+    assert!(matches!(error, ResolveError::Read { .. }), "{error:?}");
+
+    let write = |text: &str| {
+        let fresh = folder.path().join("fresh");
+        std::fs::write(&fresh, text).unwrap();
+        std::fs::rename(fresh, &path).unwrap();
+    };
+    let addresses = |list: Vec<Endpoint>| list.iter().map(Endpoint::to_string).collect::<Vec<_>>();
+    write("10.0.0.1:1\n");
+    let asked = Instant::now();
+    assert_eq!(addresses(file.resolve().await.unwrap()), ["10.0.0.1:1"]);
+    assert_eq!(asked.elapsed(), 5 * SECOND);
+    let unchanged = timeout(60 * SECOND, file.resolve()).await;
+    assert!(unchanged.is_err(), "{unchanged:?}");
+    // The same length, and perhaps the same time.
+    write("10.0.0.2:1\n");
+    assert_eq!(addresses(file.resolve().await.unwrap()), ["10.0.0.2:1"]);
+    write("10.0.0.2\n");
+    let error = file.resolve().await.unwrap_err();
+    assert!(matches!(error, ResolveError::Malformed { line: 1, .. }), "{error:?}");
+    write(&"#".repeat(2 * 1024 * 1024));
+    let error = file.resolve().await.unwrap_err();
+    assert!(matches!(error, ResolveError::TooLong { .. }), "{error:?}");
+    write("");
+    assert_eq!(file.resolve().await.unwrap(), []);
+}
