@@ -347,6 +347,10 @@ impl NetConnection for MsQuicNetConnection {
         inner.watch_shutdown().await;
     }
 
+    fn abort(&self, code: u64, reason: &str) {
+        Member::abort(&*self.shared, code, reason);
+    }
+
     async fn watch_close(&self) -> CloseReason {
         self.shared.close_reason(&self.shared.inner.watch_shutdown().await)
     }

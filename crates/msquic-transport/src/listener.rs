@@ -5,7 +5,7 @@ use crate::incoming::MsQuicNetIncomingRequest;
 use crate::transport::Context;
 use async_trait::async_trait;
 use msquic_async::{Configuration, Listener};
-use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener};
+use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,32 +63,6 @@ impl MsQuicListener {
     pub fn refused_waiting(&self) -> u64 {
         self.instance.refused()
     }
-
-    /// Replaces the certificate and the trust policy for handshakes that begin later.
-    ///
-    /// Established connections remain open. To close those that are no longer trusted, call
-    /// [`MsQuicTransport::revoke`].
-    ///
-    /// [`MsQuicTransport::revoke`]: crate::MsQuicTransport::revoke
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError::Credential`] if the credential cannot be used. The listener keeps its
-    /// previous one.
-    pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
-        let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
-        if self.context.config.resumption {
-            self.context.forget(&credential); // a new configuration has new keys for tickets
-        }
-        let configuration = self.context.server(&alpn, &credential)?;
-        let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
-        let _one_at_a_time = self.updating.lock();
-        let before = std::mem::replace(&mut *self.identity.write(), now);
-        self.instance.set_credential(configuration, credential);
-        self.context.forget_tickets();
-        self.context.forget(&before.credential);
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -120,5 +94,30 @@ impl NetListener for MsQuicListener {
 
     fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
+        if self.context.config.resumption {
+            self.context.forget(&credential); // a new configuration has new keys for tickets
+        }
+        let configuration = self.context.server(&alpn, &credential)?;
+        let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
+        let _one_at_a_time = self.updating.lock();
+        let before = std::mem::replace(&mut *self.identity.write(), now);
+        self.instance.set_credential(configuration, credential);
+        self.context.forget_tickets();
+        self.context.forget(&before.credential);
+        Ok(())
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        let _one_at_a_time = self.updating.lock();
+        let Identity { credential, configuration } = self.identity.read().clone();
+        let credential = credential.with_trust(trust);
+        *self.identity.write() =
+            Identity { credential: credential.clone(), configuration: configuration.clone() };
+        self.instance.set_credential(configuration, credential);
+        self.context.forget_tickets();
     }
 }

@@ -172,52 +172,6 @@ impl MsQuicTransport {
         Self { context }
     }
 
-    /// Returns the counters of all listeners and connections.
-    pub fn statistics(&self) -> TransportStatistics {
-        self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
-    }
-
-    /// Closes all connections whose peer `policy` does not trust, including those in their
-    /// handshake.
-    ///
-    /// Their close code is [`REVOKED`](close_code::REVOKED); queued messages are dropped. Returns how many of
-    /// them were established. Certificates and signatures are verified again, on the calling
-    /// thread, so a certificate that has expired since is not trusted.
-    ///
-    /// It applies to all connections of the transport. If listeners trust different peers, use a
-    /// transport for each.
-    ///
-    /// To reject such peers in the future too, first give the listeners a credential with that
-    /// policy, see [`MsQuicListener::set_credential`], and use it to dial, also in a
-    /// pool of peers.
-    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        let Ok(context) = &self.context else { return 0 };
-        context.forget_tickets();
-        context.registry.revoke(policy)
-    }
-
-    /// Stops the listeners, delivers queued messages and answers, and closes all connections.
-    ///
-    /// The close code is [`SHUTDOWN`](close_code::SHUTDOWN), with `reason`. After `deadline`, connections that
-    /// are still sending are closed at once. Returns when no connection is open. The transport
-    /// cannot be used afterwards.
-    ///
-    /// # Cancel safety
-    ///
-    /// Dropping the future closes at once the connections that are still sending, and leaves other
-    /// connections open.
-    pub async fn shutdown(&self, deadline: Duration, reason: &str) {
-        let Ok(context) = &self.context else { return };
-        let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();
-        let stop = async {
-            join_all(listeners.iter().map(|listener| listener.stop())).await;
-        };
-        context.registry.shutdown(deadline, reason, stop).await;
-        let registration = context.registration.registration();
-        registration.shutdown(close_code::SHUTDOWN);
-        registration.wait_idle().await;
-    }
-
     /// Connects as `dial` says: by host name, with another server name, or from another local
     /// address.
     ///
@@ -340,5 +294,32 @@ impl NetTransport for MsQuicTransport {
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let dial = self.context().map_err(failed)?.dial(remote_addr);
         self.connect_with(&dial, alpn, credential).await
+    }
+
+    fn connections(&self) -> Vec<MsQuicNetConnection> {
+        let live = self.context.iter().flat_map(|context| context.registry.live());
+        live.map(|shared| MsQuicNetConnection { shared }).collect()
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let Ok(context) = &self.context else { return 0 };
+        context.forget_tickets();
+        context.registry.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let Ok(context) = &self.context else { return };
+        let listeners: Vec<_> = context.listeners.lock().iter().filter_map(Weak::upgrade).collect();
+        let stop = async {
+            join_all(listeners.iter().map(|listener| listener.stop())).await;
+        };
+        context.registry.shutdown(deadline, reason, stop).await;
+        let registration = context.registration.registration();
+        registration.shutdown(close_code::SHUTDOWN);
+        registration.wait_idle().await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.context.as_ref().map(|context| context.registry.statistics()).unwrap_or_default()
     }
 }

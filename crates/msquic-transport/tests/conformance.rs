@@ -4,8 +4,8 @@ mod quinn_peer;
 
 use async_trait::async_trait;
 use msquic_async::{Configuration, Connection, Registration, Settings, StreamType, WriteStream};
-use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
-use net_traits::{NetCredential, TrustPolicy};
+use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+use net_traits::NetCredential;
 use net_traits_test::{Harness, Limits, RawPeer};
 use quinn_peer::{Judge, QuinnPeer};
 use std::net::SocketAddr;
@@ -65,14 +65,6 @@ impl Harness for Quic {
         if let Ok(connection) = peer.connect(remote_addr).await {
             connection.closed().await;
         }
-    }
-
-    fn set_credential(&self, listener: &MsQuicListener, credential: NetCredential) {
-        listener.set_credential(credential).unwrap();
-    }
-
-    fn revoke(&self, transport: &MsQuicTransport, policy: &TrustPolicy) {
-        transport.revoke(policy);
     }
 }
 

@@ -1,14 +1,14 @@
 //! QUIC first, and TCP where QUIC is blocked.
 
-use msquic_transport::{MsQuicListener, MsQuicTransport, MsQuicTransportConfig};
-use net_peers::{FallbackConnection, FallbackListener, FallbackTransport};
+use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
+use net_peers::{FallbackConnection, FallbackTransport};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::net::SocketAddr;
 use std::time::Duration;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 
 const ALPN: &str = "test/1";
 
@@ -36,20 +36,6 @@ mod conformance {
                 MsQuicTransport::with_config(config),
                 TcpTlsTransport::with_config(tcp).unwrap(),
             )
-        }
-
-        fn set_credential(
-            &self,
-            listener: &FallbackListener<MsQuicListener, TcpTlsListener>,
-            credential: NetCredential,
-        ) {
-            listener.primary().set_credential(credential.clone()).unwrap();
-            listener.secondary().set_credential(credential).unwrap();
-        }
-
-        fn revoke(&self, transport: &Self::Transport, policy: &TrustPolicy) {
-            transport.primary().revoke(policy);
-            transport.secondary().revoke(policy);
         }
     }
 

@@ -200,6 +200,15 @@ impl Outbox {
         true
     }
 
+    /// Stops queueing. `code` and `reason` replace those of a close in progress. Call
+    /// [`end`](Self::end) next.
+    pub fn abort(&self, code: u64, reason: &str) {
+        let state = &mut *self.state.lock();
+        if !state.has_ended {
+            state.closing = Some((code, reason.to_owned()));
+        }
+    }
+
     /// Drops what is queued and ends the stream, unless it has ended. Returns why: a local close
     /// takes precedence over `reason`, and `reason` over that of [`fail`](Self::fail).
     pub fn end(&self, reason: CloseReason) -> CloseReason {

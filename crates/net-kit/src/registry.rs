@@ -127,9 +127,11 @@ impl<M: Member> Registry<M> {
         member
     }
 
-    /// Returns the connections that are alive.
+    /// Returns the connections that have not ended.
     pub fn live(&self) -> Vec<Arc<M>> {
-        self.roster.lock().live.values().filter_map(Weak::upgrade).collect()
+        let mut live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
+        live.retain(|member| !member.is_over());
+        live
     }
 
     /// Returns the live connections with one peer.

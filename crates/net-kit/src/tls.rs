@@ -59,6 +59,12 @@ impl TlsIdentity {
         Ok(Self { credential, key: Arc::new(key.into()), provider })
     }
 
+    /// Returns the same identity with another trust policy.
+    #[must_use]
+    pub fn with_trust(&self, trust: TrustPolicy) -> Self {
+        Self { credential: self.credential.with_trust(trust), ..self.clone() }
+    }
+
     /// Returns the credential.
     pub fn credential(&self) -> &NetCredential {
         &self.credential

@@ -3,10 +3,11 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{
-    AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
+    AcceptError, CertHash, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    RejectionBy, SendError,
+    RejectionBy, SendError, TransportStatistics, TrustPolicy,
 };
+use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
@@ -97,7 +98,10 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             let mut address = bind_addr; // an IPv6 address may have a scope
             address.set_port(primary.local_addr().port());
             match self.secondary.create_listener(address, alpn, credential.clone()).await {
-                Ok(secondary) => return Ok(FallbackListener { primary, secondary }),
+                Ok(secondary) => {
+                    let credential = Mutex::new(credential);
+                    return Ok(FallbackListener { primary, secondary, credential });
+                }
                 // Another socket uses that port. Hold ours until the end, so that the next port
                 // differs.
                 Err(ListenError::AddressInUse(_))
@@ -150,6 +154,33 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             },
         }
     }
+
+    fn connections(&self) -> Vec<Self::Connection> {
+        let primary = self.primary.connections().into_iter().map(FallbackConnection::Primary);
+        let secondary = self.secondary.connections().into_iter();
+        primary.chain(secondary.map(FallbackConnection::Secondary)).collect()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        self.primary.close_peer(identity, code, reason)
+            + self.secondary.close_peer(identity, code, reason)
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.primary.revoke(policy) + self.secondary.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        tokio::join!(
+            self.primary.shutdown(deadline, reason),
+            self.secondary.shutdown(deadline, reason),
+        );
+    }
+
+    /// Returns the sum of both transports.
+    fn statistics(&self) -> TransportStatistics {
+        self.primary.statistics() + self.secondary.statistics()
+    }
 }
 
 /// Whether the other transport would get the same error: the peer answered, or an argument is
@@ -176,6 +207,7 @@ fn worse(first: ConnectError, second: ConnectError) -> ConnectError {
 pub struct FallbackListener<P, S> {
     primary: P,
     secondary: S,
+    credential: Mutex<NetCredential>,
 }
 
 impl<P: NetListener, S: NetListener> FallbackListener<P, S> {
@@ -210,6 +242,28 @@ impl<P: NetListener, S: NetListener> NetListener for FallbackListener<P, S> {
 
     fn local_addr(&self) -> SocketAddr {
         self.primary.local_addr()
+    }
+
+    /// Replaces the credential of both listeners. If the second cannot use it, the first returns to
+    /// the one before.
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        let before = self.credential.lock().clone();
+        self.primary.set_credential(credential.clone())?;
+        if let Err(error) = self.secondary.set_credential(credential.clone()) {
+            self.primary.set_credential(before)?;
+            return Err(error);
+        }
+        *self.credential.lock() = credential;
+        Ok(())
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        {
+            let mut credential = self.credential.lock();
+            *credential = credential.with_trust(trust.clone());
+        }
+        self.primary.set_trust(trust.clone());
+        self.secondary.set_trust(trust);
     }
 }
 
@@ -319,6 +373,10 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     async fn close(&self, code: u64, reason: &str) {
         each!(self, it => it.close(code, reason).await)
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        each!(self, it => it.abort(code, reason));
     }
 
     async fn watch_close(&self) -> CloseReason {

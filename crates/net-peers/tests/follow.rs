@@ -209,7 +209,7 @@ async fn another_peer_at_an_address_is_met_unless_the_identity_is_listed() {
         let follow = pool.follow(StaticResolver::new([address]));
         let accepted = accept(listener).await;
         connected(&mut events).await;
-        listener.set_credential(after.clone());
+        listener.set_credential(after.clone()).unwrap();
         accepted.close(0, "restart").await;
         disconnected(&mut events).await;
         // The first dial still expects the old identity.

@@ -19,10 +19,6 @@ pub enum Capability {
     raw_peer,
     /// [`Harness::anonymous_peer`]: dialling without a certificate.
     anonymous_peer,
-    /// [`Harness::set_credential`]: replacing the credential of a running listener.
-    hot_reload,
-    /// [`Harness::revoke`]: closing connections that are no longer trusted.
-    revocation,
     /// The peer receives the code and reason of `close`.
     close_reason,
     /// [`Limits::max_connections`](crate::Limits::max_connections) is enforced.
@@ -78,8 +74,9 @@ macro_rules! __behaviours {
                 a_listener_that_rejects_says_so [] Once,
                 a_dialler_that_rejects_says_so [] Once,
                 a_peer_without_a_certificate_is_turned_away [anonymous_peer] Once,
-                a_new_credential_counts_for_new_peers [hot_reload] Once,
-                revocation_closes_what_is_not_trusted [revocation] Once,
+                a_new_credential_counts_for_new_peers [] Once,
+                a_new_trust_counts_for_new_peers [] Once,
+                revocation_closes_what_is_not_trusted [] Once,
                 nothing_secret_is_printed [] Once,
             }
             message {
@@ -112,6 +109,16 @@ macro_rules! __behaviours {
                 dropping_the_last_handle_closes [] Swapped,
                 connections_outlive_what_made_them [] Swapped,
                 any_order_of_drops_ends [] Swapped,
+                abort_reaches_the_peer [close_reason] Swapped,
+                abort_ends_a_close_that_waits [] Swapped,
+            }
+            operation {
+                open_connections_are_listed [] Swapped,
+                closing_a_peer_closes_its_connections [close_reason] Once,
+                messages_are_counted [] Swapped,
+                refused_attempts_are_counted [connection_limit] Once,
+                shutdown_ends_everything_in_order [close_reason] Once,
+                shutdown_keeps_its_deadline [] Swapped,
             }
             limits {
                 connections_are_limited [connection_limit] Once,
@@ -222,12 +229,6 @@ macro_rules! __test {
     };
     ([anonymous_peer] { anonymous_peer $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks anonymous_peer", $group $name);
-    };
-    ([hot_reload] { hot_reload $($rest:ident)* } $group:ident $name:ident) => {
-        $crate::__test!("the transport lacks hot_reload", $group $name);
-    };
-    ([revocation] { revocation $($rest:ident)* } $group:ident $name:ident) => {
-        $crate::__test!("the transport lacks revocation", $group $name);
     };
     ([close_reason] { close_reason $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks close_reason", $group $name);

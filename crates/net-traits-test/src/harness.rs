@@ -2,7 +2,7 @@
 
 use crate::Limits;
 use async_trait::async_trait;
-use net_traits::{NetCredential, NetTransport, TrustPolicy};
+use net_traits::{NetCredential, NetTransport};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -44,23 +44,6 @@ pub trait Harness: Send + Sync + 'static {
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         let _ = (remote_addr, alpn);
         lacks("anonymous_peer")
-    }
-
-    /// Replaces the credential of a running listener. Capability `hot_reload`.
-    fn set_credential(
-        &self,
-        listener: &<Self::Transport as NetTransport>::Listener,
-        credential: NetCredential,
-    ) {
-        let _ = (listener, credential);
-        lacks("hot_reload")
-    }
-
-    /// Closes the connections of a transport whose peers `policy` does not trust. Capability
-    /// `revocation`.
-    fn revoke(&self, transport: &Self::Transport, policy: &TrustPolicy) {
-        let _ = (transport, policy);
-        lacks("revocation")
     }
 }
 

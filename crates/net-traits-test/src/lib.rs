@@ -26,7 +26,7 @@
 //!
 //! net_traits_test::conformance! {
 //!     Memory(MemoryNetwork::new(0)),
-//!     without: [raw_peer, anonymous_peer, hot_reload, revocation],
+//!     without: [raw_peer, anonymous_peer],
 //! }
 //! # }
 //! # fn main() {}

@@ -4,8 +4,7 @@ mod common;
 
 use async_trait::async_trait;
 use common::Memory;
-use net_traits::{DynListener, DynTransport, NetCredential, TrustPolicy};
-use net_traits_test::memory::{MemoryListener, MemoryTransport};
+use net_traits::{DynTransport, NetCredential};
 use net_traits_test::{Harness, Limits, RawPeer};
 use std::net::SocketAddr;
 
@@ -35,16 +34,6 @@ impl Harness for Dyn {
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         self.0.anonymous_peer(remote_addr, alpn).await;
-    }
-
-    fn set_credential(&self, listener: &DynListener, credential: NetCredential) {
-        let listener = listener.downcast_ref::<MemoryListener>().unwrap();
-        self.0.set_credential(listener, credential);
-    }
-
-    fn revoke(&self, transport: &DynTransport, policy: &TrustPolicy) {
-        let transport = transport.downcast_ref::<MemoryTransport>().unwrap();
-        self.0.revoke(transport, policy);
     }
 }
 

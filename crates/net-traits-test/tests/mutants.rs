@@ -90,6 +90,8 @@ mutants! {
         "identity::a_peer_without_a_certificate_is_turned_away",
     new_credentials_are_ignored: NewCredentialsAreIgnored =>
         "identity::a_new_credential_counts_for_new_peers",
+    new_trust_is_ignored: NewTrustIsIgnored =>
+        "identity::a_new_trust_counts_for_new_peers",
     revocations_are_ignored: RevocationsAreIgnored =>
         "identity::revocation_closes_what_is_not_trusted",
     debug_shows_the_key: DebugShowsTheKey =>
@@ -150,6 +152,26 @@ mutants! {
         "close::connections_outlive_what_made_them",
     orphans_leak: OrphansLeak =>
         "close::any_order_of_drops_ends",
+    abort_forgets_the_code: AbortForgetsTheCode =>
+        "close::abort_reaches_the_peer",
+    abort_leaves_close_waiting: AbortLeavesCloseWaiting =>
+        "close::abort_ends_a_close_that_waits",
+    connections_are_not_listed: ConnectionsAreNotListed =>
+        "operation::open_connections_are_listed",
+    ended_connections_are_listed: EndedConnectionsAreListed =>
+        "operation::open_connections_are_listed",
+    closing_a_peer_closes_all: ClosingAPeerClosesAll =>
+        "operation::closing_a_peer_closes_its_connections",
+    tried_messages_are_not_counted: TriedMessagesAreNotCounted =>
+        "operation::messages_are_counted",
+    refusals_are_not_counted: RefusalsAreNotCounted =>
+        "operation::refused_attempts_are_counted",
+    shutdown_forgets_listeners: ShutdownForgetsListeners =>
+        "operation::shutdown_ends_everything_in_order",
+    shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
+        "operation::shutdown_ends_everything_in_order",
+    shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>
+        "operation::shutdown_keeps_its_deadline",
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
     handshake_timeout_is_ignored: HandshakeTimeoutIsIgnored =>

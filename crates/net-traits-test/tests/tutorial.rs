@@ -2,14 +2,19 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use net_kit::admission::{Admission, ConnectionLimits, Place, close_reason};
 use net_kit::alpn::protocol_names;
+use net_kit::facts::ConnectionFacts;
+use net_kit::registry::{Entry, Member, Registry};
+use net_kit::telemetry::{Origin, Telemetry};
 use net_traits::{
-    AcceptError, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    Rejection, RejectionBy, SendError, TrustError,
+    AcceptError, Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
+    NetIncomingRequest, NetListener, NetTransport, RecvError, Rejection, RejectionBy, SendError,
+    TransportStatistics, TrustError, TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::collections::HashMap;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -22,36 +27,29 @@ const QUEUE: usize = 64;
 /// Capacity of the accept queue.
 const BACKLOG: usize = 64;
 
-/// The listeners, by port.
-type Ports = Arc<Mutex<HashMap<u16, mpsc::Sender<Knock>>>>;
+/// The listeners, by port, with the registries of their transports.
+type Ports = Arc<Mutex<HashMap<u16, (Arc<Registry<End>>, mpsc::Sender<Knock>)>>>;
 
 #[derive(Debug, Clone)]
 struct Local {
     ports: Ports,
     limits: Limits,
+    registry: Arc<Registry<End>>,
 }
 
 /// What a dialler sends to a listener instead of packets.
-#[derive(Debug)]
 struct Knock {
     from: SocketAddr,
     credential: NetCredential,
     alpn: Vec<String>,
-    answer: oneshot::Sender<Result<Connection, ConnectError>>,
+    answer: oneshot::Sender<Result<Half, ConnectError>>,
 }
 
-/// One end of a connection. Clones share the end.
-#[derive(Debug, Clone)]
-struct Connection(Arc<End>);
+/// One half of a new connection.
+type Half = (Wire, ConnectionFacts);
 
-#[derive(Debug)]
-struct End {
-    addresses: [SocketAddr; 2],
-    local_identity: String,
-    remote_identity: String,
-    peer: PeerIdentity,
-    certificate: Option<CertificateDer<'static>>,
-    alpn: String,
+/// One end of the channels between two peers.
+struct Wire {
     limit: usize,
     outgoing: mpsc::Sender<Bytes>,
     /// Locked by the receiving task; other receivers wait.
@@ -61,22 +59,58 @@ struct End {
     over_there: watch::Sender<Option<CloseReason>>,
 }
 
+/// One end of a connection. Clones share the end.
+#[derive(Clone)]
+struct Connection(Arc<End>);
+
+struct End {
+    wire: Wire,
+    entry: Entry<Self>,
+    _place: Option<Place>,
+}
+
 #[derive(Debug)]
 struct Listener {
-    ports: Ports,
+    local: Local,
     address: SocketAddr,
     alpn: Vec<String>,
-    credential: NetCredential,
-    limits: Limits,
+    credential: Arc<Mutex<NetCredential>>,
     knocks: tokio::sync::Mutex<mpsc::Receiver<Knock>>,
 }
 
 struct Request {
     knock: Knock,
+    place: Place,
+    local: Local,
     address: SocketAddr,
     alpn: Vec<String>,
-    credential: NetCredential,
-    limits: Limits,
+    credential: Arc<Mutex<NetCredential>>,
+}
+
+impl Local {
+    fn new(ports: Ports, limits: Limits) -> Self {
+        let connections = ConnectionLimits {
+            connections: limits.max_connections,
+            per_ip: 1000,
+            per_identity: 1000,
+            handshakes: 1000,
+        };
+        let telemetry = Telemetry::new("local");
+        let registry = Registry::new(Admission::new(connections, telemetry.clone()), telemetry);
+        Self { ports, limits, registry }
+    }
+
+    /// Wraps a half. `place` is that of an accepted connection.
+    fn connection(
+        &self,
+        (wire, facts): Half,
+        place: Option<Place>,
+        revocations: u64,
+    ) -> Connection {
+        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let make = |entry| End { wire, entry, _place: place };
+        Connection(self.registry.register(facts, origin, revocations, make))
+    }
 }
 
 #[async_trait]
@@ -91,6 +125,8 @@ impl NetTransport for Local {
         credential: NetCredential,
     ) -> Result<Listener, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
+        let is_open = self.registry.check_open();
+        is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
         let (sender, knocks) = mpsc::channel(BACKLOG);
         let mut ports = self.ports.lock().unwrap();
         let free = || (1..=u16::MAX).find(|port| !ports.contains_key(port));
@@ -99,11 +135,14 @@ impl NetTransport for Local {
             port if ports.contains_key(&port) => return Err(ListenError::AddressInUse(bind_addr)),
             port => port,
         };
-        ports.insert(port, sender);
-        let address = SocketAddr::new(bind_addr.ip(), port);
-        let (ports, limits) = (self.ports.clone(), self.limits.clone());
-        let knocks = tokio::sync::Mutex::new(knocks);
-        Ok(Listener { ports, address, alpn, credential, limits, knocks })
+        ports.insert(port, (self.registry.clone(), sender));
+        Ok(Listener {
+            local: self.clone(),
+            address: SocketAddr::new(bind_addr.ip(), port),
+            alpn,
+            credential: Arc::new(Mutex::new(credential)),
+            knocks: knocks.into(),
+        })
     }
 
     async fn connect(
@@ -113,23 +152,44 @@ impl NetTransport for Local {
         credential: NetCredential,
     ) -> Result<Connection, ConnectError> {
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
+        self.registry.check_open().map_err(ConnectError::Closed)?;
+        let revocations = self.registry.revocations(); // before the handshake
         let refused = || ConnectError::Refused(remote_addr);
         let listener = self.ports.lock().unwrap().get(&remote_addr.port()).cloned();
+        let (there, listener) = listener.ok_or_else(refused)?;
+        there.check_open().map_err(|_| refused())?;
         let (answer, answered) = oneshot::channel();
         let from = SocketAddr::new(remote_addr.ip(), 0);
         let knock = Knock { from, credential, alpn, answer };
-        listener.ok_or_else(refused)?.try_send(knock).map_err(|_| refused())?;
+        listener.try_send(knock).map_err(|_| refused())?;
         let after = self.limits.handshake_timeout;
-        match timeout(after, answered).await {
-            Ok(answer) => answer.unwrap_or_else(|_| Err(refused())),
-            Err(_) => Err(ConnectError::TimedOut { remote_addr, after }),
-        }
+        let answer = timeout(after, answered).await;
+        let answer = answer.map_err(|_| ConnectError::TimedOut { remote_addr, after })?;
+        let half = answer.unwrap_or_else(|_| Err(refused()))?;
+        Ok(self.connection(half, None, revocations))
+    }
+
+    fn connections(&self) -> Vec<Connection> {
+        self.registry.live().into_iter().map(Connection).collect()
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.registry.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        // `accept` watches the registry, so there is nothing else to stop.
+        self.registry.shutdown(deadline, reason, async {}).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.registry.statistics()
     }
 }
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        self.ports.lock().unwrap().remove(&self.address.port());
+        self.local.ports.lock().unwrap().remove(&self.address.port());
     }
 }
 
@@ -139,18 +199,39 @@ impl NetListener for Listener {
     type IncomingRequest = Request;
 
     async fn accept(&self) -> Result<Request, AcceptError> {
-        let knock = self.knocks.lock().await.recv().await.ok_or(AcceptError::Closed)?;
-        Ok(Request {
-            knock,
-            address: self.address,
-            alpn: self.alpn.clone(),
-            credential: self.credential.clone(),
-            limits: self.limits.clone(),
-        })
+        let registry = &self.local.registry;
+        let mut knocks = self.knocks.lock().await;
+        loop {
+            let knock = tokio::select! {
+                () = registry.shut_down() => return Err(AcceptError::Closed),
+                knock = knocks.recv() => knock.ok_or(AcceptError::Closed)?,
+            };
+            // Beyond a limit the attempt is dropped, which refuses it.
+            if let Ok(place) = registry.admission().admit(knock.from) {
+                return Ok(Request {
+                    knock,
+                    place,
+                    local: self.local.clone(),
+                    address: self.address,
+                    alpn: self.alpn.clone(),
+                    credential: self.credential.clone(),
+                });
+            }
+        }
     }
 
     fn local_addr(&self) -> SocketAddr {
         self.address
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        *self.credential.lock().unwrap() = credential;
+        Ok(())
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        let mut credential = self.credential.lock().unwrap();
+        *credential = credential.with_trust(trust);
     }
 }
 
@@ -164,22 +245,28 @@ impl NetIncomingRequest for Request {
 
     fn refuse(self, _code: u64) {}
 
-    async fn accept(self) -> Result<Connection, ConnectError> {
-        let (told, result) = match self.handshake() {
+    async fn accept(mut self) -> Result<Connection, ConnectError> {
+        // In this order: a revocation that this misses changed the credential before.
+        let revocations = self.local.registry.revocations();
+        let credential = self.credential.lock().unwrap().clone();
+        let (told, result) = match self.handshake(&credential) {
             Ok([dialled, accepted]) => (Ok(dialled), Ok(accepted)),
             Err([told, error]) => (Err(told), Err(error)),
         };
-        // The dialler may have cancelled; then its end is dropped here, and closes.
+        // The dialler may have cancelled; then its half is dropped here, and closes.
         let _ = self.knock.answer.send(told);
-        result
+        let half = result?;
+        let is_within = self.place.identify(half.1.peer().hash);
+        is_within.map_err(|limit| ConnectError::Closed(close_reason(limit)))?;
+        Ok(self.local.connection(half, Some(self.place), revocations))
     }
 }
 
 impl Request {
-    /// Returns the ends of a new connection, or the errors of the dialler and the listener.
+    /// Returns the halves of a new connection, or the errors of the dialler and the listener.
     #[expect(clippy::result_large_err, reason = "it is created once")]
-    fn handshake(&self) -> Result<[Connection; 2], [ConnectError; 2]> {
-        let Self { knock, address, alpn, credential, limits } = self;
+    fn handshake(&self, credential: &NetCredential) -> Result<[Half; 2], [ConnectError; 2]> {
+        let Self { knock, address, alpn, local, .. } = self;
         let both = [*address, knock.from];
         let Some(alpn) = alpn.iter().find(|name| knock.alpn.contains(name)) else {
             let none = |remote_addr, offered: &[String]| ConnectError::NoCommonAlpn {
@@ -208,33 +295,30 @@ impl Request {
         let (back, from_listener) = mpsc::channel(QUEUE);
         let (over_at_dialler, over_at_listener) =
             (watch::Sender::default(), watch::Sender::default());
-        let dialled = End {
-            addresses: [knock.from, *address],
-            local_identity: knock.credential.identity().to_string(),
-            remote_identity: listener.hash.to_string(),
-            peer: listener,
-            certificate: credential.certificate_chain().first().cloned(),
-            alpn: alpn.clone(),
-            limit: limits.max_message_size,
-            outgoing: there,
-            incoming: from_listener.into(),
-            over: over_at_dialler.clone(),
-            over_there: over_at_listener.clone(),
+        let wire = |outgoing, incoming: mpsc::Receiver<Bytes>, ends: [&watch::Sender<_>; 2]| Wire {
+            limit: local.limits.max_message_size,
+            outgoing,
+            incoming: incoming.into(),
+            over: ends[0].clone(),
+            over_there: ends[1].clone(),
         };
-        let accepted = End {
-            addresses: [*address, knock.from],
-            local_identity: credential.identity().to_string(),
-            remote_identity: dialler.hash.to_string(),
-            peer: dialler,
-            certificate: knock.credential.certificate_chain().first().cloned(),
-            alpn: alpn.clone(),
-            limit: limits.max_message_size,
-            outgoing: back,
-            incoming: from_dialler.into(),
-            over: over_at_listener,
-            over_there: over_at_dialler,
-        };
-        Ok([Connection(Arc::new(dialled)), Connection(Arc::new(accepted))])
+        let facts =
+            |addresses: [SocketAddr; 2], own: &NetCredential, other: &NetCredential, peer| {
+                let (identity, certificate) =
+                    (own.identity(), other.certificate_chain()[0].clone());
+                let [from, to] = addresses;
+                ConnectionFacts::new(from, to, identity, peer, Some(certificate), alpn.clone())
+            };
+        Ok([
+            (
+                wire(there, from_listener, [&over_at_dialler, &over_at_listener]),
+                facts([knock.from, *address], &knock.credential, credential, listener),
+            ),
+            (
+                wire(back, from_dialler, [&over_at_listener, &over_at_dialler]),
+                facts([*address, knock.from], credential, &knock.credential, dialler),
+            ),
+        ])
     }
 }
 
@@ -242,7 +326,7 @@ fn rejection(by: RejectionBy, remote_addr: SocketAddr, error: &TrustError) -> Co
     Rejection::new(by, remote_addr, error.to_string()).with_identity(error.identity()).into()
 }
 
-impl End {
+impl Wire {
     /// Ends the connection on both sides; the first end counts.
     fn end(&self, code: u64, reason: &str) {
         let set = |over: &watch::Sender<Option<CloseReason>>, end: CloseReason| {
@@ -269,65 +353,61 @@ impl End {
     }
 }
 
-impl Drop for End {
+impl Drop for Wire {
     fn drop(&mut self) {
         self.end(0, "");
     }
 }
 
+impl Member for End {
+    fn entry(&self) -> &Entry<Self> {
+        &self.entry
+    }
+
+    fn is_over(&self) -> bool {
+        self.wire.over.borrow().is_some()
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.wire.end(code, reason);
+    }
+
+    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+        self.wire.end(code, reason); // queued messages are already at the peer
+    }
+}
+
 #[async_trait]
 impl NetConnection for Connection {
-    fn local_addr(&self) -> SocketAddr {
-        self.0.addresses[0]
-    }
-
-    fn remote_addr(&self) -> SocketAddr {
-        self.0.addresses[1]
-    }
-
-    fn local_identity(&self) -> &str {
-        &self.0.local_identity
-    }
-
-    fn remote_identity(&self) -> &str {
-        &self.0.remote_identity
-    }
-
-    fn peer_identity(&self) -> &PeerIdentity {
-        &self.0.peer
-    }
-
-    fn remote_certificate(&self) -> Option<CertificateDer<'static>> {
-        self.0.certificate.clone()
-    }
-
-    fn alpn_negotiated(&self) -> &str {
-        &self.0.alpn
-    }
+    net_kit::facts_getters!(0.entry.facts());
 
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
     }
 
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
-        self.0.check(&message)?;
+        self.0.wire.check(&message)?;
         tokio::select! {
             biased;
-            reason = self.0.over() => Err(SendError::Closed(reason)),
+            reason = self.0.wire.over() => Err(SendError::Closed(reason)),
             // Cancel-safe: wait for a slot first, then send without waiting.
-            place = self.0.outgoing.reserve() => match place {
+            place = self.0.wire.outgoing.reserve() => match place {
                 Ok(place) => {
+                    self.0.entry.sent(message.len());
                     place.send(message);
                     Ok(())
                 }
-                Err(_) => Err(SendError::Closed(self.0.over().await)),
+                Err(_) => Err(SendError::Closed(self.0.wire.over().await)),
             },
         }
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
-        self.0.check(&message)?;
-        self.0.outgoing.try_send(message).map_err(|_| SendError::WouldBlock)
+        self.0.wire.check(&message)?;
+        let place = self.0.wire.outgoing.try_reserve().map_err(|_| SendError::WouldBlock)?;
+        self.0.entry.sent(message.len());
+        place.send(message);
+        Ok(())
     }
 
     async fn flush(&self) -> Result<(), SendError> {
@@ -335,25 +415,37 @@ impl NetConnection for Connection {
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        let mut incoming = self.0.incoming.lock().await;
-        tokio::select! {
+        let mut incoming = self.0.wire.incoming.lock().await;
+        let received = tokio::select! {
             biased;
             // First received messages, then the end. Dropping the other end closes the channel.
             Some(message) = incoming.recv() => Ok((message, Duration::ZERO)),
             // Both may have arrived after the first check.
-            reason = self.0.over() => match incoming.try_recv() {
+            reason = self.0.wire.over() => match incoming.try_recv() {
                 Ok(message) => Ok((message, Duration::ZERO)),
                 Err(_) => Err(RecvError::Closed(reason)),
             },
-        }
+        };
+        self.0.entry.received(&received);
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) {
-        self.0.end(code, reason);
+        self.0.wire.end(code, reason);
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.0.wire.end(code, reason);
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.0.over().await
+        self.0.wire.over().await
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.entry.facts().debug("Connection", f)
     }
 }
 
@@ -364,11 +456,11 @@ impl Harness for InOneProcess {
     type Transport = Local;
 
     fn transport(&self, limits: &Limits) -> Local {
-        Local { ports: self.0.clone(), limits: limits.clone() }
+        Local::new(self.0.clone(), limits.clone())
     }
 }
 
 net_traits_test::conformance!(
     InOneProcess::default(),
-    without: [raw_peer, anonymous_peer, hot_reload, revocation, connection_limit, timeouts],
+    without: [raw_peer, anonymous_peer, timeouts],
 );

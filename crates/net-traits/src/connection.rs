@@ -128,6 +128,13 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// A dropped future closes without waiting for queued messages.
     async fn close(&self, code: u64, reason: &str);
 
+    /// Closes the connection immediately, without waiting. Queued messages are dropped.
+    ///
+    /// The peer receives `code` and `reason` as with [`close`](Self::close). A `close` that waits
+    /// for the peer returns, and its code and reason are replaced by these. Aborting a closed
+    /// connection does nothing.
+    fn abort(&self, code: u64, reason: &str);
+
     /// Waits until the connection has ended and returns the reason.
     ///
     /// # Cancel safety

@@ -2,8 +2,9 @@
 //! time.
 
 use crate::{
-    AcceptError, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
+    AcceptError, CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError, SendError,
+    TransportStatistics, TrustPolicy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -84,6 +85,12 @@ trait ErasedTransport: Any + Send + Sync {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<DynConnection, ConnectError>;
+
+    fn connections(&self) -> Vec<DynConnection>;
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize;
+    fn revoke(&self, policy: &TrustPolicy) -> usize;
+    async fn shutdown(&self, deadline: Duration, reason: &str);
+    fn statistics(&self) -> TransportStatistics;
 }
 
 #[async_trait]
@@ -106,6 +113,26 @@ impl<T: NetTransport> ErasedTransport for T {
     ) -> Result<DynConnection, ConnectError> {
         let connection = NetTransport::connect(self, remote_addr, alpn, credential).await?;
         Ok(DynConnection::new(connection))
+    }
+
+    fn connections(&self) -> Vec<DynConnection> {
+        NetTransport::connections(self).into_iter().map(DynConnection::new).collect()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        NetTransport::close_peer(self, identity, code, reason)
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        NetTransport::revoke(self, policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        NetTransport::shutdown(self, deadline, reason).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        NetTransport::statistics(self)
     }
 }
 
@@ -131,12 +158,34 @@ impl NetTransport for DynTransport {
     ) -> Result<DynConnection, ConnectError> {
         self.0.connect(remote_addr, alpn, credential).await
     }
+
+    fn connections(&self) -> Vec<DynConnection> {
+        self.0.connections()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        self.0.close_peer(identity, code, reason)
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.0.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        self.0.shutdown(deadline, reason).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.0.statistics()
+    }
 }
 
 #[async_trait]
 trait ErasedListener: Any + Send + Sync {
     async fn accept(&self) -> Result<DynIncomingRequest, AcceptError>;
     fn local_addr(&self) -> SocketAddr;
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError>;
+    fn set_trust(&self, trust: TrustPolicy);
 }
 
 #[async_trait]
@@ -147,6 +196,14 @@ impl<L: NetListener> ErasedListener for L {
 
     fn local_addr(&self) -> SocketAddr {
         NetListener::local_addr(self)
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        NetListener::set_credential(self, credential)
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        NetListener::set_trust(self, trust);
     }
 }
 
@@ -161,6 +218,14 @@ impl NetListener for DynListener {
 
     fn local_addr(&self) -> SocketAddr {
         self.0.local_addr()
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        self.0.set_credential(credential)
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        self.0.set_trust(trust);
     }
 }
 
@@ -220,6 +285,7 @@ trait ErasedConnection: Any + Send + Sync {
     async fn flush(&self) -> Result<(), SendError>;
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
     async fn close(&self, code: u64, reason: &str);
+    fn abort(&self, code: u64, reason: &str);
     async fn watch_close(&self) -> CloseReason;
 }
 
@@ -282,6 +348,10 @@ macro_rules! forward {
 
             async fn close(&$self, code: u64, reason: &str) {
                 <$($inner)*>::close($target, code, reason).await
+            }
+
+            fn abort(&$self, code: u64, reason: &str) {
+                <$($inner)*>::abort($target, code, reason);
             }
 
             async fn watch_close(&$self) -> CloseReason {

@@ -1,6 +1,8 @@
 //! `NetListener`: accepts connection attempts.
 
-use crate::{AcceptError, NetConnection, NetIncomingRequest};
+use crate::{
+    AcceptError, ListenError, NetConnection, NetCredential, NetIncomingRequest, TrustPolicy,
+};
 use async_trait::async_trait;
 use std::net::SocketAddr;
 
@@ -34,4 +36,20 @@ pub trait NetListener: Send + Sync + 'static {
 
     /// Returns the local address, with the assigned port if the listener was created with port 0.
     fn local_addr(&self) -> SocketAddr;
+
+    /// Replaces the credential, with its trust policy, for handshakes that begin after the call.
+    ///
+    /// Established connections remain open; [`NetTransport::revoke`](crate::NetTransport::revoke)
+    /// closes those whose peer is no longer trusted.
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Credential`] if the credential cannot be used. The listener then keeps the
+    /// previous one.
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError>;
+
+    /// Replaces the trust policy for handshakes that begin after the call, and keeps the identity.
+    ///
+    /// Established connections remain open, as with [`set_credential`](Self::set_credential).
+    fn set_trust(&self, trust: TrustPolicy);
 }

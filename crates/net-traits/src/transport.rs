@@ -1,14 +1,19 @@
 //! `NetTransport`: listens and dials.
 
-use crate::{ConnectError, ListenError, NetConnection, NetCredential, NetListener};
+use crate::{
+    CertHash, ConnectError, ListenError, NetConnection, NetCredential, NetListener,
+    TransportStatistics, TrustPolicy,
+};
 use async_trait::async_trait;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 /// A way to reach peers, such as QUIC.
 ///
 /// # Cancel safety
 ///
-/// Both methods are cancel-safe: dropping the future closes its socket and its connection.
+/// [`create_listener`](Self::create_listener) and [`connect`](Self::connect) are cancel-safe:
+/// dropping the future closes its socket and its connection.
 #[async_trait]
 pub trait NetTransport: Send + Sync + 'static {
     /// The connection that `connect` returns.
@@ -47,4 +52,47 @@ pub trait NetTransport: Send + Sync + 'static {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Self::Connection, ConnectError>;
+
+    /// Returns handles of the connections that have not ended, whichever side opened them.
+    ///
+    /// The transport itself holds none: a connection whose last handle was dropped is not among
+    /// them, and holding these handles keeps the connections open.
+    fn connections(&self) -> Vec<Self::Connection>;
+
+    /// Aborts the connections with the peer `identity`, and returns their number.
+    ///
+    /// A handshake in progress is not affected; to keep a peer out, change the
+    /// [trust](NetListener::set_trust) and [revoke](Self::revoke).
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        let mut connections = self.connections();
+        connections.retain(|connection| connection.peer_identity().hash == *identity);
+        connections.iter().for_each(|connection| connection.abort(code, reason));
+        connections.len()
+    }
+
+    /// Aborts the connections whose peer `policy` does not trust, and returns the number of
+    /// established ones.
+    ///
+    /// The code is [`REVOKED`](crate::close_code::REVOKED). Handshakes in progress are affected
+    /// too, on all listeners of the transport. Certificates are verified at the current time, on
+    /// this thread, so an expired certificate is not trusted either.
+    ///
+    /// It does not affect later handshakes: give the listeners the new policy first, see
+    /// [`NetListener::set_trust`], and dial with it.
+    fn revoke(&self, policy: &TrustPolicy) -> usize;
+
+    /// Stops the listeners and closes all connections, orderly until `deadline` and then
+    /// immediately.
+    ///
+    /// The code is [`SHUTDOWN`](crate::close_code::SHUTDOWN). The transport, and its clones, cannot
+    /// be used afterwards. Returns once everything has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes the connections that were sending queued messages immediately, and
+    /// may leave others open.
+    async fn shutdown(&self, deadline: Duration, reason: &str);
+
+    /// Returns what the transport has counted so far, over all listeners and connections.
+    fn statistics(&self) -> TransportStatistics;
 }

@@ -47,6 +47,10 @@ impl TcpTlsConnection {
         Self { shared }
     }
 
+    pub(crate) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Returns how many messages were queued and delivered.
     pub fn message_statistics(&self) -> MessageStatistics {
         self.shared.entry.message_statistics()
@@ -145,6 +149,10 @@ impl NetConnection for TcpTlsConnection {
             let _ = self.unless_stuck(core.over()).await; // without progress, the peer is abandoned
         }
         core.over().await;
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.shared.core.close_now(code, reason);
     }
 
     async fn watch_close(&self) -> CloseReason {

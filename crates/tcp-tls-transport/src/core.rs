@@ -78,7 +78,8 @@ impl Core {
 
     /// Drops the queued messages and ends the connection.
     pub(crate) fn close_now(&self, code: u64, reason: &str) {
-        self.close(code, reason);
+        self.outbox.abort(code, reason);
+        self.inbox.discard();
         self.end(CloseReason::TimedOut); // the local close takes precedence
     }
 

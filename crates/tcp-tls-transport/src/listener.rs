@@ -8,6 +8,7 @@ use net_kit::admission::Place;
 use net_kit::tls::TlsIdentity;
 use net_traits::{
     AcceptError, ConnectError, ListenError, NetCredential, NetIncomingRequest, NetListener,
+    TrustPolicy,
 };
 use parking_lot::RwLock;
 use std::net::SocketAddr;
@@ -36,23 +37,6 @@ pub(crate) struct Acceptor {
     pub(crate) alpn: Vec<String>,
     pub(crate) identity: RwLock<TlsIdentity>,
     pub(crate) context: Context,
-}
-
-impl TcpTlsListener {
-    /// Replaces the certificate and the trust policy for handshakes that begin later.
-    ///
-    /// Established connections remain open. To close those that are no longer trusted, call
-    /// [`TcpTlsTransport::revoke`](crate::TcpTlsTransport::revoke).
-    ///
-    /// # Errors
-    ///
-    /// [`ListenError::Credential`] if the credential cannot be used. The listener keeps its
-    /// previous one.
-    pub fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
-        let identity = TlsIdentity::new(credential)?;
-        *self.acceptor.identity.write() = identity;
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -86,6 +70,17 @@ impl NetListener for TcpTlsListener {
 
     fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        let identity = TlsIdentity::new(credential)?;
+        *self.acceptor.identity.write() = identity;
+        Ok(())
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        let mut identity = self.acceptor.identity.write();
+        *identity = identity.with_trust(trust);
     }
 }
 

@@ -78,41 +78,6 @@ impl TcpTlsTransport {
         Self { context }
     }
 
-    /// Returns what the transport did so far, over all listeners and connections.
-    pub fn statistics(&self) -> TransportStatistics {
-        self.context.registry.statistics()
-    }
-
-    /// Closes all connections whose peer `policy` does not trust, including those in their
-    /// handshake.
-    ///
-    /// Their close code is [`REVOKED`](net_traits::close_code::REVOKED); queued messages are
-    /// dropped. Returns how many of them were established. Signatures are verified again, on the
-    /// calling thread.
-    ///
-    /// To reject such peers in the future too, first give the listeners a credential with that
-    /// policy, see [`TcpTlsListener::set_credential`], and use it to dial.
-    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.context.registry.revoke(policy)
-    }
-
-    /// Ends the transport: listeners close, connections send what is queued and close with
-    /// [`SHUTDOWN`](net_traits::close_code::SHUTDOWN) and `reason`. Connections that are not done
-    /// after `deadline` are closed at once. The transport cannot be used afterwards.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future closes at once the connections that were sending what is queued.
-    pub async fn shutdown(&self, deadline: Duration, reason: &str) {
-        let stop = async {
-            let sockets = std::mem::take(&mut *self.context.sockets.lock());
-            for socket in sockets.iter().filter_map(Weak::upgrade) {
-                drop(socket.write().take());
-            }
-        };
-        self.context.registry.shutdown(deadline, reason, stop).await;
-    }
-
     fn add_socket(&self, socket: TcpListener) -> Arc<Socket> {
         let socket = Arc::new(RwLock::new(Some(Arc::new(socket))));
         let mut sockets = self.context.sockets.lock();
@@ -182,6 +147,28 @@ impl NetTransport for TcpTlsTransport {
             .map_err(|_| handshake.timed_out())?
             .map_err(|error| unreachable(error, remote_addr))??;
         Ok(TcpTlsConnection::start(secured, handshake, &self.context, revocations, None))
+    }
+
+    fn connections(&self) -> Vec<TcpTlsConnection> {
+        self.context.registry.live().into_iter().map(TcpTlsConnection::from_shared).collect()
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.context.registry.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let stop = async {
+            let sockets = std::mem::take(&mut *self.context.sockets.lock());
+            for socket in sockets.iter().filter_map(Weak::upgrade) {
+                drop(socket.write().take());
+            }
+        };
+        self.context.registry.shutdown(deadline, reason, stop).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.context.registry.statistics()
     }
 }
 

@@ -55,6 +55,10 @@ impl MemoryConnection {
         Self { shared: host.registry.register(facts, origin, revocations, make) }
     }
 
+    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
     /// Sends raw bytes, for tests of peers that violate the protocol.
     ///
     /// # Errors
@@ -180,6 +184,10 @@ impl NetConnection for MemoryConnection {
             let _ = self.flush().await; // a stuck peer is abandoned
         }
         wire.over(*side).await;
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        Member::abort(&*self.shared, code, reason);
     }
 
     async fn watch_close(&self) -> CloseReason {

@@ -7,8 +7,9 @@ use async_trait::async_trait;
 use net_kit::admission::{self, Place};
 use net_kit::facts::ConnectionFacts;
 use net_traits::{
-    AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, NetCredential,
-    NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy, TrustPolicy,
+    AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
+    NetCredential, NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy,
+    TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
 use std::collections::VecDeque;
@@ -118,9 +119,15 @@ impl Backlog {
         self.arrived.notify_one();
     }
 
-    fn close(&self) {
+    /// Rejects the waiting attempts and all later ones.
+    pub(super) fn close(&self) {
         let _host = self.host.lock().take();
         let _waiting = std::mem::take(&mut *self.waiting.lock());
+        self.arrived.notify_waiters();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.host.lock().is_none()
     }
 }
 
@@ -132,15 +139,6 @@ pub struct MemoryListener {
     pub(super) local_addr: SocketAddr,
     pub(super) alpn: Vec<String>,
     pub(super) credential: Arc<RwLock<NetCredential>>,
-}
-
-impl MemoryListener {
-    /// Replaces the certificate and the trust policy for handshakes that begin later.
-    ///
-    /// Established connections remain open.
-    pub fn set_credential(&self, credential: NetCredential) {
-        *self.credential.write() = credential;
-    }
 }
 
 impl Drop for MemoryListener {
@@ -158,6 +156,9 @@ impl NetListener for MemoryListener {
     async fn accept(&self) -> Result<MemoryIncomingRequest, AcceptError> {
         loop {
             let arrived = self.backlog.arrived.notified();
+            if self.backlog.is_closed() {
+                return Err(AcceptError::Closed);
+            }
             let next = self.backlog.waiting.lock().pop_front();
             if let Some((knock, place)) = next {
                 self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
@@ -176,6 +177,16 @@ impl NetListener for MemoryListener {
 
     fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        *self.credential.write() = credential;
+        Ok(())
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        let mut credential = self.credential.write();
+        *credential = credential.with_trust(trust);
     }
 }
 

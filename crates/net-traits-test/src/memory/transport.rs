@@ -10,11 +10,13 @@ use net_kit::alpn::protocol_names;
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
 use net_traits::{
-    CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport, TrustPolicy,
+    Cause, CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport,
+    TransportStatistics, TrustPolicy,
 };
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
@@ -30,6 +32,7 @@ pub(super) struct Host {
     pub(super) ip: IpAddr,
     pub(super) limits: Limits,
     pub(super) registry: Arc<Registry<Shared>>,
+    listeners: Mutex<Vec<Weak<Backlog>>>,
 }
 
 impl std::fmt::Debug for Host {
@@ -57,18 +60,13 @@ impl MemoryTransport {
         let telemetry = Telemetry::new("memory");
         let registry =
             Registry::new(Admission::new(connection_limits, telemetry.clone()), telemetry);
-        Self { host: Arc::new(Host { network, ip, limits, registry }) }
+        let listeners = Mutex::default();
+        Self { host: Arc::new(Host { network, ip, limits, registry, listeners }) }
     }
 
     /// Returns the address of the host.
     pub fn ip(&self) -> IpAddr {
         self.host.ip
-    }
-
-    /// Closes the connections whose peer `policy` does not trust with [`REVOKED`](net_traits::close_code::REVOKED), and
-    /// returns their number.
-    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.host.registry.revoke(policy)
     }
 
     /// Dials without a certificate and trusts every peer, for tests of the listener.
@@ -95,7 +93,8 @@ impl MemoryTransport {
             return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
-        let Host { network, ip, limits, registry } = &*self.host;
+        let Host { network, ip, limits, registry, .. } = &*self.host;
+        registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();
         let there = network.link(*ip, remote_addr.ip());
         let back = network.link(remote_addr.ip(), *ip);
@@ -141,7 +140,9 @@ impl NetTransport for MemoryTransport {
         credential: NetCredential,
     ) -> Result<MemoryListener, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
-        let Host { network, ip, .. } = &*self.host;
+        let Host { network, ip, registry, listeners, .. } = &*self.host;
+        let is_open = registry.check_open();
+        is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
         if !bind_addr.ip().is_unspecified() && bind_addr.ip() != *ip {
             let what = format!("{} is not an address of this host, which has {ip}", bind_addr.ip());
             return Err(ListenError::InvalidInput(what));
@@ -150,6 +151,11 @@ impl NetTransport for MemoryTransport {
         let bind_addr = SocketAddr::new(*ip, bind_addr.port());
         let local_addr = network.listen(bind_addr, &backlog);
         let local_addr = local_addr.ok_or(ListenError::AddressInUse(bind_addr))?;
+        {
+            let mut listeners = listeners.lock();
+            listeners.retain(|backlog| backlog.strong_count() > 0);
+            listeners.push(Arc::downgrade(&backlog));
+        }
         let credential = Arc::new(RwLock::new(credential));
         Ok(MemoryListener { host: self.host.clone(), backlog, local_addr, alpn, credential })
     }
@@ -166,5 +172,25 @@ impl NetTransport for MemoryTransport {
             trust: credential.trust().clone(),
         };
         self.dial(remote_addr, alpn, dialler).await
+    }
+
+    fn connections(&self) -> Vec<MemoryConnection> {
+        self.host.registry.live().into_iter().map(MemoryConnection::from_shared).collect()
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.host.registry.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let stop = async {
+            let listeners = std::mem::take(&mut *self.host.listeners.lock());
+            listeners.iter().filter_map(Weak::upgrade).for_each(|backlog| backlog.close());
+        };
+        self.host.registry.shutdown(deadline, reason, stop).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.host.registry.statistics()
     }
 }

@@ -1,13 +1,15 @@
 //! The end of connections: orderly, with a reason, and reported to all waiters.
 
-use crate::Harness;
 use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
+use crate::suite::operation::fill;
+use crate::{Harness, Limits};
 use futures_util::future::join_all;
 use net_traits::{CloseReason, NetConnection, RecvError, SendError};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
 use tokio::time::timeout;
 
 fn local(code: u64, reason: &str) -> CloseReason {
@@ -198,4 +200,36 @@ fn permutation(mut index: usize) -> [usize; 4] {
         index /= left;
         rest.remove(pick)
     })
+}
+
+/// Aborting closes with the given code and reason, which reach the peer and the operations that
+/// wait.
+pub async fn abort_reaches_the_peer<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let receive = tokio::spawn({
+        let one = one.clone();
+        async move { one.recv().await.map(drop) }
+    });
+    tokio::time::sleep(MOMENT).await; // `recv` waits by now
+    one.abort(77, "enough");
+    one.abort(78, "again");
+    assert_eq!(other.watch_close().await, peer(77, "enough"));
+    assert!(matches!(receive.await.unwrap(), Err(RecvError::Closed(_))));
+    assert_eq!(one.watch_close().await, local(77, "enough"));
+    assert_eq!(one.send(b"late").await, Err(SendError::Closed(local(77, "enough"))));
+}
+
+/// Aborting does not wait for queued messages, and ends a `close` that does.
+pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
+    let limits = Limits { no_progress_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let Pair { one, other: _other, .. } = &stage.meet_with(limits).await;
+    fill(one).await;
+    let close = tokio::spawn({
+        let one = one.clone();
+        async move { one.close(1, "in order").await }
+    });
+    tokio::time::sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    one.abort(2, "now");
+    close.await.unwrap();
+    assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
 }

@@ -4,8 +4,8 @@ use crate::Harness;
 use crate::stage::{ALPN, Connected, Stage, credential, credentials, greet, introduce};
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers,
-    IdentityKey, NetConnection, NetCredential, NetIncomingRequest, NetListener, PeerIdentity,
-    PeerVerifier, Rejection, RejectionBy, TrustPolicy,
+    IdentityKey, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    PeerIdentity, PeerVerifier, Rejection, RejectionBy, TrustPolicy,
 };
 
 /// Each side knows both identities: the hashes of the certificates that were presented.
@@ -170,12 +170,31 @@ pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) 
 
     let friend = credential(TrustPolicy::Any);
     let trust = TrustPolicy::hashes([friend.identity()]);
-    stage.harness.set_credential(&listener, after.with_trust(trust));
+    listener.set_credential(after.with_trust(trust)).unwrap();
     let (_, stranger) = meet().await;
     assert!(stranger.is_err(), "the new trust applies");
     let (new, _accepted) = introduce::<H>(&dialler, &listener, friend).await;
     assert_eq!(new.unwrap().peer_identity().hash, after.identity(), "the new certificate is used");
     greet(&old, &old_accepted).await;
+}
+
+/// A listener applies a new trust policy to new handshakes and keeps its identity.
+///
+/// Peers are added and removed while nodes run.
+pub async fn a_new_trust_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
+    let own = credential(TrustPolicy::Any);
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, own.clone()).await;
+    let (old, old_accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    let friend = credential(TrustPolicy::Any);
+    listener.set_trust(TrustPolicy::hashes([friend.identity()]));
+    let (_, stranger) = introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    assert!(stranger.is_err(), "the new trust counts");
+    let (new, accepted) = introduce::<H>(&dialler, &listener, friend).await;
+    assert_eq!(new.unwrap().peer_identity().hash, own.identity(), "the identity stays");
+    drop(accepted.unwrap());
+    greet(&old.unwrap(), &old_accepted.unwrap()).await;
 }
 
 /// Revocation closes exactly the connections with peers that are no longer trusted, on both sides.
@@ -189,7 +208,7 @@ pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) 
     let (dialled_bad, accepted_bad) = introduce::<H>(&dialler, &listener, bad).await;
     let (dialled_good, accepted_good) = introduce::<H>(&dialler, &listener, good).await;
     let (dialled_bad, accepted_bad) = (dialled_bad.unwrap(), accepted_bad.unwrap());
-    stage.harness.revoke(&transport, &trust);
+    assert_eq!(transport.revoke(&trust), 1);
     assert!(matches!(accepted_bad.watch_close().await, CloseReason::Local { .. }));
     assert!(matches!(dialled_bad.watch_close().await, CloseReason::Peer { .. }));
     greet(&dialled_good.unwrap(), &accepted_good.unwrap()).await;

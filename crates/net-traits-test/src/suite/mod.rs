@@ -8,3 +8,4 @@ pub mod connect;
 pub mod identity;
 pub mod limits;
 pub mod message;
+pub mod operation;

@@ -1,13 +1,17 @@
 //! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
+mod fault;
+
+pub(crate) use fault::Fault;
+
 use crate::common::Memory;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
-    AcceptError, Cause, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    SendError, TrustPolicy,
+    AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
+    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity,
+    RecvError, SendError, TransportStatistics, TrustPolicy, close_code,
 };
 use net_traits_test::memory::{
     MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryTransport,
@@ -17,76 +21,13 @@ use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::yield_now;
 use tokio::time::sleep;
-
-/// The contract that is violated.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    Nothing,
-    // Connecting
-    RemoteAddressIsWrong,
-    ListenersLeak,
-    TakenPortIsAnotherError,
-    MissingListenerIsAnotherError,
-    ProtocolIsTheWrongOne,
-    NoCommonProtocolIsARefusal,
-    NoProtocolIsAnotherError,
-    RefusedRequestsLeak,
-    DroppedRequestsLeak,
-    OneHandshakeAtATime,
-    AcceptLosesRequests,
-    // Identity
-    RemoteIdentityIsTheLocalOne,
-    EndorsersAreForgotten,
-    CustomPoliciesAreIgnored,
-    ListenerForgetsWhomItRejected,
-    DiallerForgetsItRejected,
-    AnonymousIsARefusal,
-    NewCredentialsAreIgnored,
-    RevocationsAreIgnored,
-    DebugShowsTheKey,
-    // Messages
-    OnlyAsciiArrives,
-    EmptyMessagesAreSkipped,
-    TheLimitIsOneTooLow,
-    TooLargeCloses,
-    TwoMessagesAreSwapped,
-    ConcurrentMessagesAreTorn,
-    HalfDuplex,
-    PartsAreMessages,
-    OneReceiverOnly,
-    RecvLosesMessages,
-    RecvLosesBytes,
-    DroppedSendsLeaveHalves,
-    TrySendForgets,
-    FlushHangs,
-    QueueCountsMessages,
-    TooLargeIsTheEnd,
-    TruncatedIsSkipped,
-    SilenceIsTruncated,
-    // The end
-    TheEndOvertakes,
-    CodesAreBytes,
-    TenWatchers,
-    WakersPileUp,
-    PendingRecvForgetsWhy,
-    ClosingTwiceHangs,
-    TheSecondCloseCounts,
-    ClonesLeak,
-    TransportsTakeConnectionsAlong,
-    OrphansLeak,
-    // Limits
-    ConnectionsAreUnlimited,
-    HandshakeTimeoutIsNotTold,
-    HandshakeTimeoutIsIgnored,
-    SendTimeoutIsNotTold,
-}
 
 /// How many messages [`Fault::QueueCountsMessages`] accepts.
 const QUEUE: usize = 250;
@@ -111,7 +52,7 @@ impl Harness for Broken {
 
     fn transport(&self, limits: &Limits) -> BrokenTransport {
         let mut limits = limits.clone();
-        if self.fault == Fault::ConnectionsAreUnlimited {
+        if self.fault == Fault::ConnectionsAreUnlimited && limits.max_connections == 2 {
             limits.max_connections = 1000;
         }
         let mut inner_limits = limits.clone();
@@ -125,6 +66,7 @@ impl Harness for Broken {
                 limits,
                 listening: self.listening.clone(),
                 connections: Mutex::default(),
+                tried: AtomicU64::new(0),
             }),
         }
     }
@@ -145,27 +87,16 @@ impl Harness for Broken {
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         self.memory.anonymous_peer(remote_addr, alpn).await;
     }
-
-    fn set_credential(&self, listener: &BrokenListener, credential: NetCredential) {
-        if self.fault != Fault::NewCredentialsAreIgnored {
-            listener.inner().set_credential(credential);
-        }
-    }
-
-    fn revoke(&self, transport: &BrokenTransport, policy: &TrustPolicy) {
-        if self.fault != Fault::RevocationsAreIgnored {
-            transport.inner.revoke(policy);
-        }
-    }
 }
 
-/// State of a transport.
 #[derive(Debug)]
 struct Context {
     fault: Fault,
     limits: Limits,
     listening: Arc<Mutex<HashSet<SocketAddr>>>,
     connections: Mutex<Vec<Weak<Shared>>>,
+    /// Messages sent by `try_send`.
+    tried: AtomicU64,
 }
 
 impl Context {
@@ -262,6 +193,71 @@ impl NetTransport for BrokenTransport {
         })?;
         Ok(self.context.connection(inner))
     }
+
+    fn connections(&self) -> Vec<BrokenConnection> {
+        let fault = self.context.fault;
+        if fault == Fault::ConnectionsAreNotListed {
+            return Vec::new();
+        }
+        let known = self.context.connections.lock();
+        let known: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
+        let is_listed = |shared: &Arc<Shared>| {
+            fault == Fault::EndedConnectionsAreListed
+                || shared.inner.watch_close().now_or_never().is_none()
+        };
+        known.into_iter().filter(is_listed).map(BrokenConnection).collect()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        if self.context.fault == Fault::ClosingAPeerClosesAll {
+            for connection in self.connections() {
+                connection.abort(code, reason);
+            }
+        }
+        self.inner.close_peer(identity, code, reason)
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        match self.context.fault {
+            Fault::RevocationsAreIgnored => 1,
+            _ => self.inner.revoke(policy),
+        }
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        match self.context.fault {
+            Fault::ShutdownForgetsListeners => {
+                for connection in self.connections() {
+                    connection.close(close_code::SHUTDOWN, reason).await;
+                }
+            }
+            Fault::QueueCountsMessages => {
+                for connection in self.connections() {
+                    let all = u32::try_from(QUEUE).expect("it is small");
+                    drop(tokio::time::timeout(deadline, connection.0.room.acquire_many(all)).await);
+                }
+                self.inner.shutdown(deadline, reason).await;
+            }
+            Fault::ShutdownForgetsTheReason if reason == "maintenance" => {
+                self.inner.shutdown(deadline, "").await;
+            }
+            Fault::ShutdownIgnoresItsDeadline if reason == "now" => std::future::pending().await,
+            _ => self.inner.shutdown(deadline, reason).await,
+        }
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        let mut statistics = self.inner.statistics();
+        match self.context.fault {
+            Fault::TriedMessagesAreNotCounted => {
+                let tried = self.context.tried.load(Ordering::SeqCst);
+                statistics.messages.messages_sent -= tried;
+            }
+            Fault::RefusalsAreNotCounted => statistics.refused_connections = 0,
+            _ => {}
+        }
+        statistics
+    }
 }
 
 pub(crate) struct BrokenListener {
@@ -316,6 +312,19 @@ impl NetListener for BrokenListener {
 
     fn local_addr(&self) -> SocketAddr {
         self.inner().local_addr()
+    }
+
+    fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
+        match self.context.fault {
+            Fault::NewCredentialsAreIgnored => Ok(()),
+            _ => self.inner().set_credential(credential),
+        }
+    }
+
+    fn set_trust(&self, trust: TrustPolicy) {
+        if self.context.fault != Fault::NewTrustIsIgnored {
+            self.inner().set_trust(trust);
+        }
     }
 }
 
@@ -616,6 +625,12 @@ impl NetConnection for BrokenConnection {
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
         match self.0.inner.try_send(message) {
             Err(SendError::WouldBlock) if self.0.fault == Fault::TrySendForgets => Ok(()),
+            Ok(()) => {
+                if let Some(context) = self.0.context.upgrade() {
+                    context.tried.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok(())
+            }
             result => result,
         }
     }
@@ -693,6 +708,11 @@ impl NetConnection for BrokenConnection {
         let is_again = self.0.closings.fetch_add(1, Ordering::SeqCst) > 0;
         match fault {
             Fault::CodesAreBytes => inner.close(code & 0xff, reason).await,
+            Fault::AbortLeavesCloseWaiting
+                if self.0.limits.no_progress_timeout > Duration::from_secs(60) =>
+            {
+                std::future::pending().await
+            }
             Fault::ClosingTwiceHangs if is_again => std::future::pending().await,
             Fault::QueueCountsMessages => {
                 let close = on_drop(|| {
@@ -705,6 +725,11 @@ impl NetConnection for BrokenConnection {
             }
             _ => inner.close(code, reason).await,
         }
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        let code = if self.0.fault == Fault::AbortForgetsTheCode { 0 } else { code };
+        self.0.inner.abort(code, reason);
     }
 
     async fn watch_close(&self) -> CloseReason {

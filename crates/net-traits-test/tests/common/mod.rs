@@ -2,8 +2,8 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use net_traits::{NetConnection, NetCredential, NetTransport, TrustPolicy};
-use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryNetwork, MemoryTransport};
+use net_traits::{NetConnection, NetCredential, NetTransport};
+use net_traits_test::memory::{MemoryConnection, MemoryNetwork, MemoryTransport};
 use net_traits_test::{Harness, Limits, RawPeer};
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -55,13 +55,5 @@ impl Harness for Memory {
         if let Ok(connection) = transport.connect_without_certificate(remote_addr, &[alpn]).await {
             connection.watch_close().await;
         }
-    }
-
-    fn set_credential(&self, listener: &MemoryListener, credential: NetCredential) {
-        listener.set_credential(credential);
-    }
-
-    fn revoke(&self, transport: &MemoryTransport, policy: &TrustPolicy) {
-        transport.revoke(policy);
     }
 }

@@ -2,11 +2,11 @@
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use async_trait::async_trait;
-use net_traits::{NetCredential, TrustPolicy};
+use net_traits::NetCredential;
 use net_traits_test::{Harness, Limits, RawPeer};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -130,13 +130,5 @@ impl Harness for Tcp {
         if let Ok(mut stream) = dial_tls(remote_addr, alpn, None).await {
             assert!(stream.read_u8().await.is_err(), "it gets no data");
         }
-    }
-
-    fn set_credential(&self, listener: &TcpTlsListener, credential: NetCredential) {
-        listener.set_credential(credential).unwrap();
-    }
-
-    fn revoke(&self, transport: &TcpTlsTransport, policy: &TrustPolicy) {
-        transport.revoke(policy);
     }
 }

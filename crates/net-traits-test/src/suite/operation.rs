@@ -1,0 +1,159 @@
+//! What operators do with a running transport: look at it, close connections, and shut it down.
+
+use crate::stage::{
+    ALPN, MOMENT, PAUSE, Pair, Stage, credential, dial, greet, introduce, numbered,
+};
+use crate::{Harness, Limits};
+use net_traits::{
+    AcceptError, CloseReason, NetConnection, NetListener, NetTransport, RecvError, SendError,
+    TrustPolicy, close_code,
+};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// A transport lists its open connections, and only those. The handles are usable.
+///
+/// The transport does not keep a connection open that it lists.
+pub async fn open_connections_are_listed<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener: _listener, transports } = stage.meet().await;
+    for (transport, peer) in [(&transports[0], &transports[1]), (&transports[1], &transports[0])] {
+        let (listed, at_peer) = (transport.connections(), peer.connections());
+        assert_eq!((listed.len(), at_peer.len()), (1, 1));
+        let identity = listed[0].peer_identity().hash.to_string();
+        assert_eq!(identity, at_peer[0].local_identity());
+        greet(&listed[0], &at_peer[0]).await;
+    }
+    one.close(0, "").await;
+    other.watch_close().await;
+    assert!(transports.iter().all(|transport| transport.connections().is_empty()));
+
+    let Pair { one, other, listener: _listener, transports } = stage.meet().await;
+    drop(one);
+    assert!(matches!(other.watch_close().await, CloseReason::Peer { code: 0, .. }));
+    assert!(transports.iter().all(|transport| transport.connections().is_empty()));
+}
+
+/// Closing a peer ends all its connections with the given code and reason, and no other.
+pub async fn closing_a_peer_closes_its_connections<H: Harness>(stage: Stage<H>) {
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (bad, good) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
+    let meet = |who| introduce::<H>(&dialler, &listener, who);
+    let (first, second) = (meet(bad.clone()).await, meet(bad.clone()).await);
+    let (good_dialled, good_accepted) = meet(good).await;
+    assert_eq!(transport.close_peer(&bad.identity(), 4242, "too noisy"), 2);
+    for (dialled, accepted) in [first, second] {
+        let reason = "too noisy".to_owned();
+        let by_us = CloseReason::Local { code: 4242, reason: reason.clone() };
+        assert_eq!(accepted.unwrap().watch_close().await, by_us);
+        let by_peer = CloseReason::Peer { code: 4242, reason };
+        assert_eq!(dialled.unwrap().watch_close().await, by_peer);
+    }
+    greet(&good_dialled.unwrap(), &good_accepted.unwrap()).await;
+    assert_eq!(transport.close_peer(&bad.identity(), 4242, "too noisy"), 0);
+}
+
+/// A transport counts its messages and their bytes, and its open connections.
+pub async fn messages_are_counted<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, transports: [dialler, transport], .. } = &stage.meet().await;
+    let (sender, receiver) =
+        if stage.is_swapped { (transport, dialler) } else { (dialler, transport) };
+    for size in [1_000, 20_000] {
+        one.send_bytes(numbered(0, size)).await.unwrap();
+        other.recv().await.unwrap();
+    }
+    one.try_send(numbered(0, 100)).unwrap();
+    other.recv().await.unwrap();
+    let (sent, received) = (sender.statistics(), receiver.statistics());
+    assert_eq!((sent.connections, received.connections), (1, 1));
+    assert_eq!((sent.messages.messages_sent, sent.messages.bytes_sent), (3, 21_100));
+    assert_eq!((sent.messages.messages_received, sent.messages.bytes_received), (0, 0));
+    let messages = received.messages;
+    assert_eq!((messages.messages_received, messages.bytes_received), (3, 21_100));
+    assert_eq!((messages.messages_sent, messages.bytes_sent), (0, 0));
+}
+
+/// Attempts beyond a limit are counted.
+pub async fn refused_attempts_are_counted<H: Harness>(stage: Stage<H>) {
+    let transport = stage.transport_with(Limits { max_connections: 1, ..Limits::default() });
+    let dialler = stage.transport();
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let _pair = introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    assert_eq!(transport.statistics().refused_connections, 0);
+    let dial = dial::<H>(&dialler, listener.local_addr(), credential(TrustPolicy::Any));
+    let counted = async {
+        while transport.statistics().refused_connections == 0 {
+            sleep(PAUSE).await;
+        }
+    };
+    tokio::select! {
+        ((), _) = async { tokio::join!(counted, dial) } => {}
+        // Some transports refuse when they accept.
+        _ = listener.accept() => panic!("the second of one is refused"),
+    }
+}
+
+/// Shutdown delivers what was sent, closes with its code and the given reason, and stops the
+/// listeners. Nothing can be opened afterwards.
+pub async fn shutdown_ends_everything_in_order<H: Harness>(stage: Stage<H>) {
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    for number in 0..3 {
+        accepted.send_bytes(numbered(number, 10_000)).await.unwrap();
+    }
+    let accept = async { listener.accept().await.err() };
+    let receive = async {
+        for expected in 0..3 {
+            assert_eq!(crate::stage::number(&dialled.recv().await.unwrap().0), expected);
+        }
+    };
+    let shutdown = transport.shutdown(Duration::from_secs(60), "maintenance");
+    let (refused, (), ()) = tokio::join!(accept, receive, shutdown);
+    assert_eq!(refused, Some(AcceptError::Closed), "a pending accept ends");
+    assert_eq!(listener.accept().await.err(), Some(AcceptError::Closed));
+    let (code, reason) = (close_code::SHUTDOWN, "maintenance".to_owned());
+    let by_peer = CloseReason::Peer { code, reason: reason.clone() };
+    assert_eq!(dialled.recv().await, Err(RecvError::Closed(by_peer)));
+    assert_eq!(accepted.watch_close().await, CloseReason::Local { code, reason });
+
+    let address = listener.local_addr();
+    assert!(dial::<H>(&dialler, address, credential(TrustPolicy::Any)).await.is_err());
+    let elsewhere = stage.transport();
+    let listener = stage.listen(&elsewhere, credential(TrustPolicy::Any)).await;
+    let dialled = dial::<H>(&transport, listener.local_addr(), credential(TrustPolicy::Any));
+    assert!(dialled.await.is_err(), "the transport is shut down");
+    let bind_addr = stage.harness.bind_addr();
+    let listened = transport.create_listener(bind_addr, &[ALPN], credential(TrustPolicy::Any));
+    assert!(listened.await.is_err(), "the transport is shut down");
+}
+
+/// Shutdown does not wait beyond its deadline for a peer that accepts no data.
+pub async fn shutdown_keeps_its_deadline<H: Harness>(stage: Stage<H>) {
+    let limits = Limits { no_progress_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let Pair { one, transports, .. } = &stage.meet_with(limits).await;
+    fill(one).await;
+    transports[usize::from(stage.is_swapped)].shutdown(MOMENT, "now").await;
+    let reason = CloseReason::Local { code: close_code::SHUTDOWN, reason: "now".to_owned() };
+    assert_eq!(one.watch_close().await, reason);
+}
+
+/// Sends until the peer, which does not read, accepts no more.
+pub(super) async fn fill(connection: &impl NetConnection) {
+    let mut idle = 0;
+    for _ in 0..2_000 {
+        if idle == 100 {
+            return;
+        }
+        match connection.try_send(numbered(0, 256 * 1024)) {
+            Ok(()) => idle = 0,
+            Err(SendError::WouldBlock) => {
+                idle += 1;
+                sleep(PAUSE).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
