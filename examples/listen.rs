@@ -83,7 +83,7 @@ async fn run(options: &Options) -> Result<()> {
         .with_context(|| format!("{} cannot be a directory for files", options.out.display()))?;
     println!("identity {}", credential.identity());
     let config = MsQuicTransportConfig::new().max_handshakes(HANDSHAKES);
-    let transport = MsQuicTransport::with_config(config);
+    let transport = MsQuicTransport::with_config(config)?;
     let listener = transport.create_listener(options.bind, &[file::ALPN], credential).await?;
     println!("listening on {}", listener.local_addr());
     let server = Arc::new(Server {

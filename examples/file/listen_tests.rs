@@ -45,7 +45,7 @@ impl Scene {
         let dialling = NetCredential::self_signed(TrustPolicy::hashes([dialling])).unwrap();
         let listening = listening.with_trust(TrustPolicy::hashes([dialling.identity()]));
         let config = MsQuicTransportConfig::new().max_connections_per_identity(usize::MAX);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let bind_addr = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(bind_addr, &[ALPN], listening).await.unwrap();
         let address = listener.local_addr();

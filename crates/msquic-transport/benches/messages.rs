@@ -87,7 +87,7 @@ fn handshakes(criterion: &mut Criterion, name: &str, with_message: bool, resumpt
     let config = MsQuicTransportConfig::new()
         .max_connections_per_identity(usize::MAX)
         .resumption(resumption);
-    let transport = Arc::new(MsQuicTransport::with_config(config));
+    let transport = Arc::new(MsQuicTransport::with_config(config).unwrap());
     let address = "127.0.0.1:0".parse().unwrap();
     let listen = transport.create_listener(address, &["bench/1"], credential.clone());
     let listener = runtime.block_on(listen).unwrap();

@@ -123,7 +123,7 @@ impl ConfigFactory<'_> {
         Settings::new()
             .handshake_idle_timeout(config.handshake_timeout)
             .idle_timeout(config.idle_timeout)
-            .keep_alive_interval(config.keep_alive_interval)
+            .keep_alive_interval(config.effective_keep_alive())
             .peer_uni_streams(config.max_inbound_streams)
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)
@@ -139,7 +139,7 @@ impl ConfigFactory<'_> {
     ) -> Result<Configuration, ConfigFailure> {
         let limits = StreamLimits {
             send_buffer: self.config.send_queue,
-            max_send_buffer: self.config.max_send_queue,
+            max_send_buffer: self.config.max_send_queue.max(self.config.send_queue),
             // Buffers data only until the stream is accepted; then the frame decoder consumes it.
             receive_buffer: StreamLimits::default().receive_buffer,
         };

@@ -15,7 +15,7 @@ use net_kit::handshake::Handshake;
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
 use net_traits::{
-    Cause, CloseReason, ConnectError, ListenError, NetCredential, NetTransport,
+    Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
@@ -148,11 +148,20 @@ impl fmt::Debug for RegistrationWrapper {
 impl MsQuicTransport {
     /// Creates a transport with the default configuration.
     pub fn new() -> Self {
-        Self::with_config(MsQuicTransportConfig::default())
+        Self::make(MsQuicTransportConfig::default())
     }
 
     /// Creates a transport with the given limits and timeouts.
-    pub fn with_config(config: MsQuicTransportConfig) -> Self {
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if an option has a value that cannot be used.
+    pub fn with_config(config: MsQuicTransportConfig) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self::make(config))
+    }
+
+    fn make(config: MsQuicTransportConfig) -> Self {
         let limits = ConnectionLimits {
             connections: config.max_connections,
             per_ip: config.max_connections_per_ip,

@@ -42,6 +42,7 @@ impl Harness for Quic {
                 .stream_op_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections),
         )
+        .unwrap()
     }
 
     async fn raw_peer(

@@ -143,7 +143,7 @@ fn a_closed_port_ends_in_a_typed_error_within_the_timeout() {
         let (_, client) = credentials();
         let timeout = Duration::from_secs(2);
         let config = MsQuicTransportConfig::new().handshake_timeout(timeout);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let port = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
         let started = Instant::now();
         let error = transport.connect(port, &[ALPN], client.clone()).await.unwrap_err();
@@ -283,13 +283,13 @@ fn the_configuration_sets_the_local_port() {
         assert!(one == two || two == three, "{one} {two} {three}");
 
         let config = MsQuicTransportConfig::new().share_sockets(false);
-        let alone = MsQuicTransport::with_config(config);
+        let alone = MsQuicTransport::with_config(config).unwrap();
         let (four, _client, _server) = source_port(&alone, &there[0], &for_client).await;
         let (five, _client, _server) = source_port(&alone, &there[0], &for_client).await;
         assert!(four != five && ![one, two, three].contains(&four));
 
         let config = MsQuicTransportConfig::new().dial_from_listener(true);
-        let peer = MsQuicTransport::with_config(config);
+        let peer = MsQuicTransport::with_config(config).unwrap();
         let here = peer.create_listener(loopback(), &[ALPN], for_client.clone()).await.unwrap();
         let (port, _client, _server) = source_port(&peer, &there[0], &for_client).await;
         assert_eq!(port, here.local_addr().port());
@@ -297,7 +297,7 @@ fn the_configuration_sets_the_local_port() {
 
         let local: SocketAddr = "127.0.0.4:0".parse().unwrap();
         let config = MsQuicTransportConfig::new().local_addr(Some(local));
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let (_, client, _server) = source_port(&transport, &there[0], &for_client).await;
         assert_eq!(client.local_addr().ip(), local.ip());
     });

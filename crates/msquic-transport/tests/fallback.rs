@@ -33,7 +33,7 @@ mod conformance {
                 .no_progress_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections);
             FallbackTransport::new(
-                MsQuicTransport::with_config(config),
+                MsQuicTransport::with_config(config).unwrap(),
                 TcpTlsTransport::with_config(tcp).unwrap(),
             )
         }

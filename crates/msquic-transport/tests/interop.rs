@@ -32,7 +32,7 @@ async fn listen() -> MsQuicListener {
 }
 
 async fn listen_with(config: MsQuicTransportConfig) -> MsQuicListener {
-    let transport = MsQuicTransport::with_config(config);
+    let transport = MsQuicTransport::with_config(config).unwrap();
     transport.create_listener(loopback(), &[ALPN], trusting()).await.unwrap()
 }
 
@@ -55,7 +55,7 @@ async fn both_roles(config: MsQuicTransportConfig) -> [Ends; 2] {
     let client = Ends { ours, theirs, _listener: Some(listener), _peer: peer };
 
     let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
-    let transport = MsQuicTransport::with_config(config);
+    let transport = MsQuicTransport::with_config(config).unwrap();
     let connect = transport.connect(peer.local_addr(), &[ALPN], trusting());
     let (ours, theirs) = tokio::join!(connect, peer.accept());
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());

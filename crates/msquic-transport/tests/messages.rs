@@ -252,6 +252,7 @@ async fn hostile() -> (Connection, MsQuicNetConnection) {
 async fn hostile_to(config: MsQuicTransportConfig) -> (Connection, MsQuicNetConnection) {
     let (for_server, for_client) = credentials();
     let listener = MsQuicTransport::with_config(config)
+        .unwrap()
         .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
         .await
         .unwrap();

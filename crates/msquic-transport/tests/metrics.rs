@@ -27,7 +27,7 @@ fn messages_and_connections_are_counted() {
         let credential = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
         let config =
             MsQuicTransportConfig::new().max_connections_per_identity(1).max_message_size(1000);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(address, &[ALPN], credential()).await.unwrap();
         let (dialler, me) = (MsQuicTransport::new(), credential());

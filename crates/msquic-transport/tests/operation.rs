@@ -24,7 +24,7 @@ fn trusting() -> NetCredential {
 }
 
 async fn listen(config: MsQuicTransportConfig) -> (MsQuicTransport, MsQuicListener) {
-    let transport = MsQuicTransport::with_config(config);
+    let transport = MsQuicTransport::with_config(config).unwrap();
     let listener = transport.create_listener(loopback(), &[ALPN], trusting()).await.unwrap();
     (transport, listener)
 }
@@ -315,8 +315,10 @@ fn shutdown_does_not_exceed_its_deadline() {
     run(async {
         // The other side does not read, and sending would take longer than the test may.
         let config = MsQuicTransportConfig::new().stream_op_timeout(Duration::from_secs(3600));
-        let (transport, (_keep, listener)) =
-            (MsQuicTransport::with_config(config), listen(MsQuicTransportConfig::new()).await);
+        let (transport, (_keep, listener)) = (
+            MsQuicTransport::with_config(config).unwrap(),
+            listen(MsQuicTransportConfig::new()).await,
+        );
         let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
         let (dialled, _accepted) = tokio::join!(dial, accept);

@@ -29,7 +29,7 @@ impl Returning {
         let config = MsQuicTransportConfig::new()
             .resumption(resumption)
             .max_connections_per_identity(usize::MAX);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(address, &[ALPN], server.clone()).await.unwrap();
         Self { transport, listener, server, client }
@@ -83,7 +83,7 @@ fn sessions_are_resumed_only_if_asked_for() {
 fn a_library_without_support_is_a_typed_error() {
     run(async {
         let config = MsQuicTransportConfig::new().resumption(true);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(address, &[ALPN], trusting()).await;
         assert_eq!(listener.is_ok(), is_possible(), "{listener:?}");

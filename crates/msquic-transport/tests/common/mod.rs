@@ -62,10 +62,11 @@ pub(crate) async fn pair_with(
 ) -> Pair {
     let (for_server, for_client) = credentials();
     let listener = MsQuicTransport::with_config(server_config)
+        .unwrap()
         .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
         .await
         .unwrap();
-    let transport = MsQuicTransport::with_config(client_config);
+    let transport = MsQuicTransport::with_config(client_config).unwrap();
     let connect = transport.connect(listener.local_addr(), &[ALPN], for_client);
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (client, server) = tokio::join!(connect, accept);
