@@ -1,17 +1,17 @@
 //! `TcpTlsConnection`: messages over one TCP connection.
 
+use crate::config::TcpTlsConfig;
 use crate::core::Core;
 use crate::driver;
 use crate::handshake::Secured;
 use crate::record::{self, MAX_MESSAGE};
-use crate::transport::Context;
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_kit::admission::Place;
 use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::progress::{Stuck, unless_stuck};
-use net_kit::registry::{Entry, Member};
+use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
 use std::fmt;
@@ -35,14 +35,14 @@ impl TcpTlsConnection {
     pub(crate) fn start(
         (stream, facts): Secured,
         handshake: Handshake,
-        context: &Context,
+        (config, registry): (&Arc<TcpTlsConfig>, &Arc<Registry<Shared>>),
         revocations: u64,
         place: Option<Place>,
     ) -> Self {
-        let core = Core::new(context.config.clone());
+        let core = Core::new(config.clone());
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let make = |entry| Shared { core: core.clone(), entry };
-        let shared = context.registry.register(facts, origin, revocations, make);
+        let shared = registry.register(facts, origin, revocations, make);
         tokio::spawn(driver::drive(core, stream, handshake, place));
         Self { shared }
     }

@@ -34,6 +34,7 @@
 
 mod config;
 mod connection;
+mod context;
 mod core;
 mod driver;
 mod handshake;

@@ -1,8 +1,8 @@
 //! `TcpTlsListener` and `TcpTlsIncomingRequest`: accepts connections.
 
 use crate::connection::TcpTlsConnection;
+use crate::context::{Context, Socket};
 use crate::handshake::{self, is_gone};
-use crate::transport::Context;
 use async_trait::async_trait;
 use net_kit::admission::Place;
 use net_kit::tls::TlsIdentity;
@@ -14,14 +14,11 @@ use parking_lot::RwLock;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// Delay before the next `accept` when the system is out of sockets.
 const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
-
-/// The socket of a listener, until the transport shuts down.
-pub(crate) type Socket = RwLock<Option<Arc<TcpListener>>>;
 
 /// A listener of [`TcpTlsTransport`](crate::TcpTlsTransport).
 #[derive(Debug)]
@@ -114,8 +111,8 @@ impl NetIncomingRequest for TcpTlsIncomingRequest {
         let handshake = context.handshake(&identity, remote_addr, alpn.clone());
         match handshake::accept(stream, &identity, &handshake, place).await {
             Ok((secured, place)) => {
-                let place = Some(place);
-                Ok(TcpTlsConnection::start(secured, handshake, context, revocations, place))
+                let shared = (&context.config, &context.registry);
+                Ok(TcpTlsConnection::start(secured, handshake, shared, revocations, Some(place)))
             }
             Err(error) => {
                 context.registry.telemetry().handshake_failed(remote_addr, &error);

@@ -1,24 +1,21 @@
 //! `TcpTlsTransport`: listens and dials.
 
 use crate::config::TcpTlsConfig;
-use crate::connection::{Shared, TcpTlsConnection};
+use crate::connection::TcpTlsConnection;
+use crate::context::Context;
 use crate::handshake;
-use crate::listener::{Acceptor, Socket, TcpTlsListener};
+use crate::listener::{Acceptor, TcpTlsListener};
 use async_trait::async_trait;
-use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::alpn::protocol_names;
-use net_kit::handshake::Handshake;
-use net_kit::registry::Registry;
-use net_kit::telemetry::Telemetry;
 use net_kit::tls::TlsIdentity;
 use net_traits::{
     Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -27,26 +24,6 @@ use tokio::time::timeout;
 #[derive(Debug, Clone)]
 pub struct TcpTlsTransport {
     context: Context,
-}
-
-/// State that the connections and listeners of a transport share.
-#[derive(Debug, Clone)]
-pub(crate) struct Context {
-    pub(crate) config: Arc<TcpTlsConfig>,
-    pub(crate) registry: Arc<Registry<Shared>>,
-    sockets: Arc<Mutex<Vec<Weak<Socket>>>>,
-}
-
-impl Context {
-    pub(crate) fn handshake(
-        &self,
-        identity: &TlsIdentity,
-        remote_addr: SocketAddr,
-        alpn: Vec<String>,
-    ) -> Handshake {
-        let local_identity = identity.credential().identity();
-        Handshake { local_identity, remote_addr, alpn, timeout: self.config.handshake_timeout }
-    }
 }
 
 impl TcpTlsTransport {
@@ -66,24 +43,7 @@ impl TcpTlsTransport {
     }
 
     fn make(config: TcpTlsConfig) -> Self {
-        let limits = ConnectionLimits {
-            connections: config.max_connections,
-            per_ip: config.max_connections_per_ip,
-            per_identity: config.max_connections_per_identity,
-            handshakes: config.max_handshakes,
-        };
-        let telemetry = Telemetry::new("tcp");
-        let registry = Registry::new(Admission::new(limits, telemetry.clone()), telemetry);
-        let context = Context { config: Arc::new(config), registry, sockets: Arc::default() };
-        Self { context }
-    }
-
-    fn add_socket(&self, socket: TcpListener) -> Arc<Socket> {
-        let socket = Arc::new(RwLock::new(Some(Arc::new(socket))));
-        let mut sockets = self.context.sockets.lock();
-        sockets.retain(|socket| socket.strong_count() > 0);
-        sockets.push(Arc::downgrade(&socket));
-        socket
+        Self { context: Context::new(config) }
     }
 }
 
@@ -117,7 +77,7 @@ impl NetTransport for TcpTlsTransport {
         };
         let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
-        let (socket, identity) = (self.add_socket(socket), RwLock::new(identity));
+        let (socket, identity) = (context.add_socket(socket), RwLock::new(identity));
         let acceptor = Arc::new(Acceptor { alpn, identity, context });
         Ok(TcpTlsListener { socket, local_addr, acceptor })
     }
@@ -132,7 +92,7 @@ impl NetTransport for TcpTlsTransport {
         if remote_addr.port() == 0 {
             return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
         }
-        let Context { registry, .. } = &self.context;
+        let Context { config, registry, .. } = &self.context;
         registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();
         let identity = TlsIdentity::new(credential)?;
@@ -146,7 +106,7 @@ impl NetTransport for TcpTlsTransport {
         let secured = dialled
             .map_err(|_| handshake.timed_out())?
             .map_err(|error| unreachable(error, remote_addr))??;
-        Ok(TcpTlsConnection::start(secured, handshake, &self.context, revocations, None))
+        Ok(TcpTlsConnection::start(secured, handshake, (config, registry), revocations, None))
     }
 
     fn connections(&self) -> Vec<TcpTlsConnection> {
@@ -158,12 +118,7 @@ impl NetTransport for TcpTlsTransport {
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
-        let stop = async {
-            let sockets = std::mem::take(&mut *self.context.sockets.lock());
-            for socket in sockets.iter().filter_map(Weak::upgrade) {
-                drop(socket.write().take());
-            }
-        };
+        let stop = async { self.context.close_sockets() };
         self.context.registry.shutdown(deadline, reason, stop).await;
     }
 
