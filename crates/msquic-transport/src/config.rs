@@ -1,11 +1,14 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
-use crate::stream_pool::STREAM_OP_TIMEOUT;
 use net_kit::options::{COUNT, QUEUE, TIMEOUT};
 use net_traits::ConfigError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+
+/// How long sending may make no progress, unless
+/// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
+pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
 
 net_kit::options! {
     /// Limits and timeouts of a transport.

@@ -3,8 +3,8 @@
 use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
 use crate::lane::QueueError;
+use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
-use crate::transport::{Context, RegistrationWrapper};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -14,7 +14,7 @@ use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
-use net_kit::registry::{Entry, Member};
+use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
 use parking_lot::Mutex;
@@ -50,13 +50,21 @@ pub(crate) struct Shared {
     _registration: Arc<RegistrationWrapper>,
 }
 
+/// What all connections of a transport share.
+#[derive(Clone, Debug)]
+pub(crate) struct Home {
+    pub(crate) config: Arc<MsQuicTransportConfig>,
+    pub(crate) registry: Arc<Registry<Shared>>,
+    pub(crate) registration: Arc<RegistrationWrapper>,
+}
+
 impl MsQuicNetConnection {
     /// Wraps a connection after its handshake. Returns `None` if it has already ended and its
     /// properties are unknown. `place` is that of an accepted connection.
     pub(crate) fn new(
         inner: Connection,
         handshake: &Handshake,
-        context: &Context,
+        home: &Home,
         revocations: u64,
         place: Option<Place>,
     ) -> Option<Self> {
@@ -68,9 +76,9 @@ impl MsQuicNetConnection {
             Some(inner.get_remote_certificate()?),
             String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
         );
-        let config = context.config.clone();
+        let config = home.config.clone();
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let shared = context.registry.register(facts, origin, revocations, |entry| Shared {
+        let shared = home.registry.register(facts, origin, revocations, |entry| Shared {
             entry,
             stream_pool: StreamPool::new(&config),
             inner,
@@ -78,7 +86,7 @@ impl MsQuicNetConnection {
             closing: Mutex::default(),
             turns: AtomicU32::new(0),
             _place: place,
-            _registration: context.registration.clone(),
+            _registration: home.registration.clone(),
         });
         Some(Self { shared })
     }

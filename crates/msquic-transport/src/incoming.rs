@@ -2,8 +2,7 @@
 
 use crate::certificate::{failed, lost};
 use crate::connection::MsQuicNetConnection;
-use crate::listener::Identity;
-use crate::transport::Context;
+use crate::context::{Context, Identity};
 use async_trait::async_trait;
 use msquic_async::Incoming;
 use msquic_async::connection::StartError;
@@ -51,7 +50,7 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
 
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
         let (telemetry, remote_addr) =
-            (self.context.registry.telemetry().clone(), self.remote_addr);
+            (self.context.home.registry.telemetry().clone(), self.remote_addr);
         let accepted = self.handshake().await;
         accepted.inspect_err(|error| telemetry.handshake_failed(remote_addr, error))
     }
@@ -61,13 +60,13 @@ impl MsQuicNetIncomingRequest {
     async fn handshake(self) -> Result<MsQuicNetConnection, ConnectError> {
         let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
         // In this order: a revocation after the first line applies even if the credential is old.
-        let revocations = context.registry.revocations();
+        let revocations = context.home.registry.revocations();
         let identity = identity.read().clone();
         let handshake = Handshake {
             remote_addr,
             local_identity: identity.credential.identity(),
             alpn: alpn.to_vec(),
-            timeout: context.config.handshake_timeout,
+            timeout: context.home.config.handshake_timeout,
         };
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
@@ -88,7 +87,7 @@ impl MsQuicNetIncomingRequest {
             return Err(ConnectError::Closed(admission::close_reason(limit)));
         }
         let ended = connection.clone();
-        MsQuicNetConnection::new(connection, &handshake, &context, revocations, Some(place))
+        MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, Some(place))
             .ok_or_else(|| lost(&handshake, &ended))
     }
 }

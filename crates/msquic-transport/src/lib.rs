@@ -51,24 +51,27 @@ mod address_validation;
 mod certificate;
 mod config;
 mod connection;
+mod context;
 mod frame_sink;
 mod incoming;
 mod lane;
 mod listener;
 mod quic_settings;
+mod registration;
 mod request;
 mod stream_pool;
 mod transport;
 
 pub use certificate::resolve_bad_certificate;
-pub use config::MsQuicTransportConfig;
+pub use config::{MsQuicTransportConfig, STREAM_OP_TIMEOUT};
 pub use connection::MsQuicNetConnection;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
+pub use registration::RegistrationWrapper;
 pub use request::{
     IncomingRequest, NetRequests, REQUEST_CODE_CANCELED, REQUEST_CODE_NO_ANSWER,
     REQUEST_CODE_TOO_LARGE, RequestError, serve,
 };
-pub use stream_pool::{STREAM_CODE_MESSAGE_TOO_LARGE, STREAM_OP_TIMEOUT};
-pub use transport::{MsQuicTransport, RegistrationWrapper};
+pub use stream_pool::STREAM_CODE_MESSAGE_TOO_LARGE;
+pub use transport::MsQuicTransport;

@@ -1,10 +1,10 @@
 //! `MsQuicListener`: accepts connection attempts.
 
 use crate::connection::MsQuicNetConnection;
+use crate::context::{Context, Identity};
 use crate::incoming::MsQuicNetIncomingRequest;
-use crate::transport::Context;
 use async_trait::async_trait;
-use msquic_async::{Configuration, Listener};
+use msquic_async::Listener;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -22,13 +22,6 @@ pub struct MsQuicListener {
     context: Context,
 }
 
-/// The credential of a listener and its msquic configuration.
-#[derive(Debug, Clone)]
-pub(crate) struct Identity {
-    pub(crate) credential: NetCredential,
-    pub(crate) configuration: Configuration,
-}
-
 impl MsQuicListener {
     pub(crate) fn start(
         context: Context,
@@ -41,9 +34,9 @@ impl MsQuicListener {
             error => ListenError::Transport(Cause::new(error)),
         };
         let Identity { credential, configuration } = identity.clone();
-        let registration = context.registration.registration();
+        let registration = context.home.registration.registration();
         let instance = Listener::new(registration, configuration, credential).map_err(failed)?;
-        instance.set_backlog(context.config.backlog);
+        instance.set_backlog(context.home.config.backlog);
         instance.start(alpn, Some(bind_addr)).map_err(failed)?;
         let local_addr = instance.local_addr().map_err(failed)?;
         let instance = Arc::new(instance);
@@ -76,7 +69,7 @@ impl NetListener for MsQuicListener {
             let incoming = incoming.map_err(|_| AcceptError::Closed)?;
             // msquic always reports the address of a new connection.
             let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
-            match self.context.registry.admission().admit(remote_addr) {
+            match self.context.home.registry.admission().admit(remote_addr) {
                 Ok(place) => {
                     return Ok(MsQuicNetIncomingRequest {
                         incoming,
@@ -98,7 +91,7 @@ impl NetListener for MsQuicListener {
 
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
-        if self.context.config.resumption {
+        if self.context.home.config.resumption {
             self.context.forget(&credential); // a new configuration has new keys for tickets
         }
         let configuration = self.context.server(&alpn, &credential)?;

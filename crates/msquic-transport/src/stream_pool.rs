@@ -17,10 +17,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// How long sending may make no progress, unless
-/// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
-pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
-
 /// The code that stops a stream on which the peer announced a message over the limit.
 pub const STREAM_CODE_MESSAGE_TOO_LARGE: u64 = 1;
 
