@@ -100,7 +100,7 @@ impl Watch {
             self.moved = Some(now);
         }
         let any = self.moved.map_or(done, |moved| moved.max(done));
-        for (since, limit) in [(any, limit), (done, SLOW * limit)] {
+        for (since, limit) in [(any, limit), (done, limit.saturating_mul(SLOW))] {
             if now - since >= limit {
                 return Err(Stuck(limit));
             }
