@@ -83,7 +83,7 @@ impl Node {
     async fn new(share_sockets: bool) -> Result<Self> {
         let config = MsQuicTransportConfig::new()
             .share_sockets(share_sockets)
-            .max_connections_per_identity(usize::MAX);
+            .max_connections_per_identity(1_000_000);
         let transport = MsQuicTransport::with_config(config);
         let credential = NetCredential::self_signed(TrustPolicy::Any)?;
         let listen =

@@ -44,7 +44,7 @@ impl Scene {
         let dialling = listening.identity();
         let dialling = NetCredential::self_signed(TrustPolicy::hashes([dialling])).unwrap();
         let listening = listening.with_trust(TrustPolicy::hashes([dialling.identity()]));
-        let config = MsQuicTransportConfig::new().max_connections_per_identity(usize::MAX);
+        let config = MsQuicTransportConfig::new().max_connections_per_identity(1_000_000);
         let transport = MsQuicTransport::with_config(config).unwrap();
         let bind_addr = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(bind_addr, &[ALPN], listening).await.unwrap();

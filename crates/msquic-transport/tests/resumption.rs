@@ -28,7 +28,7 @@ impl Returning {
         let (server, client) = (trusting(), trusting());
         let config = MsQuicTransportConfig::new()
             .resumption(resumption)
-            .max_connections_per_identity(usize::MAX);
+            .max_connections_per_identity(1_000_000);
         let transport = MsQuicTransport::with_config(config).unwrap();
         let address = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(address, &[ALPN], server.clone()).await.unwrap();
