@@ -175,6 +175,52 @@ async fn an_unreachable_address_is_reported_once_and_dialled_with_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_listed_peer_is_known_before_it_is_connected() {
+    let network = MemoryNetwork::new(1);
+    let (peer, host) = (trusting(), network.transport());
+    let address = SocketAddr::new(host.ip(), 4433);
+    let (pool, mut events) = fresh(&network);
+    let endpoint = Endpoint::new(address).with_identity(peer.identity());
+    let _follow = pool.follow(StaticResolver::new([endpoint]));
+    let event = events.recv().await.unwrap();
+    assert!(matches!(event, PeerEvent::Unreachable { .. }), "{event:?}");
+    tokio::time::sleep(600 * SECOND).await;
+    assert_eq!(pool.peers(), [peer.identity()]);
+    let broadcast = pool.broadcast(pool.peers(), "news".into());
+    let listener = host.create_listener(address, &[ALPN], peer).await.unwrap();
+    let accepted = accept(&listener).await;
+    assert_eq!(recv(&accepted).await, b"news");
+    assert_eq!(broadcast.unsent().await, []);
+    connected(&mut events).await;
+    tokio::time::sleep(600 * SECOND).await;
+    drop(listener);
+    accepted.close(0, "bye").await;
+    disconnected(&mut events).await;
+    assert_eq!(pool.peers().len(), 1, "its address is still listed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_closes_soon_is_redialled_with_backoff() {
+    let network = MemoryNetwork::new(1);
+    let listener = listen(&network, &trusting()).await;
+    let (pool, events) = fresh(&network);
+    drop(events);
+    let _follow = pool.follow(StaticResolver::new([listener.local_addr()]));
+    let mut dials = 0;
+    let close_all = async {
+        loop {
+            let accepted = accept(&listener).await;
+            dials += 1;
+            tokio::time::sleep(SECOND).await;
+            accepted.close(0, "go away").await;
+        }
+    };
+    assert!(timeout(60 * SECOND, close_all).await.is_err());
+    // The backoffs are at most 0.1, 0.2, 0.4 s and so on, and at least half of that.
+    assert!((9..=10).contains(&dials), "{dials} dials");
+}
+
+#[tokio::test(start_paused = true)]
 async fn this_node_is_recognised_in_the_list() {
     let network = MemoryNetwork::new(1);
     let (me, host) = (trusting(), network.transport());

@@ -395,6 +395,23 @@ async fn the_policy_of_the_credential_applies_too() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_credential_that_changes_during_the_handshake_applies() {
+    let network = MemoryNetwork::new(1);
+    let (server, me) = (trusting(), trusting());
+    let listener = listen(&network, &server).await;
+    let (pool, _events) = pool(&network, me.clone(), config());
+    let dial = pool.connection(server.identity(), listener.local_addr());
+    let change = async {
+        let request = listener.accept().await.unwrap();
+        pool.set_credential(me.with_trust(TrustPolicy::nobody()));
+        request.accept().await.unwrap().watch_close().await
+    };
+    let (dialled, reason) = tokio::join!(dial, change);
+    assert!(matches!(dialled, Err(ConnectError::Rejected(_))), "{dialled:?}");
+    assert!(matches!(reason, CloseReason::Peer { code: close_code::REVOKED, .. }), "{reason:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn unused_peers_are_forgotten() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
