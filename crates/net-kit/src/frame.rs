@@ -17,9 +17,27 @@ const FIRST_RESERVE: usize = 64 * 1024;
 /// bounds the memory that a single kept message holds.
 const BLOCK: usize = 2048;
 
+/// Size of a message from which on its parts are written as they are, in bytes.
+const COPY_BELOW: usize = 4 * 1024;
+
 /// Encodes the header of a message of `length` bytes; `None` if `length` exceeds 32 bits.
 pub fn header(length: usize) -> Option<[u8; HEADER]> {
     u32::try_from(length).ok().map(u32::to_be_bytes)
+}
+
+/// Encodes the concatenation of `parts` as the pieces to write; `None` if its length exceeds 32 bits.
+/// Small parts are joined, large parts are not copied.
+pub fn encode(parts: &[Bytes]) -> Option<Vec<Bytes>> {
+    let length = parts.iter().map(Bytes::len).sum();
+    let header = header(length)?;
+    if length < COPY_BELOW {
+        let mut frame = Vec::with_capacity(header.len() + length);
+        frame.extend(header);
+        parts.iter().for_each(|part| frame.extend_from_slice(part));
+        return Some(vec![frame.into()]);
+    }
+    let header = Bytes::copy_from_slice(&header);
+    Some(std::iter::once(header).chain(parts.iter().cloned()).collect())
 }
 
 /// Splits the bytes of one stream into messages, independent of how the bytes are chunked.

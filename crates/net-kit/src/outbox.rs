@@ -252,6 +252,16 @@ impl Outbox {
         state.closing.clone().map(|(code, reason)| Work::Close(code, reason))
     }
 
+    /// Returns what the messages cost that are queued or being written, in bytes.
+    pub fn queued(&self) -> usize {
+        self.state.lock().cost
+    }
+
+    /// Returns code and reason of the local close, once it has begun.
+    pub fn closing(&self) -> Option<(u64, String)> {
+        self.state.lock().closing.clone()
+    }
+
     /// Returns whether no message is queued, so that the driver flushes its buffers.
     pub fn is_empty(&self) -> bool {
         self.state.lock().frames.is_empty()

@@ -142,19 +142,10 @@ pub(crate) fn keep_alive() -> Vec<u8> {
     [&CONTROL.to_be_bytes()[..], &[KEEP_ALIVE]].concat()
 }
 
-/// Encodes a message as the pieces to write. Small parts are joined, large parts are not copied.
+/// Encodes a message as the pieces to write.
 pub(crate) fn message(parts: &[Bytes]) -> Option<Vec<Bytes>> {
-    const COPY_BELOW: usize = 4 * 1024;
-    let length = parts.iter().map(Bytes::len).sum();
-    let header = net_kit::frame::header(length).filter(|_| length <= MAX_MESSAGE)?;
-    if length < COPY_BELOW {
-        let mut frame = Vec::with_capacity(header.len() + length);
-        frame.extend(header);
-        parts.iter().for_each(|part| frame.extend_from_slice(part));
-        return Some(vec![frame.into()]);
-    }
-    let header = Bytes::copy_from_slice(&header);
-    Some(std::iter::once(header).chain(parts.iter().cloned()).collect())
+    let length: usize = parts.iter().map(Bytes::len).sum();
+    net_kit::frame::encode(parts).filter(|_| length <= MAX_MESSAGE)
 }
 
 #[cfg(test)]
