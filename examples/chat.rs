@@ -13,6 +13,7 @@ use net_traits::{
     NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy, WithCauses,
 };
 use net_traits_test::memory::MemoryNetwork;
+use quinn_transport::QuinnTransport;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,6 +67,8 @@ struct Options {
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
     Quic,
+    /// QUIC by quinn, with the same wire
+    Quinn,
     Tcp,
     /// QUIC, or TCP where QUIC is blocked
     Fallback,
@@ -83,6 +86,7 @@ impl Transports {
     fn make(&self) -> DynTransport {
         match self.kind {
             Kind::Quic => DynTransport::new(MsQuicTransport::new()),
+            Kind::Quinn => DynTransport::new(QuinnTransport::new()),
             Kind::Tcp => DynTransport::new(TcpTlsTransport::new()),
             Kind::Fallback => DynTransport::new(FallbackTransport::new(
                 MsQuicTransport::new(),

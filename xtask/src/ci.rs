@@ -19,7 +19,7 @@ const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
 
 /// The packages that do not link libmsquic.
-const PLAIN: [&str; 12] = [
+const PLAIN: [&str; 14] = [
     "--package",
     "net-traits",
     "--package",
@@ -30,6 +30,8 @@ const PLAIN: [&str; 12] = [
     "net-peers",
     "--package",
     "tcp-tls-transport",
+    "--package",
+    "quinn-transport",
     "--package",
     "xtask",
 ];
@@ -60,7 +62,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let by_hand = format!("cargo xtask {name}");
         steps.function(name, &by_hand, || demo::run(workspace, &demo::Options::new(untrusted)))?;
     }
-    for transport in ["quic", "tcp", "fallback", "memory"] {
+    for transport in ["quic", "quinn", "tcp", "fallback", "memory"] {
         let by_hand =
             format!("cargo run --release --example chat -- --demo --transport {transport}");
         steps.function(&format!("chat over {transport}"), &by_hand, || {
@@ -129,7 +131,7 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     doc.args(["--package", "net-kit", "--features", "net-kit/metrics"]);
     doc.args(["--package", "net-traits-test"]);
     doc.args(["--package", "net-peers", "--features", "net-peers/dns"]);
-    doc.args(["--package", "tcp-tls-transport"]);
+    doc.args(["--package", "tcp-tls-transport", "--package", "quinn-transport"]);
     doc.args(LINKED).args(OPTIONAL).env("RUSTDOCFLAGS", "--deny warnings");
     steps.cargo("documentation", doc)
 }

@@ -37,7 +37,7 @@ fn rust_version() -> Result<String> {
 }
 
 /// The packages that other projects depend on.
-const PACKAGES: [&str; 14] = [
+const PACKAGES: [&str; 16] = [
     "--package",
     "net-traits",
     "--package",
@@ -48,6 +48,8 @@ const PACKAGES: [&str; 14] = [
     "net-peers",
     "--package",
     "tcp-tls-transport",
+    "--package",
+    "quinn-transport",
     "--package",
     "msquic-async",
     "--package",
