@@ -84,7 +84,7 @@ impl Node {
         let config = MsQuicTransportConfig::new()
             .share_sockets(share_sockets)
             .max_connections_per_identity(1_000_000);
-        let transport = MsQuicTransport::with_config(config);
+        let transport = MsQuicTransport::with_config(config)?;
         let credential = NetCredential::self_signed(TrustPolicy::Any)?;
         let listen =
             transport.create_listener("127.0.0.1:0".parse()?, &["bench"], credential.clone());
