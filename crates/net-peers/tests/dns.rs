@@ -56,16 +56,16 @@ impl NameServer {
     }
 
     fn addresses(&self, name: &str, port: u16) -> DnsResolver {
-        self.asked(DnsResolver::addresses(name, port).unwrap())
+        self.asked(DnsResolver::addresses(name, port))
     }
 
     fn service(&self, name: &str) -> DnsResolver {
-        self.asked(DnsResolver::service(name).unwrap())
+        self.asked(DnsResolver::service(name))
     }
 
     /// Asks this server, without a pause.
     fn asked(&self, resolver: DnsResolver) -> DnsResolver {
-        resolver.name_servers([self.address]).unwrap().interval(Duration::ZERO, Duration::ZERO)
+        resolver.name_servers([self.address]).interval(Duration::ZERO, Duration::ZERO)
     }
 }
 
