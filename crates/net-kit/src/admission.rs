@@ -175,20 +175,19 @@ impl Place {
     /// [`Limit::PerIdentity`]. The refusal was counted and logged; the place still counts as a
     /// handshake.
     pub fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
-        let Self { admission, .. } = self;
+        let Self { admission, identity: known, .. } = self;
         let has_changed = {
             let state = &mut *admission.state.lock();
             let count = state.per_identity.get(&identity).copied().unwrap_or(0);
-            if self.identity.is_some() {
-                return Ok(());
-            }
-            if count < admission.limits.per_identity {
-                state.per_identity.insert(identity, count + 1);
-                state.handshakes -= 1;
-                self.identity = Some(identity);
-                Some(state.feel(&admission.limits))
-            } else {
-                None
+            match known {
+                Some(_) => Some(false), // it was identified before
+                None if count >= admission.limits.per_identity => None,
+                None => {
+                    state.per_identity.insert(identity, count + 1);
+                    state.handshakes -= 1;
+                    *known = Some(identity);
+                    Some(state.feel(&admission.limits))
+                }
             }
         };
         let Some(has_changed) = has_changed else {
