@@ -88,6 +88,9 @@ impl MsQuicNetConnection {
             _place: place,
             _registration: home.registration.clone(),
         });
+        if shared.inner.is_resumed() {
+            context.registry.telemetry().resumed(shared.entry.span());
+        }
         Some(Self { shared })
     }
 

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALPN, Pair, pair, run};
+use common::{ALPN, Pair, has_patch, pair, run};
 use metrics_util::debugging::{DebugValue, DebuggingRecorder};
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
@@ -10,6 +10,8 @@ use net_traits::{
     TrustPolicy,
 };
 use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 #[test]
 fn messages_and_connections_are_counted() {
@@ -43,6 +45,7 @@ fn messages_and_connections_are_counted() {
         assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
         client.watch_close().await;
     });
+    let resumed = run_resumed();
     let snapshot = snapshotter.snapshot().into_vec().into_iter();
     let counters: HashMap<_, _> = snapshot
         .map(|(key, _, _, value)| {
@@ -52,19 +55,48 @@ fn messages_and_connections_are_counted() {
         })
         .collect();
     for (name, expected) in [
-        ("messages_sentquic", 3),
-        ("bytes_sentquic", 1121),
-        ("messages_receivedquic", 2),
-        ("bytes_receivedquic", 120),
+        ("messages_sentquic", 5),
+        ("bytes_sentquic", 1155),
+        ("messages_receivedquic", 4),
+        ("bytes_receivedquic", 154),
         ("messages_refusedquic", 1),
         ("connections_refusedquicPerIdentity", 1),
         ("connections_revokedquic", 1),
+        ("connections_resumedquic", resumed),
     ] {
         let name = format!("net_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
     // The refused dialler may or may not have been connected briefly.
     let opened = counters["net_connections_openedquic"];
-    assert!(opened == 4 || opened == 5);
+    assert!(opened == 8 || opened == 9);
     assert_eq!(counters["net_connections_closedquic"], opened);
+}
+
+/// Connects twice with resumption, and returns how many ends say that they resumed: both, where the
+/// library can.
+fn run_resumed() -> u64 {
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let can_resume = has_patch("N11-A9");
+    let config = MsQuicTransportConfig::new().resumption(can_resume);
+    let transport = MsQuicTransport::with_config(config).unwrap();
+    let resumed = Arc::new(AtomicU64::new(0));
+    let count = resumed.clone();
+    run(async move {
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener =
+            transport.create_listener(address, &[ALPN], credential.clone()).await.unwrap();
+        for _ in 0..2 {
+            let dial = transport.connect(listener.local_addr(), &[ALPN], credential.clone());
+            let accept = async { listener.accept().await.unwrap().accept().await };
+            let (client, server) = tokio::try_join!(dial, accept).unwrap();
+            server.send(b"behind the ticket").await.unwrap();
+            client.recv().await.unwrap();
+            let ends = [client.is_resumed(), server.is_resumed()];
+            count.fetch_add(ends.map(u64::from).iter().sum(), Ordering::Relaxed);
+        }
+    });
+    let resumed = resumed.load(Ordering::Relaxed);
+    assert_eq!(resumed, if can_resume { 2 } else { 0 });
+    resumed
 }

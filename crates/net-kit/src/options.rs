@@ -12,8 +12,8 @@ pub const TIMEOUT: RangeInclusive<Duration> =
 /// The sizes that queues may have, in bytes.
 pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
 
-/// The numbers that limits on connections may have.
-pub const COUNT: RangeInclusive<usize> = 1..=10_000_000;
+/// The numbers that limits on connections may have; the largest means no limit.
+pub const COUNT: RangeInclusive<usize> = 1..=usize::MAX;
 
 /// Defines a configuration. Each option has its documentation, type, default, and, where not every
 /// value of its type can be used, its allowed range.

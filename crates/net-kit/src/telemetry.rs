@@ -6,6 +6,7 @@
 //! | counter | label | counts |
 //! |---|---|---|
 //! | `net_connections_opened`, `net_connections_closed` | | connections; closed when the last handle is dropped |
+//! | `net_connections_resumed` | | opened connections whose handshake resumed an earlier session |
 //! | `net_connections_refused` | `limit` | attempts beyond a [`Limit`] |
 //! | `net_connections_revoked` | | connections closed because their peer is no longer trusted |
 //! | `net_handshakes_failed` | | handshakes of peers with a listener that failed |
@@ -66,6 +67,13 @@ impl Telemetry {
         span.in_scope(|| tracing::debug!("connected"));
         #[cfg(feature = "metrics")]
         self.counters.opened.increment(1);
+    }
+
+    /// The handshake of a connection resumed an earlier session.
+    pub fn resumed(&self, span: &Span) {
+        span.in_scope(|| tracing::debug!("session resumed"));
+        #[cfg(feature = "metrics")]
+        self.counters.resumed.increment(1);
     }
 
     /// The last handle of a connection was dropped.
@@ -160,6 +168,7 @@ macro_rules! counters {
 #[cfg(feature = "metrics")]
 counters! {
     opened: "net_connections_opened", "Connections that were established";
+    resumed: "net_connections_resumed", "Connections whose handshake resumed an earlier session";
     closed: "net_connections_closed", "Connections whose last handle was dropped";
     revoked: "net_connections_revoked", "Connections closed because their peer is no longer trusted";
     handshakes_failed: "net_handshakes_failed", "Handshakes with a listener that failed";
