@@ -17,7 +17,7 @@ use net_traits::{CloseReason, RecvError};
 use quinn::{Connection, ReadError, RecvStream, VarInt};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tokio::time::sleep;
@@ -29,7 +29,7 @@ const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
 const MAX_REASON: usize = 511;
 
 /// How often, and at which interval, the task looks whether a close was sent.
-const FAREWELL: (u32, Duration) = (1000, Duration::from_millis(1));
+const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
 
 pub(crate) struct Core {
     pub(crate) config: Arc<QuinnConfig>,
@@ -44,6 +44,8 @@ pub(crate) struct Core {
     /// Everything that arrived before the end is in the inbox.
     is_read: AtomicBool,
     is_aborted: AtomicBool,
+    /// How many datagrams were sent before the close.
+    sent_before: AtomicU64,
 }
 
 impl Core {
@@ -58,6 +60,7 @@ impl Core {
             end: watch::Sender::default(),
             is_read: AtomicBool::new(false),
             is_aborted: AtomicBool::new(false),
+            sent_before: AtomicU64::new(0),
             config,
         })
     }
@@ -122,6 +125,7 @@ impl Core {
             length -= 1;
         }
         let code = VarInt::from_u64(code).unwrap_or(VarInt::MAX);
+        self.sent_before.store(self.sent(), Ordering::Release);
         self.connection.close(code, &reason.as_bytes()[..length]);
     }
 
@@ -152,7 +156,7 @@ impl Core {
         let ended = async {
             let error = self.connection.closed().await;
             if error == quinn::ConnectionError::LocallyClosed {
-                farewell(&self.connection).await;
+                self.farewell().await;
             }
             self.end(lost(&handshake, error));
         };
@@ -234,15 +238,21 @@ impl Core {
             taken.await;
         }
     }
-}
 
-/// Waits until a close was sent: a program may end once `close` returns. quinn does not notify.
-async fn farewell(connection: &Connection) {
-    let (times, interval) = FAREWELL;
-    for _ in 0..times {
-        if connection.stats().frame_tx.connection_close > 0 {
-            break;
+    /// Waits until the close was sent: a program may end once `close` returns. quinn does not
+    /// notify.
+    async fn farewell(&self) {
+        let (times, interval) = FAREWELL;
+        for _ in 0..times {
+            if self.sent() > self.sent_before.load(Ordering::Acquire) {
+                break;
+            }
+            sleep(interval).await;
         }
-        sleep(interval).await;
+    }
+
+    /// Returns how many datagrams were sent.
+    fn sent(&self) -> u64 {
+        self.connection.stats().udp_tx.datagrams
     }
 }
