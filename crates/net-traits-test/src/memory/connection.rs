@@ -1,8 +1,8 @@
 //! `MemoryConnection`: messages over a virtual wire.
 
 use super::pipe::frame;
-use super::transport::Host;
 use super::wire::{Side, Wire};
+use crate::Limits;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -10,7 +10,7 @@ use net_kit::admission::Place;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
-use net_kit::registry::{Entry, Member};
+use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{CloseReason, NetConnection, RecvError, SendError};
 use parking_lot::Mutex;
@@ -38,21 +38,21 @@ pub(super) struct Shared {
 pub(super) struct Seat {
     pub(super) wire: Arc<Wire>,
     pub(super) side: Side,
-    pub(super) host: Arc<Host>,
+    pub(super) limits: Limits,
 }
 
 impl MemoryConnection {
     pub(super) fn new(
+        registry: &Arc<Registry<Shared>>,
         seat: Seat,
         facts: ConnectionFacts,
         revocations: u64,
         place: Option<Place>,
     ) -> Self {
-        let host = seat.host.clone();
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let closing = Mutex::default();
         let make = |entry| Shared { entry, seat, closing, _place: place };
-        Self { shared: host.registry.register(facts, origin, revocations, make) }
+        Self { shared: registry.register(facts, origin, revocations, make) }
     }
 
     pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
@@ -86,7 +86,7 @@ impl MemoryConnection {
             let over = seat.wire.over(seat.side).now_or_never();
             return Err(SendError::Closed(over.unwrap_or(reason)));
         }
-        let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.host.limits.max_message_size);
+        let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.limits.max_message_size);
         let frame = frame(parts).filter(|_| size <= limit);
         Ok((size, frame.ok_or(SendError::TooLarge { size, limit })?))
     }
@@ -96,9 +96,9 @@ impl MemoryConnection {
         &self,
         operation: impl Future<Output = Result<T, CloseReason>>,
     ) -> Result<T, SendError> {
-        let Seat { wire, side, host, .. } = &self.shared.seat;
+        let Seat { wire, side, limits } = &self.shared.seat;
         let look = || Look { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
-        match unless_stuck(host.limits.no_progress_timeout, look, operation).await {
+        match unless_stuck(limits.no_progress_timeout, look, operation).await {
             Ok(result) => result.map_err(SendError::Closed),
             Err(Stuck(after)) => Err(SendError::TimedOut { after }),
         }

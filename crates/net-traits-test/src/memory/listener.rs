@@ -1,7 +1,8 @@
 //! `MemoryListener` and `MemoryIncomingRequest`.
 
 use super::connection::{MemoryConnection, Seat};
-use super::transport::Host;
+use super::host::Host;
+use super::network::Door;
 use super::wire::Side;
 use async_trait::async_trait;
 use net_kit::admission::{self, Place};
@@ -119,15 +120,16 @@ impl Backlog {
         self.arrived.notify_one();
     }
 
-    /// Rejects the waiting attempts and all later ones.
-    pub(super) fn close(&self) {
+    fn is_closed(&self) -> bool {
+        self.host.lock().is_none()
+    }
+}
+
+impl Door for Backlog {
+    fn close(&self) {
         let _host = self.host.lock().take();
         let _waiting = std::mem::take(&mut *self.waiting.lock());
         self.arrived.notify_waiters();
-    }
-
-    fn is_closed(&self) -> bool {
-        self.host.lock().is_none()
     }
 }
 
@@ -235,11 +237,13 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         let (dialler_hash, listener_hash) = (peer.hash, listener.hash);
         let facts =
             ConnectionFacts::new(from, local_addr, dialler_hash, listener, ours, alpn.clone());
-        let seat = Seat { wire: wire.clone(), side: Side::Dialler, host: dialler };
-        let dialled = MemoryConnection::new(seat, facts, knock.revocations, None);
+        let limits = dialler.limits.clone();
+        let seat = Seat { wire: wire.clone(), side: Side::Dialler, limits };
+        let dialled =
+            MemoryConnection::new(&dialler.registry, seat, facts, knock.revocations, None);
         let facts = ConnectionFacts::new(local_addr, from, listener_hash, peer, certificate, alpn);
-        let seat = Seat { wire, side: Side::Listener, host };
-        let accepted = MemoryConnection::new(seat, facts, revocations, Some(place));
+        let seat = Seat { wire, side: Side::Listener, limits: host.limits.clone() };
+        let accepted = MemoryConnection::new(&host.registry, seat, facts, revocations, Some(place));
         match answer.send(Ok(dialled)) {
             Ok(()) => Ok(accepted),
             Err(_) => Err(ConnectError::Closed(CloseReason::Transport(Cause::new(

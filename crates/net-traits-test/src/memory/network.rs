@@ -1,13 +1,12 @@
 //! `MemoryNetwork`: hosts, the links between them, and their listeners.
 
 use super::link::{Link, LinkPlan};
-use super::listener::Backlog;
 use super::pipe::Pipe;
-use super::transport::MemoryTransport;
 use super::wire::{Side, Wire};
 use crate::Limits;
 use fastrand::Rng;
 use parking_lot::Mutex;
+use std::any::Any;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -37,7 +36,7 @@ struct State {
     /// Ordered, so that waiters are woken in the same order in each run.
     links: BTreeMap<(IpAddr, IpAddr), Arc<Link>>,
     partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
-    listeners: HashMap<SocketAddr, Arc<Backlog>>,
+    listeners: HashMap<SocketAddr, Arc<dyn Door>>,
     wires: Vec<Live>,
 }
 
@@ -46,6 +45,12 @@ impl State {
         self.next_port = self.next_port.wrapping_add(1).max(FIRST_DYNAMIC_PORT);
         self.next_port
     }
+}
+
+/// A listener, as the network sees it.
+pub(super) trait Door: Any + Send + Sync {
+    /// Rejects the waiting attempts and all later ones.
+    fn close(&self);
 }
 
 /// A connection and the hosts of its dialler and its listener.
@@ -60,19 +65,11 @@ impl MemoryNetwork {
         Self { inner: Arc::new(Network { seed, state: Mutex::default() }) }
     }
 
-    /// Adds a host with the default limits. Hosts are 10.0.0.1, 10.0.0.2 and so on.
-    pub fn transport(&self) -> MemoryTransport {
-        self.transport_with(Limits::default())
-    }
-
-    /// Adds a host with these limits.
-    pub fn transport_with(&self, limits: Limits) -> MemoryTransport {
-        let host = {
-            let mut state = self.inner.state.lock();
-            state.hosts += 1;
-            u32::from(Ipv4Addr::new(10, 0, 0, 0)) + state.hosts
-        };
-        MemoryTransport::new(self.clone(), Ipv4Addr::from(host).into(), limits)
+    /// Adds a host and returns its address.
+    pub(super) fn add_host(&self) -> IpAddr {
+        let mut state = self.inner.state.lock();
+        state.hosts += 1;
+        Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + state.hosts).into()
     }
 
     /// Sets the plan of all links, replacing earlier plans.
@@ -178,7 +175,7 @@ impl MemoryNetwork {
     pub(super) fn listen(
         &self,
         mut address: SocketAddr,
-        backlog: &Arc<Backlog>,
+        door: Arc<dyn Door>,
     ) -> Option<SocketAddr> {
         let is_any = address.port() == 0;
         let candidates = if is_any { usize::from(u16::MAX - FIRST_DYNAMIC_PORT) } else { 0 };
@@ -192,12 +189,13 @@ impl MemoryNetwork {
         if state.listeners.contains_key(&address) {
             return None;
         }
-        state.listeners.insert(address, backlog.clone());
+        state.listeners.insert(address, door);
         Some(address)
     }
 
-    pub(super) fn listener(&self, address: SocketAddr) -> Option<Arc<Backlog>> {
-        self.inner.state.lock().listeners.get(&address).cloned()
+    pub(super) fn listener<D: Door>(&self, address: SocketAddr) -> Option<Arc<D>> {
+        let door = self.inner.state.lock().listeners.get(&address).cloned()?;
+        (door as Arc<dyn Any + Send + Sync>).downcast().ok()
     }
 
     pub(super) fn forget_listener(&self, address: SocketAddr) {

@@ -1,19 +1,17 @@
 //! `MemoryTransport`: one host of a virtual network.
 
-use super::connection::{MemoryConnection, Shared};
+use super::connection::MemoryConnection;
+use super::host::Host;
 use super::listener::{Backlog, Knock, MemoryListener};
-use super::network::MemoryNetwork;
+use super::network::{Door, MemoryNetwork};
 use crate::Limits;
 use async_trait::async_trait;
-use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::alpn::protocol_names;
-use net_kit::registry::Registry;
-use net_kit::telemetry::Telemetry;
 use net_traits::{
     Cause, CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
 };
-use parking_lot::{Mutex, RwLock};
+use parking_lot::RwLock;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -26,21 +24,6 @@ pub struct MemoryTransport {
     host: Arc<Host>,
 }
 
-/// State that the connections of a host share.
-pub(super) struct Host {
-    pub(super) network: MemoryNetwork,
-    pub(super) ip: IpAddr,
-    pub(super) limits: Limits,
-    pub(super) registry: Arc<Registry<Shared>>,
-    listeners: Mutex<Vec<Weak<Backlog>>>,
-}
-
-impl std::fmt::Debug for Host {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Host").field("ip", &self.ip).finish_non_exhaustive()
-    }
-}
-
 /// The dialling side.
 struct Dialler {
     certificate: Option<CertificateDer<'static>>,
@@ -48,20 +31,21 @@ struct Dialler {
     trust: TrustPolicy,
 }
 
+impl MemoryNetwork {
+    /// Adds a host with the default limits. Hosts are 10.0.0.1, 10.0.0.2 and so on.
+    pub fn transport(&self) -> MemoryTransport {
+        self.transport_with(Limits::default())
+    }
+
+    /// Adds a host with these limits.
+    pub fn transport_with(&self, limits: Limits) -> MemoryTransport {
+        MemoryTransport::new(self.clone(), self.add_host(), limits)
+    }
+}
+
 impl MemoryTransport {
-    pub(super) fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
-        let unlimited = usize::MAX;
-        let connection_limits = ConnectionLimits {
-            connections: limits.max_connections,
-            per_ip: unlimited,
-            per_identity: unlimited,
-            handshakes: unlimited,
-        };
-        let telemetry = Telemetry::new("memory");
-        let registry =
-            Registry::new(Admission::new(connection_limits, telemetry.clone()), telemetry);
-        let listeners = Mutex::default();
-        Self { host: Arc::new(Host { network, ip, limits, registry, listeners }) }
+    fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
+        Self { host: Arc::new(Host::new(network, ip, limits)) }
     }
 
     /// Returns the address of the host.
@@ -102,7 +86,7 @@ impl MemoryTransport {
         let dial = async {
             there.pass().await;
             let (answer, answered) = oneshot::channel();
-            match network.listener(remote_addr) {
+            match network.listener::<Backlog>(remote_addr) {
                 Some(backlog) => {
                     let from = SocketAddr::new(*ip, network.port());
                     let host = self.host.clone();
@@ -148,13 +132,14 @@ impl NetTransport for MemoryTransport {
             return Err(ListenError::InvalidInput(what));
         }
         let backlog = Backlog::new(&self.host);
+        let door: Arc<dyn Door> = backlog.clone();
         let bind_addr = SocketAddr::new(*ip, bind_addr.port());
-        let local_addr = network.listen(bind_addr, &backlog);
+        let local_addr = network.listen(bind_addr, door.clone());
         let local_addr = local_addr.ok_or(ListenError::AddressInUse(bind_addr))?;
         {
             let mut listeners = listeners.lock();
             listeners.retain(|backlog| backlog.strong_count() > 0);
-            listeners.push(Arc::downgrade(&backlog));
+            listeners.push(Arc::downgrade(&door));
         }
         let credential = Arc::new(RwLock::new(credential));
         Ok(MemoryListener { host: self.host.clone(), backlog, local_addr, alpn, credential })

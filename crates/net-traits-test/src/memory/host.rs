@@ -1,0 +1,44 @@
+//! `Host`: what the listeners and connections of one host share.
+
+use super::connection::Shared;
+use super::network::{Door, MemoryNetwork};
+use crate::Limits;
+use net_kit::admission::{Admission, ConnectionLimits};
+use net_kit::registry::Registry;
+use net_kit::telemetry::Telemetry;
+use parking_lot::Mutex;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::{Arc, Weak};
+
+/// State that the connections of a host share.
+pub(super) struct Host {
+    pub(super) network: MemoryNetwork,
+    pub(super) ip: IpAddr,
+    pub(super) limits: Limits,
+    pub(super) registry: Arc<Registry<Shared>>,
+    pub(super) listeners: Mutex<Vec<Weak<dyn Door>>>,
+}
+
+impl Host {
+    pub(super) fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
+        let unlimited = usize::MAX;
+        let connection_limits = ConnectionLimits {
+            connections: limits.max_connections,
+            per_ip: unlimited,
+            per_identity: unlimited,
+            handshakes: unlimited,
+        };
+        let telemetry = Telemetry::new("memory");
+        let registry =
+            Registry::new(Admission::new(connection_limits, telemetry.clone()), telemetry);
+        let listeners = Mutex::default();
+        Self { network, ip, limits, registry, listeners }
+    }
+}
+
+impl fmt::Debug for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Host").field("ip", &self.ip).finish_non_exhaustive()
+    }
+}
