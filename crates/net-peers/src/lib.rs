@@ -3,17 +3,20 @@
 //! - [`PeerPool`]: connections by identity, dialled when needed and again when they break.
 //!   [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
 //!   [`Resolver`] lists.
-//! - [`FallbackTransport`]: one transport first, and another one where the first does not reach the peer.
+//! - [`FallbackTransport`]: a primary transport, and a secondary one where the primary does not
+//!   reach the peer.
 //!
 //! ```
 //! use net_peers::{PeerPool, PeerPoolConfig};
-//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+//! use net_traits::{NetConnection, NetCredential, NetIncomingRequest};
+//! use net_traits::{NetListener, NetTransport, TrustPolicy};
 //! use net_traits_test::memory::MemoryNetwork; // or a real transport
 //!
 //! # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
 //! # runtime.block_on(async {
 //! let network = MemoryNetwork::new(1);
-//! let peer = NetCredential::self_signed(TrustPolicy::Any)?; // accepts every peer: for examples only
+//! // Accepts every peer: for examples only.
+//! let peer = NetCredential::self_signed(TrustPolicy::Any)?;
 //! let listener =
 //!     network.transport().create_listener("0.0.0.0:0".parse()?, &["chat/1"], peer.clone()).await?;
 //!

@@ -33,7 +33,8 @@ const EVENTS: usize = 1024;
 /// Concurrent callers for the same peer share one dial. If two peers dial each other at the same
 /// time, both send on the connection that the peer with the smaller identity dialled. Otherwise the
 /// newer connection is used. The side that dialled the redundant connection closes it after 5 s
-/// with [`DUPLICATE`](net_traits::close_code::DUPLICATE); until then both sides should receive from it.
+/// with [`DUPLICATE`](net_traits::close_code::DUPLICATE); until then both sides should receive from
+/// it.
 ///
 /// Cloning is cheap. When the last clone is dropped, the tasks end, the connections are closed at
 /// once, and queued messages are dropped without a report.
@@ -131,7 +132,8 @@ impl<T: NetTransport> PeerPool<T> {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            let _ = inner.insert(connection, Origin::Accepted); // if it has ended, its receiver learns that
+            // If it has ended, its receiver learns that.
+            let _ = inner.insert(connection, Origin::Accepted);
         }
     }
 

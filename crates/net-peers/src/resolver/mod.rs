@@ -17,7 +17,9 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use tokio::sync::watch;
 
-/// Tells a pool at which addresses there are peers, see [`PeerPool::follow`](crate::PeerPool::follow).
+/// Tells a pool at which addresses there are peers.
+///
+/// See [`PeerPool::follow`](crate::PeerPool::follow).
 ///
 /// Implementations of this crate: [`StaticResolver`], [`FileResolver`], `DnsResolver` (feature
 /// `dns`), and [`WatchResolver`] for an application that sends the list itself.
