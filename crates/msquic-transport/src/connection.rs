@@ -89,7 +89,7 @@ impl MsQuicNetConnection {
             _registration: home.registration.clone(),
         });
         if shared.inner.is_resumed() {
-            context.registry.telemetry().resumed(shared.entry.span());
+            home.registry.telemetry().resumed(shared.entry.span());
         }
         Some(Self { shared })
     }
