@@ -1,0 +1,383 @@
+//! Interoperability with quinn-transport through the traits, in both roles.
+//!
+//! Each behaviour runs with each transport as the dialler, and for both ends.
+
+mod common;
+
+use bytes::Bytes;
+use common::{ALPN, pattern, run};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, Rejection, RejectionBy, SendError, TrustError, TrustPolicy,
+    close_code,
+};
+use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
+use std::time::Duration;
+
+/// The limits that the tests choose, for both transports.
+#[derive(Clone, Copy)]
+struct Options {
+    max_message_size: usize,
+    send_streams: usize,
+    max_connections_per_ip: usize,
+    max_connections_per_identity: usize,
+    receive_queue: usize,
+}
+
+const DEFAULT: Options = Options {
+    max_message_size: 4_000_000,
+    send_streams: 1,
+    max_connections_per_ip: 100,
+    max_connections_per_identity: 100,
+    receive_queue: 4_000_000,
+};
+
+/// What the transports have beside the traits.
+trait Quic: NetTransport<Connection: Urgent> {
+    fn with(options: Options) -> Self;
+}
+
+trait Urgent: NetConnection + std::fmt::Debug {
+    async fn urgent(&self, message: Bytes) -> Result<(), SendError>;
+}
+
+macro_rules! quic {
+    ($transport:ident, $connection:ident, $config:ident) => {
+        impl Quic for $transport {
+            fn with(options: Options) -> Self {
+                let config = $config::new()
+                    .max_message_size(options.max_message_size)
+                    .send_streams(options.send_streams)
+                    .receive_queue(options.receive_queue)
+                    .max_connections_per_ip(options.max_connections_per_ip)
+                    .max_connections_per_identity(options.max_connections_per_identity);
+                $transport::with_config(config).unwrap()
+            }
+        }
+
+        impl Urgent for $connection {
+            async fn urgent(&self, message: Bytes) -> Result<(), SendError> {
+                self.send_urgent(message).await
+            }
+        }
+    };
+}
+
+quic!(MsQuicTransport, MsQuicNetConnection, MsQuicTransportConfig);
+quic!(QuinnTransport, QuinnConnection, QuinnConfig);
+
+/// Runs a behaviour with each transport as the dialler.
+macro_rules! both {
+    ($behaviour:ident) => {
+        run(async {
+            $behaviour::<MsQuicTransport, QuinnTransport>().await;
+            $behaviour::<QuinnTransport, MsQuicTransport>().await;
+        })
+    };
+}
+
+fn trusting() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+/// A dialler and a listener.
+struct Stage<D, L: NetTransport> {
+    dialler: D,
+    transport: L,
+    listener: L::Listener,
+}
+
+type Met<D, L> = (
+    Result<<D as NetTransport>::Connection, ConnectError>,
+    Result<<L as NetTransport>::Connection, ConnectError>,
+);
+
+impl<D: Quic, L: Quic> Stage<D, L> {
+    async fn new(of_dialler: Options, of_listener: Options, credential: NetCredential) -> Self {
+        let (dialler, transport) = (D::with(of_dialler), L::with(of_listener));
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(address, &[ALPN], credential).await.unwrap();
+        Self { dialler, transport, listener }
+    }
+
+    async fn meet(&self, credential: NetCredential) -> Met<D, L> {
+        let dial = self.dialler.connect(self.listener.local_addr(), &[ALPN], credential);
+        let accept = async { self.listener.accept().await.unwrap().accept().await };
+        tokio::join!(dial, accept)
+    }
+
+    async fn pair(options: Options) -> (Self, D::Connection, L::Connection) {
+        let stage = Self::new(options, options, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        (stage, dialled.unwrap(), accepted.unwrap())
+    }
+}
+
+#[test]
+fn messages_of_all_sizes_go_both_ways() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        tokio::join!(send_all(&dialled, &accepted), send_all(&accepted, &dialled));
+    }
+    async fn send_all(from: &impl NetConnection, to: &impl NetConnection) {
+        let sizes = [0, 1, 1000, 100_000, 3_000_000, 4_000_000];
+        let send = async {
+            for size in sizes {
+                from.send_bytes(pattern(size)).await.unwrap();
+            }
+            from.flush().await.unwrap();
+        };
+        let receive = async {
+            for size in sizes {
+                assert!(to.recv().await.unwrap().0 == pattern(size));
+            }
+        };
+        tokio::join!(send, receive);
+    }
+    both!(exchange);
+}
+
+#[test]
+fn several_lanes_carry_every_message_once() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let options = Options { send_streams: 4, ..DEFAULT };
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(options).await;
+        tokio::join!(send_all(&dialled, &accepted), send_all(&accepted, &dialled));
+    }
+    async fn send_all(from: &impl NetConnection, to: &impl NetConnection) {
+        const COUNT: u16 = 500;
+        let send = async {
+            for number in 0..COUNT {
+                let message = number.to_be_bytes().repeat(1 + usize::from(number) * 10);
+                from.send_bytes(message.into()).await.unwrap();
+            }
+        };
+        let receive = async {
+            let mut seen = vec![false; COUNT.into()];
+            for _ in 0..COUNT {
+                let (message, _) = to.recv().await.unwrap();
+                let number = u16::from_be_bytes([message[0], message[1]]);
+                assert_eq!(message.len(), 2 + usize::from(number) * 20);
+                assert!(!std::mem::replace(&mut seen[usize::from(number)], true));
+            }
+        };
+        tokio::join!(send, receive);
+    }
+    both!(exchange);
+}
+
+#[test]
+fn urgent_messages_overtake_what_waits() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        overtake(&dialled, &accepted).await;
+        overtake(&accepted, &dialled).await;
+    }
+    async fn overtake(from: &impl Urgent, to: &impl NetConnection) {
+        const COUNT: usize = 30;
+        let send = async {
+            for _ in 0..COUNT {
+                from.send_bytes(pattern(1_000_000)).await.unwrap();
+            }
+        };
+        let receive = async {
+            // The first message shows that the others are on their way, more than all queues hold.
+            to.recv().await.unwrap();
+            from.urgent("now".into()).await.unwrap();
+            let mut before = 1;
+            while to.recv().await.unwrap().0 != "now" {
+                before += 1;
+            }
+            for _ in before..COUNT {
+                assert_eq!(to.recv().await.unwrap().0.len(), 1_000_000);
+            }
+            before
+        };
+        let ((), before) = tokio::join!(send, receive);
+        assert!(before < COUNT, "the urgent message arrived behind all others");
+    }
+    both!(exchange);
+}
+
+#[test]
+fn closing_delivers_what_is_queued_and_carries_code_and_reason() {
+    async fn end<D: Quic, L: Quic>() {
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        close(&dialled, &accepted).await;
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        close(&accepted, &dialled).await;
+    }
+    async fn close(from: &impl NetConnection, to: &impl NetConnection) {
+        for _ in 0..20 {
+            from.send_bytes(pattern(10_000)).await.unwrap();
+        }
+        let receive = async {
+            for _ in 0..20 {
+                assert!(to.recv().await.unwrap().0 == pattern(10_000));
+            }
+            to.watch_close().await
+        };
+        let (reason, ()) = tokio::join!(receive, from.close(42, "enough"));
+        assert_eq!(reason, CloseReason::Peer { code: 42, reason: "enough".to_owned() });
+        let local = CloseReason::Local { code: 42, reason: "enough".to_owned() };
+        assert_eq!(from.watch_close().await, local);
+    }
+    both!(end);
+}
+
+#[test]
+fn aborts_and_dropped_handles_reach_the_peer() {
+    async fn end<D: Quic, L: Quic>() {
+        let by_peer = |code, reason: &str| CloseReason::Peer { code, reason: reason.to_owned() };
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        dialled.abort(close_code::DUPLICATE, "twice");
+        assert_eq!(accepted.watch_close().await, by_peer(close_code::DUPLICATE, "twice"));
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        accepted.abort(close_code::DUPLICATE, "twice");
+        assert_eq!(dialled.watch_close().await, by_peer(close_code::DUPLICATE, "twice"));
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        drop(dialled);
+        assert_eq!(accepted.watch_close().await, by_peer(0, ""));
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        drop(accepted);
+        assert_eq!(dialled.watch_close().await, by_peer(0, ""));
+    }
+    both!(end);
+}
+
+#[test]
+fn rejections_name_alert_and_cause_on_both_sides() {
+    async fn reject<D: Quic, L: Quic>() {
+        // The listener does not trust the dialler.
+        let nobody = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let stage = Stage::<D, L>::new(DEFAULT, DEFAULT, nobody).await;
+        let credential = trusting();
+        let rejected = credential.identity();
+        let (dialled, accepted) = stage.meet(credential).await;
+        let ours = rejection(accepted.map(drop));
+        let theirs = match dialled {
+            Err(ConnectError::Rejected(rejection)) => rejection,
+            Err(error) => panic!("{error:?}"),
+            // With TLS 1.3 the dialler is connected before it is rejected.
+            Ok(connection) => match connection.watch_close().await {
+                CloseReason::Rejected(rejection) => rejection,
+                reason => panic!("{reason:?}"),
+            },
+        };
+        check(&ours, &theirs, rejected);
+
+        // The dialler does not trust the listener.
+        let credential = trusting();
+        let rejected = credential.identity();
+        let stage = Stage::<D, L>::new(DEFAULT, DEFAULT, credential).await;
+        let nobody = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let (dialled, accepted) = stage.meet(nobody).await;
+        check(&rejection(dialled.map(drop)), &rejection(accepted.map(drop)), rejected);
+    }
+    fn rejection(result: Result<(), ConnectError>) -> Rejection {
+        match result {
+            Err(ConnectError::Rejected(rejection)) => rejection,
+            other => panic!("{other:?}"),
+        }
+    }
+    fn check(ours: &Rejection, theirs: &Rejection, rejected: net_traits::CertHash) {
+        let cause = TrustError::UntrustedIdentity(rejected);
+        assert_eq!(ours.cause.as_deref(), Some(&cause));
+        assert_eq!((ours.by, theirs.by), (RejectionBy::Us, RejectionBy::Peer));
+        assert_eq!((ours.identity, theirs.identity), (Some(rejected), Some(rejected)));
+        assert!(ours.alert.is_some());
+        assert_eq!(ours.alert, theirs.alert);
+    }
+    both!(reject);
+}
+
+#[test]
+fn limits_refuse_attempts_and_say_so() {
+    async fn refuse<D: Quic, L: Quic>() {
+        let limited = Options { max_connections_per_identity: 1, ..DEFAULT };
+        let stage = Stage::<D, L>::new(DEFAULT, limited, trusting()).await;
+        let peer = trusting();
+        let _first = stage.meet(peer.clone()).await;
+        let (dialled, accepted) = stage.meet(peer).await;
+        let code = Limit::PerIdentity.code();
+        match accepted.map(drop) {
+            Err(ConnectError::Closed(CloseReason::Local { code: it, .. })) => assert_eq!(it, code),
+            other => panic!("{other:?}"),
+        }
+        match dialled.unwrap().watch_close().await {
+            CloseReason::Peer { code: it, .. } => assert_eq!(it, code),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(stage.transport.statistics().refused_per_identity, 1);
+
+        // Before the handshake no code can be sent.
+        let limited = Options { max_connections_per_ip: 1, ..DEFAULT };
+        let stage = Stage::<D, L>::new(DEFAULT, limited, trusting()).await;
+        let _first = stage.meet(trusting()).await;
+        let address = stage.listener.local_addr();
+        let refused = tokio::select! {
+            dialled = stage.dialler.connect(address, &[ALPN], trusting()) => dialled.map(drop),
+            accepted = stage.listener.accept() => panic!("admitted: {}", accepted.is_ok()),
+        };
+        assert_eq!(refused, Err(ConnectError::Refused(address)));
+        assert_eq!(stage.transport.statistics().refused_per_ip, 1);
+    }
+    both!(refuse);
+}
+
+#[test]
+fn a_message_over_the_limit_stops_its_stream_only() {
+    async fn exceed<D: Quic, L: Quic>() {
+        let small = Options { max_message_size: 1000, ..DEFAULT };
+        let stage = Stage::<D, L>::new(DEFAULT, small, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&dialled.unwrap(), &accepted.unwrap()).await;
+        let stage = Stage::<D, L>::new(small, DEFAULT, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+    }
+    async fn stop(from: &impl Urgent, to: &impl NetConnection) {
+        from.send_bytes(pattern(1001)).await.unwrap();
+        let error = to.recv().await.unwrap_err();
+        assert_eq!(error, net_traits::RecvError::TooLarge { size: 1001, limit: 1000 });
+        // Messages are lost until the sender learns of the stop, which one send reports.
+        let error = loop {
+            match from.send(b"lost").await {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(error, SendError::Stopped { code: 1 });
+        from.send(b"next").await.unwrap();
+        while to.recv().await.unwrap().0 != "next" {} // some of those before used the next stream
+        from.urgent("and urgent".into()).await.unwrap();
+        assert_eq!(to.recv().await.unwrap().0, "and urgent");
+    }
+    both!(exceed);
+}
+
+#[test]
+fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
+    async fn throttle<D: Quic, L: Quic>() {
+        let options = Options { receive_queue: 10_000, ..DEFAULT };
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(options).await;
+        fill(&dialled, &accepted).await;
+        fill(&accepted, &dialled).await;
+    }
+    async fn fill(from: &impl NetConnection, to: &impl NetConnection) {
+        let mut sent = 0_u32;
+        let patience = Duration::from_millis(500);
+        let message = |number: u32| Bytes::from(number.to_be_bytes().repeat(25_000));
+        while let Ok(queued) = tokio::time::timeout(patience, from.send_bytes(message(sent))).await
+        {
+            queued.unwrap();
+            sent += 1;
+            assert!(sent < 1000, "100 MB are queued for a peer that does not read");
+        }
+        for expected in 0..sent {
+            assert!(to.recv().await.unwrap().0 == message(expected));
+        }
+    }
+    both!(throttle);
+}
