@@ -155,9 +155,9 @@ const FIGURES: &[Figure] = &[
     ),
     figure(
         "crates/msquic-async/tests/suite/teardown.rs",
-        "// 220 rounds",
+        "// 357 rounds",
         FEATURES,
-        "220 of them tried",
+        "357 of them tried",
     ),
 ];
 
