@@ -69,9 +69,6 @@ pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
 pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
 pub use registration::RegistrationWrapper;
-pub use request::{
-    IncomingRequest, NetRequests, REQUEST_CODE_CANCELED, REQUEST_CODE_NO_ANSWER,
-    REQUEST_CODE_TOO_LARGE, RequestError, serve,
-};
+pub use request::MsQuicQuestion;
 pub use stream_pool::STREAM_CODE_MESSAGE_TOO_LARGE;
 pub use transport::MsQuicTransport;

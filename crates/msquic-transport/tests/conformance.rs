@@ -38,6 +38,7 @@ impl Harness for Quic {
         MsQuicTransport::with_config(
             MsQuicTransportConfig::new()
                 .max_message_size(limits.max_message_size)
+                .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .stream_op_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections),

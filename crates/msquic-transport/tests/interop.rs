@@ -6,12 +6,12 @@ mod quinn_peer;
 use bytes::Bytes;
 use common::{ALPN, has_patch, lacks_patch, pattern, run};
 use msquic_transport::{
-    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, NetRequests,
-    RequestError, serve,
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, Rejection, RejectionBy, TrustError, TrustPolicy,
+    NetQuestion, NetRequests, NetTransport, RecvError, Rejection, RejectionBy, RequestError,
+    TrustError, TrustPolicy, serve_requests,
 };
 use quinn::VarInt;
 use quinn_peer::{Judge, QuinnPeer, frame, read_frame};
@@ -210,7 +210,7 @@ fn questions_and_answers_go_both_ways() {
             let reply = async |question: Bytes| format!("{} bytes", question.len()).into();
             tokio::select! {
                 () = ask => {}
-                reason = serve(ours, 1, reply) => panic!("{reason}"),
+                reason = serve_requests(ours, 1, reply) => panic!("{reason}"),
             }
             let reply = async {
                 let (mut answer, mut question) = theirs.accept_bi().await.unwrap();
@@ -293,7 +293,7 @@ fn thousands_of_questions_are_served_a_few_at_a_time() {
             };
             tokio::select! {
                 () = ask => {}
-                reason = serve(ours, 4, async |question| question) => panic!("{reason}"),
+                reason = serve_requests(ours, 4, async |question| question) => panic!("{reason}"),
             }
         }
     });

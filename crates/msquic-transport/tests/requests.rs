@@ -5,10 +5,11 @@ mod common;
 use common::{Pair, pair, pair_with, pattern, run};
 use futures_util::future::join_all;
 use futures_util::{FutureExt, StreamExt};
-use msquic_transport::{
-    MsQuicTransportConfig, NetRequests, REQUEST_CODE_NO_ANSWER, RequestError, serve,
+use msquic_transport::MsQuicTransportConfig;
+use net_traits::{
+    CloseReason, NetConnection, NetQuestion, NetRequests, RequestError, request_code,
+    serve_requests,
 };
-use net_traits::{CloseReason, NetConnection};
 use std::cell::RefCell;
 use std::pin::pin;
 use std::sync::Arc;
@@ -34,7 +35,7 @@ fn many_questions_at_once_get_their_own_answers() {
             client.close(7, "enough").await;
         };
         let answer = async |question: bytes::Bytes| [&question[..], b"!"].concat().into();
-        let (reason, ()) = tokio::join!(serve(&server, 8, answer), ask);
+        let (reason, ()) = tokio::join!(serve_requests(&server, 8, answer), ask);
         assert_eq!(reason, CloseReason::Peer { code: 7, reason: "enough".into() });
     });
 }
@@ -58,7 +59,7 @@ fn thousands_of_questions_at_once_take_turns_in_order() {
             arrived.borrow_mut().push(u32::from_be_bytes(question[..].try_into().unwrap()));
             question
         };
-        tokio::join!(serve(&server, 16, answer), ask);
+        tokio::join!(serve_requests(&server, 16, answer), ask);
         for (turn, number) in arrived.into_inner().into_iter().enumerate() {
             let distance = turn.abs_diff(number as usize);
             assert!(distance <= SIDE_BY_SIDE, "question {number} came as number {turn}");
@@ -102,7 +103,7 @@ fn a_dropped_or_rejected_question_has_no_answer() {
         };
         let ask = async {
             let dropped = client.request("?".into(), LONG).await;
-            assert_eq!(dropped, Err(RequestError::NoAnswer { code: REQUEST_CODE_NO_ANSWER }));
+            assert_eq!(dropped, Err(RequestError::NoAnswer { code: request_code::NO_ANSWER }));
             let refused = client.request("?".into(), LONG).await;
             assert_eq!(refused, Err(RequestError::NoAnswer { code: 77 }));
         };
@@ -223,6 +224,6 @@ fn figures_of_3000_requests() {
             }
             client.close(0, "").await;
         };
-        tokio::join!(serve(&server, 16, async |question| question), ask_all);
+        tokio::join!(serve_requests(&server, 16, async |question| question), ask_all);
     });
 }

@@ -4,8 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{
     AcceptError, CertHash, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError,
-    RejectionBy, SendError, TransportStatistics, TrustPolicy,
+    NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
+    PeerIdentity, RecvError, RejectionBy, RequestError, SendError, TransportStatistics,
+    TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -381,5 +382,49 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     async fn watch_close(&self) -> CloseReason {
         each!(self, it => it.watch_close().await)
+    }
+}
+
+#[async_trait]
+impl<P: NetRequests, S: NetRequests> NetRequests for FallbackConnection<P, S> {
+    type Question = FallbackQuestion<P::Question, S::Question>;
+
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        each!(self, it => it.request(question, deadline).await)
+    }
+
+    async fn accept_request(&self) -> Result<Self::Question, RequestError> {
+        match self {
+            Self::Primary(it) => it.accept_request().await.map(FallbackQuestion::Primary),
+            Self::Secondary(it) => it.accept_request().await.map(FallbackQuestion::Secondary),
+        }
+    }
+}
+
+/// A question over one of two transports.
+#[derive(Debug)]
+pub enum FallbackQuestion<P, S> {
+    /// Over the primary transport.
+    Primary(P),
+    /// Over the secondary transport.
+    Secondary(S),
+}
+
+#[async_trait]
+impl<P: NetQuestion, S: NetQuestion> NetQuestion for FallbackQuestion<P, S> {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        each!(self, it => it.question().await)
+    }
+
+    async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
+        each!(self, it => it.answer(answer).await)
+    }
+
+    fn refuse(self, code: u64) {
+        each!(self, it => it.refuse(code));
+    }
+
+    async fn canceled(&self) {
+        each!(self, it => it.canceled().await);
     }
 }

@@ -40,7 +40,8 @@ mod pool;
 mod resolver;
 
 pub use fallback::{
-    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackTransport,
+    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackQuestion,
+    FallbackTransport,
 };
 pub use pool::{
     Broadcast, DropError, Follow, PeerEvent, PeerPool, PeerPoolConfig, QueueError, Unsent,

@@ -25,6 +25,8 @@ pub enum Capability {
     connection_limit,
     /// The timeouts of [`Limits`](crate::Limits) are enforced.
     timeouts,
+    /// Questions and answers, see [`NetRequests`](net_traits::NetRequests).
+    requests,
 }
 
 /// Whether a behaviour runs once, or again with the roles swapped.
@@ -111,6 +113,14 @@ macro_rules! __behaviours {
                 any_order_of_drops_ends [] Swapped,
                 abort_reaches_the_peer [close_reason] Swapped,
                 abort_ends_a_close_that_waits [] Swapped,
+            }
+            request {
+                each_question_gets_its_answer [requests] Swapped,
+                refused_questions_are_told [requests] Swapped,
+                cancelled_questions_are_told [requests] Swapped,
+                questions_have_a_deadline [requests] Swapped,
+                long_questions_are_refused [requests] Swapped,
+                closing_ends_requests [requests] Swapped,
             }
             operation {
                 open_connections_are_listed [] Swapped,
@@ -235,6 +245,9 @@ macro_rules! __test {
     };
     ([connection_limit] { connection_limit $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks connection_limit", $group $name);
+    };
+    ([requests] { requests $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks requests", $group $name);
     };
     ([timeouts] { timeouts $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks timeouts", $group $name);

@@ -2,7 +2,7 @@
 
 use crate::Limits;
 use async_trait::async_trait;
-use net_traits::{NetCredential, NetTransport};
+use net_traits::{NetCredential, NetRequests, NetTransport};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -15,7 +15,8 @@ use std::net::{Ipv4Addr, SocketAddr};
 pub trait Harness: Send + Sync + 'static {
     /// The transport. It and its handles must be [`Debug`](fmt::Debug), whose output is searched
     /// for secrets.
-    type Transport: NetTransport<Connection: fmt::Debug, Listener: fmt::Debug> + fmt::Debug;
+    type Transport: NetTransport<Connection: NetRequests + fmt::Debug, Listener: fmt::Debug>
+        + fmt::Debug;
 
     /// Creates an independent transport with these limits, which shares no counters with another
     /// one.

@@ -17,6 +17,8 @@ use std::time::Duration;
 pub struct Limits {
     /// The longest message, in bytes, in both directions. Default: 1 MiB.
     pub max_message_size: usize,
+    /// The longest question or answer of a request, in bytes. Default: 256 KiB.
+    pub max_request_size: usize,
     /// How long a handshake may take. Default: 10 s.
     pub handshake_timeout: Duration,
     /// How long sending may make no progress. Default: 12 s.
@@ -29,6 +31,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             max_message_size: 1024 * 1024,
+            max_request_size: 256 * 1024,
             handshake_timeout: Duration::from_secs(10),
             no_progress_timeout: Duration::from_secs(12),
             max_connections: 1000,

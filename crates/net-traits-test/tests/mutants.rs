@@ -156,6 +156,18 @@ mutants! {
         "close::abort_reaches_the_peer",
     abort_leaves_close_waiting: AbortLeavesCloseWaiting =>
         "close::abort_ends_a_close_that_waits",
+    empty_answers_are_lost: EmptyAnswersAreLost =>
+        "request::each_question_gets_its_answer",
+    refusals_forget_the_code: RefusalsForgetTheCode =>
+        "request::refused_questions_are_told",
+    cancellations_are_not_told: CancellationsAreNotTold =>
+        "request::cancelled_questions_are_told",
+    requests_have_no_deadline: RequestsHaveNoDeadline =>
+        "request::questions_have_a_deadline",
+    questions_are_unlimited: QuestionsAreUnlimited =>
+        "request::long_questions_are_refused",
+    requests_outlive_connections: RequestsOutliveConnections =>
+        "request::closing_ends_requests",
     connections_are_not_listed: ConnectionsAreNotListed =>
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>

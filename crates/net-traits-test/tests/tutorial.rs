@@ -9,8 +9,8 @@ use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::{Origin, Telemetry};
 use net_traits::{
     AcceptError, Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
-    NetIncomingRequest, NetListener, NetTransport, RecvError, Rejection, RejectionBy, SendError,
-    TransportStatistics, TrustError, TrustPolicy,
+    NetIncomingRequest, NetListener, NetRequests, NetTransport, NoQuestion, RecvError, Rejection,
+    RejectionBy, RequestError, SendError, TransportStatistics, TrustError, TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::collections::HashMap;
@@ -443,6 +443,19 @@ impl NetConnection for Connection {
     }
 }
 
+#[async_trait]
+impl NetRequests for Connection {
+    type Question = NoQuestion;
+
+    async fn request(&self, _: Bytes, _: Duration) -> Result<Bytes, RequestError> {
+        Err(RequestError::Unsupported)
+    }
+
+    async fn accept_request(&self) -> Result<NoQuestion, RequestError> {
+        Err(RequestError::Unsupported)
+    }
+}
+
 impl fmt::Debug for Connection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.entry.facts().debug("Connection", f)
@@ -462,5 +475,5 @@ impl Harness for InOneProcess {
 
 net_traits_test::conformance!(
     InOneProcess::default(),
-    without: [raw_peer, anonymous_peer, timeouts],
+    without: [raw_peer, anonymous_peer, requests, timeouts],
 );

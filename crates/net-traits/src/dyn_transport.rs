@@ -3,8 +3,8 @@
 
 use crate::{
     AcceptError, CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
-    NetIncomingRequest, NetListener, NetTransport, PeerIdentity, RecvError, SendError,
-    TransportStatistics, TrustPolicy,
+    NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, PeerIdentity,
+    RecvError, RequestError, SendError, TransportStatistics, TrustPolicy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -20,7 +20,7 @@ use std::time::Duration;
 /// Clones share the transport. Each asynchronous call costs two additional allocations.
 ///
 /// ```
-/// use net_traits::{DynTransport, NetTransport};
+/// use net_traits::{DynTransport, NetRequests, NetTransport};
 ///
 /// fn choose(quic: impl NetTransport, tcp: impl NetTransport, blocked: bool) -> DynTransport {
 ///     if blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
@@ -39,9 +39,12 @@ pub struct DynIncomingRequest(Box<dyn ErasedIncomingRequest>);
 #[derive(Clone)]
 pub struct DynConnection(Arc<dyn ErasedConnection>);
 
+/// The question of a [`DynConnection`].
+pub struct DynQuestion(Box<dyn ErasedQuestion>);
+
 impl DynTransport {
     /// Erases the type of `transport`.
-    pub fn new(transport: impl NetTransport) -> Self {
+    pub fn new(transport: impl NetTransport<Connection: NetRequests>) -> Self {
         Self(Arc::new(transport))
     }
 
@@ -60,7 +63,7 @@ impl DynListener {
 
 impl DynConnection {
     /// Erases the type of `connection`.
-    pub fn new(connection: impl NetConnection) -> Self {
+    pub fn new(connection: impl NetRequests) -> Self {
         Self(Arc::new(connection))
     }
 
@@ -94,7 +97,7 @@ trait ErasedTransport: Any + Send + Sync {
 }
 
 #[async_trait]
-impl<T: NetTransport> ErasedTransport for T {
+impl<T: NetTransport<Connection: NetRequests>> ErasedTransport for T {
     async fn create_listener(
         &self,
         bind_addr: SocketAddr,
@@ -189,7 +192,7 @@ trait ErasedListener: Any + Send + Sync {
 }
 
 #[async_trait]
-impl<L: NetListener> ErasedListener for L {
+impl<L: NetListener<Connection: NetRequests>> ErasedListener for L {
     async fn accept(&self) -> Result<DynIncomingRequest, AcceptError> {
         Ok(DynIncomingRequest(Box::new(NetListener::accept(self).await?)))
     }
@@ -237,7 +240,7 @@ trait ErasedIncomingRequest: Send {
 }
 
 #[async_trait]
-impl<I: NetIncomingRequest> ErasedIncomingRequest for I {
+impl<I: NetIncomingRequest<Connection: NetRequests>> ErasedIncomingRequest for I {
     fn remote_addr(&self) -> SocketAddr {
         NetIncomingRequest::remote_addr(self)
     }
@@ -287,11 +290,13 @@ trait ErasedConnection: Any + Send + Sync {
     async fn close(&self, code: u64, reason: &str);
     fn abort(&self, code: u64, reason: &str);
     async fn watch_close(&self) -> CloseReason;
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError>;
+    async fn accept_request(&self) -> Result<DynQuestion, RequestError>;
 }
 
 /// Implements a connection trait by delegating to another one.
 macro_rules! forward {
-    ([$($header:tt)*] $self:ident => [$($inner:tt)*] $target:expr) => {
+    ([$($header:tt)*] $self:ident => [$($inner:tt)*] $target:expr; $($more:tt)*) => {
         #[async_trait]
         impl $($header)* {
             fn local_addr(&$self) -> SocketAddr {
@@ -357,12 +362,81 @@ macro_rules! forward {
             async fn watch_close(&$self) -> CloseReason {
                 <$($inner)*>::watch_close($target).await
             }
+
+            $($more)*
         }
     };
 }
 
-forward!([<C: NetConnection> ErasedConnection for C] self => [C as NetConnection] self);
-forward!([NetConnection for DynConnection] self => [dyn ErasedConnection] &*self.0);
+forward!([<C: NetRequests> ErasedConnection for C] self => [C as NetConnection] self;
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        NetRequests::request(self, question, deadline).await
+    }
+
+    async fn accept_request(&self) -> Result<DynQuestion, RequestError> {
+        Ok(DynQuestion(Box::new(NetRequests::accept_request(self).await?)))
+    }
+);
+forward!([NetConnection for DynConnection] self => [dyn ErasedConnection] &*self.0;);
+
+#[async_trait]
+impl NetRequests for DynConnection {
+    type Question = DynQuestion;
+
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        self.0.request(question, deadline).await
+    }
+
+    async fn accept_request(&self) -> Result<DynQuestion, RequestError> {
+        self.0.accept_request().await
+    }
+}
+
+#[async_trait]
+trait ErasedQuestion: Send + Sync {
+    async fn question(&mut self) -> Result<Bytes, RequestError>;
+    async fn answer(self: Box<Self>, answer: Bytes) -> Result<(), RequestError>;
+    fn refuse(self: Box<Self>, code: u64);
+    async fn canceled(&self);
+}
+
+#[async_trait]
+impl<Q: NetQuestion> ErasedQuestion for Q {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        NetQuestion::question(self).await
+    }
+
+    async fn answer(self: Box<Self>, answer: Bytes) -> Result<(), RequestError> {
+        NetQuestion::answer(*self, answer).await
+    }
+
+    fn refuse(self: Box<Self>, code: u64) {
+        NetQuestion::refuse(*self, code);
+    }
+
+    async fn canceled(&self) {
+        NetQuestion::canceled(self).await;
+    }
+}
+
+#[async_trait]
+impl NetQuestion for DynQuestion {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        self.0.question().await
+    }
+
+    async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
+        self.0.answer(answer).await
+    }
+
+    fn refuse(self, code: u64) {
+        self.0.refuse(code);
+    }
+
+    async fn canceled(&self) {
+        self.0.canceled().await;
+    }
+}
 
 impl fmt::Debug for DynTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -379,6 +453,12 @@ impl fmt::Debug for DynListener {
 impl fmt::Debug for DynIncomingRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DynIncomingRequest").field("remote_addr", &self.0.remote_addr()).finish()
+    }
+}
+
+impl fmt::Debug for DynQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DynQuestion").finish_non_exhaustive()
     }
 }
 

@@ -47,6 +47,7 @@ mod error;
 mod incoming;
 mod listener;
 mod peer_identity;
+mod requests;
 #[cfg(feature = "self-signed")]
 mod self_signed;
 mod statistics;
@@ -61,7 +62,9 @@ pub use config_error::ConfigError;
 pub use connection::NetConnection;
 pub use credential::NetCredential;
 pub use credential_error::CredentialError;
-pub use dyn_transport::{DynConnection, DynIncomingRequest, DynListener, DynTransport};
+pub use dyn_transport::{
+    DynConnection, DynIncomingRequest, DynListener, DynQuestion, DynTransport,
+};
 pub use endorsement::{
     ENDORSEMENT_OID, Endorsement, EndorsementValidity, Endorser, LEGACY_ENDORSEMENT_OID,
     MAX_ENDORSEMENTS, decode_endorsements, encode_endorsements,
@@ -74,6 +77,9 @@ pub use error::{
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;
 pub use peer_identity::PeerIdentity;
+pub use requests::{
+    NetQuestion, NetRequests, NoQuestion, RequestError, request_code, serve_requests,
+};
 pub use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 #[cfg(feature = "self-signed")]
 pub use self_signed::{IdentityKey, SelfSigned};

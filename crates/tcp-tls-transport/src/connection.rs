@@ -13,7 +13,10 @@ use net_kit::handshake::Handshake;
 use net_kit::progress::{Stuck, unless_stuck};
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
-use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
+use net_traits::{
+    CloseReason, MessageStatistics, NetConnection, NetRequests, NoQuestion, RecvError,
+    RequestError, SendError,
+};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -157,6 +160,19 @@ impl NetConnection for TcpTlsConnection {
 
     async fn watch_close(&self) -> CloseReason {
         self.shared.core.over().await
+    }
+}
+
+#[async_trait]
+impl NetRequests for TcpTlsConnection {
+    type Question = NoQuestion;
+
+    async fn request(&self, _: Bytes, _: Duration) -> Result<Bytes, RequestError> {
+        Err(RequestError::Unsupported)
+    }
+
+    async fn accept_request(&self) -> Result<NoQuestion, RequestError> {
+        Err(RequestError::Unsupported)
     }
 }
 

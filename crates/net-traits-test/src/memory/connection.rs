@@ -1,6 +1,7 @@
 //! `MemoryConnection`: messages over a virtual wire.
 
 use super::pipe::frame;
+use super::requests::Asked;
 use super::wire::{Side, Wire};
 use crate::Limits;
 use async_trait::async_trait;
@@ -12,7 +13,10 @@ use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
-use net_traits::{CloseReason, NetConnection, RecvError, SendError};
+use net_traits::{
+    CloseReason, NetConnection, NetQuestion, NetRequests, RecvError, RequestError, SendError,
+    request_code,
+};
 use parking_lot::Mutex;
 use std::fmt;
 use std::sync::Arc;
@@ -193,6 +197,88 @@ impl NetConnection for MemoryConnection {
     async fn watch_close(&self) -> CloseReason {
         let Seat { wire, side, .. } = &self.shared.seat;
         wire.over(*side).await
+    }
+}
+
+#[async_trait]
+impl NetRequests for MemoryConnection {
+    type Question = MemoryQuestion;
+
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        let Seat { wire, side, limits } = &self.shared.seat;
+        let (size, limit) = (question.len(), limits.max_request_size);
+        if size > limit {
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        if let Some(reason) = self.shared.closing.lock().clone() {
+            return Err(RequestError::Closed(reason));
+        }
+        wire.ask(*side, question, limit, deadline).await
+    }
+
+    async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
+        let Seat { wire, side, limits } = &self.shared.seat;
+        let asked = wire.asked(*side).await?;
+        Ok(MemoryQuestion::new(asked, limits.max_request_size, self.clone()))
+    }
+}
+
+/// A question of the peer over a [`MemoryConnection`].
+pub struct MemoryQuestion {
+    asked: Asked,
+    limit: usize,
+    connection: MemoryConnection,
+}
+
+impl MemoryQuestion {
+    pub(super) fn new(asked: Asked, limit: usize, connection: MemoryConnection) -> Self {
+        Self { asked, limit, connection }
+    }
+}
+
+#[async_trait]
+impl NetQuestion for MemoryQuestion {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        if let Some(reason) = self.connection.watch_close().now_or_never() {
+            return Err(RequestError::Closed(reason));
+        }
+        if self.asked.answer.is_closed() {
+            return Err(RequestError::Canceled);
+        }
+        let (size, limit) = (self.asked.question.len(), self.limit);
+        if size > limit {
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        Ok(self.asked.question.clone())
+    }
+
+    async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
+        let (size, limit) = (answer.len(), self.limit);
+        if size > limit {
+            let _ = self.asked.answer.send(Err(request_code::TOO_LARGE)); // it may have cancelled
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        if let Some(reason) = self.connection.watch_close().now_or_never() {
+            return Err(RequestError::Closed(reason));
+        }
+        self.asked.answer.send(Ok(answer)).map_err(|_| RequestError::Canceled)
+    }
+
+    fn refuse(self, code: u64) {
+        let _ = self.asked.answer.send(Err(code)); // it may have cancelled
+    }
+
+    async fn canceled(&self) {
+        let mut asker = self.asked.asker.clone();
+        while asker.changed().await.is_ok() {}
+    }
+}
+
+impl fmt::Debug for MemoryQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MemoryQuestion")
+            .field("connection", &self.connection)
+            .finish_non_exhaustive()
     }
 }
 

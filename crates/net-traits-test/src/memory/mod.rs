@@ -41,10 +41,11 @@ mod link;
 mod listener;
 mod network;
 mod pipe;
+mod requests;
 mod transport;
 mod wire;
 
-pub use connection::MemoryConnection;
+pub use connection::{MemoryConnection, MemoryQuestion};
 pub use link::LinkPlan;
 pub use listener::{MemoryIncomingRequest, MemoryListener};
 pub use network::MemoryNetwork;

@@ -1,13 +1,14 @@
 //! `Wire`: one connection, consisting of two pipes and each side's view of its end.
 
 use super::pipe::{Pipe, Reset, Taken};
+use super::requests::{Asked, Questions};
 use bytes::Bytes;
-use net_traits::{Cause, CloseReason, RecvError};
+use net_traits::{Cause, CloseReason, RecvError, RequestError, request_code};
 use parking_lot::Mutex;
 use std::pin::pin;
 use std::time::Duration;
-use tokio::sync::Notify;
-use tokio::time::{Instant, sleep_until};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Idle timeout: a connection ends when a side receives nothing for this time.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -31,6 +32,8 @@ impl Side {
 #[derive(Debug)]
 pub(super) struct Wire {
     state: Mutex<State>,
+    /// The questions of the dialler and of the listener.
+    questions: [Questions; 2],
     changed: Notify,
 }
 
@@ -91,8 +94,14 @@ impl State {
 impl Wire {
     /// `pipes` are the directions in which the dialler and the listener send.
     pub(super) fn new(pipes: [Pipe; 2]) -> Self {
+        let questions = pipes.each_ref().map(|pipe| Questions::new(pipe.link.clone()));
         let state = State { pipes, ends: [None, None] };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), questions, changed: Notify::new() }
+    }
+
+    /// Returns the questions that `side` asks.
+    pub(super) fn questions(&self, side: Side) -> &Questions {
+        &self.questions[side as usize]
     }
 
     /// Wakes all waiters, which check again.
@@ -248,4 +257,50 @@ fn try_push(
         return state.end(side, now).map_or(Ok(false), Err);
     }
     Ok(true)
+}
+
+/// Requests.
+impl Wire {
+    /// Asks from `side`, where answers up to `limit` bytes are accepted.
+    pub(super) async fn ask(
+        &self,
+        side: Side,
+        question: Bytes,
+        limit: usize,
+        deadline: Duration,
+    ) -> Result<Bytes, RequestError> {
+        let (there, back) = (self.questions(side), self.questions(side.other()));
+        let ask = async {
+            there.link.pass().await;
+            let (answer, answered) = oneshot::channel();
+            let (_asking, asker) = watch::channel(());
+            let _ = there.sender.send(Asked { question, answer, asker }).await; // both ends live
+            let answer = answered.await.unwrap_or(Err(request_code::NO_ANSWER));
+            back.link.pass().await;
+            match answer {
+                Ok(answer) if answer.len() > limit => {
+                    Err(RequestError::TooLarge { size: answer.len(), limit })
+                }
+                Ok(answer) => Ok(answer),
+                Err(code) => Err(RequestError::NoAnswer { code }),
+            }
+        };
+        tokio::select! {
+            biased;
+            reason = self.over(side) => Err(RequestError::Closed(reason)),
+            answer = timeout(deadline, ask) => {
+                answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
+            }
+        }
+    }
+
+    /// Waits for the next question to `side`.
+    pub(super) async fn asked(&self, side: Side) -> Result<Asked, RequestError> {
+        let next = async { self.questions(side.other()).waiting.lock().await.recv().await };
+        tokio::select! {
+            biased;
+            reason = self.over(side) => Err(RequestError::Closed(reason)),
+            Some(asked) = next => Ok(asked),
+        }
+    }
 }

@@ -9,3 +9,4 @@ pub mod identity;
 pub mod limits;
 pub mod message;
 pub mod operation;
+pub mod request;

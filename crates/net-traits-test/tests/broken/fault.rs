@@ -59,6 +59,13 @@ pub(crate) enum Fault {
     OrphansLeak,
     AbortForgetsTheCode,
     AbortLeavesCloseWaiting,
+    // Requests
+    EmptyAnswersAreLost,
+    RefusalsForgetTheCode,
+    CancellationsAreNotTold,
+    RequestsHaveNoDeadline,
+    QuestionsAreUnlimited,
+    RequestsOutliveConnections,
     // Operation
     ConnectionsAreNotListed,
     EndedConnectionsAreListed,

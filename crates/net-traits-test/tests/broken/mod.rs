@@ -1,6 +1,7 @@
 //! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
 mod fault;
+mod question;
 
 pub(crate) use fault::Fault;
 

@@ -1,0 +1,38 @@
+//! Requests of the in-memory transport: each crosses the links once in each direction.
+//!
+//! A question is an entry in the queue of the other side, with a channel for the answer. Dropping
+//! either end of the channel tells the other side.
+
+use super::link::Link;
+use bytes::Bytes;
+use std::sync::Arc;
+use tokio::sync::{mpsc, oneshot, watch};
+
+/// How many questions wait to be accepted.
+const WAITING: usize = 16;
+
+/// The questions of one side that the other has not accepted.
+#[derive(Debug)]
+pub(super) struct Questions {
+    pub(super) sender: mpsc::Sender<Asked>,
+    pub(super) waiting: tokio::sync::Mutex<mpsc::Receiver<Asked>>,
+    /// The way from the asking side.
+    pub(super) link: Arc<Link>,
+}
+
+impl Questions {
+    pub(super) fn new(link: Arc<Link>) -> Self {
+        let (sender, waiting) = mpsc::channel(WAITING);
+        Self { sender, waiting: waiting.into(), link }
+    }
+}
+
+/// A question on its way.
+#[derive(Debug)]
+pub(super) struct Asked {
+    pub(super) question: Bytes,
+    /// The answer, or the code of a refusal.
+    pub(super) answer: oneshot::Sender<Result<Bytes, u64>>,
+    /// Closed when the asking side stops waiting.
+    pub(super) asker: watch::Receiver<()>,
+}

@@ -1,0 +1,68 @@
+//! Requests of a broken transport.
+
+use super::{BrokenConnection, Fault};
+use async_trait::async_trait;
+use bytes::Bytes;
+use net_traits::{NetQuestion, NetRequests, RequestError, request_code};
+use net_traits_test::memory::MemoryQuestion;
+use std::future::pending;
+use std::time::Duration;
+
+pub(crate) struct BrokenQuestion {
+    inner: MemoryQuestion,
+    fault: Fault,
+}
+
+#[async_trait]
+impl NetRequests for BrokenConnection {
+    type Question = BrokenQuestion;
+
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        let (inner, limits) = (&self.0.inner, &self.0.limits);
+        match self.0.fault {
+            Fault::RequestsHaveNoDeadline if question == "anybody?" => pending().await,
+            Fault::QuestionsAreUnlimited if question.len() > limits.max_request_size => {
+                Ok(question)
+            }
+            Fault::RequestsOutliveConnections => match inner.request(question, deadline).await {
+                Err(RequestError::Closed(_)) => pending().await,
+                result => result,
+            },
+            _ => inner.request(question, deadline).await,
+        }
+    }
+
+    async fn accept_request(&self) -> Result<BrokenQuestion, RequestError> {
+        let inner = self.0.inner.accept_request().await?;
+        Ok(BrokenQuestion { inner, fault: self.0.fault })
+    }
+}
+
+#[async_trait]
+impl NetQuestion for BrokenQuestion {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        self.inner.question().await
+    }
+
+    async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
+        match self.fault {
+            Fault::EmptyAnswersAreLost if answer.is_empty() => {
+                self.inner.refuse(request_code::NO_ANSWER);
+                Ok(())
+            }
+            _ => self.inner.answer(answer).await,
+        }
+    }
+
+    fn refuse(self, code: u64) {
+        let forgets = self.fault == Fault::RefusalsForgetTheCode;
+        self.inner.refuse(if forgets { request_code::NO_ANSWER } else { code });
+    }
+
+    async fn canceled(&self) {
+        if self.fault == Fault::CancellationsAreNotTold {
+            pending::<()>().await;
+        }
+        self.inner.canceled().await;
+    }
+}
