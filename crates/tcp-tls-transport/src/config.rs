@@ -19,6 +19,9 @@ net_kit::options! {
     pub struct TcpTlsConfig {
         /// The longest message, in bytes, in both directions; at most 2^32 - 2. Default: 64 MiB.
         max_message_size: usize = 64 * 1024 * 1024, 1..=MAX_MESSAGE;
+        /// The longest question or answer of a request, in bytes. Up to 16 questions of the peer are
+        /// in memory at once. Default: 1 MiB.
+        max_request_size: usize = 1024 * 1024, 1..=MAX_MESSAGE;
         /// Size of the send queue in bytes, including 128 bytes of bookkeeping per message. While it is
         /// full, `send` waits. A single message may exceed it. The system's socket buffer comes on top.
         /// Default: 1 MiB.

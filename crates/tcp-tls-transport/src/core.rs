@@ -4,6 +4,7 @@
 //! which handles receive. A dropped `send` or `recv` has queued or taken nothing.
 
 use crate::config::TcpTlsConfig;
+use crate::requests::Requests;
 use net_kit::inbox::{Inbox, Received};
 use net_kit::outbox::Outbox;
 use net_traits::CloseReason;
@@ -17,16 +18,19 @@ pub(crate) struct Core {
     pub(crate) config: Arc<TcpTlsConfig>,
     pub(crate) inbox: Inbox,
     pub(crate) outbox: Outbox,
+    /// `None` if the peer's version has no requests.
+    pub(crate) requests: Option<Requests>,
     /// Wakes the driver: the inbox may have room.
     taken: Notify,
     end: watch::Sender<Option<CloseReason>>,
 }
 
 impl Core {
-    pub(crate) fn new(config: Arc<TcpTlsConfig>) -> Arc<Self> {
+    pub(crate) fn new(config: Arc<TcpTlsConfig>, has_requests: bool) -> Arc<Self> {
         Arc::new(Self {
             inbox: Inbox::new(config.receive_queue),
             outbox: Outbox::new(config.send_queue),
+            requests: has_requests.then(Requests::new),
             config,
             taken: Notify::new(),
             end: watch::Sender::default(),

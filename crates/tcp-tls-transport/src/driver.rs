@@ -77,7 +77,8 @@ async fn read(
     handshake: &Handshake,
     broken: &Notify,
 ) -> CloseReason {
-    let mut decoder = RecordDecoder::new(core.config.max_message_size);
+    let mut decoder =
+        RecordDecoder::new(core.config.max_message_size, core.config.max_request_size);
     let mut buffer = vec![0; READ];
     let mut patience = core.config.idle_timeout;
     loop {
@@ -116,6 +117,16 @@ async fn read(
                     core.inbox.push_one(Ok(message));
                 }
                 Ok(Some(Record::Broken(error))) => core.inbox.push_one(Err(error)),
+                Ok(Some(record)) => {
+                    let limit = core.config.max_request_size;
+                    let handled = match &core.requests {
+                        Some(requests) => requests.on_record(&core.outbox, record, limit),
+                        None => Err(Violation("a request of a version that has none")),
+                    };
+                    if let Err(Violation(what)) = handled {
+                        return CloseReason::ProtocolViolation(Cause::new(what));
+                    }
+                }
                 Err(Violation(what)) => {
                     return CloseReason::ProtocolViolation(Cause::new(what));
                 }

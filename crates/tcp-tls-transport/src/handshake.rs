@@ -19,7 +19,21 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 const LINGER: Duration = Duration::from_secs(1);
 
 /// A connection after its handshake.
-pub(crate) type Secured = (TlsStream<TcpStream>, ConnectionFacts);
+pub(crate) struct Secured {
+    pub(crate) stream: TlsStream<TcpStream>,
+    pub(crate) facts: ConnectionFacts,
+    pub(crate) has_requests: bool,
+}
+
+/// What follows the name of a protocol in TLS if the sides have requests.
+const WITH_REQUESTS: &str = "+requests/1";
+
+/// Returns the names that TLS negotiates: each in the version with requests, and then without, for
+/// older peers. A name that becomes too long has only the latter.
+fn versions(alpn: &[String]) -> Vec<String> {
+    let both = |name: &String| [format!("{name}{WITH_REQUESTS}"), name.clone()];
+    alpn.iter().flat_map(both).filter(|name| name.len() <= 255).collect()
+}
 
 /// Performs the dialler's side of a handshake.
 pub(crate) async fn dial(
@@ -27,7 +41,7 @@ pub(crate) async fn dial(
     identity: &TlsIdentity,
     handshake: &Handshake,
 ) -> Result<Secured, ConnectError> {
-    let (config, verifier) = identity.client(&handshake.alpn)?;
+    let (config, verifier) = identity.client(&versions(&handshake.alpn))?;
     let name = handshake.remote_addr.ip().into();
     let connect = TlsConnector::from(Arc::new(config)).connect(name, stream).into_fallible();
     match connect.await {
@@ -46,24 +60,25 @@ pub(crate) async fn accept(
     handshake: &Handshake,
     mut place: Place,
 ) -> Result<(Secured, Place), ConnectError> {
-    let (config, verifier) = identity.server(&handshake.alpn)?;
+    let (config, verifier) = identity.server(&versions(&handshake.alpn))?;
     let accept = TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible();
     let Ok(accepted) = timeout(handshake.timeout, accept).await else {
         place.timed_out();
         return Err(handshake.timed_out());
     };
-    let (stream, facts) = match accepted {
+    let secured = match accepted {
         Ok(stream) => secured(stream.into(), handshake, &verifier)?,
         Err((error, stream)) => {
             linger(stream, Vec::new(), Some(place));
             return Err(failed(handshake, error, &verifier));
         }
     };
-    if let Err(limit) = place.identify(facts.peer().hash) {
-        linger(stream, record::close(limit.code(), admission::reason(limit)), Some(place));
+    if let Err(limit) = place.identify(secured.facts.peer().hash) {
+        let last = record::close(limit.code(), admission::reason(limit));
+        linger(secured.stream, last, Some(place));
         return Err(ConnectError::Closed(admission::close_reason(limit)));
     }
-    Ok(((stream, facts), place))
+    Ok((secured, place))
 }
 
 fn secured(
@@ -74,8 +89,10 @@ fn secured(
     let (socket, session) = stream.get_ref();
     let local_addr = socket.local_addr().map_err(|_| refused(handshake))?;
     let (certificates, alpn) = (session.peer_certificates(), session.alpn_protocol());
+    let with_requests = alpn.and_then(|name| name.strip_suffix(WITH_REQUESTS.as_bytes()));
+    let (alpn, has_requests) = (with_requests.or(alpn), with_requests.is_some());
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn)?;
-    Ok((stream, facts))
+    Ok(Secured { stream, facts, has_requests })
 }
 
 fn refused(handshake: &Handshake) -> ConnectError {

@@ -40,9 +40,10 @@ mod driver;
 mod handshake;
 mod listener;
 mod record;
+mod requests;
 mod transport;
 
 pub use config::TcpTlsConfig;
-pub use connection::TcpTlsConnection;
+pub use connection::{TcpTlsConnection, TcpTlsQuestion};
 pub use listener::{TcpTlsIncomingRequest, TcpTlsListener};
 pub use transport::TcpTlsTransport;

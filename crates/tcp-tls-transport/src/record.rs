@@ -3,12 +3,18 @@
 
 use bytes::Bytes;
 use net_kit::frame::{FrameDecoder, Message};
-use net_traits::RecvError;
+use net_traits::{Cause, RecvError, RequestError, SendError};
 
 /// The length that announces a control record instead of a message.
 const CONTROL: u32 = u32::MAX;
 const CLOSE: u8 = 0;
 const KEEP_ALIVE: u8 = 1;
+const QUESTION: u8 = 2;
+const ANSWER: u8 = 3;
+const REFUSAL: u8 = 4;
+const CANCEL: u8 = 5;
+/// Bytes of type and number of a request.
+const REQUEST_HEADER: usize = 1 + 4;
 /// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
 /// The longest reason, in bytes.
@@ -28,6 +34,35 @@ pub(crate) enum Record {
         reason: String,
     },
     KeepAlive,
+    /// The peer asks; `None` if the question exceeds the limit.
+    Question {
+        id: u32,
+        question: Option<Bytes>,
+    },
+    /// The peer answers; the size of an answer that exceeds the limit.
+    Answer {
+        id: u32,
+        answer: Result<Bytes, u64>,
+    },
+    /// The peer does not answer.
+    Refusal {
+        id: u32,
+        code: u64,
+    },
+    /// The peer no longer waits for the answer.
+    Cancel {
+        id: u32,
+    },
+}
+
+/// What a control record is.
+enum Control {
+    Record(Record),
+    /// A frame with a question or an answer follows.
+    Request {
+        id: u32,
+        is_question: bool,
+    },
 }
 
 /// The peer sent an invalid record.
@@ -38,6 +73,7 @@ pub(crate) struct Violation(pub(crate) &'static str);
 #[derive(Debug)]
 pub(crate) struct RecordDecoder {
     limit: usize,
+    request_limit: usize,
     state: State,
 }
 
@@ -45,15 +81,21 @@ pub(crate) struct RecordDecoder {
 enum State {
     Frame(FrameDecoder),
     Control(Vec<u8>),
+    Request {
+        id: u32,
+        is_question: bool,
+        frame: FrameDecoder,
+    },
     /// The remaining bytes of an oversized message, to be discarded.
     Skip(u64),
 }
 
 impl RecordDecoder {
-    /// Creates a decoder that rejects messages longer than `limit` bytes.
-    pub(crate) fn new(limit: usize) -> Self {
+    /// Creates a decoder that rejects messages longer than `limit` bytes, and questions and answers
+    /// longer than `request_limit`.
+    pub(crate) fn new(limit: usize, request_limit: usize) -> Self {
         let limit = limit.min(MAX_MESSAGE);
-        Self { limit, state: State::Frame(FrameDecoder::new(limit)) }
+        Self { limit, request_limit, state: State::Frame(FrameDecoder::new(limit)) }
     }
 
     /// Consumes bytes from the front of `data` and returns the next complete record.
@@ -78,10 +120,39 @@ impl RecordDecoder {
                 State::Control(bytes) => {
                     bytes.push(data[0]);
                     *data = &data[1..];
-                    if let Some(record) = control(bytes)? {
-                        self.state = State::Frame(FrameDecoder::new(self.limit));
-                        return Ok(Some(record));
+                    match control(bytes)? {
+                        None => {}
+                        Some(Control::Record(record)) => {
+                            self.state = State::Frame(FrameDecoder::new(self.limit));
+                            return Ok(Some(record));
+                        }
+                        Some(Control::Request { id, is_question }) => {
+                            let frame = FrameDecoder::new(self.request_limit);
+                            self.state = State::Request { id, is_question, frame };
+                        }
                     }
+                }
+                State::Request { id, is_question, frame } => {
+                    let (id, is_question) = (*id, *is_question);
+                    let content = match frame.decode(data) {
+                        Ok(None) => continue,
+                        Ok(Some((content, _))) => {
+                            self.state = State::Frame(FrameDecoder::new(self.limit));
+                            Ok(content)
+                        }
+                        Err(error) => {
+                            let size = match &error {
+                                RecvError::TooLarge { size, .. } => *size,
+                                _ => 0,
+                            };
+                            self.state = State::Skip(size);
+                            Err(size)
+                        }
+                    };
+                    return Ok(Some(match is_question {
+                        true => Record::Question { id, question: content.ok() },
+                        false => Record::Answer { id, answer: content },
+                    }));
                 }
                 State::Skip(0) => self.state = State::Frame(FrameDecoder::new(self.limit)),
                 State::Skip(rest) => {
@@ -98,15 +169,26 @@ impl RecordDecoder {
     pub(crate) fn truncated(&self) -> Option<RecvError> {
         match &self.state {
             State::Frame(decoder) => decoder.truncated(),
-            State::Control(_) | State::Skip(_) => None, // not a message, or already reported
+            State::Control(_) | State::Request { .. } | State::Skip(_) => None, // not a message, or already reported
         }
     }
 }
 
 /// Decodes a control record, once it is complete.
-fn control(bytes: &[u8]) -> Result<Option<Record>, Violation> {
+fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
+    let number = |bytes: &[u8]| bytes.iter().fold(0, |number, byte| number << 8 | u64::from(*byte));
+    let id = || u32::try_from(number(&bytes[1..REQUEST_HEADER])).unwrap_or_default();
     match bytes[0] {
-        KEEP_ALIVE => Ok(Some(Record::KeepAlive)),
+        KEEP_ALIVE => Ok(Some(Control::Record(Record::KeepAlive))),
+        QUESTION..=CANCEL if bytes.len() < REQUEST_HEADER => Ok(None),
+        QUESTION => Ok(Some(Control::Request { id: id(), is_question: true })),
+        ANSWER => Ok(Some(Control::Request { id: id(), is_question: false })),
+        CANCEL => Ok(Some(Control::Record(Record::Cancel { id: id() }))),
+        REFUSAL if bytes.len() < REQUEST_HEADER + 8 => Ok(None),
+        REFUSAL => {
+            let code = number(&bytes[REQUEST_HEADER..]);
+            Ok(Some(Control::Record(Record::Refusal { id: id(), code })))
+        }
         CLOSE if bytes.len() < CLOSE_HEADER => Ok(None),
         CLOSE => {
             let (header, reason) = bytes.split_at(CLOSE_HEADER);
@@ -117,9 +199,9 @@ fn control(bytes: &[u8]) -> Result<Option<Record>, Violation> {
             if reason.len() < length {
                 return Ok(None);
             }
-            let code = header[1..9].iter().fold(0, |code, byte| code << 8 | u64::from(*byte));
+            let code = number(&header[1..9]);
             let reason = String::from_utf8_lossy(reason).into_owned();
-            Ok(Some(Record::Close { code, reason }))
+            Ok(Some(Control::Record(Record::Close { code, reason })))
         }
         _ => Err(Violation("unknown type of control record")),
     }
@@ -140,6 +222,48 @@ pub(crate) fn close(code: u64, reason: &str) -> Vec<u8> {
 /// Encodes a keep-alive record.
 pub(crate) fn keep_alive() -> Vec<u8> {
     [&CONTROL.to_be_bytes()[..], &[KEEP_ALIVE]].concat()
+}
+
+/// Encodes a question as the pieces to write.
+pub(crate) fn question(id: u32, question: Bytes) -> Vec<Bytes> {
+    request(QUESTION, id, question)
+}
+
+/// Encodes an answer as the pieces to write.
+pub(crate) fn answer(id: u32, answer: Bytes) -> Vec<Bytes> {
+    request(ANSWER, id, answer)
+}
+
+/// Encodes a question or an answer, whose limit is far below that of a frame.
+fn request(kind: u8, id: u32, content: Bytes) -> Vec<Bytes> {
+    let header = request_header(kind, id).into();
+    let frame = net_kit::frame::encode(&[content]).unwrap_or_default();
+    std::iter::once(header).chain(frame).collect()
+}
+
+fn request_header(kind: u8, id: u32) -> Vec<u8> {
+    [&CONTROL.to_be_bytes()[..], &[kind], &id.to_be_bytes()].concat()
+}
+
+/// Encodes the refusal of a question.
+pub(crate) fn refusal(id: u32, code: u64) -> Vec<Bytes> {
+    let mut record = request_header(REFUSAL, id);
+    record.extend(code.to_be_bytes());
+    vec![record.into()]
+}
+
+/// Encodes the cancellation of a question.
+pub(crate) fn cancel(id: u32) -> Vec<Bytes> {
+    vec![request_header(CANCEL, id).into()]
+}
+
+/// Maps the error of a record about a request that was not queued.
+pub(crate) fn request_error(error: SendError) -> RequestError {
+    match error {
+        SendError::Closed(reason) => RequestError::Closed(reason),
+        SendError::TimedOut { after } => RequestError::TimedOut { after },
+        error => RequestError::Transport(Cause::new(error)),
+    }
 }
 
 /// Encodes a message as the pieces to write.
@@ -172,6 +296,10 @@ mod tests {
             keep_alive(),
             frame(""),
             frame("this is too long"),
+            question(3, "why?".into()).concat(),
+            answer(4, "this is too long".into()).concat(),
+            refusal(5, 77).concat(),
+            cancel(6).concat(),
             frame("two"),
             close(7, "bye"),
         ]
@@ -182,11 +310,15 @@ mod tests {
             "KeepAlive".to_owned(),
             String::new(),
             format!("{:?}", Record::Broken(too_large)),
+            format!("{:?}", Record::Question { id: 3, question: Some("why?".into()) }),
+            format!("{:?}", Record::Answer { id: 4, answer: Err(16) }),
+            format!("{:?}", Record::Refusal { id: 5, code: 77 }),
+            format!("{:?}", Record::Cancel { id: 6 }),
             "two".to_owned(),
             format!("{:?}", Record::Close { code: 7, reason: "bye".to_owned() }),
         ];
         for cut in 0..=data.len() {
-            let mut decoder = RecordDecoder::new(10);
+            let mut decoder = RecordDecoder::new(10, 10);
             let mut records = decode(&mut decoder, &data[..cut]);
             records.extend(decode(&mut decoder, &data[cut..]));
             assert_eq!(records, expected, "cut at {cut}");
@@ -212,26 +344,44 @@ mod tests {
                     let pieces = message(&[Bytes::copy_from_slice(text.as_bytes())]);
                     (pieces.unwrap().concat(), text.to_owned())
                 }
+                ["question", id, text] => {
+                    let (id, text) = (id.parse().unwrap(), Bytes::copy_from_slice(text.as_bytes()));
+                    let record = Record::Question { id, question: Some(text.clone()) };
+                    (question(id, text).concat(), format!("{record:?}"))
+                }
+                ["answer", id, text] => {
+                    let (id, text) = (id.parse().unwrap(), Bytes::copy_from_slice(text.as_bytes()));
+                    let record = Record::Answer { id, answer: Ok(text.clone()) };
+                    (answer(id, text).concat(), format!("{record:?}"))
+                }
+                ["refusal", id, code] => {
+                    let (id, code) = (id.parse().unwrap(), code.parse().unwrap());
+                    (refusal(id, code).concat(), format!("{:?}", Record::Refusal { id, code }))
+                }
+                ["cancel", id] => {
+                    let id = id.parse().unwrap();
+                    (cancel(id).concat(), format!("{:?}", Record::Cancel { id }))
+                }
                 _ => panic!("{what} is unknown"),
             };
             assert_eq!(hex(&written), bytes);
-            assert_eq!(decode(&mut RecordDecoder::new(100), &written), [read]);
+            assert_eq!(decode(&mut RecordDecoder::new(100, 100), &written), [read]);
             count += 1;
         }
-        assert_eq!(count, 3);
+        assert_eq!(count, 7);
     }
 
     #[test]
     fn an_invalid_record_is_a_violation() {
         let unknown = [&[0xff; 4][..], &[9]].concat();
-        assert!(RecordDecoder::new(10).decode(&mut &unknown[..]).is_err());
+        assert!(RecordDecoder::new(10, 10).decode(&mut &unknown[..]).is_err());
         let long = [&[0xff; 4][..], &[CLOSE], &[0; 8], &512_u16.to_be_bytes()].concat();
-        assert!(RecordDecoder::new(10).decode(&mut &long[..]).is_err());
+        assert!(RecordDecoder::new(10, 10).decode(&mut &long[..]).is_err());
     }
 
     #[test]
     fn reasons_are_cut_between_characters() {
-        let mut decoder = RecordDecoder::new(10);
+        let mut decoder = RecordDecoder::new(10, 10);
         let record = decoder.decode(&mut &close(u64::MAX, &"ä".repeat(300))[..]).unwrap();
         assert_eq!(record, Some(Record::Close { code: u64::MAX, reason: "ä".repeat(255) }));
     }
@@ -246,7 +396,7 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_records_or_a_violation(data: Vec<u8>) {
-            let (mut decoder, mut rest) = (RecordDecoder::new(10), &data[..]);
+            let (mut decoder, mut rest) = (RecordDecoder::new(10, 10), &data[..]);
             while let Ok(Some(record)) = decoder.decode(&mut rest) {
                 if let Record::Message((message, _)) = record {
                     proptest::prop_assert!(message.len() <= 10);

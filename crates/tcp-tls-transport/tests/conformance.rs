@@ -4,4 +4,4 @@ mod common;
 
 use common::Tcp;
 
-net_traits_test::conformance!(Tcp, without: [requests]);
+net_traits_test::conformance!(Tcp);

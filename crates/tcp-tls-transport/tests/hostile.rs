@@ -5,7 +5,8 @@ mod common;
 use common::dial_tls;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, RejectionBy, SendError, TrustError, TrustPolicy,
+    NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendError, TrustError,
+    TrustPolicy,
 };
 use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
@@ -85,6 +86,45 @@ fn an_invalid_record_ends_the_connection() {
             matches!(&reason, CloseReason::ProtocolViolation(_)) && !reason.is_retryable(),
             "{reason}"
         );
+    });
+}
+
+#[test]
+fn a_peer_without_requests_gets_none() {
+    run(async {
+        let (mut peer, connection) = raw(TcpTlsConfig::default()).await;
+        let asked = connection.request("anybody?".into(), Duration::from_secs(10)).await;
+        assert_eq!(asked, Err(RequestError::Unsupported));
+        assert!(matches!(connection.accept_request().await, Err(RequestError::Unsupported)));
+        peer.write_all(&frame(b"hello")).await.unwrap();
+        peer.flush().await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "hello", "the connection remains usable");
+        let question = [&[0xff; 4][..], &[2], &1_u32.to_be_bytes(), &frame(b"why?")].concat();
+        peer.write_all(&question).await.unwrap();
+        peer.flush().await.unwrap();
+        let reason = connection.watch_close().await;
+        assert!(matches!(reason, CloseReason::ProtocolViolation(_)), "{reason}");
+    });
+}
+
+#[test]
+fn too_many_open_questions_end_the_connection() {
+    run(async {
+        let listener = listen(TcpTlsConfig::default()).await;
+        let credential = trusting();
+        let alpn = format!("{ALPN}+requests/1");
+        let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let mut peer = peer.unwrap();
+        assert_eq!(connection.alpn_negotiated(), "test/1");
+        for id in 0..17_u32 {
+            let question = [&[0xff; 4][..], &[2], &id.to_be_bytes(), &frame(b"why?")].concat();
+            peer.write_all(&question).await.unwrap();
+        }
+        peer.flush().await.unwrap();
+        let reason = connection.watch_close().await;
+        assert!(matches!(reason, CloseReason::ProtocolViolation(_)), "{reason}");
     });
 }
 

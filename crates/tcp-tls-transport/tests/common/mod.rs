@@ -110,6 +110,7 @@ impl Harness for Tcp {
         TcpTlsTransport::with_config(
             TcpTlsConfig::new()
                 .max_message_size(limits.max_message_size)
+                .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .no_progress_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections),
