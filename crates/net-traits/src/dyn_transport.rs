@@ -22,8 +22,12 @@ use std::time::Duration;
 /// ```
 /// use net_traits::{DynTransport, NetRequests, NetTransport};
 ///
-/// fn choose(quic: impl NetTransport, tcp: impl NetTransport, blocked: bool) -> DynTransport {
-///     if blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
+/// fn choose<Q, T>(quic: Q, tcp: T, is_udp_blocked: bool) -> DynTransport
+/// where
+///     Q: NetTransport<Connection: NetRequests>,
+///     T: NetTransport<Connection: NetRequests>,
+/// {
+///     if is_udp_blocked { DynTransport::new(tcp) } else { DynTransport::new(quic) }
 /// }
 /// ```
 #[derive(Clone)]
