@@ -3,7 +3,7 @@
 use net_kit::admission::ConnectionLimits;
 use net_kit::options::{COUNT, QUEUE, TIMEOUT};
 use net_traits::ConfigError;
-use quinn::{IdleTimeout, TransportConfig, VarInt};
+use quinn::{IdleTimeout, TransportConfig};
 use std::time::Duration;
 
 /// The longest message that a frame can carry, in bytes.
@@ -48,6 +48,11 @@ net_kit::options! {
         send_streams: usize = 1, 1..=1024;
         /// How many message streams the peer may have open at once. Default: 16.
         max_inbound_streams: u16 = 16, 1..=u16::MAX;
+        /// How many unanswered requests the peer may have at once; further ones wait at the peer.
+        /// Default: 16.
+        max_inbound_requests: u16 = 16, 1..=u16::MAX;
+        /// The longest question or answer, in bytes. Default: 1 MiB.
+        max_request_size: usize = 1024 * 1024, 1..=MAX_MESSAGE;
         /// How many accepted connections all listeners of the transport may have at once, including
         /// handshakes. Further attempts are refused. Default: 10 000.
         max_connections: usize = 10_000, COUNT;
@@ -103,7 +108,7 @@ impl QuinnConfig {
             .receive_window(RECEIVE_WINDOW.into())
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
-            .max_concurrent_bidi_streams(VarInt::from_u32(0))
+            .max_concurrent_bidi_streams(self.max_inbound_requests.into())
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
             .keep_alive_interval(Some(self.keep_alive_interval));

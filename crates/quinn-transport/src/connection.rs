@@ -14,10 +14,7 @@ use net_kit::handshake::Handshake;
 use net_kit::progress::{Stuck, unless_stuck};
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
-use net_traits::{
-    CloseReason, MessageStatistics, NetConnection, NetRequests, NoQuestion, RecvError,
-    RequestError, SendError,
-};
+use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
 use quinn::Connection;
 use std::fmt;
 use std::net::SocketAddr;
@@ -51,6 +48,18 @@ impl QuinnConnection {
         let shared = registry.register(facts, origin, revocations, make);
         tokio::spawn(core.drive(handshake, place));
         Self { shared }
+    }
+
+    pub(crate) fn quic(&self) -> &Connection {
+        &self.shared.core.connection
+    }
+
+    pub(crate) fn max_request_size(&self) -> usize {
+        self.shared.core.config.max_request_size
+    }
+
+    pub(crate) fn no_progress_timeout(&self) -> Duration {
+        self.shared.core.config.no_progress_timeout
     }
 
     /// Returns how many messages were queued and delivered.
@@ -203,19 +212,6 @@ impl NetConnection for QuinnConnection {
 
     async fn watch_close(&self) -> CloseReason {
         self.shared.core.over().await
-    }
-}
-
-#[async_trait]
-impl NetRequests for QuinnConnection {
-    type Question = NoQuestion;
-
-    async fn request(&self, _: Bytes, _: Duration) -> Result<Bytes, RequestError> {
-        Err(RequestError::Unsupported)
-    }
-
-    async fn accept_request(&self) -> Result<NoQuestion, RequestError> {
-        Err(RequestError::Unsupported)
     }
 }
 

@@ -42,9 +42,11 @@ mod core;
 mod handshake;
 mod lane;
 mod listener;
+mod request;
 mod transport;
 
 pub use config::QuinnConfig;
 pub use connection::QuinnConnection;
 pub use listener::{QuinnIncomingRequest, QuinnListener};
+pub use request::QuinnQuestion;
 pub use transport::QuinnTransport;

@@ -4,4 +4,4 @@ mod common;
 
 use common::Quinn;
 
-net_traits_test::conformance!(Quinn, without: [requests]);
+net_traits_test::conformance!(Quinn);

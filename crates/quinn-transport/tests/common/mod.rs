@@ -73,6 +73,7 @@ impl Harness for Quinn {
         QuinnTransport::with_config(
             QuinnConfig::new()
                 .max_message_size(limits.max_message_size)
+                .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .no_progress_timeout(limits.no_progress_timeout)
                 .max_connections(limits.max_connections),
