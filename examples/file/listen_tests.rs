@@ -197,7 +197,7 @@ fn an_existing_file_is_never_replaced() {
         // `--out .`: the key of the listener is in the directory.
         let key = file(&scene.out, "me.pem", b"the key");
         let error = scene.send(&file(&source, "me.pem", b"not the key")).await.unwrap_err();
-        assert!(error.to_string().contains("a file named me.pem exists already"), "{error:#}");
+        assert!(format!("{error:#}").contains("a file named me.pem exists already"), "{error:#}");
         let refused = scene.announce("me.pem", 1).await;
         assert_eq!(code(&refused).await, close_code::NAME_EXISTS);
         assert_eq!(std::fs::read(&key).unwrap(), b"the key");
