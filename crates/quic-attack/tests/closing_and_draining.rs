@@ -29,8 +29,10 @@ fn a_draining_server_is_silent() {
 
 #[test]
 fn a_draining_client_is_silent() {
-    let (peer, client) = dialled();
-    draining(peer, &client);
+    for shares in [false, true] {
+        let (peer, client) = dialled(shares);
+        draining(peer, &client);
+    }
 }
 
 #[test]
@@ -42,8 +44,10 @@ fn a_closing_server_repeats_itself() {
 
 #[test]
 fn a_closing_client_repeats_itself() {
-    let (peer, client) = dialled();
-    closing(peer, client, true);
+    for shares in [false, true] {
+        let (peer, client) = dialled(shares);
+        closing(peer, client, true);
+    }
 }
 
 /// The application has dropped its handle when the packets arrive.
@@ -56,13 +60,16 @@ fn a_dropped_server_repeats_itself() {
 
 #[test]
 fn a_dropped_client_repeats_itself() {
-    let (peer, client) = dialled();
-    closing(peer, client, false);
+    for shares in [false, true] {
+        let (peer, client) = dialled(shares);
+        closing(peer, client, false);
+    }
 }
 
-fn dialled() -> (Peer, Connection) {
+/// A client on sockets that it shares with others, or on one of its own.
+fn dialled(shares: bool) -> (Peer, Connection) {
     let host = host();
-    let dial = Dial::start(host.local_addr().unwrap());
+    let dial = Dial::start_sharing(host.local_addr().unwrap(), shares);
     let peer = host.accept(PATIENCE).unwrap();
     let (client, result) = dial.finish();
     result.unwrap();

@@ -58,27 +58,33 @@ fn a_client_receives_it_in_an_initial_packet() {
 
 #[test]
 fn a_client_receives_it_in_a_handshake_packet() {
-    let (mut peer, dial) = unconfirmed();
-    peer.send(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]).unwrap();
-    assert_is_close_of_the_peer(&block_on(dial.connection.watch_shutdown()));
+    for shares in [false, true] {
+        let (mut peer, dial) = unconfirmed(shares);
+        peer.send(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]).unwrap();
+        assert_is_close_of_the_peer(&block_on(dial.connection.watch_shutdown()));
+    }
 }
 
 #[test]
 fn the_application_code_is_used_if_it_is_in_the_same_datagram() {
-    let (mut peer, dial) = unconfirmed();
-    let mut datagram = peer.seal(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]);
-    datagram.extend(peer.seal(Space::Data, &[Frame::application_close(9)]));
-    peer.transmit(0, datagram).unwrap();
-    assert_code(&block_on(dial.connection.watch_shutdown()), 9);
+    for shares in [false, true] {
+        let (mut peer, dial) = unconfirmed(shares);
+        let mut datagram =
+            peer.seal(Space::Handshake, &[Frame::transport_close(APPLICATION_ERROR)]);
+        datagram.extend(peer.seal(Space::Data, &[Frame::application_close(9)]));
+        peer.transmit(0, datagram).unwrap();
+        assert_code(&block_on(dial.connection.watch_shutdown()), 9);
+    }
 }
 
 /// A client whose handshake is complete but not confirmed, so that it still accepts Handshake
-/// packets.
-fn unconfirmed() -> (Peer, Dial) {
+/// packets. An acknowledgement of its 1-RTT packets would confirm it, too.
+fn unconfirmed(shares: bool) -> (Peer, Dial) {
     let host = host();
-    let dial = Dial::start(host.local_addr().unwrap());
+    let dial = Dial::start_sharing(host.local_addr().unwrap(), shares);
     let first = host.first(PATIENCE).unwrap();
-    let policy = Policy { confirms: false, ..Policy::default() };
+    let acknowledged = vec![Space::Initial, Space::Handshake];
+    let policy = Policy { acknowledged, confirms: false, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
     peer.handshake(PATIENCE).unwrap();
     (peer, dial)

@@ -27,7 +27,7 @@ fn attempt(others: &[String], silence: Duration) {
     alpn.extend(others.iter().map(String::as_str));
     let host = host();
     let settings = settings().initial_rtt(INITIAL_RTT);
-    let dial = Dial::start_with(host.local_addr().unwrap(), &alpn, &settings);
+    let dial = Dial::start_with(host.local_addr().unwrap(), &alpn, &settings, None);
     let first = host.first(PATIENCE).unwrap();
     let acknowledged = vec![Space::Handshake, Space::Data];
     let policy = Policy { acknowledged, holds: true, ..Policy::default() };

@@ -125,7 +125,7 @@ impl Peer {
                 let mut frames = self.owed_ack(space);
                 frames.push(Frame::Crypto { offset, data: part.to_vec() });
                 let packet = self.seal(space, &frames);
-                self.coalesce(&mut datagram, packet)?;
+                self.coalesce(&mut datagram, space, packet)?;
             }
             if is_done {
                 break;
@@ -135,7 +135,7 @@ impl Peer {
             let frames = self.owed_ack(space);
             if !frames.is_empty() {
                 let packet = self.seal(space, &frames);
-                self.coalesce(&mut datagram, packet)?;
+                self.coalesce(&mut datagram, space, packet)?;
             }
         }
         let is_server = matches!(self.tls, Connection::Server(_));
@@ -144,18 +144,27 @@ impl Peer {
             self.is_confirmed = true;
             if self.policy.confirms {
                 let packet = self.seal(Space::Data, &[Frame::HandshakeDone]);
-                self.coalesce(&mut datagram, packet)?;
+                self.coalesce(&mut datagram, Space::Data, packet)?;
             }
         }
         if datagram.is_empty() { Ok(()) } else { self.transmit(self.socket, datagram) }
     }
 
-    /// Appends a packet to a datagram, which is sent first if it would become too large.
-    fn coalesce(&mut self, datagram: &mut Vec<u8>, packet: Vec<u8>) -> Result<(), PeerError> {
+    /// Appends a packet to a datagram, which is sent first if it would become too large. A packet
+    /// with a short header has no length, so it ends its datagram (RFC 9000, section 12.2).
+    fn coalesce(
+        &mut self,
+        datagram: &mut Vec<u8>,
+        space: Space,
+        packet: Vec<u8>,
+    ) -> Result<(), PeerError> {
         if !datagram.is_empty() && datagram.len() + packet.len() > MAX_DATAGRAM {
             self.transmit(self.socket, std::mem::take(datagram))?;
         }
         datagram.extend(packet);
+        if space == Space::Data {
+            self.transmit(self.socket, std::mem::take(datagram))?;
+        }
         Ok(())
     }
 

@@ -119,12 +119,25 @@ pub(crate) struct Dial {
 impl Dial {
     /// Starts an attempt to reach `address`.
     pub(crate) fn start(address: SocketAddr) -> Self {
-        Self::start_with(address, &[ALPN], &settings())
+        Self::start_with(address, &[ALPN], &settings(), None)
     }
 
-    pub(crate) fn start_with(address: SocketAddr, alpn: &[&str], settings: &Settings) -> Self {
+    /// Starts an attempt that shares its sockets with others, or not.
+    pub(crate) fn start_sharing(address: SocketAddr, shares: bool) -> Self {
+        Self::start_with(address, &[ALPN], &settings(), Some(shares))
+    }
+
+    pub(crate) fn start_with(
+        address: SocketAddr,
+        alpn: &[&str],
+        settings: &Settings,
+        shares: Option<bool>,
+    ) -> Self {
         let registration = Registration::new("attacked").unwrap();
         let connection = Connection::new(&registration, credential()).unwrap();
+        if let Some(shares) = shares {
+            connection.set_share_binding(shares).unwrap();
+        }
         let configuration =
             Configuration::client(&registration, alpn, settings, &credential()).unwrap();
         let start = connection.start(&configuration, "127.0.0.1", address.port());
