@@ -12,7 +12,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// Where a connection goes, and where it comes from.
 ///
 /// A host and a port are enough. The rest has these defaults: the server name (SNI) is the host; the system
-/// chooses the local address and interface, and the connection has a socket of its own.
+/// chooses the local address and interface, and the connection shares its sockets with others.
 ///
 /// # Shared sockets
 ///
@@ -116,11 +116,10 @@ impl Dial {
         self
     }
 
-    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: only if a
-    /// local port was chosen, which may be that of a listener.
+    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: yes.
     ///
     /// ```
-    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(true);
+    /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(false);
     /// ```
     #[must_use]
     pub fn share_binding(mut self, share: bool) -> Self {
@@ -256,8 +255,7 @@ impl Source {
 
     /// Sharing reduces the number of sockets only if they are not connected, which the patch N28 brings.
     fn shares_binding(&self) -> bool {
-        let has_port = || self.local_addr.is_some_and(|addr| addr.port() != 0);
-        has_patch("N28") && self.interface.is_none() && self.share_binding.unwrap_or_else(has_port)
+        has_patch("N28") && self.interface.is_none() && self.share_binding.unwrap_or(true)
     }
 }
 

@@ -196,7 +196,7 @@ impl Connection {
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// connection.set_share_binding(true)?;
+    /// connection.set_share_binding(false)?;
     /// # Ok(())
     /// # }
     /// ```

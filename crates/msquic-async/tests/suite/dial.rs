@@ -160,7 +160,7 @@ fn a_connection_leaves_through_the_interface_that_was_chosen() {
 }
 
 #[test]
-fn connections_that_share_sockets_leave_from_one_port() {
+fn connections_share_sockets_unless_told_otherwise() {
     if lacks_patch("N28") {
         return;
     }
@@ -168,7 +168,7 @@ fn connections_that_share_sockets_leave_from_one_port() {
         let nodes = [Node::new(), Node::new(), Node::new()];
         let mut pairs = Vec::new();
         for node in nodes.iter().chain(&nodes) {
-            pairs.push(nodes[0].pair(node, shared(node)).await);
+            pairs.push(nodes[0].pair(node, Dial::from(node.addr())).await);
         }
         for (client, server) in &pairs {
             assert_eq!(local(client).ip(), Ipv4Addr::LOCALHOST);
@@ -177,7 +177,7 @@ fn connections_that_share_sockets_leave_from_one_port() {
         // Other tests of this process dial at the same time, and two may make a socket at once.
         let ports: HashSet<_> = pairs.iter().map(|(client, _)| local(client).port()).collect();
         assert!(ports.len() < 3, "{ports:?}");
-        let alone = Dial::from(nodes[0].addr());
+        let alone = Dial::from(nodes[0].addr()).share_binding(false);
         let (alone, _server) = nodes[0].pair(&nodes[0], alone).await;
         assert!(!ports.contains(&local(&alone).port()));
     });
@@ -383,7 +383,7 @@ fn running_out_of_descriptors_is_named() {
 fn exhaust_descriptors() {
     run_tokio(async || {
         let node = Node::new();
-        let dial = Dial::from(node.addr());
+        let dial = Dial::from(node.addr()).share_binding(false);
         let dials = (0..100).map(|_| dial_until_served(&node, &dial));
         let accept = async {
             let mut servers = Vec::new();
