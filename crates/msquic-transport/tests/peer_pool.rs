@@ -37,7 +37,7 @@ fn messages_continue_after_breaks_which_are_reported() {
         let server = trusting();
         let listener = listen(&server).await;
         let (pool, mut events) =
-            PeerPool::new(MsQuicTransport::new(), &[ALPN], trusting(), config());
+            PeerPool::new(MsQuicTransport::new(), &[ALPN], trusting(), config()).unwrap();
         for round in 0..3_u8 {
             pool.send(server.identity(), listener.local_addr(), vec![round].into()).unwrap();
             let connection = listener.accept().await.unwrap().accept().await.unwrap();
@@ -68,7 +68,7 @@ async fn node(ended: Arc<Notify>) -> Node {
     let credential = trusting();
     let listener = listen(&credential).await;
     let (pool, mut events) =
-        PeerPool::new(MsQuicTransport::new(), &[ALPN], credential.clone(), config());
+        PeerPool::new(MsQuicTransport::new(), &[ALPN], credential.clone(), config()).unwrap();
     let (sender, received) = mpsc::unbounded_channel();
     let receive = move |connection: MsQuicNetConnection| {
         let sender = sender.clone();
@@ -147,7 +147,8 @@ fn a_peer_that_rejects_late_is_dialled_with_backoff() {
         let listener = listen(&server).await;
         let minute = Duration::from_secs(60);
         let config = config().first_delay(minute).max_delay(minute);
-        let (pool, mut events) = PeerPool::new(MsQuicTransport::new(), &[ALPN], trusting(), config);
+        let (pool, mut events) =
+            PeerPool::new(MsQuicTransport::new(), &[ALPN], trusting(), config).unwrap();
         let send = |number: u8| {
             pool.send(server.identity(), listener.local_addr(), vec![number].into()).unwrap();
         };

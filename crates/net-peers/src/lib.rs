@@ -22,7 +22,7 @@
 //!
 //! let credential = NetCredential::self_signed(TrustPolicy::hashes([peer.identity()]))?;
 //! let (pool, _events) =
-//!     PeerPool::new(network.transport(), &["chat/1"], credential, PeerPoolConfig::new());
+//!     PeerPool::new(network.transport(), &["chat/1"], credential, PeerPoolConfig::new())?;
 //! pool.send(peer.identity(), listener.local_addr(), "hello".into())?;
 //!
 //! let connection = listener.accept().await?.accept().await?;
@@ -44,7 +44,8 @@ pub use fallback::{
     FallbackTransport,
 };
 pub use pool::{
-    Broadcast, DropError, Follow, PeerEvent, PeerPool, PeerPoolConfig, QueueError, Unsent,
+    Broadcast, DropError, Follow, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig, QueueError,
+    Unsent,
 };
 #[cfg(feature = "dns")]
 pub use resolver::DnsResolver;

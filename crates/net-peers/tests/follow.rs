@@ -226,7 +226,7 @@ async fn this_node_is_recognised_in_the_list() {
     let (me, host) = (trusting(), network.transport());
     let listener = host.create_listener(any_port(), &[ALPN], me.clone()).await.unwrap();
     let (pool, mut events) =
-        PeerPool::new(host.clone(), &[ALPN], me.clone(), PeerPoolConfig::new());
+        PeerPool::new(host.clone(), &[ALPN], me.clone(), PeerPoolConfig::new()).unwrap();
     let known = Endpoint::new("10.0.0.1:1".parse().unwrap()).with_identity(me.identity());
     let _follow = pool.follow(StaticResolver::new([listener.local_addr().into(), known]));
     assert!(listener.accept().await.unwrap().accept().await.is_err());
@@ -418,7 +418,8 @@ async fn member(network: &MemoryNetwork) -> Member {
     let listener: MemoryListener =
         host.create_listener(any_port(), &[ALPN], credential.clone()).await.unwrap();
     let (identity, address) = (credential.identity(), listener.local_addr());
-    let (pool, mut events) = PeerPool::new(host, &[ALPN], credential, PeerPoolConfig::new());
+    let (pool, mut events) =
+        PeerPool::new(host, &[ALPN], credential, PeerPoolConfig::new()).unwrap();
     let (end, ended) = tokio::sync::mpsc::unbounded_channel();
     let accepting = pool.clone();
     tokio::spawn(async move {

@@ -5,7 +5,7 @@ mod common;
 use bytes::Bytes;
 use common::{ALPN, Pool, accept, any_port, listen, pool, recv, trusting, two_trusting};
 use futures_util::future::join_all;
-use net_peers::{DropError, PeerEvent, PeerPoolConfig, QueueError};
+use net_peers::{DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetTransport, TrustPolicy, close_code,
@@ -19,6 +19,13 @@ use tokio::time::{Instant, timeout};
 
 fn config() -> PeerPoolConfig {
     PeerPoolConfig::new()
+}
+
+#[test]
+fn options_are_checked_at_construction() {
+    let (network, config) = (MemoryNetwork::new(1), config().max_dials(0));
+    let made = PeerPool::new(network.transport(), &[ALPN], trusting(), config);
+    assert_eq!(made.err().unwrap().option, "max_dials");
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +145,7 @@ async fn node(network: &MemoryNetwork) -> Node {
     let credential = trusting();
     let host = network.transport();
     let listener = host.create_listener(any_port(), &[ALPN], credential.clone()).await.unwrap();
-    let (pool, mut events) = net_peers::PeerPool::new(host, &[ALPN], credential.clone(), config());
+    let (pool, mut events) = PeerPool::new(host, &[ALPN], credential.clone(), config()).unwrap();
     let (sender, received) = mpsc::unbounded_channel();
     let (end, ended) = mpsc::unbounded_channel();
     let receive = move |connection: MemoryConnection| {
@@ -328,7 +335,7 @@ async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
     let (peer, address, me) = (server.identity(), listener.local_addr(), trusting());
     let transport = network.transport();
     let (pool, mut events) =
-        net_peers::PeerPool::new(transport.clone(), &[ALPN], me.clone(), config());
+        PeerPool::new(transport.clone(), &[ALPN], me.clone(), config()).unwrap();
     let (connection, _accepted) = tokio::join!(pool.connection(peer, address), accept(&listener));
     pool.set_credential(me.with_trust(TrustPolicy::nobody()));
     assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);

@@ -1,109 +1,58 @@
 //! Configuration, events and errors of a `PeerPool`.
 
 use crate::resolver::ResolveError;
-use net_traits::{CertHash, CloseReason, ConnectError, SendError};
+use net_kit::options::{COUNT, QUEUE, TIMEOUT};
+use net_traits::{CertHash, CloseReason, ConfigError, ConnectError, SendError};
 use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::time::Duration;
+use tokio::sync::{Semaphore, mpsc};
 
-/// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
-///
-/// ```
-/// use net_peers::PeerPoolConfig;
-/// use std::time::Duration;
-///
-/// let config = PeerPoolConfig::new().first_delay(Duration::from_millis(200)).max_attempts(5);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PeerPoolConfig {
-    pub(super) first_delay: Duration,
-    pub(super) max_delay: Duration,
-    pub(super) max_attempts: u32,
-    pub(super) max_queued_messages: usize,
-    pub(super) max_queued_bytes: usize,
-    pub(super) max_followed: usize,
-    pub(super) max_dials: usize,
-    pub(super) removal_delay: Duration,
-}
-
-impl Default for PeerPoolConfig {
-    fn default() -> Self {
-        Self {
-            first_delay: Duration::from_millis(100),
-            max_delay: Duration::from_secs(30),
-            max_attempts: 10,
-            max_queued_messages: 1000,
-            max_queued_bytes: 1024 * 1024,
-            max_followed: 1024,
-            max_dials: 32,
-            removal_delay: Duration::from_secs(30),
-        }
+net_kit::options! {
+    /// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
+    ///
+    /// ```
+    /// use net_peers::PeerPoolConfig;
+    /// use std::time::Duration;
+    ///
+    /// let config = PeerPoolConfig::new().first_delay(Duration::from_millis(200)).max_attempts(5);
+    /// assert!(config.validate().is_ok());
+    /// ```
+    pub struct PeerPoolConfig {
+        /// The maximum backoff after the first failure. The maximum doubles with each failure, and
+        /// each backoff is a random time between half of the maximum and the maximum. A connection
+        /// that the peer ends within 10 s counts as a failure. Default: 100 ms.
+        first_delay: Duration = Duration::from_millis(100), TIMEOUT;
+        /// The upper limit of the backoff. Default: 30 s.
+        max_delay: Duration = Duration::from_secs(30), TIMEOUT;
+        /// Number of consecutive failed attempts after which queued messages are dropped and
+        /// reported. Default: 10.
+        max_attempts: u32 = 10, 1..=u32::MAX;
+        /// How many messages may be queued per peer. Default: 1000.
+        max_queued_messages: usize = 1000, PERMITS;
+        /// How many bytes of messages may be queued per peer. Default: 1 MiB.
+        max_queued_bytes: usize = 1024 * 1024, QUEUE;
+        /// How many addresses of a resolver are followed. Default: 1024.
+        max_followed: usize = 1024, COUNT;
+        /// How many followed addresses are dialled at once. Default: 32.
+        max_dials: usize = 32, PERMITS;
+        /// How long an address must be missing in the lists of a resolver before it is removed; zero
+        /// means not at all. Default: 30 s.
+        removal_delay: Duration = Duration::from_secs(30), Duration::ZERO..=*TIMEOUT.end();
     }
 }
+
+/// The numbers that tokio's semaphores and channels can count.
+const PERMITS: RangeInclusive<usize> = 1..=Semaphore::MAX_PERMITS;
 
 impl PeerPoolConfig {
-    /// The defaults.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The maximum backoff after the first failure. The maximum doubles with each failure, and each
-    /// backoff is a random time between half of the maximum and the maximum. A connection that the
-    /// peer ends within 10 s counts as a failure. Default: 100 ms.
-    #[must_use]
-    pub fn first_delay(mut self, value: Duration) -> Self {
-        self.first_delay = value;
-        self
-    }
-
-    /// The upper limit of the backoff. Default: 30 s.
-    #[must_use]
-    pub fn max_delay(mut self, value: Duration) -> Self {
-        self.max_delay = value;
-        self
-    }
-
-    /// Number of consecutive failed attempts after which queued messages are dropped and reported.
-    /// Default: 10.
-    #[must_use]
-    pub fn max_attempts(mut self, value: u32) -> Self {
-        self.max_attempts = value;
-        self
-    }
-
-    /// How many messages may be queued per peer, at least one. Default: 1000.
-    #[must_use]
-    pub fn max_queued_messages(mut self, value: usize) -> Self {
-        self.max_queued_messages = value;
-        self
-    }
-
-    /// How many bytes of messages may be queued per peer. Default: 1 MiB.
-    #[must_use]
-    pub fn max_queued_bytes(mut self, value: usize) -> Self {
-        self.max_queued_bytes = value;
-        self
-    }
-
-    /// How many addresses of a resolver are followed. Default: 1024.
-    #[must_use]
-    pub fn max_followed(mut self, value: usize) -> Self {
-        self.max_followed = value;
-        self
-    }
-
-    /// How many followed addresses are dialled at once, at least one. Default: 32.
-    #[must_use]
-    pub fn max_dials(mut self, value: usize) -> Self {
-        self.max_dials = value;
-        self
-    }
-
-    /// How long an address must be missing in the lists of a resolver before it is removed.
-    /// Default: 30 s.
-    #[must_use]
-    pub fn removal_delay(mut self, value: Duration) -> Self {
-        self.removal_delay = value;
-        self
+    /// Checks the values of all options, as [`PeerPool::new`](crate::PeerPool::new) does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first option whose value cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_ranges()
     }
 
     /// Returns the backoff after `failed` failures.
@@ -161,6 +110,9 @@ pub enum PeerEvent<C> {
     },
 }
 
+/// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type `C`.
+pub type PeerEvents<C> = mpsc::Receiver<PeerEvent<C>>;
+
 /// Why queued messages were dropped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -208,6 +160,25 @@ pub enum QueueError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        let config = PeerPoolConfig::new;
+        for (config, option) in [
+            (config().first_delay(Duration::ZERO), "first_delay"),
+            (config().max_delay(Duration::MAX), "max_delay"),
+            (config().max_attempts(0), "max_attempts"),
+            (config().max_queued_messages(usize::MAX), "max_queued_messages"),
+            (config().max_queued_bytes(0), "max_queued_bytes"),
+            (config().max_followed(0), "max_followed"),
+            (config().max_dials(0), "max_dials"),
+            (config().removal_delay(Duration::MAX), "removal_delay"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().option, option);
+        }
+        assert_eq!(config().validate(), Ok(()));
+        assert_eq!(config().removal_delay(Duration::ZERO).validate(), Ok(()));
+    }
 
     #[test]
     fn waits_double_up_to_a_limit_and_differ() {

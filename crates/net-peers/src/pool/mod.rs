@@ -8,7 +8,7 @@ mod inner;
 mod peers;
 
 pub use broadcast::{Broadcast, Unsent};
-pub use config::{DropError, PeerEvent, PeerPoolConfig, QueueError};
+pub use config::{DropError, PeerEvent, PeerEvents, PeerPoolConfig, QueueError};
 pub use follow::Follow;
 
 use crate::resolver::Resolver;
@@ -16,7 +16,7 @@ use broadcast::Outgoing;
 use bytes::Bytes;
 use delivery::deliver;
 use inner::{Inner, Origin, close_all};
-use net_traits::{CertHash, ConnectError, NetConnection, NetCredential, NetTransport};
+use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Peers, Queue};
 use std::fmt;
@@ -67,24 +67,29 @@ impl<T: NetTransport> PeerPool<T> {
     ///
     /// A peer must have the requested identity, and the policy of `credential` must trust it.
     /// Listeners whose connections are [inserted](Self::insert) must use the same certificate.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if an option has a value that cannot be used.
     pub fn new(
         transport: T,
         alpn: &[&str],
         credential: NetCredential,
         config: PeerPoolConfig,
-    ) -> (Self, mpsc::Receiver<PeerEvent<T::Connection>>) {
+    ) -> Result<(Self, PeerEvents<T::Connection>), ConfigError> {
+        config.validate()?;
         let (events, received) = mpsc::channel(EVENTS);
         let inner = Inner {
             transport,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             credential: RwLock::new(credential),
+            dials: Semaphore::new(config.max_dials),
             config,
             events,
             peers: Mutex::new(Peers::new()),
             inserted: Notify::new(),
-            dials: Semaphore::new(config.max_dials.clamp(1, Semaphore::MAX_PERMITS)),
         };
-        (Self { owner: Arc::new(Owner(Arc::new(inner))) }, received)
+        Ok((Self { owner: Arc::new(Owner(Arc::new(inner))) }, received))
     }
 
     /// Replaces the certificate and the trust policy for dials that begin later.
@@ -259,8 +264,7 @@ impl<T: NetTransport> PeerPool<T> {
         entry.address = address.or(entry.address);
         let id = entry.id;
         let start = || {
-            let places = inner.config.max_queued_messages.clamp(1, Semaphore::MAX_PERMITS);
-            let (messages, received) = mpsc::channel(places);
+            let (messages, received) = mpsc::channel(inner.config.max_queued_messages);
             let bytes = Arc::new(AtomicUsize::new(0));
             let task = deliver(inner.clone(), peer, id, received, bytes.clone());
             let task = AbortOnDrop(tokio::spawn(task).abort_handle());

@@ -45,7 +45,7 @@ pub(crate) fn pool(
     credential: NetCredential,
     config: PeerPoolConfig,
 ) -> (Pool, Events) {
-    PeerPool::new(network.transport(), &[ALPN], credential, config)
+    PeerPool::new(network.transport(), &[ALPN], credential, config).unwrap()
 }
 
 /// Waits for the next message.
