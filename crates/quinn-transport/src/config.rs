@@ -115,3 +115,34 @@ impl QuinnConfig {
         transport
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        let config = QuinnConfig::new;
+        for (config, option) in [
+            (config().max_message_size(1 << 40), "max_message_size"),
+            (config().send_queue(0), "send_queue"),
+            (config().receive_queue(usize::MAX), "receive_queue"),
+            (config().send_streams(1025), "send_streams"),
+            (config().max_inbound_streams(0), "max_inbound_streams"),
+            (config().max_inbound_requests(0), "max_inbound_requests"),
+            (config().max_request_size(0), "max_request_size"),
+            (config().max_connections(0), "max_connections"),
+            (config().max_connections_per_ip(0), "max_connections_per_ip"),
+            (config().max_connections_per_identity(0), "max_connections_per_identity"),
+            (config().max_handshakes(0), "max_handshakes"),
+            (config().backlog(0), "backlog"),
+            (config().no_progress_timeout(Duration::ZERO), "no_progress_timeout"),
+            (config().handshake_timeout(Duration::from_nanos(1)), "handshake_timeout"),
+            (config().idle_timeout(Duration::MAX), "idle_timeout"),
+            (config().keep_alive_interval(Duration::ZERO), "keep_alive_interval"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().option, option);
+        }
+        assert_eq!(config().validate(), Ok(()));
+    }
+}

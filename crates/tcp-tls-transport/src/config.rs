@@ -74,6 +74,7 @@ mod tests {
         let second = Duration::from_secs(1);
         for (config, option) in [
             (config().max_message_size(1 << 40), "max_message_size"),
+            (config().max_request_size(0), "max_request_size"),
             (config().send_queue(0), "send_queue"),
             (config().receive_queue(usize::MAX), "receive_queue"),
             (config().max_connections(0), "max_connections"),
