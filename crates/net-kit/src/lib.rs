@@ -39,5 +39,3 @@ pub mod statistics;
 pub mod telemetry;
 #[cfg(feature = "rustls")]
 pub mod tls;
-
-pub use revocations::Revocations;

@@ -4,10 +4,10 @@
 //! [`Entry`], which takes it out of the registry when the last handle is dropped. Members are called
 //! on the caller's thread, after unlocking.
 
-use crate::Revocations;
 use crate::admission::Admission;
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
+use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
 use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;

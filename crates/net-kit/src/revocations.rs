@@ -12,26 +12,15 @@ const REMEMBERED: usize = 16;
 ///
 /// Read the [`count`](Self::count) before a handshake begins. Once later revocations find the
 /// connection, verify its peer by the policies [`since`](Self::since) then.
-///
-/// ```
-/// use net_kit::Revocations;
-/// use net_traits::TrustPolicy;
-///
-/// let mut revocations = Revocations::default();
-/// let before = revocations.count();
-/// revocations.record(TrustPolicy::nobody());
-/// assert_eq!(revocations.since(before).len(), 1);
-/// assert!(revocations.since(revocations.count()).is_empty());
-/// ```
 #[derive(Debug, Default)]
-pub struct Revocations {
+pub(crate) struct Revocations {
     count: u64,
     last: VecDeque<TrustPolicy>,
 }
 
 impl Revocations {
     /// Records that connections whose peers `policy` does not trust are revoked.
-    pub fn record(&mut self, policy: TrustPolicy) {
+    pub(crate) fn record(&mut self, policy: TrustPolicy) {
         self.count += 1;
         self.last.push_back(policy);
         if self.last.len() > REMEMBERED {
@@ -40,7 +29,7 @@ impl Revocations {
     }
 
     /// Returns the number of revocations so far.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count
     }
 
@@ -48,7 +37,7 @@ impl Revocations {
     ///
     /// Only the last 16 are kept. If older ones are needed, the result includes
     /// [`TrustPolicy::nobody`].
-    pub fn since(&self, seen: u64) -> Vec<TrustPolicy> {
+    pub(crate) fn since(&self, seen: u64) -> Vec<TrustPolicy> {
         let missed = usize::try_from(self.count.saturating_sub(seen)).unwrap_or(usize::MAX);
         let known = self.last.iter().rev().take(missed).cloned();
         let forgotten = (missed > REMEMBERED).then(TrustPolicy::nobody);
