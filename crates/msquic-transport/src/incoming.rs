@@ -62,12 +62,12 @@ impl MsQuicNetIncomingRequest {
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = context.home.registry.revocations();
         let identity = identity.read().clone();
-        let handshake = Handshake {
+        let handshake = Handshake::new(
+            identity.credential.identity(),
             remote_addr,
-            local_identity: identity.credential.identity(),
-            alpn: alpn.to_vec(),
-            timeout: context.home.config.handshake_timeout,
-        };
+            alpn.to_vec(),
+            context.home.config.handshake_timeout,
+        );
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
             .map_err(|error| failed(&handshake, &StartError::ConnectionLost(error)))?;

@@ -86,11 +86,9 @@ impl MsQuicTransport {
         let revocations = context.home.registry.revocations(); // before any operation that takes time
         let configuration = context.client(alpn, &credential)?;
         let timeout = context.home.config.handshake_timeout;
-        let handshake = |remote_addr| Handshake {
-            remote_addr,
-            local_identity: credential.identity(),
-            alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
-            timeout,
+        let handshake = |remote_addr| {
+            let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
+            Handshake::new(credential.identity(), remote_addr, alpn, timeout)
         };
         let failed_at = |at, error: &StartError| certificate::failed(&handshake(at), error);
         let registration = context.home.registration.registration();

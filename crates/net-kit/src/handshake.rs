@@ -15,6 +15,7 @@ const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 /// The two sides of one handshake, which error messages name.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Handshake {
     /// The identity of this side.
     pub local_identity: CertHash,
@@ -39,6 +40,16 @@ pub enum Alert {
 pub type Verdict = Option<Result<PeerIdentity, TrustError>>;
 
 impl Handshake {
+    /// Collects the two sides. `alpn` are the protocols that this side offers or supports.
+    pub fn new(
+        local_identity: CertHash,
+        remote_addr: SocketAddr,
+        alpn: Vec<String>,
+        timeout: Duration,
+    ) -> Self {
+        Self { local_identity, remote_addr, alpn, timeout }
+    }
+
     /// Returns the error for a handshake that took longer than the timeout.
     pub fn timed_out(&self) -> ConnectError {
         ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }

@@ -51,7 +51,7 @@ impl Context {
         alpn: Vec<String>,
     ) -> Handshake {
         let local_identity = identity.credential().identity();
-        Handshake { local_identity, remote_addr, alpn, timeout: self.config.handshake_timeout }
+        Handshake::new(local_identity, remote_addr, alpn, self.config.handshake_timeout)
     }
 
     /// Begins to connect. Returns the endpoint's address too.

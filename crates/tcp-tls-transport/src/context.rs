@@ -59,6 +59,6 @@ impl Context {
         alpn: Vec<String>,
     ) -> Handshake {
         let local_identity = identity.credential().identity();
-        Handshake { local_identity, remote_addr, alpn, timeout: self.config.handshake_timeout }
+        Handshake::new(local_identity, remote_addr, alpn, self.config.handshake_timeout)
     }
 }
