@@ -45,6 +45,14 @@
 //! QUIC's flow control throttles the sender.
 //!
 //! It needs a tokio runtime with timers.
+//!
+//! # Features
+//!
+//! - `vendored` (default): builds libmsquic from source, with patches, and links it statically; needs
+//!   a C compiler, make and perl. `src` and `static` are its former names.
+//! - `system`: links an installed libmsquic instead: the prefix in `MSQUIC_DIR`, or what pkg-config
+//!   finds. It takes precedence over `vendored`.
+//! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
 mod address_validation;

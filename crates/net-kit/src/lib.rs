@@ -20,6 +20,12 @@
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
+//!
+//! # Features
+//!
+//! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
+//! - `rustls`: the module `tls`, TLS 1.3 by rustls in which both sides verify certificates by a
+//!   [`TrustPolicy`](net_traits::TrustPolicy).
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 

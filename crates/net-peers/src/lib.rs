@@ -33,6 +33,10 @@
 //! ```
 //!
 //! Everything needs a runtime of tokio, with its timers.
+//!
+//! # Features
+//!
+//! - `dns`: `DnsResolver`, the addresses of peers from A, AAAA and SRV records.
 #![forbid(unsafe_code)]
 
 mod fallback;

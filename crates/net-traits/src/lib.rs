@@ -30,6 +30,11 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! # Features
+//!
+//! - `self-signed`: `NetCredential::self_signed`, `IdentityKey` and `SelfSigned`, which make a key
+//!   and a certificate.
 #![forbid(unsafe_code)]
 
 mod cause;

@@ -33,6 +33,10 @@
 //!
 //! All operations need a tokio runtime. All connections that a transport dials share a socket for
 //! each address family.
+//!
+//! # Features
+//!
+//! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
 mod config;

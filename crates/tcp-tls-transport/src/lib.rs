@@ -30,6 +30,10 @@
 //!
 //! All operations need a tokio runtime. Compared with QUIC, one stream carries all messages, so a
 //! lost packet delays all later messages, and a change of address ends the connection.
+//!
+//! # Features
+//!
+//! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
 mod config;
