@@ -50,16 +50,8 @@ impl QuinnConnection {
         Self { shared }
     }
 
-    pub(crate) fn quic(&self) -> &Connection {
-        &self.shared.core.connection
-    }
-
-    pub(crate) fn max_request_size(&self) -> usize {
-        self.shared.core.config.max_request_size
-    }
-
-    pub(crate) fn no_progress_timeout(&self) -> Duration {
-        self.shared.core.config.no_progress_timeout
+    pub(crate) fn core(&self) -> &Core {
+        &self.shared.core
     }
 
     /// Returns how many messages were queued and delivered.

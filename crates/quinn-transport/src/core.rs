@@ -19,7 +19,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, RwLock, watch};
 use tokio::time::sleep;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
@@ -38,6 +38,8 @@ pub(crate) struct Core {
     /// Of equal rank; at least one.
     lanes: Vec<Lane>,
     pub(crate) urgent: Lane,
+    /// Read-locked while an answer is sent: the close of this side waits for it.
+    pub(crate) answers: RwLock<()>,
     /// Wakes the streams that wait for room in the inbox.
     taken: Notify,
     end: watch::Sender<Option<CloseReason>>,
@@ -56,6 +58,7 @@ impl Core {
             inbox: Inbox::new(config.receive_queue),
             lanes: std::iter::repeat_with(lane).take(config.send_streams.max(1)).collect(),
             urgent: Lane::urgent(config.send_queue),
+            answers: RwLock::default(),
             taken: Notify::new(),
             end: watch::Sender::default(),
             is_read: AtomicBool::new(false),
@@ -168,6 +171,7 @@ impl Core {
         };
         let write = async {
             join_all(self.all_lanes().map(|lane| lane.drive(&self.connection))).await;
+            let _all_sent = self.answers.write().await;
             if let Some((code, reason)) = self.urgent.outbox.closing() {
                 self.abort(code, &reason);
             }

@@ -1,67 +1,143 @@
-//! Requests over QUIC, each a question and its answer on its own bidirectional stream, as
-//! docs/wire-protocol.md says.
+//! Requests over QUIC, each a question and its answer on its own stream.
+//!
+//! A side that cancels resets its direction and stops the other, which notifies the peer at once.
 
 use crate::connection::QuinnConnection;
 use async_trait::async_trait;
 use bytes::Bytes;
+use net_kit::progress::{Stuck, unless_stuck};
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
-use quinn::{ReadToEndError, RecvStream, SendStream, VarInt};
+use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, VarInt, WriteError};
 use std::fmt;
-use std::future::pending;
 use std::time::Duration;
-use tokio::sync::Mutex;
 use tokio::time::timeout;
 
 /// A question of the peer, see [`NetQuestion`].
+///
+/// [`answer`](NetQuestion::answer) waits until the peer's QUIC has acknowledged the answer.
 pub struct QuinnQuestion {
-    /// Locked while a task waits for a cancellation, so `answer` and `refuse` own it.
-    send: Mutex<SendStream>,
-    recv: RecvStream,
-    limit: usize,
-    is_ended: bool,
+    read: RecvStream,
+    write: SendStream,
     connection: QuinnConnection,
+    is_over: bool,
 }
 
-/// Cancels a question on drop. Both calls do nothing once their direction has ended.
+#[async_trait]
+impl NetQuestion for QuinnQuestion {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        let limit = self.connection.core().config.max_request_size;
+        match self.read.read_to_end(limit).await {
+            Ok(question) => Ok(question.into()),
+            Err(ReadToEndError::TooLong) => {
+                self.end(request_code::TOO_LARGE);
+                Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
+            }
+            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => {
+                Err(self.connection.closed().await)
+            }
+            Err(_) => Err(RequestError::Canceled),
+        }
+    }
+
+    async fn answer(mut self, answer: Bytes) -> Result<(), RequestError> {
+        let connection = self.connection.clone();
+        let core = connection.core();
+        let (size, limit) = (answer.len(), core.config.max_request_size);
+        if size > limit {
+            self.end(request_code::TOO_LARGE);
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        let written = async {
+            let _close_waits = core.answers.read().await;
+            self.write.write_chunk(answer).await?;
+            let _ = self.write.finish(); // fails if the peer stopped the stream
+            match self.write.stopped().await? {
+                Some(code) => Err(WriteError::Stopped(code)),
+                None => Ok(()),
+            }
+        };
+        let progress = core.progress(std::iter::empty());
+        match unless_stuck(core.config.no_progress_timeout, progress, written).await {
+            Ok(Ok(())) => {
+                self.is_over = true;
+                Ok(())
+            }
+            Ok(Err(WriteError::ConnectionLost(_))) => Err(connection.closed().await),
+            Ok(Err(_)) => Err(RequestError::Canceled),
+            Err(Stuck(after)) => Err(RequestError::TimedOut { after }),
+        }
+    }
+
+    fn refuse(mut self, code: u64) {
+        self.end(code);
+    }
+
+    async fn canceled(&self) {
+        let _ = self.write.stopped().await; // the connection may end
+    }
+}
+
+impl QuinnQuestion {
+    /// Ends both directions, unless they have ended.
+    fn end(&mut self, code: u64) {
+        if !std::mem::replace(&mut self.is_over, true) {
+            end(&mut self.write, &mut self.read, code);
+        }
+    }
+}
+
+impl Drop for QuinnQuestion {
+    fn drop(&mut self) {
+        self.end(request_code::NO_ANSWER);
+    }
+}
+
+impl fmt::Debug for QuinnQuestion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuinnQuestion").field("stream", &self.read.id()).finish_non_exhaustive()
+    }
+}
+
+/// Each call fails if its direction has ended.
+fn end(write: &mut SendStream, read: &mut RecvStream, code: u64) {
+    let _ = write.reset(varint(code));
+    let _ = read.stop(varint(code));
+}
+
+fn varint(code: u64) -> VarInt {
+    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+/// Cancels the request on drop, unless it was answered.
 struct Asked {
-    send: SendStream,
-    recv: RecvStream,
-    code: u64,
+    read: RecvStream,
+    write: SendStream,
+    is_answered: bool,
+}
+
+impl Asked {
+    async fn ask(&mut self, question: Bytes, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+        let Self { read, write, is_answered } = self;
+        let answer = read.read_to_end(limit);
+        tokio::pin!(answer);
+        let mut is_asked = false;
+        let answer = tokio::select! {
+            answer = &mut answer => answer,
+            asked = write.write_chunk(question) => {
+                is_asked = asked.is_ok() && write.finish().is_ok();
+                answer.await // a peer that does not read the whole question may answer
+            }
+        }?;
+        // The peer must not take a part of the question for the whole.
+        *is_answered = is_asked || write.reset(varint(request_code::CANCELED)).is_ok();
+        Ok(answer)
+    }
 }
 
 impl Drop for Asked {
     fn drop(&mut self) {
-        let _ = self.send.reset(code(self.code));
-        let _ = self.recv.stop(code(self.code));
-    }
-}
-
-fn code(code: u64) -> VarInt {
-    VarInt::from_u64(code).unwrap_or(VarInt::MAX)
-}
-
-impl QuinnConnection {
-    async fn lost(&self) -> RequestError {
-        RequestError::Closed(self.watch_close().await)
-    }
-
-    async fn ask(&self, question: Bytes, limit: usize) -> Result<Bytes, RequestError> {
-        let Ok((send, recv)) = self.quic().open_bi().await else { return Err(self.lost().await) };
-        let mut asked = Asked { send, recv, code: request_code::CANCELED };
-        // A peer that answers before it has read the whole question stops it; the answer counts.
-        if asked.send.write_all(&question).await.is_ok() {
-            let _ = asked.send.finish();
-        }
-        match asked.recv.read_to_end(limit).await {
-            Ok(answer) => Ok(answer.into()),
-            Err(ReadToEndError::TooLong) => {
-                asked.code = request_code::TOO_LARGE;
-                Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
-            }
-            Err(ReadToEndError::Read(quinn::ReadError::Reset(code))) => {
-                Err(RequestError::NoAnswer { code: code.into_inner() })
-            }
-            Err(_) => Err(self.lost().await),
+        if !self.is_answered {
+            end(&mut self.write, &mut self.read, request_code::CANCELED);
         }
     }
 }
@@ -71,100 +147,45 @@ impl NetRequests for QuinnConnection {
     type Question = QuinnQuestion;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        let (size, limit) = (question.len(), self.max_request_size());
+        let core = self.core();
+        let (size, limit) = (question.len(), core.config.max_request_size);
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
-        let answer = timeout(deadline, self.ask(question, limit)).await;
-        answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
+        let ask = async {
+            let Ok((write, read)) = core.connection.open_bi().await else {
+                return Err(self.closed().await);
+            };
+            let mut asked = Asked { read, write, is_answered: false };
+            match asked.ask(question, limit).await {
+                Ok(answer) => Ok(answer.into()),
+                Err(ReadToEndError::TooLong) => {
+                    end(&mut asked.write, &mut asked.read, request_code::TOO_LARGE);
+                    Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
+                }
+                Err(ReadToEndError::Read(ReadError::Reset(code))) => {
+                    Err(RequestError::NoAnswer { code: code.into_inner() })
+                }
+                Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(self.closed().await),
+                Err(error) => Err(RequestError::Transport(Cause::new(error))),
+            }
+        };
+        let asked = timeout(deadline, ask).await;
+        asked.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
     }
 
     async fn accept_request(&self) -> Result<QuinnQuestion, RequestError> {
-        let Ok((send, recv)) = self.quic().accept_bi().await else {
-            return Err(self.lost().await);
-        };
-        let limit = self.max_request_size();
-        let connection = self.clone();
-        Ok(QuinnQuestion { send: send.into(), recv, limit, is_ended: false, connection })
-    }
-}
-
-impl QuinnQuestion {
-    fn end(&mut self, with: u64) {
-        if !std::mem::replace(&mut self.is_ended, true) {
-            let _ = self.send.get_mut().reset(code(with));
-            let _ = self.recv.stop(code(with));
+        match self.core().connection.accept_bi().await {
+            Ok((write, read)) => {
+                Ok(QuinnQuestion { read, write, connection: self.clone(), is_over: false })
+            }
+            Err(_) => Err(self.closed().await),
         }
     }
 }
 
-#[async_trait]
-impl NetQuestion for QuinnQuestion {
-    async fn question(&mut self) -> Result<Bytes, RequestError> {
-        let limit = self.limit;
-        match self.recv.read_to_end(limit).await {
-            Ok(question) => Ok(question.into()),
-            Err(ReadToEndError::TooLong) => {
-                self.end(request_code::TOO_LARGE);
-                Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
-            }
-            Err(ReadToEndError::Read(quinn::ReadError::ConnectionLost(_))) => {
-                Err(self.connection.lost().await)
-            }
-            Err(_) => Err(RequestError::Canceled),
-        }
-    }
-
-    async fn answer(mut self, answer: Bytes) -> Result<(), RequestError> {
-        let (size, limit) = (answer.len(), self.limit);
-        if size > limit {
-            self.end(request_code::TOO_LARGE);
-            return Err(RequestError::TooLarge { size, limit });
-        }
-        let after = self.connection.no_progress_timeout();
-        let send = self.send.get_mut();
-        let written = async {
-            send.write_all(&answer).await?;
-            let _ = send.finish(); // it was neither finished nor reset
-            Ok(send.stopped().await)
-        };
-        let written: Result<_, quinn::WriteError> = match timeout(after, written).await {
-            Ok(written) => written,
-            Err(_) => return Err(RequestError::TimedOut { after }),
-        };
-        match written {
-            Ok(Ok(None)) => {
-                self.is_ended = true;
-                Ok(())
-            }
-            Ok(Ok(Some(_))) | Err(quinn::WriteError::Stopped(_)) => Err(RequestError::Canceled),
-            Ok(Err(_)) | Err(quinn::WriteError::ConnectionLost(_)) => {
-                Err(self.connection.lost().await)
-            }
-            Err(error) => Err(RequestError::Transport(Cause::new(error))),
-        }
-    }
-
-    fn refuse(mut self, code: u64) {
-        self.end(code);
-    }
-
-    async fn canceled(&self) {
-        let stopped = self.send.lock().await.stopped();
-        if let Ok(None) = stopped.await {
-            pending::<()>().await; // all was acknowledged, which needs an answer
-        }
-    }
-}
-
-impl Drop for QuinnQuestion {
-    fn drop(&mut self) {
-        self.end(request_code::NO_ANSWER); // does nothing after an answer
-    }
-}
-
-impl fmt::Debug for QuinnQuestion {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("QuinnQuestion").field("stream", &self.recv.id()).finish_non_exhaustive()
+impl QuinnConnection {
+    async fn closed(&self) -> RequestError {
+        RequestError::Closed(self.watch_close().await)
     }
 }
