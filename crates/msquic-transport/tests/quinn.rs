@@ -9,9 +9,10 @@ use common::{ALPN, pattern, run};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
     CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
-    NetListener, NetTransport, Rejection, RejectionBy, SendError, TrustError, TrustPolicy,
-    close_code,
+    NetListener, NetQuestion, NetRequests, NetTransport, Rejection, RejectionBy, RequestError,
+    SendError, TrustError, TrustPolicy, close_code,
 };
+use net_traits::{request_code, serve_requests};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
 use std::time::Duration;
 
@@ -38,7 +39,7 @@ trait Quic: NetTransport<Connection: Urgent> {
     fn with(options: Options) -> Self;
 }
 
-trait Urgent: NetConnection + std::fmt::Debug {
+trait Urgent: NetConnection + NetRequests + std::fmt::Debug {
     async fn urgent(&self, message: Bytes) -> Result<(), SendError>;
 }
 
@@ -380,4 +381,62 @@ fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
         }
     }
     both!(throttle);
+}
+
+/// Longer than any request here takes.
+const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn requests_go_both_ways() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        ask(&dialled, &accepted).await;
+        ask(&accepted, &dialled).await;
+    }
+    async fn ask(from: &impl NetRequests, to: &impl NetRequests) {
+        let questions = async {
+            for size in [0, 1, 100_000, 1024 * 1024] {
+                assert!(from.request(pattern(size), LONG).await.unwrap() == pattern(size));
+            }
+        };
+        tokio::select! {
+            () = questions => {}
+            reason = serve_requests(to, 4, async |question| question) => panic!("{reason}"),
+        }
+        let refuse = async { to.accept_request().await.unwrap().refuse(77) };
+        let (refused, ()) = tokio::join!(from.request("may I?".into(), LONG), refuse);
+        assert_eq!(refused, Err(RequestError::NoAnswer { code: 77 }));
+        let forget = async { drop(to.accept_request().await.unwrap()) };
+        let (forgotten, ()) = tokio::join!(from.request("and now?".into(), LONG), forget);
+        assert_eq!(forgotten, Err(RequestError::NoAnswer { code: request_code::NO_ANSWER }));
+        let question = tokio::select! {
+            answer = from.request("never mind".into(), LONG) => panic!("{answer:?}"),
+            question = to.accept_request() => question.unwrap(),
+        };
+        question.canceled().await;
+        assert_eq!(question.answer("late".into()).await, Err(RequestError::Canceled));
+    }
+    both!(exchange);
+}
+
+#[test]
+fn closing_waits_for_answers_in_progress() {
+    async fn answer<D: Quic, L: Quic>() {
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        close(&dialled, &accepted).await;
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        close(&accepted, &dialled).await;
+    }
+    async fn close(from: &impl NetRequests, to: &impl NetRequests) {
+        let answer = async {
+            let mut question = to.accept_request().await.unwrap();
+            question.question().await.unwrap();
+            // The answer is polled first, so it has begun when the close does.
+            tokio::join!(question.answer(pattern(1024 * 1024)), to.close(0, "done")).0
+        };
+        let (answered, sent) = tokio::join!(from.request("all?".into(), LONG), answer);
+        assert!(answered.unwrap() == pattern(1024 * 1024));
+        assert_eq!(sent, Ok(()));
+    }
+    both!(answer);
 }
