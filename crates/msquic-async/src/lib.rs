@@ -43,6 +43,7 @@ mod configuration;
 #[allow(unsafe_code)]
 mod ffi;
 mod key_log;
+mod limits;
 mod pkcs12;
 #[cfg(test)]
 mod random;
@@ -53,8 +54,8 @@ mod waiters;
 
 use parking_lot as lock;
 
-pub use configuration::{Configuration, ConfigurationError, StreamLimits};
-pub use connection::{Connection, ConnectionError, ConnectionStatistics, DatagramLimits, Dial};
+pub use configuration::{Configuration, ConfigurationError};
+pub use connection::{Connection, ConnectionError, ConnectionStatistics, Dial};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{
@@ -62,15 +63,17 @@ pub use ffi::library::{
 };
 pub use ffi::raw::api_table;
 pub use ffi::registration::ExecutionProfile;
+pub use ffi::settings::CongestionControl;
 pub use ffi::status::Status;
 pub use key_log::KeyLog;
 pub use libmsquic_sys::Patch as LibraryPatch;
+pub use limits::{DatagramLimits, StreamLimits};
 pub use listener::{Incoming, ListenError, Listener};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;
 pub use resumption::Resumption;
 pub use send_stream::SendStream;
-pub use settings::{CongestionControl, Settings};
+pub use settings::Settings;
 pub use stream::{
     ReadError, ReadStream, ReceiveEnd, ReceiveSink, Stream, StreamRecvBuffer, StreamType,
     WriteError, WriteStream,

@@ -1,25 +1,11 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
-use crate::ffi::library::{LibraryVersion, library_patches, library_version};
+use crate::ffi::library::{LibraryVersion, has_patch, library_version};
+use crate::ffi::receive::Holding;
+use crate::ffi::settings::{CongestionControl, NativeSettings};
 use crate::{ConfigurationError, Resumption};
 use std::ops::RangeInclusive;
 use std::time::Duration;
-
-/// How fast a sender grows.
-///
-/// ```
-/// use msquic_async::{CongestionControl, Settings};
-///
-/// let settings = Settings::new().congestion_control(CongestionControl::Bbr);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum CongestionControl {
-    /// CUBIC (RFC 9438), the default.
-    Cubic,
-    /// BBR.
-    Bbr,
-}
 
 /// Whether streams read from msquic's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -33,17 +19,6 @@ pub(crate) enum ZeroCopy {
     /// As with a library that has one receive at a time.
     #[cfg(test)]
     OneByOne,
-}
-
-/// How the streams of a connection hold received bytes in msquic's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holding {
-    /// Not at all: bytes are copied out.
-    No,
-    /// All that were offered are completed together.
-    OneByOne,
-    /// More are offered while some are held, and the oldest are completed as far as they are done with.
-    Several,
 }
 
 /// The first version of libmsquic that does not write over received bytes when the peer sends them
@@ -90,6 +65,14 @@ impl Settings {
         self
     }
 
+    /// Resumes sessions with the tickets in this value. It counts in the settings of a configuration only. Default:
+    /// sessions are not resumed. See [`Resumption`].
+    #[must_use]
+    pub fn resumption(mut self, value: impl Into<Option<Resumption>>) -> Self {
+        self.resumption = value.into();
+        self
+    }
+
     /// Fails on values that msquic takes and cannot work with.
     pub(crate) fn check(&self) -> Result<(), ConfigurationError> {
         let invalid = |name, value: String, range| {
@@ -131,7 +114,6 @@ impl Settings {
 
     /// How streams hold what they receive, with the library of this process.
     pub(crate) fn holding(&self) -> Holding {
-        let has_patch = |fault| library_patches().iter().any(|patch| patch.fault == fault);
         let keeps_received =
             || has_patch("U5") || library_version().is_ok_and(|version| version >= KEEPS_RECEIVED);
         match self.zero_copy_receive {
@@ -162,6 +144,7 @@ macro_rules! knobs {
         #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
         pub struct Settings {
             $(pub(crate) $name: Option<$type>,)*
+            pub(crate) resumption: Option<Resumption>,
             pub(crate) zero_copy_receive: ZeroCopy,
         }
 
@@ -184,6 +167,18 @@ macro_rules! knobs {
                 self.$name = value.into();
                 self
             })*
+
+            /// The native form of what libmsquic has to know.
+            pub(crate) fn to_native(&self) -> NativeSettings {
+                let mut native = NativeSettings::new();
+                $(if let Some(value) = self.$name {
+                    native.$name(value);
+                })*
+                if self.resumption.is_some() {
+                    native.resumption();
+                }
+                native
+            }
         }
     };
 }
@@ -269,9 +264,6 @@ knobs! {
     mtu_discovery_probes: u8;
     /// After how long without traffic the connection id is changed. Default: 20 s.
     dest_cid_update_idle_timeout: Duration;
-    /// Resumes sessions with the tickets in this value. It counts in the settings of a configuration only. Default:
-    /// sessions are not resumed. See [`Resumption`].
-    resumption: Resumption;
 }
 
 #[cfg(test)]

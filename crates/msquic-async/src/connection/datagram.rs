@@ -8,44 +8,15 @@
 //! count too. In flight a datagram holds no bytes, so these are bounded in number.
 
 use super::{Connection, ConnectionError, ConnectionInner, DatagramCounts};
-use crate::Status;
 use crate::ffi::connection::DatagramSendState;
 use crate::waiters::wait_future;
+use crate::{DatagramLimits, Status};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use tokio::sync::{futures::Notified, oneshot};
-
-/// How many datagrams a connection may hold in memory.
-///
-/// Each datagram counts with its bytes and 256 bytes of bookkeeping, so that empty ones are limited too.
-///
-/// ```
-/// use msquic_async::DatagramLimits;
-///
-/// let limits = DatagramLimits { send_queue: 64 * 1024, ..DatagramLimits::default() };
-/// assert_eq!(limits.receive_queue, 256 * 1024);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DatagramLimits {
-    /// Bytes that wait to be put into packets; beyond them sending waits or fails. One datagram may
-    /// exceed it. Default: 256 KiB.
-    pub send_queue: usize,
-    /// Datagrams in packets that are neither acknowledged nor lost yet; beyond them sending waits or
-    /// fails. One is always allowed. Default: 16,384.
-    pub in_flight: usize,
-    /// Bytes received and not yet asked for; beyond them the oldest datagram is dropped. Default:
-    /// 256 KiB.
-    pub receive_queue: usize,
-}
-
-impl Default for DatagramLimits {
-    fn default() -> Self {
-        Self { send_queue: 256 * 1024, in_flight: 16 * 1024, receive_queue: 256 * 1024 }
-    }
-}
 
 /// What became of a datagram.
 ///

@@ -25,8 +25,8 @@ mod statistics;
 pub use change::{ConnectionChange, NextChange};
 pub(crate) use credit::Ticket;
 pub use datagram::{
-    DatagramLimits, DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram,
-    SendDatagram, TrackDatagram,
+    DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram, SendDatagram,
+    TrackDatagram,
 };
 pub use dial::Dial;
 pub use error::{ConnectionError, ShutdownError, StartError};
@@ -529,7 +529,7 @@ impl Connection {
     /// A dropped future may or may not have changed them.
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
         settings.check().map_err(|_| Status::INVALID_PARAMETER)?;
-        let (native, settings) = (self.inner().native().clone(), settings.clone());
+        let (native, settings) = (self.inner().native().clone(), settings.to_native());
         unblock(move |may_block| native.calls(may_block).set_settings(&settings)).await
     }
 

@@ -1,10 +1,12 @@
 //! `Calls`: the calls with a connection that wait for its worker (C9).
 
+use super::address;
 use super::connection::NativeConnection;
 use super::functions::call;
+use super::may_block::MayBlock;
+use super::settings::NativeSettings;
 use super::status::Status;
-use super::{address, settings};
-use crate::{ConnectionStatistics, Settings};
+use crate::connection::ConnectionStatistics;
 use msquic::ffi;
 use std::ffi::CStr;
 use std::marker::PhantomData;
@@ -123,8 +125,8 @@ impl<'a> Calls<'a> {
     }
 
     /// Changes settings.
-    pub(crate) fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
-        self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, &settings::to_native(settings))
+    pub(crate) fn set_settings(&self, settings: &NativeSettings) -> Result<(), Status> {
+        self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, settings.get())
     }
 
     /// Has the streams of the same priority served in turn, a packet each.
@@ -237,6 +239,14 @@ impl<'a> Calls<'a> {
     }
 }
 
+impl NativeConnection {
+    /// The calls that wait for the worker of this connection, where waiting is fine.
+    pub(crate) fn calls<'a>(&'a self, _: &'a MayBlock) -> Calls<'a> {
+        // SAFETY: C9: `MayBlock` says that this thread has nothing else to do.
+        unsafe { Calls::new(self) }
+    }
+}
+
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
 const QUIC_PARAM_CONN_NETWORK_STATISTICS: u32 = 0x0500_0020;
 
@@ -267,7 +277,6 @@ struct NetworkStatistics {
 
 #[cfg(test)]
 mod tests {
-    use super::super::may_block::MayBlock;
     use super::*;
 
     /// Ambiguous, and so no program, for a type that may be sent.

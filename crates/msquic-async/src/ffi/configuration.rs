@@ -3,11 +3,9 @@
 use super::Handle;
 use super::functions::call;
 use super::gate::{Gate, Gated, Inside};
-use super::registration::{Child, NativeRegistration};
-use super::settings;
+use super::registration::{Child, Member, NativeRegistration};
+use super::settings::NativeSettings;
 use super::status::Status;
-use crate::Settings;
-use crate::settings::Holding;
 use msquic::ffi;
 use std::mem;
 use std::ptr;
@@ -40,16 +38,12 @@ impl NativeConfiguration {
     pub(crate) fn open(
         registration: &Arc<NativeRegistration>,
         alpn: &[&[u8]],
-        settings: &Settings,
+        settings: &NativeSettings,
         role: Role,
         pkcs12: &[u8],
     ) -> Result<Arc<Self>, Status> {
         let alpn = alpn_buffers(alpn)?;
-        let holding = settings.holding();
-        let mut settings = settings::to_native(settings);
-        if holding == Holding::Several {
-            settings::receive_several(&mut settings);
-        }
+        let settings = settings.get();
         let child = registration.add_configuration()?;
         let mut handle = ptr::null_mut();
         // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
@@ -59,8 +53,8 @@ impl NativeConfiguration {
                 registration.handle(),
                 alpn.as_ptr(),
                 alpn.len() as u32,
-                &raw const settings,
-                size_of_val(&settings) as u32,
+                ptr::from_ref(settings),
+                size_of_val(settings) as u32,
                 ptr::null_mut(),
                 &raw mut handle,
             )))?;
@@ -84,7 +78,7 @@ impl NativeConfiguration {
 
     fn with_handle(child: Arc<Child>, handle: ffi::HQUIC) -> Arc<Self> {
         let this = Arc::new(Self { handle: Handle(handle), gate: Gate::new(), child });
-        this.child.set_configuration(&this);
+        this.child.set_configuration(Arc::<Self>::downgrade(&this));
         this
     }
 
@@ -122,13 +116,6 @@ impl NativeConfiguration {
         let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
         call(this.handle.0)
     }
-
-    /// Closes the handle as soon as nobody is using it. Never blocks.
-    pub(super) fn close(&self) {
-        if self.gate.close() {
-            self.release();
-        }
-    }
 }
 
 impl Gated for NativeConfiguration {
@@ -144,9 +131,17 @@ impl Gated for NativeConfiguration {
     }
 }
 
+impl Member for NativeConfiguration {
+    fn end(&self, _: u64) {
+        if self.gate.close() {
+            self.release();
+        }
+    }
+}
+
 impl Drop for NativeConfiguration {
     fn drop(&mut self) {
-        self.close();
+        self.end(0);
     }
 }
 

@@ -135,7 +135,7 @@ fn takes_down(version: LibraryVersion) -> bool {
 
 /// Drives libmsquic until `done`, or the deadline. For the end of the process, when nobody else may
 /// be driving any more: others are kept out from now on.
-pub(super) fn drive_at_exit(deadline: Instant, done: impl Fn() -> bool) {
+fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
     let Some(execution) = EXECUTION.get() else { return };
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // whoever waits lets go of the lock
@@ -308,6 +308,7 @@ impl ExecutionDriver {
             return Err(Status::INVALID_STATE);
         }
         let execution = Execution::create()?;
+        library::set_driven(drive_at_exit);
         Ok(Self { execution: EXECUTION.get_or_init(|| execution) })
     }
 

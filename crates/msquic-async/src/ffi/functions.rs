@@ -1,6 +1,7 @@
 //! `Functions`: the functions of the API table, all of them there.
 
 use msquic::ffi;
+use std::sync::OnceLock;
 
 /// A function of the table is an `Option` there.
 pub(super) trait Optional {
@@ -22,7 +23,7 @@ macro_rules! functions {
 
         impl Functions {
             /// `None` if the table lacks one.
-            pub(super) fn of(table: &ffi::QUIC_API_TABLE) -> Option<Self> {
+            fn of(table: &ffi::QUIC_API_TABLE) -> Option<Self> {
                 Some(Self { $($(#[$attribute])* $name: table.$name?,)* })
             }
         }
@@ -62,10 +63,27 @@ functions! {
     StreamStart: QUIC_STREAM_START_FN,
 }
 
+static FUNCTIONS: OnceLock<Functions> = OnceLock::new();
+
+/// Keeps the functions of the library's table, once; `None` if the table lacks one.
+pub(super) fn set(table: &ffi::QUIC_API_TABLE) -> Option<()> {
+    let functions = Functions::of(table)?;
+    FUNCTIONS.get_or_init(|| functions);
+    Some(())
+}
+
+/// The functions of the library, which is loaded: a handle exists.
+pub(super) fn functions() -> &'static Functions {
+    match FUNCTIONS.get() {
+        Some(functions) => functions,
+        None => unreachable!("a handle of a library that is not loaded"),
+    }
+}
+
 /// Calls a function of the API table.
 macro_rules! call {
     ($function:ident($($argument:expr),* $(,)?)) => {
-        ($crate::ffi::library::functions().$function)($($argument),*)
+        ($crate::ffi::functions::functions().$function)($($argument),*)
     };
 }
 pub(super) use call;

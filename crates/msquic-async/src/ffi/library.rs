@@ -1,15 +1,13 @@
 //! The library itself: loading it, its version, and leaving it in order at process exit.
 
-use super::execution;
-use super::functions::Functions;
-use super::registration::NativeRegistration;
+use super::functions::{self, call};
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::fmt;
 use std::mem::MaybeUninit;
 use std::ptr;
-use std::sync::{Arc, OnceLock, Weak, mpsc};
+use std::sync::{OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a process that ends waits for its connections to say goodbye.
@@ -37,9 +35,8 @@ unsafe extern "C" {
 
 struct Library {
     table: &'static ffi::QUIC_API_TABLE,
-    functions: Functions,
     version: LibraryVersion,
-    registrations: Mutex<Vec<Weak<NativeRegistration>>>,
+    registrations: Mutex<Vec<Weak<dyn Root>>>,
     users: Mutex<Users>,
     /// Notified when a registration is closed.
     closed: Condvar,
@@ -57,20 +54,34 @@ struct Users {
     is_closed: bool,
 }
 
+/// A registration, as the end of the process sees it.
+pub(super) trait Root: Send + Sync {
+    /// Closes all connections with `code` and stops all listeners.
+    fn shutdown(&self, code: u64);
+    /// Whether no connection and no listener is alive.
+    fn is_idle(&self) -> bool;
+    /// Waits until it is idle, and then has the handle closed although others may still refer to it; does nothing
+    /// when the deadline comes before.
+    fn close_at_exit(&self, deadline: Instant);
+}
+
+/// Drives the library until it is done or the deadline has come, where the application drives it.
+type DriveAtExit = fn(deadline: Instant, is_done: &dyn Fn() -> bool);
+
+static DRIVE_AT_EXIT: OnceLock<DriveAtExit> = OnceLock::new();
+
+/// The application drives the library from now on, so that it cannot be closed at the end of the process.
+#[cfg(all(feature = "driver", target_os = "linux"))]
+pub(super) fn set_driven(drive_at_exit: DriveAtExit) {
+    DRIVE_AT_EXIT.get_or_init(|| drive_at_exit);
+}
+
 static LIBRARY: OnceLock<Result<Library, Status>> = OnceLock::new();
 
 /// Loads the library, once in a process.
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub(super) fn load() -> Result<(), Status> {
     library().map(|_| ())
-}
-
-/// The functions of the library, which is loaded: a handle exists.
-pub(super) fn functions() -> &'static Functions {
-    match library() {
-        Ok(library) => &library.functions,
-        Err(status) => unreachable!("a handle of a library that did not load: {status}"),
-    }
 }
 
 /// The functions of the library, for others.
@@ -103,11 +114,11 @@ pub(super) fn registration_opening() -> Result<(), Status> {
 }
 
 /// Remembers a registration, so that the end of the process can close it.
-pub(super) fn registration_opened(registration: &Arc<NativeRegistration>) {
+pub(super) fn registration_opened(registration: Weak<dyn Root>) {
     if let Ok(library) = library() {
         let mut all = library.registrations.lock();
         all.retain(|registration| registration.strong_count() > 0);
-        all.push(Arc::downgrade(registration));
+        all.push(registration);
     }
 }
 
@@ -137,14 +148,13 @@ fn open() -> Result<Library, Status> {
     }
     // SAFETY: C2: from that version on the table has all functions.
     let table = unsafe { table.as_ref() }.ok_or(Status::INTERNAL_ERROR)?;
-    let functions = Functions::of(table).ok_or(Status::NOT_SUPPORTED)?;
+    functions::set(table).ok_or(Status::NOT_SUPPORTED)?;
     // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
     // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
     // registered the process ends without the courtesy.
     unsafe { libc::atexit(leave) };
     Ok(Library {
         table,
-        functions,
         version,
         registrations: Mutex::default(),
         users: Mutex::default(),
@@ -164,10 +174,10 @@ extern "C" fn leave() {
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
         registrations.iter().for_each(|registration| registration.shutdown(0));
-        if execution::is_driven() {
+        if let Some(drive) = DRIVE_AT_EXIT.get() {
             // C29: nothing can be closed then, but nothing runs any more either.
             let is_idle = || registrations.iter().all(|registration| registration.is_idle());
-            execution::drive_at_exit(deadline, is_idle);
+            drive(deadline, &is_idle);
             return std::mem::forget(registrations);
         }
         registrations.iter().for_each(|registration| registration.close_at_exit(deadline));
@@ -268,18 +278,17 @@ const RETRY_MEMORY_FRACTION: u16 = 65;
 ///
 /// See [`library_version`].
 pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
-    let set_param = library()?.functions.SetParam;
     // The memory that handshakes may take before, in 65535ths of the machine's.
     let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
     registration_opening()?; // the library stays open meanwhile
     // SAFETY: C2, C5: a global parameter is copied inline, from the two bytes that it has.
     let set = Status::ok(unsafe {
-        set_param(
+        call!(SetParam(
             ptr::null_mut(),
             ffi::QUIC_PARAM_GLOBAL_RETRY_MEMORY_PERCENT,
             size_of_val(&fraction) as u32,
             (&raw const fraction).cast(),
-        )
+        ))
     });
     registration_closed();
     set

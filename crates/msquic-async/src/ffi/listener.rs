@@ -5,7 +5,7 @@ use super::connection::PeerConnection;
 use super::functions::call;
 use super::guard::guard;
 use super::may_block::{self, MayBlock};
-use super::registration::{Child, NativeRegistration};
+use super::registration::{Child, Member, NativeRegistration};
 use super::status::Status;
 use super::{Handle, address, bytes};
 use bytes::Bytes;
@@ -77,10 +77,11 @@ impl NativeListener {
             let State::Idle = *state else { return Err(Status::INVALID_STATE) };
             *state = State::Starting;
         }
-        let started = self.registration.add_listener(&Arc::downgrade(self)).and_then(|child| {
-            *self.child.lock() = Some(child);
-            self.open_and_start(alpn, local_addr, handler).inspect_err(|_| self.on_closed())
-        });
+        let started =
+            self.registration.add_listener(Arc::<Self>::downgrade(self)).and_then(|child| {
+                *self.child.lock() = Some(child);
+                self.open_and_start(alpn, local_addr, handler).inspect_err(|_| self.on_closed())
+            });
         let stop_now = {
             let mut state = self.state.lock();
             let was_stopped = matches!(*state, State::StopWanted);
@@ -188,6 +189,12 @@ impl NativeListener {
     fn on_closed(&self) {
         let child = self.child.lock().take();
         drop(child);
+    }
+}
+
+impl Member for NativeListener {
+    fn end(&self, _: u64) {
+        self.stop();
     }
 }
 

@@ -49,6 +49,10 @@ use msquic::ffi::HQUIC;
 use std::slice;
 use std::sync::atomic;
 
+/// The largest code of an application (RFC 9000, section 16): libmsquic ignores calls with larger
+/// ones (C15, C24).
+const MAX_CODE: u64 = (1 << 62) - 1;
+
 /// A native handle that may be sent between threads.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 struct Handle(HQUIC);

@@ -1,7 +1,5 @@
 //! What the rest of `ffi` asks the driver, where there is none.
 
-use std::time::Instant;
-
 pub(super) fn run_on_driver<F>(job: F) -> Result<(), F> {
     Err(job)
 }
@@ -17,5 +15,3 @@ pub(super) fn is_driven() -> bool {
 pub(super) fn closes_registrations() -> bool {
     true
 }
-
-pub(super) fn drive_at_exit(_: Instant, _: impl Fn() -> bool) {}

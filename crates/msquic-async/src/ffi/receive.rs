@@ -8,13 +8,23 @@
 
 use super::stream::{NativeStream, StreamHold};
 use crate::buffer::Run;
-use crate::settings::Holding;
 use bytes::Bytes;
 use msquic::ffi::QUIC_BUFFER;
 use std::cell::Cell;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
+
+/// How the streams of a connection hold received bytes in msquic's memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holding {
+    /// Not at all: bytes are copied out.
+    No,
+    /// All that were offered are completed together.
+    OneByOne,
+    /// More are offered while some are held, and the oldest are completed as far as they are done with.
+    Several,
+}
 
 /// Bytes that arrived, valid during the callback.
 pub(crate) struct Received<'a> {
@@ -141,7 +151,8 @@ impl From<Held> for Bytes {
 #[cfg(test)]
 mod tests {
     use crate::ffi::raw::testing::{Pair, pair};
-    use crate::settings::{Holding, ZeroCopy};
+    use crate::ffi::receive::Holding;
+    use crate::settings::ZeroCopy;
     use crate::{ReadError, ReceiveEnd, ReceiveSink, Settings, StreamType};
     use bytes::Bytes;
     use futures::executor::block_on;

@@ -1,12 +1,9 @@
 //! `NativeRegistration`: the parent of all handles, with its live children.
 
 use super::Handle;
-use super::configuration::NativeConfiguration;
-use super::connection::NativeConnection;
 use super::execution;
 use super::functions::call;
-use super::library;
-use super::listener::NativeListener;
+use super::library::{self, Root};
 use super::status::Status;
 use super::threads::{self, Kind};
 use msquic::ffi;
@@ -52,13 +49,28 @@ pub(crate) struct NativeRegistration {
     idle_at_exit: Condvar,
 }
 
+/// What a registration asks of its children.
+pub(super) trait Member: Send + Sync {
+    /// Closes a connection with `code`, unless its owner has begun to; stops a listener; closes a configuration.
+    /// Never blocks.
+    fn end(&self, code: u64);
+}
+
+/// Children of one kind; `None` for one whose handle is not open yet.
+type Members = HashMap<u64, Option<Weak<dyn Member>>>;
+
+/// The members that are open.
+fn open(members: &Members) -> Vec<Arc<dyn Member>> {
+    members.values().flatten().filter_map(Weak::upgrade).collect()
+}
+
 /// Who is alive. Children register before their native handle exists and leave after it is closed.
 #[derive(Default)]
 struct Children {
     next: u64,
-    connections: HashMap<u64, Weak<NativeConnection>>,
-    listeners: HashMap<u64, Weak<NativeListener>>,
-    configurations: HashMap<u64, Weak<NativeConfiguration>>,
+    connections: Members,
+    listeners: Members,
+    configurations: Members,
     /// The code with which everything is closed, once that was asked for.
     shut_down: Option<u64>,
 }
@@ -114,7 +126,8 @@ impl NativeRegistration {
             idle: Notify::new(),
             idle_at_exit: Condvar::new(),
         });
-        library::registration_opened(&this);
+        let root: Weak<dyn Root> = Arc::<Self>::downgrade(&this);
+        library::registration_opened(root);
         this
     }
 
@@ -127,14 +140,10 @@ impl NativeRegistration {
         let (connections, listeners) = {
             let mut children = self.children.lock();
             children.shut_down.get_or_insert(code);
-            let connections: Vec<_> =
-                children.connections.values().filter_map(Weak::upgrade).collect();
-            let listeners: Vec<_> = children.listeners.values().filter_map(Weak::upgrade).collect();
-            (connections, listeners)
+            (open(&children.connections), open(&children.listeners))
         };
         // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
-        listeners.iter().for_each(|listener| listener.stop());
-        connections.iter().for_each(|connection| connection.shutdown_by_registration(code));
+        listeners.iter().chain(&connections).for_each(|member| member.end(code));
     }
 
     /// Waits until no connection and no listener is alive.
@@ -146,27 +155,6 @@ impl NativeRegistration {
             }
             idle.await;
         }
-    }
-
-    pub(super) fn is_idle(&self) -> bool {
-        self.children.lock().is_empty()
-    }
-
-    /// Waits until no connection and no listener is alive, and then has the handle closed although
-    /// others may still refer to it; does nothing when the deadline comes before.
-    pub(super) fn close_at_exit(&self, deadline: Instant) {
-        if !self.wait_at_exit(deadline, Children::is_empty) {
-            return;
-        }
-        let configurations: Vec<_> =
-            self.children.lock().configurations.values().filter_map(Weak::upgrade).collect();
-        configurations.iter().for_each(|configuration| configuration.close());
-        drop(configurations);
-        // One that is in use, or that is just being made, keeps the registration open.
-        if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
-            return;
-        }
-        self.close();
     }
 
     /// Closes the handle, once, on a thread that may block: the close waits for the last traces of the children
@@ -199,20 +187,20 @@ impl NativeRegistration {
 
     /// A place for a connection, before its handle is opened; [`Child::set_connection`] tells who it is.
     pub(super) fn add_connection(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
-        self.add(|children, id| drop(children.connections.insert(id, Weak::new())))
+        self.add(|children, id| drop(children.connections.insert(id, None)))
     }
 
     /// The same for a listener.
     pub(super) fn add_listener(
         self: &Arc<Self>,
-        listener: &Weak<NativeListener>,
+        listener: Weak<dyn Member>,
     ) -> Result<Arc<Child>, Status> {
-        self.add(|children, id| drop(children.listeners.insert(id, listener.clone())))
+        self.add(|children, id| drop(children.listeners.insert(id, Some(listener))))
     }
 
     /// The same for a configuration.
     pub(super) fn add_configuration(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
-        self.add(|children, id| drop(children.configurations.insert(id, Weak::new())))
+        self.add(|children, id| drop(children.configurations.insert(id, None)))
     }
 
     fn add(
@@ -227,6 +215,30 @@ impl NativeRegistration {
         let id = children.next;
         insert(&mut children, id);
         Ok(Arc::new(Child { registration: self.clone(), id }))
+    }
+}
+
+impl Root for NativeRegistration {
+    fn shutdown(&self, code: u64) {
+        Self::shutdown(self, code);
+    }
+
+    fn is_idle(&self) -> bool {
+        self.children.lock().is_empty()
+    }
+
+    fn close_at_exit(&self, deadline: Instant) {
+        if !self.wait_at_exit(deadline, Children::is_empty) {
+            return;
+        }
+        let configurations = open(&self.children.lock().configurations);
+        configurations.iter().for_each(|configuration| configuration.end(0));
+        drop(configurations);
+        // One that is in use, or that is just being made, keeps the registration open.
+        if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
+            return;
+        }
+        self.close();
     }
 }
 
@@ -247,16 +259,16 @@ impl Child {
     }
 
     /// The handle is open, and this is who closes it; tells the code if everything was closed meanwhile.
-    pub(super) fn set_connection(&self, connection: &Arc<NativeConnection>) -> Option<u64> {
+    pub(super) fn set_connection(&self, connection: Weak<dyn Member>) -> Option<u64> {
         let mut children = self.registration.children.lock();
-        children.connections.insert(self.id, Arc::downgrade(connection));
+        children.connections.insert(self.id, Some(connection));
         children.shut_down
     }
 
     /// As [`set_connection`](Self::set_connection).
-    pub(super) fn set_configuration(&self, configuration: &Arc<NativeConfiguration>) {
+    pub(super) fn set_configuration(&self, configuration: Weak<dyn Member>) {
         let mut children = self.registration.children.lock();
-        children.configurations.insert(self.id, Arc::downgrade(configuration));
+        children.configurations.insert(self.id, Some(configuration));
     }
 
     /// The handle is closed.

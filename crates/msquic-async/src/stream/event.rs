@@ -4,10 +4,10 @@ use super::error::StartError;
 use super::inner::{SinkSlot, StreamInner};
 use super::state::{ReceiveInput, SendInput, StartState};
 use crate::ffi::calls::Calls;
+use crate::ffi::receive::Holding;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamEvent, StreamHandler};
-use crate::settings::Holding;
 use std::sync::Arc;
 
 impl StreamHandler for StreamInner {

@@ -12,9 +12,9 @@ use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState}
 use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::{ConnectionInner, Ticket};
 use crate::ffi::receive::Held;
+use crate::ffi::receive::Holding;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, NativeStream, StreamHold};
-use crate::settings::Holding;
 use crate::stream::{ReceiveEnd, ReceiveSink, StreamRecvBuffer, StreamType};
 use crate::waiters::Waiters;
 use bytes::Bytes;

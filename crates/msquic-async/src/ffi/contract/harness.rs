@@ -4,10 +4,10 @@ use super::events::{Answer, Call, Event, PATIENCE};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::roots::{Configuration, Registration};
 use crate::Settings;
+use crate::ffi::Handle;
 use crate::ffi::functions::call;
+use crate::ffi::receive::Holding;
 use crate::ffi::status::Status;
-use crate::ffi::{Handle, settings};
-use crate::settings::Holding;
 use msquic::ffi;
 use net_traits::{NetCredential, TrustPolicy};
 use parking_lot::Mutex;
@@ -59,11 +59,11 @@ pub(super) fn plenty() -> Settings {
 
 impl Registration {
     pub(super) fn configure(&self, role: Role, settings: &Settings) -> Configuration {
-        let mut native = settings::to_native(settings);
+        let mut native = settings.to_native();
         if settings.holding() == Holding::Several {
-            settings::receive_several(&mut native);
+            native.receive_several();
         }
-        self.configure_native(role, native).unwrap()
+        self.configure_native(role, *native.get()).unwrap()
     }
 
     /// Opens and loads a configuration. What it is made of does not outlive the calls.

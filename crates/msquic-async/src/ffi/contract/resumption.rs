@@ -6,7 +6,6 @@ use super::harness::{LOOPBACK, Role, Server, plenty, react};
 use super::roots::Registration;
 use super::{is_2_6, is_driven, is_patched, lacks_patch};
 use crate::ffi::functions::call;
-use crate::ffi::settings;
 use crate::ffi::status::Status;
 use crate::resumption::without_limits;
 use msquic::ffi;
@@ -16,7 +15,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// A server that issues tickets, and takes them if told to.
 fn server(registration: &Registration, takes_tickets: &Arc<AtomicBool>) -> Server {
-    let mut settings = settings::to_native(&plenty());
+    let mut settings = *plenty().to_native().get();
     settings
         .set_ServerResumptionLevel(ffi::QUIC_SERVER_RESUMPTION_LEVEL_QUIC_SERVER_RESUME_ONLY as u8);
     // SAFETY: C10: the bit set that says which settings count.

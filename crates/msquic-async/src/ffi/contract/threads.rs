@@ -8,7 +8,6 @@ use super::harness::{
 use super::is_driven;
 use super::roots::Registration;
 use crate::ffi::functions::call;
-use crate::ffi::settings;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use parking_lot::Mutex;
@@ -352,7 +351,7 @@ fn c9_a_connection_may_be_closed_inside_its_callbacks() {
 fn c10_zero_is_not_set_and_stream_windows_are_powers_of_two() {
     let registration = Registration::new();
     let get = |configuration: &super::roots::Configuration| {
-        let mut settings = settings::to_native(&crate::Settings::new());
+        let mut settings = *crate::Settings::new().to_native().get();
         let mut length = size_of_val(&settings) as u32;
         // SAFETY: C5: parameters of configurations are read inline, at most `length` bytes of them.
         let status = unsafe {
@@ -363,11 +362,11 @@ fn c10_zero_is_not_set_and_stream_windows_are_powers_of_two() {
         assert_eq!(Status::from_raw(status), Status::SUCCESS);
         settings
     };
-    let empty = settings::to_native(&crate::Settings::new());
+    let empty = *crate::Settings::new().to_native().get();
     let default = get(&registration.configure_native(Role::Client, empty).unwrap());
     assert_ne!((default.IdleTimeoutMs, default.StreamRecvWindowDefault), (0, 0));
     assert!(default.StreamRecvWindowDefault.is_power_of_two());
-    let native = settings::to_native(&crate::Settings::new().stream_receive_window(1 << 17));
+    let native = *crate::Settings::new().stream_receive_window(1 << 17).to_native().get();
     let changed = get(&registration.configure_native(Role::Client, native).unwrap());
     assert_eq!(changed.StreamRecvWindowDefault, 1 << 17);
     assert_eq!(changed.IdleTimeoutMs, default.IdleTimeoutMs);

@@ -1,10 +1,13 @@
 //! `Configuration`: protocols, settings and the TLS credential of connections.
 
-use crate::connection::DatagramLimits;
+mod error;
+
+pub use error::ConfigurationError;
+
 use crate::ffi::configuration::{NativeConfiguration, Role};
+use crate::ffi::receive::Holding;
 use crate::resumption::{Scope, missing_patch};
-use crate::settings::Holding;
-use crate::{KeyLog, Registration, Settings, Status, pkcs12};
+use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits, pkcs12};
 use net_traits::{Cause, CredentialError, NetCredential};
 use std::fmt;
 use std::sync::Arc;
@@ -32,36 +35,6 @@ pub struct Configuration {
     serves_in_turn: bool,
     /// The tickets with which sessions are resumed, if they are.
     tickets: Option<Arc<Scope>>,
-}
-
-/// How many bytes each stream may hold in memory.
-///
-/// ```
-/// use msquic_async::StreamLimits;
-///
-/// let limits = StreamLimits { receive_buffer: 4 * 1024 * 1024, ..StreamLimits::default() };
-/// assert_eq!(limits.send_buffer, 1024 * 1024);
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StreamLimits {
-    /// Bytes written and not yet completed; a single larger write may exceed it. Default: 1 MiB.
-    pub send_buffer: usize,
-    /// What [`send_buffer`](Self::send_buffer) grows to by itself when the path carries more at once, so
-    /// that long and fast paths are filled. Default: 16 MiB.
-    pub max_send_buffer: usize,
-    /// Bytes received and not yet read. msquic holds up to the
-    /// [stream's window](Settings::stream_receive_window) besides. Default: 256 KiB.
-    pub receive_buffer: usize,
-}
-
-impl Default for StreamLimits {
-    fn default() -> Self {
-        Self {
-            send_buffer: 1024 * 1024,
-            max_send_buffer: 16 * 1024 * 1024,
-            receive_buffer: 256 * 1024,
-        }
-    }
 }
 
 impl Configuration {
@@ -194,16 +167,26 @@ impl Configuration {
         }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         let bundle = pkcs12::bundle(credential)?;
-        let native =
-            NativeConfiguration::open(registration.native(), &alpn, settings, role, &bundle)
-                .map_err(|status| match status {
-                    Status::TLS_ERROR => CredentialError::Unusable(Cause::new(
-                        "TLS does not take the certificate with this key",
-                    ))
-                    .into(),
-                    status => ConfigurationError::Other(status),
-                })?;
-        let (holding, tickets) = (settings.holding(), settings.resumption.clone());
+        let holding = settings.holding();
+        let mut native_settings = settings.to_native();
+        if holding == Holding::Several {
+            native_settings.receive_several();
+        }
+        let native = NativeConfiguration::open(
+            registration.native(),
+            &alpn,
+            &native_settings,
+            role,
+            &bundle,
+        )
+        .map_err(|status| match status {
+            Status::TLS_ERROR => CredentialError::Unusable(Cause::new(
+                "TLS does not take the certificate with this key",
+            ))
+            .into(),
+            status => ConfigurationError::Other(status),
+        })?;
+        let tickets = settings.resumption.clone();
         Ok(Self { holding, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
 
@@ -250,46 +233,4 @@ impl fmt::Debug for Configuration {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Configuration").field("limits", &self.limits).finish_non_exhaustive()
     }
-}
-
-/// Why a configuration could not be made.
-///
-/// ```
-/// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
-/// # let registration = Registration::new("example")?;
-/// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
-/// use msquic_async::ConfigurationError;
-///
-/// match Configuration::client(&registration, &[""], &Settings::new(), &credential) {
-///     Err(ConfigurationError::Credential(error)) => println!("look at the key: {error}"),
-///     Err(ConfigurationError::Other(status)) => println!("look at the settings: {status}"),
-///     result => drop(result?),
-/// }
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum ConfigurationError {
-    /// The credential cannot be used.
-    #[error(transparent)]
-    Credential(#[from] CredentialError),
-    /// A setting has a value that msquic cannot use.
-    #[error("the setting {name} is {value}, outside of {range}")]
-    InvalidSetting {
-        /// The name of the setting.
-        name: &'static str,
-        /// Its value.
-        value: String,
-        /// The values that are allowed.
-        range: &'static str,
-    },
-    /// Sessions cannot be [resumed](crate::Resumption): the libmsquic of this program lacks the patch for this fault.
-    #[error(
-        "this libmsquic cannot resume sessions, it lacks the patch {0}: use the feature `vendored`"
-    )]
-    ResumptionUnavailable(&'static str),
-    /// msquic refused, for instance a protocol name that is empty or longer than 255 bytes, or a
-    /// setting out of range.
-    #[error("msquic refused the configuration")]
-    Other(#[source] Status),
 }

@@ -1,0 +1,46 @@
+//! What can go wrong with a configuration.
+
+use crate::Status;
+use net_traits::CredentialError;
+
+/// Why a configuration could not be made.
+///
+/// ```
+/// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
+/// # let registration = Registration::new("example")?;
+/// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// use msquic_async::ConfigurationError;
+///
+/// match Configuration::client(&registration, &[""], &Settings::new(), &credential) {
+///     Err(ConfigurationError::Credential(error)) => println!("look at the key: {error}"),
+///     Err(ConfigurationError::Other(status)) => println!("look at the settings: {status}"),
+///     result => drop(result?),
+/// }
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigurationError {
+    /// The credential cannot be used.
+    #[error(transparent)]
+    Credential(#[from] CredentialError),
+    /// A setting has a value that msquic cannot use.
+    #[error("the setting {name} is {value}, outside of {range}")]
+    InvalidSetting {
+        /// The name of the setting.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// The values that are allowed.
+        range: &'static str,
+    },
+    /// Sessions cannot be [resumed](crate::Resumption): the libmsquic of this program lacks the patch for this fault.
+    #[error(
+        "this libmsquic cannot resume sessions, it lacks the patch {0}: use the feature `vendored`"
+    )]
+    ResumptionUnavailable(&'static str),
+    /// msquic refused, for instance a protocol name that is empty or longer than 255 bytes, or a
+    /// setting out of range.
+    #[error("msquic refused the configuration")]
+    Other(#[source] Status),
+}

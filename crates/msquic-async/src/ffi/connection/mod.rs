@@ -1,0 +1,263 @@
+//! `NativeConnection`: a connection handle, and when it is closed.
+
+mod events;
+
+pub(crate) use events::{ConnectionEvent, ConnectionHandler, DatagramSendState, PeerConnection};
+
+use super::configuration::NativeConfiguration;
+use super::execution;
+use super::functions::call;
+use super::gate::{Gate, Gated, Inside};
+use super::may_block;
+use super::registration::{Child, Member};
+use super::secrets::Secrets;
+use super::sends::DatagramContext;
+use super::status::Status;
+use super::{Handle, MAX_CODE};
+use bytes::Bytes;
+use msquic::ffi;
+use std::ffi::{CStr, CString};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+/// A connection handle. It is closed after its last event, when nobody uses it any more.
+pub(crate) struct NativeConnection {
+    handle: Handle,
+    gate: Gate,
+    is_closing: AtomicBool,
+    /// Where libmsquic writes the TLS secrets, if that is asked for.
+    secrets: OnceLock<Box<Secrets>>,
+    child: Arc<Child>,
+}
+
+impl NativeConnection {
+    fn with_handle(child: Arc<Child>, handle: Handle) -> Self {
+        Self {
+            handle,
+            gate: Gate::new(),
+            is_closing: AtomicBool::new(false),
+            secrets: OnceLock::new(),
+            child,
+        }
+    }
+
+    /// A connection as if it were closed, for tests that play events: each call fails.
+    #[cfg(test)]
+    pub(crate) fn closed(registration: &Arc<super::registration::NativeRegistration>) -> Arc<Self> {
+        let this =
+            Self::with_handle(registration.add_connection().unwrap(), Handle(std::ptr::null_mut()));
+        assert!(this.gate.close());
+        this.child.remove();
+        Arc::new(this)
+    }
+
+    /// Starts the handshake with an address in text form, or with a name after
+    /// [`set_remote_addr`](Self::set_remote_addr).
+    pub(crate) fn start(
+        &self,
+        configuration: &NativeConfiguration,
+        host: &CStr,
+        port: u16,
+    ) -> Result<(), Status> {
+        let family = ffi::QUIC_ADDRESS_FAMILY_UNSPEC as ffi::QUIC_ADDRESS_FAMILY;
+        self.with(|handle| {
+            self.with_own(configuration, |configuration| {
+                // SAFETY: C14: the name is copied, and the configuration counted, before the call
+                // returns.
+                Status::ok(unsafe {
+                    call!(ConnectionStart(handle, configuration, family, host.as_ptr(), port))
+                })
+            })
+        })
+    }
+
+    /// Accepts a peer's connection: the handshake goes on with `configuration`.
+    pub(crate) fn set_configuration(
+        &self,
+        configuration: &NativeConfiguration,
+    ) -> Result<(), Status> {
+        self.with(|handle| {
+            self.with_own(configuration, |configuration| {
+                // SAFETY: C14: the configuration is counted before the call returns.
+                Status::ok(unsafe { call!(ConnectionSetConfiguration(handle, configuration)) })
+            })
+        })
+    }
+
+    /// Whether both are of one registration. Another one would wait with its close for this connection (C8), and
+    /// block a thread that others need.
+    pub(crate) fn is_beside(&self, configuration: &NativeConfiguration) -> bool {
+        self.child.is_beside(configuration.child())
+    }
+
+    fn with_own<T>(
+        &self,
+        configuration: &NativeConfiguration,
+        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        if !self.is_beside(configuration) {
+            return Err(Status::INVALID_PARAMETER);
+        }
+        configuration.with(call)
+    }
+
+    /// Issues the only ticket of a server's connection, whose handshake is done.
+    pub(crate) fn issue_ticket(&self, state: &[u8]) -> Result<(), Status> {
+        let flags = ffi::QUIC_SEND_RESUMPTION_FLAGS_QUIC_SEND_RESUMPTION_FLAG_FINAL;
+        let length = u16::try_from(state.len()).map_err(|_| Status::INVALID_PARAMETER)?;
+        self.with(|handle| {
+            // SAFETY: C1, C31: the state is copied, and the rest queued.
+            Status::ok(unsafe {
+                call!(ConnectionSendResumptionTicket(handle, flags, length, state.as_ptr()))
+            })
+        })
+    }
+
+    /// The owner is about to close the connection: its registration leaves that to it.
+    pub(crate) fn begin_close(&self) {
+        self.is_closing.store(true, Ordering::SeqCst);
+    }
+
+    /// Closes the connection with `code`, without telling the peer if `silent`. Never blocks.
+    pub(crate) fn shutdown(&self, code: u64, silent: bool) {
+        let flags = if silent {
+            ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT
+        } else {
+            ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_NONE
+        };
+        let _ = self.with(|handle| {
+            // SAFETY: C1, C15: asynchronous, from any thread, in every state.
+            unsafe { call!(ConnectionShutdown(handle, flags, code.min(MAX_CODE))) };
+            Ok(())
+        });
+    }
+
+    /// Sends a datagram that the caller knows by `id`. On failure no event comes for it.
+    pub(crate) fn send_datagram(&self, id: usize, data: Bytes) -> Result<(), Status> {
+        let context = Box::into_raw(DatagramContext::new(id, data)?);
+        let sent = self.with(|handle| {
+            let flags = ffi::QUIC_SEND_FLAGS_QUIC_SEND_FLAG_NONE;
+            // SAFETY: C26: after a success the context belongs to `datagram_state_changed`, which frees array
+            // and bytes when they are not read any more.
+            Status::ok(unsafe {
+                call!(DatagramSend(handle, (*context).array().as_ptr(), 1, flags, context.cast()))
+            })
+        });
+        if sent.is_err() {
+            // SAFETY: C26: no event comes for it.
+            drop(unsafe { Box::from_raw(context) });
+        }
+        sent
+    }
+
+    /// Where libmsquic writes the TLS secrets.
+    pub(super) fn secrets(&self) -> &Secrets {
+        self.secrets.get_or_init(|| Box::new(Secrets::new()))
+    }
+
+    /// Keeps the handle open until the hold is dropped; None once it is closed.
+    pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
+        Inside::enter(self.clone())
+    }
+
+    /// The handle, for as long as a hold exists.
+    pub(super) fn handle(&self) -> ffi::HQUIC {
+        self.handle.0
+    }
+
+    pub(super) fn with<T>(
+        &self,
+        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
+    ) -> Result<T, Status> {
+        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
+        call(this.handle())
+    }
+
+    /// Closes the handle after the last event, in the callback, unless it is in use.
+    fn close_in_callback(&self) {
+        if self.gate.close() {
+            // SAFETY: C9: in the callback of the last event.
+            unsafe { close(self.handle, &self.child) };
+        }
+    }
+}
+
+impl Member for NativeConnection {
+    fn end(&self, code: u64) {
+        // A second shutdown would overtake the first (C1).
+        if !self.is_closing.load(Ordering::SeqCst) {
+            self.shutdown(code, false);
+        }
+    }
+}
+
+impl Gated for NativeConnection {
+    fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// Closes the handle on a thread that may block.
+    fn release(&self) {
+        let (handle, child) = (self.handle, self.child.clone());
+        may_block::detach_close(move |_| {
+            // SAFETY: C9: this thread may block.
+            unsafe { close(handle, &child) };
+        });
+    }
+}
+
+/// The only place that closes a connection.
+///
+/// # Safety
+///
+/// The last event is over or being delivered on this thread, which otherwise may block, and nothing uses
+/// the handle any more.
+unsafe fn close(Handle(handle): Handle, child: &Child) {
+    if execution::is_driven() {
+        // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
+        // library does not know the parameter, and does not wait.
+        let close_async = 1_u8;
+        // SAFETY: C4, C5, C29: the handle is open; one byte is copied, inline.
+        unsafe {
+            let length = size_of_val(&close_async) as u32;
+            let value = (&raw const close_async).cast();
+            call!(SetParam(handle, QUIC_PARAM_CONN_CLOSE_ASYNC, length, value));
+        }
+    }
+    // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
+    // the connection's own thread this does not block, elsewhere it may.
+    unsafe { call!(ConnectionClose(handle)) };
+    child.remove();
+}
+
+/// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
+const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
+
+/// Keeps a connection's handle open.
+pub(super) type Hold = Inside<Arc<NativeConnection>>;
+
+/// The longest reason that libmsquic sends, its terminating zero included (C17).
+pub(crate) const MAX_REASON: usize = 512;
+
+/// `reason` as libmsquic wants it: cut to [`MAX_REASON`] at a character, ended by zero. None when
+/// nothing is left.
+pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
+    let clean = reason.replace('\0', " ");
+    let ends = clean.char_indices().map(|(start, letter)| start + letter.len_utf8());
+    let cut = ends.take_while(|end| *end < MAX_REASON).last().unwrap_or(0);
+    CString::new(&clean[..cut]).ok().filter(|reason| !reason.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_are_cut_at_a_character_and_never_empty() {
+        assert_eq!(close_reason_text(""), None);
+        assert_eq!(close_reason_text("a\0b").unwrap().to_bytes(), b"a b");
+        let long = close_reason_text(&"é".repeat(400)).unwrap();
+        assert_eq!(long.as_bytes_with_nul().len(), 511);
+        assert!(long.to_str().is_ok());
+    }
+}
