@@ -40,7 +40,7 @@ impl Scene {
     }
 
     async fn with(transfers: usize, max_size: u64) -> Self {
-        let listening = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let listening = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
         let dialling = listening.identity();
         let dialling = NetCredential::self_signed(TrustPolicy::hashes([dialling])).unwrap();
         let listening = listening.with_trust(TrustPolicy::hashes([dialling.identity()]));

@@ -15,6 +15,9 @@ const MAX_BYTES: u64 = 512 * 1024;
 /// The crates whose import circles are not broken yet.
 const WITH_CIRCLES: [&str; 1] = ["msquic-async"];
 
+/// Words that hide who does something. In two parts, so that this file does not have them.
+const VAGUE: [&str; 3] = [concat!("who", "ever"), concat!("no", "body"), concat!("some", "body")];
+
 /// The only place for unsafe code.
 const UNSAFE_HOME: &str = "crates/msquic-async/src/ffi";
 

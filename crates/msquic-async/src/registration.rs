@@ -67,7 +67,7 @@ impl Registration {
     /// ```
     /// # use msquic_async::{Connection, NetCredential, Registration, TrustPolicy};
     /// # let registration = Registration::new("example")?;
-    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::reject_all())?;
     /// registration.shutdown(0);
     /// assert!(Connection::new(&registration, credential).is_err());
     /// # Ok::<(), Box<dyn std::error::Error>>(())

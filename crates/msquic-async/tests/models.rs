@@ -65,7 +65,7 @@ fn race(callers: usize) {
     });
 }
 
-fn exactly_one_releases_and_nobody_is_inside_then() {
+fn exactly_one_releases_when_no_call_is_inside() {
     race(1);
     race(2);
 }
@@ -342,7 +342,7 @@ fn each_wake_wakes_all_pollers() {
 }
 
 fn main() {
-    exactly_one_releases_and_nobody_is_inside_then();
+    exactly_one_releases_when_no_call_is_inside();
     the_first_opener_gets_credit_first_and_no_wake_is_lost();
     a_ticket_that_is_dropped_at_any_moment_leaves_its_credit();
     a_blocked_opener_keeps_its_place_while_others_come_and_go();

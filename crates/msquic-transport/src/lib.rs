@@ -11,7 +11,7 @@
 //!
 //! # #[tokio::main]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let server = NetCredential::self_signed(TrustPolicy::nobody())?;
+//! let server = NetCredential::self_signed(TrustPolicy::reject_all())?;
 //! let client = NetCredential::self_signed(TrustPolicy::hashes([server.identity()]))?;
 //! let server = server.with_trust(TrustPolicy::hashes([client.identity()]));
 //!

@@ -109,7 +109,7 @@ impl ConfigFactory<'_> {
     ) -> Result<Configuration, ConfigFailure> {
         self.check()?;
         let alpn = self.alpn.iter().map(|name| (*name).to_owned()).collect();
-        let credential = self.credential.with_trust(TrustPolicy::nobody());
+        let credential = self.credential.with_trust(TrustPolicy::reject_all());
         let key = Key { is_server, credential, alpn };
         self.cache.get_or_make(key, || self.finish(make()))
     }

@@ -95,7 +95,7 @@ fn a_client_that_is_not_trusted_is_described_on_both_sides() {
 fn a_server_that_is_not_trusted_is_described_on_both_sides() {
     run(async {
         let server = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-        let client = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let client = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
         let identity = Some(server.identity());
         let (connected, accepted) = dial(&server, client, [ALPN, ALPN]).await;
         let Err(ConnectError::Rejected(ours)) = connected else { panic!("{connected:?}") };

@@ -42,7 +42,7 @@ fn messages_and_connections_are_counted() {
         client.send(&[0; 1001]).await.unwrap();
         assert_eq!(server.recv().await, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
         assert_eq!(transport.statistics().refused_messages, 1);
-        assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
+        assert_eq!(transport.revoke(&TrustPolicy::reject_all()), 1);
         client.watch_close().await;
     });
     let resumed = run_resumed();

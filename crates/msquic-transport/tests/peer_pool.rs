@@ -143,7 +143,7 @@ fn peers_that_dial_each_other_use_the_same_connection_and_lose_nothing() {
 #[test]
 fn a_peer_that_rejects_late_is_dialled_with_backoff() {
     run(async {
-        let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+        let server = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
         let listener = listen(&server).await;
         let minute = Duration::from_secs(60);
         let config = config().first_delay(minute).max_delay(minute);

@@ -251,8 +251,8 @@ fn aborts_and_dropped_handles_reach_the_peer() {
 fn rejections_name_alert_and_cause_on_both_sides() {
     async fn reject<D: Quic, L: Quic>() {
         // The listener does not trust the dialler.
-        let nobody = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
-        let stage = Stage::<D, L>::new(DEFAULT, DEFAULT, nobody).await;
+        let distrusting = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
+        let stage = Stage::<D, L>::new(DEFAULT, DEFAULT, distrusting).await;
         let credential = trusting();
         let rejected = credential.identity();
         let (dialled, accepted) = stage.meet(credential).await;
@@ -272,8 +272,8 @@ fn rejections_name_alert_and_cause_on_both_sides() {
         let credential = trusting();
         let rejected = credential.identity();
         let stage = Stage::<D, L>::new(DEFAULT, DEFAULT, credential).await;
-        let nobody = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
-        let (dialled, accepted) = stage.meet(nobody).await;
+        let distrusting = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
+        let (dialled, accepted) = stage.meet(distrusting).await;
         check(&rejection(dialled.map(drop)), &rejection(accepted.map(drop)), rejected);
     }
     fn rejection(result: Result<(), ConnectError>) -> Rejection {

@@ -98,7 +98,7 @@ fn a_revocation_ends_all_tickets() {
     run(async {
         let returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        returning.transport.revoke(&TrustPolicy::nobody());
+        returning.transport.revoke(&TrustPolicy::reject_all());
         // The listener still trusts the peer, which needs a full handshake.
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
     });
@@ -112,7 +112,7 @@ fn a_peer_that_the_listener_no_longer_trusts_cannot_resume() {
     run(async {
         let returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        let none = returning.server.with_trust(TrustPolicy::nobody());
+        let none = returning.server.with_trust(TrustPolicy::reject_all());
         returning.listener.set_credential(none).unwrap();
         let [_, server] = returning.meet().await;
         assert!(matches!(server, Err(ConnectError::Rejected(_))), "{server:?}");

@@ -380,7 +380,7 @@ mod tests {
     fn revocation_finds_connections_in_their_handshake() {
         let registry = registry();
         let (alice, before) = (peer(), registry.revocations());
-        registry.revoke(&TrustPolicy::nobody());
+        registry.revoke(&TrustPolicy::reject_all());
         assert!(connect(&registry, &alice, before, false).is_over());
         assert!(!connect(&registry, &alice, registry.revocations(), false).is_over());
     }

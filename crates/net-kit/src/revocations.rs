@@ -36,11 +36,11 @@ impl Revocations {
     /// Returns the policies recorded after the first `seen`.
     ///
     /// Only the last 16 are kept. If older ones are needed, the result includes
-    /// [`TrustPolicy::nobody`].
+    /// [`TrustPolicy::reject_all`].
     pub(crate) fn since(&self, seen: u64) -> Vec<TrustPolicy> {
         let missed = usize::try_from(self.count.saturating_sub(seen)).unwrap_or(usize::MAX);
         let known = self.last.iter().rev().take(missed).cloned();
-        let forgotten = (missed > REMEMBERED).then(TrustPolicy::nobody);
+        let forgotten = (missed > REMEMBERED).then(TrustPolicy::reject_all);
         known.chain(forgotten).collect()
     }
 }

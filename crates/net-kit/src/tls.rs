@@ -358,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_rejection_is_explained_on_both_sides() {
-        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::nobody()));
+        let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::reject_all()));
         let mut ends = Ends::new(alice.clone(), bob.clone(), "test/1");
         let (of_client, of_server) = ends.run();
         let ours = handshake(&bob)

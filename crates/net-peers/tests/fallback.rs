@@ -69,7 +69,8 @@ async fn the_primary_has_a_head_start_and_then_the_faster_one_wins() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_of_the_peer_is_final() {
     for (first, second) in [(1, 1), (300, 400)] {
-        let (dialled, took) = meet(&two(after(first), after(second)), TrustPolicy::nobody()).await;
+        let (dialled, took) =
+            meet(&two(after(first), after(second)), TrustPolicy::reject_all()).await;
         let Err(ConnectError::Rejected(rejection)) = dialled else { panic!("{dialled:?}") };
         assert_eq!(rejection.by, RejectionBy::Peer);
         assert_eq!(took, Duration::from_millis(2 * first), "the secondary is not tried");

@@ -306,7 +306,7 @@ async fn a_dial_ends_when_the_peer_connects_by_itself() {
 #[tokio::test(start_paused = true)]
 async fn a_peer_that_rejects_is_dialled_with_backoff() {
     let network = MemoryNetwork::new(1);
-    let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let server = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
     let listener = listen(&network, &server).await;
     let minute = Duration::from_secs(60);
     let config = config().first_delay(minute).max_delay(minute);
@@ -337,8 +337,8 @@ async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
     let (pool, mut events) =
         PeerPool::new(transport.clone(), &[ALPN], me.clone(), config()).unwrap();
     let (connection, _accepted) = tokio::join!(pool.connection(peer, address), accept(&listener));
-    pool.set_credential(me.with_trust(TrustPolicy::nobody()));
-    assert_eq!(transport.revoke(&TrustPolicy::nobody()), 1);
+    pool.set_credential(me.with_trust(TrustPolicy::reject_all()));
+    assert_eq!(transport.revoke(&TrustPolicy::reject_all()), 1);
     connection.unwrap().watch_close().await;
     pool.send(peer, address, "to a revoked peer".into()).unwrap();
     let refuse = async { while listener.accept().await.unwrap().accept().await.is_err() {} };
@@ -393,7 +393,7 @@ async fn the_policy_of_the_credential_applies_too() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
-    let me = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let me = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
     let (pool, _events) = pool(&network, me, config());
     let dial = pool.connection(server.identity(), listener.local_addr());
     let (dialled, _) =
@@ -410,7 +410,7 @@ async fn a_credential_that_changes_during_the_handshake_applies() {
     let dial = pool.connection(server.identity(), listener.local_addr());
     let change = async {
         let request = listener.accept().await.unwrap();
-        pool.set_credential(me.with_trust(TrustPolicy::nobody()));
+        pool.set_credential(me.with_trust(TrustPolicy::reject_all()));
         request.accept().await.unwrap().watch_close().await
     };
     let (dialled, reason) = tokio::join!(dial, change);

@@ -60,14 +60,14 @@ macro_rules! __behaviours {
                 addresses_are_real [] Once,
                 a_port_is_free_again [] Once,
                 a_taken_port_is_refused [] Once,
-                nobody_there_is_a_typed_error [] Once,
+                no_listener_is_a_typed_error [] Once,
                 a_protocol_is_agreed_on [] Once,
                 no_common_protocol_is_a_typed_error [] Once,
                 no_protocol_is_invalid_input [] Once,
                 refusing_is_told [] Once,
                 a_dropped_request_is_turned_away [] Once,
-                a_slow_peer_holds_up_nobody [] Once,
-                a_cancelled_accept_loses_nobody [] Once,
+                a_slow_peer_does_not_delay_others [] Once,
+                a_cancelled_accept_loses_no_request [] Once,
             }
             identity {
                 identities_match [] Once,

@@ -105,7 +105,7 @@ pub(crate) async fn dial<H: Harness>(
 
 /// Creates credentials of a listener and a dialler that trust only each other.
 pub(crate) fn credentials() -> (NetCredential, NetCredential) {
-    let listener = credential(TrustPolicy::nobody());
+    let listener = credential(TrustPolicy::reject_all());
     let dialler = credential(TrustPolicy::hashes([listener.identity()]));
     (listener.with_trust(TrustPolicy::hashes([dialler.identity()])), dialler)
 }

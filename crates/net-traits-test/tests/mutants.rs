@@ -61,7 +61,7 @@ mutants! {
     taken_port_is_another_error: TakenPortIsAnotherError =>
         "connect::a_taken_port_is_refused",
     missing_listener_is_another_error: MissingListenerIsAnotherError =>
-        "connect::nobody_there_is_a_typed_error",
+        "connect::no_listener_is_a_typed_error",
     protocol_is_the_wrong_one: ProtocolIsTheWrongOne =>
         "connect::a_protocol_is_agreed_on",
     no_common_protocol_is_a_refusal: NoCommonProtocolIsARefusal =>
@@ -73,9 +73,9 @@ mutants! {
     dropped_requests_leak: DroppedRequestsLeak =>
         "connect::a_dropped_request_is_turned_away",
     one_handshake_at_a_time: OneHandshakeAtATime =>
-        "connect::a_slow_peer_holds_up_nobody",
+        "connect::a_slow_peer_does_not_delay_others",
     accept_loses_requests: AcceptLosesRequests =>
-        "connect::a_cancelled_accept_loses_nobody",
+        "connect::a_cancelled_accept_loses_no_request",
     remote_identity_is_the_local_one: RemoteIdentityIsTheLocalOne =>
         "identity::identities_match",
     endorsers_are_forgotten: EndorsersAreForgotten =>

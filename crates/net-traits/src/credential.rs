@@ -182,7 +182,7 @@ mod tests {
             PrivateKeyDer::Pkcs8(rustls_pki_types::PrivatePkcs8KeyDer::from(b"secret".to_vec()))
         });
         let chain = vec![CertificateDer::from(b"certificate".to_vec())];
-        let credential = NetCredential::new(chain, key, TrustPolicy::nobody()).unwrap();
+        let credential = NetCredential::new(chain, key, TrustPolicy::reject_all()).unwrap();
         let text = format!("{credential:?} {credential:#?}");
         assert!(text.contains(&credential.identity().to_string()));
         assert!(!text.contains("secret") && !text.contains("115, 101, 99"));

@@ -170,7 +170,7 @@ impl NetCredential {
     /// ```
     /// use net_traits::{NetCredential, TrustPolicy};
     ///
-    /// let peer = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// let peer = NetCredential::self_signed(TrustPolicy::reject_all())?;
     /// let me = NetCredential::self_signed(TrustPolicy::hashes([peer.identity()]))?;
     /// assert!(me.trust().verify(peer.certificate_chain().first()).is_ok());
     /// # Ok::<(), net_traits::CredentialError>(())

@@ -19,7 +19,7 @@ use std::time::SystemTime;
 /// use net_traits::{Endorsers, NetCredential, TrustPolicy};
 ///
 /// # #[cfg(feature = "self-signed")] {
-/// let peer = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// let peer = NetCredential::self_signed(TrustPolicy::reject_all())?;
 /// let policy = TrustPolicy::hashes([peer.identity()]);
 /// assert_eq!(policy.verify(peer.certificate_chain().first()).unwrap().hash, peer.identity());
 ///
@@ -117,7 +117,7 @@ impl TrustPolicy {
     }
 
     /// Rejects every peer.
-    pub fn nobody() -> Self {
+    pub fn reject_all() -> Self {
         Self::hashes([])
     }
 
@@ -189,6 +189,6 @@ impl Endorsers {
 
 impl Default for TrustPolicy {
     fn default() -> Self {
-        Self::nobody()
+        Self::reject_all()
     }
 }

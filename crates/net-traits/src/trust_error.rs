@@ -99,7 +99,7 @@ impl TrustError {
     /// ```
     /// use net_traits::{TrustError, TrustPolicy};
     ///
-    /// let error = TrustPolicy::nobody().verify(None).unwrap_err();
+    /// let error = TrustPolicy::reject_all().verify(None).unwrap_err();
     /// assert_eq!(error, TrustError::NoCertificate);
     /// assert_eq!(error.tls_alert(), 116);
     /// ```

@@ -37,7 +37,7 @@ fn each_policy_accepts_and_rejects() {
 
     for (policy, accepts_good, accepts_plain) in [
         (TrustPolicy::Any, true, true),
-        (TrustPolicy::nobody(), false, false),
+        (TrustPolicy::reject_all(), false, false),
         (TrustPolicy::default(), false, false),
         (TrustPolicy::hashes([hash(&plain)]), false, true),
         (TrustPolicy::endorsed_by(keys()), true, false),

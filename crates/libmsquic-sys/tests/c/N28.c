@@ -108,14 +108,14 @@ int main(void)
     //
     // A port that is not open is told at once, to the client that it concerns.
     //
-    QUIC_ADDR Nobody = One;
+    QUIC_ADDR Closed = One;
     int Fd = socket(AF_INET, SOCK_DGRAM, 0);
-    socklen_t Length = sizeof(Nobody);
-    QuicAddrSetPort(&Nobody, 0);
-    MUST(bind(Fd, &Nobody.Ip, sizeof(Nobody.Ipv4)) == 0 && getsockname(Fd, &Nobody.Ip, &Length) == 0);
+    socklen_t Length = sizeof(Closed);
+    QuicAddrSetPort(&Closed, 0);
+    MUST(bind(Fd, &Closed.Ip, sizeof(Closed.Ipv4)) == 0 && getsockname(Fd, &Closed.Ip, &Length) == 0);
     close(Fd);
-    SIDE* Refused = Dial(Nobody, NULL);
-    CHECK(WaitFor(&Refused->Complete, 2000), "nobody is there, and the client waits");
+    SIDE* Refused = Dial(Closed, NULL);
+    CHECK(WaitFor(&Refused->Complete, 2000), "no socket has the port, and the client waits");
     usleep(50000);
     CHECK(!First->Down, "a client ends with another one's peer");
 

@@ -132,7 +132,7 @@ impl<R: Run> ReceiveQueue<R> {
         resume
     }
 
-    /// Forgets everything: nobody reads any more.
+    /// Forgets everything: the stream is no longer read.
     pub(crate) fn clear(&mut self) {
         self.copied = BytesMut::new();
         self.spent.extend(self.unread.drain(..));

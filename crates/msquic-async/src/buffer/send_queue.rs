@@ -5,7 +5,7 @@
 //! are in flight, small ones gather behind them and leave together (group commit); large amounts do
 //! not wait.
 //!
-//! The queue hands out one batch at a time, so that batches reach the stream in order whoever
+//! The queue hands out one batch at a time, so that batches reach the stream in order, whichever thread
 //! submits them: [`next_batch`](SendQueue::next_batch) gives nothing until the batch before was
 //! [`submitted`](SendQueue::submitted).
 
@@ -17,7 +17,7 @@ const COPY_BELOW: usize = 4 * 1024;
 /// The size of the blocks that small pieces share.
 const BLOCK: usize = 16 * 1024;
 /// So many sends may be in flight before small ones wait and gather. Without msquic's own buffer a send
-/// is in flight for a round trip, and on a long path nobody should wait for that.
+/// is in flight for a round trip, and on a long path no writer should wait for that.
 const SMALL_IN_FLIGHT: usize = 32;
 /// So many pending bytes leave without waiting for the send before them.
 const DO_NOT_WAIT: usize = 64 * 1024;

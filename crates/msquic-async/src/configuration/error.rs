@@ -8,7 +8,7 @@ use net_traits::CredentialError;
 /// ```
 /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
 /// # let registration = Registration::new("example")?;
-/// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// # let credential = NetCredential::self_signed(TrustPolicy::reject_all())?;
 /// use msquic_async::ConfigurationError;
 ///
 /// match Configuration::client(&registration, &[""], &Settings::new(), &credential) {

@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
 ///
 /// let registration = Registration::new("example")?;
-/// let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+/// let credential = NetCredential::self_signed(TrustPolicy::reject_all())?;
 /// let configuration =
 ///     Configuration::client(&registration, &["chat/1"], &Settings::new(), &credential)?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -44,7 +44,7 @@ impl Configuration {
     /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
     /// # use std::time::Duration;
     /// # let registration = Registration::new("example")?;
-    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::reject_all())?;
     /// let settings = Settings::new().keep_alive_interval(Duration::from_secs(20));
     /// let alpn = ["chat/2", "chat/1"];
     /// let configuration = Configuration::client(&registration, &alpn, &settings, &credential)?;
@@ -68,7 +68,7 @@ impl Configuration {
     /// ```
     /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
     /// # let registration = Registration::new("example")?;
-    /// # let credential = NetCredential::self_signed(TrustPolicy::nobody())?;
+    /// # let credential = NetCredential::self_signed(TrustPolicy::reject_all())?;
     /// let settings = Settings::new().peer_bidi_streams(16).peer_uni_streams(16);
     /// let configuration =
     ///     Configuration::server(&registration, &["chat/1"], &settings, &credential)?;

@@ -40,7 +40,7 @@ struct Line {
     /// Tickets without credit by number, with wakers as far as they were polled.
     waiting: BTreeMap<u64, Option<Waker>>,
     tickets: u64,
-    /// The connection is over: nobody waits any more.
+    /// The connection is over: no opener waits any more.
     is_closed: bool,
 }
 
@@ -56,7 +56,7 @@ pub(crate) struct Ticket {
 const MOST_TOLD: u16 = u16::MAX;
 
 impl StreamCredit {
-    /// Credit if there is some and nobody waits for it.
+    /// Credit if there is some and no opener waits for it.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Ticket> {
         let mut line = self.0.lock();
         let has_credit = line.is_closed || line.given < line.available;
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_wakes_all_and_nobody_waits_afterwards() {
+    fn the_end_wakes_all_openers_and_none_waits_afterwards() {
         let credit = Arc::new(StreamCredit::default());
         let wakes = Arc::new(Wakes::default());
         let waker = waker(wakes.clone());
@@ -367,12 +367,12 @@ mod tests {
             }
             let waiting = self.credit.0.lock().waiting.len();
             assert_eq!(waiting, self.openers.len(), "all starts were answered");
-            assert!(waiting == 0 || self.total >= self.allowed, "somebody is stuck");
+            assert!(waiting == 0 || self.total >= self.allowed, "an opener is stuck");
         }
     }
 
     #[test]
-    fn every_short_order_of_steps_leaves_nobody_stuck() {
+    fn no_short_order_of_steps_leaves_an_opener_stuck() {
         for mut number in 0..World::STEPS.pow(7) {
             let mut world = World::default();
             for choice in 0..7 {
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn long_random_orders_leave_nobody_stuck_either() {
+    fn no_long_random_order_leaves_an_opener_stuck() {
         let mut random = Random::new();
         for _ in 0..2000 {
             let mut world = World::default();

@@ -2,7 +2,7 @@
 //!
 //! A datagram to be sent is *queued* until msquic has put it into a packet, and *in flight* until it
 //! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest goes
-//! and is counted, since newer data is worth more to whoever uses datagrams.
+//! and is counted, since newer data is worth more to applications that use datagrams.
 //!
 //! Queues are bounded by the memory that their datagrams hold, which is more than their bytes: empty ones
 //! count too. In flight a datagram holds no bytes, so these are bounded in number.
@@ -265,7 +265,7 @@ impl Connection {
         self.inner().exclusive.lock().datagrams.max_size
     }
 
-    /// How many received datagrams were dropped because nobody asked for them.
+    /// How many received datagrams were dropped because the queue was full.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -461,7 +461,7 @@ impl ConnectionInner {
             self.datagram_room.wake_one();
         }
         if let Some((sender, outcome)) = outcome {
-            let _ = sender.send(outcome); // nobody may be interested any more
+            let _ = sender.send(outcome); // the sender's future may be dropped
         }
     }
 

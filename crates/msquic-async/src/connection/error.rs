@@ -158,7 +158,7 @@ impl From<ShutdownError> for io::Error {
 /// use msquic_async::connection::StartError;
 ///
 /// match connection.start(&configuration, "node.example", 4433).await {
-///     Err(StartError::Resolve { host, .. }) => println!("nobody is called {host}"),
+///     Err(StartError::Resolve { host, .. }) => println!("{host} has no address"),
 ///     Err(StartError::ConnectionLost(error)) => println!("not connected: {error}"),
 ///     result => result?,
 /// }
@@ -190,7 +190,7 @@ pub enum StartError {
         /// The addresses that were tried, with what went wrong.
         errors: Vec<(SocketAddr, StartError)>,
     },
-    /// The handshake failed, or somebody closed the connection. A certificate that this side
+    /// The handshake failed, or either side closed the connection. A certificate that this side
     /// rejects is [`ConnectionError::Untrusted`].
     #[error("the connection did not come up")]
     ConnectionLost(#[source] ConnectionError),

@@ -111,7 +111,7 @@ impl ConnectionHandler for ConnectionInner {
             let mut exclusive = self.exclusive.lock();
             let exclusive = &mut *exclusive;
             exclusive.inbound_streams.add(stream_type);
-            // A queued stream refers to its connection: one that nobody takes out would be a cycle.
+            // A queued stream refers to its connection: one that is never accepted would be a cycle.
             if !exclusive.is_abandoned {
                 let queue = match stream_type {
                     StreamType::Unidirectional => &mut exclusive.unidirectional,
@@ -148,7 +148,7 @@ impl ConnectionInner {
             .then_some(TrustError::Unproven { identity: peer.hash })
     }
 
-    /// A peer that nobody has judged is not trusted: an adopted configuration may not have asked for
+    /// A peer whose certificate was not verified is not trusted: an adopted configuration may not have asked for
     /// its certificate.
     fn handle_event_connected(&self, alpn: &[u8], is_resumed: bool, calls: Calls<'_>) {
         let (is_trusted, in_turn, ticket) = {

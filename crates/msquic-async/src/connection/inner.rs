@@ -83,7 +83,7 @@ pub(super) struct Exclusive {
     pub(super) inbound_streams: StreamCounts,
     /// Where to write the TLS secrets, until that is done.
     key_log: Option<KeyLog>,
-    /// All handles are gone: nobody will accept streams any more.
+    /// All handles are dropped: no stream will be accepted any more.
     pub(super) is_abandoned: bool,
     /// What the peer is to read as the reason of our close.
     close_reason: Option<CString>,
@@ -332,7 +332,7 @@ impl ConnectionInner {
         waiting.iter().for_each(|stream| stream.release());
     }
 
-    /// Streams of the peer that nobody accepted are aborted.
+    /// Streams of the peer that were not accepted are aborted.
     pub(super) fn abandon_streams(&self) {
         let (bidirectional, unidirectional) = {
             let mut exclusive = self.exclusive.lock();

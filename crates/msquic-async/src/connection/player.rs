@@ -1,5 +1,5 @@
 //! An event player: connections without msquic, through every order of events up to a length, and
-//! through long random ones, legal or not. Whatever comes, nothing panics, nobody waits after the last
+//! through long random ones, legal or not. Whatever comes, nothing panics, no future waits after the last
 //! event, and each waiting task was woken.
 
 use super::inner::ConnectionInner;
@@ -170,7 +170,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
 }
 
 #[test]
-fn every_order_of_events_ends_with_nobody_waiting() {
+fn no_order_of_events_leaves_a_future_waiting() {
     let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     for mut number in 0..EVENTS.pow(LENGTH) {

@@ -7,7 +7,7 @@ use net_traits::TrustError;
 /// ```text
 /// Open ─start─▶ Connecting ─connected─▶ Connected
 ///   └───────┬──────────┴───────────────────┘
-///           ▼ somebody closes
+///           ▼ either side closes
 ///        Shutdown ─all done─▶ ShutdownComplete
 /// ```
 /// The first to close gives the error. Only its reason may be completed at the end, because it

@@ -68,7 +68,7 @@ impl NativeConfiguration {
     ///
     /// # Safety
     ///
-    /// It is one of `registration`, and nobody else closes it.
+    /// It is one of `registration`, and only this value closes it.
     pub(super) unsafe fn from_raw(
         registration: &Arc<NativeRegistration>,
         handle: ffi::HQUIC,
@@ -125,7 +125,7 @@ impl Gated for NativeConfiguration {
 
     fn release(&self) {
         // SAFETY: C11: this releases one count without waiting; the registration is still open,
-        // and the gate lets nobody use the handle any more.
+        // and the gate lets no call use the handle any more.
         unsafe { call!(ConfigurationClose(self.handle.0)) };
         self.child.remove();
     }

@@ -29,7 +29,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// libmsquic was made to be driven, and could not be: C29 says that it is unusable then.
 static IS_BROKEN: AtomicBool = AtomicBool::new(false);
 
-/// The process ends: nobody but its exit handler drives any more.
+/// The process ends: only its exit handler drives from now on.
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
 
 struct Execution {
@@ -62,14 +62,14 @@ unsafe impl Sync for Doorbell {}
 
 impl Doorbell {
     fn new(epoll: &OwnedFd) -> io::Result<Self> {
-        // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
+        // SAFETY: the call takes no pointers; the descriptor that it returns has no other owner.
         let eventfd = unsafe {
             let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
             OwnedFd::from_raw_fd(fd)
         };
         let entry =
             Box::new(ffi::QUIC_SQE { fd: eventfd.as_raw_fd(), Completion: Some(nothing_to_do) });
-        // Edge-triggered: each ring is one event, and nobody has to read the counter.
+        // Edge-triggered: each ring is one event, and the counter need not be read.
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLET) as u32,
             u64: ptr::from_ref(&*entry).expose_provenance() as u64,
@@ -96,7 +96,7 @@ impl Doorbell {
 unsafe extern "C" fn nothing_to_do(_: *mut ffi::QUIC_CQE) {}
 
 fn new_epoll() -> io::Result<OwnedFd> {
-    // SAFETY: the call takes no pointers; the descriptor that it returns is owned by nobody else.
+    // SAFETY: the call takes no pointers; the descriptor that it returns has no other owner.
     unsafe { Ok(OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?)) }
 }
 
@@ -133,12 +133,12 @@ fn takes_down(version: LibraryVersion) -> bool {
     (version.major, version.minor) >= (2, 6)
 }
 
-/// Drives libmsquic until `done`, or the deadline. For the end of the process, when nobody else may
+/// Drives libmsquic until `done`, or the deadline. For the end of the process, when no other thread may
 /// be driving any more: others are kept out from now on.
 fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
     let Some(execution) = EXECUTION.get() else { return };
     IS_EXITING.store(true, Ordering::SeqCst);
-    execution.doorbell.ring(); // whoever waits lets go of the lock
+    execution.doorbell.ring(); // a thread that waits lets go of the lock
     let patience = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(patience) else { return };
     while !done() && Instant::now() < deadline {
@@ -188,7 +188,7 @@ impl Execution {
         Ok(Self { native, epoll, outer, doorbell, jobs: Mutex::default() })
     }
 
-    /// The right to run libmsquic, which nobody gets any more once the process ends.
+    /// The right to run libmsquic, which is not given any more once the process ends.
     fn lock(&self) -> MutexGuard<'_, Native> {
         let native = self.native.lock();
         if !IS_EXITING.load(Ordering::SeqCst) {

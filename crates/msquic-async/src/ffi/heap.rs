@@ -127,7 +127,7 @@ impl Node {
         client.watch_shutdown().await;
     }
 
-    /// A stranger, another protocol, and nobody who listens.
+    /// A stranger, another protocol, and a port without a listener.
     async fn fail(&self, number: usize) {
         let connect = async |dial: Dial, alpn, credential| {
             let configuration = self.configuration(alpn, credential);
@@ -138,8 +138,8 @@ impl Node {
         };
         connect(self.dial(number), ALPN, &self.stranger).await;
         connect(self.dial(number), "another", &self.trusted).await;
-        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let dial = Dial::from(nobody).share_binding(number.is_multiple_of(2));
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let dial = Dial::from(closed).share_binding(number.is_multiple_of(2));
         connect(dial, ALPN, &self.trusted).await;
     }
 }

@@ -19,7 +19,7 @@ pub(crate) async fn unblock<T: Send + 'static>(
 ) -> T {
     let (done, result) = tokio::sync::oneshot::channel();
     detach(move |may_block| {
-        let _ = done.send(job(may_block)); // nobody may be waiting any more
+        let _ = done.send(job(may_block)); // the waiting future may be dropped
     });
     match result.await {
         Ok(result) => result,
@@ -40,7 +40,7 @@ pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
 
 fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) {
     let job = move || job(&MayBlock(PhantomData));
-    // Whoever drives libmsquic itself has no workers to wait for: the calls that would wait for them
+    // An application that drives libmsquic has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
     if let Err(job) = execution::run_on_driver(job) {
         threads::run(kind, job);

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 /// The functions of the libmsquic that this process runs with, for handles of one's own.
 ///
-/// From then on the library is not closed at the end of the process, since nobody knows whether handles
+/// From then on the library is not closed at the end of the process, since it is unknown whether handles
 /// are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened while the
 /// driver is installed, none may be closed unless the library has the patch N31 and another thread goes on driving,
 /// and the functions that close, get or set parameters of
@@ -47,7 +47,7 @@ impl Registration {
     ///
     /// # Safety
     ///
-    /// `handle` is an open registration that nobody else closes. Raw children of it that are not taken
+    /// `handle` is an open registration that only the returned value closes. Raw children of it that are not taken
     /// over are closed before the last of its safe children and clones is dropped, and before the process
     /// ends. With [`ExecutionDriver`](crate::ExecutionDriver) its profile is not MAX_THROUGHPUT.
     ///
@@ -116,7 +116,7 @@ impl Configuration {
     ///
     /// # Safety
     ///
-    /// `handle` is an open configuration of `registration` that nobody else closes. It was not loaded
+    /// `handle` is an open configuration of `registration` that only the returned value closes. It was not loaded
     /// with DEFER_CERTIFICATE_VALIDATION, certificates that it indicates are portable, and its settings
     /// do not enable StreamMultiReceive.
     pub unsafe fn from_raw(registration: &Registration, handle: HQUIC) -> Result<Self, Status> {
@@ -152,8 +152,8 @@ impl Connection {
     ///
     /// `handle` was opened in `registration`, and neither started nor shut down; its settings enable
     /// neither StreamMultiReceive nor ReliableReset. No datagram was sent with it, nor will be: their contexts
-    /// belong to this crate. Nobody else closes it or sets its callback, and others
-    /// call functions with it inside [`with_raw`](Self::with_raw) only.
+    /// belong to this crate. Only this crate closes it or sets its callback, and other code
+    /// calls functions with it inside [`with_raw`](Self::with_raw) only.
     pub unsafe fn from_raw(
         registration: &Registration,
         handle: HQUIC,
@@ -212,7 +212,7 @@ impl Stream {
     /// # Safety
     ///
     /// `handle` was opened on `connection`, inside [`Connection::with_raw`] and adopted there, as a stream
-    /// of this type without APP_OWNED_BUFFERS, not started, and nothing was sent with it. Nobody else closes
+    /// of this type without APP_OWNED_BUFFERS, not started, and nothing was sent with it. Only this crate closes
     /// it or sets its callback, and no function is called with it by others any more.
     pub unsafe fn from_raw(
         connection: &Connection,
@@ -382,7 +382,7 @@ mod tests {
         let settings = Settings::new().peer_uni_streams(2).peer_bidi_streams(1);
         let (listener, port) = listener(&registration, &settings);
         let handle = open_connection(&registration);
-        // SAFETY: the connection was just opened and is used by nobody else.
+        // SAFETY: the connection was just opened and is used nowhere else.
         let client = unsafe { Connection::from_raw(&registration, handle, credential()) }.unwrap();
         let configuration =
             Configuration::client(&registration, &[ALPN], &settings, &credential()).unwrap();
@@ -399,7 +399,7 @@ mod tests {
             let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
             let adopt = |connection| {
                 let raw = open_stream(connection, uni);
-                // SAFETY: the stream was just opened and is used by nobody else.
+                // SAFETY: the stream was just opened and is used nowhere else.
                 unsafe { SendStream::from_raw(&client, raw) }.unwrap()
             };
             let mut send = client.with_raw(adopt).unwrap();
@@ -445,7 +445,7 @@ mod tests {
             };
             let (started, server) = futures::join!(start, accept);
             started.unwrap();
-            // SAFETY: the stream was opened here and is used by nobody else.
+            // SAFETY: the stream was opened here and is used nowhere else.
             let adopt = |_| unsafe { Stream::from_raw(&client, raw, StreamType::Bidirectional) };
             let mut stream = client.with_raw(adopt).unwrap().unwrap();
             poll_fn(|cx| stream.poll_start(cx, false)).await.unwrap();
@@ -552,7 +552,7 @@ mod tests {
     fn an_adopted_connection_that_is_never_started_is_closed() {
         let registration = registration();
         let handle = open_connection(&registration);
-        // SAFETY: the connection was just opened and is used by nobody else.
+        // SAFETY: the connection was just opened and is used nowhere else.
         drop(unsafe { Connection::from_raw(&registration, handle, credential()) }.unwrap());
         block_on(registration.wait_idle());
     }

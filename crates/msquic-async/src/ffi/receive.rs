@@ -310,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_reads_is_given_back() {
+    fn what_is_never_read_is_given_back() {
         for settings in both() {
             block_on(async {
                 let Pair { registration, listener, client, server } = pair(&settings).await;

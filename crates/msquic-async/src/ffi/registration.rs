@@ -112,7 +112,7 @@ impl NativeRegistration {
     ///
     /// # Safety
     ///
-    /// Nobody else closes it, and children that this value does not know are closed before it.
+    /// Only this value closes it, and children that it does not know are closed before it.
     pub(super) unsafe fn from_raw(handle: ffi::HQUIC) -> Result<Arc<Self>, Status> {
         library::registration_opening()?;
         Ok(Self::with_handle(handle))

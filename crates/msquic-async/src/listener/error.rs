@@ -10,7 +10,7 @@ use std::io;
 /// use msquic_async::ListenError;
 ///
 /// match listener.start(&["chat/1"], Some("[::]:4433".parse()?)) {
-///     Err(ListenError::AddressInUse) => println!("somebody else has port 4433"),
+///     Err(ListenError::AddressInUse) => println!("another socket has port 4433"),
 ///     result => result?,
 /// }
 /// # Ok(())

@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The code with which connections are refused that nobody accepted.
+/// The code with which connections are refused that were not accepted.
 const REFUSED: u64 = 0;
 
 /// A connection that a peer wants. Dropping it refuses it.

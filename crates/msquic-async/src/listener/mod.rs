@@ -2,7 +2,7 @@
 //!
 //! A connection that arrives waits in a bounded backlog **before** its handshake. Taking it out with
 //! [`Listener::accept`] or [`Incoming::accept`] lets the handshake go on, which
-//! [`Connection::accept`] waits for, so a slow peer holds up nobody else. What does not fit the
+//! [`Connection::accept`] waits for, so a slow peer delays no other peer. What does not fit the
 //! backlog is refused at once.
 
 mod error;

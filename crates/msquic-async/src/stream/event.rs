@@ -103,7 +103,7 @@ impl StreamInner {
     fn handle_event_receive_now(&self, received: &Received<'_>) -> usize {
         let mut exclusive = self.exclusive.lock();
         if !exclusive.receive.is_open() {
-            return received.length(); // given up: nobody reads it
+            return received.length(); // given up: the stream is not read
         }
         let is_empty = exclusive.received.is_empty();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
@@ -155,7 +155,7 @@ impl StreamInner {
         let was_empty = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {
-                return; // given up: nobody reads it
+                return; // given up: the stream is not read
             }
             let was_empty = exclusive.received.is_empty();
             runs.into_iter().for_each(|run| exclusive.received.hold(run));

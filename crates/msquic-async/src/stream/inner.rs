@@ -1,6 +1,6 @@
 //! `StreamInner`: what the handles of a stream share with its callbacks.
 //!
-//! The application's thread and msquic's thread meet in `exclusive`. Whoever changes it collects
+//! The application's thread and msquic's thread meet in `exclusive`. The thread that changes it collects
 //! whom to wake, unlocks, and only then wakes or calls msquic.
 //!
 //! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
@@ -71,7 +71,7 @@ pub(super) enum SinkSlot {
     None,
     /// To the sink; the queue holds only what it did not take.
     Idle(Box<dyn ReceiveSink>),
-    /// To the sink, which somebody is running. `again`: it has to be offered bytes once more.
+    /// To the sink, which a thread is running. `again`: it has to be offered bytes once more.
     Busy { again: bool },
     /// The sink was told the end.
     Ended,
@@ -331,13 +331,13 @@ impl StreamInner {
         *self.hold.lock() = self.native.hold();
     }
 
-    /// Somebody accepted the stream, or nobody will.
+    /// The stream was accepted, or never will be.
     pub(crate) fn release(&self) {
         let hold = self.hold.lock().take();
         drop(hold);
     }
 
-    /// Nobody will accept the stream.
+    /// The stream will never be accepted.
     pub(crate) fn abandon(&self) {
         let _ = self.abort_write(DROPPED);
         let _ = self.abort_read(DROPPED);
@@ -511,7 +511,7 @@ impl StreamInner {
     }
 
     /// Gives the sink what is in the queue, and the end when it has come, and resumes receiving.
-    /// Whoever finds the sink running leaves a note instead.
+    /// A thread that finds the sink running sets `again` instead.
     pub(super) fn run_sink(&self) {
         let mut exclusive = self.exclusive.lock();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {

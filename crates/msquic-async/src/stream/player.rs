@@ -1,6 +1,6 @@
 //! An event player: streams without msquic, through every order of events up to a length, and through
 //! long random ones, legal or not, with aborts of this side in between. Whatever comes, nothing panics, and once
-//! the last event is over nobody is left waiting, all credit is given back, and no stream that ended alone
+//! the last event is over no future is left waiting, all credit is given back, and no stream that ended alone
 //! says that its connection is lost.
 
 use super::future::Flush;
@@ -208,7 +208,7 @@ fn a_completion_wakes_those_whose_bytes_it_completes() {
 }
 
 #[test]
-fn every_order_of_events_ends_with_nobody_waiting() {
+fn no_order_of_events_leaves_a_future_waiting() {
     let connection = connection();
     for number in 0..STEPS.len().pow(LENGTH as u32) {
         play_all(&connection, &steps(number), number);

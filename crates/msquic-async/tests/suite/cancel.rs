@@ -109,7 +109,7 @@ fn a_dropped_open_leaves_no_stream_behind() {
             let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
             let _ = futures::poll!(pin!(open));
         }
-        // Streams that got as far as the peer are reset; whoever accepts them gives their place back.
+        // Streams that got as far as the peer are reset; accepting them gives their place back.
         let drain = async {
             loop {
                 let mut stream = pair.server.accept_inbound_uni_stream().await.unwrap();

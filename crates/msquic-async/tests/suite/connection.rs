@@ -96,7 +96,7 @@ async fn handshake(
 fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
     run(async || {
         let (started, client, accepted, [_, client_identity]) =
-            handshake(TrustPolicy::nobody(), TrustPolicy::Any).await;
+            handshake(TrustPolicy::reject_all(), TrustPolicy::Any).await;
         let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
             panic!("the server accepted: {accepted:?}");
         };
@@ -120,7 +120,7 @@ fn refusals() -> [(TrustPolicy, u8); 3] {
         }
     }
     let policies = [
-        (TrustPolicy::nobody(), 48),
+        (TrustPolicy::reject_all(), 48),
         (TrustPolicy::endorsed_by(Endorsers::new([])), 48),
         (TrustPolicy::custom(Refuses), 49),
     ];
@@ -162,7 +162,7 @@ fn a_server_learns_why_its_certificate_was_rejected() {
 fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
     run(async || {
         let (started, _client, accepted, [server_identity, _]) =
-            handshake(TrustPolicy::Any, TrustPolicy::nobody()).await;
+            handshake(TrustPolicy::Any, TrustPolicy::reject_all()).await;
         let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = started else {
             panic!("the client accepted: {started:?}");
         };
@@ -352,7 +352,7 @@ fn a_listener_takes_another_credential() {
         let registration = Registration::new("test").unwrap();
         let before = credential();
         let listener = listen(&registration, &settings(), before.clone(), StreamLimits::default());
-        let after = credential().with_trust(TrustPolicy::nobody());
+        let after = credential().with_trust(TrustPolicy::reject_all());
         let configuration =
             Configuration::server(&registration, &[ALPN], &settings(), &after).unwrap();
         listener.set_credential(configuration, after.clone());

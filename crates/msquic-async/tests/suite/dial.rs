@@ -184,15 +184,15 @@ fn connections_share_sockets_unless_told_otherwise() {
 }
 
 #[test]
-fn a_shared_socket_tells_at_once_that_nobody_listens() {
+fn a_shared_socket_tells_at_once_that_a_port_is_closed() {
     if lacks_patch("N28") {
         return;
     }
     run(async || {
         let node = Node::new();
         let (client, _server) = node.pair(&node, shared(&node)).await;
-        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let dial = Dial::from(nobody).share_binding(true);
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let dial = Dial::from(closed).share_binding(true);
         assert_eq!(status(node.dial(dial).await), Status::UNREACHABLE);
         assert_eq!(client.close_reason(), None);
     });
@@ -223,7 +223,7 @@ fn two_listeners_dial_each_other_from_their_ports_at_once() {
 fn a_name_without_an_address_is_a_typed_error() {
     run(async || {
         let node = Node::new();
-        let error = node.dial(Dial::new("nobody.invalid", 1)).await.unwrap_err();
+        let error = node.dial(Dial::new("missing.invalid", 1)).await.unwrap_err();
         assert!(matches!(error, StartError::Resolve { .. }), "{error:?}");
         let error = node.dial(Dial::new("127.0.0.1", 0)).await.unwrap_err();
         assert!(matches!(error, StartError::InvalidInput(_)), "{error:?}");
@@ -434,15 +434,15 @@ fn every_address_of_a_name_is_tried() {
 fn dial_two_addresses() {
     run_tokio(async || {
         let node = Node::new();
-        // Nobody listens at the first address.
+        // The first address has no listener.
         let (client, _server) = node.pair(&node, Dial::new("two.test", node.addr().port())).await;
         assert_eq!(client.get_remote_addr().unwrap(), node.addr());
 
-        let nobody = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        let error = node.dial(Dial::new("two.test", nobody)).await.unwrap_err();
+        let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let error = node.dial(Dial::new("two.test", closed)).await.unwrap_err();
         let StartError::NoAddress { errors, .. } = &error else { panic!("{error:?}") };
         let tried: HashSet<_> = errors.iter().map(|(address, _)| address.to_string()).collect();
-        let expected = [format!("127.0.0.1:{nobody}"), format!("127.0.0.9:{nobody}")];
+        let expected = [format!("127.0.0.1:{closed}"), format!("127.0.0.9:{closed}")];
         assert_eq!(tried, HashSet::from(expected));
         assert!(error.to_string().contains("the peer is unreachable"), "{error}");
         assert_eq!(std::io::Error::from(error).kind(), std::io::ErrorKind::HostUnreachable);

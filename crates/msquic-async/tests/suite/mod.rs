@@ -1,4 +1,4 @@
-//! The tests that need msquic. Whoever includes them says in `crate::executors` what runs them.
+//! The tests that need msquic. The including binary says in `crate::executors` what runs them.
 
 mod address;
 mod cancel;

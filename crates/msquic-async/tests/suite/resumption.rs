@@ -232,7 +232,7 @@ fn a_revoked_client_cannot_resume() {
         };
         trusting(TrustPolicy::Any);
         returning.get_ticket().await;
-        trusting(TrustPolicy::nobody());
+        trusting(TrustPolicy::reject_all());
         let error = returning.is_rejected().await;
         assert_eq!(error, TrustError::UntrustedIdentity(returning.client.identity()));
         // Once trusted again, a full handshake is needed.
@@ -249,7 +249,7 @@ fn a_revoked_server_is_not_resumed_with() {
     run(async || {
         let mut returning = Returning::new();
         returning.get_ticket().await;
-        returning.client = returning.client.with_trust(TrustPolicy::nobody());
+        returning.client = returning.client.with_trust(TrustPolicy::reject_all());
         let (client, server, [started, _]) = returning.try_dial().await;
         let Err(StartError::ConnectionLost(ConnectionError::Untrusted(_))) = started else {
             panic!("{started:?}");

@@ -144,7 +144,7 @@ fn a_slow_reader_stops_the_writer() {
                 Ok(length) => written += length.unwrap(),
                 Err(_) => break,
             }
-            assert!(written <= bound, "{written} bytes were taken and nobody read");
+            assert!(written <= bound, "{written} bytes were taken and none was read");
         }
         let mut read = pair.server.accept_inbound_uni_stream().await.unwrap();
         let (finished, received) =
@@ -241,7 +241,7 @@ fn opening_waits_for_the_limit_or_fails_as_asked() {
         first.write_all(b"x").await.unwrap();
         assert_eq!(open(true).await.map(|_| ()), Err(StartError::LimitReached));
 
-        // A finished stream that nobody accepted gives no credit; accepting and reading it does.
+        // A finished stream that was not accepted gives no credit; accepting and reading it does.
         first.shutdown().await.unwrap();
         assert_eq!(open(true).await.map(|_| ()), Err(StartError::LimitReached));
         let read = async {
@@ -327,7 +327,7 @@ fn concurrent_enqueues_never_interleave() {
     });
 }
 
-/// Takes at most `room` bytes, then waits until somebody makes room.
+/// Takes at most `room` bytes, then waits until there is room.
 struct StingySink(Arc<StingyState>);
 
 #[derive(Default)]

@@ -34,7 +34,7 @@ async fn busy_handles() -> Vec<Box<dyn Any + Send>> {
     let held = accepted.as_ref().unwrap().read_chunk().await.unwrap();
     let mut unaccepted =
         client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
-    unaccepted.write_all(b"nobody wants me").await.unwrap();
+    unaccepted.write_all(b"never accepted").await.unwrap();
     let pending = tokio::spawn({
         let client = client.clone();
         async move { client.accept_inbound_uni_stream().await.map(|_| ()) }
@@ -155,7 +155,7 @@ fn child() {
     let mut handles = permute(handles, scenario / 5);
     match scenario % 5 {
         0 => handles.for_each(drop),
-        // The runtime goes first, and with it whoever would wake.
+        // The runtime goes first, and with it the tasks that would wake.
         1 => {
             runtime.shutdown_background();
             handles.for_each(drop);

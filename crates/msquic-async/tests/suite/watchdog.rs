@@ -1,5 +1,5 @@
 //! Ends the process when a test hangs.
-#![allow(clippy::print_stderr, reason = "the watchdog has nobody to return to")]
+#![allow(clippy::print_stderr, reason = "the watchdog has no caller")]
 
 use std::sync::mpsc;
 use std::time::Duration;

@@ -40,7 +40,7 @@ pub(crate) fn lacks_patch(fault: &str) -> bool {
 
 /// Credentials of two peers that trust only each other.
 pub(crate) fn credentials() -> (NetCredential, NetCredential) {
-    let server = NetCredential::self_signed(TrustPolicy::nobody()).unwrap();
+    let server = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
     let client = NetCredential::self_signed(TrustPolicy::hashes([server.identity()])).unwrap();
     (server.with_trust(TrustPolicy::hashes([client.identity()])), client)
 }

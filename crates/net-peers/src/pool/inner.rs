@@ -45,7 +45,7 @@ pub(super) enum Origin {
     Accepted,
     /// Of the dial of the entry with this id; void if that entry was removed.
     Attempt(u64),
-    /// Of a dial to an address, whoever is there.
+    /// Of a dial to an address, of whatever identity.
     Met,
 }
 

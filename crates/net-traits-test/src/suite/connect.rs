@@ -64,7 +64,7 @@ pub async fn a_taken_port_is_refused<H: Harness>(stage: Stage<H>) {
 /// Dialling an address without a listener is a retryable typed error within the handshake timeout.
 ///
 /// The peer may be about to start.
-pub async fn nobody_there_is_a_typed_error<H: Harness>(stage: Stage<H>) {
+pub async fn no_listener_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     let limits = Limits { handshake_timeout: Duration::from_secs(2), ..Limits::default() };
     let dialler = stage.transport_with(limits);
     let mut answers = Vec::new();
@@ -171,7 +171,7 @@ async fn turned_away<H: Harness>(
 /// A pending request does not delay others: `accept` returns the next one, which can finish first.
 ///
 /// Otherwise one slow or hostile peer would block a node.
-pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
+pub async fn a_slow_peer_does_not_delay_others<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;
@@ -190,7 +190,7 @@ pub async fn a_slow_peer_holds_up_nobody<H: Harness>(stage: Stage<H>) {
 /// `accept` of the listener is cancel-safe: dropping its futures loses no request.
 ///
 /// Servers accept in a `select!` with other branches.
-pub async fn a_cancelled_accept_loses_nobody<H: Harness>(stage: Stage<H>) {
+pub async fn a_cancelled_accept_loses_no_request<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;

@@ -61,7 +61,7 @@ pub async fn every_trust_policy_is_applied<H: Harness>(stage: Stage<H>) {
     let endorsers = |endorser: &Endorser| Endorsers::new([endorser.key()]);
     let policies = [
         (TrustPolicy::Any, true),
-        (TrustPolicy::nobody(), false),
+        (TrustPolicy::reject_all(), false),
         (TrustPolicy::hashes([another, peer.identity()]), true),
         (TrustPolicy::hashes([another]), false),
         (TrustPolicy::endorsed_by(endorsers(&endorser)), true),
@@ -99,7 +99,7 @@ impl PeerVerifier for Only {
 ///
 /// With TLS 1.3 the dialler may be connected first. Otherwise operators look for a network fault.
 pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
-    let for_listener = credential(TrustPolicy::nobody());
+    let for_listener = credential(TrustPolicy::reject_all());
     let for_dialler = credential(TrustPolicy::Any);
     let identity = for_dialler.identity();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -122,7 +122,7 @@ pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;
     let (dialled, accepted) =
-        introduce::<H>(&dialler, &listener, credential(TrustPolicy::nobody())).await;
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::reject_all())).await;
     let by_us = rejected::<H>(dialled).await;
     assert_eq!((by_us.by, by_us.identity), (RejectionBy::Us, Some(identity)));
     assert_eq!(by_us.remote_addr, listener.local_addr());
@@ -160,7 +160,7 @@ pub async fn a_peer_without_a_certificate_is_turned_away<H: Harness>(stage: Stag
 /// Established connections remain open. Keys are rotated while nodes run.
 pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
     let before = credential(TrustPolicy::Any);
-    let after = credential(TrustPolicy::nobody());
+    let after = credential(TrustPolicy::reject_all());
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, before.clone()).await;
     let meet = || introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any));

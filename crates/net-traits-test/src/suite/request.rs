@@ -79,7 +79,7 @@ pub async fn cancelled_questions_are_told<H: Harness>(stage: Stage<H>) {
     let question = {
         let mut ask = pin!(one.request("never mind".into(), LONG));
         tokio::select! {
-            answer = &mut ask => panic!("nobody answered: {answer:?}"),
+            answer = &mut ask => panic!("answered early: {answer:?}"),
             question = async {
                 let mut question = other.accept_request().await.unwrap();
                 assert_eq!(question.question().await.unwrap(), "never mind");
@@ -126,7 +126,7 @@ pub async fn closing_ends_requests<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let mut ask = pin!(one.request("are you there?".into(), LONG));
     let question = tokio::select! {
-        answer = &mut ask => panic!("nobody answered: {answer:?}"),
+        answer = &mut ask => panic!("answered early: {answer:?}"),
         question = other.accept_request() => question.unwrap(),
     };
     let mut accept = pin!(other.accept_request());

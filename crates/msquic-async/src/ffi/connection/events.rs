@@ -108,7 +108,7 @@ impl NativeConnection {
     ///
     /// # Safety
     ///
-    /// `handle` is an open connection of the registration, nobody else uses or closes it, and no event
+    /// `handle` is an open connection of the registration, only this value uses or closes it, and no event
     /// of it can come before this returns: it was not started, or its NEW_CONNECTION is being handled.
     pub(in crate::ffi) unsafe fn adopt<H: ConnectionHandler>(
         registration: &Arc<NativeRegistration>,

@@ -20,7 +20,7 @@ use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// A connection handle. It is closed after its last event, when nobody uses it any more.
+/// A connection handle. It is closed after its last event, when no call uses it any more.
 pub(crate) struct NativeConnection {
     handle: Handle,
     gate: Gate,
@@ -224,7 +224,7 @@ unsafe fn close(Handle(handle): Handle, child: &Child) {
             call!(SetParam(handle, QUIC_PARAM_CONN_CLOSE_ASYNC, length, value));
         }
     }
-    // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
+    // SAFETY: C4, C9: after the last event, and the gate lets no call use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(ConnectionClose(handle)) };
     child.remove();

@@ -121,7 +121,7 @@ impl NativeStream {
     ///
     /// # Safety
     ///
-    /// `handle` is an open stream of this value's connection, which `hold` keeps, nobody else uses or closes it,
+    /// `handle` is an open stream of this value's connection, which `hold` keeps, only this value uses or closes it,
     /// and no event of it can come before this returns: it was not started, or its
     /// PEER_STREAM_STARTED is being handled.
     pub(in crate::ffi) unsafe fn adopt<H: StreamHandler>(
@@ -295,7 +295,7 @@ unsafe fn receive<H: StreamHandler>(
         Some(handler.on_receive(Received { buffers, offset, is_last, is_held: &is_held }))
     });
     if taken.is_none() {
-        // Nobody knows what became of the bytes, so nobody may read on.
+        // It is unknown what became of the bytes, so reading must not go on.
         handler.native().abort(Abort::Everything, 0);
     }
     // C32: held bytes stay held, whatever went wrong afterwards.

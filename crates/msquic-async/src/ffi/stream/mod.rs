@@ -20,7 +20,7 @@ use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 
-/// A stream handle. It is closed after its last event, when nobody uses it any more.
+/// A stream handle. It is closed after its last event, when no call uses it any more.
 pub(crate) struct NativeStream {
     handle: OnceLock<Handle>,
     /// There is a [`Claim`], or was one that set the handle.
@@ -148,7 +148,7 @@ impl NativeStream {
             return; // C32: a reset has given the credit back
         }
         let _ = self.with(|handle| {
-            // SAFETY: C1, C32, C36: asynchronous; the handle is open. Nobody uses these bytes any more, and
+            // SAFETY: C1, C32, C36: asynchronous; the handle is open. These bytes are no longer used, and
             // each byte is completed once, in one go with all that were offered, or in the mode that takes parts.
             unsafe { call!(StreamReceiveComplete(handle, length)) };
             Ok(())
@@ -241,7 +241,7 @@ unsafe fn close(Handle(handle): Handle, connection: Option<Hold>) {
         // SAFETY: C1, C25: asynchronous; the handle is open.
         unsafe { call!(StreamReceiveSetEnabled(handle, 1)) };
     }
-    // SAFETY: C4, C9: after the last event, and the gate lets nobody use the handle any more. On
+    // SAFETY: C4, C9: after the last event, and the gate lets no call use the handle any more. On
     // the connection's own thread this does not block, elsewhere it may.
     unsafe { call!(StreamClose(handle)) };
     drop(connection);
