@@ -28,6 +28,11 @@ static int Follows(char Frame)
     case 'd':
         CHECK(QuicDatagramFrameEncodeEx(&HookData, 1, HookData.Length, &FramesLength, sizeof(Frames), Frames));
         break;
+    case 's': {
+        const QUIC_STREAMS_BLOCKED_EX Blocked = { FALSE, 0 }; // The limit is higher.
+        CHECK(QuicStreamsBlockedFrameEncode(&Blocked, &FramesLength, sizeof(Frames), Frames));
+        break;
+    }
     case 'f':
         CHECK(QuicAckFrequencyFrameEncode(&Frequency, &FramesLength, sizeof(Frames), Frames));
         break;
@@ -46,8 +51,8 @@ int main(int Argc, char** Argv)
         _exit(Follows(Argv[1][0]) ? 2 : 3);
     }
     // A client does not forgive the acknowledgment of a packet that it has not sent, so each has its process.
-    const char* Kinds[] = { "probe", "datagram", "frequency", "immediate acknowledgment" };
-    for (int i = 0; i < 4; i++) {
+    const char* Kinds[] = { "probe", "datagram", "frequency", "streams blocked", "immediate acknowledgment" };
+    for (int i = 0; i < 5; i++) {
         int Status = 0;
         if (fork() == 0) {
             execl("/proc/self/exe", "N34", Kinds[i], NULL);

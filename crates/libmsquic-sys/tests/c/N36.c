@@ -1,0 +1,38 @@
+// N36: a path is validated by the response to its challenge only, not by zeros before there is one.
+#include "forge.h"
+
+static int Done;
+
+static void Receive(QUIC_CONNECTION* Connection)
+{
+    Hook = NULL;
+    CXPLAT_ROUTE Route = Connection->Paths[0].Route;
+    QuicAddrSetPort(&Route.RemoteAddress, QuicAddrGetPort(&Route.RemoteAddress) ^ 1);
+    const QUIC_PATH_CHALLENGE_EX Zero = { { 0 } };
+    uint8_t Frames[16];
+    uint16_t Length = 0;
+    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Zero, &Length, sizeof(Frames), Frames));
+    Frames[Length++] = QUIC_FRAME_PING;
+    ForgeReceive(Connection, Forge(Connection, &Route, 0, Frames, Length), 1);
+    QUIC_PATH* Path = &Connection->Paths[0];
+    CHECK(QuicAddrCompare(&Path->Route.RemoteAddress, &Route.RemoteAddress));
+    if (Path->IsPeerValidated) { FAIL("zeros validated an address that was not challenged"); }
+    CHECK(Path->Allowance != UINT32_MAX);
+
+    // The challenge was drawn meanwhile; its response validates.
+    QUIC_PATH_CHALLENGE_EX Response;
+    memcpy(Response.Data, Path->Challenge, sizeof(Response.Data));
+    Length = 0;
+    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Response, &Length, sizeof(Frames), Frames));
+    ForgeReceive(Connection, Forge(Connection, &Route, 1, Frames, Length), 1);
+    CHECK(Connection->Paths[0].IsPeerValidated);
+    Done = 1;
+}
+
+int main(void)
+{
+    ForgeOpen();
+    Hook = Receive;
+    CHECK(HookSend(&ForgeClient, 2000) && Done);
+    _exit(0);
+}
