@@ -9,6 +9,7 @@ use msquic_async::{Connection, ReadStream, Registration, StreamLimits, StreamTyp
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::{Notify, Semaphore};
 
 /// Peers that find out quickly what a new path is like; the peer has confirmed the handshake.
 async fn movable_pair() -> Pair {
@@ -76,35 +77,52 @@ fn a_library_that_cannot_move_is_not_asked_to() {
 #[derive(Default)]
 struct Load {
     is_over: AtomicBool,
-    to_server: AtomicU64,
-    to_client: AtomicU64,
+    to_server: Direction,
+    to_client: Direction,
     datagrams: AtomicU64,
+    /// Notified when anything arrives.
+    arrived: Notify,
+}
+
+/// One stream.
+struct Direction {
+    read: AtomicU64,
+    /// The parts that may be on the way. With more, losses would decide how long a test takes.
+    window: Semaphore,
+}
+
+impl Default for Direction {
+    fn default() -> Self {
+        Self { read: AtomicU64::new(0), window: Semaphore::new(4) }
+    }
 }
 
 impl Load {
-    async fn write(&self, mut stream: WriteStream) {
+    async fn write(&self, mut stream: WriteStream, direction: &Direction) {
         let source = endless();
         let mut at = 0;
         while !self.is_over.load(Ordering::SeqCst) {
+            direction.window.acquire().await.unwrap().forget();
             let part = source.slice(at % PATTERN..at % PATTERN + PART);
             stream.write_chunk(&part, false).await.unwrap();
             at += PART;
-            // Steady, and not as much as the machine can carry: then losses would decide how long it takes.
-            tokio::time::sleep(Duration::from_millis(1)).await;
         }
         stream.write_chunk(&Bytes::new(), true).await.unwrap();
     }
 
-    async fn read(&self, stream: ReadStream, count: &AtomicU64) {
+    async fn read(&self, stream: ReadStream, direction: &Direction) {
         let expected = endless();
         let mut at = 0;
         while let Some(chunk) = stream.read_chunk().await.unwrap() {
             for part in chunk.chunks(PART) {
                 let from = at % PATTERN;
                 assert!(part == &expected[from..from + part.len()], "byte {at}");
+                let parts = at / PART;
                 at += part.len();
-                count.fetch_add(part.len() as u64, Ordering::SeqCst);
+                direction.window.add_permits(at / PART - parts);
+                direction.read.fetch_add(part.len() as u64, Ordering::SeqCst);
             }
+            self.arrived.notify_one();
         }
     }
 
@@ -118,19 +136,21 @@ impl Load {
         while let Ok(datagram) = client.receive_datagram().await {
             assert_eq!(datagram, "ping");
             self.datagrams.fetch_add(1, Ordering::SeqCst);
+            self.arrived.notify_one();
         }
     }
 
     /// Waits until more of all has arrived than now.
     async fn progress(&self, client: &Connection) {
         let now = || {
-            [&self.to_server, &self.to_client, &self.datagrams]
+            [&self.to_server.read, &self.to_client.read, &self.datagrams]
                 .map(|count| count.load(Ordering::SeqCst))
         };
         let before = now();
         while now().iter().zip(before).any(|(now, before)| *now <= before) {
+            // One that is lost is followed by another, as soon as anything arrives.
             let _ = client.send_datagram(&"ping".into());
-            tokio::time::sleep(Duration::from_millis(1)).await;
+            self.arrived.notified().await;
         }
     }
 }
@@ -154,13 +174,13 @@ async fn move_under_load(sockets: Sockets, moves: usize, at_once: usize, locals:
         side.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap().split().1
     };
     let (to_server, to_client) = (open(client).await.unwrap(), open(server).await.unwrap());
-    let read = async |side: &Connection, count| {
-        load.read(side.accept_inbound_uni_stream().await.unwrap(), count).await;
+    let read = async |side: &Connection, direction| {
+        load.read(side.accept_inbound_uni_stream().await.unwrap(), direction).await;
     };
     let streams = async {
         tokio::join!(
-            load.write(to_server),
-            load.write(to_client),
+            load.write(to_server, &load.to_server),
+            load.write(to_client, &load.to_client),
             read(server, &load.to_server),
             read(client, &load.to_client),
         );
