@@ -97,8 +97,10 @@ impl NetListener for MsQuicListener {
         let configuration = self.context.server(&alpn, &credential)?;
         let now = Identity { credential: credential.clone(), configuration: configuration.clone() };
         let _one_at_a_time = self.updating.lock();
+        self.instance
+            .set_credential(configuration, credential)
+            .map_err(|error| ListenError::Transport(Cause::new(error)))?;
         let before = std::mem::replace(&mut *self.identity.write(), now);
-        self.instance.set_credential(configuration, credential);
         self.context.forget_tickets();
         self.context.forget(&before.credential);
         Ok(())
@@ -110,7 +112,9 @@ impl NetListener for MsQuicListener {
         let credential = credential.with_trust(trust);
         *self.identity.write() =
             Identity { credential: credential.clone(), configuration: configuration.clone() };
-        self.instance.set_credential(configuration, credential);
+        // It keeps its configuration, which is of its registration.
+        let kept = self.instance.set_credential(configuration, credential);
+        debug_assert!(kept.is_ok(), "{kept:?}");
         self.context.forget_tickets();
     }
 }

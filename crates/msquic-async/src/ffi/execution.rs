@@ -179,13 +179,18 @@ impl Execution {
                 ffi::QUIC_GLOBAL_EXECUTION_CONFIG_FLAGS_QUIC_GLOBAL_EXECUTION_CONFIG_FLAG_NONE;
             call!(ExecutionCreate(flags, 0, 1, &raw mut config, &raw mut native))
         })
-        .and_then(|()| keep_library())
         .inspect_err(|status| {
             // Refused because a registration was opened: nothing has changed.
             IS_BROKEN.store(*status != Status::INVALID_STATE, Ordering::SeqCst);
         })?;
         let native = Mutex::new(Native(native));
-        Ok(Self { native, epoll, outer, doorbell, jobs: Mutex::default() })
+        let this = Self { native, epoll, outer, doorbell, jobs: Mutex::default() };
+        if let Err(status) = keep_library() {
+            IS_BROKEN.store(true, Ordering::SeqCst);
+            mem::forget(this); // libmsquic keeps the descriptors
+            return Err(status);
+        }
+        Ok(this)
     }
 
     /// The right to run libmsquic, which is not given any more once the process ends.

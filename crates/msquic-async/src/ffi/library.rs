@@ -36,6 +36,8 @@ unsafe extern "C" {
 struct Library {
     table: &'static ffi::QUIC_API_TABLE,
     version: LibraryVersion,
+    /// The process that loaded the library.
+    process: u32,
     registrations: Mutex<Vec<Weak<dyn Root>>>,
     users: Mutex<Users>,
     /// Notified when a registration is closed.
@@ -115,10 +117,17 @@ pub(super) fn registration_opening() -> Result<(), Status> {
 
 /// Remembers a registration, so that the end of the process can close it.
 pub(super) fn registration_opened(registration: Weak<dyn Root>) {
-    if let Ok(library) = library() {
+    let Ok(library) = library() else { return };
+    {
         let mut all = library.registrations.lock();
         all.retain(|registration| registration.strong_count() > 0);
-        all.push(registration);
+        all.push(registration.clone());
+    }
+    // The end of the process may have begun since `registration_opening`, and not have seen it.
+    if library.users.lock().is_leaving
+        && let Some(registration) = registration.upgrade()
+    {
+        registration.shutdown(0);
     }
 }
 
@@ -131,7 +140,21 @@ pub(super) fn registration_closed() {
 }
 
 fn library() -> Result<&'static Library, Status> {
-    LIBRARY.get_or_init(open).as_ref().map_err(|status| *status)
+    static LOADING: Mutex<()> = Mutex::new(());
+    if let Some(library) = LIBRARY.get() {
+        return library.as_ref().map_err(|status| *status);
+    }
+    let _one_at_a_time = LOADING.lock();
+    if LIBRARY.get().is_none() {
+        match open() {
+            // What it lacks now, such as memory, it may have the next time.
+            Err(status) if status != Status::NOT_SUPPORTED => return Err(status),
+            final_result => {
+                LIBRARY.get_or_init(|| final_result);
+            }
+        }
+    }
+    library()
 }
 
 fn open() -> Result<Library, Status> {
@@ -156,6 +179,7 @@ fn open() -> Result<Library, Status> {
     Ok(Library {
         table,
         version,
+        process: std::process::id(),
         registrations: Mutex::default(),
         users: Mutex::default(),
         closed: Condvar::new(),
@@ -169,6 +193,9 @@ fn open() -> Result<Library, Status> {
 extern "C" fn leave() {
     super::guard::guard((), || {
         let Some(Ok(library)) = LIBRARY.get() else { return };
+        if library.process != std::process::id() {
+            return; // A child that was forked has none of the library's threads, and its parent's sockets.
+        }
         let deadline = Instant::now() + EXIT_PATIENCE;
         library.users.lock().is_leaving = true;
         let registrations: Vec<_> =

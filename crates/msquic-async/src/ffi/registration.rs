@@ -77,11 +77,11 @@ struct Children {
 
 impl NativeRegistration {
     pub(crate) fn open(name: &CStr, profile: ExecutionProfile) -> Result<Arc<Self>, Status> {
+        let _opening = library::opening(); // no driver is installed from here on
         // C29: such a registration has threads of its own.
         if execution::is_driven() && profile == ExecutionProfile::MaxThroughput {
             return Err(Status::INVALID_PARAMETER);
         }
-        let _opening = library::opening();
         execution::check_usable()?;
         library::registration_opening()?;
         let config = ffi::QUIC_REGISTRATION_CONFIG {

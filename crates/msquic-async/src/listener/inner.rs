@@ -128,9 +128,10 @@ impl ListenerInner {
                         let exclusive = self.exclusive.lock();
                         (exclusive.configuration.clone(), exclusive.credential.clone())
                     };
-                    // It fails only for a connection that has just died.
-                    if let Ok(connection) = incoming.accept_with(&configuration, credential) {
-                        return Some(Ok(connection));
+                    match incoming.accept_with(&configuration, credential) {
+                        Ok(connection) => return Some(Ok(connection)),
+                        // The connection has just ended, or msquic lacks memory for it.
+                        Err(error) => tracing::debug!(%error, "a connection could not be accepted"),
                     }
                 }
             }

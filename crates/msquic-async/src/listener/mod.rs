@@ -76,10 +76,8 @@ impl Listener {
         configuration: Configuration,
         credential: NetCredential,
     ) -> Result<Self, ListenError> {
-        if !configuration.native().is_of(registration.native()) {
-            return Err(ListenError::Other(Status::INVALID_PARAMETER));
-        }
         let native = NativeListener::new(registration.native());
+        check_registration(&configuration, &native)?;
         Ok(Self { inner: ListenerInner::new(native, configuration, credential) })
     }
 
@@ -115,11 +113,22 @@ impl Listener {
     /// #     listener: msquic_async::Listener,
     /// #     configuration: msquic_async::Configuration,
     /// #     credential: msquic_async::NetCredential,
-    /// # ) {
-    /// listener.set_credential(configuration, credential);
+    /// # ) -> Result<(), msquic_async::ListenError> {
+    /// listener.set_credential(configuration, credential)?;
+    /// # Ok(())
     /// # }
     /// ```
-    pub fn set_credential(&self, configuration: Configuration, credential: NetCredential) {
+    ///
+    /// # Errors
+    ///
+    /// [`ListenError::Other`] with [`Status::INVALID_PARAMETER`] if the configuration is of another registration;
+    /// the listener then keeps what it had.
+    pub fn set_credential(
+        &self,
+        configuration: Configuration,
+        credential: NetCredential,
+    ) -> Result<(), ListenError> {
+        check_registration(&configuration, &self.inner.native)?;
         let before = {
             let exclusive = &mut *self.inner.exclusive.lock();
             (
@@ -128,6 +137,7 @@ impl Listener {
             )
         };
         drop(before); // closing a configuration calls msquic
+        Ok(())
     }
 
     /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
@@ -284,6 +294,18 @@ impl Drop for Listener {
         self.inner.stop();
         self.inner.transition(ListenerInput::Abandon);
         self.inner.refuse_backlog();
+    }
+}
+
+/// A connection can only be given a configuration of its own registration.
+fn check_registration(
+    configuration: &Configuration,
+    listener: &NativeListener,
+) -> Result<(), ListenError> {
+    if configuration.native().is_of(listener.registration()) {
+        Ok(())
+    } else {
+        Err(ListenError::Other(Status::INVALID_PARAMETER))
     }
 }
 

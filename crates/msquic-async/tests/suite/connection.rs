@@ -355,7 +355,11 @@ fn a_listener_takes_another_credential() {
         let after = credential().with_trust(TrustPolicy::reject_all());
         let configuration =
             Configuration::server(&registration, &[ALPN], &settings(), &after).unwrap();
-        listener.set_credential(configuration, after.clone());
+        listener.set_credential(configuration, after.clone()).unwrap();
+        let other = Registration::new("other").unwrap();
+        let foreign = Configuration::server(&other, &[ALPN], &settings(), &before).unwrap();
+        let error = listener.set_credential(foreign, before.clone()).unwrap_err();
+        assert_eq!(error, ListenError::Other(Status::INVALID_PARAMETER));
         let configuration =
             client_configuration(&registration, &settings(), StreamLimits::default());
         let client = Connection::new(&registration, credential()).unwrap();

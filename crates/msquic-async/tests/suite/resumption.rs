@@ -228,7 +228,10 @@ fn a_revoked_client_cannot_resume() {
         let configuration =
             Configuration::server(&returning.registration, &[ALPN], &resuming, &server).unwrap();
         let trusting = |trust| {
-            returning.listener.set_credential(configuration.clone(), server.with_trust(trust))
+            returning
+                .listener
+                .set_credential(configuration.clone(), server.with_trust(trust))
+                .unwrap()
         };
         trusting(TrustPolicy::Any);
         returning.get_ticket().await;
@@ -335,7 +338,7 @@ fn another_key_of_either_side_needs_a_full_handshake() {
         let resuming = settings().resumption(returning.issued.clone());
         let configuration =
             Configuration::server(&returning.registration, &[ALPN], &resuming, &server).unwrap();
-        returning.listener.set_credential(configuration, server.clone());
+        returning.listener.set_credential(configuration, server.clone()).unwrap();
         let (client, _server, is_resumed) = returning.dial().await;
         assert!(!is_resumed);
         assert_eq!(client.peer_identity().unwrap().hash, server.identity());
@@ -375,7 +378,7 @@ fn limits_of_an_earlier_connection_are_not_remembered() {
         let resuming = settings().peer_uni_streams(0).resumption(returning.issued.clone());
         let configuration =
             Configuration::server(registration, &[ALPN], &resuming, &server).unwrap();
-        returning.listener.set_credential(configuration, server);
+        returning.listener.set_credential(configuration, server).unwrap();
         let (client, _server, is_resumed) = returning.dial().await;
         assert!(!is_resumed);
         let stream = client.open_outbound_stream(StreamType::Unidirectional, true).await;

@@ -100,11 +100,7 @@ impl NativeStream {
 
     /// Aborts with `code`. Never blocks.
     pub(crate) fn abort(&self, what: Abort, code: u64) {
-        if self.try_abort(what, code) == Err(Status::OUT_OF_MEMORY) {
-            // Otherwise both sides would wait for it. The shutdown has its memory in reserve (C1), as a send that
-            // lacks memory shuts the connection down too (C23).
-            self.connection.shutdown(code, false);
-        }
+        self.require_memory(self.try_abort(what, code), code);
     }
 
     fn try_abort(&self, what: Abort, code: u64) -> Result<(), Status> {
@@ -132,10 +128,20 @@ impl NativeStream {
 
     /// Lets bytes come again after fewer were taken than offered. Never blocks.
     pub(crate) fn enable_receive(&self) {
-        let _ = self.with(|handle| {
+        let enabled = self.with(|handle| {
             // SAFETY: C1, C25: asynchronous; the handle is open.
             Status::ok(unsafe { call!(StreamReceiveSetEnabled(handle, 1)) })
         });
+        self.require_memory(enabled, 0);
+    }
+
+    /// Closes the connection with `code` if a call on the stream lacked memory: otherwise both sides would wait
+    /// for the call's effect. The shutdown has its memory in reserve (C1), as a send that lacks memory shuts the
+    /// connection down too (C23).
+    fn require_memory(&self, result: Result<(), Status>, code: u64) {
+        if result == Err(Status::OUT_OF_MEMORY) {
+            self.connection.shutdown(code, false);
+        }
     }
 
     pub(super) fn completions(&self) -> &Mutex<Completions> {
