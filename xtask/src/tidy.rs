@@ -41,6 +41,10 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         if size > MAX_BYTES {
             complaints.push(format!("{path}: has {size} bytes, more than {MAX_BYTES}"));
         }
+        let text = fs::read_to_string(root.join(&path)).unwrap_or_default().to_lowercase();
+        if let Some(word) = VAGUE.iter().find(|word| text.contains(**word)) {
+            complaints.push(format!("{path}: says {word:?}: name who or what it is"));
+        }
     }
     for member in fs::read_dir(root.join("crates"))? {
         let member = member?;
