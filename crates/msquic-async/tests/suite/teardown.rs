@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
@@ -16,6 +17,9 @@ const SCENARIO: &str = "TEARDOWN_SCENARIO";
 
 /// How often a child process is made to end.
 const CHILDREN: u32 = 50;
+
+/// How many of them run at once.
+const SIDE_BY_SIDE: u32 = 5;
 
 /// How long a child process may take.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -187,23 +191,35 @@ fn child() {
 
 #[test]
 fn a_process_ends_cleanly_with_handles_in_any_state() {
-    for scenario in 0..CHILDREN {
-        let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "suite::teardown::child", "--test-threads=1", "--quiet"])
-            .env(SCENARIO, scenario.to_string())
-            .stdout(std::process::Stdio::null())
-            .spawn()
-            .unwrap();
-        let pid = child.id().to_string();
-        let (ended, status) = mpsc::channel();
-        std::thread::spawn(move || ended.send(child.wait()));
-        let status: ExitStatus = match status.recv_timeout(PATIENCE) {
-            Ok(status) => status.unwrap(),
-            Err(_) => {
-                let _ = Command::new("kill").args(["-9", &pid]).status();
-                panic!("scenario {scenario} hangs");
-            }
-        };
-        assert!(status.success(), "scenario {scenario} ended with {status}");
-    }
+    // A process waits for its end in some of them, so several run side by side.
+    let next = AtomicU32::new(0);
+    let run_some = || {
+        let scenarios = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        scenarios.take_while(|scenario| *scenario < CHILDREN).for_each(ends_cleanly);
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(run_some);
+        }
+    });
+}
+
+fn ends_cleanly(scenario: u32) {
+    let mut child = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "suite::teardown::child", "--test-threads=1", "--quiet"])
+        .env(SCENARIO, scenario.to_string())
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let pid = child.id().to_string();
+    let (ended, status) = mpsc::channel();
+    std::thread::spawn(move || ended.send(child.wait()));
+    let status: ExitStatus = match status.recv_timeout(PATIENCE) {
+        Ok(status) => status.unwrap(),
+        Err(_) => {
+            let _ = Command::new("kill").args(["-9", &pid]).status();
+            panic!("scenario {scenario} hangs");
+        }
+    };
+    assert!(status.success(), "scenario {scenario} ended with {status}");
 }
