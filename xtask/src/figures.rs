@@ -21,7 +21,7 @@ const fn figure(
 const QUIC: &str = "crates/msquic-transport/src/config.rs";
 const TCP: &str = "crates/tcp-tls-transport/src/config.rs";
 const POOL: &str = "crates/net-peers/src/pool/config.rs";
-const ASYNC: &str = "crates/msquic-async/src/configuration.rs";
+const ASYNC: &str = "crates/msquic-async/src/limits.rs";
 const SEND_QUEUE: &str = "crates/msquic-async/src/buffer/send_queue.rs";
 const ARCHITECTURE: &str = "docs/architecture.md";
 const SECURITY: &str = "docs/security.md";
