@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{attack, newcomer, package, tidy};
+use crate::{api, attack, newcomer, package, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -46,6 +46,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     steps.function("tidy", "cargo xtask tidy", || tidy::run(&workspace.root))?;
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;
+    steps.function("public interfaces", "cargo xtask api", || api::run(workspace, false))?;
     test_with(workspace, &mut steps)?;
     interpret(workspace, &mut steps)?;
     watch_memory(workspace, &mut steps)?;
