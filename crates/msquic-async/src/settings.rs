@@ -49,7 +49,7 @@ impl Settings {
     /// [`StreamLimits::receive_buffer`](crate::StreamLimits) does not apply: the windows do. A stream's
     /// memory is at most twice its window, which msquic raises up to twice the window of the connection.
     ///
-    /// It takes 10 to 25 % less processor time per byte than copying (`benches/receive.rs`). It is off by
+    /// It takes up to 17 % less processor time per byte than copying (`benches/receive.rs`). It is off by
     /// default, because a reader that collects buffers until the end of the stream would wait for ever once the
     /// window is full. A [`ReceiveSink`](crate::ReceiveSink) borrows the bytes either way and gains nothing.
     ///
