@@ -3,14 +3,11 @@
 //! At most one change of each kind waits to be read. A newer one takes the place of an older one, so that a
 //! reader that is slow, or none, costs a fixed number of bytes and never misses the current state.
 
-use super::{Connection, ConnectionError, ConnectionState};
-use crate::waiters::wait_future;
 use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
 
-/// What changed about a connection, and what it is now. See [`Connection::next_change`].
+/// What changed about a connection, and what it is now. See [`Connection::next_change`](crate::Connection::next_change).
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) {
@@ -33,7 +30,7 @@ pub enum ConnectionChange {
     /// The address of the peer: it moved, or a NAT on the way gave it another one.
     RemoteAddr(SocketAddr),
     /// The largest datagram that can be sent, in bytes, as
-    /// [`max_datagram_size`](Connection::max_datagram_size) tells. It follows the MTU of the path, which
+    /// [`max_datagram_size`](crate::Connection::max_datagram_size) tells. It follows the MTU of the path, which
     /// msquic reports in no other way: where the peer takes no datagrams it is not told.
     DatagramSize(Option<usize>),
     /// How many more streams the peer allows this side to open, at the moment at which it allowed more.
@@ -56,70 +53,10 @@ impl Changes {
         self.0.retain(|older| mem::discriminant(older) != kind);
         self.0.push_back(change);
     }
-}
 
-impl Connection {
-    /// Waits for the next change of an address, of the size of datagrams, or of the streams that the peer
-    /// allows.
-    ///
-    /// Changes wait from the start of the connection until they are read; one that was not read is replaced by
-    /// a newer one of its kind. Each change is given to one reader.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) {
-    /// while let Ok(change) = connection.next_change().await {
-    ///     println!("{change:?}");
-    /// }
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError`] when the connection was not started, or is over and all changes were read.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: a dropped future loses no change.
-    pub fn next_change(&self) -> NextChange<'_> {
-        NextChange::new(self)
+    pub(super) fn pop(&mut self) -> Option<ConnectionChange> {
+        self.0.pop_front()
     }
-
-    /// [`next_change`](Self::next_change) for pollers. Any number of tasks may wait.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let change = std::future::poll_fn(|cx| connection.poll_change(cx)).await?;
-    /// println!("{change:?}");
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError`], as for [`next_change`](Self::next_change).
-    pub fn poll_change(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ConnectionChange, ConnectionError>> {
-        self.inner().inbound.changes.poll_registered(cx, || self.unread_change())
-    }
-
-    fn unread_change(&self) -> Option<Result<ConnectionChange, ConnectionError>> {
-        let mut exclusive = self.inner().exclusive.lock();
-        if let Some(change) = exclusive.changes.0.pop_front() {
-            return Some(Ok(change));
-        }
-        match &exclusive.state {
-            ConnectionState::Open => Some(Err(ConnectionError::NotStarted)),
-            state => state.error().map(|error| Err(error.clone())),
-        }
-    }
-}
-
-wait_future! {
-    /// Future of [`Connection::next_change`].
-    NextChange(connection: &Connection) -> Result<ConnectionChange, ConnectionError>,
-    on connection.inner().inbound.changes, until connection.unread_change()
 }
 
 #[cfg(test)]

@@ -1,11 +1,7 @@
-//! `Dial`: where a connection goes and where it comes from, and how it starts.
+//! `Dial`: where a connection goes and where it comes from.
 
-use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
-use super::{Connection, ConnectionInner, StartError};
+use super::error::StartError;
 use crate::ffi::library::has_patch;
-use crate::ffi::may_block::{MayBlock, detach};
-use crate::{Configuration, Registration, Status};
-use net_traits::NetCredential;
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -23,7 +19,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// - A peer that lost its state cannot tell (stateless reset), so the connection ends by timeout.
 /// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
 ///   address and port in 100 ms, which slows many simultaneous attempts to *one* such listener.
-/// - A peer whose msquic lacks the patch N33 follows a connection that [moves](Connection::rebind) about three times
+/// - A peer whose msquic lacks the patch N33 follows a connection that [moves](crate::Connection::rebind) about three times
 ///   within a few round trips. One that moves more often may lose it, and end by timeout.
 ///
 /// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
@@ -55,9 +51,9 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Dial {
-    host: String,
+    pub(super) host: String,
     port: u16,
-    server_name: Option<String>,
+    pub(super) server_name: Option<String>,
     pub(super) source: Source,
 }
 
@@ -65,7 +61,7 @@ pub struct Dial {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) local_addr: Option<SocketAddr>,
-    interface: Option<u32>,
+    pub(super) interface: Option<u32>,
     pub(super) share_binding: Option<bool>,
 }
 
@@ -127,64 +123,6 @@ impl Dial {
         self
     }
 
-    /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt 250 ms after the
-    /// one before or when that has failed. The first connection whose handshake is done is returned, the other attempts are
-    /// closed. At most 16 addresses are tried. The trust policy of `credential` judges the peer.
-    ///
-    /// [`Connection::start`] is for those who want the handle before the handshake; since a handle is one QUIC
-    /// connection, it tries the first address only.
-    ///
-    /// ```no_run
-    /// # async fn example(
-    /// #     registration: msquic_async::Registration,
-    /// #     configuration: msquic_async::Configuration,
-    /// #     credential: msquic_async::NetCredential,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use msquic_async::Dial;
-    ///
-    /// let dial = Dial::new("node.example", 4433);
-    /// let connection = dial.connect(&registration, &configuration, &credential).await?;
-    /// println!("connected to {}", connection.get_remote_addr()?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`]; [`StartError::NoAddress`] with the error of each address if there are several.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future closes all attempts.
-    pub async fn connect(
-        &self,
-        registration: &Registration,
-        configuration: &Configuration,
-        credential: &NetCredential,
-    ) -> Result<Connection, StartError> {
-        self.check()?;
-        let addresses = match self.address() {
-            Some(address) => vec![address],
-            None => {
-                let dial = self.clone();
-                race::interleave(blocking::unblock(move || dial.resolve()).await?, MAX_ADDRESSES)
-            }
-        };
-        let attempt = |address| async move {
-            let connection = Connection::new(registration, credential.clone())
-                .map_err(StartError::ConnectionLost)?;
-            start(&connection, configuration.clone(), self.clone(), Some(address)).await?;
-            connection.accept().await?;
-            Ok(connection)
-        };
-        race::first(addresses, ATTEMPT_DELAY, attempt).await.map_err(|mut errors| {
-            match errors.len() {
-                1 => errors.remove(0).1,
-                _ => StartError::NoAddress { host: self.host.clone(), errors },
-            }
-        })
-    }
-
     /// The address that the host is, if it is no name.
     ///
     /// ```
@@ -201,7 +139,7 @@ impl Dial {
         without_zone.or_else(|_| format!("[{host}]:{port}").parse()).ok()
     }
 
-    fn check(&self) -> Result<(), StartError> {
+    pub(super) fn check(&self) -> Result<(), StartError> {
         let invalid = |what: &str| Err(StartError::InvalidInput(what.to_owned()));
         if self.port == 0 {
             return invalid("port 0 cannot be connected to");
@@ -214,13 +152,13 @@ impl Dial {
     }
 
     /// What the peer is told, once it was checked.
-    fn name(&self) -> CString {
+    pub(super) fn name(&self) -> CString {
         let name = self.server_name.as_ref().unwrap_or(&self.host);
         CString::new(name.as_str()).unwrap_or_default()
     }
 
     /// All addresses of the host, in the order of the system (RFC 6724); at least one. Waits for the resolver.
-    fn resolve(&self) -> Result<Vec<SocketAddr>, StartError> {
+    pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>, StartError> {
         let failed = |message: String| StartError::Resolve { host: self.host.clone(), message };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses: Vec<_> = addresses.map_err(|error| failed(error.to_string()))?.collect();
@@ -245,7 +183,7 @@ impl From<SocketAddr> for Dial {
 
 impl Source {
     /// What this one leaves open is as `other` says.
-    fn or(self, other: Self) -> Self {
+    pub(super) fn or(self, other: Self) -> Self {
         Self {
             local_addr: self.local_addr.or(other.local_addr),
             interface: self.interface.or(other.interface),
@@ -254,88 +192,9 @@ impl Source {
     }
 
     /// Sharing reduces the number of sockets only if they are not connected, which the patch N28 brings.
-    fn shares_binding(&self) -> bool {
+    pub(super) fn shares_binding(&self) -> bool {
         has_patch("N28") && self.interface.is_none() && self.share_binding.unwrap_or(true)
     }
-}
-
-/// Begins the handshake with `address`, or else with the first address of the host.
-pub(super) async fn start(
-    connection: &Connection,
-    configuration: Configuration,
-    dial: Dial,
-    address: Option<SocketAddr>,
-) -> Result<(), StartError> {
-    dial.check()?;
-    let inner = connection.inner().clone();
-    if !inner.native().is_beside(configuration.native()) {
-        let text = "the configuration belongs to another registration than the connection";
-        return Err(StartError::InvalidInput(text.to_owned()));
-    }
-    if !inner.begin(&configuration) {
-        return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
-    }
-    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
-    // the connection, also when this future is dropped.
-    let (done, result) = tokio::sync::oneshot::channel();
-    match address.or_else(|| dial.address()) {
-        Some(address) => detach(move |may_block| {
-            let _ = done.send(start_at(&inner, &configuration, &dial, address, may_block));
-        }),
-        None => {
-            let attempt = move || match dial.resolve() {
-                Ok(addresses) => detach(move |may_block| {
-                    let started = start_at(&inner, &configuration, &dial, addresses[0], may_block);
-                    let _ = done.send(started);
-                }),
-                Err(error) => {
-                    inner.start_failed(Status::NOT_FOUND);
-                    let _ = done.send(Err(error));
-                }
-            };
-            blocking::unblock(attempt).detach();
-        }
-    }
-    result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
-}
-
-fn start_at(
-    inner: &ConnectionInner,
-    configuration: &Configuration,
-    dial: &Dial,
-    address: SocketAddr,
-    may_block: &MayBlock,
-) -> Result<(), StartError> {
-    inner.set_addrs(None, Some(address));
-    let (native, calls) = (inner.native(), inner.native().calls(may_block));
-    let source = dial.source.or(inner.source());
-    let prepare = || {
-        if configuration.key_log().is_some() {
-            calls.log_keys()?;
-        }
-        if source.shares_binding() {
-            calls.share_binding()?;
-        }
-        if let Some(local_addr) = source.local_addr {
-            calls.set_local_addr(local_addr)?;
-        }
-        if let Some(index) = source.interface {
-            calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
-        }
-        // An address that is the name is known to msquic; setting it here would wait once more.
-        if dial.server_name.is_some() || dial.address() != Some(address) {
-            calls.set_remote_addr(address)?;
-        }
-        let name = dial.name();
-        if let Some(ticket) = inner.dial(&name, address) {
-            calls.set_ticket(&ticket)?; // C31: if that fails, the connection cannot be started any more
-        }
-        native.start(configuration.native(), &name, address.port())
-    };
-    prepare().map_err(|status| {
-        inner.start_failed(status);
-        StartError::Other(status)
-    })
 }
 
 #[cfg(test)]

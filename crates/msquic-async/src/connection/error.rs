@@ -228,3 +228,93 @@ impl From<StartError> for io::Error {
         Self::new(error.io_kind(), error)
     }
 }
+
+/// Why no datagram was received.
+///
+/// ```no_run
+/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::DgramReceiveError;
+///
+/// match connection.receive_datagram().await {
+///     Err(DgramReceiveError::ConnectionLost(error)) => println!("no more will come: {error}"),
+///     result => println!("{} bytes", result?.len()),
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DgramReceiveError {
+    /// The connection was not started.
+    #[error("the connection was not started")]
+    NotStarted,
+    /// The connection is over, and every datagram that came before was handed out.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+}
+
+/// Why a datagram was not sent.
+///
+/// ```no_run
+/// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+/// use msquic_async::connection::DgramSendError;
+///
+/// match connection.send_datagram(&"position 4 2".into()) {
+///     Err(DgramSendError::Full) => println!("skipped: a newer one follows"),
+///     Err(DgramSendError::TooBig { max, .. }) => println!("only {max} bytes fit"),
+///     result => result?,
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DgramSendError {
+    /// The connection is not up.
+    #[error("the connection is not up")]
+    NotConnected,
+    /// The peer does not receive datagrams.
+    #[error("the peer does not receive datagrams")]
+    Denied,
+    /// It is larger than what a packet carries now.
+    #[error("a datagram of {size} bytes is larger than the {max} that fit")]
+    TooBig {
+        /// Bytes in the datagram.
+        size: usize,
+        /// Bytes that fit at the moment.
+        max: usize,
+    },
+    /// The [limits](crate::DatagramLimits) of datagrams that wait to be sent or are in flight are reached.
+    #[error("too many datagrams wait to be sent or are in flight")]
+    Full,
+    /// The connection is over.
+    #[error("the connection is over")]
+    ConnectionLost(#[source] ConnectionError),
+    /// msquic failed.
+    #[error("msquic could not send the datagram")]
+    Other(#[source] Status),
+}
+
+impl From<DgramReceiveError> for io::Error {
+    fn from(error: DgramReceiveError) -> Self {
+        let kind = match &error {
+            DgramReceiveError::NotStarted => io::ErrorKind::NotConnected,
+            DgramReceiveError::ConnectionLost(error) => error.io_kind(),
+        };
+        Self::new(kind, error)
+    }
+}
+
+impl From<DgramSendError> for io::Error {
+    fn from(error: DgramSendError) -> Self {
+        let kind = match &error {
+            DgramSendError::NotConnected => io::ErrorKind::NotConnected,
+            DgramSendError::Denied => io::ErrorKind::Unsupported,
+            DgramSendError::TooBig { .. } => io::ErrorKind::InvalidInput,
+            DgramSendError::Full => io::ErrorKind::WouldBlock,
+            DgramSendError::ConnectionLost(error) => error.io_kind(),
+            DgramSendError::Other(_) => io::ErrorKind::Other,
+        };
+        Self::new(kind, error)
+    }
+}

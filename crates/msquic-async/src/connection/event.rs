@@ -101,7 +101,7 @@ impl ConnectionHandler for ConnectionInner {
         if self.exclusive.lock().peer.is_none() {
             return; // not judged: the connection is being closed
         }
-        let inner = StreamInner::new(self, stream_type, false);
+        let inner = StreamInner::new(self.clone(), stream_type, false);
         inner.set_id(stream.id);
         inner.hold_until_accepted();
         if let Err(status) = stream.adopt(&inner) {

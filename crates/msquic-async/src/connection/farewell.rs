@@ -5,7 +5,7 @@
 //! a reason opens a stream that is never seen on the wire, closes the connection when the stream has
 //! started, and sets the reason when the stream ends because of that.
 
-use super::inner::ConnectionInner;
+use super::link::Link;
 use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
@@ -13,17 +13,17 @@ use std::sync::Arc;
 
 struct Farewell {
     native: NativeStream,
-    connection: Arc<ConnectionInner>,
+    connection: Arc<dyn Link>,
     code: u64,
 }
 
 /// Closes `connection`, whose reason is set already.
-pub(super) fn shutdown(connection: &Arc<ConnectionInner>, code: u64) {
+pub(super) fn shutdown(connection: Arc<dyn Link>, code: u64) {
     let native = NativeStream::new(connection.native());
-    let farewell = Arc::new(Farewell { native, connection: connection.clone(), code });
+    let farewell = Arc::new(Farewell { native, connection, code });
     let started = farewell.native.start(true, false, &farewell);
     if started.is_err() {
-        connection.native().shutdown(code, false);
+        farewell.connection.native().shutdown(code, false);
     }
 }
 

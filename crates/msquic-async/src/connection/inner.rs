@@ -2,12 +2,13 @@
 
 use super::change::{Changes, ConnectionChange};
 use super::credit::StreamCredit;
-use super::datagram::Datagrams;
 use super::dial::Source;
 use super::error::{ConnectionError, StartError};
 use super::farewell;
+use super::link::Link;
 use super::state::{ConnectionInput, ConnectionState};
 use super::statistics::StreamCounts;
+use crate::buffer::Datagrams;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::receive::Holding;
@@ -132,10 +133,6 @@ impl ConnectionInner {
         &self.native
     }
 
-    pub(crate) fn stream_limits(&self) -> StreamLimits {
-        self.exclusive.lock().limits
-    }
-
     /// The handle was opened by others.
     pub(crate) fn set_adopted(&self) {
         self.exclusive.lock().is_adopted = true;
@@ -146,31 +143,9 @@ impl ConnectionInner {
         self.exclusive.lock().is_accepted = true;
     }
 
-    pub(crate) fn holding(&self) -> Holding {
-        self.exclusive.lock().holding
-    }
-
     /// Why the connection is over, if it is.
     pub(crate) fn error(&self) -> Option<ConnectionError> {
         self.exclusive.lock().state.error().cloned()
-    }
-
-    /// What streams of this type are opened with.
-    pub(crate) fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit> {
-        match stream_type {
-            StreamType::Bidirectional => &self.bidirectional_credit,
-            StreamType::Unidirectional => &self.unidirectional_credit,
-        }
-    }
-
-    /// Ready once the connection is over, with the reason.
-    pub(crate) fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError> {
-        self.changed.poll_registered(cx, || self.error())
-    }
-
-    /// Why the connection is over, for callers that know that it is.
-    pub(crate) fn error_or_closing(&self) -> ConnectionError {
-        self.error().unwrap_or_else(ConnectionError::closing)
     }
 
     /// `Err` if the connection was not started or is over.
@@ -230,11 +205,6 @@ impl ConnectionInner {
     pub(super) fn change(&self, change: ConnectionChange) {
         self.exclusive.lock().changes.push(change);
         self.inbound.changes.wake_one();
-    }
-
-    /// This side opened a stream.
-    pub(crate) fn count_opened(&self, stream_type: StreamType) {
-        self.exclusive.lock().opened_streams.add(stream_type);
     }
 
     /// Another credential judges the peer, which has not shown its certificate yet.
@@ -309,17 +279,9 @@ impl ConnectionInner {
         }
         if was_connected && text.is_some() {
             self.exclusive.lock().close_reason = text;
-            farewell::shutdown(self, code);
+            farewell::shutdown(self.clone(), code);
         } else {
             self.native.shutdown(code, false);
-        }
-    }
-
-    /// A stream of the connection ends because this side closes it: the moment to say why.
-    pub(crate) fn close_reason_in_stream_event(&self, calls: Calls<'_>) {
-        let reason = self.exclusive.lock().close_reason.take();
-        if let Some(reason) = reason {
-            calls.set_close_reason(&reason);
         }
     }
 
@@ -349,5 +311,45 @@ impl ConnectionInner {
     pub(crate) fn start_failed(&self, status: Status) {
         self.transition(ConnectionInput::ClosedByTransport { status, code: 0 });
         self.native.shutdown(0, true);
+    }
+}
+
+impl Link for ConnectionInner {
+    fn native(&self) -> &Arc<NativeConnection> {
+        self.native()
+    }
+
+    fn error(&self) -> Option<ConnectionError> {
+        self.error()
+    }
+
+    fn stream_limits(&self) -> StreamLimits {
+        self.exclusive.lock().limits
+    }
+
+    fn holding(&self) -> Holding {
+        self.exclusive.lock().holding
+    }
+
+    fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit> {
+        match stream_type {
+            StreamType::Bidirectional => &self.bidirectional_credit,
+            StreamType::Unidirectional => &self.unidirectional_credit,
+        }
+    }
+
+    fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError> {
+        self.changed.poll_registered(cx, || self.error())
+    }
+
+    fn count_opened(&self, stream_type: StreamType) {
+        self.exclusive.lock().opened_streams.add(stream_type);
+    }
+
+    fn close_reason_in_stream_event(&self, calls: Calls<'_>) {
+        let reason = self.exclusive.lock().close_reason.take();
+        if let Some(reason) = reason {
+            calls.set_close_reason(&reason);
+        }
     }
 }

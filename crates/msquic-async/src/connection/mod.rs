@@ -12,43 +12,47 @@ mod dial;
 mod error;
 mod event;
 mod export;
+mod facts;
 mod farewell;
+mod follow;
 mod future;
 mod inner;
+mod link;
 #[cfg(test)]
 mod player;
 mod race;
 mod rebind;
+mod start;
 mod state;
 mod statistics;
+mod streams;
 
-pub use change::{ConnectionChange, NextChange};
+pub use crate::buffer::DatagramOutcome;
+pub use change::ConnectionChange;
 pub(crate) use credit::Ticket;
-pub use datagram::{
-    DatagramOutcome, DgramReceiveError, DgramSendError, ReceiveDatagram, SendDatagram,
-    TrackDatagram,
-};
+pub use datagram::{ReceiveDatagram, SendDatagram, TrackDatagram};
 pub use dial::Dial;
-pub use error::{ConnectionError, ShutdownError, StartError};
+pub use error::{ConnectionError, DgramReceiveError, DgramSendError, ShutdownError, StartError};
 pub use export::ExportError;
-pub use future::{
-    AcceptInboundStream, AcceptInboundUniStream, ConnectionAccept, ConnectionStart,
-    OpenOutboundStream, OpenSendStream, RemoteCertificateReceiver, WatchShutdown,
-};
+pub use follow::NextChange;
+pub use future::{ConnectionAccept, RemoteCertificateReceiver, WatchShutdown};
 pub(crate) use inner::ConnectionInner;
+pub(crate) use link::Link;
 pub use rebind::RebindError;
+pub use start::ConnectionStart;
 pub use statistics::{ConnectionStatistics, DatagramCounts, StreamCounts};
+pub use streams::{
+    AcceptInboundStream, AcceptInboundUniStream, OpenOutboundStream, OpenSendStream,
+};
 
 use crate::ffi::connection::NativeConnection;
 use crate::ffi::may_block::unblock;
-use crate::stream::{ReadStream, Stream, StreamType};
-use crate::{Configuration, Registration, Settings, Status};
-use net_traits::{NetCredential, PeerIdentity};
+use crate::{Registration, Settings, Status};
+use net_traits::NetCredential;
 use rustls_pki_types::CertificateDer;
 use state::ConnectionState;
 use std::fmt;
 use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
@@ -121,58 +125,6 @@ impl Connection {
         Self { handle: Arc::new(ConnectionHandle { inner }) }
     }
 
-    /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
-    /// own; the first address counts. [`Dial::connect`] tries all of them.
-    ///
-    /// ```no_run
-    /// # async fn example(
-    /// #     connection: msquic_async::Connection,
-    /// #     configuration: msquic_async::Configuration,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// connection.start(&configuration, "node.example", 4433).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future leaves the attempt going on; [`accept`](Self::accept) waits for it.
-    /// Nothing happens before the first poll.
-    pub fn start(&self, configuration: &Configuration, host: &str, port: u16) -> ConnectionStart {
-        self.start_with(configuration, Dial::new(host, port))
-    }
-
-    /// [`start`](Self::start), with a choice of server name, local address, interface and sockets. What `dial` leaves open
-    /// is as it was set on the connection.
-    ///
-    /// ```no_run
-    /// # async fn example(
-    /// #     connection: msquic_async::Connection,
-    /// #     configuration: msquic_async::Configuration,
-    /// # ) -> Result<(), Box<dyn std::error::Error>> {
-    /// use msquic_async::Dial;
-    ///
-    /// let dial = Dial::new("192.0.2.1", 4433).server_name("node.example");
-    /// connection.start_with(&configuration, dial).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`StartError`].
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`start`](Self::start).
-    pub fn start_with(&self, configuration: &Configuration, dial: Dial) -> ConnectionStart {
-        ConnectionStart::new(self.clone(), configuration.clone(), dial)
-    }
-
     /// The local address of a connection that is not started, see [`Dial::local_addr`].
     ///
     /// ```no_run
@@ -227,144 +179,6 @@ impl Connection {
     /// Cancel-safe.
     pub fn accept(&self) -> ConnectionAccept<'_> {
         ConnectionAccept::new(self)
-    }
-
-    /// Opens a stream. While the peer allows no further stream it waits, or fails if
-    /// `fail_on_blocked`. Those who wait get their streams in order of arrival.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// use msquic_async::StreamType;
-    ///
-    /// let mut stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await?;
-    /// stream.write_chunk(&"news".into(), true).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`stream::StartError`](crate::stream::StartError).
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future leaves the line. If its stream was being started, it aborts the stream, which counts
-    /// against the peer's limit all the same.
-    pub fn open_outbound_stream(
-        &self,
-        stream_type: StreamType,
-        fail_on_blocked: bool,
-    ) -> OpenOutboundStream<'_> {
-        OpenOutboundStream::new(self, stream_type, fail_on_blocked)
-    }
-
-    /// Opens a unidirectional stream for messages; waits while the peer allows none, in order of arrival.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut stream = connection.open_send_stream().await?;
-    /// stream.send("hello").await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`stream::StartError`](crate::stream::StartError).
-    ///
-    /// # Cancel safety
-    ///
-    /// As for [`open_outbound_stream`](Self::open_outbound_stream).
-    pub fn open_send_stream(&self) -> OpenSendStream<'_> {
-        OpenSendStream::new(self)
-    }
-
-    /// Waits for the next bidirectional stream of the peer.
-    ///
-    /// ```no_run
-    /// # async fn answer(stream: msquic_async::Stream) {}
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// loop {
-    ///     let stream = connection.accept_inbound_stream().await?;
-    ///     tokio::spawn(answer(stream));
-    /// }
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError`], after all streams that had arrived were handed out.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: a dropped future loses no stream.
-    pub fn accept_inbound_stream(&self) -> AcceptInboundStream<'_> {
-        AcceptInboundStream::new(self)
-    }
-
-    /// Waits for the next unidirectional stream of the peer.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut stream = connection.accept_inbound_uni_stream().await?;
-    /// let message = stream.read_to_end(64 * 1024).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError`], after all streams that had arrived were handed out.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe: a dropped future loses no stream.
-    pub fn accept_inbound_uni_stream(&self) -> AcceptInboundUniStream<'_> {
-        AcceptInboundUniStream::new(self)
-    }
-
-    /// [`accept_inbound_stream`](Self::accept_inbound_stream) for pollers. Any number of tasks may wait.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let stream = std::future::poll_fn(|cx| connection.poll_accept_inbound_stream(cx)).await?;
-    /// println!("stream {:?}", stream.id());
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As for [`accept_inbound_stream`](Self::accept_inbound_stream).
-    pub fn poll_accept_inbound_stream(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<Stream, ConnectionError>> {
-        let arrived = &self.inner().inbound.bidirectional;
-        arrived.poll_registered(cx, || self.next_inbound(StreamType::Bidirectional))
-    }
-
-    /// [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) for pollers. Any number of tasks
-    /// may wait.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// use std::future::poll_fn;
-    ///
-    /// let mut stream = poll_fn(|cx| connection.poll_accept_inbound_uni_stream(cx)).await?;
-    /// let message = stream.read_to_end(64 * 1024).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// As for [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream).
-    pub fn poll_accept_inbound_uni_stream(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<ReadStream, ConnectionError>> {
-        self.inner().inbound.unidirectional.poll_registered(cx, || self.next_inbound_uni())
     }
 
     /// Closes the connection with a code of the application (below 2^62) and a reason for the
@@ -436,77 +250,6 @@ impl Connection {
         self.inner().error()
     }
 
-    /// The address of this side.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// println!("reached at {}", connection.get_local_addr()?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError::NotStarted`] before it is known, which is when the handshake is done.
-    pub fn get_local_addr(&self) -> Result<SocketAddr, ConnectionError> {
-        self.inner().exclusive.lock().local_addr.ok_or(ConnectionError::NotStarted)
-    }
-
-    /// The address of the peer.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// println!("connected to {}", connection.get_remote_addr()?);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError::NotStarted`] before it is known.
-    pub fn get_remote_addr(&self) -> Result<SocketAddr, ConnectionError> {
-        self.inner().exclusive.lock().remote_addr.ok_or(ConnectionError::NotStarted)
-    }
-
-    /// Waits until the local or the peer's address changes, and tells both. Changes before the call do
-    /// not count.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) {
-    /// while let Ok((_, remote)) = connection.address_changed().await {
-    ///     println!("the peer is at {remote} now");
-    /// }
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`ConnectionError`] when the connection is over.
-    ///
-    /// # Cancel safety
-    ///
-    /// A change between two calls is missed; compare with [`get_remote_addr`](Self::get_remote_addr).
-    pub async fn address_changed(&self) -> Result<(SocketAddr, SocketAddr), ConnectionError> {
-        let addresses = || {
-            let exclusive = self.inner().exclusive.lock();
-            (exclusive.local_addr, exclusive.remote_addr, exclusive.state.error().cloned())
-        };
-        let before = addresses();
-        loop {
-            let mut changed = pin!(self.inner().changed.notified());
-            changed.as_mut().enable();
-            match addresses() {
-                (_, _, Some(error)) => return Err(error),
-                (Some(local), Some(remote), None)
-                    if (before.0, before.1) != (Some(local), Some(remote)) =>
-                {
-                    return Ok((local, remote));
-                }
-                _ => changed.await,
-            }
-        }
-    }
-
     /// Changes settings of the running connection, as far as msquic allows: windows for streams that
     /// come, how many streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
     ///
@@ -533,46 +276,6 @@ impl Connection {
         unblock(move |may_block| native.calls(may_block).set_settings(&settings)).await
     }
 
-    /// The certificate that the peer showed, once it did. It is there even if it was rejected.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) {
-    /// use msquic_async::CertHash;
-    ///
-    /// if let Some(certificate) = connection.get_remote_certificate() {
-    ///     println!("the peer is {}", CertHash::of(&certificate));
-    /// }
-    /// # }
-    /// ```
-    pub fn get_remote_certificate(&self) -> Option<CertificateDer<'static>> {
-        self.inner().exclusive.lock().certificate.clone()
-    }
-
-    /// Who the peer is, once the trust policy has accepted it.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) {
-    /// if let Some(peer) = connection.peer_identity() {
-    ///     println!("{} with {} endorsers", peer.hash, peer.endorsers.len());
-    /// }
-    /// # }
-    /// ```
-    pub fn peer_identity(&self) -> Option<PeerIdentity> {
-        self.inner().exclusive.lock().peer.clone()
-    }
-
-    /// Whether the handshake resumed the session of an earlier connection, see [`Resumption`](crate::Resumption). False
-    /// before it is done.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) {
-    /// println!("{} handshake", if connection.is_resumed() { "a short" } else { "a full" });
-    /// # }
-    /// ```
-    pub fn is_resumed(&self) -> bool {
-        self.inner().exclusive.lock().is_resumed
-    }
-
     /// Waits for the certificate of the peer.
     ///
     /// ```no_run
@@ -596,54 +299,12 @@ impl Connection {
         RemoteCertificateReceiver::new(self)
     }
 
-    /// The application protocol that both sides agreed on, once they have.
-    ///
-    /// ```no_run
-    /// # fn example(connection: msquic_async::Connection) {
-    /// if connection.get_negotiated_alpn().is_some_and(|alpn| alpn == b"chat/2") {
-    ///     println!("the peer speaks the new version");
-    /// }
-    /// # }
-    /// ```
-    pub fn get_negotiated_alpn(&self) -> Option<Vec<u8>> {
-        let exclusive = self.inner().exclusive.lock();
-        (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
-    }
-
     pub(crate) fn inner(&self) -> &Arc<ConnectionInner> {
         &self.handle.inner
     }
 
     pub(crate) fn handle(&self) -> Arc<ConnectionHandle> {
         self.handle.clone()
-    }
-
-    /// The next stream of the peer, or why there will be none; `None`: wait.
-    fn next_inbound(&self, stream_type: StreamType) -> Option<Result<Stream, ConnectionError>> {
-        let inner = {
-            let mut exclusive = self.inner().exclusive.lock();
-            let queue = match stream_type {
-                StreamType::Bidirectional => &mut exclusive.bidirectional,
-                StreamType::Unidirectional => &mut exclusive.unidirectional,
-            };
-            match queue.pop_front() {
-                Some(inner) => inner,
-                None => match &exclusive.state {
-                    ConnectionState::Open => return Some(Err(ConnectionError::NotStarted)),
-                    state => return state.error().map(|error| Err(error.clone())),
-                },
-            }
-        };
-        inner.release();
-        Some(Ok(Stream::new(inner, self.handle())))
-    }
-
-    fn next_inbound_uni(&self) -> Option<Result<ReadStream, ConnectionError>> {
-        let stream = match self.next_inbound(StreamType::Unidirectional)? {
-            Ok(stream) => stream,
-            Err(error) => return Some(Err(error)),
-        };
-        stream.split().0.map(Ok)
     }
 
     fn connected(&self) -> Option<Result<(), StartError>> {

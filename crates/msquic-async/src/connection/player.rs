@@ -3,6 +3,7 @@
 //! event, and each waiting task was woken.
 
 use super::inner::ConnectionInner;
+use super::link::Link;
 use super::state::{ConnectionInput, ConnectionState};
 use super::{Connection, ConnectionError, DgramSendError};
 use crate::ffi::calls::Calls;

@@ -1,6 +1,6 @@
 //! Several attempts, of which the first that succeeds counts (RFC 8305).
 
-use super::StartError;
+use super::error::StartError;
 use futures_timer::Delay;
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};

@@ -1,8 +1,5 @@
 //! `ConnectionStatistics`: what msquic measures and what this crate counts.
 
-use super::Connection;
-use crate::Status;
-use crate::ffi::may_block::unblock;
 use crate::stream::StreamType;
 use std::time::Duration;
 
@@ -102,7 +99,7 @@ pub struct StreamCounts {
 }
 
 impl StreamCounts {
-    pub(super) fn add(&mut self, stream_type: StreamType) {
+    pub(crate) fn add(&mut self, stream_type: StreamType) {
         match stream_type {
             StreamType::Bidirectional => self.bidirectional += 1,
             StreamType::Unidirectional => self.unidirectional += 1,
@@ -132,37 +129,4 @@ pub struct DatagramCounts {
     pub received: u64,
     /// Those that arrived and were dropped because nothing asked for them in time.
     pub dropped: u64,
-}
-
-impl Connection {
-    /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
-    /// answers on the connection's own thread.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let statistics = connection.statistics().await?;
-    /// println!("{:?}, {} packets lost", statistics.rtt, statistics.lost_packets);
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`Status::INVALID_STATE`] once the connection is over.
-    ///
-    /// # Cancel safety
-    ///
-    /// Cancel-safe.
-    pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
-        let native = self.inner().native().clone();
-        let measured = unblock(move |may_block| native.calls(may_block).statistics()).await?;
-        let exclusive = self.inner().exclusive.lock();
-        Ok(ConnectionStatistics {
-            resumed: exclusive.is_resumed,
-            opened_streams: exclusive.opened_streams,
-            inbound_streams: exclusive.inbound_streams,
-            datagrams: exclusive.datagrams.counts,
-            ..measured
-        })
-    }
 }

@@ -6,7 +6,7 @@ use super::library;
 use super::registration::NativeRegistration;
 use super::status::Status;
 use super::stream::StreamHandler;
-use crate::connection::{Connection, ConnectionInner};
+use crate::connection::{Connection, ConnectionInner, Link};
 use crate::send_stream::SendStream;
 use crate::settings::{Settings, ZeroCopy};
 use crate::stream::{StartError, Stream, StreamInner, StreamType};
@@ -223,7 +223,7 @@ impl Stream {
         inner.check_usable().map_err(StartError::ConnectionLost)?;
         let hold = inner.native().hold();
         let hold = hold.ok_or_else(|| StartError::ConnectionLost(inner.error_or_closing()))?;
-        let mut stream = StreamInner::new(inner, stream_type, true);
+        let mut stream = StreamInner::new(inner.clone(), stream_type, true);
         // It may have been opened before libmsquic applied the configuration's settings.
         Arc::get_mut(&mut stream).expect("it was just made").complete_together();
         // SAFETY: the caller's promise.

@@ -5,8 +5,7 @@ mod future;
 pub use crate::stream::{StartError, WriteError};
 pub use future::SendData;
 
-use crate::connection::Connection;
-use crate::stream::{Stream, StreamType};
+use crate::stream::Stream;
 use bytes::Bytes;
 use std::task::{Context, Poll};
 
@@ -30,24 +29,6 @@ pub struct SendStream {
 }
 
 impl SendStream {
-    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
-    /// [`Connection::open_send_stream`] does both.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// let mut stream = msquic_async::SendStream::open(&connection)?;
-    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::ConnectionLost`] when the connection is over or was not started.
-    pub fn open(connection: &Connection) -> Result<Self, StartError> {
-        Ok(Self::from_stream(Stream::open(connection, StreamType::Unidirectional)?))
-    }
-
     pub(crate) fn from_stream(stream: Stream) -> Self {
         Self { stream }
     }

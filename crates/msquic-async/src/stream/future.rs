@@ -1,8 +1,9 @@
 //! The named futures of streams.
 
+use super::error::{ReadError, WriteError};
 use super::inner::StreamInner;
 use super::progress::Place;
-use super::{ReadError, StreamRecvBuffer, WriteError};
+use super::recv_buffer::StreamRecvBuffer;
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::fmt;

@@ -14,15 +14,19 @@
 mod error;
 mod event;
 mod future;
+mod handle;
 mod inner;
 mod io;
 #[cfg(test)]
 mod player;
 mod progress;
 mod read;
+mod receiving;
 mod recv_buffer;
+mod sending;
 mod sink;
 mod state;
+mod stream_type;
 mod write;
 
 pub use error::{ReadError, ReadToEndError, StartError, WriteError};
@@ -34,33 +38,13 @@ pub(crate) use progress::Place as ProgressPlace;
 pub use read::ReadStream;
 pub use recv_buffer::StreamRecvBuffer;
 pub use sink::{ReceiveEnd, ReceiveSink};
+pub use stream_type::StreamType;
 pub use write::WriteStream;
 
-use crate::connection::{Connection, ConnectionHandle};
 use bytes::Bytes;
-use std::ops::Deref;
+use handle::{KeepsConnection, StreamHandle};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-
-/// The kind of a stream.
-///
-/// ```no_run
-/// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::StreamType;
-///
-/// let stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await?;
-/// let (read, write) = stream.split();
-/// assert!(read.is_none() && write.is_some());
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum StreamType {
-    /// Both sides send.
-    Bidirectional,
-    /// Only the side that opened it sends.
-    Unidirectional,
-}
 
 /// A stream with the directions that this side has of it.
 ///
@@ -83,55 +67,11 @@ pub struct Stream {
     write: Option<WriteStream>,
 }
 
-/// What the directions of a stream share: the stream, and that its connection stays.
-#[derive(Clone)]
-struct StreamHandle {
-    inner: Arc<StreamInner>,
-    _connection: Arc<ConnectionHandle>,
-}
-
-impl Deref for StreamHandle {
-    type Target = Arc<StreamInner>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.inner
-    }
-}
-
-impl std::fmt::Debug for StreamHandle {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let inner = &self.inner;
-        write!(f, "{:?} stream {:?}", inner.stream_type, inner.id.get())
-    }
-}
-
 impl Stream {
-    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
-    /// [`Connection::open_outbound_stream`] does both.
-    ///
-    /// ```no_run
-    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-    /// use msquic_async::{Stream, StreamType};
-    ///
-    /// let mut stream = Stream::open(&connection, StreamType::Bidirectional)?;
-    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
-    /// # Ok(())
-    /// # }
-    /// ```
-    ///
-    /// # Errors
-    ///
-    /// [`StartError::ConnectionLost`] when the connection is over or was not started.
-    pub fn open(connection: &Connection, stream_type: StreamType) -> Result<Self, StartError> {
-        let inner = connection.inner();
-        inner.check_usable().map_err(StartError::ConnectionLost)?;
-        Ok(Self::new(StreamInner::new(inner, stream_type, true), connection.handle()))
-    }
-
     /// A handle of a stream that exists.
-    pub(crate) fn new(inner: Arc<StreamInner>, connection: Arc<ConnectionHandle>) -> Self {
+    pub(crate) fn new(inner: Arc<StreamInner>, connection: KeepsConnection) -> Self {
         let (is_local, is_bidi) = (inner.is_local, inner.stream_type == StreamType::Bidirectional);
-        let inner = StreamHandle { inner, _connection: connection };
+        let inner = StreamHandle::new(inner, connection);
         let read = (is_bidi || !is_local).then(|| ReadStream(inner.clone()));
         let write = (is_bidi || is_local).then(|| WriteStream(inner.clone()));
         Self { inner, read, write }
@@ -165,7 +105,7 @@ impl Stream {
             let Some(successor) = self.inner.successor(!failed_on_block) else {
                 return Poll::Ready(started);
             };
-            *self = Self::new(successor, self.inner._connection.clone());
+            *self = Self::new(successor, self.inner.connection());
             if failed_on_block {
                 return Poll::Ready(started);
             }

@@ -7,7 +7,7 @@ use super::future::Flush;
 use super::inner::StreamInner;
 use super::state::StartState;
 use super::{ReadError, ReceiveEnd, ReceiveSink, StartError, StreamType, WriteError};
-use crate::connection::{ConnectionError, ConnectionInner};
+use crate::connection::{ConnectionError, ConnectionInner, Link};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
@@ -97,7 +97,7 @@ fn play_all(connection: &Arc<ConnectionInner>, all: &[Step], number: usize) {
         (StreamType::Unidirectional, true),
         (StreamType::Unidirectional, false),
     ] {
-        let inner = StreamInner::new(connection, stream_type, is_local);
+        let inner = StreamInner::new(connection.clone(), stream_type, is_local);
         let ends = Arc::new(AtomicUsize::new(0));
         let has_sink = number.is_multiple_of(2);
         if has_sink {
@@ -179,7 +179,7 @@ impl ArcWake for Wakes {
 fn a_completion_wakes_those_whose_bytes_it_completes() {
     const SENDS: usize = 20;
     const WAITING: usize = 50;
-    let inner = StreamInner::new(&connection(), StreamType::Unidirectional, true);
+    let inner = StreamInner::new(connection(), StreamType::Unidirectional, true);
     let mut flushes = Vec::new();
     for _ in 0..SENDS {
         {

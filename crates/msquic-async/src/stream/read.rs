@@ -1,7 +1,10 @@
 //! `ReadStream`: the receiving direction of a stream.
 
+use super::error::{ReadError, ReadToEndError};
 use super::future::{ReadChunk, ReceivedReset};
-use super::{ReadError, ReadToEndError, ReceiveSink, StreamHandle, StreamRecvBuffer};
+use super::handle::StreamHandle;
+use super::recv_buffer::StreamRecvBuffer;
+use super::sink::ReceiveSink;
 use std::task::{Context, Poll};
 
 /// The receiving direction of a stream.

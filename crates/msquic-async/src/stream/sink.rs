@@ -1,6 +1,6 @@
 //! `ReceiveSink`: bytes without a queue in between.
 
-use super::ReadError;
+use super::error::ReadError;
 
 /// Takes the bytes of a stream as they arrive, without a queue in between.
 ///

@@ -1,8 +1,9 @@
 //! `WriteStream`: the sending direction of a stream.
 
+use super::error::WriteError;
 use super::future::{Enqueue, FinishWrite, Flush, Stopped, WriteChunk, WriteChunks};
+use super::handle::StreamHandle;
 use super::state::SendInput;
-use super::{StreamHandle, WriteError};
 use crate::Status;
 use crate::ffi::may_block::unblock;
 use bytes::Bytes;

@@ -1,0 +1,127 @@
+//! What a connection tells about itself and its peer.
+
+use super::{Connection, ConnectionError, ConnectionStatistics};
+use crate::Status;
+use crate::ffi::may_block::unblock;
+use net_traits::PeerIdentity;
+use rustls_pki_types::CertificateDer;
+use std::net::SocketAddr;
+
+impl Connection {
+    /// The address of this side.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("reached at {}", connection.get_local_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::NotStarted`] before it is known, which is when the handshake is done.
+    pub fn get_local_addr(&self) -> Result<SocketAddr, ConnectionError> {
+        self.inner().exclusive.lock().local_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// The address of the peer.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("connected to {}", connection.get_remote_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError::NotStarted`] before it is known.
+    pub fn get_remote_addr(&self) -> Result<SocketAddr, ConnectionError> {
+        self.inner().exclusive.lock().remote_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// The certificate that the peer showed, once it did. It is there even if it was rejected.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// use msquic_async::CertHash;
+    ///
+    /// if let Some(certificate) = connection.get_remote_certificate() {
+    ///     println!("the peer is {}", CertHash::of(&certificate));
+    /// }
+    /// # }
+    /// ```
+    pub fn get_remote_certificate(&self) -> Option<CertificateDer<'static>> {
+        self.inner().exclusive.lock().certificate.clone()
+    }
+
+    /// Who the peer is, once the trust policy has accepted it.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if let Some(peer) = connection.peer_identity() {
+    ///     println!("{} with {} endorsers", peer.hash, peer.endorsers.len());
+    /// }
+    /// # }
+    /// ```
+    pub fn peer_identity(&self) -> Option<PeerIdentity> {
+        self.inner().exclusive.lock().peer.clone()
+    }
+
+    /// Whether the handshake resumed the session of an earlier connection, see [`Resumption`](crate::Resumption). False
+    /// before it is done.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// println!("{} handshake", if connection.is_resumed() { "a short" } else { "a full" });
+    /// # }
+    /// ```
+    pub fn is_resumed(&self) -> bool {
+        self.inner().exclusive.lock().is_resumed
+    }
+
+    /// The application protocol that both sides agreed on, once they have.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if connection.get_negotiated_alpn().is_some_and(|alpn| alpn == b"chat/2") {
+    ///     println!("the peer speaks the new version");
+    /// }
+    /// # }
+    /// ```
+    pub fn get_negotiated_alpn(&self) -> Option<Vec<u8>> {
+        let exclusive = self.inner().exclusive.lock();
+        (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
+    }
+
+    /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
+    /// answers on the connection's own thread.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let statistics = connection.statistics().await?;
+    /// println!("{:?}, {} packets lost", statistics.rtt, statistics.lost_packets);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] once the connection is over.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+        let native = self.inner().native().clone();
+        let measured = unblock(move |may_block| native.calls(may_block).statistics()).await?;
+        let exclusive = self.inner().exclusive.lock();
+        Ok(ConnectionStatistics {
+            resumed: exclusive.is_resumed,
+            opened_streams: exclusive.opened_streams,
+            inbound_streams: exclusive.inbound_streams,
+            datagrams: exclusive.datagrams.counts,
+            ..measured
+        })
+    }
+}

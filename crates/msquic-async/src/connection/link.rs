@@ -1,0 +1,31 @@
+//! `Link`: what a stream needs of its connection, which stands above it.
+
+use super::credit::StreamCredit;
+use super::error::ConnectionError;
+use crate::StreamLimits;
+use crate::ffi::calls::Calls;
+use crate::ffi::connection::NativeConnection;
+use crate::ffi::receive::Holding;
+use crate::stream::StreamType;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+pub(crate) trait Link: Send + Sync + 'static {
+    fn native(&self) -> &Arc<NativeConnection>;
+    /// Why the connection is over, if it is.
+    fn error(&self) -> Option<ConnectionError>;
+    /// The same for callers that know that it is.
+    fn error_or_closing(&self) -> ConnectionError {
+        self.error().unwrap_or_else(ConnectionError::closing)
+    }
+    fn stream_limits(&self) -> StreamLimits;
+    fn holding(&self) -> Holding;
+    /// What streams of this type are opened with.
+    fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;
+    /// Ready once the connection is over, with the reason.
+    fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError>;
+    /// This side opened a stream.
+    fn count_opened(&self, stream_type: StreamType);
+    /// A stream of the connection ends because this side closes it: the moment to say why.
+    fn close_reason_in_stream_event(&self, calls: Calls<'_>);
+}

@@ -1,0 +1,234 @@
+//! Starting a connection: one attempt, or one for each address of the host.
+
+use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
+use super::{Connection, ConnectionInner, Dial, StartError};
+use crate::ffi::may_block::{MayBlock, detach};
+use crate::{Configuration, Registration, Status};
+use net_traits::NetCredential;
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+impl Connection {
+    /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
+    /// own; the first address counts. [`Dial::connect`] tries all of them.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// connection.start(&configuration, "node.example", 4433).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the attempt going on; [`accept`](Self::accept) waits for it.
+    /// Nothing happens before the first poll.
+    pub fn start(&self, configuration: &Configuration, host: &str, port: u16) -> ConnectionStart {
+        self.start_with(configuration, Dial::new(host, port))
+    }
+
+    /// [`start`](Self::start), with a choice of server name, local address, interface and sockets. What `dial` leaves open
+    /// is as it was set on the connection.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     connection: msquic_async::Connection,
+    /// #     configuration: msquic_async::Configuration,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Dial;
+    ///
+    /// let dial = Dial::new("192.0.2.1", 4433).server_name("node.example");
+    /// connection.start_with(&configuration, dial).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`start`](Self::start).
+    pub fn start_with(&self, configuration: &Configuration, dial: Dial) -> ConnectionStart {
+        ConnectionStart::new(self.clone(), configuration.clone(), dial)
+    }
+}
+
+impl Dial {
+    /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt 250 ms after the
+    /// one before or when that has failed. The first connection whose handshake is done is returned, the other attempts are
+    /// closed. At most 16 addresses are tried. The trust policy of `credential` judges the peer.
+    ///
+    /// [`Connection::start`] is for those who want the handle before the handshake; since a handle is one QUIC
+    /// connection, it tries the first address only.
+    ///
+    /// ```no_run
+    /// # async fn example(
+    /// #     registration: msquic_async::Registration,
+    /// #     configuration: msquic_async::Configuration,
+    /// #     credential: msquic_async::NetCredential,
+    /// # ) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::Dial;
+    ///
+    /// let dial = Dial::new("node.example", 4433);
+    /// let connection = dial.connect(&registration, &configuration, &credential).await?;
+    /// println!("connected to {}", connection.get_remote_addr()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`]; [`StartError::NoAddress`] with the error of each address if there are several.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future closes all attempts.
+    pub async fn connect(
+        &self,
+        registration: &Registration,
+        configuration: &Configuration,
+        credential: &NetCredential,
+    ) -> Result<Connection, StartError> {
+        self.check()?;
+        let addresses = match self.address() {
+            Some(address) => vec![address],
+            None => {
+                let dial = self.clone();
+                race::interleave(blocking::unblock(move || dial.resolve()).await?, MAX_ADDRESSES)
+            }
+        };
+        let attempt = |address| async move {
+            let connection = Connection::new(registration, credential.clone())
+                .map_err(StartError::ConnectionLost)?;
+            start(&connection, configuration.clone(), self.clone(), Some(address)).await?;
+            connection.accept().await?;
+            Ok(connection)
+        };
+        race::first(addresses, ATTEMPT_DELAY, attempt).await.map_err(|mut errors| {
+            match errors.len() {
+                1 => errors.remove(0).1,
+                _ => StartError::NoAddress { host: self.host.clone(), errors },
+            }
+        })
+    }
+}
+
+/// Begins the handshake with `address`, or else with the first address of the host.
+pub(super) async fn start(
+    connection: &Connection,
+    configuration: Configuration,
+    dial: Dial,
+    address: Option<SocketAddr>,
+) -> Result<(), StartError> {
+    dial.check()?;
+    let inner = connection.inner().clone();
+    if !inner.native().is_beside(configuration.native()) {
+        let text = "the configuration belongs to another registration than the connection";
+        return Err(StartError::InvalidInput(text.to_owned()));
+    }
+    if !inner.begin(&configuration) {
+        return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
+    }
+    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
+    // the connection, also when this future is dropped.
+    let (done, result) = tokio::sync::oneshot::channel();
+    match address.or_else(|| dial.address()) {
+        Some(address) => detach(move |may_block| {
+            let _ = done.send(start_at(&inner, &configuration, &dial, address, may_block));
+        }),
+        None => {
+            let attempt = move || match dial.resolve() {
+                Ok(addresses) => detach(move |may_block| {
+                    let started = start_at(&inner, &configuration, &dial, addresses[0], may_block);
+                    let _ = done.send(started);
+                }),
+                Err(error) => {
+                    inner.start_failed(Status::NOT_FOUND);
+                    let _ = done.send(Err(error));
+                }
+            };
+            blocking::unblock(attempt).detach();
+        }
+    }
+    result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
+}
+
+fn start_at(
+    inner: &ConnectionInner,
+    configuration: &Configuration,
+    dial: &Dial,
+    address: SocketAddr,
+    may_block: &MayBlock,
+) -> Result<(), StartError> {
+    inner.set_addrs(None, Some(address));
+    let (native, calls) = (inner.native(), inner.native().calls(may_block));
+    let source = dial.source.or(inner.source());
+    let prepare = || {
+        if configuration.key_log().is_some() {
+            calls.log_keys()?;
+        }
+        if source.shares_binding() {
+            calls.share_binding()?;
+        }
+        if let Some(local_addr) = source.local_addr {
+            calls.set_local_addr(local_addr)?;
+        }
+        if let Some(index) = source.interface {
+            calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
+        }
+        // An address that is the name is known to msquic; setting it here would wait once more.
+        if dial.server_name.is_some() || dial.address() != Some(address) {
+            calls.set_remote_addr(address)?;
+        }
+        let name = dial.name();
+        if let Some(ticket) = inner.dial(&name, address) {
+            calls.set_ticket(&ticket)?; // C31: if that fails, the connection cannot be started any more
+        }
+        native.start(configuration.native(), &name, address.port())
+    };
+    prepare().map_err(|status| {
+        inner.start_failed(status);
+        StartError::Other(status)
+    })
+}
+
+/// Future of [`Connection::start`].
+#[must_use = "futures do nothing unless polled"]
+pub struct ConnectionStart {
+    start: Pin<Box<dyn Future<Output = Result<(), StartError>> + Send>>,
+}
+
+impl ConnectionStart {
+    pub(super) fn new(connection: Connection, configuration: Configuration, dial: Dial) -> Self {
+        let attempt = async move {
+            start(&connection, configuration, dial, None).await?;
+            connection.accept().await
+        };
+        Self { start: Box::pin(attempt) }
+    }
+}
+
+impl fmt::Debug for ConnectionStart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionStart").finish_non_exhaustive()
+    }
+}
+
+impl Future for ConnectionStart {
+    type Output = Result<(), StartError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        self.start.as_mut().poll(cx)
+    }
+}

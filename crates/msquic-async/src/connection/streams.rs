@@ -1,0 +1,304 @@
+//! Opening streams, and accepting those of the peer.
+
+use super::state::ConnectionState;
+use super::{Connection, ConnectionError};
+use crate::send_stream::SendStream;
+use crate::stream::{self, ReadStream, Stream, StreamInner, StreamType};
+use crate::waiters::wait_future;
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+impl Connection {
+    /// Opens a stream. While the peer allows no further stream it waits, or fails if
+    /// `fail_on_blocked`. Those who wait get their streams in order of arrival.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::StreamType;
+    ///
+    /// let mut stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await?;
+    /// stream.write_chunk(&"news".into(), true).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`stream::StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the line. If its stream was being started, it aborts the stream, which counts
+    /// against the peer's limit all the same.
+    pub fn open_outbound_stream(
+        &self,
+        stream_type: StreamType,
+        fail_on_blocked: bool,
+    ) -> OpenOutboundStream<'_> {
+        OpenOutboundStream::new(self, stream_type, fail_on_blocked)
+    }
+
+    /// Opens a unidirectional stream for messages; waits while the peer allows none, in order of arrival.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = connection.open_send_stream().await?;
+    /// stream.send("hello").await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`stream::StartError`].
+    ///
+    /// # Cancel safety
+    ///
+    /// As for [`open_outbound_stream`](Self::open_outbound_stream).
+    pub fn open_send_stream(&self) -> OpenSendStream<'_> {
+        OpenSendStream::new(self)
+    }
+
+    /// Waits for the next bidirectional stream of the peer.
+    ///
+    /// ```no_run
+    /// # async fn answer(stream: msquic_async::Stream) {}
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// loop {
+    ///     let stream = connection.accept_inbound_stream().await?;
+    ///     tokio::spawn(answer(stream));
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no stream.
+    pub fn accept_inbound_stream(&self) -> AcceptInboundStream<'_> {
+        AcceptInboundStream::new(self)
+    }
+
+    /// Waits for the next unidirectional stream of the peer.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = connection.accept_inbound_uni_stream().await?;
+    /// let message = stream.read_to_end(64 * 1024).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no stream.
+    pub fn accept_inbound_uni_stream(&self) -> AcceptInboundUniStream<'_> {
+        AcceptInboundUniStream::new(self)
+    }
+
+    /// [`accept_inbound_stream`](Self::accept_inbound_stream) for pollers. Any number of tasks may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let stream = std::future::poll_fn(|cx| connection.poll_accept_inbound_stream(cx)).await?;
+    /// println!("stream {:?}", stream.id());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept_inbound_stream`](Self::accept_inbound_stream).
+    pub fn poll_accept_inbound_stream(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Stream, ConnectionError>> {
+        let arrived = &self.inner().inbound.bidirectional;
+        arrived.poll_registered(cx, || self.next_inbound(StreamType::Bidirectional))
+    }
+
+    /// [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) for pollers. Any number of tasks
+    /// may wait.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use std::future::poll_fn;
+    ///
+    /// let mut stream = poll_fn(|cx| connection.poll_accept_inbound_uni_stream(cx)).await?;
+    /// let message = stream.read_to_end(64 * 1024).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As for [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream).
+    pub fn poll_accept_inbound_uni_stream(
+        &self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<ReadStream, ConnectionError>> {
+        self.inner().inbound.unidirectional.poll_registered(cx, || self.next_inbound_uni())
+    }
+
+    /// The next stream of the peer, or why there will be none; `None`: wait.
+    fn next_inbound(&self, stream_type: StreamType) -> Option<Result<Stream, ConnectionError>> {
+        let inner = {
+            let mut exclusive = self.inner().exclusive.lock();
+            let queue = match stream_type {
+                StreamType::Bidirectional => &mut exclusive.bidirectional,
+                StreamType::Unidirectional => &mut exclusive.unidirectional,
+            };
+            match queue.pop_front() {
+                Some(inner) => inner,
+                None => match &exclusive.state {
+                    ConnectionState::Open => return Some(Err(ConnectionError::NotStarted)),
+                    state => return state.error().map(|error| Err(error.clone())),
+                },
+            }
+        };
+        inner.release();
+        Some(Ok(Stream::new(inner, self.handle())))
+    }
+
+    fn next_inbound_uni(&self) -> Option<Result<ReadStream, ConnectionError>> {
+        let stream = match self.next_inbound(StreamType::Unidirectional)? {
+            Ok(stream) => stream,
+            Err(error) => return Some(Err(error)),
+        };
+        stream.split().0.map(Ok)
+    }
+}
+
+impl Stream {
+    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
+    /// [`Connection::open_outbound_stream`] does both.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// use msquic_async::{Stream, StreamType};
+    ///
+    /// let mut stream = Stream::open(&connection, StreamType::Bidirectional)?;
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection is over or was not started.
+    pub fn open(
+        connection: &Connection,
+        stream_type: StreamType,
+    ) -> Result<Self, stream::StartError> {
+        let inner = connection.inner();
+        inner.check_usable().map_err(stream::StartError::ConnectionLost)?;
+        Ok(Self::new(StreamInner::new(inner.clone(), stream_type, true), connection.handle()))
+    }
+}
+
+impl SendStream {
+    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
+    /// [`Connection::open_send_stream`] does both.
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// let mut stream = msquic_async::SendStream::open(&connection)?;
+    /// std::future::poll_fn(|cx| stream.poll_start(cx, false)).await?;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection is over or was not started.
+    pub fn open(connection: &Connection) -> Result<Self, stream::StartError> {
+        Ok(Self::from_stream(Stream::open(connection, StreamType::Unidirectional)?))
+    }
+}
+
+wait_future! {
+    /// Future of [`Connection::accept_inbound_stream`].
+    AcceptInboundStream(connection: &Connection) -> Result<Stream, ConnectionError>,
+    on connection.inner().inbound.bidirectional,
+    until connection.next_inbound(StreamType::Bidirectional)
+}
+
+wait_future! {
+    /// Future of [`Connection::accept_inbound_uni_stream`].
+    AcceptInboundUniStream(connection: &Connection) -> Result<ReadStream, ConnectionError>,
+    on connection.inner().inbound.unidirectional, until connection.next_inbound_uni()
+}
+
+/// Future of [`Connection::open_outbound_stream`].
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenOutboundStream<'a> {
+    connection: &'a Connection,
+    stream_type: StreamType,
+    fail_on_blocked: bool,
+    stream: Option<Stream>,
+}
+
+impl<'a> OpenOutboundStream<'a> {
+    pub(super) fn new(
+        connection: &'a Connection,
+        stream_type: StreamType,
+        fail_on_blocked: bool,
+    ) -> Self {
+        Self { connection, stream_type, fail_on_blocked, stream: None }
+    }
+}
+
+impl Future for OpenOutboundStream<'_> {
+    type Output = Result<Stream, stream::StartError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        let mut stream = match this.stream.take() {
+            Some(stream) => stream,
+            None => Stream::open(this.connection, this.stream_type)?,
+        };
+        match stream.poll_start(cx, this.fail_on_blocked) {
+            Poll::Pending => {
+                this.stream = Some(stream);
+                Poll::Pending
+            }
+            Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
+        }
+    }
+}
+
+impl fmt::Debug for OpenOutboundStream<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpenOutboundStream").finish_non_exhaustive()
+    }
+}
+
+/// Future of [`Connection::open_send_stream`].
+#[derive(Debug)]
+#[must_use = "futures do nothing unless polled"]
+pub struct OpenSendStream<'a> {
+    open: OpenOutboundStream<'a>,
+}
+
+impl<'a> OpenSendStream<'a> {
+    pub(super) fn new(connection: &'a Connection) -> Self {
+        Self { open: OpenOutboundStream::new(connection, StreamType::Unidirectional, false) }
+    }
+}
+
+impl Future for OpenSendStream<'_> {
+    type Output = Result<SendStream, stream::StartError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let stream = ready!(Pin::new(&mut self.get_mut().open).poll(cx))?;
+        Poll::Ready(Ok(SendStream::from_stream(stream)))
+    }
+}

@@ -1,0 +1,150 @@
+//! Reading: from msquic to the queue of a stream, and from there to a reader or a sink.
+
+use super::error::ReadError;
+use super::inner::{DROPPED, SinkSlot, StreamInner};
+use super::recv_buffer::StreamRecvBuffer;
+use super::sink::{ReceiveEnd, ReceiveSink};
+use super::state::{ReceiveInput, ReceiveState, StartState};
+use crate::buffer::ReceiveQueue;
+use crate::ffi::receive::Held;
+use crate::ffi::stream::Abort;
+
+impl StreamInner {
+    pub(super) fn try_read_chunk(&self) -> Option<Result<Option<StreamRecvBuffer>, ReadError>> {
+        self.try_read(|queue| StreamRecvBuffer(queue.chunk(usize::MAX)))
+    }
+
+    /// Lets `read` take bytes from the queue: `Ok(None)` at the end of the stream, `None` when nothing
+    /// has arrived.
+    pub(super) fn try_read<T>(
+        &self,
+        read: impl FnOnce(&mut ReceiveQueue<Held>) -> T,
+    ) -> Option<Result<Option<T>, ReadError>> {
+        let (value, resume, has_more, _spent) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.received.is_empty() || !matches!(exclusive.sink, SinkSlot::None) {
+                return Some(exclusive.receive.end()?.map(|()| None));
+            }
+            let received = &mut exclusive.received;
+            let value = read(received);
+            (value, received.resume(), !received.is_empty(), received.take_spent())
+        };
+        if has_more {
+            self.readable.pass_on();
+        }
+        if resume {
+            self.native.enable_receive();
+        }
+        Some(Ok(Some(value)))
+    }
+
+    pub(super) fn abort_read(&self, code: u64) -> Result<(), ReadError> {
+        let (was_open, _spent) = {
+            let exclusive = &mut *self.exclusive.lock();
+            if exclusive.receive == ReceiveState::None {
+                return Err(ReadError::Closed);
+            }
+            let is_started = exclusive.start == StartState::Started;
+            let was_open = exclusive.receive.is_open() && is_started;
+            if exclusive.receive.is_open() && !is_started {
+                exclusive.stop = Some(code);
+            }
+            exclusive.receive.apply(ReceiveInput::Stop);
+            exclusive.received.clear();
+            (was_open, exclusive.received.take_spent())
+        };
+        if was_open {
+            self.native.abort(Abort::Receive, code);
+        }
+        self.wake_readers();
+        self.run_sink();
+        Ok(())
+    }
+
+    /// How the peer ended the stream; `None`: it has not.
+    pub(super) fn received_reset(&self) -> Option<Result<Option<u64>, ReadError>> {
+        Some(match self.exclusive.lock().receive.end()? {
+            Ok(()) => Ok(None),
+            Err(ReadError::Reset(code)) => Ok(Some(code)),
+            Err(error) => Err(error),
+        })
+    }
+
+    pub(super) fn wake_readers(&self) {
+        self.readable.wake_all();
+        self.receive_ended.wake_all();
+    }
+
+    pub(super) fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {
+        {
+            let mut exclusive = self.exclusive.lock();
+            if !matches!(exclusive.sink, SinkSlot::None) {
+                return Err(sink);
+            }
+            exclusive.sink = SinkSlot::Idle(sink);
+        }
+        self.run_sink();
+        Ok(())
+    }
+
+    /// Gives the sink what is in the queue, and the end when it has come, and resumes receiving.
+    /// A thread that finds the sink running sets `again` instead.
+    pub(super) fn run_sink(&self) {
+        let mut exclusive = self.exclusive.lock();
+        let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
+            SinkSlot::Idle(sink) => sink,
+            SinkSlot::Busy { .. } => {
+                exclusive.sink = SinkSlot::Busy { again: true };
+                return;
+            }
+            other => {
+                exclusive.sink = other;
+                return;
+            }
+        };
+        loop {
+            exclusive.sink = SinkSlot::Busy { again: false };
+            let bytes = exclusive.received.chunk(usize::MAX);
+            let is_last = exclusive.received.is_empty();
+            let end = exclusive.receive.end().filter(|_| is_last);
+            let spent = exclusive.received.take_spent();
+            drop(exclusive);
+            drop(spent);
+
+            let taken = if bytes.is_empty() { 0 } else { sink.receive(&bytes).min(bytes.len()) };
+            let took_all = taken == bytes.len();
+            if took_all && let Some(end) = end {
+                sink.end(ReceiveEnd::from_result(end));
+                self.exclusive.lock().sink = SinkSlot::Ended;
+                return;
+            }
+            let rest = bytes.slice(taken..);
+            drop(bytes);
+
+            exclusive = self.exclusive.lock();
+            if exclusive.receive == ReceiveState::Stopped {
+                exclusive.received.discard(rest);
+            } else {
+                exclusive.received.unread(rest);
+            }
+            let has_more = took_all && !exclusive.received.is_empty();
+            if has_more || matches!(exclusive.sink, SinkSlot::Busy { again: true }) {
+                continue;
+            }
+            exclusive.sink = SinkSlot::Idle(sink);
+            let resume = exclusive.received.is_empty() && exclusive.received.resume();
+            let spent = exclusive.received.take_spent();
+            drop(exclusive);
+            drop(spent);
+            if resume {
+                self.native.enable_receive();
+            }
+            return;
+        }
+    }
+
+    /// The reader is gone: stops the peer unless it has ended.
+    pub(super) fn reader_dropped(&self) {
+        let _ = self.abort_read(DROPPED);
+    }
+}
