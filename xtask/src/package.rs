@@ -8,6 +8,7 @@
 use crate::newcomer;
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
+use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -89,7 +90,7 @@ fn pack(workspace: &Workspace, copy: &Path) -> Result<Vec<Package>> {
             let (name, version) = (library.name.to_string(), library.version.to_string());
             let file = target.join("package").join(format!("{name}-{version}.crate"));
             let bytes = fs::read(&file).with_context(|| format!("{name} was not packed"))?;
-            let checksum = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let checksum = HEXLOWER.encode(&Sha256::digest(bytes));
             let is_marked = marked.contains(&name);
             Ok(Package { name, version, file, checksum, is_marked })
         })

@@ -45,8 +45,6 @@ mod ffi;
 mod key_log;
 mod limits;
 mod pkcs12;
-#[cfg(test)]
-mod random;
 mod registration;
 mod resumption;
 mod settings;

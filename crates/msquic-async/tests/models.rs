@@ -5,9 +5,6 @@
 mod credit;
 #[path = "../src/ffi/gate.rs"]
 mod gate;
-#[allow(dead_code, reason = "for unit tests")]
-#[path = "../src/random.rs"]
-mod random;
 #[allow(dead_code, unused_imports, unused_macros, reason = "the models do not use everything")]
 #[path = "../src/waiters.rs"]
 mod waiters;

@@ -257,6 +257,6 @@ fn the_documented_endorsement_is_what_is_encoded() {
     let endorser = Endorser::from_pkcs8(PKCS8).unwrap();
     let validity = EndorsementValidity { from: SystemTime::UNIX_EPOCH, until: None };
     let encoded = encode_endorsements(&[endorser.endorse(b"key", validity)]).unwrap();
-    let digits: String = encoded.iter().map(|byte| format!("{byte:02x}")).collect();
+    let digits = data_encoding::HEXLOWER.encode(&encoded);
     assert_eq!(digits, include_str!("../testdata/endorsement.txt").replace('\n', ""));
 }

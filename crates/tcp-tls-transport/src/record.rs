@@ -275,6 +275,7 @@ pub(crate) fn message(parts: &[Bytes]) -> Option<Vec<Bytes>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use data_encoding::HEXLOWER;
 
     fn decode(decoder: &mut RecordDecoder, mut data: &[u8]) -> Vec<String> {
         let mut records = Vec::new();
@@ -329,7 +330,6 @@ mod tests {
     #[test]
     fn the_documented_records_are_what_is_read_and_written() {
         let block = include_str!("../testdata/records.txt");
-        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
         let mut count = 0;
         for line in block.lines() {
             let (what, bytes) = line.split_once(" = ").unwrap();
@@ -364,7 +364,7 @@ mod tests {
                 }
                 _ => panic!("{what} is unknown"),
             };
-            assert_eq!(hex(&written), bytes);
+            assert_eq!(HEXLOWER.encode(&written), bytes);
             assert_eq!(decode(&mut RecordDecoder::new(100, 100), &written), [read]);
             count += 1;
         }

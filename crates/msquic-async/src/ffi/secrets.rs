@@ -1,5 +1,6 @@
 //! The memory into which libmsquic writes the TLS secrets of a connection, on request.
 
+use data_encoding::HEXLOWER;
 use msquic::ffi;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
@@ -59,9 +60,9 @@ impl Secrets {
             if is_set != 0 {
                 lines.push_str(label);
                 lines.push(' ');
-                push_hex(&mut lines, &secrets.ClientRandom);
+                HEXLOWER.encode_append(&secrets.ClientRandom, &mut lines);
                 lines.push(' ');
-                push_hex(&mut lines, &secret[..length.min(secret.len())]);
+                HEXLOWER.encode_append(&secret[..length.min(secret.len())], &mut lines);
                 lines.push('\n');
             }
         }
@@ -77,15 +78,6 @@ impl Drop for Secrets {
         secrets.ServerHandshakeTrafficSecret.zeroize();
         secrets.ClientTrafficSecret0.zeroize();
         secrets.ServerTrafficSecret0.zeroize();
-    }
-}
-
-/// Appends bytes in hexadecimal, without copies elsewhere.
-fn push_hex(text: &mut String, bytes: &[u8]) {
-    for byte in bytes {
-        for digit in [byte >> 4, byte & 15] {
-            text.push(char::from(b"0123456789abcdef"[usize::from(digit)]));
-        }
     }
 }
 

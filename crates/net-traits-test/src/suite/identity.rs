@@ -225,7 +225,7 @@ pub async fn nothing_secret_is_printed<H: Harness>(stage: Stage<H>) {
         // Search for the second half of the key; all keys of a kind begin alike.
         let key = credential.private_key().secret_der();
         let half = &key[key.len() / 4..key.len() * 3 / 4];
-        let hex: String = half.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = data_encoding::HEXLOWER.encode(half);
         let list = format!("{half:?}");
         for form in [hex.clone(), hex.to_uppercase(), list.trim_matches(['[', ']']).to_owned()] {
             assert!(!shown.contains(&form), "a private key is printed");
