@@ -28,7 +28,11 @@ impl Waiters {
     /// Wakes the task at the next wake. Check the condition after this call.
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let waker = cx.waker().clone();
-        let outdated = self.pollers.lock().register(waker);
+        let mut outdated = self.pollers.lock().register(waker);
+        if let Some(witness) = outdated.witness() {
+            let spare = self.pollers.lock().watch(witness);
+            drop(spare);
+        }
         outdated.wake();
     }
 
@@ -53,6 +57,11 @@ impl Waiters {
     /// Wakes one future: what the last wake was for is not used up.
     pub(crate) fn pass_on(&self) {
         self.notify.notify_one();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn is_locked(&self) -> bool {
+        self.pollers.is_locked()
     }
 
     /// Ready once `check` gives something, for `poll_*` functions.
@@ -137,19 +146,26 @@ const FEWEST: usize = 64;
 
 #[derive(Debug)]
 struct Witness {
-    key: Key,
-    /// Keeps `key` from becoming that of another task.
+    term: Term,
+    /// Keeps the key from becoming that of another task.
     _waker: Waker,
-    /// The count of arrivals when it was let go, and until when it is believed in.
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Term {
+    key: Key,
+    /// The count of arrivals when the witness was let go, and until when it is believed in.
     since: u64,
     until: u64,
 }
 
-/// What has to happen after unlocking: wakers are foreign code.
+/// What has to happen after unlocking: wakers are foreign code, which also clones and drops them.
 #[derive(Default)]
 struct Taken {
     first: Option<Waker>,
     rest: HashMap<Key, Waker>,
+    /// Of the one in `rest` that becomes the witness, before it is woken.
+    term: Option<Term>,
     _spare: Option<Waker>,
     _witness: Option<Witness>,
 }
@@ -183,6 +199,15 @@ impl Pollers {
         taken
     }
 
+    /// Has a witness, unless there is one; gives back what has to be dropped.
+    fn watch(&mut self, witness: Witness) -> Option<Witness> {
+        let place = &mut self.crowd.get_or_insert_default().witness;
+        match place {
+            Some(_) => Some(witness),
+            None => place.replace(witness),
+        }
+    }
+
     /// All are about to be woken, and at most those come back.
     fn take(&mut self) -> Taken {
         let first = self.first.take();
@@ -202,10 +227,11 @@ impl Crowd {
     fn arrives(&mut self, key: Key) -> Option<Witness> {
         self.arrivals += 1;
         self.witness.take_if(|witness| {
-            let is_back = witness.key == key;
-            let is_gone = !is_back && witness.until < self.arrivals;
+            let Term { key: of, since, until } = witness.term;
+            let is_back = of == key;
+            let is_gone = !is_back && until < self.arrivals;
             if is_back {
-                let waiting = usize::try_from(self.arrivals - witness.since).unwrap_or(usize::MAX);
+                let waiting = usize::try_from(self.arrivals - since).unwrap_or(usize::MAX);
                 self.limit = self.limit.max(waiting.saturating_mul(2));
             } else if is_gone {
                 self.limit = FEWEST;
@@ -216,24 +242,28 @@ impl Crowd {
 
     fn let_go(&mut self, first: Option<Waker>) -> Taken {
         let rest = std::mem::take(&mut self.rest);
+        let mut term = None;
         if self.witness.is_none() {
             self.witnesses += 1;
             let doublings = self.witnesses.trailing_zeros().min(30);
             // On most executors the last to be woken is the last to come back, on some the first is.
             let is_last = (self.witnesses >> doublings) & 2 == 0;
-            let witness = if is_last { rest.iter().last() } else { rest.iter().next() };
-            self.witness = witness.map(|(key, waker)| Witness {
-                key: *key,
-                _waker: waker.clone(),
-                since: self.arrivals,
-                until: self.arrivals.saturating_add((self.limit as u64) << doublings),
-            });
+            let witness = if is_last { rest.keys().last() } else { rest.keys().next() };
+            let until = self.arrivals.saturating_add((self.limit as u64) << doublings);
+            term = witness.map(|key| Term { key: *key, since: self.arrivals, until });
         }
-        Taken { first, rest, ..Taken::default() }
+        Taken { first, rest, term, ..Taken::default() }
     }
 }
 
 impl Taken {
+    /// The witness, if one was chosen.
+    fn witness(&mut self) -> Option<Witness> {
+        let term = self.term.take()?;
+        let waker = self.rest.get(&term.key)?;
+        Some(Witness { term, _waker: waker.clone() })
+    }
+
     fn wake(self) {
         self.first.into_iter().chain(self.rest.into_values()).for_each(Waker::wake);
     }

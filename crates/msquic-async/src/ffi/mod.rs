@@ -27,6 +27,8 @@ pub(crate) mod execution;
 #[cfg(not(all(feature = "driver", target_os = "linux")))]
 #[path = "no_execution.rs"]
 mod execution;
+#[cfg(test)]
+mod foreign;
 mod functions;
 mod gate;
 mod guard;
