@@ -5,6 +5,7 @@ use super::inner::ConnectionInner;
 use super::state::{ConnectionInput, ConnectionState};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
+use crate::ffi::registration::Member;
 use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
 use crate::resumption::MAX_CERTIFICATE;
@@ -18,6 +19,12 @@ const UNTRUSTED: u64 = 0;
 
 /// A signature of the handshake does not verify (RFC 8446, section 6.2).
 const ALERT_DECRYPT_ERROR: u8 = 51;
+
+impl Member for ConnectionInner {
+    fn end(self: Arc<Self>, code: u64) {
+        self.shutdown(code, "");
+    }
+}
 
 impl ConnectionHandler for ConnectionInner {
     fn native(&self) -> &Arc<NativeConnection> {
@@ -164,8 +171,10 @@ impl ConnectionInner {
             tracing::warn!(%status, "streams are not served in turn");
         }
         if !is_trusted {
-            self.transition(ConnectionInput::UntrustedPeer(TrustError::NoCertificate));
-            return self.native().shutdown(UNTRUSTED, false);
+            if self.transition(ConnectionInput::UntrustedPeer(TrustError::NoCertificate)) {
+                self.native().shutdown(UNTRUSTED, false);
+            }
+            return;
         }
         // C35: a server is not told before.
         match calls.available_streams() {

@@ -272,7 +272,6 @@ impl ConnectionInner {
     /// Closes with a code and a reason. Never blocks; does nothing the second time.
     pub(crate) fn shutdown(self: &Arc<Self>, code: u64, reason: &str) {
         let text = close_reason_text(reason);
-        self.native.begin_close();
         let was_connected = self.exclusive.lock().state == ConnectionState::Connected;
         if !self.transition(ConnectionInput::ClosedLocally { code, reason: reason.to_owned() }) {
             return;

@@ -108,6 +108,12 @@ impl NativeConfiguration {
         })
     }
 
+    fn close(&self) {
+        if self.gate.close() {
+            self.release();
+        }
+    }
+
     /// Calls `call` with the handle, which stays open meanwhile.
     pub(super) fn with<T>(
         &self,
@@ -132,16 +138,14 @@ impl Gated for NativeConfiguration {
 }
 
 impl Member for NativeConfiguration {
-    fn end(&self, _: u64) {
-        if self.gate.close() {
-            self.release();
-        }
+    fn end(self: Arc<Self>, _: u64) {
+        self.close();
     }
 }
 
 impl Drop for NativeConfiguration {
     fn drop(&mut self) {
-        self.end(0);
+        self.close();
     }
 }
 

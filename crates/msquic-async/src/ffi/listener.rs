@@ -193,7 +193,7 @@ impl NativeListener {
 }
 
 impl Member for NativeListener {
-    fn end(&self, _: u64) {
+    fn end(self: Arc<Self>, _: u64) {
         self.stop();
     }
 }

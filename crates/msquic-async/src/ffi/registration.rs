@@ -3,6 +3,7 @@
 use super::Handle;
 use super::execution;
 use super::functions::call;
+use super::guard::guard;
 use super::library::{self, Root};
 use super::status::Status;
 use super::threads::{self, Kind};
@@ -50,10 +51,9 @@ pub(crate) struct NativeRegistration {
 }
 
 /// What a registration asks of its children.
-pub(super) trait Member: Send + Sync {
-    /// Closes a connection with `code`, unless its owner has begun to; stops a listener; closes a configuration.
-    /// Never blocks.
-    fn end(&self, code: u64);
+pub(crate) trait Member: Send + Sync {
+    /// Closes a connection with `code`, unless it is over; stops a listener; closes a configuration. Never blocks.
+    fn end(self: Arc<Self>, code: u64);
 }
 
 /// Children of one kind; `None` for one whose handle is not open yet.
@@ -143,7 +143,9 @@ impl NativeRegistration {
             (open(&children.connections), open(&children.listeners))
         };
         // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
-        listeners.iter().chain(&connections).for_each(|member| member.end(code));
+        for member in listeners.into_iter().chain(connections) {
+            guard((), || member.end(code)); // which wakes tasks, and wakers are foreign code
+        }
     }
 
     /// Waits until no connection and no listener is alive.
@@ -232,8 +234,7 @@ impl Root for NativeRegistration {
             return;
         }
         let configurations = open(&self.children.lock().configurations);
-        configurations.iter().for_each(|configuration| configuration.end(0));
-        drop(configurations);
+        configurations.into_iter().for_each(|configuration| configuration.end(0));
         // One that is in use, or that is just being made, keeps the registration open.
         if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
             return;

@@ -2,6 +2,7 @@
 
 mod address;
 mod cancel;
+mod closing;
 mod connection;
 mod datagram;
 mod dial;

@@ -69,8 +69,8 @@ pub(crate) enum DatagramSendState {
     Canceled,
 }
 
-/// Handles the events of one connection, which never overlap (C1).
-pub(crate) trait ConnectionHandler: Send + Sync + 'static {
+/// Handles the events of one connection, which never overlap (C1), and the end of its registration.
+pub(crate) trait ConnectionHandler: Member + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
     /// Judges the peer's certificate, or that it has none; the TLS alert of a rejection.
@@ -137,8 +137,8 @@ impl NativeConnection {
         unsafe {
             call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
         };
-        if let Some(code) = this.child.set_connection(Arc::<NativeConnection>::downgrade(&this)) {
-            this.end(code); // the registration did not know the connection yet
+        if let Some(code) = this.child.set_connection(Arc::<H>::downgrade(&handler)) {
+            handler.clone().end(code); // the registration did not know the connection yet
         }
         handler
     }

@@ -9,7 +9,7 @@ use super::execution;
 use super::functions::call;
 use super::gate::{Gate, Gated, Inside};
 use super::may_block;
-use super::registration::{Child, Member};
+use super::registration::Child;
 use super::secrets::Secrets;
 use super::sends::DatagramContext;
 use super::status::Status;
@@ -24,7 +24,7 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct NativeConnection {
     handle: Handle,
     gate: Gate,
-    is_closing: AtomicBool,
+    is_shut_down: AtomicBool,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
     child: Arc<Child>,
@@ -35,7 +35,7 @@ impl NativeConnection {
         Self {
             handle,
             gate: Gate::new(),
-            is_closing: AtomicBool::new(false),
+            is_shut_down: AtomicBool::new(false),
             secrets: OnceLock::new(),
             child,
         }
@@ -113,13 +113,12 @@ impl NativeConnection {
         })
     }
 
-    /// The owner is about to close the connection: its registration leaves that to it.
-    pub(crate) fn begin_close(&self) {
-        self.is_closing.store(true, Ordering::SeqCst);
-    }
-
-    /// Closes the connection with `code`, without telling the peer if `silent`. Never blocks.
+    /// Closes the connection with `code`, without telling the peer if `silent`. The first call counts: a second
+    /// one could overtake it (C1). Never blocks.
     pub(crate) fn shutdown(&self, code: u64, silent: bool) {
+        if self.is_shut_down.swap(true, Ordering::SeqCst) {
+            return;
+        }
         let flags = if silent {
             ffi::QUIC_CONNECTION_SHUTDOWN_FLAGS_QUIC_CONNECTION_SHUTDOWN_FLAG_SILENT
         } else {
@@ -178,15 +177,6 @@ impl NativeConnection {
         if self.gate.close() {
             // SAFETY: C9: in the callback of the last event.
             unsafe { close(self.handle, &self.child) };
-        }
-    }
-}
-
-impl Member for NativeConnection {
-    fn end(&self, code: u64) {
-        // A second shutdown would overtake the first (C1).
-        if !self.is_closing.load(Ordering::SeqCst) {
-            self.shutdown(code, false);
         }
     }
 }

@@ -1,0 +1,42 @@
+//! Closes that compete: the application's, and that of the registration.
+
+use super::peers::{client_configuration, credential, listen, settings};
+use crate::executors::run;
+use msquic_async::connection::DgramSendError;
+use msquic_async::stream::StartError;
+use msquic_async::{Connection, ConnectionError, Registration, StreamLimits, StreamType};
+
+#[test]
+fn the_first_of_several_closes_counts() {
+    run(async || {
+        let (limits, settings) = (StreamLimits::default(), settings().datagrams(true));
+        let servers = Registration::new("servers").unwrap();
+        let listener = listen(&servers, &settings, credential(), limits);
+        for (first, reason) in [(7, ""), (9, "bye")] {
+            let clients = Registration::new("clients").unwrap();
+            let configuration = client_configuration(&clients, &settings, limits);
+            let client = Connection::new(&clients, credential()).unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let start = client.start(&configuration, "127.0.0.1", port);
+            let (started, server) = futures::join!(start, listener.accept());
+            started.unwrap();
+            let server = server.unwrap();
+            server.accept().await.unwrap();
+
+            if first == 7 {
+                clients.shutdown(7);
+            }
+            client.shutdown(9, "bye");
+            clients.shutdown(7);
+            // Each operation tells it at once, before msquic has processed the close.
+            let closed = ConnectionError::ClosedLocally { code: first, reason: reason.to_owned() };
+            let sent = client.send_datagram(&"late".into());
+            assert_eq!(sent, Err(DgramSendError::ConnectionLost(closed.clone())));
+            let open = client.open_outbound_stream(StreamType::Unidirectional, false).await;
+            assert_eq!(open.map(drop), Err(StartError::ConnectionLost(closed.clone())));
+            assert_eq!(client.watch_shutdown().await, closed);
+            let told = ConnectionError::ClosedByPeer { code: first, reason: reason.to_owned() };
+            assert_eq!(server.watch_shutdown().await, told);
+        }
+    });
+}
