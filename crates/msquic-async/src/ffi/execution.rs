@@ -51,14 +51,11 @@ unsafe impl Send for Native {}
 /// Ends a wait for events.
 struct Doorbell {
     eventfd: OwnedFd,
-    /// What the epoll descriptor reports, as libmsquic's own entries look (C29).
-    entry: Box<ffi::QUIC_SQE>,
 }
 
-// SAFETY: `entry` is never changed.
-unsafe impl Send for Doorbell {}
-// SAFETY: as above.
-unsafe impl Sync for Doorbell {}
+/// What the epoll descriptor reports for a doorbell, as libmsquic's own entries look (C29). Its completion does
+/// nothing, so the descriptor is not needed in it.
+static RING: ffi::QUIC_SQE = ffi::QUIC_SQE { fd: -1, Completion: Some(nothing_to_do) };
 
 impl Doorbell {
     fn new(epoll: &OwnedFd) -> io::Result<Self> {
@@ -67,19 +64,17 @@ impl Doorbell {
             let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
             OwnedFd::from_raw_fd(fd)
         };
-        let entry =
-            Box::new(ffi::QUIC_SQE { fd: eventfd.as_raw_fd(), Completion: Some(nothing_to_do) });
         // Edge-triggered: each ring is one event, and the counter need not be read.
         let mut event = libc::epoll_event {
             events: (libc::EPOLLIN | libc::EPOLLET) as u32,
-            u64: ptr::from_ref(&*entry).expose_provenance() as u64,
+            u64: (&raw const RING).expose_provenance() as u64,
         };
         // SAFETY: `event` is read during the call.
         check(unsafe {
             let (epoll, eventfd) = (epoll.as_raw_fd(), eventfd.as_raw_fd());
             libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, eventfd, &raw mut event)
         })?;
-        Ok(Self { eventfd, entry })
+        Ok(Self { eventfd })
     }
 
     fn ring(&self) {
@@ -89,7 +84,6 @@ impl Doorbell {
         unsafe {
             libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of_val(&one))
         };
-        let _ = &self.entry;
     }
 }
 
