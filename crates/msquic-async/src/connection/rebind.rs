@@ -3,7 +3,7 @@
 use super::{Connection, ConnectionError, ConnectionInner, ConnectionState};
 use crate::Status;
 use crate::ffi::library::has_patch;
-use crate::ffi::may_block::{MayBlock, unblock};
+use crate::ffi::may_block::{MayBlock, detach};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -115,7 +115,11 @@ impl Connection {
             return Err(RebindError::Unsupported);
         }
         let attempt = Attempt::begin(self.inner(), local)?;
-        unblock(move |may_block| attempt.finish(may_block)).await
+        let (done, moved) = tokio::sync::oneshot::channel();
+        detach(move |may_block| {
+            let _ = done.send(attempt.finish(may_block)); // the waiting future may be dropped
+        });
+        moved.await.unwrap_or(Err(RebindError::Other(Status::ABORTED)))
     }
 }
 

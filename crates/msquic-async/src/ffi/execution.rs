@@ -2,6 +2,7 @@
 
 use super::functions::call;
 use super::guard::guard;
+use super::jobs::{Jobs, Place};
 use super::library::{self, LibraryVersion};
 use super::status::Status;
 use msquic::ffi;
@@ -24,8 +25,6 @@ const BATCH: usize = 16;
 /// The execution of this process, once there is one.
 static EXECUTION: OnceLock<Execution> = OnceLock::new();
 
-type Job = Box<dyn FnOnce() + Send>;
-
 /// libmsquic was made to be driven, and could not be: C29 says that it is unusable then.
 static IS_BROKEN: AtomicBool = AtomicBool::new(false);
 
@@ -40,7 +39,7 @@ struct Execution {
     /// memory of libmsquic.
     outer: OwnedFd,
     doorbell: Doorbell,
-    jobs: Mutex<Vec<Job>>,
+    jobs: Mutex<Jobs>,
 }
 
 struct Native(*mut ffi::QUIC_EXECUTION);
@@ -99,11 +98,18 @@ fn check(result: libc::c_int) -> io::Result<libc::c_int> {
 }
 
 /// Queues `job` for the driver, if there is one.
-pub(super) fn run_on_driver<F: FnOnce() + Send + 'static>(job: F) -> Result<(), F> {
+pub(super) fn run_on_driver<F: FnOnce() + Send + 'static>(job: F) -> Result<Place, F> {
     let Some(execution) = EXECUTION.get() else { return Err(job) };
-    execution.jobs.lock().push(Box::new(job));
+    let place = execution.jobs.lock().push(Box::new(job));
     execution.doorbell.ring();
-    Ok(())
+    Ok(place)
+}
+
+/// Takes a job back that was queued for the driver, unless it has begun.
+pub(super) fn cancel_on_driver(place: Place) {
+    let Some(execution) = EXECUTION.get() else { return };
+    let job = execution.jobs.lock().remove(place);
+    drop(job);
 }
 
 /// Fails when no registration may be opened any more.
@@ -178,7 +184,7 @@ impl Execution {
             IS_BROKEN.store(*status != Status::INVALID_STATE, Ordering::SeqCst);
         })?;
         let native = Mutex::new(Native(native));
-        let this = Self { native, epoll, outer, doorbell, jobs: Mutex::default() };
+        let this = Self { native, epoll, outer, doorbell, jobs: Mutex::new(Jobs::new()) };
         if let Err(status) = keep_library() {
             IS_BROKEN.store(true, Ordering::SeqCst);
             mem::forget(this); // libmsquic keeps the descriptors
@@ -204,9 +210,12 @@ impl Execution {
         loop {
             // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
             let wait = unsafe { call!(ExecutionPoll(native.0)) };
-            let jobs = mem::take(&mut *self.jobs.lock());
-            if !jobs.is_empty() {
-                jobs.into_iter().for_each(|job| guard((), job));
+            let waiting = self.jobs.lock().len();
+            for _ in 0..waiting {
+                let job = self.jobs.lock().pop();
+                guard((), || job.into_iter().for_each(|job| job()));
+            }
+            if waiting > 0 {
                 continue; // they made work for libmsquic
             }
             return match wait {

@@ -5,6 +5,7 @@
 //! callbacks of a connection the calls for that connection do not wait; see [`Calls`](super::calls::Calls).
 
 use super::execution;
+use super::jobs::Place;
 use super::threads::{self, Kind};
 use std::marker::PhantomData;
 
@@ -13,12 +14,13 @@ pub(crate) struct MayBlock(PhantomData<*const ()>);
 
 /// Runs `job` where it may block, and waits for its result without blocking.
 ///
-/// The job is run even if the future is dropped.
+/// If the future is dropped before the job has begun, the job is not run: however busy the workers are, no more
+/// jobs wait than there are futures.
 pub(crate) async fn unblock<T: Send + 'static>(
     job: impl FnOnce(&MayBlock) -> T + Send + 'static,
 ) -> T {
     let (done, result) = tokio::sync::oneshot::channel();
-    detach(move |may_block| {
+    let _queued = run(Kind::Call, move |may_block| {
         let _ = done.send(job(may_block)); // the waiting future may be dropped
     });
     match result.await {
@@ -29,20 +31,68 @@ pub(crate) async fn unblock<T: Send + 'static>(
 
 /// Runs `job` where it may block, some time.
 pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
-    run(Kind::Call, job);
+    run(Kind::Call, job).detach();
 }
 
 /// Runs `job`, which closes or stops a handle, where it may block, some time: calls that are stuck do not delay
 /// it.
 pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
-    run(Kind::Close, job);
+    run(Kind::Close, job).detach();
 }
 
-fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) {
+fn run(kind: Kind, job: impl FnOnce(&MayBlock) + Send + 'static) -> Queued {
     let job = move || job(&MayBlock(PhantomData));
     // An application that drives libmsquic has no workers to wait for: the calls that would wait for them
     // run inline there, and must not overlap with the driver's (C29).
-    if let Err(job) = execution::run_on_driver(job) {
-        threads::run(kind, job);
+    match execution::run_on_driver(job) {
+        Ok(place) => Queued { place, cancel: execution::cancel_on_driver },
+        Err(job) => Queued { place: threads::run(kind, job), cancel: threads::cancel_call },
+    }
+}
+
+/// Takes a job back when it is dropped, unless the job has begun.
+struct Queued {
+    place: Place,
+    cancel: fn(Place),
+}
+
+impl Queued {
+    /// The job is run in any case.
+    fn detach(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        (self.cancel)(self.place);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use parking_lot::Mutex;
+    use std::sync::{Arc, mpsc};
+
+    #[test]
+    fn futures_that_are_dropped_leave_no_jobs_behind() {
+        let (release, released) = mpsc::channel::<()>();
+        let (released, memory) = (Arc::new(Mutex::new(released)), Arc::new(()));
+        // More calls than there are threads for, so that further ones wait.
+        for _ in 0..100 {
+            let released = released.clone();
+            detach(move |_| {
+                let _ = released.lock().recv();
+            });
+        }
+        for _ in 0..1000 {
+            let memory = memory.clone();
+            assert_eq!(unblock(move |_| drop(memory)).now_or_never(), None);
+        }
+        assert_eq!(Arc::strong_count(&memory), 1, "jobs without a future");
+        drop(release);
+        futures::executor::block_on(unblock(|_| ()));
     }
 }

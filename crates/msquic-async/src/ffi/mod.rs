@@ -34,6 +34,7 @@ mod gate;
 mod guard;
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod heap;
+mod jobs;
 pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod may_block;

@@ -1,8 +1,12 @@
 //! What the rest of `ffi` asks the driver, where there is none.
 
-pub(super) fn run_on_driver<F>(job: F) -> Result<(), F> {
+use super::jobs::Place;
+
+pub(super) fn run_on_driver<F>(job: F) -> Result<Place, F> {
     Err(job)
 }
+
+pub(super) fn cancel_on_driver(_: Place) {}
 
 pub(super) fn check_usable() -> Result<(), super::status::Status> {
     Ok(())

@@ -5,12 +5,10 @@
 //! closes, so that handles are also closed while calls with parameters wait for a busy worker.
 
 use super::guard::guard;
+use super::jobs::{Job, Jobs, Place};
 use parking_lot::{Condvar, Mutex};
-use std::collections::VecDeque;
 use std::thread;
 use std::time::Duration;
-
-type Job = Box<dyn FnOnce() + Send>;
 
 /// The jobs wait for workers of libmsquic, of which there is one per processor, and for registrations to close.
 const MAX_THREADS: usize = 16;
@@ -31,8 +29,14 @@ pub(super) enum Kind {
 }
 
 /// Runs `job` on one of the threads.
-pub(super) fn run(kind: Kind, job: impl FnOnce() + Send + 'static) {
-    THREADS.run(kind, Box::new(job));
+pub(super) fn run(kind: Kind, job: impl FnOnce() + Send + 'static) -> Place {
+    THREADS.run(kind, Box::new(job))
+}
+
+/// Takes a call back that was to be run, unless it has begun.
+pub(super) fn cancel_call(place: Place) {
+    let call = THREADS.state.lock().calls.remove(place);
+    drop(call);
 }
 
 struct Threads {
@@ -41,8 +45,8 @@ struct Threads {
 }
 
 struct State {
-    closes: VecDeque<Job>,
-    calls: VecDeque<Job>,
+    closes: Jobs,
+    calls: Jobs,
     running_calls: usize,
     threads: usize,
     /// Threads that wait for a job.
@@ -54,8 +58,8 @@ static THREADS: Threads = Threads::new();
 impl Threads {
     const fn new() -> Self {
         let state = State {
-            closes: VecDeque::new(),
-            calls: VecDeque::new(),
+            closes: Jobs::new(),
+            calls: Jobs::new(),
             running_calls: 0,
             threads: 0,
             idle: 0,
@@ -63,20 +67,21 @@ impl Threads {
         Self { state: Mutex::new(state), has_job: Condvar::new() }
     }
 
-    fn run(&'static self, kind: Kind, job: Job) {
-        {
+    fn run(&'static self, kind: Kind, job: Job) -> Place {
+        let place = {
             let mut state = self.state.lock();
-            match kind {
-                Kind::Close => state.closes.push_back(job),
-                Kind::Call => state.calls.push_back(job),
-            }
+            let place = match kind {
+                Kind::Close => state.closes.push(job),
+                Kind::Call => state.calls.push(job),
+            };
             if state.runnable() <= state.idle || state.threads == MAX_THREADS {
                 drop(state);
                 self.has_job.notify_one();
-                return;
+                return place;
             }
             state.threads += 1;
-        }
+            place
+        };
         let work = move || {
             while let Some((kind, job)) = self.wait_for_job() {
                 self.run_job(kind, job);
@@ -99,6 +104,7 @@ impl Threads {
                 blocking::unblock(work).detach();
             }
         }
+        place
     }
 
     fn run_job(&self, kind: Kind, job: Job) {
@@ -137,13 +143,13 @@ impl State {
     }
 
     fn next_job(&mut self) -> Option<(Kind, Job)> {
-        if let Some(close) = self.closes.pop_front() {
+        if let Some(close) = self.closes.pop() {
             return Some((Kind::Close, close));
         }
         if self.running_calls == MAX_CALLS {
             return None;
         }
-        let call = self.calls.pop_front()?;
+        let call = self.calls.pop()?;
         self.running_calls += 1;
         Some((Kind::Call, call))
     }

@@ -47,7 +47,7 @@ async fn busy_handles() -> Vec<Box<dyn Any + Send>> {
         let client = client.clone();
         async move { while client.next_change().await.is_ok() {} }
     });
-    // These calls go on when their futures are dropped.
+    // Calls that go on, or are taken back, when their futures are dropped.
     let mut calls = {
         let client = client.clone();
         Box::pin(async move {
