@@ -73,6 +73,6 @@ pub use resumption::Resumption;
 pub use send_stream::SendStream;
 pub use settings::Settings;
 pub use stream::{
-    ReadError, ReadStream, ReceiveEnd, ReceiveSink, Stream, StreamRecvBuffer, StreamType,
-    WriteError, WriteStream,
+    ReadError, ReadStream, ReceiveEnd, ReceiveSink, SinkStream, Stream, StreamRecvBuffer,
+    StreamType, WriteError, WriteStream,
 };

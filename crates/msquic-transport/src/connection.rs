@@ -2,12 +2,13 @@
 
 use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
+use crate::frame_sink::FrameSink;
+use crate::inbound::Inbound;
 use crate::lane::QueueError;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
 use net_kit::admission::Place;
 use net_kit::facts::ConnectionFacts;
@@ -21,12 +22,8 @@ use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tracing::Span;
-
-/// Number of messages after which `recv` accepts streams even if more messages are queued.
-const ACCEPT_EVERY: u32 = 32;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Clone)]
@@ -38,12 +35,11 @@ pub(crate) struct Shared {
     entry: Entry<Self>,
     /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
+    inbound: Arc<Inbound>,
     pub(crate) inner: Connection,
     pub(crate) config: Arc<MsQuicTransportConfig>,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
-    /// How often `recv` was called.
-    turns: AtomicU32,
     /// `Some` for accepted connections.
     _place: Option<Place>,
     /// The registration is closed when the transport and all its connections are dropped.
@@ -77,14 +73,17 @@ impl MsQuicNetConnection {
             String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
         );
         let config = home.config.clone();
+        let inbound = Inbound::new(config.receive_queue);
+        let (fed, limit) = (inbound.clone(), config.max_received_message);
+        inner.set_inbound_uni_sinks(move |stream| Box::new(FrameSink::new(stream, &fed, limit)));
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let shared = home.registry.register(facts, origin, revocations, |entry| Shared {
             entry,
             stream_pool: StreamPool::new(&config),
+            inbound,
             inner,
             config,
             closing: Mutex::default(),
-            turns: AtomicU32::new(0),
             _place: place,
             _registration: home.registration.clone(),
         });
@@ -293,51 +292,11 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        let Shared { stream_pool, inner, .. } = &*self.shared;
-        let inbox = stream_pool.inbox();
-        let take = || {
-            let (entry, resume) = inbox.pop()?;
-            if resume {
-                stream_pool.resume();
-            }
-            self.shared.entry.received(&entry);
-            if entry.is_err() {
-                stream_pool.stop_broken();
-            }
-            Some(entry)
-        };
-        // While messages keep arriving, the code below is not reached; accept pending streams here.
-        let turn = self.shared.turns.fetch_add(1, Ordering::Relaxed);
-        while turn.is_multiple_of(ACCEPT_EVERY)
-            && !inbox.is_full()
-            && let Some(Ok(stream)) = inner.accept_inbound_uni_stream().now_or_never()
-        {
-            stream_pool.add_inbound(stream);
-        }
-        if let Some(entry) = take() {
-            return entry;
-        }
-        loop {
-            let arrived = inbox.arrived();
-            if let Some(entry) = take() {
-                return entry;
-            }
-            tokio::select! {
-                biased;
-                () = arrived => {}
-                stream = inner.accept_inbound_uni_stream() => match stream {
-                    Ok(stream) => stream_pool.add_inbound(stream),
-                    Err(_) => {
-                        // Until the shutdown is complete, streams may still deliver messages to
-                        // their sinks.
-                        let error = inner.watch_shutdown().await;
-                        stream_pool.resume(); // a reader that made room may be late
-                        return take()
-                            .unwrap_or_else(|| Err(RecvError::Closed(self.shared.close_reason(&error))));
-                    }
-                },
-            }
-        }
+        let shared = &*self.shared;
+        let over = async { shared.close_reason(&shared.inner.watch_shutdown().await) };
+        let received = shared.inbound.recv(over).await;
+        shared.entry.received(&received);
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) {

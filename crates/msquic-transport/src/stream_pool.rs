@@ -1,33 +1,24 @@
-//! `StreamPool`: the streams of a connection, opened on demand and reused.
+//! `StreamPool`: the streams on which a connection sends, opened on demand and reused.
 //!
-//! Messages are sent on one or more lanes, plus one for urgent messages. All streams of the peer
-//! feed one inbox. Streams are accepted by `recv`.
+//! Messages are sent on one or more lanes, plus one for urgent messages.
 
 use crate::MsQuicTransportConfig;
-use crate::frame_sink::{FrameSink, SinkStatus};
 use crate::lane::{Lane, QueueError};
 use bytes::Bytes;
 use futures_util::future::join_all;
+use msquic_async::WriteStream;
 use msquic_async::connection::Connection;
-use msquic_async::{ReadStream, WriteStream};
 use net_kit::frame;
-use net_kit::inbox::Inbox;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
-/// The code that stops a stream on which the peer announced a message over the limit.
-pub const STREAM_CODE_MESSAGE_TOO_LARGE: u64 = 1;
-
 pub(crate) struct StreamPool {
-    inbox: Arc<Inbox>,
-    max_received_message: usize,
     /// At least one.
     lanes: Vec<Lane>,
     urgent: Lane,
     is_closed: AtomicBool,
-    inbound: Mutex<Vec<(Arc<ReadStream>, Arc<SinkStatus>)>>,
     /// Streams with answers to requests, until acknowledged.
     answers: Mutex<Vec<Weak<WriteStream>>>,
 }
@@ -35,18 +26,11 @@ pub(crate) struct StreamPool {
 impl StreamPool {
     pub(crate) fn new(config: &MsQuicTransportConfig) -> Self {
         Self {
-            inbox: Arc::new(Inbox::new(config.receive_queue)),
-            max_received_message: config.max_received_message,
             lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(false)).collect(),
             urgent: Lane::new(true),
             is_closed: AtomicBool::new(false),
-            inbound: Mutex::default(),
             answers: Mutex::default(),
         }
-    }
-
-    pub(crate) fn inbox(&self) -> &Arc<Inbox> {
-        &self.inbox
     }
 
     /// Returns the lane for the next message: that with the fewest queued bytes.
@@ -123,38 +107,5 @@ impl StreamPool {
         let mut answers = self.answers.lock();
         answers.retain(|stream| stream.strong_count() > 0);
         answers.push(Arc::downgrade(stream));
-    }
-
-    /// Connects a stream of the peer to the inbox.
-    pub(crate) fn add_inbound(&self, stream: ReadStream) {
-        let stream = Arc::new(stream);
-        let (sink, status) = FrameSink::new(&self.inbox, self.max_received_message);
-        // Registered before the sink runs, so that readers can resume or stop the stream.
-        let ended = {
-            let mut inbound = self.inbound.lock();
-            inbound.push((stream.clone(), status));
-            inbound.extract_if(.., |(_, status)| status.is_ended()).collect::<Vec<_>>()
-        };
-        drop(ended);
-        let is_first = stream.set_sink(Box::new(sink)).is_ok();
-        debug_assert!(is_first, "a stream was just accepted");
-    }
-
-    /// Resumes paused streams after the inbox has room again.
-    pub(crate) fn resume(&self) {
-        let streams: Vec<_> =
-            self.inbound.lock().iter().map(|(stream, _)| stream.clone()).collect();
-        streams.iter().for_each(|stream| stream.resume());
-    }
-
-    /// Stops the streams that can no longer be decoded.
-    pub(crate) fn stop_broken(&self) {
-        let broken = {
-            let mut inbound = self.inbound.lock();
-            inbound.extract_if(.., |(_, status)| status.is_broken()).collect::<Vec<_>>()
-        };
-        for (stream, _) in broken {
-            let _ = stream.abort_read(STREAM_CODE_MESSAGE_TOO_LARGE);
-        }
     }
 }

@@ -6,7 +6,9 @@ use bytes::Bytes;
 use common::{ALPN, Pair, credentials, pair, pair_with, pattern, run};
 use msquic_async::stream::StartError;
 use msquic_async::{Configuration, Connection, Registration, Settings, StreamType};
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use msquic_transport::{
+    MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, STREAM_CODE_MESSAGE_TOO_LARGE,
+};
 use net_traits::{
     CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError, SendError,
 };
@@ -123,6 +125,29 @@ fn a_message_over_the_receivers_limit_stops_only_its_stream() {
 }
 
 #[test]
+fn a_stream_is_stopped_although_the_receiver_does_not_read() {
+    run(async {
+        let small = MsQuicTransportConfig::new().max_message_size(1000);
+        let Pair { client, server, .. } = pair_with(small, MsQuicTransportConfig::new()).await;
+        client.send(b"before").await.unwrap();
+        client.send(&[0; 1001]).await.unwrap();
+        let stopped = loop {
+            match client.send(&[1; 500]).await {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(stopped, SendError::Stopped { code: STREAM_CODE_MESSAGE_TOO_LARGE });
+        client.send(b"after").await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "before");
+        let error = server.recv().await;
+        assert_eq!(error, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
+        assert_eq!(server.recv().await.unwrap().0, "after");
+    });
+}
+
+#[test]
 fn a_cancelled_recv_loses_nothing() {
     run(async {
         let Pair { client, server, .. } = pair().await;
@@ -160,7 +185,7 @@ fn a_slow_reader_bounds_the_sender() {
         let Pair { client, server, .. } = pair_with(config.clone(), config).await;
         let message = pattern(64 * 1024);
         client.send_bytes(message.clone()).await.unwrap();
-        server.recv().await.unwrap(); // the stream is accepted now, and not read further
+        server.recv().await.unwrap(); // the stream works, and is not read further
         let mut sent = 0;
         let stuck = loop {
             match client.send_bytes(message.clone()).await {
@@ -390,10 +415,13 @@ fn try_send_never_waits_and_reports_a_full_queue() {
 #[test]
 fn an_urgent_message_overtakes_a_large_one() {
     run(async {
-        // The receiver does not read for a while, so the large message is still in progress.
-        let Pair { client, server, .. } = pair().await;
+        // The receiver's queue is full, so the large message is still in progress.
+        let full = MsQuicTransportConfig::new().receive_queue(1);
+        let Pair { client, server, .. } = pair_with(full, MsQuicTransportConfig::new()).await;
+        client.send(b"fills the queue").await.unwrap();
         client.send_bytes(pattern(60 * MIB)).await.unwrap();
         client.send_urgent("urgent".into()).await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "fills the queue");
         let (first, second) = (server.recv().await.unwrap().0, server.recv().await.unwrap().0);
         assert_eq!(first, "urgent");
         assert_eq!(second.len(), 60 * MIB);

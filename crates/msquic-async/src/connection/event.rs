@@ -2,6 +2,7 @@
 
 use super::change::ConnectionChange;
 use super::inner::ConnectionInner;
+use super::peer_streams::Start;
 use super::state::{ConnectionInput, ConnectionState};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
@@ -109,29 +110,21 @@ impl ConnectionHandler for ConnectionInner {
             return; // not judged: the connection is being closed
         }
         let inner = StreamInner::new(self.clone(), stream_type, false);
-        inner.set_id(stream.id);
+        let id = stream.id;
+        inner.set_id(id);
         inner.hold_until_accepted();
         if let Err(status) = stream.adopt(&inner) {
             return tracing::warn!(%status, "a stream of the peer is not accepted");
         }
-        let is_abandoned = {
-            let mut exclusive = self.exclusive.lock();
-            let exclusive = &mut *exclusive;
+        let start = {
+            let exclusive = &mut *self.exclusive.lock();
             exclusive.inbound_streams.add(stream_type);
-            // A queued stream refers to its connection: one that is never accepted would be a cycle.
-            if !exclusive.is_abandoned {
-                let queue = match stream_type {
-                    StreamType::Unidirectional => &mut exclusive.unidirectional,
-                    StreamType::Bidirectional => &mut exclusive.bidirectional,
-                };
-                queue.push_back(inner.clone());
-            }
-            exclusive.is_abandoned
+            exclusive.peer_streams.start(stream_type, id, inner.clone())
         };
-        if is_abandoned {
-            inner.abandon();
-        } else {
-            waiters.wake_one();
+        match start {
+            Start::Waits => waiters.wake_one(),
+            Start::HasSink(make) => inner.accept_with_sink(&*make),
+            Start::Abandoned => inner.abandon(),
         }
     }
 }

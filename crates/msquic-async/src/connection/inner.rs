@@ -6,6 +6,7 @@ use super::dial::Source;
 use super::error::{ConnectionError, StartError};
 use super::farewell;
 use super::link::Link;
+use super::peer_streams::PeerStreams;
 use super::state::{ConnectionInput, ConnectionState};
 use super::statistics::StreamCounts;
 use crate::buffer::Datagrams;
@@ -14,13 +15,12 @@ use crate::ffi::connection::{NativeConnection, close_reason_text};
 use crate::ffi::receive::Holding;
 use crate::ffi::status::Status;
 use crate::resumption::{Server, Session};
-use crate::stream::{StreamInner, StreamType};
+use crate::stream::{MakeSink, StreamInner, StreamType};
 use crate::waiters::Waiters;
 use crate::{Configuration, KeyLog, StreamLimits};
 use net_traits::{NetCredential, PeerIdentity};
 use parking_lot::Mutex;
 use rustls_pki_types::CertificateDer;
-use std::collections::VecDeque;
 use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -76,16 +76,13 @@ pub(super) struct Exclusive {
     pub(super) peer: Option<PeerIdentity>,
     /// Whom to trust.
     pub(super) credential: NetCredential,
-    pub(super) bidirectional: VecDeque<Arc<StreamInner>>,
-    pub(super) unidirectional: VecDeque<Arc<StreamInner>>,
+    pub(super) peer_streams: PeerStreams<Arc<StreamInner>, Arc<MakeSink>>,
     pub(super) datagrams: Datagrams,
     pub(super) changes: Changes,
     pub(super) opened_streams: StreamCounts,
     pub(super) inbound_streams: StreamCounts,
     /// Where to write the TLS secrets, until that is done.
     key_log: Option<KeyLog>,
-    /// All handles are dropped: no stream will be accepted any more.
-    pub(super) is_abandoned: bool,
     /// What the peer is to read as the reason of our close.
     close_reason: Option<CString>,
 }
@@ -111,14 +108,12 @@ impl ConnectionInner {
                 certificate: None,
                 peer: None,
                 credential,
-                bidirectional: VecDeque::new(),
-                unidirectional: VecDeque::new(),
+                peer_streams: PeerStreams::default(),
                 datagrams: Datagrams::default(),
                 changes: Changes::default(),
                 opened_streams: StreamCounts::default(),
                 inbound_streams: StreamCounts::default(),
                 key_log: None,
-                is_abandoned: false,
                 close_reason: None,
             }),
             changed: Waiters::default(),
@@ -286,25 +281,14 @@ impl ConnectionInner {
 
     /// The connection is over: streams that wait to be accepted need not be kept open any more.
     pub(super) fn release_streams(&self) {
-        let waiting: Vec<_> = {
-            let exclusive = self.exclusive.lock();
-            exclusive.bidirectional.iter().chain(&exclusive.unidirectional).cloned().collect()
-        };
+        let (waiting, _make_sink) = self.exclusive.lock().peer_streams.over();
         waiting.iter().for_each(|stream| stream.release());
     }
 
-    /// Streams of the peer that were not accepted are aborted.
+    /// Streams of the peer that no handle can read are aborted.
     pub(super) fn abandon_streams(&self) {
-        let (bidirectional, unidirectional) = {
-            let mut exclusive = self.exclusive.lock();
-            let exclusive = &mut *exclusive;
-            exclusive.is_abandoned = true;
-            (
-                std::mem::take(&mut exclusive.bidirectional),
-                std::mem::take(&mut exclusive.unidirectional),
-            )
-        };
-        bidirectional.iter().chain(&unidirectional).for_each(|stream| stream.abandon());
+        let (streams, _make_sink) = self.exclusive.lock().peer_streams.abandon();
+        streams.iter().for_each(|stream| stream.abandon());
     }
 
     pub(crate) fn start_failed(&self, status: Status) {
@@ -343,6 +327,11 @@ impl Link for ConnectionInner {
 
     fn count_opened(&self, stream_type: StreamType) {
         self.exclusive.lock().opened_streams.add(stream_type);
+    }
+
+    fn sink_ended(&self, id: u64) {
+        let stream = self.exclusive.lock().peer_streams.sink_ended(id);
+        drop(stream);
     }
 
     fn close_reason_in_stream_event(&self, calls: Calls<'_>) {

@@ -26,6 +26,8 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError>;
     /// This side opened a stream.
     fn count_opened(&self, stream_type: StreamType);
+    /// The sink of a stream of the peer was told the end.
+    fn sink_ended(&self, id: u64);
     /// A stream of the connection ends because this side closes it: the moment to say why.
     fn close_reason_in_stream_event(&self, calls: Calls<'_>);
 }

@@ -18,6 +18,7 @@ mod follow;
 mod future;
 mod inner;
 mod link;
+mod peer_streams;
 #[cfg(test)]
 mod player;
 mod race;

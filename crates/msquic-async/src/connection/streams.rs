@@ -1,12 +1,16 @@
 //! Opening streams, and accepting those of the peer.
 
+use super::peer_streams::Install;
 use super::state::ConnectionState;
 use super::{Connection, ConnectionError};
 use crate::send_stream::SendStream;
-use crate::stream::{self, ReadStream, Stream, StreamInner, StreamType};
+use crate::stream::{
+    self, MakeSink, ReadStream, ReceiveSink, SinkStream, Stream, StreamInner, StreamType,
+};
 use crate::waiters::wait_future;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 impl Connection {
@@ -104,6 +108,59 @@ impl Connection {
         AcceptInboundUniStream::new(self)
     }
 
+    /// Gives each unidirectional stream of the peer a sink, which `make` makes when the stream starts.
+    ///
+    /// The stream then counts as accepted, and bytes go to its sink on msquic's thread without being queued. Streams that
+    /// wait to be accepted get their sinks first, in the order of their starts, on the thread that calls this. Streams that
+    /// were accepted before are not changed; [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) then gets no
+    /// stream. To give sinks to all streams, call this before the handshake, or before the first stream is accepted. A second
+    /// call replaces `make` for the streams that start after it.
+    ///
+    /// `make` runs like a [`ReceiveSink`]: it must be quick, and neither block nor panic. The [`SinkStream`] that it gets
+    /// resumes or stops the stream.
+    ///
+    /// # Closing
+    ///
+    /// Sinks do not keep the connection open: it is closed when the last handle is dropped, and then the sinks are told
+    /// the end. Neither `make` nor the sinks should therefore hold a handle of the connection. `make` is
+    /// dropped when the connection is over, a sink after its stream has ended. A sink that is paused at that
+    /// time is told the end once it was [resumed](SinkStream::resume) and has taken the rest, or when the last handle
+    /// of the connection is dropped.
+    ///
+    /// ```no_run
+    /// use msquic_async::{Connection, ReceiveEnd, ReceiveSink};
+    ///
+    /// struct Counter(u64, usize);
+    ///
+    /// impl ReceiveSink for Counter {
+    ///     fn receive(&mut self, data: &[u8]) -> usize {
+    ///         self.1 += data.len();
+    ///         data.len()
+    ///     }
+    ///
+    ///     fn end(&mut self, end: ReceiveEnd) {
+    ///         println!("stream {}: {} bytes, {end:?}", self.0, self.1);
+    ///     }
+    /// }
+    ///
+    /// fn count(connection: &Connection) {
+    ///     connection.set_inbound_uni_sinks(|stream| Box::new(Counter(stream.id(), 0)));
+    /// }
+    /// ```
+    pub fn set_inbound_uni_sinks(
+        &self,
+        make: impl Fn(SinkStream) -> Box<dyn ReceiveSink> + Send + Sync + 'static,
+    ) {
+        let make: Arc<MakeSink> = Arc::new(make);
+        loop {
+            let install = self.inner().exclusive.lock().peer_streams.install(&make);
+            match install {
+                Install::Next(stream) => stream.accept_with_sink(&*make),
+                Install::Done(_before) => return,
+            }
+        }
+    }
+
     /// [`accept_inbound_stream`](Self::accept_inbound_stream) for pollers. Any number of tasks may wait.
     ///
     /// ```no_run
@@ -152,11 +209,7 @@ impl Connection {
     fn next_inbound(&self, stream_type: StreamType) -> Option<Result<Stream, ConnectionError>> {
         let inner = {
             let mut exclusive = self.inner().exclusive.lock();
-            let queue = match stream_type {
-                StreamType::Bidirectional => &mut exclusive.bidirectional,
-                StreamType::Unidirectional => &mut exclusive.unidirectional,
-            };
-            match queue.pop_front() {
+            match exclusive.peer_streams.accept(stream_type) {
                 Some(inner) => inner,
                 None => match &exclusive.state {
                     ConnectionState::Open => return Some(Err(ConnectionError::NotStarted)),

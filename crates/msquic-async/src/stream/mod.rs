@@ -25,6 +25,7 @@ mod receiving;
 mod recv_buffer;
 mod sending;
 mod sink;
+mod sink_stream;
 mod state;
 mod stream_type;
 mod write;
@@ -38,6 +39,8 @@ pub(crate) use progress::Place as ProgressPlace;
 pub use read::ReadStream;
 pub use recv_buffer::StreamRecvBuffer;
 pub use sink::{ReceiveEnd, ReceiveSink};
+pub(crate) use sink_stream::MakeSink;
+pub use sink_stream::SinkStream;
 pub use stream_type::StreamType;
 pub use write::WriteStream;
 

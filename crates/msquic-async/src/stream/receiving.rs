@@ -116,7 +116,8 @@ impl StreamInner {
             if took_all && let Some(end) = end {
                 sink.end(ReceiveEnd::from_result(end));
                 self.exclusive.lock().sink = SinkSlot::Ended;
-                return;
+                drop(sink);
+                return self.sink_ended();
             }
             let rest = bytes.slice(taken..);
             drop(bytes);
@@ -140,6 +141,15 @@ impl StreamInner {
                 self.native.enable_receive();
             }
             return;
+        }
+    }
+
+    /// The sink was told the end, or none could be made: the connection need not keep the stream any more.
+    pub(super) fn sink_ended(&self) {
+        if let Some(id) = self.id.get()
+            && !self.is_local
+        {
+            self.connection.sink_ended(*id);
         }
     }
 

@@ -13,6 +13,7 @@ mod observe;
 mod peers;
 mod rebind;
 mod resumption;
+mod sinks;
 mod skip;
 pub(crate) mod stream;
 mod teardown;

@@ -1,0 +1,265 @@
+//! Sinks that the streams of the peer get when they start.
+
+use super::peers::{Pair, pair};
+use crate::executors::run;
+use msquic_async::connection::ConnectionError;
+use msquic_async::{
+    Connection, ReadError, ReceiveEnd, ReceiveSink, SinkStream, StreamType, WriteStream,
+};
+use std::pin::pin;
+use std::sync::{Arc, Mutex};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Notify;
+
+/// What the sinks of a connection were given.
+#[derive(Default)]
+struct Log {
+    events: Mutex<Vec<Event>>,
+    added: Notify,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Event {
+    Started(u64),
+    Bytes(u64, Vec<u8>),
+    Ended(u64, ReceiveEnd),
+    Dropped(u64),
+}
+
+impl Log {
+    fn add(&self, event: Event) {
+        self.events.lock().unwrap().push(event);
+        self.added.notify_one();
+    }
+
+    /// Waits until `done` is true of the events.
+    async fn wait(&self, done: impl Fn(&[Event]) -> bool) -> Vec<Event> {
+        loop {
+            let mut added = pin!(self.added.notified());
+            added.as_mut().enable();
+            let events = self.events.lock().unwrap().clone();
+            if done(&events) {
+                return events;
+            }
+            added.await;
+        }
+    }
+
+    async fn dropped(&self, count: usize) -> Vec<Event> {
+        let is_dropped = |event: &&Event| matches!(event, Event::Dropped(_));
+        self.wait(|events| events.iter().filter(is_dropped).count() == count).await
+    }
+
+    fn started(&self) -> Vec<u64> {
+        let id = |event: &Event| if let Event::Started(id) = event { Some(*id) } else { None };
+        self.events.lock().unwrap().iter().filter_map(id).collect()
+    }
+}
+
+/// Logs what it is given, takes at most `most` bytes at a time, and stops the stream at a `!`.
+struct LogSink {
+    stream: SinkStream,
+    log: Arc<Log>,
+    most: usize,
+}
+
+impl ReceiveSink for LogSink {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        let taken = &data[..data.len().min(self.most)];
+        self.log.add(Event::Bytes(self.stream.id(), taken.to_vec()));
+        if taken.contains(&b'!') {
+            self.stream.stop(7);
+        }
+        taken.len()
+    }
+
+    fn end(&mut self, end: ReceiveEnd) {
+        self.log.add(Event::Ended(self.stream.id(), end));
+    }
+}
+
+impl Drop for LogSink {
+    fn drop(&mut self) {
+        self.log.add(Event::Dropped(self.stream.id()));
+    }
+}
+
+/// Gives the streams of the peer sinks that take all, and returns their log.
+fn install(connection: &Connection) -> Arc<Log> {
+    let log = Arc::new(Log::default());
+    let logged = log.clone();
+    connection.set_inbound_uni_sinks(move |stream| {
+        logged.add(Event::Started(stream.id()));
+        Box::new(LogSink { stream, log: logged.clone(), most: usize::MAX })
+    });
+    log
+}
+
+async fn open(connection: &Connection) -> WriteStream {
+    let stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
+    stream.split().1.unwrap()
+}
+
+/// Sends `data` on a stream; it is acknowledged when this returns.
+async fn send(connection: &Connection, data: &[u8]) {
+    let mut stream = open(connection).await;
+    stream.write_all(data).await.unwrap();
+    stream.finish_write().await.unwrap();
+}
+
+/// More than may be open at once.
+const STREAMS: u8 = 20;
+
+#[test]
+fn streams_get_their_sinks_in_the_order_of_their_starts() {
+    run(async || {
+        let Pair { registration, listener, client, server } = pair().await;
+        let mut log = Arc::default();
+        for number in 0..STREAMS {
+            if number == 3 {
+                log = install(&server);
+            }
+            send(&client, &[number; 3]).await;
+        }
+        let events = log.dropped(STREAMS.into()).await;
+        let ids: Vec<_> = (0..STREAMS).map(|number| 2 + 4 * u64::from(number)).collect();
+        assert_eq!(log.started(), ids);
+        for (number, id) in (0..STREAMS).zip(ids) {
+            let position = |wanted| events.iter().position(|event| *event == wanted);
+            let received = position(Event::Bytes(id, vec![number; 3])).unwrap();
+            let ended = position(Event::Ended(id, ReceiveEnd::Finished)).unwrap();
+            assert!(received < ended, "{events:?}");
+        }
+        // None is left to be accepted.
+        let accept = server.accept_inbound_uni_stream();
+        client.shutdown(3, "");
+        let end = accept.await.map(drop);
+        assert!(matches!(end, Err(ConnectionError::ClosedByPeer { code: 3, .. })), "{end:?}");
+        drop((client, server, listener));
+        registration.wait_idle().await;
+        assert_eq!(Arc::strong_count(&log), 1, "the factory and its sinks are dropped");
+    });
+}
+
+#[test]
+fn a_sink_stops_its_stream_itself() {
+    run(async || {
+        let pair = pair().await;
+        let log = install(&pair.server);
+        let mut stream = open(&pair.client).await;
+        stream.write_all(b"ok").await.unwrap();
+        stream.write_all(b"no!").await.unwrap();
+        assert_eq!(stream.stopped().await, Ok(Some(7)));
+        let events = log.dropped(1).await;
+        let end = ReceiveEnd::Failed(ReadError::Closed);
+        assert_eq!(events[events.len() - 2..], [Event::Ended(2, end), Event::Dropped(2)]);
+        send(&pair.client, b"next").await;
+        log.dropped(2).await;
+    });
+}
+
+#[test]
+fn a_paused_sink_is_resumed_also_after_the_end_of_the_connection() {
+    run(async || {
+        let Pair { registration, listener, client, server } = pair().await;
+        send(&client, b"abc").await;
+        client.shutdown(3, "");
+        server.watch_shutdown().await;
+        let log = Arc::new(Log::default());
+        let handles = Arc::new(Mutex::new(Vec::new()));
+        let (logged, kept) = (log.clone(), handles.clone());
+        server.set_inbound_uni_sinks(move |stream| {
+            kept.lock().unwrap().push(stream.clone());
+            Box::new(LogSink { stream, log: logged.clone(), most: 1 })
+        });
+        let stream = handles.lock().unwrap()[0].clone();
+        let bytes = |byte| Event::Bytes(2, vec![byte]);
+        assert_eq!(*log.events.lock().unwrap(), [bytes(b'a')]);
+        stream.resume();
+        stream.resume();
+        let end = [Event::Ended(2, ReceiveEnd::Finished), Event::Dropped(2)];
+        let all = [&[bytes(b'a'), bytes(b'b'), bytes(b'c')], &end[..]].concat();
+        assert_eq!(*log.events.lock().unwrap(), all);
+        stream.resume();
+        stream.stop(1);
+        drop((client, server, listener));
+        registration.wait_idle().await;
+        assert_eq!(Arc::strong_count(&log), 1);
+    });
+}
+
+#[test]
+fn sinks_do_not_keep_their_connection_open() {
+    run(async || {
+        let Pair { registration, listener, client, server } = pair().await;
+        let log = install(&server);
+        let mut stream = open(&client).await;
+        stream.write_all(b"unfinished").await.unwrap();
+        log.wait(|events| events.len() == 2).await;
+        drop(server);
+        let end = client.watch_shutdown().await;
+        assert!(matches!(end, ConnectionError::ClosedByPeer { code: 0, .. }), "{end:?}");
+        let events = log.dropped(1).await;
+        assert!(matches!(events[2], Event::Ended(2, ReceiveEnd::Failed(_))), "{events:?}");
+        drop((stream, client, listener));
+        registration.wait_idle().await;
+        assert_eq!(Arc::strong_count(&log), 1, "the factory and its sinks are dropped");
+    });
+}
+
+/// Uses its connection, which it should not hold.
+struct Entangled(Connection, SinkStream);
+
+impl ReceiveSink for Entangled {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        self.1.resume();
+        assert!(self.0.peer_identity().is_some());
+        data.len()
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {
+        self.1.stop(1);
+        drop(self.0.close_reason());
+    }
+}
+
+#[test]
+fn factories_and_sinks_run_without_a_lock_and_are_dropped_with_the_connection() {
+    run(async || {
+        let Pair { registration, listener, client, server } = pair().await;
+        let token = Arc::new(());
+        let (held, connection) = (token.clone(), server.clone());
+        server.set_inbound_uni_sinks(move |stream| {
+            let _ = (&held, connection.close_reason(), connection.max_datagram_size());
+            stream.resume();
+            Box::new(Entangled(connection.clone(), stream))
+        });
+        send(&client, b"1").await;
+        let mut unfinished = open(&client).await;
+        unfinished.write_all(b"2").await.unwrap();
+        drop(server); // the factory holds another handle
+        send(&client, b"3").await;
+        client.shutdown(0, "");
+        drop((unfinished, client, listener));
+        registration.wait_idle().await;
+        assert_eq!(Arc::strong_count(&token), 1);
+    });
+}
+
+#[test]
+fn a_stream_is_stopped_whose_sink_cannot_be_made() {
+    run(async || {
+        let pair = pair().await;
+        let log = Arc::new(Log::default());
+        let logged = log.clone();
+        pair.server.set_inbound_uni_sinks(move |stream| {
+            assert_ne!(stream.id(), 2, "a panic of the application");
+            Box::new(LogSink { stream, log: logged.clone(), most: usize::MAX })
+        });
+        let mut stream = open(&pair.client).await;
+        stream.write_all(b"x").await.unwrap();
+        assert_eq!(stream.stopped().await, Ok(Some(0)));
+        send(&pair.client, b"next").await;
+        log.dropped(1).await;
+    });
+}

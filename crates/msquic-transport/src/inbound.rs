@@ -1,0 +1,155 @@
+//! `Inbound`: the received messages of a connection.
+//!
+//! Each unidirectional stream of the peer gets a sink when it starts, see
+//! [`FrameSink`](crate::frame_sink::FrameSink). All sinks feed one [`Inbox`]. When it is full, they
+//! accept no data and their streams pause. A reader that makes room resumes them.
+
+use msquic_async::SinkStream;
+use net_kit::inbox::{Inbox, Received};
+use net_traits::CloseReason;
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::pin::pin;
+use std::sync::Arc;
+
+pub(crate) struct Inbound {
+    inbox: Inbox,
+    /// The streams whose sinks may add messages, by ID.
+    streams: Mutex<BTreeMap<u64, SinkStream>>,
+}
+
+impl Inbound {
+    /// Creates an inbox of `receive_queue` bytes without streams.
+    pub(crate) fn new(receive_queue: usize) -> Arc<Self> {
+        Arc::new(Self { inbox: Inbox::new(receive_queue), streams: Mutex::default() })
+    }
+
+    /// Adds a stream whose sink adds messages until it is [removed](Self::remove).
+    pub(crate) fn add(&self, stream: SinkStream) {
+        self.streams.lock().insert(stream.id(), stream);
+    }
+
+    pub(crate) fn remove(&self, stream: &SinkStream) {
+        let is_last = {
+            let mut streams = self.streams.lock();
+            streams.remove(&stream.id());
+            streams.is_empty()
+        };
+        if is_last {
+            self.inbox.wake_all(); // no message can arrive if the connection has ended
+        }
+    }
+
+    pub(crate) fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// Waits for the next message. `over` resolves once no stream can start any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future takes no message.
+    pub(crate) async fn recv(&self, over: impl Future<Output = CloseReason>) -> Received {
+        let mut over = pin!(over);
+        let reason = loop {
+            let arrived = self.inbox.arrived();
+            if let Some(received) = self.pop() {
+                return received;
+            }
+            tokio::select! {
+                biased;
+                () = arrived => {}
+                reason = &mut over => break reason,
+            }
+        };
+        // Streams that paused have messages left, and another reader may be adding some.
+        self.resume();
+        let end = || self.streams.lock().is_empty().then(|| reason.clone());
+        let (received, resume) = self.inbox.recv(end).await;
+        if resume {
+            self.resume();
+        }
+        received
+    }
+
+    fn pop(&self) -> Option<Received> {
+        let (received, resume) = self.inbox.pop()?;
+        if resume {
+            self.resume();
+        }
+        Some(received)
+    }
+
+    /// Offers data to the sinks again after the inbox has room.
+    fn resume(&self) {
+        let streams: Vec<_> = self.streams.lock().values().cloned().collect();
+        streams.iter().for_each(SinkStream::resume);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame_sink::FrameSink;
+    use msquic_async::{ReceiveEnd, ReceiveSink};
+    use net_kit::frame::header;
+    use net_kit::inbox::ENTRY_COST;
+    use net_traits::RecvError;
+    use std::future::{pending, ready};
+
+    fn sink(inbound: &Arc<Inbound>, id: u64) -> FrameSink {
+        FrameSink::new(SinkStream::ended(id), inbound, 100)
+    }
+
+    fn frame(message: &[u8]) -> Vec<u8> {
+        [&header(message.len()).unwrap()[..], message].concat()
+    }
+
+    #[tokio::test]
+    async fn messages_that_sinks_have_left_come_before_the_end() {
+        let inbound = Inbound::new(1000);
+        let mut sink = sink(&inbound, 2);
+        let recv = async || inbound.recv(ready(CloseReason::TimedOut)).await;
+        let late = async {
+            tokio::task::yield_now().await;
+            sink.receive(&frame(b"late"));
+            tokio::task::yield_now().await;
+            sink.end(ReceiveEnd::Finished);
+            drop(sink);
+        };
+        let receive = async {
+            assert_eq!(recv().await.unwrap().0, "late");
+            assert_eq!(recv().await, Err(RecvError::Closed(CloseReason::TimedOut)));
+        };
+        tokio::join!(receive, late);
+        assert_eq!(Arc::strong_count(&inbound), 1);
+    }
+
+    #[test]
+    fn streams_without_messages_stay_within_the_limit() {
+        const FIT: usize = 10;
+        let inbound = Inbound::new(FIT * ENTRY_COST);
+        let mut taken = 0;
+        for id in 0..1000 {
+            let mut sink = sink(&inbound, id);
+            taken += sink.receive(b"\0");
+            sink.end(ReceiveEnd::Finished);
+        }
+        assert_eq!(taken, FIT, "a full inbox takes nothing");
+        let entries = std::iter::from_fn(|| inbound.pop());
+        assert_eq!(entries.filter(Result::is_err).count(), FIT);
+        assert!(inbound.streams.lock().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_dropped_recv_takes_no_message() {
+        let inbound = Inbound::new(1000);
+        let mut sink = sink(&inbound, 2);
+        tokio::select! {
+            biased;
+            _ = inbound.recv(pending()) => unreachable!("there is no message"),
+            taken = async { sink.receive(&frame(b"kept")) } => assert_eq!(taken, 8),
+        }
+        assert_eq!(inbound.recv(pending()).await.unwrap().0, "kept");
+    }
+}
