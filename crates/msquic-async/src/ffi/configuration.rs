@@ -1,10 +1,9 @@
 //! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
 
-use super::Handle;
 use super::functions::call;
-use super::gate::{Gate, Gated, Inside};
 use super::registration::{Child, Member, NativeRegistration};
 use super::settings::NativeSettings;
+use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
 use msquic::ffi;
 use std::mem;
@@ -20,8 +19,7 @@ pub(crate) enum Role {
 
 /// An open configuration. Connections that use it keep what they need of it themselves (C11).
 pub(crate) struct NativeConfiguration {
-    handle: Handle,
-    gate: Gate,
+    slot: Slot<ConfigurationCloser>,
     child: Arc<Child>,
 }
 
@@ -46,19 +44,21 @@ impl NativeConfiguration {
         let settings = settings.get();
         let child = registration.add_configuration()?;
         let mut handle = ptr::null_mut();
-        // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
-        // registration is open.
-        unsafe {
-            Status::ok(call!(ConfigurationOpen(
-                registration.handle(),
-                alpn.as_ptr(),
-                alpn.len() as u32,
-                ptr::from_ref(settings),
-                size_of_val(settings) as u32,
-                ptr::null_mut(),
-                &raw mut handle,
-            )))?;
-        }
+        registration.with(|registration| {
+            // SAFETY: C7, C11: the buffers and the settings are copied before the call returns; the
+            // registration is open.
+            Status::ok(unsafe {
+                call!(ConfigurationOpen(
+                    registration,
+                    alpn.as_ptr(),
+                    alpn.len() as u32,
+                    ptr::from_ref(settings),
+                    size_of_val(settings) as u32,
+                    ptr::null_mut(),
+                    &raw mut handle,
+                ))
+            })
+        })?;
         let this = Self::with_handle(child, handle);
         this.load_credential(role, pkcs12)?;
         Ok(this)
@@ -77,7 +77,8 @@ impl NativeConfiguration {
     }
 
     fn with_handle(child: Arc<Child>, handle: ffi::HQUIC) -> Arc<Self> {
-        let this = Arc::new(Self { handle: Handle(handle), gate: Gate::new(), child });
+        let slot = Slot::open(handle, ConfigurationCloser(child.clone()));
+        let this = Arc::new(Self { slot, child });
         this.child.set_configuration(Arc::<Self>::downgrade(&this));
         this
     }
@@ -107,45 +108,39 @@ impl NativeConfiguration {
             Status::ok(unsafe { call!(ConfigurationLoadCredential(handle, &raw const config)) })
         })
     }
+}
 
-    fn close(&self) {
-        if self.gate.close() {
-            self.release();
-        }
-    }
+impl Slotted for NativeConfiguration {
+    type Closer = ConfigurationCloser;
 
-    /// Calls `call` with the handle, which stays open meanwhile.
-    pub(super) fn with<T>(
-        &self,
-        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
-    ) -> Result<T, Status> {
-        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
-        call(this.handle.0)
+    fn slot(&self) -> &Slot<ConfigurationCloser> {
+        &self.slot
     }
 }
 
-impl Gated for NativeConfiguration {
-    fn gate(&self) -> &Gate {
-        &self.gate
-    }
+/// Closes a configuration, which then leaves its place in the registration.
+pub(crate) struct ConfigurationCloser(Arc<Child>);
 
-    fn release(&self) {
-        // SAFETY: C11: this releases one count without waiting; the registration is still open,
-        // and the gate lets no call use the handle any more.
-        unsafe { call!(ConfigurationClose(self.handle.0)) };
-        self.child.remove();
+impl Closer for ConfigurationCloser {
+    const WAITS: bool = false;
+
+    unsafe fn close(self, handle: ffi::HQUIC) {
+        // SAFETY: C11: the caller's promise. This releases one count without waiting; the registration is still
+        // open.
+        unsafe { call!(ConfigurationClose(handle)) };
+        self.0.remove();
     }
 }
 
 impl Member for NativeConfiguration {
     fn end(self: Arc<Self>, _: u64) {
-        self.close();
+        self.slot.close();
     }
 }
 
 impl Drop for NativeConfiguration {
     fn drop(&mut self) {
-        self.close();
+        self.slot.close();
     }
 }
 

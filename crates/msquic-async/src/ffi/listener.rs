@@ -6,6 +6,7 @@ use super::functions::call;
 use super::guard::guard;
 use super::may_block::{self, MayBlock};
 use super::registration::{Child, Member, NativeRegistration};
+use super::slot::Slotted;
 use super::status::Status;
 use super::{Handle, address, bytes};
 use bytes::Bytes;
@@ -134,9 +135,8 @@ impl NativeListener {
         // SAFETY: C13: the context is a count of the handler that comes back at the last event, or
         // below when the start fails: then there is no event. C21: names and address are copied,
         // and a listener that did not start is closed at once.
-        let started = unsafe {
+        let started = self.registration.with(|registration| unsafe {
             let function = trampoline::<H>;
-            let registration = self.registration.handle();
             let context = context.cast_mut().cast();
             let opened =
                 call!(ListenerOpen(registration, Some(function), context, &raw mut handle));
@@ -147,7 +147,7 @@ impl NativeListener {
                 let started = call!(ListenerStart(handle, alpn.as_ptr(), count, native_addr));
                 Status::ok(started).inspect_err(|_| call!(ListenerClose(handle)))
             })
-        };
+        });
         if let Err(status) = started {
             // SAFETY: C21: a listener that did not start has no events.
             drop(unsafe { Arc::from_raw(context) });

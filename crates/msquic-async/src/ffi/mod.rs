@@ -7,7 +7,7 @@
 //!
 //! - A native handle is opened with one strong count of its handler (`Arc`) as context. The count
 //!   is taken back after the handle's last event, so a handler outlives all its callbacks.
-//! - The handle is closed inside that last event. A [`Gate`](gate::Gate) counts the threads that
+//! - The handle is closed inside that last event. The gate of its [`Slot`](slot::Slot) counts the threads that
 //!   are inside an API call with the handle at that moment: if there are any, the last one to leave
 //!   hands the close to a thread that may block.
 //! - A stream keeps its connection's native handle, a connection and a listener keep the
@@ -44,6 +44,7 @@ pub(crate) mod registration;
 pub(crate) mod secrets;
 mod sends;
 pub(crate) mod settings;
+mod slot;
 pub(crate) mod status;
 pub(crate) mod stream;
 mod threads;

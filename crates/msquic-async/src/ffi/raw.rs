@@ -4,6 +4,7 @@ use super::configuration::NativeConfiguration;
 use super::connection::NativeConnection;
 use super::library;
 use super::registration::NativeRegistration;
+use super::slot::Slotted;
 use super::status::Status;
 use super::stream::StreamHandler;
 use crate::connection::{Connection, ConnectionInner, Link};
@@ -359,7 +360,7 @@ mod tests {
         unsafe {
             let open = api_table().unwrap().ConnectionOpen.unwrap();
             let callback = Some(no_connection_events as unsafe extern "C" fn(_, _, _) -> _);
-            let registration = registration.native().handle();
+            let registration = registration.native().slot().handle().unwrap();
             assert_eq!(open(registration, callback, ptr::null_mut(), &raw mut handle), 0);
         }
         handle
@@ -568,7 +569,8 @@ mod tests {
             let table = api_table().unwrap();
             let mut name = ALPN.to_owned().into_bytes();
             let alpn = ffi::QUIC_BUFFER { Length: name.len() as u32, Buffer: name.as_mut_ptr() };
-            let (registration_handle, none) = (registration.native().handle(), ptr::null_mut());
+            let (registration_handle, none) =
+                (registration.native().slot().handle().unwrap(), ptr::null_mut());
             let open = table.ConfigurationOpen.unwrap();
             let opened = open(
                 registration_handle,

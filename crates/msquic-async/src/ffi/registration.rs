@@ -5,6 +5,7 @@ use super::execution;
 use super::functions::call;
 use super::guard::guard;
 use super::library::{self, Root};
+use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
 use super::threads::{self, Kind};
 use msquic::ffi;
@@ -42,9 +43,9 @@ pub enum ExecutionProfile {
 
 /// An open registration. Children hold an `Arc` of it; the last one to drop it closes it.
 pub(crate) struct NativeRegistration {
-    handle: Handle,
-    closed: AtomicBool,
+    slot: Slot<RegistrationCloser>,
     children: Mutex<Children>,
+    had_children: Arc<AtomicBool>,
     /// Notified each time the last child has gone: tasks, and the end of the process.
     idle: Notify,
     idle_at_exit: Condvar,
@@ -119,20 +120,17 @@ impl NativeRegistration {
     }
 
     fn with_handle(handle: ffi::HQUIC) -> Arc<Self> {
+        let had_children = Arc::new(AtomicBool::new(false));
         let this = Arc::new(Self {
-            handle: Handle(handle),
-            closed: AtomicBool::new(false),
+            slot: Slot::open(handle, RegistrationCloser { had_children: had_children.clone() }),
             children: Mutex::default(),
+            had_children,
             idle: Notify::new(),
             idle_at_exit: Condvar::new(),
         });
         let root: Weak<dyn Root> = Arc::<Self>::downgrade(&this);
         library::registration_opened(root);
         this
-    }
-
-    pub(super) fn handle(&self) -> ffi::HQUIC {
-        self.handle.0
     }
 
     /// Closes all connections with `code` and stops all listeners; no new ones are taken.
@@ -159,24 +157,11 @@ impl NativeRegistration {
         }
     }
 
-    /// Closes the handle, once, on a thread that may block: the close waits for the last traces of the children
-    /// (C8), and this may be one of libmsquic's own threads, or the one that drives it.
+    /// Closes the handle, once.
     fn close(&self) {
-        if !execution::closes_registrations() || self.closed.swap(true, Ordering::SeqCst) {
-            return;
+        if execution::closes_registrations() {
+            self.slot.close();
         }
-        let handle = self.handle;
-        let had_children = self.children.lock().next > 0;
-        threads::run(Kind::Close, move || {
-            if had_children {
-                settle();
-            }
-            // SAFETY: C8, C9, C29: the handles of all children are closed and no new ones are opened: they held
-            // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
-            // callback, and does not drive the library.
-            unsafe { call!(RegistrationClose({ handle }.0)) };
-            library::registration_closed();
-        });
     }
 
     /// Waits until `done`; false if the deadline comes before.
@@ -214,9 +199,42 @@ impl NativeRegistration {
             return Err(Status::INVALID_STATE);
         }
         children.next += 1;
+        self.had_children.store(true, Ordering::SeqCst);
         let id = children.next;
         insert(&mut children, id);
         Ok(Arc::new(Child { registration: self.clone(), id }))
+    }
+}
+
+impl Slotted for NativeRegistration {
+    type Closer = RegistrationCloser;
+
+    fn slot(&self) -> &Slot<RegistrationCloser> {
+        &self.slot
+    }
+}
+
+/// Closes a registration, on a thread of its own: the close waits for the last traces of the children (C8), and
+/// this may be one of libmsquic's own threads, or the one that drives it.
+pub(crate) struct RegistrationCloser {
+    had_children: Arc<AtomicBool>,
+}
+
+impl Closer for RegistrationCloser {
+    const WAITS: bool = false;
+
+    unsafe fn close(self, handle: ffi::HQUIC) {
+        let handle = Handle(handle);
+        threads::run(Kind::Close, move || {
+            if self.had_children.load(Ordering::SeqCst) {
+                settle();
+            }
+            // SAFETY: C8, C9, C29: the handles of all children are closed and no new ones are opened: they held
+            // the `Arc` that died, or the registration is shut down and idle. This thread is not inside a
+            // callback, and does not drive the library.
+            unsafe { call!(RegistrationClose({ handle }.0)) };
+            library::registration_closed();
+        });
     }
 }
 

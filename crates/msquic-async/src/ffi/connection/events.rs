@@ -1,14 +1,15 @@
 //! The events of a connection, and the handler that gets them.
 
-use super::NativeConnection;
+use super::{ConnectionCloser, NativeConnection};
 use crate::ffi::calls::Calls;
 use crate::ffi::functions::call;
 use crate::ffi::guard::guard;
 use crate::ffi::registration::{Child, Member, NativeRegistration};
 use crate::ffi::sends::DatagramContext;
+use crate::ffi::slot::{Slot, Slotted};
 use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
-use crate::ffi::{Handle, address, bytes};
+use crate::ffi::{address, bytes};
 use bytes::Bytes;
 use msquic::ffi;
 use rustls_pki_types::CertificateDer;
@@ -94,13 +95,15 @@ impl NativeConnection {
     ) -> Result<Arc<H>, Status> {
         let child = registration.add_connection()?;
         let mut handle = ptr::null_mut();
-        // SAFETY: C13: no event comes before a call with the handle, and until then it is adopted.
-        unsafe {
-            let (registration, context) = (registration.handle(), ptr::null_mut());
-            let ignore: ffi::QUIC_CONNECTION_CALLBACK_HANDLER = Some(ignore);
-            Status::ok(call!(ConnectionOpen(registration, ignore, context, &raw mut handle)))?;
-            Ok(Self::adopt_as(child, handle, make))
-        }
+        let (callback, context) = (Some(ignore as _), ptr::null_mut());
+        registration.with(|registration| {
+            // SAFETY: C13: no event comes before a call with the handle, and until then it is adopted.
+            Status::ok(unsafe {
+                call!(ConnectionOpen(registration, callback, context, &raw mut handle))
+            })
+        })?;
+        // SAFETY: C13: as above.
+        Ok(unsafe { Self::adopt_as(child, handle, make) })
     }
 
     /// Makes the handler that `make` builds the one that gets the events of `handle`. On failure `handle`
@@ -128,7 +131,8 @@ impl NativeConnection {
         handle: ffi::HQUIC,
         make: impl FnOnce(Arc<Self>) -> H,
     ) -> Arc<H> {
-        let this = Arc::new(Self::with_handle(child, Handle(handle)));
+        let slot = Slot::open(handle, ConnectionCloser(child.clone()));
+        let this = Arc::new(Self::new(child, slot));
         let handler = Arc::new(make(this.clone()));
         let context = Arc::into_raw(handler.clone());
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
@@ -209,9 +213,11 @@ unsafe extern "C" fn trampoline<H: ConnectionHandler>(
         == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE;
     if is_last {
         guard((), || {
-            // SAFETY: C13: no event follows, so the count of the context comes back.
-            let handler = unsafe { Arc::from_raw(context.cast::<H>()) };
-            handler.native().close_in_callback();
+            // SAFETY: C9, C13: no event follows, so the count of the context comes back.
+            unsafe {
+                let handler = Arc::from_raw(context.cast::<H>());
+                handler.native().slot.close_in_callback();
+            }
         });
     }
     status.to_raw()

@@ -4,16 +4,16 @@ mod events;
 
 pub(crate) use events::{ConnectionEvent, ConnectionHandler, DatagramSendState, PeerConnection};
 
+use super::MAX_CODE;
 use super::configuration::NativeConfiguration;
 use super::execution;
 use super::functions::call;
-use super::gate::{Gate, Gated, Inside};
-use super::may_block;
+use super::gate::Inside;
 use super::registration::Child;
 use super::secrets::Secrets;
 use super::sends::DatagramContext;
+use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
-use super::{Handle, MAX_CODE};
 use bytes::Bytes;
 use msquic::ffi;
 use std::ffi::{CStr, CString};
@@ -22,8 +22,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A connection handle. It is closed after its last event, when no call uses it any more.
 pub(crate) struct NativeConnection {
-    handle: Handle,
-    gate: Gate,
+    slot: Slot<ConnectionCloser>,
     is_shut_down: AtomicBool,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
@@ -31,22 +30,15 @@ pub(crate) struct NativeConnection {
 }
 
 impl NativeConnection {
-    fn with_handle(child: Arc<Child>, handle: Handle) -> Self {
-        Self {
-            handle,
-            gate: Gate::new(),
-            is_shut_down: AtomicBool::new(false),
-            secrets: OnceLock::new(),
-            child,
-        }
+    fn new(child: Arc<Child>, slot: Slot<ConnectionCloser>) -> Self {
+        Self { slot, is_shut_down: AtomicBool::new(false), secrets: OnceLock::new(), child }
     }
 
     /// A connection as if it were closed, for tests that play events: each call fails.
     #[cfg(test)]
     pub(crate) fn closed(registration: &Arc<super::registration::NativeRegistration>) -> Arc<Self> {
-        let this =
-            Self::with_handle(registration.add_connection().unwrap(), Handle(std::ptr::null_mut()));
-        assert!(this.gate.close());
+        let this = Self::new(registration.add_connection().unwrap(), Slot::empty());
+        this.slot.close();
         this.child.remove();
         Arc::new(this)
     }
@@ -158,66 +150,39 @@ impl NativeConnection {
     pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
         Inside::enter(self.clone())
     }
+}
 
-    /// The handle, for as long as a hold exists.
-    pub(super) fn handle(&self) -> ffi::HQUIC {
-        self.handle.0
-    }
+impl Slotted for NativeConnection {
+    type Closer = ConnectionCloser;
 
-    pub(super) fn with<T>(
-        &self,
-        call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
-    ) -> Result<T, Status> {
-        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
-        call(this.handle())
-    }
-
-    /// Closes the handle after the last event, in the callback, unless it is in use.
-    fn close_in_callback(&self) {
-        if self.gate.close() {
-            // SAFETY: C9: in the callback of the last event.
-            unsafe { close(self.handle, &self.child) };
-        }
+    fn slot(&self) -> &Slot<ConnectionCloser> {
+        &self.slot
     }
 }
 
-impl Gated for NativeConnection {
-    fn gate(&self) -> &Gate {
-        &self.gate
-    }
+/// Closes a connection, which then leaves its place in the registration.
+pub(crate) struct ConnectionCloser(Arc<Child>);
 
-    /// Closes the handle on a thread that may block.
-    fn release(&self) {
-        let (handle, child) = (self.handle, self.child.clone());
-        may_block::detach_close(move |_| {
-            // SAFETY: C9: this thread may block.
-            unsafe { close(handle, &child) };
-        });
-    }
-}
+impl Closer for ConnectionCloser {
+    const WAITS: bool = true;
 
-/// The only place that closes a connection.
-///
-/// # Safety
-///
-/// The last event is over or being delivered on this thread, which otherwise may block, and nothing uses
-/// the handle any more.
-unsafe fn close(Handle(handle): Handle, child: &Child) {
-    if execution::is_driven() {
-        // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
-        // library does not know the parameter, and does not wait.
-        let close_async = 1_u8;
-        // SAFETY: C4, C5, C29: the handle is open; one byte is copied, inline.
-        unsafe {
-            let length = size_of_val(&close_async) as u32;
-            let value = (&raw const close_async).cast();
-            call!(SetParam(handle, QUIC_PARAM_CONN_CLOSE_ASYNC, length, value));
+    unsafe fn close(self, handle: ffi::HQUIC) {
+        if execution::is_driven() {
+            // From 2.6 on a close outside of a callback waits for the thread that it runs on (C29). An older
+            // library does not know the parameter, and does not wait.
+            let close_async = 1_u8;
+            // SAFETY: C4, C5, C29: the handle is open; one byte is copied, inline.
+            unsafe {
+                let length = size_of_val(&close_async) as u32;
+                let value = (&raw const close_async).cast();
+                call!(SetParam(handle, QUIC_PARAM_CONN_CLOSE_ASYNC, length, value));
+            }
         }
+        // SAFETY: C4, C9: the caller's promise. On the connection's own thread this does not block,
+        // elsewhere it may.
+        unsafe { call!(ConnectionClose(handle)) };
+        self.0.remove();
     }
-    // SAFETY: C4, C9: after the last event, and the gate lets no call use the handle any more. On
-    // the connection's own thread this does not block, elsewhere it may.
-    unsafe { call!(ConnectionClose(handle)) };
-    child.remove();
 }
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).

@@ -1,12 +1,13 @@
 //! The events of a stream, and the handler that gets them.
 
-use super::{Abort, NativeStream};
+use super::{Abort, NativeStream, StreamCloser};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::Hold;
 use crate::ffi::functions::call;
 use crate::ffi::guard::guard;
 use crate::ffi::receive::Received;
 use crate::ffi::sends::StreamSendContext;
+use crate::ffi::slot::Slotted;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::cell::Cell;
@@ -66,7 +67,7 @@ impl NativeStream {
         fail_on_blocked: bool,
         handler: &Arc<H>,
     ) -> Result<(), Status> {
-        if self.handle.get().is_none() {
+        if self.slot.handle().is_err() {
             self.open(unidirectional, handler)?;
         }
         let start_flags = ffi::QUIC_STREAM_START_FLAGS_QUIC_STREAM_START_FLAG_SHUTDOWN_ON_FAIL
@@ -81,15 +82,15 @@ impl NativeStream {
         });
         // C24: the last event comes after this, although the stream never started.
         if started.is_err() && self.try_abort(Abort::Everything, 0).is_err() {
-            self.close_unstarted();
+            self.slot.close(); // C13: the close delivers the last event
         }
         started
     }
 
     fn open<H: StreamHandler>(&self, unidirectional: bool, handler: &Arc<H>) -> Result<(), Status> {
-        let claim = self.claim()?;
+        let claim = self.slot.claim()?;
         let hold = self.connection.hold().ok_or(Status::INVALID_STATE)?;
-        let connection = hold.handle();
+        let connection = hold.slot().handle()?;
         let open_flags = if unidirectional {
             ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL
         } else {
@@ -113,7 +114,7 @@ impl NativeStream {
             drop(unsafe { Arc::from_raw(context) });
             return Err(status);
         }
-        claim.set(handle, hold);
+        claim.set(handle, StreamCloser(hold));
         Ok(())
     }
 
@@ -130,14 +131,14 @@ impl NativeStream {
         hold: Hold,
         handler: &Arc<H>,
     ) -> Result<(), Status> {
-        let claim = self.claim()?;
+        let claim = self.slot.claim()?;
         let context = Arc::into_raw(handler.clone());
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
         // SAFETY: C13, C18: before any event of the stream.
         unsafe {
             call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
         };
-        claim.set(handle, hold);
+        claim.set(handle, StreamCloser(hold));
         Ok(())
     }
 }
@@ -204,9 +205,11 @@ unsafe extern "C" fn trampoline<H: StreamHandler>(
         unsafe { (*event).Type } == ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE;
     if is_last {
         guard((), || {
-            // SAFETY: C13: no event follows, so the count of the context comes back.
-            let handler = unsafe { Arc::from_raw(context.cast::<H>()) };
-            handler.native().close_in_callback();
+            // SAFETY: C9, C13: no event follows, so the count of the context comes back.
+            unsafe {
+                let handler = Arc::from_raw(context.cast::<H>());
+                handler.native().slot.close_in_callback();
+            }
         });
     }
     status.to_raw()
@@ -350,7 +353,7 @@ mod tests {
             let pair = pair(&Settings::new()).await;
             let (handler, events) = handler(&pair);
             handler.native.open(true, &handler).unwrap();
-            handler.native.close_unstarted(); // as if memory were short
+            handler.native.slot.close(); // as if memory were short
             drop(handler);
             // They end when the count of the context came back.
             let last = events.iter().last();
@@ -368,7 +371,7 @@ mod tests {
             let (handler, events) = handler(&pair);
             handler.native.open(true, &handler).unwrap();
             assert_eq!(handler.native.open(true, &handler), Err(Status::INVALID_STATE));
-            handler.native.close_unstarted();
+            handler.native.slot.close();
             drop(handler);
             assert_eq!(events.iter().count(), 2, "of one stream: the end of sending, and the last");
             // A failure gives the claim back.

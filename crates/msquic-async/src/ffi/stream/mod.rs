@@ -4,35 +4,30 @@ mod events;
 
 pub(crate) use events::{PeerStream, StreamEvent, StreamHandler};
 
+use super::MAX_CODE;
 use super::connection::{Hold, NativeConnection};
 use super::execution;
 use super::functions::call;
-use super::gate::{Gate, Gated, Inside};
-use super::may_block::{self, MayBlock};
+use super::gate::Inside;
+use super::may_block::MayBlock;
 use super::sends::StreamSendContext;
+use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
-use super::{Handle, MAX_CODE};
 use crate::buffer::Completions;
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
-use std::mem::ManuallyDrop;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 
 /// A stream handle. It is closed after its last event, when no call uses it any more.
 pub(crate) struct NativeStream {
-    handle: OnceLock<Handle>,
-    /// There is a [`Claim`], or was one that set the handle.
-    is_claimed: AtomicBool,
-    gate: Gate,
+    slot: Slot<StreamCloser>,
     /// Which held bytes are done with.
     completions: Mutex<Completions>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
     connection: Arc<NativeConnection>,
-    /// Keeps the connection's handle open until this one is closed.
-    hold: Mutex<Option<Hold>>,
 }
 
 /// How to end a direction of a stream.
@@ -48,28 +43,11 @@ impl NativeStream {
     /// A stream of `connection` without a handle.
     pub(crate) fn new(connection: &Arc<NativeConnection>) -> Self {
         Self {
-            handle: OnceLock::new(),
-            is_claimed: AtomicBool::new(false),
-            gate: Gate::new(),
+            slot: Slot::empty(),
             completions: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
             connection: connection.clone(),
-            hold: Mutex::default(),
         }
-    }
-
-    /// Closes a stream that was opened, and can neither be started nor aborted. The close delivers the last event
-    /// (C13).
-    fn close_unstarted(&self) {
-        if self.gate.close() {
-            self.release();
-        }
-    }
-
-    /// The right to set the handle, which is there once.
-    fn claim(&self) -> Result<Claim<'_>, Status> {
-        let is_taken = self.is_claimed.swap(true, Ordering::SeqCst);
-        if is_taken { Err(Status::INVALID_STATE) } else { Ok(Claim(self)) }
     }
 
     /// Sends `data`, and then the end of the stream if `fin`. The bytes are read until
@@ -181,74 +159,35 @@ impl NativeStream {
     pub(crate) fn hold(self: &Arc<Self>) -> Option<StreamHold> {
         Inside::enter(self.clone())
     }
-
-    fn with<T>(&self, call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>) -> Result<T, Status> {
-        let this = Inside::enter(self).ok_or(Status::INVALID_STATE)?;
-        let Handle(handle) = this.handle.get().ok_or(Status::INVALID_STATE)?;
-        call(*handle)
-    }
-
-    /// Closes the handle after the last event, in the callback, unless it is in use.
-    fn close_in_callback(&self) {
-        if self.gate.close()
-            && let Some(handle) = self.handle.get()
-        {
-            let hold = self.hold.lock().take();
-            // SAFETY: C9: in the callback of the last event.
-            unsafe { close(*handle, hold) };
-        }
-    }
 }
 
-/// The right to give a stream its handle. Dropping it gives it back.
-struct Claim<'a>(&'a NativeStream);
+impl Slotted for NativeStream {
+    type Closer = StreamCloser;
 
-impl Claim<'_> {
-    fn set(self, handle: ffi::HQUIC, hold: Hold) {
-        let Self(stream) = *ManuallyDrop::new(self);
-        *stream.hold.lock() = Some(hold);
-        let _ = stream.handle.set(Handle(handle)); // this is the only claim
-    }
-}
-
-impl Drop for Claim<'_> {
-    fn drop(&mut self) {
-        self.0.is_claimed.store(false, Ordering::SeqCst);
-    }
-}
-
-impl Gated for NativeStream {
-    fn gate(&self) -> &Gate {
-        &self.gate
-    }
-
-    /// Closes the handle on a thread that may block.
-    fn release(&self) {
-        let Some(handle) = self.handle.get().copied() else { return };
-        let hold = self.hold.lock().take();
-        may_block::detach_close(move |_| {
-            // SAFETY: C9: this thread may block.
-            unsafe { close(handle, hold) };
-        });
+    fn slot(&self) -> &Slot<StreamCloser> {
+        &self.slot
     }
 }
 
 /// Keeps a stream's handle open.
 pub(crate) type StreamHold = Inside<Arc<NativeStream>>;
 
-/// The only place that closes a stream. The connection may be closed after it.
-///
-/// # Safety
-///
-/// As for closing a connection.
-unsafe fn close(Handle(handle): Handle, connection: Option<Hold>) {
-    if execution::is_driven() {
-        // C29: the close needs another operation of the connection behind it, or it is not completed.
-        // SAFETY: C1, C25: asynchronous; the handle is open.
-        unsafe { call!(StreamReceiveSetEnabled(handle, 1)) };
+/// Closes a stream, and keeps its connection open until then.
+pub(crate) struct StreamCloser(Hold);
+
+impl Closer for StreamCloser {
+    const WAITS: bool = true;
+
+    unsafe fn close(self, handle: ffi::HQUIC) {
+        if execution::is_driven() {
+            // C29: the close needs another operation of the connection behind it, or it is not completed.
+            // SAFETY: C1, C25: asynchronous; the handle is open.
+            unsafe { call!(StreamReceiveSetEnabled(handle, 1)) };
+        }
+        // SAFETY: C4, C9: the caller's promise. On the connection's own thread this does not block,
+        // elsewhere it may.
+        unsafe { call!(StreamClose(handle)) };
+        let Self(connection) = self;
+        drop(connection); // which may be closed after the stream
     }
-    // SAFETY: C4, C9: after the last event, and the gate lets no call use the handle any more. On
-    // the connection's own thread this does not block, elsewhere it may.
-    unsafe { call!(StreamClose(handle)) };
-    drop(connection);
 }
