@@ -1,7 +1,10 @@
 //! Datagrams (RFC 9221): unreliable, unordered, bounded on both sides.
 
 use super::state::ConnectionState;
-use super::{Connection, ConnectionInner, DatagramOutcome, DgramReceiveError, DgramSendError};
+use super::{
+    Connection, ConnectionError, ConnectionInner, DatagramOutcome, DgramReceiveError,
+    DgramSendError,
+};
 use crate::Status;
 use crate::ffi::connection::DatagramSendState;
 use crate::waiters::wait_future;
@@ -206,7 +209,10 @@ impl ConnectionInner {
             self.on_datagram_state(id, DatagramSendState::Canceled);
             match (status, self.error()) {
                 (_, Some(error)) => DgramSendError::ConnectionLost(error),
-                (Status::INVALID_STATE, None) => DgramSendError::Denied,
+                // The peer took them when this one was admitted: msquic has begun to close (C26).
+                (Status::INVALID_STATE, None) => {
+                    DgramSendError::ConnectionLost(ConnectionError::closing())
+                }
                 // The path has just become narrower.
                 (Status::INVALID_PARAMETER, None) => DgramSendError::TooBig {
                     size: datagram.len(),

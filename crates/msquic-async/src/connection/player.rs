@@ -13,7 +13,7 @@ use crate::ffi::connection::{
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::resumption::{Resumption, Scope, Session};
-use crate::stream::StreamType;
+use crate::stream::{StartError, StreamType};
 use futures_util::FutureExt;
 use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
@@ -194,6 +194,24 @@ fn long_random_orders_end_the_same_way() {
         let events: Vec<_> = (0..40).map(|_| random.usize(..EVENTS)).collect();
         play(&registration, &credential, &events);
     }
+}
+
+#[test]
+fn a_call_that_finds_the_connection_closing_tells_why_it_closes() {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let inner = Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential));
+    let connection = Connection::from_inner(inner.clone());
+    // Connected, with credit for a stream and room for datagrams; msquic answers with INVALID_STATE.
+    [0, 1, 3, 7, 8].iter().for_each(|event| play_event(&inner, *event));
+    let mut open = Box::pin(connection.open_outbound_stream(StreamType::Bidirectional, false));
+    assert!((&mut open).now_or_never().is_none(), "the reason is not known yet");
+    let sent = connection.send_datagram(&"late".into());
+    assert!(matches!(sent, Err(DgramSendError::ConnectionLost(_))), "{sent:?}");
+    play_event(&inner, 4);
+    let idle = ConnectionError::ClosedByTransport { status: Status::CONNECTION_IDLE, code: 0 };
+    let opened = open.now_or_never().map(|opened| opened.map(drop));
+    assert_eq!(opened, Some(Err(StartError::ConnectionLost(idle))));
 }
 
 #[test]

@@ -207,8 +207,8 @@ impl StreamInner {
         let failed = match (status, self.connection.error()) {
             (_, Some(error)) => StartState::Failed(StartError::ConnectionLost(error)),
             (Status::STREAM_LIMIT_REACHED, None) => StartState::Failed(StartError::LimitReached),
-            // The peer's close is known to msquic, and about to be told.
-            (Status::ABORTED, None) => StartState::Lost,
+            // The close is known to msquic, and about to be told: the peer's, or one of this side.
+            (Status::ABORTED | Status::INVALID_STATE, None) => StartState::Lost,
             (status, None) => StartState::Failed(StartError::Other(status)),
         };
         {
