@@ -77,7 +77,8 @@ impl Registration {
     }
 
     /// Waits until all connections and listeners are gone. Handles that are still held, of
-    /// connections that are over, do not count.
+    /// connections that are over, do not count, nor do bytes that were not read. Buffers that borrow msquic's memory
+    /// ([`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive)) do.
     ///
     /// ```no_run
     /// # async fn example(registration: msquic_async::Registration) {

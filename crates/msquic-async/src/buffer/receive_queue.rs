@@ -132,6 +132,16 @@ impl<R: Run> ReceiveQueue<R> {
         resume
     }
 
+    /// Copies what is held, for a reader that comes later: the stream is over, and its memory is to be freed.
+    pub(crate) fn copy_held(&mut self) {
+        let held: Vec<Bytes> =
+            self.unread.drain(..).chain(self.runs.drain(..).map(R::into)).collect();
+        if !held.is_empty() {
+            self.unread.push_back(held.concat().into());
+            self.spent.extend(held);
+        }
+    }
+
     /// Forgets everything: the stream is no longer read.
     pub(crate) fn clear(&mut self) {
         self.copied = BytesMut::new();
@@ -234,6 +244,20 @@ mod tests {
         assert_eq!(queue.take_spent().concat(), b"234");
         queue.clear();
         assert!(queue.is_empty() && queue.take_spent() == ["5"]);
+    }
+
+    #[test]
+    fn held_bytes_that_are_copied_stay_in_order() {
+        let mut queue = queue(8);
+        queue.hold(TestRun(b"01".into(), 1));
+        let first = queue.chunk(1);
+        queue.unread(first);
+        queue.hold(TestRun(b"2".into(), 2));
+        queue.copy_held();
+        assert_eq!(queue.take_spent().concat(), b"012");
+        assert_eq!(queue.chunk(100), "012");
+        queue.copy_held();
+        assert!(queue.is_empty() && queue.take_spent().is_empty());
     }
 
     #[test]

@@ -195,8 +195,10 @@ impl StreamInner {
         }
         // A stream that ends alone was aborted by this side.
         let lost = connection.then(|| self.connection.error_or_closing());
-        let (_given_up, _ticket) = {
+        let (_given_up, _ticket, _spent) = {
             let exclusive = &mut *self.exclusive.lock();
+            // A reader that comes later must not keep the connection open.
+            exclusive.received.copy_held();
             exclusive.send.apply(match lost.clone() {
                 Some(error) => SendInput::ConnectionLost(error),
                 None => SendInput::Abort,
@@ -211,7 +213,7 @@ impl StreamInner {
                 let error = lost.map_or(StartError::Closed, StartError::ConnectionLost);
                 exclusive.start = StartState::Failed(error);
             }
-            (exclusive.queue.cut(), exclusive.ticket.take())
+            (exclusive.queue.cut(), exclusive.ticket.take(), exclusive.received.take_spent())
         };
         self.start_waker.wake();
         self.wake_readers();

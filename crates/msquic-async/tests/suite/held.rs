@@ -2,7 +2,10 @@
 
 use super::peers::{Pair, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};
-use msquic_async::{ReadStream, Settings, StreamLimits, StreamRecvBuffer, StreamType};
+use msquic_async::{
+    ConnectionError, ReadError, ReadStream, Settings, StreamLimits, StreamRecvBuffer, StreamType,
+};
+use std::future::poll_fn;
 use std::sync::mpsc;
 use std::thread;
 
@@ -134,6 +137,33 @@ fn bytes_that_other_threads_drop_arrive_whole() {
             assert_eq!(stream.read_chunk().await, Ok(None));
         };
         futures::future::join(send, receive).await;
+    });
+}
+
+#[test]
+fn unread_bytes_outlive_their_connection_without_keeping_it_open() {
+    run(async || {
+        let Pair { client, server, listener, registration } =
+            pair_with(held(), StreamLimits::default()).await;
+        let data = pattern(1000);
+        let open = client.open_outbound_stream(StreamType::Unidirectional, false);
+        let mut write = open.await.unwrap().split().1.unwrap();
+        write.write_chunk(&data, false).await.unwrap();
+        let stream = server.accept_inbound_uni_stream().await.unwrap();
+        let mut received = vec![0];
+        assert_eq!(poll_fn(|cx| stream.poll_read(cx, &mut received)).await, Ok(1));
+        registration.shutdown(1);
+        registration.wait_idle().await;
+        let error = loop {
+            match stream.read_chunk().await {
+                Ok(chunk) => received.extend_from_slice(&chunk.expect("the stream has no end")),
+                Err(error) => break error,
+            }
+        };
+        assert!(received == data[..received.len()]);
+        let closed = ConnectionError::ClosedLocally { code: 1, reason: String::new() };
+        assert_eq!(error, ReadError::ConnectionLost(closed));
+        drop((client, server, listener, write));
     });
 }
 
