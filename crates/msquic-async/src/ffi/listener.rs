@@ -1,5 +1,6 @@
 //! `NativeListener`: a listener handle, its events, and when it is closed.
 
+use super::claim::Claim;
 use super::configuration::alpn_buffers;
 use super::connection::PeerConnection;
 use super::functions::call;
@@ -12,13 +13,11 @@ use super::{Handle, address, bytes};
 use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
-use std::collections::HashSet;
 use std::ffi::c_void;
-use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv6Addr, SocketAddr};
 use std::ptr;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 /// Handles the events of one listener, which may overlap (C1).
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
@@ -35,6 +34,7 @@ pub(crate) struct NativeListener {
     registration: Arc<NativeRegistration>,
     /// From its start on.
     child: Mutex<Option<Arc<Child>>>,
+    claim: Mutex<Option<Claim>>,
 }
 
 /// ```text
@@ -58,6 +58,7 @@ impl NativeListener {
             state: Mutex::new(State::Idle),
             registration: registration.clone(),
             child: Mutex::default(),
+            claim: Mutex::default(),
         })
     }
 
@@ -110,12 +111,10 @@ impl NativeListener {
         let mut tries = if local_addr.port() == 0 { PORTS } else { 1 };
         loop {
             tries -= 1;
-            let (claimed, is_new) = claim_port(local_addr)?;
-            let started = self.open_and_start_at(alpn, claimed, handler);
-            if started.is_err() && is_new {
-                OWN_ADDRESSES.lock().remove(&claimed);
-            }
-            match started {
+            let claim = Claim::new(local_addr)?;
+            let addr = claim.addr();
+            *self.claim.lock() = Some(claim); // before the handle can be closed
+            match self.open_and_start_at(alpn, addr, handler) {
                 // Another socket took that port meanwhile, or has it on another address.
                 Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
                 result => return result,
@@ -162,9 +161,7 @@ impl NativeListener {
                 .ok()
                 .map(|()| address::from_native_listen(&addr.assume_init()))
         };
-        let bound = bound.unwrap_or(local_addr);
-        OWN_ADDRESSES.lock().insert(bound);
-        Ok((Handle(handle), bound))
+        Ok((Handle(handle), bound.unwrap_or(local_addr)))
     }
 
     /// Stops listening, the first time it is called. Never blocks.
@@ -187,8 +184,8 @@ impl NativeListener {
     }
 
     fn on_closed(&self) {
-        let child = self.child.lock().take();
-        drop(child);
+        let (claim, child) = (self.claim.lock().take(), self.child.lock().take());
+        drop((claim, child));
     }
 }
 
@@ -277,46 +274,5 @@ unsafe fn peer_connection<'a>(
     }
 }
 
-/// The addresses that listeners of this process have or had. Listeners with different protocols share an
-/// address, and one that was stopped may still have connections on it.
-static OWN_ADDRESSES: LazyLock<Mutex<HashSet<SocketAddr>>> = LazyLock::new(Mutex::default);
-
 /// How many ports are tried where any will do.
 const PORTS: u32 = 16;
-
-/// Fails when another process has the address; port 0 becomes a port that no process has.
-///
-/// libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it
-/// silently and each would get a part of the packets (C21). The system even gives such a port for port 0. A
-/// probe without that option finds it out; an address that was this process's own is not probed.
-/// Tells whether the address was not this process's own before.
-fn claim_port(addr: SocketAddr) -> Result<(SocketAddr, bool), Status> {
-    // Held over the probe, so that the probes of two listeners do not meet.
-    let mut own = OWN_ADDRESSES.lock();
-    if own.contains(&addr) {
-        return Ok((addr, false));
-    }
-    let failed = |error: io::Error| match error.kind() {
-        io::ErrorKind::AddrInUse => Status::ADDRESS_IN_USE,
-        _ => Status::INVALID_ADDRESS,
-    };
-    let mut claimed = addr;
-    claimed.set_port(probe(addr).map_err(failed)?);
-    let is_new = own.insert(claimed);
-    Ok((claimed, is_new))
-}
-
-/// Binds the address for a moment, and tells the port.
-fn probe(addr: SocketAddr) -> io::Result<u16> {
-    let port = |addr: SocketAddr| UdpSocket::bind(addr)?.local_addr().map(|addr| addr.port());
-    match port(addr) {
-        // A machine without IPv6 has all of its addresses in the other family.
-        Err(error)
-            if error.kind() != io::ErrorKind::AddrInUse
-                && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
-        {
-            port((Ipv4Addr::UNSPECIFIED, addr.port()).into())
-        }
-        result => result,
-    }
-}

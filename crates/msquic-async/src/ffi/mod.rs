@@ -18,6 +18,7 @@
 
 pub(crate) mod address;
 pub(crate) mod calls;
+mod claim;
 pub(crate) mod configuration;
 pub(crate) mod connection;
 #[cfg(test)]

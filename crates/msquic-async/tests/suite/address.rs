@@ -4,7 +4,16 @@ use super::peers::{ALPN, client_configuration, credential, settings};
 use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
 use msquic_async::{Configuration, Connection, ListenError, Listener, Registration, StreamLimits};
+use std::env;
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Command, Stdio};
+
+/// The variable of a child process with the address to listen on.
+const LISTEN: &str = "ADDRESS_LISTEN";
+
+/// What the child says when it listens.
+const LISTENS: &str = "the child listens";
 
 fn listener(registration: &Registration) -> Listener {
     let configuration =
@@ -77,5 +86,50 @@ fn the_address_of_another_socket_is_never_shared() {
             let refused = listener(&registration).start(&[ALPN], Some(taken));
             assert_eq!(refused, Err(ListenError::AddressInUse));
         }
+    });
+}
+
+/// Does nothing on its own: `the_address_of_an_ended_listener_is_not_shared_with_another_process` runs it in a
+/// process of its own.
+#[test]
+fn child() {
+    let Ok(address) = env::var(LISTEN) else { return };
+    run_tokio(async || {
+        let registration = Registration::new("test").unwrap();
+        let listener = listener(&registration);
+        listener.start(&[ALPN], Some(address.parse().unwrap())).unwrap();
+        writeln!(io::stdout(), "{LISTENS}").unwrap();
+        let _ = io::stdin().read_to_end(&mut Vec::new()); // until the parent is done
+    });
+}
+
+#[test]
+fn the_address_of_an_ended_listener_is_not_shared_with_another_process() {
+    run_tokio(async || {
+        let registration = Registration::new("test").unwrap();
+        let ended = listener(&registration);
+        ended.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        let address = ended.local_addr().unwrap();
+        ended.stop().await.unwrap();
+        drop(ended);
+        registration.wait_idle().await;
+        while UdpSocket::bind(address).is_err() {
+            tokio::task::yield_now().await; // msquic is closing the socket
+        }
+        let mut child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", "suite::address::child", "--nocapture"])
+            .env(LISTEN, address.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().ends_with(LISTENS)), "the child does not listen");
+        let refused = listener(&registration).start(&[ALPN], Some(address));
+        drop(child.stdin.take());
+        assert!(child.wait().unwrap().success());
+        assert_eq!(refused, Err(ListenError::AddressInUse));
+        // The process that has it is gone.
+        listener(&registration).start(&[ALPN], Some(address)).unwrap();
     });
 }
