@@ -7,6 +7,7 @@ use super::library::{self, LibraryVersion};
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Mutex, MutexGuard};
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
@@ -30,6 +31,19 @@ static IS_BROKEN: AtomicBool = AtomicBool::new(false);
 
 /// The process ends: only its exit handler drives from now on.
 static IS_EXITING: AtomicBool = AtomicBool::new(false);
+
+thread_local! {
+    /// This thread is inside libmsquic. Without a destructor, so that it is there at the end of the process.
+    static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `call`, which goes into libmsquic and its callbacks.
+fn inside<T>(call: impl FnOnce() -> T) -> T {
+    IS_INSIDE.set(true);
+    let result = call();
+    IS_INSIDE.set(false);
+    result
+}
 
 struct Execution {
     /// Held while libmsquic runs, so that it runs on one thread at a time (C29).
@@ -135,8 +149,11 @@ fn takes_down(version: LibraryVersion) -> bool {
 
 /// Drives libmsquic until `done`, or the deadline. For the end of the process, when no other thread may
 /// be driving any more: others are kept out from now on.
-fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
+pub(super) fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
     let Some(execution) = EXECUTION.get() else { return };
+    if IS_INSIDE.get() {
+        return; // the process was ended by a callback, which the turn of this thread is in
+    }
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // a thread that waits lets go of the lock
     let patience = deadline.saturating_duration_since(Instant::now());
@@ -209,11 +226,11 @@ impl Execution {
     fn poll(&self, native: &mut Native) -> Option<Duration> {
         loop {
             // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
-            let wait = unsafe { call!(ExecutionPoll(native.0)) };
+            let wait = inside(|| unsafe { call!(ExecutionPoll(native.0)) });
             let waiting = self.jobs.lock().len();
             for _ in 0..waiting {
                 let job = self.jobs.lock().pop();
-                guard((), || job.into_iter().for_each(|job| job()));
+                inside(|| guard((), || job.into_iter().for_each(|job| job())));
             }
             if waiting > 0 {
                 continue; // they made work for libmsquic
@@ -247,7 +264,7 @@ impl Execution {
             // to its completion, one thread at a time.
             unsafe {
                 if let Some(completion) = (*entry).Completion {
-                    completion(ptr::from_mut(event).cast());
+                    inside(|| completion(ptr::from_mut(event).cast()));
                 }
             }
         }
@@ -274,7 +291,8 @@ fn keep_library() -> Result<(), Status> {
 /// [`Registration`](crate::Registration) stays until the end of the process; open few.
 ///
 /// There is one for the whole process, made before the first registration. Dropping it hands the work
-/// to a thread of its own.
+/// to a thread of its own. The end of the process drives once more, so that connections are closed; a process that
+/// ends inside a callback, such as a [sink](crate::ReceiveSink), leaves that to the idle timeouts of its peers.
 ///
 /// ```no_run
 /// # async fn serve() {}

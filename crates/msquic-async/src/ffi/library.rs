@@ -62,6 +62,8 @@ pub(super) trait Root: Send + Sync {
     fn shutdown(&self, code: u64);
     /// Whether no connection and no listener is alive.
     fn is_idle(&self) -> bool;
+    /// Closes the configurations; false if some are in use until the deadline.
+    fn close_configurations(&self, deadline: Instant) -> bool;
     /// Waits until it is idle, and then has the handle closed although others may still refer to it; does nothing
     /// when the deadline comes before.
     fn close_at_exit(&self, deadline: Instant);
@@ -202,9 +204,13 @@ extern "C" fn leave() {
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
         registrations.iter().for_each(|registration| registration.shutdown(0));
         if let Some(drive) = DRIVE_AT_EXIT.get() {
-            // C29: nothing can be closed then, but nothing runs any more either.
+            // C29: no registration can be closed then, but nothing runs any more either. Configurations belong to the
+            // TLS library, which is about to go (C3).
             let is_idle = || registrations.iter().all(|registration| registration.is_idle());
             drive(deadline, &is_idle);
+            for registration in &registrations {
+                registration.close_configurations(deadline);
+            }
             return std::mem::forget(registrations);
         }
         registrations.iter().for_each(|registration| registration.close_at_exit(deadline));

@@ -247,17 +247,17 @@ impl Root for NativeRegistration {
         self.children.lock().is_empty()
     }
 
-    fn close_at_exit(&self, deadline: Instant) {
-        if !self.wait_at_exit(deadline, Children::is_empty) {
-            return;
-        }
+    fn close_configurations(&self, deadline: Instant) -> bool {
         let configurations = open(&self.children.lock().configurations);
         configurations.into_iter().for_each(|configuration| configuration.end(0));
-        // One that is in use, or that is just being made, keeps the registration open.
-        if !self.wait_at_exit(deadline, |children| children.configurations.is_empty()) {
-            return;
+        self.wait_at_exit(deadline, |children| children.configurations.is_empty())
+    }
+
+    fn close_at_exit(&self, deadline: Instant) {
+        // A configuration that is in use, or that is just being made, keeps the registration open.
+        if self.wait_at_exit(deadline, Children::is_empty) && self.close_configurations(deadline) {
+            self.close();
         }
-        self.close();
     }
 }
 

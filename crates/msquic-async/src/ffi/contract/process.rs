@@ -3,9 +3,10 @@
 use super::events::{Event, PATIENCE};
 use super::handles::{Open, ignore};
 use super::roots::Registration;
-use super::{in_child, is_2_6, is_driven, prepare};
+use super::{HANG, in_child, is_2_6, is_driven, prepare};
 use crate::ffi::library;
 use crate::ffi::raw::testing;
+use crate::ffi::slot::Slotted;
 use crate::ffi::status::Status;
 use crate::{Connection, Settings, Stream, StreamType};
 use msquic::ffi;
@@ -14,6 +15,7 @@ use std::process::exit;
 use std::ptr;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 // Linked by the crate libmsquic-sys.
 unsafe extern "C" {
@@ -118,6 +120,62 @@ fn c2_nothing_is_called_after_the_close() {
     });
     *LEFT.lock() = Some(left);
     exit(0);
+}
+
+/// A configuration of a process that ends.
+static CONFIGURATION: Mutex<Option<crate::Configuration>> = Mutex::new(None);
+
+/// Runs after the exit handler of `ffi::library`, before that of the TLS library.
+extern "C" fn no_configuration_is_open() {
+    let used = thread::spawn(|| {
+        let Some(configuration) = CONFIGURATION.lock().take() else { panic!("none is left") };
+        let used = configuration.native().with(|_| Ok(()));
+        assert_eq!(used, Err(Status::INVALID_STATE), "the configuration is open");
+    });
+    if used.join().is_err() {
+        // SAFETY: ends the process, whose other exit handlers have nothing to do.
+        unsafe { libc::_exit(1) };
+    }
+}
+
+#[test]
+fn c3_a_process_that_ends_closes_its_configurations() {
+    if let Some(child) = in_child("process::c3_a_process_that_ends_closes_its_configurations") {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    // SAFETY: the function does not unwind. Registered before the library is loaded, it runs later than the handler
+    // of `ffi::library`.
+    unsafe { libc::atexit(no_configuration_is_open) };
+    prepare();
+    let registration = crate::Registration::new("test").unwrap();
+    let settings = Settings::new();
+    let alpn = [testing::ALPN];
+    let configuration =
+        crate::Configuration::server(&registration, &alpn, &settings, &testing::credential());
+    *CONFIGURATION.lock() = Some(configuration.unwrap());
+    exit(0);
+}
+
+#[test]
+#[cfg(all(feature = "driver", target_os = "linux"))]
+fn a_process_that_ends_inside_a_turn_waits_for_no_turn() {
+    use crate::ffi::execution;
+    if !is_driven() {
+        return;
+    }
+    if let Some(child) = in_child("process::a_process_that_ends_inside_a_turn_waits_for_no_turn") {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    let end = || {
+        execution::drive_at_exit(Instant::now() + 2 * HANG, &|| false);
+        exit(0);
+    };
+    assert!(execution::run_on_driver(end).is_ok());
+    loop {
+        thread::park();
+    }
 }
 
 #[test]
