@@ -5,7 +5,7 @@ use super::inner::ConnectionInner;
 use super::peer_streams::Start;
 use super::state::{ConnectionInput, ConnectionState};
 use crate::ffi::calls::Calls;
-use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
+use crate::ffi::connection::{ConnectionEvent, ConnectionHandler};
 use crate::ffi::registration::Member;
 use crate::ffi::status::Status;
 use crate::ffi::stream::PeerStream;
@@ -28,10 +28,6 @@ impl Member for ConnectionInner {
 }
 
 impl ConnectionHandler for ConnectionInner {
-    fn native(&self) -> &Arc<NativeConnection> {
-        self.native()
-    }
-
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>) {
         match event {
             ConnectionEvent::Connected { alpn, is_resumed, local_addr, remote_addr, key_log } => {
@@ -109,13 +105,17 @@ impl ConnectionHandler for ConnectionInner {
         if self.exclusive.lock().peer.is_none() {
             return; // not judged: the connection is being closed
         }
-        let inner = StreamInner::new(self.clone(), stream_type, false);
         let id = stream.id;
-        inner.set_id(id);
-        inner.hold_until_accepted();
-        if let Err(status) = stream.adopt(&inner) {
-            return tracing::warn!(%status, "a stream of the peer is not accepted");
-        }
+        let adopted = stream.adopt(|native| {
+            let inner = StreamInner::with_native(native, self.clone(), stream_type, false);
+            inner.set_id(id);
+            inner.hold_until_accepted();
+            inner
+        });
+        let inner = match adopted {
+            Ok(inner) => inner,
+            Err(status) => return tracing::warn!(%status, "a stream of the peer is not accepted"),
+        };
         let start = {
             let exclusive = &mut *self.exclusive.lock();
             exclusive.inbound_streams.add(stream_type);

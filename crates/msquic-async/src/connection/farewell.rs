@@ -12,26 +12,21 @@ use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
 struct Farewell {
-    native: NativeStream,
     connection: Arc<dyn Link>,
     code: u64,
 }
 
 /// Closes `connection`, whose reason is set already.
 pub(super) fn shutdown(connection: Arc<dyn Link>, code: u64) {
-    let native = NativeStream::new(connection.native());
-    let farewell = Arc::new(Farewell { native, connection, code });
-    let started = farewell.native.start(true, false, &farewell);
+    let native = Arc::new(NativeStream::new(connection.native()));
+    let farewell = Arc::new(Farewell { connection, code });
+    let started = native.start(true, false, &farewell);
     if started.is_err() {
         farewell.connection.native().shutdown(code, false);
     }
 }
 
 impl StreamHandler for Farewell {
-    fn native(&self) -> &NativeStream {
-        &self.native
-    }
-
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
             StreamEvent::StartComplete { .. } => {

@@ -1,5 +1,6 @@
 //! `NativeListener`: a listener handle, its events, and when it is closed.
 
+use super::bound::Bound;
 use super::claim::Claim;
 use super::configuration::alpn_buffers;
 use super::connection::PeerConnection;
@@ -14,14 +15,13 @@ use bytes::Bytes;
 use msquic::ffi;
 use parking_lot::Mutex;
 use std::ffi::c_void;
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::ptr;
 use std::sync::Arc;
 
 /// Handles the events of one listener, which may overlap (C1).
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
-    fn native(&self) -> &NativeListener;
     /// Takes a connection; one that is not adopted is refused.
     fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>);
     /// The last event.
@@ -102,7 +102,7 @@ impl NativeListener {
     }
 
     fn open_and_start<H: ListenerHandler>(
-        &self,
+        self: &Arc<Self>,
         alpn: &[&[u8]],
         local_addr: Option<SocketAddr>,
         handler: &Arc<H>,
@@ -123,20 +123,19 @@ impl NativeListener {
     }
 
     fn open_and_start_at<H: ListenerHandler>(
-        &self,
+        self: &Arc<Self>,
         alpn: &[&[u8]],
         local_addr: SocketAddr,
         handler: &Arc<H>,
     ) -> Result<(Handle, SocketAddr), Status> {
         let alpn = alpn_buffers(alpn)?;
-        let context = Arc::into_raw(handler.clone());
+        let context = Bound::context(self, handler);
         let mut handle = ptr::null_mut();
-        // SAFETY: C13: the context is a count of the handler that comes back at the last event, or
+        // SAFETY: C13: the context comes back at the last event, or
         // below when the start fails: then there is no event. C21: names and address are copied,
         // and a listener that did not start is closed at once.
         let started = self.registration.with(|registration| unsafe {
             let function = trampoline::<H>;
-            let context = context.cast_mut().cast();
             let opened =
                 call!(ListenerOpen(registration, Some(function), context, &raw mut handle));
             Status::ok(opened).and_then(|()| {
@@ -149,7 +148,7 @@ impl NativeListener {
         });
         if let Err(status) = started {
             // SAFETY: C21: a listener that did not start has no events.
-            drop(unsafe { Arc::from_raw(context) });
+            drop(unsafe { Bound::<Self, H>::take(context) });
             return Err(status);
         }
         // SAFETY: C5: listener parameters are read inline, at most `length` bytes over zeroed ones.
@@ -216,7 +215,7 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
     context: *mut c_void,
     event: *mut ffi::QUIC_LISTENER_EVENT,
 ) -> ffi::QUIC_STATUS {
-    // SAFETY: C13: the count in the context lives until the end of the last event; C6: `event` is
+    // SAFETY: C13: the context lives until the end of the last event; C6: `event` is
     // valid during the call and its type says which member of the union is there.
     unsafe {
         let event = &mut *event;
@@ -224,9 +223,9 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
             ffi::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_NEW_CONNECTION => {
                 let mut adopted = false;
                 guard((), || {
-                    let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
+                    let Bound::<NativeListener, H> { native, handler } = Bound::of(context);
                     let new = event.__bindgen_anon_1.NEW_CONNECTION;
-                    if let Some(connection) = peer_connection(&new, &mut adopted) {
+                    if let Some(connection) = peer_connection(native, &new, &mut adopted) {
                         handler.on_new_connection(connection);
                     }
                 });
@@ -235,10 +234,10 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
             }
             ffi::QUIC_LISTENER_EVENT_TYPE_QUIC_LISTENER_EVENT_STOP_COMPLETE => {
                 guard((), || {
-                    let handler = Arc::from_raw(context.cast::<H>());
+                    let bound = Bound::<NativeListener, H>::take(context);
                     call!(ListenerClose(listener)); // C21: does not wait inside this event.
-                    handler.native().on_closed();
-                    handler.on_stop_complete();
+                    bound.native.on_closed();
+                    bound.handler.on_stop_complete();
                 });
                 Status::SUCCESS.to_raw()
             }
@@ -253,6 +252,7 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
 ///
 /// Inside the callback that `new` was given to.
 unsafe fn peer_connection<'a>(
+    listener: &'a NativeListener,
     new: &ffi::QUIC_LISTENER_EVENT__bindgen_ty_1__bindgen_ty_1,
     adopted: &'a mut bool,
 ) -> Option<PeerConnection<'a>> {
@@ -261,6 +261,7 @@ unsafe fn peer_connection<'a>(
         let info = new.Info.as_ref()?;
         let name = bytes(info.ServerName.cast(), info.ServerNameLength.into());
         Some(PeerConnection {
+            registration: &listener.registration,
             handle: new.Connection,
             adopted,
             remote_addr: address::from_event(info.RemoteAddress),

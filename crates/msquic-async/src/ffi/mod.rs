@@ -5,8 +5,8 @@
 //!
 //! Ownership, for every kind of handle:
 //!
-//! - A native handle is opened with one strong count of its handler (`Arc`) as context. The count
-//!   is taken back after the handle's last event, so a handler outlives all its callbacks.
+//! - A native handle is opened with a [`Bound`](bound::Bound) as context, which keeps the value that owns the handle
+//!   and the handler of its events. It is taken back after the handle's last event, so both outlive all callbacks.
 //! - The handle is closed inside that last event. The gate of its [`Slot`](slot::Slot) counts the threads that
 //!   are inside an API call with the handle at that moment: if there are any, the last one to leave
 //!   hands the close to a thread that may block.
@@ -17,6 +17,7 @@
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
 
 pub(crate) mod address;
+mod bound;
 pub(crate) mod calls;
 mod claim;
 pub(crate) mod configuration;

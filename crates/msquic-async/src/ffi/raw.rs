@@ -6,7 +6,6 @@ use super::library;
 use super::registration::NativeRegistration;
 use super::slot::Slotted;
 use super::status::Status;
-use super::stream::StreamHandler;
 use crate::connection::{Connection, ConnectionInner, Link};
 use crate::send_stream::SendStream;
 use crate::settings::{Settings, ZeroCopy};

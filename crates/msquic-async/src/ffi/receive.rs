@@ -28,6 +28,7 @@ pub(crate) enum Holding {
 
 /// Bytes that arrived, valid during the callback.
 pub(crate) struct Received<'a> {
+    pub(super) stream: &'a Arc<NativeStream>,
     pub(super) buffers: &'a [QUIC_BUFFER],
     /// Where they are in the stream.
     pub(super) offset: u64,
@@ -51,7 +52,7 @@ impl<'a> Received<'a> {
 
     /// The same bytes without a copy, beyond the callback, with libmsquic receiving as `holding` says. Once, since each
     /// byte is completed once (C32).
-    pub(crate) fn hold(self, stream: &Arc<NativeStream>, holding: Holding) -> Vec<Held> {
+    pub(crate) fn hold(self, holding: Holding) -> Vec<Held> {
         let mut start = self.offset;
         let held: Vec<_> = self
             .buffers
@@ -61,7 +62,7 @@ impl<'a> Received<'a> {
                 let data =
                     ptr::slice_from_raw_parts(buffer.Buffer.cast_const(), buffer.Length as usize);
                 // Before the last event a stream can be held.
-                let held = Held { data, start, stream: stream.hold()? };
+                let held = Held { data, start, stream: self.stream.hold()? };
                 start += u64::from(buffer.Length);
                 Some(held)
             })
@@ -69,7 +70,7 @@ impl<'a> Received<'a> {
         if !held.is_empty() {
             self.is_held.set(true);
             if holding != Holding::Several {
-                stream.completions().lock().require(start);
+                self.stream.completions().lock().require(start);
             }
         }
         held

@@ -6,14 +6,10 @@ use super::state::{ListenerInput, ListenerState};
 use crate::connection::ConnectionInner;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, PeerConnection};
-use crate::ffi::listener::{ListenerHandler, NativeListener};
+use crate::ffi::listener::ListenerHandler;
 use std::sync::Arc;
 
 impl ListenerHandler for ListenerInner {
-    fn native(&self) -> &NativeListener {
-        &self.native
-    }
-
     /// Puts the connection into the backlog, or leaves it to be refused.
     fn on_new_connection(self: &Arc<Self>, mut connection: PeerConnection<'_>) {
         let (credential, configuration) = {
@@ -36,7 +32,7 @@ impl ListenerHandler for ListenerInner {
             }
             ConnectionInner::new(native, credential)
         };
-        let Ok(inner) = connection.adopt(self.native.registration(), make) else { return };
+        let Ok(inner) = connection.adopt(make) else { return };
         inner.set_accepted();
         inner.set_addrs(connection.local_addr, connection.remote_addr);
         let incoming = Incoming::new(&inner, &connection);

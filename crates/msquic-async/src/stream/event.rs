@@ -7,14 +7,10 @@ use crate::ffi::calls::Calls;
 use crate::ffi::receive::Holding;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
-use crate::ffi::stream::{Abort, NativeStream, StreamEvent, StreamHandler};
+use crate::ffi::stream::{Abort, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
 impl StreamHandler for StreamInner {
-    fn native(&self) -> &NativeStream {
-        &self.native
-    }
-
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
             StreamEvent::StartComplete { status, id } => {
@@ -151,7 +147,7 @@ impl StreamInner {
     /// bytes are done with.
     fn handle_event_receive_held(&self, received: Received<'_>) {
         let is_last = received.is_last;
-        let runs = received.hold(&self.native, self.holding);
+        let runs = received.hold(self.holding);
         let was_empty = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {

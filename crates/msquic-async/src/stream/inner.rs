@@ -78,7 +78,18 @@ pub(super) enum SinkSlot {
 }
 
 impl StreamInner {
+    /// A stream of the connection without a native handle.
     pub(crate) fn new(
+        connection: Arc<dyn Link>,
+        stream_type: StreamType,
+        is_local: bool,
+    ) -> Arc<Self> {
+        let native = Arc::new(NativeStream::new(connection.native()));
+        Self::with_native(native, connection, stream_type, is_local)
+    }
+
+    pub(crate) fn with_native(
+        native: Arc<NativeStream>,
         connection: Arc<dyn Link>,
         stream_type: StreamType,
         is_local: bool,
@@ -87,7 +98,7 @@ impl StreamInner {
         let sends = is_local || stream_type == StreamType::Bidirectional;
         let receives = !is_local || stream_type == StreamType::Bidirectional;
         Arc::new(Self {
-            native: Arc::new(NativeStream::new(connection.native())),
+            native,
             stream_type,
             is_local,
             max_send_buffer: limits.max_send_buffer,
@@ -112,6 +123,10 @@ impl StreamInner {
             progress: Progress::default(),
             send_ended: Waiters::default(),
         })
+    }
+
+    pub(crate) fn native(&self) -> &Arc<NativeStream> {
+        &self.native
     }
 
     /// It is not known whether the stream has one receive at a time or several.

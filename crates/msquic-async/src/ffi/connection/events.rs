@@ -1,6 +1,7 @@
 //! The events of a connection, and the handler that gets them.
 
 use super::{ConnectionCloser, NativeConnection};
+use crate::ffi::bound::Bound;
 use crate::ffi::calls::Calls;
 use crate::ffi::functions::call;
 use crate::ffi::guard::guard;
@@ -14,7 +15,7 @@ use bytes::Bytes;
 use msquic::ffi;
 use rustls_pki_types::CertificateDer;
 use std::ffi::{CStr, c_void};
-use std::mem::{ManuallyDrop, MaybeUninit};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr;
 use std::sync::Arc;
@@ -72,7 +73,6 @@ pub(crate) enum DatagramSendState {
 
 /// Handles the events of one connection, which never overlap (C1), and the end of its registration.
 pub(crate) trait ConnectionHandler: Member + 'static {
-    fn native(&self) -> &Arc<NativeConnection>;
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
     /// Judges the peer's certificate, or that it has none; the TLS alert of a rejection.
     fn on_certificate(
@@ -134,13 +134,10 @@ impl NativeConnection {
         let slot = Slot::open(handle, ConnectionCloser(child.clone()));
         let this = Arc::new(Self::new(child, slot));
         let handler = Arc::new(make(this.clone()));
-        let context = Arc::into_raw(handler.clone());
+        let context = Bound::context(&this, &handler);
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
-        // SAFETY: C13, C18: before any event of the connection. The context is a count of the handler that
-        // `trampoline` gives back at the last event.
-        unsafe {
-            call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
-        };
+        // SAFETY: C13, C18: before any event of the connection. `trampoline` takes the context back at the last event.
+        unsafe { call!(SetCallbackHandler(handle, function as *mut c_void, context)) };
         if let Some(code) = this.child.set_connection(Arc::<H>::downgrade(&handler)) {
             handler.clone().end(code); // the registration did not know the connection yet
         }
@@ -150,6 +147,7 @@ impl NativeConnection {
 
 /// Takes over a connection that a listener was offered; `accept` hands its handle to a handler.
 pub(crate) struct PeerConnection<'a> {
+    pub(in crate::ffi) registration: &'a Arc<NativeRegistration>,
     pub(in crate::ffi) handle: ffi::HQUIC,
     pub(in crate::ffi) adopted: &'a mut bool,
     /// The peer's address; not validated yet.
@@ -163,7 +161,6 @@ impl PeerConnection<'_> {
     /// Makes the handler that `make` builds the one that gets the connection's events.
     pub(crate) fn adopt<H: ConnectionHandler>(
         &mut self,
-        registration: &Arc<NativeRegistration>,
         make: impl FnOnce(Arc<NativeConnection>, Calls<'_>) -> H,
     ) -> Result<Arc<H>, Status> {
         if *self.adopted {
@@ -175,7 +172,7 @@ impl PeerConnection<'_> {
             make(native.clone(), calls)
         };
         // SAFETY: C18: inside NEW_CONNECTION, before any event of the connection.
-        let handler = unsafe { NativeConnection::adopt(registration, self.handle, make) }?;
+        let handler = unsafe { NativeConnection::adopt(self.registration, self.handle, make) }?;
         *self.adopted = true;
         Ok(handler)
     }
@@ -201,23 +198,16 @@ unsafe extern "C" fn trampoline<H: ConnectionHandler>(
     event: *mut ffi::QUIC_CONNECTION_EVENT,
 ) -> ffi::QUIC_STATUS {
     let status = guard(Status::INTERNAL_ERROR, || {
-        // SAFETY: C13: the count in the context lives until the end of the last event, and `event`
-        // is valid during the call.
-        unsafe {
-            let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
-            dispatch(connection, &handler, &mut *event)
-        }
+        // SAFETY: C13: the context lives until the end of the last event, and `event` is valid during the call.
+        unsafe { dispatch(connection, Bound::<_, H>::of(context), &mut *event) }
     });
     // SAFETY: `event` is valid during the call.
     let is_last = unsafe { (*event).Type }
         == ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE;
     if is_last {
         guard((), || {
-            // SAFETY: C9, C13: no event follows, so the count of the context comes back.
-            unsafe {
-                let handler = Arc::from_raw(context.cast::<H>());
-                handler.native().slot.close_in_callback();
-            }
+            // SAFETY: C9, C13: no event follows, so the context comes back.
+            unsafe { Bound::<NativeConnection, H>::take(context).native.slot.close_in_callback() };
         });
     }
     status.to_raw()
@@ -230,12 +220,12 @@ unsafe extern "C" fn trampoline<H: ConnectionHandler>(
 /// `event` is what libmsquic gave to the callback, and the callback is still running.
 unsafe fn dispatch<H: ConnectionHandler>(
     connection: ffi::HQUIC,
-    handler: &Arc<H>,
+    Bound { native, handler }: &Bound<NativeConnection, H>,
     event: &mut ffi::QUIC_CONNECTION_EVENT,
 ) -> Status {
     let data = &mut event.__bindgen_anon_1;
     // SAFETY: C16: inside a callback of this connection.
-    let calls = unsafe { Calls::new(handler.native()) };
+    let calls = unsafe { Calls::new(native) };
     // SAFETY: C6: `Type` says which member of the union is there; pointers in it are valid during
     // the callback.
     unsafe {
@@ -244,7 +234,7 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 let connected = data.CONNECTED;
                 let alpn = connected.NegotiatedAlpn;
                 handler.on_event(ConnectionEvent::Connected {
-                    key_log: key_log(handler),
+                    key_log: key_log(native),
                     alpn: bytes(alpn, connected.NegotiatedAlpnLength.into()),
                     is_resumed: connected.SessionResumed != 0,
                     local_addr: addr_param(connection, ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS),
@@ -264,7 +254,7 @@ unsafe fn dispatch<H: ConnectionHandler>(
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_SHUTDOWN_COMPLETE => {
                 let reason = close_reason(connection);
-                let key_log = key_log(handler);
+                let key_log = key_log(native);
                 handler.on_event(ConnectionEvent::ShutdownComplete { reason, key_log }, calls);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_STREAMS_AVAILABLE => {
@@ -302,7 +292,7 @@ unsafe fn dispatch<H: ConnectionHandler>(
                 }
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED => {
-                return peer_stream_started(handler, &mut data.PEER_STREAM_STARTED);
+                return peer_stream_started(native, handler, &mut data.PEER_STREAM_STARTED);
             }
             ffi::QUIC_CONNECTION_EVENT_TYPE_QUIC_CONNECTION_EVENT_PEER_CERTIFICATE_RECEIVED => {
                 let certificate = data.PEER_CERTIFICATE_RECEIVED.Certificate;
@@ -339,9 +329,9 @@ unsafe fn dispatch<H: ConnectionHandler>(
 /// # Safety
 ///
 /// Inside a callback of the connection.
-unsafe fn key_log<H: ConnectionHandler>(handler: &Arc<H>) -> Option<Zeroizing<String>> {
+unsafe fn key_log(connection: &NativeConnection) -> Option<Zeroizing<String>> {
     // SAFETY: the caller's promise.
-    handler.native().secrets.get().and_then(|secrets| unsafe { secrets.lines() })
+    connection.secrets.get().and_then(|secrets| unsafe { secrets.lines() })
 }
 
 /// Takes what is not needed any more from the context of a datagram, and tells which datagram it is.
@@ -388,16 +378,17 @@ fn datagram_state(state: ffi::QUIC_DATAGRAM_SEND_STATE) -> Option<DatagramSendSt
 ///
 /// As for [`dispatch`].
 unsafe fn peer_stream_started<H: ConnectionHandler>(
+    connection: &Arc<NativeConnection>,
     handler: &Arc<H>,
     started: &mut ffi::QUIC_CONNECTION_EVENT__bindgen_ty_1__bindgen_ty_7,
 ) -> Status {
     let mut adopted = false;
-    if let Some(hold) = handler.native().hold() {
+    if let Some(hold) = connection.hold() {
         let unidirectional = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
         // SAFETY: C18: inside PEER_STREAM_STARTED, with the stream that it names.
         let stream = unsafe {
             let is_unidirectional = started.Flags & unidirectional != 0;
-            PeerStream::new(started.Stream, is_unidirectional, hold, &mut adopted)
+            PeerStream::new(connection, started.Stream, is_unidirectional, hold, &mut adopted)
         };
         // A panic changes nothing about who owns the stream.
         guard((), || handler.on_peer_stream(stream));

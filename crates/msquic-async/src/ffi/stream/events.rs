@@ -1,8 +1,9 @@
 //! The events of a stream, and the handler that gets them.
 
 use super::{Abort, NativeStream, StreamCloser};
+use crate::ffi::bound::Bound;
 use crate::ffi::calls::Calls;
-use crate::ffi::connection::Hold;
+use crate::ffi::connection::{Hold, NativeConnection};
 use crate::ffi::functions::call;
 use crate::ffi::guard::guard;
 use crate::ffi::receive::Received;
@@ -12,7 +13,6 @@ use crate::ffi::status::Status;
 use msquic::ffi;
 use std::cell::Cell;
 use std::ffi::c_void;
-use std::mem::ManuallyDrop;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
@@ -50,7 +50,6 @@ pub(crate) enum StreamEvent {
 
 /// Handles the events of one stream, which never overlap (C1).
 pub(crate) trait StreamHandler: Send + Sync + 'static {
-    fn native(&self) -> &NativeStream;
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>);
     /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
     /// until [`NativeStream::enable_receive`]. What it [holds](Received::hold) counts as taken.
@@ -62,7 +61,7 @@ impl NativeStream {
     /// last event; the start itself is answered by `StartComplete`, and a failed one is followed by the last
     /// event. At the peer's limit it fails if `fail_on_blocked`, and waits otherwise.
     pub(crate) fn start<H: StreamHandler>(
-        &self,
+        self: &Arc<Self>,
         unidirectional: bool,
         fail_on_blocked: bool,
         handler: &Arc<H>,
@@ -87,7 +86,11 @@ impl NativeStream {
         started
     }
 
-    fn open<H: StreamHandler>(&self, unidirectional: bool, handler: &Arc<H>) -> Result<(), Status> {
+    fn open<H: StreamHandler>(
+        self: &Arc<Self>,
+        unidirectional: bool,
+        handler: &Arc<H>,
+    ) -> Result<(), Status> {
         let claim = self.slot.claim()?;
         let hold = self.connection.hold().ok_or(Status::INVALID_STATE)?;
         let connection = hold.slot().handle()?;
@@ -96,22 +99,22 @@ impl NativeStream {
         } else {
             ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE
         };
-        let context = Arc::into_raw(handler.clone());
+        let context = Bound::context(self, handler);
         let mut handle = ptr::null_mut();
-        // SAFETY: C13: the context is a count of the handler that `trampoline` gives back at the
-        // last event. No event comes before a call with the handle. `hold` keeps the connection.
+        // SAFETY: C13: `trampoline` takes the context back at the last event. No event comes before a call
+        // with the handle. `hold` keeps the connection.
         let opened = unsafe {
             Status::ok(call!(StreamOpen(
                 connection,
                 open_flags,
                 Some(trampoline::<H>),
-                context.cast_mut().cast(),
+                context,
                 &raw mut handle,
             )))
         };
         if let Err(status) = opened {
-            // SAFETY: the handle was not opened, so the count was not taken over.
-            drop(unsafe { Arc::from_raw(context) });
+            // SAFETY: the handle was not opened, so no callback has the context.
+            drop(unsafe { Bound::<Self, H>::take(context) });
             return Err(status);
         }
         claim.set(handle, StreamCloser(hold));
@@ -126,18 +129,16 @@ impl NativeStream {
     /// and no event of it can come before this returns: it was not started, or its
     /// PEER_STREAM_STARTED is being handled.
     pub(in crate::ffi) unsafe fn adopt<H: StreamHandler>(
-        &self,
+        self: &Arc<Self>,
         handle: ffi::HQUIC,
         hold: Hold,
         handler: &Arc<H>,
     ) -> Result<(), Status> {
         let claim = self.slot.claim()?;
-        let context = Arc::into_raw(handler.clone());
+        let context = Bound::context(self, handler);
         let function: unsafe extern "C" fn(_, _, _) -> _ = trampoline::<H>;
         // SAFETY: C13, C18: before any event of the stream.
-        unsafe {
-            call!(SetCallbackHandler(handle, function as *mut c_void, context as *mut c_void))
-        };
+        unsafe { call!(SetCallbackHandler(handle, function as *mut c_void, context)) };
         claim.set(handle, StreamCloser(hold));
         Ok(())
     }
@@ -146,6 +147,7 @@ impl NativeStream {
 /// Takes over a stream that the peer opened.
 pub(crate) struct PeerStream<'a> {
     handle: ffi::HQUIC,
+    connection: &'a Arc<NativeConnection>,
     pub(crate) unidirectional: bool,
     pub(crate) id: u64,
     hold: Hold,
@@ -155,9 +157,9 @@ pub(crate) struct PeerStream<'a> {
 impl<'a> PeerStream<'a> {
     /// # Safety
     ///
-    /// Inside the PEER_STREAM_STARTED callback that names `handle`, on a connection that `hold`
-    /// keeps open.
+    /// Inside the PEER_STREAM_STARTED callback of `connection` that names `handle`; `hold` keeps the connection.
     pub(in crate::ffi) unsafe fn new(
+        connection: &'a Arc<NativeConnection>,
         handle: ffi::HQUIC,
         unidirectional: bool,
         hold: Hold,
@@ -170,15 +172,21 @@ impl<'a> PeerStream<'a> {
             let id = (&raw mut id).cast();
             call!(GetParam(handle, ffi::QUIC_PARAM_STREAM_ID, &raw mut length, id))
         };
-        Self { handle, unidirectional, id, hold, adopted }
+        Self { handle, connection, unidirectional, id, hold, adopted }
     }
 
-    /// Makes `handler` the one that gets the stream's events. On failure libmsquic closes the stream (C18).
-    pub(crate) fn adopt<H: StreamHandler>(self, handler: &Arc<H>) -> Result<(), Status> {
-        // SAFETY: C18: inside PEER_STREAM_STARTED, before any event of the stream.
-        unsafe { handler.native().adopt(self.handle, self.hold, handler) }?;
+    /// Makes the handler that `make` builds the one that gets the stream's events. On failure libmsquic closes the
+    /// stream (C18).
+    pub(crate) fn adopt<H: StreamHandler>(
+        self,
+        make: impl FnOnce(Arc<NativeStream>) -> Arc<H>,
+    ) -> Result<Arc<H>, Status> {
+        let stream = Arc::new(NativeStream::new(self.connection));
+        let handler = make(stream.clone());
+        // SAFETY: C18: inside PEER_STREAM_STARTED, before any event of the stream, which is one of the connection.
+        unsafe { stream.adopt(self.handle, self.hold, &handler) }?;
         *self.adopted = true;
-        Ok(())
+        Ok(handler)
     }
 }
 
@@ -193,23 +201,16 @@ unsafe extern "C" fn trampoline<H: StreamHandler>(
     event: *mut ffi::QUIC_STREAM_EVENT,
 ) -> ffi::QUIC_STATUS {
     let status = guard(Status::INTERNAL_ERROR, || {
-        // SAFETY: C13: the count in the context lives until the end of the last event, and `event`
-        // is valid during the call.
-        unsafe {
-            let handler = ManuallyDrop::new(Arc::from_raw(context.cast::<H>()));
-            dispatch(&handler, &mut *event)
-        }
+        // SAFETY: C13: the context lives until the end of the last event, and `event` is valid during the call.
+        unsafe { dispatch(Bound::<_, H>::of(context), &mut *event) }
     });
     // SAFETY: `event` is valid during the call.
     let is_last =
         unsafe { (*event).Type } == ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE;
     if is_last {
         guard((), || {
-            // SAFETY: C9, C13: no event follows, so the count of the context comes back.
-            unsafe {
-                let handler = Arc::from_raw(context.cast::<H>());
-                handler.native().slot.close_in_callback();
-            }
+            // SAFETY: C9, C13: no event follows, so the context comes back.
+            unsafe { Bound::<NativeStream, H>::take(context).native.slot.close_in_callback() };
         });
     }
     status.to_raw()
@@ -221,7 +222,7 @@ unsafe extern "C" fn trampoline<H: StreamHandler>(
 ///
 /// `event` is what libmsquic gave to the callback, and the callback is still running.
 unsafe fn dispatch<H: StreamHandler>(
-    handler: &Arc<H>,
+    bound: &Bound<NativeStream, H>,
     event: &mut ffi::QUIC_STREAM_EVENT,
 ) -> Status {
     let data = &mut event.__bindgen_anon_1;
@@ -229,7 +230,7 @@ unsafe fn dispatch<H: StreamHandler>(
     let event = unsafe {
         match event.Type {
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_RECEIVE => {
-                return receive(handler, &mut data.RECEIVE);
+                return receive(bound, &mut data.RECEIVE);
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_START_COMPLETE => {
                 let complete = data.START_COMPLETE;
@@ -252,7 +253,7 @@ unsafe fn dispatch<H: StreamHandler>(
                 StreamEvent::PeerSendShutdown
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_SEND_ABORTED => {
-                handler.native().is_receive_over.store(true, Ordering::SeqCst);
+                bound.native.is_receive_over.store(true, Ordering::SeqCst);
                 StreamEvent::PeerSendAborted { code: data.PEER_SEND_ABORTED.ErrorCode }
             }
             ffi::QUIC_STREAM_EVENT_TYPE_QUIC_STREAM_EVENT_PEER_RECEIVE_ABORTED => {
@@ -270,7 +271,7 @@ unsafe fn dispatch<H: StreamHandler>(
         }
     };
     // SAFETY: C16: inside a callback of a stream of this connection.
-    handler.on_event(event, unsafe { Calls::new(&handler.native().connection) });
+    bound.handler.on_event(event, unsafe { Calls::new(&bound.native.connection) });
     Status::SUCCESS
 }
 
@@ -280,7 +281,7 @@ unsafe fn dispatch<H: StreamHandler>(
 ///
 /// As for [`dispatch`].
 unsafe fn receive<H: StreamHandler>(
-    handler: &Arc<H>,
+    Bound { native, handler }: &Bound<NativeStream, H>,
     event: &mut ffi::QUIC_STREAM_EVENT__bindgen_ty_1__bindgen_ty_2,
 ) -> Status {
     let offered = event.TotalBufferLength;
@@ -295,11 +296,12 @@ unsafe fn receive<H: StreamHandler>(
     let offset = event.AbsoluteOffset;
     let is_held = Cell::new(false);
     let taken = guard(None, || {
-        Some(handler.on_receive(Received { buffers, offset, is_last, is_held: &is_held }))
+        let is_held = &is_held;
+        Some(handler.on_receive(Received { stream: native, buffers, offset, is_last, is_held }))
     });
     if taken.is_none() {
         // It is unknown what became of the bytes, so reading must not go on.
-        handler.native().abort(Abort::Everything, 0);
+        native.abort(Abort::Everything, 0);
     }
     // C32: held bytes stay held, whatever went wrong afterwards.
     if is_held.get() {
@@ -323,15 +325,11 @@ mod tests {
 
     /// Tells its events.
     struct Handler {
-        native: NativeStream,
+        native: Arc<NativeStream>,
         events: Mutex<mpsc::Sender<StreamEvent>>,
     }
 
     impl StreamHandler for Handler {
-        fn native(&self) -> &NativeStream {
-            &self.native
-        }
-
         fn on_event(self: &Arc<Self>, event: StreamEvent, _: Calls<'_>) {
             let _ = self.events.lock().send(event);
         }
@@ -343,7 +341,7 @@ mod tests {
 
     fn handler(pair: &Pair) -> (Arc<Handler>, mpsc::Receiver<StreamEvent>) {
         let (events, receiver) = mpsc::channel();
-        let native = NativeStream::new(pair.client.inner().native());
+        let native = Arc::new(NativeStream::new(pair.client.inner().native()));
         (Arc::new(Handler { native, events: Mutex::new(events) }), receiver)
     }
 
