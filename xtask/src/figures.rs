@@ -20,6 +20,7 @@ const fn figure(
 
 const QUIC: &str = "crates/msquic-transport/src/config.rs";
 const TCP: &str = "crates/tcp-tls-transport/src/config.rs";
+const KIT: &str = "crates/net-kit/src/options.rs";
 const POOL: &str = "crates/net-peers/src/pool/config.rs";
 const ASYNC: &str = "crates/msquic-async/src/limits.rs";
 const SEND_QUEUE: &str = "crates/msquic-async/src/buffer/send_queue.rs";
@@ -105,7 +106,7 @@ const FIGURES: &[Figure] = &[
         "| 10 s, 30 s, 12 s;",
     ),
     figure(
-        TCP,
+        KIT,
         "max_connections: usize = 10_000,",
         ARCHITECTURE,
         "10 000, 128, 16, 256 | `TcpTlsConfig` |",
@@ -117,11 +118,11 @@ const FIGURES: &[Figure] = &[
         "10 000, 128, 16, 256 | `TcpTlsConfig` |",
     ),
     figure(TCP, "max_connections_per_ip: usize = 128,", SECURITY, "per address (128)"),
-    figure(TCP, "max_connections_per_identity: usize = 16,", SECURITY, "per identity (16)"),
-    figure(TCP, "max_handshakes: usize = 256,", SECURITY, "in their handshake (256)"),
-    figure(TCP, "send_queue: usize = 1024 * 1024,", ARCHITECTURE, "| 1 MiB, 4 MiB, 64 MiB; 10 000"),
+    figure(KIT, "max_connections_per_identity: usize = 16,", SECURITY, "per identity (16)"),
+    figure(KIT, "max_handshakes: usize = 256,", SECURITY, "in their handshake (256)"),
+    figure(KIT, "send_queue: usize = 1024 * 1024,", ARCHITECTURE, "| 1 MiB, 4 MiB, 64 MiB; 10 000"),
     figure(
-        TCP,
+        KIT,
         "receive_queue: usize = 4 * 1024 * 1024,",
         ARCHITECTURE,
         "| 1 MiB, 4 MiB, 64 MiB; 10 000",

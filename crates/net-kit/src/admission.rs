@@ -129,6 +129,11 @@ impl Admission {
         self.state.lock().refused.get(&limit).copied().unwrap_or(0)
     }
 
+    /// Counts and logs that the handshake of a peer took too long.
+    pub fn timed_out(&self, remote: SocketAddr) {
+        self.refuse(remote, Limit::HandshakeTimeout);
+    }
+
     fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
         *self.state.lock().refused.entry(limit).or_default() += 1;
         self.telemetry.refused(remote, limit);
@@ -199,7 +204,7 @@ impl Place {
 
     /// Counts and logs that the handshake took too long.
     pub fn timed_out(&self) {
-        self.admission.refuse(self.remote, Limit::HandshakeTimeout);
+        self.admission.timed_out(self.remote);
     }
 }
 

@@ -18,6 +18,8 @@
 //! 7. [`statistics`] and [`telemetry`]: counters, spans and events, with one vocabulary.
 //! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
+//! 9. `backend` (feature `rustls`): all of the above as a whole transport over a small trait, for
+//!    wires that a task per connection drives. [`options`]: its configuration.
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
 //!
@@ -25,12 +27,14 @@
 //!
 //! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 //! - `rustls`: the module `tls`, TLS 1.3 by rustls in which both sides verify certificates by a
-//!   [`TrustPolicy`](net_traits::TrustPolicy).
+//!   [`TrustPolicy`](net_traits::TrustPolicy), and `backend`, transports that use it.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
 pub mod admission;
 pub mod alpn;
+#[cfg(feature = "rustls")]
+pub mod backend;
 pub mod facts;
 pub mod frame;
 pub mod guard;

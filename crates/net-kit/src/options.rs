@@ -1,5 +1,6 @@
 //! `options!`: configurations with private fields, setters, defaults and allowed ranges.
 
+use crate::admission::ConnectionLimits;
 use net_traits::ConfigError;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -14,6 +15,9 @@ pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
 
 /// The numbers that limits on connections may have; the largest means no limit.
 pub const COUNT: RangeInclusive<usize> = 1..=usize::MAX;
+
+/// How many unanswered requests a peer may have; with 0 it gets no answer.
+pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// Defines a configuration. Each option has its documentation, type, default, and, where not every
 /// value of its type can be used, its allowed range.
@@ -86,6 +90,126 @@ macro_rules! options {
     };
 }
 
+/// Defines the configuration of a transport: the options that all have, and its own ones.
+///
+/// `max_message_size` and `max_connections_per_ip` are to be among its own options, since their
+/// ranges and defaults differ. The structure gets `validate` and [`TransportOptions`] too.
+///
+/// ```
+/// use net_kit::options::{COUNT, CommonOptions, TransportOptions};
+///
+/// net_kit::transport_options! {
+///     /// Limits and timeouts of an example.
+///     pub struct Config {
+///         /// The longest message, in bytes. Default: 1000.
+///         max_message_size: usize = 1000, 1..=1000;
+///         /// Default: 10.
+///         max_connections_per_ip: usize = 10, COUNT;
+///     }
+/// }
+///
+/// assert_eq!(Config::new().common().max_message_size, 1000);
+/// assert_eq!(Config::new().send_queue(0).validate().unwrap_err().option, "send_queue");
+/// ```
+#[macro_export]
+macro_rules! transport_options {
+    ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* }) => {
+        $crate::options! {
+            $(#[$about])*
+            pub struct $config {
+                $($own)*
+                /// Size of each send queue in bytes, including 128 bytes of bookkeeping per message.
+                /// While it is full, `send` waits. A single message may exceed it. What the system
+                /// or the library holds comes on top. Default: 1 MiB.
+                send_queue: usize = 1024 * 1024, $crate::options::QUEUE;
+                /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per
+                /// message. While it is full, the peer is throttled. Messages being received come on
+                /// top. Default: 4 MiB.
+                receive_queue: usize = 4 * 1024 * 1024, $crate::options::QUEUE;
+                /// The longest question or answer of a request, in bytes. Default: 1 MiB.
+                max_request_size: usize = 1024 * 1024, $crate::options::QUEUE;
+                /// How many accepted connections all listeners of the transport may have at once,
+                /// including handshakes. Further attempts are refused. Default: 10 000.
+                max_connections: usize = 10_000, $crate::options::COUNT;
+                /// How many of them one identity may have. It limits peers that are trusted by their
+                /// identity; a peer that is trusted by an endorsing key can make more identities.
+                /// Default: 16.
+                max_connections_per_identity: usize = 16, $crate::options::COUNT;
+                /// How many accepted connections may be in their handshake at once. Default: 256.
+                max_handshakes: usize = 256, $crate::options::COUNT;
+                /// How long sending may make no progress. While the peer takes other data, or
+                /// progress is not visible, an operation has ten times as long. Default: 12 s.
+                no_progress_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(12),
+                    $crate::options::TIMEOUT;
+                /// How long a handshake may take. Default: 10 s.
+                handshake_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(10),
+                    $crate::options::TIMEOUT;
+            }
+        }
+
+        impl $config {
+            /// Checks the values of all options, as `with_config` of the transport does.
+            ///
+            /// # Errors
+            ///
+            /// [`ConfigError`](::net_traits::ConfigError) for the first option whose value cannot be
+            /// used.
+            pub fn validate(&self) -> Result<(), ::net_traits::ConfigError> {
+                self.check_ranges()
+            }
+        }
+
+        impl $crate::options::TransportOptions for $config {
+            fn check(&self) -> Result<(), ::net_traits::ConfigError> {
+                self.validate()
+            }
+
+            fn common(&self) -> $crate::options::CommonOptions {
+                $crate::options::CommonOptions {
+                    max_message_size: self.max_message_size,
+                    send_queue: self.send_queue,
+                    receive_queue: self.receive_queue,
+                    max_request_size: self.max_request_size,
+                    connections: $crate::admission::ConnectionLimits {
+                        connections: self.max_connections,
+                        per_ip: self.max_connections_per_ip,
+                        per_identity: self.max_connections_per_identity,
+                        handshakes: self.max_handshakes,
+                    },
+                    no_progress_timeout: self.no_progress_timeout,
+                    handshake_timeout: self.handshake_timeout,
+                }
+            }
+        }
+    };
+}
+
+/// The configuration of a transport, see [`transport_options!`](crate::transport_options).
+pub trait TransportOptions: Debug + Default + Send + Sync + 'static {
+    /// Checks the values of all options.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first option whose value cannot be used.
+    fn check(&self) -> Result<(), ConfigError>;
+
+    /// Returns the options that all transports have.
+    fn common(&self) -> CommonOptions;
+}
+
+/// The options that all transports have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "the setters of the same names describe them")]
+pub struct CommonOptions {
+    pub max_message_size: usize,
+    pub send_queue: usize,
+    pub receive_queue: usize,
+    pub max_request_size: usize,
+    pub connections: ConnectionLimits,
+    pub no_progress_timeout: Duration,
+    pub handshake_timeout: Duration,
+}
+
 /// Checks that the value of an option is in a range.
 ///
 /// # Errors
@@ -100,4 +224,40 @@ pub fn check<T: PartialOrd + Debug>(
         return Ok(());
     }
     Err(ConfigError::new(option, format!("{value:?}"), format!("{range:?}")))
+}
+
+#[cfg(test)]
+#[expect(unreachable_pub, reason = "the macro defines public items")]
+mod tests {
+    use super::*;
+
+    crate::transport_options! {
+        /// Options of a test.
+        pub struct Config {
+            /// The longest message.
+            max_message_size: usize = 10, 1..=10;
+            /// Connections of an address.
+            max_connections_per_ip: usize = 10, COUNT;
+        }
+    }
+
+    #[test]
+    fn values_that_cannot_be_used_are_named() {
+        let config = Config::new;
+        for (config, option) in [
+            (config().max_message_size(11), "max_message_size"),
+            (config().max_connections_per_ip(0), "max_connections_per_ip"),
+            (config().send_queue(0), "send_queue"),
+            (config().receive_queue(usize::MAX), "receive_queue"),
+            (config().max_request_size(0), "max_request_size"),
+            (config().max_connections(0), "max_connections"),
+            (config().max_connections_per_identity(0), "max_connections_per_identity"),
+            (config().max_handshakes(0), "max_handshakes"),
+            (config().no_progress_timeout(Duration::ZERO), "no_progress_timeout"),
+            (config().handshake_timeout(Duration::from_nanos(1)), "handshake_timeout"),
+        ] {
+            assert_eq!(config.validate().unwrap_err().option, option);
+        }
+        assert_eq!(config().validate(), Ok(()));
+    }
 }

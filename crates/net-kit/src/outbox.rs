@@ -69,6 +69,8 @@ struct State {
     is_all: bool,
     /// Code and reason of the local close, once it has begun.
     closing: Option<(u64, String)>,
+    /// An error to be returned once.
+    report: Option<SendError>,
     /// Why nothing is written any more.
     failed: Option<CloseReason>,
     has_ended: bool,
@@ -108,10 +110,14 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::WouldBlock`] without room, [`SendError::Closed`].
+    /// [`SendError::WouldBlock`] without room, [`SendError::Closed`], or what was
+    /// [reported](Self::report).
     pub fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
         let has_more = {
             let state = &mut *self.state.lock();
+            if let Some(error) = state.report.take() {
+                return Err(error);
+            }
             if let Some(reason) = state.why_closed() {
                 return Err(SendError::Closed(reason));
             }
@@ -135,7 +141,7 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`].
+    /// [`SendError::Closed`], or what was [reported](Self::report).
     ///
     /// # Cancel safety
     ///
@@ -156,7 +162,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] if they cannot be written any more.
+    /// [`SendError::Closed`] if they cannot be written any more, or what was
+    /// [reported](Self::report).
     ///
     /// # Cancel safety
     ///
@@ -167,9 +174,9 @@ impl Outbox {
             let mut written = pin!(self.written.notified());
             written.as_mut().enable();
             {
-                let state = self.state.lock();
+                let mut state = self.state.lock();
                 if state.written >= target {
-                    return Ok(());
+                    return state.report.take().map_or(Ok(()), Err);
                 }
                 if let Some(reason) = state.failed.clone() {
                     return Err(SendError::Closed(state.why_closed().unwrap_or(reason)));
@@ -283,6 +290,12 @@ impl Outbox {
         self.written.notify_waiters();
     }
 
+    /// Records that messages were lost although the outbox goes on. The next operation of a handle
+    /// returns `error`, once.
+    pub fn report(&self, error: SendError) {
+        self.state.lock().report = Some(error);
+    }
+
     /// Records that all messages and the close are written.
     pub fn wrote_all(&self) {
         self.state.lock().is_all = true;
@@ -370,6 +383,20 @@ mod tests {
         assert!(flushed.as_mut().now_or_never().is_none());
         outbox.fail(failed.clone());
         assert_eq!(flushed.await, Err(SendError::Closed(failed)));
+    }
+
+    #[tokio::test]
+    async fn a_report_is_returned_once() {
+        let outbox = Outbox::new(1000);
+        let stopped = || SendError::Stopped { code: 7 };
+        outbox.report(stopped());
+        let mut pieces = message(1);
+        assert_eq!(outbox.try_push(&mut pieces), Err(stopped()));
+        assert_eq!(outbox.try_push(&mut pieces), Ok(()));
+        outbox.report(stopped());
+        write_one(&outbox).await;
+        assert_eq!(outbox.flushed().await, Err(stopped()));
+        assert_eq!(outbox.flushed().await, Ok(()));
     }
 
     #[tokio::test]

@@ -1,6 +1,7 @@
 //! The configuration of one handshake, and what its errors mean.
 
-use net_kit::facts::ConnectionFacts;
+use crate::link::{Link, Quinn};
+use net_kit::backend::Secured;
 use net_kit::handshake::{Alert, Handshake};
 use net_kit::tls::{self, TlsIdentity, Verifier};
 use net_traits::{Cause, CertificateDer, CloseReason, ConnectError, CredentialError};
@@ -39,7 +40,7 @@ pub(crate) async fn complete(
     handshake: &Handshake,
     verifier: &Verifier,
     local_addr: impl FnOnce(&Connection) -> SocketAddr,
-) -> Result<(Connection, ConnectionFacts), ConnectError> {
+) -> Result<Secured<Quinn>, ConnectError> {
     let connection = connecting.await.map_err(|error| failed(handshake, error, verifier))?;
     let certificates =
         connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
@@ -48,7 +49,7 @@ pub(crate) async fn complete(
     let certificates = certificates.as_deref().map(Vec::as_slice);
     let local_addr = local_addr(&connection);
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
-    Ok((connection, facts))
+    Ok(Secured { link: Link::new(connection), io: (), facts })
 }
 
 /// Maps the error of a failed handshake.

@@ -1,55 +1,35 @@
 //! `Lane`: a stream that sends messages, opened on demand and replaced when the peer stops it.
 //!
-//! Handles queue messages in the outbox; the driver of the lane, a part of the connection's task,
-//! writes them. A message that a stopped stream had begun is lost; those still queued use the next
-//! stream.
+//! Handles queue messages in the outbox; the lane, a part of the connection's task, writes them. A
+//! message that a stopped stream had begun is lost; those still queued use the next stream.
 
 use bytes::Bytes;
 use net_kit::outbox::{Outbox, Work};
 use net_traits::SendError;
-use parking_lot::Mutex;
-use quinn::{Connection, SendStream, WriteError};
+use quinn::{Connection, SendStream, VarInt, WriteError};
 
 /// The priority of streams for urgent messages, above the default of 0.
 const URGENT: i32 = i32::MAX;
 
-pub(crate) struct Lane {
-    pub(crate) outbox: Outbox,
+pub(crate) struct Lane<'a> {
+    outbox: &'a Outbox,
     priority: i32,
-    /// The code with which the peer stopped the stream, until it is reported.
-    stopped: Mutex<Option<u64>>,
 }
 
-impl Lane {
-    pub(crate) fn new(send_queue: usize) -> Self {
-        Self { outbox: Outbox::new(send_queue), priority: 0, stopped: Mutex::default() }
+impl<'a> Lane<'a> {
+    pub(crate) fn new(outbox: &'a Outbox) -> Self {
+        Self { outbox, priority: 0 }
     }
 
-    pub(crate) fn urgent(send_queue: usize) -> Self {
-        Self { priority: URGENT, ..Self::new(send_queue) }
-    }
-
-    /// Queues one message if there is room, and takes `pieces`.
-    pub(crate) fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
-        self.report_stop()?;
-        self.outbox.try_push(pieces)
-    }
-
-    /// Waits until all messages queued before were written.
-    pub(crate) async fn flushed(&self) -> Result<(), SendError> {
-        self.outbox.flushed().await?;
-        self.report_stop()
-    }
-
-    fn report_stop(&self) -> Result<(), SendError> {
-        self.stopped.lock().take().map_or(Ok(()), |code| Err(SendError::Stopped { code }))
+    pub(crate) fn urgent(outbox: &'a Outbox) -> Self {
+        Self { outbox, priority: URGENT }
     }
 
     /// Writes messages until this side closes and the peer has acknowledged all of them, or until
     /// the connection is lost.
-    pub(crate) async fn drive(&self, connection: &Connection) {
+    pub(crate) async fn drive(self, connection: &Connection) {
         while let Err(WriteError::Stopped(code)) = self.drive_stream(connection).await {
-            *self.stopped.lock() = Some(code.into_inner());
+            self.outbox.report(SendError::Stopped { code: code.into_inner() });
         }
     }
 
@@ -96,6 +76,6 @@ impl Lane {
 }
 
 /// Returns an error if the peer stopped the stream with a code.
-fn result(stopped: Option<quinn::VarInt>) -> Result<(), WriteError> {
+fn result(stopped: Option<VarInt>) -> Result<(), WriteError> {
     stopped.map_or(Ok(()), |code| Err(WriteError::Stopped(code)))
 }

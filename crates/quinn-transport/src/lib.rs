@@ -39,18 +39,26 @@
 //! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
+mod backend;
 mod config;
-mod connection;
-mod context;
-mod core;
+mod drive;
 mod handshake;
 mod lane;
-mod listener;
+mod link;
 mod request;
-mod transport;
 
 pub use config::QuinnConfig;
-pub use connection::QuinnConnection;
-pub use listener::{QuinnIncomingRequest, QuinnListener};
-pub use request::QuinnQuestion;
-pub use transport::QuinnTransport;
+pub use link::Quinn;
+use net_kit::backend::{Connection, IncomingRequest, Listener, Question, Transport};
+
+/// Messages over QUIC by quinn. Clones share the transport.
+pub type QuinnTransport = Transport<Quinn>;
+/// A listener of [`QuinnTransport`].
+pub type QuinnListener = Listener<Quinn>;
+/// A connection attempt at a [`QuinnListener`].
+pub type QuinnIncomingRequest = IncomingRequest<Quinn>;
+/// A connection of [`QuinnTransport`].
+pub type QuinnConnection = Connection<Quinn>;
+/// A question of the peer. [`answer`](net_traits::NetQuestion::answer) waits until the peer's QUIC
+/// has acknowledged the answer.
+pub type QuinnQuestion = Question<Quinn>;

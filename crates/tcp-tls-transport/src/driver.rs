@@ -1,14 +1,13 @@
 //! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
 
-use crate::core::Core;
 use crate::handshake::lost;
+use crate::link::{TcpTls, outbox};
 use crate::record::{self, Record, RecordDecoder, Violation};
-use net_kit::admission::Place;
+use net_kit::backend::Session;
 use net_kit::handshake::Handshake;
-use net_kit::outbox::{Frame, Work};
+use net_kit::outbox::{Frame, Outbox, Work};
 use net_traits::{Cause, CloseReason};
 use std::io;
-use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::Notify;
@@ -24,36 +23,46 @@ const FAREWELL: Duration = Duration::from_secs(1);
 const READ: usize = 16 * 1024;
 
 /// Drives a connection until it ends.
-pub(crate) async fn drive<S: AsyncRead + AsyncWrite>(
-    core: Arc<Core>,
-    stream: S,
-    handshake: Handshake,
-    _place: Option<Place>,
+pub(crate) async fn drive(
+    session: &Session<TcpTls>,
+    stream: impl AsyncRead + AsyncWrite,
+    handshake: &Handshake,
 ) {
     let hurried = async {
-        core.over().await;
+        session.over().await;
         sleep(FAREWELL).await;
     };
     tokio::select! {
-        () = serve(&core, stream, &handshake) => {}
+        () = serve(session, stream, handshake) => {}
         () = hurried => {}
     }
 }
 
-async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, handshake: &Handshake) {
+/// Ends the connection, unless it has ended.
+pub(crate) fn end(session: &Session<TcpTls>, reason: CloseReason) {
+    session.end(reason);
+    session.drained();
+}
+
+async fn serve(
+    session: &Session<TcpTls>,
+    stream: impl AsyncRead + AsyncWrite,
+    handshake: &Handshake,
+) {
+    let outbox = outbox(session);
     let (mut reader, mut writer) = split(stream);
     let reason = {
         let broken = Notify::new();
-        let mut reading = std::pin::pin!(read(core, &mut reader, handshake, &broken));
+        let mut reading = std::pin::pin!(read(session, &mut reader, handshake, &broken));
         tokio::select! {
             reason = &mut reading => reason,
-            written = write(core, &mut writer) => {
+            written = write(outbox, &mut writer) => {
                 match written {
                     // The peer answers the close by ending its direction.
-                    Ok(()) => core.outbox.wrote_all(),
+                    Ok(()) => outbox.wrote_all(),
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
-                        core.broke(lost(handshake, error));
+                        session.fail(lost(handshake, error));
                         broken.notify_one();
                     }
                 }
@@ -63,7 +72,7 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, handshake: &Ha
     };
     // Send close_notify only after an orderly end.
     let is_in_order = matches!(reason, CloseReason::Peer { .. });
-    core.end(reason);
+    end(session, reason);
     if is_in_order {
         let _ = writer.shutdown().await; // the peer may be gone
     }
@@ -72,17 +81,17 @@ async fn serve<S: AsyncRead + AsyncWrite>(core: &Core, stream: S, handshake: &Ha
 /// Reads until the connection ends, and returns the reason. Once `broken` is notified, it reads
 /// only what has already arrived.
 async fn read(
-    core: &Core,
+    session: &Session<TcpTls>,
     reader: &mut (impl AsyncRead + Unpin),
     handshake: &Handshake,
     broken: &Notify,
 ) -> CloseReason {
-    let mut decoder =
-        RecordDecoder::new(core.config.max_message_size, core.config.max_request_size);
+    let (inbox, options) = (session.inbox(), session.options());
+    let mut decoder = RecordDecoder::new(options.max_message_size, options.max_request_size);
     let mut buffer = vec![0; READ];
-    let mut patience = core.config.idle_timeout;
+    let mut patience = session.config().idle_timeout;
     loop {
-        if let Err(reason) = core.inbox_room(FAREWELL).await {
+        if let Err(reason) = session.room().await {
             return reason;
         }
         let read = tokio::select! {
@@ -97,7 +106,7 @@ async fn read(
             Err(_) => return CloseReason::TimedOut,
             Ok(Err(error)) => return lost(handshake, error),
             Ok(Ok(0)) => {
-                decoder.truncated().into_iter().for_each(|cut| core.inbox.push_one(Err(cut)));
+                decoder.truncated().into_iter().for_each(|cut| inbox.push_one(Err(cut)));
                 return CloseReason::Peer { code: 0, reason: String::new() };
             }
             Ok(Ok(count)) => count,
@@ -111,17 +120,19 @@ async fn read(
                     return CloseReason::Peer { code, reason };
                 }
                 Ok(Some(Record::Message(message))) => {
-                    if let Err(reason) = core.inbox_room(FAREWELL).await {
+                    if let Err(reason) = session.room().await {
                         return reason;
                     }
-                    core.inbox.push_one(Ok(message));
+                    inbox.push_one(Ok(message));
                 }
-                Ok(Some(Record::Broken(error))) => core.inbox.push_one(Err(error)),
+                Ok(Some(Record::Broken(error))) => inbox.push_one(Err(error)),
                 Ok(Some(record)) => {
-                    let limit = core.config.max_request_size;
-                    let handled = match &core.requests {
-                        Some(requests) => requests.on_record(&core.outbox, record, limit),
-                        None => Err(Violation("a request of a version that has none")),
+                    let handled = match session.link().requests() {
+                        Ok(requests) => {
+                            let limit = options.max_request_size;
+                            requests.on_record(outbox(session), record, limit)
+                        }
+                        Err(_) => Err(Violation("a request of a version that has none")),
                     };
                     if let Err(Violation(what)) = handled {
                         return CloseReason::ProtocolViolation(Cause::new(what));
@@ -136,15 +147,15 @@ async fn read(
 }
 
 /// Writes until this side has closed.
-async fn write(core: &Core, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+async fn write(outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
     loop {
-        match timeout(KEEP_ALIVE, core.outbox.work()).await {
+        match timeout(KEEP_ALIVE, outbox.work()).await {
             Ok(Work::Frame(frame)) => {
-                write_frame(core, writer, &frame).await?;
-                if core.outbox.is_empty() {
+                write_frame(outbox, writer, &frame).await?;
+                if outbox.is_empty() {
                     writer.flush().await?;
                 }
-                core.outbox.wrote_frame(&frame);
+                outbox.wrote_frame(&frame);
             }
             Ok(Work::Close(code, reason)) => {
                 writer.write_all(&record::close(code, &reason)).await?;
@@ -159,7 +170,7 @@ async fn write(core: &Core, writer: &mut (impl AsyncWrite + Unpin)) -> io::Resul
 }
 
 async fn write_frame(
-    core: &Core,
+    outbox: &Outbox,
     writer: &mut (impl AsyncWrite + Unpin),
     frame: &Frame,
 ) -> io::Result<()> {
@@ -170,7 +181,7 @@ async fn write_frame(
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
-            core.outbox.wrote(count);
+            outbox.wrote(count);
             rest = &rest[count..];
         }
     }

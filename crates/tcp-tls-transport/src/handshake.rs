@@ -1,11 +1,12 @@
 //! The TLS handshake on a TCP socket, and the mapping of its errors.
 
+use crate::link::{Link, TcpTls};
 use crate::record;
 use net_kit::admission::{self, Place};
-use net_kit::facts::ConnectionFacts;
+use net_kit::backend::Secured;
 use net_kit::handshake::{Alert, Handshake};
 use net_kit::tls::{self, TlsIdentity, Verifier, alert_of};
-use net_traits::{Cause, CloseReason, ConnectError};
+use net_traits::{Cause, CloseReason, ConnectError, Limit};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,13 +18,6 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// How long a rejected peer's socket is kept, so that a reset does not destroy the alert or the code.
 const LINGER: Duration = Duration::from_secs(1);
-
-/// A connection after its handshake.
-pub(crate) struct Secured {
-    pub(crate) stream: TlsStream<TcpStream>,
-    pub(crate) facts: ConnectionFacts,
-    pub(crate) has_requests: bool,
-}
 
 /// What follows the name of a protocol in TLS if the sides have requests.
 const WITH_REQUESTS: &str = "+requests/1";
@@ -40,7 +34,7 @@ pub(crate) async fn dial(
     stream: TcpStream,
     identity: &TlsIdentity,
     handshake: &Handshake,
-) -> Result<Secured, ConnectError> {
+) -> Result<Secured<TcpTls>, ConnectError> {
     let (config, verifier) = identity.client(&versions(&handshake.alpn))?;
     let name = handshake.remote_addr.ip().into();
     let connect = TlsConnector::from(Arc::new(config)).connect(name, stream).into_fallible();
@@ -58,41 +52,37 @@ pub(crate) async fn accept(
     stream: TcpStream,
     identity: &TlsIdentity,
     handshake: &Handshake,
-    mut place: Place,
-) -> Result<(Secured, Place), ConnectError> {
+    place: Place,
+) -> Result<(Secured<TcpTls>, Place), ConnectError> {
+    stream.set_nodelay(true).map_err(|_| refused(handshake))?;
     let (config, verifier) = identity.server(&versions(&handshake.alpn))?;
-    let accept = TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible();
-    let Ok(accepted) = timeout(handshake.timeout, accept).await else {
-        place.timed_out();
-        return Err(handshake.timed_out());
-    };
-    let secured = match accepted {
-        Ok(stream) => secured(stream.into(), handshake, &verifier)?,
+    match TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible().await {
+        Ok(stream) => Ok((secured(stream.into(), handshake, &verifier)?, place)),
         Err((error, stream)) => {
             linger(stream, Vec::new(), Some(place));
-            return Err(failed(handshake, error, &verifier));
+            Err(failed(handshake, error, &verifier))
         }
-    };
-    if let Err(limit) = place.identify(secured.facts.peer().hash) {
-        let last = record::close(limit.code(), admission::reason(limit));
-        linger(secured.stream, last, Some(place));
-        return Err(ConnectError::Closed(admission::close_reason(limit)));
     }
-    Ok((secured, place))
+}
+
+/// Closes a connection beyond a limit, with the limit's code.
+pub(crate) fn reject(stream: TlsStream<TcpStream>, limit: Limit, place: Place) {
+    let last = record::close(limit.code(), admission::reason(limit));
+    linger(stream, last, Some(place));
 }
 
 fn secured(
     stream: TlsStream<TcpStream>,
     handshake: &Handshake,
     verifier: &Verifier,
-) -> Result<Secured, ConnectError> {
+) -> Result<Secured<TcpTls>, ConnectError> {
     let (socket, session) = stream.get_ref();
     let local_addr = socket.local_addr().map_err(|_| refused(handshake))?;
     let (certificates, alpn) = (session.peer_certificates(), session.alpn_protocol());
     let with_requests = alpn.and_then(|name| name.strip_suffix(WITH_REQUESTS.as_bytes()));
     let (alpn, has_requests) = (with_requests.or(alpn), with_requests.is_some());
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn)?;
-    Ok(Secured { stream, facts, has_requests })
+    Ok(Secured { link: Link::new(has_requests), io: stream, facts })
 }
 
 fn refused(handshake: &Handshake) -> ConnectError {

@@ -36,18 +36,27 @@
 //! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
+mod backend;
 mod config;
-mod connection;
-mod context;
-mod core;
 mod driver;
 mod handshake;
-mod listener;
+mod link;
+mod question;
 mod record;
 mod requests;
-mod transport;
 
 pub use config::TcpTlsConfig;
-pub use connection::{TcpTlsConnection, TcpTlsQuestion};
-pub use listener::{TcpTlsIncomingRequest, TcpTlsListener};
-pub use transport::TcpTlsTransport;
+pub use link::TcpTls;
+use net_kit::backend::{Connection, IncomingRequest, Listener, Question, Transport};
+
+/// Messages over TCP and TLS 1.3. Clones share the transport.
+pub type TcpTlsTransport = Transport<TcpTls>;
+/// A listener of [`TcpTlsTransport`].
+pub type TcpTlsListener = Listener<TcpTls>;
+/// A connection attempt at a [`TcpTlsListener`].
+pub type TcpTlsIncomingRequest = IncomingRequest<TcpTls>;
+/// A connection of [`TcpTlsTransport`].
+pub type TcpTlsConnection = Connection<TcpTls>;
+/// A question of the peer. [`answer`](net_traits::NetQuestion::answer) waits until the system's
+/// socket has the answer.
+pub type TcpTlsQuestion = Question<TcpTls>;

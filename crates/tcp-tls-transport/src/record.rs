@@ -266,16 +266,11 @@ pub(crate) fn request_error(error: SendError) -> RequestError {
     }
 }
 
-/// Encodes a message as the pieces to write.
-pub(crate) fn message(parts: &[Bytes]) -> Option<Vec<Bytes>> {
-    let length: usize = parts.iter().map(Bytes::len).sum();
-    net_kit::frame::encode(parts).filter(|_| length <= MAX_MESSAGE)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
+    use net_kit::frame::encode as message;
 
     fn decode(decoder: &mut RecordDecoder, mut data: &[u8]) -> Vec<String> {
         let mut records = Vec::new();

@@ -44,10 +44,13 @@ struct Asked {
 
 /// A question of the peer that was accepted.
 #[derive(Debug)]
-pub(crate) struct Accepted {
+pub struct Question {
     pub(crate) id: u32,
     pub(crate) question: Bytes,
     pub(crate) asker: watch::Receiver<()>,
+    /// The answer is about to be queued.
+    pub(crate) is_answering: bool,
+    pub(crate) is_ended: bool,
 }
 
 impl Requests {
@@ -79,7 +82,7 @@ impl Requests {
     }
 
     /// Waits for the next question of the peer.
-    pub(crate) async fn accept(&self) -> Accepted {
+    pub(crate) async fn accept(&self) -> Question {
         loop {
             let mut arrived = pin!(self.arrived.notified());
             arrived.as_mut().enable();
@@ -91,7 +94,7 @@ impl Requests {
                     if !state.waiting.is_empty() {
                         self.arrived.notify_one();
                     }
-                    return Accepted { id, question, asker };
+                    return Question { id, question, asker, is_answering: false, is_ended: false };
                 }
             }
             arrived.await;

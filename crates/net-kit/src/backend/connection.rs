@@ -1,0 +1,217 @@
+//! `Connection`: messages over one connection of a backend.
+
+use super::{Backend, Secured, Session, Urgent};
+use crate::admission::Place;
+use crate::frame;
+use crate::guard::OnDrop;
+use crate::handshake::Handshake;
+use crate::outbox::Outbox;
+use crate::progress::Stuck;
+use crate::registry::{Entry, Member, Registry};
+use crate::telemetry::Origin;
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures_util::future::try_join_all;
+use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A connection of a [`Transport`](super::Transport).
+pub struct Connection<B: Backend> {
+    pub(super) shared: Arc<Shared<B>>,
+}
+
+/// What the handles of a connection share; dropped with the last of them.
+pub(crate) struct Shared<B: Backend> {
+    pub(super) session: Arc<Session<B>>,
+    entry: Entry<Self>,
+}
+
+impl<B: Backend> Connection<B> {
+    /// Wraps a connection after its handshake and starts its task. `place` is that of an accepted
+    /// connection.
+    pub(super) fn start(
+        Secured { link, io, facts }: Secured<B>,
+        handshake: Handshake,
+        config: &Arc<B::Config>,
+        registry: &Arc<Registry<Shared<B>>>,
+        revocations: u64,
+        place: Option<Place>,
+    ) -> Self {
+        let session = Session::new(config, link);
+        let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let make = |entry| Shared { session: session.clone(), entry };
+        let shared = registry.register(facts, origin, revocations, make);
+        let driven = B::drive(session, io, handshake);
+        tokio::spawn(async move {
+            let _place = place;
+            driven.await;
+        });
+        Self { shared }
+    }
+
+    pub(super) fn session(&self) -> &Session<B> {
+        &self.shared.session
+    }
+
+    /// Returns how many messages were queued and delivered.
+    pub fn message_statistics(&self) -> MessageStatistics {
+        self.shared.entry.message_statistics()
+    }
+
+    /// Returns the span of the connection's events. Instrument tasks that work for the connection
+    /// with it.
+    pub fn span(&self) -> &tracing::Span {
+        self.shared.entry.span()
+    }
+
+    async fn queue(&self, parts: &[Bytes], lane: &Outbox) -> Result<(), SendError> {
+        let (size, mut pieces) = self.pieces(parts)?;
+        match lane.try_push(&mut pieces) {
+            Err(SendError::WouldBlock) => {
+                self.unless_stuck([lane].into_iter(), lane.push(pieces)).await??;
+            }
+            result => result?,
+        }
+        self.shared.entry.sent(size);
+        Ok(())
+    }
+
+    /// Returns the size of a message and the pieces to be written.
+    fn pieces(&self, parts: &[Bytes]) -> Result<(usize, Vec<Bytes>), SendError> {
+        let size = parts.iter().map(Bytes::len).sum();
+        let limit = self.session().options().max_message_size;
+        let pieces = frame::encode(parts).filter(|_| size <= limit);
+        Ok((size, pieces.ok_or(SendError::TooLarge { size, limit })?))
+    }
+
+    /// Waits for `operation` as long as the peer takes data.
+    async fn unless_stuck<'a, T>(
+        &'a self,
+        lanes: impl Iterator<Item = &'a Outbox>,
+        operation: impl Future<Output = T>,
+    ) -> Result<T, SendError> {
+        let stuck = self.session().unless_stuck(lanes, operation).await;
+        stuck.map_err(|Stuck(after)| SendError::TimedOut { after })
+    }
+}
+
+impl<B: Urgent> Connection<B> {
+    /// Sends one message ahead of all queued messages and of the message in progress.
+    ///
+    /// Urgent messages use their own stream with a higher priority and keep their order among
+    /// themselves. A peer with a full receive queue receives neither urgent nor other messages.
+    /// Otherwise see [`send_bytes`](NetConnection::send_bytes).
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](NetConnection::send_bytes).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has queued the whole message or none of it.
+    pub async fn send_urgent(&self, message: Bytes) -> Result<(), SendError> {
+        self.queue(&[message], self.session().urgent()).await
+    }
+}
+
+impl<B: Backend> Member for Shared<B> {
+    fn entry(&self) -> &Entry<Self> {
+        &self.entry
+    }
+
+    fn is_over(&self) -> bool {
+        self.session.is_over()
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.session.abort(code, reason);
+    }
+
+    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+        Connection { shared: self }.close(code, reason).await;
+    }
+}
+
+impl<B: Backend> Drop for Shared<B> {
+    fn drop(&mut self) {
+        self.session.abort(0, "");
+    }
+}
+
+#[async_trait]
+impl<B: Backend> NetConnection for Connection<B> {
+    crate::facts_getters!(except addresses shared.entry.facts());
+
+    fn local_addr(&self) -> SocketAddr {
+        self.shared.entry.facts().local_addr()
+    }
+
+    fn remote_addr(&self) -> SocketAddr {
+        let now = B::remote_addr(self.session().link());
+        now.unwrap_or_else(|| self.shared.entry.facts().remote_addr())
+    }
+
+    async fn send(&self, message: &[u8]) -> Result<(), SendError> {
+        self.send_bytes(Bytes::copy_from_slice(message)).await
+    }
+
+    async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        self.send_parts(&[message]).await
+    }
+
+    async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        self.queue(parts, self.session().lane()).await
+    }
+
+    fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        let (size, mut pieces) = self.pieces(&[message])?;
+        self.session().lane().try_push(&mut pieces)?;
+        self.shared.entry.sent(size);
+        Ok(())
+    }
+
+    async fn flush(&self) -> Result<(), SendError> {
+        let session = self.session();
+        let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
+        self.unless_stuck(session.all_lanes(), flushed).await?.map(drop)
+    }
+
+    async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        let received = self.session().recv().await;
+        self.shared.entry.received(&received);
+        received
+    }
+
+    async fn close(&self, code: u64, reason: &str) {
+        let session = self.session();
+        if session.close(code, reason) {
+            let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
+            // Without progress, the peer is abandoned.
+            let _ = self.unless_stuck(session.all_lanes(), session.over()).await;
+        }
+        session.over().await;
+    }
+
+    fn abort(&self, code: u64, reason: &str) {
+        self.session().abort(code, reason);
+    }
+
+    async fn watch_close(&self) -> CloseReason {
+        self.session().over().await
+    }
+}
+
+impl<B: Backend> Clone for Connection<B> {
+    fn clone(&self) -> Self {
+        Self { shared: self.shared.clone() }
+    }
+}
+
+impl<B: Backend> fmt::Debug for Connection<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.shared.entry.facts().debug("Connection", f)
+    }
+}

@@ -1,0 +1,197 @@
+//! `Backend`: what one kind of transport does its own way. The rest of a transport stands here once.
+//!
+//! A backend opens sockets, completes handshakes, and has a task per connection that moves messages
+//! between the wire and the queues of a [`Session`]. With it, the types of this module implement the
+//! traits of [`net_traits`]; the crate of the backend gives them names:
+//!
+//! ```text
+//! pub type QuinnTransport = Transport<Quinn>;
+//! ```
+//!
+//! ```text
+//! Transport ──▶ Listener ──▶ IncomingRequest ──▶ Connection ──▶ Session ◀── drive(), the task
+//!     └────────── dial() ─────────────────────────────▲           queues, end of the connection
+//! ```
+
+mod connection;
+mod home;
+mod incoming;
+mod listener;
+mod request;
+mod session;
+mod transport;
+
+pub use connection::Connection;
+pub use incoming::IncomingRequest;
+pub use listener::Listener;
+pub use request::Question;
+pub use session::Session;
+pub use transport::Transport;
+
+use crate::admission::{Admission, Place};
+use crate::facts::ConnectionFacts;
+use crate::handshake::Handshake;
+use crate::options::TransportOptions;
+use crate::tls::TlsIdentity;
+use bytes::Bytes;
+use net_traits::{Cause, ConnectError, Limit, ListenError, RequestError};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+/// How one kind of transport listens, dials, and moves messages.
+///
+/// Each transport has a value of it, which holds what its sockets share.
+pub trait Backend: Send + Sync + Sized + 'static {
+    /// The transport's name in spans, events and counters.
+    const NAME: &'static str;
+
+    /// The configuration of a transport.
+    type Config: TransportOptions;
+    /// The socket of a listener. Clones share it; it is closed when the last one is dropped.
+    type Socket: Clone + Send + Sync + 'static;
+    /// A connection attempt of a peer. Dropping it closes it.
+    type Attempt: Send + 'static;
+    /// What the handles and the task of a connection share, beside the queues.
+    type Link: Send + Sync + 'static;
+    /// What only the task of a connection has.
+    type Io: Send + 'static;
+    /// A question of the peer.
+    type Question: Send + Sync + 'static;
+
+    /// Creates the backend of a transport.
+    fn new(config: &Self::Config) -> Self;
+
+    /// Returns the lanes of each connection. Default: one, and none for urgent messages.
+    fn lanes(config: &Self::Config) -> Lanes {
+        let _ = config;
+        Lanes { ordinary: 1, has_urgent: false }
+    }
+
+    /// Listens, and returns the socket and its address.
+    fn listen(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[String],
+        identity: &TlsIdentity,
+    ) -> impl Future<Output = Result<(Self::Socket, SocketAddr), ListenError>> + Send;
+
+    /// Waits for the next attempt and returns it with the peer's address, or `None` if the socket
+    /// is closed. Cancel-safe.
+    fn accept(
+        socket: &Self::Socket,
+        admission: &Admission,
+    ) -> impl Future<Output = Option<(Self::Attempt, SocketAddr)>> + Send;
+
+    /// Rejects an attempt without waiting, with the code if it can be sent before the handshake.
+    fn refuse(attempt: Self::Attempt, code: u64);
+
+    /// Stops listening and rejects the attempts that wait, without waiting. Connections live on.
+    fn stop(socket: Self::Socket);
+
+    /// Completes the handshake of an attempt. The place of the attempt is freed when it is dropped.
+    /// Dropping the future rejects the attempt.
+    fn handshake(
+        attempt: Self::Attempt,
+        identity: &TlsIdentity,
+        handshake: &Handshake,
+        place: Place,
+    ) -> impl Future<Output = Result<(Secured<Self>, Place), ConnectError>> + Send;
+
+    /// Closes a connection beyond a limit, with the limit's code and without waiting.
+    fn reject(secured: Secured<Self>, limit: Limit, place: Place);
+
+    /// Connects to the peer of `handshake` and completes the handshake. Dropping the future closes
+    /// the attempt.
+    fn dial(
+        &self,
+        identity: &TlsIdentity,
+        handshake: &Handshake,
+    ) -> impl Future<Output = Result<Secured<Self>, ConnectError>> + Send;
+
+    /// Runs a connection: fills its inbox, empties its lanes, and calls [`Session::end`] and
+    /// [`Session::drained`]. After a local close it sends the queued messages first.
+    fn drive(
+        session: Arc<Session<Self>>,
+        io: Self::Io,
+        handshake: Handshake,
+    ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Closes the connection without waiting and drops what is queued. The inbox already discards.
+    fn abort(session: &Session<Self>, code: u64, reason: &str);
+
+    /// Returns the peer's address, if it can change during a connection.
+    fn remote_addr(link: &Self::Link) -> Option<SocketAddr> {
+        let _ = link;
+        None
+    }
+
+    /// Returns a number that changes while the peer takes data, if the link knows it.
+    fn moved(link: &Self::Link) -> u64 {
+        let _ = link;
+        0
+    }
+
+    /// Asks the peer and waits for the answer. Dropping the future cancels.
+    fn request(
+        session: &Session<Self>,
+        question: Bytes,
+    ) -> impl Future<Output = Result<Bytes, RequestError>> + Send;
+
+    /// Waits for the next question of the peer. Cancel-safe.
+    fn accept_request(
+        session: &Session<Self>,
+    ) -> impl Future<Output = Result<Self::Question, RequestError>> + Send;
+
+    /// Waits for the whole question.
+    fn question(
+        session: &Session<Self>,
+        question: &mut Self::Question,
+    ) -> impl Future<Output = Result<Bytes, RequestError>> + Send;
+
+    /// Sends the answer, which is within the limit, and waits until the peer has it.
+    fn answer(
+        session: &Session<Self>,
+        question: &mut Self::Question,
+        answer: Bytes,
+    ) -> impl Future<Output = Result<(), RequestError>> + Send;
+
+    /// Ends a question with a code and without waiting, unless it has ended.
+    fn refuse_question(session: &Session<Self>, question: &mut Self::Question, code: u64);
+
+    /// Waits until the peer cancels a question, or the connection ends. Cancel-safe.
+    fn canceled(
+        session: &Session<Self>,
+        question: &Self::Question,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// A backend whose [`lanes`](Backend::lanes) have one for urgent messages.
+pub trait Urgent: Backend {}
+
+/// The queues of messages to be sent that each connection has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Lanes {
+    /// How many are of equal rank; at least one.
+    pub ordinary: usize,
+    /// Whether one more precedes them.
+    pub has_urgent: bool,
+}
+
+/// A connection after its handshake.
+pub struct Secured<B: Backend> {
+    /// What the handles and the task share.
+    pub link: B::Link,
+    /// What only the task has.
+    pub io: B::Io,
+    /// What does not change.
+    pub facts: ConnectionFacts,
+}
+
+/// Returns the error for a socket that could not listen on `bind_addr`.
+pub fn cannot_listen(bind_addr: SocketAddr, error: io::Error) -> ListenError {
+    match error.kind() {
+        io::ErrorKind::AddrInUse => ListenError::AddressInUse(bind_addr),
+        _ => ListenError::Transport(Cause::new(error)),
+    }
+}

@@ -1,0 +1,94 @@
+//! Requests of both sides of a connection, and `Question`: a question of the peer.
+
+use super::{Backend, Connection};
+use async_trait::async_trait;
+use bytes::Bytes;
+use net_traits::{NetQuestion, NetRequests, RequestError, request_code};
+use std::fmt;
+use std::time::Duration;
+use tokio::time::timeout;
+
+#[async_trait]
+impl<B: Backend> NetRequests for Connection<B> {
+    type Question = Question<B>;
+
+    async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        let session = self.session();
+        let (size, limit) = (question.len(), session.options().max_request_size);
+        if size > limit {
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        tokio::select! {
+            biased;
+            answer = timeout(deadline, B::request(session, question)) => {
+                answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
+            }
+            reason = session.over() => Err(RequestError::Closed(reason)),
+        }
+    }
+
+    async fn accept_request(&self) -> Result<Question<B>, RequestError> {
+        let session = self.session();
+        tokio::select! {
+            biased;
+            reason = session.over() => Err(RequestError::Closed(reason)),
+            question = B::accept_request(session) => {
+                Ok(Question { question: question?, connection: self.clone() })
+            }
+        }
+    }
+}
+
+/// A question of the peer, see [`NetQuestion`].
+pub struct Question<B: Backend> {
+    question: B::Question,
+    connection: Connection<B>,
+}
+
+impl<B: Backend> Question<B> {
+    /// Ends the question, unless it has ended.
+    fn end(&mut self, code: u64) {
+        B::refuse_question(self.connection.session(), &mut self.question, code);
+    }
+}
+
+#[async_trait]
+impl<B: Backend> NetQuestion for Question<B> {
+    async fn question(&mut self) -> Result<Bytes, RequestError> {
+        let question = B::question(self.connection.session(), &mut self.question).await;
+        if let Err(RequestError::TooLarge { .. }) = question {
+            self.end(request_code::TOO_LARGE);
+        }
+        question
+    }
+
+    async fn answer(mut self, answer: Bytes) -> Result<(), RequestError> {
+        let session = self.connection.session();
+        let (size, limit) = (answer.len(), session.options().max_request_size);
+        if size > limit {
+            self.end(request_code::TOO_LARGE);
+            return Err(RequestError::TooLarge { size, limit });
+        }
+        B::answer(session, &mut self.question, answer).await
+    }
+
+    fn refuse(mut self, code: u64) {
+        self.end(code);
+    }
+
+    async fn canceled(&self) {
+        B::canceled(self.connection.session(), &self.question).await;
+    }
+}
+
+impl<B: Backend> Drop for Question<B> {
+    fn drop(&mut self) {
+        self.end(request_code::NO_ANSWER); // does nothing after an answer
+    }
+}
+
+impl<B: Backend> fmt::Debug for Question<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Question").field("connection", &self.connection).finish_non_exhaustive()
+    }
+}

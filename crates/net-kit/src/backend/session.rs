@@ -1,0 +1,237 @@
+//! `Session`: the state that the handles of a connection share with its task.
+//!
+//! Handles queue messages in the lanes, which the task writes; the task fills the inbox, from which
+//! handles receive. A dropped `send` or `recv` has queued or taken nothing.
+//!
+//! ```text
+//!         close (handles)              the lanes are written, or no progress
+//! open ───────────────▶ closing ─────────────────────────────────────────────▶ over
+//!   ├──── fail (nothing can be written; data may still arrive) ──── end ────────▲
+//!   └──── abort, or the end that the task observes ─────────────────────────────┘
+//! ```
+
+use super::Backend;
+use crate::inbox::{Inbox, Received};
+use crate::options::{CommonOptions, TransportOptions};
+use crate::outbox::Outbox;
+use crate::progress::{Look, Stuck, unless_stuck};
+use net_traits::CloseReason;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// How long the inbox of a connection that cannot send any more may stay full.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The state that the handles of a connection share with its task.
+pub struct Session<B: Backend> {
+    config: Arc<B::Config>,
+    options: CommonOptions,
+    link: B::Link,
+    inbox: Inbox,
+    /// Of equal rank; at least one.
+    lanes: Vec<Outbox>,
+    urgent: Option<Outbox>,
+    /// Wakes the task: the inbox may have room.
+    taken: Notify,
+    /// Why nothing can be sent any more.
+    failed: OnceLock<CloseReason>,
+    end: watch::Sender<Option<CloseReason>>,
+    /// Everything that arrived before the end is in the inbox.
+    is_drained: AtomicBool,
+}
+
+impl<B: Backend> Session<B> {
+    pub(super) fn new(config: &Arc<B::Config>, link: B::Link) -> Arc<Self> {
+        let (options, lanes) = (config.common(), B::lanes(config));
+        let lane = || Outbox::new(options.send_queue);
+        Arc::new(Self {
+            config: config.clone(),
+            link,
+            inbox: Inbox::new(options.receive_queue),
+            lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
+            urgent: lanes.has_urgent.then(lane),
+            options,
+            taken: Notify::new(),
+            failed: OnceLock::new(),
+            end: watch::Sender::default(),
+            is_drained: AtomicBool::new(false),
+        })
+    }
+
+    /// Returns the configuration of the transport.
+    pub fn config(&self) -> &B::Config {
+        &self.config
+    }
+
+    /// Returns the options that all transports have.
+    pub fn options(&self) -> &CommonOptions {
+        &self.options
+    }
+
+    /// Returns what belongs to the backend.
+    pub fn link(&self) -> &B::Link {
+        &self.link
+    }
+
+    /// Returns the received messages.
+    pub fn inbox(&self) -> &Inbox {
+        &self.inbox
+    }
+
+    /// Returns the lanes of equal rank.
+    pub fn lanes(&self) -> &[Outbox] {
+        &self.lanes
+    }
+
+    /// Returns the lane for urgent messages; the first one if there is no special one.
+    pub fn urgent(&self) -> &Outbox {
+        self.urgent.as_ref().unwrap_or(&self.lanes[0])
+    }
+
+    /// Returns all lanes.
+    pub fn all_lanes(&self) -> impl Iterator<Item = &Outbox> {
+        self.lanes.iter().chain(&self.urgent)
+    }
+
+    /// Returns the lane for the next message: that with the shortest queue.
+    pub(super) fn lane(&self) -> &Outbox {
+        match &*self.lanes {
+            [only] => only,
+            lanes => lanes.iter().min_by_key(|lane| lane.queued()).unwrap_or(&lanes[0]),
+        }
+    }
+
+    /// Waits for `operation`, which waits for `lanes`, as long as the peer takes data.
+    ///
+    /// # Errors
+    ///
+    /// [`Stuck`]; `operation` is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `operation`.
+    pub async fn unless_stuck<'a, T>(
+        &'a self,
+        lanes: impl Iterator<Item = &'a Outbox>,
+        operation: impl Future<Output = T>,
+    ) -> Result<T, Stuck> {
+        let lanes: Vec<_> = lanes.collect();
+        let mut before = B::moved(&self.link);
+        let progress = move || {
+            let mut look = Look::default();
+            for of_lane in lanes.iter().map(|lane| lane.look()) {
+                look.done += of_lane.done;
+                look.is_moving |= of_lane.is_moving;
+            }
+            let moved = B::moved(&self.link);
+            look.is_moving |= std::mem::replace(&mut before, moved) != moved;
+            look
+        };
+        unless_stuck(self.options.no_progress_timeout, progress, operation).await
+    }
+
+    /// Waits until the inbox has room. While this side closes there is always room, because received
+    /// messages are discarded.
+    ///
+    /// # Errors
+    ///
+    /// The reason given to [`fail`](Self::fail), if the application then receives nothing for 1 s.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn room(&self) -> Result<(), CloseReason> {
+        loop {
+            let taken = self.taken.notified();
+            if self.inbox.room() > 0 {
+                return Ok(());
+            }
+            match self.failed.get() {
+                None => taken.await,
+                Some(reason) => timeout(PATIENCE, taken).await.map_err(|_| reason.clone())?,
+            }
+        }
+    }
+
+    /// Waits for the next message.
+    pub(super) async fn recv(&self) -> Received {
+        let is_drained = || self.is_drained.load(Ordering::Acquire);
+        let end = || is_drained().then(|| self.end.borrow().clone()).flatten();
+        let (received, resume) = self.inbox.recv(end).await;
+        if resume || self.failed.get().is_some() {
+            self.taken.notify_waiters();
+        }
+        received
+    }
+
+    /// Stops queueing; the task closes after the queued messages. Returns false if already closing.
+    pub(super) fn close(&self, code: u64, reason: &str) -> bool {
+        let first = self.all_lanes().filter(|lane| lane.close(code, reason)).count();
+        if first > 0 {
+            self.discard();
+        }
+        first > 0
+    }
+
+    /// Drops the queued messages and closes the connection, unless it is closed.
+    pub fn abort(&self, code: u64, reason: &str) {
+        self.discard();
+        B::abort(self, code, reason);
+    }
+
+    fn discard(&self) {
+        self.inbox.discard();
+        self.taken.notify_waiters();
+    }
+
+    /// Stops queueing. `code` and `reason` replace those of a close in progress. For
+    /// [`Backend::abort`]; [`end`](Self::end) comes next.
+    pub fn abort_lanes(&self, code: u64, reason: &str) {
+        self.all_lanes().for_each(|lane| lane.abort(code, reason));
+    }
+
+    /// Records that nothing can be sent any more, while data may still be received.
+    pub fn fail(&self, reason: CloseReason) {
+        let reason = self.failed.get_or_init(|| reason);
+        self.all_lanes().for_each(|lane| lane.fail(reason.clone()));
+        self.taken.notify_waiters();
+    }
+
+    /// Ends the connection, unless it has ended. A local close takes precedence as the reason.
+    /// Received messages remain until [`drained`](Self::drained) is called.
+    pub fn end(&self, reason: CloseReason) {
+        let reasons = self.all_lanes().map(|lane| lane.end(reason.clone()));
+        let reason = reasons.last().unwrap_or(reason);
+        self.end.send_if_modified(|end| {
+            let is_first = end.is_none();
+            end.get_or_insert(reason);
+            is_first
+        });
+    }
+
+    /// Records that everything that arrived is in the inbox: behind it, `recv` returns the end.
+    pub fn drained(&self) {
+        self.is_drained.store(true, Ordering::Release);
+        self.taken.notify_waiters();
+        self.inbox.wake_all();
+    }
+
+    /// Returns whether the connection has ended.
+    pub fn is_over(&self) -> bool {
+        self.end.borrow().is_some()
+    }
+
+    /// Waits until the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn over(&self) -> CloseReason {
+        let mut end = self.end.subscribe();
+        let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+        reason.unwrap_or(CloseReason::TimedOut) // there is a reason, since the sender lives
+    }
+}

@@ -1,0 +1,140 @@
+//! `Transport`: listens and dials with a backend.
+
+use super::home::{Acceptor, Home};
+use super::{Backend, Connection, Listener};
+use crate::admission::Admission;
+use crate::alpn::protocol_names;
+use crate::options::TransportOptions;
+use crate::registry::Registry;
+use crate::telemetry::Telemetry;
+use crate::tls::TlsIdentity;
+use async_trait::async_trait;
+use futures_util::future::join_all;
+use net_traits::{
+    Cause, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
+    TransportStatistics, TrustPolicy,
+};
+use parking_lot::{Mutex, RwLock};
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// A transport with a backend. Clones share the transport.
+///
+/// Listeners and connections remain usable after the transport is dropped.
+pub struct Transport<B: Backend> {
+    home: Arc<Home<B>>,
+}
+
+impl<B: Backend> Transport<B> {
+    /// Creates a transport with the default configuration.
+    pub fn new() -> Self {
+        Self::make(B::Config::default())
+    }
+
+    /// Creates a transport with the given limits and timeouts.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] if an option has a value that cannot be used.
+    pub fn with_config(config: B::Config) -> Result<Self, ConfigError> {
+        config.check()?;
+        Ok(Self::make(config))
+    }
+
+    fn make(config: B::Config) -> Self {
+        let telemetry = Telemetry::new(B::NAME);
+        let admission = Admission::new(config.common().connections, telemetry.clone());
+        let registry = Registry::new(admission, telemetry);
+        let backend = B::new(&config);
+        let home = Home { config: config.into(), registry, backend, listeners: Mutex::default() };
+        Self { home: Arc::new(home) }
+    }
+}
+
+#[async_trait]
+impl<B: Backend> NetTransport for Transport<B> {
+    type Connection = Connection<B>;
+    type Listener = Listener<B>;
+
+    async fn create_listener(
+        &self,
+        bind_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<Listener<B>, ListenError> {
+        let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
+        let identity = TlsIdentity::new(credential)?;
+        let home = self.home.clone();
+        let is_open = home.registry.check_open();
+        is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
+        let (socket, local_addr) = home.backend.listen(bind_addr, &alpn, &identity).await?;
+        let (socket, identity) = (home.add(socket), RwLock::new(identity));
+        let acceptor = Arc::new(Acceptor { local_addr, alpn, identity, home });
+        Ok(Listener::new(socket, acceptor))
+    }
+
+    async fn connect(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<Connection<B>, ConnectError> {
+        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
+        if remote_addr.port() == 0 {
+            return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
+        }
+        let Home { config, registry, backend, .. } = &*self.home;
+        registry.check_open().map_err(ConnectError::Closed)?;
+        let revocations = registry.revocations();
+        let identity = TlsIdentity::new(credential)?;
+        let handshake = self.home.handshake(&identity, remote_addr, alpn);
+        let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
+        let secured = dialled.map_err(|_| handshake.timed_out())??;
+        Ok(Connection::start(secured, handshake, config, registry, revocations, None))
+    }
+
+    fn connections(&self) -> Vec<Connection<B>> {
+        let live = self.home.registry.live().into_iter();
+        live.map(|shared| Connection { shared }).collect()
+    }
+
+    fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.home.registry.revoke(policy)
+    }
+
+    async fn shutdown(&self, deadline: Duration, reason: &str) {
+        let Home { registry, listeners, .. } = &*self.home;
+        let stop = async {
+            let listeners = std::mem::take(&mut *listeners.lock());
+            listeners.iter().filter_map(Weak::upgrade).for_each(|socket| socket.stop());
+        };
+        registry.shutdown(deadline, reason, stop).await;
+        join_all(registry.live().iter().map(|shared| shared.session.over())).await;
+    }
+
+    fn statistics(&self) -> TransportStatistics {
+        self.home.registry.statistics()
+    }
+}
+
+impl<B: Backend> Clone for Transport<B> {
+    fn clone(&self) -> Self {
+        Self { home: self.home.clone() }
+    }
+}
+
+impl<B: Backend> Default for Transport<B> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<B: Backend> fmt::Debug for Transport<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut transport = f.debug_struct("Transport");
+        transport.field("name", &B::NAME).field("config", &self.home.config).finish_non_exhaustive()
+    }
+}

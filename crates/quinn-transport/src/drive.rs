@@ -1,0 +1,111 @@
+//! The task of a connection: it reads all streams of the peer into the inbox, drives the lanes, and
+//! observes the end.
+
+use crate::handshake::lost;
+use crate::lane::Lane;
+use crate::link::Quinn;
+use futures_util::future::{Either, join_all, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use net_kit::backend::Session;
+use net_kit::frame::FrameDecoder;
+use net_kit::handshake::Handshake;
+use net_traits::RecvError;
+use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
+use std::pin::pin;
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The code that stops a stream on which the peer announced a message over the limit.
+const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
+
+/// How often, and at which interval, the task looks whether a close was sent.
+const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
+
+/// Runs the connection until it has ended and everything that arrived was received.
+pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
+    let link = session.link();
+    let ended = async {
+        let error = link.connection.closed().await;
+        if error == ConnectionError::LocallyClosed {
+            farewell(session).await;
+        }
+        session.end(lost(handshake, error));
+    };
+    let read = async {
+        read_all(session).await;
+        session.over().await;
+        session.drained();
+    };
+    let write = async {
+        let ordinary = session.lanes().iter().map(Lane::new);
+        let lanes = ordinary.chain([Lane::urgent(session.urgent())]);
+        join_all(lanes.map(|lane| lane.drive(&link.connection))).await;
+        let _all_sent = link.answers.write().await;
+        if let Some((code, reason)) = session.urgent().closing() {
+            session.abort(code, &reason);
+        }
+    };
+    let rest = pin!(async { tokio::join!(ended, read) });
+    if let Either::Right(((), rest)) = select(rest, pin!(write)).await {
+        rest.await;
+    }
+}
+
+/// Reads all streams until the connection has ended.
+async fn read_all(session: &Session<Quinn>) {
+    let mut streams = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = session.link().connection.accept_uni() => match accepted {
+                Ok(stream) => streams.push(read(session, stream)),
+                Err(_) => break,
+            },
+            Some(()) = streams.next() => {}
+        }
+    }
+    while streams.next().await.is_some() {}
+}
+
+/// Reads one stream into the inbox.
+async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
+    let inbox = session.inbox();
+    let mut decoder = FrameDecoder::new(session.options().max_message_size);
+    let end = loop {
+        let Ok(()) = session.room().await else { return };
+        match stream.read_chunk(usize::MAX, true).await {
+            Ok(Some(chunk)) => {
+                let mut data = &chunk.bytes[..];
+                loop {
+                    let Ok(()) = session.room().await else { return };
+                    match decoder.decode(&mut data) {
+                        Ok(None) => break,
+                        Ok(Some(message)) => inbox.push_one(Ok(message)),
+                        Err(error) => {
+                            inbox.push_one(Err(error));
+                            let _ = stream.stop(MESSAGE_TOO_LARGE); // it may have ended
+                            return;
+                        }
+                    }
+                }
+            }
+            Ok(None) => break decoder.truncated(),
+            Err(ReadError::Reset(code)) => {
+                let reset = RecvError::Reset { code: code.into_inner() };
+                break decoder.truncated().map(|_| reset);
+            }
+            Err(_) => break None, // the end of the connection is reported
+        }
+    };
+    end.into_iter().for_each(|error| inbox.push_one(Err(error)));
+}
+
+/// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.
+async fn farewell(session: &Session<Quinn>) {
+    let (times, interval) = FAREWELL;
+    for _ in 0..times {
+        if session.link().has_sent_close() {
+            break;
+        }
+        sleep(interval).await;
+    }
+}

@@ -1,0 +1,142 @@
+//! How TCP sockets with TLS listen, dial and close.
+
+use crate::config::TcpTlsConfig;
+use crate::link::{Link, TcpTls, outbox};
+use crate::requests::Question;
+use crate::{driver, handshake};
+use net_kit::admission::{Admission, Place};
+use net_kit::backend::{Backend, Secured, Session, cannot_listen};
+use net_kit::handshake::Handshake;
+use net_kit::tls::TlsIdentity;
+use net_traits::{Bytes, Cause, CloseReason, ConnectError, Limit, ListenError, RequestError};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::sleep;
+use tokio_rustls::TlsStream;
+
+/// Delay before the next `accept` when the system is out of sockets.
+const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
+
+impl Backend for TcpTls {
+    const NAME: &'static str = "tcp";
+
+    type Config = TcpTlsConfig;
+    type Socket = Arc<TcpListener>;
+    type Attempt = TcpStream;
+    type Link = Link;
+    type Io = TlsStream<TcpStream>;
+    type Question = Question;
+
+    fn new(_: &TcpTlsConfig) -> Self {
+        Self
+    }
+
+    async fn listen(
+        &self,
+        bind_addr: SocketAddr,
+        _: &[String],
+        _: &TlsIdentity,
+    ) -> Result<(Arc<TcpListener>, SocketAddr), ListenError> {
+        let failed = |error| cannot_listen(bind_addr, error);
+        let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
+        let local_addr = socket.local_addr().map_err(failed)?;
+        Ok((Arc::new(socket), local_addr))
+    }
+
+    async fn accept(socket: &Arc<TcpListener>, _: &Admission) -> Option<(TcpStream, SocketAddr)> {
+        loop {
+            match socket.accept().await {
+                Ok(accepted) => return Some(accepted),
+                // The peer has disconnected already.
+                Err(error) if handshake::is_gone(&error) => {}
+                Err(_) => sleep(OUT_OF_SOCKETS).await,
+            }
+        }
+    }
+
+    /// Closes the socket. Before the handshake the code cannot be sent.
+    fn refuse(_: TcpStream, _code: u64) {}
+
+    fn stop(_: Arc<TcpListener>) {}
+
+    async fn handshake(
+        attempt: TcpStream,
+        identity: &TlsIdentity,
+        handshake: &Handshake,
+        place: Place,
+    ) -> Result<(Secured<Self>, Place), ConnectError> {
+        handshake::accept(attempt, identity, handshake, place).await
+    }
+
+    fn reject(secured: Secured<Self>, limit: Limit, place: Place) {
+        handshake::reject(secured.io, limit, place);
+    }
+
+    async fn dial(
+        &self,
+        identity: &TlsIdentity,
+        handshake: &Handshake,
+    ) -> Result<Secured<Self>, ConnectError> {
+        let remote_addr = handshake.remote_addr;
+        let stream = TcpStream::connect(remote_addr).await;
+        let stream = stream.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
+        let stream = stream.map_err(|error| unreachable(error, remote_addr))?;
+        handshake::dial(stream, identity, handshake).await
+    }
+
+    async fn drive(session: Arc<Session<Self>>, io: TlsStream<TcpStream>, handshake: Handshake) {
+        driver::drive(&session, io, &handshake).await;
+    }
+
+    fn abort(session: &Session<Self>, code: u64, reason: &str) {
+        session.abort_lanes(code, reason);
+        driver::end(session, CloseReason::TimedOut); // the local close takes precedence
+    }
+
+    async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {
+        session.link().requests()?.ask(outbox(session), question).await
+    }
+
+    async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
+        Ok(session.link().requests()?.accept().await)
+    }
+
+    async fn question(
+        session: &Session<Self>,
+        question: &mut Question,
+    ) -> Result<Bytes, RequestError> {
+        question.read(session)
+    }
+
+    async fn answer(
+        session: &Session<Self>,
+        question: &mut Question,
+        answer: Bytes,
+    ) -> Result<(), RequestError> {
+        question.answer(session, answer).await
+    }
+
+    fn refuse_question(session: &Session<Self>, question: &mut Question, code: u64) {
+        question.end(session, code);
+    }
+
+    async fn canceled(session: &Session<Self>, question: &Question) {
+        tokio::select! {
+            () = question.canceled() => {}
+            _ = session.over() => {}
+        }
+    }
+}
+
+/// Maps the error of a failed TCP connection attempt.
+fn unreachable(error: io::Error, remote_addr: SocketAddr) -> ConnectError {
+    match error.kind() {
+        io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
+            ConnectError::Refused(remote_addr)
+        }
+        _ => ConnectError::Closed(CloseReason::Transport(Cause::new(error))),
+    }
+}

@@ -1,0 +1,62 @@
+//! What is done with a question of the peer.
+
+use crate::link::{TcpTls, outbox};
+use crate::record;
+use crate::requests::Question;
+use futures_util::FutureExt;
+use net_kit::backend::Session;
+use net_kit::progress::Stuck;
+use net_traits::{Bytes, RequestError, SendError};
+
+impl Question {
+    /// Returns the question, unless the peer cancelled it or the connection has ended.
+    pub(crate) fn read(&self, session: &Session<TcpTls>) -> Result<Bytes, RequestError> {
+        check_open(session)?;
+        match self.asker.has_changed() {
+            Ok(_) => Ok(self.question.clone()),
+            Err(_) => Err(RequestError::Canceled),
+        }
+    }
+
+    /// Queues the answer and waits until it is written.
+    pub(crate) async fn answer(
+        &mut self,
+        session: &Session<TcpTls>,
+        answer: Bytes,
+    ) -> Result<(), RequestError> {
+        check_open(session)?;
+        // Its place is free before the asker learns the answer and asks again.
+        if !session.link().requests()?.finish(self.id) {
+            return Err(RequestError::Canceled);
+        }
+        self.is_answering = true;
+        let outbox = outbox(session);
+        let written = async {
+            outbox.push(record::answer(self.id, answer)).await?;
+            self.is_ended = true;
+            outbox.flushed().await
+        };
+        let written = session.unless_stuck([outbox].into_iter(), written).await;
+        let written = written.unwrap_or_else(|Stuck(after)| Err(SendError::TimedOut { after }));
+        written.map_err(record::request_error)
+    }
+
+    /// Ends the question with a code, unless it has ended. Without room in the send queue the asker
+    /// waits until its deadline.
+    pub(crate) fn end(&mut self, session: &Session<TcpTls>, code: u64) {
+        let is_open = session.link().requests().is_ok_and(|requests| requests.finish(self.id));
+        if !std::mem::replace(&mut self.is_ended, true) && (is_open || self.is_answering) {
+            let _ = outbox(session).try_push(&mut record::refusal(self.id, code));
+        }
+    }
+
+    /// Waits until the peer cancels the question.
+    pub(crate) async fn canceled(&self) {
+        let mut asker = self.asker.clone();
+        while asker.changed().await.is_ok() {}
+    }
+}
+
+fn check_open(session: &Session<TcpTls>) -> Result<(), RequestError> {
+    session.over().now_or_never().map_or(Ok(()), |reason| Err(RequestError::Closed(reason)))
+}
