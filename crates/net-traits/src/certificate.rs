@@ -8,30 +8,27 @@ use rustls_pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
 use x509_cert::Certificate;
 
-/// A certificate that is valid now.
-pub(crate) struct ValidCertificate {
+/// A certificate within its validity period. Its signature may be of an unsupported algorithm or not verify.
+pub(crate) struct DatedCertificate<'a> {
+    der: &'a CertificateDer<'a>,
     certificate: Certificate,
     pub(crate) identity: CertHash,
     /// The public key with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER.
     pub(crate) public_key_info: Vec<u8>,
 }
 
-impl ValidCertificate {
-    /// Parses `certificate` and checks its validity period and, if it is self-signed, its
-    /// signature. The signature of an issuer is not checked: trust is not derived from issuers.
+impl<'a> DatedCertificate<'a> {
+    /// Parses `certificate` and checks its validity period, and that its algorithm is supported.
     ///
     /// # Errors
     ///
     /// [`TrustError`] describes the fault.
-    pub(crate) fn check(
-        certificate: &CertificateDer<'_>,
-        now: SystemTime,
-    ) -> Result<Self, TrustError> {
-        let identity = CertHash::of(certificate);
+    pub(crate) fn parse(der: &'a CertificateDer<'_>, now: SystemTime) -> Result<Self, TrustError> {
+        let identity = CertHash::of(der);
         let malformed = |cause| TrustError::Malformed { identity, cause };
         let failed = |error: der::Error| malformed(Cause::new(error));
-        let parsed = Certificate::from_der(certificate).map_err(failed)?;
-        let content = parsed.tbs_certificate();
+        let certificate = Certificate::from_der(der).map_err(failed)?;
+        let content = certificate.tbs_certificate();
 
         let validity = content.validity();
         let (from, until) =
@@ -42,29 +39,48 @@ impl ValidCertificate {
         if now > until {
             return Err(TrustError::Expired { identity, until });
         }
-
-        let key = content.subject_public_key_info();
-        if content.issuer() == content.subject() {
-            if content.signature() != parsed.signature_algorithm() {
-                return Err(malformed(Cause::new("it names two signature algorithms")));
-            }
-            let oid = parsed.signature_algorithm().oid;
-            let algorithms = algorithms(oid);
-            if algorithms.is_empty() {
-                return Err(TrustError::Unsupported { identity, algorithm: oid.to_string() });
-            }
-            let signed = signed_part(certificate).map_err(failed)?;
-            let signature = parsed.signature().as_bytes().unwrap_or_default();
-            let key = key.subject_public_key.as_bytes().unwrap_or_default();
-            let verifies = |algorithm: &&'static dyn VerificationAlgorithm| {
-                UnparsedPublicKey::new(*algorithm, key).verify(signed, signature).is_ok()
-            };
-            if !algorithms.iter().any(verifies) {
-                return Err(TrustError::BadSignature { identity });
-            }
+        if content.signature() != certificate.signature_algorithm() {
+            return Err(malformed(Cause::new("it names two signature algorithms")));
         }
-        let public_key_info = key.to_der().map_err(failed)?;
-        Ok(Self { certificate: parsed, identity, public_key_info })
+        let public_key_info = content.subject_public_key_info().to_der().map_err(failed)?;
+        let dated = Self { der, certificate, identity, public_key_info };
+        if dated.is_self_signed() && dated.algorithms().is_empty() {
+            let algorithm = dated.certificate.signature_algorithm().oid.to_string();
+            return Err(TrustError::Unsupported { identity, algorithm });
+        }
+        Ok(dated)
+    }
+
+    /// Verifies the signature of a self-signed certificate. That of an issuer is not: trust is not
+    /// derived from issuers.
+    ///
+    /// # Errors
+    ///
+    /// [`TrustError::BadSignature`].
+    pub(crate) fn verify_signature(&self) -> Result<(), TrustError> {
+        let identity = self.identity;
+        let failed =
+            |error: der::Error| TrustError::Malformed { identity, cause: Cause::new(error) };
+        let signed = signed_part(self.der).map_err(failed)?;
+        let signature = self.certificate.signature().as_bytes().unwrap_or_default();
+        let key = self.certificate.tbs_certificate().subject_public_key_info();
+        let key = key.subject_public_key.as_bytes().unwrap_or_default();
+        let verifies = |algorithm: &&'static dyn VerificationAlgorithm| {
+            UnparsedPublicKey::new(*algorithm, key).verify(signed, signature).is_ok()
+        };
+        if self.is_self_signed() && !self.algorithms().iter().any(verifies) {
+            return Err(TrustError::BadSignature { identity });
+        }
+        Ok(())
+    }
+
+    fn is_self_signed(&self) -> bool {
+        let content = self.certificate.tbs_certificate();
+        content.issuer() == content.subject()
+    }
+
+    fn algorithms(&self) -> Vec<&'static dyn VerificationAlgorithm> {
+        algorithms(self.certificate.signature_algorithm().oid)
     }
 
     /// Returns the content of the extension `oid`, if present.

@@ -4,7 +4,7 @@
 //! key. It does not need to know the certificate's hash. `docs/wire-protocol.md` specifies the
 //! format.
 
-use crate::certificate::{ValidCertificate, unix_seconds};
+use crate::certificate::{DatedCertificate, unix_seconds};
 use crate::endorsing_key::{EndorsingKey, KEY};
 use crate::{Cause, CredentialError, TrustError};
 use der::asn1::{ObjectIdentifier, OctetStringRef};
@@ -29,6 +29,10 @@ pub const LEGACY_ENDORSEMENT_OID: &str = "1.2.3.4.5.6";
 
 /// How many endorsements a certificate may carry. Each costs the verifier one signature check.
 pub const MAX_ENDORSEMENTS: usize = 16;
+
+/// After how many signatures that do not verify the other endorsements of a certificate are ignored. An
+/// honest certificate has none.
+const MAX_BAD_SIGNATURES: usize = 2;
 
 /// Prefix of the signed bytes, so that the signature is not valid in another protocol.
 const DOMAIN: &[u8] = b"net-traits endorsement v1\0";
@@ -81,12 +85,17 @@ impl Endorsement {
     /// Checks whether it is valid at `now` for the key `public_key_info` (SubjectPublicKeyInfo,
     /// DER).
     pub fn is_valid(&self, public_key_info: &[u8], now: SystemTime) -> bool {
-        let now = unix_seconds(now);
+        self.is_in_time(now) && self.is_signed(public_key_info)
+    }
+
+    fn is_in_time(&self, now: SystemTime) -> bool {
+        (self.from..=self.until.unwrap_or(u64::MAX)).contains(&unix_seconds(now))
+    }
+
+    fn is_signed(&self, public_key_info: &[u8]) -> bool {
         let signed = signed_bytes(self.from, self.until, public_key_info);
-        (self.from..=self.until.unwrap_or(u64::MAX)).contains(&now)
-            && UnparsedPublicKey::new(&ED25519, self.key.as_bytes())
-                .verify(&signed, &self.signature)
-                .is_ok()
+        let key = UnparsedPublicKey::new(&ED25519, self.key.as_bytes());
+        key.verify(&signed, &self.signature).is_ok()
     }
 }
 
@@ -249,37 +258,73 @@ pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
     all.iter().map(decode).collect()
 }
 
-/// Returns the keys with a verified endorsement of `certificate` that is valid at `now`, each once.
+/// Returns the keys with an endorsement of `certificate` that is valid at `now`, each once, of those that
+/// `counts` accepts. Signatures by other keys are not verified, and none after [`MAX_BAD_SIGNATURES`] bad
+/// ones: the peer chose them all, and this side pays.
 pub(crate) fn endorsers(
-    certificate: &ValidCertificate,
+    certificate: &DatedCertificate<'_>,
     now: SystemTime,
     with_legacy: bool,
+    counts: impl Fn(&EndorsingKey) -> bool,
 ) -> Result<Vec<EndorsingKey>, TrustError> {
-    let malformed = |what: String| TrustError::Malformed {
-        identity: certificate.identity,
-        cause: Cause::new(format!("its endorsements: {what}")),
+    let key_info = &certificate.public_key_info;
+    let (mut keys, mut bad) = (Vec::new(), 0);
+    let mut judge = |key: EndorsingKey, is_signed: &dyn Fn() -> bool| {
+        if bad < MAX_BAD_SIGNATURES && !keys.contains(&key) && counts(&key) {
+            if is_signed() { keys.push(key) } else { bad += 1 }
+        }
     };
-    let mut keys = Vec::new();
-    if let Some(der) = certificate.extension(ObjectIdentifier::new_unwrap(ENDORSEMENT_OID))? {
-        let all = decode_endorsements(der).map_err(malformed)?;
-        let valid = all.iter().filter(|it| it.is_valid(&certificate.public_key_info, now));
-        keys.extend(valid.map(Endorsement::key));
+    for endorsement in certificate.endorsements()? {
+        if endorsement.is_in_time(now) {
+            judge(endorsement.key, &|| endorsement.is_signed(key_info));
+        }
     }
-    let legacy = ObjectIdentifier::new_unwrap(LEGACY_ENDORSEMENT_OID);
-    if with_legacy && let Some(content) = certificate.extension(legacy)? {
-        let pairs = content.chunks_exact(KEY + SIGNATURE);
-        if !pairs.remainder().is_empty() || pairs.len() > MAX_ENDORSEMENTS {
-            return Err(malformed(format!("{} bytes in the older format", content.len())));
-        }
-        for pair in pairs {
-            let (key, signature) = pair.split_at(KEY);
-            let public = UnparsedPublicKey::new(&ED25519, key);
-            if public.verify(&certificate.public_key_info, signature).is_ok() {
-                keys.extend(key.try_into().map(EndorsingKey::from_bytes));
-            }
-        }
+    for (key, signature) in if with_legacy { certificate.legacy_endorsements()? } else { vec![] } {
+        let public = UnparsedPublicKey::new(&ED25519, key.as_bytes());
+        judge(key, &|| public.verify(key_info, &signature).is_ok());
+    }
+    keys.sort_unstable();
+    Ok(keys)
+}
+
+/// Returns the keys that `certificate` names as its endorsers. Nothing is verified.
+pub(crate) fn claimed(
+    certificate: &DatedCertificate<'_>,
+    with_legacy: bool,
+) -> Result<Vec<EndorsingKey>, TrustError> {
+    let mut keys: Vec<_> = certificate.endorsements()?.iter().map(Endorsement::key).collect();
+    if with_legacy {
+        keys.extend(certificate.legacy_endorsements()?.into_iter().map(|(key, _)| key));
     }
     keys.sort_unstable();
     keys.dedup();
     Ok(keys)
+}
+
+impl DatedCertificate<'_> {
+    fn endorsements(&self) -> Result<Vec<Endorsement>, TrustError> {
+        match self.extension(ObjectIdentifier::new_unwrap(ENDORSEMENT_OID))? {
+            Some(der) => decode_endorsements(der).map_err(|what| self.malformed(&what)),
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn legacy_endorsements(&self) -> Result<Vec<(EndorsingKey, [u8; SIGNATURE])>, TrustError> {
+        let oid = ObjectIdentifier::new_unwrap(LEGACY_ENDORSEMENT_OID);
+        let content = self.extension(oid)?.unwrap_or_default();
+        let (pairs, rest) = content.as_chunks::<{ KEY + SIGNATURE }>();
+        if !rest.is_empty() || pairs.len() > MAX_ENDORSEMENTS {
+            return Err(self.malformed(&format!("{} bytes in the older format", content.len())));
+        }
+        let split = |pair: &[u8; KEY + SIGNATURE]| {
+            let (key, signature) = pair.split_first_chunk()?;
+            Some((EndorsingKey::from_bytes(*key), signature.try_into().ok()?))
+        };
+        Ok(pairs.iter().filter_map(split).collect())
+    }
+
+    fn malformed(&self, what: &str) -> TrustError {
+        let cause = Cause::new(format!("its endorsements: {what}"));
+        TrustError::Malformed { identity: self.identity, cause }
+    }
 }

@@ -8,7 +8,7 @@ use crate::{CertHash, EndorsingKey};
 pub struct PeerIdentity {
     /// The hash of the peer's certificate.
     pub hash: CertHash,
-    /// The keys with a valid endorsement, each once, in ascending order, whether trusted or not.
-    /// Keys of the older format are included only if the policy reads that format.
+    /// The keys with a valid endorsement, each once, in ascending order, of those that
+    /// [count](crate::TrustPolicy::counts) for the policy. Keys of the older format are included only if the policy reads that format.
     pub endorsers: Vec<EndorsingKey>,
 }

@@ -1,6 +1,6 @@
 //! `TrustError`: why a peer is not trusted.
 
-use crate::{Cause, CertHash, PeerIdentity};
+use crate::{Cause, CertHash, EndorsingKey};
 use der::DateTime;
 use std::fmt;
 use std::time::SystemTime;
@@ -61,8 +61,14 @@ pub enum TrustError {
     #[error("identity {0} is not trusted")]
     UntrustedIdentity(CertHash),
     /// No trusted key endorses the peer.
-    #[error("identity {} is not trusted, and {}", .0.hash, Endorsed(.0))]
-    NotEndorsed(PeerIdentity),
+    #[error("identity {identity} is not trusted, and {}", Endorsed(claimed))]
+    NotEndorsed {
+        /// Identity of the certificate.
+        identity: CertHash,
+        /// The keys that the certificate names as its endorsers, in ascending order. Nothing was verified:
+        /// anybody can name them.
+        claimed: Vec<EndorsingKey>,
+    },
     /// The application's verifier rejected the peer.
     #[error("identity {identity} was rejected: {why}")]
     Refused {
@@ -85,8 +91,8 @@ impl TrustError {
             | Self::Unproven { identity }
             | Self::Unsupported { identity, .. }
             | Self::UntrustedIdentity(identity)
+            | Self::NotEndorsed { identity, .. }
             | Self::Refused { identity, .. } => Some(*identity),
-            Self::NotEndorsed(peer) => Some(peer.hash),
         }
     }
 
@@ -108,7 +114,7 @@ impl TrustError {
             Self::Malformed { .. } | Self::BadSignature { .. } => 42, // bad_certificate
             Self::Unsupported { .. } => 43,                           // unsupported_certificate
             Self::NotYetValid { .. } | Self::Expired { .. } => 45,    // certificate_expired
-            Self::UntrustedIdentity(_) | Self::NotEndorsed(_) => 48,  // unknown_ca
+            Self::UntrustedIdentity(_) | Self::NotEndorsed { .. } => 48, // unknown_ca
             Self::Refused { .. } => 49,                               // access_denied
             Self::Unproven { .. } => 51,                              // decrypt_error
             Self::NoCertificate => 116,                               // certificate_required
@@ -128,17 +134,15 @@ impl fmt::Display for Rfc3339 {
     }
 }
 
-/// Describes the endorsements of a peer.
-struct Endorsed<'a>(&'a PeerIdentity);
+/// Describes the endorsements that a certificate claims.
+struct Endorsed<'a>(&'a [EndorsingKey]);
 
 impl fmt::Display for Endorsed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &*self.0.endorsers {
-            [] => f.write_str("it has no valid endorsement"),
-            keys => {
-                f.write_str("no trusted key endorses it, only")?;
-                keys.iter().try_for_each(|key| write!(f, " {key}"))
-            }
+        if self.0.is_empty() {
+            return f.write_str("it has no endorsement");
         }
+        f.write_str("it has no valid endorsement of a trusted key; it claims those of")?;
+        self.0.iter().try_for_each(|key| write!(f, " {key}"))
     }
 }

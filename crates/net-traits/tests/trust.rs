@@ -60,7 +60,7 @@ fn errors_name_the_peer_and_the_reason() {
     assert!(error.contains(&endorser.key().to_string()), "{error}");
     let plain = certificate(&SelfSigned::generate(&["node"]).unwrap());
     let error = trusting([endorser.key()]).verify(Some(&plain)).unwrap_err();
-    assert!(error.to_string().contains("no valid endorsement"), "{error}");
+    assert!(error.to_string().ends_with("it has no endorsement"), "{error}");
     assert_eq!(error.identity(), Some(net_traits::CertHash::of(&plain)));
 }
 
@@ -86,7 +86,7 @@ fn endorsements_of_other_keys_are_ignored() {
     let other = IdentityKey::generate().unwrap().public_key_info();
     let stolen = endorsed(|_| vec![endorser.endorse(&other, EndorsementValidity::unlimited())]);
     let policy = trusting([endorser.key()]);
-    assert!(matches!(policy.verify(Some(&stolen)), Err(TrustError::NotEndorsed(_))));
+    assert!(matches!(policy.verify(Some(&stolen)), Err(TrustError::NotEndorsed { .. })));
     // One valid endorsement is enough, at any position, and each key is listed once.
     let mixed = endorsed(|key| {
         let good = endorser.endorse(key, EndorsementValidity::unlimited());
@@ -95,6 +95,65 @@ fn endorsements_of_other_keys_are_ignored() {
     });
     let peer = policy.verify(Some(&mixed)).unwrap();
     assert_eq!(peer.endorsers, [endorser.key()]);
+}
+
+#[test]
+fn only_signatures_by_keys_that_count_are_verified() {
+    let endorsers: Vec<_> = (0..16).map(|_| Endorser::generate().unwrap()).collect();
+    let unlimited = EndorsementValidity::unlimited;
+    let all = endorsed(|key| endorsers.iter().map(|it| it.endorse(key, unlimited())).collect());
+    let counted = endorsers[7].key();
+    let verified = |policy: TrustPolicy| policy.verify(Some(&all)).unwrap().endorsers;
+    let hash = net_traits::CertHash::of(&all);
+    assert_eq!(verified(trusting([counted])), [counted]);
+    assert_eq!(verified(TrustPolicy::custom(Counts(counted))), [counted]);
+    assert_eq!(verified(TrustPolicy::hashes([hash])).len(), 16);
+    let keys = Endorsers::new([counted]);
+    assert_eq!(verified(TrustPolicy::hashes_or_endorsed_by([], keys)), [counted]);
+    let Err(TrustError::NotEndorsed { claimed, .. }) = trusting([]).verify(Some(&all)) else {
+        panic!("it is endorsed");
+    };
+    assert_eq!(claimed.len(), 16);
+}
+
+/// Accepts every peer; one key's endorsements matter.
+struct Counts(EndorsingKey);
+
+impl PeerVerifier for Counts {
+    fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn counts(&self, key: &EndorsingKey) -> bool {
+        *key == self.0
+    }
+}
+
+#[test]
+fn a_certificate_with_forged_endorsements_costs_few_verifications() {
+    let endorser = Endorser::generate().unwrap();
+    let other = IdentityKey::generate().unwrap().public_key_info();
+    for (forged, accepted) in [(1, true), (2, false), (15, false)] {
+        let certificate = endorsed(|key| {
+            let endorse = |key| endorser.endorse(key, EndorsementValidity::unlimited());
+            (0..forged).map(|_| endorse(&other)).chain([endorse(key)]).collect()
+        });
+        let result = trusting([endorser.key()]).verify(Some(&certificate));
+        assert_eq!(result.is_ok(), accepted, "{forged}: {result:?}");
+    }
+}
+
+#[test]
+fn an_unknown_certificate_is_not_verified() {
+    // Its signature does not verify, which costs more to see than that it is not trusted.
+    let mut bytes = certificate(&SelfSigned::generate(&["node"]).unwrap()).to_vec();
+    *bytes.last_mut().unwrap() ^= 1;
+    let broken = CertificateDer::from(bytes);
+    let hash = net_traits::CertHash::of(&broken);
+    let judge = |policy: TrustPolicy| policy.verify(Some(&broken)).unwrap_err();
+    assert_eq!(judge(TrustPolicy::reject_all()), TrustError::UntrustedIdentity(hash));
+    assert!(matches!(judge(trusting([])), TrustError::NotEndorsed { .. }));
+    assert_eq!(judge(TrustPolicy::hashes([hash])), TrustError::BadSignature { identity: hash });
 }
 
 #[test]

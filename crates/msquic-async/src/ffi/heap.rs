@@ -106,9 +106,9 @@ impl Node {
             let dial = self.dial(number);
             match dial.connect(&self.registration, &configuration, &self.trusted).await {
                 Ok(client) => break client,
-                // A listener whose workers are late refuses connections.
+                // A listener whose workers are late refuses connections, or does not answer in time.
                 Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport {
-                    status: Status::CONNECTION_REFUSED,
+                    status: Status::CONNECTION_REFUSED | Status::CONNECTION_IDLE,
                     ..
                 })) => {}
                 Err(error) => panic!("{error:?}"),

@@ -285,7 +285,7 @@ fn a_client_whose_endorsement_ended_cannot_resume() {
         until(|| returning.kept.kept() == 1).await;
         tokio::time::sleep(Duration::from_secs(5)).await;
         let error = returning.is_rejected().await;
-        assert!(matches!(error, TrustError::NotEndorsed(peer) if peer.endorsers.is_empty()));
+        assert!(matches!(error, TrustError::NotEndorsed { .. }), "{error}");
     });
 }
 

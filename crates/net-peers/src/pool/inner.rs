@@ -4,8 +4,8 @@ use super::config::{PeerEvent, PeerPoolConfig};
 use super::peers::{AbortOnDrop, Dial, Peer, Peers, Pooled};
 use futures_util::FutureExt;
 use net_traits::{
-    Cause, CertHash, CertificateDer, CloseReason, ConnectError, NetConnection, NetCredential,
-    NetTransport, PeerIdentity, PeerVerifier, Rejection, TrustPolicy, close_code,
+    Cause, CertHash, CertificateDer, CloseReason, ConnectError, EndorsingKey, NetConnection,
+    NetCredential, NetTransport, PeerIdentity, PeerVerifier, Rejection, TrustPolicy, close_code,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -374,6 +374,10 @@ impl PeerVerifier for Expecting {
     fn reads_legacy_endorsements(&self) -> bool {
         self.policy.reads_legacy_endorsements()
     }
+
+    fn counts(&self, key: &EndorsingKey) -> bool {
+        self.policy.counts(key)
+    }
 }
 
 /// Trusts the peers that the pool's policy trusts, but not this node.
@@ -395,5 +399,9 @@ impl PeerVerifier for Stranger {
 
     fn reads_legacy_endorsements(&self) -> bool {
         self.policy.reads_legacy_endorsements()
+    }
+
+    fn counts(&self, key: &EndorsingKey) -> bool {
+        self.policy.counts(key)
     }
 }
