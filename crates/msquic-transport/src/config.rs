@@ -64,6 +64,10 @@ net_kit::options! {
         max_connections_per_identity: usize = 16, COUNT;
         /// How many accepted connections may be in their handshake at once. Default: 256.
         max_handshakes: usize = 256, COUNT;
+        /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these limits the
+        /// oldest handshake that counts for it gives way to a new one, if it has taken 100 ms; else the
+        /// new one is refused. Default: 64.
+        max_handshakes_per_ip: usize = 64, COUNT;
         /// How many connection attempts may wait for `accept`; further ones are refused. Default: 256.
         backlog: usize = 256, COUNT;
         /// How long sending may make no progress. It takes up to a quarter longer to detect. While the
@@ -161,6 +165,7 @@ mod tests {
             (config().max_connections_per_ip(0), "max_connections_per_ip"),
             (config().max_connections_per_identity(0), "max_connections_per_identity"),
             (config().max_handshakes(0), "max_handshakes"),
+            (config().max_handshakes_per_ip(0), "max_handshakes_per_ip"),
             (config().backlog(0), "backlog"),
             (config().handshake_timeout(nanosecond), "handshake_timeout"),
             (config().stream_op_timeout(Duration::MAX), "stream_op_timeout"),

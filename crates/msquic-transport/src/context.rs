@@ -32,6 +32,7 @@ impl Context {
             per_ip: config.max_connections_per_ip,
             per_identity: config.max_connections_per_identity,
             handshakes: config.max_handshakes,
+            handshakes_per_ip: config.max_handshakes_per_ip,
         };
         let telemetry = Telemetry::new("quic");
         let admission = under_pressure(Admission::new(limits, telemetry.clone()));

@@ -71,21 +71,15 @@ impl MsQuicNetIncomingRequest {
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
             .map_err(|error| failed(&handshake, &StartError::ConnectionLost(error)))?;
-        let accepted = tokio::time::timeout(handshake.timeout, connection.accept())
-            .await
-            .map_err(|_| handshake.timed_out())
-            .and_then(|accepted| accepted.map_err(|error| failed(&handshake, &error)));
-        let close = |limit: Limit| connection.shutdown(limit.code(), admission::reason(limit));
-        if let Err(ConnectError::TimedOut { .. }) = accepted {
-            place.timed_out();
-            close(Limit::HandshakeTimeout);
-        }
-        accepted?;
+        let close = |limit: Limit| {
+            connection.shutdown(limit.code(), admission::reason(limit));
+            handshake.stopped_by(limit)
+        };
+        let watch = place.watch();
+        let accepted = watch.run(handshake.timeout, connection.accept()).await;
+        accepted.map_err(close)?.map_err(|error| failed(&handshake, &error))?;
         let peer = connection.peer_identity().ok_or_else(|| lost(&handshake, &connection))?;
-        if let Err(limit) = place.identify(peer.hash) {
-            close(limit);
-            return Err(ConnectError::Closed(admission::close_reason(limit)));
-        }
+        place.identify(peer.hash).map_err(close)?;
         let ended = connection.clone();
         MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, Some(place))
             .ok_or_else(|| lost(&handshake, &ended))

@@ -123,7 +123,7 @@ fn addresses_are_validated_while_many_handshakes_are_in_progress() {
 }
 
 #[test]
-fn handshakes_in_progress_are_limited() {
+fn a_handshake_that_stalls_gives_way_to_another() {
     run(async {
         let config = MsQuicTransportConfig::new().max_handshakes(1);
         let (transport, listener) = listen(config).await;
@@ -132,11 +132,22 @@ fn handshakes_in_progress_are_limited() {
         let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], trusting()).await });
         let request = listener.accept().await.unwrap();
         assert_eq!(transport.statistics().handshakes, 1);
-        dial_in_vain(&listener, trusting()).await;
-        assert_eq!(transport.statistics().refused_handshakes, 1);
-        let server = request.accept().await.unwrap();
-        assert_eq!(transport.statistics().handshakes, 0);
-        drop((dial.await.unwrap().unwrap(), server));
+        let quick = MsQuicTransport::new();
+        let served = async {
+            // It is refused until the other has stalled.
+            while quick.connect(address, &[ALPN], trusting()).await.is_err() {}
+        };
+        let (next, ()) =
+            tokio::join!(async { listener.accept().await.unwrap().accept().await }, served);
+        next.unwrap();
+        let late = request.accept().await.unwrap_err();
+        let code = Limit::Handshakes.code();
+        assert!(
+            matches!(&late, ConnectError::Closed(CloseReason::Local { code: told, .. }) if *told == code),
+            "{late:?}"
+        );
+        assert!(transport.statistics().refused_handshakes > 0);
+        assert!(dial.await.unwrap().is_err());
     });
 }
 

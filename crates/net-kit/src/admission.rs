@@ -4,15 +4,24 @@
 //! the connection and counts until it is dropped, wherever that happens: a dropped handshake needs
 //! no other clean-up. Everything runs on the caller's thread under one short lock, which is not held
 //! while the hook for pressure runs.
+//!
+//! A peer that begins handshakes and never ends them keeps nobody out: where a limit is reached, the
+//! oldest handshake that counts for it gives way to the new one, if it has taken [`STALLED`].
 
 use crate::telemetry::Telemetry;
 use net_traits::{CertHash, CloseReason, Limit, close_code};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep};
+
+/// After how long a handshake may have to give way to a new one: 100 ms.
+pub const STALLED: Duration = Duration::from_millis(100);
 
 /// How many connections peers may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +34,8 @@ pub struct ConnectionLimits {
     pub per_identity: usize,
     /// Handshakes in progress.
     pub handshakes: usize,
+    /// Handshakes in progress from one IP address, or from one /64 network of IPv6 addresses.
+    pub handshakes_per_ip: usize,
 }
 
 /// Admits connection attempts within [`ConnectionLimits`].
@@ -35,7 +46,13 @@ pub struct ConnectionLimits {
 /// use net_traits::Limit;
 /// use std::sync::Arc;
 ///
-/// let limits = ConnectionLimits { connections: 100, per_ip: 1, per_identity: 1, handshakes: 10 };
+/// let limits = ConnectionLimits {
+///     connections: 100,
+///     per_ip: 1,
+///     per_identity: 1,
+///     handshakes: 10,
+///     handshakes_per_ip: 1,
+/// };
 /// let admission = Arc::new(Admission::new(limits, Telemetry::new("example")));
 /// let remote = "192.0.2.1:443".parse()?;
 /// let place = admission.admit(remote).unwrap();
@@ -55,12 +72,23 @@ type PressureHook = Box<dyn Fn(&Admission) + Send + Sync>;
 
 #[derive(Debug, Default)]
 struct State {
+    next: u64,
     connections: usize,
-    handshakes: usize,
+    /// By number, so that the oldest is the first.
+    handshakes: BTreeMap<u64, Stallable>,
     per_ip: HashMap<IpAddr, usize>,
+    handshakes_per_ip: HashMap<IpAddr, usize>,
     per_identity: HashMap<CertHash, usize>,
     refused: HashMap<Limit, u64>,
     is_under_pressure: bool,
+}
+
+/// A handshake in progress.
+#[derive(Debug)]
+struct Stallable {
+    remote: SocketAddr,
+    since: Instant,
+    gives_way: Arc<Notify>,
 }
 
 impl Admission {
@@ -86,52 +114,41 @@ impl Admission {
     ///
     /// The [`Limit`] that is reached. The refusal was counted and logged.
     pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Place, Limit> {
-        let ip = network(remote.ip());
-        let (reached, has_changed) = {
+        let (gave_way, admitted, has_changed) = {
             let state = &mut *self.state.lock();
-            let of_ip = state.per_ip.get(&ip).copied().unwrap_or(0);
-            let reached = if state.connections >= self.limits.connections {
-                Some(Limit::Connections)
-            } else if of_ip >= self.limits.per_ip {
-                Some(Limit::PerIp)
-            } else if state.handshakes >= self.limits.handshakes {
-                Some(Limit::Handshakes)
-            } else {
-                state.connections += 1;
-                state.handshakes += 1;
-                state.per_ip.insert(ip, of_ip + 1);
-                None
+            let reached = state.reached(&self.limits, network(remote.ip()));
+            let gave_way = reached.and_then(|(_, ip)| state.give_way(ip));
+            let reached = state.reached(&self.limits, network(remote.ip()));
+            let admitted = match reached {
+                None => Ok(state.begin(remote)),
+                Some((limit, _)) => Err(limit),
             };
-            (reached, state.feel(&self.limits))
+            (gave_way, admitted, state.feel(&self.limits))
         };
         self.tell(has_changed);
-        match reached {
-            None => Ok(Place { admission: self.clone(), remote, ip, identity: None }),
-            Some(limit) => Err(self.refuse(remote, limit)),
+        if let Some(late) = gave_way {
+            self.refuse(late, Limit::Handshakes);
         }
+        let admitted = admitted.map_err(|limit| self.refuse(remote, limit));
+        admitted.map(|phase| Place { admission: self.clone(), remote, phase })
     }
 
     /// Returns whether so many handshakes are in progress that peers should prove their addresses.
     ///
-    /// It begins at half of the limit and ends at a quarter. Without such a proof an attacker that
-    /// forges addresses takes all handshakes.
+    /// It begins at half of a limit and ends at a quarter. Without such a proof an attacker that
+    /// forges addresses takes all handshakes, or those of another address.
     pub fn is_under_pressure(&self) -> bool {
         self.state.lock().is_under_pressure
     }
 
     /// Returns how many handshakes are in progress.
     pub fn handshakes(&self) -> usize {
-        self.state.lock().handshakes
+        self.state.lock().handshakes.len()
     }
 
     /// Returns how many attempts were refused because of `limit`.
     pub fn refused(&self, limit: Limit) -> u64 {
         self.state.lock().refused.get(&limit).copied().unwrap_or(0)
-    }
-
-    /// Counts and logs that the handshake of a peer took too long.
-    pub fn timed_out(&self, remote: SocketAddr) {
-        self.refuse(remote, Limit::HandshakeTimeout);
     }
 
     fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
@@ -148,10 +165,70 @@ impl Admission {
 }
 
 impl State {
+    /// Returns the limit that keeps out a new peer at `ip`, and whose handshakes count for it: those of
+    /// one address, or all.
+    fn reached(&self, limits: &ConnectionLimits, ip: IpAddr) -> Option<(Limit, Option<IpAddr>)> {
+        let of_ip = |counts: &HashMap<_, _>| counts.get(&ip).copied().unwrap_or(0);
+        if self.connections >= limits.connections {
+            Some((Limit::Connections, None))
+        } else if of_ip(&self.per_ip) >= limits.per_ip {
+            Some((Limit::PerIp, Some(ip)))
+        } else if of_ip(&self.handshakes_per_ip) >= limits.handshakes_per_ip {
+            Some((Limit::Handshakes, Some(ip)))
+        } else if self.handshakes.len() >= limits.handshakes {
+            Some((Limit::Handshakes, None))
+        } else {
+            None
+        }
+    }
+
+    fn begin(&mut self, remote: SocketAddr) -> Phase {
+        self.next += 1;
+        self.connections += 1;
+        let ip = network(remote.ip());
+        *self.per_ip.entry(ip).or_default() += 1;
+        *self.handshakes_per_ip.entry(ip).or_default() += 1;
+        let gives_way = Arc::new(Notify::new());
+        let stallable = Stallable { remote, since: Instant::now(), gives_way: gives_way.clone() };
+        self.handshakes.insert(self.next, stallable);
+        Phase::Handshake { number: self.next, gives_way }
+    }
+
+    /// Ends the oldest handshake, of `ip` if it is given, if it has stalled. Returns its address.
+    fn give_way(&mut self, ip: Option<IpAddr>) -> Option<SocketAddr> {
+        let counts = |it: &Stallable| ip.is_none_or(|ip| network(it.remote.ip()) == ip);
+        let (number, oldest) = self.handshakes.iter().find(|(_, it)| counts(it))?;
+        if oldest.since.elapsed() < STALLED {
+            return None;
+        }
+        let (number, remote) = (*number, oldest.remote);
+        oldest.gives_way.notify_one();
+        self.end_handshake(number);
+        self.end_connection(remote);
+        Some(remote)
+    }
+
+    /// Returns whether the handshake was in progress.
+    fn end_handshake(&mut self, number: u64) -> bool {
+        let Some(ended) = self.handshakes.remove(&number) else { return false };
+        release(&mut self.handshakes_per_ip, &network(ended.remote.ip()));
+        true
+    }
+
+    fn end_connection(&mut self, remote: SocketAddr) {
+        self.connections -= 1;
+        release(&mut self.per_ip, &network(remote.ip()));
+    }
+
     /// Judges the pressure again; returns whether it changed.
     fn feel(&mut self, limits: &ConnectionLimits) -> bool {
         let part = if self.is_under_pressure { 4 } else { 2 };
-        let now = self.handshakes > 0 && self.handshakes >= limits.handshakes / part;
+        let is_near = |count: usize, limit: usize| count > 0 && count >= limit / part;
+        let now = is_near(self.handshakes.len(), limits.handshakes)
+            || self
+                .handshakes_per_ip
+                .values()
+                .any(|of_ip| is_near(*of_ip, limits.handshakes_per_ip));
         std::mem::replace(&mut self.is_under_pressure, now) != now
     }
 }
@@ -167,32 +244,47 @@ impl fmt::Debug for Admission {
 pub struct Place {
     admission: Arc<Admission>,
     remote: SocketAddr,
-    ip: IpAddr,
-    /// Of the peer, once the handshake is complete.
-    identity: Option<CertHash>,
+    phase: Phase,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Handshake { number: u64, gives_way: Arc<Notify> },
+    Established(CertHash),
 }
 
 impl Place {
+    /// Returns what ends the handshake in time, to be run beside the place.
+    pub fn watch(&self) -> Watch {
+        let gives_way = match &self.phase {
+            Phase::Handshake { gives_way, .. } => gives_way.clone(),
+            Phase::Established(_) => Arc::default(),
+        };
+        Watch { admission: self.admission.clone(), remote: self.remote, gives_way }
+    }
+
     /// Ends the handshake: the place now counts for the identity of the peer.
     ///
     /// # Errors
     ///
-    /// [`Limit::PerIdentity`]. The refusal was counted and logged; the place still counts as a
-    /// handshake.
+    /// [`Limit::PerIdentity`], or [`Limit::Handshakes`] if it had to give way to another. The refusal
+    /// was counted and logged.
     pub fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
-        let Self { admission, identity: known, .. } = self;
+        let Self { admission, phase, .. } = self;
+        let Phase::Handshake { number, .. } = phase else { return Ok(()) };
         let has_changed = {
             let state = &mut *admission.state.lock();
-            let count = state.per_identity.get(&identity).copied().unwrap_or(0);
-            match known {
-                Some(_) => Some(false), // it was identified before
-                None if count >= admission.limits.per_identity => None,
-                None => {
-                    state.per_identity.insert(identity, count + 1);
-                    state.handshakes -= 1;
-                    *known = Some(identity);
-                    Some(state.feel(&admission.limits))
-                }
+            if !state.handshakes.contains_key(number) {
+                return Err(Limit::Handshakes); // told when it gave way
+            }
+            let count = state.per_identity.entry(identity).or_default();
+            if *count < admission.limits.per_identity {
+                *count += 1;
+                state.end_handshake(*number);
+                *phase = Phase::Established(identity);
+                Some(state.feel(&admission.limits))
+            } else {
+                None
             }
         };
         let Some(has_changed) = has_changed else {
@@ -201,23 +293,56 @@ impl Place {
         admission.tell(has_changed);
         Ok(())
     }
+}
 
-    /// Counts and logs that the handshake took too long.
-    pub fn timed_out(&self) {
-        self.admission.timed_out(self.remote);
+/// Ends a handshake in time.
+#[derive(Debug)]
+pub struct Watch {
+    admission: Arc<Admission>,
+    remote: SocketAddr,
+    gives_way: Arc<Notify>,
+}
+
+impl Watch {
+    /// Runs a handshake for at most `timeout`, or until it has to give way to another.
+    ///
+    /// # Errors
+    ///
+    /// [`Limit::HandshakeTimeout`] or [`Limit::Handshakes`]. The refusal was counted and logged; the
+    /// handshake was dropped.
+    pub async fn run<F: Future>(
+        &self,
+        timeout: Duration,
+        handshake: F,
+    ) -> Result<F::Output, Limit> {
+        tokio::select! {
+            biased;
+            completed = handshake => Ok(completed),
+            () = self.gives_way.notified() => Err(Limit::Handshakes),
+            () = sleep(timeout) => Err(self.timed_out()),
+        }
+    }
+
+    /// Counts and logs that the handshake took too long, for a backend that sees it by itself.
+    pub fn timed_out(&self) -> Limit {
+        self.admission.refuse(self.remote, Limit::HandshakeTimeout)
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { admission, ip, identity, .. } = self;
+        let Self { admission, remote, phase } = self;
         let has_changed = {
             let state = &mut *admission.state.lock();
-            state.connections -= 1;
-            release(&mut state.per_ip, ip);
-            match identity {
-                None => state.handshakes -= 1,
-                Some(identity) => release(&mut state.per_identity, identity),
+            let counts = match phase {
+                Phase::Handshake { number, .. } => state.end_handshake(*number),
+                Phase::Established(identity) => {
+                    release(&mut state.per_identity, identity);
+                    true
+                }
+            };
+            if counts {
+                state.end_connection(*remote);
             }
             state.feel(&admission.limits)
         };
@@ -255,13 +380,25 @@ fn network(ip: IpAddr) -> IpAddr {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     const ONE: CertHash = CertHash::from_bytes([1; 32]);
     const TWO: CertHash = CertHash::from_bytes([2; 32]);
 
+    const WIDE: ConnectionLimits = ConnectionLimits {
+        connections: 100,
+        per_ip: 100,
+        per_identity: 1,
+        handshakes: 100,
+        handshakes_per_ip: 100,
+    };
+
     fn admission(handshakes: usize) -> Admission {
-        let limits = ConnectionLimits { connections: 3, per_ip: 2, per_identity: 1, handshakes };
+        limited(ConnectionLimits { connections: 3, per_ip: 2, handshakes, ..WIDE })
+    }
+
+    fn limited(limits: ConnectionLimits) -> Admission {
         Admission::new(limits, Telemetry::new("test"))
     }
 
@@ -269,8 +406,8 @@ mod tests {
         ([10, 0, 0, last], 1).into()
     }
 
-    #[test]
-    fn each_limit_holds_and_places_come_back() {
+    #[tokio::test(start_paused = true)]
+    async fn each_limit_holds_and_places_come_back() {
         let admission = Arc::new(admission(2));
         let mut first = admission.admit(ip(1)).unwrap();
         let second = admission.admit(ip(1)).unwrap();
@@ -281,7 +418,8 @@ mod tests {
         let mut third = admission.admit(ip(2)).unwrap();
         assert_eq!(third.identify(ONE), Err(Limit::PerIdentity));
         assert_eq!(admission.admit(ip(3)).unwrap_err(), Limit::Connections);
-        third.timed_out();
+        let timed_out = third.watch().run(Duration::ZERO, pending::<()>()).await;
+        assert_eq!(timed_out, Err(Limit::HandshakeTimeout));
         assert_eq!(admission.handshakes(), 2);
         for limit in [
             Limit::Connections,
@@ -298,8 +436,70 @@ mod tests {
         fourth.identify(TWO).unwrap();
         drop((third, fourth));
         let state = admission.state.lock();
-        assert_eq!((state.connections, state.handshakes), (0, 0));
-        assert!(state.per_ip.is_empty() && state.per_identity.is_empty());
+        state.is_empty();
+    }
+
+    impl State {
+        fn is_empty(&self) {
+            assert_eq!((self.connections, self.handshakes.len()), (0, 0));
+            assert!(self.per_ip.is_empty() && self.per_identity.is_empty());
+            assert!(self.handshakes_per_ip.is_empty());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_stalled_handshake_gives_way() {
+        let reached = [
+            (ConnectionLimits { handshakes_per_ip: 2, ..WIDE }, true),
+            (ConnectionLimits { per_ip: 2, ..WIDE }, true),
+            (ConnectionLimits { handshakes: 2, ..WIDE }, false),
+            (ConnectionLimits { connections: 2, ..WIDE }, false),
+        ];
+        for (limits, of_one_address) in reached {
+            let admission = Arc::new(limited(limits));
+            let another = if of_one_address { 1 } else { 2 };
+            let elsewhere = of_one_address.then(|| admission.admit(ip(9)).unwrap());
+            let mut oldest = admission.admit(ip(1)).unwrap();
+            let mut next = admission.admit(ip(1)).unwrap();
+            assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may be honest");
+            tokio::time::advance(STALLED).await;
+            let newest = admission.admit(ip(another)).unwrap();
+            let end = oldest.watch().run(Duration::MAX, pending::<()>()).await;
+            assert_eq!(end, Err(Limit::Handshakes), "{limits:?}");
+            assert_eq!(oldest.identify(ONE), Err(Limit::Handshakes));
+            assert_eq!(
+                admission.refused(Limit::Handshakes)
+                    + admission.refused(Limit::PerIp)
+                    + admission.refused(Limit::Connections),
+                2,
+                "{limits:?}"
+            );
+            assert_eq!(next.watch().run(STALLED, async { 7 }).await, Ok(7));
+            next.identify(ONE).unwrap();
+            drop((oldest, next, newest, elsewhere));
+            admission.state.lock().is_empty();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_established_gives_way_to_nobody() {
+        let admission = Arc::new(limited(ConnectionLimits { per_ip: 1, ..WIDE }));
+        let mut place = admission.admit(ip(1)).unwrap();
+        place.identify(ONE).unwrap();
+        tokio::time::advance(STALLED).await;
+        assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
+    }
+
+    #[test]
+    fn pressure_begins_at_half_of_the_handshakes_of_one_address() {
+        let admission = Arc::new(limited(ConnectionLimits { handshakes_per_ip: 4, ..WIDE }));
+        let first = admission.admit(ip(1)).unwrap();
+        let _another = admission.admit(ip(2)).unwrap();
+        assert!(!admission.is_under_pressure());
+        drop(admission.admit(ip(1)).unwrap());
+        assert!(admission.is_under_pressure(), "it ends at a quarter");
+        drop(first);
+        assert!(admission.is_under_pressure());
     }
 
     #[test]
@@ -314,8 +514,8 @@ mod tests {
     fn pressure_begins_at_half_of_the_handshakes_and_ends_at_a_quarter() {
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = calls.clone();
-        let limits = ConnectionLimits { connections: 9, per_ip: 9, per_identity: 9, handshakes: 8 };
-        let admission = Admission::new(limits, Telemetry::new("test")).on_pressure(move |it| {
+        let limits = ConnectionLimits { handshakes: 8, ..WIDE };
+        let admission = limited(limits).on_pressure(move |it| {
             let _ = it.is_under_pressure(); // no lock is held
             counted.fetch_add(1, Ordering::SeqCst);
         });

@@ -1,6 +1,7 @@
 //! `Handshake`: the two sides of a handshake, and what its errors mean. Pure.
 
-use net_traits::{CertHash, CloseReason, ConnectError, PeerIdentity, Rejection, TrustError};
+use crate::admission;
+use net_traits::{CertHash, CloseReason, ConnectError, Limit, PeerIdentity, Rejection, TrustError};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -53,6 +54,14 @@ impl Handshake {
     /// Returns the error for a handshake that took longer than the timeout.
     pub fn timed_out(&self) -> ConnectError {
         ConnectError::TimedOut { remote_addr: self.remote_addr, after: self.timeout }
+    }
+
+    /// Returns the error for a handshake that reached `limit`.
+    pub fn stopped_by(&self, limit: Limit) -> ConnectError {
+        match limit {
+            Limit::HandshakeTimeout => self.timed_out(),
+            limit => ConnectError::Closed(admission::close_reason(limit)),
+        }
     }
 
     /// Returns the error for sides that share no protocol.

@@ -137,6 +137,10 @@ macro_rules! transport_options {
                 max_connections_per_identity: usize = 16, $crate::options::COUNT;
                 /// How many accepted connections may be in their handshake at once. Default: 256.
                 max_handshakes: usize = 256, $crate::options::COUNT;
+                /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these
+                /// limits the oldest handshake that counts for it gives way to a new one, if it has taken
+                /// 100 ms; else the new one is refused. Default: 64.
+                max_handshakes_per_ip: usize = 64, $crate::options::COUNT;
                 /// How long sending may make no progress. While the peer takes other data, or
                 /// progress is not visible, an operation has ten times as long. Default: 12 s.
                 no_progress_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(12),
@@ -175,6 +179,7 @@ macro_rules! transport_options {
                         per_ip: self.max_connections_per_ip,
                         per_identity: self.max_connections_per_identity,
                         handshakes: self.max_handshakes,
+                        handshakes_per_ip: self.max_handshakes_per_ip,
                     },
                     no_progress_timeout: self.no_progress_timeout,
                     handshake_timeout: self.handshake_timeout,
@@ -253,6 +258,7 @@ mod tests {
             (config().max_connections(0), "max_connections"),
             (config().max_connections_per_identity(0), "max_connections_per_identity"),
             (config().max_handshakes(0), "max_handshakes"),
+            (config().max_handshakes_per_ip(0), "max_handshakes_per_ip"),
             (config().no_progress_timeout(Duration::ZERO), "no_progress_timeout"),
             (config().handshake_timeout(Duration::from_nanos(1)), "handshake_timeout"),
         ] {

@@ -319,7 +319,13 @@ mod tests {
     }
 
     fn registry() -> Arc<Registry<Connection>> {
-        let limits = ConnectionLimits { connections: 9, per_ip: 9, per_identity: 9, handshakes: 9 };
+        let limits = ConnectionLimits {
+            connections: 9,
+            per_ip: 9,
+            per_identity: 9,
+            handshakes: 9,
+            handshakes_per_ip: 9,
+        };
         let telemetry = Telemetry::new("test");
         Registry::new(Admission::new(limits, telemetry.clone()), telemetry)
     }

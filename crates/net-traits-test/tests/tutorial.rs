@@ -94,6 +94,7 @@ impl Local {
             per_ip: 1000,
             per_identity: 1000,
             handshakes: 1000,
+            handshakes_per_ip: 1000,
         };
         let telemetry = Telemetry::new("local");
         let registry = Registry::new(Admission::new(connections, telemetry.clone()), telemetry);

@@ -22,8 +22,7 @@ net_kit::transport_options! {
         /// The longest message, in bytes, in both directions; at most 2^32 - 2. Default: 64 MiB.
         max_message_size: usize = 64 * 1024 * 1024, 1..=MAX_MESSAGE;
         /// How many accepted connections one IPv4 address or IPv6 /64 network may have, including
-        /// handshakes. Keep it below [`max_handshakes`](Self::max_handshakes), so that one address
-        /// cannot occupy all handshakes. Default: 128.
+        /// handshakes. Default: 128.
         max_connections_per_ip: usize = 128, COUNT;
         /// How long a connection may receive nothing. Peers send a keep-alive every 10 s, so a value
         /// below 20 s can end healthy connections. Default: 30 s.

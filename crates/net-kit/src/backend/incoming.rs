@@ -8,7 +8,6 @@ use net_traits::{ConnectError, NetIncomingRequest};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tokio::time::timeout;
 
 /// A connection attempt at a [`Listener`](super::Listener).
 pub struct IncomingRequest<B: Backend> {
@@ -35,12 +34,10 @@ impl<B: Backend> IncomingRequest<B> {
         let revocations = home.registry.revocations();
         let identity = identity.read().clone();
         let handshake = home.handshake(&identity, remote_addr, alpn.clone());
+        let watch = place.watch();
         let secured = B::handshake(attempt, &identity, &handshake, place);
-        let Ok(secured) = timeout(handshake.timeout, secured).await else {
-            home.registry.admission().timed_out(remote_addr);
-            return Err(handshake.timed_out());
-        };
-        let (secured, mut place) = secured?;
+        let secured = watch.run(handshake.timeout, secured).await;
+        let (secured, mut place) = secured.map_err(|limit| handshake.stopped_by(limit))??;
         if let Err(limit) = place.identify(secured.facts.peer().hash) {
             B::reject(secured, limit, place);
             return Err(ConnectError::Closed(close_reason(limit)));

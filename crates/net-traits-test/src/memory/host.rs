@@ -28,6 +28,7 @@ impl Host {
             per_ip: unlimited,
             per_identity: unlimited,
             handshakes: unlimited,
+            handshakes_per_ip: unlimited,
         };
         let telemetry = Telemetry::new("memory");
         let registry =
