@@ -77,7 +77,10 @@ impl MsQuicNetIncomingRequest {
         };
         let watch = place.watch();
         let accepted = watch.run(handshake.timeout, connection.accept()).await;
-        accepted.map_err(close)?.map_err(|error| failed(&handshake, &error))?;
+        accepted.map_err(close)?.map_err(|error| match failed(&handshake, &error) {
+            ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic was the first
+            error => error,
+        })?;
         let peer = connection.peer_identity().ok_or_else(|| lost(&handshake, &connection))?;
         place.identify(peer.hash).map_err(close)?;
         let ended = connection.clone();

@@ -5,7 +5,7 @@
 //! no other clean-up. Everything runs on the caller's thread under one short lock, which is not held
 //! while the hook for pressure runs.
 //!
-//! A peer that begins handshakes and never ends them keeps nobody out: where a limit is reached, the
+//! A peer that begins handshakes and never ends them does not keep others out: where a limit is reached, the
 //! oldest handshake that counts for it gives way to the new one, if it has taken [`STALLED`].
 
 use crate::telemetry::Telemetry;
@@ -482,7 +482,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_is_established_gives_way_to_nobody() {
+    async fn what_is_established_does_not_give_way() {
         let admission = Arc::new(limited(ConnectionLimits { per_ip: 1, ..WIDE }));
         let mut place = admission.admit(ip(1)).unwrap();
         place.identify(ONE).unwrap();

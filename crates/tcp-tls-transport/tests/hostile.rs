@@ -170,7 +170,7 @@ fn a_slow_reader_still_gets_the_close_after_all_messages() {
 }
 
 #[test]
-fn silent_sockets_keep_nobody_out() {
+fn silent_sockets_do_not_keep_others_out() {
     run(async {
         let limits = TcpTlsConfig::new().handshake_timeout(Duration::from_secs(3600));
         for limits in [
