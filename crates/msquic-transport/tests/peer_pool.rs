@@ -6,16 +6,14 @@ mod common;
 use common::{ALPN, run};
 use futures_util::future::join_all;
 use msquic_transport::{MsQuicListener, MsQuicNetConnection, MsQuicTransport};
-use net_peers::{DropError, PeerEvent, PeerPool, PeerPoolConfig};
+use net_peers::{DropError, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig};
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetTransport, TrustPolicy,
 };
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
 
 fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
@@ -46,6 +44,8 @@ fn messages_continue_after_breaks_which_are_reported() {
             let reason = loop {
                 match events.recv().await.unwrap() {
                     PeerEvent::Disconnected { reason, .. } => break reason,
+                    // The message that the peer received just before.
+                    PeerEvent::Undelivered(report) => assert!(report.may_have_arrived),
                     event => assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}"),
                 }
             };
@@ -55,54 +55,31 @@ fn messages_continue_after_breaks_which_are_reported() {
     });
 }
 
-/// A node that listens, has a pool, and receives from all its connections.
+/// A node that listens and has a pool.
 struct Node {
     credential: NetCredential,
     address: SocketAddr,
     pool: PeerPool<MsQuicTransport>,
-    received: mpsc::UnboundedReceiver<u8>,
+    events: PeerEvents<MsQuicNetConnection>,
 }
 
-/// Creates a node that notifies `ended` when a connection of its pool has ended.
-async fn node(ended: Arc<Notify>) -> Node {
+async fn node() -> Node {
     let credential = trusting();
     let listener = listen(&credential).await;
-    let (pool, mut events) =
+    let (pool, events) =
         PeerPool::new(MsQuicTransport::new(), &[ALPN], credential.clone(), config()).unwrap();
-    let (sender, received) = mpsc::unbounded_channel();
-    let receive = move |connection: MsQuicNetConnection| {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while let Ok((message, _)) = connection.recv().await {
-                sender.send(message[0]).unwrap();
-            }
-        });
-    };
-    let (address, receive_dialled) = (listener.local_addr(), receive.clone());
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            match event {
-                PeerEvent::Connected { connection, .. } => receive_dialled(connection),
-                PeerEvent::Disconnected { .. } => ended.notify_one(),
-                event => panic!("{event:?}"),
-            }
-        }
-    });
-    let accepting = pool.clone();
+    let (address, accepting) = (listener.local_addr(), pool.clone());
     tokio::spawn(async move {
         while let Ok(request) = listener.accept().await {
-            let connection = request.accept().await.unwrap();
-            receive(connection.clone());
-            accepting.insert(connection);
+            accepting.insert(request.accept().await.unwrap());
         }
     });
-    Node { credential, address, pool, received }
+    Node { credential, address, pool, events }
 }
 
 /// Both nodes send; in the end all messages have arrived and both send on the same connection.
 async fn talk_at_once() {
-    let ended = Arc::new(Notify::new());
-    let (mut one, mut other) = (node(ended.clone()).await, node(ended.clone()).await);
+    let (mut one, mut other) = (node().await, node().await);
     let (of_one, of_other) = (one.credential.identity(), other.credential.identity());
     for number in 0..100_u8 {
         one.pool.send(of_other, other.address, vec![number].into()).unwrap();
@@ -111,10 +88,10 @@ async fn talk_at_once() {
             tokio::task::yield_now().await;
         }
     }
-    for node in [&mut one, &mut other] {
+    for node in [&one, &other] {
         let mut seen = BTreeSet::new();
         while seen.len() < 100 {
-            assert!(seen.insert(node.received.recv().await.unwrap()), "a message arrived twice");
+            assert!(seen.insert(node.pool.recv().await.1[0]), "a message arrived twice");
         }
     }
     loop {
@@ -125,12 +102,14 @@ async fn talk_at_once() {
         {
             break;
         }
-        ended.notified().await; // there are two, and one of them is closed
+        // There are two, and one of them is closed.
+        let event = tokio::select! { it = one.events.recv() => it, it = other.events.recv() => it };
+        assert!(!matches!(event, None | Some(PeerEvent::Undelivered(_))), "{event:?}");
     }
     one.pool.send(of_other, other.address, vec![200].into()).unwrap();
     other.pool.send(of_one, one.address, vec![200].into()).unwrap();
-    assert_eq!(one.received.recv().await, Some(200));
-    assert_eq!(other.received.recv().await, Some(200));
+    assert_eq!(one.pool.recv().await.1[0], 200);
+    assert_eq!(other.pool.recv().await.1[0], 200);
 }
 
 #[test]
@@ -157,12 +136,11 @@ fn a_peer_that_rejects_late_is_dialled_with_backoff() {
         let told = loop {
             match events.recv().await.unwrap() {
                 PeerEvent::Disconnected { reason, .. } => break reason,
-                PeerEvent::Dropped {
-                    error: DropError::Connect(ConnectError::Rejected(it)),
-                    ..
-                } => {
-                    break it.into();
-                }
+                PeerEvent::Undelivered(report) => match report.error {
+                    DropError::Connect(ConnectError::Rejected(it)) => break it.into(),
+                    DropError::Lost(reason) => break reason,
+                    error => panic!("{error}"),
+                },
                 event => assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}"),
             }
         };
@@ -170,5 +148,25 @@ fn a_peer_that_rejects_late_is_dialled_with_backoff() {
         send(1);
         let again = tokio::time::timeout(Duration::from_millis(500), listener.accept()).await;
         assert!(again.is_err(), "it is dialled again at once");
+    });
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_outside_of_a_runtime() {
+    let (pool, mut events, accepted) = run(async {
+        let server = trusting();
+        let listener = listen(&server).await;
+        let (pool, events) =
+            PeerPool::new(MsQuicTransport::new(), &[ALPN], trusting(), config()).unwrap();
+        let dial = pool.connection(server.identity(), listener.local_addr());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        dialled.unwrap();
+        (pool, events, accepted)
+    });
+    drop(pool);
+    run(async {
+        assert!(matches!(accepted.watch_close().await, CloseReason::Peer { code: 0, .. }));
+        while events.recv().await.is_some() {}
     });
 }

@@ -1,13 +1,14 @@
 //! Connections with **many peers**, over any transport of [`net_traits`].
 //!
 //! - [`PeerPool`]: connections by identity, dialled when needed and again when they break.
-//!   [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
+//!   [`PeerPool::recv`] returns the messages of all peers, [`PeerEvents`] the messages that were not
+//!   delivered. [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
 //!   [`Resolver`] lists.
 //! - [`FallbackTransport`]: a primary transport, and a secondary one where the primary does not
 //!   reach the peer.
 //!
 //! ```
-//! use net_peers::{PeerPool, PeerPoolConfig};
+//! use net_peers::{PeerEvent, PeerPool, PeerPoolConfig};
 //! use net_traits::{NetConnection, NetCredential, NetIncomingRequest};
 //! use net_traits::{NetListener, NetTransport, TrustPolicy};
 //! use net_traits_test::memory::MemoryNetwork; // or a real transport
@@ -21,12 +22,27 @@
 //!     network.transport().create_listener("0.0.0.0:0".parse()?, &["chat/1"], peer.clone()).await?;
 //!
 //! let credential = NetCredential::self_signed(TrustPolicy::hashes([peer.identity()]))?;
-//! let (pool, _events) =
+//! let (pool, mut events) =
 //!     PeerPool::new(network.transport(), &["chat/1"], credential, PeerPoolConfig::new())?;
 //! pool.send(peer.identity(), listener.local_addr(), "hello".into())?;
 //!
 //! let connection = listener.accept().await?.accept().await?;
 //! assert_eq!(connection.recv().await?.0, "hello");
+//! connection.send(b"welcome").await?;
+//! assert_eq!(pool.recv().await, (peer.identity(), "welcome".into()));
+//!
+//! drop((listener, connection));
+//! let absent = "10.0.0.9:1".parse()?;
+//! pool.send(peer.identity(), absent, "are you there?".into())?;
+//! pool.remove(peer.identity());
+//! while let Some(event) = events.recv().await {
+//!     if let PeerEvent::Undelivered(report) = event {
+//!         assert_eq!(report.peer, peer.identity());
+//!         if report.message == "are you there?" {
+//!             break;
+//!         }
+//!     }
+//! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! # })?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -49,7 +65,7 @@ pub use fallback::{
 };
 pub use pool::{
     Broadcast, DropError, Follow, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig, QueueError,
-    Unsent,
+    Undelivered, Unsent,
 };
 #[cfg(feature = "dns")]
 pub use resolver::DnsResolver;

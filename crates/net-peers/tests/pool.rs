@@ -3,18 +3,21 @@
 mod common;
 
 use bytes::Bytes;
-use common::{ALPN, Pool, accept, any_port, listen, pool, recv, trusting, two_trusting};
+use common::{
+    ALPN, Events, Pool, accept, any_port, listen, pool, recv, trusting, two_trusting, undelivered,
+};
 use futures_util::future::join_all;
 use net_peers::{DropError, PeerEvent, PeerPool, PeerPoolConfig, QueueError};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetTransport, TrustPolicy, close_code,
 };
-use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryNetwork};
+use net_traits_test::memory::{
+    LinkPlan, MemoryConnection, MemoryListener, MemoryNetwork, MemoryTransport,
+};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
 fn config() -> PeerPoolConfig {
@@ -57,6 +60,8 @@ async fn messages_continue_after_breaks_which_are_reported() {
         assert!(matches!(event, PeerEvent::Connected { .. }), "{event:?}");
         let event = events.recv().await.unwrap();
         let PeerEvent::Disconnected { reason, .. } = event else { panic!("{event:?}") };
+        let report = undelivered(&mut events).await;
+        assert!(report.may_have_arrived && report.message[..] == [round], "{report:?}");
         let expected = CloseReason::Peer { code: round.into(), reason: "go away".to_owned() };
         assert_eq!(reason, expected);
     }
@@ -89,11 +94,10 @@ async fn attempts_are_made_with_backoff_and_then_the_messages_are_dropped() {
     let (pool, mut events) = pool(&network, trusting(), config.max_attempts(5));
     let started = Instant::now();
     pool.send(absent, "10.0.0.9:1".parse().unwrap(), "in vain".into()).unwrap();
-    let event = events.recv().await.unwrap();
-    let PeerEvent::Dropped { messages, error: DropError::Connect(error), .. } = event else {
-        panic!("{event:?}");
-    };
-    assert_eq!(messages, 1);
+    let report = undelivered(&mut events).await;
+    assert_eq!((report.peer, &report.message[..]), (absent, &b"in vain"[..]));
+    assert!(!report.may_have_arrived);
+    let DropError::Connect(error) = report.error else { panic!("{report:?}") };
     assert!(matches!(error, ConnectError::Refused(_)), "{error}");
     // The four backoffs are at most 1, 2, 4 and 4 s, and at least half of that.
     let took = started.elapsed();
@@ -113,68 +117,43 @@ async fn undeliverable_messages_are_reported_and_excess_ones_rejected() {
     let too_large = pool.send(absent, address, Bytes::from(vec![0; 101]));
     assert_eq!(too_large, Err(QueueError::TooLarge { size: 101, limit: 100 }));
     pool.send(absent, address, Bytes::from(vec![0; 40])).unwrap();
-    let event = events.recv().await.unwrap();
-    let PeerEvent::Dropped { peer, messages, error: DropError::Connect(error) } = event else {
-        panic!("{event:?}");
-    };
-    assert_eq!((peer, messages), (absent, 2));
-    assert!(error.is_retryable(), "{error}");
+    for size in [60, 40] {
+        let report = undelivered(&mut events).await;
+        assert_eq!((report.peer, report.message.len()), (absent, size));
+        let DropError::Connect(error) = report.error else { panic!("{report:?}") };
+        assert!(error.is_retryable(), "{error}");
+    }
 
     // A peer with another identity answers: trying again does not help.
     let listener = listen(&network, &trusting()).await;
     pool.send(absent, listener.local_addr(), "secret".into()).unwrap();
     let refuse = async { listener.accept().await.unwrap().accept().await };
-    let (event, _) = tokio::join!(events.recv(), refuse);
-    let event = event.unwrap();
-    let PeerEvent::Dropped { error: DropError::Connect(error), .. } = event else {
-        panic!("{event:?}");
-    };
+    let (report, _) = tokio::join!(undelivered(&mut events), refuse);
+    let DropError::Connect(error) = report.error else { panic!("{report:?}") };
     assert!(matches!(error, ConnectError::Rejected(_)), "{error:?}");
 }
 
-/// A node that listens, has a pool, and receives from all its connections.
+/// A node that listens and has a pool.
 struct Node {
     credential: NetCredential,
     address: SocketAddr,
+    host: MemoryTransport,
     pool: Pool,
-    received: mpsc::UnboundedReceiver<u8>,
-    ended: mpsc::UnboundedReceiver<CloseReason>,
+    events: Events,
 }
 
 async fn node(network: &MemoryNetwork) -> Node {
-    let credential = trusting();
-    let host = network.transport();
+    let (credential, host) = (trusting(), network.transport());
     let listener = host.create_listener(any_port(), &[ALPN], credential.clone()).await.unwrap();
-    let (pool, mut events) = PeerPool::new(host, &[ALPN], credential.clone(), config()).unwrap();
-    let (sender, received) = mpsc::unbounded_channel();
-    let (end, ended) = mpsc::unbounded_channel();
-    let receive = move |connection: MemoryConnection| {
-        let sender = sender.clone();
-        tokio::spawn(async move {
-            while let Ok((message, _)) = connection.recv().await {
-                sender.send(message[0]).unwrap();
-            }
-        });
-    };
-    let (address, receive_dialled) = (listener.local_addr(), receive.clone());
-    tokio::spawn(async move {
-        while let Some(event) = events.recv().await {
-            match event {
-                PeerEvent::Connected { connection, .. } => receive_dialled(connection),
-                PeerEvent::Disconnected { reason, .. } => end.send(reason).unwrap(),
-                event => panic!("{event:?}"),
-            }
-        }
-    });
+    let made = PeerPool::new(host.clone(), &[ALPN], credential.clone(), config());
+    let ((pool, events), address) = (made.unwrap(), listener.local_addr());
     let accepting = pool.clone();
     tokio::spawn(async move {
         while let Ok(request) = listener.accept().await {
-            let connection = request.accept().await.unwrap();
-            receive(connection.clone());
-            accepting.insert(connection);
+            accepting.insert(request.accept().await.unwrap());
         }
     });
-    Node { credential, address, pool, received, ended }
+    Node { credential, address, host, pool, events }
 }
 
 /// Both nodes dial at the same time and send; all messages arrive, and one connection is left.
@@ -188,29 +167,30 @@ async fn talk_at_once(network: &MemoryNetwork) {
             tokio::time::sleep(Duration::from_millis(1)).await; // other network time
         }
     }
-    for node in [&mut one, &mut other] {
+    for node in [&one, &other] {
         let mut seen = BTreeSet::new();
         while seen.len() < 100 {
-            assert!(seen.insert(node.received.recv().await.unwrap()), "a message arrived twice");
+            assert!(seen.insert(node.pool.recv().await.1[0]), "a message arrived twice");
         }
     }
     // The redundant connection is closed, and both send on the other.
-    for node in [&mut one, &mut other] {
-        let (CloseReason::Local { code, .. } | CloseReason::Peer { code, .. }) =
-            node.ended.recv().await.unwrap()
-        else {
-            panic!("the redundant connection broke");
-        };
-        assert_eq!(code, close_code::DUPLICATE);
-    }
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!((one.host.connections().len(), other.host.connections().len()), (1, 1));
     let at_one = one.pool.connection(of_other, other.address).await.unwrap();
     let at_other = other.pool.connection(of_one, one.address).await.unwrap();
     assert_eq!(at_one.local_addr(), at_other.remote_addr());
     assert_eq!(at_one.remote_addr(), at_other.local_addr());
     one.pool.send(of_other, other.address, vec![200].into()).unwrap();
     other.pool.send(of_one, one.address, vec![200].into()).unwrap();
-    assert_eq!(one.received.recv().await, Some(200));
-    assert_eq!(other.received.recv().await, Some(200));
+    assert_eq!(one.pool.recv().await.1[0], 200);
+    assert_eq!(other.pool.recv().await.1[0], 200);
+    for node in [&mut one, &mut other] {
+        while let Some(event) = node.events.try_recv() {
+            let is_connected =
+                matches!(event, PeerEvent::Connected { .. } | PeerEvent::Replaced { .. });
+            assert!(is_connected, "{event:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -240,49 +220,83 @@ async fn a_connection_that_is_just_over_is_dialled_again() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn the_redundant_connection_is_closed_as_a_duplicate() {
+/// A pool that has dialled a peer, which then dials it: the connection of the pool, that which the
+/// peer accepted, and that which the peer dialled.
+struct Two {
+    pool: Pool,
+    _listeners: [MemoryListener; 2],
+    peer: CertHash,
+    ours: MemoryConnection,
+    at_peer: MemoryConnection,
+    theirs: MemoryConnection,
+}
+
+async fn two(me: NetCredential, peer: NetCredential) -> Two {
     let network = MemoryNetwork::new(1);
-    let (smaller, larger) = two_trusting();
-    let listener = listen(&network, &larger).await;
-    let (pool, _) = pool(&network, larger, config());
-    // The peer with the smaller identity dials; its connection is used, and ours is closed.
-    let at_smaller = listen(&network, &smaller).await;
-    let dial = pool.connection(smaller.identity(), at_smaller.local_addr());
-    let (ours, _accepted) = tokio::join!(dial, accept(&at_smaller));
-    let ours = ours.unwrap();
-    let transport = network.transport();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], smaller.clone());
-    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
-    let theirs = theirs.unwrap();
-    pool.insert(accepted);
-    let used = pool.connection(smaller.identity(), at_smaller.local_addr()).await.unwrap();
-    assert_eq!(used.remote_addr(), theirs.local_addr());
-    let begun = Instant::now();
-    let CloseReason::Local { code, .. } = ours.watch_close().await else { panic!("it breaks") };
-    assert_eq!(code, close_code::DUPLICATE);
-    assert_eq!(begun.elapsed(), Duration::from_secs(5), "both sides have time to switch");
+    let (at_me, at_peer) = (listen(&network, &me).await, listen(&network, &peer).await);
+    let (pool, _) = pool(&network, me, config());
+    let dial = pool.connection(peer.identity(), at_peer.local_addr());
+    let (ours, accepted) = tokio::join!(dial, accept(&at_peer));
+    let host = network.transport();
+    let dial = host.connect(at_me.local_addr(), &[ALPN], peer.clone());
+    let (theirs, inserted) = tokio::join!(dial, accept(&at_me));
+    pool.insert(inserted);
+    let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
+    let listeners = [at_me, at_peer];
+    Two { pool, _listeners: listeners, peer: peer.identity(), ours, at_peer: accepted, theirs }
+}
+
+impl Two {
+    /// Whether the pool sends on the connection that it dialled.
+    async fn uses_ours(&self) -> bool {
+        let used = self.pool.connection(self.peer, any_port()).await.unwrap();
+        used.local_addr() == self.ours.local_addr()
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connection_that_the_smaller_identity_dialled_is_used_although_it_is_older() {
-    let network = MemoryNetwork::new(1);
+async fn the_newer_connection_is_used_and_the_other_one_is_closed_by_its_dialler() {
+    for (swap, patience) in [(false, 10), (true, 5)] {
+        let (smaller, larger) = two_trusting();
+        let (me, peer) = if swap { (larger, smaller) } else { (smaller, larger) };
+        let two = two(me, peer).await;
+        assert!(!two.uses_ours().await);
+        let begun = Instant::now();
+        let reason = two.ours.watch_close().await;
+        let CloseReason::Local { code: close_code::DUPLICATE, .. } = reason else {
+            panic!("{reason}");
+        };
+        assert_eq!(begun.elapsed(), Duration::from_secs(patience));
+        assert!(!two.uses_ours().await);
+        let kept = timeout(Duration::from_secs(600), two.theirs.watch_close()).await;
+        assert!(kept.is_err(), "{kept:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_the_smaller_identity_dialled_is_used_once_it_is_heard() {
     let (smaller, larger) = two_trusting();
-    let listener = listen(&network, &smaller).await;
-    let (pool, _) = pool(&network, smaller, config());
-    let at_larger = listen(&network, &larger).await;
-    let dial = pool.connection(larger.identity(), at_larger.local_addr());
-    let (ours, _accepted) = tokio::join!(dial, accept(&at_larger));
-    let transport = network.transport();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], larger.clone());
-    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
-    pool.insert(accepted);
-    let used = pool.connection(larger.identity(), at_larger.local_addr()).await.unwrap();
-    assert_eq!(used.local_addr(), ours.unwrap().local_addr());
+    let two = two(smaller, larger).await;
+    assert!(!two.uses_ours().await, "the peer may have restarted");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    two.at_peer.send(b"alive").await.unwrap();
+    assert_eq!(two.pool.recv().await, (two.peer, "alive".into()));
+    assert!(two.uses_ours().await);
     // The other connection is used when this one breaks.
-    used.close(0, "").await;
-    let used = pool.connection(larger.identity(), any_port()).await.unwrap();
-    assert_eq!(used.remote_addr(), theirs.unwrap().local_addr());
+    two.ours.close(0, "").await;
+    assert!(!two.uses_ours().await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_is_not_used_stays_while_the_peer_sends_on_it() {
+    let (smaller, larger) = two_trusting();
+    let two = two(larger, smaller).await;
+    for _ in 0..100 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        two.at_peer.send(b"still here").await.unwrap();
+        assert_eq!(two.pool.recv().await.1, "still here");
+    }
+    assert!(!two.uses_ours().await);
 }
 
 #[tokio::test(start_paused = true)]
@@ -316,10 +330,8 @@ async fn a_peer_that_rejects_is_dialled_with_backoff() {
     };
     send(0);
     listener.accept().await.unwrap().accept().await.unwrap_err();
-    let event = events.recv().await.unwrap();
-    let PeerEvent::Dropped { error: DropError::Connect(error), .. } = event else {
-        panic!("{event:?}");
-    };
+    let report = undelivered(&mut events).await;
+    let DropError::Connect(error) = report.error else { panic!("{report:?}") };
     assert!(matches!(error, ConnectError::Rejected(_)), "{error:?}");
     send(1);
     let again = timeout(minute / 2, listener.accept()).await;
@@ -342,15 +354,12 @@ async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
     connection.unwrap().watch_close().await;
     pool.send(peer, address, "to a revoked peer".into()).unwrap();
     let refuse = async { while listener.accept().await.unwrap().accept().await.is_err() {} };
-    let dropped = async {
-        loop {
-            if let PeerEvent::Dropped { error, .. } = events.recv().await.unwrap() {
-                break error;
-            }
-        }
+    let report = tokio::select! {
+        () = refuse => panic!("it connects again"),
+        it = undelivered(&mut events) => it,
     };
-    let error = tokio::select! { () = refuse => panic!("it connects again"), it = dropped => it };
-    assert!(matches!(error, DropError::Connect(ConnectError::Rejected(_))), "{error:?}");
+    let DropError::Connect(error) = report.error else { panic!("{report:?}") };
+    assert!(matches!(error, ConnectError::Rejected(_)), "{error:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,14 +1,13 @@
-//! Messages in the queues of a pool, and the reports of those that went to many peers.
+//! Messages to many peers, and their reports.
 
 use super::config::DropError;
-use bytes::Bytes;
 use net_traits::CertHash;
 use tokio::sync::mpsc;
 
 /// The reports of a [broadcast](crate::PeerPool::broadcast).
 ///
 /// Dropping it cancels nothing. What is not sent later is then reported by
-/// [`PeerEvent::Dropped`](crate::PeerEvent::Dropped).
+/// [`PeerEvent::Undelivered`](crate::PeerEvent::Undelivered).
 #[derive(Debug)]
 pub struct Broadcast {
     reports: mpsc::UnboundedReceiver<Unsent>, // at most one of each peer
@@ -33,8 +32,9 @@ impl Broadcast {
 
     /// Waits for the next peer to which the message was not sent.
     ///
-    /// Returns `None` once each other peer's connection has taken the message. As with
-    /// [`send`](crate::PeerPool::send), it may still be lost if that connection breaks.
+    /// Returns `None` once each other peer's connection has taken the message. If it is lost with
+    /// that connection, that is reported by
+    /// [`PeerEvent::Undelivered`](crate::PeerEvent::Undelivered).
     ///
     /// # Cancel safety
     ///
@@ -57,14 +57,8 @@ impl Broadcast {
     }
 }
 
-/// A queued message.
-pub(super) struct Outgoing {
-    pub(super) message: Bytes,
-    /// Of a message that also goes to other peers.
-    pub(super) receipt: Option<Receipt>,
-}
-
 /// Reports that a message was not sent, unless told that it was.
+#[derive(Debug)]
 pub(super) struct Receipt {
     peer: CertHash,
     report: Option<mpsc::UnboundedSender<Unsent>>,
@@ -79,14 +73,5 @@ impl Receipt {
     pub(super) fn unsent(mut self, error: DropError) -> bool {
         let unsent = Unsent { peer: self.peer, error };
         self.report.take().is_some_and(|report| report.send(unsent).is_ok())
-    }
-}
-
-impl Drop for Receipt {
-    /// The queue was dropped with the message in it.
-    fn drop(&mut self) {
-        if let Some(report) = self.report.take() {
-            let _ = report.send(Unsent { peer: self.peer, error: DropError::Removed });
-        }
     }
 }

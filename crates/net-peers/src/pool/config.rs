@@ -1,12 +1,10 @@
-//! Configuration, events and errors of a `PeerPool`.
+//! Configuration and errors of a `PeerPool`.
 
-use crate::resolver::ResolveError;
 use net_kit::options::{COUNT, QUEUE, TIMEOUT};
-use net_traits::{CertHash, CloseReason, ConfigError, ConnectError, SendError};
-use std::net::SocketAddr;
+use net_traits::{CloseReason, ConfigError, ConnectError, SendError};
 use std::ops::RangeInclusive;
 use std::time::Duration;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::Semaphore;
 
 net_kit::options! {
     /// Dialling and queue limits of a [`PeerPool`](crate::PeerPool).
@@ -25,13 +23,28 @@ net_kit::options! {
         first_delay: Duration = Duration::from_millis(100), TIMEOUT;
         /// The upper limit of the backoff. Default: 30 s.
         max_delay: Duration = Duration::from_secs(30), TIMEOUT;
-        /// Number of consecutive failed attempts after which queued messages are dropped and
-        /// reported. Default: 10.
+        /// Number of consecutive failed attempts after which the queued messages of a peer are
+        /// reported as undelivered. Default: 10.
         max_attempts: u32 = 10, 1..=u32::MAX;
         /// How many messages may be queued per peer. Default: 1000.
         max_queued_messages: usize = 1000, PERMITS;
         /// How many bytes of messages may be queued per peer. Default: 1 MiB.
         max_queued_bytes: usize = 1024 * 1024, QUEUE;
+        /// How many bytes of messages a peer may have that its connections took and that are not
+        /// known to be delivered; each message counts 128 bytes more. Sending waits for room.
+        /// Default: 4 MiB.
+        max_unconfirmed_bytes: usize = 4 * 1024 * 1024, QUEUE;
+        /// How long a message is kept after it has left the send queue of a connection, and
+        /// reported if the connection ends meanwhile. If `max_unconfirmed_bytes` are needed, it is
+        /// kept for less long. Default: 1 s.
+        keep_sent: Duration = Duration::from_secs(1), Duration::ZERO..=*TIMEOUT.end();
+        /// How many bytes of messages the pool may hold for all peers, until they are delivered or
+        /// their reports are received; each message counts 128 bytes more, and the payload of a
+        /// broadcast counts once. Default: 64 MiB.
+        max_held_bytes: usize = 64 * 1024 * 1024, QUEUE;
+        /// How many bytes of received messages wait for [`recv`](crate::PeerPool::recv); each
+        /// message counts 128 bytes more. The connections then receive no further. Default: 4 MiB.
+        receive_queue: usize = 4 * 1024 * 1024, QUEUE;
         /// How many addresses of a resolver are followed. Default: 1024.
         max_followed: usize = 1024, COUNT;
         /// How many followed addresses are dialled at once. Default: 32.
@@ -65,55 +78,7 @@ impl PeerPoolConfig {
     }
 }
 
-/// An event of a [`PeerPool`](crate::PeerPool).
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum PeerEvent<C> {
-    /// The pool has dialled a peer. Receive the peer's messages from the connection until it ends,
-    /// even if the pool sends on another connection with that peer.
-    Connected {
-        /// The peer.
-        peer: CertHash,
-        /// The connection.
-        connection: C,
-    },
-    /// A connection of the pool has ended. Messages that it had queued and not delivered are lost.
-    Disconnected {
-        /// The peer.
-        peer: CertHash,
-        /// Why.
-        reason: CloseReason,
-    },
-    /// Messages were dropped: the peer is unreachable, one side rejected the other, or a message is
-    /// too long.
-    Dropped {
-        /// The peer.
-        peer: CertHash,
-        /// Number of dropped messages.
-        messages: usize,
-        /// Why.
-        error: DropError,
-    },
-    /// A [followed](crate::PeerPool::follow) address cannot be reached. It is dialled further with
-    /// backoff; what later attempts find is not reported, until one succeeds.
-    Unreachable {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        error: ConnectError,
-    },
-    /// A [followed](crate::PeerPool::follow) resolver failed, or listed too much. The pool keeps
-    /// the addresses that it has. The same error is reported once.
-    ResolveFailed {
-        /// Why.
-        error: ResolveError,
-    },
-}
-
-/// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type `C`.
-pub type PeerEvents<C> = mpsc::Receiver<PeerEvent<C>>;
-
-/// Why queued messages were dropped.
+/// Why a message was not delivered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DropError {
@@ -126,6 +91,9 @@ pub enum DropError {
     /// The message of a broadcast was not queued.
     #[error(transparent)]
     Queue(#[from] QueueError),
+    /// The connection that had taken the message ended before the message was known to be delivered.
+    #[error("the connection ended before the message was known to be delivered")]
+    Lost(#[source] CloseReason),
     /// The connection ended and no address of the peer is known.
     #[error("not connected, and no address of the peer is known")]
     NoAddress,
@@ -141,6 +109,10 @@ pub enum QueueError {
     /// The peer's queue is full.
     #[error("the queue of the peer is full")]
     Full,
+    /// The pool holds as many bytes as it may: of queued messages, and of reports that were not
+    /// received.
+    #[error("the pool holds as many bytes of messages as it may")]
+    PoolFull,
     /// The message alone exceeds the queue limit.
     #[error("a message of {size} bytes exceeds the queue limit of {limit} bytes per peer")]
     TooLarge {
@@ -170,6 +142,10 @@ mod tests {
             (config().max_attempts(0), "max_attempts"),
             (config().max_queued_messages(usize::MAX), "max_queued_messages"),
             (config().max_queued_bytes(0), "max_queued_bytes"),
+            (config().max_unconfirmed_bytes(0), "max_unconfirmed_bytes"),
+            (config().keep_sent(Duration::MAX), "keep_sent"),
+            (config().max_held_bytes(0), "max_held_bytes"),
+            (config().receive_queue(0), "receive_queue"),
             (config().max_followed(0), "max_followed"),
             (config().max_dials(0), "max_dials"),
             (config().removal_delay(Duration::MAX), "removal_delay"),

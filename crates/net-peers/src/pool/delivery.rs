@@ -1,15 +1,16 @@
 //! The task that sends the queued messages of a peer.
 
-use super::broadcast::{Outgoing, Receipt};
-use super::config::{DropError, PeerEvent};
-use super::inner::{Found, Inner};
-use bytes::Bytes;
-use net_traits::{CertHash, CloseReason, NetConnection, NetTransport, SendError, close_code};
+use super::account::{MESSAGE_COST, Share};
+use super::config::DropError;
+use super::inner::Inner;
+use super::parcel::Parcel;
+use super::queue::Queue;
+use net_traits::{
+    CertHash, CloseReason, ConnectError, NetConnection, NetTransport, SendError, close_code,
+};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::time::{sleep_until, timeout};
 
 /// How long an empty message queue is kept.
@@ -20,46 +21,29 @@ pub(super) async fn deliver<T: NetTransport>(
     inner: Arc<Inner<T>>,
     peer: CertHash,
     id: u64,
-    mut messages: mpsc::Receiver<Outgoing>,
-    bytes: Arc<AtomicUsize>,
+    queue: Arc<Queue>,
 ) {
     loop {
-        let outgoing = match timeout(QUEUE_PATIENCE, messages.recv()).await {
-            Ok(Some(outgoing)) => outgoing,
-            Ok(None) => return, // the peer was removed, or the pool was dropped
-            Err(_) => {
+        let Ok(parcel) = timeout(QUEUE_PATIENCE, queue.pop()).await else {
+            let idle = {
                 let mut peers = inner.peers.lock();
-                if messages.is_empty() {
-                    let queue = peers.same(peer, id).and_then(|entry| entry.queue.take());
-                    peers.tidy(peer);
-                    drop(peers);
-                    return drop(queue); // this task's own, which ends here
+                let Some(entry) = peers.same(peer, id) else { return };
+                if !queue.is_empty() {
+                    continue;
                 }
-                continue;
-            }
+                let idle = entry.sending.take();
+                peers.tidy(peer);
+                idle
+            };
+            return drop(idle); // this task's own, which ends here
         };
-        let Outgoing { message, receipt } = outgoing;
-        let size = message.len();
-        let sent = send_insistently(&inner, peer, id, message).await;
-        bytes.fetch_sub(size, Ordering::SeqCst);
-        let Err(error) = sent else {
-            if let Some(receipt) = receipt {
-                receipt.sent();
-            }
+        let Err((parcel, error)) = send_insistently(&inner, peer, id, parcel).await else {
             continue;
         };
-        let is_reported =
-            |receipt: Option<Receipt>| receipt.is_some_and(|it| it.unsent(error.clone()));
-        let mut dropped = usize::from(!is_reported(receipt));
-        // A message that is too long is dropped alone; if the peer is unreachable, all are dropped.
+        parcel.undelivered(error.clone());
+        // A message that is too long concerns no other; if the peer is unreachable, all are reported.
         if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
-            while let Ok(Outgoing { message, receipt }) = messages.try_recv() {
-                bytes.fetch_sub(message.len(), Ordering::SeqCst);
-                dropped += usize::from(!is_reported(receipt));
-            }
-        }
-        if dropped > 0 {
-            inner.tell(PeerEvent::Dropped { peer, messages: dropped, error });
+            queue.drain().into_iter().for_each(|parcel| parcel.undelivered(error.clone()));
         }
     }
 }
@@ -68,16 +52,21 @@ async fn send_insistently<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
     id: u64,
-    message: Bytes,
-) -> Result<(), DropError> {
-    let mut failed = 0;
+    mut parcel: Parcel,
+) -> Result<(), (Parcel, DropError)> {
+    let Some(share) = room(inner, peer, id, parcel.len()).await else {
+        return Err((parcel, DropError::Removed));
+    };
+    let (mut failed, mut finally) = (0, 0);
     loop {
         let mut inserted = pin!(inner.inserted.notified());
         inserted.as_mut().enable();
-        let (address, pause) = {
+        let (address, addresses, pause) = {
             let mut peers = inner.peers.lock();
-            let entry = peers.same(peer, id).ok_or(DropError::Removed)?;
-            (entry.address(), entry.pause())
+            let Some(entry) = peers.same(peer, id) else {
+                return Err((parcel, DropError::Removed));
+            };
+            (entry.next_address(), entry.addresses().len(), entry.pause())
         };
         if let Some(until) = pause {
             tokio::select! {
@@ -88,35 +77,113 @@ async fn send_insistently<T: NetTransport>(
         }
         let connected = match address {
             Some(address) => inner.connection(peer, Some(id), address).await,
-            None => inner.connected(peer).map(Ok).ok_or(DropError::NoAddress)?,
-        };
-        let (is_retryable, error) = match connected {
-            Err(error) => (error.is_retryable(), DropError::from(error)),
-            Ok(Found { id, connection }) => match connection.send_bytes(message.clone()).await {
-                Ok(()) => return Ok(()),
-                Err(error @ SendError::TooLarge { .. }) => return Err(error.into()),
-                Err(error) => {
-                    if let SendError::Closed(reason) = &error {
-                        inner.ended(peer, id, reason.clone());
-                    }
-                    (may_go_elsewhere(&error), error.into())
-                }
+            None => match inner.connected(peer) {
+                Some(link) => Ok(link),
+                None => return Err((parcel, DropError::NoAddress)),
             },
         };
+        let error = match connected {
+            Err(error) => {
+                // Another address may be that of the peer.
+                finally = if is_final(&error) { finally + 1 } else { 0 };
+                let is_final = finally >= addresses.max(1);
+                let error = DropError::from(error);
+                if is_final {
+                    return Err((parcel, error));
+                }
+                error
+            }
+            Ok(link) => {
+                parcel.offered();
+                match link.connection.send_bytes(parcel.message()).await {
+                    Ok(()) => {
+                        link.touch();
+                        parcel.taken(share);
+                        link.ledger.add(parcel);
+                        return Ok(());
+                    }
+                    Err(error) => {
+                        parcel.refused();
+                        match &error {
+                            SendError::TooLarge { .. } => return Err((parcel, error.into())),
+                            SendError::Closed(reason) => inner.ended(peer, &link, reason.clone()),
+                            // Earlier messages of the stream may be lost with it.
+                            SendError::Stopped { .. } | SendError::Transport(_) => {
+                                link.ledger.lost(&error.clone().into());
+                            }
+                            SendError::TimedOut { .. } => {
+                                inner.timed_out(peer, &link).await;
+                            }
+                            _ => {}
+                        }
+                        if !may_go_elsewhere(&error) {
+                            return Err((parcel, error.into()));
+                        }
+                        error.into()
+                    }
+                }
+            }
+        };
         failed += 1;
-        if !is_retryable || failed >= inner.config.max_attempts {
-            return Err(error);
+        if failed >= inner.config.max_attempts {
+            return Err((parcel, error));
         }
     }
 }
 
-/// Whether sending may succeed on another connection. A local close says nothing about the peer,
-/// unless it was a revocation or a shutdown.
+/// Waits until another message may be unconfirmed. `None` if the peer was removed.
+async fn room<T: NetTransport>(
+    inner: &Arc<Inner<T>>,
+    peer: CertHash,
+    id: u64,
+    size: usize,
+) -> Option<Share> {
+    loop {
+        let (unconfirmed, links) = {
+            let mut peers = inner.peers.lock();
+            let entry = peers.same(peer, id)?;
+            (entry.limits.unconfirmed.clone(), entry.links())
+        };
+        let mut freed = pin!(unconfirmed.freed());
+        freed.as_mut().enable();
+        if let Some(share) = unconfirmed.take(size + MESSAGE_COST) {
+            return Some(share);
+        }
+        // What was flushed is kept only as long as there is room.
+        if !links.iter().any(|link| link.ledger.settle_oldest()) {
+            freed.await;
+        }
+    }
+}
+
+/// Whether trying again at the same address is useless until something is changed.
+fn is_final(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::InvalidInput(_) | ConnectError::Credential(_) | ConnectError::Rejected(_) => {
+            true
+        }
+        ConnectError::Closed(reason) => is_final_end(reason),
+        _ => false,
+    }
+}
+
+/// Whether sending may succeed later or on another connection.
 fn may_go_elsewhere(error: &SendError) -> bool {
     match error {
-        SendError::Closed(CloseReason::Local { code, .. }) => {
-            ![close_code::REVOKED, close_code::SHUTDOWN].contains(code)
+        SendError::TooLarge { .. } => false,
+        SendError::Closed(reason) => !is_final_end(reason),
+        _ => true,
+    }
+}
+
+/// A local close says nothing about the peer, unless it was a revocation or a shutdown.
+fn is_final_end(reason: &CloseReason) -> bool {
+    match reason {
+        CloseReason::Local { code, .. } => {
+            [close_code::REVOKED, close_code::SHUTDOWN].contains(code)
         }
-        error => error.is_retryable(),
+        CloseReason::Peer { code, .. } => *code == close_code::REVOKED,
+        CloseReason::Rejected(_) => true,
+        _ => false,
     }
 }

@@ -1,8 +1,8 @@
 //! Following a resolver: a task per listed address keeps a connection with the peer there.
 
-use super::config::PeerEvent;
 use super::inner::Inner;
-use super::peers::{AbortOnDrop, STABLE};
+use super::link::{Link, STABLE};
+use super::peers::AbortOnDrop;
 use crate::resolver::{Endpoint, ResolveError, Resolver};
 use net_traits::{CertHash, ConnectError, NetConnection, NetTransport, RejectionBy};
 use parking_lot::Mutex;
@@ -41,7 +41,7 @@ async fn run<T: NetTransport>(
     id: u64,
     stopped: oneshot::Receiver<()>,
 ) {
-    let mut addresses = Addresses::new(inner.clone());
+    let mut addresses = Addresses::new(inner.clone(), id);
     tokio::select! {
         _ = stopped => {}
         () = addresses.follow(&mut resolver) => {}
@@ -54,6 +54,8 @@ async fn run<T: NetTransport>(
 /// The addresses that are followed.
 struct Addresses<T: NetTransport> {
     inner: Arc<Inner<T>>,
+    /// The number of what is followed.
+    id: u64,
     /// The last list of the resolver.
     listed: Vec<Endpoint>,
     followed: HashMap<SocketAddr, Followed>,
@@ -78,8 +80,8 @@ struct Mark {
 }
 
 impl<T: NetTransport> Addresses<T> {
-    fn new(inner: Arc<Inner<T>>) -> Self {
-        Self { inner, listed: Vec::new(), followed: HashMap::new(), reported: None }
+    fn new(inner: Arc<Inner<T>>, id: u64) -> Self {
+        Self { inner, id, listed: Vec::new(), followed: HashMap::new(), reported: None }
     }
 
     async fn follow(&mut self, resolver: &mut impl Resolver) {
@@ -141,11 +143,9 @@ impl<T: NetTransport> Addresses<T> {
         for (address, followed) in over.collect::<Vec<_>>() {
             let peer = stop(&followed.mark);
             tracing::debug!(%address, "an address is no longer followed");
-            if let Some(connections) =
-                peer.and_then(|it| self.inner.peers.lock().unfollow(it, address))
-            {
-                connections.into_iter().for_each(close);
-            }
+            self.inner.board.news().reached(address);
+            let links = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
+            links.into_iter().flatten().for_each(close);
         }
         let limit = self.inner.config.max_followed;
         for endpoint in &self.listed {
@@ -164,7 +164,8 @@ impl<T: NetTransport> Addresses<T> {
     fn report(&mut self, error: ResolveError) {
         if self.reported.as_ref() != Some(&error) {
             self.reported = Some(error.clone());
-            self.inner.tell(PeerEvent::ResolveFailed { error });
+            self.inner.board.news().resolve_failed(self.id, error);
+            self.inner.board.wake();
         }
     }
 }
@@ -174,9 +175,11 @@ impl<T: NetTransport> Drop for Addresses<T> {
     fn drop(&mut self) {
         for (address, followed) in &self.followed {
             if let Some(peer) = stop(&followed.mark) {
-                let _connections = self.inner.peers.lock().unfollow(peer, *address);
+                let _links = self.inner.peers.lock().unfollow(peer, *address);
             }
+            self.inner.board.news().reached(*address);
         }
+        self.inner.board.news().unfollowed(self.id);
     }
 }
 
@@ -195,8 +198,25 @@ fn set<T: NetTransport>(inner: &Inner<T>, mark: &Mutex<Mark>, address: SocketAdd
     let mut mark = mark.lock();
     if !mark.is_stopped {
         mark.peer = Some(peer);
-        inner.peers.lock().follow(peer, address);
+        inner.peers.lock().follow(peer, address, || inner.limits());
     }
+}
+
+/// Tells that an address cannot be reached, unless it is not followed any more.
+fn unreachable<T: NetTransport>(
+    inner: &Inner<T>,
+    mark: &Mutex<Mark>,
+    address: SocketAddr,
+    error: ConnectError,
+) {
+    {
+        let mark = mark.lock();
+        if mark.is_stopped {
+            return;
+        }
+        inner.board.news().unreachable(address, error);
+    }
+    inner.board.wake();
 }
 
 /// Prevents later marks; returns the peer that was marked.
@@ -223,6 +243,7 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
         match met {
             Ok(Some(peer)) => {
                 set(&inner, &mark, address, peer);
+                inner.board.news().reached(address);
                 is_reported = false;
                 let since = Instant::now();
                 inner.disconnected(peer).await;
@@ -237,14 +258,14 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
             {
                 let mut mark = mark.lock();
                 if let Some(peer) = mark.peer.take() {
-                    let _connections = inner.peers.lock().unfollow(peer, address);
+                    let _links = inner.peers.lock().unfollow(peer, address);
                 }
                 continue;
             }
             Err(error) => {
                 failed += 1;
                 if !std::mem::replace(&mut is_reported, true) {
-                    inner.tell(PeerEvent::Unreachable { address, error });
+                    unreachable(&inner, &mark, address, error);
                 }
             }
         }
@@ -255,9 +276,9 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
 }
 
 /// Closes a connection with a peer that is no longer listed, in the background.
-fn close<C: NetConnection>(connection: C) {
+fn close<C: NetConnection>(link: Arc<Link<C>>) {
     tokio::spawn(async move {
         // Dropping the future closes at once.
-        let _ = timeout(CLOSE_PATIENCE, connection.close(0, "no longer listed")).await;
+        let _ = timeout(CLOSE_PATIENCE, link.connection.close(0, "no longer listed")).await;
     });
 }

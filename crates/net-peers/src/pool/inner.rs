@@ -1,7 +1,11 @@
 //! The state that the handles and the tasks of a pool share: dials, connections, their ends.
 
-use super::config::{PeerEvent, PeerPoolConfig};
-use super::peers::{AbortOnDrop, Dial, Peer, Peers, Pooled};
+use super::account::Account;
+use super::config::{DropError, PeerPoolConfig};
+use super::event::Board;
+use super::inbox::Inbox;
+use super::link::{Link, PeerLimits, Role};
+use super::peers::{AbortOnDrop, Dial, Peer, Peers};
 use futures_util::FutureExt;
 use net_traits::{
     Cause, CertHash, CertificateDer, CloseReason, ConnectError, EndorsingKey, NetConnection,
@@ -10,32 +14,26 @@ use net_traits::{
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Weak};
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
-
-/// How long a redundant connection stays open, so that both sides can switch.
-const LOSER_PATIENCE: Duration = Duration::from_secs(5);
+use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Inner<T: NetTransport> {
     pub(super) transport: T,
     pub(super) alpn: Vec<String>,
     pub(super) credential: RwLock<NetCredential>,
     pub(super) config: PeerPoolConfig,
-    pub(super) events: mpsc::Sender<PeerEvent<T::Connection>>,
+    /// What the application is told.
+    pub(super) board: Arc<Board<T::Connection>>,
+    pub(super) inbox: Inbox,
+    /// What the queued messages of all peers may take, until their reports are received.
+    pub(super) held: Arc<Account>,
+    /// Locked before the news of the board.
     pub(super) peers: Mutex<Peers<T::Connection>>,
     /// Notified when a connection is inserted.
     pub(super) inserted: Notify,
     /// Permits for dials to addresses that a resolver lists.
     pub(super) dials: Semaphore,
-}
-
-/// A connection and its id in the pool.
-pub(super) struct Found<C> {
-    pub(super) id: u64,
-    pub(super) connection: C,
 }
 
 /// How a connection came about.
@@ -61,7 +59,7 @@ impl<T: NetTransport> Inner<T> {
         peer: CertHash,
         id: Option<u64>,
         address: SocketAddr,
-    ) -> Result<Found<T::Connection>, ConnectError> {
+    ) -> Result<Arc<Link<T::Connection>>, ConnectError> {
         let mut dialled = None;
         loop {
             let mut inserted = pin!(self.inserted.notified());
@@ -70,21 +68,19 @@ impl<T: NetTransport> Inner<T> {
                 let mut peers = self.peers.lock();
                 let entry = match id {
                     Some(id) => peers.same(peer, id),
-                    None => peers.entry(peer),
+                    None => peers.entry(peer, || self.limits()),
                 };
                 let entry = entry.ok_or_else(gone)?;
                 match &entry.current {
-                    Some(it) => {
-                        (Some(Found { id: it.id, connection: it.connection.clone() }), None)
-                    }
+                    Some(link) => (Some(link.clone()), None),
                     None if dialled.is_some() => (None, None),
                     None => (None, Some(self.dial(entry, peer, address))),
                 }
             };
             match (current, dial) {
-                (Some(found), _) => match found.connection.watch_close().now_or_never() {
-                    None => return Ok(found),
-                    Some(reason) => self.ended(peer, found.id, reason),
+                (Some(link), _) => match link.connection.watch_close().now_or_never() {
+                    None => return Ok(link),
+                    Some(reason) => self.ended(peer, &link, reason),
                 },
                 (None, Some(dial)) => tokio::select! {
                     result = dial => match result {
@@ -106,18 +102,21 @@ impl<T: NetTransport> Inner<T> {
     }
 
     /// Returns the connection with a peer, if there is one that has not ended.
-    pub(super) fn connected(&self, peer: CertHash) -> Option<Found<T::Connection>> {
+    pub(super) fn connected(&self, peer: CertHash) -> Option<Arc<Link<T::Connection>>> {
         loop {
-            let found = {
-                let mut peers = self.peers.lock();
-                let current = peers.get(peer)?.current.as_ref()?;
-                Found { id: current.id, connection: current.connection.clone() }
-            };
-            match found.connection.watch_close().now_or_never() {
-                None => return Some(found),
-                Some(reason) => self.ended(peer, found.id, reason),
+            let link = self.peers.lock().get(peer)?.current.clone()?;
+            match link.connection.watch_close().now_or_never() {
+                None => return Some(link),
+                Some(reason) => self.ended(peer, &link, reason),
             }
         }
+    }
+
+    /// The limits of a peer that is new to the pool.
+    pub(super) fn limits(&self) -> Arc<PeerLimits> {
+        let PeerPoolConfig { max_queued_messages, max_queued_bytes, max_unconfirmed_bytes, .. } =
+            self.config;
+        PeerLimits::new(max_queued_messages, max_queued_bytes, max_unconfirmed_bytes)
     }
 
     fn has_current(&self, peer: CertHash) -> bool {
@@ -171,9 +170,9 @@ impl<T: NetTransport> Inner<T> {
 
     /// Waits until there is no connection with a peer.
     pub(super) async fn disconnected(&self, peer: CertHash) {
-        while let Some(Found { id, connection }) = self.connected(peer) {
-            let reason = connection.watch_close().await;
-            self.ended(peer, id, reason);
+        while let Some(link) = self.connected(peer) {
+            let reason = link.connection.watch_close().await;
+            self.ended(peer, &link, reason);
         }
     }
 
@@ -189,8 +188,7 @@ impl<T: NetTransport> Inner<T> {
         Ok(connection)
     }
 
-    /// Inserts a connection unless it has ended, so that it does not replace an open one. Those
-    /// that this side dialled are reported.
+    /// Inserts a connection unless it has ended, so that it does not replace an open one.
     pub(super) fn insert(
         self: &Arc<Self>,
         connection: T::Connection,
@@ -200,40 +198,77 @@ impl<T: NetTransport> Inner<T> {
             return Err(reason);
         }
         let peer = connection.peer_identity().hash;
-        let ours_stays = self.credential.read().identity() < peer;
-        let (left, dial) = {
+        // The identity of the pool may have changed during the handshake.
+        let own = connection.local_identity().parse();
+        let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
+        let is_ours = origin != Origin::Accepted;
+        let (changed, dial, untold) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
-                Origin::Accepted | Origin::Met => peers.entry(peer),
+                Origin::Accepted | Origin::Met => peers.entry(peer, || self.limits()),
                 Origin::Attempt(id) => peers.same(peer, id),
             };
-            let Some(entry) = entry else { return Ok(()) };
-            let is_ours = origin != Origin::Accepted;
-            if is_ours {
-                // Report it before its end can be reported.
-                self.tell(PeerEvent::Connected { peer, connection: connection.clone() });
-            }
-            let watch = tokio::spawn(watch(self.clone(), peer, id, connection.clone()));
-            let watch = AbortOnDrop(watch.abort_handle());
-            let new = Pooled::new(id, connection, is_ours, watch);
-            let (retired, left) = entry.take_in(new, ours_stays);
-            if let Some(loser) = retired {
-                // If both sides retire a connection, they must not do so at the same time. The
-                // later side finds that its connection is the only one left, and keeps it.
-                let patience = if ours_stays { 2 * LOSER_PATIENCE } else { LOSER_PATIENCE };
-                tokio::spawn(retire(Arc::downgrade(self), peer, loser, patience));
-            }
+            let Some(entry) = entry else {
+                drop(peers);
+                connection.abort(0, "removed from the pool");
+                return Ok(());
+            };
+            let untold = self.board.news().uses(peer, id, &connection, None);
+            let link = Link::new(id, connection, is_ours, is_smaller, entry.limits.clone());
+            let changed = entry.take_in(link.clone());
+            tokio::spawn(self.clone().run(peer, link));
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (left, attempt.flatten())
+            (changed, attempt.flatten(), untold)
         };
-        drop(dial); // the attempt's own task, which has nothing left to await
-        if let Some(left) = left {
-            tokio::spawn(close_loser(self.events.clone(), peer, left));
-        }
+        drop((dial, untold)); // the attempt's own task, which has nothing left to await
+        changed.iter().for_each(|link| link.look_again());
+        self.board.wake();
         self.inserted.notify_waiters();
         Ok(())
+    }
+
+    /// The peer sent on a connection that is not used.
+    pub(super) fn heard_on_spare(&self, peer: CertHash, link: &Arc<Link<T::Connection>>) {
+        let (changed, untold) = {
+            let mut peers = self.peers.lock();
+            let Some(entry) = peers.get(peer) else { return };
+            let changed = entry.heard_on_spare(link.id);
+            if changed.is_empty() {
+                return;
+            }
+            (changed, self.board.news().uses(peer, link.id, &link.connection, None))
+        };
+        drop(untold);
+        changed.iter().for_each(|link| link.look_again());
+        self.board.wake();
+    }
+
+    /// Removes a connection that is not used, if it can be closed; returns whether it did.
+    pub(super) fn take_dispensable(&self, peer: CertHash, id: u64) -> bool {
+        let taken = self.peers.lock().get(peer).and_then(|entry| entry.take_dispensable(id));
+        taken.is_some()
+    }
+
+    /// The peer takes no data on a connection. Returns whether another one is used instead, for which
+    /// the peer is dialled if necessary.
+    pub(super) async fn replace_stuck(
+        self: &Arc<Self>,
+        peer: CertHash,
+        link: &Arc<Link<T::Connection>>,
+    ) -> bool {
+        let dial = {
+            let mut peers = self.peers.lock();
+            let Some(entry) = peers.get(peer) else { return false };
+            match entry.next_address() {
+                _ if !link.has_role(Role::Current) => return true,
+                Some(address) => self.dial(entry, peer, address),
+                None => return false,
+            }
+        };
+        tracing::debug!(%peer, "a connection of the pool is stuck");
+        dial.await.is_ok() && !link.has_role(Role::Current)
     }
 
     /// The peer may have been revoked by a change of the credential during the handshake.
@@ -241,80 +276,61 @@ impl<T: NetTransport> Inner<T> {
         let trust = self.credential.read().trust().clone();
         let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
         trust.verify(Some(&certificate)).map(|_| ()).map_err(|error| {
-            let _ = connection.close(close_code::REVOKED, "no longer trusted").now_or_never();
+            connection.abort(close_code::REVOKED, "no longer trusted");
             Rejection::by_policy(connection.remote_addr(), error).into()
         })
     }
 
-    /// Removes a connection that has ended.
-    pub(super) fn ended(&self, peer: CertHash, id: u64, reason: CloseReason) {
-        let ended = {
+    /// Removes a connection that has ended, and reports what it may not have delivered.
+    pub(super) fn ended(
+        &self,
+        peer: CertHash,
+        link: &Arc<Link<T::Connection>>,
+        reason: CloseReason,
+    ) {
+        let (removed, next, untold) = {
             let mut peers = self.peers.lock();
-            let Some(entry) = peers.get(peer) else { return };
-            let Some(ended) = entry.take_out(id) else { return };
-            let by_peer = !matches!(reason, CloseReason::Local { .. });
-            entry.ended(&ended, by_peer, |failed| self.config.delay(failed));
-            peers.tidy(peer);
-            ended
+            let (mut removed, mut next, mut untold) = (None, None, None);
+            if let Some(entry) = peers.get(peer) {
+                removed = entry.take_out(link.id);
+                if let Some(removed) = &removed {
+                    let by_peer = !matches!(reason, CloseReason::Local { .. });
+                    entry.ended(removed, by_peer, |failed| self.config.delay(failed));
+                    let (mut news, cause) = (self.board.news(), reason.clone());
+                    next = entry.current.clone();
+                    if removed.has_role(Role::Current) {
+                        untold = match &next {
+                            Some(next) => news.uses(peer, next.id, &next.connection, Some(cause)),
+                            None => news.lost(peer, cause),
+                        };
+                    }
+                }
+                peers.tidy(peer);
+            }
+            (removed, next, untold)
         };
-        self.tell(PeerEvent::Disconnected { peer, reason });
-        drop(ended); // last: this may abort the current task
+        drop(untold);
+        link.ledger.end(&DropError::Lost(reason));
+        if removed.is_some() {
+            next.iter().for_each(|next| next.look_again());
+            self.board.wake();
+        }
     }
 
-    pub(super) fn tell(&self, event: PeerEvent<T::Connection>) {
-        let _ = self.events.try_send(event); // the receiver may be dropped or full
-    }
-}
-
-/// Removes a connection from the pool when it ends.
-async fn watch<T: NetTransport>(
-    inner: Arc<Inner<T>>,
-    peer: CertHash,
-    id: u64,
-    connection: T::Connection,
-) {
-    let reason = connection.watch_close().await;
-    tracing::debug!(%reason, "a connection of the pool ended");
-    inner.ended(peer, id, reason);
-}
-
-/// Closes a redundant connection after a delay, unless it is then the only one.
-async fn retire<T: NetTransport>(
-    inner: Weak<Inner<T>>,
-    peer: CertHash,
-    loser: u64,
-    patience: Duration,
-) {
-    sleep(patience).await;
-    let Some(inner) = inner.upgrade() else { return };
-    let loser = {
-        let mut peers = inner.peers.lock();
-        peers.get(peer).and_then(|entry| entry.take_spare(loser))
-    };
-    let events = inner.events.clone();
-    drop(inner);
-    if let Some(loser) = loser {
-        close_loser(events, peer, loser).await;
-    }
-}
-
-/// Closes a connection that is no longer used, and reports its end.
-async fn close_loser<C: NetConnection>(
-    events: mpsc::Sender<PeerEvent<C>>,
-    peer: CertHash,
-    loser: Pooled<C>,
-) {
-    let close = loser.connection.close(close_code::DUPLICATE, "another connection is used");
-    let _ = timeout(LOSER_PATIENCE, close).await; // after that it closes at once
-    let reason = loser.connection.watch_close().await;
-    let _ = events.try_send(PeerEvent::Disconnected { peer, reason });
-}
-
-/// Closes the connections of a removed peer.
-pub(super) fn close_all<C: NetConnection>(peer: Peer<C>) {
-    for connection in peer.connections() {
-        // Dropping the future closes at once.
-        let _ = connection.close(0, "removed from the pool").now_or_never();
+    /// Closes the connections of a removed peer at once, and reports its messages.
+    pub(super) fn discard(&self, peer: CertHash, removed: Peer<T::Connection>, why: &str) {
+        let links = removed.links();
+        drop(removed); // reports what is queued
+        for link in &links {
+            link.ledger.end(&DropError::Removed);
+            link.connection.abort(0, why);
+        }
+        if !links.is_empty() {
+            let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
+            let untold = self.board.news().lost(peer, reason);
+            drop(untold);
+        }
+        self.board.wake();
     }
 }
 

@@ -1,43 +1,98 @@
 //! `PeerPool`: connections by identity, dialled on demand and redialled when they break.
+//!
+//! ```text
+//! send ──▶ Queue ──deliver──▶ connection, Ledger ──flushed and kept──▶ delivered
+//!            │                        │
+//!            └────────────────────────┴──▶ Reports ──▶ PeerEvents
+//! recv ◀── Inbox ◀──task::receive── connection
+//! ```
+//!
+//! There is a task for each connection (`task`), one for each peer with queued messages (`delivery`),
+//! one for each attempt to dial, and one for each resolver and each address that it lists (`follow`).
 
+mod account;
 mod broadcast;
 mod config;
 mod delivery;
+mod event;
 mod follow;
+mod inbox;
 mod inner;
+mod ledger;
+mod link;
+mod parcel;
 mod peers;
+mod queue;
+mod task;
 
 pub use broadcast::{Broadcast, Unsent};
-pub use config::{DropError, PeerEvent, PeerEvents, PeerPoolConfig, QueueError};
+pub use config::{DropError, PeerPoolConfig, QueueError};
+pub use event::{PeerEvent, PeerEvents, Undelivered};
 pub use follow::Follow;
 
 use crate::resolver::Resolver;
-use broadcast::Outgoing;
+use account::{Account, MESSAGE_COST, Place, Share};
+use broadcast::Receipt;
 use bytes::Bytes;
 use delivery::deliver;
-use inner::{Inner, Origin, close_all};
+use event::Board;
+use inbox::Inbox;
+use inner::{Inner, Origin};
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
+use parcel::Parcel;
 use parking_lot::{Mutex, RwLock};
-use peers::{AbortOnDrop, Peers, Queue};
+use peers::{AbortOnDrop, Peers, Sending};
+use queue::Queue;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use tokio::sync::{Notify, Semaphore, mpsc};
-
-/// Capacity of the event queue.
-const EVENTS: usize = 1024;
+use tokio::sync::{Notify, Semaphore};
 
 /// Connections by identity, dialled on demand with backoff and redialled when they break.
 ///
-/// Concurrent callers for the same peer share one dial. If two peers dial each other at the same
-/// time, both send on the connection that the peer with the smaller identity dialled. Otherwise the
-/// newer connection is used. The side that dialled the redundant connection closes it after 5 s
-/// with [`DUPLICATE`](net_traits::close_code::DUPLICATE); until then both sides should receive from
-/// it.
+/// Concurrent callers for the same peer share one dial. Cloning is cheap. When the last clone is
+/// dropped, which may happen outside of a runtime, the tasks end and the connections are closed at
+/// once; [`PeerEvents`] then yields what is left to report.
 ///
-/// Cloning is cheap. When the last clone is dropped, the tasks end, the connections are closed at
-/// once, and queued messages are dropped without a report.
+/// # Delivery
+///
+/// [`send`](Self::send) queues a message, and the pool sends it at most once. A message that is not
+/// delivered comes back as [`PeerEvent::Undelivered`] with its payload, whatever the cause: the peer
+/// is unreachable, a connection broke, the peer was removed, the pool was dropped.
+///
+/// A connection does not tell when the application of the peer has received a message. The pool takes
+/// a message for delivered when a [flush](NetConnection::flush) after it has succeeded and the
+/// connection has then stayed open for [`keep_sent`](PeerPoolConfig::keep_sent). If the connection
+/// ends before, the message is reported with
+/// [`may_have_arrived`](Undelivered::may_have_arrived): it **may be both delivered and reported**, and
+/// only an answer of the peer's application tells. Without that flag it was not delivered. A message
+/// that arrived earlier, and that the peer's application had not received when its process ended, is
+/// lost with that process.
+///
+/// Messages on one connection keep their order. After a break, messages of the old connection that
+/// are still to be received may come after those of the new one.
+///
+/// # Receiving
+///
+/// The pool receives from all its connections, dialled or [inserted](Self::insert).
+/// [`recv`](Self::recv) returns the messages with their sender. If the application does not call it,
+/// at most [`receive_queue`](PeerPoolConfig::receive_queue) bytes wait, besides one message for each
+/// connection and what the connections buffer; then the peers are slowed down, and nothing is lost.
+/// Do not receive from the connections yourself.
+///
+/// # Several connections with one peer
+///
+/// If both sides dial at the same time, or a peer that restarted connects again, there are two
+/// connections. Messages are sent on the newer one, or on the one that the peer with the smaller
+/// identity dialled once the peer was heard on it. The side that dialled the other one closes it with
+/// [`DUPLICATE`](net_traits::close_code::DUPLICATE) once it was silent for 5 s, or 10 s on the side
+/// with the smaller identity; the side that did not dial it, whose peer may have restarted, after 40 s
+/// or 20 s. Until then both are received from.
+///
+/// If a connection takes no data for the time after which its transport reports
+/// [`SendError::TimedOut`](net_traits::SendError::TimedOut), the peer is dialled anew; if it answers,
+/// the stuck connection is closed and its messages are reported. Each further time in a row this takes
+/// twice as long, since the application of the peer may merely be slow.
 pub struct PeerPool<T: NetTransport> {
     owner: Arc<Owner<T>>,
 }
@@ -52,18 +107,21 @@ impl<T: NetTransport> Clone for PeerPool<T> {
 struct Owner<T: NetTransport>(Arc<Inner<T>>);
 
 impl<T: NetTransport> Drop for Owner<T> {
+    /// Needs no runtime: connections are aborted, and tasks end by that.
     fn drop(&mut self) {
+        const WHY: &str = "the pool was dropped";
         let (peers, follows) = self.0.peers.lock().close();
         drop(follows);
-        peers.into_values().for_each(close_all);
+        self.0.inbox.close();
+        peers.into_iter().for_each(|(peer, removed)| self.0.discard(peer, removed, WHY));
+        self.0.board.close();
     }
 }
 
 impl<T: NetTransport> PeerPool<T> {
     /// Creates a pool that dials with `transport` and `credential`, and the receiver of its events.
     ///
-    /// Receive the events or drop the receiver. Up to 1024 events are queued, with the connections
-    /// that they contain; further ones are discarded.
+    /// Receive the events or drop the receiver, see [`PeerEvents`].
     ///
     /// A peer must have the requested identity, and the policy of `credential` must trust it.
     /// Listeners whose connections are [inserted](Self::insert) must use the same certificate.
@@ -78,18 +136,48 @@ impl<T: NetTransport> PeerPool<T> {
         config: PeerPoolConfig,
     ) -> Result<(Self, PeerEvents<T::Connection>), ConfigError> {
         config.validate()?;
-        let (events, received) = mpsc::channel(EVENTS);
+        let board = Board::new();
         let inner = Inner {
             transport,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             credential: RwLock::new(credential),
             dials: Semaphore::new(config.max_dials),
+            board: board.clone(),
+            inbox: Inbox::new(config.receive_queue),
+            held: Account::new(config.max_held_bytes),
             config,
-            events,
             peers: Mutex::new(Peers::new()),
             inserted: Notify::new(),
         };
-        Ok((Self { owner: Arc::new(Owner(Arc::new(inner))) }, received))
+        Ok((Self { owner: Arc::new(Owner(Arc::new(inner))) }, PeerEvents::new(board)))
+    }
+
+    /// Waits for the next message of any peer.
+    ///
+    /// Messages of one connection keep their order. Several tasks may receive; each message goes to
+    /// one of them.
+    ///
+    /// ```
+    /// # use net_peers::PeerPool;
+    /// # use net_traits::NetTransport;
+    /// # async fn serve<T: NetTransport>(pool: &PeerPool<T>) {
+    /// loop {
+    ///     let (peer, message) = pool.recv().await;
+    ///     println!("{peer} sent {} bytes", message.len());
+    /// }
+    /// # }
+    /// ```
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future loses no message.
+    pub async fn recv(&self) -> (CertHash, Bytes) {
+        self.owner.0.inbox.pop().await
+    }
+
+    /// Returns the next message of any peer if one has been received.
+    pub fn try_recv(&self) -> Option<(CertHash, Bytes)> {
+        self.owner.0.inbox.try_pop()
     }
 
     /// Replaces the certificate and the trust policy for dials that begin later.
@@ -101,6 +189,7 @@ impl<T: NetTransport> PeerPool<T> {
     /// Returns the connection with `peer`, dialling `address` once if there is none.
     ///
     /// There is no backoff before the attempt. The peer that answers must have the identity `peer`.
+    /// What is sent on the connection directly is not reported by the pool.
     ///
     /// # Errors
     ///
@@ -122,13 +211,12 @@ impl<T: NetTransport> PeerPool<T> {
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
         }
-        inner.connection(peer, None, address).await.map(|found| found.connection)
+        inner.connection(peer, None, address).await.map(|link| link.connection.clone())
     }
 
-    /// Adds an accepted connection to the pool, which then sends on it.
+    /// Adds an accepted connection to the pool, which then sends on it and receives from it.
     ///
-    /// The caller continues to receive from it. Insert it immediately: which of two connections is
-    /// used depends on their order.
+    /// Insert it immediately: the newest connection with a peer is used.
     ///
     /// # Panics
     ///
@@ -142,10 +230,11 @@ impl<T: NetTransport> PeerPool<T> {
         }
     }
 
-    /// Queues `message` for `peer` and dials the most recent `address` as often as needed.
+    /// Queues `message` for `peer` and dials the most recent `address` as often as needed, or another
+    /// known address of the peer after a failure.
     ///
-    /// A message is sent at most once: those that a broken connection had queued may be lost, see
-    /// [`PeerEvent::Disconnected`]. Messages of one connection keep their order.
+    /// The message is sent at most once, and [reported](PeerEvent::Undelivered) if it is not
+    /// delivered; see [Delivery](Self#delivery).
     ///
     /// # Errors
     ///
@@ -160,8 +249,9 @@ impl<T: NetTransport> PeerPool<T> {
         address: SocketAddr,
         message: Bytes,
     ) -> Result<(), QueueError> {
-        let outgoing = Outgoing { message, receipt: None };
-        self.queue(peer, Some(address), outgoing).map_err(|(error, _)| error)
+        let held = self.owner.0.held.take(message.len() + MESSAGE_COST);
+        let held = (held.ok_or(QueueError::PoolFull)?, None);
+        self.queue(peer, Some(address), message, held, None).map_err(|(error, _)| error)
     }
 
     /// Connects to all addresses that `resolver` lists, and keeps connected while they are listed.
@@ -225,10 +315,19 @@ impl<T: NetTransport> PeerPool<T> {
         message: Bytes,
     ) -> Broadcast {
         let (broadcast, receipt) = Broadcast::new();
+        let held = &self.owner.0.held;
+        let payload = held.take(message.len()).map(Arc::new);
         for peer in peers {
-            let outgoing = Outgoing { message: message.clone(), receipt: Some(receipt(peer)) };
-            if let Err((error, outgoing)) = self.queue(peer, None, outgoing) {
-                outgoing.receipt.map(|receipt| receipt.unsent(error.into()));
+            let place = payload
+                .as_ref()
+                .and_then(|payload| Some((held.take(MESSAGE_COST)?, Some(payload.clone()))));
+            let receipt = receipt(peer);
+            let unqueued = match place {
+                None => Err((QueueError::PoolFull, Some(receipt))),
+                Some(place) => self.queue(peer, None, message.clone(), place, Some(receipt)),
+            };
+            if let Err((error, Some(receipt))) = unqueued {
+                receipt.unsent(error.into());
             }
         }
         broadcast
@@ -239,56 +338,71 @@ impl<T: NetTransport> PeerPool<T> {
         self.owner.0.peers.lock().reachable()
     }
 
-    /// Queues a message for a peer, at an address or wherever it can be reached.
+    /// Queues a message for a peer, at an address or wherever it can be reached. `held` is its share of
+    /// the bytes of the pool.
     fn queue(
         &self,
         peer: CertHash,
         address: Option<SocketAddr>,
-        outgoing: Outgoing,
-    ) -> Result<(), (QueueError, Outgoing)> {
+        message: Bytes,
+        held: (Share, Option<Arc<Share>>),
+        receipt: Option<Receipt>,
+    ) -> Result<(), (QueueError, Option<Receipt>)> {
         let inner = &self.owner.0;
-        let (size, limit) = (outgoing.message.len(), inner.config.max_queued_bytes);
+        let (size, limit) = (message.len(), inner.config.max_queued_bytes);
         if size > limit {
-            return Err((QueueError::TooLarge { size, limit }, outgoing));
+            return Err((QueueError::TooLarge { size, limit }, receipt));
         }
         if inner.is_own(peer) {
-            return Err((QueueError::OwnIdentity, outgoing));
+            return Err((QueueError::OwnIdentity, receipt));
         }
-        // Locked until the message is queued, because an idle queue is removed.
+        // Locked until the queue is known, because an idle queue is removed.
         let mut peers = inner.peers.lock();
         let entry = match address {
-            Some(_) => peers.entry(peer),
+            Some(_) => peers.entry(peer, || inner.limits()),
             None => peers.get(peer).filter(|entry| entry.is_reachable()),
         };
-        let Some(entry) = entry else { return Err((QueueError::NoAddress, outgoing)) };
+        let Some(entry) = entry else { return Err((QueueError::NoAddress, receipt)) };
         entry.address = address.or(entry.address);
-        let id = entry.id;
-        let start = || {
-            let (messages, received) = mpsc::channel(inner.config.max_queued_messages);
-            let bytes = Arc::new(AtomicUsize::new(0));
-            let task = deliver(inner.clone(), peer, id, received, bytes.clone());
-            let task = AbortOnDrop(tokio::spawn(task).abort_handle());
-            Queue { messages, bytes, _task: task }
+        let limits = &entry.limits;
+        let of_peer = limits.messages.take(1).zip(limits.bytes.take(size));
+        let Some((count, bytes)) = of_peer else { return Err((QueueError::Full, receipt)) };
+        let place = Place { of_peer: vec![count, bytes], _of_pool: held };
+        let parcel = Parcel::new(peer, message, place, receipt, &inner.board.reports);
+        let start = |queue: &Arc<Queue>| {
+            let task = deliver(inner.clone(), peer, entry.id, queue.clone());
+            AbortOnDrop(tokio::spawn(task).abort_handle())
         };
-        let queue = match &mut entry.queue {
-            Some(queue) if !queue.messages.is_closed() => queue,
-            queue => queue.insert(start()),
+        let sending = match &mut entry.sending {
+            Some(sending) => {
+                if !sending.is_running() {
+                    sending.task = start(&sending.queue);
+                }
+                sending
+            }
+            none => {
+                let queue = Arc::default();
+                let task = start(&queue);
+                none.insert(Sending { queue, task })
+            }
         };
-        let add = |bytes: usize| bytes.checked_add(size).filter(|sum| *sum <= limit);
-        if queue.bytes.fetch_update(Ordering::SeqCst, Ordering::SeqCst, add).is_err() {
-            return Err((QueueError::Full, outgoing));
-        }
-        queue.messages.try_send(outgoing).map_err(|error| {
-            queue.bytes.fetch_sub(size, Ordering::SeqCst);
-            (QueueError::Full, error.into_inner())
-        })
+        let queue = sending.queue.clone();
+        // Added while locked: an idle queue is removed. Its task is woken after that.
+        queue.push(parcel);
+        drop(peers);
+        queue.wake();
+        Ok(())
     }
 
-    /// Removes `peer`: drops its queued messages, cancels its dial, and closes its connections at
-    /// once.
+    /// Removes `peer`: cancels its dial and closes its connections at once. Its messages that are not
+    /// known to be delivered are [reported](PeerEvent::Undelivered). Messages that were received from
+    /// it are still returned by [`recv`](Self::recv).
     pub fn remove(&self, peer: CertHash) {
-        let removed = self.owner.0.peers.lock().remove(peer);
-        removed.into_iter().for_each(close_all);
+        let inner = &self.owner.0;
+        let removed = inner.peers.lock().remove(peer);
+        if let Some(removed) = removed {
+            inner.discard(peer, removed, "removed from the pool");
+        }
     }
 }
 

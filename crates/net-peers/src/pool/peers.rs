@@ -1,26 +1,32 @@
 //! The state of a pool's peers: their connections, which of two is used, and when to dial again.
 //! This module spawns no task and calls no connection.
+//!
+//! # Which of two connections is used
+//!
+//! Messages are sent on the newest one: a peer that connects anew may have restarted, and then the
+//! older connection is dead although this side has not noticed. If both sides dialled at the same
+//! time, each may regard another one as the newer. Both work meanwhile, as each side receives from
+//! both. They come together by two rules: a message on the one that the peer with the smaller identity
+//! dialled proves it alive, and it is used again; and the side that dialled the connection that it does
+//! not use closes it once it is silent (see `task::retire`).
 
-use super::broadcast::Outgoing;
+use super::config::DropError;
+use super::link::{Link, PeerLimits, Role, STABLE};
+use super::queue::Queue;
 use futures_util::future::{BoxFuture, Shared};
 use net_traits::{CertHash, ConnectError};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
-use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
-/// Two connections between the same peers that begin within this time were dialled at the same
-/// time.
+/// Two connections between the same peers that begin within this time may have been dialled at the
+/// same time.
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
-/// A connection that the peer ends within this time counts as a failure.
-pub(super) const STABLE: Duration = Duration::from_secs(10);
-
-pub(super) struct Peers<C: Clone> {
+pub(super) struct Peers<C> {
     by_identity: HashMap<CertHash, Peer<C>>,
     /// The tasks that follow resolvers.
     follows: HashMap<u64, AbortOnDrop>,
@@ -33,16 +39,17 @@ pub(super) struct Peers<C: Clone> {
 
 pub(super) type Dial<C> = Shared<BoxFuture<'static, Result<C, ConnectError>>>;
 
-pub(super) struct Peer<C: Clone> {
+pub(super) struct Peer<C> {
     /// Distinguishes this entry from a later one of the same peer.
     pub(super) id: u64,
+    pub(super) limits: Arc<PeerLimits>,
     /// The connection on which messages are sent.
-    pub(super) current: Option<Pooled<C>>,
-    /// The redundant connection. The peer may still use it, permanently if `current` is dead.
-    spare: Option<Pooled<C>>,
+    pub(super) current: Option<Arc<Link<C>>>,
+    /// The other connection. The peer may still use it.
+    spare: Option<Arc<Link<C>>>,
     /// The attempt in progress.
     pub(super) dial: Option<(Dial<C>, AbortOnDrop)>,
-    pub(super) queue: Option<Queue>,
+    pub(super) sending: Option<Sending>,
     /// The most recent address of the peer, if known.
     pub(super) address: Option<SocketAddr>,
     /// Addresses of the peer that a resolver lists.
@@ -52,21 +59,24 @@ pub(super) struct Peer<C: Clone> {
     not_before: Option<Instant>,
 }
 
-/// A connection of the pool.
-pub(super) struct Pooled<C> {
-    pub(super) id: u64,
-    pub(super) connection: C,
-    /// Whether this side dialled it.
-    pub(super) is_ours: bool,
-    since: Instant,
-    /// Removes the connection from the pool when it ends.
-    _watch: AbortOnDrop,
+/// The queue of a peer and the task that sends it.
+pub(super) struct Sending {
+    pub(super) queue: Arc<Queue>,
+    pub(super) task: AbortOnDrop,
 }
 
-pub(super) struct Queue {
-    pub(super) messages: mpsc::Sender<Outgoing>,
-    pub(super) bytes: Arc<AtomicUsize>,
-    pub(super) _task: AbortOnDrop,
+impl Sending {
+    /// Whether the task runs. It does not if its runtime was shut down.
+    pub(super) fn is_running(&self) -> bool {
+        !self.task.0.is_finished()
+    }
+}
+
+impl Drop for Sending {
+    /// Reports what is queued. The task reports what it is sending.
+    fn drop(&mut self) {
+        self.queue.drain().into_iter().for_each(|parcel| parcel.undelivered(DropError::Removed));
+    }
 }
 
 /// Aborts a task when its owner is dropped.
@@ -78,7 +88,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
-impl<C: Clone> Peers<C> {
+impl<C> Peers<C> {
     pub(super) fn new() -> Self {
         Self {
             by_identity: HashMap::new(),
@@ -104,8 +114,13 @@ impl<C: Clone> Peers<C> {
         self.next
     }
 
-    /// Returns the entry of a peer, creating it if necessary. `None` if the pool was dropped.
-    pub(super) fn entry(&mut self, peer: CertHash) -> Option<&mut Peer<C>> {
+    /// Returns the entry of a peer, creating it with `limits` if necessary. `None` if the pool was
+    /// dropped.
+    pub(super) fn entry(
+        &mut self,
+        peer: CertHash,
+        limits: impl FnOnce() -> Arc<PeerLimits>,
+    ) -> Option<&mut Peer<C>> {
         if self.is_closed {
             return None;
         }
@@ -116,10 +131,11 @@ impl<C: Clone> Peers<C> {
         let id = self.next_id();
         Some(self.by_identity.entry(peer).or_insert_with(|| Peer {
             id,
+            limits: limits(),
             current: None,
             spare: None,
             dial: None,
-            queue: None,
+            sending: None,
             address: None,
             followed: Vec::new(),
             failed: 0,
@@ -159,8 +175,14 @@ impl<C: Clone> Peers<C> {
     }
 
     /// Notes that a resolver lists an address of a peer.
-    pub(super) fn follow(&mut self, peer: CertHash, address: SocketAddr) {
-        if let Some(entry) = self.entry(peer).filter(|entry| !entry.followed.contains(&address)) {
+    pub(super) fn follow(
+        &mut self,
+        peer: CertHash,
+        address: SocketAddr,
+        limits: impl FnOnce() -> Arc<PeerLimits>,
+    ) {
+        let entry = self.entry(peer, limits);
+        if let Some(entry) = entry.filter(|entry| !entry.followed.contains(&address)) {
             entry.followed.push(address);
         }
     }
@@ -168,12 +190,13 @@ impl<C: Clone> Peers<C> {
     /// A resolver lists an address of a peer no longer. Returns its connections if it was the last
     /// known address.
     #[must_use]
-    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) -> Option<Vec<C>> {
-        let entry = self.by_identity.get_mut(&peer)?;
+    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) -> Vec<Arc<Link<C>>> {
+        let Some(entry) = self.by_identity.get_mut(&peer) else { return Vec::new() };
         entry.followed.retain(|followed| *followed != address);
-        let connections = entry.address().is_none().then(|| entry.connections());
+        let is_last = entry.addresses().is_empty();
+        let links = if is_last { entry.links() } else { Vec::new() };
         self.tidy(peer);
-        connections
+        links
     }
 
     /// Removes the entry of a peer if it is unused.
@@ -184,26 +207,28 @@ impl<C: Clone> Peers<C> {
     }
 }
 
-impl<C> Pooled<C> {
-    pub(super) fn new(id: u64, connection: C, is_ours: bool, watch: AbortOnDrop) -> Self {
-        Self { id, connection, is_ours, since: Instant::now(), _watch: watch }
-    }
-}
-
-impl<C: Clone> Peer<C> {
+impl<C> Peer<C> {
     /// Returns the connections of the peer.
-    pub(super) fn connections(&self) -> Vec<C> {
-        [&self.current, &self.spare].into_iter().flatten().map(|it| it.connection.clone()).collect()
+    pub(super) fn links(&self) -> Vec<Arc<Link<C>>> {
+        [&self.current, &self.spare].into_iter().flatten().cloned().collect()
     }
 
     /// Returns where the peer can be dialled, as far as is known.
-    pub(super) fn address(&self) -> Option<SocketAddr> {
-        self.address.or(self.followed.last().copied())
+    pub(super) fn addresses(&self) -> Vec<SocketAddr> {
+        let followed = self.followed.iter().rev().filter(|it| Some(**it) != self.address);
+        self.address.iter().chain(followed).copied().collect()
+    }
+
+    /// Returns the address that is dialled next: after each failure another one.
+    pub(super) fn next_address(&self) -> Option<SocketAddr> {
+        let addresses = self.addresses();
+        let turn = self.failed as usize % addresses.len().max(1);
+        addresses.get(turn).copied()
     }
 
     /// Whether messages can be sent to the peer, as far as is known.
     pub(super) fn is_reachable(&self) -> bool {
-        self.current.is_some() || self.address().is_some()
+        self.current.is_some() || self.address.is_some() || !self.followed.is_empty()
     }
 
     /// Whether the entry is unused.
@@ -213,45 +238,65 @@ impl<C: Clone> Peer<C> {
         !has_connection
             && !is_followed
             && self.dial.is_none()
-            && self.queue.is_none()
+            && self.sending.is_none()
+            && self.limits.are_unused()
             && self.pause().is_none()
     }
 
-    /// Inserts a connection. If there are now two, the one that the peer with the smaller identity
-    /// dialled is used if they were dialled at the same time, otherwise the newer one. `ours_stays`
-    /// says whether this side has the smaller identity. Returns the id of the redundant connection
-    /// if this side dialled it, and the connection that was displaced.
+    /// Inserts a connection, on which messages are sent from now on. Returns the connections whose
+    /// role has changed.
     #[must_use]
-    pub(super) fn take_in(
-        &mut self,
-        new: Pooled<C>,
-        ours_stays: bool,
-    ) -> (Option<u64>, Option<Pooled<C>>) {
-        let Some(existing) = self.current.take() else {
-            self.current = Some(new);
-            return (None, None);
+    pub(super) fn take_in(&mut self, new: Arc<Link<C>>) -> Vec<Arc<Link<C>>> {
+        let mut changed = Vec::new();
+        if let Some(existing) = self.current.replace(new) {
+            existing.set_role(Role::Spare);
+            changed.push(existing.clone());
+            if let Some(displaced) = self.spare.replace(existing) {
+                displaced.set_role(Role::Displaced);
+                changed.push(displaced);
+            }
+        }
+        changed
+    }
+
+    /// The peer sent on a connection that is not used. If it is the one of two simultaneous ones that
+    /// both sides prefer, it is used again. Returns the connections whose role has changed.
+    #[must_use]
+    pub(super) fn heard_on_spare(&mut self, id: u64) -> Vec<Arc<Link<C>>> {
+        let (Some(current), Some(spare)) = (&mut self.current, &mut self.spare) else {
+            return Vec::new();
         };
-        let is_simultaneous =
-            existing.is_ours != new.is_ours && existing.since.elapsed() < SIMULTANEOUS;
-        let new_stays = !is_simultaneous || new.is_ours == ours_stays;
-        let (stays, loser) = if new_stays { (new, existing) } else { (existing, new) };
-        let ours = loser.is_ours.then_some(loser.id);
-        self.current = Some(stays);
-        (ours, self.spare.replace(loser))
+        let apart = current.since.saturating_duration_since(spare.since);
+        let are_simultaneous = current.is_ours != spare.is_ours && apart < SIMULTANEOUS;
+        if spare.id != id || !are_simultaneous || !spare.is_preferred() {
+            return Vec::new();
+        }
+        std::mem::swap(current, spare);
+        current.set_role(Role::Current);
+        spare.set_role(Role::Spare);
+        vec![current.clone(), spare.clone()]
     }
 
     /// Removes a connection; the other one, if any, replaces it.
     #[must_use]
-    pub(super) fn take_out(&mut self, id: u64) -> Option<Pooled<C>> {
+    pub(super) fn take_out(&mut self, id: u64) -> Option<Arc<Link<C>>> {
         if self.current.as_ref().is_some_and(|it| it.id == id) {
+            if let Some(spare) = &self.spare {
+                spare.set_role(Role::Current);
+            }
             return std::mem::replace(&mut self.current, self.spare.take());
         }
         self.take_spare(id)
     }
 
-    /// Removes a redundant connection.
+    /// Removes the connection that is not used, if it can be closed.
     #[must_use]
-    pub(super) fn take_spare(&mut self, id: u64) -> Option<Pooled<C>> {
+    pub(super) fn take_dispensable(&mut self, id: u64) -> Option<Arc<Link<C>>> {
+        let current = self.current.as_ref()?;
+        self.spare.take_if(|it| it.id == id && it.is_dispensable(current))
+    }
+
+    fn take_spare(&mut self, id: u64) -> Option<Arc<Link<C>>> {
         self.spare.take_if(|it| it.id == id)
     }
 
@@ -269,7 +314,7 @@ impl<C: Clone> Peer<C> {
     /// Records the end of a dialled connection, which the peer may have caused.
     pub(super) fn ended(
         &mut self,
-        ended: &Pooled<C>,
+        ended: &Link<C>,
         by_peer: bool,
         delay: impl FnOnce(u32) -> Duration,
     ) {
@@ -288,70 +333,104 @@ mod tests {
 
     const PEER: CertHash = CertHash::from_bytes([1; 32]);
 
-    fn pooled(id: u64, is_ours: bool) -> Pooled<()> {
-        Pooled::new(id, (), is_ours, AbortOnDrop(tokio::spawn(async {}).abort_handle()))
+    fn limits() -> Arc<PeerLimits> {
+        PeerLimits::new(1, 1, 1)
+    }
+
+    fn link(id: u64, is_ours: bool, is_smaller: bool) -> Arc<Link<()>> {
+        Link::new(id, (), is_ours, is_smaller, limits())
     }
 
     fn current(peer: &Peer<()>) -> Option<u64> {
         peer.current.as_ref().map(|it| it.id)
     }
 
+    fn roles(links: &[Arc<Link<()>>]) -> Vec<(u64, Role)> {
+        let role = |link: &Link<()>| {
+            let all = [Role::Current, Role::Spare, Role::Displaced];
+            all.into_iter().find(|role| link.has_role(*role)).unwrap()
+        };
+        links.iter().map(|link| (link.id, role(link))).collect()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn both_sides_choose_the_same_of_two() {
-        // Each order of arrival, seen by the peer with the smaller and with the larger identity.
+    async fn the_newest_is_used_until_the_preferred_one_is_heard() {
         for is_smaller in [true, false] {
             for ours_first in [true, false] {
                 let mut peers = Peers::new();
-                let entry = peers.entry(PEER).unwrap();
-                let (first, second) = (pooled(1, ours_first), pooled(2, !ours_first));
-                assert!(entry.take_in(first, is_smaller).1.is_none());
-                let (retired, left) = entry.take_in(second, is_smaller);
-                let ours = if ours_first { 1 } else { 2 };
-                let theirs = 3 - ours;
-                assert_eq!(current(entry), Some(if is_smaller { ours } else { theirs }));
-                assert_eq!(retired, (!is_smaller).then_some(ours), "the dialler ends it");
-                assert!(left.is_none());
+                let entry = peers.entry(PEER, limits).unwrap();
+                let first = link(1, ours_first, is_smaller);
+                assert!(entry.take_in(first).is_empty());
+                let changed = entry.take_in(link(2, !ours_first, is_smaller));
+                assert_eq!(roles(&changed), [(1, Role::Spare)]);
+                assert_eq!(current(entry), Some(2));
+                let changed = entry.heard_on_spare(1);
+                // The peer with the smaller identity dialled it.
+                let is_preferred = ours_first == is_smaller;
+                assert_eq!(current(entry), Some(if is_preferred { 1 } else { 2 }));
+                let expected: &[_] =
+                    if is_preferred { &[(1, Role::Current), (2, Role::Spare)] } else { &[] };
+                assert_eq!(roles(&changed), expected);
+                assert!(entry.heard_on_spare(if is_preferred { 2 } else { 1 }).is_empty());
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn later_the_newer_one_counts() {
+    async fn later_only_the_newer_one_counts() {
         let mut peers = Peers::new();
-        let entry = peers.entry(PEER).unwrap();
-        let _ = entry.take_in(pooled(1, true), true);
+        let entry = peers.entry(PEER, limits).unwrap();
+        let _ = entry.take_in(link(1, true, true));
         tokio::time::sleep(SIMULTANEOUS).await;
-        let (retired, _) = entry.take_in(pooled(2, false), true);
-        assert_eq!((current(entry), retired), (Some(2), Some(1)));
+        let _ = entry.take_in(link(2, false, true));
+        assert!(entry.heard_on_spare(1).is_empty());
+        assert_eq!(current(entry), Some(2));
+        let changed = entry.take_in(link(3, false, true));
+        assert_eq!(roles(&changed), [(2, Role::Spare), (1, Role::Displaced)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_loser_takes_over_when_the_winner_ends() {
+    async fn the_spare_is_used_when_the_current_one_ends() {
         let mut peers = Peers::new();
-        let entry = peers.entry(PEER).unwrap();
-        let _ = entry.take_in(pooled(1, true), true);
-        let _ = entry.take_in(pooled(2, false), true);
-        assert_eq!(current(entry), Some(1));
-        assert_eq!(entry.take_out(1).map(|it| it.id), Some(1));
-        assert_eq!(current(entry), Some(2));
-        assert!(entry.take_spare(2).is_none(), "it is in use now");
+        let entry = peers.entry(PEER, limits).unwrap();
+        let _ = entry.take_in(link(1, true, true));
+        let _ = entry.take_in(link(2, false, true));
+        assert_eq!(entry.take_out(2).map(|it| it.id), Some(2));
+        assert_eq!(roles(&entry.links()), [(1, Role::Current)]);
+        assert!(entry.take_spare(1).is_none(), "it is in use now");
+    }
+
+    #[test]
+    fn after_a_failure_another_address_is_dialled() {
+        let mut peers = Peers::<()>::new();
+        let address = |number| SocketAddr::from(([10, 0, 0, number], 1));
+        peers.follow(PEER, address(1), limits);
+        peers.follow(PEER, address(2), limits);
+        let entry = peers.get(PEER).unwrap();
+        entry.address = Some(address(1));
+        let mut dialled = Vec::new();
+        for failed in 0..4 {
+            entry.failed = failed;
+            dialled.extend(entry.next_address());
+        }
+        assert_eq!(dialled, [address(1), address(2), address(1), address(2)]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn failures_are_remembered_until_a_connection_lasts() {
         let mut peers = Peers::new();
         let second = |failed: u32| Duration::from_secs(failed.into());
-        let entry = peers.entry(PEER).unwrap();
+        let entry = peers.entry(PEER, limits).unwrap();
         entry.failed(second);
         entry.failed(second);
         assert_eq!(entry.not_before, Some(Instant::now() + Duration::from_secs(2)));
         peers.tidy(PEER);
         assert_eq!(peers.len(), 1, "an entry is kept while it is in use");
-        let brief = pooled(1, true);
+        let brief = link(1, true, true);
         let entry = peers.get(PEER).unwrap();
         entry.ended(&brief, true, second);
         assert_eq!(entry.failed, 3);
-        let lasting = pooled(2, true);
+        let lasting = link(2, true, true);
         tokio::time::sleep(STABLE).await;
         entry.ended(&lasting, true, second);
         assert_eq!((entry.failed, entry.not_before), (0, None));

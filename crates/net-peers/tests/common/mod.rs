@@ -1,17 +1,16 @@
 //! Hosts of a virtual network, for all tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
-use net_peers::{PeerEvent, PeerPool, PeerPoolConfig};
+use net_peers::{PeerEvent, PeerEvents, PeerPool, PeerPoolConfig, Undelivered};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
 use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryNetwork, MemoryTransport};
 use std::net::SocketAddr;
-use tokio::sync::mpsc;
 
 pub(crate) const ALPN: &str = "test/1";
 
-pub(crate) type Events = mpsc::Receiver<PeerEvent<MemoryConnection>>;
+pub(crate) type Events = PeerEvents<MemoryConnection>;
 pub(crate) type Pool = PeerPool<MemoryTransport>;
 
 pub(crate) fn trusting() -> NetCredential {
@@ -51,4 +50,13 @@ pub(crate) fn pool(
 /// Waits for the next message.
 pub(crate) async fn recv(connection: &MemoryConnection) -> Vec<u8> {
     connection.recv().await.unwrap().0.to_vec()
+}
+
+/// Waits for the next report of a message that was not delivered.
+pub(crate) async fn undelivered(events: &mut Events) -> Undelivered {
+    loop {
+        if let PeerEvent::Undelivered(undelivered) = events.recv().await.unwrap() {
+            return undelivered;
+        }
+    }
 }

@@ -1,0 +1,92 @@
+//! `Account`: a bound on bytes or messages, the shares that are taken of it, and the place of a message.
+
+use parking_lot::Mutex;
+use std::sync::Arc;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
+
+/// What may be held at once. A single share may exceed the limit, so that each message can pass.
+#[derive(Debug)]
+pub(super) struct Account {
+    limit: usize,
+    used: Mutex<usize>,
+    freed: Notify,
+}
+
+/// A part of an [`Account`], which is given back on drop.
+#[derive(Debug)]
+pub(super) struct Share {
+    account: Arc<Account>,
+    cost: usize,
+}
+
+/// Bookkeeping bytes that a message counts besides its own.
+pub(super) const MESSAGE_COST: usize = 128;
+
+/// The shares that a message holds of the bounds of its peer and of the pool.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// Of the peer: of its queue, and later of what is not confirmed.
+    pub(super) of_peer: Vec<Share>,
+    /// Of the pool. The messages of a broadcast share the bytes.
+    pub(super) _of_pool: (Share, Option<Arc<Share>>),
+}
+
+impl Account {
+    pub(super) fn new(limit: usize) -> Arc<Self> {
+        Arc::new(Self { limit, used: Mutex::new(0), freed: Notify::new() })
+    }
+
+    /// Takes a share, if there is room for it.
+    pub(super) fn take(self: &Arc<Self>, cost: usize) -> Option<Share> {
+        let mut used = self.used.lock();
+        if *used > 0 && used.saturating_add(cost) > self.limit {
+            return None;
+        }
+        *used = used.saturating_add(cost);
+        drop(used);
+        Some(Share { account: self.clone(), cost })
+    }
+
+    /// Whether no share is taken.
+    pub(super) fn is_unused(&self) -> bool {
+        *self.used.lock() == 0
+    }
+
+    /// Resolves when a share is given back after the future was enabled.
+    pub(super) fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
+    }
+
+    /// Lets waiters look again.
+    pub(super) fn look_again(&self) {
+        self.freed.notify_waiters();
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        *self.account.used.lock() -= self.cost;
+        self.account.freed.notify_waiters();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use futures_util::FutureExt;
+    use std::pin::pin;
+
+    #[test]
+    fn shares_are_limited_and_given_back() {
+        let account = Account::new(10);
+        let whole = account.take(100).expect("a single share may be larger");
+        assert!(account.take(1).is_none());
+        let mut freed = pin!(account.freed());
+        freed.as_mut().enable();
+        drop(whole);
+        assert!(freed.now_or_never().is_some());
+        let _two = (account.take(5).unwrap(), account.take(5).unwrap());
+        assert!(account.take(1).is_none());
+    }
+}

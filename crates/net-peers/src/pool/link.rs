@@ -1,0 +1,170 @@
+//! `Link`: a connection of the pool, and what it is used for.
+
+use super::account::Account;
+use super::ledger::Ledger;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// A connection that the peer ends within this time counts as a failure.
+pub(super) const STABLE: Duration = Duration::from_secs(10);
+
+/// How long a connection that is not used must be silent before the side that dialled it closes it,
+/// if it has the larger identity.
+const SPARE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How many times as long the other side waits, and the sides that did not dial it, whose peer may
+/// have restarted and forgotten it. If each side uses another connection, not both may close the one
+/// that the other uses: the later side finds that its connection is the only one left, and keeps it.
+const OURS_SMALLER: u32 = 2;
+const ACCEPTED_SMALLER: u32 = 4;
+const ACCEPTED_LARGER: u32 = 8;
+
+/// How often it is looked whether it is silent.
+pub(super) const LOOK: Duration = Duration::from_millis(2500);
+
+/// A connection of the pool.
+#[derive(Debug)]
+pub(super) struct Link<C> {
+    /// Its number in the pool.
+    pub(super) id: u64,
+    pub(super) connection: C,
+    /// Whether this side dialled it.
+    pub(super) is_ours: bool,
+    /// Whether this side has the smaller identity.
+    pub(super) is_smaller: bool,
+    pub(super) since: Instant,
+    pub(super) ledger: Ledger,
+    pub(super) limits: Arc<PeerLimits>,
+    /// How often the peer took no data for the time limit of the transport.
+    pub(super) timed_out: AtomicU32,
+    role: AtomicU8,
+    pub(super) role_changed: Notify,
+    activity: Mutex<Activity>,
+}
+
+/// What the connections of one peer share.
+#[derive(Debug)]
+pub(super) struct PeerLimits {
+    /// Of what is queued, and of the reports about it.
+    pub(super) messages: Arc<Account>,
+    pub(super) bytes: Arc<Account>,
+    /// Of what is sent and not known to be delivered, and of the reports about it.
+    pub(super) unconfirmed: Arc<Account>,
+    /// Number of connections that were replaced because they were stuck, since one was not.
+    pub(super) stuck: AtomicU32,
+}
+
+impl PeerLimits {
+    pub(super) fn new(messages: usize, bytes: usize, unconfirmed: usize) -> Arc<Self> {
+        Arc::new(Self {
+            messages: Account::new(messages),
+            bytes: Account::new(bytes),
+            unconfirmed: Account::new(unconfirmed),
+            stuck: AtomicU32::new(0),
+        })
+    }
+
+    /// Whether nothing is queued, unconfirmed, or reported and not received.
+    pub(super) fn are_unused(&self) -> bool {
+        self.messages.is_unused() && self.unconfirmed.is_unused()
+    }
+}
+
+/// What a connection is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Role {
+    /// Messages are sent on it.
+    Current,
+    /// Another one is used. The peer may still send on it.
+    Spare,
+    /// It has left the state of the pool and is to be closed.
+    Displaced,
+}
+
+#[derive(Debug)]
+struct Activity {
+    last: Instant,
+    /// A received message waits for room in the inbox, and others may wait behind it.
+    is_held: bool,
+}
+
+impl<C> Link<C> {
+    pub(super) fn new(
+        id: u64,
+        connection: C,
+        is_ours: bool,
+        is_smaller: bool,
+        limits: Arc<PeerLimits>,
+    ) -> Arc<Self> {
+        let now = Instant::now();
+        Arc::new(Self {
+            id,
+            connection,
+            is_ours,
+            is_smaller,
+            since: now,
+            ledger: Ledger::default(),
+            limits,
+            timed_out: AtomicU32::new(0),
+            role: AtomicU8::new(Role::Current as u8),
+            role_changed: Notify::new(),
+            activity: Mutex::new(Activity { last: now, is_held: false }),
+        })
+    }
+
+    /// Whether the peer with the smaller identity dialled it.
+    pub(super) fn is_preferred(&self) -> bool {
+        self.is_ours == self.is_smaller
+    }
+
+    pub(super) fn has_role(&self, role: Role) -> bool {
+        self.role.load(Ordering::SeqCst) == role as u8
+    }
+
+    /// Sets the role, with the state of the pool locked; [`look_again`](Self::look_again) follows.
+    pub(super) fn set_role(&self, role: Role) {
+        self.role.store(role as u8, Ordering::SeqCst);
+    }
+
+    /// Lets the task see its new role.
+    pub(super) fn look_again(&self) {
+        self.role_changed.notify_one();
+    }
+
+    pub(super) fn touch(&self) {
+        self.activity.lock().last = Instant::now();
+    }
+
+    /// Whether a received message waits for room in the inbox.
+    pub(super) fn hold(&self, is_held: bool) {
+        *self.activity.lock() = Activity { last: Instant::now(), is_held };
+    }
+
+    /// For how long nothing was received or sent; `None` while a received message waits for room.
+    fn idle(&self) -> Option<Duration> {
+        let activity = self.activity.lock();
+        (!activity.is_held).then(|| activity.last.elapsed())
+    }
+
+    /// Whether this connection can be closed, as `current` is used. The peer may use this one and be
+    /// about to close `current`: it does so after some silence, or has done so long ago.
+    pub(super) fn is_dispensable(&self, current: &Self) -> bool {
+        let patience = self.patience();
+        let other = current.idle().unwrap_or_default();
+        self.idle().is_some_and(|idle| idle >= patience) && (other < LOOK || other >= patience)
+    }
+
+    fn patience(&self) -> Duration {
+        match (self.is_ours, self.is_smaller) {
+            (true, false) => SPARE_PATIENCE,
+            (true, true) => OURS_SMALLER * SPARE_PATIENCE,
+            (false, true) => ACCEPTED_SMALLER * SPARE_PATIENCE,
+            (false, false) => ACCEPTED_LARGER * SPARE_PATIENCE,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! `Parcel`: a message for a peer, until it is known to be delivered.
+//!
+//! # Who owns the payload
+//!
+//! A parcel has one owner at a time: the [`Queue`](super::queue::Queue) of its peer, then the task
+//! that sends it, then the [`Ledger`](super::ledger::Ledger) of the connection that took it. Every
+//! owner ends a parcel by [`delivered`](Parcel::delivered) or [`undelivered`](Parcel::undelivered).
+//! A parcel that is dropped instead, with an aborted task or a runtime that was shut down, reports
+//! itself. So no message is lost without a report.
+//!
+//! # What bounds the reports
+//!
+//! A parcel holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
+//! the application has received the report: a report needs no room that is not already taken.
+
+use super::account::{Place, Share};
+use super::broadcast::Receipt;
+use super::config::DropError;
+use super::event::{Reports, Undelivered};
+use bytes::Bytes;
+use net_traits::CertHash;
+use std::sync::Arc;
+
+/// A message for a peer.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    content: Option<Content>,
+}
+
+#[derive(Debug)]
+struct Content {
+    peer: CertHash,
+    message: Bytes,
+    place: Place,
+    /// Of a message that also goes to other peers, until a connection has taken it.
+    receipt: Option<Receipt>,
+    /// Whether a connection may have taken it.
+    may_have_arrived: bool,
+    reports: Arc<Reports>,
+}
+
+impl Parcel {
+    pub(super) fn new(
+        peer: CertHash,
+        message: Bytes,
+        place: Place,
+        receipt: Option<Receipt>,
+        reports: &Arc<Reports>,
+    ) -> Self {
+        reports.begin();
+        let reports = reports.clone();
+        let content = Content { peer, message, place, receipt, may_have_arrived: false, reports };
+        Self { content: Some(content) }
+    }
+
+    pub(super) fn message(&self) -> Bytes {
+        self.content.as_ref().map(|it| it.message.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.content.as_ref().map_or(0, |it| it.message.len())
+    }
+
+    /// A connection is about to take the message. If the task that waits for it is dropped, the
+    /// message may have been sent.
+    pub(super) fn offered(&mut self) {
+        if let Some(content) = &mut self.content {
+            content.may_have_arrived = true;
+        }
+    }
+
+    /// The connection has not taken the message.
+    pub(super) fn refused(&mut self) {
+        if let Some(content) = &mut self.content {
+            content.may_have_arrived = false;
+        }
+    }
+
+    /// A connection has taken the message, which now holds `share` instead of a place in the queue.
+    pub(super) fn taken(&mut self, share: Share) {
+        if let Some(content) = &mut self.content {
+            content.place.of_peer = vec![share];
+            if let Some(receipt) = content.receipt.take() {
+                receipt.sent();
+            }
+        }
+    }
+
+    /// Ends the parcel without a report.
+    pub(super) fn delivered(mut self) {
+        if let Some(content) = self.content.take() {
+            content.reports.end();
+        }
+    }
+
+    /// Reports the message.
+    pub(super) fn undelivered(mut self, error: DropError) {
+        self.report(error);
+    }
+
+    fn report(&mut self, error: DropError) {
+        let Some(content) = self.content.take() else { return };
+        let Content { peer, message, place, receipt, may_have_arrived, reports } = content;
+        if receipt.is_some_and(|receipt| receipt.unsent(error.clone())) {
+            drop((message, place));
+            return reports.end();
+        }
+        reports.report(Undelivered { peer, message, error, may_have_arrived }, place);
+    }
+}
+
+impl Drop for Parcel {
+    fn drop(&mut self) {
+        self.report(DropError::Removed);
+    }
+}

@@ -1,0 +1,377 @@
+//! What a `PeerPool` does where messages could be lost: each is received, or reported with its
+//! payload.
+
+mod common;
+
+use bytes::Bytes;
+use common::{ALPN, Events, accept, listen, pool, recv, trusting, two_trusting, undelivered};
+use futures_util::FutureExt;
+use net_peers::{DropError, PeerEvent, PeerPoolConfig, QueueError};
+use net_traits::{CertHash, CloseReason, NetConnection, NetListener, NetTransport};
+use net_traits_test::memory::{LinkPlan, MemoryNetwork};
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::runtime::{Builder, Handle};
+use tokio::time::{Instant, sleep, timeout};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Nothing listens there.
+fn absent() -> SocketAddr {
+    "10.9.9.9:1".parse().unwrap()
+}
+
+fn stranger(number: u16) -> CertHash {
+    let mut bytes = [0; 32];
+    bytes[..2].copy_from_slice(&number.to_be_bytes());
+    CertHash::from_bytes(bytes)
+}
+
+/// The reports that there are, and how many peers connected.
+fn all(events: &mut Events) -> (Vec<net_peers::Undelivered>, usize) {
+    let (mut reports, mut connected) = (Vec::new(), 0);
+    while let Some(event) = events.try_recv() {
+        match event {
+            PeerEvent::Undelivered(report) => reports.push(report),
+            PeerEvent::Connected { .. } => connected += 1,
+            _ => {}
+        }
+    }
+    (reports, connected)
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_messages_of_all_peers_are_received_although_no_event_is() {
+    let network = MemoryNetwork::new(1);
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
+    let mut kept = Vec::new();
+    for _ in 0..1100 {
+        let peer = trusting();
+        let listener = listen(&network, &peer).await;
+        let dial = pool.connection(peer.identity(), listener.local_addr());
+        let (dialled, accepted) = tokio::join!(dial, accept(&listener));
+        accepted.send(&peer.identity().as_bytes()[..]).await.unwrap();
+        kept.push((dialled.unwrap(), accepted));
+    }
+    let mut senders = BTreeSet::new();
+    for _ in 0..1100 {
+        let (peer, message) = pool.recv().await;
+        assert_eq!(message, peer.as_bytes()[..]);
+        senders.insert(peer);
+    }
+    assert_eq!((senders.len(), all(&mut events).1), (1100, 1100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_undelivered_message_comes_back_although_no_event_is_received() {
+    let network = MemoryNetwork::new(1);
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new().max_attempts(1));
+    for number in 0..3000_u16 {
+        let message = number.to_be_bytes().to_vec().into();
+        pool.send(stranger(number / 3), absent(), message).unwrap();
+    }
+    sleep(60 * SECOND).await;
+    let (reports, _) = all(&mut events);
+    for report in &reports {
+        let number = u16::from_be_bytes(report.message[..].try_into().unwrap());
+        assert_eq!((report.peer, report.may_have_arrived), (stranger(number / 3), false));
+        assert!(matches!(report.error, DropError::Connect(_)), "{report:?}");
+    }
+    let payloads: BTreeSet<_> = reports.iter().map(|report| report.message.clone()).collect();
+    assert_eq!((reports.len(), payloads.len()), (3000, 3000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_are_not_received_leave_no_room_for_more() {
+    let network = MemoryNetwork::new(1);
+    let config = PeerPoolConfig::new().max_attempts(1).max_queued_messages(10);
+    let (pool, mut events) = pool(&network, trusting(), config);
+    let send = || pool.send(stranger(1), absent(), "in vain".into());
+    let mut sent = 0;
+    for _ in 0..100 {
+        match send() {
+            Ok(()) => sent += 1,
+            Err(error) => assert_eq!(error, QueueError::Full),
+        }
+        sleep(SECOND).await;
+    }
+    assert_eq!(sent, 10);
+    undelivered(&mut events).await;
+    assert_eq!((send(), send()), (Ok(()), Err(QueueError::Full)));
+    // Without their receiver they are discarded.
+    drop(events);
+    sleep(60 * SECOND).await;
+    for _ in 0..100 {
+        assert_eq!(send(), Ok(()));
+        sleep(60 * SECOND).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_bytes_of_all_peers_are_bounded_and_a_broadcast_counts_once() {
+    let network = MemoryNetwork::new(1);
+    let config = PeerPoolConfig::new().max_held_bytes(100_000);
+    let (pool, mut events) = pool(&network, trusting(), config.max_attempts(1));
+    let fill = |number| pool.send(stranger(number), absent(), Bytes::from(vec![0; 9_872]));
+    assert_eq!((0..20).filter(|number| fill(*number).is_ok()).count(), 10);
+    assert_eq!(fill(99), Err(QueueError::PoolFull));
+    sleep(60 * SECOND).await;
+    assert_eq!(fill(99), Err(QueueError::PoolFull), "the reports are held");
+    assert_eq!(all(&mut events).0.len(), 10);
+    sleep(60 * SECOND).await;
+    for number in 0..100 {
+        pool.send(stranger(number), absent(), Bytes::new()).unwrap();
+    }
+    let broadcast = pool.broadcast((0..100).map(stranger), Bytes::from(vec![0; 50_000]));
+    let unsent = broadcast.unsent().await;
+    assert!(unsent.iter().all(|it| matches!(it.error, DropError::Connect(_))), "{unsent:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_application_slows_its_peers_and_loses_nothing() {
+    let network = MemoryNetwork::new(1);
+    let config = PeerPoolConfig::new().receive_queue(64 * 1024);
+    let (pool, mut events) = pool(&network, trusting(), config);
+    let (server, listener) = {
+        let server = trusting();
+        let listener = listen(&network, &server).await;
+        (server, listener)
+    };
+    let dial = pool.connection(server.identity(), listener.local_addr());
+    let (_dialled, accepted) = tokio::join!(dial, accept(&listener));
+    let mut sent = 0_u32;
+    let message = |number: u32| [&number.to_be_bytes()[..], &[0; 1000]].concat();
+    while accepted.send(&message(sent)).now_or_never().is_some() {
+        sent += 1;
+        tokio::task::yield_now().await;
+    }
+    assert!((300..400).contains(&sent), "the connection takes 256 KiB, the pool 64 KiB: {sent}");
+    for number in 0..1000 {
+        let (_, received) = tokio::join!(
+            async {
+                if number + sent < 1000 {
+                    accepted.send(&message(number + sent)).await.unwrap();
+                }
+            },
+            pool.recv()
+        );
+        assert_eq!(received.1, message(number));
+        if number % 100 == 0 {
+            sleep(10 * SECOND).await;
+        }
+    }
+    assert!(all(&mut events).0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_restarts_soon_is_sent_to_on_its_new_connection() {
+    let network = MemoryNetwork::new(1);
+    let (smaller, larger) = two_trusting();
+    for (me, peer) in [(smaller.clone(), larger.clone()), (larger, smaller)] {
+        let (at_me, at_peer) = (listen(&network, &me).await, listen(&network, &peer).await);
+        let (pool, mut events) = pool(&network, me, PeerPoolConfig::new());
+        let dial = pool.connection(peer.identity(), at_peer.local_addr());
+        let (ours, _dead) = tokio::join!(dial, accept(&at_peer));
+        // The peer's process ends without a close, and is started again elsewhere.
+        let pool_ip = ours.unwrap().local_addr().ip();
+        network.partition(&[pool_ip], &[at_peer.local_addr().ip()]);
+        pool.send(peer.identity(), at_peer.local_addr(), "before".into()).unwrap();
+        sleep(SECOND).await;
+        let host = network.transport();
+        let dial = host.connect(at_me.local_addr(), &[ALPN], peer.clone());
+        let (theirs, accepted) = tokio::join!(dial, accept(&at_me));
+        pool.insert(accepted);
+        let begun = Instant::now();
+        for _ in 0..20 {
+            pool.send(peer.identity(), at_peer.local_addr(), "after".into()).unwrap();
+            assert_eq!(recv(theirs.as_ref().unwrap()).await, b"after");
+            sleep(SECOND).await;
+        }
+        assert_eq!(begun.elapsed(), 20 * SECOND, "they arrive at once");
+        let (reports, _) = all(&mut events);
+        let [report] = &reports[..] else { panic!("{reports:?}") };
+        assert!(report.message == "before" && report.may_have_arrived);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stuck_connection_is_replaced_and_what_it_took_is_reported() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
+    let send = |number: u8| {
+        let message = Bytes::from(vec![number; 16 * 1024]);
+        pool.send(server.identity(), listener.local_addr(), message).unwrap();
+    };
+    (0..60).for_each(send);
+    let stuck = accept(&listener).await; // nothing is received from it
+    let begun = Instant::now();
+    let fresh = accept(&listener).await;
+    assert!(begun.elapsed() < 40 * SECOND, "{:?}", begun.elapsed());
+    let mut seen = BTreeSet::new();
+    while let Ok(message) = timeout(SECOND, fresh.recv()).await {
+        assert!(seen.insert(message.unwrap().0[0]), "it arrived twice");
+    }
+    // What the other connection had taken in time was there to be received.
+    while let Ok((message, _)) = stuck.recv().await {
+        assert!(seen.insert(message[0]), "it arrived twice");
+    }
+    assert!(matches!(stuck.watch_close().await, CloseReason::Peer { .. }));
+    let (reports, _) = all(&mut events);
+    assert!(reports.iter().all(|report| report.may_have_arrived));
+    seen.extend(reports.iter().map(|report| report.message[0]));
+    assert_eq!(seen, (0..60).collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_application_is_slow_is_not_dialled_again_and_again() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let config = PeerPoolConfig::new().max_attempts(1_000_000);
+    let (pool, _events) = pool(&network, trusting(), config);
+    for number in 0..60 {
+        let message = Bytes::from(vec![number; 16 * 1024]);
+        pool.send(server.identity(), listener.local_addr(), message).unwrap();
+    }
+    let mut accepted = Vec::new();
+    let accept_all = async {
+        loop {
+            accepted.push(accept(&listener).await);
+        }
+    };
+    assert!(timeout(600 * SECOND, accept_all).await.is_err());
+    // Each takes 16 messages, and then nothing for 12, 24, 48 s and so on.
+    assert_eq!(accepted.len(), 4);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_flapping_peer_does_not_receive_is_reported() {
+    let network = MemoryNetwork::new(1);
+    network.set_links(LinkPlan::new().latency(Duration::from_millis(20)).reset_after(500..2000));
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let address = listener.local_addr();
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new().max_attempts(1000));
+    let (told, mut received) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (connection, told) = (accept(&listener).await, told.clone());
+            tokio::spawn(async move {
+                while let Ok((message, _)) = connection.recv().await {
+                    told.send(message).unwrap();
+                }
+            });
+        }
+    });
+    let message = |number: u16| Bytes::from([&number.to_be_bytes()[..], &[0; 40]].concat());
+    for number in 0..1000 {
+        pool.send(server.identity(), address, message(number)).unwrap();
+        sleep(Duration::from_millis(10)).await;
+    }
+    sleep(3600 * SECOND).await;
+    let mut seen = BTreeSet::new();
+    while let Ok(message) = received.try_recv() {
+        assert!(seen.insert(message), "a message arrived twice");
+    }
+    let (reports, _) = all(&mut events);
+    for report in reports {
+        assert!(report.may_have_arrived || !seen.contains(&report.message));
+        seen.insert(report.message);
+    }
+    assert_eq!(seen, (0..1000).map(message).collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn removing_a_peer_reports_its_messages() {
+    let network = MemoryNetwork::new(1);
+    network.set_links(LinkPlan::new().latency(SECOND));
+    let (server, silent) = (trusting(), listen(&network, &trusting()).await);
+    let listener = listen(&network, &server).await;
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
+    for number in 0..3_u8 {
+        pool.send(stranger(1), silent.local_addr(), vec![number].into()).unwrap();
+        pool.send(server.identity(), listener.local_addr(), vec![number].into()).unwrap();
+    }
+    let _accepted = accept(&listener).await;
+    sleep(1500 * SECOND / 1000).await; // on their way
+    pool.remove(stranger(1));
+    pool.remove(server.identity());
+    tokio::task::yield_now().await;
+    let (reports, connected) = all(&mut events);
+    assert_eq!((reports.len(), connected), (6, 0));
+    for report in reports {
+        assert_eq!(report.error, DropError::Removed);
+        assert_eq!(report.may_have_arrived, report.peer == server.identity());
+    }
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_outside_of_a_runtime() {
+    for in_another_runtime in [false, true] {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let (pool, mut events, accepted, _listener) = runtime.block_on(async {
+            let network = MemoryNetwork::new(1);
+            let server = trusting();
+            let listener = listen(&network, &server).await;
+            let (pool, events) = pool(&network, trusting(), PeerPoolConfig::new());
+            let dial = pool.connection(server.identity(), listener.local_addr());
+            let (dialled, accepted) = tokio::join!(dial, accept(&listener));
+            dialled.unwrap();
+            pool.send(stranger(1), absent(), "in vain".into()).unwrap();
+            (pool, events, accepted, listener)
+        });
+        if in_another_runtime {
+            let other = Builder::new_current_thread().build().unwrap(); // without timers
+            other.block_on(async move { drop(pool) });
+        } else {
+            drop(pool);
+        }
+        let (reason, told) = runtime.block_on(async {
+            let reason = accepted.watch_close().await;
+            let mut told = Vec::new();
+            while let Some(event) = events.recv().await {
+                told.push(event);
+            }
+            (reason, told)
+        });
+        assert!(matches!(reason, CloseReason::Peer { code: 0, .. }), "{reason}");
+        let is_reported = |event: &PeerEvent<_>| matches!(event, PeerEvent::Undelivered(report) if report.message == "in vain");
+        assert!(told.iter().any(is_reported), "{told:?}");
+        let is_lost = |event: &PeerEvent<_>| matches!(event, PeerEvent::Disconnected { .. });
+        assert!(told.iter().any(is_lost), "{told:?}");
+    }
+}
+
+#[test]
+fn a_runtime_that_is_shut_down_reports_what_its_tasks_held() {
+    let network = MemoryNetwork::new(1);
+    let one = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let (pool, mut events, server, listener) = one.block_on(async {
+        let server = trusting();
+        let listener = listen(&network, &server).await;
+        let (pool, events) = pool(&network, trusting(), PeerPoolConfig::new());
+        pool.send(stranger(1), absent(), "queued".into()).unwrap();
+        pool.send(server.identity(), listener.local_addr(), "sent".into()).unwrap();
+        let accepted = accept(&listener).await;
+        recv(&accepted).await;
+        (pool, events, server, listener)
+    });
+    drop(one);
+    let payloads: BTreeSet<_> = all(&mut events).0.into_iter().map(|it| it.message).collect();
+    assert_eq!(payloads, BTreeSet::from(["queued".into(), "sent".into()]));
+    // The pool works in another runtime.
+    let other = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    other.block_on(async {
+        pool.send(server.identity(), listener.local_addr(), "again".into()).unwrap();
+        assert_eq!(recv(&accept(&listener).await).await, b"again");
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        drop(pool);
+        while tasks() > 0 {
+            tokio::task::yield_now().await;
+        }
+        while events.recv().await.is_some() {}
+    });
+}
