@@ -57,9 +57,9 @@ pub use connection::{Connection, ConnectionError, ConnectionStatistics, Dial};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{
-    LibraryVersion, library_patches, library_version, require_address_validation,
+    LibraryVersion, api_table, library_patches, library_version, require_address_validation,
 };
-pub use ffi::raw::api_table;
+pub use ffi::raw::{FromRaw, TrustedPeers};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::settings::CongestionControl;
 pub use ffi::status::Status;

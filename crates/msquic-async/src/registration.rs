@@ -1,6 +1,7 @@
 //! `Registration`: the root of everything.
 
 use crate::Status;
+use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use std::ffi::CString;
 use std::fmt;
@@ -57,7 +58,7 @@ impl Registration {
         Ok(Self::from_native(NativeRegistration::open(&name, profile)?))
     }
 
-    pub(crate) fn from_native(native: Arc<NativeRegistration>) -> Self {
+    fn from_native(native: Arc<NativeRegistration>) -> Self {
         Self { native }
     }
 
@@ -96,6 +97,16 @@ impl Registration {
 
     pub(crate) fn native(&self) -> &Arc<NativeRegistration> {
         &self.native
+    }
+}
+
+impl FromRaw for Registration {
+    type Context<'a> = ();
+    type Error = Status;
+    type Kind = kind::Registration;
+
+    fn adopt(raw: Raw<kind::Registration>, (): ()) -> Result<Self, Status> {
+        Ok(Self::from_native(raw.adopt()?))
     }
 }
 

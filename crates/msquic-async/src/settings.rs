@@ -1,6 +1,7 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
 use crate::ffi::library::{LibraryVersion, has_patch, library_version};
+use crate::ffi::raw::TrustedPeers;
 use crate::ffi::receive::Holding;
 use crate::ffi::settings::{CongestionControl, NativeSettings};
 use crate::{ConfigurationError, Resumption};
@@ -62,6 +63,21 @@ impl Settings {
     pub fn zero_copy_receive(mut self, value: impl Into<Option<bool>>) -> Self {
         let is_wanted = value.into().unwrap_or(false);
         self.zero_copy_receive = if is_wanted { ZeroCopy::WhereSound } else { ZeroCopy::No };
+        self
+    }
+
+    /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic.
+    ///
+    /// ```
+    /// use msquic_async::{Settings, TrustedPeers};
+    ///
+    /// // SAFETY: both peers are ours.
+    /// let trusted = unsafe { TrustedPeers::promise() };
+    /// let settings = Settings::new().zero_copy_receive_from_trusted_peers(trusted);
+    /// ```
+    #[must_use]
+    pub fn zero_copy_receive_from_trusted_peers(mut self, _: TrustedPeers) -> Self {
+        self.zero_copy_receive = ZeroCopy::Trusted;
         self
     }
 

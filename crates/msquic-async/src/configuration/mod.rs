@@ -5,6 +5,7 @@ mod error;
 pub use error::ConfigurationError;
 
 use crate::ffi::configuration::{NativeConfiguration, Role};
+use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::ffi::receive::Holding;
 use crate::resumption::{Scope, missing_patch};
 use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits, pkcs12};
@@ -190,7 +191,7 @@ impl Configuration {
         Ok(Self { holding, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
 
-    pub(crate) fn from_native(native: Arc<NativeConfiguration>) -> Self {
+    fn from_native(native: Arc<NativeConfiguration>) -> Self {
         let datagram_limits = DatagramLimits::default();
         Self {
             native,
@@ -226,6 +227,16 @@ impl Configuration {
 
     pub(crate) fn datagram_limits(&self) -> DatagramLimits {
         self.datagram_limits
+    }
+}
+
+impl FromRaw for Configuration {
+    type Context<'a> = &'a Registration;
+    type Error = Status;
+    type Kind = kind::Configuration;
+
+    fn adopt(raw: Raw<kind::Configuration>, registration: &Registration) -> Result<Self, Status> {
+        Ok(Self::from_native(raw.adopt(registration.native())?))
     }
 }
 

@@ -22,6 +22,7 @@ mod peer_streams;
 #[cfg(test)]
 mod player;
 mod race;
+mod raw;
 mod rebind;
 mod start;
 mod state;

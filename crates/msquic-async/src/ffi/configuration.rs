@@ -154,3 +154,54 @@ pub(super) fn alpn_buffers(alpn: &[&[u8]]) -> Result<Vec<ffi::QUIC_BUFFER>, Stat
     };
     alpn.iter().map(buffer).collect::<Option<_>>().ok_or(Status::INVALID_PARAMETER)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connection::StartError;
+    use crate::ffi::testing::{ALPN, credential, listener};
+    use crate::{Configuration, Connection, ConnectionError, FromRaw, Registration, Settings};
+    use futures::executor::block_on;
+    use net_traits::TrustError;
+
+    #[test]
+    fn a_peer_that_was_not_judged_is_not_trusted() {
+        let registration = Registration::new("test").unwrap();
+        let settings = Settings::new();
+        let (listener, port) = listener(&registration, &settings);
+        let mut handle = ptr::null_mut();
+        // SAFETY: C7, C10, C12: all arguments are copied.
+        let configuration = unsafe {
+            let table = crate::api_table().unwrap();
+            let mut name = ALPN.to_owned().into_bytes();
+            let alpn = ffi::QUIC_BUFFER { Length: name.len() as u32, Buffer: name.as_mut_ptr() };
+            let (registration_handle, none) =
+                (registration.native().slot().handle().unwrap(), ptr::null_mut());
+            let open = table.ConfigurationOpen.unwrap();
+            let opened = open(
+                registration_handle,
+                &raw const alpn,
+                1,
+                ptr::null(),
+                0,
+                none,
+                &raw mut handle,
+            );
+            assert_eq!(opened, 0);
+            let mut credential: ffi::QUIC_CREDENTIAL_CONFIG = mem::zeroed();
+            credential.Type = ffi::QUIC_CREDENTIAL_TYPE_QUIC_CREDENTIAL_TYPE_NONE;
+            credential.Flags = ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_CLIENT
+                | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_NO_CERTIFICATE_VALIDATION;
+            let load = table.ConfigurationLoadCredential.unwrap();
+            assert_eq!(load(handle, &raw const credential), 0);
+            Configuration::from_raw(handle, &registration).unwrap()
+        };
+        block_on(async {
+            let client = Connection::new(&registration, credential()).unwrap();
+            let start = client.start(&configuration, "127.0.0.1", port);
+            let error = futures::join!(start, listener.accept()).0.unwrap_err();
+            let untrusted = ConnectionError::Untrusted(TrustError::NoCertificate);
+            assert_eq!(error, StartError::ConnectionLost(untrusted));
+        });
+    }
+}

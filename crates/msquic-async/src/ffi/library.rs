@@ -88,8 +88,25 @@ pub(super) fn load() -> Result<(), Status> {
     library().map(|_| ())
 }
 
-/// The functions of the library, for others.
-pub(super) fn share_table() -> Result<&'static ffi::QUIC_API_TABLE, Status> {
+/// The functions of the libmsquic that this process runs with, for handles of one's own.
+///
+/// From then on the library is not closed at the end of the process, since it is unknown whether handles
+/// are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened while the
+/// driver is installed, none may be closed unless the library has the patch N31 and another thread goes on driving,
+/// and the functions that close, get or set parameters of
+/// connections and streams must not overlap with a turn of the driver (contract C29).
+///
+/// ```
+/// let table = msquic_async::api_table()?;
+/// assert!(table.StreamOpen.is_some());
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
+/// # Errors
+///
+/// The library cannot be started, for instance because memory is short. [`Status::INVALID_STATE`]: the process
+/// ends, and the library is closed.
+pub fn api_table() -> Result<&'static ffi::QUIC_API_TABLE, Status> {
     let library = library()?;
     let mut users = library.users.lock();
     if users.is_closed {

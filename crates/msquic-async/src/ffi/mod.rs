@@ -15,6 +15,8 @@
 //!   gone.
 //! - The memory of a send travels as the native context of the send, and comes back with its completion.
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
+//!
+//! The modules above import this one. It imports only queues, waiters and plain data of them.
 
 pub(crate) mod address;
 mod bound;
@@ -46,9 +48,11 @@ pub(crate) mod registration;
 pub(crate) mod secrets;
 mod sends;
 pub(crate) mod settings;
-mod slot;
+pub(crate) mod slot;
 pub(crate) mod status;
 pub(crate) mod stream;
+#[cfg(test)]
+mod testing;
 mod threads;
 
 use msquic::ffi::HQUIC;

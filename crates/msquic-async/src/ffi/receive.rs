@@ -151,8 +151,9 @@ impl From<Held> for Bytes {
 
 #[cfg(test)]
 mod tests {
-    use crate::ffi::raw::testing::{Pair, pair};
+    use crate::ffi::raw::TrustedPeers;
     use crate::ffi::receive::Holding;
+    use crate::ffi::testing::{Pair, pair};
     use crate::settings::ZeroCopy;
     use crate::{ReadError, ReceiveEnd, ReceiveSink, Settings, StreamType};
     use bytes::Bytes;
@@ -164,7 +165,7 @@ mod tests {
     fn settings() -> Settings {
         let settings = Settings::new().peer_uni_streams(4).peer_bidi_streams(1);
         // SAFETY: both peers are this test.
-        unsafe { settings.zero_copy_receive_from_trusted_peers() }
+        settings.zero_copy_receive_from_trusted_peers(unsafe { TrustedPeers::promise() })
     }
 
     fn one_by_one() -> Settings {

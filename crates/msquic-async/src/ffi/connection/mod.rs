@@ -147,7 +147,7 @@ impl NativeConnection {
     }
 
     /// Keeps the handle open until the hold is dropped; None once it is closed.
-    pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
         Inside::enter(self.clone())
     }
 }
@@ -189,7 +189,7 @@ impl Closer for ConnectionCloser {
 const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
 
 /// Keeps a connection's handle open.
-pub(super) type Hold = Inside<Arc<NativeConnection>>;
+pub(crate) type Hold = Inside<Arc<NativeConnection>>;
 
 /// The longest reason that libmsquic sends, its terminating zero included (C17).
 pub(crate) const MAX_REASON: usize = 512;

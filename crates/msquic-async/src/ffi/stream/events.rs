@@ -317,7 +317,7 @@ unsafe fn receive<H: StreamHandler>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ffi::raw::testing::{Pair, pair};
+    use crate::ffi::testing::{Pair, pair};
     use crate::{Settings, StreamType};
     use futures::executor::block_on;
     use parking_lot::Mutex;

@@ -1,0 +1,78 @@
+//! Raw handles of connections, and of streams on them.
+
+use super::link::Link;
+use super::{Connection, ConnectionError, ConnectionInner};
+use crate::Registration;
+use crate::ffi::raw::{FromRaw, Raw, kind};
+use crate::ffi::slot::Slotted;
+use crate::send_stream::SendStream;
+use crate::stream::{StartError, Stream, StreamInner, StreamType};
+use msquic::ffi::HQUIC;
+use net_traits::NetCredential;
+use std::sync::Arc;
+
+impl Connection {
+    /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
+    /// `None` once the connection is over. Outside callbacks of the connection, do not wait inside. Datagrams must
+    /// not be sent with it, since this crate owns the contexts of their events.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if let Some(handle) = connection.with_raw(|handle| handle) {
+    ///     println!("{handle:p} may be closed by now");
+    /// }
+    /// # }
+    /// ```
+    pub fn with_raw<T>(&self, call: impl FnOnce(HQUIC) -> T) -> Option<T> {
+        self.inner().native().with(|handle| Ok(call(handle))).ok()
+    }
+}
+
+impl FromRaw for Connection {
+    type Context<'a> = (&'a Registration, NetCredential);
+    type Error = ConnectionError;
+    type Kind = kind::Connection;
+
+    fn adopt(
+        raw: Raw<kind::Connection>,
+        (registration, credential): Self::Context<'_>,
+    ) -> Result<Self, ConnectionError> {
+        let make = |native| ConnectionInner::new(native, credential);
+        let inner = raw
+            .adopt(registration.native(), make)
+            .map_err(|status| ConnectionError::ClosedByTransport { status, code: 0 })?;
+        inner.set_adopted();
+        Ok(Self::from_inner(inner))
+    }
+}
+
+impl FromRaw for Stream {
+    type Context<'a> = (&'a Connection, StreamType);
+    type Error = StartError;
+    type Kind = kind::Stream;
+
+    fn adopt(
+        raw: Raw<kind::Stream>,
+        (connection, stream_type): Self::Context<'_>,
+    ) -> Result<Self, StartError> {
+        let inner = connection.inner();
+        inner.check_usable().map_err(StartError::ConnectionLost)?;
+        let lost = || StartError::ConnectionLost(inner.error_or_closing());
+        let hold = inner.native().hold().ok_or_else(lost)?;
+        let mut stream = StreamInner::new(inner.clone(), stream_type, true);
+        // It may have been opened before libmsquic applied the configuration's settings.
+        Arc::get_mut(&mut stream).expect("it was just made").complete_together();
+        raw.adopt(stream.native(), hold, &stream).map_err(StartError::Other)?;
+        Ok(Self::new(stream, connection.handle()))
+    }
+}
+
+impl FromRaw for SendStream {
+    type Context<'a> = &'a Connection;
+    type Error = StartError;
+    type Kind = kind::Stream;
+
+    fn adopt(raw: Raw<kind::Stream>, connection: &Connection) -> Result<Self, StartError> {
+        Stream::adopt(raw, (connection, StreamType::Unidirectional)).map(Self::from_stream)
+    }
+}
