@@ -28,8 +28,10 @@ const PORTS: usize = 16;
 ///
 /// A dial takes at most the delay plus the secondary transport's handshake timeout.
 ///
-/// The secondary transport is for peers that the primary does not reach. An answer of the peer over
-/// the primary, such as a rejected certificate, is final.
+/// The secondary transport is for peers that the primary does not reach. No failure of one transport
+/// is final: what answers over it may be another program on the same port, and a credential or an
+/// address that one transport cannot use may suit the other. If both fail, the error is the one that
+/// says more about the peer, such as a rejected certificate, otherwise that of the primary transport.
 ///
 /// ```no_run
 /// use net_peers::{FallbackConnection, FallbackTransport};
@@ -127,33 +129,27 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
-        if let Some(error) = failed.clone().filter(is_final) {
-            return Err(error);
-        }
         let mut secondary = pin!(self.secondary.connect(remote_addr, alpn, credential));
-        if let Some(first) = failed {
-            let connected = secondary.await.map(FallbackConnection::Secondary);
-            return connected.map_err(|second| worse(first, second));
-        }
-        tokio::select! {
-            biased;
-            connected = &mut primary => match connected {
-                Ok(connection) => Ok(FallbackConnection::Primary(connection)),
-                Err(error) if is_final(&error) => Err(error),
-                Err(first) => {
-                    let connected = secondary.await.map(FallbackConnection::Secondary);
-                    connected.map_err(|second| worse(first, second))
-                }
-            },
-            connected = &mut secondary => match connected {
-                Ok(connection) => Ok(FallbackConnection::Secondary(connection)),
-                // This may not be the peer that the primary transport is about to reach.
-                Err(second) => {
+        let first = match failed {
+            Some(first) => first,
+            None => tokio::select! {
+                biased;
+                connected = &mut primary => match connected {
+                    Ok(connection) => return Ok(FallbackConnection::Primary(connection)),
+                    Err(first) => first,
+                },
+                connected = &mut secondary => {
+                    let second = match connected {
+                        Ok(connection) => return Ok(FallbackConnection::Secondary(connection)),
+                        Err(second) => second,
+                    };
                     let connected = primary.await.map(FallbackConnection::Primary);
-                    connected.map_err(|first| worse(first, second))
+                    return connected.map_err(|first| more_telling(first, second));
                 }
             },
-        }
+        };
+        let connected = secondary.await.map(FallbackConnection::Secondary);
+        connected.map_err(|second| more_telling(first, second))
     }
 
     fn connections(&self) -> Vec<Self::Connection> {
@@ -184,23 +180,20 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Whether the other transport would get the same error: the peer answered, or an argument is
-/// invalid. A host that this side does not trust is not the peer.
-fn is_final(error: &ConnectError) -> bool {
-    match error {
-        ConnectError::TimedOut { .. } | ConnectError::Refused(_) => false,
-        ConnectError::Closed(reason) => {
-            use CloseReason::{ProtocolViolation, TimedOut, Transport};
-            !matches!(reason, Transport(_) | ProtocolViolation(_) | TimedOut)
-        }
-        ConnectError::Rejected(rejection) => rejection.by == RejectionBy::Peer,
-        _ => true,
-    }
+/// Chooses the error that says more about the peer, otherwise that of the primary transport.
+fn more_telling(first: ConnectError, second: ConnectError) -> ConnectError {
+    if rank(&second) > rank(&first) { second } else { first }
 }
 
-/// Chooses the more informative error: the peer's answer, otherwise that of the primary transport.
-fn worse(first: ConnectError, second: ConnectError) -> ConnectError {
-    if is_final(&second) && !is_final(&first) { second } else { first }
+/// How much an error says about the peer.
+fn rank(error: &ConnectError) -> u8 {
+    match error {
+        ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 4,
+        ConnectError::Rejected(_) => 3,
+        ConnectError::Closed(CloseReason::Peer { .. }) => 2,
+        ConnectError::NoCommonAlpn { .. } => 1,
+        _ => 0,
+    }
 }
 
 /// A listener over two transports.

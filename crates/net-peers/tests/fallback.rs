@@ -6,6 +6,7 @@ use net_traits::{
     TrustPolicy,
 };
 use net_traits_test::memory::{LinkPlan, MemoryListener, MemoryNetwork, MemoryTransport};
+use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -67,14 +68,88 @@ async fn the_primary_has_a_head_start_and_then_the_faster_one_wins() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_of_the_peer_is_final() {
+async fn if_both_answer_the_error_says_so() {
     for (first, second) in [(1, 1), (300, 400)] {
-        let (dialled, took) =
-            meet(&two(after(first), after(second)), TrustPolicy::reject_all()).await;
+        let (dialled, _) = meet(&two(after(first), after(second)), TrustPolicy::reject_all()).await;
         let Err(ConnectError::Rejected(rejection)) = dialled else { panic!("{dialled:?}") };
         assert_eq!(rejection.by, RejectionBy::Peer);
-        assert_eq!(took, Duration::from_millis(2 * first), "the secondary is not tried");
     }
+}
+
+/// Dials where the listener of the primary transport fails in some way, and that of the secondary, if
+/// there is one, accepts.
+async fn dial(
+    spoil: impl AsyncFn(&MemoryTransport, &MemoryTransport) -> Option<MemoryListener>,
+    latency: u64,
+    has_secondary: bool,
+) -> Result<(), ConnectError> {
+    let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
+    one.set_links(after(latency));
+    let (at_one, at_other) = (one.transport(), other.transport());
+    let bind_addr = SocketAddr::new(at_other.ip(), 4433);
+    let dialler = FallbackTransport::new(one.transport(), other.transport());
+    if let Some(listener) = spoil(&at_one, dialler.primary()).await {
+        assert_eq!(listener.local_addr(), bind_addr);
+        tokio::spawn(async move {
+            while let Ok(request) = listener.accept().await {
+                request.accept().await.unwrap_err();
+            }
+        });
+    }
+    if has_secondary {
+        let listener = at_other.create_listener(bind_addr, &[ALPN], trusting()).await.unwrap();
+        tokio::spawn(async move { listener.accept().await.unwrap().accept().await });
+    }
+    match dialler.connect(bind_addr, &[ALPN], trusting()).await? {
+        FallbackConnection::Secondary(_) => Ok(()),
+        FallbackConnection::Primary(it) => panic!("{it:?}"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_over_the_primary_is_final() {
+    let bind_addr: SocketAddr = "0.0.0.0:4433".parse().unwrap();
+    // In the primary's head start and after it.
+    for latency in [1, 400] {
+        let absent = async |_: &MemoryTransport, _: &MemoryTransport| None;
+        assert_eq!(dial(absent, latency, true).await, Ok(()));
+        let error = dial(absent, latency, false).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Refused(_)), "{error}");
+
+        let other_protocol = async |host: &MemoryTransport, _: &MemoryTransport| {
+            Some(host.create_listener(bind_addr, &["other/1"], trusting()).await.unwrap())
+        };
+        assert_eq!(dial(other_protocol, latency, true).await, Ok(()));
+        let error = dial(other_protocol, latency, false).await.unwrap_err();
+        assert!(matches!(error, ConnectError::NoCommonAlpn { .. }), "{error}");
+
+        let rejects = async |host: &MemoryTransport, _: &MemoryTransport| {
+            let credential = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
+            Some(host.create_listener(bind_addr, &[ALPN], credential).await.unwrap())
+        };
+        assert_eq!(dial(rejects, latency, true).await, Ok(()));
+        let error = dial(rejects, latency, false).await.unwrap_err();
+        assert!(matches!(error, ConnectError::Rejected(_)), "{error}");
+    }
+    let shut_down = async |_: &MemoryTransport, dialler: &MemoryTransport| {
+        dialler.shutdown(Duration::ZERO, "").await;
+        None
+    };
+    assert_eq!(dial(shut_down, 1, true).await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_over_the_secondary_tells_more_than_none_over_the_primary() {
+    let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
+    let host = other.transport();
+    let rejects = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
+    let listener =
+        host.create_listener("0.0.0.0:4433".parse().unwrap(), &[ALPN], rejects).await.unwrap();
+    let dialler = FallbackTransport::new(one.transport(), other.transport());
+    let dial = dialler.connect(listener.local_addr(), &[ALPN], trusting());
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    let (dialled, _) = tokio::join!(dial, accept);
+    assert!(matches!(dialled, Err(ConnectError::Rejected(_))), "{dialled:?}");
 }
 
 #[tokio::test(start_paused = true)]
