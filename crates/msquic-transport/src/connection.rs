@@ -11,6 +11,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
 use net_kit::admission::Place;
+use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::guard::OnDrop;
@@ -146,6 +147,7 @@ impl MsQuicNetConnection {
     }
 
     async fn queue(&self, parts: &[Bytes], is_urgent: bool) -> Result<(), SendError> {
+        budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
         let after = config.stream_op_timeout;
@@ -280,6 +282,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
+        budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         if let Some(error) = inner.close_reason() {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
@@ -292,6 +295,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        budget::spend().await;
         let shared = &*self.shared;
         let over = async { shared.close_reason(&shared.inner.watch_shutdown().await) };
         let received = shared.inbound.recv(over).await;

@@ -5,6 +5,7 @@ use crate::context::{Context, Identity};
 use crate::incoming::MsQuicNetIncomingRequest;
 use async_trait::async_trait;
 use msquic_async::Listener;
+use net_kit::budget;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -64,6 +65,7 @@ impl NetListener for MsQuicListener {
     type IncomingRequest = MsQuicNetIncomingRequest;
 
     async fn accept(&self) -> Result<MsQuicNetIncomingRequest, AcceptError> {
+        budget::spend().await;
         loop {
             let incoming = self.instance.accept_incoming().await;
             let incoming = incoming.map_err(|_| AcceptError::Closed)?;

@@ -10,6 +10,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
+use net_kit::budget;
 use net_kit::progress::Stuck;
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
 use std::fmt;
@@ -159,6 +160,7 @@ impl NetRequests for MsQuicNetConnection {
     }
 
     async fn accept_request(&self) -> Result<MsQuicQuestion, RequestError> {
+        budget::spend().await;
         loop {
             let Ok(stream) = self.shared.inner.accept_inbound_stream().await else {
                 return Err(RequestError::Closed(self.watch_close().await));

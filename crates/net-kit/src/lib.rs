@@ -35,6 +35,7 @@ pub mod admission;
 pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
+pub mod budget;
 pub mod facts;
 pub mod frame;
 pub mod guard;

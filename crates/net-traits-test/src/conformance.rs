@@ -96,6 +96,7 @@ macro_rules! __behaviours {
                 try_send_takes_or_refuses [] Swapped,
                 flush_returns [] Swapped,
                 a_slow_reader_makes_send_wait [] Swapped,
+                tasks_that_are_always_ready_let_others_run [] Swapped,
                 an_announcement_beyond_the_limit_is_an_error [raw_peer] Once,
                 an_end_inside_a_message_is_an_error [raw_peer] Once,
                 an_end_between_messages_is_clean [raw_peer] Once,

@@ -124,6 +124,10 @@ mutants! {
         "message::try_send_takes_or_refuses",
     flush_hangs: FlushHangs =>
         "message::flush_returns",
+    sending_never_pauses: SendingNeverPauses =>
+        "message::tasks_that_are_always_ready_let_others_run",
+    receiving_never_pauses: ReceivingNeverPauses =>
+        "message::tasks_that_are_always_ready_let_others_run",
     queue_counts_messages: QueueCountsMessages =>
         "message::a_slow_reader_makes_send_wait",
     too_large_is_the_end: TooLargeIsTheEnd =>

@@ -2,6 +2,7 @@
 
 use super::{Backend, Secured, Session, Urgent};
 use crate::admission::Place;
+use crate::budget;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
@@ -68,6 +69,7 @@ impl<B: Backend> Connection<B> {
     }
 
     async fn queue(&self, parts: &[Bytes], lane: &Outbox) -> Result<(), SendError> {
+        budget::spend().await;
         let (size, mut pieces) = self.pieces(parts)?;
         match lane.try_push(&mut pieces) {
             Err(SendError::WouldBlock) => {
@@ -174,12 +176,14 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
+        budget::spend().await;
         let session = self.session();
         let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
         self.unless_stuck(session.all_lanes(), flushed).await?.map(drop)
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        budget::spend().await;
         let received = self.session().recv().await;
         self.shared.entry.received(&received);
         received

@@ -2,6 +2,7 @@
 
 use super::home::{Acceptor, Socket};
 use super::{Backend, Connection, IncomingRequest};
+use crate::budget;
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use net_traits::{AcceptError, ListenError, NetCredential, NetListener, TrustPolicy};
@@ -27,6 +28,7 @@ impl<B: Backend> NetListener for Listener<B> {
     type IncomingRequest = IncomingRequest<B>;
 
     async fn accept(&self) -> Result<IncomingRequest<B>, AcceptError> {
+        budget::spend().await;
         let registry = &self.acceptor.home.registry;
         let admission = registry.admission();
         let socket = self.socket.0.lock().clone().ok_or(AcceptError::Closed)?;

@@ -1,6 +1,7 @@
 //! Requests of both sides of a connection, and `Question`: a question of the peer.
 
 use super::{Backend, Connection};
+use crate::budget;
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{NetQuestion, NetRequests, RequestError, request_code};
@@ -28,6 +29,7 @@ impl<B: Backend> NetRequests for Connection<B> {
     }
 
     async fn accept_request(&self) -> Result<Question<B>, RequestError> {
+        budget::spend().await;
         let session = self.session();
         tokio::select! {
             biased;

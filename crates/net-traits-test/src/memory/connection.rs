@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_kit::admission::Place;
+use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
@@ -146,6 +147,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
+        budget::spend().await;
         let (size, frame) = self.frame(parts)?;
         let Seat { wire, side, .. } = &self.shared.seat;
         self.unless_stuck(wire.push(*side, frame)).await?;
@@ -164,11 +166,13 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
+        budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
         self.unless_stuck(wire.delivered(*side)).await
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
+        budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
         let received = wire.take(*side).await;
         self.shared.entry.received(&received);
@@ -217,6 +221,7 @@ impl NetRequests for MemoryConnection {
     }
 
     async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
+        budget::spend().await;
         let Seat { wire, side, limits } = &self.shared.seat;
         let asked = wire.asked(*side).await?;
         Ok(MemoryQuestion::new(asked, limits.max_request_size, self.clone()))

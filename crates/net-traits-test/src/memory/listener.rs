@@ -6,6 +6,7 @@ use super::network::Door;
 use super::wire::Side;
 use async_trait::async_trait;
 use net_kit::admission::{self, Place};
+use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
@@ -156,6 +157,7 @@ impl NetListener for MemoryListener {
     type IncomingRequest = MemoryIncomingRequest;
 
     async fn accept(&self) -> Result<MemoryIncomingRequest, AcceptError> {
+        budget::spend().await;
         loop {
             let arrived = self.backlog.arrived.notified();
             if self.backlog.is_closed() {

@@ -10,6 +10,9 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use net_traits::{NetConnection, NetIncomingRequest, NetListener, RecvError, SendError};
 use std::collections::BTreeSet;
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -289,6 +292,50 @@ pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
     for expected in 0..sent {
         assert_eq!(number(&other.recv().await.unwrap().0), expected);
     }
+}
+
+/// A task that only sends, and one that only receives what has arrived, give their thread back.
+///
+/// The peer decides how fast it sends: without a budget (`tokio::task::coop`) one that sends empty
+/// messages stops all other tasks of the thread.
+pub async fn tasks_that_are_always_ready_let_others_run<H: Harness>(stage: Stage<H>) {
+    const COUNT: usize = 240;
+    /// Tokio's budget is 128.
+    const LONGEST: usize = 200;
+    let Pair { one, other, .. } = &stage.meet().await;
+    let done = &AtomicUsize::new(0);
+    let send = async {
+        for _ in 0..COUNT {
+            one.send(b"short").await.unwrap();
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let sent = longest_run(done, send).await;
+    assert!(sent <= LONGEST, "{sent} messages were sent without a pause");
+    one.flush().await.unwrap();
+    sleep(PAUSE).await;
+    let receive = async {
+        for _ in 0..COUNT {
+            other.recv().await.unwrap();
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let received = longest_run(done, receive).await;
+    assert!(received <= LONGEST, "{received} messages were received without a pause");
+}
+
+/// Returns how many operations `work` did at most without a pause; it counts them in `done`.
+async fn longest_run(done: &AtomicUsize, work: impl Future<Output = ()>) -> usize {
+    let mut work = pin!(work);
+    let mut longest = 0;
+    poll_fn(|context| {
+        let before = done.load(Ordering::SeqCst);
+        let polled = work.as_mut().poll(context);
+        longest = longest.max(done.load(Ordering::SeqCst) - before);
+        polled
+    })
+    .await;
+    longest
 }
 
 /// An announced message over the limit is a typed error with its size; earlier messages arrive.

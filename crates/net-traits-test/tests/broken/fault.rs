@@ -43,6 +43,8 @@ pub(crate) enum Fault {
     TrySendForgets,
     FlushHangs,
     QueueCountsMessages,
+    SendingNeverPauses,
+    ReceivingNeverPauses,
     TooLargeIsTheEnd,
     TruncatedIsSkipped,
     SilenceIsTruncated,

@@ -27,6 +27,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -569,6 +570,7 @@ impl NetConnection for BrokenConnection {
                 inner.send_bytes(message.iter().map(ascii).collect()).await
             }
             Fault::EmptyMessagesAreSkipped if size == 0 => Ok(()),
+            Fault::SendingNeverPauses => unconstrained(inner.send_bytes(message)).await,
             Fault::TheLimitIsOneTooLow if size == limits.max_message_size => {
                 Err(SendError::TooLarge { size, limit: size - 1 })
             }
@@ -656,6 +658,7 @@ impl NetConnection for BrokenConnection {
                 inner.recv().await
             }
             Fault::OneReceiverOnly if receiving > 1 => Err(busy()),
+            Fault::ReceivingNeverPauses => unconstrained(inner.recv()).await,
             Fault::RecvLosesMessages => {
                 let result = inner.recv().await;
                 yield_now().await;
