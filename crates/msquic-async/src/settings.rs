@@ -1,8 +1,8 @@
 //! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
 
+use crate::ffi::holding::Holding;
 use crate::ffi::library::{LibraryVersion, has_patch, library_version};
 use crate::ffi::raw::TrustedPeers;
-use crate::ffi::receive::Holding;
 use crate::ffi::settings::{CongestionControl, NativeSettings};
 use crate::{ConfigurationError, Resumption};
 use std::ops::RangeInclusive;

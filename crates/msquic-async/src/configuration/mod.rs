@@ -6,7 +6,6 @@ pub use error::ConfigurationError;
 
 use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::ffi::raw::{FromRaw, Raw, kind};
-use crate::ffi::receive::Holding;
 use crate::resumption::{Scope, missing_patch};
 use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits, pkcs12};
 use net_traits::{Cause, CredentialError, NetCredential};
@@ -32,7 +31,6 @@ pub struct Configuration {
     limits: StreamLimits,
     datagram_limits: DatagramLimits,
     key_log: Option<KeyLog>,
-    holding: Holding,
     serves_in_turn: bool,
     /// The tickets with which sessions are resumed, if they are.
     tickets: Option<Arc<Scope>>,
@@ -168,15 +166,11 @@ impl Configuration {
         }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
         let bundle = pkcs12::bundle(credential)?;
-        let holding = settings.holding();
-        let mut native_settings = settings.to_native();
-        if holding == Holding::Several {
-            native_settings.receive_several();
-        }
         let native = NativeConfiguration::open(
             registration.native(),
             &alpn,
-            &native_settings,
+            settings.to_native(),
+            settings.holding(),
             role,
             &bundle,
         )
@@ -188,7 +182,7 @@ impl Configuration {
             status => ConfigurationError::Other(status),
         })?;
         let tickets = settings.resumption.clone();
-        Ok(Self { holding, tickets: tickets.map(Scope::new), ..Self::from_native(native) })
+        Ok(Self { tickets: tickets.map(Scope::new), ..Self::from_native(native) })
     }
 
     fn from_native(native: Arc<NativeConfiguration>) -> Self {
@@ -198,7 +192,6 @@ impl Configuration {
             limits: StreamLimits::default(),
             datagram_limits,
             key_log: None,
-            holding: Holding::No,
             serves_in_turn: false,
             tickets: None,
         }
@@ -210,11 +203,6 @@ impl Configuration {
 
     pub(crate) fn stream_limits(&self) -> StreamLimits {
         self.limits
-    }
-
-    /// How streams hold what they receive, see [`Settings::zero_copy_receive`].
-    pub(crate) fn holding(&self) -> Holding {
-        self.holding
     }
 
     pub(crate) fn key_log(&self) -> Option<&KeyLog> {

@@ -12,7 +12,6 @@ use super::statistics::StreamCounts;
 use crate::buffer::Datagrams;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
-use crate::ffi::receive::Holding;
 use crate::ffi::status::Status;
 use crate::resumption::{Server, Session};
 use crate::stream::{MakeSink, StreamInner, StreamType};
@@ -52,10 +51,6 @@ pub(super) struct InboundWaiters {
 pub(super) struct Exclusive {
     pub(super) state: ConnectionState,
     pub(super) limits: StreamLimits,
-    /// How streams hold what they receive, see `Settings::zero_copy_receive`.
-    holding: Holding,
-    /// The handle was opened by others.
-    is_adopted: bool,
     /// A listener accepted it: this side is the server.
     pub(super) is_accepted: bool,
     /// A client's end is being moved, see `Connection::rebind`.
@@ -94,8 +89,6 @@ impl ConnectionInner {
             exclusive: Mutex::new(Exclusive {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
-                holding: Holding::No,
-                is_adopted: false,
                 is_accepted: false,
                 is_moving: false,
                 source: Source::default(),
@@ -126,11 +119,6 @@ impl ConnectionInner {
 
     pub(crate) fn native(&self) -> &Arc<NativeConnection> {
         &self.native
-    }
-
-    /// The handle was opened by others.
-    pub(crate) fn set_adopted(&self) {
-        self.exclusive.lock().is_adopted = true;
     }
 
     /// A listener accepted it.
@@ -234,14 +222,6 @@ impl ConnectionInner {
                 return false;
             }
             exclusive.limits = configuration.stream_limits();
-            exclusive.holding = match configuration.holding() {
-                // An adopted connection may have settings of its own. Completing all that were offered
-                // together is sound with one receive at a time and with several.
-                Holding::Several if exclusive.is_adopted => Holding::OneByOne,
-                // It may have several where that can stall.
-                Holding::OneByOne if exclusive.is_adopted => Holding::No,
-                holding => holding,
-            };
             exclusive.serves_in_turn = configuration.serves_in_turn();
             exclusive.session = configuration.tickets().map(Session::new);
             exclusive.datagrams.limits = configuration.datagram_limits();
@@ -308,10 +288,6 @@ impl Link for ConnectionInner {
 
     fn stream_limits(&self) -> StreamLimits {
         self.exclusive.lock().limits
-    }
-
-    fn holding(&self) -> Holding {
-        self.exclusive.lock().holding
     }
 
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit> {

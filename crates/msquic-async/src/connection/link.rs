@@ -5,7 +5,6 @@ use super::error::ConnectionError;
 use crate::StreamLimits;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
-use crate::ffi::receive::Holding;
 use crate::stream::StreamType;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -19,7 +18,6 @@ pub(crate) trait Link: Send + Sync + 'static {
         self.error().unwrap_or_else(ConnectionError::closing)
     }
     fn stream_limits(&self) -> StreamLimits;
-    fn holding(&self) -> Holding;
     /// What streams of this type are opened with.
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;
     /// Ready once the connection is over, with the reason.

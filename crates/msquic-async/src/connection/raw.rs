@@ -9,7 +9,6 @@ use crate::send_stream::SendStream;
 use crate::stream::{StartError, Stream, StreamInner, StreamType};
 use msquic::ffi::HQUIC;
 use net_traits::NetCredential;
-use std::sync::Arc;
 
 impl Connection {
     /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
@@ -41,7 +40,6 @@ impl FromRaw for Connection {
         let inner = raw
             .adopt(registration.native(), make)
             .map_err(|status| ConnectionError::ClosedByTransport { status, code: 0 })?;
-        inner.set_adopted();
         Ok(Self::from_inner(inner))
     }
 }
@@ -58,11 +56,8 @@ impl FromRaw for Stream {
         let inner = connection.inner();
         inner.check_usable().map_err(StartError::ConnectionLost)?;
         let lost = || StartError::ConnectionLost(inner.error_or_closing());
-        let hold = inner.native().hold().ok_or_else(lost)?;
-        let mut stream = StreamInner::new(inner.clone(), stream_type, true);
-        // It may have been opened before libmsquic applied the configuration's settings.
-        Arc::get_mut(&mut stream).expect("it was just made").complete_together();
-        raw.adopt(stream.native(), hold, &stream).map_err(StartError::Other)?;
+        let make = |native| StreamInner::with_native(native, inner.clone(), stream_type, true);
+        let stream = raw.adopt(inner.native(), make).map_err(|_| lost())?;
         Ok(Self::new(stream, connection.handle()))
     }
 }

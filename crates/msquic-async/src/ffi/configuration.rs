@@ -1,6 +1,7 @@
 //! `NativeConfiguration`: settings, protocols and the TLS credential of connections.
 
 use super::functions::call;
+use super::holding::Holding;
 use super::registration::{Child, Member, NativeRegistration};
 use super::settings::NativeSettings;
 use super::slot::{Closer, Slot, Slotted};
@@ -21,9 +22,15 @@ pub(crate) enum Role {
 pub(crate) struct NativeConfiguration {
     slot: Slot<ConfigurationCloser>,
     child: Arc<Child>,
+    /// How the streams of its connections hold what they receive.
+    holding: Holding,
 }
 
 impl NativeConfiguration {
+    pub(super) fn holding(&self) -> Holding {
+        self.holding
+    }
+
     pub(super) fn child(&self) -> &Child {
         &self.child
     }
@@ -36,11 +43,15 @@ impl NativeConfiguration {
     pub(crate) fn open(
         registration: &Arc<NativeRegistration>,
         alpn: &[&[u8]],
-        settings: &NativeSettings,
+        mut settings: NativeSettings,
+        holding: Holding,
         role: Role,
         pkcs12: &[u8],
     ) -> Result<Arc<Self>, Status> {
         let alpn = alpn_buffers(alpn)?;
+        if holding == Holding::Several {
+            settings.receive_several();
+        }
         let settings = settings.get();
         let child = registration.add_configuration()?;
         let mut handle = ptr::null_mut();
@@ -59,7 +70,7 @@ impl NativeConfiguration {
                 ))
             })
         })?;
-        let this = Self::with_handle(child, handle);
+        let this = Self::with_handle(child, handle, holding);
         this.load_credential(role, pkcs12)?;
         Ok(this)
     }
@@ -73,12 +84,12 @@ impl NativeConfiguration {
         registration: &Arc<NativeRegistration>,
         handle: ffi::HQUIC,
     ) -> Result<Arc<Self>, Status> {
-        Ok(Self::with_handle(registration.add_configuration()?, handle))
+        Ok(Self::with_handle(registration.add_configuration()?, handle, Holding::No))
     }
 
-    fn with_handle(child: Arc<Child>, handle: ffi::HQUIC) -> Arc<Self> {
+    fn with_handle(child: Arc<Child>, handle: ffi::HQUIC, holding: Holding) -> Arc<Self> {
         let slot = Slot::open(handle, ConfigurationCloser(child.clone()));
-        let this = Arc::new(Self { slot, child });
+        let this = Arc::new(Self { slot, child, holding });
         this.child.set_configuration(Arc::<Self>::downgrade(&this));
         this
     }

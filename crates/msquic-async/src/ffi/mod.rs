@@ -38,6 +38,7 @@ mod gate;
 mod guard;
 #[cfg(all(test, target_os = "linux", target_env = "gnu"))]
 mod heap;
+pub(crate) mod holding;
 mod jobs;
 pub(crate) mod library;
 pub(crate) mod listener;

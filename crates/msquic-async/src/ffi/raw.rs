@@ -1,7 +1,7 @@
 //! Raw handles, which types above this module take over through the trait [`FromRaw`].
 
 use super::configuration::NativeConfiguration;
-use super::connection::{ConnectionHandler, Hold, NativeConnection};
+use super::connection::{ConnectionHandler, NativeConnection};
 use super::registration::NativeRegistration;
 use super::status::Status;
 use super::stream::{NativeStream, StreamHandler};
@@ -149,21 +149,29 @@ impl Raw<kind::Connection> {
         registration: &Arc<NativeRegistration>,
         make: impl FnOnce(Arc<NativeConnection>) -> H,
     ) -> Result<Arc<H>, Status> {
+        let make = |native: Arc<NativeConnection>| {
+            native.set_foreign();
+            make(native)
+        };
         // SAFETY: the promise.
         unsafe { NativeConnection::adopt(registration, self.handle, make) }
     }
 }
 
 impl Raw<kind::Stream> {
-    /// `stream`, which `handler` uses, is one of the connection of the context, as `hold` is.
+    /// `connection` is that of the context. [`Status::INVALID_STATE`] once it is over.
     pub(crate) fn adopt<H: StreamHandler>(
         self,
-        stream: &Arc<NativeStream>,
-        hold: Hold,
-        handler: &Arc<H>,
-    ) -> Result<(), Status> {
+        connection: &Arc<NativeConnection>,
+        make: impl FnOnce(Arc<NativeStream>) -> Arc<H>,
+    ) -> Result<Arc<H>, Status> {
+        let hold = connection.hold().ok_or(Status::INVALID_STATE)?;
+        let stream = Arc::new(NativeStream::new(connection));
+        stream.set_foreign();
+        let handler = make(stream.clone());
         // SAFETY: the promise.
-        unsafe { stream.adopt(self.handle, hold, handler) }
+        unsafe { stream.adopt(self.handle, hold, &handler) }?;
+        Ok(handler)
     }
 }
 

@@ -6,6 +6,7 @@
 //! uses their memory again (C32, C36). Each run keeps the stream's handle open, and with it the memory, the
 //! connection and the registration: whatever ends first, the bytes stay.
 
+use super::holding::Holding;
 use super::stream::{NativeStream, StreamHold};
 use crate::buffer::Run;
 use bytes::Bytes;
@@ -14,17 +15,6 @@ use std::cell::Cell;
 use std::ptr;
 use std::slice;
 use std::sync::Arc;
-
-/// How the streams of a connection hold received bytes in msquic's memory.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holding {
-    /// Not at all: bytes are copied out.
-    No,
-    /// All that were offered are completed together.
-    OneByOne,
-    /// More are offered while some are held, and the oldest are completed as far as they are done with.
-    Several,
-}
 
 /// Bytes that arrived, valid during the callback.
 pub(crate) struct Received<'a> {
@@ -50,9 +40,18 @@ impl<'a> Received<'a> {
         self.buffers.iter().map(|buffer| buffer.Length as usize).sum()
     }
 
-    /// The same bytes without a copy, beyond the callback, with libmsquic receiving as `holding` says. Once, since each
-    /// byte is completed once (C32).
-    pub(crate) fn hold(self, holding: Holding) -> Vec<Held> {
+    /// Whether the stream has its bytes copied out.
+    pub(crate) fn is_copied(&self) -> bool {
+        self.stream.holding() == Holding::No
+    }
+
+    /// The same bytes without a copy, beyond the callback; none where they [are copied](Self::is_copied). Once, since
+    /// each byte is completed once (C32).
+    pub(crate) fn hold(self) -> Vec<Held> {
+        let holding = self.stream.holding();
+        if holding == Holding::No {
+            return Vec::new();
+        }
         let mut start = self.offset;
         let held: Vec<_> = self
             .buffers
@@ -151,8 +150,8 @@ impl From<Held> for Bytes {
 
 #[cfg(test)]
 mod tests {
+    use crate::ffi::holding::Holding;
     use crate::ffi::raw::TrustedPeers;
-    use crate::ffi::receive::Holding;
     use crate::ffi::testing::{Pair, pair};
     use crate::settings::ZeroCopy;
     use crate::{ReadError, ReceiveEnd, ReceiveSink, Settings, StreamType};

@@ -126,7 +126,7 @@ impl NativeSettings {
     }
 
     /// Lets streams offer bytes while others are held (C36).
-    pub(crate) fn receive_several(&mut self) {
+    pub(super) fn receive_several(&mut self) {
         // SAFETY: C10: plain integers.
         unsafe {
             self.0.__bindgen_anon_2.__bindgen_anon_1.set_StreamMultiReceiveEnabled(1);

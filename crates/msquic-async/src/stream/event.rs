@@ -4,7 +4,6 @@ use super::error::StartError;
 use super::inner::{SinkSlot, StreamInner};
 use super::state::{ReceiveInput, SendInput, StartState};
 use crate::ffi::calls::Calls;
-use crate::ffi::receive::Holding;
 use crate::ffi::receive::Received;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{Abort, StreamEvent, StreamHandler};
@@ -36,7 +35,7 @@ impl StreamHandler for StreamInner {
     }
 
     fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize {
-        if self.holding == Holding::No {
+        if received.is_copied() {
             self.handle_event_receive_now(&received)
         } else {
             let length = received.length();
@@ -147,7 +146,7 @@ impl StreamInner {
     /// bytes are done with.
     fn handle_event_receive_held(&self, received: Received<'_>) {
         let is_last = received.is_last;
-        let runs = received.hold(self.holding);
+        let runs = received.hold();
         let was_empty = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {

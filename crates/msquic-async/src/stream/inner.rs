@@ -14,7 +14,6 @@ use super::stream_type::StreamType;
 use crate::buffer::{ReceiveQueue, SendQueue};
 use crate::connection::{Link, Ticket};
 use crate::ffi::receive::Held;
-use crate::ffi::receive::Holding;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{NativeStream, StreamHold};
 use crate::waiters::Waiters;
@@ -32,8 +31,6 @@ pub(crate) struct StreamInner {
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
     pub(super) max_send_buffer: usize,
-    /// Whether received bytes stay where they are until they are read.
-    pub(super) holding: Holding,
     pub(super) id: OnceLock<u64>,
     /// Keeps the handle open while the stream waits to be accepted.
     hold: Mutex<Option<StreamHold>>,
@@ -102,7 +99,6 @@ impl StreamInner {
             stream_type,
             is_local,
             max_send_buffer: limits.max_send_buffer,
-            holding: connection.holding(),
             connection,
             id: OnceLock::new(),
             hold: Mutex::default(),
@@ -123,17 +119,6 @@ impl StreamInner {
             progress: Progress::default(),
             send_ended: Waiters::default(),
         })
-    }
-
-    pub(crate) fn native(&self) -> &Arc<NativeStream> {
-        &self.native
-    }
-
-    /// It is not known whether the stream has one receive at a time or several.
-    pub(crate) fn complete_together(&mut self) {
-        if self.holding == Holding::Several {
-            self.holding = Holding::OneByOne;
-        }
     }
 
     pub(crate) fn set_id(&self, id: u64) {

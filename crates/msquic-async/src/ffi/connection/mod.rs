@@ -9,6 +9,7 @@ use super::configuration::NativeConfiguration;
 use super::execution;
 use super::functions::call;
 use super::gate::Inside;
+use super::holding::Holding;
 use super::registration::Child;
 use super::secrets::Secrets;
 use super::sends::DatagramContext;
@@ -24,6 +25,10 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct NativeConnection {
     slot: Slot<ConnectionCloser>,
     is_shut_down: AtomicBool,
+    /// How streams hold what they receive; from the start on.
+    holding: OnceLock<Holding>,
+    /// Others opened the handle.
+    is_foreign: AtomicBool,
     /// Where libmsquic writes the TLS secrets, if that is asked for.
     secrets: OnceLock<Box<Secrets>>,
     child: Arc<Child>,
@@ -31,7 +36,14 @@ pub(crate) struct NativeConnection {
 
 impl NativeConnection {
     fn new(child: Arc<Child>, slot: Slot<ConnectionCloser>) -> Self {
-        Self { slot, is_shut_down: AtomicBool::new(false), secrets: OnceLock::new(), child }
+        Self {
+            slot,
+            is_shut_down: AtomicBool::new(false),
+            holding: OnceLock::new(),
+            is_foreign: AtomicBool::new(false),
+            secrets: OnceLock::new(),
+            child,
+        }
     }
 
     /// A connection as if it were closed, for tests that play events: each call fails.
@@ -90,7 +102,28 @@ impl NativeConnection {
         if !self.is_beside(configuration) {
             return Err(Status::INVALID_PARAMETER);
         }
+        // Once, as libmsquic takes the settings of one configuration only.
+        self.holding.set(configuration.holding()).map_err(|_| Status::INVALID_STATE)?;
         configuration.with(call)
+    }
+
+    /// How streams that were opened by this crate hold what they receive.
+    pub(super) fn holding(&self) -> Holding {
+        let holding = self.holding.get().copied().unwrap_or(Holding::No);
+        if !self.is_foreign.load(Ordering::SeqCst) {
+            return holding;
+        }
+        match holding {
+            // It may have settings of its own. Completing all that were offered together is sound with one receive
+            // at a time and with several.
+            Holding::Several => Holding::OneByOne,
+            // It may have several where that can stall.
+            Holding::OneByOne | Holding::No => Holding::No,
+        }
+    }
+
+    pub(super) fn set_foreign(&self) {
+        self.is_foreign.store(true, Ordering::SeqCst);
     }
 
     /// Issues the only ticket of a server's connection, whose handshake is done.
@@ -147,7 +180,7 @@ impl NativeConnection {
     }
 
     /// Keeps the handle open until the hold is dropped; None once it is closed.
-    pub(crate) fn hold(self: &Arc<Self>) -> Option<Hold> {
+    pub(super) fn hold(self: &Arc<Self>) -> Option<Hold> {
         Inside::enter(self.clone())
     }
 }

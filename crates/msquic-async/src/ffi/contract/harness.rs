@@ -6,7 +6,7 @@ use super::roots::{Configuration, Registration};
 use crate::Settings;
 use crate::ffi::Handle;
 use crate::ffi::functions::call;
-use crate::ffi::receive::Holding;
+use crate::ffi::holding::Holding;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use net_traits::{NetCredential, TrustPolicy};

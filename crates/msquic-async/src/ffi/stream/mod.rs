@@ -9,6 +9,7 @@ use super::connection::{Hold, NativeConnection};
 use super::execution;
 use super::functions::call;
 use super::gate::Inside;
+use super::holding::Holding;
 use super::may_block::MayBlock;
 use super::sends::StreamSendContext;
 use super::slot::{Closer, Slot, Slotted};
@@ -27,6 +28,8 @@ pub(crate) struct NativeStream {
     completions: Mutex<Completions>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
+    /// Others opened the handle.
+    is_foreign: AtomicBool,
     connection: Arc<NativeConnection>,
 }
 
@@ -46,6 +49,7 @@ impl NativeStream {
             slot: Slot::empty(),
             completions: Mutex::default(),
             is_receive_over: AtomicBool::new(false),
+            is_foreign: AtomicBool::new(false),
             connection: connection.clone(),
         }
     }
@@ -120,6 +124,19 @@ impl NativeStream {
         if result == Err(Status::OUT_OF_MEMORY) {
             self.connection.shutdown(code, false);
         }
+    }
+
+    /// How received bytes are held.
+    pub(super) fn holding(&self) -> Holding {
+        match self.connection.holding() {
+            // It may have been opened before libmsquic applied the configuration's settings.
+            Holding::Several if self.is_foreign.load(Ordering::SeqCst) => Holding::OneByOne,
+            holding => holding,
+        }
+    }
+
+    pub(super) fn set_foreign(&self) {
+        self.is_foreign.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn completions(&self) -> &Mutex<Completions> {
