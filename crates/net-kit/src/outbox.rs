@@ -124,10 +124,7 @@ impl Outbox {
             if state.cost >= self.limit {
                 return Err(SendError::WouldBlock);
             }
-            let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
-            state.cost += cost;
-            state.pushed += 1;
-            state.frames.push_back(Frame { pieces: std::mem::take(pieces), cost });
+            state.push(std::mem::take(pieces));
             state.cost < self.limit
         };
         self.work.notify_one();
@@ -156,6 +153,32 @@ impl Outbox {
             }
             room.await;
         }
+    }
+
+    /// Queues a control record, whether or not there is room. Returns its position, which
+    /// [`written`](Self::written) reaches once the record is written.
+    ///
+    /// The protocol must bound the number of such records.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Closed`].
+    pub fn push_control(&self, pieces: Vec<Bytes>) -> Result<u64, SendError> {
+        let position = {
+            let state = &mut *self.state.lock();
+            if let Some(reason) = state.why_closed() {
+                return Err(SendError::Closed(reason));
+            }
+            state.push(pieces);
+            state.pushed
+        };
+        self.work.notify_one();
+        Ok(position)
+    }
+
+    /// Returns how many messages and control records are written.
+    pub fn written(&self) -> u64 {
+        self.state.lock().written
     }
 
     /// Waits until all messages queued before are written.
@@ -320,6 +343,13 @@ impl Outbox {
 }
 
 impl State {
+    fn push(&mut self, pieces: Vec<Bytes>) {
+        let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
+        self.cost += cost;
+        self.pushed += 1;
+        self.frames.push_back(Frame { pieces, cost });
+    }
+
     /// Returns why nothing can be queued, if so.
     fn why_closed(&self) -> Option<CloseReason> {
         let local = |(code, reason): &(u64, String)| CloseReason::Local {
@@ -366,6 +396,21 @@ mod tests {
         write_one(&outbox).await;
         assert_eq!(second.now_or_never(), Some(Ok(())));
         assert_eq!(outbox.look(), Look { done: 1001, is_moving: false });
+    }
+
+    #[tokio::test]
+    async fn control_records_need_no_room() {
+        let outbox = Outbox::new(ENTRY_COST);
+        outbox.try_push(&mut message(1)).unwrap();
+        assert_eq!(outbox.try_push(&mut message(1)), Err(SendError::WouldBlock));
+        assert_eq!(outbox.push_control(message(2)), Ok(2));
+        write_one(&outbox).await;
+        assert_eq!(outbox.try_push(&mut message(1)), Err(SendError::WouldBlock));
+        assert_eq!(outbox.written(), 1);
+        write_one(&outbox).await;
+        assert_eq!(outbox.written(), 2);
+        outbox.close(9, "");
+        assert_eq!(outbox.push_control(message(1)), Err(SendError::Closed(local(9))));
     }
 
     #[tokio::test]

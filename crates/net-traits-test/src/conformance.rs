@@ -119,6 +119,7 @@ macro_rules! __behaviours {
                 each_question_gets_its_answer [requests] Swapped,
                 refused_questions_are_told [requests] Swapped,
                 cancelled_questions_are_told [requests] Swapped,
+                full_queues_delay_no_end_for_ever [requests] Swapped,
                 questions_have_a_deadline [requests] Swapped,
                 long_questions_are_refused [requests] Swapped,
                 closing_ends_requests [requests] Swapped,

@@ -166,6 +166,10 @@ mutants! {
         "request::refused_questions_are_told",
     cancellations_are_not_told: CancellationsAreNotTold =>
         "request::cancelled_questions_are_told",
+    refusals_need_room: RefusalsNeedRoom =>
+        "request::full_queues_delay_no_end_for_ever",
+    cancellations_need_room: CancellationsNeedRoom =>
+        "request::full_queues_delay_no_end_for_ever",
     requests_have_no_deadline: RequestsHaveNoDeadline =>
         "request::questions_have_a_deadline",
     questions_are_unlimited: QuestionsAreUnlimited =>

@@ -41,12 +41,12 @@ impl Question {
         written.map_err(record::request_error)
     }
 
-    /// Ends the question with a code, unless it has ended. Without room in the send queue the asker
-    /// waits until its deadline.
+    /// Ends the question with a code, unless it has ended.
     pub(crate) fn end(&mut self, session: &Session<TcpTls>, code: u64) {
-        let is_open = session.link().requests().is_ok_and(|requests| requests.finish(self.id));
+        let Ok(requests) = session.link().requests() else { return };
+        let is_open = requests.finish(self.id);
         if !std::mem::replace(&mut self.is_ended, true) && (is_open || self.is_answering) {
-            let _ = outbox(session).try_push(&mut record::refusal(self.id, code));
+            requests.refuse(outbox(session), self.id, code);
         }
     }
 

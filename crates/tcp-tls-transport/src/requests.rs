@@ -1,7 +1,9 @@
 //! `Requests`: the questions of both sides of a connection that have no answer yet. No I/O.
 //!
 //! An asked question keeps its place until its answer or refusal arrives, or until its cancellation
-//! is queued; so the peer never sees more open questions than [`MAX_OPEN`].
+//! is queued; so the peer never sees more open questions than [`MAX_OPEN`]. Cancellations and
+//! refusals are queued whether or not there is room. Both are bounded: a question needs room before
+//! it can be cancelled, and a peer that reads no refusals may not ask further questions.
 
 use crate::record::{self, Record, Violation};
 use bytes::Bytes;
@@ -32,13 +34,14 @@ struct State {
     waiting: VecDeque<(u32, Bytes)>,
     /// Questions of the peer that are not answered. Dropping the sender tells of a cancellation.
     open: HashMap<u32, watch::Sender<()>>,
+    /// The positions of refusals that were not written when the last question arrived.
+    refusals: Vec<u64>,
 }
 
 /// A question of this side.
 #[derive(Debug)]
 struct Asked {
-    /// `None` after a cancellation that could not be queued.
-    answer: Option<oneshot::Sender<Result<Bytes, RequestError>>>,
+    answer: oneshot::Sender<Result<Bytes, RequestError>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -71,7 +74,7 @@ impl Requests {
         let id = {
             let state = &mut *self.state.lock();
             state.next = state.next.wrapping_add(1);
-            state.asked.insert(state.next, Asked { answer: Some(answer), _place: place });
+            state.asked.insert(state.next, Asked { answer, _place: place });
             state.next
         };
         let mut canceling = CancelOnDrop { requests: self, outbox, id, is_sent: false };
@@ -107,6 +110,13 @@ impl Requests {
         self.state.lock().open.remove(&id).is_some()
     }
 
+    /// Tells the peer that its question gets no answer, if the connection is open.
+    pub(crate) fn refuse(&self, outbox: &Outbox, id: u32, code: u64) {
+        if let Ok(position) = outbox.push_control(record::refusal(id, code)) {
+            self.state.lock().refusals.push(position);
+        }
+    }
+
     /// Handles a record about requests. `limit` is that of a question or an answer.
     pub(crate) fn on_record(
         &self,
@@ -116,20 +126,24 @@ impl Requests {
     ) -> Result<(), Violation> {
         match record {
             Record::Question { id, question } => {
-                let Some(question) = question else {
-                    // Without room in the queue the asker waits until its deadline.
-                    let _ = outbox.try_push(&mut record::refusal(id, request_code::TOO_LARGE));
-                    return Ok(());
-                };
-                {
+                let written = outbox.written();
+                let is_short = {
                     let state = &mut *self.state.lock();
-                    if state.open.len() >= MAX_OPEN || state.open.contains_key(&id) {
+                    // The refusal that is being written may have reached the peer.
+                    state.refusals.retain(|position| *position > written);
+                    let is_full = state.open.len() >= MAX_OPEN || state.refusals.len() > MAX_OPEN;
+                    if is_full || state.open.contains_key(&id) {
                         return Err(Violation("too many open questions"));
                     }
-                    state.open.insert(id, watch::Sender::new(()));
-                    state.waiting.push_back((id, question));
+                    question.map(|question| {
+                        state.open.insert(id, watch::Sender::new(()));
+                        state.waiting.push_back((id, question));
+                    })
+                };
+                match is_short {
+                    Some(()) => self.arrived.notify_one(),
+                    None => self.refuse(outbox, id, request_code::TOO_LARGE),
                 }
-                self.arrived.notify_one();
             }
             Record::Answer { id, answer: Ok(answer) } => self.answered(id, Ok(answer)),
             Record::Answer { id, answer: Err(size) } => {
@@ -154,7 +168,7 @@ impl Requests {
 
     fn answered(&self, id: u32, answer: Result<Bytes, RequestError>) {
         let asked = self.state.lock().asked.remove(&id);
-        if let Some(waiting) = asked.and_then(|mut asked| asked.answer.take()) {
+        if let Some(Asked { answer: waiting, .. }) = asked {
             let _ = waiting.send(answer); // it may have cancelled
         }
     }
@@ -173,18 +187,77 @@ impl Drop for CancelOnDrop<'_> {
         if !self.requests.state.lock().asked.contains_key(&self.id) {
             return;
         }
-        let is_told = !self.is_sent || self.outbox.try_push(&mut record::cancel(self.id)).is_ok();
-        let dropped = {
-            let asked = &mut self.requests.state.lock().asked;
-            match asked.get_mut(&self.id) {
-                // The peer still counts the question, so it keeps its place until the peer ends it.
-                Some(asked) if !is_told => {
-                    asked.answer = None;
-                    None
-                }
-                _ => asked.remove(&self.id),
-            }
+        if self.is_sent {
+            // It fails only if the connection has ended.
+            let _ = self.outbox.push_control(record::cancel(self.id));
+        }
+        // The next question takes the place, behind the cancellation.
+        let canceled = self.requests.state.lock().asked.remove(&self.id);
+        drop(canceled);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RecordDecoder;
+    use futures_util::FutureExt;
+    use net_kit::outbox::Work;
+
+    /// Returns the queued records, which are not recorded as written.
+    fn queued(outbox: &Outbox) -> Vec<Record> {
+        let mut records = Vec::new();
+        while let Some(Work::Frame(frame)) = outbox.work().now_or_never() {
+            let bytes = frame.pieces.concat();
+            records.extend(RecordDecoder::new(100, 100).decode(&mut &bytes[..]).unwrap());
+        }
+        records
+    }
+
+    fn question(id: u32, question: Option<Bytes>) -> Record {
+        Record::Question { id, question }
+    }
+
+    #[tokio::test]
+    async fn a_cancellation_needs_no_room_and_frees_the_place() {
+        let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        let asked = requests.ask(&outbox, "one".into()).now_or_never();
+        assert!(asked.is_none(), "the question is queued, and the queue is full");
+        let expected = [question(1, Some("one".into())), Record::Cancel { id: 1 }];
+        assert_eq!(queued(&outbox), expected);
+        assert_eq!(requests.places.available_permits(), MAX_OPEN);
+        let asked = requests.ask(&outbox, "two".into()).now_or_never();
+        assert!(asked.is_none(), "the question waits for room");
+        assert_eq!(queued(&outbox), [], "what the peer does not know is not cancelled");
+    }
+
+    #[tokio::test]
+    async fn a_refusal_needs_no_room() {
+        let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        outbox.push(record::cancel(0)).await.unwrap();
+        requests.on_record(&outbox, question(1, None), 100).unwrap();
+        let expected = Record::Refusal { id: 1, code: request_code::TOO_LARGE };
+        assert_eq!(queued(&outbox), [Record::Cancel { id: 0 }, expected]);
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_reads_no_refusals_may_not_ask_further() {
+        let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        let mut asked = 0;
+        let mut ask = |content: Option<Bytes>| {
+            asked += 1;
+            requests.on_record(&outbox, question(asked, content), 100).map(|()| asked)
         };
-        drop(dropped);
+        for _ in 0..MAX_OPEN {
+            ask(None).unwrap();
+        }
+        // The peer may have read the first refusal already.
+        let id = ask(Some("short".into())).unwrap();
+        assert!(requests.finish(id));
+        requests.refuse(&outbox, id, 7);
+        ask(Some("too many".into())).unwrap_err();
+        let Work::Frame(refusal) = outbox.work().await else { panic!("refusals are queued") };
+        outbox.wrote_frame(&refusal);
+        ask(Some("again".into())).unwrap();
     }
 }

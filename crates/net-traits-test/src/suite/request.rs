@@ -1,5 +1,6 @@
 //! Requests: questions and their answers, beside messages.
 
+use super::operation::fill;
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
 use crate::{Harness, Limits};
 use bytes::Bytes;
@@ -90,6 +91,45 @@ pub async fn cancelled_questions_are_told<H: Harness>(stage: Stage<H>) {
     question.canceled().await;
     assert_eq!(question.answer("late".into()).await, Err(RequestError::Canceled));
     greet(one, other).await;
+}
+
+/// A refusal and a cancellation are not lost if the send queue is full. They arrive at the latest
+/// when the peer has received the messages before them.
+pub async fn full_queues_delay_no_end_for_ever<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let mut ask = pin!(one.request("may I?".into(), LONG));
+    let question = tokio::select! {
+        answer = &mut ask => panic!("answered early: {answer:?}"),
+        question = other.accept_request() => question.unwrap(),
+    };
+    fill(other).await;
+    question.refuse(78);
+    let refused = while_receiving(one, ask).await;
+    assert_eq!(refused, Err(RequestError::NoAnswer { code: 78 }));
+
+    let question = {
+        let mut ask = pin!(one.request("can you wait?".into(), LONG));
+        let question = tokio::select! {
+            answer = &mut ask => panic!("answered early: {answer:?}"),
+            question = other.accept_request() => question.unwrap(),
+        };
+        fill(one).await;
+        question
+    };
+    while_receiving(other, question.canceled()).await;
+}
+
+/// Waits for `end`, and receives messages meanwhile.
+async fn while_receiving<T>(connection: &impl NetConnection, end: impl Future<Output = T>) -> T {
+    let receive = async {
+        loop {
+            connection.recv().await.unwrap();
+        }
+    };
+    tokio::select! {
+        end = end => end,
+        () = receive => unreachable!("it never ends"),
+    }
 }
 
 /// A question without an answer ends at its deadline, with a typed error that names it. The

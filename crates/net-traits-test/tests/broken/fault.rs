@@ -65,6 +65,8 @@ pub(crate) enum Fault {
     EmptyAnswersAreLost,
     RefusalsForgetTheCode,
     CancellationsAreNotTold,
+    RefusalsNeedRoom,
+    CancellationsNeedRoom,
     RequestsHaveNoDeadline,
     QuestionsAreUnlimited,
     RequestsOutliveConnections,

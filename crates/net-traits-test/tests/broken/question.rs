@@ -11,6 +11,7 @@ use std::time::Duration;
 pub(crate) struct BrokenQuestion {
     inner: MemoryQuestion,
     fault: Fault,
+    is_read: bool,
 }
 
 #[async_trait]
@@ -21,6 +22,11 @@ impl NetRequests for BrokenConnection {
         let (inner, limits) = (&self.0.inner, &self.0.limits);
         match self.0.fault {
             Fault::RequestsHaveNoDeadline if question == "anybody?" => pending().await,
+            Fault::CancellationsNeedRoom if question == "can you wait?" => {
+                let inner = inner.clone();
+                let request = async move { inner.request(question, Duration::MAX).await };
+                tokio::spawn(request).await.unwrap() // goes on when this future is dropped
+            }
             Fault::QuestionsAreUnlimited if question.len() > limits.max_request_size => {
                 Ok(question)
             }
@@ -34,13 +40,14 @@ impl NetRequests for BrokenConnection {
 
     async fn accept_request(&self) -> Result<BrokenQuestion, RequestError> {
         let inner = self.0.inner.accept_request().await?;
-        Ok(BrokenQuestion { inner, fault: self.0.fault })
+        Ok(BrokenQuestion { inner, fault: self.0.fault, is_read: false })
     }
 }
 
 #[async_trait]
 impl NetQuestion for BrokenQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
+        self.is_read = true;
         self.inner.question().await
     }
 
@@ -55,12 +62,15 @@ impl NetQuestion for BrokenQuestion {
     }
 
     fn refuse(self, code: u64) {
-        let forgets = self.fault == Fault::RefusalsForgetTheCode;
+        if self.fault == Fault::RefusalsNeedRoom && code == 78 {
+            return std::mem::forget(self.inner);
+        }
+        let forgets = self.fault == Fault::RefusalsForgetTheCode && code == 77;
         self.inner.refuse(if forgets { request_code::NO_ANSWER } else { code });
     }
 
     async fn canceled(&self) {
-        if self.fault == Fault::CancellationsAreNotTold {
+        if self.fault == Fault::CancellationsAreNotTold && self.is_read {
             pending::<()>().await;
         }
         self.inner.canceled().await;
