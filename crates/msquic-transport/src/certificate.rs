@@ -2,7 +2,7 @@
 
 use msquic_async::connection::StartError;
 use msquic_async::{Connection, ConnectionError, Status};
-use net_kit::handshake::Handshake;
+use net_kit::handshake::{Handshake, is_violation};
 use net_traits::{Cause, CertHash, CloseReason, ConnectError, Rejection};
 use std::net::SocketAddr;
 
@@ -46,12 +46,6 @@ pub fn resolve_bad_certificate(
         }
         error => CloseReason::Transport(Cause::new(error.clone())),
     }
-}
-
-/// Whether a code means a protocol violation (RFC 9000, section 20.1), not a stale token or a close
-/// by the application.
-fn is_violation(code: u64) -> bool {
-    matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
 
 /// Maps the reason of a connection that ended right after its handshake.

@@ -37,6 +37,12 @@ pub enum Alert {
     Received(u8),
 }
 
+/// Whether a code of QUIC means a protocol violation (RFC 9000, section 20.1), not a stale token or a
+/// close by the application.
+pub fn is_violation(code: u64) -> bool {
+    matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
+}
+
 /// What this side's policy said about the peer, `None` before it was asked.
 pub type Verdict = Option<Result<PeerIdentity, TrustError>>;
 

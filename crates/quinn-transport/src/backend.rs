@@ -2,28 +2,24 @@
 
 use crate::config::QuinnConfig;
 use crate::link::{Link, Quinn, varint};
-use crate::request::{self, Question};
+use crate::request::{self, Request};
 use crate::{drive, handshake};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
-use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen};
+use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen, sent_reason};
 use net_kit::handshake::Handshake;
 use net_kit::tls::TlsIdentity;
 use net_traits::{Bytes, Cause, CloseReason, ConnectError, Limit, ListenError, RequestError};
 use parking_lot::Mutex;
 use quinn::{
-    Connecting, Connection, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
 };
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 /// How many bytes of early packets quinn keeps for an attempt that waits for `accept`.
 const EARLY_BYTES: u64 = 16 * 1024;
-
-/// The longest reason of a close, in bytes.
-const MAX_REASON: usize = 511;
 
 /// The endpoint of a listener. Accepted connections keep its UDP socket open.
 #[derive(Clone)]
@@ -50,7 +46,7 @@ impl Backend for Quinn {
     type Attempt = Attempt;
     type Link = Link;
     type Io = ();
-    type Question = Question;
+    type Question = Request;
 
     fn new(config: &QuinnConfig) -> Self {
         let transport = Arc::new(config.transport());
@@ -116,9 +112,6 @@ impl Backend for Quinn {
         let connecting = incoming
             .accept_with(Arc::new(config))
             .map_err(|error| handshake::failed(handshake, error, &verifier))?;
-        let local_addr = |connection: &Connection| {
-            (connection.local_ip().unwrap_or(local_addr.ip()), local_addr.port()).into()
-        };
         let secured = handshake::complete(connecting, handshake, &verifier, local_addr).await?;
         Ok((secured, place))
     }
@@ -135,11 +128,9 @@ impl Backend for Quinn {
         let remote_addr = handshake.remote_addr;
         let (mut config, verifier) = handshake::client(identity, &handshake.alpn)?;
         config.transport_config(self.transport.clone());
-        let dialled = local_ip(remote_addr)
-            .and_then(|local_ip| Ok((local_ip, self.connect(config, remote_addr)?)));
-        let (local_ip, (connecting, bound)) = dialled
+        let (connecting, local_addr) = self
+            .connect(config, remote_addr)
             .map_err(|error| ConnectError::Closed(CloseReason::Transport(Cause::new(error))))?;
-        let local_addr = |_: &_| (local_ip, bound.port()).into();
         handshake::complete(connecting, handshake, &verifier, local_addr).await
     }
 
@@ -148,17 +139,10 @@ impl Backend for Quinn {
     }
 
     fn abort(session: &Session<Self>, code: u64, reason: &str) {
-        let Link { connection, is_aborted, sent_before, .. } = session.link();
-        if connection.close_reason().is_some() || is_aborted.swap(true, Ordering::AcqRel) {
-            return;
+        if session.link().begin_close() {
+            session.abort_lanes(code, reason);
+            session.link().connection.close(varint(code), sent_reason(reason).as_bytes());
         }
-        session.abort_lanes(code, reason);
-        let mut length = reason.len().min(MAX_REASON);
-        while !reason.is_char_boundary(length) {
-            length -= 1;
-        }
-        sent_before.store(session.link().sent(), Ordering::Release);
-        connection.close(varint(code), &reason.as_bytes()[..length]);
     }
 
     /// The peer may have migrated.
@@ -175,56 +159,43 @@ impl Backend for Quinn {
         request::ask(session, question).await
     }
 
-    async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
+    async fn accept_request(session: &Session<Self>) -> Result<Request, RequestError> {
         match session.link().connection.accept_bi().await {
-            Ok((write, read)) => Ok(Question::new(write, read)),
+            Ok((write, read)) => Ok(Request::new(write, read)),
             Err(_) => Err(RequestError::Closed(session.over().await)),
         }
-    }
-
-    async fn question(
-        session: &Session<Self>,
-        question: &mut Question,
-    ) -> Result<Bytes, RequestError> {
-        question.read(session).await
-    }
-
-    async fn answer(
-        session: &Session<Self>,
-        question: &mut Question,
-        answer: Bytes,
-    ) -> Result<(), RequestError> {
-        question.answer(session, answer).await
-    }
-
-    fn refuse_question(_: &Session<Self>, question: &mut Question, code: u64) {
-        question.end(code);
-    }
-
-    async fn canceled(_: &Session<Self>, question: &Question) {
-        question.canceled().await;
     }
 }
 
 impl Quinn {
-    /// Begins to connect. Returns the endpoint's address too.
+    /// Begins to connect. Returns the local address too.
     fn connect(
         &self,
-        config: quinn::ClientConfig,
+        config: ClientConfig,
         remote_addr: SocketAddr,
     ) -> io::Result<(Connecting, SocketAddr)> {
+        let any: IpAddr = match remote_addr {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let probe = UdpSocket::bind((any, 0))?;
+        probe.connect(remote_addr)?; // finds the address from which the system sends, and sends nothing
+        let mut local_addr = probe.local_addr()?;
         let place = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
         loop {
             let (endpoint, is_new) = match place {
                 Some(endpoint) => (endpoint, false),
-                None => (place.insert(bind(unspecified(remote_addr), None)?), true),
+                None => (place.insert(bind((any, 0).into(), None)?), true),
             };
             let name = remote_addr.ip().to_string();
             match endpoint.connect_with(config.clone(), remote_addr, &name) {
                 // The runtime in which it was made has ended.
                 Err(quinn::ConnectError::EndpointStopping) if !is_new => *place = None,
                 Err(error) => return Err(io::Error::other(error)),
-                Ok(connecting) => return Ok((connecting, endpoint.local_addr()?)),
+                Ok(connecting) => {
+                    local_addr.set_port(endpoint.local_addr()?.port());
+                    return Ok((connecting, local_addr));
+                }
             }
         }
     }
@@ -233,20 +204,4 @@ impl Quinn {
 fn bind(addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
     let socket = UdpSocket::bind(addr)?;
     Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
-}
-
-/// Returns the address that binds a socket to all interfaces and an assigned port.
-fn unspecified(remote_addr: SocketAddr) -> SocketAddr {
-    let ip: IpAddr = match remote_addr {
-        SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-        SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-    };
-    (ip, 0).into()
-}
-
-/// Returns the local IP address from which the system sends to `remote_addr`.
-fn local_ip(remote_addr: SocketAddr) -> io::Result<IpAddr> {
-    let socket = UdpSocket::bind(unspecified(remote_addr))?;
-    socket.connect(remote_addr)?; // sends nothing
-    Ok(socket.local_addr()?.ip())
 }

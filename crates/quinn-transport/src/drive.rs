@@ -2,7 +2,7 @@
 //! observes the end.
 
 use crate::handshake::lost;
-use crate::lane::Lane;
+use crate::lane;
 use crate::link::Quinn;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -17,6 +17,9 @@ use tokio::time::sleep;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
 const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
+
+/// The priority of the stream for urgent messages, above the default of 0.
+const URGENT: i32 = i32::MAX;
 
 /// How often, and at which interval, the task looks whether a close was sent.
 const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
@@ -37,9 +40,10 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
         session.drained();
     };
     let write = async {
-        let ordinary = session.lanes().iter().map(Lane::new);
-        let lanes = ordinary.chain([Lane::urgent(session.urgent())]);
-        join_all(lanes.map(|lane| lane.drive(&link.connection))).await;
+        let ordinary = session.lanes().iter().map(|lane| (lane, 0));
+        let lanes = ordinary.chain([(session.urgent(), URGENT)]);
+        let send = |(lane, priority)| lane::drive(lane, &link.connection, priority);
+        join_all(lanes.map(send)).await;
         let _all_sent = link.answers.write().await;
         if let Some((code, reason)) = session.urgent().closing() {
             session.abort(code, &reason);
@@ -68,24 +72,14 @@ async fn read_all(session: &Session<Quinn>) {
 
 /// Reads one stream into the inbox.
 async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
-    let inbox = session.inbox();
     let mut decoder = FrameDecoder::new(session.options().max_message_size);
     let end = loop {
         let Ok(()) = session.room().await else { return };
         match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => {
-                let mut data = &chunk.bytes[..];
-                loop {
-                    let Ok(()) = session.room().await else { return };
-                    match decoder.decode(&mut data) {
-                        Ok(None) => break,
-                        Ok(Some(message)) => inbox.push_one(Ok(message)),
-                        Err(error) => {
-                            inbox.push_one(Err(error));
-                            let _ = stream.stop(MESSAGE_TOO_LARGE); // it may have ended
-                            return;
-                        }
-                    }
+                if !session.receive(&mut decoder, &chunk.bytes).await {
+                    let _ = stream.stop(MESSAGE_TOO_LARGE); // it may have ended
+                    return;
                 }
             }
             Ok(None) => break decoder.truncated(),
@@ -96,7 +90,7 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
             Err(_) => break None, // the end of the connection is reported
         }
     };
-    end.into_iter().for_each(|error| inbox.push_one(Err(error)));
+    end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
 }
 
 /// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.

@@ -2,23 +2,13 @@
 
 use crate::link::{Link, Quinn};
 use net_kit::backend::Secured;
-use net_kit::handshake::{Alert, Handshake};
+use net_kit::handshake::{Alert, Handshake, is_violation};
 use net_kit::tls::{self, TlsIdentity, Verifier};
 use net_traits::{Cause, CertificateDer, CloseReason, ConnectError, CredentialError};
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connecting, Connection, ConnectionError, TransportErrorCode as Code};
+use quinn::{ClientConfig, Connecting, ConnectionError, TransportErrorCode as Code};
 use std::net::SocketAddr;
 use std::sync::Arc;
-
-/// Creates the TLS configuration of one handshake as the client.
-pub(crate) fn client(
-    identity: &TlsIdentity,
-    alpn: &[String],
-) -> Result<(ClientConfig, Arc<Verifier>), CredentialError> {
-    let (config, verifier) = identity.client(alpn)?;
-    let config = QuicClientConfig::try_from(config).map_err(unusable)?;
-    Ok((ClientConfig::new(Arc::new(config)), verifier))
-}
 
 /// Creates the TLS configuration of one handshake as the server.
 pub(crate) fn server(
@@ -26,12 +16,19 @@ pub(crate) fn server(
     alpn: &[String],
 ) -> Result<(Arc<QuicServerConfig>, Arc<Verifier>), CredentialError> {
     let (config, verifier) = identity.server(alpn)?;
-    let config = QuicServerConfig::try_from(config).map_err(unusable)?;
+    let config = config.try_into().map_err(|error| CredentialError::Unusable(Cause::new(error)))?;
     Ok((Arc::new(config), verifier))
 }
 
-fn unusable(error: quinn::crypto::rustls::NoInitialCipherSuite) -> CredentialError {
-    CredentialError::Unusable(Cause::new(error))
+/// Creates the TLS configuration of one handshake as the client.
+pub(crate) fn client(
+    identity: &TlsIdentity,
+    alpn: &[String],
+) -> Result<(ClientConfig, Arc<Verifier>), CredentialError> {
+    let (config, verifier) = identity.client(alpn)?;
+    let config = QuicClientConfig::try_from(config);
+    let config = config.map_err(|error| CredentialError::Unusable(Cause::new(error)))?;
+    Ok((ClientConfig::new(Arc::new(config)), verifier))
 }
 
 /// Completes a handshake.
@@ -39,15 +36,15 @@ pub(crate) async fn complete(
     connecting: Connecting,
     handshake: &Handshake,
     verifier: &Verifier,
-    local_addr: impl FnOnce(&Connection) -> SocketAddr,
+    bound: SocketAddr,
 ) -> Result<Secured<Quinn>, ConnectError> {
     let connection = connecting.await.map_err(|error| failed(handshake, error, verifier))?;
     let certificates =
         connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
     let data = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
     let alpn = data.and_then(|data| data.protocol);
+    let local_addr = (connection.local_ip().unwrap_or(bound.ip()), bound.port()).into();
     let certificates = certificates.as_deref().map(Vec::as_slice);
-    let local_addr = local_addr(&connection);
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
     Ok(Secured { link: Link::new(connection), io: (), facts })
 }
@@ -96,10 +93,9 @@ pub(crate) fn lost(handshake: &Handshake, error: ConnectionError) -> CloseReason
         ConnectionError::ConnectionClosed(close) => close.error_code,
         _ => Code::INTERNAL_ERROR,
     };
-    // Codes of RFC 9000, section 20.1, but not those of a stale token or of the application.
-    match u64::from(code) {
-        0x03..=0x0a | 0x0d..=0x0e => CloseReason::ProtocolViolation(Cause::new(error)),
-        _ => CloseReason::Transport(Cause::new(error)),
+    match is_violation(code.into()) {
+        true => CloseReason::ProtocolViolation(Cause::new(error)),
+        false => CloseReason::Transport(Cause::new(error)),
     }
 }
 

@@ -19,9 +19,9 @@ pub struct Link {
     pub(crate) connection: Connection,
     /// Read-locked while an answer is sent: the close of this side waits for it.
     pub(crate) answers: RwLock<()>,
-    pub(crate) is_aborted: AtomicBool,
+    is_aborted: AtomicBool,
     /// How many datagrams were sent before the close.
-    pub(crate) sent_before: AtomicU64,
+    sent_before: AtomicU64,
 }
 
 impl Link {
@@ -34,13 +34,23 @@ impl Link {
         }
     }
 
+    /// Returns whether this side is to close the connection now, which has not ended.
+    pub(crate) fn begin_close(&self) -> bool {
+        let is_open = self.connection.close_reason().is_none();
+        let is_first = is_open && !self.is_aborted.swap(true, Ordering::AcqRel);
+        if is_first {
+            self.sent_before.store(self.sent(), Ordering::Release);
+        }
+        is_first
+    }
+
     /// Whether the close was sent.
     pub(crate) fn has_sent_close(&self) -> bool {
         self.sent() > self.sent_before.load(Ordering::Acquire)
     }
 
     /// Returns how many datagrams were sent.
-    pub(crate) fn sent(&self) -> u64 {
+    fn sent(&self) -> u64 {
         self.connection.stats().udp_tx.datagrams
     }
 }

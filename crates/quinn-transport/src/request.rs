@@ -4,22 +4,43 @@
 
 use crate::link::{Quinn, varint};
 use bytes::Bytes;
-use net_kit::backend::Session;
+use net_kit::backend::{PeerQuestion, Session};
 use net_kit::progress::Stuck;
 use net_traits::{Cause, RequestError, request_code};
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
 
-/// A question of the peer. Its answer waits until the peer's QUIC has acknowledged it.
-pub struct Question(Stream);
+/// Both directions of a request of either side. Unless it has ended, it is cancelled on drop.
+pub struct Request {
+    write: SendStream,
+    read: RecvStream,
+    is_over: bool,
+}
 
-impl Question {
-    pub(crate) fn new(write: SendStream, read: RecvStream) -> Self {
-        Self(Stream { write, read, is_over: false })
+/// Asks the peer and waits for the answer.
+pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
+    let limit = session.options().max_request_size;
+    let Ok((write, read)) = session.link().connection.open_bi().await else {
+        return Err(closed(session).await);
+    };
+    let mut request = Request::new(write, read);
+    match request.ask(question, limit).await {
+        Ok(answer) => Ok(answer.into()),
+        Err(ReadToEndError::TooLong) => {
+            request.end(request_code::TOO_LARGE);
+            Err(too_large(limit))
+        }
+        Err(ReadToEndError::Read(ReadError::Reset(code))) => {
+            Err(RequestError::NoAnswer { code: code.into_inner() })
+        }
+        Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(closed(session).await),
+        Err(error) => Err(RequestError::Transport(Cause::new(error))),
     }
+}
 
-    pub(crate) async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
+impl PeerQuestion<Quinn> for Request {
+    async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
         let limit = session.options().max_request_size;
-        match self.0.read.read_to_end(limit).await {
+        match self.read.read_to_end(limit).await {
             Ok(question) => Ok(question.into()),
             Err(ReadToEndError::TooLong) => Err(too_large(limit)),
             Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(closed(session).await),
@@ -27,12 +48,12 @@ impl Question {
         }
     }
 
-    pub(crate) async fn answer(
+    async fn answer(
         &mut self,
         session: &Session<Quinn>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        let Stream { write, is_over, .. } = &mut self.0;
+        let Self { write, is_over, .. } = self;
         let written = async {
             let _close_waits = session.link().answers.read().await;
             write.write_chunk(answer).await?;
@@ -53,23 +74,20 @@ impl Question {
         }
     }
 
-    pub(crate) fn end(&mut self, code: u64) {
-        self.0.end(code);
+    fn end(&mut self, _: &Session<Quinn>, code: u64) {
+        self.end(code);
     }
 
-    pub(crate) async fn canceled(&self) {
-        let _ = self.0.write.stopped().await; // the connection may end
+    async fn canceled(&self, _: &Session<Quinn>) {
+        let _ = self.write.stopped().await; // the connection may end
     }
 }
 
-/// Both directions of a request. Without an answer it is cancelled on drop.
-struct Stream {
-    write: SendStream,
-    read: RecvStream,
-    is_over: bool,
-}
+impl Request {
+    pub(crate) fn new(write: SendStream, read: RecvStream) -> Self {
+        Self { write, read, is_over: false }
+    }
 
-impl Stream {
     /// Ends both directions, unless they have ended.
     fn end(&mut self, code: u64) {
         if !std::mem::replace(&mut self.is_over, true) {
@@ -96,30 +114,9 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for Request {
     fn drop(&mut self) {
         self.end(request_code::CANCELED);
-    }
-}
-
-/// Asks the peer and waits for the answer.
-pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
-    let limit = session.options().max_request_size;
-    let Ok((write, read)) = session.link().connection.open_bi().await else {
-        return Err(closed(session).await);
-    };
-    let mut stream = Stream { write, read, is_over: false };
-    match stream.ask(question, limit).await {
-        Ok(answer) => Ok(answer.into()),
-        Err(ReadToEndError::TooLong) => {
-            stream.end(request_code::TOO_LARGE);
-            Err(too_large(limit))
-        }
-        Err(ReadToEndError::Read(ReadError::Reset(code))) => {
-            Err(RequestError::NoAnswer { code: code.into_inner() })
-        }
-        Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(closed(session).await),
-        Err(error) => Err(RequestError::Transport(Cause::new(error))),
     }
 }
 

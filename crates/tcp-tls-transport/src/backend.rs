@@ -103,32 +103,6 @@ impl Backend for TcpTls {
     async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
         Ok(session.link().requests()?.accept().await)
     }
-
-    async fn question(
-        session: &Session<Self>,
-        question: &mut Question,
-    ) -> Result<Bytes, RequestError> {
-        question.read(session)
-    }
-
-    async fn answer(
-        session: &Session<Self>,
-        question: &mut Question,
-        answer: Bytes,
-    ) -> Result<(), RequestError> {
-        question.answer(session, answer).await
-    }
-
-    fn refuse_question(session: &Session<Self>, question: &mut Question, code: u64) {
-        question.end(session, code);
-    }
-
-    async fn canceled(session: &Session<Self>, question: &Question) {
-        tokio::select! {
-            () = question.canceled() => {}
-            _ = session.over() => {}
-        }
-    }
 }
 
 /// Maps the error of a failed TCP connection attempt.

@@ -4,13 +4,13 @@ use crate::link::{TcpTls, outbox};
 use crate::record;
 use crate::requests::Question;
 use futures_util::FutureExt;
-use net_kit::backend::Session;
+use net_kit::backend::{PeerQuestion, Session};
 use net_kit::progress::Stuck;
 use net_traits::{Bytes, RequestError, SendError};
 
-impl Question {
+impl PeerQuestion<TcpTls> for Question {
     /// Returns the question, unless the peer cancelled it or the connection has ended.
-    pub(crate) fn read(&self, session: &Session<TcpTls>) -> Result<Bytes, RequestError> {
+    async fn read(&mut self, session: &Session<TcpTls>) -> Result<Bytes, RequestError> {
         check_open(session)?;
         match self.asker.has_changed() {
             Ok(_) => Ok(self.question.clone()),
@@ -19,7 +19,7 @@ impl Question {
     }
 
     /// Queues the answer and waits until it is written.
-    pub(crate) async fn answer(
+    async fn answer(
         &mut self,
         session: &Session<TcpTls>,
         answer: Bytes,
@@ -41,8 +41,7 @@ impl Question {
         written.map_err(record::request_error)
     }
 
-    /// Ends the question with a code, unless it has ended.
-    pub(crate) fn end(&mut self, session: &Session<TcpTls>, code: u64) {
+    fn end(&mut self, session: &Session<TcpTls>, code: u64) {
         let Ok(requests) = session.link().requests() else { return };
         let is_open = requests.finish(self.id);
         if !std::mem::replace(&mut self.is_ended, true) && (is_open || self.is_answering) {
@@ -50,10 +49,12 @@ impl Question {
         }
     }
 
-    /// Waits until the peer cancels the question.
-    pub(crate) async fn canceled(&self) {
+    async fn canceled(&self, session: &Session<TcpTls>) {
         let mut asker = self.asker.clone();
-        while asker.changed().await.is_ok() {}
+        tokio::select! {
+            () = async { while asker.changed().await.is_ok() {} } => {}
+            _ = session.over() => {}
+        }
     }
 }
 

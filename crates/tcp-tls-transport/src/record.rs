@@ -2,6 +2,7 @@
 //! records, which a reserved length announces. No I/O.
 
 use bytes::Bytes;
+use net_kit::backend::sent_reason;
 use net_kit::frame::{FrameDecoder, Message};
 use net_traits::{Cause, RecvError, RequestError, SendError};
 
@@ -209,8 +210,7 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
 
 /// Encodes a close record, with the reason truncated to fit.
 pub(crate) fn close(code: u64, reason: &str) -> Vec<u8> {
-    let end = (0..=MAX_REASON.min(reason.len())).rfind(|end| reason.is_char_boundary(*end));
-    let reason = &reason[..end.unwrap_or(0)];
+    let reason = sent_reason(reason);
     let mut record = CONTROL.to_be_bytes().to_vec();
     record.push(CLOSE);
     record.extend(code.to_be_bytes());

@@ -57,7 +57,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// What only the task of a connection has.
     type Io: Send + 'static;
     /// A question of the peer.
-    type Question: Send + Sync + 'static;
+    type Question: PeerQuestion<Self>;
 
     /// Creates the backend of a transport.
     fn new(config: &Self::Config) -> Self;
@@ -142,28 +142,28 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn accept_request(
         session: &Session<Self>,
     ) -> impl Future<Output = Result<Self::Question, RequestError>> + Send;
+}
 
+/// What a backend does with a question of the peer. Its end is called before it is dropped.
+pub trait PeerQuestion<B: Backend>: Send + Sync + 'static {
     /// Waits for the whole question.
-    fn question(
-        session: &Session<Self>,
-        question: &mut Self::Question,
+    fn read(
+        &mut self,
+        session: &Session<B>,
     ) -> impl Future<Output = Result<Bytes, RequestError>> + Send;
 
     /// Sends the answer, which is within the limit, and waits until the peer has it.
     fn answer(
-        session: &Session<Self>,
-        question: &mut Self::Question,
+        &mut self,
+        session: &Session<B>,
         answer: Bytes,
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
-    /// Ends a question with a code and without waiting, unless it has ended.
-    fn refuse_question(session: &Session<Self>, question: &mut Self::Question, code: u64);
+    /// Ends the question with a code and without waiting, unless it has ended.
+    fn end(&mut self, session: &Session<B>, code: u64);
 
-    /// Waits until the peer cancels a question, or the connection ends. Cancel-safe.
-    fn canceled(
-        session: &Session<Self>,
-        question: &Self::Question,
-    ) -> impl Future<Output = ()> + Send;
+    /// Waits until the peer cancels the question, or the connection ends. Cancel-safe.
+    fn canceled(&self, session: &Session<B>) -> impl Future<Output = ()> + Send;
 }
 
 /// A backend whose [`lanes`](Backend::lanes) have one for urgent messages.
@@ -195,3 +195,12 @@ pub fn cannot_listen(bind_addr: SocketAddr, error: io::Error) -> ListenError {
         _ => ListenError::Transport(Cause::new(error)),
     }
 }
+
+/// Returns the part of a close's reason that the peer receives: at most 511 bytes.
+pub fn sent_reason(reason: &str) -> &str {
+    let end = (0..=MAX_REASON.min(reason.len())).rfind(|end| reason.is_char_boundary(*end));
+    &reason[..end.unwrap_or(0)]
+}
+
+/// The longest reason of a close, in bytes.
+const MAX_REASON: usize = 511;

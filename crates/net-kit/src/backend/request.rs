@@ -1,6 +1,6 @@
 //! Requests of both sides of a connection, and `Question`: a question of the peer.
 
-use super::{Backend, Connection};
+use super::{Backend, Connection, PeerQuestion};
 use crate::budget;
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -50,14 +50,14 @@ pub struct Question<B: Backend> {
 impl<B: Backend> Question<B> {
     /// Ends the question, unless it has ended.
     fn end(&mut self, code: u64) {
-        B::refuse_question(self.connection.session(), &mut self.question, code);
+        self.question.end(self.connection.session(), code);
     }
 }
 
 #[async_trait]
 impl<B: Backend> NetQuestion for Question<B> {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
-        let question = B::question(self.connection.session(), &mut self.question).await;
+        let question = self.question.read(self.connection.session()).await;
         if let Err(RequestError::TooLarge { .. }) = question {
             self.end(request_code::TOO_LARGE);
         }
@@ -71,7 +71,7 @@ impl<B: Backend> NetQuestion for Question<B> {
             self.end(request_code::TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
-        B::answer(session, &mut self.question, answer).await
+        self.question.answer(session, answer).await
     }
 
     fn refuse(mut self, code: u64) {
@@ -79,7 +79,7 @@ impl<B: Backend> NetQuestion for Question<B> {
     }
 
     async fn canceled(&self) {
-        B::canceled(self.connection.session(), &self.question).await;
+        self.question.canceled(self.connection.session()).await;
     }
 }
 

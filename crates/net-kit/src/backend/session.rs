@@ -11,6 +11,7 @@
 //! ```
 
 use super::Backend;
+use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::Outbox;
@@ -152,6 +153,24 @@ impl<B: Backend> Session<B> {
             match self.failed.get() {
                 None => taken.await,
                 Some(reason) => timeout(PATIENCE, taken).await.map_err(|_| reason.clone())?,
+            }
+        }
+    }
+
+    /// Decodes the data of a stream into the inbox, as fast as it has [room](Self::room). Returns
+    /// false, and puts the error into the inbox, if the stream cannot be decoded any more.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future loses the rest of the data.
+    pub async fn receive(&self, decoder: &mut FrameDecoder, mut data: &[u8]) -> bool {
+        loop {
+            let Ok(()) = self.room().await else { return false };
+            let Some(entry) = decoder.decode(&mut data).transpose() else { return true };
+            let is_broken = entry.is_err();
+            self.inbox.push_one(entry);
+            if is_broken {
+                return false;
             }
         }
     }
