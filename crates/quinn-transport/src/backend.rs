@@ -8,9 +8,12 @@ use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
 use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen, sent_reason};
 use net_kit::handshake::Handshake;
-use net_kit::tls::TlsIdentity;
-use net_traits::{Bytes, Cause, CloseReason, ConnectError, Limit, ListenError, RequestError};
+use net_kit::tls::{TlsIdentity, Verifier};
+use net_traits::{
+    Bytes, Cause, CloseReason, ConnectError, CredentialError, Limit, ListenError, RequestError,
+};
 use parking_lot::Mutex;
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
 };
@@ -21,29 +24,14 @@ use std::sync::Arc;
 /// How many bytes of early packets quinn keeps for an attempt that waits for `accept`.
 const EARLY_BYTES: u64 = 16 * 1024;
 
-/// The endpoint of a listener. Accepted connections keep its UDP socket open.
-#[derive(Clone)]
-pub struct Socket {
-    endpoint: Endpoint,
-    /// The configuration of handshakes, apart from TLS.
-    config: ServerConfig,
-    local_addr: SocketAddr,
-}
-
-/// An attempt at a socket.
-pub struct Attempt {
-    incoming: Incoming,
-    socket: Socket,
-}
-
 impl Urgent for Quinn {}
 
 impl Backend for Quinn {
     const NAME: &'static str = "quinn";
 
     type Config = QuinnConfig;
-    type Socket = Socket;
-    type Attempt = Attempt;
+    type Socket = Endpoint;
+    type Attempt = Incoming;
     type Link = Link;
     type Io = ();
     type Question = Request;
@@ -62,38 +50,34 @@ impl Backend for Quinn {
         bind_addr: SocketAddr,
         alpn: &[String],
         identity: &TlsIdentity,
-    ) -> Result<(Socket, SocketAddr), ListenError> {
-        let (crypto, _) = handshake::server(identity, alpn)?;
-        let mut config = ServerConfig::with_crypto(crypto);
+    ) -> Result<(Endpoint, SocketAddr), ListenError> {
+        let (mut config, _) = self.server(alpn, identity)?;
         config
-            .transport_config(self.transport.clone())
             .max_incoming(self.backlog)
             .incoming_buffer_size(EARLY_BYTES)
             .incoming_buffer_size_total(EARLY_BYTES * self.backlog as u64);
-        let endpoint = bind(bind_addr, Some(config.clone()))
-            .and_then(|endpoint| Ok((endpoint.local_addr()?, endpoint)));
-        let (local_addr, endpoint) = endpoint.map_err(|error| cannot_listen(bind_addr, error))?;
-        Ok((Socket { endpoint, config, local_addr }, local_addr))
+        bind(bind_addr, Some(config))
+            .and_then(|endpoint| Ok((endpoint.clone(), endpoint.local_addr()?)))
+            .map_err(|error| cannot_listen(bind_addr, error))
     }
 
-    async fn accept(socket: &Socket, admission: &Admission) -> Option<(Attempt, SocketAddr)> {
+    async fn accept(endpoint: &Endpoint, admission: &Admission) -> Option<(Incoming, SocketAddr)> {
         loop {
-            let incoming = socket.endpoint.accept().await?;
-            if admission.is_under_pressure() && incoming.may_retry() {
-                let _ = incoming.retry(); // it may retry
-                continue;
+            let incoming = endpoint.accept().await?;
+            if !admission.is_under_pressure() || !incoming.may_retry() {
+                let remote_addr = incoming.remote_address();
+                return Some((incoming, remote_addr));
             }
-            let remote_addr = incoming.remote_address();
-            return Some((Attempt { incoming, socket: socket.clone() }, remote_addr));
+            let _ = incoming.retry(); // it may retry
         }
     }
 
     /// Before the handshake the code cannot be sent.
-    fn refuse(attempt: Attempt, _code: u64) {
-        attempt.incoming.refuse();
+    fn refuse(attempt: Incoming, _code: u64) {
+        attempt.refuse();
     }
 
-    fn stop(Socket { endpoint, .. }: Socket) {
+    fn stop(endpoint: Endpoint) {
         endpoint.set_server_config(None); // later attempts are ignored
         while let Some(Some(incoming)) = endpoint.accept().now_or_never() {
             incoming.refuse();
@@ -101,15 +85,15 @@ impl Backend for Quinn {
     }
 
     async fn handshake(
-        Attempt { incoming, socket }: Attempt,
+        &self,
+        attempt: Incoming,
+        local_addr: SocketAddr,
         identity: &TlsIdentity,
         handshake: &Handshake,
         place: Place,
     ) -> Result<(Secured<Self>, Place), ConnectError> {
-        let Socket { mut config, local_addr, .. } = socket;
-        let (crypto, verifier) = handshake::server(identity, &handshake.alpn)?;
-        config.crypto = crypto;
-        let connecting = incoming
+        let (config, verifier) = self.server(&handshake.alpn, identity)?;
+        let connecting = attempt
             .accept_with(Arc::new(config))
             .map_err(|error| handshake::failed(handshake, error, &verifier))?;
         let secured = handshake::complete(connecting, handshake, &verifier, local_addr).await?;
@@ -126,7 +110,8 @@ impl Backend for Quinn {
         handshake: &Handshake,
     ) -> Result<Secured<Self>, ConnectError> {
         let remote_addr = handshake.remote_addr;
-        let (mut config, verifier) = handshake::client(identity, &handshake.alpn)?;
+        let (config, verifier) = identity.client(&handshake.alpn)?;
+        let mut config = ClientConfig::new(in_quic::<_, QuicClientConfig>(config)?);
         config.transport_config(self.transport.clone());
         let (connecting, local_addr) = self
             .connect(config, remote_addr)
@@ -168,6 +153,18 @@ impl Backend for Quinn {
 }
 
 impl Quinn {
+    /// Creates the configuration of handshakes with peers.
+    fn server(
+        &self,
+        alpn: &[String],
+        identity: &TlsIdentity,
+    ) -> Result<(ServerConfig, Arc<Verifier>), CredentialError> {
+        let (config, verifier) = identity.server(alpn)?;
+        let mut config = ServerConfig::with_crypto(in_quic::<_, QuicServerConfig>(config)?);
+        config.transport_config(self.transport.clone());
+        Ok((config, verifier))
+    }
+
     /// Begins to connect. Returns the local address too.
     fn connect(
         &self,
@@ -199,6 +196,14 @@ impl Quinn {
             }
         }
     }
+}
+
+/// Wraps a configuration of TLS for QUIC.
+fn in_quic<C, Q>(config: C) -> Result<Arc<Q>, CredentialError>
+where
+    Q: TryFrom<C, Error = NoInitialCipherSuite>,
+{
+    config.try_into().map(Arc::new).map_err(|error| CredentialError::Unusable(Cause::new(error)))
 }
 
 fn bind(addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {

@@ -1,35 +1,13 @@
-//! The configuration of one handshake, and what its errors mean.
+//! The end of a handshake, and what its errors mean.
 
 use crate::link::{Link, Quinn};
 use net_kit::backend::Secured;
 use net_kit::handshake::{Alert, Handshake, is_violation};
-use net_kit::tls::{self, TlsIdentity, Verifier};
-use net_traits::{Cause, CertificateDer, CloseReason, ConnectError, CredentialError};
-use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{ClientConfig, Connecting, ConnectionError, TransportErrorCode as Code};
+use net_kit::tls::{self, Verifier};
+use net_traits::{Cause, CertificateDer, CloseReason, ConnectError};
+use quinn::crypto::rustls::HandshakeData;
+use quinn::{Connecting, ConnectionError, TransportErrorCode as Code};
 use std::net::SocketAddr;
-use std::sync::Arc;
-
-/// Creates the TLS configuration of one handshake as the server.
-pub(crate) fn server(
-    identity: &TlsIdentity,
-    alpn: &[String],
-) -> Result<(Arc<QuicServerConfig>, Arc<Verifier>), CredentialError> {
-    let (config, verifier) = identity.server(alpn)?;
-    let config = config.try_into().map_err(|error| CredentialError::Unusable(Cause::new(error)))?;
-    Ok((Arc::new(config), verifier))
-}
-
-/// Creates the TLS configuration of one handshake as the client.
-pub(crate) fn client(
-    identity: &TlsIdentity,
-    alpn: &[String],
-) -> Result<(ClientConfig, Arc<Verifier>), CredentialError> {
-    let (config, verifier) = identity.client(alpn)?;
-    let config = QuicClientConfig::try_from(config);
-    let config = config.map_err(|error| CredentialError::Unusable(Cause::new(error)))?;
-    Ok((ClientConfig::new(Arc::new(config)), verifier))
-}
 
 /// Completes a handshake.
 pub(crate) async fn complete(

@@ -63,7 +63,9 @@ impl Backend for TcpTls {
     fn stop(_: Arc<TcpListener>) {}
 
     async fn handshake(
+        &self,
         attempt: TcpStream,
+        _: SocketAddr,
         identity: &TlsIdentity,
         handshake: &Handshake,
         place: Place,

@@ -29,13 +29,13 @@ impl<B: Backend> IncomingRequest<B> {
 
     async fn handshake(self) -> Result<Connection<B>, ConnectError> {
         let Self { attempt, remote_addr, place, acceptor } = self;
-        let Acceptor { alpn, identity, home, .. } = &*acceptor;
+        let Acceptor { local_addr, alpn, identity, home } = &*acceptor;
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = home.registry.revocations();
         let identity = identity.read().clone();
         let handshake = home.handshake(&identity, remote_addr, alpn.clone());
         let watch = place.watch();
-        let secured = B::handshake(attempt, &identity, &handshake, place);
+        let secured = home.backend.handshake(attempt, *local_addr, &identity, &handshake, place);
         let secured = watch.run(handshake.timeout, secured).await;
         let (secured, mut place) = secured.map_err(|limit| handshake.stopped_by(limit))??;
         if let Err(limit) = place.identify(secured.facts.peer().hash) {

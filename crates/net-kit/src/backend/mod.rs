@@ -89,10 +89,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Stops listening and rejects the attempts that wait, without waiting. Connections live on.
     fn stop(socket: Self::Socket);
 
-    /// Completes the handshake of an attempt. The place of the attempt is freed when it is dropped.
-    /// Dropping the future rejects the attempt.
+    /// Completes the handshake of an attempt at the listener with the address `local_addr`. The
+    /// place of the attempt is freed when it is dropped. Dropping the future rejects the attempt.
     fn handshake(
+        &self,
         attempt: Self::Attempt,
+        local_addr: SocketAddr,
         identity: &TlsIdentity,
         handshake: &Handshake,
         place: Place,
