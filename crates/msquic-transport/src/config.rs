@@ -59,7 +59,8 @@ net_kit::options! {
         max_connections: usize = 10_000, COUNT;
         /// How many of them one IPv4 address or IPv6 /64 network may have. Default: 1000.
         max_connections_per_ip: usize = 1_000, COUNT;
-        /// How many of them one identity may have. This limits peers whose identities are listed. A
+        /// How many of them one identity may have; the newest replaces the oldest, which is closed with
+        /// [`Limit::PerIdentity`](net_traits::Limit::PerIdentity). This limits peers whose identities are listed. A
         /// peer that is trusted by an endorsement can create further identities. Default: 16.
         max_connections_per_identity: usize = 16, COUNT;
         /// How many accepted connections may be in their handshake at once. Default: 256.

@@ -81,8 +81,7 @@ impl MsQuicNetIncomingRequest {
             ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic was the first
             error => error,
         })?;
-        let peer = connection.peer_identity().ok_or_else(|| lost(&handshake, &connection))?;
-        place.identify(peer.hash).map_err(close)?;
+        place.complete().map_err(close)?;
         let ended = connection.clone();
         MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, Some(place))
             .ok_or_else(|| lost(&handshake, &ended))

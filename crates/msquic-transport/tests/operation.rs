@@ -76,30 +76,20 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
 }
 
 #[test]
-fn connections_per_identity_are_limited_and_closed_with_a_code() {
+fn the_newest_connection_of_an_identity_replaces_the_oldest() {
     run(async {
         let config = MsQuicTransportConfig::new().max_connections_per_identity(1);
         let (transport, listener) = listen(config).await;
         let peer = trusting();
-        let _only = meet(&listener, peer.clone()).await;
-        let (client, server) = meet(&listener, peer).await;
+        let (first, _kept) = meet(&listener, peer.clone()).await;
+        let (second, server) = meet(&listener, peer).await;
+        let reason = first.unwrap().watch_close().await;
         let code = Limit::PerIdentity.code();
-        let error = server.unwrap_err();
-        assert!(
-            matches!(&error, ConnectError::Closed(CloseReason::Local { code: it, .. }) if *it == code),
-            "{error:?}"
-        );
-        // The close may come before the dialler has noticed that it was connected.
-        let reason = match client {
-            Ok(connection) => connection.watch_close().await,
-            Err(ConnectError::Closed(reason)) => reason,
-            Err(error) => panic!("{error:?}"),
-        };
         assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
         assert_eq!(transport.statistics().refused_per_identity, 1);
-        // Other identities are not affected.
-        let (client, server) = meet(&listener, trusting()).await;
-        assert!(client.is_ok() && server.is_ok());
+        let second = second.unwrap();
+        second.send(b"I am back").await.unwrap();
+        assert_eq!(server.unwrap().recv().await.unwrap().0, "I am back");
     });
 }
 

@@ -9,7 +9,7 @@
 //! oldest handshake that counts for it gives way to the new one, if it has taken [`STALLED`].
 
 use crate::telemetry::Telemetry;
-use net_traits::{CertHash, CloseReason, Limit, close_code};
+use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
@@ -30,7 +30,8 @@ pub struct ConnectionLimits {
     pub connections: usize,
     /// Connections from one IP address, or from one /64 network of IPv6 addresses.
     pub per_ip: usize,
-    /// Connections of one identity.
+    /// Connections of one identity. The [registry](crate::registry) applies it: the newest replaces the
+    /// oldest.
     pub per_identity: usize,
     /// Handshakes in progress.
     pub handshakes: usize,
@@ -78,7 +79,6 @@ struct State {
     handshakes: BTreeMap<u64, Stallable>,
     per_ip: HashMap<IpAddr, usize>,
     handshakes_per_ip: HashMap<IpAddr, usize>,
-    per_identity: HashMap<CertHash, usize>,
     refused: HashMap<Limit, u64>,
     is_under_pressure: bool,
 }
@@ -133,6 +133,11 @@ impl Admission {
         admitted.map(|phase| Place { admission: self.clone(), remote, phase })
     }
 
+    /// Returns the limits.
+    pub fn limits(&self) -> &ConnectionLimits {
+        &self.limits
+    }
+
     /// Returns whether so many handshakes are in progress that peers should prove their addresses.
     ///
     /// It begins at half of a limit and ends at a quarter. Without such a proof an attacker that
@@ -151,7 +156,7 @@ impl Admission {
         self.state.lock().refused.get(&limit).copied().unwrap_or(0)
     }
 
-    fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
+    pub(crate) fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
         *self.state.lock().refused.entry(limit).or_default() += 1;
         self.telemetry.refused(remote, limit);
         limit
@@ -250,7 +255,7 @@ pub struct Place {
 #[derive(Debug)]
 enum Phase {
     Handshake { number: u64, gives_way: Arc<Notify> },
-    Established(CertHash),
+    Established,
 }
 
 impl Place {
@@ -258,37 +263,26 @@ impl Place {
     pub fn watch(&self) -> Watch {
         let gives_way = match &self.phase {
             Phase::Handshake { gives_way, .. } => gives_way.clone(),
-            Phase::Established(_) => Arc::default(),
+            Phase::Established => Arc::default(),
         };
         Watch { admission: self.admission.clone(), remote: self.remote, gives_way }
     }
 
-    /// Ends the handshake: the place now counts for the identity of the peer.
+    /// Ends the handshake: the place counts as a connection only.
     ///
     /// # Errors
     ///
-    /// [`Limit::PerIdentity`], or [`Limit::Handshakes`] if it had to give way to another. The refusal
-    /// was counted and logged.
-    pub fn identify(&mut self, identity: CertHash) -> Result<(), Limit> {
+    /// [`Limit::Handshakes`] if it had to give way to another, which was counted and logged then.
+    pub fn complete(&mut self) -> Result<(), Limit> {
         let Self { admission, phase, .. } = self;
         let Phase::Handshake { number, .. } = phase else { return Ok(()) };
         let has_changed = {
             let state = &mut *admission.state.lock();
-            if !state.handshakes.contains_key(number) {
-                return Err(Limit::Handshakes); // told when it gave way
+            if !state.end_handshake(*number) {
+                return Err(Limit::Handshakes);
             }
-            let count = state.per_identity.entry(identity).or_default();
-            if *count < admission.limits.per_identity {
-                *count += 1;
-                state.end_handshake(*number);
-                *phase = Phase::Established(identity);
-                Some(state.feel(&admission.limits))
-            } else {
-                None
-            }
-        };
-        let Some(has_changed) = has_changed else {
-            return Err(admission.refuse(self.remote, Limit::PerIdentity));
+            *phase = Phase::Established;
+            state.feel(&admission.limits)
         };
         admission.tell(has_changed);
         Ok(())
@@ -336,10 +330,7 @@ impl Drop for Place {
             let state = &mut *admission.state.lock();
             let counts = match phase {
                 Phase::Handshake { number, .. } => state.end_handshake(*number),
-                Phase::Established(identity) => {
-                    release(&mut state.per_identity, identity);
-                    true
-                }
+                Phase::Established => true,
             };
             if counts {
                 state.end_connection(*remote);
@@ -383,9 +374,6 @@ mod tests {
     use std::future::pending;
     use std::sync::atomic::{AtomicUsize, Ordering};
 
-    const ONE: CertHash = CertHash::from_bytes([1; 32]);
-    const TWO: CertHash = CertHash::from_bytes([2; 32]);
-
     const WIDE: ConnectionLimits = ConnectionLimits {
         connections: 100,
         per_ip: 100,
@@ -413,28 +401,20 @@ mod tests {
         let second = admission.admit(ip(1)).unwrap();
         assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
         assert_eq!(admission.admit(ip(2)).unwrap_err(), Limit::Handshakes);
-        first.identify(ONE).unwrap();
-        first.identify(ONE).unwrap();
+        first.complete().unwrap();
+        first.complete().unwrap();
         let mut third = admission.admit(ip(2)).unwrap();
-        assert_eq!(third.identify(ONE), Err(Limit::PerIdentity));
         assert_eq!(admission.admit(ip(3)).unwrap_err(), Limit::Connections);
         let timed_out = third.watch().run(Duration::ZERO, pending::<()>()).await;
         assert_eq!(timed_out, Err(Limit::HandshakeTimeout));
         assert_eq!(admission.handshakes(), 2);
-        for limit in [
-            Limit::Connections,
-            Limit::PerIp,
-            Limit::PerIdentity,
-            Limit::Handshakes,
-            Limit::HandshakeTimeout,
-        ] {
+        for limit in [Limit::Connections, Limit::PerIp, Limit::Handshakes, Limit::HandshakeTimeout]
+        {
             assert_eq!(admission.refused(limit), 1, "{limit:?}");
         }
         drop((first, second));
-        third.identify(ONE).unwrap();
-        let mut fourth = admission.admit(ip(1)).unwrap();
-        fourth.identify(TWO).unwrap();
-        drop((third, fourth));
+        third.complete().unwrap();
+        drop((third, admission.admit(ip(1)).unwrap()));
         let state = admission.state.lock();
         state.is_empty();
     }
@@ -442,7 +422,7 @@ mod tests {
     impl State {
         fn is_empty(&self) {
             assert_eq!((self.connections, self.handshakes.len()), (0, 0));
-            assert!(self.per_ip.is_empty() && self.per_identity.is_empty());
+            assert!(self.per_ip.is_empty());
             assert!(self.handshakes_per_ip.is_empty());
         }
     }
@@ -466,7 +446,7 @@ mod tests {
             let newest = admission.admit(ip(another)).unwrap();
             let end = oldest.watch().run(Duration::MAX, pending::<()>()).await;
             assert_eq!(end, Err(Limit::Handshakes), "{limits:?}");
-            assert_eq!(oldest.identify(ONE), Err(Limit::Handshakes));
+            assert_eq!(oldest.complete(), Err(Limit::Handshakes));
             assert_eq!(
                 admission.refused(Limit::Handshakes)
                     + admission.refused(Limit::PerIp)
@@ -475,7 +455,7 @@ mod tests {
                 "{limits:?}"
             );
             assert_eq!(next.watch().run(STALLED, async { 7 }).await, Ok(7));
-            next.identify(ONE).unwrap();
+            next.complete().unwrap();
             drop((oldest, next, newest, elsewhere));
             admission.state.lock().is_empty();
         }
@@ -485,7 +465,7 @@ mod tests {
     async fn what_is_established_does_not_give_way() {
         let admission = Arc::new(limited(ConnectionLimits { per_ip: 1, ..WIDE }));
         let mut place = admission.admit(ip(1)).unwrap();
-        place.identify(ONE).unwrap();
+        place.complete().unwrap();
         tokio::time::advance(STALLED).await;
         assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
     }
@@ -525,7 +505,7 @@ mod tests {
             places.push(admission.admit(ip(1)).unwrap());
             assert_eq!(admission.is_under_pressure(), expected, "{} handshakes", places.len());
         }
-        places.pop().unwrap().identify(ONE).unwrap();
+        places.pop().unwrap().complete().unwrap();
         for expected in [true, true, false, false] {
             drop(places.pop());
             assert_eq!(admission.is_under_pressure(), expected, "{} handshakes", places.len());

@@ -131,9 +131,9 @@ macro_rules! transport_options {
                 /// How many accepted connections all listeners of the transport may have at once,
                 /// including handshakes. Further attempts are refused. Default: 10 000.
                 max_connections: usize = 10_000, $crate::options::COUNT;
-                /// How many of them one identity may have. It limits peers that are trusted by their
-                /// identity; a peer that is trusted by an endorsing key can make more identities.
-                /// Default: 16.
+                /// How many of them one identity may have; the newest replaces the oldest. It limits
+                /// peers that are trusted by their identity; a peer that is trusted by an endorsing
+                /// key can make more identities. Default: 16.
                 max_connections_per_identity: usize = 16, $crate::options::COUNT;
                 /// How many accepted connections may be in their handshake at once. Default: 256.
                 max_handshakes: usize = 256, $crate::options::COUNT;

@@ -4,7 +4,7 @@
 //! [`Entry`], which takes it out of the registry when the last handle is dropped. Members are called
 //! on the caller's thread, after unlocking.
 
-use crate::admission::Admission;
+use crate::admission::{self, Admission};
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::revocations::Revocations;
@@ -16,7 +16,7 @@ use net_traits::{
     close_code,
 };
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -58,13 +58,20 @@ pub struct Registry<M> {
 struct Roster<M> {
     next: u64,
     live: HashMap<u64, Weak<M>>,
+    /// What peers opened, by identity, the oldest first.
+    accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
 }
 
 impl<M: Member> Registry<M> {
     /// Creates the registry of a transport without connections.
     pub fn new(admission: Admission, telemetry: Telemetry) -> Arc<Self> {
-        let roster = Roster { next: 0, live: HashMap::new(), revocations: Revocations::default() };
+        let roster = Roster {
+            next: 0,
+            live: HashMap::new(),
+            accepted: HashMap::new(),
+            revocations: Revocations::default(),
+        };
         Arc::new(Self {
             admission: Arc::new(admission),
             telemetry,
@@ -93,7 +100,7 @@ impl<M: Member> Registry<M> {
     }
 
     /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
-    /// since `revocations` were counted.
+    /// since `revocations` were counted. If its peer has too many, the oldest one is closed.
     ///
     /// `make` wraps the [`Entry`].
     pub fn register(
@@ -110,12 +117,16 @@ impl<M: Member> Registry<M> {
                 roster.next += 1;
                 let id = roster.next;
                 roster.live.insert(id, member.clone());
+                if origin == Origin::Accepted {
+                    roster.accepted.entry(facts.peer().hash).or_default().insert(id);
+                }
                 id
             };
             let messages = MessageCounters::default();
             make(Entry { registry: self.clone(), id, facts, span, messages })
         });
         self.telemetry.opened(&member.entry().span);
+        self.replace(&member.entry().facts.peer().hash);
         // A later revocation finds the connection in the roster.
         let revoked_by = self.roster.lock().revocations.since(revocations);
         for policy in &revoked_by {
@@ -125,6 +136,23 @@ impl<M: Member> Registry<M> {
             member.abort(close_code::SHUTDOWN, "");
         }
         member
+    }
+
+    /// Closes the oldest connections that a peer opened beyond the limit per identity. They may be dead:
+    /// a peer that crashes and comes back is not locked out by those of its earlier lives.
+    fn replace(&self, identity: &CertHash) {
+        let live: Vec<_> = {
+            let roster = self.roster.lock();
+            let Some(of_peer) = roster.accepted.get(identity) else { return };
+            of_peer.iter().filter_map(|id| roster.live.get(id)?.upgrade()).collect()
+        };
+        let live: Vec<_> = live.into_iter().filter(|member| !member.is_over()).collect();
+        let surplus = live.len().saturating_sub(self.admission.limits().per_identity);
+        for member in live.iter().take(surplus) {
+            let limit =
+                self.admission.refuse(member.entry().facts.remote_addr(), Limit::PerIdentity);
+            member.abort(limit.code(), admission::reason(limit));
+        }
     }
 
     /// Returns the connections that have not ended.
@@ -278,7 +306,16 @@ impl<M> Entry<M> {
 
 impl<M> Drop for Entry<M> {
     fn drop(&mut self) {
-        self.registry.roster.lock().live.remove(&self.id);
+        {
+            let roster = &mut *self.registry.roster.lock();
+            roster.live.remove(&self.id);
+            if let Some(of_peer) = roster.accepted.get_mut(&self.facts.peer().hash) {
+                of_peer.remove(&self.id);
+                if of_peer.is_empty() {
+                    roster.accepted.remove(&self.facts.peer().hash);
+                }
+            }
+        }
         self.registry.telemetry.closed(&self.span);
     }
 }
@@ -322,7 +359,7 @@ mod tests {
         let limits = ConnectionLimits {
             connections: 9,
             per_ip: 9,
-            per_identity: 9,
+            per_identity: 2,
             handshakes: 9,
             handshakes_per_ip: 9,
         };
@@ -336,13 +373,23 @@ mod tests {
         revocations: u64,
         is_stuck: bool,
     ) -> Arc<Connection> {
+        open(registry, peer, Origin::Dialled, revocations, is_stuck)
+    }
+
+    fn open(
+        registry: &Arc<Registry<Connection>>,
+        peer: &NetCredential,
+        origin: Origin,
+        revocations: u64,
+        is_stuck: bool,
+    ) -> Arc<Connection> {
         let remote = ([10, 0, 0, 1], 1).into();
         let certificate = peer.certificate_chain().first().cloned();
         let identity = TrustPolicy::Any.verify(certificate.as_ref()).unwrap();
         let alpn = "test/1".to_owned();
         let facts =
             ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-        registry.register(facts, Origin::Dialled, revocations, |entry| Connection {
+        registry.register(facts, origin, revocations, |entry| Connection {
             entry,
             is_stuck,
             ended: Mutex::default(),
@@ -367,6 +414,25 @@ mod tests {
         assert_eq!(registry.live().len(), 1);
         drop(second);
         assert_eq!(registry.statistics().connections, 0);
+    }
+
+    #[test]
+    fn the_newest_connections_of_a_peer_replace_the_oldest() {
+        let registry = registry();
+        let (alice, bob) = (peer(), peer());
+        let accept = |peer| open(&registry, peer, Origin::Accepted, 0, false);
+        let dialled: Vec<_> = (0..3).map(|_| connect(&registry, &alice, 0, false)).collect();
+        let (first, second, other) = (accept(&alice), accept(&alice), accept(&bob));
+        assert!(!first.is_over());
+        let third = accept(&alice);
+        assert_eq!(first.ended.lock().as_ref().unwrap().0, Limit::PerIdentity.code());
+        assert_eq!(registry.statistics().refused_per_identity, 1);
+        second.abort(0, "");
+        let fourth = accept(&alice);
+        assert_eq!(registry.statistics().refused_per_identity, 1, "what has ended does not count");
+        assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.is_over()));
+        drop((first, second, third, fourth, other));
+        assert!(registry.roster.lock().accepted.is_empty());
     }
 
     #[test]

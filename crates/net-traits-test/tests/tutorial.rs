@@ -257,8 +257,7 @@ impl NetIncomingRequest for Request {
         // The dialler may have cancelled; then its half is dropped here, and closes.
         let _ = self.knock.answer.send(told);
         let half = result?;
-        let is_within = self.place.identify(half.1.peer().hash);
-        is_within.map_err(|limit| ConnectError::Closed(close_reason(limit)))?;
+        self.place.complete().map_err(|limit| ConnectError::Closed(close_reason(limit)))?;
         Ok(self.local.connection(half, Some(self.place), revocations))
     }
 }

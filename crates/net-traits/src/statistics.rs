@@ -61,9 +61,9 @@ pub struct TransportStatistics {
     pub refused_connections: u64,
     /// Attempts refused because of [`Limit::PerIp`].
     pub refused_per_ip: u64,
-    /// Attempts refused because of [`Limit::PerIdentity`].
+    /// Connections that a newer one of the same peer replaced because of [`Limit::PerIdentity`].
     pub refused_per_identity: u64,
-    /// Attempts refused because of [`Limit::Handshakes`].
+    /// Attempts refused because of [`Limit::Handshakes`], and handshakes that gave way to newer ones.
     pub refused_handshakes: u64,
     /// Attempts refused because of [`Limit::HandshakeTimeout`].
     pub refused_handshake_timeout: u64,

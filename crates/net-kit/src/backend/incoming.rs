@@ -38,7 +38,7 @@ impl<B: Backend> IncomingRequest<B> {
         let secured = home.backend.handshake(attempt, *local_addr, &identity, &handshake, place);
         let secured = watch.run(handshake.timeout, secured).await;
         let (secured, mut place) = secured.map_err(|limit| handshake.stopped_by(limit))??;
-        if let Err(limit) = place.identify(secured.facts.peer().hash) {
+        if let Err(limit) = place.complete() {
             B::reject(secured, limit, place);
             return Err(ConnectError::Closed(close_reason(limit)));
         }

@@ -231,7 +231,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         };
         let Agreed { alpn, listener, dialler: peer } = agreed;
         let Knock { host: dialler, from, certificate, answer, .. } = knock;
-        if let Err(limit) = place.identify(peer.hash) {
+        if let Err(limit) = place.complete() {
             return Err(ConnectError::Closed(admission::close_reason(limit))); // the peer is refused
         }
         let ours = credential.certificate_chain().first().cloned();
