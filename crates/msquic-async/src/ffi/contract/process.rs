@@ -3,7 +3,7 @@
 use super::events::{Event, PATIENCE};
 use super::handles::{Open, ignore};
 use super::roots::Registration;
-use super::{HANG, in_child, is_2_6, is_driven, prepare};
+use super::{in_child, is_2_6, is_driven, prepare};
 use crate::ffi::library;
 use crate::ffi::slot::Slotted;
 use crate::ffi::status::Status;
@@ -15,7 +15,6 @@ use std::process::exit;
 use std::ptr;
 use std::sync::mpsc;
 use std::thread;
-use std::time::Instant;
 
 // Linked by the crate libmsquic-sys.
 unsafe extern "C" {
@@ -160,7 +159,9 @@ fn c3_a_process_that_ends_closes_its_configurations() {
 #[test]
 #[cfg(all(feature = "driver", target_os = "linux"))]
 fn a_process_that_ends_inside_a_turn_waits_for_no_turn() {
+    use super::HANG;
     use crate::ffi::execution;
+    use std::time::Instant;
     if !is_driven() {
         return;
     }
