@@ -7,12 +7,15 @@ use super::library::{self, LibraryVersion};
 use super::status::Status;
 use msquic::ffi;
 use parking_lot::{Mutex, MutexGuard};
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use rustix::event::{EventfdFlags, Timespec, eventfd};
+use rustix::io::Errno;
 use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
 use std::io;
 use std::mem::{self, ManuallyDrop};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,6 +25,9 @@ use std::time::{Duration, Instant};
 
 /// How many events are fetched at once.
 const BATCH: usize = 16;
+
+/// The events that are fetched are given to libmsquic as they are.
+const _: () = assert!(size_of::<epoll::Event>() == size_of::<ffi::QUIC_CQE>());
 
 /// The execution of this process, once there is one.
 static EXECUTION: OnceLock<Execution> = OnceLock::new();
@@ -71,45 +77,21 @@ struct Doorbell {
 static RING: ffi::QUIC_SQE = ffi::QUIC_SQE { fd: -1, Completion: Some(nothing_to_do) };
 
 impl Doorbell {
-    fn new(epoll: &OwnedFd) -> io::Result<Self> {
-        // SAFETY: the call takes no pointers; the descriptor that it returns has no other owner.
-        let eventfd = unsafe {
-            let fd = check(libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK))?;
-            OwnedFd::from_raw_fd(fd)
-        };
+    fn new(epoll: &OwnedFd) -> Result<Self, Errno> {
+        let eventfd = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         // Edge-triggered: each ring is one event, and the counter need not be read.
-        let mut event = libc::epoll_event {
-            events: (libc::EPOLLIN | libc::EPOLLET) as u32,
-            u64: (&raw const RING).expose_provenance() as u64,
-        };
-        // SAFETY: `event` is read during the call.
-        check(unsafe {
-            let (epoll, eventfd) = (epoll.as_raw_fd(), eventfd.as_raw_fd());
-            libc::epoll_ctl(epoll, libc::EPOLL_CTL_ADD, eventfd, &raw mut event)
-        })?;
+        let entry = EventData::new_u64((&raw const RING).expose_provenance() as u64);
+        epoll::add(epoll, &eventfd, entry, EventFlags::IN | EventFlags::ET)?;
         Ok(Self { eventfd })
     }
 
     fn ring(&self) {
-        let one = 1_u64;
-        // SAFETY: eight bytes are read. It can fail only if the counter is about to overflow, and
-        // then it has been rung.
-        unsafe {
-            libc::write(self.eventfd.as_raw_fd(), (&raw const one).cast(), size_of_val(&one))
-        };
+        // It can fail only if the counter is about to overflow, and then it has been rung.
+        let _ = rustix::io::write(&self.eventfd, &1_u64.to_ne_bytes());
     }
 }
 
 unsafe extern "C" fn nothing_to_do(_: *mut ffi::QUIC_CQE) {}
-
-fn new_epoll() -> io::Result<OwnedFd> {
-    // SAFETY: the call takes no pointers; the descriptor that it returns has no other owner.
-    unsafe { Ok(OwnedFd::from_raw_fd(check(libc::epoll_create1(libc::EPOLL_CLOEXEC))?)) }
-}
-
-fn check(result: libc::c_int) -> io::Result<libc::c_int> {
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
 
 /// Queues `job` for the driver, if there is one.
 pub(super) fn run_on_driver<F: FnOnce() + Send + 'static>(job: F) -> Result<Place, F> {
@@ -177,14 +159,9 @@ impl Execution {
 
     fn create_in_library() -> Result<Self, Status> {
         let failed = |_| Status::INTERNAL_ERROR;
-        let (epoll, outer) = (new_epoll().map_err(failed)?, new_epoll().map_err(failed)?);
-        let mut readable = libc::epoll_event { events: libc::EPOLLIN as u32, u64: 0 };
-        // SAFETY: the event is read during the call.
-        let added = check(unsafe {
-            let (outer, epoll) = (outer.as_raw_fd(), epoll.as_raw_fd());
-            libc::epoll_ctl(outer, libc::EPOLL_CTL_ADD, epoll, &raw mut readable)
-        });
-        added.map_err(failed)?;
+        let new_epoll = || epoll::create(CreateFlags::CLOEXEC).map_err(failed);
+        let (epoll, outer) = (new_epoll()?, new_epoll()?);
+        epoll::add(&outer, &epoll, EventData::new_u64(0), EventFlags::IN).map_err(failed)?;
         let doorbell = Doorbell::new(&epoll).map_err(failed)?;
         let mut queue: ffi::QUIC_EVENTQ = epoll.as_raw_fd();
         let mut config = ffi::QUIC_EXECUTION_CONFIG { IdealProcessor: 0, EventQ: &raw mut queue };
@@ -244,22 +221,19 @@ impl Execution {
 
     /// Waits for events and handles them; tells whether there may be more.
     fn wait(&self, _: &mut Native, timeout: Option<Duration>) -> io::Result<bool> {
-        // Rounded up: waking too early would only spin.
-        let millis = timeout.map_or(-1, |timeout| {
-            i32::try_from(timeout.as_micros().div_ceil(1000)).unwrap_or(i32::MAX)
+        // Rounded up to milliseconds: waking too early would only spin.
+        let timeout = timeout.map(|timeout| {
+            let millis = timeout.as_micros().div_ceil(1000).min(i32::MAX as u128);
+            Timespec { tv_sec: (millis / 1000) as i64, tv_nsec: (millis % 1000 * 1_000_000) as _ }
         });
-        let mut events = [libc::epoll_event { events: 0, u64: 0 }; BATCH];
-        // SAFETY: at most as many events as there is room for are written.
-        let count = unsafe {
-            let (epoll, room) = (self.epoll.as_raw_fd(), events.len() as i32);
-            check(libc::epoll_wait(epoll, events.as_mut_ptr(), room, millis))
-        };
-        let count = match count {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => 0,
+        let none = epoll::Event { flags: EventFlags::empty(), data: EventData::new_u64(0) };
+        let mut events = [none; BATCH];
+        let count = match epoll::wait(&self.epoll, &mut events, timeout.as_ref()) {
+            Err(Errno::INTR) => 0,
             count => count?,
         };
-        for event in events.iter_mut().take(count as usize) {
-            let entry = ptr::with_exposed_provenance::<ffi::QUIC_SQE>(event.u64 as usize);
+        for event in &mut events[..count] {
+            let entry = ptr::with_exposed_provenance::<ffi::QUIC_SQE>(event.data.u64() as usize);
             // SAFETY: C29: each event names an entry of libmsquic's or the doorbell's, and is given
             // to its completion, one thread at a time.
             unsafe {
@@ -268,7 +242,7 @@ impl Execution {
                 }
             }
         }
-        Ok(count as usize == BATCH)
+        Ok(count == BATCH)
     }
 }
 
