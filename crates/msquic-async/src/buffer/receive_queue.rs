@@ -4,7 +4,8 @@
 //! is *paused* and keeps the rest itself, so that flow control reaches the sender. Reading half of the
 //! budget free resumes it. What is held where it is has no budget, because the sender gets no credit for
 //! it before it is done with: the windows of the stream and the connection bound it. Runs that lie one
-//! behind the other become one, so that many small arrivals are few runs.
+//! behind the other become one, so that many small arrivals are few runs. When the connection closes, what
+//! msquic still holds is taken whatever the budget.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -47,12 +48,18 @@ impl<R: Run> ReceiveQueue<R> {
         self.unread.is_empty() && self.runs.is_empty() && self.copied.is_empty()
     }
 
-    /// Takes what fits of `slices` and tells how much that was.
-    pub(crate) fn push<'a>(&mut self, slices: impl Iterator<Item = &'a [u8]>) -> usize {
+    /// Takes what fits of `slices` and tells how much that was; all if they are the last of the
+    /// connection, which the window of the stream bounds.
+    pub(crate) fn push<'a>(
+        &mut self,
+        slices: impl Iterator<Item = &'a [u8]>,
+        is_rest: bool,
+    ) -> usize {
         let mut taken = 0;
         let put_back: usize = self.unread.iter().map(Bytes::len).sum();
+        let budget = if is_rest { usize::MAX } else { self.budget };
         for slice in slices {
-            let room = self.budget.saturating_sub(put_back + self.copied.len());
+            let room = budget.saturating_sub(put_back + self.copied.len());
             let part = slice.len().min(room);
             self.copied.extend_from_slice(&slice[..part]);
             taken += part;
@@ -194,7 +201,7 @@ mod tests {
     }
 
     fn push(queue: &mut ReceiveQueue<TestRun>, bytes: &[u8]) -> usize {
-        queue.push([bytes].into_iter())
+        queue.push([bytes].into_iter(), false)
     }
 
     #[test]
@@ -218,6 +225,14 @@ mod tests {
         assert_eq!(push(&mut queue, b"4"), 0);
         assert_eq!(queue.chunk(4), "0123");
         assert!(queue.resume() && queue.is_empty());
+    }
+
+    #[test]
+    fn a_full_queue_takes_the_last_bytes_of_a_connection() {
+        let mut queue = queue(4);
+        assert_eq!(push(&mut queue, b"01234"), 4);
+        assert_eq!(queue.push([&b"45"[..], b"6"].into_iter(), true), 3);
+        assert_eq!(queue.chunk(9), "0123456");
     }
 
     #[test]
@@ -264,7 +279,7 @@ mod tests {
     fn several_slices_are_one_run_of_bytes() {
         let mut queue = queue(5);
         let slices: [&[u8]; 3] = [b"01", b"2345", b"6"];
-        assert_eq!(queue.push(slices.into_iter()), 5);
+        assert_eq!(queue.push(slices.into_iter(), false), 5);
         assert_eq!(queue.chunk(9), "01234");
     }
 }

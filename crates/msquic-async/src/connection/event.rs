@@ -36,12 +36,14 @@ impl ConnectionHandler for ConnectionInner {
                 self.handle_event_connected(alpn, is_resumed, calls);
             }
             ConnectionEvent::ShutdownByTransport { status, code } => {
+                self.begins_to_close();
                 self.transition(match self.lacks_proof(status) {
                     Some(error) => ConnectionInput::UntrustedPeer(error),
                     None => ConnectionInput::ClosedByTransport { status, code },
                 });
             }
             ConnectionEvent::ShutdownByPeer { code } => {
+                self.begins_to_close();
                 self.transition(ConnectionInput::ClosedByPeer { code });
             }
             ConnectionEvent::ShutdownComplete { reason, key_log } => {

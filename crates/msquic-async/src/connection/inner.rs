@@ -23,6 +23,7 @@ use rustls_pki_types::CertificateDer;
 use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use zeroize::Zeroizing;
 
@@ -37,6 +38,9 @@ pub(crate) struct ConnectionInner {
     pub(super) unidirectional_credit: Arc<StreamCredit>,
     /// Woken when further datagrams may be queued, and at the end.
     pub(super) datagram_room: Waiters,
+    /// Set when the close of the peer or of the transport is told, read when streams receive. Both
+    /// happen on the thread that processes the connection.
+    is_closing: AtomicBool,
 }
 
 /// Woken when a stream of the peer, a datagram or a change arrives, and at the end.
@@ -114,6 +118,7 @@ impl ConnectionInner {
             bidirectional_credit: Arc::default(),
             unidirectional_credit: Arc::default(),
             datagram_room: Waiters::default(),
+            is_closing: AtomicBool::new(false),
         }
     }
 
@@ -137,6 +142,11 @@ impl ConnectionInner {
             ConnectionState::Open => Err(ConnectionError::NotStarted),
             state => state.error().map_or(Ok(()), |error| Err(error.clone())),
         }
+    }
+
+    /// The peer or the transport closes: what streams receive from now on is the rest.
+    pub(super) fn begins_to_close(&self) {
+        self.is_closing.store(true, Ordering::Relaxed);
     }
 
     /// Applies `input` to the state and wakes whom it concerns.
@@ -284,6 +294,10 @@ impl Link for ConnectionInner {
 
     fn error(&self) -> Option<ConnectionError> {
         self.error()
+    }
+
+    fn is_closing(&self) -> bool {
+        self.is_closing.load(Ordering::Relaxed)
     }
 
     fn stream_limits(&self) -> StreamLimits {

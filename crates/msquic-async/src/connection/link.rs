@@ -17,6 +17,8 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn error_or_closing(&self) -> ConnectionError {
         self.error().unwrap_or_else(ConnectionError::closing)
     }
+    /// Whether the peer's close or that of the transport was told: what arrives now is the rest (C44).
+    fn is_closing(&self) -> bool;
     fn stream_limits(&self) -> StreamLimits;
     /// What streams of this type are opened with.
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;

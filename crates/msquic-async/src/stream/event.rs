@@ -94,8 +94,10 @@ impl StreamInner {
     }
 
     /// Copies what the queue or the sink takes. What they leave stays with msquic, which offers it
-    /// again once receiving is resumed.
+    /// again once receiving is resumed. Once the connection is closing, it is offered for the last time
+    /// (C44), and the queue takes what the sink leaves.
     fn handle_event_receive_now(&self, received: &Received<'_>) -> usize {
+        let is_rest = self.connection.is_closing();
         let mut exclusive = self.exclusive.lock();
         if !exclusive.receive.is_open() {
             return received.length(); // given up: the stream is not read
@@ -103,15 +105,19 @@ impl StreamInner {
         let is_empty = exclusive.received.is_empty();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
             SinkSlot::None => {
-                let taken = exclusive.received.push(received.slices());
+                let taken = exclusive.received.push(received.slices(), is_rest);
                 drop(exclusive);
                 self.readable.wake_one();
                 return taken;
             }
             SinkSlot::Idle(sink) if is_empty => sink,
-            // The sink has to take older bytes first; who gives it those resumes receiving.
+            // The sink has to take older bytes first; the thread that gives it those gives it the
+            // rest, or resumes receiving.
             other => {
                 exclusive.sink = other;
+                if is_rest {
+                    return exclusive.received.push(received.slices(), true);
+                }
                 exclusive.received.pause();
                 return 0;
             }
@@ -119,20 +125,20 @@ impl StreamInner {
         exclusive.sink = SinkSlot::Busy { again: false };
         drop(exclusive);
 
-        let mut taken = 0;
-        let mut is_full = false;
+        let (mut taken, mut left) = (0, Vec::new());
         for slice in received.slices() {
-            let part = sink.receive(slice).min(slice.len());
+            let part = if left.is_empty() { sink.receive(slice).min(slice.len()) } else { 0 };
             taken += part;
-            is_full = part < slice.len();
-            if is_full {
-                break;
+            if part < slice.len() {
+                left.push(&slice[part..]);
             }
         }
         let mut exclusive = self.exclusive.lock();
         let again = matches!(exclusive.sink, SinkSlot::Busy { again: true });
         exclusive.sink = SinkSlot::Idle(sink);
-        if is_full {
+        if !left.is_empty() && exclusive.receive.is_open() && is_rest {
+            taken += exclusive.received.push(left.into_iter(), true);
+        } else if !left.is_empty() {
             exclusive.received.pause();
         }
         drop(exclusive);

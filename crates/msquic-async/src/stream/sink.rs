@@ -26,7 +26,8 @@ use super::error::ReadError;
 pub trait ReceiveSink: Send + 'static {
     /// Takes bytes of `data` from its front and tells how many. Taking fewer than all pauses the
     /// stream, so that the peer is slowed down, until [`ReadStream::resume`](super::ReadStream::resume); the rest is offered
-    /// again then.
+    /// again then. That is so after the connection has ended too: what had arrived is kept until the
+    /// sink takes it.
     fn receive(&mut self, data: &[u8]) -> usize;
 
     /// The stream has ended, after all bytes were taken. Called once, as the last thing.

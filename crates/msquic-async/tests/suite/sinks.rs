@@ -1,10 +1,12 @@
 //! Sinks that the streams of the peer get when they start.
 
-use super::peers::{Pair, pair};
+use super::peers::{Pair, pair, pair_with, settings};
+use super::skip::lacks_patch;
 use crate::executors::run;
 use msquic_async::connection::ConnectionError;
 use msquic_async::{
-    Connection, ReadError, ReceiveEnd, ReceiveSink, SinkStream, StreamType, WriteStream,
+    Connection, ReadError, ReceiveEnd, ReceiveSink, SinkStream, StreamLimits, StreamType,
+    WriteStream,
 };
 use std::pin::pin;
 use std::sync::{Arc, Mutex};
@@ -261,5 +263,74 @@ fn a_stream_is_stopped_whose_sink_cannot_be_made() {
         assert_eq!(stream.stopped().await, Ok(Some(0)));
         send(&pair.client, b"next").await;
         log.dropped(1).await;
+    });
+}
+
+/// More than the queue of a stream takes, less than its window.
+const LONG: usize = 400 * 1024;
+
+async fn pair_with_window() -> Pair {
+    pair_with(
+        settings().stream_receive_window(1024 * 1024).send_buffering(false),
+        StreamLimits::default(),
+    )
+    .await
+}
+
+#[test]
+fn what_a_full_sink_left_arrives_after_the_peer_has_closed() {
+    if lacks_patch("N60") {
+        return;
+    }
+    run(async || {
+        let Pair { registration, listener, client, server } = pair_with_window().await;
+        let (log, streams) = (Arc::new(Log::default()), Arc::new(Mutex::new(Vec::new())));
+        let (logged, started) = (log.clone(), streams.clone());
+        server.set_inbound_uni_sinks(move |stream| {
+            started.lock().unwrap().push(stream.clone());
+            Box::new(LogSink { stream, log: logged.clone(), most: 1000 })
+        });
+        send(&client, &[1; LONG]).await; // acknowledged
+        client.shutdown(3, "");
+        let end = server.watch_shutdown().await;
+        assert!(matches!(end, ConnectionError::ClosedByPeer { code: 3, .. }), "{end:?}");
+        let stream = streams.lock().unwrap().pop().unwrap();
+        for _ in 0..LONG / 1000 + 1 {
+            stream.resume();
+        }
+        let is_end = |event: &Event| matches!(event, Event::Ended(_, _));
+        let events = log.wait(|events| events.iter().any(is_end)).await;
+        let bytes = |event: &Event| if let Event::Bytes(_, it) = event { it.len() } else { 0 };
+        assert_eq!(events.iter().map(bytes).sum::<usize>(), LONG);
+        drop((stream, client, server, listener));
+        registration.wait_idle().await;
+    });
+}
+
+#[test]
+fn a_stream_is_read_whole_although_it_was_accepted_after_the_end() {
+    if lacks_patch("N60") {
+        return;
+    }
+    run(async || {
+        let Pair { registration, listener, client, server } = pair_with_window().await;
+        let mut stream = open(&client).await;
+        stream.write_all(&[1; LONG]).await.unwrap();
+        WriteStream::flush(&stream).await.unwrap(); // acknowledged
+        client.shutdown(3, "");
+        server.watch_shutdown().await;
+        let received = server.accept_inbound_uni_stream().await.unwrap();
+        let (mut count, end) =
+            (0, ConnectionError::ClosedByPeer { code: 3, reason: String::new() });
+        let error = loop {
+            match received.read_chunk().await {
+                Ok(chunk) => count += chunk.unwrap().len(),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(count, LONG);
+        assert_eq!(error, ReadError::ConnectionLost(end));
+        drop((received, stream, client, server, listener));
+        registration.wait_idle().await;
     });
 }

@@ -123,6 +123,44 @@ fn c25_an_end_without_bytes_has_length_0() {
     pair.finish();
 }
 
+/// Sends ten bytes, of which the server takes three before the connection closes. Returns how many were taken, and
+/// whether the end was told.
+fn rest_after(close: impl FnOnce(&Pair)) -> (usize, bool) {
+    let turn = AtomicUsize::new(0);
+    let (pair, stream, streams) = sender(react(move |call| match call.event {
+        Event::Received { .. } if turn.fetch_add(1, Ordering::SeqCst) == 0 => Answer::taken(3),
+        _ => Answer::default(),
+    }));
+    let sent = stream.send(b"0123456789", true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    stream.until(|event| *event == Event::Sent { context: sent, canceled: false });
+    receive(&peer_stream);
+    close(&pair);
+    let (mut taken, mut is_ended) = (3, false);
+    for seen in peer_stream.all() {
+        match seen.event {
+            Event::Received { data, .. } => taken += data.len(),
+            Event::PeerSendShutdown => is_ended = true,
+            _ => {}
+        }
+    }
+    drop((stream, peer_stream));
+    pair.finish();
+    (taken, is_ended)
+}
+
+#[test]
+fn c44_what_was_not_taken_is_offered_once_more_with_the_patch() {
+    if !lacks_patch("N60") {
+        assert_eq!(rest_after(|pair| pair.client.shutdown(7)), (10, true));
+    }
+}
+
+#[test]
+fn c44_nothing_is_offered_after_a_local_close() {
+    assert_eq!(rest_after(|pair| pair.peer.shutdown(7)), (3, false));
+}
+
 #[test]
 fn c32_pending_bytes_stop_the_stream_until_they_are_completed() {
     let (pair, stream, streams) = sender(answer(Status::PENDING));

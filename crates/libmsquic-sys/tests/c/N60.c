@@ -1,0 +1,117 @@
+// What a paused receiver has not taken is indicated once more when the connection closes.
+#include "unit.h"
+
+enum { LENGTH = 200000 };
+static uint8_t Data[LENGTH];
+static const QUIC_BUFFER Buffers[] = { { LENGTH, Data } };
+
+static int Closing;             // the server was told that the connection closes
+static int Takes;               // how many bytes it takes before that
+static uint64_t Taken, Late;    // bytes taken in all, and by RECEIVE after the close
+static int Finished, Paused;
+static volatile int Sent;
+
+static QUIC_STATUS QUIC_API ServerStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
+{
+    UNREFERENCED_PARAMETER(Context);
+    switch (Event->Type) {
+    case QUIC_STREAM_EVENT_RECEIVE:
+        if (!Closing && Event->RECEIVE.TotalBufferLength > (uint64_t)Takes) {
+            Event->RECEIVE.TotalBufferLength = Takes;
+            Paused = 1;
+        }
+        CHECK(Event->RECEIVE.AbsoluteOffset == Taken);
+        Taken += Event->RECEIVE.TotalBufferLength;
+        if (Closing) { Late += Event->RECEIVE.TotalBufferLength; }
+        break;
+    case QUIC_STREAM_EVENT_PEER_SEND_SHUTDOWN: Finished = 1; break;
+    case QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE: Api->StreamClose(Stream); break;
+    default: break;
+    }
+    return QUIC_STATUS_SUCCESS;
+}
+
+static QUIC_STATUS QUIC_API ServerConnection(HQUIC Handle, void* Context, QUIC_CONNECTION_EVENT* Event)
+{
+    switch (Event->Type) {
+    case QUIC_CONNECTION_EVENT_PEER_STREAM_STARTED:
+        Api->SetCallbackHandler(Event->PEER_STREAM_STARTED.Stream, (void*)ServerStream, NULL);
+        break;
+    case QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT:
+    case QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER: Closing = 1; break;
+    default: break;
+    }
+    return UnitConnCallback(Handle, Context, Event);
+}
+
+static QUIC_STATUS QUIC_API Listener(HQUIC Handle, void* Context, QUIC_LISTENER_EVENT* Event)
+{
+    QUIC_STATUS Status = UnitListenerCallback(Handle, Context, Event);
+    if (Event->Type == QUIC_LISTENER_EVENT_NEW_CONNECTION) {
+        Api->SetCallbackHandler(UnitAccepted.Handle, (void*)ServerConnection, &UnitAccepted);
+    }
+    return Status;
+}
+
+static QUIC_STATUS QUIC_API ClientStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
+{
+    UNREFERENCED_PARAMETER(Context);
+    if (Event->Type == QUIC_STREAM_EVENT_SEND_COMPLETE && !Event->SEND_COMPLETE.Canceled) { Sent = 1; }
+    if (Event->Type == QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE) { Api->StreamClose(Stream); }
+    return QUIC_STATUS_SUCCESS;
+}
+
+enum { BY_PEER, BY_TIMEOUT, BY_US };
+
+static void Case(HQUIC ClientConfig, uint16_t Port, int How, QUIC_SEND_FLAGS Flags)
+{
+    UNIT_CONN Client = { 0 };
+    HQUIC Stream;
+    memset(&UnitAccepted, 0, sizeof(UnitAccepted));
+    Closing = Finished = Paused = Sent = 0;
+    Taken = Late = 0;
+    Takes = 1000;
+    UnitConnect(&Client, ClientConfig, Port);
+    CHECK(UnitWait(&Client.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
+    OK(Api->StreamOpen(Client.Handle, QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL, ClientStream, NULL, &Stream));
+    OK(Api->StreamStart(Stream, QUIC_STREAM_START_FLAG_NONE));
+    OK(Api->StreamSend(Stream, Buffers, 1, Flags, NULL));
+    CHECK(UnitWait(&Sent, 5000)); // all was acknowledged
+    if (How == BY_PEER) { Api->ConnectionShutdown(Client.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7); }
+    if (How == BY_US) { Api->ConnectionShutdown(UnitAccepted.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7); }
+    CHECK(UnitWait(&UnitAccepted.Complete, 10000));
+    CHECK(Paused && (How != BY_TIMEOUT || UnitAccepted.ByTransport));
+    const uint64_t Expected = How == BY_US ? 1000 : LENGTH;
+    if (Taken != Expected) { FAIL("close %d: %llu bytes arrived", How, (unsigned long long)Taken); }
+    CHECK(Late == Expected - 1000);
+    CHECK(Finished == (How != BY_US && (Flags & QUIC_SEND_FLAG_FIN) != 0));
+    Api->ConnectionClose(Client.Handle);
+    Api->ConnectionClose(UnitAccepted.Handle);
+}
+
+int main(void)
+{
+    UnitOpen(QUIC_EXECUTION_PROFILE_LOW_LATENCY);
+    QUIC_SETTINGS S = { 0 };
+    S.PeerUnidiStreamCount = 4; S.IsSet.PeerUnidiStreamCount = TRUE;
+    S.IdleTimeoutMs = 1000; S.IsSet.IdleTimeoutMs = TRUE;
+    S.StreamRecvWindowDefault = 1 << 20; S.IsSet.StreamRecvWindowDefault = TRUE;
+    HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S);
+    UnitAcceptConfig = ServerConfig;
+    HQUIC Handle;
+    OK(Api->ListenerOpen(Reg, Listener, NULL, &Handle));
+    QUIC_ADDR Addr = { 0 };
+    QuicAddrSetFamily(&Addr, QUIC_ADDRESS_FAMILY_INET);
+    OK(Api->ListenerStart(Handle, &Alpn, 1, &Addr));
+    uint32_t Size = sizeof(Addr);
+    OK(Api->GetParam(Handle, QUIC_PARAM_LISTENER_LOCAL_ADDRESS, &Size, &Addr));
+    for (int How = BY_PEER; How <= BY_US; How++) {
+        Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_NONE);
+        Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_FIN);
+    }
+    Api->ListenerClose(Handle);
+    Api->ConfigurationClose(ServerConfig);
+    Api->ConfigurationClose(ClientConfig);
+    UnitClose();
+    return 0;
+}
