@@ -60,7 +60,7 @@ const FIGURES: &[Figure] = &[
         "connections that wait to be accepted | 256 |",
     ),
     figure(QUIC, "max_inbound_streams: u16 = 16,", ARCHITECTURE, "0 (transport: 16)"),
-    figure(QUIC, "max_inbound_requests: u16 = 16;", ARCHITECTURE, "and their size | 16, 1 MiB |"),
+    figure(QUIC, "max_inbound_requests: u16 = 16,", ARCHITECTURE, "and their size | 16, 1 MiB |"),
     figure(
         QUIC,
         "max_request_size: usize = 1024 * 1024,",

@@ -1,6 +1,6 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, QUEUE, TIMEOUT};
+use net_kit::options::{COUNT, QUEUE, REQUESTS, TIMEOUT};
 use net_traits::ConfigError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -49,8 +49,8 @@ net_kit::options! {
         /// How many message streams the peer may have open at once. Default: 16.
         max_inbound_streams: u16 = 16, 1..=u16::MAX;
         /// How many unanswered requests the peer may have at once; further ones wait at the peer.
-        /// Default: 16.
-        max_inbound_requests: u16 = 16;
+        /// With 0, all of them wait until their deadline. Default: 16.
+        max_inbound_requests: u16 = 16, REQUESTS;
         /// The longest question or answer, in bytes. Default: 1 MiB.
         max_request_size: usize = 1024 * 1024, QUEUE;
         /// How many accepted connections all listeners of the transport may have at once, including

@@ -3,34 +3,116 @@
 
 use async_trait::async_trait;
 use net_kit::tls::TlsIdentity;
-use net_traits::{NetCredential, TrustPolicy};
+use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
 use net_traits_test::{Harness, Limits, RawPeer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, SendStream};
-use quinn_transport::{QuinnConfig, QuinnTransport};
+use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
-use rustls::sign::CertifiedKey;
+use rustls::crypto::ring::default_provider;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+pub(crate) const ALPN: &str = "test/1";
+
+/// A test that takes longer hangs.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 pub(crate) struct Quinn;
 
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+pub(crate) fn trusting() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+pub(crate) async fn listen(config: QuinnConfig) -> (QuinnTransport, QuinnListener) {
+    let transport = QuinnTransport::with_config(config).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = transport.create_listener(address, &[ALPN], trusting()).await.unwrap();
+    (transport, listener)
+}
+
+/// A peer with a bare QUIC connection, and the local connection to it.
+pub(crate) async fn raw(config: QuinnConfig) -> (Connection, QuinnConnection) {
+    let (_, listener) = listen(config).await;
+    let credential = trusting();
+    let dial = dial_quic(listener.local_addr(), ALPN, Some(&credential));
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    (dialled.unwrap(), accepted)
+}
+
+/// A relay of datagrams between one client and a server, until it is dropped. It passes on only the
+/// first `limit` datagrams of the client.
+pub(crate) struct Relay {
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl Relay {
+    pub(crate) async fn new(server: SocketAddr, limit: usize) -> Self {
+        let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+        let at_client = UdpSocket::bind(loopback).await.unwrap();
+        let at_server = UdpSocket::bind(loopback).await.unwrap();
+        let address = at_client.local_addr().unwrap();
+        at_server.connect(server).await.unwrap();
+        let task = tokio::spawn(async move {
+            let (mut up, mut down) = ([0; 2048], [0; 2048]);
+            let (mut client, mut count) = (None, 0);
+            loop {
+                tokio::select! {
+                    Ok((size, from)) = at_client.recv_from(&mut up) => {
+                        client = Some(from);
+                        count += 1;
+                        if count <= limit {
+                            let _ = at_server.send(&up[..size]).await;
+                        }
+                    }
+                    Ok(size) = at_server.recv(&mut down) => {
+                        if let Some(client) = client {
+                            let _ = at_client.send_to(&down[..size], client).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
 /// Connects a bare QUIC client that trusts every peer and presents a certificate only if it has one.
+/// It does not check whether the key belongs to the certificate.
 pub(crate) async fn dial_quic(
     remote_addr: SocketAddr,
     alpn: &str,
     credential: Option<&NetCredential>,
 ) -> Result<Connection, ConnectionError> {
-    let credential = credential.cloned();
-    let is_anonymous = credential.is_none();
-    let credential =
-        credential.unwrap_or_else(|| NetCredential::self_signed(TrustPolicy::Any).unwrap());
-    let identity = TlsIdentity::new(credential.with_trust(TrustPolicy::Any)).unwrap();
-    let (mut config, _) = identity.client(&[alpn.to_owned()]).unwrap();
-    if is_anonymous {
-        config.client_auth_cert_resolver = Arc::new(NoCertificate);
-    }
+    let (mut config, _) = TlsIdentity::new(trusting()).unwrap().client(&[alpn.to_owned()]).unwrap();
+    config.client_auth_cert_resolver = match credential {
+        None => Arc::new(NoCertificate),
+        Some(credential) => {
+            let chain = credential.certificate_chain().to_vec();
+            let key = credential.private_key().clone_key();
+            let key = default_provider().key_provider.load_private_key(key).unwrap();
+            Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
+        }
+    };
     let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     endpoint.connect_with(config, remote_addr, "peer").unwrap().await

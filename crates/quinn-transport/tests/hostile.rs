@@ -1,0 +1,187 @@
+//! Peers that violate the protocol, stay silent, or vanish.
+
+mod common;
+
+use common::{ALPN, Relay, dial_quic, listen, raw, run, trusting};
+use net_traits::{
+    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
+    NetQuestion, NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendError,
+    TrustError, TrustPolicy, request_code,
+};
+use quinn::VarInt;
+use quinn_transport::{QuinnConfig, QuinnTransport};
+use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::time::timeout;
+
+fn frame(message: &[u8]) -> Vec<u8> {
+    [&net_kit::frame::header(message.len()).unwrap()[..], message].concat()
+}
+
+#[test]
+fn a_vanished_peer_times_out_after_its_messages() {
+    run(async {
+        let config = QuinnConfig::new().idle_timeout(Duration::from_millis(500));
+        let (_, listener) = listen(config).await;
+        let relay = Relay::new(listener.local_addr(), usize::MAX).await;
+        let dialler = QuinnTransport::new();
+        let dial = dialler.connect(relay.address, &[ALPN], trusting());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let peer = peer.unwrap();
+        peer.send(b"last words").await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "last words");
+        drop(relay);
+        let end = connection.recv().await;
+        assert_eq!(end, Err(RecvError::Closed(CloseReason::TimedOut)));
+    });
+}
+
+#[test]
+fn garbage_instead_of_a_handshake_is_ignored() {
+    run(async {
+        let (transport, listener) = listen(QuinnConfig::default()).await;
+        let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        for length in [0, 1, 20, 1200] {
+            socket.send_to(&vec![0xff; length], listener.local_addr()).await.unwrap();
+        }
+        let credential = trusting();
+        let dial = dial_quic(listener.local_addr(), ALPN, Some(&credential));
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        assert!(dialled.is_ok() && accepted.is_ok());
+        assert_eq!(transport.connections().len(), 1);
+    });
+}
+
+#[test]
+fn a_certificate_without_its_key_is_rejected() {
+    run(async {
+        let (_, listener) = listen(QuinnConfig::default()).await;
+        let (own, victim) = (trusting(), trusting());
+        let key = own.private_key().clone_key();
+        let chain = victim.certificate_chain().to_vec();
+        let thief = NetCredential::new(chain, key, TrustPolicy::Any).unwrap();
+        let dial = async {
+            if let Ok(connection) = dial_quic(listener.local_addr(), ALPN, Some(&thief)).await {
+                connection.closed().await;
+            }
+        };
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
+        let ((), error) = tokio::join!(dial, accept);
+        let ConnectError::Rejected(rejection) = error else { panic!("{error:?}") };
+        let cause = TrustError::Unproven { identity: victim.identity() };
+        assert_eq!((rejection.by, rejection.cause.as_deref()), (RejectionBy::Us, Some(&cause)));
+    });
+}
+
+#[test]
+fn a_reset_inside_a_message_is_an_error_and_between_messages_none() {
+    run(async {
+        let (peer, connection) = raw(QuinnConfig::default()).await;
+        let mut cut = peer.open_uni().await.unwrap();
+        cut.write_all(&frame(b"hello")).await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "hello");
+        cut.write_all(&frame(b"never complete")[..9]).await.unwrap();
+        // The bytes arrive before the reset.
+        let mut whole = peer.open_uni().await.unwrap();
+        whole.write_all(&frame(b"complete")).await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "complete");
+        cut.reset(VarInt::from_u32(9)).unwrap();
+        assert_eq!(connection.recv().await, Err(RecvError::Reset { code: 9 }));
+        whole.reset(VarInt::from_u32(9)).unwrap();
+        let mut third = peer.open_uni().await.unwrap();
+        third.write_all(&frame(b"on another stream")).await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "on another stream");
+    });
+}
+
+#[test]
+fn a_stopped_stream_is_reported_once_and_replaced() {
+    run(async {
+        let (peer, connection) = raw(QuinnConfig::default()).await;
+        connection.send(b"one").await.unwrap();
+        let mut stream = peer.accept_uni().await.unwrap();
+        stream.stop(VarInt::from_u32(7)).unwrap();
+        let stopped = loop {
+            match connection.send(b"two").await {
+                Ok(()) => tokio::task::yield_now().await,
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(stopped, SendError::Stopped { code: 7 });
+        connection.send(b"three").await.unwrap();
+        let mut next = peer.accept_uni().await.unwrap();
+        let mut header = [0; 4];
+        next.read_exact(&mut header).await.unwrap();
+        assert!(u32::from_be_bytes(header) <= 5, "a new stream begins with a whole message");
+    });
+}
+
+#[test]
+fn a_peer_can_use_only_the_streams_that_it_is_allowed() {
+    run(async {
+        let config = QuinnConfig::new().max_inbound_streams(2).max_inbound_requests(0);
+        let (peer, connection) = raw(config).await;
+        let (mut first, mut second) =
+            (peer.open_uni().await.unwrap(), peer.open_uni().await.unwrap());
+        assert!(timeout(Duration::from_millis(100), peer.open_uni()).await.is_err());
+        assert!(timeout(Duration::from_millis(100), peer.open_bi()).await.is_err());
+        first.write_all(&frame(b"first")).await.unwrap();
+        first.finish().unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "first");
+        peer.open_uni().await.unwrap(); // the credit of the first came back
+        second.write_all(&frame(b"second")).await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "second");
+    });
+}
+
+#[test]
+fn a_question_over_the_limit_is_refused_and_one_that_is_cut_is_cancelled() {
+    run(async {
+        let (peer, connection) = raw(QuinnConfig::new().max_request_size(1000)).await;
+        let (mut write, mut read) = peer.open_bi().await.unwrap();
+        write.write_all(&[7; 1001]).await.unwrap();
+        let mut question = connection.accept_request().await.unwrap();
+        let too_large = RequestError::TooLarge { size: 1001, limit: 1000 };
+        assert_eq!(question.question().await, Err(too_large));
+        let error = read.read_to_end(10).await.unwrap_err();
+        let code = VarInt::from_u64(request_code::TOO_LARGE).unwrap();
+        let reset = quinn::ReadToEndError::Read(quinn::ReadError::Reset(code));
+        assert_eq!(error, reset);
+
+        let (mut write, _read) = peer.open_bi().await.unwrap();
+        write.write_all(b"wh").await.unwrap();
+        let mut question = connection.accept_request().await.unwrap();
+        write.reset(VarInt::from_u32(2)).unwrap();
+        assert_eq!(question.question().await, Err(RequestError::Canceled));
+    });
+}
+
+#[test]
+fn a_slow_reader_still_gets_the_close_after_all_messages() {
+    run(async {
+        // Its queue holds one message; the rest waits in quinn while the sender closes.
+        let (_, listener) = listen(QuinnConfig::new().receive_queue(1000)).await;
+        let dial = async {
+            let transport = QuinnTransport::new();
+            let connection =
+                transport.connect(listener.local_addr(), &[ALPN], trusting()).await.unwrap();
+            for number in 0..20_u8 {
+                connection.send(&vec![number; 10_000]).await.unwrap();
+            }
+            connection.close(5, "all said").await;
+        };
+        let read = async {
+            let connection = listener.accept().await.unwrap().accept().await.unwrap();
+            // It begins once everything has arrived and the sender has closed.
+            let reason = connection.watch_close().await;
+            for number in 0..20_u8 {
+                assert_eq!(connection.recv().await.unwrap().0, vec![number; 10_000]);
+            }
+            reason
+        };
+        let ((), reason) = tokio::join!(dial, read);
+        assert_eq!(reason, CloseReason::Peer { code: 5, reason: "all said".to_owned() });
+    });
+}

@@ -1,0 +1,113 @@
+//! Operation: limits, statistics, shutdown.
+
+mod common;
+
+use common::{ALPN, HANG, Relay, listen, run, trusting};
+use net_traits::{
+    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, RecvError, TransportStatistics, close_code,
+};
+use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
+use std::time::Duration;
+
+type Connected = Result<QuinnConnection, ConnectError>;
+
+/// Connects and accepts; returns what each side gets.
+async fn meet(listener: &QuinnListener, client: NetCredential) -> (Connected, Connected) {
+    let dialler = QuinnTransport::new();
+    let dial = dialler.connect(listener.local_addr(), &[ALPN], client);
+    let accept = async { listener.accept().await.unwrap().accept().await };
+    tokio::join!(dial, accept)
+}
+
+#[test]
+fn connections_per_identity_are_limited_and_the_peer_gets_the_code() {
+    run(async {
+        let config = QuinnConfig::new().max_connections_per_identity(1);
+        let (transport, listener) = listen(config).await;
+        let peer = trusting();
+        let only = meet(&listener, peer.clone()).await;
+        let (client, server) = meet(&listener, peer.clone()).await;
+        let code = Limit::PerIdentity.code();
+        let error = server.unwrap_err();
+        assert!(
+            matches!(&error, ConnectError::Closed(CloseReason::Local { code: it, .. }) if *it == code),
+            "{error:?}"
+        );
+        let reason = client.unwrap().watch_close().await;
+        assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
+        assert_eq!(transport.statistics().refused_per_identity, 1);
+        let (client, server) = meet(&listener, trusting()).await;
+        assert!(client.is_ok() && server.is_ok(), "other identities are not affected");
+        drop(only);
+        // The place of the first connection is free once its task has ended.
+        while meet(&listener, peer.clone()).await.1.is_err() {}
+    });
+}
+
+#[test]
+fn statistics_count_connections_messages_and_refusals() {
+    run(async {
+        let config = QuinnConfig::new().max_message_size(1000).max_connections_per_ip(1);
+        let (transport, listener) = listen(config).await;
+        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        client.send(&[0; 100]).await.unwrap();
+        client.try_send(vec![0; 20].into()).unwrap();
+        client.send(&[0; 1001]).await.unwrap();
+        server.recv().await.unwrap();
+        server.recv().await.unwrap();
+        assert_eq!(server.recv().await, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
+        let sent = client.message_statistics();
+        assert_eq!((sent.messages_sent, sent.bytes_sent), (3, 1121));
+        let dialler = QuinnTransport::new();
+        let refused = tokio::select! {
+            dialled = dialler.connect(listener.local_addr(), &[ALPN], trusting()) => dialled,
+            accepted = listener.accept() => panic!("{accepted:?} was admitted"),
+        };
+        assert_eq!(refused.err(), Some(ConnectError::Refused(listener.local_addr())));
+        let TransportStatistics { connections, handshakes, messages, .. } = transport.statistics();
+        assert_eq!((connections, handshakes), (1, 0));
+        assert_eq!((messages.messages_received, messages.bytes_received), (2, 120));
+        assert_eq!(transport.statistics().refused_per_ip, 1);
+        assert_eq!(transport.statistics().refused_messages, 1);
+        drop(server);
+        assert_eq!(transport.statistics().connections, 0);
+    });
+}
+
+#[test]
+fn a_handshake_that_takes_too_long_is_counted() {
+    run(async {
+        let config = QuinnConfig::new().handshake_timeout(Duration::from_millis(50));
+        let (transport, listener) = listen(config).await;
+        let relay = Relay::new(listener.local_addr(), 1).await;
+        let dialler = QuinnTransport::new();
+        let dial = dialler.connect(relay.address, &[ALPN], trusting());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
+        // The dialler is connected, but its last datagrams do not arrive.
+        let (_dialled, error) = tokio::join!(dial, accept);
+        assert!(matches!(error, ConnectError::TimedOut { .. }), "{error:?}");
+        assert_eq!(transport.statistics().refused_handshake_timeout, 1);
+        assert_eq!(transport.statistics().handshakes, 0);
+    });
+}
+
+#[test]
+fn shutdown_closes_connections_and_frees_the_port_with_them() {
+    run(async {
+        let (transport, listener) = listen(QuinnConfig::default()).await;
+        let address = listener.local_addr();
+        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        transport.shutdown(HANG, "maintenance").await;
+        let (code, reason) = (close_code::SHUTDOWN, "maintenance".to_owned());
+        assert_eq!(client.watch_close().await, CloseReason::Peer { code, reason });
+        drop((server, listener));
+        // quinn keeps the socket for peers that have not received the close.
+        let other = QuinnTransport::new();
+        while other.create_listener(address, &[ALPN], trusting()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+}
