@@ -1,12 +1,14 @@
 //! The addresses that listeners are bound to.
 
 use super::peers::{ALPN, client_configuration, credential, settings};
-use super::skip::{has_patch, lacks_patch};
+use super::skip::{has_patch, lacks_patch, skip};
 use crate::executors::{run, run_tokio};
-use msquic_async::{Configuration, Connection, ListenError, Listener, Registration, StreamLimits};
+use msquic_async::{
+    Configuration, Connection, Dial, ListenError, Listener, Registration, StreamLimits,
+};
 use std::env;
 use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::{Command, Stdio};
 
 /// The variable of a child process with the address to listen on.
@@ -85,6 +87,46 @@ fn the_address_of_another_socket_is_never_shared() {
         if has_patch("N8") && first.start(&[ALPN], Some(neighbour)).is_ok() {
             let refused = listener(&registration).start(&[ALPN], Some(taken));
             assert_eq!(refused, Err(ListenError::AddressInUse));
+        }
+    });
+}
+
+/// An address of this machine that is valid on one link only.
+#[cfg(target_os = "linux")]
+fn link_local() -> Option<SocketAddrV6> {
+    const SCOPE_OF_A_LINK: &str = "20";
+    let all = std::fs::read_to_string("/proc/net/if_inet6").ok()?;
+    all.lines().find_map(|line| {
+        // Address, interface, length of the prefix, scope and flags in hexadecimal digits, and a name.
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [address, interface, _, SCOPE_OF_A_LINK, ..] = fields[..] else { return None };
+        let address = u128::from_str_radix(address, 16).ok()?.into();
+        Some(SocketAddrV6::new(address, 0, 0, u32::from_str_radix(interface, 16).ok()?))
+    })
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn a_link_local_address_is_dialled_and_told_with_its_zone() {
+    let Some(address) = link_local() else { return skip("no link has an address of its own") };
+    run(async || {
+        let registration = Registration::new("test").unwrap();
+        let listener = listener(&registration);
+        listener.start(&[ALPN], None).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let mut address = SocketAddr::from(address);
+        address.set_port(port);
+        let text = address.to_string().replace(['[', ']'], "");
+        let host = text.rsplit_once(':').unwrap().0;
+        let configuration =
+            client_configuration(&registration, &settings(), StreamLimits::default());
+        for dial in [Dial::from(address), Dial::new(host, port)] {
+            let client = Connection::new(&registration, credential()).unwrap();
+            let start = client.start_with(&configuration, dial);
+            let (started, accepted) = futures::future::join(start, listener.accept()).await;
+            started.unwrap();
+            assert_eq!(client.get_remote_addr(), Ok(address));
+            assert_eq!(accepted.unwrap().get_local_addr(), Ok(address));
         }
     });
 }

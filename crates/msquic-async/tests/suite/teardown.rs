@@ -2,7 +2,7 @@
 
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::{block_on, run_tokio};
-use msquic_async::{Stream, StreamLimits, StreamType};
+use msquic_async::{ReceiveEnd, ReceiveSink, Stream, StreamLimits, StreamType};
 use parking_lot::Mutex;
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -195,7 +195,9 @@ fn a_process_ends_cleanly_with_handles_in_any_state() {
     let next = AtomicU32::new(0);
     let run_some = || {
         let scenarios = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
-        scenarios.take_while(|scenario| *scenario < CHILDREN).for_each(ends_cleanly);
+        scenarios
+            .take_while(|scenario| *scenario < CHILDREN)
+            .for_each(|scenario| ends_cleanly("child", scenario));
     };
     std::thread::scope(|scope| {
         for _ in 0..SIDE_BY_SIDE {
@@ -204,9 +206,55 @@ fn a_process_ends_cleanly_with_handles_in_any_state() {
     });
 }
 
-fn ends_cleanly(scenario: u32) {
+/// Never lets go of msquic's thread.
+struct Stuck(mpsc::Sender<()>);
+
+impl ReceiveSink for Stuck {
+    fn receive(&mut self, _: &[u8]) -> usize {
+        self.0.send(()).unwrap();
+        loop {
+            std::thread::park();
+        }
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {}
+}
+
+/// Does nothing on its own: `a_process_ends_although_a_callback_never_returns` runs it in a process of its own.
+#[test]
+fn stuck_child() {
+    if std::env::var_os(SCENARIO).is_none() {
+        return;
+    }
+    let (entered, is_inside) = mpsc::channel();
+    std::thread::spawn(move || {
+        is_inside.recv().unwrap();
+        std::process::exit(0);
+    });
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    block_on(&runtime, async {
+        let pair = pair().await;
+        let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+        let mut write = open.await.unwrap();
+        write.write_all(b"first").await.unwrap();
+        let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
+        stream.read_chunk().await.unwrap();
+        // The sink is called by msquic, since nothing waits to be read.
+        assert!(stream.set_sink(Box::new(Stuck(entered))).is_ok());
+        write.write_all(b"second").await.unwrap();
+        std::future::pending().await
+    })
+}
+
+#[test]
+fn a_process_ends_although_a_callback_never_returns() {
+    ends_cleanly("stuck_child", 0);
+}
+
+fn ends_cleanly(test: &str, scenario: u32) {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "suite::teardown::child", "--test-threads=1", "--quiet"])
+        .args(["--exact", "--test-threads=1", "--quiet"])
+        .arg(format!("suite::teardown::{test}"))
         .env(SCENARIO, scenario.to_string())
         .stdout(std::process::Stdio::null())
         .spawn()
