@@ -114,6 +114,43 @@ async fn a_healed_partition_delays_and_a_lasting_one_ends_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_arrived_before_a_partition_is_received_during_it() {
+    let World { network, hosts, dialled, accepted } =
+        world(1, LinkPlan::new().latency(ms(50))).await;
+    dialled.send(b"arrives").await.unwrap();
+    tokio::time::sleep(ms(40)).await;
+    dialled.send(b"is in flight").await.unwrap();
+    tokio::time::sleep(ms(20)).await;
+    network.partition(&[hosts[0].ip()], &[hosts[1].ip()]);
+    assert_eq!(accepted.recv().await.unwrap().0, "arrives");
+    assert!(timeout(ms(5_000), accepted.recv()).await.is_err());
+    network.heal();
+    assert_eq!(accepted.recv().await.unwrap().0, "is in flight");
+    assert_eq!(dialled.flush().await, Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_arrives_after_the_peer_has_closed_is_not_flushed() {
+    for is_cut in [false, true] {
+        let World { network, hosts, dialled, accepted } =
+            world(1, LinkPlan::new().latency(ms(50))).await;
+        dialled.send(b"too late").await.unwrap();
+        tokio::time::sleep(ms(20)).await;
+        if is_cut {
+            network.partition(&[hosts[0].ip()], &[hosts[1].ip()]);
+        }
+        accepted.abort(7, "");
+        let flush = async { dialled.flush().await.unwrap_err() };
+        let heal = async {
+            tokio::time::sleep(ms(100)).await;
+            network.heal();
+        };
+        let (error, ()) = tokio::join!(flush, heal);
+        assert!(matches!(error, SendError::Closed(CloseReason::Peer { code: 7, .. })), "{error}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reset_by_hand_ends_both_sides() {
     let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
     let receive = async { accepted.recv().await.unwrap_err() };

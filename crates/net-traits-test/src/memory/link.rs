@@ -115,11 +115,13 @@ struct State {
     free_at: Option<Instant>,
     /// Since when the link is blocked.
     blocked_since: Option<Instant>,
+    /// From when to when it was blocked before.
+    blocked: Vec<(Instant, Instant)>,
 }
 
 impl Link {
     pub(super) fn new(plan: LinkPlan, blocked_since: Option<Instant>) -> Self {
-        let state = State { plan, free_at: None, blocked_since };
+        let state = State { plan, free_at: None, blocked_since, blocked: Vec::new() };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -136,12 +138,29 @@ impl Link {
     }
 
     pub(super) fn unblock(&self) {
-        self.state.lock().blocked_since = None;
+        {
+            let mut state = self.state.lock();
+            if let Some(since) = state.blocked_since.take() {
+                state.blocked.push((since, Instant::now()));
+            }
+        }
         self.changed.notify_waiters();
     }
 
     pub(super) fn blocked_since(&self) -> Option<Instant> {
         self.state.lock().blocked_since
+    }
+
+    /// Returns when what would arrive `at` some time does arrive: once the link is not blocked. `None`
+    /// while it is.
+    pub(super) fn arrives(&self, mut at: Instant) -> Option<Instant> {
+        let state = self.state.lock();
+        for (since, until) in &state.blocked {
+            if (*since..*until).contains(&at) {
+                at = *until;
+            }
+        }
+        state.blocked_since.is_none_or(|since| at < since).then_some(at)
     }
 
     /// Returns the arrival times of the first and last of `bytes` sent `now`.

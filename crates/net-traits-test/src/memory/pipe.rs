@@ -86,12 +86,19 @@ impl Pipe {
         self.held < WINDOW
     }
 
-    /// Whether all sent data has arrived; if not, when it will.
-    pub(super) fn delivered(&self, now: Instant) -> Result<(), Option<Instant>> {
-        match self.last_at {
-            Some(_) if self.link.blocked_since().is_some() && !self.pieces.is_empty() => Err(None),
+    /// Whether all sent data has arrived; if not, when it will. What arrives after the receiving side
+    /// closed, at `closed`, is not received.
+    pub(super) fn delivered(
+        &self,
+        now: Instant,
+        closed: Option<Instant>,
+    ) -> Result<(), Option<Instant>> {
+        let Some(sent) = self.last_at else { return Ok(()) };
+        match self.link.arrives(sent) {
+            None => Err(None),
+            Some(at) if closed.is_some_and(|closed| at > closed) => Err(None),
             Some(at) if at > now => Err(Some(at)),
-            _ => Ok(()),
+            Some(_) => Ok(()),
         }
     }
 
@@ -146,11 +153,14 @@ impl Pipe {
     pub(super) fn take(&mut self, now: Instant) -> Taken {
         loop {
             let Some(mut piece) = self.pieces.pop_front() else { return Taken::Nothing };
-            let is_blocked = self.link.blocked_since().is_some();
-            if is_blocked || piece.last_at > now {
-                let at = piece.last_at;
+            let later = match self.link.arrives(piece.last_at) {
+                None => Some(Taken::Nothing),
+                Some(at) if at > now => Some(Taken::Later(at)),
+                Some(_) => None,
+            };
+            if let Some(later) = later {
                 self.pieces.push_front(piece);
-                return if is_blocked { Taken::Nothing } else { Taken::Later(at) };
+                return later;
             }
             let entry = match &mut piece.content {
                 Content::End => self.decode_end(),

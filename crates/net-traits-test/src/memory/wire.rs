@@ -57,6 +57,15 @@ impl State {
         &mut self.pipes[side as usize]
     }
 
+    /// Whether all data of `side` has arrived before the other side ended; if not, when it will.
+    fn delivered(&mut self, side: Side, now: Instant) -> Result<(), Option<Instant>> {
+        let closed = match &self.ends[side.other() as usize] {
+            Some((at, CloseReason::Local { .. })) => Some(*at),
+            _ => None,
+        };
+        self.outgoing(side).delivered(now, closed)
+    }
+
     /// Returns why the connection ended for `side`; otherwise when it will end, if known.
     fn end(&mut self, side: Side, now: Instant) -> Result<CloseReason, Option<Instant>> {
         let blocked = self.pipes.iter().filter_map(|pipe| pipe.link.blocked_since()).min();
@@ -163,7 +172,7 @@ impl Wire {
 
     /// Whether data of `side` is in flight over a link that is not blocked.
     pub(super) fn is_moving(&self, side: Side) -> bool {
-        matches!(self.state.lock().outgoing(side).delivered(Instant::now()), Err(Some(_)))
+        matches!(self.state.lock().delivered(side, Instant::now()), Err(Some(_)))
     }
 
     /// Waits for the next message to `side`.
@@ -187,7 +196,7 @@ impl Wire {
 
     /// Waits until all data of `side` has arrived, or the connection has ended.
     pub(super) async fn delivered(&self, side: Side) -> Result<(), CloseReason> {
-        self.until(|state, now| match (state.outgoing(side).delivered(now), state.end(side, now)) {
+        self.until(|state, now| match (state.delivered(side, now), state.end(side, now)) {
             (_, Ok(reason)) => Step::Done(Err(reason)),
             (Ok(()), _) => Step::Done(Ok(())),
             (Err(at), Err(end)) => Step::Wait(at.into_iter().chain(end).min()),
@@ -214,8 +223,10 @@ impl Wire {
             }
             let reason = reason.to_owned();
             let pipe = state.outgoing(side);
-            let arrival =
-                pipe.link.arrival(now).max(pipe.delivered(now).err().flatten().unwrap_or(now));
+            let arrival = pipe
+                .link
+                .arrival(now)
+                .max(pipe.delivered(now, None).err().flatten().unwrap_or(now));
             let local = CloseReason::Local { code, reason: reason.clone() };
             state.ends[side as usize] = Some((now, local));
             state.ends[side.other() as usize]
