@@ -211,7 +211,7 @@ impl Reports {
         self.changed.notify_one();
     }
 
-    fn next(&self) -> Option<Undelivered> {
+    pub(super) fn next(&self) -> Option<Undelivered> {
         let (undelivered, _place) = self.state.lock().queue.pop_front()?;
         Some(undelivered)
     }

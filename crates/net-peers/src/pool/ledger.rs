@@ -117,3 +117,77 @@ impl Ledger {
         self.lost(error);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::account::{Account, Place};
+    use crate::pool::event::Board;
+    use bytes::Bytes;
+    use net_traits::{CertHash, CloseReason};
+
+    const PEER: CertHash = CertHash::from_bytes([1; 32]);
+    const KEEP: Duration = Duration::from_secs(1);
+
+    /// A ledger with messages 0 to 3, of which the first three were flushed after 0, 500 and 1000 ms.
+    struct Flushed {
+        board: std::sync::Arc<Board<()>>,
+        ledger: Ledger,
+    }
+
+    async fn flushed() -> Flushed {
+        let (board, ledger, room) = (Board::new(), Ledger::default(), Account::new(1000));
+        for number in 0..4_u8 {
+            let share = || room.take(1).unwrap();
+            let place = Place { of_peer: vec![share()], _of_pool: (share(), None) };
+            let message = Bytes::from(vec![number]);
+            let mut parcel = Parcel::new(PEER, message, place, None, &board.reports);
+            parcel.offered();
+            ledger.add(parcel);
+        }
+        assert_eq!(ledger.sent().await, 4);
+        for number in 0..3 {
+            ledger.flushed(number + 1);
+            tokio::time::sleep(KEEP / 2).await;
+        }
+        Flushed { board, ledger }
+    }
+
+    impl Flushed {
+        fn end(&self) -> Vec<u8> {
+            self.ledger.end(&DropError::Lost(CloseReason::TimedOut));
+            let mut reported: Vec<_> = std::iter::from_fn(|| self.board.reports.next())
+                .map(|report| report.message[0])
+                .collect();
+            reported.sort_unstable();
+            reported
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_flushed_is_kept_for_a_while() {
+        let of = flushed().await;
+        let next = of.ledger.settle(KEEP).expect("there is more to end");
+        assert_eq!(next - Instant::now(), KEEP / 2, "the third was flushed half of it ago");
+        assert_eq!(of.end(), [2, 3]);
+        assert_eq!(of.end(), [0; 0], "each is reported once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_oldest_makes_room() {
+        let of = flushed().await;
+        assert!(of.ledger.settle_oldest());
+        assert_eq!(of.end(), [1, 2, 3]);
+        assert!(!of.ledger.settle_oldest());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_not_flushed_may_be_lost_alone() {
+        let of = flushed().await;
+        of.ledger.lost(&DropError::Removed);
+        assert_eq!(of.board.reports.next().map(|report| report.message[0]), Some(3));
+        of.ledger.flushed(4);
+        assert_eq!(of.ledger.settle(KEEP * 2), Some(Instant::now() + KEEP / 2));
+        assert_eq!(of.end(), [0, 1, 2]);
+    }
+}
