@@ -4,6 +4,7 @@
 
 use super::inner::ConnectionInner;
 use super::link::Link;
+use super::peer_streams::Start;
 use super::state::{ConnectionInput, ConnectionState};
 use super::{Connection, ConnectionError, DgramSendError};
 use crate::ffi::calls::Calls;
@@ -12,8 +13,9 @@ use crate::ffi::connection::{
 };
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
+use crate::ffi::stream::{StreamEvent, StreamHandler};
 use crate::resumption::{Resumption, Scope, Session};
-use crate::stream::{StartError, StreamType};
+use crate::stream::{ReceiveEnd, ReceiveSink, StartError, StreamInner, StreamType};
 use futures_util::FutureExt;
 use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
@@ -228,4 +230,45 @@ fn a_peer_is_connected_only_after_it_was_judged() {
             assert!(matches!(state.error(), Some(ConnectionError::Untrusted(_))), "{state:?}");
         }
     }
+}
+
+/// Takes everything, and counts how often it is told the end.
+struct Ends(Arc<AtomicUsize>);
+
+impl ReceiveSink for Ends {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        data.len()
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[test]
+fn a_stream_is_kept_until_its_sink_was_told_the_end() {
+    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let inner = Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential));
+    let connection = Connection::from_inner(inner.clone());
+    let ends = Arc::new(AtomicUsize::new(0));
+    let told = ends.clone();
+    connection.set_inbound_uni_sinks(move |_| Box::new(Ends(told.clone())));
+    let start = |id| {
+        let stream = StreamInner::new(inner.clone(), StreamType::Unidirectional, false);
+        stream.set_id(id);
+        let mut exclusive = inner.exclusive.lock();
+        let start = exclusive.peer_streams.start(StreamType::Unidirectional, id, stream.clone());
+        drop(exclusive);
+        let Start::HasSink(make) = start else { panic!("{id} has no sink") };
+        stream.accept_with_sink(&*make);
+        assert_eq!(Arc::strong_count(&stream), 2);
+        stream
+    };
+    let finished = start(2);
+    finished.on_event(StreamEvent::PeerSendShutdown, Calls::none(inner.native()));
+    assert_eq!((Arc::strong_count(&finished), ends.load(Ordering::SeqCst)), (1, 1));
+    let unfinished = start(6);
+    drop(connection);
+    assert_eq!((Arc::strong_count(&unfinished), ends.load(Ordering::SeqCst)), (1, 2));
 }

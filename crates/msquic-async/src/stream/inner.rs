@@ -4,7 +4,7 @@
 //! whom to wake, unlocks, and only then wakes or calls msquic.
 //!
 //! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
-//! Who needs it meanwhile leaves a note (`SinkSlot::Busy`), which the one that has it obeys.
+//! A thread that needs it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs it then loops.
 
 use super::error::StartError;
 use super::progress::Progress;

@@ -161,10 +161,11 @@ fn a_sink_stops_its_stream_itself() {
 }
 
 #[test]
-fn a_paused_sink_is_resumed_also_after_the_end_of_the_connection() {
+fn a_paused_sink_is_resumed_or_dropped_after_the_end_of_the_connection() {
     run(async || {
         let Pair { registration, listener, client, server } = pair().await;
         send(&client, b"abc").await;
+        send(&client, b"de").await;
         client.shutdown(3, "");
         server.watch_shutdown().await;
         let log = Arc::new(Log::default());
@@ -175,18 +176,28 @@ fn a_paused_sink_is_resumed_also_after_the_end_of_the_connection() {
             Box::new(LogSink { stream, log: logged.clone(), most: 1 })
         });
         let stream = handles.lock().unwrap()[0].clone();
-        let bytes = |byte| Event::Bytes(2, vec![byte]);
-        assert_eq!(*log.events.lock().unwrap(), [bytes(b'a')]);
+        let mut expected = vec![Event::Bytes(2, b"a".to_vec()), Event::Bytes(6, b"d".to_vec())];
+        let events = || log.events.lock().unwrap().clone();
+        assert_eq!(events(), expected);
         stream.resume();
         stream.resume();
-        let end = [Event::Ended(2, ReceiveEnd::Finished), Event::Dropped(2)];
-        let all = [&[bytes(b'a'), bytes(b'b'), bytes(b'c')], &end[..]].concat();
-        assert_eq!(*log.events.lock().unwrap(), all);
+        expected.extend([
+            Event::Bytes(2, b"b".to_vec()),
+            Event::Bytes(2, b"c".to_vec()),
+            Event::Ended(2, ReceiveEnd::Finished),
+            Event::Dropped(2),
+        ]);
+        assert_eq!(events(), expected);
         stream.resume();
         stream.stop(1);
-        drop((client, server, listener));
-        registration.wait_idle().await;
+        registration.shutdown(0);
+        registration.wait_idle().await; // not kept open by the sink that waits
+        drop(server);
+        let stopped = ReceiveEnd::Failed(ReadError::Closed);
+        expected.extend([Event::Ended(6, stopped), Event::Dropped(6)]);
+        assert_eq!(events(), expected);
         assert_eq!(Arc::strong_count(&log), 1);
+        drop((client, listener));
     });
 }
 
