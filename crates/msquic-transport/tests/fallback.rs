@@ -1,7 +1,7 @@
 //! QUIC first, and TCP where QUIC is blocked.
 
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
-use net_peers::{FallbackConnection, FallbackTransport};
+use net_peers::{FallbackConfig, FallbackConnection, FallbackTransport};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
 };
@@ -77,7 +77,9 @@ async fn quic_is_used_if_available() {
 
 #[tokio::test]
 async fn tcp_is_used_if_quic_is_not_available() {
-    let transport = quic_and_tcp().with_delay(Duration::from_millis(10));
+    let config = FallbackConfig::new().delay(Duration::from_millis(10));
+    let (quic, tcp) = (MsQuicTransport::new(), TcpTlsTransport::new());
+    let transport = FallbackTransport::with_config(quic, tcp, config).unwrap();
     let tcp = TcpTlsTransport::new();
     let listener = tcp.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
     let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());

@@ -2,11 +2,12 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use net_kit::options::TIMEOUT;
 use net_traits::{
-    AcceptError, CertHash, CertificateDer, CloseReason, ConnectError, ListenError, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
-    PeerIdentity, RecvError, RejectionBy, RequestError, SendError, TransportStatistics,
-    TrustPolicy,
+    AcceptError, CertHash, CertificateDer, CloseReason, ConfigError, ConnectError, ListenError,
+    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport, PeerIdentity, RecvError, RejectionBy, RequestError, SendError,
+    TransportStatistics, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -14,8 +15,33 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// Head start of the primary transport.
-const DELAY: Duration = Duration::from_millis(250);
+net_kit::options! {
+    /// How a [`FallbackTransport`] dials.
+    ///
+    /// ```
+    /// use net_peers::FallbackConfig;
+    /// use std::time::Duration;
+    ///
+    /// let config = FallbackConfig::new().delay(Duration::from_millis(500));
+    /// assert!(config.validate().is_ok());
+    /// assert!(config.delay(Duration::MAX).validate().is_err());
+    /// ```
+    pub struct FallbackConfig {
+        /// The head start of the primary transport, at most one day. Default: 250 ms.
+        delay: Duration = Duration::from_millis(250), Duration::ZERO..=*TIMEOUT.end();
+    }
+}
+
+impl FallbackConfig {
+    /// Checks the values of all options, as [`FallbackTransport::with_config`] does.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for the first option whose value cannot be used.
+    pub fn validate(&self) -> Result<(), ConfigError> {
+        self.check_ranges()
+    }
+}
 
 /// How many ports are tried until one is free in both transports.
 const PORTS: usize = 16;
@@ -23,7 +49,7 @@ const PORTS: usize = 16;
 /// Dials with a primary transport and, after a delay, with a secondary one too.
 ///
 /// The first established connection is used, as with Happy Eyeballs (RFC 8305). The delay is the
-/// 250 ms of that document unless [set](Self::with_delay). A listener uses both transports, on the
+/// 250 ms of that document unless [set](FallbackConfig::delay). A listener uses both transports, on the
 /// same port.
 ///
 /// A dial takes at most the delay plus the secondary transport's handshake timeout.
@@ -56,20 +82,27 @@ const PORTS: usize = 16;
 pub struct FallbackTransport<P, S> {
     primary: P,
     secondary: S,
-    delay: Duration,
+    config: FallbackConfig,
 }
 
 impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
-    /// Creates a transport that prefers `primary`.
+    /// Creates a transport that prefers `primary`, with the default options.
     pub fn new(primary: P, secondary: S) -> Self {
-        Self { primary, secondary, delay: DELAY }
+        Self { primary, secondary, config: FallbackConfig::new() }
     }
 
-    /// Sets the head start of the primary transport. Default: 250 ms.
-    #[must_use]
-    pub fn with_delay(mut self, delay: Duration) -> Self {
-        self.delay = delay;
-        self
+    /// Creates a transport that prefers `primary`.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`] for an option whose value cannot be used.
+    pub fn with_config(
+        primary: P,
+        secondary: S,
+        config: FallbackConfig,
+    ) -> Result<Self, ConfigError> {
+        config.validate()?;
+        Ok(Self { primary, secondary, config })
     }
 
     /// Returns the transport that dials first.
@@ -124,7 +157,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
         credential: NetCredential,
     ) -> Result<Self::Connection, ConnectError> {
         let mut primary = pin!(self.primary.connect(remote_addr, alpn, credential.clone()));
-        let failed = match timeout(self.delay, &mut primary).await {
+        let failed = match timeout(self.config.delay, &mut primary).await {
             Ok(Ok(connection)) => return Ok(FallbackConnection::Primary(connection)),
             Ok(Err(error)) => Some(error),
             Err(_) => None,

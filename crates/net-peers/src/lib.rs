@@ -60,8 +60,8 @@ mod pool;
 mod resolver;
 
 pub use fallback::{
-    FallbackConnection, FallbackIncomingRequest, FallbackListener, FallbackQuestion,
-    FallbackTransport,
+    FallbackConfig, FallbackConnection, FallbackIncomingRequest, FallbackListener,
+    FallbackQuestion, FallbackTransport,
 };
 pub use pool::{
     Broadcast, DropError, Follow, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig, QueueError,
