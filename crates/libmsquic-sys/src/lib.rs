@@ -37,6 +37,7 @@ pub enum Linkage {
 
 /// A patch for a fault of libmsquic. For details see `docs/libmsquic.md`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Patch {
     /// The name of the fault.
     pub fault: &'static str,

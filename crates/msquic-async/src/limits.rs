@@ -5,19 +5,44 @@
 /// ```
 /// use msquic_async::StreamLimits;
 ///
-/// let limits = StreamLimits { receive_buffer: 4 * 1024 * 1024, ..StreamLimits::default() };
-/// assert_eq!(limits.send_buffer, 1024 * 1024);
+/// let limits = StreamLimits::new().receive_buffer(4 * 1024 * 1024);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamLimits {
-    /// Bytes written and not yet completed; a single larger write may exceed it. Default: 1 MiB.
-    pub send_buffer: usize,
-    /// What [`send_buffer`](Self::send_buffer) grows to by itself when the path carries more at once, so
-    /// that long and fast paths are filled. Default: 16 MiB.
-    pub max_send_buffer: usize,
-    /// Bytes received and not yet read. msquic holds up to the
-    /// [stream's window](crate::Settings::stream_receive_window) besides. Default: 256 KiB.
-    pub receive_buffer: usize,
+    pub(crate) send_buffer: usize,
+    pub(crate) max_send_buffer: usize,
+    pub(crate) receive_buffer: usize,
+}
+
+impl StreamLimits {
+    /// Creates limits with the default values.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many bytes may be written and not yet completed; a single larger write may exceed it.
+    /// Default: 1 MiB.
+    #[must_use]
+    pub fn send_buffer(mut self, value: usize) -> Self {
+        self.send_buffer = value;
+        self
+    }
+
+    /// Sets to what [`send_buffer`](Self::send_buffer) grows when the path carries more at once, so that
+    /// long and fast paths are filled. Default: 16 MiB.
+    #[must_use]
+    pub fn max_send_buffer(mut self, value: usize) -> Self {
+        self.max_send_buffer = value;
+        self
+    }
+
+    /// Sets how many bytes may be received and not yet read. msquic holds up to the
+    /// [stream's window](crate::Settings::stream_receive_window) in addition. Default: 256 KiB.
+    #[must_use]
+    pub fn receive_buffer(mut self, value: usize) -> Self {
+        self.receive_buffer = value;
+        self
+    }
 }
 
 impl Default for StreamLimits {
@@ -37,20 +62,44 @@ impl Default for StreamLimits {
 /// ```
 /// use msquic_async::DatagramLimits;
 ///
-/// let limits = DatagramLimits { send_queue: 64 * 1024, ..DatagramLimits::default() };
-/// assert_eq!(limits.receive_queue, 256 * 1024);
+/// let limits = DatagramLimits::new().send_queue(64 * 1024);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DatagramLimits {
-    /// Bytes that wait to be put into packets; beyond them sending waits or fails. One datagram may
-    /// exceed it. Default: 256 KiB.
-    pub send_queue: usize,
-    /// Datagrams in packets that are neither acknowledged nor lost yet; beyond them sending waits or
-    /// fails. One is always allowed. Default: 16,384.
-    pub in_flight: usize,
-    /// Bytes received and not yet asked for; beyond them the oldest datagram is dropped. Default:
-    /// 256 KiB.
-    pub receive_queue: usize,
+    pub(crate) send_queue: usize,
+    pub(crate) in_flight: usize,
+    pub(crate) receive_queue: usize,
+}
+
+impl DatagramLimits {
+    /// Creates limits with the default values.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets how many bytes may wait to be put into packets; beyond them sending waits or fails. One
+    /// datagram may exceed it. Default: 256 KiB.
+    #[must_use]
+    pub fn send_queue(mut self, value: usize) -> Self {
+        self.send_queue = value;
+        self
+    }
+
+    /// Sets how many datagrams may be in packets that are neither acknowledged nor lost yet; beyond them
+    /// sending waits or fails. One is always allowed. Default: 16,384.
+    #[must_use]
+    pub fn in_flight(mut self, value: usize) -> Self {
+        self.in_flight = value;
+        self
+    }
+
+    /// Sets how many bytes may be received and not yet taken by the application; beyond them the oldest
+    /// datagram is dropped. Default: 256 KiB.
+    #[must_use]
+    pub fn receive_queue(mut self, value: usize) -> Self {
+        self.receive_queue = value;
+        self
+    }
 }
 
 impl Default for DatagramLimits {

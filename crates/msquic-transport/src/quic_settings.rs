@@ -137,12 +137,10 @@ impl ConfigFactory<'_> {
         &self,
         configuration: Result<Configuration, ConfigurationError>,
     ) -> Result<Configuration, ConfigFailure> {
-        let limits = StreamLimits {
-            send_buffer: self.config.send_queue,
-            max_send_buffer: self.config.max_send_queue.max(self.config.send_queue),
-            // Buffers data only until the stream is accepted; then the frame decoder consumes it.
-            receive_buffer: StreamLimits::default().receive_buffer,
-        };
+        // The receive buffer is used only until the frame decoder consumes the stream.
+        let limits = StreamLimits::new()
+            .send_buffer(self.config.send_queue)
+            .max_send_buffer(self.config.max_send_queue.max(self.config.send_queue));
         match configuration {
             Ok(configuration) => {
                 Ok(configuration.with_stream_limits(limits).with_streams_in_turn())

@@ -14,6 +14,7 @@ const LIMIT: Duration = Duration::from_secs(120);
 /// An optional capability of a transport, which some behaviours need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[allow(non_camel_case_types, reason = "the names are those after `without:`")]
+#[non_exhaustive]
 pub enum Capability {
     /// [`Harness::raw_peer`]: sending bytes that are not messages.
     raw_peer,

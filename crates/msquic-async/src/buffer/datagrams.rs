@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 /// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum DatagramOutcome {
     /// The peer's QUIC has it.
     Acknowledged,
@@ -163,8 +164,7 @@ mod tests {
     use super::*;
 
     fn datagrams(limit: usize) -> Datagrams {
-        let limits =
-            DatagramLimits { send_queue: limit, receive_queue: limit, ..DatagramLimits::default() };
+        let limits = DatagramLimits::new().send_queue(limit).receive_queue(limit);
         Datagrams { limits, max_size: Some(100), ..Datagrams::default() }
     }
 

@@ -92,7 +92,7 @@ impl Configuration {
     /// # fn example(configuration: msquic_async::Configuration) {
     /// use msquic_async::StreamLimits;
     ///
-    /// let limits = StreamLimits { send_buffer: 64 * 1024, ..StreamLimits::default() };
+    /// let limits = StreamLimits::new().send_buffer(64 * 1024);
     /// let configuration = configuration.with_stream_limits(limits);
     /// # }
     /// ```
@@ -108,7 +108,7 @@ impl Configuration {
     /// # fn example(configuration: msquic_async::Configuration) {
     /// use msquic_async::DatagramLimits;
     ///
-    /// let limits = DatagramLimits { receive_queue: 64 * 1024, ..DatagramLimits::default() };
+    /// let limits = DatagramLimits::new().receive_queue(64 * 1024);
     /// let configuration = configuration.with_datagram_limits(limits);
     /// # }
     /// ```

@@ -42,11 +42,10 @@ fn every_cancel_safe_operation_gets_there_by_insisting() {
     run(async || {
         let settings = settings().datagrams(true);
         let registration = Registration::new("test").unwrap();
-        let limits = StreamLimits {
-            send_buffer: 32 << 10,
-            max_send_buffer: 32 << 10,
-            receive_buffer: 32 << 10,
-        };
+        let limits = StreamLimits::new()
+            .send_buffer(32 << 10)
+            .max_send_buffer(32 << 10)
+            .receive_buffer(32 << 10);
         let listener = listen(&registration, &settings, credential(), limits);
         let configuration = client_configuration(&registration, &settings, limits);
         let client = Connection::new(&registration, credential()).unwrap();

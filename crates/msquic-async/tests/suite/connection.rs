@@ -746,11 +746,8 @@ fn a_configuration_of_another_registration_is_refused() {
 fn a_second_start_changes_nothing() {
     run(async || {
         let Pair { registration, client, server, .. } = pair().await;
-        let other = client_configuration(
-            &registration,
-            &settings(),
-            StreamLimits { receive_buffer: 1, ..StreamLimits::default() },
-        );
+        let other =
+            client_configuration(&registration, &settings(), StreamLimits::new().receive_buffer(1));
         for connection in [&client, &server] {
             let again = connection.start(&other, "127.0.0.1", 4433).await;
             assert_eq!(again, Err(StartError::AlreadyStarted));

@@ -125,11 +125,10 @@ fn partly_filled_read_buffers_keep_what_they_hold() {
 #[test]
 fn a_slow_reader_stops_the_writer() {
     run_tokio(async || {
-        let limits = StreamLimits {
-            send_buffer: 64 << 10,
-            max_send_buffer: 64 << 10,
-            receive_buffer: 64 << 10,
-        };
+        let limits = StreamLimits::new()
+            .send_buffer(64 << 10)
+            .max_send_buffer(64 << 10)
+            .receive_buffer(64 << 10);
         let pair = pair_with(settings().send_buffering(false), limits).await;
         let mut write =
             pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();

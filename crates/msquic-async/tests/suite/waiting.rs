@@ -88,8 +88,7 @@ fn a_reader_that_leaves_passes_its_turn_on() {
 #[test]
 fn several_writers_of_a_full_stream_all_get_room() {
     run(async || {
-        let limits =
-            StreamLimits { send_buffer: 1000, max_send_buffer: 1000, ..StreamLimits::default() };
+        let limits = StreamLimits::new().send_buffer(1000).max_send_buffer(1000);
         let pair = pair_with(settings().send_buffering(false), limits).await;
         let (write, mut read) = uni(&pair).await;
         let chunk = pattern(5000);
