@@ -3,10 +3,13 @@
 //! One process hosts (`chat --host 0.0.0.0:4433`), others join it (`chat --join ADDRESS --trust
 //! IDENTITY`) and type lines; `/join ROOM` and `/leave ROOM` change rooms. A member's name is
 //! derived from its certificate, which the transport has verified.
+//!
+//! With `--no-default-features` it is built without msquic.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 use clap::{Parser, ValueEnum};
-use msquic_transport::MsQuicTransport;
+#[cfg(feature = "msquic")]
+use msquic_transport::MsQuicTransport as QuicTransport;
 use net_peers::FallbackTransport;
 use net_traits::{
     CertHash, DynConnection, DynIncomingRequest, DynListener, DynTransport, NetConnection,
@@ -14,6 +17,8 @@ use net_traits::{
 };
 use net_traits_test::memory::MemoryNetwork;
 use quinn_transport::QuinnTransport;
+#[cfg(not(feature = "msquic"))]
+use quinn_transport::QuinnTransport as QuicTransport;
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -66,6 +71,7 @@ struct Options {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Kind {
+    /// QUIC by msquic; by quinn if built without the feature `msquic`
     Quic,
     /// QUIC by quinn, with the same wire
     Quinn,
@@ -85,11 +91,11 @@ struct Transports {
 impl Transports {
     fn make(&self) -> DynTransport {
         match self.kind {
-            Kind::Quic => DynTransport::new(MsQuicTransport::new()),
+            Kind::Quic => DynTransport::new(QuicTransport::new()),
             Kind::Quinn => DynTransport::new(QuinnTransport::new()),
             Kind::Tcp => DynTransport::new(TcpTlsTransport::new()),
             Kind::Fallback => DynTransport::new(FallbackTransport::new(
-                MsQuicTransport::new(),
+                QuicTransport::new(),
                 TcpTlsTransport::new(),
             )),
             Kind::Memory => DynTransport::new(self.network.transport()),

@@ -122,6 +122,8 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
         let unpublished = ["--package", "examples", "--package", "transport-bench"];
         steps.cargo("lint examples and bench", clippy(&unpublished))?;
+        let without = ["--package", "examples", "--no-default-features"];
+        steps.cargo("lint examples without msquic", clippy(&without))?;
     }
     Ok(())
 }
@@ -245,18 +247,33 @@ mod tests {
     use super::*;
     use std::path::Path;
 
-    #[test]
-    fn a_program_of_plain_packages_builds_no_msquic() {
+    /// Checks that packages are built without msquic, and without what builds or links it.
+    fn assert_plain(selection: &[&str]) {
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
         let mut tree = Command::new(env!("CARGO"));
-        tree.current_dir(root).args(["tree", "--locked", "--all-features", "--target", "all"]);
-        tree.args(["--edges", "normal,build,dev", "--prefix", "none"]).args(PLAIN);
+        tree.current_dir(root).args(["tree", "--locked", "--target", "all"]);
+        tree.args(["--edges", "normal,build,dev", "--prefix", "none"]).args(selection);
         let tree = process::output(&mut tree).unwrap();
         let names: Vec<_> = tree.lines().filter_map(|line| line.split(' ').next()).collect();
-        for name in PLAIN.iter().filter(|name| !name.starts_with("--")) {
-            assert!(names.contains(name), "{name} is not in the tree:\n{tree}");
+        for package in selection.windows(2).filter(|pair| pair[0] == "--package") {
+            assert!(names.contains(&package[1]), "{} is not in the tree:\n{tree}", package[1]);
         }
-        let linked: Vec<_> = names.iter().filter(|name| name.contains("msquic")).collect();
-        assert!(linked.is_empty(), "{linked:?}");
+        let is_linked = |name: &&&str| {
+            let is_ours = ["xtask", "examples"].contains(name);
+            !is_ours && ["msquic", "cmake", "openssl"].iter().any(|it| name.contains(it))
+        };
+        let linked: Vec<_> = names.iter().filter(is_linked).collect();
+        assert!(linked.is_empty(), "{selection:?} builds {linked:?}");
+    }
+
+    #[test]
+    fn plain_packages_build_no_msquic() {
+        assert_plain(&[&PLAIN[..], &["--all-features"]].concat());
+    }
+
+    /// `chat` is a program over TCP, over quinn, or both.
+    #[test]
+    fn a_program_without_the_msquic_feature_builds_no_msquic() {
+        assert_plain(&["--package", "examples", "--no-default-features"]);
     }
 }
