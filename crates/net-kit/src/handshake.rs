@@ -1,7 +1,9 @@
 //! `Handshake`: the two sides of a handshake, and what its errors mean. Pure.
 
 use crate::admission;
-use net_traits::{CertHash, CloseReason, ConnectError, Limit, PeerIdentity, Rejection, TrustError};
+use net_traits::{
+    Cause, CertHash, CloseReason, ConnectError, Limit, PeerIdentity, Rejection, TrustError,
+};
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -41,6 +43,39 @@ pub enum Alert {
 /// close by the application.
 pub fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
+}
+
+/// How a connection ended, as the library below tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// The alert that ended it.
+    pub alert: Option<Alert>,
+    /// The reason, apart from the alert.
+    pub reason: CloseReason,
+    /// Whether it means, during a handshake, that the peer refused or left.
+    pub is_refusal: bool,
+}
+
+impl Ended {
+    /// Describes an end without an alert, which is no refusal.
+    pub fn new(reason: CloseReason) -> Self {
+        Self { alert: None, reason, is_refusal: false }
+    }
+
+    /// Describes the end by a transport error of QUIC (RFC 9000, section 20.1), with its cause.
+    /// `alert` says which side sent it.
+    pub fn by_quic(code: u64, alert: fn(u8) -> Alert, cause: Cause) -> Self {
+        // RFC 9001, section 4.8.
+        let alert = code.checked_sub(0x100).and_then(|it| it.try_into().ok()).map(alert);
+        // CONNECTION_REFUSED; and APPLICATION_ERROR, a close by the peer's application before the
+        // handshake is complete, whose code QUIC does not send then (RFC 9000, section 10.2.3).
+        let is_refusal = matches!(code, 0x02 | 0x0c);
+        let reason = match is_violation(code) {
+            true => CloseReason::ProtocolViolation(cause),
+            false => CloseReason::Transport(cause),
+        };
+        Self { alert, reason, is_refusal }
+    }
 }
 
 /// What this side's policy said about the peer, `None` before it was asked.
@@ -99,6 +134,27 @@ impl Handshake {
         Some(Rejection::by_policy(self.remote_addr, cause).with_alert(Some(alert)).into())
     }
 
+    /// Returns the error for a handshake that ended after `verdict`.
+    pub fn failed(&self, verdict: Verdict, ended: Ended) -> ConnectError {
+        if let Some(error) = self.rejected(verdict, ended.alert) {
+            return error;
+        }
+        match ended.reason {
+            _ if ended.is_refusal => ConnectError::Refused(self.remote_addr),
+            CloseReason::TimedOut => self.timed_out(),
+            reason => ConnectError::Closed(reason),
+        }
+    }
+
+    /// Returns why an established connection ended.
+    pub fn lost(&self, ended: Ended) -> CloseReason {
+        let by_alert = match ended.alert {
+            Some(Alert::Received(alert)) => self.closed_by(alert),
+            _ => None,
+        };
+        by_alert.unwrap_or(ended.reason)
+    }
+
     /// Explains the end of an established connection by an alert of the peer, which verifies the
     /// certificate of a TLS 1.3 client later. Returns `None` if it is not about certificates.
     pub fn closed_by(&self, alert: u8) -> Option<CloseReason> {
@@ -154,6 +210,21 @@ mod tests {
         assert_eq!((found.by, found.alert), (RejectionBy::Peer, Some(45)));
         assert_eq!(found.identity, Some(ME));
         assert!(matches!(handshake().closed_by(45), Some(CloseReason::Rejected(_))));
+    }
+
+    #[test]
+    fn ends_of_quic_are_explained_by_their_code() {
+        let end = |code, alert| Ended::by_quic(code, alert, Cause::new("the end"));
+        let untrusted = handshake().lost(end(0x100 + 48, Alert::Received));
+        assert!(matches!(untrusted, CloseReason::Rejected(_)), "{untrusted:?}");
+        let violation = handshake().lost(end(0x07, Alert::Received));
+        assert!(matches!(violation, CloseReason::ProtocolViolation(_)), "{violation:?}");
+        let refusal = end(0x02, Alert::Received);
+        assert!(matches!(handshake().lost(refusal.clone()), CloseReason::Transport(_)));
+        let refused = handshake().failed(None, refusal);
+        assert_eq!(refused, ConnectError::Refused(handshake().remote_addr));
+        let late = handshake().failed(None, Ended::new(CloseReason::TimedOut));
+        assert_eq!(late, handshake().timed_out());
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! How quinn listens, dials and closes.
 
 use crate::config::QuinnConfig;
+use crate::drive;
+use crate::handshake::{complete, ended};
 use crate::link::{Link, Quinn, varint};
 use crate::request::{self, Request};
-use crate::{drive, handshake};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
 use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen, sent_reason};
@@ -17,6 +18,7 @@ use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerCo
 use quinn::{
     ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
 };
+use std::future::pending;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -95,8 +97,8 @@ impl Backend for Quinn {
         let (config, verifier) = self.server(&handshake.alpn, identity)?;
         let connecting = attempt
             .accept_with(Arc::new(config))
-            .map_err(|error| handshake::failed(handshake, error, &verifier))?;
-        let secured = handshake::complete(connecting, handshake, &verifier, local_addr).await?;
+            .map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
+        let secured = complete(connecting, handshake, &verifier, local_addr).await?;
         Ok((secured, place))
     }
 
@@ -116,7 +118,7 @@ impl Backend for Quinn {
         let (connecting, local_addr) = self
             .connect(config, remote_addr)
             .map_err(|error| ConnectError::Closed(CloseReason::Transport(Cause::new(error))))?;
-        handshake::complete(connecting, handshake, &verifier, local_addr).await
+        complete(connecting, handshake, &verifier, local_addr).await
     }
 
     async fn drive(session: Arc<Session<Self>>, (): (), handshake: Handshake) {
@@ -124,9 +126,10 @@ impl Backend for Quinn {
     }
 
     fn abort(session: &Session<Self>, code: u64, reason: &str) {
-        if session.link().begin_close() {
+        let Link { connection, .. } = session.link();
+        if connection.close_reason().is_none() && session.link().begin_close() {
             session.abort_lanes(code, reason);
-            session.link().connection.close(varint(code), sent_reason(reason).as_bytes());
+            connection.close(varint(code), sent_reason(reason).as_bytes());
         }
     }
 
@@ -147,7 +150,7 @@ impl Backend for Quinn {
     async fn accept_request(session: &Session<Self>) -> Result<Request, RequestError> {
         match session.link().connection.accept_bi().await {
             Ok((write, read)) => Ok(Request::new(write, read)),
-            Err(_) => Err(RequestError::Closed(session.over().await)),
+            Err(_) => pending().await, // the connection has ended
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The task of a connection: it reads all streams of the peer into the inbox, drives the lanes, and
 //! observes the end.
 
-use crate::handshake::lost;
+use crate::handshake::ended;
 use crate::lane;
 use crate::link::Quinn;
 use futures_util::future::{Either, join_all, select};
@@ -12,8 +12,6 @@ use net_kit::handshake::Handshake;
 use net_traits::RecvError;
 use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
 use std::pin::pin;
-use std::time::Duration;
-use tokio::time::sleep;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
 const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
@@ -21,18 +19,15 @@ const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
 /// The priority of the stream for urgent messages, above the default of 0.
 const URGENT: i32 = i32::MAX;
 
-/// How often, and at which interval, the task looks whether a close was sent.
-const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
-
 /// Runs the connection until it has ended and everything that arrived was received.
 pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     let link = session.link();
     let ended = async {
         let error = link.connection.closed().await;
         if error == ConnectionError::LocallyClosed {
-            farewell(session).await;
+            link.close_sent().await;
         }
-        session.end(lost(handshake, error));
+        session.end(handshake.lost(ended(error)));
     };
     let read = async {
         read_all(session).await;
@@ -91,15 +86,4 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
         }
     };
     end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
-}
-
-/// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.
-async fn farewell(session: &Session<Quinn>) {
-    let (times, interval) = FAREWELL;
-    for _ in 0..times {
-        if session.link().has_sent_close() {
-            break;
-        }
-        sleep(interval).await;
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::link::{Link, Quinn};
 use net_kit::backend::Secured;
-use net_kit::handshake::{Alert, Handshake, is_violation};
+use net_kit::handshake::{Alert, Ended, Handshake};
 use net_kit::tls::{self, Verifier};
 use net_traits::{Cause, CertificateDer, CloseReason, ConnectError};
 use quinn::crypto::rustls::HandshakeData;
@@ -16,7 +16,8 @@ pub(crate) async fn complete(
     verifier: &Verifier,
     bound: SocketAddr,
 ) -> Result<Secured<Quinn>, ConnectError> {
-    let connection = connecting.await.map_err(|error| failed(handshake, error, verifier))?;
+    let connection =
+        connecting.await.map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
     let certificates =
         connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
     let data = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
@@ -27,62 +28,21 @@ pub(crate) async fn complete(
     Ok(Secured { link: Link::new(connection), io: (), facts })
 }
 
-/// Maps the error of a failed handshake.
-pub(crate) fn failed(
-    handshake: &Handshake,
-    error: ConnectionError,
-    verifier: &Verifier,
-) -> ConnectError {
-    if let Some(error) = handshake.rejected(verifier.verdict(), alert(&error)) {
-        return error;
-    }
-    match &error {
-        // The second is a close by the peer's application before the handshake is complete: QUIC
-        // does not send its code then (RFC 9000, section 10.2.3).
-        ConnectionError::ConnectionClosed(close)
-            if matches!(close.error_code, Code::CONNECTION_REFUSED | Code::APPLICATION_ERROR) =>
-        {
-            ConnectError::Refused(handshake.remote_addr)
-        }
-        ConnectionError::TimedOut => handshake.timed_out(),
-        _ => ConnectError::Closed(lost(handshake, error)),
-    }
-}
-
-/// Maps the error of a lost connection.
-pub(crate) fn lost(handshake: &Handshake, error: ConnectionError) -> CloseReason {
-    if let Some(Alert::Received(alert)) = alert(&error)
-        && let Some(reason) = handshake.closed_by(alert)
-    {
-        return reason;
-    }
-    let code = match &error {
+/// Says how a connection ended.
+pub(crate) fn ended(error: ConnectionError) -> Ended {
+    let (code, alert): (_, fn(u8) -> Alert) = match &error {
         ConnectionError::ApplicationClosed(close) => {
-            return CloseReason::Peer {
-                code: close.error_code.into_inner(),
-                reason: String::from_utf8_lossy(&close.reason).into_owned(),
-            };
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            let code = close.error_code.into_inner();
+            return Ended::new(CloseReason::Peer { code, reason });
         }
         ConnectionError::LocallyClosed => {
-            return CloseReason::Local { code: 0, reason: String::new() };
+            return Ended::new(CloseReason::Local { code: 0, reason: String::new() });
         }
-        ConnectionError::TimedOut => return CloseReason::TimedOut,
-        ConnectionError::TransportError(error) => error.code,
-        ConnectionError::ConnectionClosed(close) => close.error_code,
-        _ => Code::INTERNAL_ERROR,
+        ConnectionError::TimedOut => return Ended::new(CloseReason::TimedOut),
+        ConnectionError::TransportError(error) => (error.code, Alert::Sent),
+        ConnectionError::ConnectionClosed(close) => (close.error_code, Alert::Received),
+        _ => (Code::INTERNAL_ERROR, Alert::Sent),
     };
-    match is_violation(code.into()) {
-        true => CloseReason::ProtocolViolation(Cause::new(error)),
-        false => CloseReason::Transport(Cause::new(error)),
-    }
-}
-
-/// Returns the TLS alert that ended a connection (RFC 9001, section 4.8).
-fn alert(error: &ConnectionError) -> Option<Alert> {
-    let alert = |code: Code| u64::from(code).checked_sub(0x100).and_then(|it| it.try_into().ok());
-    match error {
-        ConnectionError::TransportError(error) => alert(error.code).map(Alert::Sent),
-        ConnectionError::ConnectionClosed(close) => alert(close.error_code).map(Alert::Received),
-        _ => None,
-    }
+    Ended::by_quic(code.into(), alert, Cause::new(error))
 }

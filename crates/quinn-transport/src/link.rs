@@ -2,9 +2,13 @@
 
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, TransportConfig, VarInt};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 use tokio::sync::RwLock;
+use tokio::time::sleep;
+
+/// How often, and at which interval, it is looked whether a close was sent.
+const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
 
 /// The [`Backend`](net_kit::backend::Backend) of [`QuinnTransport`](crate::QuinnTransport).
 pub struct Quinn {
@@ -19,34 +23,29 @@ pub struct Link {
     pub(crate) connection: Connection,
     /// Read-locked while an answer is sent: the close of this side waits for it.
     pub(crate) answers: RwLock<()>,
-    is_aborted: AtomicBool,
-    /// How many datagrams were sent before the close.
-    sent_before: AtomicU64,
+    /// How many datagrams were sent before this side closed.
+    sent_before: OnceLock<u64>,
 }
 
 impl Link {
     pub(crate) fn new(connection: Connection) -> Self {
-        Self {
-            connection,
-            answers: RwLock::default(),
-            is_aborted: AtomicBool::new(false),
-            sent_before: AtomicU64::new(0),
-        }
+        Self { connection, answers: RwLock::default(), sent_before: OnceLock::new() }
     }
 
-    /// Returns whether this side is to close the connection now, which has not ended.
+    /// Returns whether this side did not close before.
     pub(crate) fn begin_close(&self) -> bool {
-        let is_open = self.connection.close_reason().is_none();
-        let is_first = is_open && !self.is_aborted.swap(true, Ordering::AcqRel);
-        if is_first {
-            self.sent_before.store(self.sent(), Ordering::Release);
-        }
-        is_first
+        self.sent_before.set(self.sent()).is_ok()
     }
 
-    /// Whether the close was sent.
-    pub(crate) fn has_sent_close(&self) -> bool {
-        self.sent() > self.sent_before.load(Ordering::Acquire)
+    /// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.
+    pub(crate) async fn close_sent(&self) {
+        let (times, interval) = FAREWELL;
+        for _ in 0..times {
+            if self.sent_before.get().is_none_or(|before| self.sent() > *before) {
+                break;
+            }
+            sleep(interval).await;
+        }
     }
 
     /// Returns how many datagrams were sent.

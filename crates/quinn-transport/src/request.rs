@@ -1,6 +1,7 @@
 //! Requests over QUIC, each a question and its answer on its own stream.
 //!
-//! A side that cancels resets its direction and stops the other, which notifies the peer at once.
+//! A side that cancels resets its direction and stops the other, which notifies the peer at once. If
+//! the connection is lost, futures remain pending; the kit reports the end.
 
 use crate::link::{Quinn, varint};
 use bytes::Bytes;
@@ -8,6 +9,7 @@ use net_kit::backend::{PeerQuestion, Session};
 use net_kit::progress::Stuck;
 use net_traits::{Cause, RequestError, request_code};
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
+use std::future::pending;
 
 /// Both directions of a request of either side. Unless it has ended, it is cancelled on drop.
 pub struct Request {
@@ -20,7 +22,7 @@ pub struct Request {
 pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
     let limit = session.options().max_request_size;
     let Ok((write, read)) = session.link().connection.open_bi().await else {
-        return Err(closed(session).await);
+        return pending().await;
     };
     let mut request = Request::new(write, read);
     match request.ask(question, limit).await {
@@ -32,7 +34,7 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
         Err(ReadToEndError::Read(ReadError::Reset(code))) => {
             Err(RequestError::NoAnswer { code: code.into_inner() })
         }
-        Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(closed(session).await),
+        Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => pending().await,
         Err(error) => Err(RequestError::Transport(Cause::new(error))),
     }
 }
@@ -43,7 +45,7 @@ impl PeerQuestion<Quinn> for Request {
         match self.read.read_to_end(limit).await {
             Ok(question) => Ok(question.into()),
             Err(ReadToEndError::TooLong) => Err(too_large(limit)),
-            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => Err(closed(session).await),
+            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => pending().await,
             Err(_) => Err(RequestError::Canceled),
         }
     }
@@ -68,7 +70,7 @@ impl PeerQuestion<Quinn> for Request {
                 *is_over = true;
                 Ok(())
             }
-            Ok(Err(WriteError::ConnectionLost(_))) => Err(closed(session).await),
+            Ok(Err(WriteError::ConnectionLost(_))) => pending().await,
             Ok(Err(_)) => Err(RequestError::Canceled),
             Err(Stuck(after)) => Err(RequestError::TimedOut { after }),
         }
@@ -78,7 +80,7 @@ impl PeerQuestion<Quinn> for Request {
         self.end(code);
     }
 
-    async fn canceled(&self, _: &Session<Quinn>) {
+    async fn canceled(&self) {
         let _ = self.write.stopped().await; // the connection may end
     }
 }
@@ -122,8 +124,4 @@ impl Drop for Request {
 
 fn too_large(limit: usize) -> RequestError {
     RequestError::TooLarge { size: limit.saturating_add(1), limit }
-}
-
-async fn closed(session: &Session<Quinn>) -> RequestError {
-    RequestError::Closed(session.over().await)
 }

@@ -1,6 +1,6 @@
 //! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
 
-use crate::handshake::lost;
+use crate::handshake::ended;
 use crate::link::{TcpTls, outbox};
 use crate::record::{self, Record, RecordDecoder, Violation};
 use net_kit::backend::Session;
@@ -62,7 +62,7 @@ async fn serve(
                     Ok(()) => outbox.wrote_all(),
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
-                        session.fail(lost(handshake, error));
+                        session.fail(handshake.lost(ended(error)));
                         broken.notify_one();
                     }
                 }
@@ -104,7 +104,7 @@ async fn read(
         };
         let count = match read {
             Err(_) => return CloseReason::TimedOut,
-            Ok(Err(error)) => return lost(handshake, error),
+            Ok(Err(error)) => return handshake.lost(ended(error)),
             Ok(Ok(0)) => {
                 decoder.truncated().into_iter().for_each(|cut| inbox.push_one(Err(cut)));
                 return CloseReason::Peer { code: 0, reason: String::new() };

@@ -4,7 +4,7 @@ use crate::link::{Link, TcpTls};
 use crate::record;
 use net_kit::admission::{self, Place};
 use net_kit::backend::Secured;
-use net_kit::handshake::{Alert, Handshake};
+use net_kit::handshake::{Ended, Handshake};
 use net_kit::tls::{self, TlsIdentity, Verifier, alert_of};
 use net_traits::{Cause, CloseReason, ConnectError, Limit};
 use std::io;
@@ -42,7 +42,7 @@ pub(crate) async fn dial(
         Ok(stream) => secured(stream.into(), handshake, &verifier),
         Err((error, stream)) => {
             linger(stream, Vec::new(), None);
-            Err(failed(handshake, error, &verifier))
+            Err(handshake.failed(verifier.verdict(), ended(error)))
         }
     }
 }
@@ -54,13 +54,13 @@ pub(crate) async fn accept(
     handshake: &Handshake,
     place: Place,
 ) -> Result<(Secured<TcpTls>, Place), ConnectError> {
-    stream.set_nodelay(true).map_err(|_| refused(handshake))?;
+    stream.set_nodelay(true).map_err(|_| ConnectError::Refused(handshake.remote_addr))?;
     let (config, verifier) = identity.server(&versions(&handshake.alpn))?;
     match TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible().await {
         Ok(stream) => Ok((secured(stream.into(), handshake, &verifier)?, place)),
         Err((error, stream)) => {
             linger(stream, Vec::new(), Some(place));
-            Err(failed(handshake, error, &verifier))
+            Err(handshake.failed(verifier.verdict(), ended(error)))
         }
     }
 }
@@ -77,7 +77,8 @@ fn secured(
     verifier: &Verifier,
 ) -> Result<Secured<TcpTls>, ConnectError> {
     let (socket, session) = stream.get_ref();
-    let local_addr = socket.local_addr().map_err(|_| refused(handshake))?;
+    let local_addr =
+        socket.local_addr().map_err(|_| ConnectError::Refused(handshake.remote_addr))?;
     let (certificates, alpn) = (session.peer_certificates(), session.alpn_protocol());
     let with_requests = alpn.and_then(|name| name.strip_suffix(WITH_REQUESTS.as_bytes()));
     let (alpn, has_requests) = (with_requests.or(alpn), with_requests.is_some());
@@ -85,40 +86,18 @@ fn secured(
     Ok(Secured { link: Link::new(has_requests), io: stream, facts })
 }
 
-fn refused(handshake: &Handshake) -> ConnectError {
-    ConnectError::Refused(handshake.remote_addr)
-}
-
-/// Maps the error of a failed handshake.
-fn failed(handshake: &Handshake, error: io::Error, verifier: &Verifier) -> ConnectError {
-    let alert = tls_error(&error).and_then(alert_of);
-    if let Some(error) = handshake.rejected(verifier.verdict(), alert) {
-        return error;
-    }
-    if tls_error(&error).is_none() && is_gone(&error) {
-        return refused(handshake);
-    }
-    ConnectError::Closed(lost(handshake, error))
-}
-
-/// Maps the error of a lost connection.
-pub(crate) fn lost(handshake: &Handshake, error: io::Error) -> CloseReason {
-    if let Some(Alert::Received(alert)) = tls_error(&error).and_then(alert_of)
-        && let Some(reason) = handshake.closed_by(alert)
-    {
-        return reason;
-    }
-    if error.kind() == io::ErrorKind::TimedOut {
-        return CloseReason::TimedOut;
-    }
-    CloseReason::Transport(match error.downcast::<rustls::Error>() {
-        Ok(error) => Cause::new(error),
-        Err(error) => Cause::new(error),
-    })
-}
-
-fn tls_error(error: &io::Error) -> Option<&rustls::Error> {
-    error.get_ref().and_then(|error| error.downcast_ref())
+/// Says how a connection ended.
+pub(crate) fn ended(error: io::Error) -> Ended {
+    let of_tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
+    let (alert, is_refusal) = (of_tls.and_then(alert_of), of_tls.is_none() && is_gone(&error));
+    let reason = match error.kind() {
+        io::ErrorKind::TimedOut => CloseReason::TimedOut,
+        _ => CloseReason::Transport(match error.downcast::<rustls::Error>() {
+            Ok(error) => Cause::new(error),
+            Err(error) => Cause::new(error),
+        }),
+    };
+    Ended { alert, reason, is_refusal }
 }
 
 /// Whether the peer ended the connection without a TLS alert.

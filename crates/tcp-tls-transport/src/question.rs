@@ -3,15 +3,13 @@
 use crate::link::{TcpTls, outbox};
 use crate::record;
 use crate::requests::Question;
-use futures_util::FutureExt;
 use net_kit::backend::{PeerQuestion, Session};
 use net_kit::progress::Stuck;
 use net_traits::{Bytes, RequestError, SendError};
 
 impl PeerQuestion<TcpTls> for Question {
-    /// Returns the question, unless the peer cancelled it or the connection has ended.
-    async fn read(&mut self, session: &Session<TcpTls>) -> Result<Bytes, RequestError> {
-        check_open(session)?;
+    /// Returns the question, unless the peer cancelled it.
+    async fn read(&mut self, _: &Session<TcpTls>) -> Result<Bytes, RequestError> {
         match self.asker.has_changed() {
             Ok(_) => Ok(self.question.clone()),
             Err(_) => Err(RequestError::Canceled),
@@ -24,7 +22,6 @@ impl PeerQuestion<TcpTls> for Question {
         session: &Session<TcpTls>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        check_open(session)?;
         // Its place is free before the asker learns the answer and asks again.
         if !session.link().requests()?.finish(self.id) {
             return Err(RequestError::Canceled);
@@ -49,15 +46,8 @@ impl PeerQuestion<TcpTls> for Question {
         }
     }
 
-    async fn canceled(&self, session: &Session<TcpTls>) {
+    async fn canceled(&self) {
         let mut asker = self.asker.clone();
-        tokio::select! {
-            () = async { while asker.changed().await.is_ok() {} } => {}
-            _ = session.over() => {}
-        }
+        while asker.changed().await.is_ok() {}
     }
-}
-
-fn check_open(session: &Session<TcpTls>) -> Result<(), RequestError> {
-    session.over().now_or_never().map_or(Ok(()), |reason| Err(RequestError::Closed(reason)))
 }

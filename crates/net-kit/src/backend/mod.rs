@@ -134,19 +134,22 @@ pub trait Backend: Send + Sync + Sized + 'static {
         0
     }
 
-    /// Asks the peer and waits for the answer. Dropping the future cancels.
+    /// Asks the peer and waits for the answer, or for ever if the connection ends. Dropping the
+    /// future cancels.
     fn request(
         session: &Session<Self>,
         question: Bytes,
     ) -> impl Future<Output = Result<Bytes, RequestError>> + Send;
 
-    /// Waits for the next question of the peer. Cancel-safe.
+    /// Waits for the next question of the peer, or for ever if the connection ends. Cancel-safe.
     fn accept_request(
         session: &Session<Self>,
     ) -> impl Future<Output = Result<Self::Question, RequestError>> + Send;
 }
 
-/// What a backend does with a question of the peer. Its end is called before it is dropped.
+/// What a backend does with a question of the peer. [`end`](Self::end) is called before it is dropped.
+///
+/// Futures may remain pending after the connection has ended: the caller reports the end.
 pub trait PeerQuestion<B: Backend>: Send + Sync + 'static {
     /// Waits for the whole question.
     fn read(
@@ -164,8 +167,8 @@ pub trait PeerQuestion<B: Backend>: Send + Sync + 'static {
     /// Ends the question with a code and without waiting, unless it has ended.
     fn end(&mut self, session: &Session<B>, code: u64);
 
-    /// Waits until the peer cancels the question, or the connection ends. Cancel-safe.
-    fn canceled(&self, session: &Session<B>) -> impl Future<Output = ()> + Send;
+    /// Waits until the peer cancels the question. Cancel-safe.
+    fn canceled(&self) -> impl Future<Output = ()> + Send;
 }
 
 /// A backend whose [`lanes`](Backend::lanes) have one for urgent messages.

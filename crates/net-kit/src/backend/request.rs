@@ -4,6 +4,7 @@ use super::{Backend, Connection, PeerQuestion};
 use crate::budget;
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use net_traits::{NetQuestion, NetRequests, RequestError, request_code};
 use std::fmt;
 use std::time::Duration;
@@ -57,7 +58,12 @@ impl<B: Backend> Question<B> {
 #[async_trait]
 impl<B: Backend> NetQuestion for Question<B> {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
-        let question = self.question.read(self.connection.session()).await;
+        let session = self.connection.session();
+        let question = tokio::select! {
+            biased;
+            reason = session.over() => Err(RequestError::Closed(reason)),
+            question = self.question.read(session) => question,
+        };
         if let Err(RequestError::TooLarge { .. }) = question {
             self.end(request_code::TOO_LARGE);
         }
@@ -71,7 +77,14 @@ impl<B: Backend> NetQuestion for Question<B> {
             self.end(request_code::TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
-        self.question.answer(session, answer).await
+        if let Some(reason) = session.over().now_or_never() {
+            return Err(RequestError::Closed(reason));
+        }
+        tokio::select! {
+            biased;
+            answered = self.question.answer(session, answer) => answered,
+            reason = session.over() => Err(RequestError::Closed(reason)),
+        }
     }
 
     fn refuse(mut self, code: u64) {
@@ -79,7 +92,10 @@ impl<B: Backend> NetQuestion for Question<B> {
     }
 
     async fn canceled(&self) {
-        self.question.canceled(self.connection.session()).await;
+        tokio::select! {
+            () = self.question.canceled() => {}
+            _ = self.connection.session().over() => {}
+        }
     }
 }
 
