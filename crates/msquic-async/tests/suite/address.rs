@@ -150,7 +150,7 @@ fn the_address_of_an_ended_listener_is_not_shared_with_another_process() {
     run_tokio(async || {
         let registration = Registration::new("test").unwrap();
         let ended = listener(&registration);
-        ended.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
+        ended.start(&[ALPN], Some("127.0.0.3:0".parse().unwrap())).unwrap();
         let address = ended.local_addr().unwrap();
         ended.stop().await.unwrap();
         drop(ended);

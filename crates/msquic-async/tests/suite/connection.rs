@@ -395,9 +395,13 @@ fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
         let Pair { registration, listener, client, server } = pair().await;
         registration.shutdown(3);
         registration.wait_idle().await;
-        let closed = ConnectionError::ClosedLocally { code: 3, reason: String::new() };
+        // The close of the first side may reach the other one before its own.
         for side in [&client, &server] {
-            assert_eq!(side.watch_shutdown().await, closed);
+            match side.watch_shutdown().await {
+                ConnectionError::ClosedLocally { code: 3, .. }
+                | ConnectionError::ClosedByPeer { code: 3, .. } => {}
+                error => panic!("{error:?}"),
+            }
         }
         assert!(Connection::new(&registration, credential()).is_err());
         assert_eq!(listener.accept().await.map(|_| ()), Err(ListenError::Finished));

@@ -2,9 +2,7 @@
 
 use super::peers::{Pair, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};
-use msquic_async::{
-    ConnectionError, ReadError, ReadStream, Settings, StreamLimits, StreamRecvBuffer, StreamType,
-};
+use msquic_async::{ReadError, ReadStream, Settings, StreamLimits, StreamRecvBuffer, StreamType};
 use std::future::poll_fn;
 use std::sync::mpsc;
 use std::thread;
@@ -161,8 +159,7 @@ fn unread_bytes_outlive_their_connection_without_keeping_it_open() {
             }
         };
         assert!(received == data[..received.len()]);
-        let closed = ConnectionError::ClosedLocally { code: 1, reason: String::new() };
-        assert_eq!(error, ReadError::ConnectionLost(closed));
+        assert!(matches!(error, ReadError::ConnectionLost(_)), "{error:?}");
         drop((client, server, listener, write));
     });
 }
