@@ -4,6 +4,7 @@
 //! long. The watch runs inside the waiting future, needs tokio's timer, and owns nothing else;
 //! dropping the future drops the operation.
 
+use net_traits::{RequestError, SendError};
 use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -39,6 +40,18 @@ impl<F: FnMut() -> Look + Send> Progress for F {
 /// The peer took no data for this duration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stuck(pub Duration);
+
+impl From<Stuck> for SendError {
+    fn from(Stuck(after): Stuck) -> Self {
+        Self::TimedOut { after }
+    }
+}
+
+impl From<Stuck> for RequestError {
+    fn from(Stuck(after): Stuck) -> Self {
+        Self::TimedOut { after }
+    }
+}
 
 /// Waits for `operation` as long as it makes progress.
 ///

@@ -1,16 +1,19 @@
-//! The task of a connection: it reads all streams of the peer into the inbox, drives the lanes, and
-//! observes the end.
+//! The task of a connection: it reads all streams of the peer into the inbox, writes the messages of
+//! the lanes, and observes the end.
+//!
+//! A lane is an outbox and its stream, opened on demand and replaced when the peer stops it. A message
+//! that a stopped stream had begun is lost; those still queued use the next stream.
 
 use crate::handshake::ended;
-use crate::lane;
 use crate::link::Quinn;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::Session;
 use net_kit::frame::FrameDecoder;
 use net_kit::handshake::Handshake;
-use net_traits::RecvError;
-use quinn::{ConnectionError, ReadError, RecvStream, VarInt};
+use net_kit::outbox::{Outbox, Work};
+use net_traits::{RecvError, SendError};
+use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::pin::pin;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
@@ -37,7 +40,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     let write = async {
         let ordinary = session.lanes().iter().map(|lane| (lane, 0));
         let lanes = ordinary.chain([(session.urgent(), URGENT)]);
-        let send = |(lane, priority)| lane::drive(lane, &link.connection, priority);
+        let send = |(lane, priority)| send(lane, &link.connection, priority);
         join_all(lanes.map(send)).await;
         let _all_sent = link.answers.write().await;
         if let Some((code, reason)) = session.urgent().closing() {
@@ -86,4 +89,62 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
         }
     };
     end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
+}
+
+/// Writes messages until this side closes and the peer has acknowledged all of them, or until the
+/// connection is lost.
+async fn send(outbox: &Outbox, connection: &Connection, priority: i32) {
+    while let Ok(Some(code)) | Err(WriteError::Stopped(code)) =
+        send_on_stream(outbox, connection, priority).await
+    {
+        outbox.report(SendError::Stopped { code: code.into_inner() });
+    }
+}
+
+/// Writes messages to one stream, which the first message opens. Returns the code with which the
+/// peer stopped it.
+async fn send_on_stream(
+    outbox: &Outbox,
+    connection: &Connection,
+    priority: i32,
+) -> Result<Option<VarInt>, WriteError> {
+    let mut open: Option<SendStream> = None;
+    loop {
+        let work = match &open {
+            None => outbox.work().await,
+            Some(stream) => tokio::select! {
+                biased;
+                work = outbox.work() => work,
+                stopped = stream.stopped() => return Ok(stopped?),
+            },
+        };
+        let Work::Frame(mut frame) = work else {
+            let Some(mut stream) = open else { return Ok(None) };
+            let _ = stream.finish(); // fails if the peer stopped the stream
+            return Ok(stream.stopped().await?);
+        };
+        let stream = match &mut open {
+            Some(stream) => stream,
+            None => {
+                let stream = connection.open_uni().await?;
+                let _ = stream.set_priority(priority); // a new stream is open
+                open.insert(stream)
+            }
+        };
+        let mut rest = &mut frame.pieces[..];
+        let written = loop {
+            match stream.write_chunks(rest).await {
+                Err(error) => break Err(error),
+                Ok(written) => {
+                    outbox.wrote(written.bytes);
+                    rest = &mut rest[written.chunks..];
+                }
+            }
+            if rest.is_empty() {
+                break Ok(());
+            }
+        };
+        outbox.wrote_frame(&frame);
+        written?;
+    }
 }

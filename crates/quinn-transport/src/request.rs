@@ -6,7 +6,6 @@
 use crate::link::{Quinn, varint};
 use bytes::Bytes;
 use net_kit::backend::{PeerQuestion, Session};
-use net_kit::progress::Stuck;
 use net_traits::{Cause, RequestError, request_code};
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
 use std::future::pending;
@@ -65,14 +64,13 @@ impl PeerQuestion<Quinn> for Request {
                 None => Ok(()),
             }
         };
-        match session.unless_stuck(std::iter::empty(), written).await {
-            Ok(Ok(())) => {
+        match session.unless_stuck(std::iter::empty(), written).await? {
+            Ok(()) => {
                 *is_over = true;
                 Ok(())
             }
-            Ok(Err(WriteError::ConnectionLost(_))) => pending().await,
-            Ok(Err(_)) => Err(RequestError::Canceled),
-            Err(Stuck(after)) => Err(RequestError::TimedOut { after }),
+            Err(WriteError::ConnectionLost(_)) => pending().await,
+            Err(_) => Err(RequestError::Canceled),
         }
     }
 

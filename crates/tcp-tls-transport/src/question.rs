@@ -4,8 +4,7 @@ use crate::link::{TcpTls, outbox};
 use crate::record;
 use crate::requests::Question;
 use net_kit::backend::{PeerQuestion, Session};
-use net_kit::progress::Stuck;
-use net_traits::{Bytes, RequestError, SendError};
+use net_traits::{Bytes, RequestError};
 
 impl PeerQuestion<TcpTls> for Question {
     /// Returns the question, unless the peer cancelled it.
@@ -33,8 +32,7 @@ impl PeerQuestion<TcpTls> for Question {
             self.is_ended = true;
             outbox.flushed().await
         };
-        let written = session.unless_stuck([outbox].into_iter(), written).await;
-        let written = written.unwrap_or_else(|Stuck(after)| Err(SendError::TimedOut { after }));
+        let written = session.unless_stuck([outbox].into_iter(), written).await?;
         written.map_err(record::request_error)
     }
 

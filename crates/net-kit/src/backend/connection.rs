@@ -7,7 +7,6 @@ use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
 use crate::outbox::Outbox;
-use crate::progress::Stuck;
 use crate::registry::{Entry, Member, Registry};
 use crate::telemetry::Origin;
 use async_trait::async_trait;
@@ -73,7 +72,7 @@ impl<B: Backend> Connection<B> {
         let (size, mut pieces) = self.pieces(parts)?;
         match lane.try_push(&mut pieces) {
             Err(SendError::WouldBlock) => {
-                self.unless_stuck([lane].into_iter(), lane.push(pieces)).await??;
+                self.session().unless_stuck([lane].into_iter(), lane.push(pieces)).await??;
             }
             result => result?,
         }
@@ -87,16 +86,6 @@ impl<B: Backend> Connection<B> {
         let limit = self.session().options().max_message_size;
         let pieces = frame::encode(parts).filter(|_| size <= limit);
         Ok((size, pieces.ok_or(SendError::TooLarge { size, limit })?))
-    }
-
-    /// Waits for `operation` as long as the peer takes data.
-    async fn unless_stuck<'a, T>(
-        &'a self,
-        lanes: impl Iterator<Item = &'a Outbox>,
-        operation: impl Future<Output = T>,
-    ) -> Result<T, SendError> {
-        let stuck = self.session().unless_stuck(lanes, operation).await;
-        stuck.map_err(|Stuck(after)| SendError::TimedOut { after })
     }
 }
 
@@ -179,7 +168,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         budget::spend().await;
         let session = self.session();
         let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
-        self.unless_stuck(session.all_lanes(), flushed).await?.map(drop)
+        session.unless_stuck(session.all_lanes(), flushed).await?.map(drop)
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -194,7 +183,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         if session.close(code, reason) {
             let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
             // Without progress, the peer is abandoned.
-            let _ = self.unless_stuck(session.all_lanes(), session.over()).await;
+            let _ = session.unless_stuck(session.all_lanes(), session.over()).await;
         }
         session.over().await;
     }
