@@ -1,0 +1,78 @@
+// N33: paths that were probed, or that forged packets name, do not keep a server from following its client, and
+// the path that was active before is the one that is kept.
+#include "forge.h"
+
+static int Done;
+
+static CXPLAT_ROUTE At(const CXPLAT_ROUTE* Real, uint32_t LastByte)
+{
+    CXPLAT_ROUTE Route = *Real;
+    Route.RemoteAddress.Ipv4.sin_addr.s_addr = htonl(0x7f000000 + LastByte);
+    return Route;
+}
+
+static int IsAt(const QUIC_CONNECTION* Connection, int Index, const CXPLAT_ROUTE* Route)
+{
+    return Index < Connection->PathsCount &&
+        QuicAddrCompare(&Connection->Paths[Index].Route.RemoteAddress, &Route->RemoteAddress);
+}
+
+// The client probes an address and shows that it is there.
+static void Probe(QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route)
+{
+    QUIC_PATH_CHALLENGE_EX Frame = { { 1 } };
+    uint8_t Frames[16];
+    uint16_t Length = 0;
+    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_CHALLENGE, &Frame, &Length, sizeof(Frames), Frames));
+    ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, Length), 1);
+    CHECK(IsAt(Connection, 1, Route));
+    memcpy(Frame.Data, Connection->Paths[1].Challenge, sizeof(Frame.Data));
+    Length = 0;
+    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Frame, &Length, sizeof(Frames), Frames));
+    ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, Length), 1);
+    CHECK(Connection->Paths[1].IsPeerValidated);
+}
+
+static void Receive(QUIC_CONNECTION* Connection)
+{
+    Hook = NULL;
+    const uint8_t Ping = QUIC_FRAME_PING;
+    CXPLAT_ROUTE Real = Connection->Paths[0].Route;
+    CXPLAT_ROUTE One = At(&Real, 5), Two = At(&Real, 6), Three = At(&Real, 7), Four = At(&Real, 8);
+    CXPLAT_ROUTE False[3] = { At(&Real, 9), At(&Real, 10), At(&Real, 11) };
+
+    // Of two probed paths the client uses the older one.
+    Probe(Connection, &One);
+    Probe(Connection, &Two);
+    ForgeReceive(Connection, Forge(Connection, &One, 0, &Ping, 1), 1);
+    CHECK(IsAt(Connection, 0, &One));
+    if (!IsAt(Connection, 1, &Real)) { FAIL("the path that was active before is gone"); }
+
+    // After probing others it moves elsewhere.
+    Probe(Connection, &Two);
+    Probe(Connection, &Three);
+    Probe(Connection, &Four);
+    CXPLAT_ROUTE Five = At(&Real, 12);
+    ForgeReceive(Connection, Forge(Connection, &Five, 0, &Ping, 1), 1);
+    if (!IsAt(Connection, 0, &Five)) { FAIL("a client that has probed %u paths is not followed", Connection->PathsCount); }
+    CHECK(Connection->PathsCount == 2 && IsAt(Connection, 1, &One));
+
+    // Packets of duplicate numbers from other addresses, dropped before they are authenticated, precede it.
+    CXPLAT_ROUTE Six = At(&Real, 13);
+    QUIC_RX_PACKET* Packets[4];
+    for (int i = 0; i < 3; i++) { Packets[i] = Forge(Connection, &False[i], -11, &Ping, 1); }
+    Packets[3] = Forge(Connection, &Six, 0, &Ping, 1);
+    for (int i = 0; i < 3; i++) { Packets[i]->Next = (CXPLAT_RECV_DATA*)Packets[i + 1]; }
+    ForgeReceive(Connection, Packets[0], 4);
+    if (!IsAt(Connection, 0, &Six)) { FAIL("forged packets keep the server from following its client"); }
+    CHECK(Connection->PathsCount == 2 && IsAt(Connection, 1, &One));
+    Done = 1;
+}
+
+int main(void)
+{
+    ForgeOpen();
+    Hook = Receive;
+    CHECK(HookSend(&ForgeClient, 2000) && Done);
+    _exit(0);
+}
