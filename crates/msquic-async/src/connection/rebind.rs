@@ -86,7 +86,9 @@ impl Connection {
     ///
     /// Streams and datagrams go on; what was in flight to the old address is sent again. The peer validates the
     /// new path (RFC 9000, section 9). On a path from another IP address the round-trip time, the congestion
-    /// window and the MTU are found anew. Other connections keep the socket that this one leaves.
+    /// window and the MTU are found anew, and the packets bear another connection ID, so that they are not linked to
+    /// those of the old address; after several moves within a round trip the peer has supplied no further one, and
+    /// they are. Other connections keep the socket that this one leaves.
     ///
     /// A peer that does not answer on the new path ends the connection after the
     /// [disconnect timeout](crate::Settings::disconnect_timeout), unless it moves again before. A peer without the
