@@ -12,8 +12,8 @@ use clap::{Parser, ValueEnum};
 use msquic_transport::MsQuicTransport as QuicTransport;
 use net_peers::FallbackTransport;
 use net_traits::{
-    CertHash, DynConnection, DynIncomingRequest, DynListener, DynTransport, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy, WithCauses,
+    CertHash, DynConnection, DynListener, DynTransport, NetConnection, NetCredential, NetListener,
+    NetTransport, TrustPolicy, WithCauses,
 };
 use net_traits_test::memory::MemoryNetwork;
 use quinn_transport::QuinnTransport;
@@ -24,6 +24,7 @@ use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tcp_tls_transport::TcpTlsTransport;
@@ -203,16 +204,15 @@ impl Rooms {
 /// Hosts until the listener is closed.
 async fn host(listener: DynListener) -> Result<()> {
     let rooms = Arc::new(Rooms::default());
-    for connection in 0.. {
-        let request = listener.accept().await?;
-        tokio::spawn(serve(request, connection, rooms.clone()));
-    }
-    Ok(())
+    let connections = AtomicU64::new(0);
+    let handler = move |connection| {
+        serve(connection, connections.fetch_add(1, Ordering::Relaxed), rooms.clone())
+    };
+    Err(net_peers::serve(&listener, handler).await.into())
 }
 
 /// Serves one member until it leaves.
-async fn serve(request: DynIncomingRequest, number: u64, rooms: Arc<Rooms>) {
-    let Ok(connection) = request.accept().await else { return };
+async fn serve(connection: DynConnection, number: u64, rooms: Arc<Rooms>) {
     let member = Member { identity: connection.peer_identity().hash, connection: number };
     let name = name(&member.identity);
     let (lines, mut queued) = mpsc::channel::<String>(LINES_BEHIND);

@@ -4,6 +4,7 @@
 //!   [`PeerPool::recv`] returns the messages of all peers, [`PeerEvents`] the messages that were not
 //!   delivered. [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
 //!   [`Resolver`] lists.
+//! - [`serve`]: accepts peers, each in its own task.
 //! - [`FallbackTransport`]: a primary transport, and a secondary one where the primary does not
 //!   reach the peer.
 //!
@@ -58,6 +59,7 @@
 mod fallback;
 mod pool;
 mod resolver;
+mod serve;
 
 pub use fallback::{
     FallbackConfig, FallbackConnection, FallbackIncomingRequest, FallbackListener,
@@ -73,3 +75,4 @@ pub use resolver::{
     Endpoint, FileResolver, ParseEndpointError, ResolveError, Resolver, StaticResolver,
     WatchResolver,
 };
+pub use serve::serve;
