@@ -8,8 +8,6 @@
 //! count too. In flight a datagram holds no bytes, so these are bounded in number.
 
 use crate::DatagramLimits;
-use crate::connection::{DatagramCounts, DgramSendError};
-use crate::ffi::connection::DatagramSendState;
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
@@ -22,7 +20,7 @@ use tokio::sync::oneshot;
 ///
 /// match connection.send_datagram_tracked(&"position 4 2".into())?.await {
 ///     DatagramOutcome::Acknowledged => println!("it arrived"),
-///     DatagramOutcome::Lost | DatagramOutcome::Canceled => println!("it did not"),
+///     outcome => println!("it did not: {outcome:?}"),
 /// }
 /// # Ok(())
 /// # }
@@ -36,6 +34,47 @@ pub enum DatagramOutcome {
     Lost,
     /// It was not sent, because the path became too narrow or the connection ended.
     Canceled,
+}
+
+/// How far a datagram is; see `QUIC_DATAGRAM_SEND_STATE`. All but `Sent` are final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum DatagramSendState {
+    Sent,
+    Acknowledged,
+    Lost,
+    Canceled,
+}
+
+/// Datagrams of a connection since its start.
+///
+/// ```
+/// use msquic_async::connection::DatagramCounts;
+///
+/// assert_eq!(DatagramCounts::default().acknowledged, 0);
+/// ```
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DatagramCounts {
+    /// Those that were put into packets.
+    pub sent: u64,
+    /// Those that the peer acknowledged.
+    pub acknowledged: u64,
+    /// Those that were sent and lost.
+    pub lost: u64,
+    /// Those that were not sent after all, because the path became too narrow or the connection ended.
+    pub canceled: u64,
+    /// Those that arrived, with the dropped ones.
+    pub received: u64,
+    /// Those that arrived and were dropped because nothing asked for them in time.
+    pub dropped: u64,
+}
+
+/// Why a datagram was not admitted.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Refused {
+    Denied,
+    TooBig { size: usize, max: usize },
+    Full,
 }
 
 /// The datagrams of a connection. Pure.
@@ -77,13 +116,13 @@ impl Datagrams {
         &mut self,
         size: usize,
         outcome: Option<oneshot::Sender<DatagramOutcome>>,
-    ) -> Result<usize, DgramSendError> {
-        let max = self.max_size.ok_or(DgramSendError::Denied)?;
+    ) -> Result<usize, Refused> {
+        let max = self.max_size.ok_or(Refused::Denied)?;
         if size > max {
-            return Err(DgramSendError::TooBig { size, max });
+            return Err(Refused::TooBig { size, max });
         }
         if !self.has_room() {
-            return Err(DgramSendError::Full);
+            return Err(Refused::Full);
         }
         self.next_id = self.next_id.wrapping_add(1);
         self.queued_cost += cost(size);
@@ -173,14 +212,14 @@ mod tests {
         let mut datagrams = datagrams(cost(150));
         let first = datagrams.admit(100, None).unwrap();
         datagrams.admit(100, None).unwrap();
-        assert_eq!(datagrams.admit(1, None), Err(DgramSendError::Full));
+        assert_eq!(datagrams.admit(1, None), Err(Refused::Full));
         assert!(datagrams.on_state(first, DatagramSendState::Sent).0);
         datagrams.admit(1, None).unwrap();
         assert!(!datagrams.on_state(first, DatagramSendState::Acknowledged).0);
         assert_eq!(datagrams.sent.len(), 2);
-        assert_eq!(datagrams.admit(101, None), Err(DgramSendError::TooBig { size: 101, max: 100 }));
+        assert_eq!(datagrams.admit(101, None), Err(Refused::TooBig { size: 101, max: 100 }));
         datagrams.set_max_size(None);
-        assert_eq!(datagrams.admit(1, None), Err(DgramSendError::Denied));
+        assert_eq!(datagrams.admit(1, None), Err(Refused::Denied));
     }
 
     #[test]
@@ -221,7 +260,7 @@ mod tests {
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(datagrams.on_state(*id, DatagramSendState::Sent).0, number < 2);
         }
-        assert_eq!(datagrams.admit(0, None), Err(DgramSendError::Full), "in flight");
+        assert_eq!(datagrams.admit(0, None), Err(Refused::Full), "in flight");
         for (number, id) in ids.iter().enumerate() {
             assert_eq!(datagrams.on_state(*id, DatagramSendState::Lost).0, number >= 7);
         }
@@ -236,7 +275,7 @@ mod tests {
         let mut datagrams = datagrams(0);
         datagrams.limits.in_flight = 0;
         let only = datagrams.admit(100, None).unwrap();
-        assert_eq!(datagrams.admit(0, None), Err(DgramSendError::Full));
+        assert_eq!(datagrams.admit(0, None), Err(Refused::Full));
         assert!(!datagrams.on_state(only, DatagramSendState::Sent).0);
         assert!(datagrams.on_state(only, DatagramSendState::Acknowledged).0);
     }

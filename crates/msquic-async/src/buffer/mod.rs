@@ -1,4 +1,4 @@
-//! Pure queues.
+//! Pure queues. They import no other module but the limits.
 
 mod completions;
 mod datagrams;
@@ -6,7 +6,7 @@ mod receive_queue;
 mod send_queue;
 
 pub(crate) use completions::Completions;
-pub use datagrams::DatagramOutcome;
-pub(crate) use datagrams::Datagrams;
+pub use datagrams::{DatagramCounts, DatagramOutcome};
+pub(crate) use datagrams::{DatagramSendState, Datagrams, Refused};
 pub(crate) use receive_queue::{ReceiveQueue, Run};
 pub(crate) use send_queue::SendQueue;

@@ -6,7 +6,7 @@ use super::{
     DgramSendError,
 };
 use crate::Status;
-use crate::ffi::connection::DatagramSendState;
+use crate::buffer::DatagramSendState;
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::pin::Pin;

@@ -1,6 +1,7 @@
 //! What can go wrong with a connection, per operation.
 
 use crate::Status;
+use crate::buffer::Refused;
 use crate::ffi::library::has_patch;
 use net_traits::TrustError;
 use std::io;
@@ -293,6 +294,16 @@ pub enum DgramSendError {
     /// msquic failed.
     #[error("msquic could not send the datagram")]
     Other(#[source] Status),
+}
+
+impl From<Refused> for DgramSendError {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Denied => Self::Denied,
+            Refused::TooBig { size, max } => Self::TooBig { size, max },
+            Refused::Full => Self::Full,
+        }
+    }
 }
 
 impl From<DgramReceiveError> for io::Error {

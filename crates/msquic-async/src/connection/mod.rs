@@ -29,7 +29,7 @@ mod state;
 mod statistics;
 mod streams;
 
-pub use crate::buffer::DatagramOutcome;
+pub use crate::buffer::{DatagramCounts, DatagramOutcome};
 pub use change::ConnectionChange;
 pub(crate) use credit::Ticket;
 pub use datagram::{ReceiveDatagram, SendDatagram, TrackDatagram};
@@ -42,7 +42,7 @@ pub(crate) use inner::ConnectionInner;
 pub(crate) use link::Link;
 pub use rebind::RebindError;
 pub use start::ConnectionStart;
-pub use statistics::{ConnectionStatistics, DatagramCounts, StreamCounts};
+pub use statistics::{ConnectionStatistics, StreamCounts};
 pub use streams::{
     AcceptInboundStream, AcceptInboundUniStream, OpenOutboundStream, OpenSendStream,
 };

@@ -7,10 +7,9 @@ use super::link::Link;
 use super::peer_streams::Start;
 use super::state::{ConnectionInput, ConnectionState};
 use super::{Connection, ConnectionError, DgramSendError};
+use crate::buffer::DatagramSendState;
 use crate::ffi::calls::Calls;
-use crate::ffi::connection::{
-    ConnectionEvent, ConnectionHandler, DatagramSendState, NativeConnection,
-};
+use crate::ffi::connection::{ConnectionEvent, ConnectionHandler, NativeConnection};
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};

@@ -1,5 +1,6 @@
 //! `ConnectionStatistics`: what msquic measures and what this crate counts.
 
+use crate::buffer::DatagramCounts;
 use crate::stream::StreamType;
 use std::time::Duration;
 
@@ -105,28 +106,4 @@ impl StreamCounts {
             StreamType::Unidirectional => self.unidirectional += 1,
         }
     }
-}
-
-/// Datagrams of a connection since its start.
-///
-/// ```
-/// use msquic_async::connection::DatagramCounts;
-///
-/// assert_eq!(DatagramCounts::default().acknowledged, 0);
-/// ```
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct DatagramCounts {
-    /// Those that were put into packets.
-    pub sent: u64,
-    /// Those that the peer acknowledged.
-    pub acknowledged: u64,
-    /// Those that were sent and lost.
-    pub lost: u64,
-    /// Those that were not sent after all, because the path became too narrow or the connection ended.
-    pub canceled: u64,
-    /// Those that arrived, with the dropped ones.
-    pub received: u64,
-    /// Those that arrived and were dropped because nothing asked for them in time.
-    pub dropped: u64,
 }

@@ -1,6 +1,7 @@
 //! The events of a connection, and the handler that gets them.
 
 use super::{ConnectionCloser, NativeConnection};
+use crate::buffer::DatagramSendState;
 use crate::ffi::bound::Bound;
 use crate::ffi::calls::Calls;
 use crate::ffi::functions::call;
@@ -60,15 +61,6 @@ pub(crate) enum ConnectionEvent<'a> {
     },
     LocalAddressChanged(SocketAddr),
     PeerAddressChanged(SocketAddr),
-}
-
-/// How far a datagram is; see `QUIC_DATAGRAM_SEND_STATE`. All but `Sent` are final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum DatagramSendState {
-    Sent,
-    Acknowledged,
-    Lost,
-    Canceled,
 }
 
 /// Handles the events of one connection, which never overlap (C1), and the end of its registration.

@@ -2,7 +2,7 @@
 
 mod events;
 
-pub(crate) use events::{ConnectionEvent, ConnectionHandler, DatagramSendState, PeerConnection};
+pub(crate) use events::{ConnectionEvent, ConnectionHandler, PeerConnection};
 
 use super::MAX_CODE;
 use super::configuration::NativeConfiguration;
