@@ -63,7 +63,8 @@ impl Registration {
     }
 
     /// Closes all connections with `error_code` (below 2^62) and stops all listeners. New ones are
-    /// refused from now on. It does not wait, see [`wait_idle`](Self::wait_idle).
+    /// refused from now on. A connection that is being closed keeps its code. It does not wait, see
+    /// [`wait_idle`](Self::wait_idle).
     ///
     /// ```
     /// # use msquic_async::{Connection, NetCredential, Registration, TrustPolicy};
