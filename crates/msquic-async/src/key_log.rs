@@ -12,7 +12,7 @@ use zeroize::Zeroizing;
 /// A file into which connections write their TLS secrets, in the format of NSS
 /// (`SSLKEYLOGFILE`), which Wireshark and others read.
 ///
-/// Who reads the file can decrypt everything, so this is for development only, and the file must belong to the
+/// A reader of the file can decrypt everything, so this is for development only, and the file must belong to the
 /// user of this process alone, see [`file`](Self::file). Secrets are wiped from the memory of this process
 /// after they were written.
 ///
@@ -105,7 +105,7 @@ impl KeyLog {
         Ok(Self { shared: Arc::new(Shared { file: Mutex::new(file), queue }) })
     }
 
-    /// Tells whether all secrets so far could be written, or still wait.
+    /// Returns whether all secrets so far could be written, or still wait.
     ///
     /// ```no_run
     /// # fn example(key_log: msquic_async::KeyLog) {

@@ -1,13 +1,13 @@
 //! Event-driven QUIC over Microsoft's msquic, for any executor.
 //!
 //! msquic works on threads of its own and calls back. This crate turns the callbacks into futures
-//! that run under tokio, smol, `futures::executor` or whatever polls them: nothing here needs a
+//! that run under tokio, smol, `futures::executor` or any other executor: nothing here needs a
 //! runtime.
 //!
 //! In reading order:
 //!
 //! 1. [`Registration`]: the root. [`Configuration`]: protocols, [`Settings`], and the certificate of
-//!    a [`NetCredential`], whose trust policy judges peers.
+//!    a [`NetCredential`], whose trust policy verifies peers.
 //! 2. [`Listener`] and [`Connection`]: mutual TLS 1.3 between peers that know each other's
 //!    certificates.
 //! 3. [`Stream`], [`ReadStream`], [`WriteStream`]: ordered bytes; [`SendStream`]: messages that are
@@ -20,7 +20,7 @@
 //!   their registration. At the end of the process what is still open is closed, within two
 //!   seconds.
 //! - **Nothing is unbounded**: backlogs, bytes in flight, bytes received and not read have limits.
-//! - **Errors come after the data**: what had arrived is handed out before the loss is reported.
+//! - **Errors come after the data**: what had arrived is delivered before the loss is reported.
 //! - Each function says what happens when its future is dropped (*cancel safety*).
 //!
 //! # Features

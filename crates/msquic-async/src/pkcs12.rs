@@ -20,7 +20,7 @@ pub(crate) fn bundle(credential: &NetCredential) -> Result<Zeroizing<Vec<u8>>, C
         return Err(CredentialError::Unusable(Cause::new(message)));
     };
     encode(key.secret_pkcs8_der(), credential.certificate_chain()).map_err(|error| {
-        CredentialError::Unusable(Cause::new(format!("the private key is no DER: {error}")))
+        CredentialError::Unusable(Cause::new(format!("the private key is not DER: {error}")))
     })
 }
 

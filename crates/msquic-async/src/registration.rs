@@ -10,7 +10,7 @@ use std::sync::Arc;
 /// The root of all connections and listeners, with msquic's threads.
 ///
 /// Cloning is cheap. Connections and listeners keep it alive; it is closed in the background when
-/// the last of them is gone, so dropping it never waits.
+/// the last of them is closed, so dropping it never waits.
 ///
 /// ```
 /// # smol::block_on(async {
@@ -78,7 +78,7 @@ impl Registration {
         self.native.shutdown(error_code);
     }
 
-    /// Waits until all connections and listeners are gone. Handles that are still held, of
+    /// Waits until all connections and listeners are closed. Handles that are still held, of
     /// connections that are over, do not count, nor do bytes that were not read. Buffers that borrow msquic's memory
     /// ([`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive)) do.
     ///

@@ -44,7 +44,7 @@ impl Settings {
     /// parts are dropped, in any order, on any thread. The peer gets credit for the bytes of a stream in
     /// their order: as far as all buffers before are dropped. So a buffer that is kept stops
     /// its stream when the stream's window behind it is full, and takes as much from the window of the
-    /// connection; copy what is kept for long. The end of the stream may be told only when all buffers are
+    /// connection; copy what is kept for long. The end of the stream may be reported only when all buffers are
     /// dropped, and the peer gets credit for another stream after that. With an installed libmsquic, which lacks
     /// our patch I6180, nothing more arrives on a stream while a buffer of it exists. The limit
     /// [`StreamLimits::receive_buffer`](crate::StreamLimits) does not apply: the windows do. A stream's
@@ -270,7 +270,7 @@ knobs! {
     max_stateless_operations: u32;
     /// As [`max_stateless_operations`](Self::max_stateless_operations), for one port. Default: 100.
     max_binding_stateless_operations: u16;
-    /// How long such an answer is remembered. Default: 100 ms.
+    /// How long such an answer is kept. Default: 100 ms.
     stateless_operation_expiration: Duration;
     /// How many operations of one connection are done in a row. Default: 16.
     max_operations_per_drain: u8;

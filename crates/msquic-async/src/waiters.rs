@@ -2,7 +2,7 @@
 //!
 //! Futures use [`Waiters::notified`], which deregisters when it is dropped. `poll_*` functions
 //! cannot know when their caller stops waiting; they use [`Waiters::register`], whose [`Pollers`]
-//! keep one waker per task and find out which tasks are gone.
+//! keep one waker per task and find out which tasks no longer wait.
 
 // The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
 use crate::lock::Mutex;
@@ -43,7 +43,7 @@ impl Waiters {
         self.wake_pollers();
     }
 
-    /// Something changed for good: wakes all.
+    /// A lasting change: wakes all.
     pub(crate) fn wake_all(&self) {
         self.notify.notify_waiters();
         self.wake_pollers();
@@ -54,7 +54,7 @@ impl Waiters {
         all.wake();
     }
 
-    /// Wakes one future: what the last wake was for is not used up.
+    /// Wakes one future: the item of the last wake is still there.
     pub(crate) fn pass_on(&self) {
         self.notify.notify_one();
     }
@@ -108,17 +108,17 @@ impl<'a> Place<'a> {
     }
 }
 
-/// The tasks that polled and were told to wait, one waker for each.
+/// The tasks that polled and got `Pending`, one waker for each.
 ///
 /// A task that ends, or goes on with something else, leaves its waker behind, which keeps the task's memory.
-/// So at a limit all are woken and let go: those that still wait poll again, and the others are gone.
+/// So at a limit all are woken and removed: tasks that still wait poll again, and the others do not.
 ///
-/// The limit is [`FEWEST`] unless more are found to wait. For that, one of those let go is remembered, the
+/// The limit is [`FEWEST`] unless more are found to wait. For that, one of the removed tasks is kept, the
 /// *witness*. If it comes back behind `n` arrivals, about `n` tasks wait, and the limit becomes `2 n`. If it
-/// does not come back for long, it is gone, and the limit is [`FEWEST`] again. How long that is follows the
-/// ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...): a witness that is gone is replaced soon, and however many
+/// does not come back for long, it no longer waits, and the limit is [`FEWEST`] again. How long that is follows the
+/// ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...): a witness that no longer waits is replaced soon, and however many
 /// tasks wait, a witness soon stays until all of them have come back. So no tasks wake each other for
-/// ever, and few wakers of tasks that are gone stay.
+/// ever, and few wakers of tasks that no longer wait are kept.
 #[derive(Debug, Default)]
 struct Pollers {
     /// A single one needs nothing else.
@@ -128,7 +128,7 @@ struct Pollers {
 
 #[derive(Debug)]
 struct Crowd {
-    /// Those besides the first.
+    /// All but the first.
     rest: HashMap<Key, Waker>,
     limit: usize,
     /// Tasks that were registered, each time they were.
@@ -154,7 +154,7 @@ struct Witness {
 #[derive(Debug, Clone, Copy)]
 struct Term {
     key: Key,
-    /// The count of arrivals when the witness was let go, and until when it is believed in.
+    /// The count of arrivals when the witness was removed, and the count at which it expires.
     since: u64,
     until: u64,
 }

@@ -71,7 +71,7 @@ impl fmt::Display for Cause {
 ///
 /// let error = RecvError::Closed(CloseReason::TimedOut);
 /// let line = WithCauses(&error).to_string();
-/// assert_eq!(line, "the connection has ended: the peer sent nothing for the idle timeout");
+/// assert_eq!(line, "the connection has ended: the peer sent nothing within the idle timeout");
 /// ```
 #[derive(Debug)]
 pub struct WithCauses<'a>(pub &'a (dyn Error + 'static));

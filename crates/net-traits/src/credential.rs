@@ -91,7 +91,7 @@ impl NetCredential {
     ) -> Result<Self, CredentialError> {
         let key = Zeroizing::new(key);
         let known = PrivateKeyDer::try_from(&**key).map_err(|what| {
-            CredentialError::Unusable(Cause::new(format!("the private key: {what}")))
+            CredentialError::Unusable(Cause::new(format!("the private key is invalid: {what}")))
         })?;
         Self::new(chain.into_iter().map(CertificateDer::from).collect(), known.clone_key(), trust)
     }

@@ -324,7 +324,7 @@ impl DatedCertificate<'_> {
     }
 
     fn malformed(&self, what: &str) -> TrustError {
-        let cause = Cause::new(format!("its endorsements: {what}"));
+        let cause = Cause::new(format!("its endorsements are invalid: {what}"));
         TrustError::Malformed { identity: self.identity, cause }
     }
 }

@@ -35,8 +35,8 @@ pub enum CloseReason {
     /// One side did not accept the other's certificate.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The peer sent nothing for the idle timeout.
-    #[error("the peer sent nothing for the idle timeout")]
+    /// The peer sent nothing within the idle timeout.
+    #[error("the peer sent nothing within the idle timeout")]
     TimedOut,
     /// One side detected a protocol violation by the other.
     #[error("protocol violation")]

@@ -132,7 +132,9 @@ async fn read(
                             let limit = options.max_request_size;
                             requests.on_record(outbox(session), record, limit)
                         }
-                        Err(_) => Err(Violation("a request of a version that has none")),
+                        Err(_) => {
+                            Err(Violation("a request, which the negotiated version does not have"))
+                        }
                     };
                     if let Err(Violation(what)) = handled {
                         return CloseReason::ProtocolViolation(Cause::new(what));

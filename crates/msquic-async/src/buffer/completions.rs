@@ -11,19 +11,19 @@ use std::ops::Range;
 pub(crate) struct Completions {
     /// All bytes before are done with, and the caller knows.
     told: u64,
-    /// Bytes before this offset are told together.
+    /// Bytes before this offset are reported together.
     together: u64,
     /// What is done with behind `told`. It begins there only while `together` is larger.
     done: RangeSet<u64>,
 }
 
 impl Completions {
-    /// Tells nothing before all bytes up to `offset` are done with.
+    /// Reports nothing before all bytes up to `offset` are done with.
     pub(crate) fn require(&mut self, offset: u64) {
         self.together = self.together.max(offset);
     }
 
-    /// Marks `range` as done with. Returns how many bytes the caller has to tell now.
+    /// Marks `range` as done with. Returns how many bytes the caller has to complete now.
     #[must_use]
     pub(crate) fn complete(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {

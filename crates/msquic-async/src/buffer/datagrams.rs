@@ -12,7 +12,7 @@ use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
 use tokio::sync::oneshot;
 
-/// What became of a datagram.
+/// The outcome of a datagram.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -28,9 +28,9 @@ use tokio::sync::oneshot;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum DatagramOutcome {
-    /// The peer's QUIC has it.
+    /// The peer has acknowledged it.
     Acknowledged,
-    /// It was sent and is taken for lost.
+    /// It was sent and is considered lost.
     Lost,
     /// It was not sent, because the path became too narrow or the connection ended.
     Canceled,

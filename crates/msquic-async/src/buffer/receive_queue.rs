@@ -48,7 +48,7 @@ impl<R: Run> ReceiveQueue<R> {
         self.unread.is_empty() && self.runs.is_empty() && self.copied.is_empty()
     }
 
-    /// Takes what fits of `slices` and tells how much that was; all if they are the last of the
+    /// Takes what fits of `slices` and returns how much that was; all if they are the last of the
     /// connection, which the window of the stream bounds.
     pub(crate) fn push<'a>(
         &mut self,
@@ -80,12 +80,12 @@ impl<R: Run> ReceiveQueue<R> {
         self.runs.extend(run);
     }
 
-    /// The stream was told that fewer bytes were taken than it offered.
+    /// The stream knows that fewer bytes were taken than it offered.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
 
-    /// Moves bytes into `target` and tells how many.
+    /// Moves bytes into `target` and returns how many.
     pub(crate) fn read(&mut self, target: &mut [u8]) -> usize {
         let mut filled = 0;
         while filled < target.len() && !self.is_empty() {
@@ -139,7 +139,7 @@ impl<R: Run> ReceiveQueue<R> {
         resume
     }
 
-    /// Copies what is held, for a reader that comes later: the stream is over, and its memory is to be freed.
+    /// Copies what is held, for a reader that comes later: the stream has ended, and its memory is to be freed.
     pub(crate) fn copy_held(&mut self) {
         let held: Vec<Bytes> =
             self.unread.drain(..).chain(self.runs.drain(..).map(R::into)).collect();

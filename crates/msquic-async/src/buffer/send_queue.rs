@@ -178,7 +178,7 @@ impl SendQueue {
         }
     }
 
-    /// The oldest native send was given up: its bytes may not have reached the peer.
+    /// The oldest native send was canceled: its bytes may not have reached the peer.
     pub(crate) fn cancel(&mut self) {
         if let Some(size) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;

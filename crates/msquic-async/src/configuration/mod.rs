@@ -119,7 +119,7 @@ impl Configuration {
     }
 
     /// The same with streams of equal priority served in turn, a packet each, so that a stream with much
-    /// to send does not hold up the others. Otherwise the one that began first goes first.
+    /// to send does not delay the others. Otherwise the stream that began first is sent first.
     ///
     /// ```
     /// # fn example(configuration: msquic_async::Configuration) {

@@ -31,7 +31,7 @@ pub enum ConnectionChange {
     RemoteAddr(SocketAddr),
     /// The largest datagram that can be sent, in bytes, as
     /// [`max_datagram_size`](crate::Connection::max_datagram_size) tells. It follows the MTU of the path, which
-    /// msquic reports in no other way: where the peer takes no datagrams it is not told.
+    /// msquic reports in no other way: if the peer accepts no datagrams it is not reported.
     DatagramSize(Option<usize>),
     /// How many more streams the peer allows this side to open, at the moment at which it allowed more.
     StreamsAvailable {

@@ -1,6 +1,6 @@
 //! `StreamCredit`: how many more streams of one type the peer allows, given to openers in order of arrival.
 //!
-//! msquic tells how many streams it would start in STREAMS_AVAILABLE, and the outcome of each start on the same
+//! msquic reports in STREAMS_AVAILABLE how many streams it would start, and the outcome of each start on the same
 //! thread (contract C35). So its count, less the starts that it has not answered yet, is what can be given
 //! away. Each opener has a [`Ticket`]:
 //!
@@ -11,7 +11,7 @@
 //! ```
 //!
 //! The last happens when others open streams with the raw handle, and when msquic could not count further than
-//! it can tell. The ticket then waits again, in its old place, and there is no credit until msquic tells of
+//! it can report. The ticket then waits again, in its old place, and there is no credit until msquic reports
 //! some. A ticket that is dropped leaves the line, or gives its credit to the next.
 //!
 //! The peer is not told with STREAMS_BLOCKED that openers wait here. RFC 9000, section 4.6, recommends the frame, for
@@ -33,14 +33,14 @@ pub(crate) struct StreamCredit(Mutex<Line>);
 struct Line {
     /// How many streams msquic would start now.
     available: u64,
-    /// There may be more than `available`, and no event tells when they are used up.
+    /// There may be more than `available`, and no event reports when they are used up.
     is_capped: bool,
     /// Tickets that hold credit.
     given: u64,
     /// Tickets without credit by number, with wakers as far as they were polled.
     waiting: BTreeMap<u64, Option<Waker>>,
     tickets: u64,
-    /// The connection is over: no opener waits any more.
+    /// The connection has ended: no opener waits any more.
     is_closed: bool,
 }
 
@@ -52,18 +52,18 @@ pub(crate) struct Ticket {
     is_spent: bool,
 }
 
-/// The largest count that msquic can tell (`core/stream_set.c`, QuicStreamSetGetCountAvailable).
+/// The largest count that msquic can report (`core/stream_set.c`, QuicStreamSetGetCountAvailable).
 const MOST_TOLD: u16 = u16::MAX;
 
 impl StreamCredit {
-    /// Credit if there is some and no opener waits for it.
+    /// Returns credit if there is some and no opener waits for it.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Ticket> {
         let mut line = self.0.lock();
         let has_credit = line.is_closed || line.given < line.available;
         has_credit.then(|| line.ticket(self))
     }
 
-    /// A ticket with credit, or at the end of the line.
+    /// Returns a ticket with credit, or at the end of the line.
     pub(crate) fn join(self: &Arc<Self>) -> Ticket {
         self.0.lock().ticket(self)
     }
@@ -76,7 +76,7 @@ impl StreamCredit {
         });
     }
 
-    /// The connection is over: wakes all, and gives credit to everybody, with which no stream can be started.
+    /// The connection has ended: wakes all, and gives credit to all, with which no stream can be started.
     pub(super) fn close(&self) {
         let waiting = {
             let mut line = self.0.lock();
@@ -93,7 +93,7 @@ impl StreamCredit {
         line.given == 0 && line.waiting.is_empty()
     }
 
-    /// Changes the line, and gives what credit there is then to those who wait longest.
+    /// Changes the line, and gives what credit there is then to the tickets that wait longest.
     fn change(&self, change: impl FnOnce(&mut Line)) {
         let mut woken = Vec::new();
         {
@@ -124,7 +124,7 @@ impl Line {
 }
 
 impl Ticket {
-    /// Ready when the ticket has credit; also when the connection is over.
+    /// Ready when the ticket has credit; also when the connection has ended.
     pub(crate) fn poll(&self, cx: &Context<'_>) -> Poll<()> {
         let waker = cx.waker().clone();
         let before = match self.credit.0.lock().waiting.get_mut(&self.number) {
@@ -350,7 +350,7 @@ mod tests {
             assert!(waiting == 0 || line.given >= line.available, "credit lies about");
         }
 
-        /// Everybody goes on as long as there is something to do; then none waits for credit that is there.
+        /// All openers continue as long as there is something to do; then none waits for credit that is there.
         fn settle(&mut self) {
             loop {
                 let before = (self.total, self.openers.len());

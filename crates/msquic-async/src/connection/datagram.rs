@@ -14,7 +14,7 @@ use std::task::{Context, Poll, ready};
 use tokio::sync::{futures::Notified, oneshot};
 
 impl Connection {
-    /// The largest datagram that can be sent now, in bytes; `None` while the connection is not up
+    /// The largest datagram that can be sent now, in bytes; `None` while the connection is not established
     /// or the peer does not [receive datagrams](crate::Settings::datagrams). It changes with the
     /// path.
     ///
@@ -57,7 +57,7 @@ impl Connection {
         self.inner().send_datagram(buf, None)
     }
 
-    /// Sends a datagram and tells what became of it.
+    /// Sends a datagram and returns its outcome.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -143,7 +143,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`DgramReceiveError`], after all that had arrived were handed out.
+    /// [`DgramReceiveError`], after all that had arrived were delivered.
     ///
     /// # Cancel safety
     ///
@@ -238,7 +238,7 @@ impl ConnectionInner {
         let dropped = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.peer.is_none() {
-                return; // not judged: the connection is being closed
+                return; // not verified: the connection is being closed
             }
             exclusive.datagrams.on_received(datagram)
         };
@@ -293,7 +293,7 @@ impl Future for SendDatagram<'_> {
     }
 }
 
-/// Future of [`Connection::send_datagram_tracked`]: what became of a datagram.
+/// Future of [`Connection::send_datagram_tracked`]: the outcome of a datagram.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {

@@ -13,10 +13,10 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// # Shared sockets
 ///
 /// Connections that share sockets have a few descriptors for each processor, however many peers they have. They
-/// share a port, too: the peer's answers are told apart by connection IDs. A shared socket is open as long as a
+/// share a port, too: connection IDs distinguish the peers' answers. A shared socket is open as long as a
 /// connection uses it. Three things differ from a socket of one's own:
 ///
-/// - A peer that lost its state cannot tell (stateless reset), so the connection ends by timeout.
+/// - A peer that lost its state cannot report that (stateless reset), so the connection ends with a timeout.
 /// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
 ///   address and port in 100 ms, which slows many simultaneous attempts to *one* such listener.
 /// - A peer whose msquic lacks the patch N33 follows a connection that [moves](crate::Connection::rebind) about three times
@@ -75,7 +75,7 @@ impl Dial {
         Self { host: host.into(), port, server_name: None, source: Source::default() }
     }
 
-    /// The name that the peer is told (SNI), if it is not the host. Default: the host, unless it is an address.
+    /// The name that the peer gets (SNI), if it is not the host. Default: the host, unless it is an address.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).server_name("node.example");
@@ -151,7 +151,7 @@ impl Dial {
         Ok(())
     }
 
-    /// What the peer is told, once it was checked.
+    /// The name that the peer gets, once it was checked.
     pub(super) fn name(&self) -> CString {
         let name = self.server_name.as_ref().unwrap_or(&self.host);
         CString::new(name.as_str()).unwrap_or_default()

@@ -7,7 +7,7 @@ use net_traits::TrustError;
 use std::io;
 use std::net::SocketAddr;
 
-/// Why a connection is over, or was not there.
+/// Why a connection has ended, or was not there.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) {
@@ -149,7 +149,7 @@ impl From<ShutdownError> for io::Error {
     }
 }
 
-/// Why a connection did not come up.
+/// Why a connection was not established.
 ///
 /// ```no_run
 /// # async fn example(
@@ -193,7 +193,7 @@ pub enum StartError {
     },
     /// The handshake failed, or either side closed the connection. A certificate that this side
     /// rejects is [`ConnectionError::Untrusted`].
-    #[error("the connection did not come up")]
+    #[error("the connection was not established")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed.
     #[error("msquic could not start the connection")]
@@ -249,8 +249,8 @@ pub enum DgramReceiveError {
     /// The connection was not started.
     #[error("the connection was not started")]
     NotStarted,
-    /// The connection is over, and every datagram that came before was handed out.
-    #[error("the connection is over")]
+    /// The connection has ended, and every datagram that came before was delivered.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
 }
 
@@ -271,8 +271,8 @@ pub enum DgramReceiveError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DgramSendError {
-    /// The connection is not up.
-    #[error("the connection is not up")]
+    /// The connection is not established.
+    #[error("the connection is not established")]
     NotConnected,
     /// The peer does not receive datagrams.
     #[error("the peer does not receive datagrams")]
@@ -288,8 +288,8 @@ pub enum DgramSendError {
     /// The [limits](crate::DatagramLimits) of datagrams that wait to be sent or are in flight are reached.
     #[error("too many datagrams wait to be sent or are in flight")]
     Full,
-    /// The connection is over.
-    #[error("the connection is over")]
+    /// The connection has ended.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed.
     #[error("msquic could not send the datagram")]

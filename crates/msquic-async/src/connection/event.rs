@@ -15,7 +15,7 @@ use net_traits::TrustError;
 use rustls_pki_types::CertificateDer;
 use std::sync::Arc;
 
-/// The code with which connections are closed whose peer was not judged.
+/// The code with which connections are closed whose peer was not verified.
 const UNTRUSTED: u64 = 0;
 
 /// A signature of the handshake does not verify (RFC 8446, section 6.2).
@@ -105,7 +105,7 @@ impl ConnectionHandler for ConnectionInner {
             (StreamType::Bidirectional, &self.inbound.bidirectional)
         };
         if self.exclusive.lock().peer.is_none() {
-            return; // not judged: the connection is being closed
+            return; // not verified: the connection is being closed
         }
         let id = stream.id;
         let adopted = stream.adopt(|native| {
@@ -139,7 +139,7 @@ impl ConnectionInner {
 
     /// Whether the handshake failed because the peer does not hold the key of its certificate.
     ///
-    /// msquic reports alerts of both sides alike. A peer judges ours before it shows its own as a client, and after the
+    /// msquic reports alerts of both sides alike. A peer verifies our certificate before it shows its own as a client, and after the
     /// handshake is done here as a server; so one between the verdict on its certificate and the end of the handshake
     /// is ours, about its signature (RFC 8446, section 4.4.3).
     fn lacks_proof(&self, status: Status) -> Option<TrustError> {
@@ -171,7 +171,7 @@ impl ConnectionInner {
             }
             return;
         }
-        // C35: a server is not told before.
+        // C35: a server gets no event before.
         match calls.available_streams() {
             Ok((bidirectional, unidirectional)) => {
                 self.set_available_streams(bidirectional, unidirectional);

@@ -30,7 +30,7 @@ pub enum ExportError {
     )]
     Unsupported,
     /// The handshake is not done.
-    #[error("the handshake is not done")]
+    #[error("the handshake is not complete")]
     NotConnected,
     /// The label or the output is longer than TLS can derive.
     #[error("{what} of {length} bytes is longer than the {max} that can be derived")]
@@ -42,8 +42,8 @@ pub enum ExportError {
         /// How long it may be.
         max: usize,
     },
-    /// The connection is over.
-    #[error("the connection is over")]
+    /// The connection has ended.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed.
     #[error("msquic could not export keying material")]
@@ -87,7 +87,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ExportError`]. A server can export once the client has proven who it is.
+    /// [`ExportError`]. A server can export once the client has proven its identity.
     ///
     /// # Cancel safety
     ///

@@ -1,4 +1,4 @@
-//! What a connection tells about itself and its peer.
+//! What a connection knows about itself and its peer.
 
 use super::{Connection, ConnectionError, ConnectionStatistics};
 use crate::Status;
@@ -55,7 +55,7 @@ impl Connection {
         self.inner().exclusive.lock().certificate.clone()
     }
 
-    /// Who the peer is, once the trust policy has accepted it.
+    /// The identity of the peer, once the trust policy has accepted it.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -107,7 +107,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`Status::INVALID_STATE`] once the connection is over.
+    /// [`Status::INVALID_STATE`] once the connection has ended.
     ///
     /// # Cancel safety
     ///

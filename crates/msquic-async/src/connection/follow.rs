@@ -8,7 +8,7 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 impl Connection {
-    /// Waits until the local or the peer's address changes, and tells both. Changes before the call do
+    /// Waits until the local or the peer's address changes, and returns both. Changes before the call do
     /// not count.
     ///
     /// ```no_run
@@ -21,7 +21,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`] when the connection is over.
+    /// [`ConnectionError`] when the connection has ended.
     ///
     /// # Cancel safety
     ///

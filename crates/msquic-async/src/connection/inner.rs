@@ -71,9 +71,9 @@ pub(super) struct Exclusive {
     pub(super) local_addr: Option<SocketAddr>,
     pub(super) remote_addr: Option<SocketAddr>,
     pub(super) certificate: Option<CertificateDer<'static>>,
-    /// Who the peer is, once the trust policy has accepted it.
+    /// The identity of the peer, once the trust policy has accepted it.
     pub(super) peer: Option<PeerIdentity>,
-    /// Whom to trust.
+    /// The peers to trust.
     pub(super) credential: NetCredential,
     pub(super) peer_streams: PeerStreams<Arc<StreamInner>, Arc<MakeSink>>,
     pub(super) datagrams: Datagrams,
@@ -131,7 +131,7 @@ impl ConnectionInner {
         self.exclusive.lock().is_accepted = true;
     }
 
-    /// Why the connection is over, if it is.
+    /// Why the connection has ended, if it has.
     pub(crate) fn error(&self) -> Option<ConnectionError> {
         self.exclusive.lock().state.error().cloned()
     }
@@ -149,7 +149,7 @@ impl ConnectionInner {
         self.is_closing.store(true, Ordering::Relaxed);
     }
 
-    /// Applies `input` to the state and wakes whom it concerns.
+    /// Applies `input` to the state and wakes the tasks that it concerns.
     pub(super) fn transition(&self, input: ConnectionInput) -> bool {
         let (changed, is_over) = {
             let mut exclusive = self.exclusive.lock();
@@ -194,13 +194,13 @@ impl ConnectionInner {
         }
     }
 
-    /// Keeps a change for who follows them.
+    /// Keeps a change for callers of `next_change`.
     pub(super) fn change(&self, change: ConnectionChange) {
         self.exclusive.lock().changes.push(change);
         self.inbound.changes.wake_one();
     }
 
-    /// Another credential judges the peer, which has not shown its certificate yet.
+    /// Sets another credential to verify the peer, which has not sent its certificate yet.
     pub(crate) fn set_credential(&self, credential: NetCredential) {
         let before = std::mem::replace(&mut self.exclusive.lock().credential, credential);
         drop(before);
@@ -269,7 +269,7 @@ impl ConnectionInner {
         }
     }
 
-    /// The connection is over: streams that wait to be accepted need not be kept open any more.
+    /// The connection has ended: streams that wait to be accepted need not be kept open any more.
     pub(super) fn release_streams(&self) {
         let (waiting, _make_sink) = self.exclusive.lock().peer_streams.over();
         waiting.iter().for_each(|stream| stream.release());

@@ -11,7 +11,7 @@ use std::task::{Context, Poll};
 
 pub(crate) trait Link: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
-    /// Why the connection is over, if it is.
+    /// Why the connection has ended, if it has.
     fn error(&self) -> Option<ConnectionError>;
     /// The same for callers that know that it is.
     fn error_or_closing(&self) -> ConnectionError {
@@ -22,11 +22,11 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn stream_limits(&self) -> StreamLimits;
     /// What streams of this type are opened with.
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;
-    /// Ready once the connection is over, with the reason.
+    /// Ready once the connection has ended, with the reason.
     fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError>;
     /// This side opened a stream.
     fn count_opened(&self, stream_type: StreamType);
-    /// The sink of a stream of the peer was told the end.
+    /// The sink of a stream of the peer has got the end.
     fn sink_ended(&self, id: u64);
     /// A stream of the connection ends because this side closes it: the moment to say why.
     fn close_reason_in_stream_event(&self, calls: Calls<'_>);

@@ -2,8 +2,8 @@
 //!
 //! [`Connection`] is a cheap handle; the connection is closed with code 0 when the last handle and
 //! the last of its streams are dropped. Events of msquic go through a state machine; when one side
-//! closes, everybody who waits is woken with the same [`ConnectionError`], after streams that had
-//! arrived before were handed out.
+//! closes, all waiting tasks are woken with the same [`ConnectionError`], after streams that had
+//! arrived before were delivered.
 
 mod change;
 mod credit;
@@ -93,7 +93,7 @@ impl Drop for ConnectionHandle {
 }
 
 impl Connection {
-    /// A client's connection, which is not started. The trust policy of `credential` judges the
+    /// A client's connection, which is not started. The trust policy of `credential` verifies the
     /// peer's certificate; its own certificate and key are those of the configuration.
     ///
     /// ```no_run
@@ -174,7 +174,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when it fails, or the connection is over.
+    /// [`StartError::ConnectionLost`] when it fails, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -195,7 +195,7 @@ impl Connection {
         self.inner().shutdown(error_code, reason);
     }
 
-    /// [`shutdown`](Self::shutdown) without a reason; ready when the connection is over. Any number
+    /// [`shutdown`](Self::shutdown) without a reason; ready when the connection has ended. Any number
     /// of tasks may wait.
     ///
     /// ```no_run
@@ -222,12 +222,12 @@ impl Connection {
         }
     }
 
-    /// Waits until the connection is over, the peer told and everything cleaned up, and says why.
+    /// Waits until the connection has ended and its native handle is closed, and returns the reason.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) {
     /// let error = connection.watch_shutdown().await;
-    /// println!("the connection is over: {error}");
+    /// println!("the connection has ended: {error}");
     /// # }
     /// ```
     ///
@@ -238,7 +238,7 @@ impl Connection {
         WatchShutdown::new(self)
     }
 
-    /// Why the connection is over, if it is. The peer's text may still be missing; it is there when
+    /// Why the connection has ended, if it has. The peer's text may still be missing; it is there when
     /// [`watch_shutdown`](Self::watch_shutdown) is ready.
     ///
     /// ```no_run
@@ -267,7 +267,7 @@ impl Connection {
     /// # Errors
     ///
     /// [`Status::INVALID_PARAMETER`] when a value is out of range; [`Status::INVALID_STATE`] when the
-    /// setting cannot be changed any more, or the connection is over.
+    /// setting cannot be changed any more, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -292,7 +292,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when the connection is over before one came.
+    /// [`StartError::ConnectionLost`] when the connection has ended before one came.
     ///
     /// # Cancel safety
     ///

@@ -1,6 +1,6 @@
 //! `PeerStreams`: the streams of the peer that wait to be accepted, and those with a sink. Pure.
 //!
-//! Both refer to their connection, so each is let go: when it is accepted, when its sink is told the end,
+//! Both refer to their connection, so each is removed: when it is accepted, when its sink has got the end,
 //! or when the last handle of the connection is dropped.
 
 use crate::stream::StreamType;
@@ -13,13 +13,13 @@ pub(super) struct PeerStreams<S, M> {
     bidirectional: VecDeque<(u64, S)>,
     unidirectional: VecDeque<(u64, S)>,
     make_sink: Option<M>,
-    /// By ID, until the sink is told the end.
+    /// By ID, until the sink has got the end.
     with_sink: HashMap<u64, S>,
     phase: Phase,
 }
 
 /// ```text
-/// Open ─the connection is over─▶ Over ─the last handle is dropped─▶ Abandoned
+/// Open ─the connection has ended─▶ Over ─the last handle is dropped─▶ Abandoned
 ///   └────────────────────the last handle is dropped─────────────────▲
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,7 +31,7 @@ enum Phase {
     Abandoned,
 }
 
-/// What becomes of a stream that starts.
+/// What happens to a stream that starts.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start<M> {
     Waits,
@@ -100,13 +100,13 @@ impl<S: Clone, M: Clone> PeerStreams<S, M> {
         }
     }
 
-    /// The sink of a stream was told the end. Drop the result after unlocking.
+    /// The sink of a stream has got the end. Drop the result after unlocking.
     #[must_use]
     pub(super) fn sink_ended(&mut self, id: u64) -> Option<S> {
         self.with_sink.remove(&id)
     }
 
-    /// The connection is over: tells which streams wait. Drop the rest after unlocking.
+    /// The connection has ended: returns the streams that wait. Drop the rest after unlocking.
     #[must_use]
     pub(super) fn over(&mut self) -> (Vec<S>, Option<M>) {
         if self.phase == Phase::Open {

@@ -111,7 +111,7 @@ fn waits(connection: &Connection) -> Vec<Pin<Box<dyn Future<Output = ()> + '_>>>
     ]
 }
 
-/// Opens a stream once the connection is up. Events give credit for bidirectional ones only.
+/// Opens a stream once the connection is established. Events give credit for bidirectional ones only.
 async fn open(connection: &Connection, stream_type: StreamType) {
     let _ = connection.accept().await;
     let _ = connection.open_outbound_stream(stream_type, false).await;

@@ -12,7 +12,7 @@ use net_traits::NetCredential;
 
 impl Connection {
     /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
-    /// `None` once the connection is over. Outside callbacks of the connection, do not wait inside. Datagrams must
+    /// `None` once the connection has ended. Outside callbacks of the connection, do not wait inside. Datagrams must
     /// not be sent with it, since this crate owns the contexts of their events.
     ///
     /// ```no_run

@@ -54,10 +54,10 @@ pub enum RebindError {
     #[error("{0} is in use")]
     AddressInUse(SocketAddr),
     /// This machine does not have the address.
-    #[error("{0} is no address of this machine")]
+    #[error("{0} is not an address of this host")]
     AddressNotAvailable(SocketAddr),
-    /// The connection is over.
-    #[error("the connection is over")]
+    /// The connection has ended.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed, for instance because no descriptor is left.
     #[error("msquic could not move the connection")]
@@ -81,7 +81,7 @@ impl From<RebindError> for io::Error {
 }
 
 impl Connection {
-    /// Moves this client's end to another local address while the connection runs, and tells the address that
+    /// Moves this client's end to another local address while the connection runs, and returns the address that
     /// it has then. Port 0 means any; so does the unspecified address (`0.0.0.0`, `[::]`).
     ///
     /// Streams and datagrams go on; what was in flight to the old address is sent again. The peer validates the
@@ -110,7 +110,7 @@ impl Connection {
     /// # Cancel safety
     ///
     /// Nothing happens before the first poll. After it the move takes place also if the future is dropped;
-    /// [`next_change`](Self::next_change) tells the new address.
+    /// [`next_change`](Self::next_change) reports the new address.
     pub async fn rebind(&self, local: SocketAddr) -> Result<SocketAddr, RebindError> {
         // C28: without them the call must not reach the library.
         if !(has_patch("N13") && has_patch("U3")) {

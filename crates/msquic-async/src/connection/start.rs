@@ -67,9 +67,9 @@ impl Connection {
 impl Dial {
     /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt 250 ms after the
     /// one before or when that has failed. The first connection whose handshake is done is returned, the other attempts are
-    /// closed. At most 16 addresses are tried. The trust policy of `credential` judges the peer.
+    /// closed. At most 16 addresses are tried. The trust policy of `credential` verifies the peer.
     ///
-    /// [`Connection::start`] is for those who want the handle before the handshake; since a handle is one QUIC
+    /// [`Connection::start`] is for callers that need the handle before the handshake; since a handle is one QUIC
     /// connection, it tries the first address only.
     ///
     /// ```no_run

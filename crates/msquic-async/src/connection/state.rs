@@ -34,7 +34,7 @@ pub(super) enum ConnectionInput {
 }
 
 impl ConnectionState {
-    /// Applies `input` and tells whether the state changed.
+    /// Applies `input` and returns whether the state changed.
     pub(super) fn apply(&mut self, input: ConnectionInput) -> bool {
         use ConnectionInput as Input;
         let next = match (&*self, input) {
@@ -64,7 +64,7 @@ impl ConnectionState {
         true
     }
 
-    /// Why the connection is over, if it is.
+    /// Why the connection has ended, if it has.
     pub(super) fn error(&self) -> Option<&ConnectionError> {
         match self {
             Self::Shutdown(error) | Self::ShutdownComplete(error) => Some(error),

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 
 impl Connection {
     /// Opens a stream. While the peer allows no further stream it waits, or fails if
-    /// `fail_on_blocked`. Those who wait get their streams in order of arrival.
+    /// `fail_on_blocked`. Waiting callers get their streams in order of arrival.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -78,7 +78,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    /// [`ConnectionError`], after all streams that had arrived were delivered.
     ///
     /// # Cancel safety
     ///
@@ -99,7 +99,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`], after all streams that had arrived were handed out.
+    /// [`ConnectionError`], after all streams that had arrived were delivered.
     ///
     /// # Cancel safety
     ///
@@ -121,10 +121,10 @@ impl Connection {
     ///
     /// # Closing
     ///
-    /// Sinks do not keep the connection open: it is closed when the last handle is dropped, and then the sinks are told
+    /// Sinks do not keep the connection open: it is closed when the last handle is dropped, and then the sinks get
     /// the end. Neither `make` nor the sinks should therefore hold a handle of the connection. `make` is
-    /// dropped when the connection is over, a sink after its stream has ended. A sink that is paused at that
-    /// time is told the end once it was [resumed](SinkStream::resume) and has taken the rest, or when the last handle
+    /// dropped when the connection has ended, a sink after its stream has ended. A sink that is paused at that
+    /// time gets the end once it was [resumed](SinkStream::resume) and has taken the rest, or when the last handle
     /// of the connection is dropped.
     ///
     /// ```no_run
@@ -246,7 +246,7 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection is over or was not started.
+    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection has ended or was not started.
     pub fn open(
         connection: &Connection,
         stream_type: StreamType,
@@ -271,7 +271,7 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection is over or was not started.
+    /// [`StartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection has ended or was not started.
     pub fn open(connection: &Connection) -> Result<Self, stream::StartError> {
         Ok(Self::from_stream(Stream::open(connection, StreamType::Unidirectional)?))
     }

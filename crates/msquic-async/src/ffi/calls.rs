@@ -67,7 +67,7 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_RESUMPTION_TICKET, ticket)
     }
 
-    /// Moves a running client to another local address, with a library that can (C28), and tells which address
+    /// Moves a running client to another local address, with a library that can (C28), and returns which address
     /// it has then.
     pub(crate) fn rebind(&self, addr: SocketAddr) -> Result<SocketAddr, Status> {
         let param = ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS;

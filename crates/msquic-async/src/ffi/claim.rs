@@ -55,7 +55,7 @@ impl Drop for Claim {
     }
 }
 
-/// Binds the address for a moment, and tells the port.
+/// Binds the address for a moment, and returns the port.
 fn probe(addr: SocketAddr) -> io::Result<u16> {
     let port = |addr: SocketAddr| UdpSocket::bind(addr)?.local_addr().map(|addr| addr.port());
     match port(addr) {

@@ -103,7 +103,7 @@ impl NativeConfiguration {
         // SAFETY: the structure consists of integers and pointers, for which zero is valid (C10).
         let mut config: ffi::QUIC_CREDENTIAL_CONFIG = unsafe { mem::zeroed() };
         config.Type = ffi::QUIC_CREDENTIAL_TYPE_QUIC_CREDENTIAL_TYPE_CERTIFICATE_PKCS12;
-        // This side judges certificates in the callback (C22): TLS itself validates nothing.
+        // This side verifies certificates in the callback (C22): TLS itself validates nothing.
         config.Flags = ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_NO_CERTIFICATE_VALIDATION
             | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_INDICATE_CERTIFICATE_RECEIVED
             | ffi::QUIC_CREDENTIAL_FLAGS_QUIC_CREDENTIAL_FLAG_USE_PORTABLE_CERTIFICATES

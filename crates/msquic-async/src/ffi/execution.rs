@@ -137,7 +137,7 @@ pub(super) fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
         return; // the process was ended by a callback, which the turn of this thread is in
     }
     IS_EXITING.store(true, Ordering::SeqCst);
-    execution.doorbell.ring(); // a thread that waits lets go of the lock
+    execution.doorbell.ring(); // a thread that waits releases the lock
     let patience = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(patience) else { return };
     while !done() && Instant::now() < deadline {
@@ -199,7 +199,7 @@ impl Execution {
         }
     }
 
-    /// Runs what is due, without looking for events; tells when there is more to do.
+    /// Runs what is due, without looking for events; returns when there is more to do.
     fn poll(&self, native: &mut Native) -> Option<Duration> {
         loop {
             // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
@@ -219,7 +219,7 @@ impl Execution {
         }
     }
 
-    /// Waits for events and handles them; tells whether there may be more.
+    /// Waits for events and handles them; returns whether there may be more.
     fn wait(&self, _: &mut Native, timeout: Option<Duration>) -> io::Result<bool> {
         // Rounded up to milliseconds: waking too early would only spin.
         let timeout = timeout.map(|timeout| {
@@ -277,7 +277,7 @@ fn keep_library() -> Result<(), Status> {
 /// ```
 ///
 /// Inside another event loop, wait until [`as_fd`](AsFd::as_fd) is readable or the time is over that
-/// [`turn`](Self::turn) tells, and then take the next turn:
+/// [`turn`](Self::turn) returned, and then take the next turn:
 ///
 /// ```no_run
 /// # async fn run(mut driver: msquic_async::ExecutionDriver) -> std::io::Result<()> {
@@ -312,7 +312,7 @@ impl ExecutionDriver {
         Ok(Self { execution: EXECUTION.get_or_init(|| execution) })
     }
 
-    /// Does what is due, and tells after how long there will be more to do if no event comes before;
+    /// Does what is due, and returns after how long there will be more to do if no event comes before;
     /// `None`: only an event brings more.
     ///
     /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.

@@ -1,4 +1,4 @@
-//! `Gate`: lets API calls with a handle overlap with its close, and tells who closes it.
+//! `Gate`: lets API calls with a handle overlap with its close, and decides which thread closes it.
 //!
 //! Any number of threads may be [`Inside`] the gate. Once it is closed no more enter. Exactly one
 //! caller is told to release what the gate protects: the one that closed an empty gate, or the
@@ -8,7 +8,7 @@
 use super::atomic::{AtomicUsize, Ordering};
 use std::ops::Deref;
 
-/// The top bit says that the gate is closed; the others count who is inside.
+/// The top bit says that the gate is closed; the others count the calls inside.
 pub(crate) struct Gate(AtomicUsize);
 
 const CLOSED: usize = 1 << (usize::BITS - 1);

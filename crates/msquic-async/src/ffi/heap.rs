@@ -1,6 +1,6 @@
-//! What connections leave on the heap when they are over: nothing, on either side, however they ended.
+//! What connections leave on the heap when they have ended: nothing, on either side, however they ended.
 //!
-//! Allocated bytes are counted, of Rust and of C. Resident memory tells less, because the allocator keeps pages whose
+//! Allocated bytes are counted, of Rust and of C. Resident memory shows less, because the allocator keeps pages whose
 //! bytes were freed (docs/performance.md).
 
 use crate::connection::StartError;

@@ -44,7 +44,7 @@ struct Library {
     closed: Condvar,
 }
 
-/// Who may call the library. It is closed at the end of the process, when there are none.
+/// The users of the library. It is closed at the end of the process, when there are none.
 #[derive(Default)]
 struct Users {
     /// How many registrations are open, and how many threads call the library without one.

@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 /// Handles the events of one listener, which may overlap (C1).
 pub(crate) trait ListenerHandler: Send + Sync + 'static {
-    /// Takes a connection; one that is not adopted is refused.
+    /// Takes a connection; if it is not adopted, it is refused.
     fn on_new_connection(self: &Arc<Self>, connection: PeerConnection<'_>);
     /// The last event.
     fn on_stop_complete(self: &Arc<Self>);
@@ -66,7 +66,7 @@ impl NativeListener {
         &self.registration
     }
 
-    /// Opens the handle and listens; tells the address. On success `handler` lives until the last
+    /// Opens the handle and listens; returns the address. On success `handler` lives until the last
     /// event, which follows [`stop`](Self::stop).
     pub(crate) fn start<H: ListenerHandler>(
         self: &Arc<Self>,

@@ -17,13 +17,13 @@ use std::sync::Arc;
 /// |---|---|
 /// | [`Registration`](crate::Registration) | `()` |
 /// | [`Configuration`](crate::Configuration) | its registration |
-/// | [`Connection`](crate::Connection) of a client | its registration, and the credential whose trust policy judges the peer |
+/// | [`Connection`](crate::Connection) of a client | its registration, and the credential whose trust policy verifies the peer |
 /// | [`Stream`](crate::Stream) of this side | its connection and type |
 /// | unidirectional [`SendStream`](crate::SendStream) of this side | its connection |
 ///
-/// Connections and streams are started as usual. Peers of an adopted configuration are judged only if its
+/// Connections and streams are started as usual. Peers of an adopted configuration are verified only if its
 /// credential was loaded with INDICATE_CERTIFICATE_RECEIVED and USE_PORTABLE_CERTIFICATES; connections whose
-/// peer was not judged are closed as untrusted.
+/// peer was not verified are closed as untrusted.
 ///
 /// ```
 /// use msquic_async::{FromRaw, Registration, api_table};
@@ -78,12 +78,12 @@ pub trait FromRaw: Sized {
     ///
     /// - `Registration`: the library cannot be started.
     /// - `Configuration`, `Connection`: [`Registration::shutdown`](crate::Registration::shutdown) was called.
-    /// - `Stream`, `SendStream`: the connection is over or was not started.
+    /// - `Stream`, `SendStream`: the connection has ended or was not started.
     ///
     /// # Safety
     ///
     /// `handle` is of the type's kind and was opened in the context, and only this crate closes it or sets its
-    /// callback. Besides:
+    /// callback. In addition:
     ///
     /// - `Registration`: raw children that are not taken over are closed before the last safe child or clone is
     ///   dropped, and before the process ends. With [`ExecutionDriver`](crate::ExecutionDriver) its profile
@@ -159,7 +159,7 @@ impl Raw<kind::Connection> {
 }
 
 impl Raw<kind::Stream> {
-    /// `connection` is that of the context. [`Status::INVALID_STATE`] once it is over.
+    /// `connection` is that of the context. [`Status::INVALID_STATE`] once it has ended.
     pub(crate) fn adopt<H: StreamHandler>(
         self,
         connection: &Arc<NativeConnection>,
@@ -301,7 +301,7 @@ mod tests {
             let received = server.accept_inbound_uni_stream().await.unwrap();
             assert_eq!(&*received.read_chunk().await.unwrap().unwrap(), b"adopted");
 
-            // One that is never started is closed all the same.
+            // A handle that is never started is closed all the same.
             let adopt = |connection| {
                 let none = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE;
                 let raw = open_stream(connection, none);

@@ -53,7 +53,7 @@ pub(crate) struct NativeRegistration {
 
 /// What a registration asks of its children.
 pub(crate) trait Member: Send + Sync {
-    /// Closes a connection with `code`, unless it is over; stops a listener; closes a configuration. Never blocks.
+    /// Closes a connection with `code`, unless it has ended; stops a listener; closes a configuration. Never blocks.
     fn end(self: Arc<Self>, code: u64);
 }
 
@@ -65,7 +65,7 @@ fn open(members: &Members) -> Vec<Arc<dyn Member>> {
     members.values().flatten().filter_map(Weak::upgrade).collect()
 }
 
-/// Who is alive. Children register before their native handle exists and leave after it is closed.
+/// The open children. They register before their native handle exists and leave after it is closed.
 #[derive(Default)]
 struct Children {
     next: u64,
@@ -172,7 +172,7 @@ impl NativeRegistration {
         !self.idle_at_exit.wait_while_for(&mut children, wait, patience).timed_out()
     }
 
-    /// A place for a connection, before its handle is opened; [`Child::set_connection`] tells who it is.
+    /// A place for a connection, before its handle is opened; [`Child::set_connection`] sets the connection.
     pub(super) fn add_connection(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
         self.add(|children, id| drop(children.connections.insert(id, None)))
     }
@@ -277,7 +277,7 @@ impl Child {
         self.is_of(&other.registration)
     }
 
-    /// The handle is open, and this is who closes it; tells the code if everything was closed meanwhile.
+    /// The handle is open, and this closes it; returns the code if everything was closed meanwhile.
     pub(super) fn set_connection(&self, connection: Weak<dyn Member>) -> Option<u64> {
         let mut children = self.registration.children.lock();
         children.connections.insert(self.id, Some(connection));

@@ -27,7 +27,7 @@ pub(crate) trait Closer: Send + 'static {
     ///
     /// # Safety
     ///
-    /// Nothing uses the handle any more. Its last event is over or being delivered on this thread, which
+    /// Nothing uses the handle any more. Its last event was delivered, or is being delivered on this thread, which
     /// otherwise may block, if the close waits.
     unsafe fn close(self, handle: HQUIC);
 }
@@ -161,7 +161,7 @@ mod tests {
     use std::sync::Arc;
     use std::sync::mpsc;
 
-    /// Tells when it closes a handle.
+    /// Reports when it closes a handle.
     struct Told(mpsc::Sender<()>);
 
     impl Closer for Told {

@@ -49,7 +49,7 @@ impl Incoming {
     /// ```no_run
     /// # fn example(incoming: msquic_async::Incoming) {
     /// if let Some(address) = incoming.remote_addr() {
-    ///     println!("{address} knocks");
+    ///     println!("{address} connects");
     /// }
     /// # }
     /// ```
@@ -94,7 +94,7 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`] when the connection is over already.
+    /// [`ConnectionError`] when the connection has ended already.
     pub fn accept(mut self, configuration: &Configuration) -> Result<Connection, ConnectionError> {
         let Some(connection) = self.connection.take() else {
             return Err(ConnectionError::NotStarted);
@@ -109,7 +109,7 @@ impl Incoming {
         Ok(connection)
     }
 
-    /// The same with another credential than that of the listener: its trust policy judges the peer.
+    /// The same with another credential than that of the listener: its trust policy verifies the peer.
     /// The certificate that this side shows is that of `configuration`.
     ///
     /// ```no_run
@@ -126,7 +126,7 @@ impl Incoming {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError`] when the connection is over already.
+    /// [`ConnectionError`] when the connection has ended already.
     pub fn accept_with(
         self,
         configuration: &Configuration,

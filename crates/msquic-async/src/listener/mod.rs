@@ -30,7 +30,7 @@ use std::task::{Context, Poll};
 /// Accepts connections.
 ///
 /// Dropping it stops listening and refuses what is in the backlog; connections that were accepted
-/// live on.
+/// remain open.
 ///
 /// ```no_run
 /// # async fn example(credential: msquic_async::NetCredential) -> Result<(), Box<dyn std::error::Error>> {
@@ -53,7 +53,7 @@ pub struct Listener {
 
 impl Listener {
     /// A listener, which is not started. Its connections use `configuration`; the trust policy of
-    /// `credential` judges the certificates of peers.
+    /// `credential` verifies the certificates of peers.
     ///
     /// ```no_run
     /// # fn example(
@@ -105,7 +105,7 @@ impl Listener {
     }
 
     /// Uses another configuration and credential for connections that are [accepted](Self::accept) from now on. Those that
-    /// [wait](Self::accept_incoming) already are judged by the credential they met, unless they are
+    /// [wait](Self::accept_incoming) already are verified by the credential of their arrival, unless they are
     /// [given](Incoming::accept_with) another one.
     ///
     /// ```no_run

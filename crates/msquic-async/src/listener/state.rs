@@ -24,7 +24,7 @@ pub(super) enum ListenerInput {
 }
 
 impl ListenerState {
-    /// Applies `input` and tells whether the state changed.
+    /// Applies `input` and returns whether the state changed.
     pub(super) fn apply(&mut self, input: ListenerInput) -> bool {
         let next = match (*self, input) {
             (Self::Open, ListenerInput::Start) => Self::StartComplete,

@@ -39,7 +39,7 @@ const NEEDED: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
 /// It is off by default. Give a value to the [`Settings`](crate::Settings::resumption) of a configuration, a server's
 /// or a client's. One value may serve any number of configurations; each has keys and tickets of its own.
 ///
-/// - **Identity stays.** Both sides get the certificate of the first connection and judge it again: the trust policy,
+/// - **Identity stays.** Both sides get the certificate of the first connection and verify it again: the trust policy,
 ///   the dates of the certificate and of its endorsements count as of now. The verdict and
 ///   [`Connection::peer_identity`](crate::Connection::peer_identity) are those of a full handshake.
 /// - **Tickets end.** A server accepts a ticket for two hours after the handshake in which the keys of the certificates
@@ -81,7 +81,7 @@ struct Kept {
     ticket: Zeroizing<Vec<u8>>,
 }
 
-/// Whom a client dials.
+/// The server that a client dials.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Server {
     pub(crate) name: CString,
@@ -102,7 +102,7 @@ impl Resumption {
     }
 
     /// Ends all tickets: those that servers issued, also in handshakes that are in progress, and those that are kept
-    /// for dialling. Connections that are up live on.
+    /// for dialling. Established connections remain open.
     ///
     /// ```
     /// # fn example(resumption: msquic_async::Resumption) {
@@ -232,7 +232,7 @@ pub(crate) struct Session {
     scope: Arc<Scope>,
     /// The epoch in which the handshake began.
     epoch: u64,
-    /// Whom a client dials.
+    /// The server that a client dials.
     server: Option<Server>,
     /// Of a server's connection: what the ticket says that was accepted last.
     resumed: Option<SessionState>,

@@ -26,8 +26,8 @@ pub enum StartError {
     /// This side aborted the stream before it was started.
     #[error("the stream was aborted before it was started")]
     Closed,
-    /// The connection is over, or was not started.
-    #[error("the connection is over")]
+    /// The connection has ended, or was not started.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed.
     #[error("msquic could not start the stream")]
@@ -41,7 +41,7 @@ pub enum StartError {
 /// use msquic_async::ReadError;
 ///
 /// match stream.read_chunk().await {
-///     Err(ReadError::Reset(code)) => println!("the peer gave up with code {code}"),
+///     Err(ReadError::Reset(code)) => println!("the peer reset the stream with code {code}"),
 ///     result => println!("{:?}", result?),
 /// }
 /// # Ok(())
@@ -56,8 +56,8 @@ pub enum ReadError {
     /// The peer reset the stream with this code.
     #[error("the peer reset the stream with code {0}")]
     Reset(u64),
-    /// The connection is over.
-    #[error("the connection is over")]
+    /// The connection has ended.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
 }
 
@@ -122,8 +122,8 @@ pub enum WriteError {
     /// The peer wants nothing more and gave this code.
     #[error("the peer stopped reading with code {0}")]
     Stopped(u64),
-    /// The connection is over.
-    #[error("the connection is over")]
+    /// The connection has ended.
+    #[error("the connection has ended")]
     ConnectionLost(#[source] ConnectionError),
     /// msquic failed.
     #[error("msquic could not send")]

@@ -143,7 +143,7 @@ impl Stream {
         (self.read, self.write)
     }
 
-    /// Reads bytes into `buf` and tells how many; 0 at the end. See [`ReadStream::poll_read`].
+    /// Reads bytes into `buf` and returns how many; 0 at the end. See [`ReadStream::poll_read`].
     ///
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {

@@ -32,7 +32,7 @@ impl ReadStream {
         self.0.id.get().copied()
     }
 
-    /// Reads bytes into `buf` and tells how many: 0 at the end of the stream, or when `buf` is
+    /// Reads bytes into `buf` and returns how many: 0 at the end of the stream, or when `buf` is
     /// empty. Several tasks may wait; each byte goes to one of them.
     ///
     /// ```no_run
@@ -100,7 +100,7 @@ impl ReadStream {
         ReadChunk::new(&self.0)
     }
 
-    /// Tells the peer to stop sending, with a code of the application, and gives up what was not
+    /// Asks the peer to stop sending, with a code of the application, and drops what was not
     /// read. Ready at once: nothing more is delivered.
     ///
     /// ```no_run
@@ -121,7 +121,7 @@ impl ReadStream {
         Poll::Ready(self.abort_read(error_code))
     }
 
-    /// Tells the peer to stop sending, with a code of the application (below 2^62), and gives up
+    /// Asks the peer to stop sending, with a code of the application (below 2^62), and drops
     /// what was not read. Aborting again, or after the end, does nothing.
     ///
     /// ```no_run
@@ -173,7 +173,7 @@ impl ReadStream {
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
     /// match stream.received_reset().await? {
-    ///     Some(code) => println!("the peer gave up with code {code}"),
+    ///     Some(code) => println!("the peer reset the stream with code {code}"),
     ///     None => println!("the peer has sent everything"),
     /// }
     /// # Ok(())
@@ -219,7 +219,7 @@ impl ReadStream {
     /// #     stream: msquic_async::ReadStream,
     /// #     room: tokio::sync::Notify,
     /// # ) {
-    /// // The sink took fewer bytes than offered; its consumer tells when there is room.
+    /// // The sink took fewer bytes than offered; resume it when there is room.
     /// room.notified().await;
     /// stream.resume();
     /// # }

@@ -153,7 +153,7 @@ impl StreamInner {
         }
     }
 
-    /// The reader is gone: stops the peer unless it has ended.
+    /// The reader was dropped: stops the peer unless it has ended.
     pub(super) fn reader_dropped(&self) {
         let _ = self.abort_read(DROPPED);
     }

@@ -6,7 +6,7 @@ use std::ops::Deref;
 /// Bytes that were received, owned.
 ///
 /// With [`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive) they are in msquic's memory: they stay
-/// there, whatever becomes of the stream and its connection, until this value and all its clones and parts are
+/// there, independent of the stream and its connection, until this value and all its clones and parts are
 /// dropped, on any thread. Until then the peer gets no credit for them, nor for what comes behind them on the stream,
 /// the stream's handle stays open, and [`Registration::wait_idle`](crate::Registration::wait_idle) waits.
 ///

@@ -34,7 +34,7 @@ impl StreamInner {
         Some(Ok(written))
     }
 
-    /// Puts all of `chunks` into the queue and tells how many bytes they are.
+    /// Puts all of `chunks` into the queue and returns how many bytes they are.
     pub(super) fn try_write_chunks(
         &self,
         chunks: &[Bytes],
@@ -108,7 +108,7 @@ impl StreamInner {
         self.exclusive.lock().queue.completed()
     }
 
-    /// The writer is gone: resets the stream unless it was finished.
+    /// The writer was dropped: resets the stream unless it was finished.
     pub(super) fn writer_dropped(&self) {
         if self.exclusive.lock().send == SendState::Open {
             let _ = self.abort_write(DROPPED);

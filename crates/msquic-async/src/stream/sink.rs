@@ -24,7 +24,7 @@ use super::error::ReadError;
 /// }
 /// ```
 pub trait ReceiveSink: Send + 'static {
-    /// Takes bytes of `data` from its front and tells how many. Taking fewer than all pauses the
+    /// Takes bytes of `data` from its front and returns how many. Taking fewer than all pauses the
     /// stream, so that the peer is slowed down, until [`ReadStream::resume`](super::ReadStream::resume); the rest is offered
     /// again then. That is so after the connection has ended too: what had arrived is kept until the
     /// sink takes it.
@@ -50,7 +50,7 @@ pub trait ReceiveSink: Send + 'static {
 pub enum ReceiveEnd {
     /// The peer finished it.
     Finished,
-    /// It was reset, stopped by this side, or the connection is over.
+    /// It was reset, stopped by this side, or the connection has ended.
     Failed(ReadError),
 }
 

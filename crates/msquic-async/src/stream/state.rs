@@ -17,7 +17,7 @@ pub(crate) enum StartState {
     Starting,
     Started,
     Failed(StartError),
-    /// The connection is over, and will tell why.
+    /// The connection has ended, and has the reason.
     Lost,
 }
 
@@ -29,7 +29,7 @@ pub(crate) enum StartState {
 ///          ├─▶ Aborted    this side reset the stream
 ///          ├─▶ Stopped    the peer sent STOP_SENDING
 ///          ├─▶ Failed     msquic did not take the bytes
-///          └─▶ Lost       the connection is over
+///          └─▶ Lost       the connection has ended
 /// ```
 /// `None` is the state of a stream that only receives.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,7 +56,7 @@ pub(crate) enum SendInput {
 }
 
 impl SendState {
-    /// Applies `input` and tells whether the state changed. Terminal states stay.
+    /// Applies `input` and returns whether the state changed. Terminal states stay.
     pub(crate) fn apply(&mut self, input: SendInput) -> bool {
         let next = match (&*self, input) {
             (Self::Open, SendInput::Finish) => Self::Finishing,
@@ -104,7 +104,7 @@ impl SendState {
 /// Open ─┬─▶ Finished   the peer finished
 ///       ├─▶ Reset      the peer reset the stream
 ///       ├─▶ Stopped    this side does not want more
-///       └─▶ Lost       the connection is over
+///       └─▶ Lost       the connection has ended
 /// ```
 /// `None` is the state of a stream that only sends.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,7 +127,7 @@ pub(crate) enum ReceiveInput {
 }
 
 impl ReceiveState {
-    /// Applies `input` and tells whether the state changed. A stop counts also after the end: what
+    /// Applies `input` and returns whether the state changed. A stop counts also after the end: what
     /// was not read is given up.
     pub(crate) fn apply(&mut self, input: ReceiveInput) -> bool {
         let next = match (&*self, input) {

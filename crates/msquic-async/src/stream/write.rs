@@ -33,7 +33,7 @@ impl WriteStream {
         self.0.id.get().copied()
     }
 
-    /// Copies bytes of `buf` into the queue of the stream and tells how many; waits while it is
+    /// Copies bytes of `buf` into the queue of the stream and returns how many; waits while it is
     /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. Several tasks
     /// may wait; the bytes of one call stay together.
     ///
@@ -283,7 +283,7 @@ impl WriteStream {
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when the stream is over already; finishing twice is fine.
+    /// [`WriteError`] when the stream has ended already; finishing twice is fine.
     pub fn finish(&self) -> Result<(), WriteError> {
         self.0.finish()
     }

@@ -111,7 +111,7 @@ pub enum QueueError {
     Full,
     /// The pool holds as many bytes as it may: of queued messages, and of reports that were not
     /// received.
-    #[error("the pool holds as many bytes of messages as it may")]
+    #[error("the queued messages of the pool reach its limit in bytes")]
     PoolFull,
     /// The message alone exceeds the queue limit.
     #[error("a message of {size} bytes exceeds the queue limit of {limit} bytes per peer")]

@@ -66,15 +66,15 @@ pub(crate) enum ConnectionEvent<'a> {
 /// Handles the events of one connection, which never overlap (C1), and the end of its registration.
 pub(crate) trait ConnectionHandler: Member + 'static {
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
-    /// Judges the peer's certificate, or that it has none; the TLS alert of a rejection.
+    /// Verifies the peer's certificate, or that it has none; returns the TLS alert of a rejection.
     fn on_certificate(
         self: &Arc<Self>,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<(), u8>;
-    /// Judges a ticket that this side issued with `state`: true lets the session be resumed. It may come several times,
+    /// Verifies a ticket that this side issued with `state`: true lets the session be resumed. It may come several times,
     /// and before the peer has proven that the ticket is its own; that is certain when the handshake is done.
     fn on_ticket(self: &Arc<Self>, state: &[u8]) -> bool;
-    /// Takes a stream that the peer opened; one that is not adopted is aborted.
+    /// Takes a stream that the peer opened; if it is not adopted, it is aborted.
     fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>);
 }
 
@@ -326,7 +326,7 @@ unsafe fn key_log(connection: &NativeConnection) -> Option<Zeroizing<String>> {
     connection.secrets.get().and_then(|secrets| unsafe { secrets.lines() })
 }
 
-/// Takes what is not needed any more from the context of a datagram, and tells which datagram it is.
+/// Takes what is not needed any more from the context of a datagram, and returns which datagram it is.
 ///
 /// # Safety
 ///
@@ -382,7 +382,7 @@ unsafe fn peer_stream_started<H: ConnectionHandler>(
             let is_unidirectional = started.Flags & unidirectional != 0;
             PeerStream::new(connection, started.Stream, is_unidirectional, hold, &mut adopted)
         };
-        // A panic changes nothing about who owns the stream.
+        // A panic does not change the owner of the stream.
         guard((), || handler.on_peer_stream(stream));
     }
     if !adopted {

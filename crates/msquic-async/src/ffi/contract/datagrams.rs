@@ -80,7 +80,7 @@ fn c26_a_datagram_that_is_not_accepted_has_no_event() {
 
 #[test]
 fn c26_a_datagram_that_is_not_acknowledged_is_lost_before_the_last_event() {
-    // The connection is over before the worker looks at the next packet of the peer.
+    // The connection has ended before the worker looks at the next packet of the peer.
     let close = |call: &Call<'_>| {
         if matches!(call.event, Event::DatagramSend { state: SENT, .. }) {
             call.shutdown_with(SILENT, 0);

@@ -42,7 +42,7 @@ pub(crate) enum StreamEvent {
     SendShutdownComplete {
         graceful: bool,
     },
-    /// The last event. `connection` tells that it came because the connection went down.
+    /// The last event. `connection` says whether it came because the connection ended.
     ShutdownComplete {
         connection: bool,
     },
@@ -51,7 +51,7 @@ pub(crate) enum StreamEvent {
 /// Handles the events of one stream, which never overlap (C1).
 pub(crate) trait StreamHandler: Send + Sync + 'static {
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>);
-    /// Takes bytes as they arrive and tells how many; taking fewer than offered pauses the stream
+    /// Takes bytes as they arrive and returns how many; taking fewer than offered pauses the stream
     /// until [`NativeStream::enable_receive`]. What it [holds](Received::hold) counts as taken.
     fn on_receive(self: &Arc<Self>, received: Received<'_>) -> usize;
 }
@@ -275,7 +275,7 @@ unsafe fn dispatch<H: StreamHandler>(
     Status::SUCCESS
 }
 
-/// Offers received bytes to the handler and tells libmsquic how many it took.
+/// Offers received bytes to the handler and returns to libmsquic how many it took.
 ///
 /// # Safety
 ///
