@@ -114,10 +114,11 @@ impl Node {
                 Err(error) => panic!("{error:?}"),
             }
         };
+        // On a busy machine it may have been idle for too long already.
         let open = client.open_outbound_stream(StreamType::Bidirectional, false);
-        let mut stream = open.await.unwrap();
+        let Ok(mut stream) = open.await else { return };
         let end = (number % 3) as u8;
-        stream.write_chunk(&vec![end; 100].into(), true).await.unwrap();
+        let _ = stream.write_chunk(&vec![end; 100].into(), true).await;
         let _ = stream.read_to_end(&mut Vec::new()).await;
         match end {
             0 => {}
