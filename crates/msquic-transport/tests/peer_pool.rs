@@ -6,7 +6,7 @@ mod common;
 use common::{ALPN, run};
 use futures_util::future::join_all;
 use msquic_transport::{MsQuicListener, MsQuicNetConnection, MsQuicTransport};
-use net_peers::{DropError, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig};
+use net_peers::{DropError, FallbackTransport, PeerEvent, PeerEvents, PeerPool, PeerPoolConfig};
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetTransport, TrustPolicy,
@@ -14,6 +14,8 @@ use net_traits::{
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tcp_tls_transport::TcpTlsTransport;
+use tokio::runtime::Builder;
 
 fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
@@ -168,5 +170,43 @@ fn the_last_handle_may_be_dropped_outside_of_a_runtime() {
     run(async {
         assert!(matches!(accepted.watch_close().await, CloseReason::Peer { code: 0, .. }));
         while events.recv().await.is_some() {}
+    });
+}
+
+#[test]
+fn a_pool_over_tcp_and_fallback_may_be_dropped_outside_of_a_runtime() {
+    drop_outside(TcpTlsTransport::new);
+    drop_outside(|| FallbackTransport::new(MsQuicTransport::new(), TcpTlsTransport::new()));
+}
+
+/// Drops the last handle while the runtime runs and has messages to send.
+fn drop_outside<T: NetTransport>(transport: impl Fn() -> T) {
+    let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    const PATIENCE: Duration = Duration::from_secs(20);
+    let (pool, mut events, accepted) = runtime.block_on(async {
+        let server = trusting();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport().create_listener(address, &[ALPN], server.clone()).await.unwrap();
+        let config = config().keep_sent(Duration::from_secs(3600)); // none is taken for delivered
+        let (pool, events) = PeerPool::new(transport(), &[ALPN], trusting(), config).unwrap();
+        let dial = pool.connection(server.identity(), listener.local_addr());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        dialled.unwrap();
+        for _ in 0..100 {
+            let message = vec![0; 1000].into();
+            pool.send(server.identity(), listener.local_addr(), message).unwrap();
+        }
+        (pool, events, accepted)
+    });
+    drop(pool);
+    runtime.block_on(async {
+        let closed = tokio::time::timeout(PATIENCE, accepted.watch_close()).await;
+        assert!(closed.is_ok(), "the connection stays open");
+        let mut reports = 0;
+        while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap() {
+            reports += usize::from(matches!(event, PeerEvent::Undelivered(_)));
+        }
+        assert_eq!(reports, 100);
     });
 }

@@ -6,9 +6,12 @@ mod common;
 use bytes::Bytes;
 use common::{ALPN, Events, accept, listen, pool, recv, trusting, two_trusting, undelivered};
 use futures_util::FutureExt;
-use net_peers::{DropError, PeerEvent, PeerPoolConfig, QueueError};
-use net_traits::{CertHash, CloseReason, NetConnection, NetListener, NetTransport};
-use net_traits_test::memory::{LinkPlan, MemoryNetwork};
+use net_peers::{DropError, Endpoint, PeerEvent, PeerPoolConfig, QueueError, StaticResolver};
+use net_traits::{
+    CertHash, CloseReason, ConnectError, NetConnection, NetIncomingRequest, NetListener,
+    NetTransport,
+};
+use net_traits_test::memory::{LinkPlan, MemoryIncomingRequest, MemoryListener, MemoryNetwork};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -374,4 +377,72 @@ fn a_runtime_that_is_shut_down_reports_what_its_tasks_held() {
         }
         while events.recv().await.is_some() {}
     });
+}
+
+/// Waits for an attempt of the pool.
+async fn dialled(listener: &MemoryListener) -> MemoryIncomingRequest {
+    let request = timeout(600 * SECOND, listener.accept()).await;
+    request.expect("the pool does not dial").unwrap()
+}
+
+/// Accepts and keeps connections, and returns what is received.
+async fn receive_all(listener: MemoryListener, count: usize) -> Vec<Bytes> {
+    let mut received = Vec::new();
+    while received.len() < count {
+        if let Ok(connection) = listener.accept().await.unwrap().accept().await {
+            while let Ok((message, _)) = connection.recv().await {
+                received.push(message);
+                if received.len() == count {
+                    break;
+                }
+            }
+        }
+    }
+    received
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_listener_without_the_protocol_does_not_end_the_queue() {
+    let network = MemoryNetwork::new(1);
+    let (server, host) = (trusting(), network.transport());
+    let address = SocketAddr::new(host.ip(), 4433);
+    let other = host.create_listener(address, &["other/1"], server.clone()).await.unwrap();
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
+    for number in 0..10_u8 {
+        pool.send(server.identity(), address, vec![number].into()).unwrap();
+    }
+    for _ in 0..3 {
+        let error = dialled(&other).await.accept().await.unwrap_err();
+        assert!(matches!(error, ConnectError::NoCommonAlpn { .. }), "{error}");
+    }
+    drop(other);
+    let listener = host.create_listener(address, &[ALPN], server).await.unwrap();
+    let received = receive_all(listener, 10).await;
+    assert_eq!(received, (0..10).map(|number| Bytes::from(vec![number])).collect::<Vec<_>>());
+    assert!(all(&mut events).0.iter().all(|report| report.may_have_arrived));
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_address_of_the_peer_is_dialled_after_any_failure() {
+    let network = MemoryNetwork::new(1);
+    let (server, host) = (trusting(), network.transport());
+    let address = SocketAddr::new(host.ip(), 4433);
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
+    let listed = Endpoint::new(address).with_identity(server.identity());
+    let _follow = pool.follow(StaticResolver::new([listed]));
+    // Another node has come to the address that the application knows.
+    let stranger = listen(&network, &trusting()).await;
+    pool.send(server.identity(), stranger.local_addr(), "hello".into()).unwrap();
+    for _ in 0..3 {
+        dialled(&stranger).await.accept().await.unwrap_err();
+    }
+    let listener = host.create_listener(address, &[ALPN], server).await.unwrap();
+    let accepted = loop {
+        tokio::select! {
+            request = stranger.accept() => drop(request.unwrap().accept().await),
+            accepted = accept(&listener) => break accepted,
+        }
+    };
+    assert_eq!(recv(&accepted).await, b"hello");
+    assert!(all(&mut events).0.is_empty());
 }

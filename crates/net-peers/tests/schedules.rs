@@ -214,7 +214,7 @@ impl Schedule {
         }
         self.heal();
         self.nodes.iter_mut().for_each(|node| node.busy = 0);
-        self.pass(SETTLED, Duration::from_secs(5)).await;
+        self.pass(SETTLED, Duration::from_secs(15)).await;
         for (number, to) in self.sent.iter().enumerate() {
             let number = u32::try_from(number).unwrap();
             assert!(
@@ -259,7 +259,7 @@ impl Schedule {
             92..96 => self.nodes[one].busy = self.rng.u32(1..200),
             _ => {
                 let seconds = self.rng.u64(1..40);
-                self.pass(Duration::from_secs(seconds), LOOK).await;
+                self.pass(Duration::from_secs(seconds), 5 * LOOK).await;
             }
         }
         let pause = [0, 1, 10, 100, 1000, 3000][self.rng.usize(0..6)];

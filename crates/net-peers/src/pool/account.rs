@@ -26,10 +26,18 @@ pub(super) const MESSAGE_COST: usize = 128;
 /// The shares that a message holds of the bounds of its peer and of the pool.
 #[derive(Debug)]
 pub(super) struct Place {
-    /// Of the peer: of its queue, and later of what is not confirmed.
-    pub(super) of_peer: Vec<Share>,
+    pub(super) of_peer: OfPeer,
     /// Of the pool. The messages of a broadcast share the bytes.
     pub(super) _of_pool: (Share, Option<Arc<Share>>),
+}
+
+/// The shares of the bounds of a peer.
+#[derive(Debug)]
+pub(super) enum OfPeer {
+    /// Of the number and the bytes of its queue.
+    Queued { _count: Share, _bytes: Share },
+    /// Of the bytes that are not confirmed.
+    Unconfirmed { _bytes: Share },
 }
 
 impl Account {

@@ -66,7 +66,7 @@ async fn send_insistently<T: NetTransport>(
             let Some(entry) = peers.same(peer, id) else {
                 return Err((parcel, DropError::Removed));
             };
-            (entry.next_address(), entry.addresses().len(), entry.pause())
+            (entry.address_after(failed), entry.addresses().len(), entry.pause())
         };
         if let Some(until) = pause {
             tokio::select! {
@@ -139,17 +139,14 @@ async fn room<T: NetTransport>(
     size: usize,
 ) -> Option<Share> {
     loop {
-        let (unconfirmed, links) = {
-            let mut peers = inner.peers.lock();
-            let entry = peers.same(peer, id)?;
-            (entry.limits.unconfirmed.clone(), entry.links())
-        };
-        let mut freed = pin!(unconfirmed.freed());
+        let limits = inner.peers.lock().same(peer, id)?.limits.clone();
+        let mut freed = pin!(limits.unconfirmed.freed());
         freed.as_mut().enable();
-        if let Some(share) = unconfirmed.take(size + MESSAGE_COST) {
+        if let Some(share) = limits.unconfirmed.take(size + MESSAGE_COST) {
             return Some(share);
         }
         // What was flushed is kept only as long as there is room.
+        let links = inner.peers.lock().same(peer, id)?.links();
         if !links.iter().any(|link| link.ledger.settle_oldest()) {
             freed.await;
         }

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 pub(super) struct Inner<T: NetTransport> {
@@ -197,7 +198,7 @@ impl<T: NetTransport> Inner<T> {
         if let Some(reason) = connection.watch_close().now_or_never() {
             return Err(reason);
         }
-        let peer = connection.peer_identity().hash;
+        let (peer, runtime) = (connection.peer_identity().hash, Handle::current());
         // The identity of the pool may have changed during the handshake.
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
@@ -217,7 +218,7 @@ impl<T: NetTransport> Inner<T> {
             let untold = self.board.news().uses(peer, id, &connection, None);
             let link = Link::new(id, connection, is_ours, is_smaller, entry.limits.clone());
             let changed = entry.take_in(link.clone());
-            tokio::spawn(self.clone().run(peer, link));
+            runtime.spawn(self.clone().run(peer, link));
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
             (changed, attempt.flatten(), untold)
@@ -251,17 +252,18 @@ impl<T: NetTransport> Inner<T> {
         taken.is_some()
     }
 
-    /// The peer takes no data on a connection. Returns whether another one is used instead, for which
-    /// the peer is dialled if necessary.
+    /// The peer takes no data on a connection, also not before, `times` in a row. Returns whether
+    /// another connection is used instead, for which the peer is dialled if necessary.
     pub(super) async fn replace_stuck(
         self: &Arc<Self>,
         peer: CertHash,
         link: &Arc<Link<T::Connection>>,
+        times: u32,
     ) -> bool {
         let dial = {
             let mut peers = self.peers.lock();
             let Some(entry) = peers.get(peer) else { return false };
-            match entry.next_address() {
+            match entry.address_after(times) {
                 _ if !link.has_role(Role::Current) => return true,
                 Some(address) => self.dial(entry, peer, address),
                 None => return false,

@@ -121,7 +121,7 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::account::{Account, Place};
+    use crate::pool::account::{Account, OfPeer, Place};
     use crate::pool::event::Board;
     use bytes::Bytes;
     use net_traits::{CertHash, CloseReason};
@@ -139,7 +139,8 @@ mod tests {
         let (board, ledger, room) = (Board::new(), Ledger::default(), Account::new(1000));
         for number in 0..4_u8 {
             let share = || room.take(1).unwrap();
-            let place = Place { of_peer: vec![share()], _of_pool: (share(), None) };
+            let of_peer = OfPeer::Unconfirmed { _bytes: share() };
+            let place = Place { of_peer, _of_pool: (share(), None) };
             let message = Bytes::from(vec![number]);
             let mut parcel = Parcel::new(PEER, message, place, None, &board.reports);
             parcel.offered();

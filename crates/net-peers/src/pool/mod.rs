@@ -31,7 +31,7 @@ pub use event::{PeerEvent, PeerEvents, Undelivered};
 pub use follow::Follow;
 
 use crate::resolver::Resolver;
-use account::{Account, MESSAGE_COST, Place, Share};
+use account::{Account, MESSAGE_COST, OfPeer, Place, Share};
 use broadcast::Receipt;
 use bytes::Bytes;
 use delivery::deliver;
@@ -46,6 +46,7 @@ use queue::Queue;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
 
 /// Connections by identity, dialled on demand with backoff and redialled when they break.
@@ -80,6 +81,14 @@ use tokio::sync::{Notify, Semaphore};
 /// connection and what the connections buffer; then the peers are slowed down, and nothing is lost.
 /// Do not receive from the connections yourself.
 ///
+/// # Limits
+///
+/// Of each peer, at most [`max_queued_messages`](PeerPoolConfig::max_queued_messages) and
+/// [`max_queued_bytes`](PeerPoolConfig::max_queued_bytes) wait to be sent, and
+/// [`max_unconfirmed_bytes`](PeerPoolConfig::max_unconfirmed_bytes) were sent and are not known to be
+/// delivered; of all peers together, [`max_held_bytes`](PeerPoolConfig::max_held_bytes). A message
+/// counts until it is delivered or its report was received from [`PeerEvents`].
+///
 /// # Several connections with one peer
 ///
 /// If both sides dial at the same time, or a peer that restarted connects again, there are two
@@ -92,7 +101,50 @@ use tokio::sync::{Notify, Semaphore};
 /// If a connection takes no data for the time after which its transport reports
 /// [`SendError::TimedOut`](net_traits::SendError::TimedOut), the peer is dialled anew; if it answers,
 /// the stuck connection is closed and its messages are reported. Each further time in a row this takes
-/// twice as long, since the application of the peer may merely be slow.
+/// twice as long, since the application of the peer may merely be slow. A dead connection on which
+/// nothing is sent ends with the idle timeout of its transport.
+///
+/// # Example
+///
+/// A node that listens, and answers every message:
+///
+/// ```
+/// # use net_peers::{PeerEvent, PeerPool, PeerPoolConfig};
+/// # use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport};
+/// # use std::net::SocketAddr;
+/// async fn run<T: NetTransport>(
+///     transport: T,
+///     listener: T::Listener,
+///     credential: NetCredential,
+/// ) -> Result<(), Box<dyn std::error::Error>> {
+///     let (pool, mut events) =
+///         PeerPool::new(transport, &["chat/1"], credential, PeerPoolConfig::new())?;
+///     let accepting = pool.clone();
+///     tokio::spawn(async move {
+///         while let Ok(request) = listener.accept().await {
+///             let pool = accepting.clone();
+///             tokio::spawn(async move {
+///                 if let Ok(connection) = request.accept().await {
+///                     pool.insert(connection);
+///                 }
+///             });
+///         }
+///     });
+///     loop {
+///         tokio::select! {
+///             (peer, message) = pool.recv() => {
+///                 // It answers over the connection, or to an address of the peer that is known.
+///                 drop(pool.broadcast([peer], message));
+///             }
+///             Some(event) = events.recv() => match event {
+///                 PeerEvent::Undelivered(report) => println!("{}: {}", report.peer, report.error),
+///                 PeerEvent::Disconnected { peer, reason, .. } => println!("{peer}: {reason}"),
+///                 _ => {}
+///             },
+///         }
+///     }
+/// }
+/// ```
 pub struct PeerPool<T: NetTransport> {
     owner: Arc<Owner<T>>,
 }
@@ -348,7 +400,7 @@ impl<T: NetTransport> PeerPool<T> {
         held: (Share, Option<Arc<Share>>),
         receipt: Option<Receipt>,
     ) -> Result<(), (QueueError, Option<Receipt>)> {
-        let inner = &self.owner.0;
+        let (inner, runtime) = (&self.owner.0, Handle::current());
         let (size, limit) = (message.len(), inner.config.max_queued_bytes);
         if size > limit {
             return Err((QueueError::TooLarge { size, limit }, receipt));
@@ -365,13 +417,14 @@ impl<T: NetTransport> PeerPool<T> {
         let Some(entry) = entry else { return Err((QueueError::NoAddress, receipt)) };
         entry.address = address.or(entry.address);
         let limits = &entry.limits;
-        let of_peer = limits.messages.take(1).zip(limits.bytes.take(size));
-        let Some((count, bytes)) = of_peer else { return Err((QueueError::Full, receipt)) };
-        let place = Place { of_peer: vec![count, bytes], _of_pool: held };
+        let shares = limits.messages.take(1).zip(limits.bytes.take(size));
+        let Some((count, bytes)) = shares else { return Err((QueueError::Full, receipt)) };
+        let of_peer = OfPeer::Queued { _count: count, _bytes: bytes };
+        let place = Place { of_peer, _of_pool: held };
         let parcel = Parcel::new(peer, message, place, receipt, &inner.board.reports);
         let start = |queue: &Arc<Queue>| {
             let task = deliver(inner.clone(), peer, entry.id, queue.clone());
-            AbortOnDrop(tokio::spawn(task).abort_handle())
+            AbortOnDrop(runtime.spawn(task).abort_handle())
         };
         let sending = match &mut entry.sending {
             Some(sending) => {

@@ -13,7 +13,7 @@
 //! A parcel holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
 //! the application has received the report: a report needs no room that is not already taken.
 
-use super::account::{Place, Share};
+use super::account::{OfPeer, Place, Share};
 use super::broadcast::Receipt;
 use super::config::DropError;
 use super::event::{Reports, Undelivered};
@@ -79,7 +79,7 @@ impl Parcel {
     /// A connection has taken the message, which now holds `share` instead of a place in the queue.
     pub(super) fn taken(&mut self, share: Share) {
         if let Some(content) = &mut self.content {
-            content.place.of_peer = vec![share];
+            content.place.of_peer = OfPeer::Unconfirmed { _bytes: share };
             if let Some(receipt) = content.receipt.take() {
                 receipt.sent();
             }

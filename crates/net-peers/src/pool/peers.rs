@@ -219,10 +219,10 @@ impl<C> Peer<C> {
         self.address.iter().chain(followed).copied().collect()
     }
 
-    /// Returns the address that is dialled next: after each failure another one.
-    pub(super) fn next_address(&self) -> Option<SocketAddr> {
+    /// Returns the address that is dialled after so many failures: each time another one.
+    pub(super) fn address_after(&self, failures: u32) -> Option<SocketAddr> {
         let addresses = self.addresses();
-        let turn = self.failed as usize % addresses.len().max(1);
+        let turn = failures as usize % addresses.len().max(1);
         addresses.get(turn).copied()
     }
 
@@ -408,11 +408,7 @@ mod tests {
         peers.follow(PEER, address(2), limits);
         let entry = peers.get(PEER).unwrap();
         entry.address = Some(address(1));
-        let mut dialled = Vec::new();
-        for failed in 0..4 {
-            entry.failed = failed;
-            dialled.extend(entry.next_address());
-        }
+        let dialled: Vec<_> = (0..4).filter_map(|failures| entry.address_after(failures)).collect();
         assert_eq!(dialled, [address(1), address(2), address(1), address(2)]);
     }
 

@@ -60,7 +60,7 @@ impl<T: NetTransport> Inner<T> {
     ) {
         let times = link.timed_out.fetch_add(1, Ordering::SeqCst) + 1;
         let stuck = link.limits.stuck.load(Ordering::SeqCst).min(STUCK_DOUBLINGS);
-        if times >= 1 << stuck && self.replace_stuck(peer, link).await {
+        if times >= 1 << stuck && self.replace_stuck(peer, link, times - 1).await {
             link.limits.stuck.fetch_add(1, Ordering::SeqCst);
             link.connection
                 .abort(close_code::DUPLICATE, "the peer takes no data on this connection");
