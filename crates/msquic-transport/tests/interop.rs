@@ -11,7 +11,7 @@ use msquic_transport::{
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetQuestion, NetRequests, NetTransport, RecvError, Rejection, RejectionBy, RequestError,
-    TrustError, TrustPolicy, serve_requests,
+    TrustError, TrustPolicy, close_code, serve_requests,
 };
 use quinn::VarInt;
 use quinn_peer::{Judge, QuinnPeer, frame, read_frame};
@@ -168,6 +168,39 @@ fn a_reset_inside_a_frame_and_an_excessive_length_end_one_stream_only() {
             let mut good = theirs.open_uni().await.unwrap();
             good.write_all(&frame(b"fine")).await.unwrap();
             assert_eq!(ours.recv().await.unwrap().0, "fine");
+        }
+    });
+}
+
+#[test]
+fn a_peer_that_goes_on_announcing_too_much_is_closed() {
+    run(async {
+        for Ends { ours, theirs, .. } in
+            both_roles(MsQuicTransportConfig::new().max_message_size(1000)).await
+        {
+            let violate = async {
+                while let Ok(mut stream) = theirs.open_uni().await {
+                    let _ = stream.write_all(&u32::MAX.to_be_bytes()).await; // it is stopped at once
+                    let _ = stream.stopped().await;
+                }
+            };
+            let receive = async {
+                let mut refused = 0;
+                loop {
+                    match ours.recv().await {
+                        Err(RecvError::TooLarge { .. }) => refused += 1,
+                        Err(RecvError::Closed(reason)) => return (refused, reason),
+                        other => panic!("{other:?}"),
+                    }
+                }
+            };
+            let ((), (refused, reason)) = tokio::join!(violate, receive);
+            assert!(refused >= 15, "{refused}");
+            let code = close_code::TOO_MANY_VIOLATIONS;
+            assert!(
+                matches!(reason, CloseReason::Local { code: it, .. } if it == code),
+                "{reason}"
+            );
         }
     });
 }

@@ -44,9 +44,11 @@ pub mod inbox;
 pub mod options;
 pub mod outbox;
 pub mod progress;
+mod quota;
 pub mod registry;
 mod revocations;
 pub mod statistics;
+mod strikes;
 pub mod telemetry;
 #[cfg(feature = "rustls")]
 pub mod tls;

@@ -9,6 +9,7 @@ use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
+use crate::strikes::Strikes;
 use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;
 use net_traits::{
@@ -123,7 +124,8 @@ impl<M: Member> Registry<M> {
                 id
             };
             let messages = MessageCounters::default();
-            make(Entry { registry: self.clone(), id, facts, span, messages })
+            let strikes = Strikes::new();
+            make(Entry { registry: self.clone(), id, facts, span, messages, strikes })
         });
         self.telemetry.opened(&member.entry().span);
         self.replace(&member.entry().facts.peer().hash);
@@ -260,9 +262,10 @@ pub struct Entry<M> {
     facts: ConnectionFacts,
     span: Span,
     messages: MessageCounters,
+    strikes: Strikes,
 }
 
-impl<M> Entry<M> {
+impl<M: Member> Entry<M> {
     /// Returns what does not change during the connection.
     pub fn facts(&self) -> &ConnectionFacts {
         &self.facts
@@ -286,7 +289,8 @@ impl<M> Entry<M> {
         self.registry.telemetry.sent(bytes);
     }
 
-    /// Counts what is delivered to the application.
+    /// Counts what is delivered to the application. A peer that announces too many messages beyond the
+    /// limit is closed.
     #[inline]
     pub fn received(&self, received: &Received) {
         match received {
@@ -298,8 +302,21 @@ impl<M> Entry<M> {
             Err(RecvError::TooLarge { .. }) => {
                 self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
                 self.registry.telemetry.message_refused(&self.span);
+                if self.strikes.strike() {
+                    self.end();
+                }
             }
             Err(_) => {}
+        }
+    }
+}
+
+impl<M: Member> Entry<M> {
+    fn end(&self) {
+        let member = self.registry.roster.lock().live.get(&self.id).and_then(Weak::upgrade);
+        if let Some(member) = member {
+            let code = close_code::TOO_MANY_VIOLATIONS;
+            member.abort(code, close_code::name(code).unwrap_or_default());
         }
     }
 }

@@ -14,11 +14,17 @@
 //! | `net_bytes_sent`, `net_bytes_received` | | their bytes, without headers |
 //! | `net_messages_refused` | | announced messages that exceeded the limit |
 //!
+//! What strangers can cause (refusals, failed handshakes, refused messages) gets at most 20 lines of each
+//! kind a second, for all connections of a transport; the field `suppressed` of the next line says how many
+//! were left out. Counters count all.
+//!
 //! The counters are looked up once, when the transport is made: install the recorder before.
 
 use crate::facts::ConnectionFacts;
+use crate::quota::Quota;
 use net_traits::{ConnectError, Limit, WithCauses};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use tracing::Span;
 
 /// How many hexadecimal digits of an identity are shown.
@@ -37,8 +43,17 @@ pub enum Origin {
 #[derive(Clone)]
 pub struct Telemetry {
     transport: &'static str,
+    quotas: Arc<Quotas>,
     #[cfg(feature = "metrics")]
-    counters: std::sync::Arc<Counters>,
+    counters: Arc<Counters>,
+}
+
+/// Of the lines that strangers can cause.
+#[derive(Default)]
+struct Quotas {
+    refused: Quota,
+    handshake_failed: Quota,
+    message_refused: Quota,
 }
 
 impl Telemetry {
@@ -46,6 +61,7 @@ impl Telemetry {
     pub fn new(transport: &'static str) -> Self {
         Self {
             transport,
+            quotas: Arc::default(),
             #[cfg(feature = "metrics")]
             counters: Counters::new(transport).into(),
         }
@@ -86,7 +102,9 @@ impl Telemetry {
     /// A connection attempt exceeded a limit.
     pub fn refused(&self, remote: SocketAddr, limit: Limit) {
         let transport = self.transport;
-        tracing::info!(%remote, ?limit, transport, "refused");
+        if let Some(suppressed) = self.quotas.refused.take() {
+            tracing::info!(%remote, ?limit, transport, suppressed, "refused");
+        }
         #[cfg(feature = "metrics")]
         metrics::counter!(
             "net_connections_refused",
@@ -99,8 +117,10 @@ impl Telemetry {
     /// The handshake of a peer with a listener failed.
     pub fn handshake_failed(&self, remote: SocketAddr, error: &ConnectError) {
         let transport = self.transport;
-        let error = WithCauses(error);
-        tracing::debug!(%remote, %error, transport, "handshake failed");
+        if let Some(suppressed) = self.quotas.handshake_failed.take() {
+            let error = WithCauses(error);
+            tracing::debug!(%remote, %error, transport, suppressed, "handshake failed");
+        }
         #[cfg(feature = "metrics")]
         self.counters.handshakes_failed.increment(1);
     }
@@ -114,7 +134,9 @@ impl Telemetry {
 
     /// A peer announced a message that exceeds the limit.
     pub fn message_refused(&self, span: &Span) {
-        span.in_scope(|| tracing::info!("a received message exceeds the limit"));
+        if let Some(suppressed) = self.quotas.message_refused.take() {
+            span.in_scope(|| tracing::info!(suppressed, "a received message exceeds the limit"));
+        }
         #[cfg(feature = "metrics")]
         self.counters.messages_refused.increment(1);
     }

@@ -33,6 +33,8 @@ pub const SHUTDOWN: u64 = 0x6e65_7406;
 pub const DUPLICATE: u64 = 0x6e65_7407;
 /// The handshake did not finish in time.
 pub const HANDSHAKE_TIMEOUT: u64 = 0x6e65_7408;
+/// The peer announced too many messages that exceed the limit.
+pub const TOO_MANY_VIOLATIONS: u64 = 0x6e65_7409;
 
 /// Returns the name of a code of this module, `None` for any other.
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -45,6 +47,7 @@ pub const fn name(code: u64) -> Option<&'static str> {
         SHUTDOWN => "shutdown",
         DUPLICATE => "duplicate",
         HANDSHAKE_TIMEOUT => "handshake timeout",
+        TOO_MANY_VIOLATIONS => "too many violations",
         _ => return None,
     })
 }
