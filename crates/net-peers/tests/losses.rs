@@ -9,7 +9,7 @@ use futures_util::FutureExt;
 use net_peers::{DropError, Endpoint, PeerEvent, PeerPoolConfig, QueueError, StaticResolver};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetIncomingRequest, NetListener,
-    NetTransport,
+    NetTransport, close_code,
 };
 use net_traits_test::memory::{LinkPlan, MemoryIncomingRequest, MemoryListener, MemoryNetwork};
 use std::collections::BTreeSet;
@@ -445,4 +445,39 @@ async fn another_address_of_the_peer_is_dialled_after_any_failure() {
     };
     assert_eq!(recv(&accepted).await, b"hello");
     assert!(all(&mut events).0.is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reconnects_cannot_fill_the_memory_while_the_application_is_slow() {
+    let network = MemoryNetwork::new(1);
+    let (me, peer, host) = (trusting(), trusting(), network.transport());
+    let listener = listen(&network, &me).await;
+    let (pool, _events) = pool(&network, me, PeerPoolConfig::new().receive_queue(1024));
+    let (mut refused, mut sent) = (0, 0);
+    for _ in 0..100 {
+        let dial = host.connect(listener.local_addr(), &[ALPN], peer.clone());
+        let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+        pool.insert(accepted);
+        let theirs = theirs.unwrap();
+        let mut number = 0;
+        while number < 100 && theirs.send(&[0; 1000]).await.is_ok() {
+            number += 1;
+        }
+        sent += number;
+        theirs.close(0, "again").await;
+        let reason = theirs.watch_close().await;
+        if let CloseReason::Peer { code: close_code::TOO_MANY_PER_IDENTITY, .. } = reason {
+            refused += 1;
+        }
+    }
+    assert_eq!((refused, sent), (84, 1600));
+    for _ in 0..sent {
+        pool.recv().await;
+    }
+    // There is room again.
+    let dial = host.connect(listener.local_addr(), &[ALPN], peer.clone());
+    let (theirs, accepted) = tokio::join!(dial, accept(&listener));
+    pool.insert(accepted);
+    theirs.unwrap().send(b"hello").await.unwrap();
+    assert_eq!(pool.recv().await, (peer.identity(), "hello".into()));
 }

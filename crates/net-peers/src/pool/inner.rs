@@ -203,7 +203,7 @@ impl<T: NetTransport> Inner<T> {
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
         let is_ours = origin != Origin::Accepted;
-        let (changed, dial, untold) = {
+        let (link, changed, dial, untold) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
@@ -215,15 +215,21 @@ impl<T: NetTransport> Inner<T> {
                 connection.abort(0, "removed from the pool");
                 return Ok(());
             };
-            let untold = self.board.news().uses(peer, id, &connection, None);
-            let link = Link::new(id, connection, is_ours, is_smaller, entry.limits.clone());
+            let (kept, limits) = (connection.clone(), entry.limits.clone());
+            let Some(link) = Link::new(id, kept, is_ours, is_smaller, limits) else {
+                drop(peers);
+                let (code, reason) = (close_code::TOO_MANY_PER_IDENTITY, "messages wait");
+                connection.abort(code, reason);
+                return Err(CloseReason::Local { code, reason: reason.to_owned() });
+            };
+            let untold = self.board.news().uses(peer, id, &link.connection, None);
             let changed = entry.take_in(link.clone());
-            runtime.spawn(self.clone().run(peer, link));
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (changed, attempt.flatten(), untold)
+            (link, changed, attempt.flatten(), untold)
         };
         drop((dial, untold)); // the attempt's own task, which has nothing left to await
+        runtime.spawn(self.clone().run(peer, link));
         changed.iter().for_each(|link| link.look_again());
         self.board.wake();
         self.inserted.notify_waiters();
@@ -244,6 +250,11 @@ impl<T: NetTransport> Inner<T> {
         drop(untold);
         changed.iter().for_each(|link| link.look_again());
         self.board.wake();
+    }
+
+    /// Forgets a peer if it is unused.
+    pub(super) fn tidy(&self, peer: CertHash) {
+        self.peers.lock().tidy(peer);
     }
 
     /// Removes a connection that is not used, if it can be closed; returns whether it did.

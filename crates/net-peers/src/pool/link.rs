@@ -1,6 +1,6 @@
 //! `Link`: a connection of the pool, and what it is used for.
 
-use super::account::Account;
+use super::account::{Account, Share};
 use super::ledger::Ledger;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -26,6 +26,10 @@ const ACCEPTED_LARGER: u32 = 8;
 /// How often it is looked whether it is silent.
 pub(super) const LOOK: Duration = Duration::from_millis(2500);
 
+/// How many connections a peer may have, with those that have ended and of which the application has
+/// not received everything.
+const LINKS: usize = 16;
+
 /// A connection of the pool.
 #[derive(Debug)]
 pub(super) struct Link<C> {
@@ -44,6 +48,7 @@ pub(super) struct Link<C> {
     role: AtomicU8,
     pub(super) role_changed: Notify,
     activity: Mutex<Activity>,
+    _share: Share,
 }
 
 /// What the connections of one peer share.
@@ -54,6 +59,7 @@ pub(super) struct PeerLimits {
     pub(super) bytes: Arc<Account>,
     /// Of what is sent and not known to be delivered, and of the reports about it.
     pub(super) unconfirmed: Arc<Account>,
+    links: Arc<Account>,
     /// Number of connections that were replaced because they were stuck, since one was not.
     pub(super) stuck: AtomicU32,
 }
@@ -64,13 +70,15 @@ impl PeerLimits {
             messages: Account::new(messages),
             bytes: Account::new(bytes),
             unconfirmed: Account::new(unconfirmed),
+            links: Account::new(LINKS),
             stuck: AtomicU32::new(0),
         })
     }
 
-    /// Whether nothing is queued, unconfirmed, or reported and not received.
+    /// Whether nothing is queued, unconfirmed, or reported or received and not taken by the
+    /// application.
     pub(super) fn are_unused(&self) -> bool {
-        self.messages.is_unused() && self.unconfirmed.is_unused()
+        [&self.messages, &self.unconfirmed, &self.links].iter().all(|it| it.is_unused())
     }
 }
 
@@ -94,15 +102,17 @@ struct Activity {
 }
 
 impl<C> Link<C> {
+    /// Creates a connection of the pool. `None` if its peer has too many.
     pub(super) fn new(
         id: u64,
         connection: C,
         is_ours: bool,
         is_smaller: bool,
         limits: Arc<PeerLimits>,
-    ) -> Arc<Self> {
+    ) -> Option<Arc<Self>> {
         let now = Instant::now();
-        Arc::new(Self {
+        let share = limits.links.take(1)?;
+        Some(Arc::new(Self {
             id,
             connection,
             is_ours,
@@ -114,7 +124,8 @@ impl<C> Link<C> {
             role: AtomicU8::new(Role::Current as u8),
             role_changed: Notify::new(),
             activity: Mutex::new(Activity { last: now, is_held: false }),
-        })
+            _share: share,
+        }))
     }
 
     /// Whether the peer with the smaller identity dialled it.

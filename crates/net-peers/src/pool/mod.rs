@@ -87,7 +87,10 @@ use tokio::sync::{Notify, Semaphore};
 /// [`max_queued_bytes`](PeerPoolConfig::max_queued_bytes) wait to be sent, and
 /// [`max_unconfirmed_bytes`](PeerPoolConfig::max_unconfirmed_bytes) were sent and are not known to be
 /// delivered; of all peers together, [`max_held_bytes`](PeerPoolConfig::max_held_bytes). A message
-/// counts until it is delivered or its report was received from [`PeerEvents`].
+/// counts until it is delivered or its report was received from [`PeerEvents`]. A peer has at most 16
+/// connections, counting those that have ended and of which [`recv`](Self::recv) has not returned
+/// everything; further ones are closed with
+/// [`TOO_MANY_PER_IDENTITY`](net_traits::close_code::TOO_MANY_PER_IDENTITY).
 ///
 /// # Several connections with one peer
 ///

@@ -338,7 +338,7 @@ mod tests {
     }
 
     fn link(id: u64, is_ours: bool, is_smaller: bool) -> Arc<Link<()>> {
-        Link::new(id, (), is_ours, is_smaller, limits())
+        Link::new(id, (), is_ours, is_smaller, limits()).unwrap()
     }
 
     fn current(peer: &Peer<()>) -> Option<u64> {

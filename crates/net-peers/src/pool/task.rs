@@ -8,7 +8,6 @@ use super::config::DropError;
 use super::inner::Inner;
 use super::link::{LOOK, Link, Role, STABLE};
 use futures_util::future::poll_immediate;
-use net_kit::guard::OnDrop;
 use net_traits::{
     Cause, CertHash, CloseReason, NetConnection, NetTransport, RecvError, SendError, close_code,
 };
@@ -28,27 +27,28 @@ const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
 const STUCK_DOUBLINGS: u32 = 6;
 
 impl<T: NetTransport> Inner<T> {
-    /// Runs the task of a connection.
-    pub(super) async fn run(self: Arc<Self>, peer: CertHash, link: Arc<Link<T::Connection>>) {
-        let inner = &self;
-        // If the runtime is shut down, nothing is received any more.
-        let _end = OnDrop(|| {
-            const GONE: &str = "the runtime of the pool was shut down";
-            link.connection.abort(0, GONE);
-            inner.ended(peer, &link, CloseReason::Transport(Cause::new(GONE)));
-        });
-        let end = async {
-            tokio::select! {
-                biased;
-                reason = link.connection.watch_close() => {
-                    tracing::debug!(%peer, %reason, "a connection of the pool ended");
-                    inner.ended(peer, &link, reason);
+    /// Returns the task of a connection. If it is dropped, the connection ends.
+    pub(super) fn run(
+        self: Arc<Self>,
+        peer: CertHash,
+        link: Arc<Link<T::Connection>>,
+    ) -> impl Future<Output = ()> + Send {
+        let end = End { inner: self, peer, link: Some(link) };
+        async move {
+            let End { inner, link: Some(link), .. } = &end else { return };
+            let ended = async {
+                tokio::select! {
+                    biased;
+                    reason = link.connection.watch_close() => {
+                        tracing::debug!(%peer, %reason, "a connection of the pool ended");
+                        inner.ended(peer, link, reason);
+                    }
+                    never = confirm(inner, peer, link) => match never {},
+                    never = retire(inner, peer, link) => match never {},
                 }
-                never = confirm(inner, peer, &link) => match never {},
-                never = retire(inner, peer, &link) => match never {},
-            }
-        };
-        tokio::join!(receive(inner, peer, &link), end);
+            };
+            tokio::join!(receive(inner, peer, link), ended);
+        }
     }
 
     /// The peer has taken no data for the time limit of the transport. Replaces the connection, unless
@@ -65,6 +65,25 @@ impl<T: NetTransport> Inner<T> {
             link.connection
                 .abort(close_code::DUPLICATE, "the peer takes no data on this connection");
         }
+    }
+}
+
+/// Ends a connection if its runtime is shut down: nothing is received from it any more. Forgets the
+/// peer if it has become unused.
+struct End<T: NetTransport> {
+    inner: Arc<Inner<T>>,
+    peer: CertHash,
+    link: Option<Arc<Link<T::Connection>>>,
+}
+
+impl<T: NetTransport> Drop for End<T> {
+    fn drop(&mut self) {
+        const GONE: &str = "the runtime of the pool was shut down";
+        if let Some(link) = self.link.take() {
+            link.connection.abort(0, GONE); // nothing happens if it has ended
+            self.inner.ended(self.peer, &link, CloseReason::Transport(Cause::new(GONE)));
+        }
+        self.inner.tidy(self.peer);
     }
 }
 
