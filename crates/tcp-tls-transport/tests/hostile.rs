@@ -3,6 +3,7 @@
 mod common;
 
 use common::dial_tls;
+use futures_util::FutureExt;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendError, TrustError,
@@ -125,6 +126,37 @@ fn too_many_open_questions_end_the_connection() {
         peer.flush().await.unwrap();
         let reason = connection.watch_close().await;
         assert!(matches!(reason, CloseReason::ProtocolViolation(_)), "{reason}");
+    });
+}
+
+#[test]
+fn an_answer_counts_although_the_close_arrives_with_it() {
+    run(async {
+        let listener = listen(TcpTlsConfig::default()).await;
+        let credential = trusting();
+        let alpn = format!("{ALPN}+requests/1");
+        let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let mut peer = peer.unwrap();
+        let answer = async {
+            let mut question = [0; 4 + 1 + 4 + 4 + 4];
+            peer.read_exact(&mut question).await.unwrap();
+            let answer = [&[0xff; 4][..], &[3], &question[5..9], &frame(b"because")].concat();
+            let close = [&[0xff; 4][..], &[0], &7_u64.to_be_bytes(), &0_u16.to_be_bytes()].concat();
+            peer.write_all(&[answer, close].concat()).await.unwrap(); // one TLS record
+            peer.flush().await.unwrap();
+        };
+        let ask = async {
+            let asked = connection.request("why?".into(), HANG);
+            tokio::pin!(asked);
+            // The asker looks once both have arrived.
+            assert!((&mut asked).now_or_never().is_none());
+            connection.watch_close().await;
+            asked.await
+        };
+        let (asked, ()) = tokio::join!(ask, answer);
+        assert_eq!(asked.unwrap(), "because");
     });
 }
 
