@@ -29,20 +29,20 @@ const SECURITY: &str = "docs/security.md";
 const FEATURES: &str = "docs/features.md";
 
 const FIGURES: &[Figure] = &[
-    figure(QUIC, "max_connections: usize = 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_connections: usize = 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
     figure(
         QUIC,
         "max_connections_per_ip: usize = 1_000,",
         ARCHITECTURE,
-        "| 10 000, 1000, 16, 256 |",
+        "| 10 000, 1000, 16, 256, 64 |",
     ),
     figure(
         QUIC,
         "max_connections_per_identity: usize = 16,",
         ARCHITECTURE,
-        "| 10 000, 1000, 16, 256 |",
+        "| 10 000, 1000, 16, 256, 64 |",
     ),
-    figure(QUIC, "max_handshakes: usize = 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256 |"),
+    figure(QUIC, "max_handshakes: usize = 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
     figure(QUIC, "max_connections: usize = 10_000,", SECURITY, "10 000 in total, 1000 per address"),
     figure(
         QUIC,
@@ -119,7 +119,7 @@ const FIGURES: &[Figure] = &[
     ),
     figure(TCP, "max_connections_per_ip: usize = 128,", SECURITY, "per address (128)"),
     figure(KIT, "max_connections_per_identity: usize = 16,", SECURITY, "per identity (16)"),
-    figure(KIT, "max_handshakes: usize = 256,", SECURITY, "in their handshake (256)"),
+    figure(KIT, "max_handshakes: usize = 256,", SECURITY, "handshake (256, of one address 64)"),
     figure(KIT, "send_queue: usize = 1024 * 1024,", ARCHITECTURE, "| 1 MiB, 4 MiB, 64 MiB; 10 000"),
     figure(
         KIT,

@@ -31,13 +31,15 @@ mod conformance {
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .stream_op_timeout(limits.no_progress_timeout)
-                .max_connections(limits.max_connections);
+                .max_connections(limits.max_connections)
+                .max_connections_per_identity(limits.max_connections_per_identity);
             let tcp = TcpTlsConfig::new()
                 .max_message_size(limits.max_message_size)
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout.min(SECOND_HANDSHAKE))
                 .no_progress_timeout(limits.no_progress_timeout)
-                .max_connections(limits.max_connections);
+                .max_connections(limits.max_connections)
+                .max_connections_per_identity(limits.max_connections_per_identity);
             FallbackTransport::new(
                 MsQuicTransport::with_config(config).unwrap(),
                 TcpTlsTransport::with_config(tcp).unwrap(),

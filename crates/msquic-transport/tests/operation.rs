@@ -76,24 +76,6 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
 }
 
 #[test]
-fn the_newest_connection_of_an_identity_replaces_the_oldest() {
-    run(async {
-        let config = MsQuicTransportConfig::new().max_connections_per_identity(1);
-        let (transport, listener) = listen(config).await;
-        let peer = trusting();
-        let (first, _kept) = meet(&listener, peer.clone()).await;
-        let (second, server) = meet(&listener, peer).await;
-        let reason = first.unwrap().watch_close().await;
-        let code = Limit::PerIdentity.code();
-        assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
-        assert_eq!(transport.statistics().refused_per_identity, 1);
-        let second = second.unwrap();
-        second.send(b"I am back").await.unwrap();
-        assert_eq!(server.unwrap().recv().await.unwrap().0, "I am back");
-    });
-}
-
-#[test]
 fn addresses_are_validated_while_many_handshakes_are_in_progress() {
     run(async {
         let (transport, listener) = listen(MsQuicTransportConfig::new().max_handshakes(4)).await;

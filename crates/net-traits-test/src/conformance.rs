@@ -22,7 +22,8 @@ pub enum Capability {
     anonymous_peer,
     /// The peer receives the code and reason of `close`.
     close_reason,
-    /// [`Limits::max_connections`](crate::Limits::max_connections) is enforced.
+    /// [`Limits::max_connections`](crate::Limits::max_connections) and its form per identity are
+    /// enforced.
     connection_limit,
     /// The timeouts of [`Limits`](crate::Limits) are enforced.
     timeouts,
@@ -130,11 +131,13 @@ macro_rules! __behaviours {
                 closing_a_peer_closes_its_connections [close_reason] Once,
                 messages_are_counted [] Swapped,
                 refused_attempts_are_counted [connection_limit] Once,
+                messages_over_the_limit_are_counted [raw_peer] Once,
                 shutdown_ends_everything_in_order [close_reason] Once,
                 shutdown_keeps_its_deadline [] Swapped,
             }
             limits {
                 connections_are_limited [connection_limit] Once,
+                the_newest_connection_of_an_identity_stays [connection_limit] Once,
                 a_handshake_ends_in_time [timeouts] Once,
                 sending_to_a_stuck_peer_ends_in_time [timeouts] Swapped,
             }

@@ -25,6 +25,9 @@ pub struct Limits {
     pub no_progress_timeout: Duration,
     /// How many accepted connections the transport may have at once. Default: 1000.
     pub max_connections: usize,
+    /// How many of them one identity may have at once; a further one replaces the oldest. Default:
+    /// 1000.
+    pub max_connections_per_identity: usize,
 }
 
 impl Default for Limits {
@@ -35,6 +38,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             no_progress_timeout: Duration::from_secs(12),
             max_connections: 1000,
+            max_connections_per_identity: 1000,
         }
     }
 }

@@ -186,6 +186,8 @@ mutants! {
         "operation::messages_are_counted",
     refusals_are_not_counted: RefusalsAreNotCounted =>
         "operation::refused_attempts_are_counted",
+    overlong_messages_are_not_counted: OverlongMessagesAreNotCounted =>
+        "operation::messages_over_the_limit_are_counted",
     shutdown_forgets_listeners: ShutdownForgetsListeners =>
         "operation::shutdown_ends_everything_in_order",
     shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
@@ -194,6 +196,8 @@ mutants! {
         "operation::shutdown_keeps_its_deadline",
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
+    identities_are_unlimited: IdentitiesAreUnlimited =>
+        "limits::the_newest_connection_of_an_identity_stays",
     handshake_timeout_is_ignored: HandshakeTimeoutIsIgnored =>
         "limits::a_handshake_ends_in_time",
     handshake_timeout_is_not_told: HandshakeTimeoutIsNotTold =>

@@ -92,7 +92,7 @@ impl Local {
         let connections = ConnectionLimits {
             connections: limits.max_connections,
             per_ip: 1000,
-            per_identity: 1000,
+            per_identity: limits.max_connections_per_identity,
             handshakes: 1000,
             handshakes_per_ip: 1000,
         };

@@ -4,8 +4,8 @@ mod common;
 
 use common::{ALPN, HANG, Relay, listen, run, trusting};
 use net_traits::{
-    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
-    NetListener, NetTransport, RecvError, TransportStatistics, close_code,
+    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
+    NetTransport, RecvError, TransportStatistics, close_code,
 };
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::time::Duration;
@@ -18,24 +18,6 @@ async fn meet(listener: &QuinnListener, client: NetCredential) -> (Connected, Co
     let dial = dialler.connect(listener.local_addr(), &[ALPN], client);
     let accept = async { listener.accept().await.unwrap().accept().await };
     tokio::join!(dial, accept)
-}
-
-#[test]
-fn the_newest_connection_of_an_identity_replaces_the_oldest() {
-    run(async {
-        let config = QuinnConfig::new().max_connections_per_identity(1);
-        let (transport, listener) = listen(config).await;
-        let peer = trusting();
-        let (first, _kept) = meet(&listener, peer.clone()).await;
-        let (second, server) = meet(&listener, peer).await;
-        let reason = first.unwrap().watch_close().await;
-        let code = Limit::PerIdentity.code();
-        assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
-        assert_eq!(transport.statistics().refused_per_identity, 1);
-        let second = second.unwrap();
-        second.send(b"I am back").await.unwrap();
-        assert_eq!(server.unwrap().recv().await.unwrap().0, "I am back");
-    });
 }
 
 #[test]

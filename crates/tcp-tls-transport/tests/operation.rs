@@ -1,7 +1,7 @@
 //! Operation: limits, statistics, shutdown.
 
 use net_traits::{
-    AcceptError, CloseReason, ConnectError, Limit, ListenError, NetConnection, NetCredential,
+    AcceptError, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetTransport, RecvError, TransportStatistics, TrustPolicy,
     close_code,
 };
@@ -38,24 +38,6 @@ async fn meet(listener: &TcpTlsListener, client: NetCredential) -> (Connected, C
     let dial = dialler.connect(listener.local_addr(), &[ALPN], client);
     let accept = async { listener.accept().await.unwrap().accept().await };
     tokio::join!(dial, accept)
-}
-
-#[test]
-fn the_newest_connection_of_an_identity_replaces_the_oldest() {
-    run(async {
-        let config = TcpTlsConfig::new().max_connections_per_identity(1);
-        let (transport, listener) = listen(config).await;
-        let peer = anybody();
-        let (first, _kept) = meet(&listener, peer.clone()).await;
-        let (second, server) = meet(&listener, peer).await;
-        let reason = first.unwrap().watch_close().await;
-        let code = Limit::PerIdentity.code();
-        assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason:?}");
-        assert_eq!(transport.statistics().refused_per_identity, 1);
-        let second = second.unwrap();
-        second.send(b"I am back").await.unwrap();
-        assert_eq!(server.unwrap().recv().await.unwrap().0, "I am back");
-    });
 }
 
 #[test]

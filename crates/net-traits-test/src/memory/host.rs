@@ -26,7 +26,7 @@ impl Host {
         let connection_limits = ConnectionLimits {
             connections: limits.max_connections,
             per_ip: unlimited,
-            per_identity: unlimited,
+            per_identity: limits.max_connections_per_identity,
             handshakes: unlimited,
             handshakes_per_ip: unlimited,
         };

@@ -2,7 +2,10 @@
 
 use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered};
 use crate::{Harness, Limits};
-use net_traits::{ConnectError, NetConnection, NetListener, SendError, TrustPolicy};
+use net_traits::{
+    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetTransport, SendError,
+    TrustPolicy,
+};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -52,6 +55,28 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     };
     let (_dialled, accepted) = tokio::join!(again, accept_all);
     assert_eq!(accepted.recv().await.unwrap().0, "hello");
+}
+
+/// Over the limit of an identity, its newest connection replaces its oldest, whose peer gets the code.
+///
+/// A peer that lost its connections without noticing dials again, and its old connections would take
+/// all of its places.
+pub async fn the_newest_connection_of_an_identity_stays<H: Harness>(stage: Stage<H>) {
+    let limits = Limits { max_connections_per_identity: 1, ..Limits::default() };
+    let (transport, dialler) = (stage.transport_with(limits), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let meet = |who| introduce::<H>(&dialler, &listener, who);
+    let peer = credential(TrustPolicy::Any);
+    let (oldest, _held) = meet(peer.clone()).await;
+    let other = meet(credential(TrustPolicy::Any)).await;
+    let newest = meet(peer).await;
+    let reason = oldest.unwrap().watch_close().await;
+    let code = Limit::PerIdentity.code();
+    assert!(matches!(reason, CloseReason::Peer { code: it, .. } if it == code), "{reason}");
+    assert_eq!(transport.statistics().refused_per_identity, 1);
+    for (dialled, accepted) in [newest, other] {
+        greet(&dialled.unwrap(), &accepted.unwrap()).await;
+    }
 }
 
 /// An unfinished handshake ends with a typed error that contains the timeout.

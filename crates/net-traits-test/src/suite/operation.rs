@@ -93,6 +93,20 @@ pub async fn refused_attempts_are_counted<H: Harness>(stage: Stage<H>) {
     }
 }
 
+/// A receiver counts the announced messages that exceed its limit.
+pub async fn messages_over_the_limit_are_counted<H: Harness>(stage: Stage<H>) {
+    let transport = stage.transport_with(Limits { max_message_size: 1000, ..Limits::default() });
+    let dialler = stage.transport();
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    dialled.send_bytes(numbered(0, 1001)).await.unwrap();
+    accepted.recv().await.unwrap_err();
+    assert_eq!(transport.statistics().refused_messages, 1);
+    assert_eq!(dialler.statistics().refused_messages, 0);
+}
+
 /// Shutdown delivers what was sent, closes with its code and the given reason, and stops the
 /// listeners. Nothing can be opened afterwards.
 pub async fn shutdown_ends_everything_in_order<H: Harness>(stage: Stage<H>) {

@@ -76,11 +76,13 @@ pub(crate) enum Fault {
     ClosingAPeerClosesAll,
     TriedMessagesAreNotCounted,
     RefusalsAreNotCounted,
+    OverlongMessagesAreNotCounted,
     ShutdownForgetsListeners,
     ShutdownForgetsTheReason,
     ShutdownIgnoresItsDeadline,
     // Limits
     ConnectionsAreUnlimited,
+    IdentitiesAreUnlimited,
     HandshakeTimeoutIsNotTold,
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotTold,

@@ -57,6 +57,9 @@ impl Harness for Broken {
         if self.fault == Fault::ConnectionsAreUnlimited && limits.max_connections == 2 {
             limits.max_connections = 1000;
         }
+        if self.fault == Fault::IdentitiesAreUnlimited {
+            limits.max_connections_per_identity = 1000;
+        }
         let mut inner_limits = limits.clone();
         if self.fault == Fault::HandshakeTimeoutIsIgnored {
             inner_limits.handshake_timeout = Limits::default().handshake_timeout;
@@ -256,6 +259,7 @@ impl NetTransport for BrokenTransport {
                 statistics.messages.messages_sent -= tried;
             }
             Fault::RefusalsAreNotCounted => statistics.refused_connections = 0,
+            Fault::OverlongMessagesAreNotCounted => statistics.refused_messages = 0,
             _ => {}
         }
         statistics
