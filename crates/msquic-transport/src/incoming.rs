@@ -8,6 +8,7 @@ use msquic_async::Incoming;
 use msquic_async::connection::StartError;
 use net_kit::admission::{self, Place};
 use net_kit::handshake::Handshake;
+use net_kit::telemetry::Origin;
 use net_traits::{ConnectError, Limit, NetIncomingRequest};
 use parking_lot::RwLock;
 use std::net::SocketAddr;
@@ -52,7 +53,9 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
         let (telemetry, remote_addr) =
             (self.context.home.registry.telemetry().clone(), self.remote_addr);
         let accepted = self.handshake().await;
-        accepted.inspect_err(|error| telemetry.handshake_failed(remote_addr, error))
+        accepted.inspect_err(|error| {
+            telemetry.handshake_failed(remote_addr, Origin::Accepted, error);
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use futures_util::future::join_all;
 use msquic_async::connection::StartError;
 use msquic_async::{Dial, Status};
 use net_kit::handshake::Handshake;
+use net_kit::telemetry::Origin;
 use net_traits::{
     Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy, close_code,
@@ -159,8 +160,11 @@ impl NetTransport for MsQuicTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
-        let dial = self.context().map_err(failed)?.dial(remote_addr);
-        self.connect_with(&dial, alpn, credential).await
+        let context = self.context().map_err(failed)?;
+        let dialled = self.connect_with(&context.dial(remote_addr), alpn, credential).await;
+        dialled.inspect_err(|error| {
+            context.home.registry.telemetry().handshake_failed(remote_addr, Origin::Dialled, error);
+        })
     }
 
     fn connections(&self) -> Vec<MsQuicNetConnection> {

@@ -9,7 +9,7 @@
 //! | `net_connections_resumed` | | opened connections whose handshake resumed an earlier session |
 //! | `net_connections_refused` | `limit` | attempts beyond a [`Limit`] |
 //! | `net_connections_revoked` | | connections closed because their peer is no longer trusted |
-//! | `net_handshakes_failed` | | handshakes of peers with a listener that failed |
+//! | `net_handshakes_failed` | `direction`, `cause` | attempts that failed: those of peers with a listener (`in`) and the own ones (`out`), by [`cause`] |
 //! | `net_messages_sent`, `net_messages_received` | | messages queued, messages delivered |
 //! | `net_bytes_sent`, `net_bytes_received` | | their bytes, without headers |
 //! | `net_messages_refused` | | announced messages that exceeded the limit |
@@ -22,7 +22,7 @@
 
 use crate::facts::ConnectionFacts;
 use crate::quota::Quota;
-use net_traits::{ConnectError, Limit, WithCauses};
+use net_traits::{ConnectError, Limit, RejectionBy, WithCauses};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tracing::Span;
@@ -37,6 +37,32 @@ pub enum Origin {
     Dialled,
     /// The peer.
     Accepted,
+}
+
+impl Origin {
+    fn direction(self) -> &'static str {
+        match self {
+            Self::Dialled => "out",
+            Self::Accepted => "in",
+        }
+    }
+}
+
+/// Returns the name of the kind of a failure, for the field and the label `cause`.
+pub fn cause(error: &ConnectError) -> &'static str {
+    match error {
+        ConnectError::InvalidInput(_) => "invalid_input",
+        ConnectError::Credential(_) => "credential",
+        ConnectError::TimedOut { .. } => "timed_out",
+        ConnectError::Refused(_) => "refused",
+        ConnectError::NoCommonAlpn { .. } => "no_common_alpn",
+        ConnectError::Rejected(rejection) => match rejection.by {
+            RejectionBy::Us => "rejected_by_us",
+            _ => "rejected_by_peer",
+        },
+        ConnectError::Closed(_) => "closed",
+        _ => "other",
+    }
 }
 
 /// The events and counters of one transport.
@@ -71,10 +97,7 @@ impl Telemetry {
     pub fn connection_span(&self, facts: &ConnectionFacts, origin: Origin) -> Span {
         let (transport, remote) = (self.transport, facts.remote_addr());
         let peer = &facts.remote_identity()[..PREFIX];
-        let direction = match origin {
-            Origin::Dialled => "out",
-            Origin::Accepted => "in",
-        };
+        let direction = origin.direction();
         tracing::info_span!("connection", peer, %remote, direction, transport)
     }
 
@@ -114,15 +137,23 @@ impl Telemetry {
         .increment(1);
     }
 
-    /// The handshake of a peer with a listener failed.
-    pub fn handshake_failed(&self, remote: SocketAddr, error: &ConnectError) {
-        let transport = self.transport;
+    /// An attempt failed, of a peer at a listener or an own one.
+    pub fn handshake_failed(&self, remote: SocketAddr, origin: Origin, error: &ConnectError) {
+        let (transport, direction, cause) = (self.transport, origin.direction(), cause(error));
         if let Some(suppressed) = self.quotas.handshake_failed.take() {
             let error = WithCauses(error);
-            tracing::debug!(%remote, %error, transport, suppressed, "handshake failed");
+            tracing::debug!(
+                %remote, %error, cause, direction, transport, suppressed, "handshake failed"
+            );
         }
         #[cfg(feature = "metrics")]
-        self.counters.handshakes_failed.increment(1);
+        metrics::counter!(
+            "net_handshakes_failed",
+            "transport" => transport,
+            "direction" => direction,
+            "cause" => cause
+        )
+        .increment(1);
     }
 
     /// A connection is closed because its peer is no longer trusted.
@@ -181,6 +212,8 @@ macro_rules! counters {
         impl Counters {
             fn new(transport: &'static str) -> Self {
                 $(metrics::describe_counter!($name, $text);)*
+                metrics::describe_counter!("net_handshakes_failed", "Attempts that failed");
+                metrics::describe_counter!("net_connections_refused", "Attempts beyond a limit");
                 Self { $($field: metrics::counter!($name, "transport" => transport),)* }
             }
         }
@@ -193,7 +226,6 @@ counters! {
     resumed: "net_connections_resumed", "Connections whose handshake resumed an earlier session";
     closed: "net_connections_closed", "Connections whose last handle was dropped";
     revoked: "net_connections_revoked", "Connections closed because their peer is no longer trusted";
-    handshakes_failed: "net_handshakes_failed", "Handshakes with a listener that failed";
     messages_sent: "net_messages_sent", "Messages that were queued";
     bytes_sent: "net_bytes_sent", "Bytes of messages that were queued";
     messages_received: "net_messages_received", "Messages that were delivered";

@@ -3,6 +3,7 @@
 use super::home::Acceptor;
 use super::{Backend, Connection};
 use crate::admission::{Place, close_reason};
+use crate::telemetry::Origin;
 use async_trait::async_trait;
 use net_traits::{ConnectError, NetIncomingRequest};
 use std::fmt;
@@ -62,7 +63,10 @@ impl<B: Backend> NetIncomingRequest for IncomingRequest<B> {
     async fn accept(self) -> Result<Connection<B>, ConnectError> {
         let (registry, remote_addr) = (self.acceptor.home.registry.clone(), self.remote_addr);
         let accepted = self.handshake().await;
-        accepted.inspect_err(|error| registry.telemetry().handshake_failed(remote_addr, error))
+        let telemetry = registry.telemetry();
+        accepted.inspect_err(|error| {
+            telemetry.handshake_failed(remote_addr, Origin::Accepted, error);
+        })
     }
 }
 

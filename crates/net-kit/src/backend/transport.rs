@@ -6,6 +6,7 @@ use crate::admission::Admission;
 use crate::alpn::protocol_names;
 use crate::options::TransportOptions;
 use crate::registry::Registry;
+use crate::telemetry::Origin;
 use crate::telemetry::Telemetry;
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
@@ -92,7 +93,10 @@ impl<B: Backend> NetTransport for Transport<B> {
         let identity = TlsIdentity::new(credential)?;
         let handshake = self.home.handshake(&identity, remote_addr, alpn);
         let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
-        let secured = dialled.map_err(|_| handshake.timed_out())??;
+        let dialled = dialled.unwrap_or_else(|_| Err(handshake.timed_out()));
+        let secured = dialled.inspect_err(|error| {
+            registry.telemetry().handshake_failed(remote_addr, Origin::Dialled, error);
+        })?;
         Ok(Connection::start(secured, handshake, config, registry, revocations, None))
     }
 

@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use net_kit::admission::{self, Place};
 use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
+use net_kit::telemetry::Origin;
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
     NetCredential, NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy,
@@ -225,7 +226,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
                 let _ = knock.answer.send(Err(dialler)); // it may have cancelled
-                host.registry.telemetry().handshake_failed(knock.from, &listener);
+                host.registry.telemetry().handshake_failed(knock.from, Origin::Accepted, &listener);
                 return Err(listener);
             }
         };

@@ -7,6 +7,7 @@ use super::network::{Door, MemoryNetwork};
 use crate::Limits;
 use async_trait::async_trait;
 use net_kit::alpn::protocol_names;
+use net_kit::telemetry::Origin;
 use net_traits::{
     Cause, CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
@@ -156,7 +157,11 @@ impl NetTransport for MemoryTransport {
             identity: Some(credential.identity()),
             trust: credential.trust().clone(),
         };
-        self.dial(remote_addr, alpn, dialler).await
+        let dialled = self.dial(remote_addr, alpn, dialler).await;
+        dialled.inspect_err(|error| {
+            let telemetry = self.host.registry.telemetry();
+            telemetry.handshake_failed(remote_addr, Origin::Dialled, error);
+        })
     }
 
     fn connections(&self) -> Vec<MemoryConnection> {
