@@ -18,7 +18,9 @@ use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
-use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
+use net_traits::{
+    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
+};
 use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
@@ -303,22 +305,24 @@ impl NetConnection for MsQuicNetConnection {
         received
     }
 
-    async fn close(&self, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Shared { stream_pool, inner, config, closing, .. } = &*self.shared;
+        let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
+        let Some(closed) = closed else {
+            return CloseOutcome::AlreadyOver(self.watch_close().await);
+        };
         {
             let mut closing = closing.lock();
             if closing.is_none() {
                 *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
             }
         }
-        let shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-        let is_first = stream_pool.finish(inner, config.stream_op_timeout).await;
-        if is_first {
-            drop(shutdown);
-        } else {
-            std::mem::forget(shutdown); // only the first close shuts down
-        }
+        let (messages, bytes) = {
+            let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
+            closed.drain(inner, config.stream_op_timeout).await
+        };
         inner.watch_shutdown().await;
+        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)
     }
 
     fn abort(&self, code: u64, reason: &str) {

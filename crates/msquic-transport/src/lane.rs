@@ -4,6 +4,7 @@ use bytes::Bytes;
 use msquic_async::connection::Connection;
 use msquic_async::stream::StartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
+use net_kit::ledger::Ledger;
 use net_kit::progress::{Look, Progress, Stuck};
 use net_traits::Cause;
 use parking_lot::Mutex;
@@ -17,6 +18,7 @@ const URGENT: u16 = u16::MAX;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
+    lost: Mutex<Lost>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
     /// A task is [preparing](Self::prepare) the stream.
@@ -24,9 +26,42 @@ pub(crate) struct Lane {
     is_urgent: bool,
 }
 
+/// A stream, and the messages on it that the peer has not acknowledged.
+pub(crate) struct OpenStream {
+    stream: WriteStream,
+    ledger: Mutex<Ledger>,
+}
+
+impl OpenStream {
+    fn sent(&self, header: &[u8], parts: &[Bytes]) {
+        let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        let mut ledger = self.ledger.lock();
+        ledger.sent(header.len() as u64 + bytes, bytes);
+        if ledger.is_long() {
+            ledger.confirm(self.stream.completed());
+        }
+    }
+
+    /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
+    fn rest(&self) -> (u64, u64) {
+        let mut ledger = self.ledger.lock();
+        ledger.confirm(self.stream.completed());
+        ledger.rest()
+    }
+}
+
+/// What was lost with streams that the peer stopped.
+#[derive(Default)]
+struct Lost {
+    messages: u64,
+    bytes: u64,
+    /// The code of the last stream, to be told to a flush.
+    code: Option<u64>,
+}
+
 enum Slot {
     Empty,
-    Open(Arc<WriteStream>),
+    Open(Arc<OpenStream>),
     /// No more messages are sent.
     Closed,
 }
@@ -48,6 +83,7 @@ impl Lane {
     pub(crate) fn new(is_urgent: bool) -> Self {
         Self {
             slot: Mutex::new(Slot::Empty),
+            lost: Mutex::default(),
             opening: tokio::sync::Mutex::default(),
             is_preparing: AtomicBool::new(false),
             is_urgent,
@@ -57,7 +93,7 @@ impl Lane {
     /// Returns the number of queued bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         match &*self.slot.lock() {
-            Slot::Open(stream) => stream.pending_bytes(),
+            Slot::Open(open) => open.stream.pending_bytes(),
             Slot::Empty | Slot::Closed => 0,
         }
     }
@@ -77,24 +113,29 @@ impl Lane {
         let header = Bytes::copy_from_slice(header);
         let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {
-            let stream = self.acquire(connection, no_progress).await?;
-            let queued =
-                unless_stuck(connection, &stream, no_progress, stream.enqueue(&frame)).await?;
-            match queued {
-                Ok(_) => return Ok(()),
-                Err(error) => self.replace(&stream, error)?,
+            let open = self.acquire(connection, no_progress).await?;
+            let enqueue = open.stream.enqueue(&frame);
+            match unless_stuck(connection, &open.stream, no_progress, enqueue).await? {
+                Ok(_) => {
+                    open.sent(&frame[0], parts);
+                    return Ok(());
+                }
+                Err(error) => self.replace(&open, error)?,
             }
         }
     }
 
     /// Queues one frame if the stream is open and has room.
     pub(crate) fn try_send(&self, header: &[u8], parts: &[Bytes]) -> Result<(), QueueError> {
-        let stream = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
-        match stream.try_enqueue(header, parts) {
-            Ok(Some(_)) => Ok(()),
+        let open = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
+        match open.stream.try_enqueue(header, parts) {
+            Ok(Some(_)) => {
+                open.sent(header, parts);
+                Ok(())
+            }
             Ok(None) => Err(QueueError::WouldBlock),
             Err(error) => {
-                self.replace(&stream, error)?;
+                self.replace(&open, error)?;
                 Err(QueueError::WouldBlock)
             }
         }
@@ -112,28 +153,44 @@ impl Lane {
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until msquic has accepted all queued data.
+    /// Waits until the peer has acknowledged all queued data. Messages that were lost with a stopped
+    /// stream are told once.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
         no_progress: Duration,
     ) -> Result<(), QueueError> {
-        let Some(stream) = self.open_stream()? else { return Ok(()) };
-        match unless_stuck(connection, &stream, no_progress, stream.flush()).await? {
-            Ok(()) => Ok(()),
-            Err(error) => {
-                self.replace(&stream, error)?;
-                Ok(()) // the stream is finished, with all its data
+        let flushed = match self.open_stream()? {
+            None => Ok(()),
+            Some(open) => {
+                let flush = open.stream.flush();
+                match unless_stuck(connection, &open.stream, no_progress, flush).await? {
+                    Ok(()) => Ok(()),
+                    Err(error) => self.replace(&open, error),
+                }
             }
+        };
+        match self.lost.lock().code.take() {
+            Some(code) => Err(QueueError::Stopped(code)),
+            None => flushed,
         }
     }
 
     /// Removes a broken stream; `Ok` if another stream may succeed.
-    fn replace(&self, stream: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
+    fn replace(&self, broken: &Arc<OpenStream>, error: WriteError) -> Result<(), QueueError> {
         {
             let mut slot = self.slot.lock();
             match &*slot {
-                Slot::Open(open) if Arc::ptr_eq(open, stream) => *slot = Slot::Empty,
+                Slot::Open(open) if Arc::ptr_eq(open, broken) => {
+                    *slot = Slot::Empty;
+                    let (messages, bytes) = broken.rest();
+                    let mut lost = self.lost.lock();
+                    lost.messages += messages;
+                    lost.bytes += bytes;
+                    if let WriteError::Stopped(code) = error {
+                        lost.code = Some(code);
+                    }
+                }
                 Slot::Closed => return Err(QueueError::Closed),
                 _ => {}
             }
@@ -151,9 +208,9 @@ impl Lane {
         &self,
         connection: &Connection,
         no_progress: Duration,
-    ) -> Result<Arc<WriteStream>, QueueError> {
-        if let Some(stream) = self.open_stream()? {
-            return Ok(stream);
+    ) -> Result<Arc<OpenStream>, QueueError> {
+        if let Some(open) = self.open_stream()? {
+            return Ok(open);
         }
         let open = async {
             let _opening = self.opening.lock().await;
@@ -165,7 +222,7 @@ impl Lane {
                 StartError::ConnectionLost(_) => QueueError::Connection,
                 error => QueueError::Other(Cause::new(error)),
             })?;
-            let Some(stream) = stream.split().1.map(Arc::new) else {
+            let Some(stream) = stream.split().1 else {
                 return Err(QueueError::Other(Cause::new("the stream cannot send")));
             };
             if self.is_urgent {
@@ -176,40 +233,60 @@ impl Lane {
             match *slot {
                 Slot::Closed => Err(QueueError::Closed),
                 _ => {
-                    *slot = Slot::Open(stream.clone());
-                    Ok(stream)
+                    let open = Arc::new(OpenStream { stream, ledger: Mutex::default() });
+                    *slot = Slot::Open(open.clone());
+                    Ok(open)
                 }
             }
         };
         timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut(no_progress))?
     }
 
-    fn open_stream(&self) -> Result<Option<Arc<WriteStream>>, QueueError> {
+    fn open_stream(&self) -> Result<Option<Arc<OpenStream>>, QueueError> {
         match &*self.slot.lock() {
-            Slot::Open(stream) => Ok(Some(stream.clone())),
+            Slot::Open(open) => Ok(Some(open.clone())),
             Slot::Empty => Ok(None),
             Slot::Closed => Err(QueueError::Closed),
         }
     }
 
-    /// Stops sending and returns the stream to [drain](Self::drain). `None` if already stopped, or
-    /// if nothing was sent.
-    pub(crate) fn close(&self) -> Option<Arc<WriteStream>> {
+    /// Stops sending and returns the stream to [drain](OpenStream::drain). `None` if already stopped,
+    /// or if nothing was sent.
+    pub(crate) fn close(&self) -> Option<Arc<OpenStream>> {
         match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
-            Slot::Open(stream) => Some(stream),
+            Slot::Open(open) => Some(open),
             Slot::Empty | Slot::Closed => None,
         }
     }
 
-    /// Waits until the peer has acknowledged the whole stream, or makes no progress.
-    pub(crate) async fn drain(
-        connection: &Connection,
-        stream: &WriteStream,
-        no_progress: Duration,
-    ) {
-        let _ = stream.finish(); // if the stream has ended, the next line reports it
-        let _ = unless_stuck(connection, stream, no_progress, stream.stopped()).await;
+    /// Returns how many messages were lost with stopped streams, at most, and their bytes.
+    pub(crate) fn lost(&self) -> (u64, u64) {
+        let lost = self.lost.lock();
+        (lost.messages, lost.bytes)
     }
+}
+
+impl OpenStream {
+    /// Waits until the peer has acknowledged all messages, or makes no progress. Returns how many it
+    /// has not, and their bytes.
+    ///
+    /// The stream is not finished: older peers read a finished stream again and again. Keep it until
+    /// the connection has ended, because a dropped stream is reset.
+    pub(crate) async fn drain(&self, connection: &Connection, no_progress: Duration) -> (u64, u64) {
+        let flushed = self.stream.flush();
+        let _ = unless_stuck(connection, &self.stream, no_progress, flushed).await;
+        self.rest()
+    }
+}
+
+/// Waits until the peer has acknowledged a stream with an answer, or makes no progress.
+pub(crate) async fn drain_answer(
+    connection: &Connection,
+    stream: &WriteStream,
+    no_progress: Duration,
+) {
+    let _ = stream.finish(); // if the stream has ended, the next line reports it
+    let _ = unless_stuck(connection, stream, no_progress, stream.stopped()).await;
 }
 
 impl From<Stuck> for QueueError {

@@ -3,9 +3,9 @@
 //! Messages are sent on one or more lanes, plus one for urgent messages.
 
 use crate::MsQuicTransportConfig;
-use crate::lane::{Lane, QueueError};
+use crate::lane::{Lane, OpenStream, QueueError, drain_answer};
 use bytes::Bytes;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use msquic_async::WriteStream;
 use msquic_async::connection::Connection;
 use net_kit::frame;
@@ -89,17 +89,15 @@ impl StreamPool {
         flushed.into_iter().collect()
     }
 
-    /// Stops sending, and waits until the peer has acknowledged all messages or makes no progress.
-    /// Returns false if already stopped.
-    pub(crate) async fn finish(&self, connection: &Connection, no_progress: Duration) -> bool {
+    /// Stops sending. Returns `None` if already stopped.
+    pub(crate) fn close(&self) -> Option<Closing> {
         if self.is_closed.swap(true, Ordering::SeqCst) {
-            return false;
+            return None;
         }
-        let mut streams: Vec<_> =
-            self.lanes.iter().chain([&self.urgent]).filter_map(Lane::close).collect();
-        streams.extend(self.answers.lock().iter().filter_map(Weak::upgrade));
-        join_all(streams.iter().map(|stream| Lane::drain(connection, stream, no_progress))).await;
-        true
+        let lanes = || self.lanes.iter().chain([&self.urgent]);
+        let streams = lanes().filter_map(Lane::close).collect();
+        let answers = self.answers.lock().iter().filter_map(Weak::upgrade).collect();
+        Some(Closing { streams, answers, lost: lanes().map(Lane::lost).fold((0, 0), sum) })
     }
 
     /// Registers a stream with an answer until it is acknowledged.
@@ -108,4 +106,27 @@ impl StreamPool {
         answers.retain(|stream| stream.strong_count() > 0);
         answers.push(Arc::downgrade(stream));
     }
+}
+
+/// The streams of a connection that is being closed. Keep it until the connection has ended.
+pub(crate) struct Closing {
+    streams: Vec<Arc<OpenStream>>,
+    answers: Vec<Arc<WriteStream>>,
+    /// Messages that were lost before, and their bytes.
+    lost: (u64, u64),
+}
+
+impl Closing {
+    /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns
+    /// how many messages it has not acknowledged, at most, and their bytes.
+    pub(crate) async fn drain(&self, connection: &Connection, no_progress: Duration) -> (u64, u64) {
+        let streams = self.streams.iter().map(|stream| stream.drain(connection, no_progress));
+        let answers = self.answers.iter().map(|it| drain_answer(connection, it, no_progress));
+        let (rest, _) = join(join_all(streams), join_all(answers)).await;
+        rest.into_iter().fold(self.lost, sum)
+    }
+}
+
+fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
+    (one.0 + other.0, one.1 + other.1)
 }

@@ -2,9 +2,15 @@
 
 mod common;
 
-use common::{Pair, has_patch, lacks_patch, pair_with, pattern, run};
-use msquic_transport::MsQuicTransportConfig;
-use net_traits::{CloseReason, NetConnection, RecvError};
+use common::{ALPN, Pair, credentials, has_patch, lacks_patch, pair_with, pattern, run};
+use msquic_async::connection::ConnectionError;
+use msquic_async::{Configuration, Connection, ReadError, Registration, Settings};
+use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_traits::{
+    CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport,
+    RecvError, SendError,
+};
+use std::time::Duration;
 
 /// Receives until the end and returns the number of messages.
 async fn count(connection: &impl NetConnection) -> (usize, CloseReason) {
@@ -32,7 +38,7 @@ fn a_receiver_that_reads_after_the_close_loses_nothing() {
             for _ in 0..30 {
                 client.send_bytes(pattern(16 * 1024)).await.unwrap();
             }
-            client.close(9, "").await;
+            assert_eq!(client.close(9, "").await, CloseOutcome::Acknowledged);
             let end = CloseReason::Peer { code: 9, reason: String::new() };
             assert_eq!(count(&server).await, (30, end), "with {streams} streams");
         }
@@ -48,10 +54,96 @@ fn a_long_first_message_arrives_before_the_close() {
             let receive = count(&client);
             let send = async {
                 server.send_bytes(pattern(300_000)).await.unwrap();
-                server.close(9, "").await;
+                server.close(9, "").await
             };
-            let ((count, _), ()) = tokio::join!(receive, send);
+            let ((count, _), _) = tokio::join!(receive, send);
             assert_eq!(count, 1);
         }
+    });
+}
+
+/// Sends until the peer stops the stream because of a message over its limit.
+async fn send_until_stopped(client: &MsQuicNetConnection, server: &MsQuicNetConnection) {
+    client.send_bytes(pattern(2000)).await.unwrap();
+    let error = server.recv().await.unwrap_err();
+    assert!(matches!(error, RecvError::TooLarge { .. }), "{error}");
+    loop {
+        match client.send(b"behind").await {
+            Ok(()) => tokio::task::yield_now().await,
+            Err(SendError::Stopped { .. }) => return,
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn a_flush_and_a_close_tell_what_was_lost_with_a_stopped_stream() {
+    run(async {
+        let server = MsQuicTransportConfig::new().max_received_message(1000);
+        let Pair { client, server, .. } = pair_with(server, MsQuicTransportConfig::new()).await;
+        send_until_stopped(&client, &server).await; // another task learns of it
+        let flushed = client.flush().await;
+        assert!(matches!(flushed, Err(SendError::Stopped { .. })), "{flushed:?}");
+        client.send(b"good").await.unwrap();
+        client.flush().await.unwrap();
+        assert_eq!(server.recv().await.unwrap().0, "good");
+        let outcome = client.close(0, "").await;
+        assert!(!matches!(outcome, CloseOutcome::AlreadyOver(_)), "{outcome:?}");
+    });
+}
+
+#[test]
+fn a_close_does_not_finish_the_streams_of_messages() {
+    run(async {
+        let (for_server, for_client) = credentials();
+        let transport = MsQuicTransport::new();
+        let listen = transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server);
+        let listener = listen.await.unwrap();
+        let registration = Registration::new("raw").unwrap();
+        let settings = Settings::new().peer_uni_streams(4);
+        let configuration =
+            Configuration::client(&registration, &[ALPN], &settings, &for_client).unwrap();
+        let raw = Connection::new(&registration, for_client).unwrap();
+        let start = raw.start(&configuration, "127.0.0.1", listener.local_addr().port());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (started, server) = tokio::join!(start, accept);
+        started.unwrap();
+        server.send(b"hello").await.unwrap();
+        let stream = raw.accept_inbound_uni_stream().await.unwrap();
+        let read = async {
+            let mut received = Vec::new();
+            loop {
+                match stream.read_chunk().await {
+                    Ok(Some(chunk)) => received.extend_from_slice(&chunk),
+                    end => return (received, end.map(drop)),
+                }
+            }
+        };
+        let (outcome, (received, end)) = tokio::join!(server.close(9, ""), read);
+        assert_eq!(outcome, CloseOutcome::Acknowledged);
+        assert_eq!(received, b"\0\0\0\x05hello");
+        let closed = ConnectionError::ClosedByPeer { code: 9, reason: String::new() };
+        assert_eq!(end, Err(ReadError::ConnectionLost(closed)));
+    });
+}
+
+#[test]
+fn a_close_that_gives_up_tells_how_much_was_not_delivered() {
+    run(async {
+        let config = MsQuicTransportConfig::new;
+        let server = config().receive_queue(64 * 1024);
+        let client = config().stream_op_timeout(Duration::from_millis(200));
+        let Pair { client, server, .. } = pair_with(server, client).await;
+        let mut sent = 0;
+        while client.send_bytes(pattern(16 * 1024)).await.is_ok() {
+            sent += 1;
+        }
+        let outcome = client.close(1, "").await;
+        let CloseOutcome::Undelivered { messages, bytes, .. } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert_eq!(bytes, messages * 16 * 1024);
+        let (received, _) = count(&server).await;
+        assert!(received < sent && received as u64 + messages >= sent as u64);
     });
 }

@@ -139,6 +139,7 @@ fn a_stream_is_stopped_although_the_receiver_does_not_read() {
         };
         assert_eq!(stopped, SendError::Stopped { code: STREAM_CODE_MESSAGE_TOO_LARGE });
         client.send(b"after").await.unwrap();
+        assert_eq!(client.flush().await, Err(stopped), "some messages were lost");
         client.flush().await.unwrap();
         assert_eq!(server.recv().await.unwrap().0, "before");
         let error = server.recv().await;

@@ -219,7 +219,8 @@ fn closing_delivers_what_is_queued_and_carries_code_and_reason() {
             }
             to.watch_close().await
         };
-        let (reason, ()) = tokio::join!(receive, from.close(42, "enough"));
+        let (reason, outcome) = tokio::join!(receive, from.close(42, "enough"));
+        assert!(outcome.is_confirmed(), "{outcome:?}");
         assert_eq!(reason, CloseReason::Peer { code: 42, reason: "enough".to_owned() });
         let local = CloseReason::Local { code: 42, reason: "enough".to_owned() };
         assert_eq!(from.watch_close().await, local);

@@ -41,6 +41,7 @@ pub mod frame;
 pub mod guard;
 pub mod handshake;
 pub mod inbox;
+pub mod ledger;
 pub mod options;
 pub mod outbox;
 pub mod progress;

@@ -12,7 +12,9 @@
 //!   └──── fail (nothing can be written) ──── end ─────────▲
 //! ```
 
+use crate::frame::HEADER;
 use crate::inbox::ENTRY_COST;
+use crate::ledger::Ledger;
 use crate::progress::Look;
 use bytes::Bytes;
 use net_traits::{CloseReason, SendError};
@@ -60,17 +62,27 @@ struct State {
     frames: VecDeque<Frame>,
     /// The cost of the queued frames and of the frame that the driver is writing.
     cost: usize,
+    /// How many frames are not written, and the bytes of their messages.
+    rest: (u64, u64),
     /// Frames that were ever queued, and those of them that are written.
     pushed: u64,
     written: u64,
     /// Bytes that are written.
     bytes: u64,
+    /// What is written, and may not be confirmed by the peer.
+    ledger: Ledger,
+    /// The peer has confirmed everything that is written.
+    is_confirmed: bool,
     /// All messages and the close are written.
     is_all: bool,
     /// Code and reason of the local close, once it has begun.
     closing: Option<(u64, String)>,
-    /// An error to be returned once.
+    /// An error to be returned once by an operation that queues a message.
     report: Option<SendError>,
+    /// The same for an operation that waits until messages are written.
+    report_to_flush: Option<SendError>,
+    /// Messages that were lost with a stream, at most, and their bytes.
+    lost: (u64, u64),
     /// Why nothing is written any more.
     failed: Option<CloseReason>,
     has_ended: bool,
@@ -83,6 +95,17 @@ pub struct Frame {
     pub pieces: Vec<Bytes>,
     cost: usize,
 }
+
+impl Frame {
+    /// Returns the size of the message.
+    fn bytes(&self) -> u64 {
+        self.cost.saturating_sub(ENTRY_COST + HEADER) as u64
+    }
+}
+
+/// How many bytes on a stream the peer may not have confirmed: what the system's socket buffers and
+/// the send windows of QUIC stacks usually hold at most.
+pub const UNCONFIRMED: u64 = 4 * 1024 * 1024;
 
 /// The next task of the driver.
 #[derive(Debug)]
@@ -199,7 +222,7 @@ impl Outbox {
             {
                 let mut state = self.state.lock();
                 if state.written >= target {
-                    return state.report.take().map_or(Ok(()), Err);
+                    return state.report_to_flush.take().map_or(Ok(()), Err);
                 }
                 if let Some(reason) = state.failed.clone() {
                     return Err(SendError::Closed(state.why_closed().unwrap_or(reason)));
@@ -237,6 +260,15 @@ impl Outbox {
         if !state.has_ended {
             state.closing = Some((code, reason.to_owned()));
         }
+    }
+
+    /// Returns how many messages the peer has not confirmed, at most, and their bytes: those that were
+    /// not written, and the last [`UNCONFIRMED`] bytes of those that were, unless all are
+    /// [confirmed](Self::confirm).
+    pub fn unconfirmed(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        let (messages, bytes) = if state.is_confirmed { (0, 0) } else { state.ledger.rest() };
+        (messages + state.rest.0 + state.lost.0, bytes + state.rest.1 + state.lost.1)
     }
 
     /// Drops what is queued and ends the stream, unless it has ended. Returns why: a local close
@@ -308,15 +340,32 @@ impl Outbox {
             let state = &mut *self.state.lock();
             state.cost -= frame.cost;
             state.written += 1;
+            let bytes = frame.bytes();
+            state.rest = (state.rest.0.saturating_sub(1), state.rest.1.saturating_sub(bytes));
+            state.ledger.sent(bytes + HEADER as u64, bytes);
+            if state.ledger.is_long() {
+                let position = state.ledger.end().saturating_sub(UNCONFIRMED);
+                state.ledger.confirm(position);
+            }
         }
         self.room.notify_one();
         self.written.notify_waiters();
     }
 
-    /// Records that messages were lost although the outbox goes on. The next operation of a handle
-    /// returns `error`, once.
+    /// Records that messages that were written are lost although the outbox goes on. The next
+    /// [`try_push`](Self::try_push) returns `error`, once, and so does the next
+    /// [`flushed`](Self::flushed).
     pub fn report(&self, error: SendError) {
-        self.state.lock().report = Some(error);
+        let state = &mut *self.state.lock();
+        let (messages, bytes) = std::mem::take(&mut state.ledger).rest();
+        state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
+        state.report = Some(error.clone());
+        state.report_to_flush = Some(error);
+    }
+
+    /// Records that the peer has confirmed everything that was written, after a local close.
+    pub fn confirm(&self) {
+        self.state.lock().is_confirmed = true;
     }
 
     /// Records that all messages and the close are written.
@@ -347,7 +396,9 @@ impl State {
         let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
         self.cost += cost;
         self.pushed += 1;
-        self.frames.push_back(Frame { pieces, cost });
+        let frame = Frame { pieces, cost };
+        self.rest = (self.rest.0 + 1, self.rest.1 + frame.bytes());
+        self.frames.push_back(frame);
     }
 
     /// Returns why nothing can be queued, if so.
@@ -457,6 +508,34 @@ mod tests {
         assert!(matches!(outbox.work().await, Work::Close(9, _)));
         outbox.wrote_all();
         assert!(outbox.look().is_moving);
+    }
+
+    #[tokio::test]
+    async fn a_loss_is_told_to_a_sender_and_to_a_flush() {
+        let outbox = Outbox::new(1000);
+        outbox.try_push(&mut message(1)).unwrap();
+        write_one(&outbox).await;
+        let lost = SendError::Stopped { code: 7 };
+        outbox.report(lost.clone());
+        assert_eq!(outbox.try_push(&mut message(1)), Err(lost.clone()));
+        assert_eq!(outbox.flushed().await, Err(lost));
+        assert_eq!(outbox.flushed().await, Ok(()));
+    }
+
+    #[tokio::test]
+    async fn messages_are_unconfirmed_until_the_peer_has_all() {
+        let framed = |size: usize| vec![vec![7; HEADER + size].into()];
+        let outbox = Outbox::new(100_000);
+        for size in [20_000, 30_000] {
+            outbox.try_push(&mut framed(size)).unwrap();
+        }
+        write_one(&outbox).await;
+        assert_eq!(outbox.unconfirmed(), (2, 50_000));
+        outbox.close(1, "");
+        write_one(&outbox).await;
+        assert_eq!(outbox.unconfirmed(), (2, 50_000));
+        outbox.confirm();
+        assert_eq!(outbox.unconfirmed(), (0, 0));
     }
 
     #[test]

@@ -4,9 +4,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use net_kit::options::TIMEOUT;
 use net_traits::{
-    AcceptError, CertHash, CertificateDer, CloseReason, ConfigError, ConnectError, ListenError,
-    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
-    NetTransport, PeerIdentity, RecvError, RejectionBy, RequestError, SendError,
+    AcceptError, CertHash, CertificateDer, CloseOutcome, CloseReason, ConfigError, ConnectError,
+    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion,
+    NetRequests, NetTransport, PeerIdentity, RecvError, RejectionBy, RequestError, SendError,
     TransportStatistics, TrustPolicy,
 };
 use parking_lot::Mutex;
@@ -398,7 +398,7 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
         each!(self, it => it.recv().await)
     }
 
-    async fn close(&self, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         each!(self, it => it.close(code, reason).await)
     }
 

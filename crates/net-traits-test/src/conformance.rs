@@ -116,6 +116,8 @@ macro_rules! __behaviours {
                 any_order_of_drops_ends [] Swapped,
                 abort_reaches_the_peer [close_reason] Swapped,
                 abort_ends_a_close_that_waits [] Swapped,
+                a_close_tells_what_was_not_delivered [] Swapped,
+                a_close_tells_that_it_is_over [] Swapped,
             }
             request {
                 each_question_gets_its_answer [requests] Swapped,

@@ -160,6 +160,10 @@ mutants! {
         "close::abort_reaches_the_peer",
     abort_leaves_close_waiting: AbortLeavesCloseWaiting =>
         "close::abort_ends_a_close_that_waits",
+    close_forgets_what_was_lost: CloseForgetsWhatWasLost =>
+        "close::a_close_tells_what_was_not_delivered",
+    the_second_close_is_the_first: TheSecondCloseIsTheFirst =>
+        "close::a_close_tells_that_it_is_over",
     empty_answers_are_lost: EmptyAnswersAreLost =>
         "request::each_question_gets_its_answer",
     refusals_forget_the_code: RefusalsForgetTheCode =>

@@ -8,9 +8,10 @@ use net_kit::facts::ConnectionFacts;
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::{Origin, Telemetry};
 use net_traits::{
-    AcceptError, Cause, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
-    NetIncomingRequest, NetListener, NetRequests, NetTransport, NoQuestion, RecvError, Rejection,
-    RejectionBy, RequestError, SendError, TransportStatistics, TrustError, TrustPolicy,
+    AcceptError, Cause, CloseOutcome, CloseReason, ConnectError, ListenError, NetConnection,
+    NetCredential, NetIncomingRequest, NetListener, NetRequests, NetTransport, NoQuestion,
+    RecvError, Rejection, RejectionBy, RequestError, SendError, TransportStatistics, TrustError,
+    TrustPolicy,
 };
 use net_traits_test::{Harness, Limits};
 use std::collections::HashMap;
@@ -327,15 +328,17 @@ fn rejection(by: RejectionBy, remote_addr: SocketAddr, error: &TrustError) -> Co
 }
 
 impl Wire {
-    /// Ends the connection on both sides; the first end counts.
-    fn end(&self, code: u64, reason: &str) {
+    /// Ends the connection on both sides, and returns whether it did; the first end counts.
+    fn end(&self, code: u64, reason: &str) -> bool {
         let set = |over: &watch::Sender<Option<CloseReason>>, end: CloseReason| {
             over.send_if_modified(|over| over.is_none() && over.replace(end).is_none())
         };
         let reason = reason.to_owned();
-        if set(&self.over, CloseReason::Local { code, reason: reason.clone() }) {
+        let is_first = set(&self.over, CloseReason::Local { code, reason: reason.clone() });
+        if is_first {
             set(&self.over_there, CloseReason::Peer { code, reason });
         }
+        is_first
     }
 
     async fn over(&self) -> CloseReason {
@@ -430,8 +433,11 @@ impl NetConnection for Connection {
         received
     }
 
-    async fn close(&self, code: u64, reason: &str) {
-        self.0.wire.end(code, reason);
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
+        match self.0.wire.end(code, reason) {
+            true => CloseOutcome::Delivered,
+            false => CloseOutcome::AlreadyOver(self.0.wire.over().await),
+        }
     }
 
     fn abort(&self, code: u64, reason: &str) {

@@ -1,6 +1,6 @@
 //! `NetConnection`: messages to and from one peer.
 
-use crate::{CloseReason, PeerIdentity, RecvError, SendError};
+use crate::{CloseOutcome, CloseReason, PeerIdentity, RecvError, SendError};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
@@ -47,8 +47,9 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
 
     /// Sends one message.
     ///
-    /// Resolves once the message is queued. Messages of one task keep their order. While the send
-    /// queue is full, the call waits.
+    /// Resolves once the message is queued; what `Ok` means beyond that is told by
+    /// [`close`](Self::close). Messages of one task keep their order. While the send queue is full,
+    /// the call waits.
     ///
     /// # Errors
     ///
@@ -89,7 +90,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// See [`send_bytes`](Self::send_bytes).
+    /// See [`send_bytes`](Self::send_bytes). [`SendError::Stopped`] if messages were lost with a
+    /// stream that the peer stopped; it is told to one `flush`, besides the senders on that stream.
     ///
     /// # Cancel safety
     ///
@@ -110,23 +112,23 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Cancel-safe: dropping the future loses no data.
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
 
-    /// Waits until the peer's transport has acknowledged all sent messages, then closes the
-    /// connection.
+    /// Waits until the peer's transport has confirmed all sent messages, then closes the
+    /// connection, and tells what became of them.
     ///
     /// The peer receives the application `code` (below 2^62) and the `reason` (truncated to 511
-    /// bytes). The call returns once the connection has ended. Closing a closed connection does
-    /// nothing.
+    /// bytes). The call returns once the connection has ended. A call on a connection that has
+    /// ended, or that another call is closing, only waits for the end.
     ///
     /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a
     /// timeout: dropping the future of the first `close` closes immediately.
     ///
-    /// A peer whose receive buffers are full may lose messages that its transport acknowledged but
-    /// did not yet deliver. If that matters, let the peer's application answer before you close.
+    /// Only an answer of the peer's application shows that it has received a message. Received
+    /// messages that were not taken by [`recv`](Self::recv) before the call are discarded.
     ///
     /// # Cancel safety
     ///
     /// A dropped future closes without waiting for queued messages.
-    async fn close(&self, code: u64, reason: &str);
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome;
 
     /// Closes the connection immediately, without waiting. Queued messages are dropped.
     ///

@@ -2,9 +2,9 @@
 //! time.
 
 use crate::{
-    AcceptError, CertHash, CloseReason, ConnectError, ListenError, NetConnection, NetCredential,
-    NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, PeerIdentity,
-    RecvError, RequestError, SendError, TransportStatistics, TrustPolicy,
+    AcceptError, CertHash, CloseOutcome, CloseReason, ConnectError, ListenError, NetConnection,
+    NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
+    PeerIdentity, RecvError, RequestError, SendError, TransportStatistics, TrustPolicy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -291,7 +291,7 @@ trait ErasedConnection: Any + Send + Sync {
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
     async fn flush(&self) -> Result<(), SendError>;
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
-    async fn close(&self, code: u64, reason: &str);
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome;
     fn abort(&self, code: u64, reason: &str);
     async fn watch_close(&self) -> CloseReason;
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError>;
@@ -355,7 +355,7 @@ macro_rules! forward {
                 <$($inner)*>::recv($target).await
             }
 
-            async fn close(&$self, code: u64, reason: &str) {
+            async fn close(&$self, code: u64, reason: &str) -> CloseOutcome {
                 <$($inner)*>::close($target, code, reason).await
             }
 

@@ -11,7 +11,8 @@ use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen, 
 use net_kit::handshake::Handshake;
 use net_kit::tls::{TlsIdentity, Verifier};
 use net_traits::{
-    Bytes, Cause, CloseReason, ConnectError, CredentialError, Limit, ListenError, RequestError,
+    Bytes, Cause, CloseOutcome, CloseReason, ConnectError, CredentialError, Limit, ListenError,
+    RequestError,
 };
 use parking_lot::Mutex;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
@@ -30,6 +31,8 @@ impl Urgent for Quinn {}
 
 impl Backend for Quinn {
     const NAME: &'static str = "quinn";
+
+    const CONFIRMED: CloseOutcome = CloseOutcome::Acknowledged;
 
     type Config = QuinnConfig;
     type Socket = Endpoint;

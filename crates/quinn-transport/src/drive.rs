@@ -119,9 +119,17 @@ async fn send_on_stream(
             },
         };
         let Work::Frame(mut frame) = work else {
-            let Some(mut stream) = open else { return Ok(None) };
-            let _ = stream.finish(); // fails if the peer stopped the stream
-            return Ok(stream.stopped().await?);
+            let stopped = match open {
+                Some(mut stream) => {
+                    let _ = stream.finish(); // fails if the peer stopped the stream
+                    stream.stopped().await?
+                }
+                None => None,
+            };
+            if stopped.is_none() {
+                outbox.confirm();
+            }
+            return Ok(stopped);
         };
         let stream = match &mut open {
             Some(stream) => stream,

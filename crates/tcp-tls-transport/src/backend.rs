@@ -8,7 +8,9 @@ use net_kit::admission::{Admission, Place};
 use net_kit::backend::{Backend, Secured, Session, cannot_listen};
 use net_kit::handshake::Handshake;
 use net_kit::tls::TlsIdentity;
-use net_traits::{Bytes, Cause, CloseReason, ConnectError, Limit, ListenError, RequestError};
+use net_traits::{
+    Bytes, Cause, CloseOutcome, CloseReason, ConnectError, Limit, ListenError, RequestError,
+};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -22,6 +24,8 @@ const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
 impl Backend for TcpTls {
     const NAME: &'static str = "tcp";
+
+    const CONFIRMED: CloseOutcome = CloseOutcome::Delivered;
 
     type Config = TcpTlsConfig;
     type Socket = Arc<TcpListener>;

@@ -59,7 +59,14 @@ async fn serve(
             written = write(outbox, &mut writer) => {
                 match written {
                     // The peer answers the close by ending its direction.
-                    Ok(()) => outbox.wrote_all(),
+                    Ok(()) => {
+                        outbox.wrote_all();
+                        let reason = reading.await;
+                        if matches!(reason, CloseReason::Peer { .. }) {
+                            outbox.confirm();
+                        }
+                        return end(session, reason); // close_notify is sent already
+                    }
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
                         session.fail(handshake.lost(ended(error)));

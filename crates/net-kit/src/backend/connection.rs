@@ -12,7 +12,9 @@ use crate::telemetry::Origin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
-use net_traits::{CloseReason, MessageStatistics, NetConnection, RecvError, SendError};
+use net_traits::{
+    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
+};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -178,14 +180,19 @@ impl<B: Backend> NetConnection for Connection<B> {
         received
     }
 
-    async fn close(&self, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let session = self.session();
-        if session.close(code, reason) {
+        if !session.close(code, reason) {
+            return CloseOutcome::AlreadyOver(session.over().await);
+        }
+        {
             let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
             // Without progress, the peer is abandoned.
             let _ = session.unless_stuck(session.all_lanes(), session.over()).await;
         }
         session.over().await;
+        let (messages, bytes) = session.unconfirmed();
+        CloseOutcome::of_rest(messages, bytes, B::CONFIRMED)
     }
 
     fn abort(&self, code: u64, reason: &str) {

@@ -34,7 +34,7 @@ use crate::handshake::Handshake;
 use crate::options::TransportOptions;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
-use net_traits::{Cause, ConnectError, Limit, ListenError, RequestError};
+use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -45,6 +45,9 @@ use std::sync::Arc;
 pub trait Backend: Send + Sync + Sized + 'static {
     /// The transport's name in spans, events and counters.
     const NAME: &'static str;
+
+    /// What it means that the peer [confirmed](crate::outbox::Outbox::confirm) all messages.
+    const CONFIRMED: CloseOutcome;
 
     /// The configuration of a transport.
     type Config: TransportOptions;

@@ -238,6 +238,12 @@ impl<B: Backend> Session<B> {
         self.inbox.wake_all();
     }
 
+    /// Returns how many messages the peer has not confirmed, at most, and their bytes.
+    pub(super) fn unconfirmed(&self) -> (u64, u64) {
+        let sum = |(messages, bytes), (more, size)| (messages + more, bytes + size);
+        self.all_lanes().map(Outbox::unconfirmed).fold((0, 0), sum)
+    }
+
     /// Returns whether the connection has ended.
     pub fn is_over(&self) -> bool {
         self.end.borrow().is_some()

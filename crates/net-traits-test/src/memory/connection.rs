@@ -15,8 +15,8 @@ use net_kit::progress::{Look, Stuck, unless_stuck};
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
-    CloseReason, NetConnection, NetQuestion, NetRequests, RecvError, RequestError, SendError,
-    request_code,
+    CloseOutcome, CloseReason, NetConnection, NetQuestion, NetRequests, RecvError, RequestError,
+    SendError, request_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -179,19 +179,27 @@ impl NetConnection for MemoryConnection {
         received
     }
 
-    async fn close(&self, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Seat { wire, side, .. } = &self.shared.seat;
+        if let Some(reason) = wire.over(*side).now_or_never() {
+            return CloseOutcome::AlreadyOver(reason);
+        }
         let is_first = {
             let mut closing = self.shared.closing.lock();
             let is_first = closing.is_none();
             closing.get_or_insert_with(|| CloseReason::Local { code, reason: reason.to_owned() });
             is_first
         };
-        if is_first {
+        if !is_first {
+            return CloseOutcome::AlreadyOver(wire.over(*side).await);
+        }
+        let (messages, bytes) = {
             let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
             let _ = self.flush().await; // a stuck peer is abandoned
-        }
+            wire.undelivered(*side)
+        };
         wire.over(*side).await;
+        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
     }
 
     fn abort(&self, code: u64, reason: &str) {

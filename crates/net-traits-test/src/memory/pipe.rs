@@ -102,6 +102,18 @@ impl Pipe {
         }
     }
 
+    /// Returns how many messages have not arrived, and their bytes.
+    pub(super) fn undelivered(&self, now: Instant) -> (u64, u64) {
+        let until = self.link.blocked_since().map_or(now, |since| since.min(now));
+        let mut rest = (0, 0);
+        for piece in self.pieces.iter().filter(|piece| piece.last_at > until) {
+            if let Content::Bytes(bytes) = &piece.content {
+                rest = (rest.0 + 1, rest.1 + bytes.len().saturating_sub(HEADER) as u64);
+            }
+        }
+        rest
+    }
+
     /// Sends one message or any other bytes.
     pub(super) fn push(&mut self, now: Instant, mut bytes: Bytes) -> Result<(), Reset> {
         let start = self.sent;

@@ -204,6 +204,11 @@ impl Wire {
         .await
     }
 
+    /// Returns how many messages of `side` have not arrived, and their bytes.
+    pub(super) fn undelivered(&self, side: Side) -> (u64, u64) {
+        self.state.lock().outgoing(side).undelivered(Instant::now())
+    }
+
     /// Waits until the connection has ended for `side`.
     pub(super) async fn over(&self, side: Side) -> CloseReason {
         self.until(|state, now| match state.end(side, now) {

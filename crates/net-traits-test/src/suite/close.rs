@@ -4,7 +4,7 @@ use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
 use crate::suite::operation::fill;
 use crate::{Harness, Limits};
 use futures_util::future::join_all;
-use net_traits::{CloseReason, NetConnection, RecvError, SendError};
+use net_traits::{CloseOutcome, CloseReason, NetConnection, RecvError, SendError};
 use std::future::poll_fn;
 use std::pin::pin;
 use std::sync::Arc;
@@ -232,4 +232,60 @@ pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
     one.abort(2, "now");
     close.await.unwrap();
     assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
+}
+
+/// A close tells that the peer's transport has confirmed all messages, or else how many it has not, at
+/// most.
+///
+/// The peer here reads nothing before the close is aborted; then it receives all messages that were
+/// not counted. Without the numbers, the sender would take lost messages for delivered.
+pub async fn a_close_tells_what_was_not_delivered<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    for number in 0..12 {
+        one.send_bytes(numbered(number, 10_000)).await.unwrap();
+    }
+    for _ in 0..12 {
+        other.recv().await.unwrap();
+    }
+    let outcome = one.close(1, "").await;
+    assert!(outcome.is_confirmed(), "{outcome:?}");
+
+    let limits = Limits { no_progress_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let Pair { one, other, .. } = &stage.meet_with(limits).await;
+    let sent = fill(one).await;
+    let close = tokio::spawn({
+        let one = one.clone();
+        async move { one.close(1, "").await }
+    });
+    tokio::time::sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    one.abort(2, "now");
+    let lost = match close.await.unwrap() {
+        CloseOutcome::Undelivered { messages, bytes, .. } => {
+            assert_eq!(bytes, messages * 256 * 1024);
+            messages
+        }
+        outcome => {
+            assert!(outcome.is_confirmed(), "{outcome:?}");
+            0
+        }
+    };
+    let mut received = 0;
+    while other.recv().await.is_ok() {
+        received += 1;
+    }
+    assert!(received + lost >= sent, "{received} of {sent} arrived, {lost} were told");
+}
+
+/// A close of a connection that has ended, or that is being closed, tells the reason of the end.
+pub async fn a_close_tells_that_it_is_over<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let again = one.clone();
+    let (first, second) = tokio::join!(one.close(1, "first"), again.close(2, "another"));
+    assert!(first.is_confirmed(), "{first:?}");
+    let CloseOutcome::AlreadyOver(CloseReason::Local { code: 1, .. }) = second else {
+        panic!("{second:?}");
+    };
+    other.watch_close().await;
+    let late = other.close(3, "late").await;
+    assert!(matches!(late, CloseOutcome::AlreadyOver(_)), "{late:?}");
 }

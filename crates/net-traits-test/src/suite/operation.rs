@@ -154,15 +154,15 @@ pub async fn shutdown_keeps_its_deadline<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.watch_close().await, reason);
 }
 
-/// Sends until the peer, which does not read, accepts no more.
-pub(super) async fn fill(connection: &impl NetConnection) {
-    let mut idle = 0;
+/// Sends until the peer, which does not read, accepts no more. Returns how many messages were sent.
+pub(super) async fn fill(connection: &impl NetConnection) -> u64 {
+    let (mut idle, mut sent) = (0, 0);
     for _ in 0..2_000 {
         if idle == 100 {
-            return;
+            break;
         }
         match connection.try_send(numbered(0, 256 * 1024)) {
-            Ok(()) => idle = 0,
+            Ok(()) => (idle, sent) = (0, sent + 1),
             Err(SendError::WouldBlock) => {
                 idle += 1;
                 sleep(PAUSE).await;
@@ -170,4 +170,5 @@ pub(super) async fn fill(connection: &impl NetConnection) {
             Err(error) => panic!("{error}"),
         }
     }
+    sent
 }

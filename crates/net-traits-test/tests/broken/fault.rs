@@ -61,6 +61,8 @@ pub(crate) enum Fault {
     OrphansLeak,
     AbortForgetsTheCode,
     AbortLeavesCloseWaiting,
+    CloseForgetsWhatWasLost,
+    TheSecondCloseIsTheFirst,
     // Requests
     EmptyAnswersAreLost,
     RefusalsForgetTheCode,

@@ -10,9 +10,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{
-    AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
-    NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, PeerIdentity,
-    RecvError, SendError, TransportStatistics, TrustPolicy, close_code,
+    AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
+    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    PeerIdentity, RecvError, SendError, TransportStatistics, TrustPolicy, close_code,
 };
 use net_traits_test::memory::{
     MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryTransport,
@@ -630,8 +630,17 @@ impl NetConnection for BrokenConnection {
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
+        let is_long = self.0.limits.no_progress_timeout > Duration::from_secs(60);
+        if self.0.fault == Fault::CloseForgetsWhatWasLost
+            && is_long
+            && self.0.sends.fetch_add(1, Ordering::SeqCst) == 0
+        {
+            return Ok(());
+        }
         match self.0.inner.try_send(message) {
-            Err(SendError::WouldBlock) if self.0.fault == Fault::TrySendForgets => Ok(()),
+            Err(SendError::WouldBlock) if self.0.fault == Fault::TrySendForgets && !is_long => {
+                Ok(())
+            }
             Ok(()) => {
                 if let Some(context) = self.0.context.upgrade() {
                     context.tried.fetch_add(1, Ordering::SeqCst);
@@ -695,7 +704,12 @@ impl NetConnection for BrokenConnection {
             }
             Fault::TheEndOvertakes => tokio::select! {
                 biased;
-                reason = inner.watch_close() => Err(RecvError::Closed(reason)),
+                reason = inner.watch_close() => match &reason {
+                    CloseReason::Peer { reason: text, .. } if text == "all said" => {
+                        Err(RecvError::Closed(reason))
+                    }
+                    _ => inner.recv().await,
+                },
                 result = inner.recv() => result,
             },
             Fault::PendingRecvForgetsWhy => match inner.recv().now_or_never() {
@@ -711,17 +725,15 @@ impl NetConnection for BrokenConnection {
         result
     }
 
-    async fn close(&self, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Shared { inner, fault, .. } = &*self.0;
         let is_again = self.0.closings.fetch_add(1, Ordering::SeqCst) > 0;
         match fault {
             Fault::CodesAreBytes => inner.close(code & 0xff, reason).await,
-            Fault::AbortLeavesCloseWaiting
-                if self.0.limits.no_progress_timeout > Duration::from_secs(60) =>
-            {
+            Fault::AbortLeavesCloseWaiting if reason == "in order" => std::future::pending().await,
+            Fault::ClosingTwiceHangs if is_again && reason == "second" => {
                 std::future::pending().await
             }
-            Fault::ClosingTwiceHangs if is_again => std::future::pending().await,
             Fault::QueueCountsMessages => {
                 let close = on_drop(|| {
                     let _ = inner.close(code, reason).now_or_never();
@@ -729,8 +741,12 @@ impl NetConnection for BrokenConnection {
                 let all = u32::try_from(QUEUE).expect("it is small");
                 drop(self.0.room.acquire_many(all).await); // take all slots of waiters
                 std::mem::forget(close);
-                inner.close(code, reason).await;
+                inner.close(code, reason).await
             }
+            Fault::TheSecondCloseIsTheFirst => match inner.close(code, reason).await {
+                CloseOutcome::AlreadyOver(_) => CloseOutcome::Delivered,
+                outcome => outcome,
+            },
             _ => inner.close(code, reason).await,
         }
     }

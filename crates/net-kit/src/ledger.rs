@@ -1,0 +1,102 @@
+//! `Ledger`: the messages on a stream that the peer has not confirmed. Pure.
+//!
+//! A transport knows up to which position of a stream the peer has confirmed the bytes. The ledger
+//! turns that into numbers of messages. Its memory is bounded: messages are counted in groups of
+//! [`GROUP`] bytes, so the numbers are at most one group too high.
+
+use std::collections::VecDeque;
+
+/// The bytes on the stream that are counted together.
+pub const GROUP: u64 = 16 * 1024;
+
+/// From this many groups on, a confirmation is worth looking for.
+const MANY: usize = 64;
+
+/// The messages of one stream that are not confirmed.
+///
+/// ```
+/// use net_kit::ledger::Ledger;
+///
+/// let mut ledger = Ledger::default();
+/// ledger.sent(20_004, 20_000);
+/// ledger.sent(30_004, 30_000);
+/// assert_eq!(ledger.rest(), (2, 50_000));
+/// ledger.confirm(20_004);
+/// assert_eq!(ledger.rest(), (1, 30_000));
+/// ```
+#[derive(Debug, Default)]
+pub struct Ledger {
+    /// The end of the last message on the stream.
+    end: u64,
+    groups: VecDeque<Group>,
+}
+
+#[derive(Debug)]
+struct Group {
+    start: u64,
+    end: u64,
+    messages: u64,
+    bytes: u64,
+}
+
+impl Ledger {
+    /// Adds a message of `bytes` that takes `length` bytes on the stream.
+    #[inline]
+    pub fn sent(&mut self, length: u64, bytes: u64) {
+        let start = self.end;
+        self.end += length;
+        match self.groups.back_mut() {
+            Some(last) if self.end - last.start <= GROUP => {
+                last.end = self.end;
+                last.messages += 1;
+                last.bytes += bytes;
+            }
+            _ => self.groups.push_back(Group { start, end: self.end, messages: 1, bytes }),
+        }
+    }
+
+    /// Removes the messages before `position` on the stream.
+    pub fn confirm(&mut self, position: u64) {
+        while self.groups.front().is_some_and(|group| group.end <= position) {
+            self.groups.pop_front();
+        }
+    }
+
+    /// Whether there are so many messages that the caller should [confirm](Self::confirm).
+    #[inline]
+    pub fn is_long(&self) -> bool {
+        self.groups.len() >= MANY
+    }
+
+    /// Returns the end of the last message on the stream.
+    pub fn end(&self) -> u64 {
+        self.end
+    }
+
+    /// Returns the number of messages that are not confirmed, and their bytes.
+    pub fn rest(&self) -> (u64, u64) {
+        let sum =
+            |(messages, bytes), group: &Group| (messages + group.messages, bytes + group.bytes);
+        self.groups.iter().fold((0, 0), sum)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_messages_share_a_group() {
+        let mut ledger = Ledger::default();
+        for _ in 0..10_000 {
+            ledger.sent(4, 0);
+        }
+        assert_eq!(ledger.groups.len() as u64, (40_000_u64).div_ceil(GROUP));
+        ledger.confirm(GROUP - 1);
+        assert_eq!(ledger.rest().0, 10_000, "a group is confirmed as a whole");
+        ledger.confirm(GROUP);
+        assert_eq!(ledger.rest().0, 10_000 - GROUP / 4);
+        ledger.confirm(40_000);
+        assert_eq!(ledger.rest(), (0, 0));
+    }
+}
