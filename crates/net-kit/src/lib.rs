@@ -19,7 +19,7 @@
 //! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //! 9. `backend` (feature `rustls`): all of the above as a whole transport over a small trait, for
-//!    wires that a task per connection drives. [`options`]: its configuration.
+//!    wires that a task per connection drives. [`options`](mod@options): its configuration.
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
 //!
