@@ -50,7 +50,8 @@ net_kit::transport_options! {
         /// How long a connection may receive nothing. The smaller value of both peers applies.
         /// Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
-        /// Interval of keep-alives while nothing else is sent. Default: 10 s.
+        /// Interval of keep-alives while nothing else is sent, at most a third of the idle timeout.
+        /// Default: 10 s.
         keep_alive_interval: Duration = Duration::from_secs(10), TIMEOUT;
     }
 }
@@ -66,8 +67,13 @@ impl QuinnConfig {
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
-            .keep_alive_interval(Some(self.keep_alive_interval));
+            .keep_alive_interval(Some(self.effective_keep_alive()));
         transport
+    }
+
+    /// Often enough for the idle timeout, even if two packets are lost.
+    fn effective_keep_alive(&self) -> Duration {
+        self.keep_alive_interval.min(self.idle_timeout / 3)
     }
 }
 
@@ -90,5 +96,14 @@ mod tests {
             assert_eq!(config.validate().unwrap_err().option, option);
         }
         assert_eq!(config().validate(), Ok(()));
+    }
+
+    #[test]
+    fn keep_alive_follows_a_shorter_idle_timeout() {
+        let seconds = Duration::from_secs;
+        for (idle, expected) in [(30, 10), (6, 2)] {
+            let config = QuinnConfig::new().idle_timeout(seconds(idle));
+            assert_eq!(config.effective_keep_alive(), seconds(expected));
+        }
     }
 }
