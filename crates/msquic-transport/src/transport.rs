@@ -18,6 +18,7 @@ use net_traits::{
 use std::mem::discriminant;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::time::{Instant, timeout};
 
 /// Messages over QUIC, see the [crate's documentation](crate).
 ///
@@ -180,6 +181,7 @@ impl NetTransport for MsQuicTransport {
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
         let Ok(context) = &self.context else { return };
+        let begin = Instant::now();
         let listeners: Vec<_> = context.listeners();
         let stop = async {
             join_all(listeners.iter().map(|listener| listener.stop())).await;
@@ -187,7 +189,9 @@ impl NetTransport for MsQuicTransport {
         context.home.registry.shutdown(deadline, reason, stop).await;
         let registration = context.home.registration.registration();
         registration.shutdown(close_code::SHUTDOWN);
-        registration.wait_idle().await;
+        // The end of a handshake that the peer does not answer takes seconds.
+        let rest = deadline.saturating_sub(begin.elapsed());
+        let _ = timeout(rest, registration.wait_idle()).await;
     }
 
     fn statistics(&self) -> TransportStatistics {

@@ -373,3 +373,21 @@ fn a_revocation_reaches_a_handshake_in_progress() {
         assert_eq!(server.recv().await.unwrap().0, "hello");
     });
 }
+
+#[test]
+fn a_shutdown_does_not_wait_for_a_handshake_without_an_answer() {
+    run(async {
+        let silent = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let transport = MsQuicTransport::new();
+        let (_, credential) = credentials();
+        let (dialler, addr) = (transport.clone(), silent.local_addr().unwrap());
+        let dial =
+            tokio::spawn(async move { dialler.connect(addr, &[ALPN], credential).await.map(drop) });
+        silent.recv(&mut [0; 2000]).await.unwrap(); // the attempt has begun
+        let shutdown = transport.shutdown(Duration::from_millis(100), "bye");
+        // The close of the attempt takes 3 s.
+        let ended = tokio::time::timeout(Duration::from_secs(2), shutdown).await;
+        ended.expect("the shutdown keeps its deadline");
+        assert!(dial.await.unwrap().is_err());
+    });
+}

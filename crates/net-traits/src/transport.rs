@@ -85,7 +85,8 @@ pub trait NetTransport: Send + Sync + 'static {
     /// immediately.
     ///
     /// The code is [`SHUTDOWN`](crate::close_code::SHUTDOWN). The transport, and its clones, cannot
-    /// be used afterwards. Returns once everything has ended.
+    /// be used afterwards. Returns once everything has ended, at the latest at `deadline`; what the
+    /// peers have not confirmed by then, such as handshakes in progress, ends in the background.
     ///
     /// # Cancel safety
     ///
