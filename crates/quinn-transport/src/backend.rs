@@ -31,7 +31,6 @@ impl Urgent for Quinn {}
 
 impl Backend for Quinn {
     const NAME: &'static str = "quinn";
-
     const CONFIRMED: CloseOutcome = CloseOutcome::Acknowledged;
 
     type Config = QuinnConfig;
@@ -98,9 +97,8 @@ impl Backend for Quinn {
         place: Place,
     ) -> Result<(Secured<Self>, Place), ConnectError> {
         let (config, verifier) = self.server(&handshake.alpn, identity)?;
-        let connecting = attempt
-            .accept_with(Arc::new(config))
-            .map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
+        let failed = |error| handshake.failed(verifier.verdict(), ended(error));
+        let connecting = attempt.accept_with(Arc::new(config)).map_err(failed)?;
         let secured = complete(connecting, handshake, &verifier, local_addr).await?;
         Ok((secured, place))
     }
@@ -114,13 +112,12 @@ impl Backend for Quinn {
         identity: &TlsIdentity,
         handshake: &Handshake,
     ) -> Result<Secured<Self>, ConnectError> {
-        let remote_addr = handshake.remote_addr;
         let (config, verifier) = identity.client(&handshake.alpn)?;
         let mut config = ClientConfig::new(in_quic::<_, QuicClientConfig>(config)?);
         config.transport_config(self.transport.clone());
-        let (connecting, local_addr) = self
-            .connect(config, remote_addr)
-            .map_err(|error| ConnectError::Closed(CloseReason::Transport(Cause::new(error))))?;
+        let failed = |error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));
+        let (connecting, local_addr) =
+            self.connect(config, handshake.remote_addr).map_err(failed)?;
         complete(connecting, handshake, &verifier, local_addr).await
     }
 

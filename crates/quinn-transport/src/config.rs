@@ -40,8 +40,7 @@ net_kit::transport_options! {
         /// How many unanswered requests the peer may have at once; further ones wait at the peer.
         /// With 0, all of them wait until their deadline. Default: 16.
         max_inbound_requests: u16 = 16, REQUESTS;
-        /// How many accepted connections one IPv4 address or IPv6 /64 network may have. Default:
-        /// 1000.
+        /// How many accepted connections an IPv4 address or IPv6 /64 network may have. Default: 1000.
         max_connections_per_ip: usize = 1_000, COUNT;
         /// How many connection attempts may wait for `accept`; further ones are refused. From half
         /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,

@@ -94,15 +94,19 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
 /// Writes messages until this side closes and the peer has acknowledged all of them, or until the
 /// connection is lost.
 async fn send(outbox: &Outbox, connection: &Connection, priority: i32) {
-    while let Ok(Some(code)) | Err(WriteError::Stopped(code)) =
-        send_on_stream(outbox, connection, priority).await
-    {
-        outbox.report(SendError::Stopped { code: code.into_inner() });
+    loop {
+        match send_on_stream(outbox, connection, priority).await {
+            Ok(Some(code)) | Err(WriteError::Stopped(code)) => {
+                outbox.report(SendError::Stopped { code: code.into_inner() });
+            }
+            Ok(None) => return outbox.confirm(),
+            Err(_) => return, // the connection is lost
+        }
     }
 }
 
 /// Writes messages to one stream, which the first message opens. Returns the code with which the
-/// peer stopped it.
+/// peer stopped it, or `None` once the peer has acknowledged all of them.
 async fn send_on_stream(
     outbox: &Outbox,
     connection: &Connection,
@@ -119,17 +123,9 @@ async fn send_on_stream(
             },
         };
         let Work::Frame(mut frame) = work else {
-            let stopped = match open {
-                Some(mut stream) => {
-                    let _ = stream.finish(); // fails if the peer stopped the stream
-                    stream.stopped().await?
-                }
-                None => None,
-            };
-            if stopped.is_none() {
-                outbox.confirm();
-            }
-            return Ok(stopped);
+            let Some(mut stream) = open else { return Ok(None) };
+            let _ = stream.finish(); // fails if the peer stopped the stream
+            return Ok(stream.stopped().await?);
         };
         let stream = match &mut open {
             Some(stream) => stream,

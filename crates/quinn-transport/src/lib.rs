@@ -21,6 +21,5 @@ pub type QuinnListener = Listener<Quinn>;
 pub type QuinnIncomingRequest = IncomingRequest<Quinn>;
 /// A connection of [`QuinnTransport`].
 pub type QuinnConnection = Connection<Quinn>;
-/// A question of the peer. [`answer`](net_traits::NetQuestion::answer) waits until the peer's QUIC
-/// has acknowledged the answer.
+/// A question of the peer. Answering it waits until the peer's QUIC has acknowledged the answer.
 pub type QuinnQuestion = Question<Quinn>;
