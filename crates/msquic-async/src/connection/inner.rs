@@ -269,10 +269,10 @@ impl ConnectionInner {
         }
     }
 
-    /// The connection has ended: streams that wait to be accepted need not be kept open any more.
+    /// The connection has ended: no stream need be kept open any more.
     pub(super) fn release_streams(&self) {
-        let (waiting, _make_sink) = self.exclusive.lock().peer_streams.over();
-        waiting.iter().for_each(|stream| stream.release());
+        let (streams, _make_sink) = self.exclusive.lock().peer_streams.over();
+        streams.iter().for_each(|stream| stream.release());
     }
 
     /// Streams of the peer that no handle can read are aborted.

@@ -106,14 +106,15 @@ impl<S: Clone, M: Clone> PeerStreams<S, M> {
         self.with_sink.remove(&id)
     }
 
-    /// The connection has ended: returns the streams that wait. Drop the rest after unlocking.
+    /// The connection has ended: returns the streams that wait or have a sink. Drop the rest after unlocking.
     #[must_use]
     pub(super) fn over(&mut self) -> (Vec<S>, Option<M>) {
         if self.phase == Phase::Open {
             self.phase = Phase::Over;
         }
         let waiting = self.bidirectional.iter().chain(&self.unidirectional);
-        (waiting.map(|(_, stream)| stream.clone()).collect(), self.make_sink.take())
+        let streams = waiting.map(|(_, stream)| stream).chain(self.with_sink.values());
+        (streams.cloned().collect(), self.make_sink.take())
     }
 
     /// The last handle is dropped: takes out all streams. Drop the rest after unlocking.
@@ -198,7 +199,7 @@ mod tests {
             assert_eq!(streams.sink_ended(2), None);
             let kept = (!is_over).then_some("sinks");
             if is_over {
-                assert_eq!(streams.over(), (vec!["bidi 0", "bidi 4"], Some("sinks")));
+                assert_eq!(streams.over(), (vec!["bidi 0", "bidi 4", "uni 6"], Some("sinks")));
             }
             assert_eq!(streams.abandon(), (vec!["bidi 0", "bidi 4", "uni 6"], kept));
             assert_eq!(streams.over(), (vec![], None));

@@ -32,7 +32,7 @@ pub(crate) struct StreamInner {
     pub(super) is_local: bool,
     pub(super) max_send_buffer: usize,
     pub(super) id: OnceLock<u64>,
-    /// Keeps the handle open while the stream waits to be accepted.
+    /// Keeps the handle open while the stream waits to be accepted, or for its sink.
     hold: Mutex<Option<StreamHold>>,
     pub(super) exclusive: Mutex<Exclusive>,
     /// `Stream::poll_start` has the stream for itself.
@@ -227,12 +227,12 @@ impl StreamInner {
     // ---- waiting to be accepted ----
 
     /// Keeps the stream open, even if it ends, until it is [released](Self::release): the peer gets
-    /// no credit for another one, so no more wait to be accepted than the peer may have open.
+    /// no credit for another one, so no more wait to be accepted, or have a sink, than the peer may have open.
     pub(crate) fn hold_until_accepted(&self) {
         *self.hold.lock() = self.native.hold();
     }
 
-    /// The stream was accepted, or never will be.
+    /// The stream was accepted, or never will be; or its sink was told the end.
     pub(crate) fn release(&self) {
         let hold = self.hold.lock().take();
         drop(hold);

@@ -144,8 +144,9 @@ impl StreamInner {
         }
     }
 
-    /// The sink was told the end, or none could be made: the connection need not keep the stream any more.
+    /// The sink was told the end, or none could be made: nothing need keep the stream any more.
     pub(super) fn sink_ended(&self) {
+        self.release();
         if let Some(id) = self.id.get()
             && !self.is_local
         {

@@ -101,9 +101,9 @@ impl fmt::Debug for SinkStream {
 pub(crate) type MakeSink = dyn Fn(SinkStream) -> Box<dyn ReceiveSink> + Send + Sync;
 
 impl StreamInner {
-    /// Accepts a stream of the peer for the sink that `make` makes.
+    /// Accepts a stream of the peer for the sink that `make` makes. It is held until the sink was told the end: a
+    /// paused sink keeps memory, and the peer could otherwise reset the stream and open another.
     pub(crate) fn accept_with_sink(self: &Arc<Self>, make: &MakeSink) {
-        self.release();
         let abandon = AbandonOnDrop(self);
         let sink = make(SinkStream::new(self));
         mem::forget(abandon);

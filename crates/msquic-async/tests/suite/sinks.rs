@@ -4,6 +4,7 @@ use super::peers::{Pair, pair, pair_with, settings};
 use super::skip::lacks_patch;
 use crate::executors::run;
 use msquic_async::connection::ConnectionError;
+use msquic_async::stream::StartError;
 use msquic_async::{
     Connection, ReadError, ReceiveEnd, ReceiveSink, SinkStream, StreamLimits, StreamType,
     WriteStream,
@@ -39,12 +40,16 @@ impl Log {
         loop {
             let mut added = pin!(self.added.notified());
             added.as_mut().enable();
-            let events = self.events.lock().unwrap().clone();
+            let events = self.events();
             if done(&events) {
                 return events;
             }
             added.await;
         }
+    }
+
+    fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
     }
 
     async fn dropped(&self, count: usize) -> Vec<Event> {
@@ -177,8 +182,7 @@ fn a_paused_sink_is_resumed_or_dropped_after_the_end_of_the_connection() {
         });
         let stream = handles.lock().unwrap()[0].clone();
         let mut expected = vec![Event::Bytes(2, b"a".to_vec()), Event::Bytes(6, b"d".to_vec())];
-        let events = || log.events.lock().unwrap().clone();
-        assert_eq!(events(), expected);
+        assert_eq!(log.events(), expected);
         stream.resume();
         stream.resume();
         expected.extend([
@@ -187,7 +191,7 @@ fn a_paused_sink_is_resumed_or_dropped_after_the_end_of_the_connection() {
             Event::Ended(2, ReceiveEnd::Finished),
             Event::Dropped(2),
         ]);
-        assert_eq!(events(), expected);
+        assert_eq!(log.events(), expected);
         stream.resume();
         stream.stop(1);
         registration.shutdown(0);
@@ -195,7 +199,7 @@ fn a_paused_sink_is_resumed_or_dropped_after_the_end_of_the_connection() {
         drop(server);
         let stopped = ReceiveEnd::Failed(ReadError::Closed);
         expected.extend([Event::Ended(6, stopped), Event::Dropped(6)]);
-        assert_eq!(events(), expected);
+        assert_eq!(log.events(), expected);
         assert_eq!(Arc::strong_count(&log), 1);
         drop((client, listener));
     });
@@ -277,6 +281,52 @@ fn a_stream_is_stopped_whose_sink_cannot_be_made() {
     });
 }
 
+/// Installs sinks that take `most` bytes at a time, and returns their log and their streams.
+fn install_slow(connection: &Connection, most: usize) -> (Arc<Log>, Arc<Mutex<Vec<SinkStream>>>) {
+    let (log, streams) = (Arc::new(Log::default()), Arc::new(Mutex::new(Vec::new())));
+    let (logged, started) = (log.clone(), streams.clone());
+    connection.set_inbound_uni_sinks(move |stream| {
+        started.lock().unwrap().push(stream.clone());
+        Box::new(LogSink { stream, log: logged.clone(), most })
+    });
+    (log, streams)
+}
+
+/// Returns once the server has processed what the client did before.
+async fn round_trip(client: &Connection, server: &Connection) {
+    let mut asks = client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
+    asks.write_all(b"?").await.unwrap();
+    let mut answers = server.accept_inbound_stream().await.unwrap();
+    answers.write_all(b"!").await.unwrap();
+    asks.read_chunk().await.unwrap();
+}
+
+#[test]
+fn a_stream_counts_until_its_sink_was_told_the_end() {
+    run(async || {
+        let settings = settings().peer_uni_streams(2).zero_copy_receive(true);
+        let Pair { registration, listener, client, server } =
+            pair_with(settings, StreamLimits::default()).await;
+        let (log, streams) = install_slow(&server, 1);
+        for _ in 0..2 {
+            let mut stream = open(&client).await;
+            stream.write_all(b"abcdef").await.unwrap();
+            let first = Event::Bytes(stream.id().unwrap(), b"a".to_vec());
+            log.wait(|events| events.contains(&first)).await;
+            stream.abort_write(7).unwrap();
+        }
+        round_trip(&client, &server).await;
+        let opened = client.open_outbound_stream(StreamType::Unidirectional, true).await;
+        assert_eq!(opened.map(drop), Err(StartError::LimitReached));
+        let stream = streams.lock().unwrap()[0].clone();
+        b"bcdef".iter().for_each(|_| stream.resume());
+        log.dropped(1).await;
+        open(&client).await;
+        drop((client, server, listener));
+        registration.wait_idle().await;
+    });
+}
+
 /// More than the queue of a stream takes, less than its window.
 const LONG: usize = 400 * 1024;
 
@@ -295,12 +345,7 @@ fn what_a_full_sink_left_arrives_after_the_peer_has_closed() {
     }
     run(async || {
         let Pair { registration, listener, client, server } = pair_with_window().await;
-        let (log, streams) = (Arc::new(Log::default()), Arc::new(Mutex::new(Vec::new())));
-        let (logged, started) = (log.clone(), streams.clone());
-        server.set_inbound_uni_sinks(move |stream| {
-            started.lock().unwrap().push(stream.clone());
-            Box::new(LogSink { stream, log: logged.clone(), most: 1000 })
-        });
+        let (log, streams) = install_slow(&server, 1000);
         send(&client, &[1; LONG]).await; // acknowledged
         client.shutdown(3, "");
         let end = server.watch_shutdown().await;
