@@ -85,6 +85,10 @@ impl<R: Run> ReceiveQueue<R> {
         self.paused = true;
     }
 
+    pub(crate) fn is_paused(&self) -> bool {
+        self.paused
+    }
+
     /// Moves bytes into `target` and returns how many.
     pub(crate) fn read(&mut self, target: &mut [u8]) -> usize {
         let mut filled = 0;

@@ -102,7 +102,8 @@ impl StreamInner {
         if !exclusive.receive.is_open() {
             return received.length(); // given up: the stream is not read
         }
-        let is_empty = exclusive.received.is_empty();
+        // A paused sink is offered nothing: these are the last bytes then, or msquic would keep them.
+        let is_paused = !exclusive.received.is_empty() || is_rest && exclusive.received.is_paused();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
             SinkSlot::None => {
                 let taken = exclusive.received.push(received.slices(), is_rest);
@@ -110,7 +111,7 @@ impl StreamInner {
                 self.readable.wake_one();
                 return taken;
             }
-            SinkSlot::Idle(sink) if is_empty => sink,
+            SinkSlot::Idle(sink) if !is_paused => sink,
             // The sink has to take older bytes first; the thread that gives it those gives it the
             // rest, or resumes receiving.
             other => {
@@ -134,16 +135,19 @@ impl StreamInner {
             }
         }
         let mut exclusive = self.exclusive.lock();
-        let again = matches!(exclusive.sink, SinkSlot::Busy { again: true });
-        exclusive.sink = SinkSlot::Idle(sink);
+        // The end: this side stopped the stream meanwhile.
+        let again = matches!(exclusive.sink, SinkSlot::Busy { again: true })
+            || exclusive.receive.end().is_some();
         if !left.is_empty() && exclusive.receive.is_open() && is_rest {
             taken += exclusive.received.push(left.into_iter(), true);
         } else if !left.is_empty() {
             exclusive.received.pause();
         }
-        drop(exclusive);
         if again {
-            self.run_sink();
+            drop(exclusive);
+            self.run_sink(sink);
+        } else {
+            exclusive.sink = SinkSlot::Idle(sink);
         }
         taken
     }
@@ -153,29 +157,33 @@ impl StreamInner {
     fn handle_event_receive_held(&self, received: Received<'_>) {
         let is_last = received.is_last;
         let runs = received.hold();
-        let was_empty = {
+        let sink = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {
                 return; // given up: the stream is not read
             }
-            let was_empty = exclusive.received.is_empty();
+            // A sink that left something waits to be resumed.
+            let sink = exclusive.received.is_empty().then(|| exclusive.take_sink()).flatten();
             runs.into_iter().for_each(|run| exclusive.received.hold(run));
-            was_empty
+            if is_last {
+                exclusive.receive.apply(ReceiveInput::Finished);
+            }
+            sink
         };
         if is_last {
-            return self.handle_event_receive_end(ReceiveInput::Finished);
+            self.wake_readers();
+        } else {
+            self.readable.wake_one();
         }
-        self.readable.wake_one();
-        // A sink that left something waits to be resumed.
-        if was_empty {
-            self.run_sink();
+        if let Some(sink) = sink {
+            self.run_sink(sink);
         }
     }
 
     fn handle_event_receive_end(&self, input: ReceiveInput) {
         if self.exclusive.lock().receive.apply(input) {
             self.wake_readers();
-            self.run_sink();
+            self.end_sink();
         }
     }
 
@@ -219,6 +227,6 @@ impl StreamInner {
         self.start_waker.wake();
         self.wake_readers();
         self.wake_writers();
-        self.run_sink();
+        self.end_sink();
     }
 }

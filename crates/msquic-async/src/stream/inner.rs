@@ -4,7 +4,7 @@
 //! whom to wake, unlocks, and only then wakes or calls msquic.
 //!
 //! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
-//! A thread that needs it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs it then loops.
+//! A thread that resumes it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs it then loops.
 
 use super::error::StartError;
 use super::progress::Progress;
@@ -66,9 +66,9 @@ pub(super) struct Exclusive {
 pub(super) enum SinkSlot {
     /// Nowhere: a reader takes them from the queue.
     None,
-    /// To the sink; the queue holds only what it did not take.
+    /// To the sink. The queue holds only what it did not take: then it is paused.
     Idle(Box<dyn ReceiveSink>),
-    /// To the sink, which a thread is running. `again`: it has to be offered bytes once more.
+    /// To the sink, which a thread is running. `again`: it was resumed meanwhile.
     Busy { again: bool },
     /// The sink was told the end.
     Ended,

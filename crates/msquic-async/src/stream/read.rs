@@ -225,7 +225,7 @@ impl ReadStream {
     /// # }
     /// ```
     pub fn resume(&self) {
-        self.0.run_sink();
+        self.0.resume_sink();
     }
 }
 

@@ -1,13 +1,26 @@
 //! Reading: from msquic to the queue of a stream, and from there to a reader or a sink.
 
 use super::error::ReadError;
-use super::inner::{DROPPED, SinkSlot, StreamInner};
+use super::inner::{DROPPED, Exclusive, SinkSlot, StreamInner};
 use super::recv_buffer::StreamRecvBuffer;
 use super::sink::{ReceiveEnd, ReceiveSink};
 use super::state::{ReceiveInput, ReceiveState, StartState};
 use crate::buffer::ReceiveQueue;
 use crate::ffi::receive::Held;
 use crate::ffi::stream::Abort;
+
+impl Exclusive {
+    /// Takes the sink to run it; `None` if there is none or another thread runs it.
+    pub(super) fn take_sink(&mut self) -> Option<Box<dyn ReceiveSink>> {
+        match std::mem::replace(&mut self.sink, SinkSlot::Busy { again: false }) {
+            SinkSlot::Idle(sink) => Some(sink),
+            other => {
+                self.sink = other;
+                None
+            }
+        }
+    }
+}
 
 impl StreamInner {
     pub(super) fn try_read_chunk(&self) -> Option<Result<Option<StreamRecvBuffer>, ReadError>> {
@@ -57,7 +70,7 @@ impl StreamInner {
             self.native.abort(Abort::Receive, code);
         }
         self.wake_readers();
-        self.run_sink();
+        self.end_sink();
         Ok(())
     }
 
@@ -81,27 +94,41 @@ impl StreamInner {
             if !matches!(exclusive.sink, SinkSlot::None) {
                 return Err(sink);
             }
-            exclusive.sink = SinkSlot::Idle(sink);
+            exclusive.sink = SinkSlot::Busy { again: false };
         }
-        self.run_sink();
+        self.run_sink(sink);
         Ok(())
     }
 
-    /// Gives the sink what is in the queue, and the end when it has come, and resumes receiving.
-    /// A thread that finds the sink running sets `again` instead.
-    pub(super) fn run_sink(&self) {
-        let mut exclusive = self.exclusive.lock();
-        let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
-            SinkSlot::Idle(sink) => sink,
-            SinkSlot::Busy { .. } => {
-                exclusive.sink = SinkSlot::Busy { again: true };
-                return;
+    /// Offers the sink once more what it left.
+    pub(super) fn resume_sink(&self) {
+        let sink = {
+            let mut exclusive = self.exclusive.lock();
+            if let SinkSlot::Busy { again } = &mut exclusive.sink {
+                *again = true;
             }
-            other => {
-                exclusive.sink = other;
-                return;
-            }
+            exclusive.take_sink()
         };
+        if let Some(sink) = sink {
+            self.run_sink(sink);
+        }
+    }
+
+    /// The stream has ended: tells the sink, unless it is paused or a thread runs it.
+    pub(super) fn end_sink(&self) {
+        let sink = {
+            let mut exclusive = self.exclusive.lock();
+            exclusive.received.is_empty().then(|| exclusive.take_sink()).flatten()
+        };
+        if let Some(sink) = sink {
+            self.run_sink(sink);
+        }
+    }
+
+    /// Gives the sink, which this thread has taken, what is in the queue, and the end when it has come, and
+    /// resumes receiving.
+    pub(super) fn run_sink(&self, mut sink: Box<dyn ReceiveSink>) {
+        let mut exclusive = self.exclusive.lock();
         loop {
             exclusive.sink = SinkSlot::Busy { again: false };
             let bytes = exclusive.received.chunk(usize::MAX);
@@ -128,7 +155,12 @@ impl StreamInner {
             } else {
                 exclusive.received.unread(rest);
             }
-            let has_more = took_all && !exclusive.received.is_empty();
+            // Meanwhile bytes have come, unless they are its rest, or the end.
+            let has_more = if exclusive.received.is_empty() {
+                exclusive.receive.end().is_some()
+            } else {
+                took_all
+            };
             if has_more || matches!(exclusive.sink, SinkSlot::Busy { again: true }) {
                 continue;
             }

@@ -60,7 +60,7 @@ impl SinkStream {
     /// ```
     pub fn resume(&self) {
         if let Some(inner) = self.inner.upgrade() {
-            inner.run_sink();
+            inner.resume_sink();
         }
     }
 

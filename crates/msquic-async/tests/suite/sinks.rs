@@ -327,6 +327,58 @@ fn a_stream_counts_until_its_sink_was_told_the_end() {
     });
 }
 
+#[test]
+fn a_paused_sink_is_offered_nothing_until_it_is_resumed() {
+    for resets in [false, true] {
+        run(async || {
+            let Pair { registration, listener, client, server } =
+                pair_with(settings().zero_copy_receive(true), StreamLimits::default()).await;
+            let (log, streams) = install_slow(&server, 1);
+            let resume = |index: usize| {
+                let stream: SinkStream = streams.lock().unwrap()[index].clone();
+                stream.resume();
+            };
+            let mut stream = open(&client).await;
+            stream.write_all(b"ab").await.unwrap();
+            let mut expected = vec![Event::Bytes(2, b"a".to_vec())];
+            log.wait(|events| !events.is_empty()).await;
+            let end = if resets {
+                stream.abort_write(7).unwrap();
+                ReceiveEnd::Failed(ReadError::Reset(7))
+            } else {
+                stream.write_chunk(&"c".into(), true).await.unwrap();
+                stream.finish_write().await.unwrap();
+                ReceiveEnd::Finished
+            };
+            round_trip(&client, &server).await;
+            assert_eq!(log.events(), expected);
+            resume(0);
+            expected.push(Event::Bytes(2, b"b".to_vec()));
+            if !resets {
+                expected.push(Event::Bytes(2, b"c".to_vec())); // it took all of the first offer
+            }
+            expected.extend([Event::Ended(2, end), Event::Dropped(2)]);
+            assert_eq!(log.events(), expected);
+
+            // The end of the connection does not resume it either.
+            let mut stream = open(&client).await;
+            stream.write_all(b"cd").await.unwrap();
+            expected.push(Event::Bytes(6, b"c".to_vec()));
+            log.wait(|events| events.len() == expected.len()).await;
+            client.shutdown(3, "");
+            server.watch_shutdown().await;
+            drop((stream, client, listener));
+            registration.wait_idle().await;
+            assert_eq!(log.events(), expected);
+            resume(1);
+            let events = log.events();
+            assert_eq!(events[expected.len()], Event::Bytes(6, b"d".to_vec()));
+            assert!(matches!(events[expected.len() + 1], Event::Ended(6, ReceiveEnd::Failed(_))));
+            drop(server);
+        });
+    }
+}
+
 /// More than the queue of a stream takes, less than its window.
 const LONG: usize = 400 * 1024;
 
