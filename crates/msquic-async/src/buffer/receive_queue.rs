@@ -28,6 +28,8 @@ pub(crate) struct ReceiveQueue<R> {
     copied: BytesMut,
     budget: usize,
     paused: bool,
+    /// What was held and is taken out now has to be copied when it is put back.
+    copies_unread: bool,
     /// Held bytes that were read. Dropping them calls msquic, which the lock around the queue forbids.
     spent: Vec<Bytes>,
 }
@@ -40,6 +42,7 @@ impl<R: Run> ReceiveQueue<R> {
             copied: BytesMut::new(),
             budget: budget.max(1),
             paused: false,
+            copies_unread: false,
             spent: Vec::new(),
         }
     }
@@ -103,6 +106,7 @@ impl<R: Run> ReceiveQueue<R> {
 
     /// Takes up to `max` bytes out without a copy.
     pub(crate) fn chunk(&mut self, max: usize) -> Bytes {
+        self.copies_unread = false;
         if self.unread.is_empty()
             && let Some(mut run) = self.runs.pop_front()
         {
@@ -121,8 +125,12 @@ impl<R: Run> ReceiveQueue<R> {
         }
     }
 
-    /// Puts bytes that were taken out back in front.
-    pub(crate) fn unread(&mut self, bytes: Bytes) {
+    /// Puts bytes that were taken out last back in front.
+    pub(crate) fn unread(&mut self, mut bytes: Bytes) {
+        if self.copies_unread {
+            let copy = Bytes::copy_from_slice(&bytes);
+            self.spent.push(std::mem::replace(&mut bytes, copy));
+        }
         if !bytes.is_empty() {
             self.unread.push_front(bytes);
         }
@@ -143,8 +151,10 @@ impl<R: Run> ReceiveQueue<R> {
         resume
     }
 
-    /// Copies what is held, for a reader that comes later: the stream has ended, and its memory is to be freed.
+    /// Copies what is held, for a reader that comes later, also what a sink has now and puts back: the stream has
+    /// ended, and its memory is to be freed.
     pub(crate) fn copy_held(&mut self) {
+        self.copies_unread = true;
         let held: Vec<Bytes> =
             self.unread.drain(..).chain(self.runs.drain(..).map(R::into)).collect();
         if !held.is_empty() {
@@ -277,6 +287,21 @@ mod tests {
         assert_eq!(queue.chunk(100), "012");
         queue.copy_held();
         assert!(queue.is_empty() && queue.take_spent().is_empty());
+    }
+
+    #[test]
+    fn held_bytes_that_are_put_back_after_the_end_are_copied_once() {
+        let mut queue = queue(8);
+        queue.hold(TestRun(b"012".into(), 1));
+        let taken = queue.chunk(3);
+        queue.copy_held();
+        queue.unread(taken.slice(1..));
+        assert_eq!(queue.take_spent(), ["12"]);
+        let copied = queue.chunk(3);
+        assert_eq!(copied, "12");
+        queue.unread(copied.slice(1..));
+        assert!(queue.take_spent().is_empty(), "it was a copy");
+        assert_eq!(queue.chunk(3).as_ptr(), copied[1..].as_ptr());
     }
 
     #[test]
