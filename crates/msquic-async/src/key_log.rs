@@ -138,13 +138,15 @@ impl KeyLog {
 impl Shared {
     /// Queues lines; true when a job has to start that writes them.
     fn push(&self, lines: Zeroizing<String>) -> bool {
-        let queue = &mut *self.queue.lock();
-        if queue.waiting.len() >= MAX_WAITING {
-            queue.fail(io::ErrorKind::TimedOut, "the file is too slow, secrets were dropped");
-            return false;
+        {
+            let queue = &mut *self.queue.lock();
+            if queue.waiting.len() < MAX_WAITING {
+                queue.waiting.push_back(lines);
+                return !std::mem::replace(&mut queue.is_writing, true);
+            }
         }
-        queue.waiting.push_back(lines);
-        !std::mem::replace(&mut queue.is_writing, true)
+        self.fail(io::ErrorKind::TimedOut, "the file is too slow, secrets were dropped");
+        false
     }
 
     fn write_waiting(&self) {
@@ -161,19 +163,21 @@ impl Shared {
                 }
             };
             if let Err(error) = file.write_all(lines.as_bytes()) {
-                self.queue.lock().fail(error.kind(), &error.to_string());
+                self.fail(error.kind(), &error.to_string());
             }
         }
     }
-}
 
-impl Queue {
-    /// Keeps and logs the first failure.
-    fn fail(&mut self, kind: io::ErrorKind, what: &str) {
-        if self.failure.is_none() {
-            tracing::warn!(error = what, "the key log cannot be written");
-            self.failure = Some((kind, what.to_owned()));
+    /// Keeps and logs the first failure. Subscribers are foreign code: they run without the lock.
+    fn fail(&self, kind: io::ErrorKind, what: &str) {
+        {
+            let queue = &mut *self.queue.lock();
+            if queue.failure.is_some() {
+                return;
+            }
+            queue.failure = Some((kind, what.to_owned()));
         }
+        tracing::warn!(error = what, "the key log cannot be written");
     }
 }
 
@@ -222,6 +226,8 @@ mod tests {
     use super::*;
     use std::fs::{self, Permissions};
     use std::os::unix::fs::PermissionsExt;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use tracing::{Metadata, Subscriber, span};
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777
@@ -287,5 +293,53 @@ mod tests {
         key_log.shared.push(Zeroizing::default());
         assert_eq!(key_log.check().unwrap_err().kind(), io::ErrorKind::TimedOut);
         assert_eq!(key_log.shared.queue.lock().waiting.len(), MAX_WAITING);
+    }
+
+    /// A subscriber that asks the key log for failures, as far as nothing is locked.
+    struct Asks(KeyLog, Arc<AtomicUsize>);
+
+    impl Subscriber for Asks {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
+            span::Id::from_u64(1)
+        }
+
+        fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
+
+        fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
+
+        fn event(&self, _: &tracing::Event<'_>) {
+            let queue = self.0.shared.queue.try_lock();
+            let is_told = queue.is_some_and(|queue| queue.failure.is_some());
+            self.1.fetch_add(usize::from(is_told), Ordering::SeqCst);
+        }
+
+        fn enter(&self, _: &span::Id) {}
+
+        fn exit(&self, _: &span::Id) {}
+    }
+
+    #[test]
+    fn the_first_failure_is_logged_without_a_lock() {
+        let path = tempfile::NamedTempFile::new().unwrap();
+        for is_slow in [false, true] {
+            let read_only = File::open(path.path()).unwrap();
+            let shared = Shared { file: Mutex::new(read_only), queue: Mutex::default() };
+            let key_log = KeyLog { shared: Arc::new(shared) };
+            let asked = Arc::new(AtomicUsize::new(0));
+            tracing::subscriber::with_default(Asks(key_log.clone(), asked.clone()), || {
+                let count = if is_slow { MAX_WAITING + 2 } else { 2 };
+                for _ in 0..count {
+                    key_log.shared.push(Zeroizing::new("lines".to_owned()));
+                }
+                if !is_slow {
+                    key_log.shared.write_waiting();
+                }
+            });
+            assert_eq!(asked.load(Ordering::SeqCst), 1, "slow: {is_slow}");
+        }
     }
 }
