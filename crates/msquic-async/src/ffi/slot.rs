@@ -110,7 +110,8 @@ impl<C: Closer> Slot<C> {
     }
 
     fn take(&self) -> Option<(Handle, C)> {
-        self.handle.get().copied().zip(self.closer.lock().take())
+        let handle = *self.handle.get()?;
+        Some((handle, self.closer.lock().take()?))
     }
 }
 
@@ -120,7 +121,8 @@ pub(super) struct Claim<'a, C>(&'a Slot<C>);
 impl<C> Claim<'_, C> {
     pub(super) fn set(self, handle: HQUIC, closer: C) {
         let Self(slot) = *ManuallyDrop::new(self);
-        *slot.closer.lock() = Some(closer);
+        let mut place = slot.closer.lock(); // so that no close finds one without the other
+        *place = Some(closer);
         let _ = slot.handle.set(Handle(handle)); // this is the only claim
     }
 }
@@ -212,6 +214,14 @@ mod tests {
         // SAFETY: nothing is closed any more.
         unsafe { native.0.close_in_callback() };
         assert_eq!(is_closed.try_recv(), Err(mpsc::TryRecvError::Disconnected));
+    }
+
+    #[test]
+    fn a_close_without_a_handle_leaves_its_closer() {
+        let slot = Slot::empty();
+        *slot.closer.lock() = Some(Told(mpsc::channel().0));
+        assert!(slot.take().is_none());
+        assert!(slot.closer.lock().is_some());
     }
 
     #[test]
