@@ -46,9 +46,10 @@ pub(crate) struct NativeRegistration {
     slot: Slot<RegistrationCloser>,
     children: Mutex<Children>,
     had_children: Arc<AtomicBool>,
-    /// Notified each time the last child has gone: tasks, and the end of the process.
+    /// Notified each time the last connection or listener has gone.
     idle: Notify,
-    idle_at_exit: Condvar,
+    /// Notified each time a child has gone, for the end of the process.
+    removed: Condvar,
 }
 
 /// What a registration asks of its children.
@@ -126,7 +127,7 @@ impl NativeRegistration {
             children: Mutex::default(),
             had_children,
             idle: Notify::new(),
-            idle_at_exit: Condvar::new(),
+            removed: Condvar::new(),
         });
         let root: Weak<dyn Root> = Arc::<Self>::downgrade(&this);
         library::registration_opened(root);
@@ -169,7 +170,7 @@ impl NativeRegistration {
         let mut children = self.children.lock();
         let patience = deadline.saturating_duration_since(Instant::now());
         let wait = |children: &mut Children| !done(children);
-        !self.idle_at_exit.wait_while_for(&mut children, wait, patience).timed_out()
+        !self.removed.wait_while_for(&mut children, wait, patience).timed_out()
     }
 
     /// A place for a connection, before its handle is opened; [`Child::set_connection`] sets the connection.
@@ -301,8 +302,8 @@ impl Child {
         };
         if is_idle {
             self.registration.idle.notify_waiters();
-            self.registration.idle_at_exit.notify_all();
         }
+        self.registration.removed.notify_all();
     }
 }
 
@@ -332,5 +333,32 @@ const SETTLE: Duration = Duration::from_millis(100);
 fn settle() {
     if !library::has_patch("N6") {
         std::thread::sleep(SETTLE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::mpsc;
+
+    #[test]
+    fn the_end_of_the_process_learns_of_a_configuration_although_a_connection_stays() {
+        let profile = ExecutionProfile::LowLatency;
+        let registration = NativeRegistration::open(c"remove", profile).unwrap();
+        let _connection = registration.add_connection().unwrap();
+        let configuration = registration.add_configuration().unwrap();
+        let (waits, is_waiting) = mpsc::channel();
+        std::thread::scope(|scope| {
+            let waiter = scope.spawn(|| {
+                let deadline = Instant::now() + Duration::from_secs(10);
+                registration.wait_at_exit(deadline, move |children| {
+                    let _ = waits.send(());
+                    children.configurations.is_empty()
+                })
+            });
+            is_waiting.recv().unwrap();
+            configuration.remove();
+            assert!(waiter.join().unwrap(), "it waited until the deadline");
+        });
     }
 }
