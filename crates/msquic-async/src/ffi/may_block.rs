@@ -8,6 +8,7 @@ use super::execution;
 use super::jobs::Place;
 use super::threads::{self, Kind};
 use std::marker::PhantomData;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Not `Send`, and neither is a reference to it.
 pub(crate) struct MayBlock(PhantomData<*const ()>);
@@ -15,16 +16,18 @@ pub(crate) struct MayBlock(PhantomData<*const ()>);
 /// Runs `job` where it may block, and waits for its result without blocking.
 ///
 /// If the future is dropped before the job has begun, the job is not run: however busy the workers are, no more
-/// jobs wait than there are futures.
+/// jobs wait than there are futures. A panic of the job goes on in the future.
 pub(crate) async fn unblock<T: Send + 'static>(
     job: impl FnOnce(&MayBlock) -> T + Send + 'static,
 ) -> T {
     let (done, result) = tokio::sync::oneshot::channel();
     let _queued = run(Kind::Call, move |may_block| {
-        let _ = done.send(job(may_block)); // the waiting future may be dropped
+        let result = catch_unwind(AssertUnwindSafe(|| job(may_block)));
+        let _ = done.send(result); // the waiting future may be dropped
     });
     match result.await {
-        Ok(result) => result,
+        Ok(Ok(result)) => result,
+        Ok(Err(panic)) => resume_unwind(panic),
         Err(_) => unreachable!("a job was thrown away"),
     }
 }
@@ -75,6 +78,13 @@ mod tests {
     use futures_util::FutureExt;
     use parking_lot::Mutex;
     use std::sync::{Arc, mpsc};
+
+    #[test]
+    fn a_panic_of_a_job_goes_on_where_its_result_is_awaited() {
+        let call = AssertUnwindSafe(unblock(|_| panic!("on purpose"))).catch_unwind();
+        let Err(panic) = futures::executor::block_on(call);
+        assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
+    }
 
     #[test]
     fn futures_that_are_dropped_leave_no_jobs_behind() {
