@@ -182,15 +182,11 @@ fn open() -> Result<Library, Status> {
     // which is called only
     // when no handle is left and none can be opened any more.
     Status::ok(unsafe { MsQuicOpenVersion(API_VERSION, &raw mut table) })?;
-    // SAFETY: C2: older libraries have shorter tables with the same beginning, so nothing but GetParam
-    // is touched before the version is known.
-    let version = unsafe { read_version(table) }?;
-    if version < OLDEST {
-        return Err(Status::NOT_SUPPORTED);
-    }
-    // SAFETY: C2: from that version on the table has all functions.
-    let table = unsafe { table.as_ref() }.ok_or(Status::INTERNAL_ERROR)?;
-    functions::set(table).ok_or(Status::NOT_SUPPORTED)?;
+    // SAFETY: C2: it comes from MsQuicOpenVersion.
+    let (table, version) = unsafe { take_functions(table) }.inspect_err(|_| {
+        // SAFETY: C2: nothing was opened with the table, and nothing uses it any more.
+        unsafe { MsQuicClose(table) };
+    })?;
     // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
     // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
     // registered the process ends without the courtesy.
@@ -203,6 +199,26 @@ fn open() -> Result<Library, Status> {
         users: Mutex::default(),
         closed: Condvar::new(),
     })
+}
+
+/// Takes what this crate needs out of a table; nothing of it if this fails.
+///
+/// # Safety
+///
+/// `table` comes from MsQuicOpenVersion.
+unsafe fn take_functions(
+    table: *const ffi::QUIC_API_TABLE,
+) -> Result<(&'static ffi::QUIC_API_TABLE, LibraryVersion), Status> {
+    // SAFETY: C2: older libraries have shorter tables with the same beginning, so nothing but GetParam
+    // is touched before the version is known.
+    let version = unsafe { read_version(table) }?;
+    if version < OLDEST {
+        return Err(Status::NOT_SUPPORTED);
+    }
+    // SAFETY: C2: from that version on the table has all functions.
+    let table = unsafe { table.as_ref() }.ok_or(Status::INTERNAL_ERROR)?;
+    functions::set(table).ok_or(Status::NOT_SUPPORTED)?;
+    Ok((table, version))
 }
 
 /// Runs when the process ends: closes everything and waits for it. Otherwise threads of libmsquic
