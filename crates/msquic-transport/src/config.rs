@@ -134,15 +134,6 @@ impl MsQuicTransportConfig {
         }
         Ok(())
     }
-
-    /// How often an idle connection is kept alive: often enough for its idle timeout, even if two
-    /// packets are lost.
-    pub(crate) fn effective_keep_alive(&self) -> Duration {
-        match self.idle_timeout {
-            Duration::ZERO => self.keep_alive_interval,
-            idle_timeout => self.keep_alive_interval.min(idle_timeout / 3),
-        }
-    }
 }
 
 #[cfg(test)]
@@ -179,16 +170,5 @@ mod tests {
         }
         assert_eq!(config().validate(), Ok(()));
         assert_eq!(config().idle_timeout(Duration::ZERO).validate(), Ok(()));
-    }
-
-    #[test]
-    fn keep_alive_follows_a_shorter_idle_timeout() {
-        let seconds = Duration::from_secs;
-        let config = |idle| MsQuicTransportConfig::new().idle_timeout(idle);
-        assert_eq!(config(seconds(30)).effective_keep_alive(), seconds(10));
-        assert_eq!(config(seconds(6)).effective_keep_alive(), seconds(2));
-        assert_eq!(config(Duration::ZERO).effective_keep_alive(), seconds(10));
-        let never = config(seconds(6)).keep_alive_interval(Duration::ZERO);
-        assert_eq!(never.effective_keep_alive(), Duration::ZERO);
     }
 }

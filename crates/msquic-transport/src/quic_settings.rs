@@ -5,6 +5,7 @@ use msquic_async::{
     Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
 };
 use net_kit::alpn::protocol_names;
+use net_kit::options::keep_alive;
 use net_traits::{Cause, CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 
@@ -123,7 +124,7 @@ impl ConfigFactory<'_> {
         Settings::new()
             .handshake_idle_timeout(config.handshake_timeout)
             .idle_timeout(config.idle_timeout)
-            .keep_alive_interval(config.effective_keep_alive())
+            .keep_alive_interval(keep_alive(config.keep_alive_interval, config.idle_timeout))
             .peer_uni_streams(config.max_inbound_streams)
             .peer_bidi_streams(config.max_inbound_requests)
             .stream_receive_window(STREAM_WINDOW)

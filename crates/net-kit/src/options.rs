@@ -215,6 +215,15 @@ pub struct CommonOptions {
     pub handshake_timeout: Duration,
 }
 
+/// Returns how often an idle connection is kept alive: at most at `interval`, and often enough for the
+/// idle timeout even if two packets are lost. An idle timeout of zero is none.
+pub fn keep_alive(interval: Duration, idle_timeout: Duration) -> Duration {
+    match idle_timeout {
+        Duration::ZERO => interval,
+        idle_timeout => interval.min(idle_timeout / 3),
+    }
+}
+
 /// Checks that the value of an option is in a range.
 ///
 /// # Errors
@@ -243,6 +252,14 @@ mod tests {
             max_message_size: usize = 10, 1..=10;
             /// Connections of an address.
             max_connections_per_ip: usize = 10, COUNT;
+        }
+    }
+
+    #[test]
+    fn keep_alive_follows_a_shorter_idle_timeout() {
+        let seconds = Duration::from_secs;
+        for (interval, idle, expected) in [(10, 30, 10), (10, 6, 2), (10, 0, 10), (0, 6, 0)] {
+            assert_eq!(keep_alive(seconds(interval), seconds(idle)), seconds(expected));
         }
     }
 

@@ -96,6 +96,7 @@ async fn peers_that_stall_delay_no_other() {
         connection.flush().await.unwrap();
     };
     tokio::select! {
+        biased; // the second is the first to dial
         _ = serve(&listener, handler) => panic!("the listener is open"),
         _ = dial() => panic!("its handshake does not end"),
         () = async {

@@ -1,6 +1,6 @@
 //! `QuinnConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, REQUESTS, TIMEOUT};
+use net_kit::options::{COUNT, REQUESTS, TIMEOUT, keep_alive};
 use quinn::{IdleTimeout, TransportConfig};
 use std::time::Duration;
 
@@ -66,13 +66,8 @@ impl QuinnConfig {
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
             .datagram_receive_buffer_size(None)
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
-            .keep_alive_interval(Some(self.effective_keep_alive()));
+            .keep_alive_interval(Some(keep_alive(self.keep_alive_interval, self.idle_timeout)));
         transport
-    }
-
-    /// Often enough for the idle timeout, even if two packets are lost.
-    fn effective_keep_alive(&self) -> Duration {
-        self.keep_alive_interval.min(self.idle_timeout / 3)
     }
 }
 
@@ -95,14 +90,5 @@ mod tests {
             assert_eq!(config.validate().unwrap_err().option, option);
         }
         assert_eq!(config().validate(), Ok(()));
-    }
-
-    #[test]
-    fn keep_alive_follows_a_shorter_idle_timeout() {
-        let seconds = Duration::from_secs;
-        for (idle, expected) in [(30, 10), (6, 2)] {
-            let config = QuinnConfig::new().idle_timeout(seconds(idle));
-            assert_eq!(config.effective_keep_alive(), seconds(expected));
-        }
     }
 }

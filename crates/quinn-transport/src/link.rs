@@ -48,7 +48,6 @@ impl Link {
         }
     }
 
-    /// Returns how many datagrams were sent.
     fn sent(&self) -> u64 {
         self.connection.stats().udp_tx.datagrams
     }
