@@ -56,10 +56,11 @@ async fn run(options: &Options) -> Result<()> {
         sent = send(&connection, path) => sent,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
-    match &sent {
-        Ok(()) => connection.close(close_code::DONE, "the hashes agree").await,
-        Err(error) => connection.close(close_code::FAILED, &file::one_line(error)).await,
-    }
+    let (code, reason) = match &sent {
+        Ok(()) => (close_code::DONE, "the hashes agree".to_owned()),
+        Err(error) => (close_code::FAILED, file::one_line(error)),
+    };
+    connection.close(code, &reason).await;
     sent
 }
 
