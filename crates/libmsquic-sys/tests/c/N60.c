@@ -1,4 +1,5 @@
-// What a paused receiver has not taken is indicated once more when the connection closes.
+// What a paused receiver has not taken is indicated once more when the connection closes, also the end of a stream
+// behind bytes that it holds.
 #include "unit.h"
 
 enum { LENGTH = 200000 };
@@ -9,13 +10,22 @@ static int Closing;             // the server was told that the connection close
 static int Takes;               // how many bytes it takes before that
 static uint64_t Taken, Late;    // bytes taken in all, and by RECEIVE after the close
 static int Finished, Paused;
-static volatile int Sent;
+static volatile int Sent, Shut;
+
+static int Holds;               // the server holds what it receives: its calls return PENDING
+static volatile int Held, Ended; // how many bytes, and how often the end of the stream was indicated
 
 static QUIC_STATUS QUIC_API ServerStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
 {
     UNREFERENCED_PARAMETER(Context);
     switch (Event->Type) {
     case QUIC_STREAM_EVENT_RECEIVE:
+        if (Holds) {
+            CHECK(Event->RECEIVE.AbsoluteOffset == Held);
+            Ended += (Event->RECEIVE.Flags & QUIC_RECEIVE_FLAG_FIN) != 0;
+            Held += (int)Event->RECEIVE.TotalBufferLength;
+            return QUIC_STATUS_PENDING;
+        }
         if (!Closing && Event->RECEIVE.TotalBufferLength > (uint64_t)Takes) {
             Event->RECEIVE.TotalBufferLength = Takes;
             Paused = 1;
@@ -57,6 +67,7 @@ static QUIC_STATUS QUIC_API ClientStream(HQUIC Stream, void* Context, QUIC_STREA
 {
     UNREFERENCED_PARAMETER(Context);
     if (Event->Type == QUIC_STREAM_EVENT_SEND_COMPLETE && !Event->SEND_COMPLETE.Canceled) { Sent = 1; }
+    if (Event->Type == QUIC_STREAM_EVENT_SEND_SHUTDOWN_COMPLETE) { Shut = Event->SEND_SHUTDOWN_COMPLETE.Graceful; }
     if (Event->Type == QUIC_STREAM_EVENT_SHUTDOWN_COMPLETE) { Api->StreamClose(Stream); }
     return QUIC_STATUS_SUCCESS;
 }
@@ -89,12 +100,41 @@ static void Case(HQUIC ClientConfig, uint16_t Port, int How, QUIC_SEND_FLAGS Fla
     Api->ConnectionClose(UnitAccepted.Handle);
 }
 
+// The server holds all bytes when the lone end of the stream arrives, or (without bytes) holds the end itself.
+static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length)
+{
+    UNIT_CONN Client = { 0 };
+    HQUIC Stream;
+    const QUIC_BUFFER Few = { Length, Data };
+    memset(&UnitAccepted, 0, sizeof(UnitAccepted));
+    Closing = Finished = Sent = Shut = Held = Ended = 0;
+    Holds = 1;
+    UnitConnect(&Client, ClientConfig, Port);
+    CHECK(UnitWait(&Client.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
+    OK(Api->StreamOpen(Client.Handle, QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL, ClientStream, NULL, &Stream));
+    OK(Api->StreamStart(Stream, QUIC_STREAM_START_FLAG_NONE));
+    if (Length != 0) {
+        OK(Api->StreamSend(Stream, &Few, 1, QUIC_SEND_FLAG_NONE, NULL));
+        CHECK(UnitWait(&Sent, 5000) && UnitWait(&Held, 5000));
+    }
+    OK(Api->StreamShutdown(Stream, QUIC_STREAM_SHUTDOWN_FLAG_GRACEFUL, 0));
+    CHECK(UnitWait(&Shut, 5000)); // the end was acknowledged
+    Api->ConnectionShutdown(Client.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7);
+    CHECK(UnitWait(&UnitAccepted.Complete, 10000));
+    CHECK(Held == (int)Length);
+    if (Ended != 1) { FAIL("behind %u held bytes the end was indicated %d times", Length, Ended); }
+    Api->ConnectionClose(Client.Handle);
+    Api->ConnectionClose(UnitAccepted.Handle);
+    Holds = 0;
+}
+
 int main(void)
 {
     UnitOpen(QUIC_EXECUTION_PROFILE_LOW_LATENCY);
     QUIC_SETTINGS S = { 0 };
     S.PeerUnidiStreamCount = 4; S.IsSet.PeerUnidiStreamCount = TRUE;
     S.IdleTimeoutMs = 1000; S.IsSet.IdleTimeoutMs = TRUE;
+    S.SendBufferingEnabled = FALSE; S.IsSet.SendBufferingEnabled = TRUE; // A send is complete when it is acknowledged.
     S.StreamRecvWindowDefault = 1 << 20; S.IsSet.StreamRecvWindowDefault = TRUE;
     HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S);
     UnitAcceptConfig = ServerConfig;
@@ -108,6 +148,12 @@ int main(void)
     for (int How = BY_PEER; How <= BY_US; How++) {
         Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_NONE);
         Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_FIN);
+    }
+    for (int Multiple = 0; Multiple < 2; Multiple++) {
+        S.StreamMultiReceiveEnabled = Multiple; S.IsSet.StreamMultiReceiveEnabled = TRUE;
+        OK(Api->SetParam(ServerConfig, QUIC_PARAM_CONFIGURATION_SETTINGS, sizeof(S), &S));
+        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100);
+        Hold(ClientConfig, QuicAddrGetPort(&Addr), 0);
     }
     Api->ListenerClose(Handle);
     Api->ConfigurationClose(ServerConfig);
