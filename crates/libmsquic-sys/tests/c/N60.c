@@ -13,6 +13,7 @@ static int Finished, Paused;
 static volatile int Sent, Shut;
 
 static int Holds;               // the server holds what it receives: its calls return PENDING
+static HQUIC Returns;           // and gives all bytes of this stream back when it is told that the connection closes
 static volatile int Held, Ended; // how many bytes, and how often the end of the stream was indicated
 
 static QUIC_STATUS QUIC_API ServerStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
@@ -21,6 +22,7 @@ static QUIC_STATUS QUIC_API ServerStream(HQUIC Stream, void* Context, QUIC_STREA
     switch (Event->Type) {
     case QUIC_STREAM_EVENT_RECEIVE:
         if (Holds) {
+            if (Holds == 2 && !Closing) { Returns = Stream; }
             CHECK(Event->RECEIVE.AbsoluteOffset == Held);
             Ended += (Event->RECEIVE.Flags & QUIC_RECEIVE_FLAG_FIN) != 0;
             Held += (int)Event->RECEIVE.TotalBufferLength;
@@ -48,7 +50,10 @@ static QUIC_STATUS QUIC_API ServerConnection(HQUIC Handle, void* Context, QUIC_C
         Api->SetCallbackHandler(Event->PEER_STREAM_STARTED.Stream, (void*)ServerStream, NULL);
         break;
     case QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_TRANSPORT:
-    case QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER: Closing = 1; break;
+    case QUIC_CONNECTION_EVENT_SHUTDOWN_INITIATED_BY_PEER:
+        Closing = 1;
+        if (Returns != NULL) { Api->StreamReceiveComplete(Returns, Held); }
+        break;
     default: break;
     }
     return UnitConnCallback(Handle, Context, Event);
@@ -101,14 +106,16 @@ static void Case(HQUIC ClientConfig, uint16_t Port, int How, QUIC_SEND_FLAGS Fla
 }
 
 // The server holds all bytes when the lone end of the stream arrives, or (without bytes) holds the end itself.
-static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length)
+// If it gives them back, more bytes arrive behind them.
+static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length, int GivesBack)
 {
     UNIT_CONN Client = { 0 };
     HQUIC Stream;
     const QUIC_BUFFER Few = { Length, Data };
     memset(&UnitAccepted, 0, sizeof(UnitAccepted));
     Closing = Finished = Sent = Shut = Held = Ended = 0;
-    Holds = 1;
+    Holds = 1 + GivesBack;
+    Returns = NULL;
     UnitConnect(&Client, ClientConfig, Port);
     CHECK(UnitWait(&Client.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
     OK(Api->StreamOpen(Client.Handle, QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL, ClientStream, NULL, &Stream));
@@ -117,15 +124,22 @@ static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length)
         OK(Api->StreamSend(Stream, &Few, 1, QUIC_SEND_FLAG_NONE, NULL));
         CHECK(UnitWait(&Sent, 5000) && UnitWait(&Held, 5000));
     }
+    if (GivesBack) {
+        Sent = 0;
+        OK(Api->StreamSend(Stream, &Few, 1, QUIC_SEND_FLAG_NONE, NULL));
+        CHECK(UnitWait(&Sent, 5000));
+    }
     OK(Api->StreamShutdown(Stream, QUIC_STREAM_SHUTDOWN_FLAG_GRACEFUL, 0));
     CHECK(UnitWait(&Shut, 5000)); // the end was acknowledged
     Api->ConnectionShutdown(Client.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7);
     CHECK(UnitWait(&UnitAccepted.Complete, 10000));
-    CHECK(Held == (int)Length);
-    if (Ended != 1) { FAIL("behind %u held bytes the end was indicated %d times", Length, Ended); }
+    if (Held != (int)Length * (1 + GivesBack)) { FAIL("%d bytes arrived", Held); }
+    // With all bytes given back PEER_SEND_SHUTDOWN alone may tell it.
+    if (Ended != 1 && !(GivesBack && Ended == 0 && Finished)) { FAIL("behind %u held bytes the end was indicated %d times", Length, Ended); }
     Api->ConnectionClose(Client.Handle);
     Api->ConnectionClose(UnitAccepted.Handle);
     Holds = 0;
+    Returns = NULL;
 }
 
 int main(void)
@@ -152,8 +166,9 @@ int main(void)
     for (int Multiple = 0; Multiple < 2; Multiple++) {
         S.StreamMultiReceiveEnabled = Multiple; S.IsSet.StreamMultiReceiveEnabled = TRUE;
         OK(Api->SetParam(ServerConfig, QUIC_PARAM_CONFIGURATION_SETTINGS, sizeof(S), &S));
-        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100);
-        Hold(ClientConfig, QuicAddrGetPort(&Addr), 0);
+        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100, 0);
+        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100, 1);
+        Hold(ClientConfig, QuicAddrGetPort(&Addr), 0, 0);
     }
     Api->ListenerClose(Handle);
     Api->ConfigurationClose(ServerConfig);
