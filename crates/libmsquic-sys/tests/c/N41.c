@@ -30,6 +30,7 @@ static void Take(char Frame)
     case 'p': Frames[FramesLength++] = QUIC_FRAME_PING; break;
     case 'h': Frames[FramesLength++] = QUIC_FRAME_HANDSHAKE_DONE; break;
     case 'c': CHECK(QuicCryptoFrameEncode(&Crypto, &FramesLength, sizeof(Frames), Frames)); break;
+    case 'r': Frames[FramesLength++] = QUIC_FRAME_RETIRE_CONNECTION_ID; Frames[FramesLength++] = 0; break;
     case 't': memcpy(Frames, "\x07\x01t", 3); FramesLength = 3; break;
     default:
         CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Path, &FramesLength, sizeof(Frames), Frames));
@@ -46,8 +47,8 @@ int main(int Argc, char** Argv)
         _exit(2 + Accepted);
     }
     // A frame that is not accepted ends the connection, so each has its process.
-    const char* Kinds[] = { "ping", "crypto", "token", "response", "handshake done" };
-    for (int i = 0; i < 5; i++) {
+    const char* Kinds[] = { "ping", "crypto", "token", "answer", "handshake done", "retire" };
+    for (int i = 0; i < 6; i++) {
         int Status = 0;
         if (fork() == 0) {
             execl("/proc/self/exe", "N41", Kinds[i], NULL);
