@@ -41,6 +41,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     Challenge(Connection, &Real, 1);
     Packet = Answer(Connection, 1);
     CHECK(Packet != NULL && Packet->PathId == Connection->Paths[0].ID);
+    if (Packet->PacketLength < 1200) { FAIL("%u bytes on the active path", Packet->PacketLength); }
 
     Challenge(Connection, &One, 2);
     const uint8_t Probed = Connection->Paths[1].ID;
