@@ -86,7 +86,8 @@ pub(crate) fn failed(handshake: &Handshake, error: &StartError) -> ConnectError 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::{RejectionBy, TrustError};
+    use net_traits::{RejectionBy, TrustError, WithCauses};
+    use std::time::Duration;
 
     const ME: CertHash = CertHash::from_bytes([1; 32]);
 
@@ -96,6 +97,16 @@ mod tests {
 
     fn by_transport(status: Status) -> ConnectionError {
         ConnectionError::ClosedByTransport { status, code: 0x01 }
+    }
+
+    #[test]
+    fn a_dial_that_runs_out_of_descriptors_may_succeed_later() {
+        let error = StartError::ConnectionLost(by_transport(Status::TOO_MANY_OPEN_FILES));
+        let remote_addr = "127.0.0.1:1".parse().unwrap();
+        let handshake = Handshake::new(ME, remote_addr, Vec::new(), Duration::from_secs(1));
+        let error = failed(&handshake, &error);
+        assert!(error.is_retryable(), "{error:?}");
+        assert!(WithCauses(&error).to_string().contains("Too many open files"), "{error:?}");
     }
 
     #[test]
