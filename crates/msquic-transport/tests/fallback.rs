@@ -18,7 +18,7 @@ mod conformance {
 
     /// When QUIC gets no connection, TCP is tried too, but behaviours accept one attempt only: the
     /// second one ends after this time.
-    const SECOND_HANDSHAKE: Duration = Duration::from_secs(3);
+    const SECOND_HANDSHAKE: Duration = Duration::from_secs(1);
 
     struct Both;
 

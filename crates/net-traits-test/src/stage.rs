@@ -3,12 +3,18 @@
 use crate::{Harness, Limits};
 use bytes::Bytes;
 use futures_util::FutureExt;
+use futures_util::future::{Either, select};
 use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     TrustPolicy,
 };
+use parking_lot::Mutex;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -80,19 +86,42 @@ impl<H: Harness> Stage<H> {
     }
 }
 
-/// Dials and accepts; returns the result of each side.
+/// Dials and accepts; returns the result of each side. A fallback may make a further attempt after one
+/// that failed: the last one counts.
 pub(crate) async fn introduce<H: Harness>(
     transport: &H::Transport,
     listener: &Listener<H>,
     credential: NetCredential,
 ) -> (Connected<H>, Connected<H>) {
-    let address = listener.local_addr();
-    let dial = dial::<H>(transport, address, credential);
+    let failed = Mutex::new(None);
+    let is_busy = AtomicBool::new(false);
     let accept = async {
-        let request = listener.accept().await.expect("a listener accepts until it is closed");
-        request.accept().await
+        loop {
+            let request = listener.accept().await.expect("a listener accepts until it is closed");
+            is_busy.store(true, Ordering::SeqCst);
+            match request.accept().await {
+                Ok(connection) => return connection,
+                Err(error) => *failed.lock() = Some(error),
+            }
+            is_busy.store(false, Ordering::SeqCst);
+        }
     };
-    tokio::join!(dial, accept)
+    let (dial, accept) =
+        (pin!(dial::<H>(transport, listener.local_addr(), credential)), pin!(accept));
+    match select(dial, accept).await {
+        Either::Right((accepted, dial)) => (dial.await, Ok(accepted)),
+        Either::Left((dialled, mut accept)) => {
+            let accepted = poll_fn(|context| match accept.as_mut().poll(context) {
+                Poll::Ready(accepted) => Poll::Ready(Ok(accepted)),
+                Poll::Pending if is_busy.load(Ordering::SeqCst) => Poll::Pending,
+                Poll::Pending => {
+                    failed.lock().take().map_or(Poll::Pending, |it| Poll::Ready(Err(it)))
+                }
+            });
+            let accepted = accepted.await;
+            (dialled, accepted)
+        }
+    }
 }
 
 pub(crate) async fn dial<H: Harness>(
