@@ -34,6 +34,10 @@ impl RawPeer for Raw {
 impl Harness for Quic {
     type Transport = MsQuicTransport;
 
+    fn keeps_what_is_acknowledged(&self) -> bool {
+        msquic_async::library_patches().iter().any(|patch| patch.fault == "N60")
+    }
+
     fn transport(&self, limits: &Limits) -> MsQuicTransport {
         MsQuicTransport::with_config(
             MsQuicTransportConfig::new()

@@ -27,6 +27,13 @@ pub trait Harness: Send + Sync + 'static {
         (Ipv4Addr::LOCALHOST, 0).into()
     }
 
+    /// Returns whether a receiver keeps what its side has acknowledged when the peer closes. Default: yes.
+    ///
+    /// msquic without this project's patches drops what its full receive queue had no room for.
+    fn keeps_what_is_acknowledged(&self) -> bool {
+        true
+    }
+
     /// Connects as a peer that can violate the protocol. Capability `raw_peer`.
     async fn raw_peer(
         &self,

@@ -303,6 +303,9 @@ async fn round_trip(client: &Connection, server: &Connection) {
 
 #[test]
 fn a_stream_counts_until_its_sink_was_told_the_end() {
+    if lacks_patch("I6180") {
+        return; // it lends no memory of several receives
+    }
     run(async || {
         let settings = settings().peer_uni_streams(2).zero_copy_receive(true);
         let Pair { registration, listener, client, server } =
@@ -329,6 +332,9 @@ fn a_stream_counts_until_its_sink_was_told_the_end() {
 
 #[test]
 fn a_paused_sink_is_offered_nothing_until_it_is_resumed() {
+    if lacks_patch("I6180") {
+        return; // the bytes behind those that are lent arrive later
+    }
     for resets in [false, true] {
         run(async || {
             let Pair { registration, listener, client, server } =
