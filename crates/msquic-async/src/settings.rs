@@ -66,15 +66,8 @@ impl Settings {
         self
     }
 
-    /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic.
-    ///
-    /// ```
-    /// use msquic_async::{Settings, TrustedPeers};
-    ///
-    /// // SAFETY: both peers are ours.
-    /// let trusted = unsafe { TrustedPeers::promise() };
-    /// let settings = Settings::new().zero_copy_receive_from_trusted_peers(trusted);
-    /// ```
+    /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic, for peers that are trusted as
+    /// [`TrustedPeers`] says.
     #[must_use]
     pub fn zero_copy_receive_from_trusted_peers(mut self, _: TrustedPeers) -> Self {
         self.zero_copy_receive = ZeroCopy::Trusted;

@@ -178,6 +178,14 @@ impl Raw<kind::Stream> {
 /// The promise that no peer sends bytes of a stream again with other content.
 ///
 /// See [`Settings::zero_copy_receive_from_trusted_peers`](crate::Settings::zero_copy_receive_from_trusted_peers).
+///
+/// ```
+/// use msquic_async::{Settings, TrustedPeers};
+///
+/// // SAFETY: both peers are ours.
+/// let trusted = unsafe { TrustedPeers::promise() };
+/// let settings = Settings::new().zero_copy_receive_from_trusted_peers(trusted);
+/// ```
 #[derive(Debug, Clone, Copy)]
 pub struct TrustedPeers(());
 
