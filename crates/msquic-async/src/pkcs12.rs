@@ -5,7 +5,7 @@
 //! private key is wiped when it is dropped.
 
 use der::asn1::{AnyRef, ObjectIdentifier};
-use der::{Decode, Encode, Sequence, Tag};
+use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag};
 use net_traits::{Cause, CredentialError, NetCredential, PrivateKeyDer};
 use zeroize::Zeroizing;
 
@@ -13,15 +13,40 @@ use zeroize::Zeroizing;
 ///
 /// # Errors
 ///
-/// [`CredentialError::Unusable`] if the key is not in PKCS#8 form or is no DER.
+/// [`CredentialError::Unusable`] if the form of the key is unknown.
 pub(crate) fn bundle(credential: &NetCredential) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
-    let PrivateKeyDer::Pkcs8(key) = credential.private_key() else {
-        let message = "the private key is not in PKCS#8 form (openssl pkcs8 -topk8 converts it)";
-        return Err(CredentialError::Unusable(Cause::new(message)));
-    };
-    encode(key.secret_pkcs8_der(), credential.certificate_chain()).map_err(|error| {
+    let encoded = private_key_info(credential.private_key())
+        .and_then(|key| encode(&key, credential.certificate_chain()));
+    encoded.map_err(|error| {
         CredentialError::Unusable(Cause::new(format!("the private key is not DER: {error}")))
     })
+}
+
+/// The key as version 1 of PKCS#8 (RFC 5208), the only form that OpenSSL reads: without the public key that
+/// version 2 (RFC 5958) has for Ed25519, and around a key of SEC1 or PKCS#1.
+fn private_key_info(key: &PrivateKeyDer<'_>) -> der::Result<Zeroizing<Vec<u8>>> {
+    let info = |algorithm, key| PrivateKeyInfo { version: 0, algorithm, key }.to_der();
+    let inside = |der| AnyRef::new(Tag::OctetString, der);
+    let info = match key {
+        PrivateKeyDer::Sec1(key) => {
+            let der = key.secret_sec1_der();
+            let curve = EcPrivateKey::from_der(der)?.curve;
+            let curve = curve.ok_or_else(|| Tag::Sequence.value_error())?;
+            let algorithm = Algorithm { id: ELLIPTIC_CURVE, parameters: curve }.to_der()?;
+            info(AnyRef::from_der(&algorithm)?, inside(der)?)
+        }
+        PrivateKeyDer::Pkcs1(key) => {
+            let algorithm = Algorithm { id: RSA, parameters: AnyRef::NULL }.to_der()?;
+            info(AnyRef::from_der(&algorithm)?, inside(key.secret_pkcs1_der())?)
+        }
+        key => SliceReader::new(key.secret_der())?.sequence(|reader| {
+            u8::decode(reader)?; // the version
+            let (algorithm, key) = (AnyRef::decode(reader)?, AnyRef::decode(reader)?);
+            reader.drain(reader.remaining_len())?;
+            info(algorithm, key)
+        }),
+    };
+    info.map(Zeroizing::new)
 }
 
 fn encode(key: &[u8], chain: &[impl AsRef<[u8]>]) -> der::Result<Zeroizing<Vec<u8>>> {
@@ -47,6 +72,32 @@ fn data(bytes: &[u8]) -> der::Result<Content<'_>> {
     Ok(Content { id: DATA, value: AnyRef::new(Tag::OctetString, bytes)? })
 }
 
+/// `PrivateKeyInfo`, version 1.
+#[derive(Sequence)]
+struct PrivateKeyInfo<'a> {
+    version: u8,
+    algorithm: AnyRef<'a>,
+    key: AnyRef<'a>,
+}
+
+/// `AlgorithmIdentifier`.
+#[derive(Sequence)]
+struct Algorithm<'a> {
+    id: ObjectIdentifier,
+    parameters: AnyRef<'a>,
+}
+
+/// `ECPrivateKey` (RFC 5915).
+#[derive(Sequence)]
+struct EcPrivateKey<'a> {
+    version: u8,
+    key: AnyRef<'a>,
+    #[asn1(context_specific = "0", tag_mode = "EXPLICIT", optional = "true")]
+    curve: Option<AnyRef<'a>>,
+    #[asn1(context_specific = "1", tag_mode = "EXPLICIT", optional = "true")]
+    public_key: Option<AnyRef<'a>>,
+}
+
 /// `PFX`, without the optional MAC.
 #[derive(Sequence)]
 struct Pfx<'a> {
@@ -66,6 +117,9 @@ struct Content<'a> {
 type CertBag<'a> = Content<'a>;
 
 const VERSION: u8 = 3;
+/// RFC 5480, section 2.1.1, and RFC 8017, section A.1.
+const ELLIPTIC_CURVE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
 /// RFC 2315, section 14: `data`.
 const DATA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.7.1");
 /// RFC 7292, appendix D: `keyBag`, `certBag` and `x509Certificate`.
@@ -85,12 +139,24 @@ mod tests {
     }
 
     #[test]
-    fn keys_in_other_forms_are_rejected_with_the_reason() {
-        let reason = |key| WithCauses(&with_key(key)).to_string();
-        let error = reason(PrivateKeyDer::Sec1(b"key".to_vec().into()));
-        assert!(error.contains("PKCS#8"), "{error}");
-        let error = reason(PrivateKeyDer::Pkcs8(b"key".to_vec().into()));
-        assert!(error.contains("DER"), "{error}");
+    fn keys_in_unknown_forms_are_rejected_with_the_reason() {
+        let no_curve = b"\x30\x06\x02\x01\x01\x04\x01\x07".to_vec();
+        for key in [
+            PrivateKeyDer::Sec1(b"key".to_vec().into()),
+            PrivateKeyDer::Sec1(no_curve.into()),
+            PrivateKeyDer::Pkcs8(b"key".to_vec().into()),
+        ] {
+            let error = WithCauses(&with_key(key)).to_string();
+            assert!(error.contains("DER"), "{error}");
+        }
+    }
+
+    #[test]
+    fn newer_keys_are_written_as_openssl_reads_them() {
+        // Version 2, with attributes and the public key.
+        let new = [0x30, 14, 2, 1, 1, 0x30, 0, 4, 1, 7, 0xa0, 0, 0x81, 2, 0, 9];
+        let key = PrivateKeyDer::Pkcs8(new.to_vec().into());
+        assert_eq!(**private_key_info(&key).unwrap(), [0x30, 8, 2, 1, 0, 0x30, 0, 4, 1, 7]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use crate::ffi::configuration::{NativeConfiguration, Role};
 use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::resumption::{Scope, missing_patch};
 use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits, pkcs12};
-use net_traits::{Cause, CredentialError, NetCredential};
+use net_traits::{Cause, CredentialError, NetCredential, TrustError, TrustPolicy};
 use std::fmt;
 use std::sync::Arc;
 
@@ -165,6 +165,7 @@ impl Configuration {
             return Err(ConfigurationError::ResumptionUnavailable(fault));
         }
         let alpn = alpn.iter().map(AsRef::as_ref).collect::<Vec<_>>();
+        check_key(credential)?;
         let bundle = pkcs12::bundle(credential)?;
         let native = NativeConfiguration::open(
             registration.native(),
@@ -215,6 +216,17 @@ impl Configuration {
 
     pub(crate) fn datagram_limits(&self) -> DatagramLimits {
         self.datagram_limits
+    }
+}
+
+/// Checks that peers can verify the certificate. OpenSSL takes more kinds of keys, and presents no certificate
+/// if TLS 1.3 has no signatures by the key.
+fn check_key(credential: &NetCredential) -> Result<(), CredentialError> {
+    match TrustPolicy::reject_all().verify(credential.certificate_chain().first()) {
+        Err(error @ TrustError::Unsupported { .. }) => {
+            Err(CredentialError::Unusable(Cause::new(error)))
+        }
+        _ => Ok(()), // it was parsed, and is not otherwise verified
     }
 }
 
