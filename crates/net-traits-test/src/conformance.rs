@@ -83,6 +83,11 @@ macro_rules! __behaviours {
                 revocation_closes_what_is_not_trusted [] Once,
                 nothing_secret_is_printed [] Once,
             }
+            credentials {
+                common_keys_are_taken [] Once,
+                unsupported_keys_are_named [] Once,
+                a_verifier_that_panics_rejects [] Once,
+            }
             message {
                 echo [] Swapped,
                 empty_messages_arrive [] Swapped,

@@ -96,6 +96,12 @@ mutants! {
         "identity::revocation_closes_what_is_not_trusted",
     debug_shows_the_key: DebugShowsTheKey =>
         "identity::nothing_secret_is_printed",
+    newer_keys_are_refused: NewerKeysAreRefused =>
+        "credentials::common_keys_are_taken",
+    unsupported_keys_are_damage: UnsupportedKeysAreDamage =>
+        "credentials::unsupported_keys_are_named",
+    panics_of_verifiers_are_not_told: PanicsOfVerifiersAreNotTold =>
+        "credentials::a_verifier_that_panics_rejects",
     only_ascii_arrives: OnlyAsciiArrives =>
         "message::echo",
     empty_messages_are_skipped: EmptyMessagesAreSkipped =>

@@ -324,7 +324,13 @@ impl Request {
 }
 
 fn rejection(by: RejectionBy, remote_addr: SocketAddr, error: &TrustError) -> ConnectError {
-    Rejection::new(by, remote_addr, error.to_string()).with_identity(error.identity()).into()
+    match by {
+        RejectionBy::Us => Rejection::by_policy(remote_addr, error.clone()).into(),
+        RejectionBy::Peer => {
+            let rejection = Rejection::new(by, remote_addr, error.to_string());
+            rejection.with_identity(error.identity()).into()
+        }
+    }
 }
 
 impl Wire {

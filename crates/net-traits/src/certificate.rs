@@ -1,17 +1,18 @@
 //! Parses and checks X.509 certificates.
 
+use crate::x509::Certificate;
 use crate::{Cause, CertHash, TrustError};
-use der::asn1::ObjectIdentifier;
-use der::{Decode, Encode, Reader, SliceReader};
+use der::asn1::{ObjectIdentifier, UintRef};
+use der::{Decode, Encode, Reader, Sequence, SliceReader};
 use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
 use rustls_pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
-use x509_cert::Certificate;
+use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
 /// A certificate within its validity period. Its signature may be of an unsupported algorithm or not verify.
 pub(crate) struct DatedCertificate<'a> {
     der: &'a CertificateDer<'a>,
-    certificate: Certificate,
+    certificate: Certificate<'a>,
     pub(crate) identity: CertHash,
     /// The public key with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER.
     pub(crate) public_key_info: Vec<u8>,
@@ -23,30 +24,27 @@ impl<'a> DatedCertificate<'a> {
     /// # Errors
     ///
     /// [`TrustError`] describes the fault.
-    pub(crate) fn parse(der: &'a CertificateDer<'_>, now: SystemTime) -> Result<Self, TrustError> {
+    pub(crate) fn parse(der: &'a CertificateDer<'a>, now: SystemTime) -> Result<Self, TrustError> {
         let identity = CertHash::of(der);
         let malformed = |cause| TrustError::Malformed { identity, cause };
         let failed = |error: der::Error| malformed(Cause::new(error));
         let certificate = Certificate::from_der(der).map_err(failed)?;
-        let content = certificate.tbs_certificate();
-
-        let validity = content.validity();
-        let (from, until) =
-            (validity.not_before.to_system_time(), validity.not_after.to_system_time());
+        let content = &certificate.content;
+        let (from, until) = content.validity.moments().map_err(failed)?;
         if now < from {
             return Err(TrustError::NotYetValid { identity, from });
         }
         if now > until {
             return Err(TrustError::Expired { identity, until });
         }
-        if content.signature() != certificate.signature_algorithm() {
+        if content.signature != certificate.signature_algorithm {
             return Err(malformed(Cause::new("it names two signature algorithms")));
         }
-        let public_key_info = content.subject_public_key_info().to_der().map_err(failed)?;
+        let public_key_info = content.public_key.to_der().map_err(failed)?;
         let dated = Self { der, certificate, identity, public_key_info };
-        if dated.is_self_signed() && dated.algorithms().is_empty() {
-            let algorithm = dated.certificate.signature_algorithm().oid.to_string();
-            return Err(TrustError::Unsupported { identity, algorithm });
+        if dated.is_self_signed() {
+            let supported = dated.algorithm().map(drop);
+            supported.map_err(|algorithm| TrustError::Unsupported { identity, algorithm })?;
         }
         Ok(dated)
     }
@@ -62,25 +60,25 @@ impl<'a> DatedCertificate<'a> {
         let failed =
             |error: der::Error| TrustError::Malformed { identity, cause: Cause::new(error) };
         let signed = signed_part(self.der).map_err(failed)?;
-        let signature = self.certificate.signature().as_bytes().unwrap_or_default();
-        let key = self.certificate.tbs_certificate().subject_public_key_info();
-        let key = key.subject_public_key.as_bytes().unwrap_or_default();
-        let verifies = |algorithm: &&'static dyn VerificationAlgorithm| {
-            UnparsedPublicKey::new(*algorithm, key).verify(signed, signature).is_ok()
+        let signature = self.certificate.signature.as_bytes().unwrap_or_default();
+        let key = self.certificate.content.public_key.subject_public_key.as_bytes();
+        let verifies = |algorithm| {
+            let key = UnparsedPublicKey::new(algorithm, key.unwrap_or_default());
+            key.verify(signed, signature).is_ok()
         };
-        if self.is_self_signed() && !self.algorithms().iter().any(verifies) {
+        if self.is_self_signed() && !self.algorithm().is_ok_and(verifies) {
             return Err(TrustError::BadSignature { identity });
         }
         Ok(())
     }
 
     fn is_self_signed(&self) -> bool {
-        let content = self.certificate.tbs_certificate();
-        content.issuer() == content.subject()
+        self.certificate.content.issuer == self.certificate.content.subject
     }
 
-    fn algorithms(&self) -> Vec<&'static dyn VerificationAlgorithm> {
-        algorithms(self.certificate.signature_algorithm().oid)
+    /// Returns the algorithm of a self-signature, or what is not supported.
+    fn algorithm(&self) -> Result<&'static dyn VerificationAlgorithm, String> {
+        algorithm(self.certificate.signature_algorithm.oid, &self.certificate.content.public_key)
     }
 
     /// Returns the content of the extension `oid`, if present.
@@ -89,8 +87,8 @@ impl<'a> DatedCertificate<'a> {
     ///
     /// [`TrustError::Malformed`] if the extension occurs several times (RFC 5280, section 4.2).
     pub(crate) fn extension(&self, oid: ObjectIdentifier) -> Result<Option<&[u8]>, TrustError> {
-        let extensions = self.certificate.tbs_certificate().extensions();
-        let mut found = extensions.into_iter().flatten().filter(|it| it.extn_id == oid);
+        let extensions = &self.certificate.content.extensions;
+        let mut found = extensions.iter().flatten().filter(|it| it.extn_id == oid);
         let first = found.next().map(|extension| extension.extn_value.as_bytes());
         if found.next().is_some() {
             let cause = Cause::new(format!("it has the extension {oid} twice"));
@@ -109,29 +107,77 @@ fn signed_part<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], der:
     })
 }
 
-/// Lists the algorithms that `oid` can mean; for ECDSA the curve depends on the key.
+/// Selects the algorithm of signatures of the kind `oid` by `key`, which says the curve of ECDSA.
 ///
-/// The names are those of RFC 5758 (ECDSA), RFC 8410 (Ed25519) and RFC 8017 (RSA).
-fn algorithms(oid: ObjectIdentifier) -> Vec<&'static dyn VerificationAlgorithm> {
+/// The names are those of RFC 5480 and 5758 (ECDSA), RFC 8410 (Ed25519) and RFC 8017 (RSA).
+///
+/// # Errors
+///
+/// The name and the object identifier of what is not supported.
+fn algorithm(
+    oid: ObjectIdentifier,
+    key: &SubjectPublicKeyInfoOwned,
+) -> Result<&'static dyn VerificationAlgorithm, String> {
     const ECDSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
     const ECDSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.3");
     const ED25519: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.101.112");
     const RSA_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.11");
     const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
     const RSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
-    match oid {
-        ECDSA_SHA256 => {
-            vec![&signature::ECDSA_P256_SHA256_ASN1, &signature::ECDSA_P384_SHA256_ASN1]
-        }
-        ECDSA_SHA384 => {
-            vec![&signature::ECDSA_P384_SHA384_ASN1, &signature::ECDSA_P256_SHA384_ASN1]
-        }
-        ED25519 => vec![&signature::ED25519],
-        RSA_SHA256 => vec![&signature::RSA_PKCS1_2048_8192_SHA256],
-        RSA_SHA384 => vec![&signature::RSA_PKCS1_2048_8192_SHA384],
-        RSA_SHA512 => vec![&signature::RSA_PKCS1_2048_8192_SHA512],
-        _ => vec![],
+    let is_p384 = is_p384(key)?;
+    has_supported_length(key)?;
+    Ok(match (oid, is_p384) {
+        (ECDSA_SHA256, false) => &signature::ECDSA_P256_SHA256_ASN1,
+        (ECDSA_SHA256, true) => &signature::ECDSA_P384_SHA256_ASN1,
+        (ECDSA_SHA384, false) => &signature::ECDSA_P256_SHA384_ASN1,
+        (ECDSA_SHA384, true) => &signature::ECDSA_P384_SHA384_ASN1,
+        (ED25519, _) => &signature::ED25519,
+        (RSA_SHA256, _) => &signature::RSA_PKCS1_2048_8192_SHA256,
+        (RSA_SHA384, _) => &signature::RSA_PKCS1_2048_8192_SHA384,
+        (RSA_SHA512, _) => &signature::RSA_PKCS1_2048_8192_SHA512,
+        _ => return Err(oid.to_string()),
+    })
+}
+
+/// Returns whether an elliptic curve is P-384; false for P-256 and for other kinds of keys.
+fn is_p384(key: &SubjectPublicKeyInfoOwned) -> Result<bool, String> {
+    const ELLIPTIC_CURVE: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
+    const P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
+    const P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
+    const P521: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.35");
+    const SECP256K1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.10");
+    if key.algorithm.oid != ELLIPTIC_CURVE {
+        return Ok(false);
     }
+    let curve = key.algorithm.parameters.as_ref().and_then(|it| it.decode_as().ok());
+    match curve {
+        Some(P256) => Ok(false),
+        Some(P384) => Ok(true),
+        Some(P521) => Err(format!("ECDSA on the curve P-521 ({P521})")),
+        Some(SECP256K1) => Err(format!("ECDSA on the curve secp256k1 ({SECP256K1})")),
+        Some(curve) => Err(format!("ECDSA on the curve {curve}")),
+        None => Err(format!("ECDSA on an unnamed curve ({ELLIPTIC_CURVE})")),
+    }
+}
+
+/// Checks the length of an RSA key.
+fn has_supported_length(key: &SubjectPublicKeyInfoOwned) -> Result<(), String> {
+    const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
+    let der = key.subject_public_key.as_bytes().filter(|_| key.algorithm.oid == RSA);
+    let Some(Ok(RsaKey { modulus, .. })) = der.map(RsaKey::from_der) else { return Ok(()) };
+    let bytes = modulus.as_bytes();
+    let unused = bytes.first().map_or(0, |first| first.leading_zeros() as usize);
+    match bytes.len() * 8 - unused {
+        2048..=8192 => Ok(()),
+        bits => Err(format!("RSA of {bits} bits ({RSA})")),
+    }
+}
+
+/// `RSAPublicKey` (RFC 8017, section A.1.1).
+#[derive(Sequence)]
+struct RsaKey<'a> {
+    modulus: UintRef<'a>,
+    public_exponent: UintRef<'a>,
 }
 
 /// Converts to seconds since the Unix epoch; 0 before it.

@@ -63,12 +63,14 @@ impl NetCredential {
     ///
     /// # Errors
     ///
-    /// [`CredentialError`] if the text is not PEM, or the certificate or the key is missing.
+    /// [`CredentialError`] if the text is not PEM, or the certificate or the key is missing or
+    /// encrypted.
     pub fn from_pem(pem: &[u8], trust: TrustPolicy) -> Result<Self, CredentialError> {
-        let chain = CertificateDer::pem_slice_iter(pem)
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(|error| CredentialError::Pem(Cause::new(error)))?;
-        let key = PrivateKeyDer::from_pem_slice(pem).map_err(|error| match error {
+        let chain = CertificateDer::pem_slice_iter(pem).collect::<Result<Vec<_>, _>>();
+        let parsed = chain.and_then(|chain| Ok((chain, PrivateKeyDer::from_pem_slice(pem)?)));
+        let is_encrypted = || ENCRYPTED.iter().any(|it| pem.windows(it.len()).any(|at| at == *it));
+        let (chain, key) = parsed.map_err(|error| match error {
+            _ if is_encrypted() => CredentialError::EncryptedKey,
             rustls_pki_types::pem::Error::NoItemsFound => CredentialError::NoPrivateKey,
             error => CredentialError::Pem(Cause::new(error)),
         })?;
@@ -77,8 +79,8 @@ impl NetCredential {
 
     /// Parses a credential from DER: a chain, leaf first, and the leaf's private key.
     ///
-    /// The key is in PKCS#8, SEC1 or PKCS#1 form. A transport may accept fewer forms: msquic
-    /// accepts PKCS#8.
+    /// The key is in PKCS#8, SEC1 or PKCS#1 form. P-256, P-384, Ed25519, and RSA of 2048 to 8192 bits
+    /// are supported.
     ///
     /// # Errors
     ///
@@ -154,6 +156,9 @@ impl NetCredential {
     }
 }
 
+/// What an encrypted key has in PEM: in PKCS#8 (RFC 7468, section 11), and in older forms (RFC 1421).
+const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
+
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
     std::fs::read(path).map_err(|error| CredentialError::File {
         path: path.display().to_string(),
@@ -208,6 +213,11 @@ mod tests {
         assert_eq!(error(""), Some(CredentialError::NoPrivateKey));
         let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
         assert_eq!(error(key), Some(CredentialError::NoCertificate));
+        let encrypted = key.replace("PRIVATE", "ENCRYPTED PRIVATE");
+        assert_eq!(error(&encrypted), Some(CredentialError::EncryptedKey));
+        let older = "-----BEGIN RSA PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,00\n\n\
+                     MAMCAQA=\n-----END RSA PRIVATE KEY-----\n";
+        assert_eq!(error(older), Some(CredentialError::EncryptedKey));
         let cut = "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n";
         assert!(matches!(error(cut), Some(CredentialError::Pem(_))));
     }

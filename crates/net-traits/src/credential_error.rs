@@ -25,6 +25,9 @@ pub enum CredentialError {
     /// There is no private key.
     #[error("the credential holds no private key")]
     NoPrivateKey,
+    /// The private key is encrypted.
+    #[error("the private key is encrypted: decrypt it first (openssl pkey)")]
+    EncryptedKey,
     /// The file cannot be read.
     #[error("cannot read {path}")]
     File {

@@ -60,6 +60,7 @@ mod statistics;
 mod transport;
 mod trust;
 mod trust_error;
+mod x509;
 
 pub use bytes::Bytes;
 pub use cause::{Cause, WithCauses};

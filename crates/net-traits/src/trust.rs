@@ -4,8 +4,10 @@ use crate::certificate::DatedCertificate;
 use crate::endorsement;
 use crate::{CertHash, EndorsingKey, PeerIdentity, TrustError};
 use rustls_pki_types::CertificateDer;
+use std::any::Any;
 use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -72,7 +74,8 @@ impl Endorsers {
 pub trait PeerVerifier: Send + Sync + 'static {
     /// Verifies a peer whose certificate is valid.
     ///
-    /// It runs on a thread of the transport, or on the thread that revokes. It must not block.
+    /// It runs on a thread of the transport, or on the thread that revokes. It must not block. A panic
+    /// rejects the peer, see [`TrustError::VerifierPanicked`].
     ///
     /// # Errors
     ///
@@ -152,6 +155,22 @@ impl TrustPolicy {
         now: SystemTime,
     ) -> Result<PeerIdentity, TrustError> {
         let certificate = certificate.ok_or(TrustError::NoCertificate)?;
+        let judge = || self.judge(certificate, now);
+        match self {
+            // The verifier is the application's.
+            Self::Custom(_) => catch_unwind(AssertUnwindSafe(judge)).unwrap_or_else(|panic| {
+                let identity = CertHash::of(certificate);
+                Err(TrustError::VerifierPanicked { identity, what: message(&*panic) })
+            }),
+            _ => judge(),
+        }
+    }
+
+    fn judge(
+        &self,
+        certificate: &CertificateDer<'_>,
+        now: SystemTime,
+    ) -> Result<PeerIdentity, TrustError> {
         // What costs nothing comes first: anybody can present a certificate.
         let dated = DatedCertificate::parse(certificate, now)?;
         let (hash, with_legacy) = (dated.identity, self.reads_legacy_endorsements());
@@ -205,6 +224,13 @@ impl TrustPolicy {
             Self::Custom(verifier) => verifier.reads_legacy_endorsements(),
         }
     }
+}
+
+/// Returns the message of a panic.
+fn message(panic: &(dyn Any + Send)) -> String {
+    let literal = || panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+    let message = panic.downcast_ref::<String>().cloned().or_else(literal);
+    message.unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
 impl Default for TrustPolicy {

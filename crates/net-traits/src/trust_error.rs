@@ -1,7 +1,6 @@
 //! `TrustError`: why a peer is not trusted.
 
-use crate::{Cause, CertHash, EndorsingKey};
-use der::DateTime;
+use crate::{Cause, CertHash, EndorsingKey, x509};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -48,7 +47,8 @@ pub enum TrustError {
     Unsupported {
         /// Identity of the certificate.
         identity: CertHash,
-        /// The object identifier of the algorithm.
+        /// What is not supported, with its object identifier: the algorithm, the curve, or the length
+        /// of the key.
         algorithm: String,
     },
     /// The peer did not prove that it holds the private key of its certificate.
@@ -77,6 +77,14 @@ pub enum TrustError {
         /// The verifier's reason.
         why: String,
     },
+    /// The application's verifier panicked.
+    #[error("the verifier panicked on identity {identity}: {what}")]
+    VerifierPanicked {
+        /// Identity of the certificate.
+        identity: CertHash,
+        /// The message of the panic.
+        what: String,
+    },
 }
 
 impl TrustError {
@@ -92,7 +100,8 @@ impl TrustError {
             | Self::Unsupported { identity, .. }
             | Self::UntrustedIdentity(identity)
             | Self::NotEndorsed { identity, .. }
-            | Self::Refused { identity, .. } => Some(*identity),
+            | Self::Refused { identity, .. }
+            | Self::VerifierPanicked { identity, .. } => Some(*identity),
         }
     }
 
@@ -115,7 +124,7 @@ impl TrustError {
             Self::Unsupported { .. } => 43,                           // unsupported_certificate
             Self::NotYetValid { .. } | Self::Expired { .. } => 45,    // certificate_expired
             Self::UntrustedIdentity(_) | Self::NotEndorsed { .. } => 48, // unknown_ca
-            Self::Refused { .. } => 49,                               // access_denied
+            Self::Refused { .. } | Self::VerifierPanicked { .. } => 49, // access_denied
             Self::Unproven { .. } => 51,                              // decrypt_error
             Self::NoCertificate => 116,                               // certificate_required
         }
@@ -127,9 +136,10 @@ struct Rfc3339(SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match DateTime::from_system_time(self.0) {
-            Ok(time) => time.fmt(f),
-            Err(_) => write!(f, "{:?}", self.0), // before 1970 or after 9999
+        match x509::date_time(self.0) {
+            // The rest is as in the year of the calendar that is displayed.
+            Some((time, year)) => write!(f, "{year:04}{}", &time.to_string()[4..]),
+            None => write!(f, "{:?}", self.0), // before the year 0 or after 9999
         }
     }
 }

@@ -131,7 +131,7 @@ pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
     assert_eq!(by_peer.by, RejectionBy::Peer);
 }
 
-async fn rejected<H: Harness>(connected: Connected<H>) -> Rejection {
+pub(crate) async fn rejected<H: Harness>(connected: Connected<H>) -> Rejection {
     match connected {
         Err(ConnectError::Rejected(rejection)) => rejection,
         Err(error) => panic!("a rejection is a typed error, not: {error}"),

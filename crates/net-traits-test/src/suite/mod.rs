@@ -5,6 +5,7 @@
 
 pub mod close;
 pub mod connect;
+pub mod credentials;
 pub mod identity;
 pub mod limits;
 pub mod message;

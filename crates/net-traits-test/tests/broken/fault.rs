@@ -27,6 +27,10 @@ pub(crate) enum Fault {
     NewTrustIsIgnored,
     RevocationsAreIgnored,
     DebugShowsTheKey,
+    // Credentials
+    NewerKeysAreRefused,
+    UnsupportedKeysAreDamage,
+    PanicsOfVerifiersAreNotTold,
     // Messages
     OnlyAsciiArrives,
     EmptyMessagesAreSkipped,

@@ -1,5 +1,6 @@
 //! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
+mod context;
 mod fault;
 mod question;
 
@@ -8,11 +9,12 @@ pub(crate) use fault::Fault;
 use crate::common::Memory;
 use async_trait::async_trait;
 use bytes::Bytes;
+use context::Context;
 use futures_util::FutureExt;
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
     ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    PeerIdentity, RecvError, SendError, TransportStatistics, TrustPolicy, close_code,
+    PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
 };
 use net_traits_test::memory::{
     MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryTransport,
@@ -95,34 +97,6 @@ impl Harness for Broken {
 }
 
 #[derive(Debug)]
-struct Context {
-    fault: Fault,
-    limits: Limits,
-    listening: Arc<Mutex<HashSet<SocketAddr>>>,
-    connections: Mutex<Vec<Weak<Shared>>>,
-    /// Messages sent by `try_send`.
-    tried: AtomicU64,
-}
-
-impl Context {
-    fn connection(self: &Arc<Self>, inner: MemoryConnection) -> BrokenConnection {
-        let shared = Arc::new(Shared::new(inner, self));
-        self.connections.lock().push(Arc::downgrade(&shared));
-        BrokenConnection(shared)
-    }
-
-    /// Returns the credential, with another policy if that is the fault.
-    fn credential(&self, credential: NetCredential) -> NetCredential {
-        match (self.fault, credential.trust()) {
-            (Fault::CustomPoliciesAreIgnored, TrustPolicy::Custom(_)) => {
-                credential.with_trust(TrustPolicy::Any)
-            }
-            _ => credential,
-        }
-    }
-}
-
-#[derive(Debug)]
 pub(crate) struct BrokenTransport {
     inner: MemoryTransport,
     context: Arc<Context>,
@@ -149,6 +123,7 @@ impl NetTransport for BrokenTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<BrokenListener, ListenError> {
+        self.context.check(&credential)?;
         let key = credential.private_key().secret_der().to_vec();
         let credential = self.context.credential(credential);
         let inner = self.inner.create_listener(bind_addr, alpn, credential).await;
@@ -169,6 +144,7 @@ impl NetTransport for BrokenTransport {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<BrokenConnection, ConnectError> {
+        self.context.check(&credential)?;
         let credential = self.context.credential(credential);
         let failed =
             |what: &'static str| ConnectError::Closed(CloseReason::Transport(Cause::new(what)));
@@ -183,7 +159,7 @@ impl NetTransport for BrokenTransport {
             }
             (Fault::NoProtocolIsAnotherError, ConnectError::InvalidInput(_)) => failed("no"),
             (Fault::DiallerForgetsItRejected, ConnectError::Rejected(rejection))
-                if rejection.by == net_traits::RejectionBy::Us =>
+                if matches!(rejection.cause.as_deref(), Some(TrustError::UntrustedIdentity(_))) =>
             {
                 failed("not trusted")
             }
@@ -194,7 +170,7 @@ impl NetTransport for BrokenTransport {
                 let after = self.context.limits.handshake_timeout;
                 ConnectError::TimedOut { remote_addr, after }
             }
-            (_, error) => error,
+            (_, error) => self.context.told(error),
         })?;
         Ok(self.context.connection(inner))
     }
@@ -374,7 +350,7 @@ impl NetIncomingRequest for BrokenRequest {
             (Fault::AnonymousIsARefusal, ConnectError::Rejected(it)) if it.identity.is_none() => {
                 ConnectError::Refused(remote_addr)
             }
-            (_, error) => error,
+            (_, error) => self.context.told(error),
         })?;
         Ok(self.context.connection(inner))
     }

@@ -1,0 +1,107 @@
+//! Keys, certificates and verifiers of all kinds.
+//!
+//! The credentials of `credentials/` were made with OpenSSL. They are not secret.
+
+use crate::Harness;
+use crate::stage::{Stage, credential, dial, greet, introduce};
+use crate::suite::identity::rejected;
+use net_traits::{
+    CertificateDer, ConnectError, NetCredential, NetIncomingRequest, NetListener, PeerIdentity,
+    PeerVerifier, RejectionBy, TrustError, TrustPolicy,
+};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+macro_rules! credentials {
+    ($($name:literal)*) => {
+        [$(($name, include_str!(concat!("credentials/", $name, ".pem")))),*]
+    };
+}
+
+const COMMON: [(&str, &str); 9] = credentials! {
+    "p256" "p256-sec1" "p384" "p384-sec1" "ed25519" "ed25519-pkcs8-v2" "rsa" "rsa-pkcs1"
+    "1950-to-9999"
+};
+
+const UNSUPPORTED: [(&str, &str); 2] = credentials! { "p521" "secp256k1" };
+
+fn parse(pem: &str) -> NetCredential {
+    NetCredential::from_pem(pem.as_bytes(), TrustPolicy::Any).expect("it is a credential")
+}
+
+/// Common keys are taken in each of their forms, and certificates of any years.
+///
+/// A node changes its transport, not its key. Tools write keys in different forms.
+pub async fn common_keys_are_taken<H: Harness>(stage: Stage<H>) {
+    let peer = credential(TrustPolicy::Any);
+    for (name, pem) in COMMON {
+        for (for_listener, for_dialler) in [(parse(pem), peer.clone()), (peer.clone(), parse(pem))]
+        {
+            let (transport, dialler) = (stage.transport(), stage.transport());
+            let listener = stage.listen(&transport, for_listener).await;
+            let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+            let connected = (dialled, accepted);
+            let (Ok(dialled), Ok(accepted)) = &connected else { panic!("{name}: {connected:?}") };
+            greet(dialled, accepted).await;
+        }
+    }
+}
+
+/// A key that is not supported is named: to its owner, or by the peer that rejects it.
+///
+/// Otherwise operators look for a damaged file.
+pub async fn unsupported_keys_are_named<H: Harness>(stage: Stage<H>) {
+    for (name, pem) in UNSUPPORTED {
+        let (transport, dialler) = (stage.transport(), stage.transport());
+        let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+        let dial = dial::<H>(&dialler, listener.local_addr(), parse(pem));
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let rejected = tokio::select! {
+            biased;
+            accepted = accept => rejected::<H>(accepted).await,
+            Err(ConnectError::Credential(_)) = dial => continue,
+        };
+        match rejected.cause.as_deref() {
+            Some(TrustError::Unsupported { identity, .. }) => {
+                assert_eq!(*identity, parse(pem).identity());
+            }
+            cause => panic!("{name}: {cause:?}"),
+        }
+    }
+}
+
+/// A verifier that panics rejects the peer, and the panic is told as the cause. It judges the next peer.
+///
+/// A verifier looks at what the peer sent.
+pub async fn a_verifier_that_panics_rejects<H: Harness>(stage: Stage<H>) {
+    let peer = credential(TrustPolicy::Any);
+    for judge_listens in [true, false] {
+        let judge = credential(TrustPolicy::custom(PanicsOnce(AtomicBool::new(false))));
+        let (for_listener, for_dialler) =
+            if judge_listens { (judge, peer.clone()) } else { (peer.clone(), judge) };
+        let (transport, dialler) = (stage.transport(), stage.transport());
+        let listener = stage.listen(&transport, for_listener).await;
+        let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler.clone()).await;
+        let (ours, of_peer) = if judge_listens { (accepted, dialled) } else { (dialled, accepted) };
+        let ours = rejected::<H>(ours).await;
+        let (identity, what) = (peer.identity(), "out of ideas".to_owned());
+        let cause = TrustError::VerifierPanicked { identity, what };
+        assert_eq!((ours.by, ours.cause.as_deref()), (RejectionBy::Us, Some(&cause)));
+        assert_eq!(rejected::<H>(of_peer).await.by, RejectionBy::Peer);
+        let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+        greet(&dialled.unwrap(), &accepted.unwrap()).await;
+    }
+}
+
+struct PanicsOnce(AtomicBool);
+
+impl PeerVerifier for PanicsOnce {
+    fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        assert!(self.0.swap(true, Ordering::SeqCst), "out of ideas");
+        Ok(())
+    }
+
+    /// Distinguishes it in tests of the suite.
+    fn reads_legacy_endorsements(&self) -> bool {
+        true
+    }
+}
