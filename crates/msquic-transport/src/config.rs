@@ -1,6 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, QUEUE, REQUESTS, TIMEOUT};
+use net_kit::options::{COUNT, OPERATION, QUEUE, REQUESTS, TIMEOUT};
+use net_kit::progress::Patience;
 use net_traits::ConfigError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -75,6 +76,9 @@ net_kit::options! {
         /// connection makes progress on other streams, a stream has ten times as long for each 1 MiB,
         /// since the whole connection may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.
         stream_op_timeout: Duration = STREAM_OP_TIMEOUT, TIMEOUT;
+        /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the peer makes
+        /// progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
+        operation_timeout: Duration = OPERATION, TIMEOUT;
         /// How long a handshake may take. Default: 10 s.
         handshake_timeout: Duration = Duration::from_secs(10), TIMEOUT;
         /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
@@ -116,6 +120,11 @@ impl MsQuicTransportConfig {
     #[must_use]
     pub fn max_message_size(self, value: usize) -> Self {
         self.max_sent_message(value).max_received_message(value)
+    }
+
+    /// Begins an operation that waits for the peer.
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::begin(self.stream_op_timeout, self.operation_timeout)
     }
 
     /// Checks the values of all options, as [`with_config`](crate::MsQuicTransport::with_config) does.
@@ -161,6 +170,7 @@ mod tests {
             (config().backlog(0), "backlog"),
             (config().handshake_timeout(nanosecond), "handshake_timeout"),
             (config().stream_op_timeout(Duration::MAX), "stream_op_timeout"),
+            (config().operation_timeout(nanosecond), "operation_timeout"),
             (config().idle_timeout(nanosecond), "idle_timeout"),
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
             (config().keep_alive_interval(nanosecond), "keep_alive_interval"),

@@ -152,8 +152,7 @@ impl MsQuicNetConnection {
         budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
-        let after = config.stream_op_timeout;
-        match stream_pool.send(inner, header, parts, is_urgent, after).await {
+        match stream_pool.send(inner, header, parts, is_urgent, config.patience()).await {
             Ok(()) => {
                 self.sent(size);
                 Ok(())
@@ -183,7 +182,7 @@ impl MsQuicNetConnection {
         let connection = self.clone();
         runtime.spawn(async move {
             let Shared { stream_pool, inner, config, .. } = &*connection.shared;
-            stream_pool.prepare(lane, inner, config.stream_op_timeout).await;
+            stream_pool.prepare(lane, inner, config.patience()).await;
         });
     }
 
@@ -289,7 +288,7 @@ impl NetConnection for MsQuicNetConnection {
         if let Some(error) = inner.close_reason() {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
         }
-        let flushed = stream_pool.flush(inner, config.stream_op_timeout).await;
+        let flushed = stream_pool.flush(inner, config.patience()).await;
         match flushed {
             Ok(()) => Ok(()),
             Err(error) => Err(self.send_error(error).await),
@@ -319,7 +318,7 @@ impl NetConnection for MsQuicNetConnection {
         }
         let (messages, bytes) = {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            closed.drain(inner, config.stream_op_timeout).await
+            closed.drain(inner, config.patience()).await
         };
         inner.watch_shutdown().await;
         CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)

@@ -5,13 +5,12 @@ use msquic_async::connection::Connection;
 use msquic_async::stream::StartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::ledger::Ledger;
-use net_kit::progress::{Look, Progress, Stuck};
+use net_kit::progress::{Look, Patience, Progress, Stuck};
 use net_traits::Cause;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// The priority of streams for urgent messages, above the default of 0x7fff.
 const URGENT: u16 = u16::MAX;
@@ -69,7 +68,7 @@ enum Slot {
 /// Why a message was not queued.
 pub(crate) enum QueueError {
     WouldBlock,
-    /// No progress for this time.
+    /// No progress for this time, or not done within it.
     TimedOut(Duration),
     Stopped(u64),
     /// The connection has ended.
@@ -104,7 +103,7 @@ impl Lane {
         connection: &Connection,
         header: &[u8],
         parts: &[Bytes],
-        no_progress: Duration,
+        patience: Patience,
     ) -> Result<(), QueueError> {
         match self.try_send(header, parts) {
             Err(QueueError::WouldBlock) => {}
@@ -113,9 +112,9 @@ impl Lane {
         let header = Bytes::copy_from_slice(header);
         let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {
-            let open = self.acquire(connection, no_progress).await?;
+            let open = self.acquire(connection, patience).await?;
             let enqueue = open.stream.enqueue(&frame);
-            match unless_stuck(connection, &open.stream, no_progress, enqueue).await? {
+            match unless_stuck(connection, &open.stream, patience, enqueue).await? {
                 Ok(_) => {
                     open.sent(&frame[0], parts);
                     return Ok(());
@@ -148,8 +147,8 @@ impl Lane {
     }
 
     /// Opens the stream unless it is open.
-    pub(crate) async fn prepare(&self, connection: &Connection, no_progress: Duration) {
-        let _ = self.acquire(connection, no_progress).await; // the next send reports the error
+    pub(crate) async fn prepare(&self, connection: &Connection, patience: Patience) {
+        let _ = self.acquire(connection, patience).await; // the next send reports the error
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
@@ -158,13 +157,13 @@ impl Lane {
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
-        no_progress: Duration,
+        patience: Patience,
     ) -> Result<(), QueueError> {
         let flushed = match self.open_stream()? {
             None => Ok(()),
             Some(open) => {
                 let flush = open.stream.flush();
-                match unless_stuck(connection, &open.stream, no_progress, flush).await? {
+                match unless_stuck(connection, &open.stream, patience, flush).await? {
                     Ok(()) => Ok(()),
                     Err(error) => self.replace(&open, error),
                 }
@@ -207,7 +206,7 @@ impl Lane {
     async fn acquire(
         &self,
         connection: &Connection,
-        no_progress: Duration,
+        patience: Patience,
     ) -> Result<Arc<OpenStream>, QueueError> {
         if let Some(open) = self.open_stream()? {
             return Ok(open);
@@ -239,7 +238,7 @@ impl Lane {
                 }
             }
         };
-        timeout(no_progress, open).await.map_err(|_| QueueError::TimedOut(no_progress))?
+        patience.wait(open).await?
     }
 
     fn open_stream(&self) -> Result<Option<Arc<OpenStream>>, QueueError> {
@@ -272,9 +271,9 @@ impl OpenStream {
     ///
     /// The stream is not finished: older peers read a finished stream again and again. Keep it until
     /// the connection has ended, because a dropped stream is reset.
-    pub(crate) async fn drain(&self, connection: &Connection, no_progress: Duration) -> (u64, u64) {
+    pub(crate) async fn drain(&self, connection: &Connection, patience: Patience) -> (u64, u64) {
         let flushed = self.stream.flush();
-        let _ = unless_stuck(connection, &self.stream, no_progress, flushed).await;
+        let _ = unless_stuck(connection, &self.stream, patience, flushed).await;
         self.rest()
     }
 }
@@ -283,10 +282,10 @@ impl OpenStream {
 pub(crate) async fn drain_answer(
     connection: &Connection,
     stream: &WriteStream,
-    no_progress: Duration,
+    patience: Patience,
 ) {
     let _ = stream.finish(); // if the stream has ended, the next line reports it
-    let _ = unless_stuck(connection, stream, no_progress, stream.stopped()).await;
+    let _ = unless_stuck(connection, stream, patience, stream.stopped()).await;
 }
 
 impl From<Stuck> for QueueError {
@@ -302,11 +301,11 @@ impl From<Stuck> for QueueError {
 pub(crate) async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
-    no_progress: Duration,
+    patience: Patience,
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
     let progress = StreamProgress { connection, stream, sent: None };
-    net_kit::progress::unless_stuck(no_progress, progress, operation).await
+    net_kit::progress::unless_stuck(patience, progress, operation).await
 }
 
 struct StreamProgress<'a> {

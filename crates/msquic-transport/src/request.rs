@@ -53,8 +53,7 @@ impl NetQuestion for MsQuicQuestion {
 
     async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
         let Shared { inner, config, stream_pool, .. } = &*self.connection.shared;
-        let (size, limit, after) =
-            (answer.len(), config.max_request_size, config.stream_op_timeout);
+        let (size, limit) = (answer.len(), config.max_request_size);
         if size > limit {
             self.give_up(request_code::TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
@@ -64,7 +63,7 @@ impl NetQuestion for MsQuicQuestion {
             stream_pool.add_answer(&self.write);
             poll_fn(|cx| self.write.poll_finish_write(cx)).await
         };
-        match unless_stuck(inner, &self.write, after, written).await {
+        match unless_stuck(inner, &self.write, config.patience(), written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(WriteError::ConnectionLost(_))) => {
                 Err(RequestError::Closed(self.connection.watch_close().await))

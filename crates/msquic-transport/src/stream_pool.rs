@@ -9,10 +9,10 @@ use futures_util::future::{join, join_all};
 use msquic_async::WriteStream;
 use msquic_async::connection::Connection;
 use net_kit::frame;
+use net_kit::progress::Patience;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
 
 pub(crate) struct StreamPool {
     /// At least one.
@@ -49,9 +49,9 @@ impl StreamPool {
         header: [u8; frame::HEADER],
         parts: &[Bytes],
         is_urgent: bool,
-        no_progress: Duration,
+        patience: Patience,
     ) -> Result<(), QueueError> {
-        self.lane(is_urgent).send(connection, &header, parts, no_progress).await
+        self.lane(is_urgent).send(connection, &header, parts, patience).await
     }
 
     /// Queues one message without waiting.
@@ -69,23 +69,18 @@ impl StreamPool {
     }
 
     /// Opens the stream of an [unprepared](Self::unprepared) lane.
-    pub(crate) async fn prepare(
-        &self,
-        lane: usize,
-        connection: &Connection,
-        no_progress: Duration,
-    ) {
-        self.lanes[lane].prepare(connection, no_progress).await;
+    pub(crate) async fn prepare(&self, lane: usize, connection: &Connection, patience: Patience) {
+        self.lanes[lane].prepare(connection, patience).await;
     }
 
     /// Waits until msquic has accepted all queued messages.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
-        no_progress: Duration,
+        patience: Patience,
     ) -> Result<(), QueueError> {
         let lanes = self.lanes.iter().chain([&self.urgent]);
-        let flushed = join_all(lanes.map(|lane| lane.flush(connection, no_progress))).await;
+        let flushed = join_all(lanes.map(|lane| lane.flush(connection, patience))).await;
         flushed.into_iter().collect()
     }
 
@@ -119,9 +114,9 @@ pub(crate) struct Closing {
 impl Closing {
     /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns
     /// how many messages it has not acknowledged, at most, and their bytes.
-    pub(crate) async fn drain(&self, connection: &Connection, no_progress: Duration) -> (u64, u64) {
-        let streams = self.streams.iter().map(|stream| stream.drain(connection, no_progress));
-        let answers = self.answers.iter().map(|it| drain_answer(connection, it, no_progress));
+    pub(crate) async fn drain(&self, connection: &Connection, patience: Patience) -> (u64, u64) {
+        let streams = self.streams.iter().map(|stream| stream.drain(connection, patience));
+        let answers = self.answers.iter().map(|it| drain_answer(connection, it, patience));
         let (rest, _) = join(join_all(streams), join_all(answers)).await;
         rest.into_iter().fold(self.lost, sum)
     }

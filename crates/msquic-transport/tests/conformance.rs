@@ -45,6 +45,7 @@ impl Harness for Quic {
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .stream_op_timeout(limits.no_progress_timeout)
+                .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity),
         )

@@ -35,6 +35,7 @@ mod conformance {
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .stream_op_timeout(limits.no_progress_timeout)
+                .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity);
             let tcp = TcpTlsConfig::new()
@@ -42,6 +43,7 @@ mod conformance {
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout.min(SECOND_HANDSHAKE))
                 .no_progress_timeout(limits.no_progress_timeout)
+                .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity);
             FallbackTransport::new(

@@ -10,7 +10,8 @@ use msquic_transport::{
     MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, STREAM_CODE_MESSAGE_TOO_LARGE,
 };
 use net_traits::{
-    CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError, SendError,
+    CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport,
+    RecvError, SendError,
 };
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -544,6 +545,40 @@ fn a_peer_that_reads_nothing_is_a_timeout_as_configured() {
         assert!(error.is_retryable());
         // The connection remains usable, and queued messages arrive when the peer reads.
         assert!(server.recv().await.unwrap().0 == pattern(MIB));
+    });
+}
+
+#[test]
+fn a_peer_that_takes_a_byte_now_and_then_holds_no_operation() {
+    run(async {
+        let after = Duration::from_millis(500);
+        let config = MsQuicTransportConfig::new()
+            .stream_op_timeout(Duration::from_secs(3600))
+            .operation_timeout(after);
+        let (client, server) = hostile_to(config).await;
+        server.send(b"to open the stream").await.unwrap();
+        let mut stream = client.accept_inbound_uni_stream().await.unwrap();
+        let take = async {
+            while stream.read_exact(&mut [0]).await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let give_up = async {
+            let error = loop {
+                if let Err(error) = server.send_bytes(pattern(MIB)).await {
+                    break error;
+                }
+            };
+            assert_eq!(error, SendError::TimedOut { after });
+            assert_eq!(server.flush().await, Err(SendError::TimedOut { after }));
+            let outcome = server.close(1, "enough").await;
+            assert!(matches!(outcome, CloseOutcome::Undelivered { .. }), "{outcome:?}");
+        };
+        tokio::select! {
+            biased;
+            () = give_up => {}
+            () = take => panic!("the connection is lost"),
+        }
     });
 }
 

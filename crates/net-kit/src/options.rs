@@ -1,6 +1,7 @@
 //! `options!`: configurations with private fields, setters, defaults and allowed ranges.
 
 use crate::admission::ConnectionLimits;
+use crate::progress::Patience;
 use net_traits::ConfigError;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -9,6 +10,9 @@ use std::time::Duration;
 /// The durations that timeouts may have: longer ones are no limit, shorter ones never succeed.
 pub const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
+
+/// How long an operation that waits for the peer may take, unless it is configured.
+pub const OPERATION: Duration = Duration::from_secs(10 * 60);
 
 /// The sizes that queues may have, in bytes.
 pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
@@ -145,6 +149,10 @@ macro_rules! transport_options {
                 /// progress is not visible, an operation has ten times as long. Default: 12 s.
                 no_progress_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(12),
                     $crate::options::TIMEOUT;
+                /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the
+                /// peer makes progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
+                operation_timeout: ::std::time::Duration = $crate::options::OPERATION,
+                    $crate::options::TIMEOUT;
                 /// How long a handshake may take. Default: 10 s.
                 handshake_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(10),
                     $crate::options::TIMEOUT;
@@ -182,6 +190,7 @@ macro_rules! transport_options {
                         handshakes_per_ip: self.max_handshakes_per_ip,
                     },
                     no_progress_timeout: self.no_progress_timeout,
+                    operation_timeout: self.operation_timeout,
                     handshake_timeout: self.handshake_timeout,
                 }
             }
@@ -212,7 +221,15 @@ pub struct CommonOptions {
     pub max_request_size: usize,
     pub connections: ConnectionLimits,
     pub no_progress_timeout: Duration,
+    pub operation_timeout: Duration,
     pub handshake_timeout: Duration,
+}
+
+impl CommonOptions {
+    /// Begins an operation that waits for the peer.
+    pub fn patience(&self) -> Patience {
+        Patience::begin(self.no_progress_timeout, self.operation_timeout)
+    }
 }
 
 /// Returns how often an idle connection is kept alive: at most at `interval`, and often enough for the
@@ -277,6 +294,7 @@ mod tests {
             (config().max_handshakes(0), "max_handshakes"),
             (config().max_handshakes_per_ip(0), "max_handshakes_per_ip"),
             (config().no_progress_timeout(Duration::ZERO), "no_progress_timeout"),
+            (config().operation_timeout(Duration::MAX), "operation_timeout"),
             (config().handshake_timeout(Duration::from_nanos(1)), "handshake_timeout"),
         ] {
             assert_eq!(config.validate().unwrap_err().option, option);

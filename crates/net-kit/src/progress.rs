@@ -1,19 +1,23 @@
-//! `unless_stuck`: waits for an operation as long as the peer takes data.
+//! `unless_stuck`: waits for an operation as long as the peer takes data, within a total time.
 //!
-//! Limits measure the *lack of progress*, not the duration: a large message on a slow path may take
-//! long. The watch runs inside the waiting future, needs tokio's timer, and owns nothing else;
-//! dropping the future drops the operation.
+//! The first limit measures the *lack of progress*: a large message on a slow path may take long. The
+//! second bounds the whole operation, because a peer can take a byte now and then. The watch runs
+//! inside the waiting future, needs tokio's timer, and owns nothing else; dropping the future drops
+//! the operation.
 
 use net_traits::{RequestError, SendError};
 use std::pin::pin;
 use std::time::Duration;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 /// How much longer an operation may take while the peer takes other data.
 const SLOW: u32 = 10;
 
 /// How often progress is looked for within the time limit.
 const LOOKS: u32 = 4;
+
+/// Longer than any limit that can be configured.
+const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What is seen of an operation at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -37,7 +41,55 @@ impl<F: FnMut() -> Look + Send> Progress for F {
     }
 }
 
-/// The peer took no data for this duration.
+/// How long one operation may take.
+///
+/// ```
+/// use net_kit::progress::{Patience, Stuck};
+/// use std::time::Duration;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # runtime.block_on(async {
+/// let short = Duration::from_millis(20);
+/// let patience = Patience::begin(Duration::from_secs(12), short);
+/// assert_eq!(patience.wait(std::future::pending::<()>()).await, Err(Stuck(short)));
+/// # });
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    no_progress: Duration,
+    total: Duration,
+    /// When the total time is over.
+    until: Instant,
+}
+
+impl Patience {
+    /// Begins an operation that may make no progress for `no_progress`, and take `total`.
+    pub fn begin(no_progress: Duration, total: Duration) -> Self {
+        let now = Instant::now();
+        let until = now.checked_add(total).unwrap_or(now + FOREVER);
+        Self { no_progress, total, until }
+    }
+
+    /// Waits for a step of the operation whose progress cannot be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`Stuck`]; `step` is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `step`.
+    pub async fn wait<T>(self, step: impl Future<Output = T>) -> Result<T, Stuck> {
+        let stuck = Instant::now() + self.no_progress;
+        match timeout_at(stuck.min(self.until), step).await {
+            Ok(output) => Ok(output),
+            Err(_) if stuck < self.until => Err(Stuck(self.no_progress)),
+            Err(_) => Err(Stuck(self.total)),
+        }
+    }
+}
+
+/// The peer took no data for this duration, or the whole operation has taken it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stuck(pub Duration);
 
@@ -53,45 +105,53 @@ impl From<Stuck> for RequestError {
     }
 }
 
-/// Waits for `operation` as long as it makes progress.
+/// Waits for `operation` as long as it makes progress, within the total time of `patience`.
 ///
-/// It has to be seen to progress within `limit`. While the peer takes other data it may take ten
-/// times as long, no longer: a peer must not delay an operation for ever by taking other data. Up to
-/// a quarter of `limit` passes until the lack of progress is noticed.
+/// It has to be seen to progress within the time for it. While the peer takes other data it may take
+/// ten times as long, no longer: a peer must not delay an operation for ever by taking other data. Up
+/// to a quarter of the time passes until the lack of progress is noticed.
 ///
 /// ```
-/// use net_kit::progress::{Look, Stuck, unless_stuck};
+/// use net_kit::progress::{Look, Patience, Stuck, unless_stuck};
+/// use std::future::pending;
 /// use std::time::Duration;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
 /// let limit = Duration::from_millis(20);
+/// let patience = Patience::begin(limit, Duration::from_secs(60));
 /// let nothing = || Look { done: 0, is_moving: false };
-/// assert_eq!(unless_stuck(limit, nothing, async { 7 }).await, Ok(7));
-/// assert_eq!(unless_stuck(limit, nothing, std::future::pending::<()>()).await, Err(Stuck(limit)));
+/// assert_eq!(unless_stuck(patience, nothing, async { 7 }).await, Ok(7));
+/// assert_eq!(unless_stuck(patience, nothing, pending::<()>()).await, Err(Stuck(limit)));
 /// # });
 /// ```
 ///
 /// # Errors
 ///
-/// [`Stuck`], with the time that passed without progress; `operation` is dropped.
+/// [`Stuck`], with the time that passed without progress, or the total time; `operation` is dropped.
 ///
 /// # Cancel safety
 ///
 /// That of `operation`.
 pub async fn unless_stuck<T>(
-    limit: Duration,
+    patience: Patience,
     mut progress: impl Progress,
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
+    let Patience { no_progress: limit, total, until } = patience;
     let mut operation = pin!(operation);
     let mut watch = Watch::default();
     loop {
-        if let Ok(output) = timeout(limit / LOOKS, &mut operation).await {
+        let next = Instant::now() + limit / LOOKS;
+        if let Ok(output) = timeout_at(next.min(until), &mut operation).await {
             return Ok(output);
         }
-        let look = progress.look().await;
-        watch.saw(Instant::now(), look, limit)?;
+        let look = timeout_at(until, progress.look()).await;
+        let now = Instant::now();
+        match look {
+            Ok(look) if now < until => watch.saw(now, look, limit)?,
+            _ => return Err(Stuck(total)),
+        }
     }
 }
 
@@ -159,10 +219,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_operation_is_polled_until_it_is_stuck() {
+        let patience = || Patience::begin(LIMIT, 100 * LIMIT);
         let nothing = || Look::default();
         let late = tokio::time::sleep(LIMIT - Duration::from_millis(1));
-        assert_eq!(unless_stuck(LIMIT, nothing, late).await, Ok(()));
+        assert_eq!(unless_stuck(patience(), nothing, late).await, Ok(()));
         let never = std::future::pending::<()>();
-        assert_eq!(unless_stuck(LIMIT, nothing, never).await, Err(Stuck(LIMIT)));
+        assert_eq!(unless_stuck(patience(), nothing, never).await, Err(Stuck(LIMIT)));
+        let never = std::future::pending::<()>();
+        assert_eq!(patience().wait(never).await, Err(Stuck(LIMIT)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_takes_a_byte_now_and_then_does_not_hold_an_operation() {
+        let (total, start, mut done) = (5 * LIMIT, Instant::now(), 0);
+        let patience = Patience::begin(LIMIT, total);
+        let byte_by_byte = move || {
+            done += 1;
+            Look { done, is_moving: true }
+        };
+        let never = std::future::pending::<()>();
+        assert_eq!(unless_stuck(patience, byte_by_byte, never).await, Err(Stuck(total)));
+        assert_eq!(start.elapsed(), total);
+        let never = std::future::pending::<()>();
+        assert_eq!(patience.wait(never).await, Err(Stuck(total)), "the time is over");
+        struct Busy;
+        impl Progress for Busy {
+            async fn look(&mut self) -> Look {
+                std::future::pending().await
+            }
+        }
+        let patience = Patience::begin(LIMIT, total);
+        let never = std::future::pending::<()>();
+        assert_eq!(unless_stuck(patience, Busy, never).await, Err(Stuck(total)));
     }
 }

@@ -147,6 +147,7 @@ macro_rules! __behaviours {
                 the_newest_connection_of_an_identity_stays [connection_limit] Once,
                 a_handshake_ends_in_time [timeouts] Once,
                 sending_to_a_stuck_peer_ends_in_time [timeouts] Swapped,
+                an_operation_ends_after_its_total_time [timeouts] Swapped,
             }
         }
     };

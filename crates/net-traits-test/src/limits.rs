@@ -1,5 +1,7 @@
 //! `Limits`: limits and timeouts of a transport under test.
 
+use net_kit::options::OPERATION;
+use net_kit::progress::Patience;
 use std::time::Duration;
 
 /// The limits and timeouts of a transport.
@@ -23,6 +25,8 @@ pub struct Limits {
     pub handshake_timeout: Duration,
     /// How long sending may make no progress. Default: 12 s.
     pub no_progress_timeout: Duration,
+    /// How long one `send`, `flush` or `close` may take in total. Default: 10 min.
+    pub operation_timeout: Duration,
     /// How many accepted connections the transport may have at once. Default: 1000.
     pub max_connections: usize,
     /// How many of them one identity may have at once; a further one replaces the oldest. Default:
@@ -37,8 +41,15 @@ impl Default for Limits {
             max_request_size: 256 * 1024,
             handshake_timeout: Duration::from_secs(10),
             no_progress_timeout: Duration::from_secs(12),
+            operation_timeout: OPERATION,
             max_connections: 1000,
             max_connections_per_identity: 1000,
         }
+    }
+}
+
+impl Limits {
+    pub(crate) fn patience(&self) -> Patience {
+        Patience::begin(self.no_progress_timeout, self.operation_timeout)
     }
 }

@@ -214,4 +214,6 @@ mutants! {
         "limits::a_handshake_ends_in_time",
     send_timeout_is_not_told: SendTimeoutIsNotTold =>
         "limits::sending_to_a_stuck_peer_ends_in_time",
+    operations_have_no_total_time: OperationsHaveNoTotalTime =>
+        "limits::an_operation_ends_after_its_total_time",
 }

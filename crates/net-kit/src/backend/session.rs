@@ -131,7 +131,7 @@ impl<B: Backend> Session<B> {
             look.is_moving |= std::mem::replace(&mut before, moved) != moved;
             look
         };
-        unless_stuck(self.options.no_progress_timeout, progress, operation).await
+        unless_stuck(self.options.patience(), progress, operation).await
     }
 
     /// Waits until the inbox has room. While this side closes there is always room, because received

@@ -122,3 +122,31 @@ pub async fn sending_to_a_stuck_peer_ends_in_time<H: Harness>(stage: Stage<H>) {
     }
     greet(one, other).await;
 }
+
+/// An operation ends after its total time, with a typed error that contains it, however long the peer
+/// may make no progress.
+///
+/// A peer that takes a byte now and then makes progress: it must not hold a sender for ever.
+pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>) {
+    let after = Duration::from_millis(400);
+    let limits = Limits {
+        no_progress_timeout: Duration::from_secs(3600),
+        operation_timeout: after,
+        ..Limits::default()
+    };
+    let Pair { one, other: _other, .. } = &stage.meet_with(limits).await;
+    let mut sent = 0;
+    let error = loop {
+        match one.send_bytes(numbered(sent, 256 * 1024)).await {
+            Ok(()) => sent += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error, SendError::TimedOut { after });
+    match one.flush().await {
+        Ok(()) => {} // the peer's transport has all
+        error => assert_eq!(error, Err(SendError::TimedOut { after })),
+    }
+    one.close(7, "").await;
+    assert!(matches!(one.watch_close().await, CloseReason::Local { code: 7, .. }));
+}

@@ -92,4 +92,5 @@ pub(crate) enum Fault {
     HandshakeTimeoutIsNotTold,
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotTold,
+    OperationsHaveNoTotalTime,
 }

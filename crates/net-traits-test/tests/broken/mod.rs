@@ -31,7 +31,7 @@ use std::time::Duration;
 use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// How many messages [`Fault::QueueCountsMessages`] accepts.
 const QUEUE: usize = 250;
@@ -65,6 +65,9 @@ impl Harness for Broken {
         let mut inner_limits = limits.clone();
         if self.fault == Fault::HandshakeTimeoutIsIgnored {
             inner_limits.handshake_timeout = Limits::default().handshake_timeout;
+        }
+        if self.fault == Fault::OperationsHaveNoTotalTime {
+            inner_limits.operation_timeout = Limits::default().operation_timeout;
         }
         BrokenTransport {
             inner: self.memory.transport(&inner_limits),
@@ -215,7 +218,7 @@ impl NetTransport for BrokenTransport {
             Fault::QueueCountsMessages => {
                 for connection in self.connections() {
                     let all = u32::try_from(QUEUE).expect("it is small");
-                    drop(tokio::time::timeout(deadline, connection.0.room.acquire_many(all)).await);
+                    drop(timeout(deadline, connection.0.room.acquire_many(all)).await);
                 }
                 self.inner.shutdown(deadline, reason).await;
             }
@@ -441,9 +444,14 @@ impl Shared {
         }
     }
 
+    /// Whether the peer may make no progress for long.
+    fn is_patient(&self) -> bool {
+        self.limits.no_progress_timeout > Duration::from_secs(60)
+    }
+
     /// Puts a message into the queue that counts messages.
     async fn queue(&self, message: Bytes) -> Result<(), SendError> {
-        let after = self.limits.no_progress_timeout;
+        let after = self.limits.no_progress_timeout.min(self.limits.operation_timeout);
         let place = tokio::select! {
             biased;
             reason = self.inner.watch_close() => return Err(SendError::Closed(reason)),
@@ -585,7 +593,7 @@ impl NetConnection for BrokenConnection {
                 Err(SendError::Closed(CloseReason::Local { code: 2, reason }))
             }
             Fault::SendTimeoutIsNotTold => match inner.send_bytes(message).await {
-                Err(SendError::TimedOut { .. }) => {
+                Err(SendError::TimedOut { .. }) if !self.0.is_patient() => {
                     Err(SendError::TimedOut { after: Duration::MAX })
                 }
                 result => result,
@@ -606,7 +614,7 @@ impl NetConnection for BrokenConnection {
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
-        let is_long = self.0.limits.no_progress_timeout > Duration::from_secs(60);
+        let is_long = self.0.is_patient();
         if self.0.fault == Fault::CloseForgetsWhatWasLost
             && is_long
             && self.0.sends.fetch_add(1, Ordering::SeqCst) == 0
@@ -628,7 +636,7 @@ impl NetConnection for BrokenConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        if self.0.fault == Fault::FlushHangs {
+        if self.0.fault == Fault::FlushHangs && !self.0.is_patient() {
             std::future::pending::<()>().await;
         }
         self.0.inner.flush().await
@@ -675,7 +683,7 @@ impl NetConnection for BrokenConnection {
             },
             Fault::SilenceIsTruncated if self.0.received.load(Ordering::SeqCst) > 0 => {
                 let silence = Duration::from_millis(100);
-                let received = tokio::time::timeout(silence, inner.recv()).await;
+                let received = timeout(silence, inner.recv()).await;
                 received.unwrap_or(Err(RecvError::Truncated { received: 0, announced: 4 }))
             }
             Fault::TheEndOvertakes => tokio::select! {
@@ -715,7 +723,8 @@ impl NetConnection for BrokenConnection {
                     let _ = inner.close(code, reason).now_or_never();
                 });
                 let all = u32::try_from(QUEUE).expect("it is small");
-                drop(self.0.room.acquire_many(all).await); // take all slots of waiters
+                let written = self.0.room.acquire_many(all); // take all slots of waiters
+                let _ = timeout(self.0.limits.operation_timeout, written).await;
                 std::mem::forget(close);
                 inner.close(code, reason).await
             }

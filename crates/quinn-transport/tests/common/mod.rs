@@ -158,6 +158,7 @@ impl Harness for Quinn {
                 .max_request_size(limits.max_request_size)
                 .handshake_timeout(limits.handshake_timeout)
                 .no_progress_timeout(limits.no_progress_timeout)
+                .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity),
         )
