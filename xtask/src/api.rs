@@ -1,4 +1,5 @@
-//! `api`: the public interface of each library, compared with its reviewed snapshot.
+//! `api`: the public interface of each library, compared with its reviewed snapshot; each of its
+//! items has one path.
 //!
 //! The JSON format of rustdoc is unstable; it is that of the compiler in `rust-toolchain.toml`.
 //! `RUSTC_BOOTSTRAP` enables it, with a separate target directory, because build scripts run again
@@ -6,7 +7,7 @@
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -61,7 +62,31 @@ fn interface(workspace: &Workspace, name: &str) -> Result<String> {
         .omit_auto_derived_impls(true)
         .build()
         .with_context(|| format!("cannot read the interface of {name}"))?;
+    let repeated = repeated(api.items().map(|it| (it.id(), it.to_string())));
+    ensure!(
+        repeated.is_empty(),
+        "{name}: an item has one public path; make a module private or remove a `pub use`:\n  {}",
+        repeated.join("\n  ")
+    );
     Ok(api.to_string())
+}
+
+/// Returns the items that are listed more than once, with their paths.
+fn repeated<I: Ord>(items: impl Iterator<Item = (I, String)>) -> Vec<String> {
+    let mut listed = BTreeMap::<I, BTreeSet<String>>::new();
+    for (id, text) in items.filter(|(_, text)| is_of_module(text)) {
+        listed.entry(id).or_default().insert(text);
+    }
+    let several = listed.into_values().filter(|paths| paths.len() > 1);
+    several.map(|paths| paths.into_iter().collect::<Vec<_>>().join(", ")).collect()
+}
+
+/// Whether the item stands in a module, and not in an `impl` or a type.
+fn is_of_module(item: &str) -> bool {
+    let path = item.split_whitespace().find(|word| word.contains("::")).unwrap_or_default();
+    let path = path.split(['<', '(']).next().unwrap_or_default().trim_end_matches(':');
+    let module = path.rsplit_once("::").map_or("", |(module, _)| module);
+    !item.starts_with("impl") && !module.contains(char::is_uppercase)
 }
 
 /// Returns the lines that are in one text only.
@@ -80,5 +105,16 @@ mod tests {
     fn changes_are_the_removed_and_added_lines() {
         assert_eq!(changes("a\nb\n", "b\nc\n"), ["- a", "+ c"]);
         assert!(changes("a\nb\n", "b\na\n").is_empty());
+    }
+
+    #[test]
+    fn an_item_has_one_path() {
+        let items = |texts: [(u32, &str); 3]| {
+            repeated(texts.into_iter().map(|(id, text)| (id, text.to_owned())))
+        };
+        let two = [(1, "pub struct a::A"), (2, "pub struct a::B"), (1, "pub struct a::b::A")];
+        assert_eq!(items(two), ["pub struct a::A, pub struct a::b::A"]);
+        let impls = [(1, "impl a::A"), (2, "pub fn a::A::f()"), (2, "pub fn a::b::A::f()")];
+        assert!(items(impls).is_empty());
     }
 }

@@ -32,28 +32,33 @@
 //! - `driver`: [`ExecutionDriver`], msquic on the application's threads. Linux only, experimental.
 #![deny(unsafe_code)]
 
-pub mod connection;
-pub mod listener;
-pub mod send_stream;
-pub mod stream;
-
 mod buffer;
 mod configuration;
+mod connection;
 // The only module that may contain unsafe code; see its header for the rules.
 #[allow(unsafe_code)]
 mod ffi;
 mod key_log;
 mod limits;
+mod listener;
 mod pkcs12;
 mod registration;
 mod resumption;
+mod send_stream;
 mod settings;
+mod stream;
 mod waiters;
 
 use parking_lot as lock;
 
 pub use configuration::{Configuration, ConfigurationError};
-pub use connection::{Connection, ConnectionError, ConnectionStatistics, Dial};
+pub use connection::{
+    AcceptInboundStream, AcceptInboundUniStream, Connection, ConnectionAccept, ConnectionChange,
+    ConnectionError, ConnectionStart, ConnectionStartError, ConnectionStatistics, DatagramCounts,
+    DatagramOutcome, DgramReceiveError, DgramSendError, Dial, ExportError, NextChange,
+    OpenOutboundStream, OpenSendStream, RebindError, ReceiveDatagram, RemoteCertificateReceiver,
+    SendDatagram, ShutdownError, StreamCounts, TrackDatagram, WatchShutdown,
+};
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{
@@ -66,13 +71,14 @@ pub use ffi::status::Status;
 pub use key_log::KeyLog;
 pub use libmsquic_sys::Patch as LibraryPatch;
 pub use limits::{DatagramLimits, StreamLimits};
-pub use listener::{Incoming, ListenError, Listener};
+pub use listener::{Accept, AcceptIncoming, Incoming, ListenError, Listener, Stop};
 pub use net_traits::{CertHash, NetCredential, TrustPolicy};
 pub use registration::Registration;
 pub use resumption::Resumption;
-pub use send_stream::SendStream;
+pub use send_stream::{SendData, SendStream};
 pub use settings::Settings;
 pub use stream::{
-    ReadError, ReadStream, ReceiveEnd, ReceiveSink, SinkStream, Stream, StreamRecvBuffer,
-    StreamType, WriteError, WriteStream,
+    Enqueue, FinishWrite, Flush, ReadChunk, ReadError, ReadStream, ReadToEndError, ReceiveEnd,
+    ReceiveSink, ReceivedReset, SinkStream, Stopped, Stream, StreamRecvBuffer, StreamStartError,
+    StreamType, WriteChunk, WriteChunks, WriteError, WriteStream,
 };

@@ -1,6 +1,6 @@
 //! Maps the end of a connection to a reason: who closed, or who rejected which certificate.
 
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use msquic_async::{Connection, ConnectionError, Status};
 use net_kit::handshake::{Handshake, is_violation};
 use net_traits::{Cause, CertHash, CloseReason, ConnectError, Rejection};
@@ -51,14 +51,16 @@ pub fn resolve_bad_certificate(
 /// Maps the reason of a connection that ended right after its handshake.
 pub(crate) fn lost(handshake: &Handshake, connection: &Connection) -> ConnectError {
     let error = connection.close_reason().unwrap_or(ConnectionError::NotStarted);
-    failed(handshake, &StartError::ConnectionLost(error))
+    failed(handshake, &ConnectionStartError::ConnectionLost(error))
 }
 
 /// Maps the error of a failed handshake.
-pub(crate) fn failed(handshake: &Handshake, error: &StartError) -> ConnectError {
+pub(crate) fn failed(handshake: &Handshake, error: &ConnectionStartError) -> ConnectError {
     let error = match error {
-        StartError::InvalidInput(what) => return ConnectError::InvalidInput(what.clone()),
-        StartError::ConnectionLost(error) => error,
+        ConnectionStartError::InvalidInput(what) => {
+            return ConnectError::InvalidInput(what.clone());
+        }
+        ConnectionStartError::ConnectionLost(error) => error,
         error => {
             return ConnectError::Closed(CloseReason::Transport(Cause::new(error.clone())));
         }
@@ -101,7 +103,7 @@ mod tests {
 
     #[test]
     fn a_dial_that_runs_out_of_descriptors_may_succeed_later() {
-        let error = StartError::ConnectionLost(by_transport(Status::TOO_MANY_OPEN_FILES));
+        let error = ConnectionStartError::ConnectionLost(by_transport(Status::TOO_MANY_OPEN_FILES));
         let remote_addr = "127.0.0.1:1".parse().unwrap();
         let handshake = Handshake::new(ME, remote_addr, Vec::new(), Duration::from_secs(1));
         let error = failed(&handshake, &error);

@@ -4,8 +4,8 @@ use crate::certificate::{failed, lost};
 use crate::connection::MsQuicNetConnection;
 use crate::context::{Context, Identity};
 use async_trait::async_trait;
+use msquic_async::ConnectionStartError;
 use msquic_async::Incoming;
-use msquic_async::connection::StartError;
 use net_kit::admission::{self, Place};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Origin;
@@ -73,7 +73,7 @@ impl MsQuicNetIncomingRequest {
         );
         let connection = incoming
             .accept_with(&identity.configuration, identity.credential)
-            .map_err(|error| failed(&handshake, &StartError::ConnectionLost(error)))?;
+            .map_err(|error| failed(&handshake, &ConnectionStartError::ConnectionLost(error)))?;
         let close = |limit: Limit| {
             connection.shutdown(limit.code(), admission::reason(limit));
             handshake.stopped_by(limit)

@@ -1,8 +1,8 @@
 //! `Lane`: a stream that sends messages, opened on demand and replaced when the peer stops it.
 
 use bytes::Bytes;
-use msquic_async::connection::Connection;
-use msquic_async::stream::StartError;
+use msquic_async::Connection;
+use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::ledger::Ledger;
 use net_kit::progress::{Look, Patience, Progress, Stuck};
@@ -218,7 +218,7 @@ impl Lane {
             }
             let opened = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
             let stream = opened.map_err(|error| match error {
-                StartError::ConnectionLost(_) => QueueError::Connection,
+                StreamStartError::ConnectionLost(_) => QueueError::Connection,
                 error => QueueError::Other(Cause::new(error)),
             })?;
             let Some(stream) = stream.split().1 else {

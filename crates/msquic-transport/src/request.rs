@@ -8,8 +8,8 @@ use crate::connection::{MsQuicNetConnection, Shared};
 use crate::lane::unless_stuck;
 use async_trait::async_trait;
 use bytes::Bytes;
-use msquic_async::stream::{ReadToEndError, StartError};
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
+use msquic_async::{ReadToEndError, StreamStartError};
 use net_kit::budget;
 use net_kit::progress::Stuck;
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
@@ -125,7 +125,7 @@ impl NetRequests for MsQuicNetConnection {
             let opened = self.shared.inner.open_outbound_stream(StreamType::Bidirectional, false);
             let stream = match opened.await {
                 Ok(stream) => stream,
-                Err(StartError::ConnectionLost(_)) => {
+                Err(StreamStartError::ConnectionLost(_)) => {
                     return Err(RequestError::Closed(self.watch_close().await));
                 }
                 Err(error) => return Err(RequestError::Transport(Cause::new(error))),

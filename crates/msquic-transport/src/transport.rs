@@ -7,7 +7,7 @@ use crate::context::{Context, Identity};
 use crate::listener::MsQuicListener;
 use async_trait::async_trait;
 use futures_util::future::join_all;
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use msquic_async::{Dial, Status};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Origin;
@@ -92,7 +92,8 @@ impl MsQuicTransport {
             let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
             Handshake::new(credential.identity(), remote_addr, alpn, timeout)
         };
-        let failed_at = |at, error: &StartError| certificate::failed(&handshake(at), error);
+        let failed_at =
+            |at, error: &ConnectionStartError| certificate::failed(&handshake(at), error);
         let registration = context.home.registration.registration();
         let connect = dial.connect(registration, &configuration, &credential);
         let connection = tokio::time::timeout(timeout, connect)
@@ -103,11 +104,13 @@ impl MsQuicTransport {
             })?
             .map_err(|error| match (dial.address(), &error) {
                 (Some(remote_addr), error) => failed_at(remote_addr, error),
-                (None, StartError::NoAddress { errors, .. }) => {
+                (None, ConnectionStartError::NoAddress { errors, .. }) => {
                     let causes = errors.iter().map(|(it, error)| failed_at(*it, error));
                     same_kind(causes).unwrap_or_else(|| failed(Cause::new(error.clone())))
                 }
-                (None, StartError::InvalidInput(what)) => ConnectError::InvalidInput(what.clone()),
+                (None, ConnectionStartError::InvalidInput(what)) => {
+                    ConnectError::InvalidInput(what.clone())
+                }
                 (None, error) => failed(Cause::new(error.clone())),
             })?;
         let remote_addr =

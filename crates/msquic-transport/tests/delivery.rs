@@ -3,7 +3,7 @@
 mod common;
 
 use common::{ALPN, Pair, credentials, has_patch, lacks_patch, pair_with, pattern, run};
-use msquic_async::connection::ConnectionError;
+use msquic_async::ConnectionError;
 use msquic_async::{Configuration, Connection, ReadError, Registration, Settings};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{

@@ -4,7 +4,7 @@ mod common;
 
 use bytes::Bytes;
 use common::{ALPN, Pair, credentials, pair, pair_with, pattern, run};
-use msquic_async::stream::StartError;
+use msquic_async::StreamStartError;
 use msquic_async::{Configuration, Connection, Registration, Settings, StreamType};
 use msquic_transport::{
     MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig, STREAM_CODE_MESSAGE_TOO_LARGE,
@@ -654,7 +654,7 @@ fn a_peer_may_use_all_its_streams() {
                 Err(error) => break error,
             }
         };
-        assert_eq!((streams.len(), refused), (2, StartError::LimitReached));
+        assert_eq!((streams.len(), refused), (2, StreamStartError::LimitReached));
         drop(server);
     });
 }

@@ -9,7 +9,7 @@ mod common;
 use common::{ALPN, Dial, PATIENCE, Target, answer, host, socket};
 use futures::executor::block_on;
 use msquic_async::ConnectionError;
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use quic_attack::{Attempt, Frame, Parameters, Peer, Policy, Space, client_hello};
 
 const APPLICATION_ERROR: u64 = 0x0c;
@@ -52,7 +52,7 @@ fn a_client_receives_it_in_an_initial_packet() {
     peer.policy.holds = false;
     peer.send(Space::Initial, &[Frame::transport_close(APPLICATION_ERROR)]).unwrap();
     let (_, result) = dial.finish();
-    let Err(StartError::ConnectionLost(error)) = result else { panic!("{result:?}") };
+    let Err(ConnectionStartError::ConnectionLost(error)) = result else { panic!("{result:?}") };
     assert_is_close_of_the_peer(&error);
 }
 

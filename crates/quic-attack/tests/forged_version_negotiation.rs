@@ -7,7 +7,7 @@
 mod common;
 
 use common::{Dial, PATIENCE, host};
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use quic_attack::packet::version_negotiation;
 use quic_attack::{First, Policy};
 
@@ -62,12 +62,15 @@ fn the_right_packet_ends_the_attempt_also_after_a_forged_one() {
         vec![wrong, version_negotiation(&first.src, &first.dst, &[OTHER_VERSION])]
     };
     let result = attempt(forge, true);
-    assert!(matches!(result, Err(StartError::ConnectionLost(_))), "{result:?}");
+    assert!(matches!(result, Err(ConnectionStartError::ConnectionLost(_))), "{result:?}");
 }
 
 /// Answers the first packet of an msquic client with the packet of `forge`; if the attempt
 /// continues, serves it.
-fn attempt(forge: impl FnOnce(&First) -> Vec<Vec<u8>>, ends: bool) -> Result<(), StartError> {
+fn attempt(
+    forge: impl FnOnce(&First) -> Vec<Vec<u8>>,
+    ends: bool,
+) -> Result<(), ConnectionStartError> {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
     let first = host.first(PATIENCE).unwrap();

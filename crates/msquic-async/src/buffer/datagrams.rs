@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::DatagramOutcome;
+/// use msquic_async::DatagramOutcome;
 ///
 /// match connection.send_datagram_tracked(&"position 4 2".into())?.await {
 ///     DatagramOutcome::Acknowledged => println!("it arrived"),
@@ -48,7 +48,7 @@ pub(crate) enum DatagramSendState {
 /// Datagrams of a connection since its start.
 ///
 /// ```
-/// use msquic_async::connection::DatagramCounts;
+/// use msquic_async::DatagramCounts;
 ///
 /// assert_eq!(DatagramCounts::default().acknowledged, 0);
 /// ```

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) {
-/// use msquic_async::connection::ConnectionChange;
+/// use msquic_async::ConnectionChange;
 ///
 /// while let Ok(change) = connection.next_change().await {
 ///     match change {

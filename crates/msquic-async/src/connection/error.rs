@@ -126,7 +126,7 @@ impl From<ConnectionError> for io::Error {
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::ShutdownError;
+/// use msquic_async::ShutdownError;
 ///
 /// match std::future::poll_fn(|cx| connection.poll_shutdown(cx, 0)).await {
 ///     Err(ShutdownError::ConnectionLost(error)) => println!("it had ended before: {error}"),
@@ -156,11 +156,11 @@ impl From<ShutdownError> for io::Error {
 /// #     connection: msquic_async::Connection,
 /// #     configuration: msquic_async::Configuration,
 /// # ) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::StartError;
+/// use msquic_async::ConnectionStartError;
 ///
 /// match connection.start(&configuration, "node.example", 4433).await {
-///     Err(StartError::Resolve { host, .. }) => println!("{host} has no address"),
-///     Err(StartError::ConnectionLost(error)) => println!("not connected: {error}"),
+///     Err(ConnectionStartError::Resolve { host, .. }) => println!("{host} has no address"),
+///     Err(ConnectionStartError::ConnectionLost(error)) => println!("not connected: {error}"),
 ///     result => result?,
 /// }
 /// # Ok(())
@@ -168,7 +168,7 @@ impl From<ShutdownError> for io::Error {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum ConnectionStartError {
     /// It was started before.
     #[error("the connection was started before")]
     AlreadyStarted,
@@ -189,7 +189,7 @@ pub enum StartError {
         /// The name.
         host: String,
         /// The addresses that were tried, with what went wrong.
-        errors: Vec<(SocketAddr, StartError)>,
+        errors: Vec<(SocketAddr, ConnectionStartError)>,
     },
     /// The handshake failed, or either side closed the connection. A certificate that this side
     /// rejects is [`ConnectionError::Untrusted`].
@@ -201,16 +201,16 @@ pub enum StartError {
 }
 
 /// One sentence with each address and its error.
-fn describe(errors: &[(SocketAddr, StartError)]) -> String {
-    let text = |(address, error): &(SocketAddr, StartError)| match error {
-        StartError::ConnectionLost(cause) => format!("{address}: {cause}"),
-        StartError::Other(status) => format!("{address}: {status}"),
+fn describe(errors: &[(SocketAddr, ConnectionStartError)]) -> String {
+    let text = |(address, error): &(SocketAddr, ConnectionStartError)| match error {
+        ConnectionStartError::ConnectionLost(cause) => format!("{address}: {cause}"),
+        ConnectionStartError::Other(status) => format!("{address}: {status}"),
         error => format!("{address}: {error}"),
     };
     errors.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
-impl StartError {
+impl ConnectionStartError {
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::AlreadyStarted | Self::InvalidInput(_) => io::ErrorKind::InvalidInput,
@@ -224,8 +224,8 @@ impl StartError {
     }
 }
 
-impl From<StartError> for io::Error {
-    fn from(error: StartError) -> Self {
+impl From<ConnectionStartError> for io::Error {
+    fn from(error: ConnectionStartError) -> Self {
         Self::new(error.io_kind(), error)
     }
 }
@@ -234,7 +234,7 @@ impl From<StartError> for io::Error {
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::DgramReceiveError;
+/// use msquic_async::DgramReceiveError;
 ///
 /// match connection.receive_datagram().await {
 ///     Err(DgramReceiveError::ConnectionLost(error)) => println!("no more will come: {error}"),
@@ -258,7 +258,7 @@ pub enum DgramReceiveError {
 ///
 /// ```no_run
 /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::DgramSendError;
+/// use msquic_async::DgramSendError;
 ///
 /// match connection.send_datagram(&"position 4 2".into()) {
 ///     Err(DgramSendError::Full) => println!("skipped: a newer one follows"),

@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::ExportError;
+/// use msquic_async::ExportError;
 ///
 /// match connection.export_keying_material(b"EXPORTER-Channel-Binding", b"", 32).await {
 ///     Ok(binding) => println!("{} bytes that only the two sides know", binding.len()),

@@ -1,12 +1,12 @@
 //! The named futures of connections.
 
-use super::{Connection, ConnectionError, StartError};
+use super::{Connection, ConnectionError, ConnectionStartError};
 use crate::waiters::wait_future;
 use rustls_pki_types::CertificateDer;
 
 wait_future! {
     /// Future of [`Connection::accept`].
-    ConnectionAccept(connection: &Connection) -> Result<(), StartError>,
+    ConnectionAccept(connection: &Connection) -> Result<(), ConnectionStartError>,
     on connection.inner().changed, until connection.connected()
 }
 
@@ -19,6 +19,6 @@ wait_future! {
 wait_future! {
     /// Future of [`Connection::receive_remote_certificate`].
     RemoteCertificateReceiver(connection: &Connection)
-        -> Result<CertificateDer<'static>, StartError>,
+        -> Result<CertificateDer<'static>, ConnectionStartError>,
     on connection.inner().changed, until connection.certificate()
 }

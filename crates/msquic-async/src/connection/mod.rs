@@ -1,9 +1,7 @@
 //! Connections: handshake, streams, shutdown.
 //!
-//! [`Connection`] is a cheap handle; the connection is closed with code 0 when the last handle and
-//! the last of its streams are dropped. Events of msquic go through a state machine; when one side
-//! closes, all waiting tasks are woken with the same [`ConnectionError`], after streams that had
-//! arrived before were delivered.
+//! Events of msquic go through a state machine; when one side closes, all waiting tasks are woken
+//! with the same [`ConnectionError`], after streams that had arrived before were delivered.
 
 mod change;
 mod credit;
@@ -34,7 +32,9 @@ pub use change::ConnectionChange;
 pub(crate) use credit::Ticket;
 pub use datagram::{ReceiveDatagram, SendDatagram, TrackDatagram};
 pub use dial::Dial;
-pub use error::{ConnectionError, DgramReceiveError, DgramSendError, ShutdownError, StartError};
+pub use error::{
+    ConnectionError, ConnectionStartError, DgramReceiveError, DgramSendError, ShutdownError,
+};
 pub use export::ExportError;
 pub use follow::NextChange;
 pub use future::{ConnectionAccept, RemoteCertificateReceiver, WatchShutdown};
@@ -59,6 +59,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// A QUIC connection.
+///
+/// This is a cheap handle. The connection is closed with code 0 when its last handle and the last of
+/// its streams are dropped. When it ends, all its tasks get the same [`ConnectionError`], after the
+/// streams that had arrived before.
 ///
 /// ```no_run
 /// # async fn example(credential: msquic_async::NetCredential) -> Result<(), Box<dyn std::error::Error>> {
@@ -141,8 +145,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
-    pub fn set_local_addr(&self, addr: SocketAddr) -> Result<(), StartError> {
+    /// [`ConnectionStartError::AlreadyStarted`], [`ConnectionStartError::ConnectionLost`].
+    pub fn set_local_addr(&self, addr: SocketAddr) -> Result<(), ConnectionStartError> {
         self.inner().set_source(|source| source.local_addr = Some(addr))
     }
 
@@ -157,8 +161,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
-    pub fn set_share_binding(&self, share: bool) -> Result<(), StartError> {
+    /// [`ConnectionStartError::AlreadyStarted`], [`ConnectionStartError::ConnectionLost`].
+    pub fn set_share_binding(&self, share: bool) -> Result<(), ConnectionStartError> {
         self.inner().set_source(|source| source.share_binding = Some(share))
     }
 
@@ -174,7 +178,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when it fails, or the connection has ended.
+    /// [`ConnectionStartError::ConnectionLost`] when it fails, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -292,7 +296,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when the connection has ended before one came.
+    /// [`ConnectionStartError::ConnectionLost`] when the connection has ended before one came.
     ///
     /// # Cancel safety
     ///
@@ -309,12 +313,12 @@ impl Connection {
         self.handle.clone()
     }
 
-    fn connected(&self) -> Option<Result<(), StartError>> {
+    fn connected(&self) -> Option<Result<(), ConnectionStartError>> {
         match &self.inner().exclusive.lock().state {
             ConnectionState::Open | ConnectionState::Connecting => None,
             ConnectionState::Connected => Some(Ok(())),
             ConnectionState::Shutdown(error) | ConnectionState::ShutdownComplete(error) => {
-                Some(Err(StartError::ConnectionLost(error.clone())))
+                Some(Err(ConnectionStartError::ConnectionLost(error.clone())))
             }
         }
     }
@@ -326,11 +330,11 @@ impl Connection {
         }
     }
 
-    fn certificate(&self) -> Option<Result<CertificateDer<'static>, StartError>> {
+    fn certificate(&self) -> Option<Result<CertificateDer<'static>, ConnectionStartError>> {
         let exclusive = self.inner().exclusive.lock();
         match (&exclusive.certificate, exclusive.state.error()) {
             (Some(certificate), _) => Some(Ok(certificate.clone())),
-            (None, Some(error)) => Some(Err(StartError::ConnectionLost(error.clone()))),
+            (None, Some(error)) => Some(Err(ConnectionStartError::ConnectionLost(error.clone()))),
             (None, None) => None,
         }
     }

@@ -14,7 +14,7 @@ use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
 use crate::ffi::status::Status;
 use crate::ffi::stream::{StreamEvent, StreamHandler};
 use crate::resumption::{Resumption, Scope, Session};
-use crate::stream::{ReceiveEnd, ReceiveSink, StartError, StreamInner, StreamType};
+use crate::stream::{ReceiveEnd, ReceiveSink, StreamInner, StreamStartError, StreamType};
 use futures_util::FutureExt;
 use futures_util::task::{ArcWake, noop_waker, waker};
 use net_traits::{NetCredential, TrustPolicy};
@@ -212,7 +212,7 @@ fn a_call_that_finds_the_connection_closing_tells_why_it_closes() {
     play_event(&inner, 4);
     let idle = ConnectionError::ClosedByTransport { status: Status::CONNECTION_IDLE, code: 0 };
     let opened = open.now_or_never().map(|opened| opened.map(drop));
-    assert_eq!(opened, Some(Err(StartError::ConnectionLost(idle))));
+    assert_eq!(opened, Some(Err(StreamStartError::ConnectionLost(idle))));
 }
 
 #[test]

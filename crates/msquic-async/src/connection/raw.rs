@@ -6,7 +6,7 @@ use crate::Registration;
 use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::ffi::slot::Slotted;
 use crate::send_stream::SendStream;
-use crate::stream::{StartError, Stream, StreamInner, StreamType};
+use crate::stream::{Stream, StreamInner, StreamStartError, StreamType};
 use msquic::ffi::HQUIC;
 use net_traits::NetCredential;
 
@@ -46,16 +46,16 @@ impl FromRaw for Connection {
 
 impl FromRaw for Stream {
     type Context<'a> = (&'a Connection, StreamType);
-    type Error = StartError;
+    type Error = StreamStartError;
     type Kind = kind::Stream;
 
     fn adopt(
         raw: Raw<kind::Stream>,
         (connection, stream_type): Self::Context<'_>,
-    ) -> Result<Self, StartError> {
+    ) -> Result<Self, StreamStartError> {
         let inner = connection.inner();
-        inner.check_usable().map_err(StartError::ConnectionLost)?;
-        let lost = || StartError::ConnectionLost(inner.error_or_closing());
+        inner.check_usable().map_err(StreamStartError::ConnectionLost)?;
+        let lost = || StreamStartError::ConnectionLost(inner.error_or_closing());
         let make = |native| StreamInner::with_native(native, inner.clone(), stream_type, true);
         let stream = raw.adopt(inner.native(), make).map_err(|_| lost())?;
         Ok(Self::new(stream, connection.handle()))
@@ -64,10 +64,10 @@ impl FromRaw for Stream {
 
 impl FromRaw for SendStream {
     type Context<'a> = &'a Connection;
-    type Error = StartError;
+    type Error = StreamStartError;
     type Kind = kind::Stream;
 
-    fn adopt(raw: Raw<kind::Stream>, connection: &Connection) -> Result<Self, StartError> {
+    fn adopt(raw: Raw<kind::Stream>, connection: &Connection) -> Result<Self, StreamStartError> {
         Stream::adopt(raw, (connection, StreamType::Unidirectional)).map(Self::from_stream)
     }
 }

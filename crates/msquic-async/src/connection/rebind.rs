@@ -12,7 +12,7 @@ use std::sync::Arc;
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::connection::RebindError;
+/// use msquic_async::RebindError;
 ///
 /// match connection.rebind("192.0.2.7:0".parse()?).await {
 ///     Ok(local) => println!("moved to {local}"),

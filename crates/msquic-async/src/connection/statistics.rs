@@ -86,7 +86,7 @@ pub struct ConnectionStatistics {
 /// Streams of a connection since its start, by type.
 ///
 /// ```
-/// use msquic_async::connection::StreamCounts;
+/// use msquic_async::StreamCounts;
 ///
 /// assert_eq!(StreamCounts::default().bidirectional, 0);
 /// ```

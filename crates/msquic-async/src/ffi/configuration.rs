@@ -169,7 +169,7 @@ pub(super) fn alpn_buffers(alpn: &[&[u8]]) -> Result<Vec<ffi::QUIC_BUFFER>, Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::StartError;
+    use crate::connection::ConnectionStartError;
     use crate::ffi::testing::{ALPN, credential, listener};
     use crate::{Configuration, Connection, ConnectionError, FromRaw, Registration, Settings};
     use futures::executor::block_on;
@@ -212,7 +212,7 @@ mod tests {
             let start = client.start(&configuration, "127.0.0.1", port);
             let error = futures::join!(start, listener.accept()).0.unwrap_err();
             let untrusted = ConnectionError::Untrusted(TrustError::NoCertificate);
-            assert_eq!(error, StartError::ConnectionLost(untrusted));
+            assert_eq!(error, ConnectionStartError::ConnectionLost(untrusted));
         });
     }
 }

@@ -3,7 +3,7 @@
 //! Allocated bytes are counted, of Rust and of C. Resident memory shows less, because the allocator keeps pages whose
 //! bytes were freed (docs/performance.md).
 
-use crate::connection::StartError;
+use crate::connection::ConnectionStartError;
 use crate::{
     Configuration, Connection, ConnectionError, Dial, Listener, NetCredential, Registration,
     Settings, Status, StreamType, TrustPolicy,
@@ -107,7 +107,7 @@ impl Node {
             match dial.connect(&self.registration, &configuration, &self.trusted).await {
                 Ok(client) => break client,
                 // A listener whose workers are late refuses connections, or does not answer in time.
-                Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport {
+                Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
                     status: Status::CONNECTION_REFUSED | Status::CONNECTION_IDLE,
                     ..
                 })) => {}

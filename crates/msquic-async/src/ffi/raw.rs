@@ -212,7 +212,7 @@ mod tests {
     use super::*;
     use crate::ffi::slot::Slotted;
     use crate::ffi::testing::{ALPN, Pair, credential, listener, pair};
-    use crate::stream::StartError;
+    use crate::stream::StreamStartError;
     use crate::{
         Configuration, Connection, Registration, SendStream, Settings, Stream, StreamType,
         api_table,
@@ -438,7 +438,7 @@ mod tests {
                 opened.len()
             };
             poll_fn(|cx| if poll_all(cx) == 1 { Poll::Ready(()) } else { Poll::Pending }).await;
-            assert_eq!(open(true).await.map(drop), Err(StartError::LimitReached));
+            assert_eq!(open(true).await.map(drop), Err(StreamStartError::LimitReached));
 
             let rest = async {
                 poll_fn(|cx| if poll_all(cx) == 4 { Poll::Ready(()) } else { Poll::Pending }).await;

@@ -1,9 +1,4 @@
-//! Listeners: where connections of peers arrive.
-//!
-//! A connection that arrives waits in a bounded backlog **before** its handshake. Taking it out with
-//! [`Listener::accept`] or [`Incoming::accept`] lets the handshake go on, which
-//! [`Connection::accept`] waits for, so a slow peer delays no other peer. What does not fit the
-//! backlog is refused at once.
+//! Listeners: the bounded backlog of connections that arrive.
 
 mod error;
 mod event;
@@ -28,6 +23,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 /// Accepts connections.
+///
+/// A connection that arrives waits in a bounded backlog **before** its handshake. Taking it out with
+/// [`accept`](Self::accept) or [`Incoming::accept`] lets the handshake go on, which
+/// [`Connection::accept`] waits for, so a slow peer delays no other peer. A connection that does not
+/// fit the backlog is refused at once.
 ///
 /// Dropping it stops listening and refuses what is in the backlog; connections that were accepted
 /// remain open.

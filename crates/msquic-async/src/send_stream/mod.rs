@@ -2,7 +2,7 @@
 
 mod future;
 
-pub use crate::stream::{StartError, WriteError};
+use crate::stream::{StreamStartError, WriteError};
 pub use future::SendData;
 
 use crate::stream::Stream;
@@ -44,12 +44,12 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// [`StartError`].
+    /// [`StreamStartError`].
     pub fn poll_start(
         &mut self,
         cx: &mut Context<'_>,
         failed_on_block: bool,
-    ) -> Poll<Result<(), StartError>> {
+    ) -> Poll<Result<(), StreamStartError>> {
         self.stream.poll_start(cx, failed_on_block)
     }
 

@@ -8,10 +8,10 @@ use std::io;
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::{StreamType, stream::StartError};
+/// use msquic_async::{StreamStartError, StreamType};
 ///
 /// match connection.open_outbound_stream(StreamType::Bidirectional, true).await {
-///     Err(StartError::LimitReached) => println!("the peer is busy"),
+///     Err(StreamStartError::LimitReached) => println!("the peer is busy"),
 ///     result => println!("stream {:?}", result?.id()),
 /// }
 /// # Ok(())
@@ -19,7 +19,7 @@ use std::io;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StartError {
+pub enum StreamStartError {
     /// The peer allows no further stream for now, and waiting was not wanted.
     #[error("the peer allows no further stream for now")]
     LimitReached,
@@ -65,7 +65,7 @@ pub enum ReadError {
 ///
 /// ```no_run
 /// # async fn example(mut stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
-/// use msquic_async::stream::ReadToEndError;
+/// use msquic_async::ReadToEndError;
 ///
 /// match stream.read_to_end(64 * 1024).await {
 ///     Err(ReadToEndError::TooLong { .. }) => stream.abort_read(1)?,
@@ -130,12 +130,14 @@ pub enum WriteError {
     Other(#[source] Status),
 }
 
-impl From<StartError> for io::Error {
-    fn from(error: StartError) -> Self {
+impl From<StreamStartError> for io::Error {
+    fn from(error: StreamStartError) -> Self {
         let kind = match &error {
-            StartError::LimitReached => io::ErrorKind::WouldBlock,
-            StartError::Closed | StartError::ConnectionLost(_) => io::ErrorKind::NotConnected,
-            StartError::Other(_) => io::ErrorKind::Other,
+            StreamStartError::LimitReached => io::ErrorKind::WouldBlock,
+            StreamStartError::Closed | StreamStartError::ConnectionLost(_) => {
+                io::ErrorKind::NotConnected
+            }
+            StreamStartError::Other(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

@@ -1,15 +1,8 @@
 //! Streams: ordered bytes in one direction or both.
 //!
-//! [`Stream`] opens and owns both directions; [`Stream::split`] gives a [`ReadStream`] and a
-//! [`WriteStream`] that can go to different tasks. Each direction has one owner at a time.
-//!
 //! Bytes out: `write → bounded queue → one gather send → completion → wake`. Bytes in: `arrival →
 //! budget of the stream → read`, or `arrival → `[`ReceiveSink`]. Past the budget nothing is taken
 //! from msquic, so flow control reaches the peer.
-//!
-//! Dropping a [`ReadStream`] before its end tells the peer to stop (code 0). Dropping a
-//! [`WriteStream`] that was not [finished](WriteStream::finish) resets it (code 0), and the peer may
-//! lose what was written last.
 
 mod error;
 mod event;
@@ -30,7 +23,7 @@ mod state;
 mod stream_type;
 mod write;
 
-pub use error::{ReadError, ReadToEndError, StartError, WriteError};
+pub use error::{ReadError, ReadToEndError, StreamStartError, WriteError};
 pub use future::{
     Enqueue, FinishWrite, Flush, ReadChunk, ReceivedReset, Stopped, WriteChunk, WriteChunks,
 };
@@ -50,6 +43,13 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 /// A stream with the directions that this side has of it.
+///
+/// [`split`](Self::split) gives a [`ReadStream`] and a [`WriteStream`] that can go to different tasks.
+/// Each direction has one owner at a time.
+///
+/// Dropping a direction that is read, before its end, asks the peer to stop sending (code 0).
+/// Dropping one that is written and was not [finished](WriteStream::finish) resets it (code 0), and
+/// the peer may lose what was written last.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -97,12 +97,12 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`StartError`].
+    /// [`StreamStartError`].
     pub fn poll_start(
         &mut self,
         cx: &mut Context<'_>,
         failed_on_block: bool,
-    ) -> Poll<Result<(), StartError>> {
+    ) -> Poll<Result<(), StreamStartError>> {
         loop {
             let started = ready!(self.inner.poll_start(cx, failed_on_block));
             let Some(successor) = self.inner.successor(!failed_on_block) else {

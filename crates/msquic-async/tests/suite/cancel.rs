@@ -4,7 +4,7 @@ use super::peers::{client_configuration, credential, listen, pair_with, settings
 use crate::executors::run;
 use bytes::Bytes;
 use futures::task::{ArcWake, waker};
-use msquic_async::connection::DatagramOutcome;
+use msquic_async::DatagramOutcome;
 use msquic_async::{Connection, Registration, StreamLimits, StreamType};
 use std::future::Future;
 use std::pin::{Pin, pin};

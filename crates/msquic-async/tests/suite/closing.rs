@@ -2,8 +2,8 @@
 
 use super::peers::{client_configuration, credential, listen, settings};
 use crate::executors::run;
-use msquic_async::connection::DgramSendError;
-use msquic_async::stream::StartError;
+use msquic_async::DgramSendError;
+use msquic_async::StreamStartError;
 use msquic_async::{Connection, ConnectionError, Registration, StreamLimits, StreamType};
 
 #[test]
@@ -33,7 +33,7 @@ fn the_first_of_several_closes_counts() {
             let sent = client.send_datagram(&"late".into());
             assert_eq!(sent, Err(DgramSendError::ConnectionLost(closed.clone())));
             let open = client.open_outbound_stream(StreamType::Unidirectional, false).await;
-            assert_eq!(open.map(drop), Err(StartError::ConnectionLost(closed.clone())));
+            assert_eq!(open.map(drop), Err(StreamStartError::ConnectionLost(closed.clone())));
             assert_eq!(client.watch_shutdown().await, closed);
             let told = ConnectionError::ClosedByPeer { code: first, reason: reason.to_owned() };
             assert_eq!(server.watch_shutdown().await, told);

@@ -5,11 +5,11 @@ use super::peers::{
 };
 use super::skip::has_patch;
 use crate::executors::{run, run_tokio};
-use msquic_async::connection::{ConnectionError, ShutdownError, StartError};
 use msquic_async::{
     CertHash, Configuration, Connection, KeyLog, ListenError, Listener, NetCredential, ReceiveEnd,
     ReceiveSink, Registration, Status, StreamLimits, StreamType, TrustPolicy,
 };
+use msquic_async::{ConnectionError, ConnectionStartError, ShutdownError};
 use net_traits::{CertificateDer, Endorsers, PeerIdentity, PeerVerifier};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -67,7 +67,7 @@ fn a_name_without_address_is_a_typed_error() {
         let configuration =
             client_configuration(&registration, &settings(), StreamLimits::default());
         let error = client.start(&configuration, "no.such.name.invalid", 1).await.unwrap_err();
-        assert!(matches!(error, StartError::Resolve { .. }), "{error:?}");
+        assert!(matches!(error, ConnectionStartError::Resolve { .. }), "{error:?}");
         drop(client);
         registration.wait_idle().await;
     });
@@ -76,7 +76,8 @@ fn a_name_without_address_is_a_typed_error() {
 async fn handshake(
     server_trust: TrustPolicy,
     client_trust: TrustPolicy,
-) -> (Result<(), StartError>, Connection, Result<(), StartError>, [CertHash; 2]) {
+) -> (Result<(), ConnectionStartError>, Connection, Result<(), ConnectionStartError>, [CertHash; 2])
+{
     let registration = Registration::new("test").unwrap();
     let (for_server, for_client) =
         (credential().with_trust(server_trust), credential().with_trust(client_trust));
@@ -97,14 +98,15 @@ fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
     run(async || {
         let (started, client, accepted, [_, client_identity]) =
             handshake(TrustPolicy::reject_all(), TrustPolicy::Any).await;
-        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted
+        else {
             panic!("the server accepted: {accepted:?}");
         };
         assert!(error.to_string().contains(&client_identity.to_string()));
         // With TLS 1.3 the client is connected before the server has judged it.
         let lost = match started {
             Ok(()) => client.watch_shutdown().await,
-            Err(StartError::ConnectionLost(error)) => error,
+            Err(ConnectionStartError::ConnectionLost(error)) => error,
             Err(error) => panic!("{error:?}"),
         };
         assert!(matches!(lost, ConnectionError::ClosedByTransport { .. }), "{lost:?}");
@@ -135,11 +137,13 @@ fn a_client_learns_why_its_certificate_was_rejected() {
             let (started, client, accepted, _) = handshake(policy, TrustPolicy::Any).await;
             let theirs = match started {
                 Ok(()) => client.watch_shutdown().await,
-                Err(StartError::ConnectionLost(error)) => error,
+                Err(ConnectionStartError::ConnectionLost(error)) => error,
                 Err(error) => panic!("{error:?}"),
             };
             assert_eq!(theirs.certificate_alert(), Some(alert), "{theirs:?}");
-            let Err(StartError::ConnectionLost(ours)) = accepted else { panic!("{accepted:?}") };
+            let Err(ConnectionStartError::ConnectionLost(ours)) = accepted else {
+                panic!("{accepted:?}")
+            };
             assert_eq!(ours.certificate_alert(), Some(alert), "{ours:?}");
         }
     });
@@ -151,7 +155,9 @@ fn a_server_learns_why_its_certificate_was_rejected() {
         for (policy, alert) in refusals() {
             let (started, _client, accepted, _) = handshake(TrustPolicy::Any, policy).await;
             for end in [started, accepted] {
-                let Err(StartError::ConnectionLost(error)) = end else { panic!("{end:?}") };
+                let Err(ConnectionStartError::ConnectionLost(error)) = end else {
+                    panic!("{end:?}")
+                };
                 assert_eq!(error.certificate_alert(), Some(alert), "{error:?}");
             }
         }
@@ -163,11 +169,14 @@ fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
     run(async || {
         let (started, _client, accepted, [server_identity, _]) =
             handshake(TrustPolicy::Any, TrustPolicy::reject_all()).await;
-        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = started else {
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(error))) = started
+        else {
             panic!("the client accepted: {started:?}");
         };
         assert!(error.to_string().contains(&server_identity.to_string()));
-        let Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport { .. })) = accepted
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            ..
+        })) = accepted
         else {
             panic!("{accepted:?}");
         };
@@ -208,7 +217,9 @@ fn no_common_protocol_is_a_typed_error() {
         let client = Connection::new(&registration, credential()).unwrap();
         let port = listener.local_addr().unwrap().port();
         let error = client.start(&configuration, "127.0.0.1", port).await.unwrap_err();
-        let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
+        let ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            status, ..
+        }) = error
         else {
             panic!("{error:?}");
         };
@@ -225,14 +236,16 @@ fn a_closed_port_is_a_typed_error() {
         let configuration = client_configuration(&registration, &settings, StreamLimits::default());
         let client = Connection::new(&registration, credential()).unwrap();
         let error = client.start(&configuration, "127.0.0.1", port).await.unwrap_err();
-        let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
+        let ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            status, ..
+        }) = error
         else {
             panic!("{error:?}");
         };
         let expected = [Status::UNREACHABLE, Status::CONNECTION_REFUSED, Status::CONNECTION_IDLE];
         assert!(expected.contains(&status), "{status}");
         let again = client.start(&configuration, "127.0.0.1", port).await;
-        assert!(matches!(again, Err(StartError::ConnectionLost(_))), "{again:?}");
+        assert!(matches!(again, Err(ConnectionStartError::ConnectionLost(_))), "{again:?}");
     });
 }
 
@@ -333,11 +346,13 @@ fn a_refused_connection_is_told() {
         };
         let refuse = async { listener.accept_incoming().await.unwrap().refuse(7) };
         let (refused, ()) = futures::future::join(connect(), refuse).await;
-        assert!(matches!(refused, Err(StartError::ConnectionLost(_))), "{refused:?}");
+        assert!(matches!(refused, Err(ConnectionStartError::ConnectionLost(_))), "{refused:?}");
 
         listener.set_backlog(0);
-        let Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. })) =
-            connect().await
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            status,
+            ..
+        })) = connect().await
         else {
             panic!("the backlog is full");
         };
@@ -367,7 +382,8 @@ fn a_listener_takes_another_credential() {
         let start = client.start(&configuration, "127.0.0.1", port);
         let accept = async { listener.accept().await.unwrap().accept().await };
         let (_, accepted) = futures::future::join(start, accept).await;
-        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(_))) = accepted else {
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(_))) = accepted
+        else {
             panic!("{accepted:?}");
         };
         assert_eq!(client.peer_identity().map(|peer| peer.hash), Some(after.identity()));
@@ -738,7 +754,7 @@ fn a_configuration_of_another_registration_is_refused() {
         let configuration = client_configuration(&other, &settings(), StreamLimits::default());
         let client = Connection::new(&registration, credential()).unwrap();
         let started = client.start(&configuration, "127.0.0.1", 4433).await;
-        assert!(matches!(started, Err(StartError::InvalidInput(_))), "{started:?}");
+        assert!(matches!(started, Err(ConnectionStartError::InvalidInput(_))), "{started:?}");
 
         let configuration = Configuration::server(&other, &[ALPN], &settings(), &credential());
         let listener = Listener::new(&registration, configuration.unwrap(), credential());
@@ -754,7 +770,7 @@ fn a_second_start_changes_nothing() {
             client_configuration(&registration, &settings(), StreamLimits::new().receive_buffer(1));
         for connection in [&client, &server] {
             let again = connection.start(&other, "127.0.0.1", 4433).await;
-            assert_eq!(again, Err(StartError::AlreadyStarted));
+            assert_eq!(again, Err(ConnectionStartError::AlreadyStarted));
         }
         // With the limit of the second configuration the first byte would be alone.
         let mut write = client.open_send_stream().await.unwrap();

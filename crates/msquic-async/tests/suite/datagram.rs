@@ -4,9 +4,7 @@ use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::run;
 use bytes::Bytes;
 use msquic_async::StreamLimits;
-use msquic_async::connection::{
-    ConnectionError, DatagramOutcome, DgramReceiveError, DgramSendError,
-};
+use msquic_async::{ConnectionError, DatagramOutcome, DgramReceiveError, DgramSendError};
 
 async fn datagram_pair() -> Pair {
     pair_with(settings().datagrams(true), StreamLimits::default()).await

@@ -6,7 +6,7 @@ use crate::executors::{self, run, run_tokio};
 use futures::AsyncReadExt;
 use futures::future::{join, try_join_all};
 use futures::stream::{self, FuturesUnordered, StreamExt};
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use msquic_async::{
     Configuration, Connection, ConnectionError, Dial, Listener, Registration, Settings, Status,
     StreamLimits, StreamType,
@@ -40,7 +40,7 @@ impl Node {
         self.listener.local_addr().unwrap()
     }
 
-    async fn dial(&self, dial: Dial) -> Result<Connection, StartError> {
+    async fn dial(&self, dial: Dial) -> Result<Connection, ConnectionStartError> {
         dial.connect(&self.registration, &self.configuration, &credential()).await
     }
 
@@ -66,11 +66,12 @@ fn local(connection: &Connection) -> SocketAddr {
     connection.get_local_addr().unwrap()
 }
 
-fn status(result: Result<Connection, StartError>) -> Status {
+fn status(result: Result<Connection, ConnectionStartError>) -> Status {
     match result {
-        Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. })) => {
-            status
-        }
+        Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            status,
+            ..
+        })) => status,
         result => panic!("{result:?}"),
     }
 }
@@ -117,7 +118,7 @@ fn a_connection_leaves_from_the_address_that_was_chosen() {
         started.unwrap();
         assert_eq!(server.get_remote_addr().unwrap().ip(), chosen.ip());
         let late = client.set_local_addr(chosen);
-        assert_eq!(late, Err(StartError::AlreadyStarted));
+        assert_eq!(late, Err(ConnectionStartError::AlreadyStarted));
     });
 }
 
@@ -224,9 +225,9 @@ fn a_name_without_an_address_is_a_typed_error() {
     run(async || {
         let node = Node::new();
         let error = node.dial(Dial::new("missing.invalid", 1)).await.unwrap_err();
-        assert!(matches!(error, StartError::Resolve { .. }), "{error:?}");
+        assert!(matches!(error, ConnectionStartError::Resolve { .. }), "{error:?}");
         let error = node.dial(Dial::new("127.0.0.1", 0)).await.unwrap_err();
-        assert!(matches!(error, StartError::InvalidInput(_)), "{error:?}");
+        assert!(matches!(error, ConnectionStartError::InvalidInput(_)), "{error:?}");
     });
 }
 
@@ -338,10 +339,10 @@ async fn open(node: &Node, count: usize) -> Vec<(Connection, Connection)> {
 }
 
 /// A listener whose workers are late refuses connections.
-async fn dial_until_served(node: &Node, dial: &Dial) -> Result<Connection, StartError> {
+async fn dial_until_served(node: &Node, dial: &Dial) -> Result<Connection, ConnectionStartError> {
     loop {
         match node.dial(dial.clone()).await {
-            Err(StartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
                 status: Status::CONNECTION_REFUSED,
                 ..
             })) => tokio::time::sleep(Duration::from_millis(50)).await,
@@ -397,7 +398,9 @@ fn exhaust_descriptors() {
             futures::future::Either::Left((result, _)) => result.map(|_| ()).unwrap_err(),
             futures::future::Either::Right(_) => unreachable!("the listener runs"),
         };
-        let StartError::ConnectionLost(ConnectionError::ClosedByTransport { status, .. }) = error
+        let ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
+            status, ..
+        }) = error
         else {
             panic!("{error:?}");
         };
@@ -440,7 +443,7 @@ fn dial_two_addresses() {
 
         let closed = UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let error = node.dial(Dial::new("two.test", closed)).await.unwrap_err();
-        let StartError::NoAddress { errors, .. } = &error else { panic!("{error:?}") };
+        let ConnectionStartError::NoAddress { errors, .. } = &error else { panic!("{error:?}") };
         let tried: HashSet<_> = errors.iter().map(|(address, _)| address.to_string()).collect();
         let expected = [format!("127.0.0.1:{closed}"), format!("127.0.0.9:{closed}")];
         assert_eq!(tried, HashSet::from(expected));

@@ -3,7 +3,7 @@
 use super::peers::{Pair, credential, pair};
 use super::skip::{has_patch, lacks_patch};
 use crate::executors::run;
-use msquic_async::connection::ExportError;
+use msquic_async::ExportError;
 use msquic_async::{Connection, Registration};
 
 async fn export(side: &Connection, label: &[u8], context: &[u8], length: usize) -> Vec<u8> {

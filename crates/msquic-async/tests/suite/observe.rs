@@ -3,8 +3,8 @@
 use super::peers::{Pair, credential, pair_with, settings};
 use crate::executors::run;
 use bytes::Bytes;
-use msquic_async::connection::{ConnectionChange, ConnectionError, DatagramOutcome};
 use msquic_async::{Connection, LibraryVersion, Registration, StreamLimits, library_version};
+use msquic_async::{ConnectionChange, ConnectionError, DatagramOutcome};
 use std::time::Duration;
 
 async fn datagram_pair() -> Pair {

@@ -3,11 +3,11 @@
 use super::peers::{ALPN, credential, listen, settings};
 use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
-use msquic_async::connection::{ConnectionError, StartError};
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Resumption, Settings,
     StreamLimits, StreamType, TrustPolicy,
 };
+use msquic_async::{ConnectionError, ConnectionStartError};
 use net_traits::{EndorsementValidity, Endorser, Endorsers, IdentityKey, TrustError};
 use std::future::poll_fn;
 use std::task::Poll;
@@ -47,7 +47,7 @@ impl Returning {
     }
 
     /// Dials, and tells what both sides say.
-    async fn try_dial(&self) -> (Connection, Connection, [Result<(), StartError>; 2]) {
+    async fn try_dial(&self) -> (Connection, Connection, [Result<(), ConnectionStartError>; 2]) {
         let client = Connection::new(&self.registration, self.client.clone()).unwrap();
         let port = self.listener.local_addr().unwrap().port();
         let start = client.start(&self.configuration, self.host, port);
@@ -86,7 +86,8 @@ impl Returning {
         let (client, server, [_, accepted]) = self.try_dial().await;
         assert_eq!(self.kept.kept(), 0, "the ticket was used");
         assert!(server.peer_identity().is_none());
-        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted else {
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted
+        else {
             panic!("{accepted:?}");
         };
         // As after a full handshake.
@@ -254,7 +255,8 @@ fn a_revoked_server_is_not_resumed_with() {
         returning.get_ticket().await;
         returning.client = returning.client.with_trust(TrustPolicy::reject_all());
         let (client, server, [started, _]) = returning.try_dial().await;
-        let Err(StartError::ConnectionLost(ConnectionError::Untrusted(_))) = started else {
+        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(_))) = started
+        else {
             panic!("{started:?}");
         };
         assert!(client.peer_identity().is_none());

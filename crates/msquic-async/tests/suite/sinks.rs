@@ -3,8 +3,8 @@
 use super::peers::{Pair, pair, pair_with, settings};
 use super::skip::lacks_patch;
 use crate::executors::run;
-use msquic_async::connection::ConnectionError;
-use msquic_async::stream::StartError;
+use msquic_async::ConnectionError;
+use msquic_async::StreamStartError;
 use msquic_async::{
     Connection, ReadError, ReceiveEnd, ReceiveSink, SinkStream, StreamLimits, StreamType,
     WriteStream,
@@ -320,7 +320,7 @@ fn a_stream_counts_until_its_sink_was_told_the_end() {
         }
         round_trip(&client, &server).await;
         let opened = client.open_outbound_stream(StreamType::Unidirectional, true).await;
-        assert_eq!(opened.map(drop), Err(StartError::LimitReached));
+        assert_eq!(opened.map(drop), Err(StreamStartError::LimitReached));
         let stream = streams.lock().unwrap()[0].clone();
         b"bcdef".iter().for_each(|_| stream.resume());
         log.dropped(1).await;

@@ -3,11 +3,11 @@
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};
 use bytes::Bytes;
-use msquic_async::connection::ConnectionError;
-use msquic_async::stream::{ReadToEndError, StartError};
+use msquic_async::ConnectionError;
 use msquic_async::{
     ReadError, ReceiveEnd, ReceiveSink, StreamLimits, StreamType, WriteError, WriteStream,
 };
+use msquic_async::{ReadToEndError, StreamStartError};
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -238,11 +238,11 @@ fn opening_waits_for_the_limit_or_fails_as_asked() {
         let open = |fail| pair.client.open_outbound_stream(StreamType::Unidirectional, fail);
         let mut first = open(true).await.unwrap();
         first.write_all(b"x").await.unwrap();
-        assert_eq!(open(true).await.map(|_| ()), Err(StartError::LimitReached));
+        assert_eq!(open(true).await.map(|_| ()), Err(StreamStartError::LimitReached));
 
         // A finished stream that was not accepted gives no credit; accepting and reading it does.
         first.shutdown().await.unwrap();
-        assert_eq!(open(true).await.map(|_| ()), Err(StartError::LimitReached));
+        assert_eq!(open(true).await.map(|_| ()), Err(StreamStartError::LimitReached));
         let read = async {
             let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
             while stream.read_chunk().await.unwrap().is_some() {}

@@ -4,7 +4,7 @@ use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::run;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::task::{ArcWake, waker};
-use msquic_async::stream::StartError;
+use msquic_async::StreamStartError;
 use msquic_async::{
     ConnectionError, ReadError, ReadStream, Stream, StreamLimits, StreamType, WriteError,
     WriteStream,
@@ -269,7 +269,7 @@ fn an_aborted_stream_that_waits_for_credit_is_closed() {
 
         second.abort_write(7).unwrap();
         let started = poll_fn(|cx| second.poll_start(cx, false)).await;
-        assert_eq!(started, Err(StartError::Closed));
+        assert_eq!(started, Err(StreamStartError::Closed));
         assert_eq!(second.read_chunk().await, Err(ReadError::Closed));
         assert_eq!(second.write_chunk(&"late".into(), false).await, Err(WriteError::Closed));
 
@@ -277,7 +277,7 @@ fn an_aborted_stream_that_waits_for_credit_is_closed() {
         third.abort_read(8).unwrap();
         assert_eq!(third.read_chunk().await, Err(ReadError::Closed));
         let blocked = poll_fn(|cx| third.poll_start(cx, true)).await;
-        assert_eq!(blocked, Err(StartError::LimitReached), "it can be tried again");
+        assert_eq!(blocked, Err(StreamStartError::LimitReached), "it can be tried again");
         first.write_chunk(&"x".into(), true).await.unwrap();
         drop(pair.server.accept_inbound_stream().await.unwrap());
         drop(first);
@@ -302,8 +302,10 @@ fn the_end_of_the_connection_reaches_those_who_wait_for_credit() {
         let close = async { pair.server.shutdown(5, "") };
         let (opened, ()) = futures::join!(all((0..5).map(open)), close);
         for opened in opened {
-            let Err(StartError::ConnectionLost(ConnectionError::ClosedByPeer { code: 5, .. })) =
-                opened
+            let Err(StreamStartError::ConnectionLost(ConnectionError::ClosedByPeer {
+                code: 5,
+                ..
+            })) = opened
             else {
                 panic!("{opened:?}");
             };

@@ -6,7 +6,7 @@ pub(crate) mod paths;
 use futures::channel::oneshot;
 use futures::executor::block_on;
 use futures::future::{Either, select};
-use msquic_async::connection::StartError;
+use msquic_async::ConnectionStartError;
 use msquic_async::{
     Configuration, Connection, Listener, NetCredential, Registration, Settings, TrustPolicy,
 };
@@ -63,7 +63,7 @@ impl Target {
     }
 
     /// Connects an honest client, with an accepting thread.
-    pub(crate) fn connects(&self) -> Result<Connection, StartError> {
+    pub(crate) fn connects(&self) -> Result<Connection, ConnectionStartError> {
         let client = Connection::new(&self.registration, credential()).unwrap();
         let configuration = client_configuration(&self.registration);
         block_on(client.start(&configuration, "127.0.0.1", self.address.port()))?;
@@ -113,7 +113,7 @@ pub(crate) fn host() -> Host {
 pub(crate) struct Dial {
     pub(crate) registration: Registration,
     pub(crate) connection: Connection,
-    attempt: JoinHandle<Result<(), StartError>>,
+    attempt: JoinHandle<Result<(), ConnectionStartError>>,
 }
 
 impl Dial {
@@ -146,7 +146,7 @@ impl Dial {
     }
 
     /// Waits for the end of the attempt.
-    pub(crate) fn finish(self) -> (Connection, Result<(), StartError>) {
+    pub(crate) fn finish(self) -> (Connection, Result<(), ConnectionStartError>) {
         (self.connection, self.attempt.join().unwrap())
     }
 }
