@@ -94,7 +94,7 @@ async fn main() -> Result<()> {
     );
 
     println!("3. Revocation: connections that the new policy does not trust are closed.");
-    let revoked = serving.revoke(&trusting(&second));
+    let revoked = serving.revoke(&trusting(&second)).await;
     ensure!(revoked == 1, "{revoked} connections were revoked");
     let reason = alice.watch_close().await;
     ensure!(

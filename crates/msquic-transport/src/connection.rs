@@ -35,7 +35,7 @@ pub struct MsQuicNetConnection {
 }
 
 pub(crate) struct Shared {
-    entry: Entry<Self>,
+    pub(crate) entry: Entry<Self>,
     /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
     inbound: Arc<Inbound>,
@@ -249,6 +249,10 @@ impl NetConnection for MsQuicNetConnection {
         self.shared.inner.get_remote_addr().unwrap_or(self.shared.entry.facts().remote_addr())
     }
 
+    fn is_trusted(&self) -> bool {
+        self.shared.entry.is_trusted()
+    }
+
     net_kit::facts_getters!(except addresses shared.entry.facts());
 
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
@@ -299,9 +303,7 @@ impl NetConnection for MsQuicNetConnection {
         budget::spend().await;
         let shared = &*self.shared;
         let over = async { shared.close_reason(&shared.inner.watch_shutdown().await) };
-        let received = shared.inbound.recv(over).await;
-        shared.entry.received(&received);
-        received
+        shared.entry.hand_out(shared.inbound.recv(over).await)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

@@ -34,7 +34,7 @@ pub struct MsQuicQuestion {
 impl NetQuestion for MsQuicQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
         let limit = self.connection.shared.config.max_request_size;
-        match self.read.read_to_end(limit).await {
+        let question = match self.read.read_to_end(limit).await {
             Ok(question) => Ok(question.into()),
             Err(ReadToEndError::TooLong { limit }) => {
                 self.give_up(request_code::TOO_LARGE);
@@ -44,7 +44,8 @@ impl NetQuestion for MsQuicQuestion {
                 Err(RequestError::Closed(self.connection.watch_close().await))
             }
             Err(_) => Err(RequestError::Canceled),
-        }
+        };
+        self.connection.shared.entry.hand_out_request(question)
     }
 
     async fn canceled(&self) {
@@ -152,10 +153,9 @@ impl NetRequests for MsQuicNetConnection {
                 Err(_) => Err(RequestError::Closed(self.watch_close().await)),
             }
         };
-        match timeout(deadline, ask).await {
-            Ok(result) => result,
-            Err(_) => Err(RequestError::TimedOut { after: deadline }),
-        }
+        let answer = timeout(deadline, ask).await;
+        let answer = answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }));
+        self.shared.entry.hand_out_request(answer)
     }
 
     async fn accept_request(&self) -> Result<MsQuicQuestion, RequestError> {
@@ -166,7 +166,8 @@ impl NetRequests for MsQuicNetConnection {
             };
             if let (Some(read), Some(write)) = stream.split() {
                 let write = Arc::new(write);
-                return Ok(MsQuicQuestion { read, write, connection: self.clone() });
+                let question = MsQuicQuestion { read, write, connection: self.clone() };
+                return self.shared.entry.hand_out_request(Ok(question));
             }
         }
     }

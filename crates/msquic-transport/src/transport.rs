@@ -176,10 +176,10 @@ impl NetTransport for MsQuicTransport {
         live.map(|shared| MsQuicNetConnection { shared }).collect()
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         context.forget_tickets();
-        context.home.registry.revoke(policy)
+        context.home.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {

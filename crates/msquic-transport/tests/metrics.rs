@@ -42,7 +42,7 @@ fn messages_and_connections_are_counted() {
         client.send(&[0; 1001]).await.unwrap();
         assert_eq!(server.recv().await, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
         assert_eq!(transport.statistics().refused_messages, 1);
-        assert_eq!(transport.revoke(&TrustPolicy::reject_all()), 1);
+        assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 1);
         client.watch_close().await;
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         dialler.connect(closed, &[ALPN], me).await.unwrap_err();

@@ -214,7 +214,7 @@ fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
             matches!(&error, ConnectError::Rejected(Rejection { by: RejectionBy::Us, .. })),
             "{error:?}"
         );
-        assert_eq!(transport.revoke(&policy), 1);
+        assert_eq!(transport.revoke(&policy).await, 1);
         let reason = before.watch_close().await;
         assert_eq!(
             reason,
@@ -222,7 +222,7 @@ fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
         );
         after.send(b"not affected").await.unwrap();
         assert_eq!(after_server.recv().await.unwrap().0, "not affected");
-        assert_eq!(transport.revoke(&policy), 0);
+        assert_eq!(transport.revoke(&policy).await, 0);
     });
 }
 
@@ -357,7 +357,7 @@ fn a_revocation_reaches_a_handshake_in_progress() {
             let mut accept = std::pin::pin!(request.accept());
             // On a busy machine a handshake may finish within one poll; then try again.
             if futures_util::FutureExt::now_or_never(&mut accept).is_none() {
-                assert_eq!(transport.revoke(&TrustPolicy::reject_all()), 0);
+                assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 0);
                 break accept.await.unwrap();
             }
         };

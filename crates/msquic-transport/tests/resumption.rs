@@ -98,7 +98,7 @@ fn a_revocation_ends_all_tickets() {
     run(async {
         let returning = Returning::new(true).await;
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
-        returning.transport.revoke(&TrustPolicy::reject_all());
+        returning.transport.revoke(&TrustPolicy::reject_all()).await;
         // The listener still trusts the peer, which needs a full handshake.
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
     });

@@ -46,7 +46,7 @@ pub async fn spend() {
 }
 
 /// Lets other tasks run, in any executor.
-async fn yield_now() {
+pub(crate) async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
         if std::mem::replace(&mut has_yielded, true) {

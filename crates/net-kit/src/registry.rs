@@ -3,8 +3,12 @@
 //! The registry holds connections weakly: the application's handles own them. Each connection holds an
 //! [`Entry`], which takes it out of the registry when the last handle is dropped. Members are called
 //! on the caller's thread, after unlocking.
+//!
+//! What a peer sent reaches the application through its entry, which counts it and hands out nothing
+//! once the peer is revoked: [`Entry::hand_out`], [`Entry::hand_out_request`].
 
 use crate::admission::{self, Admission};
+use crate::budget::yield_now;
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::revocations::Revocations;
@@ -13,18 +17,25 @@ use crate::strikes::Strikes;
 use crate::telemetry::{Origin, Telemetry};
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, CloseReason, Limit, MessageStatistics, RecvError, TransportStatistics, TrustPolicy,
-    close_code,
+    CertHash, CloseReason, Limit, MessageStatistics, RecvError, RequestError, TransportStatistics,
+    TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tracing::Span;
+
+/// How many peers a revocation verifies before other tasks run: at most about 1 ms each, for 16
+/// endorsements.
+const AT_ONCE: usize = 4;
+
+/// The reason of a close with [`REVOKED`](close_code::REVOKED).
+const REVOKED: &str = "no longer trusted";
 
 /// A connection of a transport.
 pub trait Member: Send + Sync + Sized + 'static {
@@ -125,7 +136,8 @@ impl<M: Member> Registry<M> {
             };
             let messages = MessageCounters::default();
             let strikes = Strikes::new();
-            make(Entry { registry: self.clone(), id, facts, span, messages, strikes })
+            let is_revoked = AtomicBool::new(false);
+            make(Entry { registry: self.clone(), id, facts, span, messages, strikes, is_revoked })
         });
         self.telemetry.opened(&member.entry().span);
         self.replace(&member.entry().facts.peer().hash);
@@ -172,10 +184,27 @@ impl<M: Member> Registry<M> {
     }
 
     /// Closes the connections whose peer `policy` does not trust, also those in their handshake, and
-    /// returns how many were established. Certificates are verified on this thread.
-    pub fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.roster.lock().revocations.record(policy.clone());
-        self.live().iter().filter(|member| revoke(&***member, policy)).count()
+    /// returns how many were established. Once it returns, nothing of these peers is handed out. A few
+    /// peers are verified at a time; between them other tasks run.
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future leaves the connections open that it has not reached.
+    pub async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let (members, forgotten) = {
+            let mut roster = self.roster.lock();
+            let forgotten = roster.revocations.record(policy.clone());
+            // Messages of connections that have ended may wait.
+            (roster.live.values().cloned().collect::<Vec<_>>(), forgotten)
+        };
+        drop(forgotten);
+        let mut revoked = 0;
+        for members in members.chunks(AT_ONCE) {
+            let members = members.iter().filter_map(Weak::upgrade);
+            revoked += members.filter(|member| revoke(&**member, policy)).count();
+            yield_now().await;
+        }
+        revoked
     }
 
     /// Closes all connections with [`SHUTDOWN`](close_code::SHUTDOWN), orderly within `deadline` and then at
@@ -247,12 +276,22 @@ impl<M> fmt::Debug for Registry<M> {
 /// Closes the connection if `policy` does not trust its peer; returns whether it did.
 fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
     let entry = member.entry();
-    if member.is_over() || policy.verify(entry.facts.certificate()).is_ok() {
+    if !entry.is_trusted()
+        || policy.still_trusts(entry.facts.peer(), entry.facts.certificate()).is_ok()
+    {
+        return false;
+    }
+    let is_first = !entry.is_revoked.swap(true, Ordering::AcqRel);
+    if !is_first || member.is_over() {
         return false;
     }
     entry.registry.telemetry.revoked(&entry.span);
-    member.abort(close_code::REVOKED, "no longer trusted");
+    member.abort(close_code::REVOKED, REVOKED);
     true
+}
+
+fn revoked() -> CloseReason {
+    CloseReason::Local { code: close_code::REVOKED, reason: REVOKED.to_owned() }
 }
 
 /// What a connection holds of its [`Registry`]: its facts, counters and span.
@@ -263,6 +302,7 @@ pub struct Entry<M> {
     span: Span,
     messages: MessageCounters,
     strikes: Strikes,
+    is_revoked: AtomicBool,
 }
 
 impl<M: Member> Entry<M> {
@@ -289,11 +329,27 @@ impl<M: Member> Entry<M> {
         self.registry.telemetry.sent(bytes);
     }
 
-    /// Counts what is delivered to the application. A peer that announces too many messages beyond the
-    /// limit is closed.
+    /// Returns whether the peer has not been revoked.
     #[inline]
-    pub fn received(&self, received: &Received) {
-        match received {
+    pub fn is_trusted(&self) -> bool {
+        !self.is_revoked.load(Ordering::Acquire)
+    }
+
+    /// Counts what `recv` returns to the application, and passes it on unless the peer was revoked. A
+    /// peer that announces too many messages beyond the limit is closed.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`RecvError::Closed`] with [`REVOKED`](close_code::REVOKED) instead of a message.
+    #[inline]
+    pub fn hand_out(&self, received: Received) -> Received {
+        if !self.is_trusted() {
+            return Err(match received {
+                Err(closed @ RecvError::Closed(_)) => closed,
+                _ => RecvError::Closed(revoked()),
+            });
+        }
+        match &received {
             Ok((message, _)) => {
                 self.messages.received(message.len());
                 self.registry.messages.received(message.len());
@@ -308,10 +364,26 @@ impl<M: Member> Entry<M> {
             }
             Err(_) => {}
         }
+        received
     }
-}
 
-impl<M: Member> Entry<M> {
+    /// Passes on what the application gets of a request, a question or an answer, unless the peer was
+    /// revoked.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`RequestError::Closed`] with [`REVOKED`](close_code::REVOKED) instead of the
+    /// question or answer.
+    pub fn hand_out_request<T>(
+        &self,
+        received: Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        match received {
+            Ok(_) if !self.is_trusted() => Err(RequestError::Closed(revoked())),
+            received => received,
+        }
+    }
+
     fn end(&self) {
         let member = self.registry.roster.lock().live.get(&self.id).and_then(Weak::upgrade);
         if let Some(member) = member {
@@ -341,8 +413,10 @@ impl<M> Drop for Entry<M> {
 mod tests {
     use super::*;
     use crate::admission::ConnectionLimits;
-    use net_traits::NetCredential;
+    use futures_util::FutureExt;
+    use net_traits::{CertificateDer, NetCredential, PeerIdentity, PeerVerifier};
     use std::future::pending;
+    use std::pin::pin;
 
     struct Connection {
         entry: Entry<Self>,
@@ -452,24 +526,78 @@ mod tests {
         assert!(registry.roster.lock().accepted.is_empty());
     }
 
-    #[test]
-    fn revocation_closes_what_is_not_trusted_once() {
+    #[tokio::test]
+    async fn revocation_closes_what_is_not_trusted_once() {
         let registry = registry();
         let (alice, bob) = (peer(), peer());
         let first = connect(&registry, &alice, registry.revocations(), false);
         let second = connect(&registry, &bob, registry.revocations(), false);
         let policy = TrustPolicy::hashes([bob.identity()]);
-        assert_eq!(registry.revoke(&policy), 1);
-        assert_eq!(registry.revoke(&policy), 0, "it has ended already");
+        assert_eq!(registry.revoke(&policy).await, 1);
+        assert_eq!(registry.revoke(&policy).await, 0, "it has ended already");
         assert_eq!(first.ended.lock().as_ref().unwrap().0, close_code::REVOKED);
         assert!(!second.is_over());
     }
 
+    #[tokio::test]
+    async fn nothing_is_handed_out_of_a_revoked_peer() {
+        let registry = registry();
+        let (alice, bob, carol) = (peer(), peer(), peer());
+        let [first, second, third] =
+            [&alice, &bob, &carol].map(|peer| connect(&registry, peer, 0, false));
+        second.abort(7, "it ended before, and its messages wait");
+        assert_eq!(registry.revoke(&TrustPolicy::hashes([carol.identity()])).await, 1);
+        let message = || Ok(("late".into(), Duration::ZERO));
+        let ended = || RecvError::Closed(CloseReason::TimedOut);
+        for of_revoked in [&first.entry, &second.entry] {
+            assert_eq!(of_revoked.hand_out(message()), Err(RecvError::Closed(revoked())));
+            let too_large = Err(RecvError::TooLarge { size: 9, limit: 1 });
+            assert_eq!(of_revoked.hand_out(too_large), Err(RecvError::Closed(revoked())));
+            assert_eq!(of_revoked.hand_out(Err(ended())), Err(ended()));
+            assert_eq!(of_revoked.hand_out_request(Ok(1)), Err(RequestError::Closed(revoked())));
+            let canceled = Err::<(), _>(RequestError::Canceled);
+            assert_eq!(of_revoked.hand_out_request(canceled.clone()), canceled);
+        }
+        assert_eq!(third.entry.hand_out(message()), message());
+        assert_eq!(third.entry.hand_out_request(Ok(1)), Ok(1));
+        let all = registry.statistics();
+        assert_eq!((all.messages.messages_received, all.refused_messages), (1, 0));
+    }
+
+    /// Trusts everybody, and counts how often it is asked.
+    #[derive(Clone)]
+    struct Counting(Arc<AtomicU64>);
+
+    impl PeerVerifier for Counting {
+        fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Ok(())
+        }
+    }
+
     #[test]
-    fn revocation_finds_connections_in_their_handshake() {
+    fn revocation_lets_other_tasks_run_between_a_few_peers() {
+        let registry = registry();
+        let alice = peer();
+        let count = 10 * AT_ONCE + 1;
+        let _live: Vec<_> = (0..count).map(|_| connect(&registry, &alice, 0, false)).collect();
+        let asked = Counting(Arc::default());
+        let policy = TrustPolicy::custom(asked.clone());
+        let mut revoking = pin!(registry.revoke(&policy));
+        let (mut before, mut polls) = (0, 0);
+        while revoking.as_mut().now_or_never().is_none() {
+            let now = asked.0.load(Ordering::Relaxed);
+            assert!(now - before <= AT_ONCE as u64, "{} peers in one poll", now - before);
+            (before, polls) = (now, polls + 1);
+        }
+        assert_eq!((asked.0.load(Ordering::Relaxed), polls), (count as u64, 11));
+    }
+
+    #[tokio::test]
+    async fn revocation_finds_connections_in_their_handshake() {
         let registry = registry();
         let (alice, before) = (peer(), registry.revocations());
-        registry.revoke(&TrustPolicy::reject_all());
+        registry.revoke(&TrustPolicy::reject_all()).await;
         assert!(connect(&registry, &alice, before, false).is_over());
         assert!(!connect(&registry, &alice, registry.revocations(), false).is_over());
     }
@@ -481,8 +609,13 @@ mod tests {
             (connect(&registry, &peer(), 0, false), connect(&registry, &peer(), 0, false));
         one.entry.sent(10);
         other.entry.sent(5);
-        one.entry.received(&Ok(("abc".into(), Duration::ZERO)));
-        one.entry.received(&Err(RecvError::TooLarge { size: 9, limit: 1 }));
+        let (message, error) = (
+            Ok(("abc".into(), Duration::ZERO)),
+            RecvError::Truncated { received: 1, announced: 2 },
+        );
+        assert_eq!(one.entry.hand_out(message.clone()), message);
+        assert_eq!(one.entry.hand_out(Err(error.clone())), Err(error));
+        let _ = one.entry.hand_out(Err(RecvError::TooLarge { size: 9, limit: 1 }));
         let of_one = one.entry.message_statistics();
         assert_eq!((of_one.messages_sent, of_one.bytes_sent), (1, 10));
         assert_eq!((of_one.messages_received, of_one.bytes_received), (1, 3));

@@ -19,13 +19,12 @@ pub(crate) struct Revocations {
 }
 
 impl Revocations {
-    /// Records that connections whose peers `policy` does not trust are revoked.
-    pub(crate) fn record(&mut self, policy: TrustPolicy) {
+    /// Records that connections whose peers `policy` does not trust are revoked. Returns the policy
+    /// that is forgotten for it.
+    pub(crate) fn record(&mut self, policy: TrustPolicy) -> Option<TrustPolicy> {
         self.count += 1;
         self.last.push_back(policy);
-        if self.last.len() > REMEMBERED {
-            self.last.pop_front();
-        }
+        if self.last.len() > REMEMBERED { self.last.pop_front() } else { None }
     }
 
     /// Returns the number of revocations so far.
@@ -58,7 +57,7 @@ mod tests {
             let strict = policies.iter().filter(|it| matches!(it, TrustPolicy::Hashes(_))).count();
             let expected = if missed <= 16 { (missed, 0) } else { (17, 1) };
             assert_eq!((policies.len() as u64, strict), expected);
-            revocations.record(TrustPolicy::Any);
+            drop(revocations.record(TrustPolicy::Any));
         }
     }
 }

@@ -196,8 +196,10 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             + self.secondary.close_peer(identity, code, reason)
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.primary.revoke(policy) + self.secondary.revoke(policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let (primary, secondary) =
+            tokio::join!(self.primary.revoke(policy), self.secondary.revoke(policy));
+        primary + secondary
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
@@ -364,6 +366,10 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     fn peer_identity(&self) -> &PeerIdentity {
         each!(self, it => it.peer_identity())
+    }
+
+    fn is_trusted(&self) -> bool {
+        each!(self, it => it.is_trusted())
     }
 
     fn remote_certificate(&self) -> Option<CertificateDer<'static>> {

@@ -350,7 +350,7 @@ async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
         PeerPool::new(transport.clone(), &[ALPN], me.clone(), config()).unwrap();
     let (connection, _accepted) = tokio::join!(pool.connection(peer, address), accept(&listener));
     pool.set_credential(me.with_trust(TrustPolicy::reject_all()));
-    assert_eq!(transport.revoke(&TrustPolicy::reject_all()), 1);
+    assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 1);
     connection.unwrap().watch_close().await;
     pool.send(peer, address, "to a revoked peer".into()).unwrap();
     let refuse = async { while listener.accept().await.unwrap().accept().await.is_err() {} };

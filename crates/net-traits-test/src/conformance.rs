@@ -81,6 +81,7 @@ macro_rules! __behaviours {
                 a_new_credential_counts_for_new_peers [] Once,
                 a_new_trust_counts_for_new_peers [] Once,
                 revocation_closes_what_is_not_trusted [] Once,
+                nothing_of_a_revoked_peer_is_received [] Swapped,
                 nothing_secret_is_printed [] Once,
             }
             credentials {
@@ -132,6 +133,7 @@ macro_rules! __behaviours {
                 questions_have_a_deadline [requests] Swapped,
                 long_questions_are_refused [requests] Swapped,
                 closing_ends_requests [requests] Swapped,
+                questions_of_a_revoked_peer_are_not_handed_out [requests] Swapped,
             }
             operation {
                 open_connections_are_listed [] Swapped,

@@ -94,6 +94,8 @@ mutants! {
         "identity::a_new_trust_counts_for_new_peers",
     revocations_are_ignored: RevocationsAreIgnored =>
         "identity::revocation_closes_what_is_not_trusted",
+    revoked_messages_are_handed_out: RevokedMessagesAreHandedOut =>
+        "identity::nothing_of_a_revoked_peer_is_received",
     debug_shows_the_key: DebugShowsTheKey =>
         "identity::nothing_secret_is_printed",
     newer_keys_are_refused: NewerKeysAreRefused =>
@@ -186,6 +188,10 @@ mutants! {
         "request::long_questions_are_refused",
     requests_outlive_connections: RequestsOutliveConnections =>
         "request::closing_ends_requests",
+    revoked_questions_are_handed_out: RevokedQuestionsAreHandedOut =>
+        "request::questions_of_a_revoked_peer_are_not_handed_out",
+    revoked_questions_are_read: RevokedQuestionsAreRead =>
+        "request::questions_of_a_revoked_peer_are_not_handed_out",
     connections_are_not_listed: ConnectionsAreNotListed =>
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>

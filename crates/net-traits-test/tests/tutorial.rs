@@ -175,8 +175,8 @@ impl NetTransport for Local {
         self.registry.live().into_iter().map(Connection).collect()
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.registry.revoke(policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
@@ -390,6 +390,10 @@ impl Member for End {
 impl NetConnection for Connection {
     net_kit::facts_getters!(0.entry.facts());
 
+    fn is_trusted(&self) -> bool {
+        self.0.entry.is_trusted()
+    }
+
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
     }
@@ -435,8 +439,7 @@ impl NetConnection for Connection {
                 Err(_) => Err(RecvError::Closed(reason)),
             },
         };
-        self.0.entry.received(&received);
-        received
+        self.0.entry.hand_out(received)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

@@ -28,6 +28,12 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Returns the peer's identity and its endorsing keys, as of the time when it was accepted.
     fn peer_identity(&self) -> &PeerIdentity;
 
+    /// Returns false once the peer was [revoked](crate::NetTransport::revoke). Nothing that it sent
+    /// is handed out then: `recv` fails with [`RecvError::Closed`] although messages wait.
+    ///
+    /// A layer above that keeps received messages asks before it hands one out.
+    fn is_trusted(&self) -> bool;
+
     /// Returns the peer's certificate, if the transport uses certificates.
     fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
 
@@ -105,7 +111,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection remains usable.
+    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection remains usable. Messages of
+    /// a peer that is no longer [trusted](Self::is_trusted) are not received.
     ///
     /// # Cancel safety
     ///

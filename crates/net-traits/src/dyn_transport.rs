@@ -95,7 +95,7 @@ trait ErasedTransport: Any + Send + Sync {
 
     fn connections(&self) -> Vec<DynConnection>;
     fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize;
-    fn revoke(&self, policy: &TrustPolicy) -> usize;
+    async fn revoke(&self, policy: &TrustPolicy) -> usize;
     async fn shutdown(&self, deadline: Duration, reason: &str);
     fn statistics(&self) -> TransportStatistics;
 }
@@ -130,8 +130,8 @@ impl<T: NetTransport<Connection: NetRequests>> ErasedTransport for T {
         NetTransport::close_peer(self, identity, code, reason)
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        NetTransport::revoke(self, policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        NetTransport::revoke(self, policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
@@ -174,8 +174,8 @@ impl NetTransport for DynTransport {
         self.0.close_peer(identity, code, reason)
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.0.revoke(policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.0.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
@@ -283,6 +283,7 @@ trait ErasedConnection: Any + Send + Sync {
     fn local_identity(&self) -> &str;
     fn remote_identity(&self) -> &str;
     fn peer_identity(&self) -> &PeerIdentity;
+    fn is_trusted(&self) -> bool;
     fn remote_certificate(&self) -> Option<CertificateDer<'static>>;
     fn alpn_negotiated(&self) -> &str;
     async fn send(&self, message: &[u8]) -> Result<(), SendError>;
@@ -321,6 +322,10 @@ macro_rules! forward {
 
             fn peer_identity(&$self) -> &PeerIdentity {
                 <$($inner)*>::peer_identity($target)
+            }
+
+            fn is_trusted(&$self) -> bool {
+                <$($inner)*>::is_trusted($target)
             }
 
             fn remote_certificate(&$self) -> Option<CertificateDer<'static>> {

@@ -73,13 +73,22 @@ pub trait NetTransport: Send + Sync + 'static {
     /// Aborts the connections whose peer `policy` does not trust, and returns the number of
     /// established ones.
     ///
-    /// The code is [`REVOKED`](crate::close_code::REVOKED). Handshakes in progress are affected
-    /// too, on all listeners of the transport. Certificates are verified at the current time, on
-    /// this thread, so an expired certificate is not trusted either.
+    /// The code is [`REVOKED`](crate::close_code::REVOKED). Once the call has returned, nothing of
+    /// these peers is handed out any more: neither received messages that wait for
+    /// [`recv`](NetConnection::recv), nor questions and answers, also of connections that ended
+    /// before. See [`NetConnection::is_trusted`].
+    ///
+    /// Handshakes in progress are affected too, on all listeners of the transport. Certificates are
+    /// verified at the current time, so an expired certificate is not trusted either. This is done in
+    /// the calling task, a few peers at a time; between them other tasks run.
     ///
     /// It does not affect later handshakes: give the listeners the new policy first, see
     /// [`NetListener::set_trust`], and dial with it.
-    fn revoke(&self, policy: &TrustPolicy) -> usize;
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future may leave established connections open. Call it again.
+    async fn revoke(&self, policy: &TrustPolicy) -> usize;
 
     /// Stops the listeners and closes all connections, orderly until `deadline` and then
     /// immediately.

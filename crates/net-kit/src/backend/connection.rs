@@ -28,7 +28,7 @@ pub struct Connection<B: Backend> {
 /// What the handles of a connection share; dropped with the last of them.
 pub(crate) struct Shared<B: Backend> {
     pub(super) session: Arc<Session<B>>,
-    entry: Entry<Self>,
+    pub(super) entry: Entry<Self>,
 }
 
 impl<B: Backend> Connection<B> {
@@ -138,6 +138,10 @@ impl<B: Backend> Drop for Shared<B> {
 impl<B: Backend> NetConnection for Connection<B> {
     crate::facts_getters!(except addresses shared.entry.facts());
 
+    fn is_trusted(&self) -> bool {
+        self.shared.entry.is_trusted()
+    }
+
     fn local_addr(&self) -> SocketAddr {
         self.shared.entry.facts().local_addr()
     }
@@ -175,9 +179,7 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
-        let received = self.session().recv().await;
-        self.shared.entry.received(&received);
-        received
+        self.shared.entry.hand_out(self.session().recv().await)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

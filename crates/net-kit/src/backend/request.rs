@@ -20,25 +20,27 @@ impl<B: Backend> NetRequests for Connection<B> {
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
-        tokio::select! {
+        let answer = tokio::select! {
             biased;
             answer = timeout(deadline, B::request(session, question)) => {
                 answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
             }
             reason = session.over() => Err(RequestError::Closed(reason)),
-        }
+        };
+        self.shared.entry.hand_out_request(answer)
     }
 
     async fn accept_request(&self) -> Result<Question<B>, RequestError> {
         budget::spend().await;
         let session = self.session();
-        tokio::select! {
+        let question = tokio::select! {
             biased;
             reason = session.over() => Err(RequestError::Closed(reason)),
             question = B::accept_request(session) => {
                 Ok(Question { question: question?, connection: self.clone() })
             }
-        }
+        };
+        self.shared.entry.hand_out_request(question)
     }
 }
 
@@ -67,7 +69,7 @@ impl<B: Backend> NetQuestion for Question<B> {
         if let Err(RequestError::TooLarge { .. }) = question {
             self.end(request_code::TOO_LARGE);
         }
-        question
+        self.connection.shared.entry.hand_out_request(question)
     }
 
     async fn answer(mut self, answer: Bytes) -> Result<(), RequestError> {

@@ -105,8 +105,8 @@ impl<B: Backend> NetTransport for Transport<B> {
         live.map(|shared| Connection { shared }).collect()
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.home.registry.revoke(policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.home.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {

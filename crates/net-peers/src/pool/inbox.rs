@@ -3,27 +3,28 @@
 //! The task of each connection pushes, the application pops. A task that finds no room waits for it
 //! with its message in hand and reads no further, so the connection's own limits slow the peer. Tasks
 //! get room in the order in which they asked: no peer can keep the others out.
+//!
+//! A message is kept with its connection, so that nothing of a peer is popped that was revoked
+//! meanwhile.
 
 use super::account::MESSAGE_COST;
 use bytes::Bytes;
-use net_traits::CertHash;
+use net_traits::{CertHash, NetConnection};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::coop::consume_budget;
 
-#[derive(Debug)]
-pub(super) struct Inbox {
+pub(super) struct Inbox<C> {
     limit: u32,
     room: Arc<Semaphore>,
-    messages: Mutex<VecDeque<Received>>,
+    messages: Mutex<VecDeque<Received<C>>>,
     arrived: Notify,
 }
 
-#[derive(Debug)]
-struct Received {
-    peer: CertHash,
+struct Received<C> {
+    connection: C,
     message: Bytes,
     _room: OwnedSemaphorePermit,
 }
@@ -31,7 +32,7 @@ struct Received {
 /// The pool was dropped.
 pub(super) struct Closed;
 
-impl Inbox {
+impl<C: NetConnection> Inbox<C> {
     pub(super) fn new(limit: usize) -> Self {
         let limit = u32::try_from(limit).unwrap_or(u32::MAX);
         let room = Arc::new(Semaphore::new(limit as usize));
@@ -39,23 +40,29 @@ impl Inbox {
     }
 
     /// Adds a message once there is room for it. An empty inbox has room for any message.
-    pub(super) async fn push(&self, peer: CertHash, message: Bytes) -> Result<(), Closed> {
+    pub(super) async fn push(&self, connection: &C, message: Bytes) -> Result<(), Closed> {
         let cost = u32::try_from(message.len() + MESSAGE_COST).unwrap_or(u32::MAX).min(self.limit);
         let room = self.room.clone().acquire_many_owned(cost).await.map_err(|_| Closed)?;
-        self.messages.lock().push_back(Received { peer, message, _room: room });
+        let connection = connection.clone();
+        self.messages.lock().push_back(Received { connection, message, _room: room });
         self.arrived.notify_one();
         Ok(())
     }
 
     pub(super) fn try_pop(&self) -> Option<(CertHash, Bytes)> {
-        let (received, is_empty) = {
-            let mut messages = self.messages.lock();
-            (messages.pop_front()?, messages.is_empty())
-        };
-        if !is_empty {
-            self.arrived.notify_one(); // for another waiter
+        loop {
+            let (received, is_empty) = {
+                let mut messages = self.messages.lock();
+                (messages.pop_front()?, messages.is_empty())
+            };
+            if !is_empty {
+                self.arrived.notify_one(); // for another waiter
+            }
+            let Received { connection, message, .. } = received;
+            if connection.is_trusted() {
+                return Some((connection.peer_identity().hash, message));
+            }
         }
-        Some((received.peer, received.message))
     }
 
     pub(super) async fn pop(&self) -> (CertHash, Bytes) {
@@ -81,14 +88,41 @@ impl Inbox {
 mod tests {
     use super::*;
     use futures_util::FutureExt;
+    use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
+    use net_traits_test::memory::{MemoryConnection, MemoryNetwork, MemoryTransport};
     use std::pin::pin;
 
-    const PEER: CertHash = CertHash::from_bytes([1; 32]);
+    async fn connected() -> (MemoryTransport, MemoryConnection, MemoryConnection) {
+        let network = MemoryNetwork::new(1);
+        let (here, there) = (network.transport(), network.transport());
+        let credential = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let listener = here.create_listener(([0; 4], 0).into(), &["test"], credential());
+        let listener = listener.await.unwrap();
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let dial = there.connect(listener.local_addr(), &["test"], credential());
+        let (accepted, dialled) = tokio::join!(accept, dial);
+        (here, accepted, dialled.unwrap())
+    }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
+    async fn nothing_of_a_revoked_peer_is_popped() {
+        let (transport, revoked, _dialled) = connected().await;
+        let (_transport, other, _other_dialled) = connected().await;
+        let inbox = Inbox::new(1000);
+        for (connection, text) in [(&revoked, "late"), (&other, "good"), (&revoked, "late")] {
+            assert!(inbox.push(connection, text.into()).await.is_ok());
+        }
+        transport.revoke(&TrustPolicy::reject_all()).await;
+        assert_eq!(inbox.pop().await, (other.peer_identity().hash, "good".into()));
+        assert_eq!(inbox.try_pop(), None);
+        assert_eq!(inbox.room.available_permits(), 1000);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_full_inbox_lets_pushers_wait_in_order() {
+        let (_transport, connection, _dialled) = connected().await;
         let inbox = Inbox::new(2 * MESSAGE_COST);
-        let push = |text: &'static str| inbox.push(PEER, text.into());
+        let push = |text: &'static str| inbox.push(&connection, text.into());
         assert!(push("").await.is_ok() && push("").await.is_ok());
         let (mut third, mut fourth) =
             (pin!(push("third, longer than all room").boxed()), pin!(push("")));

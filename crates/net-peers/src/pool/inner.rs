@@ -26,7 +26,7 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) config: PeerPoolConfig,
     /// What the application is told.
     pub(super) board: Arc<Board<T::Connection>>,
-    pub(super) inbox: Inbox,
+    pub(super) inbox: Inbox<T::Connection>,
     /// What the queued messages of all peers may take, until their reports are received.
     pub(super) held: Arc<Account>,
     /// Locked before the news of the board.

@@ -109,7 +109,7 @@ async fn receive<T: NetTransport>(
         match received {
             Ok((message, _)) => {
                 link.hold(true);
-                let pushed = inner.inbox.push(peer, message).await;
+                let pushed = inner.inbox.push(&link.connection, message).await;
                 link.hold(false);
                 if pushed.is_err() {
                     return;

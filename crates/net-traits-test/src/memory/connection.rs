@@ -138,6 +138,10 @@ impl Drop for Shared {
 impl NetConnection for MemoryConnection {
     net_kit::facts_getters!(shared.entry.facts());
 
+    fn is_trusted(&self) -> bool {
+        self.shared.entry.is_trusted()
+    }
+
     async fn send(&self, message: &[u8]) -> Result<(), SendError> {
         self.send_bytes(Bytes::copy_from_slice(message)).await
     }
@@ -174,9 +178,7 @@ impl NetConnection for MemoryConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
-        let received = wire.take(*side).await;
-        self.shared.entry.received(&received);
-        received
+        self.shared.entry.hand_out(wire.take(*side).await)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
@@ -225,14 +227,15 @@ impl NetRequests for MemoryConnection {
         if let Some(reason) = self.shared.closing.lock().clone() {
             return Err(RequestError::Closed(reason));
         }
-        wire.ask(*side, question, limit, deadline).await
+        self.shared.entry.hand_out_request(wire.ask(*side, question, limit, deadline).await)
     }
 
     async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
         budget::spend().await;
         let Seat { wire, side, limits } = &self.shared.seat;
         let asked = wire.asked(*side).await?;
-        Ok(MemoryQuestion::new(asked, limits.max_request_size, self.clone()))
+        let question = MemoryQuestion::new(asked, limits.max_request_size, self.clone());
+        self.shared.entry.hand_out_request(Ok(question))
     }
 }
 
@@ -262,7 +265,7 @@ impl NetQuestion for MemoryQuestion {
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
         }
-        Ok(self.asked.question.clone())
+        self.connection.shared.entry.hand_out_request(Ok(self.asked.question.clone()))
     }
 
     async fn answer(self, answer: Bytes) -> Result<(), RequestError> {

@@ -168,8 +168,8 @@ impl NetTransport for MemoryTransport {
         self.host.registry.live().into_iter().map(MemoryConnection::from_shared).collect()
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.host.registry.revoke(policy)
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        self.host.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {

@@ -1,11 +1,13 @@
 //! Identities of peers, trust, and how rejections are reported.
 
 use crate::Harness;
-use crate::stage::{ALPN, Connected, Stage, credential, credentials, greet, introduce};
+use crate::stage::{
+    ALPN, Connected, Pair, Stage, credential, credentials, greet, introduce, number, numbered,
+};
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers,
     IdentityKey, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    PeerIdentity, PeerVerifier, Rejection, RejectionBy, TrustPolicy,
+    PeerIdentity, PeerVerifier, RecvError, Rejection, RejectionBy, TrustPolicy,
 };
 
 /// Each side knows both identities: the hashes of the certificates that were presented.
@@ -208,10 +210,41 @@ pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) 
     let (dialled_bad, accepted_bad) = introduce::<H>(&dialler, &listener, bad).await;
     let (dialled_good, accepted_good) = introduce::<H>(&dialler, &listener, good).await;
     let (dialled_bad, accepted_bad) = (dialled_bad.unwrap(), accepted_bad.unwrap());
-    assert_eq!(transport.revoke(&trust), 1);
+    assert_eq!(transport.revoke(&trust).await, 1);
     assert!(matches!(accepted_bad.watch_close().await, CloseReason::Local { .. }));
     assert!(matches!(dialled_bad.watch_close().await, CloseReason::Peer { .. }));
     greet(&dialled_good.unwrap(), &accepted_good.unwrap()).await;
+}
+
+/// Once a revocation has returned, nothing is received that its peer has sent, also if it arrived
+/// before, and if the peer has closed meanwhile.
+///
+/// A message of a stolen key is not acted on.
+pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) {
+    for has_closed in [false, true] {
+        let Pair { one, other, listener: _listener, transports: [dialler, transport] } =
+            stage.meet().await;
+        let receiving = if stage.is_swapped { &dialler } else { &transport };
+        for sent in 0..20 {
+            one.send_bytes(numbered(sent, 100)).await.unwrap();
+        }
+        if has_closed {
+            one.close(0, "").await;
+        }
+        assert_eq!(number(&other.recv().await.unwrap().0), 0);
+        assert!(other.is_trusted());
+        let revoked = receiving.revoke(&TrustPolicy::reject_all()).await;
+        assert!(has_closed || revoked == 1);
+        assert!(!other.is_trusted());
+        for _ in 0..20 {
+            let received = other.recv().await;
+            assert!(
+                matches!(received, Err(RecvError::Closed(_))),
+                "{received:?} of a revoked peer"
+            );
+        }
+        other.watch_close().await;
+    }
 }
 
 /// Private keys do not appear in `Debug` output, which ends up in logs.

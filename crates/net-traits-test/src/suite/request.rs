@@ -7,8 +7,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
 use net_traits::{
-    CloseReason, NetConnection, NetQuestion, NetRequests, RequestError, request_code,
-    serve_requests,
+    CloseReason, NetConnection, NetQuestion, NetRequests, NetTransport, RequestError, TrustPolicy,
+    request_code, serve_requests,
 };
 use std::pin::pin;
 use std::time::Duration;
@@ -176,4 +176,25 @@ pub async fn closing_ends_requests<H: Harness>(stage: Stage<H>) {
     assert!(matches!(accept.await, Err(RequestError::Closed(CloseReason::Local { .. }))));
     assert!(matches!(one.request("still?".into(), LONG).await, Err(RequestError::Closed(_))));
     assert!(question.answer("late".into()).await.is_err());
+}
+
+/// Once a revocation has returned, neither a question of its peer nor the content of an accepted one is
+/// handed out, and the peer gets no answer.
+pub async fn questions_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener: _listener, transports: [dialler, transport] } =
+        stage.meet().await;
+    let answering = if stage.is_swapped { &dialler } else { &transport };
+    let ask = |question: &'static str| one.request(question.into(), LONG);
+    let revoke = async {
+        let mut first = other.accept_request().await.unwrap();
+        assert_eq!(answering.revoke(&TrustPolicy::reject_all()).await, 1);
+        let read = first.question().await;
+        assert!(matches!(read, Err(RequestError::Closed(_) | RequestError::Canceled)), "{read:?}");
+        let next = other.accept_request().await.err();
+        assert!(matches!(next, Some(RequestError::Closed(_))), "{next:?}");
+    };
+    let (first, second, ()) = tokio::join!(ask("may I still?"), ask("and this?"), revoke);
+    for answer in [first, second] {
+        assert!(matches!(answer, Err(RequestError::Closed(_))), "{answer:?}");
+    }
 }

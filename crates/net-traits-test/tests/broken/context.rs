@@ -29,6 +29,11 @@ impl Context {
         BrokenConnection(shared)
     }
 
+    /// Returns the connections that exist.
+    pub(super) fn live(&self) -> Vec<Arc<Shared>> {
+        self.connections.lock().iter().filter_map(Weak::upgrade).collect()
+    }
+
     /// Returns the credential, with another policy if that is the fault.
     pub(super) fn credential(&self, credential: NetCredential) -> NetCredential {
         match (self.fault, credential.trust()) {

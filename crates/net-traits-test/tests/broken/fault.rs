@@ -26,6 +26,7 @@ pub(crate) enum Fault {
     NewCredentialsAreIgnored,
     NewTrustIsIgnored,
     RevocationsAreIgnored,
+    RevokedMessagesAreHandedOut,
     DebugShowsTheKey,
     // Credentials
     NewerKeysAreRefused,
@@ -76,6 +77,8 @@ pub(crate) enum Fault {
     RequestsHaveNoDeadline,
     QuestionsAreUnlimited,
     RequestsOutliveConnections,
+    RevokedQuestionsAreHandedOut,
+    RevokedQuestionsAreRead,
     // Operation
     ConnectionsAreNotListed,
     EndedConnectionsAreListed,

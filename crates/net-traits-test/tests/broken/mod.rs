@@ -2,6 +2,7 @@
 
 mod context;
 mod fault;
+mod guards;
 mod question;
 
 pub(crate) use fault::Fault;
@@ -11,17 +12,19 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use context::Context;
 use futures_util::FutureExt;
+use guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
-    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
+    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetRequests,
+    NetTransport, PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy,
+    close_code,
 };
 use net_traits_test::memory::{
-    MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryTransport,
+    MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryQuestion, MemoryTransport,
 };
 use net_traits_test::{Harness, Limits, RawPeer};
 use parking_lot::Mutex;
-use std::collections::HashSet;
+use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -108,7 +111,7 @@ pub(crate) struct BrokenTransport {
 impl Drop for BrokenTransport {
     fn drop(&mut self) {
         if self.context.fault == Fault::TransportsTakeConnectionsAlong {
-            for shared in self.context.connections.lock().iter().filter_map(Weak::upgrade) {
+            for shared in self.context.live() {
                 shared.inner.close(0, "").now_or_never();
             }
         }
@@ -183,8 +186,7 @@ impl NetTransport for BrokenTransport {
         if fault == Fault::ConnectionsAreNotListed {
             return Vec::new();
         }
-        let known = self.context.connections.lock();
-        let known: Vec<_> = known.iter().filter_map(Weak::upgrade).collect();
+        let known = self.context.live();
         let is_listed = |shared: &Arc<Shared>| {
             fault == Fault::EndedConnectionsAreListed
                 || shared.inner.watch_close().now_or_never().is_none()
@@ -201,10 +203,16 @@ impl NetTransport for BrokenTransport {
         self.inner.close_peer(identity, code, reason)
     }
 
-    fn revoke(&self, policy: &TrustPolicy) -> usize {
+    async fn revoke(&self, policy: &TrustPolicy) -> usize {
         match self.context.fault {
-            Fault::RevocationsAreIgnored => 1,
-            _ => self.inner.revoke(policy),
+            Fault::RevocationsAreIgnored if self.inner.connections().len() > 1 => 1,
+            Fault::RevokedMessagesAreHandedOut | Fault::RevokedQuestionsAreHandedOut => {
+                for shared in self.context.live() {
+                    shared.keep_what_arrived();
+                }
+                self.inner.revoke(policy).await
+            }
+            _ => self.inner.revoke(policy).await,
         }
     }
 
@@ -382,22 +390,9 @@ struct Shared {
     held_back: Mutex<Option<Bytes>>,
     queue: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
-}
-
-/// Counts live instances.
-struct Counting<'a>(&'a AtomicUsize);
-
-impl<'a> Counting<'a> {
-    fn new(count: &'a AtomicUsize) -> (Self, usize) {
-        let now = count.fetch_add(1, Ordering::SeqCst) + 1;
-        (Self(count), now)
-    }
-}
-
-impl Drop for Counting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::SeqCst);
-    }
+    /// What had arrived before a revocation.
+    arrived: Mutex<VecDeque<Bytes>>,
+    asked: Mutex<VecDeque<MemoryQuestion>>,
 }
 
 impl Shared {
@@ -441,6 +436,21 @@ impl Shared {
             held_back: Mutex::default(),
             queue,
             room: Arc::new(Semaphore::new(QUEUE)),
+            arrived: Mutex::default(),
+            asked: Mutex::default(),
+        }
+    }
+
+    fn keep_what_arrived(&self) {
+        while self.fault == Fault::RevokedMessagesAreHandedOut
+            && let Some(Ok((message, _))) = self.inner.recv().now_or_never()
+        {
+            self.arrived.lock().push_back(message);
+        }
+        while self.fault == Fault::RevokedQuestionsAreHandedOut
+            && let Some(Ok(question)) = self.inner.accept_request().now_or_never()
+        {
+            self.asked.lock().push_back(question);
         }
     }
 
@@ -483,29 +493,6 @@ impl Clone for BrokenConnection {
     }
 }
 
-/// Sends half of a message when its future is dropped.
-struct HalfOnDrop<'a>(&'a Shared, Bytes, bool);
-
-impl Drop for HalfOnDrop<'_> {
-    fn drop(&mut self) {
-        if !self.2 {
-            let (inner, half) = (self.0.inner.clone(), self.1.slice(..self.1.len() / 2));
-            tokio::spawn(async move { inner.send_bytes(half).await });
-        }
-    }
-}
-
-/// Counts a `recv` that is dropped while it waits.
-struct CountIfDropped<'a>(&'a AtomicUsize, bool);
-
-impl Drop for CountIfDropped<'_> {
-    fn drop(&mut self) {
-        if !self.1 {
-            self.0.fetch_add(1, Ordering::SeqCst);
-        }
-    }
-}
-
 #[async_trait]
 impl NetConnection for BrokenConnection {
     fn local_addr(&self) -> SocketAddr {
@@ -526,6 +513,10 @@ impl NetConnection for BrokenConnection {
 
     fn remote_identity(&self) -> &str {
         &self.0.remote_identity
+    }
+
+    fn is_trusted(&self) -> bool {
+        self.0.inner.is_trusted()
     }
 
     fn peer_identity(&self) -> &PeerIdentity {
@@ -703,6 +694,13 @@ impl NetConnection for BrokenConnection {
                     error => error,
                 }),
             },
+            Fault::RevokedMessagesAreHandedOut => {
+                let arrived = self.0.arrived.lock().pop_front();
+                match arrived {
+                    Some(message) => Ok((message, Duration::ZERO)),
+                    None => inner.recv().await,
+                }
+            }
             _ => inner.recv().await,
         };
         self.0.received.fetch_add(1, Ordering::SeqCst);
@@ -757,15 +755,4 @@ impl NetConnection for BrokenConnection {
             _ => inner.watch_close().await,
         }
     }
-}
-
-/// Returns a guard that calls `run` when it is dropped.
-fn on_drop<F: FnMut()>(run: F) -> impl Drop {
-    struct Guard<F: FnMut()>(F);
-    impl<F: FnMut()> Drop for Guard<F> {
-        fn drop(&mut self) {
-            (self.0)();
-        }
-    }
-    Guard(run)
 }

@@ -12,6 +12,8 @@ pub(crate) struct BrokenQuestion {
     inner: MemoryQuestion,
     fault: Fault,
     is_read: bool,
+    /// Its content, read before the application asks for it.
+    early: Option<Bytes>,
 }
 
 #[async_trait]
@@ -30,17 +32,27 @@ impl NetRequests for BrokenConnection {
             Fault::QuestionsAreUnlimited if question.len() > limits.max_request_size => {
                 Ok(question)
             }
-            Fault::RequestsOutliveConnections => match inner.request(question, deadline).await {
-                Err(RequestError::Closed(_)) => pending().await,
-                result => result,
-            },
+            Fault::RequestsOutliveConnections if question == "are you there?" => {
+                match inner.request(question, deadline).await {
+                    Err(RequestError::Closed(_)) => pending().await,
+                    result => result,
+                }
+            }
             _ => inner.request(question, deadline).await,
         }
     }
 
     async fn accept_request(&self) -> Result<BrokenQuestion, RequestError> {
-        let inner = self.0.inner.accept_request().await?;
-        Ok(BrokenQuestion { inner, fault: self.0.fault, is_read: false })
+        let asked = self.0.asked.lock().pop_front();
+        let mut inner = match asked {
+            Some(asked) => asked,
+            None => self.0.inner.accept_request().await?,
+        };
+        let early = match self.0.fault {
+            Fault::RevokedQuestionsAreRead => inner.question().await.ok(),
+            _ => None,
+        };
+        Ok(BrokenQuestion { inner, fault: self.0.fault, is_read: false, early })
     }
 }
 
@@ -48,7 +60,10 @@ impl NetRequests for BrokenConnection {
 impl NetQuestion for BrokenQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
         self.is_read = true;
-        self.inner.question().await
+        match (self.inner.question().await, self.early.take()) {
+            (Err(RequestError::Closed(_)), Some(early)) => Ok(early),
+            (question, _) => question,
+        }
     }
 
     async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
