@@ -47,7 +47,8 @@ impl Harness for Quic {
                 .stream_op_timeout(limits.no_progress_timeout)
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
-                .max_connections_per_identity(limits.max_connections_per_identity),
+                .max_connections_per_identity(limits.max_connections_per_identity)
+                .receive_queue(limits.receive_queue),
         )
         .unwrap()
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALPN, Pair, credentials, has_patch, lacks_patch, pair_with, pattern, run};
+use common::{ALPN, Pair, credentials, lacks_patch, pair_with, pattern, run};
 use msquic_async::ConnectionError;
 use msquic_async::{Configuration, Connection, ReadError, Registration, Settings};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
@@ -46,19 +46,20 @@ fn a_receiver_that_reads_after_the_close_loses_nothing() {
 }
 
 #[test]
-fn a_long_first_message_arrives_before_the_close() {
+fn a_first_message_arrives_before_the_close_although_the_queue_is_full() {
+    if lacks_patch("N60") {
+        return; // of the second stream nothing arrives
+    }
     run(async {
-        for _ in 0..if has_patch("N60") { 50 } else { 0 } {
-            let config = MsQuicTransportConfig::new;
-            let Pair { client, server, .. } = pair_with(config(), config()).await;
-            let receive = count(&client);
-            let send = async {
-                server.send_bytes(pattern(300_000)).await.unwrap();
-                server.close(9, "").await
-            };
-            let ((count, _), _) = tokio::join!(receive, send);
-            assert_eq!(count, 1);
-        }
+        let (client, server) = (MsQuicTransportConfig::new(), MsQuicTransportConfig::new());
+        let client = client.receive_queue(64 * 1024);
+        let Pair { client, server, .. } = pair_with(server, client).await;
+        server.send_bytes(pattern(64 * 1024)).await.unwrap();
+        server.flush().await.unwrap(); // the queue is full
+        server.send_urgent(pattern(300_000)).await.unwrap();
+        assert_eq!(server.close(9, "").await, CloseOutcome::Acknowledged);
+        assert_eq!(client.recv().await.unwrap().0.len(), 64 * 1024);
+        assert_eq!(client.recv().await.unwrap().0.len(), 300_000);
     });
 }
 

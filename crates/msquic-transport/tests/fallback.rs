@@ -37,7 +37,8 @@ mod conformance {
                 .stream_op_timeout(limits.no_progress_timeout)
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
-                .max_connections_per_identity(limits.max_connections_per_identity);
+                .max_connections_per_identity(limits.max_connections_per_identity)
+                .receive_queue(limits.receive_queue);
             let tcp = TcpTlsConfig::new()
                 .max_message_size(limits.max_message_size)
                 .max_request_size(limits.max_request_size)
@@ -45,7 +46,8 @@ mod conformance {
                 .no_progress_timeout(limits.no_progress_timeout)
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
-                .max_connections_per_identity(limits.max_connections_per_identity);
+                .max_connections_per_identity(limits.max_connections_per_identity)
+                .receive_queue(limits.receive_queue);
             FallbackTransport::new(
                 MsQuicTransport::with_config(config).unwrap(),
                 TcpTlsTransport::with_config(tcp).unwrap(),

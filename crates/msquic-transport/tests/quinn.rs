@@ -5,16 +5,19 @@
 mod common;
 
 use bytes::Bytes;
-use common::{ALPN, has_patch, pattern, run};
+use common::{ALPN, has_patch, lacks_patch, pattern, run};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
-    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
-    NetListener, NetQuestion, NetRequests, NetTransport, Rejection, RejectionBy, RequestError,
-    SendError, TrustError, TrustPolicy, close_code,
+    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetCredential,
+    NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, RecvError, Rejection,
+    RejectionBy, RequestError, SendError, TrustError, TrustPolicy, close_code,
 };
 use net_traits::{request_code, serve_requests};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
+use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
 
 /// The limits that the tests choose, for both transports.
 #[derive(Clone, Copy)]
@@ -106,6 +109,17 @@ impl<D: Quic, L: Quic> Stage<D, L> {
         let dial = self.dialler.connect(self.listener.local_addr(), &[ALPN], credential);
         let accept = async { self.listener.accept().await.unwrap().accept().await };
         tokio::join!(dial, accept)
+    }
+
+    /// Connects over a relay that loses datagrams.
+    async fn meet_lossy(
+        &self,
+    ) -> (LossyRelay, <D as NetTransport>::Connection, <L as NetTransport>::Connection) {
+        let relay = LossyRelay::new(self.listener.local_addr()).await;
+        let dial = self.dialler.connect(relay.address, &[ALPN], trusting());
+        let accept = async { self.listener.accept().await.unwrap().accept().await };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        (relay, dialled.unwrap(), accepted.unwrap())
     }
 
     async fn pair(options: Options) -> (Self, D::Connection, L::Connection) {
@@ -342,7 +356,7 @@ fn a_message_over_the_limit_stops_its_stream_only() {
     async fn stop(from: &impl Urgent, to: &impl NetConnection) {
         from.send_bytes(pattern(1001)).await.unwrap();
         let error = to.recv().await.unwrap_err();
-        assert_eq!(error, net_traits::RecvError::TooLarge { size: 1001, limit: 1000 });
+        assert_eq!(error, RecvError::TooLarge { size: 1001, limit: 1000 });
         // Messages are lost until the sender learns of the stop, which one send reports.
         let error = loop {
             match from.send(b"lost").await {
@@ -386,6 +400,83 @@ fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
 
 /// Longer than any request here takes.
 const LONG: Duration = Duration::from_secs(30);
+
+#[test]
+fn a_slow_receiver_loses_nothing_with_several_lanes_and_lost_packets() {
+    async fn close<C: Quic, R: Quic>() {
+        let options = Options { send_streams: 4, receive_queue: 64 * 1024, ..DEFAULT };
+        let stage = Stage::<C, R>::new(options, options, trusting()).await;
+        let (_relay, closer, receiver) = stage.meet_lossy().await;
+        let send = async {
+            for _ in 0..150 {
+                closer.send_bytes(pattern(16 * 1024)).await.unwrap();
+            }
+            assert_eq!(closer.close(9, "").await, CloseOutcome::Acknowledged);
+        };
+        let receive = async {
+            let mut received = 0;
+            loop {
+                match receiver.recv().await {
+                    Ok(_) => received += 1,
+                    Err(end) => return (received, end),
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await; // this makes the receiver slow
+            }
+        };
+        let ((), (received, end)) = tokio::join!(send, receive);
+        let reason = CloseReason::Peer { code: 9, reason: String::new() };
+        assert_eq!((received, end), (150, RecvError::Closed(reason)));
+    }
+    run(async {
+        close::<MsQuicTransport, QuinnTransport>().await;
+        close::<QuinnTransport, QuinnTransport>().await;
+        if !lacks_patch("N60") {
+            close::<MsQuicTransport, MsQuicTransport>().await;
+            close::<QuinnTransport, MsQuicTransport>().await;
+        }
+    });
+}
+
+/// A relay between one client and a server, which loses every 25th datagram.
+struct LossyRelay {
+    address: SocketAddr,
+    task: JoinHandle<()>,
+}
+
+impl LossyRelay {
+    async fn new(server: SocketAddr) -> Self {
+        let at_client = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let at_server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        at_server.connect(server).await.unwrap();
+        let address = at_client.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            let (mut up, mut down, mut client) = ([0; 2048], [0; 2048], None);
+            for count in 1_u64.. {
+                let is_lost = count.is_multiple_of(25);
+                tokio::select! {
+                    Ok((size, from)) = at_client.recv_from(&mut up) => {
+                        client = Some(from);
+                        if !is_lost {
+                            let _ = at_server.send(&up[..size]).await;
+                        }
+                    }
+                    Ok(size) = at_server.recv(&mut down) => {
+                        if let (false, Some(client)) = (is_lost, client) {
+                            let _ = at_client.send_to(&down[..size], client).await;
+                        }
+                    }
+                }
+            }
+        });
+        Self { address, task }
+    }
+}
+
+impl Drop for LossyRelay {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
 
 #[test]
 fn requests_go_both_ways() {

@@ -112,6 +112,7 @@ macro_rules! __behaviours {
             }
             close {
                 what_was_sent_before_is_delivered [] Swapped,
+                a_slow_receiver_loses_nothing [] Swapped,
                 code_and_reason_reach_the_peer [close_reason] Swapped,
                 everybody_who_watches_is_woken [close_reason] Swapped,
                 polling_for_the_end_does_not_grow [] Swapped,
@@ -124,6 +125,7 @@ macro_rules! __behaviours {
                 abort_ends_a_close_that_waits [] Swapped,
                 a_close_tells_what_was_not_delivered [] Swapped,
                 a_close_tells_that_it_is_over [] Swapped,
+                a_close_that_meets_another_tells_the_truth [] Swapped,
             }
             request {
                 each_question_gets_its_answer [requests] Swapped,

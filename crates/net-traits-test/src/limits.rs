@@ -32,6 +32,9 @@ pub struct Limits {
     /// How many of them one identity may have at once; a further one replaces the oldest. Default:
     /// 1000.
     pub max_connections_per_identity: usize,
+    /// How many bytes of messages may wait to be received, per connection; a single message may exceed
+    /// it. Default: 4 MiB.
+    pub receive_queue: usize,
 }
 
 impl Default for Limits {
@@ -44,6 +47,7 @@ impl Default for Limits {
             operation_timeout: OPERATION,
             max_connections: 1000,
             max_connections_per_identity: 1000,
+            receive_queue: 4 * 1024 * 1024,
         }
     }
 }

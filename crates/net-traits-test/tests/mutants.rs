@@ -146,6 +146,8 @@ mutants! {
         "message::an_end_between_messages_is_clean",
     the_end_overtakes: TheEndOvertakes =>
         "close::what_was_sent_before_is_delivered",
+    only_a_few_are_kept: OnlyAFewAreKept =>
+        "close::a_slow_receiver_loses_nothing",
     codes_are_bytes: CodesAreBytes =>
         "close::code_and_reason_reach_the_peer",
     ten_watchers: TenWatchers =>
@@ -172,6 +174,8 @@ mutants! {
         "close::a_close_tells_what_was_not_delivered",
     the_second_close_is_the_first: TheSecondCloseIsTheFirst =>
         "close::a_close_tells_that_it_is_over",
+    each_close_has_delivered: EachCloseHasDelivered =>
+        "close::a_close_that_meets_another_tells_the_truth",
     empty_answers_are_lost: EmptyAnswersAreLost =>
         "request::each_question_gets_its_answer",
     refusals_forget_the_code: RefusalsForgetTheCode =>

@@ -51,21 +51,22 @@ async fn serve(
 ) {
     let outbox = outbox(session);
     let (mut reader, mut writer) = split(stream);
-    let reason = {
+    let end_of_peer = {
         let broken = Notify::new();
         let mut reading = std::pin::pin!(read(session, &mut reader, handshake, &broken));
         tokio::select! {
-            reason = &mut reading => reason,
+            end_of_peer = &mut reading => end_of_peer,
             written = write(outbox, &mut writer) => {
                 match written {
-                    // The peer answers the close by ending its direction.
+                    // The peer answers the close by ending its direction. A peer that closes too may
+                    // have discarded messages.
                     Ok(()) => {
                         outbox.wrote_all();
-                        let reason = reading.await;
-                        if matches!(reason, CloseReason::Peer { .. }) {
+                        let end_of_peer = reading.await;
+                        if end_of_peer == EndOfPeer::Finished {
                             outbox.confirm();
                         }
-                        return end(session, reason); // close_notify is sent already
+                        return end(session, end_of_peer.reason()); // close_notify is sent already
                     }
                     // Data that the peer sent before is still readable, often with the reason.
                     Err(error) => {
@@ -78,28 +79,51 @@ async fn serve(
         }
     };
     // Send close_notify only after an orderly end.
-    let is_in_order = matches!(reason, CloseReason::Peer { .. });
-    end(session, reason);
+    let is_in_order = !matches!(end_of_peer, EndOfPeer::Lost(_));
+    end(session, end_of_peer.reason());
     if is_in_order {
         let _ = writer.shutdown().await; // the peer may be gone
     }
 }
 
-/// Reads until the connection ends, and returns the reason. Once `broken` is notified, it reads
+/// How the direction of the peer ended.
+#[derive(Debug, PartialEq, Eq)]
+enum EndOfPeer {
+    /// The peer closed the connection.
+    Closed {
+        code: u64,
+        reason: String,
+    },
+    /// In order and without a close.
+    Finished,
+    Lost(CloseReason),
+}
+
+impl EndOfPeer {
+    fn reason(self) -> CloseReason {
+        match self {
+            Self::Closed { code, reason } => CloseReason::Peer { code, reason },
+            Self::Finished => CloseReason::Peer { code: 0, reason: String::new() },
+            Self::Lost(reason) => reason,
+        }
+    }
+}
+
+/// Reads until the connection ends, and returns how. Once `broken` is notified, it reads
 /// only what has already arrived.
 async fn read(
     session: &Session<TcpTls>,
     reader: &mut (impl AsyncRead + Unpin),
     handshake: &Handshake,
     broken: &Notify,
-) -> CloseReason {
+) -> EndOfPeer {
     let (inbox, options) = (session.inbox(), session.options());
     let mut decoder = RecordDecoder::new(options.max_message_size, options.max_request_size);
     let mut buffer = vec![0; READ];
     let mut patience = session.config().idle_timeout;
     loop {
         if let Err(reason) = session.room().await {
-            return reason;
+            return EndOfPeer::Lost(reason);
         }
         let read = tokio::select! {
             biased;
@@ -110,11 +134,11 @@ async fn read(
             }
         };
         let count = match read {
-            Err(_) => return CloseReason::TimedOut,
-            Ok(Err(error)) => return handshake.lost(ended(error)),
+            Err(_) => return EndOfPeer::Lost(CloseReason::TimedOut),
+            Ok(Err(error)) => return EndOfPeer::Lost(handshake.lost(ended(error))),
             Ok(Ok(0)) => {
                 decoder.truncated().into_iter().for_each(|cut| inbox.push_one(Err(cut)));
-                return CloseReason::Peer { code: 0, reason: String::new() };
+                return EndOfPeer::Finished;
             }
             Ok(Ok(count)) => count,
         };
@@ -124,11 +148,11 @@ async fn read(
                 Ok(None) => break,
                 Ok(Some(Record::KeepAlive)) => {}
                 Ok(Some(Record::Close { code, reason })) => {
-                    return CloseReason::Peer { code, reason };
+                    return EndOfPeer::Closed { code, reason };
                 }
                 Ok(Some(Record::Message(message))) => {
                     if let Err(reason) = session.room().await {
-                        return reason;
+                        return EndOfPeer::Lost(reason);
                     }
                     inbox.push_one(Ok(message));
                 }
@@ -144,15 +168,19 @@ async fn read(
                         }
                     };
                     if let Err(Violation(what)) = handled {
-                        return CloseReason::ProtocolViolation(Cause::new(what));
+                        return violation(what);
                     }
                 }
                 Err(Violation(what)) => {
-                    return CloseReason::ProtocolViolation(Cause::new(what));
+                    return violation(what);
                 }
             }
         }
     }
+}
+
+fn violation(what: &'static str) -> EndOfPeer {
+    EndOfPeer::Lost(CloseReason::ProtocolViolation(Cause::new(what)))
 }
 
 /// Writes until this side has closed.

@@ -1,6 +1,6 @@
 //! The end of connections: orderly, with a reason, and reported to all waiters.
 
-use crate::stage::{MOMENT, Pair, Stage, greet, number, numbered};
+use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
 use crate::suite::operation::fill;
 use crate::{Harness, Limits};
 use futures_util::future::join_all;
@@ -10,7 +10,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 fn local(code: u64, reason: &str) -> CloseReason {
     CloseReason::Local { code, reason: reason.to_owned() }
@@ -34,6 +34,38 @@ pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
         assert_eq!(number(&other.recv().await.unwrap().0), expected);
     }
     assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it has ended");
+}
+
+/// A receiver that is slower than its peer and has little room receives everything that was sent before
+/// an orderly close.
+///
+/// At the end the messages are spread over the queues of both sides and of the network. A transport
+/// that drops one of them loses messages silently: the sender was told that they are confirmed.
+pub async fn a_slow_receiver_loses_nothing<H: Harness>(stage: Stage<H>) {
+    const COUNT: u32 = 300;
+    let limits = Limits { receive_queue: 64 * 1024, ..Limits::default() };
+    let Pair { one, other, .. } = &stage.meet_with(limits).await;
+    let send = async {
+        for number in 0..COUNT {
+            one.send_bytes(numbered(number, 16 * 1024)).await.unwrap();
+        }
+        let outcome = one.close(9, "").await;
+        assert!(outcome.is_confirmed(), "{outcome:?}");
+    };
+    let receive = async {
+        let mut received = 0;
+        let end = loop {
+            match other.recv().await {
+                Ok(_) => received += 1,
+                Err(end) => break end,
+            }
+            sleep(PAUSE).await; // this makes the receiver slow
+        };
+        if stage.harness.keeps_what_is_acknowledged() {
+            assert_eq!((received, end), (COUNT, RecvError::Closed(peer(9, ""))));
+        }
+    };
+    tokio::join!(send, receive);
 }
 
 /// The code and the reason of `close` reach the peer.
@@ -127,7 +159,7 @@ pub async fn closing_ends_what_waits<H: Harness>(stage: Stage<H>) {
             }
         }
     });
-    tokio::time::sleep(2 * MOMENT).await; // the peer does not read: `send` waits now
+    sleep(2 * MOMENT).await; // the peer does not read: `send` waits now
     let _ = timeout(MOMENT, one.close(3, "enough")).await;
     assert_eq!(receive.await.unwrap(), Err(RecvError::Closed(local(3, "enough"))));
     assert_eq!(send.await.unwrap(), SendError::Closed(local(3, "enough")));
@@ -210,7 +242,7 @@ pub async fn abort_reaches_the_peer<H: Harness>(stage: Stage<H>) {
         let one = one.clone();
         async move { one.recv().await.map(drop) }
     });
-    tokio::time::sleep(MOMENT).await; // `recv` waits by now
+    sleep(MOMENT).await; // `recv` waits by now
     one.abort(77, "enough");
     one.abort(78, "again");
     assert_eq!(other.watch_close().await, peer(77, "enough"));
@@ -228,7 +260,7 @@ pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
         let one = one.clone();
         async move { one.close(1, "in order").await }
     });
-    tokio::time::sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
     one.abort(2, "now");
     close.await.unwrap();
     assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
@@ -257,7 +289,7 @@ pub async fn a_close_tells_what_was_not_delivered<H: Harness>(stage: Stage<H>) {
         let one = one.clone();
         async move { one.close(1, "").await }
     });
-    tokio::time::sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
     one.abort(2, "now");
     let lost = match close.await.unwrap() {
         CloseOutcome::Undelivered { messages, bytes, .. } => {
@@ -289,4 +321,28 @@ pub async fn a_close_tells_that_it_is_over<H: Harness>(stage: Stage<H>) {
     other.watch_close().await;
     let late = other.close(3, "late").await;
     assert!(matches!(late, CloseOutcome::AlreadyOver(_)), "{late:?}");
+}
+
+/// When both sides close at once, neither is told that messages were delivered which the other one has
+/// discarded.
+///
+/// A side that closes discards what it has not received. Its peer would take the messages for received.
+pub async fn a_close_that_meets_another_tells_the_truth<H: Harness>(stage: Stage<H>) {
+    const COUNT: u32 = 12;
+    for _ in 0..10 {
+        let Pair { one, other, .. } = &stage.meet().await;
+        for number in 0..COUNT {
+            one.send_bytes(numbered(number, 10_000)).await.unwrap();
+            other.send_bytes(numbered(number, 10_000)).await.unwrap();
+        }
+        let (of_one, of_other) = tokio::join!(one.close(1, ""), other.close(2, ""));
+        for (outcome, receiver) in [(of_one, other), (of_other, one)] {
+            let mut received = 0;
+            while receiver.recv().await.is_ok() {
+                received += 1;
+            }
+            let is_true = outcome != CloseOutcome::Delivered || received == COUNT;
+            assert!(is_true, "{outcome:?}, and {received} of {COUNT} messages can be received");
+        }
+    }
 }

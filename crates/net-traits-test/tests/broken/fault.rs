@@ -55,6 +55,7 @@ pub(crate) enum Fault {
     SilenceIsTruncated,
     // The end
     TheEndOvertakes,
+    OnlyAFewAreKept,
     CodesAreBytes,
     TenWatchers,
     WakersPileUp,
@@ -68,6 +69,7 @@ pub(crate) enum Fault {
     AbortLeavesCloseWaiting,
     CloseForgetsWhatWasLost,
     TheSecondCloseIsTheFirst,
+    EachCloseHasDelivered,
     // Requests
     EmptyAnswersAreLost,
     RefusalsForgetTheCode,

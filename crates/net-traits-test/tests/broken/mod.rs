@@ -39,6 +39,9 @@ use tokio::time::{sleep, timeout};
 /// How many messages [`Fault::QueueCountsMessages`] accepts.
 const QUEUE: usize = 250;
 
+/// How many messages [`Fault::OnlyAFewAreKept`] keeps when the connection ends.
+const FEW: usize = 12;
+
 /// Creates transports with one fault.
 pub(crate) struct Broken {
     pub(crate) fault: Fault,
@@ -385,6 +388,8 @@ struct Shared {
     receiving: AtomicUsize,
     received: AtomicUsize,
     dropped_recvs: AtomicUsize,
+    /// Messages that were received after the end.
+    late: AtomicUsize,
     watching: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
     held_back: Mutex<Option<Bytes>>,
@@ -431,6 +436,7 @@ impl Shared {
             receiving: AtomicUsize::default(),
             received: AtomicUsize::default(),
             dropped_recvs: AtomicUsize::default(),
+            late: AtomicUsize::default(),
             watching: AtomicUsize::default(),
             wakers: Mutex::default(),
             held_back: Mutex::default(),
@@ -687,6 +693,15 @@ impl NetConnection for BrokenConnection {
                 },
                 result = inner.recv() => result,
             },
+            Fault::OnlyAFewAreKept => match inner.watch_close().now_or_never() {
+                Some(reason) if self.0.late.fetch_add(1, Ordering::SeqCst) >= FEW => {
+                    Err(RecvError::Closed(reason))
+                }
+                _ => inner.recv().await,
+            },
+            Fault::EachCloseHasDelivered if self.0.closings.load(Ordering::SeqCst) > 0 => {
+                Err(RecvError::Closed(inner.watch_close().await))
+            }
             Fault::PendingRecvForgetsWhy => match inner.recv().now_or_never() {
                 Some(result) => result,
                 None => inner.recv().await.map_err(|error| match error {
