@@ -19,6 +19,8 @@ const fn figure(
 }
 
 const QUIC: &str = "crates/msquic-transport/src/config.rs";
+/// The options that QUIC transports have in common.
+const QUIC_OPTIONS: &str = "crates/net-kit/src/quic.rs";
 const TCP: &str = "crates/tcp-tls-transport/src/config.rs";
 const KIT: &str = "crates/net-kit/src/options.rs";
 const POOL: &str = "crates/net-peers/src/pool/config.rs";
@@ -59,8 +61,13 @@ const FIGURES: &[Figure] = &[
         ARCHITECTURE,
         "connections that wait to be accepted | 256 |",
     ),
-    figure(QUIC, "max_inbound_streams: u16 = 16,", ARCHITECTURE, "0 (transport: 16)"),
-    figure(QUIC, "max_inbound_requests: u16 = 16,", ARCHITECTURE, "and their size | 16, 1 MiB |"),
+    figure(QUIC_OPTIONS, "max_inbound_streams: u16 = 16,", ARCHITECTURE, "0 (transport: 16)"),
+    figure(
+        QUIC_OPTIONS,
+        "max_inbound_requests: u16 = 16,",
+        ARCHITECTURE,
+        "and their size | 16, 1 MiB |",
+    ),
     figure(
         QUIC,
         "max_request_size: usize = 1024 * 1024,",

@@ -64,6 +64,7 @@ pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{
     LibraryVersion, api_table, library_patches, library_version, require_address_validation,
 };
+pub use ffi::processors::set_processors;
 pub use ffi::raw::{FromRaw, TrustedPeers};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::settings::CongestionControl;

@@ -3,7 +3,7 @@
 use crate::ffi::holding::Holding;
 use crate::ffi::library::{LibraryVersion, has_patch, library_version};
 use crate::ffi::raw::TrustedPeers;
-use crate::ffi::settings::{CongestionControl, NativeSettings};
+use crate::ffi::settings::{CongestionControl, InEffect, NativeSettings};
 use crate::{ConfigurationError, Resumption};
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -82,8 +82,19 @@ impl Settings {
         self
     }
 
-    /// Fails on values that msquic takes and cannot work with.
-    pub(crate) fn check(&self) -> Result<(), ConfigurationError> {
+    /// Checks the values, as [`Configuration::client`](crate::Configuration::client) does: fails on those that msquic
+    /// takes and cannot work with.
+    ///
+    /// ```
+    /// use msquic_async::Settings;
+    ///
+    /// assert!(Settings::new().initial_window_packets(0).validate().is_err());
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigurationError::InvalidSetting`] for the first such value.
+    pub fn validate(&self) -> Result<(), ConfigurationError> {
         let invalid = |name, value: String, range| {
             Err(ConfigurationError::InvalidSetting { name, value, range })
         };
@@ -92,6 +103,11 @@ impl Settings {
         }
         if self.initial_window_packets == Some(0) {
             return invalid("initial_window_packets", "0".to_owned(), "1 or more");
+        }
+        if let (Some(minimum), Some(maximum)) = (self.minimum_mtu, self.maximum_mtu)
+            && minimum > maximum
+        {
+            return invalid("minimum_mtu", minimum.to_string(), "at most maximum_mtu");
         }
         let windows = [
             ("connection_window", self.connection_window),
@@ -177,6 +193,32 @@ macro_rules! knobs {
                 self
             })*
 
+            /// These settings, and those of `defaults` where none is given here.
+            ///
+            /// ```
+            /// use msquic_async::Settings;
+            ///
+            /// let defaults = Settings::new().datagrams(true).ecn(true);
+            /// let settings = Settings::new().ecn(false).or(defaults);
+            /// assert_eq!(settings, Settings::new().datagrams(true).ecn(false));
+            /// ```
+            #[must_use]
+            pub fn or(self, defaults: Self) -> Self {
+                Self {
+                    $($name: self.$name.or(defaults.$name),)*
+                    resumption: self.resumption.or(defaults.resumption),
+                    zero_copy_receive: match self.zero_copy_receive {
+                        ZeroCopy::No => defaults.zero_copy_receive,
+                        given => given,
+                    },
+                }
+            }
+
+            /// Those that a connection uses.
+            pub(crate) fn in_effect(native: &InEffect) -> Self {
+                Self { $($name: Some(native.$name()),)* ..Self::default() }
+            }
+
             /// The native form of what libmsquic has to know.
             pub(crate) fn to_native(&self) -> NativeSettings {
                 let mut native = NativeSettings::new();
@@ -216,9 +258,9 @@ knobs! {
     peer_bidi_streams: u16;
     /// How many unidirectional streams the peer may have open at once. Default: 0.
     peer_uni_streams: u16;
-    /// The smallest size of UDP payloads that the path is taken to carry, in bytes. Default: 1248.
+    /// The smallest size of IP packets that the path is taken to carry, in bytes: 1248 to 1500. Default: 1248.
     minimum_mtu: u16;
-    /// The largest size of UDP payloads that is tried, in bytes. Default: 1500.
+    /// The largest size of IP packets that is tried, in bytes: 1248 to 1500. Default: 1500.
     maximum_mtu: u16;
     /// Whether msquic copies what is sent, and completes a send then; otherwise it completes when
     /// the peer has acknowledged. Default: true.
@@ -245,7 +287,8 @@ knobs! {
     initial_window_packets: u32;
     /// After how long without sending the congestion window is started anew. Default: 1 s.
     send_idle_timeout: Duration;
-    /// Whether the slow start ends early when the round-trip time grows (HyStart++). Default: false.
+    /// Whether the slow start ends early when the round-trip time grows (HyStart++, RFC 9406). Takes effect with the
+    /// vendored libmsquic (patch N42). Default: false.
     hystart: bool;
     /// Whether explicit congestion notification is used. Default: false.
     ecn: bool;
@@ -253,18 +296,6 @@ knobs! {
     grease_quic_bit: bool;
     /// After how many bytes the keys are renewed. Default: 2^38.
     max_bytes_per_key: u64;
-    /// How many bytes of TLS a client buffers. Default: 4 KiB.
-    tls_client_send_buffer: u32;
-    /// How many bytes of TLS a server buffers. Default: 8 KiB.
-    tls_server_send_buffer: u32;
-    /// How long a connection may wait for a worker before new ones are refused. Default: 250 ms.
-    max_worker_queue_delay: Duration;
-    /// How many packets without a connection are answered at once. Default: 16.
-    max_stateless_operations: u32;
-    /// As [`max_stateless_operations`](Self::max_stateless_operations), for one port. Default: 100.
-    max_binding_stateless_operations: u16;
-    /// How long such an answer is kept. Default: 100 ms.
-    stateless_operation_expiration: Duration;
     /// How many operations of one connection are done in a row. Default: 16.
     max_operations_per_drain: u8;
     /// How long the search for a larger MTU pauses when it is done. Default: 10 min.
@@ -281,22 +312,23 @@ mod tests {
 
     #[test]
     fn values_that_msquic_cannot_work_with_are_refused() {
-        let error = |settings: Settings| settings.check().unwrap_err().to_string();
+        let error = |settings: Settings| settings.validate().unwrap_err().to_string();
         let ms = Duration::from_millis;
         assert_eq!(
             error(Settings::new().max_ack_delay(Duration::ZERO)),
             "the setting max_ack_delay is 0ns, outside of 1 ms to 16383 ms"
         );
         error(Settings::new().max_ack_delay(ms(16_384)));
-        assert!(Settings::new().max_ack_delay(ms(16_383)).check().is_ok());
+        assert!(Settings::new().max_ack_delay(ms(16_383)).validate().is_ok());
         let window = (1 << 30) + 1;
         error(Settings::new().connection_window(window));
         error(Settings::new().uni_receive_window(window));
         error(Settings::new().uni_receive_window(4095));
         error(Settings::new().initial_window_packets(0));
         error(Settings::new().stream_receive_buffer(1 << 20));
+        error(Settings::new().minimum_mtu(1400).maximum_mtu(1300));
         let both = Settings::new().stream_receive_buffer(1 << 20).stream_receive_window(1 << 20);
-        assert!(both.check().is_ok());
-        assert!(Settings::new().stream_receive_window(window - 1).check().is_ok());
+        assert!(both.validate().is_ok());
+        assert!(Settings::new().stream_receive_window(window - 1).validate().is_ok());
     }
 }

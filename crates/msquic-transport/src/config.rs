@@ -1,7 +1,9 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, OPERATION, QUEUE, REQUESTS, TIMEOUT};
+use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
+use net_kit::options::{COUNT, OPERATION, QUEUE, TIMEOUT, keep_alive};
 use net_kit::progress::Patience;
+use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
@@ -11,7 +13,10 @@ use std::time::Duration;
 /// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
 pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
 
-net_kit::options! {
+net_kit::quic_options! {
+    options: stream_receive_window = 512 * 1024, "512 KiB; msquic rounds it up to a power of two and doubles it \
+            while reading keeps up, up to twice the window of the connection",
+        connection_receive_window = 16 * 1024 * 1024, "16 MiB";
     /// Limits and timeouts of a transport.
     ///
     /// ```
@@ -40,18 +45,6 @@ net_kit::options! {
         /// is full, the peer is throttled. The message being received on each stream and data that
         /// msquic has not delivered come on top. Default: 4 MiB.
         receive_queue: usize = 4 * 1024 * 1024, QUEUE;
-        /// How many streams send messages. With one stream, messages arrive in the order in which they
-        /// were queued. With more, each message uses the stream with the shortest queue. A large
-        /// message then does not delay later ones, but messages arrive in any order. Each stream has
-        /// its own [`send_queue`](Self::send_queue). The peer's
-        /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and one for
-        /// urgent messages; otherwise sending times out. Default: 1.
-        send_streams: usize = 1, 1..=1024;
-        /// How many message streams the peer may have open at once. Default: 16.
-        max_inbound_streams: u16 = 16, 1..=u16::MAX;
-        /// How many unanswered requests the peer may have at once; further ones wait at the peer.
-        /// With 0, all of them wait until their deadline. Default: 16.
-        max_inbound_requests: u16 = 16, REQUESTS;
         /// The longest question or answer, in bytes. Default: 1 MiB.
         max_request_size: usize = 1024 * 1024, QUEUE;
         /// How many accepted connections all listeners of the transport may have at once, including
@@ -87,10 +80,32 @@ net_kit::options! {
         /// Interval of keep-alives on an idle connection; zero means none. At most a third of
         /// [`idle_timeout`](Self::idle_timeout) is used. Default: 10 s.
         keep_alive_interval: Duration = Duration::from_secs(10), Duration::ZERO..=*TIMEOUT.end();
-        /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248 to 1500. A
-        /// connection starts with 1248 and probes upwards. A smaller limit helps if a tunnel silently
-        /// drops large packets. Default: 1500.
-        maximum_mtu: u16 = 1500, 1248..=1500;
+        /// How long sent data may stay unacknowledged before the connection ends with
+        /// [`CloseReason::TimedOut`](net_traits::CloseReason::TimedOut): 1 ms to 10 min. Default: 16 s (msquic).
+        disconnect_timeout: Duration = Duration::from_secs(16), DISCONNECT;
+        /// Whether packets are spread over the round-trip time instead of being sent in bursts (RFC 9002, section
+        /// 7.7). Default: true (msquic).
+        pacing: bool = true;
+        /// Whether routers may signal congestion by marks instead of loss (ECN, RFC 9000, section 13.4). Paths that
+        /// do not carry the marks are recognised. Default: false (msquic).
+        ecn: bool = false;
+        /// How msquic's threads serve the connections of this transport. Default:
+        /// [`ExecutionProfile::LowLatency`]. On which processors they run is a matter of the process, see
+        /// [`set_processors`](crate::set_processors).
+        execution_profile: ExecutionProfile = ExecutionProfile::LowLatency;
+        /// Settings of msquic that have no option here. **A setting that is given here wins** over the option of
+        /// the same meaning and over the value that the transport would choose. Three cannot be given, since the
+        /// delivery of messages depends on them: `send_buffering`, `zero_copy_receive`, and `resumption`, which is an
+        /// option. Default: none.
+        ///
+        /// ```
+        /// use msquic_transport::{MsQuicTransportConfig, Settings};
+        ///
+        /// let expert = Settings::new().hystart(true).idle_timeout(std::time::Duration::from_secs(7));
+        /// let config = MsQuicTransportConfig::new().quic(expert);
+        /// // The idle timeout is 7 s, whatever `idle_timeout` says.
+        /// ```
+        quic: Settings = Settings::new();
         /// Whether reconnecting peers resume their session, as server and as client, see
         /// [`Resumption`](msquic_async::Resumption). Peers are verified as in a full handshake. A
         /// change of a listener's credential and [`revoke`](crate::MsQuicTransport::revoke) invalidate
@@ -111,6 +126,9 @@ net_kit::options! {
 }
 
 const DEFAULT_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// What msquic accepts.
+const DISCONNECT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 /// The lengths that a frame header can represent.
 const MESSAGE: RangeInclusive<usize> = 1..=u32::MAX as usize;
@@ -141,13 +159,50 @@ impl MsQuicTransportConfig {
                 return Err(ConfigError::new(option, format!("{value:?}"), "0, or at least 1ms"));
             }
         }
-        Ok(())
+        let quic = self.quic.clone();
+        if quic.send_buffering(None).zero_copy_receive(None).resumption(None) != self.quic {
+            let value = "send_buffering, zero_copy_receive or resumption";
+            return Err(ConfigError::new("quic", value, "other settings"));
+        }
+        self.settings().validate().map_err(|error| match error {
+            ConfigurationError::InvalidSetting { name, value, range } => {
+                ConfigError::new("quic", format!("{name} {value}"), range)
+            }
+            error => ConfigError::new("quic", error.to_string(), "other settings"),
+        })
+    }
+
+    /// Returns the settings of msquic, without resumption.
+    pub(crate) fn settings(&self) -> Settings {
+        let named = Settings::new()
+            .handshake_idle_timeout(self.handshake_timeout)
+            .idle_timeout(self.idle_timeout)
+            .keep_alive_interval(keep_alive(self.keep_alive_interval, self.idle_timeout))
+            .disconnect_timeout(self.disconnect_timeout)
+            .peer_uni_streams(self.max_inbound_streams)
+            .peer_bidi_streams(self.max_inbound_requests)
+            .congestion_control(match self.congestion_control {
+                CongestionControl::Bbr => msquic_async::CongestionControl::Bbr,
+                _ => msquic_async::CongestionControl::Cubic,
+            })
+            .initial_rtt(self.initial_rtt)
+            .initial_window_packets(self.initial_window_packets)
+            .minimum_mtu(self.minimum_mtu)
+            .maximum_mtu(self.maximum_mtu)
+            .stream_receive_window(self.stream_receive_window)
+            .connection_window(self.connection_receive_window)
+            .pacing(self.pacing)
+            .ecn(self.ecn)
+            // The stream's own queue is sufficient as a buffer and avoids a copy.
+            .send_buffering(false);
+        self.quic.clone().or(named)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use msquic_async::Resumption;
 
     #[test]
     fn values_that_cannot_be_used_are_named() {
@@ -175,6 +230,17 @@ mod tests {
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
             (config().keep_alive_interval(nanosecond), "keep_alive_interval"),
             (config().maximum_mtu(1000), "maximum_mtu"),
+            (config().minimum_mtu(1400).maximum_mtu(1300), "minimum_mtu"),
+            (config().initial_rtt(nanosecond), "initial_rtt"),
+            (config().initial_window_packets(0), "initial_window_packets"),
+            (config().stream_receive_window(0), "stream_receive_window"),
+            (config().connection_receive_window(u32::MAX), "connection_receive_window"),
+            (config().disconnect_timeout(Duration::from_secs(601)), "disconnect_timeout"),
+            (config().quic(Settings::new().send_buffering(true)), "quic"),
+            (config().quic(Settings::new().zero_copy_receive(true)), "quic"),
+            (config().quic(Settings::new().resumption(Resumption::new())), "quic"),
+            (config().quic(Settings::new().initial_window_packets(0)), "quic"),
+            (config().maximum_mtu(1300).quic(Settings::new().minimum_mtu(1400)), "quic"),
         ] {
             assert_eq!(config.validate().unwrap_err().option, option);
         }

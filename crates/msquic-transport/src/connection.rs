@@ -9,7 +9,7 @@ use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use async_trait::async_trait;
 use bytes::Bytes;
-use msquic_async::{Connection, ConnectionError, ConnectionStatistics};
+use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings};
 use net_kit::admission::Place;
 use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
@@ -108,6 +108,22 @@ impl MsQuicNetConnection {
     pub async fn statistics(&self) -> Result<ConnectionStatistics, CloseReason> {
         match self.shared.inner.statistics().await {
             Ok(statistics) => Ok(statistics),
+            Err(_) => Err(self.watch_close().await),
+        }
+    }
+
+    /// Returns the settings that msquic uses for the connection, including its defaults.
+    ///
+    /// # Errors
+    ///
+    /// The reason why the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn quic_settings(&self) -> Result<Settings, CloseReason> {
+        match self.shared.inner.settings().await {
+            Ok(settings) => Ok(settings),
             Err(_) => Err(self.watch_close().await),
         }
     }

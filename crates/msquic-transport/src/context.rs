@@ -36,7 +36,8 @@ impl Context {
         };
         let telemetry = Telemetry::new("quic");
         let admission = under_pressure(Admission::new(limits, telemetry.clone()));
-        let registration = Registration::new("msquic-transport")?;
+        let registration =
+            Registration::with_profile("msquic-transport", config.execution_profile)?;
         Ok(Self {
             resumption: config.resumption.then(Resumption::new),
             home: Home {

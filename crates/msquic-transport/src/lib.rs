@@ -77,7 +77,11 @@ pub use connection::MsQuicNetConnection;
 pub use frame_sink::STREAM_CODE_MESSAGE_TOO_LARGE;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
-pub use msquic_async::{ConnectionStatistics, Dial, LibraryVersion, library_version};
+pub use msquic_async::{
+    ConnectionStatistics, Dial, ExecutionProfile, LibraryVersion, Settings, library_version,
+    set_processors,
+};
+pub use net_kit::quic::CongestionControl;
 pub use registration::RegistrationWrapper;
 pub use request::MsQuicQuestion;
 pub use transport::MsQuicTransport;

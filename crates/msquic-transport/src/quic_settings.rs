@@ -5,12 +5,8 @@ use msquic_async::{
     Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
 };
 use net_kit::alpn::protocol_names;
-use net_kit::options::keep_alive;
 use net_traits::{Cause, CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
-
-/// Initial receive window of a stream, in bytes. msquic enlarges it while reading keeps up.
-const STREAM_WINDOW: u32 = 512 * 1024;
 
 /// Creates msquic configurations for both roles.
 pub(crate) struct ConfigFactory<'a> {
@@ -120,18 +116,7 @@ impl ConfigFactory<'_> {
     }
 
     fn settings(&self) -> Settings {
-        let config = self.config;
-        Settings::new()
-            .handshake_idle_timeout(config.handshake_timeout)
-            .idle_timeout(config.idle_timeout)
-            .keep_alive_interval(keep_alive(config.keep_alive_interval, config.idle_timeout))
-            .peer_uni_streams(config.max_inbound_streams)
-            .peer_bidi_streams(config.max_inbound_requests)
-            .stream_receive_window(STREAM_WINDOW)
-            .maximum_mtu(config.maximum_mtu)
-            .resumption(self.resumption.cloned())
-            // The stream's own queue is sufficient as a buffer and avoids a copy.
-            .send_buffering(false)
+        self.config.settings().resumption(self.resumption.cloned())
     }
 
     fn finish(

@@ -20,6 +20,7 @@
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //! 9. `backend` (feature `rustls`): all of the above as a whole transport over a small trait, for
 //!    wires that a task per connection drives. [`options`](mod@options): its configuration.
+//!    [`quic`]: options of transports over QUIC.
 //!
 //! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
 //!
@@ -45,6 +46,7 @@ pub mod ledger;
 pub mod options;
 pub mod outbox;
 pub mod progress;
+pub mod quic;
 mod quota;
 pub mod registry;
 mod revocations;

@@ -27,7 +27,8 @@ pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
 /// value of its type can be used, its allowed range.
 ///
 /// The structure gets `new`, `Default`, a setter per option, and a method `check_ranges` for the
-/// crate's own `validate`.
+/// crate's own `validate`. What options have to fulfil together is checked by a function behind it:
+/// `check |config: &Config| ...`.
 ///
 /// ```
 /// use net_traits::ConfigError;
@@ -60,6 +61,7 @@ macro_rules! options {
         pub struct $config:ident {
             $($(#[$doc:meta])* $name:ident: $type:ty = $default:expr $(, $range:expr)?;)*
         }
+        $(check $check:expr)?
     ) => {
         $(#[$about])*
         #[derive(Debug, Clone, PartialEq, Eq)]
@@ -88,6 +90,7 @@ macro_rules! options {
 
             fn check_ranges(&self) -> Result<(), ::net_traits::ConfigError> {
                 $($($crate::options::check(stringify!($name), &self.$name, &$range)?;)?)*
+                $(($check)(self)?;)?
                 Ok(())
             }
         }
@@ -117,7 +120,7 @@ macro_rules! options {
 /// ```
 #[macro_export]
 macro_rules! transport_options {
-    ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* }) => {
+    ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* } $(check $check:expr)?) => {
         $crate::options! {
             $(#[$about])*
             pub struct $config {
@@ -157,6 +160,7 @@ macro_rules! transport_options {
                 handshake_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(10),
                     $crate::options::TIMEOUT;
             }
+            $(check $check)?
         }
 
         impl $config {

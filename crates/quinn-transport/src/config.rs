@@ -1,23 +1,22 @@
 //! `QuinnConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, REQUESTS, TIMEOUT, keep_alive};
-use quinn::{IdleTimeout, TransportConfig};
+use net_kit::options::{COUNT, TIMEOUT, keep_alive};
+use net_kit::quic::{CongestionControl, HEADERS};
+use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
+use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
+use std::sync::Arc;
 use std::time::Duration;
-
-/// How much data of one stream the peer may send before it is read, in bytes.
-const STREAM_WINDOW: u32 = 1024 * 1024;
-
-/// How much data of all streams the peer may send before it is read, in bytes.
-const RECEIVE_WINDOW: u32 = 8 * 1024 * 1024;
 
 /// How much data may be sent without an acknowledgement, in bytes.
 const SEND_WINDOW: u64 = 4 * 1024 * 1024;
 
-net_kit::transport_options! {
+net_kit::quic_options! {
+    transport_options: stream_receive_window = 1024 * 1024, "1 MiB",
+        connection_receive_window = 8 * 1024 * 1024, "8 MiB";
     /// Limits and timeouts of a [`QuinnTransport`](crate::QuinnTransport).
     ///
-    /// Beside the queues of a connection, quinn holds up to 4 MiB that the peer has not acknowledged
-    /// and up to 8 MiB that are not read.
+    /// Beside the queues of a connection, quinn holds up to 4 MiB that the peer has not acknowledged,
+    /// and what is not read, up to the windows. It counts packets over IPv4 as 20 bytes larger.
     ///
     /// ```
     /// use quinn_transport::{QuinnConfig, QuinnTransport};
@@ -30,24 +29,13 @@ net_kit::transport_options! {
     pub struct QuinnConfig {
         /// The longest message, in bytes, in both directions. Default: 64 MiB.
         max_message_size: usize = 64 * 1024 * 1024, 1..=u32::MAX as usize;
-        /// How many streams send messages. With one, messages arrive in the order in which they were
-        /// queued. With more, each message uses the stream with the shortest queue: a large message
-        /// does not delay later ones, but messages arrive in any order. The peer must allow these
-        /// streams and one for urgent messages. Default: 1.
-        send_streams: usize = 1, 1..=1024;
-        /// How many message streams the peer may have open at once. Default: 16.
-        max_inbound_streams: u16 = 16, 1..=u16::MAX;
-        /// How many unanswered requests the peer may have at once; further ones wait at the peer.
-        /// With 0, all of them wait until their deadline. Default: 16.
-        max_inbound_requests: u16 = 16, REQUESTS;
         /// How many accepted connections an IPv4 address or IPv6 /64 network may have. Default: 1000.
         max_connections_per_ip: usize = 1_000, COUNT;
         /// How many connection attempts may wait for `accept`; further ones are refused. From half
         /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,
         /// RFC 9000, section 8.1.2). Default: 256.
         backlog: usize = 256, COUNT;
-        /// How long a connection may receive nothing. The smaller value of both peers applies.
-        /// Default: 30 s.
+        /// How long a connection may receive nothing; the smaller value of both peers. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
         /// Interval of keep-alives while nothing else is sent, at most a third of the idle timeout.
         /// Default: 10 s.
@@ -57,10 +45,21 @@ net_kit::transport_options! {
 
 impl QuinnConfig {
     pub(crate) fn transport(&self) -> TransportConfig {
+        let (least, largest) = (self.minimum_mtu - HEADERS, self.maximum_mtu - HEADERS);
+        let window = u64::from(self.initial_window_packets) * u64::from(least);
         let mut transport = TransportConfig::default();
+        let controller: Arc<dyn ControllerFactory + Send + Sync> = match self.congestion_control {
+            CongestionControl::Bbr => Arc::new(BbrConfig::default().initial_window(window).clone()),
+            _ => Arc::new(CubicConfig::default().initial_window(window).clone()),
+        };
         transport
-            .stream_receive_window(STREAM_WINDOW.into())
-            .receive_window(RECEIVE_WINDOW.into())
+            .congestion_controller_factory(controller)
+            .initial_rtt(self.initial_rtt)
+            .min_mtu(least)
+            .initial_mtu(least)
+            .mtu_discovery_config(Some(MtuDiscoveryConfig::default().upper_bound(largest).clone()))
+            .stream_receive_window(self.stream_receive_window.into())
+            .receive_window(self.connection_receive_window.into())
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
@@ -74,6 +73,94 @@ impl QuinnConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::QuinnTransport;
+    use crate::link::Quinn;
+    use net_kit::backend::Backend;
+    use net_kit::handshake::Handshake;
+    use net_kit::tls::TlsIdentity;
+    use net_traits::{
+        NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
+    };
+    use quinn::Connection;
+    use quinn::congestion::{Bbr, Cubic};
+
+    /// What quinn does with a configuration, at the dialler.
+    async fn dial(dialler: QuinnConfig, listener: QuinnConfig) -> Connection {
+        let trusting = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let transport = QuinnTransport::with_config(listener).unwrap();
+        let address = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(address, &["test/1"], trusting()).await.unwrap();
+        let credential = trusting();
+        let handshake = Handshake::new(
+            credential.identity(),
+            listener.local_addr(),
+            vec!["test/1".to_owned()],
+            Duration::from_secs(10),
+        );
+        dialler.validate().unwrap();
+        let quinn = Quinn::new(&dialler);
+        let identity = TlsIdentity::new(credential).unwrap();
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(quinn.dial(&identity, &handshake), accept);
+        tokio::spawn(async move { (accepted.watch_close().await, listener) });
+        dialled.unwrap().link.connection
+    }
+
+    fn run(test: impl Future<Output = ()>) {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let hang = Duration::from_secs(60);
+        runtime.block_on(async { tokio::time::timeout(hang, test).await.expect("it hangs") });
+    }
+
+    #[test]
+    fn the_options_of_senders_reach_quinn() {
+        run(async {
+            let default = dial(QuinnConfig::new(), QuinnConfig::new()).await;
+            assert!(default.congestion_state().into_any().is::<Cubic>());
+            assert!(default.congestion_state().initial_window() == 10 * 1200);
+            let config = QuinnConfig::new()
+                .congestion_control(CongestionControl::Bbr)
+                .initial_window_packets(100)
+                .minimum_mtu(1348)
+                .maximum_mtu(1348);
+            let connection = dial(config, QuinnConfig::new()).await;
+            assert!(connection.congestion_state().into_any().is::<Bbr>());
+            assert_eq!(connection.congestion_state().initial_window(), 100 * 1300);
+            assert_eq!(connection.stats().path.current_mtu, 1300);
+        });
+    }
+
+    #[test]
+    fn discovery_stops_at_the_largest_mtu() {
+        run(async {
+            let config = QuinnConfig::new().maximum_mtu(1348);
+            let connection = dial(config, QuinnConfig::new()).await;
+            while connection.stats().path.current_mtu < 1300 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(connection.stats().path.current_mtu, 1300);
+        });
+    }
+
+    #[test]
+    fn the_windows_bound_what_a_peer_may_send() {
+        run(async {
+            for config in [
+                QuinnConfig::new().stream_receive_window(5000),
+                QuinnConfig::new().connection_receive_window(5000),
+            ] {
+                let connection = dial(QuinnConfig::new(), config).await;
+                let (mut write, _) = connection.open_bi().await.unwrap();
+                assert_eq!(write.write(&[0; 10_000]).await.unwrap(), 5000);
+            }
+        });
+    }
+
+    #[test]
+    fn the_initial_round_trip_time_is_assumed() {
+        let config = QuinnConfig::new().initial_rtt(Duration::from_millis(77)).transport();
+        assert!(format!("{config:?}").contains("initial_rtt: 77ms"));
+    }
 
     #[test]
     fn values_that_cannot_be_used_are_named() {
@@ -86,6 +173,13 @@ mod tests {
             (config().backlog(0), "backlog"),
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
             (config().keep_alive_interval(Duration::ZERO), "keep_alive_interval"),
+            (config().initial_rtt(Duration::ZERO), "initial_rtt"),
+            (config().initial_window_packets(1), "initial_window_packets"),
+            (config().minimum_mtu(1247), "minimum_mtu"),
+            (config().minimum_mtu(1400).maximum_mtu(1399), "minimum_mtu"),
+            (config().maximum_mtu(1501), "maximum_mtu"),
+            (config().stream_receive_window(4095), "stream_receive_window"),
+            (config().connection_receive_window(1 << 31), "connection_receive_window"),
         ] {
             assert_eq!(config.validate().unwrap_err().option, option);
         }

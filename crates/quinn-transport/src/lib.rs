@@ -12,6 +12,7 @@ mod request;
 pub use config::QuinnConfig;
 pub use link::Quinn;
 use net_kit::backend::{Connection, IncomingRequest, Listener, Question, Transport};
+pub use net_kit::quic::CongestionControl;
 
 /// Messages over QUIC by quinn. Clones share the transport.
 pub type QuinnTransport = Transport<Quinn>;

@@ -160,7 +160,7 @@ impl Configuration {
         credential: &NetCredential,
         role: Role,
     ) -> Result<Self, ConfigurationError> {
-        settings.check()?;
+        settings.validate()?;
         if let (Some(_), Some(fault)) = (&settings.resumption, missing_patch()) {
             return Err(ConfigurationError::ResumptionUnavailable(fault));
         }

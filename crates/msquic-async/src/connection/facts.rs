@@ -1,8 +1,8 @@
 //! What a connection knows about itself and its peer.
 
 use super::{Connection, ConnectionError, ConnectionStatistics};
-use crate::Status;
 use crate::ffi::may_block::unblock;
+use crate::{Settings, Status};
 use net_traits::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
@@ -123,5 +123,29 @@ impl Connection {
             datagrams: exclusive.datagrams.counts,
             ..measured
         })
+    }
+
+    /// The settings that msquic uses for this connection, with its defaults for those that were not given.
+    /// [`resumption`](crate::Settings::resumption) and [`zero_copy_receive`](crate::Settings::zero_copy_receive) are not
+    /// among them. Asked for on a thread that may wait, as [`statistics`](Self::statistics).
+    ///
+    /// ```no_run
+    /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
+    /// println!("{:?}", connection.settings().await?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Status::INVALID_STATE`] once the connection has ended.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn settings(&self) -> Result<Settings, Status> {
+        let native = self.inner().native().clone();
+        let in_effect = unblock(move |may_block| native.calls(may_block).settings()).await?;
+        Ok(Settings::in_effect(&in_effect))
     }
 }

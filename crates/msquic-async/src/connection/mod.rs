@@ -277,7 +277,7 @@ impl Connection {
     ///
     /// A dropped future may or may not have changed them.
     pub async fn set_settings(&self, settings: &Settings) -> Result<(), Status> {
-        settings.check().map_err(|_| Status::INVALID_PARAMETER)?;
+        settings.validate().map_err(|_| Status::INVALID_PARAMETER)?;
         let (native, settings) = (self.inner().native().clone(), settings.to_native());
         unblock(move |may_block| native.calls(may_block).set_settings(&settings)).await
     }

@@ -4,7 +4,7 @@ use super::address;
 use super::connection::NativeConnection;
 use super::functions::call;
 use super::may_block::MayBlock;
-use super::settings::NativeSettings;
+use super::settings::{InEffect, NativeSettings};
 use super::slot::Slotted;
 use super::status::Status;
 use crate::connection::ConnectionStatistics;
@@ -128,6 +128,11 @@ impl<'a> Calls<'a> {
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &NativeSettings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, settings.get())
+    }
+
+    /// The settings in effect.
+    pub(crate) fn settings(&self) -> Result<InEffect, Status> {
+        InEffect::read(|native| self.get_param(ffi::QUIC_PARAM_CONN_SETTINGS, native))
     }
 
     /// Has the streams of the same priority served in turn, a packet each.

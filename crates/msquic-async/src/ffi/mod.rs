@@ -43,6 +43,7 @@ mod jobs;
 pub(crate) mod library;
 pub(crate) mod listener;
 pub(crate) mod may_block;
+pub(crate) mod processors;
 pub(crate) mod raw;
 pub(crate) mod receive;
 pub(crate) mod registration;

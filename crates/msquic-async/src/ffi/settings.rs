@@ -1,7 +1,6 @@
 //! `NativeSettings`: the native form of [`Settings`](crate::Settings).
 
 use msquic::ffi;
-use std::convert::identity;
 use std::mem;
 use std::time::Duration;
 
@@ -24,79 +23,86 @@ pub enum CongestionControl {
 /// Settings, of which those that were given count; the others keep libmsquic's defaults.
 pub(crate) struct NativeSettings(ffi::QUIC_SETTINGS);
 
+/// The settings of a connection, with the values that libmsquic uses for what was not given (C45).
+pub(crate) struct InEffect(ffi::QUIC_SETTINGS);
+
 macro_rules! setters {
-    ($($name:ident: $type:ty => $field:ident, $is_set:ident, $convert:expr;)*) => {
+    ($($name:ident: $type:ty => $field:ident, $is_set:ident, $convert:ident;)*) => {
         impl NativeSettings {
             $(pub(crate) fn $name(&mut self, value: $type) {
-                self.0.$field = $convert(value);
+                self.0.$field = $convert::to_native(value);
                 // SAFETY: C10: plain integers.
                 unsafe { self.0.__bindgen_anon_1.IsSet.$is_set(1) };
+            })*
+        }
+
+        impl InEffect {
+            $(pub(crate) fn $name(&self) -> $type {
+                $convert::from_native(self.0.$field)
             })*
         }
     };
 }
 
 setters! {
-    handshake_idle_timeout: Duration => HandshakeIdleTimeoutMs, set_HandshakeIdleTimeoutMs, millis_u64;
-    idle_timeout: Duration => IdleTimeoutMs, set_IdleTimeoutMs, millis_u64;
-    disconnect_timeout: Duration => DisconnectTimeoutMs, set_DisconnectTimeoutMs, millis_u32;
-    keep_alive_interval: Duration => KeepAliveIntervalMs, set_KeepAliveIntervalMs, millis_u32;
-    initial_rtt: Duration => InitialRttMs, set_InitialRttMs, millis_u32;
-    max_ack_delay: Duration => MaxAckDelayMs, set_MaxAckDelayMs, millis_u32;
-    stream_receive_window: u32 => StreamRecvWindowDefault, set_StreamRecvWindowDefault, power_of_two;
-    connection_window: u32 => ConnFlowControlWindow, set_ConnFlowControlWindow, identity;
-    peer_bidi_streams: u16 => PeerBidiStreamCount, set_PeerBidiStreamCount, identity;
-    peer_uni_streams: u16 => PeerUnidiStreamCount, set_PeerUnidiStreamCount, identity;
-    minimum_mtu: u16 => MinimumMtu, set_MinimumMtu, identity;
-    maximum_mtu: u16 => MaximumMtu, set_MaximumMtu, identity;
+    handshake_idle_timeout: Duration => HandshakeIdleTimeoutMs, set_HandshakeIdleTimeoutMs, Millis;
+    idle_timeout: Duration => IdleTimeoutMs, set_IdleTimeoutMs, Millis;
+    disconnect_timeout: Duration => DisconnectTimeoutMs, set_DisconnectTimeoutMs, Millis;
+    keep_alive_interval: Duration => KeepAliveIntervalMs, set_KeepAliveIntervalMs, Millis;
+    initial_rtt: Duration => InitialRttMs, set_InitialRttMs, Millis;
+    max_ack_delay: Duration => MaxAckDelayMs, set_MaxAckDelayMs, Millis;
+    stream_receive_window: u32 => StreamRecvWindowDefault, set_StreamRecvWindowDefault, PowerOfTwo;
+    connection_window: u32 => ConnFlowControlWindow, set_ConnFlowControlWindow, Same;
+    peer_bidi_streams: u16 => PeerBidiStreamCount, set_PeerBidiStreamCount, Same;
+    peer_uni_streams: u16 => PeerUnidiStreamCount, set_PeerUnidiStreamCount, Same;
+    minimum_mtu: u16 => MinimumMtu, set_MinimumMtu, Same;
+    maximum_mtu: u16 => MaximumMtu, set_MaximumMtu, Same;
     bidi_local_receive_window: u32 => StreamRecvWindowBidiLocalDefault,
-        set_StreamRecvWindowBidiLocalDefault, power_of_two;
+        set_StreamRecvWindowBidiLocalDefault, PowerOfTwo;
     bidi_remote_receive_window: u32 => StreamRecvWindowBidiRemoteDefault,
-        set_StreamRecvWindowBidiRemoteDefault, power_of_two;
+        set_StreamRecvWindowBidiRemoteDefault, PowerOfTwo;
     uni_receive_window: u32 => StreamRecvWindowUnidiDefault,
-        set_StreamRecvWindowUnidiDefault, power_of_two;
-    stream_receive_buffer: u32 => StreamRecvBufferDefault, set_StreamRecvBufferDefault, power_of_two;
+        set_StreamRecvWindowUnidiDefault, PowerOfTwo;
+    stream_receive_buffer: u32 => StreamRecvBufferDefault, set_StreamRecvBufferDefault, PowerOfTwo;
     congestion_control: CongestionControl => CongestionControlAlgorithm,
-        set_CongestionControlAlgorithm, algorithm;
-    initial_window_packets: u32 => InitialWindowPackets, set_InitialWindowPackets, identity;
-    send_idle_timeout: Duration => SendIdleTimeoutMs, set_SendIdleTimeoutMs, millis_u32;
-    max_bytes_per_key: u64 => MaxBytesPerKey, set_MaxBytesPerKey, identity;
-    tls_client_send_buffer: u32 => TlsClientMaxSendBuffer, set_TlsClientMaxSendBuffer, identity;
-    tls_server_send_buffer: u32 => TlsServerMaxSendBuffer, set_TlsServerMaxSendBuffer, identity;
-    max_worker_queue_delay: Duration => MaxWorkerQueueDelayUs, set_MaxWorkerQueueDelayUs, micros_u32;
-    max_stateless_operations: u32 => MaxStatelessOperations, set_MaxStatelessOperations, identity;
-    max_binding_stateless_operations: u16 => MaxBindingStatelessOperations,
-        set_MaxBindingStatelessOperations, identity;
-    stateless_operation_expiration: Duration => StatelessOperationExpirationMs,
-        set_StatelessOperationExpirationMs, millis_u16;
-    max_operations_per_drain: u8 => MaxOperationsPerDrain, set_MaxOperationsPerDrain, identity;
+        set_CongestionControlAlgorithm, Algorithm;
+    initial_window_packets: u32 => InitialWindowPackets, set_InitialWindowPackets, Same;
+    send_idle_timeout: Duration => SendIdleTimeoutMs, set_SendIdleTimeoutMs, Millis;
+    max_bytes_per_key: u64 => MaxBytesPerKey, set_MaxBytesPerKey, Same;
+    max_operations_per_drain: u8 => MaxOperationsPerDrain, set_MaxOperationsPerDrain, Same;
     mtu_discovery_interval: Duration => MtuDiscoverySearchCompleteTimeoutUs,
-        set_MtuDiscoverySearchCompleteTimeoutUs, micros_u64;
+        set_MtuDiscoverySearchCompleteTimeoutUs, Micros;
     mtu_discovery_probes: u8 => MtuDiscoveryMissingProbeCount,
-        set_MtuDiscoveryMissingProbeCount, identity;
+        set_MtuDiscoveryMissingProbeCount, Same;
     dest_cid_update_idle_timeout: Duration => DestCidUpdateIdleTimeoutMs,
-        set_DestCidUpdateIdleTimeoutMs, millis_u32;
+        set_DestCidUpdateIdleTimeoutMs, Millis;
 }
 
 macro_rules! flags {
-    ($($name:ident => $value:ident, $is_set:ident;)*) => {
+    ($($name:ident => $get:ident, $set:ident, $is_set:ident;)*) => {
         impl NativeSettings {
             $(pub(crate) fn $name(&mut self, value: bool) {
-                self.0.$value(value.into());
+                self.0.$set(value.into());
                 // SAFETY: C10: plain integers.
                 unsafe { self.0.__bindgen_anon_1.IsSet.$is_set(1) };
+            })*
+        }
+
+        impl InEffect {
+            $(pub(crate) fn $name(&self) -> bool {
+                self.0.$get() != 0
             })*
         }
     };
 }
 
 flags! {
-    send_buffering => set_SendBufferingEnabled, set_SendBufferingEnabled;
-    pacing => set_PacingEnabled, set_PacingEnabled;
-    migration => set_MigrationEnabled, set_MigrationEnabled;
-    datagrams => set_DatagramReceiveEnabled, set_DatagramReceiveEnabled;
-    ecn => set_EcnEnabled, set_EcnEnabled;
-    grease_quic_bit => set_GreaseQuicBitEnabled, set_GreaseQuicBitEnabled;
+    send_buffering => SendBufferingEnabled, set_SendBufferingEnabled, set_SendBufferingEnabled;
+    pacing => PacingEnabled, set_PacingEnabled, set_PacingEnabled;
+    migration => MigrationEnabled, set_MigrationEnabled, set_MigrationEnabled;
+    datagrams => DatagramReceiveEnabled, set_DatagramReceiveEnabled, set_DatagramReceiveEnabled;
+    ecn => EcnEnabled, set_EcnEnabled, set_EcnEnabled;
+    grease_quic_bit => GreaseQuicBitEnabled, set_GreaseQuicBitEnabled, set_GreaseQuicBitEnabled;
 }
 
 impl NativeSettings {
@@ -135,41 +141,103 @@ impl NativeSettings {
     }
 }
 
-/// Whole milliseconds, rounded up so that a short time does not become "off".
-fn millis_u64(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX)
+impl InEffect {
+    /// Has `fill` write the settings.
+    pub(super) fn read<E>(
+        fill: impl FnOnce(&mut ffi::QUIC_SETTINGS) -> Result<usize, E>,
+    ) -> Result<Self, E> {
+        let NativeSettings(mut native) = NativeSettings::new();
+        fill(&mut native)?;
+        Ok(Self(native))
+    }
+
+    pub(crate) fn hystart(&self) -> bool {
+        // SAFETY: C10: plain integers.
+        unsafe { self.0.__bindgen_anon_2.__bindgen_anon_1.HyStartEnabled() != 0 }
+    }
 }
 
-fn micros_u64(time: Duration) -> u64 {
-    u64::try_from(time.as_nanos().div_ceil(1_000)).unwrap_or(u64::MAX)
+/// How a value looks in `QUIC_SETTINGS`.
+trait Convert<T, N> {
+    fn to_native(value: T) -> N;
+    fn from_native(native: N) -> T;
 }
 
-fn micros_u32(time: Duration) -> u32 {
-    u32::try_from(micros_u64(time)).unwrap_or(u32::MAX)
+struct Same;
+
+impl<T> Convert<T, T> for Same {
+    fn to_native(value: T) -> T {
+        value
+    }
+
+    fn from_native(native: T) -> T {
+        native
+    }
 }
 
-fn millis_u16(time: Duration) -> u16 {
-    u16::try_from(millis_u64(time)).unwrap_or(u16::MAX)
+/// An unsigned integer of the structure.
+trait Integer: TryFrom<u64> + Into<u64> {
+    const MAX: Self;
 }
 
-fn millis_u32(time: Duration) -> u32 {
-    u32::try_from(millis_u64(time)).unwrap_or(u32::MAX)
+macro_rules! integers {
+    ($($integer:ty),*) => {
+        $(impl Integer for $integer {
+            const MAX: Self = Self::MAX;
+        })*
+    };
+}
+
+integers!(u32, u64);
+
+/// Times in units of `NANOS`, rounded up so that a short time does not become "off".
+struct Unit<const NANOS: u64>;
+
+type Micros = Unit<1_000>;
+type Millis = Unit<1_000_000>;
+
+impl<const NANOS: u64, N: Integer> Convert<Duration, N> for Unit<NANOS> {
+    fn to_native(time: Duration) -> N {
+        let units = u64::try_from(time.as_nanos().div_ceil(NANOS.into())).unwrap_or(u64::MAX);
+        N::try_from(units).unwrap_or(N::MAX)
+    }
+
+    fn from_native(native: N) -> Duration {
+        Duration::from_nanos(native.into().saturating_mul(NANOS))
+    }
 }
 
 /// libmsquic takes stream windows that are powers of two only (C10).
-fn power_of_two(bytes: u32) -> u32 {
-    bytes.checked_next_power_of_two().unwrap_or(1 << 31)
+struct PowerOfTwo;
+
+impl Convert<u32, u32> for PowerOfTwo {
+    fn to_native(bytes: u32) -> u32 {
+        bytes.checked_next_power_of_two().unwrap_or(1 << 31)
+    }
+
+    fn from_native(native: u32) -> u32 {
+        native
+    }
 }
 
-fn algorithm(algorithm: CongestionControl) -> u16 {
-    (match algorithm {
-        CongestionControl::Cubic => {
-            ffi::QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_CUBIC
+struct Algorithm;
+
+const BBR: u16 =
+    ffi::QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_BBR as u16;
+const CUBIC: u16 =
+    ffi::QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_CUBIC as u16;
+
+impl Convert<CongestionControl, u16> for Algorithm {
+    fn to_native(algorithm: CongestionControl) -> u16 {
+        match algorithm {
+            CongestionControl::Cubic => CUBIC,
+            CongestionControl::Bbr => BBR,
         }
-        CongestionControl::Bbr => {
-            ffi::QUIC_CONGESTION_CONTROL_ALGORITHM_QUIC_CONGESTION_CONTROL_ALGORITHM_BBR
-        }
-    }) as u16
+    }
+
+    fn from_native(native: u16) -> CongestionControl {
+        if native == BBR { CongestionControl::Bbr } else { CongestionControl::Cubic }
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,10 @@
 use super::peers::{Pair, credential, pair_with, settings};
 use crate::executors::run;
 use bytes::Bytes;
-use msquic_async::{Connection, LibraryVersion, Registration, StreamLimits, library_version};
+use msquic_async::{
+    CongestionControl, Connection, LibraryVersion, Registration, StreamLimits, library_patches,
+    library_version,
+};
 use msquic_async::{ConnectionChange, ConnectionError, DatagramOutcome};
 use std::time::Duration;
 
@@ -95,3 +98,26 @@ fn changes_wait_until_they_are_read() {
 
 const SINCE_BYTES_IN_FLIGHT: LibraryVersion =
     LibraryVersion { major: 2, minor: 6, patch: 0, build: 0 };
+
+#[test]
+fn the_settings_in_effect_are_those_given_and_the_defaults() {
+    run(async || {
+        let second = Duration::from_secs(1);
+        let given = settings()
+            .congestion_control(CongestionControl::Bbr)
+            .initial_window_packets(100)
+            .initial_rtt(second)
+            .disconnect_timeout(5 * second)
+            .mtu_discovery_interval(second)
+            .stream_receive_window(1 << 20)
+            .ecn(true)
+            .hystart(library_patches().iter().any(|patch| patch.fault == "N42"))
+            .pacing(false);
+        let Pair { client, server, .. } = pair_with(given.clone(), StreamLimits::default()).await;
+        for connection in [client, server] {
+            let in_effect = connection.settings().await.unwrap();
+            assert_eq!(given.clone().or(in_effect.clone()), in_effect);
+            assert_eq!(in_effect, in_effect.clone().max_ack_delay(Duration::from_millis(25)));
+        }
+    });
+}

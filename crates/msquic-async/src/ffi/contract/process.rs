@@ -5,13 +5,14 @@ use super::handles::{Open, ignore};
 use super::roots::Registration;
 use super::{in_child, is_2_6, is_driven, prepare};
 use crate::ffi::library;
+use crate::ffi::processors::set_processors;
 use crate::ffi::slot::Slotted;
 use crate::ffi::status::Status;
 use crate::ffi::testing;
 use crate::{Connection, Settings, Stream, StreamType};
 use msquic::ffi;
 use parking_lot::Mutex;
-use std::process::exit;
+use std::process::{self, exit};
 use std::ptr;
 use std::sync::mpsc;
 use std::thread;
@@ -118,6 +119,40 @@ fn c2_nothing_is_called_after_the_close() {
         (pair, stream.unwrap())
     });
     *LEFT.lock() = Some(left);
+    exit(0);
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn c46_processors_are_set_before_the_first_registration() {
+    const NAME: &str = "process::c46_processors_are_set_before_the_first_registration";
+    if let Some(child) = in_child(NAME) {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    let allowed = |thread: &str| {
+        let status = std::fs::read_to_string(format!("/proc/self/task/{thread}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        line.unwrap().trim().to_owned()
+    };
+    let all = allowed(&process::id().to_string());
+    let last: u16 = all.rsplit([',', '-']).next().unwrap().parse().unwrap();
+    if is_driven() {
+        prepare();
+        assert_eq!(set_processors(&[last]), Err(Status::INVALID_STATE));
+        exit(0);
+    }
+    for refused in [&[][..], &[last, last], &[u16::MAX]] {
+        assert_eq!(set_processors(refused), Err(Status::INVALID_PARAMETER), "{refused:?}");
+    }
+    set_processors(&[last]).unwrap();
+    let _registration = crate::Registration::new("test").unwrap();
+    set_processors(&[last]).unwrap();
+    assert_eq!(set_processors(&[last, 0]), Err(Status::INVALID_STATE));
+    let threads = std::fs::read_dir("/proc/self/task").unwrap();
+    let on = threads.map(|entry| allowed(&entry.unwrap().file_name().into_string().unwrap()));
+    let bound = on.filter(|on| *on == last.to_string()).count();
+    assert!(bound == 1 || all == last.to_string(), "{bound} threads are bound to {last}");
     exit(0);
 }
 

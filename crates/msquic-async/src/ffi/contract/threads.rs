@@ -348,6 +348,43 @@ fn c9_a_connection_may_be_closed_inside_its_callbacks() {
 }
 
 #[test]
+fn c45_the_settings_in_effect_can_be_read() {
+    let registration = Registration::new();
+    let connection = registration.open_connection(ignore);
+    let in_effect = || {
+        let mut settings = *crate::Settings::new().to_native().get();
+        let mut length = size_of_val(&settings) as u32;
+        // SAFETY: C45: at most `length` bytes are written.
+        let status = unsafe {
+            let buffer = (&raw mut settings).cast();
+            let param = ffi::QUIC_PARAM_CONN_SETTINGS;
+            call!(GetParam(connection.handle().0, param, &raw mut length, buffer))
+        };
+        assert_eq!(Status::from_raw(status), Status::SUCCESS);
+        settings
+    };
+    // SAFETY: plain integers.
+    let is_given = |settings: ffi::QUIC_SETTINGS| unsafe {
+        settings.__bindgen_anon_1.IsSet.DisconnectTimeoutMs() != 0
+    };
+    let default = in_effect();
+    assert_eq!((default.DisconnectTimeoutMs, is_given(default)), (16_000, false));
+    let native = *crate::Settings::new()
+        .disconnect_timeout(std::time::Duration::from_secs(5))
+        .to_native()
+        .get();
+    // SAFETY: C5: the value is copied.
+    let status = unsafe {
+        let (length, param) = (size_of_val(&native) as u32, ffi::QUIC_PARAM_CONN_SETTINGS);
+        call!(SetParam(connection.handle().0, param, length, (&raw const native).cast()))
+    };
+    assert_eq!(Status::from_raw(status), Status::SUCCESS);
+    let changed = in_effect();
+    assert_eq!((changed.DisconnectTimeoutMs, is_given(changed)), (5_000, true));
+    assert_eq!(changed.IdleTimeoutMs, default.IdleTimeoutMs);
+}
+
+#[test]
 fn c10_zero_is_not_set_and_stream_windows_are_powers_of_two() {
     let registration = Registration::new();
     let get = |configuration: &super::roots::Configuration| {

@@ -1,0 +1,129 @@
+//! Knobs: each option of the configuration reaches msquic.
+
+mod common;
+
+use common::{ALPN, credentials, run};
+use msquic_transport::{
+    CongestionControl, ExecutionProfile, MsQuicNetConnection, MsQuicTransport,
+    MsQuicTransportConfig, Settings,
+};
+use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
+use std::time::Duration;
+
+/// Two peers with the same configuration.
+async fn pair(config: MsQuicTransportConfig) -> [MsQuicNetConnection; 2] {
+    let (server, client) = credentials();
+    let transport = MsQuicTransport::with_config(config).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = transport.create_listener(address, &[ALPN], server).await.unwrap();
+    let dial = transport.connect(listener.local_addr(), &[ALPN], client);
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (dialled, accepted) = tokio::join!(dial, accept);
+    [dialled.unwrap(), accepted]
+}
+
+#[test]
+fn each_option_is_in_effect_at_both_peers() {
+    run(async {
+        let (config, settings) = (MsQuicTransportConfig::new, Settings::new);
+        let second = Duration::from_secs(1);
+        let is_in_effect = async |expected: Settings, config| {
+            let [client, server] = pair(config).await;
+            let mut all = true;
+            for connection in [client, server] {
+                let in_effect = connection.quic_settings().await.unwrap();
+                all &= expected.clone().or(in_effect.clone()) == in_effect;
+            }
+            all
+        };
+        let bbr = msquic_async::CongestionControl::Bbr;
+        for (config, expected) in [
+            (
+                config().congestion_control(CongestionControl::Bbr),
+                settings().congestion_control(bbr),
+            ),
+            (config().initial_rtt(second), settings().initial_rtt(second)),
+            (config().initial_window_packets(77), settings().initial_window_packets(77)),
+            (config().minimum_mtu(1300), settings().minimum_mtu(1300)),
+            (config().maximum_mtu(1300), settings().maximum_mtu(1300)),
+            (config().stream_receive_window(65_536), settings().stream_receive_window(65_536)),
+            (config().connection_receive_window(100_000), settings().connection_window(100_000)),
+            (config().disconnect_timeout(second), settings().disconnect_timeout(second)),
+            (config().pacing(false), settings().pacing(false)),
+            (config().ecn(true), settings().ecn(true)),
+            (config().max_inbound_streams(3), settings().peer_uni_streams(3)),
+            (config().max_inbound_requests(3), settings().peer_bidi_streams(3)),
+            (config().idle_timeout(9 * second), settings().idle_timeout(9 * second)),
+            (config().keep_alive_interval(second), settings().keep_alive_interval(second)),
+            (config().handshake_timeout(second), settings().handshake_idle_timeout(second)),
+            (config().quic(settings().migration(false)), settings().migration(false)),
+            // What is given there wins over the option and over the transport's own value.
+            (
+                config().ecn(false).quic(settings().ecn(true).peer_uni_streams(5)),
+                settings().ecn(true).peer_uni_streams(5),
+            ),
+        ] {
+            assert!(is_in_effect(expected.clone(), config.clone()).await, "{config:?}");
+            let default = MsQuicTransportConfig::new();
+            assert!(
+                !is_in_effect(expected, default).await,
+                "the default shows nothing: {config:?}"
+            );
+        }
+    });
+}
+
+#[test]
+fn senders_begin_with_the_given_mtu_and_window() {
+    run(async {
+        let config = MsQuicTransportConfig::new()
+            .minimum_mtu(1400)
+            .maximum_mtu(1400)
+            .initial_window_packets(100);
+        for connection in pair(config).await {
+            let statistics = connection.statistics().await.unwrap();
+            assert_eq!(statistics.path_mtu, 1400);
+            assert!(statistics.congestion_window >= 100 * 1300, "{statistics:?}");
+        }
+        let [client, _server] = pair(MsQuicTransportConfig::new()).await;
+        let statistics = client.statistics().await.unwrap();
+        assert!(statistics.congestion_window < 100 * 1300, "{statistics:?}");
+    });
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn ecn_is_used_if_the_path_carries_it() {
+    run(async {
+        let [client, server] = pair(MsQuicTransportConfig::new().ecn(true)).await;
+        while !client.statistics().await.unwrap().ecn_capable {
+            client.send(b"a packet with a mark").await.unwrap();
+            server.recv().await.unwrap();
+        }
+        let [client, _server] = pair(MsQuicTransportConfig::new()).await;
+        assert!(!client.statistics().await.unwrap().ecn_capable);
+    });
+}
+
+/// In a process of its own, whose threads nothing else starts.
+#[test]
+#[cfg(target_os = "linux")]
+fn the_profile_decides_about_threads() {
+    const NAME: &str = "the_profile_decides_about_threads";
+    if std::env::var_os(NAME).is_none() {
+        let mut child = std::process::Command::new(std::env::current_exe().unwrap());
+        let output = child.env(NAME, "1").args(["--exact", NAME]).output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    let threads = || std::fs::read_dir("/proc/self/task").unwrap().count();
+    let open = |profile| {
+        MsQuicTransport::with_config(MsQuicTransportConfig::new().execution_profile(profile))
+    };
+    let _first = open(ExecutionProfile::LowLatency).unwrap();
+    let few = threads();
+    let _second = open(ExecutionProfile::LowLatency).unwrap();
+    assert_eq!(threads(), few, "the threads are shared");
+    let _third = open(ExecutionProfile::MaxThroughput).unwrap();
+    assert!(threads() > few, "it has threads of its own");
+}

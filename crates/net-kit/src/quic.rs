@@ -1,0 +1,148 @@
+//! The options that QUIC transports have in common.
+
+use net_traits::ConfigError;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+/// How a sender adapts its speed to the path.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[non_exhaustive]
+pub enum CongestionControl {
+    /// CUBIC (RFC 9438): slows down when packets are lost.
+    #[default]
+    Cubic,
+    /// BBR: measures bandwidth and round-trip time. Both libraries call it experimental.
+    Bbr,
+}
+
+/// The round-trip times that may be assumed.
+pub const INITIAL_RTT: RangeInclusive<Duration> =
+    Duration::from_millis(1)..=Duration::from_secs(10);
+
+/// The initial congestion windows, in packets. RFC 9002, section 7.2, requires at least two.
+pub const INITIAL_WINDOW: RangeInclusive<u32> = 2..=1000;
+
+/// The sizes of IP packets, in bytes: from what QUIC requires, over IPv6 (RFC 9000, section 14), to
+/// Ethernet.
+pub const MTU: RangeInclusive<u16> = 1248..=1500;
+
+/// The bytes of IPv6 and UDP headers in a packet.
+pub const HEADERS: u16 = 48;
+
+/// The sizes of receive windows, in bytes.
+pub const WINDOW: RangeInclusive<u32> = 4 * 1024..=1024 * 1024 * 1024;
+
+/// Checks that the least MTU is not above the largest.
+///
+/// # Errors
+///
+/// [`ConfigError`] for `minimum_mtu`.
+pub fn check_mtu(minimum: u16, maximum: u16) -> Result<(), ConfigError> {
+    if minimum <= maximum {
+        return Ok(());
+    }
+    let allowed = format!("at most maximum_mtu, which is {maximum}");
+    Err(ConfigError::new("minimum_mtu", minimum.to_string(), allowed))
+}
+
+/// Adds the options of QUIC to a configuration that another macro of this crate defines.
+///
+/// The defaults of the windows differ between transports.
+///
+/// ```
+/// use net_kit::options::COUNT;
+/// use net_traits::ConfigError;
+///
+/// net_kit::quic_options! {
+///     options: stream_receive_window = 64 * 1024, "64 KiB",
+///         connection_receive_window = 1024 * 1024, "1 MiB";
+///     /// Options of an example.
+///     pub struct Config {
+///         /// Default: 10.
+///         peers: usize = 10, COUNT;
+///     }
+/// }
+///
+/// impl Config {
+///     /// Checks the values.
+///     pub fn validate(&self) -> Result<(), ConfigError> {
+///         self.check_ranges()
+///     }
+/// }
+///
+/// let config = Config::new().minimum_mtu(1400).maximum_mtu(1300);
+/// assert_eq!(config.validate().unwrap_err().option, "minimum_mtu");
+/// assert_eq!(Config::new().maximum_mtu(9000).validate().unwrap_err().option, "maximum_mtu");
+/// ```
+#[macro_export]
+macro_rules! quic_options {
+    (
+        $then:ident: stream_receive_window = $stream:expr, $stream_text:literal,
+            connection_receive_window = $connection:expr, $connection_text:literal;
+        $(#[$about:meta])* pub struct $config:ident { $($own:tt)* }
+    ) => {
+        $crate::$then! {
+            $(#[$about])*
+            pub struct $config {
+                $($own)*
+                /// How many streams send messages. With one stream, messages arrive in the order in
+                /// which they were queued. With more, each message uses the stream with the shortest
+                /// queue: a large message does not delay later ones, but messages arrive in any order.
+                /// Each stream has its own send queue. The peer's
+                /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and one
+                /// for urgent messages; otherwise sending times out. Default: 1.
+                send_streams: usize = 1, 1..=1024;
+                /// How many message streams the peer may have open at once. Default: 16.
+                max_inbound_streams: u16 = 16, 1..=u16::MAX;
+                /// How many unanswered requests the peer may have at once; further ones wait at the peer.
+                /// With 0, all of them wait until their deadline. Default: 16.
+                max_inbound_requests: u16 = 16, $crate::options::REQUESTS;
+                /// How connections adapt their speed to the path. Default:
+                /// [`CongestionControl::Cubic`]($crate::quic::CongestionControl).
+                congestion_control: $crate::quic::CongestionControl =
+                    $crate::quic::CongestionControl::Cubic;
+                /// The round-trip time that is assumed until it is measured: 1 ms to 10 s. A handshake
+                /// packet that is not answered is repeated after about three times as long. Default:
+                /// 333 ms (RFC 9002, section 6.2.2).
+                initial_rtt: ::std::time::Duration = ::std::time::Duration::from_millis(333),
+                    $crate::quic::INITIAL_RTT;
+                /// The congestion window of a new connection, in full packets of the least MTU: 2 to 1000. A
+                /// larger one helps short exchanges over long paths, and causes loss on narrow ones.
+                /// Default: 10 (RFC 9002, section 7.2).
+                initial_window_packets: u32 = 10, $crate::quic::INITIAL_WINDOW;
+                /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to 1500.
+                /// A connection starts with it. Default: 1248 (RFC 9000, section 14).
+                minimum_mtu: u16 = 1248, $crate::quic::MTU;
+                /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248 to
+                /// 1500. A smaller limit helps if a tunnel silently drops large packets. Default: 1500.
+                maximum_mtu: u16 = 1500, $crate::quic::MTU;
+                /// How many bytes of a stream the peer may send before they are taken: 4 KiB to 1 GiB.
+                #[doc = concat!("Default: ", $stream_text, ".")]
+                stream_receive_window: u32 = $stream, $crate::quic::WINDOW;
+                /// How many bytes of all streams of a connection the peer may send before they are
+                /// taken: 4 KiB to 1 GiB. It bounds the memory that a peer can occupy, and the
+                /// throughput: a window per round trip.
+                #[doc = concat!("Default: ", $connection_text, ".")]
+                connection_receive_window: u32 = $connection, $crate::quic::WINDOW;
+            }
+            check |config: &$config| {
+                $crate::quic::check_mtu(config.minimum_mtu, config.maximum_mtu)
+            }
+        }
+    };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_least_mtu_is_at_most_the_largest() {
+        assert!(check_mtu(1300, 1300).is_ok());
+        let error = check_mtu(1301, 1300).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "minimum_mtu is 1301: set it to at most maximum_mtu, which is 1300"
+        );
+    }
+}
