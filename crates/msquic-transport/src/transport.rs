@@ -11,6 +11,7 @@ use msquic_async::ConnectionStartError;
 use msquic_async::{Dial, Status};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Origin;
+use net_traits::address::destination;
 use net_traits::{
     Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy, close_code,
@@ -165,6 +166,7 @@ impl NetTransport for MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
+        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
         let dialled = self.connect_with(&context.dial(remote_addr), alpn, credential).await;
         dialled.inspect_err(|error| {
             context.home.registry.telemetry().handshake_failed(remote_addr, Origin::Dialled, error);

@@ -2,6 +2,7 @@
 //!
 //! Plain data, made once after the handshake and owned by the connection.
 
+use net_traits::address::canonical;
 use net_traits::{CertHash, CertificateDer, PeerIdentity};
 use std::fmt;
 use std::net::SocketAddr;
@@ -23,7 +24,8 @@ pub struct ConnectionFacts {
 }
 
 impl ConnectionFacts {
-    /// Collects the facts. `certificate` is the peer's, from which `peer` was verified.
+    /// Collects the facts. `certificate` is the peer's, from which `peer` was verified. Addresses become
+    /// [`canonical`].
     pub fn new(
         local_addr: SocketAddr,
         remote_addr: SocketAddr,
@@ -34,8 +36,8 @@ impl ConnectionFacts {
     ) -> Self {
         let (local_identity, remote_identity) = (local_hash.to_string(), peer.hash.to_string());
         Self {
-            local_addr,
-            remote_addr,
+            local_addr: canonical(local_addr),
+            remote_addr: canonical(remote_addr),
             local_hash,
             local_identity,
             remote_identity,

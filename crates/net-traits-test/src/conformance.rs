@@ -60,6 +60,9 @@ macro_rules! __behaviours {
             $arguments
             connect {
                 addresses_are_real [] Once,
+                a_listener_on_all_addresses_takes_both_families [] Once,
+                the_unspecified_address_is_this_host [] Once,
+                addresses_of_no_host_are_invalid_input [] Once,
                 a_port_is_free_again [] Once,
                 a_taken_port_is_refused [] Once,
                 no_listener_is_a_typed_error [] Once,
@@ -114,6 +117,7 @@ macro_rules! __behaviours {
                 what_was_sent_before_is_delivered [] Swapped,
                 a_slow_receiver_loses_nothing [] Swapped,
                 code_and_reason_reach_the_peer [close_reason] Swapped,
+                codes_and_reasons_are_limited [close_reason] Swapped,
                 everybody_who_watches_is_woken [close_reason] Swapped,
                 polling_for_the_end_does_not_grow [] Swapped,
                 closing_ends_what_waits [] Swapped,

@@ -93,6 +93,16 @@ pub(crate) async fn introduce<H: Harness>(
     listener: &Listener<H>,
     credential: NetCredential,
 ) -> (Connected<H>, Connected<H>) {
+    introduce_at::<H>(transport, listener, listener.local_addr(), credential).await
+}
+
+/// Dials `address` of the listener and accepts, see [`introduce`].
+pub(crate) async fn introduce_at<H: Harness>(
+    transport: &H::Transport,
+    listener: &Listener<H>,
+    address: SocketAddr,
+    credential: NetCredential,
+) -> (Connected<H>, Connected<H>) {
     let failed = Mutex::new(None);
     let is_busy = AtomicBool::new(false);
     let accept = async {
@@ -106,8 +116,7 @@ pub(crate) async fn introduce<H: Harness>(
             is_busy.store(false, Ordering::SeqCst);
         }
     };
-    let (dial, accept) =
-        (pin!(dial::<H>(transport, listener.local_addr(), credential)), pin!(accept));
+    let (dial, accept) = (pin!(dial::<H>(transport, address, credential)), pin!(accept));
     match select(dial, accept).await {
         Either::Right((accepted, dial)) => (dial.await, Ok(accepted)),
         Either::Left((dialled, mut accept)) => {

@@ -56,6 +56,12 @@ macro_rules! mutants {
 mutants! {
     remote_address_is_wrong: RemoteAddressIsWrong =>
         "connect::addresses_are_real",
+    all_addresses_are_ipv6: AllAddressesAreIpv6 =>
+        "connect::a_listener_on_all_addresses_takes_both_families",
+    the_unspecified_address_is_refused: TheUnspecifiedAddressIsRefused =>
+        "connect::the_unspecified_address_is_this_host",
+    multicast_addresses_time_out: MulticastAddressesTimeOut =>
+        "connect::addresses_of_no_host_are_invalid_input",
     listeners_leak: ListenersLeak =>
         "connect::a_port_is_free_again",
     taken_port_is_another_error: TakenPortIsAnotherError =>
@@ -150,6 +156,10 @@ mutants! {
         "close::a_slow_receiver_loses_nothing",
     codes_are_bytes: CodesAreBytes =>
         "close::code_and_reason_reach_the_peer",
+    codes_wrap_around: CodesWrapAround =>
+        "close::codes_and_reasons_are_limited",
+    reasons_are_cut_early: ReasonsAreCutEarly =>
+        "close::codes_and_reasons_are_limited",
     ten_watchers: TenWatchers =>
         "close::everybody_who_watches_is_woken",
     wakers_pile_up: WakersPileUp =>

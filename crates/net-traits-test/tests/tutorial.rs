@@ -7,6 +7,8 @@ use net_kit::alpn::protocol_names;
 use net_kit::facts::ConnectionFacts;
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::{Origin, Telemetry};
+use net_traits::address::destination;
+use net_traits::close_code::{self, sent_reason};
 use net_traits::{
     AcceptError, Cause, CloseOutcome, CloseReason, ConnectError, ListenError, NetConnection,
     NetCredential, NetIncomingRequest, NetListener, NetRequests, NetTransport, NoQuestion,
@@ -154,6 +156,7 @@ impl NetTransport for Local {
         credential: NetCredential,
     ) -> Result<Connection, ConnectError> {
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
+        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
         self.registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = self.registry.revocations(); // before the handshake
         let refused = || ConnectError::Refused(remote_addr);
@@ -268,7 +271,8 @@ impl Request {
     #[expect(clippy::result_large_err, reason = "it is created once")]
     fn handshake(&self, credential: &NetCredential) -> Result<[Half; 2], [ConnectError; 2]> {
         let Self { knock, address, alpn, local, .. } = self;
-        let both = [*address, knock.from];
+        // The listener may have the unspecified address.
+        let both = [SocketAddr::new(knock.from.ip(), address.port()), knock.from];
         let Some(alpn) = alpn.iter().find(|name| knock.alpn.contains(name)) else {
             let none = |remote_addr, offered: &[String]| ConnectError::NoCommonAlpn {
                 remote_addr,
@@ -313,11 +317,11 @@ impl Request {
         Ok([
             (
                 wire(there, from_listener, [&over_at_dialler, &over_at_listener]),
-                facts([knock.from, *address], &knock.credential, credential, listener),
+                facts([both[1], both[0]], &knock.credential, credential, listener),
             ),
             (
                 wire(back, from_dialler, [&over_at_listener, &over_at_dialler]),
-                facts([*address, knock.from], credential, &knock.credential, dialler),
+                facts(both, credential, &knock.credential, dialler),
             ),
         ])
     }
@@ -339,9 +343,9 @@ impl Wire {
         let set = |over: &watch::Sender<Option<CloseReason>>, end: CloseReason| {
             over.send_if_modified(|over| over.is_none() && over.replace(end).is_none())
         };
-        let reason = reason.to_owned();
-        let is_first = set(&self.over, CloseReason::Local { code, reason: reason.clone() });
+        let is_first = set(&self.over, CloseReason::Local { code, reason: reason.to_owned() });
         if is_first {
+            let (code, reason) = (code.min(close_code::MAX), sent_reason(reason));
             set(&self.over_there, CloseReason::Peer { code, reason });
         }
         is_first

@@ -17,6 +17,26 @@
 
 use std::fmt;
 
+/// The largest code: what QUIC can send (RFC 9000, section 16). Larger ones are sent as this one.
+pub const MAX: u64 = (1 << 62) - 1;
+
+/// The longest reason that is sent, in bytes of UTF-8.
+pub const MAX_REASON: usize = 511;
+
+/// Returns the part of a reason that the peer receives, over every transport: at most [`MAX_REASON`] bytes,
+/// cut before a character, and with spaces instead of zero bytes, which msquic cannot send.
+///
+/// ```
+/// use net_traits::close_code::sent_reason;
+///
+/// assert_eq!(sent_reason("moving\0out"), "moving out");
+/// assert_eq!(sent_reason(&"é".repeat(400)).len(), 510);
+/// ```
+pub fn sent_reason(reason: &str) -> String {
+    let end = (0..=MAX_REASON.min(reason.len())).rfind(|end| reason.is_char_boundary(*end));
+    reason[..end.unwrap_or(0)].replace('\0', " ")
+}
+
 /// The listener's transport has as many connections as it allows.
 pub const TOO_MANY_CONNECTIONS: u64 = 0x6e65_7401;
 /// The dialler's address has as many connections as one may have.

@@ -122,8 +122,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Waits until the peer's transport has confirmed all sent messages, then closes the
     /// connection, and tells what became of them.
     ///
-    /// The peer receives the application `code` (below 2^62) and the `reason` (truncated to 511
-    /// bytes). The call returns once the connection has ended. A call on a connection that has
+    /// The peer receives the application `code`, at most [`close_code::MAX`](crate::close_code::MAX), and
+    /// the `reason` as [`sent_reason`](crate::close_code::sent_reason) limits it. The call returns once the connection has ended. A call on a connection that has
     /// ended, or that another call is closing, only waits for the end.
     ///
     /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a

@@ -37,6 +37,7 @@
 //!   and a certificate.
 #![forbid(unsafe_code)]
 
+pub mod address;
 mod cause;
 mod cert_hash;
 mod certificate;

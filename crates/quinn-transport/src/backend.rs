@@ -7,12 +7,12 @@ use crate::link::{Link, Quinn, varint};
 use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
-use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen, sent_reason};
+use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen};
 use net_kit::handshake::Handshake;
 use net_kit::tls::{TlsIdentity, Verifier};
 use net_traits::{
     Bytes, Cause, CloseOutcome, CloseReason, ConnectError, CredentialError, Limit, ListenError,
-    RequestError,
+    RequestError, close_code::sent_reason,
 };
 use parking_lot::Mutex;
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};

@@ -2,8 +2,8 @@
 //! records, which a reserved length announces. No I/O.
 
 use bytes::Bytes;
-use net_kit::backend::sent_reason;
 use net_kit::frame::{FrameDecoder, Message};
+use net_traits::close_code::{self, MAX_REASON, sent_reason};
 use net_traits::{Cause, RecvError, RequestError, SendError};
 
 /// The length that announces a control record instead of a message.
@@ -18,8 +18,6 @@ const CANCEL: u8 = 5;
 const REQUEST_HEADER: usize = 1 + 4;
 /// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
-/// The longest reason, in bytes.
-const MAX_REASON: usize = 511;
 
 /// The longest message; the next length announces a control record.
 pub(crate) const MAX_MESSAGE: usize = CONTROL as usize - 1;
@@ -213,7 +211,7 @@ pub(crate) fn close(code: u64, reason: &str) -> Vec<u8> {
     let reason = sent_reason(reason);
     let mut record = CONTROL.to_be_bytes().to_vec();
     record.push(CLOSE);
-    record.extend(code.to_be_bytes());
+    record.extend(code.min(close_code::MAX).to_be_bytes());
     record.extend(u16::try_from(reason.len()).unwrap_or(0).to_be_bytes());
     record.extend_from_slice(reason.as_bytes());
     record
@@ -248,7 +246,7 @@ fn request_header(kind: u8, id: u32) -> Vec<u8> {
 /// Encodes the refusal of a question.
 pub(crate) fn refusal(id: u32, code: u64) -> Vec<Bytes> {
     let mut record = request_header(REFUSAL, id);
-    record.extend(code.to_be_bytes());
+    record.extend(code.min(close_code::MAX).to_be_bytes());
     vec![record.into()]
 }
 

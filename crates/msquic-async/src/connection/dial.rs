@@ -2,6 +2,7 @@
 
 use super::error::ConnectionStartError;
 use crate::ffi::library::has_patch;
+use net_traits::address::destination;
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
@@ -123,7 +124,8 @@ impl Dial {
         self
     }
 
-    /// The address that the host is, if it is no name.
+    /// The address that the host is, if it is no name. An unspecified one is that of this host, see
+    /// [`destination`](net_traits::address::destination).
     ///
     /// ```
     /// use msquic_async::Dial;
@@ -133,6 +135,10 @@ impl Dial {
     /// # Ok::<(), std::net::AddrParseError>(())
     /// ```
     pub fn address(&self) -> Option<SocketAddr> {
+        self.written_address().map(|addr| destination(addr).unwrap_or(addr))
+    }
+
+    pub(super) fn written_address(&self) -> Option<SocketAddr> {
         let (host, port) = (&self.host, self.port);
         let without_zone = host.parse().map(|ip: IpAddr| SocketAddr::new(ip, port));
         // The zone of a link-local address is a number (RFC 4007, section 11).
@@ -141,8 +147,12 @@ impl Dial {
 
     pub(super) fn check(&self) -> Result<(), ConnectionStartError> {
         let invalid = |what: &str| Err(ConnectionStartError::InvalidInput(what.to_owned()));
-        if self.port == 0 {
-            return invalid("port 0 cannot be connected to");
+        match self.written_address() {
+            Some(addr) => {
+                destination(addr).map_err(ConnectionStartError::InvalidInput)?;
+            }
+            None if self.port == 0 => return invalid("cannot connect to port 0"),
+            None => {}
         }
         let has_zero = |name: &str| name.contains('\0');
         if has_zero(&self.host) || self.server_name.as_deref().is_some_and(has_zero) {

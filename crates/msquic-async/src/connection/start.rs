@@ -190,7 +190,7 @@ fn start_at(
             calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
         }
         // An address that is the name is known to msquic; setting it here would wait once more.
-        if dial.server_name.is_some() || dial.address() != Some(address) {
+        if dial.server_name.is_some() || dial.written_address() != Some(address) {
             calls.set_remote_addr(address)?;
         }
         let name = dial.name();

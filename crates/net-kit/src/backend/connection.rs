@@ -12,6 +12,7 @@ use crate::telemetry::Origin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::future::try_join_all;
+use net_traits::address::canonical;
 use net_traits::{
     CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
 };
@@ -147,7 +148,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        let now = B::remote_addr(self.session().link());
+        let now = B::remote_addr(self.session().link()).map(canonical);
         now.unwrap_or_else(|| self.shared.entry.facts().remote_addr())
     }
 

@@ -5,6 +5,7 @@ use super::{Backend, Connection, IncomingRequest};
 use crate::budget;
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
+use net_traits::address::canonical;
 use net_traits::{AcceptError, ListenError, NetCredential, NetListener, TrustPolicy};
 use std::fmt;
 use std::net::SocketAddr;
@@ -37,6 +38,7 @@ impl<B: Backend> NetListener for Listener<B> {
                 attempt = B::accept(&socket, admission) => attempt.ok_or(AcceptError::Closed)?,
                 () = registry.shut_down() => return Err(AcceptError::Closed),
             };
+            let remote_addr = canonical(remote_addr);
             match admission.admit(remote_addr) {
                 Ok(place) => {
                     let acceptor = self.acceptor.clone();

@@ -203,12 +203,3 @@ pub fn cannot_listen(bind_addr: SocketAddr, error: io::Error) -> ListenError {
         _ => ListenError::Transport(Cause::new(error)),
     }
 }
-
-/// Returns the part of a close's reason that the peer receives: at most 511 bytes.
-pub fn sent_reason(reason: &str) -> &str {
-    let end = (0..=MAX_REASON.min(reason.len())).rfind(|end| reason.is_char_boundary(*end));
-    &reason[..end.unwrap_or(0)]
-}
-
-/// The longest reason of a close, in bytes.
-const MAX_REASON: usize = 511;

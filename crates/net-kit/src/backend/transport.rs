@@ -11,6 +11,7 @@ use crate::telemetry::Telemetry;
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use futures_util::future::join_all;
+use net_traits::address::destination;
 use net_traits::{
     Cause, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
@@ -84,9 +85,7 @@ impl<B: Backend> NetTransport for Transport<B> {
         credential: NetCredential,
     ) -> Result<Connection<B>, ConnectError> {
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
-        if remote_addr.port() == 0 {
-            return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
-        }
+        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
         let Home { config, registry, backend, .. } = &*self.home;
         registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();

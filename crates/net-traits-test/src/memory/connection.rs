@@ -16,7 +16,7 @@ use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
     CloseOutcome, CloseReason, NetConnection, NetQuestion, NetRequests, RecvError, RequestError,
-    SendError, request_code,
+    SendError, close_code, request_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -281,7 +281,7 @@ impl NetQuestion for MemoryQuestion {
     }
 
     fn refuse(self, code: u64) {
-        let _ = self.asked.answer.send(Err(code)); // it may have cancelled
+        let _ = self.asked.answer.send(Err(code.min(close_code::MAX))); // it may have cancelled
     }
 
     async fn canceled(&self) {

@@ -8,6 +8,7 @@ use crate::Limits;
 use async_trait::async_trait;
 use net_kit::alpn::protocol_names;
 use net_kit::telemetry::Origin;
+use net_traits::address::destination;
 use net_traits::{
     Cause, CertHash, CertificateDer, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
@@ -74,13 +75,14 @@ impl MemoryTransport {
         alpn: &[&str],
         dialler: Dialler,
     ) -> Result<MemoryConnection, ConnectError> {
-        if remote_addr.port() == 0 {
-            return Err(ConnectError::InvalidInput("cannot connect to port 0".to_owned()));
-        }
+        let mut remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         let Host { network, ip, limits, registry, .. } = &*self.host;
         registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();
+        if remote_addr.ip().is_loopback() {
+            remote_addr.set_ip(*ip);
+        }
         let there = network.link(*ip, remote_addr.ip());
         let back = network.link(remote_addr.ip(), *ip);
         let Dialler { certificate, identity, trust } = dialler;

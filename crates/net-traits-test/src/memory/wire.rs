@@ -3,6 +3,7 @@
 use super::pipe::{Pipe, Reset, Taken};
 use super::requests::{Asked, Questions};
 use bytes::Bytes;
+use net_traits::close_code::{self, sent_reason};
 use net_traits::{Cause, CloseReason, RecvError, RequestError, request_code};
 use parking_lot::Mutex;
 use std::pin::pin;
@@ -226,16 +227,16 @@ impl Wire {
             if state.is_over(side, now) {
                 return;
             }
-            let reason = reason.to_owned();
             let pipe = state.outgoing(side);
             let arrival = pipe
                 .link
                 .arrival(now)
                 .max(pipe.delivered(now, None).err().flatten().unwrap_or(now));
-            let local = CloseReason::Local { code, reason: reason.clone() };
+            let local = CloseReason::Local { code, reason: reason.to_owned() };
+            let peer =
+                CloseReason::Peer { code: code.min(close_code::MAX), reason: sent_reason(reason) };
             state.ends[side as usize] = Some((now, local));
-            state.ends[side.other() as usize]
-                .get_or_insert((arrival, CloseReason::Peer { code, reason }));
+            state.ends[side.other() as usize].get_or_insert((arrival, peer));
         }
         self.notify();
     }

@@ -84,6 +84,29 @@ pub async fn code_and_reason_reach_the_peer<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.send(b"late").await, Err(SendError::Closed(by_us)));
 }
 
+/// A code or a reason that QUIC cannot send is limited in one way.
+///
+/// Otherwise a program works over one transport, and its peer acts on another code over the next.
+pub async fn codes_and_reasons_are_limited<H: Harness>(stage: Stage<H>) {
+    let long = "é".repeat(400);
+    for (code, reason, sent_code, sent_reason) in [
+        (1 << 62, "", (1 << 62) - 1, ""),
+        (u64::MAX, &long, (1 << 62) - 1, &long[..510]),
+        ((1 << 62) - 1, "zero\0byte", (1 << 62) - 1, "zero byte"),
+    ] {
+        for is_abrupt in [false, true] {
+            let Pair { one, other, .. } = &stage.meet().await;
+            if is_abrupt {
+                one.abort(code, reason);
+            } else {
+                one.close(code, reason).await;
+            }
+            assert_eq!(other.watch_close().await, peer(sent_code, sent_reason));
+            assert_eq!(one.watch_close().await, local(code, reason));
+        }
+    }
+}
+
 /// `watch_close` resolves for all waiters, and for later callers.
 ///
 /// Several tasks may clean up after a connection, and a task that is not woken leaks.

@@ -1,7 +1,7 @@
 //! Connecting: addresses, protocols, requests.
 
 use crate::stage::{
-    ALPN, PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce,
+    ALPN, PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, introduce_at,
     poll_once_until_ready,
 };
 use crate::{Harness, Limits};
@@ -9,6 +9,7 @@ use net_traits::{
     CloseReason, ConnectError, ListenError, NetConnection, NetIncomingRequest, NetListener,
     NetTransport, TrustPolicy,
 };
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -26,6 +27,72 @@ pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
     assert_eq!(dialled.remote_addr(), listener.local_addr());
     assert_eq!(accepted.local_addr(), listener.local_addr());
     assert_eq!(accepted.remote_addr(), dialled.local_addr());
+}
+
+/// A listener on `[::]` takes both families, and IPv4 is told as IPv4.
+///
+/// A node with one listener is dialled by its IPv4 and by its IPv6 address. Limits and logs should not have
+/// two forms of one address.
+pub async fn a_listener_on_all_addresses_takes_both_families<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let transport = stage.transport();
+    let all = (Ipv6Addr::UNSPECIFIED, 0).into();
+    let listener = transport.create_listener(all, &[ALPN], for_listener).await.unwrap();
+    let port = listener.local_addr().port();
+    for ip in loopbacks() {
+        let address = SocketAddr::new(ip, port);
+        let (dialled, accepted) =
+            introduce_at::<H>(&transport, &listener, address, for_dialler.clone()).await;
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        for told in [accepted.remote_addr(), accepted.local_addr(), dialled.remote_addr()] {
+            assert_eq!(told.ip().to_canonical(), told.ip(), "{address} is dialled");
+        }
+        greet(&dialled, &accepted).await;
+    }
+}
+
+/// A dial of an unspecified address reaches this host, as with TCP.
+///
+/// Programs publish the address that they listen on.
+pub async fn the_unspecified_address_is_this_host<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let transport = stage.transport();
+    for ip in loopbacks() {
+        let all = match ip {
+            IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+        };
+        let listen = transport.create_listener((all, 0).into(), &[ALPN], for_listener.clone());
+        let listener = listen.await.unwrap();
+        let address = SocketAddr::new(all, listener.local_addr().port());
+        let (dialled, accepted) =
+            introduce_at::<H>(&transport, &listener, address, for_dialler.clone()).await;
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        assert!(!dialled.remote_addr().ip().is_unspecified());
+        greet(&dialled, &accepted).await;
+    }
+}
+
+/// Returns the loopback addresses that the system has.
+fn loopbacks() -> impl Iterator<Item = IpAddr> {
+    let has_ipv6 = UdpSocket::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+    let ipv6 = has_ipv6.then_some(Ipv6Addr::LOCALHOST.into());
+    [Ipv4Addr::LOCALHOST.into()].into_iter().chain(ipv6)
+}
+
+/// An address that is not that of one host is invalid input, whatever the transport.
+///
+/// Otherwise the caller waits for a timeout, or reads an error of the system.
+pub async fn addresses_of_no_host_are_invalid_input<H: Harness>(stage: Stage<H>) {
+    let transport = stage.transport();
+    for address in ["127.0.0.1:0", "224.0.0.1:7", "255.255.255.255:7", "[ff02::1]:7", "[fe80::1]:7"]
+    {
+        let dialled =
+            dial::<H>(&transport, address.parse().unwrap(), credential(TrustPolicy::Any)).await;
+        let error = dialled.expect_err("it is not the address of a host");
+        assert!(matches!(error, ConnectError::InvalidInput(_)), "{address}: {error}");
+        assert!(!error.is_retryable());
+    }
 }
 
 /// After a listener is dropped, another one can use its port, even if it had connections.

@@ -8,7 +8,7 @@ use futures_util::FutureExt;
 use futures_util::future::join_all;
 use net_traits::{
     CloseReason, NetConnection, NetQuestion, NetRequests, NetTransport, RequestError, TrustPolicy,
-    request_code, serve_requests,
+    close_code, request_code, serve_requests,
 };
 use std::pin::pin;
 use std::time::Duration;
@@ -68,6 +68,9 @@ pub async fn refused_questions_are_told<H: Harness>(stage: Stage<H>) {
     let refuse = async { other.accept_request().await.unwrap().refuse(77) };
     let (refused, ()) = tokio::join!(one.request("may I?".into(), LONG), refuse);
     assert_eq!(refused, Err(RequestError::NoAnswer { code: 77 }));
+    let refuse = async { other.accept_request().await.unwrap().refuse(u64::MAX) };
+    let (refused, ()) = tokio::join!(one.request("may I now?".into(), LONG), refuse);
+    assert_eq!(refused, Err(RequestError::NoAnswer { code: close_code::MAX }));
     let forget = async { drop(other.accept_request().await.unwrap()) };
     let (forgotten, ()) = tokio::join!(one.request("and now?".into(), LONG), forget);
     assert_eq!(forgotten, Err(RequestError::NoAnswer { code: request_code::NO_ANSWER }));

@@ -6,6 +6,9 @@ pub(crate) enum Fault {
     Nothing,
     // Connecting
     RemoteAddressIsWrong,
+    AllAddressesAreIpv6,
+    TheUnspecifiedAddressIsRefused,
+    MulticastAddressesTimeOut,
     ListenersLeak,
     TakenPortIsAnotherError,
     MissingListenerIsAnotherError,
@@ -57,6 +60,8 @@ pub(crate) enum Fault {
     TheEndOvertakes,
     OnlyAFewAreKept,
     CodesAreBytes,
+    CodesWrapAround,
+    ReasonsAreCutEarly,
     TenWatchers,
     WakersPileUp,
     PendingRecvForgetsWhy,

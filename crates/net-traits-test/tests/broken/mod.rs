@@ -26,7 +26,7 @@ use net_traits_test::{Harness, Limits, RawPeer};
 use parking_lot::Mutex;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -41,6 +41,9 @@ const QUEUE: usize = 250;
 
 /// How many messages [`Fault::OnlyAFewAreKept`] keeps when the connection ends.
 const FEW: usize = 12;
+
+/// What codes are below.
+const CODE_LIMIT: u64 = close_code::MAX;
 
 /// Creates transports with one fault.
 pub(crate) struct Broken {
@@ -158,6 +161,21 @@ impl NetTransport for BrokenTransport {
         let failed =
             |what: &'static str| ConnectError::Closed(CloseReason::Transport(Cause::new(what)));
         let is_there = self.context.listening.lock().contains(&remote_addr);
+        match self.context.fault {
+            Fault::AllAddressesAreIpv6
+                if remote_addr.ip() == Ipv4Addr::LOCALHOST && remote_addr.port() > 0 =>
+            {
+                return Err(ConnectError::Refused(remote_addr));
+            }
+            Fault::TheUnspecifiedAddressIsRefused if remote_addr.ip().is_unspecified() => {
+                return Err(ConnectError::Refused(remote_addr));
+            }
+            Fault::MulticastAddressesTimeOut if remote_addr.ip().is_multicast() => {
+                let after = self.context.limits.handshake_timeout;
+                return Err(ConnectError::TimedOut { remote_addr, after });
+            }
+            _ => {}
+        }
         let connected = self.inner.connect(remote_addr, alpn, credential).await;
         let inner = connected.map_err(|error| match (self.context.fault, error) {
             (Fault::MissingListenerIsAnotherError, ConnectError::Refused(_)) if !is_there => {
@@ -166,7 +184,9 @@ impl NetTransport for BrokenTransport {
             (Fault::NoCommonProtocolIsARefusal, ConnectError::NoCommonAlpn { .. }) => {
                 ConnectError::Refused(remote_addr)
             }
-            (Fault::NoProtocolIsAnotherError, ConnectError::InvalidInput(_)) => failed("no"),
+            (Fault::NoProtocolIsAnotherError, ConnectError::InvalidInput(_)) if alpn.is_empty() => {
+                failed("no")
+            }
             (Fault::DiallerForgetsItRejected, ConnectError::Rejected(rejection))
                 if matches!(rejection.cause.as_deref(), Some(TrustError::UntrustedIdentity(_))) =>
             {
@@ -726,7 +746,12 @@ impl NetConnection for BrokenConnection {
         let Shared { inner, fault, .. } = &*self.0;
         let is_again = self.0.closings.fetch_add(1, Ordering::SeqCst) > 0;
         match fault {
-            Fault::CodesAreBytes => inner.close(code & 0xff, reason).await,
+            Fault::CodesAreBytes if code < CODE_LIMIT => inner.close(code & 0xff, reason).await,
+            Fault::CodesWrapAround => inner.close(code % (CODE_LIMIT + 1), reason).await,
+            Fault::ReasonsAreCutEarly => {
+                let reason: String = reason.chars().take(200).collect();
+                inner.close(code, &reason).await
+            }
             Fault::AbortLeavesCloseWaiting if reason == "in order" => std::future::pending().await,
             Fault::ClosingTwiceHangs if is_again && reason == "second" => {
                 std::future::pending().await
@@ -750,7 +775,8 @@ impl NetConnection for BrokenConnection {
     }
 
     fn abort(&self, code: u64, reason: &str) {
-        let code = if self.0.fault == Fault::AbortForgetsTheCode { 0 } else { code };
+        let forgets = self.0.fault == Fault::AbortForgetsTheCode && reason == "enough";
+        let code = if forgets { 0 } else { code };
         self.0.inner.abort(code, reason);
     }
 

@@ -17,6 +17,7 @@ use super::slot::{Closer, Slot, Slotted};
 use super::status::Status;
 use bytes::Bytes;
 use msquic::ffi;
+use net_traits::close_code::sent_reason;
 use std::ffi::{CStr, CString};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -224,16 +225,9 @@ const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
 /// Keeps a connection's handle open.
 pub(crate) type Hold = Inside<Arc<NativeConnection>>;
 
-/// The longest reason that libmsquic sends, its terminating zero included (C17).
-pub(crate) const MAX_REASON: usize = 512;
-
-/// `reason` as libmsquic wants it: cut to [`MAX_REASON`] at a character, ended by zero. None when
-/// nothing is left.
+/// `reason` as libmsquic wants it: at most 511 bytes, ended by zero (C17). None when nothing is left.
 pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
-    let clean = reason.replace('\0', " ");
-    let ends = clean.char_indices().map(|(start, letter)| start + letter.len_utf8());
-    let cut = ends.take_while(|end| *end < MAX_REASON).last().unwrap_or(0);
-    CString::new(&clean[..cut]).ok().filter(|reason| !reason.is_empty())
+    CString::new(sent_reason(reason)).ok().filter(|reason| !reason.is_empty())
 }
 
 #[cfg(test)]
