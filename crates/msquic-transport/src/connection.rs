@@ -16,6 +16,7 @@ use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
+use net_kit::losses::Told;
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
@@ -32,6 +33,7 @@ use tracing::Span;
 #[derive(Clone)]
 pub struct MsQuicNetConnection {
     pub(crate) shared: Arc<Shared>,
+    told: Told,
 }
 
 pub(crate) struct Shared {
@@ -93,7 +95,12 @@ impl MsQuicNetConnection {
         if shared.inner.is_resumed() {
             home.registry.telemetry().resumed(shared.entry.span());
         }
-        Some(Self { shared })
+        Some(Self::of(shared))
+    }
+
+    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+        let told = shared.stream_pool.losses.told();
+        Self { shared, told }
     }
 
     /// Returns measurements of the connection, such as the round-trip time.
@@ -251,7 +258,7 @@ impl Member for Shared {
     }
 
     async fn close(self: Arc<Self>, code: u64, reason: &str) {
-        MsQuicNetConnection { shared: self }.close(code, reason).await;
+        MsQuicNetConnection::of(self).close(code, reason).await;
     }
 }
 
@@ -308,9 +315,10 @@ impl NetConnection for MsQuicNetConnection {
         if let Some(error) = inner.close_reason() {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
         }
+        let before = self.told.count();
         let flushed = stream_pool.flush(inner, config.patience()).await;
         match flushed {
-            Ok(()) => Ok(()),
+            Ok(()) => stream_pool.losses.tell(&self.told, before),
             Err(error) => Err(self.send_error(error).await),
         }
     }

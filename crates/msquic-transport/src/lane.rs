@@ -5,6 +5,7 @@ use msquic_async::Connection;
 use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::ledger::Ledger;
+use net_kit::losses::Losses;
 use net_kit::progress::{Look, Patience, Progress, Stuck};
 use net_traits::Cause;
 use parking_lot::Mutex;
@@ -18,6 +19,8 @@ const URGENT: u16 = u16::MAX;
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
     lost: Mutex<Lost>,
+    /// Those of all lanes, to be told.
+    losses: Arc<Losses>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
     /// A task is [preparing](Self::prepare) the stream.
@@ -54,8 +57,6 @@ impl OpenStream {
 struct Lost {
     messages: u64,
     bytes: u64,
-    /// The code of the last stream, to be told to a flush.
-    code: Option<u64>,
 }
 
 enum Slot {
@@ -79,10 +80,11 @@ pub(crate) enum QueueError {
 }
 
 impl Lane {
-    pub(crate) fn new(is_urgent: bool) -> Self {
+    pub(crate) fn new(losses: &Arc<Losses>, is_urgent: bool) -> Self {
         Self {
             slot: Mutex::new(Slot::Empty),
             lost: Mutex::default(),
+            losses: losses.clone(),
             opening: tokio::sync::Mutex::default(),
             is_preparing: AtomicBool::new(false),
             is_urgent,
@@ -152,26 +154,19 @@ impl Lane {
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until the peer has acknowledged all queued data. Messages that were lost with a stopped
-    /// stream are told once.
+    /// Waits until the peer has acknowledged all queued data. What was lost with a stopped stream is
+    /// found in [`Losses`].
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
         patience: Patience,
     ) -> Result<(), QueueError> {
-        let flushed = match self.open_stream()? {
-            None => Ok(()),
-            Some(open) => {
-                let flush = open.stream.flush();
-                match unless_stuck(connection, &open.stream, patience, flush).await? {
-                    Ok(()) => Ok(()),
-                    Err(error) => self.replace(&open, error),
-                }
-            }
-        };
-        match self.lost.lock().code.take() {
-            Some(code) => Err(QueueError::Stopped(code)),
-            None => flushed,
+        let Some(open) = self.open_stream()? else { return Ok(()) };
+        let flush = open.stream.flush();
+        let flushed = unless_stuck(connection, &open.stream, patience, flush).await?;
+        match flushed.or_else(|error| self.replace(&open, error)) {
+            Err(QueueError::Stopped(_)) => Ok(()),
+            flushed => flushed,
         }
     }
 
@@ -187,7 +182,7 @@ impl Lane {
                     lost.messages += messages;
                     lost.bytes += bytes;
                     if let WriteError::Stopped(code) = error {
-                        lost.code = Some(code);
+                        self.losses.add(code);
                     }
                 }
                 Slot::Closed => return Err(QueueError::Closed),

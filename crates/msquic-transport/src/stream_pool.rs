@@ -9,6 +9,7 @@ use futures_util::future::{join, join_all};
 use msquic_async::Connection;
 use msquic_async::WriteStream;
 use net_kit::frame;
+use net_kit::losses::Losses;
 use net_kit::progress::Patience;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -18,6 +19,7 @@ pub(crate) struct StreamPool {
     /// At least one.
     lanes: Vec<Lane>,
     urgent: Lane,
+    pub(crate) losses: Arc<Losses>,
     is_closed: AtomicBool,
     /// Streams with answers to requests, until acknowledged.
     answers: Mutex<Vec<Weak<WriteStream>>>,
@@ -25,9 +27,11 @@ pub(crate) struct StreamPool {
 
 impl StreamPool {
     pub(crate) fn new(config: &MsQuicTransportConfig) -> Self {
+        let losses = Arc::default();
         Self {
-            lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(false)).collect(),
-            urgent: Lane::new(true),
+            lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(&losses, false)).collect(),
+            urgent: Lane::new(&losses, true),
+            losses,
             is_closed: AtomicBool::new(false),
             answers: Mutex::default(),
         }

@@ -175,7 +175,7 @@ impl NetTransport for MsQuicTransport {
 
     fn connections(&self) -> Vec<MsQuicNetConnection> {
         let live = self.context.iter().flat_map(|context| context.home.registry.live());
-        live.map(|shared| MsQuicNetConnection { shared }).collect()
+        live.map(MsQuicNetConnection::of).collect()
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {

@@ -354,10 +354,12 @@ fn a_message_over_the_limit_stops_its_stream_only() {
         stop(&accepted.unwrap(), &dialled.unwrap()).await;
     }
     async fn stop(from: &impl Urgent, to: &impl NetConnection) {
+        let other = from.clone();
         from.send_bytes(pattern(1001)).await.unwrap();
         let error = to.recv().await.unwrap_err();
         assert_eq!(error, RecvError::TooLarge { size: 1001, limit: 1000 });
-        // Messages are lost until the sender learns of the stop, which one send reports.
+        // Messages are lost until the sender learns of the stop, which one send reports, and the next
+        // flush of each handle.
         let error = loop {
             match from.send(b"lost").await {
                 Ok(()) => tokio::task::yield_now().await,
@@ -365,6 +367,12 @@ fn a_message_over_the_limit_stops_its_stream_only() {
             }
         };
         assert_eq!(error, SendError::Stopped { code: 1 });
+        for handle in [from, &other] {
+            assert_eq!(handle.flush().await, Err(SendError::Stopped { code: 1 }));
+        }
+        for handle in [from, &other, &from.clone()] {
+            assert_eq!(handle.flush().await, Ok(()));
+        }
         from.send(b"next").await.unwrap();
         while to.recv().await.unwrap().0 != "next" {} // some of those before used the next stream
         from.urgent("and urgent".into()).await.unwrap();

@@ -11,7 +11,8 @@
 //! 3. [`facts`]: what does not change during a connection, and the getters of
 //!    [`NetConnection`](net_traits::NetConnection) for it.
 //! 4. [`inbox`]: received messages that the application has not asked for. [`outbox`]: messages
-//!    that wait to be written. Both are bounded in bytes.
+//!    that wait to be written. Both are bounded in bytes. [`ledger`] and [`losses`]: messages that
+//!    are not confirmed, and those that are lost.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
 //!    a cancelled future must not skip.
 //! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
@@ -43,6 +44,7 @@ pub mod guard;
 pub mod handshake;
 pub mod inbox;
 pub mod ledger;
+pub mod losses;
 pub mod options;
 pub mod outbox;
 pub mod progress;

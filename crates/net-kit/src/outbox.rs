@@ -79,8 +79,8 @@ struct State {
     closing: Option<(u64, String)>,
     /// An error to be returned once by an operation that queues a message.
     report: Option<SendError>,
-    /// The same for an operation that waits until messages are written.
-    report_to_flush: Option<SendError>,
+    /// The same for the operations that waited for room, and how often there was one.
+    reported: (u64, Option<SendError>),
     /// Messages that were lost with a stream, at most, and their bytes.
     lost: (u64, u64),
     /// Why nothing is written any more.
@@ -161,15 +161,25 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`], or what was [reported](Self::report).
+    /// [`SendError::Closed`], or what was [reported](Self::report): to each task that waits.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future has queued the whole message or none of it.
     pub async fn push(&self, mut pieces: Vec<Bytes>) -> Result<(), SendError> {
+        let before = self.state.lock().reported.0;
         loop {
             let mut room = pin!(self.room.notified());
             room.as_mut().enable();
+            {
+                let state = &mut *self.state.lock();
+                if let (count, Some(error)) = &state.reported
+                    && *count > before
+                {
+                    state.report = None; // it is told
+                    return Err(error.clone());
+                }
+            }
             match self.try_push(&mut pieces) {
                 Err(SendError::WouldBlock) => {}
                 result => return result,
@@ -208,8 +218,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] if they cannot be written any more, or what was
-    /// [reported](Self::report).
+    /// [`SendError::Closed`] if they cannot be written any more. Losses are not told, see
+    /// [`Losses`](crate::losses::Losses).
     ///
     /// # Cancel safety
     ///
@@ -220,9 +230,9 @@ impl Outbox {
             let mut written = pin!(self.written.notified());
             written.as_mut().enable();
             {
-                let mut state = self.state.lock();
+                let state = self.state.lock();
                 if state.written >= target {
-                    return state.report_to_flush.take().map_or(Ok(()), Err);
+                    return Ok(());
                 }
                 if let Some(reason) = state.failed.clone() {
                     return Err(SendError::Closed(state.why_closed().unwrap_or(reason)));
@@ -336,31 +346,25 @@ impl Outbox {
 
     /// Records that a whole message was written.
     pub fn wrote_frame(&self, frame: &Frame) {
-        {
-            let state = &mut *self.state.lock();
-            state.cost -= frame.cost;
-            state.written += 1;
-            let bytes = frame.bytes();
-            state.rest = (state.rest.0.saturating_sub(1), state.rest.1.saturating_sub(bytes));
-            state.ledger.sent(bytes + HEADER as u64, bytes);
-            if state.ledger.is_long() {
-                let position = state.ledger.end().saturating_sub(UNCONFIRMED);
-                state.ledger.confirm(position);
-            }
-        }
+        self.state.lock().wrote_frame(frame);
         self.room.notify_one();
         self.written.notify_waiters();
     }
 
-    /// Records that messages that were written are lost although the outbox goes on. The next
-    /// [`try_push`](Self::try_push) returns `error`, once, and so does the next
-    /// [`flushed`](Self::flushed).
-    pub fn report(&self, error: SendError) {
-        let state = &mut *self.state.lock();
-        let (messages, bytes) = std::mem::take(&mut state.ledger).rest();
-        state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
-        state.report = Some(error.clone());
-        state.report_to_flush = Some(error);
+    /// Records that messages that were written are lost although the outbox goes on, and the `begun` one
+    /// too. Each waiting [`push`](Self::push) returns `error`, or else the next
+    /// [`try_push`](Self::try_push) does, once.
+    pub fn report(&self, begun: Option<&Frame>, error: SendError) {
+        {
+            let state = &mut *self.state.lock();
+            begun.into_iter().for_each(|frame| state.wrote_frame(frame));
+            let (messages, bytes) = std::mem::take(&mut state.ledger).rest();
+            state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
+            state.report = Some(error.clone());
+            state.reported = (state.reported.0 + 1, Some(error));
+        }
+        self.room.notify_waiters();
+        self.written.notify_waiters();
     }
 
     /// Records that the peer has confirmed everything that was written, after a local close.
@@ -399,6 +403,17 @@ impl State {
         let frame = Frame { pieces, cost };
         self.rest = (self.rest.0 + 1, self.rest.1 + frame.bytes());
         self.frames.push_back(frame);
+    }
+
+    fn wrote_frame(&mut self, frame: &Frame) {
+        self.cost -= frame.cost;
+        self.written += 1;
+        let bytes = frame.bytes();
+        self.rest = (self.rest.0.saturating_sub(1), self.rest.1.saturating_sub(bytes));
+        self.ledger.sent(bytes + HEADER as u64, bytes);
+        if self.ledger.is_long() {
+            self.ledger.confirm(self.ledger.end().saturating_sub(UNCONFIRMED));
+        }
     }
 
     /// Returns why nothing can be queued, if so.
@@ -482,17 +497,36 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_report_is_returned_once() {
-        let outbox = Outbox::new(1000);
+    async fn a_loss_is_told_to_all_that_wait_or_else_to_the_next() {
+        let outbox = Outbox::new(ENTRY_COST);
         let stopped = || SendError::Stopped { code: 7 };
-        outbox.report(stopped());
+        outbox.report(None, stopped());
         let mut pieces = message(1);
         assert_eq!(outbox.try_push(&mut pieces), Err(stopped()));
         assert_eq!(outbox.try_push(&mut pieces), Ok(()));
-        outbox.report(stopped());
+        let (mut one, mut other) = (pin!(outbox.push(message(1))), pin!(outbox.push(message(1))));
+        assert!(one.as_mut().now_or_never().is_none());
+        assert!(other.as_mut().now_or_never().is_none());
+        outbox.report(None, stopped());
+        assert_eq!((one.await, other.await), (Err(stopped()), Err(stopped())));
         write_one(&outbox).await;
-        assert_eq!(outbox.flushed().await, Err(stopped()));
-        assert_eq!(outbox.flushed().await, Ok(()));
+        assert_eq!(outbox.try_push(&mut message(1)), Ok(()), "it is told");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_a_stopped_stream_had_begun_is_lost() {
+        let framed = |size: usize| vec![vec![7; HEADER + size].into()];
+        let outbox = Outbox::new(1000);
+        outbox.try_push(&mut framed(10)).unwrap();
+        outbox.try_push(&mut framed(20)).unwrap();
+        let flushed = outbox.flushed();
+        write_one(&outbox).await;
+        let Work::Frame(begun) = outbox.work().await else { panic!("nothing is queued") };
+        outbox.report(Some(&begun), SendError::Stopped { code: 7 });
+        assert_eq!(flushed.await, Ok(()));
+        outbox.close(1, "");
+        outbox.confirm();
+        assert_eq!(outbox.unconfirmed(), (2, 30));
     }
 
     #[tokio::test]
@@ -508,18 +542,6 @@ mod tests {
         assert!(matches!(outbox.work().await, Work::Close(9, _)));
         outbox.wrote_all();
         assert!(outbox.look().is_moving);
-    }
-
-    #[tokio::test]
-    async fn a_loss_is_told_to_a_sender_and_to_a_flush() {
-        let outbox = Outbox::new(1000);
-        outbox.try_push(&mut message(1)).unwrap();
-        write_one(&outbox).await;
-        let lost = SendError::Stopped { code: 7 };
-        outbox.report(lost.clone());
-        assert_eq!(outbox.try_push(&mut message(1)), Err(lost.clone()));
-        assert_eq!(outbox.flushed().await, Err(lost));
-        assert_eq!(outbox.flushed().await, Ok(()));
     }
 
     #[tokio::test]

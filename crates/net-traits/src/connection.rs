@@ -97,7 +97,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// See [`send_bytes`](Self::send_bytes). [`SendError::Stopped`] if messages were lost with a
-    /// stream that the peer stopped; it is told to one `flush`, besides the senders on that stream.
+    /// stream that the peer stopped; it is told to the next `flush` of each clone of the
+    /// connection, once, and to the senders that wait on that stream or else the next one.
     ///
     /// # Cancel safety
     ///

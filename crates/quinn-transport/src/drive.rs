@@ -12,8 +12,8 @@ use net_kit::backend::Session;
 use net_kit::frame::FrameDecoder;
 use net_kit::handshake::Handshake;
 use net_kit::outbox::{Outbox, Work};
-use net_traits::{RecvError, SendError};
-use quinn::{Connection, ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use net_traits::RecvError;
+use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::pin::pin;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
@@ -40,7 +40,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     let write = async {
         let ordinary = session.lanes().iter().map(|lane| (lane, 0));
         let lanes = ordinary.chain([(session.urgent(), URGENT)]);
-        let send = |(lane, priority)| send(lane, &link.connection, priority);
+        let send = |(lane, priority)| send(session, lane, priority);
         join_all(lanes.map(send)).await;
         let _all_sent = link.answers.write().await;
         if let Some((code, reason)) = session.urgent().closing() {
@@ -93,23 +93,22 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
 
 /// Writes messages until this side closes and the peer has acknowledged all of them, or until the
 /// connection is lost.
-async fn send(outbox: &Outbox, connection: &Connection, priority: i32) {
+async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) {
     loop {
-        match send_on_stream(outbox, connection, priority).await {
-            Ok(Some(code)) | Err(WriteError::Stopped(code)) => {
-                outbox.report(SendError::Stopped { code: code.into_inner() });
-            }
+        match send_on_stream(session, outbox, priority).await {
+            Ok(Some(code)) => session.stopped(outbox, None, code.into_inner()),
             Ok(None) => return outbox.confirm(),
-            Err(_) => return, // the connection is lost
+            Err(WriteError::Stopped(_)) => {} // it was told
+            Err(_) => return,                 // the connection is lost
         }
     }
 }
 
 /// Writes messages to one stream, which the first message opens. Returns the code with which the
-/// peer stopped it, or `None` once the peer has acknowledged all of them.
+/// peer stopped it between messages, or `None` once the peer has acknowledged all of them.
 async fn send_on_stream(
+    session: &Session<Quinn>,
     outbox: &Outbox,
-    connection: &Connection,
     priority: i32,
 ) -> Result<Option<VarInt>, WriteError> {
     let mut open: Option<SendStream> = None;
@@ -130,7 +129,7 @@ async fn send_on_stream(
         let stream = match &mut open {
             Some(stream) => stream,
             None => {
-                let stream = connection.open_uni().await?;
+                let stream = session.link().connection.open_uni().await?;
                 let _ = stream.set_priority(priority); // a new stream is open
                 open.insert(stream)
             }
@@ -148,7 +147,12 @@ async fn send_on_stream(
                 break Ok(());
             }
         };
-        outbox.wrote_frame(&frame);
+        match written {
+            Err(WriteError::Stopped(code)) => {
+                session.stopped(outbox, Some(&frame), code.into_inner());
+            }
+            _ => outbox.wrote_frame(&frame),
+        }
         written?;
     }
 }

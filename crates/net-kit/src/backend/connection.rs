@@ -6,6 +6,7 @@ use crate::budget;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
+use crate::losses::Told;
 use crate::outbox::Outbox;
 use crate::registry::{Entry, Member, Registry};
 use crate::telemetry::Origin;
@@ -24,6 +25,7 @@ use std::time::Duration;
 /// A connection of a [`Transport`](super::Transport).
 pub struct Connection<B: Backend> {
     pub(super) shared: Arc<Shared<B>>,
+    told: Told,
 }
 
 /// What the handles of a connection share; dropped with the last of them.
@@ -52,7 +54,12 @@ impl<B: Backend> Connection<B> {
             let _place = place;
             driven.await;
         });
-        Self { shared }
+        Self::new(shared)
+    }
+
+    pub(super) fn new(shared: Arc<Shared<B>>) -> Self {
+        let told = shared.session.losses().told();
+        Self { shared, told }
     }
 
     pub(super) fn session(&self) -> &Session<B> {
@@ -125,7 +132,7 @@ impl<B: Backend> Member for Shared<B> {
     }
 
     async fn close(self: Arc<Self>, code: u64, reason: &str) {
-        Connection { shared: self }.close(code, reason).await;
+        Connection::new(self).close(code, reason).await;
     }
 }
 
@@ -173,9 +180,10 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn flush(&self) -> Result<(), SendError> {
         budget::spend().await;
-        let session = self.session();
+        let (session, before) = (self.session(), self.told.count());
         let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
-        session.unless_stuck(session.all_lanes(), flushed).await?.map(drop)
+        session.unless_stuck(session.all_lanes(), flushed).await??;
+        session.losses().tell(&self.told, before)
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -209,7 +217,7 @@ impl<B: Backend> NetConnection for Connection<B> {
 
 impl<B: Backend> Clone for Connection<B> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone() }
+        Self { shared: self.shared.clone(), told: self.told.clone() }
     }
 }
 

@@ -13,10 +13,11 @@
 use super::Backend;
 use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
+use crate::losses::Losses;
 use crate::options::{CommonOptions, TransportOptions};
-use crate::outbox::Outbox;
+use crate::outbox::{Frame, Outbox};
 use crate::progress::{Look, Stuck, unless_stuck};
-use net_traits::CloseReason;
+use net_traits::{CloseReason, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -35,6 +36,7 @@ pub struct Session<B: Backend> {
     /// Of equal rank; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
+    losses: Losses,
     /// Wakes the task: the inbox may have room.
     taken: Notify,
     /// Why nothing can be sent any more.
@@ -54,6 +56,7 @@ impl<B: Backend> Session<B> {
             inbox: Inbox::new(options.receive_queue),
             lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
             urgent: lanes.has_urgent.then(lane),
+            losses: Losses::default(),
             options,
             taken: Notify::new(),
             failed: OnceLock::new(),
@@ -210,6 +213,17 @@ impl<B: Backend> Session<B> {
     /// [`Backend::abort`]; [`end`](Self::end) comes next.
     pub fn abort_lanes(&self, code: u64, reason: &str) {
         self.all_lanes().for_each(|lane| lane.abort(code, reason));
+    }
+
+    /// Records that the peer stopped the stream of a lane with `code`. What was written to it is lost,
+    /// and the message that was `begun`.
+    pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
+        self.losses.add(code);
+        lane.report(begun, SendError::Stopped { code });
+    }
+
+    pub(super) fn losses(&self) -> &Losses {
+        &self.losses
     }
 
     /// Records that nothing can be sent any more, while data may still be received.

@@ -101,7 +101,7 @@ impl<B: Backend> NetTransport for Transport<B> {
 
     fn connections(&self) -> Vec<Connection<B>> {
         let live = self.home.registry.live().into_iter();
-        live.map(|shared| Connection { shared }).collect()
+        live.map(Connection::new).collect()
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {

@@ -1,0 +1,78 @@
+//! `Losses`: tells each handle of a connection that messages were lost with a stopped stream.
+//!
+//! A peer that stops a stream loses messages whose `send` has returned `Ok`. It is not known which
+//! tasks have sent them. So the next flush of each handle tells the loss, once for each handle, and
+//! so does each flush that waits at that time. A task that has its own clone of the connection misses
+//! no loss, whatever other tasks are told.
+
+use net_traits::SendError;
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// How often streams of a connection were stopped.
+///
+/// ```
+/// use net_kit::losses::Losses;
+/// use net_traits::SendError;
+///
+/// let losses = Losses::default();
+/// let (one, other) = (losses.told(), losses.told());
+/// let before = one.count();
+/// losses.add(7);
+/// let lost = Err(SendError::Stopped { code: 7 });
+/// assert_eq!(losses.tell(&one, before), lost);
+/// assert_eq!(losses.tell(&one, one.count()), Ok(()), "once");
+/// assert_eq!(losses.tell(&other, other.count()), lost, "each handle is told");
+/// assert_eq!(losses.tell(&losses.told(), 1), Ok(()), "before this handle existed");
+/// ```
+#[derive(Debug, Default)]
+pub struct Losses(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    count: u64,
+    /// That of the last stream.
+    code: u64,
+}
+
+/// The losses that a handle was told. A clone of the handle was told the same.
+#[derive(Debug, Default)]
+pub struct Told(AtomicU64);
+
+impl Losses {
+    /// Records that the peer stopped a stream with `code`. Call it before waking the tasks that flush.
+    pub fn add(&self, code: u64) {
+        let state = &mut *self.0.lock();
+        *state = State { count: state.count + 1, code };
+    }
+
+    /// Returns the state of a new handle, which is not told earlier losses.
+    pub fn told(&self) -> Told {
+        Told(self.0.lock().count.into())
+    }
+
+    /// Tells a flush of the handle with `told` which losses occurred since `before`: the
+    /// [count](Told::count) when the flush began.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::Stopped`] with the code of the last loss.
+    pub fn tell(&self, told: &Told, before: u64) -> Result<(), SendError> {
+        let State { count, code } = *self.0.lock();
+        told.0.fetch_max(count, Ordering::Relaxed);
+        if count > before { Err(SendError::Stopped { code }) } else { Ok(()) }
+    }
+}
+
+impl Told {
+    /// Returns how many losses were told.
+    pub fn count(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Clone for Told {
+    fn clone(&self) -> Self {
+        Self(self.count().into())
+    }
+}
