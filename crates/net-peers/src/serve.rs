@@ -8,7 +8,7 @@ use tokio::task::{JoinError, JoinSet};
 ///
 /// The handshake and the handler of each peer run in a task of their own, so that a peer that stalls
 /// delays no other. How many there are is limited by the configuration of the transport. A failed
-/// handshake is told by the transport, in its events and counters. A handler that panics ends its
+/// handshake is reported by the transport, in its events and counters. A handler that panics ends its
 /// connection only, and is logged as an error.
 ///
 /// Returns why the listener is closed, after all handlers have ended.

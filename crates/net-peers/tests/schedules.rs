@@ -228,7 +228,7 @@ impl Schedule {
         self.look();
         for (events, told) in &mut self.ended {
             assert!(events.recv().await.is_none(), "there are more events");
-            assert!(told.is_empty(), "their ends are not told: {told:?}");
+            assert!(told.is_empty(), "their ends are not reported: {told:?}");
         }
         let both = self.reported.keys().filter(|number| self.received.contains(number)).count();
         let (received, reported) = (self.received.len(), self.reported.len());
@@ -303,7 +303,7 @@ impl Schedule {
         self.network.partition(&self.dead, &alive);
     }
 
-    /// Ends a process and starts it again. If it crashes, no peer is told, and its address changes.
+    /// Ends a process and starts it again. If it crashes, its connections are not closed, and its address changes.
     async fn restart(&mut self, index: usize, crashes: bool) {
         let (credential, host, port) = self.end(index, crashes).await;
         let (host, port) = if crashes { (self.network.transport(), 0) } else { (host, port) };

@@ -66,7 +66,7 @@ impl Account {
         self.freed.notified()
     }
 
-    /// Lets waiters look again.
+    /// Wakes the waiters, which try again.
     pub(super) fn look_again(&self) {
         self.freed.notify_waiters();
     }

@@ -57,7 +57,7 @@ impl Broadcast {
     }
 }
 
-/// Reports that a message was not sent, unless told that it was.
+/// Reports a message as not sent on drop, unless `sent` was called.
 #[derive(Debug)]
 pub(super) struct Receipt {
     peer: CertHash,

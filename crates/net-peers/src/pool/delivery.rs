@@ -3,7 +3,7 @@
 use super::account::{MESSAGE_COST, Share};
 use super::config::DropError;
 use super::inner::Inner;
-use super::parcel::Parcel;
+use super::outgoing::OutgoingMessage;
 use super::queue::Queue;
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetTransport, SendError, close_code,
@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::time::{sleep_until, timeout};
 
 /// How long an empty message queue is kept.
-const QUEUE_PATIENCE: Duration = Duration::from_secs(60);
+const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Sends the queued messages of a peer, one after the other.
 pub(super) async fn deliver<T: NetTransport>(
@@ -24,7 +24,7 @@ pub(super) async fn deliver<T: NetTransport>(
     queue: Arc<Queue>,
 ) {
     loop {
-        let Ok(parcel) = timeout(QUEUE_PATIENCE, queue.pop()).await else {
+        let Ok(outgoing) = timeout(IDLE_TIMEOUT, queue.pop()).await else {
             let idle = {
                 let mut peers = inner.peers.lock();
                 let Some(entry) = peers.same(peer, id) else { return };
@@ -37,25 +37,25 @@ pub(super) async fn deliver<T: NetTransport>(
             };
             return drop(idle); // this task's own, which ends here
         };
-        let Err((parcel, error)) = send_insistently(&inner, peer, id, parcel).await else {
+        let Err((outgoing, error)) = send_with_retries(&inner, peer, id, outgoing).await else {
             continue;
         };
-        parcel.undelivered(error.clone());
+        outgoing.undelivered(error.clone());
         // A message that is too long concerns no other; if the peer is unreachable, all are reported.
         if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
-            queue.drain().into_iter().for_each(|parcel| parcel.undelivered(error.clone()));
+            queue.drain().into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
         }
     }
 }
 
-async fn send_insistently<T: NetTransport>(
+async fn send_with_retries<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
     id: u64,
-    mut parcel: Parcel,
-) -> Result<(), (Parcel, DropError)> {
-    let Some(share) = room(inner, peer, id, parcel.len()).await else {
-        return Err((parcel, DropError::Removed));
+    mut outgoing: OutgoingMessage,
+) -> Result<(), (OutgoingMessage, DropError)> {
+    let Some(share) = room(inner, peer, id, outgoing.len()).await else {
+        return Err((outgoing, DropError::Removed));
     };
     let (mut failed, mut finally) = (0, 0);
     loop {
@@ -64,7 +64,7 @@ async fn send_insistently<T: NetTransport>(
         let (address, addresses, pause) = {
             let mut peers = inner.peers.lock();
             let Some(entry) = peers.same(peer, id) else {
-                return Err((parcel, DropError::Removed));
+                return Err((outgoing, DropError::Removed));
             };
             (entry.address_after(failed), entry.addresses().len(), entry.pause())
         };
@@ -79,7 +79,7 @@ async fn send_insistently<T: NetTransport>(
             Some(address) => inner.connection(peer, Some(id), address).await,
             None => match inner.connected(peer) {
                 Some(link) => Ok(link),
-                None => return Err((parcel, DropError::NoAddress)),
+                None => return Err((outgoing, DropError::NoAddress)),
             },
         };
         let error = match connected {
@@ -89,23 +89,23 @@ async fn send_insistently<T: NetTransport>(
                 let is_final = finally >= addresses.max(1);
                 let error = DropError::from(error);
                 if is_final {
-                    return Err((parcel, error));
+                    return Err((outgoing, error));
                 }
                 error
             }
             Ok(link) => {
-                parcel.offered();
-                match link.connection.send_bytes(parcel.message()).await {
+                outgoing.offered();
+                match link.connection.send_bytes(outgoing.message()).await {
                     Ok(()) => {
                         link.touch();
-                        parcel.taken(share);
-                        link.ledger.add(parcel);
+                        outgoing.taken(share);
+                        link.ledger.add(outgoing);
                         return Ok(());
                     }
                     Err(error) => {
-                        parcel.refused();
+                        outgoing.refused();
                         match &error {
-                            SendError::TooLarge { .. } => return Err((parcel, error.into())),
+                            SendError::TooLarge { .. } => return Err((outgoing, error.into())),
                             SendError::Closed(reason) => inner.ended(peer, &link, reason.clone()),
                             // Earlier messages of the stream may be lost with it.
                             SendError::Stopped { .. } | SendError::Transport(_) => {
@@ -117,7 +117,7 @@ async fn send_insistently<T: NetTransport>(
                             _ => {}
                         }
                         if !may_go_elsewhere(&error) {
-                            return Err((parcel, error.into()));
+                            return Err((outgoing, error.into()));
                         }
                         error.into()
                     }
@@ -126,7 +126,7 @@ async fn send_insistently<T: NetTransport>(
         };
         failed += 1;
         if failed >= inner.config.max_attempts {
-            return Err((parcel, error));
+            return Err((outgoing, error));
         }
     }
 }

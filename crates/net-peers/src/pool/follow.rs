@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 /// How long the close of a connection with a peer that is no longer listed may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Keeps a pool following a resolver. Dropping it stops that, and leaves the connections open.
 #[derive(Debug)]
@@ -202,7 +202,7 @@ fn set<T: NetTransport>(inner: &Inner<T>, mark: &Mutex<Mark>, address: SocketAdd
     }
 }
 
-/// Tells that an address cannot be reached, unless it is not followed any more.
+/// Reports that an address cannot be reached, unless it is not followed any more.
 fn unreachable<T: NetTransport>(
     inner: &Inner<T>,
     mark: &Mutex<Mark>,
@@ -279,6 +279,6 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
 fn close<C: NetConnection>(link: Arc<Link<C>>) {
     tokio::spawn(async move {
         // Dropping the future closes at once.
-        let _ = timeout(CLOSE_PATIENCE, link.connection.close(0, "no longer listed")).await;
+        let _ = timeout(CLOSE_TIMEOUT, link.connection.close(0, "no longer listed")).await;
     });
 }

@@ -1,8 +1,8 @@
-//! `Inbox`: received messages of all peers that the application has not asked for.
+//! `Inbox`: messages of all peers that the application has not received yet.
 //!
 //! The task of each connection pushes, the application pops. A task that finds no room waits for it
 //! with its message in hand and reads no further, so the connection's own limits slow the peer. Tasks
-//! get room in the order in which they asked: no peer can keep the others out.
+//! get room in the order of their calls: no peer can starve other peers.
 //!
 //! A message is kept with its connection, so that nothing of a peer is popped that was revoked
 //! meanwhile.

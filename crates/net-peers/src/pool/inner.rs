@@ -24,7 +24,7 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) alpn: Vec<String>,
     pub(super) credential: RwLock<NetCredential>,
     pub(super) config: PeerPoolConfig,
-    /// What the application is told.
+    /// Events for the application.
     pub(super) board: Arc<Board<T::Connection>>,
     pub(super) inbox: Inbox<T::Connection>,
     /// What the queued messages of all peers may take, until their reports are received.

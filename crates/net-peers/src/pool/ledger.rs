@@ -11,7 +11,7 @@
 //! have received it.
 
 use super::config::DropError;
-use super::parcel::Parcel;
+use super::outgoing::OutgoingMessage;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,9 +28,9 @@ pub(super) struct Ledger {
 #[derive(Debug, Default)]
 struct State {
     /// Sent and not flushed, in order.
-    sent: VecDeque<Parcel>,
+    sent: VecDeque<OutgoingMessage>,
     /// Flushed, with the time.
-    kept: VecDeque<(Instant, Parcel)>,
+    kept: VecDeque<(Instant, OutgoingMessage)>,
     /// Number of messages that left `sent`.
     gone: u64,
     ended: Option<DropError>,
@@ -38,14 +38,14 @@ struct State {
 
 impl Ledger {
     /// Adds a message that the connection has taken. If the connection has ended, it is reported.
-    pub(super) fn add(&self, parcel: Parcel) {
+    pub(super) fn add(&self, outgoing: OutgoingMessage) {
         {
             let mut state = self.state.lock();
             if let Some(error) = state.ended.clone() {
                 drop(state);
-                return parcel.undelivered(error);
+                return outgoing.undelivered(error);
             }
-            state.sent.push_back(parcel);
+            state.sent.push_back(outgoing);
         }
         self.added.notify_one();
     }
@@ -68,7 +68,8 @@ impl Ledger {
         let state = &mut *self.state.lock();
         let count = usize::try_from(end.saturating_sub(state.gone)).unwrap_or(usize::MAX);
         let now = Instant::now();
-        let flushed = state.sent.drain(..count.min(state.sent.len())).map(|parcel| (now, parcel));
+        let flushed =
+            state.sent.drain(..count.min(state.sent.len())).map(|outgoing| (now, outgoing));
         let before = state.kept.len();
         state.kept.extend(flushed);
         state.gone += (state.kept.len() - before) as u64;
@@ -83,14 +84,14 @@ impl Ledger {
             let delivered: Vec<_> = state.kept.drain(..count).collect();
             (delivered, state.kept.front().and_then(|(at, _)| at.checked_add(keep)))
         };
-        delivered.into_iter().for_each(|(_, parcel)| parcel.delivered());
+        delivered.into_iter().for_each(|(_, outgoing)| outgoing.delivered());
         next
     }
 
     /// Ends the message that was flushed first, to free its memory. Returns false if there is none.
     pub(super) fn settle_oldest(&self) -> bool {
         let oldest = self.state.lock().kept.pop_front();
-        oldest.map(|(_, parcel)| parcel.delivered()).is_some()
+        oldest.map(|(_, outgoing)| outgoing.delivered()).is_some()
     }
 
     /// Messages that were sent and not flushed may be lost. They are reported.
@@ -100,12 +101,12 @@ impl Ledger {
             state.gone += state.sent.len() as u64;
             std::mem::take(&mut state.sent)
         };
-        lost.into_iter().for_each(|parcel| parcel.undelivered(error.clone()));
+        lost.into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
     }
 
     /// The connection has ended: reports what is not known to be delivered, and what is added later.
     ///
-    /// This is the one place that decides about it. Once a transport tells how much was not taken, it
+    /// This is the one place that decides about it. Once a transport reports how much was not taken, it
     /// is to be used here.
     pub(super) fn end(&self, error: &DropError) {
         let kept = {
@@ -113,7 +114,7 @@ impl Ledger {
             state.ended.get_or_insert_with(|| error.clone());
             std::mem::take(&mut state.kept)
         };
-        kept.into_iter().for_each(|(_, parcel)| parcel.undelivered(error.clone()));
+        kept.into_iter().for_each(|(_, outgoing)| outgoing.undelivered(error.clone()));
         self.lost(error);
     }
 }
@@ -142,9 +143,9 @@ mod tests {
             let of_peer = OfPeer::Unconfirmed { _bytes: share() };
             let place = Place { of_peer, _of_pool: (share(), None) };
             let message = Bytes::from(vec![number]);
-            let mut parcel = Parcel::new(PEER, message, place, None, &board.reports);
-            parcel.offered();
-            ledger.add(parcel);
+            let mut outgoing = OutgoingMessage::new(PEER, message, place, None, &board.reports);
+            outgoing.offered();
+            ledger.add(outgoing);
         }
         assert_eq!(ledger.sent().await, 4);
         for number in 0..3 {

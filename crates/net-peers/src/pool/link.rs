@@ -14,7 +14,7 @@ pub(super) const STABLE: Duration = Duration::from_secs(10);
 
 /// How long a connection that is not used must be silent before the side that dialled it closes it,
 /// if it has the larger identity.
-const SPARE_PATIENCE: Duration = Duration::from_secs(5);
+const SILENCE: Duration = Duration::from_secs(5);
 
 /// How many times as long the other side waits, and the sides that did not dial it, whose peer may
 /// have restarted and forgotten it. If each side uses another connection, not both may close the one
@@ -23,7 +23,7 @@ const OURS_SMALLER: u32 = 2;
 const ACCEPTED_SMALLER: u32 = 4;
 const ACCEPTED_LARGER: u32 = 8;
 
-/// How often it is looked whether it is silent.
+/// How often a connection is checked for silence.
 pub(super) const LOOK: Duration = Duration::from_millis(2500);
 
 /// How many connections a peer may have, with those that have ended and of which the application has
@@ -165,17 +165,17 @@ impl<C> Link<C> {
     /// Whether this connection can be closed, as `current` is used. The peer may use this one and be
     /// about to close `current`: it does so after some silence, or has done so long ago.
     pub(super) fn is_dispensable(&self, current: &Self) -> bool {
-        let patience = self.patience();
+        let silence = self.max_silence();
         let other = current.idle().unwrap_or_default();
-        self.idle().is_some_and(|idle| idle >= patience) && (other < LOOK || other >= patience)
+        self.idle().is_some_and(|idle| idle >= silence) && (other < LOOK || other >= silence)
     }
 
-    fn patience(&self) -> Duration {
+    fn max_silence(&self) -> Duration {
         match (self.is_ours, self.is_smaller) {
-            (true, false) => SPARE_PATIENCE,
-            (true, true) => OURS_SMALLER * SPARE_PATIENCE,
-            (false, true) => ACCEPTED_SMALLER * SPARE_PATIENCE,
-            (false, false) => ACCEPTED_LARGER * SPARE_PATIENCE,
+            (true, false) => SILENCE,
+            (true, true) => OURS_SMALLER * SILENCE,
+            (false, true) => ACCEPTED_SMALLER * SILENCE,
+            (false, false) => ACCEPTED_LARGER * SILENCE,
         }
     }
 }

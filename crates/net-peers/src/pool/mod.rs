@@ -20,7 +20,8 @@ mod inbox;
 mod inner;
 mod ledger;
 mod link;
-mod parcel;
+mod news;
+mod outgoing;
 mod peers;
 mod queue;
 mod task;
@@ -39,7 +40,7 @@ use event::Board;
 use inbox::Inbox;
 use inner::{Inner, Origin};
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
-use parcel::Parcel;
+use outgoing::OutgoingMessage;
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Peers, Sending};
 use queue::Queue;
@@ -61,12 +62,12 @@ use tokio::sync::{Notify, Semaphore};
 /// delivered comes back as [`PeerEvent::Undelivered`] with its payload, whatever the cause: the peer
 /// is unreachable, a connection broke, the peer was removed, the pool was dropped.
 ///
-/// A connection does not tell when the application of the peer has received a message. The pool takes
+/// A connection does not report when the application of the peer has received a message. The pool takes
 /// a message for delivered when a [flush](NetConnection::flush) after it has succeeded and the
 /// connection has then stayed open for [`keep_sent`](PeerPoolConfig::keep_sent). If the connection
 /// ends before, the message is reported with
 /// [`may_have_arrived`](Undelivered::may_have_arrived): it **may be both delivered and reported**, and
-/// only an answer of the peer's application tells. Without that flag it was not delivered. A message
+/// only an answer of the peer's application shows it. Without that flag it was not delivered. A message
 /// that arrived earlier, and that the peer's application had not received when its process ended, is
 /// lost with that process.
 ///
@@ -280,7 +281,7 @@ impl<T: NetTransport> PeerPool<T> {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            // If it has ended, its receiver learns that.
+            // If it has ended, its receiver reports that.
             let _ = inner.insert(connection, Origin::Accepted);
         }
     }
@@ -424,7 +425,7 @@ impl<T: NetTransport> PeerPool<T> {
         let Some((count, bytes)) = shares else { return Err((QueueError::Full, receipt)) };
         let of_peer = OfPeer::Queued { _count: count, _bytes: bytes };
         let place = Place { of_peer, _of_pool: held };
-        let parcel = Parcel::new(peer, message, place, receipt, &inner.board.reports);
+        let outgoing = OutgoingMessage::new(peer, message, place, receipt, &inner.board.reports);
         let start = |queue: &Arc<Queue>| {
             let task = deliver(inner.clone(), peer, entry.id, queue.clone());
             AbortOnDrop(runtime.spawn(task).abort_handle())
@@ -444,7 +445,7 @@ impl<T: NetTransport> PeerPool<T> {
         };
         let queue = sending.queue.clone();
         // Added while locked: an idle queue is removed. Its task is woken after that.
-        queue.push(parcel);
+        queue.push(outgoing);
         drop(peers);
         queue.wake();
         Ok(())

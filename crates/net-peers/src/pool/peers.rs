@@ -75,7 +75,10 @@ impl Sending {
 impl Drop for Sending {
     /// Reports what is queued. The task reports what it is sending.
     fn drop(&mut self) {
-        self.queue.drain().into_iter().for_each(|parcel| parcel.undelivered(DropError::Removed));
+        self.queue
+            .drain()
+            .into_iter()
+            .for_each(|outgoing| outgoing.undelivered(DropError::Removed));
     }
 }
 

@@ -1,6 +1,6 @@
 //! `Queue`: the messages of a peer that no connection has taken.
 
-use super::parcel::Parcel;
+use super::outgoing::OutgoingMessage;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use tokio::sync::Notify;
@@ -8,14 +8,14 @@ use tokio::sync::Notify;
 /// Filled by handles of the pool, emptied by the task that sends. The bound is that of the places.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
-    parcels: Mutex<VecDeque<Parcel>>,
+    messages: Mutex<VecDeque<OutgoingMessage>>,
     filled: Notify,
 }
 
 impl Queue {
     /// Adds a message to a queue that is not closed; [`wake`](Self::wake) follows.
-    pub(super) fn push(&self, parcel: Parcel) {
-        self.parcels.lock().push_back(parcel);
+    pub(super) fn push(&self, outgoing: OutgoingMessage) {
+        self.messages.lock().push_back(outgoing);
     }
 
     /// Wakes the task that sends.
@@ -24,21 +24,21 @@ impl Queue {
     }
 
     /// Waits for the next message.
-    pub(super) async fn pop(&self) -> Parcel {
+    pub(super) async fn pop(&self) -> OutgoingMessage {
         loop {
-            if let Some(parcel) = self.parcels.lock().pop_front() {
-                return parcel;
+            if let Some(outgoing) = self.messages.lock().pop_front() {
+                return outgoing;
             }
             self.filled.notified().await;
         }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.parcels.lock().is_empty()
+        self.messages.lock().is_empty()
     }
 
     /// Takes all messages.
-    pub(super) fn drain(&self) -> VecDeque<Parcel> {
-        std::mem::take(&mut self.parcels.lock())
+    pub(super) fn drain(&self) -> VecDeque<OutgoingMessage> {
+        std::mem::take(&mut self.messages.lock())
     }
 }

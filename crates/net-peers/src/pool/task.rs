@@ -21,7 +21,7 @@ use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, sleep_until, timeout};
 
 /// How long an orderly close may take.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(5);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Number of doublings of the time after which a further connection counts as stuck.
 const STUCK_DOUBLINGS: u32 = 6;
@@ -189,6 +189,6 @@ async fn retire<T: NetTransport>(
         }
     }
     let close = link.connection.close(close_code::DUPLICATE, "another connection is used");
-    let _ = timeout(CLOSE_PATIENCE, close).await; // after that it closes at once
+    let _ = timeout(CLOSE_TIMEOUT, close).await; // after that it closes at once
     pending().await
 }

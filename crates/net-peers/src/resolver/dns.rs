@@ -79,7 +79,7 @@ impl DnsResolver {
         Self { name, kind, name_servers, min_interval, max_interval, resolver, due }
     }
 
-    /// Asks these name servers, over UDP and where necessary TCP. Default: those of the system.
+    /// Uses these name servers, over UDP and where necessary TCP. Default: those of the system.
     #[must_use]
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.name_servers = Some(servers.into_iter().collect());

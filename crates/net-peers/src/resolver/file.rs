@@ -32,7 +32,7 @@ pub struct FileResolver {
 }
 
 impl FileResolver {
-    /// Reads the file at `path` when the pool asks for it.
+    /// Reads the file at `path` when the pool calls [`resolve`](Resolver::resolve).
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), interval: INTERVAL, last: None, was_read: false }
     }

@@ -17,7 +17,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use tokio::sync::watch;
 
-/// Tells a pool at which addresses there are peers.
+/// Supplies a pool with the addresses of its peers.
 ///
 /// See [`PeerPool::follow`](crate::PeerPool::follow).
 ///
@@ -143,7 +143,7 @@ pub enum ResolveError {
         #[source]
         cause: ParseEndpointError,
     },
-    /// DNS cannot be asked, or the server failed.
+    /// The DNS query was not sent, or the server failed.
     #[error("cannot resolve {name}")]
     Dns {
         /// The name.

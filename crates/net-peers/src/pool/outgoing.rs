@@ -1,16 +1,16 @@
-//! `Parcel`: a message for a peer, until it is known to be delivered.
+//! `OutgoingMessage`: a message for a peer, until it is known to be delivered.
 //!
 //! # Who owns the payload
 //!
-//! A parcel has one owner at a time: the [`Queue`](super::queue::Queue) of its peer, then the task
+//! A message has one owner at a time: the [`Queue`](super::queue::Queue) of its peer, then the task
 //! that sends it, then the [`Ledger`](super::ledger::Ledger) of the connection that took it. Every
-//! owner ends a parcel by [`delivered`](Parcel::delivered) or [`undelivered`](Parcel::undelivered).
-//! A parcel that is dropped instead, with an aborted task or a runtime that was shut down, reports
-//! itself. So no message is lost without a report.
+//! owner ends it by [`delivered`](OutgoingMessage::delivered) or
+//! [`undelivered`](OutgoingMessage::undelivered). A message that is dropped instead, with an aborted
+//! task or a runtime that was shut down, reports itself. So no message is lost without a report.
 //!
 //! # What bounds the reports
 //!
-//! A parcel holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
+//! A message holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
 //! the application has received the report: a report needs no room that is not already taken.
 
 use super::account::{OfPeer, Place, Share};
@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// A message for a peer.
 #[derive(Debug)]
-pub(super) struct Parcel {
+pub(super) struct OutgoingMessage {
     content: Option<Content>,
 }
 
@@ -39,7 +39,7 @@ struct Content {
     reports: Arc<Reports>,
 }
 
-impl Parcel {
+impl OutgoingMessage {
     pub(super) fn new(
         peer: CertHash,
         message: Bytes,
@@ -86,7 +86,7 @@ impl Parcel {
         }
     }
 
-    /// Ends the parcel without a report.
+    /// Ends the message without a report.
     pub(super) fn delivered(mut self) {
         if let Some(content) = self.content.take() {
             content.reports.end();
@@ -109,7 +109,7 @@ impl Parcel {
     }
 }
 
-impl Drop for Parcel {
+impl Drop for OutgoingMessage {
     fn drop(&mut self) {
         self.report(DropError::Removed);
     }
