@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 /// after they were written.
 ///
 /// Connections never wait for the file. It is written in the background; secrets that cannot be written, or
-/// for which a file that is slow has no room, are dropped, which [`check`](Self::check) tells.
+/// for which a file that is slow has no room, are dropped, which [`check`](Self::check) reports.
 ///
 /// ```no_run
 /// # fn example(configuration: msquic_async::Configuration) -> std::io::Result<()> {
@@ -295,7 +295,7 @@ mod tests {
         assert_eq!(key_log.shared.queue.lock().waiting.len(), MAX_WAITING);
     }
 
-    /// A subscriber that asks the key log for failures, as far as nothing is locked.
+    /// A subscriber that checks the key log for failures, if nothing is locked.
     struct Asks(KeyLog, Arc<AtomicUsize>);
 
     impl Subscriber for Asks {

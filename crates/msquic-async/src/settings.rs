@@ -237,7 +237,7 @@ macro_rules! knobs {
 knobs! {
     /// How long a handshake may get no answer. Default: 10 s. In milliseconds, rounded up.
     handshake_idle_timeout: Duration;
-    /// How long a connection may hear nothing; zero means for ever. The smaller value of both
+    /// The idle timeout: how long a connection may receive nothing; zero means for ever. The smaller value of both
     /// sides counts. Default: 30 s. In milliseconds, rounded up.
     idle_timeout: Duration;
     /// How long sent data may stay unacknowledged. Default: 16 s. In milliseconds, rounded up.

@@ -223,7 +223,7 @@ impl Pollers {
 }
 
 impl Crowd {
-    /// Counts the arrival of a task, and learns from it; gives back a witness that has done its service.
+    /// Counts the arrival of a task. Returns the witness that is not needed any more.
     fn arrives(&mut self, key: Key) -> Option<Witness> {
         self.arrivals += 1;
         self.witness.take_if(|witness| {

@@ -441,7 +441,7 @@ mod tests {
             let elsewhere = of_one_address.then(|| admission.admit(ip(9)).unwrap());
             let mut oldest = admission.admit(ip(1)).unwrap();
             let mut next = admission.admit(ip(1)).unwrap();
-            assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may be honest");
+            assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may not be attackers");
             tokio::time::advance(STALLED).await;
             let newest = admission.admit(ip(another)).unwrap();
             let end = oldest.watch().run(Duration::MAX, pending::<()>()).await;

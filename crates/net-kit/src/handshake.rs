@@ -45,7 +45,7 @@ pub fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
 
-/// How a connection ended, as the library below tells.
+/// How a connection ended, as the library below reports it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
     /// The alert that ended it.
@@ -78,7 +78,7 @@ impl Ended {
     }
 }
 
-/// What this side's policy said about the peer, `None` before it was asked.
+/// The verdict of this side's policy about the peer; `None` before there is one.
 pub type Verdict = Option<Result<PeerIdentity, TrustError>>;
 
 impl Handshake {

@@ -1,11 +1,11 @@
-//! `Inbox`: received messages that the application has not asked for yet.
+//! `Inbox`: messages that arrived and that the application has not received yet.
 //!
 //! The receiving side (a callback of the network, or a task) pushes, the application's tasks pop.
 //! The inbox owns the messages in between. Its bound is a number of bytes, with
 //! [`ENTRY_COST`] for each entry so that empty messages are bounded too. What arrives in one piece is
 //! decoded before the bound is looked at again, so it may be exceeded by one message.
 //!
-//! Pause and resume: [`room`](Inbox::room) of 0 tells the receiving side to pause. Then one
+//! Pause and resume: [`room`](Inbox::room) of 0 pauses the receiving side. Then one
 //! [`pop`](Inbox::pop) that leaves the inbox at most half full says that it has to be resumed. Dropping
 //! a future that waits for [`arrived`](Inbox::arrived) loses no message.
 
@@ -51,7 +51,7 @@ pub struct Inbox {
 struct State {
     entries: VecDeque<Received>,
     cost: usize,
-    /// The receiving side was told that there is no room.
+    /// The receiving side has seen that there is no room.
     is_paused: bool,
     /// What arrives is dropped.
     is_discarding: bool,

@@ -10,7 +10,7 @@
 //!    counts while it exists.
 //! 3. [`facts`]: what does not change during a connection, and the getters of
 //!    [`NetConnection`](net_traits::NetConnection) for it.
-//! 4. [`inbox`]: received messages that the application has not asked for. [`outbox`]: messages
+//! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages
 //!    that wait to be written. Both are bounded in bytes. [`ledger`] and [`losses`]: messages that
 //!    are not confirmed, and those that are lost.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that

@@ -31,7 +31,7 @@ const QUEUE: usize = 64;
 const BACKLOG: usize = 64;
 
 /// The listeners, by port, with the registries of their transports.
-type Ports = Arc<Mutex<HashMap<u16, (Arc<Registry<End>>, mpsc::Sender<Knock>)>>>;
+type Ports = Arc<Mutex<HashMap<u16, (Arc<Registry<End>>, mpsc::Sender<Attempt>)>>>;
 
 #[derive(Debug, Clone)]
 struct Local {
@@ -41,7 +41,7 @@ struct Local {
 }
 
 /// What a dialler sends to a listener instead of packets.
-struct Knock {
+struct Attempt {
     from: SocketAddr,
     credential: NetCredential,
     alpn: Vec<String>,
@@ -78,11 +78,11 @@ struct Listener {
     address: SocketAddr,
     alpn: Vec<String>,
     credential: Arc<Mutex<NetCredential>>,
-    knocks: tokio::sync::Mutex<mpsc::Receiver<Knock>>,
+    attempts: tokio::sync::Mutex<mpsc::Receiver<Attempt>>,
 }
 
 struct Request {
-    knock: Knock,
+    attempt: Attempt,
     place: Place,
     local: Local,
     address: SocketAddr,
@@ -131,7 +131,7 @@ impl NetTransport for Local {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let is_open = self.registry.check_open();
         is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
-        let (sender, knocks) = mpsc::channel(BACKLOG);
+        let (sender, attempts) = mpsc::channel(BACKLOG);
         let mut ports = self.ports.lock().unwrap();
         let free = || (1..=u16::MAX).find(|port| !ports.contains_key(port));
         let port = match bind_addr.port() {
@@ -145,7 +145,7 @@ impl NetTransport for Local {
             address: SocketAddr::new(bind_addr.ip(), port),
             alpn,
             credential: Arc::new(Mutex::new(credential)),
-            knocks: knocks.into(),
+            attempts: attempts.into(),
         })
     }
 
@@ -165,8 +165,8 @@ impl NetTransport for Local {
         there.check_open().map_err(|_| refused())?;
         let (answer, answered) = oneshot::channel();
         let from = SocketAddr::new(remote_addr.ip(), 0);
-        let knock = Knock { from, credential, alpn, answer };
-        listener.try_send(knock).map_err(|_| refused())?;
+        let attempt = Attempt { from, credential, alpn, answer };
+        listener.try_send(attempt).map_err(|_| refused())?;
         let after = self.limits.handshake_timeout;
         let answer = timeout(after, answered).await;
         let answer = answer.map_err(|_| ConnectError::TimedOut { remote_addr, after })?;
@@ -205,16 +205,16 @@ impl NetListener for Listener {
 
     async fn accept(&self) -> Result<Request, AcceptError> {
         let registry = &self.local.registry;
-        let mut knocks = self.knocks.lock().await;
+        let mut attempts = self.attempts.lock().await;
         loop {
-            let knock = tokio::select! {
+            let attempt = tokio::select! {
                 () = registry.shut_down() => return Err(AcceptError::Closed),
-                knock = knocks.recv() => knock.ok_or(AcceptError::Closed)?,
+                attempt = attempts.recv() => attempt.ok_or(AcceptError::Closed)?,
             };
             // Beyond a limit the attempt is dropped, which refuses it.
-            if let Ok(place) = registry.admission().admit(knock.from) {
+            if let Ok(place) = registry.admission().admit(attempt.from) {
                 return Ok(Request {
-                    knock,
+                    attempt,
                     place,
                     local: self.local.clone(),
                     address: self.address,
@@ -245,7 +245,7 @@ impl NetIncomingRequest for Request {
     type Connection = Connection;
 
     fn remote_addr(&self) -> SocketAddr {
-        self.knock.from
+        self.attempt.from
     }
 
     fn refuse(self, _code: u64) {}
@@ -259,7 +259,7 @@ impl NetIncomingRequest for Request {
             Err([told, error]) => (Err(told), Err(error)),
         };
         // The dialler may have cancelled; then its half is dropped here, and closes.
-        let _ = self.knock.answer.send(told);
+        let _ = self.attempt.answer.send(told);
         let half = result?;
         self.place.complete().map_err(|limit| ConnectError::Closed(close_reason(limit)))?;
         Ok(self.local.connection(half, Some(self.place), revocations))
@@ -270,26 +270,26 @@ impl Request {
     /// Returns the halves of a new connection, or the errors of the dialler and the listener.
     #[expect(clippy::result_large_err, reason = "it is created once")]
     fn handshake(&self, credential: &NetCredential) -> Result<[Half; 2], [ConnectError; 2]> {
-        let Self { knock, address, alpn, local, .. } = self;
+        let Self { attempt, address, alpn, local, .. } = self;
         // The listener may have the unspecified address.
-        let both = [SocketAddr::new(knock.from.ip(), address.port()), knock.from];
-        let Some(alpn) = alpn.iter().find(|name| knock.alpn.contains(name)) else {
+        let both = [SocketAddr::new(attempt.from.ip(), address.port()), attempt.from];
+        let Some(alpn) = alpn.iter().find(|name| attempt.alpn.contains(name)) else {
             let none = |remote_addr, offered: &[String]| ConnectError::NoCommonAlpn {
                 remote_addr,
                 offered: offered.to_vec(),
             };
-            return Err([none(both[0], &knock.alpn), none(both[1], alpn)]);
+            return Err([none(both[0], &attempt.alpn), none(both[1], alpn)]);
         };
         let judge = |judge: &NetCredential, shown: &NetCredential| {
             judge.trust().verify(shown.certificate_chain().first())
         };
-        let listener = judge(&knock.credential, credential).map_err(|error| {
+        let listener = judge(&attempt.credential, credential).map_err(|error| {
             [
                 rejection(RejectionBy::Us, both[0], &error),
                 rejection(RejectionBy::Peer, both[1], &error),
             ]
         })?;
-        let dialler = judge(credential, &knock.credential).map_err(|error| {
+        let dialler = judge(credential, &attempt.credential).map_err(|error| {
             [
                 rejection(RejectionBy::Peer, both[0], &error),
                 rejection(RejectionBy::Us, both[1], &error),
@@ -317,11 +317,11 @@ impl Request {
         Ok([
             (
                 wire(there, from_listener, [&over_at_dialler, &over_at_listener]),
-                facts([both[1], both[0]], &knock.credential, credential, listener),
+                facts([both[1], both[0]], &attempt.credential, credential, listener),
             ),
             (
                 wire(back, from_dialler, [&over_at_listener, &over_at_dialler]),
-                facts(both, credential, &knock.credential, dialler),
+                facts(both, credential, &attempt.credential, dialler),
             ),
         ])
     }

@@ -23,7 +23,7 @@ pub enum CloseOutcome {
     /// The peer's transport has all messages, and hands them to its application before it reports
     /// the end.
     Delivered,
-    /// The peer's transport has acknowledged all messages. It does not tell whether it keeps those
+    /// The peer's transport has acknowledged all messages. It is not known whether it keeps those
     /// for which its receive queue had no room.
     Acknowledged,
     /// The connection ended before the peer's transport confirmed all messages: the peer made no

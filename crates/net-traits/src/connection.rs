@@ -53,7 +53,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
 
     /// Sends one message.
     ///
-    /// Resolves once the message is queued; what `Ok` means beyond that is told by
+    /// Resolves once the message is queued; what `Ok` means beyond that is described at
     /// [`close`](Self::close). Messages of one task keep their order. While the send queue is full,
     /// the call waits.
     ///
@@ -97,8 +97,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// See [`send_bytes`](Self::send_bytes). [`SendError::Stopped`] if messages were lost with a
-    /// stream that the peer stopped; it is told to the next `flush` of each clone of the
-    /// connection, once, and to the senders that wait on that stream or else the next one.
+    /// stream that the peer stopped; it is returned by the next `flush` of each clone of the
+    /// connection, once, and by the sends that wait on that stream or else the next one.
     ///
     /// # Cancel safety
     ///
@@ -121,7 +121,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
 
     /// Waits until the peer's transport has confirmed all sent messages, then closes the
-    /// connection, and tells what became of them.
+    /// connection, and returns what became of them.
     ///
     /// The peer receives the application `code`, at most [`close_code::MAX`](crate::close_code::MAX), and
     /// the `reason` as [`sent_reason`](crate::close_code::sent_reason) limits it. The call returns once the connection has ended. A call on a connection that has

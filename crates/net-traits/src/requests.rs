@@ -68,7 +68,8 @@ pub trait NetRequests: NetConnection {
     async fn accept_request(&self) -> Result<Self::Question, RequestError>;
 }
 
-/// A question of the peer. Dropping it without an answer tells the peer so.
+/// A question of the peer. Dropping it without an answer rejects it with
+/// [`NO_ANSWER`](request_code::NO_ANSWER).
 ///
 /// It keeps the connection open.
 #[async_trait]

@@ -240,7 +240,7 @@ impl TrustPolicy {
         Ok(peer)
     }
 
-    /// Returns whether an endorsement by `key` matters. Only those are verified, and told in
+    /// Returns whether an endorsement by `key` matters. Only those are verified, and listed in
     /// [`PeerIdentity::endorsers`].
     pub fn counts(&self, key: &EndorsingKey) -> bool {
         match self {

@@ -109,7 +109,7 @@ impl TrustError {
     ///
     /// Faults of the certificate itself have their own alerts. All other rejections under one
     /// policy use the same alert. A peer that presents certificates of other parties therefore does
-    /// not learn which of them this side knows or has revoked.
+    /// not see which of them this side trusts or has revoked.
     ///
     /// ```
     /// use net_traits::{TrustError, TrustPolicy};

@@ -21,7 +21,7 @@ impl PeerQuestion<TcpTls> for Question {
         session: &Session<TcpTls>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        // Its place is free before the asker learns the answer and asks again.
+        // Its place is free before the answer arrives at the asker, which may ask again.
         if !session.link().requests()?.finish(self.id) {
             return Err(RequestError::Canceled);
         }

@@ -32,7 +32,7 @@ struct State {
     asked: HashMap<u32, Asked>,
     /// Questions of the peer that are not accepted.
     waiting: VecDeque<(u32, Bytes)>,
-    /// Questions of the peer that are not answered. Dropping the sender tells of a cancellation.
+    /// Questions of the peer that are not answered. Dropping the sender reports a cancellation.
     open: HashMap<u32, watch::Sender<()>>,
     /// The positions of refusals that were not written when the last question arrived.
     refusals: Vec<u64>,
@@ -110,7 +110,7 @@ impl Requests {
         self.state.lock().open.remove(&id).is_some()
     }
 
-    /// Tells the peer that its question gets no answer, if the connection is open.
+    /// Rejects the question of the peer, if the connection is open.
     pub(crate) fn refuse(&self, outbox: &Outbox, id: u32, code: u64) {
         if let Ok(position) = outbox.push_control(record::refusal(id, code)) {
             self.state.lock().refusals.push(position);

@@ -13,7 +13,7 @@ pub(crate) struct Completions {
     told: u64,
     /// Bytes before this offset are reported together.
     together: u64,
-    /// What is done with behind `told`. It begins there only while `together` is larger.
+    /// Completed bytes behind `told`. They begin there only while `together` is larger.
     done: RangeSet<u64>,
 }
 

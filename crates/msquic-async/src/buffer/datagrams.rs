@@ -65,7 +65,7 @@ pub struct DatagramCounts {
     pub canceled: u64,
     /// Those that arrived, with the dropped ones.
     pub received: u64,
-    /// Those that arrived and were dropped because nothing asked for them in time.
+    /// Those that arrived and were dropped because the application did not receive them in time.
     pub dropped: u64,
 }
 

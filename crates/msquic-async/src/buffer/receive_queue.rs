@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// Bytes that stay where they were received.
 pub(crate) trait Run: Into<Bytes> {
     fn len(&self) -> usize;
-    /// Takes `next` as its continuation, if it lies behind this one.
+    /// Appends `next`, if it lies behind this one.
     fn append(&mut self, next: Self) -> Result<(), Self>;
     /// Splits the first `count` bytes off, if that is possible; `count` is less than the length.
     fn split_to(&mut self, count: usize) -> Option<Self>;

@@ -12,7 +12,7 @@ use net_traits::{Cause, CredentialError, NetCredential, TrustError, TrustPolicy}
 use std::fmt;
 use std::sync::Arc;
 
-/// How connections talk: application protocols, settings, and the certificate that they show.
+/// The configuration of connections: application protocols, settings, and the certificate.
 ///
 /// Cloning is cheap. Making one reads the key and prepares TLS, so make one and keep it.
 ///

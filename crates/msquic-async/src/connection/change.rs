@@ -1,4 +1,4 @@
-//! Changes of a connection that an application may want to follow: addresses, sizes, limits.
+//! Changes of a connection that an application can follow: addresses, sizes, limits.
 //!
 //! At most one change of each kind waits to be read. A newer one takes the place of an older one, so that a
 //! reader that is slow, or none, costs a fixed number of bytes and never misses the current state.
@@ -30,7 +30,7 @@ pub enum ConnectionChange {
     /// The address of the peer: it moved, or a NAT on the way gave it another one.
     RemoteAddr(SocketAddr),
     /// The largest datagram that can be sent, in bytes, as
-    /// [`max_datagram_size`](crate::Connection::max_datagram_size) tells. It follows the MTU of the path, which
+    /// [`max_datagram_size`](crate::Connection::max_datagram_size) returns. It follows the MTU of the path, which
     /// msquic reports in no other way: if the peer accepts no datagrams it is not reported.
     DatagramSize(Option<usize>),
     /// How many more streams the peer allows this side to open, at the moment at which it allowed more.

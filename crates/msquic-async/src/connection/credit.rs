@@ -14,7 +14,7 @@
 //! it can report. The ticket then waits again, in its old place, and there is no credit until msquic reports
 //! some. A ticket that is dropped leaves the line, or gives its credit to the next.
 //!
-//! The peer is not told with STREAMS_BLOCKED that openers wait here. RFC 9000, section 4.6, recommends the frame, for
+//! No STREAMS_BLOCKED is sent to the peer while openers wait here. RFC 9000, section 4.6, recommends the frame, for
 //! debugging; a peer must not wait for it before it gives credit. msquic sends it for starts above the limit only
 //! (contract C35), so it would cost a native stream that fails, for each new limit. Blocked starts do send it.
 //!
@@ -347,7 +347,7 @@ mod tests {
             let line = self.credit.0.lock();
             let waiting = line.waiting.len();
             assert_eq!(line.given as usize + waiting, self.openers.len(), "each holds one");
-            assert!(waiting == 0 || line.given >= line.available, "credit lies about");
+            assert!(waiting == 0 || line.given >= line.available, "credit is unused");
         }
 
         /// All openers continue as long as there is something to do; then none waits for credit that is there.

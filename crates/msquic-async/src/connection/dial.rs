@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 /// - A peer whose msquic lacks the patch N33 follows a connection that [moves](crate::Connection::rebind) about three times
 ///   within a few round trips. One that moves more often may lose it, and end by timeout.
 ///
-/// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) tells. With
+/// Sharing needs the patch N28 of the vendored library; [`library_patches`](crate::library_patches) lists it. With
 /// another library, and through a chosen interface, each connection has a socket of its own.
 ///
 /// # Peers behind NATs

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 ///
 /// match connection.watch_shutdown().await {
 ///     ConnectionError::ClosedByPeer { code, .. } => println!("the peer left with code {code}"),
-///     ConnectionError::Untrusted(error) => println!("a stranger: {error}"),
+///     ConnectionError::Untrusted(error) => println!("not trusted: {error}"),
 ///     error => println!("{error}"),
 /// }
 /// # }

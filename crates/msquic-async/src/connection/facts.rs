@@ -85,7 +85,7 @@ impl Connection {
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
     /// if connection.get_negotiated_alpn().is_some_and(|alpn| alpn == b"chat/2") {
-    ///     println!("the peer speaks the new version");
+    ///     println!("the peer supports the new version");
     /// }
     /// # }
     /// ```
@@ -94,7 +94,7 @@ impl Connection {
         (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
     }
 
-    /// Measurements, such as the round-trip time. Asked for on a thread that may wait, since msquic
+    /// Measurements, such as the round-trip time. Read on a thread that may wait, since msquic
     /// answers on the connection's own thread.
     ///
     /// ```no_run

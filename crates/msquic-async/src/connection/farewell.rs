@@ -1,4 +1,4 @@
-//! Closing a connection so that the peer learns the reason.
+//! Closing a connection with a reason that reaches the peer.
 //!
 //! libmsquic forgets a reason that was set before the close, and sends the close right after it was
 //! processed. In between it only calls the streams of the connection (contract C17). So a close with

@@ -38,7 +38,7 @@ pub(crate) struct ConnectionInner {
     pub(super) unidirectional_credit: Arc<StreamCredit>,
     /// Woken when further datagrams may be queued, and at the end.
     pub(super) datagram_room: Waiters,
-    /// Set when the close of the peer or of the transport is told, read when streams receive. Both
+    /// Set when the close of the peer or of the transport is indicated, read when streams receive. Both
     /// happen on the thread that processes the connection.
     is_closing: AtomicBool,
 }

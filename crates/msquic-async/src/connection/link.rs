@@ -17,7 +17,7 @@ pub(crate) trait Link: Send + Sync + 'static {
     fn error_or_closing(&self) -> ConnectionError {
         self.error().unwrap_or_else(ConnectionError::closing)
     }
-    /// Whether the peer's close or that of the transport was told: what arrives now is the rest (C44).
+    /// Whether the peer's close or that of the transport was indicated: what arrives now is the rest (C44).
     fn is_closing(&self) -> bool;
     fn stream_limits(&self) -> StreamLimits;
     /// What streams of this type are opened with.

@@ -151,7 +151,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
     let is_over = matches!(inner.exclusive.lock().state, ConnectionState::ShutdownComplete(_));
     assert!(is_over, "{events:?}");
     for (index, wakes) in wakes.iter().enumerate() {
-        // `address_changed` is told when it is over, not again when that is complete.
+        // `address_changed` is indicated when it is over, not again when that is complete.
         assert!(poll(index, wakes), "wait {index} hangs after {events:?}");
         assert!(wakes.0.load(Ordering::SeqCst) > 0, "wait {index} was not woken after {events:?}");
     }
@@ -231,7 +231,7 @@ fn a_peer_is_connected_only_after_it_was_judged() {
     }
 }
 
-/// Takes everything, and counts how often it is told the end.
+/// Takes everything, and counts how often it receives the end.
 struct Ends(Arc<AtomicUsize>);
 
 impl ReceiveSink for Ends {

@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Measurements of a connection since its start.
 ///
 /// Those of a path begin anew when the path changes. `None` means that there is nothing measured yet, or that
-/// the library is too old to tell.
+/// the library is too old to report it.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {

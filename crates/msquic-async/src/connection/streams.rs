@@ -111,7 +111,7 @@ impl Connection {
     /// Gives each unidirectional stream of the peer a sink, which `make` makes when the stream starts.
     ///
     /// The stream then counts as accepted, and bytes go to its sink on msquic's thread without being queued. The peer may open
-    /// another one in its place once the sink was told the end. Streams that
+    /// another one in its place once the sink has received the end. Streams that
     /// wait to be accepted get their sinks first, in the order of their starts, on the thread that calls this. Streams that
     /// were accepted before are not changed; [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) then gets no
     /// stream. To give sinks to all streams, call this before the handshake, or before the first stream is accepted. A second

@@ -356,7 +356,7 @@ impl ExecutionDriver {
     }
 }
 
-/// Tells `block_on` to poll its future.
+/// Lets `block_on` poll its future.
 struct Woken {
     execution: &'static Execution,
     is_woken: AtomicBool,

@@ -79,7 +79,7 @@ impl Node {
         Self { registration, listener, trusted, stranger }
     }
 
-    /// Connections that talk and end, and attempts that fail.
+    /// Connections that exchange data and end, and attempts that fail.
     async fn round(&self) {
         let accepted = stream::unfold(&self.listener, |listener| async move {
             Some((listener.accept().await.unwrap(), listener))
@@ -128,7 +128,7 @@ impl Node {
         client.watch_shutdown().await;
     }
 
-    /// A stranger, another protocol, and a port without a listener.
+    /// A peer that is not trusted, another protocol, and a port without a listener.
     async fn fail(&self, number: usize) {
         let connect = async |dial: Dial, alpn, credential| {
             let configuration = self.configuration(alpn, credential);

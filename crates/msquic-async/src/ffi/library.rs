@@ -10,14 +10,14 @@ use std::ptr;
 use std::sync::{OnceLock, Weak, mpsc};
 use std::time::{Duration, Instant};
 
-/// How long a process that ends waits for its connections to say goodbye.
+/// How long a process that ends waits for its connections to close.
 ///
-/// Closing takes one round trip with a living peer. With a dead one it takes three probe timeouts,
+/// Closing takes one round trip with a peer that answers. Otherwise it takes three probe timeouts,
 /// about a second at msquic's initial round-trip estimate of 333 ms.
-const EXIT_PATIENCE: Duration = Duration::from_secs(2);
+const EXIT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long the library may take to close, at least.
-const CLOSE_PATIENCE: Duration = Duration::from_millis(250);
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 
 /// The oldest libmsquic whose table has all functions of the binding.
 const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 };
@@ -134,7 +134,7 @@ pub(super) fn registration_opening() -> Result<(), Status> {
     Ok(())
 }
 
-/// Remembers a registration, so that the end of the process can close it.
+/// Records a registration, so that the end of the process can close it.
 pub(super) fn registration_opened(registration: Weak<dyn Root>) {
     let Ok(library) = library() else { return };
     {
@@ -231,7 +231,7 @@ extern "C" fn leave() {
         if library.process != std::process::id() {
             return; // A child that was forked has none of the library's threads, and its parent's sockets.
         }
-        let deadline = Instant::now() + EXIT_PATIENCE;
+        let deadline = Instant::now() + EXIT_TIMEOUT;
         library.users.lock().is_leaving = true;
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
@@ -280,7 +280,7 @@ fn close_until(library: &'static Library, deadline: Instant) {
     if std::thread::Builder::new().spawn(close).is_ok() {
         let patience = deadline.saturating_duration_since(Instant::now());
         // Some time in any case: the TLS library must not go while it closes (C3).
-        let _ = is_done.recv_timeout(patience.max(CLOSE_PATIENCE));
+        let _ = is_done.recv_timeout(patience.max(CLOSE_TIMEOUT));
     }
 }
 

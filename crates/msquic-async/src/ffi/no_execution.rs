@@ -1,4 +1,4 @@
-//! What the rest of `ffi` asks the driver, where there is none.
+//! The interface of the driver for the rest of `ffi`, where there is no driver.
 
 use super::jobs::Place;
 

@@ -200,7 +200,7 @@ impl TrustedPeers {
     /// # Safety
     ///
     /// It holds for all connections with settings that it is given to. libmsquic before 2.6.0 would write other bytes
-    /// over those that the application is reading (contract C32), which is a data race. An honest peer
+    /// over those that the application is reading (contract C32), which is a data race. A peer that follows RFC 9000
     /// never sends them; a hostile one can.
     pub unsafe fn promise() -> Self {
         Self(())

@@ -2,7 +2,7 @@
 //!
 //! Held bytes belong to libmsquic; a [`Held`] borrows a run of them until it is dropped, on any thread. The runs
 //! of a stream are dropped in any order. Each drop marks its bytes as done with, and if they complete the contiguous
-//! front of the stream, the dropping thread tells libmsquic, which gives the peer credit for those bytes and
+//! front of the stream, the dropping thread reports it to libmsquic, which gives the peer credit for those bytes and
 //! uses their memory again (C32, C36). Each run keeps the stream's handle open, and with it the memory, the
 //! connection and the registration: whatever ends first, the bytes stay.
 

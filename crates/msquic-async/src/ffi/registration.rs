@@ -52,7 +52,7 @@ pub(crate) struct NativeRegistration {
     removed: Condvar,
 }
 
-/// What a registration asks of its children.
+/// What a registration needs of its children.
 pub(crate) trait Member: Send + Sync {
     /// Closes a connection with `code`, unless it has ended; stops a listener; closes a configuration. Never blocks.
     fn end(self: Arc<Self>, code: u64);

@@ -69,7 +69,7 @@ statuses! {
     INVALID_ADDRESS = QUIC_STATUS_INVALID_ADDRESS, "the address is invalid";
     /// The handshake took too long.
     CONNECTION_TIMEOUT = QUIC_STATUS_CONNECTION_TIMEOUT, "the connection timed out";
-    /// Nothing was heard for the idle timeout.
+    /// Nothing was received for the idle timeout.
     CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE, "the connection was idle for too long";
     /// The peer cannot be reached.
     UNREACHABLE = QUIC_STATUS_UNREACHABLE, "the peer is unreachable";

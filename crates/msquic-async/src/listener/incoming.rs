@@ -12,7 +12,7 @@ use std::sync::Arc;
 /// The code with which connections are refused that were not accepted.
 const REFUSED: u64 = 0;
 
-/// A connection that a peer wants. Dropping it refuses it.
+/// A connection attempt of a peer. Dropping it refuses the connection.
 ///
 /// ```no_run
 /// # async fn example(
@@ -57,7 +57,7 @@ impl Incoming {
         self.remote_addr
     }
 
-    /// The name that the peer wants to reach (server name indication, RFC 6066), not to be trusted.
+    /// The name that the peer asked for (server name indication, RFC 6066), not to be trusted.
     ///
     /// ```no_run
     /// # fn example(incoming: msquic_async::Incoming) {

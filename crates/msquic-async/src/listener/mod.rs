@@ -140,7 +140,7 @@ impl Listener {
         Ok(())
     }
 
-    /// Listens on `local_address` (default: all addresses, a free port) for peers that speak one of
+    /// Listens on `local_address` (default: all addresses, a free port) for peers that offer one of
     /// `alpn`, in the order of preference. A listener is started once.
     ///
     /// Nothing but that address answers; `[::]` takes IPv4 as well as IPv6. (An installed libmsquic without this
@@ -198,7 +198,7 @@ impl Listener {
     /// #     configuration: msquic_async::Configuration,
     /// # ) -> Result<(), Box<dyn std::error::Error>> {
     /// let incoming = listener.accept_incoming().await?;
-    /// println!("{:?} wants {:?}", incoming.remote_addr(), incoming.server_name());
+    /// println!("{:?} asks for {:?}", incoming.remote_addr(), incoming.server_name());
     /// let connection = incoming.accept(&configuration)?;
     /// # Ok(())
     /// # }

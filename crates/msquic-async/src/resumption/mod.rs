@@ -44,7 +44,7 @@ const NEEDED: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
 ///   [`Connection::peer_identity`](crate::Connection::peer_identity) are those of a full handshake.
 /// - **Tickets end.** A server accepts a ticket for two hours after the handshake in which the keys of the certificates
 ///   were proven; tickets of resumed connections do not prolong that. [`forget`](Self::forget) ends all of them.
-/// - **A ticket is used once.** Each connection gives the client a new one, so that observers cannot tell by a ticket
+/// - **A ticket is used once.** Each connection gives the client a new one, so that observers cannot see from a ticket
 ///   which connections are of the same client.
 /// - **No early data** (0-RTT) is sent or accepted.
 /// - Where a ticket does not count, because it is old, damaged, or of another server, configuration or protocol, a full
@@ -308,7 +308,7 @@ mod tests {
         ticket::tests::encode(&[0x04, 0x01, 0x05], &vec![7; length])
     }
 
-    /// A connection to `server`, after it was dialled with the ticket that is told.
+    /// A connection to `server`, and the ticket with which it was dialled.
     fn dial(scope: &Arc<Scope>, server: Server) -> (Session, bool) {
         let mut session = Session::new(scope);
         let has_ticket = session.dial(server).is_some();

@@ -104,7 +104,7 @@ impl From<ReadToEndError> for io::Error {
 /// use msquic_async::WriteError;
 ///
 /// match stream.write_chunk(&"news".into(), false).await {
-///     Err(WriteError::Stopped(code)) => println!("the peer has heard enough: code {code}"),
+///     Err(WriteError::Stopped(code)) => println!("the peer needs no more: code {code}"),
 ///     result => println!("{} bytes", result?),
 /// }
 /// # Ok(())
@@ -119,8 +119,8 @@ pub enum WriteError {
     /// This side finished or aborted the stream, or the stream only receives.
     #[error("the stream is closed for writing")]
     Closed,
-    /// The peer wants nothing more and gave this code.
-    #[error("the peer stopped reading with code {0}")]
+    /// The peer asked this side to stop sending (STOP_SENDING), with this code.
+    #[error("the peer stopped the stream with code {0}")]
     Stopped(u64),
     /// The connection has ended.
     #[error("the connection has ended")]

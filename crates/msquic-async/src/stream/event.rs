@@ -152,7 +152,7 @@ impl StreamInner {
         taken
     }
 
-    /// Holds all bytes, for the reader or the sink. The end is told now: msquic tells it only when all
+    /// Holds all bytes, for the reader or the sink. The end is reported now: msquic indicates it only when all
     /// bytes are done with.
     fn handle_event_receive_held(&self, received: Received<'_>) {
         let is_last = received.is_last;

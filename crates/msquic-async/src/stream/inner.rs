@@ -70,7 +70,7 @@ pub(super) enum SinkSlot {
     Idle(Box<dyn ReceiveSink>),
     /// To the sink, which a thread is running. `again`: it was resumed meanwhile.
     Busy { again: bool },
-    /// The sink was told the end.
+    /// The sink has received the end.
     Ended,
 }
 
@@ -209,7 +209,7 @@ impl StreamInner {
             (Status::STREAM_LIMIT_REACHED, None) => {
                 StartState::Failed(StreamStartError::LimitReached)
             }
-            // The close is known to msquic, and about to be told: the peer's, or one of this side.
+            // The close is known to msquic, and about to be indicated: the peer's, or one of this side.
             (Status::ABORTED | Status::INVALID_STATE, None) => StartState::Lost,
             (status, None) => StartState::Failed(StreamStartError::Other(status)),
         };
@@ -234,7 +234,7 @@ impl StreamInner {
         *self.hold.lock() = self.native.hold();
     }
 
-    /// The stream was accepted, or never will be; or its sink was told the end.
+    /// The stream was accepted, or never will be; or its sink has received the end.
     pub(crate) fn release(&self) {
         let hold = self.hold.lock().take();
         drop(hold);

@@ -59,7 +59,7 @@ impl Step {
 /// How long the played sequences are, before the last event.
 const LENGTH: usize = 4;
 
-/// Counts how often it is told the end.
+/// Counts how often it receives the end.
 struct Ends(Arc<AtomicUsize>);
 
 impl ReceiveSink for Ends {
@@ -153,7 +153,7 @@ fn play(
     assert!(matches!(write, Some(Err(_))), "written after the end, {all:?}");
     assert!(matches!(inner.try_enqueue(&[], &[]), Some(Err(_))), "queued after the end, {all:?}");
     if let Some(ends) = ends {
-        assert_eq!(ends.load(Ordering::SeqCst), 1, "ends told to the sink, {all:?}");
+        assert_eq!(ends.load(Ordering::SeqCst), 1, "ends that the sink received, {all:?}");
     } else {
         let read = inner.try_read(|queue| queue.chunk(10));
         assert!(matches!(read, Some(Ok(None) | Err(_))), "the reader hangs, {all:?}");

@@ -20,7 +20,7 @@ struct Line {
     places: u64,
 }
 
-/// The offset, and a number that tells the futures apart that wait for it.
+/// The offset, and a number that distinguishes the futures that wait for it.
 type Key = (u64, u64);
 
 impl Progress {

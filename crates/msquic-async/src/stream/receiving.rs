@@ -114,7 +114,7 @@ impl StreamInner {
         }
     }
 
-    /// The stream has ended: tells the sink, unless it is paused or a thread runs it.
+    /// The stream has ended: passes the end to the sink, unless it is paused or a thread runs it.
     pub(super) fn end_sink(&self) {
         let sink = {
             let mut exclusive = self.exclusive.lock();
@@ -176,7 +176,7 @@ impl StreamInner {
         }
     }
 
-    /// The sink was told the end, or none could be made: nothing need keep the stream any more.
+    /// The sink has received the end, or none could be made: nothing need keep the stream any more.
     pub(super) fn sink_ended(&self) {
         self.release();
         if let Some(id) = self.id.get()

@@ -50,7 +50,7 @@ impl StreamInner {
         })
     }
 
-    /// Puts `head` and all of `pieces` into the queue and tells the offset behind them.
+    /// Puts `head` and all of `pieces` into the queue and returns the offset behind them.
     pub(crate) fn try_enqueue(
         &self,
         head: &[u8],
@@ -79,7 +79,7 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Ends the stream, and tells how that went; `None` while it is under way.
+    /// Ends the stream, and returns the result; `None` while it is under way.
     pub(super) fn try_finish(&self) -> Option<Result<(), WriteError>> {
         match self.finish() {
             Ok(()) => self.finished(),

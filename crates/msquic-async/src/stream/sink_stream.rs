@@ -64,8 +64,8 @@ impl SinkStream {
         }
     }
 
-    /// Tells the peer to stop sending, with a code of the application (below 2^62), and gives up what the sink did
-    /// not take. The sink is told the end.
+    /// Asks the peer to stop sending, with a code of the application (below 2^62), and drops what the sink did
+    /// not take. The sink receives the end.
     ///
     /// ```
     /// use msquic_async::{ReceiveEnd, ReceiveSink, SinkStream};
@@ -101,7 +101,7 @@ impl fmt::Debug for SinkStream {
 pub(crate) type MakeSink = dyn Fn(SinkStream) -> Box<dyn ReceiveSink> + Send + Sync;
 
 impl StreamInner {
-    /// Accepts a stream of the peer for the sink that `make` makes. It is held until the sink was told the end: a
+    /// Accepts a stream of the peer for the sink that `make` makes. It is held until the sink has received the end: a
     /// paused sink keeps memory, and the peer could otherwise reset the stream and open another.
     pub(crate) fn accept_with_sink(self: &Arc<Self>, make: &MakeSink) {
         let abandon = AbandonOnDrop(self);

@@ -103,7 +103,7 @@ impl SendState {
 /// ```text
 /// Open ─┬─▶ Finished   the peer finished
 ///       ├─▶ Reset      the peer reset the stream
-///       ├─▶ Stopped    this side does not want more
+///       ├─▶ Stopped    this side asked the peer to stop
 ///       └─▶ Lost       the connection has ended
 /// ```
 /// `None` is the state of a stream that only sends.
@@ -142,7 +142,7 @@ impl ReceiveState {
         true
     }
 
-    /// What a reader of an empty queue is told; None: wait.
+    /// What a reader of an empty queue gets; `None`: it waits.
     pub(crate) fn end(&self) -> Option<Result<(), ReadError>> {
         match self {
             Self::Open => None,

@@ -67,7 +67,7 @@ impl WriteStream {
         })
     }
 
-    /// Puts all of `chunk` into the queue of the stream, large ones without a copy, and tells how
+    /// Puts all of `chunk` into the queue of the stream, large ones without a copy, and returns how
     /// many bytes that were; waits while the queue is full. With `fin` the stream is finished
     /// behind it. Several tasks may wait.
     ///
@@ -145,7 +145,7 @@ impl WriteStream {
         WriteChunks::new(&self.0, chunks, fin)
     }
 
-    /// Writes all of `chunks` in one go and tells the offset behind them. **Any number of tasks**
+    /// Writes all of `chunks` at once and returns the offset behind them. **Any number of tasks**
     /// may do this at once; the chunks of one call stay together.
     ///
     /// ```no_run
@@ -225,13 +225,13 @@ impl WriteStream {
         self.0.completed_offset()
     }
 
-    /// Waits until the peer has stopped reading (its code), or has acknowledged the end of the stream
+    /// Waits until the peer has stopped the stream (its code), or has acknowledged the end of the stream
     /// (`None`).
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
     /// match stream.stopped().await? {
-    ///     Some(code) => println!("the peer stopped reading with code {code}"),
+    ///     Some(code) => println!("the peer stopped the stream with code {code}"),
     ///     None => println!("the peer has everything"),
     /// }
     /// # Ok(())

@@ -28,7 +28,7 @@ fn the_first_of_several_closes_counts() {
             }
             client.shutdown(9, "bye");
             clients.shutdown(7);
-            // Each operation tells it at once, before msquic has processed the close.
+            // Each operation returns it at once, before msquic has processed the close.
             let closed = ConnectionError::ClosedLocally { code: first, reason: reason.to_owned() };
             let sent = client.send_datagram(&"late".into());
             assert_eq!(sent, Err(DgramSendError::ConnectionLost(closed.clone())));

@@ -113,7 +113,7 @@ fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
     });
 }
 
-/// What each policy tells a peer whose certificate is valid, and not accepted.
+/// What each policy sends to a peer whose certificate is valid, and not accepted.
 fn refusals() -> [(TrustPolicy, u8); 3] {
     struct Refuses;
     impl PeerVerifier for Refuses {

@@ -58,7 +58,7 @@ fn a_waiting_sender_is_never_stuck_and_a_slow_reader_loses_the_oldest() {
         for _ in 0..5000 {
             client.send_datagram_wait(&datagram).await.unwrap();
         }
-        // An acknowledgement tells that one arrived, not that the others did: nothing comes after the end.
+        // An acknowledgement proves that one arrived, not that the others did: nothing comes after the end.
         loop {
             match client.send_datagram_tracked(&Bytes::from_static(b"last")) {
                 Err(DgramSendError::Full) => tokio::task::yield_now().await,

@@ -1,4 +1,4 @@
-//! What a connection tells about itself: statistics and changes.
+//! What can be observed of a connection: statistics and changes.
 
 use super::peers::{Pair, credential, pair_with, settings};
 use crate::executors::run;

@@ -46,7 +46,7 @@ impl Returning {
         Self { registration, listener, issued, kept, configuration, client, host }
     }
 
-    /// Dials, and tells what both sides say.
+    /// Dials, and returns the results of both sides.
     async fn try_dial(&self) -> (Connection, Connection, [Result<(), ConnectionStartError>; 2]) {
         let client = Connection::new(&self.registration, self.client.clone()).unwrap();
         let port = self.listener.local_addr().unwrap().port();
@@ -60,7 +60,7 @@ impl Returning {
         (client, server, [started, accepted])
     }
 
-    /// Connects, and tells whether the session was resumed.
+    /// Connects, and returns whether the session was resumed.
     async fn dial(&self) -> (Connection, Connection, bool) {
         let (client, server, results) = self.try_dial().await;
         for result in results {
@@ -106,7 +106,7 @@ fn configure(
     Configuration::client(registration, &[ALPN], &settings, credential).unwrap()
 }
 
-/// Waits for what no event tells.
+/// Waits for a state that no event reports.
 async fn until(mut is_true: impl FnMut() -> bool) {
     let deadline = Instant::now() + Duration::from_secs(10);
     poll_fn(|cx| {

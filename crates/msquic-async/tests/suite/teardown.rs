@@ -22,7 +22,7 @@ const CHILDREN: u32 = 50;
 const SIDE_BY_SIDE: u32 = 5;
 
 /// How long a child process may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// Everything that can be dropped, with traffic in flight.
 async fn busy_handles() -> Vec<Box<dyn Any + Send>> {
@@ -265,7 +265,7 @@ fn ends_cleanly(test: &str, scenario: u32) {
     let pid = child.id().to_string();
     let (ended, status) = mpsc::channel();
     std::thread::spawn(move || ended.send(child.wait()));
-    let status: ExitStatus = match status.recv_timeout(PATIENCE) {
+    let status: ExitStatus = match status.recv_timeout(TIMEOUT) {
         Ok(status) => status.unwrap(),
         Err(_) => {
             let _ = Command::new("kill").args(["-9", &pid]).status();

@@ -1,107 +1,18 @@
-//! Events of a pool: changes of peers, and messages that were not delivered.
+//! The events that the application of a pool has not received, and their receiver.
 //!
 //! No event is lost, and their number is bounded: an undelivered message keeps the [`Place`] that it
 //! has held since it was queued, and changes are merged ([`News`]).
 
 use super::account::Place;
-use super::config::DropError;
 use super::news::News;
-use crate::resolver::ResolveError;
-use bytes::Bytes;
-use net_traits::{CertHash, CloseReason, ConnectError, RecvError};
+use super::peer_event::{PeerEvent, Undelivered};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
-use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
-
-/// An event of a [`PeerPool`](crate::PeerPool).
-///
-/// Events of one peer that the application has not received yet are merged: it receives the newest
-/// state, and `changes` says how many there were.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub enum PeerEvent<C> {
-    /// There is a connection with a peer, of either side.
-    Connected {
-        /// The peer.
-        peer: CertHash,
-        /// The connection on which messages are sent. The pool receives from it; see
-        /// [`PeerPool::recv`](crate::PeerPool::recv).
-        connection: C,
-        /// Number of merged changes; 1 if none were merged.
-        changes: u64,
-    },
-    /// Messages are sent on another connection with the peer.
-    Replaced {
-        /// The peer.
-        peer: CertHash,
-        /// The connection on which messages are sent.
-        connection: C,
-        /// Why a connection before it ended; `None` if none has ended.
-        reason: Option<CloseReason>,
-        /// Number of merged changes; 1 if none were merged.
-        changes: u64,
-    },
-    /// There is no connection with the peer any more.
-    Disconnected {
-        /// The peer.
-        peer: CertHash,
-        /// Why the last connection ended.
-        reason: CloseReason,
-        /// Number of merged changes; 1 if none were merged.
-        changes: u64,
-    },
-    /// A message was not delivered.
-    Undelivered(Undelivered),
-    /// Messages of a peer were not received, for instance because they were too long. Its connection
-    /// remains open.
-    ReceiveFailed {
-        /// The peer.
-        peer: CertHash,
-        /// Why the last of them was not received.
-        error: RecvError,
-        /// Number of messages.
-        messages: u64,
-    },
-    /// Peers connected and disconnected while more than 1024 such peers were not received yet.
-    Missed {
-        /// How often peers did so.
-        times: u64,
-    },
-    /// A [followed](crate::PeerPool::follow) address cannot be reached. It is dialled further with
-    /// backoff; what later attempts find is not reported, until one succeeds.
-    Unreachable {
-        /// The address.
-        address: SocketAddr,
-        /// Why.
-        error: ConnectError,
-    },
-    /// A [followed](crate::PeerPool::follow) resolver failed, or listed too much. The pool keeps
-    /// the addresses that it has. The same error is reported once.
-    ResolveFailed {
-        /// Why.
-        error: ResolveError,
-    },
-}
-
-/// A message that a pool did not deliver, or does not know to be delivered.
-#[derive(Debug, Clone, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Undelivered {
-    /// The peer.
-    pub peer: CertHash,
-    /// The message.
-    pub message: Bytes,
-    /// Why.
-    pub error: DropError,
-    /// Whether a connection had taken the message. The peer may have received it then, at most once;
-    /// otherwise it has not.
-    pub may_have_arrived: bool,
-}
 
 /// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type `C`.
 ///

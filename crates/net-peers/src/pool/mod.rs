@@ -22,14 +22,16 @@ mod ledger;
 mod link;
 mod news;
 mod outgoing;
+mod peer_event;
 mod peers;
 mod queue;
 mod task;
 
 pub use broadcast::{Broadcast, Unsent};
 pub use config::{DropError, PeerPoolConfig, QueueError};
-pub use event::{PeerEvent, PeerEvents, Undelivered};
+pub use event::PeerEvents;
 pub use follow::Follow;
+pub use peer_event::{PeerEvent, Undelivered};
 
 use crate::resolver::Resolver;
 use account::{Account, MESSAGE_COST, OfPeer, Place, Share};

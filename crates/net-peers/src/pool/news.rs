@@ -9,7 +9,7 @@
 //! changes is that of the state. It wakes no task: [`Board::wake`](super::event::Board::wake) is
 //! called after unlocking.
 
-use super::event::PeerEvent;
+use super::peer_event::PeerEvent;
 use crate::resolver::ResolveError;
 use net_traits::{CertHash, CloseReason, ConnectError, RecvError};
 use std::collections::{BTreeMap, HashMap};

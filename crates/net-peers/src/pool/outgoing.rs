@@ -16,7 +16,8 @@
 use super::account::{OfPeer, Place, Share};
 use super::broadcast::Receipt;
 use super::config::DropError;
-use super::event::{Reports, Undelivered};
+use super::event::Reports;
+use super::peer_event::Undelivered;
 use bytes::Bytes;
 use net_traits::CertHash;
 use std::sync::Arc;

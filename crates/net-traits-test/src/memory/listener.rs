@@ -25,7 +25,7 @@ const BACKLOG: usize = 256;
 
 /// A connection attempt.
 #[derive(Debug)]
-pub(super) struct Knock {
+pub(super) struct Attempt {
     pub(super) host: Arc<Host>,
     /// The number of revocations of the dialler before it dialled.
     pub(super) revocations: u64,
@@ -51,7 +51,7 @@ struct Disagreement {
     listener: ConnectError,
 }
 
-impl Knock {
+impl Attempt {
     /// Performs the handshake: selects a protocol, and lets each side verify the other.
     fn agree(
         &self,
@@ -92,7 +92,7 @@ impl Knock {
 /// The queue of attempts that wait to be accepted.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    waiting: Mutex<VecDeque<(Knock, Place)>>,
+    waiting: Mutex<VecDeque<(Attempt, Place)>>,
     arrived: Notify,
     /// The listener's.
     host: Mutex<Option<Arc<Host>>>,
@@ -104,18 +104,18 @@ impl Backlog {
     }
 
     /// Queues an attempt, or rejects it if the queue is full.
-    pub(super) fn knock(&self, knock: Knock) {
+    pub(super) fn push(&self, attempt: Attempt) {
         let Some(host) = self.host.lock().clone() else { return };
-        let Ok(place) = host.registry.admission().admit(knock.from) else { return };
+        let Ok(place) = host.registry.admission().admit(attempt.from) else { return };
         let refused = {
             let mut waiting = self.waiting.lock();
             // Cancelled attempts free their places.
-            waiting.retain(|(knock, _)| !knock.answer.is_closed());
+            waiting.retain(|(attempt, _)| !attempt.answer.is_closed());
             if waiting.len() < BACKLOG {
-                waiting.push_back((knock, place));
+                waiting.push_back((attempt, place));
                 None
             } else {
-                Some((knock, place))
+                Some((attempt, place))
             }
         };
         drop(refused);
@@ -165,10 +165,10 @@ impl NetListener for MemoryListener {
                 return Err(AcceptError::Closed);
             }
             let next = self.backlog.waiting.lock().pop_front();
-            if let Some((knock, place)) = next {
+            if let Some((attempt, place)) = next {
                 self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
                 return Ok(MemoryIncomingRequest {
-                    knock,
+                    attempt,
                     place,
                     host: self.host.clone(),
                     local_addr: self.local_addr,
@@ -198,7 +198,7 @@ impl NetListener for MemoryListener {
 /// A connection attempt at a [`MemoryListener`].
 #[derive(Debug)]
 pub struct MemoryIncomingRequest {
-    knock: Knock,
+    attempt: Attempt,
     place: Place,
     host: Arc<Host>,
     local_addr: SocketAddr,
@@ -211,27 +211,31 @@ impl NetIncomingRequest for MemoryIncomingRequest {
     type Connection = MemoryConnection;
 
     fn remote_addr(&self) -> SocketAddr {
-        self.knock.from
+        self.attempt.from
     }
 
     fn refuse(self, _code: u64) {}
 
     async fn accept(self) -> Result<MemoryConnection, ConnectError> {
-        let Self { knock, mut place, host, local_addr, alpn, credential } = self;
+        let Self { attempt, mut place, host, local_addr, alpn, credential } = self;
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = host.registry.revocations();
         let credential = credential.read().clone();
-        let agreed = match knock.agree(&alpn, &credential, local_addr) {
+        let agreed = match attempt.agree(&alpn, &credential, local_addr) {
             Ok(agreed) => agreed,
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
-                let _ = knock.answer.send(Err(dialler)); // it may have cancelled
-                host.registry.telemetry().handshake_failed(knock.from, Origin::Accepted, &listener);
+                let _ = attempt.answer.send(Err(dialler)); // it may have cancelled
+                host.registry.telemetry().handshake_failed(
+                    attempt.from,
+                    Origin::Accepted,
+                    &listener,
+                );
                 return Err(listener);
             }
         };
         let Agreed { alpn, listener, dialler: peer } = agreed;
-        let Knock { host: dialler, from, certificate, answer, .. } = knock;
+        let Attempt { host: dialler, from, certificate, answer, .. } = attempt;
         if let Err(limit) = place.complete() {
             return Err(ConnectError::Closed(admission::close_reason(limit))); // the peer is refused
         }
@@ -243,7 +247,7 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         let limits = dialler.limits.clone();
         let seat = Seat { wire: wire.clone(), side: Side::Dialler, limits };
         let dialled =
-            MemoryConnection::new(&dialler.registry, seat, facts, knock.revocations, None);
+            MemoryConnection::new(&dialler.registry, seat, facts, attempt.revocations, None);
         let facts = ConnectionFacts::new(local_addr, from, listener_hash, peer, certificate, alpn);
         let seat = Seat { wire, side: Side::Listener, limits: host.limits.clone() };
         let accepted = MemoryConnection::new(&host.registry, seat, facts, revocations, Some(place));

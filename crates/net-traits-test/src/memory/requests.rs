@@ -1,7 +1,7 @@
 //! Requests of the in-memory transport: each crosses the links once in each direction.
 //!
 //! A question is an entry in the queue of the other side, with a channel for the answer. Dropping
-//! either end of the channel tells the other side.
+//! either end of the channel is visible at the other side.
 
 use super::link::Link;
 use bytes::Bytes;

@@ -2,7 +2,7 @@
 
 use super::connection::MemoryConnection;
 use super::host::Host;
-use super::listener::{Backlog, Knock, MemoryListener};
+use super::listener::{Attempt, Backlog, MemoryListener};
 use super::network::{Door, MemoryNetwork};
 use crate::Limits;
 use async_trait::async_trait;
@@ -93,7 +93,7 @@ impl MemoryTransport {
                 Some(backlog) => {
                     let from = SocketAddr::new(*ip, network.port());
                     let host = self.host.clone();
-                    backlog.knock(Knock {
+                    backlog.push(Attempt {
                         host,
                         revocations,
                         from,

@@ -289,7 +289,7 @@ pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
     assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
 }
 
-/// A close tells that the peer's transport has confirmed all messages, or else how many it has not, at
+/// A close returns that the peer's transport has confirmed all messages, or else how many it has not, at
 /// most.
 ///
 /// The peer here reads nothing before the close is aborted; then it receives all messages that were
@@ -329,10 +329,10 @@ pub async fn a_close_tells_what_was_not_delivered<H: Harness>(stage: Stage<H>) {
         received += 1;
     }
     let is_told = received + lost >= sent || !stage.harness.keeps_what_is_acknowledged();
-    assert!(is_told, "{received} of {sent} arrived, {lost} were told");
+    assert!(is_told, "{received} of {sent} arrived, {lost} were reported");
 }
 
-/// A close of a connection that has ended, or that is being closed, tells the reason of the end.
+/// A close of a connection that has ended, or that is being closed, returns the reason of the end.
 pub async fn a_close_tells_that_it_is_over<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let again = one.clone();

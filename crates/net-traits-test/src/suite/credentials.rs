@@ -69,7 +69,7 @@ pub async fn unsupported_keys_are_named<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A verifier that panics rejects the peer, and the panic is told as the cause. It judges the next peer.
+/// A verifier that panics rejects the peer, and the panic is the cause of the error. It judges the next peer.
 ///
 /// A verifier looks at what the peer sent.
 pub async fn a_verifier_that_panics_rejects<H: Harness>(stage: Stage<H>) {

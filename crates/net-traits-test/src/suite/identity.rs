@@ -192,7 +192,7 @@ pub async fn a_new_trust_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
     let friend = credential(TrustPolicy::Any);
     listener.set_trust(TrustPolicy::hashes([friend.identity()]));
     let (_, stranger) = introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
-    assert!(stranger.is_err(), "the new trust counts");
+    assert!(stranger.is_err(), "the new trust applies");
     let (new, accepted) = introduce::<H>(&dialler, &listener, friend).await;
     assert_eq!(new.unwrap().peer_identity().hash, own.identity(), "the identity stays");
     drop(accepted.unwrap());

@@ -62,7 +62,7 @@ async fn serve_one(connection: &impl NetRequests, answer: Bytes) -> Result<(), R
     question.answer(answer).await
 }
 
-/// The asker learns that a question was refused, with the code, or dropped.
+/// A question that is refused or dropped fails at the asker, with the code.
 pub async fn refused_questions_are_told<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let refuse = async { other.accept_request().await.unwrap().refuse(77) };
@@ -77,7 +77,7 @@ pub async fn refused_questions_are_told<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// The peer learns that the asker no longer waits, and can stop its work.
+/// A question whose future is dropped is cancelled at the peer, which can stop its work.
 pub async fn cancelled_questions_are_told<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let question = {

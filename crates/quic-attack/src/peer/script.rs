@@ -20,7 +20,7 @@ pub struct Policy {
 }
 
 impl Default for Policy {
-    /// The behaviour of an honest peer.
+    /// The behaviour of a peer that follows the protocol.
     fn default() -> Self {
         let acknowledged = vec![Space::Initial, Space::Handshake, Space::Data];
         Self { acknowledged, answers_challenges: true, confirms: true, holds: false, lost: None }

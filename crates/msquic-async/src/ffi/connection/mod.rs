@@ -139,7 +139,7 @@ impl NativeConnection {
         })
     }
 
-    /// Closes the connection with `code`, without telling the peer if `silent`. The first call counts: a second
+    /// Closes the connection with `code`, without a CONNECTION_CLOSE frame if `silent`. The first call counts: a second
     /// one could overtake it (C1). Never blocks.
     pub(crate) fn shutdown(&self, code: u64, silent: bool) {
         if self.is_shut_down.swap(true, Ordering::SeqCst) {

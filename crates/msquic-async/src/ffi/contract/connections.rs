@@ -172,7 +172,7 @@ fn c17_a_reason_is_sent_only_if_it_is_set_while_the_close_is_processed() {
             ignore(call)
         });
         let pair = Pair::with(&plenty(), react(ignore), on_peer);
-        // Events of streams come between the close and the packet that tells the peer.
+        // Events of streams come between the close and the packet that carries it to the peer.
         let stream = pair.client.open_stream(true, ignore).unwrap();
         let late = pair.client.open_stream(true, {
             let connection = pair.client.borrow();

@@ -16,7 +16,7 @@ use std::thread::{self, ThreadId};
 use std::time::Duration;
 
 /// How long a test waits for an event before it fails.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How long a test watches that something does not happen. Shorter only overlooks more.
 pub(super) const MOMENT: Duration = Duration::from_millis(50);
@@ -182,7 +182,7 @@ impl Events {
     /// The next event.
     #[track_caller]
     pub(super) fn next(&self) -> Seen {
-        match self.0.recv_timeout(PATIENCE) {
+        match self.0.recv_timeout(TIMEOUT) {
             Ok(seen) => seen,
             Err(error) => panic!("no event: {error}"),
         }
@@ -193,7 +193,7 @@ impl Events {
     pub(super) fn until(&self, is_wanted: impl Fn(&Event) -> bool) -> Seen {
         let mut before = Vec::new();
         loop {
-            match self.0.recv_timeout(PATIENCE) {
+            match self.0.recv_timeout(TIMEOUT) {
                 Ok(seen) if is_wanted(&seen.event) => return seen,
                 Ok(seen) => before.push(seen.event),
                 Err(error) => panic!("{error} after {before:?}"),

@@ -1,6 +1,6 @@
 //! Clauses about executions: the application drives libmsquic.
 
-use super::events::{self, Event, MOMENT, PATIENCE};
+use super::events::{self, Event, MOMENT, TIMEOUT};
 use super::handles::{Object, Open, ignore};
 use super::harness::{ALPN, LOOPBACK, Pair};
 use super::registrations::{close_and_see_it_wait, finish};
@@ -81,7 +81,7 @@ fn c29_parameters_and_the_close_of_a_stream_run_inline() {
     pair.finish();
 }
 
-/// Closes the connection as it is, and tells the events that came until the call returned.
+/// Closes the connection as it is, and returns the events that came until the call returned.
 fn close(connection: Object) -> (Object, Vec<Event>) {
     let handle = connection.forget();
     // SAFETY: C4, C29: the object does not close the handle any more. Its callers see to the thread.
@@ -125,7 +125,7 @@ fn c29_from_2_6_on_a_synchronous_close_waits_for_the_thread_that_polls() {
     let busy = thread::spawn(move || {
         outside(move || {
             let _ = entered.send(());
-            let _ = released.recv_timeout(PATIENCE);
+            let _ = released.recv_timeout(TIMEOUT);
         });
     });
     is_inside.recv().unwrap();
@@ -134,7 +134,7 @@ fn c29_from_2_6_on_a_synchronous_close_waits_for_the_thread_that_polls() {
     });
     assert!(is_done.recv_timeout(MOMENT).is_err());
     drop(release);
-    let events = is_done.recv_timeout(PATIENCE).unwrap();
+    let events = is_done.recv_timeout(TIMEOUT).unwrap();
     assert_eq!(events, [Event::ConnectionOver { app_close: true }]);
     closing.join().unwrap();
     busy.join().unwrap();
@@ -163,7 +163,7 @@ fn c29_registrations_are_closed_beside_the_thread_that_polls() {
         (0..20).map(|_| crate::Registration::new("driven").unwrap()).collect();
     assert_eq!(library::open_registrations(), registrations.len());
     drop(registrations);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while library::open_registrations() > 0 {
         assert!(Instant::now() < deadline, "registrations stay open");
         thread::yield_now();
@@ -201,7 +201,7 @@ fn c29_registrations_open_on_the_thread_that_polls_while_others_close() {
     };
     assert!(execution::run_on_driver(|| events::inside(open)).is_ok());
     drop(release);
-    let other = is_opened.recv_timeout(PATIENCE).expect("the thread that polls is blocked");
+    let other = is_opened.recv_timeout(TIMEOUT).expect("the thread that polls is blocked");
     finish(closing);
     other.close();
 }

@@ -54,7 +54,7 @@ pub(super) unsafe trait Open {
         Status::ok(status.to_raw()).map(|()| value)
     }
 
-    /// The parameter, with room for `length` bytes of it, and the length that the call tells.
+    /// The parameter, with room for `length` bytes of it, and the length that the call returns.
     fn get_with_length<T: Plain>(&self, param: u32, mut length: u32) -> (Status, T, u32) {
         assert!(length as usize <= size_of::<T>());
         let handle = self.handle();

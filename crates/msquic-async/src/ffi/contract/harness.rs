@@ -1,6 +1,6 @@
 //! What most tests begin with: a certificate, configurations, two connected peers, an occupied worker.
 
-use super::events::{Answer, Call, Event, PATIENCE};
+use super::events::{Answer, Call, Event, TIMEOUT};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::roots::{Configuration, Registration};
 use crate::Settings;
@@ -178,7 +178,7 @@ impl Server {
     /// The next connection; its handshake is not over yet.
     #[track_caller]
     pub(super) fn next(&self) -> Object {
-        self.accepted.recv_timeout(PATIENCE).unwrap()
+        self.accepted.recv_timeout(TIMEOUT).unwrap()
     }
 
     pub(super) fn addr(&self) -> SocketAddr {
@@ -263,13 +263,13 @@ impl Occupied {
         let stream = connection.open_stream(true, move |call| {
             if call.event.is_last() {
                 let _ = entered.send(());
-                let _ = released.lock().recv_timeout(PATIENCE); // until the sender is dropped
+                let _ = released.lock().recv_timeout(TIMEOUT); // until the sender is dropped
             }
             Answer::default()
         });
         let stream = stream.unwrap();
         assert!(stream.abort(ABORT_NOW, 0).is_ok()); // C24: has a last event
-        is_inside.recv_timeout(PATIENCE).unwrap();
+        is_inside.recv_timeout(TIMEOUT).unwrap();
         Self { _release: release, _stream: stream }
     }
 }

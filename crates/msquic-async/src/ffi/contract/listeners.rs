@@ -1,6 +1,6 @@
 //! Clauses about listeners.
 
-use super::events::{Answer, Event, PATIENCE};
+use super::events::{Answer, Event, TIMEOUT};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::harness::{ALPN, LOOPBACK, Pair, Role, Server, plenty, react};
 use super::roots::{Configuration, Registration};
@@ -55,7 +55,7 @@ fn c21_close_inside_stop_complete_does_not_wait() {
     let handle = listener.borrow();
     sender.send(listener).unwrap();
     handle.stop();
-    assert_eq!(is_done.recv_timeout(PATIENCE).unwrap(), [STOPPED]);
+    assert_eq!(is_done.recv_timeout(TIMEOUT).unwrap(), [STOPPED]);
     registration.close();
 }
 

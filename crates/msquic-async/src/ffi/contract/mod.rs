@@ -132,7 +132,7 @@ impl fmt::Display for Child {
     }
 }
 
-/// Runs the calling test again in a process of its own, and tells how that ended; `None` in that process.
+/// Runs the calling test again in a process of its own, and returns how that ended; `None` in that process.
 fn in_child(test: &str) -> Option<Child> {
     if env::var_os(CHILD).is_some() {
         return None;

@@ -1,6 +1,6 @@
 //! Clauses about the library as a whole and the end of the process, which children of the tests show.
 
-use super::events::{Event, PATIENCE};
+use super::events::{Event, TIMEOUT};
 use super::handles::{Open, ignore};
 use super::roots::Registration;
 use super::{in_child, is_2_6, is_driven, prepare};
@@ -242,7 +242,7 @@ fn c34_msquic_close_waits_for_the_threads_of_the_library() {
         unsafe { MsQuicClose(table) };
         let _ = done.send(());
     });
-    let is_closed = is_done.recv_timeout(PATIENCE / 4).is_ok();
+    let is_closed = is_done.recv_timeout(TIMEOUT / 4).is_ok();
     assert!(is_closed || is_2_6(), "MsQuicClose did not return");
     if is_closed {
         closing.join().unwrap();

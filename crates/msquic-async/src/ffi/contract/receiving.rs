@@ -124,7 +124,7 @@ fn c25_an_end_without_bytes_has_length_0() {
 }
 
 /// Sends ten bytes, of which the server takes three before the connection closes. Returns how many were taken, and
-/// whether the end was told.
+/// whether the end was indicated.
 fn rest_after(close: impl FnOnce(&Pair)) -> (usize, bool) {
     let turn = AtomicUsize::new(0);
     let (pair, stream, streams) = sender(react(move |call| match call.event {

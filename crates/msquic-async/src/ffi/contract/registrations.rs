@@ -1,6 +1,6 @@
 //! Clauses about registrations, configurations and credentials.
 
-use super::events::{Event, MOMENT, PATIENCE};
+use super::events::{Event, MOMENT, TIMEOUT};
 use super::handles::{Open, ignore};
 use super::harness::{ALPN, LOOPBACK, Pair, Role, plenty};
 use super::keeps_registrations;
@@ -22,7 +22,7 @@ pub(super) fn close_and_see_it_wait(registration: Registration) -> (JoinHandle<(
 }
 
 pub(super) fn finish((closing, is_done): (JoinHandle<()>, Receiver<()>)) {
-    is_done.recv_timeout(PATIENCE).expect("the close waits although nothing is left");
+    is_done.recv_timeout(TIMEOUT).expect("the close waits although nothing is left");
     closing.join().unwrap();
 }
 

@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A server that issues tickets, and takes them if told to.
+/// A server that issues tickets, and accepts them if the argument says so.
 fn server(registration: &Registration, takes_tickets: &Arc<AtomicBool>) -> Server {
     let mut settings = *plenty().to_native().get();
     settings

@@ -103,5 +103,5 @@ impl Drop for Registration {
     }
 }
 
-/// C8: how long packets may be on their way to a closed connection. Nothing tells when they have arrived.
+/// C8: how long packets may be on their way to a closed connection. No event reports that they have arrived.
 const SETTLE: Duration = Duration::from_millis(100);

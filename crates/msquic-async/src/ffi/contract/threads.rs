@@ -1,6 +1,6 @@
 //! Clauses about threads: what returns at once, what waits, what runs inline; parameters and settings.
 
-use super::events::{Answer, Event, MOMENT, PATIENCE};
+use super::events::{Answer, Event, MOMENT, TIMEOUT};
 use super::handles::{Object, Open, ignore, is_connected};
 use super::harness::{
     ABORT_NOW, ALPN, LOOPBACK, Occupied, Pair, Role, adopt_streams, plenty, react,
@@ -64,7 +64,7 @@ fn c1_a_shutdown_overtakes_starts_and_sends() {
     assert_eq!(seen, Event::Sent { context: sent, canceled: true });
     pair.client.until(Event::is_last);
     pair.peer.until(Event::is_last);
-    assert!(streams.try_recv().is_err(), "the peer heard of a stream");
+    assert!(streams.try_recv().is_err(), "the peer received a stream");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn c9_closes_and_parameters_wait_for_the_worker() {
         });
         assert_eq!(is_done.recv_timeout(MOMENT), Err(RecvTimeoutError::Timeout));
         drop(occupied);
-        is_done.recv_timeout(PATIENCE).unwrap();
+        is_done.recv_timeout(TIMEOUT).unwrap();
         waiter.join().unwrap();
     };
     let (client, handle) = (pair.client.borrow(), stream.borrow());
@@ -204,7 +204,7 @@ fn c9_closes_and_parameters_wait_for_the_worker() {
     });
     assert!(is_done.recv_timeout(MOMENT).is_err());
     drop(stream);
-    let events = is_done.recv_timeout(PATIENCE).unwrap();
+    let events = is_done.recv_timeout(TIMEOUT).unwrap();
     assert_eq!(events, [Event::ConnectionOver { app_close: true }]);
     waiter.join().unwrap();
     pair.finish();
@@ -260,7 +260,7 @@ fn c16_parameters_of_an_offered_connection_run_inline() {
     let client_configuration = registration.configure(Role::Client, &plenty());
     let client = registration.open_connection(ignore);
     assert!(client.connect(&client_configuration, listener.local_addr()).is_ok());
-    let (set, scheme, peer) = result.recv_timeout(PATIENCE).unwrap();
+    let (set, scheme, peer) = result.recv_timeout(TIMEOUT).unwrap();
     assert_eq!((set, scheme), (Status::SUCCESS, Ok(1)));
     client.until(is_connected);
     client.shutdown(0);
@@ -289,7 +289,7 @@ fn c16_inside_a_callback_parameters_and_closes_run_inline() {
     let pair = Pair::with(&plenty(), on_client, react(ignore));
     streams.send(pair.client.open_stream(true, ignore).unwrap()).unwrap();
     pair.peer.send_datagram(b"now").unwrap();
-    let (count, scheme, priority, id, events) = result.recv_timeout(PATIENCE).unwrap();
+    let (count, scheme, priority, id, events) = result.recv_timeout(TIMEOUT).unwrap();
     assert_eq!(count, Ok(8));
     assert_eq!((scheme, priority, id), (Status::SUCCESS, Status::SUCCESS, Ok(9)));
     let over = Event::StreamOver { by_connection: false, app_close: true };
@@ -341,7 +341,7 @@ fn c9_a_connection_may_be_closed_inside_its_callbacks() {
         } else {
             peer.send_datagram(b"now").map(|_| ()).unwrap()
         };
-        let events = is_done.recv_timeout(PATIENCE).unwrap();
+        let events = is_done.recv_timeout(TIMEOUT).unwrap();
         let over = Event::ConnectionOver { app_close: !is_last };
         assert_eq!(events.iter().filter(|event| event.is_last()).collect::<Vec<_>>(), [&over]);
     }

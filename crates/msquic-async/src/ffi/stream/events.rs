@@ -323,7 +323,7 @@ mod tests {
     use parking_lot::Mutex;
     use std::sync::mpsc;
 
-    /// Tells its events.
+    /// Forwards its events.
     struct Handler {
         native: Arc<NativeStream>,
         events: Mutex<mpsc::Sender<StreamEvent>>,
