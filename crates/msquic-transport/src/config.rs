@@ -72,6 +72,10 @@ net_kit::quic_options! {
         /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the peer makes
         /// progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
         operation_timeout: Duration = OPERATION, TIMEOUT;
+        /// How long a `close` waits, after everything is acknowledged, for a peer that accepts no requests. Such
+        /// a peer may be of an older version, which loses what it has not read when the connection is closed. At
+        /// least three round-trip times, unless it is zero. Default: 100 ms.
+        older_peer_delay: Duration = Duration::from_millis(100), Duration::ZERO..=*TIMEOUT.end();
         /// How long a handshake may take. Default: 10 s.
         handshake_timeout: Duration = Duration::from_secs(10), TIMEOUT;
         /// How long a connection may receive nothing from the peer; zero means no limit. The smaller

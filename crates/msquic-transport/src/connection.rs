@@ -9,7 +9,7 @@ use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use async_trait::async_trait;
 use bytes::Bytes;
-use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings};
+use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings, StreamType};
 use net_kit::admission::Place;
 use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
@@ -27,6 +27,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::time::timeout;
 use tracing::Span;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
@@ -209,6 +210,17 @@ impl MsQuicNetConnection {
         });
     }
 
+    /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
+    /// connection is closed. Older versions accept no requests.
+    async fn let_older_peer_read(&self) {
+        let Shared { inner, config, .. } = &*self.shared;
+        let delay = config.older_peer_delay;
+        if !delay.is_zero() && !inner.peer_allows_streams(StreamType::Bidirectional) {
+            let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
+            let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
+        }
+    }
+
     async fn send_error(&self, error: QueueError) -> SendError {
         match error {
             // The peer's reason is complete only when the shutdown is complete.
@@ -344,7 +356,11 @@ impl NetConnection for MsQuicNetConnection {
         }
         let (messages, bytes) = {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            closed.drain(inner, config.patience()).await
+            let rest = closed.drain(inner, config.patience()).await;
+            if closed.has_messages() && rest.0 == 0 {
+                self.let_older_peer_read().await;
+            }
+            rest
         };
         inner.watch_shutdown().await;
         CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)

@@ -116,6 +116,11 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
+    /// Whether streams with messages are open.
+    pub(crate) fn has_messages(&self) -> bool {
+        !self.streams.is_empty()
+    }
+
     /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns
     /// how many messages it has not acknowledged, at most, and their bytes.
     pub(crate) async fn drain(&self, connection: &Connection, patience: Patience) -> (u64, u64) {

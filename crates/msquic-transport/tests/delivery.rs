@@ -93,22 +93,56 @@ fn a_flush_and_a_close_tell_what_was_lost_with_a_stopped_stream() {
     });
 }
 
+/// A connection to a peer that accepts no requests, like those of older versions, and its end.
+async fn older_peer(config: MsQuicTransportConfig) -> (MsQuicNetConnection, Connection) {
+    let (for_server, for_client) = credentials();
+    let transport = MsQuicTransport::with_config(config).unwrap();
+    let listen = transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server);
+    let listener = listen.await.unwrap();
+    let registration = Registration::new("raw").unwrap();
+    let settings = Settings::new().peer_uni_streams(4);
+    let configuration =
+        Configuration::client(&registration, &[ALPN], &settings, &for_client).unwrap();
+    let raw = Connection::new(&registration, for_client).unwrap();
+    let start = raw.start(&configuration, "127.0.0.1", listener.local_addr().port());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (started, server) = tokio::join!(start, accept);
+    started.unwrap();
+    (server, raw)
+}
+
+#[test]
+fn a_close_gives_an_older_peer_time_to_read() {
+    run(async {
+        let config = MsQuicTransportConfig::new().older_peer_delay(Duration::from_secs(3600));
+        let (server, raw) = older_peer(config.clone()).await;
+        server.send(b"hello").await.unwrap();
+        let read = async {
+            let stream = raw.accept_inbound_uni_stream().await.unwrap();
+            while !stream.read_chunk().await.unwrap().unwrap().ends_with(b"hello") {}
+            server.flush().await.unwrap_err(); // it closes
+            raw.shutdown(5, "read");
+        };
+        let (outcome, ()) = tokio::join!(server.close(9, ""), read);
+        assert_eq!(outcome, CloseOutcome::Acknowledged);
+        let end = CloseReason::Peer { code: 5, reason: "read".into() };
+        assert_eq!(server.watch_close().await, end);
+
+        let (server, _raw) = older_peer(config.clone().older_peer_delay(Duration::ZERO)).await;
+        server.send(b"hello").await.unwrap();
+        assert_eq!(server.close(9, "").await, CloseOutcome::Acknowledged);
+
+        let Pair { client, server, .. } = pair_with(config.clone(), config).await;
+        server.send(b"hello").await.unwrap();
+        assert_eq!(server.close(9, "").await, CloseOutcome::Acknowledged);
+        assert_eq!(client.recv().await.unwrap().0, "hello");
+    });
+}
+
 #[test]
 fn a_close_does_not_finish_the_streams_of_messages() {
     run(async {
-        let (for_server, for_client) = credentials();
-        let transport = MsQuicTransport::new();
-        let listen = transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server);
-        let listener = listen.await.unwrap();
-        let registration = Registration::new("raw").unwrap();
-        let settings = Settings::new().peer_uni_streams(4);
-        let configuration =
-            Configuration::client(&registration, &[ALPN], &settings, &for_client).unwrap();
-        let raw = Connection::new(&registration, for_client).unwrap();
-        let start = raw.start(&configuration, "127.0.0.1", listener.local_addr().port());
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-        let (started, server) = tokio::join!(start, accept);
-        started.unwrap();
+        let (server, raw) = older_peer(MsQuicTransportConfig::new()).await;
         server.send(b"hello").await.unwrap();
         let stream = raw.accept_inbound_uni_stream().await.unwrap();
         let read = async {

@@ -33,6 +33,8 @@ pub(crate) struct StreamCredit(Mutex<Line>);
 struct Line {
     /// How many streams msquic would start now.
     available: u64,
+    /// The peer has allowed a stream.
+    was_available: bool,
     /// There may be more than `available`, and no event reports when they are used up.
     is_capped: bool,
     /// Tickets that hold credit.
@@ -72,8 +74,14 @@ impl StreamCredit {
     pub(crate) fn set_available(&self, count: u16) {
         self.change(|line| {
             line.available = count.into();
+            line.was_available |= count > 0;
             line.is_capped = count == MOST_TOLD;
         });
+    }
+
+    /// Whether the peer has allowed a stream since the handshake.
+    pub(crate) fn was_available(&self) -> bool {
+        self.0.lock().was_available
     }
 
     /// The connection has ended: wakes all, and gives credit to all, with which no stream can be started.

@@ -1,8 +1,9 @@
 //! What a connection knows about itself and its peer.
 
+use super::link::Link;
 use super::{Connection, ConnectionError, ConnectionStatistics};
 use crate::ffi::may_block::unblock;
-use crate::{Settings, Status};
+use crate::{Settings, Status, StreamType};
 use net_traits::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
@@ -38,6 +39,21 @@ impl Connection {
     /// [`ConnectionError::NotStarted`] before it is known.
     pub fn get_remote_addr(&self) -> Result<SocketAddr, ConnectionError> {
         self.inner().exclusive.lock().remote_addr.ok_or(ConnectionError::NotStarted)
+    }
+
+    /// Whether the peer has allowed streams of this type that this side opens, in the handshake or later.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// use msquic_async::StreamType;
+    ///
+    /// if !connection.peer_allows_streams(StreamType::Bidirectional) {
+    ///     println!("the peer answers no questions");
+    /// }
+    /// # }
+    /// ```
+    pub fn peer_allows_streams(&self, stream_type: StreamType) -> bool {
+        self.inner().stream_credit(stream_type).was_available()
     }
 
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.
