@@ -1,6 +1,6 @@
 // N33: a connection that is closed because its peer retired all connection IDs does not follow the peer with a
 // retired one.
-#include "forge.h"
+#include "retire.h"
 
 static int Done;
 
@@ -19,18 +19,12 @@ static void Receive(QUIC_CONNECTION* Connection)
     CHECK(Connection->PathsCount == 2 && Connection->Paths[1].DestCid == Connection->Paths[0].DestCid);
 
     // All others have been in use.
-    uint64_t Latest = 0;
     for (CXPLAT_LIST_ENTRY* Entry = Connection->DestCids.Flink; Entry != &Connection->DestCids; Entry = Entry->Flink) {
-        QUIC_CID_LIST_ENTRY* DestCid = CXPLAT_CONTAINING_RECORD(Entry, QUIC_CID_LIST_ENTRY, Link);
-        DestCid->CID.UsedLocally = TRUE;
-        Latest = CXPLAT_MAX(Latest, DestCid->CID.SequenceNumber);
+        CXPLAT_CONTAINING_RECORD(Entry, QUIC_CID_LIST_ENTRY, Link)->CID.UsedLocally = TRUE;
     }
+    const uint64_t Latest = LatestConnectionId(Connection);
     CHECK(Latest > Connection->Paths[0].DestCid->CID.SequenceNumber);
-    Frames[0] = QUIC_FRAME_NEW_CONNECTION_ID;
-    uint8_t* End = QuicVarIntEncode(Latest, QuicVarIntEncode(Latest, Frames + 1));
-    *End++ = 9;
-    memset(End, 0x66, 9 + QUIC_STATELESS_RESET_TOKEN_LENGTH);
-    End += 9 + QUIC_STATELESS_RESET_TOKEN_LENGTH;
+    const uint8_t* End = NewConnectionId(Frames, Latest, Latest, 0x66);
     QUIC_RX_PACKET* Packets = Forge(Connection, &Real, 0, Frames, (uint16_t)(End - Frames));
     QUIC_RX_PACKET* Second = Forge(Connection, &Probed, 1, &Ping, 1);
     Packets->Next = (CXPLAT_RECV_DATA*)Second;
