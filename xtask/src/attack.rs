@@ -4,7 +4,8 @@
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use clap::{Args, ValueEnum};
-use std::process::Command;
+use std::fs;
+use std::process::{Command, Stdio};
 
 /// Attacks to run under valgrind: those on memory that libmsquic frees and moves.
 const ON_MEMORY: [&str; 4] =
@@ -19,12 +20,16 @@ pub(crate) struct Options {
     /// Number of packets per flood
     #[arg(long, value_name = "N", default_value_t = 100_000)]
     rounds: u32,
+    /// Measure honest peers and memory during attacks of this duration instead, and update the
+    /// table in docs/security.md; takes a quiet machine and about half an hour
+    #[arg(long, value_name = "SECONDS", conflicts_with_all = ["under", "rounds"])]
+    measure: Option<u64>,
 }
 
 impl Options {
     /// The options in `ci`.
     pub(crate) fn valgrind() -> Self {
-        Self { under: Some(Watcher::Valgrind), rounds: 1000 }
+        Self { under: Some(Watcher::Valgrind), rounds: 1000, measure: None }
     }
 }
 
@@ -37,6 +42,9 @@ enum Watcher {
 /// Runs the attacks; under AddressSanitizer also the tests of migrating clients, which use freed
 /// memory.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
+    if let Some(seconds) = options.measure {
+        return measure(workspace, seconds);
+    }
     let is_asan = matches!(options.under, Some(Watcher::Asan));
     let mut test = workspace.cargo_linked(["test", "--package", "quic-attack"]);
     watch(&mut test, workspace, options)?;
@@ -50,6 +58,22 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     Ok(())
 }
+
+fn measure(workspace: &Workspace, seconds: u64) -> Result<()> {
+    ensure!(workspace.is_bundled(), "the attacks are measured with the bundled libmsquic");
+    let mut bench = workspace.cargo_linked(["run", "--release", "--package", "attack-bench", "--"]);
+    bench.args(["run", "--seconds", &seconds.to_string()]).stderr(Stdio::inherit());
+    let table = process::output(&mut bench)?;
+    let path = workspace.root.join("docs/security.md");
+    let document = fs::read_to_string(&path)?;
+    let (before, rest) = document.split_once(BEGIN).context("docs/security.md has no table")?;
+    let (_, after) = rest.split_once(END).context("the table in docs/security.md has no end")?;
+    Ok(fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}"))?)
+}
+
+/// What stands around the table of [`measure`].
+const BEGIN: &str = "<!-- measured attacks -->";
+const END: &str = "<!-- end of measured attacks -->";
 
 /// How often a client migrates under AddressSanitizer.
 const MOVES: u32 = 1000;

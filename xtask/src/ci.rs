@@ -52,6 +52,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     watch_memory(workspace, &mut steps)?;
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
+        measure_attack(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
         let self_contained = || newcomer::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
@@ -120,8 +121,9 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
-        let unpublished = ["--package", "examples", "--package", "transport-bench"];
-        steps.cargo("lint examples and bench", clippy(&unpublished))?;
+        let unpublished =
+            ["examples", "transport-bench", "attack-bench"].map(|name| ["--package", name]);
+        steps.cargo("lint examples and benches", clippy(unpublished.as_flattened()))?;
         let without = ["--package", "examples", "--no-default-features"];
         steps.cargo("lint examples without msquic", clippy(&without))?;
     }
@@ -191,6 +193,13 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.function("attacks under valgrind", by_hand, || {
         attack::run(workspace, &attack::Options::valgrind())
     })
+}
+
+/// Runs one attack beside honest peers. It measures nothing that is asserted.
+fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
+    run.args(["--seconds", "1", "--only", "partial messages", "--kind", "msquic"]);
+    steps.cargo("measure one attack", run)
 }
 
 /// Runs the demo with copied binaries and an empty environment.

@@ -26,6 +26,19 @@ impl Identity {
     /// If the system's random source fails.
     pub fn new(alpn: &[&str]) -> Self {
         let (chain, key) = self_signed();
+        Self::with_certificate(alpn, chain, key)
+    }
+
+    /// Creates an identity with a certificate chain, which offers `alpn` in this order.
+    ///
+    /// # Panics
+    ///
+    /// If the key does not belong to the first certificate.
+    pub fn with_certificate(
+        alpn: &[&str],
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+    ) -> Self {
         let provider = Arc::new(ring::default_provider());
         let verifier = Arc::new(AnyCertificate(provider.clone()));
         let mut client = ClientConfig::builder_with_provider(provider.clone())
@@ -46,6 +59,11 @@ impl Identity {
         client.resumption = rustls::client::Resumption::disabled();
         server.send_tls13_tickets = 0;
         Self { client: Arc::new(client), server: Arc::new(server) }
+    }
+
+    /// Returns the configuration of clients, for other stacks.
+    pub fn client_config(&self) -> Arc<ClientConfig> {
+        self.client.clone()
     }
 
     /// Starts TLS as a client.

@@ -1,0 +1,107 @@
+//! The processes of an attack and of its control, and what is measured.
+
+use crate::Run;
+use crate::attacks::Attack;
+use crate::node::{IDLE, Kind};
+use crate::process::Role;
+use anyhow::{Result, ensure};
+use clap::ValueEnum;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How long honest peers connect and the victim's memory settles before an attack.
+const WARM_UP: Duration = Duration::from_secs(3);
+
+/// How often memory is read.
+const SAMPLE: Duration = Duration::from_millis(50);
+
+/// What honest peers measured. Times are in microseconds.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Honest {
+    pub(crate) p50: f64,
+    pub(crate) p99: f64,
+    pub(crate) lost_pings: f64,
+    pub(crate) dials: f64,
+    pub(crate) failed_dials: f64,
+}
+
+/// The figures of one experiment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Figures {
+    pub(crate) honest: Honest,
+    /// Resident memory of the victim in MiB, before, at most, and after.
+    pub(crate) memory: [f64; 3],
+    /// Packets of the attacker per second.
+    pub(crate) packets: f64,
+    /// Processor seconds of the attacker per second.
+    pub(crate) processors: f64,
+}
+
+/// An attack with its control.
+pub(crate) struct Row {
+    pub(crate) kind: Kind,
+    pub(crate) attack: Attack,
+    pub(crate) attacked: Figures,
+    pub(crate) control: Figures,
+}
+
+pub(crate) async fn run_all(options: &Run) -> Result<Vec<Row>> {
+    let duration = Duration::from_secs(options.seconds);
+    let mut rows = Vec::new();
+    for &attack in Attack::value_variants() {
+        if options.only.as_ref().is_some_and(|only| !attack.name().contains(only)) {
+            continue;
+        }
+        for kind in Kind::ALL {
+            if attack.applies_to(kind) && options.kind.is_none_or(|only| only == kind) {
+                rows.push(row(kind, attack, duration).await?);
+            }
+        }
+    }
+    Ok(rows)
+}
+
+async fn row(kind: Kind, attack: Attack, duration: Duration) -> Result<Row> {
+    let value = attack.to_possible_value().expect("no attack is hidden");
+    let attacked = experiment(kind, duration, "attack", &[value.get_name()]).await?;
+    let (packets, processors) = (attacked.packets.to_string(), attacked.processors.to_string());
+    let control = experiment(kind, duration, "crowd", &[&packets, &processors]).await?;
+    let row = Row { kind, attack, attacked, control };
+    eprintln!("{} {}: {:?} {:?}", row.attack.name(), kind.name(), row.attacked, row.control);
+    Ok(row)
+}
+
+async fn experiment(
+    kind: Kind,
+    duration: Duration,
+    role: &str,
+    arguments: &[&str],
+) -> Result<Figures> {
+    let mut victim = Role::start(&["victim", kind.name()])?;
+    let address = victim.line().await?;
+    let mut honest = Role::start(&["honest", kind.name(), &address])?;
+    sleep(WARM_UP).await;
+    let calm = honest.ask().await?;
+    ensure!(calm[0] > 0.0, "honest peers are not served: {calm:?}");
+    let before = victim.resident_mib()?;
+    let mut attacker = Role::start(&[&[role, kind.name(), &address], arguments].concat())?;
+    let begin = Instant::now();
+    let mut peak = before;
+    while begin.elapsed() < duration {
+        sleep(SAMPLE).await;
+        peak = peak.max(victim.resident_mib()?);
+    }
+    let packets = attacker.ask().await?[0] / begin.elapsed().as_secs_f64();
+    let used = attacker.processor_time()?.as_secs_f64() / begin.elapsed().as_secs_f64();
+    let measured = honest.ask().await?;
+    attacker.kill().await?;
+    sleep(IDLE + WARM_UP).await;
+    let after = victim.resident_mib()?;
+    honest.kill().await?;
+    victim.kill().await?;
+    let [_, p50, p99, _, lost_pings, dials, _, _, failed_dials] = measured[..] else {
+        anyhow::bail!("unexpected figures of the honest peers: {measured:?}");
+    };
+    let honest = Honest { p50, p99, lost_pings, dials, failed_dials };
+    Ok(Figures { honest, memory: [before, peak, after], packets, processors: used })
+}

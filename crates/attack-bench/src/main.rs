@@ -1,0 +1,107 @@
+//! What honest peers notice while an endpoint is attacked, and what the endpoint holds.
+//!
+//! `run` starts three processes of this program for each attack: a victim, honest peers that measure
+//! round trips, and an attacker. The control of each attack has the same processes, but in place of
+//! the attacker honest peers that send as many packets and use as much processor time.
+//!
+//! - [`victim`], [`honest`], [`attacks`] and [`crowd`] are the processes.
+//! - [`hand`] is a connection of an attacker, with quinn or rustls, and [`node`] what all share: the
+//!   transports, and credentials that the victim trusts.
+//! - [`experiment`] runs the processes and [`report`] prints the table.
+#![forbid(unsafe_code)]
+#![allow(clippy::print_stdout, reason = "a program")]
+
+mod attacks;
+mod crowd;
+mod experiment;
+mod hand;
+mod honest;
+mod node;
+mod process;
+mod report;
+mod victim;
+
+use anyhow::Result;
+use attacks::Attack;
+use clap::{Args, Parser, Subcommand};
+use node::Kind;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Measure honest peers and memory of an endpoint under attack
+#[derive(Debug, Parser)]
+struct Options {
+    #[command(subcommand)]
+    role: Role,
+}
+
+#[derive(Debug, Subcommand)]
+enum Role {
+    /// Measure all attacks, each with its control
+    Run(Run),
+    /// Serve peers, as the other processes expect
+    Victim {
+        /// The victim's transport
+        kind: Kind,
+    },
+    /// Measure round trips and new connections
+    Honest {
+        #[command(flatten)]
+        target: Target,
+    },
+    /// Attack
+    Attack {
+        #[command(flatten)]
+        target: Target,
+        /// Name of the attack
+        attack: Attack,
+    },
+    /// Send as much as an attacker did, without harm
+    Crowd {
+        #[command(flatten)]
+        target: Target,
+        /// Packets per second
+        packets: f64,
+        /// Processor seconds per second
+        processors: f64,
+    },
+}
+
+#[derive(Debug, Args)]
+struct Run {
+    /// Seconds of each attack
+    #[arg(long, default_value_t = 10)]
+    seconds: u64,
+    /// Only attacks whose name contains this
+    #[arg(long)]
+    only: Option<String>,
+    /// Only this transport
+    #[arg(long)]
+    kind: Option<Kind>,
+}
+
+/// Where the victim is.
+#[derive(Debug, Clone, Copy, Args)]
+struct Target {
+    /// The victim's transport
+    kind: Kind,
+    /// The victim's address
+    address: SocketAddr,
+}
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    match Options::parse().role {
+        Role::Run(options) => {
+            let rows = experiment::run_all(&options).await?;
+            print!("{}", report::table(&rows, Duration::from_secs(options.seconds)));
+            Ok(())
+        }
+        Role::Victim { kind } => victim::run(kind).await,
+        Role::Honest { target } => honest::run(target).await,
+        Role::Attack { target, attack } => attacks::run(target, attack).await,
+        Role::Crowd { target, packets, processors } => {
+            crowd::run(target, packets, processors).await
+        }
+    }
+}
