@@ -17,8 +17,9 @@ use std::pin::pin;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// What an entry costs besides its bytes.
-pub const ENTRY_COST: usize = 128;
+/// What an entry costs besides its bytes. It is more than the memory of an entry, so that the time
+/// for which the receiving side and the reader are busy with a full inbox of empty messages is short.
+pub const ENTRY_COST: usize = 1024;
 
 /// An inbox that had more entries frees their memory when it is empty.
 const KEPT_ENTRIES: usize = 1024;

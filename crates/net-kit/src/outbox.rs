@@ -2,7 +2,7 @@
 //!
 //! Handles push messages, one driver task writes them: so a dropped send has queued the whole message
 //! or none of it, whatever the wire does. The outbox owns the messages in between; its bound is a
-//! number of bytes, with [`ENTRY_COST`] for each message. Nothing here waits for the peer; wrap
+//! number of bytes, with `ENTRY_COST` for each message. Nothing here waits for the peer; wrap
 //! [`push`](Outbox::push) and [`flushed`](Outbox::flushed) into
 //! [`unless_stuck`](crate::progress::unless_stuck) with [`look`](Outbox::look).
 //!
@@ -13,7 +13,6 @@
 //! ```
 
 use crate::frame::HEADER;
-use crate::inbox::ENTRY_COST;
 use crate::ledger::Ledger;
 use crate::progress::Look;
 use bytes::Bytes;
@@ -25,6 +24,9 @@ use tokio::sync::Notify;
 
 /// An empty queue with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 64;
+
+/// What a message costs besides its bytes: its memory in the queue.
+const ENTRY_COST: usize = 128;
 
 /// The messages of one byte stream that are not written yet.
 ///

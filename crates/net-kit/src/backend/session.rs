@@ -11,6 +11,7 @@
 //! ```
 
 use super::Backend;
+use crate::budget;
 use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
 use crate::losses::Losses;
@@ -26,6 +27,9 @@ use tokio::time::timeout;
 
 /// How long the inbox of a connection that cannot send any more may stay full.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// So many messages are decoded for one operation of the task's budget.
+const ENTRIES_PER_OPERATION: u32 = 16;
 
 /// The state that the handles of a connection share with its task.
 pub struct Session<B: Backend> {
@@ -167,7 +171,12 @@ impl<B: Backend> Session<B> {
     ///
     /// A dropped future loses the rest of the data.
     pub async fn receive(&self, decoder: &mut FrameDecoder, mut data: &[u8]) -> bool {
+        let mut decoded = 0;
         loop {
+            if decoded % ENTRIES_PER_OPERATION == 0 {
+                budget::spend().await;
+            }
+            decoded += 1;
             let Ok(()) = self.room().await else { return false };
             let Some(entry) = decoder.decode(&mut data).transpose() else { return true };
             let is_broken = entry.is_err();
