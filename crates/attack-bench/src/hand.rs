@@ -21,6 +21,9 @@ use tokio_rustls::client::TlsStream;
 /// Not the address of honest peers, so that limits per address tell them apart.
 pub(crate) const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
 
+/// The largest TLS record (RFC 8446, section 5.1).
+const RECORD: usize = 1 << 14;
+
 /// A stream of messages to the victim.
 pub(crate) type Messages = Pin<Box<dyn AsyncWrite + Send>>;
 
@@ -29,7 +32,7 @@ pub(crate) struct Attacker {
     target: Target,
     tls: Arc<tokio_rustls::rustls::ClientConfig>,
     endpoint: Endpoint,
-    /// Datagrams of closed connections, and writes to TCP.
+    /// Datagrams of closed connections, and records over TCP.
     sent: Arc<AtomicU64>,
     open: Mutex<Vec<quinn::Connection>>,
 }
@@ -48,7 +51,7 @@ impl Attacker {
         Ok(Self { target, tls, endpoint, sent: Arc::default(), open: Mutex::default() })
     }
 
-    /// Returns how many datagrams were sent, or how many writes and connects over TCP.
+    /// Returns how many datagrams were sent, or how many TLS records and connects over TCP.
     pub(crate) fn packets(&self) -> u64 {
         let datagrams = |connection: &quinn::Connection| connection.stats().udp_tx.datagrams;
         let mut open = self.open.lock().expect("no task panics");
@@ -127,7 +130,7 @@ impl Hand {
     }
 }
 
-/// The writing half of a connection over TCP, which counts its writes.
+/// The writing half of a connection over TCP, which counts its TLS records.
 pub(crate) struct Counted {
     write: WriteHalf<TlsStream<TcpStream>>,
     sent: Arc<AtomicU64>,
@@ -140,8 +143,8 @@ impl AsyncWrite for Counted {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.write).poll_write(cx, bytes);
-        if written.is_ready() {
-            self.sent.fetch_add(1, Ordering::Relaxed);
+        if let Poll::Ready(Ok(length)) = written {
+            self.sent.fetch_add(length.div_ceil(RECORD) as u64, Ordering::Relaxed);
         }
         written
     }

@@ -67,7 +67,7 @@ pub struct FrameDecoder {
 #[derive(Debug)]
 enum State {
     Header { bytes: [u8; HEADER], filled: usize },
-    Message { bytes: BytesMut, length: usize, since: Instant },
+    Message { bytes: Vec<u8>, length: usize, since: Instant },
 }
 
 const EMPTY: State = State::Header { bytes: [0; HEADER], filled: 0 };
@@ -103,23 +103,22 @@ impl FrameDecoder {
                 self.state = EMPTY;
                 return Ok(Some((self.copy(take(data, length), data.len()), Duration::ZERO)));
             }
-            let bytes = BytesMut::with_capacity(length.min(FIRST_RESERVE));
+            let bytes = Vec::with_capacity(length.min(FIRST_RESERVE));
             self.state = State::Message { bytes, length, since: Instant::now() };
         }
         let State::Message { bytes, length, since } = &mut self.state else { return Ok(None) };
         let part = take(data, *length - bytes.len());
         if bytes.capacity() - bytes.len() < part.len() {
-            // Twice the received bytes, and at most the announced length.
+            // Twice the received bytes, and at most the announced length. Allocators move the pages
+            // of a large vector instead of copying it, which would take many milliseconds.
             let target = (bytes.len() + part.len()).saturating_mul(2).min(*length);
-            let mut larger = BytesMut::with_capacity(target); // `reserve` would round up
-            larger.extend_from_slice(bytes);
-            *bytes = larger;
+            bytes.reserve_exact(target - bytes.len());
         }
         bytes.extend_from_slice(part);
         if bytes.len() < *length {
             return Ok(None);
         }
-        let message = (std::mem::take(bytes).freeze(), since.elapsed());
+        let message = (std::mem::take(bytes).into(), since.elapsed());
         self.state = EMPTY;
         Ok(Some(message))
     }
