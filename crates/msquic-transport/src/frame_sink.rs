@@ -123,7 +123,7 @@ mod tests {
 
     #[test]
     fn after_an_announcement_beyond_the_limit_nothing_is_taken() {
-        let (mut sink, inbound) = sink(1000);
+        let (mut sink, inbound) = sink(10 * ENTRY_COST);
         let data = [frame(b"good"), frame(&[0; 101]), frame(b"never seen")].concat();
         assert_eq!(sink.receive(&data), 8 + 4);
         assert_eq!(sink.receive(&data[12..]), 0);
