@@ -55,5 +55,6 @@ mod revocations;
 pub mod statistics;
 mod strikes;
 pub mod telemetry;
+mod terms;
 #[cfg(feature = "rustls")]
 pub mod tls;

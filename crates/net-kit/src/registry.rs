@@ -5,7 +5,10 @@
 //! on the caller's thread, after unlocking.
 //!
 //! What a peer sent reaches the application through its entry, which counts it and hands out nothing
-//! once the peer is revoked: [`Entry::hand_out`], [`Entry::hand_out_request`].
+//! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`]. One task per
+//! transport closes the connections whose trust ends.
+
+mod watch;
 
 use crate::admission::{self, Admission};
 use crate::budget::yield_now;
@@ -15,6 +18,7 @@ use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
 use crate::strikes::Strikes;
 use crate::telemetry::{Origin, Telemetry};
+use crate::terms::{Term, Terms};
 use futures_util::future::join_all;
 use net_traits::{
     CertHash, CloseReason, Limit, MessageStatistics, RecvError, RequestError, TransportStatistics,
@@ -23,19 +27,16 @@ use net_traits::{
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch as watched};
 use tokio::time::timeout;
 use tracing::Span;
 
 /// How many peers a revocation verifies before other tasks run: at most about 1 ms each, for 16
 /// endorsements.
 const AT_ONCE: usize = 4;
-
-/// The reason of a close with [`REVOKED`](close_code::REVOKED).
-const REVOKED: &str = "no longer trusted";
 
 /// A connection of a transport.
 pub trait Member: Send + Sync + Sized + 'static {
@@ -63,7 +64,9 @@ pub struct Registry<M> {
     telemetry: Telemetry,
     messages: MessageCounters,
     refused_messages: AtomicU64,
-    is_shut_down: watch::Sender<bool>,
+    /// Wakes the task that closes the connections whose trust ends.
+    terms_changed: Arc<Notify>,
+    is_shut_down: watched::Sender<bool>,
     roster: Mutex<Roster<M>>,
 }
 
@@ -73,6 +76,7 @@ struct Roster<M> {
     /// What peers opened, by identity, the oldest first.
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
+    terms: Terms,
 }
 
 impl<M: Member> Registry<M> {
@@ -83,13 +87,15 @@ impl<M: Member> Registry<M> {
             live: HashMap::new(),
             accepted: HashMap::new(),
             revocations: Revocations::default(),
+            terms: Terms::default(),
         };
         Arc::new(Self {
             admission: Arc::new(admission),
             telemetry,
             messages: MessageCounters::default(),
             refused_messages: AtomicU64::new(0),
-            is_shut_down: watch::Sender::new(false),
+            terms_changed: Arc::default(),
+            is_shut_down: watched::Sender::new(false),
             roster: Mutex::new(roster),
         })
     }
@@ -123,6 +129,7 @@ impl<M: Member> Registry<M> {
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Arc<M> {
         let span = self.telemetry.connection_span(&facts, origin);
+        let term = Term::of(facts.peer());
         let member = Arc::new_cyclic(|member: &Weak<M>| {
             let id = {
                 let mut roster = self.roster.lock();
@@ -136,8 +143,17 @@ impl<M: Member> Registry<M> {
             };
             let messages = MessageCounters::default();
             let strikes = Strikes::new();
-            let is_revoked = AtomicBool::new(false);
-            make(Entry { registry: self.clone(), id, facts, span, messages, strikes, is_revoked })
+            let withdrawn = OnceLock::new();
+            make(Entry {
+                registry: self.clone(),
+                id,
+                facts,
+                span,
+                messages,
+                strikes,
+                withdrawn,
+                term,
+            })
         });
         self.telemetry.opened(&member.entry().span);
         self.replace(&member.entry().facts.peer().hash);
@@ -146,6 +162,7 @@ impl<M: Member> Registry<M> {
         for policy in &revoked_by {
             revoke(&*member, policy);
         }
+        self.watch(member.entry());
         if self.is_shut_down() {
             member.abort(close_code::SHUTDOWN, "");
         }
@@ -267,6 +284,12 @@ impl<M: Member> Registry<M> {
     }
 }
 
+impl<M> Drop for Registry<M> {
+    fn drop(&mut self) {
+        self.terms_changed.notify_one(); // the task ends
+    }
+}
+
 impl<M> fmt::Debug for Registry<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("admission", &self.admission).finish_non_exhaustive()
@@ -281,17 +304,25 @@ fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
     {
         return false;
     }
-    let is_first = !entry.is_revoked.swap(true, Ordering::AcqRel);
-    if !is_first || member.is_over() {
+    withdraw(member, close_code::REVOKED)
+}
+
+/// Closes the connection, whose peer is not trusted any more, with `code`; returns whether it did.
+fn withdraw(member: &impl Member, code: u64) -> bool {
+    let entry = member.entry();
+    if entry.withdrawn.set(code).is_err() || member.is_over() {
         return false;
     }
     entry.registry.telemetry.revoked(&entry.span);
-    member.abort(close_code::REVOKED, REVOKED);
+    member.abort(code, why_withdrawn(code));
     true
 }
 
-fn revoked() -> CloseReason {
-    CloseReason::Local { code: close_code::REVOKED, reason: REVOKED.to_owned() }
+fn why_withdrawn(code: u64) -> &'static str {
+    match code {
+        close_code::TRUST_ENDED => "the certificate or endorsement has ended",
+        _ => "no longer trusted",
+    }
 }
 
 /// What a connection holds of its [`Registry`]: its facts, counters and span.
@@ -302,7 +333,10 @@ pub struct Entry<M> {
     span: Span,
     messages: MessageCounters,
     strikes: Strikes,
-    is_revoked: AtomicBool,
+    /// The code with which it was closed when its peer was no longer trusted.
+    withdrawn: OnceLock<u64>,
+    /// `None` if trust has no end.
+    term: Option<Term>,
 }
 
 impl<M: Member> Entry<M> {
@@ -329,24 +363,25 @@ impl<M: Member> Entry<M> {
         self.registry.telemetry.sent(bytes);
     }
 
-    /// Returns whether the peer has not been revoked.
+    /// Returns whether the peer is trusted: it was not revoked, and its trust has not ended.
     #[inline]
     pub fn is_trusted(&self) -> bool {
-        !self.is_revoked.load(Ordering::Acquire)
+        self.withdrawn.get().is_none()
     }
 
-    /// Counts what `recv` returns to the application, and passes it on unless the peer was revoked. A
+    /// Counts what `recv` returns to the application, and passes it on if the peer is trusted. A
     /// peer that announces too many messages beyond the limit is closed.
     ///
     /// # Errors
     ///
-    /// `received`; or [`RecvError::Closed`] with [`REVOKED`](close_code::REVOKED) instead of a message.
+    /// `received`; or [`RecvError::Closed`] with [`REVOKED`](close_code::REVOKED) or
+    /// [`TRUST_ENDED`](close_code::TRUST_ENDED) instead of a message.
     #[inline]
     pub fn hand_out(&self, received: Received) -> Received {
-        if !self.is_trusted() {
+        if let Some(reason) = self.why_withdrawn() {
             return Err(match received {
                 Err(closed @ RecvError::Closed(_)) => closed,
-                _ => RecvError::Closed(revoked()),
+                _ => RecvError::Closed(reason),
             });
         }
         match &received {
@@ -367,21 +402,26 @@ impl<M: Member> Entry<M> {
         received
     }
 
-    /// Passes on what the application gets of a request, a question or an answer, unless the peer was
-    /// revoked.
+    /// Passes on what the application gets of a request, a question or an answer, if the peer is
+    /// trusted.
     ///
     /// # Errors
     ///
-    /// `received`; or [`RequestError::Closed`] with [`REVOKED`](close_code::REVOKED) instead of the
-    /// question or answer.
+    /// `received`; or [`RequestError::Closed`] instead of the question or answer, as in
+    /// [`hand_out`](Self::hand_out).
     pub fn hand_out_request<T>(
         &self,
         received: Result<T, RequestError>,
     ) -> Result<T, RequestError> {
-        match received {
-            Ok(_) if !self.is_trusted() => Err(RequestError::Closed(revoked())),
-            received => received,
+        match (received, self.why_withdrawn()) {
+            (Ok(_), Some(reason)) => Err(RequestError::Closed(reason)),
+            (received, _) => received,
         }
+    }
+
+    fn why_withdrawn(&self) -> Option<CloseReason> {
+        let code = *self.withdrawn.get()?;
+        Some(CloseReason::Local { code, reason: why_withdrawn(code).to_owned() })
     }
 
     fn end(&self) {
@@ -395,7 +435,7 @@ impl<M: Member> Entry<M> {
 
 impl<M> Drop for Entry<M> {
     fn drop(&mut self) {
-        {
+        let was_last = {
             let roster = &mut *self.registry.roster.lock();
             roster.live.remove(&self.id);
             if let Some(of_peer) = roster.accepted.get_mut(&self.facts.peer().hash) {
@@ -404,6 +444,10 @@ impl<M> Drop for Entry<M> {
                     roster.accepted.remove(&self.facts.peer().hash);
                 }
             }
+            self.term.is_some_and(|term| roster.terms.remove(self.id, term))
+        };
+        if was_last {
+            self.registry.terms_changed.notify_one();
         }
         self.registry.telemetry.closed(&self.span);
     }
@@ -414,9 +458,14 @@ mod tests {
     use super::*;
     use crate::admission::ConnectionLimits;
     use futures_util::FutureExt;
-    use net_traits::{CertificateDer, NetCredential, PeerIdentity, PeerVerifier};
+    use net_traits::{
+        CertificateDer, EndorsementValidity, Endorser, Endorsers, IdentityKey, NetCredential,
+        PeerIdentity, PeerVerifier,
+    };
     use std::future::pending;
     use std::pin::pin;
+    use tokio::runtime::Builder;
+    use tokio::time::sleep;
 
     struct Connection {
         entry: Entry<Self>,
@@ -548,6 +597,10 @@ mod tests {
         second.abort(7, "it ended before, and its messages wait");
         assert_eq!(registry.revoke(&TrustPolicy::hashes([carol.identity()])).await, 1);
         let message = || Ok(("late".into(), Duration::ZERO));
+        let revoked = || CloseReason::Local {
+            code: close_code::REVOKED,
+            reason: "no longer trusted".to_owned(),
+        };
         let ended = || RecvError::Closed(CloseReason::TimedOut);
         for of_revoked in [&first.entry, &second.entry] {
             assert_eq!(of_revoked.hand_out(message()), Err(RecvError::Closed(revoked())));
@@ -562,6 +615,74 @@ mod tests {
         assert_eq!(third.entry.hand_out_request(Ok(1)), Ok(1));
         let all = registry.statistics();
         assert_eq!((all.messages.messages_received, all.refused_messages), (1, 0));
+    }
+
+    /// Creates a peer that is trusted for an hour.
+    fn visitor() -> (NetCredential, TrustPolicy) {
+        let endorser = Endorser::generate().unwrap();
+        let key = IdentityKey::generate().unwrap();
+        let hour = EndorsementValidity::for_duration(Duration::from_secs(3600));
+        let endorsement = endorser.endorse(&key.public_key_info(), hour);
+        let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
+        let peer = key.self_sign(&["visitor"], &[endorsement]).unwrap();
+        (peer.credential(trust.clone()).unwrap(), trust)
+    }
+
+    fn connect_trusting(
+        registry: &Arc<Registry<Connection>>,
+        peer: &NetCredential,
+        trust: &TrustPolicy,
+    ) -> Arc<Connection> {
+        let remote = ([10, 0, 0, 1], 1).into();
+        let certificate = peer.certificate_chain().first().cloned();
+        let identity = trust.verify(certificate.as_ref()).unwrap();
+        let alpn = "test/1".to_owned();
+        let facts =
+            ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
+        registry.register(facts, Origin::Dialled, 0, |entry| Connection {
+            entry,
+            is_stuck: false,
+            ended: Mutex::default(),
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_end_with_the_trust_in_their_peers() {
+        let registry = registry();
+        let (visitor, trust) = visitor();
+        let others: Vec<_> = (0..3).map(|_| connect(&registry, &peer(), 0, false)).collect();
+        let guest = connect_trusting(&registry, &visitor, &trust);
+        let kept = connect_trusting(&registry, &visitor, &trust.at_handshake());
+        sleep(Duration::from_secs(3590)).await;
+        assert!(!guest.is_over() && guest.entry.is_trusted());
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(guest.ended.lock().as_ref().unwrap().0, close_code::TRUST_ENDED);
+        assert!(!guest.entry.is_trusted());
+        assert!(!kept.is_over() && kept.entry.is_trusted());
+        assert!(others.iter().all(|other| !other.is_over()));
+        assert!(registry.roster.lock().terms.next().is_some(), "certificates end too");
+        drop((others, guest, kept));
+        assert!(registry.roster.lock().terms.next().is_none());
+    }
+
+    #[test]
+    fn terms_are_watched_after_their_runtime() {
+        let registry = registry();
+        let (visitor, trust) = visitor();
+        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
+        let guest = runtime.block_on(async { connect_trusting(&registry, &visitor, &trust) });
+        drop(runtime);
+        let later = connect_trusting(&registry, &visitor, &trust); // in no runtime
+        for member in [&guest, &later] {
+            let entry = &member.entry;
+            let mut roster = registry.roster.lock();
+            roster.terms.remove(entry.id, entry.term.unwrap());
+            roster.terms.insert(entry.id, Term::now());
+        }
+        registry.terms_changed.notify_one();
+        while !(guest.is_over() && later.is_over()) {
+            std::thread::yield_now();
+        }
     }
 
     /// Trusts everybody, and counts how often it is asked.

@@ -85,6 +85,7 @@ macro_rules! __behaviours {
                 a_new_trust_counts_for_new_peers [] Once,
                 revocation_closes_what_is_not_trusted [] Once,
                 nothing_of_a_revoked_peer_is_received [] Swapped,
+                a_connection_ends_with_the_endorsement_of_its_peer [close_reason] Swapped,
                 nothing_secret_is_printed [] Once,
             }
             credentials {

@@ -100,6 +100,10 @@ mutants! {
         "identity::a_new_trust_counts_for_new_peers",
     revocations_are_ignored: RevocationsAreIgnored =>
         "identity::revocation_closes_what_is_not_trusted",
+    ended_trust_is_ignored: EndedTrustIsIgnored =>
+        "identity::a_connection_ends_with_the_endorsement_of_its_peer",
+    end_of_trust_is_not_told: EndOfTrustIsNotTold =>
+        "identity::a_connection_ends_with_the_endorsement_of_its_peer",
     revoked_messages_are_handed_out: RevokedMessagesAreHandedOut =>
         "identity::nothing_of_a_revoked_peer_is_received",
     debug_shows_the_key: DebugShowsTheKey =>

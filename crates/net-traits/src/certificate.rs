@@ -14,9 +14,15 @@ pub(crate) struct DatedCertificate<'a> {
     der: &'a CertificateDer<'a>,
     certificate: Certificate<'a>,
     pub(crate) identity: CertHash,
+    /// The last moment of validity; `None` for the date that means that there is none (RFC 5280,
+    /// section 4.1.2.5).
+    pub(crate) until: Option<SystemTime>,
     /// The public key with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER.
     pub(crate) public_key_info: Vec<u8>,
 }
+
+/// 9999-12-31 23:59:59 UTC, in seconds since the Unix epoch.
+const NO_END: u64 = 253_402_300_799;
 
 impl<'a> DatedCertificate<'a> {
     /// Parses `certificate` and checks its validity period, and that its algorithm is supported.
@@ -41,7 +47,8 @@ impl<'a> DatedCertificate<'a> {
             return Err(malformed(Cause::new("it names two signature algorithms")));
         }
         let public_key_info = content.public_key.to_der().map_err(failed)?;
-        let dated = Self { der, certificate, identity, public_key_info };
+        let until = Some(until).filter(|until| unix_seconds(*until) < NO_END);
+        let dated = Self { der, certificate, identity, until, public_key_info };
         if dated.is_self_signed() {
             let supported = dated.algorithm().map(drop);
             supported.map_err(|algorithm| TrustError::Unsupported { identity, algorithm })?;

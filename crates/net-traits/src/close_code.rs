@@ -55,6 +55,8 @@ pub const DUPLICATE: u64 = 0x6e65_7407;
 pub const HANDSHAKE_TIMEOUT: u64 = 0x6e65_7408;
 /// The peer announced too many messages that exceed the limit.
 pub const TOO_MANY_VIOLATIONS: u64 = 0x6e65_7409;
+/// The certificate of the peer, or its endorsement, has ended during the connection.
+pub const TRUST_ENDED: u64 = 0x6e65_740a;
 
 /// Returns the name of a code of this module, `None` for any other.
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -68,6 +70,7 @@ pub const fn name(code: u64) -> Option<&'static str> {
         DUPLICATE => "duplicate",
         HANDSHAKE_TIMEOUT => "handshake timeout",
         TOO_MANY_VIOLATIONS => "too many violations",
+        TRUST_ENDED => "trust ended",
         _ => return None,
     })
 }

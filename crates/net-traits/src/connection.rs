@@ -5,7 +5,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// An established connection with an authenticated peer.
 ///
@@ -28,7 +28,17 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Returns the peer's identity and its endorsing keys, as of the time when it was accepted.
     fn peer_identity(&self) -> &PeerIdentity;
 
-    /// Returns false once the peer was [revoked](crate::NetTransport::revoke). Nothing that it sent
+    /// Returns when the trust in the peer ends; `None` if it has no end.
+    ///
+    /// That is the end of its certificate, or of the last endorsement if the policy depends on one. The
+    /// transport then closes the connection with [`TRUST_ENDED`](crate::close_code::TRUST_ENDED),
+    /// unless the policy is [`TrustPolicy::at_handshake`](crate::TrustPolicy::at_handshake).
+    fn trusted_until(&self) -> Option<SystemTime> {
+        self.peer_identity().trusted_until
+    }
+
+    /// Returns false once the peer was [revoked](crate::NetTransport::revoke), or once the connection
+    /// was closed because trust [ended](Self::trusted_until). Nothing that it sent
     /// is handed out then: `recv` fails with [`RecvError::Closed`] although messages wait.
     ///
     /// A layer above that keeps received messages asks before it hands one out.

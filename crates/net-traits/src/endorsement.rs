@@ -13,6 +13,7 @@ use ring::rand::SystemRandom;
 use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
+use std::cmp::Reverse;
 use std::fmt;
 use std::time::{Duration, SystemTime};
 use zeroize::{Zeroize, Zeroizing};
@@ -259,32 +260,42 @@ pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
 }
 
 /// Returns the keys with an endorsement of `certificate` that is valid at `now`, each once, of those that
-/// `counts` accepts. Signatures by other keys are not verified, and none after [`MAX_BAD_SIGNATURES`] bad
+/// `counts` accepts, and when the last of these endorsements ends. Signatures by other keys are not verified, and none after [`MAX_BAD_SIGNATURES`] bad
 /// ones: the peer chose them all, and this side pays.
 pub(crate) fn endorsers(
     certificate: &DatedCertificate<'_>,
     now: SystemTime,
     with_legacy: bool,
     counts: impl Fn(&EndorsingKey) -> bool,
-) -> Result<Vec<EndorsingKey>, TrustError> {
+) -> Result<(Vec<EndorsingKey>, Option<SystemTime>), TrustError> {
     let key_info = &certificate.public_key_info;
-    let (mut keys, mut bad) = (Vec::new(), 0);
-    let mut judge = |key: EndorsingKey, is_signed: &dyn Fn() -> bool| {
+    let (mut keys, mut bad, mut last) = (Vec::new(), 0, 0);
+    let mut judge = |key: EndorsingKey, until: Option<u64>, is_signed: &dyn Fn() -> bool| {
         if bad < MAX_BAD_SIGNATURES && !keys.contains(&key) && counts(&key) {
-            if is_signed() { keys.push(key) } else { bad += 1 }
+            if is_signed() {
+                keys.push(key);
+                last = last.max(until.unwrap_or(u64::MAX));
+            } else {
+                bad += 1;
+            }
         }
     };
-    for endorsement in certificate.endorsements()? {
+    let mut endorsements = certificate.endorsements()?;
+    // Of each key, that which ends last.
+    endorsements.sort_by_key(|endorsement| Reverse(endorsement.until.unwrap_or(u64::MAX)));
+    for endorsement in endorsements {
         if endorsement.is_in_time(now) {
-            judge(endorsement.key, &|| endorsement.is_signed(key_info));
+            judge(endorsement.key, endorsement.until, &|| endorsement.is_signed(key_info));
         }
     }
     for (key, signature) in if with_legacy { certificate.legacy_endorsements()? } else { vec![] } {
         let public = UnparsedPublicKey::new(&ED25519, key.as_bytes());
-        judge(key, &|| public.verify(key_info, &signature).is_ok());
+        judge(key, None, &|| public.verify(key_info, &signature).is_ok());
     }
     keys.sort_unstable();
-    Ok(keys)
+    // The endorsement is valid during its last second.
+    let last = Duration::from_secs(last).checked_add(Duration::from_secs(1));
+    Ok((keys, last.and_then(|last| SystemTime::UNIX_EPOCH.checked_add(last))))
 }
 
 /// Returns the keys that `certificate` names as its endorsers. Nothing is verified.

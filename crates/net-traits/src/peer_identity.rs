@@ -1,6 +1,7 @@
 //! `PeerIdentity`: who a peer is, and who vouches for it.
 
 use crate::{CertHash, EndorsingKey};
+use std::time::SystemTime;
 
 /// The identity of a peer and its endorsing keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -11,4 +12,10 @@ pub struct PeerIdentity {
     /// The keys with a valid endorsement, each once, in ascending order, of those that
     /// [count](crate::TrustPolicy::counts) for the policy. Keys of the older format are included only if the policy reads that format.
     pub endorsers: Vec<EndorsingKey>,
+    /// When the trust ends: with the certificate, or before, with the last endorsement that counts if
+    /// trust depends on one. `None` if neither has an end.
+    pub trusted_until: Option<SystemTime>,
+    /// Whether connections remain open after that, see
+    /// [`TrustPolicy::at_handshake`](crate::TrustPolicy::at_handshake).
+    pub stays_connected: bool,
 }

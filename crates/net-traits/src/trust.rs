@@ -45,6 +45,8 @@ pub enum TrustPolicy {
     HashesOrEndorsed(Arc<HashSet<CertHash>>, Arc<Endorsers>),
     /// Accept the peers that the application's verifier accepts.
     Custom(Arc<dyn PeerVerifier>),
+    /// Accept the peers that this policy accepts, and keep their connections when trust ends.
+    AtHandshake(Arc<TrustPolicy>),
 }
 
 /// The trusted endorsing keys.
@@ -88,6 +90,16 @@ pub trait PeerVerifier: Send + Sync + 'static {
         false
     }
 
+    /// Completes what is known about a peer that was accepted: when the trust in it ends, and whether
+    /// its connections remain open then. Its hash cannot be changed.
+    ///
+    /// Default: unchanged. Trust ends with the certificate, or before, with the last endorsement that
+    /// [counts](Self::counts) if there is one.
+    fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
+        let _ = certificate;
+        peer
+    }
+
     /// Returns whether an endorsement by `key` matters. Only those are verified: each costs some 70 µs,
     /// and the peer chooses how many it presents, up to [`MAX_ENDORSEMENTS`](crate::MAX_ENDORSEMENTS).
     /// Default: all.
@@ -125,6 +137,15 @@ impl TrustPolicy {
     /// Trusts the peers that `verifier` accepts.
     pub fn custom(verifier: impl PeerVerifier) -> Self {
         Self::Custom(Arc::new(verifier))
+    }
+
+    /// Trusts the peers that this policy trusts during their handshake, and keeps their connections
+    /// when their certificate or endorsement ends.
+    ///
+    /// Otherwise these are closed with [`TRUST_ENDED`](crate::close_code::TRUST_ENDED).
+    #[must_use]
+    pub fn at_handshake(self) -> Self {
+        Self::AtHandshake(Arc::new(self))
     }
 
     /// Rejects every peer.
@@ -186,10 +207,11 @@ impl TrustPolicy {
         let judge = || self.judge(certificate, now, before);
         match self {
             // The verifier is the application's.
-            Self::Custom(_) => catch_unwind(AssertUnwindSafe(judge)).unwrap_or_else(|panic| {
-                let identity = CertHash::of(certificate);
-                Err(TrustError::VerifierPanicked { identity, what: message(&*panic) })
-            }),
+            Self::Custom(_) | Self::AtHandshake(_) => catch_unwind(AssertUnwindSafe(judge))
+                .unwrap_or_else(|panic| {
+                    let identity = CertHash::of(certificate);
+                    Err(TrustError::VerifierPanicked { identity, what: message(&*panic) })
+                }),
             _ => judge(),
         }
     }
@@ -200,6 +222,10 @@ impl TrustPolicy {
         now: SystemTime,
         before: Option<&PeerIdentity>,
     ) -> Result<PeerIdentity, TrustError> {
+        if let Self::AtHandshake(policy) = self {
+            let peer = policy.judge(certificate, now, before)?;
+            return Ok(PeerIdentity { stays_connected: true, ..peer });
+        }
         // What costs nothing comes first: anybody can present a certificate.
         let dated = DatedCertificate::parse(certificate, now)?;
         let before = before.filter(|before| before.hash == dated.identity);
@@ -207,7 +233,7 @@ impl TrustPolicy {
         let is_known = match self {
             Self::Any | Self::Custom(_) => true,
             Self::Hashes(hashes) | Self::HashesOrEndorsed(hashes, _) => hashes.contains(&hash),
-            Self::Endorsed(_) => false,
+            Self::Endorsed(_) | Self::AtHandshake(_) => false,
         };
         if !is_known {
             if let Self::Hashes(_) = self {
@@ -226,18 +252,20 @@ impl TrustPolicy {
             return Ok(before.clone());
         }
         let counts = |key: &EndorsingKey| self.counts(key);
-        let endorsers = endorsement::endorsers(&dated, now, with_legacy, counts)?;
+        let (endorsers, endorsed_until) = endorsement::endorsers(&dated, now, with_legacy, counts)?;
         if !is_known && endorsers.is_empty() {
             let claimed = endorsement::claimed(&dated, with_legacy)?;
             return Err(TrustError::NotEndorsed { identity: hash, claimed });
         }
-        let peer = PeerIdentity { hash, endorsers };
-        if let Self::Custom(verifier) = self {
-            verifier
-                .verify(&peer, certificate)
-                .map_err(|why| TrustError::Refused { identity: hash, why })?;
-        }
-        Ok(peer)
+        // Whether a verifier of the application depends on endorsements is its own to say.
+        let depends = !is_known || matches!(self, Self::Custom(_)) && !endorsers.is_empty();
+        let ends = [dated.until, endorsed_until.filter(|_| depends)];
+        let trusted_until = ends.into_iter().flatten().min();
+        let peer = PeerIdentity { hash, endorsers, trusted_until, stays_connected: false };
+        let Self::Custom(verifier) = self else { return Ok(peer) };
+        let verified = verifier.verify(&peer, certificate);
+        verified.map_err(|why| TrustError::Refused { identity: hash, why })?;
+        Ok(PeerIdentity { hash, ..verifier.complete(peer, certificate) })
     }
 
     /// Returns whether an endorsement by `key` matters. Only those are verified, and listed in
@@ -249,6 +277,7 @@ impl TrustPolicy {
                 trusted.keys.contains(key)
             }
             Self::Custom(verifier) => verifier.counts(key),
+            Self::AtHandshake(policy) => policy.counts(key),
         }
     }
 
@@ -258,6 +287,7 @@ impl TrustPolicy {
             Self::Any | Self::Hashes(_) => false,
             Self::Endorsed(trusted) | Self::HashesOrEndorsed(_, trusted) => trusted.with_legacy,
             Self::Custom(verifier) => verifier.reads_legacy_endorsements(),
+            Self::AtHandshake(policy) => policy.reads_legacy_endorsements(),
         }
     }
 }

@@ -319,3 +319,70 @@ fn the_documented_endorsement_is_what_is_encoded() {
     let digits = data_encoding::HEXLOWER.encode(&encoded);
     assert_eq!(digits, include_str!("../testdata/endorsement.txt").replace('\n', ""));
 }
+
+#[test]
+fn the_end_of_trust_is_that_of_what_it_depends_on() {
+    let endorser = Endorser::generate().unwrap();
+    let now = SystemTime::now();
+    let validity = |end| EndorsementValidity { from: now - DAY, until: Some(now + end) };
+    // The one that ends last counts, wherever it stands.
+    let good = endorsed(|key| {
+        [DAY, 3 * DAY, 2 * DAY].map(|end| endorser.endorse(key, validity(end))).to_vec()
+    });
+    let hash = TrustPolicy::Any.verify(Some(&good)).unwrap().hash;
+    let keys = || Endorsers::new([endorser.key()]);
+    let days = |policy: &TrustPolicy| {
+        let peer = policy.verify(Some(&good)).unwrap();
+        let end = peer.trusted_until.unwrap().duration_since(now).unwrap();
+        (end.as_secs_f64() / DAY.as_secs_f64()).round() as u64
+    };
+    let of_certificate = days(&TrustPolicy::Any);
+    assert!(of_certificate > 365);
+    for (policy, expected) in [
+        (TrustPolicy::hashes([hash]), of_certificate),
+        (TrustPolicy::hashes_or_endorsed_by([hash], keys()), of_certificate),
+        (TrustPolicy::hashes_or_endorsed_by([], keys()), 3),
+        (trusting([endorser.key()]), 3),
+        (trusting([endorser.key()]).at_handshake(), 3),
+        (TrustPolicy::custom(Accepting { counts: true }), 3),
+        (TrustPolicy::custom(Accepting { counts: false }), of_certificate),
+    ] {
+        assert_eq!(days(&policy), expected, "{policy:?}");
+        let peer = policy.verify(Some(&good)).unwrap();
+        assert_eq!(peer.stays_connected, matches!(policy, TrustPolicy::AtHandshake(_)));
+        assert_eq!(policy.still_trusts(&peer, Some(&good)), Ok(()));
+        let rejected = TrustPolicy::reject_all().still_trusts(&peer, Some(&good));
+        assert_eq!(rejected, Err(TrustError::UntrustedIdentity(hash)));
+        let rejected = trusting([]).still_trusts(&peer, Some(&good));
+        assert!(matches!(rejected, Err(TrustError::NotEndorsed { .. })), "{rejected:?}");
+    }
+}
+
+#[test]
+fn what_was_verified_for_another_certificate_counts_for_nothing() {
+    let (one, other) = (
+        certificate(&SelfSigned::generate(&["node"]).unwrap()),
+        certificate(&SelfSigned::generate(&["node"]).unwrap()),
+    );
+    let peer = TrustPolicy::Any.verify(Some(&one)).unwrap();
+    let mut forged = other.to_vec();
+    let last = forged.len() - 1;
+    forged[last] ^= 1; // the signature
+    let forged = CertificateDer::from(forged);
+    let rejected = TrustPolicy::Any.still_trusts(&peer, Some(&forged));
+    assert!(rejected.is_err(), "its self-signature is not verified");
+}
+
+struct Accepting {
+    counts: bool,
+}
+
+impl PeerVerifier for Accepting {
+    fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn counts(&self, _: &EndorsingKey) -> bool {
+        self.counts
+    }
+}

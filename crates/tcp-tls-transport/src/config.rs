@@ -24,8 +24,9 @@ net_kit::transport_options! {
         /// How many accepted connections one IPv4 address or IPv6 /64 network may have, including
         /// handshakes. Default: 128.
         max_connections_per_ip: usize = 128, COUNT;
-        /// How long a connection may receive nothing. Peers send a keep-alive every 10 s, so a value
-        /// below 20 s can end healthy connections. Default: 30 s.
+        /// How long a connection may receive nothing. Each side sends a keep-alive every 10 s, or three
+        /// times in its own idle timeout if that is shorter. A peer does not know this side's: use the
+        /// same on both, or at least 20 s. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
     }
 }

@@ -5,6 +5,7 @@ use crate::link::{TcpTls, outbox};
 use crate::record::{self, Record, RecordDecoder, Violation};
 use net_kit::backend::Session;
 use net_kit::handshake::Handshake;
+use net_kit::options::keep_alive;
 use net_kit::outbox::{Frame, Outbox, Work};
 use net_traits::{Cause, CloseReason};
 use std::io;
@@ -13,7 +14,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// Interval of keep-alives while nothing else is written.
+/// Interval of keep-alives while nothing else is written, unless the idle timeout needs a shorter one.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long a connection that no longer waits for its peer may take to send its close.
@@ -51,12 +52,13 @@ async fn serve(
 ) {
     let outbox = outbox(session);
     let (mut reader, mut writer) = split(stream);
+    let interval = keep_alive(KEEP_ALIVE, session.config().idle_timeout);
     let end_of_peer = {
         let broken = Notify::new();
         let mut reading = std::pin::pin!(read(session, &mut reader, handshake, &broken));
         tokio::select! {
             end_of_peer = &mut reading => end_of_peer,
-            written = write(outbox, &mut writer) => {
+            written = write(outbox, &mut writer, interval) => {
                 match written {
                     // The peer answers the close by ending its direction. A peer that closes too may
                     // have discarded messages.
@@ -184,9 +186,13 @@ fn violation(what: &'static str) -> EndOfPeer {
 }
 
 /// Writes until this side has closed.
-async fn write(outbox: &Outbox, writer: &mut (impl AsyncWrite + Unpin)) -> io::Result<()> {
+async fn write(
+    outbox: &Outbox,
+    writer: &mut (impl AsyncWrite + Unpin),
+    interval: Duration,
+) -> io::Result<()> {
     loop {
-        match timeout(KEEP_ALIVE, outbox.work()).await {
+        match timeout(interval, outbox.work()).await {
             Ok(Work::Frame(frame)) => {
                 write_frame(outbox, writer, &frame).await?;
                 if outbox.is_empty() {

@@ -129,3 +129,40 @@ fn shutdown_does_not_wait_for_a_stuck_peer_beyond_the_deadline() {
         assert!(matches!(server.watch_close().await, CloseReason::Local { .. }));
     });
 }
+
+#[test]
+fn an_identity_has_as_many_connections_as_over_quic() {
+    run(async {
+        let (transport, listener) = listen(TcpTlsConfig::new()).await;
+        let client = anybody();
+        let mut connections = Vec::new();
+        for _ in 0..20 {
+            let (dialled, accepted) = meet(&listener, client.clone()).await;
+            connections.push((dialled.unwrap(), accepted.unwrap()));
+        }
+        assert_eq!(transport.statistics().refused_per_identity, 4);
+        assert_eq!(transport.connections().len(), 16);
+        let reason = connections[0].0.watch_close().await;
+        assert!(
+            matches!(reason, CloseReason::Peer { code: close_code::TOO_MANY_PER_IDENTITY, .. }),
+            "{reason:?}"
+        );
+    });
+}
+
+#[test]
+fn idle_connections_with_a_short_idle_timeout_are_kept_alive() {
+    run(async {
+        let idle = Duration::from_secs(1);
+        let config = || TcpTlsConfig::new().idle_timeout(idle);
+        let (_transport, listener) = listen(config()).await;
+        let dialler = TcpTlsTransport::with_config(config()).unwrap();
+        let dial = dialler.connect(listener.local_addr(), &[ALPN], anybody());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        let dialled = dialled.unwrap();
+        assert!(timeout(3 * idle, dialled.watch_close()).await.is_err());
+        dialled.send(b"still there").await.unwrap();
+        assert_eq!(accepted.recv().await.unwrap().0, "still there");
+    });
+}

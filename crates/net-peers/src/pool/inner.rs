@@ -400,6 +400,10 @@ impl PeerVerifier for Expecting {
         self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
     }
 
+    fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
+        self.policy.verify(Some(certificate)).unwrap_or(peer)
+    }
+
     fn reads_legacy_endorsements(&self) -> bool {
         self.policy.reads_legacy_endorsements()
     }
@@ -424,6 +428,10 @@ impl PeerVerifier for Stranger {
             return Err("this node dialled itself".to_owned());
         }
         self.policy.verify(Some(certificate)).map(|_| ()).map_err(|error| error.to_string())
+    }
+
+    fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
+        self.policy.verify(Some(certificate)).unwrap_or(peer)
     }
 
     fn reads_legacy_endorsements(&self) -> bool {

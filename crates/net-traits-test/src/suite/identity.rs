@@ -7,8 +7,9 @@ use crate::stage::{
 use net_traits::{
     CertHash, CertificateDer, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers,
     IdentityKey, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    PeerIdentity, PeerVerifier, RecvError, Rejection, RejectionBy, TrustPolicy,
+    PeerIdentity, PeerVerifier, RecvError, Rejection, RejectionBy, TrustPolicy, close_code,
 };
+use std::time::{Duration, SystemTime};
 
 /// Each side knows both identities: the hashes of the certificates that were presented.
 ///
@@ -46,8 +47,16 @@ pub async fn endorsers_are_told<H: Harness>(stage: Stage<H>) {
 }
 
 fn endorsed(endorser: &Endorser, trust: &TrustPolicy) -> NetCredential {
+    endorsed_for(endorser, trust, EndorsementValidity::unlimited())
+}
+
+fn endorsed_for(
+    endorser: &Endorser,
+    trust: &TrustPolicy,
+    validity: EndorsementValidity,
+) -> NetCredential {
     let key = IdentityKey::generate().unwrap();
-    let endorsement = endorser.endorse(&key.public_key_info(), EndorsementValidity::unlimited());
+    let endorsement = endorser.endorse(&key.public_key_info(), validity);
     let signed = key.self_sign(&["conformance.example"], &[endorsement]).unwrap();
     signed.credential(trust.clone()).unwrap()
 }
@@ -245,6 +254,45 @@ pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) 
         }
         other.watch_close().await;
     }
+}
+
+/// A connection is closed when the endorsement of its peer ends, on both sides, unless trust is
+/// decided at the handshake only. The end is told before.
+///
+/// An endorser that no longer endorses a node disconnects it without reaching its peers.
+pub async fn a_connection_ends_with_the_endorsement_of_its_peer<H: Harness>(stage: Stage<H>) {
+    let endorser = Endorser::generate().unwrap();
+    let strict = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    // The lenient connection first: the other one outlasts it.
+    let mut connections = Vec::new();
+    let begin = SystemTime::now();
+    let validity = EndorsementValidity::for_duration(Duration::from_secs(3));
+    for trust in [strict.clone().at_handshake(), strict] {
+        let guest = endorsed_for(&endorser, &TrustPolicy::Any, validity);
+        let host = credential(trust);
+        let (for_listener, for_dialler) =
+            if stage.is_swapped { (guest, host) } else { (host, guest) };
+        let listener = stage.listen(&transport, for_listener).await;
+        let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        let (at_host, at_guest) =
+            if stage.is_swapped { (dialled, accepted) } else { (accepted, dialled) };
+        greet(&at_host, &at_guest).await;
+        let left = at_host.trusted_until().unwrap().duration_since(begin).unwrap();
+        assert!((2..=4).contains(&left.as_secs()), "trust ends after {left:?}");
+        connections.push((at_host, at_guest));
+    }
+    let code = close_code::TRUST_ENDED;
+    let (at_host, at_guest) = &connections[1];
+    let reason = at_host.watch_close().await;
+    assert!(matches!(&reason, CloseReason::Local { code: c, .. } if *c == code), "{reason:?}");
+    let reason = at_guest.watch_close().await;
+    assert!(matches!(&reason, CloseReason::Peer { code: c, .. } if *c == code), "{reason:?}");
+    assert!(!at_host.is_trusted());
+    let (at_host, at_guest) = &connections[0];
+    assert!(at_host.is_trusted());
+    greet(at_host, at_guest).await;
 }
 
 /// Private keys do not appear in `Debug` output, which ends up in logs.

@@ -43,6 +43,10 @@ impl Context {
             {
                 credential.with_trust(TrustPolicy::Any)
             }
+            (Fault::EndedTrustIsIgnored, trust) => {
+                let trust = trust.clone().at_handshake();
+                credential.with_trust(trust)
+            }
             _ => credential,
         }
     }

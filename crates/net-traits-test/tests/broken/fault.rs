@@ -30,6 +30,8 @@ pub(crate) enum Fault {
     NewTrustIsIgnored,
     RevocationsAreIgnored,
     RevokedMessagesAreHandedOut,
+    EndedTrustIsIgnored,
+    EndOfTrustIsNotTold,
     DebugShowsTheKey,
     // Credentials
     NewerKeysAreRefused,

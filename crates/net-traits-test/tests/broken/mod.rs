@@ -15,9 +15,8 @@ use futures_util::FutureExt;
 use guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
-    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetRequests,
-    NetTransport, PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy,
-    close_code,
+    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
 };
 use net_traits_test::memory::{
     MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryQuestion, MemoryTransport,
@@ -427,6 +426,9 @@ impl Shared {
         if fault == Fault::EndorsersAreForgotten {
             peer.endorsers.clear();
         }
+        if fault == Fault::EndOfTrustIsNotTold {
+            peer.trusted_until = None;
+        }
         let remote_identity = match fault {
             Fault::RemoteIdentityIsTheLocalOne => inner.local_identity(),
             _ => inner.remote_identity(),
@@ -464,19 +466,6 @@ impl Shared {
             room: Arc::new(Semaphore::new(QUEUE)),
             arrived: Mutex::default(),
             asked: Mutex::default(),
-        }
-    }
-
-    fn keep_what_arrived(&self) {
-        while self.fault == Fault::RevokedMessagesAreHandedOut
-            && let Some(Ok((message, _))) = self.inner.recv().now_or_never()
-        {
-            self.arrived.lock().push_back(message);
-        }
-        while self.fault == Fault::RevokedQuestionsAreHandedOut
-            && let Some(Ok(question)) = self.inner.accept_request().now_or_never()
-        {
-            self.asked.lock().push_back(question);
         }
     }
 

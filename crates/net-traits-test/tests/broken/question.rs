@@ -1,9 +1,10 @@
-//! Requests of a broken transport.
+//! Requests of a broken transport, and what it hands out of a revoked peer.
 
-use super::{BrokenConnection, Fault};
+use super::{BrokenConnection, Fault, Shared};
 use async_trait::async_trait;
 use bytes::Bytes;
-use net_traits::{NetQuestion, NetRequests, RequestError, request_code};
+use futures_util::FutureExt;
+use net_traits::{NetConnection, NetQuestion, NetRequests, RequestError, request_code};
 use net_traits_test::memory::MemoryQuestion;
 use std::future::pending;
 use std::time::Duration;
@@ -89,5 +90,21 @@ impl NetQuestion for BrokenQuestion {
             pending::<()>().await;
         }
         self.inner.canceled().await;
+    }
+}
+
+impl Shared {
+    /// Keeps what had arrived before a revocation.
+    pub(super) fn keep_what_arrived(&self) {
+        while self.fault == Fault::RevokedMessagesAreHandedOut
+            && let Some(Ok((message, _))) = self.inner.recv().now_or_never()
+        {
+            self.arrived.lock().push_back(message);
+        }
+        while self.fault == Fault::RevokedQuestionsAreHandedOut
+            && let Some(Ok(question)) = self.inner.accept_request().now_or_never()
+        {
+            self.asked.lock().push_back(question);
+        }
     }
 }
