@@ -211,7 +211,7 @@ impl TrustedPeers {
 mod tests {
     use super::*;
     use crate::ffi::slot::Slotted;
-    use crate::ffi::testing::{ALPN, Pair, credential, listener, pair};
+    use crate::ffi::testing::{ALPN, Pair, credential, establish, listener, pair};
     use crate::stream::StreamStartError;
     use crate::{
         Configuration, Connection, Registration, SendStream, Settings, Stream, StreamType,
@@ -288,14 +288,7 @@ mod tests {
         let configuration =
             Configuration::client(&registration, &[ALPN], &settings, &credential()).unwrap();
         block_on(async {
-            let start = client.start(&configuration, "127.0.0.1", port);
-            let accept = async {
-                let server = listener.accept().await.unwrap();
-                server.accept().await.unwrap();
-                server
-            };
-            let (started, server) = futures::join!(start, accept);
-            started.unwrap();
+            let server = establish(&client, &configuration, &listener, port).await;
 
             let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
             let adopt = |connection| {
@@ -339,14 +332,7 @@ mod tests {
             // Opened before the settings are there, adopted afterwards.
             let none = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_NONE;
             let raw = client.with_raw(|connection| open_stream(connection, none)).unwrap();
-            let start = client.start(&configuration, "127.0.0.1", port);
-            let accept = async {
-                let server = listener.accept().await.unwrap();
-                server.accept().await.unwrap();
-                server
-            };
-            let (started, server) = futures::join!(start, accept);
-            started.unwrap();
+            let server = establish(&client, &configuration, &listener, port).await;
             // SAFETY: the stream was opened here and is used nowhere else.
             let adopt = |_| unsafe { Stream::from_raw(raw, (&client, StreamType::Bidirectional)) };
             let mut stream = client.with_raw(adopt).unwrap().unwrap();

@@ -20,7 +20,18 @@ pub(super) async fn pair(settings: &Settings) -> Pair {
     let configuration =
         Configuration::client(&registration, &[ALPN], settings, &credential()).unwrap();
     let client = Connection::new(&registration, credential()).unwrap();
-    let start = client.start(&configuration, "127.0.0.1", port);
+    let server = establish(&client, &configuration, &listener, port).await;
+    Pair { registration, listener, client, server }
+}
+
+/// Completes the handshake of `client` with the listener at `port`, and returns the other end.
+pub(super) async fn establish(
+    client: &Connection,
+    configuration: &Configuration,
+    listener: &Listener,
+    port: u16,
+) -> Connection {
+    let start = client.start(configuration, "127.0.0.1", port);
     let accept = async {
         let server = listener.accept().await.unwrap();
         server.accept().await.unwrap();
@@ -28,7 +39,7 @@ pub(super) async fn pair(settings: &Settings) -> Pair {
     };
     let (started, server) = futures::join!(start, accept);
     started.unwrap();
-    Pair { registration, listener, client, server }
+    server
 }
 
 pub(super) fn credential() -> NetCredential {
