@@ -167,7 +167,12 @@ mod tests {
         let config = QuinnConfig::new;
         for (config, option) in [
             (config().max_message_size(1 << 40), "max_message_size"),
+            (config().max_message_size(0), "max_message_size"),
+            (config().send_streams(0), "send_streams"),
             (config().send_streams(1025), "send_streams"),
+            (config().idle_timeout(Duration::from_nanos(1)), "idle_timeout"),
+            (config().keep_alive_interval(Duration::from_nanos(1)), "keep_alive_interval"),
+            (config().keep_alive_interval(Duration::MAX), "keep_alive_interval"),
             (config().max_inbound_streams(0), "max_inbound_streams"),
             (config().max_connections_per_ip(0), "max_connections_per_ip"),
             (config().backlog(0), "backlog"),

@@ -41,7 +41,10 @@ mod tests {
         for (config, option) in [
             (config().max_message_size(1 << 40), "max_message_size"),
             (config().max_connections_per_ip(0), "max_connections_per_ip"),
+            (config().max_message_size(0), "max_message_size"),
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
+            (config().idle_timeout(Duration::ZERO), "idle_timeout"),
+            (config().idle_timeout(Duration::from_nanos(1)), "idle_timeout"),
         ] {
             assert_eq!(config.validate().unwrap_err().option, option);
         }

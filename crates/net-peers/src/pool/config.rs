@@ -138,6 +138,13 @@ mod tests {
         let config = PeerPoolConfig::new;
         for (config, option) in [
             (config().first_delay(Duration::ZERO), "first_delay"),
+            (config().first_delay(Duration::from_nanos(1)), "first_delay"),
+            (config().max_delay(Duration::ZERO), "max_delay"),
+            (config().max_queued_messages(0), "max_queued_messages"),
+            (config().max_queued_bytes(usize::MAX), "max_queued_bytes"),
+            (config().max_held_bytes(usize::MAX), "max_held_bytes"),
+            (config().receive_queue(usize::MAX), "receive_queue"),
+            (config().max_dials(usize::MAX), "max_dials"),
             (config().max_delay(Duration::MAX), "max_delay"),
             (config().max_attempts(0), "max_attempts"),
             (config().max_queued_messages(usize::MAX), "max_queued_messages"),
