@@ -150,6 +150,7 @@ macro_rules! __behaviours {
                 messages_over_the_limit_are_counted [raw_peer] Once,
                 shutdown_ends_everything_in_order [close_reason] Once,
                 shutdown_keeps_its_deadline [] Swapped,
+                handles_outlive_their_runtime [] Swapped,
             }
             limits {
                 connections_are_limited [connection_limit] Once,

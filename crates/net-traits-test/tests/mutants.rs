@@ -228,6 +228,8 @@ mutants! {
         "operation::shutdown_ends_everything_in_order",
     shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>
         "operation::shutdown_keeps_its_deadline",
+    receiving_needs_its_runtime: ReceivingNeedsItsRuntime =>
+        "operation::handles_outlive_their_runtime",
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
     identities_are_unlimited: IdentitiesAreUnlimited =>

@@ -16,6 +16,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime::is_rt_shutdown_err;
 use tokio::time::sleep;
 use tokio_rustls::TlsStream;
 
@@ -56,6 +57,8 @@ impl Backend for TcpTls {
                 Ok(accepted) => return Some(accepted),
                 // The peer has disconnected already.
                 Err(error) if handshake::is_gone(&error) => {}
+                // That in which it listens has ended.
+                Err(error) if is_rt_shutdown_err(&error) => return None,
                 Err(_) => sleep(OUT_OF_SOCKETS).await,
             }
         }

@@ -49,8 +49,11 @@ impl<B: Backend> Connection<B> {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let make = |entry| Shared { session: session.clone(), entry };
         let shared = registry.register(facts, origin, revocations, make);
+        let of_task = session.clone();
         let driven = B::drive(session, io, handshake);
+        let abandon = OnDrop(move || of_task.abandon());
         tokio::spawn(async move {
+            let _abandon = abandon; // also if the runtime ends, or has ended
             let _place = place;
             driven.await;
         });

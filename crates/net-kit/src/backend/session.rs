@@ -18,7 +18,7 @@ use crate::losses::Losses;
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{Frame, Outbox};
 use crate::progress::{Look, Stuck, unless_stuck};
-use net_traits::{CloseReason, SendError};
+use net_traits::{Cause, CloseReason, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -252,6 +252,13 @@ impl<B: Backend> Session<B> {
             end.get_or_insert(reason);
             is_first
         });
+    }
+
+    /// Ends the connection, whose task is gone, unless it has ended.
+    pub(super) fn abandon(&self) {
+        let what = "the runtime that drove the connection has ended, or its task panicked";
+        self.end(CloseReason::Transport(Cause::new(what)));
+        self.drained();
     }
 
     /// Records that everything that arrived is in the inbox: behind it, `recv` returns the end.

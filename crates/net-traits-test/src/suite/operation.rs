@@ -4,11 +4,14 @@ use crate::stage::{
     ALPN, MOMENT, PAUSE, Pair, Stage, credential, dial, greet, introduce, numbered,
 };
 use crate::{Harness, Limits};
+use futures_util::future::{Either, select};
 use net_traits::{
-    AcceptError, CloseReason, NetConnection, NetListener, NetTransport, RecvError, SendError,
-    TrustPolicy, close_code,
+    AcceptError, CloseOutcome, CloseReason, NetConnection, NetListener, NetTransport, RecvError,
+    SendError, TrustPolicy, close_code,
 };
+use std::pin::pin;
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::time::sleep;
 
 /// A transport lists its open connections, and only those. The handles are usable.
@@ -171,4 +174,65 @@ pub(super) async fn fill(connection: &impl NetConnection) -> u64 {
         }
     }
     sent
+}
+
+/// Handles whose runtime has ended work in the next one, or say that their connection has ended, also to
+/// those that wait.
+///
+/// A program may stop a part of itself and keep a handle.
+pub async fn handles_outlive_their_runtime<H: Harness>(stage: Stage<H>) {
+    let Stage { harness, is_swapped } = &stage;
+    let inner = Stage { harness: harness.clone(), is_swapped: *is_swapped };
+    let ((made, pair), (stop, stopped)) = (oneshot::channel(), oneshot::channel::<()>());
+    let ended = tokio::task::spawn_blocking(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        runtime.expect("a runtime can be started").block_on(async {
+            assert!(made.send(inner.meet().await).is_ok());
+            let _ = stopped.await;
+        });
+    });
+    let Pair { one, other, listener, .. } = &pair.await.expect("peers connect");
+    let waiting = pin!(async {
+        let (received, by_one, by_other) =
+            tokio::join!(one.recv(), one.watch_close(), other.watch_close());
+        let is_told = matches!(&received, Err(RecvError::Closed(reason)) if *reason == by_one);
+        assert!(is_told, "{received:?}, {by_one}, {by_other}");
+    });
+    let works = pin!(async {
+        let _ = stop.send(());
+        ended.await.expect("the runtime ends");
+        one.send(b"hello").await.is_ok() && other.recv().await.is_ok()
+    });
+    let works = match select(waiting, works).await {
+        Either::Left(((), works)) => works.await,
+        Either::Right((works, waiting)) => {
+            if !works {
+                waiting.await;
+            }
+            works
+        }
+    };
+    if !works {
+        for connection in [one, other] {
+            let over = CloseOutcome::AlreadyOver(connection.watch_close().await);
+            let closed = |result| matches!(result, Err(SendError::Closed(_)));
+            assert!(
+                closed(connection.send(b"more").await) && closed(connection.try_send("".into()))
+            );
+            assert!(matches!(connection.recv().await, Err(RecvError::Closed(_))));
+            let _ = connection.flush().await;
+            assert_eq!(connection.close(1, "late").await, over);
+        }
+    }
+    let dialler = stage.transport();
+    let dial = async {
+        let dialled = dial::<H>(&dialler, listener.local_addr(), credential(TrustPolicy::Any));
+        let _ = dialled.await; // a listener without a runtime may leave it waiting
+        std::future::pending().await
+    };
+    tokio::select! {
+        // A request shows that it listens.
+        request = listener.accept() => drop(request),
+        () = dial => {}
+    }
 }

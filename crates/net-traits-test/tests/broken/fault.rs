@@ -98,6 +98,7 @@ pub(crate) enum Fault {
     ShutdownForgetsListeners,
     ShutdownForgetsTheReason,
     ShutdownIgnoresItsDeadline,
+    ReceivingNeedsItsRuntime,
     // Limits
     ConnectionsAreUnlimited,
     IdentitiesAreUnlimited,

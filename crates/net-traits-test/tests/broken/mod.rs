@@ -4,6 +4,7 @@ mod context;
 mod fault;
 mod guards;
 mod question;
+mod request;
 
 pub(crate) use fault::Fault;
 
@@ -15,14 +16,13 @@ use futures_util::FutureExt;
 use guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
-    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
-    PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
+    ListenError, NetConnection, NetCredential, NetListener, NetTransport, PeerIdentity, RecvError,
+    SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
 };
-use net_traits_test::memory::{
-    MemoryConnection, MemoryIncomingRequest, MemoryListener, MemoryQuestion, MemoryTransport,
-};
+use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryQuestion, MemoryTransport};
 use net_traits_test::{Harness, Limits, RawPeer};
 use parking_lot::Mutex;
+use request::BrokenRequest;
 use std::collections::{HashSet, VecDeque};
 use std::fmt;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -30,7 +30,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
-use tokio::sync::{OwnedMutexGuard, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::runtime::{Handle, Id};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -343,52 +344,6 @@ impl NetListener for BrokenListener {
     }
 }
 
-pub(crate) struct BrokenRequest {
-    inner: Option<MemoryIncomingRequest>,
-    context: Arc<Context>,
-    _turn: Option<OwnedMutexGuard<()>>,
-}
-
-impl Drop for BrokenRequest {
-    fn drop(&mut self) {
-        if self.context.fault == Fault::DroppedRequestsLeak {
-            std::mem::forget(self.inner.take());
-        }
-    }
-}
-
-#[async_trait]
-impl NetIncomingRequest for BrokenRequest {
-    type Connection = BrokenConnection;
-
-    fn remote_addr(&self) -> SocketAddr {
-        self.inner.as_ref().expect("it is taken once").remote_addr()
-    }
-
-    fn refuse(mut self, code: u64) {
-        let inner = self.inner.take().expect("it is taken once");
-        match self.context.fault {
-            Fault::RefusedRequestsLeak => std::mem::forget(inner),
-            _ => inner.refuse(code),
-        }
-    }
-
-    async fn accept(mut self) -> Result<BrokenConnection, ConnectError> {
-        let inner = self.inner.take().expect("it is taken once");
-        let remote_addr = inner.remote_addr();
-        let inner = inner.accept().await.map_err(|error| match (self.context.fault, error) {
-            (Fault::ListenerForgetsWhomItRejected, ConnectError::Rejected(rejection)) => {
-                rejection.with_identity(None).into()
-            }
-            (Fault::AnonymousIsARefusal, ConnectError::Rejected(it)) if it.identity.is_none() => {
-                ConnectError::Refused(remote_addr)
-            }
-            (_, error) => self.context.told(error),
-        })?;
-        Ok(self.context.connection(inner))
-    }
-}
-
 #[derive(Debug)]
 pub(crate) struct BrokenConnection(Arc<Shared>);
 
@@ -400,6 +355,7 @@ struct Shared {
     context: Weak<Context>,
     remote_identity: String,
     peer: PeerIdentity,
+    runtime: Id,
     is_cloned: AtomicBool,
     closings: AtomicUsize,
     sends: AtomicUsize,
@@ -451,6 +407,7 @@ impl Shared {
             remote_identity: remote_identity.to_owned(),
             peer,
             inner,
+            runtime: Handle::current().id(),
             is_cloned: AtomicBool::default(),
             closings: AtomicUsize::default(),
             sends: AtomicUsize::default(),
@@ -659,6 +616,9 @@ impl NetConnection for BrokenConnection {
                     sleep(Duration::from_millis(1)).await;
                 }
                 inner.recv().await
+            }
+            Fault::ReceivingNeedsItsRuntime if Handle::current().id() != self.0.runtime => {
+                std::future::pending().await
             }
             Fault::OneReceiverOnly if receiving > 1 => Err(busy()),
             Fault::ReceivingNeverPauses => unconstrained(inner.recv()).await,
