@@ -123,7 +123,8 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
         let unpublished =
             ["examples", "transport-bench", "attack-bench"].map(|name| ["--package", name]);
-        steps.cargo("lint examples and benches", clippy(unpublished.as_flattened()))?;
+        let unpublished = [unpublished.as_flattened(), &["--features", "examples/metrics"]];
+        steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
         let without = ["--package", "examples", "--no-default-features"];
         steps.cargo("lint examples without msquic", clippy(&without))?;
     }
@@ -151,7 +152,7 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     }
     steps.cargo("test with msquic", linked)?;
     let mut examples = workspace.cargo_linked(["test"]);
-    examples.args(demo::package_args(workspace));
+    examples.args(demo::package_args(workspace)).args(["--features", "examples/metrics"]);
     steps.cargo("test the examples", examples)
 }
 

@@ -46,8 +46,6 @@ pub(crate) struct Shared {
     pub(crate) config: Arc<MsQuicTransportConfig>,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
-    /// `Some` for accepted connections.
-    _place: Option<Place>,
     /// The registration is closed when the transport and all its connections are dropped.
     _registration: Arc<RegistrationWrapper>,
 }
@@ -90,12 +88,18 @@ impl MsQuicNetConnection {
             inner,
             config,
             closing: Mutex::default(),
-            _place: place,
             _registration: home.registration.clone(),
         });
+        let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());
         if shared.inner.is_resumed() {
-            home.registry.telemetry().resumed(shared.entry.span());
+            telemetry.resumed();
         }
+        let (remote_addr, local_hash) = (facts.remote_addr(), facts.local_hash());
+        // The place counts until the end, with or without handles.
+        shared.inner.on_shutdown(move |error| {
+            let _place = place;
+            telemetry.closed(&resolve_bad_certificate(&error, remote_addr, local_hash));
+        });
         Some(Self::of(shared))
     }
 
@@ -348,6 +352,7 @@ impl NetConnection for MsQuicNetConnection {
         let Some(closed) = closed else {
             return CloseOutcome::AlreadyOver(self.watch_close().await);
         };
+        self.shared.entry.telemetry().closing(code, reason);
         {
             let mut closing = closing.lock();
             if closing.is_none() {

@@ -8,7 +8,7 @@ use msquic_async::ConnectionStartError;
 use msquic_async::Incoming;
 use net_kit::admission::{self, Place};
 use net_kit::handshake::Handshake;
-use net_kit::telemetry::Origin;
+use net_kit::telemetry::Attempt;
 use net_traits::{ConnectError, Limit, NetIncomingRequest};
 use parking_lot::RwLock;
 use std::net::SocketAddr;
@@ -20,6 +20,7 @@ pub struct MsQuicNetIncomingRequest {
     pub(crate) incoming: Incoming,
     pub(crate) remote_addr: SocketAddr,
     pub(crate) place: Place,
+    pub(crate) told: Attempt,
     pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) alpn: Arc<[String]>,
     pub(crate) context: Context,
@@ -46,47 +47,47 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
     }
 
     fn refuse(self, code: u64) {
+        self.told.refused();
         self.incoming.refuse(code);
     }
 
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
-        let (telemetry, remote_addr) =
-            (self.context.home.registry.telemetry().clone(), self.remote_addr);
-        let accepted = self.handshake().await;
-        accepted.inspect_err(|error| {
-            telemetry.handshake_failed(remote_addr, Origin::Accepted, error);
-        })
-    }
-}
-
-impl MsQuicNetIncomingRequest {
-    async fn handshake(self) -> Result<MsQuicNetConnection, ConnectError> {
-        let Self { incoming, remote_addr, mut place, identity, alpn, context } = self;
-        // In this order: a revocation after the first line applies even if the credential is old.
-        let revocations = context.home.registry.revocations();
-        let identity = identity.read().clone();
-        let handshake = Handshake::new(
-            identity.credential.identity(),
-            remote_addr,
-            alpn.to_vec(),
-            context.home.config.handshake_timeout,
-        );
-        let connection = incoming
-            .accept_with(&identity.configuration, identity.credential)
-            .map_err(|error| failed(&handshake, &ConnectionStartError::ConnectionLost(error)))?;
-        let close = |limit: Limit| {
-            connection.shutdown(limit.code(), admission::reason(limit));
-            handshake.stopped_by(limit)
-        };
-        let watch = place.watch();
-        let accepted = watch.run(handshake.timeout, connection.accept()).await;
-        accepted.map_err(close)?.map_err(|error| match failed(&handshake, &error) {
-            ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic was the first
-            error => error,
-        })?;
-        place.complete().map_err(close)?;
-        let ended = connection.clone();
-        MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, Some(place))
+        let Self { incoming, remote_addr, mut place, told, identity, alpn, context } = self;
+        let handshake = async move {
+            // In this order: a revocation after the first line applies even if the credential is old.
+            let revocations = context.home.registry.revocations();
+            let identity = identity.read().clone();
+            let handshake = Handshake::new(
+                identity.credential.identity(),
+                remote_addr,
+                alpn.to_vec(),
+                context.home.config.handshake_timeout,
+            );
+            let connection =
+                incoming.accept_with(&identity.configuration, identity.credential).map_err(
+                    |error| failed(&handshake, &ConnectionStartError::ConnectionLost(error)),
+                )?;
+            let close = |limit: Limit| {
+                connection.shutdown(limit.code(), admission::reason(limit));
+                handshake.stopped_by(limit)
+            };
+            let watch = place.watch();
+            let accepted = watch.run(handshake.timeout, connection.accept()).await;
+            accepted.map_err(close)?.map_err(|error| match failed(&handshake, &error) {
+                ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic was the first
+                error => error,
+            })?;
+            place.complete().map_err(close)?;
+            let ended = connection.clone();
+            MsQuicNetConnection::new(
+                connection,
+                &handshake,
+                &context.home,
+                revocations,
+                Some(place),
+            )
             .ok_or_else(|| lost(&handshake, &ended))
+        };
+        told.watch(handshake).await
     }
 }

@@ -6,6 +6,7 @@ use crate::incoming::MsQuicNetIncomingRequest;
 use async_trait::async_trait;
 use msquic_async::Listener;
 use net_kit::budget;
+use net_kit::telemetry::Origin;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -77,6 +78,12 @@ impl NetListener for MsQuicListener {
                         incoming,
                         remote_addr,
                         place,
+                        told: self
+                            .context
+                            .home
+                            .registry
+                            .telemetry()
+                            .attempt(remote_addr, Origin::Accepted),
                         identity: self.identity.clone(),
                         alpn: self.alpn.clone(),
                         context: self.context.clone(),

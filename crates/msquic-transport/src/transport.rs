@@ -86,39 +86,8 @@ impl MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
-        let revocations = context.home.registry.revocations(); // before any operation that takes time
-        let configuration = context.client(alpn, &credential)?;
-        let timeout = context.home.config.handshake_timeout;
-        let handshake = |remote_addr| {
-            let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
-            Handshake::new(credential.identity(), remote_addr, alpn, timeout)
-        };
-        let failed_at =
-            |at, error: &ConnectionStartError| certificate::failed(&handshake(at), error);
-        let registration = context.home.registration.registration();
-        let connect = dial.connect(registration, &configuration, &credential);
-        let connection = tokio::time::timeout(timeout, connect)
-            .await
-            .map_err(|_| match dial.address() {
-                Some(remote_addr) => handshake(remote_addr).timed_out(),
-                None => ConnectError::Closed(CloseReason::TimedOut),
-            })?
-            .map_err(|error| match (dial.address(), &error) {
-                (Some(remote_addr), error) => failed_at(remote_addr, error),
-                (None, ConnectionStartError::NoAddress { errors, .. }) => {
-                    let causes = errors.iter().map(|(it, error)| failed_at(*it, error));
-                    same_kind(causes).unwrap_or_else(|| failed(Cause::new(error.clone())))
-                }
-                (None, ConnectionStartError::InvalidInput(what)) => {
-                    ConnectError::InvalidInput(what.clone())
-                }
-                (None, error) => failed(Cause::new(error.clone())),
-            })?;
-        let remote_addr =
-            connection.get_remote_addr().map_err(|error| failed(Cause::new(error)))?;
-        let (handshake, ended) = (handshake(remote_addr), connection.clone());
-        MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, None)
-            .ok_or_else(|| certificate::lost(&handshake, &ended))
+        let told = context.home.registry.telemetry().attempt(dial.address(), Origin::Dialled);
+        told.watch(dial_in(context, dial, alpn, credential)).await
     }
 
     fn context(&self) -> Result<&Context, Cause> {
@@ -131,6 +100,45 @@ impl Default for MsQuicTransport {
     fn default() -> Self {
         Self::new()
     }
+}
+
+async fn dial_in(
+    context: &Context,
+    dial: &Dial,
+    alpn: &[&str],
+    credential: NetCredential,
+) -> Result<MsQuicNetConnection, ConnectError> {
+    let revocations = context.home.registry.revocations(); // before any operation that takes time
+    let configuration = context.client(alpn, &credential)?;
+    let timeout = context.home.config.handshake_timeout;
+    let handshake = |remote_addr| {
+        let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
+        Handshake::new(credential.identity(), remote_addr, alpn, timeout)
+    };
+    let failed_at = |at, error: &ConnectionStartError| certificate::failed(&handshake(at), error);
+    let registration = context.home.registration.registration();
+    let connect = dial.connect(registration, &configuration, &credential);
+    let connection = tokio::time::timeout(timeout, connect)
+        .await
+        .map_err(|_| match dial.address() {
+            Some(remote_addr) => handshake(remote_addr).timed_out(),
+            None => ConnectError::Closed(CloseReason::TimedOut),
+        })?
+        .map_err(|error| match (dial.address(), &error) {
+            (Some(remote_addr), error) => failed_at(remote_addr, error),
+            (None, ConnectionStartError::NoAddress { errors, .. }) => {
+                let causes = errors.iter().map(|(it, error)| failed_at(*it, error));
+                same_kind(causes).unwrap_or_else(|| failed(Cause::new(error.clone())))
+            }
+            (None, ConnectionStartError::InvalidInput(what)) => {
+                ConnectError::InvalidInput(what.clone())
+            }
+            (None, error) => failed(Cause::new(error.clone())),
+        })?;
+    let remote_addr = connection.get_remote_addr().map_err(|error| failed(Cause::new(error)))?;
+    let (handshake, ended) = (handshake(remote_addr), connection.clone());
+    MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, None)
+        .ok_or_else(|| certificate::lost(&handshake, &ended))
 }
 
 /// Returns the first of several errors if all are of one kind.
@@ -166,11 +174,12 @@ impl NetTransport for MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
-        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
-        let dialled = self.connect_with(&context.dial(remote_addr), alpn, credential).await;
-        dialled.inspect_err(|error| {
-            context.home.registry.telemetry().handshake_failed(remote_addr, Origin::Dialled, error);
-        })
+        let told = context.home.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        let dial = async {
+            let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
+            dial_in(context, &context.dial(remote_addr), alpn, credential).await
+        };
+        told.watch(dial).await
     }
 
     fn connections(&self) -> Vec<MsQuicNetConnection> {

@@ -50,6 +50,23 @@ async fn dial_in_vain(listener: &MsQuicListener, client: NetCredential) -> Conne
 }
 
 #[test]
+fn an_ended_connection_takes_no_place_while_its_handle_is_held() {
+    run(async {
+        let config = MsQuicTransportConfig::new().max_connections(1);
+        let (transport, listener) = listen(config).await;
+        let mut held = Vec::new();
+        for _ in 0..2 {
+            let (client, server) = meet(&listener, trusting()).await;
+            let (client, server) = (client.unwrap(), server.unwrap());
+            client.close(0, "").await;
+            server.watch_close().await;
+            held.push(server);
+        }
+        assert_eq!(transport.statistics().connections, 0);
+    });
+}
+
+#[test]
 fn connections_in_all_and_per_address_are_limited_and_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().max_connections(2);

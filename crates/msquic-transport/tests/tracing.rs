@@ -34,6 +34,7 @@ fn events_name_the_peer_by_the_first_digits_of_its_identity() {
         let Pair { client, server, .. } = pair().await;
         server.span().in_scope(|| tracing::info!("of the application"));
         client.close(0, "").await;
+        server.watch_close().await; // it is told although the handle lives
         server.remote_identity().to_owned()
     });
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

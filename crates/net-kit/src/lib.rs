@@ -16,7 +16,7 @@
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
 //!    a cancelled future must not skip.
 //! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
-//! 7. [`statistics`] and [`telemetry`]: counters, spans and events, with one vocabulary.
+//! 7. [`statistics`] and [`telemetry`]: metrics, spans and events, with one vocabulary.
 //! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //! 9. `backend` (feature `rustls`): all of the above as a whole transport over a small trait, for
@@ -27,7 +27,7 @@
 //!
 //! # Features
 //!
-//! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
+//! - `metrics`: the metrics of [`telemetry`], by the facade of the crate `metrics`.
 //! - `rustls`: the module `tls`, TLS 1.3 by rustls in which both sides verify certificates by a
 //!   [`TrustPolicy`](net_traits::TrustPolicy), and `backend`, transports that use it.
 #![deny(missing_docs)]

@@ -17,7 +17,7 @@ use crate::inbox::Received;
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
 use crate::strikes::Strikes;
-use crate::telemetry::{Origin, Telemetry};
+use crate::telemetry::{ConnectionTelemetry, Origin, Telemetry};
 use crate::terms::{Term, Terms};
 use futures_util::future::join_all;
 use net_traits::{
@@ -128,7 +128,7 @@ impl<M: Member> Registry<M> {
         revocations: u64,
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Arc<M> {
-        let span = self.telemetry.connection_span(&facts, origin);
+        let telemetry = ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin);
         let term = Term::of(facts.peer());
         let member = Arc::new_cyclic(|member: &Weak<M>| {
             let id = {
@@ -141,21 +141,10 @@ impl<M: Member> Registry<M> {
                 }
                 id
             };
-            let messages = MessageCounters::default();
-            let strikes = Strikes::new();
+            let (telemetry, strikes) = (Arc::new(telemetry), Strikes::new());
             let withdrawn = OnceLock::new();
-            make(Entry {
-                registry: self.clone(),
-                id,
-                facts,
-                span,
-                messages,
-                strikes,
-                withdrawn,
-                term,
-            })
+            make(Entry { registry: self.clone(), id, facts, telemetry, strikes, withdrawn, term })
         });
-        self.telemetry.opened(&member.entry().span);
         self.replace(&member.entry().facts.peer().hash);
         // A later revocation finds the connection in the roster.
         let revoked_by = self.roster.lock().revocations.since(revocations);
@@ -271,7 +260,7 @@ impl<M: Member> Registry<M> {
     pub fn statistics(&self) -> TransportStatistics {
         let refused = |limit| self.admission.refused(limit);
         let mut statistics = TransportStatistics::default();
-        statistics.connections = self.roster.lock().live.len();
+        statistics.connections = self.live().len();
         statistics.handshakes = self.admission.handshakes();
         statistics.messages = self.messages.read();
         statistics.refused_connections = refused(Limit::Connections);
@@ -313,7 +302,7 @@ fn withdraw(member: &impl Member, code: u64) -> bool {
     if entry.withdrawn.set(code).is_err() || member.is_over() {
         return false;
     }
-    entry.registry.telemetry.revoked(&entry.span);
+    entry.telemetry.revoked();
     member.abort(code, why_withdrawn(code));
     true
 }
@@ -325,13 +314,12 @@ fn why_withdrawn(code: u64) -> &'static str {
     }
 }
 
-/// What a connection holds of its [`Registry`]: its facts, counters and span.
+/// What a connection holds of its [`Registry`]: its facts and telemetry.
 pub struct Entry<M> {
     registry: Arc<Registry<M>>,
     id: u64,
     facts: ConnectionFacts,
-    span: Span,
-    messages: MessageCounters,
+    telemetry: Arc<ConnectionTelemetry>,
     strikes: Strikes,
     /// The code with which it was closed when its peer was no longer trusted.
     withdrawn: OnceLock<u64>,
@@ -347,20 +335,25 @@ impl<M: Member> Entry<M> {
 
     /// Returns the span of the connection.
     pub fn span(&self) -> &Span {
-        &self.span
+        self.telemetry.span()
+    }
+
+    /// Returns what tells of the connection. Keep a clone until the connection has ended, and then call
+    /// [`closed`](ConnectionTelemetry::closed).
+    pub fn telemetry(&self) -> &Arc<ConnectionTelemetry> {
+        &self.telemetry
     }
 
     /// Returns how many messages were queued and delivered.
     pub fn message_statistics(&self) -> MessageStatistics {
-        self.messages.read()
+        self.telemetry.messages()
     }
 
     /// Counts a message that was queued.
     #[inline]
     pub fn sent(&self, bytes: usize) {
-        self.messages.sent(bytes);
         self.registry.messages.sent(bytes);
-        self.registry.telemetry.sent(bytes);
+        self.telemetry.sent(bytes);
     }
 
     /// Returns whether the peer is trusted: it was not revoked, and its trust has not ended.
@@ -386,13 +379,12 @@ impl<M: Member> Entry<M> {
         }
         match &received {
             Ok((message, _)) => {
-                self.messages.received(message.len());
                 self.registry.messages.received(message.len());
-                self.registry.telemetry.received(message.len());
+                self.telemetry.received(message.len());
             }
             Err(RecvError::TooLarge { .. }) => {
                 self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
-                self.registry.telemetry.message_refused(&self.span);
+                self.telemetry.message_refused();
                 if self.strikes.strike() {
                     self.end();
                 }
@@ -449,7 +441,6 @@ impl<M> Drop for Entry<M> {
         if was_last {
             self.registry.terms_changed.notify_one();
         }
-        self.registry.telemetry.closed(&self.span);
     }
 }
 

@@ -13,18 +13,18 @@ pub struct MessageCounters {
 }
 
 impl MessageCounters {
-    /// Counts a message that was queued.
+    /// Counts a message that was queued. Returns how many were queued before.
     #[inline]
-    pub fn sent(&self, bytes: usize) {
-        self.messages_sent.fetch_add(1, Ordering::Relaxed);
+    pub fn sent(&self, bytes: usize) -> u64 {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.messages_sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts a message that was delivered to the application.
+    /// Counts a message that was delivered to the application. Returns how many were delivered before.
     #[inline]
-    pub fn received(&self, bytes: usize) {
-        self.messages_received.fetch_add(1, Ordering::Relaxed);
+    pub fn received(&self, bytes: usize) -> u64 {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
+        self.messages_received.fetch_add(1, Ordering::Relaxed)
     }
 
     /// Returns the counts so far.

@@ -3,6 +3,7 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_kit::options::TIMEOUT;
+use net_kit::telemetry::{FallbackPath, FallbackTelemetry};
 use net_traits::{
     AcceptError, CertHash, CertificateDer, CloseOutcome, CloseReason, ConfigError, ConnectError,
     ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion,
@@ -12,6 +13,7 @@ use net_traits::{
 use parking_lot::Mutex;
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::timeout;
 
@@ -83,12 +85,14 @@ pub struct FallbackTransport<P, S> {
     primary: P,
     secondary: S,
     config: FallbackConfig,
+    telemetry: Arc<FallbackTelemetry>,
 }
 
 impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
     /// Creates a transport that prefers `primary`, with the default options.
     pub fn new(primary: P, secondary: S) -> Self {
-        Self { primary, secondary, config: FallbackConfig::new() }
+        let telemetry = FallbackTelemetry::new().into();
+        Self { primary, secondary, config: FallbackConfig::new(), telemetry }
     }
 
     /// Creates a transport that prefers `primary`.
@@ -102,7 +106,7 @@ impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
         config: FallbackConfig,
     ) -> Result<Self, ConfigError> {
         config.validate()?;
-        Ok(Self { primary, secondary, config })
+        Ok(Self { config, ..Self::new(primary, secondary) })
     }
 
     /// Returns the transport that dials first.
@@ -156,9 +160,13 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Self::Connection, ConnectError> {
+        let told = |path, failure: Option<&_>| self.telemetry.dialled(remote_addr, path, failure);
         let mut primary = pin!(self.primary.connect(remote_addr, alpn, credential.clone()));
         let failed = match timeout(self.config.delay, &mut primary).await {
-            Ok(Ok(connection)) => return Ok(FallbackConnection::Primary(connection)),
+            Ok(Ok(connection)) => {
+                told(FallbackPath::Primary, None);
+                return Ok(FallbackConnection::Primary(connection));
+            }
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
@@ -168,20 +176,35 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             None => tokio::select! {
                 biased;
                 connected = &mut primary => match connected {
-                    Ok(connection) => return Ok(FallbackConnection::Primary(connection)),
+                    Ok(connection) => {
+                        told(FallbackPath::PrimaryLate, None);
+                        return Ok(FallbackConnection::Primary(connection));
+                    }
                     Err(first) => first,
                 },
                 connected = &mut secondary => {
                     let second = match connected {
-                        Ok(connection) => return Ok(FallbackConnection::Secondary(connection)),
+                        Ok(connection) => {
+                            told(FallbackPath::SecondaryFirst, None);
+                            return Ok(FallbackConnection::Secondary(connection));
+                        }
                         Err(second) => second,
                     };
                     let connected = primary.await.map(FallbackConnection::Primary);
+                    match &connected {
+                        Ok(_) => told(FallbackPath::PrimaryLate, None),
+                        Err(first) => told(FallbackPath::Neither, Some(first)),
+                    }
                     return connected.map_err(|first| more_telling(first, second));
                 }
             },
         };
         let connected = secondary.await.map(FallbackConnection::Secondary);
+        let path = match &connected {
+            Ok(_) => FallbackPath::SecondaryOnly,
+            Err(_) => FallbackPath::Neither,
+        };
+        told(path, Some(&first));
         connected.map_err(|second| more_telling(first, second))
     }
 

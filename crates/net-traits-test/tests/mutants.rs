@@ -214,6 +214,8 @@ mutants! {
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>
         "operation::open_connections_are_listed",
+    ended_connections_are_counted: EndedConnectionsAreCounted =>
+        "operation::open_connections_are_listed",
     closing_a_peer_closes_all: ClosingAPeerClosesAll =>
         "operation::closing_a_peer_closes_its_connections",
     tried_messages_are_not_counted: TriedMessagesAreNotCounted =>

@@ -112,8 +112,17 @@ impl Local {
         revocations: u64,
     ) -> Connection {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
+        let mut over = wire.over.subscribe();
         let make = |entry| End { wire, entry, _place: place };
-        Connection(self.registry.register(facts, origin, revocations, make))
+        let end = self.registry.register(facts, origin, revocations, make);
+        let telemetry = end.entry.telemetry().clone();
+        tokio::spawn(async move {
+            let over = over.wait_for(Option::is_some).await;
+            if let Some(reason) = over.ok().and_then(|reason| reason.clone()) {
+                telemetry.closed(&reason);
+            }
+        });
+        Connection(end)
     }
 }
 

@@ -51,7 +51,7 @@ macro_rules! sums {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TransportStatistics {
-    /// Connections that are open, or whose handles are still held.
+    /// Connections that are open. Ended ones do not count, even while their handles are held.
     pub connections: usize,
     /// Handshakes of peers with a listener that are in progress.
     pub handshakes: usize,

@@ -84,7 +84,12 @@ pub(super) struct Exclusive {
     key_log: Option<KeyLog>,
     /// What the peer is to read as the reason of our close.
     close_reason: Option<CString>,
+    /// Called at the end.
+    end_hook: Option<EndHook>,
 }
+
+/// See `Connection::on_shutdown`.
+type EndHook = Box<dyn FnOnce(ConnectionError) + Send>;
 
 impl ConnectionInner {
     pub(crate) fn new(native: Arc<NativeConnection>, credential: NetCredential) -> Self {
@@ -112,6 +117,7 @@ impl ConnectionInner {
                 inbound_streams: StreamCounts::default(),
                 key_log: None,
                 close_reason: None,
+                end_hook: None,
             }),
             changed: Waiters::default(),
             inbound: InboundWaiters::default(),
@@ -156,6 +162,7 @@ impl ConnectionInner {
             (exclusive.state.apply(input), exclusive.state.error().is_some())
         };
         if changed {
+            self.call_end_hook();
             self.changed.wake_all();
             if is_over {
                 self.inbound.bidirectional.wake_all();
@@ -168,6 +175,28 @@ impl ConnectionInner {
             }
         }
         changed
+    }
+
+    /// Sets what is called at the end, before the tasks that wait for it are woken.
+    pub(super) fn set_end_hook(&self, hook: EndHook) {
+        let before = self.exclusive.lock().end_hook.replace(hook);
+        drop(before);
+        self.call_end_hook();
+    }
+
+    fn call_end_hook(&self) {
+        let call = {
+            let exclusive = &mut *self.exclusive.lock();
+            match &exclusive.state {
+                ConnectionState::ShutdownComplete(error) => {
+                    exclusive.end_hook.take().map(|hook| (hook, error.clone()))
+                }
+                _ => None,
+            }
+        };
+        if let Some((hook, error)) = call {
+            hook(error);
+        }
     }
 
     pub(crate) fn set_addrs(&self, local: Option<SocketAddr>, remote: Option<SocketAddr>) {

@@ -242,6 +242,22 @@ impl Connection {
         WatchShutdown::new(self)
     }
 
+    /// Has `hook` called once when the connection has ended, before the tasks that wait for the end are
+    /// woken; at once if it has ended. The hook replaces one that was set before, and holds no handle
+    /// of the connection open.
+    ///
+    /// It runs on a thread of msquic and must not block. If libmsquic never tells the end, because the
+    /// process exits, the hook is not called.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// connection.on_shutdown(|error| println!("the connection has ended: {error}"));
+    /// # }
+    /// ```
+    pub fn on_shutdown(&self, hook: impl FnOnce(ConnectionError) + Send + 'static) {
+        self.inner().set_end_hook(Box::new(hook));
+    }
+
     /// Why the connection has ended, if it has. The peer's text may still be missing; it is there when
     /// [`watch_shutdown`](Self::watch_shutdown) is ready.
     ///

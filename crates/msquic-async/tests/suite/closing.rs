@@ -7,7 +7,7 @@ use msquic_async::StreamStartError;
 use msquic_async::{Connection, ConnectionError, Registration, StreamLimits, StreamType};
 
 #[test]
-fn the_first_of_several_closes_counts() {
+fn the_first_of_several_closes_counts_and_the_hook_is_told() {
     run(async || {
         let (limits, settings) = (StreamLimits::default(), settings().datagrams(true));
         let servers = Registration::new("servers").unwrap();
@@ -28,6 +28,8 @@ fn the_first_of_several_closes_counts() {
             }
             client.shutdown(9, "bye");
             clients.shutdown(7);
+            let (hook, hooked) = std::sync::mpsc::channel();
+            client.on_shutdown(move |error| hook.send(error).unwrap());
             // Each operation returns it at once, before msquic has processed the close.
             let closed = ConnectionError::ClosedLocally { code: first, reason: reason.to_owned() };
             let sent = client.send_datagram(&"late".into());
@@ -35,6 +37,10 @@ fn the_first_of_several_closes_counts() {
             let open = client.open_outbound_stream(StreamType::Unidirectional, false).await;
             assert_eq!(open.map(drop), Err(StreamStartError::ConnectionLost(closed.clone())));
             assert_eq!(client.watch_shutdown().await, closed);
+            assert_eq!(hooked.try_recv(), Ok(closed.clone()), "it is called before");
+            let (hook, hooked) = std::sync::mpsc::channel();
+            client.on_shutdown(move |error| hook.send(error).unwrap());
+            assert_eq!(hooked.try_recv(), Ok(closed), "it has ended");
             let told = ConnectionError::ClosedByPeer { code: first, reason: reason.to_owned() };
             assert_eq!(server.watch_shutdown().await, told);
         }

@@ -12,13 +12,15 @@ use crate::registry::{Entry, Member, Registry};
 use crate::telemetry::Origin;
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::future::try_join_all;
+use futures_util::FutureExt;
+use futures_util::future::{Either, select, try_join_all};
 use net_traits::address::canonical;
 use net_traits::{
     CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
 };
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,13 +51,21 @@ impl<B: Backend> Connection<B> {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let make = |entry| Shared { session: session.clone(), entry };
         let shared = registry.register(facts, origin, revocations, make);
+        let telemetry = shared.entry.telemetry().clone();
         let of_task = session.clone();
-        let driven = B::drive(session, io, handshake);
+        let driven = B::drive(session.clone(), io, handshake);
         let abandon = OnDrop(move || of_task.abandon());
         tokio::spawn(async move {
             let _abandon = abandon; // also if the runtime ends, or has ended
             let _place = place;
-            driven.await;
+            // If the runtime is shut down, nothing tells of the end later.
+            let _abandoned = OnDrop(|| telemetry.abandoned());
+            let ended = async { telemetry.closed(&session.over().await) };
+            let (mut driven, mut ended) = (pin!(driven), pin!(ended));
+            match select(driven.as_mut(), ended.as_mut()).await {
+                Either::Left(((), _)) => drop(ended.now_or_never()),
+                Either::Right(((), _)) => driven.await,
+            }
         });
         Self::new(shared)
     }
@@ -199,6 +209,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         if !session.close(code, reason) {
             return CloseOutcome::AlreadyOver(session.over().await);
         }
+        self.shared.entry.telemetry().closing(code, reason);
         {
             let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
             // Without progress, the peer is abandoned.

@@ -3,7 +3,7 @@
 use super::home::Acceptor;
 use super::{Backend, Connection};
 use crate::admission::{Place, close_reason};
-use crate::telemetry::Origin;
+use crate::telemetry::{Attempt, Origin};
 use async_trait::async_trait;
 use net_traits::{ConnectError, NetIncomingRequest};
 use std::fmt;
@@ -15,6 +15,7 @@ pub struct IncomingRequest<B: Backend> {
     attempt: B::Attempt,
     remote_addr: SocketAddr,
     place: Place,
+    told: Attempt,
     acceptor: Arc<Acceptor<B>>,
 }
 
@@ -25,11 +26,17 @@ impl<B: Backend> IncomingRequest<B> {
         place: Place,
         acceptor: Arc<Acceptor<B>>,
     ) -> Self {
-        Self { attempt, remote_addr, place, acceptor }
+        let telemetry = acceptor.home.registry.telemetry();
+        let told = telemetry.attempt(remote_addr, Origin::Accepted);
+        Self { attempt, remote_addr, place, told, acceptor }
     }
 
-    async fn handshake(self) -> Result<Connection<B>, ConnectError> {
-        let Self { attempt, remote_addr, place, acceptor } = self;
+    async fn handshake(
+        attempt: B::Attempt,
+        remote_addr: SocketAddr,
+        place: Place,
+        acceptor: Arc<Acceptor<B>>,
+    ) -> Result<Connection<B>, ConnectError> {
         let Acceptor { local_addr, alpn, identity, home } = &*acceptor;
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = home.registry.revocations();
@@ -57,16 +64,13 @@ impl<B: Backend> NetIncomingRequest for IncomingRequest<B> {
     }
 
     fn refuse(self, code: u64) {
+        self.told.refused();
         B::refuse(self.attempt, code);
     }
 
     async fn accept(self) -> Result<Connection<B>, ConnectError> {
-        let (registry, remote_addr) = (self.acceptor.home.registry.clone(), self.remote_addr);
-        let accepted = self.handshake().await;
-        let telemetry = registry.telemetry();
-        accepted.inspect_err(|error| {
-            telemetry.handshake_failed(remote_addr, Origin::Accepted, error);
-        })
+        let Self { attempt, remote_addr, place, told, acceptor } = self;
+        told.watch(Self::handshake(attempt, remote_addr, place, acceptor)).await
     }
 }
 

@@ -6,8 +6,7 @@ use crate::admission::Admission;
 use crate::alpn::protocol_names;
 use crate::options::TransportOptions;
 use crate::registry::Registry;
-use crate::telemetry::Origin;
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Origin, Telemetry};
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use futures_util::future::join_all;
@@ -54,6 +53,24 @@ impl<B: Backend> Transport<B> {
         let home = Home { config: config.into(), registry, backend, listeners: Mutex::default() };
         Self { home: Arc::new(home) }
     }
+
+    async fn dial(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<Connection<B>, ConnectError> {
+        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
+        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
+        let Home { config, registry, backend, .. } = &*self.home;
+        registry.check_open().map_err(ConnectError::Closed)?;
+        let revocations = registry.revocations();
+        let identity = TlsIdentity::new(credential)?;
+        let handshake = self.home.handshake(&identity, remote_addr, alpn);
+        let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
+        let secured = dialled.unwrap_or_else(|_| Err(handshake.timed_out()))?;
+        Ok(Connection::start(secured, handshake, config, registry, revocations, None))
+    }
 }
 
 #[async_trait]
@@ -84,19 +101,8 @@ impl<B: Backend> NetTransport for Transport<B> {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Connection<B>, ConnectError> {
-        let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
-        let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
-        let Home { config, registry, backend, .. } = &*self.home;
-        registry.check_open().map_err(ConnectError::Closed)?;
-        let revocations = registry.revocations();
-        let identity = TlsIdentity::new(credential)?;
-        let handshake = self.home.handshake(&identity, remote_addr, alpn);
-        let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
-        let dialled = dialled.unwrap_or_else(|_| Err(handshake.timed_out()));
-        let secured = dialled.inspect_err(|error| {
-            registry.telemetry().handshake_failed(remote_addr, Origin::Dialled, error);
-        })?;
-        Ok(Connection::start(secured, handshake, config, registry, revocations, None))
+        let told = self.home.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        told.watch(self.dial(remote_addr, alpn, credential)).await
     }
 
     fn connections(&self) -> Vec<Connection<B>> {

@@ -102,6 +102,20 @@ pub enum DropError {
     Removed,
 }
 
+impl DropError {
+    /// Returns a name for metrics.
+    pub(super) fn kind(&self) -> &'static str {
+        match self {
+            Self::Connect(_) => "connect",
+            Self::Send(_) => "send",
+            Self::Queue(_) => "queue",
+            Self::Lost(_) => "lost",
+            Self::NoAddress => "no_address",
+            Self::Removed => "removed",
+        }
+    }
+}
+
 /// Why a message was not queued.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -6,6 +6,8 @@
 use super::account::Place;
 use super::news::News;
 use super::peer_event::{PeerEvent, Undelivered};
+use net_kit::telemetry::PoolTelemetry;
+use net_traits::WithCauses;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
@@ -71,6 +73,7 @@ impl<C> fmt::Debug for PeerEvents<C> {
 /// The reports of undelivered messages.
 #[derive(Debug, Default)]
 pub(super) struct Reports {
+    pub(super) telemetry: PoolTelemetry,
     state: Mutex<ReportState>,
     /// Messages that have been queued and are neither delivered nor reported.
     open: AtomicUsize,
@@ -87,10 +90,12 @@ impl Reports {
     /// A message was queued.
     pub(super) fn begin(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
+        self.telemetry.held();
     }
 
     /// A message needs no report.
     pub(super) fn end(&self) {
+        self.telemetry.released();
         if self.open.fetch_sub(1, Ordering::SeqCst) == 1 {
             self.changed.notify_one();
         }
@@ -98,6 +103,9 @@ impl Reports {
 
     /// Reports a message.
     pub(super) fn report(&self, undelivered: Undelivered, place: Place) {
+        let error = &undelivered.error;
+        self.telemetry.undelivered(&undelivered.peer, error.kind(), &WithCauses(error));
+        self.telemetry.released();
         let discarded = {
             let mut state = self.state.lock();
             if state.is_discarded {
@@ -127,7 +135,13 @@ pub(super) struct Board<C> {
 
 impl<C: Clone> Board<C> {
     pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self { reports: Arc::default(), news: Mutex::new(News::new()) })
+        let reports = Reports { telemetry: PoolTelemetry::new(), ..Reports::default() };
+        Arc::new(Self { reports: Arc::new(reports), news: Mutex::new(News::new()) })
+    }
+
+    /// Returns what tells operators. No lock may be held when it is called.
+    pub(super) fn telemetry(&self) -> &PoolTelemetry {
+        &self.reports.telemetry
     }
 
     /// Lets changes be made, see the module.

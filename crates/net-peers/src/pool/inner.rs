@@ -184,9 +184,10 @@ impl<T: NetTransport> Inner<T> {
         credential: NetCredential,
     ) -> Result<T::Connection, ConnectError> {
         let alpn: Vec<_> = self.alpn.iter().map(String::as_str).collect();
-        let connection = self.transport.connect(address, &alpn, credential).await?;
-        self.judge_again(&connection)?;
-        Ok(connection)
+        let connected = self.transport.connect(address, &alpn, credential).await;
+        let judged = connected.and_then(|it| self.judge_again(&it).map(|()| it));
+        self.board.telemetry().dialled(address, judged.as_ref().map(drop));
+        judged
     }
 
     /// Inserts a connection unless it has ended, so that it does not replace an open one.
@@ -203,7 +204,7 @@ impl<T: NetTransport> Inner<T> {
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
         let is_ours = origin != Origin::Accepted;
-        let (link, changed, dial, untold) = {
+        let (link, changed, dial, untold, was_connected) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
@@ -222,13 +223,18 @@ impl<T: NetTransport> Inner<T> {
                 connection.abort(code, reason);
                 return Err(CloseReason::Local { code, reason: reason.to_owned() });
             };
+            let was_connected = entry.current.is_some();
             let untold = self.board.news().uses(peer, id, &link.connection, None);
             let changed = entry.take_in(link.clone());
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (link, changed, attempt.flatten(), untold)
+            (link, changed, attempt.flatten(), untold, was_connected)
         };
         drop((dial, untold)); // the attempt's own task, which has nothing left to await
+        match was_connected {
+            true => self.board.telemetry().replaced(&peer, None),
+            false => self.board.telemetry().connected(&peer),
+        }
         runtime.spawn(self.clone().run(peer, link));
         changed.iter().for_each(|link| link.look_again());
         self.board.wake();
@@ -248,6 +254,7 @@ impl<T: NetTransport> Inner<T> {
             (changed, self.board.news().uses(peer, link.id, &link.connection, None))
         };
         drop(untold);
+        self.board.telemetry().replaced(&peer, None);
         changed.iter().for_each(|link| link.look_again());
         self.board.wake();
     }
@@ -280,7 +287,7 @@ impl<T: NetTransport> Inner<T> {
                 None => return false,
             }
         };
-        tracing::debug!(%peer, "a connection of the pool is stuck");
+        self.board.telemetry().stuck(&peer);
         dial.await.is_ok() && !link.has_role(Role::Current)
     }
 
@@ -323,6 +330,13 @@ impl<T: NetTransport> Inner<T> {
             (removed, next, untold)
         };
         drop(untold);
+        match (&removed, &next) {
+            (Some(removed), next) if removed.has_role(Role::Current) => match next {
+                Some(_) => self.board.telemetry().replaced(&peer, Some(&reason)),
+                None => self.board.telemetry().lost(&peer, &reason),
+            },
+            _ => {}
+        }
         link.ledger.end(&DropError::Lost(reason));
         if removed.is_some() {
             next.iter().for_each(|next| next.look_again());
@@ -340,6 +354,7 @@ impl<T: NetTransport> Inner<T> {
         }
         if !links.is_empty() {
             let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
+            self.board.telemetry().lost(&peer, &reason);
             let untold = self.board.news().lost(peer, reason);
             drop(untold);
         }

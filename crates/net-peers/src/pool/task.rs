@@ -40,7 +40,6 @@ impl<T: NetTransport> Inner<T> {
                 tokio::select! {
                     biased;
                     reason = link.connection.watch_close() => {
-                        tracing::debug!(%peer, %reason, "a connection of the pool ended");
                         inner.ended(peer, link, reason);
                     }
                     never = confirm(inner, peer, link) => match never {},
@@ -117,7 +116,7 @@ async fn receive<T: NetTransport>(
             }
             Err(RecvError::Closed(_)) => return,
             Err(error) => {
-                tracing::debug!(%peer, %error, "a message was not received");
+                inner.board.telemetry().receive_failed(&peer, &error);
                 inner.board.news().receive_failed(peer, error);
                 inner.board.wake();
                 consume_budget().await;

@@ -35,8 +35,8 @@ pub(super) struct Shared {
     seat: Seat,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
-    /// `Some` for accepted connections.
-    _place: Option<Place>,
+    /// `Some` for accepted connections, until the end is seen.
+    place: Mutex<Option<Place>>,
 }
 
 /// Where a connection is in the network.
@@ -56,7 +56,7 @@ impl MemoryConnection {
     ) -> Self {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let closing = Mutex::default();
-        let make = |entry| Shared { entry, seat, closing, _place: place };
+        let make = |entry| Shared { entry, seat, closing, place: place.into() };
         Self { shared: registry.register(facts, origin, revocations, make) }
     }
 
@@ -96,6 +96,15 @@ impl MemoryConnection {
         Ok((size, frame.ok_or(SendError::TooLarge { size, limit })?))
     }
 
+    /// Waits until the connection has ended. The network calls no one, so the first to look tells.
+    async fn over(&self) -> CloseReason {
+        let Shared { entry, seat, place, .. } = &*self.shared;
+        let reason = seat.wire.over(seat.side).await;
+        entry.telemetry().closed(&reason);
+        drop(place.lock().take());
+        reason
+    }
+
     /// Waits for `operation` as long as the peer makes progress.
     async fn unless_stuck<T>(
         &self,
@@ -131,6 +140,9 @@ impl Member for Shared {
 impl Drop for Shared {
     fn drop(&mut self) {
         self.seat.wire.close(self.seat.side, 0, "");
+        if let Some(reason) = self.seat.wire.over(self.seat.side).now_or_never() {
+            self.entry.telemetry().closed(&reason);
+        }
     }
 }
 
@@ -178,7 +190,11 @@ impl NetConnection for MemoryConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
-        self.shared.entry.hand_out(wire.take(*side).await)
+        let received = wire.take(*side).await;
+        if let Err(RecvError::Closed(_)) = received {
+            self.over().await;
+        }
+        self.shared.entry.hand_out(received)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
@@ -193,14 +209,15 @@ impl NetConnection for MemoryConnection {
             is_first
         };
         if !is_first {
-            return CloseOutcome::AlreadyOver(wire.over(*side).await);
+            return CloseOutcome::AlreadyOver(self.over().await);
         }
+        self.shared.entry.telemetry().closing(code, reason);
         let (messages, bytes) = {
             let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
             let _ = self.flush().await; // a stuck peer is abandoned
             wire.undelivered(*side)
         };
-        wire.over(*side).await;
+        self.over().await;
         CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
     }
 
@@ -209,8 +226,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        let Seat { wire, side, .. } = &self.shared.seat;
-        wire.over(*side).await
+        self.over().await
     }
 }
 

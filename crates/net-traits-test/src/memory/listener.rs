@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use net_kit::admission::{self, Place};
 use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
-use net_kit::telemetry::Origin;
+use net_kit::telemetry::{self, Origin};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
     NetCredential, NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy,
@@ -168,6 +168,7 @@ impl NetListener for MemoryListener {
             if let Some((attempt, place)) = next {
                 self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
                 return Ok(MemoryIncomingRequest {
+                    told: self.host.registry.telemetry().attempt(attempt.from, Origin::Accepted),
                     attempt,
                     place,
                     host: self.host.clone(),
@@ -200,6 +201,7 @@ impl NetListener for MemoryListener {
 pub struct MemoryIncomingRequest {
     attempt: Attempt,
     place: Place,
+    told: telemetry::Attempt,
     host: Arc<Host>,
     local_addr: SocketAddr,
     alpn: Vec<String>,
@@ -214,10 +216,26 @@ impl NetIncomingRequest for MemoryIncomingRequest {
         self.attempt.from
     }
 
-    fn refuse(self, _code: u64) {}
+    fn refuse(self, _code: u64) {
+        self.told.refused();
+    }
 
     async fn accept(self) -> Result<MemoryConnection, ConnectError> {
-        let Self { attempt, mut place, host, local_addr, alpn, credential } = self;
+        let Self { attempt, place, told, host, local_addr, alpn, credential } = self;
+        let made = Self::handshake(attempt, place, host, local_addr, alpn, credential);
+        told.watch(async { made }).await
+    }
+}
+
+impl MemoryIncomingRequest {
+    fn handshake(
+        attempt: Attempt,
+        mut place: Place,
+        host: Arc<Host>,
+        local_addr: SocketAddr,
+        alpn: Vec<String>,
+        credential: Arc<RwLock<NetCredential>>,
+    ) -> Result<MemoryConnection, ConnectError> {
         // In this order: a revocation after the first line applies even if the credential is old.
         let revocations = host.registry.revocations();
         let credential = credential.read().clone();
@@ -226,11 +244,6 @@ impl NetIncomingRequest for MemoryIncomingRequest {
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
                 let _ = attempt.answer.send(Err(dialler)); // it may have cancelled
-                host.registry.telemetry().handshake_failed(
-                    attempt.from,
-                    Origin::Accepted,
-                    &listener,
-                );
                 return Err(listener);
             }
         };

@@ -159,11 +159,8 @@ impl NetTransport for MemoryTransport {
             identity: Some(credential.identity()),
             trust: credential.trust().clone(),
         };
-        let dialled = self.dial(remote_addr, alpn, dialler).await;
-        dialled.inspect_err(|error| {
-            let telemetry = self.host.registry.telemetry();
-            telemetry.handshake_failed(remote_addr, Origin::Dialled, error);
-        })
+        let told = self.host.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        told.watch(self.dial(remote_addr, alpn, dialler)).await
     }
 
     fn connections(&self) -> Vec<MemoryConnection> {

@@ -14,7 +14,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// A transport lists its open connections, and only those. The handles are usable.
+/// A transport lists and counts its open connections, and only those. The handles are usable.
 ///
 /// The transport does not keep a connection open that it lists.
 pub async fn open_connections_are_listed<H: Harness>(stage: Stage<H>) {
@@ -29,6 +29,8 @@ pub async fn open_connections_are_listed<H: Harness>(stage: Stage<H>) {
     one.close(0, "").await;
     other.watch_close().await;
     assert!(transports.iter().all(|transport| transport.connections().is_empty()));
+    // Their handles are still held.
+    assert!(transports.iter().all(|transport| transport.statistics().connections == 0));
 
     let Pair { one, other, listener: _listener, transports } = stage.meet().await;
     drop(one);

@@ -91,6 +91,7 @@ pub(crate) enum Fault {
     // Operation
     ConnectionsAreNotListed,
     EndedConnectionsAreListed,
+    EndedConnectionsAreCounted,
     ClosingAPeerClosesAll,
     TriedMessagesAreNotCounted,
     RefusalsAreNotCounted,

@@ -269,6 +269,10 @@ impl NetTransport for BrokenTransport {
                 statistics.messages.messages_sent -= tried;
             }
             Fault::RefusalsAreNotCounted => statistics.refused_connections = 0,
+            Fault::EndedConnectionsAreCounted => {
+                let known = self.context.connections.lock();
+                statistics.connections = known.iter().filter(|it| it.strong_count() > 0).count();
+            }
             Fault::OverlongMessagesAreNotCounted => statistics.refused_messages = 0,
             _ => {}
         }

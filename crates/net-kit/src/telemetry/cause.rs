@@ -1,0 +1,86 @@
+//! Names of causes for the fields and labels `cause` and `detail`: a few, known beforehand. Pure.
+
+use net_traits::{CloseReason, ConnectError, Rejection, RejectionBy, TrustError, close_code};
+
+/// The cause of an attempt whose future or request was dropped.
+pub(super) const CANCELED: &str = "canceled";
+
+/// The cause of a connection whose runtime or transport ended before it.
+pub(super) const ABANDONED: &str = "abandoned";
+
+/// Returns why an attempt failed, and more about it; the latter is often empty.
+pub(super) fn of_failure(error: &ConnectError) -> (&'static str, &'static str) {
+    match error {
+        ConnectError::InvalidInput(_) => ("invalid_input", ""),
+        ConnectError::Credential(_) => ("credential", ""),
+        ConnectError::TimedOut { .. } => ("timed_out", ""),
+        ConnectError::Refused(_) => ("refused", ""),
+        ConnectError::NoCommonAlpn { .. } => ("no_common_alpn", ""),
+        ConnectError::Rejected(rejection) => (of_side(rejection), of_rejection(rejection)),
+        ConnectError::Closed(reason) => ("closed", of_close(reason)),
+        _ => ("other", ""),
+    }
+}
+
+/// Returns why a connection ended.
+pub(super) fn of_close(reason: &CloseReason) -> &'static str {
+    match reason {
+        CloseReason::Local { code, .. } => match *code {
+            close_code::TOO_MANY_CONNECTIONS
+            | close_code::TOO_MANY_PER_IP
+            | close_code::TOO_MANY_PER_IDENTITY
+            | close_code::TOO_MANY_HANDSHAKES
+            | close_code::HANDSHAKE_TIMEOUT => "limit",
+            close_code::REVOKED => "revoked",
+            close_code::TRUST_ENDED => "trust_ended",
+            close_code::SHUTDOWN => "shutdown",
+            close_code::DUPLICATE => "duplicate",
+            close_code::TOO_MANY_VIOLATIONS => "violations",
+            _ => "local",
+        },
+        CloseReason::Peer { .. } => "peer",
+        CloseReason::Rejected(rejection) => of_side(rejection),
+        CloseReason::TimedOut => "timed_out",
+        CloseReason::ProtocolViolation(_) => "protocol_violation",
+        CloseReason::Transport(_) => "transport",
+        _ => "other",
+    }
+}
+
+fn of_side(rejection: &Rejection) -> &'static str {
+    match rejection.by {
+        RejectionBy::Us => "rejected_by_us",
+        _ => "rejected_by_peer",
+    }
+}
+
+/// Returns what was wrong with a certificate: the verdict of the own policy, or the peer's alert.
+fn of_rejection(rejection: &Rejection) -> &'static str {
+    match rejection.cause.as_deref() {
+        Some(TrustError::NoCertificate) => "no_certificate",
+        Some(TrustError::Malformed { .. }) => "malformed",
+        Some(TrustError::NotYetValid { .. }) => "not_yet_valid",
+        Some(TrustError::Expired { .. }) => "expired",
+        Some(TrustError::BadSignature { .. }) => "bad_signature",
+        Some(TrustError::Unsupported { .. }) => "unsupported",
+        Some(TrustError::Unproven { .. }) => "unproven",
+        Some(TrustError::UntrustedIdentity(_)) => "untrusted_identity",
+        Some(TrustError::NotEndorsed { .. }) => "not_endorsed",
+        Some(TrustError::Refused { .. }) => "refused",
+        Some(_) => "other",
+        None => match rejection.alert {
+            // The names of RFC 8446, section 6.
+            Some(42) => "bad_certificate",
+            Some(43) => "unsupported_certificate",
+            Some(44) => "certificate_revoked",
+            Some(45) => "certificate_expired",
+            Some(46) => "certificate_unknown",
+            Some(48) => "unknown_ca",
+            Some(49) => "access_denied",
+            Some(51) => "decrypt_error",
+            Some(116) => "certificate_required",
+            Some(_) => "other",
+            None => "",
+        },
+    }
+}

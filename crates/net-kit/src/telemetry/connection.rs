@@ -1,0 +1,139 @@
+//! `ConnectionTelemetry`: what is told of one connection.
+
+use super::vocabulary::{CONNECTION, LIMIT};
+use super::{Origin, PREFIX, Telemetry, cause};
+use crate::facts::ConnectionFacts;
+use crate::statistics::MessageCounters;
+use net_traits::{CloseReason, MessageStatistics};
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+use tracing::Span;
+
+/// The span, the counters and the end of one connection.
+///
+/// It outlives the handles: the transport keeps it until the connection has ended, and then calls
+/// [`closed`](Self::closed). If it is dropped before, the connection counts as abandoned.
+pub struct ConnectionTelemetry {
+    telemetry: Telemetry,
+    span: Span,
+    since: Instant,
+    messages: MessageCounters,
+    is_over: AtomicBool,
+}
+
+impl ConnectionTelemetry {
+    /// A connection was established.
+    pub(crate) fn opened(telemetry: Telemetry, facts: &ConnectionFacts, origin: Origin) -> Self {
+        let (transport, remote) = (telemetry.transport, facts.remote_addr());
+        let peer = &facts.remote_identity()[..PREFIX];
+        let direction = origin.direction();
+        let span = tracing::info_span!(
+            target: CONNECTION, "connection", peer, %remote, direction, transport
+        );
+        span.in_scope(|| tracing::debug!(target: CONNECTION, "connected"));
+        telemetry.opened(origin);
+        let (messages, is_over) = (MessageCounters::default(), AtomicBool::new(false));
+        Self { telemetry, span, since: Instant::now(), messages, is_over }
+    }
+
+    /// Returns the span of the connection.
+    pub fn span(&self) -> &Span {
+        &self.span
+    }
+
+    /// Returns how many messages were queued and delivered.
+    pub fn messages(&self) -> MessageStatistics {
+        self.messages.read()
+    }
+
+    /// The handshake resumed an earlier session.
+    pub fn resumed(&self) {
+        self.span.in_scope(|| tracing::debug!(target: CONNECTION, "session resumed"));
+        self.telemetry.resumed();
+    }
+
+    /// This side begins to close.
+    pub fn closing(&self, code: u64, reason: &str) {
+        self.span.in_scope(|| tracing::debug!(target: CONNECTION, code, reason, "closing"));
+    }
+
+    /// The connection has ended. Further calls do nothing.
+    pub fn closed(&self, reason: &CloseReason) {
+        let (code, text) = match reason {
+            CloseReason::Local { code, reason } | CloseReason::Peer { code, reason } => {
+                (Some(*code), reason.clone())
+            }
+            reason => (None, net_traits::WithCauses(reason).to_string()),
+        };
+        self.end(cause::of_close(reason), code, &text);
+    }
+
+    /// Nothing tells any more when the connection ends: its runtime was shut down.
+    pub fn abandoned(&self) {
+        self.end(cause::ABANDONED, None, "");
+    }
+
+    fn end(&self, cause: &'static str, code: Option<u64>, reason: &str) {
+        if self.is_over.swap(true, Ordering::Relaxed) {
+            return;
+        }
+        let (took, messages) = (self.since.elapsed(), self.messages.read());
+        self.span.in_scope(|| {
+            tracing::debug!(
+                target: CONNECTION,
+                cause,
+                code,
+                reason,
+                seconds = took.as_secs_f64(),
+                messages_sent = messages.messages_sent,
+                bytes_sent = messages.bytes_sent,
+                messages_received = messages.messages_received,
+                bytes_received = messages.bytes_received,
+                "closed"
+            );
+        });
+        self.telemetry.closed(cause, took);
+    }
+
+    /// The connection is closed because its peer is no longer trusted.
+    pub(crate) fn revoked(&self) {
+        self.span.in_scope(|| tracing::info!(target: CONNECTION, "revoked: no longer trusted"));
+        self.telemetry.revoked();
+    }
+
+    /// A message was queued.
+    #[inline]
+    pub(crate) fn sent(&self, bytes: usize) {
+        let before = self.messages.sent(bytes);
+        self.telemetry.sent(bytes, before);
+    }
+
+    /// A message was delivered to the application.
+    #[inline]
+    pub(crate) fn received(&self, bytes: usize) {
+        let before = self.messages.received(bytes);
+        self.telemetry.received(bytes, before);
+    }
+
+    /// The peer announced a message that exceeds the limit.
+    pub(crate) fn message_refused(&self) {
+        if let Some(suppressed) = self.telemetry.message_refused() {
+            self.span.in_scope(|| {
+                tracing::info!(target: LIMIT, suppressed, "a received message exceeds the limit");
+            });
+        }
+    }
+}
+
+impl Drop for ConnectionTelemetry {
+    fn drop(&mut self) {
+        self.abandoned();
+    }
+}
+
+impl fmt::Debug for ConnectionTelemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionTelemetry").field("span", &self.span).finish_non_exhaustive()
+    }
+}

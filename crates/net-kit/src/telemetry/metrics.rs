@@ -1,0 +1,127 @@
+//! `Metrics`: the metrics of one transport. Those without further labels are looked up once.
+
+use super::Origin;
+use super::vocabulary::{METRICS, MetricKind, MetricUnit};
+use ::metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
+    gauge, histogram,
+};
+use net_traits::Limit;
+use std::time::Duration;
+
+/// Of this many messages, the size of one is recorded: a record costs more than the counters.
+const SIZED: u64 = 64;
+
+pub(super) struct Metrics {
+    transport: &'static str,
+    open: Gauge,
+    pub(super) resumed: Counter,
+    pub(super) revoked: Counter,
+    pub(super) messages_refused: Counter,
+    pub(super) sent: Messages,
+    pub(super) received: Messages,
+}
+
+/// Messages in one direction.
+pub(super) struct Messages {
+    messages: Counter,
+    bytes: Counter,
+    size: Histogram,
+}
+
+impl Messages {
+    #[inline]
+    pub(super) fn count(&self, bytes: usize, before: u64) {
+        self.messages.increment(1);
+        self.bytes.increment(bytes as u64);
+        if before.is_multiple_of(SIZED) {
+            self.size.record(bytes as f64);
+        }
+    }
+}
+
+impl Metrics {
+    pub(super) fn new(transport: &'static str) -> Self {
+        describe();
+        let size = |direction: &'static str| histogram!("net_message_bytes", "transport" => transport, "direction" => direction);
+        Self {
+            transport,
+            open: gauge!("net_connections_open", "transport" => transport),
+            resumed: counter!("net_connections_resumed_total", "transport" => transport),
+            revoked: counter!("net_connections_revoked_total", "transport" => transport),
+            messages_refused: counter!("net_messages_refused_total", "transport" => transport),
+            sent: Messages {
+                messages: counter!("net_messages_sent_total", "transport" => transport),
+                bytes: counter!("net_bytes_sent_total", "transport" => transport),
+                size: size("out"),
+            },
+            received: Messages {
+                messages: counter!("net_messages_received_total", "transport" => transport),
+                bytes: counter!("net_bytes_received_total", "transport" => transport),
+                size: size("in"),
+            },
+        }
+    }
+
+    pub(super) fn opened(&self, origin: Origin) {
+        let (transport, direction) = (self.transport, origin.direction());
+        self.open.increment(1.0);
+        counter!(
+            "net_connections_opened_total", "transport" => transport, "direction" => direction
+        )
+        .increment(1);
+    }
+
+    pub(super) fn closed(&self, cause: &'static str, took: Duration) {
+        let transport = self.transport;
+        self.open.decrement(1.0);
+        counter!("net_connections_closed_total", "transport" => transport, "cause" => cause)
+            .increment(1);
+        histogram!("net_connection_seconds", "transport" => transport, "cause" => cause)
+            .record(took);
+    }
+
+    pub(super) fn refused(&self, limit: Limit) {
+        let (transport, limit) = (self.transport, format!("{limit:?}"));
+        counter!("net_connections_refused_total", "transport" => transport, "limit" => limit)
+            .increment(1);
+    }
+
+    pub(super) fn handshake_took(&self, origin: Origin, took: Duration) {
+        let (transport, direction) = (self.transport, origin.direction());
+        histogram!("net_handshake_seconds", "transport" => transport, "direction" => direction)
+            .record(took);
+    }
+
+    pub(super) fn handshake_failed(
+        &self,
+        direction: &'static str,
+        cause: &'static str,
+        detail: &'static str,
+    ) {
+        counter!(
+            "net_handshakes_failed_total",
+            "transport" => self.transport,
+            "direction" => direction,
+            "cause" => cause,
+            "detail" => detail
+        )
+        .increment(1);
+    }
+}
+
+/// Tells the recorder the kind, the unit and the description of all metrics.
+pub(super) fn describe() {
+    for metric in METRICS {
+        let unit = match metric.unit {
+            MetricUnit::Count => Unit::Count,
+            MetricUnit::Bytes => Unit::Bytes,
+            MetricUnit::Seconds => Unit::Seconds,
+        };
+        match metric.kind {
+            MetricKind::Counter => describe_counter!(metric.name, unit, metric.description),
+            MetricKind::Gauge => describe_gauge!(metric.name, unit, metric.description),
+            MetricKind::Histogram => describe_histogram!(metric.name, unit, metric.description),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What operators see: spans and events of `tracing`, and metrics of `metrics` with that feature.
+//!
+//! All transports use the same names, which `docs/observability.md` lists: [`EVENTS`] and [`METRICS`].
+//! Events and spans have a target that begins with `net::`, and metrics the label `transport`. No
+//! label names a peer.
+//!
+//! Each attempt ends as one of: a connection, a refusal by a [`Limit`], or a failed handshake, of a
+//! peer with a listener (`in`) or an own one (`out`), see [`Attempt`]. A connection is told as open and
+//! as closed once, see [`ConnectionTelemetry`].
+//!
+//! What strangers can cause (refusals, failed handshakes, refused messages) gets at most 20 lines of each
+//! kind a second, for all connections of a transport; the field `suppressed` of the next line says how many
+//! were left out. Counters count all.
+//!
+//! Subscribers and recorders are called on tasks of the application and, at the end of connections of
+//! msquic, on its threads: they must not block. The counters are looked up once, when the transport is
+//! made: install the recorder before.
+
+mod attempt;
+mod cause;
+mod connection;
+#[cfg(feature = "metrics")]
+mod metrics;
+mod peers;
+#[cfg(test)]
+mod tests;
+mod vocabulary;
+
+pub use attempt::Attempt;
+pub use connection::ConnectionTelemetry;
+pub use peers::{FallbackPath, FallbackTelemetry, PoolTelemetry};
+pub use vocabulary::{EVENTS, Event, METRICS, Metric, MetricKind, MetricUnit};
+
+use crate::quota::Quota;
+use net_traits::Limit;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+use vocabulary::{HANDSHAKE, LIMIT};
+
+/// How many hexadecimal digits of an identity are shown.
+const PREFIX: usize = 8;
+
+/// Which side opened a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// This side.
+    Dialled,
+    /// The peer.
+    Accepted,
+}
+
+impl Origin {
+    fn direction(self) -> &'static str {
+        match self {
+            Self::Dialled => "out",
+            Self::Accepted => "in",
+        }
+    }
+}
+
+/// The events and metrics of one transport.
+#[derive(Clone)]
+pub struct Telemetry {
+    transport: &'static str,
+    quotas: Arc<Quotas>,
+    #[cfg(feature = "metrics")]
+    metrics: Arc<metrics::Metrics>,
+}
+
+/// Of the lines that strangers can cause.
+#[derive(Default)]
+struct Quotas {
+    refused: Quota,
+    handshake_failed: Quota,
+    message_refused: Quota,
+}
+
+impl Telemetry {
+    /// Creates the telemetry of the transport with that name, such as `quic`.
+    pub fn new(transport: &'static str) -> Self {
+        Self {
+            transport,
+            quotas: Arc::default(),
+            #[cfg(feature = "metrics")]
+            metrics: metrics::Metrics::new(transport).into(),
+        }
+    }
+
+    /// Begins an attempt. `remote` is `None` if it is not known yet.
+    pub fn attempt(&self, remote: impl Into<Option<SocketAddr>>, origin: Origin) -> Attempt {
+        Attempt::new(self.clone(), remote.into(), origin)
+    }
+
+    /// A connection attempt exceeded a limit.
+    pub(crate) fn refused(&self, remote: SocketAddr, limit: Limit) {
+        let transport = self.transport;
+        if let Some(suppressed) = self.quotas.refused.take() {
+            tracing::info!(target: LIMIT, %remote, ?limit, transport, suppressed, "refused");
+        }
+        #[cfg(feature = "metrics")]
+        self.metrics.refused(limit);
+    }
+
+    fn handshake_failed(
+        &self,
+        remote: Option<SocketAddr>,
+        origin: Origin,
+        error: &dyn fmt::Display,
+        (cause, detail): (&'static str, &'static str),
+    ) {
+        let (transport, direction) = (self.transport, origin.direction());
+        if let Some(suppressed) = self.quotas.handshake_failed.take() {
+            let remote = remote.map(tracing::field::display);
+            tracing::debug!(
+                target: HANDSHAKE,
+                remote,
+                %error,
+                cause,
+                detail,
+                direction,
+                transport,
+                suppressed,
+                "handshake failed"
+            );
+        }
+        #[cfg(feature = "metrics")]
+        self.metrics.handshake_failed(direction, cause, detail);
+    }
+
+    /// Takes a line for a message beyond the limit; returns how many were suppressed before.
+    fn message_refused(&self) -> Option<u64> {
+        #[cfg(feature = "metrics")]
+        self.metrics.messages_refused.increment(1);
+        self.quotas.message_refused.take()
+    }
+}
+
+/// What is only counted.
+#[cfg_attr(
+    not(feature = "metrics"),
+    expect(unused_variables, clippy::unused_self, reason = "only metrics")
+)]
+impl Telemetry {
+    fn handshake_took(&self, origin: Origin, took: Duration) {
+        #[cfg(feature = "metrics")]
+        self.metrics.handshake_took(origin, took);
+    }
+
+    fn opened(&self, origin: Origin) {
+        #[cfg(feature = "metrics")]
+        self.metrics.opened(origin);
+    }
+
+    fn resumed(&self) {
+        #[cfg(feature = "metrics")]
+        self.metrics.resumed.increment(1);
+    }
+
+    fn revoked(&self) {
+        #[cfg(feature = "metrics")]
+        self.metrics.revoked.increment(1);
+    }
+
+    fn closed(&self, cause: &'static str, took: Duration) {
+        #[cfg(feature = "metrics")]
+        self.metrics.closed(cause, took);
+    }
+
+    /// Counts a message that was queued, before which the connection had queued `before`.
+    #[inline]
+    fn sent(&self, bytes: usize, before: u64) {
+        #[cfg(feature = "metrics")]
+        self.metrics.sent.count(bytes, before);
+    }
+
+    /// Counts a message that was delivered, before which the connection had delivered `before`.
+    #[inline]
+    fn received(&self, bytes: usize, before: u64) {
+        #[cfg(feature = "metrics")]
+        self.metrics.received.count(bytes, before);
+    }
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Telemetry").field(&self.transport).finish()
+    }
+}
+
+/// Tells the recorder the kind, the unit and the description of all metrics.
+fn describe() {
+    #[cfg(feature = "metrics")]
+    metrics::describe();
+}

@@ -1,0 +1,172 @@
+//! `PoolTelemetry` and `FallbackTelemetry`: what is told above the transports.
+
+use super::cause;
+use super::vocabulary::{FALLBACK, POOL};
+use crate::quota::Quota;
+#[cfg(feature = "metrics")]
+use ::metrics::{counter, gauge};
+use net_traits::{CertHash, CloseReason, ConnectError, WithCauses};
+use std::fmt;
+use std::net::SocketAddr;
+
+/// The events and metrics of pools of connections. All pools of a process share the metrics.
+#[derive(Debug, Default)]
+pub struct PoolTelemetry {
+    dial_failed: Quota,
+    undelivered: Quota,
+    receive_failed: Quota,
+}
+
+impl PoolTelemetry {
+    /// Creates the telemetry of a pool.
+    pub fn new() -> Self {
+        super::describe();
+        Self::default()
+    }
+
+    /// There is a connection with a peer that had none.
+    pub fn connected(&self, peer: &CertHash) {
+        tracing::debug!(target: POOL, peer = short(peer), "peer connected");
+        #[cfg(feature = "metrics")]
+        {
+            gauge!("net_pool_peers_connected").increment(1.0);
+            counter!("net_pool_changes_total", "change" => "connected").increment(1);
+        }
+    }
+
+    /// Another connection with a peer is used; `reason` is why one before it ended.
+    pub fn replaced(&self, peer: &CertHash, reason: Option<&CloseReason>) {
+        let reason = reason.map(|reason| tracing::field::display(WithCauses(reason)));
+        tracing::debug!(target: POOL, peer = short(peer), reason, "connection replaced");
+        #[cfg(feature = "metrics")]
+        counter!("net_pool_changes_total", "change" => "replaced").increment(1);
+    }
+
+    /// The last connection with a peer has ended.
+    pub fn lost(&self, peer: &CertHash, reason: &CloseReason) {
+        let reason = WithCauses(reason);
+        tracing::debug!(target: POOL, peer = short(peer), %reason, "peer lost");
+        #[cfg(feature = "metrics")]
+        {
+            gauge!("net_pool_peers_connected").decrement(1.0);
+            counter!("net_pool_changes_total", "change" => "lost").increment(1);
+        }
+    }
+
+    /// A peer takes no data on a connection, and another one is dialled.
+    pub fn stuck(&self, peer: &CertHash) {
+        tracing::debug!(target: POOL, peer = short(peer), "connection stuck");
+        #[cfg(feature = "metrics")]
+        counter!("net_pool_changes_total", "change" => "stuck").increment(1);
+    }
+
+    /// A dial of the pool succeeded or failed.
+    pub fn dialled(&self, remote: SocketAddr, outcome: Result<(), &ConnectError>) {
+        let (cause, detail) = match outcome {
+            Ok(()) => ("connected", ""),
+            Err(error) => {
+                let (cause, detail) = cause::of_failure(error);
+                if let Some(suppressed) = self.dial_failed.take() {
+                    let error = WithCauses(error);
+                    tracing::debug!(
+                        target: POOL, %remote, %error, cause, detail, suppressed, "dial failed"
+                    );
+                }
+                (cause, detail)
+            }
+        };
+        #[cfg(feature = "metrics")]
+        counter!("net_pool_dials_total", "cause" => cause, "detail" => detail).increment(1);
+        let _ = (cause, detail);
+    }
+
+    /// A message was queued: the pool holds it until it is delivered or reported.
+    pub fn held(&self) {
+        #[cfg(feature = "metrics")]
+        gauge!("net_pool_messages_held").increment(1.0);
+    }
+
+    /// A message was delivered or reported.
+    pub fn released(&self) {
+        #[cfg(feature = "metrics")]
+        gauge!("net_pool_messages_held").decrement(1.0);
+    }
+
+    /// A message was not delivered, or is not known to be. `cause` is one of a few names.
+    pub fn undelivered(&self, peer: &CertHash, cause: &'static str, error: &dyn fmt::Display) {
+        if let Some(suppressed) = self.undelivered.take() {
+            let peer = short(peer);
+            tracing::debug!(target: POOL, peer, %error, cause, suppressed, "message undelivered");
+        }
+        #[cfg(feature = "metrics")]
+        counter!("net_pool_undelivered_total", "cause" => cause).increment(1);
+    }
+
+    /// A message of a peer was not received.
+    pub fn receive_failed(&self, peer: &CertHash, error: &dyn fmt::Display) {
+        if let Some(suppressed) = self.receive_failed.take() {
+            tracing::debug!(
+                target: POOL, peer = short(peer), %error, suppressed, "message not received"
+            );
+        }
+    }
+}
+
+/// How a dial over two transports ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FallbackPath {
+    /// The primary transport connected during its head start.
+    Primary,
+    /// The primary transport connected after its head start.
+    PrimaryLate,
+    /// The secondary transport connected while the primary was still trying.
+    SecondaryFirst,
+    /// The secondary transport connected after the primary had failed.
+    SecondaryOnly,
+    /// Both failed.
+    Neither,
+}
+
+impl FallbackPath {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Primary => "primary",
+            Self::PrimaryLate => "primary_late",
+            Self::SecondaryFirst => "secondary_first",
+            Self::SecondaryOnly => "secondary_only",
+            Self::Neither => "neither",
+        }
+    }
+}
+
+/// The events and metrics of transports that fall back to another one.
+#[derive(Debug, Default)]
+pub struct FallbackTelemetry {
+    dialled: Quota,
+}
+
+impl FallbackTelemetry {
+    /// Creates the telemetry of a transport.
+    pub fn new() -> Self {
+        super::describe();
+        Self::default()
+    }
+
+    /// A dial has ended; `failure` is why the primary transport failed, as far as it is known.
+    pub fn dialled(&self, remote: SocketAddr, path: FallbackPath, failure: Option<&ConnectError>) {
+        let path = path.name();
+        if let Some(suppressed) = self.dialled.take() {
+            let error = failure.map(|error| tracing::field::display(WithCauses(error)));
+            tracing::debug!(target: FALLBACK, %remote, path, error, suppressed, "dialled");
+        }
+        #[cfg(feature = "metrics")]
+        counter!("net_fallback_dials_total", "path" => path).increment(1);
+    }
+}
+
+/// Returns the first digits of an identity.
+fn short(peer: &CertHash) -> String {
+    let mut text = peer.to_string();
+    text.truncate(super::PREFIX);
+    text
+}

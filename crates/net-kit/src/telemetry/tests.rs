@@ -1,0 +1,232 @@
+//! The vocabulary is what is emitted.
+
+use super::{
+    Attempt, ConnectionTelemetry, EVENTS, FallbackPath, FallbackTelemetry, Origin, PoolTelemetry,
+    Telemetry,
+};
+use crate::facts::ConnectionFacts;
+use net_traits::{
+    CertHash, CloseReason, ConnectError, Limit, NetCredential, Rejection, TrustError, TrustPolicy,
+    close_code,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id, Record};
+use tracing::{Metadata, Subscriber};
+
+const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+/// Keeps what is emitted: target, level, message and fields.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<BTreeSet<Line>>>);
+
+type Line = (String, String, String, Vec<String>);
+
+#[derive(Default)]
+struct Message(String);
+
+impl Visit for Message {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        if field.name() == "message" {
+            self.0 = format!("{value:?}");
+        }
+    }
+}
+
+impl Log {
+    fn add(&self, metadata: &Metadata<'_>, message: &str) {
+        let fields = metadata.fields().iter().map(|field| field.name().to_owned());
+        let fields = fields.filter(|name| name != "message").collect();
+        let (target, level) = (metadata.target().to_owned(), metadata.level().to_string());
+        self.0.lock().insert((target, level, message.to_owned(), fields));
+    }
+}
+
+impl Subscriber for Log {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.target().starts_with("net::")
+    }
+
+    fn new_span(&self, span: &Attributes<'_>) -> Id {
+        self.add(span.metadata(), span.metadata().name());
+        Id::from_u64(1)
+    }
+
+    fn event(&self, event: &tracing::Event<'_>) {
+        let mut message = Message::default();
+        event.record(&mut message);
+        self.add(event.metadata(), &message.0);
+    }
+
+    fn record(&self, _: &Id, _: &Record<'_>) {}
+    fn record_follows_from(&self, _: &Id, _: &Id) {}
+    fn enter(&self, _: &Id) {}
+    fn exit(&self, _: &Id) {}
+}
+
+fn connection(telemetry: &Telemetry) -> ConnectionTelemetry {
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let hash = credential.identity();
+    let peer = TrustPolicy::Any.verify(credential.certificate_chain().first()).unwrap();
+    let facts = ConnectionFacts::new(REMOTE, REMOTE, hash, peer, None, "told/1".to_owned());
+    ConnectionTelemetry::opened(telemetry.clone(), &facts, Origin::Accepted)
+}
+
+/// Tells everything once.
+fn tell_all() {
+    let telemetry = Telemetry::new("test");
+    telemetry.refused(REMOTE, Limit::PerIp);
+    drop(telemetry.attempt(None, Origin::Dialled));
+    let attempt = telemetry.attempt(REMOTE, Origin::Accepted);
+    futures_util::FutureExt::now_or_never(attempt.watch(async { Ok(()) })).unwrap().unwrap();
+    let connection = connection(&telemetry);
+    connection.resumed();
+    connection.revoked();
+    connection.sent(100);
+    connection.received(20);
+    connection.message_refused();
+    connection.closing(7, "done");
+    connection.closed(&CloseReason::TimedOut);
+    let (peer, pool) = (CertHash::from_bytes([7; 32]), PoolTelemetry::new());
+    pool.connected(&peer);
+    pool.replaced(&peer, None);
+    pool.stuck(&peer);
+    pool.lost(&peer, &CloseReason::TimedOut);
+    pool.dialled(REMOTE, Err(&ConnectError::Refused(REMOTE)));
+    pool.held();
+    pool.undelivered(&peer, "lost", &"it is lost");
+    pool.released();
+    pool.receive_failed(&peer, &"it is too long");
+    FallbackTelemetry::new().dialled(REMOTE, FallbackPath::Neither, None);
+}
+
+#[test]
+fn each_event_that_is_emitted_is_in_the_table() {
+    let log = Log::default();
+    tracing::subscriber::with_default(log.clone(), tell_all);
+    let emitted = std::mem::take(&mut *log.0.lock());
+    let to_line = |event: &super::Event| {
+        let fields = event.fields.iter().map(|&field| field.to_owned()).collect();
+        (event.target.to_owned(), event.level.to_owned(), event.message.to_owned(), fields)
+    };
+    assert_eq!(emitted, EVENTS.iter().map(to_line).collect());
+}
+
+#[cfg(feature = "metrics")]
+mod metrics {
+    use super::*;
+    use crate::telemetry::METRICS;
+    use ::metrics::{SharedString, Unit, with_local_recorder};
+    use metrics_util::MetricKind as Kind;
+    use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use std::collections::BTreeMap;
+
+    #[test]
+    fn each_metric_that_is_emitted_is_in_the_table() {
+        let recorder = DebuggingRecorder::new();
+        with_local_recorder(&recorder, tell_all);
+        let emitted: BTreeSet<_> = recorder
+            .snapshotter()
+            .snapshot()
+            .into_vec()
+            .into_iter()
+            .map(|(key, unit, description, _)| {
+                let labels: Vec<_> = key.key().labels().map(|it| it.key().to_owned()).collect();
+                let kind = match key.kind() {
+                    Kind::Counter => "counter",
+                    Kind::Gauge => "gauge",
+                    Kind::Histogram => "histogram",
+                };
+                let unit = unit.as_ref().map_or("", Unit::as_str).to_owned();
+                let text = description.map(SharedString::into_owned).unwrap_or_default();
+                (key.key().name().to_owned(), kind.to_owned(), unit, labels, text)
+            })
+            .collect();
+        let table = METRICS.iter().map(|metric| {
+            let labels = metric.labels.iter().map(|&label| label.to_owned()).collect();
+            let (kind, unit) = (metric.kind.to_string(), metric.unit.to_string());
+            (metric.name.to_owned(), kind, unit, labels, metric.description.to_owned())
+        });
+        assert_eq!(emitted, table.collect());
+    }
+
+    fn values(run: impl FnOnce()) -> BTreeMap<String, f64> {
+        let recorder = DebuggingRecorder::new();
+        with_local_recorder(&recorder, run);
+        let snapshot = recorder.snapshotter().snapshot().into_vec().into_iter();
+        let value = |value| match value {
+            DebugValue::Counter(count) => count as f64,
+            DebugValue::Gauge(value) => value.0,
+            DebugValue::Histogram(values) => values.len() as f64,
+        };
+        snapshot
+            .map(|(key, _, _, it)| {
+                let labels: Vec<_> = key.key().labels().map(|label| label.value()).collect();
+                (format!("{} {}", key.key().name(), labels.join(" ")), value(it))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_attempt_has_one_outcome() {
+        let rejected = |cause| Rejection::by_policy(REMOTE, cause).into();
+        let hash = NetCredential::self_signed(TrustPolicy::Any).unwrap().identity();
+        let by_peer = Rejection::by_alert(REMOTE, hash, 48).unwrap();
+        let errors = [
+            (ConnectError::Refused(REMOTE), "refused "),
+            (rejected(TrustError::UntrustedIdentity(hash)), "rejected_by_us untrusted_identity"),
+            (rejected(TrustError::NoCertificate), "rejected_by_us no_certificate"),
+            (by_peer.into(), "rejected_by_peer unknown_ca"),
+            (ConnectError::Closed(CloseReason::TimedOut), "closed timed_out"),
+        ];
+        for (error, expected) in errors {
+            let fail = |attempt: Attempt| {
+                let watch = attempt.watch(async { Err::<(), _>(error.clone()) });
+                futures_util::FutureExt::now_or_never(watch).unwrap().unwrap_err();
+            };
+            let values = values(|| fail(Telemetry::new("test").attempt(REMOTE, Origin::Dialled)));
+            let failed: Vec<_> =
+                values.iter().filter(|(name, _)| name.contains("_failed_")).collect();
+            let name = format!("net_handshakes_failed_total test out {expected}");
+            assert_eq!(failed, [(&name, &1.0)], "{error}");
+        }
+    }
+
+    #[test]
+    fn a_connection_ends_once_also_if_it_is_only_dropped() {
+        let local = |code| CloseReason::Local { code, reason: String::new() };
+        for (reason, cause) in [
+            (Some(local(7)), "local"),
+            (Some(local(close_code::SHUTDOWN)), "shutdown"),
+            (Some(local(close_code::TOO_MANY_PER_IP)), "limit"),
+            (None, "abandoned"),
+        ] {
+            let values = values(|| {
+                let connection = connection(&Telemetry::new("test"));
+                if let Some(reason) = &reason {
+                    connection.closed(reason);
+                    connection.closed(&CloseReason::TimedOut);
+                }
+            });
+            assert_eq!(values["net_connections_open test"], 0.0);
+            assert_eq!(values[&format!("net_connections_closed_total test {cause}")], 1.0);
+            assert_eq!(values[&format!("net_connection_seconds test {cause}")], 1.0);
+            assert_eq!(values.keys().filter(|name| name.contains("closed")).count(), 1);
+        }
+    }
+
+    #[test]
+    fn the_size_of_every_64th_message_is_recorded() {
+        let values = values(|| {
+            let connection = connection(&Telemetry::new("test"));
+            (0..129).for_each(|_| connection.sent(10));
+        });
+        assert_eq!(values["net_messages_sent_total test"], 129.0);
+        assert_eq!(values["net_bytes_sent_total test"], 1290.0);
+        assert_eq!(values["net_message_bytes test out"], 3.0);
+    }
+}

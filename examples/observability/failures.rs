@@ -1,0 +1,354 @@
+//! Each attempt that fails is told and counted once on each side that knows of it, by cause.
+
+use crate::observer;
+use net_traits::{
+    CertificateDer, Endorser, Endorsers, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy,
+};
+use net_traits_test::Limits;
+use net_traits_test::memory::MemoryNetwork;
+use std::collections::BTreeMap;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::time::Duration;
+use tokio::time::{sleep, timeout};
+
+const ALPN: &str = "told/1";
+
+/// A test that takes longer hangs.
+const HANG: Duration = Duration::from_secs(60);
+
+/// How long handshakes may take that never end.
+const HANDSHAKE: Duration = Duration::from_secs(2);
+
+/// What to try.
+struct Case {
+    what: &'static str,
+    dialler: NetCredential,
+    listener: NetCredential,
+    offered: &'static str,
+    /// Causes that the dialler may tell; `*` ends a prefix.
+    out: &'static [&'static str],
+    /// Causes that the listener may tell.
+    into: &'static [&'static str],
+}
+
+const BY_PEER: &[&str] = &["rejected_by_peer*"];
+
+/// Trusts no peer.
+struct Suspicious;
+
+impl PeerVerifier for Suspicious {
+    fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+        Err("it is late".to_owned())
+    }
+}
+
+fn node(trust: TrustPolicy) -> NetCredential {
+    NetCredential::self_signed(trust).unwrap()
+}
+
+fn any() -> NetCredential {
+    node(TrustPolicy::Any)
+}
+
+/// Creates a certificate with these dates, modified by `damage`.
+fn dated(from: i32, until: i32, damage: impl FnOnce(&mut [u8])) -> NetCredential {
+    let key = rcgen::KeyPair::generate().unwrap();
+    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
+    parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+    parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
+    let mut certificate = parameters.self_signed(&key).unwrap().der().to_vec();
+    damage(&mut certificate);
+    NetCredential::from_der(vec![certificate], key.serialize_der(), TrustPolicy::Any).unwrap()
+}
+
+fn expired() -> NetCredential {
+    dated(2000, 2001, |_| {})
+}
+
+fn future() -> NetCredential {
+    dated(3000, 3001, |_| {})
+}
+
+fn forged() -> NetCredential {
+    dated(2000, 3000, |der| *der.last_mut().unwrap() ^= 1)
+}
+
+fn endorsed_by_another() -> TrustPolicy {
+    TrustPolicy::endorsed_by(Endorsers::new([Endorser::generate().unwrap().key()]))
+}
+
+/// A client that is rejected, and a server that is rejected, for each reason; and no common protocol.
+fn cases() -> Vec<Case> {
+    let client = |what, dialler, listener, into| Case {
+        what,
+        dialler,
+        listener,
+        offered: ALPN,
+        out: BY_PEER,
+        into,
+    };
+    let server = |what, dialler, listener, out| Case {
+        what,
+        dialler,
+        listener,
+        offered: ALPN,
+        out,
+        into: BY_PEER,
+    };
+    let stranger = || TrustPolicy::hashes([any().identity()]);
+    vec![
+        client("a strange client", any(), node(stranger()), &["rejected_by_us untrusted_identity"]),
+        client(
+            "a client without endorsement",
+            any(),
+            node(endorsed_by_another()),
+            &["rejected_by_us not_endorsed"],
+        ),
+        client(
+            "a client that the application rejects",
+            any(),
+            node(TrustPolicy::custom(Suspicious)),
+            &["rejected_by_us refused"],
+        ),
+        client("an expired client", expired(), any(), &["rejected_by_us expired"]),
+        client("a client of the future", future(), any(), &["rejected_by_us not_yet_valid"]),
+        client("a forged client", forged(), any(), &["rejected_by_us bad_signature"]),
+        server("a wrong server", node(stranger()), any(), &["rejected_by_us untrusted_identity"]),
+        server(
+            "a server without endorsement",
+            node(endorsed_by_another()),
+            any(),
+            &["rejected_by_us not_endorsed"],
+        ),
+        server(
+            "a server that the application rejects",
+            node(TrustPolicy::custom(Suspicious)),
+            any(),
+            &["rejected_by_us refused"],
+        ),
+        server("an expired server", any(), expired(), &["rejected_by_us expired"]),
+        server("a server of the future", any(), future(), &["rejected_by_us not_yet_valid"]),
+        server("a forged server", any(), forged(), &["rejected_by_us bad_signature"]),
+        Case {
+            what: "another protocol",
+            dialler: any(),
+            listener: any(),
+            offered: "other/1",
+            out: &["no_common_alpn"],
+            into: &["no_common_alpn"],
+        },
+    ]
+}
+
+/// Failed attempts, and connections that ended because the peer rejected them later, as `direction
+/// cause detail`.
+#[derive(Debug, Clone, PartialEq)]
+struct Told {
+    counted: BTreeMap<String, u64>,
+    events: BTreeMap<String, u64>,
+}
+
+impl Told {
+    fn now(transport: &str) -> Self {
+        let mut counted = BTreeMap::new();
+        let failed = observer::values("net_handshakes_failed_total", transport).into_iter();
+        // With TLS 1.3 the dialler is connected before the listener has verified it.
+        let late = observer::values("net_connections_closed_total", transport).into_iter();
+        let late = late.filter(|(cause, _)| cause.starts_with("rejected_by_peer"));
+        for (name, count) in
+            failed.chain(late.map(|(cause, count)| (format!("out {cause}"), count)))
+        {
+            *counted.entry(name).or_default() += count as u64;
+        }
+        let mut events = BTreeMap::new();
+        for line in observer::events("handshake failed", transport) {
+            let field = |name: &str| line.get(name).cloned().unwrap_or_default();
+            let name = [field("direction"), field("cause"), field("detail")].join(" ");
+            *events.entry(name.trim_end().to_owned()).or_default() += 1;
+        }
+        Self { counted, events }
+    }
+
+    fn since(&self, before: &Self) -> Self {
+        let less = |now: &BTreeMap<String, u64>, before: &BTreeMap<String, u64>| {
+            let grown = now.iter().map(|(name, count)| {
+                (name.clone(), count - before.get(name).copied().unwrap_or(0))
+            });
+            grown.filter(|(_, count)| *count > 0).collect()
+        };
+        Self {
+            counted: less(&self.counted, &before.counted),
+            events: less(&self.events, &before.events),
+        }
+    }
+
+    /// The causes in one direction.
+    fn of(&self, direction: &str) -> Vec<&str> {
+        let of_it = self.counted.iter().flat_map(|(name, count)| {
+            let cause = name.strip_prefix(direction).map(str::trim_start);
+            std::iter::repeat_n(cause, *count as usize).flatten()
+        });
+        of_it.collect()
+    }
+}
+
+fn matches(told: &[&str], expected: &[&str]) -> bool {
+    let is_one = |cause: &str| {
+        expected.iter().any(|expected| match expected.strip_suffix('*') {
+            Some(prefix) => cause.starts_with(prefix),
+            None => cause == *expected,
+        })
+    };
+    match told {
+        [] => expected.is_empty(),
+        [cause] => is_one(cause),
+        _ => false,
+    }
+}
+
+/// Waits until exactly one of the expected causes is told on each side, and events say the same.
+async fn expect(name: &str, what: &str, before: &Told, out: &[&str], into: &[&str]) {
+    let is_told = |told: &Told| {
+        let counted_as_failed = |name: &String| told.events.contains_key(name);
+        matches(&told.of("out"), out)
+            && matches(&told.of("in"), into)
+            && told.events.iter().all(|(name, count)| told.counted.get(name) == Some(count))
+            && told.counted.keys().all(|name| counted_as_failed(name) || name.contains("_by_peer"))
+    };
+    let mut told = Told::now(name).since(before);
+    let wait = async {
+        while !is_told(&told) {
+            sleep(Duration::from_millis(10)).await;
+            told = Told::now(name).since(before);
+        }
+    };
+    if timeout(HANDSHAKE * 5, wait).await.is_err() {
+        panic!("{name}, {what}: {told:?}; expected out {out:?}, in {into:?}");
+    }
+}
+
+/// Runs all failures on one transport. `blind` are those that its listener cannot see.
+async fn run<T: NetTransport>(
+    name: &'static str,
+    make: impl Fn() -> T,
+    here: SocketAddr,
+    blind: &[&str],
+) {
+    for case in cases() {
+        let Case { what, dialler, listener, offered, out, into } = case;
+        let (dialling, listening) = (make(), make());
+        let before = Told::now(name);
+        let listener = listening.create_listener(here, &[ALPN], listener).await.unwrap();
+        let serve = async {
+            let request = listener.accept().await.unwrap();
+            request.accept().await.err()
+        };
+        let dial = async {
+            let dialled = dialling.connect(listener.local_addr(), &[offered], dialler).await;
+            if let Ok(connection) = dialled {
+                connection.watch_close().await; // the rejection comes later
+            }
+        };
+        let is_blind = blind.contains(&what);
+        tokio::select! {
+            ((), _) = async { tokio::join!(dial, serve) }, if !is_blind => {}
+            () = async { dial_only(&dialling, listener.local_addr(), offered).await }, if is_blind => {}
+        }
+        expect(name, what, &before, out, if is_blind { &[] } else { into }).await;
+    }
+    unattended(name, &make, here).await;
+}
+
+async fn dial_only<T: NetTransport>(dialling: &T, remote_addr: SocketAddr, offered: &str) {
+    dialling.connect(remote_addr, &[offered], any()).await.map(drop).unwrap_err();
+}
+
+/// Attempts that no listener completes.
+async fn unattended<T: NetTransport>(name: &'static str, make: &impl Fn() -> T, here: SocketAddr) {
+    let (dialling, listening) = (make(), make());
+    let before = Told::now(name);
+    dial_only(&dialling, gone(here), ALPN).await;
+    expect(name, "an address without a listener", &before, &["refused", "timed_out"], &[]).await;
+
+    let before = Told::now(name);
+    dial_only(&dialling, SocketAddr::new(here.ip(), 0), ALPN).await;
+    expect(name, "port 0", &before, &["invalid_input"], &[]).await;
+
+    let listener = listening.create_listener(here, &[ALPN], any()).await.unwrap();
+    let dial = || async {
+        let dialled = dialling.connect(listener.local_addr(), &[ALPN], any()).await;
+        if let Ok(connection) = dialled {
+            connection.watch_close().await;
+        }
+    };
+    let before = Told::now(name);
+    tokio::join!(dial(), async { listener.accept().await.unwrap().refuse(7) });
+    let refused = &["refused", "closed*", "timed_out"];
+    expect(name, "a request that is refused", &before, refused, &["refused_by_us"]).await;
+
+    let before = Told::now(name);
+    tokio::join!(dial(), async { drop(listener.accept().await.unwrap()) });
+    expect(name, "a request that is dropped", &before, refused, &["canceled"]).await;
+
+    let before = Told::now(name);
+    tokio::select! {
+        () = dial() => panic!("it is not accepted"),
+        request = listener.accept() => drop(request),
+    }
+    expect(name, "a dial that is dropped", &before, &["canceled"], &["canceled"]).await;
+}
+
+/// Returns an address at which nothing listens.
+fn gone(here: SocketAddr) -> SocketAddr {
+    if !here.ip().is_loopback() {
+        return SocketAddr::new(here.ip(), 9);
+    }
+    let udp = UdpSocket::bind(here).unwrap();
+    let address = udp.local_addr().unwrap();
+    drop(TcpListener::bind(address).unwrap());
+    address
+}
+
+fn test(test: impl Future<Output = ()>) {
+    observer::install();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+fn local() -> SocketAddr {
+    "127.0.0.1:0".parse().unwrap()
+}
+
+#[test]
+fn tcp_tells_each_failure() {
+    let config = tcp_tls_transport::TcpTlsConfig::new().handshake_timeout(HANDSHAKE);
+    let make = || tcp_tls_transport::TcpTlsTransport::with_config(config.clone()).unwrap();
+    test(run("tcp", make, local(), &[]));
+}
+
+#[test]
+fn quinn_tells_each_failure() {
+    let config = quinn_transport::QuinnConfig::new().handshake_timeout(HANDSHAKE);
+    let make = || quinn_transport::QuinnTransport::with_config(config.clone()).unwrap();
+    test(run("quinn", make, local(), &[]));
+}
+
+/// msquic chooses the listener by the protocol, and tells no listener of an attempt that suits none.
+#[cfg(feature = "msquic")]
+#[test]
+fn msquic_tells_each_failure() {
+    let config = msquic_transport::MsQuicTransportConfig::new().handshake_timeout(HANDSHAKE);
+    let make = || msquic_transport::MsQuicTransport::with_config(config.clone()).unwrap();
+    test(run("quic", make, local(), &["another protocol"]));
+}
+
+#[test]
+fn the_memory_network_tells_each_failure() {
+    let network = MemoryNetwork::new(1);
+    let limits = Limits { handshake_timeout: HANDSHAKE, ..Limits::default() };
+    let one = network.transport_with(limits.clone());
+    let here = SocketAddr::new(one.ip(), 0);
+    // A clone is the same host: it dials itself.
+    test(run("memory", move || one.clone(), here, &[]));
+}
