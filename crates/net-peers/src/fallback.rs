@@ -246,11 +246,10 @@ fn more_telling(first: ConnectError, second: ConnectError) -> ConnectError {
 /// How much an error says about the peer.
 fn rank(error: &ConnectError) -> u8 {
     match error {
-        ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 5,
-        ConnectError::Rejected(_) => 4,
-        ConnectError::Closed(CloseReason::Peer { .. }) => 3,
-        ConnectError::NoCommonAlpn { .. } => 2,
-        ConnectError::TimedOut { .. } => 1, // there may be a peer, unlike after a refusal
+        ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 4,
+        ConnectError::Rejected(_) => 3,
+        ConnectError::Closed(CloseReason::Peer { .. }) => 2,
+        ConnectError::NoCommonAlpn { .. } => 1,
         _ => 0,
     }
 }
