@@ -110,6 +110,10 @@ net_kit::quic_options! {
         /// // The idle timeout is 7 s, whatever `idle_timeout` says.
         /// ```
         quic: Settings = Settings::new();
+        /// Size of the queue of datagrams that wait to be sent, and of the one of those that were not received, in
+        /// bytes, see [`NetDatagrams`](net_traits::NetDatagrams). At the limit, sending is an error, and the oldest
+        /// received one is dropped. With 0 there are no datagrams. Default: 64 KiB.
+        datagram_queue: usize = 64 * 1024, 0..=*QUEUE.end();
         /// Whether reconnecting peers resume their session, as server and as client, see
         /// [`Resumption`](msquic_async::Resumption). Peers are verified as in a full handshake. A
         /// change of a listener's credential and [`revoke`](crate::MsQuicTransport::revoke) invalidate
@@ -196,6 +200,7 @@ impl MsQuicTransportConfig {
             .stream_receive_window(self.stream_receive_window)
             .connection_window(self.connection_receive_window)
             .pacing(self.pacing)
+            .datagrams(self.datagram_queue > 0)
             .ecn(self.ecn)
             // The stream's own queue is sufficient as a buffer and avoids a copy.
             .send_buffering(false);

@@ -12,6 +12,7 @@ use bytes::Bytes;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings, StreamType};
 use net_kit::admission::Place;
 use net_kit::budget;
+use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::guard::OnDrop;
@@ -20,7 +21,8 @@ use net_kit::losses::Told;
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
-    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
+    CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
+    RecvError, SendError,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -42,6 +44,7 @@ pub(crate) struct Shared {
     /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
     inbound: Arc<Inbound>,
+    pub(crate) datagrams: Counters,
     pub(crate) inner: Connection,
     pub(crate) config: Arc<MsQuicTransportConfig>,
     /// Code and reason of the local close, once it has begun.
@@ -85,6 +88,7 @@ impl MsQuicNetConnection {
             entry,
             stream_pool: StreamPool::new(&config),
             inbound,
+            datagrams: Counters::default(),
             inner,
             config,
             closing: Mutex::default(),
@@ -251,7 +255,7 @@ impl Shared {
     }
 
     /// Returns the error for sending once this side has begun to close.
-    fn closing(&self) -> CloseReason {
+    pub(crate) fn closing(&self) -> CloseReason {
         if let Some(error) = self.inner.close_reason() {
             return self.close_reason(&error);
         }
@@ -373,6 +377,13 @@ impl NetConnection for MsQuicNetConnection {
 
     fn abort(&self, code: u64, reason: &str) {
         Member::abort(&*self.shared, code, reason);
+    }
+
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        if self.shared.config.datagram_queue == 0 {
+            return Err(DatagramError::Unsupported);
+        }
+        Ok(self)
     }
 
     async fn watch_close(&self) -> CloseReason {

@@ -60,6 +60,7 @@ mod certificate;
 mod config;
 mod connection;
 mod context;
+mod datagrams;
 mod frame_sink;
 mod inbound;
 mod incoming;

@@ -2,7 +2,8 @@
 
 use crate::MsQuicTransportConfig;
 use msquic_async::{
-    Configuration, ConfigurationError, Registration, Resumption, Settings, StreamLimits,
+    Configuration, ConfigurationError, DatagramLimits, Registration, Resumption, Settings,
+    StreamLimits,
 };
 use net_kit::alpn::protocol_names;
 use net_traits::{Cause, CredentialError, NetCredential, TrustPolicy};
@@ -129,6 +130,9 @@ impl ConfigFactory<'_> {
             .max_send_buffer(self.config.max_send_queue.max(self.config.send_queue));
         match configuration {
             Ok(configuration) => {
+                let queue = self.config.datagram_queue;
+                let datagrams = DatagramLimits::new().send_queue(queue).receive_queue(queue);
+                let configuration = configuration.with_datagram_limits(datagrams);
                 Ok(configuration.with_stream_limits(limits).with_streams_in_turn())
             }
             Err(ConfigurationError::Credential(error)) => Err(ConfigFailure::Credential(error)),

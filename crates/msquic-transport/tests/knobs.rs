@@ -3,20 +3,30 @@
 mod common;
 
 use common::{ALPN, credentials, run};
+use futures_util::FutureExt;
 use msquic_transport::{
     CongestionControl, ExecutionProfile, MsQuicNetConnection, MsQuicTransport,
     MsQuicTransportConfig, Settings,
 };
-use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
+use net_traits::{DatagramError, NetConnection, NetIncomingRequest, NetListener, NetTransport};
 use std::time::Duration;
 
 /// Two peers with the same configuration.
 async fn pair(config: MsQuicTransportConfig) -> [MsQuicNetConnection; 2] {
+    two(config.clone(), config).await
+}
+
+/// A dialler and a listener.
+async fn two(
+    dialler: MsQuicTransportConfig,
+    listener: MsQuicTransportConfig,
+) -> [MsQuicNetConnection; 2] {
     let (server, client) = credentials();
-    let transport = MsQuicTransport::with_config(config).unwrap();
+    let transport = MsQuicTransport::with_config(listener).unwrap();
     let address = "127.0.0.1:0".parse().unwrap();
     let listener = transport.create_listener(address, &[ALPN], server).await.unwrap();
-    let dial = transport.connect(listener.local_addr(), &[ALPN], client);
+    let dialler = MsQuicTransport::with_config(dialler).unwrap();
+    let dial = dialler.connect(listener.local_addr(), &[ALPN], client);
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (dialled, accepted) = tokio::join!(dial, accept);
     [dialled.unwrap(), accepted]
@@ -102,6 +112,41 @@ fn ecn_is_used_if_the_path_carries_it() {
         }
         let [client, _server] = pair(MsQuicTransportConfig::new()).await;
         assert!(!client.statistics().await.unwrap().ecn_capable);
+    });
+}
+
+#[test]
+fn peers_without_datagrams_are_told_apart() {
+    run(async {
+        let config = MsQuicTransportConfig::new().datagram_queue(0);
+        let [with, without] = two(MsQuicTransportConfig::new(), config).await;
+        assert_eq!(without.datagrams().err(), Some(DatagramError::Unsupported));
+        let datagrams = with.datagrams().unwrap();
+        assert_eq!(datagrams.max_datagram_size(), None);
+        let sent = datagrams.send_datagram("not taken".into());
+        assert_eq!(sent, Err(DatagramError::Unsupported));
+    });
+}
+
+#[test]
+fn datagrams_that_are_not_received_are_bounded_and_counted() {
+    run(async {
+        let [client, server] = pair(MsQuicTransportConfig::new().datagram_queue(16 * 1024)).await;
+        let (sender, receiver) = (client.datagrams().unwrap(), server.datagrams().unwrap());
+        while receiver.datagram_statistics().arrived < 200 {
+            match sender.send_datagram(vec![0; 1000].into()) {
+                Ok(()) | Err(DatagramError::WouldBlock) => {}
+                // It is not known yet that the peer takes them.
+                Err(DatagramError::Unsupported) => {}
+                Err(error) => panic!("{error}"),
+            }
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+        let mut kept = 0;
+        while receiver.recv_datagram().now_or_never().is_some() {
+            kept += 1;
+        }
+        assert!((1..50).contains(&kept), "{kept} datagrams were kept");
     });
 }
 

@@ -15,7 +15,8 @@
 //!    are not confirmed, and those that are lost.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
 //!    a cancelled future must not skip.
-//! 6. [`frame`]: messages in a byte stream. [`alpn`]: names of protocols.
+//! 6. [`frame`]: messages in a byte stream. [`datagram`]: the byte in front of datagrams. [`alpn`]:
+//!    names of protocols.
 //! 7. [`statistics`] and [`telemetry`]: metrics, spans and events, with one vocabulary.
 //! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
 //!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
@@ -38,6 +39,7 @@ pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
 pub mod budget;
+pub mod datagram;
 pub mod facts;
 pub mod frame;
 pub mod guard;

@@ -6,9 +6,9 @@ use net_kit::options::TIMEOUT;
 use net_kit::telemetry::{FallbackPath, FallbackTelemetry};
 use net_traits::{
     AcceptError, CertHash, CertificateDer, CloseOutcome, CloseReason, ConfigError, ConnectError,
-    ListenError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion,
-    NetRequests, NetTransport, PeerIdentity, RecvError, RejectionBy, RequestError, SendError,
-    TransportStatistics, TrustPolicy,
+    DatagramError, ListenError, NetConnection, NetCredential, NetDatagrams, NetIncomingRequest,
+    NetListener, NetQuestion, NetRequests, NetTransport, PeerIdentity, RecvError, RejectionBy,
+    RequestError, SendError, TransportStatistics, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -437,6 +437,10 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     async fn watch_close(&self) -> CloseReason {
         each!(self, it => it.watch_close().await)
+    }
+
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        each!(self, it => it.datagrams())
     }
 }
 

@@ -142,6 +142,11 @@ macro_rules! __behaviours {
                 closing_ends_requests [requests] Swapped,
                 questions_of_a_revoked_peer_are_not_handed_out [requests] Swapped,
             }
+            datagram {
+                datagrams_arrive_whole [] Swapped,
+                a_cancelled_recv_loses_no_datagram [] Swapped,
+                the_end_ends_datagrams [] Swapped,
+            }
             operation {
                 open_connections_are_listed [] Swapped,
                 closing_a_peer_closes_its_connections [close_reason] Once,

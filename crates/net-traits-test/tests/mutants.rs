@@ -210,6 +210,12 @@ mutants! {
         "request::questions_of_a_revoked_peer_are_not_handed_out",
     revoked_questions_are_read: RevokedQuestionsAreRead =>
         "request::questions_of_a_revoked_peer_are_not_handed_out",
+    datagrams_are_cut: DatagramsAreCut =>
+        "datagram::datagrams_arrive_whole",
+    dropped_recv_loses_a_datagram: DroppedRecvLosesADatagram =>
+        "datagram::a_cancelled_recv_loses_no_datagram",
+    datagrams_forget_the_end: DatagramsForgetTheEnd =>
+        "datagram::the_end_ends_datagrams",
     connections_are_not_listed: ConnectionsAreNotListed =>
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>

@@ -1,6 +1,8 @@
 //! `NetConnection`: messages to and from one peer.
 
-use crate::{CloseOutcome, CloseReason, PeerIdentity, RecvError, SendError};
+use crate::{
+    CloseOutcome, CloseReason, DatagramError, NetDatagrams, PeerIdentity, RecvError, SendError,
+};
 use async_trait::async_trait;
 use bytes::Bytes;
 use rustls_pki_types::CertificateDer;
@@ -161,4 +163,14 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// Cancel-safe.
     async fn watch_close(&self) -> CloseReason;
+
+    /// Returns the datagrams of the connection, if the transport has them. Whether the peer takes
+    /// some is told by [`NetDatagrams::max_datagram_size`]. Default: it has none.
+    ///
+    /// # Errors
+    ///
+    /// [`DatagramError::Unsupported`].
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        Err(DatagramError::Unsupported)
+    }
 }

@@ -2,9 +2,10 @@
 //! time.
 
 use crate::{
-    AcceptError, CertHash, CloseOutcome, CloseReason, ConnectError, ListenError, NetConnection,
-    NetCredential, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
-    PeerIdentity, RecvError, RequestError, SendError, TransportStatistics, TrustPolicy,
+    AcceptError, CertHash, CloseOutcome, CloseReason, ConnectError, DatagramError, ListenError,
+    NetConnection, NetCredential, NetDatagrams, NetIncomingRequest, NetListener, NetQuestion,
+    NetRequests, NetTransport, PeerIdentity, RecvError, RequestError, SendError,
+    TransportStatistics, TrustPolicy,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -295,6 +296,7 @@ trait ErasedConnection: Any + Send + Sync {
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome;
     fn abort(&self, code: u64, reason: &str);
     async fn watch_close(&self) -> CloseReason;
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError>;
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError>;
     async fn accept_request(&self) -> Result<DynQuestion, RequestError>;
 }
@@ -370,6 +372,10 @@ macro_rules! forward {
 
             async fn watch_close(&$self) -> CloseReason {
                 <$($inner)*>::watch_close($target).await
+            }
+
+            fn datagrams(&$self) -> Result<&dyn NetDatagrams, DatagramError> {
+                <$($inner)*>::datagrams($target)
             }
 
             $($more)*

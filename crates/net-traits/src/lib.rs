@@ -47,6 +47,7 @@ mod config_error;
 mod connection;
 mod credential;
 mod credential_error;
+mod datagrams;
 mod dyn_transport;
 mod endorsement;
 mod endorsing_key;
@@ -71,6 +72,7 @@ pub use config_error::ConfigError;
 pub use connection::NetConnection;
 pub use credential::NetCredential;
 pub use credential_error::CredentialError;
+pub use datagrams::{DatagramError, DatagramStatistics, NetDatagrams};
 pub use dyn_transport::{
     DynConnection, DynIncomingRequest, DynListener, DynQuestion, DynTransport,
 };

@@ -6,7 +6,7 @@ use super::{
     DgramSendError,
 };
 use crate::Status;
-use crate::buffer::DatagramSendState;
+use crate::buffer::{DatagramCounts, DatagramSendState};
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::pin::Pin;
@@ -28,6 +28,17 @@ impl Connection {
     /// ```
     pub fn max_datagram_size(&self) -> Option<usize> {
         self.inner().exclusive.lock().datagrams.max_size()
+    }
+
+    /// What became of the datagrams so far; [`statistics`](Self::statistics) tells it too.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// println!("{} datagrams arrived", connection.datagram_counts().received);
+    /// # }
+    /// ```
+    pub fn datagram_counts(&self) -> DatagramCounts {
+        self.inner().exclusive.lock().datagrams.counts
     }
 
     /// How many received datagrams were dropped because the queue was full.

@@ -1,5 +1,6 @@
 //! `MemoryConnection`: messages over a virtual wire.
 
+use super::datagrams::LARGEST as LARGEST_DATAGRAM;
 use super::pipe::frame;
 use super::requests::Asked;
 use super::wire::{Side, Wire};
@@ -15,8 +16,8 @@ use net_kit::progress::{Look, Stuck, unless_stuck};
 use net_kit::registry::{Entry, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
-    CloseOutcome, CloseReason, NetConnection, NetQuestion, NetRequests, RecvError, RequestError,
-    SendError, close_code, request_code,
+    CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
+    NetQuestion, NetRequests, RecvError, RequestError, SendError, close_code, request_code,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -225,8 +226,40 @@ impl NetConnection for MemoryConnection {
         Member::abort(&*self.shared, code, reason);
     }
 
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        Ok(self)
+    }
+
     async fn watch_close(&self) -> CloseReason {
         self.over().await
+    }
+}
+
+#[async_trait]
+impl NetDatagrams for MemoryConnection {
+    fn max_datagram_size(&self) -> Option<usize> {
+        Some(LARGEST_DATAGRAM)
+    }
+
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        let (size, limit) = (datagram.len(), LARGEST_DATAGRAM);
+        if size > limit {
+            return Err(DatagramError::TooLarge { size, limit });
+        }
+        let seat = &self.shared.seat;
+        seat.wire.send_datagram(seat.side, datagram).map_err(DatagramError::Closed)
+    }
+
+    async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
+        budget::spend().await;
+        let seat = &self.shared.seat;
+        let received = seat.wire.recv_datagram(seat.side).await;
+        received.map_err(DatagramError::Closed)
+    }
+
+    fn datagram_statistics(&self) -> DatagramStatistics {
+        let seat = &self.shared.seat;
+        seat.wire.datagram_statistics(seat.side)
     }
 }
 

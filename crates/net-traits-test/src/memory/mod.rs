@@ -36,6 +36,7 @@
 //! Not simulated are loss and reordering of packets, which transports hide, and busy processors.
 
 mod connection;
+mod datagrams;
 mod host;
 mod link;
 mod listener;

@@ -1,10 +1,11 @@
 //! `Wire`: one connection, consisting of two pipes and each side's view of its end.
 
+use super::datagrams::Datagrams;
 use super::pipe::{Pipe, Reset, Taken};
 use super::requests::{Asked, Questions};
 use bytes::Bytes;
 use net_traits::close_code::{self, sent_reason};
-use net_traits::{Cause, CloseReason, RecvError, RequestError, request_code};
+use net_traits::{Cause, CloseReason, DatagramStatistics, RecvError, RequestError, request_code};
 use parking_lot::Mutex;
 use std::pin::pin;
 use std::time::Duration;
@@ -42,6 +43,8 @@ pub(super) struct Wire {
 struct State {
     /// The data sent by the dialler and by the listener.
     pipes: [Pipe; 2],
+    /// The datagrams sent by the dialler and by the listener.
+    datagrams: [Datagrams; 2],
     /// The reasons of the end for the dialler and the listener, with their times.
     ends: [Option<(Instant, CloseReason)>; 2],
 }
@@ -105,7 +108,7 @@ impl Wire {
     /// `pipes` are the directions in which the dialler and the listener send.
     pub(super) fn new(pipes: [Pipe; 2]) -> Self {
         let questions = pipes.each_ref().map(|pipe| Questions::new(pipe.link.clone()));
-        let state = State { pipes, ends: [None, None] };
+        let state = State { pipes, datagrams: Default::default(), ends: [None, None] };
         Self { state: Mutex::new(state), questions, changed: Notify::new() }
     }
 
@@ -274,6 +277,49 @@ fn try_push(
         return state.end(side, now).map_or(Ok(false), Err);
     }
     Ok(true)
+}
+
+/// Datagrams.
+impl Wire {
+    /// Sends a datagram from `side`; a link that is blocked loses it.
+    pub(super) fn send_datagram(&self, side: Side, datagram: Bytes) -> Result<(), CloseReason> {
+        {
+            let (state, now) = (&mut *self.state.lock(), Instant::now());
+            if let Ok(reason) = state.end(side, now) {
+                return Err(reason);
+            }
+            let link = state.outgoing(side).link.clone();
+            let datagrams = &mut state.datagrams[side as usize];
+            match link.blocked_since() {
+                Some(_) => datagrams.lose(),
+                None => datagrams.push(link.arrival(now), datagram),
+            }
+        }
+        self.notify();
+        Ok(())
+    }
+
+    /// Waits for the next datagram to `side`.
+    pub(super) async fn recv_datagram(&self, side: Side) -> Result<Bytes, CloseReason> {
+        self.until(|state, now| {
+            let arrives = match state.datagrams[side.other() as usize].take(now) {
+                Ok(datagram) => return Step::Done(Ok(datagram)),
+                Err(arrives) => arrives,
+            };
+            match state.end(side, now) {
+                Ok(reason) => Step::Done(Err(reason)),
+                Err(end) => Step::Wait(end.into_iter().chain(arrives).min()),
+            }
+        })
+        .await
+    }
+
+    pub(super) fn datagram_statistics(&self, side: Side) -> DatagramStatistics {
+        let state = self.state.lock();
+        let sent = state.datagrams[side as usize].sent();
+        let (arrived, received) = state.datagrams[side.other() as usize].received(Instant::now());
+        DatagramStatistics::new(sent, arrived, received)
+    }
 }
 
 /// Requests.

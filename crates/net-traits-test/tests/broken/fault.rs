@@ -58,6 +58,10 @@ pub(crate) enum Fault {
     TooLargeIsTheEnd,
     TruncatedIsSkipped,
     SilenceIsTruncated,
+    // Datagrams
+    DatagramsAreCut,
+    DroppedRecvLosesADatagram,
+    DatagramsForgetTheEnd,
     // The end
     TheEndOvertakes,
     OnlyAFewAreKept,

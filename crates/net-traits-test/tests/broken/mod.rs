@@ -1,6 +1,7 @@
 //! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
 mod context;
+mod datagrams;
 mod fault;
 mod guards;
 mod question;
@@ -16,8 +17,9 @@ use futures_util::FutureExt;
 use guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
-    ListenError, NetConnection, NetCredential, NetListener, NetTransport, PeerIdentity, RecvError,
-    SendError, TransportStatistics, TrustError, TrustPolicy, close_code,
+    DatagramError, ListenError, NetConnection, NetCredential, NetDatagrams, NetListener,
+    NetTransport, PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy,
+    close_code,
 };
 use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryQuestion, MemoryTransport};
 use net_traits_test::{Harness, Limits, RawPeer};
@@ -471,6 +473,10 @@ impl Clone for BrokenConnection {
 
 #[async_trait]
 impl NetConnection for BrokenConnection {
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        Ok(self)
+    }
+
     fn local_addr(&self) -> SocketAddr {
         self.0.inner.local_addr()
     }

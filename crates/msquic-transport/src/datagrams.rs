@@ -1,0 +1,49 @@
+//! The datagrams of a connection (RFC 9221).
+
+use crate::connection::MsQuicNetConnection;
+use async_trait::async_trait;
+use bytes::Bytes;
+use msquic_async::DgramSendError;
+use net_kit::{budget, datagram};
+use net_traits::{Cause, DatagramError, DatagramStatistics, NetConnection, NetDatagrams};
+
+#[async_trait]
+impl NetDatagrams for MsQuicNetConnection {
+    fn max_datagram_size(&self) -> Option<usize> {
+        let size = self.shared.inner.max_datagram_size()?;
+        Some(size.saturating_sub(datagram::HEADER))
+    }
+
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        let size = datagram.len();
+        let sent = self.shared.inner.send_datagram(&datagram::encode(&datagram));
+        sent.map_err(|error| match error {
+            DgramSendError::Denied => DatagramError::Unsupported,
+            DgramSendError::TooBig { max, .. } => {
+                DatagramError::TooLarge { size, limit: max.saturating_sub(datagram::HEADER) }
+            }
+            DgramSendError::Full => DatagramError::WouldBlock,
+            DgramSendError::ConnectionLost(_) => DatagramError::Closed(self.shared.closing()),
+            error => DatagramError::Transport(Cause::new(error)),
+        })?;
+        self.shared.datagrams.sent();
+        Ok(())
+    }
+
+    async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
+        loop {
+            budget::spend().await;
+            let Ok(received) = self.shared.inner.receive_datagram().await else {
+                return Err(DatagramError::Closed(self.watch_close().await));
+            };
+            if let Some(datagram) = datagram::decode(received) {
+                self.shared.datagrams.received();
+                return Ok(datagram);
+            }
+        }
+    }
+
+    fn datagram_statistics(&self) -> DatagramStatistics {
+        self.shared.datagrams.statistics(self.shared.inner.datagram_counts().received)
+    }
+}

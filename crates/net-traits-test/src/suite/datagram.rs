@@ -1,0 +1,101 @@
+//! Datagrams, on transports that have them. The others say so.
+
+use crate::Harness;
+use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, pattern};
+use futures_util::FutureExt;
+use net_traits::{CloseReason, DatagramError, NetConnection, NetDatagrams};
+use tokio::time::{sleep, timeout};
+
+/// Returns the datagrams of both peers, once each knows that the other one takes some; `None` if the
+/// transport has none.
+async fn both<'a>(
+    one: &'a impl NetConnection,
+    other: &'a impl NetConnection,
+) -> Option<[&'a dyn NetDatagrams; 2]> {
+    match (one.datagrams(), other.datagrams()) {
+        (Ok(one), Ok(other)) => {
+            while one.max_datagram_size().is_none() || other.max_datagram_size().is_none() {
+                sleep(PAUSE).await;
+            }
+            Some([one, other])
+        }
+        (one, other) => {
+            assert_eq!(one.err(), Some(DatagramError::Unsupported));
+            assert_eq!(other.err(), Some(DatagramError::Unsupported));
+            None
+        }
+    }
+}
+
+/// A datagram arrives whole, whatever its size up to the limit, or not at all. A larger one is a typed
+/// error, and the connection remains usable.
+pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let largest = sender.max_datagram_size().unwrap();
+    let sizes = [0, 1, 100, largest];
+    for size in sizes {
+        loop {
+            sender.send_datagram(pattern(size)).unwrap();
+            let Ok(received) = timeout(MOMENT, receiver.recv_datagram()).await else { continue };
+            let received = received.unwrap();
+            assert!(sizes.contains(&received.len()), "{} bytes", received.len());
+            assert_eq!(received, pattern(received.len()));
+            if received.len() == size {
+                break; // otherwise an earlier one was late, and has been sent again
+            }
+        }
+    }
+    let size = 1_000_000;
+    match sender.send_datagram(pattern(size)) {
+        Err(DatagramError::TooLarge { size: told, limit }) => {
+            assert_eq!(told, size);
+            assert!((largest..size).contains(&limit), "{limit}");
+        }
+        result => panic!("{result:?}"),
+    }
+    greet(one, other).await;
+}
+
+/// A `recv` that is dropped takes no datagram along, and all are counted.
+pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let mut sent = sender.datagram_statistics().sent;
+    let (start, mut received) = (receiver.datagram_statistics(), 0);
+    let arrived = || receiver.datagram_statistics().arrived - start.arrived;
+    for round in 1..=20 {
+        let before = arrived();
+        while arrived() == before {
+            assert_eq!(receiver.recv_datagram().now_or_never(), None);
+            sender.send_datagram(pattern(round)).unwrap();
+            sent += 1;
+            sleep(PAUSE).await;
+        }
+        // It may be dropped before it returns what has arrived.
+        received += u64::from(receiver.recv_datagram().now_or_never().is_some());
+        while received < arrived() {
+            let next = timeout(MOMENT, receiver.recv_datagram()).await;
+            let datagram = next.expect("what has arrived is not lost").unwrap();
+            assert_eq!(datagram, pattern(datagram.len()));
+            received += 1;
+        }
+    }
+    assert_eq!(receiver.datagram_statistics().received - start.received, received);
+    assert_eq!(sender.datagram_statistics().sent, sent);
+    greet(one, other).await;
+}
+
+/// The end of the connection ends datagrams, with its reason.
+pub async fn the_end_ends_datagrams<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let (received, _) = tokio::join!(receiver.recv_datagram(), one.close(7, "bye"));
+    let reason = other.watch_close().await;
+    assert_eq!(received, Err(DatagramError::Closed(reason.clone())));
+    assert_eq!(receiver.recv_datagram().await, Err(DatagramError::Closed(reason)));
+    for closed in [sender.send_datagram(pattern(1)), receiver.send_datagram(pattern(1))] {
+        assert!(matches!(closed, Err(DatagramError::Closed(_))), "{closed:?}");
+    }
+    assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
+}
