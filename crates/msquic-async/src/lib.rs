@@ -54,10 +54,10 @@ use parking_lot as lock;
 pub use configuration::{Configuration, ConfigurationError};
 pub use connection::{
     AcceptInboundStream, AcceptInboundUniStream, Connection, ConnectionAccept, ConnectionChange,
-    ConnectionError, ConnectionStart, ConnectionStartError, ConnectionStatistics, DatagramCounts,
-    DatagramOutcome, DgramReceiveError, DgramSendError, Dial, ExportError, NextChange,
-    OpenOutboundStream, OpenSendStream, RebindError, ReceiveDatagram, RemoteCertificateReceiver,
-    SendDatagram, ShutdownError, StreamCounts, TrackDatagram, WatchShutdown,
+    ConnectionError, ConnectionStart, ConnectionStatistics, DatagramCounts, DatagramOutcome,
+    DgramReceiveError, DgramSendError, Dial, ExportError, NextChange, OpenOutboundStream,
+    OpenSendStream, RebindError, ReceiveDatagram, RemoteCertificateReceiver, SendDatagram,
+    ShutdownError, StartError as ConnectionStartError, StreamCounts, TrackDatagram, WatchShutdown,
 };
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
@@ -80,6 +80,6 @@ pub use send_stream::{SendData, SendStream};
 pub use settings::Settings;
 pub use stream::{
     Enqueue, FinishWrite, Flush, ReadChunk, ReadError, ReadStream, ReadToEndError, ReceiveEnd,
-    ReceiveSink, ReceivedReset, SinkStream, Stopped, Stream, StreamRecvBuffer, StreamStartError,
-    StreamType, WriteChunk, WriteChunks, WriteError, WriteStream,
+    ReceiveSink, ReceivedReset, SinkStream, StartError as StreamStartError, Stopped, Stream,
+    StreamRecvBuffer, StreamType, WriteChunk, WriteChunks, WriteError, WriteStream,
 };

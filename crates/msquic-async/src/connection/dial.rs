@@ -1,6 +1,6 @@
 //! `Dial`: where a connection goes and where it comes from.
 
-use super::error::ConnectionStartError;
+use super::error::StartError;
 use crate::ffi::library::has_patch;
 use net_traits::address::destination;
 use std::ffi::CString;
@@ -145,11 +145,11 @@ impl Dial {
         without_zone.or_else(|_| format!("[{host}]:{port}").parse()).ok()
     }
 
-    pub(super) fn check(&self) -> Result<(), ConnectionStartError> {
-        let invalid = |what: &str| Err(ConnectionStartError::InvalidInput(what.to_owned()));
+    pub(super) fn check(&self) -> Result<(), StartError> {
+        let invalid = |what: &str| Err(StartError::InvalidInput(what.to_owned()));
         match self.written_address() {
             Some(addr) => {
-                destination(addr).map_err(ConnectionStartError::InvalidInput)?;
+                destination(addr).map_err(StartError::InvalidInput)?;
             }
             None if self.port == 0 => return invalid("cannot connect to port 0"),
             None => {}
@@ -168,9 +168,8 @@ impl Dial {
     }
 
     /// All addresses of the host, in the order of the system (RFC 6724); at least one. Waits for the resolver.
-    pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>, ConnectionStartError> {
-        let failed =
-            |message: String| ConnectionStartError::Resolve { host: self.host.clone(), message };
+    pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>, StartError> {
+        let failed = |message: String| StartError::Resolve { host: self.host.clone(), message };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
         let addresses: Vec<_> = addresses.map_err(|error| failed(error.to_string()))?.collect();
         if addresses.is_empty() {
@@ -235,7 +234,7 @@ mod tests {
     fn nonsense_is_refused_at_once() {
         assert!(Dial::new("a", 1).check().is_ok());
         for dial in [Dial::new("a", 0), Dial::new("a\0", 1), Dial::new("a", 1).server_name("\0")] {
-            assert!(matches!(dial.check(), Err(ConnectionStartError::InvalidInput(_))), "{dial:?}");
+            assert!(matches!(dial.check(), Err(StartError::InvalidInput(_))), "{dial:?}");
         }
     }
 

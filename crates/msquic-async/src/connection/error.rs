@@ -168,7 +168,7 @@ impl From<ShutdownError> for io::Error {
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum ConnectionStartError {
+pub enum StartError {
     /// It was started before.
     #[error("the connection was started before")]
     AlreadyStarted,
@@ -189,7 +189,7 @@ pub enum ConnectionStartError {
         /// The name.
         host: String,
         /// The addresses that were tried, with what went wrong.
-        errors: Vec<(SocketAddr, ConnectionStartError)>,
+        errors: Vec<(SocketAddr, StartError)>,
     },
     /// The handshake failed, or either side closed the connection. A certificate that this side
     /// rejects is [`ConnectionError::Untrusted`].
@@ -201,16 +201,16 @@ pub enum ConnectionStartError {
 }
 
 /// One sentence with each address and its error.
-fn describe(errors: &[(SocketAddr, ConnectionStartError)]) -> String {
-    let text = |(address, error): &(SocketAddr, ConnectionStartError)| match error {
-        ConnectionStartError::ConnectionLost(cause) => format!("{address}: {cause}"),
-        ConnectionStartError::Other(status) => format!("{address}: {status}"),
+fn describe(errors: &[(SocketAddr, StartError)]) -> String {
+    let text = |(address, error): &(SocketAddr, StartError)| match error {
+        StartError::ConnectionLost(cause) => format!("{address}: {cause}"),
+        StartError::Other(status) => format!("{address}: {status}"),
         error => format!("{address}: {error}"),
     };
     errors.iter().map(text).collect::<Vec<_>>().join("; ")
 }
 
-impl ConnectionStartError {
+impl StartError {
     fn io_kind(&self) -> io::ErrorKind {
         match self {
             Self::AlreadyStarted | Self::InvalidInput(_) => io::ErrorKind::InvalidInput,
@@ -224,8 +224,8 @@ impl ConnectionStartError {
     }
 }
 
-impl From<ConnectionStartError> for io::Error {
-    fn from(error: ConnectionStartError) -> Self {
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
         Self::new(error.io_kind(), error)
     }
 }

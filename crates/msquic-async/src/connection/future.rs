@@ -1,12 +1,12 @@
 //! The named futures of connections.
 
-use super::{Connection, ConnectionError, ConnectionStartError};
+use super::{Connection, ConnectionError, StartError};
 use crate::waiters::wait_future;
 use rustls_pki_types::CertificateDer;
 
 wait_future! {
     /// Future of [`Connection::accept`].
-    ConnectionAccept(connection: &Connection) -> Result<(), ConnectionStartError>,
+    ConnectionAccept(connection: &Connection) -> Result<(), StartError>,
     on connection.inner().changed, until connection.connected()
 }
 
@@ -19,6 +19,6 @@ wait_future! {
 wait_future! {
     /// Future of [`Connection::receive_remote_certificate`].
     RemoteCertificateReceiver(connection: &Connection)
-        -> Result<CertificateDer<'static>, ConnectionStartError>,
+        -> Result<CertificateDer<'static>, StartError>,
     on connection.inner().changed, until connection.certificate()
 }

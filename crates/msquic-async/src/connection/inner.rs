@@ -3,7 +3,7 @@
 use super::change::{Changes, ConnectionChange};
 use super::credit::StreamCredit;
 use super::dial::Source;
-use super::error::{ConnectionError, ConnectionStartError};
+use super::error::{ConnectionError, StartError};
 use super::farewell;
 use super::link::Link;
 use super::peer_streams::PeerStreams;
@@ -240,18 +240,15 @@ impl ConnectionInner {
     }
 
     /// Changes where packets come from, before the start.
-    pub(super) fn set_source(
-        &self,
-        change: impl FnOnce(&mut Source),
-    ) -> Result<(), ConnectionStartError> {
+    pub(super) fn set_source(&self, change: impl FnOnce(&mut Source)) -> Result<(), StartError> {
         let exclusive = &mut *self.exclusive.lock();
         match &exclusive.state {
             ConnectionState::Open => {
                 change(&mut exclusive.source);
                 Ok(())
             }
-            state => Err(state.error().map_or(ConnectionStartError::AlreadyStarted, |error| {
-                ConnectionStartError::ConnectionLost(error.clone())
+            state => Err(state.error().map_or(StartError::AlreadyStarted, |error| {
+                StartError::ConnectionLost(error.clone())
             })),
         }
     }

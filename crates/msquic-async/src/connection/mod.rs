@@ -32,9 +32,7 @@ pub use change::ConnectionChange;
 pub(crate) use credit::Ticket;
 pub use datagram::{ReceiveDatagram, SendDatagram, TrackDatagram};
 pub use dial::Dial;
-pub use error::{
-    ConnectionError, ConnectionStartError, DgramReceiveError, DgramSendError, ShutdownError,
-};
+pub use error::{ConnectionError, DgramReceiveError, DgramSendError, ShutdownError, StartError};
 pub use export::ExportError;
 pub use follow::NextChange;
 pub use future::{ConnectionAccept, RemoteCertificateReceiver, WatchShutdown};
@@ -145,8 +143,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError::AlreadyStarted`], [`ConnectionStartError::ConnectionLost`].
-    pub fn set_local_addr(&self, addr: SocketAddr) -> Result<(), ConnectionStartError> {
+    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
+    pub fn set_local_addr(&self, addr: SocketAddr) -> Result<(), StartError> {
         self.inner().set_source(|source| source.local_addr = Some(addr))
     }
 
@@ -161,8 +159,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError::AlreadyStarted`], [`ConnectionStartError::ConnectionLost`].
-    pub fn set_share_binding(&self, share: bool) -> Result<(), ConnectionStartError> {
+    /// [`StartError::AlreadyStarted`], [`StartError::ConnectionLost`].
+    pub fn set_share_binding(&self, share: bool) -> Result<(), StartError> {
         self.inner().set_source(|source| source.share_binding = Some(share))
     }
 
@@ -178,7 +176,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError::ConnectionLost`] when it fails, or the connection has ended.
+    /// [`StartError::ConnectionLost`] when it fails, or the connection has ended.
     ///
     /// # Cancel safety
     ///
@@ -312,7 +310,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError::ConnectionLost`] when the connection has ended before one came.
+    /// [`StartError::ConnectionLost`] when the connection has ended before one came.
     ///
     /// # Cancel safety
     ///
@@ -329,12 +327,12 @@ impl Connection {
         self.handle.clone()
     }
 
-    fn connected(&self) -> Option<Result<(), ConnectionStartError>> {
+    fn connected(&self) -> Option<Result<(), StartError>> {
         match &self.inner().exclusive.lock().state {
             ConnectionState::Open | ConnectionState::Connecting => None,
             ConnectionState::Connected => Some(Ok(())),
             ConnectionState::Shutdown(error) | ConnectionState::ShutdownComplete(error) => {
-                Some(Err(ConnectionStartError::ConnectionLost(error.clone())))
+                Some(Err(StartError::ConnectionLost(error.clone())))
             }
         }
     }
@@ -346,11 +344,11 @@ impl Connection {
         }
     }
 
-    fn certificate(&self) -> Option<Result<CertificateDer<'static>, ConnectionStartError>> {
+    fn certificate(&self) -> Option<Result<CertificateDer<'static>, StartError>> {
         let exclusive = self.inner().exclusive.lock();
         match (&exclusive.certificate, exclusive.state.error()) {
             (Some(certificate), _) => Some(Ok(certificate.clone())),
-            (None, Some(error)) => Some(Err(ConnectionStartError::ConnectionLost(error.clone()))),
+            (None, Some(error)) => Some(Err(StartError::ConnectionLost(error.clone()))),
             (None, None) => None,
         }
     }

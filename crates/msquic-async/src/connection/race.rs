@@ -1,6 +1,6 @@
 //! Several attempts, of which the first that succeeds counts (RFC 8305).
 
-use super::error::ConnectionStartError;
+use super::error::StartError;
 use futures_timer::Delay;
 use futures_util::future::{Either, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -41,9 +41,9 @@ pub(super) async fn first<T, F>(
     addresses: Vec<SocketAddr>,
     delay: Duration,
     attempt: impl Fn(SocketAddr) -> F,
-) -> Result<T, Vec<(SocketAddr, ConnectionStartError)>>
+) -> Result<T, Vec<(SocketAddr, StartError)>>
 where
-    F: Future<Output = Result<T, ConnectionStartError>>,
+    F: Future<Output = Result<T, StartError>>,
 {
     let mut waiting = addresses.into_iter();
     let mut running = FuturesUnordered::new();
@@ -91,8 +91,8 @@ mod tests {
     /// Longer than a test takes.
     const NEVER: Duration = Duration::from_secs(3600);
 
-    fn failed() -> ConnectionStartError {
-        ConnectionStartError::Other(Status::UNREACHABLE)
+    fn failed() -> StartError {
+        StartError::Other(Status::UNREACHABLE)
     }
 
     #[test]

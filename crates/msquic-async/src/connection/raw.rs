@@ -3,10 +3,11 @@
 use super::link::Link;
 use super::{Connection, ConnectionError, ConnectionInner};
 use crate::Registration;
+use crate::StreamStartError;
 use crate::ffi::raw::{FromRaw, Raw, kind};
 use crate::ffi::slot::Slotted;
 use crate::send_stream::SendStream;
-use crate::stream::{Stream, StreamInner, StreamStartError, StreamType};
+use crate::stream::{Stream, StreamInner, StreamType};
 use msquic::ffi::HQUIC;
 use net_traits::NetCredential;
 

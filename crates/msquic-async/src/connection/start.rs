@@ -1,7 +1,7 @@
 //! Starting a connection: one attempt, or one for each address of the host.
 
 use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
-use super::{Connection, ConnectionInner, ConnectionStartError, Dial};
+use super::{Connection, ConnectionInner, Dial, StartError};
 use crate::ffi::may_block::{MayBlock, detach};
 use crate::{Configuration, Registration, Status};
 use net_traits::NetCredential;
@@ -26,7 +26,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError`].
+    /// [`StartError`].
     ///
     /// # Cancel safety
     ///
@@ -54,7 +54,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError`].
+    /// [`StartError`].
     ///
     /// # Cancel safety
     ///
@@ -89,7 +89,7 @@ impl Dial {
     ///
     /// # Errors
     ///
-    /// [`ConnectionStartError`]; [`ConnectionStartError::NoAddress`] with the error of each address if there are several.
+    /// [`StartError`]; [`StartError::NoAddress`] with the error of each address if there are several.
     ///
     /// # Cancel safety
     ///
@@ -99,7 +99,7 @@ impl Dial {
         registration: &Registration,
         configuration: &Configuration,
         credential: &NetCredential,
-    ) -> Result<Connection, ConnectionStartError> {
+    ) -> Result<Connection, StartError> {
         self.check()?;
         let addresses = match self.address() {
             Some(address) => vec![address],
@@ -110,7 +110,7 @@ impl Dial {
         };
         let attempt = |address| async move {
             let connection = Connection::new(registration, credential.clone())
-                .map_err(ConnectionStartError::ConnectionLost)?;
+                .map_err(StartError::ConnectionLost)?;
             start(&connection, configuration.clone(), self.clone(), Some(address)).await?;
             connection.accept().await?;
             Ok(connection)
@@ -118,7 +118,7 @@ impl Dial {
         race::first(addresses, ATTEMPT_DELAY, attempt).await.map_err(|mut errors| {
             match errors.len() {
                 1 => errors.remove(0).1,
-                _ => ConnectionStartError::NoAddress { host: self.host.clone(), errors },
+                _ => StartError::NoAddress { host: self.host.clone(), errors },
             }
         })
     }
@@ -130,17 +130,15 @@ pub(super) async fn start(
     configuration: Configuration,
     dial: Dial,
     address: Option<SocketAddr>,
-) -> Result<(), ConnectionStartError> {
+) -> Result<(), StartError> {
     dial.check()?;
     let inner = connection.inner().clone();
     if !inner.native().is_beside(configuration.native()) {
         let text = "the configuration belongs to another registration than the connection";
-        return Err(ConnectionStartError::InvalidInput(text.to_owned()));
+        return Err(StartError::InvalidInput(text.to_owned()));
     }
     if !inner.begin(&configuration) {
-        return Err(inner
-            .error()
-            .map_or(ConnectionStartError::AlreadyStarted, ConnectionStartError::ConnectionLost));
+        return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
     // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
     // the connection, also when this future is dropped.
@@ -163,7 +161,7 @@ pub(super) async fn start(
             blocking::unblock(attempt).detach();
         }
     }
-    result.await.unwrap_or(Err(ConnectionStartError::Other(Status::ABORTED)))
+    result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
 }
 
 fn start_at(
@@ -172,7 +170,7 @@ fn start_at(
     dial: &Dial,
     address: SocketAddr,
     may_block: &MayBlock,
-) -> Result<(), ConnectionStartError> {
+) -> Result<(), StartError> {
     inner.set_addrs(None, Some(address));
     let (native, calls) = (inner.native(), inner.native().calls(may_block));
     let source = dial.source.or(inner.source());
@@ -201,14 +199,14 @@ fn start_at(
     };
     prepare().map_err(|status| {
         inner.start_failed(status);
-        ConnectionStartError::Other(status)
+        StartError::Other(status)
     })
 }
 
 /// Future of [`Connection::start`].
 #[must_use = "futures do nothing unless polled"]
 pub struct ConnectionStart {
-    start: Pin<Box<dyn Future<Output = Result<(), ConnectionStartError>> + Send>>,
+    start: Pin<Box<dyn Future<Output = Result<(), StartError>> + Send>>,
 }
 
 impl ConnectionStart {
@@ -228,7 +226,7 @@ impl fmt::Debug for ConnectionStart {
 }
 
 impl Future for ConnectionStart {
-    type Output = Result<(), ConnectionStartError>;
+    type Output = Result<(), StartError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         self.start.as_mut().poll(cx)

@@ -29,7 +29,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`stream::StreamStartError`].
+    /// [`stream::StartError`].
     ///
     /// # Cancel safety
     ///
@@ -55,7 +55,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`stream::StreamStartError`].
+    /// [`stream::StartError`].
     ///
     /// # Cancel safety
     ///
@@ -247,13 +247,13 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`StreamStartError::ConnectionLost`](stream::StreamStartError::ConnectionLost) when the connection has ended or was not started.
+    /// [`StreamStartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection has ended or was not started.
     pub fn open(
         connection: &Connection,
         stream_type: StreamType,
-    ) -> Result<Self, stream::StreamStartError> {
+    ) -> Result<Self, stream::StartError> {
         let inner = connection.inner();
-        inner.check_usable().map_err(stream::StreamStartError::ConnectionLost)?;
+        inner.check_usable().map_err(stream::StartError::ConnectionLost)?;
         Ok(Self::new(StreamInner::new(inner.clone(), stream_type, true), connection.handle()))
     }
 }
@@ -272,8 +272,8 @@ impl SendStream {
     ///
     /// # Errors
     ///
-    /// [`StreamStartError::ConnectionLost`](stream::StreamStartError::ConnectionLost) when the connection has ended or was not started.
-    pub fn open(connection: &Connection) -> Result<Self, stream::StreamStartError> {
+    /// [`StreamStartError::ConnectionLost`](stream::StartError::ConnectionLost) when the connection has ended or was not started.
+    pub fn open(connection: &Connection) -> Result<Self, stream::StartError> {
         Ok(Self::from_stream(Stream::open(connection, StreamType::Unidirectional)?))
     }
 }
@@ -311,7 +311,7 @@ impl<'a> OpenOutboundStream<'a> {
 }
 
 impl Future for OpenOutboundStream<'_> {
-    type Output = Result<Stream, stream::StreamStartError>;
+    type Output = Result<Stream, stream::StartError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
@@ -349,7 +349,7 @@ impl<'a> OpenSendStream<'a> {
 }
 
 impl Future for OpenSendStream<'_> {
-    type Output = Result<SendStream, stream::StreamStartError>;
+    type Output = Result<SendStream, stream::StartError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let stream = ready!(Pin::new(&mut self.get_mut().open).poll(cx))?;

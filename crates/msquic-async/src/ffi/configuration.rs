@@ -169,7 +169,7 @@ pub(super) fn alpn_buffers(alpn: &[&[u8]]) -> Result<Vec<ffi::QUIC_BUFFER>, Stat
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connection::ConnectionStartError;
+    use crate::ConnectionStartError;
     use crate::ffi::testing::{ALPN, credential, listener};
     use crate::{Configuration, Connection, ConnectionError, FromRaw, Registration, Settings};
     use futures::executor::block_on;

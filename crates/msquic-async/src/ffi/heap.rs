@@ -3,7 +3,7 @@
 //! Allocated bytes are counted, of Rust and of C. Resident memory shows less, because the allocator keeps pages whose
 //! bytes were freed (docs/performance.md).
 
-use crate::connection::ConnectionStartError;
+use crate::ConnectionStartError;
 use crate::{
     Configuration, Connection, ConnectionError, Dial, Listener, NetCredential, Registration,
     Settings, Status, StreamType, TrustPolicy,

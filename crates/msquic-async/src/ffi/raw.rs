@@ -210,9 +210,9 @@ impl TrustedPeers {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StreamStartError;
     use crate::ffi::slot::Slotted;
     use crate::ffi::testing::{ALPN, Pair, credential, establish, listener, pair};
-    use crate::stream::StreamStartError;
     use crate::{
         Configuration, Connection, Registration, SendStream, Settings, Stream, StreamType,
         api_table,

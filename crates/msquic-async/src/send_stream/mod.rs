@@ -2,7 +2,8 @@
 
 mod future;
 
-use crate::stream::{StreamStartError, WriteError};
+use crate::StreamStartError;
+use crate::stream::WriteError;
 pub use future::SendData;
 
 use crate::stream::Stream;

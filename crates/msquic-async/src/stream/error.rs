@@ -19,7 +19,7 @@ use std::io;
 /// ```
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
-pub enum StreamStartError {
+pub enum StartError {
     /// The peer allows no further stream for now, and waiting was not wanted.
     #[error("the peer allows no further stream for now")]
     LimitReached,
@@ -130,14 +130,12 @@ pub enum WriteError {
     Other(#[source] Status),
 }
 
-impl From<StreamStartError> for io::Error {
-    fn from(error: StreamStartError) -> Self {
+impl From<StartError> for io::Error {
+    fn from(error: StartError) -> Self {
         let kind = match &error {
-            StreamStartError::LimitReached => io::ErrorKind::WouldBlock,
-            StreamStartError::Closed | StreamStartError::ConnectionLost(_) => {
-                io::ErrorKind::NotConnected
-            }
-            StreamStartError::Other(_) => io::ErrorKind::Other,
+            StartError::LimitReached => io::ErrorKind::WouldBlock,
+            StartError::Closed | StartError::ConnectionLost(_) => io::ErrorKind::NotConnected,
+            StartError::Other(_) => io::ErrorKind::Other,
         };
         Self::new(kind, error)
     }

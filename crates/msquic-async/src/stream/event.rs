@@ -1,6 +1,6 @@
 //! What msquic's events do to a stream.
 
-use super::error::StreamStartError;
+use super::error::StartError;
 use super::inner::{SinkSlot, StreamInner};
 use super::state::{ReceiveInput, SendInput, StartState};
 use crate::ffi::calls::Calls;
@@ -219,7 +219,7 @@ impl StreamInner {
                 });
             }
             if !matches!(exclusive.start, StartState::Started | StartState::Failed(_)) {
-                let error = lost.map_or(StreamStartError::Closed, StreamStartError::ConnectionLost);
+                let error = lost.map_or(StartError::Closed, StartError::ConnectionLost);
                 exclusive.start = StartState::Failed(error);
             }
             (exclusive.queue.cut(), exclusive.ticket.take(), exclusive.received.take_spent())

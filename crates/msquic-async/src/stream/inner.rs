@@ -6,7 +6,7 @@
 //! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
 //! A thread that resumes it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs it then loops.
 
-use super::error::StreamStartError;
+use super::error::StartError;
 use super::progress::Progress;
 use super::sink::ReceiveSink;
 use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
@@ -132,7 +132,7 @@ impl StreamInner {
         self: &Arc<Self>,
         cx: &mut Context<'_>,
         fail_on_blocked: bool,
-    ) -> Poll<Result<(), StreamStartError>> {
+    ) -> Poll<Result<(), StartError>> {
         let ticket = {
             let exclusive = &mut *self.exclusive.lock();
             (exclusive.start == StartState::Idle).then(|| exclusive.ticket.take())
@@ -141,12 +141,12 @@ impl StreamInner {
             let credit = self.connection.stream_credit(self.stream_type);
             let ticket = match ticket {
                 Some(ticket) => ticket,
-                None if fail_on_blocked => credit.take().ok_or(StreamStartError::LimitReached)?,
+                None if fail_on_blocked => credit.take().ok_or(StartError::LimitReached)?,
                 None => credit.join(),
             };
             let is_blocked = ticket.poll(cx).is_pending();
             if is_blocked && fail_on_blocked {
-                return Poll::Ready(Err(StreamStartError::LimitReached));
+                return Poll::Ready(Err(StartError::LimitReached));
             }
             {
                 let mut exclusive = self.exclusive.lock();
@@ -168,7 +168,7 @@ impl StreamInner {
             StartState::Idle | StartState::Starting => return Poll::Pending,
             StartState::Lost => {}
         }
-        self.connection.poll_over(cx).map(|error| Err(StreamStartError::ConnectionLost(error)))
+        self.connection.poll_over(cx).map(|error| Err(StartError::ConnectionLost(error)))
     }
 
     /// The stream with which to try again, after msquic had no credit although there should have been some:
@@ -176,7 +176,7 @@ impl StreamInner {
     pub(super) fn successor(&self, keeps_place: bool) -> Option<Arc<Self>> {
         let (ticket, _left, stop) = {
             let exclusive = &mut *self.exclusive.lock();
-            if exclusive.start != StartState::Failed(StreamStartError::LimitReached) {
+            if exclusive.start != StartState::Failed(StartError::LimitReached) {
                 return None;
             }
             let ticket = exclusive.ticket.take();
@@ -205,13 +205,11 @@ impl StreamInner {
             ticket.wait_again();
         }
         let failed = match (status, self.connection.error()) {
-            (_, Some(error)) => StartState::Failed(StreamStartError::ConnectionLost(error)),
-            (Status::STREAM_LIMIT_REACHED, None) => {
-                StartState::Failed(StreamStartError::LimitReached)
-            }
+            (_, Some(error)) => StartState::Failed(StartError::ConnectionLost(error)),
+            (Status::STREAM_LIMIT_REACHED, None) => StartState::Failed(StartError::LimitReached),
             // The close is known to msquic, and about to be indicated: the peer's, or one of this side.
             (Status::ABORTED | Status::INVALID_STATE, None) => StartState::Lost,
-            (status, None) => StartState::Failed(StreamStartError::Other(status)),
+            (status, None) => StartState::Failed(StartError::Other(status)),
         };
         {
             let exclusive = &mut *self.exclusive.lock();

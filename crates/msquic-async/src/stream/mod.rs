@@ -23,7 +23,7 @@ mod state;
 mod stream_type;
 mod write;
 
-pub use error::{ReadError, ReadToEndError, StreamStartError, WriteError};
+pub use error::{ReadError, ReadToEndError, StartError, WriteError};
 pub use future::{
     Enqueue, FinishWrite, Flush, ReadChunk, ReceivedReset, Stopped, WriteChunk, WriteChunks,
 };
@@ -97,12 +97,12 @@ impl Stream {
     ///
     /// # Errors
     ///
-    /// [`StreamStartError`].
+    /// [`StartError`].
     pub fn poll_start(
         &mut self,
         cx: &mut Context<'_>,
         failed_on_block: bool,
-    ) -> Poll<Result<(), StreamStartError>> {
+    ) -> Poll<Result<(), StartError>> {
         loop {
             let started = ready!(self.inner.poll_start(cx, failed_on_block));
             let Some(successor) = self.inner.successor(!failed_on_block) else {

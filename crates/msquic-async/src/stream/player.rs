@@ -6,7 +6,7 @@
 use super::future::Flush;
 use super::inner::StreamInner;
 use super::state::StartState;
-use super::{ReadError, ReceiveEnd, ReceiveSink, StreamStartError, StreamType, WriteError};
+use super::{ReadError, ReceiveEnd, ReceiveSink, StartError, StreamType, WriteError};
 use crate::connection::{ConnectionError, ConnectionInner, Link};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
@@ -140,7 +140,7 @@ fn play(
     Step::Event(StreamEvent::ShutdownComplete { connection: !alone }).play(inner);
 
     let lost = ConnectionError::closing();
-    let is_lost = Poll::Ready(Err(StreamStartError::ConnectionLost(lost.clone())));
+    let is_lost = Poll::Ready(Err(StartError::ConnectionLost(lost.clone())));
     assert!(!alone || inner.poll_start(&mut cx, false) != is_lost, "{all:?}");
     let is_lost = Some(Err(WriteError::ConnectionLost(lost.clone())));
     assert!(!alone || inner.stopped() != is_lost, "{all:?}");

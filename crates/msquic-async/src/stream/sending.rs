@@ -1,6 +1,6 @@
 //! Writing: from the queue of a stream to msquic.
 
-use super::error::{StreamStartError, WriteError};
+use super::error::{StartError, WriteError};
 use super::inner::{DROPPED, Exclusive, StreamInner};
 use super::state::{ReceiveInput, SendInput, SendState, StartState};
 use crate::buffer::SendQueue;
@@ -142,7 +142,7 @@ impl StreamInner {
             } else {
                 // A start that is under way answers for its ticket.
                 let ticket = exclusive.ticket.take_if(|_| exclusive.start == StartState::Idle);
-                exclusive.start = StartState::Failed(StreamStartError::Closed);
+                exclusive.start = StartState::Failed(StartError::Closed);
                 exclusive.receive.apply(ReceiveInput::Stop);
                 (Abort::Everything, exclusive.queue.cut(), ticket)
             }

@@ -1,6 +1,6 @@
 //! The two halves of a stream as state machines. Pure; the error lives inside the state.
 
-use super::error::{ReadError, StreamStartError, WriteError};
+use super::error::{ReadError, StartError, WriteError};
 use crate::Status;
 use crate::connection::ConnectionError;
 
@@ -16,7 +16,7 @@ pub(crate) enum StartState {
     Idle,
     Starting,
     Started,
-    Failed(StreamStartError),
+    Failed(StartError),
     /// The connection has ended, and has the reason.
     Lost,
 }
