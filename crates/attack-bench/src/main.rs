@@ -9,7 +9,7 @@
 //!   transports, and credentials that the victim trusts.
 //! - [`experiment`] runs the processes and [`report`] prints the table.
 #![forbid(unsafe_code)]
-#![allow(clippy::print_stdout, reason = "a program")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod attacks;
 mod crowd;
