@@ -1,7 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
 use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
-use net_kit::options::{COUNT, OPERATION, QUEUE, TIMEOUT, keep_alive};
+use net_kit::options::{COUNT, MEMORY, OPERATION, QUEUE, TIMEOUT, check_memory, keep_alive};
 use net_kit::progress::Patience;
 use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
@@ -42,9 +42,22 @@ net_kit::quic_options! {
         /// The upper limit for the growth of [`send_queue`](Self::send_queue). Default: 16 MiB.
         max_send_queue: usize = 16 * 1024 * 1024, QUEUE;
         /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per message. While it
-        /// is full, the peer is throttled. The message being received on each stream and data that
-        /// msquic has not delivered come on top. Default: 4 MiB.
+        /// is full, the peer is throttled. Messages being received and data that msquic has not
+        /// delivered come on top. Default: 4 MiB.
         receive_queue: usize = 4 * 1024 * 1024, QUEUE;
+        /// Size in bytes of the messages of one connection whose last byte has not arrived. At the
+        /// limit the streams of the connection pause, except that of the oldest of them, which may
+        /// exceed it. Default: 16 MiB.
+        max_unfinished: usize = 16 * 1024 * 1024, QUEUE;
+        /// Memory in bytes that received messages of all connections may occupy, complete or not, until
+        /// the application takes them; at least two of the longest ones. Beyond it the connection that
+        /// holds most is ended with [`Limit::Memory`](net_traits::Limit::Memory). Default: 512 MiB.
+        max_memory: usize = MEMORY, COUNT;
+        /// How long a message or a question may bring less than 16 KiB before its last byte has arrived.
+        /// Of a message, the connection is then ended with
+        /// [`Limit::MessageTimeout`](net_traits::Limit::MessageTimeout); of a question, its stream. Time
+        /// in which this side accepts no data does not count. Default: 30 s.
+        message_timeout: Duration = Duration::from_secs(30), TIMEOUT;
         /// The longest question or answer, in bytes. Default: 1 MiB.
         max_request_size: usize = 1024 * 1024, QUEUE;
         /// How many accepted connections all listeners of the transport may have at once, including
@@ -160,6 +173,7 @@ impl MsQuicTransportConfig {
     /// [`ConfigError`] for the first option whose value cannot be used.
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
+        check_memory(self.max_memory, self.max_received_message)?;
         for (option, value) in
             [("idle_timeout", self.idle_timeout), ("keep_alive_interval", self.keep_alive_interval)]
         {
@@ -223,6 +237,9 @@ mod tests {
             (config().send_queue(0), "send_queue"),
             (config().max_send_queue(0), "max_send_queue"),
             (config().receive_queue(usize::MAX), "receive_queue"),
+            (config().max_unfinished(0), "max_unfinished"),
+            (config().max_memory(128 * 1024 * 1024 - 1), "max_memory"),
+            (config().message_timeout(nanosecond), "message_timeout"),
             (config().send_streams(0), "send_streams"),
             (config().send_streams(usize::MAX), "send_streams"),
             (config().max_received_message(1 << 40), "max_received_message"),

@@ -10,6 +10,7 @@ use crate::stream_pool::StreamPool;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings, StreamType};
+use net_kit::account::Share;
 use net_kit::admission::Place;
 use net_kit::budget;
 use net_kit::datagram::Counters;
@@ -80,20 +81,21 @@ impl MsQuicNetConnection {
             String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
         );
         let config = home.config.clone();
-        let inbound = Inbound::new(config.receive_queue);
-        let (fed, limit) = (inbound.clone(), config.max_received_message);
-        inner.set_inbound_uni_sinks(move |stream| Box::new(FrameSink::new(stream, &fed, limit)));
+        let limit = config.max_received_message;
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let shared = home.registry.register(facts, origin, revocations, |entry| Shared {
-            entry,
+        let shared = home.registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
             stream_pool: StreamPool::new(&config),
-            inbound,
             datagrams: Counters::default(),
+            inbound: Inbound::new(config.receive_queue, entry.share()),
+            entry,
             inner,
             config,
             closing: Mutex::default(),
             _registration: home.registration.clone(),
         });
+        let fed = shared.inbound.clone();
+        let make = move |stream| Box::new(FrameSink::new(stream, &fed, limit)) as _;
+        shared.inner.set_inbound_uni_sinks(make);
         let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());
         if shared.inner.is_resumed() {
             telemetry.resumed();
@@ -239,6 +241,10 @@ impl MsQuicNetConnection {
 }
 
 impl Shared {
+    pub(crate) fn share(&self) -> &Arc<Share> {
+        self.entry.share()
+    }
+
     fn close_reason(&self, error: &ConnectionError) -> CloseReason {
         let facts = self.entry.facts();
         resolve_bad_certificate(error, facts.remote_addr(), facts.local_hash())
@@ -279,6 +285,10 @@ impl Member for Shared {
 
     async fn close(self: Arc<Self>, code: u64, reason: &str) {
         MsQuicNetConnection::of(self).close(code, reason).await;
+    }
+
+    fn discard(&self) {
+        self.inbound.clear();
     }
 }
 

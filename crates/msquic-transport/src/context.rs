@@ -6,6 +6,7 @@ use crate::connection::Home;
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registration::RegistrationWrapper;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
+use net_kit::account::MemoryLimits;
 use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
@@ -34,6 +35,11 @@ impl Context {
             handshakes: config.max_handshakes,
             handshakes_per_ip: config.max_handshakes_per_ip,
         };
+        let memory = MemoryLimits {
+            total: config.max_memory,
+            unfinished: config.max_unfinished,
+            timeout: config.message_timeout,
+        };
         let telemetry = Telemetry::new("quic");
         let admission = under_pressure(Admission::new(limits, telemetry.clone()));
         let registration =
@@ -43,7 +49,7 @@ impl Context {
             home: Home {
                 registration: Arc::new(RegistrationWrapper::new(registration)),
                 config: Arc::new(config),
-                registry: Registry::new(admission, telemetry),
+                registry: Registry::with_memory(admission, telemetry, memory),
             },
             configurations: Arc::default(),
             listeners: Arc::default(),

@@ -1,13 +1,15 @@
 //! `FrameSink`: decodes the frames of one stream into the inbox of its connection.
 //!
 //! It runs on msquic's thread, or on that of a reader that made room. It decodes frames directly into
-//! the memory of the messages and wakes a reader per batch. When the inbox is full, it accepts no data
-//! and its stream pauses. A stream that can no longer be decoded is stopped.
+//! the memory of the messages and wakes a reader per batch. When the inbox is full, or the messages in
+//! progress on other streams take all memory of the connection, it accepts no data and its stream
+//! pauses. A stream that can no longer be decoded is stopped.
 
 use crate::inbound::Inbound;
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink, SinkStream};
+use net_kit::account::Unfinished;
 use net_kit::frame::FrameDecoder;
-use net_kit::inbox::cost;
+use net_kit::inbox::{Received, cost};
 use net_traits::RecvError;
 use std::sync::Arc;
 
@@ -21,6 +23,7 @@ const BATCH: usize = 32;
 pub(crate) struct FrameSink {
     stream: SinkStream,
     decoder: FrameDecoder,
+    unfinished: Unfinished,
     inbound: Arc<Inbound>,
     /// The stream was stopped.
     is_broken: bool,
@@ -30,7 +33,8 @@ impl FrameSink {
     pub(crate) fn new(stream: SinkStream, inbound: &Arc<Inbound>, max_message_size: usize) -> Self {
         inbound.add(stream.clone());
         let decoder = FrameDecoder::new(max_message_size);
-        Self { stream, decoder, inbound: inbound.clone(), is_broken: false }
+        let unfinished = Unfinished::new(inbound.inbox().share());
+        Self { stream, decoder, unfinished, inbound: inbound.clone(), is_broken: false }
     }
 }
 
@@ -42,14 +46,21 @@ impl Drop for FrameSink {
 
 impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
+        if self.unfinished.share().is_over() {
+            self.decoder = FrameDecoder::new(0);
+            self.unfinished.set(0, 0);
+            return data.len();
+        }
         let (mut rest, mut entries) = (data, Vec::new());
-        while !rest.is_empty() && !self.is_broken {
+        let mut allowance = usize::MAX;
+        while !rest.is_empty() && !self.is_broken && allowance > 0 {
             let mut room = self.inbound.inbox().room();
             if room == 0 {
                 break;
             }
             while !rest.is_empty() && room > 0 && entries.len() < BATCH {
-                let Some(entry) = self.decoder.decode(&mut rest).transpose() else { break };
+                allowance = self.unfinished.allowance();
+                let Some(entry) = self.decode(&mut rest, allowance) else { break };
                 room = room.saturating_sub(cost(&entry));
                 self.is_broken = entry.is_err();
                 entries.push(entry);
@@ -83,9 +94,23 @@ impl ReceiveSink for FrameSink {
     }
 }
 
+impl FrameSink {
+    /// Decodes up to `allowance` bytes from the front of `data`.
+    fn decode(&mut self, data: &mut &[u8], allowance: usize) -> Option<Received> {
+        let mut part = &data[..allowance.min(data.len())];
+        let offered = part.len();
+        let entry = self.decoder.decode(&mut part).transpose();
+        *data = &data[offered - part.len()..];
+        let (arrived, buffer) = self.decoder.unfinished();
+        self.unfinished.set(arrived, buffer);
+        entry
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net_kit::account::Share;
     use net_kit::frame::header;
     use net_kit::inbox::ENTRY_COST;
 
@@ -94,7 +119,7 @@ mod tests {
     }
 
     fn sink(limit: usize) -> (FrameSink, Arc<Inbound>) {
-        let inbound = Inbound::new(limit);
+        let inbound = Inbound::new(limit, &Share::unlimited().into());
         (FrameSink::new(SinkStream::ended(2), &inbound, 100), inbound)
     }
 

@@ -5,6 +5,7 @@
 //! accept no data and their streams pause. A reader that makes room resumes them.
 
 use msquic_async::SinkStream;
+use net_kit::account::Share;
 use net_kit::inbox::{Inbox, Received};
 use net_traits::CloseReason;
 use parking_lot::Mutex;
@@ -20,8 +21,9 @@ pub(crate) struct Inbound {
 
 impl Inbound {
     /// Creates an inbox of `receive_queue` bytes without streams.
-    pub(crate) fn new(receive_queue: usize) -> Arc<Self> {
-        Arc::new(Self { inbox: Inbox::new(receive_queue), streams: Mutex::default() })
+    pub(crate) fn new(receive_queue: usize, share: &Arc<Share>) -> Arc<Self> {
+        let inbox = Inbox::charged(receive_queue, share.clone());
+        Arc::new(Self { inbox, streams: Mutex::default() })
     }
 
     /// Adds a stream whose sink adds messages until it is [removed](Self::remove).
@@ -44,6 +46,13 @@ impl Inbound {
         &self.inbox
     }
 
+    /// Drops all messages, also those in progress, after the share was
+    /// [ended](net_kit::account::Share::end).
+    pub(crate) fn clear(&self) {
+        self.inbox.clear();
+        self.resume(); // paused sinks drop what they hold
+    }
+
     /// Waits for the next message. `over` resolves once no stream can start any more.
     ///
     /// # Cancel safety
@@ -63,6 +72,7 @@ impl Inbound {
             }
         };
         // Streams that paused have messages left, and another reader may be adding some.
+        self.inbox.share().no_more();
         self.resume();
         let end = || self.streams.lock().is_empty().then(|| reason.clone());
         let (received, resume) = self.inbox.recv(end).await;
@@ -107,7 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_sinks_have_left_come_before_the_end() {
-        let inbound = Inbound::new(1000);
+        let inbound = Inbound::new(1000, &Share::unlimited().into());
         let mut sink = sink(&inbound, 2);
         let recv = async || inbound.recv(ready(CloseReason::TimedOut)).await;
         let late = async {
@@ -128,7 +138,7 @@ mod tests {
     #[test]
     fn streams_without_messages_stay_within_the_limit() {
         const FIT: usize = 10;
-        let inbound = Inbound::new(FIT * ENTRY_COST);
+        let inbound = Inbound::new(FIT * ENTRY_COST, &Share::unlimited().into());
         let mut taken = 0;
         for id in 0..1000 {
             let mut sink = sink(&inbound, id);
@@ -143,7 +153,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_recv_takes_no_message() {
-        let inbound = Inbound::new(1000);
+        let inbound = Inbound::new(1000, &Share::unlimited().into());
         let mut sink = sink(&inbound, 2);
         tokio::select! {
             biased;

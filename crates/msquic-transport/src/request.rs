@@ -11,6 +11,7 @@ use bytes::Bytes;
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
 use msquic_async::{ReadToEndError, StreamStartError};
 use net_kit::budget;
+use net_kit::collector::Collector;
 use net_kit::progress::Stuck;
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
 use std::fmt;
@@ -34,16 +35,26 @@ pub struct MsQuicQuestion {
 impl NetQuestion for MsQuicQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
         let limit = self.connection.shared.config.max_request_size;
-        let question = match self.read.read_to_end(limit).await {
-            Ok(question) => Ok(question.into()),
-            Err(ReadToEndError::TooLong { limit }) => {
-                self.give_up(request_code::TOO_LARGE);
-                Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
+        let mut question = Collector::new(self.connection.shared.share(), limit);
+        let question = loop {
+            let error = match question.wait(self.read.read_chunk()).await {
+                Ok(Ok(Some(piece))) => match question.push(&piece) {
+                    Ok(()) => continue,
+                    Err(error) => error,
+                },
+                Ok(Ok(None)) => break Ok(question.finish()),
+                Ok(Err(ReadError::ConnectionLost(_))) => {
+                    RequestError::Closed(self.connection.watch_close().await)
+                }
+                Ok(Err(_)) => RequestError::Canceled,
+                Err(late) => late,
+            };
+            match error {
+                RequestError::TooLarge { .. } => self.give_up(request_code::TOO_LARGE),
+                RequestError::TimedOut { .. } => self.give_up(request_code::TOO_SLOW),
+                _ => {}
             }
-            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => {
-                Err(RequestError::Closed(self.connection.watch_close().await))
-            }
-            Err(_) => Err(RequestError::Canceled),
+            break Err(error);
         };
         self.connection.shared.entry.hand_out_request(question)
     }

@@ -38,7 +38,9 @@ mod conformance {
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity)
-                .receive_queue(limits.receive_queue);
+                .receive_queue(limits.receive_queue)
+                .max_memory(limits.max_memory)
+                .message_timeout(limits.message_timeout);
             let tcp = TcpTlsConfig::new()
                 .max_message_size(limits.max_message_size)
                 .max_request_size(limits.max_request_size)
@@ -47,7 +49,9 @@ mod conformance {
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity)
-                .receive_queue(limits.receive_queue);
+                .receive_queue(limits.receive_queue)
+                .max_memory(limits.max_memory)
+                .message_timeout(limits.message_timeout);
             FallbackTransport::new(
                 MsQuicTransport::with_config(config).unwrap(),
                 TcpTlsTransport::with_config(tcp).unwrap(),

@@ -138,6 +138,16 @@ impl FrameDecoder {
         self.block.split().freeze()
     }
 
+    /// Returns how many bytes of the message in progress have arrived, and the size of their buffer; zeros
+    /// between two messages.
+    #[inline]
+    pub fn unfinished(&self) -> (usize, usize) {
+        match &self.state {
+            State::Header { .. } => (0, 0),
+            State::Message { bytes, .. } => (bytes.len().max(1), bytes.capacity()),
+        }
+    }
+
     /// Returns the error for a stream that ends here, or `None` between two messages.
     pub fn truncated(&self) -> Option<RecvError> {
         let (received, announced) = match &self.state {

@@ -9,11 +9,13 @@
 //! [`pop`](Inbox::pop) that leaves the inbox at most half full says that it has to be resumed. Dropping
 //! a future that waits for [`arrived`](Inbox::arrived) loses no message.
 
+use crate::account::Share;
 use crate::frame::Message;
 use net_traits::{CloseReason, RecvError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -46,6 +48,7 @@ pub struct Inbox {
     /// passes it on.
     arrived: Notify,
     limit: usize,
+    share: Arc<Share>,
 }
 
 #[derive(Debug, Default)]
@@ -61,7 +64,18 @@ struct State {
 impl Inbox {
     /// Creates an inbox that has room until its entries cost `limit` bytes; at least for one entry.
     pub fn new(limit: usize) -> Self {
-        Self { state: Mutex::default(), arrived: Notify::new(), limit: limit.max(1) }
+        Self::charged(limit, Share::unlimited().into())
+    }
+
+    /// Creates an inbox whose entries are charged to a connection's share. When the transport has little
+    /// memory left, it has room for less than `limit`, but always for one entry.
+    pub fn charged(limit: usize, share: Arc<Share>) -> Self {
+        Self { state: Mutex::default(), arrived: Notify::new(), limit: limit.max(1), share }
+    }
+
+    /// Returns what is charged for the entries.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Resolves at the next arrival after this call. Call [`pop`](Self::pop) before awaiting it.
@@ -79,8 +93,14 @@ impl Inbox {
             if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
                 state.entries = VecDeque::new();
             }
-            let resume = state.is_paused && state.cost <= self.limit / 2;
-            state.is_paused &= !resume;
+            self.share.store(state.cost);
+            let is_half = || state.cost == 0 || state.cost <= self.share.room(self.limit) / 2;
+            let resume = state.is_paused && is_half();
+            if resume {
+                state.is_paused = false;
+                self.share.set_full(false);
+            }
+            let resume = resume | self.share.take_resume();
             (entry, resume, !state.entries.is_empty())
         };
         if has_more {
@@ -118,30 +138,38 @@ impl Inbox {
         if entries.is_empty() {
             return;
         }
-        let dropped = {
+        let (dropped, is_excess) = {
             let state = &mut *self.state.lock();
             if state.is_discarding {
-                std::mem::take(entries)
+                (std::mem::take(entries), false)
             } else {
                 state.cost += entries.iter().map(cost).sum::<usize>();
                 state.entries.extend(entries.drain(..));
-                Vec::new()
+                (Vec::new(), self.share.store(state.cost))
             }
         };
         drop(dropped);
         self.arrived.notify_one(); // a reader that leaves entries wakes the next one
+        if is_excess {
+            self.share.relieve();
+        }
     }
 
     /// Adds one entry.
     pub fn push_one(&self, entry: Received) {
+        let mut is_excess = false;
         {
             let state = &mut *self.state.lock();
             if !state.is_discarding {
                 state.cost += cost(&entry);
                 state.entries.push_back(entry);
+                is_excess = self.share.store(state.cost);
             }
         }
         self.arrived.notify_one();
+        if is_excess {
+            self.share.relieve();
+        }
     }
 
     /// Drops what arrives from now on. There is always room for it.
@@ -149,10 +177,20 @@ impl Inbox {
         self.state.lock().is_discarding = true;
     }
 
+    /// Drops all entries, and what arrives from now on.
+    pub fn clear(&self) {
+        let _entries = {
+            let state = &mut *self.state.lock();
+            (state.is_discarding, state.cost) = (true, 0);
+            self.share.store(0);
+            std::mem::take(&mut state.entries)
+        };
+    }
+
     /// Returns whether the entries cost as much as the limit allows.
     #[inline]
     pub fn is_full(&self) -> bool {
-        self.state.lock().cost >= self.limit
+        self.state.lock().room(self) == 0
     }
 
     /// Returns how many bytes of entries may be added. If it is 0, the receiving side has to pause.
@@ -162,13 +200,30 @@ impl Inbox {
         if state.is_discarding {
             return usize::MAX;
         }
-        state.is_paused |= state.cost >= self.limit;
-        self.limit.saturating_sub(state.cost)
+        let room = state.room(self);
+        if room == 0 && !state.is_paused {
+            state.is_paused = true;
+            self.share.set_full(true);
+        }
+        room
     }
 
     /// Wakes all readers, which look at the end of the connection again.
     pub fn wake_all(&self) {
         self.arrived.notify_waiters();
+    }
+}
+
+impl State {
+    fn room(&self, inbox: &Inbox) -> usize {
+        let limit = inbox.share.room(inbox.limit);
+        limit.saturating_sub(self.cost).max(usize::from(self.cost == 0))
+    }
+}
+
+impl Drop for Inbox {
+    fn drop(&mut self) {
+        self.share.store(0);
     }
 }
 

@@ -13,6 +13,8 @@
 //! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages
 //!    that wait to be written. Both are bounded in bytes. [`ledger`] and [`losses`]: messages that
 //!    are not confirmed, and those that are lost.
+//!    [`account`]: the memory that peers occupy, per connection and in total. [`collector`]: questions that
+//!    are read piece by piece.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
 //!    a cancelled future must not skip.
 //! 6. [`frame`]: messages in a byte stream. [`datagram`]: the byte in front of datagrams. [`alpn`]:
@@ -34,11 +36,13 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
+pub mod account;
 pub mod admission;
 pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
 pub mod budget;
+pub mod collector;
 pub mod datagram;
 pub mod facts;
 pub mod frame;

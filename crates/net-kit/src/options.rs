@@ -1,5 +1,6 @@
 //! `options!`: configurations with private fields, setters, defaults and allowed ranges.
 
+use crate::account::MemoryLimits;
 use crate::admission::ConnectionLimits;
 use crate::progress::Patience;
 use net_traits::ConfigError;
@@ -19,6 +20,9 @@ pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
 
 /// The numbers that limits on connections may have; the largest means no limit.
 pub const COUNT: RangeInclusive<usize> = 1..=usize::MAX;
+
+/// The default for the memory of all connections, in bytes: 512 MiB.
+pub const MEMORY: usize = 512 * 1024 * 1024;
 
 /// How many unanswered requests a peer may have; with 0 it gets no answer.
 pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
@@ -133,6 +137,21 @@ macro_rules! transport_options {
                 /// message. While it is full, the peer is throttled. Messages being received come on
                 /// top. Default: 4 MiB.
                 receive_queue: usize = 4 * 1024 * 1024, $crate::options::QUEUE;
+                /// Size in bytes of the messages of one connection whose last byte has not arrived. At
+                /// the limit only the oldest of them, which may exceed it, goes on. Default: 16 MiB.
+                max_unfinished: usize = 16 * 1024 * 1024, $crate::options::QUEUE;
+                /// Memory in bytes that received messages of all connections may occupy, complete or not,
+                /// until the application takes them; at least two of the longest ones. Beyond it the
+                /// connection that holds most is ended with
+                /// [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
+                max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
+                /// How long a message or a question may bring less than 16 KiB before its last byte has
+                /// arrived. Its connection is then ended with
+                /// [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout); of a question, only
+                /// its stream where it has one. Time in which this side accepts no data does not count.
+                /// Default: 30 s.
+                message_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(30),
+                    $crate::options::TIMEOUT;
                 /// The longest question or answer of a request, in bytes. Default: 1 MiB.
                 max_request_size: usize = 1024 * 1024, $crate::options::QUEUE;
                 /// How many accepted connections all listeners of the transport may have at once,
@@ -171,7 +190,8 @@ macro_rules! transport_options {
             /// [`ConfigError`](::net_traits::ConfigError) for the first option whose value cannot be
             /// used.
             pub fn validate(&self) -> Result<(), ::net_traits::ConfigError> {
-                self.check_ranges()
+                self.check_ranges()?;
+                $crate::options::check_memory(self.max_memory, self.max_message_size)
             }
         }
 
@@ -186,6 +206,11 @@ macro_rules! transport_options {
                     send_queue: self.send_queue,
                     receive_queue: self.receive_queue,
                     max_request_size: self.max_request_size,
+                    memory: $crate::account::MemoryLimits {
+                        total: self.max_memory,
+                        unfinished: self.max_unfinished,
+                        timeout: self.message_timeout,
+                    },
                     connections: $crate::admission::ConnectionLimits {
                         connections: self.max_connections,
                         per_ip: self.max_connections_per_ip,
@@ -223,6 +248,7 @@ pub struct CommonOptions {
     pub send_queue: usize,
     pub receive_queue: usize,
     pub max_request_size: usize,
+    pub memory: MemoryLimits,
     pub connections: ConnectionLimits,
     pub no_progress_timeout: Duration,
     pub operation_timeout: Duration,
@@ -243,6 +269,21 @@ pub fn keep_alive(interval: Duration, idle_timeout: Duration) -> Duration {
         Duration::ZERO => interval,
         idle_timeout => interval.min(idle_timeout / 3),
     }
+}
+
+/// Checks that the memory of a transport suffices for a peer that sends messages of `max_message` bytes:
+/// one that is stored, and the next one.
+///
+/// # Errors
+///
+/// [`ConfigError`] with the least value.
+pub fn check_memory(max_memory: usize, max_message: usize) -> Result<(), ConfigError> {
+    let least = max_message.saturating_mul(2);
+    if max_memory >= least {
+        return Ok(());
+    }
+    let expected = format!("{least} or more, twice the longest message");
+    Err(ConfigError::new("max_memory", max_memory.to_string(), expected))
 }
 
 /// Checks that the value of an option is in a range.
@@ -292,6 +333,9 @@ mod tests {
             (config().max_connections_per_ip(0), "max_connections_per_ip"),
             (config().send_queue(0), "send_queue"),
             (config().receive_queue(usize::MAX), "receive_queue"),
+            (config().max_unfinished(0), "max_unfinished"),
+            (config().max_memory(19), "max_memory"),
+            (config().message_timeout(Duration::MAX), "message_timeout"),
             (config().max_request_size(0), "max_request_size"),
             (config().max_connections(0), "max_connections"),
             (config().max_connections_per_identity(0), "max_connections_per_identity"),
@@ -304,5 +348,6 @@ mod tests {
             assert_eq!(config.validate().unwrap_err().option, option);
         }
         assert_eq!(config().validate(), Ok(()));
+        assert_eq!(config().max_memory(20).validate(), Ok(()));
     }
 }

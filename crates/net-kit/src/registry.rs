@@ -8,8 +8,10 @@
 //! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`]. One task per
 //! transport closes the connections whose trust ends.
 
+mod memory;
 mod watch;
 
+use crate::account::{Account, MemoryLimits, Share};
 use crate::admission::{self, Admission};
 use crate::budget::yield_now;
 use crate::facts::ConnectionFacts;
@@ -31,6 +33,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch as watched};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::Span;
 
@@ -56,11 +59,16 @@ pub trait Member: Send + Sync + Sized + 'static {
     ///
     /// A dropped future closes at once.
     fn close(self: Arc<Self>, code: u64, reason: &str) -> impl Future<Output = ()> + Send;
+
+    /// Drops what was received and what is in progress, after [`abort`](Self::abort). Default: nothing,
+    /// for a transport that charges nothing to [`Entry::share`].
+    fn discard(&self) {}
 }
 
 /// The connections of one transport: limits, revocation, shutdown, statistics.
 pub struct Registry<M> {
     admission: Arc<Admission>,
+    account: Arc<Account>,
     telemetry: Telemetry,
     messages: MessageCounters,
     refused_messages: AtomicU64,
@@ -77,26 +85,48 @@ struct Roster<M> {
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
     terms: Terms,
+    /// The task that ends connections whose messages stand still.
+    late: Option<JoinHandle<()>>,
 }
 
 impl<M: Member> Registry<M> {
     /// Creates the registry of a transport without connections.
     pub fn new(admission: Admission, telemetry: Telemetry) -> Arc<Self> {
+        Self::with_memory(admission, telemetry, MemoryLimits::NONE)
+    }
+
+    /// Creates the registry of a transport without connections, which limits the memory that peers
+    /// occupy.
+    pub fn with_memory(
+        admission: Admission,
+        telemetry: Telemetry,
+        limits: MemoryLimits,
+    ) -> Arc<Self> {
         let roster = Roster {
             next: 0,
             live: HashMap::new(),
             accepted: HashMap::new(),
             revocations: Revocations::default(),
             terms: Terms::default(),
+            late: None,
         };
-        Arc::new(Self {
-            admission: Arc::new(admission),
-            telemetry,
-            messages: MessageCounters::default(),
-            refused_messages: AtomicU64::new(0),
-            terms_changed: Arc::default(),
-            is_shut_down: watched::Sender::new(false),
-            roster: Mutex::new(roster),
+        Arc::new_cyclic(|registry: &Weak<Self>| {
+            let registry = registry.clone();
+            let relieve = move || {
+                if let Some(registry) = registry.upgrade() {
+                    registry.relieve();
+                }
+            };
+            Self {
+                admission: Arc::new(admission),
+                account: Arc::new(Account::new(limits).on_excess(relieve)),
+                telemetry,
+                messages: MessageCounters::default(),
+                refused_messages: AtomicU64::new(0),
+                terms_changed: Arc::default(),
+                is_shut_down: watched::Sender::new(false),
+                roster: Mutex::new(roster),
+            }
         })
     }
 
@@ -143,8 +173,10 @@ impl<M: Member> Registry<M> {
             };
             let (telemetry, strikes) = (Arc::new(telemetry), Strikes::new());
             let withdrawn = OnceLock::new();
-            make(Entry { registry: self.clone(), id, facts, telemetry, strikes, withdrawn, term })
+            let (registry, share) = (self.clone(), Arc::new(Share::new(&self.account)));
+            make(Entry { registry, id, facts, telemetry, strikes, share, withdrawn, term })
         });
+        self.watch_messages();
         self.replace(&member.entry().facts.peer().hash);
         // A later revocation finds the connection in the roster.
         let revoked_by = self.roster.lock().revocations.since(revocations);
@@ -268,6 +300,9 @@ impl<M: Member> Registry<M> {
         statistics.refused_per_identity = refused(Limit::PerIdentity);
         statistics.refused_handshakes = refused(Limit::Handshakes);
         statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
+        statistics.refused_memory = refused(Limit::Memory);
+        statistics.refused_message_timeout = refused(Limit::MessageTimeout);
+        statistics.held_bytes = self.account.used();
         statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
         statistics
     }
@@ -276,6 +311,7 @@ impl<M: Member> Registry<M> {
 impl<M> Drop for Registry<M> {
     fn drop(&mut self) {
         self.terms_changed.notify_one(); // the task ends
+        self.roster.get_mut().late.take().iter().for_each(JoinHandle::abort);
     }
 }
 
@@ -321,6 +357,7 @@ pub struct Entry<M> {
     facts: ConnectionFacts,
     telemetry: Arc<ConnectionTelemetry>,
     strikes: Strikes,
+    share: Arc<Share>,
     /// The code with which it was closed when its peer was no longer trusted.
     withdrawn: OnceLock<u64>,
     /// `None` if trust has no end.
@@ -342,6 +379,11 @@ impl<M: Member> Entry<M> {
     /// [`closed`](ConnectionTelemetry::closed).
     pub fn telemetry(&self) -> &Arc<ConnectionTelemetry> {
         &self.telemetry
+    }
+
+    /// Returns what the connection holds of the transport's memory.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
     }
 
     /// Returns how many messages were queued and delivered.

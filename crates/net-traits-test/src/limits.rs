@@ -35,6 +35,10 @@ pub struct Limits {
     /// How many bytes of messages may wait to be received, per connection; a single message may exceed
     /// it. Default: 4 MiB.
     pub receive_queue: usize,
+    /// Memory that the received messages of all connections may occupy, in bytes. Default: 64 MiB.
+    pub max_memory: usize,
+    /// How long a message may stand still before its last byte has arrived. Default: 30 s.
+    pub message_timeout: Duration,
 }
 
 impl Default for Limits {
@@ -48,6 +52,8 @@ impl Default for Limits {
             max_connections: 1000,
             max_connections_per_identity: 1000,
             receive_queue: 4 * 1024 * 1024,
+            max_memory: 64 * 1024 * 1024,
+            message_timeout: Duration::from_secs(30),
         }
     }
 }

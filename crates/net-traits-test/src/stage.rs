@@ -1,6 +1,6 @@
 //! `Stage`: the environment of a behaviour: transports, credentials and connected peers.
 
-use crate::{Harness, Limits};
+use crate::{Harness, Limits, RawPeer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -66,6 +66,17 @@ impl<H: Harness> Stage<H> {
     ) -> Listener<H> {
         let listener = transport.create_listener(self.harness.bind_addr(), &[ALPN], credential);
         listener.await.expect("listening on a free port works")
+    }
+
+    /// Connects a raw peer to a listener; returns it and the accepted connection.
+    pub(crate) async fn meet_raw(
+        &self,
+        listener: &Listener<H>,
+    ) -> (Box<dyn RawPeer>, Connection<H>) {
+        let dialler = credential(TrustPolicy::Any);
+        let dial = self.harness.raw_peer(listener.local_addr(), ALPN, dialler);
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        tokio::join!(dial, accept)
     }
 
     /// Connects two peers with the default limits.

@@ -250,4 +250,8 @@ mutants! {
         "limits::sending_to_a_stuck_peer_ends_in_time",
     operations_have_no_total_time: OperationsHaveNoTotalTime =>
         "limits::an_operation_ends_after_its_total_time",
+    unfinished_messages_stay: UnfinishedMessagesStay =>
+        "limits::an_unfinished_message_ends_in_time",
+    memory_is_unlimited: MemoryIsUnlimited =>
+        "limits::the_peer_that_holds_most_gives_way",
 }

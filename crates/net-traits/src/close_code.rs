@@ -57,6 +57,10 @@ pub const HANDSHAKE_TIMEOUT: u64 = 0x6e65_7408;
 pub const TOO_MANY_VIOLATIONS: u64 = 0x6e65_7409;
 /// The certificate of the peer, or its endorsement, has ended during the connection.
 pub const TRUST_ENDED: u64 = 0x6e65_740a;
+/// The peer made this side hold more memory than others when there was none left.
+pub const TOO_MUCH_MEMORY: u64 = 0x6e65_740b;
+/// A message of the peer did not advance in time.
+pub const MESSAGE_TIMEOUT: u64 = 0x6e65_740c;
 
 /// Returns the name of a code of this module, `None` for any other.
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -71,6 +75,8 @@ pub const fn name(code: u64) -> Option<&'static str> {
         HANDSHAKE_TIMEOUT => "handshake timeout",
         TOO_MANY_VIOLATIONS => "too many violations",
         TRUST_ENDED => "trust ended",
+        TOO_MUCH_MEMORY => "too much memory",
+        MESSAGE_TIMEOUT => "message timeout",
         _ => return None,
     })
 }

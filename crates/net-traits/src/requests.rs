@@ -19,6 +19,8 @@ pub mod request_code {
     pub const NO_ANSWER: u64 = 3;
     /// The question or the answer exceeds the limit.
     pub const TOO_LARGE: u64 = 4;
+    /// The question did not advance in time.
+    pub const TOO_SLOW: u64 = 5;
 }
 
 /// Sends and answers requests, in addition to the messages of a connection.
@@ -78,8 +80,8 @@ pub trait NetQuestion: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RequestError::TooLarge`] over the transport's limit, [`RequestError::Canceled`],
-    /// [`RequestError::Closed`].
+    /// [`RequestError::TooLarge`] over the transport's limit, [`RequestError::TimedOut`] if the question
+    /// stands still, [`RequestError::Canceled`], [`RequestError::Closed`].
     ///
     /// # Cancel safety
     ///

@@ -17,6 +17,10 @@ pub enum Limit {
     Handshakes,
     /// The duration of a handshake.
     HandshakeTimeout,
+    /// The memory that all peers occupy. The connection that holds most is ended.
+    Memory,
+    /// How long a message may stand still before its last byte has arrived.
+    MessageTimeout,
 }
 
 impl Limit {
@@ -31,6 +35,8 @@ impl Limit {
             Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
             Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
             Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
+            Self::Memory => close_code::TOO_MUCH_MEMORY,
+            Self::MessageTimeout => close_code::MESSAGE_TIMEOUT,
         }
     }
 }
@@ -67,12 +73,19 @@ pub struct TransportStatistics {
     pub refused_handshakes: u64,
     /// Attempts refused because of [`Limit::HandshakeTimeout`].
     pub refused_handshake_timeout: u64,
+    /// Connections ended because of [`Limit::Memory`].
+    pub refused_memory: u64,
+    /// Connections ended because of [`Limit::MessageTimeout`].
+    pub refused_message_timeout: u64,
     /// Announced messages that exceeded the limit.
     pub refused_messages: u64,
+    /// Bytes of received messages that the application has not taken, complete or not.
+    pub held_bytes: usize,
 }
 
 sums!(TransportStatistics: connections, handshakes, messages, refused_connections, refused_per_ip,
-    refused_per_identity, refused_handshakes, refused_handshake_timeout, refused_messages);
+    refused_per_identity, refused_handshakes, refused_handshake_timeout, refused_memory, refused_message_timeout,
+    refused_messages, held_bytes);
 
 /// Messages that were queued and delivered. Bytes are those of the messages, without headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -71,11 +71,12 @@ async fn read_all(session: &Session<Quinn>) {
 /// Reads one stream into the inbox.
 async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
     let mut decoder = FrameDecoder::new(session.options().max_message_size);
+    let mut unfinished = session.unfinished();
     let end = loop {
         let Ok(()) = session.room().await else { return };
         match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => {
-                if !session.receive(&mut decoder, &chunk.bytes).await {
+                if !session.receive(&mut decoder, &mut unfinished, &chunk.bytes).await {
                     let _ = stream.stop(MESSAGE_TOO_LARGE); // it may have ended
                     return;
                 }

@@ -40,12 +40,14 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
 
 impl PeerQuestion<Quinn> for Request {
     async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
-        let limit = session.options().max_request_size;
-        match self.read.read_to_end(limit).await {
-            Ok(question) => Ok(question.into()),
-            Err(ReadToEndError::TooLong) => Err(too_large(limit)),
-            Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => pending().await,
-            Err(_) => Err(RequestError::Canceled),
+        let mut question = session.collector();
+        loop {
+            match question.wait(self.read.read_chunk(usize::MAX, true)).await? {
+                Ok(Some(piece)) => question.push(&piece.bytes)?,
+                Ok(None) => return Ok(question.finish()),
+                Err(ReadError::ConnectionLost(_)) => pending().await,
+                Err(_) => return Err(RequestError::Canceled),
+            }
         }
     }
 

@@ -80,8 +80,9 @@ async fn serve(
             }
         }
     };
-    // Send close_notify only after an orderly end.
-    let is_in_order = !matches!(end_of_peer, EndOfPeer::Lost(_));
+    // Send close_notify only after an orderly end. If this side was closing too, it may have discarded
+    // messages, and close_notify would confirm them.
+    let is_in_order = !matches!(end_of_peer, EndOfPeer::Lost(_)) && outbox.closing().is_none();
     end(session, end_of_peer.reason());
     if is_in_order {
         let _ = writer.shutdown().await; // the peer may be gone
@@ -121,6 +122,7 @@ async fn read(
 ) -> EndOfPeer {
     let (inbox, options) = (session.inbox(), session.options());
     let mut decoder = RecordDecoder::new(options.max_message_size, options.max_request_size);
+    let mut unfinished = session.unfinished();
     let mut buffer = vec![0; READ];
     let mut patience = session.config().idle_timeout;
     loop {
@@ -146,7 +148,10 @@ async fn read(
         };
         let mut data = &buffer[..count];
         loop {
-            match decoder.decode(&mut data) {
+            let decoded = decoder.decode(&mut data);
+            let (arrived, size) = decoder.unfinished();
+            unfinished.set(arrived, size);
+            match decoded {
                 Ok(None) => break,
                 Ok(Some(Record::KeepAlive)) => {}
                 Ok(Some(Record::Close { code, reason })) => {

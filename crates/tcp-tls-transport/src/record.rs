@@ -164,6 +164,15 @@ impl RecordDecoder {
         Ok(None)
     }
 
+    /// Returns how many bytes of the message, question or answer in progress have arrived, and the size of
+    /// their buffer; zeros between two of them.
+    pub(crate) fn unfinished(&self) -> (usize, usize) {
+        match &self.state {
+            State::Frame(frame) | State::Request { frame, .. } => frame.unfinished(),
+            State::Control(_) | State::Skip(_) => (0, 0),
+        }
+    }
+
     /// Returns the error for a connection that ends here, or `None` between two records.
     pub(crate) fn truncated(&self) -> Option<RecvError> {
         match &self.state {

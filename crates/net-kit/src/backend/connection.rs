@@ -47,11 +47,12 @@ impl<B: Backend> Connection<B> {
         revocations: u64,
         place: Option<Place>,
     ) -> Self {
-        let session = Session::new(config, link);
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let make = |entry| Shared { session: session.clone(), entry };
+        let make =
+            |entry: Entry<_>| Shared { session: Session::new(config, link, entry.share()), entry };
         let shared = registry.register(facts, origin, revocations, make);
         let telemetry = shared.entry.telemetry().clone();
+        let session = shared.session.clone();
         let of_task = session.clone();
         let driven = B::drive(session.clone(), io, handshake);
         let abandon = OnDrop(move || of_task.abandon());
@@ -146,6 +147,10 @@ impl<B: Backend> Member for Shared<B> {
 
     async fn close(self: Arc<Self>, code: u64, reason: &str) {
         Connection::new(self).close(code, reason).await;
+    }
+
+    fn discard(&self) {
+        self.session.clear();
     }
 }
 

@@ -66,8 +66,10 @@ impl<B: Backend> NetQuestion for Question<B> {
             reason = session.over() => Err(RequestError::Closed(reason)),
             question = self.question.read(session) => question,
         };
-        if let Err(RequestError::TooLarge { .. }) = question {
-            self.end(request_code::TOO_LARGE);
+        match question {
+            Err(RequestError::TooLarge { .. }) => self.end(request_code::TOO_LARGE),
+            Err(RequestError::TimedOut { .. }) => self.end(request_code::TOO_SLOW),
+            _ => {}
         }
         self.connection.shared.entry.hand_out_request(question)
     }

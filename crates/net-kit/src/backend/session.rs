@@ -11,7 +11,9 @@
 //! ```
 
 use super::Backend;
+use crate::account::{Share, Unfinished};
 use crate::budget;
+use crate::collector::Collector;
 use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
 use crate::losses::Losses;
@@ -51,13 +53,13 @@ pub struct Session<B: Backend> {
 }
 
 impl<B: Backend> Session<B> {
-    pub(super) fn new(config: &Arc<B::Config>, link: B::Link) -> Arc<Self> {
+    pub(super) fn new(config: &Arc<B::Config>, link: B::Link, share: &Arc<Share>) -> Arc<Self> {
         let (options, lanes) = (config.common(), B::lanes(config));
         let lane = || Outbox::new(options.send_queue);
         Arc::new(Self {
             config: config.clone(),
             link,
-            inbox: Inbox::new(options.receive_queue),
+            inbox: Inbox::charged(options.receive_queue, share.clone()),
             lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
             urgent: lanes.has_urgent.then(lane),
             losses: Losses::default(),
@@ -164,25 +166,63 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Decodes the data of a stream into the inbox, as fast as it has [room](Self::room). Returns
-    /// false, and puts the error into the inbox, if the stream cannot be decoded any more.
+    /// Decodes the data of a stream into the inbox, as fast as it has [room](Self::room) and the memory
+    /// of the connection suffices. Returns false, and puts the error into the inbox, if the stream cannot
+    /// be decoded any more.
     ///
     /// # Cancel safety
     ///
     /// A dropped future loses the rest of the data.
-    pub async fn receive(&self, decoder: &mut FrameDecoder, mut data: &[u8]) -> bool {
-        let mut decoded = 0;
+    pub async fn receive(
+        &self,
+        decoder: &mut FrameDecoder,
+        unfinished: &mut Unfinished,
+        mut data: &[u8],
+    ) -> bool {
+        let mut steps = 0;
         loop {
-            if decoded % ENTRIES_PER_OPERATION == 0 {
+            if steps % ENTRIES_PER_OPERATION == 0 {
                 budget::spend().await;
             }
-            decoded += 1;
+            steps += 1;
             let Ok(()) = self.room().await else { return false };
-            let Some(entry) = decoder.decode(&mut data).transpose() else { return true };
+            let allowance = self.allowance(unfinished).await;
+            let (mut part, rest) = data.split_at(allowance.min(data.len()));
+            let decoded = decoder.decode(&mut part).transpose();
+            let (arrived, buffer) = decoder.unfinished();
+            unfinished.set(arrived, buffer);
+            data = &data[data.len() - rest.len() - part.len()..];
+            let Some(entry) = decoded else {
+                if data.is_empty() {
+                    return true;
+                }
+                continue;
+            };
             let is_broken = entry.is_err();
             self.inbox.push_one(entry);
             if is_broken {
                 return false;
+            }
+        }
+    }
+
+    /// Creates the charge of a stream that the peer opened.
+    pub fn unfinished(&self) -> Unfinished {
+        Unfinished::new(self.inbox.share())
+    }
+
+    /// Creates an empty question of the peer.
+    pub fn collector(&self) -> Collector {
+        Collector::new(self.inbox.share(), self.options.max_request_size)
+    }
+
+    /// Waits until a stream may accept data.
+    async fn allowance(&self, unfinished: &Unfinished) -> usize {
+        loop {
+            let taken = self.taken.notified();
+            match unfinished.allowance() {
+                0 => taken.await,
+                allowance => return allowance,
             }
         }
     }
@@ -218,6 +258,12 @@ impl<B: Backend> Session<B> {
         self.taken.notify_waiters();
     }
 
+    /// Drops what was received and not taken.
+    pub(super) fn clear(&self) {
+        self.inbox.clear();
+        self.taken.notify_waiters();
+    }
+
     /// Stops queueing. `code` and `reason` replace those of a close in progress. For
     /// [`Backend::abort`]; [`end`](Self::end) comes next.
     pub fn abort_lanes(&self, code: u64, reason: &str) {
@@ -247,6 +293,8 @@ impl<B: Backend> Session<B> {
     pub fn end(&self, reason: CloseReason) {
         let reasons = self.all_lanes().map(|lane| lane.end(reason.clone()));
         let reason = reasons.last().unwrap_or(reason);
+        self.inbox.share().no_more();
+        self.taken.notify_waiters();
         self.end.send_if_modified(|end| {
             let is_first = end.is_none();
             end.get_or_insert(reason);

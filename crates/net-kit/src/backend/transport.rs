@@ -47,8 +47,9 @@ impl<B: Backend> Transport<B> {
 
     fn make(config: B::Config) -> Self {
         let telemetry = Telemetry::new(B::NAME);
-        let admission = Admission::new(config.common().connections, telemetry.clone());
-        let registry = Registry::new(admission, telemetry);
+        let options = config.common();
+        let admission = Admission::new(options.connections, telemetry.clone());
+        let registry = Registry::with_memory(admission, telemetry, options.memory);
         let backend = B::new(&config);
         let home = Home { config: config.into(), registry, backend, listeners: Mutex::default() };
         Self { home: Arc::new(home) }

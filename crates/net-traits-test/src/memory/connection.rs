@@ -8,6 +8,7 @@ use crate::Limits;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
+use net_kit::account::Unfinished;
 use net_kit::admission::Place;
 use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
@@ -36,6 +37,8 @@ pub(super) struct Shared {
     seat: Seat,
     /// Code and reason of the local close, once it has begun.
     closing: Mutex<Option<CloseReason>>,
+    /// The message that is being received.
+    unfinished: Mutex<Unfinished>,
     /// `Some` for accepted connections, until the end is seen.
     place: Mutex<Option<Place>>,
 }
@@ -57,7 +60,13 @@ impl MemoryConnection {
     ) -> Self {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let closing = Mutex::default();
-        let make = |entry| Shared { entry, seat, closing, place: place.into() };
+        let make = |entry: Entry<_>| Shared {
+            unfinished: Mutex::new(Unfinished::new(entry.share())),
+            entry,
+            seat,
+            closing,
+            place: place.into(),
+        };
         Self { shared: registry.register(facts, origin, revocations, make) }
     }
 
@@ -191,7 +200,7 @@ impl NetConnection for MemoryConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
-        let received = wire.take(*side).await;
+        let received = wire.take(*side, &self.shared.unfinished).await;
         if let Err(RecvError::Closed(_)) = received {
             self.over().await;
         }

@@ -3,6 +3,7 @@
 use super::connection::Shared;
 use super::network::{Door, MemoryNetwork};
 use crate::Limits;
+use net_kit::account::MemoryLimits;
 use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
@@ -31,8 +32,13 @@ impl Host {
             handshakes_per_ip: unlimited,
         };
         let telemetry = Telemetry::new("memory");
-        let registry =
-            Registry::new(Admission::new(connection_limits, telemetry.clone()), telemetry);
+        let memory = MemoryLimits {
+            total: limits.max_memory,
+            unfinished: unlimited, // each connection has one stream
+            timeout: limits.message_timeout,
+        };
+        let admission = Admission::new(connection_limits, telemetry.clone());
+        let registry = Registry::with_memory(admission, telemetry, memory);
         let listeners = Mutex::default();
         Self { network, ip, limits, registry, listeners }
     }

@@ -86,6 +86,11 @@ impl Pipe {
         self.held < WINDOW
     }
 
+    /// Returns how much of the message that is being decoded has arrived, and the size of its buffer.
+    pub(super) fn unfinished(&self) -> (usize, usize) {
+        self.decoder.unfinished()
+    }
+
     /// Whether all sent data has arrived; if not, when it will. What arrives after the receiving side
     /// closed, at `closed`, is not received.
     pub(super) fn delivered(

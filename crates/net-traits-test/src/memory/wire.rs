@@ -4,6 +4,7 @@ use super::datagrams::Datagrams;
 use super::pipe::{Pipe, Reset, Taken};
 use super::requests::{Asked, Questions};
 use bytes::Bytes;
+use net_kit::account::Unfinished;
 use net_traits::close_code::{self, sent_reason};
 use net_traits::{Cause, CloseReason, DatagramStatistics, RecvError, RequestError, request_code};
 use parking_lot::Mutex;
@@ -123,11 +124,21 @@ impl Wire {
     }
 
     /// Repeats `check` until it is done.
-    async fn until<T>(&self, mut check: impl FnMut(&mut State, Instant) -> Step<T>) -> T {
+    async fn until<T>(&self, check: impl FnMut(&mut State, Instant) -> Step<T>) -> T {
+        self.until_telling(|| {}, check).await
+    }
+
+    /// Repeats `check`, and `tell` after each, until it is done.
+    async fn until_telling<T>(
+        &self,
+        tell: impl Fn(),
+        mut check: impl FnMut(&mut State, Instant) -> Step<T>,
+    ) -> T {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             let step = check(&mut self.state.lock(), Instant::now());
+            tell();
             match step {
                 Step::Done(output) => return output,
                 Step::Wait(None) => changed.await,
@@ -179,11 +190,22 @@ impl Wire {
         matches!(self.state.lock().delivered(side, Instant::now()), Err(Some(_)))
     }
 
-    /// Waits for the next message to `side`.
-    pub(super) async fn take(&self, side: Side) -> Result<(Bytes, Duration), RecvError> {
+    /// Waits for the next message to `side`. `unfinished` is told how much of it has arrived.
+    pub(super) async fn take(
+        &self,
+        side: Side,
+        unfinished: &Mutex<Unfinished>,
+    ) -> Result<(Bytes, Duration), RecvError> {
+        let arrived = Mutex::new((0, 0));
+        let tell = || {
+            let (arrived, buffer) = *arrived.lock();
+            unfinished.lock().set(arrived, buffer);
+        };
         let taken = self
-            .until(|state, now| {
-                let later = match state.outgoing(side.other()).take(now) {
+            .until_telling(tell, |state, now| {
+                let taken = state.outgoing(side.other()).take(now);
+                *arrived.lock() = state.outgoing(side.other()).unfinished();
+                let later = match taken {
                     Taken::Entry(entry) => return Step::Done(entry),
                     Taken::Later(at) => Some(at),
                     Taken::Nothing => None,

@@ -2,9 +2,10 @@
 
 use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered};
 use crate::{Harness, Limits};
+use futures_util::future::join_all;
 use net_traits::{
-    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetTransport, SendError,
-    TrustPolicy,
+    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetTransport, RecvError,
+    SendError, TrustPolicy, close_code,
 };
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -149,4 +150,75 @@ pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>)
     }
     one.close(7, "").await;
     assert!(matches!(one.watch_close().await, CloseReason::Local { code: 7, .. }));
+}
+
+/// A message that stands still before its last byte has arrived ends its connection with the code.
+///
+/// Its bytes take memory, and the peer may never send the rest.
+pub async fn an_unfinished_message_ends_in_time<H: Harness>(stage: Stage<H>) {
+    let after = Duration::from_millis(400);
+    let transport = stage.transport_with(Limits { message_timeout: after, ..Limits::default() });
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (mut peer, connection) = stage.meet_raw(&listener).await;
+    peer.write(&10_u32.to_be_bytes()).await;
+    peer.write(b"half").await;
+    let reason = ended(&connection).await;
+    assert_eq!(reason, close_reason(Limit::MessageTimeout));
+    assert_eq!(transport.statistics().refused_message_timeout, 1);
+    assert_eq!(transport.statistics().held_bytes, 0);
+}
+
+/// When the memory for received messages is used up, the connection that holds most of it ends with the
+/// code, and the other ones go on.
+///
+/// A few peers could otherwise take all memory with messages that they do not finish.
+pub async fn the_peer_that_holds_most_gives_way<H: Harness>(stage: Stage<H>) {
+    const MESSAGE: usize = 1024 * 1024;
+    let limits = Limits { max_memory: 2 * MESSAGE, ..Limits::default() };
+    let (transport, dialler) = (stage.transport_with(limits), stage.transport());
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (honest, accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    let (honest, accepted) = (honest.unwrap(), accepted.unwrap());
+    let mut hoarders = Vec::new();
+    for _ in 0..4 {
+        let (mut peer, connection) = stage.meet_raw(&listener).await;
+        let header = u32::try_from(MESSAGE).unwrap_or(u32::MAX).to_be_bytes();
+        // The peer may be ended meanwhile.
+        let write = async move {
+            peer.write(&header).await;
+            peer.write(&[1; MESSAGE - 1]).await;
+            std::future::pending::<()>().await;
+        };
+        hoarders.push(async move {
+            tokio::select! {
+                reason = ended(&connection) => assert_eq!(reason, close_reason(Limit::Memory)),
+                () = write => {}
+            }
+        });
+    }
+    let honest = async {
+        while transport.statistics().refused_memory < 2 {
+            sleep(PAUSE).await;
+        }
+        let message = numbered(7, MESSAGE / 2);
+        let (sent, received) = tokio::join!(honest.send_bytes(message.clone()), accepted.recv());
+        assert_eq!((sent, received.map(|(received, _)| received)), (Ok(()), Ok(message)));
+    };
+    tokio::select! {
+        () = honest => {}
+        _ = join_all(hoarders) => panic!("all gave way"),
+    }
+    assert!(transport.statistics().held_bytes <= 2 * MESSAGE);
+}
+
+fn close_reason(limit: Limit) -> CloseReason {
+    let reason = close_code::name(limit.code()).unwrap_or_default().to_owned();
+    CloseReason::Local { code: limit.code(), reason }
+}
+
+/// Receives until the connection ends, and returns the reason.
+async fn ended(connection: &impl NetConnection) -> CloseReason {
+    while !matches!(connection.recv().await, Err(RecvError::Closed(_))) {}
+    connection.watch_close().await
 }

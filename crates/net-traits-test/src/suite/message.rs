@@ -1,14 +1,13 @@
 //! Messages: complete, in order, bounded, and not lost by dropped futures.
 
 use crate::stage::{
-    ALPN, MOMENT, PAUSE, Pair, Stage, credentials, greet, number, numbered, pattern,
-    poll_once_until_ready,
+    MOMENT, PAUSE, Pair, Stage, credential, greet, number, numbered, pattern, poll_once_until_ready,
 };
 use crate::{Harness, Limits, RawPeer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use net_traits::{NetConnection, NetIncomingRequest, NetListener, RecvError, SendError};
+use net_traits::{NetConnection, RecvError, SendError, TrustPolicy};
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -401,11 +400,8 @@ pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
 async fn raw<H: Harness>(
     stage: &Stage<H>,
 ) -> (Box<dyn RawPeer>, crate::stage::Connection<H>, (H::Transport, crate::stage::Listener<H>)) {
-    let (for_listener, for_dialler) = credentials();
     let transport = stage.transport();
-    let listener = stage.listen(&transport, for_listener).await;
-    let dial = stage.harness.raw_peer(listener.local_addr(), ALPN, for_dialler);
-    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-    let (raw, connection) = tokio::join!(dial, accept);
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (raw, connection) = stage.meet_raw(&listener).await;
     (raw, connection, (transport, listener))
 }

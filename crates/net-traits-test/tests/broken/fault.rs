@@ -1,5 +1,8 @@
 //! `Fault`: the contract that a broken transport violates.
 
+use net_traits_test::Limits;
+use std::time::Duration;
+
 /// The contract that is violated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
@@ -111,4 +114,21 @@ pub(crate) enum Fault {
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotTold,
     OperationsHaveNoTotalTime,
+    UnfinishedMessagesStay,
+    MemoryIsUnlimited,
+}
+
+impl Fault {
+    /// Returns the limits of the transport below, some of which the fault lifts.
+    pub(crate) fn inner_limits(self, limits: &Limits) -> Limits {
+        let (mut limits, default) = (limits.clone(), Limits::default());
+        match self {
+            Self::HandshakeTimeoutIsIgnored => limits.handshake_timeout = default.handshake_timeout,
+            Self::OperationsHaveNoTotalTime => limits.operation_timeout = default.operation_timeout,
+            Self::UnfinishedMessagesStay => limits.message_timeout = Duration::MAX,
+            Self::MemoryIsUnlimited => limits.max_memory = usize::MAX,
+            _ => {}
+        }
+        limits
+    }
 }

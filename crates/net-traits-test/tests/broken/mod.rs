@@ -73,13 +73,7 @@ impl Harness for Broken {
         if self.fault == Fault::IdentitiesAreUnlimited {
             limits.max_connections_per_identity = 1000;
         }
-        let mut inner_limits = limits.clone();
-        if self.fault == Fault::HandshakeTimeoutIsIgnored {
-            inner_limits.handshake_timeout = Limits::default().handshake_timeout;
-        }
-        if self.fault == Fault::OperationsHaveNoTotalTime {
-            inner_limits.operation_timeout = Limits::default().operation_timeout;
-        }
+        let inner_limits = self.fault.inner_limits(&limits);
         BrokenTransport {
             inner: self.memory.transport(&inner_limits),
             context: Arc::new(Context {

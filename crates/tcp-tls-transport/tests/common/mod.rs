@@ -116,7 +116,9 @@ impl Harness for Tcp {
                 .operation_timeout(limits.operation_timeout)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity)
-                .receive_queue(limits.receive_queue),
+                .receive_queue(limits.receive_queue)
+                .max_memory(limits.max_memory)
+                .message_timeout(limits.message_timeout),
         )
         .unwrap()
     }

@@ -1,0 +1,129 @@
+//! Peers that make this side hold messages or questions which they do not finish.
+
+mod common;
+#[path = "quinn_peer/mod.rs"]
+mod quinn_peer;
+
+use common::{ALPN, Pair, credentials, pair_with, pattern, run};
+use futures_util::future::join_all;
+use msquic_transport::{
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+};
+use net_traits::{
+    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport, RecvError, RequestError, close_code, request_code,
+};
+use quinn::VarInt;
+use quinn_peer::{Judge, QuinnPeer};
+use std::time::Duration;
+use tokio::time::sleep;
+
+const KIB: usize = 1024;
+const MIB: usize = 1024 * 1024;
+
+/// How many message streams a peer may open.
+const STREAMS: usize = 16;
+
+struct Hostile {
+    transport: MsQuicTransport,
+    _listener: MsQuicListener,
+    connection: MsQuicNetConnection,
+    peer: quinn::Connection,
+    _endpoint: QuinnPeer,
+}
+
+/// Connects a bare QUIC peer.
+async fn hostile_to(config: MsQuicTransportConfig) -> Hostile {
+    let transport = MsQuicTransport::with_config(config).unwrap();
+    let (for_server, for_client) = credentials();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let listener = transport.create_listener(any, &[ALPN], for_server).await.unwrap();
+    let endpoint = QuinnPeer::new(Some(&for_client), Judge::Accepts, ALPN);
+    let dial = endpoint.connect(listener.local_addr());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (peer, connection) = tokio::join!(dial, accept);
+    let peer = peer.unwrap();
+    Hostile { transport, _listener: listener, connection, peer, _endpoint: endpoint }
+}
+
+#[test]
+fn a_question_that_stands_still_is_refused() {
+    run(async {
+        let after = Duration::from_millis(300);
+        let config = MsQuicTransportConfig::new().message_timeout(after);
+        let Hostile { peer, connection, transport, .. } = &hostile_to(config).await;
+        let (mut write, mut read) = peer.open_bi().await.unwrap();
+        write.write_all(b"wh").await.unwrap();
+        let mut question = connection.accept_request().await.unwrap();
+        assert_eq!(question.question().await, Err(RequestError::TimedOut { after }));
+        let error = read.read_to_end(10).await.unwrap_err();
+        let code = VarInt::from_u64(request_code::TOO_SLOW).unwrap();
+        assert_eq!(error, quinn::ReadToEndError::Read(quinn::ReadError::Reset(code)));
+        assert_eq!(transport.statistics().held_bytes, 0);
+        let (mut write, _read) = peer.open_bi().await.unwrap();
+        write.write_all(b"why?").await.unwrap();
+        write.finish().unwrap();
+        let mut question = connection.accept_request().await.unwrap();
+        assert_eq!(question.question().await.unwrap(), "why?", "the connection goes on");
+    });
+}
+
+#[test]
+fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
+    run(async {
+        let config = MsQuicTransportConfig::new()
+            .max_message_size(8 * MIB)
+            .max_unfinished(MIB)
+            .message_timeout(Duration::from_secs(1));
+        let Hostile { transport, connection, peer: hostile, .. } = hostile_to(config).await;
+        let attack = async {
+            let mut streams = Vec::new();
+            for _ in 0..STREAMS {
+                streams.push(hostile.open_uni().await.unwrap());
+            }
+            let size = 8 * MIB - 1;
+            let header = u32::try_from(size).unwrap().to_be_bytes();
+            let message = [&header[..], &vec![7; size - 1]].concat();
+            join_all(streams.iter_mut().map(|stream| stream.write_all(&message))).await;
+            hostile.closed().await
+        };
+        let watch = async {
+            let mut most = 0;
+            loop {
+                most = most.max(transport.statistics().held_bytes);
+                tokio::select! {
+                    end = connection.recv() => return (end, most),
+                    () = sleep(Duration::from_millis(1)) => {}
+                }
+            }
+        };
+        let (_, (end, most)) = tokio::join!(attack, watch);
+        let code = Limit::MessageTimeout.code();
+        let reason = close_code::name(code).unwrap().to_owned();
+        assert_eq!(end, Err(RecvError::Closed(CloseReason::Local { code, reason })));
+        // One message may exceed the limit, and the begin of each may arrive.
+        let limit = MIB + 8 * MIB + STREAMS * 64 * KIB;
+        assert!((MIB..=limit).contains(&most), "{most} bytes held");
+        let statistics = transport.statistics();
+        assert_eq!((statistics.refused_message_timeout, statistics.held_bytes), (1, 0));
+    });
+}
+
+#[test]
+fn messages_on_several_streams_complete_one_after_another() {
+    run(async {
+        let config = MsQuicTransportConfig::new().send_streams(4).max_unfinished(256 * KIB);
+        let Pair { client, server, .. } = pair_with(config.clone(), config).await;
+        const COUNT: usize = 12;
+        let message = pattern(4 * MIB);
+        let send = join_all((0..COUNT).map(|_| client.send_bytes(message.clone())));
+        let receive = async {
+            for number in 0..COUNT {
+                let received = server.recv().await.map(|(received, _)| received);
+                assert!(received == Ok(message.clone()), "message {number}");
+            }
+        };
+        let (sent, ()) = tokio::join!(send, receive);
+        assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    });
+}

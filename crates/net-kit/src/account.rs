@@ -1,0 +1,665 @@
+//! `Account`: the memory that the peers of a transport occupy.
+//!
+//! A transport has one account, and each of its connections a [`Share`] of it. What is
+//! *stored* for the application (the [`Inbox`](crate::inbox)) is charged, what is [`Unfinished`] (a
+//! message whose last byte has not arrived), and what is [`Kept`] besides (questions). Charges are values; dropping one releases
+//! it, and dropping a share releases the rest. Each share has one short lock, and the sum is atomic.
+//!
+//! | limit | what happens there |
+//! |---|---|
+//! | `unfinished`, per connection | the streams of the connection pause, except that of its oldest unfinished message |
+//! | `total` of the transport | the connection that holds most is ended, see [`Account::on_excess`] |
+//! | `timeout` of an unfinished message | its connection is ended, see [`Share::is_late`] |
+//!
+//! Nothing waits for ever. The oldest unfinished message may always grow, so that each connection can
+//! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
+//! connection. At the limit of the transport no connection waits, because one of them is ended.
+
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+
+/// Stored bytes are charged in units of this size, so that short queues cost nothing.
+const UNIT: usize = 4 * 1024;
+
+/// So much of an unfinished message may always arrive.
+const ALWAYS: usize = 16 * 1024;
+
+/// How many bytes an unfinished message has to bring within the timeout, unless its end comes before.
+const ADVANCE: usize = 16 * 1024;
+
+/// From the free memory of the transport, each inbox may take this part.
+const PART: usize = 16;
+
+/// How much memory peers may occupy, and for how long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemoryLimits {
+    /// Bytes of all connections.
+    pub total: usize,
+    /// Bytes of the unfinished messages of one connection; one of them may exceed it.
+    pub unfinished: usize,
+    /// How long an unfinished message may bring less than 16 KiB while this side accepts data.
+    pub timeout: Duration,
+}
+
+impl MemoryLimits {
+    /// No limits.
+    pub const NONE: Self =
+        Self { total: usize::MAX, unfinished: usize::MAX, timeout: Duration::MAX };
+}
+
+/// The memory that the peers of a transport occupy.
+///
+/// ```
+/// use net_kit::account::{Account, MemoryLimits, Share, Unfinished};
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// let limits =
+///     MemoryLimits { total: 1 << 30, unfinished: 1 << 20, timeout: Duration::from_secs(30) };
+/// let account = Arc::new(Account::new(limits));
+/// let share = Arc::new(Share::new(&account));
+/// let mut message = Unfinished::new(&share);
+/// assert_eq!(message.allowance(), usize::MAX);
+/// message.set(1000, 2000); // 1000 bytes have arrived, in a buffer of 2000
+/// assert_eq!(account.used(), 2000);
+/// drop(message);
+/// assert_eq!(account.used(), 0);
+/// ```
+pub struct Account {
+    limits: MemoryLimits,
+    used: AtomicUsize,
+    unfinished: AtomicUsize,
+    began: Notify,
+    on_excess: Box<dyn Fn() + Send + Sync>,
+}
+
+impl Account {
+    /// Creates an empty account.
+    pub fn new(limits: MemoryLimits) -> Self {
+        Self {
+            limits,
+            used: AtomicUsize::new(0),
+            unfinished: AtomicUsize::new(0),
+            began: Notify::new(),
+            on_excess: Box::new(|| {}),
+        }
+    }
+
+    /// Sets the hook that is called after a charge that exceeds the total. It runs without a lock, on
+    /// the thread that charged, and is to [end](Share::end) a share.
+    #[must_use]
+    pub fn on_excess(mut self, hook: impl Fn() + Send + Sync + 'static) -> Self {
+        self.on_excess = Box::new(hook);
+        self
+    }
+
+    /// Returns the limits.
+    pub fn limits(&self) -> &MemoryLimits {
+        &self.limits
+    }
+
+    /// Returns how many bytes are charged.
+    pub fn used(&self) -> usize {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Returns whether more is charged than the total allows.
+    pub fn is_exceeded(&self) -> bool {
+        self.used() > self.limits.total
+    }
+
+    /// Waits until there is an unfinished message.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn began(&self) {
+        while self.unfinished.load(Ordering::SeqCst) == 0 {
+            self.began.notified().await;
+        }
+    }
+
+    /// Calls the hook if the total is exceeded; no lock may be held.
+    fn check(&self) {
+        if self.is_exceeded() {
+            (self.on_excess)();
+        }
+    }
+
+    fn replace(&self, before: usize, now: usize) {
+        if now > before {
+            self.used.fetch_add(now - before, Ordering::Relaxed);
+        } else if now < before {
+            self.used.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut account = f.debug_struct("Account");
+        account.field("limits", &self.limits).field("used", &self.used()).finish_non_exhaustive()
+    }
+}
+
+/// What one connection holds of its transport's [`Account`].
+#[derive(Debug)]
+pub struct Share {
+    account: Arc<Account>,
+    /// How many messages are unfinished.
+    unfinished: AtomicUsize,
+    numbers: AtomicU64,
+    /// A message could not grow.
+    is_blocked: AtomicBool,
+    is_over: AtomicBool,
+    /// Nothing more can arrive.
+    is_last: AtomicBool,
+    /// What is charged for the inbox, which changes it under its lock.
+    stored: AtomicUsize,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// By age.
+    unfinished: BTreeMap<u64, Growth>,
+    /// All charges, until the connection is ended.
+    charged: usize,
+    /// The inbox is full.
+    is_full: bool,
+    /// A message that could not grow may grow now.
+    is_released: bool,
+    is_over: bool,
+}
+
+/// A message in progress.
+#[derive(Debug)]
+struct Growth {
+    charged: usize,
+    arrived: usize,
+    /// How much had arrived at the last advance, and when that was.
+    mark: usize,
+    since: Instant,
+    /// It may not grow now.
+    is_blocked: bool,
+}
+
+impl Share {
+    /// Creates the share of a connection.
+    pub fn new(account: &Arc<Account>) -> Self {
+        Self {
+            account: account.clone(),
+            unfinished: AtomicUsize::new(0),
+            numbers: AtomicU64::new(0),
+            is_blocked: AtomicBool::new(false),
+            is_over: AtomicBool::new(false),
+            is_last: AtomicBool::new(false),
+            stored: AtomicUsize::new(0),
+            state: Mutex::default(),
+        }
+    }
+
+    /// Creates a share without limits, of an account of its own.
+    pub fn unlimited() -> Self {
+        Self::new(&Arc::new(Account::new(MemoryLimits::NONE)))
+    }
+
+    /// Returns how many bytes the connection holds.
+    pub fn held(&self) -> usize {
+        self.state.lock().charged
+    }
+
+    /// Returns how long an unfinished message may stand still.
+    pub fn timeout(&self) -> Duration {
+        self.account.limits.timeout
+    }
+
+    /// Sets how many bytes are stored for the application. Call [`relieve`](Self::relieve) after
+    /// unlocking if it returns true.
+    #[inline]
+    pub(crate) fn store(&self, bytes: usize) -> bool {
+        let stored = bytes / UNIT * UNIT;
+        let before = self.stored.swap(stored, Ordering::Relaxed);
+        if before == stored {
+            return false;
+        }
+        self.state.lock().charge(&self.account, before, stored);
+        stored > before && self.account.is_exceeded()
+    }
+
+    /// Records whether the inbox is full: unfinished messages are then not late.
+    pub(crate) fn set_full(&self, is_full: bool) {
+        self.state.lock().is_full = is_full;
+    }
+
+    /// Ends a connection if the account is exceeded; no lock may be held.
+    pub(crate) fn relieve(&self) {
+        self.account.check();
+    }
+
+    /// Returns how much an inbox may store now, if it may store `limit` at most.
+    pub(crate) fn room(&self, limit: usize) -> usize {
+        if self.account.limits.total == usize::MAX {
+            return limit;
+        }
+        limit.min(self.account.limits.total.saturating_sub(self.account.used()) / PART)
+    }
+
+    /// Returns whether streams that [paused](Unfinished::allowance) should be resumed. The next call
+    /// returns false, until they pause again.
+    #[inline]
+    pub fn take_resume(&self) -> bool {
+        if !self.is_blocked.load(Ordering::Acquire) {
+            return false;
+        }
+        let state = &mut *self.state.lock();
+        let resume = std::mem::take(&mut state.is_released);
+        if resume {
+            self.is_blocked.store(false, Ordering::Release);
+        }
+        resume
+    }
+
+    /// Releases everything at once, as the connection is ended; later charges are not counted. Returns
+    /// false if it was ended before.
+    pub fn end(&self) -> bool {
+        let state = &mut *self.state.lock();
+        self.is_over.store(true, Ordering::Release);
+        self.account.replace(std::mem::take(&mut state.charged), 0);
+        !std::mem::replace(&mut state.is_over, true)
+    }
+
+    /// Records that the connection has ended and nothing more can arrive: what has arrived may be decoded.
+    /// Resume paused streams afterwards.
+    pub fn no_more(&self) {
+        self.is_last.store(true, Ordering::Release);
+    }
+
+    /// Returns whether the connection was [ended](Self::end): what arrives is to be discarded.
+    #[inline]
+    pub fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Acquire)
+    }
+
+    /// Returns whether an unfinished message did not advance in time. Call it about four times within
+    /// the timeout. Time counts only while this side accepts data.
+    pub fn is_late(&self, now: Instant) -> bool {
+        if self.unfinished.load(Ordering::Relaxed) == 0 {
+            return false;
+        }
+        let timeout = self.account.limits.timeout;
+        let state = &mut *self.state.lock();
+        let is_full = state.is_full;
+        state.unfinished.values_mut().any(|growth| {
+            if is_full || growth.is_blocked {
+                growth.since = now;
+            }
+            now.saturating_duration_since(growth.since) >= timeout
+        }) && !state.is_over
+    }
+}
+
+impl State {
+    fn charge(&mut self, account: &Account, before: usize, now: usize) {
+        if !self.is_over {
+            self.charged = self.charged + now - before;
+            account.replace(before, now);
+        }
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// The charge of a message whose last byte has not arrived. It is released on drop.
+#[derive(Debug)]
+pub struct Unfinished {
+    share: Arc<Share>,
+    /// `Some` while something has arrived.
+    number: Option<u64>,
+}
+
+impl Unfinished {
+    /// Creates the charge of a stream that is between two messages.
+    pub fn new(share: &Arc<Share>) -> Self {
+        Self { share: share.clone(), number: None }
+    }
+
+    /// Returns the share.
+    pub fn share(&self) -> &Share {
+        &self.share
+    }
+
+    /// Returns how many bytes the stream may accept now, if they belong to one message. If it is 0,
+    /// pause the stream until [`take_resume`](Share::take_resume) returns true.
+    #[inline]
+    pub fn allowance(&self) -> usize {
+        let others = self.share.unfinished.load(Ordering::Relaxed);
+        let is_alone = others == 0 || others == 1 && self.number.is_some();
+        if is_alone || self.share.is_last.load(Ordering::Acquire) {
+            return usize::MAX;
+        }
+        let limit = self.share.account.limits.unfinished;
+        let state = &mut *self.share.state.lock();
+        let oldest = state.unfinished.keys().next().copied();
+        let of_all: usize = state.unfinished.values().map(|growth| growth.charged).sum();
+        let growth = self.number.and_then(|number| state.unfinished.get_mut(&number));
+        let (buffer, arrived) = growth.as_ref().map_or((0, 0), |it| (it.charged, it.arrived));
+        // The buffer may double.
+        let free = limit.saturating_sub(of_all.saturating_add(buffer)) / 2;
+        let allowance = match oldest {
+            Some(oldest) if self.number != Some(oldest) => free.max(ALWAYS.saturating_sub(arrived)),
+            _ => usize::MAX,
+        };
+        let is_blocked = allowance == 0;
+        if let Some(growth) = growth {
+            growth.is_blocked = is_blocked;
+        }
+        if is_blocked {
+            self.share.is_blocked.store(true, Ordering::Release);
+        }
+        allowance
+    }
+
+    /// Sets how much of the message has arrived, and the size of its buffer. Zero bytes: the stream is
+    /// between two messages. May end a connection, so that no lock may be held.
+    #[inline]
+    pub fn set(&mut self, arrived: usize, buffer: usize) {
+        match (arrived, self.number) {
+            (0, None) => {}
+            (0, Some(number)) => self.release(number),
+            (_, None) => self.begin(arrived, buffer),
+            (_, Some(number)) => self.grow(number, arrived, buffer),
+        }
+    }
+
+    fn begin(&mut self, arrived: usize, buffer: usize) {
+        let share = &*self.share;
+        let number = share.numbers.fetch_add(1, Ordering::Relaxed);
+        {
+            let state = &mut *share.state.lock();
+            share.unfinished.fetch_add(1, Ordering::Relaxed);
+            let since = Instant::now();
+            let growth =
+                Growth { charged: buffer, arrived, mark: arrived, since, is_blocked: false };
+            state.unfinished.insert(number, growth);
+            state.charge(&share.account, 0, buffer);
+        }
+        self.number = Some(number);
+        if share.account.unfinished.fetch_add(1, Ordering::SeqCst) == 0 {
+            share.account.began.notify_one();
+        }
+        share.account.check();
+    }
+
+    fn grow(&self, number: u64, arrived: usize, buffer: usize) {
+        let share = &*self.share;
+        {
+            let state = &mut *share.state.lock();
+            let Some(growth) = state.unfinished.get_mut(&number) else { return };
+            let before = std::mem::replace(&mut growth.charged, buffer);
+            (growth.arrived, growth.is_blocked) = (arrived, false);
+            if arrived >= growth.mark.saturating_add(ADVANCE) {
+                (growth.mark, growth.since) = (arrived, Instant::now());
+            }
+            if before == buffer {
+                return;
+            }
+            state.charge(&share.account, before, buffer);
+        }
+        share.account.check();
+    }
+
+    fn release(&mut self, number: u64) {
+        self.number = None;
+        let share = &*self.share;
+        let state = &mut *share.state.lock();
+        if let Some(growth) = state.unfinished.remove(&number) {
+            share.unfinished.fetch_sub(1, Ordering::Relaxed);
+            share.account.unfinished.fetch_sub(1, Ordering::SeqCst);
+            state.is_released |= share.is_blocked.load(Ordering::Relaxed);
+            state.charge(&share.account, growth.charged, 0);
+        }
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        self.set(0, 0);
+    }
+}
+
+/// A charge for anything else that a connection holds. It is released on drop.
+#[derive(Debug)]
+pub struct Kept {
+    share: Arc<Share>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Creates a charge of zero bytes.
+    pub fn new(share: &Arc<Share>) -> Self {
+        Self { share: share.clone(), bytes: 0 }
+    }
+
+    /// Sets how many bytes are charged. May end a connection, so that no lock may be held.
+    pub fn set(&mut self, bytes: usize) {
+        let before = std::mem::replace(&mut self.bytes, bytes);
+        if before != bytes {
+            self.share.state.lock().charge(&self.share.account, before, bytes);
+            self.share.account.check();
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.share.state.lock().charge(&self.share.account, self.bytes, 0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use tokio::time::advance;
+
+    const KIB: usize = 1024;
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn account(total: usize, unfinished: usize) -> Arc<Account> {
+        Arc::new(Account::new(MemoryLimits { total, unfinished, timeout: 4 * SECOND }))
+    }
+
+    fn share(account: &Arc<Account>) -> Arc<Share> {
+        Arc::new(Share::new(account))
+    }
+
+    #[test]
+    fn only_the_oldest_message_may_exceed_the_limit_of_a_connection() {
+        let share = share(&account(usize::MAX, 100 * KIB));
+        let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
+        assert_eq!(first.allowance(), usize::MAX);
+        first.set(40 * KIB, 80 * KIB);
+        assert_eq!(first.allowance(), usize::MAX);
+        assert_eq!(second.allowance(), ALWAYS, "more than the rest of the limit");
+        second.set(10 * KIB, 10 * KIB);
+        assert_eq!(second.allowance(), 6 * KIB);
+        second.set(ALWAYS, 20 * KIB);
+        assert_eq!(second.allowance(), 0);
+        assert!(!share.take_resume(), "nothing was released");
+        first.set(0, 0);
+        assert!(share.take_resume() && !share.take_resume());
+        assert_eq!(second.allowance(), usize::MAX, "it is the oldest now");
+        assert_eq!(first.allowance(), 40 * KIB, "if the buffer of twice the bytes fits");
+        second.set(100 * KIB, 100 * KIB);
+        first.set(ALWAYS, ALWAYS);
+        assert_eq!(first.allowance(), 0);
+        share.no_more();
+        assert_eq!(first.allowance(), usize::MAX, "what has arrived is decoded");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_is_late_if_too_little_arrives_while_it_could() {
+        let share = share(&account(usize::MAX, 0));
+        let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
+        first.set(1, 1);
+        second.set(ALWAYS, ALWAYS);
+        assert_eq!(second.allowance(), 0, "it is not late although it stands still");
+        let mut arrived = 1;
+        for _ in 0..8 {
+            advance(SECOND).await;
+            arrived += ADVANCE / 4;
+            first.set(arrived, arrived);
+            assert!(!share.is_late(Instant::now()));
+        }
+        for _ in 0..3 {
+            advance(SECOND).await;
+            arrived += 1;
+            first.set(arrived, arrived);
+            assert!(!share.is_late(Instant::now()));
+        }
+        share.set_full(true);
+        assert!(!share.is_late(Instant::now()), "the application does not read");
+        advance(4 * SECOND).await;
+        assert!(!share.is_late(Instant::now()));
+        share.set_full(false);
+        advance(3 * SECOND).await;
+        assert!(!share.is_late(Instant::now()));
+        advance(SECOND).await;
+        assert!(share.is_late(Instant::now()));
+        share.end();
+        assert!(!share.is_late(Instant::now()), "the connection has ended");
+    }
+
+    #[test]
+    fn what_exceeds_the_total_calls_the_hook_and_an_ended_share_is_not_counted() {
+        let calls = Arc::new(AtomicUsize::new(0));
+        let counted = calls.clone();
+        let limits = MemoryLimits { total: 100 * KIB, unfinished: 0, timeout: SECOND };
+        let account = Account::new(limits).on_excess(move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+        });
+        let account = Arc::new(account);
+        let [one, other] = [share(&account), share(&account)];
+        let mut message = Unfinished::new(&one);
+        message.set(60 * KIB, 60 * KIB);
+        assert!(!other.store(40 * KIB + UNIT - 1), "a part of a unit is not counted");
+        assert!(other.store(44 * KIB));
+        other.relieve();
+        message.set(0, 0);
+        message.set(70 * KIB, 70 * KIB);
+        assert_eq!((calls.load(Ordering::SeqCst), one.held()), (2, 70 * KIB));
+        assert!(one.end() && one.is_over() && !one.end());
+        assert_eq!(account.used(), 44 * KIB);
+        message.set(80 * KIB, 80 * KIB);
+        assert_eq!((account.used(), one.held()), (44 * KIB, 0));
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+
+    #[test]
+    fn inboxes_share_what_is_free() {
+        let account = account(160 * UNIT, 0);
+        let shares: Vec<_> = (0..100).map(|_| share(&account)).collect();
+        assert_eq!((shares[0].room(UNIT), shares[0].room(usize::MAX)), (UNIT, 10 * UNIT));
+        for share in &shares {
+            share.store(share.room(usize::MAX));
+        }
+        assert!(!account.is_exceeded());
+        assert!(shares[0].room(usize::MAX) > 0, "there is always some room left");
+    }
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Set { message: usize, bytes: usize },
+        Store { connection: usize, bytes: usize },
+        Drop { message: usize },
+        Close { connection: usize },
+        End { connection: usize },
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let bytes = || 0..100_usize * KIB;
+        prop_oneof![
+            (0..12_usize, bytes()).prop_map(|(message, bytes)| Step::Set { message, bytes }),
+            (0..3_usize, bytes()).prop_map(|(connection, bytes)| Step::Store { connection, bytes }),
+            (0..12_usize).prop_map(|message| Step::Drop { message }),
+            (0..3_usize).prop_map(|connection| Step::Close { connection }),
+            (0..3_usize).prop_map(|connection| Step::End { connection }),
+        ]
+    }
+
+    proptest! {
+        /// Each message belongs to the connection of its number modulo 3.
+        #[test]
+        fn no_order_of_drops_leaks_a_charge(steps in proptest::collection::vec(step(), 0..60)) {
+            let account = account(usize::MAX, 50 * KIB);
+            let mut shares: Vec<_> = (0..3).map(|_| Some(share(&account))).collect();
+            let mut messages: Vec<_> = (0..12)
+                .map(|number| shares[number % 3].as_ref().map(Unfinished::new))
+                .collect();
+            // What is expected: stored, of each message, and whether it has ended.
+            let mut stored = [0; 3];
+            let mut arrived = [0; 12];
+            let mut ended = [false; 3];
+            for step in steps {
+                match step {
+                    Step::Set { message, bytes } => {
+                        if let Some(it) = &mut messages[message] {
+                            let oldest = it.allowance() == usize::MAX;
+                            prop_assert!(oldest || it.allowance() <= 50 * KIB);
+                            it.set(bytes, bytes);
+                            arrived[message] = bytes;
+                        }
+                    }
+                    Step::Store { connection, bytes } => {
+                        if let Some(share) = &shares[connection] {
+                            share.store(bytes);
+                            stored[connection] = bytes / UNIT * UNIT;
+                        }
+                    }
+                    Step::Drop { message } => {
+                        messages[message] = None;
+                        arrived[message] = 0;
+                    }
+                    Step::Close { connection } => {
+                        shares[connection] = None; // its messages may still hold it
+                        let mut of_it = (connection..12).step_by(3);
+                        if of_it.all(|message| messages[message].is_none()) {
+                            stored[connection] = 0;
+                        }
+                    }
+                    Step::End { connection } => {
+                        if let Some(share) = &shares[connection] {
+                            share.end();
+                            ended[connection] = true;
+                        }
+                    }
+                }
+                for connection in 0..3 {
+                    let mut of_it = (connection..12).step_by(3);
+                    if shares[connection].is_none() && of_it.all(|it| messages[it].is_none()) {
+                        stored[connection] = 0;
+                    }
+                }
+                let expected: usize = (0..3)
+                    .filter(|connection| !ended[*connection])
+                    .map(|it| stored[it] + arrived.iter().skip(it).step_by(3).sum::<usize>())
+                    .sum();
+                prop_assert_eq!(account.used(), expected);
+            }
+            drop((shares, messages));
+            prop_assert_eq!(account.used(), 0);
+            prop_assert_eq!(account.unfinished.load(Ordering::SeqCst), 0);
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! `Collector`: a question of the peer that is read piece by piece, within its limits.
+
+use crate::account::{Kept, Share};
+use bytes::Bytes;
+use net_traits::RequestError;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+
+/// How many bytes a question has to bring within the timeout, unless its end comes before.
+const ADVANCE: usize = 16 * 1024;
+
+/// Collects the pieces of a question, which are charged to the connection meanwhile.
+///
+/// ```
+/// use net_kit::account::Share;
+/// use net_kit::collector::Collector;
+/// use net_traits::RequestError;
+/// use std::sync::Arc;
+///
+/// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+/// # runtime.block_on(async {
+/// let mut question = Collector::new(&Arc::new(Share::unlimited()), 5);
+/// let piece = question.wait(async { b"why?" }).await?;
+/// question.push(piece)?;
+/// let too_large = RequestError::TooLarge { size: 6, limit: 5 };
+/// assert_eq!(question.push(b"not"), Err(too_large));
+/// assert_eq!(question.finish(), "why?");
+/// # Ok::<(), RequestError>(())
+/// # }).unwrap();
+/// ```
+#[derive(Debug)]
+pub struct Collector {
+    bytes: Vec<u8>,
+    limit: usize,
+    kept: Kept,
+    timeout: Duration,
+    /// How much had arrived at the last advance, and when that was.
+    mark: usize,
+    since: Instant,
+}
+
+impl Collector {
+    /// Creates an empty question of at most `limit` bytes, which has the connection's time limit for
+    /// unfinished messages from now on.
+    pub fn new(share: &Arc<Share>, limit: usize) -> Self {
+        Self {
+            bytes: Vec::new(),
+            limit,
+            kept: Kept::new(share),
+            timeout: share.timeout(),
+            mark: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// Waits for the next piece as long as the question advances.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::TimedOut`]; `piece` is dropped.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of `piece`.
+    pub async fn wait<T>(&self, piece: impl Future<Output = T>) -> Result<T, RequestError> {
+        let rest = self.timeout.saturating_sub(self.since.elapsed());
+        let late = |_| RequestError::TimedOut { after: self.timeout };
+        timeout(rest, piece).await.map_err(late)
+    }
+
+    /// Adds a piece.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::TooLarge`]; the piece is not added.
+    pub fn push(&mut self, piece: &[u8]) -> Result<(), RequestError> {
+        if piece.len() > self.limit - self.bytes.len() {
+            let limit = self.limit;
+            return Err(RequestError::TooLarge { size: limit.saturating_add(1), limit });
+        }
+        self.bytes.extend_from_slice(piece);
+        self.kept.set(self.bytes.capacity());
+        if self.bytes.len() - self.mark >= ADVANCE {
+            (self.mark, self.since) = (self.bytes.len(), Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Returns the complete question.
+    pub fn finish(self) -> Bytes {
+        self.bytes.into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{Account, MemoryLimits};
+    use std::future::{pending, ready};
+    use tokio::time::advance;
+
+    const LIMIT: Duration = Duration::from_secs(4);
+
+    #[tokio::test(start_paused = true)]
+    async fn a_question_that_stands_still_is_late_and_one_that_advances_is_not() {
+        let limits = MemoryLimits { timeout: LIMIT, ..MemoryLimits::NONE };
+        let account = Arc::new(Account::new(limits));
+        let mut question = Collector::new(&Arc::new(Share::new(&account)), usize::MAX);
+        for _ in 0..10 {
+            advance(LIMIT / 2).await;
+            question.push(&[7; ADVANCE / 2]).unwrap();
+            assert_eq!(question.wait(ready(7)).await, Ok(7));
+        }
+        assert!(account.used() >= 5 * ADVANCE);
+        let (begin, late) = (Instant::now(), RequestError::TimedOut { after: LIMIT });
+        assert_eq!(question.wait(pending::<()>()).await, Err(late.clone()));
+        assert_eq!(begin.elapsed(), LIMIT);
+        question.push(b"a little").unwrap();
+        assert_eq!(question.wait(pending::<()>()).await, Err(late));
+        assert_eq!(begin.elapsed(), LIMIT, "a little is too little");
+        drop(question);
+        assert_eq!(account.used(), 0);
+    }
+}

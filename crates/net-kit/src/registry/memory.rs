@@ -1,0 +1,66 @@
+//! What a registry does at the limits of memory: it ends connections.
+
+use super::{Member, Registry};
+use crate::admission;
+use net_traits::Limit;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
+
+impl<M: Member> Registry<M> {
+    /// Starts the task that ends connections whose messages stand still, unless it runs.
+    pub(super) fn watch_messages(self: &Arc<Self>) {
+        let timeout = self.account.limits().timeout;
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut roster = self.roster.lock();
+        if timeout < Duration::MAX && roster.late.as_ref().is_none_or(JoinHandle::is_finished) {
+            let (registry, account) = (Arc::downgrade(self), self.account.clone());
+            roster.late = Some(runtime.spawn(async move {
+                loop {
+                    account.began().await;
+                    sleep(timeout / LOOKS).await;
+                    let Some(registry) = registry.upgrade() else { return };
+                    registry.end_late();
+                }
+            }));
+        }
+    }
+
+    fn end_late(&self) {
+        let now = Instant::now();
+        for member in self.live() {
+            if member.entry().share.is_late(now) {
+                member.end_at(Limit::MessageTimeout);
+            }
+        }
+    }
+
+    /// Ends the connections that hold most until the memory suffices.
+    pub(super) fn relieve(&self) {
+        while self.account.is_exceeded() {
+            let live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
+            let most = live.iter().max_by_key(|member| member.entry().share.held());
+            let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
+            most.end_at(Limit::Memory);
+        }
+    }
+}
+
+/// Ends a connection at a limit that applies after the handshake.
+trait EndAt: Member {
+    fn end_at(&self, limit: Limit) {
+        let entry = self.entry();
+        if entry.share.end() {
+            entry.registry.admission.refuse(entry.facts.remote_addr(), limit);
+            self.abort(limit.code(), admission::reason(limit));
+            self.discard();
+        }
+    }
+}
+
+impl<M: Member> EndAt for M {}
+
+/// How often the time limit of a message is looked at.
+const LOOKS: u32 = 4;
