@@ -469,7 +469,7 @@ impl<M: Member> Entry<M> {
 
 impl<M> Drop for Entry<M> {
     fn drop(&mut self) {
-        let was_last = {
+        let (was_last, idle) = {
             let roster = &mut *self.registry.roster.lock();
             roster.live.remove(&self.id);
             if let Some(of_peer) = roster.accepted.get_mut(&self.facts.peer().hash) {
@@ -478,11 +478,13 @@ impl<M> Drop for Entry<M> {
                     roster.accepted.remove(&self.facts.peer().hash);
                 }
             }
-            self.term.is_some_and(|term| roster.terms.remove(self.id, term))
+            let was_last = self.term.is_some_and(|term| roster.terms.remove(self.id, term));
+            (was_last, roster.late.take_if(|_| roster.live.is_empty()))
         };
         if was_last {
             self.registry.terms_changed.notify_one();
         }
+        idle.iter().for_each(JoinHandle::abort); // the next connection starts it again
     }
 }
 

@@ -386,6 +386,7 @@ async fn without_its_handle_nothing_is_followed_and_connections_stay() {
     assert!(ended.is_err(), "{ended:?}");
     assert_eq!(pool.peers(), [peer.identity()]);
     accepted.close(0, "").await;
+    drop(accepted); // a transport has tasks while it has connections
     disconnected(&mut events).await;
     assert!(timeout(600 * SECOND, listener.accept()).await.is_err(), "it is dialled again");
     let unsent = pool.broadcast([peer.identity()], "no way".into()).unsent().await;
@@ -407,6 +408,7 @@ async fn dropping_the_pool_ends_what_follows() {
     let accepted = accept(&listener).await;
     drop(pool);
     accepted.watch_close().await;
+    drop(accepted); // a transport has tasks while it has connections
     while events.recv().await.is_some() {}
     while tasks() > before {
         tokio::task::yield_now().await;
