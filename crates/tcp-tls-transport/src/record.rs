@@ -385,7 +385,7 @@ mod tests {
     fn reasons_are_cut_between_characters() {
         let mut decoder = RecordDecoder::new(10, 10);
         let record = decoder.decode(&mut &close(u64::MAX, &"ä".repeat(300))[..]).unwrap();
-        assert_eq!(record, Some(Record::Close { code: u64::MAX, reason: "ä".repeat(255) }));
+        assert_eq!(record, Some(Record::Close { code: close_code::MAX, reason: "ä".repeat(255) }));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use net_traits::{
     CertificateDer, ConnectError, NetCredential, NetIncomingRequest, NetListener, PeerIdentity,
     PeerVerifier, RejectionBy, TrustError, TrustPolicy,
 };
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 macro_rules! credentials {
@@ -75,7 +76,8 @@ pub async fn unsupported_keys_are_named<H: Harness>(stage: Stage<H>) {
 pub async fn a_verifier_that_panics_rejects<H: Harness>(stage: Stage<H>) {
     let peer = credential(TrustPolicy::Any);
     for judge_listens in [true, false] {
-        let judge = credential(TrustPolicy::custom(PanicsOnce(AtomicBool::new(false))));
+        let is_well = Arc::new(AtomicBool::new(false));
+        let judge = credential(TrustPolicy::custom(PanicsUntil(is_well.clone())));
         let (for_listener, for_dialler) =
             if judge_listens { (judge, peer.clone()) } else { (peer.clone(), judge) };
         let (transport, dialler) = (stage.transport(), stage.transport());
@@ -87,16 +89,18 @@ pub async fn a_verifier_that_panics_rejects<H: Harness>(stage: Stage<H>) {
         let cause = TrustError::VerifierPanicked { identity, what };
         assert_eq!((ours.by, ours.cause.as_deref()), (RejectionBy::Us, Some(&cause)));
         assert_eq!(rejected::<H>(of_peer).await.by, RejectionBy::Peer);
+        is_well.store(true, Ordering::SeqCst);
         let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
         greet(&dialled.unwrap(), &accepted.unwrap()).await;
     }
 }
 
-struct PanicsOnce(AtomicBool);
+/// Panics until the flag is set.
+struct PanicsUntil(Arc<AtomicBool>);
 
-impl PeerVerifier for PanicsOnce {
+impl PeerVerifier for PanicsUntil {
     fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-        assert!(self.0.swap(true, Ordering::SeqCst), "out of ideas");
+        assert!(self.0.load(Ordering::SeqCst), "out of ideas");
         Ok(())
     }
 

@@ -440,8 +440,11 @@ impl Shared {
             place = self.room.clone().acquire_owned() => place.expect("it is never closed"),
             () = sleep(after) => return Err(SendError::TimedOut { after }),
         };
-        let _ = self.queue.send((message, place));
-        Ok(())
+        match self.queue.send((message, place)) {
+            Ok(()) => Ok(()),
+            // The runtime of the task has ended.
+            Err(mpsc::error::SendError((message, _))) => self.inner.send_bytes(message).await,
+        }
     }
 }
 
