@@ -16,7 +16,6 @@ use net_traits::{
 use quinn::VarInt;
 use quinn_peer::{Judge, QuinnPeer};
 use std::time::Duration;
-use tokio::time::sleep;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * 1024;
@@ -93,7 +92,7 @@ fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
                 most = most.max(transport.statistics().held_bytes);
                 tokio::select! {
                     end = connection.recv() => return (end, most),
-                    () = sleep(Duration::from_millis(1)) => {}
+                    () = tokio::task::yield_now() => {}
                 }
             }
         };

@@ -720,7 +720,7 @@ mod tests {
         }
     }
 
-    /// Trusts everybody, and counts how often it is asked.
+    /// Trusts every peer, and counts how often it is asked.
     #[derive(Clone)]
     struct Counting(Arc<AtomicU64>);
 

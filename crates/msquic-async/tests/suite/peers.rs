@@ -8,7 +8,7 @@ use std::time::Duration;
 
 pub(crate) const ALPN: &str = "test/1";
 
-/// A credential that trusts everybody.
+/// A credential that trusts every peer.
 pub(crate) fn credential() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }

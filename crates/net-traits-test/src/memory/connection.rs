@@ -106,7 +106,7 @@ impl MemoryConnection {
         Ok((size, frame.ok_or(SendError::TooLarge { size, limit })?))
     }
 
-    /// Waits until the connection has ended. The network calls no one, so the first to look tells.
+    /// Waits until the connection has ended. The network has no callbacks; the first handle that looks reports the end.
     async fn over(&self) -> CloseReason {
         let Shared { entry, seat, place, .. } = &*self.shared;
         let reason = seat.wire.over(seat.side).await;

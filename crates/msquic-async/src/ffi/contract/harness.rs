@@ -141,7 +141,7 @@ pub(super) fn react(function: impl Fn(&Call<'_>) -> Answer + Send + Sync + 'stat
     Arc::new(function)
 }
 
-/// A server on a loopback address that accepts everyone.
+/// A server on a loopback address that accepts every peer.
 pub(super) struct Server {
     accepted: Receiver<Object>,
     pub(super) listener: Object,
