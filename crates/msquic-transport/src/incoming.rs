@@ -63,6 +63,10 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
                 alpn.to_vec(),
                 context.home.config.handshake_timeout,
             );
+            if let Err(limit) = place.check() {
+                incoming.refuse(limit.code());
+                return Err(handshake.stopped_by(limit));
+            }
             let connection =
                 incoming.accept_with(&identity.configuration, identity.credential).map_err(
                     |error| failed(&handshake, &ConnectionStartError::ConnectionLost(error)),

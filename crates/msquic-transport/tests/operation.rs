@@ -40,6 +40,21 @@ async fn meet(
     tokio::join!(dial, accept)
 }
 
+/// Like [`meet`], with a listener that refuses the client for a while: a place is free once the
+/// connection that took it has ended, not at once when its handles are dropped.
+async fn meet_soon(listener: &MsQuicListener) -> (MsQuicNetConnection, MsQuicNetConnection) {
+    let dialler = MsQuicTransport::new();
+    let dial = async {
+        loop {
+            if let Ok(client) = dialler.connect(listener.local_addr(), &[ALPN], trusting()).await {
+                return client;
+            }
+        }
+    };
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    tokio::join!(dial, accept)
+}
+
 /// Dials a listener that rejects the attempt by itself.
 async fn dial_in_vain(listener: &MsQuicListener, client: NetCredential) -> ConnectError {
     let dialler = MsQuicTransport::new();
@@ -78,8 +93,7 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
         assert_eq!(transport.statistics().refused_connections, 1);
         assert_eq!(transport.statistics().connections, 2);
         drop(second);
-        let (client, server) = meet(&listener, trusting()).await;
-        let (client, server) = (client.unwrap(), server.unwrap());
+        let (client, server) = meet_soon(&listener).await;
         client.send(b"there is room again").await.unwrap();
         server.recv().await.unwrap();
         drop(first);
@@ -121,18 +135,7 @@ fn a_handshake_that_stalls_gives_way_to_another() {
         let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], trusting()).await });
         let request = listener.accept().await.unwrap();
         assert_eq!(transport.statistics().handshakes, 1);
-        let quick = MsQuicTransport::new();
-        let served = async {
-            // It is refused until the other has stalled.
-            loop {
-                if let Ok(client) = quick.connect(address, &[ALPN], trusting()).await {
-                    return client;
-                }
-            }
-        };
-        let (next, _client) =
-            tokio::join!(async { listener.accept().await.unwrap().accept().await }, served);
-        next.unwrap();
+        let _next = meet_soon(&listener).await; // once the other has stalled
         let late = request.accept().await.unwrap_err();
         let code = Limit::Handshakes.code();
         assert!(

@@ -268,6 +268,17 @@ impl Place {
         Watch { admission: self.admission.clone(), remote: self.remote, gives_way }
     }
 
+    /// Checks that the handshake did not have to give way to another while its request waited.
+    ///
+    /// # Errors
+    ///
+    /// [`Limit::Handshakes`], which was counted and logged then.
+    pub fn check(&self) -> Result<(), Limit> {
+        let Phase::Handshake { number, .. } = &self.phase else { return Ok(()) };
+        let is_in_progress = self.admission.state.lock().handshakes.contains_key(number);
+        if is_in_progress { Ok(()) } else { Err(Limit::Handshakes) }
+    }
+
     /// Ends the handshake: the place counts as a connection only.
     ///
     /// # Errors
@@ -298,7 +309,8 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Runs a handshake for at most `timeout`, or until it has to give way to another.
+    /// Runs a handshake for at most `timeout`, or until it has to give way to another. One that had to
+    /// give way before is not started.
     ///
     /// # Errors
     ///
@@ -311,8 +323,8 @@ impl Watch {
     ) -> Result<F::Output, Limit> {
         tokio::select! {
             biased;
-            completed = handshake => Ok(completed),
             () = self.gives_way.notified() => Err(Limit::Handshakes),
+            completed = handshake => Ok(completed),
             () = sleep(timeout) => Err(self.timed_out()),
         }
     }
@@ -444,6 +456,8 @@ mod tests {
             assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may not be attackers");
             tokio::time::advance(STALLED).await;
             let newest = admission.admit(ip(another)).unwrap();
+            assert_eq!(oldest.check(), Err(Limit::Handshakes), "{limits:?}");
+            assert_eq!(next.check(), Ok(()), "{limits:?}");
             let end = oldest.watch().run(Duration::MAX, pending::<()>()).await;
             assert_eq!(end, Err(Limit::Handshakes), "{limits:?}");
             assert_eq!(oldest.complete(), Err(Limit::Handshakes));
