@@ -160,8 +160,6 @@ pub struct Share {
     is_over: AtomicBool,
     /// Nothing more can arrive.
     is_last: AtomicBool,
-    /// What is charged for the inbox, which changes it under its lock.
-    stored: AtomicUsize,
     state: Mutex<State>,
 }
 
@@ -200,7 +198,6 @@ impl Share {
             is_blocked: AtomicBool::new(false),
             is_over: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
-            stored: AtomicUsize::new(0),
             state: Mutex::default(),
         }
     }
@@ -220,17 +217,16 @@ impl Share {
         self.account.limits.timeout
     }
 
-    /// Sets how many bytes are stored for the application. Call [`relieve`](Self::relieve) after
+    /// Changes how many bytes are stored for the application. Call [`relieve`](Self::relieve) after
     /// unlocking if it returns true.
     #[inline]
-    pub(crate) fn store(&self, bytes: usize) -> bool {
-        let stored = bytes / UNIT * UNIT;
-        let before = self.stored.swap(stored, Ordering::Relaxed);
-        if before == stored {
+    pub(crate) fn store(&self, before: usize, now: usize) -> bool {
+        let (before, now) = (before / UNIT * UNIT, now / UNIT * UNIT);
+        if before == now {
             return false;
         }
-        self.state.lock().charge(&self.account, before, stored);
-        stored > before && self.account.is_exceeded()
+        self.state.lock().charge(&self.account, before, now);
+        now > before && self.account.is_exceeded()
     }
 
     /// Records whether the inbox is full: unfinished messages are then not late.
@@ -553,8 +549,8 @@ mod tests {
         let [one, other] = [share(&account), share(&account)];
         let mut message = Unfinished::new(&one);
         message.set(60 * KIB, 60 * KIB);
-        assert!(!other.store(40 * KIB + UNIT - 1), "a part of a unit is not counted");
-        assert!(other.store(44 * KIB));
+        assert!(!other.store(0, 40 * KIB + UNIT - 1), "a part of a unit is not counted");
+        assert!(other.store(40 * KIB + UNIT - 1, 44 * KIB));
         other.relieve();
         message.set(0, 0);
         message.set(70 * KIB, 70 * KIB);
@@ -572,7 +568,7 @@ mod tests {
         let shares: Vec<_> = (0..100).map(|_| share(&account)).collect();
         assert_eq!((shares[0].room(UNIT), shares[0].room(usize::MAX)), (UNIT, 10 * UNIT));
         for share in &shares {
-            share.store(share.room(usize::MAX));
+            share.store(0, share.room(usize::MAX));
         }
         assert!(!account.is_exceeded());
         assert!(shares[0].room(usize::MAX) > 0, "there is always some room left");
@@ -623,7 +619,7 @@ mod tests {
                     }
                     Step::Store { connection, bytes } => {
                         if let Some(share) = &shares[connection] {
-                            share.store(bytes);
+                            share.store(stored[connection], bytes);
                             stored[connection] = bytes / UNIT * UNIT;
                         }
                     }

@@ -128,7 +128,7 @@ impl FrameDecoder {
         if following == 0 {
             self.block = BytesMut::new(); // do not hold an unused rest between messages
         }
-        if following == 0 || message.len() > BLOCK / 4 {
+        if following == 0 || message.is_empty() || message.len() > BLOCK / 4 {
             return Bytes::copy_from_slice(message);
         }
         if self.block.capacity() < message.len() {

@@ -89,11 +89,10 @@ impl Inbox {
         let (entry, resume, has_more) = {
             let state = &mut *self.state.lock();
             let entry = state.entries.pop_front()?;
-            state.cost -= cost(&entry);
             if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
                 state.entries = VecDeque::new();
             }
-            self.share.store(state.cost);
+            state.set_cost(state.cost - cost(&entry), &self.share);
             let is_half = || state.cost == 0 || state.cost <= self.share.room(self.limit) / 2;
             let resume = state.is_paused && is_half();
             if resume {
@@ -143,9 +142,9 @@ impl Inbox {
             if state.is_discarding {
                 (std::mem::take(entries), false)
             } else {
-                state.cost += entries.iter().map(cost).sum::<usize>();
+                let cost = entries.iter().map(cost).sum::<usize>();
                 state.entries.extend(entries.drain(..));
-                (Vec::new(), self.share.store(state.cost))
+                (Vec::new(), state.set_cost(state.cost + cost, &self.share))
             }
         };
         drop(dropped);
@@ -161,9 +160,9 @@ impl Inbox {
         {
             let state = &mut *self.state.lock();
             if !state.is_discarding {
-                state.cost += cost(&entry);
+                let cost = cost(&entry);
                 state.entries.push_back(entry);
-                is_excess = self.share.store(state.cost);
+                is_excess = state.set_cost(state.cost + cost, &self.share);
             }
         }
         self.arrived.notify_one();
@@ -181,8 +180,8 @@ impl Inbox {
     pub fn clear(&self) {
         let _entries = {
             let state = &mut *self.state.lock();
-            (state.is_discarding, state.cost) = (true, 0);
-            self.share.store(0);
+            state.is_discarding = true;
+            state.set_cost(0, &self.share);
             std::mem::take(&mut state.entries)
         };
     }
@@ -215,6 +214,12 @@ impl Inbox {
 }
 
 impl State {
+    /// Charges the cost of the entries; returns whether the account is exceeded.
+    #[inline]
+    fn set_cost(&mut self, cost: usize, share: &Share) -> bool {
+        share.store(std::mem::replace(&mut self.cost, cost), cost)
+    }
+
     fn room(&self, inbox: &Inbox) -> usize {
         let limit = inbox.share.room(inbox.limit);
         limit.saturating_sub(self.cost).max(usize::from(self.cost == 0))
@@ -223,7 +228,7 @@ impl State {
 
 impl Drop for Inbox {
     fn drop(&mut self) {
-        self.share.store(0);
+        self.state.get_mut().set_cost(0, &self.share);
     }
 }
 
