@@ -113,6 +113,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         command
     };
     steps.cargo("lint net-traits", clippy(&["--package", "net-traits"]))?;
+    steps.cargo("lint without msquic, by default", clippy(&PLAIN))?;
     steps.cargo("lint without msquic", clippy(&[&PLAIN[..], &["--all-features"]].concat()))?;
     let linked = |more: &[&str]| clippy(&[&LINKED[..], more].concat());
     steps.cargo("lint without a libmsquic", linked(&["--no-default-features"]))?;

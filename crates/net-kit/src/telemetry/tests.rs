@@ -1,14 +1,10 @@
 //! The vocabulary is what is emitted.
 
 use super::{
-    Attempt, ConnectionTelemetry, EVENTS, FallbackPath, FallbackTelemetry, Origin, PoolTelemetry,
-    Telemetry,
+    ConnectionTelemetry, EVENTS, FallbackPath, FallbackTelemetry, Origin, PoolTelemetry, Telemetry,
 };
 use crate::facts::ConnectionFacts;
-use net_traits::{
-    CertHash, CloseReason, ConnectError, Limit, NetCredential, Rejection, TrustError, TrustPolicy,
-    close_code,
-};
+use net_traits::{CertHash, CloseReason, ConnectError, Limit, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::fmt;
@@ -119,10 +115,11 @@ fn each_event_that_is_emitted_is_in_the_table() {
 #[cfg(feature = "metrics")]
 mod metrics {
     use super::*;
-    use crate::telemetry::METRICS;
+    use crate::telemetry::{Attempt, METRICS};
     use ::metrics::{SharedString, Unit, with_local_recorder};
     use metrics_util::MetricKind as Kind;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
+    use net_traits::{Rejection, TrustError, close_code};
     use std::collections::BTreeMap;
 
     #[test]
