@@ -347,7 +347,7 @@ fn msquic_tells_each_failure() {
 fn the_memory_network_tells_each_failure() {
     let network = MemoryNetwork::new(1);
     let limits = Limits { handshake_timeout: HANDSHAKE, ..Limits::default() };
-    // Each host has its own quota of lines.
+    // Log lines are limited per host.
     let make = || network.transport_with(limits.clone());
     test(run("memory", make, "0.0.0.0:0".parse().unwrap(), &[]));
 }

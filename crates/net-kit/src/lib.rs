@@ -55,12 +55,12 @@ pub mod options;
 pub mod outbox;
 pub mod progress;
 pub mod quic;
-mod quota;
+mod rate_limit;
 pub mod registry;
 mod revocations;
 pub mod statistics;
-mod strikes;
 pub mod telemetry;
 mod terms;
 #[cfg(feature = "rustls")]
 pub mod tls;
+mod violations;

@@ -18,9 +18,9 @@ use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
-use crate::strikes::Strikes;
 use crate::telemetry::{ConnectionTelemetry, Origin, Telemetry};
 use crate::terms::{Term, Terms};
+use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
     CertHash, CloseReason, Limit, MessageStatistics, RecvError, RequestError, TransportStatistics,
@@ -171,10 +171,10 @@ impl<M: Member> Registry<M> {
                 }
                 id
             };
-            let (telemetry, strikes) = (Arc::new(telemetry), Strikes::new());
+            let (telemetry, violations) = (Arc::new(telemetry), Violations::new());
             let withdrawn = OnceLock::new();
             let (registry, share) = (self.clone(), Arc::new(Share::new(&self.account)));
-            make(Entry { registry, id, facts, telemetry, strikes, share, withdrawn, term })
+            make(Entry { registry, id, facts, telemetry, violations, share, withdrawn, term })
         });
         self.watch_messages();
         self.replace(&member.entry().facts.peer().hash);
@@ -356,7 +356,7 @@ pub struct Entry<M> {
     id: u64,
     facts: ConnectionFacts,
     telemetry: Arc<ConnectionTelemetry>,
-    strikes: Strikes,
+    violations: Violations,
     share: Arc<Share>,
     /// The code with which it was closed when its peer was no longer trusted.
     withdrawn: OnceLock<u64>,
@@ -427,7 +427,7 @@ impl<M: Member> Entry<M> {
             Err(RecvError::TooLarge { .. }) => {
                 self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
                 self.telemetry.message_refused();
-                if self.strikes.strike() {
+                if self.violations.add() {
                     self.end();
                 }
             }

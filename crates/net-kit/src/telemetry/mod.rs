@@ -31,7 +31,7 @@ pub use connection::ConnectionTelemetry;
 pub use peers::{FallbackPath, FallbackTelemetry, PoolTelemetry};
 pub use vocabulary::{EVENTS, Event, METRICS, Metric, MetricKind, MetricUnit};
 
-use crate::quota::Quota;
+use crate::rate_limit::RateLimit;
 use net_traits::Limit;
 use std::fmt;
 use std::net::SocketAddr;
@@ -64,17 +64,17 @@ impl Origin {
 #[derive(Clone)]
 pub struct Telemetry {
     transport: &'static str,
-    quotas: Arc<Quotas>,
+    rate_limits: Arc<RateLimits>,
     #[cfg(feature = "metrics")]
     metrics: Arc<metrics::Metrics>,
 }
 
-/// Of the lines that strangers can cause.
+/// Rate limits of log lines that unauthenticated hosts can cause.
 #[derive(Default)]
-struct Quotas {
-    refused: Quota,
-    handshake_failed: Quota,
-    message_refused: Quota,
+struct RateLimits {
+    refused: RateLimit,
+    handshake_failed: RateLimit,
+    message_refused: RateLimit,
 }
 
 impl Telemetry {
@@ -82,7 +82,7 @@ impl Telemetry {
     pub fn new(transport: &'static str) -> Self {
         Self {
             transport,
-            quotas: Arc::default(),
+            rate_limits: Arc::default(),
             #[cfg(feature = "metrics")]
             metrics: metrics::Metrics::new(transport).into(),
         }
@@ -96,7 +96,7 @@ impl Telemetry {
     /// A connection attempt exceeded a limit.
     pub(crate) fn refused(&self, remote: SocketAddr, limit: Limit) {
         let transport = self.transport;
-        if let Some(suppressed) = self.quotas.refused.take() {
+        if let Some(suppressed) = self.rate_limits.refused.take() {
             tracing::info!(target: LIMIT, %remote, ?limit, transport, suppressed, "refused");
         }
         #[cfg(feature = "metrics")]
@@ -111,7 +111,7 @@ impl Telemetry {
         (cause, detail): (&'static str, &'static str),
     ) {
         let (transport, direction) = (self.transport, origin.direction());
-        if let Some(suppressed) = self.quotas.handshake_failed.take() {
+        if let Some(suppressed) = self.rate_limits.handshake_failed.take() {
             let remote = remote.map(tracing::field::display);
             tracing::debug!(
                 target: HANDSHAKE,
@@ -133,7 +133,7 @@ impl Telemetry {
     fn message_refused(&self) -> Option<u64> {
         #[cfg(feature = "metrics")]
         self.metrics.messages_refused.increment(1);
-        self.quotas.message_refused.take()
+        self.rate_limits.message_refused.take()
     }
 }
 

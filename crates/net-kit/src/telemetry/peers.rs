@@ -2,7 +2,7 @@
 
 use super::cause;
 use super::vocabulary::{FALLBACK, POOL};
-use crate::quota::Quota;
+use crate::rate_limit::RateLimit;
 #[cfg(feature = "metrics")]
 use ::metrics::{counter, gauge};
 use net_traits::{CertHash, CloseReason, ConnectError, WithCauses};
@@ -12,9 +12,9 @@ use std::net::SocketAddr;
 /// The events and metrics of pools of connections. All pools of a process share the metrics.
 #[derive(Debug, Default)]
 pub struct PoolTelemetry {
-    dial_failed: Quota,
-    undelivered: Quota,
-    receive_failed: Quota,
+    dial_failed: RateLimit,
+    undelivered: RateLimit,
+    receive_failed: RateLimit,
 }
 
 impl PoolTelemetry {
@@ -142,7 +142,7 @@ impl FallbackPath {
 /// The events and metrics of transports that fall back to another one.
 #[derive(Debug, Default)]
 pub struct FallbackTelemetry {
-    dialled: Quota,
+    dialled: RateLimit,
 }
 
 impl FallbackTelemetry {

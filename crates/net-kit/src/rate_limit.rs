@@ -1,17 +1,17 @@
-//! `Quota`: how many lines of a kind the log gets, whatever peers do.
+//! `RateLimit`: limits the log lines of one kind that peers can cause.
 
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// Lines of one kind in one period.
+/// How many lines of one kind are logged in one period.
 pub(crate) const LINES: u32 = 20;
 
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// Lines of one kind.
+/// The rate limit of the log lines of one kind.
 #[derive(Debug)]
-pub(crate) struct Quota(Mutex<State>);
+pub(crate) struct RateLimit(Mutex<State>);
 
 #[derive(Debug)]
 struct State {
@@ -20,13 +20,13 @@ struct State {
     suppressed: u64,
 }
 
-impl Default for Quota {
+impl Default for RateLimit {
     fn default() -> Self {
         Self(Mutex::new(State { since: Instant::now(), lines: 0, suppressed: 0 }))
     }
 }
 
-impl Quota {
+impl RateLimit {
     /// Returns how many lines were suppressed since the last one, `None` if this one is suppressed too.
     pub(crate) fn take(&self) -> Option<u64> {
         let state = &mut *self.0.lock();
@@ -47,12 +47,12 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn lines_beyond_the_quota_are_counted_and_told_later() {
-        let quota = Quota::default();
-        let taken = (0..1000).filter(|_| quota.take() == Some(0)).count();
+    async fn lines_beyond_the_limit_are_counted_and_the_count_is_logged() {
+        let limit = RateLimit::default();
+        let taken = (0..1000).filter(|_| limit.take() == Some(0)).count();
         assert_eq!(taken, LINES as usize);
         tokio::time::advance(PERIOD).await;
-        assert_eq!(quota.take(), Some(1000 - u64::from(LINES)));
-        assert_eq!(quota.take(), Some(0));
+        assert_eq!(limit.take(), Some(1000 - u64::from(LINES)));
+        assert_eq!(limit.take(), Some(0));
     }
 }
