@@ -1,10 +1,10 @@
 //! `ConnectionInner`: what the handles of a connection share with its callbacks.
 
 use super::change::{Changes, ConnectionChange};
+use super::close_reason;
 use super::credit::StreamCredit;
 use super::dial::Source;
 use super::error::{ConnectionError, StartError};
-use super::farewell;
 use super::link::Link;
 use super::peer_streams::PeerStreams;
 use super::state::{ConnectionInput, ConnectionState};
@@ -292,7 +292,7 @@ impl ConnectionInner {
         }
         if was_connected && text.is_some() {
             self.exclusive.lock().close_reason = text;
-            farewell::shutdown(self.clone(), code);
+            close_reason::shutdown(self.clone(), code);
         } else {
             self.native.shutdown(code, false);
         }

@@ -4,6 +4,7 @@
 //! with the same [`ConnectionError`], after streams that had arrived before were delivered.
 
 mod change;
+mod close_reason;
 mod credit;
 mod datagram;
 mod dial;
@@ -11,7 +12,6 @@ mod error;
 mod event;
 mod export;
 mod facts;
-mod farewell;
 mod follow;
 mod future;
 mod inner;

@@ -11,7 +11,8 @@ use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
-struct Farewell {
+/// The stream that is opened so that the close carries the reason.
+struct ReasonStream {
     connection: Arc<dyn Link>,
     code: u64,
 }
@@ -19,14 +20,14 @@ struct Farewell {
 /// Closes `connection`, whose reason is set already.
 pub(super) fn shutdown(connection: Arc<dyn Link>, code: u64) {
     let native = Arc::new(NativeStream::new(connection.native()));
-    let farewell = Arc::new(Farewell { connection, code });
-    let started = native.start(true, false, &farewell);
+    let stream = Arc::new(ReasonStream { connection, code });
+    let started = native.start(true, false, &stream);
     if started.is_err() {
-        farewell.connection.native().shutdown(code, false);
+        stream.connection.native().shutdown(code, false);
     }
 }
 
-impl StreamHandler for Farewell {
+impl StreamHandler for ReasonStream {
     fn on_event(self: &Arc<Self>, event: StreamEvent, calls: Calls<'_>) {
         match event {
             StreamEvent::StartComplete { .. } => {
