@@ -21,12 +21,12 @@ use tokio::sync::Notify;
 /// Receive the events, or drop this: an undelivered message counts against the limits of its peer
 /// until its report is received. If all room is taken by reports, nothing more can be queued.
 pub struct PeerEvents<C> {
-    board: Arc<Board<C>>,
+    events: Arc<EventQueue<C>>,
 }
 
 impl<C: Clone> PeerEvents<C> {
-    pub(super) fn new(board: Arc<Board<C>>) -> Self {
-        Self { board }
+    pub(super) fn new(events: Arc<EventQueue<C>>) -> Self {
+        Self { events }
     }
 
     /// Waits for the next event.
@@ -38,11 +38,11 @@ impl<C: Clone> PeerEvents<C> {
     /// Cancel-safe: a dropped future loses no event.
     pub async fn recv(&mut self) -> Option<PeerEvent<C>> {
         loop {
-            let mut changed = pin!(self.board.reports.changed.notified());
+            let mut changed = pin!(self.events.reports.changed.notified());
             changed.as_mut().enable();
             // In this order: an event that comes after the first line is received below.
-            let is_over = self.board.is_over();
-            if let Some(event) = self.board.next() {
+            let is_over = self.events.is_over();
+            if let Some(event) = self.events.next() {
                 return Some(event);
             }
             if is_over {
@@ -54,13 +54,13 @@ impl<C: Clone> PeerEvents<C> {
 
     /// Returns the next event if there is one.
     pub fn try_recv(&mut self) -> Option<PeerEvent<C>> {
-        self.board.next()
+        self.events.next()
     }
 }
 
 impl<C> Drop for PeerEvents<C> {
     fn drop(&mut self) {
-        self.board.discard();
+        self.events.discard();
     }
 }
 
@@ -128,12 +128,12 @@ impl Reports {
 
 /// What the application has not received yet.
 #[derive(Debug)]
-pub(super) struct Board<C> {
+pub(super) struct EventQueue<C> {
     pub(super) reports: Arc<Reports>,
     news: Mutex<News<C>>,
 }
 
-impl<C: Clone> Board<C> {
+impl<C: Clone> EventQueue<C> {
     pub(super) fn new() -> Arc<Self> {
         let reports = Reports { telemetry: PoolTelemetry::new(), ..Reports::default() };
         Arc::new(Self { reports: Arc::new(reports), news: Mutex::new(News::new()) })
@@ -171,7 +171,7 @@ impl<C: Clone> Board<C> {
     }
 }
 
-impl<C> Board<C> {
+impl<C> EventQueue<C> {
     /// Nothing is received any more.
     fn discard(&self) {
         let reports = {

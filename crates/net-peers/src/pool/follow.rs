@@ -143,7 +143,7 @@ impl<T: NetTransport> Addresses<T> {
         for (address, followed) in over.collect::<Vec<_>>() {
             let peer = stop(&followed.mark);
             tracing::debug!(%address, "an address is no longer followed");
-            self.inner.board.news().reached(address);
+            self.inner.events.news().reached(address);
             let links = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
             links.into_iter().flatten().for_each(close);
         }
@@ -164,8 +164,8 @@ impl<T: NetTransport> Addresses<T> {
     fn report(&mut self, error: ResolveError) {
         if self.reported.as_ref() != Some(&error) {
             self.reported = Some(error.clone());
-            self.inner.board.news().resolve_failed(self.id, error);
-            self.inner.board.wake();
+            self.inner.events.news().resolve_failed(self.id, error);
+            self.inner.events.wake();
         }
     }
 }
@@ -177,9 +177,9 @@ impl<T: NetTransport> Drop for Addresses<T> {
             if let Some(peer) = stop(&followed.mark) {
                 let _links = self.inner.peers.lock().unfollow(peer, *address);
             }
-            self.inner.board.news().reached(*address);
+            self.inner.events.news().reached(*address);
         }
-        self.inner.board.news().unfollowed(self.id);
+        self.inner.events.news().unfollowed(self.id);
     }
 }
 
@@ -214,9 +214,9 @@ fn unreachable<T: NetTransport>(
         if mark.is_stopped {
             return;
         }
-        inner.board.news().unreachable(address, error);
+        inner.events.news().unreachable(address, error);
     }
-    inner.board.wake();
+    inner.events.wake();
 }
 
 /// Prevents later marks; returns the peer that was marked.
@@ -243,7 +243,7 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
         match met {
             Ok(Some(peer)) => {
                 set(&inner, &mark, address, peer);
-                inner.board.news().reached(address);
+                inner.events.news().reached(address);
                 is_reported = false;
                 let since = Instant::now();
                 inner.disconnected(peer).await;

@@ -2,7 +2,7 @@
 
 use super::account::Account;
 use super::config::{DropError, PeerPoolConfig};
-use super::event::Board;
+use super::event::EventQueue;
 use super::inbox::Inbox;
 use super::link::{Link, PeerLimits, Role};
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
@@ -25,11 +25,11 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) credential: RwLock<NetCredential>,
     pub(super) config: PeerPoolConfig,
     /// Events for the application.
-    pub(super) board: Arc<Board<T::Connection>>,
+    pub(super) events: Arc<EventQueue<T::Connection>>,
     pub(super) inbox: Inbox<T::Connection>,
     /// What the queued messages of all peers may take, until their reports are received.
     pub(super) held: Arc<Account>,
-    /// Locked before the news of the board.
+    /// Locked before the news of the events.
     pub(super) peers: Mutex<Peers<T::Connection>>,
     /// Notified when a connection is inserted.
     pub(super) inserted: Notify,
@@ -186,7 +186,7 @@ impl<T: NetTransport> Inner<T> {
         let alpn: Vec<_> = self.alpn.iter().map(String::as_str).collect();
         let connected = self.transport.connect(address, &alpn, credential).await;
         let judged = connected.and_then(|it| self.judge_again(&it).map(|()| it));
-        self.board.telemetry().dialled(address, judged.as_ref().map(drop));
+        self.events.telemetry().dialled(address, judged.as_ref().map(drop));
         judged
     }
 
@@ -224,7 +224,7 @@ impl<T: NetTransport> Inner<T> {
                 return Err(CloseReason::Local { code, reason: reason.to_owned() });
             };
             let was_connected = entry.current.is_some();
-            let untold = self.board.news().uses(peer, id, &link.connection, None);
+            let untold = self.events.news().uses(peer, id, &link.connection, None);
             let changed = entry.take_in(link.clone());
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
@@ -232,12 +232,12 @@ impl<T: NetTransport> Inner<T> {
         };
         drop((dial, untold)); // the attempt's own task, which has nothing left to await
         match was_connected {
-            true => self.board.telemetry().replaced(&peer, None),
-            false => self.board.telemetry().connected(&peer),
+            true => self.events.telemetry().replaced(&peer, None),
+            false => self.events.telemetry().connected(&peer),
         }
         runtime.spawn(self.clone().run(peer, link));
         changed.iter().for_each(|link| link.look_again());
-        self.board.wake();
+        self.events.wake();
         self.inserted.notify_waiters();
         Ok(())
     }
@@ -251,12 +251,12 @@ impl<T: NetTransport> Inner<T> {
             if changed.is_empty() {
                 return;
             }
-            (changed, self.board.news().uses(peer, link.id, &link.connection, None))
+            (changed, self.events.news().uses(peer, link.id, &link.connection, None))
         };
         drop(untold);
-        self.board.telemetry().replaced(&peer, None);
+        self.events.telemetry().replaced(&peer, None);
         changed.iter().for_each(|link| link.look_again());
-        self.board.wake();
+        self.events.wake();
     }
 
     /// Forgets a peer if it is unused.
@@ -287,7 +287,7 @@ impl<T: NetTransport> Inner<T> {
                 None => return false,
             }
         };
-        self.board.telemetry().stuck(&peer);
+        self.events.telemetry().stuck(&peer);
         dial.await.is_ok() && !link.has_role(Role::Current)
     }
 
@@ -316,7 +316,7 @@ impl<T: NetTransport> Inner<T> {
                 if let Some(removed) = &removed {
                     let by_peer = !matches!(reason, CloseReason::Local { .. });
                     entry.ended(removed, by_peer, |failed| self.config.delay(failed));
-                    let (mut news, cause) = (self.board.news(), reason.clone());
+                    let (mut news, cause) = (self.events.news(), reason.clone());
                     next = entry.current.clone();
                     if removed.has_role(Role::Current) {
                         untold = match &next {
@@ -332,15 +332,15 @@ impl<T: NetTransport> Inner<T> {
         drop(untold);
         match (&removed, &next) {
             (Some(removed), next) if removed.has_role(Role::Current) => match next {
-                Some(_) => self.board.telemetry().replaced(&peer, Some(&reason)),
-                None => self.board.telemetry().lost(&peer, &reason),
+                Some(_) => self.events.telemetry().replaced(&peer, Some(&reason)),
+                None => self.events.telemetry().lost(&peer, &reason),
             },
             _ => {}
         }
         link.ledger.end(&DropError::Lost(reason));
         if removed.is_some() {
             next.iter().for_each(|next| next.look_again());
-            self.board.wake();
+            self.events.wake();
         }
     }
 
@@ -354,11 +354,11 @@ impl<T: NetTransport> Inner<T> {
         }
         if !links.is_empty() {
             let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
-            self.board.telemetry().lost(&peer, &reason);
-            let untold = self.board.news().lost(peer, reason);
+            self.events.telemetry().lost(&peer, &reason);
+            let untold = self.events.news().lost(peer, reason);
             drop(untold);
         }
-        self.board.wake();
+        self.events.wake();
     }
 }
 

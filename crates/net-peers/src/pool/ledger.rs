@@ -123,7 +123,7 @@ impl Ledger {
 mod tests {
     use super::*;
     use crate::pool::account::{Account, OfPeer, Place};
-    use crate::pool::event::Board;
+    use crate::pool::event::EventQueue;
     use bytes::Bytes;
     use net_traits::{CertHash, CloseReason};
 
@@ -132,18 +132,18 @@ mod tests {
 
     /// A ledger with messages 0 to 3, of which the first three were flushed after 0, 500 and 1000 ms.
     struct Flushed {
-        board: std::sync::Arc<Board<()>>,
+        events: std::sync::Arc<EventQueue<()>>,
         ledger: Ledger,
     }
 
     async fn flushed() -> Flushed {
-        let (board, ledger, room) = (Board::new(), Ledger::default(), Account::new(1000));
+        let (events, ledger, room) = (EventQueue::new(), Ledger::default(), Account::new(1000));
         for number in 0..4_u8 {
             let share = || room.take(1).unwrap();
             let of_peer = OfPeer::Unconfirmed { _bytes: share() };
             let place = Place { of_peer, _of_pool: (share(), None) };
             let message = Bytes::from(vec![number]);
-            let mut outgoing = OutgoingMessage::new(PEER, message, place, None, &board.reports);
+            let mut outgoing = OutgoingMessage::new(PEER, message, place, None, &events.reports);
             outgoing.offered();
             ledger.add(outgoing);
         }
@@ -152,13 +152,13 @@ mod tests {
             ledger.flushed(number + 1);
             tokio::time::sleep(KEEP / 2).await;
         }
-        Flushed { board, ledger }
+        Flushed { events, ledger }
     }
 
     impl Flushed {
         fn end(&self) -> Vec<u8> {
             self.ledger.end(&DropError::Lost(CloseReason::TimedOut));
-            let mut reported: Vec<_> = std::iter::from_fn(|| self.board.reports.next())
+            let mut reported: Vec<_> = std::iter::from_fn(|| self.events.reports.next())
                 .map(|report| report.message[0])
                 .collect();
             reported.sort_unstable();
@@ -187,7 +187,7 @@ mod tests {
     async fn what_was_not_flushed_may_be_lost_alone() {
         let of = flushed().await;
         of.ledger.lost(&DropError::Removed);
-        assert_eq!(of.board.reports.next().map(|report| report.message[0]), Some(3));
+        assert_eq!(of.events.reports.next().map(|report| report.message[0]), Some(3));
         of.ledger.flushed(4);
         assert_eq!(of.ledger.settle(KEEP * 2), Some(Instant::now() + KEEP / 2));
         assert_eq!(of.end(), [0, 1, 2]);

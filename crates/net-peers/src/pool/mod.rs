@@ -38,7 +38,7 @@ use account::{Account, MESSAGE_COST, OfPeer, Place, Share};
 use broadcast::Receipt;
 use bytes::Bytes;
 use delivery::deliver;
-use event::Board;
+use event::EventQueue;
 use inbox::Inbox;
 use inner::{Inner, Origin};
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
@@ -172,7 +172,7 @@ impl<T: NetTransport> Drop for Owner<T> {
         drop(follows);
         self.0.inbox.close();
         peers.into_iter().for_each(|(peer, removed)| self.0.discard(peer, removed, WHY));
-        self.0.board.close();
+        self.0.events.close();
     }
 }
 
@@ -194,20 +194,20 @@ impl<T: NetTransport> PeerPool<T> {
         config: PeerPoolConfig,
     ) -> Result<(Self, PeerEvents<T::Connection>), ConfigError> {
         config.validate()?;
-        let board = Board::new();
+        let events = EventQueue::new();
         let inner = Inner {
             transport,
             alpn: alpn.iter().map(|name| (*name).to_owned()).collect(),
             credential: RwLock::new(credential),
             dials: Semaphore::new(config.max_dials),
-            board: board.clone(),
+            events: events.clone(),
             inbox: Inbox::new(config.receive_queue),
             held: Account::new(config.max_held_bytes),
             config,
             peers: Mutex::new(Peers::new()),
             inserted: Notify::new(),
         };
-        Ok((Self { owner: Arc::new(Owner(Arc::new(inner))) }, PeerEvents::new(board)))
+        Ok((Self { owner: Arc::new(Owner(Arc::new(inner))) }, PeerEvents::new(events)))
     }
 
     /// Waits for the next message of any peer.
@@ -427,7 +427,7 @@ impl<T: NetTransport> PeerPool<T> {
         let Some((count, bytes)) = shares else { return Err((QueueError::Full, receipt)) };
         let of_peer = OfPeer::Queued { _count: count, _bytes: bytes };
         let place = Place { of_peer, _of_pool: held };
-        let outgoing = OutgoingMessage::new(peer, message, place, receipt, &inner.board.reports);
+        let outgoing = OutgoingMessage::new(peer, message, place, receipt, &inner.events.reports);
         let start = |queue: &Arc<Queue>| {
             let task = deliver(inner.clone(), peer, entry.id, queue.clone());
             AbortOnDrop(runtime.spawn(task).abort_handle())

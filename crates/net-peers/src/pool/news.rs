@@ -6,8 +6,8 @@
 //! - Each followed address and each resolver has one entry while it is followed.
 //!
 //! A method that changes [`News`] is called with the state of the pool locked, so that the order of
-//! changes is that of the state. It wakes no task: [`Board::wake`](super::event::Board::wake) is
-//! called after unlocking.
+//! changes is that of the state. It wakes no task:
+//! [`EventQueue::wake`](super::event::EventQueue::wake) is called after unlocking.
 
 use super::peer_event::PeerEvent;
 use crate::resolver::ResolveError;

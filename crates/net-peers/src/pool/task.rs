@@ -116,9 +116,9 @@ async fn receive<T: NetTransport>(
             }
             Err(RecvError::Closed(_)) => return,
             Err(error) => {
-                inner.board.telemetry().receive_failed(&peer, &error);
-                inner.board.news().receive_failed(peer, error);
-                inner.board.wake();
+                inner.events.telemetry().receive_failed(&peer, &error);
+                inner.events.news().receive_failed(peer, error);
+                inner.events.wake();
                 consume_budget().await;
             }
         }
