@@ -1,6 +1,6 @@
 //! `IncomingRequest`: a connection attempt before its handshake is complete.
 
-use super::home::Acceptor;
+use super::inner::Acceptor;
 use super::{Backend, Connection};
 use crate::admission::{Place, close_reason};
 use crate::telemetry::{Attempt, Origin};
@@ -26,7 +26,7 @@ impl<B: Backend> IncomingRequest<B> {
         place: Place,
         acceptor: Arc<Acceptor<B>>,
     ) -> Self {
-        let telemetry = acceptor.home.registry.telemetry();
+        let telemetry = acceptor.transport.registry.telemetry();
         let told = telemetry.attempt(remote_addr, Origin::Accepted);
         Self { attempt, remote_addr, place, told, acceptor }
     }
@@ -37,20 +37,21 @@ impl<B: Backend> IncomingRequest<B> {
         place: Place,
         acceptor: Arc<Acceptor<B>>,
     ) -> Result<Connection<B>, ConnectError> {
-        let Acceptor { local_addr, alpn, identity, home } = &*acceptor;
+        let Acceptor { local_addr, alpn, identity, transport } = &*acceptor;
         // In this order: a revocation after the first line applies even if the credential is old.
-        let revocations = home.registry.revocations();
+        let revocations = transport.registry.revocations();
         let identity = identity.read().clone();
-        let handshake = home.handshake(&identity, remote_addr, alpn.clone());
+        let handshake = transport.handshake(&identity, remote_addr, alpn.clone());
         let watch = place.watch();
-        let secured = home.backend.handshake(attempt, *local_addr, &identity, &handshake, place);
+        let secured =
+            transport.backend.handshake(attempt, *local_addr, &identity, &handshake, place);
         let secured = watch.run(handshake.timeout, secured).await;
         let (secured, mut place) = secured.map_err(|limit| handshake.stopped_by(limit))??;
         if let Err(limit) = place.complete() {
             B::reject(secured, limit, place);
             return Err(ConnectError::Closed(close_reason(limit)));
         }
-        let (config, registry) = (&home.config, &home.registry);
+        let (config, registry) = (&transport.config, &transport.registry);
         Ok(Connection::start(secured, handshake, config, registry, revocations, Some(place)))
     }
 }

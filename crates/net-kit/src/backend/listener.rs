@@ -1,6 +1,6 @@
 //! `Listener`: accepts connection attempts.
 
-use super::home::{Acceptor, Socket};
+use super::inner::{Acceptor, Socket};
 use super::{Backend, Connection, IncomingRequest};
 use crate::budget;
 use crate::tls::TlsIdentity;
@@ -30,7 +30,7 @@ impl<B: Backend> NetListener for Listener<B> {
 
     async fn accept(&self) -> Result<IncomingRequest<B>, AcceptError> {
         budget::spend().await;
-        let registry = &self.acceptor.home.registry;
+        let registry = &self.acceptor.transport.registry;
         let admission = registry.admission();
         let socket = self.socket.0.lock().clone().ok_or(AcceptError::Closed)?;
         loop {

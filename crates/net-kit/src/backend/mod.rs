@@ -14,8 +14,8 @@
 //! ```
 
 mod connection;
-mod home;
 mod incoming;
+mod inner;
 mod listener;
 mod request;
 mod session;

@@ -1,6 +1,6 @@
 //! `Transport`: listens and dials with a backend.
 
-use super::home::{Acceptor, Home};
+use super::inner::{Acceptor, TransportInner};
 use super::{Backend, Connection, Listener};
 use crate::admission::Admission;
 use crate::alpn::protocol_names;
@@ -26,7 +26,7 @@ use tokio::time::timeout;
 ///
 /// Listeners and connections remain usable after the transport is dropped.
 pub struct Transport<B: Backend> {
-    home: Arc<Home<B>>,
+    inner: Arc<TransportInner<B>>,
 }
 
 impl<B: Backend> Transport<B> {
@@ -51,8 +51,13 @@ impl<B: Backend> Transport<B> {
         let admission = Admission::new(options.connections, telemetry.clone());
         let registry = Registry::with_memory(admission, telemetry, options.memory);
         let backend = B::new(&config);
-        let home = Home { config: config.into(), registry, backend, listeners: Mutex::default() };
-        Self { home: Arc::new(home) }
+        let inner = TransportInner {
+            config: config.into(),
+            registry,
+            backend,
+            listeners: Mutex::default(),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     async fn dial(
@@ -63,11 +68,11 @@ impl<B: Backend> Transport<B> {
     ) -> Result<Connection<B>, ConnectError> {
         let alpn = protocol_names(alpn).map_err(ConnectError::InvalidInput)?;
         let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
-        let Home { config, registry, backend, .. } = &*self.home;
+        let TransportInner { config, registry, backend, .. } = &*self.inner;
         registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();
         let identity = TlsIdentity::new(credential)?;
-        let handshake = self.home.handshake(&identity, remote_addr, alpn);
+        let handshake = self.inner.handshake(&identity, remote_addr, alpn);
         let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
         let secured = dialled.unwrap_or_else(|_| Err(handshake.timed_out()))?;
         Ok(Connection::start(secured, handshake, config, registry, revocations, None))
@@ -87,12 +92,12 @@ impl<B: Backend> NetTransport for Transport<B> {
     ) -> Result<Listener<B>, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
         let identity = TlsIdentity::new(credential)?;
-        let home = self.home.clone();
-        let is_open = home.registry.check_open();
+        let inner = self.inner.clone();
+        let is_open = inner.registry.check_open();
         is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;
-        let (socket, local_addr) = home.backend.listen(bind_addr, &alpn, &identity).await?;
-        let (socket, identity) = (home.add(socket), RwLock::new(identity));
-        let acceptor = Arc::new(Acceptor { local_addr, alpn, identity, home });
+        let (socket, local_addr) = inner.backend.listen(bind_addr, &alpn, &identity).await?;
+        let (socket, identity) = (inner.add(socket), RwLock::new(identity));
+        let acceptor = Arc::new(Acceptor { local_addr, alpn, identity, transport: inner });
         Ok(Listener::new(socket, acceptor))
     }
 
@@ -102,21 +107,21 @@ impl<B: Backend> NetTransport for Transport<B> {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Connection<B>, ConnectError> {
-        let told = self.home.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        let told = self.inner.registry.telemetry().attempt(remote_addr, Origin::Dialled);
         told.watch(self.dial(remote_addr, alpn, credential)).await
     }
 
     fn connections(&self) -> Vec<Connection<B>> {
-        let live = self.home.registry.live().into_iter();
+        let live = self.inner.registry.live().into_iter();
         live.map(Connection::new).collect()
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
-        self.home.registry.revoke(policy).await
+        self.inner.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
-        let Home { registry, listeners, .. } = &*self.home;
+        let TransportInner { registry, listeners, .. } = &*self.inner;
         let stop = async {
             let listeners = std::mem::take(&mut *listeners.lock());
             listeners.iter().filter_map(Weak::upgrade).for_each(|socket| socket.stop());
@@ -126,13 +131,13 @@ impl<B: Backend> NetTransport for Transport<B> {
     }
 
     fn statistics(&self) -> TransportStatistics {
-        self.home.registry.statistics()
+        self.inner.registry.statistics()
     }
 }
 
 impl<B: Backend> Clone for Transport<B> {
     fn clone(&self) -> Self {
-        Self { home: self.home.clone() }
+        Self { inner: self.inner.clone() }
     }
 }
 
@@ -145,6 +150,9 @@ impl<B: Backend> Default for Transport<B> {
 impl<B: Backend> fmt::Debug for Transport<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut transport = f.debug_struct("Transport");
-        transport.field("name", &B::NAME).field("config", &self.home.config).finish_non_exhaustive()
+        transport
+            .field("name", &B::NAME)
+            .field("config", &self.inner.config)
+            .finish_non_exhaustive()
     }
 }

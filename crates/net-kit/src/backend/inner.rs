@@ -1,4 +1,4 @@
-//! `Home`: what the listeners and connections of a transport share.
+//! `TransportInner`: what the listeners and connections of a transport share.
 
 use super::Backend;
 use super::connection::Shared;
@@ -11,14 +11,14 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 
 /// What a transport and its listeners share.
-pub(super) struct Home<B: Backend> {
+pub(super) struct TransportInner<B: Backend> {
     pub(super) config: Arc<B::Config>,
     pub(super) registry: Arc<Registry<Shared<B>>>,
     pub(super) backend: B,
     pub(super) listeners: Mutex<Vec<Weak<Socket<B>>>>,
 }
 
-impl<B: Backend> Home<B> {
+impl<B: Backend> TransportInner<B> {
     pub(super) fn handshake(
         &self,
         identity: &TlsIdentity,
@@ -44,7 +44,7 @@ pub(super) struct Acceptor<B: Backend> {
     pub(super) local_addr: SocketAddr,
     pub(super) alpn: Vec<String>,
     pub(super) identity: RwLock<TlsIdentity>,
-    pub(super) home: Arc<Home<B>>,
+    pub(super) transport: Arc<TransportInner<B>>,
 }
 
 /// The socket of a listener, until the listener is dropped or the transport shuts down.
