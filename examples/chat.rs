@@ -44,7 +44,7 @@ const LONGEST_LINE: usize = 4096;
 const ROOMS: usize = 8;
 
 /// A step of the demo that takes longer hangs.
-const PATIENCE: Duration = Duration::from_secs(20);
+const TIMEOUT: Duration = Duration::from_secs(20);
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -291,7 +291,7 @@ impl Player {
 
     /// Waits for a line and checks it.
     async fn hears(&self, expected: &str) -> Result<()> {
-        let (message, _) = timeout(PATIENCE, self.connection.recv()).await??;
+        let (message, _) = timeout(TIMEOUT, self.connection.recv()).await??;
         let heard = String::from_utf8_lossy(&message);
         if heard != expected {
             return Err(format!("{} heard {heard:?} instead of {expected:?}", self.name).into());

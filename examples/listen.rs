@@ -147,7 +147,7 @@ impl Server {
             Ok((path, size)) => {
                 let seconds = started.elapsed().as_secs_f64();
                 // The dialler closes when it has compared the hashes.
-                let _ = timeout(file::PATIENCE, connection.watch_close()).await;
+                let _ = timeout(file::TIMEOUT, connection.watch_close()).await;
                 self.inbox
                     .say(&format!("stored {} ({size} bytes, {seconds:.2} s)", path.display()));
                 Ok(())

@@ -24,7 +24,7 @@ use tracing::Level;
 const ALPN: &str = "observe/1";
 
 /// How long a client may take to send its request and to read the answer.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest request that is read, in bytes.
 const REQUEST: usize = 8 * 1024;
@@ -91,7 +91,7 @@ async fn serve_metrics(listener: TcpListener, metrics: PrometheusHandle) {
             _ = upkeep.tick() => metrics.run_upkeep(),
             Ok((stream, _)) = listener.accept() => {
                 let text = metrics.render();
-                tokio::spawn(timeout(PATIENCE, answer(stream, text)));
+                tokio::spawn(timeout(TIMEOUT, answer(stream, text)));
             }
         }
     }

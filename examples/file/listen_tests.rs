@@ -1,6 +1,6 @@
 //! Tests of `listen`: peers are served concurrently, and no file is ever replaced.
 
-use super::file::{ALPN, Inbox, PATIENCE, close_code, send_file};
+use super::file::{ALPN, Inbox, TIMEOUT, close_code, send_file};
 use super::{Server, TRANSFERS};
 use indicatif::MultiProgress;
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
@@ -162,8 +162,8 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
 
         let honest = file(&source, "honest", b"content");
         let honest = scene.send(&honest);
-        // A stalled handshake ends after 10 s, a silent peer after PATIENCE.
-        assert!(PATIENCE > Duration::from_secs(5));
+        // A stalled handshake ends after 10 s, a silent peer after TIMEOUT.
+        assert!(TIMEOUT > Duration::from_secs(5));
         timeout(Duration::from_secs(5), honest).await.expect("it waits for the others").unwrap();
         assert_eq!(scene.transport.statistics().handshakes, stalled);
         assert_eq!(std::fs::read(scene.out.path().join("honest")).unwrap(), b"content");

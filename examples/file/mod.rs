@@ -47,7 +47,7 @@ pub(crate) mod close_code {
 const CHUNK: usize = 1024 * 1024;
 
 /// How long the listener waits for the next message of a file.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How many characters of a rejected name are printed.
 const SHOWN: usize = 80;
@@ -144,7 +144,7 @@ pub(crate) enum ReceiveError {
     Exists(FileName),
     #[error("{name} has {size} bytes, more than the limit of {max_size} (--max-size)")]
     TooLarge { name: FileName, size: u64, max_size: u64 },
-    #[error("no data arrived for {} s", PATIENCE.as_secs())]
+    #[error("no data arrived for {} s", TIMEOUT.as_secs())]
     Stalled,
     #[error(transparent)]
     Failed(#[from] anyhow::Error),
@@ -262,7 +262,7 @@ impl Inbox {
 
 /// Waits for the next message, and fails if the peer stalls.
 async fn next(connection: &MsQuicNetConnection) -> Result<Bytes, ReceiveError> {
-    let received = timeout(PATIENCE, connection.recv()).await.map_err(|_| ReceiveError::Stalled)?;
+    let received = timeout(TIMEOUT, connection.recv()).await.map_err(|_| ReceiveError::Stalled)?;
     Ok(received.map_err(anyhow::Error::from)?.0)
 }
 

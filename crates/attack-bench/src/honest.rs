@@ -21,7 +21,7 @@ const BETWEEN_PINGS: Duration = Duration::from_millis(10);
 const BETWEEN_DIALS: Duration = Duration::from_millis(250);
 
 /// What takes longer has failed.
-const PATIENCE: Duration = Duration::from_secs(5);
+const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was measured since the last command of the parent.
 #[derive(Default)]
@@ -126,7 +126,7 @@ async fn connect(
     target: Target,
     credential: NetCredential,
 ) -> Result<DynConnection> {
-    Ok(timeout(PATIENCE, transport.connect(target.address, &[ALPN], credential)).await??)
+    Ok(timeout(TIMEOUT, transport.connect(target.address, &[ALPN], credential)).await??)
 }
 
 async fn echo(connection: &DynConnection) -> Result<()> {
@@ -135,5 +135,5 @@ async fn echo(connection: &DynConnection) -> Result<()> {
         connection.recv().await?;
         Ok(())
     };
-    timeout(PATIENCE, round_trip).await?
+    timeout(TIMEOUT, round_trip).await?
 }

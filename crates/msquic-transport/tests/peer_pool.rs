@@ -182,7 +182,7 @@ fn a_pool_over_tcp_and_fallback_may_be_dropped_outside_of_a_runtime() {
 /// Drops the last handle while the runtime runs and has messages to send.
 fn drop_outside<T: NetTransport>(transport: impl Fn() -> T) {
     let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
-    const PATIENCE: Duration = Duration::from_secs(20);
+    const TIMEOUT: Duration = Duration::from_secs(20);
     let (pool, mut events, accepted) = runtime.block_on(async {
         let server = trusting();
         let address = "127.0.0.1:0".parse().unwrap();
@@ -201,10 +201,10 @@ fn drop_outside<T: NetTransport>(transport: impl Fn() -> T) {
     });
     drop(pool);
     runtime.block_on(async {
-        let closed = tokio::time::timeout(PATIENCE, accepted.watch_close()).await;
+        let closed = tokio::time::timeout(TIMEOUT, accepted.watch_close()).await;
         assert!(closed.is_ok(), "the connection stays open");
         let mut reports = 0;
-        while let Some(event) = tokio::time::timeout(PATIENCE, events.recv()).await.unwrap() {
+        while let Some(event) = tokio::time::timeout(TIMEOUT, events.recv()).await.unwrap() {
             reports += usize::from(matches!(event, PeerEvent::Undelivered(_)));
         }
         assert_eq!(reports, 100);

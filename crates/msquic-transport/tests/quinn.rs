@@ -391,10 +391,9 @@ fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
     }
     async fn fill(from: &impl NetConnection, to: &impl NetConnection) {
         let mut sent = 0_u32;
-        let patience = Duration::from_millis(500);
+        let wait = Duration::from_millis(500);
         let message = |number: u32| Bytes::from(number.to_be_bytes().repeat(25_000));
-        while let Ok(queued) = tokio::time::timeout(patience, from.send_bytes(message(sent))).await
-        {
+        while let Ok(queued) = tokio::time::timeout(wait, from.send_bytes(message(sent))).await {
             queued.unwrap();
             sent += 1;
             assert!(sent < 1000, "100 MB are queued for a peer that does not read");

@@ -256,7 +256,7 @@ impl Two {
 
 #[tokio::test(start_paused = true)]
 async fn the_newer_connection_is_used_and_the_other_one_is_closed_by_its_dialler() {
-    for (swap, patience) in [(false, 10), (true, 5)] {
+    for (swap, seconds) in [(false, 10), (true, 5)] {
         let (smaller, larger) = two_trusting();
         let (me, peer) = if swap { (larger, smaller) } else { (smaller, larger) };
         let two = two(me, peer).await;
@@ -266,7 +266,7 @@ async fn the_newer_connection_is_used_and_the_other_one_is_closed_by_its_dialler
         let CloseReason::Local { code: close_code::DUPLICATE, .. } = reason else {
             panic!("{reason}");
         };
-        assert_eq!(begun.elapsed(), Duration::from_secs(patience));
+        assert_eq!(begun.elapsed(), Duration::from_secs(seconds));
         assert!(!two.uses_ours().await);
         let kept = timeout(Duration::from_secs(600), two.theirs.watch_close()).await;
         assert!(kept.is_err(), "{kept:?}");

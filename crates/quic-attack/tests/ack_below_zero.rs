@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{ALPN, PATIENCE, Target, acknowledges, answer, socket};
+use common::{ALPN, TIMEOUT, Target, acknowledges, answer, socket};
 use quic_attack::{Ack, Attempt, Frame, Parameters, Received, Space, client_hello};
 
 const PROTOCOL_VIOLATION: u64 = 0x0a;
@@ -71,7 +71,7 @@ fn data(ack: Ack) -> Option<u64> {
     let (mut peer, _server) = target.peer();
     let ping = peer.send(Space::Data, &[Frame::Ack(ack), Frame::Ping]).unwrap();
     let is_done = |received: &Received| received.has_close() || acknowledges(received, ping);
-    let last = peer.wait(PATIENCE, is_done).unwrap()?;
+    let last = peer.wait(TIMEOUT, is_done).unwrap()?;
     close_code(&last.packet.frames)
 }
 

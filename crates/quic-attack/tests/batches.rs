@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{PATIENCE, Target, acknowledges};
+use common::{TIMEOUT, Target, acknowledges};
 use quic_attack::process::rounds;
 use quic_attack::{Frame, Space};
 use std::collections::BTreeSet;
@@ -22,7 +22,7 @@ fn no_packet_of_a_batch_is_lost() {
         // The packet behind them is acknowledged after them.
         let last = peer.send(Space::Data, &[Frame::Ping]).unwrap();
         let mut missing: BTreeSet<_> = numbers.chain([last]).collect();
-        peer.wait(PATIENCE, |received| {
+        peer.wait(TIMEOUT, |received| {
             missing.retain(|number| !acknowledges(received, *number));
             !missing.contains(&last)
         })

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Dial, PATIENCE, Target, host};
+use common::{Dial, TIMEOUT, Target, host};
 use msquic_async::Connection;
 use quic_attack::{Frame, Peer, Space};
 use std::time::{Duration, Instant};
@@ -70,7 +70,7 @@ fn a_dropped_client_repeats_itself() {
 fn dialled(shares: bool) -> (Peer, Connection) {
     let host = host();
     let dial = Dial::start_sharing(host.local_addr().unwrap(), shares);
-    let peer = host.accept(PATIENCE).unwrap();
+    let peer = host.accept(TIMEOUT).unwrap();
     let (client, result) = dial.finish();
     result.unwrap();
     (peer, client)
@@ -87,7 +87,7 @@ fn closing(mut peer: Peer, connection: Connection, is_held: bool) {
     connection.shutdown(5, "");
     let held = is_held.then_some(connection);
     // Treat this one as lost.
-    peer.wait(PATIENCE, |received| received.has_close()).unwrap().expect("no close");
+    peer.wait(TIMEOUT, |received| received.has_close()).unwrap().expect("no close");
     let begun = Instant::now();
     let closes = ping(&mut peer);
     assert!(closes >= 1, "a lost CONNECTION_CLOSE was not repeated");

@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{ALPN, Dial, PATIENCE, Target, answer, host, socket};
+use common::{ALPN, Dial, TIMEOUT, Target, answer, host, socket};
 use futures::executor::block_on;
 use msquic_async::ConnectionError;
 use msquic_async::ConnectionStartError;
@@ -33,12 +33,12 @@ fn a_server_that_rejects_sends_it() {
 fn a_client_that_closes_early_sends_it() {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
-    let first = host.first(PATIENCE).unwrap();
+    let first = host.first(TIMEOUT).unwrap();
     dial.connection.shutdown(7, "secret");
     // The server does not answer, so the client has its Initial keys only.
     let policy = Policy { holds: true, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
-    let closed = peer.wait(PATIENCE, |received| received.has_close()).unwrap();
+    let closed = peer.wait(TIMEOUT, |received| received.has_close()).unwrap();
     assert_is_application_error(&closed.expect("no close").packet.frames);
 }
 
@@ -46,7 +46,7 @@ fn a_client_that_closes_early_sends_it() {
 fn a_client_receives_it_in_an_initial_packet() {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
-    let first = host.first(PATIENCE).unwrap();
+    let first = host.first(TIMEOUT).unwrap();
     let policy = Policy { holds: true, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
     peer.policy.holds = false;
@@ -82,11 +82,11 @@ fn the_application_code_is_used_if_it_is_in_the_same_datagram() {
 fn unconfirmed(shares: bool) -> (Peer, Dial) {
     let host = host();
     let dial = Dial::start_sharing(host.local_addr().unwrap(), shares);
-    let first = host.first(PATIENCE).unwrap();
+    let first = host.first(TIMEOUT).unwrap();
     let acknowledged = vec![Space::Initial, Space::Handshake];
     let policy = Policy { acknowledged, confirms: false, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
-    peer.handshake(PATIENCE).unwrap();
+    peer.handshake(TIMEOUT).unwrap();
     (peer, dial)
 }
 

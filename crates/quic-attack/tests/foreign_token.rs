@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{ALPN, PATIENCE, Target, socket};
+use common::{ALPN, TIMEOUT, Target, socket};
 use quic_attack::{Attempt, Frame, Parameters, client_hello};
 use std::net::UdpSocket;
 use std::time::Instant;
@@ -14,7 +14,7 @@ fn an_attempt_with_a_foreign_token_is_answered() {
     let target = Target::new().serve();
     let mut rng = fastrand::Rng::with_seed(5);
     let mut attempts: Vec<_> = TOKENS.map(|token| start(&target, &mut rng, token)).into();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while !attempts.is_empty() && Instant::now() < deadline {
         attempts.retain_mut(|(_, socket, attempt)| !is_answered(socket, attempt));
     }

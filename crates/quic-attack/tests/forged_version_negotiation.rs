@@ -6,7 +6,7 @@
 
 mod common;
 
-use common::{Dial, PATIENCE, host};
+use common::{Dial, TIMEOUT, host};
 use msquic_async::ConnectionStartError;
 use quic_attack::packet::version_negotiation;
 use quic_attack::{First, Policy};
@@ -73,14 +73,14 @@ fn attempt(
 ) -> Result<(), ConnectionStartError> {
     let host = host();
     let dial = Dial::start(host.local_addr().unwrap());
-    let first = host.first(PATIENCE).unwrap();
+    let first = host.first(TIMEOUT).unwrap();
     for packet in forge(&first) {
         host.send(first.remote, &packet).unwrap();
     }
     if !ends {
         let mut peer = host.begin(&first, Policy::default()).unwrap();
         // The client's error is more precise.
-        let _ = peer.handshake(PATIENCE);
+        let _ = peer.handshake(TIMEOUT);
     }
     dial.finish().1
 }

@@ -3,7 +3,7 @@
 
 mod common;
 
-use common::{ALPN, PATIENCE, Target};
+use common::{ALPN, TIMEOUT, Target};
 use fastrand::Rng;
 use quic_attack::process::{resident_kib, rounds};
 use quic_attack::{Ack, Frame, Identity, Parameters, Peer, Space, mangle};
@@ -31,7 +31,7 @@ fn garbage_frames_are_survived() {
 /// Runs one connection until the server closes it or enough was sent.
 fn connection(target: &Target, identity: &Identity, rng: &mut Rng) {
     let mut peer =
-        Peer::connect(target.address, identity, Parameters::generous(), PATIENCE).unwrap();
+        Peer::connect(target.address, identity, Parameters::generous(), TIMEOUT).unwrap();
     // Most garbage ends the connection at once, so some connections send only what may be valid.
     let is_tame = rng.u8(..4) != 0;
     for sent in 0..PER_CONNECTION {

@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{ALPN, Dial, PATIENCE, host, settings};
+use common::{ALPN, Dial, TIMEOUT, host, settings};
 use quic_attack::{Policy, Space};
 use std::time::{Duration, Instant};
 
@@ -28,14 +28,14 @@ fn attempt(others: &[String], silence: Duration) {
     let host = host();
     let settings = settings().initial_rtt(INITIAL_RTT);
     let dial = Dial::start_with(host.local_addr().unwrap(), &alpn, &settings, None);
-    let first = host.first(PATIENCE).unwrap();
+    let first = host.first(TIMEOUT).unwrap();
     let acknowledged = vec![Space::Handshake, Space::Data];
     let policy = Policy { acknowledged, holds: true, ..Policy::default() };
     let mut peer = host.begin(&first, policy).unwrap();
     let deadline = Instant::now() + silence;
     while peer.receive(deadline).unwrap().is_some() {}
     peer.release().unwrap();
-    peer.handshake(PATIENCE).expect("the client must send Finished");
+    peer.handshake(TIMEOUT).expect("the client must send Finished");
     dial.finish().1.unwrap();
 }
 

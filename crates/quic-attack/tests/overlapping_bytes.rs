@@ -5,7 +5,7 @@
 
 mod common;
 
-use common::{ALPN, PATIENCE, Target, acknowledges, answer, settings, socket};
+use common::{ALPN, TIMEOUT, Target, acknowledges, answer, settings, socket};
 use futures::executor::block_on;
 use quic_attack::process::rounds;
 use quic_attack::{Attempt, Frame, Parameters, Space, client_hello};
@@ -22,7 +22,7 @@ fn a_stream_keeps_the_first_bytes_around_a_hole() {
     };
     for frame in [part(5, b'A', 5), part(15, b'B', 5), part(0, b'C', 30)] {
         let number = peer.send(Space::Data, &[frame]).unwrap();
-        peer.wait(PATIENCE, |r| acknowledges(r, number)).unwrap().expect("not acknowledged");
+        peer.wait(TIMEOUT, |r| acknowledges(r, number)).unwrap().expect("not acknowledged");
     }
     peer.send(Space::Data, &[end(2, 30)]).unwrap();
     let mut stream = block_on(server.accept_inbound_uni_stream()).unwrap();

@@ -137,10 +137,10 @@ fn stuck_jobs_of_the_application_delay_no_close() {
             })
             .collect();
         is_inside.iter().take(JOBS).for_each(drop);
-        let patience = Duration::from_secs(10);
-        let statistics = tokio::time::timeout(patience, client.statistics()).await;
+        let timeout = Duration::from_secs(10);
+        let statistics = tokio::time::timeout(timeout, client.statistics()).await;
         drop((listener, client, server));
-        let idle = tokio::time::timeout(patience, registration.wait_idle()).await;
+        let idle = tokio::time::timeout(timeout, registration.wait_idle()).await;
         drop(release);
         futures::future::join_all(jobs).await;
         statistics.expect("statistics wait for msquic only").unwrap();

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) const ALPN: &str = "test/1";
 
 /// How long an answer over loopback may take on a busy machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A listener with the registration and the configuration for connections of the test.
 pub(crate) struct Target {
@@ -80,7 +80,7 @@ impl Target {
         let (done, finished) = oneshot::channel();
         std::thread::spawn(move || {
             let identity = Identity::new(&[ALPN]);
-            let _ = done.send(Peer::connect(address, &identity, parameters, PATIENCE));
+            let _ = done.send(Peer::connect(address, &identity, parameters, TIMEOUT));
         });
         let accept = pin!(async {
             let server = self.listener.accept().await.unwrap();
@@ -192,7 +192,7 @@ pub(crate) fn answer(
     attempt: &mut Attempt,
     is_wanted: impl Fn(&Opened) -> bool,
 ) -> Option<Opened> {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while let Some(datagram) = receive(socket, deadline) {
         let opened = attempt.open(&datagram).unwrap_or_default();
         if let Some(packet) = opened.into_iter().find(&is_wanted) {
