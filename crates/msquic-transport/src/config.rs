@@ -2,7 +2,7 @@
 
 use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
 use net_kit::options::{COUNT, MEMORY, OPERATION, QUEUE, TIMEOUT, check_memory, keep_alive};
-use net_kit::progress::Patience;
+use net_kit::progress::Timeouts;
 use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
 use std::net::SocketAddr;
@@ -162,8 +162,8 @@ impl MsQuicTransportConfig {
     }
 
     /// Begins an operation that waits for the peer.
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::begin(self.stream_op_timeout, self.operation_timeout)
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts::begin(self.stream_op_timeout, self.operation_timeout)
     }
 
     /// Checks the values of all options, as [`with_config`](crate::MsQuicTransport::with_config) does.

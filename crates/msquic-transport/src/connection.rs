@@ -186,7 +186,7 @@ impl MsQuicNetConnection {
         budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
-        match stream_pool.send(inner, header, parts, is_urgent, config.patience()).await {
+        match stream_pool.send(inner, header, parts, is_urgent, config.timeouts()).await {
             Ok(()) => {
                 self.sent(size);
                 Ok(())
@@ -216,7 +216,7 @@ impl MsQuicNetConnection {
         let connection = self.clone();
         runtime.spawn(async move {
             let Shared { stream_pool, inner, config, .. } = &*connection.shared;
-            stream_pool.prepare(lane, inner, config.patience()).await;
+            stream_pool.prepare(lane, inner, config.timeouts()).await;
         });
     }
 
@@ -346,7 +346,7 @@ impl NetConnection for MsQuicNetConnection {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
         }
         let before = self.told.count();
-        let flushed = stream_pool.flush(inner, config.patience()).await;
+        let flushed = stream_pool.flush(inner, config.timeouts()).await;
         match flushed {
             Ok(()) => stream_pool.losses.tell(&self.told, before),
             Err(error) => Err(self.send_error(error).await),
@@ -375,7 +375,7 @@ impl NetConnection for MsQuicNetConnection {
         }
         let (messages, bytes) = {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            let rest = closed.drain(inner, config.patience()).await;
+            let rest = closed.drain(inner, config.timeouts()).await;
             if closed.has_messages() && rest.0 == 0 {
                 self.let_older_peer_read().await;
             }

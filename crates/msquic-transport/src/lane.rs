@@ -6,7 +6,7 @@ use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::ledger::Ledger;
 use net_kit::losses::Losses;
-use net_kit::progress::{Look, Patience, Progress, Stuck};
+use net_kit::progress::{Look, Progress, Stuck, Timeouts};
 use net_traits::Cause;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -105,7 +105,7 @@ impl Lane {
         connection: &Connection,
         header: &[u8],
         parts: &[Bytes],
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<(), QueueError> {
         match self.try_send(header, parts) {
             Err(QueueError::WouldBlock) => {}
@@ -114,9 +114,9 @@ impl Lane {
         let header = Bytes::copy_from_slice(header);
         let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {
-            let open = self.acquire(connection, patience).await?;
+            let open = self.acquire(connection, timeouts).await?;
             let enqueue = open.stream.enqueue(&frame);
-            match unless_stuck(connection, &open.stream, patience, enqueue).await? {
+            match unless_stuck(connection, &open.stream, timeouts, enqueue).await? {
                 Ok(_) => {
                     open.sent(&frame[0], parts);
                     return Ok(());
@@ -149,8 +149,8 @@ impl Lane {
     }
 
     /// Opens the stream unless it is open.
-    pub(crate) async fn prepare(&self, connection: &Connection, patience: Patience) {
-        let _ = self.acquire(connection, patience).await; // the next send reports the error
+    pub(crate) async fn prepare(&self, connection: &Connection, timeouts: Timeouts) {
+        let _ = self.acquire(connection, timeouts).await; // the next send reports the error
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
@@ -159,11 +159,11 @@ impl Lane {
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<(), QueueError> {
         let Some(open) = self.open_stream()? else { return Ok(()) };
         let flush = open.stream.flush();
-        let flushed = unless_stuck(connection, &open.stream, patience, flush).await?;
+        let flushed = unless_stuck(connection, &open.stream, timeouts, flush).await?;
         match flushed.or_else(|error| self.replace(&open, error)) {
             Err(QueueError::Stopped(_)) => Ok(()),
             flushed => flushed,
@@ -201,7 +201,7 @@ impl Lane {
     async fn acquire(
         &self,
         connection: &Connection,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<Arc<OpenStream>, QueueError> {
         if let Some(open) = self.open_stream()? {
             return Ok(open);
@@ -233,7 +233,7 @@ impl Lane {
                 }
             }
         };
-        patience.wait(open).await?
+        timeouts.wait(open).await?
     }
 
     fn open_stream(&self) -> Result<Option<Arc<OpenStream>>, QueueError> {
@@ -266,9 +266,9 @@ impl OpenStream {
     ///
     /// The stream is not finished: older peers read a finished stream again and again. Keep it until
     /// the connection has ended, because a dropped stream is reset.
-    pub(crate) async fn drain(&self, connection: &Connection, patience: Patience) -> (u64, u64) {
+    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) -> (u64, u64) {
         let flushed = self.stream.flush();
-        let _ = unless_stuck(connection, &self.stream, patience, flushed).await;
+        let _ = unless_stuck(connection, &self.stream, timeouts, flushed).await;
         self.rest()
     }
 }
@@ -277,10 +277,10 @@ impl OpenStream {
 pub(crate) async fn drain_answer(
     connection: &Connection,
     stream: &WriteStream,
-    patience: Patience,
+    timeouts: Timeouts,
 ) {
     let _ = stream.finish(); // if the stream has ended, the next line reports it
-    let _ = unless_stuck(connection, stream, patience, stream.stopped()).await;
+    let _ = unless_stuck(connection, stream, timeouts, stream.stopped()).await;
 }
 
 impl From<Stuck> for QueueError {
@@ -296,11 +296,11 @@ impl From<Stuck> for QueueError {
 pub(crate) async fn unless_stuck<T>(
     connection: &Connection,
     stream: &WriteStream,
-    patience: Patience,
+    timeouts: Timeouts,
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
     let progress = StreamProgress { connection, stream, sent: None };
-    net_kit::progress::unless_stuck(patience, progress, operation).await
+    net_kit::progress::unless_stuck(timeouts, progress, operation).await
 }
 
 struct StreamProgress<'a> {

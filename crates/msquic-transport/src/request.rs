@@ -75,7 +75,7 @@ impl NetQuestion for MsQuicQuestion {
             stream_pool.add_answer(&self.write);
             poll_fn(|cx| self.write.poll_finish_write(cx)).await
         };
-        match unless_stuck(inner, &self.write, config.patience(), written).await {
+        match unless_stuck(inner, &self.write, config.timeouts(), written).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(WriteError::ConnectionLost(_))) => {
                 Err(RequestError::Closed(self.connection.watch_close().await))

@@ -10,7 +10,7 @@ use msquic_async::Connection;
 use msquic_async::WriteStream;
 use net_kit::frame;
 use net_kit::losses::Losses;
-use net_kit::progress::Patience;
+use net_kit::progress::Timeouts;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -53,9 +53,9 @@ impl StreamPool {
         header: [u8; frame::HEADER],
         parts: &[Bytes],
         is_urgent: bool,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<(), QueueError> {
-        self.lane(is_urgent).send(connection, &header, parts, patience).await
+        self.lane(is_urgent).send(connection, &header, parts, timeouts).await
     }
 
     /// Queues one message without waiting.
@@ -73,18 +73,18 @@ impl StreamPool {
     }
 
     /// Opens the stream of an [unprepared](Self::unprepared) lane.
-    pub(crate) async fn prepare(&self, lane: usize, connection: &Connection, patience: Patience) {
-        self.lanes[lane].prepare(connection, patience).await;
+    pub(crate) async fn prepare(&self, lane: usize, connection: &Connection, timeouts: Timeouts) {
+        self.lanes[lane].prepare(connection, timeouts).await;
     }
 
     /// Waits until msquic has accepted all queued messages.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
-        patience: Patience,
+        timeouts: Timeouts,
     ) -> Result<(), QueueError> {
         let lanes = self.lanes.iter().chain([&self.urgent]);
-        let flushed = join_all(lanes.map(|lane| lane.flush(connection, patience))).await;
+        let flushed = join_all(lanes.map(|lane| lane.flush(connection, timeouts))).await;
         flushed.into_iter().collect()
     }
 
@@ -123,9 +123,9 @@ impl Closing {
 
     /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns
     /// how many messages it has not acknowledged, at most, and their bytes.
-    pub(crate) async fn drain(&self, connection: &Connection, patience: Patience) -> (u64, u64) {
-        let streams = self.streams.iter().map(|stream| stream.drain(connection, patience));
-        let answers = self.answers.iter().map(|it| drain_answer(connection, it, patience));
+    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) -> (u64, u64) {
+        let streams = self.streams.iter().map(|stream| stream.drain(connection, timeouts));
+        let answers = self.answers.iter().map(|it| drain_answer(connection, it, timeouts));
         let (rest, _) = join(join_all(streams), join_all(answers)).await;
         rest.into_iter().fold(self.lost, sum)
     }

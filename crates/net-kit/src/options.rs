@@ -2,7 +2,7 @@
 
 use crate::account::MemoryLimits;
 use crate::admission::ConnectionLimits;
-use crate::progress::Patience;
+use crate::progress::Timeouts;
 use net_traits::ConfigError;
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
@@ -257,8 +257,8 @@ pub struct CommonOptions {
 
 impl CommonOptions {
     /// Begins an operation that waits for the peer.
-    pub fn patience(&self) -> Patience {
-        Patience::begin(self.no_progress_timeout, self.operation_timeout)
+    pub fn timeouts(&self) -> Timeouts {
+        Timeouts::begin(self.no_progress_timeout, self.operation_timeout)
     }
 }
 

@@ -44,25 +44,25 @@ impl<F: FnMut() -> Look + Send> Progress for F {
 /// How long one operation may take.
 ///
 /// ```
-/// use net_kit::progress::{Patience, Stuck};
+/// use net_kit::progress::{Timeouts, Stuck};
 /// use std::time::Duration;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
 /// let short = Duration::from_millis(20);
-/// let patience = Patience::begin(Duration::from_secs(12), short);
-/// assert_eq!(patience.wait(std::future::pending::<()>()).await, Err(Stuck(short)));
+/// let timeouts = Timeouts::begin(Duration::from_secs(12), short);
+/// assert_eq!(timeouts.wait(std::future::pending::<()>()).await, Err(Stuck(short)));
 /// # });
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Patience {
+pub struct Timeouts {
     no_progress: Duration,
     total: Duration,
     /// When the total time is over.
     until: Instant,
 }
 
-impl Patience {
+impl Timeouts {
     /// Begins an operation that may make no progress for `no_progress`, and take `total`.
     pub fn begin(no_progress: Duration, total: Duration) -> Self {
         let now = Instant::now();
@@ -105,24 +105,24 @@ impl From<Stuck> for RequestError {
     }
 }
 
-/// Waits for `operation` as long as it makes progress, within the total time of `patience`.
+/// Waits for `operation` as long as it makes progress, within the total time of `timeouts`.
 ///
 /// It has to be seen to progress within the time for it. While the peer takes other data it may take
 /// ten times as long, no longer: a peer must not delay an operation for ever by taking other data. Up
 /// to a quarter of the time passes until the lack of progress is noticed.
 ///
 /// ```
-/// use net_kit::progress::{Look, Patience, Stuck, unless_stuck};
+/// use net_kit::progress::{Look, Timeouts, Stuck, unless_stuck};
 /// use std::future::pending;
 /// use std::time::Duration;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
 /// let limit = Duration::from_millis(20);
-/// let patience = Patience::begin(limit, Duration::from_secs(60));
+/// let timeouts = Timeouts::begin(limit, Duration::from_secs(60));
 /// let nothing = || Look { done: 0, is_moving: false };
-/// assert_eq!(unless_stuck(patience, nothing, async { 7 }).await, Ok(7));
-/// assert_eq!(unless_stuck(patience, nothing, pending::<()>()).await, Err(Stuck(limit)));
+/// assert_eq!(unless_stuck(timeouts, nothing, async { 7 }).await, Ok(7));
+/// assert_eq!(unless_stuck(timeouts, nothing, pending::<()>()).await, Err(Stuck(limit)));
 /// # });
 /// ```
 ///
@@ -134,11 +134,11 @@ impl From<Stuck> for RequestError {
 ///
 /// That of `operation`.
 pub async fn unless_stuck<T>(
-    patience: Patience,
+    timeouts: Timeouts,
     mut progress: impl Progress,
     operation: impl Future<Output = T>,
 ) -> Result<T, Stuck> {
-    let Patience { no_progress: limit, total, until } = patience;
+    let Timeouts { no_progress: limit, total, until } = timeouts;
     let mut operation = pin!(operation);
     let mut watch = Watch::default();
     loop {
@@ -219,37 +219,37 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_operation_is_polled_until_it_is_stuck() {
-        let patience = || Patience::begin(LIMIT, 100 * LIMIT);
+        let timeouts = || Timeouts::begin(LIMIT, 100 * LIMIT);
         let nothing = || Look::default();
         let late = tokio::time::sleep(LIMIT - Duration::from_millis(1));
-        assert_eq!(unless_stuck(patience(), nothing, late).await, Ok(()));
+        assert_eq!(unless_stuck(timeouts(), nothing, late).await, Ok(()));
         let never = std::future::pending::<()>();
-        assert_eq!(unless_stuck(patience(), nothing, never).await, Err(Stuck(LIMIT)));
+        assert_eq!(unless_stuck(timeouts(), nothing, never).await, Err(Stuck(LIMIT)));
         let never = std::future::pending::<()>();
-        assert_eq!(patience().wait(never).await, Err(Stuck(LIMIT)));
+        assert_eq!(timeouts().wait(never).await, Err(Stuck(LIMIT)));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_peer_that_takes_a_byte_now_and_then_does_not_hold_an_operation() {
         let (total, start, mut done) = (5 * LIMIT, Instant::now(), 0);
-        let patience = Patience::begin(LIMIT, total);
+        let timeouts = Timeouts::begin(LIMIT, total);
         let byte_by_byte = move || {
             done += 1;
             Look { done, is_moving: true }
         };
         let never = std::future::pending::<()>();
-        assert_eq!(unless_stuck(patience, byte_by_byte, never).await, Err(Stuck(total)));
+        assert_eq!(unless_stuck(timeouts, byte_by_byte, never).await, Err(Stuck(total)));
         assert_eq!(start.elapsed(), total);
         let never = std::future::pending::<()>();
-        assert_eq!(patience.wait(never).await, Err(Stuck(total)), "the time is over");
+        assert_eq!(timeouts.wait(never).await, Err(Stuck(total)), "the time is over");
         struct Busy;
         impl Progress for Busy {
             async fn look(&mut self) -> Look {
                 std::future::pending().await
             }
         }
-        let patience = Patience::begin(LIMIT, total);
+        let timeouts = Timeouts::begin(LIMIT, total);
         let never = std::future::pending::<()>();
-        assert_eq!(unless_stuck(patience, Busy, never).await, Err(Stuck(total)));
+        assert_eq!(unless_stuck(timeouts, Busy, never).await, Err(Stuck(total)));
     }
 }

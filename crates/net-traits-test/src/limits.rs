@@ -1,7 +1,7 @@
 //! `Limits`: limits and timeouts of a transport under test.
 
 use net_kit::options::OPERATION;
-use net_kit::progress::Patience;
+use net_kit::progress::Timeouts;
 use std::time::Duration;
 
 /// The limits and timeouts of a transport.
@@ -59,7 +59,7 @@ impl Default for Limits {
 }
 
 impl Limits {
-    pub(crate) fn patience(&self) -> Patience {
-        Patience::begin(self.no_progress_timeout, self.operation_timeout)
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        Timeouts::begin(self.no_progress_timeout, self.operation_timeout)
     }
 }

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tokio::sync::RwLock;
 use tokio::time::sleep;
 
-/// How often, and at which interval, it is looked whether a close was sent.
-const FAREWELL: (u32, Duration) = (50, Duration::from_millis(1));
+/// How often, and at which interval, `close_sent` polls whether the close was sent.
+const CLOSE_POLLS: (u32, Duration) = (50, Duration::from_millis(1));
 
 /// The [`Backend`](net_kit::backend::Backend) of [`QuinnTransport`](crate::QuinnTransport).
 pub struct Quinn {
@@ -39,7 +39,7 @@ impl Link {
 
     /// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.
     pub(crate) async fn close_sent(&self) {
-        let (times, interval) = FAREWELL;
+        let (times, interval) = CLOSE_POLLS;
         for _ in 0..times {
             if self.sent_before.get().is_none_or(|before| self.sent() > *before) {
                 break;

@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
 /// How long a connection that no longer waits for its peer may take to send its close.
-const FAREWELL: Duration = Duration::from_secs(1);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of a read, in bytes: the largest TLS record.
 const READ: usize = 16 * 1024;
@@ -31,7 +31,7 @@ pub(crate) async fn drive(
 ) {
     let hurried = async {
         session.over().await;
-        sleep(FAREWELL).await;
+        sleep(CLOSE_TIMEOUT).await;
     };
     tokio::select! {
         () = serve(session, stream, handshake) => {}
@@ -124,16 +124,16 @@ async fn read(
     let mut decoder = RecordDecoder::new(options.max_message_size, options.max_request_size);
     let mut unfinished = session.unfinished();
     let mut buffer = vec![0; READ];
-    let mut patience = session.config().idle_timeout;
+    let mut read_timeout = session.config().idle_timeout;
     loop {
         if let Err(reason) = session.room().await {
             return EndOfPeer::Lost(reason);
         }
         let read = tokio::select! {
             biased;
-            read = timeout(patience, reader.read(&mut buffer)) => read,
+            read = timeout(read_timeout, reader.read(&mut buffer)) => read,
             () = broken.notified() => {
-                patience = patience.min(FAREWELL);
+                read_timeout = read_timeout.min(CLOSE_TIMEOUT);
                 continue;
             }
         };

@@ -138,12 +138,12 @@ pub(super) fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
     }
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // a thread that waits releases the lock
-    let patience = deadline.saturating_duration_since(Instant::now());
-    let Some(mut native) = execution.native.try_lock_for(patience) else { return };
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    let Some(mut native) = execution.native.try_lock_for(remaining) else { return };
     while !done() && Instant::now() < deadline {
         let next = execution.poll(&mut native).unwrap_or(Duration::MAX);
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let _ = execution.wait(&mut native, Some(next.min(patience)));
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let _ = execution.wait(&mut native, Some(next.min(remaining)));
     }
     mem::forget(native);
 }

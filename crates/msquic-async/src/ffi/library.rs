@@ -250,8 +250,8 @@ extern "C" fn leave() {
 
         let mut users = library.users.lock();
         let is_used = |users: &mut Users| users.open > 0;
-        let patience = deadline.saturating_duration_since(Instant::now());
-        let is_over = !library.closed.wait_while_for(&mut users, is_used, patience).timed_out();
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let is_over = !library.closed.wait_while_for(&mut users, is_used, remaining).timed_out();
         std::mem::forget(registrations);
         if is_over && !users.is_shared {
             users.is_closed = true;
@@ -278,9 +278,9 @@ fn close_until(library: &'static Library, deadline: Instant) {
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(close).is_ok() {
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(Instant::now());
         // Some time in any case: the TLS library must not go while it closes (C3).
-        let _ = is_done.recv_timeout(patience.max(CLOSE_TIMEOUT));
+        let _ = is_done.recv_timeout(remaining.max(CLOSE_TIMEOUT));
     }
 }
 

@@ -168,9 +168,9 @@ impl NativeRegistration {
     /// Waits until `done`; false if the deadline comes before.
     fn wait_at_exit(&self, deadline: Instant, done: impl Fn(&Children) -> bool) -> bool {
         let mut children = self.children.lock();
-        let patience = deadline.saturating_duration_since(Instant::now());
+        let remaining = deadline.saturating_duration_since(Instant::now());
         let wait = |children: &mut Children| !done(children);
-        !self.removed.wait_while_for(&mut children, wait, patience).timed_out()
+        !self.removed.wait_while_for(&mut children, wait, remaining).timed_out()
     }
 
     /// A place for a connection, before its handle is opened; [`Child::set_connection`] sets the connection.

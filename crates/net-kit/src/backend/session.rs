@@ -28,7 +28,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::timeout;
 
 /// How long the inbox of a connection that cannot send any more may stay full.
-const PATIENCE: Duration = Duration::from_secs(1);
+const FULL_INBOX_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// So many messages are decoded for one operation of the task's budget.
 const ENTRIES_PER_OPERATION: u32 = 16;
@@ -140,7 +140,7 @@ impl<B: Backend> Session<B> {
             look.is_moving |= std::mem::replace(&mut before, moved) != moved;
             look
         };
-        unless_stuck(self.options.patience(), progress, operation).await
+        unless_stuck(self.options.timeouts(), progress, operation).await
     }
 
     /// Waits until the inbox has room. While this side closes there is always room, because received
@@ -161,7 +161,9 @@ impl<B: Backend> Session<B> {
             }
             match self.failed.get() {
                 None => taken.await,
-                Some(reason) => timeout(PATIENCE, taken).await.map_err(|_| reason.clone())?,
+                Some(reason) => {
+                    timeout(FULL_INBOX_TIMEOUT, taken).await.map_err(|_| reason.clone())?
+                }
             }
         }
     }

@@ -122,7 +122,7 @@ impl MemoryConnection {
     ) -> Result<T, SendError> {
         let Seat { wire, side, limits } = &self.shared.seat;
         let look = || Look { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
-        match unless_stuck(limits.patience(), look, operation).await {
+        match unless_stuck(limits.timeouts(), look, operation).await {
             Ok(result) => result.map_err(SendError::Closed),
             Err(Stuck(after)) => Err(SendError::TimedOut { after }),
         }
