@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 const IN_FLIGHT: usize = 1 << 20;
 
 /// How long the connection may take.
-const PATIENCE: Duration = Duration::from_secs(10);
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 pub(crate) struct Raw {
     shared: Arc<Shared>,
@@ -179,7 +179,7 @@ impl Raw {
             Ok(())
         })?;
         connection.start(&client, "127.0.0.1", port)?;
-        is_connected.recv_timeout(PATIENCE).context("raw msquic does not connect")?;
+        is_connected.recv_timeout(TIMEOUT).context("raw msquic does not connect")?;
         let of_client = shared.clone();
         let stream = Stream::open(&connection, StreamOpenFlags::NONE, move |stream, event| {
             of_client.on_client_event(&stream, event)

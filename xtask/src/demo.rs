@@ -15,7 +15,7 @@ use std::time::Duration;
 const DEFAULT_SIZE: u64 = 256 * 1024 * 1024;
 
 /// How long the listener may take to start, and to end after the dialler.
-const PATIENCE: Duration = Duration::from_secs(30);
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The user interrupted the demo.
 static INTERRUPTED: AtomicBool = AtomicBool::new(false);
@@ -199,14 +199,14 @@ impl Listener {
     }
 
     fn address(&mut self) -> Result<String> {
-        self.address.recv_timeout(PATIENCE).context("the listener did not start")
+        self.address.recv_timeout(TIMEOUT).context("the listener did not start")
     }
 
     /// Waits for its end, and returns whether it succeeded.
     fn wait(&mut self) -> Result<bool> {
         let mut waited = Duration::ZERO;
         let pause = Duration::from_millis(20);
-        while waited < PATIENCE {
+        while waited < TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
                 self.printer.take().map(JoinHandle::join);
                 return Ok(status.success());
