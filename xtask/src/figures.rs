@@ -31,7 +31,7 @@ const SECURITY: &str = "docs/security.md";
 const FEATURES: &str = "docs/features.md";
 
 const FIGURES: &[Figure] = &[
-    figure(QUIC, "max_connections: usize = 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
+    figure(KIT, "max_connections: usize = 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
     figure(
         QUIC,
         "max_connections_per_ip: usize = 1_000,",
@@ -39,21 +39,21 @@ const FIGURES: &[Figure] = &[
         "| 10 000, 1000, 16, 256, 64 |",
     ),
     figure(
-        QUIC,
+        KIT,
         "max_connections_per_identity: usize = 16,",
         ARCHITECTURE,
         "| 10 000, 1000, 16, 256, 64 |",
     ),
-    figure(QUIC, "max_handshakes: usize = 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
-    figure(QUIC, "max_connections: usize = 10_000,", SECURITY, "10 000 in total, 1000 per address"),
+    figure(KIT, "max_handshakes: usize = 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
+    figure(KIT, "max_connections: usize = 10_000,", SECURITY, "10 000 in total, 1000 per address"),
     figure(
         QUIC,
         "max_connections_per_ip: usize = 1_000,",
         SECURITY,
         "10 000 in total, 1000 per address",
     ),
-    figure(QUIC, "max_connections_per_identity: usize = 16,", SECURITY, "16 per identity"),
-    figure(QUIC, "max_handshakes: usize = 256,", SECURITY, "256 handshakes"),
+    figure(KIT, "max_connections_per_identity: usize = 16,", SECURITY, "16 per identity"),
+    figure(KIT, "max_handshakes: usize = 256,", SECURITY, "256 handshakes"),
     figure(QUIC, "backlog: usize = 256,", SECURITY, "256 waiting"),
     figure(
         QUIC,
@@ -68,12 +68,7 @@ const FIGURES: &[Figure] = &[
         ARCHITECTURE,
         "and their size | 16, 1 MiB |",
     ),
-    figure(
-        QUIC,
-        "max_request_size: usize = 1024 * 1024,",
-        SECURITY,
-        "and their size | 16, 1 MiB |",
-    ),
+    figure(KIT, "max_request_size: usize = 1024 * 1024,", SECURITY, "and their size | 16, 1 MiB |"),
     figure(
         QUIC,
         "DEFAULT_MESSAGE: usize = 64 * 1024 * 1024;",
@@ -93,19 +88,14 @@ const FIGURES: &[Figure] = &[
         SECURITY,
         "| 1 MiB, growing to 16 MiB",
     ),
-    figure(QUIC, "receive_queue: usize = 4 * 1024 * 1024,", SECURITY, "| 4 MiB and one message"),
+    figure(KIT, "receive_queue: usize = 4 * 1024 * 1024,", SECURITY, "| 4 MiB and one message"),
     figure(
-        QUIC,
+        KIT,
         "receive_queue: usize = 4 * 1024 * 1024,",
         ARCHITECTURE,
         "| 4 MiB | `receive_queue` |",
     ),
-    figure(
-        QUIC,
-        "handshake_timeout: Duration = Duration::from_secs(10),",
-        SECURITY,
-        "| 10 s, 30 s, 12 s;",
-    ),
+    figure(KIT, "HANDSHAKE: Duration = Duration::from_secs(10);", SECURITY, "| 10 s, 30 s, 12 s;"),
     figure(
         QUIC,
         "idle_timeout: Duration = Duration::from_secs(30),",

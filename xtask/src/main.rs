@@ -11,6 +11,8 @@ mod ci;
 mod circles;
 #[cfg(test)]
 mod commands;
+#[cfg(test)]
+mod defaults;
 mod demo;
 mod documents;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
 use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
-use net_kit::options::{COUNT, MEMORY, OPERATION, QUEUE, TIMEOUT, check_memory, keep_alive};
+use net_kit::options::{COUNT, NO_PROGRESS, QUEUE, TIMEOUT, check_memory, keep_alive};
 use net_kit::progress::Timeouts;
 use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
@@ -11,13 +11,15 @@ use std::time::Duration;
 
 /// How long sending may make no progress, unless
 /// [configured](crate::MsQuicTransportConfig::stream_op_timeout) otherwise.
-pub const STREAM_OP_TIMEOUT: Duration = Duration::from_secs(12);
+pub const STREAM_OP_TIMEOUT: Duration = NO_PROGRESS;
 
 net_kit::quic_options! {
-    options: stream_receive_window = 512 * 1024, "512 KiB; msquic rounds it up to a power of two and doubles it \
+    common_options: stream_receive_window = 512 * 1024, "512 KiB; msquic rounds it up to a power of two and doubles it \
             while reading keeps up, up to twice the window of the connection",
         connection_receive_window = 16 * 1024 * 1024, "16 MiB";
     /// Limits and timeouts of a transport.
+    ///
+    /// An accepted connection counts until its last handle is dropped, even if it has ended.
     ///
     /// ```
     /// use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
@@ -41,56 +43,18 @@ net_kit::quic_options! {
         send_queue: usize = 1024 * 1024, QUEUE;
         /// The upper limit for the growth of [`send_queue`](Self::send_queue). Default: 16 MiB.
         max_send_queue: usize = 16 * 1024 * 1024, QUEUE;
-        /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per message. While it
-        /// is full, the peer is throttled. Messages being received and data that msquic has not
-        /// delivered come on top. Default: 4 MiB.
-        receive_queue: usize = 4 * 1024 * 1024, QUEUE;
-        /// Size in bytes of the messages of one connection whose last byte has not arrived. At the
-        /// limit the streams of the connection pause, except that of the oldest of them, which may
-        /// exceed it. Default: 16 MiB.
-        max_unfinished: usize = 16 * 1024 * 1024, QUEUE;
-        /// Memory in bytes that received messages of all connections may occupy, complete or not, until
-        /// the application takes them; at least two of the longest ones. Beyond it the connection that
-        /// holds most is ended with [`Limit::Memory`](net_traits::Limit::Memory). Default: 512 MiB.
-        max_memory: usize = MEMORY, COUNT;
-        /// How long a message or a question may bring less than 16 KiB before its last byte has arrived.
-        /// Of a message, the connection is then ended with
-        /// [`Limit::MessageTimeout`](net_traits::Limit::MessageTimeout); of a question, its stream. Time
-        /// in which this side accepts no data does not count. Default: 30 s.
-        message_timeout: Duration = Duration::from_secs(30), TIMEOUT;
-        /// The longest question or answer, in bytes. Default: 1 MiB.
-        max_request_size: usize = 1024 * 1024, QUEUE;
-        /// How many accepted connections all listeners of the transport may have at once, including
-        /// handshakes. Further attempts are refused. A connection counts until its last handle is
-        /// dropped, even if it has ended. Default: 10 000.
-        max_connections: usize = 10_000, COUNT;
-        /// How many of them one IPv4 address or IPv6 /64 network may have. Default: 1000.
+        /// How many accepted connections one IPv4 address or IPv6 /64 network may have. Default: 1000.
         max_connections_per_ip: usize = 1_000, COUNT;
-        /// How many of them one identity may have; the newest replaces the oldest, which is closed with
-        /// [`Limit::PerIdentity`](net_traits::Limit::PerIdentity). This limits peers whose identities are listed. A
-        /// peer that is trusted by an endorsement can create further identities. Default: 16.
-        max_connections_per_identity: usize = 16, COUNT;
-        /// How many accepted connections may be in their handshake at once. Default: 256.
-        max_handshakes: usize = 256, COUNT;
-        /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these limits the
-        /// oldest handshake that counts for it gives way to a new one, if it has taken 100 ms; else the
-        /// new one is refused. Default: 64.
-        max_handshakes_per_ip: usize = 64, COUNT;
         /// How many connection attempts may wait for `accept`; further ones are refused. Default: 256.
         backlog: usize = 256, COUNT;
         /// How long sending may make no progress. It takes up to a quarter longer to detect. While the
         /// connection makes progress on other streams, a stream has ten times as long for each 1 MiB,
         /// since the whole connection may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.
         stream_op_timeout: Duration = STREAM_OP_TIMEOUT, TIMEOUT;
-        /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the peer makes
-        /// progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
-        operation_timeout: Duration = OPERATION, TIMEOUT;
         /// How long a `close` waits, after everything is acknowledged, for a peer that accepts no requests. Such
         /// a peer may be of an older version, which loses what it has not read when the connection is closed. At
         /// least three round-trip times, unless it is zero. Default: 100 ms.
         older_peer_delay: Duration = Duration::from_millis(100), Duration::ZERO..=*TIMEOUT.end();
-        /// How long a handshake may take. Default: 10 s.
-        handshake_timeout: Duration = Duration::from_secs(10), TIMEOUT;
         /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
         /// value of both sides applies. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), Duration::ZERO..=*TIMEOUT.end();

@@ -6,8 +6,7 @@ use crate::connection::Home;
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registration::RegistrationWrapper;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
-use net_kit::account::MemoryLimits;
-use net_kit::admission::{Admission, ConnectionLimits};
+use net_kit::admission::Admission;
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
 use net_traits::{CloseReason, ConnectError, ListenError, NetCredential};
@@ -28,28 +27,17 @@ pub(crate) struct Context {
 impl Context {
     /// Starts msquic. Fails with its status.
     pub(crate) fn new(config: MsQuicTransportConfig) -> Result<Self, Status> {
-        let limits = ConnectionLimits {
-            connections: config.max_connections,
-            per_ip: config.max_connections_per_ip,
-            per_identity: config.max_connections_per_identity,
-            handshakes: config.max_handshakes,
-            handshakes_per_ip: config.max_handshakes_per_ip,
-        };
-        let memory = MemoryLimits {
-            total: config.max_memory,
-            unfinished: config.max_unfinished,
-            timeout: config.message_timeout,
-        };
         let telemetry = Telemetry::new("quic");
-        let admission = under_pressure(Admission::new(limits, telemetry.clone()));
+        let admission =
+            under_pressure(Admission::new(config.connection_limits(), telemetry.clone()));
         let registration =
             Registration::with_profile("msquic-transport", config.execution_profile)?;
         Ok(Self {
             resumption: config.resumption.then(Resumption::new),
             home: Home {
                 registration: Arc::new(RegistrationWrapper::new(registration)),
+                registry: Registry::with_memory(admission, telemetry, config.memory_limits()),
                 config: Arc::new(config),
-                registry: Registry::with_memory(admission, telemetry, memory),
             },
             configurations: Arc::default(),
             listeners: Arc::default(),

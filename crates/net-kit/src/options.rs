@@ -15,6 +15,15 @@ pub const TIMEOUT: RangeInclusive<Duration> =
 /// How long an operation that waits for the peer may take, unless it is configured.
 pub const OPERATION: Duration = Duration::from_secs(10 * 60);
 
+/// How long sending may make no progress, unless it is configured.
+pub const NO_PROGRESS: Duration = Duration::from_secs(12);
+
+/// How long a handshake may take, unless it is configured.
+pub const HANDSHAKE: Duration = Duration::from_secs(10);
+
+/// How long an unfinished message may bring too little, unless it is configured.
+pub const MESSAGE: Duration = Duration::from_secs(30);
+
 /// The sizes that queues may have, in bytes.
 pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
 
@@ -101,7 +110,86 @@ macro_rules! options {
     };
 }
 
-/// Defines the configuration of a transport: the options that all have, and its own ones.
+/// Defines the configuration of a transport: the options that have the same name, default and range
+/// in each of them, and its own ones.
+///
+/// `max_connections_per_ip` is to be among its own options, since its default differs. The structure
+/// gets what [`options!`](crate::options!) gives it, `connection_limits`, and `memory_limits`.
+#[macro_export]
+macro_rules! common_options {
+    ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* } $(check $check:expr)?) => {
+        $crate::options! {
+            $(#[$about])*
+            pub struct $config {
+                $($own)*
+                /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per
+                /// message. While it is full, the peer is throttled. Messages being received, and data
+                /// that the library or the system has not delivered, come on top. Default: 4 MiB.
+                receive_queue: usize = 4 * 1024 * 1024, $crate::options::QUEUE;
+                /// Size in bytes of the messages of one connection whose last byte has not arrived. At
+                /// the limit only the oldest of them, which may exceed it, goes on. Default: 16 MiB.
+                max_unfinished: usize = 16 * 1024 * 1024, $crate::options::QUEUE;
+                /// Memory in bytes that received messages of all connections may occupy, complete or not,
+                /// until the application takes them; at least two of the longest ones. Beyond it the
+                /// connection that holds most is ended with
+                /// [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
+                max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
+                /// How long a message or a question may bring less than 16 KiB before its last byte has
+                /// arrived. Its connection is then ended with
+                /// [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout); of a question, only
+                /// its stream where it has one. Time in which this side accepts no data does not count.
+                /// Default: 30 s.
+                message_timeout: ::std::time::Duration = $crate::options::MESSAGE,
+                    $crate::options::TIMEOUT;
+                /// The longest question or answer of a request, in bytes. Default: 1 MiB.
+                max_request_size: usize = 1024 * 1024, $crate::options::QUEUE;
+                /// How many accepted connections all listeners of the transport may have at once,
+                /// including handshakes. Further attempts are refused. Default: 10 000.
+                max_connections: usize = 10_000, $crate::options::COUNT;
+                /// How many of them one identity may have; the newest replaces the oldest. It limits
+                /// peers that are trusted by their identity; a peer that is trusted by an endorsing
+                /// key can make more identities. Default: 16.
+                max_connections_per_identity: usize = 16, $crate::options::COUNT;
+                /// How many accepted connections may be in their handshake at once. Default: 256.
+                max_handshakes: usize = 256, $crate::options::COUNT;
+                /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these
+                /// limits the oldest handshake that counts for it gives way to a new one, if it has taken
+                /// 100 ms; else the new one is refused. Default: 64.
+                max_handshakes_per_ip: usize = 64, $crate::options::COUNT;
+                /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the
+                /// peer makes progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
+                operation_timeout: ::std::time::Duration = $crate::options::OPERATION,
+                    $crate::options::TIMEOUT;
+                /// How long a handshake may take. Default: 10 s.
+                handshake_timeout: ::std::time::Duration = $crate::options::HANDSHAKE,
+                    $crate::options::TIMEOUT;
+            }
+            $(check $check)?
+        }
+
+        impl $config {
+            pub(crate) fn connection_limits(&self) -> $crate::admission::ConnectionLimits {
+                $crate::admission::ConnectionLimits {
+                    connections: self.max_connections,
+                    per_ip: self.max_connections_per_ip,
+                    per_identity: self.max_connections_per_identity,
+                    handshakes: self.max_handshakes,
+                    handshakes_per_ip: self.max_handshakes_per_ip,
+                }
+            }
+
+            pub(crate) fn memory_limits(&self) -> $crate::account::MemoryLimits {
+                $crate::account::MemoryLimits {
+                    total: self.max_memory,
+                    unfinished: self.max_unfinished,
+                    timeout: self.message_timeout,
+                }
+            }
+        }
+    };
+}
+
+/// Defines the configuration of a transport: the options that all transports have, and its own ones.
 ///
 /// `max_message_size` and `max_connections_per_ip` are to be among its own options, since their
 /// ranges and defaults differ. The structure gets `validate` and [`TransportOptions`] too.
@@ -125,7 +213,7 @@ macro_rules! options {
 #[macro_export]
 macro_rules! transport_options {
     ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* } $(check $check:expr)?) => {
-        $crate::options! {
+        $crate::common_options! {
             $(#[$about])*
             pub struct $config {
                 $($own)*
@@ -133,50 +221,9 @@ macro_rules! transport_options {
                 /// While it is full, `send` waits. A single message may exceed it. What the system
                 /// or the library holds comes on top. Default: 1 MiB.
                 send_queue: usize = 1024 * 1024, $crate::options::QUEUE;
-                /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per
-                /// message. While it is full, the peer is throttled. Messages being received come on
-                /// top. Default: 4 MiB.
-                receive_queue: usize = 4 * 1024 * 1024, $crate::options::QUEUE;
-                /// Size in bytes of the messages of one connection whose last byte has not arrived. At
-                /// the limit only the oldest of them, which may exceed it, goes on. Default: 16 MiB.
-                max_unfinished: usize = 16 * 1024 * 1024, $crate::options::QUEUE;
-                /// Memory in bytes that received messages of all connections may occupy, complete or not,
-                /// until the application takes them; at least two of the longest ones. Beyond it the
-                /// connection that holds most is ended with
-                /// [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
-                max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
-                /// How long a message or a question may bring less than 16 KiB before its last byte has
-                /// arrived. Its connection is then ended with
-                /// [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout); of a question, only
-                /// its stream where it has one. Time in which this side accepts no data does not count.
-                /// Default: 30 s.
-                message_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(30),
-                    $crate::options::TIMEOUT;
-                /// The longest question or answer of a request, in bytes. Default: 1 MiB.
-                max_request_size: usize = 1024 * 1024, $crate::options::QUEUE;
-                /// How many accepted connections all listeners of the transport may have at once,
-                /// including handshakes. Further attempts are refused. Default: 10 000.
-                max_connections: usize = 10_000, $crate::options::COUNT;
-                /// How many of them one identity may have; the newest replaces the oldest. It limits
-                /// peers that are trusted by their identity; a peer that is trusted by an endorsing
-                /// key can make more identities. Default: 16.
-                max_connections_per_identity: usize = 16, $crate::options::COUNT;
-                /// How many accepted connections may be in their handshake at once. Default: 256.
-                max_handshakes: usize = 256, $crate::options::COUNT;
-                /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these
-                /// limits the oldest handshake that counts for it gives way to a new one, if it has taken
-                /// 100 ms; else the new one is refused. Default: 64.
-                max_handshakes_per_ip: usize = 64, $crate::options::COUNT;
                 /// How long sending may make no progress. While the peer takes other data, or
                 /// progress is not visible, an operation has ten times as long. Default: 12 s.
-                no_progress_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(12),
-                    $crate::options::TIMEOUT;
-                /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the
-                /// peer makes progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
-                operation_timeout: ::std::time::Duration = $crate::options::OPERATION,
-                    $crate::options::TIMEOUT;
-                /// How long a handshake may take. Default: 10 s.
-                handshake_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(10),
+                no_progress_timeout: ::std::time::Duration = $crate::options::NO_PROGRESS,
                     $crate::options::TIMEOUT;
             }
             $(check $check)?
@@ -206,18 +253,8 @@ macro_rules! transport_options {
                     send_queue: self.send_queue,
                     receive_queue: self.receive_queue,
                     max_request_size: self.max_request_size,
-                    memory: $crate::account::MemoryLimits {
-                        total: self.max_memory,
-                        unfinished: self.max_unfinished,
-                        timeout: self.message_timeout,
-                    },
-                    connections: $crate::admission::ConnectionLimits {
-                        connections: self.max_connections,
-                        per_ip: self.max_connections_per_ip,
-                        per_identity: self.max_connections_per_identity,
-                        handshakes: self.max_handshakes,
-                        handshakes_per_ip: self.max_handshakes_per_ip,
-                    },
+                    memory: self.memory_limits(),
+                    connections: self.connection_limits(),
                     no_progress_timeout: self.no_progress_timeout,
                     operation_timeout: self.operation_timeout,
                     handshake_timeout: self.handshake_timeout,

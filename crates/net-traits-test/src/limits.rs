@@ -1,6 +1,6 @@
 //! `Limits`: limits and timeouts of a transport under test.
 
-use net_kit::options::OPERATION;
+use net_kit::options::{HANDSHAKE, MESSAGE, NO_PROGRESS, OPERATION};
 use net_kit::progress::Timeouts;
 use std::time::Duration;
 
@@ -46,14 +46,14 @@ impl Default for Limits {
         Self {
             max_message_size: 1024 * 1024,
             max_request_size: 256 * 1024,
-            handshake_timeout: Duration::from_secs(10),
-            no_progress_timeout: Duration::from_secs(12),
+            handshake_timeout: HANDSHAKE,
+            no_progress_timeout: NO_PROGRESS,
             operation_timeout: OPERATION,
             max_connections: 1000,
             max_connections_per_identity: 1000,
             receive_queue: 4 * 1024 * 1024,
             max_memory: 64 * 1024 * 1024,
-            message_timeout: Duration::from_secs(30),
+            message_timeout: MESSAGE,
         }
     }
 }
