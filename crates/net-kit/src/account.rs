@@ -9,12 +9,15 @@
 //! |---|---|
 //! | `unfinished`, per connection | the streams of the connection pause, except that of its oldest unfinished message |
 //! | `total` of the transport | the connection that holds most is ended, see [`Account::on_excess`] |
-//! | `timeout` of an unfinished message | its connection is ended, see [`Share::is_late`] |
+//! | `timeout` of an unfinished message | its connection is ended, if that stands still too, or if memory is scarce: see [`Share::is_late`] |
 //!
 //! Nothing waits for ever. The oldest unfinished message may always grow, so that each connection can
 //! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
 //! connection. At the limit of the transport no connection waits, because one of them is ended.
 
+mod pace;
+
+use pace::{Pace, Progress};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -43,7 +46,9 @@ pub struct MemoryLimits {
     pub total: usize,
     /// Bytes of the unfinished messages of one connection; one of them may exceed it.
     pub unfinished: usize,
-    /// How long an unfinished message may bring less than 16 KiB while this side accepts data.
+    /// How long a connection with an unfinished message may bring less than 16 KiB, while this side accepts
+    /// data; and, while more than half of `total` is used, an unfinished message less than a 64th of
+    /// what it holds.
     pub timeout: Duration,
 }
 
@@ -114,6 +119,11 @@ impl Account {
         self.used() > self.limits.total
     }
 
+    /// Returns whether more than half of the total is charged: peers have to hurry.
+    pub fn is_scarce(&self) -> bool {
+        self.used() > self.limits.total / 2
+    }
+
     /// Waits until there is an unfinished message.
     ///
     /// # Cancel safety
@@ -161,6 +171,8 @@ pub struct Share {
     /// Nothing more can arrive.
     is_last: AtomicBool,
     state: Mutex<State>,
+    /// Locked after `state`, by looks only.
+    pace: Mutex<Pace>,
 }
 
 #[derive(Debug, Default)]
@@ -199,6 +211,7 @@ impl Share {
             is_over: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
             state: Mutex::default(),
+            pace: Mutex::new(Pace::new()),
         }
     }
 
@@ -283,21 +296,41 @@ impl Share {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Returns whether an unfinished message did not advance in time. Call it about four times within
-    /// the timeout. Time counts only while this side accepts data.
-    pub fn is_late(&self, now: Instant) -> bool {
+    /// Returns whether the connection has to end because it does not finish its messages. `received` are the
+    /// bytes of its complete messages so far. Call it about four times within the timeout.
+    ///
+    /// An unfinished message that brings less than 16 KiB within the timeout is late if the connection does
+    /// the same. So peers may send messages side by side, and some before others, over a slow path.
+    /// While memory is [scarce](Account::is_scarce), a message that holds more than 64 KiB is late too if it
+    /// brings less than a 64th of that. Time counts only while this side accepts data.
+    pub fn is_late(&self, now: Instant, received: u64) -> bool {
         if self.unfinished.load(Ordering::Relaxed) == 0 {
             return false;
         }
         let timeout = self.account.limits.timeout;
         let state = &mut *self.state.lock();
         let is_full = state.is_full;
-        state.unfinished.values_mut().any(|growth| {
+        let mut is_late = false;
+        for growth in state.unfinished.values_mut() {
             if is_full || growth.is_blocked {
                 growth.since = now;
             }
-            now.saturating_duration_since(growth.since) >= timeout
-        }) && !state.is_over
+            is_late |= now.saturating_duration_since(growth.since) >= timeout;
+        }
+        let pace = &mut *self.pace.lock();
+        pace.look(
+            now,
+            received,
+            state.unfinished.iter().map(|(number, growth)| Progress {
+                number: *number,
+                arrived: growth.arrived,
+                held: growth.charged,
+                is_waiting: is_full || growth.is_blocked,
+            }),
+        );
+        let is_stalled = is_late && pace.is_stalled(now, timeout);
+        let is_slow = self.account.is_scarce() && pace.is_slow(now, timeout);
+        (is_stalled || is_slow) && !state.is_over
     }
 }
 
@@ -516,25 +549,75 @@ mod tests {
             advance(SECOND).await;
             arrived += ADVANCE / 4;
             first.set(arrived, arrived);
-            assert!(!share.is_late(Instant::now()));
+            assert!(!share.is_late(Instant::now(), 0));
         }
         for _ in 0..3 {
             advance(SECOND).await;
             arrived += 1;
             first.set(arrived, arrived);
-            assert!(!share.is_late(Instant::now()));
+            assert!(!share.is_late(Instant::now(), 0));
         }
         share.set_full(true);
-        assert!(!share.is_late(Instant::now()), "the application does not read");
+        assert!(!share.is_late(Instant::now(), 0), "the application does not read");
         advance(4 * SECOND).await;
-        assert!(!share.is_late(Instant::now()));
+        assert!(!share.is_late(Instant::now(), 0));
         share.set_full(false);
         advance(3 * SECOND).await;
-        assert!(!share.is_late(Instant::now()));
+        assert!(!share.is_late(Instant::now(), 0));
         advance(SECOND).await;
-        assert!(share.is_late(Instant::now()));
+        assert!(share.is_late(Instant::now(), 0));
         share.end();
-        assert!(!share.is_late(Instant::now()), "the connection has ended");
+        assert!(!share.is_late(Instant::now(), 0), "the connection has ended");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn messages_may_wait_for_one_another_while_the_connection_advances() {
+        let share = share(&account(usize::MAX, usize::MAX));
+        let mut messages: Vec<_> = (0..16).map(|_| Unfinished::new(&share)).collect();
+        messages.iter_mut().for_each(|it| it.set(1, KIB));
+        for second in 1..100 {
+            advance(SECOND).await;
+            messages[15].set(second * ADVANCE / 4, 100 * ADVANCE);
+            assert!(!share.is_late(Instant::now(), 0), "one of them advances");
+        }
+        let complete = |second: usize| (second * ADVANCE / 4) as u64;
+        for second in 1..100 {
+            advance(SECOND).await;
+            assert!(!share.is_late(Instant::now(), complete(second)), "complete ones arrive");
+        }
+        assert!(!share.is_late(Instant::now(), complete(100)));
+        for _ in 0..4 {
+            advance(SECOND).await;
+        }
+        assert!(share.is_late(Instant::now(), complete(100) + 1000), "a little is too little");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_has_to_hurry_while_memory_is_scarce() {
+        let account = account(1000 * KIB, usize::MAX);
+        let (slow, other) = (share(&account), share(&account));
+        let [mut large, mut small] = [Unfinished::new(&slow), Unfinished::new(&slow)];
+        small.set(1, 64 * KIB);
+        large.set(256 * KIB, 256 * KIB);
+        let (mut received, mut arrived) = (0, 256 * KIB);
+        let mut is_late_in = async |seconds, of_large| {
+            for _ in 0..seconds {
+                advance(SECOND).await;
+                received += ADVANCE as u64;
+                arrived += of_large;
+                large.set(arrived, 256 * KIB);
+                if slow.is_late(Instant::now(), received) {
+                    return true;
+                }
+            }
+            false
+        };
+        assert!(!is_late_in(100, 0).await);
+        other.store(0, 100 * KIB);
+        assert!(!account.is_scarce() && !is_late_in(100, KIB).await);
+        other.store(100 * KIB, 400 * KIB);
+        assert!(account.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
+        assert!(!is_late_in(3, 0).await && is_late_in(1, 0).await);
     }
 
     #[test]

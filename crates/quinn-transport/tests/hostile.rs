@@ -3,10 +3,11 @@
 mod common;
 
 use common::{ALPN, Relay, dial_quic, listen, raw, run, trusting};
+use futures_util::future::join_all;
 use net_traits::{
-    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetQuestion, NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendError,
-    TrustError, TrustPolicy, request_code,
+    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetQuestion, NetRequests, NetTransport, RecvError, RejectionBy, RequestError,
+    SendError, TrustError, TrustPolicy, close_code, request_code,
 };
 use quinn::VarInt;
 use quinn_transport::{QuinnConfig, QuinnTransport};
@@ -203,5 +204,54 @@ fn a_slow_reader_still_gets_the_close_after_all_messages() {
         };
         let ((), reason) = tokio::join!(dial, read);
         assert_eq!(reason, CloseReason::Peer { code: 5, reason: "all said".to_owned() });
+    });
+}
+
+#[test]
+fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
+    const KIB: usize = 1024;
+    const MIB: usize = 1024 * KIB;
+    const STREAMS: usize = 16;
+    run(async {
+        let config = QuinnConfig::new()
+            .max_message_size(8 * MIB)
+            .max_unfinished(MIB)
+            .message_timeout(Duration::from_secs(1));
+        let (transport, listener) = listen(config).await;
+        let credential = trusting();
+        let dial = dial_quic(listener.local_addr(), ALPN, Some(&credential));
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let peer = peer.unwrap();
+        let attack = async {
+            let size = 8 * MIB - 1;
+            let header = u32::try_from(size).unwrap().to_be_bytes();
+            let message = [&header[..], &vec![7; size - 1]].concat();
+            let mut streams = Vec::new();
+            for _ in 0..STREAMS {
+                streams.push(peer.open_uni().await.unwrap());
+            }
+            join_all(streams.iter_mut().map(|stream| stream.write_all(&message))).await;
+            peer.closed().await
+        };
+        let watch = async {
+            let mut most = 0;
+            loop {
+                most = most.max(transport.statistics().held_bytes);
+                tokio::select! {
+                    end = connection.recv() => return (end, most),
+                    () = tokio::task::yield_now() => {}
+                }
+            }
+        };
+        let (_, (end, most)) = tokio::join!(attack, watch);
+        let code = Limit::MessageTimeout.code();
+        let reason = close_code::name(code).unwrap().to_owned();
+        assert_eq!(end, Err(RecvError::Closed(CloseReason::Local { code, reason })));
+        // One message may exceed the limit, and the begin of each may arrive.
+        let limit = MIB + 8 * MIB + STREAMS * 64 * KIB;
+        assert!((MIB..=limit).contains(&most), "{most} bytes held");
+        let statistics = transport.statistics();
+        assert_eq!((statistics.refused_message_timeout, statistics.held_bytes), (1, 0));
     });
 }

@@ -168,7 +168,7 @@ async fn read(
                     let handled = match session.link().requests() {
                         Ok(requests) => {
                             let limit = options.max_request_size;
-                            requests.on_record(outbox(session), record, limit)
+                            requests.on_record(outbox(session), inbox.share(), record, limit)
                         }
                         Err(_) => {
                             Err(Violation("a request, which the negotiated version does not have"))

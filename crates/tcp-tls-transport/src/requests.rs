@@ -7,6 +7,7 @@
 
 use crate::record::{self, Record, Violation};
 use bytes::Bytes;
+use net_kit::account::{Kept, Share};
 use net_kit::outbox::Outbox;
 use net_traits::{RequestError, request_code};
 use parking_lot::Mutex;
@@ -31,7 +32,7 @@ struct State {
     next: u32,
     asked: HashMap<u32, Asked>,
     /// Questions of the peer that are not accepted.
-    waiting: VecDeque<(u32, Bytes)>,
+    waiting: VecDeque<(u32, Bytes, Kept)>,
     /// Questions of the peer that are not answered. Dropping the sender reports a cancellation.
     open: HashMap<u32, watch::Sender<()>>,
     /// The positions of refusals that were not written when the last question arrived.
@@ -50,6 +51,8 @@ struct Asked {
 pub struct Question {
     pub(crate) id: u32,
     pub(crate) question: Bytes,
+    /// What is charged for it.
+    _kept: Kept,
     pub(crate) asker: watch::Receiver<()>,
     /// The answer is about to be queued.
     pub(crate) is_answering: bool,
@@ -91,13 +94,14 @@ impl Requests {
             arrived.as_mut().enable();
             {
                 let state = &mut *self.state.lock();
-                if let Some((id, question)) = state.waiting.pop_front()
+                if let Some((id, question, _kept)) = state.waiting.pop_front()
                     && let Some(asker) = state.open.get(&id).map(watch::Sender::subscribe)
                 {
                     if !state.waiting.is_empty() {
                         self.arrived.notify_one();
                     }
-                    return Question { id, question, asker, is_answering: false, is_ended: false };
+                    let (is_answering, is_ended) = (false, false);
+                    return Question { id, question, _kept, asker, is_answering, is_ended };
                 }
             }
             arrived.await;
@@ -117,16 +121,20 @@ impl Requests {
         }
     }
 
-    /// Handles a record about requests. `limit` is that of a question or an answer.
+    /// Handles a record about requests. Questions are charged to `share`. `limit` is that of a question
+    /// or an answer.
     pub(crate) fn on_record(
         &self,
         outbox: &Outbox,
+        share: &Arc<Share>,
         record: Record,
         limit: usize,
     ) -> Result<(), Violation> {
         match record {
             Record::Question { id, question } => {
                 let written = outbox.written();
+                let mut kept = Kept::new(share);
+                kept.set(question.as_ref().map_or(0, Bytes::len));
                 let is_short = {
                     let state = &mut *self.state.lock();
                     // The refusal that is being written may have reached the peer.
@@ -137,7 +145,7 @@ impl Requests {
                     }
                     question.map(|question| {
                         state.open.insert(id, watch::Sender::new(()));
-                        state.waiting.push_back((id, question));
+                        state.waiting.push_back((id, question, kept));
                     })
                 };
                 match is_short {
@@ -156,7 +164,7 @@ impl Requests {
             Record::Cancel { id } => {
                 let canceled = {
                     let state = &mut *self.state.lock();
-                    state.waiting.retain(|(waiting, _)| *waiting != id);
+                    state.waiting.retain(|(waiting, ..)| *waiting != id);
                     state.open.remove(&id)
                 };
                 drop(canceled); // wakes the answering task
@@ -234,8 +242,9 @@ mod tests {
     #[tokio::test]
     async fn a_refusal_needs_no_room() {
         let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        let share = Arc::new(Share::unlimited());
         outbox.push(record::cancel(0)).await.unwrap();
-        requests.on_record(&outbox, question(1, None), 100).unwrap();
+        requests.on_record(&outbox, &share, question(1, None), 100).unwrap();
         let expected = Record::Refusal { id: 1, code: request_code::TOO_LARGE };
         assert_eq!(queued(&outbox), [Record::Cancel { id: 0 }, expected]);
     }
@@ -243,10 +252,11 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_reads_no_refusals_may_not_ask_further() {
         let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        let share = Arc::new(Share::unlimited());
         let mut asked = 0;
         let mut ask = |content: Option<Bytes>| {
             asked += 1;
-            requests.on_record(&outbox, question(asked, content), 100).map(|()| asked)
+            requests.on_record(&outbox, &share, question(asked, content), 100).map(|()| asked)
         };
         for _ in 0..MAX_OPEN {
             ask(None).unwrap();

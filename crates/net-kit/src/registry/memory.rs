@@ -31,7 +31,8 @@ impl<M: Member> Registry<M> {
     fn end_late(&self) {
         let now = Instant::now();
         for member in self.live() {
-            if member.entry().share.is_late(now) {
+            let received = member.entry().message_statistics().bytes_received;
+            if member.entry().share.is_late(now, received) {
                 member.end_at(Limit::MessageTimeout);
             }
         }
