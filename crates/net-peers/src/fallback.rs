@@ -58,8 +58,22 @@ const PORTS: usize = 16;
 ///
 /// The secondary transport is for peers that the primary does not reach. No failure of one transport
 /// is final: what answers over it may be another program on the same port, and a credential or an
-/// address that one transport cannot use may suit the other. If both fail, the error is the one that
-/// says more about the peer, such as a rejected certificate, otherwise that of the primary transport.
+/// address that one transport cannot use may suit the other.
+///
+/// # Errors of dials
+///
+/// If both transports fail, `connect` returns the error on which the caller can act most specifically;
+/// the event of the dial has both:
+///
+/// 1. a certificate that the peer, or this side, rejects: change the trust of that side;
+/// 2. a close by the peer: act by its code;
+/// 3. no common protocol: offer another one;
+/// 4. a refusal: the host answers, but nothing accepts at that address;
+/// 5. no answer, such as a timeout: try again later;
+/// 6. an argument or a credential that the transport cannot use, or its shutdown. It ranks last, because
+///    the other transport may connect at the next attempt.
+///
+/// Between equal ones it is the error of the primary transport.
 ///
 /// ```no_run
 /// use net_peers::{FallbackConnection, FallbackTransport};
@@ -160,11 +174,17 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Self::Connection, ConnectError> {
-        let told = |path, failure: Option<&_>| self.telemetry.dialled(remote_addr, path, failure);
+        let dialled = |path, primary: Option<&_>, secondary: Option<&_>| {
+            self.telemetry.dialled(remote_addr, path, primary, secondary);
+        };
+        let neither = |primary: ConnectError, secondary: ConnectError| {
+            dialled(FallbackPath::Neither, Some(&primary), Some(&secondary));
+            most_specific(primary, secondary)
+        };
         let mut primary = pin!(self.primary.connect(remote_addr, alpn, credential.clone()));
         let failed = match timeout(self.config.delay, &mut primary).await {
             Ok(Ok(connection)) => {
-                told(FallbackPath::Primary, None);
+                dialled(FallbackPath::Primary, None, None);
                 return Ok(FallbackConnection::Primary(connection));
             }
             Ok(Err(error)) => Some(error),
@@ -177,7 +197,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
                 biased;
                 connected = &mut primary => match connected {
                     Ok(connection) => {
-                        told(FallbackPath::PrimaryLate, None);
+                        dialled(FallbackPath::PrimaryLate, None, None);
                         return Ok(FallbackConnection::Primary(connection));
                     }
                     Err(first) => first,
@@ -185,27 +205,28 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
                 connected = &mut secondary => {
                     let second = match connected {
                         Ok(connection) => {
-                            told(FallbackPath::SecondaryFirst, None);
+                            dialled(FallbackPath::SecondaryFirst, None, None);
                             return Ok(FallbackConnection::Secondary(connection));
                         }
                         Err(second) => second,
                     };
-                    let connected = primary.await.map(FallbackConnection::Primary);
-                    match &connected {
-                        Ok(_) => told(FallbackPath::PrimaryLate, None),
-                        Err(first) => told(FallbackPath::Neither, Some(first)),
-                    }
-                    return connected.map_err(|first| more_telling(first, second));
+                    return match primary.await {
+                        Ok(connection) => {
+                            dialled(FallbackPath::PrimaryLate, None, Some(&second));
+                            Ok(FallbackConnection::Primary(connection))
+                        }
+                        Err(first) => Err(neither(first, second)),
+                    };
                 }
             },
         };
-        let connected = secondary.await.map(FallbackConnection::Secondary);
-        let path = match &connected {
-            Ok(_) => FallbackPath::SecondaryOnly,
-            Err(_) => FallbackPath::Neither,
-        };
-        told(path, Some(&first));
-        connected.map_err(|second| more_telling(first, second))
+        match secondary.await {
+            Ok(connection) => {
+                dialled(FallbackPath::SecondaryOnly, Some(&first), None);
+                Ok(FallbackConnection::Secondary(connection))
+            }
+            Err(second) => Err(neither(first, second)),
+        }
     }
 
     fn connections(&self) -> Vec<Self::Connection> {
@@ -238,19 +259,64 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Chooses the error that says more about the peer, otherwise that of the primary transport.
-fn more_telling(first: ConnectError, second: ConnectError) -> ConnectError {
-    if rank(&second) > rank(&first) { second } else { first }
+/// Returns the error on which the caller can act most specifically, otherwise that of the primary
+/// transport.
+fn most_specific(primary: ConnectError, secondary: ConnectError) -> ConnectError {
+    if rank(&secondary) > rank(&primary) { secondary } else { primary }
 }
 
-/// How much an error says about the peer.
+/// How specifically the caller can act on an error, see [`FallbackTransport`].
 fn rank(error: &ConnectError) -> u8 {
     match error {
-        ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 4,
-        ConnectError::Rejected(_) => 3,
-        ConnectError::Closed(CloseReason::Peer { .. }) => 2,
-        ConnectError::NoCommonAlpn { .. } => 1,
-        _ => 0,
+        ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 6,
+        ConnectError::Rejected(_) => 5,
+        ConnectError::Closed(CloseReason::Peer { .. }) => 4,
+        ConnectError::NoCommonAlpn { .. } => 3,
+        ConnectError::Refused(_) => 2,
+        ConnectError::InvalidInput(_)
+        | ConnectError::Credential(_)
+        | ConnectError::Closed(CloseReason::Local { .. }) => 0,
+        _ => 1,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use net_traits::{Cause, CredentialError, Rejection};
+
+    #[test]
+    fn of_two_errors_the_caller_gets_the_one_to_act_on() {
+        let remote_addr = SocketAddr::from(([192, 0, 2, 1], 443));
+        let closed = |code| CloseReason::Peer { code, reason: String::new() };
+        let local = CloseReason::Local { code: 0, reason: String::new() };
+        let lost = CloseReason::Transport(Cause::new("lost"));
+        let timed_out = ConnectError::TimedOut { remote_addr, after: Duration::from_secs(10) };
+        let rejected = |by| ConnectError::Rejected(Rejection::new(by, remote_addr, ""));
+        let descending: Vec<(usize, ConnectError)> = [
+            vec![rejected(RejectionBy::Peer)],
+            vec![rejected(RejectionBy::Us)],
+            vec![ConnectError::Closed(closed(1))],
+            vec![ConnectError::NoCommonAlpn { remote_addr, offered: Vec::new() }],
+            vec![ConnectError::Refused(remote_addr)],
+            vec![timed_out, ConnectError::Closed(lost)],
+            vec![
+                ConnectError::InvalidInput("port 0".to_owned()),
+                ConnectError::Credential(CredentialError::NoCertificate),
+                ConnectError::Closed(local),
+            ],
+        ]
+        .into_iter()
+        .enumerate()
+        .flat_map(|(place, errors)| errors.into_iter().map(move |error| (place, error)))
+        .collect();
+        for (place, primary) in &descending {
+            for (other, secondary) in &descending {
+                let expected = if other < place { secondary } else { primary };
+                let chosen = most_specific(primary.clone(), secondary.clone());
+                assert_eq!(&chosen, expected, "{primary} and {secondary}");
+            }
+        }
     }
 }
 

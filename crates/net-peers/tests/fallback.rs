@@ -161,6 +161,19 @@ async fn if_both_fail_the_error_is_that_of_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refusal_says_more_than_a_timeout_over_either_transport() {
+    let blocked = 9_000; // a handshake takes longer than its timeout
+    for (first, second) in [(1, blocked), (blocked, 1)] {
+        let two = two(after(first), after(second));
+        let host = two.listener.create_listener("0.0.0.0:0".parse().unwrap(), &[ALPN], trusting());
+        let mut remote_addr = host.await.unwrap().local_addr(); // it does not listen any more
+        remote_addr.set_port(1);
+        let error = two.dialler.connect(remote_addr, &[ALPN], trusting()).await.unwrap_err();
+        assert_eq!(error, ConnectError::Refused(remote_addr), "{first} ms against {second} ms");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_untrusted_peer_on_the_secondary_does_not_end_the_primary_dial() {
     let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
     one.set_links(after(400));

@@ -152,12 +152,21 @@ impl FallbackTelemetry {
         Self::default()
     }
 
-    /// A dial has ended; `failure` is why the primary transport failed, as far as it is known.
-    pub fn dialled(&self, remote: SocketAddr, path: FallbackPath, failure: Option<&ConnectError>) {
+    /// A dial has ended; the errors are why the transports failed, as far as it is known.
+    pub fn dialled(
+        &self,
+        remote: SocketAddr,
+        path: FallbackPath,
+        primary: Option<&ConnectError>,
+        secondary: Option<&ConnectError>,
+    ) {
         let path = path.name();
         if let Some(suppressed) = self.dialled.take() {
-            let error = failure.map(|error| tracing::field::display(WithCauses(error)));
-            tracing::debug!(target: FALLBACK, %remote, path, error, suppressed, "dialled");
+            let [error, secondary_error] = [primary, secondary]
+                .map(|failure| failure.map(|error| tracing::field::display(WithCauses(error))));
+            tracing::debug!(
+                target: FALLBACK, %remote, path, error, secondary_error, suppressed, "dialled"
+            );
         }
         #[cfg(feature = "metrics")]
         counter!("net_fallback_dials_total", "path" => path).increment(1);

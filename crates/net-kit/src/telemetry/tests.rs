@@ -97,7 +97,7 @@ fn tell_all() {
     pool.undelivered(&peer, "lost", &"it is lost");
     pool.released();
     pool.receive_failed(&peer, &"it is too long");
-    FallbackTelemetry::new().dialled(REMOTE, FallbackPath::Neither, None);
+    FallbackTelemetry::new().dialled(REMOTE, FallbackPath::Neither, None, None);
 }
 
 #[test]

@@ -150,7 +150,7 @@ events! {
     CONNECTION INFO "connection" ["peer", "remote", "direction", "transport"] "The span of a connection, around its events";
     CONNECTION INFO "revoked: no longer trusted" [] "The connection is closed because its peer is no longer trusted";
     CONNECTION DEBUG "session resumed" [] "The handshake resumed an earlier session";
-    FALLBACK DEBUG "dialled" ["remote", "path", "error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";
+    FALLBACK DEBUG "dialled" ["remote", "path", "error", "secondary_error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";
     HANDSHAKE DEBUG "handshake failed" ["remote", "error", "cause", "detail", "direction", "transport", "suppressed"] "An attempt failed, of a peer at a listener (`in`) or an own one (`out`)";
     LIMIT INFO "a received message exceeds the limit" ["suppressed"] "A peer announced a message beyond the limit";
     LIMIT INFO "refused" ["remote", "limit", "transport", "suppressed"] "A limit ended an attempt or a connection";
