@@ -9,7 +9,7 @@ use bytes::Bytes;
 use net_traits::{DynConnection, DynTransport, NetConnection, NetCredential, NetTransport};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 /// Open connections that measure round trips.
 const PEERS: usize = 8;
@@ -37,10 +37,14 @@ struct Measured {
 pub(crate) async fn run(target: Target) -> Result<()> {
     let transport = target.kind.transport()?;
     let measured = Arc::new(Mutex::new(Measured::default()));
+    let peer = || -> Result<Peer> {
+        let (transport, measured) = (transport.clone(), measured.clone());
+        Ok(Peer { transport, target, credential: node::member()?, measured })
+    };
     for _ in 0..PEERS {
-        tokio::spawn(ping(transport.clone(), target, node::member()?, measured.clone()));
+        tokio::spawn(peer()?.ping());
     }
-    tokio::spawn(dial(transport, target, node::member()?, measured.clone()));
+    tokio::spawn(peer()?.dial());
     while process::parent_commands().await {
         let mut measured = std::mem::take(&mut *measured.lock().expect("no task panics"));
         let [p50, p99, worst] = quantiles(&mut measured.pings);
@@ -63,70 +67,79 @@ fn quantiles(times: &mut [Duration]) -> [u128; 3] {
     [times.len() / 2, times.len() * 99 / 100, times.len().saturating_sub(1)].map(at)
 }
 
-async fn ping(
+/// An honest peer, and where its figures go.
+struct Peer {
     transport: DynTransport,
     target: Target,
     credential: NetCredential,
     measured: Arc<Mutex<Measured>>,
-) {
-    let mut ticks = interval(BETWEEN_PINGS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut connection = None;
-    loop {
-        ticks.tick().await;
-        let open = match connection.take() {
-            Some(open) => Ok(open),
-            None => connect(&transport, target, credential.clone()).await,
-        };
-        let started = Instant::now();
-        let answered = match &open {
-            Ok(open) => echo(open).await,
-            Err(_) => Err(anyhow::anyhow!("not connected")),
-        };
-        let mut measured = measured.lock().expect("no task panics");
-        match answered {
-            Ok(()) => measured.pings.push(started.elapsed()),
-            Err(_) => measured.lost_pings += 1,
-        }
-        connection = answered.and(open).ok();
-    }
 }
 
-async fn dial(
-    transport: DynTransport,
-    target: Target,
-    credential: NetCredential,
-    measured: Arc<Mutex<Measured>>,
-) {
-    let mut ticks = interval(BETWEEN_DIALS);
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
+impl Peer {
+    /// Measures round trips over one connection, which is replaced when it has ended.
+    async fn ping(self) {
+        let mut ticks = ticks(BETWEEN_PINGS);
+        let mut connection = None;
+        loop {
+            ticks.tick().await;
+            let open = match connection.take() {
+                Some(open) => Ok(open),
+                None => self.connect().await,
+            };
+            let answered = async {
+                let open = open?;
+                echo(&open).await?;
+                Ok(open)
+            };
+            connection = self.measure(answered, |it| (&mut it.pings, &mut it.lost_pings)).await;
+        }
+    }
+
+    /// Measures how long it takes to connect and to get an answer.
+    async fn dial(self) {
+        let mut ticks = ticks(BETWEEN_DIALS);
+        loop {
+            ticks.tick().await;
+            let served = async {
+                let connection = self.connect().await?;
+                echo(&connection).await?;
+                Ok(connection)
+            };
+            let served = self.measure(served, |it| (&mut it.dials, &mut it.failed_dials)).await;
+            if let Some(connection) = served {
+                connection.close(0, "").await;
+            }
+        }
+    }
+
+    /// Adds the time of `step` to the figures, or counts its failure.
+    async fn measure<T>(
+        &self,
+        step: impl Future<Output = Result<T>>,
+        figures: impl FnOnce(&mut Measured) -> (&mut Vec<Duration>, &mut usize),
+    ) -> Option<T> {
         let started = Instant::now();
-        let served = async {
-            let connection = connect(&transport, target, credential.clone()).await?;
-            echo(&connection).await?;
-            Ok::<_, anyhow::Error>(connection)
-        };
-        let served = served.await;
+        let done = step.await;
         let elapsed = started.elapsed();
-        if let Ok(connection) = &served {
-            connection.close(0, "").await;
+        let mut measured = self.measured.lock().expect("no task panics");
+        let (times, failures) = figures(&mut measured);
+        match &done {
+            Ok(_) => times.push(elapsed),
+            Err(_) => *failures += 1,
         }
-        let mut measured = measured.lock().expect("no task panics");
-        match served {
-            Ok(_) => measured.dials.push(elapsed),
-            Err(_) => measured.failed_dials += 1,
-        }
+        done.ok()
+    }
+
+    async fn connect(&self) -> Result<DynConnection> {
+        let dial = self.transport.connect(self.target.address, &[ALPN], self.credential.clone());
+        Ok(timeout(TIMEOUT, dial).await??)
     }
 }
 
-async fn connect(
-    transport: &DynTransport,
-    target: Target,
-    credential: NetCredential,
-) -> Result<DynConnection> {
-    Ok(timeout(TIMEOUT, transport.connect(target.address, &[ALPN], credential)).await??)
+fn ticks(period: Duration) -> Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 async fn echo(connection: &DynConnection) -> Result<()> {
