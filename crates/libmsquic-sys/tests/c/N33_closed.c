@@ -12,10 +12,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     QuicAddrSetPort(&New.RemoteAddress, QuicAddrGetPort(&Real.RemoteAddress) ^ 2);
     const uint8_t Ping = QUIC_FRAME_PING;
     const QUIC_PATH_CHALLENGE_EX Challenge = { { 1 } };
-    uint8_t Frames[64];
-    uint16_t Length = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_CHALLENGE, &Challenge, &Length, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, &Probed, 0, Frames, Length), 1);
+    ForgePathFrame(Connection, &Probed, QUIC_FRAME_PATH_CHALLENGE, &Challenge);
     CHECK(Connection->PathsCount == 2 && Connection->Paths[1].DestCid == Connection->Paths[0].DestCid);
 
     // All others have been in use.
@@ -24,6 +21,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     }
     const uint64_t Latest = LatestConnectionId(Connection);
     CHECK(Latest > Connection->Paths[0].DestCid->CID.SequenceNumber);
+    uint8_t Frames[64];
     const uint8_t* End = NewConnectionId(Frames, Latest, Latest, 0x66);
     QUIC_RX_PACKET* Packets = Forge(Connection, &Real, 0, Frames, (uint16_t)(End - Frames));
     QUIC_RX_PACKET* Second = Forge(Connection, &Probed, 1, &Ping, 1);
@@ -39,8 +37,5 @@ static void Receive(QUIC_CONNECTION* Connection)
 
 int main(void)
 {
-    ForgeOpen();
-    Hook = Receive;
-    CHECK(HookSend(&ForgeClient, 2000) && Done);
-    _exit(0);
+    ForgeRun(Receive, &Done);
 }

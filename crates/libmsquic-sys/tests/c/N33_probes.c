@@ -21,15 +21,10 @@ static int IsAt(const QUIC_CONNECTION* Connection, int Index, const CXPLAT_ROUTE
 static void Probe(QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route)
 {
     QUIC_PATH_CHALLENGE_EX Frame = { { 1 } };
-    uint8_t Frames[16];
-    uint16_t Length = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_CHALLENGE, &Frame, &Length, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, Length), 1);
+    ForgePathFrame(Connection, Route, QUIC_FRAME_PATH_CHALLENGE, &Frame);
     CHECK(IsAt(Connection, 1, Route));
     memcpy(Frame.Data, Connection->Paths[1].Challenge, sizeof(Frame.Data));
-    Length = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Frame, &Length, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, Length), 1);
+    ForgePathFrame(Connection, Route, QUIC_FRAME_PATH_RESPONSE, &Frame);
     CHECK(Connection->Paths[1].IsPeerValidated);
 }
 
@@ -71,8 +66,5 @@ static void Receive(QUIC_CONNECTION* Connection)
 
 int main(void)
 {
-    ForgeOpen();
-    Hook = Receive;
-    CHECK(HookSend(&ForgeClient, 2000) && Done);
-    _exit(0);
+    ForgeRun(Receive, &Done);
 }

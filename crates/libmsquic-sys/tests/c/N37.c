@@ -21,8 +21,5 @@ static void Receive(QUIC_CONNECTION* Connection)
 
 int main(void)
 {
-    ForgeOpen();
-    Hook = Receive;
-    CHECK(HookSend(&ForgeClient, 2000) && Done);
-    _exit(0);
+    ForgeRun(Receive, &Done);
 }

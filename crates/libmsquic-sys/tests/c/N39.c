@@ -29,14 +29,9 @@ static void Receive(QUIC_CONNECTION* Connection)
     // A path that is validated first, then used.
     const QUIC_PATH_CHALLENGE_EX Challenge = { { 1 } };
     QUIC_PATH_CHALLENGE_EX Response;
-    uint8_t Frames[16];
-    uint16_t FramesLength = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_CHALLENGE, &Challenge, &FramesLength, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, &Probed, 0, Frames, FramesLength), 1);
+    ForgePathFrame(Connection, &Probed, QUIC_FRAME_PATH_CHALLENGE, &Challenge);
     memcpy(Response.Data, Connection->Paths[1].Challenge, sizeof(Response.Data));
-    FramesLength = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_RESPONSE, &Response, &FramesLength, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, &Probed, 0, Frames, FramesLength), 1);
+    ForgePathFrame(Connection, &Probed, QUIC_FRAME_PATH_RESPONSE, &Response);
     CHECK(Connection->Paths[1].IsPeerValidated && !Connection->Paths[0].IsPeerValidated);
     QuicSendFlush(&Connection->Send); // Nothing is discovered on the active path, which is not validated.
     CHECK(!(Connection->Send.SendFlags & QUIC_CONN_SEND_FLAG_DPLPMTUD));

@@ -14,11 +14,8 @@ static void Receive(QUIC_CONNECTION* Connection)
     ForgeReceive(Connection, Forge(Connection, &Other, 0, &Ping, 1), 1);
     CHECK(QuicAddrCompare(&Connection->Paths[0].Route.RemoteAddress, &Other.RemoteAddress));
 
-    const QUIC_PATH_CHALLENGE_EX Frame = { { 1 } };
-    uint8_t Frames[16];
-    uint16_t Length = 0;
-    CHECK(QuicPathChallengeFrameEncode(QUIC_FRAME_PATH_CHALLENGE, &Frame, &Length, sizeof(Frames), Frames));
-    ForgeReceive(Connection, Forge(Connection, &Probed, 0, Frames, Length), 1);
+    const QUIC_PATH_CHALLENGE_EX Challenge = { { 1 } };
+    ForgePathFrame(Connection, &Probed, QUIC_FRAME_PATH_CHALLENGE, &Challenge);
     CHECK(Connection->PathsCount == 3);
     CHECK(QuicAddrCompare(&Connection->Paths[1].Route.RemoteAddress, &Probed.RemoteAddress));
 
@@ -32,8 +29,5 @@ static void Receive(QUIC_CONNECTION* Connection)
 
 int main(void)
 {
-    ForgeOpen();
-    Hook = Receive;
-    CHECK(HookSend(&ForgeClient, 2000) && Done);
-    _exit(0);
+    ForgeRun(Receive, &Done);
 }

@@ -102,4 +102,24 @@ static void ForgeOpen(void)
     CHECK(HookSend(&ForgeClient, 2000));
     usleep(20000);
 }
-static __attribute__((unused)) void* const ForgeAll[] = { ForgeOpen, ForgePath, ForgeReceive, Forge };
+
+// Calls Receive once, inside the worker of the server, and ends the process. Receive sets Done.
+static void ForgeRun(void (*Receive)(QUIC_CONNECTION*), const int* Done)
+{
+    ForgeOpen();
+    Hook = Receive;
+    CHECK(HookSend(&ForgeClient, 2000) && *Done);
+    _exit(0);
+}
+
+// Hands a PATH_CHALLENGE or PATH_RESPONSE frame to the server.
+static void ForgePathFrame(
+    QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route, QUIC_FRAME_TYPE Type, const QUIC_PATH_CHALLENGE_EX* Frame)
+{
+    uint8_t Frames[16];
+    uint16_t Length = 0;
+    CHECK(QuicPathChallengeFrameEncode(Type, Frame, &Length, sizeof(Frames), Frames));
+    ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, Length), 1);
+}
+static __attribute__((unused)) void* const ForgeAll[] = {
+    ForgeOpen, ForgePath, ForgePathFrame, ForgeReceive, ForgeRun, Forge };
