@@ -1,0 +1,145 @@
+//! Tests of the [limits on peers](super).
+
+use super::*;
+use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+const WIDE: ConnectionLimits = ConnectionLimits {
+    connections: 100,
+    per_ip: 100,
+    per_identity: 1,
+    handshakes: 100,
+    handshakes_per_ip: 100,
+};
+
+fn admission(handshakes: usize) -> Admission {
+    limited(ConnectionLimits { connections: 3, per_ip: 2, handshakes, ..WIDE })
+}
+
+fn limited(limits: ConnectionLimits) -> Admission {
+    Admission::new(limits, Telemetry::new("test"))
+}
+
+fn ip(last: u8) -> SocketAddr {
+    ([10, 0, 0, last], 1).into()
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_limit_holds_and_places_come_back() {
+    let admission = Arc::new(admission(2));
+    let mut first = admission.admit(ip(1)).unwrap();
+    let second = admission.admit(ip(1)).unwrap();
+    assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
+    assert_eq!(admission.admit(ip(2)).unwrap_err(), Limit::Handshakes);
+    first.complete().unwrap();
+    first.complete().unwrap();
+    let mut third = admission.admit(ip(2)).unwrap();
+    assert_eq!(admission.admit(ip(3)).unwrap_err(), Limit::Connections);
+    let timed_out = third.watch().run(Duration::ZERO, pending::<()>()).await;
+    assert_eq!(timed_out, Err(Limit::HandshakeTimeout));
+    assert_eq!(admission.handshakes(), 2);
+    for limit in [Limit::Connections, Limit::PerIp, Limit::Handshakes, Limit::HandshakeTimeout] {
+        assert_eq!(admission.refused(limit), 1, "{limit:?}");
+    }
+    drop((first, second));
+    third.complete().unwrap();
+    drop((third, admission.admit(ip(1)).unwrap()));
+    let state = admission.state.lock();
+    state.is_empty();
+}
+
+impl State {
+    fn is_empty(&self) {
+        assert_eq!((self.connections, self.handshakes.len()), (0, 0));
+        assert!(self.per_ip.is_empty());
+        assert!(self.handshakes_per_ip.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_oldest_stalled_handshake_gives_way() {
+    let reached = [
+        (ConnectionLimits { handshakes_per_ip: 2, ..WIDE }, true),
+        (ConnectionLimits { per_ip: 2, ..WIDE }, true),
+        (ConnectionLimits { handshakes: 2, ..WIDE }, false),
+        (ConnectionLimits { connections: 2, ..WIDE }, false),
+    ];
+    for (limits, of_one_address) in reached {
+        let admission = Arc::new(limited(limits));
+        let another = if of_one_address { 1 } else { 2 };
+        let elsewhere = of_one_address.then(|| admission.admit(ip(9)).unwrap());
+        let mut oldest = admission.admit(ip(1)).unwrap();
+        let mut next = admission.admit(ip(1)).unwrap();
+        assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may not be attackers");
+        tokio::time::advance(STALLED).await;
+        let newest = admission.admit(ip(another)).unwrap();
+        assert_eq!(oldest.check(), Err(Limit::Handshakes), "{limits:?}");
+        assert_eq!(next.check(), Ok(()), "{limits:?}");
+        let end = oldest.watch().run(Duration::MAX, pending::<()>()).await;
+        assert_eq!(end, Err(Limit::Handshakes), "{limits:?}");
+        assert_eq!(oldest.complete(), Err(Limit::Handshakes));
+        assert_eq!(
+            admission.refused(Limit::Handshakes)
+                + admission.refused(Limit::PerIp)
+                + admission.refused(Limit::Connections),
+            2,
+            "{limits:?}"
+        );
+        assert_eq!(next.watch().run(STALLED, async { 7 }).await, Ok(7));
+        next.complete().unwrap();
+        drop((oldest, next, newest, elsewhere));
+        admission.state.lock().is_empty();
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_established_does_not_give_way() {
+    let admission = Arc::new(limited(ConnectionLimits { per_ip: 1, ..WIDE }));
+    let mut place = admission.admit(ip(1)).unwrap();
+    place.complete().unwrap();
+    tokio::time::advance(STALLED).await;
+    assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
+}
+
+#[test]
+fn pressure_begins_at_half_of_the_handshakes_of_one_address() {
+    let admission = Arc::new(limited(ConnectionLimits { handshakes_per_ip: 4, ..WIDE }));
+    let first = admission.admit(ip(1)).unwrap();
+    let _another = admission.admit(ip(2)).unwrap();
+    assert!(!admission.is_under_pressure());
+    drop(admission.admit(ip(1)).unwrap());
+    assert!(admission.is_under_pressure(), "it ends at a quarter");
+    drop(first);
+    assert!(admission.is_under_pressure());
+}
+
+#[test]
+fn hosts_with_many_addresses_count_once() {
+    let six = |text: &str| network(text.parse().unwrap());
+    assert_eq!(six("2001:db8:1:2::1"), six("2001:db8:1:2:ffff::9"));
+    assert_ne!(six("2001:db8:1:2::1"), six("2001:db8:1:3::1"));
+    assert_eq!(network("::ffff:10.0.0.1".parse().unwrap()), ip(1).ip());
+}
+
+#[test]
+fn pressure_begins_at_half_of_the_handshakes_and_ends_at_a_quarter() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let limits = ConnectionLimits { handshakes: 8, ..WIDE };
+    let admission = limited(limits).on_pressure(move |it| {
+        let _ = it.is_under_pressure(); // no lock is held
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let admission = Arc::new(admission);
+    let mut places = Vec::new();
+    for expected in [false, false, false, true, true] {
+        places.push(admission.admit(ip(1)).unwrap());
+        assert_eq!(admission.is_under_pressure(), expected, "{} handshakes", places.len());
+    }
+    places.pop().unwrap().complete().unwrap();
+    for expected in [true, true, false, false] {
+        drop(places.pop());
+        assert_eq!(admission.is_under_pressure(), expected, "{} handshakes", places.len());
+    }
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}

@@ -1,0 +1,147 @@
+//! Tests of the [outbox](super).
+
+use super::*;
+use futures_util::FutureExt;
+
+fn message(size: usize) -> Vec<Bytes> {
+    vec![vec![7; size].into()]
+}
+
+fn local(code: u64) -> CloseReason {
+    CloseReason::Local { code, reason: String::new() }
+}
+
+async fn write_one(outbox: &Outbox) {
+    let Work::Frame(frame) = outbox.work().await else { panic!("nothing is queued") };
+    outbox.wrote(frame.pieces.iter().map(Bytes::len).sum());
+    outbox.wrote_frame(&frame);
+}
+
+#[tokio::test]
+async fn a_full_outbox_makes_senders_wait_in_order() {
+    let outbox = Outbox::new(ENTRY_COST);
+    outbox.try_push(&mut message(1000)).unwrap(); // one may exceed the limit
+    let mut pieces = message(1);
+    assert_eq!(outbox.try_push(&mut pieces), Err(SendError::WouldBlock));
+    assert_eq!(pieces, message(1), "it was not taken");
+    let (mut first, mut second) = (pin!(outbox.push(message(1))), pin!(outbox.push(message(2))));
+    assert!(first.as_mut().now_or_never().is_none());
+    assert!(second.as_mut().now_or_never().is_none());
+    write_one(&outbox).await;
+    assert_eq!(first.now_or_never(), Some(Ok(())));
+    assert!(second.as_mut().now_or_never().is_none());
+    write_one(&outbox).await;
+    assert_eq!(second.now_or_never(), Some(Ok(())));
+    assert_eq!(outbox.look(), Look { done: 1001, is_moving: false });
+}
+
+#[tokio::test]
+async fn control_records_need_no_room() {
+    let outbox = Outbox::new(ENTRY_COST);
+    outbox.try_push(&mut message(1)).unwrap();
+    assert_eq!(outbox.try_push(&mut message(1)), Err(SendError::WouldBlock));
+    assert_eq!(outbox.push_control(message(2)), Ok(2));
+    write_one(&outbox).await;
+    assert_eq!(outbox.try_push(&mut message(1)), Err(SendError::WouldBlock));
+    assert_eq!(outbox.written(), 1);
+    write_one(&outbox).await;
+    assert_eq!(outbox.written(), 2);
+    outbox.close(9, "");
+    assert_eq!(outbox.push_control(message(1)), Err(SendError::Closed(local(9))));
+}
+
+#[tokio::test]
+async fn flushed_waits_for_what_was_queued_before() {
+    let outbox = Outbox::new(1000);
+    assert_eq!(outbox.flushed().await, Ok(()));
+    outbox.try_push(&mut message(1)).unwrap();
+    let mut flushed = pin!(outbox.flushed());
+    assert!(flushed.as_mut().now_or_never().is_none());
+    outbox.try_push(&mut message(1)).unwrap();
+    write_one(&outbox).await;
+    assert_eq!(flushed.await, Ok(()));
+    let failed = CloseReason::TimedOut;
+    let mut flushed = pin!(outbox.flushed());
+    assert!(flushed.as_mut().now_or_never().is_none());
+    outbox.fail(failed.clone());
+    assert_eq!(flushed.await, Err(SendError::Closed(failed)));
+}
+
+#[tokio::test]
+async fn a_loss_is_told_to_all_that_wait_or_else_to_the_next() {
+    let outbox = Outbox::new(ENTRY_COST);
+    let stopped = || SendError::Stopped { code: 7 };
+    outbox.report(None, stopped());
+    let mut pieces = message(1);
+    assert_eq!(outbox.try_push(&mut pieces), Err(stopped()));
+    assert_eq!(outbox.try_push(&mut pieces), Ok(()));
+    let (mut one, mut other) = (pin!(outbox.push(message(1))), pin!(outbox.push(message(1))));
+    assert!(one.as_mut().now_or_never().is_none());
+    assert!(other.as_mut().now_or_never().is_none());
+    outbox.report(None, stopped());
+    assert_eq!((one.await, other.await), (Err(stopped()), Err(stopped())));
+    write_one(&outbox).await;
+    assert_eq!(outbox.try_push(&mut message(1)), Ok(()), "it is told");
+}
+
+#[tokio::test]
+async fn a_message_that_a_stopped_stream_had_begun_is_lost() {
+    let framed = |size: usize| vec![vec![7; HEADER + size].into()];
+    let outbox = Outbox::new(1000);
+    outbox.try_push(&mut framed(10)).unwrap();
+    outbox.try_push(&mut framed(20)).unwrap();
+    let flushed = outbox.flushed();
+    write_one(&outbox).await;
+    let Work::Frame(begun) = outbox.work().await else { panic!("nothing is queued") };
+    outbox.report(Some(&begun), SendError::Stopped { code: 7 });
+    assert_eq!(flushed.await, Ok(()));
+    outbox.close(1, "");
+    outbox.confirm();
+    assert_eq!(outbox.unconfirmed(), (2, 30));
+}
+
+#[tokio::test]
+async fn closing_ends_queueing_and_comes_after_the_messages() {
+    let outbox = Outbox::new(ENTRY_COST);
+    outbox.try_push(&mut message(1)).unwrap();
+    let mut waits = pin!(outbox.push(message(2)));
+    assert!(waits.as_mut().now_or_never().is_none());
+    assert!(outbox.close(9, ""));
+    assert!(!outbox.close(8, ""));
+    assert_eq!(waits.await, Err(SendError::Closed(local(9))));
+    write_one(&outbox).await;
+    assert!(matches!(outbox.work().await, Work::Close(9, _)));
+    outbox.wrote_all();
+    assert!(outbox.look().is_moving);
+}
+
+#[tokio::test]
+async fn messages_are_unconfirmed_until_the_peer_has_all() {
+    let framed = |size: usize| vec![vec![7; HEADER + size].into()];
+    let outbox = Outbox::new(100_000);
+    for size in [20_000, 30_000] {
+        outbox.try_push(&mut framed(size)).unwrap();
+    }
+    write_one(&outbox).await;
+    assert_eq!(outbox.unconfirmed(), (2, 50_000));
+    outbox.close(1, "");
+    write_one(&outbox).await;
+    assert_eq!(outbox.unconfirmed(), (2, 50_000));
+    outbox.confirm();
+    assert_eq!(outbox.unconfirmed(), (0, 0));
+}
+
+#[test]
+fn the_most_precise_reason_is_kept() {
+    let outbox = Outbox::new(1000);
+    outbox.fail(CloseReason::TimedOut);
+    let peer = CloseReason::Peer { code: 1, reason: String::new() };
+    assert_eq!(outbox.end(peer.clone()), peer);
+    assert_eq!(outbox.end(CloseReason::TimedOut), peer);
+    assert!(!outbox.close(1, ""));
+    let outbox = Outbox::new(1000);
+    outbox.try_push(&mut message(1)).unwrap();
+    outbox.close(2, "");
+    assert_eq!(outbox.end(peer), local(2));
+    assert!(outbox.is_empty());
+}
