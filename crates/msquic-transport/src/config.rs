@@ -223,6 +223,7 @@ mod tests {
             (config().handshake_timeout(nanosecond), "handshake_timeout"),
             (config().stream_op_timeout(Duration::MAX), "stream_op_timeout"),
             (config().operation_timeout(nanosecond), "operation_timeout"),
+            (config().linger(Duration::MAX), "linger"),
             (config().idle_timeout(nanosecond), "idle_timeout"),
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
             (config().keep_alive_interval(nanosecond), "keep_alive_interval"),

@@ -5,6 +5,7 @@ use crate::certificate::resolve_bad_certificate;
 use crate::frame_sink::FrameSink;
 use crate::inbound::Inbound;
 use crate::lane::QueueError;
+use crate::linger;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use async_trait::async_trait;
@@ -19,7 +20,7 @@ use net_kit::frame;
 use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::losses::Told;
-use net_kit::registry::{Entry, Member, Registry};
+use net_kit::registry::{Entry, Handle, Lingering, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
@@ -36,7 +37,7 @@ use tracing::Span;
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Clone)]
 pub struct MsQuicNetConnection {
-    pub(crate) shared: Arc<Shared>,
+    pub(crate) shared: Handle<Shared>,
     told: Told,
 }
 
@@ -109,7 +110,7 @@ impl MsQuicNetConnection {
         Some(Self::of(shared))
     }
 
-    pub(crate) fn of(shared: Arc<Shared>) -> Self {
+    pub(crate) fn of(shared: Handle<Shared>) -> Self {
         let told = shared.stream_pool.losses.told();
         Self { shared, told }
     }
@@ -213,22 +214,11 @@ impl MsQuicNetConnection {
     fn prepare(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(lane) = self.shared.stream_pool.unprepared() else { return };
-        let connection = self.clone();
+        let shared = Handle::member(&self.shared).clone(); // the task keeps no connection open
         runtime.spawn(async move {
-            let Shared { stream_pool, inner, config, .. } = &*connection.shared;
+            let Shared { stream_pool, inner, config, .. } = &*shared;
             stream_pool.prepare(lane, inner, config.timeouts()).await;
         });
-    }
-
-    /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
-    /// connection is closed. Older versions accept no requests.
-    async fn let_older_peer_read(&self) {
-        let Shared { inner, config, .. } = &*self.shared;
-        let delay = config.older_peer_delay;
-        if !delay.is_zero() && !inner.peer_allows_streams(StreamType::Bidirectional) {
-            let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
-            let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
-        }
     }
 
     async fn send_error(&self, error: QueueError) -> SendError {
@@ -260,6 +250,21 @@ impl Shared {
         }
     }
 
+    /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
+    /// connection is closed. Older versions accept no requests.
+    async fn let_older_peer_read(&self) {
+        let Shared { inner, config, .. } = self;
+        let delay = config.older_peer_delay;
+        if !delay.is_zero() && !inner.peer_allows_streams(StreamType::Bidirectional) {
+            let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
+            let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
+        }
+    }
+
+    async fn over(&self) -> CloseReason {
+        self.close_reason(&self.inner.watch_shutdown().await)
+    }
+
     /// Returns the error for sending once this side has begun to close.
     pub(crate) fn closing(&self) -> CloseReason {
         if let Some(error) = self.inner.close_reason() {
@@ -283,8 +288,38 @@ impl Member for Shared {
         self.inner.shutdown(code, reason);
     }
 
-    async fn close(self: Arc<Self>, code: u64, reason: &str) {
-        MsQuicNetConnection::of(self).close(code, reason).await;
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
+        let Self { stream_pool, inner, config, closing, .. } = self;
+        let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
+        let Some(closed) = closed else {
+            return CloseOutcome::AlreadyOver(self.over().await);
+        };
+        self.entry.telemetry().closing(code, reason);
+        {
+            let mut closing = closing.lock();
+            if closing.is_none() {
+                *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
+            }
+        }
+        let (messages, bytes) = {
+            let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
+            closed.drain(inner, config.timeouts()).await;
+            let rest = stream_pool.unconfirmed();
+            if closed.has_messages() && rest.0 == 0 {
+                self.let_older_peer_read().await;
+            }
+            rest
+        };
+        inner.watch_shutdown().await;
+        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)
+    }
+
+    fn linger(&self, lingering: Lingering<Self>) {
+        linger::run(lingering.run(self.config.linger));
+    }
+
+    fn unconfirmed(&self) -> (u64, u64) {
+        self.stream_pool.unconfirmed()
     }
 
     fn discard(&self) {
@@ -356,33 +391,11 @@ impl NetConnection for MsQuicNetConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let shared = &*self.shared;
-        let over = async { shared.close_reason(&shared.inner.watch_shutdown().await) };
-        shared.entry.hand_out(shared.inbound.recv(over).await)
+        shared.entry.hand_out(shared.inbound.recv(shared.over()).await)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
-        let Shared { stream_pool, inner, config, closing, .. } = &*self.shared;
-        let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
-        let Some(closed) = closed else {
-            return CloseOutcome::AlreadyOver(self.watch_close().await);
-        };
-        self.shared.entry.telemetry().closing(code, reason);
-        {
-            let mut closing = closing.lock();
-            if closing.is_none() {
-                *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
-            }
-        }
-        let (messages, bytes) = {
-            let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            let rest = closed.drain(inner, config.timeouts()).await;
-            if closed.has_messages() && rest.0 == 0 {
-                self.let_older_peer_read().await;
-            }
-            rest
-        };
-        inner.watch_shutdown().await;
-        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)
+        Member::close(&*self.shared, code, reason).await
     }
 
     fn abort(&self, code: u64, reason: &str) {
@@ -397,7 +410,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.shared.close_reason(&self.shared.inner.watch_shutdown().await)
+        self.shared.over().await
     }
 }
 

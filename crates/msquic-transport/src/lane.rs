@@ -18,7 +18,8 @@ const URGENT: u16 = u16::MAX;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
-    lost: Mutex<Lost>,
+    /// Messages that were lost with streams that the peer stopped, and their bytes.
+    lost: Mutex<(u64, u64)>,
     /// Those of all lanes, to be told.
     losses: Arc<Losses>,
     /// Held by the task that opens the stream.
@@ -52,18 +53,11 @@ impl OpenStream {
     }
 }
 
-/// What was lost with streams that the peer stopped.
-#[derive(Default)]
-struct Lost {
-    messages: u64,
-    bytes: u64,
-}
-
 enum Slot {
     Empty,
     Open(Arc<OpenStream>),
-    /// No more messages are sent.
-    Closed,
+    /// No more messages are sent. A stream is kept, because a dropped one is reset.
+    Closed(Option<Arc<OpenStream>>),
 }
 
 /// Why a message was not queued.
@@ -95,7 +89,7 @@ impl Lane {
     pub(crate) fn pending_bytes(&self) -> u64 {
         match &*self.slot.lock() {
             Slot::Open(open) => open.stream.pending_bytes(),
-            Slot::Empty | Slot::Closed => 0,
+            Slot::Empty | Slot::Closed(_) => 0,
         }
     }
 
@@ -177,15 +171,13 @@ impl Lane {
             match &*slot {
                 Slot::Open(open) if Arc::ptr_eq(open, broken) => {
                     *slot = Slot::Empty;
-                    let (messages, bytes) = broken.rest();
                     let mut lost = self.lost.lock();
-                    lost.messages += messages;
-                    lost.bytes += bytes;
+                    *lost = sum(*lost, broken.rest());
                     if let WriteError::Stopped(code) = error {
                         self.losses.add(code);
                     }
                 }
-                Slot::Closed => return Err(QueueError::Closed),
+                Slot::Closed(_) => return Err(QueueError::Closed),
                 _ => {}
             }
         }
@@ -225,7 +217,7 @@ impl Lane {
             }
             let mut slot = self.slot.lock();
             match *slot {
-                Slot::Closed => Err(QueueError::Closed),
+                Slot::Closed(_) => Err(QueueError::Closed),
                 _ => {
                     let open = Arc::new(OpenStream { stream, ledger: Mutex::default() });
                     *slot = Slot::Open(open.clone());
@@ -240,36 +232,42 @@ impl Lane {
         match &*self.slot.lock() {
             Slot::Open(open) => Ok(Some(open.clone())),
             Slot::Empty => Ok(None),
-            Slot::Closed => Err(QueueError::Closed),
+            Slot::Closed(_) => Err(QueueError::Closed),
         }
     }
 
     /// Stops sending and returns the stream to [drain](OpenStream::drain). `None` if already stopped,
     /// or if nothing was sent.
     pub(crate) fn close(&self) -> Option<Arc<OpenStream>> {
-        match std::mem::replace(&mut *self.slot.lock(), Slot::Closed) {
-            Slot::Open(open) => Some(open),
-            Slot::Empty | Slot::Closed => None,
-        }
+        let slot = &mut *self.slot.lock();
+        let open = match slot {
+            Slot::Closed(_) => return None,
+            Slot::Open(open) => Some(open.clone()),
+            Slot::Empty => None,
+        };
+        *slot = Slot::Closed(open.clone());
+        open
     }
 
-    /// Returns how many messages were lost with stopped streams, at most, and their bytes.
-    pub(crate) fn lost(&self) -> (u64, u64) {
-        let lost = self.lost.lock();
-        (lost.messages, lost.bytes)
+    /// Returns how many messages the peer has not acknowledged, at most, and their bytes: also those
+    /// that were lost with stopped streams.
+    pub(crate) fn unconfirmed(&self) -> (u64, u64) {
+        let slot = self.slot.lock();
+        let rest = match &*slot {
+            Slot::Open(open) | Slot::Closed(Some(open)) => open.rest(),
+            Slot::Empty | Slot::Closed(None) => (0, 0),
+        };
+        sum(*self.lost.lock(), rest)
     }
 }
 
 impl OpenStream {
-    /// Waits until the peer has acknowledged all messages, or makes no progress. Returns how many it
-    /// has not, and their bytes.
+    /// Waits until the peer has acknowledged all messages, or makes no progress.
     ///
-    /// The stream is not finished: older peers read a finished stream again and again. Keep it until
-    /// the connection has ended, because a dropped stream is reset.
-    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) -> (u64, u64) {
+    /// The stream is not finished: older peers read a finished stream again and again.
+    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) {
         let flushed = self.stream.flush();
         let _ = unless_stuck(connection, &self.stream, timeouts, flushed).await;
-        self.rest()
     }
 }
 
@@ -281,6 +279,11 @@ pub(crate) async fn drain_answer(
 ) {
     let _ = stream.finish(); // if the stream has ended, the next line reports it
     let _ = unless_stuck(connection, stream, timeouts, stream.stopped()).await;
+}
+
+/// Adds numbers of messages and of bytes.
+pub(crate) fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
+    (one.0 + other.0, one.1 + other.1)
 }
 
 impl From<Stuck> for QueueError {

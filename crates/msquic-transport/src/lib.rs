@@ -65,6 +65,7 @@ mod frame_sink;
 mod inbound;
 mod incoming;
 mod lane;
+mod linger;
 mod listener;
 mod quic_settings;
 mod registration;

@@ -3,7 +3,7 @@
 //! Messages are sent on one or more lanes, plus one for urgent messages.
 
 use crate::MsQuicTransportConfig;
-use crate::lane::{Lane, OpenStream, QueueError, drain_answer};
+use crate::lane::{Lane, OpenStream, QueueError, drain_answer, sum};
 use bytes::Bytes;
 use futures_util::future::{join, join_all};
 use msquic_async::Connection;
@@ -83,8 +83,8 @@ impl StreamPool {
         connection: &Connection,
         timeouts: Timeouts,
     ) -> Result<(), QueueError> {
-        let lanes = self.lanes.iter().chain([&self.urgent]);
-        let flushed = join_all(lanes.map(|lane| lane.flush(connection, timeouts))).await;
+        let lanes = self.all_lanes().map(|lane| lane.flush(connection, timeouts));
+        let flushed = join_all(lanes).await;
         flushed.into_iter().collect()
     }
 
@@ -93,10 +93,18 @@ impl StreamPool {
         if self.is_closed.swap(true, Ordering::SeqCst) {
             return None;
         }
-        let lanes = || self.lanes.iter().chain([&self.urgent]);
-        let streams = lanes().filter_map(Lane::close).collect();
+        let streams = self.all_lanes().filter_map(Lane::close).collect();
         let answers = self.answers.lock().iter().filter_map(Weak::upgrade).collect();
-        Some(Closing { streams, answers, lost: lanes().map(Lane::lost).fold((0, 0), sum) })
+        Some(Closing { streams, answers })
+    }
+
+    /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
+    pub(crate) fn unconfirmed(&self) -> (u64, u64) {
+        self.all_lanes().map(Lane::unconfirmed).fold((0, 0), sum)
+    }
+
+    fn all_lanes(&self) -> impl Iterator<Item = &Lane> {
+        self.lanes.iter().chain([&self.urgent])
     }
 
     /// Registers a stream with an answer until it is acknowledged.
@@ -107,12 +115,11 @@ impl StreamPool {
     }
 }
 
-/// The streams of a connection that is being closed. Keep it until the connection has ended.
+/// The streams of a connection that is being closed. Keep it, and with it the answers, until the
+/// connection has ended.
 pub(crate) struct Closing {
     streams: Vec<Arc<OpenStream>>,
     answers: Vec<Arc<WriteStream>>,
-    /// Messages that were lost before, and their bytes.
-    lost: (u64, u64),
 }
 
 impl Closing {
@@ -121,16 +128,10 @@ impl Closing {
         !self.streams.is_empty()
     }
 
-    /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns
-    /// how many messages it has not acknowledged, at most, and their bytes.
-    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) -> (u64, u64) {
+    /// Waits until the peer has acknowledged all messages and answers, or makes no progress.
+    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) {
         let streams = self.streams.iter().map(|stream| stream.drain(connection, timeouts));
         let answers = self.answers.iter().map(|it| drain_answer(connection, it, timeouts));
-        let (rest, _) = join(join_all(streams), join_all(answers)).await;
-        rest.into_iter().fold(self.lost, sum)
+        join(join_all(streams), join_all(answers)).await;
     }
-}
-
-fn sum(one: (u64, u64), other: (u64, u64)) -> (u64, u64) {
-    (one.0 + other.0, one.1 + other.1)
 }

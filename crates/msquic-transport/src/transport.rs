@@ -13,8 +13,8 @@ use net_kit::handshake::Handshake;
 use net_kit::telemetry::Origin;
 use net_traits::address::destination;
 use net_traits::{
-    Cause, CloseReason, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
-    TransportStatistics, TrustPolicy, close_code,
+    Cause, CertHash, CloseReason, ConfigError, ConnectError, ListenError, NetCredential,
+    NetTransport, TransportStatistics, TrustPolicy, close_code,
 };
 use std::mem::discriminant;
 use std::net::SocketAddr;
@@ -183,8 +183,13 @@ impl NetTransport for MsQuicTransport {
     }
 
     fn connections(&self) -> Vec<MsQuicNetConnection> {
-        let live = self.context.iter().flat_map(|context| context.home.registry.live());
-        live.map(MsQuicNetConnection::of).collect()
+        let handles = self.context.iter().flat_map(|context| context.home.registry.handles());
+        handles.map(MsQuicNetConnection::of).collect()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        let Ok(context) = &self.context else { return 0 };
+        context.home.registry.close_peer(identity, code, reason)
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {

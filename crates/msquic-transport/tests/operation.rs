@@ -358,7 +358,9 @@ fn messages_are_counted_per_connection_and_in_total() {
         assert_eq!((all.messages_received, all.bytes_received), (3, 120));
         assert_eq!((all.messages_sent, all.bytes_sent), (1, 1));
         drop((one, one_server, other, other_server));
-        assert_eq!(transport.statistics().connections, 0);
+        while transport.statistics().connections > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // it lingers
+        }
     });
 }
 

@@ -5,7 +5,7 @@
 //!
 //! 1. [`registry`]: one [`Registry`](registry::Registry) per transport knows its live connections.
 //!    It applies revocations, shuts down, and counts. Each connection holds an
-//!    [`Entry`](registry::Entry).
+//!    [`Entry`](registry::Entry), and the application a [`Handle`](registry::Handle).
 //! 2. [`admission`]: limits on the connections and handshakes of peers. A [`Place`](admission::Place)
 //!    counts while it exists.
 //! 3. [`facts`]: what does not change during a connection, and the getters of

@@ -18,6 +18,9 @@ pub const OPERATION: Duration = Duration::from_secs(10 * 60);
 /// How long sending may make no progress, unless it is configured.
 pub const NO_PROGRESS: Duration = Duration::from_secs(12);
 
+/// How long a connection lingers after its last handle was dropped, unless it is configured.
+pub const LINGER: Duration = Duration::from_secs(5);
+
 /// How long a handshake may take, unless it is configured.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
@@ -161,6 +164,10 @@ macro_rules! common_options {
                 /// peer makes progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
                 operation_timeout: ::std::time::Duration = $crate::options::OPERATION,
                     $crate::options::TIMEOUT;
+                /// How long a connection whose last handle was dropped sends what is queued, in the
+                /// background; then it closes. Zero closes at once. Default: 5 s.
+                linger: ::std::time::Duration = $crate::options::LINGER,
+                    ::std::time::Duration::ZERO..=*$crate::options::TIMEOUT.end();
                 /// How long a handshake may take. Default: 10 s.
                 handshake_timeout: ::std::time::Duration = $crate::options::HANDSHAKE,
                     $crate::options::TIMEOUT;
@@ -258,6 +265,7 @@ macro_rules! transport_options {
                     connections: self.connection_limits(),
                     no_progress_timeout: self.no_progress_timeout,
                     operation_timeout: self.operation_timeout,
+                    linger: self.linger,
                     handshake_timeout: self.handshake_timeout,
                 }
             }
@@ -290,6 +298,7 @@ pub struct CommonOptions {
     pub connections: ConnectionLimits,
     pub no_progress_timeout: Duration,
     pub operation_timeout: Duration,
+    pub linger: Duration,
     pub handshake_timeout: Duration,
 }
 
@@ -381,6 +390,7 @@ mod tests {
             (config().max_handshakes_per_ip(0), "max_handshakes_per_ip"),
             (config().no_progress_timeout(Duration::ZERO), "no_progress_timeout"),
             (config().operation_timeout(Duration::MAX), "operation_timeout"),
+            (config().linger(Duration::MAX), "linger"),
             (config().handshake_timeout(Duration::from_nanos(1)), "handshake_timeout"),
         ] {
             assert_eq!(config.validate().unwrap_err().option, option);

@@ -1,15 +1,23 @@
 //! `Registry`: the live connections of a transport, and what is done to all of them.
 //!
-//! The registry holds connections weakly: the application's handles own them. Each connection holds an
-//! [`Entry`], which takes it out of the registry when the last handle is dropped. Members are called
-//! on the caller's thread, after unlocking.
+//! The registry holds connections weakly: the application's handles own them, and after the last
+//! [`Handle`] a [`Lingering`]. Each connection holds an [`Entry`], which takes it out of the registry
+//! when the connection is dropped. Members are called on the caller's thread, after unlocking.
+//!
+//! After its last handle was dropped, a connection lingers: it sends what is queued, for a limited
+//! time, and closes. The drop only passes a [`Lingering`] to where the connection is driven: it does not
+//! wait, and needs no runtime on its thread. A lingering connection counts against limits, is revoked and
+//! shut down, but the application gets no handle of it any more.
 //!
 //! What a peer sent reaches the application through its entry, which counts it and hands out nothing
 //! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`]. One task per
 //! transport closes the connections whose trust ends.
 
+mod handle;
 mod memory;
 mod watch;
+
+pub use handle::{Handle, Lingering};
 
 use crate::account::{Account, MemoryLimits, Share};
 use crate::admission::{self, Admission};
@@ -23,13 +31,13 @@ use crate::terms::{Term, Terms};
 use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, CloseReason, Limit, MessageStatistics, RecvError, RequestError, TransportStatistics,
-    TrustPolicy, close_code,
+    CertHash, CloseOutcome, CloseReason, Limit, MessageStatistics, RecvError, RequestError,
+    TransportStatistics, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch as watched};
@@ -58,7 +66,19 @@ pub trait Member: Send + Sync + Sized + 'static {
     /// # Cancel safety
     ///
     /// A dropped future closes at once.
-    fn close(self: Arc<Self>, code: u64, reason: &str) -> impl Future<Output = ()> + Send;
+    fn close(&self, code: u64, reason: &str) -> impl Future<Output = CloseOutcome> + Send;
+
+    /// The last handle was dropped before the end: passes `lingering` to where the connection is driven,
+    /// and [runs](Lingering::run) it there. It must not wait or panic, and may be called outside of a
+    /// runtime. Default: the connection closes at once, for transports that queue nothing.
+    fn linger(&self, lingering: Lingering<Self>) {
+        drop(lingering);
+    }
+
+    /// Returns how many messages the peer has not confirmed, at most, and their bytes. Default: none.
+    fn unconfirmed(&self) -> (u64, u64) {
+        (0, 0)
+    }
 
     /// Drops what was received and what is in progress, after [`abort`](Self::abort). Default: nothing,
     /// for a transport that charges nothing to [`Entry::share`].
@@ -72,6 +92,8 @@ pub struct Registry<M> {
     telemetry: Telemetry,
     messages: MessageCounters,
     refused_messages: AtomicU64,
+    undelivered_messages: AtomicU64,
+    undelivered_bytes: AtomicU64,
     /// Wakes the task that closes the connections whose trust ends.
     terms_changed: Arc<Notify>,
     is_shut_down: watched::Sender<bool>,
@@ -123,6 +145,8 @@ impl<M: Member> Registry<M> {
                 telemetry,
                 messages: MessageCounters::default(),
                 refused_messages: AtomicU64::new(0),
+                undelivered_messages: AtomicU64::new(0),
+                undelivered_bytes: AtomicU64::new(0),
                 terms_changed: Arc::default(),
                 is_shut_down: watched::Sender::new(false),
                 roster: Mutex::new(roster),
@@ -157,7 +181,7 @@ impl<M: Member> Registry<M> {
         origin: Origin,
         revocations: u64,
         make: impl FnOnce(Entry<M>) -> M,
-    ) -> Arc<M> {
+    ) -> Handle<M> {
         let telemetry = ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin);
         let term = Term::of(facts.peer());
         let member = Arc::new_cyclic(|member: &Weak<M>| {
@@ -172,9 +196,19 @@ impl<M: Member> Registry<M> {
                 id
             };
             let (telemetry, violations) = (Arc::new(telemetry), Violations::new());
-            let withdrawn = OnceLock::new();
             let (registry, share) = (self.clone(), Arc::new(Share::new(&self.account)));
-            make(Entry { registry, id, facts, telemetry, violations, share, withdrawn, term })
+            make(Entry {
+                registry,
+                id,
+                facts,
+                telemetry,
+                violations,
+                share,
+                withdrawn: OnceLock::new(),
+                term,
+                handles: AtomicUsize::new(1),
+                is_lost: AtomicBool::new(false),
+            })
         });
         self.watch_messages();
         self.replace(&member.entry().facts.peer().hash);
@@ -187,7 +221,7 @@ impl<M: Member> Registry<M> {
         if self.is_shut_down() {
             member.abort(close_code::SHUTDOWN, "");
         }
-        member
+        Handle::first(member)
     }
 
     /// Closes the oldest connections that a peer opened beyond the limit per identity. They may be dead:
@@ -207,7 +241,7 @@ impl<M: Member> Registry<M> {
         }
     }
 
-    /// Returns the connections that have not ended.
+    /// Returns the connections that have not ended, also those without handles.
     pub fn live(&self) -> Vec<Arc<M>> {
         let mut live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
         live.retain(|member| !member.is_over());
@@ -219,6 +253,13 @@ impl<M: Member> Registry<M> {
         let mut live = self.live();
         live.retain(|member| member.entry().facts.peer().hash == *identity);
         live
+    }
+
+    /// Closes the live connections with one peer, and returns how many.
+    pub fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        let of_peer = self.of_peer(identity);
+        of_peer.iter().for_each(|member| member.abort(code, reason));
+        of_peer.len()
     }
 
     /// Closes the connections whose peer `policy` does not trust, also those in their handshake, and
@@ -255,8 +296,8 @@ impl<M: Member> Registry<M> {
         self.is_shut_down.send_replace(true);
         let orderly = async {
             stop.await;
-            let live = self.live().into_iter();
-            join_all(live.map(|member| member.close(close_code::SHUTDOWN, reason))).await;
+            let live = self.live();
+            join_all(live.iter().map(|member| member.close(close_code::SHUTDOWN, reason))).await;
         };
         let _ = timeout(deadline, orderly).await; // what is late is closed below
         self.live().iter().for_each(|member| member.abort(close_code::SHUTDOWN, reason));
@@ -304,6 +345,8 @@ impl<M: Member> Registry<M> {
         statistics.refused_message_timeout = refused(Limit::MessageTimeout);
         statistics.held_bytes = self.account.used();
         statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
+        statistics.undelivered_messages = self.undelivered_messages.load(Ordering::Relaxed);
+        statistics.undelivered_bytes = self.undelivered_bytes.load(Ordering::Relaxed);
         statistics
     }
 }
@@ -362,6 +405,9 @@ pub struct Entry<M> {
     withdrawn: OnceLock<u64>,
     /// `None` if trust has no end.
     term: Option<Term>,
+    handles: AtomicUsize,
+    /// Messages that are lost with the connection are counted.
+    is_lost: AtomicBool,
 }
 
 impl<M: Member> Entry<M> {
@@ -458,6 +504,16 @@ impl<M: Member> Entry<M> {
         Some(CloseReason::Local { code, reason: why_withdrawn(code).to_owned() })
     }
 
+    /// Counts messages, and their bytes, that the peer had not confirmed at the end of a connection
+    /// without handles or without a runtime. Further calls do nothing.
+    pub(crate) fn lost(&self, (messages, bytes): (u64, u64)) {
+        if messages > 0 && !self.is_lost.swap(true, Ordering::Relaxed) {
+            self.registry.undelivered_messages.fetch_add(messages, Ordering::Relaxed);
+            self.registry.undelivered_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.telemetry.undelivered(messages, bytes);
+        }
+    }
+
     fn end(&self) {
         let member = self.registry.roster.lock().live.get(&self.id).and_then(Weak::upgrade);
         if let Some(member) = member {
@@ -489,306 +545,4 @@ impl<M> Drop for Entry<M> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::admission::ConnectionLimits;
-    use futures_util::FutureExt;
-    use net_traits::{
-        CertificateDer, EndorsementValidity, Endorser, Endorsers, IdentityKey, NetCredential,
-        PeerIdentity, PeerVerifier,
-    };
-    use std::future::pending;
-    use std::pin::pin;
-    use tokio::runtime::Builder;
-    use tokio::time::sleep;
-
-    struct Connection {
-        entry: Entry<Self>,
-        /// Whether an orderly close ends.
-        is_stuck: bool,
-        ended: Mutex<Option<(u64, String)>>,
-    }
-
-    impl Member for Connection {
-        fn entry(&self) -> &Entry<Self> {
-            &self.entry
-        }
-
-        fn is_over(&self) -> bool {
-            self.ended.lock().is_some()
-        }
-
-        fn abort(&self, code: u64, reason: &str) {
-            self.ended.lock().get_or_insert((code, reason.to_owned()));
-        }
-
-        async fn close(self: Arc<Self>, code: u64, reason: &str) {
-            if self.is_stuck {
-                pending::<()>().await;
-            }
-            self.abort(code, reason);
-        }
-    }
-
-    fn registry() -> Arc<Registry<Connection>> {
-        let limits = ConnectionLimits {
-            connections: 9,
-            per_ip: 9,
-            per_identity: 2,
-            handshakes: 9,
-            handshakes_per_ip: 9,
-        };
-        let telemetry = Telemetry::new("test");
-        Registry::new(Admission::new(limits, telemetry.clone()), telemetry)
-    }
-
-    fn connect(
-        registry: &Arc<Registry<Connection>>,
-        peer: &NetCredential,
-        revocations: u64,
-        is_stuck: bool,
-    ) -> Arc<Connection> {
-        open(registry, peer, Origin::Dialled, revocations, is_stuck)
-    }
-
-    fn open(
-        registry: &Arc<Registry<Connection>>,
-        peer: &NetCredential,
-        origin: Origin,
-        revocations: u64,
-        is_stuck: bool,
-    ) -> Arc<Connection> {
-        let remote = ([10, 0, 0, 1], 1).into();
-        let certificate = peer.certificate_chain().first().cloned();
-        let identity = TrustPolicy::Any.verify(certificate.as_ref()).unwrap();
-        let alpn = "test/1".to_owned();
-        let facts =
-            ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-        registry.register(facts, origin, revocations, |entry| Connection {
-            entry,
-            is_stuck,
-            ended: Mutex::default(),
-        })
-    }
-
-    fn peer() -> NetCredential {
-        NetCredential::self_signed(TrustPolicy::Any).unwrap()
-    }
-
-    #[test]
-    fn connections_are_known_until_their_last_handle_is_dropped() {
-        let registry = registry();
-        let (alice, bob) = (peer(), peer());
-        let first = connect(&registry, &alice, 0, false);
-        let second = connect(&registry, &bob, 0, false);
-        assert_eq!(registry.statistics().connections, 2);
-        let found = registry.of_peer(&alice.identity());
-        assert!(found.len() == 1 && Arc::ptr_eq(&found[0], &first));
-        drop((first, found));
-        assert!(registry.of_peer(&alice.identity()).is_empty());
-        assert_eq!(registry.live().len(), 1);
-        drop(second);
-        assert_eq!(registry.statistics().connections, 0);
-    }
-
-    #[test]
-    fn the_newest_connections_of_a_peer_replace_the_oldest() {
-        let registry = registry();
-        let (alice, bob) = (peer(), peer());
-        let accept = |peer| open(&registry, peer, Origin::Accepted, 0, false);
-        let dialled: Vec<_> = (0..3).map(|_| connect(&registry, &alice, 0, false)).collect();
-        let (first, second, other) = (accept(&alice), accept(&alice), accept(&bob));
-        assert!(!first.is_over());
-        let third = accept(&alice);
-        assert_eq!(first.ended.lock().as_ref().unwrap().0, Limit::PerIdentity.code());
-        assert_eq!(registry.statistics().refused_per_identity, 1);
-        second.abort(0, "");
-        let fourth = accept(&alice);
-        assert_eq!(registry.statistics().refused_per_identity, 1, "what has ended does not count");
-        assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.is_over()));
-        drop((first, second, third, fourth, other));
-        assert!(registry.roster.lock().accepted.is_empty());
-    }
-
-    #[tokio::test]
-    async fn revocation_closes_what_is_not_trusted_once() {
-        let registry = registry();
-        let (alice, bob) = (peer(), peer());
-        let first = connect(&registry, &alice, registry.revocations(), false);
-        let second = connect(&registry, &bob, registry.revocations(), false);
-        let policy = TrustPolicy::hashes([bob.identity()]);
-        assert_eq!(registry.revoke(&policy).await, 1);
-        assert_eq!(registry.revoke(&policy).await, 0, "it has ended already");
-        assert_eq!(first.ended.lock().as_ref().unwrap().0, close_code::REVOKED);
-        assert!(!second.is_over());
-    }
-
-    #[tokio::test]
-    async fn nothing_is_handed_out_of_a_revoked_peer() {
-        let registry = registry();
-        let (alice, bob, carol) = (peer(), peer(), peer());
-        let [first, second, third] =
-            [&alice, &bob, &carol].map(|peer| connect(&registry, peer, 0, false));
-        second.abort(7, "it ended before, and its messages wait");
-        assert_eq!(registry.revoke(&TrustPolicy::hashes([carol.identity()])).await, 1);
-        let message = || Ok(("late".into(), Duration::ZERO));
-        let revoked = || CloseReason::Local {
-            code: close_code::REVOKED,
-            reason: "no longer trusted".to_owned(),
-        };
-        let ended = || RecvError::Closed(CloseReason::TimedOut);
-        for of_revoked in [&first.entry, &second.entry] {
-            assert_eq!(of_revoked.hand_out(message()), Err(RecvError::Closed(revoked())));
-            let too_large = Err(RecvError::TooLarge { size: 9, limit: 1 });
-            assert_eq!(of_revoked.hand_out(too_large), Err(RecvError::Closed(revoked())));
-            assert_eq!(of_revoked.hand_out(Err(ended())), Err(ended()));
-            assert_eq!(of_revoked.hand_out_request(Ok(1)), Err(RequestError::Closed(revoked())));
-            let canceled = Err::<(), _>(RequestError::Canceled);
-            assert_eq!(of_revoked.hand_out_request(canceled.clone()), canceled);
-        }
-        assert_eq!(third.entry.hand_out(message()), message());
-        assert_eq!(third.entry.hand_out_request(Ok(1)), Ok(1));
-        let all = registry.statistics();
-        assert_eq!((all.messages.messages_received, all.refused_messages), (1, 0));
-    }
-
-    /// Creates a peer that is trusted for an hour.
-    fn visitor() -> (NetCredential, TrustPolicy) {
-        let endorser = Endorser::generate().unwrap();
-        let key = IdentityKey::generate().unwrap();
-        let hour = EndorsementValidity::for_duration(Duration::from_secs(3600));
-        let endorsement = endorser.endorse(&key.public_key_info(), hour);
-        let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
-        let peer = key.self_sign(&["visitor"], &[endorsement]).unwrap();
-        (peer.credential(trust.clone()).unwrap(), trust)
-    }
-
-    fn connect_trusting(
-        registry: &Arc<Registry<Connection>>,
-        peer: &NetCredential,
-        trust: &TrustPolicy,
-    ) -> Arc<Connection> {
-        let remote = ([10, 0, 0, 1], 1).into();
-        let certificate = peer.certificate_chain().first().cloned();
-        let identity = trust.verify(certificate.as_ref()).unwrap();
-        let alpn = "test/1".to_owned();
-        let facts =
-            ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-        registry.register(facts, Origin::Dialled, 0, |entry| Connection {
-            entry,
-            is_stuck: false,
-            ended: Mutex::default(),
-        })
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn connections_end_with_the_trust_in_their_peers() {
-        let registry = registry();
-        let (visitor, trust) = visitor();
-        let others: Vec<_> = (0..3).map(|_| connect(&registry, &peer(), 0, false)).collect();
-        let guest = connect_trusting(&registry, &visitor, &trust);
-        let kept = connect_trusting(&registry, &visitor, &trust.at_handshake());
-        sleep(Duration::from_secs(3590)).await;
-        assert!(!guest.is_over() && guest.entry.is_trusted());
-        sleep(Duration::from_secs(20)).await;
-        assert_eq!(guest.ended.lock().as_ref().unwrap().0, close_code::TRUST_ENDED);
-        assert!(!guest.entry.is_trusted());
-        assert!(!kept.is_over() && kept.entry.is_trusted());
-        assert!(others.iter().all(|other| !other.is_over()));
-        assert!(registry.roster.lock().terms.next().is_some(), "certificates end too");
-        drop((others, guest, kept));
-        assert!(registry.roster.lock().terms.next().is_none());
-    }
-
-    #[test]
-    fn terms_are_watched_after_their_runtime() {
-        let registry = registry();
-        let (visitor, trust) = visitor();
-        let runtime = Builder::new_current_thread().enable_time().build().unwrap();
-        let guest = runtime.block_on(async { connect_trusting(&registry, &visitor, &trust) });
-        drop(runtime);
-        let later = connect_trusting(&registry, &visitor, &trust); // in no runtime
-        for member in [&guest, &later] {
-            let entry = &member.entry;
-            let mut roster = registry.roster.lock();
-            roster.terms.remove(entry.id, entry.term.unwrap());
-            roster.terms.insert(entry.id, Term::now());
-        }
-        registry.terms_changed.notify_one();
-        while !(guest.is_over() && later.is_over()) {
-            std::thread::yield_now();
-        }
-    }
-
-    /// Trusts every peer, and counts how often it is asked.
-    #[derive(Clone)]
-    struct Counting(Arc<AtomicU64>);
-
-    impl PeerVerifier for Counting {
-        fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn revocation_lets_other_tasks_run_between_a_few_peers() {
-        let registry = registry();
-        let alice = peer();
-        let count = 10 * AT_ONCE + 1;
-        let _live: Vec<_> = (0..count).map(|_| connect(&registry, &alice, 0, false)).collect();
-        let asked = Counting(Arc::default());
-        let policy = TrustPolicy::custom(asked.clone());
-        let mut revoking = pin!(registry.revoke(&policy));
-        let (mut before, mut polls) = (0, 0);
-        while revoking.as_mut().now_or_never().is_none() {
-            let now = asked.0.load(Ordering::Relaxed);
-            assert!(now - before <= AT_ONCE as u64, "{} peers in one poll", now - before);
-            (before, polls) = (now, polls + 1);
-        }
-        assert_eq!((asked.0.load(Ordering::Relaxed), polls), (count as u64, 11));
-    }
-
-    #[tokio::test]
-    async fn revocation_finds_connections_in_their_handshake() {
-        let registry = registry();
-        let (alice, before) = (peer(), registry.revocations());
-        registry.revoke(&TrustPolicy::reject_all()).await;
-        assert!(connect(&registry, &alice, before, false).is_over());
-        assert!(!connect(&registry, &alice, registry.revocations(), false).is_over());
-    }
-
-    #[test]
-    fn messages_are_counted_for_the_connection_and_the_transport() {
-        let registry = registry();
-        let (one, other) =
-            (connect(&registry, &peer(), 0, false), connect(&registry, &peer(), 0, false));
-        one.entry.sent(10);
-        other.entry.sent(5);
-        let (message, error) = (
-            Ok(("abc".into(), Duration::ZERO)),
-            RecvError::Truncated { received: 1, announced: 2 },
-        );
-        assert_eq!(one.entry.hand_out(message.clone()), message);
-        assert_eq!(one.entry.hand_out(Err(error.clone())), Err(error));
-        let _ = one.entry.hand_out(Err(RecvError::TooLarge { size: 9, limit: 1 }));
-        let of_one = one.entry.message_statistics();
-        assert_eq!((of_one.messages_sent, of_one.bytes_sent), (1, 10));
-        assert_eq!((of_one.messages_received, of_one.bytes_received), (1, 3));
-        let all = registry.statistics();
-        assert_eq!((all.messages.messages_sent, all.messages.bytes_sent), (2, 15));
-        assert_eq!(all.refused_messages, 1);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn shutdown_closes_orderly_until_the_deadline_and_then_at_once() {
-        let registry = registry();
-        let orderly = connect(&registry, &peer(), 0, false);
-        let stuck = connect(&registry, &peer(), 0, true);
-        let (waits, deadline) = (registry.shut_down(), Duration::from_secs(3));
-        let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
-        let end = Some((close_code::SHUTDOWN, "bye".to_owned()));
-        assert_eq!((&*orderly.ended.lock(), &*stuck.ended.lock()), (&end, &end));
-        assert!(connect(&registry, &peer(), 0, false).is_over(), "the transport is shut down");
-    }
-}
+mod tests;

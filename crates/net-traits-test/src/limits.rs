@@ -1,6 +1,6 @@
 //! `Limits`: limits and timeouts of a transport under test.
 
-use net_kit::options::{HANDSHAKE, MESSAGE, NO_PROGRESS, OPERATION};
+use net_kit::options::{HANDSHAKE, LINGER, MESSAGE, NO_PROGRESS, OPERATION};
 use net_kit::progress::Timeouts;
 use std::time::Duration;
 
@@ -27,6 +27,9 @@ pub struct Limits {
     pub no_progress_timeout: Duration,
     /// How long one `send`, `flush` or `close` may take in total. Default: 10 min.
     pub operation_timeout: Duration,
+    /// How long a connection without handles sends what is queued. The in-memory transport queues
+    /// nothing. Default: 5 s.
+    pub linger: Duration,
     /// How many accepted connections the transport may have at once. Default: 1000.
     pub max_connections: usize,
     /// How many of them one identity may have at once; a further one replaces the oldest. Default:
@@ -49,6 +52,7 @@ impl Default for Limits {
             handshake_timeout: HANDSHAKE,
             no_progress_timeout: NO_PROGRESS,
             operation_timeout: OPERATION,
+            linger: LINGER,
             max_connections: 1000,
             max_connections_per_identity: 1000,
             receive_queue: 4 * 1024 * 1024,

@@ -176,6 +176,12 @@ mutants! {
         "close::closing_twice_is_closing_once",
     clones_leak: ClonesLeak =>
         "close::dropping_the_last_handle_closes",
+    drops_discard: DropsDiscard =>
+        "close::what_was_sent_before_a_drop_is_delivered",
+    drops_need_a_runtime: DropsNeedARuntime =>
+        "close::handles_are_dropped_anywhere",
+    drops_linger_for_ever: DropsLingerForEver =>
+        "close::a_drop_does_not_linger_for_ever",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
         "close::connections_outlive_what_made_them",
     orphans_leak: OrphansLeak =>
@@ -184,6 +190,10 @@ mutants! {
         "close::abort_reaches_the_peer",
     abort_leaves_close_waiting: AbortLeavesCloseWaiting =>
         "close::abort_ends_a_close_that_waits",
+    abort_hurries_a_close: AbortHurriesAClose =>
+        "close::abort_ends_a_close_that_waits",
+    revocations_wait_for_a_close: RevocationsWaitForAClose =>
+        "close::revocation_ends_a_close_that_waits",
     close_forgets_what_was_lost: CloseForgetsWhatWasLost =>
         "close::a_close_tells_what_was_not_delivered",
     the_second_close_is_the_first: TheSecondCloseIsTheFirst =>

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use net_kit::admission::{Admission, ConnectionLimits, Place, close_reason};
 use net_kit::alpn::protocol_names;
 use net_kit::facts::ConnectionFacts;
-use net_kit::registry::{Entry, Member, Registry};
+use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::{Origin, Telemetry};
 use net_traits::address::destination;
 use net_traits::close_code::{self, sent_reason};
@@ -64,7 +64,7 @@ struct Wire {
 
 /// One end of a connection. Clones share the end.
 #[derive(Clone)]
-struct Connection(Arc<End>);
+struct Connection(Handle<End>);
 
 struct End {
     wire: Wire,
@@ -184,7 +184,7 @@ impl NetTransport for Local {
     }
 
     fn connections(&self) -> Vec<Connection> {
-        self.registry.live().into_iter().map(Connection).collect()
+        self.registry.handles().into_iter().map(Connection).collect()
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
@@ -394,8 +394,9 @@ impl Member for End {
         self.wire.end(code, reason);
     }
 
-    async fn close(self: Arc<Self>, code: u64, reason: &str) {
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         self.wire.end(code, reason); // queued messages are already at the peer
+        CloseOutcome::Delivered
     }
 }
 

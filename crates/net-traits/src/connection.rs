@@ -11,8 +11,10 @@ use std::time::{Duration, SystemTime};
 
 /// An established connection with an authenticated peer.
 ///
-/// Clones are handles of the same connection. Dropping the last handle closes the connection with
-/// code 0. All methods may be called concurrently.
+/// Clones are handles of the same connection. After the last handle was dropped, the connection sends
+/// what is queued in the background, for a time that the transport limits, and closes with code 0. The
+/// drop does not wait and needs no runtime; to learn what became of the messages, use
+/// [`close`](Self::close). All methods may be called concurrently.
 #[async_trait]
 pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Returns the local address.

@@ -79,13 +79,18 @@ pub struct TransportStatistics {
     pub refused_message_timeout: u64,
     /// Announced messages that exceeded the limit.
     pub refused_messages: u64,
+    /// Messages that the peer had not confirmed, at most, at the end of a connection whose handles were
+    /// dropped, or whose runtime had ended.
+    pub undelivered_messages: u64,
+    /// Their bytes.
+    pub undelivered_bytes: u64,
     /// Bytes of received messages that the application has not taken, complete or not.
     pub held_bytes: usize,
 }
 
 sums!(TransportStatistics: connections, handshakes, messages, refused_connections, refused_per_ip,
     refused_per_identity, refused_handshakes, refused_handshake_timeout, refused_memory, refused_message_timeout,
-    refused_messages, held_bytes);
+    refused_messages, undelivered_messages, undelivered_bytes, held_bytes);
 
 /// Messages that were queued and delivered. Bytes are those of the messages, without headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

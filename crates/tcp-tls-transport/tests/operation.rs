@@ -67,7 +67,9 @@ fn statistics_count_connections_messages_and_refusals() {
         assert_eq!(transport.statistics().refused_per_ip, 1);
         assert_eq!(transport.statistics().refused_messages, 1);
         drop(server);
-        assert_eq!(transport.statistics().connections, 0);
+        while transport.statistics().connections > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await; // it lingers
+        }
     });
 }
 

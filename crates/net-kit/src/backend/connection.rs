@@ -8,32 +8,36 @@ use crate::guard::OnDrop;
 use crate::handshake::Handshake;
 use crate::losses::Told;
 use crate::outbox::Outbox;
-use crate::registry::{Entry, Member, Registry};
+use crate::registry::{Entry, Handle, Lingering, Member, Registry};
 use crate::telemetry::Origin;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use futures_util::future::{Either, select, try_join_all};
+use futures_util::future::{Either, join, select, try_join_all};
 use net_traits::address::canonical;
 use net_traits::{
     CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
 };
+use parking_lot::Mutex;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// A connection of a [`Transport`](super::Transport).
 pub struct Connection<B: Backend> {
-    pub(super) shared: Arc<Shared<B>>,
+    pub(super) shared: Handle<Shared<B>>,
     told: Told,
 }
 
-/// What the handles of a connection share; dropped with the last of them.
+/// What the handles of a connection share.
 pub(crate) struct Shared<B: Backend> {
     pub(super) session: Arc<Session<B>>,
     pub(super) entry: Entry<Self>,
+    /// To the task of the connection, until the last handle is dropped.
+    release: Mutex<Option<oneshot::Sender<Lingering<Self>>>>,
 }
 
 impl<B: Backend> Connection<B> {
@@ -48,30 +52,44 @@ impl<B: Backend> Connection<B> {
         place: Option<Place>,
     ) -> Self {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let make =
-            |entry: Entry<_>| Shared { session: Session::new(config, link, entry.share()), entry };
-        let shared = registry.register(facts, origin, revocations, make);
+        let (release, released) = oneshot::channel();
+        let shared = registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
+            session: Session::new(config, link, entry.share()),
+            entry,
+            release: Mutex::new(Some(release)),
+        });
         let telemetry = shared.entry.telemetry().clone();
         let session = shared.session.clone();
-        let of_task = session.clone();
         let driven = B::drive(session.clone(), io, handshake);
-        let abandon = OnDrop(move || of_task.abandon());
+        let (of_task, weak) = (session.clone(), Arc::downgrade(Handle::member(&shared)));
+        let abandon = OnDrop(move || {
+            if of_task.abandon()
+                && let Some(shared) = weak.upgrade()
+            {
+                shared.entry.lost(of_task.unconfirmed());
+            }
+        });
         tokio::spawn(async move {
             let _abandon = abandon; // also if the runtime ends, or has ended
             let _place = place;
             // If the runtime is shut down, nothing tells of the end later.
             let _abandoned = OnDrop(|| telemetry.abandoned());
             let ended = async { telemetry.closed(&session.over().await) };
-            let (mut driven, mut ended) = (pin!(driven), pin!(ended));
-            match select(driven.as_mut(), ended.as_mut()).await {
-                Either::Left(((), _)) => drop(ended.now_or_never()),
-                Either::Right(((), _)) => driven.await,
+            let lingering = async {
+                if let Ok(lingering) = released.await {
+                    lingering.run(session.options().linger).await;
+                }
+            };
+            let (mut driven, mut others) = (pin!(driven), pin!(join(ended, lingering)));
+            match select(driven.as_mut(), others.as_mut()).await {
+                Either::Left(((), _)) => drop(others.now_or_never()),
+                Either::Right((_, _)) => driven.await,
             }
         });
         Self::new(shared)
     }
 
-    pub(super) fn new(shared: Arc<Shared<B>>) -> Self {
+    pub(super) fn new(shared: Handle<Shared<B>>) -> Self {
         let told = shared.session.losses().told();
         Self { shared, told }
     }
@@ -145,18 +163,33 @@ impl<B: Backend> Member for Shared<B> {
         self.session.abort(code, reason);
     }
 
-    async fn close(self: Arc<Self>, code: u64, reason: &str) {
-        Connection::new(self).close(code, reason).await;
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
+        let session = &*self.session;
+        if !session.close(code, reason) {
+            return CloseOutcome::AlreadyOver(session.over().await);
+        }
+        self.entry.telemetry().closing(code, reason);
+        {
+            let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
+            // Without progress, the peer is abandoned.
+            let _ = session.unless_stuck(session.all_lanes(), session.over()).await;
+        }
+        session.over().await;
+        let (messages, bytes) = session.unconfirmed();
+        CloseOutcome::of_rest(messages, bytes, B::CONFIRMED)
+    }
+
+    fn linger(&self, lingering: Lingering<Self>) {
+        let task = self.release.lock().take();
+        let _ = task.map(|task| task.send(lingering)); // the task may have ended with its runtime
+    }
+
+    fn unconfirmed(&self) -> (u64, u64) {
+        self.session.unconfirmed()
     }
 
     fn discard(&self) {
         self.session.clear();
-    }
-}
-
-impl<B: Backend> Drop for Shared<B> {
-    fn drop(&mut self) {
-        self.session.abort(0, "");
     }
 }
 
@@ -210,19 +243,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
-        let session = self.session();
-        if !session.close(code, reason) {
-            return CloseOutcome::AlreadyOver(session.over().await);
-        }
-        self.shared.entry.telemetry().closing(code, reason);
-        {
-            let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
-            // Without progress, the peer is abandoned.
-            let _ = session.unless_stuck(session.all_lanes(), session.over()).await;
-        }
-        session.over().await;
-        let (messages, bytes) = session.unconfirmed();
-        CloseOutcome::of_rest(messages, bytes, B::CONFIRMED)
+        Member::close(&*self.shared, code, reason).await
     }
 
     fn abort(&self, code: u64, reason: &str) {

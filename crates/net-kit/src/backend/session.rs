@@ -304,11 +304,13 @@ impl<B: Backend> Session<B> {
         });
     }
 
-    /// Ends the connection, whose task is gone, unless it has ended.
-    pub(super) fn abandon(&self) {
+    /// Ends the connection, whose task is gone. Returns false if it had ended.
+    pub(super) fn abandon(&self) -> bool {
+        let was_over = self.is_over();
         let what = "the runtime that drove the connection has ended, or its task panicked";
         self.end(CloseReason::Transport(Cause::new(what)));
         self.drained();
+        !was_over
     }
 
     /// Records that everything that arrived is in the inbox: behind it, `recv` returns the end.

@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use futures_util::future::join_all;
 use net_traits::address::destination;
 use net_traits::{
-    Cause, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
+    Cause, CertHash, ConfigError, ConnectError, ListenError, NetCredential, NetTransport,
     TransportStatistics, TrustPolicy,
 };
 use parking_lot::{Mutex, RwLock};
@@ -112,8 +112,12 @@ impl<B: Backend> NetTransport for Transport<B> {
     }
 
     fn connections(&self) -> Vec<Connection<B>> {
-        let live = self.inner.registry.live().into_iter();
-        live.map(Connection::new).collect()
+        let handles = self.inner.registry.handles().into_iter();
+        handles.map(Connection::new).collect()
+    }
+
+    fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
+        self.inner.registry.close_peer(identity, code, reason)
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {

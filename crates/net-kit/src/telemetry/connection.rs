@@ -96,6 +96,15 @@ impl ConnectionTelemetry {
         self.telemetry.closed(cause, took);
     }
 
+    /// The connection has ended without handles or without a runtime, before the peer confirmed all
+    /// messages.
+    pub(crate) fn undelivered(&self, messages: u64, bytes: u64) {
+        self.span.in_scope(|| {
+            tracing::debug!(target: CONNECTION, messages, bytes, "messages undelivered");
+        });
+        self.telemetry.undelivered(messages, bytes);
+    }
+
     /// The connection is closed because its peer is no longer trusted.
     pub(crate) fn revoked(&self) {
         self.span.in_scope(|| tracing::info!(target: CONNECTION, "revoked: no longer trusted"));

@@ -18,6 +18,8 @@ pub(super) struct Metrics {
     pub(super) resumed: Counter,
     pub(super) revoked: Counter,
     pub(super) messages_refused: Counter,
+    pub(super) messages_undelivered: Counter,
+    pub(super) bytes_undelivered: Counter,
     pub(super) sent: Messages,
     pub(super) received: Messages,
 }
@@ -50,6 +52,8 @@ impl Metrics {
             resumed: counter!("net_connections_resumed_total", "transport" => transport),
             revoked: counter!("net_connections_revoked_total", "transport" => transport),
             messages_refused: counter!("net_messages_refused_total", "transport" => transport),
+            messages_undelivered: counter!("net_messages_undelivered_total", "transport" => transport),
+            bytes_undelivered: counter!("net_bytes_undelivered_total", "transport" => transport),
             sent: Messages {
                 messages: counter!("net_messages_sent_total", "transport" => transport),
                 bytes: counter!("net_bytes_sent_total", "transport" => transport),

@@ -168,6 +168,14 @@ impl Telemetry {
         self.metrics.closed(cause, took);
     }
 
+    fn undelivered(&self, messages: u64, bytes: u64) {
+        #[cfg(feature = "metrics")]
+        {
+            self.metrics.messages_undelivered.increment(messages);
+            self.metrics.bytes_undelivered.increment(bytes);
+        }
+    }
+
     /// Counts a message that was queued, before which the connection had queued `before`.
     #[inline]
     fn sent(&self, bytes: usize, before: u64) {

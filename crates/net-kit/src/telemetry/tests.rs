@@ -82,6 +82,7 @@ fn tell_all() {
     let connection = connection(&telemetry);
     connection.resumed();
     connection.revoked();
+    connection.undelivered(2, 30);
     connection.sent(100);
     connection.received(20);
     connection.message_refused();

@@ -109,6 +109,7 @@ macro_rules! metrics {
 metrics! {
     "net_bytes_received_total" Counter Bytes ["transport"] "Bytes of messages delivered to the application, without headers";
     "net_bytes_sent_total" Counter Bytes ["transport"] "Bytes of messages queued, without headers";
+    "net_bytes_undelivered_total" Counter Bytes ["transport"] "Bytes of the messages of `net_messages_undelivered_total`";
     "net_connection_seconds" Histogram Seconds ["transport", "cause"] "How long connections were open, by why they ended";
     "net_connections_closed_total" Counter Count ["transport", "cause"] "Connections that ended, by why";
     "net_connections_open" Gauge Count ["transport"] "Connections that are open; the handles of ended ones do not count";
@@ -123,6 +124,7 @@ metrics! {
     "net_messages_received_total" Counter Count ["transport"] "Messages delivered to the application";
     "net_messages_refused_total" Counter Count ["transport"] "Announced messages that exceeded the limit";
     "net_messages_sent_total" Counter Count ["transport"] "Messages queued";
+    "net_messages_undelivered_total" Counter Count ["transport"] "Messages not confirmed, at most, by the end of a connection whose handles were dropped or whose runtime had ended";
     "net_pool_changes_total" Counter Count ["change"] "Changes of the connections of pools: `connected`, `replaced`, `stuck`, `lost`";
     "net_pool_dials_total" Counter Count ["cause", "detail"] "Dials of pools: `connected`, or why they failed";
     "net_pool_messages_held" Gauge Count [] "Messages that pools hold: queued, or not known to be delivered";
@@ -148,6 +150,7 @@ events! {
     CONNECTION DEBUG "closing" ["code", "reason"] "This side began to close and delivers what is queued";
     CONNECTION DEBUG "connected" [] "A connection was established";
     CONNECTION INFO "connection" ["peer", "remote", "direction", "transport"] "The span of a connection, around its events";
+    CONNECTION DEBUG "messages undelivered" ["messages", "bytes"] "The handles were dropped, or the runtime has ended; so many messages were not confirmed, at most, by the end";
     CONNECTION INFO "revoked: no longer trusted" [] "The connection is closed because its peer is no longer trusted";
     CONNECTION DEBUG "session resumed" [] "The handshake resumed an earlier session";
     FALLBACK DEBUG "dialled" ["remote", "path", "error", "secondary_error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";

@@ -14,7 +14,7 @@ use net_kit::budget;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
-use net_kit::registry::{Entry, Member, Registry};
+use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::Origin;
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
@@ -28,7 +28,7 @@ use std::time::Duration;
 /// A connection of [`MemoryTransport`](crate::memory::MemoryTransport).
 #[derive(Clone)]
 pub struct MemoryConnection {
-    shared: Arc<Shared>,
+    shared: Handle<Shared>,
 }
 
 /// One side's view of a connection.
@@ -70,7 +70,7 @@ impl MemoryConnection {
         Self { shared: registry.register(facts, origin, revocations, make) }
     }
 
-    pub(super) fn from_shared(shared: Arc<Shared>) -> Self {
+    pub(super) fn from_shared(shared: Handle<Shared>) -> Self {
         Self { shared }
     }
 
@@ -105,10 +105,13 @@ impl MemoryConnection {
         let frame = frame(parts).filter(|_| size <= limit);
         Ok((size, frame.ok_or(SendError::TooLarge { size, limit })?))
     }
+}
 
-    /// Waits until the connection has ended. The network has no callbacks; the first handle that looks reports the end.
+impl Shared {
+    /// Waits until the connection has ended. The network has no callbacks; the first call that sees the
+    /// end reports it.
     async fn over(&self) -> CloseReason {
-        let Shared { entry, seat, place, .. } = &*self.shared;
+        let Shared { entry, seat, place, .. } = self;
         let reason = seat.wire.over(seat.side).await;
         entry.telemetry().closed(&reason);
         drop(place.lock().take());
@@ -120,7 +123,7 @@ impl MemoryConnection {
         &self,
         operation: impl Future<Output = Result<T, CloseReason>>,
     ) -> Result<T, SendError> {
-        let Seat { wire, side, limits } = &self.shared.seat;
+        let Seat { wire, side, limits } = &self.seat;
         let look = || Look { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
         match unless_stuck(limits.timeouts(), look, operation).await {
             Ok(result) => result.map_err(SendError::Closed),
@@ -142,14 +145,33 @@ impl Member for Shared {
         self.seat.wire.close(self.seat.side, code, reason);
     }
 
-    async fn close(self: Arc<Self>, code: u64, reason: &str) {
-        MemoryConnection { shared: self }.close(code, reason).await;
+    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
+        let Seat { wire, side, .. } = &self.seat;
+        if let Some(reason) = wire.over(*side).now_or_never() {
+            return CloseOutcome::AlreadyOver(reason);
+        }
+        let is_first = {
+            let mut closing = self.closing.lock();
+            let is_first = closing.is_none();
+            closing.get_or_insert_with(|| CloseReason::Local { code, reason: reason.to_owned() });
+            is_first
+        };
+        if !is_first {
+            return CloseOutcome::AlreadyOver(self.over().await);
+        }
+        self.entry.telemetry().closing(code, reason);
+        let (messages, bytes) = {
+            let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
+            let _ = self.unless_stuck(wire.delivered(*side)).await; // a stuck peer is abandoned
+            wire.undelivered(*side)
+        };
+        self.over().await;
+        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
     }
 }
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        self.seat.wire.close(self.seat.side, 0, "");
         if let Some(reason) = self.seat.wire.over(self.seat.side).now_or_never() {
             self.entry.telemetry().closed(&reason);
         }
@@ -176,7 +198,7 @@ impl NetConnection for MemoryConnection {
         budget::spend().await;
         let (size, frame) = self.frame(parts)?;
         let Seat { wire, side, .. } = &self.shared.seat;
-        self.unless_stuck(wire.push(*side, frame)).await?;
+        self.shared.unless_stuck(wire.push(*side, frame)).await?;
         self.shared.entry.sent(size);
         Ok(())
     }
@@ -194,7 +216,7 @@ impl NetConnection for MemoryConnection {
     async fn flush(&self) -> Result<(), SendError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
-        self.unless_stuck(wire.delivered(*side)).await
+        self.shared.unless_stuck(wire.delivered(*side)).await
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -202,33 +224,13 @@ impl NetConnection for MemoryConnection {
         let Seat { wire, side, .. } = &self.shared.seat;
         let received = wire.take(*side, &self.shared.unfinished).await;
         if let Err(RecvError::Closed(_)) = received {
-            self.over().await;
+            self.shared.over().await;
         }
         self.shared.entry.hand_out(received)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
-        let Seat { wire, side, .. } = &self.shared.seat;
-        if let Some(reason) = wire.over(*side).now_or_never() {
-            return CloseOutcome::AlreadyOver(reason);
-        }
-        let is_first = {
-            let mut closing = self.shared.closing.lock();
-            let is_first = closing.is_none();
-            closing.get_or_insert_with(|| CloseReason::Local { code, reason: reason.to_owned() });
-            is_first
-        };
-        if !is_first {
-            return CloseOutcome::AlreadyOver(self.over().await);
-        }
-        self.shared.entry.telemetry().closing(code, reason);
-        let (messages, bytes) = {
-            let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
-            let _ = self.flush().await; // a stuck peer is abandoned
-            wire.undelivered(*side)
-        };
-        self.over().await;
-        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
+        Member::close(&*self.shared, code, reason).await
     }
 
     fn abort(&self, code: u64, reason: &str) {
@@ -240,7 +242,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.over().await
+        self.shared.over().await
     }
 }
 

@@ -164,7 +164,7 @@ impl NetTransport for MemoryTransport {
     }
 
     fn connections(&self) -> Vec<MemoryConnection> {
-        self.host.registry.live().into_iter().map(MemoryConnection::from_shared).collect()
+        self.host.registry.handles().into_iter().map(MemoryConnection::from_shared).collect()
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {

@@ -4,8 +4,12 @@ use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
 use crate::suite::operation::fill;
 use crate::{Harness, Limits};
 use futures_util::future::join_all;
-use net_traits::{CloseOutcome, CloseReason, NetConnection, RecvError, SendError};
+use net_traits::{
+    CloseOutcome, CloseReason, NetConnection, NetTransport, RecvError, SendError, TrustPolicy,
+    close_code,
+};
 use std::future::poll_fn;
+use std::panic::resume_unwind;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -215,6 +219,63 @@ pub async fn dropping_the_last_handle_closes<H: Harness>(stage: Stage<H>) {
     assert!(matches!(other.watch_close().await, CloseReason::Peer { code: 0, .. }));
 }
 
+/// Messages sent before the last handle is dropped are delivered, then the peer gets the end.
+///
+/// A task that answers and ends does not know that its answer is still queued.
+pub async fn what_was_sent_before_a_drop_is_delivered<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener: _listener, transports: _transports } = stage.meet().await;
+    let count = 10;
+    for number in 0..count {
+        one.send_bytes(numbered(number, 10_000)).await.unwrap();
+    }
+    drop(one);
+    for expected in 0..count {
+        assert_eq!(number(&other.recv().await.unwrap().0), expected);
+    }
+    assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it has ended");
+}
+
+/// The last handle may be dropped outside of a runtime and while a thread unwinds, and what was sent
+/// before is delivered.
+///
+/// A panic in a destructor ends the process.
+pub async fn handles_are_dropped_anywhere<H: Harness>(stage: Stage<H>) {
+    for is_unwinding in [false, true] {
+        let Pair { one, other, listener: _listener, transports: _transports } = stage.meet().await;
+        one.send(b"bye").await.unwrap();
+        let dropping = std::thread::spawn(move || {
+            let _dropped = one;
+            if is_unwinding {
+                resume_unwind(Box::new("on purpose"));
+            }
+        });
+        assert_eq!(dropping.join().is_err(), is_unwinding, "the drop does not panic");
+        assert_eq!(other.recv().await.unwrap().0, "bye");
+        other.watch_close().await;
+    }
+}
+
+/// A connection whose peer accepts no data ends within the linger time after its last handle was
+/// dropped.
+pub async fn a_drop_does_not_linger_for_ever<H: Harness>(stage: Stage<H>) {
+    let hour = Duration::from_secs(3600);
+    let limits = Limits {
+        no_progress_timeout: hour,
+        operation_timeout: hour,
+        linger: MOMENT,
+        ..Limits::default()
+    };
+    let Pair { one, other: _other, listener: _listener, transports } =
+        stage.meet_with(limits).await;
+    fill(&one).await;
+    drop(one);
+    let transport = &transports[usize::from(stage.is_swapped)];
+    while transport.statistics().connections > 0 {
+        sleep(PAUSE).await;
+    }
+    assert!(transport.connections().is_empty());
+}
+
 /// Connections remain open when their listener and their transports are dropped.
 ///
 /// Other parts of a program use them without the listener.
@@ -274,7 +335,8 @@ pub async fn abort_reaches_the_peer<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.send(b"late").await, Err(SendError::Closed(local(77, "enough"))));
 }
 
-/// Aborting does not wait for queued messages, and ends a `close` that does.
+/// Aborting does not wait for queued messages, and ends a `close` that does. Its code and reason
+/// replace those of the close.
 pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
     let limits = Limits { no_progress_timeout: Duration::from_secs(3600), ..Limits::default() };
     let Pair { one, other: _other, .. } = &stage.meet_with(limits).await;
@@ -284,9 +346,31 @@ pub async fn abort_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
         async move { one.close(1, "in order").await }
     });
     sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    let was_over = close.is_finished();
     one.abort(2, "now");
     close.await.unwrap();
-    assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
+    let expected = if was_over { local(1, "in order") } else { local(2, "now") };
+    assert_eq!(one.watch_close().await, expected);
+}
+
+/// A revocation acts at once on a connection that another task is closing.
+///
+/// A peer that is not trusted any more must not prolong its connection by reading slowly.
+pub async fn revocation_ends_a_close_that_waits<H: Harness>(stage: Stage<H>) {
+    let limits = Limits { no_progress_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let Pair { one, other: _other, transports, .. } = &stage.meet_with(limits).await;
+    fill(one).await;
+    let close = tokio::spawn({
+        let one = one.clone();
+        async move { one.close(1, "slowly").await }
+    });
+    sleep(MOMENT).await; // where messages are queued on this side, `close` waits by now
+    let was_over = close.is_finished();
+    let transport = &transports[usize::from(stage.is_swapped)];
+    assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, usize::from(!was_over));
+    close.await.unwrap();
+    let CloseReason::Local { code, .. } = one.watch_close().await else { panic!("a local end") };
+    assert_eq!(code, if was_over { 1 } else { close_code::REVOKED });
 }
 
 /// A close returns that the peer's transport has confirmed all messages, or else how many it has not, at

@@ -6,6 +6,7 @@ mod fault;
 mod guards;
 mod question;
 mod request;
+mod shared;
 
 pub(crate) use fault::Fault;
 
@@ -33,7 +34,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 use std::time::Duration;
 use tokio::runtime::{Handle, Id};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
@@ -231,6 +232,11 @@ impl NetTransport for BrokenTransport {
                 }
                 self.inner.revoke(policy).await
             }
+            Fault::RevocationsWaitForAClose
+                if self.connections().iter().any(|it| it.0.closings.load(Ordering::SeqCst) > 0) =>
+            {
+                0
+            }
             _ => self.inner.revoke(policy).await,
         }
     }
@@ -368,6 +374,7 @@ struct Shared {
     watching: AtomicUsize,
     wakers: Mutex<Vec<Waker>>,
     held_back: Mutex<Option<Bytes>>,
+    aborted: Notify,
     queue: mpsc::UnboundedSender<(Bytes, OwnedSemaphorePermit)>,
     room: Arc<Semaphore>,
     /// What had arrived before a revocation.
@@ -419,44 +426,11 @@ impl Shared {
             watching: AtomicUsize::default(),
             wakers: Mutex::default(),
             held_back: Mutex::default(),
+            aborted: Notify::new(),
             queue,
             room: Arc::new(Semaphore::new(QUEUE)),
             arrived: Mutex::default(),
             asked: Mutex::default(),
-        }
-    }
-
-    /// Whether the peer may make no progress for long.
-    fn is_patient(&self) -> bool {
-        self.limits.no_progress_timeout > Duration::from_secs(60)
-    }
-
-    /// Puts a message into the queue that counts messages.
-    async fn queue(&self, message: Bytes) -> Result<(), SendError> {
-        let after = self.limits.no_progress_timeout.min(self.limits.operation_timeout);
-        let place = tokio::select! {
-            biased;
-            reason = self.inner.watch_close() => return Err(SendError::Closed(reason)),
-            place = self.room.clone().acquire_owned() => place.expect("it is never closed"),
-            () = sleep(after) => return Err(SendError::TimedOut { after }),
-        };
-        match self.queue.send((message, place)) {
-            Ok(()) => Ok(()),
-            // The runtime of the task has ended.
-            Err(mpsc::error::SendError((message, _))) => self.inner.send_bytes(message).await,
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let leaks = match self.fault {
-            Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
-            Fault::OrphansLeak => self.context.strong_count() == 0,
-            _ => false,
-        };
-        if leaks {
-            std::mem::forget(self.inner.clone());
         }
     }
 }
@@ -544,6 +518,18 @@ impl NetConnection for BrokenConnection {
                 inner.send_bytes(message).await?;
                 let held_back = self.0.held_back.lock().take();
                 inner.send_bytes(held_back.unwrap_or_default()).await
+            }
+            // Until the next message, which `drop` does not wait for.
+            Fault::DropsDiscard if nth == 9 && size == 10_000 => {
+                *self.0.held_back.lock() = Some(message);
+                Ok(())
+            }
+            Fault::DropsDiscard => {
+                let held_back = self.0.held_back.lock().take();
+                if let Some(held_back) = held_back {
+                    inner.send_bytes(held_back).await?;
+                }
+                inner.send_bytes(message).await
             }
             Fault::ConcurrentMessagesAreTorn if sending > 1 && size > 1000 => {
                 inner.send_bytes(message.slice(..size / 2)).await?;
@@ -709,6 +695,13 @@ impl NetConnection for BrokenConnection {
                 inner.close(code, &reason).await
             }
             Fault::AbortLeavesCloseWaiting if reason == "in order" => std::future::pending().await,
+            Fault::AbortHurriesAClose if reason == "in order" => {
+                self.0.aborted.notified().await;
+                inner.close(code, reason).await
+            }
+            Fault::RevocationsWaitForAClose if reason == "slowly" => {
+                CloseOutcome::AlreadyOver(inner.watch_close().await)
+            }
             Fault::ClosingTwiceHangs if is_again && reason == "second" => {
                 std::future::pending().await
             }
@@ -733,6 +726,10 @@ impl NetConnection for BrokenConnection {
     fn abort(&self, code: u64, reason: &str) {
         let forgets = self.0.fault == Fault::AbortForgetsTheCode && reason == "enough";
         let code = if forgets { 0 } else { code };
+        let is_closing = self.0.closings.load(Ordering::SeqCst) > 0;
+        if self.0.fault == Fault::AbortHurriesAClose && is_closing && reason == "now" {
+            return self.0.aborted.notify_one();
+        }
         self.0.inner.abort(code, reason);
     }
 

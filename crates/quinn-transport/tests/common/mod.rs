@@ -159,6 +159,7 @@ impl Harness for Quinn {
                 .handshake_timeout(limits.handshake_timeout)
                 .no_progress_timeout(limits.no_progress_timeout)
                 .operation_timeout(limits.operation_timeout)
+                .linger(limits.linger)
                 .max_connections(limits.max_connections)
                 .max_connections_per_identity(limits.max_connections_per_identity)
                 .receive_queue(limits.receive_queue)
