@@ -16,7 +16,24 @@ const LINKED: [&str; 6] =
 const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
 /// The optional features.
-const OPTIONAL: [&str; 2] = ["--features", "msquic-async/driver,msquic-transport/metrics"];
+const OPTIONAL: [&str; 2] =
+    ["--features", "msquic-async/driver,msquic-transport/driver,msquic-transport/metrics"];
+
+/// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
+const DRIVEN: [&str; 12] = [
+    "--test",
+    "conformance",
+    "--test",
+    "connect",
+    "--test",
+    "delivery",
+    "--test",
+    "messages",
+    "--test",
+    "operation",
+    "--test",
+    "requests",
+];
 
 /// The packages that do not link libmsquic.
 const PLAIN: [&str; 14] = [
@@ -152,6 +169,12 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         linked.args(ATTACK);
     }
     steps.cargo("test with msquic", linked)?;
+    if cfg!(target_os = "linux") {
+        let mut driven = workspace.cargo_linked(["test"]);
+        driven.args(LINKED).args(OPTIONAL).args(workspace.features());
+        driven.args(DRIVEN).env("MSQUIC_TRANSPORT_DRIVEN", "1");
+        steps.cargo("test with msquic inside a runtime", driven)?;
+    }
     let mut examples = workspace.cargo_linked(["test"]);
     examples.args(demo::package_args(workspace)).args(["--features", "examples/metrics"]);
     steps.cargo("test the examples", examples)

@@ -35,6 +35,8 @@
 mod buffer;
 mod configuration;
 mod connection;
+#[cfg(all(feature = "driver", target_os = "linux"))]
+mod drive;
 // The only module that may contain unsafe code; see its header for the rules.
 #[allow(unsafe_code)]
 mod ffi;

@@ -53,6 +53,8 @@
 //! - `system`: links an installed libmsquic instead: the prefix in `MSQUIC_DIR`, or what pkg-config
 //!   finds. It takes precedence over `vendored`.
 //! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
+//! - `driver`: [`drive`] runs msquic inside the application's tokio runtime, without hops between
+//!   threads. Linux only, experimental.
 #![forbid(unsafe_code)]
 
 mod address_validation;
@@ -61,6 +63,8 @@ mod config;
 mod connection;
 mod context;
 mod datagrams;
+#[cfg(all(feature = "driver", target_os = "linux"))]
+mod drive;
 mod frame_sink;
 mod inbound;
 mod incoming;
@@ -76,9 +80,13 @@ mod transport;
 pub use certificate::resolve_bad_certificate;
 pub use config::{MsQuicTransportConfig, STREAM_OP_TIMEOUT};
 pub use connection::MsQuicNetConnection;
+#[cfg(all(feature = "driver", target_os = "linux"))]
+pub use drive::drive;
 pub use frame_sink::STREAM_CODE_MESSAGE_TOO_LARGE;
 pub use incoming::MsQuicNetIncomingRequest;
 pub use listener::MsQuicListener;
+#[cfg(all(feature = "driver", target_os = "linux"))]
+pub use msquic_async::ExecutionDriver;
 pub use msquic_async::{
     ConnectionStatistics, Dial, ExecutionProfile, LibraryVersion, Settings, library_version,
     set_processors,

@@ -1,5 +1,6 @@
 //! Runs the conformance suite of the traits on this transport.
 
+mod common;
 mod quinn_peer;
 
 use async_trait::async_trait;
@@ -39,6 +40,7 @@ impl Harness for Quic {
     }
 
     fn transport(&self, limits: &Limits) -> MsQuicTransport {
+        common::drive_if_wanted();
         MsQuicTransport::with_config(
             MsQuicTransportConfig::new()
                 .max_message_size(limits.max_message_size)

@@ -22,6 +22,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// How often libmsquic is polled before other things get their turn.
+const ROUNDS: usize = 16;
 
 /// How many events are fetched at once.
 const BATCH: usize = 16;
@@ -201,22 +206,37 @@ impl Execution {
 
     /// Runs what is due, without looking for events; returns when there is more to do.
     fn poll(&self, native: &mut Native) -> Option<Duration> {
-        loop {
-            // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
-            let wait = inside(|| unsafe { call!(ExecutionPoll(native.0)) });
-            let waiting = self.jobs.lock().len();
-            for _ in 0..waiting {
-                let job = self.jobs.lock().pop();
-                inside(|| guard((), || job.into_iter().for_each(|job| job())));
+        for _ in 0..ROUNDS {
+            let next = self.poll_once(native);
+            if next != Some(Duration::ZERO) {
+                return next;
             }
-            if waiting > 0 {
-                continue; // they made work for libmsquic
-            }
-            return match wait {
-                u32::MAX => None,
-                millis => Some(Duration::from_millis(millis.into())),
-            };
         }
+        Some(Duration::ZERO)
+    }
+
+    fn poll_once(&self, native: &mut Native) -> Option<Duration> {
+        // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
+        let wait = inside(|| unsafe { call!(ExecutionPoll(native.0)) });
+        let waiting = self.jobs.lock().len();
+        for _ in 0..waiting {
+            let job = self.jobs.lock().pop();
+            inside(|| guard((), || job.into_iter().for_each(|job| job())));
+        }
+        match wait {
+            _ if waiting > 0 => Some(Duration::ZERO), // they made work for libmsquic
+            u32::MAX => None,
+            millis => Some(Duration::from_millis(millis.into())),
+        }
+    }
+
+    /// What is due comes before events: an acknowledgement leaves in one packet with the answer that the
+    /// application gives.
+    fn turn(&self, native: &mut Native) -> Option<Duration> {
+        self.poll_once(native); // once: as long as more is due, libmsquic does not ring for what arrives
+        let has_more = self.wait(native, Some(Duration::ZERO)).unwrap_or(false);
+        let next = self.poll(native);
+        if has_more { Some(Duration::ZERO) } else { next }
     }
 
     /// Waits for events and handles them; returns whether there may be more.
@@ -276,7 +296,7 @@ fn keep_library() -> Result<(), Status> {
 /// # Ok::<(), msquic_async::Status>(())
 /// ```
 ///
-/// Inside another event loop, wait until [`as_fd`](AsFd::as_fd) is readable or the time is over that
+/// In a tokio runtime, spawn [`run`](Self::run). Inside another event loop, wait until [`as_fd`](AsFd::as_fd) is readable or the time is over that
 /// [`turn`](Self::turn) returned, and then take the next turn:
 ///
 /// ```no_run
@@ -317,10 +337,12 @@ impl ExecutionDriver {
     ///
     /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.
     pub fn turn(&mut self) -> Option<Duration> {
-        let native = &mut *self.execution.lock();
-        let has_more = self.execution.wait(native, Some(Duration::ZERO)).unwrap_or(false);
-        let next = self.execution.poll(native);
-        if has_more { Some(Duration::ZERO) } else { next }
+        self.execution.turn(&mut self.execution.lock())
+    }
+
+    /// Returns a way to take turns beside the driver.
+    pub(crate) fn turns(&self) -> Turns {
+        Turns(self.execution)
     }
 
     /// Blocks this thread until there is an event, or for `timeout`, and handles the event.
@@ -353,6 +375,38 @@ impl ExecutionDriver {
             let timeout = if is_woken { Some(Duration::ZERO) } else { next };
             self.wait(timeout).expect("epoll_wait of a descriptor that stays open");
         }
+    }
+}
+
+/// Turns that several threads take, one at a time.
+#[derive(Clone, Copy)]
+pub(crate) struct Turns(&'static Execution);
+
+impl Turns {
+    /// Takes a turn, as [`ExecutionDriver::turn`]; `None` if another thread is in one, or the process ends.
+    pub(crate) fn try_take(self) -> Option<Option<Duration>> {
+        let native = &mut *self.0.native.try_lock()?;
+        (!IS_EXITING.load(Ordering::SeqCst)).then(|| self.0.turn(native))
+    }
+
+    /// Registers the events with the current tokio runtime.
+    pub(crate) fn events(self) -> io::Result<AsyncFd<Self>> {
+        // SAFETY: C29: the descriptor stays open for the rest of the process, and is always the same.
+        let registered = unsafe { AsyncFd::register_with_interest(self, Interest::READABLE) };
+        Ok(registered?)
+    }
+}
+
+/// To wait for events only. They name memory of libmsquic, and no other entries may be added.
+impl AsFd for Turns {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.epoll.as_fd()
+    }
+}
+
+impl AsRawFd for Turns {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        self.0.epoll.as_raw_fd()
     }
 }
 

@@ -8,6 +8,7 @@ use msquic_transport::{
 use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
 use std::future::Future;
 use std::io::{self, Write};
+use std::sync::Once;
 use std::thread;
 use std::time::Duration;
 
@@ -16,8 +17,28 @@ pub(crate) const ALPN: &str = "test/1";
 /// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
+/// Makes msquic run inside a runtime, on a thread of its own, if the variable `MSQUIC_TRANSPORT_DRIVEN` is set.
+pub(crate) fn drive_if_wanted() {
+    static STARTED: Once = Once::new();
+    STARTED.call_once(|| {
+        if std::env::var_os("MSQUIC_TRANSPORT_DRIVEN").is_none() {
+            return;
+        }
+        #[cfg(all(feature = "driver", target_os = "linux"))]
+        {
+            let driver = msquic_transport::ExecutionDriver::install().unwrap();
+            let mut runtime = tokio::runtime::Builder::new_current_thread();
+            let runtime = runtime.enable_all().build().unwrap();
+            thread::spawn(move || runtime.block_on(msquic_transport::drive(driver)));
+        }
+        #[cfg(not(all(feature = "driver", target_os = "linux")))]
+        panic!("the feature `driver` is missing");
+    });
+}
+
 /// Runs `test` on its own multi-threaded runtime and fails if it hangs.
 pub(crate) fn run<T>(test: impl Future<Output = T>) -> T {
+    drive_if_wanted();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
     runtime.block_on(async { tokio::time::timeout(HANG, test).await.expect("the test hangs") })
 }

@@ -1,0 +1,155 @@
+//! [`ExecutionDriver::run`]: msquic inside a tokio runtime.
+//!
+//! One task takes the turns: callbacks run on its thread, and the tasks that they wake run next, on the
+//! same thread. Between turns it waits for the events of msquic and its next timer like any other task. A
+//! *stand-in*, a thread of its own, takes turns while the runtime does not, for instance because a task
+//! blocks its thread.
+
+use crate::ffi::execution::{ExecutionDriver, Turns};
+use crate::lock::Mutex;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::convert::Infallible;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+use tokio::task::yield_now;
+use tokio::time::sleep;
+
+/// How often the stand-in looks whether the task takes its turns.
+const PATIENCE: Duration = Duration::from_millis(20);
+
+impl ExecutionDriver {
+    /// Runs msquic inside the current tokio runtime for as long as the future is polled; it ends with an
+    /// error only. Spawn it, on a runtime with I/O and time enabled.
+    ///
+    /// A message needs no hop to another thread then. While no thread of the runtime is free for more than
+    /// 20 to 40 ms, another thread does what is due. When the future is dropped, for instance with its
+    /// runtime, that is so for good.
+    ///
+    /// ```no_run
+    /// # async fn example() -> Result<(), msquic_async::Status> {
+    /// let driver = msquic_async::ExecutionDriver::install()?; // before the first registration
+    /// tokio::spawn(driver.run());
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The operating system cannot wait for events, or start a thread. Another thread drives from then on, if it
+    /// can be started.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a tokio runtime, and in one without I/O or time.
+    pub async fn run(self) -> io::Error {
+        match self.take_turns().await {
+            Err(error) => error,
+            Ok(never) => match never {},
+        }
+    }
+
+    async fn take_turns(self) -> io::Result<Infallible> {
+        let turns = self.turns();
+        let events = turns.events()?;
+        let stand_in = StandIn::start(turns)?;
+        let mut timer = pin!(sleep(Duration::ZERO));
+        loop {
+            // `None` if the stand-in is in a turn.
+            let next = turns.try_take().unwrap_or(Some(Duration::ZERO));
+            let due = next.and_then(|next| Instant::now().checked_add(next));
+            stand_in.took_turn(due);
+            if next == Some(Duration::ZERO) {
+                yield_now().await;
+                continue;
+            }
+            if let Some(due) = due {
+                timer.as_mut().reset(due.into());
+            }
+            tokio::select! {
+                biased;
+                ready = events.readable() => ready?.clear_ready(),
+                () = timer.as_mut(), if due.is_some() => {}
+            }
+        }
+    }
+}
+
+/// A thread that takes turns when the task does not. It ends when this is dropped.
+struct StandIn {
+    shared: Arc<Shared>,
+    thread: thread::Thread,
+}
+
+#[derive(Default)]
+struct Shared {
+    task: Mutex<Progress>,
+    is_over: AtomicBool,
+}
+
+/// What the task has done.
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+struct Progress {
+    turns: u64,
+    /// When it has to take its next turn if no event comes before.
+    due: Option<Instant>,
+}
+
+impl StandIn {
+    fn start(turns: Turns) -> io::Result<Self> {
+        let shared = Arc::new(Shared::default());
+        let of_thread = shared.clone();
+        let thread = thread::Builder::new().name("msquic-stand-in".to_owned());
+        let thread = thread.spawn(move || of_thread.watch(turns))?.thread().clone();
+        Ok(Self { shared, thread })
+    }
+
+    fn took_turn(&self, due: Option<Instant>) {
+        let task = &mut *self.shared.task.lock();
+        task.turns += 1;
+        task.due = due;
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Release);
+        self.thread.unpark();
+    }
+}
+
+impl Shared {
+    fn watch(&self, turns: Turns) {
+        let mut late = None;
+        while !self.is_over.load(Ordering::Acquire) {
+            thread::park_timeout(PATIENCE);
+            let task = *self.task.lock();
+            // It may have become late this moment, so the task gets as long again.
+            if late == Some(task) {
+                self.replace(turns, task.turns);
+            }
+            let is_due = task.due.is_some_and(|due| due <= Instant::now());
+            late = (is_due || is_ready(turns, Duration::ZERO)).then_some(task);
+        }
+    }
+
+    /// Takes turns until the task does, or nothing is left to do.
+    fn replace(&self, turns: Turns, seen: u64) {
+        while self.task.lock().turns == seen && !self.is_over.load(Ordering::Acquire) {
+            let Some(next) = turns.try_take() else { return };
+            let wait = next.unwrap_or(PATIENCE).min(PATIENCE);
+            if !is_ready(turns, wait) && wait == PATIENCE {
+                return;
+            }
+        }
+    }
+}
+
+/// Returns whether there are events, once there are or `timeout` is over.
+fn is_ready(turns: Turns, timeout: Duration) -> bool {
+    let timeout = Timespec { tv_sec: 0, tv_nsec: timeout.subsec_nanos().into() };
+    poll(&mut [PollFd::new(&turns, PollFlags::IN)], Some(&timeout)).is_ok_and(|ready| ready > 0)
+}
