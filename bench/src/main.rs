@@ -4,6 +4,8 @@
 #![allow(clippy::print_stdout, reason = "a program")]
 
 mod contender;
+#[cfg(target_os = "linux")]
+mod driven;
 mod ours;
 mod quinn_peer;
 mod raw;
@@ -34,6 +36,21 @@ struct Options {
     /// Shared sockets beside sockets of their own, instead of other transports
     #[arg(long)]
     sharing: bool,
+    /// Run msquic inside the runtime of this program, beside quinn in the same runtime
+    #[cfg(target_os = "linux")]
+    #[arg(long)]
+    driven: bool,
+    /// With `--driven`: use a runtime of one thread
+    #[cfg(target_os = "linux")]
+    #[arg(long, requires = "driven")]
+    current_thread: bool,
+}
+
+impl Options {
+    /// Returns by what the number of messages is divided.
+    fn part(&self) -> usize {
+        if self.quick { 10 } else { 1 }
+    }
 }
 
 /// A workload.
@@ -41,7 +58,7 @@ struct Options {
 enum Workload {
     /// Messages of a size, at full speed; megabytes or thousands of messages per second.
     OneWay { size: usize, count: usize, in_megabytes: bool },
-    /// Round trips of a message; the median in microseconds.
+    /// Round trips of a message; percentiles in microseconds.
     PingPong { size: usize, count: usize },
 }
 
@@ -50,15 +67,21 @@ const WORKLOADS: [(&str, Workload); 5] = [
     ("4 KiB one-way, MB/s", Workload::OneWay { size: 4 << 10, count: 30_000, in_megabytes: true }),
     ("64 KiB one-way, MB/s", Workload::OneWay { size: 64 << 10, count: 3000, in_megabytes: true }),
     ("1 MiB one-way, MB/s", Workload::OneWay { size: 1 << 20, count: 200, in_megabytes: true }),
-    ("128 B ping-pong, us", Workload::PingPong { size: 128, count: 3000 }),
+    ("128 B ping-pong", Workload::PingPong { size: 128, count: 3000 }),
 ];
 
-#[tokio::main]
-async fn main() -> Result<()> {
+fn main() -> Result<()> {
     let options = Options::parse();
-    let part = if options.quick { 10 } else { 1 };
+    #[cfg(target_os = "linux")]
+    if options.driven {
+        return driven::run(options);
+    }
+    tokio::runtime::Runtime::new()?.block_on(run(options))
+}
+
+async fn run(options: Options) -> Result<()> {
     if options.sharing {
-        return sharing::run(options.rounds, part, options.only.as_deref()).await;
+        return sharing::run(options.rounds, options.part(), options.only.as_deref()).await;
     }
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours::Ours::new().await?),
@@ -67,6 +90,10 @@ async fn main() -> Result<()> {
         Box::new(tcp::Tcp::new().await?),
         Box::new(raw::Raw::new()?),
     ];
+    compare(&options, contenders).await
+}
+
+async fn compare(options: &Options, contenders: Vec<Box<dyn Contender>>) -> Result<()> {
     let names: Vec<_> = contenders.iter().map(|contender| contender.name()).collect();
     let mut report = Report::new(&names);
     for (name, workload) in WORKLOADS {
@@ -74,14 +101,17 @@ async fn main() -> Result<()> {
             continue;
         }
         for round in 0..=options.rounds {
-            let mut figures = vec![0.0; contenders.len()];
+            let mut figures = vec![Vec::new(); contenders.len()];
             for turn in 0..contenders.len() {
                 let index = (round + turn) % contenders.len(); // no contender is always first
-                figures[index] = measure(&*contenders[index], workload, part).await?;
+                figures[index] = measure(&*contenders[index], workload, options.part()).await?;
             }
             // The first round warms up.
             if round > 0 {
-                report.add(name, figures);
+                for (row, what) in workload.rows().iter().enumerate() {
+                    let of_row = figures.iter().map(|of_contender| of_contender[row]).collect();
+                    report.add(format!("{name}{what}"), of_row);
+                }
             }
         }
     }
@@ -92,18 +122,29 @@ async fn main() -> Result<()> {
     Ok(())
 }
 
-async fn measure(contender: &dyn Contender, workload: Workload, part: usize) -> Result<f64> {
+impl Workload {
+    /// Returns what is behind the name of each figure.
+    fn rows(self) -> &'static [&'static str] {
+        match self {
+            Self::OneWay { .. } => &[""],
+            Self::PingPong { .. } => &[" p50, us", " p99, us", " p99.9, us"],
+        }
+    }
+}
+
+async fn measure(contender: &dyn Contender, workload: Workload, part: usize) -> Result<Vec<f64>> {
     Ok(match workload {
         Workload::OneWay { size, count, in_megabytes } => {
             let count = count / part;
             let seconds = contender.one_way(size, count).await?.as_secs_f64();
             let per_second = count as f64 / seconds;
-            if in_megabytes { per_second * size as f64 / 1e6 } else { per_second / 1e3 }
+            vec![if in_megabytes { per_second * size as f64 / 1e6 } else { per_second / 1e3 }]
         }
         Workload::PingPong { size, count } => {
             let mut times = contender.ping_pong(size, count / part).await?;
             times.sort_unstable();
-            times[times.len() / 2].as_secs_f64() * 1e6
+            let at = |part: f64| times[(times.len() as f64 * part) as usize].as_secs_f64() * 1e6;
+            vec![at(0.5), at(0.99), at(0.999)]
         }
     })
 }

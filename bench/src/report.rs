@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 pub(crate) struct Report {
     contenders: Vec<&'static str>,
-    order: Vec<&'static str>,
+    order: Vec<String>,
     /// The figures of each round per workload, in the order of the contenders.
-    rounds: BTreeMap<&'static str, Vec<Vec<f64>>>,
+    rounds: BTreeMap<String, Vec<Vec<f64>>>,
 }
 
 impl Report {
@@ -14,9 +14,9 @@ impl Report {
         Self { contenders: contenders.to_vec(), order: Vec::new(), rounds: BTreeMap::new() }
     }
 
-    pub(crate) fn add(&mut self, workload: &'static str, figures: Vec<f64>) {
-        if !self.rounds.contains_key(workload) {
-            self.order.push(workload);
+    pub(crate) fn add(&mut self, workload: String, figures: Vec<f64>) {
+        if !self.rounds.contains_key(&workload) {
+            self.order.push(workload.clone());
         }
         self.rounds.entry(workload).or_default().push(figures);
     }

@@ -49,7 +49,7 @@ pub(crate) async fn run(rounds: usize, part: usize, only: Option<&str>) -> Resul
             }
             // The first round warms up.
             if round > 0 {
-                report.add(name, figures);
+                report.add(name.to_owned(), figures);
             }
         }
         for (client, _) in pairs.iter().flatten() {
@@ -64,7 +64,7 @@ pub(crate) async fn run(rounds: usize, part: usize, only: Option<&str>) -> Resul
             figures[index] = contenders[index].handshakes(HANDSHAKES / part).await?;
         }
         if round > 0 {
-            report.add(name, figures);
+            report.add(name.to_owned(), figures);
         }
     }
     report.print();

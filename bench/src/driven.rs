@@ -1,0 +1,28 @@
+//! This transport with msquic inside the runtime, beside quinn in the same runtime.
+
+use crate::ours::Ours;
+use crate::quinn_peer::Quinn;
+use crate::streams::Writes;
+use crate::{Options, compare};
+use anyhow::Result;
+use msquic_transport::{ExecutionDriver, drive};
+use tokio::runtime::Builder;
+
+pub(crate) fn run(options: Options) -> Result<()> {
+    let mut builder = if options.current_thread {
+        Builder::new_current_thread()
+    } else {
+        Builder::new_multi_thread()
+    };
+    builder.enable_all().build()?.block_on(async {
+        tokio::spawn(drive(ExecutionDriver::install()?));
+        // A task, since the future of `block_on` has a thread of its own in a runtime of several.
+        tokio::spawn(measure(options)).await?
+    })
+}
+
+async fn measure(options: Options) -> Result<()> {
+    let ours = Box::new(Ours::new().await?);
+    let quinn = Box::new(Quinn::new(Writes::Single).await?);
+    compare(&options, vec![ours, quinn]).await
+}
