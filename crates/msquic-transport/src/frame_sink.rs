@@ -88,6 +88,7 @@ impl ReceiveSink for FrameSink {
             // Between messages no data is lost. The loss of the connection is reported separately.
             (ReceiveEnd::Failed(_), _) => None,
         };
+        self.unfinished.set(0, 0); // the reader of the error resumes the streams that wait for it
         if let Some(error) = error {
             self.inbound.inbox().push_one(Err(error));
         }
@@ -110,7 +111,7 @@ impl FrameSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_kit::account::Share;
+    use net_kit::account::{Account, MemoryLimits, Share};
     use net_kit::frame::header;
     use net_kit::inbox::ENTRY_COST;
 
@@ -137,6 +138,21 @@ mod tests {
         assert_eq!(message(&inbound), (vec![1; 10], true));
         assert_eq!(sink.receive(&data[28..]), 14);
         assert_eq!(message(&inbound), (vec![1; 10], false));
+    }
+
+    #[test]
+    fn the_error_of_the_oldest_message_resumes_those_that_wait_for_it() {
+        let limits = MemoryLimits { unfinished: 0, ..MemoryLimits::NONE };
+        let share = Arc::new(Share::new(&Arc::new(Account::new(limits))));
+        let inbound = Inbound::new(1 << 20, &share);
+        let [mut oldest, mut waiting] =
+            [2, 6].map(|id| FrameSink::new(SinkStream::ended(id), &inbound, 1 << 20));
+        let begun = frame(&[1; 100_000])[..50_000].to_vec();
+        assert_eq!(oldest.receive(&begun), 50_000);
+        assert!(waiting.receive(&begun) < 50_000, "it pauses");
+        oldest.end(ReceiveEnd::Failed(ReadError::Reset(9)));
+        let (error, resume) = inbound.inbox().pop().unwrap();
+        assert_eq!((error, resume), (Err(RecvError::Reset { code: 9 }), true));
     }
 
     #[test]

@@ -167,6 +167,8 @@ pub struct Share {
     numbers: AtomicU64,
     /// A message could not grow.
     is_blocked: AtomicBool,
+    /// The bytes of complete messages so far.
+    received: AtomicU64,
     is_over: AtomicBool,
     /// Nothing more can arrive.
     is_last: AtomicBool,
@@ -208,6 +210,7 @@ impl Share {
             unfinished: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
+            received: AtomicU64::new(0),
             is_over: AtomicBool::new(false),
             is_last: AtomicBool::new(false),
             state: Mutex::default(),
@@ -240,6 +243,12 @@ impl Share {
         }
         self.state.lock().charge(&self.account, before, now);
         now > before && self.account.is_exceeded()
+    }
+
+    /// Counts bytes of complete messages.
+    #[inline]
+    pub(crate) fn received(&self, bytes: usize) {
+        self.received.fetch_add(bytes as u64, Ordering::Relaxed);
     }
 
     /// Records whether the inbox is full: unfinished messages are then not late.
@@ -296,14 +305,14 @@ impl Share {
         self.is_over.load(Ordering::Acquire)
     }
 
-    /// Returns whether the connection has to end because it does not finish its messages. `received` are the
-    /// bytes of its complete messages so far. Call it about four times within the timeout.
+    /// Returns whether the connection has to end because it does not finish its messages. Call it about
+    /// four times within the timeout.
     ///
     /// An unfinished message that brings less than 16 KiB within the timeout is late if the connection does
     /// the same. So peers may send messages side by side, and some before others, over a slow path.
     /// While memory is [scarce](Account::is_scarce), a message that holds more than 64 KiB is late too if it
     /// brings less than a 64th of that. Time counts only while this side accepts data.
-    pub fn is_late(&self, now: Instant, received: u64) -> bool {
+    pub fn is_late(&self, now: Instant) -> bool {
         if self.unfinished.load(Ordering::Relaxed) == 0 {
             return false;
         }
@@ -320,7 +329,7 @@ impl Share {
         let pace = &mut *self.pace.lock();
         pace.look(
             now,
-            received,
+            self.received.load(Ordering::Relaxed),
             state.unfinished.iter().map(|(number, growth)| Progress {
                 number: *number,
                 arrived: growth.arrived,
@@ -436,7 +445,8 @@ impl Unfinished {
             let state = &mut *share.state.lock();
             let Some(growth) = state.unfinished.get_mut(&number) else { return };
             let before = std::mem::replace(&mut growth.charged, buffer);
-            (growth.arrived, growth.is_blocked) = (arrived, false);
+            growth.is_blocked &= growth.arrived == arrived;
+            growth.arrived = arrived;
             if arrived >= growth.mark.saturating_add(ADVANCE) {
                 (growth.mark, growth.since) = (arrived, Instant::now());
             }
@@ -549,25 +559,25 @@ mod tests {
             advance(SECOND).await;
             arrived += ADVANCE / 4;
             first.set(arrived, arrived);
-            assert!(!share.is_late(Instant::now(), 0));
+            assert!(!share.is_late(Instant::now()));
         }
         for _ in 0..3 {
             advance(SECOND).await;
             arrived += 1;
             first.set(arrived, arrived);
-            assert!(!share.is_late(Instant::now(), 0));
+            assert!(!share.is_late(Instant::now()));
         }
         share.set_full(true);
-        assert!(!share.is_late(Instant::now(), 0), "the application does not read");
+        assert!(!share.is_late(Instant::now()), "the application does not read");
         advance(4 * SECOND).await;
-        assert!(!share.is_late(Instant::now(), 0));
+        assert!(!share.is_late(Instant::now()));
         share.set_full(false);
         advance(3 * SECOND).await;
-        assert!(!share.is_late(Instant::now(), 0));
+        assert!(!share.is_late(Instant::now()));
         advance(SECOND).await;
-        assert!(share.is_late(Instant::now(), 0));
+        assert!(share.is_late(Instant::now()));
         share.end();
-        assert!(!share.is_late(Instant::now(), 0), "the connection has ended");
+        assert!(!share.is_late(Instant::now()), "the connection has ended");
     }
 
     #[tokio::test(start_paused = true)]
@@ -578,18 +588,18 @@ mod tests {
         for second in 1..100 {
             advance(SECOND).await;
             messages[15].set(second * ADVANCE / 4, 100 * ADVANCE);
-            assert!(!share.is_late(Instant::now(), 0), "one of them advances");
+            assert!(!share.is_late(Instant::now()), "one of them advances");
         }
-        let complete = |second: usize| (second * ADVANCE / 4) as u64;
-        for second in 1..100 {
+        for _ in 0..100 {
             advance(SECOND).await;
-            assert!(!share.is_late(Instant::now(), complete(second)), "complete ones arrive");
+            share.received(ADVANCE / 4);
+            assert!(!share.is_late(Instant::now()), "complete ones arrive");
         }
-        assert!(!share.is_late(Instant::now(), complete(100)));
         for _ in 0..4 {
             advance(SECOND).await;
         }
-        assert!(share.is_late(Instant::now(), complete(100) + 1000), "a little is too little");
+        share.received(1000);
+        assert!(share.is_late(Instant::now()), "a little is too little");
     }
 
     #[tokio::test(start_paused = true)]
@@ -599,14 +609,14 @@ mod tests {
         let [mut large, mut small] = [Unfinished::new(&slow), Unfinished::new(&slow)];
         small.set(1, 64 * KIB);
         large.set(256 * KIB, 256 * KIB);
-        let (mut received, mut arrived) = (0, 256 * KIB);
+        let mut arrived = 256 * KIB;
         let mut is_late_in = async |seconds, of_large| {
             for _ in 0..seconds {
                 advance(SECOND).await;
-                received += ADVANCE as u64;
+                slow.received(ADVANCE);
                 arrived += of_large;
                 large.set(arrived, 256 * KIB);
-                if slow.is_late(Instant::now(), received) {
+                if slow.is_late(Instant::now()) {
                     return true;
                 }
             }
@@ -618,6 +628,23 @@ mod tests {
         other.store(100 * KIB, 400 * KIB);
         assert!(account.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
         assert!(!is_late_in(3, 0).await && is_late_in(1, 0).await);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_this_side_pauses_need_not_hurry() {
+        let account = account(1000 * KIB, 200 * KIB);
+        let share = share(&account);
+        let [mut oldest, mut paused] = [Unfinished::new(&share), Unfinished::new(&share)];
+        oldest.set(1, KIB);
+        paused.set(256 * KIB, 600 * KIB);
+        assert!(account.is_scarce());
+        for second in 1..100 {
+            assert_eq!(paused.allowance(), 0);
+            paused.set(256 * KIB, 600 * KIB); // its stream was offered, and nothing was taken
+            advance(SECOND).await;
+            oldest.set(second * ADVANCE, KIB);
+            assert!(!share.is_late(Instant::now()), "after {second} s");
+        }
     }
 
     #[test]

@@ -143,6 +143,7 @@ impl Inbox {
                 (std::mem::take(entries), false)
             } else {
                 let cost = entries.iter().map(cost).sum::<usize>();
+                self.share.received(cost - entries.len() * ENTRY_COST);
                 state.entries.extend(entries.drain(..));
                 (Vec::new(), state.set_cost(state.cost + cost, &self.share))
             }
@@ -161,6 +162,7 @@ impl Inbox {
             let state = &mut *self.state.lock();
             if !state.is_discarding {
                 let cost = cost(&entry);
+                self.share.received(cost - ENTRY_COST);
                 state.entries.push_back(entry);
                 is_excess = state.set_cost(state.cost + cost, &self.share);
             }

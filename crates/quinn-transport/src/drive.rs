@@ -89,6 +89,7 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
             Err(_) => break None, // the end of the connection is reported
         }
     };
+    drop(unfinished); // the reader of the error resumes the streams that wait for it
     end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
 }
 

@@ -31,8 +31,7 @@ impl<M: Member> Registry<M> {
     fn end_late(&self) {
         let now = Instant::now();
         for member in self.live() {
-            let received = member.entry().message_statistics().bytes_received;
-            if member.entry().share.is_late(now, received) {
+            if member.entry().share.is_late(now) {
                 member.end_at(Limit::MessageTimeout);
             }
         }
@@ -44,7 +43,10 @@ impl<M: Member> Registry<M> {
             let live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
             let most = live.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
-            most.end_at(Limit::Memory);
+            // Another thread may have ended one meanwhile.
+            if self.account.is_exceeded() {
+                most.end_at(Limit::Memory);
+            }
         }
     }
 }
