@@ -21,7 +21,7 @@ use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::losses::Told;
 use net_kit::registry::{Entry, Handle, Lingering, Member, Registry};
-use net_kit::telemetry::Origin;
+use net_kit::telemetry::{Origin, Sample};
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
     RecvError, SendError,
@@ -324,6 +324,16 @@ impl Member for Shared {
 
     fn discard(&self) {
         self.inbound.clear();
+    }
+
+    async fn sample(&self) -> Option<Sample> {
+        let measured = self.inner.statistics().await.ok()?;
+        Some(Sample {
+            rtt: Some(measured.rtt),
+            packets_sent: measured.sent_packets,
+            packets_lost: measured.lost_packets,
+            queued: self.stream_pool.pending_bytes(),
+        })
     }
 }
 

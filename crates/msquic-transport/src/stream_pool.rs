@@ -77,6 +77,11 @@ impl StreamPool {
         self.lanes[lane].prepare(connection, timeouts).await;
     }
 
+    /// Returns the number of queued bytes.
+    pub(crate) fn pending_bytes(&self) -> u64 {
+        self.lanes.iter().chain([&self.urgent]).map(Lane::pending_bytes).sum()
+    }
+
     /// Waits until msquic has accepted all queued messages.
     pub(crate) async fn flush(
         &self,

@@ -3,7 +3,7 @@
 mod common;
 
 use common::{ALPN, Pair, has_patch, pair, run};
-use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot};
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot, Snapshotter};
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
     NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, RecvError,
@@ -12,6 +12,7 @@ use net_traits::{
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 #[test]
 fn messages_and_connections_are_counted() {
@@ -52,22 +53,25 @@ fn messages_and_connections_are_counted() {
             tokio::join!(dialler.connect(listener.local_addr(), &[ALPN], credential()), accept());
         rejected.unwrap_err();
     });
-    let resumed = run_resumed();
     let mut counters = HashMap::new();
+    run_sampled(&snapshotter, &mut counters);
+    let resumed = run_resumed();
     // msquic ends connections in the background.
-    while counters.is_empty()
-        || sum(&counters, "net_connections_closed_total")
-            < sum(&counters, "net_connections_opened_total")
-        || counters["net_connections_open quic"] > 0
-    {
-        std::thread::yield_now();
+    loop {
         add(snapshotter.snapshot(), &mut counters);
+        if sum(&counters, "net_connections_closed_total")
+            == sum(&counters, "net_connections_opened_total")
+            && counters["net_connections_open quic"] == 0
+        {
+            break;
+        }
+        std::thread::yield_now();
     }
     for (name, expected) in [
-        ("messages_sent_total quic", 5),
-        ("bytes_sent_total quic", 1155),
-        ("messages_received_total quic", 4),
-        ("bytes_received_total quic", 154),
+        ("messages_sent_total quic", 6),
+        ("bytes_sent_total quic", 1169),
+        ("messages_received_total quic", 5),
+        ("bytes_received_total quic", 168),
         ("messages_refused_total quic", 1),
         ("connections_refused_total quic PerIdentity", 1),
         ("connections_revoked_total quic", 1),
@@ -75,13 +79,17 @@ fn messages_and_connections_are_counted() {
         ("handshakes_failed_total quic out refused ", 1),
         ("handshakes_failed_total quic in rejected_by_us untrusted_identity", 1),
         ("connections_resumed_total quic", resumed),
+        ("rtt_seconds quic", 2),
+        ("send_queue_bytes quic", 2),
     ] {
         let name = format!("net_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
+    assert!(counters["net_packets_sent_total quic"] >= 2 * 3, "{counters:?}");
+    assert!(counters.contains_key("net_packets_lost_total quic"));
     // The rejected dialler is connected until it learns of it.
     let opened = sum(&counters, "net_connections_opened_total");
-    assert!(opened == 10 || opened == 11, "{opened}");
+    assert!(opened == 12 || opened == 13, "{opened}");
     assert_eq!(sum(&counters, "net_connections_closed_total"), opened, "{counters:?}");
     assert_eq!(counters["net_connections_open quic"], 0);
 }
@@ -103,6 +111,26 @@ fn add(snapshot: Snapshot, counters: &mut HashMap<String, u64>) {
             DebugValue::Histogram(values) => *counter += values.len() as u64,
         }
     }
+}
+
+/// Keeps a connection until both ends were sampled.
+fn run_sampled(snapshotter: &Snapshotter, counters: &mut HashMap<String, u64>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let pair = pair().await;
+        pair.client.send(b"it is measured").await.unwrap();
+        pair.server.recv().await.unwrap();
+        tokio::time::pause(); // msquic has its own clock
+        tokio::time::sleep(Duration::from_secs(11)).await;
+        tokio::time::resume();
+        let is_sampled = async {
+            while counters.get("net_rtt_seconds quic") < Some(&2) {
+                tokio::time::sleep(Duration::from_millis(1)).await; // msquic answers on its threads
+                add(snapshotter.snapshot(), counters);
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), is_sampled).await.expect("no samples");
+    });
 }
 
 /// Connects twice with resumption, and returns how many ends say that they resumed: both, where the

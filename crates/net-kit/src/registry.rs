@@ -15,6 +15,7 @@
 
 mod handle;
 mod memory;
+mod sample;
 mod watch;
 
 pub use handle::{Handle, Lingering};
@@ -26,7 +27,7 @@ use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
-use crate::telemetry::{ConnectionTelemetry, Origin, Telemetry};
+use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
 use crate::terms::{Term, Terms};
 use crate::violations::Violations;
 use futures_util::future::join_all;
@@ -37,6 +38,7 @@ use net_traits::{
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
+use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -83,6 +85,16 @@ pub trait Member: Send + Sync + Sized + 'static {
     /// Drops what was received and what is in progress, after [`abort`](Self::abort). Default: nothing,
     /// for a transport that charges nothing to [`Entry::share`].
     fn discard(&self) {}
+
+    /// Measures the connection, which has not ended; called about every 10 s if a recorder or a
+    /// subscriber wants it. Default: nothing is measured.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    fn sample(&self) -> impl Future<Output = Option<Sample>> + Send {
+        ready(None)
+    }
 }
 
 /// The connections of one transport: limits, revocation, shutdown, statistics.
@@ -109,6 +121,8 @@ struct Roster<M> {
     terms: Terms,
     /// The task that ends connections whose messages stand still.
     late: Option<JoinHandle<()>>,
+    /// The task that samples connections.
+    sampler: Option<JoinHandle<()>>,
 }
 
 impl<M: Member> Registry<M> {
@@ -131,6 +145,7 @@ impl<M: Member> Registry<M> {
             revocations: Revocations::default(),
             terms: Terms::default(),
             late: None,
+            sampler: None,
         };
         Arc::new_cyclic(|registry: &Weak<Self>| {
             let registry = registry.clone();
@@ -211,6 +226,7 @@ impl<M: Member> Registry<M> {
             })
         });
         self.watch_messages();
+        self.watch_samples();
         self.replace(&member.entry().facts.peer().hash);
         // A later revocation finds the connection in the roster.
         let revoked_by = self.roster.lock().revocations.since(revocations);
@@ -354,7 +370,8 @@ impl<M: Member> Registry<M> {
 impl<M> Drop for Registry<M> {
     fn drop(&mut self) {
         self.terms_changed.notify_one(); // the task ends
-        self.roster.get_mut().late.take().iter().for_each(JoinHandle::abort);
+        let Roster { late, sampler, .. } = self.roster.get_mut();
+        late.iter().chain(&*sampler).for_each(JoinHandle::abort);
     }
 }
 
@@ -535,12 +552,14 @@ impl<M> Drop for Entry<M> {
                 }
             }
             let was_last = self.term.is_some_and(|term| roster.terms.remove(self.id, term));
-            (was_last, roster.late.take_if(|_| roster.live.is_empty()))
+            let is_idle = roster.live.is_empty();
+            let tasks = [&mut roster.late, &mut roster.sampler];
+            (was_last, tasks.map(|task| task.take_if(|_| is_idle)))
         };
         if was_last {
             self.registry.terms_changed.notify_one();
         }
-        idle.iter().for_each(JoinHandle::abort); // the next connection starts it again
+        idle.iter().flatten().for_each(JoinHandle::abort); // the next connection starts it again
     }
 }
 

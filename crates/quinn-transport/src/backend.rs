@@ -9,6 +9,7 @@ use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
 use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen};
 use net_kit::handshake::Handshake;
+use net_kit::telemetry::Sample;
 use net_kit::tls::{TlsIdentity, Verifier};
 use net_traits::{
     Bytes, Cause, CloseOutcome, CloseReason, ConnectError, CredentialError, Limit, ListenError,
@@ -141,6 +142,16 @@ impl Backend for Quinn {
     /// quinn sends data of streams while the peer takes them.
     fn moved(link: &Link) -> u64 {
         link.connection.stats().frame_tx.stream
+    }
+
+    fn path(link: &Link) -> Sample {
+        let path = link.connection.stats().path;
+        Sample {
+            rtt: Some(path.rtt),
+            packets_sent: path.sent_packets,
+            packets_lost: path.lost_packets,
+            queued: 0,
+        }
     }
 
     async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {

@@ -74,7 +74,7 @@ impl QuinnConfig {
 mod tests {
     use super::*;
     use crate::QuinnTransport;
-    use crate::link::Quinn;
+    use crate::link::{Link, Quinn};
     use net_kit::backend::Backend;
     use net_kit::handshake::Handshake;
     use net_kit::tls::TlsIdentity;
@@ -127,6 +127,16 @@ mod tests {
             assert!(connection.congestion_state().into_any().is::<Bbr>());
             assert_eq!(connection.congestion_state().initial_window(), 100 * 1300);
             assert_eq!(connection.stats().path.current_mtu, 1300);
+        });
+    }
+
+    #[test]
+    fn the_path_is_measured() {
+        run(async {
+            let link = Link::new(dial(QuinnConfig::new(), QuinnConfig::new()).await);
+            let sample = Quinn::path(&link);
+            assert!(sample.rtt.unwrap() > Duration::ZERO, "{sample:?}");
+            assert!(sample.packets_sent > sample.packets_lost, "{sample:?}");
         });
     }
 

@@ -9,7 +9,7 @@ use crate::handshake::Handshake;
 use crate::losses::Told;
 use crate::outbox::Outbox;
 use crate::registry::{Entry, Handle, Lingering, Member, Registry};
-use crate::telemetry::Origin;
+use crate::telemetry::{Origin, Sample};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -190,6 +190,11 @@ impl<B: Backend> Member for Shared<B> {
 
     fn discard(&self) {
         self.session.clear();
+    }
+
+    async fn sample(&self) -> Option<Sample> {
+        let queued = self.session.all_lanes().map(|lane| lane.queued() as u64).sum();
+        Some(Sample { queued, ..B::path(self.session.link()) })
     }
 }
 

@@ -32,6 +32,7 @@ use crate::admission::{Admission, Place};
 use crate::facts::ConnectionFacts;
 use crate::handshake::Handshake;
 use crate::options::TransportOptions;
+use crate::telemetry::Sample;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
 use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
@@ -135,6 +136,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn moved(link: &Self::Link) -> u64 {
         let _ = link;
         0
+    }
+
+    /// Returns what the link knows of its path: all but the queues. Default: nothing.
+    fn path(link: &Self::Link) -> Sample {
+        let _ = link;
+        Sample::default()
     }
 
     /// Asks the peer and waits for the answer, or for ever if the connection ends. Dropping the

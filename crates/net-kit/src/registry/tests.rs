@@ -7,13 +7,22 @@ use net_traits::{
     CertificateDer, EndorsementValidity, Endorser, Endorsers, IdentityKey, NetCredential,
     PeerIdentity, PeerVerifier,
 };
+use std::cell::Cell;
 use std::future::pending;
 use std::pin::pin;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
-struct Connection {
+thread_local! {
+    /// How often another task had its turn.
+    pub(super) static TURN: Cell<u64> = const { Cell::new(0) };
+}
+
+pub(super) struct Connection {
     entry: Entry<Self>,
+    pub(super) samples: AtomicU64,
+    /// The turn of the last sample.
+    pub(super) turn: AtomicU64,
     /// Whether an orderly close ends.
     is_stuck: bool,
     ended: Mutex<Option<(u64, String)>>,
@@ -48,12 +57,18 @@ impl Member for Connection {
         }
     }
 
+    async fn sample(&self) -> Option<Sample> {
+        self.samples.fetch_add(1, Ordering::Relaxed);
+        self.turn.store(TURN.get(), Ordering::Relaxed);
+        Some(Sample::default())
+    }
+
     fn unconfirmed(&self) -> (u64, u64) {
         if self.is_stuck { (3, 30) } else { (0, 0) }
     }
 }
 
-fn registry() -> Arc<Registry<Connection>> {
+pub(super) fn registry() -> Arc<Registry<Connection>> {
     let limits = ConnectionLimits {
         connections: 9,
         per_ip: 9,
@@ -65,7 +80,7 @@ fn registry() -> Arc<Registry<Connection>> {
     Registry::new(Admission::new(limits, telemetry.clone()), telemetry)
 }
 
-fn connect(
+pub(super) fn connect(
     registry: &Arc<Registry<Connection>>,
     peer: &NetCredential,
     revocations: u64,
@@ -88,12 +103,14 @@ fn open(
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
     registry.register(facts, origin, revocations, |entry| Connection {
         entry,
+        samples: AtomicU64::new(0),
+        turn: AtomicU64::new(0),
         is_stuck,
         ended: Mutex::default(),
     })
 }
 
-fn peer() -> NetCredential {
+pub(super) fn peer() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
@@ -195,6 +212,8 @@ fn connect_trusting(
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
     registry.register(facts, Origin::Dialled, 0, |entry| Connection {
         entry,
+        samples: AtomicU64::new(0),
+        turn: AtomicU64::new(0),
         is_stuck: false,
         ended: Mutex::default(),
     })

@@ -6,9 +6,22 @@ use crate::facts::ConnectionFacts;
 use crate::statistics::MessageCounters;
 use net_traits::{CloseReason, MessageStatistics};
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 use tracing::Span;
+
+/// What is measured of a connection at one time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sample {
+    /// The smoothed round-trip time, if it is known.
+    pub rtt: Option<Duration>,
+    /// The packets that were sent since the begin; 0 if it is not known.
+    pub packets_sent: u64,
+    /// Those of them that were lost.
+    pub packets_lost: u64,
+    /// The bytes in the send queues.
+    pub queued: u64,
+}
 
 /// The span, the counters and the end of one connection.
 ///
@@ -19,6 +32,8 @@ pub struct ConnectionTelemetry {
     span: Span,
     since: Instant,
     messages: MessageCounters,
+    /// The packets that were sent and lost until the last sample.
+    packets: [AtomicU64; 2],
     is_over: AtomicBool,
 }
 
@@ -34,7 +49,8 @@ impl ConnectionTelemetry {
         span.in_scope(|| tracing::debug!(target: CONNECTION, "connected"));
         telemetry.opened(origin);
         let (messages, is_over) = (MessageCounters::default(), AtomicBool::new(false));
-        Self { telemetry, span, since: Instant::now(), messages, is_over }
+        let packets = Default::default();
+        Self { telemetry, span, since: Instant::now(), messages, packets, is_over }
     }
 
     /// Returns the span of the connection.
@@ -123,6 +139,21 @@ impl ConnectionTelemetry {
     pub(crate) fn received(&self, bytes: usize) {
         let before = self.messages.received(bytes);
         self.telemetry.received(bytes, before);
+    }
+
+    /// The connection was measured.
+    pub(crate) fn sampled(&self, sample: &Sample) {
+        let Sample { rtt, packets_sent, packets_lost, queued } = *sample;
+        self.span.in_scope(|| {
+            let rtt = rtt.map(|rtt| rtt.as_secs_f64());
+            tracing::trace!(target: CONNECTION, rtt, packets_sent, packets_lost, queued, "sample");
+        });
+        let [sent, lost] = &self.packets;
+        // The count of lost packets shrinks when a packet that was taken for lost is acknowledged.
+        let since = |counter: &AtomicU64, now: u64| {
+            now.saturating_sub(counter.fetch_max(now, Ordering::Relaxed))
+        };
+        self.telemetry.sampled(sample, since(sent, packets_sent), since(lost, packets_lost));
     }
 
     /// The peer announced a message that exceeds the limit.

@@ -1,10 +1,10 @@
 //! `Metrics`: the metrics of one transport. Those without further labels are looked up once.
 
-use super::Origin;
 use super::vocabulary::{METRICS, MetricKind, MetricUnit};
+use super::{Origin, Sample};
 use ::metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram,
-    gauge, histogram,
+    gauge, histogram, with_recorder,
 };
 use net_traits::Limit;
 use std::time::Duration;
@@ -14,6 +14,8 @@ const SIZED: u64 = 64;
 
 pub(super) struct Metrics {
     transport: &'static str,
+    /// Whether a recorder was installed before the transport was made.
+    pub(super) has_recorder: bool,
     open: Gauge,
     pub(super) resumed: Counter,
     pub(super) revoked: Counter,
@@ -22,6 +24,10 @@ pub(super) struct Metrics {
     pub(super) bytes_undelivered: Counter,
     pub(super) sent: Messages,
     pub(super) received: Messages,
+    packets_sent: Counter,
+    packets_lost: Counter,
+    rtt: Histogram,
+    queued: Histogram,
 }
 
 /// Messages in one direction.
@@ -48,6 +54,8 @@ impl Metrics {
         let size = |direction: &'static str| histogram!("net_message_bytes", "transport" => transport, "direction" => direction);
         Self {
             transport,
+            // The facade does not tell; the recorder that stands for none has no state.
+            has_recorder: with_recorder(|recorder| size_of_val(recorder) > 0),
             open: gauge!("net_connections_open", "transport" => transport),
             resumed: counter!("net_connections_resumed_total", "transport" => transport),
             revoked: counter!("net_connections_revoked_total", "transport" => transport),
@@ -64,6 +72,10 @@ impl Metrics {
                 bytes: counter!("net_bytes_received_total", "transport" => transport),
                 size: size("in"),
             },
+            packets_sent: counter!("net_packets_sent_total", "transport" => transport),
+            packets_lost: counter!("net_packets_lost_total", "transport" => transport),
+            rtt: histogram!("net_rtt_seconds", "transport" => transport),
+            queued: histogram!("net_send_queue_bytes", "transport" => transport),
         }
     }
 
@@ -83,6 +95,15 @@ impl Metrics {
             .increment(1);
         histogram!("net_connection_seconds", "transport" => transport, "cause" => cause)
             .record(took);
+    }
+
+    pub(super) fn sampled(&self, sample: &Sample, sent: u64, lost: u64) {
+        self.packets_sent.increment(sent);
+        self.packets_lost.increment(lost);
+        if let Some(rtt) = sample.rtt {
+            self.rtt.record(rtt);
+        }
+        self.queued.record(sample.queued as f64);
     }
 
     pub(super) fn refused(&self, limit: Limit) {

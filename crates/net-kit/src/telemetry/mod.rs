@@ -23,11 +23,11 @@ mod connection;
 mod metrics;
 mod peers;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod vocabulary;
 
 pub use attempt::Attempt;
-pub use connection::ConnectionTelemetry;
+pub use connection::{ConnectionTelemetry, Sample};
 pub use peers::{FallbackPath, FallbackTelemetry, PoolTelemetry};
 pub use vocabulary::{EVENTS, Event, METRICS, Metric, MetricKind, MetricUnit};
 
@@ -37,7 +37,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use vocabulary::{HANDSHAKE, LIMIT};
+use vocabulary::{CONNECTION, HANDSHAKE, LIMIT};
 
 /// How many hexadecimal digits of an identity are shown.
 const PREFIX: usize = 8;
@@ -91,6 +91,15 @@ impl Telemetry {
     /// Begins an attempt. `remote` is `None` if it is not known yet.
     pub fn attempt(&self, remote: impl Into<Option<SocketAddr>>, origin: Origin) -> Attempt {
         Attempt::new(self.clone(), remote.into(), origin)
+    }
+
+    /// Returns whether a recorder or a subscriber wants [`Sample`]s.
+    pub(crate) fn wants_samples(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        let has_recorder = self.metrics.has_recorder;
+        #[cfg(not(feature = "metrics"))]
+        let has_recorder = false;
+        has_recorder || tracing::enabled!(target: CONNECTION, tracing::Level::TRACE)
     }
 
     /// A connection attempt exceeded a limit.
@@ -151,6 +160,12 @@ impl Telemetry {
     fn opened(&self, origin: Origin) {
         #[cfg(feature = "metrics")]
         self.metrics.opened(origin);
+    }
+
+    /// Counts a sample, and the packets that were sent and lost since the one before.
+    fn sampled(&self, sample: &Sample, sent: u64, lost: u64) {
+        #[cfg(feature = "metrics")]
+        self.metrics.sampled(sample, sent, lost);
     }
 
     fn resumed(&self) {

@@ -1,7 +1,8 @@
 //! The vocabulary is what is emitted.
 
 use super::{
-    ConnectionTelemetry, EVENTS, FallbackPath, FallbackTelemetry, Origin, PoolTelemetry, Telemetry,
+    ConnectionTelemetry, EVENTS, FallbackPath, FallbackTelemetry, Origin, PoolTelemetry, Sample,
+    Telemetry,
 };
 use crate::facts::ConnectionFacts;
 use net_traits::{CertHash, CloseReason, ConnectError, Limit, NetCredential, TrustPolicy};
@@ -12,13 +13,14 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::{DefaultGuard, Interest};
 use tracing::{Metadata, Subscriber};
 
 const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
 /// Keeps what is emitted: target, level, message and fields.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<BTreeSet<Line>>>);
+pub(crate) struct Log(Arc<Mutex<BTreeSet<Line>>>);
 
 type Line = (String, String, String, Vec<String>);
 
@@ -34,6 +36,17 @@ impl Visit for Message {
 }
 
 impl Log {
+    /// Logs what this thread emits. All events that tests emit are known before: an event that another
+    /// thread emits first may be disabled for this one.
+    pub(crate) fn install() -> (Self, DefaultGuard) {
+        let log = Self::default();
+        let guard = tracing::subscriber::set_default(log.clone());
+        tell_all();
+        tracing::callsite::rebuild_interest_cache();
+        log.0.lock().clear();
+        (log, guard)
+    }
+
     fn add(&self, metadata: &Metadata<'_>, message: &str) {
         let fields = metadata.fields().iter().map(|field| field.name().to_owned());
         let fields = fields.filter(|name| name != "message").collect();
@@ -45,6 +58,11 @@ impl Log {
 impl Subscriber for Log {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         metadata.target().starts_with("net::")
+    }
+
+    /// Not always: other threads have no subscriber.
+    fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
+        Interest::sometimes()
     }
 
     fn new_span(&self, span: &Attributes<'_>) -> Id {
@@ -75,6 +93,7 @@ fn connection(telemetry: &Telemetry) -> ConnectionTelemetry {
 /// Tells everything once.
 fn tell_all() {
     let telemetry = Telemetry::new("test");
+    telemetry.wants_samples();
     telemetry.refused(REMOTE, Limit::PerIp);
     drop(telemetry.attempt(None, Origin::Dialled));
     let attempt = telemetry.attempt(REMOTE, Origin::Accepted);
@@ -86,6 +105,8 @@ fn tell_all() {
     connection.sent(100);
     connection.received(20);
     connection.message_refused();
+    let rtt = Some(std::time::Duration::from_millis(3));
+    connection.sampled(&Sample { rtt, packets_sent: 7, packets_lost: 1, queued: 100 });
     connection.closing(7, "done");
     connection.closed(&CloseReason::TimedOut);
     let (peer, pool) = (CertHash::from_bytes([7; 32]), PoolTelemetry::new());
@@ -103,8 +124,8 @@ fn tell_all() {
 
 #[test]
 fn each_event_that_is_emitted_is_in_the_table() {
-    let log = Log::default();
-    tracing::subscriber::with_default(log.clone(), tell_all);
+    let (log, _guard) = Log::install();
+    tell_all();
     let emitted = std::mem::take(&mut *log.0.lock());
     let to_line = |event: &super::Event| {
         let fields = event.fields.iter().map(|&field| field.to_owned()).collect();
@@ -215,6 +236,27 @@ mod metrics {
             assert_eq!(values[&format!("net_connection_seconds test {cause}")], 1.0);
             assert_eq!(values.keys().filter(|name| name.contains("closed")).count(), 1);
         }
+    }
+
+    #[test]
+    fn packets_are_counted_since_the_sample_before() {
+        let values = values(|| {
+            let connection = connection(&Telemetry::new("test"));
+            for (packets_sent, packets_lost) in [(10, 2), (30, 1), (30, 4)] {
+                connection.sampled(&Sample { packets_sent, packets_lost, ..Sample::default() });
+            }
+        });
+        assert_eq!(values["net_packets_sent_total test"], 30.0);
+        assert_eq!(values["net_packets_lost_total test"], 4.0);
+        assert_eq!(values["net_rtt_seconds test"], 0.0, "it is not known");
+        assert_eq!(values["net_send_queue_bytes test"], 3.0);
+    }
+
+    #[test]
+    fn samples_are_wanted_with_a_recorder() {
+        assert!(!Telemetry::new("test").wants_samples());
+        let recorder = DebuggingRecorder::new();
+        assert!(with_local_recorder(&recorder, || Telemetry::new("test").wants_samples()));
     }
 
     #[test]

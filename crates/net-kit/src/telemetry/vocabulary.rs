@@ -125,11 +125,15 @@ metrics! {
     "net_messages_refused_total" Counter Count ["transport"] "Announced messages that exceeded the limit";
     "net_messages_sent_total" Counter Count ["transport"] "Messages queued";
     "net_messages_undelivered_total" Counter Count ["transport"] "Messages not confirmed, at most, by the end of a connection whose handles were dropped or whose runtime had ended";
+    "net_packets_lost_total" Counter Count ["transport"] "QUIC packets that were lost, until the last sample of each connection";
+    "net_packets_sent_total" Counter Count ["transport"] "QUIC packets that were sent, until the last sample of each connection";
     "net_pool_changes_total" Counter Count ["change"] "Changes of the connections of pools: `connected`, `replaced`, `stuck`, `lost`";
     "net_pool_dials_total" Counter Count ["cause", "detail"] "Dials of pools: `connected`, or why they failed";
     "net_pool_messages_held" Gauge Count [] "Messages that pools hold: queued, or not known to be delivered";
     "net_pool_peers_connected" Gauge Count [] "Peers with which pools have a connection";
     "net_pool_undelivered_total" Counter Count ["cause"] "Messages that were reported as undelivered, by why";
+    "net_rtt_seconds" Histogram Seconds ["transport"] "Smoothed round-trip times: a sample of each connection about every 10 s";
+    "net_send_queue_bytes" Histogram Bytes ["transport"] "Bytes in the send queues of a connection: a sample of each about every 10 s";
 }
 
 macro_rules! events {
@@ -152,6 +156,7 @@ events! {
     CONNECTION INFO "connection" ["peer", "remote", "direction", "transport"] "The span of a connection, around its events";
     CONNECTION DEBUG "messages undelivered" ["messages", "bytes"] "The handles were dropped, or the runtime has ended; so many messages were not confirmed, at most, by the end";
     CONNECTION INFO "revoked: no longer trusted" [] "The connection is closed because its peer is no longer trusted";
+    CONNECTION TRACE "sample" ["rtt", "packets_sent", "packets_lost", "queued"] "A connection was measured, about every 10 s: the smoothed round-trip time in seconds, packets since the begin, bytes in the send queues";
     CONNECTION DEBUG "session resumed" [] "The handshake resumed an earlier session";
     FALLBACK DEBUG "dialled" ["remote", "path", "error", "secondary_error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";
     HANDSHAKE DEBUG "handshake failed" ["remote", "error", "cause", "detail", "direction", "transport", "suppressed"] "An attempt failed, of a peer at a listener (`in`) or an own one (`out`)";

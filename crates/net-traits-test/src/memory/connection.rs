@@ -15,7 +15,7 @@ use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
 use net_kit::registry::{Entry, Handle, Member, Registry};
-use net_kit::telemetry::Origin;
+use net_kit::telemetry::{Origin, Sample};
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
     NetQuestion, NetRequests, RecvError, RequestError, SendError, close_code, request_code,
@@ -167,6 +167,11 @@ impl Member for Shared {
         };
         self.over().await;
         CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
+    }
+
+    async fn sample(&self) -> Option<Sample> {
+        let (_, queued) = self.seat.wire.undelivered(self.seat.side);
+        Some(Sample { queued, ..Sample::default() })
     }
 }
 

@@ -1,0 +1,135 @@
+//! The task of a transport that samples its connections.
+
+use super::{AT_ONCE, Member, Registry};
+use crate::budget::yield_now;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
+
+/// How long it takes to sample all connections of a transport once.
+const PERIOD: Duration = Duration::from_secs(10);
+
+/// Into how many slices the connections are divided at most; the task sleeps between them.
+const SLICES: usize = 100;
+
+impl<M: Member> Registry<M> {
+    /// Starts the task that samples connections, unless it runs or samples are not wanted. It ends with
+    /// the last connection.
+    pub(super) fn watch_samples(self: &Arc<Self>) {
+        if !self.telemetry.wants_samples() {
+            return;
+        }
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut roster = self.roster.lock();
+        if roster.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
+            roster.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
+        }
+    }
+
+    async fn sample(&self, id: u64) {
+        let member = self.roster.lock().live.get(&id).and_then(Weak::upgrade);
+        if let Some(member) = member.filter(|member| !member.is_over())
+            && let Some(sample) = member.sample().await
+        {
+            member.entry().telemetry.sampled(&sample);
+        }
+    }
+}
+
+/// Samples all connections once in a period. The connections are spread over it.
+async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
+    let ids = || {
+        let registry = registry.upgrade()?;
+        let roster = registry.roster.lock();
+        Some(roster.live.keys().copied().collect::<Vec<_>>())
+    };
+    while let Some(ids) = ids() {
+        let slices = ids.chunks(ids.len().div_ceil(SLICES).max(1));
+        let pause = PERIOD / u32::try_from(slices.len().max(1)).unwrap_or(u32::MAX);
+        if ids.is_empty() {
+            sleep(pause).await; // the task is ended
+        }
+        for slice in slices {
+            sleep(pause).await;
+            for ids in slice.chunks(AT_ONCE) {
+                let Some(registry) = registry.upgrade() else { return };
+                for id in ids {
+                    registry.sample(*id).await;
+                }
+                drop(registry);
+                yield_now().await;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Connection, TURN, connect, peer, registry};
+    use super::*;
+    use crate::registry::Handle as Kept;
+    use crate::telemetry::tests::Log;
+    use std::collections::HashMap;
+    use std::sync::atomic::Ordering;
+
+    fn samples(members: &[Kept<Connection>]) -> Vec<u64> {
+        members.iter().map(|member| member.samples.load(Ordering::Relaxed)).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_connection_is_sampled_once_in_a_period_by_one_task() {
+        let _log = Log::install();
+        let registry = registry();
+        let members: Vec<_> = (0..3).map(|_| connect(&registry, &peer(), 0, false)).collect();
+        sleep(Duration::from_secs(21)).await;
+        assert_eq!(samples(&members), [2, 2, 2]);
+        members[0].abort(0, "");
+        sleep(Duration::from_secs(20)).await;
+        assert_eq!(samples(&members), [2, 4, 4], "what has ended is not sampled");
+        let alive = || Handle::current().metrics().num_alive_tasks();
+        let before = alive();
+        drop(members);
+        tokio::task::yield_now().await;
+        assert_eq!(alive(), before - 2, "the tasks of samples and of trust end");
+        let later = [connect(&registry, &peer(), 0, false)];
+        sleep(Duration::from_secs(15)).await;
+        assert_eq!(samples(&later), [1]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_connections_are_sampled_a_few_at_a_time() {
+        let _log = Log::install();
+        let (registry, peer, count) = (registry(), peer(), 2000);
+        let members: Vec<_> = (0..count).map(|_| connect(&registry, &peer, 0, false)).collect();
+        let sampled = || samples(&members).iter().sum::<u64>();
+        tokio::spawn(async {
+            loop {
+                TURN.set(TURN.get() + 1);
+                yield_now().await;
+            }
+        });
+        tokio::task::yield_now().await;
+        for slice in 1..=100 {
+            tokio::time::advance(Duration::from_millis(100)).await;
+            tokio::task::yield_now().await;
+            assert_eq!(sampled(), slice * 20);
+        }
+        assert_eq!(samples(&members), vec![1; count]);
+        let mut in_turn = HashMap::<_, usize>::new();
+        for member in &members {
+            *in_turn.entry(member.turn.load(Ordering::Relaxed)).or_default() += 1;
+        }
+        assert_eq!(in_turn.values().max(), Some(&AT_ONCE));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_no_subscriber_wants_is_not_sampled() {
+        let registry = registry();
+        let members = [connect(&registry, &peer(), 0, false)];
+        sleep(Duration::from_secs(60)).await;
+        assert_eq!(samples(&members), [0]);
+        assert!(registry.roster.lock().sampler.is_none());
+    }
+}
