@@ -46,6 +46,8 @@ impl Attempt {
         self.is_decided = true;
         match &done {
             Ok(_) => self.telemetry.handshake_took(self.origin, since.elapsed()),
+            // The limit was told and counted as a refusal.
+            Err(error) if self.origin == Origin::Accepted && cause::is_limit(error) => {}
             Err(error) => self.failed(&WithCauses(error), cause::of_failure(error)),
         }
         done

@@ -22,6 +22,15 @@ pub(super) fn of_failure(error: &ConnectError) -> (&'static str, &'static str) {
     }
 }
 
+/// Returns whether the attempt of a peer failed because it reached a limit.
+pub(super) fn is_limit(error: &ConnectError) -> bool {
+    match error {
+        ConnectError::TimedOut { .. } => true,
+        ConnectError::Closed(reason @ CloseReason::Local { .. }) => of_close(reason) == "limit",
+        _ => false,
+    }
+}
+
 /// Returns why a connection ended.
 pub(super) fn of_close(reason: &CloseReason) -> &'static str {
     match reason {

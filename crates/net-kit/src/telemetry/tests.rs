@@ -143,6 +143,7 @@ mod metrics {
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use net_traits::{Rejection, TrustError, close_code};
     use std::collections::BTreeMap;
+    use std::time::Duration;
 
     #[test]
     fn each_metric_that_is_emitted_is_in_the_table() {
@@ -213,6 +214,35 @@ mod metrics {
             let name = format!("net_handshakes_failed_total test out {expected}");
             assert_eq!(failed, [(&name, &1.0)], "{error}");
         }
+    }
+
+    #[test]
+    fn an_attempt_that_reached_a_limit_is_told_as_a_refusal_alone() {
+        let after = Duration::from_secs(10);
+        for (limit, error) in [
+            (Limit::HandshakeTimeout, ConnectError::TimedOut { remote_addr: REMOTE, after }),
+            (
+                Limit::Handshakes,
+                ConnectError::Closed(crate::admission::close_reason(Limit::Handshakes)),
+            ),
+        ] {
+            let values = values(|| {
+                let telemetry = Telemetry::new("test");
+                telemetry.refused(REMOTE, limit);
+                let attempt = telemetry.attempt(REMOTE, Origin::Accepted);
+                let watch = attempt.watch(async { Err::<(), _>(error.clone()) });
+                futures_util::FutureExt::now_or_never(watch).unwrap().unwrap_err();
+            });
+            assert_eq!(values[&format!("net_connections_refused_total test {limit:?}")], 1.0);
+            assert!(!values.keys().any(|name| name.contains("_failed_")), "{values:?}");
+        }
+        let values = values(|| {
+            let attempt = Telemetry::new("test").attempt(REMOTE, Origin::Dialled);
+            let error = ConnectError::TimedOut { remote_addr: REMOTE, after };
+            let watch = attempt.watch(async { Err::<(), _>(error) });
+            futures_util::FutureExt::now_or_never(watch).unwrap().unwrap_err();
+        });
+        assert_eq!(values["net_handshakes_failed_total test out timed_out "], 1.0);
     }
 
     #[test]
