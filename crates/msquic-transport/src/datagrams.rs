@@ -37,6 +37,7 @@ impl NetDatagrams for MsQuicNetConnection {
                 return Err(DatagramError::Closed(self.watch_close().await));
             };
             if let Some(datagram) = datagram::decode(received) {
+                let datagram = self.shared.entry.hand_out_datagram(Ok(datagram))?;
                 self.shared.datagrams.received();
                 return Ok(datagram);
             }

@@ -10,8 +10,8 @@
 //! shut down, but the application gets no handle of it any more.
 //!
 //! What a peer sent reaches the application through its entry, which counts it and hands out nothing
-//! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`]. One task per
-//! transport closes the connections whose trust ends.
+//! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`],
+//! [`Entry::hand_out_datagram`]. One task per transport closes the connections whose trust ends.
 
 mod handle;
 mod memory;
@@ -30,10 +30,11 @@ use crate::statistics::MessageCounters;
 use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
 use crate::terms::{Term, Terms};
 use crate::violations::Violations;
+use bytes::Bytes;
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, CloseOutcome, CloseReason, Limit, MessageStatistics, RecvError, RequestError,
-    TransportStatistics, TrustPolicy, close_code,
+    CertHash, CloseOutcome, CloseReason, DatagramError, Limit, MessageStatistics, RecvError,
+    RequestError, TransportStatistics, TrustPolicy, close_code,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
@@ -510,8 +511,29 @@ impl<M: Member> Entry<M> {
         &self,
         received: Result<T, RequestError>,
     ) -> Result<T, RequestError> {
+        self.if_trusted(received, RequestError::Closed)
+    }
+
+    /// Passes on a datagram, if the peer is trusted. Call it once the datagram has left the queue.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`DatagramError::Closed`] instead of the datagram, as in
+    /// [`hand_out`](Self::hand_out).
+    pub fn hand_out_datagram(
+        &self,
+        received: Result<Bytes, DatagramError>,
+    ) -> Result<Bytes, DatagramError> {
+        self.if_trusted(received, DatagramError::Closed)
+    }
+
+    fn if_trusted<T, E>(
+        &self,
+        received: Result<T, E>,
+        closed: impl FnOnce(CloseReason) -> E,
+    ) -> Result<T, E> {
         match (received, self.why_withdrawn()) {
-            (Ok(_), Some(reason)) => Err(RequestError::Closed(reason)),
+            (Ok(_), Some(reason)) => Err(closed(reason)),
             (received, _) => received,
         }
     }

@@ -150,6 +150,7 @@ macro_rules! __behaviours {
                 datagrams_arrive_whole [] Swapped,
                 a_cancelled_recv_loses_no_datagram [] Swapped,
                 the_end_ends_datagrams [] Swapped,
+                datagrams_of_a_revoked_peer_are_not_handed_out [] Swapped,
             }
             operation {
                 open_connections_are_listed [] Swapped,

@@ -226,6 +226,8 @@ mutants! {
         "datagram::a_cancelled_recv_loses_no_datagram",
     datagrams_forget_the_end: DatagramsForgetTheEnd =>
         "datagram::the_end_ends_datagrams",
+    revoked_datagrams_are_handed_out: RevokedDatagramsAreHandedOut =>
+        "datagram::datagrams_of_a_revoked_peer_are_not_handed_out",
     connections_are_not_listed: ConnectionsAreNotListed =>
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>

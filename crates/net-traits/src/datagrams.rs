@@ -40,7 +40,8 @@ pub trait NetDatagrams: Send + Sync + fmt::Debug {
     ///
     /// # Errors
     ///
-    /// [`DatagramError::Closed`] once the connection has ended.
+    /// [`DatagramError::Closed`] once the connection has ended or its peer is not trusted any more, see
+    /// [`NetTransport::revoke`](crate::NetTransport::revoke).
     ///
     /// # Cancel safety
     ///

@@ -75,8 +75,8 @@ pub trait NetTransport: Send + Sync + 'static {
     ///
     /// The code is [`REVOKED`](crate::close_code::REVOKED). Once the call has returned, nothing of
     /// these peers is handed out any more: neither received messages that wait for
-    /// [`recv`](NetConnection::recv), nor questions and answers, also of connections that ended
-    /// before. See [`NetConnection::is_trusted`].
+    /// [`recv`](NetConnection::recv), nor datagrams, questions and answers, also of connections that
+    /// ended before. See [`NetConnection::is_trusted`].
     ///
     /// Handshakes in progress are affected too, on all listeners of the transport. Certificates are
     /// verified at the current time, so an expired certificate is not trusted either. This is done in

@@ -182,9 +182,12 @@ async fn nothing_is_handed_out_of_a_revoked_peer() {
         assert_eq!(of_revoked.hand_out_request(Ok(1)), Err(RequestError::Closed(revoked())));
         let canceled = Err::<(), _>(RequestError::Canceled);
         assert_eq!(of_revoked.hand_out_request(canceled.clone()), canceled);
+        let late = of_revoked.hand_out_datagram(Ok("late".into()));
+        assert_eq!(late, Err(DatagramError::Closed(revoked())));
     }
     assert_eq!(third.entry.hand_out(message()), message());
     assert_eq!(third.entry.hand_out_request(Ok(1)), Ok(1));
+    assert_eq!(third.entry.hand_out_datagram(Ok("late".into())), Ok("late".into()));
     let all = registry.statistics();
     assert_eq!((all.messages.messages_received, all.refused_messages), (1, 0));
 }

@@ -270,7 +270,7 @@ impl NetDatagrams for MemoryConnection {
         budget::spend().await;
         let seat = &self.shared.seat;
         let received = seat.wire.recv_datagram(seat.side).await;
-        received.map_err(DatagramError::Closed)
+        self.shared.entry.hand_out_datagram(received.map_err(DatagramError::Closed))
     }
 
     fn datagram_statistics(&self) -> DatagramStatistics {

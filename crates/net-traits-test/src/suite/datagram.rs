@@ -3,7 +3,9 @@
 use crate::Harness;
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, pattern};
 use futures_util::FutureExt;
-use net_traits::{CloseReason, DatagramError, NetConnection, NetDatagrams};
+use net_traits::{
+    CloseReason, DatagramError, NetConnection, NetDatagrams, NetTransport, TrustPolicy,
+};
 use tokio::time::{sleep, timeout};
 
 /// Returns the datagrams of both peers, once each knows that the other one takes some; `None` if the
@@ -98,4 +100,38 @@ pub async fn the_end_ends_datagrams<H: Harness>(stage: Stage<H>) {
         assert!(matches!(closed, Err(DatagramError::Closed(_))), "{closed:?}");
     }
     assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
+}
+
+/// Once a revocation has returned, no datagram of its peer is received, also if it arrived before, and
+/// if the peer has closed meanwhile.
+///
+/// What waits is often a command that replaces the previous one.
+pub async fn datagrams_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: Stage<H>) {
+    for has_closed in [false, true] {
+        let Pair { one, other, transports: [dialler, transport], .. } = &stage.meet().await;
+        let Some([sender, receiver]) = both(one, other).await else {
+            return greet(one, other).await;
+        };
+        let receiving = if stage.is_swapped { dialler } else { transport };
+        let before = receiver.datagram_statistics().arrived;
+        while receiver.datagram_statistics().arrived < before + 3 {
+            sender.send_datagram(pattern(10)).unwrap();
+            sleep(PAUSE).await;
+        }
+        if has_closed {
+            one.close(0, "").await;
+        }
+        assert_eq!(receiver.recv_datagram().await, Ok(pattern(10)));
+        let revoked = receiving.revoke(&TrustPolicy::reject_all()).await;
+        assert!(has_closed || revoked == 1);
+        for _ in 0..20 {
+            let _ = sender.send_datagram(pattern(10)); // until it knows of the end
+            let received = receiver.recv_datagram().await;
+            assert!(
+                matches!(received, Err(DatagramError::Closed(_))),
+                "{received:?} of a revoked peer"
+            );
+        }
+        other.watch_close().await;
+    }
 }

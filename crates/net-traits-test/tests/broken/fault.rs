@@ -65,6 +65,7 @@ pub(crate) enum Fault {
     DatagramsAreCut,
     DroppedRecvLosesADatagram,
     DatagramsForgetTheEnd,
+    RevokedDatagramsAreHandedOut,
     // The end
     TheEndOvertakes,
     OnlyAFewAreKept,

@@ -226,7 +226,9 @@ impl NetTransport for BrokenTransport {
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
         match self.context.fault {
             Fault::RevocationsAreIgnored if self.inner.connections().len() > 1 => 1,
-            Fault::RevokedMessagesAreHandedOut | Fault::RevokedQuestionsAreHandedOut => {
+            Fault::RevokedMessagesAreHandedOut
+            | Fault::RevokedDatagramsAreHandedOut
+            | Fault::RevokedQuestionsAreHandedOut => {
                 for shared in self.context.live() {
                     shared.keep_what_arrived();
                 }

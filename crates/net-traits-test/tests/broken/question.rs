@@ -101,6 +101,12 @@ impl Shared {
         {
             self.arrived.lock().push_back(message);
         }
+        while self.fault == Fault::RevokedDatagramsAreHandedOut
+            && let Ok(inner) = self.inner.datagrams()
+            && let Some(Ok(datagram)) = inner.recv_datagram().now_or_never()
+        {
+            self.arrived.lock().push_back(datagram);
+        }
         while self.fault == Fault::RevokedQuestionsAreHandedOut
             && let Some(Ok(question)) = self.inner.accept_request().now_or_never()
         {
