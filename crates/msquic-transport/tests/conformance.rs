@@ -4,7 +4,10 @@ mod common;
 mod quinn_peer;
 
 use async_trait::async_trait;
-use msquic_async::{Configuration, Connection, Registration, Settings, StreamType, WriteStream};
+use msquic_async::{
+    Configuration, Connection, ReadError, ReadToEndError, Registration, Settings, StreamType,
+    WriteStream,
+};
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::NetCredential;
 use net_traits_test::{Harness, Limits, RawPeer};
@@ -17,7 +20,7 @@ struct Quic;
 /// A bare QUIC peer, which can send invalid frames.
 struct Raw {
     stream: WriteStream,
-    _connection: Connection,
+    connection: Connection,
 }
 
 #[async_trait]
@@ -28,6 +31,17 @@ impl RawPeer for Raw {
 
     async fn finish(&mut self) {
         self.stream.shutdown().await.unwrap();
+    }
+
+    async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
+        let stream = self.connection.open_outbound_stream(StreamType::Bidirectional, false).await;
+        let (read, write) = stream.unwrap().split();
+        let mut write = write.unwrap();
+        write.write_all(bytes).await.unwrap();
+        match read.unwrap().read_to_end(0).await.unwrap_err() {
+            ReadToEndError::Read(ReadError::Reset(code)) => Some(code),
+            _ => None,
+        }
     }
 }
 
@@ -71,7 +85,7 @@ impl Harness for Quic {
         connection.start(&configuration, "127.0.0.1", remote_addr.port()).await.unwrap();
         let stream = connection.open_outbound_stream(StreamType::Unidirectional, false).await;
         let stream = stream.unwrap().split().1.unwrap();
-        Box::new(Raw { stream, _connection: connection })
+        Box::new(Raw { stream, connection })
     }
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {

@@ -10,10 +10,9 @@ use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
-    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
-    NetTransport, RecvError, RequestError, close_code, request_code,
+    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError,
+    close_code,
 };
-use quinn::VarInt;
 use quinn_peer::{Judge, QuinnPeer};
 use std::time::Duration;
 
@@ -43,28 +42,6 @@ async fn hostile_to(config: MsQuicTransportConfig) -> Hostile {
     let (peer, connection) = tokio::join!(dial, accept);
     let peer = peer.unwrap();
     Hostile { transport, _listener: listener, connection, peer, _endpoint: endpoint }
-}
-
-#[test]
-fn a_question_that_stands_still_is_refused() {
-    run(async {
-        let after = Duration::from_millis(300);
-        let config = MsQuicTransportConfig::new().message_timeout(after);
-        let Hostile { peer, connection, transport, .. } = &hostile_to(config).await;
-        let (mut write, mut read) = peer.open_bi().await.unwrap();
-        write.write_all(b"wh").await.unwrap();
-        let mut question = connection.accept_request().await.unwrap();
-        assert_eq!(question.question().await, Err(RequestError::TimedOut { after }));
-        let error = read.read_to_end(10).await.unwrap_err();
-        let code = VarInt::from_u64(request_code::TOO_SLOW).unwrap();
-        assert_eq!(error, quinn::ReadToEndError::Read(quinn::ReadError::Reset(code)));
-        assert_eq!(transport.statistics().held_bytes, 0);
-        let (mut write, _read) = peer.open_bi().await.unwrap();
-        write.write_all(b"why?").await.unwrap();
-        write.finish().unwrap();
-        let mut question = connection.accept_request().await.unwrap();
-        assert_eq!(question.question().await.unwrap(), "why?", "the connection goes on");
-    });
 }
 
 #[test]

@@ -169,6 +169,7 @@ macro_rules! __behaviours {
                 sending_to_a_stuck_peer_ends_in_time [timeouts] Swapped,
                 an_operation_ends_after_its_total_time [timeouts] Swapped,
                 an_unfinished_message_ends_in_time [raw_peer] Once,
+                an_unfinished_question_ends_in_time [raw_peer] Once,
                 the_peer_that_holds_most_gives_way [raw_peer] Once,
             }
         }

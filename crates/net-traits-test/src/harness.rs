@@ -63,6 +63,13 @@ pub trait RawPeer: Send {
 
     /// Ends the byte stream in an orderly way, and keeps the connection open if the transport can.
     async fn finish(&mut self);
+
+    /// Begins a question with these bytes and does not finish it. Returns the code with which it is
+    /// refused, or `None` once the connection has ended. Default: `None`, there are no questions.
+    async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
+        let _ = bytes;
+        None
+    }
 }
 
 fn lacks(capability: &str) -> ! {

@@ -43,12 +43,12 @@ fn every_behaviour_has_a_mutant() {
 }
 
 macro_rules! mutants {
-    ($($test:ident: $fault:ident => $behaviour:literal,)*) => {
-        const MUTANTS: &[(Fault, &str)] = &[$((Fault::$fault, $behaviour)),*];
+    ($($test:ident: $fault:ident => $($behaviour:literal)&+,)*) => {
+        const MUTANTS: &[(Fault, &str)] = &[$($((Fault::$fault, $behaviour)),+),*];
 
         $(#[test]
         fn $test() {
-            assert_eq!(failing(Fault::$fault), [$behaviour]);
+            assert_eq!(failing(Fault::$fault), [$($behaviour),+]);
         })*
     };
 }
@@ -263,7 +263,10 @@ mutants! {
     operations_have_no_total_time: OperationsHaveNoTotalTime =>
         "limits::an_operation_ends_after_its_total_time",
     unfinished_messages_stay: UnfinishedMessagesStay =>
-        "limits::an_unfinished_message_ends_in_time",
+        "limits::an_unfinished_message_ends_in_time"
+        & "limits::an_unfinished_question_ends_in_time",
+    unfinished_questions_stay: UnfinishedQuestionsStay =>
+        "limits::an_unfinished_question_ends_in_time",
     memory_is_unlimited: MemoryIsUnlimited =>
         "limits::the_peer_that_holds_most_gives_way",
 }

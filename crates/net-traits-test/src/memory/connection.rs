@@ -11,6 +11,7 @@ use futures_util::FutureExt;
 use net_kit::account::Unfinished;
 use net_kit::admission::Place;
 use net_kit::budget;
+use net_kit::collector::Collector;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
@@ -21,9 +22,12 @@ use net_traits::{
     NetQuestion, NetRequests, RecvError, RequestError, SendError, close_code, request_code,
 };
 use parking_lot::Mutex;
+use std::convert::Infallible;
 use std::fmt;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::oneshot;
 
 /// A connection of [`MemoryTransport`](crate::memory::MemoryTransport).
 #[derive(Clone)]
@@ -92,6 +96,24 @@ impl MemoryConnection {
     pub fn end_raw(&self) {
         let Seat { wire, side, .. } = &self.shared.seat;
         wire.end(*side);
+    }
+
+    /// Begins a question with these bytes and does not finish it. Waits until it is refused.
+    ///
+    /// # Errors
+    ///
+    /// [`RequestError::NoAnswer`] with the code of the refusal, [`RequestError::Closed`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future cancels the question.
+    pub async fn begin_question_raw(&self, bytes: Bytes) -> Result<Infallible, RequestError> {
+        let Seat { wire, side, limits } = &self.shared.seat;
+        let asked = wire.ask(*side, (bytes, false), 0, limits.operation_timeout);
+        match asked.await {
+            Ok(_) => Err(RequestError::NoAnswer { code: request_code::NO_ANSWER }),
+            Err(error) => Err(error),
+        }
     }
 
     fn frame(&self, parts: &[Bytes]) -> Result<(usize, Bytes), SendError> {
@@ -292,7 +314,7 @@ impl NetRequests for MemoryConnection {
         if let Some(reason) = self.shared.closing.lock().clone() {
             return Err(RequestError::Closed(reason));
         }
-        self.shared.entry.hand_out_request(wire.ask(*side, question, limit, deadline).await)
+        self.shared.entry.hand_out_request(wire.ask(*side, (question, true), limit, deadline).await)
     }
 
     async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
@@ -329,6 +351,15 @@ impl NetQuestion for MemoryQuestion {
         let (size, limit) = (self.asked.question.len(), self.limit);
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });
+        }
+        if !self.asked.is_whole {
+            let mut collector = Collector::new(self.connection.shared.entry.share(), limit);
+            collector.push(&self.asked.question)?;
+            let late = collector.wait(pending::<Infallible>()).await;
+            let (answered, _) = oneshot::channel();
+            let answer = std::mem::replace(&mut self.asked.answer, answered);
+            let _ = answer.send(Err(request_code::TOO_SLOW)); // it may have cancelled
+            match late? {}
         }
         self.connection.shared.entry.hand_out_request(Ok(self.asked.question.clone()))
     }

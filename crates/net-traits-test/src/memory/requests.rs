@@ -31,6 +31,8 @@ impl Questions {
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) question: Bytes,
+    /// Whether all of it has arrived.
+    pub(super) is_whole: bool,
     /// The answer, or the code of a refusal.
     pub(super) answer: oneshot::Sender<Result<Bytes, u64>>,
     /// Closed when the asking side stops waiting.

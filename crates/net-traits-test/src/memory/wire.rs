@@ -350,7 +350,7 @@ impl Wire {
     pub(super) async fn ask(
         &self,
         side: Side,
-        question: Bytes,
+        (question, is_whole): (Bytes, bool),
         limit: usize,
         deadline: Duration,
     ) -> Result<Bytes, RequestError> {
@@ -359,7 +359,7 @@ impl Wire {
             there.link.pass().await;
             let (answer, answered) = oneshot::channel();
             let (_asking, asker) = watch::channel(());
-            let _ = there.sender.send(Asked { question, answer, asker }).await; // both ends live
+            let _ = there.sender.send(Asked { question, is_whole, answer, asker }).await; // both ends live
             let answer = answered.await.unwrap_or(Err(request_code::NO_ANSWER));
             back.link.pass().await;
             match answer {

@@ -2,11 +2,12 @@
 
 use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered};
 use crate::{Harness, Limits};
-use futures_util::future::join_all;
+use futures_util::future::{Either, join_all, select};
 use net_traits::{
-    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetTransport, RecvError,
-    SendError, TrustPolicy, close_code,
+    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetQuestion, NetRequests,
+    NetTransport, RecvError, RequestError, SendError, TrustPolicy, close_code, request_code,
 };
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -165,6 +166,42 @@ pub async fn an_unfinished_message_ends_in_time<H: Harness>(stage: Stage<H>) {
     let reason = ended(&connection).await;
     assert_eq!(reason, close_reason(Limit::MessageTimeout));
     assert_eq!(transport.statistics().refused_message_timeout, 1);
+    assert_eq!(transport.statistics().held_bytes, 0);
+}
+
+/// A question that stands still before its last byte has arrived is refused with the code if it has a
+/// stream of its own, and the connection goes on; otherwise its connection ends with the code.
+///
+/// Its bytes take memory, and the application waits for the rest.
+pub async fn an_unfinished_question_ends_in_time<H: Harness>(stage: Stage<H>) {
+    let after = Duration::from_millis(400);
+    let transport = stage.transport_with(Limits { message_timeout: after, ..Limits::default() });
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (mut peer, connection) = stage.meet_raw(&listener).await;
+    let read = async {
+        let mut question = connection.accept_request().await?;
+        question.question().await
+    };
+    let refused = {
+        let (begin, read) = (peer.begin_question(b"wh"), pin!(read));
+        match select(begin, read).await {
+            Either::Left((code, read)) => (code, read.await),
+            Either::Right((Err(error @ RequestError::Unsupported), _)) => (None, Err(error)),
+            Either::Right((read, begin)) => (begin.await, read),
+        }
+    };
+    match refused {
+        (Some(code), Err(error)) => {
+            assert_eq!((code, error), (request_code::TOO_SLOW, RequestError::TimedOut { after }));
+            peer.write(&[&4_u32.to_be_bytes()[..], b"next"].concat()).await;
+            assert_eq!(connection.recv().await.unwrap().0, "next", "the connection goes on");
+        }
+        (None, Err(RequestError::Closed(reason))) => {
+            assert_eq!(reason, close_reason(Limit::MessageTimeout));
+        }
+        (None, Err(RequestError::Unsupported)) => {}
+        refused => panic!("{refused:?}"),
+    }
     assert_eq!(transport.statistics().held_bytes, 0);
 }
 

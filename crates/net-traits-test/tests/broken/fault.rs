@@ -121,6 +121,7 @@ pub(crate) enum Fault {
     SendTimeoutIsNotTold,
     OperationsHaveNoTotalTime,
     UnfinishedMessagesStay,
+    UnfinishedQuestionsStay,
     MemoryIsUnlimited,
 }
 

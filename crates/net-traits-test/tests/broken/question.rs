@@ -50,7 +50,9 @@ impl NetRequests for BrokenConnection {
             None => self.0.inner.accept_request().await?,
         };
         let early = match self.0.fault {
-            Fault::RevokedQuestionsAreRead => inner.question().await.ok(),
+            Fault::RevokedQuestionsAreRead => {
+                inner.question().now_or_never().and_then(Result::ok) // unless it is unfinished
+            }
             _ => None,
         };
         Ok(BrokenQuestion { inner, fault: self.0.fault, is_read: false, early })
@@ -63,6 +65,11 @@ impl NetQuestion for BrokenQuestion {
         self.is_read = true;
         match (self.inner.question().await, self.early.take()) {
             (Err(RequestError::Closed(_)), Some(early)) => Ok(early),
+            (Err(RequestError::TimedOut { .. }), _)
+                if self.fault == Fault::UnfinishedQuestionsStay =>
+            {
+                pending().await
+            }
             (question, _) => question,
         }
     }

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use net_traits::{NetConnection, NetCredential, NetTransport};
+use net_traits::{NetConnection, NetCredential, NetTransport, RequestError};
 use net_traits_test::memory::{MemoryConnection, MemoryNetwork, MemoryTransport};
 use net_traits_test::{Harness, Limits, RawPeer};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -26,6 +26,13 @@ impl RawPeer for Raw {
 
     async fn finish(&mut self) {
         self.0.end_raw();
+    }
+
+    async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
+        match self.0.begin_question_raw(Bytes::copy_from_slice(bytes)).await {
+            Err(RequestError::NoAnswer { code }) => Some(code),
+            Err(_) => None,
+        }
     }
 }
 

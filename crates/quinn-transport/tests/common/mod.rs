@@ -6,7 +6,9 @@ use net_kit::tls::TlsIdentity;
 use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
 use net_traits_test::{Harness, Limits, RawPeer};
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, ConnectionError, Endpoint, SendStream};
+use quinn::{
+    ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, SendStream,
+};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use rustls::SignatureScheme;
 use rustls::client::ResolvesClientCert;
@@ -133,7 +135,7 @@ impl ResolvesClientCert for NoCertificate {
 
 struct Raw {
     stream: SendStream,
-    _connection: Connection,
+    connection: Connection,
 }
 
 #[async_trait]
@@ -144,6 +146,15 @@ impl RawPeer for Raw {
 
     async fn finish(&mut self) {
         self.stream.finish().unwrap();
+    }
+
+    async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
+        let (mut write, mut read) = self.connection.open_bi().await.unwrap();
+        write.write_all(bytes).await.unwrap();
+        match read.read_to_end(0).await.unwrap_err() {
+            ReadToEndError::Read(ReadError::Reset(code)) => Some(code.into_inner()),
+            _ => None,
+        }
     }
 }
 
@@ -177,7 +188,7 @@ impl Harness for Quinn {
     ) -> Box<dyn RawPeer> {
         let connection = dial_quic(remote_addr, alpn, Some(&credential)).await.unwrap();
         let stream = connection.open_uni().await.unwrap();
-        Box::new(Raw { stream, _connection: connection })
+        Box::new(Raw { stream, connection })
     }
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {

@@ -100,6 +100,13 @@ impl RawPeer for Raw {
     async fn finish(&mut self) {
         self.0.shutdown().await.unwrap();
     }
+
+    async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
+        let (question, id, length) = ([2], 1_u32.to_be_bytes(), 1000_u32.to_be_bytes());
+        self.write(&[&[0xff; 4][..], &question, &id, &length, bytes].concat()).await;
+        while self.0.read_u8().await.is_ok() {} // until the connection ends
+        None
+    }
 }
 
 #[async_trait]
@@ -130,7 +137,8 @@ impl Harness for Tcp {
         alpn: &str,
         credential: NetCredential,
     ) -> Box<dyn RawPeer> {
-        Box::new(Raw(dial_tls(remote_addr, alpn, Some(&credential)).await.unwrap()))
+        let alpn = format!("{alpn}+requests/1");
+        Box::new(Raw(dial_tls(remote_addr, &alpn, Some(&credential)).await.unwrap()))
     }
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
