@@ -86,15 +86,15 @@ struct StandIn {
 
 #[derive(Default)]
 struct Shared {
-    task: Mutex<Progress>,
+    progress: Mutex<Progress>,
     is_over: AtomicBool,
 }
 
-/// What the task has done.
-#[derive(Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Default, Clone, Copy)]
 struct Progress {
+    /// How many turns the task has taken.
     turns: u64,
-    /// When it has to take its next turn if no event comes before.
+    /// When the next turn has to be taken if no event comes before, by the last one, whoever took it.
     due: Option<Instant>,
 }
 
@@ -108,9 +108,9 @@ impl StandIn {
     }
 
     fn took_turn(&self, due: Option<Instant>) {
-        let task = &mut *self.shared.task.lock();
-        task.turns += 1;
-        task.due = due;
+        let progress = &mut *self.shared.progress.lock();
+        progress.turns += 1;
+        progress.due = due;
     }
 }
 
@@ -126,20 +126,28 @@ impl Shared {
         let mut late = None;
         while !self.is_over.load(Ordering::Acquire) {
             thread::park_timeout(PATIENCE);
-            let task = *self.task.lock();
+            let seen = self.progress.lock().turns;
             // It may have become late this moment, so the task gets as long again.
-            if late == Some(task) {
-                self.replace(turns, task.turns);
+            if late == Some(seen) {
+                self.replace(turns, seen);
             }
-            let is_due = task.due.is_some_and(|due| due <= Instant::now());
-            late = (is_due || is_ready(turns, Duration::ZERO)).then_some(task);
+            let progress = *self.progress.lock();
+            let is_due = progress.due.is_some_and(|due| due <= Instant::now());
+            late = (is_due || is_ready(turns, Duration::ZERO)).then_some(progress.turns);
         }
     }
 
     /// Takes turns until the task does, or nothing is left to do.
     fn replace(&self, turns: Turns, seen: u64) {
-        while self.task.lock().turns == seen && !self.is_over.load(Ordering::Acquire) {
+        while !self.is_over.load(Ordering::Acquire) {
             let Some(next) = turns.try_take() else { return };
+            {
+                let progress = &mut *self.progress.lock();
+                if progress.turns != seen {
+                    return;
+                }
+                progress.due = next.and_then(|next| Instant::now().checked_add(next));
+            }
             let wait = next.unwrap_or(PATIENCE).min(PATIENCE);
             if !is_ready(turns, wait) && wait == PATIENCE {
                 return;
