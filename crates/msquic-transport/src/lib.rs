@@ -88,8 +88,8 @@ pub use listener::MsQuicListener;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use msquic_async::ExecutionDriver;
 pub use msquic_async::{
-    ConnectionStatistics, Dial, ExecutionProfile, LibraryVersion, Settings, library_version,
-    set_processors,
+    ConnectionStatistics, Dial, ExecutionProfile, KeyLog, LibraryVersion, Settings,
+    library_version, set_processors,
 };
 pub use net_kit::quic::CongestionControl;
 pub use registration::RegistrationWrapper;

@@ -132,8 +132,14 @@ impl ConfigFactory<'_> {
             Ok(configuration) => {
                 let queue = self.config.datagram_queue;
                 let datagrams = DatagramLimits::new().send_queue(queue).receive_queue(queue);
-                let configuration = configuration.with_datagram_limits(datagrams);
-                Ok(configuration.with_stream_limits(limits).with_streams_in_turn())
+                let configuration = configuration
+                    .with_datagram_limits(datagrams)
+                    .with_stream_limits(limits)
+                    .with_streams_in_turn();
+                Ok(match self.config.key_log.clone() {
+                    Some(key_log) => configuration.with_key_log(key_log),
+                    None => configuration,
+                })
             }
             Err(ConfigurationError::Credential(error)) => Err(ConfigFailure::Credential(error)),
             Err(error) => Err(ConfigFailure::Transport(Cause::new(error))),

@@ -5,10 +5,11 @@ mod common;
 use common::{ALPN, credentials, run};
 use futures_util::FutureExt;
 use msquic_transport::{
-    CongestionControl, ExecutionProfile, MsQuicNetConnection, MsQuicTransport,
+    CongestionControl, ExecutionProfile, KeyLog, MsQuicNetConnection, MsQuicTransport,
     MsQuicTransportConfig, Settings,
 };
 use net_traits::{DatagramError, NetConnection, NetIncomingRequest, NetListener, NetTransport};
+use std::path::Path;
 use std::time::Duration;
 
 /// Two peers with the same configuration.
@@ -171,4 +172,39 @@ fn the_profile_decides_about_threads() {
     assert_eq!(threads(), few, "the threads are shared");
     let _third = open(ExecutionProfile::MaxThroughput).unwrap();
     assert!(threads() > few, "it has threads of its own");
+}
+
+#[test]
+fn both_peers_log_their_secrets_if_the_application_asks() {
+    run(async {
+        let directory = tempfile::tempdir().unwrap();
+        let logged = [directory.path().join("dialler"), directory.path().join("listener")];
+        let [dialler, listener] = logged.each_ref().map(|path| {
+            let key_log = KeyLog::file(path).unwrap();
+            MsQuicTransportConfig::new().key_log(Some(key_log))
+        });
+        assert!(format!("{dialler:?}").contains("key_log: Some(KeyLog { .. })"), "{dialler:?}");
+        let _connected = two(dialler, listener).await;
+        // They are written in the background.
+        let read = async |path: &Path| loop {
+            let text = std::fs::read_to_string(path).unwrap();
+            if text.lines().count() >= 4 && text.ends_with('\n') {
+                return text;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let [one, other] = [read(&logged[0]).await, read(&logged[1]).await];
+        assert_eq!(one, other);
+        let mut randoms: Vec<_> = one.lines().map(|line| line.split(' ').nth(1).unwrap()).collect();
+        randoms.dedup();
+        assert!(randoms.len() == 1 && randoms[0].len() == 64, "one connection: {randoms:?}");
+        for label in [
+            "CLIENT_HANDSHAKE_TRAFFIC_SECRET",
+            "SERVER_HANDSHAKE_TRAFFIC_SECRET",
+            "CLIENT_TRAFFIC_SECRET_0",
+            "SERVER_TRAFFIC_SECRET_0",
+        ] {
+            assert!(one.lines().any(|line| line.starts_with(label)), "{label} in {one}");
+        }
+    });
 }
