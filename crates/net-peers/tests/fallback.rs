@@ -189,7 +189,7 @@ async fn an_untrusted_peer_on_the_secondary_does_not_end_the_primary_dial() {
     let dial = dialler.connect(listener.local_addr(), &[ALPN], credential);
     let accept =
         |listener: MemoryListener| async move { listener.accept().await.unwrap().accept().await };
-    let (dialled, accepted, turned_away) = tokio::join!(dial, accept(listener), accept(stranger));
+    let (dialled, accepted, rejected) = tokio::join!(dial, accept(listener), accept(stranger));
     assert!(matches!(dialled, Ok(FallbackConnection::Primary(_))), "{dialled:?}");
-    assert!(accepted.is_ok() && turned_away.is_err());
+    assert!(accepted.is_ok() && rejected.is_err());
 }

@@ -70,7 +70,7 @@ macro_rules! __behaviours {
                 no_common_protocol_is_a_typed_error [] Once,
                 no_protocol_is_invalid_input [] Once,
                 refusing_is_told [] Once,
-                a_dropped_request_is_turned_away [] Once,
+                a_dropped_request_is_rejected [] Once,
                 a_slow_peer_does_not_delay_others [] Once,
                 a_cancelled_accept_loses_no_request [] Once,
             }
@@ -80,7 +80,7 @@ macro_rules! __behaviours {
                 every_trust_policy_is_applied [] Once,
                 a_listener_that_rejects_says_so [] Once,
                 a_dialler_that_rejects_says_so [] Once,
-                a_peer_without_a_certificate_is_turned_away [anonymous_peer] Once,
+                a_peer_without_a_certificate_is_rejected [anonymous_peer] Once,
                 a_new_credential_counts_for_new_peers [] Once,
                 a_new_trust_counts_for_new_peers [] Once,
                 revocation_closes_what_is_not_trusted [] Once,

@@ -77,7 +77,7 @@ mutants! {
     refused_requests_leak: RefusedRequestsLeak =>
         "connect::refusing_is_told",
     dropped_requests_leak: DroppedRequestsLeak =>
-        "connect::a_dropped_request_is_turned_away",
+        "connect::a_dropped_request_is_rejected",
     one_handshake_at_a_time: OneHandshakeAtATime =>
         "connect::a_slow_peer_does_not_delay_others",
     accept_loses_requests: AcceptLosesRequests =>
@@ -93,7 +93,7 @@ mutants! {
     dialler_forgets_it_rejected: DiallerForgetsItRejected =>
         "identity::a_dialler_that_rejects_says_so",
     anonymous_is_a_refusal: AnonymousIsARefusal =>
-        "identity::a_peer_without_a_certificate_is_turned_away",
+        "identity::a_peer_without_a_certificate_is_rejected",
     new_credentials_are_ignored: NewCredentialsAreIgnored =>
         "identity::a_new_credential_counts_for_new_peers",
     new_trust_is_ignored: NewTrustIsIgnored =>

@@ -211,23 +211,23 @@ pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
 ///
 /// A full node refuses many peers, which can then try another node.
 pub async fn refusing_is_told<H: Harness>(stage: Stage<H>) {
-    turned_away(stage, |request| request.refuse(7)).await;
+    rejected(stage, |request| request.refuse(7)).await;
 }
 
 /// A peer whose request is dropped is notified at once too.
-pub async fn a_dropped_request_is_turned_away<H: Harness>(stage: Stage<H>) {
-    turned_away(stage, drop).await;
+pub async fn a_dropped_request_is_rejected<H: Harness>(stage: Stage<H>) {
+    rejected(stage, drop).await;
 }
 
-async fn turned_away<H: Harness>(
+async fn rejected<H: Harness>(
     stage: Stage<H>,
-    turn_away: impl FnOnce(<crate::stage::Listener<H> as NetListener>::IncomingRequest),
+    reject: impl FnOnce(<crate::stage::Listener<H> as NetListener>::IncomingRequest),
 ) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;
     let dial = dial::<H>(&dialler, listener.local_addr(), for_dialler);
-    let accept = async { turn_away(listener.accept().await.unwrap()) };
+    let accept = async { reject(listener.accept().await.unwrap()) };
     let (dialled, ()) = tokio::join!(dial, accept);
     let error = dialled.expect_err("the request was rejected");
     let is_told =

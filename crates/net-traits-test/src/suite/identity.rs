@@ -156,7 +156,7 @@ pub(crate) async fn rejected<H: Harness>(connected: Connected<H>) -> Rejection {
 /// A peer without a certificate is rejected under every policy.
 ///
 /// Every peer must have an identity.
-pub async fn a_peer_without_a_certificate_is_turned_away<H: Harness>(stage: Stage<H>) {
+pub async fn a_peer_without_a_certificate_is_rejected<H: Harness>(stage: Stage<H>) {
     let transport = stage.transport();
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let dial = stage.harness.anonymous_peer(listener.local_addr(), ALPN);
