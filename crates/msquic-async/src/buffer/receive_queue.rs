@@ -13,7 +13,7 @@ use std::collections::VecDeque;
 /// Bytes that stay where they were received.
 pub(crate) trait Run: Into<Bytes> {
     fn len(&self) -> usize;
-    /// Appends `next`, if it lies behind this one.
+    /// Appends `next`, if it follows this one in memory.
     fn append(&mut self, next: Self) -> Result<(), Self>;
     /// Splits the first `count` bytes off, if that is possible; `count` is less than the length.
     fn split_to(&mut self, count: usize) -> Option<Self>;
@@ -21,9 +21,9 @@ pub(crate) trait Run: Into<Bytes> {
 
 #[derive(Debug)]
 pub(crate) struct ReceiveQueue<R> {
-    /// What comes first: bytes that were put back.
+    /// Bytes that were put back; they are read first.
     unread: VecDeque<Bytes>,
-    /// What comes then, held or copied.
+    /// Bytes that are read next, held or copied.
     runs: VecDeque<R>,
     copied: BytesMut,
     budget: usize,

@@ -75,7 +75,7 @@ impl NativeConfiguration {
         Ok(this)
     }
 
-    /// Takes over an open configuration.
+    /// Takes ownership of an open configuration.
     ///
     /// # Safety
     ///

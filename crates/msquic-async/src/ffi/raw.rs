@@ -1,4 +1,4 @@
-//! Raw handles, which types above this module take over through the trait [`FromRaw`].
+//! Raw handles, of which types above this module take ownership through the trait [`FromRaw`].
 
 use super::configuration::NativeConfiguration;
 use super::connection::{ConnectionHandler, NativeConnection};
@@ -9,7 +9,7 @@ use msquic::ffi::HQUIC;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-/// A type that takes over raw handles, opened with the functions of [`api_table`](crate::api_table).
+/// A type that takes ownership of raw handles, opened with the functions of [`api_table`](crate::api_table).
 ///
 /// The [`Context`](Self::Context) is what the handle was opened in, and what else the type needs:
 ///
@@ -29,7 +29,7 @@ use std::sync::Arc;
 /// use msquic_async::{FromRaw, Registration, api_table};
 ///
 /// let mut handle = std::ptr::null_mut();
-/// // SAFETY: no configuration means the default; the handle is taken over at once.
+/// // SAFETY: no configuration means the default; the handle is owned at once.
 /// let registration = unsafe {
 ///     let open = api_table()?.RegistrationOpen.expect("every libmsquic has it");
 ///     assert_eq!(open(std::ptr::null(), &mut handle), 0);
@@ -39,7 +39,7 @@ use std::sync::Arc;
 /// # Ok::<(), msquic_async::Status>(())
 /// ```
 ///
-/// A stream is opened and taken over inside [`Connection::with_raw`](crate::Connection::with_raw):
+/// A stream is opened, and owned, inside [`Connection::with_raw`](crate::Connection::with_raw):
 ///
 /// ```no_run
 /// # use std::ffi::c_void;
@@ -50,7 +50,7 @@ use std::sync::Arc;
 /// use msquic_async::{FromRaw, SendStream};
 ///
 /// let stream = connection.with_raw(|raw| {
-///     // SAFETY: the stream is opened with the raw handle and taken over at once.
+///     // SAFETY: the stream is opened with the raw handle and owned at once.
 ///     unsafe { SendStream::from_raw(open(raw.cast()).cast(), &connection) }
 /// });
 /// # }
@@ -59,7 +59,7 @@ pub trait FromRaw: Sized {
     /// What the handle was opened in, and what else is needed.
     type Context<'a>;
 
-    /// Why a handle cannot be taken over.
+    /// Why a handle cannot be owned.
     type Error;
 
     /// The kind of handle, one of [`kind`].
@@ -70,7 +70,7 @@ pub trait FromRaw: Sized {
     #[doc(hidden)]
     fn adopt(raw: Raw<Self::Kind>, context: Self::Context<'_>) -> Result<Self, Self::Error>;
 
-    /// Takes over a handle. It is closed when nothing refers to it any more.
+    /// Takes ownership of a handle. It is closed when nothing refers to it any more.
     ///
     /// # Errors
     ///
@@ -85,7 +85,7 @@ pub trait FromRaw: Sized {
     /// `handle` is of the type's kind and was opened in the context, and only this crate closes it or sets its
     /// callback. In addition:
     ///
-    /// - `Registration`: raw children that are not taken over are closed before the last safe child or clone is
+    /// - `Registration`: raw children without an owner are closed before the last safe child or clone is
     ///   dropped, and before the process ends. With [`ExecutionDriver`](crate::ExecutionDriver) its profile
     ///   is not MAX_THROUGHPUT.
     /// - `Configuration`: it was not loaded with DEFER_CERTIFICATE_VALIDATION, certificates that it indicates are
@@ -243,7 +243,7 @@ mod tests {
 
     fn registration() -> Registration {
         let mut handle = ptr::null_mut();
-        // SAFETY: C7: no configuration is the default; the handle is taken over.
+        // SAFETY: C7: no configuration is the default; the handle is owned.
         unsafe {
             assert_eq!(
                 api_table().unwrap().RegistrationOpen.unwrap()(ptr::null(), &raw mut handle),

@@ -110,7 +110,7 @@ impl NativeRegistration {
         Ok(Self::with_handle(handle))
     }
 
-    /// Takes over an open registration.
+    /// Takes ownership of an open registration.
     ///
     /// # Safety
     ///

@@ -193,7 +193,7 @@ impl WriteStream {
         self.0.queued().saturating_sub(self.0.completed_offset())
     }
 
-    /// Waits until msquic has taken over all bytes written so far. With send buffering (the
+    /// Waits until msquic has taken all bytes written so far. With send buffering (the
     /// default) that is when it has copied them, without it when the peer has acknowledged them.
     /// Any number of tasks may do this at once.
     ///
@@ -212,7 +212,7 @@ impl WriteStream {
         Flush::new(&self.0, self.0.queued())
     }
 
-    /// How many bytes were taken over so far, see [`flush`](Self::flush).
+    /// How many bytes msquic has taken so far, see [`flush`](Self::flush).
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {

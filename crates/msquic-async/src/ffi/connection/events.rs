@@ -137,7 +137,7 @@ impl NativeConnection {
     }
 }
 
-/// Takes over a connection that a listener was offered; `accept` hands its handle to a handler.
+/// Takes ownership of a connection that a listener was offered; `accept` hands its handle to a handler.
 pub(crate) struct PeerConnection<'a> {
     pub(in crate::ffi) registration: &'a Arc<NativeRegistration>,
     pub(in crate::ffi) handle: ffi::HQUIC,

@@ -154,7 +154,7 @@ unsafe impl Open for Call<'_> {
 }
 
 impl Call<'_> {
-    /// Takes over the connection or stream that the event offers; `react` answers its events from now on.
+    /// Takes ownership of the connection or stream that the event offers; `react` answers its events from now on.
     pub(super) fn adopt(
         &self,
         react: impl Fn(&Call<'_>) -> Answer + Send + Sync + 'static,

@@ -235,7 +235,7 @@ impl Pair {
     }
 }
 
-/// Takes over each stream that the peer opens.
+/// Takes ownership of each stream that the peer opens.
 pub(super) fn adopt_streams(
     call: &Call<'_>,
     adopted: &Sender<Object>,

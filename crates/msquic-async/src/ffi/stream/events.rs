@@ -144,7 +144,7 @@ impl NativeStream {
     }
 }
 
-/// Takes over a stream that the peer opened.
+/// Takes ownership of a stream that the peer opened.
 pub(crate) struct PeerStream<'a> {
     handle: ffi::HQUIC,
     connection: &'a Arc<NativeConnection>,
