@@ -13,6 +13,7 @@ mod report;
 mod sharing;
 mod streams;
 mod tcp;
+mod telemetry;
 mod tls;
 
 use anyhow::Result;
@@ -36,6 +37,9 @@ struct Options {
     /// Shared sockets beside sockets of their own, instead of other transports
     #[arg(long)]
     sharing: bool,
+    /// This transport with a recorder of metrics beside one without
+    #[arg(long, conflicts_with = "sharing")]
+    telemetry: bool,
     /// Run msquic inside the runtime of this program, beside quinn in the same runtime
     #[cfg(target_os = "linux")]
     #[arg(long)]
@@ -82,6 +86,9 @@ fn main() -> Result<()> {
 async fn run(options: Options) -> Result<()> {
     if options.sharing {
         return sharing::run(options.rounds, options.part(), options.only.as_deref()).await;
+    }
+    if options.telemetry {
+        return telemetry::run(&options).await;
     }
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours::Ours::new().await?),

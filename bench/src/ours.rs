@@ -11,12 +11,17 @@ use net_traits::{
 use std::time::{Duration, Instant};
 
 pub(crate) struct Ours {
+    name: &'static str,
     client: MsQuicNetConnection,
     server: MsQuicNetConnection,
 }
 
 impl Ours {
     pub(crate) async fn new() -> Result<Self> {
+        Self::named("ours").await
+    }
+
+    pub(crate) async fn named(name: &'static str) -> Result<Self> {
         let credential = NetCredential::self_signed(TrustPolicy::Any)?;
         let transport = MsQuicTransport::new();
         let address = "127.0.0.1:0".parse()?;
@@ -24,14 +29,14 @@ impl Ours {
         let dial = transport.connect(listener.local_addr(), &["bench"], credential);
         let accept = async { anyhow::Ok(listener.accept().await?.accept().await?) };
         let (client, server) = tokio::join!(dial, accept);
-        Ok(Self { client: client?, server: server? })
+        Ok(Self { name, client: client?, server: server? })
     }
 }
 
 #[async_trait]
 impl Contender for Ours {
     fn name(&self) -> &'static str {
-        "ours"
+        self.name
     }
 
     async fn one_way(&self, size: usize, count: usize) -> Result<Duration> {
