@@ -22,6 +22,7 @@ const QUIC: &str = "crates/msquic-transport/src/config.rs";
 /// The options that QUIC transports have in common.
 const QUIC_OPTIONS: &str = "crates/net-kit/src/quic.rs";
 const TCP: &str = "crates/tcp-tls-transport/src/config.rs";
+const QUINN: &str = "crates/quinn-transport/src/config.rs";
 const KIT: &str = "crates/net-kit/src/options.rs";
 const POOL: &str = "crates/net-peers/src/pool/config.rs";
 const ASYNC: &str = "crates/msquic-async/src/limits.rs";
@@ -153,6 +154,62 @@ const FIGURES: &[Figure] = &[
         "receive_queue: usize = 4 * 1024 * 1024,",
         ARCHITECTURE,
         "| 4 MiB; 64 MiB; 4 MiB | `PeerPoolConfig` |",
+    ),
+    figure(
+        KIT,
+        "MEMORY: usize = 512 * 1024 * 1024;",
+        SECURITY,
+        "may take of `max_memory`, 512 MiB;",
+    ),
+    figure(
+        KIT,
+        "max_unfinished: usize = 16 * 1024 * 1024,",
+        SECURITY,
+        "| unfinished messages | 16 MiB and one message, 64 KiB for each of 16 streams; 30 s",
+    ),
+    figure(
+        QUIC_OPTIONS,
+        "max_inbound_streams: u16 = 16,",
+        SECURITY,
+        "| unfinished messages | 16 MiB and one message, 64 KiB for each of 16 streams; 30 s",
+    ),
+    figure(
+        QUIC_OPTIONS,
+        "max_inbound_requests: u16 = 16,",
+        SECURITY,
+        "does not read (msquic) | 16 of 256 KiB;",
+    ),
+    figure(
+        ASYNC,
+        "receive_buffer: 256 * 1024,",
+        SECURITY,
+        "does not read (msquic) | 16 of 256 KiB;",
+    ),
+    figure(
+        "crates/tcp-tls-transport/src/requests.rs",
+        "MAX_OPEN: usize = 16;",
+        SECURITY,
+        "or wait (TCP) | 16 of 1 MiB;",
+    ),
+    figure(
+        QUIC,
+        "connection_receive_window = 16 * 1024 * 1024,",
+        SECURITY,
+        "behind gaps | msquic 16 MiB |",
+    ),
+    figure(QUINN, "connection_receive_window = 8 * 1024 * 1024,", SECURITY, "| quinn 8 MiB, and"),
+    figure(QUINN, "SEND_WINDOW: u64 = 4 * 1024 * 1024;", SECURITY, "msquic 16 MiB, quinn 5 MiB,"),
+    figure(
+        QUIC,
+        "datagram_queue: usize = 64 * 1024,",
+        SECURITY,
+        "not received (msquic) | 64 KiB |",
+    ),
+    figure(
+        "crates/net-kit/src/registry/memory.rs",
+        "UNREAD: Duration = Duration::from_millis(250);",
+        SECURITY,
+        "| yes, four times per second |",
     ),
     figure(POOL, "max_followed: usize = 1024,", ARCHITECTURE, "dialled at once | 1024; 32 |"),
     figure(POOL, "max_dials: usize = 32,", ARCHITECTURE, "dialled at once | 1024; 32 |"),

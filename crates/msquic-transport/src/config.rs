@@ -56,7 +56,7 @@ net_kit::quic_options! {
         /// least three round-trip times, unless it is zero. Default: 100 ms.
         older_peer_delay: Duration = Duration::from_millis(100), Duration::ZERO..=*TIMEOUT.end();
         /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
-        /// value of both sides applies. Default: 30 s.
+        /// value of both sides applies, and the side that has it sends enough keep-alives. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), Duration::ZERO..=*TIMEOUT.end();
         /// Interval of keep-alives on an idle connection; zero means none. At most a third of
         /// [`idle_timeout`](Self::idle_timeout) is used. Default: 10 s.

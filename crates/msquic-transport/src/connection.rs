@@ -335,6 +335,10 @@ impl Member for Shared {
             queued: self.stream_pool.pending_bytes(),
         })
     }
+
+    fn unread(&self) -> Option<usize> {
+        self.inner.unread_stream_bytes().and_then(|bytes| usize::try_from(bytes).ok())
+    }
 }
 
 #[async_trait]

@@ -4,7 +4,7 @@ mod common;
 #[path = "quinn_peer/mod.rs"]
 mod quinn_peer;
 
-use common::{ALPN, Pair, credentials, pair_with, pattern, run};
+use common::{ALPN, Pair, credentials, lacks_patch, pair_with, pattern, run};
 use futures_util::future::join_all;
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
@@ -77,8 +77,9 @@ fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
         let code = Limit::MessageTimeout.code();
         let reason = close_code::name(code).unwrap().to_owned();
         assert_eq!(end, Err(RecvError::Closed(CloseReason::Local { code, reason })));
-        // One message may exceed the limit, and the begin of each may arrive.
-        let limit = MIB + 8 * MIB + STREAMS * 64 * KIB;
+        // One message may exceed the limit, and the begin of each may arrive. The library holds what the
+        // window of each stream permits.
+        let limit = MIB + 8 * MIB + STREAMS * (64 + 512) * KIB;
         assert!((MIB..=limit).contains(&most), "{most} bytes held");
         let statistics = transport.statistics();
         assert_eq!((statistics.refused_message_timeout, statistics.held_bytes), (1, 0));
@@ -101,5 +102,83 @@ fn messages_on_several_streams_complete_one_after_another() {
         };
         let (sent, ()) = tokio::join!(send, receive);
         assert!(sent.iter().all(Result::is_ok), "{sent:?}");
+    });
+}
+
+#[test]
+fn what_is_held_for_paused_streams_is_charged() {
+    if lacks_patch("N66") {
+        return;
+    }
+    run(async {
+        let config = MsQuicTransportConfig::new().receive_queue(1000);
+        let Hostile { transport, connection, peer, .. } = &hostile_to(config).await;
+        let held = async |bytes| {
+            while transport.statistics().held_bytes < bytes {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        // The second message waits in the library.
+        let mut stream = peer.open_uni().await.unwrap();
+        let message = quinn_peer::frame(&vec![7; 100 * KIB]);
+        stream.write_all(&message.repeat(2)).await.unwrap();
+        held(200 * KIB).await;
+        for _ in 0..2 {
+            assert_eq!(connection.recv().await.unwrap().0.len(), 100 * KIB);
+        }
+        while transport.statistics().held_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        // The application accepts no questions. Of each, 256 KiB are buffered above the library.
+        let mut questions = Vec::new();
+        for _ in 0..4 {
+            let (mut write, read) = peer.open_bi().await.unwrap();
+            write.write_all(&vec![7; 500 * KIB]).await.unwrap();
+            questions.push((write, read));
+        }
+        held(4 * (500 - 256) * KIB).await;
+    });
+}
+
+#[test]
+fn peers_that_fill_the_windows_are_ended_by_memory() {
+    const CONNECTIONS: usize = 6;
+    if lacks_patch("N66") {
+        return;
+    }
+    run(async {
+        // Each window has room for half of the memory.
+        let config = MsQuicTransportConfig::new()
+            .max_message_size(MIB)
+            .receive_queue(1000)
+            .connection_receive_window(4 * MIB as u32)
+            .stream_receive_window(4 * MIB as u32)
+            .max_memory(8 * MIB);
+        let transport = MsQuicTransport::with_config(config).unwrap();
+        let (for_server, for_client) = credentials();
+        let any = "127.0.0.1:0".parse().unwrap();
+        let listener = transport.create_listener(any, &[ALPN], for_server).await.unwrap();
+        let endpoint = QuinnPeer::new(Some(&for_client), Judge::Accepts, ALPN);
+        let mut attackers = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let dial = endpoint.connect(listener.local_addr());
+            let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+            let (peer, connection) = tokio::join!(dial, accept);
+            attackers.push((peer.unwrap(), connection));
+        }
+        let fill = attackers.iter().map(async |(peer, _)| {
+            let mut stream = peer.open_uni().await.unwrap();
+            let _ = stream.write_all(&vec![0; 8 * MIB]).await; // empty messages
+        });
+        let ended = async {
+            while transport.statistics().refused_memory == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        tokio::select! {
+            () = ended => {}
+            _ = join_all(fill) => panic!("the windows are not limited"),
+        }
+        assert!(transport.connections().len() < CONNECTIONS);
     });
 }

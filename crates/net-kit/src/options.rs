@@ -133,9 +133,10 @@ macro_rules! common_options {
                 /// the limit only the oldest of them, which may exceed it, goes on. Default: 16 MiB.
                 max_unfinished: usize = 16 * 1024 * 1024, $crate::options::QUEUE;
                 /// Memory in bytes that received messages of all connections may occupy, complete or not,
-                /// until the application takes them; at least two of the longest ones. Beyond it the
-                /// connection that holds most is ended with
-                /// [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
+                /// until the application takes them; at least two of the longest ones. Data that msquic
+                /// holds counts too, but not what quinn or the system holds. Beyond it the connection
+                /// that holds most is ended with [`Limit::Memory`](::net_traits::Limit::Memory). Default:
+                /// 512 MiB.
                 max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
                 /// How long a connection that has not finished a message may bring less than 16 KiB. It is
                 /// then ended with [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout). While

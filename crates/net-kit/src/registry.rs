@@ -44,7 +44,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use tokio::sync::{Notify, watch as watched};
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tracing::Span;
 
@@ -96,6 +95,12 @@ pub trait Member: Send + Sync + Sized + 'static {
     fn sample(&self) -> impl Future<Output = Option<Sample>> + Send {
         ready(None)
     }
+
+    /// Returns how many bytes a library below holds that arrived and were not taken. They are charged
+    /// to [`Entry::share`] a few times per second. `None`, the default, if it is not known.
+    fn unread(&self) -> Option<usize> {
+        None
+    }
 }
 
 /// The connections of one transport: limits, revocation, shutdown, statistics.
@@ -120,10 +125,7 @@ struct Roster<M> {
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
     terms: Terms,
-    /// The task that ends connections whose messages stand still.
-    late: Option<JoinHandle<()>>,
-    /// The task that samples connections.
-    sampler: Option<JoinHandle<()>>,
+    tasks: memory::Tasks,
 }
 
 impl<M: Member> Registry<M> {
@@ -145,8 +147,7 @@ impl<M: Member> Registry<M> {
             accepted: HashMap::new(),
             revocations: Revocations::default(),
             terms: Terms::default(),
-            late: None,
-            sampler: None,
+            tasks: memory::Tasks::default(),
         };
         Arc::new_cyclic(|registry: &Weak<Self>| {
             let registry = registry.clone();
@@ -228,6 +229,7 @@ impl<M: Member> Registry<M> {
         });
         self.watch_messages();
         self.watch_samples();
+        self.watch_unread(&member);
         self.replace(&member.entry().facts.peer().hash);
         // A later revocation finds the connection in the roster.
         let revoked_by = self.roster.lock().revocations.since(revocations);
@@ -371,8 +373,6 @@ impl<M: Member> Registry<M> {
 impl<M> Drop for Registry<M> {
     fn drop(&mut self) {
         self.terms_changed.notify_one(); // the task ends
-        let Roster { late, sampler, .. } = self.roster.get_mut();
-        late.iter().chain(&*sampler).for_each(JoinHandle::abort);
     }
 }
 
@@ -574,14 +574,12 @@ impl<M> Drop for Entry<M> {
                 }
             }
             let was_last = self.term.is_some_and(|term| roster.terms.remove(self.id, term));
-            let is_idle = roster.live.is_empty();
-            let tasks = [&mut roster.late, &mut roster.sampler];
-            (was_last, tasks.map(|task| task.take_if(|_| is_idle)))
+            (was_last, roster.live.is_empty().then(|| std::mem::take(&mut roster.tasks)))
         };
         if was_last {
             self.registry.terms_changed.notify_one();
         }
-        idle.iter().flatten().for_each(JoinHandle::abort); // the next connection starts it again
+        drop(idle); // the next connection starts the tasks again
     }
 }
 

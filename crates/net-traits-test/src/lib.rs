@@ -43,10 +43,12 @@ mod conformance;
 mod harness;
 mod limits;
 pub mod memory;
+mod own_network;
 mod stage;
 pub mod suite;
 
 pub use conformance::{Behaviour, Capability, Roles, behaviours, run};
 pub use harness::{Harness, RawPeer};
 pub use limits::Limits;
+pub use own_network::in_own_network;
 pub use stage::{Pair, Stage};

@@ -7,7 +7,7 @@ use crate::link::{Link, Quinn, varint};
 use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
-use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, cannot_listen};
+use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Sample;
 use net_kit::tls::{TlsIdentity, Verifier};
@@ -22,7 +22,7 @@ use quinn::{
 };
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 /// How many bytes of early packets quinn keeps for an attempt that waits for `accept`.
@@ -189,7 +189,7 @@ impl Quinn {
             SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
             SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let probe = UdpSocket::bind((any, 0))?;
+        let probe = bind_udp((any, 0).into())?;
         probe.connect(remote_addr)?; // finds the address from which the system sends, and sends nothing
         let mut local_addr = probe.local_addr()?;
         let place = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
@@ -221,6 +221,6 @@ where
 }
 
 fn bind(addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let socket = UdpSocket::bind(addr)?;
+    let socket = bind_udp(addr)?;
     Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
 }

@@ -35,7 +35,8 @@ net_kit::quic_options! {
         /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,
         /// RFC 9000, section 8.1.2). Default: 256.
         backlog: usize = 256, COUNT;
-        /// How long a connection may receive nothing; the smaller value of both peers. Default: 30 s.
+        /// How long a connection may receive nothing; the smaller value of both peers applies, and the
+        /// side that has it sends enough keep-alives. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
         /// Interval of keep-alives while nothing else is sent, at most a third of the idle timeout.
         /// Default: 10 s.

@@ -5,7 +5,7 @@ use crate::link::{Link, TcpTls, outbox};
 use crate::requests::Question;
 use crate::{driver, handshake};
 use net_kit::admission::{Admission, Place};
-use net_kit::backend::{Backend, Secured, Session, cannot_listen};
+use net_kit::backend::{Backend, Secured, Session, cannot_listen, listen_tcp};
 use net_kit::handshake::Handshake;
 use net_kit::tls::TlsIdentity;
 use net_traits::{
@@ -46,7 +46,7 @@ impl Backend for TcpTls {
         _: &TlsIdentity,
     ) -> Result<(Arc<TcpListener>, SocketAddr), ListenError> {
         let failed = |error| cannot_listen(bind_addr, error);
-        let socket = TcpListener::bind(bind_addr).await.map_err(failed)?;
+        let socket = listen_tcp(bind_addr).and_then(TcpListener::from_std).map_err(failed)?;
         let local_addr = socket.local_addr().map_err(failed)?;
         Ok((Arc::new(socket), local_addr))
     }

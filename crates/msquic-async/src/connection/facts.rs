@@ -56,6 +56,21 @@ impl Connection {
         self.inner().stream_credit(stream_type).was_available()
     }
 
+    /// How many bytes of streams arrived and were not taken: what msquic holds for streams that are paused or
+    /// not accepted, and behind gaps, up to the connection's window. `None` if the library cannot tell it, which
+    /// only the vendored one can, or once the connection is closed. Does not wait.
+    ///
+    /// ```no_run
+    /// # fn example(connection: msquic_async::Connection) {
+    /// if connection.unread_stream_bytes().is_some_and(|bytes| bytes > 1024 * 1024) {
+    ///     println!("this program reads too slowly");
+    /// }
+    /// # }
+    /// ```
+    pub fn unread_stream_bytes(&self) -> Option<u64> {
+        self.inner().native().unread_stream_bytes()
+    }
+
     /// The certificate that the peer showed, once it did. It is there even if it was rejected.
     ///
     /// ```no_run

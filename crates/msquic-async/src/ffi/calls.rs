@@ -3,6 +3,7 @@
 use super::address;
 use super::connection::NativeConnection;
 use super::functions::call;
+use super::library::has_patch;
 use super::may_block::MayBlock;
 use super::settings::{InEffect, NativeSettings};
 use super::slot::Slotted;
@@ -251,6 +252,27 @@ impl NativeConnection {
         // SAFETY: C9: `MayBlock` says that this thread has nothing else to do.
         unsafe { Calls::new(self) }
     }
+
+    /// How many bytes of streams arrived and were not taken (C55). `None` if the library cannot tell it
+    /// without waiting, or once the connection is closed.
+    pub(crate) fn unread_stream_bytes(&self) -> Option<u64> {
+        if !has_patch("N66") {
+            return None;
+        }
+        let (mut bytes, mut length) = (0_u64, size_of::<u64>() as u32);
+        let told = self.with(|handle| {
+            // SAFETY: C55, C5: an integer of this length is written, and the call does not wait.
+            Status::ok(unsafe {
+                call!(GetParam(
+                    handle,
+                    QUIC_PARAM_CONN_RECEIVED_UNREAD,
+                    &raw mut length,
+                    (&raw mut bytes).cast(),
+                ))
+            })
+        });
+        told.ok().map(|_| bytes)
+    }
 }
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
@@ -258,6 +280,9 @@ const QUIC_PARAM_CONN_NETWORK_STATISTICS: u32 = 0x0500_0020;
 
 /// A parameter of the patch N32, and its structure `QUIC_KEYING_MATERIAL`.
 pub(super) const QUIC_PARAM_CONN_KEYING_MATERIAL: u32 = 0x05F0_0001;
+
+/// A parameter of the patch N66.
+pub(super) const QUIC_PARAM_CONN_RECEIVED_UNREAD: u32 = 0x05F0_0002;
 
 #[repr(C)]
 pub(super) struct KeyingMaterial {

@@ -228,6 +228,15 @@ fn a_client_moves_to_other_addresses_under_load() {
     run_tokio(async || move_under_load(Sockets::Own, moves, 1, &ADDRESSES.map(any)).await);
 }
 
+/// msquic has a table of four paths.
+#[test]
+fn a_client_moves_to_more_addresses_than_the_server_keeps_paths() {
+    if cannot_move() {
+        return;
+    }
+    run_tokio(async || move_under_load(Sockets::Own, 14, 1, &MANY_ADDRESSES.map(any)).await);
+}
+
 #[test]
 fn a_client_on_shared_sockets_moves_to_other_ports_under_load() {
     if cannot_move_on_shared_sockets() {
@@ -260,6 +269,8 @@ fn a_client_moves_many_times_at_once_under_load() {
 }
 
 const PORTS: [&str; 1] = ["127.0.0.1"];
+const MANY_ADDRESSES: [&str; 7] =
+    ["127.0.0.2", "127.0.0.3", "127.0.0.4", "127.0.0.5", "127.0.0.6", "127.0.0.7", "127.0.0.8"];
 const ADDRESSES: [&str; 3] = ["127.0.0.2", "127.0.0.1", "0.0.0.0"];
 
 async fn talk(from: &Connection, to: &Connection) {

@@ -13,6 +13,7 @@
 //!     └────────── dial() ─────────────────────────────▲           queues, end of the connection
 //! ```
 
+mod bind;
 mod connection;
 mod incoming;
 mod inner;
@@ -21,6 +22,7 @@ mod request;
 mod session;
 mod transport;
 
+pub use bind::{bind_udp, listen_tcp};
 pub use connection::Connection;
 pub use incoming::IncomingRequest;
 pub use listener::Listener;

@@ -1,13 +1,32 @@
 //! What a registry does at the limits of memory: it ends connections.
 
 use super::{Member, Registry};
+use crate::account::Kept;
 use crate::admission;
 use net_traits::Limit;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
+
+/// The tasks of a registry that has connections.
+#[derive(Debug, Default)]
+pub(super) struct Tasks {
+    /// Ends connections whose messages stand still.
+    late: Option<JoinHandle<()>>,
+    /// Charges what members have not read.
+    unread: Option<JoinHandle<()>>,
+    /// Samples connections.
+    pub(super) sampler: Option<JoinHandle<()>>,
+}
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.late.iter().chain(&self.unread).chain(&self.sampler).for_each(JoinHandle::abort);
+    }
+}
 
 impl<M: Member> Registry<M> {
     /// Starts the task that ends connections whose messages stand still, unless it runs.
@@ -15,9 +34,10 @@ impl<M: Member> Registry<M> {
         let timeout = self.account.limits().timeout;
         let Ok(runtime) = Handle::try_current() else { return };
         let mut roster = self.roster.lock();
-        if timeout < Duration::MAX && roster.late.as_ref().is_none_or(JoinHandle::is_finished) {
+        if timeout < Duration::MAX && roster.tasks.late.as_ref().is_none_or(JoinHandle::is_finished)
+        {
             let (registry, account) = (Arc::downgrade(self), self.account.clone());
-            roster.late = Some(runtime.spawn(async move {
+            roster.tasks.late = Some(runtime.spawn(async move {
                 loop {
                     account.began().await;
                     sleep(timeout / LOOKS).await;
@@ -26,6 +46,40 @@ impl<M: Member> Registry<M> {
                 }
             }));
         }
+    }
+
+    /// Starts the task that charges what members have not read, unless it runs or `member` does not know
+    /// it.
+    pub(super) fn watch_unread(self: &Arc<Self>, member: &M) {
+        let Ok(runtime) = Handle::try_current() else { return };
+        let mut roster = self.roster.lock();
+        if member.unread().is_some()
+            && roster.tasks.unread.as_ref().is_none_or(JoinHandle::is_finished)
+        {
+            let registry = Arc::downgrade(self);
+            roster.tasks.unread = Some(runtime.spawn(async move {
+                let mut charges = HashMap::new();
+                loop {
+                    sleep(UNREAD).await;
+                    let Some(registry) = registry.upgrade() else { return };
+                    charges = registry.charge_unread(charges);
+                }
+            }));
+        }
+    }
+
+    /// Charges what the members have not read, instead of `before`.
+    fn charge_unread(&self, mut before: HashMap<u64, Kept>) -> HashMap<u64, Kept> {
+        let mut charges = HashMap::new();
+        for member in self.live() {
+            let entry = member.entry();
+            let bytes = member.unread().unwrap_or(0);
+            if bytes > 0 {
+                let charge = before.remove(&entry.id).unwrap_or_else(|| Kept::new(&entry.share));
+                charges.entry(entry.id).or_insert(charge).set(bytes);
+            }
+        }
+        charges
     }
 
     fn end_late(&self) {
@@ -67,3 +121,6 @@ impl<M: Member> EndAt for M {}
 
 /// How often the time limit of a message is looked at.
 const LOOKS: u32 = 4;
+
+/// How often it is looked what members have not read.
+const UNREAD: Duration = Duration::from_millis(250);

@@ -23,8 +23,8 @@ impl<M: Member> Registry<M> {
         }
         let Ok(runtime) = Handle::try_current() else { return };
         let mut roster = self.roster.lock();
-        if roster.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
-            roster.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
+        if roster.tasks.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
+            roster.tasks.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
         }
     }
 
@@ -130,6 +130,6 @@ mod tests {
         let members = [connect(&registry, &peer(), 0, false)];
         sleep(Duration::from_secs(60)).await;
         assert_eq!(samples(&members), [0]);
-        assert!(registry.roster.lock().sampler.is_none());
+        assert!(registry.roster.lock().tasks.sampler.is_none());
     }
 }

@@ -5,6 +5,7 @@ use super::handles::{Object, Open, ignore};
 use super::harness::{Pair, React, plenty, react};
 use super::lacks_patch;
 use crate::Settings;
+use crate::ffi::calls::QUIC_PARAM_CONN_RECEIVED_UNREAD;
 use crate::ffi::status::Status;
 use msquic::ffi;
 use std::ptr;
@@ -306,6 +307,31 @@ fn c36_credit_comes_for_completed_bytes_only() {
     while more < 4096 {
         more += receive(&peer_stream).0.len();
     }
+    drop((stream, peer_stream));
+    pair.finish();
+}
+
+#[test]
+fn c55_what_was_not_taken_is_told_without_waiting() {
+    if lacks_patch("N66") {
+        return;
+    }
+    // Takes nothing of the first event, and all of the rest.
+    let turn = AtomicUsize::new(0);
+    let (pair, stream, streams) = sender(react(move |call| match call.event {
+        Event::Received { .. } if turn.fetch_add(1, Ordering::SeqCst) == 0 => Answer::taken(0),
+        _ => Answer::default(),
+    }));
+    let unread = || pair.peer.get::<u64>(QUIC_PARAM_CONN_RECEIVED_UNREAD);
+    assert_eq!(unread(), Ok(0));
+    let sent = stream.send(b"0123456789", true).unwrap();
+    let peer_stream = streams.recv().unwrap();
+    stream.until(|event| *event == Event::Sent { context: sent, canceled: false });
+    assert_eq!(receive(&peer_stream).0, b"0123456789");
+    assert_eq!(unread(), Ok(10));
+    assert_eq!(peer_stream.enable_receive(), Status::PENDING);
+    peer_stream.until(Event::is_last);
+    assert_eq!(unread(), Ok(0));
     drop((stream, peer_stream));
     pair.finish();
 }

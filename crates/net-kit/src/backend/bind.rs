@@ -1,0 +1,44 @@
+//! Sockets of listeners, which take both families whatever the system prefers.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener, UdpSocket};
+
+/// How many connections the system keeps until they are accepted.
+const BACKLOG: i32 = 1024;
+
+/// Binds a UDP socket. One on `[::]` takes IPv4 too, also where the system separates the families
+/// (`net.ipv6.bindv6only` of Linux).
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
+    let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
+    socket.bind(&addr.into())?;
+    Ok(socket.into())
+}
+
+/// Binds a TCP socket, which does not block, as [`bind_udp`], and listens.
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn listen_tcp(addr: SocketAddr) -> io::Result<TcpListener> {
+    let socket = socket(addr, Type::STREAM, Protocol::TCP)?;
+    if cfg!(unix) {
+        socket.set_reuse_address(true)?; // connections that have ended do not occupy the port
+    }
+    socket.set_nonblocking(true)?;
+    socket.bind(&addr.into())?;
+    socket.listen(BACKLOG)?;
+    Ok(socket.into())
+}
+
+fn socket(addr: SocketAddr, of_type: Type, protocol: Protocol) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(addr), of_type, Some(protocol))?;
+    if addr.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    Ok(socket)
+}
