@@ -94,7 +94,7 @@ struct Shared {
 struct Progress {
     /// How many turns the task has taken.
     turns: u64,
-    /// When the next turn has to be taken if no event comes before, by the last one, whoever took it.
+    /// When the next turn is due if no event comes before, as the last turn said.
     due: Option<Instant>,
 }
 
