@@ -8,11 +8,13 @@ use crate::lane::QueueError;
 use crate::linger;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
+use SendAckedError::{NotSent, Unknown};
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings, StreamType};
 use net_kit::account::Share;
 use net_kit::admission::Place;
+use net_kit::alpn::without_version;
 use net_kit::budget;
 use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
@@ -20,11 +22,12 @@ use net_kit::frame;
 use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::losses::Told;
+use net_kit::receipts::{Control, Receipts};
 use net_kit::registry::{Entry, Handle, Lingering, Member, Registry};
 use net_kit::telemetry::{Origin, Sample};
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
-    RecvError, SendError,
+    RecvError, SendAckedError, SendError,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -46,6 +49,8 @@ pub(crate) struct Shared {
     /// Dropped before the connection, which owns its streams.
     pub(crate) stream_pool: StreamPool,
     inbound: Arc<Inbound>,
+    /// Held while receipts are sent.
+    sending_receipts: tokio::sync::Mutex<()>,
     pub(crate) datagrams: Counters,
     pub(crate) inner: Connection,
     pub(crate) config: Arc<MsQuicTransportConfig>,
@@ -73,21 +78,25 @@ impl MsQuicNetConnection {
         revocations: u64,
         place: Option<Place>,
     ) -> Option<Self> {
+        let negotiated = inner.get_negotiated_alpn()?;
+        let (alpn, has_receipts) = without_version(&negotiated);
         let facts = ConnectionFacts::new(
             inner.get_local_addr().ok()?,
             inner.get_remote_addr().ok()?,
             handshake.local_identity,
             inner.peer_identity()?,
             Some(inner.get_remote_certificate()?),
-            String::from_utf8(inner.get_negotiated_alpn()?).ok()?,
-        );
+            String::from_utf8(alpn.to_vec()).ok()?,
+        )
+        .with_receipts(has_receipts);
         let config = home.config.clone();
         let limit = config.max_received_message;
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let shared = home.registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
             stream_pool: StreamPool::new(&config),
             datagrams: Counters::default(),
-            inbound: Inbound::new(config.receive_queue, entry.share()),
+            inbound: Inbound::new(config.receive_queue, entry.share(), has_receipts),
+            sending_receipts: tokio::sync::Mutex::default(),
             entry,
             inner,
             config,
@@ -187,8 +196,8 @@ impl MsQuicNetConnection {
         budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
-        match stream_pool.send(inner, header, parts, is_urgent, config.timeouts()).await {
-            Ok(()) => {
+        match stream_pool.send(inner, &header, parts, is_urgent, config.timeouts()).await {
+            Ok(_) => {
                 self.sent(size);
                 Ok(())
             }
@@ -221,6 +230,47 @@ impl MsQuicNetConnection {
         });
     }
 
+    /// Spawns a task that sends the receipts for messages that were handed out, unless one does.
+    fn spawn_receipts(&self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+        let connection = self.clone();
+        runtime.spawn(async move {
+            while connection.shared.inbound.inbox().has_due() {
+                let Ok(_one) = connection.shared.sending_receipts.try_lock() else { return };
+                connection.shared.send_due().await;
+            }
+        });
+    }
+
+    /// Sends a marked message and waits for its receipt.
+    async fn queue_marked(
+        &self,
+        receipts: &Receipts,
+        message: Bytes,
+    ) -> Result<(), SendAckedError> {
+        let Shared { stream_pool, inner, config, .. } = &*self.shared;
+        let (size, header) = self.header([message.len()].into_iter()).map_err(NotSent)?;
+        let mut expected = tokio::select! {
+            biased;
+            expected = receipts.expect() => expected,
+            reason = self.watch_close() => return Err(NotSent(SendError::Closed(reason))),
+        };
+        let header = [&Control::Mark(expected.number()).encode()[..], &header].concat();
+        let queued = stream_pool.send(inner, &header, &[message], false, config.timeouts()).await;
+        let stream = match queued {
+            Ok(stream) => stream,
+            Err(error) => return Err(NotSent(self.send_error(error).await)),
+        };
+        expected.queued();
+        self.sent(size);
+        tokio::select! {
+            biased;
+            receipt = expected.receipt() => receipt,
+            code = stream.stopped() => Err(Unknown(SendError::Stopped { code })),
+            reason = self.watch_close() => Err(Unknown(SendError::Closed(reason))),
+        }
+    }
+
     async fn send_error(&self, error: QueueError) -> SendError {
         match error {
             // The peer's reason is complete only when the shutdown is complete.
@@ -251,14 +301,39 @@ impl Shared {
     }
 
     /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
-    /// connection is closed. Older versions accept no requests.
+    /// connection is closed. Older versions have no receipts and accept no requests.
     async fn let_older_peer_read(&self) {
         let Shared { inner, config, .. } = self;
         let delay = config.older_peer_delay;
-        if !delay.is_zero() && !inner.peer_allows_streams(StreamType::Bidirectional) {
+        let is_newer = self.inbound.receipts().is_some()
+            || inner.peer_allows_streams(StreamType::Bidirectional);
+        if !delay.is_zero() && !is_newer {
             let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
             let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
         }
+    }
+
+    /// Sends the receipts for messages that were handed out.
+    async fn send_due(&self) {
+        let Shared { stream_pool, inbound, inner, config, .. } = self;
+        loop {
+            let numbers = inbound.inbox().take_due();
+            if numbers.is_empty() {
+                return;
+            }
+            for number in numbers {
+                // Without it the peer does not know whether the message was taken.
+                let _ = stream_pool.send_receipt(inner, number, config.timeouts()).await;
+            }
+        }
+    }
+
+    /// Sends what [`send_due`](Self::send_due) does, and waits for their acknowledgement.
+    async fn finish_receipts(&self) {
+        let Shared { stream_pool, inner, config, sending_receipts, .. } = self;
+        let _one = sending_receipts.lock().await;
+        self.send_due().await;
+        stream_pool.flush_receipts(inner, config.timeouts()).await;
     }
 
     async fn over(&self) -> CloseReason {
@@ -303,7 +378,8 @@ impl Member for Shared {
         }
         let (messages, bytes) = {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            closed.drain(inner, config.timeouts()).await;
+            let receipts = config.timeouts().wait(self.finish_receipts());
+            let _ = tokio::join!(closed.drain(inner, config.timeouts()), receipts);
             let rest = stream_pool.unconfirmed();
             if closed.has_messages() && rest.0 == 0 {
                 self.let_older_peer_read().await;
@@ -388,6 +464,14 @@ impl NetConnection for MsQuicNetConnection {
         }
     }
 
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        budget::spend().await;
+        match self.shared.inbound.receipts() {
+            Some(receipts) => self.queue_marked(receipts, message).await,
+            None => Err(SendAckedError::Unsupported),
+        }
+    }
+
     async fn flush(&self) -> Result<(), SendError> {
         budget::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
@@ -405,7 +489,11 @@ impl NetConnection for MsQuicNetConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let shared = &*self.shared;
-        shared.entry.hand_out(shared.inbound.recv(shared.over()).await)
+        let received = shared.entry.hand_out(shared.inbound.recv(shared.over()).await);
+        if received.is_ok() && shared.inbound.inbox().has_due() {
+            self.spawn_receipts();
+        }
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

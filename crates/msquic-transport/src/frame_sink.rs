@@ -32,7 +32,8 @@ pub(crate) struct FrameSink {
 impl FrameSink {
     pub(crate) fn new(stream: SinkStream, inbound: &Arc<Inbound>, max_message_size: usize) -> Self {
         inbound.add(stream.clone());
-        let decoder = FrameDecoder::new(max_message_size);
+        let has_receipts = inbound.receipts().is_some();
+        let decoder = FrameDecoder::with_receipts(max_message_size, has_receipts);
         let unfinished = Unfinished::new(inbound.inbox().share());
         Self { stream, decoder, unfinished, inbound: inbound.clone(), is_broken: false }
     }
@@ -52,6 +53,7 @@ impl ReceiveSink for FrameSink {
             return data.len();
         }
         let (mut rest, mut entries) = (data, Vec::new());
+        self.receive_receipts(&mut rest);
         let mut allowance = usize::MAX;
         while !rest.is_empty() && !self.is_broken && allowance > 0 {
             let mut room = self.inbound.inbox().room();
@@ -63,10 +65,17 @@ impl ReceiveSink for FrameSink {
                 let Some(entry) = self.decode(&mut rest, allowance) else { break };
                 room = room.saturating_sub(cost(&entry));
                 self.is_broken = entry.is_err();
-                entries.push(entry);
+                match self.decoder.take_mark() {
+                    None => entries.push(entry),
+                    Some(number) => {
+                        self.inbound.inbox().push(&mut entries);
+                        self.inbound.inbox().push_marked(entry, number);
+                    }
+                }
                 if self.is_broken {
                     break;
                 }
+                self.receive_receipts(&mut rest);
             }
             self.inbound.inbox().push(&mut entries);
         }
@@ -96,6 +105,21 @@ impl ReceiveSink for FrameSink {
 }
 
 impl FrameSink {
+    /// Decodes receipts and marks from the front of `data`. This needs no room.
+    fn receive_receipts(&mut self, data: &mut &[u8]) {
+        let Some(receipts) = self.inbound.receipts() else { return };
+        loop {
+            match self.decoder.receipt(data) {
+                Ok(None) => return,
+                Ok(Some((number, is_taken))) => receipts.answered(number, is_taken),
+                Err(error) => {
+                    self.is_broken = true;
+                    return self.inbound.inbox().push_one(Err(error));
+                }
+            }
+        }
+    }
+
     /// Decodes up to `allowance` bytes from the front of `data`.
     fn decode(&mut self, data: &mut &[u8], allowance: usize) -> Option<Received> {
         let mut part = &data[..allowance.min(data.len())];
@@ -114,13 +138,14 @@ mod tests {
     use net_kit::account::{Account, MemoryLimits, Share};
     use net_kit::frame::header;
     use net_kit::inbox::ENTRY_COST;
+    use net_kit::receipts::Control;
 
     fn frame(message: &[u8]) -> Vec<u8> {
         [&header(message.len()).unwrap()[..], message].concat()
     }
 
     fn sink(limit: usize) -> (FrameSink, Arc<Inbound>) {
-        let inbound = Inbound::new(limit, &Share::unlimited().into());
+        let inbound = Inbound::new(limit, &Share::unlimited().into(), true);
         (FrameSink::new(SinkStream::ended(2), &inbound, 100), inbound)
     }
 
@@ -144,7 +169,7 @@ mod tests {
     fn the_error_of_the_oldest_message_resumes_those_that_wait_for_it() {
         let limits = MemoryLimits { unfinished: 0, ..MemoryLimits::NONE };
         let share = Arc::new(Share::new(&Arc::new(Account::new(limits))));
-        let inbound = Inbound::new(1 << 20, &share);
+        let inbound = Inbound::new(1 << 20, &share, true);
         let [mut oldest, mut waiting] =
             [2, 6].map(|id| FrameSink::new(SinkStream::ended(id), &inbound, 1 << 20));
         let begun = frame(&[1; 100_000])[..50_000].to_vec();
@@ -160,6 +185,22 @@ mod tests {
         let (mut sink, inbound) = sink(10 * ENTRY_COST);
         assert_eq!(sink.receive(&frame(b"").repeat(100)), 40);
         assert_eq!(message(&inbound).0, b"");
+    }
+
+    #[test]
+    fn a_full_inbox_takes_receipts_and_then_the_receipt_of_a_message_is_due() {
+        let (mut sink, inbound) = sink(1);
+        let receipt = Control::Receipt { number: 1, is_taken: true }.encode();
+        let marked = [Control::Mark(3).encode(), frame(b"marked")].concat();
+        assert_eq!(sink.receive(&marked), marked.len());
+        assert_eq!(inbound.inbox().room(), 0);
+        assert_eq!(sink.receive(&receipt), receipt.len());
+        assert_eq!(sink.receive(&marked), 9, "the message waits");
+        assert!(!inbound.inbox().has_due());
+        assert_eq!(
+            (message(&inbound).0, inbound.inbox().take_due()),
+            (b"marked".to_vec(), vec![3])
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use msquic_async::SinkStream;
 use net_kit::account::Share;
 use net_kit::inbox::{Inbox, Received};
+use net_kit::receipts::Receipts;
 use net_traits::CloseReason;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -17,13 +18,21 @@ pub(crate) struct Inbound {
     inbox: Inbox,
     /// The streams whose sinks may add messages, by ID.
     streams: Mutex<BTreeMap<u64, SinkStream>>,
+    /// `None` if the peer's version has no receipts.
+    receipts: Option<Receipts>,
 }
 
 impl Inbound {
     /// Creates an inbox of `receive_queue` bytes without streams.
-    pub(crate) fn new(receive_queue: usize, share: &Arc<Share>) -> Arc<Self> {
+    pub(crate) fn new(receive_queue: usize, share: &Arc<Share>, has_receipts: bool) -> Arc<Self> {
         let inbox = Inbox::charged(receive_queue, share.clone());
-        Arc::new(Self { inbox, streams: Mutex::default() })
+        let receipts = has_receipts.then(Receipts::default);
+        Arc::new(Self { inbox, streams: Mutex::default(), receipts })
+    }
+
+    /// Returns the marked messages, unless the peer's version has no receipts.
+    pub(crate) fn receipts(&self) -> Option<&Receipts> {
+        self.receipts.as_ref()
     }
 
     /// Adds a stream whose sink adds messages until it is [removed](Self::remove).
@@ -117,7 +126,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_sinks_have_left_come_before_the_end() {
-        let inbound = Inbound::new(1000, &Share::unlimited().into());
+        let inbound = Inbound::new(1000, &Share::unlimited().into(), true);
         let mut sink = sink(&inbound, 2);
         let recv = async || inbound.recv(ready(CloseReason::TimedOut)).await;
         let late = async {
@@ -138,7 +147,7 @@ mod tests {
     #[test]
     fn streams_without_messages_stay_within_the_limit() {
         const FIT: usize = 10;
-        let inbound = Inbound::new(FIT * ENTRY_COST, &Share::unlimited().into());
+        let inbound = Inbound::new(FIT * ENTRY_COST, &Share::unlimited().into(), true);
         let mut taken = 0;
         for id in 0..1000 {
             let mut sink = sink(&inbound, id);
@@ -153,7 +162,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_recv_takes_no_message() {
-        let inbound = Inbound::new(1000, &Share::unlimited().into());
+        let inbound = Inbound::new(1000, &Share::unlimited().into(), true);
         let mut sink = sink(&inbound, 2);
         tokio::select! {
             biased;

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use msquic_async::ConnectionStartError;
 use msquic_async::Incoming;
 use net_kit::admission::{self, Place};
+use net_kit::alpn::without_version;
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Attempt;
 use net_traits::{ConnectError, Limit, NetIncomingRequest};
@@ -34,7 +35,7 @@ impl MsQuicNetIncomingRequest {
 
     /// Returns the negotiated application protocol.
     pub fn alpn(&self) -> &[u8] {
-        self.incoming.alpn()
+        without_version(self.incoming.alpn()).0
     }
 }
 

@@ -93,14 +93,14 @@ impl Lane {
         }
     }
 
-    /// Queues one frame completely or not at all.
+    /// Queues one frame completely or not at all, and returns its stream.
     pub(crate) async fn send(
         &self,
         connection: &Connection,
         header: &[u8],
         parts: &[Bytes],
         timeouts: Timeouts,
-    ) -> Result<(), QueueError> {
+    ) -> Result<Arc<OpenStream>, QueueError> {
         match self.try_send(header, parts) {
             Err(QueueError::WouldBlock) => {}
             result => return result,
@@ -113,7 +113,7 @@ impl Lane {
             match unless_stuck(connection, &open.stream, timeouts, enqueue).await? {
                 Ok(_) => {
                     open.sent(&frame[0], parts);
-                    return Ok(());
+                    return Ok(open);
                 }
                 Err(error) => self.replace(&open, error)?,
             }
@@ -121,12 +121,16 @@ impl Lane {
     }
 
     /// Queues one frame if the stream is open and has room.
-    pub(crate) fn try_send(&self, header: &[u8], parts: &[Bytes]) -> Result<(), QueueError> {
+    pub(crate) fn try_send(
+        &self,
+        header: &[u8],
+        parts: &[Bytes],
+    ) -> Result<Arc<OpenStream>, QueueError> {
         let open = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
         match open.stream.try_enqueue(header, parts) {
             Ok(Some(_)) => {
                 open.sent(header, parts);
-                Ok(())
+                Ok(open)
             }
             Ok(None) => Err(QueueError::WouldBlock),
             Err(error) => {
@@ -262,6 +266,14 @@ impl Lane {
 }
 
 impl OpenStream {
+    /// Waits until the peer stops the stream, and returns its code; for ever if the connection ends.
+    pub(crate) async fn stopped(&self) -> u64 {
+        match self.stream.stopped().await {
+            Ok(Some(code)) => code,
+            _ => std::future::pending().await,
+        }
+    }
+
     /// Waits until the peer has acknowledged all messages, or makes no progress.
     ///
     /// The stream is not finished: older peers read a finished stream again and again.

@@ -5,6 +5,7 @@ use crate::context::{Context, Identity};
 use crate::incoming::MsQuicNetIncomingRequest;
 use async_trait::async_trait;
 use msquic_async::Listener;
+use net_kit::alpn::versions;
 use net_kit::budget;
 use net_kit::telemetry::Origin;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
@@ -39,7 +40,7 @@ impl MsQuicListener {
         let registration = context.home.registration.registration();
         let instance = Listener::new(registration, configuration, credential).map_err(failed)?;
         instance.set_backlog(context.home.config.backlog);
-        instance.start(alpn, Some(bind_addr)).map_err(failed)?;
+        instance.start(&versions(alpn), Some(bind_addr)).map_err(failed)?;
         let local_addr = instance.local_addr().map_err(failed)?;
         let instance = Arc::new(instance);
         context.add_listener(&instance);

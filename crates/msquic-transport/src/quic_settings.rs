@@ -5,7 +5,7 @@ use msquic_async::{
     Configuration, ConfigurationError, DatagramLimits, Registration, Resumption, Settings,
     StreamLimits,
 };
-use net_kit::alpn::protocol_names;
+use net_kit::alpn::{protocol_names, versions};
 use net_traits::{Cause, CredentialError, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
 
@@ -91,13 +91,15 @@ pub(crate) enum ConfigFailure {
 
 impl ConfigFactory<'_> {
     pub(crate) fn client(&self) -> Result<Configuration, ConfigFailure> {
-        let Self { registration, alpn, credential, .. } = self;
-        self.make(false, || Configuration::client(registration, alpn, &self.settings(), credential))
+        let (Self { registration, credential, .. }, alpn) = (self, versions(self.alpn));
+        self.make(false, || {
+            Configuration::client(registration, &alpn, &self.settings(), credential)
+        })
     }
 
     pub(crate) fn server(&self) -> Result<Configuration, ConfigFailure> {
-        let Self { registration, alpn, credential, .. } = self;
-        self.make(true, || Configuration::server(registration, alpn, &self.settings(), credential))
+        let (Self { registration, credential, .. }, alpn) = (self, versions(self.alpn));
+        self.make(true, || Configuration::server(registration, &alpn, &self.settings(), credential))
     }
 
     fn make(

@@ -11,6 +11,7 @@ use msquic_async::WriteStream;
 use net_kit::frame;
 use net_kit::losses::Losses;
 use net_kit::progress::Timeouts;
+use net_kit::receipts::Control;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -19,6 +20,7 @@ pub(crate) struct StreamPool {
     /// At least one.
     lanes: Vec<Lane>,
     urgent: Lane,
+    receipts: Lane,
     pub(crate) losses: Arc<Losses>,
     is_closed: AtomicBool,
     /// Streams with answers to requests, until acknowledged.
@@ -31,6 +33,7 @@ impl StreamPool {
         Self {
             lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(&losses, false)).collect(),
             urgent: Lane::new(&losses, true),
+            receipts: Lane::new(&Arc::default(), true),
             losses,
             is_closed: AtomicBool::new(false),
             answers: Mutex::default(),
@@ -46,16 +49,32 @@ impl StreamPool {
         }
     }
 
-    /// Queues one message completely or not at all.
+    /// Queues one message completely or not at all, and returns its stream.
     pub(crate) async fn send(
         &self,
         connection: &Connection,
-        header: [u8; frame::HEADER],
+        header: &[u8],
         parts: &[Bytes],
         is_urgent: bool,
         timeouts: Timeouts,
+    ) -> Result<Arc<OpenStream>, QueueError> {
+        self.lane(is_urgent).send(connection, header, parts, timeouts).await
+    }
+
+    /// Queues a receipt on the stream of receipts, which a full inbox of the peer does not stop.
+    pub(crate) async fn send_receipt(
+        &self,
+        connection: &Connection,
+        number: u32,
+        timeouts: Timeouts,
     ) -> Result<(), QueueError> {
-        self.lane(is_urgent).send(connection, &header, parts, timeouts).await
+        let receipt = Control::Receipt { number, is_taken: true }.encode();
+        self.receipts.send(connection, &receipt, &[], timeouts).await.map(drop)
+    }
+
+    /// Waits until the peer has acknowledged all receipts.
+    pub(crate) async fn flush_receipts(&self, connection: &Connection, timeouts: Timeouts) {
+        let _ = self.receipts.flush(connection, timeouts).await; // nothing else can be done
     }
 
     /// Queues one message without waiting.
@@ -64,7 +83,7 @@ impl StreamPool {
         header: [u8; frame::HEADER],
         message: Bytes,
     ) -> Result<(), QueueError> {
-        self.lane(false).try_send(&header, &[message])
+        self.lane(false).try_send(&header, &[message]).map(drop)
     }
 
     /// Returns a lane that [`try_send`](Self::try_send) needs and that no other task prepares.

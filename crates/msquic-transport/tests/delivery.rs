@@ -132,7 +132,9 @@ fn a_close_gives_an_older_peer_time_to_read() {
         server.send(b"hello").await.unwrap();
         assert_eq!(server.close(9, "").await, CloseOutcome::Acknowledged);
 
-        let Pair { client, server, .. } = pair_with(config.clone(), config).await;
+        // The version tells that this peer is none of those, although it accepts no requests.
+        let without_requests = config.clone().max_inbound_requests(0);
+        let Pair { client, server, .. } = pair_with(config, without_requests).await;
         server.send(b"hello").await.unwrap();
         assert_eq!(server.close(9, "").await, CloseOutcome::Acknowledged);
         assert_eq!(client.recv().await.unwrap().0, "hello");

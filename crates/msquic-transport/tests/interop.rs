@@ -11,7 +11,7 @@ use msquic_transport::{
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetQuestion, NetRequests, NetTransport, RecvError, Rejection, RejectionBy, RequestError,
-    TrustError, TrustPolicy, close_code, serve_requests,
+    SendAckedError, TrustError, TrustPolicy, close_code, serve_requests,
 };
 use quinn::VarInt;
 use quinn_peer::{Judge, QuinnPeer, frame, read_frame};
@@ -44,9 +44,13 @@ struct Ends {
     _peer: QuinnPeer,
 }
 
-/// Creates connections with a quinn client and with a quinn server.
+/// Creates connections with a quinn client and with a quinn server, which are of an older version.
 async fn both_roles(config: MsQuicTransportConfig) -> [Ends; 2] {
-    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
+    both_roles_with(config, ALPN).await
+}
+
+async fn both_roles_with(config: MsQuicTransportConfig, alpn: &str) -> [Ends; 2] {
+    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, alpn);
     let listener = listen_with(config.clone()).await;
     let connect = peer.connect(listener.local_addr());
     let accept = async { listener.accept().await.unwrap().accept().await };
@@ -54,7 +58,7 @@ async fn both_roles(config: MsQuicTransportConfig) -> [Ends; 2] {
     let (ours, theirs) = (ours.unwrap(), theirs.unwrap());
     let client = Ends { ours, theirs, _listener: Some(listener), _peer: peer };
 
-    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, ALPN);
+    let peer = QuinnPeer::new(Some(&trusting()), Judge::Accepts, alpn);
     let transport = MsQuicTransport::with_config(config).unwrap();
     let connect = transport.connect(peer.local_addr(), &[ALPN], trusting());
     let (ours, theirs) = tokio::join!(connect, peer.accept());
@@ -111,6 +115,65 @@ async fn converse(ours: &MsQuicNetConnection, theirs: &quinn::Connection) {
         }
     };
     tokio::join!(send, receive);
+}
+
+#[test]
+fn an_older_peer_gets_no_marked_message() {
+    run(async {
+        for Ends { ours, theirs, .. } in &both_roles(MsQuicTransportConfig::new()).await {
+            assert_eq!(ours.alpn_negotiated(), ALPN);
+            let acked = ours.send_acked("marked".into()).await;
+            assert_eq!(acked, Err(SendAckedError::Unsupported));
+            ours.send(b"plain").await.unwrap();
+            let mut stream = theirs.accept_uni().await.unwrap();
+            assert_eq!(read_frame(&mut stream).await.unwrap(), b"plain");
+            // What begins a mark is a length over the limit.
+            let mut stream = theirs.open_uni().await.unwrap();
+            stream.write_all(&MARK_3).await.unwrap();
+            let error = ours.recv().await.unwrap_err();
+            assert!(matches!(error, RecvError::TooLarge { .. }), "{error}");
+        }
+    });
+}
+
+/// Records as docs/wire-protocol.md specifies them.
+const MARK_3: [u8; 9] = [255, 255, 255, 255, 6, 0, 0, 0, 3];
+const RECEIPT_3: [u8; 10] = [255, 255, 255, 255, 7, 0, 0, 0, 3, 1];
+
+#[test]
+fn marks_and_receipts_are_those_of_the_specification() {
+    run(async {
+        let newer = format!("{ALPN}+receipts/1");
+        let config = MsQuicTransportConfig::new().receive_queue(2000); // one message
+        for Ends { ours, theirs, .. } in &both_roles_with(config, &newer).await {
+            assert_eq!(ours.alpn_negotiated(), ALPN);
+            let mut messages = theirs.open_uni().await.unwrap();
+            let marked = [&MARK_3[..], &frame(b"marked")].concat();
+            messages.write_all(&marked).await.unwrap();
+            messages.write_all(&frame(&pattern(5000))).await.unwrap(); // the queue is full
+            let mut receipts = theirs.open_uni().await.unwrap();
+            let acked = tokio::spawn({
+                let ours = ours.clone();
+                async move { ours.send_acked("question".into()).await }
+            });
+            let mut stream = theirs.accept_uni().await.unwrap();
+            let mut mark = [0; 9];
+            stream.read_exact(&mut mark).await.unwrap();
+            assert_eq!(mark[..5], MARK_3[..5]);
+            assert_eq!(read_frame(&mut stream).await.unwrap(), b"question");
+            // Receipts for nothing are ignored, also if there are many.
+            receipts.write_all(&RECEIPT_3.repeat(10_000)).await.unwrap();
+            let receipt = [&mark[..4], &[7], &mark[5..], &[1]].concat();
+            receipts.write_all(&receipt).await.unwrap();
+            assert_eq!(acked.await.unwrap(), Ok(()));
+
+            assert_eq!(ours.recv().await.unwrap().0, "marked");
+            let (mut receipts, mut receipt) = (theirs.accept_uni().await.unwrap(), [0; 10]);
+            receipts.read_exact(&mut receipt).await.unwrap();
+            assert_eq!(receipt, RECEIPT_3);
+            assert_eq!(ours.recv().await.unwrap().0.len(), 5000);
+        }
+    });
 }
 
 #[test]

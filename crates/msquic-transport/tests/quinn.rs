@@ -10,7 +10,7 @@ use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConf
 use net_traits::{
     CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, RecvError, Rejection,
-    RejectionBy, RequestError, SendError, TrustError, TrustPolicy, close_code,
+    RejectionBy, RequestError, SendAckedError, SendError, TrustError, TrustPolicy, close_code,
 };
 use net_traits::{request_code, serve_requests};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
@@ -405,6 +405,73 @@ fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
     both!(throttle);
 }
 
+#[test]
+fn receipts_arrive_although_the_sender_receives_nothing() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let options = Options { receive_queue: 10_000, send_streams: 3, ..DEFAULT };
+        let (_stage, dialled, accepted) = Stage::<D, L>::pair(options).await;
+        acknowledge(&dialled, &accepted).await;
+        acknowledge(&accepted, &dialled).await;
+    }
+    async fn acknowledge(from: &impl NetConnection, to: &impl NetConnection) {
+        for _ in 0..20 {
+            to.send_bytes(pattern(10_000)).await.unwrap(); // more than the receive queue
+        }
+        for _ in 0..100 {
+            let (acked, received) = tokio::join!(from.send_acked("now".into()), to.recv());
+            assert_eq!((acked, received.unwrap().0), (Ok(()), "now".into()));
+        }
+        for _ in 0..20 {
+            from.recv().await.unwrap();
+        }
+    }
+    both!(exchange);
+}
+
+#[test]
+fn what_was_on_a_stopped_stream_has_no_receipt() {
+    async fn exceed<D: Quic, L: Quic>() {
+        let small = Options { max_message_size: 1000, ..DEFAULT };
+        let stage = Stage::<D, L>::new(DEFAULT, small, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&dialled.unwrap(), &accepted.unwrap()).await;
+        let stage = Stage::<D, L>::new(small, DEFAULT, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+    }
+    async fn stop(from: &impl NetConnection, to: &impl NetConnection) {
+        let (acked, received) = tokio::join!(from.send_acked(pattern(1001)), to.recv());
+        assert!(matches!(received, Err(RecvError::TooLarge { .. })), "{received:?}");
+        assert_eq!(acked, Err(SendAckedError::Unknown(SendError::Stopped { code: 1 })));
+    }
+    both!(exceed);
+}
+
+#[test]
+fn closes_that_meet_end_and_tell_the_truth() {
+    async fn close<D: Quic, L: Quic>() {
+        let options = Options { send_streams: 4, receive_queue: 64 * 1024, ..DEFAULT };
+        for _ in 0..5 {
+            let (_stage, dialled, accepted) = Stage::<D, L>::pair(options).await;
+            for _ in 0..12 {
+                dialled.send_bytes(pattern(10_000)).await.unwrap();
+                accepted.send_bytes(pattern(10_000)).await.unwrap();
+            }
+            dialled.urgent("urgent".into()).await.unwrap();
+            let (one, other) = tokio::join!(dialled.close(1, ""), accepted.close(2, ""));
+            // Both discard what they have not received, so neither is told that it was delivered.
+            for outcome in [one, other] {
+                assert_ne!(outcome, CloseOutcome::Delivered);
+            }
+        }
+    }
+    run(async {
+        close::<MsQuicTransport, QuinnTransport>().await;
+        close::<QuinnTransport, MsQuicTransport>().await;
+        close::<MsQuicTransport, MsQuicTransport>().await;
+    });
+}
+
 /// Longer than any request here takes.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -415,9 +482,10 @@ fn a_slow_receiver_loses_nothing_with_several_lanes_and_lost_packets() {
         let stage = Stage::<C, R>::new(options, options, trusting()).await;
         let (_relay, closer, receiver) = stage.meet_lossy().await;
         let send = async {
-            for _ in 0..150 {
+            for _ in 0..149 {
                 closer.send_bytes(pattern(16 * 1024)).await.unwrap();
             }
+            closer.urgent(pattern(16 * 1024)).await.unwrap();
             assert_eq!(closer.close(9, "").await, CloseOutcome::Acknowledged);
         };
         let receive = async {

@@ -1,4 +1,29 @@
-//! Names of application protocols (ALPN, RFC 7301).
+//! Names of application protocols (ALPN, RFC 7301), and the version of the wire protocol in them.
+//!
+//! For each name of the application a side offers the name with [`RECEIPTS`] and then the name itself.
+//! Older peers know only the latter; the application sees the name without the suffix.
+
+/// What follows a name in TLS if the side supports [receipts](crate::receipts).
+pub const RECEIPTS: &str = "+receipts/1";
+
+/// Returns the names that TLS negotiates. A name that becomes too long has only the older version.
+///
+/// ```
+/// use net_kit::alpn::versions;
+///
+/// assert_eq!(versions(&["chat/1"]), ["chat/1+receipts/1", "chat/1"]);
+/// ```
+pub fn versions(alpn: &[impl AsRef<str>]) -> Vec<String> {
+    let both = |name: &str| [format!("{name}{RECEIPTS}"), name.to_owned()];
+    let is_short = |name: &String| name.len() <= 255;
+    alpn.iter().flat_map(|name| both(name.as_ref())).filter(is_short).collect()
+}
+
+/// Returns the application's name of a negotiated protocol, and whether both sides support receipts.
+pub fn without_version(negotiated: &[u8]) -> (&[u8], bool) {
+    let name = negotiated.strip_suffix(RECEIPTS.as_bytes());
+    (name.unwrap_or(negotiated), name.is_some())
+}
 
 /// Copies the names if they are valid: at least one, of 1 to 255 bytes each.
 ///

@@ -21,6 +21,7 @@ pub struct ConnectionFacts {
     peer: PeerIdentity,
     certificate: Option<CertificateDer<'static>>,
     alpn: String,
+    has_receipts: bool,
 }
 
 impl ConnectionFacts {
@@ -44,7 +45,19 @@ impl ConnectionFacts {
             peer,
             certificate,
             alpn,
+            has_receipts: false,
         }
+    }
+
+    /// Sets whether both sides support [receipts](crate::receipts). Default: they do not.
+    #[must_use]
+    pub fn with_receipts(self, has_receipts: bool) -> Self {
+        Self { has_receipts, ..self }
+    }
+
+    /// Returns whether both sides support [receipts](crate::receipts).
+    pub fn has_receipts(&self) -> bool {
+        self.has_receipts
     }
 
     /// Returns the local address.

@@ -3,6 +3,7 @@
 //! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes. Pure; the
 //! decoder owns the message that is incomplete, and runs on the thread that receives.
 
+use crate::control::{CONTROL, Control, ControlDecoder, Invalid};
 use bytes::{Bytes, BytesMut};
 use net_traits::RecvError;
 use std::time::{Duration, Instant};
@@ -62,6 +63,17 @@ pub struct FrameDecoder {
     state: State,
     /// Memory for the next small messages.
     block: BytesMut,
+    /// For streams that may contain control records.
+    controls: Option<Controls>,
+}
+
+#[derive(Debug, Default)]
+struct Controls {
+    decoder: ControlDecoder,
+    /// The number of the message in progress.
+    mark: Option<u32>,
+    /// There was something else than receipts.
+    has_messages: bool,
 }
 
 #[derive(Debug)]
@@ -78,7 +90,63 @@ pub type Message = (Bytes, Duration);
 impl FrameDecoder {
     /// Creates a decoder that rejects messages longer than `limit` bytes.
     pub fn new(limit: usize) -> Self {
-        Self { limit, state: EMPTY, block: BytesMut::new() }
+        Self { limit, state: EMPTY, block: BytesMut::new(), controls: None }
+    }
+
+    /// Creates a decoder for a stream on which the peer may send control records about
+    /// [receipts](crate::receipts), if `has_receipts`. Call [`receipt`](Self::receipt) before each
+    /// [`decode`](Self::decode), and [`take_mark`](Self::take_mark) after it.
+    pub fn with_receipts(limit: usize, has_receipts: bool) -> Self {
+        Self { controls: has_receipts.then(Controls::default), ..Self::new(limit) }
+    }
+
+    /// Consumes control records from the front of `data` and returns the first receipt: number, and
+    /// whether the message was taken. Receipts need no room, so that a receiver with a full inbox learns of them.
+    ///
+    /// # Errors
+    ///
+    /// [`RecvError::TooLarge`] as of [`decode`](Self::decode), for other records.
+    #[inline]
+    pub fn receipt(&mut self, data: &mut &[u8]) -> Result<Option<(u32, bool)>, RecvError> {
+        let (Some(controls), State::Header { filled: 0, .. }) = (&mut self.controls, &self.state)
+        else {
+            return Ok(None);
+        };
+        while let Some(first) = data.first() {
+            if controls.decoder.is_empty() && *first != CONTROL[0] {
+                controls.has_messages = true;
+                break;
+            }
+            match controls.decoder.decode(data) {
+                Ok(None) => {}
+                Ok(Some(Control::Receipt { number, is_taken })) => {
+                    return Ok(Some((number, is_taken)));
+                }
+                Ok(Some(Control::Mark(number))) => {
+                    (controls.mark, controls.has_messages) = (Some(number), true);
+                }
+                Err(Invalid(size)) if size == u32::from_be_bytes(CONTROL) => {
+                    return Err(RecvError::TooLarge { size: size.into(), limit: self.limit });
+                }
+                Err(Invalid(size)) => {
+                    // It is a long message.
+                    (controls.decoder, controls.has_messages) = (ControlDecoder::default(), true);
+                    self.state = State::Header { bytes: size.to_be_bytes(), filled: HEADER };
+                    break;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    /// Returns the number of the message that was decoded last, if it is marked.
+    pub fn take_mark(&mut self) -> Option<u32> {
+        self.controls.as_mut()?.mark.take()
+    }
+
+    /// Returns whether there was nothing but receipts on a stream that may contain them.
+    pub fn is_of_receipts(&self) -> bool {
+        self.controls.as_ref().is_some_and(|controls| !controls.has_messages)
     }
 
     /// Consumes bytes from the front of `data` and returns the next complete message.
@@ -193,6 +261,40 @@ mod tests {
             assert_eq!(got, messages, "cut at {cut}");
             assert_eq!(decoder.truncated(), None);
         }
+    }
+
+    #[test]
+    fn marks_and_receipts_are_found_between_messages() {
+        let receipt = Control::Receipt { number: 9, is_taken: true };
+        let mark = Control::Mark(5).encode();
+        let data = [receipt.encode(), mark, encode(&[b"", b"two"]), receipt.encode()].concat();
+        for size in 1..=data.len() {
+            let mut decoder = FrameDecoder::with_receipts(3, true);
+            assert!(decoder.is_of_receipts());
+            let (mut receipts, mut messages) = (0, Vec::new());
+            for mut piece in data.chunks(size) {
+                loop {
+                    while let Some(it) = decoder.receipt(&mut piece).unwrap() {
+                        assert_eq!(it, (9, true));
+                        receipts += 1;
+                    }
+                    let Some((message, _)) = decoder.decode(&mut piece).unwrap() else { break };
+                    messages.push((message, decoder.take_mark()));
+                }
+            }
+            assert_eq!(receipts, 2);
+            assert_eq!(messages, [("".into(), Some(5)), ("two".into(), None)]);
+            assert!(!decoder.is_of_receipts());
+        }
+        let mut decoder = FrameDecoder::with_receipts(100, true);
+        assert_eq!(decoder.receipt(&mut &[0xff, 0, 0, 1][..]), Ok(None));
+        let too_large = RecvError::TooLarge { size: 0xff00_0001, limit: 100 };
+        assert_eq!(decoder.decode(&mut &[7][..]), Err(too_large));
+        let unknown = [&CONTROL[..], &[5]].concat();
+        assert!(FrameDecoder::with_receipts(100, true).receipt(&mut &unknown[..]).is_err());
+        let mut older = FrameDecoder::with_receipts(3, false);
+        assert_eq!(older.receipt(&mut &data[..]), Ok(None));
+        assert!(older.decode(&mut &data[..]).is_err() && !older.is_of_receipts());
     }
 
     #[test]

@@ -11,11 +11,13 @@
 
 use crate::account::Share;
 use crate::frame::Message;
+use crate::receipts::MAX_UNWRITTEN;
 use net_traits::{CloseReason, RecvError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -49,12 +51,20 @@ pub struct Inbox {
     arrived: Notify,
     limit: usize,
     share: Arc<Share>,
+    /// There are numbers for [`take_due`](Self::take_due).
+    has_due: AtomicBool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     entries: VecDeque<Received>,
     cost: usize,
+    /// How many entries were popped.
+    popped: u64,
+    /// The positions of entries whose senders wait for a receipt, and their numbers.
+    marks: VecDeque<(u64, u32)>,
+    /// The numbers of those that were popped.
+    due: Vec<u32>,
     /// The receiving side has seen that there is no room.
     is_paused: bool,
     /// What arrives is dropped.
@@ -70,7 +80,13 @@ impl Inbox {
     /// Creates an inbox whose entries are charged to a connection's share. When the transport has little
     /// memory left, it has room for less than `limit`, but always for one entry.
     pub fn charged(limit: usize, share: Arc<Share>) -> Self {
-        Self { state: Mutex::default(), arrived: Notify::new(), limit: limit.max(1), share }
+        Self {
+            state: Mutex::default(),
+            arrived: Notify::new(),
+            limit: limit.max(1),
+            share,
+            has_due: false.into(),
+        }
     }
 
     /// Returns what is charged for the entries.
@@ -89,6 +105,10 @@ impl Inbox {
         let (entry, resume, has_more) = {
             let state = &mut *self.state.lock();
             let entry = state.entries.pop_front()?;
+            state.popped += 1;
+            if !state.marks.is_empty() && state.pop_mark() {
+                self.has_due.store(true, Ordering::Release);
+            }
             if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
                 state.entries = VecDeque::new();
             }
@@ -157,12 +177,18 @@ impl Inbox {
 
     /// Adds one entry.
     pub fn push_one(&self, entry: Received) {
+        self.push_entry(entry, None);
+    }
+
+    fn push_entry(&self, entry: Received, mark: Option<u32>) {
         let mut is_excess = false;
         {
             let state = &mut *self.state.lock();
             if !state.is_discarding {
                 let cost = cost(&entry);
                 self.share.received(cost - ENTRY_COST);
+                let position = state.popped + state.entries.len() as u64;
+                state.marks.extend(mark.map(|number| (position, number)));
                 state.entries.push_back(entry);
                 is_excess = state.set_cost(state.cost + cost, &self.share);
             }
@@ -171,6 +197,27 @@ impl Inbox {
         if is_excess {
             self.share.relieve();
         }
+    }
+
+    /// Adds a message whose sender waits for a receipt with `number`.
+    pub fn push_marked(&self, entry: Received, number: u32) {
+        self.push_entry(entry, Some(number));
+    }
+
+    /// Returns the numbers of the marked messages that were popped, to send receipts.
+    pub fn take_due(&self) -> Vec<u32> {
+        if !self.has_due() {
+            return Vec::new();
+        }
+        let state = &mut *self.state.lock();
+        self.has_due.store(false, Ordering::Release);
+        std::mem::take(&mut state.due)
+    }
+
+    /// Returns whether [`take_due`](Self::take_due) has numbers.
+    #[inline]
+    pub fn has_due(&self) -> bool {
+        self.has_due.load(Ordering::Acquire)
     }
 
     /// Drops what arrives from now on. There is always room for it.
@@ -183,6 +230,7 @@ impl Inbox {
         let _entries = {
             let state = &mut *self.state.lock();
             state.is_discarding = true;
+            state.marks.clear();
             state.set_cost(0, &self.share);
             std::mem::take(&mut state.entries)
         };
@@ -220,6 +268,15 @@ impl State {
     #[inline]
     fn set_cost(&mut self, cost: usize, share: &Share) -> bool {
         share.store(std::mem::replace(&mut self.cost, cost), cost)
+    }
+
+    /// Returns whether the entry that was popped last is marked; then its receipt is due.
+    fn pop_mark(&mut self) -> bool {
+        let is_marked = self.marks.front().is_some_and(|(position, _)| *position < self.popped);
+        let number = if is_marked { self.marks.pop_front() } else { None };
+        let due = number.filter(|_| self.due.len() < MAX_UNWRITTEN);
+        self.due.extend(due.map(|(_, number)| number));
+        is_marked
     }
 
     fn room(&self, inbox: &Inbox) -> usize {
@@ -279,6 +336,27 @@ mod tests {
         inbox.push_one(entry(10));
         inbox.push(&mut vec![entry(10)]);
         assert!(inbox.pop().is_some() && inbox.pop().is_none());
+    }
+
+    #[test]
+    fn receipts_are_due_once_their_messages_are_popped() {
+        let inbox = Inbox::new(100 * ENTRY_COST);
+        inbox.push_one(entry(1));
+        inbox.push_marked(entry(2), 7);
+        inbox.push(&mut vec![entry(3), entry(4)]);
+        inbox.push_marked(entry(5), 8);
+        for due in [&[][..], &[7], &[], &[], &[8]] {
+            inbox.pop();
+            assert_eq!((inbox.has_due(), inbox.take_due()), (!due.is_empty(), due.to_vec()));
+        }
+        (0..1000).for_each(|number| {
+            inbox.push_marked(entry(0), number);
+            inbox.pop();
+        });
+        assert_eq!(inbox.take_due().len(), MAX_UNWRITTEN);
+        inbox.push_marked(entry(1), 9);
+        inbox.clear();
+        assert!(inbox.pop().is_none() && !inbox.has_due());
     }
 
     #[tokio::test]

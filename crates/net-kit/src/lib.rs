@@ -12,7 +12,7 @@
 //!    [`NetConnection`](net_traits::NetConnection) for it.
 //! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages
 //!    that wait to be written. Both are bounded in bytes. [`ledger`] and [`losses`]: messages that
-//!    are not confirmed, and those that are lost.
+//!    are not confirmed, and those that are lost. [`receipts`]: messages that were taken.
 //!    [`account`]: the memory that peers occupy, per connection and in total. [`collector`]: questions that
 //!    are read piece by piece.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
@@ -43,6 +43,7 @@ pub mod alpn;
 pub mod backend;
 pub mod budget;
 pub mod collector;
+mod control;
 pub mod datagram;
 pub mod facts;
 pub mod frame;
@@ -56,6 +57,7 @@ pub mod outbox;
 pub mod progress;
 pub mod quic;
 mod rate_limit;
+pub mod receipts;
 pub mod registry;
 mod revocations;
 pub mod statistics;

@@ -6,6 +6,7 @@
 //! second verification. Everything runs on the thread that drives the handshake. Sessions are not
 //! resumed, and no ticket is sent.
 
+use crate::alpn::without_version;
 use crate::facts::ConnectionFacts;
 use crate::handshake::{Alert, Handshake, Verdict};
 use net_traits::{
@@ -162,11 +163,14 @@ pub fn facts(
         let reason = CloseReason::Transport(Cause::new("TLS verified no certificate"));
         return Err(ConnectError::Closed(reason));
     };
-    let alpn = alpn.and_then(|name| String::from_utf8(name.to_vec()).ok());
+    let (alpn, has_receipts) = without_version(alpn.unwrap_or_default());
+    let alpn = String::from_utf8(alpn.to_vec()).ok().filter(|name| !name.is_empty());
     let alpn = alpn.ok_or_else(|| handshake.no_common_alpn())?;
     let Handshake { local_identity, remote_addr, .. } = *handshake;
     let certificate = Some(certificate.clone().into_owned());
-    Ok(ConnectionFacts::new(local_addr, remote_addr, local_identity, peer, certificate, alpn))
+    let facts =
+        ConnectionFacts::new(local_addr, remote_addr, local_identity, peer, certificate, alpn);
+    Ok(facts.with_receipts(has_receipts))
 }
 
 /// Verifies the peer of one handshake by a [`TrustPolicy`], and keeps the verdict.

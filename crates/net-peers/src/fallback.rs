@@ -8,7 +8,7 @@ use net_traits::{
     AcceptError, CertHash, CertificateDer, CloseOutcome, CloseReason, ConfigError, ConnectError,
     DatagramError, ListenError, NetConnection, NetCredential, NetDatagrams, NetIncomingRequest,
     NetListener, NetQuestion, NetRequests, NetTransport, PeerIdentity, RecvError, RejectionBy,
-    RequestError, SendError, TransportStatistics, TrustPolicy,
+    RequestError, SendAckedError, SendError, TransportStatistics, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::net::SocketAddr;
@@ -483,6 +483,10 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
         each!(self, it => it.try_send(message))
+    }
+
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        each!(self, it => it.send_acked(message).await)
     }
 
     async fn flush(&self) -> Result<(), SendError> {

@@ -29,6 +29,8 @@ pub enum Capability {
     timeouts,
     /// Questions and answers, see [`NetRequests`](net_traits::NetRequests).
     requests,
+    /// [`NetConnection::send_acked`](net_traits::NetConnection::send_acked).
+    receipts,
 }
 
 /// Whether a behaviour runs once, or again with the roles swapped.
@@ -107,6 +109,8 @@ macro_rules! __behaviours {
                 a_cancelled_send_is_all_or_nothing [] Swapped,
                 try_send_takes_or_refuses [] Swapped,
                 flush_returns [] Swapped,
+                an_acked_message_was_taken [receipts] Swapped,
+                without_a_receipt_the_message_is_unknown [receipts] Swapped,
                 a_slow_reader_makes_send_wait [] Swapped,
                 tasks_that_are_always_ready_let_others_run [] Swapped,
                 an_announcement_beyond_the_limit_is_an_error [raw_peer] Once,
@@ -285,6 +289,9 @@ macro_rules! __test {
     };
     ([requests] { requests $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks requests", $group $name);
+    };
+    ([receipts] { receipts $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks receipts", $group $name);
     };
     ([timeouts] { timeouts $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks timeouts", $group $name);

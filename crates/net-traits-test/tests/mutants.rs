@@ -142,6 +142,10 @@ mutants! {
         "message::try_send_takes_or_refuses",
     flush_hangs: FlushHangs =>
         "message::flush_returns",
+    queued_is_taken: QueuedIsTaken =>
+        "message::an_acked_message_was_taken",
+    unknown_is_taken: UnknownIsTaken =>
+        "message::without_a_receipt_the_message_is_unknown",
     sending_never_pauses: SendingNeverPauses =>
         "message::tasks_that_are_always_ready_let_others_run",
     receiving_never_pauses: ReceivingNeverPauses =>

@@ -1,7 +1,8 @@
 //! `NetConnection`: messages to and from one peer.
 
 use crate::{
-    CloseOutcome, CloseReason, DatagramError, NetDatagrams, PeerIdentity, RecvError, SendError,
+    CloseOutcome, CloseReason, DatagramError, NetDatagrams, PeerIdentity, RecvError,
+    SendAckedError, SendError,
 };
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -102,6 +103,43 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// [`SendError::WouldBlock`] if the send queue is full or the peer's stream is not open yet;
     /// nothing was queued then. Otherwise see [`send_bytes`](Self::send_bytes).
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
+
+    /// Sends one message and waits until the peer's application has taken it: until a
+    /// [`recv`](Self::recv) of the peer has returned it. Default: not supported.
+    ///
+    /// The message is queued as by [`send_bytes`](Self::send_bytes), in order with the messages of the
+    /// same task. Ok does not mean that the peer has acted upon it; for that, use a
+    /// [request](crate::NetRequests). At most 64 such messages are without a receipt at a time; over
+    /// that, the call waits before it queues the message. Nothing bounds how long the peer's
+    /// application may take: wrap the call in a timeout.
+    ///
+    /// ```
+    /// use net_traits::{NetConnection, SendAckedError};
+    ///
+    /// async fn pay(connection: &impl NetConnection) -> Result<(), SendAckedError> {
+    ///     match connection.send_acked("pay 5".into()).await {
+    ///         Err(SendAckedError::Unsupported) => {
+    ///             // An older peer: nothing was sent.
+    ///             connection.send(b"pay 5").await.map_err(SendAckedError::NotSent)
+    ///         }
+    ///         result => result,
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`SendAckedError`]. If the connection ends before the receipt arrives, it is
+    /// [`SendAckedError::Unknown`].
+    ///
+    /// # Cancel safety
+    ///
+    /// A dropped future has queued the whole message or none of it. A receipt that arrives later is
+    /// ignored, and the message counts as one without a receipt until then.
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        let _ = message;
+        Err(SendAckedError::Unsupported)
+    }
 
     /// Waits until every message queued before the call has left the send queue.
     ///

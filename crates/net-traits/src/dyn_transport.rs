@@ -4,7 +4,7 @@
 use crate::{
     AcceptError, CertHash, CloseOutcome, CloseReason, ConnectError, DatagramError, ListenError,
     NetConnection, NetCredential, NetDatagrams, NetIncomingRequest, NetListener, NetQuestion,
-    NetRequests, NetTransport, PeerIdentity, RecvError, RequestError, SendError,
+    NetRequests, NetTransport, PeerIdentity, RecvError, RequestError, SendAckedError, SendError,
     TransportStatistics, TrustPolicy,
 };
 use async_trait::async_trait;
@@ -291,6 +291,7 @@ trait ErasedConnection: Any + Send + Sync {
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError>;
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError>;
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError>;
     async fn flush(&self) -> Result<(), SendError>;
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome;
@@ -352,6 +353,10 @@ macro_rules! forward {
 
             fn try_send(&$self, message: Bytes) -> Result<(), SendError> {
                 <$($inner)*>::try_send($target, message)
+            }
+
+            async fn send_acked(&$self, message: Bytes) -> Result<(), SendAckedError> {
+                <$($inner)*>::send_acked($target, message).await
             }
 
             async fn flush(&$self) -> Result<(), SendError> {

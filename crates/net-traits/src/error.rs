@@ -305,6 +305,34 @@ impl SendError {
     }
 }
 
+/// Why [`send_acked`](crate::NetConnection::send_acked) has no receipt.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SendAckedError {
+    /// The transport, or the version of it that the peer uses, has no receipts. Nothing was sent.
+    #[error("the transport or the peer's version of it does not support receipts")]
+    Unsupported,
+    /// The peer's application does not receive the message: it was not queued, or the peer's transport
+    /// rejected it, with [`SendError::Stopped`].
+    #[error("the message was not sent")]
+    NotSent(#[source] SendError),
+    /// The message was queued and there is no receipt: the peer's application may or may not have
+    /// taken it.
+    #[error("it is not known whether the peer has received the message")]
+    Unknown(#[source] SendError),
+}
+
+impl SendAckedError {
+    /// Whether sending again, possibly over a new connection, may succeed. After
+    /// [`Unknown`](Self::Unknown) the peer may receive the message twice.
+    pub fn is_retryable(&self) -> bool {
+        match self {
+            Self::Unsupported => false,
+            Self::NotSent(error) | Self::Unknown(error) => error.is_retryable(),
+        }
+    }
+}
+
 /// Why a message was not received.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

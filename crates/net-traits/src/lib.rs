@@ -83,7 +83,7 @@ pub use endorsement::{
 pub use endorsing_key::EndorsingKey;
 pub use error::{
     AcceptError, CloseReason, ConnectError, ListenError, RecvError, Rejection, RejectionBy,
-    SendError,
+    SendAckedError, SendError,
 };
 pub use incoming::NetIncomingRequest;
 pub use listener::NetListener;

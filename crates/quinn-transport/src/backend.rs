@@ -7,6 +7,7 @@ use crate::link::{Link, Quinn, varint};
 use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
+use net_kit::alpn::versions;
 use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Sample;
@@ -47,7 +48,7 @@ impl Backend for Quinn {
     }
 
     fn lanes(config: &QuinnConfig) -> Lanes {
-        Lanes { ordinary: config.send_streams, has_urgent: true }
+        Lanes { ordinary: config.send_streams, has_urgent: true, has_receipts: true }
     }
 
     async fn listen(
@@ -56,7 +57,7 @@ impl Backend for Quinn {
         alpn: &[String],
         identity: &TlsIdentity,
     ) -> Result<(Endpoint, SocketAddr), ListenError> {
-        let (mut config, _) = self.server(alpn, identity)?;
+        let (mut config, _) = self.server(&versions(alpn), identity)?;
         config
             .max_incoming(self.backlog)
             .incoming_buffer_size(EARLY_BYTES)
@@ -97,7 +98,7 @@ impl Backend for Quinn {
         handshake: &Handshake,
         place: Place,
     ) -> Result<(Secured<Self>, Place), ConnectError> {
-        let (config, verifier) = self.server(&handshake.alpn, identity)?;
+        let (config, verifier) = self.server(&versions(&handshake.alpn), identity)?;
         let failed = |error| handshake.failed(verifier.verdict(), ended(error));
         let connecting = attempt.accept_with(Arc::new(config)).map_err(failed)?;
         let secured = complete(connecting, handshake, &verifier, local_addr).await?;
@@ -113,7 +114,7 @@ impl Backend for Quinn {
         identity: &TlsIdentity,
         handshake: &Handshake,
     ) -> Result<Secured<Self>, ConnectError> {
-        let (config, verifier) = identity.client(&handshake.alpn)?;
+        let (config, verifier) = identity.client(&versions(&handshake.alpn))?;
         let mut config = ClientConfig::new(in_quic::<_, QuicClientConfig>(config)?);
         config.transport_config(self.transport.clone());
         let failed = |error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));

@@ -9,7 +9,6 @@ use crate::link::Quinn;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::Session;
-use net_kit::frame::FrameDecoder;
 use net_kit::handshake::Handshake;
 use net_kit::outbox::{Outbox, Work};
 use net_traits::RecvError;
@@ -38,10 +37,8 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
         session.drained();
     };
     let write = async {
-        let ordinary = session.lanes().iter().map(|lane| (lane, 0));
-        let lanes = ordinary.chain([(session.urgent(), URGENT)]);
-        let send = |(lane, priority)| send(session, lane, priority);
-        join_all(lanes.map(send)).await;
+        let send = |(lane, first)| send(session, lane, if first { URGENT } else { 0 });
+        join_all(session.outboxes().map(send)).await;
         let _all_sent = link.answers.write().await;
         if let Some((code, reason)) = session.urgent().closing() {
             session.abort(code, &reason);
@@ -70,10 +67,10 @@ async fn read_all(session: &Session<Quinn>) {
 
 /// Reads one stream into the inbox.
 async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
-    let mut decoder = FrameDecoder::new(session.options().max_message_size);
+    let mut decoder = session.decoder();
     let mut unfinished = session.unfinished();
     let end = loop {
-        let Ok(()) = session.room().await else { return };
+        let Ok(()) = session.room_for(&decoder).await else { return };
         match stream.read_chunk(usize::MAX, true).await {
             Ok(Some(chunk)) => {
                 if !session.receive(&mut decoder, &mut unfinished, &chunk.bytes).await {

@@ -161,9 +161,23 @@ async fn read(
                     if let Err(reason) = session.room().await {
                         return EndOfPeer::Lost(reason);
                     }
-                    inbox.push_one(Ok(message));
+                    match decoder.take_mark() {
+                        Some(number) => inbox.push_marked(Ok(message), number),
+                        None => inbox.push_one(Ok(message)),
+                    }
                 }
-                Ok(Some(Record::Broken(error))) => inbox.push_one(Err(error)),
+                Ok(Some(Record::Broken(error))) => {
+                    inbox.push_one(Err(error));
+                    if let Some(number) = decoder.take_mark() {
+                        session.send_receipt(number, false);
+                    }
+                }
+                Ok(Some(Record::Receipt { number, is_taken })) => match session.receipts() {
+                    Some(receipts) => receipts.answered(number, is_taken),
+                    None => {
+                        return violation("a receipt, which the negotiated version does not have");
+                    }
+                },
                 Ok(Some(record)) => {
                     let handled = match session.link().requests() {
                         Ok(requests) => {

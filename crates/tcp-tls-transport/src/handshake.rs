@@ -3,6 +3,7 @@
 use crate::link::{Link, TcpTls};
 use crate::record;
 use net_kit::admission::{self, Place};
+use net_kit::alpn::{RECEIPTS, without_version};
 use net_kit::backend::Secured;
 use net_kit::handshake::{Ended, Handshake};
 use net_kit::tls::{self, TlsIdentity, Verifier, alert_of};
@@ -22,11 +23,14 @@ const LINGER: Duration = Duration::from_secs(1);
 /// What follows the name of a protocol in TLS if the sides have requests.
 const WITH_REQUESTS: &str = "+requests/1";
 
-/// Returns the names that TLS negotiates: each in the version with requests, and then without, for
-/// older peers. A name that becomes too long has only the latter.
+/// Returns the names that TLS negotiates: each in the version with requests and receipts, then for older
+/// peers in that with requests, and without. A name that becomes too long has only the latter.
 fn versions(alpn: &[String]) -> Vec<String> {
-    let both = |name: &String| [format!("{name}{WITH_REQUESTS}"), name.clone()];
-    alpn.iter().flat_map(both).filter(|name| name.len() <= 255).collect()
+    let all = |name: &String| {
+        let with_requests = format!("{name}{WITH_REQUESTS}");
+        [format!("{with_requests}{RECEIPTS}"), with_requests, name.clone()]
+    };
+    alpn.iter().flat_map(all).filter(|name| name.len() <= 255).collect()
 }
 
 /// Performs the dialler's side of a handshake.
@@ -80,9 +84,11 @@ fn secured(
     let local_addr =
         socket.local_addr().map_err(|_| ConnectError::Refused(handshake.remote_addr))?;
     let (certificates, alpn) = (session.peer_certificates(), session.alpn_protocol());
-    let with_requests = alpn.and_then(|name| name.strip_suffix(WITH_REQUESTS.as_bytes()));
-    let (alpn, has_requests) = (with_requests.or(alpn), with_requests.is_some());
+    let (name, has_receipts) = without_version(alpn.unwrap_or_default());
+    let with_requests = name.strip_suffix(WITH_REQUESTS.as_bytes());
+    let (alpn, has_requests) = (alpn.and(with_requests.or(Some(name))), with_requests.is_some());
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn)?;
+    let facts = facts.with_receipts(has_receipts);
     Ok(Secured { link: Link::new(has_requests), io: stream, facts })
 }
 

@@ -14,7 +14,9 @@ const QUESTION: u8 = 2;
 const ANSWER: u8 = 3;
 const REFUSAL: u8 = 4;
 const CANCEL: u8 = 5;
-/// Bytes of type and number of a request.
+const MARK: u8 = 6;
+const RECEIPT: u8 = 7;
+/// Bytes of type and number of a request, a mark or a receipt.
 const REQUEST_HEADER: usize = 1 + 4;
 /// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
@@ -52,6 +54,11 @@ pub(crate) enum Record {
     Cancel {
         id: u32,
     },
+    /// What became of a marked message, see [`net_kit::receipts`].
+    Receipt {
+        number: u32,
+        is_taken: bool,
+    },
 }
 
 /// What a control record is.
@@ -62,6 +69,8 @@ enum Control {
         id: u32,
         is_question: bool,
     },
+    /// A message with this number follows.
+    Mark(u32),
 }
 
 /// The peer sent an invalid record.
@@ -74,6 +83,8 @@ pub(crate) struct RecordDecoder {
     limit: usize,
     request_limit: usize,
     state: State,
+    /// The number of the next message.
+    mark: Option<u32>,
 }
 
 #[derive(Debug)]
@@ -94,7 +105,12 @@ impl RecordDecoder {
     /// longer than `request_limit`.
     pub(crate) fn new(limit: usize, request_limit: usize) -> Self {
         let limit = limit.min(MAX_MESSAGE);
-        Self { limit, request_limit, state: State::Frame(FrameDecoder::new(limit)) }
+        Self { limit, request_limit, state: State::Frame(FrameDecoder::new(limit)), mark: None }
+    }
+
+    /// Returns the number of the message that was decoded last, if it is marked.
+    pub(crate) fn take_mark(&mut self) -> Option<u32> {
+        self.mark.take()
     }
 
     /// Consumes bytes from the front of `data` and returns the next complete record.
@@ -124,6 +140,10 @@ impl RecordDecoder {
                         Some(Control::Record(record)) => {
                             self.state = State::Frame(FrameDecoder::new(self.limit));
                             return Ok(Some(record));
+                        }
+                        Some(Control::Mark(number)) => {
+                            self.mark = Some(number);
+                            self.state = State::Frame(FrameDecoder::new(self.limit));
                         }
                         Some(Control::Request { id, is_question }) => {
                             let frame = FrameDecoder::new(self.request_limit);
@@ -188,10 +208,16 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
     let id = || u32::try_from(number(&bytes[1..REQUEST_HEADER])).unwrap_or_default();
     match bytes[0] {
         KEEP_ALIVE => Ok(Some(Control::Record(Record::KeepAlive))),
-        QUESTION..=CANCEL if bytes.len() < REQUEST_HEADER => Ok(None),
+        QUESTION..=RECEIPT if bytes.len() < REQUEST_HEADER => Ok(None),
         QUESTION => Ok(Some(Control::Request { id: id(), is_question: true })),
         ANSWER => Ok(Some(Control::Request { id: id(), is_question: false })),
         CANCEL => Ok(Some(Control::Record(Record::Cancel { id: id() }))),
+        MARK => Ok(Some(Control::Mark(id()))),
+        RECEIPT if bytes.len() < REQUEST_HEADER + 1 => Ok(None),
+        RECEIPT => {
+            let is_taken = bytes[REQUEST_HEADER] == 1;
+            Ok(Some(Control::Record(Record::Receipt { number: id(), is_taken })))
+        }
         REFUSAL if bytes.len() < REQUEST_HEADER + 8 => Ok(None),
         REFUSAL => {
             let code = number(&bytes[REQUEST_HEADER..]);
@@ -278,6 +304,7 @@ mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
     use net_kit::frame::encode as message;
+    use net_kit::receipts::Control as About;
 
     fn decode(decoder: &mut RecordDecoder, mut data: &[u8]) -> Vec<String> {
         let mut records = Vec::new();
@@ -303,6 +330,8 @@ mod tests {
             answer(4, "this is too long".into()).concat(),
             refusal(5, 77).concat(),
             cancel(6).concat(),
+            About::Receipt { number: 8, is_taken: true }.encode(),
+            About::Mark(9).encode(),
             frame("two"),
             close(7, "bye"),
         ]
@@ -317,6 +346,7 @@ mod tests {
             format!("{:?}", Record::Answer { id: 4, answer: Err(16) }),
             format!("{:?}", Record::Refusal { id: 5, code: 77 }),
             format!("{:?}", Record::Cancel { id: 6 }),
+            format!("{:?}", Record::Receipt { number: 8, is_taken: true }),
             "two".to_owned(),
             format!("{:?}", Record::Close { code: 7, reason: "bye".to_owned() }),
         ];
@@ -325,6 +355,7 @@ mod tests {
             let mut records = decode(&mut decoder, &data[..cut]);
             records.extend(decode(&mut decoder, &data[cut..]));
             assert_eq!(records, expected, "cut at {cut}");
+            assert_eq!((decoder.take_mark(), decoder.take_mark()), (Some(9), None));
             assert_eq!(decoder.truncated(), None);
         }
     }
@@ -364,13 +395,23 @@ mod tests {
                     let id = id.parse().unwrap();
                     (cancel(id).concat(), format!("{:?}", Record::Cancel { id }))
                 }
+                ["marked", number, text] => {
+                    let mark = About::Mark(number.parse().unwrap()).encode();
+                    let pieces = message(&[Bytes::copy_from_slice(text.as_bytes())]);
+                    ([mark, pieces.unwrap().concat()].concat(), text.to_owned())
+                }
+                ["receipt", number, is_taken] => {
+                    let (number, is_taken) = (number.parse().unwrap(), is_taken == "taken");
+                    let receipt = About::Receipt { number, is_taken }.encode();
+                    (receipt, format!("{:?}", Record::Receipt { number, is_taken }))
+                }
                 _ => panic!("{what} is unknown"),
             };
             assert_eq!(HEXLOWER.encode(&written), bytes);
             assert_eq!(decode(&mut RecordDecoder::new(100, 100), &written), [read]);
             count += 1;
         }
-        assert_eq!(count, 7);
+        assert_eq!(count, 10);
     }
 
     #[test]

@@ -6,8 +6,8 @@ use common::dial_tls;
 use futures_util::FutureExt;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendError, TrustError,
-    TrustPolicy,
+    NetRequests, NetTransport, RecvError, RejectionBy, RequestError, SendAckedError, SendError,
+    TrustError, TrustPolicy,
 };
 use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
@@ -108,6 +108,46 @@ fn a_peer_without_requests_gets_none() {
         peer.flush().await.unwrap();
         let reason = connection.watch_close().await;
         assert!(matches!(reason, CloseReason::ProtocolViolation(_)), "{reason}");
+    });
+}
+
+#[test]
+fn a_peer_without_receipts_gets_no_marked_message() {
+    run(async {
+        for alpn in [ALPN.to_owned(), format!("{ALPN}+requests/1")] {
+            let listener = listen(TcpTlsConfig::default()).await;
+            let credential = trusting();
+            let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
+            let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+            let (peer, connection) = tokio::join!(dial, accept);
+            let acked = connection.send_acked("marked".into()).await;
+            assert_eq!(acked, Err(SendAckedError::Unsupported));
+            connection.send(b"plain").await.unwrap();
+            let (mut peer, mut received) = (peer.unwrap(), [0; 9]);
+            peer.read_exact(&mut received).await.unwrap();
+            assert_eq!(received, frame(b"plain")[..]);
+            let receipt = [255, 255, 255, 255, 7, 0, 0, 0, 1, 1];
+            peer.write_all(&receipt).await.unwrap();
+            let end = connection.watch_close().await;
+            assert!(matches!(end, CloseReason::ProtocolViolation(_)), "{end:?}");
+        }
+    });
+}
+
+#[test]
+fn a_marked_message_over_the_limit_is_rejected() {
+    run(async {
+        let listener = listen(TcpTlsConfig::new().max_message_size(1000)).await;
+        let transport = TcpTlsTransport::new();
+        let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        let dialled = dialled.unwrap();
+        let rejected = dialled.send_acked(vec![0; 1001].into()).await;
+        assert_eq!(rejected, Err(SendAckedError::NotSent(SendError::Stopped { code: 1 })));
+        assert!(matches!(accepted.recv().await, Err(RecvError::TooLarge { .. })));
+        let (acked, received) = tokio::join!(dialled.send_acked("short".into()), accepted.recv());
+        assert_eq!((acked, received.unwrap().0), (Ok(()), "short".into()));
     });
 }
 

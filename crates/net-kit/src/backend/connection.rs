@@ -8,6 +8,7 @@ use crate::guard::OnDrop;
 use crate::handshake::Handshake;
 use crate::losses::Told;
 use crate::outbox::Outbox;
+use crate::receipts::Control;
 use crate::registry::{Entry, Handle, Lingering, Member, Registry};
 use crate::telemetry::{Origin, Sample};
 use async_trait::async_trait;
@@ -16,7 +17,8 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, join, select, try_join_all};
 use net_traits::address::canonical;
 use net_traits::{
-    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendError,
+    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendAckedError,
+    SendError,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -53,8 +55,9 @@ impl<B: Backend> Connection<B> {
     ) -> Self {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let (release, released) = oneshot::channel();
+        let has_receipts = facts.has_receipts();
         let shared = registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
-            session: Session::new(config, link, entry.share()),
+            session: Session::new(config, link, entry.share(), has_receipts),
             entry,
             release: Mutex::new(Some(release)),
         });
@@ -111,7 +114,16 @@ impl<B: Backend> Connection<B> {
 
     async fn queue(&self, parts: &[Bytes], lane: &Outbox) -> Result<(), SendError> {
         budget::spend().await;
-        let (size, mut pieces) = self.pieces(parts)?;
+        let (size, pieces) = self.pieces(parts)?;
+        self.queue_pieces(size, pieces, lane).await
+    }
+
+    async fn queue_pieces(
+        &self,
+        size: usize,
+        mut pieces: Vec<Bytes>,
+        lane: &Outbox,
+    ) -> Result<(), SendError> {
         match lane.try_push(&mut pieces) {
             Err(SendError::WouldBlock) => {
                 self.session().unless_stuck([lane].into_iter(), lane.push(pieces)).await??;
@@ -234,6 +246,28 @@ impl<B: Backend> NetConnection for Connection<B> {
         Ok(())
     }
 
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        budget::spend().await;
+        let session = self.session();
+        let receipts = session.receipts().ok_or(SendAckedError::Unsupported)?;
+        let (size, mut pieces) = self.pieces(&[message]).map_err(SendAckedError::NotSent)?;
+        let mut over = pin!(session.over());
+        let mut expected = match select(pin!(receipts.expect()), over.as_mut()).await {
+            Either::Left((expected, _)) => expected,
+            Either::Right((reason, _)) => {
+                return Err(SendAckedError::NotSent(SendError::Closed(reason)));
+            }
+        };
+        pieces.insert(0, Control::Mark(expected.number()).encode().into());
+        let queued = self.queue_pieces(size, pieces, session.lane()).await;
+        queued.map_err(SendAckedError::NotSent)?;
+        expected.queued();
+        match select(pin!(expected.receipt()), over).await {
+            Either::Left((receipt, _)) => receipt,
+            Either::Right((reason, _)) => Err(SendAckedError::Unknown(SendError::Closed(reason))),
+        }
+    }
+
     async fn flush(&self) -> Result<(), SendError> {
         budget::spend().await;
         let (session, before) = (self.session(), self.told.count());
@@ -244,7 +278,11 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
-        self.shared.entry.hand_out(self.session().recv().await)
+        let received = self.shared.entry.hand_out(self.session().recv().await);
+        if received.is_ok() {
+            self.session().send_due();
+        }
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

@@ -71,7 +71,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Returns the lanes of each connection. Default: one, and none for urgent messages.
     fn lanes(config: &Self::Config) -> Lanes {
         let _ = config;
-        Lanes { ordinary: 1, has_urgent: false }
+        Lanes { ordinary: 1, has_urgent: false, has_receipts: false }
     }
 
     /// Listens, and returns the socket and its address.
@@ -193,6 +193,9 @@ pub struct Lanes {
     pub ordinary: usize,
     /// Whether one more precedes them.
     pub has_urgent: bool,
+    /// Whether receipts have their own one, which a full inbox of the peer does not stop. Otherwise they
+    /// use the first one.
+    pub has_receipts: bool,
 }
 
 /// A connection after its handshake.

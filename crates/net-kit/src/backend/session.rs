@@ -20,6 +20,7 @@ use crate::losses::Losses;
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{Frame, Outbox};
 use crate::progress::{Look, Stuck, unless_stuck};
+use crate::receipts::Receipts;
 use net_traits::{Cause, CloseReason, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -42,6 +43,9 @@ pub struct Session<B: Backend> {
     /// Of equal rank; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
+    receipt_lane: Option<Outbox>,
+    /// `None` if the peer's version has no receipts.
+    receipts: Option<Receipts>,
     losses: Losses,
     /// Wakes the task: the inbox may have room.
     taken: Notify,
@@ -53,7 +57,12 @@ pub struct Session<B: Backend> {
 }
 
 impl<B: Backend> Session<B> {
-    pub(super) fn new(config: &Arc<B::Config>, link: B::Link, share: &Arc<Share>) -> Arc<Self> {
+    pub(super) fn new(
+        config: &Arc<B::Config>,
+        link: B::Link,
+        share: &Arc<Share>,
+        has_receipts: bool,
+    ) -> Arc<Self> {
         let (options, lanes) = (config.common(), B::lanes(config));
         let lane = || Outbox::new(options.send_queue);
         Arc::new(Self {
@@ -62,6 +71,8 @@ impl<B: Backend> Session<B> {
             inbox: Inbox::charged(options.receive_queue, share.clone()),
             lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
             urgent: lanes.has_urgent.then(lane),
+            receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
+            receipts: has_receipts.then(Receipts::default),
             losses: Losses::default(),
             options,
             taken: Notify::new(),
@@ -101,9 +112,26 @@ impl<B: Backend> Session<B> {
         self.urgent.as_ref().unwrap_or(&self.lanes[0])
     }
 
-    /// Returns all lanes.
+    /// Returns all lanes with messages.
     pub fn all_lanes(&self) -> impl Iterator<Item = &Outbox> {
         self.lanes.iter().chain(&self.urgent)
+    }
+
+    /// Returns what the task has to write: each lane, and whether it precedes the ordinary ones.
+    pub fn outboxes(&self) -> impl Iterator<Item = (&Outbox, bool)> {
+        let first = self.receipt_lane.iter().chain(&self.urgent).map(|lane| (lane, true));
+        self.lanes.iter().map(|lane| (lane, false)).chain(first)
+    }
+
+    /// Returns the marked messages, unless the peer's version has no receipts.
+    pub fn receipts(&self) -> Option<&Receipts> {
+        self.receipts.as_ref()
+    }
+
+    /// Queues a receipt for a message with a mark.
+    pub fn send_receipt(&self, number: u32, is_taken: bool) {
+        let lane = self.receipt_lane.as_ref().unwrap_or(&self.lanes[0]);
+        self.receipts.iter().for_each(|receipts| receipts.send(lane, number, is_taken));
     }
 
     /// Returns the lane for the next message: that with the shortest queue.
@@ -141,6 +169,28 @@ impl<B: Backend> Session<B> {
             look
         };
         unless_stuck(self.options.timeouts(), progress, operation).await
+    }
+
+    /// Creates the decoder of a stream that the peer opened.
+    pub fn decoder(&self) -> FrameDecoder {
+        FrameDecoder::with_receipts(self.options.max_message_size, self.receipts.is_some())
+    }
+
+    /// Waits until a stream may be read: until the inbox has [room](Self::room), unless there were only
+    /// receipts on it.
+    ///
+    /// # Errors
+    ///
+    /// As of [`room`](Self::room).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn room_for(&self, decoder: &FrameDecoder) -> Result<(), CloseReason> {
+        match decoder.is_of_receipts() {
+            true => Ok(()),
+            false => self.room().await,
+        }
     }
 
     /// Waits until the inbox has room. While this side closes there is always room, because received
@@ -187,6 +237,20 @@ impl<B: Backend> Session<B> {
                 budget::spend().await;
             }
             steps += 1;
+            match decoder.receipt(&mut data) {
+                Ok(None) => {}
+                Ok(Some((number, is_taken))) => {
+                    self.receipts.iter().for_each(|receipts| receipts.answered(number, is_taken));
+                    continue;
+                }
+                Err(error) => {
+                    self.inbox.push_one(Err(error));
+                    return false;
+                }
+            }
+            if data.is_empty() {
+                return true;
+            }
             let Ok(()) = self.room().await else { return false };
             let allowance = self.allowance(unfinished).await;
             let (mut part, rest) = data.split_at(allowance.min(data.len()));
@@ -201,7 +265,10 @@ impl<B: Backend> Session<B> {
                 continue;
             };
             let is_broken = entry.is_err();
-            self.inbox.push_one(entry);
+            match decoder.take_mark() {
+                Some(number) => self.inbox.push_marked(entry, number),
+                None => self.inbox.push_one(entry),
+            }
             if is_broken {
                 return false;
             }
@@ -240,9 +307,16 @@ impl<B: Backend> Session<B> {
         received
     }
 
+    /// Queues the receipts for messages that were handed out.
+    pub(super) fn send_due(&self) {
+        for number in self.inbox.take_due() {
+            self.send_receipt(number, true);
+        }
+    }
+
     /// Stops queueing; the task closes after the queued messages. Returns false if already closing.
     pub(super) fn close(&self, code: u64, reason: &str) -> bool {
-        let first = self.all_lanes().filter(|lane| lane.close(code, reason)).count();
+        let first = self.outboxes().filter(|(lane, _)| lane.close(code, reason)).count();
         if first > 0 {
             self.discard();
         }
@@ -269,14 +343,16 @@ impl<B: Backend> Session<B> {
     /// Stops queueing. `code` and `reason` replace those of a close in progress. For
     /// [`Backend::abort`]; [`end`](Self::end) comes next.
     pub fn abort_lanes(&self, code: u64, reason: &str) {
-        self.all_lanes().for_each(|lane| lane.abort(code, reason));
+        self.outboxes().for_each(|(lane, _)| lane.abort(code, reason));
     }
 
     /// Records that the peer stopped the stream of a lane with `code`. What was written to it is lost,
     /// and the message that was `begun`.
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
         self.losses.add(code);
-        lane.report(begun, SendError::Stopped { code });
+        let stopped = SendError::Stopped { code };
+        self.receipts.iter().for_each(|receipts| receipts.lost(&stopped));
+        lane.report(begun, stopped);
     }
 
     pub(super) fn losses(&self) -> &Losses {
@@ -286,14 +362,14 @@ impl<B: Backend> Session<B> {
     /// Records that nothing can be sent any more, while data may still be received.
     pub fn fail(&self, reason: CloseReason) {
         let reason = self.failed.get_or_init(|| reason);
-        self.all_lanes().for_each(|lane| lane.fail(reason.clone()));
+        self.outboxes().for_each(|(lane, _)| lane.fail(reason.clone()));
         self.taken.notify_waiters();
     }
 
     /// Ends the connection, unless it has ended. A local close takes precedence as the reason.
     /// Received messages remain until [`drained`](Self::drained) is called.
     pub fn end(&self, reason: CloseReason) {
-        let reasons = self.all_lanes().map(|lane| lane.end(reason.clone()));
+        let reasons = self.outboxes().map(|(lane, _)| lane.end(reason.clone()));
         let reason = reasons.last().unwrap_or(reason);
         self.inbox.share().no_more();
         self.taken.notify_waiters();

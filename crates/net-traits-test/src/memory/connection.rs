@@ -15,16 +15,19 @@ use net_kit::collector::Collector;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::progress::{Look, Stuck, unless_stuck};
+use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::{Origin, Sample};
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
-    NetQuestion, NetRequests, RecvError, RequestError, SendError, close_code, request_code,
+    NetQuestion, NetRequests, RecvError, RequestError, SendAckedError, SendError, close_code,
+    request_code,
 };
 use parking_lot::Mutex;
 use std::convert::Infallible;
 use std::fmt;
 use std::future::pending;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
@@ -240,6 +243,35 @@ impl NetConnection for MemoryConnection {
         Ok(())
     }
 
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        budget::spend().await;
+        let Seat { wire, side, .. } = &self.shared.seat;
+        let (size, frame) = self.frame(&[message]).map_err(SendAckedError::NotSent)?;
+        let mut arriving = pin!(wire.receive_receipts(*side));
+        let mut expected = tokio::select! {
+            biased;
+            expected = wire.receipts(*side).expect() => expected,
+            reason = &mut arriving => {
+                return Err(SendAckedError::NotSent(SendError::Closed(reason)));
+            }
+        };
+        let marked = [&Control::Mark(expected.number()).encode()[..], &frame].concat();
+        let pushed = self.shared.unless_stuck(wire.push(*side, marked.into())).await;
+        pushed.map_err(SendAckedError::NotSent)?;
+        expected.queued();
+        self.shared.entry.sent(size);
+        tokio::select! {
+            biased;
+            receipt = expected.receipt() => return receipt,
+            _ = arriving => {}
+        }
+        // The receipt may have arrived at the same time.
+        match expected.receipt().now_or_never() {
+            Some(receipt) => receipt,
+            None => Err(SendAckedError::Unknown(SendError::Closed(self.shared.over().await))),
+        }
+    }
+
     async fn flush(&self) -> Result<(), SendError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
@@ -249,11 +281,16 @@ impl NetConnection for MemoryConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         budget::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
-        let received = wire.take(*side, &self.shared.unfinished).await;
+        let (received, mark) = wire.take(*side, &self.shared.unfinished).await;
         if let Err(RecvError::Closed(_)) = received {
             self.shared.over().await;
         }
-        self.shared.entry.hand_out(received)
+        let is_message = received.is_ok();
+        let received = self.shared.entry.hand_out(received);
+        if let Some(number) = mark.filter(|_| received.is_ok() == is_message) {
+            wire.send_receipt(*side, number, is_message);
+        }
+        received
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

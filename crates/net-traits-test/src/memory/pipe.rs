@@ -31,6 +31,8 @@ pub(super) struct Pipe {
     limit: usize,
     /// Remaining bytes of an oversized message, to be discarded.
     skip: u64,
+    /// The number of the message that was decoded last, if it is marked.
+    mark: Option<u32>,
     /// When the message that is being decoded began to arrive.
     began: Option<Instant>,
     faults: Faults,
@@ -73,9 +75,10 @@ impl Pipe {
             last_at: None,
             sent: 0,
             taken: 0,
-            decoder: FrameDecoder::new(limit),
+            decoder: FrameDecoder::with_receipts(limit, true),
             limit,
             skip: 0,
+            mark: None,
             began: None,
             faults,
             rng,
@@ -215,7 +218,16 @@ impl Pipe {
             return None;
         }
         let mut rest = &bytes[..];
-        let decoded = self.decoder.decode(&mut rest);
+        let decoded = loop {
+            match self.decoder.receipt(&mut rest) {
+                Ok(None) => break self.decoder.decode(&mut rest),
+                Ok(Some(_)) => {} // receipts do not use this way
+                Err(error) => break Err(error),
+            }
+        };
+        if !matches!(decoded, Ok(None)) {
+            self.mark = self.decoder.take_mark();
+        }
         *bytes = bytes.slice_ref(rest);
         match decoded {
             Ok(None) => None,
@@ -227,16 +239,21 @@ impl Pipe {
                 if let RecvError::TooLarge { size, .. } = error {
                     self.skip = size;
                 }
-                self.decoder = FrameDecoder::new(self.limit);
+                self.decoder = FrameDecoder::with_receipts(self.limit, true);
                 self.began = None;
                 Some(Err(error))
             }
         }
     }
 
+    /// Returns the number of the message that was taken last, if it is marked.
+    pub(super) fn take_mark(&mut self) -> Option<u32> {
+        self.mark.take()
+    }
+
     fn decode_end(&mut self) -> Option<Result<(Bytes, Duration), RecvError>> {
         let truncated = self.decoder.truncated().filter(|_| self.skip == 0);
-        self.decoder = FrameDecoder::new(self.limit);
+        self.decoder = FrameDecoder::with_receipts(self.limit, true);
         self.skip = 0;
         self.began = None;
         truncated.map(Err)

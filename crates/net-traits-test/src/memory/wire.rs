@@ -5,9 +5,11 @@ use super::pipe::{Pipe, Reset, Taken};
 use super::requests::{Asked, Questions};
 use bytes::Bytes;
 use net_kit::account::Unfinished;
+use net_kit::receipts::{MAX_UNWRITTEN, Receipts};
 use net_traits::close_code::{self, sent_reason};
 use net_traits::{Cause, CloseReason, DatagramStatistics, RecvError, RequestError, request_code};
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot, watch};
@@ -37,6 +39,8 @@ pub(super) struct Wire {
     state: Mutex<State>,
     /// The questions of the dialler and of the listener.
     questions: [Questions; 2],
+    /// The marked messages of the dialler and of the listener.
+    receipts: [Receipts; 2],
     changed: Notify,
 }
 
@@ -46,6 +50,8 @@ struct State {
     pipes: [Pipe; 2],
     /// The datagrams sent by the dialler and by the listener.
     datagrams: [Datagrams; 2],
+    /// The receipts on their way to the dialler and to the listener, with their times of arrival.
+    receipts: [VecDeque<(Instant, u32, bool)>; 2],
     /// The reasons of the end for the dialler and the listener, with their times.
     ends: [Option<(Instant, CloseReason)>; 2],
 }
@@ -109,8 +115,18 @@ impl Wire {
     /// `pipes` are the directions in which the dialler and the listener send.
     pub(super) fn new(pipes: [Pipe; 2]) -> Self {
         let questions = pipes.each_ref().map(|pipe| Questions::new(pipe.link.clone()));
-        let state = State { pipes, datagrams: Default::default(), ends: [None, None] };
-        Self { state: Mutex::new(state), questions, changed: Notify::new() }
+        let state = State {
+            pipes,
+            datagrams: Default::default(),
+            receipts: Default::default(),
+            ends: [None, None],
+        };
+        Self {
+            state: Mutex::new(state),
+            questions,
+            receipts: Default::default(),
+            changed: Notify::new(),
+        }
     }
 
     /// Returns the questions that `side` asks.
@@ -190,12 +206,13 @@ impl Wire {
         matches!(self.state.lock().delivered(side, Instant::now()), Err(Some(_)))
     }
 
-    /// Waits for the next message to `side`. `unfinished` is told how much of it has arrived.
+    /// Waits for the next message to `side`, and returns its number if it is marked. `unfinished` is told
+    /// how much of it has arrived.
     pub(super) async fn take(
         &self,
         side: Side,
         unfinished: &Mutex<Unfinished>,
-    ) -> Result<(Bytes, Duration), RecvError> {
+    ) -> (Result<(Bytes, Duration), RecvError>, Option<u32>) {
         let arrived = Mutex::new((0, 0));
         let tell = || {
             let (arrived, buffer) = *arrived.lock();
@@ -206,12 +223,14 @@ impl Wire {
                 let taken = state.outgoing(side.other()).take(now);
                 *arrived.lock() = state.outgoing(side.other()).unfinished();
                 let later = match taken {
-                    Taken::Entry(entry) => return Step::Done(entry),
+                    Taken::Entry(entry) => {
+                        return Step::Done((entry, state.outgoing(side.other()).take_mark()));
+                    }
                     Taken::Later(at) => Some(at),
                     Taken::Nothing => None,
                 };
                 match state.end(side, now) {
-                    Ok(reason) => Step::Done(Err(RecvError::Closed(reason))),
+                    Ok(reason) => Step::Done((Err(RecvError::Closed(reason)), None)),
                     Err(at) => Step::Wait(at.into_iter().chain(later).min()),
                 }
             })
@@ -341,6 +360,50 @@ impl Wire {
         let sent = state.datagrams[side as usize].sent();
         let (arrived, received) = state.datagrams[side.other() as usize].received(Instant::now());
         DatagramStatistics::new(sent, arrived, received)
+    }
+}
+
+/// Receipts.
+impl Wire {
+    /// Returns the marked messages of `side`.
+    pub(super) fn receipts(&self, side: Side) -> &Receipts {
+        &self.receipts[side as usize]
+    }
+
+    /// Sends a receipt from `side`.
+    pub(super) fn send_receipt(&self, side: Side, number: u32, is_taken: bool) {
+        {
+            let (state, now) = (&mut *self.state.lock(), Instant::now());
+            let arrival = state.outgoing(side).link.arrival(now);
+            let receipts = &mut state.receipts[side.other() as usize];
+            if receipts.len() < MAX_UNWRITTEN {
+                receipts.push_back((arrival, number, is_taken));
+            }
+        }
+        self.notify();
+    }
+
+    /// Records the receipts that arrive at `side`, until the connection has ended.
+    pub(super) async fn receive_receipts(&self, side: Side) -> CloseReason {
+        self.until(|state, now| {
+            let link = state.outgoing(side.other()).link.clone();
+            let next = loop {
+                let Some((at, number, is_taken)) = state.receipts[side as usize].front().copied()
+                else {
+                    break None;
+                };
+                match link.arrives(at) {
+                    Some(at) if at <= now => self.receipts(side).answered(number, is_taken),
+                    at => break at,
+                }
+                state.receipts[side as usize].pop_front();
+            };
+            match state.end(side, now) {
+                Ok(reason) => Step::Done(reason),
+                Err(end) => Step::Wait(end.into_iter().chain(next).min()),
+            }
+        })
+        .await
     }
 }
 

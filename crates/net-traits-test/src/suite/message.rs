@@ -7,7 +7,7 @@ use crate::{Harness, Limits, RawPeer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::join_all;
-use net_traits::{NetConnection, RecvError, SendError, TrustPolicy};
+use net_traits::{NetConnection, RecvError, SendAckedError, SendError, TrustPolicy};
 use std::collections::BTreeSet;
 use std::future::poll_fn;
 use std::pin::pin;
@@ -275,6 +275,61 @@ pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
         }
     };
     tokio::join!(send, receive);
+}
+
+/// `send_acked` resolves once a `recv` of the peer has returned the message, and not before.
+///
+/// A program deletes its copy of a message then. Messages keep their order, and a dropped future has
+/// sent the message too.
+pub async fn an_acked_message_was_taken<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    one.send(b"before").await.unwrap();
+    {
+        let mut dropped = pin!(one.send_acked("dropped".into()));
+        assert!(timeout(MOMENT, dropped.as_mut()).await.is_err(), "it was not received");
+    }
+    let mut acked = pin!(one.send_acked("acked".into()));
+    for expected in ["before", "dropped"] {
+        assert!(timeout(MOMENT, acked.as_mut()).await.is_err(), "it was not received");
+        assert_eq!(other.recv().await.unwrap().0, expected);
+    }
+    let (acked, received) = tokio::join!(acked, other.recv());
+    assert_eq!((acked, received.unwrap().0), (Ok(()), "acked".into()));
+    // More at once than there may be without a receipt.
+    let send = join_all((0..200).map(|number| one.send_acked(numbered(number, 100))));
+    let receive = async {
+        for _ in 0..200 {
+            other.recv().await.unwrap();
+        }
+    };
+    let (sent, ()) = tokio::join!(send, receive);
+    assert_eq!(sent, vec![Ok(()); 200]);
+    let limit = Limits::default().max_message_size;
+    let long = one.send_acked(vec![0; limit + 1].into()).await;
+    let too_large = SendError::TooLarge { size: limit + 1, limit };
+    assert_eq!(long, Err(SendAckedError::NotSent(too_large)));
+}
+
+/// If the connection ends before the peer has received the message, `send_acked` fails and says that
+/// this is not known.
+///
+/// A program that takes it for sent loses the message, and one that takes it for lost sends it twice.
+pub async fn without_a_receipt_the_message_is_unknown<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let (acked, ()) = tokio::join!(one.send_acked("unread".into()), async {
+        sleep(MOMENT).await; // the message is on its way by now
+        other.close(7, "").await;
+    });
+    let Err(SendAckedError::Unknown(SendError::Closed(_))) = acked else { panic!("{acked:?}") };
+    let late = one.send_acked("late".into()).await;
+    assert!(matches!(late, Err(SendAckedError::NotSent(SendError::Closed(_)))), "{late:?}");
+
+    let Pair { one, other, .. } = &stage.meet().await;
+    let (acked, ()) = tokio::join!(one.send_acked("read".into()), async {
+        assert_eq!(other.recv().await.unwrap().0, "read");
+        other.close(7, "").await;
+    });
+    assert_eq!(acked, Ok(()), "an orderly close waits for receipts");
 }
 
 /// A peer that reads slowly makes `send` wait, which bounds the sender's memory.

@@ -55,6 +55,8 @@ pub(crate) enum Fault {
     DroppedSendsLeaveHalves,
     TrySendForgets,
     FlushHangs,
+    QueuedIsTaken,
+    UnknownIsTaken,
     QueueCountsMessages,
     SendingNeverPauses,
     ReceivingNeverPauses,

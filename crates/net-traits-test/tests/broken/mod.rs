@@ -19,8 +19,8 @@ use guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseOutcome, CloseReason, ConnectError,
     DatagramError, ListenError, NetConnection, NetCredential, NetDatagrams, NetListener,
-    NetTransport, PeerIdentity, RecvError, SendError, TransportStatistics, TrustError, TrustPolicy,
-    close_code,
+    NetTransport, PeerIdentity, RecvError, SendAckedError, SendError, TransportStatistics,
+    TrustError, TrustPolicy, close_code,
 };
 use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryQuestion, MemoryTransport};
 use net_traits_test::{Harness, Limits, RawPeer};
@@ -589,6 +589,21 @@ impl NetConnection for BrokenConnection {
                 }
                 Ok(())
             }
+            result => result,
+        }
+    }
+
+    async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
+        let Shared { inner, fault, room, .. } = &*self.0;
+        if *fault == Fault::QueueCountsMessages {
+            let all = u32::try_from(QUEUE).expect("it is small");
+            drop(room.acquire_many(all).await); // the messages before are sent
+        }
+        if *fault == Fault::QueuedIsTaken && message == "acked" {
+            return inner.send_bytes(message).await.map_err(SendAckedError::NotSent);
+        }
+        match inner.send_acked(message).await {
+            Err(SendAckedError::Unknown(_)) if *fault == Fault::UnknownIsTaken => Ok(()),
             result => result,
         }
     }
