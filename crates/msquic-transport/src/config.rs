@@ -1,7 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
 use msquic_async::{ConfigurationError, ExecutionProfile, KeyLog, Settings};
-use net_kit::options::{COUNT, NO_PROGRESS, QUEUE, TIMEOUT, check_memory, keep_alive};
+use net_kit::options::{NO_PROGRESS, QUEUE, TIMEOUT, check_memory, keep_alive};
 use net_kit::progress::Timeouts;
 use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
@@ -43,10 +43,6 @@ net_kit::quic_options! {
         send_queue: usize = 1024 * 1024, QUEUE;
         /// The upper limit for the growth of [`send_queue`](Self::send_queue). Default: 16 MiB.
         max_send_queue: usize = 16 * 1024 * 1024, QUEUE;
-        /// How many accepted connections one IPv4 address or IPv6 /64 network may have. Default: 1000.
-        max_connections_per_ip: usize = 1_000, COUNT;
-        /// How many connection attempts may wait for `accept`; further ones are refused. Default: 256.
-        backlog: usize = 256, COUNT;
         /// How long sending may make no progress. It takes up to a quarter longer to detect. While the
         /// connection makes progress on other streams, a stream has ten times as long for each 1 MiB,
         /// since the whole connection may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.

@@ -85,6 +85,13 @@ macro_rules! quic_options {
             $(#[$about])*
             pub struct $config {
                 $($own)*
+                /// How many accepted connections one IPv4 address or IPv6 /64 network may have, including
+                /// handshakes. Default: 1000.
+                max_connections_per_ip: usize = 1_000, $crate::options::COUNT;
+                /// How many connection attempts may wait for `accept`; further ones are refused. From half
+                /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,
+                /// RFC 9000, section 8.1.2). Default: 256.
+                backlog: usize = 256, $crate::options::COUNT;
                 /// How many streams send messages. With one stream, messages arrive in the order in
                 /// which they were queued. With more, each message uses the stream with the shortest
                 /// queue: a large message does not delay later ones, but messages arrive in any order.

@@ -147,12 +147,8 @@ impl Backend for Quinn {
 
     fn path(link: &Link) -> Sample {
         let path = link.connection.stats().path;
-        Sample {
-            rtt: Some(path.rtt),
-            packets_sent: path.sent_packets,
-            packets_lost: path.lost_packets,
-            queued: 0,
-        }
+        let (packets_sent, packets_lost) = (path.sent_packets, path.lost_packets);
+        Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
 
     async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {

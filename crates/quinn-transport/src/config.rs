@@ -1,6 +1,6 @@
 //! `QuinnConfig`: limits and timeouts.
 
-use net_kit::options::{COUNT, TIMEOUT, keep_alive};
+use net_kit::options::{TIMEOUT, keep_alive};
 use net_kit::quic::{CongestionControl, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
@@ -29,12 +29,6 @@ net_kit::quic_options! {
     pub struct QuinnConfig {
         /// The longest message, in bytes, in both directions. Default: 64 MiB.
         max_message_size: usize = 64 * 1024 * 1024, 1..=u32::MAX as usize;
-        /// How many accepted connections an IPv4 address or IPv6 /64 network may have. Default: 1000.
-        max_connections_per_ip: usize = 1_000, COUNT;
-        /// How many connection attempts may wait for `accept`; further ones are refused. From half
-        /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,
-        /// RFC 9000, section 8.1.2). Default: 256.
-        backlog: usize = 256, COUNT;
         /// How long a connection may receive nothing; the smaller value of both peers applies, and the
         /// side that has it sends enough keep-alives. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
