@@ -46,6 +46,61 @@ fn a_receiver_that_reads_after_the_close_loses_nothing() {
 }
 
 #[test]
+fn many_drops_with_queued_messages_end_within_the_linger_time() {
+    run(async {
+        let (for_server, for_client) = credentials();
+        let config = MsQuicTransportConfig::new().receive_queue(64 * 1024).max_inbound_streams(1);
+        let listener = MsQuicTransport::with_config(config)
+            .unwrap()
+            .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
+            .await
+            .unwrap();
+        // The second stream is opened in the background, and waits for the peer's permission.
+        for streams in [1, 2] {
+            let hour = Duration::from_secs(3600);
+            let config = MsQuicTransportConfig::new().send_streams(streams);
+            let config = config.stream_op_timeout(hour).operation_timeout(hour);
+            let dialler = MsQuicTransport::with_config(config.linger(Duration::from_millis(300)));
+            let dialler = dialler.unwrap();
+            let mut peers = Vec::new();
+            for _ in 0..15 {
+                let dial = dialler.connect(listener.local_addr(), &[ALPN], for_client.clone());
+                let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+                let (client, server) = tokio::join!(dial, accept);
+                let client = client.unwrap();
+                client.send_bytes(pattern(100_000)).await.unwrap();
+                while client.try_send(pattern(100_000)).is_ok() {}
+                peers.push(server); // it does not read
+            }
+            is_idle(&dialler).await;
+            let lost = dialler.statistics().undelivered_messages;
+            assert!(streams == 2 || lost >= 15, "{lost}");
+            for server in peers {
+                let end = CloseReason::Peer { code: 0, reason: String::new() };
+                assert_eq!(server.watch_close().await, end);
+            }
+        }
+        while has_thread("msquic-linger") {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+}
+
+/// Waits until no connection is open, and then until msquic has none.
+async fn is_idle(dialler: &MsQuicTransport) {
+    while dialler.statistics().connections > 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    dialler.shutdown(Duration::from_secs(3600), "").await;
+}
+
+fn has_thread(name: &str) -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+    let names = threads.filter_map(|it| std::fs::read_to_string(it.path().join("comm")).ok());
+    names.into_iter().any(|it| it.trim() == name)
+}
+
+#[test]
 fn a_first_message_arrives_before_the_close_although_the_queue_is_full() {
     if lacks_patch("N60") {
         return; // of the second stream nothing arrives

@@ -88,3 +88,22 @@ fn shutdown_closes_connections_and_frees_the_port_with_them() {
         }
     });
 }
+
+#[test]
+fn what_is_lost_with_a_runtime_is_counted_and_its_handles_drop_anywhere() {
+    // On several threads quinn may end the connection first, which its handles are told.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let (transport, client, server) = runtime.block_on(async {
+        let (transport, listener) = listen(QuinnConfig::new()).await;
+        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        while server.try_send(vec![0; 100_000].into()).is_ok() {} // the client does not read
+        (transport, client, server)
+    });
+    drop(runtime);
+    let statistics = transport.statistics();
+    assert_eq!(statistics.connections, 0);
+    assert!(statistics.undelivered_messages > 0, "{statistics:?}");
+    std::thread::spawn(move || drop((client, server))).join().unwrap();
+    assert_eq!(transport.statistics(), statistics, "they are counted once");
+}

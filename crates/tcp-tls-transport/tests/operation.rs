@@ -168,3 +168,21 @@ fn idle_connections_with_a_short_idle_timeout_are_kept_alive() {
         assert_eq!(accepted.recv().await.unwrap().0, "still there");
     });
 }
+
+#[test]
+fn what_is_lost_with_a_runtime_is_counted_and_its_handles_drop_anywhere() {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    let (transport, client, server) = runtime.block_on(async {
+        let (transport, listener) = listen(TcpTlsConfig::new()).await;
+        let (client, server) = meet(&listener, anybody()).await;
+        let (client, server) = (client.unwrap(), server.unwrap());
+        while server.try_send(vec![0; 100_000].into()).is_ok() {} // the client does not read
+        (transport, client, server)
+    });
+    drop(runtime);
+    let statistics = transport.statistics();
+    assert_eq!(statistics.connections, 0);
+    assert!(statistics.undelivered_messages > 0, "{statistics:?}");
+    std::thread::spawn(move || drop((client, server))).join().unwrap();
+    assert_eq!(transport.statistics(), statistics, "they are counted once");
+}
