@@ -59,7 +59,7 @@ pub mod quic;
 mod rate_limit;
 pub mod receipts;
 pub mod registry;
-mod revocations;
+pub mod revocations;
 pub mod statistics;
 pub mod telemetry;
 mod terms;

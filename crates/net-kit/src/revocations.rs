@@ -12,8 +12,18 @@ const REMEMBERED: usize = 16;
 ///
 /// Read the [`count`](Self::count) before a handshake begins. Once later revocations find the
 /// connection, verify its peer by the policies [`since`](Self::since) then.
+///
+/// ```
+/// use net_kit::revocations::Revocations;
+/// use net_traits::TrustPolicy;
+///
+/// let mut revocations = Revocations::default();
+/// let seen = revocations.count(); // the handshake begins
+/// revocations.record(TrustPolicy::reject_all());
+/// assert_eq!(revocations.since(seen).len(), 1); // and its peer is verified again
+/// ```
 #[derive(Debug, Default)]
-pub(crate) struct Revocations {
+pub struct Revocations {
     count: u64,
     last: VecDeque<TrustPolicy>,
 }
@@ -21,14 +31,14 @@ pub(crate) struct Revocations {
 impl Revocations {
     /// Records that connections whose peers `policy` does not trust are revoked. Returns the policy
     /// that is forgotten for it.
-    pub(crate) fn record(&mut self, policy: TrustPolicy) -> Option<TrustPolicy> {
+    pub fn record(&mut self, policy: TrustPolicy) -> Option<TrustPolicy> {
         self.count += 1;
         self.last.push_back(policy);
         if self.last.len() > REMEMBERED { self.last.pop_front() } else { None }
     }
 
     /// Returns the number of revocations so far.
-    pub(crate) fn count(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.count
     }
 
@@ -36,7 +46,7 @@ impl Revocations {
     ///
     /// Only the last 16 are kept. If older ones are needed, the result includes
     /// [`TrustPolicy::reject_all`].
-    pub(crate) fn since(&self, seen: u64) -> Vec<TrustPolicy> {
+    pub fn since(&self, seen: u64) -> Vec<TrustPolicy> {
         let missed = usize::try_from(self.count.saturating_sub(seen)).unwrap_or(usize::MAX);
         let known = self.last.iter().rev().take(missed).cloned();
         let forgotten = (missed > REMEMBERED).then(TrustPolicy::reject_all);

@@ -1,8 +1,10 @@
 //! `FallbackTransport`: a primary transport, and a secondary one where the primary is blocked.
 
+use crate::judge::judge_again;
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_kit::options::TIMEOUT;
+use net_kit::revocations::Revocations;
 use net_kit::telemetry::{FallbackPath, FallbackTelemetry};
 use net_traits::{
     AcceptError, CertHash, CertificateDer, CloseOutcome, CloseReason, ConfigError, ConnectError,
@@ -100,13 +102,32 @@ pub struct FallbackTransport<P, S> {
     secondary: S,
     config: FallbackConfig,
     telemetry: Arc<FallbackTelemetry>,
+    /// The secondary transport dials later, and does not know those from before.
+    revocations: Arc<Mutex<Revocations>>,
 }
 
 impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
+    /// Dials with the secondary transport. The peer may have been revoked after the first `revocations`.
+    async fn connect_secondary(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+        revocations: u64,
+    ) -> Result<S::Connection, ConnectError> {
+        let connection = self.secondary.connect(remote_addr, alpn, credential).await?;
+        let revoked_by = self.revocations.lock().since(revocations);
+        for policy in &revoked_by {
+            judge_again(&connection, policy)?;
+        }
+        Ok(connection)
+    }
+
     /// Creates a transport that prefers `primary`, with the default options.
     pub fn new(primary: P, secondary: S) -> Self {
         let telemetry = FallbackTelemetry::new().into();
-        Self { primary, secondary, config: FallbackConfig::new(), telemetry }
+        let (config, revocations) = (FallbackConfig::new(), Arc::default());
+        Self { primary, secondary, config, telemetry, revocations }
     }
 
     /// Creates a transport that prefers `primary`.
@@ -181,6 +202,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             dialled(FallbackPath::Neither, Some(&primary), Some(&secondary));
             most_specific(primary, secondary)
         };
+        let revocations = self.revocations.lock().count();
         let mut primary = pin!(self.primary.connect(remote_addr, alpn, credential.clone()));
         let failed = match timeout(self.config.delay, &mut primary).await {
             Ok(Ok(connection)) => {
@@ -190,7 +212,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
             Ok(Err(error)) => Some(error),
             Err(_) => None,
         };
-        let mut secondary = pin!(self.secondary.connect(remote_addr, alpn, credential));
+        let mut secondary =
+            pin!(self.connect_secondary(remote_addr, alpn, credential, revocations));
         let first = match failed {
             Some(first) => first,
             None => tokio::select! {
@@ -241,6 +264,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
+        let forgotten = self.revocations.lock().record(policy.clone());
+        drop(forgotten); // unlocked: it is the application's
         let (primary, secondary) =
             tokio::join!(self.primary.revoke(policy), self.secondary.revoke(policy));
         primary + secondary
@@ -284,6 +309,9 @@ fn rank(error: &ConnectError) -> u8 {
 mod tests {
     use super::*;
     use net_traits::{Cause, CredentialError, Rejection};
+    use net_traits_test::memory::{MemoryConnection, MemoryIncomingRequest};
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::thread;
 
     #[test]
     fn of_two_errors_the_caller_gets_the_one_to_act_on() {
@@ -315,6 +343,64 @@ mod tests {
                 let expected = if other < place { secondary } else { primary };
                 let chosen = most_specific(primary.clone(), secondary.clone());
                 assert_eq!(&chosen, expected, "{primary} and {secondary}");
+            }
+        }
+    }
+
+    /// A listener that is slow to replace its credential: a change of trust can overtake it.
+    #[derive(Debug, Default)]
+    struct Slow {
+        has_credential: AtomicBool,
+        rejects_all: AtomicBool,
+    }
+
+    #[async_trait]
+    impl NetListener for Slow {
+        type Connection = MemoryConnection;
+        type IncomingRequest = MemoryIncomingRequest;
+
+        async fn accept(&self) -> Result<MemoryIncomingRequest, AcceptError> {
+            Err(AcceptError::Closed)
+        }
+
+        fn local_addr(&self) -> SocketAddr {
+            ([10, 0, 0, 1], 1).into()
+        }
+
+        fn set_credential(&self, _trusts_all: NetCredential) -> Result<(), ListenError> {
+            self.has_credential.store(true, Ordering::SeqCst);
+            for _ in 0..2_000 {
+                if self.rejects_all.load(Ordering::SeqCst) {
+                    break;
+                }
+                thread::yield_now();
+            }
+            self.rejects_all.store(false, Ordering::SeqCst);
+            Ok(())
+        }
+
+        fn set_trust(&self, _rejects_all: TrustPolicy) {
+            self.rejects_all.store(true, Ordering::SeqCst);
+        }
+    }
+
+    #[test]
+    fn both_listeners_have_the_same_trust() {
+        let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        for _ in 0..5 {
+            let (primary, secondary) = Default::default();
+            let of_listener = Mutex::new(credential.clone());
+            let listener: FallbackListener<Slow, Slow> =
+                FallbackListener { primary, secondary, credential: of_listener };
+            thread::scope(|scope| {
+                scope.spawn(|| listener.set_credential(credential.clone()).unwrap());
+                while !listener.secondary.has_credential.load(Ordering::SeqCst) {
+                    thread::yield_now();
+                }
+                listener.set_trust(TrustPolicy::reject_all());
+            });
+            for transport in [&listener.primary, &listener.secondary] {
+                assert!(transport.rejects_all.load(Ordering::SeqCst), "the last one to change it");
             }
         }
     }
@@ -365,21 +451,19 @@ impl<P: NetListener, S: NetListener> NetListener for FallbackListener<P, S> {
     /// Replaces the credential of both listeners. If the second cannot use it, the first returns to
     /// the one before.
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
-        let before = self.credential.lock().clone();
+        let mut current = self.credential.lock(); // until both have it
         self.primary.set_credential(credential.clone())?;
         if let Err(error) = self.secondary.set_credential(credential.clone()) {
-            self.primary.set_credential(before)?;
+            self.primary.set_credential(current.clone())?;
             return Err(error);
         }
-        *self.credential.lock() = credential;
+        *current = credential;
         Ok(())
     }
 
     fn set_trust(&self, trust: TrustPolicy) {
-        {
-            let mut credential = self.credential.lock();
-            *credential = credential.with_trust(trust.clone());
-        }
+        let mut credential = self.credential.lock(); // until both have it
+        *credential = credential.with_trust(trust.clone());
         self.primary.set_trust(trust.clone());
         self.secondary.set_trust(trust);
     }

@@ -57,6 +57,7 @@
 #![forbid(unsafe_code)]
 
 mod fallback;
+mod judge;
 mod pool;
 mod resolver;
 mod serve;

@@ -1,9 +1,10 @@
 //! Fallback from a primary to a secondary transport.
 
+use futures_util::FutureExt;
 use net_peers::{FallbackConnection, FallbackTransport};
 use net_traits::{
-    ConnectError, NetCredential, NetIncomingRequest, NetListener, NetTransport, RejectionBy,
-    TrustPolicy,
+    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    RejectionBy, TrustPolicy,
 };
 use net_traits_test::memory::{LinkPlan, MemoryListener, MemoryNetwork, MemoryTransport};
 use std::net::SocketAddr;
@@ -192,4 +193,35 @@ async fn an_untrusted_peer_on_the_secondary_does_not_end_the_primary_dial() {
     let (dialled, accepted, rejected) = tokio::join!(dial, accept(listener), accept(stranger));
     assert!(matches!(dialled, Ok(FallbackConnection::Primary(_))), "{dialled:?}");
     assert!(accepted.is_ok() && rejected.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dial_in_progress_is_revoked_on_both_transports() {
+    // The secondary transport dials after 250 ms.
+    for (first, revoked_at) in [(9_000, 100), (9_000, 300), (100, 50)] {
+        let two = two(after(first), after(100));
+        let bind_addr = "0.0.0.0:4433".parse().unwrap();
+        let listener = two.listener.create_listener(bind_addr, &[ALPN], trusting()).await.unwrap();
+        let accept = async {
+            let mut accepted = Vec::new();
+            while let Ok(request) = listener.accept().await {
+                accepted.push(request.accept().await);
+            }
+        };
+        let dial = two.dialler.connect(listener.local_addr(), &[ALPN], trusting());
+        let revoke = async {
+            tokio::time::sleep(Duration::from_millis(revoked_at)).await;
+            two.dialler.revoke(&TrustPolicy::reject_all()).await
+        };
+        let (dialled, revoked) = tokio::select! {
+            done = async { tokio::join!(dial, revoke) } => done,
+            () = accept => unreachable!("the listener is open"),
+        };
+        assert_eq!(revoked, 0, "it is not established");
+        if let Ok(connection) = dialled {
+            assert!(!connection.is_trusted(), "{first} ms, revoked at {revoked_at} ms");
+            assert!(connection.watch_close().now_or_never().is_some());
+        }
+        assert!(two.dialler.connections().is_empty());
+    }
 }

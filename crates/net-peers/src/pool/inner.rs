@@ -6,10 +6,11 @@ use super::event::EventQueue;
 use super::inbox::Inbox;
 use super::link::{Link, PeerLimits, Role};
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
+use crate::judge::judge_again;
 use futures_util::FutureExt;
 use net_traits::{
     Cause, CertHash, CertificateDer, CloseReason, ConnectError, EndorsingKey, NetConnection,
-    NetCredential, NetTransport, PeerIdentity, PeerVerifier, Rejection, TrustPolicy, close_code,
+    NetCredential, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy, close_code,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -185,7 +186,9 @@ impl<T: NetTransport> Inner<T> {
     ) -> Result<T::Connection, ConnectError> {
         let alpn: Vec<_> = self.alpn.iter().map(String::as_str).collect();
         let connected = self.transport.connect(address, &alpn, credential).await;
-        let judged = connected.and_then(|it| self.judge_again(&it).map(|()| it));
+        // The peer may have been revoked by a change of the credential during the handshake.
+        let trust = self.credential.read().trust().clone();
+        let judged = connected.and_then(|it| judge_again(&it, &trust).map(|()| it));
         self.events.telemetry().dialled(address, judged.as_ref().map(drop));
         judged
     }
@@ -289,16 +292,6 @@ impl<T: NetTransport> Inner<T> {
         };
         self.events.telemetry().stuck(&peer);
         dial.await.is_ok() && !link.has_role(Role::Current)
-    }
-
-    /// The peer may have been revoked by a change of the credential during the handshake.
-    fn judge_again(&self, connection: &T::Connection) -> Result<(), ConnectError> {
-        let trust = self.credential.read().trust().clone();
-        let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
-        trust.verify(Some(&certificate)).map(|_| ()).map_err(|error| {
-            connection.abort(close_code::REVOKED, "no longer trusted");
-            Rejection::by_policy(connection.remote_addr(), error).into()
-        })
     }
 
     /// Removes a connection that has ended, and reports what it may not have delivered.
