@@ -31,8 +31,15 @@ impl ExecutionConfig {
     }
 }
 
-/// Has msquic run one thread on each of these processors of the machine (numbered from 0) and nowhere else, for all
-/// registrations of the process. By default it has one per processor, which the system may move.
+/// Has msquic run one thread on each of these processors and nowhere else, for all registrations of the
+/// process. By default it has one per processor, which the system may move.
+///
+/// The numbers count the processors that the process may use, from 0: under `taskset -c 4-7` number 0 is the
+/// machine's processor 4, and 4 is an error. An installed library without the patch N18 (see
+/// [`library_patches`](crate::library_patches)) takes the machine's numbers instead.
+///
+/// A list of all processors is used for the threads, but msquic ignores its order when it assigns
+/// connections to them.
 ///
 /// Call it before the first [`Registration`](crate::Registration). It fails afterwards, except with the same processors.
 /// [`ExecutionProfile::MaxThroughput`](crate::ExecutionProfile) adds as many threads, which are not bound.
@@ -78,7 +85,7 @@ fn set(processors: &[u16]) -> Result<(), Status> {
     // It is ignored once the threads run (C46).
     let mut in_effect = ExecutionConfig::new();
     let mut length = size_of_val(&in_effect) as u32;
-    // SAFETY: C2, C46: at most `length` bytes are written; they are integers.
+    // SAFETY: C2, C5: at most `length` bytes are written; they are integers.
     Status::ok(unsafe {
         call!(GetParam(ptr::null_mut(), param, &raw mut length, (&raw mut in_effect).cast()))
     })?;

@@ -354,7 +354,7 @@ fn c45_the_settings_in_effect_can_be_read() {
     let in_effect = || {
         let mut settings = *crate::Settings::new().to_native().get();
         let mut length = size_of_val(&settings) as u32;
-        // SAFETY: C45: at most `length` bytes are written.
+        // SAFETY: C5, C9: the handle is open; at most `length` bytes are written.
         let status = unsafe {
             let buffer = (&raw mut settings).cast();
             let param = ffi::QUIC_PARAM_CONN_SETTINGS;
