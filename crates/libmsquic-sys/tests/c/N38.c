@@ -1,5 +1,5 @@
-// N38: a server replaces its connection IDs only once the client has got those that it has; until then a change of
-// processor waits.
+// N38: a server replaces its connection IDs only once the client has got those that it has, and retired those that were
+// replaced before; until then a change of processor waits.
 #include "forge.h"
 
 static int Done;
@@ -25,6 +25,32 @@ static void Acknowledge(QUIC_CONNECTION* Connection)
     }
 }
 
+static unsigned Retired(QUIC_CONNECTION* Connection)
+{
+    unsigned Count = 0;
+    for (CXPLAT_SLIST_ENTRY* Entry = Connection->SourceCids.Next; Entry != NULL; Entry = Entry->Next) {
+        Count += CXPLAT_CONTAINING_RECORD(Entry, QUIC_CID_HASH_ENTRY, Link)->CID.Retired;
+    }
+    return Count;
+}
+
+// A packet with RETIRE_CONNECTION_ID for each connection ID that was replaced.
+static void Retire(QUIC_CONNECTION* Connection, uint32_t Number)
+{
+    uint8_t Frames[128], *End = Frames;
+    for (CXPLAT_SLIST_ENTRY* Entry = Connection->SourceCids.Next; Entry != NULL; Entry = Entry->Next) {
+        const QUIC_CID_HASH_ENTRY* Cid = CXPLAT_CONTAINING_RECORD(Entry, QUIC_CID_HASH_ENTRY, Link);
+        if (Cid->CID.Retired) {
+            CHECK(End + 9 <= Frames + sizeof(Frames));
+            *End++ = QUIC_FRAME_RETIRE_CONNECTION_ID;
+            End = QuicVarIntEncode(Cid->CID.SequenceNumber, End);
+        }
+    }
+    CXPLAT_ROUTE Route = Connection->Paths[0].Route;
+    ForgeReceive(Connection, Forge(Connection, &Route, Number, Frames, (uint16_t)(End - Frames)), 1);
+    CHECK(Retired(Connection) == 0);
+}
+
 static void Receive(QUIC_CONNECTION* Connection)
 {
     Hook = NULL;
@@ -33,13 +59,20 @@ static void Receive(QUIC_CONNECTION* Connection)
         const unsigned Count = Replaced(Connection, i, TRUE);
         if (Count != 0) { FAIL("%u connection IDs are replaced that the client has not got", Count); }
     }
-    Acknowledge(Connection);
-    if (Replaced(Connection, 10, FALSE) != Connection->SourceCidLimit) {
+    for (uint32_t i = 10; i < 20; i++) {
+        Acknowledge(Connection);
+        if (Replaced(Connection, i, TRUE) != 0) {
+            FAIL("connection IDs are replaced while %u wait to be retired", Retired(Connection));
+        }
+    }
+    Retire(Connection, 20);
+    if (Replaced(Connection, 21, FALSE) != Connection->SourceCidLimit) {
         FAIL("a change of processor that had to wait is forgotten");
     }
     Acknowledge(Connection);
-    CHECK(Replaced(Connection, 11, FALSE) == 0); // Each path changes the processor once.
-    CHECK(Replaced(Connection, 12, TRUE) == Connection->SourceCidLimit);
+    Retire(Connection, 22);
+    CHECK(Replaced(Connection, 23, FALSE) == 0); // Each path changes the processor once.
+    CHECK(Replaced(Connection, 24, TRUE) == Connection->SourceCidLimit);
     Done = 1;
 }
 
