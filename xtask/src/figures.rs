@@ -34,7 +34,7 @@ const FEATURES: &str = "docs/features.md";
 const FIGURES: &[Figure] = &[
     figure(KIT, "max_connections: usize = 10_000,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
     figure(
-        QUIC,
+        QUIC_OPTIONS,
         "max_connections_per_ip: usize = 1_000,",
         ARCHITECTURE,
         "| 10 000, 1000, 16, 256, 64 |",
@@ -48,16 +48,16 @@ const FIGURES: &[Figure] = &[
     figure(KIT, "max_handshakes: usize = 256,", ARCHITECTURE, "| 10 000, 1000, 16, 256, 64 |"),
     figure(KIT, "max_connections: usize = 10_000,", SECURITY, "10 000 in total, 1000 per address"),
     figure(
-        QUIC,
+        QUIC_OPTIONS,
         "max_connections_per_ip: usize = 1_000,",
         SECURITY,
         "10 000 in total, 1000 per address",
     ),
     figure(KIT, "max_connections_per_identity: usize = 16,", SECURITY, "16 per identity"),
     figure(KIT, "max_handshakes: usize = 256,", SECURITY, "256 handshakes"),
-    figure(QUIC, "backlog: usize = 256,", SECURITY, "256 waiting"),
+    figure(QUIC_OPTIONS, "backlog: usize = 256,", SECURITY, "256 waiting"),
     figure(
-        QUIC,
+        QUIC_OPTIONS,
         "backlog: usize = 256,",
         ARCHITECTURE,
         "connections that wait to be accepted | 256 |",
