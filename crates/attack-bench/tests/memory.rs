@@ -25,8 +25,8 @@ const STILL: Duration = Duration::from_secs(2);
 /// What a process needs that holds nothing, and what an allocator keeps of memory that was freed.
 const PROCESS: f64 = 100.0;
 
-/// What connections that were ended still hold: each its message, for up to a second.
-const ENDED: f64 = 4.0 * 64.0;
+/// What a connection that was just ended still holds: its message.
+const ENDED: f64 = 64.0;
 
 const DOCUMENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/security.md");
 

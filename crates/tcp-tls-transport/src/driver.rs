@@ -113,7 +113,7 @@ impl EndOfPeer {
 }
 
 /// Reads until the connection ends, and returns how. Once `broken` is notified, it reads
-/// only what has already arrived.
+/// only what has already arrived. After an abort, it discards until the close is sent.
 async fn read(
     session: &Session<TcpTls>,
     reader: &mut (impl AsyncRead + Unpin),
@@ -125,12 +125,18 @@ async fn read(
     let mut unfinished = session.unfinished();
     let mut buffer = vec![0; READ];
     let mut read_timeout = session.config().idle_timeout;
+    let mut over = std::pin::pin!(session.over());
     loop {
         if let Err(reason) = session.room().await {
             return EndOfPeer::Lost(reason);
         }
         let read = tokio::select! {
             biased;
+            _ = &mut over => {
+                drop((decoder, unfinished)); // the memory of what is unfinished
+                while let Ok(1..) = reader.read(&mut buffer).await {}
+                return EndOfPeer::Finished;
+            }
             read = timeout(read_timeout, reader.read(&mut buffer)) => read,
             () = broken.notified() => {
                 read_timeout = read_timeout.min(CLOSE_TIMEOUT);
