@@ -233,11 +233,11 @@ impl MsQuicNetConnection {
     /// Spawns a task that sends the receipts for messages that were handed out, unless one does.
     fn spawn_receipts(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-        let connection = self.clone();
+        let shared = Handle::member(&self.shared).clone(); // not a handle, which would keep it open
         runtime.spawn(async move {
-            while connection.shared.inbound.inbox().has_due() {
-                let Ok(_one) = connection.shared.sending_receipts.try_lock() else { return };
-                connection.shared.send_due().await;
+            while shared.inbound.inbox().has_due() {
+                let Ok(_one) = shared.sending_receipts.try_lock() else { return };
+                shared.send_due().await;
             }
         });
     }

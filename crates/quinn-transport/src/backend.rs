@@ -8,7 +8,9 @@ use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
 use net_kit::alpn::versions;
-use net_kit::backend::{Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen};
+use net_kit::backend::{
+    Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen, source_addr, unspecified,
+};
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Sample;
 use net_kit::tls::{TlsIdentity, Verifier};
@@ -23,7 +25,7 @@ use quinn::{
 };
 use std::future::pending;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 /// How many bytes of early packets quinn keeps for an attempt that waits for `accept`.
@@ -182,18 +184,12 @@ impl Quinn {
         config: ClientConfig,
         remote_addr: SocketAddr,
     ) -> io::Result<(Connecting, SocketAddr)> {
-        let any: IpAddr = match remote_addr {
-            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
-            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
-        };
-        let probe = bind_udp((any, 0).into())?;
-        probe.connect(remote_addr)?; // finds the address from which the system sends, and sends nothing
-        let mut local_addr = probe.local_addr()?;
+        let mut local_addr = source_addr(remote_addr)?;
         let place = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
         loop {
             let (endpoint, is_new) = match place {
                 Some(endpoint) => (endpoint, false),
-                None => (place.insert(bind((any, 0).into(), None)?), true),
+                None => (place.insert(bind(unspecified(remote_addr), None)?), true),
             };
             let name = remote_addr.ip().to_string();
             match endpoint.connect_with(config.clone(), remote_addr, &name) {

@@ -146,11 +146,10 @@ async fn send_on_stream(
                 break Ok(());
             }
         };
-        match written {
-            Err(WriteError::Stopped(code)) => {
-                session.stopped(outbox, Some(&frame), code.into_inner());
-            }
-            _ => outbox.wrote_frame(&frame),
+        if let Err(WriteError::Stopped(code)) = written {
+            session.stopped(outbox, Some(&frame), code.into_inner());
+        } else {
+            outbox.wrote_frame(&frame);
         }
         written?;
     }

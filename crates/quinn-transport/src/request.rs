@@ -28,7 +28,7 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
         Ok(answer) => Ok(answer.into()),
         Err(ReadToEndError::TooLong) => {
             request.end(request_code::TOO_LARGE);
-            Err(too_large(limit))
+            Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
         }
         Err(ReadToEndError::Read(ReadError::Reset(code))) => {
             Err(RequestError::NoAnswer { code: code.into_inner() })
@@ -120,8 +120,4 @@ impl Drop for Request {
     fn drop(&mut self) {
         self.end(request_code::CANCELED);
     }
-}
-
-fn too_large(limit: usize) -> RequestError {
-    RequestError::TooLarge { size: limit.saturating_add(1), limit }
 }

@@ -1,8 +1,8 @@
-//! Sockets of listeners, which take both families whatever the system prefers.
+//! Sockets, of which those of listeners take both families whatever the system prefers.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
 /// How many connections the system keeps until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -17,6 +17,25 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
     socket.bind(&addr.into())?;
     Ok(socket.into())
+}
+
+/// Returns the address, with port 0, that a socket is bound to for peers of the family of `remote`.
+pub fn unspecified(remote: SocketAddr) -> SocketAddr {
+    match remote {
+        SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
+        SocketAddr::V6(_) => (Ipv6Addr::UNSPECIFIED, 0).into(),
+    }
+}
+
+/// Returns the address from which the system would send to `remote`, with any port. Nothing is sent.
+///
+/// # Errors
+///
+/// Those of the system, such as that there is no route.
+pub fn source_addr(remote: SocketAddr) -> io::Result<SocketAddr> {
+    let probe = bind_udp(unspecified(remote))?;
+    probe.connect(remote)?;
+    probe.local_addr()
 }
 
 /// Binds a TCP socket, which does not block, as [`bind_udp`], and listens.

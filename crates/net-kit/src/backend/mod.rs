@@ -22,7 +22,7 @@ mod request;
 mod session;
 mod transport;
 
-pub use bind::{bind_udp, listen_tcp};
+pub use bind::{bind_udp, listen_tcp, source_addr, unspecified};
 pub use connection::Connection;
 pub use incoming::IncomingRequest;
 pub use listener::Listener;
