@@ -5,26 +5,24 @@ use crate::certificate::resolve_bad_certificate;
 use crate::frame_sink::FrameSink;
 use crate::inbound::Inbound;
 use crate::lane::QueueError;
-use crate::linger;
 use crate::registration::RegistrationWrapper;
+use crate::shared::Shared;
 use crate::stream_pool::StreamPool;
 use SendAckedError::{NotSent, Unknown};
 use async_trait::async_trait;
 use bytes::Bytes;
-use msquic_async::{Connection, ConnectionError, ConnectionStatistics, Settings, StreamType};
-use net_kit::account::Share;
+use msquic_async::{Connection, ConnectionStatistics, Settings};
 use net_kit::admission::Place;
 use net_kit::alpn::without_version;
 use net_kit::budget;
 use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
-use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::losses::Told;
 use net_kit::receipts::{Control, Receipts};
-use net_kit::registry::{Entry, Handle, Lingering, Member, Registry};
-use net_kit::telemetry::{Origin, Sample};
+use net_kit::registry::{Entry, Handle, Member, Registry};
+use net_kit::telemetry::Origin;
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
     RecvError, SendAckedError, SendError,
@@ -34,7 +32,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
 use tracing::Span;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
@@ -42,22 +39,6 @@ use tracing::Span;
 pub struct MsQuicNetConnection {
     pub(crate) shared: Handle<Shared>,
     told: Told,
-}
-
-pub(crate) struct Shared {
-    pub(crate) entry: Entry<Self>,
-    /// Dropped before the connection, which owns its streams.
-    pub(crate) stream_pool: StreamPool,
-    inbound: Arc<Inbound>,
-    /// Held while receipts are sent.
-    sending_receipts: tokio::sync::Mutex<()>,
-    pub(crate) datagrams: Counters,
-    pub(crate) inner: Connection,
-    pub(crate) config: Arc<MsQuicTransportConfig>,
-    /// Code and reason of the local close, once it has begun.
-    closing: Mutex<Option<CloseReason>>,
-    /// The registration is closed when the transport and all its connections are dropped.
-    _registration: Arc<RegistrationWrapper>,
 }
 
 /// What all connections of a transport share.
@@ -277,143 +258,6 @@ impl MsQuicNetConnection {
             QueueError::Connection => SendError::Closed(self.watch_close().await),
             error => self.shared.send_error(error),
         }
-    }
-}
-
-impl Shared {
-    pub(crate) fn share(&self) -> &Arc<Share> {
-        self.entry.share()
-    }
-
-    fn close_reason(&self, error: &ConnectionError) -> CloseReason {
-        let facts = self.entry.facts();
-        resolve_bad_certificate(error, facts.remote_addr(), facts.local_hash())
-    }
-
-    fn send_error(&self, error: QueueError) -> SendError {
-        match error {
-            QueueError::WouldBlock => SendError::WouldBlock,
-            QueueError::TimedOut(after) => SendError::TimedOut { after },
-            QueueError::Stopped(code) => SendError::Stopped { code },
-            QueueError::Connection | QueueError::Closed => SendError::Closed(self.closing()),
-            QueueError::Other(what) => SendError::Transport(what),
-        }
-    }
-
-    /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
-    /// connection is closed. Older versions have no receipts and accept no requests.
-    async fn let_older_peer_read(&self) {
-        let Shared { inner, config, .. } = self;
-        let delay = config.older_peer_delay;
-        let is_newer = self.inbound.receipts().is_some()
-            || inner.peer_allows_streams(StreamType::Bidirectional);
-        if !delay.is_zero() && !is_newer {
-            let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
-            let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
-        }
-    }
-
-    /// Sends the receipts for messages that were handed out.
-    async fn send_due(&self) {
-        let Shared { stream_pool, inbound, inner, config, .. } = self;
-        loop {
-            let numbers = inbound.inbox().take_due();
-            if numbers.is_empty() {
-                return;
-            }
-            for number in numbers {
-                // Without it the peer does not know whether the message was taken.
-                let _ = stream_pool.send_receipt(inner, number, config.timeouts()).await;
-            }
-        }
-    }
-
-    /// Sends what [`send_due`](Self::send_due) does, and waits for their acknowledgement.
-    async fn finish_receipts(&self) {
-        let Shared { stream_pool, inner, config, sending_receipts, .. } = self;
-        let _one = sending_receipts.lock().await;
-        self.send_due().await;
-        stream_pool.flush_receipts(inner, config.timeouts()).await;
-    }
-
-    async fn over(&self) -> CloseReason {
-        self.close_reason(&self.inner.watch_shutdown().await)
-    }
-
-    /// Returns the error for sending once this side has begun to close.
-    pub(crate) fn closing(&self) -> CloseReason {
-        if let Some(error) = self.inner.close_reason() {
-            return self.close_reason(&error);
-        }
-        let closing = self.closing.lock().clone();
-        closing.unwrap_or(CloseReason::Local { code: 0, reason: String::new() })
-    }
-}
-
-impl Member for Shared {
-    fn entry(&self) -> &Entry<Self> {
-        &self.entry
-    }
-
-    fn is_over(&self) -> bool {
-        self.inner.close_reason().is_some()
-    }
-
-    fn abort(&self, code: u64, reason: &str) {
-        self.inner.shutdown(code, reason);
-    }
-
-    async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
-        let Self { stream_pool, inner, config, closing, .. } = self;
-        let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
-        let Some(closed) = closed else {
-            return CloseOutcome::AlreadyOver(self.over().await);
-        };
-        self.entry.telemetry().closing(code, reason);
-        {
-            let mut closing = closing.lock();
-            if closing.is_none() {
-                *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
-            }
-        }
-        let (messages, bytes) = {
-            let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
-            let receipts = config.timeouts().wait(self.finish_receipts());
-            let _ = tokio::join!(closed.drain(inner, config.timeouts()), receipts);
-            let rest = stream_pool.unconfirmed();
-            if closed.has_messages() && rest.0 == 0 {
-                self.let_older_peer_read().await;
-            }
-            rest
-        };
-        inner.watch_shutdown().await;
-        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)
-    }
-
-    fn linger(&self, lingering: Lingering<Self>) {
-        linger::run(lingering.run(self.config.linger));
-    }
-
-    fn unconfirmed(&self) -> (u64, u64) {
-        self.stream_pool.unconfirmed()
-    }
-
-    fn discard(&self) {
-        self.inbound.clear();
-    }
-
-    async fn sample(&self) -> Option<Sample> {
-        let measured = self.inner.statistics().await.ok()?;
-        Some(Sample {
-            rtt: Some(measured.rtt),
-            packets_sent: measured.sent_packets,
-            packets_lost: measured.lost_packets,
-            queued: self.stream_pool.pending_bytes(),
-        })
-    }
-
-    fn unread(&self) -> Option<usize> {
-        self.inner.unread_stream_bytes().and_then(|bytes| usize::try_from(bytes).ok())
     }
 }
 

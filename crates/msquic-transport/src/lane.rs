@@ -20,7 +20,7 @@ pub(crate) struct Lane {
     slot: Mutex<Slot>,
     /// Messages that were lost with streams that the peer stopped, and their bytes.
     lost: Mutex<(u64, u64)>,
-    /// Those of all lanes, to be told.
+    /// Those of all lanes, to be reported.
     losses: Arc<Losses>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,

@@ -74,6 +74,7 @@ mod listener;
 mod quic_settings;
 mod registration;
 mod request;
+mod shared;
 mod stream_pool;
 mod transport;
 

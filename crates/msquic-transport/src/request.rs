@@ -4,8 +4,9 @@
 //! direction, the bytes of the answer and then FIN in the other. A side that cancels resets its
 //! direction and stops the other, which notifies the peer at once.
 
-use crate::connection::{MsQuicNetConnection, Shared};
+use crate::connection::MsQuicNetConnection;
 use crate::lane::unless_stuck;
+use crate::shared::Shared;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};

@@ -1,9 +1,9 @@
-//! `Losses`: tells each handle of a connection that messages were lost with a stopped stream.
+//! `Losses`: reports to each handle of a connection that messages were lost with a stopped stream.
 //!
 //! A peer that stops a stream loses messages whose `send` has returned `Ok`. It is not known which
-//! tasks have sent them. So the next flush of each handle tells the loss, once for each handle, and
+//! tasks have sent them. So the next flush of each handle reports the loss, once for each handle, and
 //! so does each flush that waits at that time. A task that has its own clone of the connection misses
-//! no loss, whatever other tasks are told.
+//! no loss, whatever is reported to other tasks.
 
 use net_traits::SendError;
 use parking_lot::Mutex;
@@ -35,7 +35,7 @@ struct State {
     code: u64,
 }
 
-/// The losses that a handle was told. A clone of the handle was told the same.
+/// The losses that were reported to a handle. A clone of the handle has the same.
 #[derive(Debug, Default)]
 pub struct Told(AtomicU64);
 
@@ -46,12 +46,12 @@ impl Losses {
         *state = State { count: state.count + 1, code };
     }
 
-    /// Returns the state of a new handle, which is not told earlier losses.
+    /// Returns the state of a new handle, to which earlier losses are not reported.
     pub fn told(&self) -> Told {
         Told(self.0.lock().count.into())
     }
 
-    /// Tells a flush of the handle with `told` which losses occurred since `before`: the
+    /// Reports to a flush of the handle with `told` which losses occurred since `before`: the
     /// [count](Told::count) when the flush began.
     ///
     /// # Errors
@@ -65,7 +65,7 @@ impl Losses {
 }
 
 impl Told {
-    /// Returns how many losses were told.
+    /// Returns how many losses were reported.
     pub fn count(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

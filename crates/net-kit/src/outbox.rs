@@ -178,7 +178,7 @@ impl Outbox {
                 if let (count, Some(error)) = &state.reported
                     && *count > before
                 {
-                    state.report = None; // it is told
+                    state.report = None; // it is reported
                     return Err(error.clone());
                 }
             }

@@ -205,7 +205,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     async fn watch_close(&self) -> CloseReason;
 
     /// Returns the datagrams of the connection, if the transport has them. Whether the peer takes
-    /// some is told by [`NetDatagrams::max_datagram_size`]. Default: it has none.
+    /// some is returned by [`NetDatagrams::max_datagram_size`]. Default: it has none.
     ///
     /// # Errors
     ///

@@ -247,7 +247,7 @@ impl TrustPolicy {
         if before.is_none() {
             dated.verify_signature()?;
         }
-        // Who endorses the peer was told before; now it matters only if trust depends on it.
+        // Who endorses the peer was reported before; now it matters only if trust depends on it.
         if let (Some(before), true) = (before, is_known && !matches!(self, Self::Custom(_))) {
             return Ok(before.clone());
         }

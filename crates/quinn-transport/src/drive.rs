@@ -97,7 +97,7 @@ async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) {
         match send_on_stream(session, outbox, priority).await {
             Ok(Some(code)) => session.stopped(outbox, None, code.into_inner()),
             Ok(None) => return outbox.confirm(),
-            Err(WriteError::Stopped(_)) => {} // it was told
+            Err(WriteError::Stopped(_)) => {} // it was reported
             Err(_) => return,                 // the connection is lost
         }
     }

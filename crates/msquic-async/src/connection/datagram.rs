@@ -30,7 +30,7 @@ impl Connection {
         self.inner().exclusive.lock().datagrams.max_size()
     }
 
-    /// What became of the datagrams so far; [`statistics`](Self::statistics) tells it too.
+    /// What became of the datagrams so far; see also [`statistics`](Self::statistics).
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {

@@ -140,7 +140,7 @@ pub(super) async fn start(
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
-    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is told to
+    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is reported to
     // the connection, also when this future is dropped.
     let (done, result) = tokio::sync::oneshot::channel();
     match address.or_else(|| dial.address()) {

@@ -75,7 +75,7 @@ impl<B: Backend> Connection<B> {
         tokio::spawn(async move {
             let _abandon = abandon; // also if the runtime ends, or has ended
             let _place = place;
-            // If the runtime is shut down, nothing tells of the end later.
+            // If the runtime is shut down, nothing reports the end later.
             let _abandoned = OnDrop(|| telemetry.abandoned());
             let ended = async { telemetry.closed(&session.over().await) };
             let lingering = async {

@@ -4,8 +4,8 @@ use super::*;
 use crate::admission::ConnectionLimits;
 use futures_util::FutureExt;
 use net_traits::{
-    CertificateDer, EndorsementValidity, Endorser, Endorsers, IdentityKey, NetCredential,
-    PeerIdentity, PeerVerifier,
+    CertificateDer, DatagramError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
+    NetCredential, PeerIdentity, PeerVerifier, RecvError, RequestError,
 };
 use std::cell::Cell;
 use std::future::pending;

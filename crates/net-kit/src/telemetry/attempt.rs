@@ -5,7 +5,7 @@ use net_traits::{ConnectError, WithCauses};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// A connection attempt. It is told and counted when it fails, and counts as canceled if it is dropped.
+/// A connection attempt. It is reported and counted when it fails, and counts as canceled if it is dropped.
 ///
 /// ```
 /// use net_kit::telemetry::{Origin, Telemetry};
@@ -32,7 +32,7 @@ impl Attempt {
         Self { telemetry, remote, origin, is_decided: false }
     }
 
-    /// Runs the handshake, and tells and counts its outcome.
+    /// Runs the handshake, and reports and counts its outcome.
     ///
     /// # Cancel safety
     ///
@@ -46,7 +46,7 @@ impl Attempt {
         self.is_decided = true;
         match &done {
             Ok(_) => self.telemetry.handshake_took(self.origin, since.elapsed()),
-            // The limit was told and counted as a refusal.
+            // The limit was reported and counted as a refusal.
             Err(error) if self.origin == Origin::Accepted && cause::is_limit(error) => {}
             Err(error) => self.failed(&WithCauses(error), cause::of_failure(error)),
         }

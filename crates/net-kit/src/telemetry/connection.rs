@@ -1,4 +1,4 @@
-//! `ConnectionTelemetry`: what is told of one connection.
+//! `ConnectionTelemetry`: what is reported of one connection.
 
 use super::vocabulary::{CONNECTION, LIMIT};
 use super::{Origin, PREFIX, Telemetry, cause};
@@ -85,7 +85,7 @@ impl ConnectionTelemetry {
         self.end(cause::of_close(reason), code, &text);
     }
 
-    /// Nothing tells any more when the connection ends: its runtime was shut down.
+    /// Nothing reports the end of the connection any more: its runtime was shut down.
     pub fn abandoned(&self) {
         self.end(cause::ABANDONED, None, "");
     }

@@ -5,7 +5,7 @@
 //! label names a peer.
 //!
 //! Each attempt ends as one of: a connection, a refusal by a [`Limit`], or a failed handshake, of a
-//! peer with a listener (`in`) or an own one (`out`), see [`Attempt`]. A connection is told as open and
+//! peer with a listener (`in`) or an own one (`out`), see [`Attempt`]. A connection is reported as open and
 //! as closed once, see [`ConnectionTelemetry`].
 //!
 //! What strangers can cause (refusals, failed handshakes, refused messages) gets at most 20 lines of each

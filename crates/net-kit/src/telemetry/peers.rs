@@ -1,4 +1,4 @@
-//! `PoolTelemetry` and `FallbackTelemetry`: what is told above the transports.
+//! `PoolTelemetry` and `FallbackTelemetry`: what is reported above the transports.
 
 use super::cause;
 use super::vocabulary::{FALLBACK, POOL};

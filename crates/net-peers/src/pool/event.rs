@@ -139,7 +139,7 @@ impl<C: Clone> EventQueue<C> {
         Arc::new(Self { reports: Arc::new(reports), news: Mutex::new(News::new()) })
     }
 
-    /// Returns what tells operators. No lock may be held when it is called.
+    /// Returns what reports to operators. No lock may be held when it is called.
     pub(super) fn telemetry(&self) -> &PoolTelemetry {
         &self.reports.telemetry
     }

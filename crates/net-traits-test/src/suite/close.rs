@@ -44,7 +44,7 @@ pub async fn what_was_sent_before_is_delivered<H: Harness>(stage: Stage<H>) {
 /// an orderly close.
 ///
 /// At the end the messages are spread over the queues of both sides and of the network. A transport
-/// that drops one of them loses messages silently: the sender was told that they are confirmed.
+/// that drops one of them loses messages silently: the sender knows them as confirmed.
 pub async fn a_slow_receiver_loses_nothing<H: Harness>(stage: Stage<H>) {
     const COUNT: u32 = 300;
     let limits = Limits { receive_queue: 64 * 1024, ..Limits::default() };

@@ -29,7 +29,7 @@ pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.remote_addr(), dialled.local_addr());
 }
 
-/// A listener on `[::]` takes both families, and IPv4 is told as IPv4.
+/// A listener on `[::]` takes both families, and IPv4 is reported as IPv4.
 ///
 /// A node with one listener is dialled by its IPv4 and by its IPv6 address. Limits and logs should not have
 /// two forms of one address.

@@ -1,0 +1,262 @@
+//! Charges are released in any order of drops, and limits hold.
+
+use super::*;
+use proptest::prelude::*;
+use tokio::time::advance;
+
+const KIB: usize = 1024;
+const SECOND: Duration = Duration::from_secs(1);
+
+fn account(total: usize, unfinished: usize) -> Arc<Account> {
+    Arc::new(Account::new(MemoryLimits { total, unfinished, timeout: 4 * SECOND }))
+}
+
+fn share(account: &Arc<Account>) -> Arc<Share> {
+    Arc::new(Share::new(account))
+}
+
+#[test]
+fn only_the_oldest_message_may_exceed_the_limit_of_a_connection() {
+    let share = share(&account(usize::MAX, 100 * KIB));
+    let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
+    assert_eq!(first.allowance(), usize::MAX);
+    first.set(40 * KIB, 80 * KIB);
+    assert_eq!(first.allowance(), usize::MAX);
+    assert_eq!(second.allowance(), ALWAYS, "more than the rest of the limit");
+    second.set(10 * KIB, 10 * KIB);
+    assert_eq!(second.allowance(), 6 * KIB);
+    second.set(ALWAYS, 20 * KIB);
+    assert_eq!(second.allowance(), 0);
+    assert!(!share.take_resume(), "nothing was released");
+    first.set(0, 0);
+    assert!(share.take_resume() && !share.take_resume());
+    assert_eq!(second.allowance(), usize::MAX, "it is the oldest now");
+    assert_eq!(first.allowance(), 40 * KIB, "if the buffer of twice the bytes fits");
+    second.set(100 * KIB, 100 * KIB);
+    first.set(ALWAYS, ALWAYS);
+    assert_eq!(first.allowance(), 0);
+    share.no_more();
+    assert_eq!(first.allowance(), usize::MAX, "what has arrived is decoded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_is_late_if_too_little_arrives_while_it_could() {
+    let share = share(&account(usize::MAX, 0));
+    let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
+    first.set(1, 1);
+    second.set(ALWAYS, ALWAYS);
+    assert_eq!(second.allowance(), 0, "it is not late although it stands still");
+    let mut arrived = 1;
+    for _ in 0..8 {
+        advance(SECOND).await;
+        arrived += ADVANCE / 4;
+        first.set(arrived, arrived);
+        assert!(!share.is_late(Instant::now()));
+    }
+    for _ in 0..3 {
+        advance(SECOND).await;
+        arrived += 1;
+        first.set(arrived, arrived);
+        assert!(!share.is_late(Instant::now()));
+    }
+    share.set_full(true);
+    assert!(!share.is_late(Instant::now()), "the application does not read");
+    advance(4 * SECOND).await;
+    assert!(!share.is_late(Instant::now()));
+    share.set_full(false);
+    advance(3 * SECOND).await;
+    assert!(!share.is_late(Instant::now()));
+    advance(SECOND).await;
+    assert!(share.is_late(Instant::now()));
+    share.end();
+    assert!(!share.is_late(Instant::now()), "the connection has ended");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_may_wait_for_one_another_while_the_connection_advances() {
+    let share = share(&account(usize::MAX, usize::MAX));
+    let mut messages: Vec<_> = (0..16).map(|_| Unfinished::new(&share)).collect();
+    messages.iter_mut().for_each(|it| it.set(1, KIB));
+    for second in 1..100 {
+        advance(SECOND).await;
+        messages[15].set(second * ADVANCE / 4, 100 * ADVANCE);
+        assert!(!share.is_late(Instant::now()), "one of them advances");
+    }
+    for _ in 0..100 {
+        advance(SECOND).await;
+        share.received(ADVANCE / 4);
+        assert!(!share.is_late(Instant::now()), "complete ones arrive");
+    }
+    for _ in 0..4 {
+        advance(SECOND).await;
+    }
+    share.received(1000);
+    assert!(share.is_late(Instant::now()), "a little is too little");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_has_to_hurry_while_memory_is_scarce() {
+    let account = account(1000 * KIB, usize::MAX);
+    let (slow, other) = (share(&account), share(&account));
+    let [mut large, mut small] = [Unfinished::new(&slow), Unfinished::new(&slow)];
+    small.set(1, 64 * KIB);
+    large.set(256 * KIB, 256 * KIB);
+    let mut arrived = 256 * KIB;
+    let mut is_late_in = async |seconds, of_large| {
+        for _ in 0..seconds {
+            advance(SECOND).await;
+            slow.received(ADVANCE);
+            arrived += of_large;
+            large.set(arrived, 256 * KIB);
+            if slow.is_late(Instant::now()) {
+                return true;
+            }
+        }
+        false
+    };
+    assert!(!is_late_in(100, 0).await);
+    other.store(0, 100 * KIB);
+    assert!(!account.is_scarce() && !is_late_in(100, KIB).await);
+    other.store(100 * KIB, 400 * KIB);
+    assert!(account.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
+    assert!(!is_late_in(3, 0).await && is_late_in(1, 0).await);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_this_side_pauses_need_not_hurry() {
+    let account = account(1000 * KIB, 200 * KIB);
+    let share = share(&account);
+    let [mut oldest, mut paused] = [Unfinished::new(&share), Unfinished::new(&share)];
+    oldest.set(1, KIB);
+    paused.set(256 * KIB, 600 * KIB);
+    assert!(account.is_scarce());
+    for second in 1..100 {
+        assert_eq!(paused.allowance(), 0);
+        paused.set(256 * KIB, 600 * KIB); // its stream was offered, and nothing was taken
+        advance(SECOND).await;
+        oldest.set(second * ADVANCE, KIB);
+        assert!(!share.is_late(Instant::now()), "after {second} s");
+    }
+}
+
+#[test]
+fn what_exceeds_the_total_calls_the_hook_and_an_ended_share_is_not_counted() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = calls.clone();
+    let limits = MemoryLimits { total: 100 * KIB, unfinished: 0, timeout: SECOND };
+    let account = Account::new(limits).on_excess(move || {
+        counted.fetch_add(1, Ordering::SeqCst);
+    });
+    let account = Arc::new(account);
+    let [one, other] = [share(&account), share(&account)];
+    let mut message = Unfinished::new(&one);
+    message.set(60 * KIB, 60 * KIB);
+    assert!(!other.store(0, 40 * KIB + UNIT - 1), "a part of a unit is not counted");
+    assert!(other.store(40 * KIB + UNIT - 1, 44 * KIB));
+    other.relieve();
+    message.set(0, 0);
+    message.set(70 * KIB, 70 * KIB);
+    assert_eq!((calls.load(Ordering::SeqCst), one.held()), (2, 70 * KIB));
+    assert!(one.end() && one.is_over() && !one.end());
+    assert_eq!(account.used(), 44 * KIB);
+    message.set(80 * KIB, 80 * KIB);
+    assert_eq!((account.used(), one.held()), (44 * KIB, 0));
+    assert_eq!(calls.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn inboxes_share_what_is_free() {
+    let account = account(160 * UNIT, 0);
+    let shares: Vec<_> = (0..100).map(|_| share(&account)).collect();
+    assert_eq!((shares[0].room(UNIT), shares[0].room(usize::MAX)), (UNIT, 10 * UNIT));
+    for share in &shares {
+        share.store(0, share.room(usize::MAX));
+    }
+    assert!(!account.is_exceeded());
+    assert!(shares[0].room(usize::MAX) > 0, "there is always some room left");
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Set { message: usize, bytes: usize },
+    Store { connection: usize, bytes: usize },
+    Drop { message: usize },
+    Close { connection: usize },
+    End { connection: usize },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let bytes = || 0..100_usize * KIB;
+    prop_oneof![
+        (0..12_usize, bytes()).prop_map(|(message, bytes)| Step::Set { message, bytes }),
+        (0..3_usize, bytes()).prop_map(|(connection, bytes)| Step::Store { connection, bytes }),
+        (0..12_usize).prop_map(|message| Step::Drop { message }),
+        (0..3_usize).prop_map(|connection| Step::Close { connection }),
+        (0..3_usize).prop_map(|connection| Step::End { connection }),
+    ]
+}
+
+proptest! {
+    /// Each message belongs to the connection of its number modulo 3.
+    #[test]
+    fn no_order_of_drops_leaks_a_charge(steps in proptest::collection::vec(step(), 0..60)) {
+        let account = account(usize::MAX, 50 * KIB);
+        let mut shares: Vec<_> = (0..3).map(|_| Some(share(&account))).collect();
+        let mut messages: Vec<_> = (0..12)
+            .map(|number| shares[number % 3].as_ref().map(Unfinished::new))
+            .collect();
+        // What is expected: stored, of each message, and whether it has ended.
+        let mut stored = [0; 3];
+        let mut arrived = [0; 12];
+        let mut ended = [false; 3];
+        for step in steps {
+            match step {
+                Step::Set { message, bytes } => {
+                    if let Some(it) = &mut messages[message] {
+                        let oldest = it.allowance() == usize::MAX;
+                        prop_assert!(oldest || it.allowance() <= 50 * KIB);
+                        it.set(bytes, bytes);
+                        arrived[message] = bytes;
+                    }
+                }
+                Step::Store { connection, bytes } => {
+                    if let Some(share) = &shares[connection] {
+                        share.store(stored[connection], bytes);
+                        stored[connection] = bytes / UNIT * UNIT;
+                    }
+                }
+                Step::Drop { message } => {
+                    messages[message] = None;
+                    arrived[message] = 0;
+                }
+                Step::Close { connection } => {
+                    shares[connection] = None; // its messages may still hold it
+                    let mut of_it = (connection..12).step_by(3);
+                    if of_it.all(|message| messages[message].is_none()) {
+                        stored[connection] = 0;
+                    }
+                }
+                Step::End { connection } => {
+                    if let Some(share) = &shares[connection] {
+                        share.end();
+                        ended[connection] = true;
+                    }
+                }
+            }
+            for connection in 0..3 {
+                let mut of_it = (connection..12).step_by(3);
+                if shares[connection].is_none() && of_it.all(|it| messages[it].is_none()) {
+                    stored[connection] = 0;
+                }
+            }
+            let expected: usize = (0..3)
+                .filter(|connection| !ended[*connection])
+                .map(|it| stored[it] + arrived.iter().skip(it).step_by(3).sum::<usize>())
+                .sum();
+            prop_assert_eq!(account.used(), expected);
+        }
+        drop((shares, messages));
+        prop_assert_eq!(account.used(), 0);
+        prop_assert_eq!(account.unfinished.load(Ordering::SeqCst), 0);
+    }
+}

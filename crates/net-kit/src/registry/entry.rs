@@ -1,0 +1,188 @@
+//! `Entry`: what a connection holds of its registry, through which the application gets what arrived.
+
+use super::{Member, Registry, why_withdrawn};
+use crate::account::Share;
+use crate::facts::ConnectionFacts;
+use crate::inbox::Received;
+use crate::telemetry::ConnectionTelemetry;
+use crate::terms::Term;
+use crate::violations::Violations;
+use bytes::Bytes;
+use net_traits::{
+    CloseReason, DatagramError, MessageStatistics, RecvError, RequestError, close_code,
+};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use tracing::Span;
+
+/// What a connection holds of its [`Registry`]: its facts and telemetry.
+pub struct Entry<M> {
+    pub(super) registry: Arc<Registry<M>>,
+    pub(super) id: u64,
+    pub(super) facts: ConnectionFacts,
+    pub(super) telemetry: Arc<ConnectionTelemetry>,
+    pub(super) violations: Violations,
+    pub(super) share: Arc<Share>,
+    /// The code with which it was closed when its peer was no longer trusted.
+    pub(super) withdrawn: OnceLock<u64>,
+    /// `None` if trust has no end.
+    pub(super) term: Option<Term>,
+    pub(super) handles: AtomicUsize,
+    /// Messages that are lost with the connection are counted.
+    pub(super) is_lost: AtomicBool,
+}
+
+impl<M: Member> Entry<M> {
+    /// Returns what does not change during the connection.
+    pub fn facts(&self) -> &ConnectionFacts {
+        &self.facts
+    }
+
+    /// Returns the span of the connection.
+    pub fn span(&self) -> &Span {
+        self.telemetry.span()
+    }
+
+    /// Returns what reports on the connection. Keep a clone until the connection has ended, and then call
+    /// [`closed`](ConnectionTelemetry::closed).
+    pub fn telemetry(&self) -> &Arc<ConnectionTelemetry> {
+        &self.telemetry
+    }
+
+    /// Returns what the connection holds of the transport's memory.
+    pub fn share(&self) -> &Arc<Share> {
+        &self.share
+    }
+
+    /// Returns how many messages were queued and delivered.
+    pub fn message_statistics(&self) -> MessageStatistics {
+        self.telemetry.messages()
+    }
+
+    /// Counts a message that was queued.
+    #[inline]
+    pub fn sent(&self, bytes: usize) {
+        self.registry.messages.sent(bytes);
+        self.telemetry.sent(bytes);
+    }
+
+    /// Returns whether the peer is trusted: it was not revoked, and its trust has not ended.
+    #[inline]
+    pub fn is_trusted(&self) -> bool {
+        self.withdrawn.get().is_none()
+    }
+
+    /// Counts what `recv` returns to the application, and passes it on if the peer is trusted. A
+    /// peer that announces too many messages beyond the limit is closed.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`RecvError::Closed`] with [`REVOKED`](close_code::REVOKED) or
+    /// [`TRUST_ENDED`](close_code::TRUST_ENDED) instead of a message.
+    #[inline]
+    pub fn hand_out(&self, received: Received) -> Received {
+        if let Some(reason) = self.why_withdrawn() {
+            return Err(match received {
+                Err(closed @ RecvError::Closed(_)) => closed,
+                _ => RecvError::Closed(reason),
+            });
+        }
+        match &received {
+            Ok((message, _)) => {
+                self.registry.messages.received(message.len());
+                self.telemetry.received(message.len());
+            }
+            Err(RecvError::TooLarge { .. }) => {
+                self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
+                self.telemetry.message_refused();
+                if self.violations.add() {
+                    self.end();
+                }
+            }
+            Err(_) => {}
+        }
+        received
+    }
+
+    /// Passes on what the application gets of a request, a question or an answer, if the peer is
+    /// trusted.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`RequestError::Closed`] instead of the question or answer, as in
+    /// [`hand_out`](Self::hand_out).
+    pub fn hand_out_request<T>(
+        &self,
+        received: Result<T, RequestError>,
+    ) -> Result<T, RequestError> {
+        self.if_trusted(received, RequestError::Closed)
+    }
+
+    /// Passes on a datagram, if the peer is trusted. Call it once the datagram has left the queue.
+    ///
+    /// # Errors
+    ///
+    /// `received`; or [`DatagramError::Closed`] instead of the datagram, as in
+    /// [`hand_out`](Self::hand_out).
+    pub fn hand_out_datagram(
+        &self,
+        received: Result<Bytes, DatagramError>,
+    ) -> Result<Bytes, DatagramError> {
+        self.if_trusted(received, DatagramError::Closed)
+    }
+
+    fn if_trusted<T, E>(
+        &self,
+        received: Result<T, E>,
+        closed: impl FnOnce(CloseReason) -> E,
+    ) -> Result<T, E> {
+        match (received, self.why_withdrawn()) {
+            (Ok(_), Some(reason)) => Err(closed(reason)),
+            (received, _) => received,
+        }
+    }
+
+    pub(super) fn why_withdrawn(&self) -> Option<CloseReason> {
+        let code = *self.withdrawn.get()?;
+        Some(CloseReason::Local { code, reason: why_withdrawn(code).to_owned() })
+    }
+
+    /// Counts messages, and their bytes, that the peer had not confirmed at the end of a connection
+    /// without handles or without a runtime. Further calls do nothing.
+    pub(crate) fn lost(&self, (messages, bytes): (u64, u64)) {
+        if messages > 0 && !self.is_lost.swap(true, Ordering::Relaxed) {
+            self.registry.undelivered_messages.fetch_add(messages, Ordering::Relaxed);
+            self.registry.undelivered_bytes.fetch_add(bytes, Ordering::Relaxed);
+            self.telemetry.undelivered(messages, bytes);
+        }
+    }
+
+    fn end(&self) {
+        let member = self.registry.roster.lock().live.get(&self.id).and_then(Weak::upgrade);
+        if let Some(member) = member {
+            let code = close_code::TOO_MANY_VIOLATIONS;
+            member.abort(code, close_code::name(code).unwrap_or_default());
+        }
+    }
+}
+
+impl<M> Drop for Entry<M> {
+    fn drop(&mut self) {
+        let (was_last, idle) = {
+            let roster = &mut *self.registry.roster.lock();
+            roster.live.remove(&self.id);
+            if let Some(of_peer) = roster.accepted.get_mut(&self.facts.peer().hash) {
+                of_peer.remove(&self.id);
+                if of_peer.is_empty() {
+                    roster.accepted.remove(&self.facts.peer().hash);
+                }
+            }
+            let was_last = self.term.is_some_and(|term| roster.terms.remove(self.id, term));
+            (was_last, roster.live.is_empty().then(|| std::mem::take(&mut roster.tasks)))
+        };
+        if was_last {
+            self.registry.terms_changed.notify_one();
+        }
+        drop(idle); // the next connection starts the tasks again
+    }
+}
