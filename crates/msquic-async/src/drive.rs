@@ -15,11 +15,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// How often the stand-in looks whether the task takes its turns.
 const PATIENCE: Duration = Duration::from_millis(20);
+
+/// How long the task waits while another thread is in a turn.
+const BUSY: Duration = Duration::from_millis(1);
 
 impl ExecutionDriver {
     /// Runs msquic inside the current tokio runtime for as long as the future is polled; it ends with an
@@ -58,10 +62,12 @@ impl ExecutionDriver {
         let stand_in = StandIn::start(turns)?;
         let mut timer = pin!(sleep(Duration::ZERO));
         loop {
-            // `None` if the stand-in is in a turn.
-            let next = turns.try_take().unwrap_or(Some(Duration::ZERO));
-            let due = next.and_then(|next| Instant::now().checked_add(next));
-            stand_in.took_turn(due);
+            consume_budget().await; // an event may be ready each time
+            let taken = turns.try_take(|next| (next, stand_in.shared.took_turn(true, next)));
+            let Some((next, (due, _))) = taken else {
+                sleep(BUSY).await; // the stand-in is in a turn, or the process ends
+                continue;
+            };
             if next == Some(Duration::ZERO) {
                 yield_now().await;
                 continue;
@@ -106,12 +112,6 @@ impl StandIn {
         let thread = thread.spawn(move || of_thread.watch(turns))?.thread().clone();
         Ok(Self { shared, thread })
     }
-
-    fn took_turn(&self, due: Option<Instant>) {
-        let progress = &mut *self.shared.progress.lock();
-        progress.turns += 1;
-        progress.due = due;
-    }
 }
 
 impl Drop for StandIn {
@@ -122,6 +122,15 @@ impl Drop for StandIn {
 }
 
 impl Shared {
+    /// Records a turn of the task or of the stand-in. Returns when the next one is due, and how many the
+    /// task has taken.
+    fn took_turn(&self, of_task: bool, next: Option<Duration>) -> (Option<Instant>, u64) {
+        let progress = &mut *self.progress.lock();
+        progress.turns += u64::from(of_task);
+        progress.due = next.and_then(|next| Instant::now().checked_add(next));
+        (progress.due, progress.turns)
+    }
+
     fn watch(&self, turns: Turns) {
         let mut late = None;
         while !self.is_over.load(Ordering::Acquire) {
@@ -140,13 +149,10 @@ impl Shared {
     /// Takes turns until the task does, or nothing is left to do.
     fn replace(&self, turns: Turns, seen: u64) {
         while !self.is_over.load(Ordering::Acquire) {
-            let Some(next) = turns.try_take() else { return };
-            {
-                let progress = &mut *self.progress.lock();
-                if progress.turns != seen {
-                    return;
-                }
-                progress.due = next.and_then(|next| Instant::now().checked_add(next));
+            let taken = turns.try_take(|next| (next, self.took_turn(false, next)));
+            let Some((next, (_, turns_of_task))) = taken else { return };
+            if turns_of_task != seen {
+                return;
             }
             let wait = next.unwrap_or(PATIENCE).min(PATIENCE);
             if !is_ready(turns, wait) && wait == PATIENCE {

@@ -247,7 +247,10 @@ impl MsQuicNetConnection {
         tokio::select! {
             biased;
             receipt = expected.receipt() => receipt,
-            code = stream.stopped() => Err(Unknown(SendError::Stopped { code })),
+            code = stream.stopped() => {
+                expected.lost();
+                Err(Unknown(SendError::Stopped { code }))
+            }
             reason = self.watch_close() => Err(Unknown(SendError::Closed(reason))),
         }
     }

@@ -65,7 +65,7 @@ impl ReceiveSink for FrameSink {
                 let Some(entry) = self.decode(&mut rest, allowance) else { break };
                 room = room.saturating_sub(cost(&entry));
                 self.is_broken = entry.is_err();
-                match self.decoder.take_mark() {
+                match self.decoder.take_mark().filter(|_| !self.is_broken) {
                     None => entries.push(entry),
                     Some(number) => {
                         self.inbound.inbox().push(&mut entries);

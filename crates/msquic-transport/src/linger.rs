@@ -43,11 +43,12 @@ fn send(
             Err(refused) => refused.0, // it has ended
         },
     };
-    let Ok(runtime) = Builder::new_current_thread().enable_time().build() else {
-        return Err(lingering);
-    };
     let (sender, waiting) = unbounded_channel();
-    let serve = move || runtime.block_on(serve(waiting));
+    // The runtime is made there: it must not be dropped here, which may be inside another one.
+    let serve = move || match Builder::new_current_thread().enable_time().build() {
+        Ok(runtime) => runtime.block_on(serve(waiting)),
+        Err(_) => drop(waiting), // the connections close at once
+    };
     if thread::Builder::new().name("msquic-linger".to_owned()).spawn(serve).is_err() {
         return Err(lingering);
     }

@@ -138,6 +138,11 @@ impl Expected<'_> {
         self.is_queued = true;
     }
 
+    /// Records that no receipt will come, as the message may be lost: dropping this frees its place.
+    pub fn lost(&mut self) {
+        self.is_queued = false;
+    }
+
     /// Waits for the receipt.
     ///
     /// # Errors

@@ -383,10 +383,11 @@ impl ExecutionDriver {
 pub(crate) struct Turns(&'static Execution);
 
 impl Turns {
-    /// Takes a turn, as [`ExecutionDriver::turn`]; `None` if another thread is in one, or the process ends.
-    pub(crate) fn try_take(self) -> Option<Option<Duration>> {
+    /// Takes a turn, as [`ExecutionDriver::turn`], and calls `taken` with what it returns before another thread
+    /// can take one. `None` if another thread is in a turn, or the process ends.
+    pub(crate) fn try_take<T>(self, taken: impl FnOnce(Option<Duration>) -> T) -> Option<T> {
         let native = &mut *self.0.native.try_lock()?;
-        (!IS_EXITING.load(Ordering::SeqCst)).then(|| self.0.turn(native))
+        (!IS_EXITING.load(Ordering::SeqCst)).then(|| taken(self.0.turn(native)))
     }
 
     /// Registers the events with the current tokio runtime.

@@ -265,7 +265,7 @@ impl<B: Backend> Session<B> {
                 continue;
             };
             let is_broken = entry.is_err();
-            match decoder.take_mark() {
+            match decoder.take_mark().filter(|_| !is_broken) {
                 Some(number) => self.inbox.push_marked(entry, number),
                 None => self.inbox.push_one(entry),
             }
