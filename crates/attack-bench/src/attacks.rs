@@ -1,7 +1,7 @@
 //! The attacks. Each is a peer that the network endorsed, unless its name says otherwise.
 
 use crate::Target;
-use crate::hand::{ATTACKER, Attacker, Hand};
+use crate::attacker::{ATTACKER, Attacker, AttackerConnection};
 use crate::node::{self, ALPN, Kind};
 use crate::process;
 use crate::victim::ECHO;
@@ -112,20 +112,21 @@ pub(crate) async fn run(target: Target, attack: Attack) -> Result<()> {
 
 /// Uses one connection until it has ended, or opens one.
 async fn once(attack: Attack, attacker: &Attacker) -> Result<()> {
-    let mut hand = attacker.connect().await?;
+    let mut connection = attacker.connect().await?;
     match attack {
         Attack::EmptyMessages => {
-            hand.discard();
-            let mut messages = hand.messages().await?;
+            connection.discard();
+            let mut messages = connection.messages().await?;
             loop {
                 messages.write_all(&[0; 65_536]).await?;
             }
         }
         Attack::PartialMessages => {
-            let streams = if matches!(hand, Hand::Quic(_)) { STREAMS } else { 1 };
+            let streams =
+                if matches!(connection, AttackerConnection::Quic(_)) { STREAMS } else { 1 };
             let mut writers = Vec::new();
             for _ in 0..streams {
-                let mut messages = hand.messages().await?;
+                let mut messages = connection.messages().await?;
                 writers.push(tokio::spawn(async move {
                     messages.write_all(&LARGEST.to_be_bytes()).await?;
                     let piece = vec![7; 65_535]; // so that the last byte is left over
@@ -141,19 +142,19 @@ async fn once(attack: Attack, attacker: &Attacker) -> Result<()> {
             }
         }
         Attack::MessagesBeyondTheLimit => loop {
-            let mut messages = hand.messages().await?;
+            let mut messages = connection.messages().await?;
             messages.write_all(&(LARGEST + 1).to_be_bytes()).await?;
             messages.shutdown().await?;
         },
         Attack::UnreadAnswers => {
-            let mut messages = hand.messages().await?;
+            let mut messages = connection.messages().await?;
             let message = [&65_536_u32.to_be_bytes()[..], &[ECHO; 65_536]].concat();
             loop {
                 messages.write_all(&message).await?;
             }
         }
         Attack::PartialQuestions => {
-            let Hand::Quic(connection) = &hand else { bail!("only over QUIC") };
+            let AttackerConnection::Quic(connection) = &connection else { bail!("only over QUIC") };
             let mut questions = Vec::new();
             // As many as there is credit for, then wait for more.
             loop {
@@ -163,14 +164,14 @@ async fn once(attack: Attack, attacker: &Attacker) -> Result<()> {
             }
         }
         Attack::ResetStreams => {
-            let Hand::Quic(connection) = &hand else { bail!("only over QUIC") };
+            let AttackerConnection::Quic(connection) = &connection else { bail!("only over QUIC") };
             loop {
                 let mut stream = connection.open_uni().await?;
                 stream.write_all(&[0]).await?;
                 stream.reset(7_u8.into())?;
             }
         }
-        Attack::Reconnects | Attack::UnknownEndorsements => hand.close(),
+        Attack::Reconnects | Attack::UnknownEndorsements => connection.close(),
         Attack::StalledHandshakes | Attack::ClientHellos | Attack::Garbage => {}
     }
     Ok(())

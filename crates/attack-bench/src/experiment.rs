@@ -65,7 +65,7 @@ async fn row(kind: Kind, attack: Attack, duration: Duration) -> Result<Row> {
     let value = attack.to_possible_value().expect("no attack is hidden");
     let attacked = experiment(kind, duration, "attack", &[value.get_name()]).await?;
     let (packets, processors) = (attacked.packets.to_string(), attacked.processors.to_string());
-    let control = experiment(kind, duration, "crowd", &[&packets, &processors]).await?;
+    let control = experiment(kind, duration, "control", &[&packets, &processors]).await?;
     let row = Row { kind, attack, attacked, control };
     eprintln!("{} {}: {:?} {:?}", row.attack.name(), kind.name(), row.attacked, row.control);
     Ok(row)

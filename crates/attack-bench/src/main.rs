@@ -4,17 +4,17 @@
 //! round trips, and an attacker. The control of each attack has the same processes, but in place of
 //! the attacker honest peers that send as many packets and use as much processor time.
 //!
-//! - [`victim`], [`honest`], [`attacks`] and [`crowd`] are the processes.
-//! - [`hand`] is a connection of an attacker, with quinn or rustls, and [`node`] what all share: the
+//! - [`victim`], [`honest`], [`attacks`] and [`control`] are the processes.
+//! - [`attacker`] is a connection of an attacker, with quinn or rustls, and [`node`] what all share: the
 //!   transports, and credentials that the victim trusts.
 //! - [`experiment`] runs the processes and [`report`] prints the table.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
+mod attacker;
 mod attacks;
-mod crowd;
+mod control;
 mod experiment;
-mod hand;
 mod honest;
 mod node;
 mod process;
@@ -101,7 +101,7 @@ async fn main() -> Result<()> {
         Role::Honest { target } => honest::run(target).await,
         Role::Attack { target, attack } => attacks::run(target, attack).await,
         Role::Crowd { target, packets, processors } => {
-            crowd::run(target, packets, processors).await
+            control::run(target, packets, processors).await
         }
     }
 }

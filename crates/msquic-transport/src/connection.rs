@@ -14,12 +14,12 @@ use bytes::Bytes;
 use msquic_async::{Connection, ConnectionStatistics, Settings};
 use net_kit::admission::Place;
 use net_kit::alpn::without_version;
-use net_kit::budget;
+use net_kit::coop;
 use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::handshake::Handshake;
-use net_kit::losses::Told;
+use net_kit::loss_reports::Told;
 use net_kit::receipts::{Control, Receipts};
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::Origin;
@@ -101,7 +101,7 @@ impl MsQuicNetConnection {
     }
 
     pub(crate) fn of(shared: Handle<Shared>) -> Self {
-        let told = shared.stream_pool.losses.told();
+        let told = shared.stream_pool.loss_reports.told();
         Self { shared, told }
     }
 
@@ -174,7 +174,7 @@ impl MsQuicNetConnection {
     }
 
     async fn queue(&self, parts: &[Bytes], is_urgent: bool) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
         match stream_pool.send(inner, &header, parts, is_urgent, config.timeouts()).await {
@@ -312,7 +312,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
-        budget::spend().await;
+        coop::spend().await;
         match self.shared.inbound.receipts() {
             Some(receipts) => self.queue_marked(receipts, message).await,
             None => Err(SendAckedError::Unsupported),
@@ -320,7 +320,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         if let Some(error) = inner.close_reason() {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
@@ -328,13 +328,13 @@ impl NetConnection for MsQuicNetConnection {
         let before = self.told.count();
         let flushed = stream_pool.flush(inner, config.timeouts()).await;
         match flushed {
-            Ok(()) => stream_pool.losses.tell(&self.told, before),
+            Ok(()) => stream_pool.loss_reports.tell(&self.told, before),
             Err(error) => Err(self.send_error(error).await),
         }
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        budget::spend().await;
+        coop::spend().await;
         let shared = &*self.shared;
         let received = shared.entry.hand_out(shared.inbound.recv(shared.over()).await);
         if received.is_ok() && shared.inbound.inbox().has_due() {

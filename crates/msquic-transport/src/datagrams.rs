@@ -4,7 +4,7 @@ use crate::connection::MsQuicNetConnection;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::DgramSendError;
-use net_kit::{budget, datagram};
+use net_kit::{coop, datagram};
 use net_traits::{Cause, DatagramError, DatagramStatistics, NetConnection, NetDatagrams};
 
 #[async_trait]
@@ -32,7 +32,7 @@ impl NetDatagrams for MsQuicNetConnection {
 
     async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
         loop {
-            budget::spend().await;
+            coop::spend().await;
             let Ok(received) = self.shared.inner.receive_datagram().await else {
                 return Err(DatagramError::Closed(self.watch_close().await));
             };

@@ -7,9 +7,9 @@
 
 use crate::inbound::Inbound;
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink, SinkStream};
-use net_kit::account::Unfinished;
 use net_kit::frame::FrameDecoder;
 use net_kit::inbox::{Received, cost};
+use net_kit::memory_budget::Unfinished;
 use net_traits::RecvError;
 use std::sync::Arc;
 
@@ -135,9 +135,9 @@ impl FrameSink {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_kit::account::{Account, MemoryLimits, Share};
     use net_kit::frame::header;
     use net_kit::inbox::ENTRY_COST;
+    use net_kit::memory_budget::{MemoryBudget, MemoryLimits, Share};
     use net_kit::receipts::Control;
 
     fn frame(message: &[u8]) -> Vec<u8> {
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn the_error_of_the_oldest_message_resumes_those_that_wait_for_it() {
         let limits = MemoryLimits { unfinished: 0, ..MemoryLimits::NONE };
-        let share = Arc::new(Share::new(&Arc::new(Account::new(limits))));
+        let share = Arc::new(Share::new(&Arc::new(MemoryBudget::new(limits))));
         let inbound = Inbound::new(1 << 20, &share, true);
         let [mut oldest, mut waiting] =
             [2, 6].map(|id| FrameSink::new(SinkStream::ended(id), &inbound, 1 << 20));

@@ -5,8 +5,8 @@
 //! accept no data and their streams pause. A reader that makes room resumes them.
 
 use msquic_async::SinkStream;
-use net_kit::account::Share;
 use net_kit::inbox::{Inbox, Received};
+use net_kit::memory_budget::Share;
 use net_kit::receipts::Receipts;
 use net_traits::CloseReason;
 use parking_lot::Mutex;
@@ -56,7 +56,7 @@ impl Inbound {
     }
 
     /// Drops all messages, also those in progress, after the share was
-    /// [ended](net_kit::account::Share::end).
+    /// [ended](net_kit::memory_budget::Share::end).
     pub(crate) fn clear(&self) {
         self.inbox.clear();
         self.resume(); // paused sinks drop what they hold

@@ -4,9 +4,9 @@ use bytes::Bytes;
 use msquic_async::Connection;
 use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
-use net_kit::ledger::Ledger;
-use net_kit::losses::Losses;
+use net_kit::loss_reports::LossReports;
 use net_kit::progress::{Look, Progress, Stuck, Timeouts};
+use net_kit::unacknowledged::Unacknowledged;
 use net_traits::Cause;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -21,7 +21,7 @@ pub(crate) struct Lane {
     /// Messages that were lost with streams that the peer stopped, and their bytes.
     lost: Mutex<(u64, u64)>,
     /// Those of all lanes, to be reported.
-    losses: Arc<Losses>,
+    loss_reports: Arc<LossReports>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
     /// A task is [preparing](Self::prepare) the stream.
@@ -32,24 +32,24 @@ pub(crate) struct Lane {
 /// A stream, and the messages on it that the peer has not acknowledged.
 pub(crate) struct OpenStream {
     stream: WriteStream,
-    ledger: Mutex<Ledger>,
+    unacknowledged: Mutex<Unacknowledged>,
 }
 
 impl OpenStream {
     fn sent(&self, header: &[u8], parts: &[Bytes]) {
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        let mut ledger = self.ledger.lock();
-        ledger.sent(header.len() as u64 + bytes, bytes);
-        if ledger.is_long() {
-            ledger.confirm(self.stream.completed());
+        let mut unacknowledged = self.unacknowledged.lock();
+        unacknowledged.sent(header.len() as u64 + bytes, bytes);
+        if unacknowledged.is_long() {
+            unacknowledged.confirm(self.stream.completed());
         }
     }
 
     /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
     fn rest(&self) -> (u64, u64) {
-        let mut ledger = self.ledger.lock();
-        ledger.confirm(self.stream.completed());
-        ledger.rest()
+        let mut unacknowledged = self.unacknowledged.lock();
+        unacknowledged.confirm(self.stream.completed());
+        unacknowledged.rest()
     }
 }
 
@@ -74,11 +74,11 @@ pub(crate) enum QueueError {
 }
 
 impl Lane {
-    pub(crate) fn new(losses: &Arc<Losses>, is_urgent: bool) -> Self {
+    pub(crate) fn new(loss_reports: &Arc<LossReports>, is_urgent: bool) -> Self {
         Self {
             slot: Mutex::new(Slot::Empty),
             lost: Mutex::default(),
-            losses: losses.clone(),
+            loss_reports: loss_reports.clone(),
             opening: tokio::sync::Mutex::default(),
             is_preparing: AtomicBool::new(false),
             is_urgent,
@@ -153,7 +153,7 @@ impl Lane {
     }
 
     /// Waits until the peer has acknowledged all queued data. What was lost with a stopped stream is
-    /// found in [`Losses`].
+    /// found in [`LossReports`].
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
@@ -178,7 +178,7 @@ impl Lane {
                     let mut lost = self.lost.lock();
                     *lost = sum(*lost, broken.rest());
                     if let WriteError::Stopped(code) = error {
-                        self.losses.add(code);
+                        self.loss_reports.add(code);
                     }
                 }
                 Slot::Closed(_) => return Err(QueueError::Closed),
@@ -223,7 +223,7 @@ impl Lane {
             match *slot {
                 Slot::Closed(_) => Err(QueueError::Closed),
                 _ => {
-                    let open = Arc::new(OpenStream { stream, ledger: Mutex::default() });
+                    let open = Arc::new(OpenStream { stream, unacknowledged: Mutex::default() });
                     *slot = Slot::Open(open.clone());
                     Ok(open)
                 }

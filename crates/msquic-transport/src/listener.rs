@@ -6,7 +6,7 @@ use crate::incoming::MsQuicNetIncomingRequest;
 use async_trait::async_trait;
 use msquic_async::Listener;
 use net_kit::alpn::versions;
-use net_kit::budget;
+use net_kit::coop;
 use net_kit::telemetry::Origin;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
@@ -67,7 +67,7 @@ impl NetListener for MsQuicListener {
     type IncomingRequest = MsQuicNetIncomingRequest;
 
     async fn accept(&self) -> Result<MsQuicNetIncomingRequest, AcceptError> {
-        budget::spend().await;
+        coop::spend().await;
         loop {
             let incoming = self.instance.accept_incoming().await;
             let incoming = incoming.map_err(|_| AcceptError::Closed)?;

@@ -11,9 +11,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
 use msquic_async::{ReadToEndError, StreamStartError};
-use net_kit::budget;
-use net_kit::collector::Collector;
+use net_kit::coop;
 use net_kit::progress::Stuck;
+use net_kit::question_reader::QuestionReader;
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
 use std::fmt;
 use std::future::poll_fn;
@@ -36,7 +36,7 @@ pub struct MsQuicQuestion {
 impl NetQuestion for MsQuicQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
         let limit = self.connection.shared.config.max_request_size;
-        let mut question = Collector::new(self.connection.shared.share(), limit);
+        let mut question = QuestionReader::new(self.connection.shared.share(), limit);
         let question = loop {
             let error = match question.wait(self.read.read_chunk()).await {
                 Ok(Ok(Some(piece))) => match question.push(&piece) {
@@ -171,7 +171,7 @@ impl NetRequests for MsQuicNetConnection {
     }
 
     async fn accept_request(&self) -> Result<MsQuicQuestion, RequestError> {
-        budget::spend().await;
+        coop::spend().await;
         loop {
             let Ok(stream) = self.shared.inner.accept_inbound_stream().await else {
                 return Err(RequestError::Closed(self.watch_close().await));

@@ -9,7 +9,7 @@ use futures_util::future::{join, join_all};
 use msquic_async::Connection;
 use msquic_async::WriteStream;
 use net_kit::frame;
-use net_kit::losses::Losses;
+use net_kit::loss_reports::LossReports;
 use net_kit::progress::Timeouts;
 use net_kit::receipts::Control;
 use parking_lot::Mutex;
@@ -21,7 +21,7 @@ pub(crate) struct StreamPool {
     lanes: Vec<Lane>,
     urgent: Lane,
     receipts: Lane,
-    pub(crate) losses: Arc<Losses>,
+    pub(crate) loss_reports: Arc<LossReports>,
     is_closed: AtomicBool,
     /// Streams with answers to requests, until acknowledged.
     answers: Mutex<Vec<Weak<WriteStream>>>,
@@ -29,12 +29,14 @@ pub(crate) struct StreamPool {
 
 impl StreamPool {
     pub(crate) fn new(config: &MsQuicTransportConfig) -> Self {
-        let losses = Arc::default();
+        let loss_reports = Arc::default();
         Self {
-            lanes: (0..config.send_streams.max(1)).map(|_| Lane::new(&losses, false)).collect(),
-            urgent: Lane::new(&losses, true),
+            lanes: (0..config.send_streams.max(1))
+                .map(|_| Lane::new(&loss_reports, false))
+                .collect(),
+            urgent: Lane::new(&loss_reports, true),
             receipts: Lane::new(&Arc::default(), true),
-            losses,
+            loss_reports,
             is_closed: AtomicBool::new(false),
             answers: Mutex::default(),
         }

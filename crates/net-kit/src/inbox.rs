@@ -9,8 +9,8 @@
 //! [`pop`](Inbox::pop) that leaves the inbox at most half full says that it has to be resumed. Dropping
 //! a future that waits for [`arrived`](Inbox::arrived) loses no message.
 
-use crate::account::Share;
 use crate::frame::Message;
+use crate::memory_budget::Share;
 use crate::receipts::MAX_UNWRITTEN;
 use net_traits::{CloseReason, RecvError};
 use parking_lot::Mutex;
@@ -264,7 +264,7 @@ impl Inbox {
 }
 
 impl State {
-    /// Charges the cost of the entries; returns whether the account is exceeded.
+    /// Charges the cost of the entries; returns whether the budget is exceeded.
     #[inline]
     fn set_cost(&mut self, cost: usize, share: &Share) -> bool {
         share.store(std::mem::replace(&mut self.cost, cost), cost)

@@ -11,9 +11,9 @@
 //! 3. [`facts`]: what does not change during a connection, and the getters of
 //!    [`NetConnection`](net_traits::NetConnection) for it.
 //! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages
-//!    that wait to be written. Both are bounded in bytes. [`ledger`] and [`losses`]: messages that
+//!    that wait to be written. Both are bounded in bytes. [`unacknowledged`] and [`loss_reports`]: messages that
 //!    are not confirmed, and those that are lost. [`receipts`]: messages that were taken.
-//!    [`account`]: the memory that peers occupy, per connection and in total. [`collector`]: questions that
+//!    [`memory_budget`]: the memory that peers occupy, per connection and in total. [`question_reader`]: questions that
 //!    are read piece by piece.
 //! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
 //!    a cancelled future must not skip.
@@ -36,25 +36,24 @@
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 
-pub mod account;
 pub mod admission;
 pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
-pub mod budget;
-pub mod collector;
 mod control;
+pub mod coop;
 pub mod datagram;
 pub mod facts;
 pub mod frame;
 pub mod guard;
 pub mod handshake;
 pub mod inbox;
-pub mod ledger;
-pub mod losses;
+pub mod loss_reports;
+pub mod memory_budget;
 pub mod options;
 pub mod outbox;
 pub mod progress;
+pub mod question_reader;
 pub mod quic;
 mod rate_limit;
 pub mod receipts;
@@ -62,7 +61,8 @@ pub mod registry;
 pub mod revocations;
 pub mod statistics;
 pub mod telemetry;
-mod terms;
 #[cfg(feature = "rustls")]
 pub mod tls;
+mod trust_expiry;
+pub mod unacknowledged;
 mod violations;

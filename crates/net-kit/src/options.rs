@@ -1,7 +1,7 @@
 //! `options!`: configurations with private fields, setters, defaults and allowed ranges.
 
-use crate::account::MemoryLimits;
 use crate::admission::ConnectionLimits;
+use crate::memory_budget::MemoryLimits;
 use crate::progress::Timeouts;
 use net_traits::ConfigError;
 use std::fmt::Debug;
@@ -187,8 +187,8 @@ macro_rules! common_options {
                 }
             }
 
-            pub(crate) fn memory_limits(&self) -> $crate::account::MemoryLimits {
-                $crate::account::MemoryLimits {
+            pub(crate) fn memory_limits(&self) -> $crate::memory_budget::MemoryLimits {
+                $crate::memory_budget::MemoryLimits {
                     total: self.max_memory,
                     unfinished: self.max_unfinished,
                     timeout: self.message_timeout,

@@ -13,8 +13,8 @@
 //! ```
 
 use crate::frame::HEADER;
-use crate::ledger::Ledger;
 use crate::progress::Look;
+use crate::unacknowledged::Unacknowledged;
 use bytes::Bytes;
 use net_traits::{CloseReason, SendError};
 use parking_lot::Mutex;
@@ -72,7 +72,7 @@ struct State {
     /// Bytes that are written.
     bytes: u64,
     /// What is written, and may not be confirmed by the peer.
-    ledger: Ledger,
+    unacknowledged: Unacknowledged,
     /// The peer has confirmed everything that is written.
     is_confirmed: bool,
     /// All messages and the close are written.
@@ -220,8 +220,8 @@ impl Outbox {
     ///
     /// # Errors
     ///
-    /// [`SendError::Closed`] if they cannot be written any more. Losses are not told, see
-    /// [`Losses`](crate::losses::Losses).
+    /// [`SendError::Closed`] if they cannot be written any more. Losses are not reported, see
+    /// [`LossReports`](crate::loss_reports::LossReports).
     ///
     /// # Cancel safety
     ///
@@ -279,7 +279,8 @@ impl Outbox {
     /// [confirmed](Self::confirm).
     pub fn unconfirmed(&self) -> (u64, u64) {
         let state = self.state.lock();
-        let (messages, bytes) = if state.is_confirmed { (0, 0) } else { state.ledger.rest() };
+        let (messages, bytes) =
+            if state.is_confirmed { (0, 0) } else { state.unacknowledged.rest() };
         (messages + state.rest.0 + state.lost.0, bytes + state.rest.1 + state.lost.1)
     }
 
@@ -360,7 +361,7 @@ impl Outbox {
         {
             let state = &mut *self.state.lock();
             begun.into_iter().for_each(|frame| state.wrote_frame(frame));
-            let (messages, bytes) = std::mem::take(&mut state.ledger).rest();
+            let (messages, bytes) = std::mem::take(&mut state.unacknowledged).rest();
             state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
             state.report = Some(error.clone());
             state.reported = (state.reported.0 + 1, Some(error));
@@ -412,9 +413,9 @@ impl State {
         self.written += 1;
         let bytes = frame.bytes();
         self.rest = (self.rest.0.saturating_sub(1), self.rest.1.saturating_sub(bytes));
-        self.ledger.sent(bytes + HEADER as u64, bytes);
-        if self.ledger.is_long() {
-            self.ledger.confirm(self.ledger.end().saturating_sub(UNCONFIRMED));
+        self.unacknowledged.sent(bytes + HEADER as u64, bytes);
+        if self.unacknowledged.is_long() {
+            self.unacknowledged.confirm(self.unacknowledged.end().saturating_sub(UNCONFIRMED));
         }
     }
 

@@ -22,14 +22,14 @@ mod watch;
 pub use entry::Entry;
 pub use handle::{Handle, Lingering};
 
-use crate::account::{Account, MemoryLimits, Share};
 use crate::admission::{self, Admission};
-use crate::budget::yield_now;
+use crate::coop::yield_now;
 use crate::facts::ConnectionFacts;
+use crate::memory_budget::{MemoryBudget, MemoryLimits, Share};
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
 use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
-use crate::terms::{Term, Terms};
+use crate::trust_expiry::{Term, TrustExpiry};
 use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
@@ -104,7 +104,7 @@ pub trait Member: Send + Sync + Sized + 'static {
 /// The connections of one transport: limits, revocation, shutdown, statistics.
 pub struct Registry<M> {
     admission: Arc<Admission>,
-    account: Arc<Account>,
+    budget: Arc<MemoryBudget>,
     telemetry: Telemetry,
     messages: MessageCounters,
     refused_messages: AtomicU64,
@@ -122,7 +122,7 @@ struct Roster<M> {
     /// What peers opened, by identity, the oldest first.
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
-    terms: Terms,
+    trust_expiry: TrustExpiry,
     tasks: memory::Tasks,
 }
 
@@ -144,7 +144,7 @@ impl<M: Member> Registry<M> {
             live: HashMap::new(),
             accepted: HashMap::new(),
             revocations: Revocations::default(),
-            terms: Terms::default(),
+            trust_expiry: TrustExpiry::default(),
             tasks: memory::Tasks::default(),
         };
         Arc::new_cyclic(|registry: &Weak<Self>| {
@@ -156,7 +156,7 @@ impl<M: Member> Registry<M> {
             };
             Self {
                 admission: Arc::new(admission),
-                account: Arc::new(Account::new(limits).on_excess(relieve)),
+                budget: Arc::new(MemoryBudget::new(limits).on_excess(relieve)),
                 telemetry,
                 messages: MessageCounters::default(),
                 refused_messages: AtomicU64::new(0),
@@ -211,7 +211,7 @@ impl<M: Member> Registry<M> {
                 id
             };
             let (telemetry, violations) = (Arc::new(telemetry), Violations::new());
-            let (registry, share) = (self.clone(), Arc::new(Share::new(&self.account)));
+            let (registry, share) = (self.clone(), Arc::new(Share::new(&self.budget)));
             make(Entry {
                 registry,
                 id,
@@ -360,7 +360,7 @@ impl<M: Member> Registry<M> {
         statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
         statistics.refused_memory = refused(Limit::Memory);
         statistics.refused_message_timeout = refused(Limit::MessageTimeout);
-        statistics.held_bytes = self.account.used();
+        statistics.held_bytes = self.budget.used();
         statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
         statistics.undelivered_messages = self.undelivered_messages.load(Ordering::Relaxed);
         statistics.undelivered_bytes = self.undelivered_bytes.load(Ordering::Relaxed);

@@ -6,7 +6,7 @@ mod listener;
 pub use connection::{FallbackConnection, FallbackIncomingRequest, FallbackQuestion};
 pub use listener::FallbackListener;
 
-use crate::judge::judge_again;
+use crate::recheck::recheck_trust;
 use async_trait::async_trait;
 use net_kit::options::TIMEOUT;
 use net_kit::revocations::Revocations;
@@ -121,7 +121,7 @@ impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
         let connection = self.secondary.connect(remote_addr, alpn, credential).await?;
         let revoked_by = self.revocations.lock().since(revocations);
         for policy in &revoked_by {
-            judge_again(&connection, policy)?;
+            recheck_trust(&connection, policy)?;
         }
         Ok(connection)
     }

@@ -57,8 +57,8 @@
 #![forbid(unsafe_code)]
 
 mod fallback;
-mod judge;
 mod pool;
+mod recheck;
 mod resolver;
 mod serve;
 

@@ -3,7 +3,7 @@
 use crate::config::QuinnConfig;
 use crate::drive;
 use crate::handshake::{complete, ended};
-use crate::link::{Link, Quinn, varint};
+use crate::native::{Native, Quinn, varint};
 use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
@@ -40,7 +40,7 @@ impl Backend for Quinn {
     type Config = QuinnConfig;
     type Socket = Endpoint;
     type Attempt = Incoming;
-    type Link = Link;
+    type Native = Native;
     type Io = ();
     type Question = Request;
 
@@ -107,8 +107,8 @@ impl Backend for Quinn {
         Ok((secured, place))
     }
 
-    fn reject(Secured { link, .. }: Secured<Self>, limit: Limit, _place: Place) {
-        link.connection.close(varint(limit.code()), admission::reason(limit).as_bytes());
+    fn reject(Secured { native, .. }: Secured<Self>, limit: Limit, _place: Place) {
+        native.connection.close(varint(limit.code()), admission::reason(limit).as_bytes());
     }
 
     async fn dial(
@@ -130,25 +130,25 @@ impl Backend for Quinn {
     }
 
     fn abort(session: &Session<Self>, code: u64, reason: &str) {
-        let Link { connection, .. } = session.link();
-        if connection.close_reason().is_none() && session.link().begin_close() {
+        let Native { connection, .. } = session.native();
+        if connection.close_reason().is_none() && session.native().begin_close() {
             session.abort_lanes(code, reason);
             connection.close(varint(code), sent_reason(reason).as_bytes());
         }
     }
 
     /// The peer may have migrated.
-    fn remote_addr(link: &Link) -> Option<SocketAddr> {
-        Some(link.connection.remote_address())
+    fn remote_addr(native: &Native) -> Option<SocketAddr> {
+        Some(native.connection.remote_address())
     }
 
     /// quinn sends data of streams while the peer takes them.
-    fn moved(link: &Link) -> u64 {
-        link.connection.stats().frame_tx.stream
+    fn moved(native: &Native) -> u64 {
+        native.connection.stats().frame_tx.stream
     }
 
-    fn path(link: &Link) -> Sample {
-        let path = link.connection.stats().path;
+    fn path(native: &Native) -> Sample {
+        let path = native.connection.stats().path;
         let (packets_sent, packets_lost) = (path.sent_packets, path.lost_packets);
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
@@ -158,7 +158,7 @@ impl Backend for Quinn {
     }
 
     async fn accept_request(session: &Session<Self>) -> Result<Request, RequestError> {
-        match session.link().connection.accept_bi().await {
+        match session.native().connection.accept_bi().await {
             Ok((write, read)) => Ok(Request::new(write, read)),
             Err(_) => pending().await, // the connection has ended
         }

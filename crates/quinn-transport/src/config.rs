@@ -69,7 +69,7 @@ impl QuinnConfig {
 mod tests {
     use super::*;
     use crate::QuinnTransport;
-    use crate::link::{Link, Quinn};
+    use crate::native::{Native, Quinn};
     use net_kit::backend::Backend;
     use net_kit::handshake::Handshake;
     use net_kit::tls::TlsIdentity;
@@ -98,7 +98,7 @@ mod tests {
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
         let (dialled, accepted) = tokio::join!(quinn.dial(&identity, &handshake), accept);
         tokio::spawn(async move { (accepted.watch_close().await, listener) });
-        dialled.unwrap().link.connection
+        dialled.unwrap().native.connection
     }
 
     fn run(test: impl Future<Output = ()>) {
@@ -128,8 +128,8 @@ mod tests {
     #[test]
     fn the_path_is_measured() {
         run(async {
-            let link = Link::new(dial(QuinnConfig::new(), QuinnConfig::new()).await);
-            let sample = Quinn::path(&link);
+            let native = Native::new(dial(QuinnConfig::new(), QuinnConfig::new()).await);
+            let sample = Quinn::path(&native);
             assert!(sample.rtt.unwrap() > Duration::ZERO, "{sample:?}");
             assert!(sample.packets_sent > sample.packets_lost, "{sample:?}");
         });

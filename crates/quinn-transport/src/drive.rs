@@ -5,7 +5,7 @@
 //! that a stopped stream had begun is lost; those still queued use the next stream.
 
 use crate::handshake::ended;
-use crate::link::Quinn;
+use crate::native::Quinn;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::Session;
@@ -23,11 +23,11 @@ const URGENT: i32 = i32::MAX;
 
 /// Runs the connection until it has ended and everything that arrived was received.
 pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
-    let link = session.link();
+    let native = session.native();
     let ended = async {
-        let error = link.connection.closed().await;
+        let error = native.connection.closed().await;
         if error == ConnectionError::LocallyClosed {
-            link.close_sent().await;
+            native.close_sent().await;
         }
         session.end(handshake.lost(ended(error)));
     };
@@ -39,7 +39,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     let write = async {
         let send = |(lane, first)| send(session, lane, if first { URGENT } else { 0 });
         join_all(session.outboxes().map(send)).await;
-        let _all_sent = link.answers.write().await;
+        let _all_sent = native.answers.write().await;
         if let Some((code, reason)) = session.urgent().closing() {
             session.abort(code, &reason);
         }
@@ -55,7 +55,7 @@ async fn read_all(session: &Session<Quinn>) {
     let mut streams = FuturesUnordered::new();
     loop {
         tokio::select! {
-            accepted = session.link().connection.accept_uni() => match accepted {
+            accepted = session.native().connection.accept_uni() => match accepted {
                 Ok(stream) => streams.push(read(session, stream)),
                 Err(_) => break,
             },
@@ -128,7 +128,7 @@ async fn send_on_stream(
         let stream = match &mut open {
             Some(stream) => stream,
             None => {
-                let stream = session.link().connection.open_uni().await?;
+                let stream = session.native().connection.open_uni().await?;
                 let _ = stream.set_priority(priority); // a new stream is open
                 open.insert(stream)
             }

@@ -1,6 +1,6 @@
 //! The end of a handshake, and what its errors mean.
 
-use crate::link::{Link, Quinn};
+use crate::native::{Native, Quinn};
 use net_kit::backend::Secured;
 use net_kit::handshake::{Alert, Ended, Handshake};
 use net_kit::tls::{self, Verifier};
@@ -25,7 +25,7 @@ pub(crate) async fn complete(
     let local_addr = (connection.local_ip().unwrap_or(bound.ip()), bound.port()).into();
     let certificates = certificates.as_deref().map(Vec::as_slice);
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
-    Ok(Secured { link: Link::new(connection), io: (), facts })
+    Ok(Secured { native: Native::new(connection), io: (), facts })
 }
 
 /// Says how a connection ended.

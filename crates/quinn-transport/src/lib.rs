@@ -6,11 +6,11 @@ mod backend;
 mod config;
 mod drive;
 mod handshake;
-mod link;
+mod native;
 mod request;
 
 pub use config::QuinnConfig;
-pub use link::Quinn;
+pub use native::Quinn;
 use net_kit::backend::{Connection, IncomingRequest, Listener, Question, Transport};
 pub use net_kit::quic::CongestionControl;
 

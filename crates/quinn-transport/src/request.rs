@@ -3,7 +3,7 @@
 //! A side that cancels resets its direction and stops the other, which notifies the peer at once. If
 //! the connection is lost, futures remain pending; the kit reports the end.
 
-use crate::link::{Quinn, varint};
+use crate::native::{Quinn, varint};
 use bytes::Bytes;
 use net_kit::backend::{PeerQuestion, Session};
 use net_traits::{Cause, RequestError, request_code};
@@ -20,7 +20,7 @@ pub struct Request {
 /// Asks the peer and waits for the answer.
 pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
     let limit = session.options().max_request_size;
-    let Ok((write, read)) = session.link().connection.open_bi().await else {
+    let Ok((write, read)) = session.native().connection.open_bi().await else {
         return pending().await;
     };
     let mut request = Request::new(write, read);
@@ -40,7 +40,7 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
 
 impl PeerQuestion<Quinn> for Request {
     async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
-        let mut question = session.collector();
+        let mut question = session.question_reader();
         loop {
             match question.wait(self.read.read_chunk(usize::MAX, true)).await? {
                 Ok(Some(piece)) => question.push(&piece.bytes)?,
@@ -58,7 +58,7 @@ impl PeerQuestion<Quinn> for Request {
     ) -> Result<(), RequestError> {
         let Self { write, is_over, .. } = self;
         let written = async {
-            let _close_waits = session.link().answers.read().await;
+            let _close_waits = session.native().answers.read().await;
             write.write_chunk(answer).await?;
             let _ = write.finish(); // fails if the peer stopped the stream
             match write.stopped().await? {

@@ -1,7 +1,7 @@
 //! How TCP sockets with TLS listen, dial and close.
 
 use crate::config::TcpTlsConfig;
-use crate::link::{Link, TcpTls, outbox};
+use crate::native::{Native, TcpTls, outbox};
 use crate::requests::Question;
 use crate::{driver, handshake};
 use net_kit::admission::{Admission, Place};
@@ -31,7 +31,7 @@ impl Backend for TcpTls {
     type Config = TcpTlsConfig;
     type Socket = Arc<TcpListener>;
     type Attempt = TcpStream;
-    type Link = Link;
+    type Native = Native;
     type Io = TlsStream<TcpStream>;
     type Question = Question;
 
@@ -106,11 +106,11 @@ impl Backend for TcpTls {
     }
 
     async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {
-        session.link().requests()?.ask(outbox(session), question).await
+        session.native().requests()?.ask(outbox(session), question).await
     }
 
     async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
-        Ok(session.link().requests()?.accept().await)
+        Ok(session.native().requests()?.accept().await)
     }
 }
 

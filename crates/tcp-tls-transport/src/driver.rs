@@ -1,7 +1,7 @@
 //! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
 
 use crate::handshake::ended;
-use crate::link::{TcpTls, outbox};
+use crate::native::{TcpTls, outbox};
 use crate::record::{self, Record, RecordDecoder, Violation};
 use net_kit::backend::Session;
 use net_kit::handshake::Handshake;
@@ -185,7 +185,7 @@ async fn read(
                     }
                 },
                 Ok(Some(record)) => {
-                    let handled = match session.link().requests() {
+                    let handled = match session.native().requests() {
                         Ok(requests) => {
                             let limit = options.max_request_size;
                             requests.on_record(outbox(session), inbox.share(), record, limit)

@@ -1,6 +1,6 @@
 //! The TLS handshake on a TCP socket, and the mapping of its errors.
 
-use crate::link::{Link, TcpTls};
+use crate::native::{Native, TcpTls};
 use crate::record;
 use net_kit::admission::{self, Place};
 use net_kit::alpn::{RECEIPTS, without_version};
@@ -89,7 +89,7 @@ fn secured(
     let (alpn, has_requests) = (alpn.and(with_requests.or(Some(name))), with_requests.is_some());
     let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn)?;
     let facts = facts.with_receipts(has_receipts);
-    Ok(Secured { link: Link::new(has_requests), io: stream, facts })
+    Ok(Secured { native: Native::new(has_requests), io: stream, facts })
 }
 
 /// Says how a connection ended.

@@ -6,13 +6,13 @@ mod backend;
 mod config;
 mod driver;
 mod handshake;
-mod link;
+mod native;
 mod question;
 mod record;
 mod requests;
 
 pub use config::TcpTlsConfig;
-pub use link::TcpTls;
+pub use native::TcpTls;
 use net_kit::backend::{Connection, IncomingRequest, Listener, Question, Transport};
 
 /// Messages over TCP and TLS 1.3. Clones share the transport.

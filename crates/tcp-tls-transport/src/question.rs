@@ -1,6 +1,6 @@
 //! What is done with a question of the peer.
 
-use crate::link::{TcpTls, outbox};
+use crate::native::{TcpTls, outbox};
 use crate::record;
 use crate::requests::Question;
 use net_kit::backend::{PeerQuestion, Session};
@@ -22,7 +22,7 @@ impl PeerQuestion<TcpTls> for Question {
         answer: Bytes,
     ) -> Result<(), RequestError> {
         // Its place is free before the answer arrives at the asker, which may ask again.
-        if !session.link().requests()?.finish(self.id) {
+        if !session.native().requests()?.finish(self.id) {
             return Err(RequestError::Canceled);
         }
         self.is_answering = true;
@@ -37,7 +37,7 @@ impl PeerQuestion<TcpTls> for Question {
     }
 
     fn end(&mut self, session: &Session<TcpTls>, code: u64) {
-        let Ok(requests) = session.link().requests() else { return };
+        let Ok(requests) = session.native().requests() else { return };
         let is_open = requests.finish(self.id);
         if !std::mem::replace(&mut self.is_ended, true) && (is_open || self.is_answering) {
             requests.refuse(outbox(session), self.id, code);

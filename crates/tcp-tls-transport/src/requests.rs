@@ -7,7 +7,7 @@
 
 use crate::record::{self, Record, Violation};
 use bytes::Bytes;
-use net_kit::account::{Kept, Share};
+use net_kit::memory_budget::{Charge, Share};
 use net_kit::outbox::Outbox;
 use net_traits::{RequestError, request_code};
 use parking_lot::Mutex;
@@ -32,7 +32,7 @@ struct State {
     next: u32,
     asked: HashMap<u32, Asked>,
     /// Questions of the peer that are not accepted.
-    waiting: VecDeque<(u32, Bytes, Kept)>,
+    waiting: VecDeque<(u32, Bytes, Charge)>,
     /// Questions of the peer that are not answered. Dropping the sender reports a cancellation.
     open: HashMap<u32, watch::Sender<()>>,
     /// The positions of refusals that were not written when the last question arrived.
@@ -52,7 +52,7 @@ pub struct Question {
     pub(crate) id: u32,
     pub(crate) question: Bytes,
     /// What is charged for it.
-    _kept: Kept,
+    _kept: Charge,
     pub(crate) asker: watch::Receiver<()>,
     /// The answer is about to be queued.
     pub(crate) is_answering: bool,
@@ -133,7 +133,7 @@ impl Requests {
         match record {
             Record::Question { id, question } => {
                 let written = outbox.written();
-                let mut kept = Kept::new(share);
+                let mut kept = Charge::new(share);
                 kept.set(question.as_ref().map_or(0, Bytes::len));
                 let is_short = {
                     let state = &mut *self.state.lock();

@@ -5,7 +5,7 @@
 //! a reason opens a stream that is never seen on the wire, closes the connection when the stream has
 //! started, and sets the reason when the stream ends because of that.
 
-use super::link::Link;
+use super::stream_connection::StreamConnection;
 use crate::ffi::calls::Calls;
 use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
@@ -13,12 +13,12 @@ use std::sync::Arc;
 
 /// The stream that is opened so that the close carries the reason.
 struct ReasonStream {
-    connection: Arc<dyn Link>,
+    connection: Arc<dyn StreamConnection>,
     code: u64,
 }
 
 /// Closes `connection`, whose reason is set already.
-pub(super) fn shutdown(connection: Arc<dyn Link>, code: u64) {
+pub(super) fn shutdown(connection: Arc<dyn StreamConnection>, code: u64) {
     let native = Arc::new(NativeStream::new(connection.native()));
     let stream = Arc::new(ReasonStream { connection, code });
     let started = native.start(true, false, &stream);

@@ -1,6 +1,6 @@
 //! What a connection knows about itself and its peer.
 
-use super::link::Link;
+use super::stream_connection::StreamConnection;
 use super::{Connection, ConnectionError, ConnectionStatistics};
 use crate::ffi::may_block::unblock;
 use crate::{Settings, Status, StreamType};

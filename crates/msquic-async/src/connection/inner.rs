@@ -5,10 +5,10 @@ use super::close_reason;
 use super::credit::StreamCredit;
 use super::dial::Source;
 use super::error::{ConnectionError, StartError};
-use super::link::Link;
 use super::peer_streams::PeerStreams;
 use super::state::{ConnectionInput, ConnectionState};
 use super::statistics::StreamCounts;
+use super::stream_connection::StreamConnection;
 use crate::buffer::Datagrams;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, close_reason_text};
@@ -316,7 +316,7 @@ impl ConnectionInner {
     }
 }
 
-impl Link for ConnectionInner {
+impl StreamConnection for ConnectionInner {
     fn native(&self) -> &Arc<NativeConnection> {
         self.native()
     }

@@ -10,21 +10,21 @@ mod datagram;
 mod dial;
 mod error;
 mod event;
+#[cfg(test)]
+mod event_orders;
 mod export;
 mod facts;
 mod follow;
 mod future;
 mod inner;
-mod link;
 mod peer_streams;
-#[cfg(test)]
-mod player;
 mod race;
 mod raw;
 mod rebind;
 mod start;
 mod state;
 mod statistics;
+mod stream_connection;
 mod streams;
 
 pub use crate::buffer::{DatagramCounts, DatagramOutcome};
@@ -37,10 +37,10 @@ pub use export::ExportError;
 pub use follow::NextChange;
 pub use future::{ConnectionAccept, RemoteCertificateReceiver, WatchShutdown};
 pub(crate) use inner::ConnectionInner;
-pub(crate) use link::Link;
 pub use rebind::RebindError;
 pub use start::ConnectionStart;
 pub use statistics::{ConnectionStatistics, StreamCounts};
+pub(crate) use stream_connection::StreamConnection;
 pub use streams::{
     AcceptInboundStream, AcceptInboundUniStream, OpenOutboundStream, OpenSendStream,
 };

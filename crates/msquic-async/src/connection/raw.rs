@@ -1,6 +1,6 @@
 //! Raw handles of connections, and of streams on them.
 
-use super::link::Link;
+use super::stream_connection::StreamConnection;
 use super::{Connection, ConnectionError, ConnectionInner};
 use crate::Registration;
 use crate::StreamStartError;

@@ -1,7 +1,7 @@
 //! `Incoming`: a connection of a peer before its handshake.
 
 use crate::Configuration;
-use crate::connection::{Connection, ConnectionError, ConnectionInner, Link};
+use crate::connection::{Connection, ConnectionError, ConnectionInner, StreamConnection};
 use crate::ffi::connection::PeerConnection;
 use bytes::Bytes;
 use net_traits::NetCredential;

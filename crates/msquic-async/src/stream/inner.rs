@@ -12,7 +12,7 @@ use super::sink::ReceiveSink;
 use super::state::{ReceiveInput, ReceiveState, SendInput, SendState, StartState};
 use super::stream_type::StreamType;
 use crate::buffer::{ReceiveQueue, SendQueue};
-use crate::connection::{Link, Ticket};
+use crate::connection::{StreamConnection, Ticket};
 use crate::ffi::receive::Held;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{NativeStream, StreamHold};
@@ -27,7 +27,7 @@ pub(super) const DROPPED: u64 = 0;
 
 pub(crate) struct StreamInner {
     pub(super) native: Arc<NativeStream>,
-    pub(super) connection: Arc<dyn Link>,
+    pub(super) connection: Arc<dyn StreamConnection>,
     pub(super) stream_type: StreamType,
     pub(super) is_local: bool,
     pub(super) max_send_buffer: usize,
@@ -77,7 +77,7 @@ pub(super) enum SinkSlot {
 impl StreamInner {
     /// A stream of the connection without a native handle.
     pub(crate) fn new(
-        connection: Arc<dyn Link>,
+        connection: Arc<dyn StreamConnection>,
         stream_type: StreamType,
         is_local: bool,
     ) -> Arc<Self> {
@@ -87,7 +87,7 @@ impl StreamInner {
 
     pub(crate) fn with_native(
         native: Arc<NativeStream>,
-        connection: Arc<dyn Link>,
+        connection: Arc<dyn StreamConnection>,
         stream_type: StreamType,
         is_local: bool,
     ) -> Arc<Self> {

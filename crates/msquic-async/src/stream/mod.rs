@@ -6,12 +6,12 @@
 
 mod error;
 mod event;
+#[cfg(test)]
+mod event_orders;
 mod future;
 mod handle;
 mod inner;
 mod io;
-#[cfg(test)]
-mod player;
 mod progress;
 mod read;
 mod receiving;

@@ -2,11 +2,11 @@
 
 use super::{Backend, Secured, Session, Urgent};
 use crate::admission::Place;
-use crate::budget;
+use crate::coop;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
-use crate::losses::Told;
+use crate::loss_reports::Told;
 use crate::outbox::Outbox;
 use crate::receipts::Control;
 use crate::registry::{Entry, Handle, Lingering, Member, Registry};
@@ -46,7 +46,7 @@ impl<B: Backend> Connection<B> {
     /// Wraps a connection after its handshake and starts its task. `place` is that of an accepted
     /// connection.
     pub(super) fn start(
-        Secured { link, io, facts }: Secured<B>,
+        Secured { native, io, facts }: Secured<B>,
         handshake: Handshake,
         config: &Arc<B::Config>,
         registry: &Arc<Registry<Shared<B>>>,
@@ -57,7 +57,7 @@ impl<B: Backend> Connection<B> {
         let (release, released) = oneshot::channel();
         let has_receipts = facts.has_receipts();
         let shared = registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
-            session: Session::new(config, link, entry.share(), has_receipts),
+            session: Session::new(config, native, entry.share(), has_receipts),
             entry,
             release: Mutex::new(Some(release)),
         });
@@ -93,7 +93,7 @@ impl<B: Backend> Connection<B> {
     }
 
     pub(super) fn new(shared: Handle<Shared<B>>) -> Self {
-        let told = shared.session.losses().told();
+        let told = shared.session.loss_reports().told();
         Self { shared, told }
     }
 
@@ -113,7 +113,7 @@ impl<B: Backend> Connection<B> {
     }
 
     async fn queue(&self, parts: &[Bytes], lane: &Outbox) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let (size, pieces) = self.pieces(parts)?;
         self.queue_pieces(size, pieces, lane).await
     }
@@ -206,7 +206,7 @@ impl<B: Backend> Member for Shared<B> {
 
     async fn sample(&self) -> Option<Sample> {
         let queued = self.session.all_lanes().map(|lane| lane.queued() as u64).sum();
-        Some(Sample { queued, ..B::path(self.session.link()) })
+        Some(Sample { queued, ..B::path(self.session.native()) })
     }
 }
 
@@ -223,7 +223,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     fn remote_addr(&self) -> SocketAddr {
-        let now = B::remote_addr(self.session().link()).map(canonical);
+        let now = B::remote_addr(self.session().native()).map(canonical);
         now.unwrap_or_else(|| self.shared.entry.facts().remote_addr())
     }
 
@@ -247,7 +247,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
-        budget::spend().await;
+        coop::spend().await;
         let session = self.session();
         let receipts = session.receipts().ok_or(SendAckedError::Unsupported)?;
         let (size, mut pieces) = self.pieces(&[message]).map_err(SendAckedError::NotSent)?;
@@ -269,15 +269,15 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let (session, before) = (self.session(), self.told.count());
         let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
         session.unless_stuck(session.all_lanes(), flushed).await??;
-        session.losses().tell(&self.told, before)
+        session.loss_reports().tell(&self.told, before)
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        budget::spend().await;
+        coop::spend().await;
         let received = self.shared.entry.hand_out(self.session().recv().await);
         if received.is_ok() {
             self.session().send_due();

@@ -2,7 +2,7 @@
 
 use super::inner::{Acceptor, Socket};
 use super::{Backend, Connection, IncomingRequest};
-use crate::budget;
+use crate::coop;
 use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use net_traits::address::canonical;
@@ -29,7 +29,7 @@ impl<B: Backend> NetListener for Listener<B> {
     type IncomingRequest = IncomingRequest<B>;
 
     async fn accept(&self) -> Result<IncomingRequest<B>, AcceptError> {
-        budget::spend().await;
+        coop::spend().await;
         let registry = &self.acceptor.transport.registry;
         let admission = registry.admission();
         let socket = self.socket.0.lock().clone().ok_or(AcceptError::Closed)?;

@@ -59,7 +59,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// A connection attempt of a peer. Dropping it closes it.
     type Attempt: Send + 'static;
     /// What the handles and the task of a connection share, beside the queues.
-    type Link: Send + Sync + 'static;
+    type Native: Send + Sync + 'static;
     /// What only the task of a connection has.
     type Io: Send + 'static;
     /// A question of the peer.
@@ -129,20 +129,20 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn abort(session: &Session<Self>, code: u64, reason: &str);
 
     /// Returns the peer's address, if it can change during a connection.
-    fn remote_addr(link: &Self::Link) -> Option<SocketAddr> {
-        let _ = link;
+    fn remote_addr(native: &Self::Native) -> Option<SocketAddr> {
+        let _ = native;
         None
     }
 
-    /// Returns a number that changes while the peer takes data, if the link knows it.
-    fn moved(link: &Self::Link) -> u64 {
-        let _ = link;
+    /// Returns a number that changes while the peer takes data, if the backend knows it.
+    fn moved(native: &Self::Native) -> u64 {
+        let _ = native;
         0
     }
 
-    /// Returns what the link knows of its path: all but the queues. Default: nothing.
-    fn path(link: &Self::Link) -> Sample {
-        let _ = link;
+    /// Returns what the backend knows of its path: all but the queues. Default: nothing.
+    fn path(native: &Self::Native) -> Sample {
+        let _ = native;
         Sample::default()
     }
 
@@ -201,7 +201,7 @@ pub struct Lanes {
 /// A connection after its handshake.
 pub struct Secured<B: Backend> {
     /// What the handles and the task share.
-    pub link: B::Link,
+    pub native: B::Native,
     /// What only the task has.
     pub io: B::Io,
     /// What does not change.

@@ -1,7 +1,7 @@
 //! Requests of both sides of a connection, and `Question`: a question of the peer.
 
 use super::{Backend, Connection, PeerQuestion};
-use crate::budget;
+use crate::coop;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -31,7 +31,7 @@ impl<B: Backend> NetRequests for Connection<B> {
     }
 
     async fn accept_request(&self) -> Result<Question<B>, RequestError> {
-        budget::spend().await;
+        coop::spend().await;
         let session = self.session();
         let question = tokio::select! {
             biased;

@@ -11,15 +11,15 @@
 //! ```
 
 use super::Backend;
-use crate::account::{Share, Unfinished};
-use crate::budget;
-use crate::collector::Collector;
+use crate::coop;
 use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
-use crate::losses::Losses;
+use crate::loss_reports::LossReports;
+use crate::memory_budget::{Share, Unfinished};
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{Frame, Outbox};
 use crate::progress::{Look, Stuck, unless_stuck};
+use crate::question_reader::QuestionReader;
 use crate::receipts::Receipts;
 use net_traits::{Cause, CloseReason, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -38,7 +38,7 @@ const ENTRIES_PER_OPERATION: u32 = 16;
 pub struct Session<B: Backend> {
     config: Arc<B::Config>,
     options: CommonOptions,
-    link: B::Link,
+    native: B::Native,
     inbox: Inbox,
     /// Of equal rank; at least one.
     lanes: Vec<Outbox>,
@@ -46,7 +46,7 @@ pub struct Session<B: Backend> {
     receipt_lane: Option<Outbox>,
     /// `None` if the peer's version has no receipts.
     receipts: Option<Receipts>,
-    losses: Losses,
+    loss_reports: LossReports,
     /// Wakes the task: the inbox may have room.
     taken: Notify,
     /// Why nothing can be sent any more.
@@ -59,7 +59,7 @@ pub struct Session<B: Backend> {
 impl<B: Backend> Session<B> {
     pub(super) fn new(
         config: &Arc<B::Config>,
-        link: B::Link,
+        native: B::Native,
         share: &Arc<Share>,
         has_receipts: bool,
     ) -> Arc<Self> {
@@ -67,13 +67,13 @@ impl<B: Backend> Session<B> {
         let lane = || Outbox::new(options.send_queue);
         Arc::new(Self {
             config: config.clone(),
-            link,
+            native,
             inbox: Inbox::charged(options.receive_queue, share.clone()),
             lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
             urgent: lanes.has_urgent.then(lane),
             receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
             receipts: has_receipts.then(Receipts::default),
-            losses: Losses::default(),
+            loss_reports: LossReports::default(),
             options,
             taken: Notify::new(),
             failed: OnceLock::new(),
@@ -93,8 +93,8 @@ impl<B: Backend> Session<B> {
     }
 
     /// Returns what belongs to the backend.
-    pub fn link(&self) -> &B::Link {
-        &self.link
+    pub fn native(&self) -> &B::Native {
+        &self.native
     }
 
     /// Returns the received messages.
@@ -157,14 +157,14 @@ impl<B: Backend> Session<B> {
         operation: impl Future<Output = T>,
     ) -> Result<T, Stuck> {
         let lanes: Vec<_> = lanes.collect();
-        let mut before = B::moved(&self.link);
+        let mut before = B::moved(&self.native);
         let progress = move || {
             let mut look = Look::default();
             for of_lane in lanes.iter().map(|lane| lane.look()) {
                 look.done += of_lane.done;
                 look.is_moving |= of_lane.is_moving;
             }
-            let moved = B::moved(&self.link);
+            let moved = B::moved(&self.native);
             look.is_moving |= std::mem::replace(&mut before, moved) != moved;
             look
         };
@@ -234,7 +234,7 @@ impl<B: Backend> Session<B> {
         let mut steps = 0;
         loop {
             if steps % ENTRIES_PER_OPERATION == 0 {
-                budget::spend().await;
+                coop::spend().await;
             }
             steps += 1;
             match decoder.receipt(&mut data) {
@@ -281,8 +281,8 @@ impl<B: Backend> Session<B> {
     }
 
     /// Creates an empty question of the peer.
-    pub fn collector(&self) -> Collector {
-        Collector::new(self.inbox.share(), self.options.max_request_size)
+    pub fn question_reader(&self) -> QuestionReader {
+        QuestionReader::new(self.inbox.share(), self.options.max_request_size)
     }
 
     /// Waits until a stream may accept data.
@@ -349,14 +349,14 @@ impl<B: Backend> Session<B> {
     /// Records that the peer stopped the stream of a lane with `code`. What was written to it is lost,
     /// and the message that was `begun`.
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
-        self.losses.add(code);
+        self.loss_reports.add(code);
         let stopped = SendError::Stopped { code };
         self.receipts.iter().for_each(|receipts| receipts.lost(&stopped));
         lane.report(begun, stopped);
     }
 
-    pub(super) fn losses(&self) -> &Losses {
-        &self.losses
+    pub(super) fn loss_reports(&self) -> &LossReports {
+        &self.loss_reports
     }
 
     /// Records that nothing can be sent any more, while data may still be received.

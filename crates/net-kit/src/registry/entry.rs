@@ -1,11 +1,11 @@
 //! `Entry`: what a connection holds of its registry, through which the application gets what arrived.
 
 use super::{Member, Registry, why_withdrawn};
-use crate::account::Share;
 use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
+use crate::memory_budget::Share;
 use crate::telemetry::ConnectionTelemetry;
-use crate::terms::Term;
+use crate::trust_expiry::Term;
 use crate::violations::Violations;
 use bytes::Bytes;
 use net_traits::{
@@ -177,7 +177,7 @@ impl<M> Drop for Entry<M> {
                     roster.accepted.remove(&self.facts.peer().hash);
                 }
             }
-            let was_last = self.term.is_some_and(|term| roster.terms.remove(self.id, term));
+            let was_last = self.term.is_some_and(|term| roster.trust_expiry.remove(self.id, term));
             (was_last, roster.live.is_empty().then(|| std::mem::take(&mut roster.tasks)))
         };
         if was_last {

@@ -1,8 +1,8 @@
 //! What a registry does at the limits of memory: it ends connections.
 
 use super::{Member, Registry};
-use crate::account::Kept;
 use crate::admission;
+use crate::memory_budget::Charge;
 use net_traits::Limit;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -31,15 +31,15 @@ impl Drop for Tasks {
 impl<M: Member> Registry<M> {
     /// Starts the task that ends connections whose messages stand still, unless it runs.
     pub(super) fn watch_messages(self: &Arc<Self>) {
-        let timeout = self.account.limits().timeout;
+        let timeout = self.budget.limits().timeout;
         let Ok(runtime) = Handle::try_current() else { return };
         let mut roster = self.roster.lock();
         if timeout < Duration::MAX && roster.tasks.late.as_ref().is_none_or(JoinHandle::is_finished)
         {
-            let (registry, account) = (Arc::downgrade(self), self.account.clone());
+            let (registry, budget) = (Arc::downgrade(self), self.budget.clone());
             roster.tasks.late = Some(runtime.spawn(async move {
                 loop {
-                    account.began().await;
+                    budget.began().await;
                     sleep(timeout / LOOKS).await;
                     let Some(registry) = registry.upgrade() else { return };
                     registry.end_late();
@@ -69,13 +69,13 @@ impl<M: Member> Registry<M> {
     }
 
     /// Charges what the members have not read, instead of `before`.
-    fn charge_unread(&self, mut before: HashMap<u64, Kept>) -> HashMap<u64, Kept> {
+    fn charge_unread(&self, mut before: HashMap<u64, Charge>) -> HashMap<u64, Charge> {
         let mut charges = HashMap::new();
         for member in self.live() {
             let entry = member.entry();
             let bytes = member.unread().unwrap_or(0);
             if bytes > 0 {
-                let charge = before.remove(&entry.id).unwrap_or_else(|| Kept::new(&entry.share));
+                let charge = before.remove(&entry.id).unwrap_or_else(|| Charge::new(&entry.share));
                 charges.entry(entry.id).or_insert(charge).set(bytes);
             }
         }
@@ -93,12 +93,12 @@ impl<M: Member> Registry<M> {
 
     /// Ends the connections that hold most until the memory suffices.
     pub(super) fn relieve(&self) {
-        while self.account.is_exceeded() {
+        while self.budget.is_exceeded() {
             let live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
             let most = live.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
             // Another thread may have ended one meanwhile.
-            if self.account.is_exceeded() {
+            if self.budget.is_exceeded() {
                 most.end_at(Limit::Memory);
             }
         }

@@ -1,7 +1,7 @@
 //! The task of a transport that samples its connections.
 
 use super::{AT_ONCE, Member, Registry};
-use crate::budget::yield_now;
+use crate::coop::yield_now;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -69,12 +69,12 @@ async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
 mod tests {
     use super::super::tests::{Connection, TURN, connect, peer, registry};
     use super::*;
-    use crate::registry::Handle as Kept;
+    use crate::registry::Handle as Charge;
     use crate::telemetry::tests::Log;
     use std::collections::HashMap;
     use std::sync::atomic::Ordering;
 
-    fn samples(members: &[Kept<Connection>]) -> Vec<u64> {
+    fn samples(members: &[Charge<Connection>]) -> Vec<u64> {
         members.iter().map(|member| member.samples.load(Ordering::Relaxed)).collect()
     }
 

@@ -236,12 +236,12 @@ async fn connections_end_with_the_trust_in_their_peers() {
     assert!(!guest.entry.is_trusted());
     assert!(!kept.is_over() && kept.entry.is_trusted());
     assert!(others.iter().all(|other| !other.is_over()));
-    assert!(registry.roster.lock().terms.next().is_some(), "certificates end too");
+    assert!(registry.roster.lock().trust_expiry.next().is_some(), "certificates end too");
     drop((others, guest, kept));
     while registry.statistics().connections > 0 {
         tokio::task::yield_now().await; // they linger
     }
-    assert!(registry.roster.lock().terms.next().is_none());
+    assert!(registry.roster.lock().trust_expiry.next().is_none());
 }
 
 #[test]
@@ -255,8 +255,8 @@ fn terms_are_watched_after_their_runtime() {
     for member in [&guest, &later] {
         let entry = &member.entry;
         let mut roster = registry.roster.lock();
-        roster.terms.remove(entry.id, entry.term.unwrap());
-        roster.terms.insert(entry.id, Term::now());
+        roster.trust_expiry.remove(entry.id, entry.term.unwrap());
+        roster.trust_expiry.insert(entry.id, Term::now());
     }
     registry.terms_changed.notify_one();
     while !(guest.is_over() && later.is_over()) {

@@ -1,7 +1,7 @@
 //! The task of a transport that closes the connections whose trust ends.
 
 use super::{AT_ONCE, Entry, Member, Registry, withdraw};
-use crate::budget::yield_now;
+use crate::coop::yield_now;
 use net_traits::close_code;
 use std::sync::{Arc, Weak};
 use tokio::runtime::{Builder, Handle};
@@ -11,7 +11,7 @@ impl<M: Member> Registry<M> {
     /// Closes the connection when the trust in its peer ends.
     pub(super) fn watch(self: &Arc<Self>, entry: &Entry<M>) {
         let Some(term) = entry.term else { return };
-        let (is_watched, is_first) = self.roster.lock().terms.insert(entry.id, term);
+        let (is_watched, is_first) = self.roster.lock().trust_expiry.insert(entry.id, term);
         if is_watched {
             if is_first {
                 self.terms_changed.notify_one();
@@ -35,7 +35,7 @@ async fn watch_terms<M: Member>(registry: Weak<Registry<M>>) {
     loop {
         let next = || {
             let registry = registry.upgrade()?;
-            let next = registry.roster.lock().terms.next()?;
+            let next = registry.roster.lock().trust_expiry.next()?;
             Some((next, registry.terms_changed.clone()))
         };
         let Some((next, changed)) = next() else { return };
@@ -44,7 +44,7 @@ async fn watch_terms<M: Member>(registry: Weak<Registry<M>>) {
             () = changed.notified() => {}
         }
         let Some(registry) = registry.upgrade() else { return };
-        let ended = registry.roster.lock().terms.take_ended();
+        let ended = registry.roster.lock().trust_expiry.take_ended();
         for ended in ended.chunks(AT_ONCE) {
             for id in ended {
                 let member = registry.roster.lock().live.get(id).and_then(Weak::upgrade);
@@ -71,7 +71,7 @@ impl<M: Member> Drop for Watch<M> {
     fn drop(&mut self) {
         let Some(registry) = self.0.take() else { return };
         let is_needed =
-            registry.upgrade().is_some_and(|it| it.roster.lock().terms.next().is_some());
+            registry.upgrade().is_some_and(|it| it.roster.lock().trust_expiry.next().is_some());
         let watch = move || {
             if let Ok(runtime) = Builder::new_current_thread().enable_time().build() {
                 runtime.block_on(watch_terms(registry));

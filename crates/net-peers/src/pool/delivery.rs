@@ -1,10 +1,10 @@
 //! The task that sends the queued messages of a peer.
 
-use super::account::{MESSAGE_COST, Share};
 use super::config::DropError;
 use super::inner::Inner;
 use super::outgoing::OutgoingMessage;
 use super::queue::Queue;
+use super::quota::{MESSAGE_COST, Share};
 use net_traits::{
     CertHash, CloseReason, ConnectError, NetConnection, NetTransport, SendError, close_code,
 };
@@ -78,7 +78,7 @@ async fn send_with_retries<T: NetTransport>(
         let connected = match address {
             Some(address) => inner.connection(peer, Some(id), address).await,
             None => match inner.connected(peer) {
-                Some(link) => Ok(link),
+                Some(pooled) => Ok(pooled),
                 None => return Err((outgoing, DropError::NoAddress)),
             },
         };
@@ -93,26 +93,26 @@ async fn send_with_retries<T: NetTransport>(
                 }
                 error
             }
-            Ok(link) => {
+            Ok(pooled) => {
                 outgoing.offered();
-                match link.connection.send_bytes(outgoing.message()).await {
+                match pooled.connection.send_bytes(outgoing.message()).await {
                     Ok(()) => {
-                        link.touch();
+                        pooled.touch();
                         outgoing.taken(share);
-                        link.ledger.add(outgoing);
+                        pooled.in_flight.add(outgoing);
                         return Ok(());
                     }
                     Err(error) => {
                         outgoing.refused();
                         match &error {
                             SendError::TooLarge { .. } => return Err((outgoing, error.into())),
-                            SendError::Closed(reason) => inner.ended(peer, &link, reason.clone()),
+                            SendError::Closed(reason) => inner.ended(peer, &pooled, reason.clone()),
                             // Earlier messages of the stream may be lost with it.
                             SendError::Stopped { .. } | SendError::Transport(_) => {
-                                link.ledger.lost(&error.clone().into());
+                                pooled.in_flight.lost(&error.clone().into());
                             }
                             SendError::TimedOut { .. } => {
-                                inner.timed_out(peer, &link).await;
+                                inner.timed_out(peer, &pooled).await;
                             }
                             _ => {}
                         }
@@ -146,8 +146,8 @@ async fn room<T: NetTransport>(
             return Some(share);
         }
         // What was flushed is kept only as long as there is room.
-        let links = inner.peers.lock().same(peer, id)?.links();
-        if !links.iter().any(|link| link.ledger.settle_oldest()) {
+        let connections = inner.peers.lock().same(peer, id)?.connections();
+        if !connections.iter().any(|pooled| pooled.in_flight.settle_oldest()) {
             freed.await;
         }
     }

@@ -1,11 +1,11 @@
 //! The events that the application of a pool has not received, and their receiver.
 //!
 //! No event is lost, and their number is bounded: an undelivered message keeps the [`Place`] that it
-//! has held since it was queued, and changes are merged ([`News`]).
+//! has held since it was queued, and changes are merged ([`PendingEvents`]).
 
-use super::account::Place;
-use super::news::News;
 use super::peer_event::{PeerEvent, Undelivered};
+use super::pending_events::PendingEvents;
+use super::quota::Place;
 use net_kit::telemetry::PoolTelemetry;
 use net_traits::WithCauses;
 use parking_lot::{Mutex, MutexGuard};
@@ -130,13 +130,13 @@ impl Reports {
 #[derive(Debug)]
 pub(super) struct EventQueue<C> {
     pub(super) reports: Arc<Reports>,
-    news: Mutex<News<C>>,
+    pending: Mutex<PendingEvents<C>>,
 }
 
 impl<C: Clone> EventQueue<C> {
     pub(super) fn new() -> Arc<Self> {
         let reports = Reports { telemetry: PoolTelemetry::new(), ..Reports::default() };
-        Arc::new(Self { reports: Arc::new(reports), news: Mutex::new(News::new()) })
+        Arc::new(Self { reports: Arc::new(reports), pending: Mutex::new(PendingEvents::new()) })
     }
 
     /// Returns what reports to operators. No lock may be held when it is called.
@@ -145,8 +145,8 @@ impl<C: Clone> EventQueue<C> {
     }
 
     /// Lets changes be made, see the module.
-    pub(super) fn news(&self) -> MutexGuard<'_, News<C>> {
-        self.news.lock()
+    pub(super) fn pending(&self) -> MutexGuard<'_, PendingEvents<C>> {
+        self.pending.lock()
     }
 
     /// Wakes the application. No lock may be held.
@@ -156,17 +156,17 @@ impl<C: Clone> EventQueue<C> {
 
     /// The pool was dropped.
     pub(super) fn close(&self) {
-        self.news.lock().is_closed = true;
+        self.pending.lock().is_closed = true;
         self.wake();
     }
 
     /// Whether no event will come any more.
     fn is_over(&self) -> bool {
-        self.news.lock().is_closed && self.reports.open.load(Ordering::SeqCst) == 0
+        self.pending.lock().is_closed && self.reports.open.load(Ordering::SeqCst) == 0
     }
 
     fn next(&self) -> Option<PeerEvent<C>> {
-        let event = self.news.lock().next();
+        let event = self.pending.lock().next();
         event.or_else(|| self.reports.next().map(PeerEvent::Undelivered))
     }
 }
@@ -180,10 +180,10 @@ impl<C> EventQueue<C> {
             std::mem::take(&mut state.queue)
         };
         drop(reports);
-        let news = {
-            let mut news = self.news.lock();
-            news.discard()
+        let pending = {
+            let mut pending = self.pending.lock();
+            pending.discard()
         };
-        drop(news);
+        drop(pending);
     }
 }

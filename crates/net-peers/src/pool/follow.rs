@@ -1,8 +1,8 @@
 //! Following a resolver: a task per listed address keeps a connection with the peer there.
 
 use super::inner::Inner;
-use super::link::{Link, STABLE};
 use super::peers::AbortOnDrop;
+use super::pooled_connection::{PooledConnection, STABLE};
 use crate::resolver::{Endpoint, ResolveError, Resolver};
 use net_traits::{CertHash, ConnectError, NetConnection, NetTransport, RejectionBy};
 use parking_lot::Mutex;
@@ -143,9 +143,9 @@ impl<T: NetTransport> Addresses<T> {
         for (address, followed) in over.collect::<Vec<_>>() {
             let peer = stop(&followed.mark);
             tracing::debug!(%address, "an address is no longer followed");
-            self.inner.events.news().reached(address);
-            let links = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
-            links.into_iter().flatten().for_each(close);
+            self.inner.events.pending().reached(address);
+            let connections = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
+            connections.into_iter().flatten().for_each(close);
         }
         let limit = self.inner.config.max_followed;
         for endpoint in &self.listed {
@@ -164,7 +164,7 @@ impl<T: NetTransport> Addresses<T> {
     fn report(&mut self, error: ResolveError) {
         if self.reported.as_ref() != Some(&error) {
             self.reported = Some(error.clone());
-            self.inner.events.news().resolve_failed(self.id, error);
+            self.inner.events.pending().resolve_failed(self.id, error);
             self.inner.events.wake();
         }
     }
@@ -177,9 +177,9 @@ impl<T: NetTransport> Drop for Addresses<T> {
             if let Some(peer) = stop(&followed.mark) {
                 let _links = self.inner.peers.lock().unfollow(peer, *address);
             }
-            self.inner.events.news().reached(*address);
+            self.inner.events.pending().reached(*address);
         }
-        self.inner.events.news().unfollowed(self.id);
+        self.inner.events.pending().unfollowed(self.id);
     }
 }
 
@@ -214,7 +214,7 @@ fn unreachable<T: NetTransport>(
         if mark.is_stopped {
             return;
         }
-        inner.events.news().unreachable(address, error);
+        inner.events.pending().unreachable(address, error);
     }
     inner.events.wake();
 }
@@ -243,7 +243,7 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
         match met {
             Ok(Some(peer)) => {
                 set(&inner, &mark, address, peer);
-                inner.events.news().reached(address);
+                inner.events.pending().reached(address);
                 is_reported = false;
                 let since = Instant::now();
                 inner.disconnected(peer).await;
@@ -276,9 +276,9 @@ async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: A
 }
 
 /// Closes a connection with a peer that is no longer listed, in the background.
-fn close<C: NetConnection>(link: Arc<Link<C>>) {
+fn close<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
     tokio::spawn(async move {
         // Dropping the future closes at once.
-        let _ = timeout(CLOSE_TIMEOUT, link.connection.close(0, "no longer listed")).await;
+        let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, "no longer listed")).await;
     });
 }

@@ -7,7 +7,7 @@
 //! A message is kept with its connection, so that nothing of a peer is popped that was revoked
 //! meanwhile.
 
-use super::account::MESSAGE_COST;
+use super::quota::MESSAGE_COST;
 use bytes::Bytes;
 use net_traits::{CertHash, NetConnection};
 use parking_lot::Mutex;

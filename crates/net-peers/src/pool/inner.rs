@@ -1,12 +1,12 @@
 //! The state that the handles and the tasks of a pool share: dials, connections, their ends.
 
-use super::account::Account;
 use super::config::{DropError, PeerPoolConfig};
 use super::event::EventQueue;
 use super::inbox::Inbox;
-use super::link::{Link, PeerLimits, Role};
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
-use crate::judge::judge_again;
+use super::pooled_connection::{PeerLimits, PooledConnection, Role};
+use super::quota::Quota;
+use crate::recheck::recheck_trust;
 use futures_util::FutureExt;
 use net_traits::{
     Cause, CertHash, CertificateDer, CloseReason, ConnectError, EndorsingKey, NetConnection,
@@ -29,8 +29,8 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) events: Arc<EventQueue<T::Connection>>,
     pub(super) inbox: Inbox<T::Connection>,
     /// What the queued messages of all peers may take, until their reports are received.
-    pub(super) held: Arc<Account>,
-    /// Locked before the news of the events.
+    pub(super) held: Arc<Quota>,
+    /// Locked before the pending events.
     pub(super) peers: Mutex<Peers<T::Connection>>,
     /// Notified when a connection is inserted.
     pub(super) inserted: Notify,
@@ -61,7 +61,7 @@ impl<T: NetTransport> Inner<T> {
         peer: CertHash,
         id: Option<u64>,
         address: SocketAddr,
-    ) -> Result<Arc<Link<T::Connection>>, ConnectError> {
+    ) -> Result<Arc<PooledConnection<T::Connection>>, ConnectError> {
         let mut dialled = None;
         loop {
             let mut inserted = pin!(self.inserted.notified());
@@ -74,15 +74,15 @@ impl<T: NetTransport> Inner<T> {
                 };
                 let entry = entry.ok_or_else(gone)?;
                 match &entry.current {
-                    Some(link) => (Some(link.clone()), None),
+                    Some(pooled) => (Some(pooled.clone()), None),
                     None if dialled.is_some() => (None, None),
                     None => (None, Some(self.dial(entry, peer, address))),
                 }
             };
             match (current, dial) {
-                (Some(link), _) => match link.connection.watch_close().now_or_never() {
-                    None => return Ok(link),
-                    Some(reason) => self.ended(peer, &link, reason),
+                (Some(pooled), _) => match pooled.connection.watch_close().now_or_never() {
+                    None => return Ok(pooled),
+                    Some(reason) => self.ended(peer, &pooled, reason),
                 },
                 (None, Some(dial)) => tokio::select! {
                     result = dial => match result {
@@ -104,12 +104,12 @@ impl<T: NetTransport> Inner<T> {
     }
 
     /// Returns the connection with a peer, if there is one that has not ended.
-    pub(super) fn connected(&self, peer: CertHash) -> Option<Arc<Link<T::Connection>>> {
+    pub(super) fn connected(&self, peer: CertHash) -> Option<Arc<PooledConnection<T::Connection>>> {
         loop {
-            let link = self.peers.lock().get(peer)?.current.clone()?;
-            match link.connection.watch_close().now_or_never() {
-                None => return Some(link),
-                Some(reason) => self.ended(peer, &link, reason),
+            let pooled = self.peers.lock().get(peer)?.current.clone()?;
+            match pooled.connection.watch_close().now_or_never() {
+                None => return Some(pooled),
+                Some(reason) => self.ended(peer, &pooled, reason),
             }
         }
     }
@@ -172,9 +172,9 @@ impl<T: NetTransport> Inner<T> {
 
     /// Waits until there is no connection with a peer.
     pub(super) async fn disconnected(&self, peer: CertHash) {
-        while let Some(link) = self.connected(peer) {
-            let reason = link.connection.watch_close().await;
-            self.ended(peer, &link, reason);
+        while let Some(pooled) = self.connected(peer) {
+            let reason = pooled.connection.watch_close().await;
+            self.ended(peer, &pooled, reason);
         }
     }
 
@@ -188,7 +188,7 @@ impl<T: NetTransport> Inner<T> {
         let connected = self.transport.connect(address, &alpn, credential).await;
         // The peer may have been revoked by a change of the credential during the handshake.
         let trust = self.credential.read().trust().clone();
-        let judged = connected.and_then(|it| judge_again(&it, &trust).map(|()| it));
+        let judged = connected.and_then(|it| recheck_trust(&it, &trust).map(|()| it));
         self.events.telemetry().dialled(address, judged.as_ref().map(drop));
         judged
     }
@@ -207,7 +207,7 @@ impl<T: NetTransport> Inner<T> {
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
         let is_ours = origin != Origin::Accepted;
-        let (link, changed, dial, untold, was_connected) = {
+        let (pooled, changed, dial, untold, was_connected) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
@@ -220,45 +220,49 @@ impl<T: NetTransport> Inner<T> {
                 return Ok(());
             };
             let (kept, limits) = (connection.clone(), entry.limits.clone());
-            let Some(link) = Link::new(id, kept, is_ours, is_smaller, limits) else {
+            let Some(pooled) = PooledConnection::new(id, kept, is_ours, is_smaller, limits) else {
                 drop(peers);
                 let (code, reason) = (close_code::TOO_MANY_PER_IDENTITY, "messages wait");
                 connection.abort(code, reason);
                 return Err(CloseReason::Local { code, reason: reason.to_owned() });
             };
             let was_connected = entry.current.is_some();
-            let untold = self.events.news().uses(peer, id, &link.connection, None);
-            let changed = entry.take_in(link.clone());
+            let untold = self.events.pending().uses(peer, id, &pooled.connection, None);
+            let changed = entry.take_in(pooled.clone());
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (link, changed, attempt.flatten(), untold, was_connected)
+            (pooled, changed, attempt.flatten(), untold, was_connected)
         };
         drop((dial, untold)); // the attempt's own task, which has nothing left to await
         match was_connected {
             true => self.events.telemetry().replaced(&peer, None),
             false => self.events.telemetry().connected(&peer),
         }
-        runtime.spawn(self.clone().run(peer, link));
-        changed.iter().for_each(|link| link.look_again());
+        runtime.spawn(self.clone().run(peer, pooled));
+        changed.iter().for_each(|pooled| pooled.look_again());
         self.events.wake();
         self.inserted.notify_waiters();
         Ok(())
     }
 
     /// The peer sent on a connection that is not used.
-    pub(super) fn heard_on_spare(&self, peer: CertHash, link: &Arc<Link<T::Connection>>) {
+    pub(super) fn heard_on_spare(
+        &self,
+        peer: CertHash,
+        pooled: &Arc<PooledConnection<T::Connection>>,
+    ) {
         let (changed, untold) = {
             let mut peers = self.peers.lock();
             let Some(entry) = peers.get(peer) else { return };
-            let changed = entry.heard_on_spare(link.id);
+            let changed = entry.heard_on_spare(pooled.id);
             if changed.is_empty() {
                 return;
             }
-            (changed, self.events.news().uses(peer, link.id, &link.connection, None))
+            (changed, self.events.pending().uses(peer, pooled.id, &pooled.connection, None))
         };
         drop(untold);
         self.events.telemetry().replaced(&peer, None);
-        changed.iter().for_each(|link| link.look_again());
+        changed.iter().for_each(|pooled| pooled.look_again());
         self.events.wake();
     }
 
@@ -278,43 +282,45 @@ impl<T: NetTransport> Inner<T> {
     pub(super) async fn replace_stuck(
         self: &Arc<Self>,
         peer: CertHash,
-        link: &Arc<Link<T::Connection>>,
+        pooled: &Arc<PooledConnection<T::Connection>>,
         times: u32,
     ) -> bool {
         let dial = {
             let mut peers = self.peers.lock();
             let Some(entry) = peers.get(peer) else { return false };
             match entry.address_after(times) {
-                _ if !link.has_role(Role::Current) => return true,
+                _ if !pooled.has_role(Role::Current) => return true,
                 Some(address) => self.dial(entry, peer, address),
                 None => return false,
             }
         };
         self.events.telemetry().stuck(&peer);
-        dial.await.is_ok() && !link.has_role(Role::Current)
+        dial.await.is_ok() && !pooled.has_role(Role::Current)
     }
 
     /// Removes a connection that has ended, and reports what it may not have delivered.
     pub(super) fn ended(
         &self,
         peer: CertHash,
-        link: &Arc<Link<T::Connection>>,
+        pooled: &Arc<PooledConnection<T::Connection>>,
         reason: CloseReason,
     ) {
         let (removed, next, untold) = {
             let mut peers = self.peers.lock();
             let (mut removed, mut next, mut untold) = (None, None, None);
             if let Some(entry) = peers.get(peer) {
-                removed = entry.take_out(link.id);
+                removed = entry.take_out(pooled.id);
                 if let Some(removed) = &removed {
                     let by_peer = !matches!(reason, CloseReason::Local { .. });
                     entry.ended(removed, by_peer, |failed| self.config.delay(failed));
-                    let (mut news, cause) = (self.events.news(), reason.clone());
+                    let (mut pending, cause) = (self.events.pending(), reason.clone());
                     next = entry.current.clone();
                     if removed.has_role(Role::Current) {
                         untold = match &next {
-                            Some(next) => news.uses(peer, next.id, &next.connection, Some(cause)),
-                            None => news.lost(peer, cause),
+                            Some(next) => {
+                                pending.uses(peer, next.id, &next.connection, Some(cause))
+                            }
+                            None => pending.lost(peer, cause),
                         };
                     }
                 }
@@ -330,7 +336,7 @@ impl<T: NetTransport> Inner<T> {
             },
             _ => {}
         }
-        link.ledger.end(&DropError::Lost(reason));
+        pooled.in_flight.end(&DropError::Lost(reason));
         if removed.is_some() {
             next.iter().for_each(|next| next.look_again());
             self.events.wake();
@@ -339,16 +345,16 @@ impl<T: NetTransport> Inner<T> {
 
     /// Closes the connections of a removed peer at once, and reports its messages.
     pub(super) fn discard(&self, peer: CertHash, removed: Peer<T::Connection>, why: &str) {
-        let links = removed.links();
+        let connections = removed.connections();
         drop(removed); // reports what is queued
-        for link in &links {
-            link.ledger.end(&DropError::Removed);
-            link.connection.abort(0, why);
+        for pooled in &connections {
+            pooled.in_flight.end(&DropError::Removed);
+            pooled.connection.abort(0, why);
         }
-        if !links.is_empty() {
+        if !connections.is_empty() {
             let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
             self.events.telemetry().lost(&peer, &reason);
-            let untold = self.events.news().lost(peer, reason);
+            let untold = self.events.pending().lost(peer, reason);
             drop(untold);
         }
         self.events.wake();

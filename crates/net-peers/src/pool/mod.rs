@@ -1,7 +1,7 @@
 //! `PeerPool`: connections by identity, dialled on demand and redialled when they break.
 //!
 //! ```text
-//! send ──▶ Queue ──deliver──▶ connection, Ledger ──flushed and kept──▶ delivered
+//! send ──▶ Queue ──deliver──▶ connection, InFlight ──flushed and kept──▶ delivered
 //!            │                        │
 //!            └────────────────────────┴──▶ Reports ──▶ PeerEvents
 //! recv ◀── Inbox ◀──task::receive── connection
@@ -10,21 +10,21 @@
 //! There is a task for each connection (`task`), one for each peer with queued messages (`delivery`),
 //! one for each attempt to dial, and one for each resolver and each address that it lists (`follow`).
 
-mod account;
 mod broadcast;
 mod config;
 mod delivery;
 mod event;
 mod follow;
+mod in_flight;
 mod inbox;
 mod inner;
-mod ledger;
-mod link;
-mod news;
 mod outgoing;
 mod peer_event;
 mod peers;
+mod pending_events;
+mod pooled_connection;
 mod queue;
+mod quota;
 mod task;
 
 pub use broadcast::{Broadcast, Unsent};
@@ -34,7 +34,6 @@ pub use follow::Follow;
 pub use peer_event::{PeerEvent, Undelivered};
 
 use crate::resolver::Resolver;
-use account::{Account, MESSAGE_COST, OfPeer, Place, Share};
 use broadcast::Receipt;
 use bytes::Bytes;
 use delivery::deliver;
@@ -46,6 +45,7 @@ use outgoing::OutgoingMessage;
 use parking_lot::{Mutex, RwLock};
 use peers::{AbortOnDrop, Peers, Sending};
 use queue::Queue;
+use quota::{MESSAGE_COST, OfPeer, Place, Quota, Share};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -202,7 +202,7 @@ impl<T: NetTransport> PeerPool<T> {
             dials: Semaphore::new(config.max_dials),
             events: events.clone(),
             inbox: Inbox::new(config.receive_queue),
-            held: Account::new(config.max_held_bytes),
+            held: Quota::new(config.max_held_bytes),
             config,
             peers: Mutex::new(Peers::new()),
             inserted: Notify::new(),
@@ -269,7 +269,7 @@ impl<T: NetTransport> PeerPool<T> {
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
         }
-        inner.connection(peer, None, address).await.map(|link| link.connection.clone())
+        inner.connection(peer, None, address).await.map(|pooled| pooled.connection.clone())
     }
 
     /// Adds an accepted connection to the pool, which then sends on it and receives from it.

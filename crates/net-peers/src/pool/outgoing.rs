@@ -3,7 +3,7 @@
 //! # Who owns the payload
 //!
 //! A message has one owner at a time: the [`Queue`](super::queue::Queue) of its peer, then the task
-//! that sends it, then the [`Ledger`](super::ledger::Ledger) of the connection that took it. Every
+//! that sends it, then the [`InFlight`](super::in_flight::InFlight) of the connection that took it. Every
 //! owner ends it by [`delivered`](OutgoingMessage::delivered) or
 //! [`undelivered`](OutgoingMessage::undelivered). A message that is dropped instead, with an aborted
 //! task or a runtime that was shut down, reports itself. So no message is lost without a report.
@@ -13,11 +13,11 @@
 //! A message holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
 //! the application has received the report: a report needs no room that is not already taken.
 
-use super::account::{OfPeer, Place, Share};
 use super::broadcast::Receipt;
 use super::config::DropError;
 use super::event::Reports;
 use super::peer_event::Undelivered;
+use super::quota::{OfPeer, Place, Share};
 use bytes::Bytes;
 use net_traits::CertHash;
 use std::sync::Arc;

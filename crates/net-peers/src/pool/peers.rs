@@ -11,7 +11,7 @@
 //! not use closes it once it is silent (see `task::retire`).
 
 use super::config::DropError;
-use super::link::{Link, PeerLimits, Role, STABLE};
+use super::pooled_connection::{PeerLimits, PooledConnection, Role, STABLE};
 use super::queue::Queue;
 use futures_util::future::{BoxFuture, Shared};
 use net_traits::{CertHash, ConnectError};
@@ -44,9 +44,9 @@ pub(super) struct Peer<C> {
     pub(super) id: u64,
     pub(super) limits: Arc<PeerLimits>,
     /// The connection on which messages are sent.
-    pub(super) current: Option<Arc<Link<C>>>,
+    pub(super) current: Option<Arc<PooledConnection<C>>>,
     /// The other connection. The peer may still use it.
-    spare: Option<Arc<Link<C>>>,
+    spare: Option<Arc<PooledConnection<C>>>,
     /// The attempt in progress.
     pub(super) dial: Option<(Dial<C>, AbortOnDrop)>,
     pub(super) sending: Option<Sending>,
@@ -193,13 +193,17 @@ impl<C> Peers<C> {
     /// A resolver lists an address of a peer no longer. Returns its connections if it was the last
     /// known address.
     #[must_use]
-    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) -> Vec<Arc<Link<C>>> {
+    pub(super) fn unfollow(
+        &mut self,
+        peer: CertHash,
+        address: SocketAddr,
+    ) -> Vec<Arc<PooledConnection<C>>> {
         let Some(entry) = self.by_identity.get_mut(&peer) else { return Vec::new() };
         entry.followed.retain(|followed| *followed != address);
         let is_last = entry.addresses().is_empty();
-        let links = if is_last { entry.links() } else { Vec::new() };
+        let connections = if is_last { entry.connections() } else { Vec::new() };
         self.tidy(peer);
-        links
+        connections
     }
 
     /// Removes the entry of a peer if it is unused.
@@ -212,7 +216,7 @@ impl<C> Peers<C> {
 
 impl<C> Peer<C> {
     /// Returns the connections of the peer.
-    pub(super) fn links(&self) -> Vec<Arc<Link<C>>> {
+    pub(super) fn connections(&self) -> Vec<Arc<PooledConnection<C>>> {
         [&self.current, &self.spare].into_iter().flatten().cloned().collect()
     }
 
@@ -249,7 +253,10 @@ impl<C> Peer<C> {
     /// Inserts a connection, on which messages are sent from now on. Returns the connections whose
     /// role has changed.
     #[must_use]
-    pub(super) fn take_in(&mut self, new: Arc<Link<C>>) -> Vec<Arc<Link<C>>> {
+    pub(super) fn take_in(
+        &mut self,
+        new: Arc<PooledConnection<C>>,
+    ) -> Vec<Arc<PooledConnection<C>>> {
         let mut changed = Vec::new();
         if let Some(existing) = self.current.replace(new) {
             existing.set_role(Role::Spare);
@@ -265,7 +272,7 @@ impl<C> Peer<C> {
     /// The peer sent on a connection that is not used. If it is the one of two simultaneous ones that
     /// both sides prefer, it is used again. Returns the connections whose role has changed.
     #[must_use]
-    pub(super) fn heard_on_spare(&mut self, id: u64) -> Vec<Arc<Link<C>>> {
+    pub(super) fn heard_on_spare(&mut self, id: u64) -> Vec<Arc<PooledConnection<C>>> {
         let (Some(current), Some(spare)) = (&mut self.current, &mut self.spare) else {
             return Vec::new();
         };
@@ -282,7 +289,7 @@ impl<C> Peer<C> {
 
     /// Removes a connection; the other one, if any, replaces it.
     #[must_use]
-    pub(super) fn take_out(&mut self, id: u64) -> Option<Arc<Link<C>>> {
+    pub(super) fn take_out(&mut self, id: u64) -> Option<Arc<PooledConnection<C>>> {
         if self.current.as_ref().is_some_and(|it| it.id == id) {
             if let Some(spare) = &self.spare {
                 spare.set_role(Role::Current);
@@ -294,12 +301,12 @@ impl<C> Peer<C> {
 
     /// Removes the connection that is not used, if it can be closed.
     #[must_use]
-    pub(super) fn take_dispensable(&mut self, id: u64) -> Option<Arc<Link<C>>> {
+    pub(super) fn take_dispensable(&mut self, id: u64) -> Option<Arc<PooledConnection<C>>> {
         let current = self.current.as_ref()?;
         self.spare.take_if(|it| it.id == id && it.is_dispensable(current))
     }
 
-    fn take_spare(&mut self, id: u64) -> Option<Arc<Link<C>>> {
+    fn take_spare(&mut self, id: u64) -> Option<Arc<PooledConnection<C>>> {
         self.spare.take_if(|it| it.id == id)
     }
 
@@ -317,7 +324,7 @@ impl<C> Peer<C> {
     /// Records the end of a dialled connection, which the peer may have caused.
     pub(super) fn ended(
         &mut self,
-        ended: &Link<C>,
+        ended: &PooledConnection<C>,
         by_peer: bool,
         delay: impl FnOnce(u32) -> Duration,
     ) {
@@ -340,20 +347,20 @@ mod tests {
         PeerLimits::new(1, 1, 1)
     }
 
-    fn link(id: u64, is_ours: bool, is_smaller: bool) -> Arc<Link<()>> {
-        Link::new(id, (), is_ours, is_smaller, limits()).unwrap()
+    fn pooled(id: u64, is_ours: bool, is_smaller: bool) -> Arc<PooledConnection<()>> {
+        PooledConnection::new(id, (), is_ours, is_smaller, limits()).unwrap()
     }
 
     fn current(peer: &Peer<()>) -> Option<u64> {
         peer.current.as_ref().map(|it| it.id)
     }
 
-    fn roles(links: &[Arc<Link<()>>]) -> Vec<(u64, Role)> {
-        let role = |link: &Link<()>| {
+    fn roles(connections: &[Arc<PooledConnection<()>>]) -> Vec<(u64, Role)> {
+        let role = |pooled: &PooledConnection<()>| {
             let all = [Role::Current, Role::Spare, Role::Displaced];
-            all.into_iter().find(|role| link.has_role(*role)).unwrap()
+            all.into_iter().find(|role| pooled.has_role(*role)).unwrap()
         };
-        links.iter().map(|link| (link.id, role(link))).collect()
+        connections.iter().map(|pooled| (pooled.id, role(pooled))).collect()
     }
 
     #[tokio::test(start_paused = true)]
@@ -362,9 +369,9 @@ mod tests {
             for ours_first in [true, false] {
                 let mut peers = Peers::new();
                 let entry = peers.entry(PEER, limits).unwrap();
-                let first = link(1, ours_first, is_smaller);
+                let first = pooled(1, ours_first, is_smaller);
                 assert!(entry.take_in(first).is_empty());
-                let changed = entry.take_in(link(2, !ours_first, is_smaller));
+                let changed = entry.take_in(pooled(2, !ours_first, is_smaller));
                 assert_eq!(roles(&changed), [(1, Role::Spare)]);
                 assert_eq!(current(entry), Some(2));
                 let changed = entry.heard_on_spare(1);
@@ -383,12 +390,12 @@ mod tests {
     async fn later_only_the_newer_one_counts() {
         let mut peers = Peers::new();
         let entry = peers.entry(PEER, limits).unwrap();
-        let _ = entry.take_in(link(1, true, true));
+        let _ = entry.take_in(pooled(1, true, true));
         tokio::time::sleep(SIMULTANEOUS).await;
-        let _ = entry.take_in(link(2, false, true));
+        let _ = entry.take_in(pooled(2, false, true));
         assert!(entry.heard_on_spare(1).is_empty());
         assert_eq!(current(entry), Some(2));
-        let changed = entry.take_in(link(3, false, true));
+        let changed = entry.take_in(pooled(3, false, true));
         assert_eq!(roles(&changed), [(2, Role::Spare), (1, Role::Displaced)]);
     }
 
@@ -396,10 +403,10 @@ mod tests {
     async fn the_spare_is_used_when_the_current_one_ends() {
         let mut peers = Peers::new();
         let entry = peers.entry(PEER, limits).unwrap();
-        let _ = entry.take_in(link(1, true, true));
-        let _ = entry.take_in(link(2, false, true));
+        let _ = entry.take_in(pooled(1, true, true));
+        let _ = entry.take_in(pooled(2, false, true));
         assert_eq!(entry.take_out(2).map(|it| it.id), Some(2));
-        assert_eq!(roles(&entry.links()), [(1, Role::Current)]);
+        assert_eq!(roles(&entry.connections()), [(1, Role::Current)]);
         assert!(entry.take_spare(1).is_none(), "it is in use now");
     }
 
@@ -425,11 +432,11 @@ mod tests {
         assert_eq!(entry.not_before, Some(Instant::now() + Duration::from_secs(2)));
         peers.tidy(PEER);
         assert_eq!(peers.len(), 1, "an entry is kept while it is in use");
-        let brief = link(1, true, true);
+        let brief = pooled(1, true, true);
         let entry = peers.get(PEER).unwrap();
         entry.ended(&brief, true, second);
         assert_eq!(entry.failed, 3);
-        let lasting = link(2, true, true);
+        let lasting = pooled(2, true, true);
         tokio::time::sleep(STABLE).await;
         entry.ended(&lasting, true, second);
         assert_eq!((entry.failed, entry.not_before), (0, None));

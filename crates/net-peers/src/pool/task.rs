@@ -6,7 +6,7 @@
 
 use super::config::DropError;
 use super::inner::Inner;
-use super::link::{LOOK, Link, Role, STABLE};
+use super::pooled_connection::{LOOK, PooledConnection, Role, STABLE};
 use futures_util::future::poll_immediate;
 use net_traits::{
     Cause, CertHash, CloseReason, NetConnection, NetTransport, RecvError, SendError, close_code,
@@ -31,22 +31,22 @@ impl<T: NetTransport> Inner<T> {
     pub(super) fn run(
         self: Arc<Self>,
         peer: CertHash,
-        link: Arc<Link<T::Connection>>,
+        pooled: Arc<PooledConnection<T::Connection>>,
     ) -> impl Future<Output = ()> + Send {
-        let end = End { inner: self, peer, link: Some(link) };
+        let end = End { inner: self, peer, pooled: Some(pooled) };
         async move {
-            let End { inner, link: Some(link), .. } = &end else { return };
+            let End { inner, pooled: Some(pooled), .. } = &end else { return };
             let ended = async {
                 tokio::select! {
                     biased;
-                    reason = link.connection.watch_close() => {
-                        inner.ended(peer, link, reason);
+                    reason = pooled.connection.watch_close() => {
+                        inner.ended(peer, pooled, reason);
                     }
-                    never = confirm(inner, peer, link) => match never {},
-                    never = retire(inner, peer, link) => match never {},
+                    never = confirm(inner, peer, pooled) => match never {},
+                    never = retire(inner, peer, pooled) => match never {},
                 }
             };
-            tokio::join!(receive(inner, peer, link), ended);
+            tokio::join!(receive(inner, peer, pooled), ended);
         }
     }
 
@@ -55,13 +55,14 @@ impl<T: NetTransport> Inner<T> {
     pub(super) async fn timed_out(
         self: &Arc<Self>,
         peer: CertHash,
-        link: &Arc<Link<T::Connection>>,
+        pooled: &Arc<PooledConnection<T::Connection>>,
     ) {
-        let times = link.timed_out.fetch_add(1, Ordering::SeqCst) + 1;
-        let stuck = link.limits.stuck.load(Ordering::SeqCst).min(STUCK_DOUBLINGS);
-        if times >= 1 << stuck && self.replace_stuck(peer, link, times - 1).await {
-            link.limits.stuck.fetch_add(1, Ordering::SeqCst);
-            link.connection
+        let times = pooled.timed_out.fetch_add(1, Ordering::SeqCst) + 1;
+        let stuck = pooled.limits.stuck.load(Ordering::SeqCst).min(STUCK_DOUBLINGS);
+        if times >= 1 << stuck && self.replace_stuck(peer, pooled, times - 1).await {
+            pooled.limits.stuck.fetch_add(1, Ordering::SeqCst);
+            pooled
+                .connection
                 .abort(close_code::DUPLICATE, "the peer takes no data on this connection");
         }
     }
@@ -72,15 +73,15 @@ impl<T: NetTransport> Inner<T> {
 struct End<T: NetTransport> {
     inner: Arc<Inner<T>>,
     peer: CertHash,
-    link: Option<Arc<Link<T::Connection>>>,
+    pooled: Option<Arc<PooledConnection<T::Connection>>>,
 }
 
 impl<T: NetTransport> Drop for End<T> {
     fn drop(&mut self) {
         const GONE: &str = "the runtime of the pool was shut down";
-        if let Some(link) = self.link.take() {
-            link.connection.abort(0, GONE); // nothing happens if it has ended
-            self.inner.ended(self.peer, &link, CloseReason::Transport(Cause::new(GONE)));
+        if let Some(pooled) = self.pooled.take() {
+            pooled.connection.abort(0, GONE); // nothing happens if it has ended
+            self.inner.ended(self.peer, &pooled, CloseReason::Transport(Cause::new(GONE)));
         }
         self.inner.tidy(self.peer);
     }
@@ -90,26 +91,26 @@ impl<T: NetTransport> Drop for End<T> {
 async fn receive<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
-    link: &Arc<Link<T::Connection>>,
+    pooled: &Arc<PooledConnection<T::Connection>>,
 ) {
     loop {
-        let mut receiving = pin!(link.connection.recv());
+        let mut receiving = pin!(pooled.connection.recv());
         let received = match poll_immediate(receiving.as_mut()).await {
             Some(received) => received,
             None => {
                 // Nothing was buffered, so the peer sent it while this side waited.
                 let received = receiving.await;
-                if received.is_ok() && link.has_role(Role::Spare) {
-                    inner.heard_on_spare(peer, link);
+                if received.is_ok() && pooled.has_role(Role::Spare) {
+                    inner.heard_on_spare(peer, pooled);
                 }
                 received
             }
         };
         match received {
             Ok((message, _)) => {
-                link.hold(true);
-                let pushed = inner.inbox.push(&link.connection, message).await;
-                link.hold(false);
+                pooled.hold(true);
+                let pushed = inner.inbox.push(&pooled.connection, message).await;
+                pooled.hold(false);
                 if pushed.is_err() {
                     return;
                 }
@@ -117,7 +118,7 @@ async fn receive<T: NetTransport>(
             Err(RecvError::Closed(_)) => return,
             Err(error) => {
                 inner.events.telemetry().receive_failed(&peer, &error);
-                inner.events.news().receive_failed(peer, error);
+                inner.events.pending().receive_failed(peer, error);
                 inner.events.wake();
                 consume_budget().await;
             }
@@ -129,12 +130,12 @@ async fn receive<T: NetTransport>(
 async fn confirm<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
-    link: &Arc<Link<T::Connection>>,
+    pooled: &Arc<PooledConnection<T::Connection>>,
 ) -> Infallible {
-    let Link { connection, ledger, limits, .. } = &**link;
+    let PooledConnection { connection, in_flight, limits, .. } = &**pooled;
     loop {
         let end = loop {
-            let settles = ledger.settle(inner.config.keep_sent);
+            let settles = in_flight.settle(inner.config.keep_sent);
             let settles = async {
                 match settles {
                     Some(at) => sleep_until(at).await,
@@ -143,22 +144,22 @@ async fn confirm<T: NetTransport>(
             };
             tokio::select! {
                 biased;
-                end = ledger.sent() => break end,
+                end = in_flight.sent() => break end,
                 () = settles => {}
             }
         };
         match connection.flush().await {
             Ok(()) => {
-                ledger.flushed(end);
-                if link.since.elapsed() >= STABLE {
-                    link.timed_out.store(0, Ordering::SeqCst);
+                in_flight.flushed(end);
+                if pooled.since.elapsed() >= STABLE {
+                    pooled.timed_out.store(0, Ordering::SeqCst);
                     limits.stuck.store(0, Ordering::SeqCst);
                 }
                 limits.unconfirmed.look_again();
             }
             Err(SendError::Closed(_)) => return pending().await,
-            Err(SendError::TimedOut { .. }) => inner.timed_out(peer, link).await,
-            Err(error) => ledger.lost(&DropError::Send(error)),
+            Err(SendError::TimedOut { .. }) => inner.timed_out(peer, pooled).await,
+            Err(error) => in_flight.lost(&DropError::Send(error)),
         }
     }
 }
@@ -167,15 +168,15 @@ async fn confirm<T: NetTransport>(
 async fn retire<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
-    link: &Arc<Link<T::Connection>>,
+    pooled: &Arc<PooledConnection<T::Connection>>,
 ) -> Infallible {
     loop {
-        let mut changed = pin!(link.role_changed.notified());
+        let mut changed = pin!(pooled.role_changed.notified());
         changed.as_mut().enable();
-        if link.has_role(Role::Displaced) {
+        if pooled.has_role(Role::Displaced) {
             break;
         }
-        if link.has_role(Role::Current) {
+        if pooled.has_role(Role::Current) {
             changed.await;
             continue;
         }
@@ -183,11 +184,11 @@ async fn retire<T: NetTransport>(
             () = changed => continue,
             () = sleep(LOOK) => {}
         }
-        if inner.take_dispensable(peer, link.id) {
+        if inner.take_dispensable(peer, pooled.id) {
             break;
         }
     }
-    let close = link.connection.close(close_code::DUPLICATE, "another connection is used");
+    let close = pooled.connection.close(close_code::DUPLICATE, "another connection is used");
     let _ = timeout(CLOSE_TIMEOUT, close).await; // after that it closes at once
     pending().await
 }

@@ -8,13 +8,13 @@ use crate::Limits;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
-use net_kit::account::Unfinished;
 use net_kit::admission::Place;
-use net_kit::budget;
-use net_kit::collector::Collector;
+use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
+use net_kit::memory_budget::Unfinished;
 use net_kit::progress::{Look, Stuck, unless_stuck};
+use net_kit::question_reader::QuestionReader;
 use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::{Origin, Sample};
@@ -225,7 +225,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn send_parts(&self, parts: &[Bytes]) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let (size, frame) = self.frame(parts)?;
         let Seat { wire, side, .. } = &self.shared.seat;
         self.shared.unless_stuck(wire.push(*side, frame)).await?;
@@ -244,7 +244,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
-        budget::spend().await;
+        coop::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
         let (size, frame) = self.frame(&[message]).map_err(SendAckedError::NotSent)?;
         let mut arriving = pin!(wire.receive_receipts(*side));
@@ -273,13 +273,13 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        budget::spend().await;
+        coop::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
         self.shared.unless_stuck(wire.delivered(*side)).await
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
-        budget::spend().await;
+        coop::spend().await;
         let Seat { wire, side, .. } = &self.shared.seat;
         let (received, mark) = wire.take(*side, &self.shared.unfinished).await;
         if let Err(RecvError::Closed(_)) = received {
@@ -326,7 +326,7 @@ impl NetDatagrams for MemoryConnection {
     }
 
     async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
-        budget::spend().await;
+        coop::spend().await;
         let seat = &self.shared.seat;
         let received = seat.wire.recv_datagram(seat.side).await;
         self.shared.entry.hand_out_datagram(received.map_err(DatagramError::Closed))
@@ -355,7 +355,7 @@ impl NetRequests for MemoryConnection {
     }
 
     async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
-        budget::spend().await;
+        coop::spend().await;
         let Seat { wire, side, limits } = &self.shared.seat;
         let asked = wire.asked(*side).await?;
         let question = MemoryQuestion::new(asked, limits.max_request_size, self.clone());
@@ -390,9 +390,10 @@ impl NetQuestion for MemoryQuestion {
             return Err(RequestError::TooLarge { size, limit });
         }
         if !self.asked.is_whole {
-            let mut collector = Collector::new(self.connection.shared.entry.share(), limit);
-            collector.push(&self.asked.question)?;
-            let late = collector.wait(pending::<Infallible>()).await;
+            let mut question_reader =
+                QuestionReader::new(self.connection.shared.entry.share(), limit);
+            question_reader.push(&self.asked.question)?;
+            let late = question_reader.wait(pending::<Infallible>()).await;
             let (answered, _) = oneshot::channel();
             let answer = std::mem::replace(&mut self.asked.answer, answered);
             let _ = answer.send(Err(request_code::TOO_SLOW)); // it may have cancelled

@@ -3,8 +3,8 @@
 use super::connection::Shared;
 use super::network::{Door, MemoryNetwork};
 use crate::Limits;
-use net_kit::account::MemoryLimits;
 use net_kit::admission::{Admission, ConnectionLimits};
+use net_kit::memory_budget::MemoryLimits;
 use net_kit::registry::Registry;
 use net_kit::telemetry::Telemetry;
 use parking_lot::Mutex;

@@ -6,7 +6,7 @@ use super::network::Door;
 use super::wire::Side;
 use async_trait::async_trait;
 use net_kit::admission::{self, Place};
-use net_kit::budget;
+use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
 use net_kit::telemetry::{self, Origin};
 use net_traits::{
@@ -158,7 +158,7 @@ impl NetListener for MemoryListener {
     type IncomingRequest = MemoryIncomingRequest;
 
     async fn accept(&self) -> Result<MemoryIncomingRequest, AcceptError> {
-        budget::spend().await;
+        coop::spend().await;
         loop {
             let arrived = self.backlog.arrived.notified();
             if self.backlog.is_closed() {

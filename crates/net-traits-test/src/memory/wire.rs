@@ -4,7 +4,7 @@ use super::datagrams::Datagrams;
 use super::pipe::{Pipe, Reset, Taken};
 use super::requests::{Asked, Questions};
 use bytes::Bytes;
-use net_kit::account::Unfinished;
+use net_kit::memory_budget::Unfinished;
 use net_kit::receipts::{MAX_UNWRITTEN, Receipts};
 use net_traits::close_code::{self, sent_reason};
 use net_traits::{Cause, CloseReason, DatagramStatistics, RecvError, RequestError, request_code};

@@ -1,7 +1,7 @@
-//! `Link`: a connection of the pool, and what it is used for.
+//! `PooledConnection`: a connection of the pool, and what it is used for.
 
-use super::account::{Account, Share};
-use super::ledger::Ledger;
+use super::in_flight::InFlight;
+use super::quota::{Quota, Share};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
@@ -28,11 +28,11 @@ pub(super) const LOOK: Duration = Duration::from_millis(2500);
 
 /// How many connections a peer may have, with those that have ended and of which the application has
 /// not received everything.
-const LINKS: usize = 16;
+const CONNECTIONS: usize = 16;
 
 /// A connection of the pool.
 #[derive(Debug)]
-pub(super) struct Link<C> {
+pub(super) struct PooledConnection<C> {
     /// Its number in the pool.
     pub(super) id: u64,
     pub(super) connection: C,
@@ -41,7 +41,7 @@ pub(super) struct Link<C> {
     /// Whether this side has the smaller identity.
     pub(super) is_smaller: bool,
     pub(super) since: Instant,
-    pub(super) ledger: Ledger,
+    pub(super) in_flight: InFlight,
     pub(super) limits: Arc<PeerLimits>,
     /// How often the peer took no data for the time limit of the transport.
     pub(super) timed_out: AtomicU32,
@@ -55,11 +55,11 @@ pub(super) struct Link<C> {
 #[derive(Debug)]
 pub(super) struct PeerLimits {
     /// Of what is queued, and of the reports about it.
-    pub(super) messages: Arc<Account>,
-    pub(super) bytes: Arc<Account>,
+    pub(super) messages: Arc<Quota>,
+    pub(super) bytes: Arc<Quota>,
     /// Of what is sent and not known to be delivered, and of the reports about it.
-    pub(super) unconfirmed: Arc<Account>,
-    links: Arc<Account>,
+    pub(super) unconfirmed: Arc<Quota>,
+    connections: Arc<Quota>,
     /// Number of connections that were replaced because they were stuck, since one was not.
     pub(super) stuck: AtomicU32,
 }
@@ -67,10 +67,10 @@ pub(super) struct PeerLimits {
 impl PeerLimits {
     pub(super) fn new(messages: usize, bytes: usize, unconfirmed: usize) -> Arc<Self> {
         Arc::new(Self {
-            messages: Account::new(messages),
-            bytes: Account::new(bytes),
-            unconfirmed: Account::new(unconfirmed),
-            links: Account::new(LINKS),
+            messages: Quota::new(messages),
+            bytes: Quota::new(bytes),
+            unconfirmed: Quota::new(unconfirmed),
+            connections: Quota::new(CONNECTIONS),
             stuck: AtomicU32::new(0),
         })
     }
@@ -78,7 +78,7 @@ impl PeerLimits {
     /// Whether nothing is queued, unconfirmed, or reported or received and not taken by the
     /// application.
     pub(super) fn are_unused(&self) -> bool {
-        [&self.messages, &self.unconfirmed, &self.links].iter().all(|it| it.is_unused())
+        [&self.messages, &self.unconfirmed, &self.connections].iter().all(|it| it.is_unused())
     }
 }
 
@@ -101,7 +101,7 @@ struct Activity {
     is_held: bool,
 }
 
-impl<C> Link<C> {
+impl<C> PooledConnection<C> {
     /// Creates a connection of the pool. `None` if its peer has too many.
     pub(super) fn new(
         id: u64,
@@ -111,14 +111,14 @@ impl<C> Link<C> {
         limits: Arc<PeerLimits>,
     ) -> Option<Arc<Self>> {
         let now = Instant::now();
-        let share = limits.links.take(1)?;
+        let share = limits.connections.take(1)?;
         Some(Arc::new(Self {
             id,
             connection,
             is_ours,
             is_smaller,
             since: now,
-            ledger: Ledger::default(),
+            in_flight: InFlight::default(),
             limits,
             timed_out: AtomicU32::new(0),
             role: AtomicU8::new(Role::Current as u8),

@@ -1,24 +1,24 @@
-//! `Account`: the memory that the peers of a transport occupy.
+//! `MemoryBudget`: the memory that the peers of a transport occupy.
 //!
-//! A transport has one account, and each of its connections a [`Share`] of it. What is
-//! *stored* for the application (the [`Inbox`](crate::inbox)) is charged, what is [`Unfinished`] (a
-//! message whose last byte has not arrived), and what is [`Kept`] besides (questions). Charges are values;
+//! A transport has one budget, and each of its connections a [`Share`] of it, which is charged for what
+//! is *stored* for the application (the [`Inbox`](crate::inbox)), for what is [`Unfinished`] (a message
+//! whose last byte has not arrived), and for the rest (questions) by a [`Charge`]. Charges are values;
 //! dropping one releases it, and dropping a share releases the rest. Each share has one short lock, and the sum is atomic.
 //!
 //! | limit | what happens there |
 //! |---|---|
 //! | `unfinished`, per connection | the streams of the connection pause, except that of its oldest unfinished message |
-//! | `total` of the transport | the connection that holds most is ended, see [`Account::on_excess`] |
+//! | `total` of the transport | the connection that holds most is ended, see [`MemoryBudget::on_excess`] |
 //! | `timeout` of an unfinished message | its connection is ended, if that stands still too, or if memory is scarce: see [`Share::is_late`] |
 //!
 //! Nothing waits for ever. The oldest unfinished message may always grow, so that each connection can
 //! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
 //! connection. At the limit of the transport no connection waits, because one of them is ended.
 
-mod kept;
+mod charge;
 mod pace;
 
-pub use kept::Kept;
+pub use charge::Charge;
 
 use pace::{Pace, Progress};
 use parking_lot::Mutex;
@@ -64,22 +64,22 @@ impl MemoryLimits {
 /// The memory that the peers of a transport occupy.
 ///
 /// ```
-/// use net_kit::account::{Account, MemoryLimits, Share, Unfinished};
+/// use net_kit::memory_budget::{MemoryBudget, MemoryLimits, Share, Unfinished};
 /// use std::sync::Arc;
 /// use std::time::Duration;
 ///
 /// let limits =
 ///     MemoryLimits { total: 1 << 30, unfinished: 1 << 20, timeout: Duration::from_secs(30) };
-/// let account = Arc::new(Account::new(limits));
-/// let share = Arc::new(Share::new(&account));
+/// let budget = Arc::new(MemoryBudget::new(limits));
+/// let share = Arc::new(Share::new(&budget));
 /// let mut message = Unfinished::new(&share);
 /// assert_eq!(message.allowance(), usize::MAX);
 /// message.set(1000, 2000); // 1000 bytes have arrived, in a buffer of 2000
-/// assert_eq!(account.used(), 2000);
+/// assert_eq!(budget.used(), 2000);
 /// drop(message);
-/// assert_eq!(account.used(), 0);
+/// assert_eq!(budget.used(), 0);
 /// ```
-pub struct Account {
+pub struct MemoryBudget {
     limits: MemoryLimits,
     used: AtomicUsize,
     unfinished: AtomicUsize,
@@ -87,8 +87,8 @@ pub struct Account {
     on_excess: Box<dyn Fn() + Send + Sync>,
 }
 
-impl Account {
-    /// Creates an empty account.
+impl MemoryBudget {
+    /// Creates an empty budget.
     pub fn new(limits: MemoryLimits) -> Self {
         Self {
             limits,
@@ -154,17 +154,17 @@ impl Account {
     }
 }
 
-impl fmt::Debug for Account {
+impl fmt::Debug for MemoryBudget {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut account = f.debug_struct("Account");
-        account.field("limits", &self.limits).field("used", &self.used()).finish_non_exhaustive()
+        let mut budget = f.debug_struct("MemoryBudget");
+        budget.field("limits", &self.limits).field("used", &self.used()).finish_non_exhaustive()
     }
 }
 
-/// What one connection holds of its transport's [`Account`].
+/// What one connection holds of its transport's [`MemoryBudget`].
 #[derive(Debug)]
 pub struct Share {
-    account: Arc<Account>,
+    budget: Arc<MemoryBudget>,
     /// How many messages are unfinished.
     unfinished: AtomicUsize,
     numbers: AtomicU64,
@@ -207,9 +207,9 @@ struct Growth {
 
 impl Share {
     /// Creates the share of a connection.
-    pub fn new(account: &Arc<Account>) -> Self {
+    pub fn new(budget: &Arc<MemoryBudget>) -> Self {
         Self {
-            account: account.clone(),
+            budget: budget.clone(),
             unfinished: AtomicUsize::new(0),
             numbers: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
@@ -221,9 +221,9 @@ impl Share {
         }
     }
 
-    /// Creates a share without limits, of an account of its own.
+    /// Creates a share without limits, of a budget of its own.
     pub fn unlimited() -> Self {
-        Self::new(&Arc::new(Account::new(MemoryLimits::NONE)))
+        Self::new(&Arc::new(MemoryBudget::new(MemoryLimits::NONE)))
     }
 
     /// Returns how many bytes the connection holds.
@@ -233,7 +233,7 @@ impl Share {
 
     /// Returns how long an unfinished message may stand still.
     pub fn timeout(&self) -> Duration {
-        self.account.limits.timeout
+        self.budget.limits.timeout
     }
 
     /// Changes how many bytes are stored for the application. Call [`relieve`](Self::relieve) after
@@ -244,8 +244,8 @@ impl Share {
         if before == now {
             return false;
         }
-        self.state.lock().charge(&self.account, before, now);
-        now > before && self.account.is_exceeded()
+        self.state.lock().charge(&self.budget, before, now);
+        now > before && self.budget.is_exceeded()
     }
 
     /// Counts bytes of complete messages.
@@ -259,17 +259,17 @@ impl Share {
         self.state.lock().is_full = is_full;
     }
 
-    /// Ends a connection if the account is exceeded; no lock may be held.
+    /// Ends a connection if the budget is exceeded; no lock may be held.
     pub(crate) fn relieve(&self) {
-        self.account.check();
+        self.budget.check();
     }
 
     /// Returns how much an inbox may store now, if it may store `limit` at most.
     pub(crate) fn room(&self, limit: usize) -> usize {
-        if self.account.limits.total == usize::MAX {
+        if self.budget.limits.total == usize::MAX {
             return limit;
         }
-        limit.min(self.account.limits.total.saturating_sub(self.account.used()) / PART)
+        limit.min(self.budget.limits.total.saturating_sub(self.budget.used()) / PART)
     }
 
     /// Returns whether streams that [paused](Unfinished::allowance) should be resumed. The next call
@@ -292,7 +292,7 @@ impl Share {
     pub fn end(&self) -> bool {
         let state = &mut *self.state.lock();
         self.is_over.store(true, Ordering::Release);
-        self.account.replace(std::mem::take(&mut state.charged), 0);
+        self.budget.replace(std::mem::take(&mut state.charged), 0);
         !std::mem::replace(&mut state.is_over, true)
     }
 
@@ -313,13 +313,13 @@ impl Share {
     ///
     /// An unfinished message that brings less than 16 KiB within the timeout is late if the connection does
     /// the same. So peers may send messages side by side, and some before others, over a slow path.
-    /// While memory is [scarce](Account::is_scarce), a message that holds more than 64 KiB is late too if it
+    /// While memory is [scarce](MemoryBudget::is_scarce), a message that holds more than 64 KiB is late too if it
     /// brings less than a 64th of that. Time counts only while this side accepts data.
     pub fn is_late(&self, now: Instant) -> bool {
         if self.unfinished.load(Ordering::Relaxed) == 0 {
             return false;
         }
-        let timeout = self.account.limits.timeout;
+        let timeout = self.budget.limits.timeout;
         let state = &mut *self.state.lock();
         let is_full = state.is_full;
         let mut is_late = false;
@@ -341,16 +341,16 @@ impl Share {
             }),
         );
         let is_stalled = is_late && pace.is_stalled(now, timeout);
-        let is_slow = self.account.is_scarce() && pace.is_slow(now, timeout);
+        let is_slow = self.budget.is_scarce() && pace.is_slow(now, timeout);
         (is_stalled || is_slow) && !state.is_over
     }
 }
 
 impl State {
-    fn charge(&mut self, account: &Account, before: usize, now: usize) {
+    fn charge(&mut self, budget: &MemoryBudget, before: usize, now: usize) {
         if !self.is_over {
             self.charged = self.charged + now - before;
-            account.replace(before, now);
+            budget.replace(before, now);
         }
     }
 }
@@ -389,7 +389,7 @@ impl Unfinished {
         if is_alone || self.share.is_last.load(Ordering::Acquire) {
             return usize::MAX;
         }
-        let limit = self.share.account.limits.unfinished;
+        let limit = self.share.budget.limits.unfinished;
         let state = &mut *self.share.state.lock();
         let oldest = state.unfinished.keys().next().copied();
         let of_all: usize = state.unfinished.values().map(|growth| growth.charged).sum();
@@ -433,13 +433,13 @@ impl Unfinished {
             let growth =
                 Growth { charged: buffer, arrived, mark: arrived, since, is_blocked: false };
             state.unfinished.insert(number, growth);
-            state.charge(&share.account, 0, buffer);
+            state.charge(&share.budget, 0, buffer);
         }
         self.number = Some(number);
-        if share.account.unfinished.fetch_add(1, Ordering::SeqCst) == 0 {
-            share.account.began.notify_one();
+        if share.budget.unfinished.fetch_add(1, Ordering::SeqCst) == 0 {
+            share.budget.began.notify_one();
         }
-        share.account.check();
+        share.budget.check();
     }
 
     fn grow(&self, number: u64, arrived: usize, buffer: usize) {
@@ -456,9 +456,9 @@ impl Unfinished {
             if before == buffer {
                 return;
             }
-            state.charge(&share.account, before, buffer);
+            state.charge(&share.budget, before, buffer);
         }
-        share.account.check();
+        share.budget.check();
     }
 
     fn release(&mut self, number: u64) {
@@ -467,9 +467,9 @@ impl Unfinished {
         let state = &mut *share.state.lock();
         if let Some(growth) = state.unfinished.remove(&number) {
             share.unfinished.fetch_sub(1, Ordering::Relaxed);
-            share.account.unfinished.fetch_sub(1, Ordering::SeqCst);
+            share.budget.unfinished.fetch_sub(1, Ordering::SeqCst);
             state.is_released |= share.is_blocked.load(Ordering::Relaxed);
-            state.charge(&share.account, growth.charged, 0);
+            state.charge(&share.budget, growth.charged, 0);
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `Losses`: reports to each handle of a connection that messages were lost with a stopped stream.
+//! `LossReports`: reports to each handle of a connection that messages were lost with a stopped stream.
 //!
 //! A peer that stops a stream loses messages whose `send` has returned `Ok`. It is not known which
 //! tasks have sent them. So the next flush of each handle reports the loss, once for each handle, and
@@ -12,21 +12,21 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// How often streams of a connection were stopped.
 ///
 /// ```
-/// use net_kit::losses::Losses;
+/// use net_kit::loss_reports::LossReports;
 /// use net_traits::SendError;
 ///
-/// let losses = Losses::default();
-/// let (one, other) = (losses.told(), losses.told());
+/// let loss_reports = LossReports::default();
+/// let (one, other) = (loss_reports.told(), loss_reports.told());
 /// let before = one.count();
-/// losses.add(7);
+/// loss_reports.add(7);
 /// let lost = Err(SendError::Stopped { code: 7 });
-/// assert_eq!(losses.tell(&one, before), lost);
-/// assert_eq!(losses.tell(&one, one.count()), Ok(()), "once");
-/// assert_eq!(losses.tell(&other, other.count()), lost, "each handle is told");
-/// assert_eq!(losses.tell(&losses.told(), 1), Ok(()), "before this handle existed");
+/// assert_eq!(loss_reports.tell(&one, before), lost);
+/// assert_eq!(loss_reports.tell(&one, one.count()), Ok(()), "once");
+/// assert_eq!(loss_reports.tell(&other, other.count()), lost, "each handle is told");
+/// assert_eq!(loss_reports.tell(&loss_reports.told(), 1), Ok(()), "before this handle existed");
 /// ```
 #[derive(Debug, Default)]
-pub struct Losses(Mutex<State>);
+pub struct LossReports(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -39,7 +39,7 @@ struct State {
 #[derive(Debug, Default)]
 pub struct Told(AtomicU64);
 
-impl Losses {
+impl LossReports {
     /// Records that the peer stopped a stream with `code`. Call it before waking the tasks that flush.
     pub fn add(&self, code: u64) {
         let state = &mut *self.0.lock();

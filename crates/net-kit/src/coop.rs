@@ -27,10 +27,10 @@ thread_local! {
 /// Cancel-safe.
 ///
 /// ```
-/// use net_kit::budget;
+/// use net_kit::coop;
 ///
 /// async fn recv(next: impl AsyncFn() -> u8) -> u8 {
-///     budget::spend().await;
+///     coop::spend().await;
 ///     next().await
 /// }
 /// assert_eq!(futures_util::FutureExt::now_or_never(recv(async || 7)), Some(7));

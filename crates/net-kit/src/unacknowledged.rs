@@ -1,6 +1,6 @@
-//! `Ledger`: the messages on a stream that the peer has not confirmed. Pure.
+//! `Unacknowledged`: the messages on a stream that the peer has not confirmed. Pure.
 //!
-//! A transport knows up to which position of a stream the peer has confirmed the bytes. The ledger
+//! A transport knows up to which position of a stream the peer has confirmed the bytes. `Unacknowledged`
 //! turns that into numbers of messages. Its memory is bounded: messages are counted in groups of
 //! [`GROUP`] bytes, so the numbers are at most one group too high.
 
@@ -15,17 +15,17 @@ const MANY: usize = 64;
 /// The messages of one stream that are not confirmed.
 ///
 /// ```
-/// use net_kit::ledger::Ledger;
+/// use net_kit::unacknowledged::Unacknowledged;
 ///
-/// let mut ledger = Ledger::default();
-/// ledger.sent(20_004, 20_000);
-/// ledger.sent(30_004, 30_000);
-/// assert_eq!(ledger.rest(), (2, 50_000));
-/// ledger.confirm(20_004);
-/// assert_eq!(ledger.rest(), (1, 30_000));
+/// let mut unacknowledged = Unacknowledged::default();
+/// unacknowledged.sent(20_004, 20_000);
+/// unacknowledged.sent(30_004, 30_000);
+/// assert_eq!(unacknowledged.rest(), (2, 50_000));
+/// unacknowledged.confirm(20_004);
+/// assert_eq!(unacknowledged.rest(), (1, 30_000));
 /// ```
 #[derive(Debug, Default)]
-pub struct Ledger {
+pub struct Unacknowledged {
     /// The end of the last message on the stream.
     end: u64,
     groups: VecDeque<Group>,
@@ -39,7 +39,7 @@ struct Group {
     bytes: u64,
 }
 
-impl Ledger {
+impl Unacknowledged {
     /// Adds a message of `bytes` that takes `length` bytes on the stream.
     #[inline]
     pub fn sent(&mut self, length: u64, bytes: u64) {
@@ -87,16 +87,16 @@ mod tests {
 
     #[test]
     fn small_messages_share_a_group() {
-        let mut ledger = Ledger::default();
+        let mut unacknowledged = Unacknowledged::default();
         for _ in 0..10_000 {
-            ledger.sent(4, 0);
+            unacknowledged.sent(4, 0);
         }
-        assert_eq!(ledger.groups.len() as u64, (40_000_u64).div_ceil(GROUP));
-        ledger.confirm(GROUP - 1);
-        assert_eq!(ledger.rest().0, 10_000, "a group is confirmed as a whole");
-        ledger.confirm(GROUP);
-        assert_eq!(ledger.rest().0, 10_000 - GROUP / 4);
-        ledger.confirm(40_000);
-        assert_eq!(ledger.rest(), (0, 0));
+        assert_eq!(unacknowledged.groups.len() as u64, (40_000_u64).div_ceil(GROUP));
+        unacknowledged.confirm(GROUP - 1);
+        assert_eq!(unacknowledged.rest().0, 10_000, "a group is confirmed as a whole");
+        unacknowledged.confirm(GROUP);
+        assert_eq!(unacknowledged.rest().0, 10_000 - GROUP / 4);
+        unacknowledged.confirm(40_000);
+        assert_eq!(unacknowledged.rest(), (0, 0));
     }
 }

@@ -1,6 +1,6 @@
-//! `Collector`: a question of the peer that is read piece by piece, within its limits.
+//! `QuestionReader`: a question of the peer that is read piece by piece, within its limits.
 
-use crate::account::{Kept, Share};
+use crate::memory_budget::{Charge, Share};
 use bytes::Bytes;
 use net_traits::RequestError;
 use std::sync::Arc;
@@ -13,14 +13,14 @@ const ADVANCE: usize = 16 * 1024;
 /// Collects the pieces of a question, which are charged to the connection meanwhile.
 ///
 /// ```
-/// use net_kit::account::Share;
-/// use net_kit::collector::Collector;
+/// use net_kit::memory_budget::Share;
+/// use net_kit::question_reader::QuestionReader;
 /// use net_traits::RequestError;
 /// use std::sync::Arc;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
-/// let mut question = Collector::new(&Arc::new(Share::unlimited()), 5);
+/// let mut question = QuestionReader::new(&Arc::new(Share::unlimited()), 5);
 /// let piece = question.wait(async { b"why?" }).await?;
 /// question.push(piece)?;
 /// let too_large = RequestError::TooLarge { size: 6, limit: 5 };
@@ -30,24 +30,24 @@ const ADVANCE: usize = 16 * 1024;
 /// # }).unwrap();
 /// ```
 #[derive(Debug)]
-pub struct Collector {
+pub struct QuestionReader {
     bytes: Vec<u8>,
     limit: usize,
-    kept: Kept,
+    kept: Charge,
     timeout: Duration,
     /// How much had arrived at the last advance, and when that was.
     mark: usize,
     since: Instant,
 }
 
-impl Collector {
+impl QuestionReader {
     /// Creates an empty question of at most `limit` bytes, which has the connection's time limit for
     /// unfinished messages from now on.
     pub fn new(share: &Arc<Share>, limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
             limit,
-            kept: Kept::new(share),
+            kept: Charge::new(share),
             timeout: share.timeout(),
             mark: 0,
             since: Instant::now(),
@@ -96,7 +96,7 @@ impl Collector {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::account::{Account, MemoryLimits};
+    use crate::memory_budget::{MemoryBudget, MemoryLimits};
     use std::future::{pending, ready};
     use tokio::time::advance;
 
@@ -105,14 +105,14 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_that_stands_still_is_late_and_one_that_advances_is_not() {
         let limits = MemoryLimits { timeout: LIMIT, ..MemoryLimits::NONE };
-        let account = Arc::new(Account::new(limits));
-        let mut question = Collector::new(&Arc::new(Share::new(&account)), usize::MAX);
+        let budget = Arc::new(MemoryBudget::new(limits));
+        let mut question = QuestionReader::new(&Arc::new(Share::new(&budget)), usize::MAX);
         for _ in 0..10 {
             advance(LIMIT / 2).await;
             question.push(&[7; ADVANCE / 2]).unwrap();
             assert_eq!(question.wait(ready(7)).await, Ok(7));
         }
-        assert!(account.used() >= 5 * ADVANCE);
+        assert!(budget.used() >= 5 * ADVANCE);
         let (begin, late) = (Instant::now(), RequestError::TimedOut { after: LIMIT });
         assert_eq!(question.wait(pending::<()>()).await, Err(late.clone()));
         assert_eq!(begin.elapsed(), LIMIT);
@@ -120,6 +120,6 @@ mod tests {
         assert_eq!(question.wait(pending::<()>()).await, Err(late));
         assert_eq!(begin.elapsed(), LIMIT, "a little is too little");
         drop(question);
-        assert_eq!(account.used(), 0);
+        assert_eq!(budget.used(), 0);
     }
 }

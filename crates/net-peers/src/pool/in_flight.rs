@@ -1,4 +1,4 @@
-//! `Ledger`: what a connection has taken and is not known to be delivered.
+//! `InFlight`: what a connection has taken and is not known to be delivered.
 //!
 //! ```text
 //! add ──▶ sent ──flushed──▶ kept ──(keep_sent has passed, or its memory is needed)──▶ delivered
@@ -19,7 +19,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 #[derive(Debug, Default)]
-pub(super) struct Ledger {
+pub(super) struct InFlight {
     state: Mutex<State>,
     /// Notified when a message was added.
     added: Notify,
@@ -36,7 +36,7 @@ struct State {
     ended: Option<DropError>,
 }
 
-impl Ledger {
+impl InFlight {
     /// Adds a message that the connection has taken. If the connection has ended, it is reported.
     pub(super) fn add(&self, outgoing: OutgoingMessage) {
         {
@@ -122,22 +122,22 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::account::{Account, OfPeer, Place};
     use crate::pool::event::EventQueue;
+    use crate::pool::quota::{OfPeer, Place, Quota};
     use bytes::Bytes;
     use net_traits::{CertHash, CloseReason};
 
     const PEER: CertHash = CertHash::from_bytes([1; 32]);
     const KEEP: Duration = Duration::from_secs(1);
 
-    /// A ledger with messages 0 to 3, of which the first three were flushed after 0, 500 and 1000 ms.
+    /// Messages in flight: messages 0 to 3, of which the first three were flushed after 0, 500 and 1000 ms.
     struct Flushed {
         events: std::sync::Arc<EventQueue<()>>,
-        ledger: Ledger,
+        in_flight: InFlight,
     }
 
     async fn flushed() -> Flushed {
-        let (events, ledger, room) = (EventQueue::new(), Ledger::default(), Account::new(1000));
+        let (events, in_flight, room) = (EventQueue::new(), InFlight::default(), Quota::new(1000));
         for number in 0..4_u8 {
             let share = || room.take(1).unwrap();
             let of_peer = OfPeer::Unconfirmed { _bytes: share() };
@@ -145,19 +145,19 @@ mod tests {
             let message = Bytes::from(vec![number]);
             let mut outgoing = OutgoingMessage::new(PEER, message, place, None, &events.reports);
             outgoing.offered();
-            ledger.add(outgoing);
+            in_flight.add(outgoing);
         }
-        assert_eq!(ledger.sent().await, 4);
+        assert_eq!(in_flight.sent().await, 4);
         for number in 0..3 {
-            ledger.flushed(number + 1);
+            in_flight.flushed(number + 1);
             tokio::time::sleep(KEEP / 2).await;
         }
-        Flushed { events, ledger }
+        Flushed { events, in_flight }
     }
 
     impl Flushed {
         fn end(&self) -> Vec<u8> {
-            self.ledger.end(&DropError::Lost(CloseReason::TimedOut));
+            self.in_flight.end(&DropError::Lost(CloseReason::TimedOut));
             let mut reported: Vec<_> = std::iter::from_fn(|| self.events.reports.next())
                 .map(|report| report.message[0])
                 .collect();
@@ -169,7 +169,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn what_was_flushed_is_kept_for_a_while() {
         let of = flushed().await;
-        let next = of.ledger.settle(KEEP).expect("there is more to end");
+        let next = of.in_flight.settle(KEEP).expect("there is more to end");
         assert_eq!(next - Instant::now(), KEEP / 2, "the third was flushed half of it ago");
         assert_eq!(of.end(), [2, 3]);
         assert_eq!(of.end(), [0; 0], "each is reported once");
@@ -178,18 +178,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_oldest_makes_room() {
         let of = flushed().await;
-        assert!(of.ledger.settle_oldest());
+        assert!(of.in_flight.settle_oldest());
         assert_eq!(of.end(), [1, 2, 3]);
-        assert!(!of.ledger.settle_oldest());
+        assert!(!of.in_flight.settle_oldest());
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_was_not_flushed_may_be_lost_alone() {
         let of = flushed().await;
-        of.ledger.lost(&DropError::Removed);
+        of.in_flight.lost(&DropError::Removed);
         assert_eq!(of.events.reports.next().map(|report| report.message[0]), Some(3));
-        of.ledger.flushed(4);
-        assert_eq!(of.ledger.settle(KEEP * 2), Some(Instant::now() + KEEP / 2));
+        of.in_flight.flushed(4);
+        assert_eq!(of.in_flight.settle(KEEP * 2), Some(Instant::now() + KEEP / 2));
         assert_eq!(of.end(), [0, 1, 2]);
     }
 }

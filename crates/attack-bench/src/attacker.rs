@@ -1,4 +1,4 @@
-//! `Attacker` and `Hand`: connections that speak the wire format but follow no rule.
+//! `Attacker` and `AttackerConnection`: connections that speak the wire format but follow no rule.
 
 use crate::Target;
 use crate::node::{ALPN, IDLE};
@@ -62,17 +62,17 @@ impl Attacker {
     }
 
     /// Completes a handshake. The connection stays open until it is closed.
-    pub(crate) async fn connect(&self) -> Result<Hand> {
+    pub(crate) async fn connect(&self) -> Result<AttackerConnection> {
         if self.target.kind.is_quic() {
             let connection = self.endpoint.connect(self.target.address, "victim")?.await?;
             self.open.lock().expect("no task panics").push(connection.clone());
-            return Ok(Hand::Quic(connection));
+            return Ok(AttackerConnection::Quic(connection));
         }
         let stream = self.connect_tcp().await?;
         let name = self.target.address.ip().into();
         let stream = TlsConnector::from(self.tls.clone()).connect(name, stream).await?;
         let (read, write) = split(stream);
-        Ok(Hand::Tcp(Some(read), Some(Counted { write, sent: self.sent.clone() })))
+        Ok(AttackerConnection::Tcp(Some(read), Some(Counted { write, sent: self.sent.clone() })))
     }
 
     pub(crate) async fn connect_tcp(&self) -> Result<TcpStream> {
@@ -84,12 +84,12 @@ impl Attacker {
 }
 
 /// A connection to the victim.
-pub(crate) enum Hand {
+pub(crate) enum AttackerConnection {
     Quic(quinn::Connection),
     Tcp(Option<ReadHalf<TlsStream<TcpStream>>>, Option<Counted>),
 }
 
-impl Hand {
+impl AttackerConnection {
     /// Opens a stream of messages. A connection over TCP has one.
     pub(crate) async fn messages(&mut self) -> Result<Messages> {
         Ok(match self {

@@ -1,4 +1,4 @@
-//! `Terms`: when the trust in the peers of a transport ends.
+//! `TrustExpiry`: when the trust in the peers of a transport ends.
 //!
 //! A term is kept as a moment of tokio's clock, and as a date: a clock that was set, or a machine that
 //! slept, is noticed when the dates are looked at. Pure data; the [registry](crate::registry) owns it
@@ -34,15 +34,15 @@ impl Term {
     }
 }
 
-/// The terms of the connections of a transport, the first to end first.
+/// When the trust in the peer of each connection of a transport ends, the first to end first.
 #[derive(Debug, Default)]
-pub(crate) struct Terms {
+pub(crate) struct TrustExpiry {
     dates: BTreeMap<(Instant, u64), SystemTime>,
     /// A task waits for the first of them.
     is_watched: bool,
 }
 
-impl Terms {
+impl TrustExpiry {
     /// Adds the term of the connection `id`. Returns whether a task waits already, and whether this
     /// term is the first to end.
     pub(crate) fn insert(&mut self, id: u64, term: Term) -> (bool, bool) {
@@ -87,23 +87,23 @@ mod tests {
     async fn terms_end_by_either_clock() {
         let (now, today) = (Instant::now(), SystemTime::now());
         let minute = Duration::from_secs(60);
-        let mut terms = Terms::default();
-        assert_eq!(terms.next(), None);
+        let mut trust_expiry = TrustExpiry::default();
+        assert_eq!(trust_expiry.next(), None);
         let soon = Term { at: now + minute / 2, date: today + minute };
         assert_eq!(
-            terms.insert(1, Term { at: now + 9 * minute, date: today + minute }),
+            trust_expiry.insert(1, Term { at: now + 9 * minute, date: today + minute }),
             (false, true)
         );
-        assert_eq!(terms.insert(2, soon), (true, true));
+        assert_eq!(trust_expiry.insert(2, soon), (true, true));
         let set_back = Term { at: now + 2 * minute, date: today };
-        assert_eq!(terms.insert(3, set_back), (true, false));
-        assert_eq!(terms.next(), Some(now + minute / 2));
-        assert_eq!(terms.take_ended(), [3], "its date has come");
+        assert_eq!(trust_expiry.insert(3, set_back), (true, false));
+        assert_eq!(trust_expiry.next(), Some(now + minute / 2));
+        assert_eq!(trust_expiry.take_ended(), [3], "its date has come");
         tokio::time::advance(minute / 2).await;
-        assert_eq!(terms.take_ended(), [2]);
-        assert_eq!(terms.next(), Some(Instant::now() + LOOK));
-        assert!(!terms.remove(2, soon), "it has ended");
-        assert!(terms.remove(1, Term { at: now + 9 * minute, date: today }));
-        assert_eq!(terms.next(), None);
+        assert_eq!(trust_expiry.take_ended(), [2]);
+        assert_eq!(trust_expiry.next(), Some(Instant::now() + LOOK));
+        assert!(!trust_expiry.remove(2, soon), "it has ended");
+        assert!(trust_expiry.remove(1, Term { at: now + 9 * minute, date: today }));
+        assert_eq!(trust_expiry.next(), None);
     }
 }

@@ -7,17 +7,17 @@ use tokio::time::advance;
 const KIB: usize = 1024;
 const SECOND: Duration = Duration::from_secs(1);
 
-fn account(total: usize, unfinished: usize) -> Arc<Account> {
-    Arc::new(Account::new(MemoryLimits { total, unfinished, timeout: 4 * SECOND }))
+fn budget(total: usize, unfinished: usize) -> Arc<MemoryBudget> {
+    Arc::new(MemoryBudget::new(MemoryLimits { total, unfinished, timeout: 4 * SECOND }))
 }
 
-fn share(account: &Arc<Account>) -> Arc<Share> {
-    Arc::new(Share::new(account))
+fn share(budget: &Arc<MemoryBudget>) -> Arc<Share> {
+    Arc::new(Share::new(budget))
 }
 
 #[test]
 fn only_the_oldest_message_may_exceed_the_limit_of_a_connection() {
-    let share = share(&account(usize::MAX, 100 * KIB));
+    let share = share(&budget(usize::MAX, 100 * KIB));
     let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
     assert_eq!(first.allowance(), usize::MAX);
     first.set(40 * KIB, 80 * KIB);
@@ -41,7 +41,7 @@ fn only_the_oldest_message_may_exceed_the_limit_of_a_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_is_late_if_too_little_arrives_while_it_could() {
-    let share = share(&account(usize::MAX, 0));
+    let share = share(&budget(usize::MAX, 0));
     let [mut first, mut second] = [Unfinished::new(&share), Unfinished::new(&share)];
     first.set(1, 1);
     second.set(ALWAYS, ALWAYS);
@@ -74,7 +74,7 @@ async fn a_message_is_late_if_too_little_arrives_while_it_could() {
 
 #[tokio::test(start_paused = true)]
 async fn messages_may_wait_for_one_another_while_the_connection_advances() {
-    let share = share(&account(usize::MAX, usize::MAX));
+    let share = share(&budget(usize::MAX, usize::MAX));
     let mut messages: Vec<_> = (0..16).map(|_| Unfinished::new(&share)).collect();
     messages.iter_mut().for_each(|it| it.set(1, KIB));
     for second in 1..100 {
@@ -96,8 +96,8 @@ async fn messages_may_wait_for_one_another_while_the_connection_advances() {
 
 #[tokio::test(start_paused = true)]
 async fn a_message_has_to_hurry_while_memory_is_scarce() {
-    let account = account(1000 * KIB, usize::MAX);
-    let (slow, other) = (share(&account), share(&account));
+    let budget = budget(1000 * KIB, usize::MAX);
+    let (slow, other) = (share(&budget), share(&budget));
     let [mut large, mut small] = [Unfinished::new(&slow), Unfinished::new(&slow)];
     small.set(1, 64 * KIB);
     large.set(256 * KIB, 256 * KIB);
@@ -116,20 +116,20 @@ async fn a_message_has_to_hurry_while_memory_is_scarce() {
     };
     assert!(!is_late_in(100, 0).await);
     other.store(0, 100 * KIB);
-    assert!(!account.is_scarce() && !is_late_in(100, KIB).await);
+    assert!(!budget.is_scarce() && !is_late_in(100, KIB).await);
     other.store(100 * KIB, 400 * KIB);
-    assert!(account.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
+    assert!(budget.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
     assert!(!is_late_in(3, 0).await && is_late_in(1, 0).await);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_message_that_this_side_pauses_need_not_hurry() {
-    let account = account(1000 * KIB, 200 * KIB);
-    let share = share(&account);
+    let budget = budget(1000 * KIB, 200 * KIB);
+    let share = share(&budget);
     let [mut oldest, mut paused] = [Unfinished::new(&share), Unfinished::new(&share)];
     oldest.set(1, KIB);
     paused.set(256 * KIB, 600 * KIB);
-    assert!(account.is_scarce());
+    assert!(budget.is_scarce());
     for second in 1..100 {
         assert_eq!(paused.allowance(), 0);
         paused.set(256 * KIB, 600 * KIB); // its stream was offered, and nothing was taken
@@ -144,11 +144,11 @@ fn what_exceeds_the_total_calls_the_hook_and_an_ended_share_is_not_counted() {
     let calls = Arc::new(AtomicUsize::new(0));
     let counted = calls.clone();
     let limits = MemoryLimits { total: 100 * KIB, unfinished: 0, timeout: SECOND };
-    let account = Account::new(limits).on_excess(move || {
+    let budget = MemoryBudget::new(limits).on_excess(move || {
         counted.fetch_add(1, Ordering::SeqCst);
     });
-    let account = Arc::new(account);
-    let [one, other] = [share(&account), share(&account)];
+    let budget = Arc::new(budget);
+    let [one, other] = [share(&budget), share(&budget)];
     let mut message = Unfinished::new(&one);
     message.set(60 * KIB, 60 * KIB);
     assert!(!other.store(0, 40 * KIB + UNIT - 1), "a part of a unit is not counted");
@@ -158,21 +158,21 @@ fn what_exceeds_the_total_calls_the_hook_and_an_ended_share_is_not_counted() {
     message.set(70 * KIB, 70 * KIB);
     assert_eq!((calls.load(Ordering::SeqCst), one.held()), (2, 70 * KIB));
     assert!(one.end() && one.is_over() && !one.end());
-    assert_eq!(account.used(), 44 * KIB);
+    assert_eq!(budget.used(), 44 * KIB);
     message.set(80 * KIB, 80 * KIB);
-    assert_eq!((account.used(), one.held()), (44 * KIB, 0));
+    assert_eq!((budget.used(), one.held()), (44 * KIB, 0));
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
 
 #[test]
 fn inboxes_share_what_is_free() {
-    let account = account(160 * UNIT, 0);
-    let shares: Vec<_> = (0..100).map(|_| share(&account)).collect();
+    let budget = budget(160 * UNIT, 0);
+    let shares: Vec<_> = (0..100).map(|_| share(&budget)).collect();
     assert_eq!((shares[0].room(UNIT), shares[0].room(usize::MAX)), (UNIT, 10 * UNIT));
     for share in &shares {
         share.store(0, share.room(usize::MAX));
     }
-    assert!(!account.is_exceeded());
+    assert!(!budget.is_exceeded());
     assert!(shares[0].room(usize::MAX) > 0, "there is always some room left");
 }
 
@@ -200,8 +200,8 @@ proptest! {
     /// Each message belongs to the connection of its number modulo 3.
     #[test]
     fn no_order_of_drops_leaks_a_charge(steps in proptest::collection::vec(step(), 0..60)) {
-        let account = account(usize::MAX, 50 * KIB);
-        let mut shares: Vec<_> = (0..3).map(|_| Some(share(&account))).collect();
+        let budget = budget(usize::MAX, 50 * KIB);
+        let mut shares: Vec<_> = (0..3).map(|_| Some(share(&budget))).collect();
         let mut messages: Vec<_> = (0..12)
             .map(|number| shares[number % 3].as_ref().map(Unfinished::new))
             .collect();
@@ -253,10 +253,10 @@ proptest! {
                 .filter(|connection| !ended[*connection])
                 .map(|it| stored[it] + arrived.iter().skip(it).step_by(3).sum::<usize>())
                 .sum();
-            prop_assert_eq!(account.used(), expected);
+            prop_assert_eq!(budget.used(), expected);
         }
         drop((shares, messages));
-        prop_assert_eq!(account.used(), 0);
-        prop_assert_eq!(account.unfinished.load(Ordering::SeqCst), 0);
+        prop_assert_eq!(budget.used(), 0);
+        prop_assert_eq!(budget.unfinished.load(Ordering::SeqCst), 0);
     }
 }

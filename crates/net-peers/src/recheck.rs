@@ -1,4 +1,4 @@
-//! `judge_again`: a connection whose handshake may have used an older policy.
+//! `recheck_trust`: a connection whose handshake may have used an older policy.
 
 use net_traits::{ConnectError, NetConnection, Rejection, TrustPolicy, close_code};
 
@@ -7,7 +7,7 @@ use net_traits::{ConnectError, NetConnection, Rejection, TrustPolicy, close_code
 /// # Errors
 ///
 /// The rejection of the peer.
-pub(crate) fn judge_again(
+pub(crate) fn recheck_trust(
     connection: &impl NetConnection,
     policy: &TrustPolicy,
 ) -> Result<(), ConnectError> {

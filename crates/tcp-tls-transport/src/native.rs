@@ -1,4 +1,4 @@
-//! `TcpTls` and `Link`: the state of a transport and of a connection.
+//! `TcpTls` and `Native`: the state of a transport and of a connection.
 
 use crate::requests::Requests;
 use net_kit::backend::Session;
@@ -9,12 +9,12 @@ use net_traits::RequestError;
 pub struct TcpTls;
 
 /// What the handles and the task of a connection share.
-pub struct Link {
+pub struct Native {
     /// `None` if the peer's version has no requests.
     requests: Option<Requests>,
 }
 
-impl Link {
+impl Native {
     pub(crate) fn new(has_requests: bool) -> Self {
         Self { requests: has_requests.then(Requests::new) }
     }

@@ -1,11 +1,11 @@
-//! `News`: changes that the application has not received yet, merged and bounded.
+//! `PendingEvents`: changes that the application has not received yet, merged and bounded.
 //!
 //! - Each peer has one entry, into which its changes are merged until the application has received it.
 //!   An entry outlives its peer only if the application has received an event of that peer. Of the
 //!   peers that came and went before, [`UNSEEN`] are kept and the further ones are counted.
 //! - Each followed address and each resolver has one entry while it is followed.
 //!
-//! A method that changes [`News`] is called with the state of the pool locked, so that the order of
+//! A method that changes [`PendingEvents`] is called with the state of the pool locked, so that the order of
 //! changes is that of the state. It wakes no task:
 //! [`EventQueue::wake`](super::event::EventQueue::wake) is called after unlocking.
 
@@ -20,7 +20,7 @@ const UNSEEN: usize = 1024;
 
 /// Changes that the application has not received yet, merged.
 #[derive(Debug)]
-pub(super) struct News<C> {
+pub(super) struct PendingEvents<C> {
     peers: HashMap<CertHash, Entry<C>>,
     unreachable: HashMap<SocketAddr, (u64, ConnectError)>,
     resolvers: HashMap<u64, (u64, ResolveError)>,
@@ -60,7 +60,7 @@ impl<C> Entry<C> {
     }
 }
 
-impl<C> News<C> {
+impl<C> PendingEvents<C> {
     pub(super) fn new() -> Self {
         Self {
             peers: HashMap::new(),
@@ -89,7 +89,7 @@ impl<C> News<C> {
     }
 }
 
-impl<C: Clone> News<C> {
+impl<C: Clone> PendingEvents<C> {
     /// Messages to `peer` are sent on this connection; `reason` is why the one before it ended. Returns
     /// the connection that was to be reported, to be dropped after unlocking.
     #[must_use]
@@ -281,16 +281,16 @@ mod tests {
 
     /// Applies changes to one peer (`Some(id)`: that connection is used) and returns the events.
     fn events(changes: &[&[Option<u64>]]) -> Vec<String> {
-        let mut news = News::<u64>::new();
+        let mut pending = PendingEvents::<u64>::new();
         let mut events = Vec::new();
         for changes in changes {
             for change in *changes {
                 let _ = match change {
-                    Some(id) => news.uses(peer(1), *id, id, None),
-                    None => news.lost(peer(1), over()),
+                    Some(id) => pending.uses(peer(1), *id, id, None),
+                    None => pending.lost(peer(1), over()),
                 };
             }
-            while let Some(event) = news.next() {
+            while let Some(event) = pending.next() {
                 events.push(match event {
                     PeerEvent::Connected { connection, changes, .. } => {
                         format!("connected {connection} after {changes}")
@@ -303,7 +303,7 @@ mod tests {
                 });
             }
         }
-        assert_eq!((news.unseen, news.order.len()), (0, 0));
+        assert_eq!((pending.unseen, pending.order.len()), (0, 0));
         events
     }
 
@@ -329,16 +329,16 @@ mod tests {
 
     #[test]
     fn peers_that_come_and_go_unseen_are_bounded_and_counted() {
-        let mut news = News::<u64>::new();
+        let mut pending = PendingEvents::<u64>::new();
         for number in 0..3000 {
-            let _ = news.uses(peer(number), 1, &1, None);
-            news.receive_failed(peer(number), RecvError::Reset { code: 1 });
-            let _ = news.lost(peer(number), over());
-            news.receive_failed(peer(number), RecvError::Reset { code: 1 });
+            let _ = pending.uses(peer(number), 1, &1, None);
+            pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
+            let _ = pending.lost(peer(number), over());
+            pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
         }
-        assert!(news.peers.len() <= UNSEEN && news.order.len() <= UNSEEN);
+        assert!(pending.peers.len() <= UNSEEN && pending.order.len() <= UNSEEN);
         let (mut lost, mut missed) = (0, 0);
-        while let Some(event) = news.next() {
+        while let Some(event) = pending.next() {
             match event {
                 PeerEvent::Disconnected { .. } => lost += 1,
                 PeerEvent::Missed { times } => missed += times,
@@ -348,17 +348,17 @@ mod tests {
         }
         assert_eq!(lost, UNSEEN);
         assert_eq!(missed, 2 * (3000 - UNSEEN as u64), "each of them, and each failure");
-        assert_eq!((news.unseen, news.peers.len()), (0, 0));
+        assert_eq!((pending.unseen, pending.peers.len()), (0, 0));
     }
 
     #[test]
     fn errors_are_kept_while_their_cause_is_followed() {
-        let mut news = News::<u64>::new();
+        let mut pending = PendingEvents::<u64>::new();
         let address: SocketAddr = ([10, 0, 0, 1], 1).into();
-        news.unreachable(address, ConnectError::Refused(address));
-        news.resolve_failed(1, ResolveError::TooMany { listed: 2, limit: 1 });
-        news.reached(address);
-        assert!(matches!(news.next(), Some(PeerEvent::ResolveFailed { .. })));
-        assert!(news.next().is_none() && news.order.is_empty());
+        pending.unreachable(address, ConnectError::Refused(address));
+        pending.resolve_failed(1, ResolveError::TooMany { listed: 2, limit: 1 });
+        pending.reached(address);
+        assert!(matches!(pending.next(), Some(PeerEvent::ResolveFailed { .. })));
+        assert!(pending.next().is_none() && pending.order.is_empty());
     }
 }

@@ -7,7 +7,7 @@ use super::future::Flush;
 use super::inner::StreamInner;
 use super::state::StartState;
 use super::{ReadError, ReceiveEnd, ReceiveSink, StartError, StreamType, WriteError};
-use crate::connection::{ConnectionError, ConnectionInner, Link};
+use crate::connection::{ConnectionError, ConnectionInner, StreamConnection};
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
 use crate::ffi::registration::{ExecutionProfile, NativeRegistration};
@@ -73,7 +73,7 @@ impl ReceiveSink for Ends {
 }
 
 fn connection() -> Arc<ConnectionInner> {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential))
 }

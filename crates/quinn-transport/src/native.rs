@@ -1,4 +1,4 @@
-//! `Quinn` and `Link`: the state of a transport and of a connection.
+//! `Quinn` and `Native`: the state of a transport and of a connection.
 
 use parking_lot::Mutex;
 use quinn::{Connection, Endpoint, TransportConfig, VarInt};
@@ -19,7 +19,7 @@ pub struct Quinn {
 }
 
 /// What the handles and the task of a connection share.
-pub struct Link {
+pub struct Native {
     pub(crate) connection: Connection,
     /// Read-locked while an answer is sent: the close of this side waits for it.
     pub(crate) answers: RwLock<()>,
@@ -27,7 +27,7 @@ pub struct Link {
     sent_before: OnceLock<u64>,
 }
 
-impl Link {
+impl Native {
     pub(crate) fn new(connection: Connection) -> Self {
         Self { connection, answers: RwLock::default(), sent_before: OnceLock::new() }
     }

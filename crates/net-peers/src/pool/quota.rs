@@ -1,4 +1,4 @@
-//! `Account`: a bound on bytes or messages, the shares that are taken of it, and the place of a message.
+//! `Quota`: a bound on bytes or messages, the shares that are taken of it, and the place of a message.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -7,16 +7,16 @@ use tokio::sync::futures::Notified;
 
 /// What may be held at once. A single share may exceed the limit, so that each message can pass.
 #[derive(Debug)]
-pub(super) struct Account {
+pub(super) struct Quota {
     limit: usize,
     used: Mutex<usize>,
     freed: Notify,
 }
 
-/// A part of an [`Account`], which is given back on drop.
+/// A part of a [`Quota`], which is given back on drop.
 #[derive(Debug)]
 pub(super) struct Share {
-    account: Arc<Account>,
+    quota: Arc<Quota>,
     cost: usize,
 }
 
@@ -40,7 +40,7 @@ pub(super) enum OfPeer {
     Unconfirmed { _bytes: Share },
 }
 
-impl Account {
+impl Quota {
     pub(super) fn new(limit: usize) -> Arc<Self> {
         Arc::new(Self { limit, used: Mutex::new(0), freed: Notify::new() })
     }
@@ -53,7 +53,7 @@ impl Account {
         }
         *used = used.saturating_add(cost);
         drop(used);
-        Some(Share { account: self.clone(), cost })
+        Some(Share { quota: self.clone(), cost })
     }
 
     /// Whether no share is taken.
@@ -74,8 +74,8 @@ impl Account {
 
 impl Drop for Share {
     fn drop(&mut self) {
-        *self.account.used.lock() -= self.cost;
-        self.account.freed.notify_waiters();
+        *self.quota.used.lock() -= self.cost;
+        self.quota.freed.notify_waiters();
     }
 }
 
@@ -87,14 +87,14 @@ mod tests {
 
     #[test]
     fn shares_are_limited_and_given_back() {
-        let account = Account::new(10);
-        let whole = account.take(100).expect("a single share may be larger");
-        assert!(account.take(1).is_none());
-        let mut freed = pin!(account.freed());
+        let quota = Quota::new(10);
+        let whole = quota.take(100).expect("a single share may be larger");
+        assert!(quota.take(1).is_none());
+        let mut freed = pin!(quota.freed());
         freed.as_mut().enable();
         drop(whole);
         assert!(freed.now_or_never().is_some());
-        let _two = (account.take(5).unwrap(), account.take(5).unwrap());
-        assert!(account.take(1).is_none());
+        let _two = (quota.take(5).unwrap(), quota.take(5).unwrap());
+        assert!(quota.take(1).is_none());
     }
 }

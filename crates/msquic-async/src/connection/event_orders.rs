@@ -3,9 +3,9 @@
 //! event, and each waiting task was woken.
 
 use super::inner::ConnectionInner;
-use super::link::Link;
 use super::peer_streams::Start;
 use super::state::{ConnectionInput, ConnectionState};
+use super::stream_connection::StreamConnection;
 use super::{Connection, ConnectionError, DgramSendError};
 use crate::StreamStartError;
 use crate::buffer::DatagramSendState;
@@ -59,7 +59,7 @@ fn play_event(inner: &Arc<ConnectionInner>, number: usize) {
             return;
         }
         3 | 16 => ConnectionEvent::Connected {
-            alpn: b"player",
+            alpn: b"events",
             is_resumed: number == 16,
             local_addr: Some(addr()),
             remote_addr: None,
@@ -173,7 +173,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
 
 #[test]
 fn no_order_of_events_leaves_a_future_waiting() {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     for mut number in 0..EVENTS.pow(LENGTH) {
         let events: Vec<_> = std::iter::repeat_with(|| {
@@ -189,7 +189,7 @@ fn no_order_of_events_leaves_a_future_waiting() {
 
 #[test]
 fn long_random_orders_end_the_same_way() {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let mut random = fastrand::Rng::with_seed(1);
     for _ in 0..5000 {
@@ -200,7 +200,7 @@ fn long_random_orders_end_the_same_way() {
 
 #[test]
 fn a_call_that_finds_the_connection_closing_tells_why_it_closes() {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let inner = Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential));
     let connection = Connection::from_inner(inner.clone());
@@ -218,7 +218,7 @@ fn a_call_that_finds_the_connection_closing_tells_why_it_closes() {
 
 #[test]
 fn a_peer_is_connected_only_after_it_was_judged() {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     for (events, is_connected) in [(&[0, 1, 3][..], true), (&[0, 3], false), (&[0, 2, 3], false)] {
         let native = NativeConnection::closed(&registration);
@@ -247,7 +247,7 @@ impl ReceiveSink for Ends {
 
 #[test]
 fn a_stream_is_kept_until_its_sink_was_told_the_end() {
-    let registration = NativeRegistration::open(c"player", ExecutionProfile::LowLatency).unwrap();
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let inner = Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential));
     let connection = Connection::from_inner(inner.clone());

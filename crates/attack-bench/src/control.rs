@@ -1,8 +1,8 @@
 //! The control of an attack: honest peers that send as many packets and use as much processor time.
 
 use crate::Target;
+use crate::attacker::{Attacker, Messages};
 use crate::attacks::CONNECTIONS;
-use crate::hand::{Attacker, Messages};
 use crate::node::{self, Kind};
 use crate::process;
 use anyhow::Result;
@@ -27,11 +27,11 @@ pub(crate) async fn run(target: Target, packets: f64, processors: f64) -> Result
     let size = if target.kind == Kind::Tcp { TCP_MESSAGE } else { QUIC_MESSAGE };
     let message = [&size.to_be_bytes()[..], &vec![7; size as usize]].concat();
     for _ in 0..CONNECTIONS {
-        let mut hand = attacker.connect().await?;
-        hand.discard();
-        let messages = hand.messages().await?;
+        let mut connection = attacker.connect().await?;
+        connection.discard();
+        let messages = connection.messages().await?;
         tokio::spawn(send(messages, message.clone(), packets / CONNECTIONS as f64));
-        std::mem::forget(hand); // until the process ends
+        std::mem::forget(connection); // until the process ends
     }
     std::thread::spawn(move || use_processor(processors));
     while process::parent_commands().await {

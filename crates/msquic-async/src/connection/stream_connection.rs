@@ -1,4 +1,4 @@
-//! `Link`: what a stream needs of its connection, which stands above it.
+//! `StreamConnection`: what a stream needs of its connection, which stands above it.
 
 use super::credit::StreamCredit;
 use super::error::ConnectionError;
@@ -9,7 +9,7 @@ use crate::stream::StreamType;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-pub(crate) trait Link: Send + Sync + 'static {
+pub(crate) trait StreamConnection: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
     /// Why the connection has ended, if it has.
     fn error(&self) -> Option<ConnectionError>;
