@@ -10,6 +10,9 @@ const DOCUMENT: &str = "docs/libmsquic.md";
 /// The directory of the patches.
 const PATCHES: &str = "crates/libmsquic-sys/patches";
 
+/// The line before the index by subject, which is written by hand.
+const INDEX: &str = "By subject:";
+
 const BEGIN: &str = "<!-- patches: `cargo xtask patches` writes what follows -->";
 const END: &str = "<!-- end of patches -->";
 
@@ -19,11 +22,20 @@ pub(crate) fn write(root: &Path) -> Result<()> {
     fs::write(&path, document(root)?).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Fails if the table is not current, or a patch names a test that does not exist.
+/// Fails if the table is not current, the index by subject does not list each patch once, or a patch
+/// names a test that does not exist.
 pub(crate) fn check(root: &Path) -> Result<()> {
-    let is_current = fs::read_to_string(root.join(DOCUMENT))? == document(root)?;
-    ensure!(is_current, "{DOCUMENT} does not match the patches; run `cargo xtask patches`");
+    let text = fs::read_to_string(root.join(DOCUMENT))?;
+    ensure!(
+        text == document(root)?,
+        "{DOCUMENT} does not match the patches; run `cargo xtask patches`"
+    );
+    let index = text.split_once(INDEX).and_then(|(_, rest)| rest.split_once(BEGIN));
+    let (index, _) = index.context("the document has no index of patches by subject")?;
     for patch in read(root)? {
+        let fault = patch.key("fault");
+        let entries = index.split([' ', ',', '|', '\n']).filter(|word| *word == fault).count();
+        ensure!(entries == 1, "the index by subject in {DOCUMENT} has {fault} {entries} times");
         let test = patch.key("test");
         let exists = test.starts_with("argument: ") || root.join(test).exists();
         ensure!(exists, "patch {} names the test {test}, which does not exist", patch.key("fault"));
