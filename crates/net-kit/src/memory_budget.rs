@@ -50,8 +50,8 @@ pub struct MemoryLimits {
     /// Bytes of the unfinished messages of one connection; one of them may exceed it.
     pub unfinished: usize,
     /// How long a connection with an unfinished message may bring less than 16 KiB, while this side accepts
-    /// data; and, while more than half of `total` is used, an unfinished message less than a 64th of
-    /// what it holds.
+    /// data; and, while more than half of `total` is used, how long it may bring less than a 64th of what
+    /// its unfinished messages hold.
     pub timeout: Duration,
 }
 
@@ -313,12 +313,10 @@ impl Share {
     ///
     /// An unfinished message that brings less than 16 KiB within the timeout is late if the connection does
     /// the same. So peers may send messages side by side, and some before others, over a slow path.
-    /// While memory is [scarce](MemoryBudget::is_scarce), a message that holds more than 64 KiB is late too if it
-    /// brings less than a 64th of that. Time counts only while this side accepts data.
+    /// While memory is [scarce](MemoryBudget::is_scarce), the connection also has to bring a 64th of what all
+    /// its unfinished messages hold, and those that bring less than a 64th of what they hold may hold 64
+    /// KiB together. Time counts only while this side accepts data.
     pub fn is_late(&self, now: Instant) -> bool {
-        if self.unfinished.load(Ordering::Relaxed) == 0 {
-            return false;
-        }
         let timeout = self.budget.limits.timeout;
         let state = &mut *self.state.lock();
         let is_full = state.is_full;
@@ -332,6 +330,7 @@ impl Share {
         let pace = &mut *self.pace.lock();
         pace.look(
             now,
+            timeout,
             self.received.load(Ordering::Relaxed),
             state.unfinished.iter().map(|(number, growth)| Progress {
                 number: *number,

@@ -140,10 +140,11 @@ macro_rules! common_options {
                 max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
                 /// How long a connection that has not finished a message may bring less than 16 KiB. It is
                 /// then ended with [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout). While
-                /// more than half of [`max_memory`](Self::max_memory) is used, each unfinished message of
-                /// more than 64 KiB has to bring a 64th of its size in that time too. A question on a
-                /// stream of its own that brings less than 16 KiB is refused. Time in which this side
-                /// accepts no data does not count. Default: 30 s.
+                /// more than half of [`max_memory`](Self::max_memory) is used, it also has to bring a 64th
+                /// of what its unfinished messages hold in that time, and each message a 64th of its own
+                /// size, except for 64 KiB together. A question on a stream of its own that brings less
+                /// than 16 KiB is refused. Time in which this side accepts no data does not count.
+                /// Default: 30 s.
                 message_timeout: ::std::time::Duration = $crate::options::MESSAGE,
                     $crate::options::TIMEOUT;
                 /// The longest question or answer of a request, in bytes. Default: 1 MiB.

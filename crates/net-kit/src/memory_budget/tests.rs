@@ -260,3 +260,72 @@ proptest! {
         prop_assert_eq!(budget.unfinished.load(Ordering::SeqCst), 0);
     }
 }
+
+/// What a peer brings on its 16 streams within a second.
+type Second = fn(&mut [Unfinished], u64);
+
+/// A connection with messages of 64 KiB at most that 16 streams began.
+fn with_small_messages(budget: &Arc<MemoryBudget>) -> (Arc<Share>, Vec<Unfinished>) {
+    let share = share(budget);
+    let mut messages: Vec<_> = (0..16).map(|_| Unfinished::new(&share)).collect();
+    messages.iter_mut().for_each(|it| it.set(1, 64 * KIB));
+    (share, messages)
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_small_messages_keep_no_memory_while_it_is_scarce() {
+    const CONNECTIONS: usize = 8;
+    let trickled: Second = |messages, second| {
+        messages.iter_mut().for_each(|it| it.set(second as usize + 1, 64 * KIB));
+    };
+    let replaced: Second = |messages, _| {
+        messages.iter_mut().for_each(|it| it.set(0, 0));
+        messages.iter_mut().for_each(|it| it.set(1, 64 * KIB));
+    };
+    // The oldest one grows by what a connection has to bring, the other ones pause.
+    let paused: Second = |messages, second| {
+        messages[0].set(second as usize * ADVANCE / 4, 200 * KIB);
+        assert!(messages[1..].iter().all(|it| it.allowance() <= ALWAYS));
+        messages[1..].iter_mut().for_each(|it| it.set(ALWAYS, 64 * KIB));
+        assert!(messages[1..].iter().all(|it| it.allowance() == 0));
+    };
+    for attack in [trickled, replaced, paused] {
+        let budget = budget(CONNECTIONS * 1024 * KIB, 512 * KIB);
+        let mut attackers: Vec<_> =
+            (0..CONNECTIONS).map(|_| with_small_messages(&budget)).collect();
+        let honest = share(&budget);
+        let [mut one, mut other] = [Unfinished::new(&honest), Unfinished::new(&honest)];
+        other.set(1, 64 * KIB);
+        assert!(budget.is_exceeded());
+        for second in 1..=10 {
+            advance(SECOND).await;
+            let late = |it: &Share| it.is_late(Instant::now());
+            for (share, messages) in &mut attackers {
+                attack(messages, second);
+                if std::ptr::fn_addr_eq(attack, trickled) {
+                    share.received(ADVANCE / 2);
+                }
+                if late(share) {
+                    share.end();
+                }
+            }
+            one.set(second as usize * 2 * KIB, 64 * KIB);
+            other.set(second as usize * 2 * KIB, 64 * KIB);
+            assert!(!late(&honest), "after {second} s");
+        }
+        assert!(!budget.is_scarce(), "{} KiB are held", budget.used() / KIB);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_begins_messages_after_a_pause_has_its_time() {
+    let budget = budget(1000 * KIB, usize::MAX);
+    let (share, mut messages) = with_small_messages(&budget);
+    assert!(budget.is_scarce() && !share.is_late(Instant::now()));
+    messages.iter_mut().for_each(|it| it.set(0, 0));
+    for after in [100 * SECOND, SECOND] {
+        advance(after).await;
+        messages.iter_mut().for_each(|it| it.set(1, 64 * KIB));
+        assert!(!share.is_late(Instant::now()), "after {after:?}");
+    }
+}
