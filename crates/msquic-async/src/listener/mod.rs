@@ -233,7 +233,8 @@ impl Listener {
     }
 
     /// Stops listening and waits until that is done. Connections in the backlog can still be
-    /// accepted.
+    /// accepted. The port is free then, once the last connection of the listener has ended (on Linux;
+    /// with the patch N61).
     ///
     /// ```no_run
     /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {

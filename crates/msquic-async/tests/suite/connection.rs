@@ -3,7 +3,7 @@
 use super::peers::{
     ALPN, Pair, client_configuration, credential, listen, pair, pair_with, settings,
 };
-use super::skip::has_patch;
+use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
 use msquic_async::{
     CertHash, Configuration, Connection, KeyLog, ListenError, Listener, NetCredential, ReceiveEnd,
@@ -309,7 +309,9 @@ fn a_listener_is_started_once_and_stops() {
         stopped.unwrap();
         assert_eq!(listener.start(&[ALPN], None), Err(ListenError::Finished));
 
-        // The port is free again.
+        if lacks_patch("N61") {
+            return; // its workers free the port, some time later
+        }
         let configuration =
             Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
         let next = Listener::new(&registration, configuration, credential()).unwrap();
