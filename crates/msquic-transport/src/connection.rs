@@ -19,7 +19,7 @@ use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::handshake::Handshake;
-use net_kit::loss_reports::Told;
+use net_kit::loss_reports::LossCursor;
 use net_kit::receipts::{Control, Receipts};
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::Origin;
@@ -38,7 +38,7 @@ use tracing::Span;
 #[derive(Clone)]
 pub struct MsQuicNetConnection {
     pub(crate) shared: Handle<Shared>,
-    told: Told,
+    losses: LossCursor,
 }
 
 /// What all connections of a transport share.
@@ -101,8 +101,8 @@ impl MsQuicNetConnection {
     }
 
     pub(crate) fn of(shared: Handle<Shared>) -> Self {
-        let told = shared.stream_pool.loss_reports.told();
-        Self { shared, told }
+        let losses = shared.stream_pool.loss_reports.cursor();
+        Self { shared, losses }
     }
 
     /// Returns measurements of the connection, such as the round-trip time.
@@ -325,10 +325,10 @@ impl NetConnection for MsQuicNetConnection {
         if let Some(error) = inner.close_reason() {
             return Err(SendError::Closed(self.shared.close_reason(&error)));
         }
-        let before = self.told.count();
+        let before = self.losses.position();
         let flushed = stream_pool.flush(inner, config.timeouts()).await;
         match flushed {
-            Ok(()) => stream_pool.loss_reports.tell(&self.told, before),
+            Ok(()) => stream_pool.loss_reports.check(&self.losses, before),
             Err(error) => Err(self.send_error(error).await),
         }
     }
@@ -336,7 +336,7 @@ impl NetConnection for MsQuicNetConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         coop::spend().await;
         let shared = &*self.shared;
-        let received = shared.entry.hand_out(shared.inbound.recv(shared.over()).await);
+        let received = shared.entry.hand_out(shared.inbound.recv(shared.ended()).await);
         if received.is_ok() && shared.inbound.inbox().has_due() {
             self.spawn_receipts();
         }
@@ -359,7 +359,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.shared.over().await
+        self.shared.ended().await
     }
 }
 

@@ -47,7 +47,7 @@ impl Drop for FrameSink {
 
 impl ReceiveSink for FrameSink {
     fn receive(&mut self, data: &[u8]) -> usize {
-        if self.unfinished.share().is_over() {
+        if self.unfinished.share().has_ended() {
             self.decoder = FrameDecoder::new(0);
             self.unfinished.set(0, 0);
             return data.len();
@@ -111,7 +111,7 @@ impl FrameSink {
         loop {
             match self.decoder.receipt(data) {
                 Ok(None) => return,
-                Ok(Some((number, is_taken))) => receipts.answered(number, is_taken),
+                Ok(Some((number, is_taken))) => receipts.on_receipt(number, is_taken),
                 Err(error) => {
                     self.is_broken = true;
                     return self.inbound.inbox().push_one(Err(error));

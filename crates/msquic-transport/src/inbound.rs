@@ -81,7 +81,7 @@ impl Inbound {
             }
         };
         // Streams that paused have messages left, and another reader may be adding some.
-        self.inbox.share().no_more();
+        self.inbox.share().lift_limits();
         self.resume();
         let end = || self.streams.lock().is_empty().then(|| reason.clone());
         let (received, resume) = self.inbox.recv(end).await;

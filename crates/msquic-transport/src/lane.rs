@@ -5,7 +5,7 @@ use msquic_async::Connection;
 use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::loss_reports::LossReports;
-use net_kit::progress::{Look, Progress, Stuck, Timeouts};
+use net_kit::progress::{Progress, Snapshot, Stuck, Timeouts};
 use net_kit::unacknowledged::Unacknowledged;
 use net_traits::Cause;
 use parking_lot::Mutex;
@@ -46,10 +46,10 @@ impl OpenStream {
     }
 
     /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
-    fn rest(&self) -> (u64, u64) {
+    fn unconfirmed(&self) -> (u64, u64) {
         let mut unacknowledged = self.unacknowledged.lock();
         unacknowledged.confirm(self.stream.completed());
-        unacknowledged.rest()
+        unacknowledged.totals()
     }
 }
 
@@ -176,9 +176,9 @@ impl Lane {
                 Slot::Open(open) if Arc::ptr_eq(open, broken) => {
                     *slot = Slot::Empty;
                     let mut lost = self.lost.lock();
-                    *lost = sum(*lost, broken.rest());
+                    *lost = sum(*lost, broken.unconfirmed());
                     if let WriteError::Stopped(code) = error {
-                        self.loss_reports.add(code);
+                        self.loss_reports.record(code);
                     }
                 }
                 Slot::Closed(_) => return Err(QueueError::Closed),
@@ -257,11 +257,11 @@ impl Lane {
     /// that were lost with stopped streams.
     pub(crate) fn unconfirmed(&self) -> (u64, u64) {
         let slot = self.slot.lock();
-        let rest = match &*slot {
-            Slot::Open(open) | Slot::Closed(Some(open)) => open.rest(),
+        let unconfirmed = match &*slot {
+            Slot::Open(open) | Slot::Closed(Some(open)) => open.unconfirmed(),
             Slot::Empty | Slot::Closed(None) => (0, 0),
         };
-        sum(*self.lost.lock(), rest)
+        sum(*self.lost.lock(), unconfirmed)
     }
 }
 
@@ -326,10 +326,10 @@ struct StreamProgress<'a> {
 }
 
 impl Progress for StreamProgress<'_> {
-    async fn look(&mut self) -> Look {
+    async fn snapshot(&mut self) -> Snapshot {
         let statistics = self.connection.statistics().await;
         let sent = statistics.map(|it| it.sent_stream_bytes).unwrap_or_default();
         let is_moving = self.sent.replace(sent) != Some(sent);
-        Look { done: self.stream.completed(), is_moving }
+        Snapshot { done: self.stream.completed(), is_moving }
     }
 }

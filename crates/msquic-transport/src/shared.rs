@@ -90,7 +90,7 @@ impl Shared {
         stream_pool.flush_receipts(inner, config.timeouts()).await;
     }
 
-    pub(crate) async fn over(&self) -> CloseReason {
+    pub(crate) async fn ended(&self) -> CloseReason {
         self.close_reason(&self.inner.watch_shutdown().await)
     }
 
@@ -109,7 +109,7 @@ impl Member for Shared {
         &self.entry
     }
 
-    fn is_over(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.inner.close_reason().is_some()
     }
 
@@ -121,7 +121,7 @@ impl Member for Shared {
         let Self { stream_pool, inner, config, closing, .. } = self;
         let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
         let Some(closed) = closed else {
-            return CloseOutcome::AlreadyOver(self.over().await);
+            return CloseOutcome::AlreadyClosed(self.ended().await);
         };
         self.entry.telemetry().closing(code, reason);
         {
@@ -141,7 +141,7 @@ impl Member for Shared {
             rest
         };
         inner.watch_shutdown().await;
-        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Acknowledged)
+        CloseOutcome::from_unconfirmed(messages, bytes, CloseOutcome::Acknowledged)
     }
 
     fn linger(&self, lingering: Lingering<Self>) {

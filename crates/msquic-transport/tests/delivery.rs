@@ -144,7 +144,7 @@ fn a_flush_and_a_close_tell_what_was_lost_with_a_stopped_stream() {
         client.flush().await.unwrap();
         assert_eq!(server.recv().await.unwrap().0, "good");
         let outcome = client.close(0, "").await;
-        assert!(!matches!(outcome, CloseOutcome::AlreadyOver(_)), "{outcome:?}");
+        assert!(!matches!(outcome, CloseOutcome::AlreadyClosed(_)), "{outcome:?}");
     });
 }
 

@@ -76,7 +76,7 @@ struct State {
     next: u64,
     connections: usize,
     /// By number, so that the oldest is the first.
-    handshakes: BTreeMap<u64, Stallable>,
+    handshakes: BTreeMap<u64, Pending>,
     per_ip: HashMap<IpAddr, usize>,
     handshakes_per_ip: HashMap<IpAddr, usize>,
     refused: HashMap<Limit, u64>,
@@ -85,10 +85,10 @@ struct State {
 
 /// A handshake in progress.
 #[derive(Debug)]
-struct Stallable {
+struct Pending {
     remote: SocketAddr,
     since: Instant,
-    gives_way: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
 impl Admission {
@@ -117,15 +117,15 @@ impl Admission {
         let (gave_way, admitted, has_changed) = {
             let state = &mut *self.state.lock();
             let reached = state.reached(&self.limits, network(remote.ip()));
-            let gave_way = reached.and_then(|(_, ip)| state.give_way(ip));
+            let gave_way = reached.and_then(|(_, ip)| state.evict(ip));
             let reached = state.reached(&self.limits, network(remote.ip()));
             let admitted = match reached {
                 None => Ok(state.begin(remote)),
                 Some((limit, _)) => Err(limit),
             };
-            (gave_way, admitted, state.feel(&self.limits))
+            (gave_way, admitted, state.update_pressure(&self.limits))
         };
-        self.tell(has_changed);
+        self.notify_pressure(has_changed);
         if let Some(late) = gave_way {
             self.refuse(late, Limit::Handshakes);
         }
@@ -162,7 +162,7 @@ impl Admission {
         limit
     }
 
-    fn tell(&self, has_changed: bool) {
+    fn notify_pressure(&self, has_changed: bool) {
         if let Some(hook) = self.on_pressure.as_ref().filter(|_| has_changed) {
             hook(self);
         }
@@ -193,21 +193,21 @@ impl State {
         let ip = network(remote.ip());
         *self.per_ip.entry(ip).or_default() += 1;
         *self.handshakes_per_ip.entry(ip).or_default() += 1;
-        let gives_way = Arc::new(Notify::new());
-        let stallable = Stallable { remote, since: Instant::now(), gives_way: gives_way.clone() };
-        self.handshakes.insert(self.next, stallable);
-        Phase::Handshake { number: self.next, gives_way }
+        let evicted = Arc::new(Notify::new());
+        let pending_handshake = Pending { remote, since: Instant::now(), evicted: evicted.clone() };
+        self.handshakes.insert(self.next, pending_handshake);
+        Phase::Handshake { number: self.next, evicted }
     }
 
     /// Ends the oldest handshake, of `ip` if it is given, if it has stalled. Returns its address.
-    fn give_way(&mut self, ip: Option<IpAddr>) -> Option<SocketAddr> {
-        let counts = |it: &Stallable| ip.is_none_or(|ip| network(it.remote.ip()) == ip);
+    fn evict(&mut self, ip: Option<IpAddr>) -> Option<SocketAddr> {
+        let counts = |it: &Pending| ip.is_none_or(|ip| network(it.remote.ip()) == ip);
         let (number, oldest) = self.handshakes.iter().find(|(_, it)| counts(it))?;
         if oldest.since.elapsed() < STALLED {
             return None;
         }
         let (number, remote) = (*number, oldest.remote);
-        oldest.gives_way.notify_one();
+        oldest.evicted.notify_one();
         self.end_handshake(number);
         self.end_connection(remote);
         Some(remote)
@@ -226,7 +226,7 @@ impl State {
     }
 
     /// Judges the pressure again; returns whether it changed.
-    fn feel(&mut self, limits: &ConnectionLimits) -> bool {
+    fn update_pressure(&mut self, limits: &ConnectionLimits) -> bool {
         let part = if self.is_under_pressure { 4 } else { 2 };
         let is_near = |count: usize, limit: usize| count > 0 && count >= limit / part;
         let now = is_near(self.handshakes.len(), limits.handshakes)
@@ -254,18 +254,18 @@ pub struct Place {
 
 #[derive(Debug)]
 enum Phase {
-    Handshake { number: u64, gives_way: Arc<Notify> },
+    Handshake { number: u64, evicted: Arc<Notify> },
     Established,
 }
 
 impl Place {
     /// Returns what ends the handshake in time, to be run beside the place.
     pub fn watch(&self) -> Watch {
-        let gives_way = match &self.phase {
-            Phase::Handshake { gives_way, .. } => gives_way.clone(),
+        let evicted = match &self.phase {
+            Phase::Handshake { evicted, .. } => evicted.clone(),
             Phase::Established => Arc::default(),
         };
-        Watch { admission: self.admission.clone(), remote: self.remote, gives_way }
+        Watch { admission: self.admission.clone(), remote: self.remote, evicted }
     }
 
     /// Checks that the handshake did not have to give way to another while its request waited.
@@ -293,9 +293,9 @@ impl Place {
                 return Err(Limit::Handshakes);
             }
             *phase = Phase::Established;
-            state.feel(&admission.limits)
+            state.update_pressure(&admission.limits)
         };
-        admission.tell(has_changed);
+        admission.notify_pressure(has_changed);
         Ok(())
     }
 }
@@ -305,7 +305,7 @@ impl Place {
 pub struct Watch {
     admission: Arc<Admission>,
     remote: SocketAddr,
-    gives_way: Arc<Notify>,
+    evicted: Arc<Notify>,
 }
 
 impl Watch {
@@ -323,7 +323,7 @@ impl Watch {
     ) -> Result<F::Output, Limit> {
         tokio::select! {
             biased;
-            () = self.gives_way.notified() => Err(Limit::Handshakes),
+            () = self.evicted.notified() => Err(Limit::Handshakes),
             completed = handshake => Ok(completed),
             () = sleep(timeout) => Err(self.timed_out()),
         }
@@ -347,9 +347,9 @@ impl Drop for Place {
             if counts {
                 state.end_connection(*remote);
             }
-            state.feel(&admission.limits)
+            state.update_pressure(&admission.limits)
         };
-        admission.tell(has_changed);
+        admission.notify_pressure(has_changed);
     }
 }
 

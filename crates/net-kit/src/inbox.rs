@@ -171,7 +171,7 @@ impl Inbox {
         drop(dropped);
         self.arrived.notify_one(); // a reader that leaves entries wakes the next one
         if is_excess {
-            self.share.relieve();
+            self.share.enforce_total();
         }
     }
 
@@ -195,7 +195,7 @@ impl Inbox {
         }
         self.arrived.notify_one();
         if is_excess {
-            self.share.relieve();
+            self.share.enforce_total();
         }
     }
 

@@ -16,14 +16,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// use net_traits::SendError;
 ///
 /// let loss_reports = LossReports::default();
-/// let (one, other) = (loss_reports.told(), loss_reports.told());
-/// let before = one.count();
-/// loss_reports.add(7);
+/// let (one, other) = (loss_reports.cursor(), loss_reports.cursor());
+/// let before = one.position();
+/// loss_reports.record(7);
 /// let lost = Err(SendError::Stopped { code: 7 });
-/// assert_eq!(loss_reports.tell(&one, before), lost);
-/// assert_eq!(loss_reports.tell(&one, one.count()), Ok(()), "once");
-/// assert_eq!(loss_reports.tell(&other, other.count()), lost, "each handle is told");
-/// assert_eq!(loss_reports.tell(&loss_reports.told(), 1), Ok(()), "before this handle existed");
+/// assert_eq!(loss_reports.check(&one, before), lost);
+/// assert_eq!(loss_reports.check(&one, one.position()), Ok(()), "once");
+/// assert_eq!(loss_reports.check(&other, other.position()), lost, "each handle is told");
+/// assert_eq!(loss_reports.check(&loss_reports.cursor(), 1), Ok(()), "before this handle existed");
 /// ```
 #[derive(Debug, Default)]
 pub struct LossReports(Mutex<State>);
@@ -37,42 +37,42 @@ struct State {
 
 /// The losses that were reported to a handle. A clone of the handle has the same.
 #[derive(Debug, Default)]
-pub struct Told(AtomicU64);
+pub struct LossCursor(AtomicU64);
 
 impl LossReports {
     /// Records that the peer stopped a stream with `code`. Call it before waking the tasks that flush.
-    pub fn add(&self, code: u64) {
+    pub fn record(&self, code: u64) {
         let state = &mut *self.0.lock();
         *state = State { count: state.count + 1, code };
     }
 
     /// Returns the state of a new handle, to which earlier losses are not reported.
-    pub fn told(&self) -> Told {
-        Told(self.0.lock().count.into())
+    pub fn cursor(&self) -> LossCursor {
+        LossCursor(self.0.lock().count.into())
     }
 
     /// Reports to a flush of the handle with `told` which losses occurred since `before`: the
-    /// [count](Told::count) when the flush began.
+    /// [count](LossCursor::position) when the flush began.
     ///
     /// # Errors
     ///
     /// [`SendError::Stopped`] with the code of the last loss.
-    pub fn tell(&self, told: &Told, before: u64) -> Result<(), SendError> {
+    pub fn check(&self, cursor: &LossCursor, before: u64) -> Result<(), SendError> {
         let State { count, code } = *self.0.lock();
-        told.0.fetch_max(count, Ordering::Relaxed);
+        cursor.0.fetch_max(count, Ordering::Relaxed);
         if count > before { Err(SendError::Stopped { code }) } else { Ok(()) }
     }
 }
 
-impl Told {
+impl LossCursor {
     /// Returns how many losses were reported.
-    pub fn count(&self) -> u64 {
+    pub fn position(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-impl Clone for Told {
+impl Clone for LossCursor {
     fn clone(&self) -> Self {
-        Self(self.count().into())
+        Self(self.position().into())
     }
 }

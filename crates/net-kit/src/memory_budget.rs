@@ -172,9 +172,9 @@ pub struct Share {
     is_blocked: AtomicBool,
     /// The bytes of complete messages so far.
     received: AtomicU64,
-    is_over: AtomicBool,
+    has_ended: AtomicBool,
     /// Nothing more can arrive.
-    is_last: AtomicBool,
+    is_unlimited: AtomicBool,
     state: Mutex<State>,
     /// Locked after `state`, by looks only.
     pace: Mutex<Pace>,
@@ -190,7 +190,7 @@ struct State {
     is_full: bool,
     /// A message that could not grow may grow now.
     is_released: bool,
-    is_over: bool,
+    has_ended: bool,
 }
 
 /// A message in progress.
@@ -214,8 +214,8 @@ impl Share {
             numbers: AtomicU64::new(0),
             is_blocked: AtomicBool::new(false),
             received: AtomicU64::new(0),
-            is_over: AtomicBool::new(false),
-            is_last: AtomicBool::new(false),
+            has_ended: AtomicBool::new(false),
+            is_unlimited: AtomicBool::new(false),
             state: Mutex::default(),
             pace: Mutex::new(Pace::new()),
         }
@@ -236,7 +236,7 @@ impl Share {
         self.budget.limits.timeout
     }
 
-    /// Changes how many bytes are stored for the application. Call [`relieve`](Self::relieve) after
+    /// Changes how many bytes are stored for the application. Call [`enforce_total`](Self::enforce_total) after
     /// unlocking if it returns true.
     #[inline]
     pub(crate) fn store(&self, before: usize, now: usize) -> bool {
@@ -260,7 +260,7 @@ impl Share {
     }
 
     /// Ends a connection if the budget is exceeded; no lock may be held.
-    pub(crate) fn relieve(&self) {
+    pub(crate) fn enforce_total(&self) {
         self.budget.check();
     }
 
@@ -291,21 +291,21 @@ impl Share {
     /// false if it was ended before.
     pub fn end(&self) -> bool {
         let state = &mut *self.state.lock();
-        self.is_over.store(true, Ordering::Release);
+        self.has_ended.store(true, Ordering::Release);
         self.budget.replace(std::mem::take(&mut state.charged), 0);
-        !std::mem::replace(&mut state.is_over, true)
+        !std::mem::replace(&mut state.has_ended, true)
     }
 
     /// Records that the connection has ended and nothing more can arrive: what has arrived may be decoded.
     /// Resume paused streams afterwards.
-    pub fn no_more(&self) {
-        self.is_last.store(true, Ordering::Release);
+    pub fn lift_limits(&self) {
+        self.is_unlimited.store(true, Ordering::Release);
     }
 
     /// Returns whether the connection was [ended](Self::end): what arrives is to be discarded.
     #[inline]
-    pub fn is_over(&self) -> bool {
-        self.is_over.load(Ordering::Acquire)
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Ordering::Acquire)
     }
 
     /// Returns whether the connection has to end because it does not finish its messages. Call it about
@@ -328,7 +328,7 @@ impl Share {
             is_late |= now.saturating_duration_since(growth.since) >= timeout;
         }
         let pace = &mut *self.pace.lock();
-        pace.look(
+        pace.update(
             now,
             timeout,
             self.received.load(Ordering::Relaxed),
@@ -341,13 +341,13 @@ impl Share {
         );
         let is_stalled = is_late && pace.is_stalled(now, timeout);
         let is_slow = self.budget.is_scarce() && pace.is_slow(now, timeout);
-        (is_stalled || is_slow) && !state.is_over
+        (is_stalled || is_slow) && !state.has_ended
     }
 }
 
 impl State {
     fn charge(&mut self, budget: &MemoryBudget, before: usize, now: usize) {
-        if !self.is_over {
+        if !self.has_ended {
             self.charged = self.charged + now - before;
             budget.replace(before, now);
         }
@@ -385,7 +385,7 @@ impl Unfinished {
     pub fn allowance(&self) -> usize {
         let others = self.share.unfinished.load(Ordering::Relaxed);
         let is_alone = others == 0 || others == 1 && self.number.is_some();
-        if is_alone || self.share.is_last.load(Ordering::Acquire) {
+        if is_alone || self.share.is_unlimited.load(Ordering::Acquire) {
             return usize::MAX;
         }
         let limit = self.share.budget.limits.unfinished;

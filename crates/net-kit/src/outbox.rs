@@ -4,7 +4,7 @@
 //! or none of it, whatever the wire does. The outbox owns the messages in between; its bound is a
 //! number of bytes, with `ENTRY_COST` for each message. Nothing here waits for the peer; wrap
 //! [`push`](Outbox::push) and [`flushed`](Outbox::flushed) into
-//! [`unless_stuck`](crate::progress::unless_stuck) with [`look`](Outbox::look).
+//! [`unless_stuck`](crate::progress::unless_stuck) with [`look`](Outbox::snapshot).
 //!
 //! ```text
 //!            close                    wrote_all, end
@@ -13,7 +13,7 @@
 //! ```
 
 use crate::frame::HEADER;
-use crate::progress::Look;
+use crate::progress::Snapshot;
 use crate::unacknowledged::Unacknowledged;
 use bytes::Bytes;
 use net_traits::{CloseReason, SendError};
@@ -245,9 +245,9 @@ impl Outbox {
     }
 
     /// How far writing is. Once everything is written, what the peer takes is not visible here.
-    pub fn look(&self) -> Look {
+    pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
-        Look { done: state.bytes, is_moving: state.is_all }
+        Snapshot { done: state.bytes, is_moving: state.is_all }
     }
 
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
@@ -280,7 +280,7 @@ impl Outbox {
     pub fn unconfirmed(&self) -> (u64, u64) {
         let state = self.state.lock();
         let (messages, bytes) =
-            if state.is_confirmed { (0, 0) } else { state.unacknowledged.rest() };
+            if state.is_confirmed { (0, 0) } else { state.unacknowledged.totals() };
         (messages + state.rest.0 + state.lost.0, bytes + state.rest.1 + state.lost.1)
     }
 
@@ -361,7 +361,7 @@ impl Outbox {
         {
             let state = &mut *self.state.lock();
             begun.into_iter().for_each(|frame| state.wrote_frame(frame));
-            let (messages, bytes) = std::mem::take(&mut state.unacknowledged).rest();
+            let (messages, bytes) = std::mem::take(&mut state.unacknowledged).totals();
             state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
             state.report = Some(error.clone());
             state.reported = (state.reported.0 + 1, Some(error));

@@ -14,14 +14,14 @@ use tokio::time::{Instant, timeout_at};
 const SLOW: u32 = 10;
 
 /// How often progress is looked for within the time limit.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 
 /// Longer than any limit that can be configured.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
 /// What is seen of an operation at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Look {
+pub struct Snapshot {
     /// How much of what the operation waits for is done, in any unit that only grows.
     pub done: u64,
     /// Whether the peer took other data since the last look, or takes data that cannot be counted.
@@ -31,12 +31,12 @@ pub struct Look {
 /// Sees how far an operation is.
 pub trait Progress: Send {
     /// Looks again.
-    fn look(&mut self) -> impl Future<Output = Look> + Send;
+    fn snapshot(&mut self) -> impl Future<Output = Snapshot> + Send;
 }
 
 /// A [`Progress`] that is read without waiting.
-impl<F: FnMut() -> Look + Send> Progress for F {
-    fn look(&mut self) -> impl Future<Output = Look> + Send {
+impl<F: FnMut() -> Snapshot + Send> Progress for F {
+    fn snapshot(&mut self) -> impl Future<Output = Snapshot> + Send {
         std::future::ready(self())
     }
 }
@@ -112,7 +112,7 @@ impl From<Stuck> for RequestError {
 /// to a quarter of the time passes until the lack of progress is noticed.
 ///
 /// ```
-/// use net_kit::progress::{Look, Timeouts, Stuck, unless_stuck};
+/// use net_kit::progress::{Snapshot, Timeouts, Stuck, unless_stuck};
 /// use std::future::pending;
 /// use std::time::Duration;
 ///
@@ -120,7 +120,7 @@ impl From<Stuck> for RequestError {
 /// # runtime.block_on(async {
 /// let limit = Duration::from_millis(20);
 /// let timeouts = Timeouts::begin(limit, Duration::from_secs(60));
-/// let nothing = || Look { done: 0, is_moving: false };
+/// let nothing = || Snapshot { done: 0, is_moving: false };
 /// assert_eq!(unless_stuck(timeouts, nothing, async { 7 }).await, Ok(7));
 /// assert_eq!(unless_stuck(timeouts, nothing, pending::<()>()).await, Err(Stuck(limit)));
 /// # });
@@ -142,14 +142,14 @@ pub async fn unless_stuck<T>(
     let mut operation = pin!(operation);
     let mut watch = Watch::default();
     loop {
-        let next = Instant::now() + limit / LOOKS;
+        let next = Instant::now() + limit / CHECKS;
         if let Ok(output) = timeout_at(next.min(until), &mut operation).await {
             return Ok(output);
         }
-        let look = timeout_at(until, progress.look()).await;
+        let snapshot = timeout_at(until, progress.snapshot()).await;
         let now = Instant::now();
-        match look {
-            Ok(look) if now < until => watch.saw(now, look, limit)?,
+        match snapshot {
+            Ok(snapshot) if now < until => watch.saw(now, snapshot, limit)?,
             _ => return Err(Stuck(total)),
         }
     }
@@ -163,13 +163,13 @@ struct Watch {
 }
 
 impl Watch {
-    fn saw(&mut self, now: Instant, look: Look, limit: Duration) -> Result<(), Stuck> {
+    fn saw(&mut self, now: Instant, snapshot: Snapshot, limit: Duration) -> Result<(), Stuck> {
         let done = match self.done {
-            Some((before, since)) if before == look.done => since,
+            Some((before, since)) if before == snapshot.done => since,
             _ => now,
         };
-        self.done = Some((look.done, done));
-        if look.is_moving {
+        self.done = Some((snapshot.done, done));
+        if snapshot.is_moving {
             self.moved = Some(now);
         }
         let any = self.moved.map_or(done, |moved| moved.max(done));
@@ -196,8 +196,8 @@ mod tests {
         let (start, mut watch) = (Instant::now(), Watch::default());
         (1..100).find_map(|second| {
             let now = start + Duration::from_secs(second);
-            let look = Look { done: done(second), is_moving: is_moving(second) };
-            watch.saw(now, look, LIMIT).err().map(|Stuck(after)| (second, after))
+            let snapshot = Snapshot { done: done(second), is_moving: is_moving(second) };
+            watch.saw(now, snapshot, LIMIT).err().map(|Stuck(after)| (second, after))
         })
     }
 
@@ -220,7 +220,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_operation_is_polled_until_it_is_stuck() {
         let timeouts = || Timeouts::begin(LIMIT, 100 * LIMIT);
-        let nothing = || Look::default();
+        let nothing = || Snapshot::default();
         let late = tokio::time::sleep(LIMIT - Duration::from_millis(1));
         assert_eq!(unless_stuck(timeouts(), nothing, late).await, Ok(()));
         let never = std::future::pending::<()>();
@@ -235,7 +235,7 @@ mod tests {
         let timeouts = Timeouts::begin(LIMIT, total);
         let byte_by_byte = move || {
             done += 1;
-            Look { done, is_moving: true }
+            Snapshot { done, is_moving: true }
         };
         let never = std::future::pending::<()>();
         assert_eq!(unless_stuck(timeouts, byte_by_byte, never).await, Err(Stuck(total)));
@@ -244,7 +244,7 @@ mod tests {
         assert_eq!(timeouts.wait(never).await, Err(Stuck(total)), "the time is over");
         struct Busy;
         impl Progress for Busy {
-            async fn look(&mut self) -> Look {
+            async fn snapshot(&mut self) -> Snapshot {
                 std::future::pending().await
             }
         }

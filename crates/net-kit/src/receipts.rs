@@ -36,7 +36,7 @@ const TOO_LARGE: u64 = 1;
 /// let receipts = Receipts::default();
 /// let mut expected = receipts.expect().await;
 /// expected.queued(); // the message with `expected.number()`
-/// receipts.answered(expected.number(), true);
+/// receipts.on_receipt(expected.number(), true);
 /// assert_eq!(expected.receipt().await, Ok(()));
 /// # });
 /// ```
@@ -56,7 +56,7 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
-    answer: oneshot::Sender<Result<(), SendAckedError>>,
+    result: oneshot::Sender<Result<(), SendAckedError>>,
     _place: OwnedSemaphorePermit,
 }
 
@@ -79,30 +79,30 @@ impl Receipts {
             Ok(place) => place,
             Err(_) => std::future::pending().await,
         };
-        let (answer, answered) = oneshot::channel();
+        let (result, receipt) = oneshot::channel();
         let number = {
             let state = &mut *self.state.lock();
             state.next = state.next.wrapping_add(1);
-            state.waiting.insert(state.next, Waiting { answer, _place: place });
+            state.waiting.insert(state.next, Waiting { result, _place: place });
             state.next
         };
-        Expected { receipts: self, number, answered, is_queued: false }
+        Expected { receipts: self, number, receipt, is_queued: false }
     }
 
     /// Records a receipt of the peer. Unknown numbers are ignored.
-    pub fn answered(&self, number: u32, is_taken: bool) {
+    pub fn on_receipt(&self, number: u32, is_taken: bool) {
         let rejected = || SendAckedError::NotSent(SendError::Stopped { code: TOO_LARGE });
         let waiting = self.state.lock().waiting.remove(&number);
-        if let Some(Waiting { answer, .. }) = waiting {
-            let _ = answer.send(if is_taken { Ok(()) } else { Err(rejected()) }); // it may be dropped
+        if let Some(Waiting { result, .. }) = waiting {
+            let _ = result.send(if is_taken { Ok(()) } else { Err(rejected()) }); // it may be dropped
         }
     }
 
     /// Records that messages without a receipt may be lost, for example with a stopped stream.
     pub fn lost(&self, error: &SendError) {
         let waiting = std::mem::take(&mut self.state.lock().waiting);
-        for Waiting { answer, .. } in waiting.into_values() {
-            let _ = answer.send(Err(SendAckedError::Unknown(error.clone()))); // it may be dropped
+        for Waiting { result, .. } in waiting.into_values() {
+            let _ = result.send(Err(SendAckedError::Unknown(error.clone()))); // it may be dropped
         }
     }
 
@@ -123,7 +123,7 @@ impl Receipts {
 pub struct Expected<'a> {
     receipts: &'a Receipts,
     number: u32,
-    answered: oneshot::Receiver<Result<(), SendAckedError>>,
+    receipt: oneshot::Receiver<Result<(), SendAckedError>>,
     is_queued: bool,
 }
 
@@ -154,8 +154,8 @@ impl Expected<'_> {
     ///
     /// Cancel-safe.
     pub async fn receipt(&mut self) -> Result<(), SendAckedError> {
-        match (&mut self.answered).await {
-            Ok(answer) => answer,
+        match (&mut self.receipt).await {
+            Ok(result) => result,
             Err(_) => std::future::pending().await, // it was returned before
         }
     }
@@ -187,10 +187,10 @@ mod tests {
         }
         tokio::task::yield_now().await; // with a new cooperative budget
         assert!(receipts.expect().now_or_never().is_none(), "all places are taken");
-        receipts.answered(numbers[0].wrapping_sub(1), true); // for nothing
+        receipts.on_receipt(numbers[0].wrapping_sub(1), true); // for nothing
         assert!(receipts.expect().now_or_never().is_none());
-        receipts.answered(numbers[5], true);
-        receipts.answered(numbers[5], true);
+        receipts.on_receipt(numbers[5], true);
+        receipts.on_receipt(numbers[5], true);
         let _expected = receipts.expect().now_or_never().unwrap();
         assert!(receipts.expect().now_or_never().is_none(), "one receipt frees one place");
     }
@@ -200,7 +200,7 @@ mod tests {
         let receipts = Receipts::default();
         let (mut one, mut two) = (receipts.expect().await, receipts.expect().await);
         one.queued();
-        receipts.answered(one.number(), false);
+        receipts.on_receipt(one.number(), false);
         let rejected = SendError::Stopped { code: TOO_LARGE };
         assert_eq!(one.receipt().await, Err(SendAckedError::NotSent(rejected.clone())));
         receipts.lost(&rejected);

@@ -29,7 +29,7 @@ use crate::memory_budget::{MemoryBudget, MemoryLimits, Share};
 use crate::revocations::Revocations;
 use crate::statistics::MessageCounters;
 use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
-use crate::trust_expiry::{Term, TrustExpiry};
+use crate::trust_expiry::{Expiry, TrustExpiry};
 use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
@@ -55,7 +55,7 @@ pub trait Member: Send + Sync + Sized + 'static {
     fn entry(&self) -> &Entry<Self>;
 
     /// Returns whether the connection has ended.
-    fn is_over(&self) -> bool;
+    fn has_ended(&self) -> bool;
 
     /// Closes the connection without waiting and drops what is queued.
     fn abort(&self, code: u64, reason: &str);
@@ -111,12 +111,12 @@ pub struct Registry<M> {
     undelivered_messages: AtomicU64,
     undelivered_bytes: AtomicU64,
     /// Wakes the task that closes the connections whose trust ends.
-    terms_changed: Arc<Notify>,
+    expiry_changed: Arc<Notify>,
     is_shut_down: watched::Sender<bool>,
-    roster: Mutex<Roster<M>>,
+    state: Mutex<State<M>>,
 }
 
-struct Roster<M> {
+struct State<M> {
     next: u64,
     live: HashMap<u64, Weak<M>>,
     /// What peers opened, by identity, the oldest first.
@@ -139,7 +139,7 @@ impl<M: Member> Registry<M> {
         telemetry: Telemetry,
         limits: MemoryLimits,
     ) -> Arc<Self> {
-        let roster = Roster {
+        let state = State {
             next: 0,
             live: HashMap::new(),
             accepted: HashMap::new(),
@@ -149,22 +149,22 @@ impl<M: Member> Registry<M> {
         };
         Arc::new_cyclic(|registry: &Weak<Self>| {
             let registry = registry.clone();
-            let relieve = move || {
+            let enforce_total = move || {
                 if let Some(registry) = registry.upgrade() {
-                    registry.relieve();
+                    registry.enforce_total();
                 }
             };
             Self {
                 admission: Arc::new(admission),
-                budget: Arc::new(MemoryBudget::new(limits).on_excess(relieve)),
+                budget: Arc::new(MemoryBudget::new(limits).on_excess(enforce_total)),
                 telemetry,
                 messages: MessageCounters::default(),
                 refused_messages: AtomicU64::new(0),
                 undelivered_messages: AtomicU64::new(0),
                 undelivered_bytes: AtomicU64::new(0),
-                terms_changed: Arc::default(),
+                expiry_changed: Arc::default(),
                 is_shut_down: watched::Sender::new(false),
-                roster: Mutex::new(roster),
+                state: Mutex::new(state),
             }
         })
     }
@@ -183,7 +183,7 @@ impl<M: Member> Registry<M> {
     /// give it to [`register`](Self::register): its peer is verified by a policy that a revocation
     /// during the handshake does not change.
     pub fn revocations(&self) -> u64 {
-        self.roster.lock().revocations.count()
+        self.state.lock().revocations.count()
     }
 
     /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
@@ -198,15 +198,15 @@ impl<M: Member> Registry<M> {
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Handle<M> {
         let telemetry = ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin);
-        let term = Term::of(facts.peer());
+        let expiry = Expiry::of(facts.peer());
         let member = Arc::new_cyclic(|member: &Weak<M>| {
             let id = {
-                let mut roster = self.roster.lock();
-                roster.next += 1;
-                let id = roster.next;
-                roster.live.insert(id, member.clone());
+                let mut state = self.state.lock();
+                state.next += 1;
+                let id = state.next;
+                state.live.insert(id, member.clone());
                 if origin == Origin::Accepted {
-                    roster.accepted.entry(facts.peer().hash).or_default().insert(id);
+                    state.accepted.entry(facts.peer().hash).or_default().insert(id);
                 }
                 id
             };
@@ -220,7 +220,7 @@ impl<M: Member> Registry<M> {
                 violations,
                 share,
                 withdrawn: OnceLock::new(),
-                term,
+                expiry,
                 handles: AtomicUsize::new(1),
                 is_lost: AtomicBool::new(false),
             })
@@ -229,8 +229,8 @@ impl<M: Member> Registry<M> {
         self.watch_samples();
         self.watch_unread(&member);
         self.replace(&member.entry().facts.peer().hash);
-        // A later revocation finds the connection in the roster.
-        let revoked_by = self.roster.lock().revocations.since(revocations);
+        // A later revocation finds the connection in the state.
+        let revoked_by = self.state.lock().revocations.since(revocations);
         for policy in &revoked_by {
             revoke(&*member, policy);
         }
@@ -245,11 +245,11 @@ impl<M: Member> Registry<M> {
     /// a peer that crashes and comes back is not locked out by those of its earlier lives.
     fn replace(&self, identity: &CertHash) {
         let live: Vec<_> = {
-            let roster = self.roster.lock();
-            let Some(of_peer) = roster.accepted.get(identity) else { return };
-            of_peer.iter().filter_map(|id| roster.live.get(id)?.upgrade()).collect()
+            let state = self.state.lock();
+            let Some(of_peer) = state.accepted.get(identity) else { return };
+            of_peer.iter().filter_map(|id| state.live.get(id)?.upgrade()).collect()
         };
-        let live: Vec<_> = live.into_iter().filter(|member| !member.is_over()).collect();
+        let live: Vec<_> = live.into_iter().filter(|member| !member.has_ended()).collect();
         let surplus = live.len().saturating_sub(self.admission.limits().per_identity);
         for member in live.iter().take(surplus) {
             let limit =
@@ -260,8 +260,8 @@ impl<M: Member> Registry<M> {
 
     /// Returns the connections that have not ended, also those without handles.
     pub fn live(&self) -> Vec<Arc<M>> {
-        let mut live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
-        live.retain(|member| !member.is_over());
+        let mut live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
+        live.retain(|member| !member.has_ended());
         live
     }
 
@@ -288,10 +288,10 @@ impl<M: Member> Registry<M> {
     /// A dropped future leaves the connections open that it has not reached.
     pub async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let (members, forgotten) = {
-            let mut roster = self.roster.lock();
-            let forgotten = roster.revocations.record(policy.clone());
+            let mut state = self.state.lock();
+            let forgotten = state.revocations.record(policy.clone());
             // Messages of connections that have ended may wait.
-            (roster.live.values().cloned().collect::<Vec<_>>(), forgotten)
+            (state.live.values().cloned().collect::<Vec<_>>(), forgotten)
         };
         drop(forgotten);
         let mut revoked = 0;
@@ -370,7 +370,7 @@ impl<M: Member> Registry<M> {
 
 impl<M> Drop for Registry<M> {
     fn drop(&mut self) {
-        self.terms_changed.notify_one(); // the task ends
+        self.expiry_changed.notify_one(); // the task ends
     }
 }
 
@@ -394,7 +394,7 @@ fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
 /// Closes the connection, whose peer is not trusted any more, with `code`; returns whether it did.
 fn withdraw(member: &impl Member, code: u64) -> bool {
     let entry = member.entry();
-    if entry.withdrawn.set(code).is_err() || member.is_over() {
+    if entry.withdrawn.set(code).is_err() || member.has_ended() {
         return false;
     }
     entry.telemetry.revoked();

@@ -20,9 +20,9 @@ const MANY: usize = 64;
 /// let mut unacknowledged = Unacknowledged::default();
 /// unacknowledged.sent(20_004, 20_000);
 /// unacknowledged.sent(30_004, 30_000);
-/// assert_eq!(unacknowledged.rest(), (2, 50_000));
+/// assert_eq!(unacknowledged.totals(), (2, 50_000));
 /// unacknowledged.confirm(20_004);
-/// assert_eq!(unacknowledged.rest(), (1, 30_000));
+/// assert_eq!(unacknowledged.totals(), (1, 30_000));
 /// ```
 #[derive(Debug, Default)]
 pub struct Unacknowledged {
@@ -74,7 +74,7 @@ impl Unacknowledged {
     }
 
     /// Returns the number of messages that are not confirmed, and their bytes.
-    pub fn rest(&self) -> (u64, u64) {
+    pub fn totals(&self) -> (u64, u64) {
         let sum =
             |(messages, bytes), group: &Group| (messages + group.messages, bytes + group.bytes);
         self.groups.iter().fold((0, 0), sum)
@@ -93,10 +93,10 @@ mod tests {
         }
         assert_eq!(unacknowledged.groups.len() as u64, (40_000_u64).div_ceil(GROUP));
         unacknowledged.confirm(GROUP - 1);
-        assert_eq!(unacknowledged.rest().0, 10_000, "a group is confirmed as a whole");
+        assert_eq!(unacknowledged.totals().0, 10_000, "a group is confirmed as a whole");
         unacknowledged.confirm(GROUP);
-        assert_eq!(unacknowledged.rest().0, 10_000 - GROUP / 4);
+        assert_eq!(unacknowledged.totals().0, 10_000 - GROUP / 4);
         unacknowledged.confirm(40_000);
-        assert_eq!(unacknowledged.rest(), (0, 0));
+        assert_eq!(unacknowledged.totals(), (0, 0));
     }
 }

@@ -58,8 +58,8 @@ struct Wire {
     /// Locked by the receiving task; other receivers wait.
     incoming: tokio::sync::Mutex<mpsc::Receiver<Bytes>>,
     /// The reason of the end as seen by this end, and by the other end.
-    over: watch::Sender<Option<CloseReason>>,
-    over_there: watch::Sender<Option<CloseReason>>,
+    close_reason: watch::Sender<Option<CloseReason>>,
+    peer_close_reason: watch::Sender<Option<CloseReason>>,
 }
 
 /// One end of a connection. Clones share the end.
@@ -112,13 +112,13 @@ impl Local {
         revocations: u64,
     ) -> Connection {
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let mut over = wire.over.subscribe();
+        let mut close_reason = wire.close_reason.subscribe();
         let make = |entry| End { wire, entry, _place: place };
         let end = self.registry.register(facts, origin, revocations, make);
         let telemetry = end.entry.telemetry().clone();
         tokio::spawn(async move {
-            let over = over.wait_for(Option::is_some).await;
-            if let Some(reason) = over.ok().and_then(|reason| reason.clone()) {
+            let reason = close_reason.wait_for(Option::is_some).await;
+            if let Some(reason) = reason.ok().and_then(|reason| reason.clone()) {
                 telemetry.closed(&reason);
             }
         });
@@ -313,8 +313,8 @@ impl Request {
             limit: local.limits.max_message_size,
             outgoing,
             incoming: incoming.into(),
-            over: ends[0].clone(),
-            over_there: ends[1].clone(),
+            close_reason: ends[0].clone(),
+            peer_close_reason: ends[1].clone(),
         };
         let facts =
             |addresses: [SocketAddr; 2], own: &NetCredential, other: &NetCredential, peer| {
@@ -349,25 +349,26 @@ fn rejection(by: RejectionBy, remote_addr: SocketAddr, error: &TrustError) -> Co
 impl Wire {
     /// Ends the connection on both sides, and returns whether it did; the first end counts.
     fn end(&self, code: u64, reason: &str) -> bool {
-        let set = |over: &watch::Sender<Option<CloseReason>>, end: CloseReason| {
-            over.send_if_modified(|over| over.is_none() && over.replace(end).is_none())
+        let set = |end: &watch::Sender<Option<CloseReason>>, reason: CloseReason| {
+            end.send_if_modified(|before| before.is_none() && before.replace(reason).is_none())
         };
-        let is_first = set(&self.over, CloseReason::Local { code, reason: reason.to_owned() });
+        let is_first =
+            set(&self.close_reason, CloseReason::Local { code, reason: reason.to_owned() });
         if is_first {
             let (code, reason) = (code.min(close_code::MAX), sent_reason(reason));
-            set(&self.over_there, CloseReason::Peer { code, reason });
+            set(&self.peer_close_reason, CloseReason::Peer { code, reason });
         }
         is_first
     }
 
-    async fn over(&self) -> CloseReason {
-        let mut over = self.over.subscribe();
-        let reason = over.wait_for(Option::is_some).await.map(|reason| reason.clone());
+    async fn ended(&self) -> CloseReason {
+        let mut close_reason = self.close_reason.subscribe();
+        let reason = close_reason.wait_for(Option::is_some).await.map(|reason| reason.clone());
         reason.ok().flatten().unwrap_or(CloseReason::TimedOut) // the sender lives as long as `self`
     }
 
     fn check(&self, message: &Bytes) -> Result<(), SendError> {
-        if let Some(reason) = &*self.over.borrow() {
+        if let Some(reason) = &*self.close_reason.borrow() {
             return Err(SendError::Closed(reason.clone()));
         }
         let (size, limit) = (message.len(), self.limit);
@@ -386,8 +387,8 @@ impl Member for End {
         &self.entry
     }
 
-    fn is_over(&self) -> bool {
-        self.wire.over.borrow().is_some()
+    fn has_ended(&self) -> bool {
+        self.wire.close_reason.borrow().is_some()
     }
 
     fn abort(&self, code: u64, reason: &str) {
@@ -416,7 +417,7 @@ impl NetConnection for Connection {
         self.0.wire.check(&message)?;
         tokio::select! {
             biased;
-            reason = self.0.wire.over() => Err(SendError::Closed(reason)),
+            reason = self.0.wire.ended() => Err(SendError::Closed(reason)),
             // Cancel-safe: wait for a slot first, then send without waiting.
             place = self.0.wire.outgoing.reserve() => match place {
                 Ok(place) => {
@@ -424,7 +425,7 @@ impl NetConnection for Connection {
                     place.send(message);
                     Ok(())
                 }
-                Err(_) => Err(SendError::Closed(self.0.wire.over().await)),
+                Err(_) => Err(SendError::Closed(self.0.wire.ended().await)),
             },
         }
     }
@@ -448,7 +449,7 @@ impl NetConnection for Connection {
             // First received messages, then the end. Dropping the other end closes the channel.
             Some(message) = incoming.recv() => Ok((message, Duration::ZERO)),
             // Both may have arrived after the first check.
-            reason = self.0.wire.over() => match incoming.try_recv() {
+            reason = self.0.wire.ended() => match incoming.try_recv() {
                 Ok(message) => Ok((message, Duration::ZERO)),
                 Err(_) => Err(RecvError::Closed(reason)),
             },
@@ -459,7 +460,7 @@ impl NetConnection for Connection {
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         match self.0.wire.end(code, reason) {
             true => CloseOutcome::Delivered,
-            false => CloseOutcome::AlreadyOver(self.0.wire.over().await),
+            false => CloseOutcome::AlreadyClosed(self.0.wire.ended().await),
         }
     }
 
@@ -468,7 +469,7 @@ impl NetConnection for Connection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.0.wire.over().await
+        self.0.wire.ended().await
     }
 }
 

@@ -38,13 +38,13 @@ pub enum CloseOutcome {
     },
     /// The connection had ended, or another call had begun to close it. Contains the reason of the
     /// end, for which the call has waited.
-    AlreadyOver(CloseReason),
+    AlreadyClosed(CloseReason),
 }
 
 impl CloseOutcome {
     /// Returns the outcome of a close after which the given messages were not confirmed;
     /// `confirmed` if there are none. For implementors of transports.
-    pub fn of_rest(messages: u64, bytes: u64, confirmed: Self) -> Self {
+    pub fn from_unconfirmed(messages: u64, bytes: u64, confirmed: Self) -> Self {
         if messages == 0 { confirmed } else { Self::Undelivered { messages, bytes } }
     }
 

@@ -143,7 +143,7 @@ impl Backend for Quinn {
     }
 
     /// quinn sends data of streams while the peer takes them.
-    fn moved(native: &Native) -> u64 {
+    fn progress(native: &Native) -> u64 {
         native.connection.stats().frame_tx.stream
     }
 

@@ -33,7 +33,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     };
     let read = async {
         read_all(session).await;
-        session.over().await;
+        session.ended().await;
         session.drained();
     };
     let write = async {

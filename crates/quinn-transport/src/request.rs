@@ -14,7 +14,7 @@ use std::future::pending;
 pub struct Request {
     write: SendStream,
     read: RecvStream,
-    is_over: bool,
+    has_ended: bool,
 }
 
 /// Asks the peer and waits for the answer.
@@ -56,7 +56,7 @@ impl PeerQuestion<Quinn> for Request {
         session: &Session<Quinn>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        let Self { write, is_over, .. } = self;
+        let Self { write, has_ended, .. } = self;
         let written = async {
             let _close_waits = session.native().answers.read().await;
             write.write_chunk(answer).await?;
@@ -68,7 +68,7 @@ impl PeerQuestion<Quinn> for Request {
         };
         match session.unless_stuck(std::iter::empty(), written).await? {
             Ok(()) => {
-                *is_over = true;
+                *has_ended = true;
                 Ok(())
             }
             Err(WriteError::ConnectionLost(_)) => pending().await,
@@ -87,19 +87,19 @@ impl PeerQuestion<Quinn> for Request {
 
 impl Request {
     pub(crate) fn new(write: SendStream, read: RecvStream) -> Self {
-        Self { write, read, is_over: false }
+        Self { write, read, has_ended: false }
     }
 
     /// Ends both directions, unless they have ended.
     fn end(&mut self, code: u64) {
-        if !std::mem::replace(&mut self.is_over, true) {
+        if !std::mem::replace(&mut self.has_ended, true) {
             let _ = self.write.reset(varint(code));
             let _ = self.read.stop(varint(code));
         }
     }
 
     async fn ask(&mut self, question: Bytes, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
-        let Self { read, write, is_over } = self;
+        let Self { read, write, has_ended } = self;
         let answer = read.read_to_end(limit);
         tokio::pin!(answer);
         let mut is_asked = false;
@@ -111,7 +111,7 @@ impl Request {
             }
         }?;
         // The peer must not take a part of the question for the whole.
-        *is_over = is_asked || write.reset(varint(request_code::CANCELED)).is_ok();
+        *has_ended = is_asked || write.reset(varint(request_code::CANCELED)).is_ok();
         Ok(answer)
     }
 }

@@ -30,7 +30,7 @@ pub(crate) async fn drive(
     handshake: &Handshake,
 ) {
     let hurried = async {
-        session.over().await;
+        session.ended().await;
         sleep(CLOSE_TIMEOUT).await;
     };
     tokio::select! {
@@ -125,7 +125,7 @@ async fn read(
     let mut unfinished = session.unfinished();
     let mut buffer = vec![0; READ];
     let mut read_timeout = session.config().idle_timeout;
-    let mut over = std::pin::pin!(session.over());
+    let mut over = std::pin::pin!(session.ended());
     loop {
         if let Err(reason) = session.room().await {
             return EndOfPeer::Lost(reason);
@@ -179,7 +179,7 @@ async fn read(
                     }
                 }
                 Ok(Some(Record::Receipt { number, is_taken })) => match session.receipts() {
-                    Some(receipts) => receipts.answered(number, is_taken),
+                    Some(receipts) => receipts.on_receipt(number, is_taken),
                     None => {
                         return violation("a receipt, which the negotiated version does not have");
                     }

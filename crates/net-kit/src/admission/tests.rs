@@ -57,7 +57,7 @@ impl State {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_oldest_stalled_handshake_gives_way() {
+async fn the_oldest_stalled_handshake_is_evicted() {
     let reached = [
         (ConnectionLimits { handshakes_per_ip: 2, ..WIDE }, true),
         (ConnectionLimits { per_ip: 2, ..WIDE }, true),
@@ -93,7 +93,7 @@ async fn the_oldest_stalled_handshake_gives_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_established_does_not_give_way() {
+async fn an_established_connection_is_not_evicted() {
     let admission = Arc::new(limited(ConnectionLimits { per_ip: 1, ..WIDE }));
     let mut place = admission.admit(ip(1)).unwrap();
     place.complete().unwrap();

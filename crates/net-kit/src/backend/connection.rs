@@ -6,7 +6,7 @@ use crate::coop;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
-use crate::loss_reports::Told;
+use crate::loss_reports::LossCursor;
 use crate::outbox::Outbox;
 use crate::receipts::Control;
 use crate::registry::{Entry, Handle, Lingering, Member, Registry};
@@ -31,7 +31,7 @@ use tokio::sync::oneshot;
 /// A connection of a [`Transport`](super::Transport).
 pub struct Connection<B: Backend> {
     pub(super) shared: Handle<Shared<B>>,
-    told: Told,
+    losses: LossCursor,
 }
 
 /// What the handles of a connection share.
@@ -77,7 +77,7 @@ impl<B: Backend> Connection<B> {
             let _place = place;
             // If the runtime is shut down, nothing reports the end later.
             let _abandoned = OnDrop(|| telemetry.abandoned());
-            let ended = async { telemetry.closed(&session.over().await) };
+            let ended = async { telemetry.closed(&session.ended().await) };
             let lingering = async {
                 if let Ok(lingering) = released.await {
                     lingering.run(session.options().linger).await;
@@ -93,8 +93,8 @@ impl<B: Backend> Connection<B> {
     }
 
     pub(super) fn new(shared: Handle<Shared<B>>) -> Self {
-        let told = shared.session.loss_reports().told();
-        Self { shared, told }
+        let losses = shared.session.loss_reports().cursor();
+        Self { shared, losses }
     }
 
     pub(super) fn session(&self) -> &Session<B> {
@@ -167,8 +167,8 @@ impl<B: Backend> Member for Shared<B> {
         &self.entry
     }
 
-    fn is_over(&self) -> bool {
-        self.session.is_over()
+    fn has_ended(&self) -> bool {
+        self.session.has_ended()
     }
 
     fn abort(&self, code: u64, reason: &str) {
@@ -178,17 +178,17 @@ impl<B: Backend> Member for Shared<B> {
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let session = &*self.session;
         if !session.close(code, reason) {
-            return CloseOutcome::AlreadyOver(session.over().await);
+            return CloseOutcome::AlreadyClosed(session.ended().await);
         }
         self.entry.telemetry().closing(code, reason);
         {
             let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
             // Without progress, the peer is abandoned.
-            let _ = session.unless_stuck(session.all_lanes(), session.over()).await;
+            let _ = session.unless_stuck(session.all_lanes(), session.ended()).await;
         }
-        session.over().await;
+        session.ended().await;
         let (messages, bytes) = session.unconfirmed();
-        CloseOutcome::of_rest(messages, bytes, B::CONFIRMED)
+        CloseOutcome::from_unconfirmed(messages, bytes, B::CONFIRMED)
     }
 
     fn linger(&self, lingering: Lingering<Self>) {
@@ -251,7 +251,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         let session = self.session();
         let receipts = session.receipts().ok_or(SendAckedError::Unsupported)?;
         let (size, mut pieces) = self.pieces(&[message]).map_err(SendAckedError::NotSent)?;
-        let mut over = pin!(session.over());
+        let mut over = pin!(session.ended());
         let mut expected = match select(pin!(receipts.expect()), over.as_mut()).await {
             Either::Left((expected, _)) => expected,
             Either::Right((reason, _)) => {
@@ -270,10 +270,10 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn flush(&self) -> Result<(), SendError> {
         coop::spend().await;
-        let (session, before) = (self.session(), self.told.count());
+        let (session, before) = (self.session(), self.losses.position());
         let flushed = try_join_all(session.all_lanes().map(Outbox::flushed));
         session.unless_stuck(session.all_lanes(), flushed).await??;
-        session.loss_reports().tell(&self.told, before)
+        session.loss_reports().check(&self.losses, before)
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -294,13 +294,13 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.session().over().await
+        self.session().ended().await
     }
 }
 
 impl<B: Backend> Clone for Connection<B> {
     fn clone(&self) -> Self {
-        Self { shared: self.shared.clone(), told: self.told.clone() }
+        Self { shared: self.shared.clone(), losses: self.losses.clone() }
     }
 }
 

@@ -135,7 +135,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     }
 
     /// Returns a number that changes while the peer takes data, if the backend knows it.
-    fn moved(native: &Self::Native) -> u64 {
+    fn progress(native: &Self::Native) -> u64 {
         let _ = native;
         0
     }

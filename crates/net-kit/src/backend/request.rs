@@ -25,7 +25,7 @@ impl<B: Backend> NetRequests for Connection<B> {
             answer = timeout(deadline, B::request(session, question)) => {
                 answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
             }
-            reason = session.over() => Err(RequestError::Closed(reason)),
+            reason = session.ended() => Err(RequestError::Closed(reason)),
         };
         self.shared.entry.hand_out_request(answer)
     }
@@ -35,7 +35,7 @@ impl<B: Backend> NetRequests for Connection<B> {
         let session = self.session();
         let question = tokio::select! {
             biased;
-            reason = session.over() => Err(RequestError::Closed(reason)),
+            reason = session.ended() => Err(RequestError::Closed(reason)),
             question = B::accept_request(session) => {
                 Ok(Question { question: question?, connection: self.clone() })
             }
@@ -63,7 +63,7 @@ impl<B: Backend> NetQuestion for Question<B> {
         let session = self.connection.session();
         let question = tokio::select! {
             biased;
-            reason = session.over() => Err(RequestError::Closed(reason)),
+            reason = session.ended() => Err(RequestError::Closed(reason)),
             question = self.question.read(session) => question,
         };
         match question {
@@ -81,13 +81,13 @@ impl<B: Backend> NetQuestion for Question<B> {
             self.end(request_code::TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
-        if let Some(reason) = session.over().now_or_never() {
+        if let Some(reason) = session.ended().now_or_never() {
             return Err(RequestError::Closed(reason));
         }
         tokio::select! {
             biased;
             answered = self.question.answer(session, answer) => answered,
-            reason = session.over() => Err(RequestError::Closed(reason)),
+            reason = session.ended() => Err(RequestError::Closed(reason)),
         }
     }
 
@@ -98,7 +98,7 @@ impl<B: Backend> NetQuestion for Question<B> {
     async fn canceled(&self) {
         tokio::select! {
             () = self.question.canceled() => {}
-            _ = self.connection.session().over() => {}
+            _ = self.connection.session().ended() => {}
         }
     }
 }

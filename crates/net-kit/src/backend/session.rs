@@ -18,7 +18,7 @@ use crate::loss_reports::LossReports;
 use crate::memory_budget::{Share, Unfinished};
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{Frame, Outbox};
-use crate::progress::{Look, Stuck, unless_stuck};
+use crate::progress::{Snapshot, Stuck, unless_stuck};
 use crate::question_reader::QuestionReader;
 use crate::receipts::Receipts;
 use net_traits::{Cause, CloseReason, SendError};
@@ -157,16 +157,16 @@ impl<B: Backend> Session<B> {
         operation: impl Future<Output = T>,
     ) -> Result<T, Stuck> {
         let lanes: Vec<_> = lanes.collect();
-        let mut before = B::moved(&self.native);
+        let mut before = B::progress(&self.native);
         let progress = move || {
-            let mut look = Look::default();
-            for of_lane in lanes.iter().map(|lane| lane.look()) {
-                look.done += of_lane.done;
-                look.is_moving |= of_lane.is_moving;
+            let mut snapshot = Snapshot::default();
+            for of_lane in lanes.iter().map(|lane| lane.snapshot()) {
+                snapshot.done += of_lane.done;
+                snapshot.is_moving |= of_lane.is_moving;
             }
-            let moved = B::moved(&self.native);
-            look.is_moving |= std::mem::replace(&mut before, moved) != moved;
-            look
+            let now = B::progress(&self.native);
+            snapshot.is_moving |= std::mem::replace(&mut before, now) != now;
+            snapshot
         };
         unless_stuck(self.options.timeouts(), progress, operation).await
     }
@@ -240,7 +240,7 @@ impl<B: Backend> Session<B> {
             match decoder.receipt(&mut data) {
                 Ok(None) => {}
                 Ok(Some((number, is_taken))) => {
-                    self.receipts.iter().for_each(|receipts| receipts.answered(number, is_taken));
+                    self.receipts.iter().for_each(|receipts| receipts.on_receipt(number, is_taken));
                     continue;
                 }
                 Err(error) => {
@@ -349,7 +349,7 @@ impl<B: Backend> Session<B> {
     /// Records that the peer stopped the stream of a lane with `code`. What was written to it is lost,
     /// and the message that was `begun`.
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
-        self.loss_reports.add(code);
+        self.loss_reports.record(code);
         let stopped = SendError::Stopped { code };
         self.receipts.iter().for_each(|receipts| receipts.lost(&stopped));
         lane.report(begun, stopped);
@@ -371,7 +371,7 @@ impl<B: Backend> Session<B> {
     pub fn end(&self, reason: CloseReason) {
         let reasons = self.outboxes().map(|(lane, _)| lane.end(reason.clone()));
         let reason = reasons.last().unwrap_or(reason);
-        self.inbox.share().no_more();
+        self.inbox.share().lift_limits();
         self.taken.notify_waiters();
         self.end.send_if_modified(|end| {
             let is_first = end.is_none();
@@ -382,7 +382,7 @@ impl<B: Backend> Session<B> {
 
     /// Ends the connection, whose task is gone. Returns false if it had ended.
     pub(super) fn abandon(&self) -> bool {
-        let was_over = self.is_over();
+        let was_over = self.has_ended();
         let what = "the runtime that drove the connection has ended, or its task panicked";
         self.end(CloseReason::Transport(Cause::new(what)));
         self.drained();
@@ -403,7 +403,7 @@ impl<B: Backend> Session<B> {
     }
 
     /// Returns whether the connection has ended.
-    pub fn is_over(&self) -> bool {
+    pub fn has_ended(&self) -> bool {
         self.end.borrow().is_some()
     }
 
@@ -412,7 +412,7 @@ impl<B: Backend> Session<B> {
     /// # Cancel safety
     ///
     /// Cancel-safe.
-    pub async fn over(&self) -> CloseReason {
+    pub async fn ended(&self) -> CloseReason {
         let mut end = self.end.subscribe();
         let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
         reason.unwrap_or(CloseReason::TimedOut) // there is a reason, since the sender lives

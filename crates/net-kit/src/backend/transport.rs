@@ -131,7 +131,7 @@ impl<B: Backend> NetTransport for Transport<B> {
             listeners.iter().filter_map(Weak::upgrade).for_each(|socket| socket.stop());
         };
         registry.shutdown(deadline, reason, stop).await;
-        join_all(registry.live().iter().map(|shared| shared.session.over())).await;
+        join_all(registry.live().iter().map(|shared| shared.session.ended())).await;
     }
 
     fn statistics(&self) -> TransportStatistics {

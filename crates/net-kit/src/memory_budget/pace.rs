@@ -84,9 +84,9 @@ impl Pace {
         }
     }
 
-    /// Looks at all unfinished messages. `received` are the bytes of complete ones so far. What happened
-    /// before a pause of `timeout` between two looks does not count.
-    pub(super) fn look(
+    /// Updates the state with all unfinished messages. `received` are the bytes of complete ones so far.
+    /// What happened before a pause of `timeout` between two updates does not count.
+    pub(super) fn update(
         &mut self,
         now: Instant,
         timeout: Duration,
@@ -200,7 +200,7 @@ mod tests {
                 let held: usize = unfinished.iter().map(|it| it.held).sum();
                 let waits = unfinished.iter().all(|it| it.is_waiting);
                 let now = begin + TIMEOUT / LOOKS * (number as u32 + 1);
-                pace.look(now, TIMEOUT, 0, unfinished.into_iter());
+                pace.update(now, TIMEOUT, 0, unfinished.into_iter());
                 looks.push((brought, if waits { 0 } else { held }));
                 if pace.is_slow(now, TIMEOUT) {
                     break;

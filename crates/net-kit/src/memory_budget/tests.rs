@@ -35,7 +35,7 @@ fn only_the_oldest_message_may_exceed_the_limit_of_a_connection() {
     second.set(100 * KIB, 100 * KIB);
     first.set(ALWAYS, ALWAYS);
     assert_eq!(first.allowance(), 0);
-    share.no_more();
+    share.lift_limits();
     assert_eq!(first.allowance(), usize::MAX, "what has arrived is decoded");
 }
 
@@ -153,11 +153,11 @@ fn what_exceeds_the_total_calls_the_hook_and_an_ended_share_is_not_counted() {
     message.set(60 * KIB, 60 * KIB);
     assert!(!other.store(0, 40 * KIB + UNIT - 1), "a part of a unit is not counted");
     assert!(other.store(40 * KIB + UNIT - 1, 44 * KIB));
-    other.relieve();
+    other.enforce_total();
     message.set(0, 0);
     message.set(70 * KIB, 70 * KIB);
     assert_eq!((calls.load(Ordering::SeqCst), one.held()), (2, 70 * KIB));
-    assert!(one.end() && one.is_over() && !one.end());
+    assert!(one.end() && one.has_ended() && !one.end());
     assert_eq!(budget.used(), 44 * KIB);
     message.set(80 * KIB, 80 * KIB);
     assert_eq!((budget.used(), one.held()), (44 * KIB, 0));

@@ -32,7 +32,7 @@ async fn a_full_outbox_makes_senders_wait_in_order() {
     assert!(second.as_mut().now_or_never().is_none());
     write_one(&outbox).await;
     assert_eq!(second.now_or_never(), Some(Ok(())));
-    assert_eq!(outbox.look(), Look { done: 1001, is_moving: false });
+    assert_eq!(outbox.snapshot(), Snapshot { done: 1001, is_moving: false });
 }
 
 #[tokio::test]
@@ -112,7 +112,7 @@ async fn closing_ends_queueing_and_comes_after_the_messages() {
     write_one(&outbox).await;
     assert!(matches!(outbox.work().await, Work::Close(9, _)));
     outbox.wrote_all();
-    assert!(outbox.look().is_moving);
+    assert!(outbox.snapshot().is_moving);
 }
 
 #[tokio::test]

@@ -5,7 +5,7 @@ use crate::facts::ConnectionFacts;
 use crate::inbox::Received;
 use crate::memory_budget::Share;
 use crate::telemetry::ConnectionTelemetry;
-use crate::trust_expiry::Term;
+use crate::trust_expiry::Expiry;
 use crate::violations::Violations;
 use bytes::Bytes;
 use net_traits::{
@@ -26,7 +26,7 @@ pub struct Entry<M> {
     /// The code with which it was closed when its peer was no longer trusted.
     pub(super) withdrawn: OnceLock<u64>,
     /// `None` if trust has no end.
-    pub(super) term: Option<Term>,
+    pub(super) expiry: Option<Expiry>,
     pub(super) handles: AtomicUsize,
     /// Messages that are lost with the connection are counted.
     pub(super) is_lost: AtomicBool,
@@ -158,7 +158,7 @@ impl<M: Member> Entry<M> {
     }
 
     fn end(&self) {
-        let member = self.registry.roster.lock().live.get(&self.id).and_then(Weak::upgrade);
+        let member = self.registry.state.lock().live.get(&self.id).and_then(Weak::upgrade);
         if let Some(member) = member {
             let code = close_code::TOO_MANY_VIOLATIONS;
             member.abort(code, close_code::name(code).unwrap_or_default());
@@ -169,19 +169,20 @@ impl<M: Member> Entry<M> {
 impl<M> Drop for Entry<M> {
     fn drop(&mut self) {
         let (was_last, idle) = {
-            let roster = &mut *self.registry.roster.lock();
-            roster.live.remove(&self.id);
-            if let Some(of_peer) = roster.accepted.get_mut(&self.facts.peer().hash) {
+            let state = &mut *self.registry.state.lock();
+            state.live.remove(&self.id);
+            if let Some(of_peer) = state.accepted.get_mut(&self.facts.peer().hash) {
                 of_peer.remove(&self.id);
                 if of_peer.is_empty() {
-                    roster.accepted.remove(&self.facts.peer().hash);
+                    state.accepted.remove(&self.facts.peer().hash);
                 }
             }
-            let was_last = self.term.is_some_and(|term| roster.trust_expiry.remove(self.id, term));
-            (was_last, roster.live.is_empty().then(|| std::mem::take(&mut roster.tasks)))
+            let was_last =
+                self.expiry.is_some_and(|expiry| state.trust_expiry.remove(self.id, expiry));
+            (was_last, state.live.is_empty().then(|| std::mem::take(&mut state.tasks)))
         };
         if was_last {
-            self.registry.terms_changed.notify_one();
+            self.registry.expiry_changed.notify_one();
         }
         drop(idle); // the next connection starts the tasks again
     }

@@ -33,14 +33,14 @@ impl<M: Member> Registry<M> {
     pub(super) fn watch_messages(self: &Arc<Self>) {
         let timeout = self.budget.limits().timeout;
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut roster = self.roster.lock();
-        if timeout < Duration::MAX && roster.tasks.late.as_ref().is_none_or(JoinHandle::is_finished)
+        let mut state = self.state.lock();
+        if timeout < Duration::MAX && state.tasks.late.as_ref().is_none_or(JoinHandle::is_finished)
         {
             let (registry, budget) = (Arc::downgrade(self), self.budget.clone());
-            roster.tasks.late = Some(runtime.spawn(async move {
+            state.tasks.late = Some(runtime.spawn(async move {
                 loop {
                     budget.began().await;
-                    sleep(timeout / LOOKS).await;
+                    sleep(timeout / CHECKS).await;
                     let Some(registry) = registry.upgrade() else { return };
                     registry.end_late();
                 }
@@ -52,12 +52,12 @@ impl<M: Member> Registry<M> {
     /// it.
     pub(super) fn watch_unread(self: &Arc<Self>, member: &M) {
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut roster = self.roster.lock();
+        let mut state = self.state.lock();
         if member.unread().is_some()
-            && roster.tasks.unread.as_ref().is_none_or(JoinHandle::is_finished)
+            && state.tasks.unread.as_ref().is_none_or(JoinHandle::is_finished)
         {
             let registry = Arc::downgrade(self);
-            roster.tasks.unread = Some(runtime.spawn(async move {
+            state.tasks.unread = Some(runtime.spawn(async move {
                 let mut charges = HashMap::new();
                 loop {
                     sleep(UNREAD).await;
@@ -92,9 +92,9 @@ impl<M: Member> Registry<M> {
     }
 
     /// Ends the connections that hold most until the memory suffices.
-    pub(super) fn relieve(&self) {
+    pub(super) fn enforce_total(&self) {
         while self.budget.is_exceeded() {
-            let live: Vec<_> = self.roster.lock().live.values().filter_map(Weak::upgrade).collect();
+            let live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
             let most = live.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
             // Another thread may have ended one meanwhile.
@@ -120,7 +120,7 @@ trait EndAt: Member {
 impl<M: Member> EndAt for M {}
 
 /// How often the time limit of a message is looked at.
-const LOOKS: u32 = 4;
+const CHECKS: u32 = 4;
 
 /// How often it is looked what members have not read.
 const UNREAD: Duration = Duration::from_millis(250);

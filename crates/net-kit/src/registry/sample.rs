@@ -22,15 +22,15 @@ impl<M: Member> Registry<M> {
             return;
         }
         let Ok(runtime) = Handle::try_current() else { return };
-        let mut roster = self.roster.lock();
-        if roster.tasks.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
-            roster.tasks.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
+        let mut state = self.state.lock();
+        if state.tasks.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
+            state.tasks.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
         }
     }
 
     async fn sample(&self, id: u64) {
-        let member = self.roster.lock().live.get(&id).and_then(Weak::upgrade);
-        if let Some(member) = member.filter(|member| !member.is_over())
+        let member = self.state.lock().live.get(&id).and_then(Weak::upgrade);
+        if let Some(member) = member.filter(|member| !member.has_ended())
             && let Some(sample) = member.sample().await
         {
             member.entry().telemetry.sampled(&sample);
@@ -42,8 +42,8 @@ impl<M: Member> Registry<M> {
 async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
     let ids = || {
         let registry = registry.upgrade()?;
-        let roster = registry.roster.lock();
-        Some(roster.live.keys().copied().collect::<Vec<_>>())
+        let state = registry.state.lock();
+        Some(state.live.keys().copied().collect::<Vec<_>>())
     };
     while let Some(ids) = ids() {
         let slices = ids.chunks(ids.len().div_ceil(SLICES).max(1));
@@ -130,6 +130,6 @@ mod tests {
         let members = [connect(&registry, &peer(), 0, false)];
         sleep(Duration::from_secs(60)).await;
         assert_eq!(samples(&members), [0]);
-        assert!(registry.roster.lock().tasks.sampler.is_none());
+        assert!(registry.state.lock().tasks.sampler.is_none());
     }
 }

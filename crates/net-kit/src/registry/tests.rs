@@ -35,7 +35,7 @@ impl Member for Connection {
         &self.entry
     }
 
-    fn is_over(&self) -> bool {
+    fn has_ended(&self) -> bool {
         self.ended.lock().is_some()
     }
 
@@ -137,16 +137,16 @@ fn the_newest_connections_of_a_peer_replace_the_oldest() {
     let accept = |peer| open(&registry, peer, Origin::Accepted, 0, false);
     let dialled: Vec<_> = (0..3).map(|_| connect(&registry, &alice, 0, false)).collect();
     let (first, second, other) = (accept(&alice), accept(&alice), accept(&bob));
-    assert!(!first.is_over());
+    assert!(!first.has_ended());
     let third = accept(&alice);
     assert_eq!(first.ended.lock().as_ref().unwrap().0, Limit::PerIdentity.code());
     assert_eq!(registry.statistics().refused_per_identity, 1);
     second.abort(0, "");
     let fourth = accept(&alice);
     assert_eq!(registry.statistics().refused_per_identity, 1, "what has ended does not count");
-    assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.is_over()));
+    assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.has_ended()));
     drop((first, second, third, fourth, other));
-    assert!(registry.roster.lock().accepted.is_empty());
+    assert!(registry.state.lock().accepted.is_empty());
 }
 
 #[tokio::test]
@@ -159,7 +159,7 @@ async fn revocation_closes_what_is_not_trusted_once() {
     assert_eq!(registry.revoke(&policy).await, 1);
     assert_eq!(registry.revoke(&policy).await, 0, "it has ended already");
     assert_eq!(first.ended.lock().as_ref().unwrap().0, close_code::REVOKED);
-    assert!(!second.is_over());
+    assert!(!second.has_ended());
 }
 
 #[tokio::test]
@@ -230,22 +230,22 @@ async fn connections_end_with_the_trust_in_their_peers() {
     let guest = connect_trusting(&registry, &visitor, &trust);
     let kept = connect_trusting(&registry, &visitor, &trust.at_handshake());
     sleep(Duration::from_secs(3590)).await;
-    assert!(!guest.is_over() && guest.entry.is_trusted());
+    assert!(!guest.has_ended() && guest.entry.is_trusted());
     sleep(Duration::from_secs(20)).await;
     assert_eq!(guest.ended.lock().as_ref().unwrap().0, close_code::TRUST_ENDED);
     assert!(!guest.entry.is_trusted());
-    assert!(!kept.is_over() && kept.entry.is_trusted());
-    assert!(others.iter().all(|other| !other.is_over()));
-    assert!(registry.roster.lock().trust_expiry.next().is_some(), "certificates end too");
+    assert!(!kept.has_ended() && kept.entry.is_trusted());
+    assert!(others.iter().all(|other| !other.has_ended()));
+    assert!(registry.state.lock().trust_expiry.next().is_some(), "certificates end too");
     drop((others, guest, kept));
     while registry.statistics().connections > 0 {
         tokio::task::yield_now().await; // they linger
     }
-    assert!(registry.roster.lock().trust_expiry.next().is_none());
+    assert!(registry.state.lock().trust_expiry.next().is_none());
 }
 
 #[test]
-fn terms_are_watched_after_their_runtime() {
+fn trust_expiry_is_watched_after_the_runtime_has_ended() {
     let registry = registry();
     let (visitor, trust) = visitor();
     let runtime = Builder::new_current_thread().enable_time().build().unwrap();
@@ -254,12 +254,12 @@ fn terms_are_watched_after_their_runtime() {
     let later = connect_trusting(&registry, &visitor, &trust); // in no runtime
     for member in [&guest, &later] {
         let entry = &member.entry;
-        let mut roster = registry.roster.lock();
-        roster.trust_expiry.remove(entry.id, entry.term.unwrap());
-        roster.trust_expiry.insert(entry.id, Term::now());
+        let mut state = registry.state.lock();
+        state.trust_expiry.remove(entry.id, entry.expiry.unwrap());
+        state.trust_expiry.insert(entry.id, Expiry::now());
     }
-    registry.terms_changed.notify_one();
-    while !(guest.is_over() && later.is_over()) {
+    registry.expiry_changed.notify_one();
+    while !(guest.has_ended() && later.has_ended()) {
         std::thread::yield_now();
     }
 }
@@ -298,8 +298,8 @@ async fn revocation_finds_connections_in_their_handshake() {
     let registry = registry();
     let (alice, before) = (peer(), registry.revocations());
     registry.revoke(&TrustPolicy::reject_all()).await;
-    assert!(connect(&registry, &alice, before, false).is_over());
-    assert!(!connect(&registry, &alice, registry.revocations(), false).is_over());
+    assert!(connect(&registry, &alice, before, false).has_ended());
+    assert!(!connect(&registry, &alice, registry.revocations(), false).has_ended());
 }
 
 #[test]
@@ -331,7 +331,7 @@ async fn shutdown_closes_orderly_until_the_deadline_and_then_at_once() {
     let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
     let end = Some((close_code::SHUTDOWN, "bye".to_owned()));
     assert_eq!((&*orderly.ended.lock(), &*stuck.ended.lock()), (&end, &end));
-    assert!(connect(&registry, &peer(), 0, false).is_over(), "the transport is shut down");
+    assert!(connect(&registry, &peer(), 0, false).has_ended(), "the transport is shut down");
 }
 
 #[tokio::test(start_paused = true)]
@@ -361,7 +361,7 @@ async fn lingering_connections_are_closed_with_the_others() {
     let registry = registry();
     let linger = |registry: &Arc<Registry<Connection>>, peer: &NetCredential| {
         let member = Handle::member(&connect(registry, peer, registry.revocations(), true)).clone();
-        assert!(!member.is_over());
+        assert!(!member.has_ended());
         member
     };
     let code = |member: &Connection| member.ended.lock().as_ref().unwrap().0;

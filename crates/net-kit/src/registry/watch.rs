@@ -10,11 +10,11 @@ use tokio::time::sleep_until;
 impl<M: Member> Registry<M> {
     /// Closes the connection when the trust in its peer ends.
     pub(super) fn watch(self: &Arc<Self>, entry: &Entry<M>) {
-        let Some(term) = entry.term else { return };
-        let (is_watched, is_first) = self.roster.lock().trust_expiry.insert(entry.id, term);
+        let Some(expiry) = entry.expiry else { return };
+        let (is_watched, is_first) = self.state.lock().trust_expiry.insert(entry.id, expiry);
         if is_watched {
             if is_first {
-                self.terms_changed.notify_one();
+                self.expiry_changed.notify_one();
             }
             return;
         }
@@ -23,7 +23,7 @@ impl<M: Member> Registry<M> {
         // Without a runtime, `watch` is dropped here and uses a thread.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                watch_terms(registry).await;
+                watch_expiry(registry).await;
                 watch.disarm();
             });
         }
@@ -31,12 +31,12 @@ impl<M: Member> Registry<M> {
 }
 
 /// Closes the connections of a transport whose trust ends, until there are none with an end.
-async fn watch_terms<M: Member>(registry: Weak<Registry<M>>) {
+async fn watch_expiry<M: Member>(registry: Weak<Registry<M>>) {
     loop {
         let next = || {
             let registry = registry.upgrade()?;
-            let next = registry.roster.lock().trust_expiry.next()?;
-            Some((next, registry.terms_changed.clone()))
+            let next = registry.state.lock().trust_expiry.next()?;
+            Some((next, registry.expiry_changed.clone()))
         };
         let Some((next, changed)) = next() else { return };
         tokio::select! {
@@ -44,10 +44,10 @@ async fn watch_terms<M: Member>(registry: Weak<Registry<M>>) {
             () = changed.notified() => {}
         }
         let Some(registry) = registry.upgrade() else { return };
-        let ended = registry.roster.lock().trust_expiry.take_ended();
+        let ended = registry.state.lock().trust_expiry.take_ended();
         for ended in ended.chunks(AT_ONCE) {
             for id in ended {
-                let member = registry.roster.lock().live.get(id).and_then(Weak::upgrade);
+                let member = registry.state.lock().live.get(id).and_then(Weak::upgrade);
                 member.iter().for_each(|member| {
                     withdraw(&**member, close_code::TRUST_ENDED);
                 });
@@ -57,7 +57,7 @@ async fn watch_terms<M: Member>(registry: Weak<Registry<M>>) {
     }
 }
 
-/// Goes on with [`watch_terms`] on a thread if the runtime of its task is shut down: connections may
+/// Goes on with [`watch_expiry`] on a thread if the runtime of its task is shut down: connections may
 /// outlive it.
 struct Watch<M: Member>(Option<Weak<Registry<M>>>);
 
@@ -71,10 +71,10 @@ impl<M: Member> Drop for Watch<M> {
     fn drop(&mut self) {
         let Some(registry) = self.0.take() else { return };
         let is_needed =
-            registry.upgrade().is_some_and(|it| it.roster.lock().trust_expiry.next().is_some());
+            registry.upgrade().is_some_and(|it| it.state.lock().trust_expiry.next().is_some());
         let watch = move || {
             if let Ok(runtime) = Builder::new_current_thread().enable_time().build() {
-                runtime.block_on(watch_terms(registry));
+                runtime.block_on(watch_expiry(registry));
             }
         };
         if is_needed

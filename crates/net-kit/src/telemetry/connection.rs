@@ -34,7 +34,7 @@ pub struct ConnectionTelemetry {
     messages: MessageCounters,
     /// The packets that were sent and lost until the last sample.
     packets: [AtomicU64; 2],
-    is_over: AtomicBool,
+    has_ended: AtomicBool,
 }
 
 impl ConnectionTelemetry {
@@ -48,9 +48,9 @@ impl ConnectionTelemetry {
         );
         span.in_scope(|| tracing::debug!(target: CONNECTION, "connected"));
         telemetry.opened(origin);
-        let (messages, is_over) = (MessageCounters::default(), AtomicBool::new(false));
+        let (messages, has_ended) = (MessageCounters::default(), AtomicBool::new(false));
         let packets = Default::default();
-        Self { telemetry, span, since: Instant::now(), messages, packets, is_over }
+        Self { telemetry, span, since: Instant::now(), messages, packets, has_ended }
     }
 
     /// Returns the span of the connection.
@@ -91,7 +91,7 @@ impl ConnectionTelemetry {
     }
 
     fn end(&self, cause: &'static str, code: Option<u64>, reason: &str) {
-        if self.is_over.swap(true, Ordering::Relaxed) {
+        if self.has_ended.swap(true, Ordering::Relaxed) {
             return;
         }
         let (took, messages) = (self.since.elapsed(), self.messages.read());

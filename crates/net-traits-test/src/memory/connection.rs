@@ -13,7 +13,7 @@ use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::memory_budget::Unfinished;
-use net_kit::progress::{Look, Stuck, unless_stuck};
+use net_kit::progress::{Snapshot, Stuck, unless_stuck};
 use net_kit::question_reader::QuestionReader;
 use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Handle, Member, Registry};
@@ -123,8 +123,8 @@ impl MemoryConnection {
         let Shared { seat, closing, .. } = &*self.shared;
         if let Some(reason) = closing.lock().clone() {
             // Another task may have closed first.
-            let over = seat.wire.over(seat.side).now_or_never();
-            return Err(SendError::Closed(over.unwrap_or(reason)));
+            let end = seat.wire.ended(seat.side).now_or_never();
+            return Err(SendError::Closed(end.unwrap_or(reason)));
         }
         let (size, limit) = (parts.iter().map(Bytes::len).sum(), seat.limits.max_message_size);
         let frame = frame(parts).filter(|_| size <= limit);
@@ -135,9 +135,9 @@ impl MemoryConnection {
 impl Shared {
     /// Waits until the connection has ended. The network has no callbacks; the first call that sees the
     /// end reports it.
-    async fn over(&self) -> CloseReason {
+    async fn ended(&self) -> CloseReason {
         let Shared { entry, seat, place, .. } = self;
-        let reason = seat.wire.over(seat.side).await;
+        let reason = seat.wire.ended(seat.side).await;
         entry.telemetry().closed(&reason);
         drop(place.lock().take());
         reason
@@ -149,8 +149,8 @@ impl Shared {
         operation: impl Future<Output = Result<T, CloseReason>>,
     ) -> Result<T, SendError> {
         let Seat { wire, side, limits } = &self.seat;
-        let look = || Look { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
-        match unless_stuck(limits.timeouts(), look, operation).await {
+        let snapshot = || Snapshot { done: wire.progress(*side), is_moving: wire.is_moving(*side) };
+        match unless_stuck(limits.timeouts(), snapshot, operation).await {
             Ok(result) => result.map_err(SendError::Closed),
             Err(Stuck(after)) => Err(SendError::TimedOut { after }),
         }
@@ -162,8 +162,8 @@ impl Member for Shared {
         &self.entry
     }
 
-    fn is_over(&self) -> bool {
-        self.seat.wire.over(self.seat.side).now_or_never().is_some()
+    fn has_ended(&self) -> bool {
+        self.seat.wire.ended(self.seat.side).now_or_never().is_some()
     }
 
     fn abort(&self, code: u64, reason: &str) {
@@ -172,8 +172,8 @@ impl Member for Shared {
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Seat { wire, side, .. } = &self.seat;
-        if let Some(reason) = wire.over(*side).now_or_never() {
-            return CloseOutcome::AlreadyOver(reason);
+        if let Some(reason) = wire.ended(*side).now_or_never() {
+            return CloseOutcome::AlreadyClosed(reason);
         }
         let is_first = {
             let mut closing = self.closing.lock();
@@ -182,7 +182,7 @@ impl Member for Shared {
             is_first
         };
         if !is_first {
-            return CloseOutcome::AlreadyOver(self.over().await);
+            return CloseOutcome::AlreadyClosed(self.ended().await);
         }
         self.entry.telemetry().closing(code, reason);
         let (messages, bytes) = {
@@ -190,8 +190,8 @@ impl Member for Shared {
             let _ = self.unless_stuck(wire.delivered(*side)).await; // a stuck peer is abandoned
             wire.undelivered(*side)
         };
-        self.over().await;
-        CloseOutcome::of_rest(messages, bytes, CloseOutcome::Delivered)
+        self.ended().await;
+        CloseOutcome::from_unconfirmed(messages, bytes, CloseOutcome::Delivered)
     }
 
     async fn sample(&self) -> Option<Sample> {
@@ -202,7 +202,7 @@ impl Member for Shared {
 
 impl Drop for Shared {
     fn drop(&mut self) {
-        if let Some(reason) = self.seat.wire.over(self.seat.side).now_or_never() {
+        if let Some(reason) = self.seat.wire.ended(self.seat.side).now_or_never() {
             self.entry.telemetry().closed(&reason);
         }
     }
@@ -268,7 +268,7 @@ impl NetConnection for MemoryConnection {
         // The receipt may have arrived at the same time.
         match expected.receipt().now_or_never() {
             Some(receipt) => receipt,
-            None => Err(SendAckedError::Unknown(SendError::Closed(self.shared.over().await))),
+            None => Err(SendAckedError::Unknown(SendError::Closed(self.shared.ended().await))),
         }
     }
 
@@ -283,7 +283,7 @@ impl NetConnection for MemoryConnection {
         let Seat { wire, side, .. } = &self.shared.seat;
         let (received, mark) = wire.take(*side, &self.shared.unfinished).await;
         if let Err(RecvError::Closed(_)) = received {
-            self.shared.over().await;
+            self.shared.ended().await;
         }
         let is_message = received.is_ok();
         let received = self.shared.entry.hand_out(received);
@@ -306,7 +306,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
-        self.shared.over().await
+        self.shared.ended().await
     }
 }
 

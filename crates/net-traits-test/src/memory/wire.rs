@@ -98,7 +98,7 @@ impl State {
         }
     }
 
-    fn is_over(&mut self, side: Side, now: Instant) -> bool {
+    fn has_ended(&mut self, side: Side, now: Instant) -> bool {
         self.end(side, now).is_ok()
     }
 
@@ -255,7 +255,7 @@ impl Wire {
     }
 
     /// Waits until the connection has ended for `side`.
-    pub(super) async fn over(&self, side: Side) -> CloseReason {
+    pub(super) async fn ended(&self, side: Side) -> CloseReason {
         self.until(|state, now| match state.end(side, now) {
             Ok(reason) => Step::Done(reason),
             Err(at) => Step::Wait(at),
@@ -268,7 +268,7 @@ impl Wire {
         {
             let state = &mut *self.state.lock();
             let now = Instant::now();
-            if state.is_over(side, now) {
+            if state.has_ended(side, now) {
                 return;
             }
             let pipe = state.outgoing(side);
@@ -295,8 +295,8 @@ impl Wire {
     pub(super) fn expire(&self) {
         let state = &mut *self.state.lock();
         let now = Instant::now();
-        state.is_over(Side::Dialler, now);
-        state.is_over(Side::Listener, now);
+        state.has_ended(Side::Dialler, now);
+        state.has_ended(Side::Listener, now);
     }
 }
 
@@ -393,7 +393,7 @@ impl Wire {
                     break None;
                 };
                 match link.arrives(at) {
-                    Some(at) if at <= now => self.receipts(side).answered(number, is_taken),
+                    Some(at) if at <= now => self.receipts(side).on_receipt(number, is_taken),
                     at => break at,
                 }
                 state.receipts[side as usize].pop_front();
@@ -435,7 +435,7 @@ impl Wire {
         };
         tokio::select! {
             biased;
-            reason = self.over(side) => Err(RequestError::Closed(reason)),
+            reason = self.ended(side) => Err(RequestError::Closed(reason)),
             answer = timeout(deadline, ask) => {
                 answer.unwrap_or(Err(RequestError::TimedOut { after: deadline }))
             }
@@ -447,7 +447,7 @@ impl Wire {
         let next = async { self.questions(side.other()).waiting.lock().await.recv().await };
         tokio::select! {
             biased;
-            reason = self.over(side) => Err(RequestError::Closed(reason)),
+            reason = self.ended(side) => Err(RequestError::Closed(reason)),
             Some(asked) = next => Ok(asked),
         }
     }

@@ -422,12 +422,12 @@ pub async fn a_close_tells_that_it_is_over<H: Harness>(stage: Stage<H>) {
     let again = one.clone();
     let (first, second) = tokio::join!(one.close(1, "first"), again.close(2, "another"));
     assert!(first.is_confirmed(), "{first:?}");
-    let CloseOutcome::AlreadyOver(CloseReason::Local { code: 1, .. }) = second else {
+    let CloseOutcome::AlreadyClosed(CloseReason::Local { code: 1, .. }) = second else {
         panic!("{second:?}");
     };
     other.watch_close().await;
     let late = other.close(3, "late").await;
-    assert!(matches!(late, CloseOutcome::AlreadyOver(_)), "{late:?}");
+    assert!(matches!(late, CloseOutcome::AlreadyClosed(_)), "{late:?}");
 }
 
 /// When both sides close at once, neither is told that messages were delivered which the other one has

@@ -216,7 +216,7 @@ pub async fn handles_outlive_their_runtime<H: Harness>(stage: Stage<H>) {
     };
     if !works {
         for connection in [one, other] {
-            let over = CloseOutcome::AlreadyOver(connection.watch_close().await);
+            let over = CloseOutcome::AlreadyClosed(connection.watch_close().await);
             let closed = |result| matches!(result, Err(SendError::Closed(_)));
             assert!(
                 closed(connection.send(b"more").await) && closed(connection.try_send("".into()))

@@ -717,7 +717,7 @@ impl NetConnection for BrokenConnection {
                 inner.close(code, reason).await
             }
             Fault::RevocationsWaitForAClose if reason == "slowly" => {
-                CloseOutcome::AlreadyOver(inner.watch_close().await)
+                CloseOutcome::AlreadyClosed(inner.watch_close().await)
             }
             Fault::ClosingTwiceHangs if is_again && reason == "second" => {
                 std::future::pending().await
@@ -733,7 +733,7 @@ impl NetConnection for BrokenConnection {
                 inner.close(code, reason).await
             }
             Fault::TheSecondCloseIsTheFirst => match inner.close(code, reason).await {
-                CloseOutcome::AlreadyOver(_) => CloseOutcome::Delivered,
+                CloseOutcome::AlreadyClosed(_) => CloseOutcome::Delivered,
                 outcome => outcome,
             },
             _ => inner.close(code, reason).await,
