@@ -197,7 +197,7 @@ const FIGURES: &[Figure] = &[
         SECURITY,
         "behind gaps | msquic 16 MiB |",
     ),
-    figure(QUINN, "connection_receive_window = 8 * 1024 * 1024,", SECURITY, "| quinn 8 MiB, and"),
+    figure(QUINN, "connection_receive_window = 16 * 1024 * 1024,", SECURITY, "| quinn 16 MiB, and"),
     figure(QUINN, "SEND_WINDOW: u64 = 4 * 1024 * 1024;", SECURITY, "msquic 16 MiB, quinn 5 MiB,"),
     figure(
         QUIC,

@@ -45,6 +45,17 @@ pub fn check_mtu(minimum: u16, maximum: u16) -> Result<(), ConfigError> {
     Err(ConfigError::new("minimum_mtu", minimum.to_string(), allowed))
 }
 
+/// Returns the window of each stream, of at most `stream` bytes: three quarters of the window of the
+/// connection in equal parts, and at least 4 KiB.
+///
+/// Data that the peer has sent and that waits, since a stream pauses or the application does not read a
+/// question, takes from the window of the connection. Streams must not take it all: the one that goes on
+/// would wait for them, and they for it. A quarter is left since libraries give credit back in parts.
+pub fn stream_window(stream: u32, connection: u32, streams: u16, requests: u16) -> u32 {
+    let part = connection / 4 * 3 / (u32::from(streams) + u32::from(requests)).max(1);
+    stream.min(part.max(*WINDOW.start()))
+}
+
 /// Adds the options of QUIC to a configuration that another macro of this crate defines.
 ///
 /// The defaults of the windows differ between transports.
@@ -123,17 +134,35 @@ macro_rules! quic_options {
                 /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248 to
                 /// 1500. A smaller limit helps if a tunnel silently drops large packets. Default: 1500.
                 maximum_mtu: u16 = 1500, $crate::quic::MTU;
-                /// How many bytes of a stream the peer may send before they are taken: 4 KiB to 1 GiB.
+                /// How many bytes of a stream the peer may send before they are taken: 4 KiB to 1 GiB. At
+                /// most an equal part of three quarters of the window of the connection is used: the rest
+                /// is for streams that go on while the others wait.
                 #[doc = concat!("Default: ", $stream_text, ".")]
                 stream_receive_window: u32 = $stream, $crate::quic::WINDOW;
                 /// How many bytes of all streams of a connection the peer may send before they are
                 /// taken: 4 KiB to 1 GiB. It bounds the memory that a peer can occupy, and the
-                /// throughput: a window per round trip.
+                /// throughput: a window per round trip. With less than 6 KiB for each stream of the peer
+                /// ([`max_inbound_streams`](Self::max_inbound_streams) and
+                /// [`max_inbound_requests`](Self::max_inbound_requests)), streams that wait can block the
+                /// other ones.
                 #[doc = concat!("Default: ", $connection_text, ".")]
                 connection_receive_window: u32 = $connection, $crate::quic::WINDOW;
             }
             check |config: &$config| {
                 $crate::quic::check_mtu(config.minimum_mtu, config.maximum_mtu)
+            }
+        }
+
+        impl $config {
+            /// Returns the window of each stream of the peer.
+            #[allow(dead_code, reason = "a configuration may use no windows")]
+            pub(crate) fn stream_window(&self) -> u32 {
+                $crate::quic::stream_window(
+                    self.stream_receive_window,
+                    self.connection_receive_window,
+                    self.max_inbound_streams,
+                    self.max_inbound_requests,
+                )
             }
         }
     };
@@ -142,6 +171,16 @@ macro_rules! quic_options {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn streams_that_wait_leave_a_quarter_of_the_window() {
+        const MIB: u32 = 1024 * 1024;
+        assert_eq!(stream_window(MIB, 64 * MIB, 16, 16), MIB);
+        assert_eq!(stream_window(MIB, 16 * MIB, 16, 16), 384 * 1024);
+        assert_eq!(stream_window(MIB, 16 * MIB, 12, 0), MIB);
+        assert_eq!(stream_window(MIB, 4096, u16::MAX, u16::MAX), 4096);
+        assert_eq!(stream_window(MIB, 4096, 0, 0), 4096);
+    }
 
     #[test]
     fn the_least_mtu_is_at_most_the_largest() {

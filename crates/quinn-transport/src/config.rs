@@ -11,8 +11,8 @@ use std::time::Duration;
 const SEND_WINDOW: u64 = 4 * 1024 * 1024;
 
 net_kit::quic_options! {
-    transport_options: stream_receive_window = 1024 * 1024, "1 MiB",
-        connection_receive_window = 8 * 1024 * 1024, "8 MiB";
+    transport_options: stream_receive_window = 384 * 1024, "384 KiB",
+        connection_receive_window = 16 * 1024 * 1024, "16 MiB";
     /// Limits and timeouts of a [`QuinnTransport`](crate::QuinnTransport).
     ///
     /// Beside the queues of a connection, quinn holds up to 4 MiB that the peer has not acknowledged,
@@ -53,7 +53,7 @@ impl QuinnConfig {
             .min_mtu(least)
             .initial_mtu(least)
             .mtu_discovery_config(Some(MtuDiscoveryConfig::default().upper_bound(largest).clone()))
-            .stream_receive_window(self.stream_receive_window.into())
+            .stream_receive_window(self.stream_window().into())
             .receive_window(self.connection_receive_window.into())
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
@@ -150,13 +150,14 @@ mod tests {
     #[test]
     fn the_windows_bound_what_a_peer_may_send() {
         run(async {
-            for config in [
-                QuinnConfig::new().stream_receive_window(5000),
-                QuinnConfig::new().connection_receive_window(5000),
+            for (config, window) in [
+                (QuinnConfig::new().stream_receive_window(5000), 5000),
+                (QuinnConfig::new().connection_receive_window(1024 * 1024), 24 * 1024),
+                (QuinnConfig::new().connection_receive_window(5000), 4096),
             ] {
                 let connection = dial(QuinnConfig::new(), config).await;
                 let (mut write, _) = connection.open_bi().await.unwrap();
-                assert_eq!(write.write(&[0; 10_000]).await.unwrap(), 5000);
+                assert_eq!(write.write(&[0; 100_000]).await.unwrap(), window);
             }
         });
     }
