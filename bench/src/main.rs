@@ -20,6 +20,7 @@ use anyhow::Result;
 use clap::Parser;
 use contender::Contender;
 use report::Report;
+use std::time::Duration;
 use streams::Writes;
 
 /// Benchmark messages of this transport against other transports
@@ -133,7 +134,7 @@ impl Workload {
     /// Returns what is behind the name of each figure.
     fn rows(self) -> &'static [&'static str] {
         match self {
-            Self::OneWay { .. } => &[""],
+            Self::OneWay { .. } => &["", ", CPU ns per message"],
             Self::PingPong { .. } => &[" p50, us", " p99, us", " p99.9, us"],
         }
     }
@@ -143,9 +144,12 @@ async fn measure(contender: &dyn Contender, workload: Workload, part: usize) -> 
     Ok(match workload {
         Workload::OneWay { size, count, in_megabytes } => {
             let count = count / part;
+            let before = cpu_time();
             let seconds = contender.one_way(size, count).await?.as_secs_f64();
+            let cpu_time = cpu_time() - before;
             let per_second = count as f64 / seconds;
-            vec![if in_megabytes { per_second * size as f64 / 1e6 } else { per_second / 1e3 }]
+            let rate = if in_megabytes { per_second * size as f64 / 1e6 } else { per_second / 1e3 };
+            vec![rate, cpu_time.as_secs_f64() * 1e9 / count as f64]
         }
         Workload::PingPong { size, count } => {
             let mut times = contender.ping_pong(size, count / part).await?;
@@ -154,4 +158,10 @@ async fn measure(contender: &dyn Contender, workload: Workload, part: usize) -> 
             vec![at(0.5), at(0.99), at(0.999)]
         }
     })
+}
+
+/// Returns the processor time of all threads of this process so far.
+fn cpu_time() -> Duration {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::new(now.tv_sec as u64, now.tv_nsec as u32)
 }

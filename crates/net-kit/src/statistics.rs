@@ -36,4 +36,21 @@ impl MessageCounters {
         counts.bytes_received = self.bytes_received.load(Ordering::Relaxed);
         counts
     }
+
+    /// Returns what was counted since the last call with the same `seen`. Of calls at the same time, each
+    /// message is in one.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn since(&self, seen: &Self) -> MessageStatistics {
+        let mut counts = self.read();
+        counts.messages_sent = since(&seen.messages_sent, counts.messages_sent);
+        counts.bytes_sent = since(&seen.bytes_sent, counts.bytes_sent);
+        counts.messages_received = since(&seen.messages_received, counts.messages_received);
+        counts.bytes_received = since(&seen.bytes_received, counts.bytes_received);
+        counts
+    }
+}
+
+/// Returns by how much a growing counter exceeds what was seen of it, and stores it as seen.
+pub(crate) fn since(seen: &AtomicU64, now: u64) -> u64 {
+    now.saturating_sub(seen.fetch_max(now, Ordering::Relaxed))
 }

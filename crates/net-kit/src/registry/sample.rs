@@ -30,10 +30,13 @@ impl<M: Member> Registry<M> {
 
     async fn sample(&self, id: u64) {
         let member = self.state.lock().live.get(&id).and_then(Weak::upgrade);
-        if let Some(member) = member.filter(|member| !member.has_ended())
+        let Some(member) = member else { return };
+        let telemetry = &member.entry().telemetry;
+        telemetry.publish();
+        if !member.has_ended()
             && let Some(sample) = member.sample().await
         {
-            member.entry().telemetry.sampled(&sample);
+            telemetry.sampled(&sample);
         }
     }
 }
@@ -71,6 +74,8 @@ mod tests {
     use super::*;
     use crate::registry::Handle as Charge;
     use crate::telemetry::tests::Log;
+    #[cfg(feature = "metrics")]
+    use metrics_util::debugging::DebugValue;
     use std::collections::HashMap;
     use std::sync::atomic::Ordering;
 
@@ -96,6 +101,25 @@ mod tests {
         let later = [connect(&registry, &peer(), 0, false)];
         sleep(Duration::from_secs(15)).await;
         assert_eq!(samples(&later), [1]);
+    }
+
+    #[cfg(feature = "metrics")]
+    #[tokio::test(start_paused = true)]
+    async fn the_metrics_show_all_messages_at_a_sample() {
+        let recorder = metrics_util::debugging::DebuggingRecorder::new();
+        let snapshotter = recorder.snapshotter();
+        let sent = || {
+            let snapshot = snapshotter.snapshot().into_hashmap().into_iter();
+            let mut sent =
+                snapshot.filter(|(key, _)| key.key().name() == "net_messages_sent_total");
+            sent.next().map(|(_, (_, _, value))| value)
+        };
+        let _recorder = metrics::set_default_local_recorder(&recorder);
+        let member = connect(&registry(), &peer(), 0, false);
+        (0..3).for_each(|_| member.entry().sent(10));
+        assert_eq!(sent(), Some(DebugValue::Counter(1)));
+        sleep(Duration::from_secs(11)).await;
+        assert_eq!(sent(), Some(DebugValue::Counter(2)), "since the look before");
     }
 
     #[tokio::test(start_paused = true)]

@@ -3,12 +3,16 @@
 use super::vocabulary::{CONNECTION, LIMIT};
 use super::{Origin, PREFIX, Telemetry, cause};
 use crate::facts::ConnectionFacts;
-use crate::statistics::MessageCounters;
+use crate::statistics::{MessageCounters, since};
 use net_traits::{CloseReason, MessageStatistics};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Span;
+
+/// Each so many messages of a connection in one direction, the metrics show them: for each message, a
+/// recorder would cost more than the counters of the connection.
+const PUBLISHED: u64 = 64;
 
 /// What is measured of a connection at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -32,6 +36,9 @@ pub struct ConnectionTelemetry {
     span: Span,
     since: Instant,
     messages: MessageCounters,
+    /// What of them the metrics show.
+    #[cfg(feature = "metrics")]
+    published: MessageCounters,
     /// The packets that were sent and lost until the last sample.
     packets: [AtomicU64; 2],
     has_ended: AtomicBool,
@@ -48,9 +55,16 @@ impl ConnectionTelemetry {
         );
         span.in_scope(|| tracing::debug!(target: CONNECTION, "connected"));
         telemetry.opened(origin);
-        let (messages, has_ended) = (MessageCounters::default(), AtomicBool::new(false));
-        let packets = Default::default();
-        Self { telemetry, span, since: Instant::now(), messages, packets, has_ended }
+        Self {
+            telemetry,
+            span,
+            since: Instant::now(),
+            messages: MessageCounters::default(),
+            #[cfg(feature = "metrics")]
+            published: MessageCounters::default(),
+            packets: Default::default(),
+            has_ended: AtomicBool::new(false),
+        }
     }
 
     /// Returns the span of the connection.
@@ -109,6 +123,7 @@ impl ConnectionTelemetry {
                 "closed"
             );
         });
+        self.publish();
         self.telemetry.closed(cause, took);
     }
 
@@ -130,15 +145,26 @@ impl ConnectionTelemetry {
     /// A message was queued.
     #[inline]
     pub(crate) fn sent(&self, bytes: usize) {
-        let before = self.messages.sent(bytes);
-        self.telemetry.sent(bytes, before);
+        if self.messages.sent(bytes).is_multiple_of(PUBLISHED) {
+            self.publish();
+            self.telemetry.sent(bytes);
+        }
     }
 
     /// A message was delivered to the application.
     #[inline]
     pub(crate) fn received(&self, bytes: usize) {
-        let before = self.messages.received(bytes);
-        self.telemetry.received(bytes, before);
+        if self.messages.received(bytes).is_multiple_of(PUBLISHED) {
+            self.publish();
+            self.telemetry.received(bytes);
+        }
+    }
+
+    /// Shows in the metrics what was counted since the last call.
+    #[cold]
+    pub(crate) fn publish(&self) {
+        #[cfg(feature = "metrics")]
+        self.telemetry.messages(&self.messages.since(&self.published));
     }
 
     /// The connection was measured.
@@ -150,9 +176,6 @@ impl ConnectionTelemetry {
         });
         let [sent, lost] = &self.packets;
         // The count of lost packets shrinks when a packet that was taken for lost is acknowledged.
-        let since = |counter: &AtomicU64, now: u64| {
-            now.saturating_sub(counter.fetch_max(now, Ordering::Relaxed))
-        };
         self.telemetry.sampled(sample, since(sent, packets_sent), since(lost, packets_lost));
     }
 
@@ -169,6 +192,7 @@ impl ConnectionTelemetry {
 impl Drop for ConnectionTelemetry {
     fn drop(&mut self) {
         self.abandoned();
+        self.publish(); // messages that were received after the end
     }
 }
 

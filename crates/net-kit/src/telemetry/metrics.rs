@@ -9,9 +9,6 @@ use ::metrics::{
 use net_traits::Limit;
 use std::time::Duration;
 
-/// Of this many messages, the size of one is recorded: a record costs more than the counters.
-const SIZED: u64 = 64;
-
 pub(super) struct Metrics {
     transport: &'static str,
     /// Whether a recorder was installed before the transport was made.
@@ -34,17 +31,14 @@ pub(super) struct Metrics {
 pub(super) struct Messages {
     messages: Counter,
     bytes: Counter,
-    size: Histogram,
+    /// The size of one of several messages.
+    pub(super) size: Histogram,
 }
 
 impl Messages {
-    #[inline]
-    pub(super) fn count(&self, bytes: usize, before: u64) {
-        self.messages.increment(1);
-        self.bytes.increment(bytes as u64);
-        if before.is_multiple_of(SIZED) {
-            self.size.record(bytes as f64);
-        }
+    pub(super) fn count(&self, messages: u64, bytes: u64) {
+        self.messages.increment(messages);
+        self.bytes.increment(bytes);
     }
 }
 

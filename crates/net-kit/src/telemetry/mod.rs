@@ -191,18 +191,22 @@ impl Telemetry {
         }
     }
 
-    /// Counts a message that was queued, before which the connection had queued `before`.
-    #[inline]
-    fn sent(&self, bytes: usize, before: u64) {
+    /// Records the size of a message that was queued.
+    fn sent(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
-        self.metrics.sent.count(bytes, before);
+        self.metrics.sent.size.record(bytes as f64);
     }
 
-    /// Counts a message that was delivered, before which the connection had delivered `before`.
-    #[inline]
-    fn received(&self, bytes: usize, before: u64) {
+    /// Records the size of a message that was delivered.
+    fn received(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
-        self.metrics.received.count(bytes, before);
+        self.metrics.received.size.record(bytes as f64);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn messages(&self, counts: &net_traits::MessageStatistics) {
+        self.metrics.sent.count(counts.messages_sent, counts.bytes_sent);
+        self.metrics.received.count(counts.messages_received, counts.bytes_received);
     }
 }
 

@@ -138,11 +138,15 @@ fn each_event_that_is_emitted_is_in_the_table() {
 mod metrics {
     use super::*;
     use crate::telemetry::{Attempt, METRICS};
-    use ::metrics::{SharedString, Unit, with_local_recorder};
+    use ::metrics::{
+        Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
+        SharedString, Unit, with_local_recorder,
+    };
     use metrics_util::MetricKind as Kind;
     use metrics_util::debugging::{DebugValue, DebuggingRecorder};
     use net_traits::{Rejection, TrustError, close_code};
     use std::collections::BTreeMap;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
 
     #[test]
@@ -287,6 +291,71 @@ mod metrics {
         assert!(!Telemetry::new("test").wants_samples());
         let recorder = DebuggingRecorder::new();
         assert!(with_local_recorder(&recorder, || Telemetry::new("test").wants_samples()));
+    }
+
+    /// A recorder that counts how often its counters and histograms are called.
+    #[derive(Default)]
+    struct Calls(Arc<AtomicU64>);
+
+    struct Call(Arc<AtomicU64>);
+
+    impl CounterFn for Call {
+        fn increment(&self, _: u64) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn absolute(&self, _: u64) {}
+    }
+
+    impl HistogramFn for Call {
+        fn record(&self, _: f64) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl Recorder for Calls {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::from_arc(Call(self.0.clone()).into())
+        }
+
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            Histogram::from_arc(Call(self.0.clone()).into())
+        }
+    }
+
+    #[test]
+    fn a_recorder_is_called_for_one_of_64_messages() {
+        let calls = Calls::default();
+        with_local_recorder(&calls, || {
+            let connection = connection(&Telemetry::new("test"));
+            calls.0.store(0, Ordering::Relaxed);
+            for _ in 0..640 {
+                connection.sent(10);
+                connection.received(10);
+            }
+            // Four counters, and the size of a message, in each direction.
+            assert_eq!(calls.0.load(Ordering::Relaxed), 2 * 10 * 5);
+        });
+    }
+
+    #[test]
+    fn messages_after_the_end_are_in_the_metrics_too() {
+        let values = values(|| {
+            let connection = connection(&Telemetry::new("test"));
+            (0..3).for_each(|_| connection.received(10));
+            connection.closed(&CloseReason::TimedOut);
+            (0..3).for_each(|_| connection.received(10));
+        });
+        assert_eq!(values["net_messages_received_total test"], 6.0);
+        assert_eq!(values["net_bytes_received_total test"], 60.0);
     }
 
     #[test]
