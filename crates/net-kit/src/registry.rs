@@ -17,6 +17,7 @@ mod entry;
 mod handle;
 mod memory;
 mod sample;
+mod task;
 mod watch;
 
 pub use entry::Entry;
@@ -42,6 +43,7 @@ use std::future::ready;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
+use task::Task;
 use tokio::sync::{Notify, watch as watched};
 use tokio::time::timeout;
 
@@ -123,7 +125,20 @@ struct State<M> {
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
     trust_expiry: TrustExpiry,
-    tasks: memory::Tasks,
+    tasks: Tasks,
+}
+
+/// The tasks of a registry that has connections.
+#[derive(Debug, Default)]
+struct Tasks {
+    /// Ends connections whose messages stand still.
+    late: Option<Task>,
+    /// Charges what members have not read.
+    unread: Option<Task>,
+    /// Samples connections.
+    sampler: Option<Task>,
+    /// Closes the connections whose trust ends.
+    expiry: Option<Task>,
 }
 
 impl<M: Member> Registry<M> {
@@ -145,7 +160,7 @@ impl<M: Member> Registry<M> {
             accepted: HashMap::new(),
             revocations: Revocations::default(),
             trust_expiry: TrustExpiry::default(),
-            tasks: memory::Tasks::default(),
+            tasks: Tasks::default(),
         };
         Arc::new_cyclic(|registry: &Weak<Self>| {
             let registry = registry.clone();
@@ -365,12 +380,6 @@ impl<M: Member> Registry<M> {
         statistics.undelivered_messages = self.undelivered_messages.load(Ordering::Relaxed);
         statistics.undelivered_bytes = self.undelivered_bytes.load(Ordering::Relaxed);
         statistics
-    }
-}
-
-impl<M> Drop for Registry<M> {
-    fn drop(&mut self) {
-        self.expiry_changed.notify_one(); // the task ends
     }
 }
 

@@ -38,30 +38,24 @@ impl Expiry {
 #[derive(Debug, Default)]
 pub(crate) struct TrustExpiry {
     dates: BTreeMap<(Instant, u64), SystemTime>,
-    /// Whether a task waits for the earliest.
-    is_watched: bool,
 }
 
 impl TrustExpiry {
-    /// Adds the expiry of the connection `id`. Returns whether a task waits already, and whether this
-    /// expiry is the earliest.
-    pub(crate) fn insert(&mut self, id: u64, expiry: Expiry) -> (bool, bool) {
+    /// Adds the expiry of the connection `id`. Returns whether it is the first to end.
+    pub(crate) fn insert(&mut self, id: u64, expiry: Expiry) -> bool {
         self.dates.insert((expiry.at, id), expiry.date);
-        let is_first = self.dates.first_key_value().is_some_and(|(first, _)| first.1 == id);
-        (std::mem::replace(&mut self.is_watched, true), is_first)
+        self.dates.first_key_value().is_some_and(|(first, _)| first.1 == id)
     }
 
-    /// Removes the expiry of a connection. Returns whether the waiting task has nothing to wait for.
-    pub(crate) fn remove(&mut self, id: u64, expiry: Expiry) -> bool {
-        self.dates.remove(&(expiry.at, id)).is_some() && self.dates.is_empty()
+    /// Removes the expiry of a connection.
+    pub(crate) fn remove(&mut self, id: u64, expiry: Expiry) {
+        self.dates.remove(&(expiry.at, id));
     }
 
-    /// Returns when to call [`take_ended`](Self::take_ended) next, or `None` if there is no expiry: the
-    /// waiting task ends then.
-    pub(crate) fn next(&mut self) -> Option<Instant> {
-        let first = self.dates.first_key_value().map(|((at, _), _)| *at);
-        self.is_watched = first.is_some();
-        first.map(|first| first.min(Instant::now() + CHECK_INTERVAL))
+    /// Returns when to call [`take_ended`](Self::take_ended) next; `None` if there is no expiry.
+    pub(crate) fn next(&self) -> Option<Instant> {
+        let ((first, _), _) = self.dates.first_key_value()?;
+        Some((*first).min(Instant::now() + CHECK_INTERVAL))
     }
 
     /// Removes the expiries that have passed, and returns the ids of their connections.
@@ -90,20 +84,16 @@ mod tests {
         let mut trust_expiry = TrustExpiry::default();
         assert_eq!(trust_expiry.next(), None);
         let soon = Expiry { at: now + minute / 2, date: today + minute };
-        assert_eq!(
-            trust_expiry.insert(1, Expiry { at: now + 9 * minute, date: today + minute }),
-            (false, true)
-        );
-        assert_eq!(trust_expiry.insert(2, soon), (true, true));
+        assert!(trust_expiry.insert(1, Expiry { at: now + 9 * minute, date: today + minute }));
+        assert!(trust_expiry.insert(2, soon));
         let set_back = Expiry { at: now + 2 * minute, date: today };
-        assert_eq!(trust_expiry.insert(3, set_back), (true, false));
+        assert!(!trust_expiry.insert(3, set_back));
         assert_eq!(trust_expiry.next(), Some(now + minute / 2));
         assert_eq!(trust_expiry.take_ended(), [3], "its date has come");
         tokio::time::advance(minute / 2).await;
         assert_eq!(trust_expiry.take_ended(), [2]);
         assert_eq!(trust_expiry.next(), Some(Instant::now() + CHECK_INTERVAL));
-        assert!(!trust_expiry.remove(2, soon), "it has passed");
-        assert!(trust_expiry.remove(1, Expiry { at: now + 9 * minute, date: today }));
+        trust_expiry.remove(1, Expiry { at: now + 9 * minute, date: today });
         assert_eq!(trust_expiry.next(), None);
     }
 }

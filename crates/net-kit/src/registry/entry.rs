@@ -168,7 +168,7 @@ impl<M: Member> Entry<M> {
 
 impl<M> Drop for Entry<M> {
     fn drop(&mut self) {
-        let (was_last, idle) = {
+        let idle = {
             let state = &mut *self.registry.state.lock();
             state.live.remove(&self.id);
             if let Some(of_peer) = state.accepted.get_mut(&self.facts.peer().hash) {
@@ -177,13 +177,11 @@ impl<M> Drop for Entry<M> {
                     state.accepted.remove(&self.facts.peer().hash);
                 }
             }
-            let was_last =
-                self.expiry.is_some_and(|expiry| state.trust_expiry.remove(self.id, expiry));
-            (was_last, state.live.is_empty().then(|| std::mem::take(&mut state.tasks)))
+            if let Some(expiry) = self.expiry {
+                state.trust_expiry.remove(self.id, expiry);
+            }
+            state.live.is_empty().then(|| std::mem::take(&mut state.tasks))
         };
-        if was_last {
-            self.registry.expiry_changed.notify_one();
-        }
         drop(idle); // the next connection starts the tasks again
     }
 }

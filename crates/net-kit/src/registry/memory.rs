@@ -1,5 +1,6 @@
 //! What a registry does at the limits of memory: it ends connections.
 
+use super::task::Task;
 use super::{Member, Registry};
 use crate::admission;
 use crate::memory_budget::Charge;
@@ -7,65 +8,51 @@ use net_traits::Limit;
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-
-/// The tasks of a registry that has connections.
-#[derive(Debug, Default)]
-pub(super) struct Tasks {
-    /// Ends connections whose messages stand still.
-    late: Option<JoinHandle<()>>,
-    /// Charges what members have not read.
-    unread: Option<JoinHandle<()>>,
-    /// Samples connections.
-    pub(super) sampler: Option<JoinHandle<()>>,
-}
-
-impl Drop for Tasks {
-    fn drop(&mut self) {
-        self.late.iter().chain(&self.unread).chain(&self.sampler).for_each(JoinHandle::abort);
-    }
-}
 
 impl<M: Member> Registry<M> {
     /// Starts the task that ends connections whose messages stand still, unless it runs.
     pub(super) fn watch_messages(self: &Arc<Self>) {
         let timeout = self.budget.limits().timeout;
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut state = self.state.lock();
-        if timeout < Duration::MAX && state.tasks.late.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            let (registry, budget) = (Arc::downgrade(self), self.budget.clone());
-            state.tasks.late = Some(runtime.spawn(async move {
-                loop {
-                    budget.began().await;
-                    sleep(timeout / CHECKS).await;
-                    let Some(registry) = registry.upgrade() else { return };
-                    registry.end_late();
-                }
-            }));
+        if timeout == Duration::MAX {
+            return;
         }
+        let (registry, budget) = (Arc::downgrade(self), self.budget.clone());
+        self.state.lock().tasks.late.get_or_insert_with(|| {
+            Task::start(move || {
+                let (registry, budget) = (registry.clone(), budget.clone());
+                async move {
+                    loop {
+                        budget.began().await;
+                        sleep(timeout / CHECKS).await;
+                        let Some(registry) = registry.upgrade() else { return };
+                        registry.end_late();
+                    }
+                }
+            })
+        });
     }
 
     /// Starts the task that charges what members have not read, unless it runs or `member` does not know
     /// it.
     pub(super) fn watch_unread(self: &Arc<Self>, member: &M) {
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut state = self.state.lock();
-        if member.unread().is_some()
-            && state.tasks.unread.as_ref().is_none_or(JoinHandle::is_finished)
-        {
-            let registry = Arc::downgrade(self);
-            state.tasks.unread = Some(runtime.spawn(async move {
-                let mut charges = HashMap::new();
-                loop {
-                    sleep(UNREAD).await;
-                    let Some(registry) = registry.upgrade() else { return };
-                    charges = registry.charge_unread(charges);
-                }
-            }));
+        if member.unread().is_none() {
+            return;
         }
+        let registry = Arc::downgrade(self);
+        self.state.lock().tasks.unread.get_or_insert_with(|| {
+            Task::start(move || {
+                let registry = registry.clone();
+                async move {
+                    let mut charges = HashMap::new();
+                    loop {
+                        sleep(UNREAD).await;
+                        let Some(registry) = registry.upgrade() else { return };
+                        charges = registry.charge_unread(charges);
+                    }
+                }
+            })
+        });
     }
 
     /// Charges what the members have not read, instead of `before`.

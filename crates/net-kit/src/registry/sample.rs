@@ -1,11 +1,10 @@
 //! The task of a transport that samples its connections.
 
+use super::task::Task;
 use super::{AT_ONCE, Member, Registry};
 use crate::coop::yield_now;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::runtime::Handle;
-use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 /// How long it takes to sample all connections of a transport once.
@@ -21,11 +20,9 @@ impl<M: Member> Registry<M> {
         if !self.telemetry.wants_samples() {
             return;
         }
-        let Ok(runtime) = Handle::try_current() else { return };
-        let mut state = self.state.lock();
-        if state.tasks.sampler.as_ref().is_none_or(JoinHandle::is_finished) {
-            state.tasks.sampler = Some(runtime.spawn(sample_all(Arc::downgrade(self))));
-        }
+        let registry = Arc::downgrade(self);
+        let tasks = &mut self.state.lock().tasks;
+        tasks.sampler.get_or_insert_with(|| Task::start(move || sample_all(registry.clone())));
     }
 
     async fn sample(&self, id: u64) {
@@ -78,6 +75,7 @@ mod tests {
     use metrics_util::debugging::DebugValue;
     use std::collections::HashMap;
     use std::sync::atomic::Ordering;
+    use tokio::runtime::Handle;
 
     fn samples(members: &[Charge<Connection>]) -> Vec<u64> {
         members.iter().map(|member| member.samples.load(Ordering::Relaxed)).collect()

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::admission::ConnectionLimits;
+use crate::memory_budget::Unfinished;
 use futures_util::FutureExt;
 use net_traits::{
     CertificateDer, DatagramError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
@@ -261,6 +262,32 @@ fn trust_expiry_is_watched_after_the_runtime_has_ended() {
     registry.expiry_changed.notify_one();
     while !(guest.has_ended() && later.has_ended()) {
         std::thread::yield_now();
+    }
+}
+
+#[test]
+fn the_time_limit_of_messages_outlives_the_first_runtime() {
+    let limits = MemoryLimits { timeout: Duration::from_millis(40), ..MemoryLimits::NONE };
+    let telemetry = Telemetry::new("test");
+    let admission = Admission::new(*registry().admission.limits(), telemetry.clone());
+    let registry = Registry::with_memory(admission, telemetry, limits);
+    let runtime = || Builder::new_current_thread().enable_time().build().unwrap();
+    let (first, second) = (runtime(), runtime());
+    let connected = async || connect(&registry, &peer(), 0, false);
+    let members = [
+        first.block_on(connected()),
+        second.block_on(connected()),
+        connect(&registry, &peer(), 0, false),
+    ];
+    drop(first);
+    for member in &members {
+        let mut message = Unfinished::new(member.entry.share());
+        message.set(1000, 2000);
+        while !member.has_ended() {
+            std::thread::yield_now();
+        }
+        let limit = Limit::MessageTimeout.code();
+        assert_eq!(member.ended.lock().as_ref().unwrap().0, limit);
     }
 }
 

@@ -1,0 +1,78 @@
+//! `Task`: work of a transport that goes on when the runtime in which it began is shut down.
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::io;
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::watch;
+
+/// Work that is done until this is dropped. Connections may outlive the runtime of the first one, so the
+/// work moves to a thread when its runtime is shut down; without a runtime, it begins there.
+#[derive(Debug)]
+pub(super) struct Task {
+    _stop: watch::Sender<()>,
+}
+
+impl Task {
+    /// Starts the work that `begin` returns. It is called again, on a thread, if the runtime is shut down.
+    pub(super) fn start<F>(begin: impl Fn() -> F + Send + Sync + 'static) -> Self
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(());
+        let relay = Relay(Some(Work { begin: Box::new(move || begin().boxed()), stopped }));
+        // Without a runtime, `relay` is dropped here.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(relay.run());
+        }
+        Self { _stop: stop }
+    }
+}
+
+struct Work {
+    begin: Box<dyn Fn() -> BoxFuture<'static, ()> + Send + Sync>,
+    stopped: watch::Receiver<()>,
+}
+
+impl Work {
+    async fn run(&self) {
+        let mut stopped = self.stopped.clone();
+        tokio::select! {
+            _ = stopped.changed() => {}
+            () = (self.begin)() => {}
+        }
+    }
+}
+
+/// Goes on with the work on a thread, if it is dropped before the work has ended.
+struct Relay(Option<Work>);
+
+impl Relay {
+    async fn run(mut self) {
+        if let Some(work) = &self.0 {
+            work.run().await;
+        }
+        self.0 = None;
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        let Some(work) = self.0.take() else { return };
+        if work.stopped.has_changed().is_err() {
+            return; // the task is dropped
+        }
+        let on_thread = move || match Builder::new_current_thread().enable_time().build() {
+            Ok(runtime) => runtime.block_on(work.run()),
+            Err(error) => failed(&error),
+        };
+        let thread = std::thread::Builder::new().name("net-kit".to_owned());
+        if let Err(error) = thread.spawn(on_thread) {
+            failed(&error);
+        }
+    }
+}
+
+fn failed(error: &io::Error) {
+    tracing::error!(%error, "the connections of a transport are not watched");
+}
