@@ -131,6 +131,7 @@ macro_rules! __behaviours {
                 what_was_sent_before_a_drop_is_delivered [] Swapped,
                 handles_are_dropped_anywhere [] Swapped,
                 a_drop_does_not_linger_for_ever [] Swapped,
+                what_a_drop_loses_is_counted [] Swapped,
                 connections_outlive_what_made_them [] Swapped,
                 any_order_of_drops_ends [] Swapped,
                 abort_reaches_the_peer [close_reason] Swapped,

@@ -186,6 +186,8 @@ mutants! {
         "close::handles_are_dropped_anywhere",
     drops_linger_for_ever: DropsLingerForEver =>
         "close::a_drop_does_not_linger_for_ever",
+    losses_are_not_counted: LossesAreNotCounted =>
+        "close::what_a_drop_loses_is_counted",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
         "close::connections_outlive_what_made_them",
     orphans_leak: OrphansLeak =>

@@ -276,6 +276,55 @@ pub async fn a_drop_does_not_linger_for_ever<H: Harness>(stage: Stage<H>) {
     assert!(transport.connections().is_empty());
 }
 
+/// Messages are counted that are lost because the last handle was dropped, or because the runtime of the
+/// connection has ended.
+///
+/// No caller is returned that they are lost.
+pub async fn what_a_drop_loses_is_counted<H: Harness>(stage: Stage<H>) {
+    for is_lasting in [true, false] {
+        let (Pair { one, other, listener, transports }, sent) = if is_lasting {
+            send_in_vain(&stage).await
+        } else {
+            let (harness, is_swapped) = (stage.harness.clone(), stage.is_swapped);
+            let ended = tokio::task::spawn_blocking(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+                let sending = async { send_in_vain(&Stage { harness, is_swapped }).await };
+                runtime.expect("a runtime can be started").block_on(sending)
+            });
+            ended.await.expect("the runtime ends")
+        };
+        drop(listener);
+        let dropping = std::thread::spawn(move || drop(one));
+        dropping.join().expect("the drop does not panic");
+        let transport = &transports[usize::from(stage.is_swapped)];
+        while transport.statistics().connections > 0 {
+            sleep(PAUSE).await;
+        }
+        let mut received = 0;
+        while other.recv().await.is_ok() {
+            received += 1;
+        }
+        let lost = transport.statistics().undelivered_messages;
+        if stage.harness.keeps_what_is_acknowledged() {
+            assert!(received + lost >= sent, "{received} received, {lost} lost, {sent} sent");
+        }
+    }
+}
+
+/// Connects, and sends messages that are not received until then. Returns how many.
+async fn send_in_vain<H: Harness>(stage: &Stage<H>) -> (Pair<H>, u64) {
+    let limits = Limits { linger: MOMENT, receive_queue: 64 * 1024, ..Limits::default() };
+    let pair = stage.meet_with(limits).await;
+    let mut sent = 0;
+    while sent < 10
+        && let Ok(queued) = timeout(MOMENT, pair.one.send_bytes(numbered(sent, 200_000))).await
+    {
+        queued.unwrap();
+        sent += 1;
+    }
+    (pair, sent.into())
+}
+
 /// Connections remain open when their listener and their transports are dropped.
 ///
 /// Other parts of a program use them without the listener.

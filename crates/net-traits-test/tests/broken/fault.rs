@@ -83,6 +83,7 @@ pub(crate) enum Fault {
     DropsDiscard,
     DropsNeedARuntime,
     DropsLingerForEver,
+    LossesAreNotCounted,
     TransportsTakeConnectionsAlong,
     OrphansLeak,
     AbortForgetsTheCode,

@@ -15,6 +15,11 @@ impl Shared {
         self.limits.no_progress_timeout > Duration::from_secs(60)
     }
 
+    /// Whether what is queued gets time when the last handle is dropped. Faults of queues need it.
+    pub(super) fn lingers(&self) -> bool {
+        self.limits.linger > Duration::from_secs(1)
+    }
+
     /// Puts a message into the queue that counts messages.
     pub(super) async fn queue(&self, message: Bytes) -> Result<(), SendError> {
         let after = self.limits.no_progress_timeout.min(self.limits.operation_timeout);
@@ -38,7 +43,7 @@ impl Drop for Shared {
             Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
             Fault::OrphansLeak => self.context.strong_count() == 0,
             Fault::DropsLingerForEver => self.is_patient(),
-            Fault::DropsNeedARuntime => {
+            Fault::DropsNeedARuntime if self.lingers() => {
                 drop(Handle::current());
                 false
             }
