@@ -39,6 +39,27 @@ impl Limit {
             Self::MessageTimeout => close_code::MESSAGE_TIMEOUT,
         }
     }
+
+    /// Returns the limit whose connections are closed with `code`.
+    ///
+    /// ```
+    /// use net_traits::{Limit, close_code};
+    ///
+    /// assert_eq!(Limit::of_code(close_code::TOO_MUCH_MEMORY), Some(Limit::Memory));
+    /// assert_eq!(Limit::of_code(close_code::SHUTDOWN), None);
+    /// ```
+    pub fn of_code(code: u64) -> Option<Self> {
+        let all = [
+            Self::Connections,
+            Self::PerIp,
+            Self::PerIdentity,
+            Self::Handshakes,
+            Self::HandshakeTimeout,
+            Self::Memory,
+            Self::MessageTimeout,
+        ];
+        all.into_iter().find(|limit| limit.code() == code)
+    }
 }
 
 macro_rules! sums {

@@ -56,17 +56,22 @@ fn statistics_count_connections_messages_and_refusals() {
 #[test]
 fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
-        let config = QuinnConfig::new().handshake_timeout(Duration::from_millis(50));
-        let (transport, listener) = listen(config).await;
-        let relay = Relay::new(listener.local_addr(), 1).await;
-        let dialler = QuinnTransport::new();
-        let dial = dialler.connect(relay.address, &[ALPN], trusting());
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
-        // The dialler is connected, but its last datagrams do not arrive.
-        let (_dialled, error) = tokio::join!(dial, accept);
-        assert!(matches!(error, ConnectError::TimedOut { .. }), "{error:?}");
-        assert_eq!(transport.statistics().refused_handshake_timeout, 1);
-        assert_eq!(transport.statistics().handshakes, 0);
+        let short = Duration::from_millis(300);
+        // The idle timeout is quinn's own.
+        for config in
+            [QuinnConfig::new().handshake_timeout(short), QuinnConfig::new().idle_timeout(short)]
+        {
+            let (transport, listener) = listen(config).await;
+            let relay = Relay::new(listener.local_addr(), 1).await;
+            let dialler = QuinnTransport::new();
+            let dial = dialler.connect(relay.address, &[ALPN], trusting());
+            let accept = async { listener.accept().await.unwrap().accept().await.unwrap_err() };
+            // The dialler is connected, but its last datagrams do not arrive.
+            let (_dialled, error) = tokio::join!(dial, accept);
+            assert!(matches!(error, ConnectError::TimedOut { .. }), "{error:?}");
+            assert_eq!(transport.statistics().refused_handshake_timeout, 1);
+            assert_eq!(transport.statistics().handshakes, 0);
+        }
     });
 }
 

@@ -46,7 +46,15 @@ impl<B: Backend> IncomingRequest<B> {
         let secured =
             transport.backend.handshake(attempt, *local_addr, &identity, &handshake, place);
         let secured = watch.run(handshake.timeout, secured).await;
-        let (secured, mut place) = secured.map_err(|limit| handshake.stopped_by(limit))??;
+        let (secured, mut place) = match secured {
+            Ok(Ok(secured)) => secured,
+            // The backend was the first to give up.
+            Ok(Err(ConnectError::TimedOut { .. })) => {
+                return Err(handshake.stopped_by(watch.timed_out()));
+            }
+            Ok(Err(error)) => return Err(error),
+            Err(limit) => return Err(handshake.stopped_by(limit)),
+        };
         if let Err(limit) = place.complete() {
             B::reject(secured, limit, place);
             return Err(ConnectError::Closed(close_reason(limit)));

@@ -1,6 +1,8 @@
 //! Names of causes for the fields and labels `cause` and `detail`: a few, known beforehand. Pure.
 
-use net_traits::{CloseReason, ConnectError, Rejection, RejectionBy, TrustError, close_code};
+use net_traits::{
+    CloseReason, ConnectError, Limit, Rejection, RejectionBy, TrustError, close_code,
+};
 
 /// The cause of an attempt whose future or request was dropped.
 pub(super) const CANCELED: &str = "canceled";
@@ -35,16 +37,12 @@ pub(super) fn is_limit(error: &ConnectError) -> bool {
 pub(super) fn of_close(reason: &CloseReason) -> &'static str {
     match reason {
         CloseReason::Local { code, .. } => match *code {
-            close_code::TOO_MANY_CONNECTIONS
-            | close_code::TOO_MANY_PER_IP
-            | close_code::TOO_MANY_PER_IDENTITY
-            | close_code::TOO_MANY_HANDSHAKES
-            | close_code::HANDSHAKE_TIMEOUT => "limit",
             close_code::REVOKED => "revoked",
             close_code::TRUST_ENDED => "trust_ended",
             close_code::SHUTDOWN => "shutdown",
             close_code::DUPLICATE => "duplicate",
             close_code::TOO_MANY_VIOLATIONS => "violations",
+            code if Limit::of_code(code).is_some() => "limit",
             _ => "local",
         },
         CloseReason::Peer { .. } => "peer",

@@ -256,6 +256,8 @@ mod metrics {
             (Some(local(7)), "local"),
             (Some(local(close_code::SHUTDOWN)), "shutdown"),
             (Some(local(close_code::TOO_MANY_PER_IP)), "limit"),
+            (Some(local(close_code::TOO_MUCH_MEMORY)), "limit"),
+            (Some(local(close_code::MESSAGE_TIMEOUT)), "limit"),
             (None, "abandoned"),
         ] {
             let values = values(|| {
