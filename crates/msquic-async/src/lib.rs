@@ -35,6 +35,7 @@
 mod buffer;
 mod configuration;
 mod connection;
+mod coop;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 mod drive;
 // The only module that may contain unsafe code; see its header for the rules.

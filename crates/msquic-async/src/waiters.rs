@@ -271,12 +271,33 @@ impl Taken {
 
 /// Defines a named future that is ready once an expression over what it borrows is `Some`.
 ///
-/// The future joins the waiters before it waits, so no wake in between is missed.
+/// The future joins the waiters before it waits, so no wake in between is missed. With `take` instead of
+/// `until`, it is an operation that tasks repeat, and lets other tasks run from time to time.
 macro_rules! wait_future {
     (
         $(#[$doc:meta])*
+        $name:ident($($owner:tt)*) -> $output:ty, on $waiters:expr, until $check:expr
+    ) => {
+        crate::waiters::wait_future! {
+            $(#[$doc])*
+            $name($($owner)*) -> $output, on $waiters, until $check,
+            by crate::coop::poll_state
+        }
+    };
+    (
+        $(#[$doc:meta])*
+        $name:ident($($owner:tt)*) -> $output:ty, on $waiters:expr, take $check:expr
+    ) => {
+        crate::waiters::wait_future! {
+            $(#[$doc])*
+            $name($($owner)*) -> $output, on $waiters, until $check,
+            by crate::coop::poll
+        }
+    };
+    (
+        $(#[$doc:meta])*
         $name:ident($owner:ident: &$type:ty $(, $field:ident: $field_type:ty)*) -> $output:ty,
-        on $waiters:expr, until $check:expr
+        on $waiters:expr, until $check:expr, by $poll:expr
     ) => {
         $(#[$doc])*
         #[must_use = "futures do nothing unless polled"]
@@ -308,7 +329,9 @@ macro_rules! wait_future {
                 let this = self.get_mut();
                 let $owner: &'a $type = this.$owner;
                 $(let $field = &this.$field;)*
-                this.place.poll_until(&$waiters, cx, || $check)
+                $poll(cx, |cx: &mut std::task::Context<'_>| {
+                    this.place.poll_until(&$waiters, cx, || $check)
+                })
             }
         }
     };

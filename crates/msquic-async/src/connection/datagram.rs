@@ -7,6 +7,7 @@ use super::{
 };
 use crate::Status;
 use crate::buffer::{DatagramCounts, DatagramSendState};
+use crate::coop;
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::pin::Pin;
@@ -261,7 +262,7 @@ impl ConnectionInner {
 wait_future! {
     /// Future of [`Connection::receive_datagram`].
     ReceiveDatagram(connection: &Connection) -> Result<Bytes, DgramReceiveError>,
-    on connection.inner().inbound.datagrams, until connection.next_datagram()
+    on connection.inner().inbound.datagrams, take connection.next_datagram()
 }
 
 pin_project_lite::pin_project! {
@@ -288,19 +289,21 @@ impl Future for SendDatagram<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
-        loop {
-            this.room.as_mut().enable();
-            match this.connection.send_datagram(this.datagram) {
-                Err(DgramSendError::Full) => {}
-                result => {
-                    // One waiter is woken for each datagram that goes; there may be room for further ones.
-                    this.connection.inner().datagram_room.wake_one();
-                    return Poll::Ready(result);
+        coop::poll(cx, |cx| {
+            loop {
+                this.room.as_mut().enable();
+                match this.connection.send_datagram(this.datagram) {
+                    Err(DgramSendError::Full) => {}
+                    result => {
+                        // One waiter is woken for each datagram that goes; there may be room for further ones.
+                        this.connection.inner().datagram_room.wake_one();
+                        return Poll::Ready(result);
+                    }
                 }
+                ready!(this.room.as_mut().poll(cx));
+                this.room.set(this.connection.inner().datagram_room.notified());
             }
-            ready!(this.room.as_mut().poll(cx));
-            this.room.set(this.connection.inner().datagram_room.notified());
-        }
+        })
     }
 }
 

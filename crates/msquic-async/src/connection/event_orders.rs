@@ -126,10 +126,14 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
     let wakes: Vec<_> = waits.iter().map(|_| Arc::new(Wakes::default())).collect();
     let mut is_done = vec![false; waits.len()];
     let mut poll = |index: usize, wakes: &Arc<Wakes>| {
-        if !is_done[index] {
-            let waker = waker(wakes.clone());
+        let waker = waker(wakes.clone());
+        while !is_done[index] {
+            let before = wakes.0.load(Ordering::SeqCst);
             is_done[index] =
                 waits[index].as_mut().poll(&mut Context::from_waker(&waker)).is_ready();
+            if wakes.0.load(Ordering::SeqCst) == before {
+                break; // it waits, and did not only let other tasks run
+            }
         }
         is_done[index]
     };

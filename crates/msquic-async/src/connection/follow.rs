@@ -107,5 +107,5 @@ impl Connection {
 wait_future! {
     /// Future of [`Connection::next_change`].
     NextChange(connection: &Connection) -> Result<ConnectionChange, ConnectionError>,
-    on connection.inner().inbound.changes, until connection.unread_change()
+    on connection.inner().inbound.changes, take connection.unread_change()
 }

@@ -3,6 +3,7 @@
 use super::peer_streams::Install;
 use super::state::ConnectionState;
 use super::{Connection, ConnectionError};
+use crate::coop;
 use crate::send_stream::SendStream;
 use crate::stream::{
     self, MakeSink, ReadStream, ReceiveSink, SinkStream, Stream, StreamInner, StreamType,
@@ -282,13 +283,13 @@ wait_future! {
     /// Future of [`Connection::accept_inbound_stream`].
     AcceptInboundStream(connection: &Connection) -> Result<Stream, ConnectionError>,
     on connection.inner().inbound.bidirectional,
-    until connection.next_inbound(StreamType::Bidirectional)
+    take connection.next_inbound(StreamType::Bidirectional)
 }
 
 wait_future! {
     /// Future of [`Connection::accept_inbound_uni_stream`].
     AcceptInboundUniStream(connection: &Connection) -> Result<ReadStream, ConnectionError>,
-    on connection.inner().inbound.unidirectional, until connection.next_inbound_uni()
+    on connection.inner().inbound.unidirectional, take connection.next_inbound_uni()
 }
 
 /// Future of [`Connection::open_outbound_stream`].
@@ -315,17 +316,19 @@ impl Future for OpenOutboundStream<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.get_mut();
-        let mut stream = match this.stream.take() {
-            Some(stream) => stream,
-            None => Stream::open(this.connection, this.stream_type)?,
-        };
-        match stream.poll_start(cx, this.fail_on_blocked) {
-            Poll::Pending => {
-                this.stream = Some(stream);
-                Poll::Pending
+        coop::poll(cx, |cx| {
+            let mut stream = match this.stream.take() {
+                Some(stream) => stream,
+                None => Stream::open(this.connection, this.stream_type)?,
+            };
+            match stream.poll_start(cx, this.fail_on_blocked) {
+                Poll::Pending => {
+                    this.stream = Some(stream);
+                    Poll::Pending
+                }
+                Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
             }
-            Poll::Ready(started) => Poll::Ready(started.map(|()| stream)),
-        }
+        })
     }
 }
 

@@ -7,13 +7,13 @@ use crate::waiters::wait_future;
 wait_future! {
     /// Future of [`Listener::accept`].
     Accept(listener: &Listener) -> Result<Connection, ListenError>,
-    on listener.inner.arrived, until listener.inner.next_connection()
+    on listener.inner.arrived, take listener.inner.next_connection()
 }
 
 wait_future! {
     /// Future of [`Listener::accept_incoming`].
     AcceptIncoming(listener: &Listener) -> Result<Incoming, ListenError>,
-    on listener.inner.arrived, until listener.inner.next_incoming()
+    on listener.inner.arrived, take listener.inner.next_incoming()
 }
 
 wait_future! {

@@ -1,6 +1,7 @@
 //! The named future of `SendStream::send`.
 
 use super::WriteError;
+use crate::coop;
 use crate::stream::{ProgressPlace, StreamInner};
 use crate::waiters::Place;
 use bytes::Bytes;
@@ -36,13 +37,15 @@ impl Future for SendData<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stream, message, end, room, progress } = self.get_mut();
-        let end = match *end {
-            Some(end) => end,
-            None => {
-                let queued = || stream.try_enqueue(&[], std::slice::from_ref(message));
-                *end.insert(ready!(room.poll_until(&stream.room, cx, queued))?)
-            }
-        };
-        progress.poll_until(&stream.progress, end, cx, || stream.completed(end))
+        coop::poll(cx, |cx| {
+            let end = match *end {
+                Some(end) => end,
+                None => {
+                    let queued = || stream.try_enqueue(&[], std::slice::from_ref(message));
+                    *end.insert(ready!(room.poll_until(&stream.room, cx, queued))?)
+                }
+            };
+            progress.poll_until(&stream.progress, end, cx, || stream.completed(end))
+        })
     }
 }

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 wait_future! {
     /// Future of [`ReadStream::read_chunk`](super::ReadStream::read_chunk).
     ReadChunk(stream: &StreamInner) -> Result<Option<StreamRecvBuffer>, ReadError>,
-    on stream.readable, until stream.try_read_chunk()
+    on stream.readable, take stream.try_read_chunk()
 }
 
 wait_future! {
@@ -26,21 +26,21 @@ wait_future! {
     /// Future of [`WriteStream::write_chunk`](super::WriteStream::write_chunk); gives the number of
     /// bytes written.
     WriteChunk(stream: &StreamInner, chunk: &'a Bytes, fin: bool) -> Result<usize, WriteError>,
-    on stream.room, until stream.try_write_chunks(std::slice::from_ref(chunk), *fin)
+    on stream.room, take stream.try_write_chunks(std::slice::from_ref(chunk), *fin)
 }
 
 wait_future! {
     /// Future of [`WriteStream::write_chunks`](super::WriteStream::write_chunks); gives the number of
     /// bytes written.
     WriteChunks(stream: &StreamInner, chunks: &'a [Bytes], fin: bool) -> Result<usize, WriteError>,
-    on stream.room, until stream.try_write_chunks(chunks, *fin)
+    on stream.room, take stream.try_write_chunks(chunks, *fin)
 }
 
 wait_future! {
     /// Future of [`WriteStream::enqueue`](super::WriteStream::enqueue); gives the offset behind the
     /// bytes written.
     Enqueue(stream: &StreamInner, chunks: &'a [Bytes]) -> Result<u64, WriteError>,
-    on stream.room, until stream.try_enqueue(&[], chunks)
+    on stream.room, take stream.try_enqueue(&[], chunks)
 }
 
 /// Future of [`WriteStream::flush`](super::WriteStream::flush).

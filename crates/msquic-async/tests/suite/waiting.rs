@@ -2,6 +2,7 @@
 
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::run;
+use bytes::Bytes;
 use futures::stream::{FuturesUnordered, StreamExt};
 use futures::task::{ArcWake, waker};
 use msquic_async::StreamStartError;
@@ -345,5 +346,43 @@ fn figures_of_4000_openers_with_credit_for_10() {
             let distance = order.map(|(turn, number)| turn.abs_diff(number)).max().unwrap();
             println!("{at_once} at once: {elapsed:?}, at most {distance} places out of order");
         }
+    });
+}
+
+/// Polls an operation that is repeated for ever, and checks that it gives the thread back.
+macro_rules! gives_way {
+    ($operation:expr) => {{
+        let mut forever: Pin<&mut dyn Future<Output = ()>> = pin!(async {
+            loop {
+                drop($operation.await);
+            }
+        });
+        assert!(futures::poll!(&mut forever).is_pending());
+    }};
+}
+
+#[test]
+fn operations_that_are_always_ready_let_other_tasks_run() {
+    run(async || {
+        let pair = pair_with(settings().datagrams(true), StreamLimits::default()).await;
+        let (mut write, read) = uni(&pair).await;
+        let Pair { listener, client, server, .. } = pair;
+        let message = Bytes::from_static(b"message");
+        let mut send = client.open_send_stream().await.unwrap();
+        client.shutdown(0, "");
+        server.watch_shutdown().await;
+        listener.stop().await.unwrap();
+        gives_way!(listener.accept());
+        gives_way!(listener.accept_incoming());
+        gives_way!(server.accept_inbound_stream());
+        gives_way!(server.accept_inbound_uni_stream());
+        gives_way!(server.receive_datagram());
+        gives_way!(server.next_change());
+        gives_way!(server.open_outbound_stream(StreamType::Bidirectional, false));
+        gives_way!(server.send_datagram_wait(&message));
+        gives_way!(read.read_chunk());
+        gives_way!(write.write_chunk(&message, false));
+        gives_way!(write.enqueue(std::slice::from_ref(&message)));
+        gives_way!(send.send(message.clone()));
     });
 }
