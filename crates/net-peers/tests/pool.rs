@@ -455,3 +455,26 @@ async fn unused_peers_are_forgotten() {
     let peers: usize = shown.matches(char::is_numeric).collect::<String>().parse().unwrap();
     assert!(peers < 200, "{shown}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn operations_that_are_always_ready_let_other_tasks_run() {
+    let network = MemoryNetwork::new(1);
+    let server = trusting();
+    let listener = listen(&network, &server).await;
+    let (pool, mut events) = pool(&network, trusting(), config());
+    let connection = || pool.connection(server.identity(), listener.local_addr());
+    let (connected, _server) = tokio::join!(connection(), accept(&listener));
+    connected.unwrap();
+    tokio::select! {
+        biased;
+        () = async { while connection().await.is_ok() {} } => panic!("the connection has ended"),
+        () = tokio::task::yield_now() => {}
+    }
+    drop(pool);
+    while events.recv().await.is_some() {}
+    tokio::select! {
+        biased;
+        () = async { while events.recv().await.is_none() {} } => panic!("there are further events"),
+        () = tokio::task::yield_now() => {}
+    }
+}

@@ -15,6 +15,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
+use tokio::task::coop::consume_budget;
 
 /// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type `C`.
 ///
@@ -37,6 +38,7 @@ impl<C: Clone> PeerEvents<C> {
     ///
     /// Cancel-safe: a dropped future loses no event.
     pub async fn recv(&mut self) -> Option<PeerEvent<C>> {
+        consume_budget().await;
         loop {
             let mut changed = pin!(self.events.reports.changed.notified());
             changed.as_mut().enable();

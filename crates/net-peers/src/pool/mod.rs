@@ -51,6 +51,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::coop::consume_budget;
 
 /// Connections by identity, dialled on demand with backoff and redialled when they break.
 ///
@@ -265,6 +266,7 @@ impl<T: NetTransport> PeerPool<T> {
         peer: CertHash,
         address: SocketAddr,
     ) -> Result<T::Connection, ConnectError> {
+        consume_budget().await;
         let inner = &self.owner.0;
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
