@@ -1,11 +1,13 @@
-//! One rule for all transports: what an address means to a dialler, and how it is written.
+//! Where a dial to an address goes, and the canonical form of addresses: one rule for all
+//! transports.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-/// Returns the address that a dial of `addr` goes to, over every transport.
+/// Returns the address to which every transport connects for a dial of `addr`.
 ///
-/// The unspecified addresses `0.0.0.0` and `[::]` mean this host: the loopback address of their family, as
-/// with TCP sockets. IPv4 in IPv6 is IPv4, see [`canonical`].
+/// The unspecified addresses `0.0.0.0` and `[::]` mean this host, as with TCP sockets: the result
+/// is the loopback address of their family. An IPv4-mapped IPv6 address becomes IPv4, see
+/// [`canonical`].
 ///
 /// ```
 /// use net_traits::address::destination;
@@ -18,8 +20,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 ///
 /// # Errors
 ///
-/// What is wrong, for `InvalidInput` of [`ConnectError`](crate::ConnectError): port 0, a multicast or
-/// broadcast address, or a link-local address without its zone.
+/// A description of the fault, for `InvalidInput` of [`ConnectError`](crate::ConnectError): port 0,
+/// a multicast or broadcast address, or a link-local address without its zone.
 pub fn destination(addr: SocketAddr) -> Result<SocketAddr, String> {
     let mut addr = canonical(addr);
     let cannot = |what: &str| Err(format!("cannot connect to {what}"));
@@ -40,9 +42,11 @@ pub fn destination(addr: SocketAddr) -> Result<SocketAddr, String> {
     Ok(addr)
 }
 
-/// Returns IPv4 in IPv6 (`::ffff:192.0.2.1`) as IPv4, and other addresses with their zone.
+/// Converts an IPv4-mapped IPv6 address (`::ffff:192.0.2.1`) to IPv4. Other addresses are
+/// unchanged.
 ///
-/// Sockets for both families report the former. Peers, limits and logs have one form of each address.
+/// Dual-stack sockets report IPv4 peers in the mapped form. Limits and logs need one form of each
+/// address.
 pub fn canonical(addr: SocketAddr) -> SocketAddr {
     match addr.ip().to_canonical() {
         ip @ IpAddr::V4(_) => SocketAddr::new(ip, addr.port()),
@@ -55,7 +59,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_lead_to_one_host_or_nowhere() {
+    fn a_destination_is_one_host_or_an_error() {
         for (text, expected) in [
             ("10.0.0.1:7", Some("10.0.0.1:7")),
             ("0.0.0.0:7", Some("127.0.0.1:7")),

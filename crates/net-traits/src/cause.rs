@@ -1,4 +1,4 @@
-//! `Cause`: the error of a lower layer, kept inside a public one.
+//! `Cause`: the error of a lower layer, as the source of a public error.
 
 use std::error::Error;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 /// The error of a lower layer, such as the operating system or a library.
 ///
-/// It is the [`source`](Error::source) of the error that carries it, where callers find it with its
-/// own type. Cloning is cheap. Two causes are equal if they are clones of one, or print the same in
-/// `Debug`.
+/// It is the [`source`](Error::source) of the error that contains it, and callers can downcast it
+/// to its own type. Cloning is cheap. Two causes are equal if one is a clone of the other, or if
+/// their `Debug` output is equal.
 ///
 /// ```
 /// use net_traits::{Cause, CloseReason};
@@ -27,7 +27,7 @@ use std::sync::Arc;
 pub struct Cause(Arc<dyn Error + Send + Sync>);
 
 impl Cause {
-    /// Keeps `error`, which may also be a text.
+    /// Wraps an error, or a text that describes one.
     pub fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(error.into().into())
     }
@@ -63,8 +63,8 @@ impl fmt::Display for Cause {
 
 /// Prints an error and its causes in one line, separated by colons.
 ///
-/// The errors of this crate name their cause in [`source`](Error::source) only, so a log line that
-/// prints the error alone lacks it.
+/// The errors of this crate do not repeat their [`source`](Error::source) in their message. Use
+/// this type to log an error together with its causes.
 ///
 /// ```
 /// use net_traits::{CloseReason, RecvError, WithCauses};

@@ -9,23 +9,24 @@ use rustls_pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
 
-/// A certificate within its validity period. Its signature may be of an unsupported algorithm or not verify.
+/// A certificate within its validity period. Its signature is not verified yet.
 pub(crate) struct DatedCertificate<'a> {
     der: &'a CertificateDer<'a>,
     certificate: Certificate<'a>,
     pub(crate) identity: CertHash,
-    /// The last moment of validity; `None` for the date that means that there is none (RFC 5280,
-    /// section 4.1.2.5).
+    /// The last moment of validity; `None` if the certificate has no well-defined expiration date
+    /// (RFC 5280, section 4.1.2.5).
     pub(crate) until: Option<SystemTime>,
     /// The public key with its algorithm (SubjectPublicKeyInfo, RFC 5280) in DER.
     pub(crate) public_key_info: Vec<u8>,
 }
 
-/// 9999-12-31 23:59:59 UTC, in seconds since the Unix epoch.
+/// 9999-12-31 23:59:59 UTC, in seconds since the Unix epoch: the certificate does not expire.
 const NO_END: u64 = 253_402_300_799;
 
 impl<'a> DatedCertificate<'a> {
-    /// Parses `certificate` and checks its validity period, and that its algorithm is supported.
+    /// Parses a certificate and checks its validity period. The algorithm of a self-signature must
+    /// be supported.
     ///
     /// # Errors
     ///
@@ -44,7 +45,7 @@ impl<'a> DatedCertificate<'a> {
             return Err(TrustError::Expired { identity, until });
         }
         if content.signature != certificate.signature_algorithm {
-            return Err(malformed(Cause::new("it names two signature algorithms")));
+            return Err(malformed(Cause::new("its two signature algorithms differ")));
         }
         let public_key_info = content.public_key.to_der().map_err(failed)?;
         let until = Some(until).filter(|until| unix_seconds(*until) < NO_END);
@@ -56,8 +57,8 @@ impl<'a> DatedCertificate<'a> {
         Ok(dated)
     }
 
-    /// Verifies the signature of a self-signed certificate. That of an issuer is not: trust is not
-    /// derived from issuers.
+    /// Verifies the signature of a self-signed certificate. The signature of an issuer is not
+    /// verified, because trust is not derived from issuers.
     ///
     /// # Errors
     ///
@@ -83,7 +84,11 @@ impl<'a> DatedCertificate<'a> {
         self.certificate.content.issuer == self.certificate.content.subject
     }
 
-    /// Returns the algorithm of a self-signature, or what is not supported.
+    /// Returns the algorithm of a self-signature.
+    ///
+    /// # Errors
+    ///
+    /// What is not supported, with its object identifier.
     fn algorithm(&self) -> Result<&'static dyn VerificationAlgorithm, String> {
         algorithm(self.certificate.signature_algorithm.oid, &self.certificate.content.public_key)
     }
@@ -105,7 +110,8 @@ impl<'a> DatedCertificate<'a> {
     }
 }
 
-/// Returns the bytes that a certificate's signature covers (tbsCertificate), not re-encoded.
+/// Returns the bytes that the signature of a certificate covers (`tbsCertificate`), as they are
+/// encoded there.
 fn signed_part<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], der::Error> {
     SliceReader::new(certificate)?.sequence(|reader| {
         let signed = reader.tlv_bytes()?;
@@ -114,13 +120,15 @@ fn signed_part<'a>(certificate: &'a CertificateDer<'_>) -> Result<&'a [u8], der:
     })
 }
 
-/// Selects the algorithm of signatures of the kind `oid` by `key`, which says the curve of ECDSA.
+/// Returns the algorithm that verifies signatures of the kind `oid` with `key`, which determines
+/// the curve of ECDSA.
 ///
-/// The names are those of RFC 5480 and 5758 (ECDSA), RFC 8410 (Ed25519) and RFC 8017 (RSA).
+/// The object identifiers are those of RFC 5480 and 5758 (ECDSA), RFC 8410 (Ed25519) and RFC 8017
+/// (RSA).
 ///
 /// # Errors
 ///
-/// The name and the object identifier of what is not supported.
+/// What is not supported, with its object identifier.
 fn algorithm(
     oid: ObjectIdentifier,
     key: &SubjectPublicKeyInfoOwned,
@@ -132,7 +140,7 @@ fn algorithm(
     const RSA_SHA384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.12");
     const RSA_SHA512: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.13");
     let is_p384 = is_p384(key)?;
-    has_supported_length(key)?;
+    check_length(key)?;
     Ok(match (oid, is_p384) {
         (ECDSA_SHA256, false) => &signature::ECDSA_P256_SHA256_ASN1,
         (ECDSA_SHA256, true) => &signature::ECDSA_P384_SHA256_ASN1,
@@ -168,7 +176,7 @@ fn is_p384(key: &SubjectPublicKeyInfoOwned) -> Result<bool, String> {
 }
 
 /// Checks the length of an RSA key.
-fn has_supported_length(key: &SubjectPublicKeyInfoOwned) -> Result<(), String> {
+fn check_length(key: &SubjectPublicKeyInfoOwned) -> Result<(), String> {
     const RSA: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.113549.1.1.1");
     let der = key.subject_public_key.as_bytes().filter(|_| key.algorithm.oid == RSA);
     let Some(Ok(RsaKey { modulus, .. })) = der.map(RsaKey::from_der) else { return Ok(()) };

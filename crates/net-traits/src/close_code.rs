@@ -17,14 +17,14 @@
 
 use std::fmt;
 
-/// The largest code: what QUIC can send (RFC 9000, section 16). Larger ones are sent as this one.
+/// The largest code that QUIC can send (RFC 9000, section 16). Larger codes are sent as this one.
 pub const MAX: u64 = (1 << 62) - 1;
 
 /// The longest reason that is sent, in bytes of UTF-8.
 pub const MAX_REASON: usize = 511;
 
-/// Returns the part of a reason that the peer receives, over every transport: at most [`MAX_REASON`] bytes,
-/// cut before a character, and with spaces instead of zero bytes, which msquic cannot send.
+/// Returns the reason as every transport sends it: truncated to at most [`MAX_REASON`] bytes at a
+/// character boundary, and with spaces instead of zero bytes, which msquic cannot send.
 ///
 /// ```
 /// use net_traits::close_code::sent_reason;
@@ -39,9 +39,9 @@ pub fn sent_reason(reason: &str) -> String {
 
 /// The listener's transport has as many connections as it allows.
 pub const TOO_MANY_CONNECTIONS: u64 = 0x6e65_7401;
-/// The dialler's address has as many connections as one may have.
+/// The dialler's address has as many connections as the listener's transport allows per address.
 pub const TOO_MANY_PER_IP: u64 = 0x6e65_7402;
-/// The dialler's identity has as many connections as one may have.
+/// The dialler's identity has as many connections as the listener's side allows per identity.
 pub const TOO_MANY_PER_IDENTITY: u64 = 0x6e65_7403;
 /// The listener's transport has as many handshakes in progress as it allows.
 pub const TOO_MANY_HANDSHAKES: u64 = 0x6e65_7404;
@@ -55,11 +55,11 @@ pub const DUPLICATE: u64 = 0x6e65_7407;
 pub const HANDSHAKE_TIMEOUT: u64 = 0x6e65_7408;
 /// The peer announced too many messages that exceed the limit.
 pub const TOO_MANY_VIOLATIONS: u64 = 0x6e65_7409;
-/// The certificate of the peer, or its endorsement, has ended during the connection.
+/// The certificate of the peer, or its endorsement, expired during the connection.
 pub const TRUST_ENDED: u64 = 0x6e65_740a;
-/// The peer made this side hold more memory than others when there was none left.
+/// The memory for all peers was used up, and this connection occupied the most.
 pub const TOO_MUCH_MEMORY: u64 = 0x6e65_740b;
-/// A message of the peer did not advance in time.
+/// Too little of an unfinished message of the peer arrived in time.
 pub const MESSAGE_TIMEOUT: u64 = 0x6e65_740c;
 
 /// Returns the name of a code of this module, `None` for any other.
@@ -81,13 +81,13 @@ pub const fn name(code: u64) -> Option<&'static str> {
     })
 }
 
-/// Whether the peer that closed with `code` may accept another attempt without a change of
+/// Returns whether the peer that closed with `code` may accept another attempt without a change of
 /// configuration.
 pub(crate) const fn is_retryable(code: u64) -> bool {
     code != REVOKED
 }
 
-/// Prints a code and the reason that came with it.
+/// Prints a code, with its name if it has one, and the reason.
 pub(crate) struct Described<'a>(pub(crate) u64, pub(crate) &'a str);
 
 impl fmt::Display for Described<'_> {

@@ -5,8 +5,8 @@ use crate::CloseReason;
 /// What became of the messages that were sent before
 /// [`NetConnection::close`](crate::NetConnection::close).
 ///
-/// None of the variants says that the peer's application has received a message: only its answer
-/// does.
+/// No variant means that the peer's application has received a message. Only an answer of the
+/// application shows that.
 ///
 /// ```
 /// use net_traits::{CloseOutcome, NetConnection};
@@ -20,11 +20,11 @@ use crate::CloseReason;
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum CloseOutcome {
-    /// The peer's transport has all messages, and hands them to its application before it reports
-    /// the end.
+    /// The peer's transport has all messages, and delivers them to its application before it
+    /// reports the end.
     Delivered,
-    /// The peer's transport has acknowledged all messages. It is not known whether it keeps those
-    /// for which its receive queue had no room.
+    /// The peer's transport has acknowledged all messages. It is not known whether it kept the
+    /// messages for which its receive queue had no room.
     Acknowledged,
     /// The connection ended before the peer's transport confirmed all messages: the peer made no
     /// progress, the connection was lost, or it was aborted. The peer may have received some of
@@ -36,14 +36,14 @@ pub enum CloseOutcome {
         /// Their size in bytes, at most.
         bytes: u64,
     },
-    /// The connection had ended, or another call had begun to close it. Contains the reason of the
-    /// end, for which the call has waited.
+    /// The connection had ended, or another call was closing it. The call waited for the end, and
+    /// this is its reason.
     AlreadyClosed(CloseReason),
 }
 
 impl CloseOutcome {
-    /// Returns the outcome of a close after which the given messages were not confirmed;
-    /// `confirmed` if there are none. For implementors of transports.
+    /// Returns [`Undelivered`](Self::Undelivered), or `confirmed` if there are no unconfirmed
+    /// messages. For implementors of transports.
     pub fn from_unconfirmed(messages: u64, bytes: u64, confirmed: Self) -> Self {
         if messages == 0 { confirmed } else { Self::Undelivered { messages, bytes } }
     }

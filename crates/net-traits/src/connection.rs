@@ -12,9 +12,9 @@ use std::time::{Duration, SystemTime};
 
 /// An established connection with an authenticated peer.
 ///
-/// Clones are handles of the same connection. After the last handle was dropped, the connection sends
-/// what is queued in the background, for a time that the transport limits, and closes with code 0. The
-/// drop does not wait and needs no runtime; to learn what became of the messages, use
+/// Clones are handles of the same connection. After the last handle was dropped, the connection
+/// sends what is queued in the background, for a time that the transport limits, and closes with
+/// code 0. The drop does not wait and needs no runtime; to learn what became of the messages, use
 /// [`close`](Self::close). All methods may be called concurrently.
 #[async_trait]
 pub trait NetConnection: Clone + Send + Sync + 'static {
@@ -33,20 +33,22 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Returns the peer's identity and its endorsing keys, as of the time when it was accepted.
     fn peer_identity(&self) -> &PeerIdentity;
 
-    /// Returns when the trust in the peer ends; `None` if it has no end.
+    /// Returns when the trust in the peer ends; `None` if it does not end.
     ///
-    /// That is the end of its certificate, or of the last endorsement if the policy depends on one. The
-    /// transport then closes the connection with [`TRUST_ENDED`](crate::close_code::TRUST_ENDED),
-    /// unless the policy is [`TrustPolicy::at_handshake`](crate::TrustPolicy::at_handshake).
+    /// Trust ends when the certificate expires, or the last endorsement if the policy depends on
+    /// one. The transport then closes the connection with
+    /// [`TRUST_ENDED`](crate::close_code::TRUST_ENDED), unless the policy is
+    /// [`TrustPolicy::at_handshake`](crate::TrustPolicy::at_handshake).
     fn trusted_until(&self) -> Option<SystemTime> {
         self.peer_identity().trusted_until
     }
 
-    /// Returns false once the peer was [revoked](crate::NetTransport::revoke), or once the connection
-    /// was closed because trust [ended](Self::trusted_until). Nothing that it sent
-    /// is handed out then: `recv` fails with [`RecvError::Closed`] although messages wait.
+    /// Returns false once the peer was [revoked](crate::NetTransport::revoke), or once the
+    /// connection was closed because trust [ended](Self::trusted_until).
     ///
-    /// A layer above that keeps received messages asks before it hands one out.
+    /// Nothing that the peer sent is delivered then: `recv` fails with [`RecvError::Closed`] even
+    /// if messages are queued. A layer that buffers received messages calls this before it delivers
+    /// one.
     fn is_trusted(&self) -> bool;
 
     /// Returns the peer's certificate, if the transport uses certificates.
@@ -105,12 +107,13 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
 
     /// Sends one message and waits until the peer's application has taken it: until a
-    /// [`recv`](Self::recv) of the peer has returned it. Default: not supported.
+    /// [`recv`](Self::recv) of the peer has returned it. The default implementation returns
+    /// [`SendAckedError::Unsupported`].
     ///
-    /// The message is queued as by [`send_bytes`](Self::send_bytes), in order with the messages of the
-    /// same task. Ok does not mean that the peer has acted upon it; for that, use a
-    /// [request](crate::NetRequests). At most 64 such messages are without a receipt at a time; over
-    /// that, the call waits before it queues the message. Nothing bounds how long the peer's
+    /// The message is queued as by [`send_bytes`](Self::send_bytes), in order with the messages of
+    /// the same task. `Ok` does not mean that the peer has processed it; for that, use a
+    /// [request](crate::NetRequests). At most 64 messages of a connection wait for a receipt at a
+    /// time; further calls wait before they queue their message. Nothing bounds how long the peer's
     /// application may take: wrap the call in a timeout.
     ///
     /// ```
@@ -135,7 +138,7 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// # Cancel safety
     ///
     /// A dropped future has queued the whole message or none of it. A receipt that arrives later is
-    /// ignored, and the message counts as one without a receipt until then.
+    /// ignored; until then the message counts among the 64.
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
         let _ = message;
         Err(SendAckedError::Unsupported)
@@ -149,8 +152,9 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// # Errors
     ///
     /// See [`send_bytes`](Self::send_bytes). [`SendError::Stopped`] if messages were lost with a
-    /// stream that the peer stopped; it is returned by the next `flush` of each clone of the
-    /// connection, once, and by the sends that wait on that stream or else the next one.
+    /// stream that the peer stopped. The next `flush` of each clone of the connection returns it
+    /// once, and so do the sends that wait for room on that stream, or the next send if there is
+    /// none.
     ///
     /// # Cancel safety
     ///
@@ -164,8 +168,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection remains usable. Messages of
-    /// a peer that is no longer [trusted](Self::is_trusted) are not received.
+    /// [`RecvError`]. Unless it is [`RecvError::Closed`], the connection remains usable. Messages
+    /// of a peer that is no longer [trusted](Self::is_trusted) are not received.
     ///
     /// # Cancel safety
     ///
@@ -175,9 +179,11 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Waits until the peer's transport has confirmed all sent messages, then closes the
     /// connection, and returns what became of them.
     ///
-    /// The peer receives the application `code`, at most [`close_code::MAX`](crate::close_code::MAX), and
-    /// the `reason` as [`sent_reason`](crate::close_code::sent_reason) limits it. The call returns once the connection has ended. A call on a connection that has
-    /// ended, or that another call is closing, only waits for the end.
+    /// The peer receives the application `code`, at most
+    /// [`close_code::MAX`](crate::close_code::MAX), and the `reason` as
+    /// [`sent_reason`](crate::close_code::sent_reason) limits it. The call returns once the
+    /// connection has ended. A call on a connection that has ended, or that another call is
+    /// closing, only waits for the end.
     ///
     /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a
     /// timeout: dropping the future of the first `close` closes immediately.
@@ -204,8 +210,10 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Cancel-safe.
     async fn watch_close(&self) -> CloseReason;
 
-    /// Returns the datagrams of the connection, if the transport has them. Whether the peer takes
-    /// some is returned by [`NetDatagrams::max_datagram_size`]. Default: it has none.
+    /// Returns the datagrams of the connection, if the transport supports them. The default
+    /// implementation returns [`DatagramError::Unsupported`].
+    ///
+    /// [`NetDatagrams::max_datagram_size`] shows whether the peer accepts datagrams.
     ///
     /// # Errors
     ///

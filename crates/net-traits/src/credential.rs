@@ -15,17 +15,17 @@ use zeroize::{Zeroize, Zeroizing};
 /// memory when the last clone is dropped.
 #[derive(Clone)]
 pub struct NetCredential {
-    own: Arc<Own>,
+    inner: Arc<Inner>,
     trust: TrustPolicy,
 }
 
-struct Own {
+struct Inner {
     chain: Vec<CertificateDer<'static>>,
     key: PrivateKeyDer<'static>,
     identity: CertHash,
 }
 
-impl Drop for Own {
+impl Drop for Inner {
     fn drop(&mut self) {
         self.key.zeroize();
     }
@@ -34,8 +34,8 @@ impl Drop for Own {
 impl NetCredential {
     /// The longest chain, in bytes of DER: 24 KiB.
     ///
-    /// Peers limit the size of a handshake: msquic accepts 32 KiB in all, which include a signature
-    /// and the TLS extensions besides the chain.
+    /// Peers limit the size of a handshake: msquic accepts 32 KiB, which have to include the
+    /// signature and the TLS extensions as well.
     pub const MAX_CHAIN: usize = MAX_CHAIN;
 
     /// Creates a credential from a chain, leaf first, and the leaf's private key.
@@ -56,7 +56,7 @@ impl NetCredential {
         if bytes > Self::MAX_CHAIN {
             return Err(CredentialError::ChainTooLong { bytes });
         }
-        Ok(Self { own: Arc::new(Own { chain, key, identity }), trust })
+        Ok(Self { inner: Arc::new(Inner { chain, key, identity }), trust })
     }
 
     /// Parses a credential from PEM text with certificates, leaf first, and one private key.
@@ -79,8 +79,8 @@ impl NetCredential {
 
     /// Parses a credential from DER: a chain, leaf first, and the leaf's private key.
     ///
-    /// The key is in PKCS#8, SEC1 or PKCS#1 form. P-256, P-384, Ed25519, and RSA of 2048 to 8192 bits
-    /// are supported.
+    /// The key is in PKCS#8, SEC1 or PKCS#1 form. P-256, P-384, Ed25519, and RSA of 2048 to 8192
+    /// bits are supported.
     ///
     /// # Errors
     ///
@@ -132,22 +132,22 @@ impl NetCredential {
 
     /// Returns a credential of the same identity with the policy `trust`.
     pub fn with_trust(&self, trust: TrustPolicy) -> Self {
-        Self { own: self.own.clone(), trust }
+        Self { inner: self.inner.clone(), trust }
     }
 
     /// Returns the local identity: the hash of the leaf certificate.
     pub fn identity(&self) -> CertHash {
-        self.own.identity
+        self.inner.identity
     }
 
     /// Returns the certificate chain, leaf first; never empty.
     pub fn certificate_chain(&self) -> &[CertificateDer<'static>] {
-        &self.own.chain
+        &self.inner.chain
     }
 
     /// Returns the private key of the leaf. Keep copies short-lived, and erase them.
     pub fn private_key(&self) -> &PrivateKeyDer<'static> {
-        &self.own.key
+        &self.inner.key
     }
 
     /// Returns the trust policy.
@@ -156,7 +156,8 @@ impl NetCredential {
     }
 }
 
-/// What an encrypted key has in PEM: in PKCS#8 (RFC 7468, section 11), and in older forms (RFC 1421).
+/// What marks an encrypted key in PEM: in PKCS#8 (RFC 7468, section 11), and in older forms (RFC
+/// 1421).
 const ENCRYPTED: [&[u8]; 2] = [b"BEGIN ENCRYPTED PRIVATE KEY", b"Proc-Type: 4,ENCRYPTED"];
 
 fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
@@ -169,8 +170,8 @@ fn read(path: &Path) -> Result<Vec<u8>, CredentialError> {
 impl fmt::Debug for NetCredential {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("NetCredential")
-            .field("identity", &self.own.identity)
-            .field("certificates", &self.own.chain.len())
+            .field("identity", &self.inner.identity)
+            .field("certificates", &self.inner.chain.len())
             .field("trust", &self.trust)
             .finish_non_exhaustive()
     }

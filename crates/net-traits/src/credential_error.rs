@@ -40,7 +40,7 @@ pub enum CredentialError {
     /// The text is not PEM.
     #[error("the credential is not valid PEM")]
     Pem(#[source] Cause),
-    /// The transport cannot use the key or the certificate.
+    /// The transport cannot use the key or the certificate, or an endorsement cannot be made.
     #[error("the credential cannot be used")]
     Unusable(#[source] Cause),
 }

@@ -1,20 +1,21 @@
-//! `NetDatagrams`: datagrams beside the messages of a connection.
+//! `NetDatagrams`: datagrams of a connection.
 
 use crate::{Cause, CloseReason};
 use async_trait::async_trait;
 use bytes::Bytes;
 use std::fmt;
 
-/// Sends and receives datagrams, which may be lost and overtake each other, and are never repeated by
-/// the transport. They suit values that a newer one replaces soon.
+/// Sends and receives datagrams, in addition to the messages of a connection.
 ///
-/// [`NetConnection::datagrams`](crate::NetConnection::datagrams) returns it.
+/// Datagrams may be lost or reordered, and are not retransmitted. They suit values that are soon
+/// replaced by newer ones. [`NetConnection::datagrams`](crate::NetConnection::datagrams) returns an
+/// implementation.
 ///
 /// ```
 /// use net_traits::{DatagramError, NetConnection};
 ///
-/// /// Sends a position, or nothing where the transport has no datagrams.
-/// fn tell(connection: &impl NetConnection, position: [u8; 8]) -> Result<(), DatagramError> {
+/// /// Sends a position, which the next one replaces.
+/// fn send_position(connection: &impl NetConnection, position: [u8; 8]) -> Result<(), DatagramError> {
 ///     match connection.datagrams()?.send_datagram(position.to_vec().into()) {
 ///         Err(DatagramError::WouldBlock) => Ok(()), // the next position comes soon
 ///         result => result,
@@ -23,8 +24,9 @@ use std::fmt;
 /// ```
 #[async_trait]
 pub trait NetDatagrams: Send + Sync + fmt::Debug {
-    /// Returns the largest datagram that can be sent now, in bytes, which changes with the path.
-    /// `None` if the peer takes none, or before that is known.
+    /// Returns the largest datagram that can be sent now, in bytes. It changes with the path.
+    ///
+    /// `None` if the peer accepts no datagrams, or while that is not known.
     fn max_datagram_size(&self) -> Option<usize>;
 
     /// Queues a datagram without waiting.
@@ -36,19 +38,20 @@ pub trait NetDatagrams: Send + Sync + fmt::Debug {
 
     /// Waits for the next datagram.
     ///
-    /// While none is asked for, the transport keeps some and then drops the oldest.
+    /// While the application does not call it, the transport queues a limited number of bytes, and
+    /// drops the oldest datagrams to make room for new ones.
     ///
     /// # Errors
     ///
-    /// [`DatagramError::Closed`] once the connection has ended or its peer is not trusted any more, see
-    /// [`NetTransport::revoke`](crate::NetTransport::revoke).
+    /// [`DatagramError::Closed`] once the connection has ended or its peer is not trusted any more,
+    /// see [`NetTransport::revoke`](crate::NetTransport::revoke).
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe: dropping the future loses no datagram.
     async fn recv_datagram(&self) -> Result<Bytes, DatagramError>;
 
-    /// Returns what was counted on this side.
+    /// Returns the counts of this side.
     fn datagram_statistics(&self) -> DatagramStatistics;
 }
 
@@ -78,8 +81,9 @@ pub enum DatagramError {
     Closed(#[source] CloseReason),
 }
 
-/// What was counted on one side of a connection. Those that arrived and were not received wait or were
-/// dropped.
+/// How many datagrams one side of a connection has sent and received.
+///
+/// The difference between `arrived` and `received` is queued or was dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct DatagramStatistics {
@@ -92,7 +96,7 @@ pub struct DatagramStatistics {
 }
 
 impl DatagramStatistics {
-    /// Combines the three numbers.
+    /// Creates statistics from the three counts.
     pub const fn new(sent: u64, arrived: u64, received: u64) -> Self {
         Self { sent, arrived, received }
     }

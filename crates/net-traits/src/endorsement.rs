@@ -1,4 +1,4 @@
-//! Endorsements: ed25519 signatures that vouch for the key of a certificate, carried inside it.
+//! Endorsements: Ed25519 signatures that vouch for the key of a certificate, carried inside it.
 //!
 //! A peer that trusts an endorsing key accepts every certificate with a valid endorsement by that
 //! key. It does not need to know the certificate's hash. `docs/wire-protocol.md` specifies the
@@ -31,8 +31,8 @@ pub const LEGACY_ENDORSEMENT_OID: &str = "1.2.3.4.5.6";
 /// How many endorsements a certificate may carry. Each costs the verifier one signature check.
 pub const MAX_ENDORSEMENTS: usize = 16;
 
-/// After how many signatures that do not verify the other endorsements of a certificate are ignored. An
-/// honest certificate has none.
+/// After so many signatures that do not verify, the other endorsements of a certificate are
+/// ignored. A correctly issued certificate has none.
 const MAX_BAD_SIGNATURES: usize = 2;
 
 /// Prefix of the signed bytes, so that the signature is not valid in another protocol.
@@ -83,8 +83,8 @@ impl Endorsement {
         self.key
     }
 
-    /// Checks whether it is valid at `now` for the key `public_key_info` (SubjectPublicKeyInfo,
-    /// DER).
+    /// Returns whether the endorsement is valid at `now` for the key `public_key_info`
+    /// (SubjectPublicKeyInfo, DER).
     pub fn is_valid(&self, public_key_info: &[u8], now: SystemTime) -> bool {
         self.is_in_time(now) && self.is_signed(public_key_info)
     }
@@ -244,7 +244,7 @@ pub fn encode_endorsements(endorsements: &[Endorsement]) -> Result<Vec<u8>, Cred
 pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
     let all = Vec::<Encoded<'_>>::from_der(der).map_err(|error| error.to_string())?;
     if all.is_empty() || all.len() > MAX_ENDORSEMENTS {
-        return Err(format!("{} endorsements, 1 to {MAX_ENDORSEMENTS} are allowed", all.len()));
+        return Err(format!("{} endorsements: 1 to {MAX_ENDORSEMENTS} are allowed", all.len()));
     }
     let decode = |encoded: &Encoded<'_>| {
         let key = encoded.key.as_bytes().try_into();
@@ -259,9 +259,12 @@ pub fn decode_endorsements(der: &[u8]) -> Result<Vec<Endorsement>, String> {
     all.iter().map(decode).collect()
 }
 
-/// Returns the keys with an endorsement of `certificate` that is valid at `now`, each once, of those that
-/// `counts` accepts, and when the last of these endorsements ends. Signatures by other keys are not verified, and none after [`MAX_BAD_SIGNATURES`] bad
-/// ones: the peer chose them all, and this side pays.
+/// Returns the keys whose endorsement of `certificate` is valid at `now`, each once, and when the
+/// last of these endorsements expires.
+///
+/// Only signatures by keys that `counts` accepts are verified, and none after
+/// [`MAX_BAD_SIGNATURES`] that do not verify: the peer chooses how many there are, and each
+/// verification costs time.
 pub(crate) fn endorsers(
     certificate: &DatedCertificate<'_>,
     now: SystemTime,
@@ -270,7 +273,7 @@ pub(crate) fn endorsers(
 ) -> Result<(Vec<EndorsingKey>, Option<SystemTime>), TrustError> {
     let key_info = &certificate.public_key_info;
     let (mut keys, mut bad, mut last) = (Vec::new(), 0, 0);
-    let mut judge = |key: EndorsingKey, until: Option<u64>, is_signed: &dyn Fn() -> bool| {
+    let mut check = |key: EndorsingKey, until: Option<u64>, is_signed: &dyn Fn() -> bool| {
         if bad < MAX_BAD_SIGNATURES && !keys.contains(&key) && counts(&key) {
             if is_signed() {
                 keys.push(key);
@@ -281,16 +284,16 @@ pub(crate) fn endorsers(
         }
     };
     let mut endorsements = certificate.endorsements()?;
-    // Of each key, that which ends last.
+    // The endorsement of each key that expires last is checked first.
     endorsements.sort_by_key(|endorsement| Reverse(endorsement.until.unwrap_or(u64::MAX)));
     for endorsement in endorsements {
         if endorsement.is_in_time(now) {
-            judge(endorsement.key, endorsement.until, &|| endorsement.is_signed(key_info));
+            check(endorsement.key, endorsement.until, &|| endorsement.is_signed(key_info));
         }
     }
     for (key, signature) in if with_legacy { certificate.legacy_endorsements()? } else { vec![] } {
         let public = UnparsedPublicKey::new(&ED25519, key.as_bytes());
-        judge(key, None, &|| public.verify(key_info, &signature).is_ok());
+        check(key, None, &|| public.verify(key_info, &signature).is_ok());
     }
     keys.sort_unstable();
     // The endorsement is valid during its last second.

@@ -11,8 +11,8 @@ use std::{fmt, io};
 
 /// Why a connection ended.
 ///
-/// All operations that fail because of it return the same value. Only an operation that does not
-/// wait may lack the peer's reason, which can arrive later than the close.
+/// All operations that fail because of the end return the same value. Only an operation that does
+/// not wait may lack the peer's reason, which can arrive later than the end.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CloseReason {
@@ -47,11 +47,10 @@ pub enum CloseReason {
 }
 
 impl CloseReason {
-    /// Whether dialling again may succeed without a change of configuration.
+    /// Returns whether dialling again may succeed without a change of configuration.
     ///
-    /// A peer that closed with a code of [`close_code`] says so by the code: not after
-    /// [`REVOKED`](close_code::REVOKED), later after a limit or a shutdown. The meaning of other
-    /// codes is up to the application; they count as retryable.
+    /// If the peer closed, that is true for all codes except [`REVOKED`](close_code::REVOKED):
+    /// limits and shutdowns are temporary, and the codes of applications count as retryable.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Peer { code, .. } => close_code::is_retryable(*code),
@@ -72,7 +71,7 @@ pub struct Rejection {
     pub remote_addr: SocketAddr,
     /// The rejected identity, if known.
     pub identity: Option<CertHash>,
-    /// The reason: that of the local policy, or the TLS alert that the peer sent.
+    /// The reason in words: that of the local policy, or a description of the peer's TLS alert.
     pub reason: String,
     /// The TLS alert (RFC 8446, section 6) that was sent or received, if known.
     pub alert: Option<u8>,
@@ -107,13 +106,13 @@ impl Rejection {
     /// Returns `None` if the alert is not about a certificate.
     pub fn by_alert(remote_addr: SocketAddr, local_identity: CertHash, alert: u8) -> Option<Self> {
         let why = match alert {
-            42 => "it is not trusted or damaged",
+            42 => "it is damaged or not trusted",
             43 => "its kind is not supported",
-            44 => "it was revoked",
+            44 => "it is revoked",
             45 => "it has expired or is not yet valid",
             46 => "it is not accepted",
             48 => "its issuer is not known",
-            49 => "it gives no access",
+            49 => "access is denied",
             51 => "its signature does not verify",
             116 => "a certificate is required",
             _ => return None,
@@ -147,7 +146,7 @@ impl fmt::Display for Rejection {
             RejectionBy::Peer => write!(f, "{remote_addr} rejected our certificate{identity}")?,
         }
         match self.cause {
-            Some(_) => Ok(()), // the source says the reason
+            Some(_) => Ok(()), // the source is the reason
             None => write!(f, ": {reason}"),
         }
     }
@@ -178,7 +177,7 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    /// Whether another attempt may succeed without a change of configuration.
+    /// Returns whether another attempt may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::AddressInUse(_) => true,
@@ -198,7 +197,7 @@ pub enum AcceptError {
 }
 
 impl AcceptError {
-    /// Whether the same listener may accept again.
+    /// Returns whether the same listener may accept again.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::Closed => false,
@@ -244,7 +243,7 @@ pub enum ConnectError {
 }
 
 impl ConnectError {
-    /// Whether another attempt may succeed without a change of configuration.
+    /// Returns whether another attempt may succeed without a change of configuration.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::Refused(_) => true,
@@ -257,7 +256,7 @@ impl ConnectError {
     }
 }
 
-/// Why a message was not sent. The peer does not receive a message, not even a part.
+/// Why a message was not sent. The peer receives no part of it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
@@ -269,8 +268,8 @@ pub enum SendError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The send queue is full or the peer's stream is not open yet. Try again later.
-    #[error("the send queue is full or not open yet")]
+    /// The send queue is full, or the stream to the peer is not open yet. Try again later.
+    #[error("the send queue is full, or its stream is not open yet")]
     WouldBlock,
     /// The peer accepted no data for too long. The connection remains usable.
     #[error("the peer accepted no data for {after:?}")]
@@ -294,7 +293,7 @@ pub enum SendError {
 }
 
 impl SendError {
-    /// Whether sending again, possibly over a new connection, may succeed.
+    /// Returns whether sending again, possibly over a new connection, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } => false,
@@ -305,25 +304,25 @@ impl SendError {
     }
 }
 
-/// Why [`send_acked`](crate::NetConnection::send_acked) has no receipt.
+/// Why [`send_acked`](crate::NetConnection::send_acked) returned no receipt.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendAckedError {
     /// The transport, or the version of it that the peer uses, has no receipts. Nothing was sent.
     #[error("the transport or the peer's version of it does not support receipts")]
     Unsupported,
-    /// The peer's application does not receive the message: it was not queued, or the peer's transport
-    /// rejected it, with [`SendError::Stopped`].
+    /// The peer's application does not receive the message: it was not queued, or the peer's
+    /// transport rejected it, with [`SendError::Stopped`].
     #[error("the message was not sent")]
     NotSent(#[source] SendError),
     /// The message was queued and there is no receipt: the peer's application may or may not have
     /// taken it.
-    #[error("it is not known whether the peer has received the message")]
+    #[error("it is not known whether the peer's application has received the message")]
     Unknown(#[source] SendError),
 }
 
 impl SendAckedError {
-    /// Whether sending again, possibly over a new connection, may succeed. After
+    /// Returns whether sending again, possibly over a new connection, may succeed. After
     /// [`Unknown`](Self::Unknown) the peer may receive the message twice.
     pub fn is_retryable(&self) -> bool {
         match self {
@@ -337,9 +336,8 @@ impl SendAckedError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecvError {
-    /// The peer announced a message that exceeds the limit. The message is not received. If a
-    /// connection has several streams, the transport stops this one, and its later messages are
-    /// lost.
+    /// The peer announced a message that exceeds the limit. The message is not received. A
+    /// transport over QUIC stops the stream, and later messages on it are lost.
     #[error("the peer announced a message of {size} bytes, more than {limit}")]
     TooLarge {
         /// The announced size, in bytes.
@@ -367,12 +365,12 @@ pub enum RecvError {
 }
 
 impl RecvError {
-    /// Whether the connection has ended: no later `recv` can succeed.
+    /// Returns whether the connection has ended: no later `recv` can succeed.
     pub fn is_closed(&self) -> bool {
         matches!(self, Self::Closed(_))
     }
 
-    /// Whether receiving again, possibly over a new connection, may succeed.
+    /// Returns whether receiving again, possibly over a new connection, may succeed.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Truncated { .. } | Self::Reset { .. } => true,
@@ -381,8 +379,8 @@ impl RecvError {
     }
 }
 
-/// Whether a failure of the transport may pass: not if the system denies or does not know the
-/// operation.
+/// Returns whether a failure of the transport may be temporary. It is not if the system denies the
+/// operation or does not support it.
 fn is_temporary(cause: &Cause) -> bool {
     use io::ErrorKind::{InvalidInput, PermissionDenied, Unsupported};
     !chain(&**cause).any(|cause| {
@@ -438,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn retrying_depends_on_the_code_and_the_cause() {
+    fn is_retryable_depends_on_the_code_and_the_cause() {
         let by_peer = |code| CloseReason::Peer { code, reason: String::new() };
         for (code, expected) in [
             (close_code::REVOKED, false),

@@ -4,7 +4,8 @@ use crate::{ConnectError, NetConnection};
 use async_trait::async_trait;
 use std::net::SocketAddr;
 
-/// A connection attempt of a peer. Dropping it rejects the attempt.
+/// A connection attempt of a peer, before its handshake is complete. Dropping it rejects the
+/// attempt.
 #[async_trait]
 pub trait NetIncomingRequest: Send + 'static {
     /// The connection that `accept` returns.

@@ -6,12 +6,13 @@
 //!
 //! In reading order:
 //!
-//! 1. [`NetCredential`]: who I am (certificate chain and private key) and whom I trust
-//!    ([`TrustPolicy`]). An identity is a [`CertHash`].
-//! 2. [`NetTransport`] makes a [`NetListener`] or dials.
-//! 3. [`NetListener::accept`] gives a [`NetIncomingRequest`], whose own `accept` finishes the
+//! 1. [`NetCredential`]: the local identity (certificate chain and private key) and the peers that
+//!    it trusts ([`TrustPolicy`]). An identity is a [`CertHash`].
+//! 2. [`NetTransport`] creates a [`NetListener`] or dials.
+//! 3. [`NetListener::accept`] returns a [`NetIncomingRequest`], whose own `accept` finishes the
 //!    handshake. A slow peer therefore does not delay other peers.
 //! 4. [`NetConnection`] sends and receives messages, and reports why it ended ([`CloseReason`]).
+//!    [`NetRequests`] adds requests, and [`NetDatagrams`] datagrams.
 //!
 //! ```
 //! use net_traits::{NetConnection, NetCredential, NetTransport};
@@ -33,8 +34,8 @@
 //!
 //! # Features
 //!
-//! - `self-signed`: `NetCredential::self_signed`, `IdentityKey` and `SelfSigned`, which make a key
-//!   and a certificate.
+//! - `self-signed`: `NetCredential::self_signed`, `IdentityKey` and `SelfSigned`, which generate a
+//!   key and a certificate.
 #![forbid(unsafe_code)]
 
 pub mod address;

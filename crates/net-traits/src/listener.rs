@@ -14,8 +14,8 @@ use std::net::SocketAddr;
 ///
 /// [`accept`](Self::accept) returns a request when the peer's first bytes arrive. The handshake
 /// happens in [`NetIncomingRequest::accept`], which a peer can delay until the handshake timeout.
-/// Call that in a task per request, as `serve` of the crate `net-peers` does: with `listener.accept().await?.accept().await?` in a loop, one
-/// stalled peer blocks all other peers.
+/// Call that in a task per request, as `serve` of the crate `net-peers` does. With
+/// `listener.accept().await?.accept().await?` in a loop, one stalled peer blocks all other peers.
 #[async_trait]
 pub trait NetListener: Send + Sync + 'static {
     /// The connection of an accepted request.

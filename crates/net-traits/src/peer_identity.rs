@@ -1,4 +1,4 @@
-//! `PeerIdentity`: who a peer is, and who vouches for it.
+//! `PeerIdentity`: the identity of a peer and its endorsing keys.
 
 use crate::{CertHash, EndorsingKey};
 use std::time::SystemTime;
@@ -9,11 +9,12 @@ use std::time::SystemTime;
 pub struct PeerIdentity {
     /// The hash of the peer's certificate.
     pub hash: CertHash,
-    /// The keys with a valid endorsement, each once, in ascending order, of those that
-    /// [count](crate::TrustPolicy::counts) for the policy. Keys of the older format are included only if the policy reads that format.
+    /// The keys whose endorsement is valid and [counts](crate::TrustPolicy::counts) for the policy,
+    /// each once, in ascending order. Keys of the older format are included only if the policy
+    /// reads that format.
     pub endorsers: Vec<EndorsingKey>,
-    /// When the trust ends: with the certificate, or before, with the last endorsement that counts if
-    /// trust depends on one. `None` if neither has an end.
+    /// When the trust ends: when the certificate expires, or earlier with the last endorsement that
+    /// counts if trust depends on one. `None` if neither expires.
     pub trusted_until: Option<SystemTime>,
     /// Whether connections remain open after that, see
     /// [`TrustPolicy::at_handshake`](crate::TrustPolicy::at_handshake).

@@ -1,4 +1,4 @@
-//! `NetRequests`: questions with answers, beside the messages of a connection.
+//! `NetRequests`: requests, each a question and its answer.
 
 use crate::{Cause, CloseReason, NetConnection};
 use async_trait::async_trait;
@@ -13,20 +13,21 @@ use std::time::Duration;
 
 /// The codes with which requests end. An application chooses others, below 2^62.
 pub mod request_code {
-    /// The asker cancelled.
+    /// The side that asked cancelled the request.
     pub const CANCELED: u64 = 2;
     /// The peer dropped the question without an answer, or accepts no requests.
     pub const NO_ANSWER: u64 = 3;
     /// The question or the answer exceeds the limit.
     pub const TOO_LARGE: u64 = 4;
-    /// The question did not advance in time.
+    /// Too little of the question arrived in time.
     pub const TOO_SLOW: u64 = 5;
 }
 
 /// Sends and answers requests, in addition to the messages of a connection.
 ///
-/// Each side may ask and answer. Requests do not wait for each other, and their order is not
-/// defined. To answer, see [`serve_requests`], or accept each question yourself:
+/// A request is a question and its answer, and either side may ask. Requests do not wait for each
+/// other, and their order is not defined. To answer, call [`serve_requests`], or accept each
+/// question yourself:
 ///
 /// ```
 /// use net_traits::{Bytes, NetQuestion, NetRequests, RequestError};
@@ -58,11 +59,12 @@ pub trait NetRequests: NetConnection {
     /// Dropping the future cancels the request and notifies the peer.
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError>;
 
-    /// Waits for the peer's next question, not for all of its bytes.
+    /// Waits for the beginning of the peer's next question, not for all of its bytes.
     ///
     /// # Errors
     ///
-    /// [`RequestError::Closed`] once the connection has ended, [`RequestError::Unsupported`].
+    /// [`RequestError::Closed`] once the connection has ended; [`RequestError::Unsupported`] if the
+    /// transport, or the peer's version of it, has no requests.
     ///
     /// # Cancel safety
     ///
@@ -80,8 +82,9 @@ pub trait NetQuestion: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`RequestError::TooLarge`] over the transport's limit, [`RequestError::TimedOut`] if the question
-    /// stands still, [`RequestError::Canceled`], [`RequestError::Closed`].
+    /// [`RequestError::TooLarge`] over the transport's limit, [`RequestError::TimedOut`] if too
+    /// little of the question arrives in time, [`RequestError::Canceled`],
+    /// [`RequestError::Closed`].
     ///
     /// # Cancel safety
     ///
@@ -98,7 +101,7 @@ pub trait NetQuestion: Send + Sync + 'static {
     ///
     /// # Cancel safety
     ///
-    /// Dropping the future cancels the answer, or has sent all of it.
+    /// A dropped future has sent the whole answer, or cancels the request.
     async fn answer(self, answer: Bytes) -> Result<(), RequestError>;
 
     /// Rejects the request with an application `code` (below 2^62), without waiting.
@@ -151,8 +154,8 @@ pub enum RequestError {
 }
 
 impl RequestError {
-    /// Whether another request, possibly over a new connection, may succeed. The peer may already
-    /// have processed the question.
+    /// Returns whether another request, possibly over a new connection, may succeed. The peer may
+    /// already have processed the question.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::TooLarge { .. } | Self::Canceled | Self::NoAnswer { .. } | Self::Unsupported => {
@@ -164,7 +167,7 @@ impl RequestError {
     }
 }
 
-/// The question of a transport without requests: there is none.
+/// The question type of a transport without requests. It has no values.
 #[derive(Debug)]
 pub struct NoQuestion(Infallible);
 
@@ -187,10 +190,11 @@ impl NetQuestion for NoQuestion {
     }
 }
 
-/// Answers all questions of the peer by calling `answer`, until the connection ends.
+/// Answers all questions of the peer by calling `answer`, until the connection ends. Returns the
+/// reason of the end.
 ///
-/// Up to `concurrency` answers run at once, in this task. If the peer cancels a request, the future
-/// of its answer is dropped.
+/// Up to `concurrency` questions, at least one, are answered at once, in this task. If the peer
+/// cancels a request, the future of its answer is dropped.
 ///
 /// ```
 /// use net_traits::{CloseReason, NetRequests, serve_requests};

@@ -13,7 +13,7 @@ use std::fmt;
 /// use net_traits::*;
 /// use std::time::Duration;
 ///
-/// // The node makes its key and gives the public half to the endorser.
+/// // The node generates its key and sends the public half to the endorser.
 /// let key = IdentityKey::generate()?;
 /// let endorser = Endorser::generate()?;
 /// let month = EndorsementValidity::for_duration(Duration::from_secs(30 * 24 * 3600));
@@ -81,7 +81,8 @@ impl IdentityKey {
     ) -> Result<SelfSigned, CredentialError> {
         if legacy.is_empty() || legacy.len() > MAX_ENDORSEMENTS {
             let count = legacy.len();
-            let what = format!("{count} older endorsements: give 1 to {MAX_ENDORSEMENTS}");
+            let what =
+                format!("{count} endorsements in the older format: give 1 to {MAX_ENDORSEMENTS}");
             return Err(CredentialError::Unusable(Cause::new(what)));
         }
         let mut extensions = vec![(LEGACY_ENDORSEMENT_OID, legacy.concat())];
@@ -151,7 +152,7 @@ impl SelfSigned {
     ///
     /// # Errors
     ///
-    /// Those of [`NetCredential::new`], which do not occur here.
+    /// The errors of [`NetCredential::new`], which do not occur here.
     pub fn credential(&self, trust: TrustPolicy) -> Result<NetCredential, CredentialError> {
         let key = rustls_pki_types::PrivatePkcs8KeyDer::from(self.key.serialize_der());
         NetCredential::new(vec![self.certificate.der().clone()], key.into(), trust)
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn every_certificate_is_another_identity() {
+    fn every_certificate_has_another_identity() {
         let one = NetCredential::self_signed(TrustPolicy::Any).unwrap();
         let two = NetCredential::self_signed(TrustPolicy::Any).unwrap();
         assert_ne!(one.identity(), two.identity());

@@ -17,17 +17,17 @@ pub enum Limit {
     Handshakes,
     /// The duration of a handshake.
     HandshakeTimeout,
-    /// The memory that all peers occupy. The connection that holds most is ended.
+    /// The memory that all peers occupy. Beyond it, the connection that occupies most is ended.
     Memory,
-    /// How long a message may stand still before its last byte has arrived.
+    /// How long too little of an unfinished message may arrive.
     MessageTimeout,
 }
 
 impl Limit {
     /// Returns the code with which a connection beyond the limit is closed.
     ///
-    /// Before the handshake is complete most transports cannot send it: the peer then sees a
-    /// refusal without a code.
+    /// Most transports cannot send it before the handshake is complete: the peer then gets
+    /// [`ConnectError::Refused`](crate::ConnectError::Refused).
     pub const fn code(self) -> u64 {
         match self {
             Self::Connections => close_code::TOO_MANY_CONNECTIONS,
@@ -74,13 +74,14 @@ macro_rules! sums {
     };
 }
 
-/// What a transport has counted so far. The sum of two is that of both transports.
+/// What a transport has counted so far. Statistics of several transports can be added.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct TransportStatistics {
-    /// Connections that are open. Ended ones do not count, even while their handles are held.
+    /// Open connections. Those that have ended do not count, even while the application holds
+    /// handles.
     pub connections: usize,
-    /// Handshakes of peers with a listener that are in progress.
+    /// Handshakes in progress with peers that connect to a listener.
     pub handshakes: usize,
     /// Messages of all connections.
     pub messages: MessageStatistics,
@@ -90,7 +91,8 @@ pub struct TransportStatistics {
     pub refused_per_ip: u64,
     /// Connections that a newer one of the same peer replaced because of [`Limit::PerIdentity`].
     pub refused_per_identity: u64,
-    /// Attempts refused because of [`Limit::Handshakes`], and handshakes that gave way to newer ones.
+    /// Attempts refused because of [`Limit::Handshakes`], and stalled handshakes evicted by newer
+    /// ones.
     pub refused_handshakes: u64,
     /// Attempts refused because of [`Limit::HandshakeTimeout`].
     pub refused_handshake_timeout: u64,
@@ -100,8 +102,8 @@ pub struct TransportStatistics {
     pub refused_message_timeout: u64,
     /// Announced messages that exceeded the limit.
     pub refused_messages: u64,
-    /// Messages that the peer had not confirmed, at most, at the end of a connection whose handles were
-    /// dropped, or whose runtime had ended.
+    /// Messages that the peer had not confirmed, at most, when a connection ended whose handles
+    /// were dropped, or whose runtime had ended.
     pub undelivered_messages: u64,
     /// Their bytes.
     pub undelivered_bytes: u64,

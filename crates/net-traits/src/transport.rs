@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A way to reach peers, such as QUIC.
+/// A transport, such as QUIC: listens for peers and dials them.
 ///
 /// # Cancel safety
 ///
@@ -53,10 +53,10 @@ pub trait NetTransport: Send + Sync + 'static {
         credential: NetCredential,
     ) -> Result<Self::Connection, ConnectError>;
 
-    /// Returns handles of the connections that have not ended, whichever side opened them.
+    /// Returns handles of the connections that have not ended, dialled and accepted.
     ///
-    /// The transport itself holds none: a connection whose last handle was dropped is not among
-    /// them, and holding these handles keeps the connections open.
+    /// Connections whose last handle was dropped are not included. The returned handles keep their
+    /// connections open.
     fn connections(&self) -> Vec<Self::Connection>;
 
     /// Aborts the connections with the peer `identity`, and returns their number.
@@ -73,16 +73,16 @@ pub trait NetTransport: Send + Sync + 'static {
     /// Aborts the connections whose peer `policy` does not trust, and returns the number of
     /// established ones.
     ///
-    /// The code is [`REVOKED`](crate::close_code::REVOKED). Once the call has returned, nothing of
-    /// these peers is handed out any more: neither received messages that wait for
-    /// [`recv`](NetConnection::recv), nor datagrams, questions and answers, also of connections that
-    /// ended before. See [`NetConnection::is_trusted`].
+    /// The code is [`REVOKED`](crate::close_code::REVOKED). Once the call has returned, nothing
+    /// that these peers sent is delivered any more: neither messages that are queued for
+    /// [`recv`](NetConnection::recv), nor datagrams, questions and answers. This includes
+    /// connections that ended before. See [`NetConnection::is_trusted`].
     ///
     /// Handshakes in progress are affected too, on all listeners of the transport. Certificates are
-    /// verified at the current time, so an expired certificate is not trusted either. This is done in
-    /// the calling task, a few peers at a time; between them other tasks run.
+    /// verified at the current time, so an expired certificate is not trusted either. The
+    /// verification runs in the calling task, which yields to other tasks after every few peers.
     ///
-    /// It does not affect later handshakes: give the listeners the new policy first, see
+    /// Later handshakes are not affected: give the listeners the new policy first, see
     /// [`NetListener::set_trust`], and dial with it.
     ///
     /// # Cancel safety
@@ -90,12 +90,13 @@ pub trait NetTransport: Send + Sync + 'static {
     /// A dropped future may leave established connections open. Call it again.
     async fn revoke(&self, policy: &TrustPolicy) -> usize;
 
-    /// Stops the listeners and closes all connections, orderly until `deadline` and then
+    /// Stops the listeners and closes all connections: gracefully until `deadline` has passed, then
     /// immediately.
     ///
     /// The code is [`SHUTDOWN`](crate::close_code::SHUTDOWN). The transport, and its clones, cannot
-    /// be used afterwards. Returns once everything has ended, at the latest at `deadline`; what the
-    /// peers have not confirmed by then, such as handshakes in progress, ends in the background.
+    /// be used afterwards. Returns once everything has ended, at the latest after `deadline`. What
+    /// the peers have not confirmed by then, such as handshakes in progress, ends in the
+    /// background.
     ///
     /// # Cancel safety
     ///

@@ -45,7 +45,7 @@ pub enum TrustPolicy {
     HashesOrEndorsed(Arc<HashSet<CertHash>>, Arc<Endorsers>),
     /// Accept the peers that the application's verifier accepts.
     Custom(Arc<dyn PeerVerifier>),
-    /// Accept the peers that this policy accepts, and keep their connections when trust ends.
+    /// Accept the peers that this policy accepts, and keep their connections open when trust ends.
     AtHandshake(Arc<TrustPolicy>),
 }
 
@@ -76,33 +76,33 @@ impl Endorsers {
 pub trait PeerVerifier: Send + Sync + 'static {
     /// Verifies a peer whose certificate is valid.
     ///
-    /// It runs on a thread of the transport, or in the task that revokes. It must not block. A panic
-    /// rejects the peer, see [`TrustError::VerifierPanicked`].
+    /// It runs on a thread of the transport, or in the task that revokes. It must not block. A
+    /// panic rejects the peer, see [`TrustError::VerifierPanicked`].
     ///
     /// # Errors
     ///
-    /// The reason why the peer is not accepted, for the log.
+    /// The reason why the peer is not accepted, for [`TrustError::Refused`].
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String>;
 
-    /// Whether endorsements in the [older format](Endorsers::with_legacy_format) are read. Default:
-    /// no.
+    /// Returns whether endorsements in the [older format](Endorsers::with_legacy_format) are read.
+    /// Default: no.
     fn reads_legacy_endorsements(&self) -> bool {
         false
     }
 
-    /// Completes what is known about a peer that was accepted: when the trust in it ends, and whether
-    /// its connections remain open then. Its hash cannot be changed.
+    /// Adjusts the identity of an accepted peer: when the trust in it ends, and whether its
+    /// connections remain open then. The hash cannot be changed.
     ///
-    /// Default: unchanged. Trust ends with the certificate, or before, with the last endorsement that
-    /// [counts](Self::counts) if there is one.
+    /// Default: unchanged. Trust ends when the certificate expires, or earlier with the last
+    /// endorsement that [counts](Self::counts) if there is one.
     fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
         let _ = certificate;
         peer
     }
 
-    /// Returns whether an endorsement by `key` matters. Only those are verified: each costs some 70 µs,
-    /// and the peer chooses how many it presents, up to [`MAX_ENDORSEMENTS`](crate::MAX_ENDORSEMENTS).
-    /// Default: all.
+    /// Returns whether endorsements by `key` count. Others are not verified: a verification takes
+    /// some 70 µs, and the peer chooses how many endorsements it presents, up to
+    /// [`MAX_ENDORSEMENTS`](crate::MAX_ENDORSEMENTS). Default: all count.
     fn counts(&self, key: &EndorsingKey) -> bool {
         let _ = key;
         true
@@ -140,9 +140,9 @@ impl TrustPolicy {
     }
 
     /// Trusts the peers that this policy trusts during their handshake, and keeps their connections
-    /// when their certificate or endorsement ends.
+    /// open when their certificate or endorsement expires.
     ///
-    /// Otherwise these are closed with [`TRUST_ENDED`](crate::close_code::TRUST_ENDED).
+    /// Other policies close these with [`TRUST_ENDED`](crate::close_code::TRUST_ENDED).
     #[must_use]
     pub fn at_handshake(self) -> Self {
         Self::AtHandshake(Arc::new(self))
@@ -175,14 +175,14 @@ impl TrustPolicy {
         certificate: Option<&CertificateDer<'_>>,
         now: SystemTime,
     ) -> Result<PeerIdentity, TrustError> {
-        self.verdict(certificate, now, None)
+        self.verify_caught(certificate, now, None)
     }
 
-    /// Verifies a peer again that a policy accepted before, at the current time.
+    /// Verifies a peer that a policy has accepted again, at the current time.
     ///
-    /// `peer` is the result of that verification. The self-signature of its certificate is not
-    /// verified again, and endorsements only if this policy depends on them. This takes a fraction
-    /// of the time of [`verify`](Self::verify).
+    /// `peer` is the result of the earlier verification. The self-signature of the certificate is
+    /// not verified again, and endorsements only if this policy depends on them. This takes a
+    /// fraction of the time of [`verify`](Self::verify).
     ///
     /// # Errors
     ///
@@ -192,41 +192,41 @@ impl TrustPolicy {
         peer: &PeerIdentity,
         certificate: Option<&CertificateDer<'_>>,
     ) -> Result<(), TrustError> {
-        self.verdict(certificate, SystemTime::now(), Some(peer)).map(drop)
+        self.verify_caught(certificate, SystemTime::now(), Some(peer)).map(drop)
     }
 
-    /// Verifies a peer, and catches a panic of the application's verifier. `before` is the result of
-    /// an earlier verification.
-    fn verdict(
+    /// Verifies a peer, and catches a panic of the application's verifier. `before` is the result
+    /// of an earlier verification.
+    fn verify_caught(
         &self,
         certificate: Option<&CertificateDer<'_>>,
         now: SystemTime,
         before: Option<&PeerIdentity>,
     ) -> Result<PeerIdentity, TrustError> {
         let certificate = certificate.ok_or(TrustError::NoCertificate)?;
-        let judge = || self.judge(certificate, now, before);
+        let evaluate = || self.evaluate(certificate, now, before);
         match self {
-            // The verifier is the application's.
-            Self::Custom(_) | Self::AtHandshake(_) => catch_unwind(AssertUnwindSafe(judge))
+            // These may run the application's verifier.
+            Self::Custom(_) | Self::AtHandshake(_) => catch_unwind(AssertUnwindSafe(evaluate))
                 .unwrap_or_else(|panic| {
                     let identity = CertHash::of(certificate);
                     Err(TrustError::VerifierPanicked { identity, what: message(&*panic) })
                 }),
-            _ => judge(),
+            _ => evaluate(),
         }
     }
 
-    fn judge(
+    fn evaluate(
         &self,
         certificate: &CertificateDer<'_>,
         now: SystemTime,
         before: Option<&PeerIdentity>,
     ) -> Result<PeerIdentity, TrustError> {
         if let Self::AtHandshake(policy) = self {
-            let peer = policy.judge(certificate, now, before)?;
+            let peer = policy.evaluate(certificate, now, before)?;
             return Ok(PeerIdentity { stays_connected: true, ..peer });
         }
-        // What costs nothing comes first: anybody can present a certificate.
+        // Cheap checks come first, since any host can present a certificate.
         let dated = DatedCertificate::parse(certificate, now)?;
         let before = before.filter(|before| before.hash == dated.identity);
         let (hash, with_legacy) = (dated.identity, self.reads_legacy_endorsements());
@@ -247,7 +247,8 @@ impl TrustPolicy {
         if before.is_none() {
             dated.verify_signature()?;
         }
-        // Who endorses the peer was reported before; now it matters only if trust depends on it.
+        // The first verification has found the endorsers. Verify them again only if trust depends
+        // on them.
         if let (Some(before), true) = (before, is_known && !matches!(self, Self::Custom(_))) {
             return Ok(before.clone());
         }
@@ -257,7 +258,8 @@ impl TrustPolicy {
             let claimed = endorsement::claimed(&dated, with_legacy)?;
             return Err(TrustError::NotEndorsed { identity: hash, claimed });
         }
-        // Whether a verifier of the application depends on endorsements is its own to say.
+        // A custom verifier may depend on the endorsements that it was given; its `complete` can
+        // say otherwise.
         let depends = !is_known || matches!(self, Self::Custom(_)) && !endorsers.is_empty();
         let ends = [dated.until, endorsed_until.filter(|_| depends)];
         let trusted_until = ends.into_iter().flatten().min();
@@ -268,7 +270,7 @@ impl TrustPolicy {
         Ok(PeerIdentity { hash, ..verifier.complete(peer, certificate) })
     }
 
-    /// Returns whether an endorsement by `key` matters. Only those are verified, and listed in
+    /// Returns whether endorsements by `key` count. Others are neither verified nor listed in
     /// [`PeerIdentity::endorsers`].
     pub fn counts(&self, key: &EndorsingKey) -> bool {
         match self {
@@ -281,7 +283,7 @@ impl TrustPolicy {
         }
     }
 
-    /// Whether endorsements in the [older format](Endorsers::with_legacy_format) are accepted.
+    /// Returns whether endorsements in the [older format](Endorsers::with_legacy_format) are read.
     pub fn reads_legacy_endorsements(&self) -> bool {
         match self {
             Self::Any | Self::Hashes(_) => false,

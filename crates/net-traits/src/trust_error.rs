@@ -47,8 +47,8 @@ pub enum TrustError {
     Unsupported {
         /// Identity of the certificate.
         identity: CertHash,
-        /// What is not supported, with its object identifier: the algorithm, the curve, or the length
-        /// of the key.
+        /// What is not supported, with its object identifier: the algorithm, the curve, or the
+        /// length of the key.
         algorithm: String,
     },
     /// The peer did not prove that it holds the private key of its certificate.
@@ -65,8 +65,8 @@ pub enum TrustError {
     NotEndorsed {
         /// Identity of the certificate.
         identity: CertHash,
-        /// The keys that the certificate names as its endorsers, in ascending order. Nothing was verified:
-        /// anybody can name them.
+        /// The keys that the certificate names as its endorsers, in ascending order. Nothing was
+        /// verified: a certificate can name any key.
         claimed: Vec<EndorsingKey>,
     },
     /// The application's verifier rejected the peer.
@@ -108,8 +108,8 @@ impl TrustError {
     /// Returns the TLS alert (RFC 8446, section 6.2) to send to the peer.
     ///
     /// Faults of the certificate itself have their own alerts. All other rejections under one
-    /// policy use the same alert. A peer that presents certificates of other parties therefore does
-    /// not see which of them this side trusts or has revoked.
+    /// policy use the same alert, so that a peer that presents the certificates of others does not
+    /// learn which of them this side trusts or has revoked.
     ///
     /// ```
     /// use net_traits::{TrustError, TrustPolicy};
@@ -137,14 +137,14 @@ struct Rfc3339(SystemTime);
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match x509::date_time(self.0) {
-            // The rest is as in the year of the calendar that is displayed.
+            // The fields after the year are the same in both years.
             Some((time, year)) => write!(f, "{year:04}{}", &time.to_string()[4..]),
             None => write!(f, "{:?}", self.0), // before the year 0 or after 9999
         }
     }
 }
 
-/// Describes the endorsements that a certificate claims.
+/// Describes the endorsements that a certificate names.
 struct Endorsed<'a>(&'a [EndorsingKey]);
 
 impl fmt::Display for Endorsed<'_> {
@@ -152,7 +152,7 @@ impl fmt::Display for Endorsed<'_> {
         if self.0.is_empty() {
             return f.write_str("it has no endorsement");
         }
-        f.write_str("it has no valid endorsement of a trusted key; it claims those of")?;
+        f.write_str("it has no valid endorsement by a trusted key; it names those by")?;
         self.0.iter().try_for_each(|key| write!(f, " {key}"))
     }
 }

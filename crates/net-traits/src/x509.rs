@@ -1,6 +1,6 @@
 //! The form of X.509 certificates (RFC 5280, section 4.1).
 //!
-//! `x509-cert` has it too, but cannot represent times before 1970.
+//! The types of `x509-cert` cannot represent times before 1970.
 
 use der::asn1::{AnyRef, BitString};
 use der::{DateTime, Sequence, Tag, Tagged};
@@ -44,19 +44,20 @@ pub(crate) struct Validity<'a> {
 }
 
 impl Validity<'_> {
-    /// Returns the first and the last moment.
+    /// Returns the first and the last moment of validity.
     pub(crate) fn moments(&self) -> der::Result<(SystemTime, SystemTime)> {
         Ok((moment(&self.not_before)?, moment(&self.not_after)?))
     }
 }
 
-/// After so many years the Gregorian calendar repeats.
+/// The years after which the Gregorian calendar repeats.
 const CYCLE_YEARS: u16 = 400;
 
-/// The seconds of these years.
+/// The duration of these years.
 const CYCLE: Duration = Duration::from_secs(146_097 * 24 * 3600);
 
-/// How many cycles later a time is calculated, since [`DateTime`] begins with 1970.
+/// By how many cycles a time before 1970 is moved to calculate it, since [`DateTime`] begins with
+/// 1970.
 const CYCLES: u16 = 5;
 
 /// Converts `UTCTime` (1950 to 2049) and `GeneralizedTime` in the form of DER (RFC 5280, section
@@ -86,7 +87,8 @@ fn moment(time: &AnyRef<'_>) -> der::Result<SystemTime> {
     Ok(since.checked_sub(CYCLE * later.into()).unwrap_or(SystemTime::UNIX_EPOCH))
 }
 
-/// Returns the date and time in UTC. Those before 1970 get the second value as their year.
+/// Returns the date and time in UTC, and the year. Before 1970 the `DateTime` has a later year, and
+/// all other fields are the same.
 pub(crate) fn date_time(time: SystemTime) -> Option<(DateTime, u16)> {
     if let Ok(time) = DateTime::from_system_time(time) {
         return Some((time, time.year()));

@@ -1,6 +1,7 @@
 //! Which keys and which validity periods certificates may have, and how verifiers may fail.
 //!
-//! The certificates of `certificates/` are valid until 2126. They were made with `openssl req -x509`.
+//! The certificates of `certificates/` are valid until 2126. They were made with
+//! `openssl req -x509`.
 #![cfg(feature = "self-signed")]
 
 use net_traits::{
@@ -47,7 +48,7 @@ fn valid(from: i32, until: i32) -> CertificateDer<'static> {
 }
 
 #[test]
-fn any_year_is_judged() {
+fn certificates_of_any_year_are_verified() {
     let now = SystemTime::now();
     for (from, until) in
         [(1, 9999), (1950, 2049), (1969, 2050), (1970, 2051), (1949, 2999), (2000, 9999)]
@@ -71,7 +72,7 @@ fn any_year_is_judged() {
 }
 
 #[test]
-fn times_that_do_not_exist_are_malformed() {
+fn certificates_with_impossible_times_are_malformed() {
     let good = valid(2000, 2050).to_vec();
     let find = |text: &[u8]| good.windows(text.len()).position(|it| it == text).unwrap();
     let from = find(b"000101000000Z");
@@ -120,11 +121,11 @@ impl PeerVerifier for Panics {
 #[test]
 fn a_verifier_that_panics_rejects() {
     let peer = NetCredential::self_signed(TrustPolicy::Any).unwrap();
-    let judge =
+    let verify =
         |panics| TrustPolicy::custom(Panics(panics)).verify(peer.certificate_chain().first());
-    judge("").unwrap();
+    verify("").unwrap();
     for method in ["verify", "reads_legacy_endorsements"] {
-        let error = judge(method).unwrap_err();
+        let error = verify(method).unwrap_err();
         assert_eq!(error.identity(), Some(peer.identity()));
         assert_eq!(error.tls_alert(), 49);
         let what = format!("no answer from the {method} of 7 nodes");

@@ -116,7 +116,7 @@ fn only_signatures_by_keys_that_count_are_verified() {
     assert_eq!(claimed.len(), 16);
 }
 
-/// Accepts every peer; one key's endorsements matter.
+/// Accepts every peer; only endorsements by one key count.
 struct Counts(EndorsingKey);
 
 impl PeerVerifier for Counts {
@@ -145,15 +145,16 @@ fn a_certificate_with_forged_endorsements_costs_few_verifications() {
 
 #[test]
 fn an_unknown_certificate_is_not_verified() {
-    // Its signature does not verify, which costs more to see than that it is not trusted.
+    // Its signature does not verify, but that is more expensive to check than whether it is
+    // trusted.
     let mut bytes = certificate(&SelfSigned::generate(&["node"]).unwrap()).to_vec();
     *bytes.last_mut().unwrap() ^= 1;
     let broken = CertificateDer::from(bytes);
     let hash = net_traits::CertHash::of(&broken);
-    let judge = |policy: TrustPolicy| policy.verify(Some(&broken)).unwrap_err();
-    assert_eq!(judge(TrustPolicy::reject_all()), TrustError::UntrustedIdentity(hash));
-    assert!(matches!(judge(trusting([])), TrustError::NotEndorsed { .. }));
-    assert_eq!(judge(TrustPolicy::hashes([hash])), TrustError::BadSignature { identity: hash });
+    let verify = |policy: TrustPolicy| policy.verify(Some(&broken)).unwrap_err();
+    assert_eq!(verify(TrustPolicy::reject_all()), TrustError::UntrustedIdentity(hash));
+    assert!(matches!(verify(trusting([])), TrustError::NotEndorsed { .. }));
+    assert_eq!(verify(TrustPolicy::hashes([hash])), TrustError::BadSignature { identity: hash });
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn too_many_endorsements_are_rejected_on_both_sides() {
     assert!(encode_endorsements(&vec![one.clone(); 17]).is_err());
     let most = encode_endorsements(&vec![one.clone(); 16]).unwrap();
     assert_eq!(decode_endorsements(&most).unwrap(), vec![one.clone(); 16]);
-    // 17 of them, as another implementation may encode them.
+    // 17 endorsements, as another implementation may encode them.
     let single = encode_endorsements(&[one]).unwrap();
     let [0x30, length @ 0..0x80, entry @ ..] = &single[..] else { panic!("{single:02x?}") };
     assert_eq!(usize::from(*length), entry.len());
@@ -284,7 +285,7 @@ proptest::proptest! {
     }
 
     #[test]
-    fn damaged_endorsements_are_others_or_an_error(position: usize, value: u8) {
+    fn damaged_endorsements_do_not_verify(position: usize, value: u8) {
         let endorser = Endorser::from_pkcs8(PKCS8).unwrap();
         let validity = EndorsementValidity { from: SystemTime::UNIX_EPOCH, until: None };
         let good = vec![endorser.endorse(b"key", validity); 2];
@@ -312,7 +313,7 @@ const PKCS8: &[u8] = &[
 ];
 
 #[test]
-fn the_documented_endorsement_is_what_is_encoded() {
+fn the_encoding_is_as_documented() {
     let endorser = Endorser::from_pkcs8(PKCS8).unwrap();
     let validity = EndorsementValidity { from: SystemTime::UNIX_EPOCH, until: None };
     let encoded = encode_endorsements(&[endorser.endorse(b"key", validity)]).unwrap();
@@ -321,11 +322,11 @@ fn the_documented_endorsement_is_what_is_encoded() {
 }
 
 #[test]
-fn the_end_of_trust_is_that_of_what_it_depends_on() {
+fn trust_ends_with_the_certificate_or_with_the_endorsement_it_depends_on() {
     let endorser = Endorser::generate().unwrap();
     let now = SystemTime::now();
     let validity = |end| EndorsementValidity { from: now - DAY, until: Some(now + end) };
-    // The one that ends last counts, wherever it stands.
+    // The endorsement that ends last counts, at any position.
     let good = endorsed(|key| {
         [DAY, 3 * DAY, 2 * DAY].map(|end| endorser.endorse(key, validity(end))).to_vec()
     });
@@ -359,7 +360,7 @@ fn the_end_of_trust_is_that_of_what_it_depends_on() {
 }
 
 #[test]
-fn what_was_verified_for_another_certificate_counts_for_nothing() {
+fn an_earlier_verification_applies_to_its_own_certificate_only() {
     let (one, other) = (
         certificate(&SelfSigned::generate(&["node"]).unwrap()),
         certificate(&SelfSigned::generate(&["node"]).unwrap()),
@@ -370,7 +371,7 @@ fn what_was_verified_for_another_certificate_counts_for_nothing() {
     forged[last] ^= 1; // the signature
     let forged = CertificateDer::from(forged);
     let rejected = TrustPolicy::Any.still_trusts(&peer, Some(&forged));
-    assert!(rejected.is_err(), "its self-signature is not verified");
+    assert!(rejected.is_err(), "the forged self-signature was accepted");
 }
 
 struct Accepting {
