@@ -193,9 +193,9 @@ const FIGURES: &[Figure] = &[
     ),
     figure(
         QUIC,
-        "connection_receive_window = 16 * 1024 * 1024,",
+        "connection_receive_window = 32 * 1024 * 1024,",
         SECURITY,
-        "behind gaps | msquic 16 MiB |",
+        "behind gaps | msquic 32 MiB |",
     ),
     figure(QUINN, "connection_receive_window = 16 * 1024 * 1024,", SECURITY, "| quinn 16 MiB, and"),
     figure(QUINN, "SEND_WINDOW: u64 = 4 * 1024 * 1024;", SECURITY, "msquic 16 MiB, quinn 5 MiB,"),

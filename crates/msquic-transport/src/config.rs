@@ -14,9 +14,9 @@ use std::time::Duration;
 pub const STREAM_OP_TIMEOUT: Duration = NO_PROGRESS;
 
 net_kit::quic_options! {
-    common_options: stream_receive_window = 512 * 1024, "512 KiB; msquic rounds it up to a power of two and doubles it \
-            while reading keeps up, up to twice the window of the connection",
-        connection_receive_window = 16 * 1024 * 1024, "16 MiB";
+    common_options: stream_receive_window = 512 * 1024, "512 KiB; msquic gets a power of two, and doubles it while reading \
+            keeps up, as far as the window of the connection has room",
+        connection_receive_window = 32 * 1024 * 1024, "32 MiB";
     /// Limits and timeouts of a transport.
     ///
     /// An accepted connection counts until its last handle is dropped, even if it has ended.
@@ -186,7 +186,7 @@ impl MsQuicTransportConfig {
             .initial_window_packets(self.initial_window_packets)
             .minimum_mtu(self.minimum_mtu)
             .maximum_mtu(self.maximum_mtu)
-            .stream_receive_window(self.stream_receive_window)
+            .stream_receive_window(1 << self.stream_window().ilog2())
             .connection_window(self.connection_receive_window)
             .pacing(self.pacing)
             .datagrams(self.datagram_queue > 0)

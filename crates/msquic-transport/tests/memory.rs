@@ -106,6 +106,32 @@ fn messages_on_several_streams_complete_one_after_another() {
 }
 
 #[test]
+fn paused_messages_do_not_keep_the_oldest_from_its_window() {
+    run(async {
+        // The windows of two streams could take that of the connection.
+        let config = MsQuicTransportConfig::new()
+            .stream_receive_window(4 * MIB as u32)
+            .connection_receive_window(8 * MIB as u32)
+            .max_unfinished(64 * KIB);
+        let Hostile { connection, peer: honest, .. } = &hostile_to(config).await;
+        let message = |number| vec![number; 4 * MIB];
+        let send = join_all((0..STREAMS).map(async |number| {
+            let mut stream = honest.open_uni().await.unwrap();
+            stream.write_all(&quinn_peer::frame(&message(number as u8))).await.unwrap();
+            stream
+        }));
+        let receive = async {
+            let mut left: Vec<_> = (0..STREAMS as u8).collect();
+            while !left.is_empty() {
+                let (received, _) = connection.recv().await.unwrap();
+                left.retain(|number| received != message(*number));
+            }
+        };
+        let _streams = tokio::join!(send, receive);
+    });
+}
+
+#[test]
 fn what_is_held_for_paused_streams_is_charged() {
     if lacks_patch("N66") {
         return;
@@ -147,12 +173,14 @@ fn peers_that_fill_the_windows_are_ended_by_memory() {
         return;
     }
     run(async {
-        // Each window has room for half of the memory.
+        // Each window has room for a quarter of the memory.
         let config = MsQuicTransportConfig::new()
             .max_message_size(MIB)
             .receive_queue(1000)
             .connection_receive_window(4 * MIB as u32)
-            .stream_receive_window(4 * MIB as u32)
+            .stream_receive_window(2 * MIB as u32)
+            .max_inbound_streams(1)
+            .max_inbound_requests(0)
             .max_memory(8 * MIB);
         let transport = MsQuicTransport::with_config(config).unwrap();
         let (for_server, for_client) = credentials();
