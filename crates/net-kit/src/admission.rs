@@ -1,12 +1,13 @@
 //! `Admission`: limits on the connections and handshakes of peers.
 //!
-//! A listener takes a [`Place`] for each attempt before it spends anything on it. The place moves into
-//! the connection and counts until it is dropped, wherever that happens: a dropped handshake needs
-//! no other clean-up. Everything runs on the caller's thread under one short lock, which is not held
-//! while the hook for pressure runs.
+//! A listener takes a [`Place`] for each attempt before it spends anything on it. The place moves
+//! into the connection and counts until it is dropped, so a dropped handshake needs no other
+//! clean-up. Everything runs on the caller's thread under one short lock, which is not held while
+//! the hook for pressure runs.
 //!
-//! A peer that begins handshakes and never ends them does not keep others out: where a limit is reached, the
-//! oldest handshake that counts for it gives way to the new one, if it has taken [`STALLED`].
+//! A peer that begins handshakes and never completes them does not lock other peers out: where a
+//! limit is reached, the oldest handshake that counts for it is evicted if it has taken
+//! [`STALLED`], and the new attempt is admitted.
 
 use crate::telemetry::Telemetry;
 use net_traits::{CloseReason, Limit, close_code};
@@ -20,18 +21,18 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
-/// After how long a handshake may have to give way to a new one: 100 ms.
+/// The duration after which a handshake can be evicted by a new attempt: 100 ms.
 pub const STALLED: Duration = Duration::from_millis(100);
 
 /// How many connections peers may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConnectionLimits {
-    /// Connections in total, with those in their handshake.
+    /// Connections in total, including handshakes.
     pub connections: usize,
     /// Connections from one IP address, or from one /64 network of IPv6 addresses.
     pub per_ip: usize,
-    /// Connections of one identity. The [registry](crate::registry) applies it: the newest replaces the
-    /// oldest.
+    /// Connections of one identity. The [registry](crate::registry) applies it: the newest replaces
+    /// the oldest.
     pub per_identity: usize,
     /// Handshakes in progress.
     pub handshakes: usize,
@@ -75,7 +76,7 @@ type PressureHook = Box<dyn Fn(&Admission) + Send + Sync>;
 struct State {
     next: u64,
     connections: usize,
-    /// By number, so that the oldest is the first.
+    /// By number, the oldest first.
     handshakes: BTreeMap<u64, Pending>,
     per_ip: HashMap<IpAddr, usize>,
     handshakes_per_ip: HashMap<IpAddr, usize>,
@@ -108,26 +109,26 @@ impl Admission {
         self
     }
 
-    /// Takes a place for a peer whose handshake begins.
+    /// Takes a place for a peer whose handshake begins, evicting a stalled handshake if necessary.
     ///
     /// # Errors
     ///
     /// The [`Limit`] that is reached. The refusal was counted and logged.
     pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Place, Limit> {
-        let (gave_way, admitted, has_changed) = {
+        let (evicted, admitted, has_changed) = {
             let state = &mut *self.state.lock();
             let reached = state.reached(&self.limits, network(remote.ip()));
-            let gave_way = reached.and_then(|(_, ip)| state.evict(ip));
+            let evicted = reached.and_then(|(_, ip)| state.evict(ip));
             let reached = state.reached(&self.limits, network(remote.ip()));
             let admitted = match reached {
                 None => Ok(state.begin(remote)),
                 Some((limit, _)) => Err(limit),
             };
-            (gave_way, admitted, state.update_pressure(&self.limits))
+            (evicted, admitted, state.update_pressure(&self.limits))
         };
         self.notify_pressure(has_changed);
-        if let Some(late) = gave_way {
-            self.refuse(late, Limit::Handshakes);
+        if let Some(remote) = evicted {
+            self.refuse(remote, Limit::Handshakes);
         }
         let admitted = admitted.map_err(|limit| self.refuse(remote, limit));
         admitted.map(|phase| Place { admission: self.clone(), remote, phase })
@@ -140,8 +141,9 @@ impl Admission {
 
     /// Returns whether so many handshakes are in progress that peers should prove their addresses.
     ///
-    /// It begins at half of a limit and ends at a quarter. Without such a proof an attacker that
-    /// forges addresses takes all handshakes, or those of another address.
+    /// Pressure begins at half of a limit on handshakes and ends at a quarter. Without address
+    /// validation an attacker that forges addresses occupies all handshakes, or all of another
+    /// host.
     pub fn is_under_pressure(&self) -> bool {
         self.state.lock().is_under_pressure
     }
@@ -170,8 +172,8 @@ impl Admission {
 }
 
 impl State {
-    /// Returns the limit that keeps out a new peer at `ip`, and whose handshakes count for it: those of
-    /// one address, or all.
+    /// Returns the limit that a new peer at `ip` would exceed, and whether only the handshakes of
+    /// one address count for it (`Some`) or all.
     fn reached(&self, limits: &ConnectionLimits, ip: IpAddr) -> Option<(Limit, Option<IpAddr>)> {
         let of_ip = |counts: &HashMap<_, _>| counts.get(&ip).copied().unwrap_or(0);
         if self.connections >= limits.connections {
@@ -194,12 +196,13 @@ impl State {
         *self.per_ip.entry(ip).or_default() += 1;
         *self.handshakes_per_ip.entry(ip).or_default() += 1;
         let evicted = Arc::new(Notify::new());
-        let pending_handshake = Pending { remote, since: Instant::now(), evicted: evicted.clone() };
-        self.handshakes.insert(self.next, pending_handshake);
+        let pending = Pending { remote, since: Instant::now(), evicted: evicted.clone() };
+        self.handshakes.insert(self.next, pending);
         Phase::Handshake { number: self.next, evicted }
     }
 
-    /// Ends the oldest handshake, of `ip` if it is given, if it has stalled. Returns its address.
+    /// Ends the oldest handshake, of `ip` if that is given, provided that it has stalled. Returns
+    /// its address.
     fn evict(&mut self, ip: Option<IpAddr>) -> Option<SocketAddr> {
         let counts = |it: &Pending| ip.is_none_or(|ip| network(it.remote.ip()) == ip);
         let (number, oldest) = self.handshakes.iter().find(|(_, it)| counts(it))?;
@@ -225,7 +228,7 @@ impl State {
         release(&mut self.per_ip, &network(remote.ip()));
     }
 
-    /// Judges the pressure again; returns whether it changed.
+    /// Updates the pressure, and returns whether it changed.
     fn update_pressure(&mut self, limits: &ConnectionLimits) -> bool {
         let part = if self.is_under_pressure { 4 } else { 2 };
         let is_near = |count: usize, limit: usize| count > 0 && count >= limit / part;
@@ -259,7 +262,7 @@ enum Phase {
 }
 
 impl Place {
-    /// Returns what ends the handshake in time, to be run beside the place.
+    /// Returns the watch that ends the handshake in time.
     pub fn watch(&self) -> Watch {
         let evicted = match &self.phase {
             Phase::Handshake { evicted, .. } => evicted.clone(),
@@ -268,7 +271,7 @@ impl Place {
         Watch { admission: self.admission.clone(), remote: self.remote, evicted }
     }
 
-    /// Checks that the handshake did not have to give way to another while its request waited.
+    /// Checks that the handshake was not evicted while its request waited.
     ///
     /// # Errors
     ///
@@ -279,11 +282,11 @@ impl Place {
         if is_in_progress { Ok(()) } else { Err(Limit::Handshakes) }
     }
 
-    /// Ends the handshake: the place counts as a connection only.
+    /// Completes the handshake: from now on the place counts as a connection only.
     ///
     /// # Errors
     ///
-    /// [`Limit::Handshakes`] if it had to give way to another, which was counted and logged then.
+    /// [`Limit::Handshakes`] if it was evicted, which was counted and logged then.
     pub fn complete(&mut self) -> Result<(), Limit> {
         let Self { admission, phase, .. } = self;
         let Phase::Handshake { number, .. } = phase else { return Ok(()) };
@@ -309,13 +312,13 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// Runs a handshake for at most `timeout`, or until it has to give way to another. One that had to
-    /// give way before is not started.
+    /// Runs a handshake for at most `timeout`, or until it is evicted. A handshake that was evicted
+    /// before is not started.
     ///
     /// # Errors
     ///
-    /// [`Limit::HandshakeTimeout`] or [`Limit::Handshakes`]. The refusal was counted and logged; the
-    /// handshake was dropped.
+    /// [`Limit::HandshakeTimeout`] or [`Limit::Handshakes`]. The refusal was counted and logged;
+    /// the handshake was dropped.
     pub async fn run<F: Future>(
         &self,
         timeout: Duration,
@@ -329,7 +332,7 @@ impl Watch {
         }
     }
 
-    /// Counts and logs that the handshake took too long, for a backend that sees it by itself.
+    /// Counts and logs that the handshake took too long, for a backend that has its own timer.
     pub fn timed_out(&self) -> Limit {
         self.admission.refuse(self.remote, Limit::HandshakeTimeout)
     }
@@ -353,7 +356,7 @@ impl Drop for Place {
     }
 }
 
-/// Returns the text with which a connection beyond `limit` is closed.
+/// Returns the reason phrase with which a connection beyond `limit` is closed.
 pub fn reason(limit: Limit) -> &'static str {
     close_code::name(limit.code()).unwrap_or_default()
 }
@@ -372,7 +375,8 @@ fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
     }
 }
 
-/// Returns what counts as one address: of IPv6 the first 64 bits, since one host has all that follow.
+/// Returns the address that limits count: of IPv6 the /64 network, since a host can use any address
+/// in it.
 fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),

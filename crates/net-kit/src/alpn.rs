@@ -1,12 +1,14 @@
-//! Names of application protocols (ALPN, RFC 7301), and the version of the wire protocol in them.
+//! Names of application protocols (ALPN, RFC 7301), with the version of the wire protocol.
 //!
-//! For each name of the application a side offers the name with [`RECEIPTS`] and then the name itself.
-//! Older peers know only the latter; the application sees the name without the suffix.
+//! For each name that the application gives, TLS offers the name with the suffix [`RECEIPTS`] and
+//! then the name itself, which is all that older peers know. The application gets the name without
+//! the suffix.
 
-/// What follows a name in TLS if the side supports [receipts](crate::receipts).
+/// The suffix of a name in TLS that says that a side supports [receipts](crate::receipts).
 pub const RECEIPTS: &str = "+receipts/1";
 
-/// Returns the names that TLS negotiates. A name that becomes too long has only the older version.
+/// Returns the names that TLS offers, in order of preference. A name that the suffix would make
+/// longer than 255 bytes is offered without it only.
 ///
 /// ```
 /// use net_kit::alpn::versions;
@@ -19,13 +21,14 @@ pub fn versions(alpn: &[impl AsRef<str>]) -> Vec<String> {
     alpn.iter().flat_map(|name| both(name.as_ref())).filter(is_short).collect()
 }
 
-/// Returns the application's name of a negotiated protocol, and whether both sides support receipts.
+/// Removes the suffix of a negotiated name. Returns the application's name, and whether both sides
+/// support receipts.
 pub fn without_version(negotiated: &[u8]) -> (&[u8], bool) {
     let name = negotiated.strip_suffix(RECEIPTS.as_bytes());
     (name.unwrap_or(negotiated), name.is_some())
 }
 
-/// Copies the names if they are valid: at least one, of 1 to 255 bytes each.
+/// Returns copies of the names if they are valid: at least one, of 1 to 255 bytes each.
 ///
 /// # Errors
 ///

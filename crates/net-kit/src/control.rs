@@ -1,4 +1,4 @@
-//! `Control`: records about receipts, which stand between the frames of a byte stream.
+//! `Control`: records about receipts, between the frames of a byte stream.
 //!
 //! `docs/wire-protocol.md` specifies the bytes. Pure.
 
@@ -6,21 +6,21 @@
 pub(crate) const CONTROL: [u8; 4] = [0xff; 4];
 const MARK: u8 = 6;
 const RECEIPT: u8 = 7;
-/// Bytes of a mark: the length, its type, the number.
+/// Bytes of a mark: length, type, number.
 const MARK_SIZE: usize = 4 + 1 + 4;
-/// Bytes of a receipt: a mark's, and whether the message was taken.
+/// Bytes of a receipt: those of a mark, and whether the message was taken.
 const RECEIPT_SIZE: usize = MARK_SIZE + 1;
 
-/// What is in a control record about receipts.
+/// A control record about receipts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
-    /// The next message has this number.
+    /// The next message has this number, and its sender waits for a receipt.
     Mark(u32),
-    /// What became of the message with this number of the other side.
+    /// The message of the other side with this number was taken, or never will be.
     Receipt {
         /// The number.
         number: u32,
-        /// The application has taken it; otherwise it never receives it.
+        /// Whether the application has taken it; otherwise it never receives it.
         is_taken: bool,
     },
 }
@@ -55,7 +55,7 @@ pub(crate) struct ControlDecoder {
     filled: usize,
 }
 
-/// The bytes are no control record about receipts; they begin with this length.
+/// The bytes are not a control record about receipts. They begin with this length.
 #[derive(Debug)]
 pub(crate) struct Invalid(pub(crate) u32);
 
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_split_gives_the_same_records() {
+    fn records_are_decoded_however_the_bytes_are_split() {
         let records = [
             Control::Mark(u32::MAX),
             Control::Receipt { number: 7, is_taken: true },

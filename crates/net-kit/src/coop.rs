@@ -1,9 +1,9 @@
-//! `spend`: operations that are always ready let other tasks run.
+//! `spend`: lets other tasks run although an operation is always ready.
 //!
-//! What other threads or a fast peer provide is always there, so a task that only receives would never
-//! give its thread back. Each operation of a transport therefore spends from the budget of its task. With
-//! tokio that is the runtime's own ([`tokio::task::coop`]); other executors have none, so that the
-//! operations on a thread are counted here.
+//! Other threads or a fast peer may produce data faster than a task consumes it, and a task whose
+//! operations are always ready would never yield. Each operation of a transport therefore spends
+//! from the cooperative budget of its task. In a tokio runtime that is the budget of the runtime
+//! ([`tokio::task::coop`]). Other executors have none, so the operations on a thread are counted.
 
 use std::cell::Cell;
 use std::future::poll_fn;
@@ -11,16 +11,17 @@ use std::task::Poll;
 use tokio::runtime::Handle;
 use tokio::task::coop::consume_budget;
 
-/// How many operations on one thread may be ready in a row without tokio; tokio's own number.
+/// How many operations on one thread may be ready in a row outside of tokio: the budget of tokio.
 const RUN: u32 = 128;
 
 thread_local! {
     static READY: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Spends from the budget of the task: once it is used up, other tasks run first.
+/// Spends one unit of the task's cooperative budget. Once that is used up, yields to other tasks.
 ///
-/// Operations await it before they begin, so that a future that is dropped here has done nothing.
+/// Operations await it before they begin, so that an operation that is dropped here has done
+/// nothing.
 ///
 /// # Cancel safety
 ///
@@ -45,7 +46,7 @@ pub async fn spend() {
     }
 }
 
-/// Lets other tasks run, in any executor.
+/// Yields to other tasks, in any executor.
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
     poll_fn(|context| {
@@ -63,7 +64,7 @@ mod tests {
     use super::*;
     use futures_util::{FutureExt, future};
 
-    async fn forever(count: &Cell<u32>) {
+    async fn always_ready(count: &Cell<u32>) {
         loop {
             spend().await;
             count.set(count.get() + 1);
@@ -71,13 +72,13 @@ mod tests {
     }
 
     #[test]
-    fn any_executor_gets_its_thread_back() {
+    fn a_task_yields_in_any_executor() {
         let count = Cell::new(0);
-        assert!(forever(&count).now_or_never().is_none(), "it cannot be ready for ever");
+        assert!(always_ready(&count).now_or_never().is_none(), "it is not ready forever");
         assert!(count.get() < RUN, "{}", count.get());
         let before = count.get();
         assert!(
-            future::select(Box::pin(forever(&count)), Box::pin(yield_now()))
+            future::select(Box::pin(always_ready(&count)), Box::pin(yield_now()))
                 .now_or_never()
                 .is_none()
         );
@@ -85,11 +86,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tokio_gets_its_thread_back() {
+    async fn a_task_yields_in_tokio() {
         let count = Cell::new(0);
         tokio::select! {
             biased;
-            () = forever(&count) => {}
+            () = always_ready(&count) => {}
             () = tokio::task::yield_now() => {}
         }
         assert!((1..=1000).contains(&count.get()), "{}", count.get());

@@ -4,14 +4,14 @@ use bytes::{BufMut, Bytes, BytesMut};
 use net_traits::DatagramStatistics;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The first byte of a datagram of the application. Others are reserved for transports, which
-/// ignore those that they do not know.
+/// The first byte of a datagram of the application. Other values are reserved for transports, which
+/// ignore datagrams of unknown kinds.
 pub const APPLICATION: u8 = 0;
 
-/// The length of that byte.
+/// The length of the header, in bytes.
 pub const HEADER: usize = 1;
 
-/// Puts the first byte in front of a datagram of the application.
+/// Puts the header in front of a datagram of the application.
 pub fn encode(datagram: &[u8]) -> Bytes {
     let mut bytes = BytesMut::with_capacity(HEADER + datagram.len());
     bytes.put_u8(APPLICATION);
@@ -19,7 +19,7 @@ pub fn encode(datagram: &[u8]) -> Bytes {
     bytes.freeze()
 }
 
-/// Returns the datagram of the application; `None` if it is another one.
+/// Returns a datagram of the application without its header; `None` for other kinds.
 pub fn decode(mut bytes: Bytes) -> Option<Bytes> {
     (bytes.first() == Some(&APPLICATION)).then(|| bytes.split_off(HEADER))
 }
@@ -42,7 +42,7 @@ impl Counters {
         self.received.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns the counts, with those that `arrived`.
+    /// Returns the counts, including the datagrams that `arrived`.
     pub fn statistics(&self, arrived: u64) -> DatagramStatistics {
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         DatagramStatistics::new(count(&self.sent), arrived, count(&self.received))

@@ -1,6 +1,6 @@
 //! `ConnectionFacts`: what does not change during a connection.
 //!
-//! Plain data, made once after the handshake and owned by the connection.
+//! Plain data, created after the handshake and owned by the connection.
 
 use net_traits::address::canonical;
 use net_traits::{CertHash, CertificateDer, PeerIdentity};
@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 /// Addresses, identities, certificate and protocol of a connection, known after its handshake.
 ///
 /// The `&str` getters of [`NetConnection`](net_traits::NetConnection) need identities as text, so
-/// the text is made once, here.
+/// these are formatted once.
 #[derive(Clone)]
 pub struct ConnectionFacts {
     local_addr: SocketAddr,
@@ -25,8 +25,8 @@ pub struct ConnectionFacts {
 }
 
 impl ConnectionFacts {
-    /// Collects the facts. `certificate` is the peer's, from which `peer` was verified. Addresses become
-    /// [`canonical`].
+    /// Creates the facts. `certificate` is that of the peer, by which it was verified as `peer`.
+    /// Addresses are made [`canonical`].
     pub fn new(
         local_addr: SocketAddr,
         remote_addr: SocketAddr,
@@ -49,7 +49,7 @@ impl ConnectionFacts {
         }
     }
 
-    /// Sets whether both sides support [receipts](crate::receipts). Default: they do not.
+    /// Sets whether both sides support [receipts](crate::receipts). Default: false.
     #[must_use]
     pub fn with_receipts(self, has_receipts: bool) -> Self {
         Self { has_receipts, ..self }
@@ -117,9 +117,9 @@ impl fmt::Debug for ConnectionFacts {
 
 /// Implements the getters of [`NetConnection`](net_traits::NetConnection) inside its `impl`.
 ///
-/// The argument is a path of fields and calls from `self` to the [`ConnectionFacts`]. After
-/// `except addresses` the two addresses are left to the transport, for connections that can change
-/// theirs.
+/// The argument is the path of fields and calls from `self` to the [`ConnectionFacts`]. With
+/// `except addresses` in front, the getters of the two addresses are left to the transport, for
+/// connections whose addresses can change.
 ///
 /// ```ignore
 /// #[async_trait]

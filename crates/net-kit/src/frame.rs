@@ -1,7 +1,7 @@
 //! Message framing in a byte stream: a 4-byte big-endian length, then the message.
 //!
-//! Every stream-based transport can use it. `docs/wire-protocol.md` specifies the bytes. Pure; the
-//! decoder owns the message that is incomplete, and runs on the thread that receives.
+//! `docs/wire-protocol.md` specifies the bytes. Pure: the decoder owns the incomplete message, and
+//! runs on the thread that receives.
 
 use crate::control::{CONTROL, Control, ControlDecoder, Invalid};
 use bytes::{Bytes, BytesMut};
@@ -18,7 +18,7 @@ const FIRST_RESERVE: usize = 64 * 1024;
 /// bounds the memory that a single kept message holds.
 const BLOCK: usize = 2048;
 
-/// Size of a message from which on its parts are written as they are, in bytes.
+/// The parts of messages from this size on, in bytes, are written without copying them.
 const COPY_BELOW: usize = 4 * 1024;
 
 /// Encodes the header of a message of `length` bytes; `None` if `length` exceeds 32 bits.
@@ -26,8 +26,8 @@ pub fn header(length: usize) -> Option<[u8; HEADER]> {
     u32::try_from(length).ok().map(u32::to_be_bytes)
 }
 
-/// Encodes the concatenation of `parts` as the pieces to write; `None` if its length exceeds 32 bits.
-/// Small parts are joined, large parts are not copied.
+/// Encodes the concatenation of `parts` as the pieces to write; `None` if its length exceeds 32
+/// bits. The parts of a message below 4 KiB are joined; those of larger ones are not copied.
 pub fn encode(parts: &[Bytes]) -> Option<Vec<Bytes>> {
     let length = parts.iter().map(Bytes::len).sum();
     let header = header(length)?;
@@ -61,7 +61,7 @@ pub fn encode(parts: &[Bytes]) -> Option<Vec<Bytes>> {
 pub struct FrameDecoder {
     limit: usize,
     state: State,
-    /// Memory for the next small messages.
+    /// Memory for the next small messages, see [`BLOCK`].
     block: BytesMut,
     /// For streams that may contain control records.
     controls: Option<Controls>,
@@ -72,7 +72,7 @@ struct Controls {
     decoder: ControlDecoder,
     /// The number of the message in progress.
     mark: Option<u32>,
-    /// There was something else than receipts.
+    /// Whether there was anything but receipts.
     has_messages: bool,
 }
 
@@ -100,12 +100,13 @@ impl FrameDecoder {
         Self { controls: has_receipts.then(Controls::default), ..Self::new(limit) }
     }
 
-    /// Consumes control records from the front of `data` and returns the first receipt: number, and
-    /// whether the message was taken. Receipts need no room, so that a receiver with a full inbox learns of them.
+    /// Consumes control records from the front of `data` and returns the first receipt: its number,
+    /// and whether the message was taken. A receipt needs no room in the inbox, so call this even
+    /// if that is full.
     ///
     /// # Errors
     ///
-    /// [`RecvError::TooLarge`] as of [`decode`](Self::decode), for other records.
+    /// [`RecvError::TooLarge`] for an unknown record, as from [`decode`](Self::decode).
     #[inline]
     pub fn receipt(&mut self, data: &mut &[u8]) -> Result<Option<(u32, bool)>, RecvError> {
         let (Some(controls), State::Header { filled: 0, .. }) = (&mut self.controls, &self.state)
@@ -129,7 +130,7 @@ impl FrameDecoder {
                     return Err(RecvError::TooLarge { size: size.into(), limit: self.limit });
                 }
                 Err(Invalid(size)) => {
-                    // It is a long message.
+                    // It is the length of a message.
                     (controls.decoder, controls.has_messages) = (ControlDecoder::default(), true);
                     self.state = State::Header { bytes: size.to_be_bytes(), filled: HEADER };
                     break;
@@ -144,7 +145,7 @@ impl FrameDecoder {
         self.controls.as_mut()?.mark.take()
     }
 
-    /// Returns whether there was nothing but receipts on a stream that may contain them.
+    /// Returns whether the stream may contain receipts and has contained nothing else.
     pub fn is_of_receipts(&self) -> bool {
         self.controls.as_ref().is_some_and(|controls| !controls.has_messages)
     }
@@ -153,7 +154,7 @@ impl FrameDecoder {
     ///
     /// # Errors
     ///
-    /// [`RecvError::TooLarge`]; the rest of the stream cannot be decoded.
+    /// [`RecvError::TooLarge`]; what follows on the stream cannot be decoded.
     pub fn decode(&mut self, data: &mut &[u8]) -> Result<Option<Message>, RecvError> {
         if let State::Header { bytes, filled } = &mut self.state {
             let part = take(data, HEADER - *filled);
@@ -191,10 +192,10 @@ impl FrameDecoder {
         Ok(Some(message))
     }
 
-    /// Copies a complete message that `following` bytes have arrived behind.
+    /// Copies a complete message, after which `following` bytes have arrived.
     fn copy(&mut self, message: &[u8], following: usize) -> Bytes {
         if following == 0 {
-            self.block = BytesMut::new(); // do not hold an unused rest between messages
+            self.block = BytesMut::new(); // hold no unused memory between messages
         }
         if following == 0 || message.is_empty() || message.len() > BLOCK / 4 {
             return Bytes::copy_from_slice(message);
@@ -206,8 +207,8 @@ impl FrameDecoder {
         self.block.split().freeze()
     }
 
-    /// Returns how many bytes of the message in progress have arrived, and the size of their buffer; zeros
-    /// between two messages.
+    /// Returns how many bytes of the message in progress have arrived, and the size of their
+    /// buffer; zeros between two messages.
     #[inline]
     pub fn unfinished(&self) -> (usize, usize) {
         match &self.state {

@@ -2,8 +2,8 @@
 
 /// Calls a function when it is dropped.
 ///
-/// A `close` that first waits for queued messages holds one that closes at once: so a dropped
-/// future does not leave the connection open.
+/// For instance, a `close` that waits for queued messages holds a guard that closes immediately. A
+/// dropped future then does not leave the connection open.
 ///
 /// ```
 /// use net_kit::guard::OnDrop;

@@ -39,8 +39,8 @@ pub enum Alert {
     Received(u8),
 }
 
-/// Whether a code of QUIC means a protocol violation (RFC 9000, section 20.1), not a stale token or a
-/// close by the application.
+/// Returns whether a transport error of QUIC is a protocol violation (RFC 9000, section 20.1). A
+/// stale token, a refusal and a close by the application are not.
 pub fn is_violation(code: u64) -> bool {
     matches!(code, 0x03..=0x0a | 0x0d..=0x0e)
 }
@@ -52,18 +52,18 @@ pub struct Ended {
     pub alert: Option<Alert>,
     /// The reason, apart from the alert.
     pub reason: CloseReason,
-    /// Whether it means, during a handshake, that the peer refused or left.
+    /// Whether, during a handshake, it means that the peer refused the connection or left.
     pub is_refusal: bool,
 }
 
 impl Ended {
-    /// Describes an end without an alert, which is no refusal.
+    /// Creates an end without an alert that is not a refusal.
     pub fn new(reason: CloseReason) -> Self {
         Self { alert: None, reason, is_refusal: false }
     }
 
-    /// Describes the end by a transport error of QUIC (RFC 9000, section 20.1), with its cause.
-    /// `alert` says which side sent it.
+    /// Creates the end by a transport error of QUIC (RFC 9000, section 20.1), with its cause.
+    /// `alert` is the variant of [`Alert`] for the side that sent it.
     pub fn by_quic(code: u64, alert: fn(u8) -> Alert, cause: Cause) -> Self {
         // RFC 9001, section 4.8.
         let alert = code.checked_sub(0x100).and_then(|it| it.try_into().ok()).map(alert);
@@ -78,11 +78,11 @@ impl Ended {
     }
 }
 
-/// The verdict of this side's policy about the peer; `None` before there is one.
+/// The result of this side's policy about the peer; `None` before the certificate was verified.
 pub type Verdict = Option<Result<PeerIdentity, TrustError>>;
 
 impl Handshake {
-    /// Collects the two sides. `alpn` are the protocols that this side offers or supports.
+    /// Creates a description. `alpn` are the protocols that this side offers or supports.
     pub fn new(
         local_identity: CertHash,
         remote_addr: SocketAddr,
@@ -110,8 +110,8 @@ impl Handshake {
         ConnectError::NoCommonAlpn { remote_addr: self.remote_addr, offered: self.alpn.clone() }
     }
 
-    /// Explains a handshake that failed after `verdict` and with `alert`. Returns `None` if neither
-    /// is about certificates or protocols.
+    /// Returns the error for a handshake that failed after `verdict` and with `alert`; `None` if
+    /// neither is about certificates or application protocols.
     pub fn rejected(&self, verdict: Verdict, alert: Option<Alert>) -> Option<ConnectError> {
         let cause = match (verdict, alert) {
             (Some(Err(cause)), _) => cause,
@@ -155,8 +155,9 @@ impl Handshake {
         by_alert.unwrap_or(ended.reason)
     }
 
-    /// Explains the end of an established connection by an alert of the peer, which verifies the
-    /// certificate of a TLS 1.3 client later. Returns `None` if it is not about certificates.
+    /// Returns why an established connection ended with an alert of the peer; `None` if the alert
+    /// is not about certificates. With TLS 1.3 the server verifies the certificate of the client
+    /// after the client's handshake is complete.
     pub fn closed_by(&self, alert: u8) -> Option<CloseReason> {
         self.by_peer(alert).map(Into::into)
     }
@@ -191,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn the_own_verdict_comes_before_any_alert() {
+    fn the_local_verdict_takes_precedence_over_alerts() {
         let cause = TrustError::UntrustedIdentity(PEER);
         for alert in [None, Some(Alert::Sent(42)), Some(Alert::Received(48))] {
             let found = rejection(Some(Err(cause.clone())), alert);
@@ -205,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn alerts_of_the_peer_name_the_own_identity() {
+    fn alerts_of_the_peer_name_the_local_identity() {
         let found = rejection(None, Some(Alert::Received(45)));
         assert_eq!((found.by, found.alert), (RejectionBy::Peer, Some(45)));
         assert_eq!(found.identity, Some(ME));
@@ -228,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ends_are_told_apart() {
+    fn alerts_about_protocols_and_other_alerts_are_distinguished() {
         for alert in [Alert::Sent(120), Alert::Received(120)] {
             let error = handshake().rejected(None, Some(alert));
             assert!(matches!(error, Some(ConnectError::NoCommonAlpn { .. })), "{error:?}");

@@ -1,13 +1,13 @@
-//! `Inbox`: messages that arrived and that the application has not received yet.
+//! `Inbox`: messages that have arrived and that the application has not received yet.
 //!
 //! The receiving side (a callback of the network, or a task) pushes, the application's tasks pop.
-//! The inbox owns the messages in between. Its bound is a number of bytes, with
-//! [`ENTRY_COST`] for each entry so that empty messages are bounded too. What arrives in one piece is
-//! decoded before the bound is looked at again, so it may be exceeded by one message.
+//! The inbox owns the messages in between. Its limit is a number of bytes, with [`ENTRY_COST`] for
+//! each entry so that empty messages are bounded too. A receiving side that has seen room may push
+//! one message of any size, so the limit may be exceeded by one message.
 //!
-//! Pause and resume: [`room`](Inbox::room) of 0 pauses the receiving side. Then one
-//! [`pop`](Inbox::pop) that leaves the inbox at most half full says that it has to be resumed. Dropping
-//! a future that waits for [`arrived`](Inbox::arrived) loses no message.
+//! If [`room`](Inbox::room) returns 0, the receiving side pauses. The first [`pop`](Inbox::pop)
+//! that then leaves the inbox at most half full returns that it has to be resumed. Dropping a
+//! future that waits for [`arrived`](Inbox::arrived) loses no message.
 
 use crate::frame::Message;
 use crate::memory_budget::Share;
@@ -21,11 +21,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// What an entry costs besides its bytes. It is more than the memory of an entry, so that the time
-/// for which the receiving side and the reader are busy with a full inbox of empty messages is short.
+/// What an entry costs in addition to its bytes. This is more than the memory of an entry, so that
+/// a full inbox of empty messages does not keep the receiving side and the reader busy for long.
 pub const ENTRY_COST: usize = 1024;
 
-/// An inbox that had more entries frees their memory when it is empty.
+/// An empty inbox with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 1024;
 
 /// A message, or why one is missing.
@@ -46,12 +46,12 @@ pub type Received = Result<Message, RecvError>;
 #[derive(Debug)]
 pub struct Inbox {
     state: Mutex<State>,
-    /// While there are entries, there is a permit or a woken reader; a reader that leaves entries
-    /// passes it on.
+    /// Wakes readers. While there are entries, there is a permit or a woken reader; a reader that
+    /// leaves entries notifies the next one.
     arrived: Notify,
     limit: usize,
     share: Arc<Share>,
-    /// There are numbers for [`take_due`](Self::take_due).
+    /// Whether there are numbers for [`take_due`](Self::take_due).
     has_due: AtomicBool,
 }
 
@@ -61,24 +61,25 @@ struct State {
     cost: usize,
     /// How many entries were popped.
     popped: u64,
-    /// The positions of entries whose senders wait for a receipt, and their numbers.
+    /// The positions of entries whose senders wait for a receipt, and the numbers of the receipts.
     marks: VecDeque<(u64, u32)>,
-    /// The numbers of those that were popped.
+    /// The numbers of the marked entries that were popped.
     due: Vec<u32>,
-    /// The receiving side has seen that there is no room.
+    /// Whether the receiving side has seen that there is no room.
     is_paused: bool,
-    /// What arrives is dropped.
+    /// Whether new entries are dropped.
     is_discarding: bool,
 }
 
 impl Inbox {
-    /// Creates an inbox that has room until its entries cost `limit` bytes; at least for one entry.
+    /// Creates an inbox that has room until its entries cost `limit` bytes. An empty inbox always
+    /// has room for one entry.
     pub fn new(limit: usize) -> Self {
         Self::charged(limit, Share::unlimited().into())
     }
 
-    /// Creates an inbox whose entries are charged to a connection's share. When the transport has little
-    /// memory left, it has room for less than `limit`, but always for one entry.
+    /// Creates an inbox whose entries are charged to a connection's share. While the transport has
+    /// little memory left, the inbox has room for less than `limit`, but always for one entry.
     pub fn charged(limit: usize, share: Arc<Share>) -> Self {
         Self {
             state: Mutex::default(),
@@ -89,7 +90,7 @@ impl Inbox {
         }
     }
 
-    /// Returns what is charged for the entries.
+    /// Returns the share to which the entries are charged.
     pub fn share(&self) -> &Arc<Share> {
         &self.share
     }
@@ -220,12 +221,12 @@ impl Inbox {
         self.has_due.load(Ordering::Acquire)
     }
 
-    /// Drops what arrives from now on. There is always room for it.
+    /// Drops entries that arrive from now on. [`room`](Self::room) is then unlimited.
     pub fn discard(&self) {
         self.state.lock().is_discarding = true;
     }
 
-    /// Drops all entries, and what arrives from now on.
+    /// Drops all entries, and those that arrive from now on.
     pub fn clear(&self) {
         let _entries = {
             let state = &mut *self.state.lock();
@@ -257,7 +258,7 @@ impl Inbox {
         room
     }
 
-    /// Wakes all readers, which look at the end of the connection again.
+    /// Wakes all readers, which then check for the end of the connection.
     pub fn wake_all(&self) {
         self.arrived.notify_waiters();
     }
@@ -328,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn an_inbox_that_discards_has_room_and_keeps_what_it_has() {
+    fn discarding_drops_new_entries_only() {
         let inbox = Inbox::new(10);
         inbox.push_one(entry(10));
         inbox.discard();
@@ -360,7 +361,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn entries_come_before_the_end() {
+    async fn entries_are_returned_before_the_end() {
         let inbox = Inbox::new(1000);
         inbox.push(&mut vec![entry(1), Err(RecvError::Truncated { received: 1, announced: 2 })]);
         let end = || Some(CloseReason::TimedOut);

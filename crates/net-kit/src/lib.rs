@@ -1,38 +1,39 @@
 //! What implementors of message transports share.
 //!
-//! A transport moves the messages of one wire; what it needs beside that stands here once. This
-//! crate knows no wire and no runtime beyond tokio's timers. In reading order:
+//! A transport moves messages over one wire protocol; this crate has the rest. It knows no wire
+//! protocol. In reading order:
 //!
 //! 1. [`registry`]: one [`Registry`](registry::Registry) per transport knows its live connections.
 //!    It applies revocations, shuts down, and counts. Each connection holds an
 //!    [`Entry`](registry::Entry), and the application a [`Handle`](registry::Handle).
-//! 2. [`admission`]: limits on the connections and handshakes of peers. A [`Place`](admission::Place)
-//!    counts while it exists.
+//! 2. [`admission`]: limits on the connections and handshakes of peers. A
+//!    [`Place`](admission::Place) counts while it exists.
 //! 3. [`facts`]: what does not change during a connection, and the getters of
 //!    [`NetConnection`](net_traits::NetConnection) for it.
-//! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages
-//!    that wait to be written. Both are bounded in bytes. [`unacknowledged`] and [`loss_reports`]: messages that
-//!    are not confirmed, and those that are lost. [`receipts`]: messages that were taken.
-//!    [`memory_budget`]: the memory that peers occupy, per connection and in total. [`question_reader`]: questions that
-//!    are read piece by piece.
-//! 5. [`progress`]: the watch that ends operations whose peer takes no data. [`guard`]: steps that
-//!    a cancelled future must not skip.
+//! 4. [`inbox`]: messages that the application has not received yet. [`outbox`]: messages that wait
+//!    to be written. Both are bounded in bytes. [`unacknowledged`] and [`loss_reports`]: messages
+//!    that the peer has not confirmed, and those that are lost. [`receipts`]: messages that the
+//!    peer's application has taken. [`memory_budget`]: the memory that peers occupy, per connection
+//!    and in total. [`question_reader`]: questions that are read piece by piece.
+//! 5. [`progress`]: ends operations whose peer takes no data. [`guard`]: steps that a cancelled
+//!    future must not skip. [`coop`]: lets other tasks run. [`revocations`]: revocations during a
+//!    handshake.
 //! 6. [`frame`]: messages in a byte stream. [`datagram`]: the byte in front of datagrams. [`alpn`]:
 //!    names of protocols.
 //! 7. [`statistics`] and [`telemetry`]: metrics, spans and events, with one vocabulary.
-//! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in which
-//!    both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
+//! 8. [`handshake`]: what the errors of a handshake mean. `tls` (feature `rustls`): TLS 1.3 in
+//!    which both sides verify certificates by a [`TrustPolicy`](net_traits::TrustPolicy).
 //! 9. `backend` (feature `rustls`): all of the above as a whole transport over a small trait, for
-//!    wires that a task per connection drives. [`options`](mod@options): its configuration.
+//!    protocols that one task per connection drives. [`options`](mod@options): its configuration.
 //!    [`quic`]: options of transports over QUIC.
 //!
-//! No lock is held while foreign code runs: hooks, members and wakers are called after unlocking.
+//! No lock is held while code of the caller runs: hooks, members and wakers are called after
+//! unlocking.
 //!
 //! # Features
 //!
 //! - `metrics`: the metrics of [`telemetry`], by the facade of the crate `metrics`.
-//! - `rustls`: the module `tls`, TLS 1.3 by rustls in which both sides verify certificates by a
-//!   [`TrustPolicy`](net_traits::TrustPolicy), and `backend`, transports that use it.
+//! - `rustls`: the modules `tls` and `backend`.
 #![deny(missing_docs)]
 #![forbid(unsafe_code)]
 

@@ -1,9 +1,10 @@
-//! `LossReports`: reports to each handle of a connection that messages were lost with a stopped stream.
+//! `LossReports`: reports to each handle of a connection that messages were lost with a stopped
+//! stream.
 //!
-//! A peer that stops a stream loses messages whose `send` has returned `Ok`. It is not known which
-//! tasks have sent them. So the next flush of each handle reports the loss, once for each handle, and
-//! so does each flush that waits at that time. A task that has its own clone of the connection misses
-//! no loss, whatever is reported to other tasks.
+//! If the peer stops a stream, messages are lost whose `send` has returned `Ok`, and it is not
+//! known which tasks sent them. The next flush of each handle therefore reports the loss, once for
+//! each handle, and so does each flush in progress. A task that has its own clone of the connection
+//! is told of every loss.
 
 use net_traits::SendError;
 use parking_lot::Mutex;
@@ -22,8 +23,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// let lost = Err(SendError::Stopped { code: 7 });
 /// assert_eq!(loss_reports.check(&one, before), lost);
 /// assert_eq!(loss_reports.check(&one, one.position()), Ok(()), "once");
-/// assert_eq!(loss_reports.check(&other, other.position()), lost, "each handle is told");
-/// assert_eq!(loss_reports.check(&loss_reports.cursor(), 1), Ok(()), "before this handle existed");
+/// assert_eq!(loss_reports.check(&other, other.position()), lost, "once for each handle");
+/// assert_eq!(loss_reports.check(&loss_reports.cursor(), 1), Ok(()), "before the handle existed");
 /// ```
 #[derive(Debug, Default)]
 pub struct LossReports(Mutex<State>);
@@ -31,28 +32,30 @@ pub struct LossReports(Mutex<State>);
 #[derive(Debug, Default)]
 struct State {
     count: u64,
-    /// That of the last stream.
+    /// The code of the last stream.
     code: u64,
 }
 
-/// The losses that were reported to a handle. A clone of the handle has the same.
+/// The position of a handle in the sequence of losses: those before it were reported. A clone of
+/// the handle begins at the same position.
 #[derive(Debug, Default)]
 pub struct LossCursor(AtomicU64);
 
 impl LossReports {
-    /// Records that the peer stopped a stream with `code`. Call it before waking the tasks that flush.
+    /// Records that the peer stopped a stream with `code`. Call it before waking the tasks that
+    /// flush.
     pub fn record(&self, code: u64) {
         let state = &mut *self.0.lock();
         *state = State { count: state.count + 1, code };
     }
 
-    /// Returns the state of a new handle, to which earlier losses are not reported.
+    /// Returns the cursor of a new handle, to which earlier losses are not reported.
     pub fn cursor(&self) -> LossCursor {
         LossCursor(self.0.lock().count.into())
     }
 
-    /// Reports to a flush of the handle with `told` which losses occurred since `before`: the
-    /// [count](LossCursor::position) when the flush began.
+    /// Reports the losses since `before` to a flush of the handle with `cursor`, and advances the
+    /// cursor. `before` is its [position](LossCursor::position) when the flush began.
     ///
     /// # Errors
     ///
@@ -65,7 +68,7 @@ impl LossReports {
 }
 
 impl LossCursor {
-    /// Returns how many losses were reported.
+    /// Returns how many losses there were when the handle was last told.
     pub fn position(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }

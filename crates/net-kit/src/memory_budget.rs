@@ -11,7 +11,7 @@
 //! | `total` of the transport | the connection that holds most is ended, see [`MemoryBudget::on_excess`] |
 //! | `timeout` of an unfinished message | its connection is ended, if that stands still too, or if memory is scarce: see [`Share::is_late`] |
 //!
-//! Nothing waits for ever. The oldest unfinished message may always grow, so that each connection can
+//! Nothing waits forever. The oldest unfinished message may always grow, so that each connection can
 //! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
 //! connection. At the limit of the transport no connection waits, because one of them is ended.
 
@@ -173,10 +173,10 @@ pub struct Share {
     /// The bytes of complete messages so far.
     received: AtomicU64,
     has_ended: AtomicBool,
-    /// Nothing more can arrive.
+    /// Whether the limits on unfinished messages are lifted.
     is_unlimited: AtomicBool,
     state: Mutex<State>,
-    /// Locked after `state`, by looks only.
+    /// Locked after `state`, by [`is_late`](Self::is_late) only.
     pace: Mutex<Pace>,
 }
 
@@ -259,7 +259,7 @@ impl Share {
         self.state.lock().is_full = is_full;
     }
 
-    /// Ends a connection if the budget is exceeded; no lock may be held.
+    /// Calls the hook if the budget is exceeded, which ends a connection; no lock may be held.
     pub(crate) fn enforce_total(&self) {
         self.budget.check();
     }
@@ -296,8 +296,8 @@ impl Share {
         !std::mem::replace(&mut state.has_ended, true)
     }
 
-    /// Records that the connection has ended and nothing more can arrive: what has arrived may be decoded.
-    /// Resume paused streams afterwards.
+    /// Lifts the limits on unfinished messages: the connection has ended and no more data can arrive, so
+    /// everything that has arrived may be decoded. Resume paused streams afterwards.
     pub fn lift_limits(&self) {
         self.is_unlimited.store(true, Ordering::Release);
     }

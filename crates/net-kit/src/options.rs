@@ -1,4 +1,4 @@
-//! `options!`: configurations with private fields, setters, defaults and allowed ranges.
+//! `options!`: defines configurations with private fields, setters, defaults and allowed ranges.
 
 use crate::admission::ConnectionLimits;
 use crate::memory_budget::MemoryLimits;
@@ -8,43 +8,44 @@ use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The durations that timeouts may have: longer ones are no limit, shorter ones never succeed.
+/// The allowed durations of timeouts: 1 ms to one day. Shorter ones always expire, longer ones
+/// never.
 pub const TIMEOUT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(24 * 60 * 60);
 
-/// How long an operation that waits for the peer may take, unless it is configured.
+/// The default of `operation_timeout`.
 pub const OPERATION: Duration = Duration::from_secs(10 * 60);
 
-/// How long sending may make no progress, unless it is configured.
+/// The default of `no_progress_timeout`.
 pub const NO_PROGRESS: Duration = Duration::from_secs(12);
 
-/// How long a connection lingers after its last handle was dropped, unless it is configured.
+/// The default of `linger`.
 pub const LINGER: Duration = Duration::from_secs(5);
 
-/// How long a handshake may take, unless it is configured.
+/// The default of `handshake_timeout`.
 pub const HANDSHAKE: Duration = Duration::from_secs(10);
 
-/// How long an unfinished message may bring too little, unless it is configured.
+/// The default of `message_timeout`.
 pub const MESSAGE: Duration = Duration::from_secs(30);
 
-/// The sizes that queues may have, in bytes.
+/// The allowed sizes of queues, in bytes.
 pub const QUEUE: RangeInclusive<usize> = 1..=1024 * 1024 * 1024;
 
-/// The numbers that limits on connections may have; the largest means no limit.
+/// The allowed limits on connections; the largest means no limit.
 pub const COUNT: RangeInclusive<usize> = 1..=usize::MAX;
 
-/// The default for the memory of all connections, in bytes: 512 MiB.
+/// The default of `max_memory`, in bytes: 512 MiB.
 pub const MEMORY: usize = 512 * 1024 * 1024;
 
-/// How many unanswered requests a peer may have; with 0 it gets no answer.
+/// The allowed limits on unanswered requests of a peer; with 0 it gets no answer.
 pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
 
 /// Defines a configuration. Each option has its documentation, type, default, and, where not every
 /// value of its type can be used, its allowed range.
 ///
-/// The structure gets `new`, `Default`, a setter per option, and a method `check_ranges` for the
-/// crate's own `validate`. What options have to fulfil together is checked by a function behind it:
-/// `check |config: &Config| ...`.
+/// The struct gets `new`, `Default`, a setter per option, and a private method `check_ranges` for
+/// the crate's own `validate`. A function after the struct, `check |config: &Config| ...`, checks
+/// constraints between options.
 ///
 /// ```
 /// use net_traits::ConfigError;
@@ -52,10 +53,10 @@ pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
 /// net_kit::options! {
 ///     /// Limits of an example.
 ///     pub struct Config {
-///         /// How many there may be. Default: 3.
-///         count: usize = 3, 1..=10;
-///         /// Whether there are any. Default: true.
-///         any: bool = true;
+///         /// The number of attempts. Default: 3.
+///         attempts: usize = 3, 1..=10;
+///         /// Whether attempts are logged. Default: true.
+///         is_logged: bool = true;
 ///     }
 /// }
 ///
@@ -66,9 +67,9 @@ pub const REQUESTS: RangeInclusive<u16> = 0..=u16::MAX;
 ///     }
 /// }
 ///
-/// assert!(Config::new().count(10).validate().is_ok());
-/// let error = Config::new().count(11).validate().unwrap_err();
-/// assert_eq!(error.to_string(), "count is 11: set it to 1..=10");
+/// assert!(Config::new().attempts(10).validate().is_ok());
+/// let error = Config::new().attempts(11).validate().unwrap_err();
+/// assert_eq!(error.to_string(), "attempts is 11: set it to 1..=10");
 /// ```
 #[macro_export]
 macro_rules! options {
@@ -113,11 +114,12 @@ macro_rules! options {
     };
 }
 
-/// Defines the configuration of a transport: the options that have the same name, default and range
-/// in each of them, and its own ones.
+/// Defines the configuration of a transport: its own options, and those that have the same name,
+/// default and range in each transport.
 ///
-/// `max_connections_per_ip` is to be among its own options, since its default differs. The structure
-/// gets what [`options!`](crate::options!) gives it, `connection_limits`, and `memory_limits`.
+/// `max_connections_per_ip` must be among its own options, since the default differs. In addition
+/// to the methods of [`options!`](crate::options!), the struct gets `connection_limits` and
+/// `memory_limits`.
 #[macro_export]
 macro_rules! common_options {
     ($(#[$about:meta])* pub struct $config:ident { $($own:tt)* } $(check $check:expr)?) => {
@@ -125,26 +127,28 @@ macro_rules! common_options {
             $(#[$about])*
             pub struct $config {
                 $($own)*
-                /// Size of the receive queue in bytes, including 128 bytes of bookkeeping per
-                /// message. While it is full, the peer is throttled. Messages being received, and data
-                /// that the library or the system has not delivered, come on top. Default: 4 MiB.
+                /// Size of the receive queue in bytes; each message counts 1024 bytes more. While
+                /// it is full, the peer is throttled. Messages being received, and data that the
+                /// library or the system has not delivered, come on top. Default: 4 MiB.
                 receive_queue: usize = 4 * 1024 * 1024, $crate::options::QUEUE;
-                /// Size in bytes of the messages of one connection whose last byte has not arrived. At
-                /// the limit only the oldest of them, which may exceed it, goes on. Default: 16 MiB.
+                /// Memory in bytes that the unfinished messages of one connection may occupy: those
+                /// whose last byte has not arrived. At the limit only the oldest of them, which may
+                /// exceed it, is received further. Default: 16 MiB.
                 max_unfinished: usize = 16 * 1024 * 1024, $crate::options::QUEUE;
-                /// Memory in bytes that received messages of all connections may occupy, complete or not,
-                /// until the application takes them; at least two of the longest ones. Data that msquic
-                /// holds counts too, but not what quinn or the system holds. Beyond it the connection
-                /// that holds most is ended with [`Limit::Memory`](::net_traits::Limit::Memory). Default:
-                /// 512 MiB.
+                /// Memory in bytes that received messages of all connections may occupy, complete
+                /// or not, until the application takes them; at least two of the longest ones. Data
+                /// that msquic holds counts too, but not what quinn or the system holds. Beyond it
+                /// the connection that holds most is ended with
+                /// [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
                 max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
-                /// How long a connection that has not finished a message may bring less than 16 KiB. It is
-                /// then ended with [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout). While
-                /// more than half of [`max_memory`](Self::max_memory) is used, it also has to bring a 64th
-                /// of what its unfinished messages hold in that time, and each message a 64th of its own
-                /// size, except for 64 KiB together. A question on a stream of its own that brings less
-                /// than 16 KiB is refused. Time in which this side accepts no data does not count.
-                /// Default: 30 s.
+                /// How long a connection that has not finished a message may bring less than 16
+                /// KiB. It is then ended with
+                /// [`Limit::MessageTimeout`](::net_traits::Limit::MessageTimeout). While more than
+                /// half of [`max_memory`](Self::max_memory) is used, it also has to bring a 64th of
+                /// what its unfinished messages hold in that time, and each message a 64th of its
+                /// own size, except for 64 KiB together. A question on a stream of its own that
+                /// brings less than 16 KiB is refused. Time in which this side accepts no data does
+                /// not count. Default: 30 s.
                 message_timeout: ::std::time::Duration = $crate::options::MESSAGE,
                     $crate::options::TIMEOUT;
                 /// The longest question or answer of a request, in bytes. Default: 1 MiB.
@@ -152,15 +156,15 @@ macro_rules! common_options {
                 /// How many accepted connections all listeners of the transport may have at once,
                 /// including handshakes. Further attempts are refused. Default: 10 000.
                 max_connections: usize = 10_000, $crate::options::COUNT;
-                /// How many of them one identity may have; the newest replaces the oldest. It limits
-                /// peers that are trusted by their identity; a peer that is trusted by an endorsing
-                /// key can make more identities. Default: 16.
+                /// How many of them one identity may have; the newest replaces the oldest. It
+                /// limits peers that are trusted by their identity; a peer that is trusted by an
+                /// endorsing key can make more identities. Default: 16.
                 max_connections_per_identity: usize = 16, $crate::options::COUNT;
                 /// How many accepted connections may be in their handshake at once. Default: 256.
                 max_handshakes: usize = 256, $crate::options::COUNT;
-                /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of these
-                /// limits the oldest handshake that counts for it gives way to a new one, if it has taken
-                /// 100 ms; else the new one is refused. Default: 64.
+                /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of
+                /// these limits the oldest handshake that counts for it gives way to a new one, if
+                /// it has taken 100 ms; else the new one is refused. Default: 64.
                 max_handshakes_per_ip: usize = 64, $crate::options::COUNT;
                 /// How long one `send`, `flush`, `close` or `answer` may take in total, also if the
                 /// peer makes progress. Default: 10 min, in which 64 MiB pass at 1 Mbit/s.
@@ -199,10 +203,11 @@ macro_rules! common_options {
     };
 }
 
-/// Defines the configuration of a transport: the options that all transports have, and its own ones.
+/// Defines the configuration of a transport over a `Backend`: its own options, and those that all
+/// these transports have.
 ///
-/// `max_message_size` and `max_connections_per_ip` are to be among its own options, since their
-/// ranges and defaults differ. The structure gets `validate` and [`TransportOptions`] too.
+/// `max_message_size` and `max_connections_per_ip` must be among its own options, since their
+/// ranges and defaults differ. The struct also gets `validate` and implements [`TransportOptions`].
 ///
 /// ```
 /// use net_kit::options::{COUNT, CommonOptions, TransportOptions};
@@ -227,12 +232,12 @@ macro_rules! transport_options {
             $(#[$about])*
             pub struct $config {
                 $($own)*
-                /// Size of each send queue in bytes, including 128 bytes of bookkeeping per message.
-                /// While it is full, `send` waits. A single message may exceed it. What the system
-                /// or the library holds comes on top. Default: 1 MiB.
+                /// Size of each send queue in bytes; each message counts 128 bytes more. While it
+                /// is full, `send` waits. A single message may exceed it. Data that the library or
+                /// the system holds comes on top. Default: 1 MiB.
                 send_queue: usize = 1024 * 1024, $crate::options::QUEUE;
-                /// How long sending may make no progress. While the peer takes other data, or
-                /// progress is not visible, an operation has ten times as long. Default: 12 s.
+                /// How long an operation may make no progress. While the peer takes other data, or
+                /// progress is not visible, it may take ten times as long. Default: 12 s.
                 no_progress_timeout: ::std::time::Duration = $crate::options::NO_PROGRESS,
                     $crate::options::TIMEOUT;
             }
@@ -244,8 +249,8 @@ macro_rules! transport_options {
             ///
             /// # Errors
             ///
-            /// [`ConfigError`](::net_traits::ConfigError) for the first option whose value cannot be
-            /// used.
+            /// [`ConfigError`](::net_traits::ConfigError) for the first option whose value cannot
+            /// be used.
             pub fn validate(&self) -> Result<(), ::net_traits::ConfigError> {
                 self.check_ranges()?;
                 $crate::options::check_memory(self.max_memory, self.max_message_size)
@@ -305,14 +310,14 @@ pub struct CommonOptions {
 }
 
 impl CommonOptions {
-    /// Begins an operation that waits for the peer.
+    /// Returns the timeouts of an operation that begins now.
     pub fn timeouts(&self) -> Timeouts {
         Timeouts::begin(self.no_progress_timeout, self.operation_timeout)
     }
 }
 
-/// Returns how often an idle connection is kept alive: at most at `interval`, and often enough for the
-/// idle timeout even if two packets are lost. An idle timeout of zero is none.
+/// Returns the interval of keep-alives: `interval`, or a third of the idle timeout if that is
+/// shorter, so that two of them may be lost. An idle timeout of zero means none.
 pub fn keep_alive(interval: Duration, idle_timeout: Duration) -> Duration {
     match idle_timeout {
         Duration::ZERO => interval,
@@ -320,8 +325,8 @@ pub fn keep_alive(interval: Duration, idle_timeout: Duration) -> Duration {
     }
 }
 
-/// Checks that the memory of a transport suffices for a peer that sends messages of `max_message` bytes:
-/// one that is stored, and the next one.
+/// Checks that the memory of a transport suffices for two messages of `max_message` bytes: one that
+/// is queued, and the next one.
 ///
 /// # Errors
 ///

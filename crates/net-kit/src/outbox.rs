@@ -1,10 +1,10 @@
 //! `Outbox`: messages that wait to be written to a byte stream.
 //!
-//! Handles push messages, one driver task writes them: so a dropped send has queued the whole message
-//! or none of it, whatever the wire does. The outbox owns the messages in between; its bound is a
-//! number of bytes, with `ENTRY_COST` for each message. Nothing here waits for the peer; wrap
-//! [`push`](Outbox::push) and [`flushed`](Outbox::flushed) into
-//! [`unless_stuck`](crate::progress::unless_stuck) with [`look`](Outbox::snapshot).
+//! Handles push messages and one driver task writes them, so a dropped send has queued the whole
+//! message or none of it. The outbox owns the messages in between. Its limit is a number of bytes,
+//! with `ENTRY_COST` for each message. There are no timeouts here: wrap [`push`](Outbox::push) and
+//! [`flushed`](Outbox::flushed) in [`unless_stuck`](crate::progress::unless_stuck) with
+//! [`snapshot`](Outbox::snapshot).
 //!
 //! ```text
 //!            close                    wrote_all, end
@@ -25,7 +25,7 @@ use tokio::sync::Notify;
 /// An empty queue with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 64;
 
-/// What a message costs besides its bytes: its memory in the queue.
+/// What a message costs in addition to its bytes: its memory in the queue.
 const ENTRY_COST: usize = 128;
 
 /// The messages of one byte stream that are not written yet.
@@ -65,27 +65,27 @@ struct State {
     /// The cost of the queued frames and of the frame that the driver is writing.
     cost: usize,
     /// How many frames are not written, and the bytes of their messages.
-    rest: (u64, u64),
-    /// Frames that were ever queued, and those of them that are written.
+    unwritten: (u64, u64),
+    /// How many frames were queued in total, and how many of them are written.
     pushed: u64,
     written: u64,
-    /// Bytes that are written.
+    /// How many bytes are written.
     bytes: u64,
-    /// What is written, and may not be confirmed by the peer.
+    /// Written messages that the peer may not have confirmed.
     unacknowledged: Unacknowledged,
-    /// The peer has confirmed everything that is written.
+    /// Whether the peer has confirmed everything that is written.
     is_confirmed: bool,
-    /// All messages and the close are written.
-    is_all: bool,
+    /// Whether all messages and the close are written.
+    is_all_written: bool,
     /// Code and reason of the local close, once it has begun.
     closing: Option<(u64, String)>,
-    /// An error to be returned once by an operation that queues a message.
+    /// An error that the next operation that queues a message returns.
     report: Option<SendError>,
-    /// The same for the operations that waited for room, and how often there was one.
+    /// How often there was such an error, and the last one, for the operations that wait for room.
     reported: (u64, Option<SendError>),
-    /// Messages that were lost with a stream, at most, and their bytes.
+    /// How many messages were lost with streams, at most, and their bytes.
     lost: (u64, u64),
-    /// Why nothing is written any more.
+    /// Why nothing can be written any more.
     failed: Option<CloseReason>,
     has_ended: bool,
 }
@@ -105,11 +105,11 @@ impl Frame {
     }
 }
 
-/// How many bytes on a stream the peer may not have confirmed: what the system's socket buffers and
-/// the send windows of QUIC stacks usually hold at most.
+/// How many written bytes of a stream count as unconfirmed: at least what the socket buffers of the
+/// system and the send windows of QUIC libraries usually hold.
 pub const UNCONFIRMED: u64 = 4 * 1024 * 1024;
 
-/// The next task of the driver.
+/// What the driver has to do next.
 #[derive(Debug)]
 pub enum Work {
     /// Write a message.
@@ -178,7 +178,7 @@ impl Outbox {
                 if let (count, Some(error)) = &state.reported
                     && *count > before
                 {
-                    state.report = None; // it is reported
+                    state.report = None; // it is reported here
                     return Err(error.clone());
                 }
             }
@@ -244,10 +244,11 @@ impl Outbox {
         }
     }
 
-    /// How far writing is. Once everything is written, what the peer takes is not visible here.
+    /// Returns the progress of writing. Once everything is written, what the peer takes is not
+    /// visible here.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
-        Snapshot { done: state.bytes, is_moving: state.is_all }
+        Snapshot { done: state.bytes, is_moving: state.is_all_written }
     }
 
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
@@ -274,18 +275,19 @@ impl Outbox {
         }
     }
 
-    /// Returns how many messages the peer has not confirmed, at most, and their bytes: those that were
-    /// not written, and the last [`UNCONFIRMED`] bytes of those that were, unless all are
-    /// [confirmed](Self::confirm).
+    /// Returns how many messages the peer has not confirmed, at most, and their bytes: those that
+    /// were lost or not written, and the last [`UNCONFIRMED`] bytes of those that were written,
+    /// unless all are [confirmed](Self::confirm).
     pub fn unconfirmed(&self) -> (u64, u64) {
         let state = self.state.lock();
         let (messages, bytes) =
             if state.is_confirmed { (0, 0) } else { state.unacknowledged.totals() };
-        (messages + state.rest.0 + state.lost.0, bytes + state.rest.1 + state.lost.1)
+        (messages + state.unwritten.0 + state.lost.0, bytes + state.unwritten.1 + state.lost.1)
     }
 
-    /// Drops what is queued and ends the stream, unless it has ended. Returns why: a local close
-    /// takes precedence over `reason`, and `reason` over that of [`fail`](Self::fail).
+    /// Drops the queued messages and ends the stream, unless it has ended. Returns the reason of
+    /// the end: a local close takes precedence over `reason`, and `reason` over that of
+    /// [`fail`](Self::fail).
     pub fn end(&self, reason: CloseReason) -> CloseReason {
         let (dropped, reason) = {
             let state = &mut *self.state.lock();
@@ -302,7 +304,7 @@ impl Outbox {
 
 /// For the driver, of which there is one.
 impl Outbox {
-    /// Waits for the next task.
+    /// Waits for the next work.
     ///
     /// # Cancel safety
     ///
@@ -327,7 +329,7 @@ impl Outbox {
         state.closing.clone().map(|(code, reason)| Work::Close(code, reason))
     }
 
-    /// Returns what the messages cost that are queued or being written, in bytes.
+    /// Returns the cost of the messages that are queued or being written, in bytes.
     pub fn queued(&self) -> usize {
         self.state.lock().cost
     }
@@ -354,8 +356,9 @@ impl Outbox {
         self.written.notify_waiters();
     }
 
-    /// Records that messages that were written are lost although the outbox goes on, and the `begun` one
-    /// too. Each waiting [`push`](Self::push) returns `error`, or else the next
+    /// Records that a stream is lost and the outbox continues with another one. Unconfirmed
+    /// messages that were written to it are lost, and so is the `begun` one. Each waiting
+    /// [`push`](Self::push) returns `error`; if none waits, the next one or the next
     /// [`try_push`](Self::try_push) does, once.
     pub fn report(&self, begun: Option<&Frame>, error: SendError) {
         {
@@ -377,7 +380,7 @@ impl Outbox {
 
     /// Records that all messages and the close are written.
     pub fn wrote_all(&self) {
-        self.state.lock().is_all = true;
+        self.state.lock().is_all_written = true;
     }
 
     /// Records that nothing can be written any more, while data may still be received.
@@ -404,7 +407,7 @@ impl State {
         self.cost += cost;
         self.pushed += 1;
         let frame = Frame { pieces, cost };
-        self.rest = (self.rest.0 + 1, self.rest.1 + frame.bytes());
+        self.unwritten = (self.unwritten.0 + 1, self.unwritten.1 + frame.bytes());
         self.frames.push_back(frame);
     }
 
@@ -412,14 +415,15 @@ impl State {
         self.cost -= frame.cost;
         self.written += 1;
         let bytes = frame.bytes();
-        self.rest = (self.rest.0.saturating_sub(1), self.rest.1.saturating_sub(bytes));
+        self.unwritten =
+            (self.unwritten.0.saturating_sub(1), self.unwritten.1.saturating_sub(bytes));
         self.unacknowledged.sent(bytes + HEADER as u64, bytes);
         if self.unacknowledged.is_long() {
             self.unacknowledged.confirm(self.unacknowledged.end().saturating_sub(UNCONFIRMED));
         }
     }
 
-    /// Returns why nothing can be queued, if so.
+    /// Returns why nothing can be queued, or `None` if messages can be queued.
     fn why_closed(&self) -> Option<CloseReason> {
         let local = |(code, reason): &(u64, String)| CloseReason::Local {
             code: *code,

@@ -1,9 +1,9 @@
 //! `unless_stuck`: waits for an operation as long as the peer takes data, within a total time.
 //!
-//! The first limit measures the *lack of progress*: a large message on a slow path may take long. The
-//! second bounds the whole operation, because a peer can take a byte now and then. The watch runs
-//! inside the waiting future, needs tokio's timer, and owns nothing else; dropping the future drops
-//! the operation.
+//! The first limit applies to the time *without progress*, since a large message on a slow path may
+//! take long. The second limits the whole operation, because a peer can take a single byte now and
+//! then. The watch runs inside the waiting future and needs tokio's timer. Dropping the future
+//! drops the operation.
 
 use net_traits::{RequestError, SendError};
 use std::pin::pin;
@@ -13,28 +13,29 @@ use tokio::time::{Instant, timeout_at};
 /// How much longer an operation may take while the peer takes other data.
 const SLOW: u32 = 10;
 
-/// How often progress is looked for within the time limit.
+/// How often progress is checked within the time limit.
 const CHECKS: u32 = 4;
 
 /// Longer than any limit that can be configured.
 const FOREVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// What is seen of an operation at one moment.
+/// The progress of an operation at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Snapshot {
-    /// How much of what the operation waits for is done, in any unit that only grows.
+    /// How much of what the operation waits for is done: a count in any unit that never decreases.
     pub done: u64,
-    /// Whether the peer took other data since the last look, or takes data that cannot be counted.
+    /// Whether the peer took other data since the last snapshot, or may be taking data that cannot
+    /// be counted.
     pub is_moving: bool,
 }
 
-/// Sees how far an operation is.
+/// Measures the progress of an operation.
 pub trait Progress: Send {
-    /// Looks again.
+    /// Takes a snapshot.
     fn snapshot(&mut self) -> impl Future<Output = Snapshot> + Send;
 }
 
-/// A [`Progress`] that is read without waiting.
+/// A function that measures the progress without waiting.
 impl<F: FnMut() -> Snapshot + Send> Progress for F {
     fn snapshot(&mut self) -> impl Future<Output = Snapshot> + Send {
         std::future::ready(self())
@@ -58,7 +59,7 @@ impl<F: FnMut() -> Snapshot + Send> Progress for F {
 pub struct Timeouts {
     no_progress: Duration,
     total: Duration,
-    /// When the total time is over.
+    /// When the total time has passed.
     until: Instant,
 }
 
@@ -70,7 +71,7 @@ impl Timeouts {
         Self { no_progress, total, until }
     }
 
-    /// Waits for a step of the operation whose progress cannot be seen.
+    /// Waits for a step of the operation whose progress is not visible.
     ///
     /// # Errors
     ///
@@ -89,7 +90,7 @@ impl Timeouts {
     }
 }
 
-/// The peer took no data for this duration, or the whole operation has taken it.
+/// The operation made no progress for this duration, or has taken it in total.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stuck(pub Duration);
 
@@ -107,9 +108,9 @@ impl From<Stuck> for RequestError {
 
 /// Waits for `operation` as long as it makes progress, within the total time of `timeouts`.
 ///
-/// It has to be seen to progress within the time for it. While the peer takes other data it may take
-/// ten times as long, no longer: a peer must not delay an operation for ever by taking other data. Up
-/// to a quarter of the time passes until the lack of progress is noticed.
+/// The operation has to make progress within the first limit of `timeouts`. While the peer takes
+/// other data, it may take ten times as long, so that a peer cannot delay it forever by taking
+/// other data. The lack of progress is noticed up to a quarter of the limit later.
 ///
 /// ```
 /// use net_kit::progress::{Snapshot, Timeouts, Stuck, unless_stuck};
@@ -128,7 +129,8 @@ impl From<Stuck> for RequestError {
 ///
 /// # Errors
 ///
-/// [`Stuck`], with the time that passed without progress, or the total time; `operation` is dropped.
+/// [`Stuck`], with the time that passed without progress, or the total time; `operation` is
+/// dropped.
 ///
 /// # Cancel safety
 ///
@@ -188,7 +190,8 @@ mod tests {
 
     const LIMIT: Duration = Duration::from_secs(4);
 
-    /// The second at which it is stuck, with a look every second, and the duration it names.
+    /// Returns the second at which the operation is stuck, with a snapshot every second, and the
+    /// duration in the error.
     fn stuck(
         done: impl Fn(u64) -> u64,
         is_moving: impl Fn(u64) -> bool,
@@ -204,7 +207,7 @@ mod tests {
     #[test]
     fn only_the_whole_time_without_progress_is_too_long() {
         assert_eq!(stuck(|_| 0, |_| false), Some((5, LIMIT)));
-        // A pause that is almost too long, again and again, and one that is too long.
+        // Repeated pauses that are almost too long, and one that is too long.
         assert_eq!(stuck(|second| second / 4, |_| false), None);
         assert_eq!(stuck(|second| second.min(12) / 4, |_| false), Some((16, LIMIT)));
         assert_eq!(stuck(|second| second / 5, |_| false), Some((9, LIMIT)));
@@ -230,7 +233,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_peer_that_takes_a_byte_now_and_then_does_not_hold_an_operation() {
+    async fn a_peer_that_takes_a_byte_now_and_then_cannot_exceed_the_total_time() {
         let (total, start, mut done) = (5 * LIMIT, Instant::now(), 0);
         let timeouts = Timeouts::begin(LIMIT, total);
         let byte_by_byte = move || {
@@ -241,7 +244,7 @@ mod tests {
         assert_eq!(unless_stuck(timeouts, byte_by_byte, never).await, Err(Stuck(total)));
         assert_eq!(start.elapsed(), total);
         let never = std::future::pending::<()>();
-        assert_eq!(timeouts.wait(never).await, Err(Stuck(total)), "the time is over");
+        assert_eq!(timeouts.wait(never).await, Err(Stuck(total)), "the total time has passed");
         struct Busy;
         impl Progress for Busy {
             async fn snapshot(&mut self) -> Snapshot {

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 
-/// How many bytes a question has to bring within the timeout, unless its end comes before.
+/// How many bytes of a question have to arrive within the timeout, unless it ends earlier.
 const ADVANCE: usize = 16 * 1024;
 
-/// Collects the pieces of a question, which are charged to the connection meanwhile.
+/// Collects the pieces of a question, and charges them to the connection until it is finished or
+/// dropped.
 ///
 /// ```
 /// use net_kit::memory_budget::Share;
@@ -33,7 +34,7 @@ const ADVANCE: usize = 16 * 1024;
 pub struct QuestionReader {
     bytes: Vec<u8>,
     limit: usize,
-    kept: Charge,
+    charge: Charge,
     timeout: Duration,
     /// How much had arrived at the last advance, and when that was.
     mark: usize,
@@ -41,20 +42,21 @@ pub struct QuestionReader {
 }
 
 impl QuestionReader {
-    /// Creates an empty question of at most `limit` bytes, which has the connection's time limit for
-    /// unfinished messages from now on.
+    /// Creates the reader of a question of at most `limit` bytes. The connection's time limit for
+    /// unfinished messages applies from now on.
     pub fn new(share: &Arc<Share>, limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
             limit,
-            kept: Charge::new(share),
+            charge: Charge::new(share),
             timeout: share.timeout(),
             mark: 0,
             since: Instant::now(),
         }
     }
 
-    /// Waits for the next piece as long as the question advances.
+    /// Waits for the next piece as long as at least 16 KiB of the question arrive within the time
+    /// limit.
     ///
     /// # Errors
     ///
@@ -80,7 +82,7 @@ impl QuestionReader {
             return Err(RequestError::TooLarge { size: limit.saturating_add(1), limit });
         }
         self.bytes.extend_from_slice(piece);
-        self.kept.set(self.bytes.capacity());
+        self.charge.set(self.bytes.capacity());
         if self.bytes.len() - self.mark >= ADVANCE {
             (self.mark, self.since) = (self.bytes.len(), Instant::now());
         }
@@ -103,7 +105,7 @@ mod tests {
     const LIMIT: Duration = Duration::from_secs(4);
 
     #[tokio::test(start_paused = true)]
-    async fn a_question_that_stands_still_is_late_and_one_that_advances_is_not() {
+    async fn a_question_times_out_unless_it_advances() {
         let limits = MemoryLimits { timeout: LIMIT, ..MemoryLimits::NONE };
         let budget = Arc::new(MemoryBudget::new(limits));
         let mut question = QuestionReader::new(&Arc::new(Share::new(&budget)), usize::MAX);
@@ -118,7 +120,7 @@ mod tests {
         assert_eq!(begin.elapsed(), LIMIT);
         question.push(b"a little").unwrap();
         assert_eq!(question.wait(pending::<()>()).await, Err(late));
-        assert_eq!(begin.elapsed(), LIMIT, "a little is too little");
+        assert_eq!(begin.elapsed(), LIMIT, "a few bytes are not an advance");
         drop(question);
         assert_eq!(budget.used(), 0);
     }

@@ -1,4 +1,4 @@
-//! The options that QUIC transports have in common.
+//! The options that all QUIC transports have.
 
 use net_traits::ConfigError;
 use std::ops::RangeInclusive;
@@ -15,24 +15,25 @@ pub enum CongestionControl {
     Bbr,
 }
 
-/// The round-trip times that may be assumed.
+/// The allowed initial round-trip times.
 pub const INITIAL_RTT: RangeInclusive<Duration> =
     Duration::from_millis(1)..=Duration::from_secs(10);
 
-/// The initial congestion windows, in packets. RFC 9002, section 7.2, requires at least two.
+/// The allowed initial congestion windows, in packets. RFC 9002, section 7.2, requires at least
+/// two.
 pub const INITIAL_WINDOW: RangeInclusive<u32> = 2..=1000;
 
-/// The sizes of IP packets, in bytes: from what QUIC requires, over IPv6 (RFC 9000, section 14), to
-/// Ethernet.
+/// The allowed sizes of IP packets, in bytes: from what QUIC requires over IPv6 (RFC 9000, section
+/// 14) to the MTU of Ethernet.
 pub const MTU: RangeInclusive<u16> = 1248..=1500;
 
 /// The bytes of IPv6 and UDP headers in a packet.
 pub const HEADERS: u16 = 48;
 
-/// The sizes of receive windows, in bytes.
+/// The allowed sizes of receive windows, in bytes.
 pub const WINDOW: RangeInclusive<u32> = 4 * 1024..=1024 * 1024 * 1024;
 
-/// Checks that the least MTU is not above the largest.
+/// Checks that the minimum MTU is at most the maximum.
 ///
 /// # Errors
 ///
@@ -45,12 +46,13 @@ pub fn check_mtu(minimum: u16, maximum: u16) -> Result<(), ConfigError> {
     Err(ConfigError::new("minimum_mtu", minimum.to_string(), allowed))
 }
 
-/// Returns the window of each stream, of at most `stream` bytes: three quarters of the window of the
-/// connection in equal parts, and at least 4 KiB.
+/// Returns the window of each stream, of at most `stream` bytes: three quarters of the window of
+/// the connection in equal parts, and at least 4 KiB.
 ///
-/// Data that the peer has sent and that waits, since a stream pauses or the application does not read a
-/// question, takes from the window of the connection. Streams must not take it all: the one that goes on
-/// would wait for them, and they for it. A quarter is left since libraries give credit back in parts.
+/// Data that the peer has sent and that waits, since a stream pauses or the application does not
+/// read a question, takes from the window of the connection. Streams must not take it all: the one
+/// that goes on would wait for them, and they for it. A quarter is left since libraries give credit
+/// back in parts.
 pub fn stream_window(stream: u32, connection: u32, streams: u16, requests: u16) -> u32 {
     let part = connection / 4 * 3 / (u32::from(streams) + u32::from(requests)).max(1);
     stream.min(part.max(*WINDOW.start()))
@@ -58,7 +60,7 @@ pub fn stream_window(stream: u32, connection: u32, streams: u16, requests: u16) 
 
 /// Adds the options of QUIC to a configuration that another macro of this crate defines.
 ///
-/// The defaults of the windows differ between transports.
+/// The defaults of the windows differ between transports, so they are arguments.
 ///
 /// ```
 /// use net_kit::options::COUNT;
@@ -96,55 +98,57 @@ macro_rules! quic_options {
             $(#[$about])*
             pub struct $config {
                 $($own)*
-                /// How many accepted connections one IPv4 address or IPv6 /64 network may have, including
-                /// handshakes. Default: 1000.
+                /// How many accepted connections one IPv4 address or IPv6 /64 network may have,
+                /// including handshakes. Default: 1000.
                 max_connections_per_ip: usize = 1_000, $crate::options::COUNT;
-                /// How many connection attempts may wait for `accept`; further ones are refused. From half
-                /// of [`max_handshakes`](Self::max_handshakes) on, peers prove their address first (Retry,
-                /// RFC 9000, section 8.1.2). Default: 256.
+                /// How many connection attempts may wait for `accept`; further ones are refused.
+                /// From half of [`max_handshakes`](Self::max_handshakes) on, peers prove their
+                /// address first (Retry, RFC 9000, section 8.1.2). Default: 256.
                 backlog: usize = 256, $crate::options::COUNT;
                 /// How many streams send messages. With one stream, messages arrive in the order in
-                /// which they were queued. With more, each message uses the stream with the shortest
-                /// queue: a large message does not delay later ones, but messages arrive in any order.
-                /// Each stream has its own send queue. The peer's
-                /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and one
-                /// for urgent messages; otherwise sending times out. Default: 1.
+                /// which they were queued. With more, each message uses the stream with the
+                /// shortest queue: a large message does not delay later ones, but messages arrive
+                /// in any order. Each stream has its own send queue. The peer's
+                /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and
+                /// one for urgent messages; otherwise sending times out. Default: 1.
                 send_streams: usize = 1, 1..=1024;
                 /// How many message streams the peer may have open at once. Default: 16.
                 max_inbound_streams: u16 = 16, 1..=u16::MAX;
-                /// How many unanswered requests the peer may have at once; further ones wait at the peer.
-                /// With 0, all of them wait until their deadline. Default: 16.
+                /// How many unanswered requests the peer may have at once; further ones wait at the
+                /// peer. With 0, all of them wait until their deadline. Default: 16.
                 max_inbound_requests: u16 = 16, $crate::options::REQUESTS;
                 /// How connections adapt their speed to the path. Default:
                 /// [`CongestionControl::Cubic`]($crate::quic::CongestionControl).
                 congestion_control: $crate::quic::CongestionControl =
                     $crate::quic::CongestionControl::Cubic;
-                /// The round-trip time that is assumed until it is measured: 1 ms to 10 s. A handshake
-                /// packet that is not answered is repeated after about three times as long. Default:
-                /// 333 ms (RFC 9002, section 6.2.2).
+                /// The round-trip time that is assumed until it is measured: 1 ms to 10 s. A
+                /// handshake packet that is not answered is repeated after about three times as
+                /// long. Default: 333 ms (RFC 9002, section 6.2.2).
                 initial_rtt: ::std::time::Duration = ::std::time::Duration::from_millis(333),
                     $crate::quic::INITIAL_RTT;
-                /// The congestion window of a new connection, in full packets of the least MTU: 2 to 1000. A
-                /// larger one helps short exchanges over long paths, and causes loss on narrow ones.
-                /// Default: 10 (RFC 9002, section 7.2).
+                /// The congestion window of a new connection, in full packets of the least MTU: 2
+                /// to 1000. A larger one helps short exchanges over long paths, and causes loss on
+                /// narrow ones. Default: 10 (RFC 9002, section 7.2).
                 initial_window_packets: u32 = 10, $crate::quic::INITIAL_WINDOW;
-                /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to 1500.
-                /// A connection starts with it. Default: 1248 (RFC 9000, section 14).
+                /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to
+                /// 1500. A connection starts with it. Default: 1248 (RFC 9000, section 14).
                 minimum_mtu: u16 = 1248, $crate::quic::MTU;
-                /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248 to
-                /// 1500. A smaller limit helps if a tunnel silently drops large packets. Default: 1500.
+                /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248
+                /// to
+                /// 1500. A smaller limit helps if a tunnel silently drops large packets. Default:
+                ///       1500.
                 maximum_mtu: u16 = 1500, $crate::quic::MTU;
-                /// How many bytes of a stream the peer may send before they are taken: 4 KiB to 1 GiB. At
-                /// most an equal part of three quarters of the window of the connection is used: the rest
-                /// is for streams that go on while the others wait.
+                /// How many bytes of a stream the peer may send ahead of this side's reads: 4 KiB
+                /// to 1 GiB. At most an equal part of three quarters of the window of the
+                /// connection is used: the rest is for streams that go on while the others wait.
                 #[doc = concat!("Default: ", $stream_text, ".")]
                 stream_receive_window: u32 = $stream, $crate::quic::WINDOW;
-                /// How many bytes of all streams of a connection the peer may send before they are
-                /// taken: 4 KiB to 1 GiB. It bounds the memory that a peer can occupy, and the
-                /// throughput: a window per round trip. With less than 6 KiB for each stream of the peer
-                /// ([`max_inbound_streams`](Self::max_inbound_streams) and
-                /// [`max_inbound_requests`](Self::max_inbound_requests)), streams that wait can block the
-                /// other ones.
+                /// How many bytes of all streams of a connection the peer may send ahead of this
+                /// side's reads: 4 KiB to 1 GiB. It bounds the memory that a peer can occupy, and
+                /// the throughput: one window per round trip. With less than 6 KiB for each stream
+                /// of the peer ([`max_inbound_streams`](Self::max_inbound_streams) and
+                /// [`max_inbound_requests`](Self::max_inbound_requests)), streams that wait can
+                /// block the other ones.
                 #[doc = concat!("Default: ", $connection_text, ".")]
                 connection_receive_window: u32 = $connection, $crate::quic::WINDOW;
             }
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn the_least_mtu_is_at_most_the_largest() {
+    fn the_minimum_mtu_is_at_most_the_maximum() {
         assert!(check_mtu(1300, 1300).is_ok());
         let error = check_mtu(1301, 1300).unwrap_err();
         assert_eq!(

@@ -27,7 +27,8 @@ impl Default for RateLimit {
 }
 
 impl RateLimit {
-    /// Returns how many lines were suppressed since the last one, `None` if this one is suppressed too.
+    /// Returns how many lines were suppressed since the last one, `None` if this one is suppressed
+    /// too.
     pub(crate) fn take(&self) -> Option<u64> {
         let state = &mut *self.0.lock();
         if state.since.elapsed() >= PERIOD {
@@ -47,7 +48,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn lines_beyond_the_limit_are_counted_and_the_count_is_logged() {
+    async fn lines_beyond_the_limit_are_counted_and_the_next_line_gets_the_count() {
         let limit = RateLimit::default();
         let taken = (0..1000).filter(|_| limit.take() == Some(0)).count();
         assert_eq!(taken, LINES as usize);

@@ -1,11 +1,12 @@
-//! `Receipts`: messages whose sender waits until the application of the peer has taken them.
+//! `Receipts`: messages whose sender waits until the peer's application has taken them.
 //!
 //! The sender marks such a message with a number. When `recv` has returned it, the receiver sends a
-//! receipt with the number. Both are control records in the byte stream, see `docs/wire-protocol.md`.
+//! receipt with the number. Both are control records in the byte stream, see
+//! `docs/wire-protocol.md`.
 //!
-//! Everything is bounded. The sender has at most [`MAX_UNANSWERED`] marked messages without a receipt;
-//! a dropped future keeps its place until the receipt arrives. Receipts with unknown numbers are
-//! ignored. A receiver drops receipts for a peer that reads none of the last [`MAX_UNWRITTEN`].
+//! Memory is bounded. A sender has at most [`MAX_UNANSWERED`] marked messages without a receipt; a
+//! dropped future counts until the receipt arrives. Receipts with unknown numbers are ignored.
+//! While [`MAX_UNWRITTEN`] receipts wait to be written, a receiver drops further ones.
 
 pub use crate::control::Control;
 use crate::outbox::Outbox;
@@ -16,11 +17,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
-/// How many messages of one side may be without a receipt.
+/// How many messages of one side may wait for a receipt at once.
 pub const MAX_UNANSWERED: usize = 64;
 
-/// How many receipts wait to be written at most. A sender within [`MAX_UNANSWERED`] that reads its
-/// receipts never needs as many.
+/// How many receipts may wait to be written. A sender that respects [`MAX_UNANSWERED`] and reads
+/// its receipts never needs that many.
 pub const MAX_UNWRITTEN: usize = 2 * MAX_UNANSWERED;
 
 /// The code of [`SendError::Stopped`] for a message that exceeds the peer's limit.
@@ -68,13 +69,13 @@ impl Default for Receipts {
 }
 
 impl Receipts {
-    /// Waits for a place and returns the number for a message.
+    /// Waits until another message may wait for a receipt, and returns its number.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe.
     pub async fn expect(&self) -> Expected<'_> {
-        // It is never closed; without a place, the call would have to wait for ever.
+        // The semaphore is never closed.
         let place = match self.places.clone().acquire_owned().await {
             Ok(place) => place,
             Err(_) => std::future::pending().await,
@@ -94,7 +95,7 @@ impl Receipts {
         let rejected = || SendAckedError::NotSent(SendError::Stopped { code: TOO_LARGE });
         let waiting = self.state.lock().waiting.remove(&number);
         if let Some(Waiting { result, .. }) = waiting {
-            let _ = result.send(if is_taken { Ok(()) } else { Err(rejected()) }); // it may be dropped
+            let _ = result.send(if is_taken { Ok(()) } else { Err(rejected()) }); // the receiver may be dropped
         }
     }
 
@@ -102,7 +103,7 @@ impl Receipts {
     pub fn lost(&self, error: &SendError) {
         let waiting = std::mem::take(&mut self.state.lock().waiting);
         for Waiting { result, .. } in waiting.into_values() {
-            let _ = result.send(Err(SendAckedError::Unknown(error.clone()))); // it may be dropped
+            let _ = result.send(Err(SendAckedError::Unknown(error.clone()))); // the receiver may be dropped
         }
     }
 
@@ -138,7 +139,8 @@ impl Expected<'_> {
         self.is_queued = true;
     }
 
-    /// Records that no receipt will come, as the message may be lost: dropping this frees its place.
+    /// Records that no receipt will arrive because the message may be lost: dropping this frees its
+    /// place.
     pub fn lost(&mut self) {
         self.is_queued = false;
     }
@@ -147,8 +149,8 @@ impl Expected<'_> {
     ///
     /// # Errors
     ///
-    /// [`SendAckedError::Unknown`] after [`Receipts::lost`], and [`SendAckedError::NotSent`] if the peer
-    /// has rejected the message.
+    /// [`SendAckedError::Unknown`] after [`Receipts::lost`], and [`SendAckedError::NotSent`] if the
+    /// peer has rejected the message.
     ///
     /// # Cancel safety
     ///
@@ -156,7 +158,7 @@ impl Expected<'_> {
     pub async fn receipt(&mut self) -> Result<(), SendAckedError> {
         match (&mut self.receipt).await {
             Ok(result) => result,
-            Err(_) => std::future::pending().await, // it was returned before
+            Err(_) => std::future::pending().await, // the receipt was returned before
         }
     }
 }
@@ -187,7 +189,7 @@ mod tests {
         }
         tokio::task::yield_now().await; // with a new cooperative budget
         assert!(receipts.expect().now_or_never().is_none(), "all places are taken");
-        receipts.on_receipt(numbers[0].wrapping_sub(1), true); // for nothing
+        receipts.on_receipt(numbers[0].wrapping_sub(1), true); // of no message
         assert!(receipts.expect().now_or_never().is_none());
         receipts.on_receipt(numbers[5], true);
         receipts.on_receipt(numbers[5], true);
@@ -196,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_becomes_of_a_message_is_returned() {
+    async fn a_rejection_and_a_loss_are_returned() {
         let receipts = Receipts::default();
         let (mut one, mut two) = (receipts.expect().await, receipts.expect().await);
         one.queued();
@@ -208,7 +210,7 @@ mod tests {
     }
 
     #[test]
-    fn receipts_for_a_peer_that_reads_none_are_bounded() {
+    fn receipts_that_the_peer_does_not_read_are_bounded() {
         let (receipts, outbox) = (Receipts::default(), Outbox::new(1));
         (0..1000).for_each(|number| receipts.send(&outbox, number, true));
         let size = outbox.queued();

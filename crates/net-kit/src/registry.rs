@@ -1,17 +1,18 @@
-//! `Registry`: the live connections of a transport, and what is done to all of them.
+//! `Registry`: the live connections of a transport, and operations on all of them.
 //!
 //! The registry holds connections weakly: the application's handles own them, and after the last
-//! [`Handle`] a [`Lingering`]. Each connection holds an [`Entry`], which takes it out of the registry
-//! when the connection is dropped. Members are called on the caller's thread, after unlocking.
+//! [`Handle`] a [`Lingering`]. Each connection holds an [`Entry`], whose drop removes it from the
+//! registry. Members are called on the caller's thread, after unlocking.
 //!
 //! After its last handle was dropped, a connection lingers: it sends what is queued, for a limited
-//! time, and closes. The drop only passes a [`Lingering`] to where the connection is driven: it does not
-//! wait, and needs no runtime on its thread. A lingering connection counts against limits, is revoked and
-//! shut down, but the application gets no handle of it any more.
+//! time, and closes. The drop only passes a [`Lingering`] to the task that drives the connection:
+//! it does not wait, and needs no runtime on its thread. A lingering connection counts against
+//! limits and can be revoked and shut down, but the application cannot get a handle of it.
 //!
-//! What a peer sent reaches the application through its entry, which counts it and hands out nothing
-//! once the peer is not trusted: [`Entry::hand_out`], [`Entry::hand_out_request`],
-//! [`Entry::hand_out_datagram`]. One task per transport closes the connections whose trust ends.
+//! Received data passes through the entry on its way to the application: [`Entry::hand_out`],
+//! [`Entry::hand_out_request`] and [`Entry::hand_out_datagram`] count it, and return an error
+//! instead once the peer is not trusted. One task per transport closes connections when the trust
+//! in their peer ends.
 
 mod entry;
 mod handle;
@@ -47,8 +48,8 @@ use task::Task;
 use tokio::sync::{Notify, watch as watched};
 use tokio::time::timeout;
 
-/// How many peers a revocation verifies before other tasks run: at most about 1 ms each, for 16
-/// endorsements.
+/// How many peers a revocation verifies before it yields to other tasks. One takes at most about 1
+/// ms, with 16 endorsements.
 const AT_ONCE: usize = 4;
 
 /// A connection of a transport.
@@ -62,32 +63,34 @@ pub trait Member: Send + Sync + Sized + 'static {
     /// Closes the connection without waiting and drops what is queued.
     fn abort(&self, code: u64, reason: &str);
 
-    /// Closes the connection once what is queued was sent, as
+    /// Closes the connection after the queued messages were sent, as
     /// [`NetConnection::close`](net_traits::NetConnection::close) does.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future closes at once.
+    /// A dropped future closes immediately.
     fn close(&self, code: u64, reason: &str) -> impl Future<Output = CloseOutcome> + Send;
 
-    /// The last handle was dropped before the end: passes `lingering` to where the connection is driven,
-    /// and [runs](Lingering::run) it there. It must not wait or panic, and may be called outside of a
-    /// runtime. Default: the connection closes at once, for transports that queue nothing.
+    /// Passes `lingering` to the task that drives the connection, which [runs](Lingering::run) it.
+    /// Called when the last handle is dropped before the end, possibly outside of a runtime; it
+    /// must not wait or panic. Default: the connection closes immediately, for transports that
+    /// queue nothing.
     fn linger(&self, lingering: Lingering<Self>) {
         drop(lingering);
     }
 
-    /// Returns how many messages the peer has not confirmed, at most, and their bytes. Default: none.
+    /// Returns how many messages the peer has not confirmed, at most, and their bytes. Default:
+    /// none.
     fn unconfirmed(&self) -> (u64, u64) {
         (0, 0)
     }
 
-    /// Drops what was received and what is in progress, after [`abort`](Self::abort). Default: nothing,
+    /// Drops received and unfinished messages, after [`abort`](Self::abort). Default: does nothing,
     /// for a transport that charges nothing to [`Entry::share`].
     fn discard(&self) {}
 
-    /// Measures the connection, which has not ended; called about every 10 s if a recorder or a
-    /// subscriber wants it. Default: nothing is measured.
+    /// Measures the connection. Called about every 10 s until it has ended, if a recorder or a
+    /// subscriber wants samples. Default: `None`.
     ///
     /// # Cancel safety
     ///
@@ -96,8 +99,9 @@ pub trait Member: Send + Sync + Sized + 'static {
         ready(None)
     }
 
-    /// Returns how many bytes a library below holds that arrived and were not taken. They are charged
-    /// to [`Entry::share`] a few times per second. `None`, the default, if it is not known.
+    /// Returns how many received bytes the underlying library holds that this transport has not
+    /// taken. They are charged to [`Entry::share`] a few times per second. Default: `None`, not
+    /// known.
     fn unread(&self) -> Option<usize> {
         None
     }
@@ -112,7 +116,7 @@ pub struct Registry<M> {
     refused_messages: AtomicU64,
     undelivered_messages: AtomicU64,
     undelivered_bytes: AtomicU64,
-    /// Wakes the task that closes the connections whose trust ends.
+    /// Wakes the task that closes connections when trust ends.
     expiry_changed: Arc<Notify>,
     is_shut_down: watched::Sender<bool>,
     state: Mutex<State<M>>,
@@ -121,7 +125,7 @@ pub struct Registry<M> {
 struct State<M> {
     next: u64,
     live: HashMap<u64, Weak<M>>,
-    /// What peers opened, by identity, the oldest first.
+    /// The connections that peers opened, by identity, the oldest first.
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
     trust_expiry: TrustExpiry,
@@ -194,15 +198,16 @@ impl<M: Member> Registry<M> {
         &self.telemetry
     }
 
-    /// Returns the number of revocations so far. Read it before a handshake reads its credential, and
-    /// give it to [`register`](Self::register): its peer is verified by a policy that a revocation
-    /// during the handshake does not change.
+    /// Returns the number of revocations so far. Read it before a handshake reads its credential,
+    /// and pass it to [`register`](Self::register), which applies the revocations since then: the
+    /// handshake itself uses the policy from before them.
     pub fn revocations(&self) -> u64 {
         self.state.lock().revocations.count()
     }
 
     /// Registers a connection whose handshake is complete, and closes it if its peer was revoked
-    /// since `revocations` were counted. If its peer has too many, the oldest one is closed.
+    /// since `revocations` were counted. If the peer has too many connections, the oldest is
+    /// closed.
     ///
     /// `make` wraps the [`Entry`].
     pub fn register(
@@ -237,14 +242,14 @@ impl<M: Member> Registry<M> {
                 withdrawn: OnceLock::new(),
                 expiry,
                 handles: AtomicUsize::new(1),
-                is_lost: AtomicBool::new(false),
+                is_undelivered_counted: AtomicBool::new(false),
             })
         });
         self.watch_messages();
         self.watch_samples();
         self.watch_unread(&member);
         self.replace(&member.entry().facts.peer().hash);
-        // A later revocation finds the connection in the state.
+        // Later revocations find the connection in the state.
         let revoked_by = self.state.lock().revocations.since(revocations);
         for policy in &revoked_by {
             revoke(&*member, policy);
@@ -256,8 +261,8 @@ impl<M: Member> Registry<M> {
         Handle::first(member)
     }
 
-    /// Closes the oldest connections that a peer opened beyond the limit per identity. They may be dead:
-    /// a peer that crashes and comes back is not locked out by those of its earlier lives.
+    /// Closes the oldest connections that a peer opened beyond the limit per identity. A peer that
+    /// crashed and restarted is thus not locked out by connections of its earlier process.
     fn replace(&self, identity: &CertHash) {
         let live: Vec<_> = {
             let state = self.state.lock();
@@ -273,7 +278,7 @@ impl<M: Member> Registry<M> {
         }
     }
 
-    /// Returns the connections that have not ended, also those without handles.
+    /// Returns the connections that have not ended, including those without handles.
     pub fn live(&self) -> Vec<Arc<M>> {
         let mut live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
         live.retain(|member| !member.has_ended());
@@ -294,18 +299,18 @@ impl<M: Member> Registry<M> {
         of_peer.len()
     }
 
-    /// Closes the connections whose peer `policy` does not trust, also those in their handshake, and
-    /// returns how many were established. Once it returns, nothing of these peers is handed out. A few
-    /// peers are verified at a time; between them other tasks run.
+    /// Closes the connections whose peer `policy` does not trust, including handshakes in progress,
+    /// and returns how many were established. Once it returns, nothing that these peers sent is
+    /// delivered. It yields to other tasks after every few peers.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the connections open that it has not reached.
+    /// A dropped future leaves some connections open.
     pub async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let (members, forgotten) = {
             let mut state = self.state.lock();
             let forgotten = state.revocations.record(policy.clone());
-            // Messages of connections that have ended may wait.
+            // Connections that have ended are included, since their messages may still be queued.
             (state.live.values().cloned().collect::<Vec<_>>(), forgotten)
         };
         drop(forgotten);
@@ -318,20 +323,20 @@ impl<M: Member> Registry<M> {
         revoked
     }
 
-    /// Closes all connections with [`SHUTDOWN`](close_code::SHUTDOWN), orderly within `deadline` and then at
-    /// once. `stop` runs first; it ends what brings new connections.
+    /// Closes all connections with [`SHUTDOWN`](close_code::SHUTDOWN): gracefully within
+    /// `deadline`, then immediately. `stop` runs first and stops the listeners.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future closes at once the connections that were sending what is queued.
+    /// A dropped future immediately closes the connections that were sending queued messages.
     pub async fn shutdown(&self, deadline: Duration, reason: &str, stop: impl Future<Output = ()>) {
         self.is_shut_down.send_replace(true);
-        let orderly = async {
+        let graceful = async {
             stop.await;
             let live = self.live();
             join_all(live.iter().map(|member| member.close(close_code::SHUTDOWN, reason))).await;
         };
-        let _ = timeout(deadline, orderly).await; // what is late is closed below
+        let _ = timeout(deadline, graceful).await; // the remaining connections are closed below
         self.live().iter().for_each(|member| member.abort(close_code::SHUTDOWN, reason));
     }
 
@@ -358,10 +363,10 @@ impl<M: Member> Registry<M> {
     /// Cancel-safe.
     pub async fn shut_down(&self) {
         let mut is_shut_down = self.is_shut_down.subscribe();
-        let _ = is_shut_down.wait_for(|is_shut_down| *is_shut_down).await; // the sender lives
+        let _ = is_shut_down.wait_for(|is_shut_down| *is_shut_down).await; // `self` owns the sender
     }
 
-    /// Returns what the transport did so far.
+    /// Returns what the transport has counted so far.
     pub fn statistics(&self) -> TransportStatistics {
         let refused = |limit| self.admission.refused(limit);
         let mut statistics = TransportStatistics::default();
@@ -400,7 +405,7 @@ fn revoke(member: &impl Member, policy: &TrustPolicy) -> bool {
     withdraw(member, close_code::REVOKED)
 }
 
-/// Closes the connection, whose peer is not trusted any more, with `code`; returns whether it did.
+/// Closes the connection with `code` because its peer is no longer trusted; returns whether it did.
 fn withdraw(member: &impl Member, code: u64) -> bool {
     let entry = member.entry();
     if entry.withdrawn.set(code).is_err() || member.has_ended() {
@@ -413,7 +418,7 @@ fn withdraw(member: &impl Member, code: u64) -> bool {
 
 fn why_withdrawn(code: u64) -> &'static str {
     match code {
-        close_code::TRUST_ENDED => "the certificate or endorsement has ended",
+        close_code::TRUST_ENDED => "the certificate or endorsement has expired",
         _ => "no longer trusted",
     }
 }

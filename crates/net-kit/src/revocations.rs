@@ -6,21 +6,20 @@ use std::collections::VecDeque;
 /// How many policies are kept.
 const REMEMBERED: usize = 16;
 
-/// The recent revocations of a transport, to be applied to connections in their handshake.
+/// The recent revocations of a transport, to be applied to handshakes in progress.
 ///
-/// The peer of such a connection is verified by the policy from before the revocation.
-///
-/// Read the [`count`](Self::count) before a handshake begins. Once later revocations find the
-/// connection, verify its peer by the policies [`since`](Self::since) then.
+/// A handshake that began before a revocation verifies the peer by the old policy. Read the
+/// [`count`](Self::count) before a handshake begins. After it, verify the peer again by the
+/// policies [`since`](Self::since) that count.
 ///
 /// ```
 /// use net_kit::revocations::Revocations;
 /// use net_traits::TrustPolicy;
 ///
 /// let mut revocations = Revocations::default();
-/// let seen = revocations.count(); // the handshake begins
-/// revocations.record(TrustPolicy::reject_all());
-/// assert_eq!(revocations.since(seen).len(), 1); // and its peer is verified again
+/// let before = revocations.count();
+/// revocations.record(TrustPolicy::reject_all()); // during the handshake
+/// assert_eq!(revocations.since(before).len(), 1); // verify the peer by this policy, too
 /// ```
 #[derive(Debug, Default)]
 pub struct Revocations {
@@ -29,8 +28,8 @@ pub struct Revocations {
 }
 
 impl Revocations {
-    /// Records that connections whose peers `policy` does not trust are revoked. Returns the policy
-    /// that is forgotten for it.
+    /// Records the revocation of peers that `policy` does not trust. Returns the oldest policy if
+    /// it was removed to bound the number, so that the caller can drop it after unlocking.
     pub fn record(&mut self, policy: TrustPolicy) -> Option<TrustPolicy> {
         self.count += 1;
         self.last.push_back(policy);
@@ -42,12 +41,12 @@ impl Revocations {
         self.count
     }
 
-    /// Returns the policies recorded after the first `seen`.
+    /// Returns the policies that were recorded after the first `before`.
     ///
-    /// Only the last 16 are kept. If older ones are needed, the result includes
+    /// Only the last 16 policies are kept. If there were more, the result also contains
     /// [`TrustPolicy::reject_all`].
-    pub fn since(&self, seen: u64) -> Vec<TrustPolicy> {
-        let missed = usize::try_from(self.count.saturating_sub(seen)).unwrap_or(usize::MAX);
+    pub fn since(&self, before: u64) -> Vec<TrustPolicy> {
+        let missed = usize::try_from(self.count.saturating_sub(before)).unwrap_or(usize::MAX);
         let known = self.last.iter().rev().take(missed).cloned();
         let forgotten = (missed > REMEMBERED).then(TrustPolicy::reject_all);
         known.chain(forgotten).collect()

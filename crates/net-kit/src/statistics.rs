@@ -3,7 +3,7 @@
 use net_traits::MessageStatistics;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// [`MessageStatistics`] that many tasks count, without a lock.
+/// Counts [`MessageStatistics`] from many tasks without a lock.
 #[derive(Debug, Default)]
 pub struct MessageCounters {
     messages_sent: AtomicU64,
@@ -20,7 +20,8 @@ impl MessageCounters {
         self.messages_sent.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Counts a message that was delivered to the application. Returns how many were delivered before.
+    /// Counts a message that was delivered to the application. Returns how many were delivered
+    /// before.
     #[inline]
     pub fn received(&self, bytes: usize) -> u64 {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);

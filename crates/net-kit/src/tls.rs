@@ -1,10 +1,10 @@
-//! TLS 1.3 by rustls in which both sides show a certificate, and each verifies the other's by its
-//! [`TrustPolicy`].
+//! TLS 1.3 by rustls in which both sides present a certificate, and each verifies the other's by
+//! its [`TrustPolicy`].
 //!
-//! A handshake gets a configuration of its own, whose [`Verifier`] keeps the verdict on the peer. So
-//! after a failure the cause is known with its type, and after a success the identity needs no
+//! Each handshake gets a configuration of its own, whose [`Verifier`] keeps the result of the
+//! policy. After a failure the typed cause is known, and after a success the identity, without a
 //! second verification. Everything runs on the thread that drives the handshake. Sessions are not
-//! resumed, and no ticket is sent.
+//! resumed, and no tickets are sent.
 
 use crate::alpn::without_version;
 use crate::facts::ConnectionFacts;
@@ -133,24 +133,26 @@ fn protocols(alpn: &[String]) -> Vec<Vec<u8>> {
     alpn.iter().map(|name| name.as_bytes().to_vec()).collect()
 }
 
-/// Returns the alert that a failed handshake sent or received, as far as it is about certificates
-/// or protocols.
+/// Returns the alert that a failed handshake sent or received, if it is about certificates or
+/// application protocols.
 pub fn alert_of(error: &Error) -> Option<Alert> {
     match error {
         Error::AlertReceived(alert) => Some(Alert::Received(u8::from(*alert))),
         Error::NoCertificatesPresented => Some(Alert::Sent(116)),
         Error::NoApplicationProtocol => Some(Alert::Sent(120)),
-        // The verifier's own errors are in its verdict; what remains is the signature.
+        // Errors of the policy are in the verdict, which takes precedence; otherwise the signature
+        // of the handshake does not verify.
         Error::InvalidCertificate(_) => Some(Alert::Sent(51)),
         _ => None,
     }
 }
 
-/// Collects the facts of a connection from what TLS negotiated.
+/// Creates the facts of a connection from what TLS negotiated.
 ///
 /// # Errors
 ///
-/// [`ConnectError::NoCommonAlpn`] if no protocol was negotiated: TLS accepts a peer that offers none.
+/// [`ConnectError::NoCommonAlpn`] if no protocol was negotiated, since TLS accepts a peer that
+/// offers none. [`ConnectError::Closed`] if no certificate was verified.
 pub fn facts(
     handshake: &Handshake,
     local_addr: SocketAddr,
@@ -173,7 +175,7 @@ pub fn facts(
     Ok(facts.with_receipts(has_receipts))
 }
 
-/// Verifies the peer of one handshake by a [`TrustPolicy`], and keeps the verdict.
+/// Verifies the peer of one handshake by a [`TrustPolicy`], and keeps the result.
 pub struct Verifier {
     trust: TrustPolicy,
     provider: Arc<CryptoProvider>,
@@ -181,12 +183,12 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    /// Returns what the policy said about the peer.
+    /// Returns the result of the policy; `None` before the certificate was verified.
     pub fn verdict(&self) -> Verdict {
         self.verdict.lock().clone()
     }
 
-    fn judge(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
+    fn verify(&self, certificate: &CertificateDer<'_>) -> Result<(), Error> {
         let verdict = self.trust.verify(Some(certificate));
         let result = match &verdict {
             Ok(PeerIdentity { .. }) => Ok(()),
@@ -197,7 +199,7 @@ impl Verifier {
         result
     }
 
-    fn proof(
+    fn verify_signature(
         &self,
         message: &[u8],
         certificate: &CertificateDer<'_>,
@@ -224,7 +226,7 @@ fn certificate_error(error: &TrustError) -> CertificateError {
 }
 
 /// Implements the methods that both verifier traits share.
-macro_rules! proof_methods {
+macro_rules! signature_methods {
     () => {
         fn verify_tls12_signature(
             &self,
@@ -241,7 +243,7 @@ macro_rules! proof_methods {
             certificate: &CertificateDer<'_>,
             signature: &DigitallySignedStruct,
         ) -> Result<HandshakeSignatureValid, Error> {
-            self.proof(message, certificate, signature)
+            self.verify_signature(message, certificate, signature)
         }
 
         fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
@@ -259,10 +261,10 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.judge(certificate).map(|()| ServerCertVerified::assertion())
+        self.verify(certificate).map(|()| ServerCertVerified::assertion())
     }
 
-    proof_methods!();
+    signature_methods!();
 }
 
 impl ClientCertVerifier for Verifier {
@@ -276,10 +278,10 @@ impl ClientCertVerifier for Verifier {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.judge(certificate).map(|()| ClientCertVerified::assertion())
+        self.verify(certificate).map(|()| ClientCertVerified::assertion())
     }
 
-    proof_methods!();
+    signature_methods!();
 }
 
 impl fmt::Debug for Verifier {
@@ -315,7 +317,7 @@ mod tests {
             Self { client: (client, of_client), server: (server, of_server) }
         }
 
-        /// The errors of the client and of the server.
+        /// Runs the handshake, and returns the errors of the client and of the server.
         fn run(&mut self) -> (Option<Error>, Option<Error>) {
             let (client, server) = (&mut self.client.0, &mut self.server.0);
             let (mut of_client, mut of_server) = (None, None);
@@ -343,7 +345,7 @@ mod tests {
     }
 
     #[test]
-    fn both_sides_know_the_other() {
+    fn both_sides_learn_the_identity_of_the_peer() {
         let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
         let mut ends = Ends::new(alice.clone(), bob.clone(), "test/1");
         assert_eq!(ends.run(), (None, None));
@@ -361,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn a_rejection_is_explained_on_both_sides() {
+    fn a_rejection_is_reported_on_both_sides() {
         let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::reject_all()));
         let mut ends = Ends::new(alice.clone(), bob.clone(), "test/1");
         let (of_client, of_server) = ends.run();
@@ -379,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn no_common_protocol_is_told_apart() {
+    fn no_common_protocol_has_its_own_error() {
         let (alice, bob) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
         let mut ends = Ends::new(alice.clone(), bob.clone(), "other/1");
         let (of_client, of_server) = ends.run();

@@ -1,7 +1,7 @@
 //! `TrustExpiry`: when the trust in the peers of a transport ends.
 //!
-//! An [`Expiry`] is an instant of tokio's clock and a date. The dates are checked every minute as well,
-//! because the system's clock may be set and the machine may sleep. Pure data; the
+//! An [`Expiry`] is an instant of tokio's clock and a date. The dates are checked every minute as
+//! well, because the system's clock may be set and the machine may sleep. Pure data; the
 //! [registry](crate::registry) owns it under its lock.
 
 use net_traits::PeerIdentity;
@@ -26,7 +26,8 @@ impl Expiry {
         Self { at: Instant::now(), date: SystemTime::now() }
     }
 
-    /// Returns when the connection with `peer` has to end; `None` if it does not end with the trust.
+    /// Returns when the connection with `peer` has to end; `None` if it does not end with the
+    /// trust.
     pub(crate) fn of(peer: &PeerIdentity) -> Option<Self> {
         let date = peer.trusted_until.filter(|_| !peer.stays_connected)?;
         let left = date.duration_since(SystemTime::now()).unwrap_or_default();

@@ -1,15 +1,15 @@
 //! `Unacknowledged`: the messages on a stream that the peer has not confirmed. Pure.
 //!
-//! A transport knows up to which position of a stream the peer has confirmed the bytes. `Unacknowledged`
-//! turns that into numbers of messages. Its memory is bounded: messages are counted in groups of
-//! [`GROUP`] bytes, so the numbers are at most one group too high.
+//! A transport knows up to which position of a stream the peer has confirmed the bytes.
+//! `Unacknowledged` converts that to numbers of messages. To save memory, messages are counted in
+//! groups of up to [`GROUP`] bytes, so the numbers may be too high by at most one group.
 
 use std::collections::VecDeque;
 
-/// The bytes on the stream that are counted together.
+/// The size of a group of messages on the stream, in bytes.
 pub const GROUP: u64 = 16 * 1024;
 
-/// From this many groups on, a confirmation is worth looking for.
+/// From this many groups on, the caller should look for confirmations.
 const MANY: usize = 64;
 
 /// The messages of one stream that are not confirmed.
@@ -62,7 +62,8 @@ impl Unacknowledged {
         }
     }
 
-    /// Whether there are so many messages that the caller should [confirm](Self::confirm).
+    /// Returns whether there are so many messages that the caller should [confirm](Self::confirm)
+    /// some.
     #[inline]
     pub fn is_long(&self) -> bool {
         self.groups.len() >= MANY

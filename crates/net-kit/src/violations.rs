@@ -1,13 +1,13 @@
-//! `Violations`: how many violations of the protocol a peer may commit.
+//! `Violations`: counts messages of a peer that exceed the limit, and says when it is closed.
 
 use parking_lot::Mutex;
 use std::time::Duration;
 use tokio::time::Instant;
 
-/// How many violations end a connection.
+/// How many recent violations end a connection.
 pub(crate) const MAX_VIOLATIONS: u32 = 16;
 
-/// Interval after which one violation no longer counts.
+/// The interval in which one violation expires.
 const EXPIRY: Duration = Duration::from_secs(1);
 
 /// The recent violations of one peer.

@@ -25,7 +25,7 @@ fn ip(last: u8) -> SocketAddr {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_limit_holds_and_places_come_back() {
+async fn each_limit_is_applied_and_dropped_places_are_free() {
     let admission = Arc::new(admission(2));
     let mut first = admission.admit(ip(1)).unwrap();
     let second = admission.admit(ip(1)).unwrap();
@@ -45,11 +45,11 @@ async fn each_limit_holds_and_places_come_back() {
     third.complete().unwrap();
     drop((third, admission.admit(ip(1)).unwrap()));
     let state = admission.state.lock();
-    state.is_empty();
+    state.assert_empty();
 }
 
 impl State {
-    fn is_empty(&self) {
+    fn assert_empty(&self) {
         assert_eq!((self.connections, self.handshakes.len()), (0, 0));
         assert!(self.per_ip.is_empty());
         assert!(self.handshakes_per_ip.is_empty());
@@ -70,7 +70,7 @@ async fn the_oldest_stalled_handshake_is_evicted() {
         let elsewhere = of_one_address.then(|| admission.admit(ip(9)).unwrap());
         let mut oldest = admission.admit(ip(1)).unwrap();
         let mut next = admission.admit(ip(1)).unwrap();
-        assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they may not be attackers");
+        assert!(admission.admit(ip(another)).is_err(), "{limits:?}: they have not stalled");
         tokio::time::advance(STALLED).await;
         let newest = admission.admit(ip(another)).unwrap();
         assert_eq!(oldest.check(), Err(Limit::Handshakes), "{limits:?}");
@@ -88,7 +88,7 @@ async fn the_oldest_stalled_handshake_is_evicted() {
         assert_eq!(next.watch().run(STALLED, async { 7 }).await, Ok(7));
         next.complete().unwrap();
         drop((oldest, next, newest, elsewhere));
-        admission.state.lock().is_empty();
+        admission.state.lock().assert_empty();
     }
 }
 
@@ -108,13 +108,13 @@ fn pressure_begins_at_half_of_the_handshakes_of_one_address() {
     let _another = admission.admit(ip(2)).unwrap();
     assert!(!admission.is_under_pressure());
     drop(admission.admit(ip(1)).unwrap());
-    assert!(admission.is_under_pressure(), "it ends at a quarter");
+    assert!(admission.is_under_pressure(), "pressure ends at a quarter");
     drop(first);
     assert!(admission.is_under_pressure());
 }
 
 #[test]
-fn hosts_with_many_addresses_count_once() {
+fn addresses_of_one_network_count_together() {
     let six = |text: &str| network(text.parse().unwrap());
     assert_eq!(six("2001:db8:1:2::1"), six("2001:db8:1:2:ffff::9"));
     assert_ne!(six("2001:db8:1:2::1"), six("2001:db8:1:3::1"));

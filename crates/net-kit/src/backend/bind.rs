@@ -1,14 +1,14 @@
-//! Sockets, of which those of listeners take both families whatever the system prefers.
+//! Binds sockets. IPv6 sockets are dual-stack, whatever the default of the system is.
 
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 
-/// How many connections the system keeps until they are accepted.
+/// How many connections the system queues until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds a UDP socket. One on `[::]` takes IPv4 too, also where the system separates the families
-/// (`net.ipv6.bindv6only` of Linux).
+/// Binds a UDP socket. A socket on `[::]` receives IPv4 too, even if the default of the system is
+/// not (`net.ipv6.bindv6only` of Linux).
 ///
 /// # Errors
 ///
@@ -19,7 +19,8 @@ pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
-/// Returns the address, with port 0, that a socket is bound to for peers of the family of `remote`.
+/// Returns the unspecified address of the family of `remote`, with port 0, to bind a socket that
+/// dials it.
 pub fn unspecified(remote: SocketAddr) -> SocketAddr {
     match remote {
         SocketAddr::V4(_) => (Ipv4Addr::UNSPECIFIED, 0).into(),
@@ -27,18 +28,19 @@ pub fn unspecified(remote: SocketAddr) -> SocketAddr {
     }
 }
 
-/// Returns the address from which the system would send to `remote`, with any port. Nothing is sent.
+/// Returns the local address from which the system would send to `remote`; its port has no meaning.
+/// Nothing is sent.
 ///
 /// # Errors
 ///
-/// Those of the system, such as that there is no route.
+/// Those of the system, for instance if there is no route.
 pub fn source_addr(remote: SocketAddr) -> io::Result<SocketAddr> {
     let probe = bind_udp(unspecified(remote))?;
     probe.connect(remote)?;
     probe.local_addr()
 }
 
-/// Binds a TCP socket, which does not block, as [`bind_udp`], and listens.
+/// Binds a non-blocking TCP socket as [`bind_udp`] does, and listens.
 ///
 /// # Errors
 ///

@@ -38,13 +38,13 @@ pub struct Connection<B: Backend> {
 pub(crate) struct Shared<B: Backend> {
     pub(super) session: Arc<Session<B>>,
     pub(super) entry: Entry<Self>,
-    /// To the task of the connection, until the last handle is dropped.
+    /// Passes the last handle's [`Lingering`] to the task of the connection.
     release: Mutex<Option<oneshot::Sender<Lingering<Self>>>>,
 }
 
 impl<B: Backend> Connection<B> {
-    /// Wraps a connection after its handshake and starts its task. `place` is that of an accepted
-    /// connection.
+    /// Registers a connection after its handshake and starts its task. `place` is that of an
+    /// accepted connection.
     pub(super) fn start(
         Secured { native, io, facts }: Secured<B>,
         handshake: Handshake,
@@ -69,13 +69,13 @@ impl<B: Backend> Connection<B> {
             if of_task.abandon()
                 && let Some(shared) = weak.upgrade()
             {
-                shared.entry.lost(of_task.unconfirmed());
+                shared.entry.undelivered(of_task.unconfirmed());
             }
         });
         tokio::spawn(async move {
-            let _abandon = abandon; // also if the runtime ends, or has ended
+            let _abandon = abandon; // also runs if the runtime is shut down, or was before
             let _place = place;
-            // If the runtime is shut down, nothing reports the end later.
+            // If the runtime is shut down, the end is reported here.
             let _abandoned = OnDrop(|| telemetry.abandoned());
             let ended = async { telemetry.closed(&session.ended().await) };
             let lingering = async {
@@ -106,8 +106,7 @@ impl<B: Backend> Connection<B> {
         self.shared.entry.message_statistics()
     }
 
-    /// Returns the span of the connection's events. Instrument tasks that work for the connection
-    /// with it.
+    /// Returns the span of the connection's events, to instrument tasks that serve the connection.
     pub fn span(&self) -> &tracing::Span {
         self.shared.entry.span()
     }
@@ -146,9 +145,9 @@ impl<B: Backend> Connection<B> {
 impl<B: Urgent> Connection<B> {
     /// Sends one message ahead of all queued messages and of the message in progress.
     ///
-    /// Urgent messages use their own stream with a higher priority and keep their order among
-    /// themselves. A peer with a full receive queue receives neither urgent nor other messages.
-    /// Otherwise see [`send_bytes`](NetConnection::send_bytes).
+    /// Urgent messages use their own stream with a higher priority, and arrive in the order in
+    /// which they were queued. A peer with a full receive queue receives neither urgent nor other
+    /// messages. Otherwise see [`send_bytes`](NetConnection::send_bytes).
     ///
     /// # Errors
     ///
@@ -182,8 +181,8 @@ impl<B: Backend> Member for Shared<B> {
         }
         self.entry.telemetry().closing(code, reason);
         {
-            let _close = OnDrop(|| session.abort(code, reason)); // also when it is cancelled
-            // Without progress, the peer is abandoned.
+            let _close = OnDrop(|| session.abort(code, reason)); // also if this future is dropped
+            // If the peer takes no data for too long, close without waiting further.
             let _ = session.unless_stuck(session.all_lanes(), session.ended()).await;
         }
         session.ended().await;
@@ -251,8 +250,8 @@ impl<B: Backend> NetConnection for Connection<B> {
         let session = self.session();
         let receipts = session.receipts().ok_or(SendAckedError::Unsupported)?;
         let (size, mut pieces) = self.pieces(&[message]).map_err(SendAckedError::NotSent)?;
-        let mut over = pin!(session.ended());
-        let mut expected = match select(pin!(receipts.expect()), over.as_mut()).await {
+        let mut ended = pin!(session.ended());
+        let mut expected = match select(pin!(receipts.expect()), ended.as_mut()).await {
             Either::Left((expected, _)) => expected,
             Either::Right((reason, _)) => {
                 return Err(SendAckedError::NotSent(SendError::Closed(reason)));
@@ -262,7 +261,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         let queued = self.queue_pieces(size, pieces, session.lane()).await;
         queued.map_err(SendAckedError::NotSent)?;
         expected.queued();
-        match select(pin!(expected.receipt()), over).await {
+        match select(pin!(expected.receipt()), ended).await {
             Either::Left((receipt, _)) => receipt,
             Either::Right((reason, _)) => Err(SendAckedError::Unknown(SendError::Closed(reason))),
         }
@@ -280,7 +279,7 @@ impl<B: Backend> NetConnection for Connection<B> {
         coop::spend().await;
         let received = self.shared.entry.hand_out(self.session().recv().await);
         if received.is_ok() {
-            self.session().send_due();
+            self.session().send_due_receipts();
         }
         received
     }

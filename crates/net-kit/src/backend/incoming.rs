@@ -15,7 +15,7 @@ pub struct IncomingRequest<B: Backend> {
     attempt: B::Attempt,
     remote_addr: SocketAddr,
     place: Place,
-    told: Attempt,
+    telemetry: Attempt,
     acceptor: Arc<Acceptor<B>>,
 }
 
@@ -27,8 +27,8 @@ impl<B: Backend> IncomingRequest<B> {
         acceptor: Arc<Acceptor<B>>,
     ) -> Self {
         let telemetry = acceptor.transport.registry.telemetry();
-        let told = telemetry.attempt(remote_addr, Origin::Accepted);
-        Self { attempt, remote_addr, place, told, acceptor }
+        let telemetry = telemetry.attempt(remote_addr, Origin::Accepted);
+        Self { attempt, remote_addr, place, telemetry, acceptor }
     }
 
     async fn handshake(
@@ -38,7 +38,8 @@ impl<B: Backend> IncomingRequest<B> {
         acceptor: Arc<Acceptor<B>>,
     ) -> Result<Connection<B>, ConnectError> {
         let Acceptor { local_addr, alpn, identity, transport } = &*acceptor;
-        // In this order: a revocation after the first line applies even if the credential is old.
+        // Count first: a revocation after this line applies to this handshake even if it uses the
+        // old credential.
         let revocations = transport.registry.revocations();
         let identity = identity.read().clone();
         let handshake = transport.handshake(&identity, remote_addr, alpn.clone());
@@ -73,13 +74,13 @@ impl<B: Backend> NetIncomingRequest for IncomingRequest<B> {
     }
 
     fn refuse(self, code: u64) {
-        self.told.refused();
+        self.telemetry.refused();
         B::refuse(self.attempt, code);
     }
 
     async fn accept(self) -> Result<Connection<B>, ConnectError> {
-        let Self { attempt, remote_addr, place, told, acceptor } = self;
-        told.watch(Self::handshake(attempt, remote_addr, place, acceptor)).await
+        let Self { attempt, remote_addr, place, telemetry, acceptor } = self;
+        telemetry.watch(Self::handshake(attempt, remote_addr, place, acceptor)).await
     }
 }
 

@@ -29,7 +29,7 @@ impl<B: Backend> TransportInner<B> {
         Handshake::new(identity.credential().identity(), remote_addr, alpn, timeout)
     }
 
-    /// Makes a socket known, so that a shutdown stops it.
+    /// Registers the socket of a listener, so that a shutdown stops it.
     pub(super) fn add(&self, socket: B::Socket) -> Arc<Socket<B>> {
         let socket = Arc::new(Socket(Mutex::new(Some(socket))));
         let mut listeners = self.listeners.lock();

@@ -1,8 +1,8 @@
-//! `Backend`: what one kind of transport does its own way. The rest of a transport stands here once.
+//! `Backend`: the part of a transport that depends on its wire protocol. This module has the rest.
 //!
 //! A backend opens sockets, completes handshakes, and has a task per connection that moves messages
-//! between the wire and the queues of a [`Session`]. With it, the types of this module implement the
-//! traits of [`net_traits`]; the crate of the backend gives them names:
+//! between the wire and the queues of a [`Session`]. For each backend, the types of this module
+//! implement the traits of [`net_traits`]. The crate of the backend defines aliases for them:
 //!
 //! ```text
 //! pub type QuinnTransport = Transport<Quinn>;
@@ -44,23 +44,24 @@ use std::sync::Arc;
 
 /// How one kind of transport listens, dials, and moves messages.
 ///
-/// Each transport has a value of it, which holds what its sockets share.
+/// Each transport has one value of this type, which holds what its sockets share.
 pub trait Backend: Send + Sync + Sized + 'static {
-    /// The transport's name in spans, events and counters.
+    /// The transport's name in spans, events and metrics.
     const NAME: &'static str;
 
-    /// What it means that the peer [confirmed](crate::outbox::Outbox::confirm) all messages.
+    /// The outcome of a close after the peer has [confirmed](crate::outbox::Outbox::confirm) all
+    /// messages.
     const CONFIRMED: CloseOutcome;
 
     /// The configuration of a transport.
     type Config: TransportOptions;
     /// The socket of a listener. Clones share it; it is closed when the last one is dropped.
     type Socket: Clone + Send + Sync + 'static;
-    /// A connection attempt of a peer. Dropping it closes it.
+    /// A connection attempt of a peer. Dropping it rejects it.
     type Attempt: Send + 'static;
-    /// What the handles and the task of a connection share, beside the queues.
+    /// What the handles and the task of a connection share, in addition to the queues.
     type Native: Send + Sync + 'static;
-    /// What only the task of a connection has.
+    /// What only the task of a connection uses.
     type Io: Send + 'static;
     /// A question of the peer.
     type Question: PeerQuestion<Self>;
@@ -68,7 +69,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Creates the backend of a transport.
     fn new(config: &Self::Config) -> Self;
 
-    /// Returns the lanes of each connection. Default: one, and none for urgent messages.
+    /// Returns the lanes of each connection. Default: one, and none for urgent messages or
+    /// receipts.
     fn lanes(config: &Self::Config) -> Lanes {
         let _ = config;
         Lanes { ordinary: 1, has_urgent: false, has_receipts: false }
@@ -92,7 +94,8 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// Rejects an attempt without waiting, with the code if it can be sent before the handshake.
     fn refuse(attempt: Self::Attempt, code: u64);
 
-    /// Stops listening and rejects the attempts that wait, without waiting. Connections live on.
+    /// Stops listening and rejects the attempts that wait, without waiting. Connections remain
+    /// open.
     fn stop(socket: Self::Socket);
 
     /// Completes the handshake of an attempt at the listener with the address `local_addr`. The
@@ -134,32 +137,35 @@ pub trait Backend: Send + Sync + Sized + 'static {
         None
     }
 
-    /// Returns a number that changes while the peer takes data, if the backend knows it.
+    /// Returns a counter that changes whenever the peer takes data. Default: 0, for a backend that
+    /// does not see it.
     fn progress(native: &Self::Native) -> u64 {
         let _ = native;
         0
     }
 
-    /// Returns what the backend knows of its path: all but the queues. Default: nothing.
+    /// Returns what the backend has measured of the path; [`queued`](Sample::queued) is set by the
+    /// caller. Default: nothing.
     fn path(native: &Self::Native) -> Sample {
         let _ = native;
         Sample::default()
     }
 
-    /// Asks the peer and waits for the answer, or for ever if the connection ends. Dropping the
-    /// future cancels.
+    /// Asks the peer and waits for the answer. Remains pending if the connection ends. Dropping the
+    /// future cancels the request.
     fn request(
         session: &Session<Self>,
         question: Bytes,
     ) -> impl Future<Output = Result<Bytes, RequestError>> + Send;
 
-    /// Waits for the next question of the peer, or for ever if the connection ends. Cancel-safe.
+    /// Waits for the next question of the peer. Remains pending if the connection ends.
+    /// Cancel-safe.
     fn accept_request(
         session: &Session<Self>,
     ) -> impl Future<Output = Result<Self::Question, RequestError>> + Send;
 }
 
-/// What a backend does with a question of the peer. [`end`](Self::end) is called before it is dropped.
+/// A question of the peer. [`end`](Self::end) is called before it is dropped.
 ///
 /// Futures may remain pending after the connection has ended: the caller reports the end.
 pub trait PeerQuestion<B: Backend>: Send + Sync + 'static {
@@ -176,7 +182,7 @@ pub trait PeerQuestion<B: Backend>: Send + Sync + 'static {
         answer: Bytes,
     ) -> impl Future<Output = Result<(), RequestError>> + Send;
 
-    /// Ends the question with a code and without waiting, unless it has ended.
+    /// Rejects the question with a code and without waiting, unless it has ended.
     fn end(&mut self, session: &Session<B>, code: u64);
 
     /// Waits until the peer cancels the question. Cancel-safe.
@@ -189,12 +195,12 @@ pub trait Urgent: Backend {}
 /// The queues of messages to be sent that each connection has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Lanes {
-    /// How many are of equal rank; at least one.
+    /// How many lanes are of equal priority; at least one.
     pub ordinary: usize,
-    /// Whether one more precedes them.
+    /// Whether there is a lane of higher priority for urgent messages.
     pub has_urgent: bool,
-    /// Whether receipts have their own one, which a full inbox of the peer does not stop. Otherwise they
-    /// use the first one.
+    /// Whether receipts have a lane, which a full inbox of the peer does not stop. Otherwise they
+    /// use the first lane.
     pub has_receipts: bool,
 }
 
@@ -202,9 +208,9 @@ pub struct Lanes {
 pub struct Secured<B: Backend> {
     /// What the handles and the task share.
     pub native: B::Native,
-    /// What only the task has.
+    /// What only the task uses.
     pub io: B::Io,
-    /// What does not change.
+    /// What does not change during the connection.
     pub facts: ConnectionFacts,
 }
 

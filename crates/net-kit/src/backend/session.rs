@@ -1,11 +1,12 @@
 //! `Session`: the state that the handles of a connection share with its task.
 //!
-//! Handles queue messages in the lanes, which the task writes; the task fills the inbox, from which
-//! handles receive. A dropped `send` or `recv` has queued or taken nothing.
+//! Handles queue messages in the lanes, which the task writes. The task fills the inbox, from which
+//! the handles receive. A dropped `send` has queued the whole message or nothing, and a dropped
+//! `recv` has taken nothing.
 //!
 //! ```text
 //!         close (handles)              the lanes are written, or no progress
-//! open ───────────────▶ closing ─────────────────────────────────────────────▶ over
+//! open ───────────────▶ closing ─────────────────────────────────────────────▶ ended
 //!   ├──── fail (nothing can be written; data may still arrive) ──── end ────────▲
 //!   └──── abort, or the end that the task observes ─────────────────────────────┘
 //! ```
@@ -31,7 +32,7 @@ use tokio::time::timeout;
 /// How long the inbox of a connection that cannot send any more may stay full.
 const FULL_INBOX_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// So many messages are decoded for one operation of the task's budget.
+/// How many messages are decoded for one unit of the task's cooperative budget.
 const ENTRIES_PER_OPERATION: u32 = 16;
 
 /// The state that the handles of a connection share with its task.
@@ -40,7 +41,7 @@ pub struct Session<B: Backend> {
     options: CommonOptions,
     native: B::Native,
     inbox: Inbox,
-    /// Of equal rank; at least one.
+    /// Of equal priority; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
     receipt_lane: Option<Outbox>,
@@ -49,7 +50,7 @@ pub struct Session<B: Backend> {
     loss_reports: LossReports,
     /// Wakes the task: the inbox may have room.
     taken: Notify,
-    /// Why nothing can be sent any more.
+    /// The reason why nothing can be sent any more.
     failed: OnceLock<CloseReason>,
     end: watch::Sender<Option<CloseReason>>,
     /// Everything that arrived before the end is in the inbox.
@@ -92,7 +93,7 @@ impl<B: Backend> Session<B> {
         &self.options
     }
 
-    /// Returns what belongs to the backend.
+    /// Returns the state of the backend.
     pub fn native(&self) -> &B::Native {
         &self.native
     }
@@ -102,12 +103,12 @@ impl<B: Backend> Session<B> {
         &self.inbox
     }
 
-    /// Returns the lanes of equal rank.
+    /// Returns the lanes of equal priority.
     pub fn lanes(&self) -> &[Outbox] {
         &self.lanes
     }
 
-    /// Returns the lane for urgent messages; the first one if there is no special one.
+    /// Returns the lane for urgent messages, or the first lane if there is none.
     pub fn urgent(&self) -> &Outbox {
         self.urgent.as_ref().unwrap_or(&self.lanes[0])
     }
@@ -117,7 +118,8 @@ impl<B: Backend> Session<B> {
         self.lanes.iter().chain(&self.urgent)
     }
 
-    /// Returns what the task has to write: each lane, and whether it precedes the ordinary ones.
+    /// Returns everything that the task has to write: each lane, and whether it has a higher
+    /// priority.
     pub fn outboxes(&self) -> impl Iterator<Item = (&Outbox, bool)> {
         let first = self.receipt_lane.iter().chain(&self.urgent).map(|lane| (lane, true));
         self.lanes.iter().map(|lane| (lane, false)).chain(first)
@@ -134,7 +136,7 @@ impl<B: Backend> Session<B> {
         self.receipts.iter().for_each(|receipts| receipts.send(lane, number, is_taken));
     }
 
-    /// Returns the lane for the next message: that with the shortest queue.
+    /// Returns the lane with the shortest queue, for the next message.
     pub(super) fn lane(&self) -> &Outbox {
         match &*self.lanes {
             [only] => only,
@@ -176,12 +178,12 @@ impl<B: Backend> Session<B> {
         FrameDecoder::with_receipts(self.options.max_message_size, self.receipts.is_some())
     }
 
-    /// Waits until a stream may be read: until the inbox has [room](Self::room), unless there were only
-    /// receipts on it.
+    /// Waits until a stream may be read: until the inbox has [room](Self::room), or not at all if
+    /// the stream has carried receipts only.
     ///
     /// # Errors
     ///
-    /// As of [`room`](Self::room).
+    /// See [`room`](Self::room).
     ///
     /// # Cancel safety
     ///
@@ -193,8 +195,8 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Waits until the inbox has room. While this side closes there is always room, because received
-    /// messages are discarded.
+    /// Waits until the inbox has room. While this side closes there is always room, because
+    /// received messages are discarded.
     ///
     /// # Errors
     ///
@@ -218,9 +220,9 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Decodes the data of a stream into the inbox, as fast as it has [room](Self::room) and the memory
-    /// of the connection suffices. Returns false, and puts the error into the inbox, if the stream cannot
-    /// be decoded any more.
+    /// Decodes the data of a stream into the inbox, waiting for [room](Self::room) and for the
+    /// connection's share of memory. Returns false if the stream cannot be decoded any more; the
+    /// error is in the inbox.
     ///
     /// # Cancel safety
     ///
@@ -275,17 +277,17 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Creates the charge of a stream that the peer opened.
+    /// Creates the memory charge of a stream that the peer opened.
     pub fn unfinished(&self) -> Unfinished {
         Unfinished::new(self.inbox.share())
     }
 
-    /// Creates an empty question of the peer.
+    /// Creates the reader of a question of the peer.
     pub fn question_reader(&self) -> QuestionReader {
         QuestionReader::new(self.inbox.share(), self.options.max_request_size)
     }
 
-    /// Waits until a stream may accept data.
+    /// Waits until a stream may accept data, and returns how many bytes.
     async fn allowance(&self, unfinished: &Unfinished) -> usize {
         loop {
             let taken = self.taken.notified();
@@ -307,20 +309,21 @@ impl<B: Backend> Session<B> {
         received
     }
 
-    /// Queues the receipts for messages that were handed out.
-    pub(super) fn send_due(&self) {
+    /// Queues the receipts for messages that `recv` has returned.
+    pub(super) fn send_due_receipts(&self) {
         for number in self.inbox.take_due() {
             self.send_receipt(number, true);
         }
     }
 
-    /// Stops queueing; the task closes after the queued messages. Returns false if already closing.
+    /// Stops queueing; the task closes after the queued messages. Returns false if the connection
+    /// is closing or has ended.
     pub(super) fn close(&self, code: u64, reason: &str) -> bool {
-        let first = self.outboxes().filter(|(lane, _)| lane.close(code, reason)).count();
-        if first > 0 {
+        let closed = self.outboxes().filter(|(lane, _)| lane.close(code, reason)).count();
+        if closed > 0 {
             self.discard();
         }
-        first > 0
+        closed > 0
     }
 
     /// Drops the queued messages and closes the connection, unless it is closed.
@@ -334,7 +337,7 @@ impl<B: Backend> Session<B> {
         self.taken.notify_waiters();
     }
 
-    /// Drops what was received and not taken.
+    /// Drops the received messages that were not taken.
     pub(super) fn clear(&self) {
         self.inbox.clear();
         self.taken.notify_waiters();
@@ -346,8 +349,8 @@ impl<B: Backend> Session<B> {
         self.outboxes().for_each(|(lane, _)| lane.abort(code, reason));
     }
 
-    /// Records that the peer stopped the stream of a lane with `code`. What was written to it is lost,
-    /// and the message that was `begun`.
+    /// Records that the peer stopped the stream of a lane with `code`. The messages that were
+    /// written to it and not confirmed are lost, and so is the `begun` one.
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
         self.loss_reports.record(code);
         let stopped = SendError::Stopped { code };
@@ -380,16 +383,16 @@ impl<B: Backend> Session<B> {
         });
     }
 
-    /// Ends the connection, whose task is gone. Returns false if it had ended.
+    /// Ends a connection whose task was dropped. Returns false if it had ended before.
     pub(super) fn abandon(&self) -> bool {
-        let was_over = self.has_ended();
+        let had_ended = self.has_ended();
         let what = "the runtime that drove the connection has ended, or its task panicked";
         self.end(CloseReason::Transport(Cause::new(what)));
         self.drained();
-        !was_over
+        !had_ended
     }
 
-    /// Records that everything that arrived is in the inbox: behind it, `recv` returns the end.
+    /// Records that everything that arrived is in the inbox: `recv` then returns the end after it.
     pub fn drained(&self) {
         self.is_drained.store(true, Ordering::Release);
         self.taken.notify_waiters();
@@ -415,6 +418,6 @@ impl<B: Backend> Session<B> {
     pub async fn ended(&self) -> CloseReason {
         let mut end = self.end.subscribe();
         let reason = end.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
-        reason.unwrap_or(CloseReason::TimedOut) // there is a reason, since the sender lives
+        reason.unwrap_or(CloseReason::TimedOut) // does not occur: `self` owns the sender
     }
 }

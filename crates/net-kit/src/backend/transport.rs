@@ -107,8 +107,8 @@ impl<B: Backend> NetTransport for Transport<B> {
         alpn: &[&str],
         credential: NetCredential,
     ) -> Result<Connection<B>, ConnectError> {
-        let told = self.inner.registry.telemetry().attempt(remote_addr, Origin::Dialled);
-        told.watch(self.dial(remote_addr, alpn, credential)).await
+        let telemetry = self.inner.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        telemetry.watch(self.dial(remote_addr, alpn, credential)).await
     }
 
     fn connections(&self) -> Vec<Connection<B>> {

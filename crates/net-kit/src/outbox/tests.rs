@@ -23,7 +23,7 @@ async fn a_full_outbox_makes_senders_wait_in_order() {
     outbox.try_push(&mut message(1000)).unwrap(); // one may exceed the limit
     let mut pieces = message(1);
     assert_eq!(outbox.try_push(&mut pieces), Err(SendError::WouldBlock));
-    assert_eq!(pieces, message(1), "it was not taken");
+    assert_eq!(pieces, message(1), "a rejected message is not taken");
     let (mut first, mut second) = (pin!(outbox.push(message(1))), pin!(outbox.push(message(2))));
     assert!(first.as_mut().now_or_never().is_none());
     assert!(second.as_mut().now_or_never().is_none());
@@ -51,7 +51,7 @@ async fn control_records_need_no_room() {
 }
 
 #[tokio::test]
-async fn flushed_waits_for_what_was_queued_before() {
+async fn flushed_waits_for_the_messages_queued_before() {
     let outbox = Outbox::new(1000);
     assert_eq!(outbox.flushed().await, Ok(()));
     outbox.try_push(&mut message(1)).unwrap();
@@ -68,7 +68,7 @@ async fn flushed_waits_for_what_was_queued_before() {
 }
 
 #[tokio::test]
-async fn a_loss_is_told_to_all_that_wait_or_else_to_the_next() {
+async fn a_loss_is_reported_to_all_that_wait_or_else_to_the_next_send() {
     let outbox = Outbox::new(ENTRY_COST);
     let stopped = || SendError::Stopped { code: 7 };
     outbox.report(None, stopped());
@@ -81,7 +81,7 @@ async fn a_loss_is_told_to_all_that_wait_or_else_to_the_next() {
     outbox.report(None, stopped());
     assert_eq!((one.await, other.await), (Err(stopped()), Err(stopped())));
     write_one(&outbox).await;
-    assert_eq!(outbox.try_push(&mut message(1)), Ok(()), "it is told");
+    assert_eq!(outbox.try_push(&mut message(1)), Ok(()), "the loss is reported once");
 }
 
 #[tokio::test]
@@ -101,7 +101,7 @@ async fn a_message_that_a_stopped_stream_had_begun_is_lost() {
 }
 
 #[tokio::test]
-async fn closing_ends_queueing_and_comes_after_the_messages() {
+async fn a_close_ends_queueing_and_is_written_after_the_messages() {
     let outbox = Outbox::new(ENTRY_COST);
     outbox.try_push(&mut message(1)).unwrap();
     let mut waits = pin!(outbox.push(message(2)));

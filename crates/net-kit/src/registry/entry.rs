@@ -1,4 +1,5 @@
-//! `Entry`: what a connection holds of its registry, through which the application gets what arrived.
+//! `Entry`: what a connection holds of its registry. Received data passes through it to the
+//! application.
 
 use super::{Member, Registry, why_withdrawn};
 use crate::facts::ConnectionFacts;
@@ -23,13 +24,13 @@ pub struct Entry<M> {
     pub(super) telemetry: Arc<ConnectionTelemetry>,
     pub(super) violations: Violations,
     pub(super) share: Arc<Share>,
-    /// The code with which it was closed when its peer was no longer trusted.
+    /// The code with which the connection was closed because its peer was no longer trusted.
     pub(super) withdrawn: OnceLock<u64>,
-    /// `None` if trust has no end.
+    /// When trust ends; `None` if it does not end.
     pub(super) expiry: Option<Expiry>,
     pub(super) handles: AtomicUsize,
-    /// Messages that are lost with the connection are counted.
-    pub(super) is_lost: AtomicBool,
+    /// Whether the undelivered messages of the connection were counted.
+    pub(super) is_undelivered_counted: AtomicBool,
 }
 
 impl<M: Member> Entry<M> {
@@ -43,13 +44,13 @@ impl<M: Member> Entry<M> {
         self.telemetry.span()
     }
 
-    /// Returns what reports on the connection. Keep a clone until the connection has ended, and then call
-    /// [`closed`](ConnectionTelemetry::closed).
+    /// Returns the telemetry of the connection. Keep a clone until the connection has ended, and
+    /// then call [`closed`](ConnectionTelemetry::closed).
     pub fn telemetry(&self) -> &Arc<ConnectionTelemetry> {
         &self.telemetry
     }
 
-    /// Returns what the connection holds of the transport's memory.
+    /// Returns the connection's share of the transport's memory budget.
     pub fn share(&self) -> &Arc<Share> {
         &self.share
     }
@@ -72,8 +73,8 @@ impl<M: Member> Entry<M> {
         self.withdrawn.get().is_none()
     }
 
-    /// Counts what `recv` returns to the application, and passes it on if the peer is trusted. A
-    /// peer that announces too many messages beyond the limit is closed.
+    /// Counts what `recv` returns to the application, and returns it if the peer is trusted. Closes
+    /// the connection if the peer has announced too many messages beyond the limit.
     ///
     /// # Errors
     ///
@@ -96,7 +97,7 @@ impl<M: Member> Entry<M> {
                 self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
                 self.telemetry.message_refused();
                 if self.violations.add() {
-                    self.end();
+                    self.close_violator();
                 }
             }
             Err(_) => {}
@@ -104,8 +105,7 @@ impl<M: Member> Entry<M> {
         received
     }
 
-    /// Passes on what the application gets of a request, a question or an answer, if the peer is
-    /// trusted.
+    /// Returns a question or an answer for the application, if the peer is trusted.
     ///
     /// # Errors
     ///
@@ -118,7 +118,8 @@ impl<M: Member> Entry<M> {
         self.if_trusted(received, RequestError::Closed)
     }
 
-    /// Passes on a datagram, if the peer is trusted. Call it once the datagram has left the queue.
+    /// Returns a datagram for the application, if the peer is trusted. Call it after the datagram
+    /// was taken from the queue.
     ///
     /// # Errors
     ///
@@ -147,17 +148,17 @@ impl<M: Member> Entry<M> {
         Some(CloseReason::Local { code, reason: why_withdrawn(code).to_owned() })
     }
 
-    /// Counts messages, and their bytes, that the peer had not confirmed at the end of a connection
-    /// without handles or without a runtime. Further calls do nothing.
-    pub(crate) fn lost(&self, (messages, bytes): (u64, u64)) {
-        if messages > 0 && !self.is_lost.swap(true, Ordering::Relaxed) {
+    /// Counts the messages, and their bytes, that the peer had not confirmed when a connection
+    /// without handles or without a runtime ended. Further calls do nothing.
+    pub(crate) fn undelivered(&self, (messages, bytes): (u64, u64)) {
+        if messages > 0 && !self.is_undelivered_counted.swap(true, Ordering::Relaxed) {
             self.registry.undelivered_messages.fetch_add(messages, Ordering::Relaxed);
             self.registry.undelivered_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.telemetry.undelivered(messages, bytes);
         }
     }
 
-    fn end(&self) {
+    fn close_violator(&self) {
         let member = self.registry.state.lock().live.get(&self.id).and_then(Weak::upgrade);
         if let Some(member) = member {
             let code = close_code::TOO_MANY_VIOLATIONS;

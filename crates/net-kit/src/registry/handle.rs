@@ -1,4 +1,5 @@
-//! `Handle`: what the application holds of a connection, and what happens after the last one.
+//! `Handle`: what the application holds of a connection. `Lingering`: its state after the last
+//! handle.
 
 use super::{Member, Registry};
 use std::fmt;
@@ -17,7 +18,7 @@ impl<M: Member> Handle<M> {
         Self(member)
     }
 
-    /// Returns a further handle, unless there is none any more.
+    /// Returns another handle, or `None` if the last one was dropped.
     pub(super) fn further(member: Arc<M>) -> Option<Self> {
         let further = |count| (count > 0).then(|| count + 1);
         let handles = &member.entry().handles;
@@ -61,25 +62,25 @@ impl<M: Member> Drop for Handle<M> {
     }
 }
 
-/// An open connection without handles. Dropping it closes the connection at once, unless it has ended,
-/// and counts the messages that the peer has not confirmed.
+/// An open connection without handles. Dropping it closes the connection immediately, unless that
+/// has ended, and counts the messages that the peer has not confirmed.
 pub struct Lingering<M: Member>(Arc<M>);
 
 impl<M: Member> Lingering<M> {
-    /// Sends what is queued for at most `limit`, and closes the connection with code 0.
+    /// Sends the queued messages for at most `limit`, and closes the connection with code 0.
     ///
     /// # Cancel safety
     ///
-    /// A dropped future closes at once.
+    /// A dropped future closes immediately.
     pub async fn run(self, limit: Duration) {
-        let _ = timeout(limit, self.0.close(0, "")).await; // what is late is closed by the drop
+        let _ = timeout(limit, self.0.close(0, "")).await; // if it is too late, the drop closes
     }
 }
 
 impl<M: Member> Drop for Lingering<M> {
     fn drop(&mut self) {
         self.0.abort(0, "");
-        self.0.entry().lost(self.0.unconfirmed());
+        self.0.entry().undelivered(self.0.unconfirmed());
     }
 }
 

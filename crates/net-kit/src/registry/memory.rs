@@ -1,4 +1,4 @@
-//! What a registry does at the limits of memory: it ends connections.
+//! Ends connections at the limits of the memory budget.
 
 use super::task::Task;
 use super::{Member, Registry};
@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
 impl<M: Member> Registry<M> {
-    /// Starts the task that ends connections whose messages stand still, unless it runs.
+    /// Starts the task that ends connections whose messages are late, unless it runs.
     pub(super) fn watch_messages(self: &Arc<Self>) {
         let timeout = self.budget.limits().timeout;
         if timeout == Duration::MAX {
@@ -33,8 +33,8 @@ impl<M: Member> Registry<M> {
         });
     }
 
-    /// Starts the task that charges what members have not read, unless it runs or `member` does not know
-    /// it.
+    /// Starts the task that charges the unread bytes of members, unless it runs or `member` does
+    /// not know them.
     pub(super) fn watch_unread(self: &Arc<Self>, member: &M) {
         if member.unread().is_none() {
             return;
@@ -55,7 +55,7 @@ impl<M: Member> Registry<M> {
         });
     }
 
-    /// Charges what the members have not read, instead of `before`.
+    /// Charges the unread bytes of the members, replacing the charges `before`.
     fn charge_unread(&self, mut before: HashMap<u64, Charge>) -> HashMap<u64, Charge> {
         let mut charges = HashMap::new();
         for member in self.live() {
@@ -78,13 +78,13 @@ impl<M: Member> Registry<M> {
         }
     }
 
-    /// Ends the connections that hold most until the memory suffices.
+    /// Ends the connections that hold most until the budget is not exceeded.
     pub(super) fn enforce_total(&self) {
         while self.budget.is_exceeded() {
             let live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
             let most = live.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
-            // Another thread may have ended one meanwhile.
+            // Another thread may have ended a connection meanwhile.
             if self.budget.is_exceeded() {
                 most.end_at(Limit::Memory);
             }
@@ -106,8 +106,8 @@ trait EndAt: Member {
 
 impl<M: Member> EndAt for M {}
 
-/// How often the time limit of a message is looked at.
+/// How often messages are checked within their time limit.
 const CHECKS: u32 = 4;
 
-/// How often it is looked what members have not read.
+/// How often the unread bytes of members are charged.
 const UNREAD: Duration = Duration::from_millis(250);

@@ -1,4 +1,4 @@
-//! The task of a transport that samples its connections.
+//! The task that samples the connections of a transport.
 
 use super::task::Task;
 use super::{AT_ONCE, Member, Registry};
@@ -7,15 +7,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// How long it takes to sample all connections of a transport once.
+/// The period in which each connection is sampled once.
 const PERIOD: Duration = Duration::from_secs(10);
 
-/// Into how many slices the connections are divided at most; the task sleeps between them.
+/// The maximum number of slices into which the connections are divided. The task sleeps between
+/// slices.
 const SLICES: usize = 100;
 
 impl<M: Member> Registry<M> {
-    /// Starts the task that samples connections, unless it runs or samples are not wanted. It ends with
-    /// the last connection.
+    /// Starts the task that samples connections, unless it runs or no recorder or subscriber wants
+    /// samples. It ends with the last connection.
     pub(super) fn watch_samples(self: &Arc<Self>) {
         if !self.telemetry.wants_samples() {
             return;
@@ -38,7 +39,7 @@ impl<M: Member> Registry<M> {
     }
 }
 
-/// Samples all connections once in a period. The connections are spread over it.
+/// Samples all connections once in each period, spread over the period.
 async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
     let ids = || {
         let registry = registry.upgrade()?;
@@ -49,7 +50,7 @@ async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
         let slices = ids.chunks(ids.len().div_ceil(SLICES).max(1));
         let pause = PERIOD / u32::try_from(slices.len().max(1)).unwrap_or(u32::MAX);
         if ids.is_empty() {
-            sleep(pause).await; // the task is ended
+            sleep(pause).await; // the task is aborted with the last connection
         }
         for slice in slices {
             sleep(pause).await;
@@ -69,7 +70,7 @@ async fn sample_all<M: Member>(registry: Weak<Registry<M>>) {
 mod tests {
     use super::super::tests::{Connection, TURN, connect, peer, registry};
     use super::*;
-    use crate::registry::Handle as Charge;
+    use crate::registry::Handle as Connected;
     use crate::telemetry::tests::Log;
     #[cfg(feature = "metrics")]
     use metrics_util::debugging::DebugValue;
@@ -77,7 +78,7 @@ mod tests {
     use std::sync::atomic::Ordering;
     use tokio::runtime::Handle;
 
-    fn samples(members: &[Charge<Connection>]) -> Vec<u64> {
+    fn samples(members: &[Connected<Connection>]) -> Vec<u64> {
         members.iter().map(|member| member.samples.load(Ordering::Relaxed)).collect()
     }
 
@@ -90,12 +91,12 @@ mod tests {
         assert_eq!(samples(&members), [2, 2, 2]);
         members[0].abort(0, "");
         sleep(Duration::from_secs(20)).await;
-        assert_eq!(samples(&members), [2, 4, 4], "what has ended is not sampled");
+        assert_eq!(samples(&members), [2, 4, 4], "a connection that has ended is not sampled");
         let alive = || Handle::current().metrics().num_alive_tasks();
         let before = alive();
         drop(members);
         tokio::task::yield_now().await;
-        assert_eq!(alive(), before - 2, "the tasks of samples and of trust end");
+        assert_eq!(alive(), before - 2, "the tasks that sample and that watch trust have ended");
         let later = [connect(&registry, &peer(), 0, false)];
         sleep(Duration::from_secs(15)).await;
         assert_eq!(samples(&later), [1]);
@@ -147,7 +148,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_no_subscriber_wants_is_not_sampled() {
+    async fn without_a_subscriber_nothing_is_sampled() {
         let registry = registry();
         let members = [connect(&registry, &peer(), 0, false)];
         sleep(Duration::from_secs(60)).await;

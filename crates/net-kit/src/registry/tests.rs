@@ -15,16 +15,16 @@ use tokio::runtime::Builder;
 use tokio::time::sleep;
 
 thread_local! {
-    /// How often another task had its turn.
+    /// How often another task has run.
     pub(super) static TURN: Cell<u64> = const { Cell::new(0) };
 }
 
 pub(super) struct Connection {
     entry: Entry<Self>,
     pub(super) samples: AtomicU64,
-    /// The turn of the last sample.
+    /// The value of `TURN` at the last sample.
     pub(super) turn: AtomicU64,
-    /// Whether an orderly close ends.
+    /// Whether a graceful close never ends.
     is_stuck: bool,
     ended: Mutex<Option<(u64, String)>>,
 }
@@ -144,32 +144,36 @@ fn the_newest_connections_of_a_peer_replace_the_oldest() {
     assert_eq!(registry.statistics().refused_per_identity, 1);
     second.abort(0, "");
     let fourth = accept(&alice);
-    assert_eq!(registry.statistics().refused_per_identity, 1, "what has ended does not count");
+    assert_eq!(
+        registry.statistics().refused_per_identity,
+        1,
+        "connections that have ended do not count"
+    );
     assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.has_ended()));
     drop((first, second, third, fourth, other));
     assert!(registry.state.lock().accepted.is_empty());
 }
 
 #[tokio::test]
-async fn revocation_closes_what_is_not_trusted_once() {
+async fn a_revocation_closes_each_untrusted_connection_once() {
     let registry = registry();
     let (alice, bob) = (peer(), peer());
     let first = connect(&registry, &alice, registry.revocations(), false);
     let second = connect(&registry, &bob, registry.revocations(), false);
     let policy = TrustPolicy::hashes([bob.identity()]);
     assert_eq!(registry.revoke(&policy).await, 1);
-    assert_eq!(registry.revoke(&policy).await, 0, "it has ended already");
+    assert_eq!(registry.revoke(&policy).await, 0, "the connection has ended already");
     assert_eq!(first.ended.lock().as_ref().unwrap().0, close_code::REVOKED);
     assert!(!second.has_ended());
 }
 
 #[tokio::test]
-async fn nothing_is_handed_out_of_a_revoked_peer() {
+async fn nothing_of_a_revoked_peer_is_handed_out() {
     let registry = registry();
     let (alice, bob, carol) = (peer(), peer(), peer());
     let [first, second, third] =
         [&alice, &bob, &carol].map(|peer| connect(&registry, peer, 0, false));
-    second.abort(7, "it ended before, and its messages wait");
+    second.abort(7, "ended before the revocation");
     assert_eq!(registry.revoke(&TrustPolicy::hashes([carol.identity()])).await, 1);
     let message = || Ok(("late".into(), Duration::ZERO));
     let revoked =
@@ -237,10 +241,10 @@ async fn connections_end_with_the_trust_in_their_peers() {
     assert!(!guest.entry.is_trusted());
     assert!(!kept.has_ended() && kept.entry.is_trusted());
     assert!(others.iter().all(|other| !other.has_ended()));
-    assert!(registry.state.lock().trust_expiry.next().is_some(), "certificates end too");
+    assert!(registry.state.lock().trust_expiry.next().is_some(), "certificates expire too");
     drop((others, guest, kept));
     while registry.statistics().connections > 0 {
-        tokio::task::yield_now().await; // they linger
+        tokio::task::yield_now().await; // connections linger
     }
     assert!(registry.state.lock().trust_expiry.next().is_none());
 }
@@ -303,7 +307,7 @@ impl PeerVerifier for Counting {
 }
 
 #[test]
-fn revocation_lets_other_tasks_run_between_a_few_peers() {
+fn a_revocation_yields_after_every_few_peers() {
     let registry = registry();
     let alice = peer();
     let count = 10 * AT_ONCE + 1;
@@ -321,7 +325,7 @@ fn revocation_lets_other_tasks_run_between_a_few_peers() {
 }
 
 #[tokio::test]
-async fn revocation_finds_connections_in_their_handshake() {
+async fn a_revocation_applies_to_handshakes_in_progress() {
     let registry = registry();
     let (alice, before) = (peer(), registry.revocations());
     registry.revoke(&TrustPolicy::reject_all()).await;
@@ -350,14 +354,14 @@ fn messages_are_counted_for_the_connection_and_the_transport() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn shutdown_closes_orderly_until_the_deadline_and_then_at_once() {
+async fn shutdown_closes_gracefully_until_the_deadline_and_then_immediately() {
     let registry = registry();
-    let orderly = connect(&registry, &peer(), 0, false);
+    let graceful = connect(&registry, &peer(), 0, false);
     let stuck = connect(&registry, &peer(), 0, true);
     let (waits, deadline) = (registry.shut_down(), Duration::from_secs(3));
     let ((), ()) = tokio::join!(waits, registry.shutdown(deadline, "bye", async {}));
     let end = Some((close_code::SHUTDOWN, "bye".to_owned()));
-    assert_eq!((&*orderly.ended.lock(), &*stuck.ended.lock()), (&end, &end));
+    assert_eq!((&*graceful.ended.lock(), &*stuck.ended.lock()), (&end, &end));
     assert!(connect(&registry, &peer(), 0, false).has_ended(), "the transport is shut down");
 }
 
@@ -372,7 +376,7 @@ async fn a_connection_without_handles_lingers_and_is_hidden() {
     let member = Arc::downgrade(Handle::member(&further));
     drop(further);
     assert!(registry.handles().is_empty());
-    assert_eq!(registry.statistics().connections, 2, "they count");
+    assert_eq!(registry.statistics().connections, 2, "lingering connections count");
     let begin = tokio::time::Instant::now();
     while registry.statistics().connections > 0 {
         sleep(LINGER / 10).await;
@@ -384,7 +388,7 @@ async fn a_connection_without_handles_lingers_and_is_hidden() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn lingering_connections_are_closed_with_the_others() {
+async fn lingering_connections_can_be_closed_revoked_and_shut_down() {
     let registry = registry();
     let linger = |registry: &Arc<Registry<Connection>>, peer: &NetCredential| {
         let member = Handle::member(&connect(registry, peer, registry.revocations(), true)).clone();
@@ -405,7 +409,7 @@ async fn lingering_connections_are_closed_with_the_others() {
 }
 
 #[test]
-fn without_a_runtime_a_connection_closes_at_once_and_is_counted() {
+fn without_a_runtime_a_connection_closes_immediately_and_is_counted() {
     let registry = registry();
     let handle = connect(&registry, &peer(), 0, true);
     let member = Handle::member(&handle).clone();

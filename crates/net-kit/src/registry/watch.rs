@@ -1,4 +1,4 @@
-//! The task of a transport that closes the connections whose trust ends.
+//! The task that closes connections when the trust in their peer ends.
 
 use super::task::Task;
 use super::{AT_ONCE, Entry, Member, Registry, withdraw};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Weak};
 use tokio::time::{Instant, sleep_until};
 
 impl<M: Member> Registry<M> {
-    /// Closes the connection when the trust in its peer ends.
+    /// Arranges that the connection is closed when the trust in its peer ends.
     pub(super) fn watch(self: &Arc<Self>, entry: &Entry<M>) {
         let Some(expiry) = entry.expiry else { return };
         let registry = Arc::downgrade(self);

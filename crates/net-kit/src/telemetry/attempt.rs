@@ -1,11 +1,12 @@
-//! `Attempt`: a connection attempt, from its begin to exactly one outcome.
+//! `Attempt`: reports exactly one outcome of each connection attempt.
 
 use super::{Origin, Telemetry, cause};
 use net_traits::{ConnectError, WithCauses};
 use std::net::SocketAddr;
 use std::time::Instant;
 
-/// A connection attempt. It is reported and counted when it fails, and counts as canceled if it is dropped.
+/// A connection attempt. A failure is reported and counted. Dropping the attempt counts as
+/// cancelled.
 ///
 /// ```
 /// use net_kit::telemetry::{Origin, Telemetry};
@@ -36,7 +37,7 @@ impl Attempt {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future drops the handshake, which counts as canceled.
+    /// A dropped future drops the handshake, which counts as cancelled.
     pub async fn watch<T>(
         mut self,
         handshake: impl Future<Output = Result<T, ConnectError>>,
@@ -53,7 +54,7 @@ impl Attempt {
         done
     }
 
-    /// The application rejected the attempt.
+    /// Reports that the application rejected the attempt.
     pub fn refused(mut self) {
         self.is_decided = true;
         self.failed(&"rejected by the application", ("refused_by_us", ""));

@@ -1,4 +1,4 @@
-//! Names of causes for the fields and labels `cause` and `detail`: a few, known beforehand. Pure.
+//! Names of causes for the fields and labels `cause` and `detail`: a small fixed set. Pure.
 
 use net_traits::{
     CloseReason, ConnectError, Limit, Rejection, RejectionBy, TrustError, close_code,
@@ -7,10 +7,10 @@ use net_traits::{
 /// The cause of an attempt whose future or request was dropped.
 pub(super) const CANCELED: &str = "canceled";
 
-/// The cause of a connection whose runtime or transport ended before it.
+/// The cause of a connection whose task was dropped before its end, for instance with its runtime.
 pub(super) const ABANDONED: &str = "abandoned";
 
-/// Returns why an attempt failed, and more about it; the latter is often empty.
+/// Returns the cause of a failed attempt, and a detail, which may be empty.
 pub(super) fn of_failure(error: &ConnectError) -> (&'static str, &'static str) {
     match error {
         ConnectError::InvalidInput(_) => ("invalid_input", ""),
@@ -61,7 +61,7 @@ fn of_side(rejection: &Rejection) -> &'static str {
     }
 }
 
-/// Returns what was wrong with a certificate: the verdict of the own policy, or the peer's alert.
+/// Returns what was wrong with a certificate: the error of the local policy, or the peer's alert.
 fn of_rejection(rejection: &Rejection) -> &'static str {
     match rejection.cause.as_deref() {
         Some(TrustError::NoCertificate) => "no_certificate",

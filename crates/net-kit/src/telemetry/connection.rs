@@ -1,4 +1,4 @@
-//! `ConnectionTelemetry`: what is reported of one connection.
+//! `ConnectionTelemetry`: reports the events and metrics of one connection.
 
 use super::vocabulary::{CONNECTION, LIMIT};
 use super::{Origin, PREFIX, Telemetry, cause};
@@ -19,9 +19,9 @@ const PUBLISHED: u64 = 64;
 pub struct Sample {
     /// The smoothed round-trip time, if it is known.
     pub rtt: Option<Duration>,
-    /// The packets that were sent since the begin; 0 if it is not known.
+    /// The packets sent since the connection began; 0 if it is not known.
     pub packets_sent: u64,
-    /// Those of them that were lost.
+    /// How many of these packets were lost.
     pub packets_lost: u64,
     /// The bytes in the send queues.
     pub queued: u64,
@@ -45,7 +45,7 @@ pub struct ConnectionTelemetry {
 }
 
 impl ConnectionTelemetry {
-    /// A connection was established.
+    /// Reports that a connection was established.
     pub(crate) fn opened(telemetry: Telemetry, facts: &ConnectionFacts, origin: Origin) -> Self {
         let (transport, remote) = (telemetry.transport, facts.remote_addr());
         let peer = &facts.remote_identity()[..PREFIX];
@@ -77,18 +77,18 @@ impl ConnectionTelemetry {
         self.messages.read()
     }
 
-    /// The handshake resumed an earlier session.
+    /// Reports that the handshake resumed an earlier session.
     pub fn resumed(&self) {
         self.span.in_scope(|| tracing::debug!(target: CONNECTION, "session resumed"));
         self.telemetry.resumed();
     }
 
-    /// This side begins to close.
+    /// Reports that this side begins to close.
     pub fn closing(&self, code: u64, reason: &str) {
         self.span.in_scope(|| tracing::debug!(target: CONNECTION, code, reason, "closing"));
     }
 
-    /// The connection has ended. Further calls do nothing.
+    /// Reports the end of the connection. Further calls do nothing.
     pub fn closed(&self, reason: &CloseReason) {
         let (code, text) = match reason {
             CloseReason::Local { code, reason } | CloseReason::Peer { code, reason } => {
@@ -99,7 +99,7 @@ impl ConnectionTelemetry {
         self.end(cause::of_close(reason), code, &text);
     }
 
-    /// Nothing reports the end of the connection any more: its runtime was shut down.
+    /// Reports that the end is not known, because the runtime of the connection was shut down.
     pub fn abandoned(&self) {
         self.end(cause::ABANDONED, None, "");
     }
@@ -127,8 +127,8 @@ impl ConnectionTelemetry {
         self.telemetry.closed(cause, took);
     }
 
-    /// The connection has ended without handles or without a runtime, before the peer confirmed all
-    /// messages.
+    /// Reports that the connection has ended without handles or without a runtime, before the peer
+    /// confirmed all messages.
     pub(crate) fn undelivered(&self, messages: u64, bytes: u64) {
         self.span.in_scope(|| {
             tracing::debug!(target: CONNECTION, messages, bytes, "messages undelivered");
@@ -142,7 +142,7 @@ impl ConnectionTelemetry {
         self.telemetry.revoked();
     }
 
-    /// A message was queued.
+    /// Counts a message that was queued.
     #[inline]
     pub(crate) fn sent(&self, bytes: usize) {
         if self.messages.sent(bytes).is_multiple_of(PUBLISHED) {
@@ -151,7 +151,7 @@ impl ConnectionTelemetry {
         }
     }
 
-    /// A message was delivered to the application.
+    /// Counts a message that was delivered to the application.
     #[inline]
     pub(crate) fn received(&self, bytes: usize) {
         if self.messages.received(bytes).is_multiple_of(PUBLISHED) {
@@ -167,7 +167,7 @@ impl ConnectionTelemetry {
         self.telemetry.messages(&self.messages.since(&self.published));
     }
 
-    /// The connection was measured.
+    /// Reports a measurement of the connection.
     pub(crate) fn sampled(&self, sample: &Sample) {
         let Sample { rtt, packets_sent, packets_lost, queued } = *sample;
         self.span.in_scope(|| {
@@ -179,7 +179,7 @@ impl ConnectionTelemetry {
         self.telemetry.sampled(sample, since(sent, packets_sent), since(lost, packets_lost));
     }
 
-    /// The peer announced a message that exceeds the limit.
+    /// Reports that the peer announced a message that exceeds the limit.
     pub(crate) fn message_refused(&self) {
         if let Some(suppressed) = self.telemetry.message_refused() {
             self.span.in_scope(|| {

@@ -1,4 +1,5 @@
-//! `Metrics`: the metrics of one transport. Those without further labels are looked up once.
+//! `Metrics`: the metrics of one transport. Those with no label but `transport` or a fixed one are
+//! looked up once.
 
 use super::vocabulary::{METRICS, MetricKind, MetricUnit};
 use super::{Origin, Sample};
@@ -48,7 +49,7 @@ impl Metrics {
         let size = |direction: &'static str| histogram!("net_message_bytes", "transport" => transport, "direction" => direction);
         Self {
             transport,
-            // The facade does not tell; the recorder that stands for none has no state.
+            // The facade has no such function, but its no-op recorder is a type without fields.
             has_recorder: with_recorder(|recorder| size_of_val(recorder) > 0),
             open: gauge!("net_connections_open", "transport" => transport),
             resumed: counter!("net_connections_resumed_total", "transport" => transport),
@@ -129,7 +130,7 @@ impl Metrics {
     }
 }
 
-/// Tells the recorder the kind, the unit and the description of all metrics.
+/// Registers the kind, the unit and the description of all metrics with the recorder.
 pub(super) fn describe() {
     for metric in METRICS {
         let unit = match metric.unit {

@@ -1,20 +1,21 @@
-//! What operators see: spans and events of `tracing`, and metrics of `metrics` with that feature.
+//! Telemetry for operators: spans and events of `tracing`, and, with the feature `metrics`, metrics
+//! of the facade of that name.
 //!
-//! All transports use the same names, which `docs/observability.md` lists: [`EVENTS`] and [`METRICS`].
-//! Events and spans have a target that begins with `net::`, and metrics the label `transport`. No
-//! label names a peer.
+//! All transports use the same names, which `docs/observability.md` lists: [`EVENTS`] and
+//! [`METRICS`]. Events and spans have a target that begins with `net::`, and metrics the label
+//! `transport`. No label names a peer.
 //!
-//! Each attempt ends as one of: a connection, a refusal by a [`Limit`], or a failed handshake, of a
-//! peer with a listener (`in`) or an own one (`out`), see [`Attempt`]. A connection is reported as open and
-//! as closed once, see [`ConnectionTelemetry`].
+//! Each attempt, of a peer at a listener (`in`) or of this side (`out`), has one outcome: a
+//! connection, a refusal by a [`Limit`], or a failed handshake; see [`Attempt`]. A connection is
+//! reported once as open and once as closed, see [`ConnectionTelemetry`].
 //!
-//! What strangers can cause (refusals, failed handshakes, refused messages) gets at most 20 lines of each
-//! kind a second, for all connections of a transport; the field `suppressed` of the next line says how many
-//! were left out. Counters count all.
+//! Events that unauthenticated peers can cause (refusals, failed handshakes, refused messages) are
+//! limited to 20 of each kind per second and transport. The field `suppressed` of the next event
+//! says how many were left out. Metrics count all.
 //!
-//! Subscribers and recorders are called on tasks of the application and, at the end of connections of
-//! msquic, on its threads: they must not block. The counters are looked up once, when the transport is
-//! made: install the recorder before.
+//! Subscribers and recorders are called in tasks of the application, and on msquic's threads when
+//! one of its connections ends: they must not block. Install the recorder before the transport is
+//! created, since the metrics are looked up then.
 
 mod attempt;
 mod cause;
@@ -69,7 +70,7 @@ pub struct Telemetry {
     metrics: Arc<metrics::Metrics>,
 }
 
-/// Rate limits of log lines that unauthenticated hosts can cause.
+/// Rate limits of events that unauthenticated peers can cause.
 #[derive(Default)]
 struct RateLimits {
     refused: RateLimit,
@@ -102,7 +103,7 @@ impl Telemetry {
         has_recorder || tracing::enabled!(target: CONNECTION, tracing::Level::TRACE)
     }
 
-    /// A connection attempt exceeded a limit.
+    /// Reports that a limit ended an attempt or a connection.
     pub(crate) fn refused(&self, remote: SocketAddr, limit: Limit) {
         let transport = self.transport;
         if let Some(suppressed) = self.rate_limits.refused.take() {
@@ -138,7 +139,8 @@ impl Telemetry {
         self.metrics.handshake_failed(direction, cause, detail);
     }
 
-    /// Takes a line for a message beyond the limit; returns how many were suppressed before.
+    /// Counts a message beyond the limit. Returns how many events were suppressed before this one,
+    /// or `None` if this one is suppressed too.
     fn message_refused(&self) -> Option<u64> {
         #[cfg(feature = "metrics")]
         self.metrics.messages_refused.increment(1);
@@ -146,7 +148,7 @@ impl Telemetry {
     }
 }
 
-/// What is only counted.
+/// Metrics without events.
 #[cfg_attr(
     not(feature = "metrics"),
     expect(unused_variables, clippy::unused_self, reason = "only metrics")
@@ -216,7 +218,7 @@ impl fmt::Debug for Telemetry {
     }
 }
 
-/// Tells the recorder the kind, the unit and the description of all metrics.
+/// Registers the kind, the unit and the description of all metrics with the recorder.
 fn describe() {
     #[cfg(feature = "metrics")]
     metrics::describe();

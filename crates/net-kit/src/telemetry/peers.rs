@@ -1,4 +1,4 @@
-//! `PoolTelemetry` and `FallbackTelemetry`: what is reported above the transports.
+//! `PoolTelemetry` and `FallbackTelemetry`: events and metrics of the crate `net-peers`.
 
 use super::cause;
 use super::vocabulary::{FALLBACK, POOL};
@@ -24,7 +24,7 @@ impl PoolTelemetry {
         Self::default()
     }
 
-    /// There is a connection with a peer that had none.
+    /// Reports a connection with a peer that had none.
     pub fn connected(&self, peer: &CertHash) {
         tracing::debug!(target: POOL, peer = short(peer), "peer connected");
         #[cfg(feature = "metrics")]
@@ -34,7 +34,7 @@ impl PoolTelemetry {
         }
     }
 
-    /// Another connection with a peer is used; `reason` is why one before it ended.
+    /// Reports that another connection with a peer is used; `reason` is why an earlier one ended.
     pub fn replaced(&self, peer: &CertHash, reason: Option<&CloseReason>) {
         let reason = reason.map(|reason| tracing::field::display(WithCauses(reason)));
         tracing::debug!(target: POOL, peer = short(peer), reason, "connection replaced");
@@ -42,7 +42,7 @@ impl PoolTelemetry {
         counter!("net_pool_changes_total", "change" => "replaced").increment(1);
     }
 
-    /// The last connection with a peer has ended.
+    /// Reports that the last connection with a peer has ended.
     pub fn lost(&self, peer: &CertHash, reason: &CloseReason) {
         let reason = WithCauses(reason);
         tracing::debug!(target: POOL, peer = short(peer), %reason, "peer lost");
@@ -53,14 +53,14 @@ impl PoolTelemetry {
         }
     }
 
-    /// A peer takes no data on a connection, and another one is dialled.
+    /// Reports that a peer takes no data on a connection, and that it is dialled again.
     pub fn stuck(&self, peer: &CertHash) {
         tracing::debug!(target: POOL, peer = short(peer), "connection stuck");
         #[cfg(feature = "metrics")]
         counter!("net_pool_changes_total", "change" => "stuck").increment(1);
     }
 
-    /// A dial of the pool succeeded or failed.
+    /// Reports the outcome of a dial of the pool.
     pub fn dialled(&self, remote: SocketAddr, outcome: Result<(), &ConnectError>) {
         let (cause, detail) = match outcome {
             Ok(()) => ("connected", ""),
@@ -80,19 +80,20 @@ impl PoolTelemetry {
         let _ = (cause, detail);
     }
 
-    /// A message was queued: the pool holds it until it is delivered or reported.
+    /// Counts a message that was queued: the pool holds it until it is delivered or reported.
     pub fn held(&self) {
         #[cfg(feature = "metrics")]
         gauge!("net_pool_messages_held").increment(1.0);
     }
 
-    /// A message was delivered or reported.
+    /// Counts a message that was delivered or reported.
     pub fn released(&self) {
         #[cfg(feature = "metrics")]
         gauge!("net_pool_messages_held").decrement(1.0);
     }
 
-    /// A message was not delivered, or is not known to be. `cause` is one of a few names.
+    /// Reports a message that was not delivered, or is not known to be. `cause` is one of a few
+    /// fixed names.
     pub fn undelivered(&self, peer: &CertHash, cause: &'static str, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.undelivered.take() {
             let peer = short(peer);
@@ -102,7 +103,7 @@ impl PoolTelemetry {
         counter!("net_pool_undelivered_total", "cause" => cause).increment(1);
     }
 
-    /// A message of a peer was not received.
+    /// Reports that a message of a peer was not received.
     pub fn receive_failed(&self, peer: &CertHash, error: &dyn fmt::Display) {
         if let Some(suppressed) = self.receive_failed.take() {
             tracing::debug!(
@@ -152,7 +153,7 @@ impl FallbackTelemetry {
         Self::default()
     }
 
-    /// A dial has ended; the errors are why the transports failed, as far as it is known.
+    /// Reports the outcome of a dial. The errors are those of the transports that failed.
     pub fn dialled(
         &self,
         remote: SocketAddr,

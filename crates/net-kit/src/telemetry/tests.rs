@@ -18,7 +18,7 @@ use tracing::{Metadata, Subscriber};
 
 const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
-/// Keeps what is emitted: target, level, message and fields.
+/// Records target, level, message and fields of what is emitted.
 #[derive(Clone, Default)]
 pub(crate) struct Log(Arc<Mutex<BTreeSet<Line>>>);
 
@@ -36,12 +36,12 @@ impl Visit for Message {
 }
 
 impl Log {
-    /// Logs what this thread emits. All events that tests emit are known before: an event that another
-    /// thread emits first may be disabled for this one.
+    /// Records what this thread emits. All events are emitted once before, because an event that
+    /// another thread emits first may be disabled for this thread.
     pub(crate) fn install() -> (Self, DefaultGuard) {
         let log = Self::default();
         let guard = tracing::subscriber::set_default(log.clone());
-        tell_all();
+        emit_all();
         tracing::callsite::rebuild_interest_cache();
         log.0.lock().clear();
         (log, guard)
@@ -60,7 +60,7 @@ impl Subscriber for Log {
         metadata.target().starts_with("net::")
     }
 
-    /// Not always: other threads have no subscriber.
+    /// `sometimes`, because other threads have no subscriber.
     fn register_callsite(&self, _: &'static Metadata<'static>) -> Interest {
         Interest::sometimes()
     }
@@ -86,12 +86,12 @@ fn connection(telemetry: &Telemetry) -> ConnectionTelemetry {
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let hash = credential.identity();
     let peer = TrustPolicy::Any.verify(credential.certificate_chain().first()).unwrap();
-    let facts = ConnectionFacts::new(REMOTE, REMOTE, hash, peer, None, "told/1".to_owned());
+    let facts = ConnectionFacts::new(REMOTE, REMOTE, hash, peer, None, "test/1".to_owned());
     ConnectionTelemetry::opened(telemetry.clone(), &facts, Origin::Accepted)
 }
 
-/// Tells everything once.
-fn tell_all() {
+/// Emits each event and metric once.
+fn emit_all() {
     let telemetry = Telemetry::new("test");
     telemetry.wants_samples();
     telemetry.refused(REMOTE, Limit::PerIp);
@@ -125,7 +125,7 @@ fn tell_all() {
 #[test]
 fn each_event_that_is_emitted_is_in_the_table() {
     let (log, _guard) = Log::install();
-    tell_all();
+    emit_all();
     let emitted = std::mem::take(&mut *log.0.lock());
     let to_line = |event: &super::Event| {
         let fields = event.fields.iter().map(|&field| field.to_owned()).collect();
@@ -152,7 +152,7 @@ mod metrics {
     #[test]
     fn each_metric_that_is_emitted_is_in_the_table() {
         let recorder = DebuggingRecorder::new();
-        with_local_recorder(&recorder, tell_all);
+        with_local_recorder(&recorder, emit_all);
         let emitted: BTreeSet<_> = recorder
             .snapshotter()
             .snapshot()
@@ -221,7 +221,7 @@ mod metrics {
     }
 
     #[test]
-    fn an_attempt_that_reached_a_limit_is_told_as_a_refusal_alone() {
+    fn an_attempt_that_reached_a_limit_is_counted_as_a_refusal_only() {
         let after = Duration::from_secs(10);
         for (limit, error) in [
             (Limit::HandshakeTimeout, ConnectError::TimedOut { remote_addr: REMOTE, after }),
@@ -250,7 +250,7 @@ mod metrics {
     }
 
     #[test]
-    fn a_connection_ends_once_also_if_it_is_only_dropped() {
+    fn a_connection_ends_once_even_if_it_is_only_dropped() {
         let local = |code| CloseReason::Local { code, reason: String::new() };
         for (reason, cause) in [
             (Some(local(7)), "local"),
@@ -275,7 +275,7 @@ mod metrics {
     }
 
     #[test]
-    fn packets_are_counted_since_the_sample_before() {
+    fn packets_are_counted_since_the_previous_sample() {
         let values = values(|| {
             let connection = connection(&Telemetry::new("test"));
             for (packets_sent, packets_lost) in [(10, 2), (30, 1), (30, 4)] {

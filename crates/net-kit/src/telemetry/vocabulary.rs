@@ -1,7 +1,7 @@
 //! The vocabulary: every metric and every event, as data.
 //!
-//! `docs/observability.md` shows these tables, and a test compares them. A test of this crate compares
-//! them with what is emitted.
+//! `docs/observability.md` shows these tables, and a test compares them. A test of this crate
+//! compares them with what is emitted.
 
 use std::fmt;
 
@@ -15,7 +15,7 @@ pub struct Metric {
     pub kind: MetricKind,
     /// Its unit.
     pub unit: MetricUnit,
-    /// The names of its labels. Each has a few values that are known beforehand.
+    /// The names of its labels. The values of each are a small fixed set.
     pub labels: &'static [&'static str],
     /// What it measures.
     pub description: &'static str,
@@ -25,11 +25,11 @@ pub struct Metric {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum MetricKind {
-    /// A number that grows.
+    /// A count that only increases.
     Counter,
-    /// A number that grows and shrinks.
+    /// A number that increases and decreases.
     Gauge,
-    /// The distribution of numbers.
+    /// A distribution of values.
     Histogram,
 }
 
@@ -47,7 +47,7 @@ impl fmt::Display for MetricKind {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 #[non_exhaustive]
 pub enum MetricUnit {
-    /// A number of things.
+    /// A dimensionless count.
     Count,
     /// Bytes.
     Bytes,
