@@ -1,4 +1,5 @@
-//! `FallbackTransport`: a primary transport, and a secondary one where the primary is blocked.
+//! `FallbackTransport`: dials with a primary transport, and with a secondary one if the primary is
+//! blocked.
 
 mod connection;
 mod listener;
@@ -34,7 +35,8 @@ net_kit::options! {
     /// assert!(config.delay(Duration::MAX).validate().is_err());
     /// ```
     pub struct FallbackConfig {
-        /// The head start of the primary transport, at most one day. Default: 250 ms.
+        /// How long the primary transport dials before the secondary one does too, at most one day.
+        /// Default: 250 ms.
         delay: Duration = Duration::from_millis(250), Duration::ZERO..=*TIMEOUT.end();
     }
 }
@@ -50,35 +52,34 @@ impl FallbackConfig {
     }
 }
 
-/// How many ports are tried until one is free in both transports.
+/// How many ports are tried to find one that is free in both transports.
 const PORTS: usize = 16;
 
 /// Dials with a primary transport and, after a delay, with a secondary one too.
 ///
-/// The first established connection is used, as with Happy Eyeballs (RFC 8305). The delay is the
-/// 250 ms of that document unless [set](FallbackConfig::delay). A listener uses both transports, on the
-/// same port.
+/// The first established connection is used, as with Happy Eyeballs (RFC 8305). The default of the
+/// [delay](FallbackConfig::delay) is that of RFC 8305, 250 ms. A listener uses both transports, on
+/// the same port.
 ///
 /// A dial takes at most the delay plus the secondary transport's handshake timeout.
 ///
-/// The secondary transport is for peers that the primary does not reach. No failure of one transport
-/// is final: what answers over it may be another program on the same port, and a credential or an
-/// address that one transport cannot use may suit the other.
+/// No failure of one transport is final: another program may answer on the same port, and a
+/// credential or an address that one transport cannot use may suit the other.
 ///
 /// # Errors of dials
 ///
-/// If both transports fail, `connect` returns the error on which the caller can act most specifically;
-/// the event of the dial has both:
+/// If both transports fail, `connect` returns the error that tells the caller most specifically
+/// what to do, in this order. The telemetry of the dial has both errors.
 ///
 /// 1. a certificate that the peer, or this side, rejects: change the trust of that side;
 /// 2. a close by the peer: act by its code;
 /// 3. no common protocol: offer another one;
 /// 4. a refusal: the host answers, but nothing accepts at that address;
 /// 5. no answer, such as a timeout: try again later;
-/// 6. an argument or a credential that the transport cannot use, or its shutdown. It ranks last, because
-///    the other transport may connect at the next attempt.
+/// 6. an argument or a credential that the transport cannot use, or its shutdown. It ranks last,
+///    because the other transport may connect at the next attempt.
 ///
-/// Between equal ones it is the error of the primary transport.
+/// Of two errors of equal rank, that of the primary transport is returned.
 ///
 /// ```no_run
 /// use net_peers::{FallbackConnection, FallbackTransport};
@@ -105,12 +106,14 @@ pub struct FallbackTransport<P, S> {
     secondary: S,
     config: FallbackConfig,
     telemetry: Arc<FallbackTelemetry>,
-    /// The secondary transport dials later, and does not know those from before.
+    /// Revocations during a dial: the secondary transport dials later, and does not know earlier
+    /// ones.
     revocations: Arc<Mutex<Revocations>>,
 }
 
 impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
-    /// Dials with the secondary transport. The peer may have been revoked after the first `revocations`.
+    /// Dials with the secondary transport. The peer may have been revoked after the first
+    /// `revocations`.
     async fn connect_secondary(
         &self,
         remote_addr: SocketAddr,
@@ -152,7 +155,7 @@ impl<P: NetTransport, S: NetTransport> FallbackTransport<P, S> {
         &self.primary
     }
 
-    /// Returns the secondary one.
+    /// Returns the secondary transport.
     pub fn secondary(&self) -> &S {
         &self.secondary
     }
@@ -180,8 +183,8 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
                     let credential = Mutex::new(credential);
                     return Ok(FallbackListener { primary, secondary, credential });
                 }
-                // Another socket uses that port. Hold ours until the end, so that the next port
-                // differs.
+                // Another socket uses that port. Keep this listener until the end, so that the
+                // system assigns another port next time.
                 Err(ListenError::AddressInUse(_))
                     if bind_addr.port() == 0 && taken.len() < PORTS =>
                 {
@@ -268,7 +271,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let forgotten = self.revocations.lock().record(policy.clone());
-        drop(forgotten); // unlocked: it is the application's
+        drop(forgotten); // after unlocking, since it may contain a verifier of the application
         let (primary, secondary) =
             tokio::join!(self.primary.revoke(policy), self.secondary.revoke(policy));
         primary + secondary
@@ -287,13 +290,12 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Returns the error on which the caller can act most specifically, otherwise that of the primary
-/// transport.
+/// Returns the error of the higher rank, or that of the primary transport if they are equal.
 fn most_specific(primary: ConnectError, secondary: ConnectError) -> ConnectError {
     if rank(&secondary) > rank(&primary) { secondary } else { primary }
 }
 
-/// How specifically the caller can act on an error, see [`FallbackTransport`].
+/// Returns how specifically an error tells the caller what to do, see [`FallbackTransport`].
 fn rank(error: &ConnectError) -> u8 {
     match error {
         ConnectError::Rejected(rejection) if rejection.by == RejectionBy::Peer => 6,

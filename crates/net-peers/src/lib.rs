@@ -1,12 +1,12 @@
 //! Connections with **many peers**, over any transport of [`net_traits`].
 //!
-//! - [`PeerPool`]: connections by identity, dialled when needed and again when they break.
-//!   [`PeerPool::recv`] returns the messages of all peers, [`PeerEvents`] the messages that were not
-//!   delivered. [`PeerPool::broadcast`] sends one payload to many; [`PeerPool::follow`] connects to what a
-//!   [`Resolver`] lists.
-//! - [`serve`]: accepts peers, each in its own task.
-//! - [`FallbackTransport`]: a primary transport, and a secondary one where the primary does not
-//!   reach the peer.
+//! - [`PeerPool`]: connections by identity, dialled on demand and redialled when they break.
+//!   [`PeerPool::recv`] returns the messages of all peers, and [`PeerEvents`] those that were not
+//!   delivered. [`PeerPool::broadcast`] sends one payload to many peers. [`PeerPool::follow`]
+//!   connects to the peers that a [`Resolver`] lists.
+//! - [`serve`]: accepts connections, each in its own task.
+//! - [`FallbackTransport`]: dials with a primary transport, and with a secondary one if the primary
+//!   does not reach the peer.
 //!
 //! ```
 //! use net_peers::{PeerEvent, PeerPool, PeerPoolConfig};
@@ -49,11 +49,12 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Everything needs a runtime of tokio, with its timers.
+//! All operations need a tokio runtime with timers.
 //!
 //! # Features
 //!
 //! - `dns`: `DnsResolver`, the addresses of peers from A, AAAA and SRV records.
+//! - `metrics`: metrics of pools and dials, by the facade of the crate `metrics`.
 #![forbid(unsafe_code)]
 
 mod fallback;

@@ -1,8 +1,10 @@
-//! `recheck_trust`: a connection whose handshake may have used an older policy.
+//! `recheck_trust`: verifies the peer of a connection whose handshake may have used an older
+//! policy.
 
 use net_traits::{ConnectError, NetConnection, Rejection, TrustPolicy, close_code};
 
-/// Aborts a new connection unless `policy`, which came into force during its handshake, trusts its peer.
+/// Aborts a new connection unless its peer is trusted by `policy`, which was set during the
+/// handshake.
 ///
 /// # Errors
 ///
@@ -11,7 +13,7 @@ pub(crate) fn recheck_trust(
     connection: &impl NetConnection,
     policy: &TrustPolicy,
 ) -> Result<(), ConnectError> {
-    // Without certificates, a transport has no use for policies.
+    // A transport without certificates does not apply policies.
     let Some(certificate) = connection.remote_certificate() else { return Ok(()) };
     policy.still_trusts(connection.peer_identity(), Some(&certificate)).map_err(|error| {
         connection.abort(close_code::REVOKED, "no longer trusted");

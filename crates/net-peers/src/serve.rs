@@ -1,4 +1,4 @@
-//! `serve`: one task per peer, so that none delays another.
+//! `serve`: accepts connections, each in its own task.
 
 use net_traits::{AcceptError, NetIncomingRequest, NetListener};
 use std::sync::Arc;
@@ -6,20 +6,21 @@ use tokio::task::{JoinError, JoinSet};
 
 /// Accepts peers until the listener is closed, and calls `handler` with each connection.
 ///
-/// The handshake and the handler of each peer run in a task of their own, so that a peer that stalls
-/// delays no other. How many there are is limited by the configuration of the transport. A failed
-/// handshake is reported by the transport, in its events and counters. A handler that panics ends its
+/// The handshake and the handler of each peer run in their own task, so that a peer that stalls
+/// does not delay others. The configuration of the transport limits their number. The transport
+/// reports failed handshakes in its events and metrics. A handler that panics ends its own
 /// connection only, and is logged as an error.
 ///
-/// Returns why the listener is closed, after all handlers have ended.
+/// Returns the error of the closed listener, after all handlers have ended.
 ///
 /// # Cancel safety
 ///
-/// A dropped future ends all handshakes and handlers; the connections that no other task has are closed.
+/// Dropping the future aborts all handshakes and handlers, which closes the connections that only
+/// they use.
 ///
 /// # Panics
 ///
-/// Outside of a runtime of tokio.
+/// If called outside a tokio runtime.
 ///
 /// # Examples
 ///
@@ -78,17 +79,17 @@ where
                 }
                 Err(end) => break end,
             },
-            Some(served) = peers.join_next() => tell(served),
+            Some(served) = peers.join_next() => log_panic(served),
         }
     };
     while let Some(served) = peers.join_next().await {
-        tell(served);
+        log_panic(served);
     }
     end
 }
 
-fn tell(served: Result<(), JoinError>) {
+fn log_panic(served: Result<(), JoinError>) {
     if let Err(error) = served {
-        tracing::error!(%error, "the handler of a peer ended");
+        tracing::error!(%error, "the handler of a connection panicked");
     }
 }

@@ -26,7 +26,7 @@ fn stranger(number: u16) -> CertHash {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_peers_get_it_but_those_that_are_reported() {
+async fn each_peer_gets_the_message_or_is_reported() {
     let network = MemoryNetwork::new(1);
     let (me, [dialled, inserted]) = (trusting(), [trusting(), trusting()]);
     let (at_dialled, at_me) = (listen(&network, &dialled).await, listen(&network, &me).await);
@@ -69,7 +69,7 @@ async fn a_thousand_peers_share_the_payload() {
     }
     let message = Bytes::from(vec![7; 1024 * 1024]);
     let broadcast = pool.broadcast(peers.clone(), message.clone());
-    // A copy for each would let go of the payload.
+    // If each peer had a copy, the payload would be unique now.
     for peer in peers {
         assert!(!message.is_unique(), "{peer} has another payload");
         pool.remove(peer);
@@ -103,7 +103,7 @@ async fn connected_peers_all_get_one_message() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_one_peer_cannot_take_concerns_no_other() {
+async fn a_message_that_is_too_large_does_not_affect_others() {
     let network = MemoryNetwork::new(1);
     let (server, limited) = (trusting(), trusting());
     let listener = listen(&network, &server).await;
@@ -121,8 +121,8 @@ async fn a_message_that_one_peer_cannot_take_concerns_no_other() {
     assert_eq!(after.unsent().await, []);
     let event = events.recv().await;
     assert!(matches!(event, Some(PeerEvent::Connected { .. })), "{event:?}");
-    let told = timeout(Duration::from_secs(1), events.recv()).await;
-    assert!(told.is_err(), "it is reported twice: {told:?}");
+    let again = timeout(Duration::from_secs(1), events.recv()).await;
+    assert!(again.is_err(), "it is reported twice: {again:?}");
 }
 
 #[tokio::test(start_paused = true)]

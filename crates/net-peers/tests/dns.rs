@@ -11,11 +11,11 @@ use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What the name server answers.
+/// The records and failures of the name server.
 #[derive(Default)]
 struct Zone {
     records: HashMap<(String, RecordType), Vec<RData>>,
-    /// Every query is answered with that, if it is set.
+    /// The response code of all responses, if it is set.
     failure: Option<ResponseCode>,
     /// Queries of that type fail.
     broken: Option<RecordType>,
@@ -34,7 +34,7 @@ impl Drop for NameServer {
     }
 }
 
-/// Records are valid for no time, so that each lookup asks again.
+/// Records expire immediately, so that each lookup sends a query.
 const TTL: u32 = 0;
 
 impl NameServer {
@@ -56,15 +56,15 @@ impl NameServer {
     }
 
     fn addresses(&self, name: &str, port: u16) -> DnsResolver {
-        self.asked(DnsResolver::addresses(name, port))
+        self.configure(DnsResolver::addresses(name, port))
     }
 
     fn service(&self, name: &str) -> DnsResolver {
-        self.asked(DnsResolver::service(name))
+        self.configure(DnsResolver::service(name))
     }
 
-    /// Asks this server, without a pause.
-    fn asked(&self, resolver: DnsResolver) -> DnsResolver {
+    /// Configures a resolver to query this server without a pause.
+    fn configure(&self, resolver: DnsResolver) -> DnsResolver {
         resolver.name_servers([self.address]).interval(Duration::ZERO, Duration::ZERO)
     }
 }
@@ -113,7 +113,7 @@ async fn sorted(resolver: &mut DnsResolver) -> Vec<Endpoint> {
 }
 
 #[tokio::test]
-async fn addresses_are_those_of_both_families_and_change() {
+async fn addresses_of_both_families_are_returned_and_may_change() {
     let server = NameServer::start().await;
     let mut resolver = server.addresses("peers.test.", 4433);
     assert_eq!(sorted(&mut resolver).await, [], "the name does not exist yet");
@@ -164,7 +164,7 @@ async fn a_failing_server_is_an_error_and_not_an_empty_list() {
 }
 
 #[tokio::test]
-async fn a_family_that_fails_hides_no_addresses_and_is_no_empty_list() {
+async fn the_failure_of_one_family_is_an_error_only_without_other_addresses() {
     let server = NameServer::start().await;
     server.set("peers.test.", RecordType::A, [a(1)]);
     let mut resolver = server.addresses("peers.test.", 1);
@@ -177,7 +177,7 @@ async fn a_family_that_fails_hides_no_addresses_and_is_no_empty_list() {
 }
 
 #[tokio::test]
-async fn the_first_lookup_is_made_at_once_and_the_next_after_the_interval() {
+async fn the_first_lookup_is_immediate_and_the_next_after_the_interval() {
     let server = NameServer::start().await;
     server.set("peers.test.", RecordType::A, [a(1)]);
     let hour = Duration::from_secs(3600);

@@ -17,7 +17,7 @@ fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
-/// Two in-memory networks stand for two transports; only their links differ.
+/// Two in-memory networks stand for two transports. Only their links differ.
 struct Two {
     dialler: FallbackTransport<MemoryTransport, MemoryTransport>,
     listener: FallbackTransport<MemoryTransport, MemoryTransport>,
@@ -31,7 +31,7 @@ fn two(first: LinkPlan, second: LinkPlan) -> Two {
     Two { dialler: both(), listener: both() }
 }
 
-async fn meet(two: &Two, listens: TrustPolicy) -> (Result<bool, ConnectError>, Duration) {
+async fn connect(two: &Two, listens: TrustPolicy) -> (Result<bool, ConnectError>, Duration) {
     let credential = NetCredential::self_signed(listens).unwrap();
     let bind_addr = "0.0.0.0:0".parse().unwrap();
     let listener = two.listener.create_listener(bind_addr, &[ALPN], credential).await.unwrap();
@@ -55,30 +55,31 @@ fn after(milliseconds: u64) -> LinkPlan {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_primary_has_a_head_start_and_then_the_faster_one_wins() {
+async fn the_primary_has_a_head_start_and_then_the_first_connection_is_used() {
     for (first, second, is_primary, elapsed) in [
         (100, 1, true, 200),      // within the head start
         (150, 100, true, 300),    // 250 + 200 would be later
         (400, 100, false, 450),   // 800 would be later
         (9_000, 100, false, 450), // beyond the handshake timeout
     ] {
-        let (dialled, took) = meet(&two(after(first), after(second)), TrustPolicy::Any).await;
+        let (dialled, took) = connect(&two(after(first), after(second)), TrustPolicy::Any).await;
         assert_eq!(dialled, Ok(is_primary), "{first} ms against {second} ms");
         assert_eq!(took, Duration::from_millis(elapsed), "{first} ms against {second} ms");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_both_answer_the_error_says_so() {
+async fn a_rejection_over_both_transports_is_returned() {
     for (first, second) in [(1, 1), (300, 400)] {
-        let (dialled, _) = meet(&two(after(first), after(second)), TrustPolicy::reject_all()).await;
+        let (dialled, _) =
+            connect(&two(after(first), after(second)), TrustPolicy::reject_all()).await;
         let Err(ConnectError::Rejected(rejection)) = dialled else { panic!("{dialled:?}") };
         assert_eq!(rejection.by, RejectionBy::Peer);
     }
 }
 
-/// Dials where the listener of the primary transport fails in some way, and that of the secondary, if
-/// there is one, accepts.
+/// Dials while `spoil` makes the primary transport fail. The secondary transport has a listener
+/// that accepts if `has_secondary`.
 async fn dial(
     spoil: impl AsyncFn(&MemoryTransport, &MemoryTransport) -> Option<MemoryListener>,
     latency: u64,
@@ -108,9 +109,9 @@ async fn dial(
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_answer_over_the_primary_is_final() {
+async fn no_failure_of_the_primary_is_final() {
     let bind_addr: SocketAddr = "0.0.0.0:4433".parse().unwrap();
-    // In the primary's head start and after it.
+    // During the head start of the primary transport, and after it.
     for latency in [1, 400] {
         let absent = async |_: &MemoryTransport, _: &MemoryTransport| None;
         assert_eq!(dial(absent, latency, true).await, Ok(()));
@@ -140,7 +141,7 @@ async fn no_answer_over_the_primary_is_final() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_over_the_secondary_tells_more_than_none_over_the_primary() {
+async fn a_rejection_over_the_secondary_outranks_a_refusal_over_the_primary() {
     let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
     let host = other.transport();
     let rejects = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
@@ -154,7 +155,7 @@ async fn an_answer_over_the_secondary_tells_more_than_none_over_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn if_both_fail_the_error_is_that_of_the_primary() {
+async fn of_two_equal_errors_that_of_the_primary_is_returned() {
     let two = two(after(1), after(1));
     let remote_addr = "10.0.0.9:1".parse().unwrap();
     let error = two.dialler.connect(remote_addr, &[ALPN], trusting()).await.unwrap_err();
@@ -162,7 +163,7 @@ async fn if_both_fail_the_error_is_that_of_the_primary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_says_more_than_a_timeout_over_either_transport() {
+async fn a_refusal_outranks_a_timeout_over_either_transport() {
     let blocked = 9_000; // a handshake takes longer than its timeout
     for (first, second) in [(1, blocked), (blocked, 1)] {
         let two = two(after(first), after(second));

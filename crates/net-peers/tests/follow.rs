@@ -4,7 +4,7 @@ mod common;
 
 use common::{ALPN, Events, Pool, accept, any_port, listen, pool, recv, trusting};
 use net_peers::{
-    DropError, Endpoint, FileResolver, PeerEvent, PeerPool, PeerPoolConfig, ResolveError, Resolver,
+    DropError, Endpoint, PeerEvent, PeerPool, PeerPoolConfig, ResolveError, Resolver,
     StaticResolver, WatchResolver,
 };
 use net_traits::{
@@ -27,7 +27,7 @@ async fn connected(events: &mut Events) -> (CertHash, MemoryConnection) {
     loop {
         match events.recv().await.unwrap() {
             PeerEvent::Connected { peer, connection, .. } => return (peer, connection),
-            // Of a message that the peer received just before.
+            // A message that the peer received just before the end.
             PeerEvent::Undelivered(report) if report.may_have_arrived => {}
             event => panic!("{event:?}"),
         }
@@ -39,7 +39,7 @@ async fn disconnected(events: &mut Events) -> CloseReason {
     loop {
         match events.recv().await.unwrap() {
             PeerEvent::Disconnected { reason, .. } => return reason,
-            // Of a message that the peer received just before.
+            // A message that the peer received just before the end.
             PeerEvent::Undelivered(report) if report.may_have_arrived => {}
             event => panic!("{event:?}"),
         }
@@ -103,7 +103,7 @@ async fn additions_and_removals_are_followed() {
     let removed = Instant::now();
     let _accepted_other = accept(&at_other).await;
     assert_eq!(connected(&mut events).await.0, other.identity());
-    assert_eq!(removed.elapsed(), Duration::ZERO, "additions count at once");
+    assert_eq!(removed.elapsed(), Duration::ZERO, "additions are dialled immediately");
     let reason = accepted_one.watch_close().await;
     let expected = CloseReason::Peer { code: 0, reason: "no longer listed".to_owned() };
     assert_eq!(reason, expected);
@@ -116,7 +116,7 @@ async fn additions_and_removals_are_followed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_address_that_is_missing_for_a_moment_stays() {
+async fn an_address_that_is_missing_briefly_is_kept() {
     let network = MemoryNetwork::new(1);
     let listener = listen(&network, &trusting()).await;
     let (pool, mut events) = fresh(&network);
@@ -172,10 +172,10 @@ async fn an_unreachable_address_is_reported_once_and_dialled_with_backoff() {
     let (pool, mut events) = fresh(&network);
     let _follow = pool.follow(StaticResolver::new([address]));
     let event = events.recv().await.unwrap();
-    let PeerEvent::Unreachable { address: told, error } = event else { panic!("{event:?}") };
-    assert_eq!((told, error), (address, ConnectError::Refused(address)));
-    let told = timeout(600 * SECOND, events.recv()).await;
-    assert!(told.is_err(), "it is reported again: {told:?}");
+    let PeerEvent::Unreachable { address: reported, error } = event else { panic!("{event:?}") };
+    assert_eq!((reported, error), (address, ConnectError::Refused(address)));
+    let again = timeout(600 * SECOND, events.recv()).await;
+    assert!(again.is_err(), "it is reported again: {again:?}");
     let listener = host.create_listener(address, &[ALPN], peer.clone()).await.unwrap();
     let waited = Instant::now();
     let _accepted = accept(&listener).await;
@@ -250,7 +250,7 @@ async fn this_node_is_recognised_in_the_list() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_peer_at_an_address_is_met_unless_the_identity_is_listed() {
+async fn another_peer_at_an_address_is_accepted_unless_the_identity_is_listed() {
     let network = MemoryNetwork::new(1);
     let (before, after, host) = (trusting(), trusting(), network.transport());
     let listen = |port, credential: &NetCredential| {
@@ -305,13 +305,13 @@ async fn addresses_beyond_the_limit_are_reported_and_wait_for_room() {
     connected(&mut events).await;
     connected(&mut events).await;
     let third = timeout(600 * SECOND, listeners[2].accept()).await;
-    assert!(third.is_err(), "more are followed");
+    assert!(third.is_err(), "more addresses are followed than the limit");
     list.send(addresses[1..].to_vec()).unwrap();
     accept(&listeners[2]).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn so_many_addresses_are_dialled_at_once() {
+async fn dials_at_once_are_limited() {
     let network = MemoryNetwork::new(1);
     let silent = network.transport();
     let listener = silent.create_listener(any_port(), &[ALPN], trusting()).await.unwrap();
@@ -323,7 +323,7 @@ async fn so_many_addresses_are_dialled_at_once() {
     let config = PeerPoolConfig::new().max_dials(4);
     let (pool, _events) = pool(&network, trusting(), config);
     let _follow = pool.follow(StaticResolver::new(others.iter().map(NetListener::local_addr)));
-    // None of the handshakes is finished, for 10 s each.
+    // No handshake completes; each takes 10 s until it times out.
     tokio::time::sleep(SECOND).await;
     let arrived = futures_util::future::join_all(
         others.iter().map(|listener| async { timeout(SECOND, listener.accept()).await }),
@@ -361,14 +361,14 @@ async fn an_error_is_reported_once_and_changes_nothing() {
         matches!(&event, PeerEvent::ResolveFailed { error: it } if *it == error()),
         "{event:?}"
     );
-    let told = timeout(1000 * SECOND, events.recv()).await;
-    assert!(told.is_err(), "{told:?}");
+    let again = timeout(1000 * SECOND, events.recv()).await;
+    assert!(again.is_err(), "it is reported again: {again:?}");
     // Much later the list is empty.
     accepted.watch_close().await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_its_handle_nothing_is_followed_and_connections_stay() {
+async fn dropping_the_handle_stops_following_and_keeps_connections() {
     let network = MemoryNetwork::new(1);
     let (peer, listener) = {
         let peer = trusting();
@@ -397,7 +397,7 @@ async fn without_its_handle_nothing_is_followed_and_connections_stay() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn dropping_the_pool_ends_what_follows() {
+async fn dropping_the_pool_ends_the_tasks_that_follow() {
     let network = MemoryNetwork::new(1);
     let listener = listen(&network, &trusting()).await;
     let tasks = || tokio::runtime::Handle::current().metrics().num_alive_tasks();
@@ -473,37 +473,4 @@ async fn the_members_of_a_service_find_each_other_and_keep_one_connection_each()
         tokio::time::sleep(600 * SECOND).await;
     }
     drop(follows);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_file_is_read_again_and_its_errors_change_nothing() {
-    let folder = tempfile::tempdir().unwrap();
-    let path = folder.path().join("peers");
-    let mut file = FileResolver::new(&path);
-    let error = file.resolve().await.unwrap_err();
-    assert!(matches!(error, ResolveError::Read { .. }), "{error:?}");
-
-    let write = |text: &str| {
-        let fresh = folder.path().join("fresh");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(fresh, &path).unwrap();
-    };
-    let addresses = |list: Vec<Endpoint>| list.iter().map(Endpoint::to_string).collect::<Vec<_>>();
-    write("10.0.0.1:1\n");
-    let asked = Instant::now();
-    assert_eq!(addresses(file.resolve().await.unwrap()), ["10.0.0.1:1"]);
-    assert_eq!(asked.elapsed(), 5 * SECOND);
-    let unchanged = timeout(60 * SECOND, file.resolve()).await;
-    assert!(unchanged.is_err(), "{unchanged:?}");
-    // The same length, and perhaps the same time.
-    write("10.0.0.2:1\n");
-    assert_eq!(addresses(file.resolve().await.unwrap()), ["10.0.0.2:1"]);
-    write("10.0.0.2\n");
-    let error = file.resolve().await.unwrap_err();
-    assert!(matches!(error, ResolveError::Malformed { line: 1, .. }), "{error:?}");
-    write(&"#".repeat(2 * 1024 * 1024));
-    let error = file.resolve().await.unwrap_err();
-    assert!(matches!(error, ResolveError::TooLong { .. }), "{error:?}");
-    write("");
-    assert_eq!(file.resolve().await.unwrap(), []);
 }

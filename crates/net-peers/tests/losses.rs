@@ -20,7 +20,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Nothing listens there.
+/// An address without a listener.
 fn absent() -> SocketAddr {
     "10.9.9.9:1".parse().unwrap()
 }
@@ -31,7 +31,7 @@ fn stranger(number: u16) -> CertHash {
     CertHash::from_bytes(bytes)
 }
 
-/// The reports that there are, and how many peers connected.
+/// Returns the reports so far, and how many peers have connected.
 fn all(events: &mut Events) -> (Vec<net_peers::Undelivered>, usize) {
     let (mut reports, mut connected) = (Vec::new(), 0);
     while let Some(event) = events.try_recv() {
@@ -45,7 +45,7 @@ fn all(events: &mut Events) -> (Vec<net_peers::Undelivered>, usize) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_messages_of_all_peers_are_received_although_no_event_is() {
+async fn messages_of_all_peers_are_received_without_receiving_events() {
     let network = MemoryNetwork::new(1);
     let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
     let mut kept = Vec::new();
@@ -67,7 +67,7 @@ async fn the_messages_of_all_peers_are_received_although_no_event_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_undelivered_message_comes_back_although_no_event_is_received() {
+async fn each_undelivered_message_is_reported_however_late_events_are_received() {
     let network = MemoryNetwork::new(1);
     let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new().max_attempts(1));
     for number in 0..3000_u16 {
@@ -86,7 +86,7 @@ async fn each_undelivered_message_comes_back_although_no_event_is_received() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn reports_that_are_not_received_leave_no_room_for_more() {
+async fn reports_that_are_not_received_count_against_the_limit() {
     let network = MemoryNetwork::new(1);
     let config = PeerPoolConfig::new().max_attempts(1).max_queued_messages(10);
     let (pool, mut events) = pool(&network, trusting(), config);
@@ -102,7 +102,7 @@ async fn reports_that_are_not_received_leave_no_room_for_more() {
     assert_eq!(sent, 10);
     undelivered(&mut events).await;
     assert_eq!((send(), send()), (Ok(()), Err(QueueError::Full)));
-    // Without their receiver they are discarded.
+    // Without the receiver, reports are discarded.
     drop(events);
     sleep(60 * SECOND).await;
     for _ in 0..100 {
@@ -120,7 +120,7 @@ async fn the_bytes_of_all_peers_are_bounded_and_a_broadcast_counts_once() {
     assert_eq!((0..20).filter(|number| fill(*number).is_ok()).count(), 10);
     assert_eq!(fill(99), Err(QueueError::PoolFull));
     sleep(60 * SECOND).await;
-    assert_eq!(fill(99), Err(QueueError::PoolFull), "the reports are held");
+    assert_eq!(fill(99), Err(QueueError::PoolFull), "the pool holds the reports");
     assert_eq!(all(&mut events).0.len(), 10);
     sleep(60 * SECOND).await;
     for number in 0..100 {
@@ -132,7 +132,7 @@ async fn the_bytes_of_all_peers_are_bounded_and_a_broadcast_counts_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_slow_application_slows_its_peers_and_loses_nothing() {
+async fn a_slow_application_throttles_its_peers_and_loses_nothing() {
     let network = MemoryNetwork::new(1);
     let config = PeerPoolConfig::new().receive_queue(64 * 1024);
     let (pool, mut events) = pool(&network, trusting(), config);
@@ -168,7 +168,7 @@ async fn a_slow_application_slows_its_peers_and_loses_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_restarts_soon_is_sent_to_on_its_new_connection() {
+async fn messages_to_a_restarted_peer_use_its_new_connection() {
     let network = MemoryNetwork::new(1);
     let (smaller, larger) = two_trusting();
     for (me, peer) in [(smaller.clone(), larger.clone()), (larger, smaller)] {
@@ -191,7 +191,7 @@ async fn a_peer_that_restarts_soon_is_sent_to_on_its_new_connection() {
             assert_eq!(recv(theirs.as_ref().unwrap()).await, b"after");
             sleep(SECOND).await;
         }
-        assert_eq!(begun.elapsed(), 20 * SECOND, "they arrive at once");
+        assert_eq!(begun.elapsed(), 20 * SECOND, "messages arrive immediately");
         let (reports, _) = all(&mut events);
         let [report] = &reports[..] else { panic!("{reports:?}") };
         assert!(report.message == "before" && report.may_have_arrived);
@@ -199,7 +199,7 @@ async fn a_peer_that_restarts_soon_is_sent_to_on_its_new_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stuck_connection_is_replaced_and_what_it_took_is_reported() {
+async fn a_stuck_connection_is_replaced_and_its_messages_are_reported() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
@@ -217,7 +217,7 @@ async fn a_stuck_connection_is_replaced_and_what_it_took_is_reported() {
     while let Ok(message) = timeout(SECOND, fresh.recv()).await {
         assert!(seen.insert(message.unwrap().0[0]), "it arrived twice");
     }
-    // What the other connection had taken in time was there to be received.
+    // The messages that had arrived on the stuck connection can be received.
     while let Ok((message, _)) = stuck.recv().await {
         assert!(seen.insert(message[0]), "it arrived twice");
     }
@@ -229,7 +229,7 @@ async fn a_stuck_connection_is_replaced_and_what_it_took_is_reported() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_whose_application_is_slow_is_not_dialled_again_and_again() {
+async fn a_peer_with_a_slow_application_is_redialled_ever_less_often() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
@@ -251,20 +251,20 @@ async fn a_peer_whose_application_is_slow_is_not_dialled_again_and_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_flapping_peer_does_not_receive_is_reported() {
+async fn messages_that_a_flapping_peer_does_not_receive_are_reported() {
     let network = MemoryNetwork::new(1);
     network.set_links(LinkPlan::new().latency(Duration::from_millis(20)).reset_after(500..2000));
     let server = trusting();
     let listener = listen(&network, &server).await;
     let address = listener.local_addr();
     let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new().max_attempts(1000));
-    let (told, mut received) = tokio::sync::mpsc::unbounded_channel();
+    let (sender, mut received) = tokio::sync::mpsc::unbounded_channel();
     tokio::spawn(async move {
         loop {
-            let (connection, told) = (accept(&listener).await, told.clone());
+            let (connection, sender) = (accept(&listener).await, sender.clone());
             tokio::spawn(async move {
                 while let Ok((message, _)) = connection.recv().await {
-                    told.send(message).unwrap();
+                    sender.send(message).unwrap();
                 }
             });
         }
@@ -332,19 +332,19 @@ fn the_last_handle_may_be_dropped_outside_of_a_runtime() {
         } else {
             drop(pool);
         }
-        let (reason, told) = runtime.block_on(async {
+        let (reason, reported) = runtime.block_on(async {
             let reason = accepted.watch_close().await;
-            let mut told = Vec::new();
+            let mut reported = Vec::new();
             while let Some(event) = events.recv().await {
-                told.push(event);
+                reported.push(event);
             }
-            (reason, told)
+            (reason, reported)
         });
         assert!(matches!(reason, CloseReason::Peer { code: 0, .. }), "{reason}");
         let is_reported = |event: &PeerEvent<_>| matches!(event, PeerEvent::Undelivered(report) if report.message == "in vain");
-        assert!(told.iter().any(is_reported), "{told:?}");
+        assert!(reported.iter().any(is_reported), "{reported:?}");
         let is_lost = |event: &PeerEvent<_>| matches!(event, PeerEvent::Disconnected { .. });
-        assert!(told.iter().any(is_lost), "{told:?}");
+        assert!(reported.iter().any(is_lost), "{reported:?}");
     }
 }
 
@@ -423,14 +423,14 @@ async fn a_listener_without_the_protocol_does_not_end_the_queue() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn another_address_of_the_peer_is_dialled_after_any_failure() {
+async fn after_a_failure_another_address_of_the_peer_is_dialled() {
     let network = MemoryNetwork::new(1);
     let (server, host) = (trusting(), network.transport());
     let address = SocketAddr::new(host.ip(), 4433);
     let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new());
     let listed = Endpoint::new(address).with_identity(server.identity());
     let _follow = pool.follow(StaticResolver::new([listed]));
-    // Another node has come to the address that the application knows.
+    // Another node answers at the address that the application knows.
     let stranger = listen(&network, &trusting()).await;
     pool.send(server.identity(), stranger.local_addr(), "hello".into()).unwrap();
     for _ in 0..3 {

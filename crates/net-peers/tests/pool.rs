@@ -1,4 +1,4 @@
-//! `PeerPool`: connections by identity that are redialled.
+//! `PeerPool`: dials, redials, and which of several connections is used.
 
 mod common;
 
@@ -46,7 +46,7 @@ async fn many_callers_share_one_dial() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn messages_continue_after_breaks_which_are_reported() {
+async fn messages_are_sent_and_reported_across_reconnections() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
@@ -76,7 +76,7 @@ async fn a_peer_that_appears_later_gets_what_was_queued_in_order() {
     for number in 0..10_u8 {
         pool.send(server.identity(), address, vec![number].into()).unwrap();
     }
-    // When this attempt ends, the first one has ended: it is the same or an earlier one.
+    // When this attempt has ended, so has the first one, which is the same or an earlier attempt.
     pool.connection(server.identity(), address).await.unwrap_err();
     let listener = host.create_listener(address, &[ALPN], server).await.unwrap();
     let connection = accept(&listener).await;
@@ -204,7 +204,7 @@ async fn peers_that_dial_each_other_use_the_same_connection_and_lose_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_just_over_is_dialled_again() {
+async fn a_peer_whose_connection_has_just_ended_is_redialled() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
@@ -274,7 +274,7 @@ async fn the_newer_connection_is_used_and_the_other_one_is_closed_by_its_dialler
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_connection_that_the_smaller_identity_dialled_is_used_once_it_is_heard() {
+async fn the_connection_that_the_smaller_identity_dialled_is_used_once_it_receives() {
     let (smaller, larger) = two_trusting();
     let two = two(smaller, larger).await;
     assert!(!two.uses_ours().await, "the peer may have restarted");
@@ -288,7 +288,7 @@ async fn the_connection_that_the_smaller_identity_dialled_is_used_once_it_is_hea
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_that_is_not_used_stays_while_the_peer_sends_on_it() {
+async fn an_unused_connection_is_kept_while_the_peer_sends_on_it() {
     let (smaller, larger) = two_trusting();
     let two = two(larger, smaller).await;
     for _ in 0..100 {
@@ -340,7 +340,7 @@ async fn a_peer_that_rejects_is_dialled_with_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_new_credential_of_the_pool_keeps_a_revoked_peer_out() {
+async fn a_revoked_peer_is_rejected_after_a_change_of_the_credential() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;
@@ -429,7 +429,7 @@ async fn a_credential_that_changes_during_the_handshake_applies() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn unused_peers_are_forgotten() {
+async fn entries_of_unused_peers_are_removed() {
     let network = MemoryNetwork::new(1);
     let server = trusting();
     let listener = listen(&network, &server).await;

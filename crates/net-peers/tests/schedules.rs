@@ -1,9 +1,9 @@
 //! Random schedules of what can happen to nodes that send to each other through pools: restarts,
 //! crashes, partitions, resets, simultaneous dials, rotated keys, removals, slow applications.
 //!
-//! Every message must be received once or reported with its payload. It may be both only if the report
-//! says so. A failure prints its seed; `SEED=7 cargo test -p net-peers --test schedules` runs that one
-//! schedule, and `SCHEDULES=10000` so many.
+//! Every message must be received once or reported with its payload. It may be both only if the
+//! report says so. A failure prints its seed: `SEED=7 cargo test -p net-peers --test schedules`
+//! runs only that schedule. `SCHEDULES=10000` sets the number of schedules.
 
 mod common;
 
@@ -29,17 +29,17 @@ const SCHEDULES: u64 = 2000;
 
 const NODES: usize = 3;
 
-/// How many things happen in a schedule.
+/// How many steps a schedule has.
 const STEPS: usize = 40;
 
-/// How often the applications look for messages. Together with the longest way of a message it is
-/// shorter than messages are kept: what a process has not received when it ends is lost with it.
-const LOOK: Duration = Duration::from_millis(50);
+/// How often the applications poll for messages. Together with the largest delay of a message this
+/// is shorter than `keep_sent`: a message that an ending process has not received is lost with it.
+const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// After this time each message was delivered or reported.
+/// After this time each message has been delivered or reported.
 const SETTLED: Duration = Duration::from_secs(900);
 
-/// Sorted, because the order of identities matters: a seed has the same course each time.
+/// Sorted, because the order of identities matters: a seed has to give the same schedule each time.
 static CREDENTIALS: LazyLock<Vec<NetCredential>> = LazyLock::new(|| {
     let mut credentials: Vec<_> = (0..64).map(|_| trusting()).collect();
     credentials.sort_by_key(NetCredential::identity);
@@ -64,7 +64,7 @@ fn every_message_is_received_once_or_reported() {
             .fold(Totals::default(), Totals::add)
     });
     if seeds.end - seeds.start > 100 {
-        // The schedules are worth something.
+        // The schedules cover the interesting cases.
         let Totals { received, reported, both, replaced } = seen;
         assert!(received > 3 * reported, "{seen:?}");
         assert!(reported > 0 && both > 0 && both < reported && replaced > 0, "{seen:?}");
@@ -109,8 +109,8 @@ struct Schedule {
     network: MemoryNetwork,
     nodes: Vec<Node>,
     /// Events of nodes that have ended.
-    ended: Vec<(Events, Told)>,
-    /// Hosts of processes that have crashed, which stay cut off.
+    ended: Vec<(Events, Connected)>,
+    /// Hosts of processes that have crashed, which stay partitioned.
     dead: Vec<IpAddr>,
     /// The receiver of each message.
     sent: Vec<CertHash>,
@@ -123,7 +123,7 @@ struct Schedule {
 /// A process.
 struct Node {
     credential: NetCredential,
-    /// All that it has had.
+    /// All identities that it has had.
     identities: BTreeSet<CertHash>,
     host: MemoryTransport,
     address: SocketAddr,
@@ -132,13 +132,13 @@ struct Node {
     /// Shared with the task that accepts.
     pool: Arc<Mutex<Option<Pool>>>,
     events: Events,
-    told: Told,
-    /// Looks that its application misses.
+    connected: Connected,
+    /// How many polls its application skips.
     busy: u32,
 }
 
-/// The peers that the events say to be connected.
-type Told = BTreeSet<CertHash>;
+/// The peers that are connected according to the events.
+type Connected = BTreeSet<CertHash>;
 
 impl Node {
     async fn start(host: MemoryTransport, credential: NetCredential, port: u16) -> Self {
@@ -151,7 +151,7 @@ impl Node {
         let pool = Arc::new(Mutex::new(Some(pool)));
         let accepting = tokio::spawn(accept_all(listener.clone(), pool.clone()));
         let identities = BTreeSet::from([credential.identity()]);
-        let (address, told) = (listener.local_addr(), Told::new());
+        let (address, connected) = (listener.local_addr(), Connected::new());
         Self {
             credential,
             identities,
@@ -161,7 +161,7 @@ impl Node {
             accepting,
             pool,
             events,
-            told,
+            connected,
             busy: 0,
         }
     }
@@ -225,17 +225,17 @@ impl Schedule {
         for index in 0..NODES {
             self.end(index, false).await;
         }
-        self.look();
-        for (events, told) in &mut self.ended {
+        self.poll();
+        for (events, connected) in &mut self.ended {
             assert!(events.recv().await.is_none(), "there are more events");
-            assert!(told.is_empty(), "their ends are not reported: {told:?}");
+            assert!(connected.is_empty(), "ends are not reported: {connected:?}");
         }
         let both = self.reported.keys().filter(|number| self.received.contains(number)).count();
         let (received, reported) = (self.received.len(), self.reported.len());
         Totals { received, reported, both, replaced: self.replaced }
     }
 
-    /// Lets something happen.
+    /// Performs a random step.
     async fn step(&mut self) {
         let (one, other) = (self.rng.usize(0..NODES), self.rng.usize(0..NODES));
         let ips = (self.nodes[one].host.ip(), self.nodes[other].host.ip());
@@ -259,15 +259,15 @@ impl Schedule {
             92..96 => self.nodes[one].busy = self.rng.u32(1..200),
             _ => {
                 let seconds = self.rng.u64(1..40);
-                self.pass(Duration::from_secs(seconds), 5 * LOOK).await;
+                self.pass(Duration::from_secs(seconds), 5 * POLL_INTERVAL).await;
             }
         }
         let pause = [0, 1, 10, 100, 1000, 3000][self.rng.usize(0..6)];
-        self.pass(Duration::from_millis(pause), LOOK).await;
+        self.pass(Duration::from_millis(pause), POLL_INTERVAL).await;
     }
 
     fn credential(&mut self) -> NetCredential {
-        // Each once, in an order that is not that of the identities.
+        // Each once, in an order that differs from that of the identities.
         self.credentials += 1;
         CREDENTIALS[self.credentials * 29 % CREDENTIALS.len()].clone()
     }
@@ -303,22 +303,24 @@ impl Schedule {
         self.network.partition(&self.dead, &alive);
     }
 
-    /// Ends a process and starts it again. If it crashes, its connections are not closed, and its address changes.
+    /// Ends a process and starts it again. If it crashes, its connections are not closed, and its
+    /// address changes.
     async fn restart(&mut self, index: usize, crashes: bool) {
         let (credential, host, port) = self.end(index, crashes).await;
         let (host, port) = if crashes { (self.network.transport(), 0) } else { (host, port) };
         let pause = Duration::from_millis([0, 100, 5000][self.rng.usize(0..3)]);
-        self.pass(pause, LOOK).await;
+        self.pass(pause, POLL_INTERVAL).await;
         self.nodes[index] = Node::start(host, credential, port).await;
         self.cut_dead();
     }
 
-    /// Ends a process. Its application has received what the process had taken.
+    /// Ends a process, after its application has received the messages that the process had
+    /// received.
     async fn end(&mut self, index: usize, crashes: bool) -> (NetCredential, MemoryTransport, u16) {
         self.nodes[index].accepting.abort();
         let mut quiet = 0;
         while quiet < 20 {
-            quiet = if self.look_at(index) { 0 } else { quiet + 1 };
+            quiet = if self.poll_node(index) { 0 } else { quiet + 1 };
             yield_now().await;
         }
         if crashes {
@@ -327,52 +329,52 @@ impl Schedule {
         }
         let pool = self.nodes[index].pool.lock().take();
         drop(pool);
-        // A stand-in that is not reachable, until it is started again.
-        let stand_in = Node::start(self.network.transport(), self.credential(), 0).await;
-        let node = std::mem::replace(&mut self.nodes[index], stand_in);
+        // A placeholder that is not reachable, until the process is started again.
+        let placeholder = Node::start(self.network.transport(), self.credential(), 0).await;
+        let node = std::mem::replace(&mut self.nodes[index], placeholder);
         drop(node.listener);
-        self.ended.push((node.events, node.told));
+        self.ended.push((node.events, node.connected));
         (node.credential, node.host, node.address.port())
     }
 
-    /// Lets time pass.
-    async fn pass(&mut self, time: Duration, look: Duration) {
+    /// Lets time pass, polling at each `interval`.
+    async fn pass(&mut self, time: Duration, interval: Duration) {
         let mut left = time;
         loop {
-            self.look();
+            self.poll();
             if left.is_zero() {
                 return;
             }
-            let next = left.min(look);
+            let next = left.min(interval);
             sleep(next).await;
             left -= next;
         }
     }
 
-    /// All applications receive.
-    fn look(&mut self) {
+    /// Lets all applications receive.
+    fn poll(&mut self) {
         for index in 0..self.nodes.len() {
-            self.look_at(index);
+            self.poll_node(index);
         }
         let mut ended = std::mem::take(&mut self.ended);
-        ended.iter_mut().for_each(|(events, told)| self.events(events, told));
+        ended.iter_mut().for_each(|(events, connected)| self.events(events, connected));
         self.ended = ended;
     }
 
-    /// Whether there was a message.
-    fn look_at(&mut self, index: usize) -> bool {
+    /// Lets one application receive, and returns whether there was a message.
+    fn poll_node(&mut self, index: usize) -> bool {
         let node = &mut self.nodes[index];
-        let mut told = std::mem::take(&mut node.told);
-        // The receiver of the events is used up before it is put back.
+        let mut connected = std::mem::take(&mut node.connected);
+        // All events are taken before they are processed, since processing borrows `self`.
         let mut events = Vec::new();
         while let Some(event) = node.events.try_recv() {
             events.push(event);
         }
         for event in events {
-            self.event(event, &mut told);
+            self.event(event, &mut connected);
         }
         let node = &mut self.nodes[index];
-        node.told = told;
+        node.connected = connected;
         if node.busy > 0 {
             node.busy -= 1;
             return true;
@@ -390,21 +392,21 @@ impl Schedule {
         any
     }
 
-    fn events(&mut self, events: &mut Events, told: &mut Told) {
+    fn events(&mut self, events: &mut Events, connected: &mut Connected) {
         while let Some(event) = events.try_recv() {
-            self.event(event, told);
+            self.event(event, connected);
         }
     }
 
-    fn event<C: std::fmt::Debug>(&mut self, event: PeerEvent<C>, told: &mut Told) {
+    fn event<C: std::fmt::Debug>(&mut self, event: PeerEvent<C>, connected: &mut Connected) {
         match event {
-            PeerEvent::Connected { peer, .. } => assert!(told.insert(peer), "twice connected"),
+            PeerEvent::Connected { peer, .. } => assert!(connected.insert(peer), "connected twice"),
             PeerEvent::Replaced { peer, .. } => {
                 self.replaced += 1;
-                assert!(told.contains(&peer), "replaced before it was connected");
+                assert!(connected.contains(&peer), "replaced before it was connected");
             }
             PeerEvent::Disconnected { peer, changes, .. } => {
-                assert!(told.remove(&peer) || changes > 1, "lost before it was connected");
+                assert!(connected.remove(&peer) || changes > 1, "lost before it was connected");
             }
             PeerEvent::Undelivered(report) => {
                 let number = number(&report.message);

@@ -1,5 +1,5 @@
-//! The conformance suite over a fallback whose primary transport reaches no peer: its listeners work, as
-//! those of QUIC behind a firewall that drops UDP, and the secondary transport carries everything.
+//! The conformance suite over a fallback whose primary transport reaches no peer, as QUIC behind a
+//! firewall that drops UDP: its listeners work, and all connections use the secondary transport.
 
 use net_peers::{FallbackConfig, FallbackTransport};
 use net_traits_test::memory::{LinkPlan, MemoryNetwork, MemoryTransport};
@@ -7,7 +7,7 @@ use net_traits_test::{Harness, Limits};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-/// A dial of the primary transport ends after this time: a behaviour may dial many times in vain.
+/// The handshake timeout of the primary transport, short because a behaviour may dial many times.
 const BLOCKED: Duration = Duration::from_millis(500);
 
 struct OverSecondary {

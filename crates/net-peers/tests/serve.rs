@@ -1,4 +1,4 @@
-//! `serve`: peers that stall, handlers that never end or panic, and the end of the listener.
+//! `serve`: stalling peers, handlers that never end or panic, and the end of the listener.
 
 use async_trait::async_trait;
 use net_peers::serve;
@@ -20,7 +20,7 @@ fn credential() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
-/// A listener whose first peer never ends its handshake.
+/// A listener whose first peer never completes its handshake.
 struct Stalling {
     inner: MemoryListener,
     has_stalled: AtomicBool,
@@ -71,7 +71,7 @@ impl NetIncomingRequest for Request {
     }
 }
 
-/// A server, its listener, and a function that dials it.
+/// Creates a transport and its listener.
 async fn server(network: &MemoryNetwork) -> (MemoryTransport, MemoryListener) {
     let transport = network.transport();
     let address = "0.0.0.0:0".parse().unwrap();
@@ -80,7 +80,7 @@ async fn server(network: &MemoryNetwork) -> (MemoryTransport, MemoryListener) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn peers_that_stall_delay_no_other() {
+async fn stalling_peers_do_not_delay_others() {
     let network = MemoryNetwork::new(1);
     let (_server, inner) = server(&network).await;
     let address = inner.local_addr();
@@ -96,7 +96,7 @@ async fn peers_that_stall_delay_no_other() {
         connection.flush().await.unwrap();
     };
     tokio::select! {
-        biased; // the second is the first to dial
+        biased; // the stalling peer dials first
         _ = serve(&listener, handler) => panic!("the listener is open"),
         _ = dial() => panic!("its handshake does not end"),
         () = async {
@@ -112,7 +112,7 @@ async fn peers_that_stall_delay_no_other() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_ends_when_the_listener_is_closed_and_the_last_handler_has_ended() {
+async fn serve_returns_after_the_listener_is_closed_and_the_last_handler_has_ended() {
     let network = MemoryNetwork::new(1);
     let (transport, listener) = server(&network).await;
     let dial = network.transport();

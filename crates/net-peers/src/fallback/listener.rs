@@ -20,7 +20,7 @@ impl<P: NetListener, S: NetListener> FallbackListener<P, S> {
         &self.primary
     }
 
-    /// Returns the secondary one.
+    /// Returns the listener of the secondary transport.
     pub fn secondary(&self) -> &S {
         &self.secondary
     }
@@ -48,8 +48,8 @@ impl<P: NetListener, S: NetListener> NetListener for FallbackListener<P, S> {
         self.primary.local_addr()
     }
 
-    /// Replaces the credential of both listeners. If the second cannot use it, the first returns to
-    /// the one before.
+    /// Replaces the credential of both listeners. If the secondary listener cannot use it, both
+    /// keep the previous one.
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let mut current = self.credential.lock(); // until both have it
         self.primary.set_credential(credential.clone())?;

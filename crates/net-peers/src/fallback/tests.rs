@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 #[test]
-fn of_two_errors_the_caller_gets_the_one_to_act_on() {
+fn of_two_errors_the_more_specific_one_is_returned() {
     let remote_addr = SocketAddr::from(([192, 0, 2, 1], 443));
     let closed = |code| CloseReason::Peer { code, reason: String::new() };
     let local = CloseReason::Local { code: 0, reason: String::new() };
@@ -93,7 +93,10 @@ fn both_listeners_have_the_same_trust() {
             listener.set_trust(TrustPolicy::reject_all());
         });
         for transport in [&listener.primary, &listener.secondary] {
-            assert!(transport.rejects_all.load(Ordering::SeqCst), "the last one to change it");
+            assert!(
+                transport.rejects_all.load(Ordering::SeqCst),
+                "the last change applies to both"
+            );
         }
     }
 }

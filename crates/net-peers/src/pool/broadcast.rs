@@ -6,11 +6,11 @@ use tokio::sync::mpsc;
 
 /// The reports of a [broadcast](crate::PeerPool::broadcast).
 ///
-/// Dropping it cancels nothing. What is not sent later is then reported by
+/// Dropping it cancels nothing: messages that cannot be sent are then reported by
 /// [`PeerEvent::Undelivered`](crate::PeerEvent::Undelivered).
 #[derive(Debug)]
 pub struct Broadcast {
-    reports: mpsc::UnboundedReceiver<Unsent>, // at most one of each peer
+    reports: mpsc::UnboundedReceiver<Unsent>, // at most one for each peer
 }
 
 /// A peer to which a message was not sent.
@@ -24,16 +24,17 @@ pub struct Unsent {
 }
 
 impl Broadcast {
-    /// Creates the reports, and what each message needs to report.
-    pub(super) fn new() -> (Self, impl Fn(CertHash) -> Receipt) {
+    /// Creates the receiver of the reports, and a function that creates the reporter of each
+    /// message.
+    pub(super) fn new() -> (Self, impl Fn(CertHash) -> Reporter) {
         let (report, reports) = mpsc::unbounded_channel();
-        (Self { reports }, move |peer| Receipt { peer, report: Some(report.clone()) })
+        (Self { reports }, move |peer| Reporter { peer, report: Some(report.clone()) })
     }
 
     /// Waits for the next peer to which the message was not sent.
     ///
-    /// Returns `None` once each other peer's connection has taken the message. If it is lost with
-    /// that connection, that is reported by
+    /// Returns `None` once the connections of all other peers have taken the message. If a message
+    /// is lost with its connection later, that is reported by
     /// [`PeerEvent::Undelivered`](crate::PeerEvent::Undelivered).
     ///
     /// # Cancel safety
@@ -43,7 +44,8 @@ impl Broadcast {
         self.reports.recv().await
     }
 
-    /// Waits until the message is sent or given up for all peers; returns those that do not get it.
+    /// Waits until the message is sent or has failed for all peers. Returns those that do not get
+    /// it.
     ///
     /// # Cancel safety
     ///
@@ -57,14 +59,14 @@ impl Broadcast {
     }
 }
 
-/// Reports a message as not sent on drop, unless `sent` was called.
+/// Reports one message of a broadcast if it is not sent.
 #[derive(Debug)]
-pub(super) struct Receipt {
+pub(super) struct Reporter {
     peer: CertHash,
     report: Option<mpsc::UnboundedSender<Unsent>>,
 }
 
-impl Receipt {
+impl Reporter {
     pub(super) fn sent(mut self) {
         self.report = None;
     }

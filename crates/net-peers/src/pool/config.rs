@@ -30,27 +30,28 @@ net_kit::options! {
         max_queued_messages: usize = 1000, PERMITS;
         /// How many bytes of messages may be queued per peer. Default: 1 MiB.
         max_queued_bytes: usize = 1024 * 1024, QUEUE;
-        /// How many bytes of messages a peer may have that its connections took and that are not
-        /// known to be delivered; each message counts 128 bytes more. Sending waits for room.
-        /// Default: 4 MiB.
+        /// How many bytes of messages the connections of a peer may have taken that are not known
+        /// to be delivered; each message counts 128 bytes more. Beyond it, messages stay in the
+        /// queue. Default: 4 MiB.
         max_unconfirmed_bytes: usize = 4 * 1024 * 1024, QUEUE;
         /// How long a message is kept after it has left the send queue of a connection, and
-        /// reported if the connection ends meanwhile. If `max_unconfirmed_bytes` are needed, it is
-        /// kept for less long. Default: 1 s.
+        /// reported if the connection ends meanwhile. It is kept for a shorter time if
+        /// `max_unconfirmed_bytes` is reached. Default: 1 s.
         keep_sent: Duration = Duration::from_secs(1), Duration::ZERO..=*TIMEOUT.end();
         /// How many bytes of messages the pool may hold for all peers, until they are delivered or
         /// their reports are received; each message counts 128 bytes more, and the payload of a
         /// broadcast counts once. Default: 64 MiB.
         max_held_bytes: usize = 64 * 1024 * 1024, QUEUE;
-        /// How many bytes of received messages wait for [`recv`](crate::PeerPool::recv); each
-        /// message counts 128 bytes more. The connections then receive no further. Default: 4 MiB.
+        /// How many bytes of received messages may wait for [`recv`](crate::PeerPool::recv); each
+        /// message counts 128 bytes more. Beyond it, the pool does not read from the connections.
+        /// Default: 4 MiB.
         receive_queue: usize = 4 * 1024 * 1024, QUEUE;
         /// How many addresses of a resolver are followed. Default: 1024.
         max_followed: usize = 1024, COUNT;
         /// How many followed addresses are dialled at once. Default: 32.
         max_dials: usize = 32, PERMITS;
-        /// How long an address must be missing in the lists of a resolver before it is removed; zero
-        /// means not at all. Default: 30 s.
+        /// How long an address must be missing from the lists of a resolver before it is removed.
+        /// Zero removes it immediately. Default: 30 s.
         removal_delay: Duration = Duration::from_secs(30), Duration::ZERO..=*TIMEOUT.end();
     }
 }
@@ -91,7 +92,8 @@ pub enum DropError {
     /// The message of a broadcast was not queued.
     #[error(transparent)]
     Queue(#[from] QueueError),
-    /// The connection that had taken the message ended before the message was known to be delivered.
+    /// The connection that had taken the message ended before the message was known to be
+    /// delivered.
     #[error("the connection ended before the message was known to be delivered")]
     Lost(#[source] CloseReason),
     /// The connection ended and no address of the peer is known.
@@ -123,9 +125,9 @@ pub enum QueueError {
     /// The peer's queue is full.
     #[error("the queue of the peer is full")]
     Full,
-    /// The pool holds as many bytes as it may: of queued messages, and of reports that were not
-    /// received.
-    #[error("the queued messages of the pool reach its limit in bytes")]
+    /// The pool holds as many bytes as its limit allows, in messages and in reports that the
+    /// application has not received.
+    #[error("the messages and reports that the pool holds reach its limit in bytes")]
     PoolFull,
     /// The message alone exceeds the queue limit.
     #[error("a message of {size} bytes exceeds the queue limit of {limit} bytes per peer")]
@@ -135,7 +137,7 @@ pub enum QueueError {
         /// The limit, in bytes.
         limit: usize,
     },
-    /// The peer's identity is that of this node.
+    /// The peer has the identity of this node.
     #[error("the identity of the peer is that of this node")]
     OwnIdentity,
     /// There is no connection with the peer and no address of it is known.
@@ -178,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_double_up_to_a_limit_and_differ() {
+    fn backoffs_double_up_to_a_limit_and_are_random() {
         let config = PeerPoolConfig::new().first_delay(Duration::from_secs(1));
         for (failed, longest) in
             [(1, 1), (2, 2), (3, 4), (5, 16), (6, 30), (40, 30), (u32::MAX, 30)]

@@ -32,16 +32,17 @@ pub(super) async fn deliver<T: NetTransport>(
                     continue;
                 }
                 let idle = entry.sending.take();
-                peers.tidy(peer);
+                peers.prune(peer);
                 idle
             };
-            return drop(idle); // this task's own, which ends here
+            return drop(idle); // aborts this task, which ends here
         };
         let Err((outgoing, error)) = send_with_retries(&inner, peer, id, outgoing).await else {
             continue;
         };
         outgoing.undelivered(error.clone());
-        // A message that is too long concerns no other; if the peer is unreachable, all are reported.
+        // If the message is too large, the others are still sent. If the peer is unreachable, all
+        // are reported.
         if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
             queue.drain().into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
         }
@@ -57,7 +58,7 @@ async fn send_with_retries<T: NetTransport>(
     let Some(share) = room(inner, peer, id, outgoing.len()).await else {
         return Err((outgoing, DropError::Removed));
     };
-    let (mut failed, mut finally) = (0, 0);
+    let (mut failed, mut final_in_a_row) = (0, 0);
     loop {
         let mut inserted = pin!(inner.inserted.notified());
         inserted.as_mut().enable();
@@ -71,7 +72,7 @@ async fn send_with_retries<T: NetTransport>(
         if let Some(until) = pause {
             tokio::select! {
                 () = sleep_until(until) => {}
-                () = inserted => {} // possibly of this peer
+                () = inserted => {} // possibly a connection with this peer
             }
             continue;
         }
@@ -84,9 +85,9 @@ async fn send_with_retries<T: NetTransport>(
         };
         let error = match connected {
             Err(error) => {
-                // Another address may be that of the peer.
-                finally = if is_final(&error) { finally + 1 } else { 0 };
-                let is_final = finally >= addresses.max(1);
+                // Another known address may reach the peer.
+                final_in_a_row = if is_final(&error) { final_in_a_row + 1 } else { 0 };
+                let is_final = final_in_a_row >= addresses.max(1);
                 let error = DropError::from(error);
                 if is_final {
                     return Err((outgoing, error));
@@ -116,7 +117,7 @@ async fn send_with_retries<T: NetTransport>(
                             }
                             _ => {}
                         }
-                        if !may_go_elsewhere(&error) {
+                        if !may_retry(&error) {
                             return Err((outgoing, error.into()));
                         }
                         error.into()
@@ -131,7 +132,7 @@ async fn send_with_retries<T: NetTransport>(
     }
 }
 
-/// Waits until another message may be unconfirmed. `None` if the peer was removed.
+/// Waits until the peer may have another unconfirmed message. `None` if the peer was removed.
 async fn room<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
@@ -145,7 +146,7 @@ async fn room<T: NetTransport>(
         if let Some(share) = limits.unconfirmed.take(size + MESSAGE_COST) {
             return Some(share);
         }
-        // What was flushed is kept only as long as there is room.
+        // Flushed messages are kept only as long as there is room.
         let connections = inner.peers.lock().same(peer, id)?.connections();
         if !connections.iter().any(|pooled| pooled.in_flight.settle_oldest()) {
             freed.await;
@@ -153,7 +154,7 @@ async fn room<T: NetTransport>(
     }
 }
 
-/// Whether trying again at the same address is useless until something is changed.
+/// Returns whether another attempt at the same address would fail until something is changed.
 fn is_final(error: &ConnectError) -> bool {
     match error {
         ConnectError::InvalidInput(_) | ConnectError::Credential(_) | ConnectError::Rejected(_) => {
@@ -164,8 +165,8 @@ fn is_final(error: &ConnectError) -> bool {
     }
 }
 
-/// Whether sending may succeed later or on another connection.
-fn may_go_elsewhere(error: &SendError) -> bool {
+/// Returns whether sending may succeed later or on another connection.
+fn may_retry(error: &SendError) -> bool {
     match error {
         SendError::TooLarge { .. } => false,
         SendError::Closed(reason) => !is_final_end(reason),
@@ -173,7 +174,8 @@ fn may_go_elsewhere(error: &SendError) -> bool {
     }
 }
 
-/// A local close says nothing about the peer, unless it was a revocation or a shutdown.
+/// Returns whether a connection that ended for this reason must not be replaced. A local close is
+/// not such a reason, unless it was a revocation or a shutdown.
 fn is_final_end(reason: &CloseReason) -> bool {
     match reason {
         CloseReason::Local { code, .. } => {

@@ -1,7 +1,8 @@
-//! The events that the application of a pool has not received, and their receiver.
+//! Events that the application has not received yet, and their receiver.
 //!
-//! No event is lost, and their number is bounded: an undelivered message keeps the [`Place`] that it
-//! has held since it was queued, and changes are merged ([`PendingEvents`]).
+//! No report of a message is lost, and the number of events is bounded: an undelivered message
+//! keeps the [`Place`] that it has held since it was queued, and changes of peers are merged
+//! ([`PendingEvents`]).
 
 use super::peer_event::{PeerEvent, Undelivered};
 use super::pending_events::PendingEvents;
@@ -17,10 +18,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 
-/// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type `C`.
+/// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type
+/// `C`.
 ///
-/// Receive the events, or drop this: an undelivered message counts against the limits of its peer
-/// until its report is received. If all room is taken by reports, nothing more can be queued.
+/// Receive the events or drop the receiver: an undelivered message counts against the limits of its
+/// peer until its report is received. If reports use up a limit, no more messages can be queued.
 pub struct PeerEvents<C> {
     events: Arc<EventQueue<C>>,
 }
@@ -42,12 +44,12 @@ impl<C: Clone> PeerEvents<C> {
         loop {
             let mut changed = pin!(self.events.reports.changed.notified());
             changed.as_mut().enable();
-            // In this order: an event that comes after the first line is received below.
-            let is_over = self.events.is_over();
+            // Check first: an event that is added after this line is received below.
+            let has_ended = self.events.has_ended();
             if let Some(event) = self.events.next() {
                 return Some(event);
             }
-            if is_over {
+            if has_ended {
                 return None;
             }
             changed.await;
@@ -77,7 +79,7 @@ impl<C> fmt::Debug for PeerEvents<C> {
 pub(super) struct Reports {
     pub(super) telemetry: PoolTelemetry,
     state: Mutex<ReportState>,
-    /// Messages that have been queued and are neither delivered nor reported.
+    /// How many messages were queued and are neither delivered nor reported.
     open: AtomicUsize,
     changed: Notify,
 }
@@ -89,13 +91,13 @@ struct ReportState {
 }
 
 impl Reports {
-    /// A message was queued.
+    /// Records that a message was queued.
     pub(super) fn begin(&self) {
         self.open.fetch_add(1, Ordering::SeqCst);
         self.telemetry.held();
     }
 
-    /// A message needs no report.
+    /// Records that a message needs no report.
     pub(super) fn end(&self) {
         self.telemetry.released();
         if self.open.fetch_sub(1, Ordering::SeqCst) == 1 {
@@ -103,7 +105,7 @@ impl Reports {
         }
     }
 
-    /// Reports a message.
+    /// Reports an undelivered message.
     pub(super) fn report(&self, undelivered: Undelivered, place: Place) {
         let error = &undelivered.error;
         self.telemetry.undelivered(&undelivered.peer, error.kind(), &WithCauses(error));
@@ -118,7 +120,7 @@ impl Reports {
             }
         };
         drop(discarded);
-        self.open.fetch_sub(1, Ordering::SeqCst); // after it was queued, for `is_over`
+        self.open.fetch_sub(1, Ordering::SeqCst); // after the report is queued, see `has_ended`
         self.changed.notify_one();
     }
 
@@ -128,7 +130,7 @@ impl Reports {
     }
 }
 
-/// What the application has not received yet.
+/// The events that the application has not received yet.
 #[derive(Debug)]
 pub(super) struct EventQueue<C> {
     pub(super) reports: Arc<Reports>,
@@ -141,29 +143,29 @@ impl<C: Clone> EventQueue<C> {
         Arc::new(Self { reports: Arc::new(reports), pending: Mutex::new(PendingEvents::new()) })
     }
 
-    /// Returns what reports to operators. No lock may be held when it is called.
+    /// Returns the telemetry of the pool. Call its methods without holding a lock.
     pub(super) fn telemetry(&self) -> &PoolTelemetry {
         &self.reports.telemetry
     }
 
-    /// Lets changes be made, see the module.
+    /// Locks the merged changes, to record others; see [`PendingEvents`].
     pub(super) fn pending(&self) -> MutexGuard<'_, PendingEvents<C>> {
         self.pending.lock()
     }
 
-    /// Wakes the application. No lock may be held.
+    /// Wakes the application. Call it without holding a lock.
     pub(super) fn wake(&self) {
         self.reports.changed.notify_one();
     }
 
-    /// The pool was dropped.
+    /// Records that the pool was dropped.
     pub(super) fn close(&self) {
         self.pending.lock().is_closed = true;
         self.wake();
     }
 
-    /// Whether no event will come any more.
-    fn is_over(&self) -> bool {
+    /// Returns whether no more events can occur.
+    fn has_ended(&self) -> bool {
         self.pending.lock().is_closed && self.reports.open.load(Ordering::SeqCst) == 0
     }
 
@@ -174,7 +176,7 @@ impl<C: Clone> EventQueue<C> {
 }
 
 impl<C> EventQueue<C> {
-    /// Nothing is received any more.
+    /// Drops the events, and those that follow.
     fn discard(&self) {
         let reports = {
             let mut state = self.reports.state.lock();

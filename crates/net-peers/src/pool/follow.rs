@@ -1,4 +1,4 @@
-//! Following a resolver: a task per listed address keeps a connection with the peer there.
+//! Follows a resolver: a task per listed address keeps a connection with the peer at that address.
 
 use super::inner::Inner;
 use super::peers::AbortOnDrop;
@@ -48,34 +48,34 @@ async fn run<T: NetTransport>(
     }
     drop(addresses);
     let task = inner.peers.lock().remove_follow(id);
-    drop(task); // this task's own, which ends here
+    drop(task); // aborts this task, which ends here
 }
 
 /// The addresses that are followed.
 struct Addresses<T: NetTransport> {
     inner: Arc<Inner<T>>,
-    /// The number of what is followed.
+    /// The id of the resolver.
     id: u64,
     /// The last list of the resolver.
     listed: Vec<Endpoint>,
     followed: HashMap<SocketAddr, Followed>,
-    /// The last error, which is reported once.
+    /// The last error, so that it is reported once.
     reported: Option<ResolveError>,
 }
 
 struct Followed {
     endpoint: Endpoint,
-    /// Since when it is not listed.
+    /// Since when the address is not listed.
     missing_since: Option<Instant>,
-    mark: Arc<Mutex<Mark>>,
+    state: Arc<Mutex<AddressState>>,
     _task: AbortOnDrop,
 }
 
-/// The identity at an address. It is locked before the peers of the pool.
+/// The peer at an address. Locked before the peers of the pool.
 #[derive(Default)]
-struct Mark {
+struct AddressState {
     peer: Option<CertHash>,
-    /// The address is not followed any more, so that its task may mark nothing.
+    /// Whether the address is not followed any more. The peer must not be set then.
     is_stopped: bool,
 }
 
@@ -104,7 +104,7 @@ impl<T: NetTransport> Addresses<T> {
         }
     }
 
-    /// Waits for `future`, and removes addresses whose time is over meanwhile.
+    /// Waits for `future`, and meanwhile removes addresses that have been missing for too long.
     async fn expiring<O>(&mut self, future: impl Future<Output = O>) -> O {
         let mut future = pin!(future);
         loop {
@@ -124,7 +124,7 @@ impl<T: NetTransport> Addresses<T> {
         }
     }
 
-    /// Starts and stops tasks, so that they are those of the list.
+    /// Starts and stops tasks, so that there is one for each listed address.
     fn update(&mut self) {
         let now = Instant::now();
         let listed: HashMap<_, _> = self.listed.iter().map(|it| (it.address, *it)).collect();
@@ -135,13 +135,13 @@ impl<T: NetTransport> Addresses<T> {
             };
         }
         let linger = self.inner.config.removal_delay;
-        let is_over = |it: &Followed| it.missing_since.is_some_and(|at| now - at >= linger);
+        let is_expired = |it: &Followed| it.missing_since.is_some_and(|at| now - at >= linger);
         let is_other = |it: &Followed| listed.get(&it.endpoint.address) != Some(&it.endpoint);
-        let over = self
+        let removed = self
             .followed
-            .extract_if(|_, it| is_over(it) || it.missing_since.is_none() && is_other(it));
-        for (address, followed) in over.collect::<Vec<_>>() {
-            let peer = stop(&followed.mark);
+            .extract_if(|_, it| is_expired(it) || it.missing_since.is_none() && is_other(it));
+        for (address, followed) in removed.collect::<Vec<_>>() {
+            let peer = stop(&followed.state);
             tracing::debug!(%address, "an address is no longer followed");
             self.inner.events.pending().reached(address);
             let connections = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
@@ -160,7 +160,7 @@ impl<T: NetTransport> Addresses<T> {
         }
     }
 
-    /// Reports an error, unless it is the one that was reported last.
+    /// Reports an error, unless it is equal to the last one.
     fn report(&mut self, error: ResolveError) {
         if self.reported.as_ref() != Some(&error) {
             self.reported = Some(error.clone());
@@ -171,11 +171,11 @@ impl<T: NetTransport> Addresses<T> {
 }
 
 impl<T: NetTransport> Drop for Addresses<T> {
-    /// The addresses are not known any more, and the connections stay open.
+    /// Forgets the addresses, and leaves the connections open.
     fn drop(&mut self) {
         for (address, followed) in &self.followed {
-            if let Some(peer) = stop(&followed.mark) {
-                let _links = self.inner.peers.lock().unfollow(peer, *address);
+            if let Some(peer) = stop(&followed.state) {
+                let _connections = self.inner.peers.lock().unfollow(peer, *address);
             }
             self.inner.events.pending().reached(*address);
         }
@@ -185,19 +185,24 @@ impl<T: NetTransport> Drop for Addresses<T> {
 
 /// Starts to keep a connection with the peer at an address.
 fn start<T: NetTransport>(inner: &Arc<Inner<T>>, endpoint: Endpoint) -> Followed {
-    let mark = Arc::new(Mutex::default());
+    let state = Arc::new(Mutex::default());
     if let Some(peer) = endpoint.identity.filter(|peer| !inner.is_own(*peer)) {
-        set(inner, &mark, endpoint.address, peer);
+        set(inner, &state, endpoint.address, peer);
     }
-    let task = tokio::spawn(keep(inner.clone(), endpoint, mark.clone()));
-    Followed { endpoint, missing_since: None, mark, _task: AbortOnDrop(task.abort_handle()) }
+    let task = tokio::spawn(keep(inner.clone(), endpoint, state.clone()));
+    Followed { endpoint, missing_since: None, state, _task: AbortOnDrop(task.abort_handle()) }
 }
 
-/// Notes which peer is at an address, unless the address is not followed any more.
-fn set<T: NetTransport>(inner: &Inner<T>, mark: &Mutex<Mark>, address: SocketAddr, peer: CertHash) {
-    let mut mark = mark.lock();
-    if !mark.is_stopped {
-        mark.peer = Some(peer);
+/// Records which peer is at an address, unless the address is not followed any more.
+fn set<T: NetTransport>(
+    inner: &Inner<T>,
+    state: &Mutex<AddressState>,
+    address: SocketAddr,
+    peer: CertHash,
+) {
+    let mut state = state.lock();
+    if !state.is_stopped {
+        state.peer = Some(peer);
         inner.peers.lock().follow(peer, address, || inner.limits());
     }
 }
@@ -205,13 +210,13 @@ fn set<T: NetTransport>(inner: &Inner<T>, mark: &Mutex<Mark>, address: SocketAdd
 /// Reports that an address cannot be reached, unless it is not followed any more.
 fn unreachable<T: NetTransport>(
     inner: &Inner<T>,
-    mark: &Mutex<Mark>,
+    state: &Mutex<AddressState>,
     address: SocketAddr,
     error: ConnectError,
 ) {
     {
-        let mark = mark.lock();
-        if mark.is_stopped {
+        let state = state.lock();
+        if state.is_stopped {
             return;
         }
         inner.events.pending().unreachable(address, error);
@@ -219,53 +224,57 @@ fn unreachable<T: NetTransport>(
     inner.events.wake();
 }
 
-/// Prevents later marks; returns the peer that was marked.
-fn stop(mark: &Mutex<Mark>) -> Option<CertHash> {
-    let mut mark = mark.lock();
-    mark.is_stopped = true;
-    mark.peer.take()
+/// Records that the address is not followed any more, and returns the peer at it.
+fn stop(state: &Mutex<AddressState>) -> Option<CertHash> {
+    let mut state = state.lock();
+    state.is_stopped = true;
+    state.peer.take()
 }
 
 /// Keeps a connection with the peer at an address, dialling it with backoff.
-async fn keep<T: NetTransport>(inner: Arc<Inner<T>>, endpoint: Endpoint, mark: Arc<Mutex<Mark>>) {
+async fn keep<T: NetTransport>(
+    inner: Arc<Inner<T>>,
+    endpoint: Endpoint,
+    state: Arc<Mutex<AddressState>>,
+) {
     let address = endpoint.address;
     let (mut failed, mut is_reported) = (0, false);
     loop {
-        let expected = mark.lock().peer.or(endpoint.identity);
-        let met = {
-            let Ok(_turn) = inner.dials.acquire().await else { return };
+        let expected = state.lock().peer.or(endpoint.identity);
+        let found = {
+            let Ok(_permit) = inner.dials.acquire().await else { return };
             match expected {
                 Some(peer) if inner.is_own(peer) => Ok(None),
                 Some(peer) => inner.connection(peer, None, address).await.map(|_| Some(peer)),
-                None => inner.meet(address).await,
+                None => inner.discover(address).await,
             }
         };
-        match met {
+        match found {
             Ok(Some(peer)) => {
-                set(&inner, &mark, address, peer);
+                set(&inner, &state, address, peer);
                 inner.events.pending().reached(address);
                 is_reported = false;
                 let since = Instant::now();
                 inner.disconnected(peer).await;
                 failed = if since.elapsed() < STABLE { failed + 1 } else { 0 };
             }
-            Ok(None) => return tracing::debug!(%address, "this node is listed, too"),
-            // A peer with another identity has come to that address.
+            Ok(None) => return tracing::debug!(%address, "the address is that of this node"),
+            // A peer with another identity answers at that address: accept any identity next time.
             Err(ConnectError::Rejected(rejection))
                 if rejection.by == RejectionBy::Us
                     && expected.is_some()
                     && endpoint.identity.is_none() =>
             {
-                let mut mark = mark.lock();
-                if let Some(peer) = mark.peer.take() {
-                    let _links = inner.peers.lock().unfollow(peer, address);
+                let mut state = state.lock();
+                if let Some(peer) = state.peer.take() {
+                    let _connections = inner.peers.lock().unfollow(peer, address);
                 }
                 continue;
             }
             Err(error) => {
                 failed += 1;
                 if !std::mem::replace(&mut is_reported, true) {
-                    unreachable(&inner, &mark, address, error);
+                    unreachable(&inner, &state, address, error);
                 }
             }
         }

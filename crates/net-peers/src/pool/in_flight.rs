@@ -1,14 +1,14 @@
-//! `InFlight`: what a connection has taken and is not known to be delivered.
+//! `InFlight`: the messages that a connection has taken and that are not known to be delivered.
 //!
 //! ```text
-//! add ──▶ sent ──flushed──▶ kept ──(keep_sent has passed, or its memory is needed)──▶ delivered
+//! add ──▶ sent ──flushed──▶ kept ──(after keep_sent, or if its memory is needed)──▶ delivered
 //!           │                 │
 //!           └──── end, lost ──┴──▶ reported
 //! ```
 //!
-//! A flush says that the messages before it have left the send queue, and no transport says more.
-//! What left it last is therefore kept for a while: if the connection ends meanwhile, the peer may not
-//! have received it.
+//! A successful flush shows only that the messages before it have left the send queue. They are
+//! therefore kept for a while: if the connection ends meanwhile, the peer may not have received
+//! them.
 
 use super::config::DropError;
 use super::outgoing::OutgoingMessage;
@@ -27,17 +27,17 @@ pub(super) struct InFlight {
 
 #[derive(Debug, Default)]
 struct State {
-    /// Sent and not flushed, in order.
+    /// Messages that are sent and not flushed, in order.
     sent: VecDeque<OutgoingMessage>,
-    /// Flushed, with the time.
+    /// Messages that are flushed, with the time of the flush.
     kept: VecDeque<(Instant, OutgoingMessage)>,
-    /// Number of messages that left `sent`.
-    gone: u64,
+    /// How many messages have left `sent`.
+    left: u64,
     ended: Option<DropError>,
 }
 
 impl InFlight {
-    /// Adds a message that the connection has taken. If the connection has ended, it is reported.
+    /// Adds a message that the connection has taken, or reports it if the connection has ended.
     pub(super) fn add(&self, outgoing: OutgoingMessage) {
         {
             let mut state = self.state.lock();
@@ -50,32 +50,33 @@ impl InFlight {
         self.added.notify_one();
     }
 
-    /// Waits until there is something to flush, and returns up to where.
+    /// Waits until there are messages to flush, and returns the position of the last one.
     pub(super) async fn sent(&self) -> u64 {
         loop {
             {
                 let state = self.state.lock();
                 if !state.sent.is_empty() {
-                    return state.gone + state.sent.len() as u64;
+                    return state.left + state.sent.len() as u64;
                 }
             }
             self.added.notified().await;
         }
     }
 
-    /// The messages up to `end` have left the send queue.
+    /// Records that the messages up to the position `end` have left the send queue.
     pub(super) fn flushed(&self, end: u64) {
         let state = &mut *self.state.lock();
-        let count = usize::try_from(end.saturating_sub(state.gone)).unwrap_or(usize::MAX);
+        let count = usize::try_from(end.saturating_sub(state.left)).unwrap_or(usize::MAX);
         let now = Instant::now();
         let flushed =
             state.sent.drain(..count.min(state.sent.len())).map(|outgoing| (now, outgoing));
         let before = state.kept.len();
         state.kept.extend(flushed);
-        state.gone += (state.kept.len() - before) as u64;
+        state.left += (state.kept.len() - before) as u64;
     }
 
-    /// Ends what was flushed `keep` ago. Returns when there is more to end.
+    /// Settles the messages that were flushed `keep` ago or earlier, as delivered. Returns when to
+    /// call it again.
     pub(super) fn settle(&self, keep: Duration) -> Option<Instant> {
         let now = Instant::now();
         let (delivered, next) = {
@@ -88,26 +89,25 @@ impl InFlight {
         next
     }
 
-    /// Ends the message that was flushed first, to free its memory. Returns false if there is none.
+    /// Settles the message that was flushed first, to free its memory. Returns false if there is
+    /// none.
     pub(super) fn settle_oldest(&self) -> bool {
         let oldest = self.state.lock().kept.pop_front();
         oldest.map(|(_, outgoing)| outgoing.delivered()).is_some()
     }
 
-    /// Messages that were sent and not flushed may be lost. They are reported.
+    /// Reports the messages that were sent and not flushed, since they may be lost.
     pub(super) fn lost(&self, error: &DropError) {
         let lost = {
             let state = &mut *self.state.lock();
-            state.gone += state.sent.len() as u64;
+            state.left += state.sent.len() as u64;
             std::mem::take(&mut state.sent)
         };
         lost.into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
     }
 
-    /// The connection has ended: reports what is not known to be delivered, and what is added later.
-    ///
-    /// This is the one place that decides about it. Once a transport reports how much was not taken, it
-    /// is to be used here.
+    /// Records the end of the connection: reports the messages that are not known to be delivered,
+    /// and those that are added later.
     pub(super) fn end(&self, error: &DropError) {
         let kept = {
             let mut state = self.state.lock();
@@ -130,7 +130,8 @@ mod tests {
     const PEER: CertHash = CertHash::from_bytes([1; 32]);
     const KEEP: Duration = Duration::from_secs(1);
 
-    /// Messages in flight: messages 0 to 3, of which the first three were flushed after 0, 500 and 1000 ms.
+    /// Messages in flight: messages 0 to 3, of which the first three were flushed after 0, 500 and
+    /// 1000 ms.
     struct Flushed {
         events: std::sync::Arc<EventQueue<()>>,
         in_flight: InFlight,
@@ -167,16 +168,16 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_flushed_is_kept_for_a_while() {
+    async fn flushed_messages_are_kept_for_a_while() {
         let of = flushed().await;
-        let next = of.in_flight.settle(KEEP).expect("there is more to end");
-        assert_eq!(next - Instant::now(), KEEP / 2, "the third was flushed half of it ago");
+        let next = of.in_flight.settle(KEEP).expect("a message is kept");
+        assert_eq!(next - Instant::now(), KEEP / 2, "the third was flushed half of that time ago");
         assert_eq!(of.end(), [2, 3]);
         assert_eq!(of.end(), [0; 0], "each is reported once");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_oldest_makes_room() {
+    async fn the_oldest_message_can_be_settled_earlier() {
         let of = flushed().await;
         assert!(of.in_flight.settle_oldest());
         assert_eq!(of.end(), [1, 2, 3]);
@@ -184,7 +185,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_was_not_flushed_may_be_lost_alone() {
+    async fn a_loss_concerns_only_messages_that_are_not_flushed() {
         let of = flushed().await;
         of.in_flight.lost(&DropError::Removed);
         assert_eq!(of.events.reports.next().map(|report| report.message[0]), Some(3));

@@ -1,11 +1,11 @@
 //! `Inbox`: messages of all peers that the application has not received yet.
 //!
-//! The task of each connection pushes, the application pops. A task that finds no room waits for it
-//! with its message in hand and reads no further, so the connection's own limits slow the peer. Tasks
-//! get room in the order of their calls: no peer can starve other peers.
+//! The task of each connection pushes, and the application pops. A task that finds no room waits
+//! with its message and does not read, so that the flow control of the connection stops the peer.
+//! Tasks get room in the order of their calls: no peer can starve other peers.
 //!
-//! A message is kept with its connection, so that nothing of a peer is popped that was revoked
-//! meanwhile.
+//! A message is stored with its connection, so that messages of a peer that was revoked meanwhile
+//! are not popped.
 
 use super::quota::MESSAGE_COST;
 use bytes::Bytes;
@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_inbox_lets_pushers_wait_in_order() {
+    async fn pushes_to_a_full_inbox_wait_in_order() {
         let (_transport, connection, _dialled) = connected().await;
         let inbox = Inbox::new(2 * MESSAGE_COST);
         let push = |text: &'static str| inbox.push(&connection, text.into());

@@ -1,4 +1,5 @@
-//! The state that the handles and the tasks of a pool share: dials, connections, their ends.
+//! The state that the handles and the tasks of a pool share: it dials, and inserts and removes
+//! connections.
 
 use super::config::{DropError, PeerPoolConfig};
 use super::event::EventQueue;
@@ -28,7 +29,8 @@ pub(super) struct Inner<T: NetTransport> {
     /// Events for the application.
     pub(super) events: Arc<EventQueue<T::Connection>>,
     pub(super) inbox: Inbox<T::Connection>,
-    /// What the queued messages of all peers may take, until their reports are received.
+    /// Limits the bytes of the messages of all peers, until they are delivered or their reports are
+    /// received.
     pub(super) held: Arc<Quota>,
     /// Locked before the pending events.
     pub(super) peers: Mutex<Peers<T::Connection>>,
@@ -38,15 +40,15 @@ pub(super) struct Inner<T: NetTransport> {
     pub(super) dials: Semaphore,
 }
 
-/// How a connection came about.
+/// The origin of a connection.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Origin {
     /// The peer dialled it.
     Accepted,
-    /// Of the dial of the entry with this id; void if that entry was removed.
+    /// The dial of the entry with this id. The connection is aborted if that entry was removed.
     Attempt(u64),
-    /// Of a dial to an address, of whatever identity.
-    Met,
+    /// A dial to an address without a known identity.
+    Discovered,
 }
 
 impl<T: NetTransport> Inner<T> {
@@ -72,7 +74,7 @@ impl<T: NetTransport> Inner<T> {
                     Some(id) => peers.same(peer, id),
                     None => peers.entry(peer, || self.limits()),
                 };
-                let entry = entry.ok_or_else(gone)?;
+                let entry = entry.ok_or_else(removed_error)?;
                 match &entry.current {
                     Some(pooled) => (Some(pooled.clone()), None),
                     None if dialled.is_some() => (None, None),
@@ -95,9 +97,9 @@ impl<T: NetTransport> Inner<T> {
                 },
                 // The dialled connection has left the pool. If it has ended, report its reason.
                 (None, None) => {
-                    let over =
+                    let end =
                         dialled.and_then(|connection| connection.watch_close().now_or_never());
-                    return Err(over.map_or_else(gone, closed));
+                    return Err(end.map_or_else(removed_error, closed));
                 }
             }
         }
@@ -114,7 +116,7 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    /// The limits of a peer that is new to the pool.
+    /// Creates the limits of a peer that is new to the pool.
     pub(super) fn limits(&self) -> Arc<PeerLimits> {
         let PeerPoolConfig { max_queued_messages, max_queued_bytes, max_unconfirmed_bytes, .. } =
             self.config;
@@ -134,12 +136,12 @@ impl<T: NetTransport> Inner<T> {
     ) -> Dial<T::Connection> {
         match &entry.dial {
             // A finished attempt belongs to a runtime that was shut down.
-            Some((going, _)) if going.peek().is_none() => going.clone(),
+            Some((in_progress, _)) if in_progress.peek().is_none() => in_progress.clone(),
             _ => {
                 // A separate task, so that the attempt continues if its waiters are dropped.
                 let attempt = tokio::spawn(attempt(self.clone(), peer, entry.id, address));
                 let task = AbortOnDrop(attempt.abort_handle());
-                let result = attempt.map(|result| result.unwrap_or_else(|_| Err(gone())));
+                let result = attempt.map(|result| result.unwrap_or_else(|_| Err(removed_error())));
                 let dial = result.boxed().shared();
                 entry.dial = Some((dial.clone(), task));
                 dial
@@ -147,15 +149,15 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    /// Dials an address where any trusted peer may answer, and returns its identity. `None` if it
-    /// is this node.
-    pub(super) async fn meet(
+    /// Dials an address at which any trusted peer may answer, and returns its identity. `None` if
+    /// the address is that of this node.
+    pub(super) async fn discover(
         self: &Arc<Self>,
         address: SocketAddr,
     ) -> Result<Option<CertHash>, ConnectError> {
         let credential = self.credential.read().clone();
         let is_own = Arc::new(AtomicBool::new(false));
-        let stranger = TrustPolicy::custom(Stranger {
+        let stranger = TrustPolicy::custom(OtherThanSelf {
             own: credential.identity(),
             is_own: is_own.clone(),
             policy: credential.trust().clone(),
@@ -166,7 +168,7 @@ impl<T: NetTransport> Inner<T> {
         }
         let connection = connected?;
         let peer = connection.peer_identity().hash;
-        self.insert(connection, Origin::Met).map_err(closed)?;
+        self.insert(connection, Origin::Discovered).map_err(closed)?;
         Ok(Some(peer))
     }
 
@@ -188,9 +190,9 @@ impl<T: NetTransport> Inner<T> {
         let connected = self.transport.connect(address, &alpn, credential).await;
         // The peer may have been revoked by a change of the credential during the handshake.
         let trust = self.credential.read().trust().clone();
-        let judged = connected.and_then(|it| recheck_trust(&it, &trust).map(|()| it));
-        self.events.telemetry().dialled(address, judged.as_ref().map(drop));
-        judged
+        let checked = connected.and_then(|it| recheck_trust(&it, &trust).map(|()| it));
+        self.events.telemetry().dialled(address, checked.as_ref().map(drop));
+        checked
     }
 
     /// Inserts a connection unless it has ended, so that it does not replace an open one.
@@ -207,11 +209,11 @@ impl<T: NetTransport> Inner<T> {
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
         let is_ours = origin != Origin::Accepted;
-        let (pooled, changed, dial, untold, was_connected) = {
+        let (pooled, changed, dial, superseded, was_connected) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
-                Origin::Accepted | Origin::Met => peers.entry(peer, || self.limits()),
+                Origin::Accepted | Origin::Discovered => peers.entry(peer, || self.limits()),
                 Origin::Attempt(id) => peers.same(peer, id),
             };
             let Some(entry) = entry else {
@@ -227,58 +229,58 @@ impl<T: NetTransport> Inner<T> {
                 return Err(CloseReason::Local { code, reason: reason.to_owned() });
             };
             let was_connected = entry.current.is_some();
-            let untold = self.events.pending().uses(peer, id, &pooled.connection, None);
-            let changed = entry.take_in(pooled.clone());
+            let superseded = self.events.pending().uses(peer, id, &pooled.connection, None);
+            let changed = entry.insert(pooled.clone());
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (pooled, changed, attempt.flatten(), untold, was_connected)
+            (pooled, changed, attempt.flatten(), superseded, was_connected)
         };
-        drop((dial, untold)); // the attempt's own task, which has nothing left to await
+        drop((dial, superseded)); // aborts the task of the attempt, which has nothing left to await
         match was_connected {
             true => self.events.telemetry().replaced(&peer, None),
             false => self.events.telemetry().connected(&peer),
         }
         runtime.spawn(self.clone().run(peer, pooled));
-        changed.iter().for_each(|pooled| pooled.look_again());
+        changed.iter().for_each(|pooled| pooled.notify_role_changed());
         self.events.wake();
         self.inserted.notify_waiters();
         Ok(())
     }
 
-    /// The peer sent on a connection that is not used.
-    pub(super) fn heard_on_spare(
+    /// Records that the peer sent on a connection that is not used.
+    pub(super) fn received_on_spare(
         &self,
         peer: CertHash,
         pooled: &Arc<PooledConnection<T::Connection>>,
     ) {
-        let (changed, untold) = {
+        let (changed, superseded) = {
             let mut peers = self.peers.lock();
             let Some(entry) = peers.get(peer) else { return };
-            let changed = entry.heard_on_spare(pooled.id);
+            let changed = entry.received_on_spare(pooled.id);
             if changed.is_empty() {
                 return;
             }
             (changed, self.events.pending().uses(peer, pooled.id, &pooled.connection, None))
         };
-        drop(untold);
+        drop(superseded);
         self.events.telemetry().replaced(&peer, None);
-        changed.iter().for_each(|pooled| pooled.look_again());
+        changed.iter().for_each(|pooled| pooled.notify_role_changed());
         self.events.wake();
     }
 
-    /// Forgets a peer if it is unused.
-    pub(super) fn tidy(&self, peer: CertHash) {
-        self.peers.lock().tidy(peer);
+    /// Removes the entry of a peer if it is unused.
+    pub(super) fn prune(&self, peer: CertHash) {
+        self.peers.lock().prune(peer);
     }
 
-    /// Removes a connection that is not used, if it can be closed; returns whether it did.
+    /// Removes a connection that is not used, if it can be closed. Returns whether it was removed.
     pub(super) fn take_dispensable(&self, peer: CertHash, id: u64) -> bool {
         let taken = self.peers.lock().get(peer).and_then(|entry| entry.take_dispensable(id));
         taken.is_some()
     }
 
-    /// The peer takes no data on a connection, also not before, `times` in a row. Returns whether
-    /// another connection is used instead, for which the peer is dialled if necessary.
+    /// Replaces a connection on which the peer takes no data, dialling the peer if necessary.
+    /// `times` selects the address. Returns whether another connection is used.
     pub(super) async fn replace_stuck(
         self: &Arc<Self>,
         peer: CertHash,
@@ -298,25 +300,26 @@ impl<T: NetTransport> Inner<T> {
         dial.await.is_ok() && !pooled.has_role(Role::Current)
     }
 
-    /// Removes a connection that has ended, and reports what it may not have delivered.
+    /// Removes a connection that has ended, and reports the messages that it may not have
+    /// delivered.
     pub(super) fn ended(
         &self,
         peer: CertHash,
         pooled: &Arc<PooledConnection<T::Connection>>,
         reason: CloseReason,
     ) {
-        let (removed, next, untold) = {
+        let (removed, next, superseded) = {
             let mut peers = self.peers.lock();
-            let (mut removed, mut next, mut untold) = (None, None, None);
+            let (mut removed, mut next, mut superseded) = (None, None, None);
             if let Some(entry) = peers.get(peer) {
-                removed = entry.take_out(pooled.id);
+                removed = entry.remove(pooled.id);
                 if let Some(removed) = &removed {
                     let by_peer = !matches!(reason, CloseReason::Local { .. });
                     entry.ended(removed, by_peer, |failed| self.config.delay(failed));
                     let (mut pending, cause) = (self.events.pending(), reason.clone());
                     next = entry.current.clone();
                     if removed.has_role(Role::Current) {
-                        untold = match &next {
+                        superseded = match &next {
                             Some(next) => {
                                 pending.uses(peer, next.id, &next.connection, Some(cause))
                             }
@@ -324,11 +327,11 @@ impl<T: NetTransport> Inner<T> {
                         };
                     }
                 }
-                peers.tidy(peer);
+                peers.prune(peer);
             }
-            (removed, next, untold)
+            (removed, next, superseded)
         };
-        drop(untold);
+        drop(superseded);
         match (&removed, &next) {
             (Some(removed), next) if removed.has_role(Role::Current) => match next {
                 Some(_) => self.events.telemetry().replaced(&peer, Some(&reason)),
@@ -338,15 +341,15 @@ impl<T: NetTransport> Inner<T> {
         }
         pooled.in_flight.end(&DropError::Lost(reason));
         if removed.is_some() {
-            next.iter().for_each(|next| next.look_again());
+            next.iter().for_each(|next| next.notify_role_changed());
             self.events.wake();
         }
     }
 
-    /// Closes the connections of a removed peer at once, and reports its messages.
+    /// Aborts the connections of a removed peer, and reports its messages.
     pub(super) fn discard(&self, peer: CertHash, removed: Peer<T::Connection>, why: &str) {
         let connections = removed.connections();
-        drop(removed); // reports what is queued
+        drop(removed); // reports the queued messages
         for pooled in &connections {
             pooled.in_flight.end(&DropError::Removed);
             pooled.connection.abort(0, why);
@@ -354,8 +357,8 @@ impl<T: NetTransport> Inner<T> {
         if !connections.is_empty() {
             let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
             self.events.telemetry().lost(&peer, &reason);
-            let untold = self.events.pending().lost(peer, reason);
-            drop(untold);
+            let superseded = self.events.pending().lost(peer, reason);
+            drop(superseded);
         }
         self.events.wake();
     }
@@ -368,7 +371,7 @@ fn closed(reason: CloseReason) -> ConnectError {
     }
 }
 
-fn gone() -> ConnectError {
+fn removed_error() -> ConnectError {
     ConnectError::Closed(CloseReason::Transport(Cause::new("the peer was removed from the pool")))
 }
 
@@ -393,9 +396,9 @@ async fn attempt<T: NetTransport>(
             entry.failed(|failed| inner.config.delay(failed));
             entry.dial.take()
         });
-        peers.tidy(peer);
+        peers.prune(peer);
         drop(peers);
-        drop(dial); // this task's own, which ends here
+        drop(dial); // aborts this task, which ends here
     }
     result
 }
@@ -428,14 +431,14 @@ impl PeerVerifier for Expecting {
 }
 
 /// Trusts the peers that the pool's policy trusts, but not this node.
-struct Stranger {
+struct OtherThanSelf {
     own: CertHash,
-    /// Set if this node answers.
+    /// Set if this node itself answers.
     is_own: Arc<AtomicBool>,
     policy: TrustPolicy,
 }
 
-impl PeerVerifier for Stranger {
+impl PeerVerifier for OtherThanSelf {
     fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
         if peer.hash == self.own {
             self.is_own.store(true, Ordering::SeqCst);

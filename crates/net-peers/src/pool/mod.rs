@@ -7,8 +7,9 @@
 //! recv ◀── Inbox ◀──task::receive── connection
 //! ```
 //!
-//! There is a task for each connection (`task`), one for each peer with queued messages (`delivery`),
-//! one for each attempt to dial, and one for each resolver and each address that it lists (`follow`).
+//! There is a task for each connection (`task`), one for each peer with queued messages
+//! (`delivery`), one for each attempt to dial, and one for each resolver and each address that it
+//! lists (`follow`).
 
 mod broadcast;
 mod config;
@@ -34,7 +35,7 @@ pub use follow::Follow;
 pub use peer_event::{PeerEvent, Undelivered};
 
 use crate::resolver::Resolver;
-use broadcast::Receipt;
+use broadcast::Reporter;
 use bytes::Bytes;
 use delivery::deliver;
 use event::EventQueue;
@@ -56,60 +57,62 @@ use tokio::task::coop::consume_budget;
 /// Connections by identity, dialled on demand with backoff and redialled when they break.
 ///
 /// Concurrent callers for the same peer share one dial. Cloning is cheap. When the last clone is
-/// dropped, which may happen outside of a runtime, the tasks end and the connections are closed at
-/// once; [`PeerEvents`] then yields what is left to report.
+/// dropped, which may happen outside of a runtime, the tasks end and the connections are closed
+/// immediately. [`PeerEvents`] then returns the remaining reports.
 ///
 /// # Delivery
 ///
 /// [`send`](Self::send) queues a message, and the pool sends it at most once. A message that is not
-/// delivered comes back as [`PeerEvent::Undelivered`] with its payload, whatever the cause: the peer
-/// is unreachable, a connection broke, the peer was removed, the pool was dropped.
+/// delivered comes back as [`PeerEvent::Undelivered`] with its payload, whatever the cause: the
+/// peer is unreachable, a connection broke, the peer was removed, the pool was dropped.
 ///
-/// A connection does not report when the application of the peer has received a message. The pool takes
-/// a message for delivered when a [flush](NetConnection::flush) after it has succeeded and the
+/// The pool does not know when the application of the peer has received a message. It regards a
+/// message as delivered when a [flush](NetConnection::flush) after it has succeeded and the
 /// connection has then stayed open for [`keep_sent`](PeerPoolConfig::keep_sent). If the connection
-/// ends before, the message is reported with
-/// [`may_have_arrived`](Undelivered::may_have_arrived): it **may be both delivered and reported**, and
-/// only an answer of the peer's application shows it. Without that flag it was not delivered. A message
-/// that arrived earlier, and that the peer's application had not received when its process ended, is
-/// lost with that process.
+/// ends before, the message is reported with [`may_have_arrived`](Undelivered::may_have_arrived):
+/// it **may be both delivered and reported**, and only an answer of the peer's application shows
+/// whether it was. Without that flag it was not delivered. A message that has arrived at the peer's
+/// process is lost if that process ends before its application receives the message.
 ///
-/// Messages on one connection keep their order. After a break, messages of the old connection that
-/// are still to be received may come after those of the new one.
+/// Messages on one connection keep their order. After a reconnection, messages of the old
+/// connection may be received after those of the new one.
 ///
 /// # Receiving
 ///
 /// The pool receives from all its connections, dialled or [inserted](Self::insert).
-/// [`recv`](Self::recv) returns the messages with their sender. If the application does not call it,
-/// at most [`receive_queue`](PeerPoolConfig::receive_queue) bytes wait, besides one message for each
-/// connection and what the connections buffer; then the peers are slowed down, and nothing is lost.
-/// Do not receive from the connections yourself.
+/// [`recv`](Self::recv) returns the messages with their sender. If the application does not call
+/// it, the pool holds at most [`receive_queue`](PeerPoolConfig::receive_queue) bytes and one more
+/// message for each connection, and flow control stops the peers; nothing is lost. Do not receive
+/// from the connections directly.
 ///
 /// # Limits
 ///
-/// Of each peer, at most [`max_queued_messages`](PeerPoolConfig::max_queued_messages) and
-/// [`max_queued_bytes`](PeerPoolConfig::max_queued_bytes) wait to be sent, and
-/// [`max_unconfirmed_bytes`](PeerPoolConfig::max_unconfirmed_bytes) were sent and are not known to be
-/// delivered; of all peers together, [`max_held_bytes`](PeerPoolConfig::max_held_bytes). A message
-/// counts until it is delivered or its report was received from [`PeerEvents`]. A peer has at most 16
-/// connections, counting those that have ended and of which [`recv`](Self::recv) has not returned
-/// everything; further ones are closed with
+/// For each peer, [`max_queued_messages`](PeerPoolConfig::max_queued_messages) and
+/// [`max_queued_bytes`](PeerPoolConfig::max_queued_bytes) limit the messages that wait to be sent,
+/// and [`max_unconfirmed_bytes`](PeerPoolConfig::max_unconfirmed_bytes) those that were sent and
+/// are not known to be delivered. [`max_held_bytes`](PeerPoolConfig::max_held_bytes) limits the
+/// messages of all peers. A message counts until it is delivered or its report was received from
+/// [`PeerEvents`]. A peer may have 16 connections, including those that have ended while messages
+/// of them wait for [`recv`](Self::recv). Further connections are closed with
 /// [`TOO_MANY_PER_IDENTITY`](net_traits::close_code::TOO_MANY_PER_IDENTITY).
 ///
 /// # Several connections with one peer
 ///
 /// If both sides dial at the same time, or a peer that restarted connects again, there are two
-/// connections. Messages are sent on the newer one, or on the one that the peer with the smaller
-/// identity dialled once the peer was heard on it. The side that dialled the other one closes it with
-/// [`DUPLICATE`](net_traits::close_code::DUPLICATE) once it was silent for 5 s, or 10 s on the side
-/// with the smaller identity; the side that did not dial it, whose peer may have restarted, after 40 s
-/// or 20 s. Until then both are received from.
+/// connections. Messages are sent on the newer one. If the two were dialled at the same time,
+/// messages are sent on the one that the side with the smaller identity dialled as soon as the peer
+/// sends on it.
+///
+/// The pool receives from both until the connection that is not used has been silent for a while,
+/// and then closes it with [`DUPLICATE`](net_traits::close_code::DUPLICATE). The side that dialled
+/// it waits 5 s, or 10 s if it has the smaller identity. The other side, whose peer may have
+/// restarted, waits 40 s, or 20 s if it has the smaller identity.
 ///
 /// If a connection takes no data for the time after which its transport reports
-/// [`SendError::TimedOut`](net_traits::SendError::TimedOut), the peer is dialled anew; if it answers,
-/// the stuck connection is closed and its messages are reported. Each further time in a row this takes
-/// twice as long, since the application of the peer may merely be slow. A dead connection on which
-/// nothing is sent ends with the idle timeout of its transport.
+/// [`SendError::TimedOut`](net_traits::SendError::TimedOut), the peer is dialled again. If it
+/// answers, the stuck connection is closed and its messages are reported. Each further time in a
+/// row this takes twice as long, since the application of the peer may only be slow. A dead
+/// connection on which nothing is sent ends with the idle timeout of its transport.
 ///
 /// # Example
 ///
@@ -140,7 +143,7 @@ use tokio::task::coop::consume_budget;
 ///     loop {
 ///         tokio::select! {
 ///             (peer, message) = pool.recv() => {
-///                 // It answers over the connection, or to an address of the peer that is known.
+///                 // Sends over the connection, or dials a known address of the peer.
 ///                 drop(pool.broadcast([peer], message));
 ///             }
 ///             Some(event) = events.recv() => match event {
@@ -162,11 +165,11 @@ impl<T: NetTransport> Clone for PeerPool<T> {
     }
 }
 
-/// Held by the handles only, so that dropping the last one ends the tasks.
+/// Held by the handles only: dropping the last one ends the tasks.
 struct Owner<T: NetTransport>(Arc<Inner<T>>);
 
 impl<T: NetTransport> Drop for Owner<T> {
-    /// Needs no runtime: connections are aborted, and tasks end by that.
+    /// Aborts the connections, which ends their tasks. Needs no runtime.
     fn drop(&mut self) {
         const WHY: &str = "the pool was dropped";
         let (peers, follows) = self.0.peers.lock().close();
@@ -248,7 +251,7 @@ impl<T: NetTransport> PeerPool<T> {
     /// Returns the connection with `peer`, dialling `address` once if there is none.
     ///
     /// There is no backoff before the attempt. The peer that answers must have the identity `peer`.
-    /// What is sent on the connection directly is not reported by the pool.
+    /// Messages that the application sends on the connection directly are not reported by the pool.
     ///
     /// # Errors
     ///
@@ -285,13 +288,13 @@ impl<T: NetTransport> PeerPool<T> {
         let inner = &self.owner.0;
         let peer = connection.peer_identity().hash;
         if !inner.is_own(peer) {
-            // If it has ended, its receiver reports that.
+            // If it has ended, there is nothing to insert.
             let _ = inner.insert(connection, Origin::Accepted);
         }
     }
 
-    /// Queues `message` for `peer` and dials the most recent `address` as often as needed, or another
-    /// known address of the peer after a failure.
+    /// Queues `message` for `peer` and dials the most recent `address` as often as needed, or
+    /// another known address of the peer after a failure.
     ///
     /// The message is sent at most once, and [reported](PeerEvent::Undelivered) if it is not
     /// delivered; see [Delivery](Self#delivery).
@@ -319,11 +322,11 @@ impl<T: NetTransport> PeerPool<T> {
     /// Each listed address is dialled, with backoff and again when the connection has ended. The
     /// peer there must have the identity of its [`Endpoint`], or be any peer that the policy of the
     /// pool trusts; connections are reported by [`PeerEvent::Connected`]. An address that is no
-    /// longer listed, for [`removal_delay`](PeerPoolConfig::removal_delay), is no longer dialled,
-    /// and if it was the only known address of its peer, the connections with that peer are closed,
-    /// by whichever side they were dialled. At most [`max_followed`](PeerPoolConfig::max_followed)
+    /// longer listed, for [`removal_delay`](PeerPoolConfig::removal_delay), is no longer dialled.
+    /// If it was the only known address of its peer, the connections with that peer are closed,
+    /// whichever side dialled them. At most [`max_followed`](PeerPoolConfig::max_followed)
     /// addresses are followed, and [`max_dials`](PeerPoolConfig::max_dials) dialled at once. A list
-    /// may contain the addresses of this node, which are recognised and left alone.
+    /// may contain the addresses of this node, which are recognised and not dialled again.
     ///
     /// If two addresses belong to one node, such as an IPv4 and an IPv6 address, both are dialled
     /// once and one connection is closed as redundant.
@@ -374,20 +377,20 @@ impl<T: NetTransport> PeerPool<T> {
         peers: impl IntoIterator<Item = CertHash>,
         message: Bytes,
     ) -> Broadcast {
-        let (broadcast, receipt) = Broadcast::new();
+        let (broadcast, reporter) = Broadcast::new();
         let held = &self.owner.0.held;
         let payload = held.take(message.len()).map(Arc::new);
         for peer in peers {
             let place = payload
                 .as_ref()
                 .and_then(|payload| Some((held.take(MESSAGE_COST)?, Some(payload.clone()))));
-            let receipt = receipt(peer);
+            let reporter = reporter(peer);
             let unqueued = match place {
-                None => Err((QueueError::PoolFull, Some(receipt))),
-                Some(place) => self.queue(peer, None, message.clone(), place, Some(receipt)),
+                None => Err((QueueError::PoolFull, Some(reporter))),
+                Some(place) => self.queue(peer, None, message.clone(), place, Some(reporter)),
             };
-            if let Err((error, Some(receipt))) = unqueued {
-                receipt.unsent(error.into());
+            if let Err((error, Some(reporter))) = unqueued {
+                reporter.unsent(error.into());
             }
         }
         broadcast
@@ -398,38 +401,37 @@ impl<T: NetTransport> PeerPool<T> {
         self.owner.0.peers.lock().reachable()
     }
 
-    /// Queues a message for a peer, at an address or wherever it can be reached. `held` is its share of
-    /// the bytes of the pool.
+    /// Queues a message for a peer, to be sent to `address` or to a known address. `held` is its
+    /// share of the bytes of the pool.
     fn queue(
         &self,
         peer: CertHash,
         address: Option<SocketAddr>,
         message: Bytes,
         held: (Share, Option<Arc<Share>>),
-        receipt: Option<Receipt>,
-    ) -> Result<(), (QueueError, Option<Receipt>)> {
+        reporter: Option<Reporter>,
+    ) -> Result<(), (QueueError, Option<Reporter>)> {
         let (inner, runtime) = (&self.owner.0, Handle::current());
         let (size, limit) = (message.len(), inner.config.max_queued_bytes);
         if size > limit {
-            return Err((QueueError::TooLarge { size, limit }, receipt));
+            return Err((QueueError::TooLarge { size, limit }, reporter));
         }
         if inner.is_own(peer) {
-            return Err((QueueError::OwnIdentity, receipt));
+            return Err((QueueError::OwnIdentity, reporter));
         }
-        // Locked until the queue is known, because an idle queue is removed.
         let mut peers = inner.peers.lock();
         let entry = match address {
             Some(_) => peers.entry(peer, || inner.limits()),
             None => peers.get(peer).filter(|entry| entry.is_reachable()),
         };
-        let Some(entry) = entry else { return Err((QueueError::NoAddress, receipt)) };
+        let Some(entry) = entry else { return Err((QueueError::NoAddress, reporter)) };
         entry.address = address.or(entry.address);
         let limits = &entry.limits;
         let shares = limits.messages.take(1).zip(limits.bytes.take(size));
-        let Some((count, bytes)) = shares else { return Err((QueueError::Full, receipt)) };
+        let Some((count, bytes)) = shares else { return Err((QueueError::Full, reporter)) };
         let of_peer = OfPeer::Queued { _count: count, _bytes: bytes };
         let place = Place { of_peer, _of_pool: held };
-        let outgoing = OutgoingMessage::new(peer, message, place, receipt, &inner.events.reports);
+        let outgoing = OutgoingMessage::new(peer, message, place, reporter, &inner.events.reports);
         let start = |queue: &Arc<Queue>| {
             let task = deliver(inner.clone(), peer, entry.id, queue.clone());
             AbortOnDrop(runtime.spawn(task).abort_handle())
@@ -448,16 +450,16 @@ impl<T: NetTransport> PeerPool<T> {
             }
         };
         let queue = sending.queue.clone();
-        // Added while locked: an idle queue is removed. Its task is woken after that.
+        // Added while locked, because an idle queue is removed. The task is woken after unlocking.
         queue.push(outgoing);
         drop(peers);
         queue.wake();
         Ok(())
     }
 
-    /// Removes `peer`: cancels its dial and closes its connections at once. Its messages that are not
-    /// known to be delivered are [reported](PeerEvent::Undelivered). Messages that were received from
-    /// it are still returned by [`recv`](Self::recv).
+    /// Removes `peer`: cancels its dial and closes its connections immediately. Its messages that
+    /// are not known to be delivered are [reported](PeerEvent::Undelivered). Messages that were
+    /// received from the peer are still returned by [`recv`](Self::recv).
     pub fn remove(&self, peer: CertHash) {
         let inner = &self.owner.0;
         let removed = inner.peers.lock().remove(peer);

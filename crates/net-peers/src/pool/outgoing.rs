@@ -3,17 +3,18 @@
 //! # Who owns the payload
 //!
 //! A message has one owner at a time: the [`Queue`](super::queue::Queue) of its peer, then the task
-//! that sends it, then the [`InFlight`](super::in_flight::InFlight) of the connection that took it. Every
-//! owner ends it by [`delivered`](OutgoingMessage::delivered) or
-//! [`undelivered`](OutgoingMessage::undelivered). A message that is dropped instead, with an aborted
-//! task or a runtime that was shut down, reports itself. So no message is lost without a report.
+//! that sends it, then the [`InFlight`](super::in_flight::InFlight) of the connection that took it.
+//! The last owner calls [`delivered`](OutgoingMessage::delivered) or
+//! [`undelivered`](OutgoingMessage::undelivered). A message that is dropped instead, with an
+//! aborted task or a runtime that was shut down, reports itself. No message is lost without a
+//! report.
 //!
 //! # What bounds the reports
 //!
-//! A message holds a [`Place`] from the moment in which it is queued. Its report keeps the place until
-//! the application has received the report: a report needs no room that is not already taken.
+//! A message holds a [`Place`] from the moment when it is queued. Its report keeps the place until
+//! the application has received the report, so a report needs no additional room.
 
-use super::broadcast::Receipt;
+use super::broadcast::Reporter;
 use super::config::DropError;
 use super::event::Reports;
 use super::peer_event::Undelivered;
@@ -33,8 +34,8 @@ struct Content {
     peer: CertHash,
     message: Bytes,
     place: Place,
-    /// Of a message that also goes to other peers, until a connection has taken it.
-    receipt: Option<Receipt>,
+    /// For a message of a broadcast, until a connection has taken it.
+    reporter: Option<Reporter>,
     /// Whether a connection may have taken it.
     may_have_arrived: bool,
     reports: Arc<Reports>,
@@ -45,12 +46,12 @@ impl OutgoingMessage {
         peer: CertHash,
         message: Bytes,
         place: Place,
-        receipt: Option<Receipt>,
+        reporter: Option<Reporter>,
         reports: &Arc<Reports>,
     ) -> Self {
         reports.begin();
         let reports = reports.clone();
-        let content = Content { peer, message, place, receipt, may_have_arrived: false, reports };
+        let content = Content { peer, message, place, reporter, may_have_arrived: false, reports };
         Self { content: Some(content) }
     }
 
@@ -62,27 +63,28 @@ impl OutgoingMessage {
         self.content.as_ref().map_or(0, |it| it.message.len())
     }
 
-    /// A connection is about to take the message. If the task that waits for it is dropped, the
-    /// message may have been sent.
+    /// Records that a connection is about to take the message. If the sending task is dropped
+    /// meanwhile, the message may have been sent.
     pub(super) fn offered(&mut self) {
         if let Some(content) = &mut self.content {
             content.may_have_arrived = true;
         }
     }
 
-    /// The connection has not taken the message.
+    /// Records that the connection has not taken the message.
     pub(super) fn refused(&mut self) {
         if let Some(content) = &mut self.content {
             content.may_have_arrived = false;
         }
     }
 
-    /// A connection has taken the message, which now holds `share` instead of a place in the queue.
+    /// Records that a connection has taken the message, which now holds `share` instead of a place
+    /// in the queue.
     pub(super) fn taken(&mut self, share: Share) {
         if let Some(content) = &mut self.content {
             content.place.of_peer = OfPeer::Unconfirmed { _bytes: share };
-            if let Some(receipt) = content.receipt.take() {
-                receipt.sent();
+            if let Some(reporter) = content.reporter.take() {
+                reporter.sent();
             }
         }
     }
@@ -101,8 +103,8 @@ impl OutgoingMessage {
 
     fn report(&mut self, error: DropError) {
         let Some(content) = self.content.take() else { return };
-        let Content { peer, message, place, receipt, may_have_arrived, reports } = content;
-        if receipt.is_some_and(|receipt| receipt.unsent(error.clone())) {
+        let Content { peer, message, place, reporter, may_have_arrived, reports } = content;
+        if reporter.is_some_and(|reporter| reporter.unsent(error.clone())) {
             drop((message, place));
             return reports.end();
         }

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub enum PeerEvent<C> {
-    /// There is a connection with a peer, of either side.
+    /// A connection with a peer was established, by either side.
     Connected {
         /// The peer.
         peer: CertHash,
@@ -29,12 +29,12 @@ pub enum PeerEvent<C> {
         peer: CertHash,
         /// The connection on which messages are sent.
         connection: C,
-        /// Why a connection before it ended; `None` if none has ended.
+        /// Why an earlier connection ended; `None` if none has ended.
         reason: Option<CloseReason>,
         /// Number of merged changes; 1 if none were merged.
         changes: u64,
     },
-    /// There is no connection with the peer any more.
+    /// The last connection with a peer has ended.
     Disconnected {
         /// The peer.
         peer: CertHash,
@@ -45,8 +45,8 @@ pub enum PeerEvent<C> {
     },
     /// A message was not delivered.
     Undelivered(Undelivered),
-    /// Messages of a peer were not received, for instance because they were too long. Its connection
-    /// remains open.
+    /// Messages of a peer were not received, for instance because they were too long. Its
+    /// connection remains open.
     ReceiveFailed {
         /// The peer.
         peer: CertHash,
@@ -55,21 +55,22 @@ pub enum PeerEvent<C> {
         /// Number of messages.
         messages: u64,
     },
-    /// Peers connected and disconnected while more than 1024 such peers were not received yet.
+    /// Peers connected and disconnected while the application had not received the events of 1024
+    /// others.
     Missed {
-        /// How often peers did so.
+        /// How many of these events were left out.
         times: u64,
     },
-    /// A [followed](crate::PeerPool::follow) address cannot be reached. It is dialled further with
-    /// backoff; what later attempts find is not reported, until one succeeds.
+    /// A [followed](crate::PeerPool::follow) address cannot be reached. It is dialled again with
+    /// backoff. Further failures are not reported until an attempt has succeeded.
     Unreachable {
         /// The address.
         address: SocketAddr,
         /// Why.
         error: ConnectError,
     },
-    /// A [followed](crate::PeerPool::follow) resolver failed, or listed too much. The pool keeps
-    /// the addresses that it has. The same error is reported once.
+    /// A [followed](crate::PeerPool::follow) resolver failed, or listed too many addresses. The
+    /// pool keeps following the addresses that it has. Repetitions of an error are not reported.
     ResolveFailed {
         /// Why.
         error: ResolveError,
@@ -86,7 +87,7 @@ pub struct Undelivered {
     pub message: Bytes,
     /// Why.
     pub error: DropError,
-    /// Whether a connection had taken the message. The peer may have received it then, at most once;
-    /// otherwise it has not.
+    /// Whether a connection had taken the message. If so, the peer may have received it, at most
+    /// once. Otherwise the peer has not received it.
     pub may_have_arrived: bool,
 }

@@ -1,14 +1,15 @@
 //! The state of a pool's peers: their connections, which of two is used, and when to dial again.
-//! This module spawns no task and calls no connection.
+//! This module spawns no tasks and calls no methods of connections.
 //!
 //! # Which of two connections is used
 //!
-//! Messages are sent on the newest one: a peer that connects anew may have restarted, and then the
-//! older connection is dead although this side has not noticed. If both sides dialled at the same
-//! time, each may regard another one as the newer. Both work meanwhile, as each side receives from
-//! both. They come together by two rules: a message on the one that the peer with the smaller identity
-//! dialled proves it alive, and it is used again; and the side that dialled the connection that it does
-//! not use closes it once it is silent (see `task::retire`).
+//! Messages are sent on the newest connection: a peer that connects again may have restarted, and
+//! then the older connection is dead although this side has not noticed. If both sides dialled at
+//! the same time, each may regard a different connection as the newer one. Both work meanwhile,
+//! since each side receives from both. Two rules make them agree. A message on the connection that
+//! the side with the smaller identity dialled proves that it is alive, and it is used again. A
+//! connection that is not used is closed once it is silent, first by the side that dialled it (see
+//! `task::retire`).
 
 use super::config::DropError;
 use super::pooled_connection::{PeerLimits, PooledConnection, Role, STABLE};
@@ -32,8 +33,8 @@ pub(super) struct Peers<C> {
     follows: HashMap<u64, AbortOnDrop>,
     next: u64,
     /// Number of entries at which unused ones are removed.
-    tidy_at: usize,
-    /// The pool was dropped; no connection is inserted.
+    prune_at: usize,
+    /// Whether the pool was dropped. No connection is inserted then.
     is_closed: bool,
 }
 
@@ -66,14 +67,14 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    /// Whether the task runs. It does not if its runtime was shut down.
+    /// Returns whether the task runs. It does not if its runtime was shut down.
     pub(super) fn is_running(&self) -> bool {
         !self.task.0.is_finished()
     }
 }
 
 impl Drop for Sending {
-    /// Reports what is queued. The task reports what it is sending.
+    /// Reports the queued messages. The task reports the message that it is sending.
     fn drop(&mut self) {
         self.queue
             .drain()
@@ -97,7 +98,7 @@ impl<C> Peers<C> {
             by_identity: HashMap::new(),
             follows: HashMap::new(),
             next: 0,
-            tidy_at: 64,
+            prune_at: 64,
             is_closed: false,
         }
     }
@@ -106,7 +107,7 @@ impl<C> Peers<C> {
         self.by_identity.len()
     }
 
-    /// The peers to which messages can be sent.
+    /// Returns the peers to which messages can be sent.
     pub(super) fn reachable(&self) -> Vec<CertHash> {
         let reachable = self.by_identity.iter().filter(|(_, peer)| peer.is_reachable());
         reachable.map(|(identity, _)| *identity).collect()
@@ -127,9 +128,9 @@ impl<C> Peers<C> {
         if self.is_closed {
             return None;
         }
-        if self.by_identity.len() >= self.tidy_at {
+        if self.by_identity.len() >= self.prune_at {
             self.by_identity.retain(|_, entry| !entry.is_empty());
-            self.tidy_at = 2 * self.by_identity.len().max(32);
+            self.prune_at = 2 * self.by_identity.len().max(32);
         }
         let id = self.next_id();
         Some(self.by_identity.entry(peer).or_insert_with(|| Peer {
@@ -160,7 +161,8 @@ impl<C> Peers<C> {
         self.by_identity.remove(&peer)
     }
 
-    /// Closes the state and returns its connections, and the tasks that follow resolvers.
+    /// Removes and returns the peers, and the tasks that follow resolvers. No peer is added
+    /// afterwards.
     #[must_use]
     pub(super) fn close(&mut self) -> (HashMap<CertHash, Peer<C>>, HashMap<u64, AbortOnDrop>) {
         self.is_closed = true;
@@ -177,7 +179,7 @@ impl<C> Peers<C> {
         self.follows.remove(&id)
     }
 
-    /// Notes that a resolver lists an address of a peer.
+    /// Records that a resolver lists an address of a peer.
     pub(super) fn follow(
         &mut self,
         peer: CertHash,
@@ -190,8 +192,8 @@ impl<C> Peers<C> {
         }
     }
 
-    /// A resolver lists an address of a peer no longer. Returns its connections if it was the last
-    /// known address.
+    /// Records that a resolver no longer lists an address of a peer. Returns the peer's connections
+    /// if it was the last known address.
     #[must_use]
     pub(super) fn unfollow(
         &mut self,
@@ -202,12 +204,12 @@ impl<C> Peers<C> {
         entry.followed.retain(|followed| *followed != address);
         let is_last = entry.addresses().is_empty();
         let connections = if is_last { entry.connections() } else { Vec::new() };
-        self.tidy(peer);
+        self.prune(peer);
         connections
     }
 
     /// Removes the entry of a peer if it is unused.
-    pub(super) fn tidy(&mut self, peer: CertHash) {
+    pub(super) fn prune(&mut self, peer: CertHash) {
         if self.by_identity.get(&peer).is_some_and(Peer::is_empty) {
             self.by_identity.remove(&peer);
         }
@@ -220,25 +222,25 @@ impl<C> Peer<C> {
         [&self.current, &self.spare].into_iter().flatten().cloned().collect()
     }
 
-    /// Returns where the peer can be dialled, as far as is known.
+    /// Returns the known addresses of the peer.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
         let followed = self.followed.iter().rev().filter(|it| Some(**it) != self.address);
         self.address.iter().chain(followed).copied().collect()
     }
 
-    /// Returns the address that is dialled after so many failures: each time another one.
+    /// Returns the address to dial after so many failures: each time the next one.
     pub(super) fn address_after(&self, failures: u32) -> Option<SocketAddr> {
         let addresses = self.addresses();
         let turn = failures as usize % addresses.len().max(1);
         addresses.get(turn).copied()
     }
 
-    /// Whether messages can be sent to the peer, as far as is known.
+    /// Returns whether the peer is connected or has a known address.
     pub(super) fn is_reachable(&self) -> bool {
         self.current.is_some() || self.address.is_some() || !self.followed.is_empty()
     }
 
-    /// Whether the entry is unused.
+    /// Returns whether the entry is unused.
     fn is_empty(&self) -> bool {
         let has_connection = self.current.is_some() || self.spare.is_some();
         let is_followed = !self.followed.is_empty();
@@ -253,7 +255,7 @@ impl<C> Peer<C> {
     /// Inserts a connection, on which messages are sent from now on. Returns the connections whose
     /// role has changed.
     #[must_use]
-    pub(super) fn take_in(
+    pub(super) fn insert(
         &mut self,
         new: Arc<PooledConnection<C>>,
     ) -> Vec<Arc<PooledConnection<C>>> {
@@ -269,10 +271,11 @@ impl<C> Peer<C> {
         changed
     }
 
-    /// The peer sent on a connection that is not used. If it is the one of two simultaneous ones that
-    /// both sides prefer, it is used again. Returns the connections whose role has changed.
+    /// Records that the peer sent on a connection that is not used. If the two connections are
+    /// simultaneous and this is the preferred one, it is used again. Returns the connections whose
+    /// role has changed.
     #[must_use]
-    pub(super) fn heard_on_spare(&mut self, id: u64) -> Vec<Arc<PooledConnection<C>>> {
+    pub(super) fn received_on_spare(&mut self, id: u64) -> Vec<Arc<PooledConnection<C>>> {
         let (Some(current), Some(spare)) = (&mut self.current, &mut self.spare) else {
             return Vec::new();
         };
@@ -289,7 +292,7 @@ impl<C> Peer<C> {
 
     /// Removes a connection; the other one, if any, replaces it.
     #[must_use]
-    pub(super) fn take_out(&mut self, id: u64) -> Option<Arc<PooledConnection<C>>> {
+    pub(super) fn remove(&mut self, id: u64) -> Option<Arc<PooledConnection<C>>> {
         if self.current.as_ref().is_some_and(|it| it.id == id) {
             if let Some(spare) = &self.spare {
                 spare.set_role(Role::Current);
@@ -321,7 +324,7 @@ impl<C> Peer<C> {
         self.not_before = Some(Instant::now() + delay(self.failed));
     }
 
-    /// Records the end of a dialled connection, which the peer may have caused.
+    /// Records the end of a connection. A dialled one that the peer ended soon counts as a failure.
     pub(super) fn ended(
         &mut self,
         ended: &PooledConnection<C>,
@@ -364,54 +367,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_newest_is_used_until_the_preferred_one_is_heard() {
+    async fn the_newest_connection_is_used_until_the_preferred_one_receives() {
         for is_smaller in [true, false] {
             for ours_first in [true, false] {
                 let mut peers = Peers::new();
                 let entry = peers.entry(PEER, limits).unwrap();
                 let first = pooled(1, ours_first, is_smaller);
-                assert!(entry.take_in(first).is_empty());
-                let changed = entry.take_in(pooled(2, !ours_first, is_smaller));
+                assert!(entry.insert(first).is_empty());
+                let changed = entry.insert(pooled(2, !ours_first, is_smaller));
                 assert_eq!(roles(&changed), [(1, Role::Spare)]);
                 assert_eq!(current(entry), Some(2));
-                let changed = entry.heard_on_spare(1);
+                let changed = entry.received_on_spare(1);
                 // The peer with the smaller identity dialled it.
                 let is_preferred = ours_first == is_smaller;
                 assert_eq!(current(entry), Some(if is_preferred { 1 } else { 2 }));
                 let expected: &[_] =
                     if is_preferred { &[(1, Role::Current), (2, Role::Spare)] } else { &[] };
                 assert_eq!(roles(&changed), expected);
-                assert!(entry.heard_on_spare(if is_preferred { 2 } else { 1 }).is_empty());
+                assert!(entry.received_on_spare(if is_preferred { 2 } else { 1 }).is_empty());
             }
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn later_only_the_newer_one_counts() {
+    async fn without_simultaneous_dials_the_newest_connection_is_used() {
         let mut peers = Peers::new();
         let entry = peers.entry(PEER, limits).unwrap();
-        let _ = entry.take_in(pooled(1, true, true));
+        let _ = entry.insert(pooled(1, true, true));
         tokio::time::sleep(SIMULTANEOUS).await;
-        let _ = entry.take_in(pooled(2, false, true));
-        assert!(entry.heard_on_spare(1).is_empty());
+        let _ = entry.insert(pooled(2, false, true));
+        assert!(entry.received_on_spare(1).is_empty());
         assert_eq!(current(entry), Some(2));
-        let changed = entry.take_in(pooled(3, false, true));
+        let changed = entry.insert(pooled(3, false, true));
         assert_eq!(roles(&changed), [(2, Role::Spare), (1, Role::Displaced)]);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_spare_is_used_when_the_current_one_ends() {
+    async fn the_spare_connection_is_used_when_the_current_one_ends() {
         let mut peers = Peers::new();
         let entry = peers.entry(PEER, limits).unwrap();
-        let _ = entry.take_in(pooled(1, true, true));
-        let _ = entry.take_in(pooled(2, false, true));
-        assert_eq!(entry.take_out(2).map(|it| it.id), Some(2));
+        let _ = entry.insert(pooled(1, true, true));
+        let _ = entry.insert(pooled(2, false, true));
+        assert_eq!(entry.remove(2).map(|it| it.id), Some(2));
         assert_eq!(roles(&entry.connections()), [(1, Role::Current)]);
         assert!(entry.take_spare(1).is_none(), "it is in use now");
     }
 
     #[test]
-    fn after_a_failure_another_address_is_dialled() {
+    fn after_a_failure_the_next_address_is_dialled() {
         let mut peers = Peers::<()>::new();
         let address = |number| SocketAddr::from(([10, 0, 0, number], 1));
         peers.follow(PEER, address(1), limits);
@@ -423,14 +426,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn failures_are_remembered_until_a_connection_lasts() {
+    async fn failures_count_until_a_connection_lasts() {
         let mut peers = Peers::new();
         let second = |failed: u32| Duration::from_secs(failed.into());
         let entry = peers.entry(PEER, limits).unwrap();
         entry.failed(second);
         entry.failed(second);
         assert_eq!(entry.not_before, Some(Instant::now() + Duration::from_secs(2)));
-        peers.tidy(PEER);
+        peers.prune(PEER);
         assert_eq!(peers.len(), 1, "an entry is kept while it is in use");
         let brief = pooled(1, true, true);
         let entry = peers.get(PEER).unwrap();
@@ -440,7 +443,7 @@ mod tests {
         tokio::time::sleep(STABLE).await;
         entry.ended(&lasting, true, second);
         assert_eq!((entry.failed, entry.not_before), (0, None));
-        peers.tidy(PEER);
+        peers.prune(PEER);
         assert_eq!(peers.len(), 0);
     }
 }

@@ -1,13 +1,13 @@
 //! `PendingEvents`: changes that the application has not received yet, merged and bounded.
 //!
-//! - Each peer has one entry, into which its changes are merged until the application has received it.
-//!   An entry outlives its peer only if the application has received an event of that peer. Of the
-//!   peers that came and went before, [`UNSEEN`] are kept and the further ones are counted.
+//! - Each peer has one entry, into which its changes are merged until the application has received
+//!   them. Of peers that connected and disconnected before the application received an event of
+//!   them, only [`UNSEEN`] entries are kept; further ones are counted.
 //! - Each followed address and each resolver has one entry while it is followed.
 //!
-//! A method that changes [`PendingEvents`] is called with the state of the pool locked, so that the order of
-//! changes is that of the state. It wakes no task:
-//! [`EventQueue::wake`](super::event::EventQueue::wake) is called after unlocking.
+//! The methods that record changes are called with the state of the pool locked, so that changes
+//! have the same order as in that state. They wake no task: call
+//! [`EventQueue::wake`](super::event::EventQueue::wake) after unlocking.
 
 use super::peer_event::PeerEvent;
 use crate::resolver::ResolveError;
@@ -15,7 +15,8 @@ use net_traits::{CertHash, CloseReason, ConnectError, RecvError};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
-/// How many peers that came and went before the application received an event of them are kept.
+/// The maximum number of entries of peers that have disconnected and of which the application has
+/// received no event.
 const UNSEEN: usize = 1024;
 
 /// Changes that the application has not received yet, merged.
@@ -24,10 +25,11 @@ pub(super) struct PendingEvents<C> {
     peers: HashMap<CertHash, Entry<C>>,
     unreachable: HashMap<SocketAddr, (u64, ConnectError)>,
     resolvers: HashMap<u64, (u64, ResolveError)>,
-    /// The entries with an event, in order; the keys are in the entries.
+    /// The entries with an event, in order. Each entry contains its key.
     order: BTreeMap<u64, Topic>,
     next: u64,
-    /// Entries of peers that are gone and of which the application has received no event.
+    /// The number of entries of peers that are not connected and of which the application has
+    /// received no event.
     unseen: usize,
     missed: u64,
     pub(super) is_closed: bool,
@@ -51,7 +53,7 @@ struct Entry<C> {
     reason: Option<CloseReason>,
     changes: u64,
     failed: Option<(RecvError, u64)>,
-    place: Option<u64>,
+    position: Option<u64>,
 }
 
 impl<C> Entry<C> {
@@ -75,14 +77,15 @@ impl<C> PendingEvents<C> {
         }
     }
 
-    /// Discards the changes, and those that follow. Returns what is to be dropped after unlocking.
+    /// Discards the changes, and those that follow. Returns the former, to be dropped after
+    /// unlocking.
     #[must_use]
     pub(super) fn discard(&mut self) -> Self {
         let is_closed = self.is_closed;
         std::mem::replace(self, Self { is_closed, is_discarded: true, ..Self::new() })
     }
 
-    fn place(&mut self, topic: Topic) -> u64 {
+    fn position(&mut self, topic: Topic) -> u64 {
         self.next += 1;
         self.order.insert(self.next, topic);
         self.next
@@ -90,8 +93,9 @@ impl<C> PendingEvents<C> {
 }
 
 impl<C: Clone> PendingEvents<C> {
-    /// Messages to `peer` are sent on this connection; `reason` is why the one before it ended. Returns
-    /// the connection that was to be reported, to be dropped after unlocking.
+    /// Records that messages to `peer` are sent on this connection; `reason` is why the previous
+    /// one ended. Returns the superseded connection, which was not reported, to be dropped after
+    /// unlocking.
     #[must_use]
     pub(super) fn uses(
         &mut self,
@@ -109,7 +113,7 @@ impl<C: Clone> PendingEvents<C> {
         })
     }
 
-    /// There is no connection with `peer` any more.
+    /// Records that the last connection with `peer` has ended. Returns the superseded connection.
     #[must_use]
     pub(super) fn lost(&mut self, peer: CertHash, reason: CloseReason) -> Option<C> {
         if self.is_discarded {
@@ -126,7 +130,7 @@ impl<C: Clone> PendingEvents<C> {
         before
     }
 
-    /// A message of `peer` was not received.
+    /// Records that a message of `peer` was not received.
     pub(super) fn receive_failed(&mut self, peer: CertHash, error: RecvError) {
         if self.is_discarded {
             return;
@@ -153,16 +157,23 @@ impl<C: Clone> PendingEvents<C> {
     }
 
     fn edit<O>(&mut self, peer: CertHash, edit: impl FnOnce(&mut Entry<C>) -> O) -> O {
-        let place = match self.peers.get(&peer).and_then(|entry| entry.place) {
-            Some(place) => place,
-            None => self.place(Topic::Peer(peer)),
+        let position = match self.peers.get(&peer).and_then(|entry| entry.position) {
+            Some(position) => position,
+            None => self.position(Topic::Peer(peer)),
         };
         let mut is_new = false;
         let entry = self.peers.entry(peer).or_insert_with(|| {
             is_new = true;
-            Entry { received: None, now: None, reason: None, changes: 0, failed: None, place: None }
+            Entry {
+                received: None,
+                now: None,
+                reason: None,
+                changes: 0,
+                failed: None,
+                position: None,
+            }
         });
-        entry.place = Some(place);
+        entry.position = Some(position);
         let was_unseen = !is_new && entry.is_unseen();
         let output = edit(entry);
         self.unseen += usize::from(entry.is_unseen());
@@ -173,41 +184,41 @@ impl<C: Clone> PendingEvents<C> {
     fn forget(&mut self, peer: CertHash) {
         if let Some(entry) = self.peers.remove(&peer) {
             self.unseen -= usize::from(entry.is_unseen());
-            entry.place.map(|place| self.order.remove(&place));
+            entry.position.map(|position| self.order.remove(&position));
         }
     }
 
-    /// A followed address cannot be reached.
+    /// Records that a followed address cannot be reached.
     pub(super) fn unreachable(&mut self, address: SocketAddr, error: ConnectError) {
         if self.is_discarded {
             return;
         }
         self.reached(address);
-        let place = self.place(Topic::Address(address));
-        self.unreachable.insert(address, (place, error));
+        let position = self.position(Topic::Address(address));
+        self.unreachable.insert(address, (position, error));
     }
 
-    /// An address was reached, or is not followed any more.
+    /// Records that an address was reached, or is not followed any more.
     pub(super) fn reached(&mut self, address: SocketAddr) {
-        if let Some((place, _)) = self.unreachable.remove(&address) {
-            self.order.remove(&place);
+        if let Some((position, _)) = self.unreachable.remove(&address) {
+            self.order.remove(&position);
         }
     }
 
-    /// The resolver with this id failed.
+    /// Records that the resolver with this id failed.
     pub(super) fn resolve_failed(&mut self, id: u64, error: ResolveError) {
         if self.is_discarded {
             return;
         }
         self.unfollowed(id);
-        let place = self.place(Topic::Resolver(id));
-        self.resolvers.insert(id, (place, error));
+        let position = self.position(Topic::Resolver(id));
+        self.resolvers.insert(id, (position, error));
     }
 
-    /// The resolver with this id is not followed any more.
+    /// Records that the resolver with this id is not followed any more.
     pub(super) fn unfollowed(&mut self, id: u64) {
-        if let Some((place, _)) = self.resolvers.remove(&id) {
-            self.order.remove(&place);
+        if let Some((position, _)) = self.resolvers.remove(&id) {
+            self.order.remove(&position);
         }
     }
 
@@ -234,10 +245,10 @@ impl<C: Clone> PendingEvents<C> {
 
     fn next_of(&mut self, peer: CertHash) -> Option<PeerEvent<C>> {
         let entry = self.peers.get_mut(&peer)?;
-        entry.place = None;
+        entry.position = None;
         if let Some((error, messages)) = entry.failed.take() {
             if entry.changes > 0 {
-                self.edit(peer, |_| ()); // the rest comes later
+                self.edit(peer, |_| ()); // the other changes are the next event
             } else if entry.is_unseen() {
                 self.forget(peer);
             }
@@ -248,7 +259,7 @@ impl<C: Clone> PendingEvents<C> {
             std::mem::replace(&mut entry.received, entry.now.as_ref().map(|(id, _)| *id));
         let Some((id, connection)) = &entry.now else {
             let reason = entry.reason.take();
-            // As `received` is replaced, the entry counts as unseen only if it did before.
+            // `received` is now `None`: count the entry as unseen until it is removed below.
             self.unseen += usize::from(received.is_some());
             self.forget(peer);
             return reason.map(|reason| PeerEvent::Disconnected { peer, reason, changes });
@@ -260,7 +271,7 @@ impl<C: Clone> PendingEvents<C> {
             Some(received) if received != *id => {
                 Some(PeerEvent::Replaced { peer, connection, reason, changes })
             }
-            Some(_) => None, // another connection was used for a while
+            Some(_) => None, // the reported connection is used again
         }
     }
 }
@@ -275,7 +286,7 @@ mod tests {
         CertHash::from_bytes(bytes)
     }
 
-    fn over() -> CloseReason {
+    fn timed_out() -> CloseReason {
         CloseReason::TimedOut
     }
 
@@ -287,7 +298,7 @@ mod tests {
             for change in *changes {
                 let _ = match change {
                     Some(id) => pending.uses(peer(1), *id, id, None),
-                    None => pending.lost(peer(1), over()),
+                    None => pending.lost(peer(1), timed_out()),
                 };
             }
             while let Some(event) = pending.next() {
@@ -328,12 +339,12 @@ mod tests {
     }
 
     #[test]
-    fn peers_that_come_and_go_unseen_are_bounded_and_counted() {
+    fn peers_that_disconnect_before_an_event_are_bounded_and_counted() {
         let mut pending = PendingEvents::<u64>::new();
         for number in 0..3000 {
             let _ = pending.uses(peer(number), 1, &1, None);
             pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
-            let _ = pending.lost(peer(number), over());
+            let _ = pending.lost(peer(number), timed_out());
             pending.receive_failed(peer(number), RecvError::Reset { code: 1 });
         }
         assert!(pending.peers.len() <= UNSEEN && pending.order.len() <= UNSEEN);
@@ -352,7 +363,7 @@ mod tests {
     }
 
     #[test]
-    fn errors_are_kept_while_their_cause_is_followed() {
+    fn errors_are_dropped_when_the_address_is_reached() {
         let mut pending = PendingEvents::<u64>::new();
         let address: SocketAddr = ([10, 0, 0, 1], 1).into();
         pending.unreachable(address, ConnectError::Refused(address));

@@ -12,22 +12,23 @@ use tokio::time::Instant;
 /// A connection that the peer ends within this time counts as a failure.
 pub(super) const STABLE: Duration = Duration::from_secs(10);
 
-/// How long a connection that is not used must be silent before the side that dialled it closes it,
-/// if it has the larger identity.
+/// How long an unused connection must be silent before the side that dialled it closes it, if that
+/// side has the larger identity.
 const SILENCE: Duration = Duration::from_secs(5);
 
-/// How many times as long the other side waits, and the sides that did not dial it, whose peer may
-/// have restarted and forgotten it. If each side uses another connection, not both may close the one
-/// that the other uses: the later side finds that its connection is the only one left, and keeps it.
+/// How many times [`SILENCE`] the other sides wait. A side that did not dial the connection waits
+/// longer, since its peer may have restarted and not know the connection. The times differ, so that
+/// two sides that use different connections do not close both: the later side finds that its
+/// connection is the only one left, and keeps it.
 const OURS_SMALLER: u32 = 2;
 const ACCEPTED_SMALLER: u32 = 4;
 const ACCEPTED_LARGER: u32 = 8;
 
-/// How often a connection is checked for silence.
-pub(super) const LOOK: Duration = Duration::from_millis(2500);
+/// How often an unused connection is checked for silence.
+pub(super) const SILENCE_CHECK: Duration = Duration::from_millis(2500);
 
-/// How many connections a peer may have, with those that have ended and of which the application has
-/// not received everything.
+/// How many connections a peer may have, including those that have ended and of which the
+/// application has not received all messages.
 const CONNECTIONS: usize = 16;
 
 /// A connection of the pool.
@@ -43,7 +44,7 @@ pub(super) struct PooledConnection<C> {
     pub(super) since: Instant,
     pub(super) in_flight: InFlight,
     pub(super) limits: Arc<PeerLimits>,
-    /// How often the peer took no data for the time limit of the transport.
+    /// How often in a row the peer took no data for the time limit of the transport.
     pub(super) timed_out: AtomicU32,
     role: AtomicU8,
     pub(super) role_changed: Notify,
@@ -54,13 +55,14 @@ pub(super) struct PooledConnection<C> {
 /// What the connections of one peer share.
 #[derive(Debug)]
 pub(super) struct PeerLimits {
-    /// Of what is queued, and of the reports about it.
+    /// Limits of queued messages and of the reports about them.
     pub(super) messages: Arc<Quota>,
     pub(super) bytes: Arc<Quota>,
-    /// Of what is sent and not known to be delivered, and of the reports about it.
+    /// Limit of messages that were sent and are not known to be delivered, and of the reports about
+    /// them.
     pub(super) unconfirmed: Arc<Quota>,
     connections: Arc<Quota>,
-    /// Number of connections that were replaced because they were stuck, since one was not.
+    /// How many connections in a row were replaced because they were stuck.
     pub(super) stuck: AtomicU32,
 }
 
@@ -75,8 +77,8 @@ impl PeerLimits {
         })
     }
 
-    /// Whether nothing is queued, unconfirmed, or reported or received and not taken by the
-    /// application.
+    /// Returns whether the peer has no queued, unconfirmed or reported messages, and no connections
+    /// with messages that the application has not received.
     pub(super) fn are_unused(&self) -> bool {
         [&self.messages, &self.unconfirmed, &self.connections].iter().all(|it| it.is_unused())
     }
@@ -88,16 +90,16 @@ impl PeerLimits {
 pub(super) enum Role {
     /// Messages are sent on it.
     Current,
-    /// Another one is used. The peer may still send on it.
+    /// Another connection is used. The peer may still send on this one.
     Spare,
-    /// It has left the state of the pool and is to be closed.
+    /// It was removed from the state of the pool and must be closed.
     Displaced,
 }
 
 #[derive(Debug)]
 struct Activity {
     last: Instant,
-    /// A received message waits for room in the inbox, and others may wait behind it.
+    /// Whether a received message waits for room in the inbox, and further ones may be unread.
     is_held: bool,
 }
 
@@ -128,7 +130,7 @@ impl<C> PooledConnection<C> {
         }))
     }
 
-    /// Whether the peer with the smaller identity dialled it.
+    /// Returns whether the side with the smaller identity dialled it.
     pub(super) fn is_preferred(&self) -> bool {
         self.is_ours == self.is_smaller
     }
@@ -137,13 +139,14 @@ impl<C> PooledConnection<C> {
         self.role.load(Ordering::SeqCst) == role as u8
     }
 
-    /// Sets the role, with the state of the pool locked; [`look_again`](Self::look_again) follows.
+    /// Sets the role, with the state of the pool locked. Call
+    /// [`notify_role_changed`](Self::notify_role_changed) after unlocking.
     pub(super) fn set_role(&self, role: Role) {
         self.role.store(role as u8, Ordering::SeqCst);
     }
 
-    /// Lets the task see its new role.
-    pub(super) fn look_again(&self) {
+    /// Wakes the task of the connection after a change of its role.
+    pub(super) fn notify_role_changed(&self) {
         self.role_changed.notify_one();
     }
 
@@ -151,23 +154,26 @@ impl<C> PooledConnection<C> {
         self.activity.lock().last = Instant::now();
     }
 
-    /// Whether a received message waits for room in the inbox.
+    /// Records whether a received message waits for room in the inbox.
     pub(super) fn hold(&self, is_held: bool) {
         *self.activity.lock() = Activity { last: Instant::now(), is_held };
     }
 
-    /// For how long nothing was received or sent; `None` while a received message waits for room.
+    /// Returns for how long nothing was received or sent; `None` while a received message waits for
+    /// room.
     fn idle(&self) -> Option<Duration> {
         let activity = self.activity.lock();
         (!activity.is_held).then(|| activity.last.elapsed())
     }
 
-    /// Whether this connection can be closed, as `current` is used. The peer may use this one and be
-    /// about to close `current`: it does so after some silence, or has done so long ago.
+    /// Returns whether this connection can be closed, since `current` is used. The peer may use
+    /// this one and be about to close `current`, which then has been silent for a while, but not
+    /// for long.
     pub(super) fn is_dispensable(&self, current: &Self) -> bool {
         let silence = self.max_silence();
         let other = current.idle().unwrap_or_default();
-        self.idle().is_some_and(|idle| idle >= silence) && (other < LOOK || other >= silence)
+        self.idle().is_some_and(|idle| idle >= silence)
+            && (other < SILENCE_CHECK || other >= silence)
     }
 
     fn max_silence(&self) -> Duration {

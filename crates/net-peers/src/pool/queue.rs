@@ -5,7 +5,8 @@ use parking_lot::Mutex;
 use std::collections::VecDeque;
 use tokio::sync::Notify;
 
-/// Filled by handles of the pool, emptied by the task that sends. The bound is that of the places.
+/// Filled by the handles of the pool and emptied by the task that sends. The places of the messages
+/// limit its size.
 #[derive(Debug, Default)]
 pub(super) struct Queue {
     messages: Mutex<VecDeque<OutgoingMessage>>,
@@ -13,7 +14,7 @@ pub(super) struct Queue {
 }
 
 impl Queue {
-    /// Adds a message to a queue that is not closed; [`wake`](Self::wake) follows.
+    /// Adds a message. Call [`wake`](Self::wake) after unlocking the peers.
     pub(super) fn push(&self, outgoing: OutgoingMessage) {
         self.messages.lock().push_back(outgoing);
     }

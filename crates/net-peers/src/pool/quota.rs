@@ -1,11 +1,12 @@
-//! `Quota`: a bound on bytes or messages, the shares that are taken of it, and the place of a message.
+//! `Quota`: a limit on bytes or messages, and the shares of it that messages hold.
 
 use parking_lot::Mutex;
 use std::sync::Arc;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
-/// What may be held at once. A single share may exceed the limit, so that each message can pass.
+/// A limit on what may be held at once. A single share may exceed it, so that a message of any size
+/// can pass.
 #[derive(Debug)]
 pub(super) struct Quota {
     limit: usize,
@@ -13,7 +14,7 @@ pub(super) struct Quota {
     freed: Notify,
 }
 
-/// A part of a [`Quota`], which is given back on drop.
+/// A part of a [`Quota`], which is released on drop.
 #[derive(Debug)]
 pub(super) struct Share {
     quota: Arc<Quota>,
@@ -23,20 +24,20 @@ pub(super) struct Share {
 /// Bookkeeping bytes that a message counts besides its own.
 pub(super) const MESSAGE_COST: usize = 128;
 
-/// The shares that a message holds of the bounds of its peer and of the pool.
+/// The shares that a message holds of the limits of its peer and of the pool.
 #[derive(Debug)]
 pub(super) struct Place {
     pub(super) of_peer: OfPeer,
-    /// Of the pool. The messages of a broadcast share the bytes.
+    /// The share of the pool's limit. The messages of a broadcast share the payload.
     pub(super) _of_pool: (Share, Option<Arc<Share>>),
 }
 
-/// The shares of the bounds of a peer.
+/// The shares of the limits of a peer.
 #[derive(Debug)]
 pub(super) enum OfPeer {
-    /// Of the number and the bytes of its queue.
+    /// Of the limits of its queue.
     Queued { _count: Share, _bytes: Share },
-    /// Of the bytes that are not confirmed.
+    /// Of the limit of unconfirmed bytes.
     Unconfirmed { _bytes: Share },
 }
 
@@ -56,18 +57,18 @@ impl Quota {
         Some(Share { quota: self.clone(), cost })
     }
 
-    /// Whether no share is taken.
+    /// Returns whether no share is taken.
     pub(super) fn is_unused(&self) -> bool {
         *self.used.lock() == 0
     }
 
-    /// Resolves when a share is given back after the future was enabled.
+    /// Resolves when a share is released after the future was enabled.
     pub(super) fn freed(&self) -> Notified<'_> {
         self.freed.notified()
     }
 
     /// Wakes the waiters, which try again.
-    pub(super) fn look_again(&self) {
+    pub(super) fn notify_waiters(&self) {
         self.freed.notify_waiters();
     }
 }
@@ -86,7 +87,7 @@ mod tests {
     use std::pin::pin;
 
     #[test]
-    fn shares_are_limited_and_given_back() {
+    fn shares_are_limited_and_released() {
         let quota = Quota::new(10);
         let whole = quota.take(100).expect("a single share may be larger");
         assert!(quota.take(1).is_none());

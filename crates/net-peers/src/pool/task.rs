@@ -1,12 +1,12 @@
 //! The task of a connection.
 //!
-//! It receives messages into the inbox of the pool, flushes what was sent, and closes the connection
-//! when another one is used instead. It runs until the connection has ended and everything that it had
-//! received is in the inbox.
+//! It receives messages into the inbox of the pool, flushes the sent messages, and closes the
+//! connection when another one is used instead. It runs until the connection has ended and all
+//! messages that it had received are in the inbox.
 
 use super::config::DropError;
 use super::inner::Inner;
-use super::pooled_connection::{LOOK, PooledConnection, Role, STABLE};
+use super::pooled_connection::{PooledConnection, Role, SILENCE_CHECK, STABLE};
 use futures_util::future::poll_immediate;
 use net_traits::{
     Cause, CertHash, CloseReason, NetConnection, NetTransport, RecvError, SendError, close_code,
@@ -20,10 +20,10 @@ use std::time::Duration;
 use tokio::task::coop::consume_budget;
 use tokio::time::{sleep, sleep_until, timeout};
 
-/// How long an orderly close may take.
+/// How long a graceful close may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Number of doublings of the time after which a further connection counts as stuck.
+/// How often the time after which a connection counts as stuck doubles, at most.
 const STUCK_DOUBLINGS: u32 = 6;
 
 impl<T: NetTransport> Inner<T> {
@@ -50,8 +50,9 @@ impl<T: NetTransport> Inner<T> {
         }
     }
 
-    /// The peer has taken no data for the time limit of the transport. Replaces the connection, unless
-    /// connections before it were replaced without success: then the application of the peer is slow.
+    /// Handles that the peer has taken no data for the time limit of the transport: replaces the
+    /// connection. After connections that were replaced without success, that needs several such
+    /// times in a row, since the application of the peer is probably slow.
     pub(super) async fn timed_out(
         self: &Arc<Self>,
         peer: CertHash,
@@ -68,8 +69,8 @@ impl<T: NetTransport> Inner<T> {
     }
 }
 
-/// Ends a connection if its runtime is shut down: nothing is received from it any more. Forgets the
-/// peer if it has become unused.
+/// On drop, ends the connection if the task was dropped with its runtime, since nothing would
+/// receive from it. Removes the entry of the peer if that is unused.
 struct End<T: NetTransport> {
     inner: Arc<Inner<T>>,
     peer: CertHash,
@@ -78,12 +79,12 @@ struct End<T: NetTransport> {
 
 impl<T: NetTransport> Drop for End<T> {
     fn drop(&mut self) {
-        const GONE: &str = "the runtime of the pool was shut down";
+        const SHUT_DOWN: &str = "the runtime of the pool was shut down";
         if let Some(pooled) = self.pooled.take() {
-            pooled.connection.abort(0, GONE); // nothing happens if it has ended
-            self.inner.ended(self.peer, &pooled, CloseReason::Transport(Cause::new(GONE)));
+            pooled.connection.abort(0, SHUT_DOWN); // does nothing if it has ended
+            self.inner.ended(self.peer, &pooled, CloseReason::Transport(Cause::new(SHUT_DOWN)));
         }
-        self.inner.tidy(self.peer);
+        self.inner.prune(self.peer);
     }
 }
 
@@ -98,10 +99,10 @@ async fn receive<T: NetTransport>(
         let received = match poll_immediate(receiving.as_mut()).await {
             Some(received) => received,
             None => {
-                // Nothing was buffered, so the peer sent it while this side waited.
+                // No message was queued before, so the peer sent this one recently.
                 let received = receiving.await;
                 if received.is_ok() && pooled.has_role(Role::Spare) {
-                    inner.heard_on_spare(peer, pooled);
+                    inner.received_on_spare(peer, pooled);
                 }
                 received
             }
@@ -126,7 +127,7 @@ async fn receive<T: NetTransport>(
     }
 }
 
-/// Flushes what was sent, until the connection ends.
+/// Flushes the sent messages until the connection ends.
 async fn confirm<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
@@ -155,7 +156,7 @@ async fn confirm<T: NetTransport>(
                     pooled.timed_out.store(0, Ordering::SeqCst);
                     limits.stuck.store(0, Ordering::SeqCst);
                 }
-                limits.unconfirmed.look_again();
+                limits.unconfirmed.notify_waiters();
             }
             Err(SendError::Closed(_)) => return pending().await,
             Err(SendError::TimedOut { .. }) => inner.timed_out(peer, pooled).await,
@@ -164,7 +165,7 @@ async fn confirm<T: NetTransport>(
     }
 }
 
-/// Closes the connection once another one is used and this one is silent.
+/// Closes the connection once another one is used and this one has been silent for long enough.
 async fn retire<T: NetTransport>(
     inner: &Arc<Inner<T>>,
     peer: CertHash,
@@ -182,13 +183,13 @@ async fn retire<T: NetTransport>(
         }
         tokio::select! {
             () = changed => continue,
-            () = sleep(LOOK) => {}
+            () = sleep(SILENCE_CHECK) => {}
         }
         if inner.take_dispensable(peer, pooled.id) {
             break;
         }
     }
     let close = pooled.connection.close(close_code::DUPLICATE, "another connection is used");
-    let _ = timeout(CLOSE_TIMEOUT, close).await; // after that it closes at once
+    let _ = timeout(CLOSE_TIMEOUT, close).await; // then dropping the future closes immediately
     pending().await
 }

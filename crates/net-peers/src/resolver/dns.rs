@@ -1,4 +1,4 @@
-//! `DnsResolver`: the addresses of a name, or of the targets of a service.
+//! `DnsResolver`: looks up the addresses of a name, or of the targets of a service.
 
 use super::{Endpoint, ResolveError, Resolver};
 use async_trait::async_trait;
@@ -18,20 +18,20 @@ use tokio::time::sleep;
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 const MAX_INTERVAL: Duration = Duration::from_secs(300);
 
-/// How many targets of a service are looked up at once. An answer of DNS has at most 64 KiB, which
-/// bounds their number.
+/// How many targets of a service are looked up at once. Their number is limited by the size of a
+/// DNS response, 64 KiB.
 const CONCURRENT_TARGETS: usize = 8;
 
-/// The peers that DNS lists, such as the members of a headless service of an orchestrator.
+/// Resolves peers by DNS, such as the members of a headless service of an orchestrator.
 ///
-/// [`addresses`](Self::addresses) takes the A and AAAA records of a name,
-/// [`service`](Self::service) the SRV records (RFC 2782) of a service and the addresses of their
-/// targets, in which priorities and weights do not matter. The lookup is repeated when the records
-/// expire, but not before 5 s and not after 5 min. A name without records, or one that does not
-/// exist, is an empty list; a server that fails or does not answer is an error.
+/// [`addresses`](Self::addresses) uses the A and AAAA records of a name. [`service`](Self::service)
+/// uses the SRV records (RFC 2782) of a service and the addresses of their targets; priorities and
+/// weights are ignored. The lookup is repeated when the records expire, but after 5 s at the
+/// earliest and 5 min at the latest. A name without records, or one that does not exist, is an
+/// empty list; a server that fails or does not answer is an error.
 ///
-/// DNS is not authenticated. Peers prove their identities, so a forged answer can add addresses
-/// that are dialled and hide others.
+/// DNS is not authenticated. Since peers prove their identities, a forged response can only add
+/// addresses to dial, and hide others.
 ///
 /// ```
 /// use net_peers::DnsResolver;
@@ -43,13 +43,13 @@ const CONCURRENT_TARGETS: usize = 8;
 pub struct DnsResolver {
     name: String,
     kind: Kind,
-    /// Those of the system, if `None`.
+    /// `None` for those of the system.
     name_servers: Option<Vec<SocketAddr>>,
     min_interval: Duration,
     max_interval: Duration,
     /// Created by the first lookup.
     resolver: Option<TokioResolver>,
-    /// When to look up; at once if it is not set.
+    /// When to look up next; `None` for immediately.
     due: Option<Instant>,
 }
 
@@ -62,8 +62,8 @@ enum Kind {
 impl DnsResolver {
     /// Looks up the addresses of `name`, at which peers listen on `port`.
     ///
-    /// A final dot says that the name is complete; otherwise the search domains of the system are
-    /// tried too.
+    /// A name with a final dot is absolute; otherwise the search domains of the system are tried
+    /// too.
     pub fn addresses(name: impl Into<String>, port: u16) -> Self {
         Self::new(name.into(), Kind::Addresses { port })
     }
@@ -79,15 +79,16 @@ impl DnsResolver {
         Self { name, kind, name_servers, min_interval, max_interval, resolver, due }
     }
 
-    /// Uses these name servers, over UDP and where necessary TCP. Default: those of the system.
+    /// Sets the name servers, which are queried over UDP and, where necessary, TCP. Default: those
+    /// of the system.
     #[must_use]
     pub fn name_servers(mut self, servers: impl IntoIterator<Item = SocketAddr>) -> Self {
         self.name_servers = Some(servers.into_iter().collect());
         self
     }
 
-    /// Bounds the time between two lookups, which is that for which the records are valid.
-    /// Default: 5 s to 5 min.
+    /// Sets the limits of the time between two lookups, which otherwise is the time to live of the
+    /// records. Default: 5 s to 5 min.
     #[must_use]
     pub fn interval(mut self, min: Duration, max: Duration) -> Self {
         self.min_interval = min;
@@ -95,7 +96,8 @@ impl DnsResolver {
         self
     }
 
-    /// Looks up, and returns until when the records are valid; `None` if there are no records.
+    /// Looks up the endpoints, and returns until when the records are valid; `None` if there are no
+    /// records.
     async fn look_up(
         &self,
         resolver: &TokioResolver,
@@ -120,7 +122,7 @@ impl DnsResolver {
             Err(error) => return Err(failed(&self.name, error)),
         };
         let targets = services.answers().iter().filter_map(|record| match &record.data {
-            // A target that is the root says that there is no such service.
+            // The root as the target means that there is no such service (RFC 2782).
             RData::SRV(srv) if !srv.target.is_root() => Some((srv.target.to_utf8(), srv.port)),
             _ => None,
         });
@@ -145,7 +147,7 @@ impl Resolver for DnsResolver {
         if let Some(due) = self.due.take() {
             sleep(due.saturating_duration_since(Instant::now())).await;
         }
-        // If it fails or is dropped, the next call looks up after the shortest interval.
+        // If the lookup fails or is dropped, the next call waits for the minimum interval.
         self.due = Instant::now().checked_add(self.min_interval);
         if self.resolver.is_none() {
             let servers = self.name_servers.clone();
@@ -174,7 +176,7 @@ fn create(servers: Option<Vec<SocketAddr>>) -> Result<TokioResolver, NetError> {
             TokioResolver::builder_with_config(config, TokioRuntimeProvider::default())
         }
     };
-    builder.options_mut().cache_size = 0; // lookups are made when they are due
+    builder.options_mut().cache_size = 0; // records have expired when a lookup is due
     builder.build()
 }
 
@@ -187,7 +189,8 @@ fn name_server(address: SocketAddr) -> NameServerConfig {
     NameServerConfig::new(address.ip(), true, connections.into())
 }
 
-/// Looks up the addresses of a name in both families. One that fails does not hide the other.
+/// Looks up the addresses of a name in both families. A failure is an error only if the other
+/// family has no addresses.
 async fn ips(
     resolver: &TokioResolver,
     name: &str,

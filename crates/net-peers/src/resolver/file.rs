@@ -1,4 +1,4 @@
-//! `FileResolver`: the endpoints that a file lists, which is read again and again.
+//! `FileResolver`: reads the endpoints from a file, periodically.
 
 use super::{Endpoint, ResolveError, Resolver};
 use async_trait::async_trait;
@@ -13,31 +13,31 @@ use tokio::time::sleep;
 /// How often the file is read.
 const INTERVAL: Duration = Duration::from_secs(5);
 
-/// A longer file is not a list of endpoints.
+/// The maximum size of the file.
 const MAX_BYTES: u64 = 1024 * 1024;
 
-/// The endpoints that a file lists, one per line.
+/// Reads endpoints from a file, one per line.
 ///
-/// A line is `IP:PORT` or `IDENTITY@IP:PORT`; empty lines and what follows a `#` are ignored. The
-/// contents are read and compared every 5 s, so that a change is found whatever the file system
-/// says about times. Files of up to 1 MiB are read. Replace the file by renaming another one, so
-/// that no half of it is read; a file that cannot be read changes nothing.
+/// A line is `IP:PORT` or `IDENTITY@IP:PORT`; empty lines and text after a `#` are ignored. The
+/// file is read every 5 s and its contents are compared, independent of its modification time.
+/// Files may have up to 1 MiB. To change the file, write a new one and rename it, so that no
+/// partial list is read. While the file cannot be read, the pool keeps the last list.
 #[derive(Debug)]
 pub struct FileResolver {
     path: PathBuf,
     interval: Duration,
-    /// What the file contained; `None` before it was read and after an error.
+    /// The last contents of the file; `None` before it was read and after an error.
     last: Option<String>,
     was_read: bool,
 }
 
 impl FileResolver {
-    /// Reads the file at `path` when the pool calls [`resolve`](Resolver::resolve).
+    /// Creates a resolver for the file at `path`, which is read by [`resolve`](Resolver::resolve).
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), interval: INTERVAL, last: None, was_read: false }
     }
 
-    /// How often the file is read. Default: 5 s.
+    /// Sets how often the file is read. Default: 5 s.
     #[must_use]
     pub fn interval(mut self, interval: Duration) -> Self {
         self.interval = interval;
@@ -118,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_endpoint_is_told_with_its_line() {
+    fn invalid_lines_are_reported_with_their_number() {
         for bad in ["10.0.0.1", "example.org:1", "abcd@10.0.0.1:1", "10.0.0.1:1 10.0.0.2:1"] {
             let error = parsed(&format!("10.0.0.1:1\n{bad}\n")).unwrap_err();
             assert!(matches!(error, ResolveError::Malformed { line: 2, .. }), "{error:?}");

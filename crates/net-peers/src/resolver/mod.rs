@@ -1,4 +1,5 @@
-//! Where the addresses of peers come from: a list, a file, DNS, or the application.
+//! `Resolver`: the source of the addresses of peers, such as a list, a file, DNS, or the
+//! application.
 
 #[cfg(feature = "dns")]
 mod dns;
@@ -25,23 +26,23 @@ use tokio::sync::watch;
 /// `dns`), and [`WatchResolver`] for an application that sends the list itself.
 #[async_trait]
 pub trait Resolver: Send + 'static {
-    /// Waits for a list of all endpoints.
+    /// Waits for the list of all endpoints.
     ///
-    /// The first call returns the list when it is known. Later calls return when it may have
-    /// changed, and wait for ever if it cannot change. After an error the pool keeps the list that
-    /// it has, and calls again after its backoff.
+    /// The first call returns once the list is known. Later calls return when it may have changed,
+    /// and remain pending if it cannot change. After an error the pool keeps the last list, and
+    /// calls again after a backoff.
     ///
     /// # Errors
     ///
-    /// [`ResolveError`]; the list is not known.
+    /// [`ResolveError`] if the list is not known.
     ///
     /// # Cancel safety
     ///
-    /// A pool drops the future only when it stops following.
+    /// Need not be cancel-safe: a pool drops the future only when it stops following.
     async fn resolve(&mut self) -> Result<Vec<Endpoint>, ResolveError>;
 }
 
-/// An address at which there is a peer, and the identity of that peer if it is known.
+/// The address of a peer, and the identity of the peer if it is known.
 ///
 /// As text it is `ADDRESS` or `IDENTITY@ADDRESS`:
 ///
@@ -69,7 +70,7 @@ impl Endpoint {
         Self { address, identity: None }
     }
 
-    /// Requires an identity.
+    /// Sets the identity that the peer must have.
     #[must_use]
     pub fn with_identity(self, identity: CertHash) -> Self {
         Self { identity: Some(identity), ..self }
@@ -124,7 +125,7 @@ pub enum ResolveError {
         #[source]
         cause: Cause,
     },
-    /// The file is longer than a list of endpoints is.
+    /// The file is too long.
     #[error("{} is longer than {limit} bytes", path.display())]
     TooLong {
         /// The file.
@@ -132,7 +133,7 @@ pub enum ResolveError {
         /// The limit, in bytes.
         limit: u64,
     },
-    /// A line of the file is no endpoint.
+    /// A line of the file is not an endpoint.
     #[error("line {line} of {} is not an endpoint", path.display())]
     Malformed {
         /// The file.
@@ -143,7 +144,7 @@ pub enum ResolveError {
         #[source]
         cause: ParseEndpointError,
     },
-    /// The DNS query was not sent, or the server failed.
+    /// The DNS lookup failed.
     #[error("cannot resolve {name}")]
     Dns {
         /// The name.
@@ -172,7 +173,7 @@ pub struct StaticResolver {
 }
 
 impl StaticResolver {
-    /// Takes the list.
+    /// Creates a resolver that returns `endpoints`.
     pub fn new<E: Into<Endpoint>>(endpoints: impl IntoIterator<Item = E>) -> Self {
         Self { endpoints: Some(endpoints.into_iter().map(Into::into).collect()) }
     }
@@ -188,7 +189,8 @@ impl Resolver for StaticResolver {
     }
 }
 
-/// A list of endpoints that the application sends. Once the sender is dropped, it does not change.
+/// A list of endpoints that the application sends. Once the sender is dropped, the list does not
+/// change.
 ///
 /// ```
 /// use net_peers::{Endpoint, WatchResolver};
@@ -204,7 +206,7 @@ pub struct WatchResolver {
 }
 
 impl WatchResolver {
-    /// Takes the list that is there, and those that are sent later.
+    /// Creates a resolver that returns the current list, and those that are sent later.
     pub fn new(mut receiver: watch::Receiver<Vec<Endpoint>>) -> Self {
         receiver.mark_changed();
         Self { receiver }

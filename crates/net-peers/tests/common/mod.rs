@@ -1,4 +1,4 @@
-//! Hosts of a virtual network, for all tests.
+//! Hosts of an in-memory network, for all tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use net_peers::{PeerEvent, PeerEvents, PeerPool, PeerPoolConfig, Undelivered};
@@ -17,7 +17,7 @@ pub(crate) fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
 
-/// Two credentials, that with the smaller identity first.
+/// Creates two credentials, the one with the smaller identity first.
 pub(crate) fn two_trusting() -> (NetCredential, NetCredential) {
     let (one, other) = (trusting(), trusting());
     if one.identity() < other.identity() { (one, other) } else { (other, one) }
