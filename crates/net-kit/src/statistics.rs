@@ -38,8 +38,8 @@ impl MessageCounters {
         counts
     }
 
-    /// Returns what was counted since the last call with the same `seen`. Of calls at the same time, each
-    /// message is in one.
+    /// Returns what was counted since the last call with the same `seen`. Each message is in the
+    /// result of exactly one of concurrent calls.
     #[cfg(feature = "metrics")]
     pub(crate) fn since(&self, seen: &Self) -> MessageStatistics {
         let mut counts = self.read();
@@ -51,7 +51,7 @@ impl MessageCounters {
     }
 }
 
-/// Returns by how much a growing counter exceeds what was seen of it, and stores it as seen.
+/// Returns by how much `now` exceeds the last value in `seen`, and stores it there.
 pub(crate) fn since(seen: &AtomicU64, now: u64) -> u64 {
     now.saturating_sub(seen.fetch_max(now, Ordering::Relaxed))
 }

@@ -42,7 +42,7 @@ pub(crate) struct TrustExpiry {
 }
 
 impl TrustExpiry {
-    /// Adds the expiry of the connection `id`. Returns whether it is the first to end.
+    /// Adds the expiry of the connection `id`. Returns whether it is the earliest.
     pub(crate) fn insert(&mut self, id: u64, expiry: Expiry) -> bool {
         self.dates.insert((expiry.at, id), expiry.date);
         self.dates.first_key_value().is_some_and(|(first, _)| first.1 == id)

@@ -1,4 +1,4 @@
-//! `Task`: work of a transport that goes on when the runtime in which it began is shut down.
+//! `Task`: a background task of a transport that survives the runtime in which it began.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -6,15 +6,17 @@ use std::io;
 use tokio::runtime::{Builder, Handle};
 use tokio::sync::watch;
 
-/// Work that is done until this is dropped. Connections may outlive the runtime of the first one, so the
-/// work moves to a thread when its runtime is shut down; without a runtime, it begins there.
+/// A background task, which is aborted when this is dropped. Connections may outlive the runtime of
+/// the first one. If that is shut down, the task is started again on a thread; without a runtime,
+/// it begins there.
 #[derive(Debug)]
 pub(super) struct Task {
     _stop: watch::Sender<()>,
 }
 
 impl Task {
-    /// Starts the work that `begin` returns. It is called again, on a thread, if the runtime is shut down.
+    /// Starts the task that `begin` returns. `begin` is called again, on a thread, if the runtime
+    /// is shut down.
     pub(super) fn start<F>(begin: impl Fn() -> F + Send + Sync + 'static) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
@@ -44,7 +46,7 @@ impl Work {
     }
 }
 
-/// Goes on with the work on a thread, if it is dropped before the work has ended.
+/// Starts the task again on a thread if it is dropped before the task has ended.
 struct Relay(Option<Work>);
 
 impl Relay {
@@ -60,7 +62,7 @@ impl Drop for Relay {
     fn drop(&mut self) {
         let Some(work) = self.0.take() else { return };
         if work.stopped.has_changed().is_err() {
-            return; // the task is dropped
+            return; // the task was aborted
         }
         let on_thread = move || match Builder::new_current_thread().enable_time().build() {
             Ok(runtime) => runtime.block_on(work.run()),

@@ -21,7 +21,7 @@ impl<M: Member> Registry<M> {
     }
 }
 
-/// Closes the connections of a transport whose trust ends.
+/// Closes the connections of a transport when trust ends.
 async fn watch_expiry<M: Member>(registry: Weak<Registry<M>>) {
     loop {
         let next = || {

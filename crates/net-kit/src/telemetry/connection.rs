@@ -10,11 +10,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tracing::Span;
 
-/// Each so many messages of a connection in one direction, the metrics show them: for each message, a
-/// recorder would cost more than the counters of the connection.
-const PUBLISHED: u64 = 64;
+/// After how many messages in one direction the counts of a connection are added to the metrics:
+/// calling the recorder for each message would cost more than the counters of the connection.
+const PUBLISH_INTERVAL: u64 = 64;
 
-/// What is measured of a connection at one time.
+/// A measurement of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
     /// The smoothed round-trip time, if it is known.
@@ -36,7 +36,7 @@ pub struct ConnectionTelemetry {
     span: Span,
     since: Instant,
     messages: MessageCounters,
-    /// What of them the metrics show.
+    /// The counts that were added to the metrics.
     #[cfg(feature = "metrics")]
     published: MessageCounters,
     /// The packets that were sent and lost until the last sample.
@@ -136,7 +136,7 @@ impl ConnectionTelemetry {
         self.telemetry.undelivered(messages, bytes);
     }
 
-    /// The connection is closed because its peer is no longer trusted.
+    /// Reports that the connection is closed because its peer is no longer trusted.
     pub(crate) fn revoked(&self) {
         self.span.in_scope(|| tracing::info!(target: CONNECTION, "revoked: no longer trusted"));
         self.telemetry.revoked();
@@ -145,7 +145,7 @@ impl ConnectionTelemetry {
     /// Counts a message that was queued.
     #[inline]
     pub(crate) fn sent(&self, bytes: usize) {
-        if self.messages.sent(bytes).is_multiple_of(PUBLISHED) {
+        if self.messages.sent(bytes).is_multiple_of(PUBLISH_INTERVAL) {
             self.publish();
             self.telemetry.sent(bytes);
         }
@@ -154,13 +154,13 @@ impl ConnectionTelemetry {
     /// Counts a message that was delivered to the application.
     #[inline]
     pub(crate) fn received(&self, bytes: usize) {
-        if self.messages.received(bytes).is_multiple_of(PUBLISHED) {
+        if self.messages.received(bytes).is_multiple_of(PUBLISH_INTERVAL) {
             self.publish();
             self.telemetry.received(bytes);
         }
     }
 
-    /// Shows in the metrics what was counted since the last call.
+    /// Adds what was counted since the last call to the metrics.
     #[cold]
     pub(crate) fn publish(&self) {
         #[cfg(feature = "metrics")]
@@ -175,7 +175,8 @@ impl ConnectionTelemetry {
             tracing::trace!(target: CONNECTION, rtt, packets_sent, packets_lost, queued, "sample");
         });
         let [sent, lost] = &self.packets;
-        // The count of lost packets shrinks when a packet that was taken for lost is acknowledged.
+        // The number of lost packets decreases when a packet that was declared lost is
+        // acknowledged.
         self.telemetry.sampled(sample, since(sent, packets_sent), since(lost, packets_lost));
     }
 

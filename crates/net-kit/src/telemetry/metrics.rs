@@ -32,7 +32,7 @@ pub(super) struct Metrics {
 pub(super) struct Messages {
     messages: Counter,
     bytes: Counter,
-    /// The size of one of several messages.
+    /// The sizes of a sample of the messages.
     pub(super) size: Histogram,
 }
 
