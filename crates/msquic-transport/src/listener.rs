@@ -7,7 +7,6 @@ use async_trait::async_trait;
 use msquic_async::Listener;
 use net_kit::alpn::versions;
 use net_kit::coop;
-use net_kit::telemetry::Origin;
 use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -78,13 +77,8 @@ impl NetListener for MsQuicListener {
                     return Ok(MsQuicNetIncomingRequest {
                         incoming,
                         remote_addr,
+                        told: place.attempt(),
                         place,
-                        told: self
-                            .context
-                            .home
-                            .registry
-                            .telemetry()
-                            .attempt(remote_addr, Origin::Accepted),
                         identity: self.identity.clone(),
                         alpn: self.alpn.clone(),
                         context: self.context.clone(),

@@ -9,7 +9,7 @@
 //! limit is reached, the oldest handshake that counts for it is evicted if it has taken
 //! [`STALLED`], and the new attempt is admitted.
 
-use crate::telemetry::Telemetry;
+use crate::telemetry::{Attempt, Origin, Telemetry};
 use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -17,6 +17,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
@@ -89,7 +90,25 @@ struct State {
 struct Pending {
     remote: SocketAddr,
     since: Instant,
-    evicted: Arc<Notify>,
+    eviction: Arc<Eviction>,
+}
+
+/// Whether a handshake had to give way, which was counted and logged then.
+#[derive(Debug, Default)]
+pub(crate) struct Eviction {
+    is_evicted: AtomicBool,
+    notify: Notify,
+}
+
+impl Eviction {
+    pub(crate) fn is_evicted(&self) -> bool {
+        self.is_evicted.load(Ordering::Acquire)
+    }
+
+    fn evict(&self) {
+        self.is_evicted.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
 }
 
 impl Admission {
@@ -195,10 +214,11 @@ impl State {
         let ip = network(remote.ip());
         *self.per_ip.entry(ip).or_default() += 1;
         *self.handshakes_per_ip.entry(ip).or_default() += 1;
-        let evicted = Arc::new(Notify::new());
-        let pending = Pending { remote, since: Instant::now(), evicted: evicted.clone() };
-        self.handshakes.insert(self.next, pending);
-        Phase::Handshake { number: self.next, evicted }
+        let eviction = Arc::new(Eviction::default());
+        let pending_handshake =
+            Pending { remote, since: Instant::now(), eviction: eviction.clone() };
+        self.handshakes.insert(self.next, pending_handshake);
+        Phase::Handshake { number: self.next, eviction }
     }
 
     /// Ends the oldest handshake, of `ip` if that is given, provided that it has stalled. Returns
@@ -210,7 +230,7 @@ impl State {
             return None;
         }
         let (number, remote) = (*number, oldest.remote);
-        oldest.evicted.notify_one();
+        oldest.eviction.evict();
         self.end_handshake(number);
         self.end_connection(remote);
         Some(remote)
@@ -257,18 +277,27 @@ pub struct Place {
 
 #[derive(Debug)]
 enum Phase {
-    Handshake { number: u64, evicted: Arc<Notify> },
+    Handshake { number: u64, eviction: Arc<Eviction> },
     Established,
 }
 
 impl Place {
     /// Returns the watch that ends the handshake in time.
     pub fn watch(&self) -> Watch {
-        let evicted = match &self.phase {
-            Phase::Handshake { evicted, .. } => evicted.clone(),
+        let eviction = match &self.phase {
+            Phase::Handshake { eviction, .. } => eviction.clone(),
             Phase::Established => Arc::default(),
         };
-        Watch { admission: self.admission.clone(), remote: self.remote, evicted }
+        Watch { admission: self.admission.clone(), remote: self.remote, eviction }
+    }
+
+    /// Begins the attempt of the peer. If it has to give way to another, it has no other outcome.
+    pub fn attempt(&self) -> Attempt {
+        let attempt = self.admission.telemetry.attempt(self.remote, Origin::Accepted);
+        match &self.phase {
+            Phase::Handshake { eviction, .. } => attempt.with_eviction(eviction.clone()),
+            Phase::Established => attempt,
+        }
     }
 
     /// Checks that the handshake was not evicted while its request waited.
@@ -308,7 +337,7 @@ impl Place {
 pub struct Watch {
     admission: Arc<Admission>,
     remote: SocketAddr,
-    evicted: Arc<Notify>,
+    eviction: Arc<Eviction>,
 }
 
 impl Watch {
@@ -326,7 +355,7 @@ impl Watch {
     ) -> Result<F::Output, Limit> {
         tokio::select! {
             biased;
-            () = self.evicted.notified() => Err(Limit::Handshakes),
+            () = self.eviction.notify.notified() => Err(Limit::Handshakes),
             completed = handshake => Ok(completed),
             () = sleep(timeout) => Err(self.timed_out()),
         }

@@ -3,7 +3,7 @@
 use super::inner::Acceptor;
 use super::{Backend, Connection};
 use crate::admission::{Place, close_reason};
-use crate::telemetry::{Attempt, Origin};
+use crate::telemetry::Attempt;
 use async_trait::async_trait;
 use net_traits::{ConnectError, NetIncomingRequest};
 use std::fmt;
@@ -26,8 +26,7 @@ impl<B: Backend> IncomingRequest<B> {
         place: Place,
         acceptor: Arc<Acceptor<B>>,
     ) -> Self {
-        let telemetry = acceptor.transport.registry.telemetry();
-        let telemetry = telemetry.attempt(remote_addr, Origin::Accepted);
+        let telemetry = place.attempt();
         Self { attempt, remote_addr, place, telemetry, acceptor }
     }
 

@@ -1,8 +1,10 @@
 //! `Attempt`: reports exactly one outcome of each connection attempt.
 
 use super::{Origin, Telemetry, cause};
+use crate::admission::Eviction;
 use net_traits::{ConnectError, WithCauses};
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 /// A connection attempt. A failure is reported and counted. Dropping the attempt counts as
@@ -26,11 +28,18 @@ pub struct Attempt {
     remote: Option<SocketAddr>,
     origin: Origin,
     is_decided: bool,
+    /// Its eviction was reported and counted as a refusal.
+    eviction: Option<Arc<Eviction>>,
 }
 
 impl Attempt {
     pub(super) fn new(telemetry: Telemetry, remote: Option<SocketAddr>, origin: Origin) -> Self {
-        Self { telemetry, remote, origin, is_decided: false }
+        Self { telemetry, remote, origin, is_decided: false, eviction: None }
+    }
+
+    pub(crate) fn with_eviction(mut self, eviction: Arc<Eviction>) -> Self {
+        self.eviction = Some(eviction);
+        self
     }
 
     /// Runs the handshake, and reports and counts its outcome.
@@ -61,6 +70,9 @@ impl Attempt {
     }
 
     fn failed(&self, error: &dyn std::fmt::Display, cause: (&'static str, &'static str)) {
+        if self.eviction.as_ref().is_some_and(|eviction| eviction.is_evicted()) {
+            return;
+        }
         self.telemetry.handshake_failed(self.remote, self.origin, error, cause);
     }
 }

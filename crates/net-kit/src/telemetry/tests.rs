@@ -137,6 +137,7 @@ fn each_event_that_is_emitted_is_in_the_table() {
 #[cfg(feature = "metrics")]
 mod metrics {
     use super::*;
+    use crate::admission::{Admission, ConnectionLimits, STALLED};
     use crate::telemetry::{Attempt, METRICS};
     use ::metrics::{
         Counter, CounterFn, Gauge, Histogram, HistogramFn, Key, KeyName, Metadata, Recorder,
@@ -247,6 +248,35 @@ mod metrics {
             futures_util::FutureExt::now_or_never(watch).unwrap().unwrap_err();
         });
         assert_eq!(values["net_handshakes_failed_total test out timed_out "], 1.0);
+    }
+
+    #[test]
+    fn an_attempt_that_was_evicted_is_told_as_a_refusal_alone() {
+        let limits = ConnectionLimits {
+            connections: 9,
+            per_ip: 9,
+            per_identity: 9,
+            handshakes: 1,
+            handshakes_per_ip: 9,
+        };
+        type End = fn(Attempt);
+        let ends: [End; 2] = [drop, Attempt::refused];
+        for end in ends {
+            let mut time = tokio::runtime::Builder::new_current_thread();
+            let time = time.enable_time().start_paused(true).build().unwrap();
+            let values = values(|| {
+                let _time = time.enter();
+                let admission = Arc::new(Admission::new(limits, Telemetry::new("test")));
+                let evicted = admission.admit(REMOTE).unwrap();
+                let attempt = evicted.attempt();
+                time.block_on(tokio::time::advance(STALLED));
+                let _place = admission.admit(REMOTE).unwrap();
+                drop(evicted);
+                end(attempt);
+            });
+            assert_eq!(values["net_connections_refused_total test Handshakes"], 1.0);
+            assert!(!values.keys().any(|name| name.contains("_failed_")), "{values:?}");
+        }
     }
 
     #[test]

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use net_kit::admission::{self, Place};
 use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
-use net_kit::telemetry::{self, Origin};
+use net_kit::telemetry;
 use net_traits::{
     AcceptError, Cause, CertHash, CertificateDer, CloseReason, ConnectError, ListenError,
     NetCredential, NetIncomingRequest, NetListener, PeerIdentity, Rejection, RejectionBy,
@@ -168,7 +168,7 @@ impl NetListener for MemoryListener {
             if let Some((attempt, place)) = next {
                 self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
                 return Ok(MemoryIncomingRequest {
-                    told: self.host.registry.telemetry().attempt(attempt.from, Origin::Accepted),
+                    told: place.attempt(),
                     attempt,
                     place,
                     host: self.host.clone(),
