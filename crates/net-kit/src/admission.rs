@@ -9,6 +9,9 @@
 //! limit is reached, the oldest handshake that counts for it is evicted if it has taken
 //! [`STALLED`], and the new attempt is admitted.
 
+pub(crate) mod eviction;
+
+use self::eviction::Eviction;
 use crate::telemetry::{Attempt, Origin, Telemetry};
 use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
@@ -17,9 +20,7 @@ use std::fmt;
 use std::hash::Hash;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::Notify;
 use tokio::time::{Instant, sleep};
 
 /// The duration after which a handshake can be evicted by a new attempt: 100 ms.
@@ -91,24 +92,6 @@ struct Pending {
     remote: SocketAddr,
     since: Instant,
     eviction: Arc<Eviction>,
-}
-
-/// Whether a handshake had to give way, which was counted and logged then.
-#[derive(Debug, Default)]
-pub(crate) struct Eviction {
-    is_evicted: AtomicBool,
-    notify: Notify,
-}
-
-impl Eviction {
-    pub(crate) fn is_evicted(&self) -> bool {
-        self.is_evicted.load(Ordering::Acquire)
-    }
-
-    fn evict(&self) {
-        self.is_evicted.store(true, Ordering::Release);
-        self.notify.notify_one();
-    }
 }
 
 impl Admission {
@@ -355,7 +338,7 @@ impl Watch {
     ) -> Result<F::Output, Limit> {
         tokio::select! {
             biased;
-            () = self.eviction.notify.notified() => Err(Limit::Handshakes),
+            () = self.eviction.evicted() => Err(Limit::Handshakes),
             completed = handshake => Ok(completed),
             () = sleep(timeout) => Err(self.timed_out()),
         }

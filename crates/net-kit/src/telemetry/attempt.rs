@@ -1,7 +1,7 @@
 //! `Attempt`: reports exactly one outcome of each connection attempt.
 
 use super::{Origin, Telemetry, cause};
-use crate::admission::Eviction;
+use crate::admission::eviction::Eviction;
 use net_traits::{ConnectError, WithCauses};
 use std::net::SocketAddr;
 use std::sync::Arc;
