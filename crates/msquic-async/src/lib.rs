@@ -41,7 +41,6 @@ mod drive;
 // The only module that may contain unsafe code; see its header for the rules.
 #[allow(unsafe_code)]
 mod ffi;
-mod key_log;
 mod limits;
 mod listener;
 mod pkcs12;
@@ -72,11 +71,10 @@ pub use ffi::raw::{FromRaw, TrustedPeers};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::settings::CongestionControl;
 pub use ffi::status::Status;
-pub use key_log::KeyLog;
 pub use libmsquic_sys::Patch as LibraryPatch;
 pub use limits::{DatagramLimits, StreamLimits};
 pub use listener::{Accept, AcceptIncoming, Incoming, ListenError, Listener, Stop};
-pub use net_traits::{CertHash, NetCredential, TrustPolicy};
+pub use net_traits::{CertHash, KeyLog, NetCredential, TrustPolicy};
 pub use registration::Registration;
 pub use resumption::Resumption;
 pub use send_stream::{SendData, SendStream};

@@ -1,6 +1,6 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
-use msquic_async::{ConfigurationError, ExecutionProfile, KeyLog, Settings};
+use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
 use net_kit::options::{NO_PROGRESS, QUEUE, TIMEOUT, check_memory, keep_alive};
 use net_kit::progress::Timeouts;
 use net_kit::quic::CongestionControl;
@@ -93,21 +93,6 @@ net_kit::quic_options! {
         /// all tickets of the transport. If libmsquic does not support it, listening and dialling fail
         /// with a typed error. Default: false.
         resumption: bool = false;
-        /// The file into which all connections write their TLS secrets, in the format of NSS
-        /// (`SSLKEYLOGFILE`), for tools like Wireshark. **Who reads the file can decrypt everything that
-        /// the connections of this transport send and receive**: use it for development alone. No
-        /// environment variable enables it unless the application asks with [`KeyLog::from_env`].
-        /// Default: none.
-        ///
-        /// ```no_run
-        /// use msquic_transport::{KeyLog, MsQuicTransport, MsQuicTransportConfig};
-        ///
-        /// let key_log = KeyLog::file("keys.log".as_ref())?;
-        /// let config = MsQuicTransportConfig::new().key_log(Some(key_log));
-        /// let transport = MsQuicTransport::with_config(config)?;
-        /// # Ok::<(), Box<dyn std::error::Error>>(())
-        /// ```
-        key_log: Option<KeyLog> = None;
         /// The local address of outgoing connections; port 0 is any port. If the peer's address is of
         /// the other family, the system chooses. Default: the system chooses.
         local_addr: Option<SocketAddr> = None;

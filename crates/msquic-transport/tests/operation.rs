@@ -11,6 +11,7 @@ use net_traits::{
     Limit, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, Rejection,
     RejectionBy, TrustPolicy, close_code,
 };
+use net_traits_test::key_log;
 use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::UdpSocket;
@@ -411,5 +412,17 @@ fn a_shutdown_does_not_wait_for_a_handshake_without_an_answer() {
         let ended = tokio::time::timeout(Duration::from_secs(2), shutdown).await;
         ended.expect("the shutdown keeps its deadline");
         assert!(dial.await.unwrap().is_err());
+    });
+}
+
+#[test]
+fn both_sides_write_the_same_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    run(async move {
+        let make = |key_log| {
+            let config = MsQuicTransportConfig::new().key_log(Some(key_log));
+            MsQuicTransport::with_config(config).unwrap()
+        };
+        key_log::both_sides_write_the_same_secrets(make, directory.path()).await;
     });
 }

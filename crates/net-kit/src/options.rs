@@ -3,7 +3,7 @@
 use crate::admission::ConnectionLimits;
 use crate::memory_budget::MemoryLimits;
 use crate::progress::Timeouts;
-use net_traits::ConfigError;
+use net_traits::{ConfigError, KeyLog};
 use std::fmt::Debug;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -177,6 +177,12 @@ macro_rules! common_options {
                 /// How long a handshake may take. Default: 10 s.
                 handshake_timeout: ::std::time::Duration = $crate::options::HANDSHAKE,
                     $crate::options::TIMEOUT;
+                /// The file into which all connections write their TLS secrets, in the format of NSS
+                /// (`SSLKEYLOGFILE`), for tools like Wireshark. **Who reads the file can decrypt everything
+                /// that the connections of this transport send and receive**: use it for development
+                /// alone. No environment variable enables it unless the application asks with
+                /// [`KeyLog::from_env`](::net_traits::KeyLog::from_env). Default: none.
+                key_log: Option<::net_traits::KeyLog> = None;
             }
             $(check $check)?
         }
@@ -276,6 +282,10 @@ macro_rules! transport_options {
                     handshake_timeout: self.handshake_timeout,
                 }
             }
+
+            fn key_log(&self) -> Option<&::net_traits::KeyLog> {
+                self.key_log.as_ref()
+            }
         }
     };
 }
@@ -291,6 +301,9 @@ pub trait TransportOptions: Debug + Default + Send + Sync + 'static {
 
     /// Returns the options that all transports have.
     fn common(&self) -> CommonOptions;
+
+    /// Returns where connections write their TLS secrets.
+    fn key_log(&self) -> Option<&KeyLog>;
 }
 
 /// The options that all transports have.
@@ -403,6 +416,6 @@ mod tests {
             assert_eq!(config.validate().unwrap_err().option, option);
         }
         assert_eq!(config().validate(), Ok(()));
-        assert_eq!(config().max_memory(20).validate(), Ok(()));
+        assert_eq!(config().max_memory(20).key_log(None).validate(), Ok(()));
     }
 }

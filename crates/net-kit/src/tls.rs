@@ -10,8 +10,8 @@ use crate::alpn::without_version;
 use crate::facts::ConnectionFacts;
 use crate::handshake::{Alert, Handshake, Verdict};
 use net_traits::{
-    Cause, CertificateDer, CloseReason, ConnectError, CredentialError, NetCredential, PeerIdentity,
-    TrustError, TrustPolicy,
+    Cause, CertificateDer, CloseReason, ConnectError, CredentialError, KeyLog, NetCredential,
+    PeerIdentity, TrustError, TrustPolicy,
 };
 use parking_lot::Mutex;
 use rustls::client::Resumption;
@@ -28,6 +28,7 @@ use rustls::{
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use zeroize::Zeroizing;
 
 /// A credential in the form that rustls needs. Cloning is cheap.
 ///
@@ -45,6 +46,7 @@ pub struct TlsIdentity {
     credential: NetCredential,
     key: Arc<SingleCertAndKey>,
     provider: Arc<CryptoProvider>,
+    key_log: Option<KeyLog>,
 }
 
 impl TlsIdentity {
@@ -57,13 +59,19 @@ impl TlsIdentity {
         let provider = Arc::new(ring::default_provider());
         let (chain, key) = (credential.certificate_chain().to_vec(), credential.private_key());
         let key = CertifiedKey::from_der(chain, key.clone_key(), &provider).map_err(unusable)?;
-        Ok(Self { credential, key: Arc::new(key.into()), provider })
+        Ok(Self { credential, key: Arc::new(key.into()), provider, key_log: None })
     }
 
     /// Returns the same identity with another trust policy.
     #[must_use]
     pub fn with_trust(&self, trust: TrustPolicy) -> Self {
         Self { credential: self.credential.with_trust(trust), ..self.clone() }
+    }
+
+    /// Has handshakes write their secrets to a key log.
+    #[must_use]
+    pub fn with_key_log(self, key_log: Option<KeyLog>) -> Self {
+        Self { key_log, ..self }
     }
 
     /// Returns the credential.
@@ -89,6 +97,7 @@ impl TlsIdentity {
             .with_client_cert_resolver(self.key.clone());
         config.alpn_protocols = protocols(alpn);
         config.resumption = Resumption::disabled();
+        config.key_log = self.secrets().unwrap_or(config.key_log);
         Ok((config, verifier))
     }
 
@@ -109,8 +118,14 @@ impl TlsIdentity {
             .with_cert_resolver(self.key.clone());
         config.alpn_protocols = protocols(alpn);
         config.send_tls13_tickets = 0;
+        config.key_log = self.secrets().unwrap_or(config.key_log);
         config.session_storage = Arc::new(NoServerSessionStorage {}); // saves memory
         Ok((config, verifier))
+    }
+
+    fn secrets(&self) -> Option<Arc<dyn rustls::KeyLog>> {
+        let key_log = self.key_log.clone()?;
+        Some(Arc::new(Secrets(key_log)))
     }
 
     fn verifier(&self) -> Arc<Verifier> {
@@ -122,6 +137,18 @@ impl TlsIdentity {
 impl fmt::Debug for TlsIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.credential.fmt(f)
+    }
+}
+
+/// Writes the secrets of handshakes.
+#[derive(Debug)]
+struct Secrets(KeyLog);
+
+impl rustls::KeyLog for Secrets {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let mut line = Zeroizing::new(String::with_capacity(KeyLog::MAX_LINE));
+        KeyLog::push_line(&mut line, label, client_random, secret);
+        self.0.write(line);
     }
 }
 

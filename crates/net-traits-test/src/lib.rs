@@ -36,11 +36,14 @@
 //! reason. The suite is tested too: for each behaviour a faulty transport proves that the test
 //! detects its violation.
 //!
+//! [`key_log`] tests the key logs of transports that encrypt.
+//!
 //! [`memory`] provides a transport without sockets, for tests of protocols on top of the traits.
 #![forbid(unsafe_code)]
 
 mod conformance;
 mod harness;
+pub mod key_log;
 mod limits;
 pub mod memory;
 mod own_network;

@@ -34,6 +34,7 @@
 //!
 //! # Features
 //!
+//! - `key-log`: `KeyLog`, a file for the TLS secrets of connections.
 //! - `self-signed`: `NetCredential::self_signed`, `IdentityKey` and `SelfSigned`, which generate a
 //!   key and a certificate.
 #![forbid(unsafe_code)]
@@ -54,6 +55,8 @@ mod endorsement;
 mod endorsing_key;
 mod error;
 mod incoming;
+#[cfg(feature = "key-log")]
+mod key_log;
 mod listener;
 mod peer_identity;
 mod requests;
@@ -87,6 +90,8 @@ pub use error::{
     SendAckedError, SendError,
 };
 pub use incoming::NetIncomingRequest;
+#[cfg(feature = "key-log")]
+pub use key_log::KeyLog;
 pub use listener::NetListener;
 pub use peer_identity::PeerIdentity;
 pub use requests::{

@@ -7,6 +7,7 @@ use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
     NetTransport, RecvError, TransportStatistics, close_code,
 };
+use net_traits_test::key_log;
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::time::Duration;
 
@@ -111,4 +112,16 @@ fn what_is_lost_with_a_runtime_is_counted_and_its_handles_drop_anywhere() {
     assert!(statistics.undelivered_messages > 0, "{statistics:?}");
     std::thread::spawn(move || drop((client, server))).join().unwrap();
     assert_eq!(transport.statistics(), statistics, "they are counted once");
+}
+
+#[test]
+fn both_sides_write_the_same_secrets() {
+    let directory = tempfile::tempdir().unwrap();
+    run(async move {
+        let make = |key_log| {
+            let config = QuinnConfig::new().key_log(Some(key_log));
+            QuinnTransport::with_config(config).unwrap()
+        };
+        key_log::both_sides_write_the_same_secrets(make, directory.path()).await;
+    });
 }

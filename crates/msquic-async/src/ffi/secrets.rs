@@ -1,7 +1,7 @@
 //! The memory into which libmsquic writes the TLS secrets of a connection, on request.
 
-use data_encoding::HEXLOWER;
 use msquic::ffi;
+use net_traits::KeyLog;
 use std::cell::UnsafeCell;
 use std::ffi::c_void;
 use std::mem;
@@ -58,12 +58,8 @@ impl Secrets {
             (set.ServerTrafficSecret0(), "SERVER_TRAFFIC_SECRET_0", &secrets.ServerTrafficSecret0),
         ] {
             if is_set != 0 {
-                lines.push_str(label);
-                lines.push(' ');
-                HEXLOWER.encode_append(&secrets.ClientRandom, &mut lines);
-                lines.push(' ');
-                HEXLOWER.encode_append(&secret[..length.min(secret.len())], &mut lines);
-                lines.push('\n');
+                let secret = &secret[..length.min(secret.len())];
+                KeyLog::push_line(&mut lines, label, &secrets.ClientRandom, secret);
             }
         }
         (!lines.is_empty()).then_some(lines)
@@ -81,15 +77,8 @@ impl Drop for Secrets {
     }
 }
 
-/// The longest label with its spaces and the end of the line, a random number and a secret, five times.
-const MAX_LINES: usize = 5 * (40 + 2 * 32 + 2 * 64);
-
-/// The user whose rights this process has.
-#[cfg(unix)]
-pub(crate) fn effective_user() -> u32 {
-    // SAFETY: the call has no arguments and cannot fail.
-    unsafe { libc::geteuid() }
-}
+/// Five secrets.
+const MAX_LINES: usize = 5 * KeyLog::MAX_LINE;
 
 #[cfg(test)]
 mod tests {

@@ -6,6 +6,7 @@ use crate::handshake::Handshake;
 use crate::options::TransportOptions;
 use crate::registry::Registry;
 use crate::tls::TlsIdentity;
+use net_traits::{CredentialError, NetCredential};
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
@@ -27,6 +28,14 @@ impl<B: Backend> TransportInner<B> {
     ) -> Handshake {
         let timeout = self.config.common().handshake_timeout;
         Handshake::new(identity.credential().identity(), remote_addr, alpn, timeout)
+    }
+
+    /// Reads the key of a credential.
+    pub(super) fn identity(
+        &self,
+        credential: NetCredential,
+    ) -> Result<TlsIdentity, CredentialError> {
+        Ok(TlsIdentity::new(credential)?.with_key_log(self.config.key_log().cloned()))
     }
 
     /// Registers the socket of a listener, so that a shutdown stops it.

@@ -3,7 +3,6 @@
 use super::inner::{Acceptor, Socket};
 use super::{Backend, Connection, IncomingRequest};
 use crate::coop;
-use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use net_traits::address::canonical;
 use net_traits::{AcceptError, ListenError, NetCredential, NetListener, TrustPolicy};
@@ -54,7 +53,7 @@ impl<B: Backend> NetListener for Listener<B> {
     }
 
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
-        let identity = TlsIdentity::new(credential)?;
+        let identity = self.acceptor.transport.identity(credential)?;
         *self.acceptor.identity.write() = identity;
         Ok(())
     }

@@ -7,7 +7,6 @@ use crate::alpn::protocol_names;
 use crate::options::TransportOptions;
 use crate::registry::Registry;
 use crate::telemetry::{Origin, Telemetry};
-use crate::tls::TlsIdentity;
 use async_trait::async_trait;
 use futures_util::future::join_all;
 use net_traits::address::destination;
@@ -71,7 +70,7 @@ impl<B: Backend> Transport<B> {
         let TransportInner { config, registry, backend, .. } = &*self.inner;
         registry.check_open().map_err(ConnectError::Closed)?;
         let revocations = registry.revocations();
-        let identity = TlsIdentity::new(credential)?;
+        let identity = self.inner.identity(credential)?;
         let handshake = self.inner.handshake(&identity, remote_addr, alpn);
         let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
         let secured = dialled.unwrap_or_else(|_| Err(handshake.timed_out()))?;
@@ -91,7 +90,7 @@ impl<B: Backend> NetTransport for Transport<B> {
         credential: NetCredential,
     ) -> Result<Listener<B>, ListenError> {
         let alpn = protocol_names(alpn).map_err(ListenError::InvalidInput)?;
-        let identity = TlsIdentity::new(credential)?;
+        let identity = self.inner.identity(credential)?;
         let inner = self.inner.clone();
         let is_open = inner.registry.check_open();
         is_open.map_err(|reason| ListenError::Transport(Cause::new(reason)))?;

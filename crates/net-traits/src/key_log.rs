@@ -1,6 +1,9 @@
 //! `KeyLog`: the secrets of connections, for looking into captured packets.
 
+use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
+#[cfg(unix)]
+use rustix::{fs::OFlags, io::Errno};
 use std::collections::VecDeque;
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -19,16 +22,15 @@ use zeroize::Zeroizing;
 /// Connections never wait for the file. It is written in the background; secrets that cannot be written, or
 /// for which a file that is slow has no room, are dropped, which [`check`](Self::check) reports.
 ///
-/// ```no_run
-/// # fn example(configuration: msquic_async::Configuration) -> std::io::Result<()> {
-/// use msquic_async::KeyLog;
+/// The option `key_log` of each transport that encrypts takes one.
 ///
-/// let configuration = match KeyLog::from_env()? {
-///     Some(key_log) => configuration.with_key_log(key_log),
-///     None => configuration,
-/// };
-/// # Ok(())
-/// # }
+/// ```no_run
+/// use net_traits::KeyLog;
+///
+/// /// The key log that the user asks for, if so.
+/// fn key_log() -> std::io::Result<Option<KeyLog>> {
+///     KeyLog::from_env()
+/// }
 /// ```
 #[derive(Clone)]
 pub struct KeyLog {
@@ -51,17 +53,12 @@ struct Queue {
 }
 
 impl KeyLog {
+    /// The length of the longest line of TLS 1.3: a label, the random number of a client, and a secret, in
+    /// hexadecimal digits.
+    pub const MAX_LINE: usize = 40 + 2 * 32 + 2 * 64;
+
     /// Appends to the file that the environment variable `SSLKEYLOGFILE` names; `None` if it is not
     /// set.
-    ///
-    /// ```no_run
-    /// # fn example(mut configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
-    /// if let Some(key_log) = msquic_async::KeyLog::from_env()? {
-    ///     configuration = configuration.with_key_log(key_log);
-    /// }
-    /// # Ok(())
-    /// # }
-    /// ```
     ///
     /// # Errors
     ///
@@ -73,11 +70,8 @@ impl KeyLog {
     /// Appends to the file at `path`, which is made if it does not exist.
     ///
     /// ```no_run
-    /// # fn example(configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
-    /// let key_log = msquic_async::KeyLog::file("keys.log".as_ref())?;
-    /// let configuration = configuration.with_key_log(key_log);
-    /// # Ok(())
-    /// # }
+    /// let key_log = net_traits::KeyLog::file("keys.log".as_ref())?;
+    /// # Ok::<(), std::io::Error>(())
     /// ```
     ///
     /// # Errors
@@ -92,11 +86,14 @@ impl KeyLog {
         {
             use std::os::unix::fs::OpenOptionsExt;
             // A link may lead elsewhere tomorrow. Without NONBLOCK the opening of a pipe waits for its reader.
-            options.mode(0o600).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+            let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
+            options.mode(0o600).custom_flags(flags.bits().cast_signed());
         }
         let refused = |error: io::Error| match error.raw_os_error() {
             #[cfg(unix)]
-            Some(libc::ELOOP | libc::ENXIO) => not_a_file(path),
+            Some(code) if [Errno::LOOP, Errno::NXIO].map(Errno::raw_os_error).contains(&code) => {
+                not_a_file(path)
+            }
             _ => error,
         };
         let file = options.open(path).map_err(refused)?;
@@ -108,7 +105,7 @@ impl KeyLog {
     /// Returns whether all secrets so far could be written, or still wait.
     ///
     /// ```no_run
-    /// # fn example(key_log: msquic_async::KeyLog) {
+    /// # fn example(key_log: net_traits::KeyLog) {
     /// if let Err(error) = key_log.check() {
     ///     eprintln!("packets cannot be decrypted: {error}");
     /// }
@@ -125,12 +122,34 @@ impl KeyLog {
         }
     }
 
-    /// Has lines written, on a thread that may wait.
-    pub(crate) fn write(&self, lines: Zeroizing<String>) {
-        let starts = self.shared.push(lines);
-        if starts {
+    /// Appends the line of one secret to `lines`: its label in the format of NSS, the random number of the
+    /// client, and the secret. For implementors of transports, which give [`MAX_LINE`](Self::MAX_LINE) bytes of room for each
+    /// line: a string that grows leaves copies behind that are not wiped.
+    ///
+    /// ```
+    /// let mut lines = String::new();
+    /// net_traits::KeyLog::push_line(&mut lines, "SERVER_TRAFFIC_SECRET_0", &[1, 2], &[0xff]);
+    /// assert_eq!(lines, "SERVER_TRAFFIC_SECRET_0 0102 ff\n");
+    /// ```
+    pub fn push_line(lines: &mut String, label: &str, client_random: &[u8], secret: &[u8]) {
+        lines.push_str(label);
+        lines.push(' ');
+        HEXLOWER.encode_append(client_random, lines);
+        lines.push(' ');
+        HEXLOWER.encode_append(secret, lines);
+        lines.push('\n');
+    }
+
+    /// Writes lines in the background, for implementors of transports. Failures are
+    /// [reported](Self::check).
+    pub fn write(&self, lines: Zeroizing<String>) {
+        if self.shared.push(lines) {
             let shared = self.shared.clone();
-            blocking::unblock(move || shared.write_waiting()).detach();
+            let thread = std::thread::Builder::new().name("key-log".to_owned());
+            if let Err(error) = thread.spawn(move || shared.write_waiting()) {
+                self.shared.drop_waiting();
+                self.shared.fail(error.kind(), &error.to_string());
+            }
         }
     }
 }
@@ -168,6 +187,13 @@ impl Shared {
         }
     }
 
+    /// No job could be started.
+    fn drop_waiting(&self) {
+        let queue = &mut *self.queue.lock();
+        queue.waiting.clear();
+        queue.is_writing = false;
+    }
+
     /// Keeps and logs the first failure. Subscribers are foreign code: they run without the lock.
     fn fail(&self, kind: io::ErrorKind, what: &str) {
         {
@@ -195,7 +221,7 @@ fn check_private(path: &Path, file: &File) -> io::Result<()> {
             io::Error::new(io::ErrorKind::PermissionDenied, message)
         };
         let (mode, owner) = (metadata.mode() & 0o777, metadata.uid());
-        if owner != crate::ffi::secrets::effective_user() {
+        if owner != rustix::process::geteuid().as_raw() {
             return Err(denied(format!("it belongs to another user ({owner})")));
         }
         if mode & 0o077 != 0 {
