@@ -1,7 +1,7 @@
 //! `MsQuicTransportConfig`: limits and timeouts.
 
 use msquic_async::{ConfigurationError, ExecutionProfile, Settings};
-use net_kit::options::{NO_PROGRESS, QUEUE, TIMEOUT, check_memory, keep_alive};
+use net_kit::options::{NO_PROGRESS, QUEUE, TIMEOUT, check_memory};
 use net_kit::progress::Timeouts;
 use net_kit::quic::CongestionControl;
 use net_traits::ConfigError;
@@ -51,12 +51,6 @@ net_kit::quic_options! {
         /// a peer may be of an older version, which loses what it has not read when the connection is closed. At
         /// least three round-trip times, unless it is zero. Default: 100 ms.
         older_peer_delay: Duration = Duration::from_millis(100), Duration::ZERO..=*TIMEOUT.end();
-        /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
-        /// value of both sides applies, and the side that has it sends enough keep-alives. Default: 30 s.
-        idle_timeout: Duration = Duration::from_secs(30), Duration::ZERO..=*TIMEOUT.end();
-        /// Interval of keep-alives on an idle connection; zero means none. At most a third of
-        /// [`idle_timeout`](Self::idle_timeout) is used. Default: 10 s.
-        keep_alive_interval: Duration = Duration::from_secs(10), Duration::ZERO..=*TIMEOUT.end();
         /// How long sent data may stay unacknowledged before the connection ends with
         /// [`CloseReason::TimedOut`](net_traits::CloseReason::TimedOut): 1 ms to 10 min. Default: 16 s (msquic).
         disconnect_timeout: Duration = Duration::from_secs(16), DISCONNECT;
@@ -83,10 +77,6 @@ net_kit::quic_options! {
         /// // The idle timeout is 7 s, whatever `idle_timeout` says.
         /// ```
         quic: Settings = Settings::new();
-        /// Size of the queue of datagrams that wait to be sent, and of the one of those that were not received, in
-        /// bytes, see [`NetDatagrams`](net_traits::NetDatagrams). At the limit, sending is an error, and the oldest
-        /// received one is dropped. With 0 there are no datagrams. Default: 64 KiB.
-        datagram_queue: usize = 64 * 1024, 0..=*QUEUE.end();
         /// Whether reconnecting peers resume their session, as server and as client, see
         /// [`Resumption`](msquic_async::Resumption). Peers are verified as in a full handshake. A
         /// change of a listener's credential and [`revoke`](crate::MsQuicTransport::revoke) invalidate
@@ -134,13 +124,6 @@ impl MsQuicTransportConfig {
     pub fn validate(&self) -> Result<(), ConfigError> {
         self.check_ranges()?;
         check_memory(self.max_memory, self.max_received_message)?;
-        for (option, value) in
-            [("idle_timeout", self.idle_timeout), ("keep_alive_interval", self.keep_alive_interval)]
-        {
-            if value > Duration::ZERO && value < *TIMEOUT.start() {
-                return Err(ConfigError::new(option, format!("{value:?}"), "0, or at least 1ms"));
-            }
-        }
         let quic = self.quic.clone();
         if quic.send_buffering(None).zero_copy_receive(None).resumption(None) != self.quic {
             let value = "send_buffering, zero_copy_receive or resumption";
@@ -159,7 +142,7 @@ impl MsQuicTransportConfig {
         let named = Settings::new()
             .handshake_idle_timeout(self.handshake_timeout)
             .idle_timeout(self.idle_timeout)
-            .keep_alive_interval(keep_alive(self.keep_alive_interval, self.idle_timeout))
+            .keep_alive_interval(self.keep_alive().unwrap_or_default())
             .disconnect_timeout(self.disconnect_timeout)
             .peer_uni_streams(self.max_inbound_streams)
             .peer_bidi_streams(self.max_inbound_requests)

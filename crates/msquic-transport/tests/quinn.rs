@@ -8,7 +8,7 @@ use bytes::Bytes;
 use common::{ALPN, has_patch, lacks_patch, pattern, run};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
-    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetCredential,
+    CloseOutcome, CloseReason, ConnectError, DatagramError, Limit, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, RecvError, Rejection,
     RejectionBy, RequestError, SendAckedError, SendError, TrustError, TrustPolicy, close_code,
 };
@@ -18,6 +18,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
 /// The limits that the tests choose, for both transports.
 #[derive(Clone, Copy)]
@@ -127,6 +128,53 @@ impl<D: Quic, L: Quic> Stage<D, L> {
         let (dialled, accepted) = stage.meet(trusting()).await;
         (stage, dialled.unwrap(), accepted.unwrap())
     }
+}
+
+#[test]
+fn datagrams_of_all_sizes_go_both_ways() {
+    async fn exchange<D: Quic, L: Quic>() {
+        let (stage, dialled, accepted) = Stage::<D, L>::pair(DEFAULT).await;
+        let (one, other) = (dialled.datagrams().unwrap(), accepted.datagrams().unwrap());
+        for [from, to] in [[one, other], [other, one]] {
+            while from.max_datagram_size().is_none() {
+                sleep(Duration::from_millis(1)).await;
+            }
+            let largest = from.max_datagram_size().unwrap();
+            for size in [0, 1, 1000, largest] {
+                let send = async {
+                    loop {
+                        from.send_datagram(pattern(size)).unwrap();
+                        sleep(Duration::from_millis(10)).await; // it may be lost
+                    }
+                };
+                let receive = async {
+                    // Earlier ones may have been sent again.
+                    while to.recv_datagram().await.unwrap() != pattern(size) {}
+                };
+                tokio::select! {
+                    () = receive => {}
+                    () = send => unreachable!(),
+                }
+            }
+            let error = from.send_datagram(pattern(100_000)).unwrap_err();
+            let DatagramError::TooLarge { size: 100_000, limit } = error else { panic!("{error}") };
+            assert!((largest..2000).contains(&limit), "{limit}");
+            let (sent, received) = (from.datagram_statistics(), to.datagram_statistics());
+            assert!(received.received >= 4 && received.arrived >= received.received);
+            assert!(sent.sent >= received.arrived, "{sent:?} {received:?}");
+        }
+        one.send_datagram(pattern(9)).unwrap();
+        assert_eq!(stage.transport.revoke(&TrustPolicy::reject_all()).await, 1);
+        let received = other.recv_datagram().await;
+        assert!(matches!(received, Err(DatagramError::Closed(_))), "{received:?}");
+        let revoked = close_code::REVOKED;
+        let received = one.recv_datagram().await;
+        let Err(DatagramError::Closed(CloseReason::Peer { code, .. })) = received else {
+            panic!("{received:?}")
+        };
+        assert_eq!(code, revoked);
+    }
+    both!(exchange);
 }
 
 #[test]
@@ -495,7 +543,7 @@ fn a_slow_receiver_loses_nothing_with_several_lanes_and_lost_packets() {
                     Ok(_) => received += 1,
                     Err(end) => return (received, end),
                 }
-                tokio::time::sleep(Duration::from_millis(1)).await; // this makes the receiver slow
+                sleep(Duration::from_millis(1)).await; // this makes the receiver slow
             }
         };
         let ((), (received, end)) = tokio::join!(send, receive);

@@ -1,5 +1,6 @@
 //! The options that all QUIC transports have.
 
+use crate::options::TIMEOUT;
 use net_traits::ConfigError;
 use std::ops::RangeInclusive;
 use std::time::Duration;
@@ -33,6 +34,9 @@ pub const HEADERS: u16 = 48;
 /// The allowed sizes of receive windows, in bytes.
 pub const WINDOW: RangeInclusive<u32> = 4 * 1024..=1024 * 1024 * 1024;
 
+/// More than one datagram and its bookkeeping take, in bytes.
+pub const DATAGRAM: usize = 4096;
+
 /// Checks that the minimum MTU is at most the maximum.
 ///
 /// # Errors
@@ -56,6 +60,18 @@ pub fn check_mtu(minimum: u16, maximum: u16) -> Result<(), ConfigError> {
 pub fn stream_window(stream: u32, connection: u32, streams: u16, requests: u16) -> u32 {
     let part = connection / 4 * 3 / (u32::from(streams) + u32::from(requests)).max(1);
     stream.min(part.max(*WINDOW.start()))
+}
+
+/// Checks that a duration is zero or at least a millisecond: QUIC has no shorter ones.
+///
+/// # Errors
+///
+/// [`ConfigError`] for `option`.
+pub fn check_idle(option: &'static str, duration: Duration) -> Result<(), ConfigError> {
+    if duration.is_zero() || duration >= *TIMEOUT.start() {
+        return Ok(());
+    }
+    Err(ConfigError::new(option, format!("{duration:?}"), "0, or at least 1ms"))
 }
 
 /// Adds the options of QUIC to a configuration that another macro of this crate defines.
@@ -83,6 +99,7 @@ pub fn stream_window(stream: u32, connection: u32, streams: u16, requests: u16) 
 ///     }
 /// }
 ///
+/// assert_eq!(Config::new().keep_alive(), Some(std::time::Duration::from_secs(10)));
 /// let config = Config::new().minimum_mtu(1400).maximum_mtu(1300);
 /// assert_eq!(config.validate().unwrap_err().option, "minimum_mtu");
 /// assert_eq!(Config::new().maximum_mtu(9000).validate().unwrap_err().option, "maximum_mtu");
@@ -117,6 +134,20 @@ macro_rules! quic_options {
                 /// How many unanswered requests the peer may have at once; further ones wait at the
                 /// peer. With 0, all of them wait until their deadline. Default: 16.
                 max_inbound_requests: u16 = 16, $crate::options::REQUESTS;
+                /// How long a connection may receive nothing from the peer; zero means no limit. The smaller
+                /// value of both sides applies, and the side that has it sends enough keep-alives. Default:
+                /// 30 s.
+                idle_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(30),
+                    ::std::time::Duration::ZERO..=*$crate::options::TIMEOUT.end();
+                /// Interval of keep-alives on an idle connection; zero means none. At most a third of
+                /// [`idle_timeout`](Self::idle_timeout) is used. Default: 10 s.
+                keep_alive_interval: ::std::time::Duration = ::std::time::Duration::from_secs(10),
+                    ::std::time::Duration::ZERO..=*$crate::options::TIMEOUT.end();
+                /// Size of the queue of datagrams that wait to be sent, and of the one of those that were not
+                /// received, in bytes, with some bytes of bookkeeping for each, see
+                /// [`NetDatagrams`](::net_traits::NetDatagrams). At the limit, sending is an error, and the
+                /// oldest received one is dropped. With 0 there are no datagrams. Default: 64 KiB.
+                datagram_queue: usize = 64 * 1024, 0..=*$crate::options::QUEUE.end();
                 /// How connections adapt their speed to the path. Default:
                 /// [`CongestionControl::Cubic`]($crate::quic::CongestionControl).
                 congestion_control: $crate::quic::CongestionControl =
@@ -153,7 +184,18 @@ macro_rules! quic_options {
                 connection_receive_window: u32 = $connection, $crate::quic::WINDOW;
             }
             check |config: &$config| {
+                $crate::quic::check_idle("idle_timeout", config.idle_timeout)?;
+                $crate::quic::check_idle("keep_alive_interval", config.keep_alive_interval)?;
                 $crate::quic::check_mtu(config.minimum_mtu, config.maximum_mtu)
+            }
+        }
+
+        impl $config {
+            /// Returns how often an idle connection is kept alive.
+            pub(crate) fn keep_alive(&self) -> Option<::std::time::Duration> {
+                let interval =
+                    $crate::options::keep_alive(self.keep_alive_interval, self.idle_timeout);
+                Some(interval).filter(|interval| !interval.is_zero())
             }
         }
 

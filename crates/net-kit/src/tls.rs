@@ -152,7 +152,8 @@ impl rustls::KeyLog for Secrets {
     }
 }
 
-fn unusable(error: Error) -> CredentialError {
+/// Returns the error for a credential that cannot be used because of `error`.
+pub fn unusable(error: impl std::error::Error + Send + Sync + 'static) -> CredentialError {
     CredentialError::Unusable(Cause::new(error))
 }
 

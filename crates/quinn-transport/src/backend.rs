@@ -2,8 +2,7 @@
 
 use crate::config::QuinnConfig;
 use crate::drive;
-use crate::handshake::{complete, ended};
-use crate::native::{Native, Quinn, varint};
+use crate::native::{Native, Quinn, ended, varint};
 use crate::request::{self, Request};
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
@@ -13,13 +12,13 @@ use net_kit::backend::{
 };
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Sample;
-use net_kit::tls::{TlsIdentity, Verifier};
+use net_kit::tls::{self, TlsIdentity, Verifier, unusable};
 use net_traits::{
-    Bytes, Cause, CloseOutcome, CloseReason, ConnectError, CredentialError, Limit, ListenError,
-    RequestError, close_code::sent_reason,
+    Bytes, Cause, CertificateDer, CloseOutcome, CloseReason, ConnectError, CredentialError, Limit,
+    ListenError, RequestError, close_code::sent_reason,
 };
 use parking_lot::Mutex;
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
     ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
 };
@@ -117,7 +116,8 @@ impl Backend for Quinn {
         handshake: &Handshake,
     ) -> Result<Secured<Self>, ConnectError> {
         let (config, verifier) = identity.client(&versions(&handshake.alpn))?;
-        let mut config = ClientConfig::new(in_quic::<_, QuicClientConfig>(config)?);
+        let mut config =
+            ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).map_err(unusable)?));
         config.transport_config(self.transport.clone());
         let failed = |error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));
         let (connecting, local_addr) =
@@ -153,6 +153,27 @@ impl Backend for Quinn {
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
 
+    fn has_datagrams(config: &QuinnConfig) -> bool {
+        config.datagram_queue > 0
+    }
+
+    fn max_datagram_size(native: &Native) -> Option<usize> {
+        native.connection.max_datagram_size()
+    }
+
+    /// One that cannot be sent for another reason is lost.
+    fn send_datagram(native: &Native, datagram: Bytes) -> bool {
+        native.connection.send_datagram_wait(datagram).now_or_never().is_some()
+    }
+
+    async fn recv_datagram(native: &Native) -> Option<Bytes> {
+        native.connection.read_datagram().await.ok()
+    }
+
+    fn arrived_datagrams(native: &Native) -> u64 {
+        native.connection.stats().frame_rx.datagram
+    }
+
     async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {
         request::ask(session, question).await
     }
@@ -173,7 +194,8 @@ impl Quinn {
         identity: &TlsIdentity,
     ) -> Result<(ServerConfig, Arc<Verifier>), CredentialError> {
         let (config, verifier) = identity.server(alpn)?;
-        let mut config = ServerConfig::with_crypto(in_quic::<_, QuicServerConfig>(config)?);
+        let config = QuicServerConfig::try_from(config).map_err(unusable)?;
+        let mut config = ServerConfig::with_crypto(Arc::new(config));
         config.transport_config(self.transport.clone());
         Ok((config, verifier))
     }
@@ -187,9 +209,10 @@ impl Quinn {
         let mut local_addr = source_addr(remote_addr)?;
         let place = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
         loop {
-            let (endpoint, is_new) = match place {
-                Some(endpoint) => (endpoint, false),
-                None => (place.insert(bind(unspecified(remote_addr), None)?), true),
+            let is_new = place.is_none();
+            let endpoint = match place {
+                Some(endpoint) => endpoint,
+                None => place.insert(bind(unspecified(remote_addr), None)?),
             };
             let name = remote_addr.ip().to_string();
             match endpoint.connect_with(config.clone(), remote_addr, &name) {
@@ -205,15 +228,26 @@ impl Quinn {
     }
 }
 
-/// Wraps a configuration of TLS for QUIC.
-fn in_quic<C, Q>(config: C) -> Result<Arc<Q>, CredentialError>
-where
-    Q: TryFrom<C, Error = NoInitialCipherSuite>,
-{
-    config.try_into().map(Arc::new).map_err(|error| CredentialError::Unusable(Cause::new(error)))
-}
-
 fn bind(addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
     let socket = bind_udp(addr)?;
     Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
+}
+
+/// Completes a handshake.
+async fn complete(
+    connecting: Connecting,
+    handshake: &Handshake,
+    verifier: &Verifier,
+    bound: SocketAddr,
+) -> Result<Secured<Quinn>, ConnectError> {
+    let connection =
+        connecting.await.map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
+    let certificates =
+        connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
+    let data = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
+    let alpn = data.and_then(|data| data.protocol);
+    let local_addr = (connection.local_ip().unwrap_or(bound.ip()), bound.port()).into();
+    let certificates = certificates.as_deref().map(Vec::as_slice);
+    let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
+    Ok(Secured { native: Native::new(connection), io: (), facts })
 }

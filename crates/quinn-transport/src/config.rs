@@ -1,11 +1,9 @@
 //! `QuinnConfig`: limits and timeouts.
 
-use net_kit::options::{TIMEOUT, keep_alive};
-use net_kit::quic::{CongestionControl, HEADERS};
+use net_kit::quic::{CongestionControl, DATAGRAM, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
 use std::sync::Arc;
-use std::time::Duration;
 
 /// How much data may be sent without an acknowledgement, in bytes.
 const SEND_WINDOW: u64 = 4 * 1024 * 1024;
@@ -29,12 +27,6 @@ net_kit::quic_options! {
     pub struct QuinnConfig {
         /// The longest message, in bytes, in both directions. Default: 64 MiB.
         max_message_size: usize = 64 * 1024 * 1024, 1..=u32::MAX as usize;
-        /// How long a connection may receive nothing; the smaller value of both peers applies, and the
-        /// side that has it sends enough keep-alives. Default: 30 s.
-        idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
-        /// Interval of keep-alives while nothing else is sent, at most a third of the idle timeout.
-        /// Default: 10 s.
-        keep_alive_interval: Duration = Duration::from_secs(10), TIMEOUT;
     }
 }
 
@@ -42,6 +34,7 @@ impl QuinnConfig {
     pub(crate) fn transport(&self) -> TransportConfig {
         let (least, largest) = (self.minimum_mtu - HEADERS, self.maximum_mtu - HEADERS);
         let window = u64::from(self.initial_window_packets) * u64::from(least);
+        let datagrams = (self.datagram_queue > 0).then_some(self.datagram_queue.max(DATAGRAM));
         let mut transport = TransportConfig::default();
         let controller: Arc<dyn ControllerFactory + Send + Sync> = match self.congestion_control {
             CongestionControl::Bbr => Arc::new(BbrConfig::default().initial_window(window).clone()),
@@ -58,9 +51,10 @@ impl QuinnConfig {
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
-            .datagram_receive_buffer_size(None)
+            .datagram_receive_buffer_size(datagrams)
+            .datagram_send_buffer_size(datagrams.unwrap_or(0))
             .max_idle_timeout(IdleTimeout::try_from(self.idle_timeout).ok())
-            .keep_alive_interval(Some(keep_alive(self.keep_alive_interval, self.idle_timeout)));
+            .keep_alive_interval(self.keep_alive());
         transport
     }
 }
@@ -78,6 +72,7 @@ mod tests {
     };
     use quinn::Connection;
     use quinn::congestion::{Bbr, Cubic};
+    use std::time::Duration;
 
     /// What quinn does with a configuration, at the dialler.
     async fn dial(dialler: QuinnConfig, listener: QuinnConfig) -> Connection {
@@ -183,7 +178,7 @@ mod tests {
             (config().max_connections_per_ip(0), "max_connections_per_ip"),
             (config().backlog(0), "backlog"),
             (config().idle_timeout(Duration::MAX), "idle_timeout"),
-            (config().keep_alive_interval(Duration::ZERO), "keep_alive_interval"),
+            (config().datagram_queue(usize::MAX), "datagram_queue"),
             (config().initial_rtt(Duration::ZERO), "initial_rtt"),
             (config().initial_window_packets(1), "initial_window_packets"),
             (config().minimum_mtu(1247), "minimum_mtu"),

@@ -4,8 +4,7 @@
 //! A lane is an outbox and its stream, opened on demand and replaced when the peer stops it. A message
 //! that a stopped stream had begun is lost; those still queued use the next stream.
 
-use crate::handshake::ended;
-use crate::native::Quinn;
+use crate::native::{Quinn, ended};
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::Session;

@@ -5,7 +5,6 @@
 mod backend;
 mod config;
 mod drive;
-mod handshake;
 mod native;
 mod request;
 

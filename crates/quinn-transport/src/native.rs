@@ -1,7 +1,11 @@
-//! `Quinn` and `Native`: the state of a transport and of a connection.
+//! `Quinn` and `Native`: the state of a transport and of a connection, and how one ends.
 
+use net_kit::handshake::{Alert, Ended};
+use net_traits::{Cause, CloseReason};
 use parking_lot::Mutex;
-use quinn::{Connection, Endpoint, TransportConfig, VarInt};
+use quinn::{
+    Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode as Code, VarInt,
+};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::RwLock;
@@ -56,4 +60,23 @@ impl Native {
 /// Limits a code to what QUIC can send.
 pub(crate) fn varint(code: u64) -> VarInt {
     VarInt::from_u64(code).unwrap_or(VarInt::MAX)
+}
+
+/// Says how a connection ended.
+pub(crate) fn ended(error: ConnectionError) -> Ended {
+    let (code, alert): (_, fn(u8) -> Alert) = match &error {
+        ConnectionError::ApplicationClosed(close) => {
+            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            let code = close.error_code.into_inner();
+            return Ended::new(CloseReason::Peer { code, reason });
+        }
+        ConnectionError::LocallyClosed => {
+            return Ended::new(CloseReason::Local { code: 0, reason: String::new() });
+        }
+        ConnectionError::TimedOut => return Ended::new(CloseReason::TimedOut),
+        ConnectionError::TransportError(error) => (error.code, Alert::Sent),
+        ConnectionError::ConnectionClosed(close) => (close.error_code, Alert::Received),
+        _ => (Code::INTERNAL_ERROR, Alert::Sent),
+    };
+    Ended::by_quic(code.into(), alert, Cause::new(error))
 }

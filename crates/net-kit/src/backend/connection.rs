@@ -3,6 +3,7 @@
 use super::{Backend, Secured, Session, Urgent};
 use crate::admission::Place;
 use crate::coop;
+use crate::datagram::Counters;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
@@ -17,8 +18,8 @@ use futures_util::FutureExt;
 use futures_util::future::{Either, join, select, try_join_all};
 use net_traits::address::canonical;
 use net_traits::{
-    CloseOutcome, CloseReason, MessageStatistics, NetConnection, RecvError, SendAckedError,
-    SendError,
+    CloseOutcome, CloseReason, DatagramError, MessageStatistics, NetConnection, NetDatagrams,
+    RecvError, SendAckedError, SendError,
 };
 use parking_lot::Mutex;
 use std::fmt;
@@ -38,6 +39,7 @@ pub struct Connection<B: Backend> {
 pub(crate) struct Shared<B: Backend> {
     pub(super) session: Arc<Session<B>>,
     pub(super) entry: Entry<Self>,
+    pub(super) datagrams: Counters,
     /// Passes the last handle's [`Lingering`] to the task of the connection.
     release: Mutex<Option<oneshot::Sender<Lingering<Self>>>>,
 }
@@ -59,6 +61,7 @@ impl<B: Backend> Connection<B> {
         let shared = registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
             session: Session::new(config, native, entry.share(), has_receipts),
             entry,
+            datagrams: Counters::default(),
             release: Mutex::new(Some(release)),
         });
         let telemetry = shared.entry.telemetry().clone();
@@ -294,6 +297,14 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn watch_close(&self) -> CloseReason {
         self.session().ended().await
+    }
+
+    fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
+        if B::has_datagrams(self.session().config()) {
+            Ok(self)
+        } else {
+            Err(DatagramError::Unsupported)
+        }
     }
 }
 

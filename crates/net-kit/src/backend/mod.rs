@@ -15,6 +15,7 @@
 
 mod bind;
 mod connection;
+mod datagrams;
 mod incoming;
 mod inner;
 mod listener;
@@ -38,6 +39,7 @@ use crate::telemetry::Sample;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
 use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
+use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -149,6 +151,39 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn path(native: &Self::Native) -> Sample {
         let _ = native;
         Sample::default()
+    }
+
+    /// Returns whether connections have datagrams: then the next four functions are to be implemented.
+    /// Default: no.
+    fn has_datagrams(config: &Self::Config) -> bool {
+        let _ = config;
+        false
+    }
+
+    /// Returns the size of the largest datagram that can be sent now, with the byte that
+    /// [`datagram`](crate::datagram) puts in front; `None` if the peer accepts none.
+    fn max_datagram_size(native: &Self::Native) -> Option<usize> {
+        let _ = native;
+        None
+    }
+
+    /// Queues a datagram without waiting. Returns false if the queue is full.
+    fn send_datagram(native: &Self::Native, datagram: Bytes) -> bool {
+        let _ = (native, datagram);
+        false
+    }
+
+    /// Waits for the next datagram. Once the connection has ended, those that wait come first, then `None`.
+    /// The backend must limit their number and their bytes. Cancel-safe.
+    fn recv_datagram(native: &Self::Native) -> impl Future<Output = Option<Bytes>> + Send {
+        let _ = native;
+        ready(None)
+    }
+
+    /// Returns how many datagrams arrived.
+    fn arrived_datagrams(native: &Self::Native) -> u64 {
+        let _ = native;
+        0
     }
 
     /// Asks the peer and waits for the answer. Remains pending if the connection ends. Dropping the

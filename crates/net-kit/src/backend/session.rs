@@ -410,6 +410,13 @@ impl<B: Backend> Session<B> {
         self.end.borrow().is_some()
     }
 
+    /// Returns why nothing can be sent any more, if so.
+    pub(super) fn closing(&self) -> Option<CloseReason> {
+        let local = || self.urgent().closing();
+        let end = self.end.borrow().clone().or_else(|| self.failed.get().cloned());
+        end.or_else(|| local().map(|(code, reason)| CloseReason::Local { code, reason }))
+    }
+
     /// Waits until the connection has ended.
     ///
     /// # Cancel safety

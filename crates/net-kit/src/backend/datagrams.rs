@@ -1,0 +1,53 @@
+//! The datagrams of a connection, over those of its backend.
+
+use super::{Backend, Connection};
+use crate::{coop, datagram};
+use async_trait::async_trait;
+use bytes::Bytes;
+use net_traits::{DatagramError, DatagramStatistics, NetDatagrams};
+
+#[async_trait]
+impl<B: Backend> NetDatagrams for Connection<B> {
+    fn max_datagram_size(&self) -> Option<usize> {
+        Some(B::max_datagram_size(self.session().native())?.saturating_sub(datagram::HEADER))
+    }
+
+    fn send_datagram(&self, datagram: Bytes) -> Result<(), DatagramError> {
+        if let Some(reason) = self.session().closing() {
+            return Err(DatagramError::Closed(reason));
+        }
+        let (size, limit) = (datagram.len(), self.max_datagram_size());
+        let limit = limit.ok_or(DatagramError::Unsupported)?;
+        if size > limit {
+            return Err(DatagramError::TooLarge { size, limit });
+        }
+        if !B::send_datagram(self.session().native(), datagram::encode(&datagram)) {
+            return Err(DatagramError::WouldBlock);
+        }
+        self.shared.datagrams.sent();
+        Ok(())
+    }
+
+    async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
+        loop {
+            coop::spend().await;
+            let received = tokio::select! {
+                biased; // what has arrived precedes the end
+                received = B::recv_datagram(self.session().native()) => received,
+                _ = self.session().ended() => None,
+            };
+            let Some(received) = received else {
+                return Err(DatagramError::Closed(self.session().ended().await));
+            };
+            if let Some(datagram) = datagram::decode(received) {
+                let datagram = self.shared.entry.hand_out_datagram(Ok(datagram))?;
+                self.shared.datagrams.received();
+                return Ok(datagram);
+            }
+        }
+    }
+
+    fn datagram_statistics(&self) -> DatagramStatistics {
+        self.shared.datagrams.statistics(B::arrived_datagrams(self.session().native()))
+    }
+}
