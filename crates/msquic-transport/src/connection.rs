@@ -73,16 +73,19 @@ impl MsQuicNetConnection {
         let config = home.config.clone();
         let limit = config.max_received_message;
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let shared = home.registry.register(facts, origin, revocations, |entry: Entry<_>| Shared {
-            stream_pool: StreamPool::new(&config),
-            datagrams: Counters::default(),
-            inbound: Inbound::new(config.receive_queue, entry.share(), has_receipts),
-            sending_receipts: tokio::sync::Mutex::default(),
-            entry,
-            inner,
-            config,
-            closing: Mutex::default(),
-            _registration: home.registration.clone(),
+        let shared = home.registry.register(facts, origin, revocations, |entry: Entry<_>| {
+            let inbound = Inbound::new(config.receive_queue, entry.share(), has_receipts);
+            Shared {
+                stream_pool: StreamPool::new(&config, inbound.receipts()),
+                datagrams: Counters::default(),
+                inbound,
+                sending_receipts: tokio::sync::Mutex::default(),
+                entry,
+                inner,
+                config,
+                closing: Mutex::default(),
+                _registration: home.registration.clone(),
+            }
         });
         let fed = shared.inbound.clone();
         let make = move |stream| Box::new(FrameSink::new(stream, &fed, limit)) as _;
@@ -235,6 +238,8 @@ impl MsQuicNetConnection {
             biased;
             expected = receipts.expect() => expected,
             reason = self.watch_close() => return Err(NotSent(SendError::Closed(reason))),
+            // The messages that take all places may be lost with it.
+            stopped = stream_pool.stopped() => return Err(NotSent(self.send_error(stopped).await)),
         };
         let header = [&Control::Mark(expected.number()).encode()[..], &header].concat();
         let queued = stream_pool.send(inner, &header, &[message], false, config.timeouts()).await;

@@ -19,19 +19,19 @@ pub(crate) struct Inbound {
     /// The streams whose sinks may add messages, by ID.
     streams: Mutex<BTreeMap<u64, SinkStream>>,
     /// `None` if the peer's version has no receipts.
-    receipts: Option<Receipts>,
+    receipts: Option<Arc<Receipts>>,
 }
 
 impl Inbound {
     /// Creates an inbox of `receive_queue` bytes without streams.
     pub(crate) fn new(receive_queue: usize, share: &Arc<Share>, has_receipts: bool) -> Arc<Self> {
         let inbox = Inbox::charged(receive_queue, share.clone());
-        let receipts = has_receipts.then(Receipts::default);
+        let receipts = has_receipts.then(Arc::default);
         Arc::new(Self { inbox, streams: Mutex::default(), receipts })
     }
 
     /// Returns the marked messages, unless the peer's version has no receipts.
-    pub(crate) fn receipts(&self) -> Option<&Receipts> {
+    pub(crate) fn receipts(&self) -> Option<&Arc<Receipts>> {
         self.receipts.as_ref()
     }
 

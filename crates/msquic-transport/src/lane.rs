@@ -6,9 +6,11 @@ use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
 use net_kit::loss_reports::LossReports;
 use net_kit::progress::{Progress, Snapshot, Stuck, Timeouts};
+use net_kit::receipts::Receipts;
 use net_kit::unacknowledged::Unacknowledged;
-use net_traits::Cause;
+use net_traits::{Cause, SendError};
 use parking_lot::Mutex;
+use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -22,6 +24,8 @@ pub(crate) struct Lane {
     lost: Mutex<(u64, u64)>,
     /// Those of all lanes, to be reported.
     loss_reports: Arc<LossReports>,
+    /// `None` if the peer's version has no receipts.
+    receipts: Option<Arc<Receipts>>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
     /// A task is [preparing](Self::prepare) the stream.
@@ -74,11 +78,16 @@ pub(crate) enum QueueError {
 }
 
 impl Lane {
-    pub(crate) fn new(loss_reports: &Arc<LossReports>, is_urgent: bool) -> Self {
+    pub(crate) fn new(
+        loss_reports: &Arc<LossReports>,
+        receipts: Option<Arc<Receipts>>,
+        is_urgent: bool,
+    ) -> Self {
         Self {
             slot: Mutex::new(Slot::Empty),
             lost: Mutex::default(),
             loss_reports: loss_reports.clone(),
+            receipts,
             opening: tokio::sync::Mutex::default(),
             is_preparing: AtomicBool::new(false),
             is_urgent,
@@ -168,6 +177,13 @@ impl Lane {
         }
     }
 
+    /// Waits until the peer stops the stream, and removes it; for ever if none is open.
+    pub(crate) async fn stopped(&self) -> QueueError {
+        let Ok(Some(open)) = self.open_stream() else { return pending().await };
+        let code = open.stopped().await;
+        self.replace(&open, WriteError::Stopped(code)).err().unwrap_or(QueueError::Stopped(code))
+    }
+
     /// Removes a broken stream; `Ok` if another stream may succeed.
     fn replace(&self, broken: &Arc<OpenStream>, error: WriteError) -> Result<(), QueueError> {
         {
@@ -186,7 +202,12 @@ impl Lane {
             }
         }
         match error {
-            WriteError::Stopped(code) => Err(QueueError::Stopped(code)),
+            WriteError::Stopped(code) => {
+                if let Some(receipts) = &self.receipts {
+                    receipts.lost(&SendError::Stopped { code });
+                }
+                Err(QueueError::Stopped(code))
+            }
             WriteError::ConnectionLost(_) => Err(QueueError::Connection),
             WriteError::Closed => Ok(()),
             error => Err(QueueError::Other(Cause::new(error))),
@@ -270,7 +291,7 @@ impl OpenStream {
     pub(crate) async fn stopped(&self) -> u64 {
         match self.stream.stopped().await {
             Ok(Some(code)) => code,
-            _ => std::future::pending().await,
+            _ => pending().await,
         }
     }
 

@@ -75,9 +75,12 @@ impl Shared {
             if numbers.is_empty() {
                 return;
             }
-            for number in numbers {
+            for (index, number) in numbers.iter().enumerate() {
                 // Without it the peer does not know whether the message was taken.
-                let _ = stream_pool.send_receipt(inner, number, config.timeouts()).await;
+                let sent = stream_pool.send_receipt(inner, *number, config.timeouts()).await;
+                if let Err(QueueError::TimedOut(_) | QueueError::Stopped(_)) = sent {
+                    return inbound.inbox().postpone_due(&numbers[index..]);
+                }
             }
         }
     }

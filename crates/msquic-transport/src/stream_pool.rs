@@ -5,13 +5,13 @@
 use crate::MsQuicTransportConfig;
 use crate::lane::{Lane, OpenStream, QueueError, drain_answer, sum};
 use bytes::Bytes;
-use futures_util::future::{join, join_all};
+use futures_util::future::{join, join_all, select_all};
 use msquic_async::Connection;
 use msquic_async::WriteStream;
 use net_kit::frame;
 use net_kit::loss_reports::LossReports;
 use net_kit::progress::Timeouts;
-use net_kit::receipts::Control;
+use net_kit::receipts::{Control, Receipts};
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -28,14 +28,14 @@ pub(crate) struct StreamPool {
 }
 
 impl StreamPool {
-    pub(crate) fn new(config: &MsQuicTransportConfig) -> Self {
+    pub(crate) fn new(config: &MsQuicTransportConfig, receipts: Option<&Arc<Receipts>>) -> Self {
         let loss_reports = Arc::default();
         Self {
             lanes: (0..config.send_streams.max(1))
-                .map(|_| Lane::new(&loss_reports, false))
+                .map(|_| Lane::new(&loss_reports, receipts.cloned(), false))
                 .collect(),
-            urgent: Lane::new(&loss_reports, true),
-            receipts: Lane::new(&Arc::default(), true),
+            urgent: Lane::new(&loss_reports, receipts.cloned(), true),
+            receipts: Lane::new(&Arc::default(), None, true),
             loss_reports,
             is_closed: AtomicBool::new(false),
             answers: Mutex::default(),
@@ -112,6 +112,11 @@ impl StreamPool {
         let lanes = self.all_lanes().map(|lane| lane.flush(connection, timeouts));
         let flushed = join_all(lanes).await;
         flushed.into_iter().collect()
+    }
+
+    /// Waits until the peer stops a stream with messages.
+    pub(crate) async fn stopped(&self) -> QueueError {
+        select_all(self.all_lanes().map(|lane| Box::pin(lane.stopped()))).await.0
     }
 
     /// Stops sending. Returns `None` if already stopped.

@@ -6,7 +6,9 @@ mod common;
 
 use bytes::Bytes;
 use common::{ALPN, has_patch, lacks_patch, pattern, run};
+use futures_util::FutureExt;
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use net_kit::receipts::MAX_UNANSWERED;
 use net_traits::{
     CloseOutcome, CloseReason, ConnectError, DatagramError, Limit, NetConnection, NetCredential,
     NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport, RecvError, Rejection,
@@ -15,6 +17,7 @@ use net_traits::{
 use net_traits::{request_code, serve_requests};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
@@ -491,6 +494,35 @@ fn what_was_on_a_stopped_stream_has_no_receipt() {
         let (acked, received) = tokio::join!(from.send_acked(pattern(1001)), to.recv());
         assert!(matches!(received, Err(RecvError::TooLarge { .. })), "{received:?}");
         assert_eq!(acked, Err(SendAckedError::Unknown(SendError::Stopped { code: 1 })));
+    }
+    both!(exceed);
+}
+
+#[test]
+fn dropped_futures_of_messages_on_a_stopped_stream_free_their_places() {
+    async fn exceed<D: Quic, L: Quic>() {
+        let small = Options { max_message_size: 1000, receive_queue: 500, ..DEFAULT };
+        let stage = Stage::<D, L>::new(DEFAULT, small, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&dialled.unwrap(), &accepted.unwrap()).await;
+        let stage = Stage::<D, L>::new(small, DEFAULT, trusting()).await;
+        let (dialled, accepted) = stage.meet(trusting()).await;
+        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+    }
+    async fn stop(from: &impl NetConnection, to: &impl NetConnection) {
+        from.send_bytes(pattern(1000)).await.unwrap(); // the queue is full
+        for number in 0..MAX_UNANSWERED {
+            // Those behind the first one are lost with it.
+            let size = if number == 0 { 1001 } else { 10 };
+            let mut dropped = pin!(from.send_acked(pattern(size)));
+            for _ in 0..2 {
+                assert!((&mut dropped).now_or_never().is_none());
+                tokio::task::yield_now().await; // with a new cooperative budget
+            }
+        }
+        let send = async { while from.send_acked("next".into()).await.is_err() {} };
+        let receive = async { while to.recv().await.ok().is_none_or(|it| it.0 != "next") {} };
+        tokio::join!(send, receive);
     }
     both!(exceed);
 }

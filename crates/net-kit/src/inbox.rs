@@ -215,6 +215,14 @@ impl Inbox {
         std::mem::take(&mut state.due)
     }
 
+    /// Returns numbers for which no receipt could be sent now, before those that became due meanwhile.
+    pub fn postpone_due(&self, numbers: &[u32]) {
+        let state = &mut *self.state.lock();
+        state.due.splice(..0, numbers.iter().copied());
+        state.due.truncate(MAX_UNWRITTEN);
+        self.has_due.store(!state.due.is_empty(), Ordering::Release);
+    }
+
     /// Returns whether [`take_due`](Self::take_due) has numbers.
     #[inline]
     pub fn has_due(&self) -> bool {
@@ -354,7 +362,13 @@ mod tests {
             inbox.push_marked(entry(0), number);
             inbox.pop();
         });
-        assert_eq!(inbox.take_due().len(), MAX_UNWRITTEN);
+        let due = inbox.take_due();
+        assert_eq!(due.len(), MAX_UNWRITTEN);
+        inbox.push_marked(entry(1), 9);
+        inbox.pop();
+        inbox.postpone_due(&due[1..]);
+        let due = inbox.take_due();
+        assert_eq!((due.len(), due[0], due[due.len() - 1]), (MAX_UNWRITTEN, 1, 9));
         inbox.push_marked(entry(1), 9);
         inbox.clear();
         assert!(inbox.pop().is_none() && !inbox.has_due());
