@@ -64,7 +64,8 @@ pub use connection::{
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use ffi::execution::ExecutionDriver;
 pub use ffi::library::{
-    LibraryVersion, api_table, library_patches, library_version, require_address_validation,
+    LibraryVersion, api_table, attempts_without_protocol, library_patches, library_version,
+    require_address_validation,
 };
 pub use ffi::processors::set_processors;
 pub use ffi::raw::{FromRaw, TrustedPeers};

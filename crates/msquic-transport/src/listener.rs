@@ -4,13 +4,16 @@ use crate::connection::MsQuicNetConnection;
 use crate::context::{Context, Identity};
 use crate::incoming::MsQuicNetIncomingRequest;
 use async_trait::async_trait;
-use msquic_async::Listener;
+use msquic_async::{Incoming, Listener, attempts_without_protocol};
 use net_kit::alpn::versions;
 use net_kit::coop;
-use net_traits::{AcceptError, Cause, ListenError, NetCredential, NetListener, TrustPolicy};
+use net_traits::{AcceptError, Cause, Limit, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::timeout;
 
 /// A listener of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Debug)]
@@ -39,6 +42,10 @@ impl MsQuicListener {
         let registration = context.home.registration.registration();
         let instance = Listener::new(registration, configuration, credential).map_err(failed)?;
         instance.set_backlog(context.home.config.backlog);
+        let admission = context.home.registry.admission().clone();
+        instance.set_refused_hook(move |remote_addr| {
+            admission.refuse(remote_addr.unwrap_or(UNKNOWN), Limit::Backlog);
+        });
         instance.start(&versions(alpn), Some(bind_addr)).map_err(failed)?;
         let local_addr = instance.local_addr().map_err(failed)?;
         let instance = Arc::new(instance);
@@ -58,7 +65,33 @@ impl MsQuicListener {
     pub fn refused_waiting(&self) -> u64 {
         self.instance.refused()
     }
+
+    /// Waits for an attempt. Meanwhile it counts those that msquic refuses without a word.
+    async fn incoming(&self) -> Result<Incoming, AcceptError> {
+        let telemetry = self.context.home.registry.telemetry();
+        let closed = |_| AcceptError::Closed;
+        if !telemetry.has_recorder() {
+            return self.instance.accept_incoming().await.map_err(closed);
+        }
+        loop {
+            let total = attempts_without_protocol().unwrap_or(0);
+            let before = WITHOUT_PROTOCOL.fetch_max(total, Ordering::Relaxed);
+            telemetry.without_protocol(total.saturating_sub(before));
+            if let Ok(incoming) = timeout(COUNTED, self.instance.accept_incoming()).await {
+                return incoming.map_err(closed);
+            }
+        }
+    }
 }
+
+/// How many attempts without a common protocol are in the metrics. msquic counts for the whole process.
+static WITHOUT_PROTOCOL: AtomicU64 = AtomicU64::new(0);
+
+/// How often they are counted while a listener waits.
+const COUNTED: Duration = Duration::from_secs(10);
+
+/// The address of a peer that msquic does not report; it always does.
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0);
 
 #[async_trait]
 impl NetListener for MsQuicListener {
@@ -68,10 +101,8 @@ impl NetListener for MsQuicListener {
     async fn accept(&self) -> Result<MsQuicNetIncomingRequest, AcceptError> {
         coop::spend().await;
         loop {
-            let incoming = self.instance.accept_incoming().await;
-            let incoming = incoming.map_err(|_| AcceptError::Closed)?;
-            // msquic always reports the address of a new connection.
-            let remote_addr = incoming.remote_addr().unwrap_or_else(|| ([0; 4], 0).into());
+            let incoming = self.incoming().await?;
+            let remote_addr = incoming.remote_addr().unwrap_or(UNKNOWN);
             match self.context.home.registry.admission().admit(remote_addr) {
                 Ok(place) => {
                     return Ok(MsQuicNetIncomingRequest {

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{ALPN, Pair, has_patch, pair, run};
+use futures_util::FutureExt;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshot, Snapshotter};
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
@@ -52,6 +53,18 @@ fn messages_and_connections_are_counted() {
         let (_, rejected) =
             tokio::join!(dialler.connect(listener.local_addr(), &[ALPN], credential()), accept());
         rejected.unwrap_err();
+        // msquic does not tell the listener; the next call of `accept` counts it.
+        dialler.connect(listener.local_addr(), &["other/1"], credential()).await.unwrap_err();
+        assert!(listener.accept().now_or_never().is_none());
+        // One attempt waits, and msquic refuses the other.
+        let config = MsQuicTransportConfig::new().backlog(1);
+        let transport = MsQuicTransport::with_config(config).unwrap();
+        let listener = transport.create_listener(address, &[ALPN], credential()).await.unwrap();
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], credential());
+        tokio::select! {
+            dialled = dial() => dialled.unwrap_err(),
+            dialled = dial() => dialled.unwrap_err(),
+        };
     });
     let mut counters = HashMap::new();
     run_sampled(&snapshotter, &mut counters);
@@ -75,8 +88,9 @@ fn messages_and_connections_are_counted() {
         ("messages_refused_total quic", 1),
         ("connections_refused_total quic PerIdentity", 1),
         ("connections_revoked_total quic", 1),
+        ("attempts_without_protocol_total quic", 1),
         ("connections_closed_total quic revoked", 1),
-        ("handshakes_failed_total quic out refused ", 1),
+        ("handshakes_failed_total quic out refused ", 2),
         ("handshakes_failed_total quic in rejected_by_us untrusted_identity", 1),
         ("connections_resumed_total quic", resumed),
         ("rtt_seconds quic", 2),
@@ -85,6 +99,7 @@ fn messages_and_connections_are_counted() {
         let name = format!("net_{name}");
         assert_eq!(counters.get(&name), Some(&expected), "{name} in {counters:?}");
     }
+    assert!(counters["net_connections_refused_total quic Backlog"] >= 1, "{counters:?}");
     assert!(counters["net_packets_sent_total quic"] >= 2 * 3, "{counters:?}");
     assert!(counters.contains_key("net_packets_lost_total quic"));
     // The rejected dialler is connected until it learns of it.

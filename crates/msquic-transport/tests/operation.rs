@@ -182,7 +182,7 @@ fn a_handshake_that_takes_too_long_is_counted() {
 #[test]
 fn attempts_beyond_the_backlog_are_refused_and_counted() {
     run(async {
-        let (_transport, listener) = listen(MsQuicTransportConfig::new().backlog(1)).await;
+        let (transport, listener) = listen(MsQuicTransportConfig::new().backlog(1)).await;
         let dialler = MsQuicTransport::new();
         let dial = || dialler.connect(listener.local_addr(), &[ALPN], trusting());
         // `accept` is not called: one attempt waits, and the other is refused.
@@ -191,7 +191,9 @@ fn attempts_beyond_the_backlog_are_refused_and_counted() {
             dialled = dial() => dialled.unwrap_err(),
         };
         assert!(matches!(error, ConnectError::Refused(_)), "{error:?}");
-        assert!(listener.refused_waiting() >= 1); // an attempt may be repeated
+        let refused = listener.refused_waiting();
+        assert!(refused >= 1); // an attempt may be repeated
+        assert!(transport.statistics().refused_backlog >= refused);
     });
 }
 

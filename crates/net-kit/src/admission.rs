@@ -160,7 +160,8 @@ impl Admission {
         self.state.lock().refused.get(&limit).copied().unwrap_or(0)
     }
 
-    pub(crate) fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
+    /// Counts and logs an attempt that was refused because of `limit`, which it returns.
+    pub fn refuse(&self, remote: SocketAddr, limit: Limit) -> Limit {
         *self.state.lock().refused.entry(limit).or_default() += 1;
         self.telemetry.refused(remote, limit);
         limit

@@ -380,6 +380,7 @@ impl<M: Member> Registry<M> {
         statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
         statistics.refused_memory = refused(Limit::Memory);
         statistics.refused_message_timeout = refused(Limit::MessageTimeout);
+        statistics.refused_backlog = refused(Limit::Backlog);
         statistics.held_bytes = self.budget.used();
         statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
         statistics.undelivered_messages = self.undelivered_messages.load(Ordering::Relaxed);

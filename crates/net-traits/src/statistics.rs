@@ -21,6 +21,8 @@ pub enum Limit {
     Memory,
     /// How long too little of an unfinished message may arrive.
     MessageTimeout,
+    /// Attempts that wait for `accept` at a listener of `msquic-transport`.
+    Backlog,
 }
 
 impl Limit {
@@ -33,7 +35,7 @@ impl Limit {
             Self::Connections => close_code::TOO_MANY_CONNECTIONS,
             Self::PerIp => close_code::TOO_MANY_PER_IP,
             Self::PerIdentity => close_code::TOO_MANY_PER_IDENTITY,
-            Self::Handshakes => close_code::TOO_MANY_HANDSHAKES,
+            Self::Handshakes | Self::Backlog => close_code::TOO_MANY_HANDSHAKES,
             Self::HandshakeTimeout => close_code::HANDSHAKE_TIMEOUT,
             Self::Memory => close_code::TOO_MUCH_MEMORY,
             Self::MessageTimeout => close_code::MESSAGE_TIMEOUT,
@@ -100,6 +102,8 @@ pub struct TransportStatistics {
     pub refused_memory: u64,
     /// Connections ended because of [`Limit::MessageTimeout`].
     pub refused_message_timeout: u64,
+    /// Attempts refused because of [`Limit::Backlog`].
+    pub refused_backlog: u64,
     /// Announced messages that exceeded the limit.
     pub refused_messages: u64,
     /// Messages that the peer had not confirmed, at most, when a connection ended whose handles
@@ -113,7 +117,7 @@ pub struct TransportStatistics {
 
 sums!(TransportStatistics: connections, handshakes, messages, refused_connections, refused_per_ip,
     refused_per_identity, refused_handshakes, refused_handshake_timeout, refused_memory, refused_message_timeout,
-    refused_messages, undelivered_messages, undelivered_bytes, held_bytes);
+    refused_backlog, refused_messages, undelivered_messages, undelivered_bytes, held_bytes);
 
 /// Messages that were queued and delivered. Bytes are those of the messages, without headers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

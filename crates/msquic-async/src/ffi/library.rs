@@ -360,6 +360,36 @@ pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
     set
 }
 
+/// Returns how many attempts to connect found listeners of this process at their port, of which none has a protocol
+/// (ALPN) in common with the peer. msquic refuses them without an event of a listener. It counts since the library
+/// was loaded, for all registrations.
+///
+/// ```
+/// assert_eq!(msquic_async::attempts_without_protocol()?, 0);
+/// # Ok::<(), msquic_async::Status>(())
+/// ```
+///
+/// # Errors
+///
+/// See [`library_version`].
+pub fn attempts_without_protocol() -> Result<u64, Status> {
+    const NO_ALPN: usize = ffi::QUIC_PERFORMANCE_COUNTERS_QUIC_PERF_COUNTER_CONN_NO_ALPN as usize;
+    let mut counters = [0_u64; NO_ALPN + 1];
+    let mut length = size_of_val(&counters) as u32;
+    registration_opening()?; // the library stays open meanwhile
+    // SAFETY: C2, C5: a global parameter is written inline, at most `length` bytes of it: as many counters as fit.
+    let read = Status::ok(unsafe {
+        call!(GetParam(
+            ptr::null_mut(),
+            ffi::QUIC_PARAM_GLOBAL_PERF_COUNTERS,
+            &raw mut length,
+            counters.as_mut_ptr().cast(),
+        ))
+    });
+    registration_closed();
+    read.map(|()| counters[NO_ALPN])
+}
+
 /// The version of the library that `table` belongs to.
 ///
 /// # Safety

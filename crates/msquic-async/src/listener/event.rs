@@ -12,7 +12,7 @@ use std::sync::Arc;
 impl ListenerHandler for ListenerInner {
     /// Puts the connection into the backlog, or leaves it to be refused.
     fn on_new_connection(self: &Arc<Self>, mut connection: PeerConnection<'_>) {
-        let (credential, configuration) = {
+        let admitted = {
             let exclusive = &mut *self.exclusive.lock();
             if matches!(exclusive.state, ListenerState::Shutdown | ListenerState::ShutdownComplete)
             {
@@ -20,9 +20,17 @@ impl ListenerHandler for ListenerInner {
             }
             if exclusive.backlog.len() >= exclusive.backlog_limit {
                 exclusive.refused += 1;
+                Err(exclusive.refused_hook.clone())
+            } else {
+                Ok((exclusive.credential.clone(), exclusive.configuration.clone()))
+            }
+        };
+        let (credential, configuration) = match admitted {
+            Ok(admitted) => admitted,
+            Err(hook) => {
+                hook.iter().for_each(|hook| hook(connection.remote_addr));
                 return;
             }
-            (exclusive.credential.clone(), exclusive.configuration.clone())
         };
         let make = |native: Arc<NativeConnection>, calls: Calls<'_>| {
             if configuration.key_log().is_some()

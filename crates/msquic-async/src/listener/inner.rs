@@ -36,7 +36,11 @@ pub(super) struct Exclusive {
     pub(super) backlog_limit: usize,
     /// Connections that were refused because the backlog was full.
     pub(super) refused: u64,
+    /// Called for each of them.
+    pub(super) refused_hook: Option<RefusedHook>,
 }
+
+pub(super) type RefusedHook = Arc<dyn Fn(Option<SocketAddr>) + Send + Sync>;
 
 impl ListenerInner {
     pub(super) fn new(
@@ -54,6 +58,7 @@ impl ListenerInner {
                 backlog: VecDeque::new(),
                 backlog_limit: BACKLOG,
                 refused: 0,
+                refused_hook: None,
             }),
             arrived: Waiters::default(),
             stopped: Waiters::default(),

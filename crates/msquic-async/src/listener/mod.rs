@@ -104,6 +104,19 @@ impl Listener {
         self.inner.exclusive.lock().refused
     }
 
+    /// Sets what is called for each attempt that is [refused](Self::refused), with the address of the peer, which
+    /// is not validated. It is called on a thread of msquic, without a lock, and must not block.
+    ///
+    /// ```no_run
+    /// # fn example(listener: msquic_async::Listener) {
+    /// listener.set_refused_hook(|remote_addr| eprintln!("no room for {remote_addr:?}"));
+    /// # }
+    /// ```
+    pub fn set_refused_hook(&self, hook: impl Fn(Option<SocketAddr>) + Send + Sync + 'static) {
+        let before = self.inner.exclusive.lock().refused_hook.replace(Arc::new(hook));
+        drop(before); // foreign code
+    }
+
     /// Uses another configuration and credential for connections that are [accepted](Self::accept) from now on. Those that
     /// [wait](Self::accept_incoming) already are verified by the credential of their arrival, unless they are
     /// [given](Incoming::accept_with) another one.

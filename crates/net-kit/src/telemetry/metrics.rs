@@ -101,6 +101,11 @@ impl Metrics {
         self.queued.record(sample.queued as f64);
     }
 
+    pub(super) fn without_protocol(&self, attempts: u64) {
+        counter!("net_attempts_without_protocol_total", "transport" => self.transport)
+            .increment(attempts);
+    }
+
     pub(super) fn refused(&self, limit: Limit) {
         let (transport, limit) = (self.transport, format!("{limit:?}"));
         counter!("net_connections_refused_total", "transport" => transport, "limit" => limit)

@@ -94,13 +94,24 @@ impl Telemetry {
         Attempt::new(self.clone(), remote.into(), origin)
     }
 
+    /// Returns whether a recorder was installed before the transport was made.
+    pub fn has_recorder(&self) -> bool {
+        #[cfg(feature = "metrics")]
+        return self.metrics.has_recorder;
+        #[cfg(not(feature = "metrics"))]
+        false
+    }
+
+    /// Counts attempts that found no listener with one of their protocols, where the listeners are not told.
+    #[cfg_attr(not(feature = "metrics"), expect(unused_variables, reason = "only a metric"))]
+    pub fn without_protocol(&self, attempts: u64) {
+        #[cfg(feature = "metrics")]
+        self.metrics.without_protocol(attempts);
+    }
+
     /// Returns whether a recorder or a subscriber wants [`Sample`]s.
     pub(crate) fn wants_samples(&self) -> bool {
-        #[cfg(feature = "metrics")]
-        let has_recorder = self.metrics.has_recorder;
-        #[cfg(not(feature = "metrics"))]
-        let has_recorder = false;
-        has_recorder || tracing::enabled!(target: CONNECTION, tracing::Level::TRACE)
+        self.has_recorder() || tracing::enabled!(target: CONNECTION, tracing::Level::TRACE)
     }
 
     /// Reports that a limit ended an attempt or a connection.

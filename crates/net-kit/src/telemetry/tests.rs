@@ -95,6 +95,7 @@ fn emit_all() {
     let telemetry = Telemetry::new("test");
     telemetry.wants_samples();
     telemetry.refused(REMOTE, Limit::PerIp);
+    telemetry.without_protocol(1);
     drop(telemetry.attempt(None, Origin::Dialled));
     let attempt = telemetry.attempt(REMOTE, Origin::Accepted);
     futures_util::FutureExt::now_or_never(attempt.watch(async { Ok(()) })).unwrap().unwrap();

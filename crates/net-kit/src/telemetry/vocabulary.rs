@@ -107,6 +107,7 @@ macro_rules! metrics {
 }
 
 metrics! {
+    "net_attempts_without_protocol_total" Counter Count ["transport"] "Attempts at listeners of this process that share no protocol with the peer, which msquic refuses";
     "net_bytes_received_total" Counter Bytes ["transport"] "Bytes of messages delivered to the application, without headers";
     "net_bytes_sent_total" Counter Bytes ["transport"] "Bytes of messages queued, without headers";
     "net_bytes_undelivered_total" Counter Bytes ["transport"] "Bytes of the messages of `net_messages_undelivered_total`";
