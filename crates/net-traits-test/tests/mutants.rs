@@ -271,6 +271,8 @@ mutants! {
     unfinished_messages_stay: UnfinishedMessagesStay =>
         "limits::an_unfinished_message_ends_in_time"
         & "limits::an_unfinished_question_ends_in_time",
+    unfinished_messages_are_not_counted: UnfinishedMessagesAreNotCounted =>
+        "limits::an_unfinished_message_ends_in_time",
     unfinished_questions_stay: UnfinishedQuestionsStay =>
         "limits::an_unfinished_question_ends_in_time",
     memory_is_unlimited: MemoryIsUnlimited =>

@@ -124,6 +124,7 @@ pub(crate) enum Fault {
     SendTimeoutIsNotTold,
     OperationsHaveNoTotalTime,
     UnfinishedMessagesStay,
+    UnfinishedMessagesAreNotCounted,
     UnfinishedQuestionsStay,
     MemoryIsUnlimited,
 }

@@ -278,6 +278,7 @@ impl NetTransport for BrokenTransport {
                 statistics.connections = known.iter().filter(|it| it.strong_count() > 0).count();
             }
             Fault::OverlongMessagesAreNotCounted => statistics.refused_messages = 0,
+            Fault::UnfinishedMessagesAreNotCounted => statistics.refused_message_timeout = 0,
             _ => {}
         }
         statistics
