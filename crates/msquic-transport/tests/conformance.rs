@@ -102,7 +102,7 @@ net_traits_test::conformance!(Quic);
 #[test]
 fn both_families_are_taken_whatever_the_system_prefers() {
     for setting in ["net.ipv6.bindv6only=1", "net.ipv6.conf.all.disable_ipv6=1"] {
-        let test = "a_listener_on_all_addresses_takes_both_families";
+        let test = "a_listener_on_all_addresses_is_dual_stack";
         net_traits_test::in_own_network(&[setting], test);
     }
 }

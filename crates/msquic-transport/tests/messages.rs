@@ -366,7 +366,7 @@ fn bytes_are_sent_without_a_conversion() {
 }
 
 #[test]
-fn parts_are_one_message() {
+fn parts_are_sent_as_one_message() {
     run(async {
         let Pair { client, server, .. } = pair().await;
         let parts = [Bytes::from("head"), Bytes::new(), pattern(100_000), Bytes::from("tail")];

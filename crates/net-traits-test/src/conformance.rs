@@ -8,7 +8,7 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 use tokio::time::timeout;
 
-/// A behaviour that takes longer hangs.
+/// The time limit of a behaviour.
 const LIMIT: Duration = Duration::from_secs(120);
 
 /// An optional capability of a transport, which some behaviours need.
@@ -61,100 +61,102 @@ macro_rules! __behaviours {
         $($callback)*! {
             $arguments
             connect {
-                addresses_are_real [] Once,
-                a_listener_on_all_addresses_takes_both_families [] Once,
+                each_side_knows_both_addresses [] Once,
+                a_listener_on_all_addresses_is_dual_stack [] Once,
                 the_unspecified_address_is_this_host [] Once,
                 addresses_of_no_host_are_invalid_input [] Once,
-                a_port_is_free_again [] Once,
-                a_taken_port_is_refused [] Once,
+                the_port_of_a_dropped_listener_is_free [] Once,
+                a_port_in_use_is_a_typed_error [] Once,
                 no_listener_is_a_typed_error [] Once,
-                a_protocol_is_agreed_on [] Once,
+                a_common_protocol_is_negotiated [] Once,
                 no_common_protocol_is_a_typed_error [] Once,
                 no_protocol_is_invalid_input [] Once,
-                refusing_is_told [] Once,
+                a_refused_peer_is_notified [] Once,
                 a_dropped_request_is_rejected [] Once,
                 a_slow_peer_does_not_delay_others [] Once,
                 a_cancelled_accept_loses_no_request [] Once,
             }
             identity {
                 identities_match [] Once,
-                endorsers_are_told [] Once,
+                endorsers_are_reported [] Once,
                 every_trust_policy_is_applied [] Once,
-                a_listener_that_rejects_says_so [] Once,
-                a_dialler_that_rejects_says_so [] Once,
+                a_rejection_by_the_listener_is_reported [] Once,
+                a_rejection_by_the_dialler_is_reported [] Once,
                 a_peer_without_a_certificate_is_rejected [anonymous_peer] Once,
-                a_new_credential_counts_for_new_peers [] Once,
-                a_new_trust_counts_for_new_peers [] Once,
-                revocation_closes_what_is_not_trusted [] Once,
+                a_new_credential_applies_to_new_peers [] Once,
+                a_new_trust_policy_applies_to_new_peers [] Once,
+                a_revocation_closes_untrusted_connections [] Once,
                 nothing_of_a_revoked_peer_is_received [] Swapped,
                 a_connection_ends_with_the_endorsement_of_its_peer [close_reason] Swapped,
-                nothing_secret_is_printed [] Once,
+                debug_output_contains_no_secrets [] Once,
             }
             credentials {
-                common_keys_are_taken [] Once,
-                unsupported_keys_are_named [] Once,
+                common_keys_are_accepted [] Once,
+                unsupported_keys_are_reported [] Once,
                 a_verifier_that_panics_rejects [] Once,
             }
             message {
                 echo [] Swapped,
                 empty_messages_arrive [] Swapped,
                 a_message_of_the_limit_arrives [] Swapped,
-                a_longer_message_is_refused [] Swapped,
+                a_message_over_the_limit_is_rejected [] Swapped,
                 messages_keep_their_order [] Swapped,
-                concurrent_messages_stay_whole [] Swapped,
-                both_directions_go_at_once [] Once,
-                parts_are_one_message [] Swapped,
+                concurrent_messages_are_not_interleaved [] Swapped,
+                both_directions_are_independent [] Once,
+                parts_are_sent_as_one_message [] Swapped,
                 receivers_share_the_messages [] Swapped,
                 a_cancelled_recv_loses_nothing [] Swapped,
                 a_cancelled_send_is_all_or_nothing [] Swapped,
-                try_send_takes_or_refuses [] Swapped,
+                try_send_queues_or_would_block [] Swapped,
                 flush_returns [] Swapped,
                 an_acked_message_was_taken [receipts] Swapped,
                 without_a_receipt_the_message_is_unknown [receipts] Swapped,
-                a_slow_reader_makes_send_wait [] Swapped,
-                tasks_that_are_always_ready_let_others_run [] Swapped,
+                send_waits_for_a_slow_reader [] Swapped,
+                tasks_that_are_always_ready_yield [] Swapped,
                 an_announcement_beyond_the_limit_is_an_error [raw_peer] Once,
                 an_end_inside_a_message_is_an_error [raw_peer] Once,
                 an_end_between_messages_is_clean [raw_peer] Once,
                 a_cancelled_recv_keeps_every_byte [raw_peer] Once,
             }
             close {
-                what_was_sent_before_is_delivered [] Swapped,
+                messages_sent_before_a_close_are_delivered [] Swapped,
                 a_slow_receiver_loses_nothing [] Swapped,
                 code_and_reason_reach_the_peer [close_reason] Swapped,
                 codes_and_reasons_are_limited [close_reason] Swapped,
-                everybody_who_watches_is_woken [close_reason] Swapped,
-                polling_for_the_end_does_not_grow [] Swapped,
-                closing_ends_what_waits [] Swapped,
-                closing_twice_is_closing_once [close_reason] Swapped,
-                dropping_the_last_handle_closes [] Swapped,
-                what_was_sent_before_a_drop_is_delivered [] Swapped,
-                handles_are_dropped_anywhere [] Swapped,
-                a_drop_does_not_linger_for_ever [] Swapped,
-                what_a_drop_loses_is_counted [] Swapped,
-                connections_outlive_what_made_them [] Swapped,
-                any_order_of_drops_ends [] Swapped,
+                all_waiters_are_woken [close_reason] Swapped,
+                polling_for_the_end_uses_constant_memory [] Swapped,
+                a_close_ends_pending_operations [] Swapped,
+                a_second_close_does_nothing [close_reason] Swapped,
                 abort_reaches_the_peer [close_reason] Swapped,
-                abort_ends_a_close_that_waits [] Swapped,
-                revocation_ends_a_close_that_waits [] Swapped,
-                a_close_tells_what_was_not_delivered [] Swapped,
-                a_close_tells_that_it_is_over [] Swapped,
-                a_close_that_meets_another_tells_the_truth [] Swapped,
+                an_abort_ends_a_pending_close [] Swapped,
+                a_revocation_ends_a_pending_close [] Swapped,
+                a_close_returns_what_was_not_delivered [] Swapped,
+                a_close_of_a_closed_connection_returns_the_reason [] Swapped,
+                simultaneous_closes_return_correct_outcomes [] Swapped,
+            }
+            handles {
+                dropping_the_last_handle_closes [] Swapped,
+                messages_sent_before_a_drop_are_delivered [] Swapped,
+                handles_may_be_dropped_anywhere [] Swapped,
+                a_dropped_connection_lingers_for_a_limited_time [] Swapped,
+                messages_lost_by_a_drop_are_counted [] Swapped,
+                connections_outlive_listener_and_transport [] Swapped,
+                handles_may_be_dropped_in_any_order [] Swapped,
             }
             request {
                 each_question_gets_its_answer [requests] Swapped,
-                refused_questions_are_told [requests] Swapped,
-                cancelled_questions_are_told [requests] Swapped,
-                full_queues_delay_no_end_for_ever [requests] Swapped,
+                refused_questions_are_reported [requests] Swapped,
+                cancelled_questions_are_reported [requests] Swapped,
+                refusals_and_cancellations_pass_full_queues [requests] Swapped,
                 questions_have_a_deadline [requests] Swapped,
-                long_questions_are_refused [requests] Swapped,
+                questions_over_the_limit_are_rejected [requests] Swapped,
                 closing_ends_requests [requests] Swapped,
                 questions_of_a_revoked_peer_are_not_handed_out [requests] Swapped,
             }
             datagram {
                 datagrams_arrive_whole [] Swapped,
                 a_cancelled_recv_loses_no_datagram [] Swapped,
-                the_end_ends_datagrams [] Swapped,
+                datagrams_end_with_the_connection [] Swapped,
                 datagrams_of_a_revoked_peer_are_not_handed_out [] Swapped,
             }
             operation {
@@ -163,19 +165,19 @@ macro_rules! __behaviours {
                 messages_are_counted [] Swapped,
                 refused_attempts_are_counted [connection_limit] Once,
                 messages_over_the_limit_are_counted [raw_peer] Once,
-                shutdown_ends_everything_in_order [close_reason] Once,
+                shutdown_closes_gracefully [close_reason] Once,
                 shutdown_keeps_its_deadline [] Swapped,
                 handles_outlive_their_runtime [] Swapped,
             }
             limits {
                 connections_are_limited [connection_limit] Once,
-                the_newest_connection_of_an_identity_stays [connection_limit] Once,
-                a_handshake_ends_in_time [timeouts] Once,
-                sending_to_a_stuck_peer_ends_in_time [timeouts] Swapped,
+                the_newest_connection_of_an_identity_replaces_the_oldest [connection_limit] Once,
+                a_handshake_times_out [timeouts] Once,
+                sending_to_a_stuck_peer_times_out [timeouts] Swapped,
                 an_operation_ends_after_its_total_time [timeouts] Swapped,
-                an_unfinished_message_ends_in_time [raw_peer] Once,
-                an_unfinished_question_ends_in_time [raw_peer] Once,
-                the_peer_that_holds_most_gives_way [raw_peer] Once,
+                an_unfinished_message_times_out [raw_peer] Once,
+                an_unfinished_question_times_out [raw_peer] Once,
+                the_connection_that_holds_most_memory_is_ended [raw_peer] Once,
             }
         }
     };
@@ -226,7 +228,7 @@ pub fn run<H: Harness>(harness: H, name: &str) {
     let behaviour = behaviours().into_iter().find(|behaviour| behaviour.name == name);
     let behaviour = behaviour.unwrap_or_else(|| panic!("there is no behaviour {name}"));
     // On its own thread, so that a blocked behaviour cannot keep the test from failing.
-    let (running, is_over) = mpsc::channel::<()>();
+    let (running, ended) = mpsc::channel::<()>();
     let play = move || {
         let _running = running;
         let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
@@ -234,7 +236,7 @@ pub fn run<H: Harness>(harness: H, name: &str) {
     };
     let thread = std::thread::Builder::new().name(name.to_owned()).spawn(play);
     let thread = thread.expect("a thread can be started");
-    match is_over.recv_timeout(3 * LIMIT) {
+    match ended.recv_timeout(3 * LIMIT) {
         Err(mpsc::RecvTimeoutError::Timeout) => panic!("{name} blocks a thread"),
         _ => thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)),
     }

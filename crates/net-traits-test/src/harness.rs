@@ -27,9 +27,11 @@ pub trait Harness: Send + Sync + 'static {
         (Ipv4Addr::LOCALHOST, 0).into()
     }
 
-    /// Returns whether a receiver keeps what its side has acknowledged when the peer closes. Default: yes.
+    /// Returns whether a receiver keeps data that its side has acknowledged when the peer closes.
+    /// Default: true.
     ///
-    /// msquic without this project's patches drops what its full receive queue had no room for.
+    /// msquic without this project's patches drops the data for which its receive queue had no
+    /// room.
     fn keeps_what_is_acknowledged(&self) -> bool {
         true
     }
@@ -61,11 +63,12 @@ pub trait RawPeer: Send {
     /// Sends bytes unmodified.
     async fn write(&mut self, bytes: &[u8]);
 
-    /// Ends the byte stream in an orderly way, and keeps the connection open if the transport can.
+    /// Ends the byte stream gracefully, and keeps the connection open if the transport can.
     async fn finish(&mut self);
 
     /// Begins a question with these bytes and does not finish it. Returns the code with which it is
-    /// refused, or `None` once the connection has ended. Default: `None`, there are no questions.
+    /// refused, or `None` once the connection has ended. Default: `None`, for a transport without
+    /// requests.
     async fn begin_question(&mut self, bytes: &[u8]) -> Option<u64> {
         let _ = bytes;
         None

@@ -35,8 +35,8 @@ pub struct Limits {
     /// How many of them one identity may have at once; a further one replaces the oldest. Default:
     /// 1000.
     pub max_connections_per_identity: usize,
-    /// How many bytes of messages may wait to be received, per connection; a single message may exceed
-    /// it. Default: 4 MiB.
+    /// How many bytes of messages may wait to be received, per connection; a single message may
+    /// exceed it. Default: 4 MiB.
     pub receive_queue: usize,
     /// Memory that the received messages of all connections may occupy, in bytes. Default: 64 MiB.
     pub max_memory: usize,

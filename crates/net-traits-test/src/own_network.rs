@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::Command;
 use std::{env, thread};
 
-/// Runs tests of the calling program once more, in a network namespace with a loopback interface and
-/// `settings` (`net.ipv6.bindv6only=1`, see `sysctl(8)`).
+/// Runs tests of the calling program once more, in a network namespace with a loopback interface
+/// and `settings` (`net.ipv6.bindv6only=1`, see `sysctl(8)`).
 ///
 /// Where no such namespace can be made, it says so on standard error, and runs nothing.
 ///

@@ -97,8 +97,8 @@ impl<H: Harness> Stage<H> {
     }
 }
 
-/// Dials and accepts; returns the result of each side. A fallback may make a further attempt after one
-/// that failed: the last one counts.
+/// Dials and accepts; returns the result of each side. A fallback may make a further attempt after
+/// one that failed: the last one counts.
 pub(crate) async fn introduce<H: Harness>(
     transport: &H::Transport,
     listener: &Listener<H>,

@@ -1,5 +1,5 @@
-//! Tests the suite: each behaviour fails on a transport that violates its contract, and on no
-//! other.
+//! Tests the suite: each behaviour fails on the transports that violate its contract, and on no
+//! others.
 //!
 //! All tests run on a paused clock, so a hanging behaviour takes no time.
 
@@ -55,27 +55,27 @@ macro_rules! mutants {
 
 mutants! {
     remote_address_is_wrong: RemoteAddressIsWrong =>
-        "connect::addresses_are_real",
+        "connect::each_side_knows_both_addresses",
     all_addresses_are_ipv6: AllAddressesAreIpv6 =>
-        "connect::a_listener_on_all_addresses_takes_both_families",
+        "connect::a_listener_on_all_addresses_is_dual_stack",
     the_unspecified_address_is_refused: TheUnspecifiedAddressIsRefused =>
         "connect::the_unspecified_address_is_this_host",
     multicast_addresses_time_out: MulticastAddressesTimeOut =>
         "connect::addresses_of_no_host_are_invalid_input",
     listeners_leak: ListenersLeak =>
-        "connect::a_port_is_free_again",
+        "connect::the_port_of_a_dropped_listener_is_free",
     taken_port_is_another_error: TakenPortIsAnotherError =>
-        "connect::a_taken_port_is_refused",
+        "connect::a_port_in_use_is_a_typed_error",
     missing_listener_is_another_error: MissingListenerIsAnotherError =>
         "connect::no_listener_is_a_typed_error",
     protocol_is_the_wrong_one: ProtocolIsTheWrongOne =>
-        "connect::a_protocol_is_agreed_on",
+        "connect::a_common_protocol_is_negotiated",
     no_common_protocol_is_a_refusal: NoCommonProtocolIsARefusal =>
         "connect::no_common_protocol_is_a_typed_error",
     no_protocol_is_another_error: NoProtocolIsAnotherError =>
         "connect::no_protocol_is_invalid_input",
     refused_requests_leak: RefusedRequestsLeak =>
-        "connect::refusing_is_told",
+        "connect::a_refused_peer_is_notified",
     dropped_requests_leak: DroppedRequestsLeak =>
         "connect::a_dropped_request_is_rejected",
     one_handshake_at_a_time: OneHandshakeAtATime =>
@@ -85,34 +85,34 @@ mutants! {
     remote_identity_is_the_local_one: RemoteIdentityIsTheLocalOne =>
         "identity::identities_match",
     endorsers_are_forgotten: EndorsersAreForgotten =>
-        "identity::endorsers_are_told",
+        "identity::endorsers_are_reported",
     custom_policies_are_ignored: CustomPoliciesAreIgnored =>
         "identity::every_trust_policy_is_applied",
     listener_forgets_whom_it_rejected: ListenerForgetsWhomItRejected =>
-        "identity::a_listener_that_rejects_says_so",
+        "identity::a_rejection_by_the_listener_is_reported",
     dialler_forgets_it_rejected: DiallerForgetsItRejected =>
-        "identity::a_dialler_that_rejects_says_so",
+        "identity::a_rejection_by_the_dialler_is_reported",
     anonymous_is_a_refusal: AnonymousIsARefusal =>
         "identity::a_peer_without_a_certificate_is_rejected",
     new_credentials_are_ignored: NewCredentialsAreIgnored =>
-        "identity::a_new_credential_counts_for_new_peers",
+        "identity::a_new_credential_applies_to_new_peers",
     new_trust_is_ignored: NewTrustIsIgnored =>
-        "identity::a_new_trust_counts_for_new_peers",
+        "identity::a_new_trust_policy_applies_to_new_peers",
     revocations_are_ignored: RevocationsAreIgnored =>
-        "identity::revocation_closes_what_is_not_trusted",
+        "identity::a_revocation_closes_untrusted_connections",
     ended_trust_is_ignored: EndedTrustIsIgnored =>
         "identity::a_connection_ends_with_the_endorsement_of_its_peer",
-    end_of_trust_is_not_told: EndOfTrustIsNotTold =>
+    end_of_trust_is_not_reported: EndOfTrustIsNotReported =>
         "identity::a_connection_ends_with_the_endorsement_of_its_peer",
     revoked_messages_are_handed_out: RevokedMessagesAreHandedOut =>
         "identity::nothing_of_a_revoked_peer_is_received",
     debug_shows_the_key: DebugShowsTheKey =>
-        "identity::nothing_secret_is_printed",
+        "identity::debug_output_contains_no_secrets",
     newer_keys_are_refused: NewerKeysAreRefused =>
-        "credentials::common_keys_are_taken",
+        "credentials::common_keys_are_accepted",
     unsupported_keys_are_damage: UnsupportedKeysAreDamage =>
-        "credentials::unsupported_keys_are_named",
-    panics_of_verifiers_are_not_told: PanicsOfVerifiersAreNotTold =>
+        "credentials::unsupported_keys_are_reported",
+    panics_of_verifiers_are_not_reported: PanicsOfVerifiersAreNotReported =>
         "credentials::a_verifier_that_panics_rejects",
     only_ascii_arrives: OnlyAsciiArrives =>
         "message::echo",
@@ -121,15 +121,15 @@ mutants! {
     the_limit_is_one_too_low: TheLimitIsOneTooLow =>
         "message::a_message_of_the_limit_arrives",
     too_large_closes: TooLargeCloses =>
-        "message::a_longer_message_is_refused",
+        "message::a_message_over_the_limit_is_rejected",
     two_messages_are_swapped: TwoMessagesAreSwapped =>
         "message::messages_keep_their_order",
     concurrent_messages_are_torn: ConcurrentMessagesAreTorn =>
-        "message::concurrent_messages_stay_whole",
+        "message::concurrent_messages_are_not_interleaved",
     half_duplex: HalfDuplex =>
-        "message::both_directions_go_at_once",
+        "message::both_directions_are_independent",
     parts_are_messages: PartsAreMessages =>
-        "message::parts_are_one_message",
+        "message::parts_are_sent_as_one_message",
     one_receiver_only: OneReceiverOnly =>
         "message::receivers_share_the_messages",
     recv_loses_messages: RecvLosesMessages =>
@@ -139,7 +139,7 @@ mutants! {
     dropped_sends_leave_halves: DroppedSendsLeaveHalves =>
         "message::a_cancelled_send_is_all_or_nothing",
     try_send_forgets: TrySendForgets =>
-        "message::try_send_takes_or_refuses",
+        "message::try_send_queues_or_would_block",
     flush_hangs: FlushHangs =>
         "message::flush_returns",
     queued_is_taken: QueuedIsTaken =>
@@ -147,11 +147,11 @@ mutants! {
     unknown_is_taken: UnknownIsTaken =>
         "message::without_a_receipt_the_message_is_unknown",
     sending_never_pauses: SendingNeverPauses =>
-        "message::tasks_that_are_always_ready_let_others_run",
+        "message::tasks_that_are_always_ready_yield",
     receiving_never_pauses: ReceivingNeverPauses =>
-        "message::tasks_that_are_always_ready_let_others_run",
+        "message::tasks_that_are_always_ready_yield",
     queue_counts_messages: QueueCountsMessages =>
-        "message::a_slow_reader_makes_send_wait",
+        "message::send_waits_for_a_slow_reader",
     too_large_is_the_end: TooLargeIsTheEnd =>
         "message::an_announcement_beyond_the_limit_is_an_error",
     truncated_is_skipped: TruncatedIsSkipped =>
@@ -159,7 +159,7 @@ mutants! {
     silence_is_truncated: SilenceIsTruncated =>
         "message::an_end_between_messages_is_clean",
     the_end_overtakes: TheEndOvertakes =>
-        "close::what_was_sent_before_is_delivered",
+        "close::messages_sent_before_a_close_are_delivered",
     only_a_few_are_kept: OnlyAFewAreKept =>
         "close::a_slow_receiver_loses_nothing",
     codes_are_bytes: CodesAreBytes =>
@@ -169,57 +169,57 @@ mutants! {
     reasons_are_cut_early: ReasonsAreCutEarly =>
         "close::codes_and_reasons_are_limited",
     ten_watchers: TenWatchers =>
-        "close::everybody_who_watches_is_woken",
+        "close::all_waiters_are_woken",
     wakers_pile_up: WakersPileUp =>
-        "close::polling_for_the_end_does_not_grow",
+        "close::polling_for_the_end_uses_constant_memory",
     pending_recv_forgets_why: PendingRecvForgetsWhy =>
-        "close::closing_ends_what_waits",
+        "close::a_close_ends_pending_operations",
     closing_twice_hangs: ClosingTwiceHangs =>
-        "close::closing_twice_is_closing_once",
+        "close::a_second_close_does_nothing",
     the_second_close_counts: TheSecondCloseCounts =>
-        "close::closing_twice_is_closing_once",
+        "close::a_second_close_does_nothing",
     clones_leak: ClonesLeak =>
-        "close::dropping_the_last_handle_closes",
+        "handles::dropping_the_last_handle_closes",
     drops_discard: DropsDiscard =>
-        "close::what_was_sent_before_a_drop_is_delivered",
+        "handles::messages_sent_before_a_drop_are_delivered",
     drops_need_a_runtime: DropsNeedARuntime =>
-        "close::handles_are_dropped_anywhere",
-    drops_linger_for_ever: DropsLingerForEver =>
-        "close::a_drop_does_not_linger_for_ever",
+        "handles::handles_may_be_dropped_anywhere",
+    drops_linger_forever: DropsLingerForever =>
+        "handles::a_dropped_connection_lingers_for_a_limited_time",
     losses_are_not_counted: LossesAreNotCounted =>
-        "close::what_a_drop_loses_is_counted",
+        "handles::messages_lost_by_a_drop_are_counted",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
-        "close::connections_outlive_what_made_them",
+        "handles::connections_outlive_listener_and_transport",
     orphans_leak: OrphansLeak =>
-        "close::any_order_of_drops_ends",
+        "handles::handles_may_be_dropped_in_any_order",
     abort_forgets_the_code: AbortForgetsTheCode =>
         "close::abort_reaches_the_peer",
     abort_leaves_close_waiting: AbortLeavesCloseWaiting =>
-        "close::abort_ends_a_close_that_waits",
+        "close::an_abort_ends_a_pending_close",
     abort_hurries_a_close: AbortHurriesAClose =>
-        "close::abort_ends_a_close_that_waits",
+        "close::an_abort_ends_a_pending_close",
     revocations_wait_for_a_close: RevocationsWaitForAClose =>
-        "close::revocation_ends_a_close_that_waits",
+        "close::a_revocation_ends_a_pending_close",
     close_forgets_what_was_lost: CloseForgetsWhatWasLost =>
-        "close::a_close_tells_what_was_not_delivered",
+        "close::a_close_returns_what_was_not_delivered",
     the_second_close_is_the_first: TheSecondCloseIsTheFirst =>
-        "close::a_close_tells_that_it_is_over",
+        "close::a_close_of_a_closed_connection_returns_the_reason",
     each_close_has_delivered: EachCloseHasDelivered =>
-        "close::a_close_that_meets_another_tells_the_truth",
+        "close::simultaneous_closes_return_correct_outcomes",
     empty_answers_are_lost: EmptyAnswersAreLost =>
         "request::each_question_gets_its_answer",
     refusals_forget_the_code: RefusalsForgetTheCode =>
-        "request::refused_questions_are_told",
-    cancellations_are_not_told: CancellationsAreNotTold =>
-        "request::cancelled_questions_are_told",
+        "request::refused_questions_are_reported",
+    cancellations_are_not_reported: CancellationsAreNotReported =>
+        "request::cancelled_questions_are_reported",
     refusals_need_room: RefusalsNeedRoom =>
-        "request::full_queues_delay_no_end_for_ever",
+        "request::refusals_and_cancellations_pass_full_queues",
     cancellations_need_room: CancellationsNeedRoom =>
-        "request::full_queues_delay_no_end_for_ever",
+        "request::refusals_and_cancellations_pass_full_queues",
     requests_have_no_deadline: RequestsHaveNoDeadline =>
         "request::questions_have_a_deadline",
     questions_are_unlimited: QuestionsAreUnlimited =>
-        "request::long_questions_are_refused",
+        "request::questions_over_the_limit_are_rejected",
     requests_outlive_connections: RequestsOutliveConnections =>
         "request::closing_ends_requests",
     revoked_questions_are_handed_out: RevokedQuestionsAreHandedOut =>
@@ -231,7 +231,7 @@ mutants! {
     dropped_recv_loses_a_datagram: DroppedRecvLosesADatagram =>
         "datagram::a_cancelled_recv_loses_no_datagram",
     datagrams_forget_the_end: DatagramsForgetTheEnd =>
-        "datagram::the_end_ends_datagrams",
+        "datagram::datagrams_end_with_the_connection",
     revoked_datagrams_are_handed_out: RevokedDatagramsAreHandedOut =>
         "datagram::datagrams_of_a_revoked_peer_are_not_handed_out",
     connections_are_not_listed: ConnectionsAreNotListed =>
@@ -249,9 +249,9 @@ mutants! {
     overlong_messages_are_not_counted: OverlongMessagesAreNotCounted =>
         "operation::messages_over_the_limit_are_counted",
     shutdown_forgets_listeners: ShutdownForgetsListeners =>
-        "operation::shutdown_ends_everything_in_order",
+        "operation::shutdown_closes_gracefully",
     shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
-        "operation::shutdown_ends_everything_in_order",
+        "operation::shutdown_closes_gracefully",
     shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>
         "operation::shutdown_keeps_its_deadline",
     receiving_needs_its_runtime: ReceivingNeedsItsRuntime =>
@@ -259,22 +259,22 @@ mutants! {
     connections_are_unlimited: ConnectionsAreUnlimited =>
         "limits::connections_are_limited",
     identities_are_unlimited: IdentitiesAreUnlimited =>
-        "limits::the_newest_connection_of_an_identity_stays",
+        "limits::the_newest_connection_of_an_identity_replaces_the_oldest",
     handshake_timeout_is_ignored: HandshakeTimeoutIsIgnored =>
-        "limits::a_handshake_ends_in_time",
-    handshake_timeout_is_not_told: HandshakeTimeoutIsNotTold =>
-        "limits::a_handshake_ends_in_time",
-    send_timeout_is_not_told: SendTimeoutIsNotTold =>
-        "limits::sending_to_a_stuck_peer_ends_in_time",
+        "limits::a_handshake_times_out",
+    handshake_timeout_is_not_reported: HandshakeTimeoutIsNotReported =>
+        "limits::a_handshake_times_out",
+    send_timeout_is_not_reported: SendTimeoutIsNotReported =>
+        "limits::sending_to_a_stuck_peer_times_out",
     operations_have_no_total_time: OperationsHaveNoTotalTime =>
         "limits::an_operation_ends_after_its_total_time",
     unfinished_messages_stay: UnfinishedMessagesStay =>
-        "limits::an_unfinished_message_ends_in_time"
-        & "limits::an_unfinished_question_ends_in_time",
+        "limits::an_unfinished_message_times_out"
+        & "limits::an_unfinished_question_times_out",
     unfinished_messages_are_not_counted: UnfinishedMessagesAreNotCounted =>
-        "limits::an_unfinished_message_ends_in_time",
+        "limits::an_unfinished_message_times_out",
     unfinished_questions_stay: UnfinishedQuestionsStay =>
-        "limits::an_unfinished_question_ends_in_time",
+        "limits::an_unfinished_question_times_out",
     memory_is_unlimited: MemoryIsUnlimited =>
-        "limits::the_peer_that_holds_most_gives_way",
+        "limits::the_connection_that_holds_most_memory_is_ended",
 }

@@ -18,7 +18,7 @@ fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// Creates two hosts whose links follow `plan`, and their connection.
+/// Two hosts, their network and their connection.
 struct World {
     network: MemoryNetwork,
     hosts: [MemoryTransport; 2],
@@ -63,7 +63,7 @@ async fn a_message_takes_the_latency_and_its_share_of_the_bandwidth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_takes_as_long_as_the_sent_data() {
+async fn a_close_waits_until_the_sent_data_has_arrived() {
     let plan = LinkPlan::new().latency(ms(50)).bandwidth(1_000_000);
     let World { dialled, accepted, .. } = world(1, plan).await;
     dialled.send_bytes(Bytes::from(vec![1; 99_996])).await.unwrap();
@@ -88,7 +88,7 @@ async fn jitter_keeps_the_order() {
         times.push(Instant::now());
     }
     times.dedup();
-    assert!(times.len() > 2, "they arrive at different times");
+    assert!(times.len() > 2, "messages arrive at different times");
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,7 +114,7 @@ async fn a_healed_partition_delays_and_a_lasting_one_ends_connections() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_arrived_before_a_partition_is_received_during_it() {
+async fn messages_that_arrived_before_a_partition_are_received() {
     let World { network, hosts, dialled, accepted } =
         world(1, LinkPlan::new().latency(ms(50))).await;
     dialled.send(b"arrives").await.unwrap();
@@ -130,7 +130,7 @@ async fn what_arrived_before_a_partition_is_received_during_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_arrives_after_the_peer_has_closed_is_not_flushed() {
+async fn messages_that_arrive_after_the_peer_has_closed_are_not_flushed() {
     for is_cut in [false, true] {
         let World { network, hosts, dialled, accepted } =
             world(1, LinkPlan::new().latency(ms(50))).await;
@@ -151,7 +151,7 @@ async fn what_arrives_after_the_peer_has_closed_is_not_flushed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reset_by_hand_ends_both_sides() {
+async fn a_reset_ends_both_sides() {
     let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
     let receive = async { accepted.recv().await.unwrap_err() };
     let reset = async { network.reset(hosts[0].ip(), hosts[1].ip()) };
@@ -248,7 +248,7 @@ async fn a_stall_affects_one_connection() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_truncation_is_always_seen() {
+async fn a_truncation_at_a_message_boundary_is_reported() {
     // Where one message ends and the next begins.
     let plan = LinkPlan::new().truncate_after(1004..1005);
     let World { dialled, accepted, .. } = world(1, plan).await;

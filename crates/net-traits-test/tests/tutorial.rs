@@ -263,12 +263,12 @@ impl NetIncomingRequest for Request {
         // In this order: a revocation that this misses changed the credential before.
         let revocations = self.local.registry.revocations();
         let credential = self.credential.lock().unwrap().clone();
-        let (told, result) = match self.handshake(&credential) {
+        let (answer, result) = match self.handshake(&credential) {
             Ok([dialled, accepted]) => (Ok(dialled), Ok(accepted)),
-            Err([told, error]) => (Err(told), Err(error)),
+            Err([answer, error]) => (Err(answer), Err(error)),
         };
         // The dialler may have cancelled; then its half is dropped here, and closes.
-        let _ = self.attempt.answer.send(told);
+        let _ = self.attempt.answer.send(answer);
         let half = result?;
         self.place.complete().map_err(|limit| ConnectError::Closed(close_reason(limit)))?;
         Ok(self.local.connection(half, Some(self.place), revocations))

@@ -18,7 +18,7 @@ fn verify(pem: &str) -> Result<PeerIdentity, TrustError> {
 }
 
 #[test]
-fn unsupported_keys_are_named() {
+fn unsupported_keys_are_reported() {
     for (pem, names) in [
         (include_str!("certificates/p521.pem"), ["P-521", "1.3.132.0.35"]),
         (include_str!("certificates/secp256k1.pem"), ["secp256k1", "1.3.132.0.10"]),

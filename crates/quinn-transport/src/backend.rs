@@ -1,4 +1,4 @@
-//! How quinn listens, dials and closes.
+//! Listens, dials and closes with quinn.
 
 use crate::config::QuinnConfig;
 use crate::drive;
@@ -27,7 +27,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// How many bytes of early packets quinn keeps for an attempt that waits for `accept`.
+/// How many bytes of further packets quinn buffers for an attempt that waits for `accept`.
 const EARLY_BYTES: u64 = 16 * 1024;
 
 impl Urgent for Quinn {}
@@ -79,7 +79,7 @@ impl Backend for Quinn {
         }
     }
 
-    /// Before the handshake the code cannot be sent.
+    /// Rejects the attempt. The code cannot be sent before the handshake.
     fn refuse(attempt: Incoming, _code: u64) {
         attempt.refuse();
     }
@@ -137,12 +137,12 @@ impl Backend for Quinn {
         }
     }
 
-    /// The peer may have migrated.
+    /// Returns the current address: the peer may have migrated.
     fn remote_addr(native: &Native) -> Option<SocketAddr> {
         Some(native.connection.remote_address())
     }
 
-    /// quinn sends data of streams while the peer takes them.
+    /// Counts sent STREAM frames: quinn sends them while the peer takes data.
     fn progress(native: &Native) -> u64 {
         native.connection.stats().frame_tx.stream
     }
@@ -187,7 +187,7 @@ impl Backend for Quinn {
 }
 
 impl Quinn {
-    /// Creates the configuration of handshakes with peers.
+    /// Creates the configuration of one handshake as the server.
     fn server(
         &self,
         alpn: &[String],
@@ -200,24 +200,24 @@ impl Quinn {
         Ok((config, verifier))
     }
 
-    /// Begins to connect. Returns the local address too.
+    /// Begins to connect. Also returns the local address.
     fn connect(
         &self,
         config: ClientConfig,
         remote_addr: SocketAddr,
     ) -> io::Result<(Connecting, SocketAddr)> {
         let mut local_addr = source_addr(remote_addr)?;
-        let place = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
+        let dialler = &mut self.diallers.lock()[usize::from(remote_addr.is_ipv6())];
         loop {
-            let is_new = place.is_none();
-            let endpoint = match place {
+            let is_new = dialler.is_none();
+            let endpoint = match dialler {
                 Some(endpoint) => endpoint,
-                None => place.insert(bind(unspecified(remote_addr), None)?),
+                None => dialler.insert(bind(unspecified(remote_addr), None)?),
             };
             let name = remote_addr.ip().to_string();
             match endpoint.connect_with(config.clone(), remote_addr, &name) {
-                // The runtime in which it was made has ended.
-                Err(quinn::ConnectError::EndpointStopping) if !is_new => *place = None,
+                // The runtime of the endpoint has ended.
+                Err(quinn::ConnectError::EndpointStopping) if !is_new => *dialler = None,
                 Err(error) => return Err(io::Error::other(error)),
                 Ok(connecting) => {
                     local_addr.set_port(endpoint.local_addr()?.port());

@@ -13,8 +13,9 @@ net_kit::quic_options! {
         connection_receive_window = 16 * 1024 * 1024, "16 MiB";
     /// Limits and timeouts of a [`QuinnTransport`](crate::QuinnTransport).
     ///
-    /// Beside the queues of a connection, quinn holds up to 4 MiB that the peer has not acknowledged,
-    /// and what is not read, up to the windows. It counts packets over IPv4 as 20 bytes larger.
+    /// In addition to the queues of a connection, quinn buffers up to 4 MiB of sent data that the
+    /// peer has not acknowledged, and received data up to the windows. It counts packets over IPv4
+    /// as 20 bytes larger.
     ///
     /// ```
     /// use quinn_transport::{QuinnConfig, QuinnTransport};
@@ -74,7 +75,7 @@ mod tests {
     use quinn::congestion::{Bbr, Cubic};
     use std::time::Duration;
 
-    /// What quinn does with a configuration, at the dialler.
+    /// Connects with these configurations, and returns quinn's connection of the dialler.
     async fn dial(dialler: QuinnConfig, listener: QuinnConfig) -> Connection {
         let trusting = || NetCredential::self_signed(TrustPolicy::Any).unwrap();
         let transport = QuinnTransport::with_config(listener).unwrap();
@@ -99,11 +100,11 @@ mod tests {
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let hang = Duration::from_secs(60);
-        runtime.block_on(async { tokio::time::timeout(hang, test).await.expect("it hangs") });
+        runtime.block_on(async { tokio::time::timeout(hang, test).await.expect("the test hangs") });
     }
 
     #[test]
-    fn the_options_of_senders_reach_quinn() {
+    fn options_of_the_sender_are_passed_to_quinn() {
         run(async {
             let default = dial(QuinnConfig::new(), QuinnConfig::new()).await;
             assert!(default.congestion_state().into_any().is::<Cubic>());
@@ -131,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn discovery_stops_at_the_largest_mtu() {
+    fn path_mtu_discovery_stops_at_the_maximum() {
         run(async {
             let config = QuinnConfig::new().maximum_mtu(1348);
             let connection = dial(config, QuinnConfig::new()).await;
@@ -143,7 +144,7 @@ mod tests {
     }
 
     #[test]
-    fn the_windows_bound_what_a_peer_may_send() {
+    fn the_receive_windows_limit_the_peer() {
         run(async {
             for (config, window) in [
                 (QuinnConfig::new().stream_receive_window(5000), 5000),
@@ -158,7 +159,7 @@ mod tests {
     }
 
     #[test]
-    fn the_initial_round_trip_time_is_assumed() {
+    fn the_initial_rtt_is_passed_to_quinn() {
         let config = QuinnConfig::new().initial_rtt(Duration::from_millis(77)).transport();
         assert!(format!("{config:?}").contains("initial_rtt: 77ms"));
     }

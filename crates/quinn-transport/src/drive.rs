@@ -1,8 +1,8 @@
-//! The task of a connection: it reads all streams of the peer into the inbox, writes the messages of
+//! The task of a connection: reads all streams of the peer into the inbox, writes the messages of
 //! the lanes, and observes the end.
 //!
-//! A lane is an outbox and its stream, opened on demand and replaced when the peer stops it. A message
-//! that a stopped stream had begun is lost; those still queued use the next stream.
+//! A lane is an outbox and its stream, which is opened on demand and replaced when the peer stops
+//! it. The message in progress is then lost; queued messages use the next stream.
 
 use crate::native::{Quinn, ended};
 use futures_util::future::{Either, join_all, select};
@@ -20,7 +20,7 @@ const MESSAGE_TOO_LARGE: VarInt = VarInt::from_u32(1);
 /// The priority of the stream for urgent messages, above the default of 0.
 const URGENT: i32 = i32::MAX;
 
-/// Runs the connection until it has ended and everything that arrived was received.
+/// Runs the connection until it has ended and all received data is in the inbox.
 pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     let native = session.native();
     let ended = async {
@@ -96,14 +96,15 @@ async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) {
         match send_on_stream(session, outbox, priority).await {
             Ok(Some(code)) => session.stopped(outbox, None, code.into_inner()),
             Ok(None) => return outbox.confirm(),
-            Err(WriteError::Stopped(_)) => {} // it was reported
+            Err(WriteError::Stopped(_)) => {} // reported by `send_on_stream`
             Err(_) => return,                 // the connection is lost
         }
     }
 }
 
-/// Writes messages to one stream, which the first message opens. Returns the code with which the
-/// peer stopped it between messages, or `None` once the peer has acknowledged all of them.
+/// Writes messages to one stream, which is opened for the first message. Returns the code with
+/// which the peer stopped it between messages, or `None` once the peer has acknowledged all of
+/// them.
 async fn send_on_stream(
     session: &Session<Quinn>,
     outbox: &Outbox,

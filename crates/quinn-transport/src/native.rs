@@ -25,7 +25,7 @@ pub struct Quinn {
 /// What the handles and the task of a connection share.
 pub struct Native {
     pub(crate) connection: Connection,
-    /// Read-locked while an answer is sent: the close of this side waits for it.
+    /// Read-locked while an answer is sent, so that a local close waits for it.
     pub(crate) answers: RwLock<()>,
     /// How many datagrams were sent before this side closed.
     sent_before: OnceLock<u64>,
@@ -36,12 +36,13 @@ impl Native {
         Self { connection, answers: RwLock::default(), sent_before: OnceLock::new() }
     }
 
-    /// Returns whether this side did not close before.
+    /// Records that this side closes. Returns false if it has closed before.
     pub(crate) fn begin_close(&self) -> bool {
         self.sent_before.set(self.sent()).is_ok()
     }
 
-    /// Waits until the close was sent: a program may end once `close` returns. quinn does not notify.
+    /// Waits until the close was sent, since a program may end once `close` returns. Polls, because
+    /// quinn has no notification.
     pub(crate) async fn close_sent(&self) {
         let (times, interval) = CLOSE_POLLS;
         for _ in 0..times {

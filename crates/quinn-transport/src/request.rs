@@ -1,7 +1,8 @@
-//! Requests over QUIC, each a question and its answer on its own stream.
+//! Requests over QUIC, each a question and its answer on its own bidirectional stream.
 //!
-//! A side that cancels resets its direction and stops the other, which notifies the peer at once. If
-//! the connection is lost, futures remain pending; the kit reports the end.
+//! A side that cancels resets its direction and stops the other one, which notifies the peer
+//! immediately. If the connection is lost, futures remain pending, and `net_kit::backend` reports
+//! the end.
 
 use crate::native::{Quinn, varint};
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use net_traits::{Cause, RequestError, request_code};
 use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
 use std::future::pending;
 
-/// Both directions of a request of either side. Unless it has ended, it is cancelled on drop.
+/// The stream of a request of either side. Dropping it cancels the request, unless it has ended.
 pub struct Request {
     write: SendStream,
     read: RecvStream,

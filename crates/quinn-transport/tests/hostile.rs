@@ -1,4 +1,4 @@
-//! Peers that violate the protocol, stay silent, or vanish.
+//! Peers that violate the protocol, stay silent, or disappear.
 
 mod common;
 
@@ -77,7 +77,7 @@ fn a_certificate_without_its_key_is_rejected() {
 }
 
 #[test]
-fn a_reset_inside_a_message_is_an_error_and_between_messages_none() {
+fn a_reset_is_an_error_only_inside_a_message() {
     run(async {
         let (peer, connection) = raw(QuinnConfig::default()).await;
         let mut cut = peer.open_uni().await.unwrap();
@@ -120,7 +120,7 @@ fn a_stopped_stream_is_reported_once_and_replaced() {
 }
 
 #[test]
-fn a_peer_can_use_only_the_streams_that_it_is_allowed() {
+fn streams_of_the_peer_are_limited() {
     run(async {
         let config = QuinnConfig::new().max_inbound_streams(2).max_inbound_requests(0);
         let (peer, connection) = raw(config).await;
@@ -131,14 +131,14 @@ fn a_peer_can_use_only_the_streams_that_it_is_allowed() {
         first.write_all(&frame(b"first")).await.unwrap();
         first.finish().unwrap();
         assert_eq!(connection.recv().await.unwrap().0, "first");
-        peer.open_uni().await.unwrap(); // the credit of the first came back
+        peer.open_uni().await.unwrap(); // the first stream has ended, so there is credit
         second.write_all(&frame(b"second")).await.unwrap();
         assert_eq!(connection.recv().await.unwrap().0, "second");
     });
 }
 
 #[test]
-fn a_question_over_the_limit_is_refused_and_one_that_is_cut_is_cancelled() {
+fn a_question_over_the_limit_is_refused_and_a_reset_one_is_cancelled() {
     run(async {
         let (peer, connection) = raw(QuinnConfig::new().max_request_size(1000)).await;
         let (mut write, mut read) = peer.open_bi().await.unwrap();
@@ -162,7 +162,8 @@ fn a_question_over_the_limit_is_refused_and_one_that_is_cut_is_cancelled() {
 #[test]
 fn a_slow_reader_still_gets_the_close_after_all_messages() {
     run(async {
-        // Its queue holds one message; the rest waits in quinn while the sender closes.
+        // The receive queue holds one message; the others are in quinn's buffers when the sender
+        // closes.
         let (_, listener) = listen(QuinnConfig::new().receive_queue(1000)).await;
         let dial = async {
             let transport = QuinnTransport::new();
@@ -175,7 +176,7 @@ fn a_slow_reader_still_gets_the_close_after_all_messages() {
         };
         let read = async {
             let connection = listener.accept().await.unwrap().accept().await.unwrap();
-            // It begins once everything has arrived and the sender has closed.
+            // Read after all data has arrived and the sender has closed.
             let reason = connection.watch_close().await;
             for number in 0..20_u8 {
                 assert_eq!(connection.recv().await.unwrap().0, vec![number; 10_000]);
@@ -228,7 +229,7 @@ fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
         let code = Limit::MessageTimeout.code();
         let reason = close_code::name(code).unwrap().to_owned();
         assert_eq!(end, Err(RecvError::Closed(CloseReason::Local { code, reason })));
-        // One message may exceed the limit, and the begin of each may arrive.
+        // One message may exceed the limit, and the beginning of each may arrive.
         let limit = MIB + 8 * MIB + STREAMS * 64 * KIB;
         assert!((MIB..=limit).contains(&most), "{most} bytes held");
         let statistics = transport.statistics();

@@ -1,11 +1,11 @@
-//! Operation: limits, statistics, shutdown.
+//! Limits, statistics and shutdown, as far as they are of this transport.
 
 mod common;
 
 use common::{ALPN, HANG, Relay, listen, run, trusting};
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, TransportStatistics, close_code,
+    NetTransport, close_code,
 };
 use net_traits_test::key_log;
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
@@ -22,35 +22,23 @@ async fn meet(listener: &QuinnListener, client: NetCredential) -> (Connected, Co
 }
 
 #[test]
-fn statistics_count_connections_messages_and_refusals() {
+fn connections_of_an_address_are_limited_and_counted() {
     run(async {
-        let config = QuinnConfig::new().max_message_size(1000).max_connections_per_ip(1);
+        let config = QuinnConfig::new().max_connections_per_ip(1);
         let (transport, listener) = listen(config).await;
         let (client, server) = meet(&listener, trusting()).await;
-        let (client, server) = (client.unwrap(), server.unwrap());
+        let (client, _server) = (client.unwrap(), server.unwrap());
         client.send(&[0; 100]).await.unwrap();
         client.try_send(vec![0; 20].into()).unwrap();
-        client.send(&[0; 1001]).await.unwrap();
-        server.recv().await.unwrap();
-        server.recv().await.unwrap();
-        assert_eq!(server.recv().await, Err(RecvError::TooLarge { size: 1001, limit: 1000 }));
         let sent = client.message_statistics();
-        assert_eq!((sent.messages_sent, sent.bytes_sent), (3, 1121));
+        assert_eq!((sent.messages_sent, sent.bytes_sent), (2, 120));
         let dialler = QuinnTransport::new();
         let refused = tokio::select! {
             dialled = dialler.connect(listener.local_addr(), &[ALPN], trusting()) => dialled,
             accepted = listener.accept() => panic!("{accepted:?} was admitted"),
         };
         assert_eq!(refused.err(), Some(ConnectError::Refused(listener.local_addr())));
-        let TransportStatistics { connections, handshakes, messages, .. } = transport.statistics();
-        assert_eq!((connections, handshakes), (1, 0));
-        assert_eq!((messages.messages_received, messages.bytes_received), (2, 120));
         assert_eq!(transport.statistics().refused_per_ip, 1);
-        assert_eq!(transport.statistics().refused_messages, 1);
-        drop(server);
-        while transport.statistics().connections > 0 {
-            tokio::time::sleep(Duration::from_millis(1)).await; // it lingers
-        }
     });
 }
 
@@ -58,7 +46,7 @@ fn statistics_count_connections_messages_and_refusals() {
 fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let short = Duration::from_millis(300);
-        // The idle timeout is quinn's own.
+        // The handshake timeout of net-kit, or the idle timeout of quinn, expires first.
         for config in
             [QuinnConfig::new().handshake_timeout(short), QuinnConfig::new().idle_timeout(short)]
         {
@@ -77,7 +65,7 @@ fn a_handshake_that_takes_too_long_is_counted() {
 }
 
 #[test]
-fn shutdown_closes_connections_and_frees_the_port_with_them() {
+fn shutdown_frees_the_port() {
     run(async {
         let (transport, listener) = listen(QuinnConfig::default()).await;
         let address = listener.local_addr();
@@ -93,25 +81,6 @@ fn shutdown_closes_connections_and_frees_the_port_with_them() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     });
-}
-
-#[test]
-fn what_is_lost_with_a_runtime_is_counted_and_its_handles_drop_anywhere() {
-    // On several threads quinn may end the connection first, which its handles are told.
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let (transport, client, server) = runtime.block_on(async {
-        let (transport, listener) = listen(QuinnConfig::new()).await;
-        let (client, server) = meet(&listener, trusting()).await;
-        let (client, server) = (client.unwrap(), server.unwrap());
-        while server.try_send(vec![0; 100_000].into()).is_ok() {} // the client does not read
-        (transport, client, server)
-    });
-    drop(runtime);
-    let statistics = transport.statistics();
-    assert_eq!(statistics.connections, 0);
-    assert!(statistics.undelivered_messages > 0, "{statistics:?}");
-    std::thread::spawn(move || drop((client, server))).join().unwrap();
-    assert_eq!(transport.statistics(), statistics, "they are counted once");
 }
 
 #[test]

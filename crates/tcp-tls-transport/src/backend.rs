@@ -1,4 +1,4 @@
-//! How TCP sockets with TLS listen, dial and close.
+//! Listens, dials and closes with TCP sockets and TLS.
 
 use crate::config::TcpTlsConfig;
 use crate::native::{Native, TcpTls, outbox};
@@ -57,14 +57,14 @@ impl Backend for TcpTls {
                 Ok(accepted) => return Some(accepted),
                 // The peer has disconnected already.
                 Err(error) if handshake::is_gone(&error) => {}
-                // That in which it listens has ended.
+                // The runtime of the socket has ended.
                 Err(error) if is_rt_shutdown_err(&error) => return None,
                 Err(_) => sleep(OUT_OF_SOCKETS).await,
             }
         }
     }
 
-    /// Closes the socket. Before the handshake the code cannot be sent.
+    /// Closes the socket. The code cannot be sent before the handshake.
     fn refuse(_: TcpStream, _code: u64) {}
 
     fn stop(_: Arc<TcpListener>) {}

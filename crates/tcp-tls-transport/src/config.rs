@@ -7,8 +7,8 @@ use std::time::Duration;
 net_kit::transport_options! {
     /// Limits and timeouts of a [`TcpTlsTransport`](crate::TcpTlsTransport).
     ///
-    /// A peer may have 16 unanswered requests at once. Once the system's socket holds all data,
-    /// progress is not visible.
+    /// A peer may have 16 unanswered requests at once. Once the socket of the system has all data,
+    /// the progress of the peer is not visible.
     ///
     /// ```
     /// use std::time::Duration;
@@ -24,9 +24,9 @@ net_kit::transport_options! {
         /// How many accepted connections one IPv4 address or IPv6 /64 network may have, including
         /// handshakes. Default: 128.
         max_connections_per_ip: usize = 128, COUNT;
-        /// How long a connection may receive nothing. Each side sends a keep-alive every 10 s, or three
-        /// times in its own idle timeout if that is shorter. A peer does not know this side's: use the
-        /// same on both, or at least 20 s. Default: 30 s.
+        /// How long a connection may receive nothing. Each side sends a keep-alive every 10 s, or
+        /// three times in its own idle timeout if that is more often. The peer does not know this
+        /// side's timeout: use the same value on both sides, or at least 20 s. Default: 30 s.
         idle_timeout: Duration = Duration::from_secs(30), TIMEOUT;
     }
 }

@@ -1,4 +1,4 @@
-//! The driver task of a connection: reads into the inbox, writes from the outbox, and closes.
+//! The task of a connection: reads into the inbox, writes from the outbox, and closes.
 
 use crate::handshake::ended;
 use crate::native::{TcpTls, outbox};
@@ -14,10 +14,11 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
-/// Interval of keep-alives while nothing else is written, unless the idle timeout needs a shorter one.
+/// The interval of keep-alives while nothing else is written, unless the idle timeout requires a
+/// shorter one.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
-/// How long a connection that no longer waits for its peer may take to send its close.
+/// How long an ended connection may take to send its close.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Size of a read, in bytes: the largest TLS record.
@@ -29,13 +30,13 @@ pub(crate) async fn drive(
     stream: impl AsyncRead + AsyncWrite,
     handshake: &Handshake,
 ) {
-    let hurried = async {
+    let deadline = async {
         session.ended().await;
         sleep(CLOSE_TIMEOUT).await;
     };
     tokio::select! {
         () = serve(session, stream, handshake) => {}
-        () = hurried => {}
+        () = deadline => {}
     }
 }
 
@@ -60,8 +61,8 @@ async fn serve(
             end_of_peer = &mut reading => end_of_peer,
             written = write(outbox, &mut writer, interval) => {
                 match written {
-                    // The peer answers the close by ending its direction. A peer that closes too may
-                    // have discarded messages.
+                    // The peer confirms the close by ending its direction. If it closes too, it may
+                    // have discarded messages, and does not confirm them.
                     Ok(()) => {
                         outbox.wrote_all();
                         let end_of_peer = reading.await;
@@ -70,7 +71,7 @@ async fn serve(
                         }
                         return end(session, end_of_peer.reason()); // close_notify is sent already
                     }
-                    // Data that the peer sent before is still readable, often with the reason.
+                    // Data that the peer sent before can still be read, often with the reason.
                     Err(error) => {
                         session.fail(handshake.lost(ended(error)));
                         broken.notify_one();
@@ -80,11 +81,11 @@ async fn serve(
             }
         }
     };
-    // Send close_notify only after an orderly end. If this side was closing too, it may have discarded
-    // messages, and close_notify would confirm them.
-    let is_in_order = !matches!(end_of_peer, EndOfPeer::Lost(_)) && outbox.closing().is_none();
+    // Send close_notify only after a graceful end. If this side was closing too, it may have
+    // discarded messages, and close_notify would confirm them.
+    let is_graceful = !matches!(end_of_peer, EndOfPeer::Lost(_)) && outbox.closing().is_none();
     end(session, end_of_peer.reason());
-    if is_in_order {
+    if is_graceful {
         let _ = writer.shutdown().await; // the peer may be gone
     }
 }
@@ -97,7 +98,7 @@ enum EndOfPeer {
         code: u64,
         reason: String,
     },
-    /// In order and without a close.
+    /// The peer ended its direction without a close record.
     Finished,
     Lost(CloseReason),
 }
@@ -133,7 +134,7 @@ async fn read(
         let read = tokio::select! {
             biased;
             _ = &mut over => {
-                drop((decoder, unfinished)); // the memory of what is unfinished
+                drop((decoder, unfinished)); // free the memory of unfinished messages
                 while let Ok(1..) = reader.read(&mut buffer).await {}
                 return EndOfPeer::Finished;
             }

@@ -17,14 +17,16 @@ use tokio::time::timeout;
 use tokio_rustls::rustls;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
-/// How long a rejected peer's socket is kept, so that a reset does not destroy the alert or the code.
+/// How long the socket of a rejected peer is kept, so that a reset does not discard the alert or
+/// the code.
 const LINGER: Duration = Duration::from_secs(1);
 
-/// What follows the name of a protocol in TLS if the sides have requests.
+/// The suffix of a name in TLS that says that a side supports requests.
 const WITH_REQUESTS: &str = "+requests/1";
 
-/// Returns the names that TLS negotiates: each in the version with requests and receipts, then for older
-/// peers in that with requests, and without. A name that becomes too long has only the latter.
+/// Returns the names that TLS offers, in order of preference: each with requests and receipts, then
+/// for older peers with requests, and without either. Names that a suffix would make longer than
+/// 255 bytes are left out.
 fn versions(alpn: &[String]) -> Vec<String> {
     let all = |name: &String| {
         let with_requests = format!("{name}{WITH_REQUESTS}");
@@ -92,7 +94,7 @@ fn secured(
     Ok(Secured { native: Native::new(has_requests), io: stream, facts })
 }
 
-/// Says how a connection ended.
+/// Converts the error with which a connection ended.
 pub(crate) fn ended(error: io::Error) -> Ended {
     let of_tls = error.get_ref().and_then(|error| error.downcast_ref::<rustls::Error>());
     let (alert, is_refusal) = (of_tls.and_then(alert_of), of_tls.is_none() && is_gone(&error));
@@ -106,13 +108,13 @@ pub(crate) fn ended(error: io::Error) -> Ended {
     Ended { alert, reason, is_refusal }
 }
 
-/// Whether the peer ended the connection without a TLS alert.
+/// Returns whether the error means that the peer ended the connection without a TLS alert.
 pub(crate) fn is_gone(error: &io::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
     matches!(error.kind(), UnexpectedEof | ConnectionReset | ConnectionAborted | BrokenPipe)
 }
 
-/// Sends `last` and keeps the socket open until the peer has read it and the alert before it.
+/// Sends `last`, and keeps the socket open until the peer has read that and the alert before it.
 /// Closing a socket with unread bytes would reset the connection and discard both.
 fn linger<S>(mut stream: S, last: Vec<u8>, place: Option<Place>)
 where
@@ -120,12 +122,12 @@ where
 {
     tokio::spawn(async move {
         let _place = place;
-        let read_over = async {
+        let read_to_end = async {
             let _ = stream.write_all(&last).await;
             let _ = stream.shutdown().await;
             let mut rest = [0; 1024];
             while stream.read(&mut rest).await.is_ok_and(|count| count > 0) {}
         };
-        let _ = timeout(LINGER, read_over).await; // a peer that keeps sending is cut off
+        let _ = timeout(LINGER, read_to_end).await; // a peer that keeps sending is disconnected
     });
 }

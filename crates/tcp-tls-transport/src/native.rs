@@ -24,7 +24,7 @@ impl Native {
     }
 }
 
-/// Returns the only lane.
+/// Returns the only lane of a connection.
 pub(crate) fn outbox(session: &Session<TcpTls>) -> &Outbox {
     &session.lanes()[0]
 }

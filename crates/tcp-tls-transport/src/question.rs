@@ -1,4 +1,4 @@
-//! What is done with a question of the peer.
+//! Reads, answers and rejects questions of the peer.
 
 use crate::native::{TcpTls, outbox};
 use crate::record;
@@ -21,7 +21,7 @@ impl PeerQuestion<TcpTls> for Question {
         session: &Session<TcpTls>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        // Its place is free before the answer arrives at the asker, which may ask again.
+        // Free the place before the answer arrives, since the peer may then ask again.
         if !session.native().requests()?.finish(self.id) {
             return Err(RequestError::Canceled);
         }

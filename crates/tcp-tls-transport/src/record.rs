@@ -1,5 +1,5 @@
-//! Records, the content of the TLS stream: messages as in [`net_kit::frame`], and control
-//! records, which a reserved length announces. No I/O.
+//! Records, the content of the TLS stream: messages as in [`net_kit::frame`], and control records,
+//! which a reserved length announces. Pure.
 
 use bytes::Bytes;
 use net_kit::frame::{FrameDecoder, Message};
@@ -16,7 +16,7 @@ const REFUSAL: u8 = 4;
 const CANCEL: u8 = 5;
 const MARK: u8 = 6;
 const RECEIPT: u8 = 7;
-/// Bytes of type and number of a request, a mark or a receipt.
+/// Bytes of the type and the number of a request, a mark or a receipt.
 const REQUEST_HEADER: usize = 1 + 4;
 /// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
@@ -35,17 +35,17 @@ pub(crate) enum Record {
         reason: String,
     },
     KeepAlive,
-    /// The peer asks; `None` if the question exceeds the limit.
+    /// A question of the peer; `None` if it exceeds the limit.
     Question {
         id: u32,
         question: Option<Bytes>,
     },
-    /// The peer answers; the size of an answer that exceeds the limit.
+    /// An answer of the peer, or its size if it exceeds the limit.
     Answer {
         id: u32,
         answer: Result<Bytes, u64>,
     },
-    /// The peer does not answer.
+    /// The peer refuses a question.
     Refusal {
         id: u32,
         code: u64,
@@ -54,14 +54,14 @@ pub(crate) enum Record {
     Cancel {
         id: u32,
     },
-    /// What became of a marked message, see [`net_kit::receipts`].
+    /// A marked message was taken or rejected, see [`net_kit::receipts`].
     Receipt {
         number: u32,
         is_taken: bool,
     },
 }
 
-/// What a control record is.
+/// A decoded control record.
 enum Control {
     Record(Record),
     /// A frame with a question or an answer follows.
@@ -184,8 +184,8 @@ impl RecordDecoder {
         Ok(None)
     }
 
-    /// Returns how many bytes of the message, question or answer in progress have arrived, and the size of
-    /// their buffer; zeros between two of them.
+    /// Returns how many bytes of the message, question or answer in progress have arrived, and the
+    /// size of its buffer; zeros between two of them.
     pub(crate) fn unfinished(&self) -> (usize, usize) {
         match &self.state {
             State::Frame(frame) | State::Request { frame, .. } => frame.unfinished(),
@@ -304,7 +304,7 @@ mod tests {
     use super::*;
     use data_encoding::HEXLOWER;
     use net_kit::frame::encode as message;
-    use net_kit::receipts::Control as About;
+    use net_kit::receipts::Control as ReceiptRecord;
 
     fn decode(decoder: &mut RecordDecoder, mut data: &[u8]) -> Vec<String> {
         let mut records = Vec::new();
@@ -318,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn any_split_gives_the_same_records() {
+    fn records_are_decoded_however_the_bytes_are_split() {
         let frame =
             |text: &'static str| message(&[Bytes::from_static(text.as_bytes())]).unwrap().concat();
         let data = [
@@ -330,8 +330,8 @@ mod tests {
             answer(4, "this is too long".into()).concat(),
             refusal(5, 77).concat(),
             cancel(6).concat(),
-            About::Receipt { number: 8, is_taken: true }.encode(),
-            About::Mark(9).encode(),
+            ReceiptRecord::Receipt { number: 8, is_taken: true }.encode(),
+            ReceiptRecord::Mark(9).encode(),
             frame("two"),
             close(7, "bye"),
         ]
@@ -361,7 +361,7 @@ mod tests {
     }
 
     #[test]
-    fn the_documented_records_are_what_is_read_and_written() {
+    fn records_are_encoded_and_decoded_as_documented() {
         let block = include_str!("../testdata/records.txt");
         let mut count = 0;
         for line in block.lines() {
@@ -396,13 +396,13 @@ mod tests {
                     (cancel(id).concat(), format!("{:?}", Record::Cancel { id }))
                 }
                 ["marked", number, text] => {
-                    let mark = About::Mark(number.parse().unwrap()).encode();
+                    let mark = ReceiptRecord::Mark(number.parse().unwrap()).encode();
                     let pieces = message(&[Bytes::copy_from_slice(text.as_bytes())]);
                     ([mark, pieces.unwrap().concat()].concat(), text.to_owned())
                 }
                 ["receipt", number, is_taken] => {
                     let (number, is_taken) = (number.parse().unwrap(), is_taken == "taken");
-                    let receipt = About::Receipt { number, is_taken }.encode();
+                    let receipt = ReceiptRecord::Receipt { number, is_taken }.encode();
                     (receipt, format!("{:?}", Record::Receipt { number, is_taken }))
                 }
                 _ => panic!("{what} is unknown"),

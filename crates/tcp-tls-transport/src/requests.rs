@@ -1,9 +1,10 @@
-//! `Requests`: the questions of both sides of a connection that have no answer yet. No I/O.
+//! `Requests`: the questions of both sides of a connection that have no answer yet. Pure.
 //!
-//! An asked question keeps its place until its answer or refusal arrives, or until its cancellation
-//! is queued; so the peer never sees more open questions than [`MAX_OPEN`]. Cancellations and
-//! refusals are queued whether or not there is room. Both are bounded: a question needs room before
-//! it can be cancelled, and a peer that reads no refusals may not ask further questions.
+//! A question of this side keeps its place until its answer or refusal arrives, or until its
+//! cancellation is queued, so that the peer never has more open questions than [`MAX_OPEN`].
+//! Cancellations and refusals are queued even if there is no room. Both are bounded: a question
+//! needs room before it can be cancelled, and a peer that does not read refusals may not ask
+//! further questions.
 
 use crate::record::{self, Record, Violation};
 use bytes::Bytes;
@@ -33,7 +34,7 @@ struct State {
     asked: HashMap<u32, Asked>,
     /// Questions of the peer that are not accepted.
     waiting: VecDeque<(u32, Bytes, Charge)>,
-    /// Questions of the peer that are not answered. Dropping the sender reports a cancellation.
+    /// Questions of the peer that are not answered. Dropping a sender reports a cancellation.
     open: HashMap<u32, watch::Sender<()>>,
     /// The positions of refusals that were not written when the last question arrived.
     refusals: Vec<u64>,
@@ -51,8 +52,8 @@ struct Asked {
 pub struct Question {
     pub(crate) id: u32,
     pub(crate) question: Bytes,
-    /// What is charged for it.
-    _kept: Charge,
+    /// The memory of the question.
+    _charge: Charge,
     pub(crate) asker: watch::Receiver<()>,
     /// The answer is about to be queued.
     pub(crate) is_answering: bool,
@@ -65,7 +66,7 @@ impl Requests {
         Self { places, state: Mutex::default(), arrived: Notify::new() }
     }
 
-    /// Asks and waits for the answer. A dropped future cancels.
+    /// Asks and waits for the answer. Dropping the future cancels the question.
     pub(crate) async fn ask(
         &self,
         outbox: &Outbox,
@@ -94,21 +95,21 @@ impl Requests {
             arrived.as_mut().enable();
             {
                 let state = &mut *self.state.lock();
-                if let Some((id, question, _kept)) = state.waiting.pop_front()
+                if let Some((id, question, _charge)) = state.waiting.pop_front()
                     && let Some(asker) = state.open.get(&id).map(watch::Sender::subscribe)
                 {
                     if !state.waiting.is_empty() {
                         self.arrived.notify_one();
                     }
                     let (is_answering, is_ended) = (false, false);
-                    return Question { id, question, _kept, asker, is_answering, is_ended };
+                    return Question { id, question, _charge, asker, is_answering, is_ended };
                 }
             }
             arrived.await;
         }
     }
 
-    /// Ends a question of the peer, before its answer or refusal is queued. Returns false if the
+    /// Ends a question of the peer before its answer or refusal is queued. Returns false if the
     /// peer cancelled it.
     pub(crate) fn finish(&self, id: u32) -> bool {
         self.state.lock().open.remove(&id).is_some()
@@ -121,8 +122,8 @@ impl Requests {
         }
     }
 
-    /// Handles a record about requests. Questions are charged to `share`. `limit` is that of a question
-    /// or an answer.
+    /// Handles a record about requests. Questions are charged to `share`. `limit` is the maximum
+    /// size of a question or an answer.
     pub(crate) fn on_record(
         &self,
         outbox: &Outbox,
@@ -133,11 +134,11 @@ impl Requests {
         match record {
             Record::Question { id, question } => {
                 let written = outbox.written();
-                let mut kept = Charge::new(share);
-                kept.set(question.as_ref().map_or(0, Bytes::len));
+                let mut charge = Charge::new(share);
+                charge.set(question.as_ref().map_or(0, Bytes::len));
                 let is_short = {
                     let state = &mut *self.state.lock();
-                    // The refusal that is being written may have reached the peer.
+                    // One refusal more: the one that is being written may have reached the peer.
                     state.refusals.retain(|position| *position > written);
                     let is_full = state.open.len() >= MAX_OPEN || state.refusals.len() > MAX_OPEN;
                     if is_full || state.open.contains_key(&id) {
@@ -145,7 +146,7 @@ impl Requests {
                     }
                     question.map(|question| {
                         state.open.insert(id, watch::Sender::new(()));
-                        state.waiting.push_back((id, question, kept));
+                        state.waiting.push_back((id, question, charge));
                     })
                 };
                 match is_short {
@@ -153,13 +154,13 @@ impl Requests {
                     None => self.refuse(outbox, id, request_code::TOO_LARGE),
                 }
             }
-            Record::Answer { id, answer: Ok(answer) } => self.answered(id, Ok(answer)),
+            Record::Answer { id, answer: Ok(answer) } => self.resolve(id, Ok(answer)),
             Record::Answer { id, answer: Err(size) } => {
                 let size = usize::try_from(size).unwrap_or(usize::MAX);
-                self.answered(id, Err(RequestError::TooLarge { size, limit }));
+                self.resolve(id, Err(RequestError::TooLarge { size, limit }));
             }
             Record::Refusal { id, code } => {
-                self.answered(id, Err(RequestError::NoAnswer { code }));
+                self.resolve(id, Err(RequestError::NoAnswer { code }));
             }
             Record::Cancel { id } => {
                 let canceled = {
@@ -174,10 +175,10 @@ impl Requests {
         Ok(())
     }
 
-    fn answered(&self, id: u32, answer: Result<Bytes, RequestError>) {
+    fn resolve(&self, id: u32, answer: Result<Bytes, RequestError>) {
         let asked = self.state.lock().asked.remove(&id);
         if let Some(Asked { answer: waiting, .. }) = asked {
-            let _ = waiting.send(answer); // it may have cancelled
+            let _ = waiting.send(answer); // the caller may have cancelled
         }
     }
 }
@@ -199,7 +200,7 @@ impl Drop for CancelOnDrop<'_> {
             // It fails only if the connection has ended.
             let _ = self.outbox.push_control(record::cancel(self.id));
         }
-        // The next question takes the place, behind the cancellation.
+        // Free the place after the cancellation is queued, so that the next question follows it.
         let canceled = self.requests.state.lock().asked.remove(&self.id);
         drop(canceled);
     }

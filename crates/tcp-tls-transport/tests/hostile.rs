@@ -1,8 +1,8 @@
-//! Peers that violate the protocol, stay silent, or vanish.
+//! Peers that violate the protocol, stay silent, or disappear.
 
 mod common;
 
-use common::dial_tls;
+use common::{ALPN, HANG, dial_tls, listen, run, trusting};
 use futures_util::FutureExt;
 use net_traits::{
     CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
@@ -10,34 +10,15 @@ use net_traits::{
     TrustError, TrustPolicy,
 };
 use std::time::Duration;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsListener, TcpTlsTransport};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::{sleep, timeout};
+use tokio::time::sleep;
 use tokio_rustls::client::TlsStream;
 
-const ALPN: &str = "test/1";
-
-/// A test that takes longer hangs.
-const HANG: Duration = Duration::from_secs(60);
-
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
-}
-
-fn trusting() -> NetCredential {
-    NetCredential::self_signed(TrustPolicy::Any).unwrap()
-}
-
-async fn listen(config: TcpTlsConfig) -> TcpTlsListener {
-    let transport = TcpTlsTransport::with_config(config).unwrap();
-    transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], trusting()).await.unwrap()
-}
-
-/// A peer with a bare TLS stream, and the local connection to it.
+/// Connects a bare TLS peer, and returns it and the local connection.
 async fn raw(config: TcpTlsConfig) -> (TlsStream<TcpStream>, TcpTlsConnection) {
-    let listener = listen(config).await;
+    let (_, listener) = listen(config).await;
     let credential = trusting();
     let dial = dial_tls(listener.local_addr(), ALPN, Some(&credential));
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
@@ -63,7 +44,7 @@ fn a_vanished_peer_is_not_reported_as_a_close() {
 }
 
 #[test]
-fn a_silent_peer_times_out_and_gets_no_orderly_close() {
+fn a_silent_peer_times_out_and_gets_no_close_notify() {
     run(async {
         let idle_timeout = Duration::from_millis(300);
         let config = TcpTlsConfig::new().idle_timeout(idle_timeout);
@@ -115,7 +96,7 @@ fn a_peer_without_requests_gets_none() {
 fn a_peer_without_receipts_gets_no_marked_message() {
     run(async {
         for alpn in [ALPN.to_owned(), format!("{ALPN}+requests/1")] {
-            let listener = listen(TcpTlsConfig::default()).await;
+            let (_, listener) = listen(TcpTlsConfig::default()).await;
             let credential = trusting();
             let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
             let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
@@ -137,7 +118,7 @@ fn a_peer_without_receipts_gets_no_marked_message() {
 #[test]
 fn a_marked_message_over_the_limit_is_rejected() {
     run(async {
-        let listener = listen(TcpTlsConfig::new().max_message_size(1000)).await;
+        let (_, listener) = listen(TcpTlsConfig::new().max_message_size(1000)).await;
         let transport = TcpTlsTransport::new();
         let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
@@ -154,7 +135,7 @@ fn a_marked_message_over_the_limit_is_rejected() {
 #[test]
 fn too_many_open_questions_end_the_connection() {
     run(async {
-        let listener = listen(TcpTlsConfig::default()).await;
+        let (_, listener) = listen(TcpTlsConfig::default()).await;
         let credential = trusting();
         let alpn = format!("{ALPN}+requests/1");
         let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
@@ -173,9 +154,9 @@ fn too_many_open_questions_end_the_connection() {
 }
 
 #[test]
-fn an_answer_counts_although_the_close_arrives_with_it() {
+fn an_answer_is_returned_although_the_close_arrives_with_it() {
     run(async {
-        let listener = listen(TcpTlsConfig::default()).await;
+        let (_, listener) = listen(TcpTlsConfig::default()).await;
         let credential = trusting();
         let alpn = format!("{ALPN}+requests/1");
         let dial = dial_tls(listener.local_addr(), &alpn, Some(&credential));
@@ -193,7 +174,7 @@ fn an_answer_counts_although_the_close_arrives_with_it() {
         let ask = async {
             let asked = connection.request("why?".into(), HANG);
             tokio::pin!(asked);
-            // The asker looks once both have arrived.
+            // Polled again once both have arrived.
             assert!((&mut asked).now_or_never().is_none());
             connection.watch_close().await;
             asked.await
@@ -219,9 +200,10 @@ fn a_close_record_carries_its_code_and_reason() {
 #[test]
 fn a_slow_reader_still_gets_the_close_after_all_messages() {
     run(async {
-        // Its queue holds one message; the rest waits in the sockets while the sender closes.
+        // The receive queue holds one message; the others are in socket buffers when the sender
+        // closes.
         let config = TcpTlsConfig::new().receive_queue(1000);
-        let listener = listen(config).await;
+        let (_, listener) = listen(config).await;
         let dial = async {
             let transport = TcpTlsTransport::new();
             let connection =
@@ -245,7 +227,7 @@ fn a_slow_reader_still_gets_the_close_after_all_messages() {
 }
 
 #[test]
-fn silent_sockets_do_not_keep_others_out() {
+fn silent_sockets_do_not_lock_out_other_peers() {
     run(async {
         let limits = TcpTlsConfig::new().handshake_timeout(Duration::from_secs(3600));
         for limits in [
@@ -254,7 +236,7 @@ fn silent_sockets_do_not_keep_others_out() {
             limits.clone().max_connections_per_ip(3),
             limits.clone().max_connections(3),
         ] {
-            let listener = listen(limits).await;
+            let (_, listener) = listen(limits).await;
             let address = listener.local_addr();
             let mut silent = Vec::new();
             for _ in 0..10 {
@@ -284,7 +266,7 @@ fn silent_sockets_do_not_keep_others_out() {
 #[test]
 fn garbage_instead_of_a_handshake_is_a_typed_error() {
     run(async {
-        let listener = listen(TcpTlsConfig::default()).await;
+        let (_, listener) = listen(TcpTlsConfig::default()).await;
         let mut peer = TcpStream::connect(listener.local_addr()).await.unwrap();
         peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let error = listener.accept().await.unwrap().accept().await.unwrap_err();
@@ -295,7 +277,7 @@ fn garbage_instead_of_a_handshake_is_a_typed_error() {
 #[test]
 fn a_certificate_without_its_key_is_rejected() {
     run(async {
-        let listener = listen(TcpTlsConfig::default()).await;
+        let (_, listener) = listen(TcpTlsConfig::default()).await;
         let (own, victim) = (trusting(), trusting());
         let key = own.private_key().clone_key();
         let chain = victim.certificate_chain().to_vec();

@@ -1,43 +1,21 @@
-//! Peers that make this side hold messages or questions which they do not finish, or which are not taken.
+//! Peers that occupy memory with unfinished messages, or with questions that are not accepted.
 
 mod common;
 
-use common::dial_tls;
+use common::{ALPN, HANG, dial_tls, listen, run, trusting};
 use futures_util::future::join_all;
 use net_traits::{
-    CloseReason, Limit, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetQuestion,
-    NetRequests, NetTransport, TrustPolicy,
+    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport,
 };
 use std::time::Duration;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::time::timeout;
-
-const ALPN: &str = "test/1";
-
-/// A test that takes longer hangs.
-const HANG: Duration = Duration::from_secs(60);
 
 const MIB: usize = 1024 * 1024;
 
-fn run(test: impl Future<Output = ()>) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
-}
-
-fn trusting() -> NetCredential {
-    NetCredential::self_signed(TrustPolicy::Any).unwrap()
-}
-
-async fn listen(config: TcpTlsConfig) -> (TcpTlsTransport, TcpTlsListener) {
-    let transport = TcpTlsTransport::with_config(config).unwrap();
-    let address = "127.0.0.1:0".parse().unwrap();
-    let listener = transport.create_listener(address, &[ALPN], trusting()).await.unwrap();
-    (transport, listener)
-}
-
 #[test]
-fn connections_that_finish_no_message_hold_little_and_are_ended() {
+fn connections_with_unfinished_messages_are_limited_and_ended() {
     const CONNECTIONS: usize = 16;
     run(async {
         let config = TcpTlsConfig::new()
@@ -89,7 +67,7 @@ fn connections_that_finish_no_message_hold_little_and_are_ended() {
 }
 
 #[test]
-fn questions_that_wait_are_charged() {
+fn questions_that_are_not_accepted_are_charged() {
     const QUESTION: usize = 100_000;
     run(async {
         let (transport, listener) = listen(TcpTlsConfig::new()).await;

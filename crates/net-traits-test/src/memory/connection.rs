@@ -1,4 +1,4 @@
-//! `MemoryConnection`: messages over a virtual wire.
+//! `MemoryConnection`: messages over a virtual network.
 
 use super::datagrams::LARGEST as LARGEST_DATAGRAM;
 use super::pipe::frame;
@@ -50,7 +50,7 @@ pub(super) struct Shared {
     place: Mutex<Option<Place>>,
 }
 
-/// Where a connection is in the network.
+/// The place of one side of a connection in the network.
 pub(super) struct Seat {
     pub(super) wire: Arc<Wire>,
     pub(super) side: Side,
@@ -101,7 +101,8 @@ impl MemoryConnection {
         wire.end(*side);
     }
 
-    /// Begins a question with these bytes and does not finish it. Waits until it is refused.
+    /// Begins a question with these bytes and does not finish it. Waits until the question is
+    /// refused.
     ///
     /// # Errors
     ///
@@ -133,8 +134,8 @@ impl MemoryConnection {
 }
 
 impl Shared {
-    /// Waits until the connection has ended. The network has no callbacks; the first call that sees the
-    /// end reports it.
+    /// Waits until the connection has ended. The network has no callbacks, so the first call that
+    /// sees the end reports it to the telemetry.
     async fn ended(&self) -> CloseReason {
         let Shared { entry, seat, place, .. } = self;
         let reason = seat.wire.ended(seat.side).await;
@@ -186,8 +187,8 @@ impl Member for Shared {
         }
         self.entry.telemetry().closing(code, reason);
         let (messages, bytes) = {
-            let _close = OnDrop(|| wire.close(*side, code, reason)); // also when it is cancelled
-            let _ = self.unless_stuck(wire.delivered(*side)).await; // a stuck peer is abandoned
+            let _close = OnDrop(|| wire.close(*side, code, reason)); // also if this future is dropped
+            let _ = self.unless_stuck(wire.delivered(*side)).await; // do not wait for a stuck peer
             wire.undelivered(*side)
         };
         self.ended().await;
@@ -396,7 +397,7 @@ impl NetQuestion for MemoryQuestion {
             let late = question_reader.wait(pending::<Infallible>()).await;
             let (answered, _) = oneshot::channel();
             let answer = std::mem::replace(&mut self.asked.answer, answered);
-            let _ = answer.send(Err(request_code::TOO_SLOW)); // it may have cancelled
+            let _ = answer.send(Err(request_code::TOO_SLOW)); // the peer may have cancelled
             match late? {}
         }
         self.connection.shared.entry.hand_out_request(Ok(self.asked.question.clone()))
@@ -405,7 +406,7 @@ impl NetQuestion for MemoryQuestion {
     async fn answer(self, answer: Bytes) -> Result<(), RequestError> {
         let (size, limit) = (answer.len(), self.limit);
         if size > limit {
-            let _ = self.asked.answer.send(Err(request_code::TOO_LARGE)); // it may have cancelled
+            let _ = self.asked.answer.send(Err(request_code::TOO_LARGE)); // the peer may have cancelled
             return Err(RequestError::TooLarge { size, limit });
         }
         if let Some(reason) = self.connection.watch_close().now_or_never() {
@@ -415,7 +416,7 @@ impl NetQuestion for MemoryQuestion {
     }
 
     fn refuse(self, code: u64) {
-        let _ = self.asked.answer.send(Err(code.min(close_code::MAX))); // it may have cancelled
+        let _ = self.asked.answer.send(Err(code.min(close_code::MAX))); // the peer may have cancelled
     }
 
     async fn canceled(&self) {

@@ -1,4 +1,4 @@
-//! Datagrams over a virtual wire.
+//! Datagrams over a virtual network.
 
 use bytes::Bytes;
 use std::collections::VecDeque;
@@ -7,8 +7,8 @@ use tokio::time::Instant;
 /// The largest datagram, in bytes.
 pub(super) const LARGEST: usize = 1200;
 
-/// How many bytes of datagrams wait, each counted as [`LARGEST`].
-const WAITING: usize = 64 * 1024;
+/// How many bytes of datagrams may be queued, each counted as [`LARGEST`].
+const QUEUE: usize = 64 * 1024;
 
 /// The datagrams that one side has sent, until they are received or dropped.
 #[derive(Debug, Default)]
@@ -23,7 +23,7 @@ impl Datagrams {
     pub(super) fn push(&mut self, arrives: Instant, datagram: Bytes) {
         self.sent += 1;
         self.waiting.push_back((arrives, datagram));
-        if self.waiting.len() > WAITING / LARGEST {
+        if self.waiting.len() > QUEUE / LARGEST {
             self.waiting.pop_front();
             self.dropped += 1;
         }
@@ -34,7 +34,11 @@ impl Datagrams {
         self.sent += 1;
     }
 
-    /// Returns the next datagram that has arrived; otherwise when one will, if any.
+    /// Returns the next datagram that has arrived.
+    ///
+    /// # Errors
+    ///
+    /// When the next one arrives, if one is in flight.
     pub(super) fn take(&mut self, now: Instant) -> Result<Bytes, Option<Instant>> {
         match self.waiting.front() {
             Some((at, _)) if *at > now => return Err(Some(*at)),

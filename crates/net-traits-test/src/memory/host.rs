@@ -1,7 +1,7 @@
 //! `Host`: what the listeners and connections of one host share.
 
 use super::connection::Shared;
-use super::network::{Door, MemoryNetwork};
+use super::network::{MemoryNetwork, NetworkListener};
 use crate::Limits;
 use net_kit::admission::{Admission, ConnectionLimits};
 use net_kit::memory_budget::MemoryLimits;
@@ -18,7 +18,7 @@ pub(super) struct Host {
     pub(super) ip: IpAddr,
     pub(super) limits: Limits,
     pub(super) registry: Arc<Registry<Shared>>,
-    pub(super) listeners: Mutex<Vec<Weak<dyn Door>>>,
+    pub(super) listeners: Mutex<Vec<Weak<dyn NetworkListener>>>,
 }
 
 impl Host {

@@ -1,4 +1,4 @@
-//! `Link`: the path from one host to another, with its speed and its faults.
+//! `Link`: the path from one host to another, with its latency, bandwidth and faults.
 
 use fastrand::Rng;
 use parking_lot::Mutex;
@@ -81,14 +81,14 @@ impl LinkPlan {
 
     /// Selects the positions of the faults of one connection.
     pub(super) fn draw(&self, rng: &mut Rng) -> Faults {
-        let mut place = |range: &Range<u64>| match range.is_empty() {
+        let mut position = |range: &Range<u64>| match range.is_empty() {
             true => range.start,
             false => rng.u64(range.clone()),
         };
         Faults {
-            reset: self.reset.as_ref().map(&mut place),
-            truncate: self.truncate.as_ref().map(&mut place),
-            stall: self.stall.as_ref().map(|(range, duration)| (place(range), *duration)),
+            reset: self.reset.as_ref().map(&mut position),
+            truncate: self.truncate.as_ref().map(&mut position),
+            stall: self.stall.as_ref().map(|(range, duration)| (position(range), *duration)),
         }
     }
 }
@@ -151,8 +151,8 @@ impl Link {
         self.state.lock().blocked_since
     }
 
-    /// Returns when what would arrive `at` some time does arrive: once the link is not blocked. `None`
-    /// while it is.
+    /// Returns when data arrives that would arrive `at` this time on a link that is never blocked.
+    /// `None` while the link is blocked.
     pub(super) fn arrives(&self, mut at: Instant) -> Option<Instant> {
         let state = self.state.lock();
         for (since, until) in &state.blocked {
@@ -182,7 +182,7 @@ impl Link {
         now + self.state.lock().plan.latency
     }
 
-    /// Waits as long as a small packet takes to arrive, possibly for ever.
+    /// Waits as long as a small packet takes to arrive, possibly forever.
     pub(super) async fn pass(&self) {
         self.open().await;
         let latency = self.state.lock().plan.latency;

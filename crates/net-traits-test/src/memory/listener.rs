@@ -2,7 +2,7 @@
 
 use super::connection::{MemoryConnection, Seat};
 use super::host::Host;
-use super::network::Door;
+use super::network::NetworkListener;
 use super::wire::Side;
 use async_trait::async_trait;
 use net_kit::admission::{self, Place};
@@ -94,7 +94,7 @@ impl Attempt {
 pub(super) struct Backlog {
     waiting: Mutex<VecDeque<(Attempt, Place)>>,
     arrived: Notify,
-    /// The listener's.
+    /// The host of the listener; `None` once the listener is closed.
     host: Mutex<Option<Arc<Host>>>,
 }
 
@@ -127,7 +127,7 @@ impl Backlog {
     }
 }
 
-impl Door for Backlog {
+impl NetworkListener for Backlog {
     fn close(&self) {
         let _host = self.host.lock().take();
         let _waiting = std::mem::take(&mut *self.waiting.lock());
@@ -168,7 +168,7 @@ impl NetListener for MemoryListener {
             if let Some((attempt, place)) = next {
                 self.backlog.arrived.notify_one(); // there may be more attempts for other waiters
                 return Ok(MemoryIncomingRequest {
-                    told: place.attempt(),
+                    telemetry: place.attempt(),
                     attempt,
                     place,
                     host: self.host.clone(),
@@ -201,7 +201,7 @@ impl NetListener for MemoryListener {
 pub struct MemoryIncomingRequest {
     attempt: Attempt,
     place: Place,
-    told: telemetry::Attempt,
+    telemetry: telemetry::Attempt,
     host: Arc<Host>,
     local_addr: SocketAddr,
     alpn: Vec<String>,
@@ -217,13 +217,13 @@ impl NetIncomingRequest for MemoryIncomingRequest {
     }
 
     fn refuse(self, _code: u64) {
-        self.told.refused();
+        self.telemetry.refused();
     }
 
     async fn accept(self) -> Result<MemoryConnection, ConnectError> {
-        let Self { attempt, place, told, host, local_addr, alpn, credential } = self;
-        let made = Self::handshake(attempt, place, host, local_addr, alpn, credential);
-        told.watch(async { made }).await
+        let Self { attempt, place, telemetry, host, local_addr, alpn, credential } = self;
+        let accepted = Self::handshake(attempt, place, host, local_addr, alpn, credential);
+        telemetry.watch(async { accepted }).await
     }
 }
 
@@ -236,14 +236,15 @@ impl MemoryIncomingRequest {
         alpn: Vec<String>,
         credential: Arc<RwLock<NetCredential>>,
     ) -> Result<MemoryConnection, ConnectError> {
-        // In this order: a revocation after the first line applies even if the credential is old.
+        // Count first: a revocation after this line applies to this handshake even if it uses the
+        // old credential.
         let revocations = host.registry.revocations();
         let credential = credential.read().clone();
         let agreed = match attempt.agree(&alpn, &credential, local_addr) {
             Ok(agreed) => agreed,
             Err(disagreement) => {
                 let Disagreement { dialler, listener } = *disagreement;
-                let _ = attempt.answer.send(Err(dialler)); // it may have cancelled
+                let _ = attempt.answer.send(Err(dialler)); // the peer may have cancelled
                 return Err(listener);
             }
         };

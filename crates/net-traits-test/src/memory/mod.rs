@@ -1,7 +1,6 @@
-//! A transport without sockets, over a virtual network whose delays and faults follow a seeded
-//! plan.
+//! A transport without sockets, over a virtual network with delays and faults from a seed.
 //!
-//! It keeps the contracts of the traits and uses tokio's time only. Under a [paused
+//! It fulfils the contracts of the traits and uses tokio's clock only. Under a [paused
 //! clock](https://docs.rs/tokio/1/tokio/time/fn.pause.html) an hour of network takes no time. On a
 //! current-thread runtime the same seed gives the same run.
 //!
@@ -33,7 +32,7 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
-//! Not simulated are loss and reordering of packets, which transports hide, and busy processors.
+//! Loss and reordering of packets, which transports hide, and busy processors are not simulated.
 
 mod connection;
 mod datagrams;

@@ -36,7 +36,7 @@ struct State {
     /// Ordered, so that waiters are woken in the same order in each run.
     links: BTreeMap<(IpAddr, IpAddr), Arc<Link>>,
     partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
-    listeners: HashMap<SocketAddr, Arc<dyn Door>>,
+    listeners: HashMap<SocketAddr, Arc<dyn NetworkListener>>,
     wires: Vec<Live>,
 }
 
@@ -47,8 +47,8 @@ impl State {
     }
 }
 
-/// A listener, as the network sees it.
-pub(super) trait Door: Any + Send + Sync {
+/// A listener that the network knows.
+pub(super) trait NetworkListener: Any + Send + Sync {
     /// Rejects the waiting attempts and all later ones.
     fn close(&self);
 }
@@ -103,7 +103,7 @@ impl MemoryNetwork {
         self.notify();
     }
 
-    /// Ends all partitions.
+    /// Ends all partitions. Connections that have received nothing for 30 s have ended.
     pub fn heal(&self) {
         self.live().iter().for_each(|(wire, _)| wire.expire());
         {
@@ -175,7 +175,7 @@ impl MemoryNetwork {
     pub(super) fn listen(
         &self,
         mut address: SocketAddr,
-        door: Arc<dyn Door>,
+        listener: Arc<dyn NetworkListener>,
     ) -> Option<SocketAddr> {
         let is_any = address.port() == 0;
         let candidates = if is_any { usize::from(u16::MAX - FIRST_DYNAMIC_PORT) } else { 0 };
@@ -189,13 +189,13 @@ impl MemoryNetwork {
         if state.listeners.contains_key(&address) {
             return None;
         }
-        state.listeners.insert(address, door);
+        state.listeners.insert(address, listener);
         Some(address)
     }
 
-    pub(super) fn listener<D: Door>(&self, address: SocketAddr) -> Option<Arc<D>> {
-        let door = self.inner.state.lock().listeners.get(&address).cloned()?;
-        (door as Arc<dyn Any + Send + Sync>).downcast().ok()
+    pub(super) fn listener<D: NetworkListener>(&self, address: SocketAddr) -> Option<Arc<D>> {
+        let listener = self.inner.state.lock().listeners.get(&address).cloned()?;
+        (listener as Arc<dyn Any + Send + Sync>).downcast().ok()
     }
 
     pub(super) fn forget_listener(&self, address: SocketAddr) {

@@ -1,4 +1,5 @@
-//! `Pipe`: one direction of a connection: data in flight and data that was not received yet.
+//! `Pipe`: one direction of a connection, with the data in flight and the data that was not
+//! received yet.
 
 use super::link::{Faults, Link};
 use bytes::Bytes;
@@ -89,13 +90,17 @@ impl Pipe {
         self.held < WINDOW
     }
 
-    /// Returns how much of the message that is being decoded has arrived, and the size of its buffer.
+    /// Returns how many bytes of the message in progress have arrived, and the size of its buffer.
     pub(super) fn unfinished(&self) -> (usize, usize) {
         self.decoder.unfinished()
     }
 
-    /// Whether all sent data has arrived; if not, when it will. What arrives after the receiving side
+    /// Checks that all sent data has arrived. Data that arrives after the receiving side has
     /// closed, at `closed`, is not received.
+    ///
+    /// # Errors
+    ///
+    /// When the data arrives, if that is known.
     pub(super) fn delivered(
         &self,
         now: Instant,
@@ -136,7 +141,7 @@ impl Pipe {
         }
         let cut = self.faults.truncate.take_if(|place| passes(*place));
         if let Some(place) = cut {
-            // Inside the message, not in front of it.
+            // Cut inside the message, not in front of it.
             let length = place.saturating_sub(start).max(1);
             bytes.truncate(usize::try_from(length).unwrap_or(usize::MAX));
         }
@@ -221,7 +226,7 @@ impl Pipe {
         let decoded = loop {
             match self.decoder.receipt(&mut rest) {
                 Ok(None) => break self.decoder.decode(&mut rest),
-                Ok(Some(_)) => {} // receipts do not use this way
+                Ok(Some(_)) => {} // receipts are not sent through pipes
                 Err(error) => break Err(error),
             }
         };

@@ -1,22 +1,22 @@
-//! Requests of the in-memory transport: each crosses the links once in each direction.
+//! Requests of the in-memory transport: each passes the links once in each direction.
 //!
-//! A question is an entry in the queue of the other side, with a channel for the answer. Dropping
-//! either end of the channel is visible at the other side.
+//! A question is an entry in the queue of the other side, with a channel for the answer. Each side
+//! sees when the other one drops its end of the channel.
 
 use super::link::Link;
 use bytes::Bytes;
 use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// How many questions wait to be accepted.
+/// How many questions may wait to be accepted.
 const WAITING: usize = 16;
 
-/// The questions of one side that the other has not accepted.
+/// The questions of one side that the other side has not accepted.
 #[derive(Debug)]
 pub(super) struct Questions {
     pub(super) sender: mpsc::Sender<Asked>,
     pub(super) waiting: tokio::sync::Mutex<mpsc::Receiver<Asked>>,
-    /// The way from the asking side.
+    /// The link from the side that asks.
     pub(super) link: Arc<Link>,
 }
 
@@ -27,14 +27,14 @@ impl Questions {
     }
 }
 
-/// A question on its way.
+/// A question in flight.
 #[derive(Debug)]
 pub(super) struct Asked {
     pub(super) question: Bytes,
-    /// Whether all of it has arrived.
+    /// Whether the question is complete.
     pub(super) is_whole: bool,
     /// The answer, or the code of a refusal.
     pub(super) answer: oneshot::Sender<Result<Bytes, u64>>,
-    /// Closed when the asking side stops waiting.
+    /// Closed when the side that asked stops waiting.
     pub(super) asker: watch::Receiver<()>,
 }

@@ -3,7 +3,7 @@
 use super::connection::MemoryConnection;
 use super::host::Host;
 use super::listener::{Attempt, Backlog, MemoryListener};
-use super::network::{Door, MemoryNetwork};
+use super::network::{MemoryNetwork, NetworkListener};
 use crate::Limits;
 use async_trait::async_trait;
 use net_kit::alpn::protocol_names;
@@ -135,7 +135,7 @@ impl NetTransport for MemoryTransport {
             return Err(ListenError::InvalidInput(what));
         }
         let backlog = Backlog::new(&self.host);
-        let door: Arc<dyn Door> = backlog.clone();
+        let door: Arc<dyn NetworkListener> = backlog.clone();
         let bind_addr = SocketAddr::new(*ip, bind_addr.port());
         let local_addr = network.listen(bind_addr, door.clone());
         let local_addr = local_addr.ok_or(ListenError::AddressInUse(bind_addr))?;
@@ -159,8 +159,8 @@ impl NetTransport for MemoryTransport {
             identity: Some(credential.identity()),
             trust: credential.trust().clone(),
         };
-        let told = self.host.registry.telemetry().attempt(remote_addr, Origin::Dialled);
-        told.watch(self.dial(remote_addr, alpn, dialler)).await
+        let telemetry = self.host.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        telemetry.watch(self.dial(remote_addr, alpn, dialler)).await
     }
 
     fn connections(&self) -> Vec<MemoryConnection> {

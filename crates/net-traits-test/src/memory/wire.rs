@@ -68,7 +68,11 @@ impl State {
         &mut self.pipes[side as usize]
     }
 
-    /// Whether all data of `side` has arrived before the other side ended; if not, when it will.
+    /// Checks that all data of `side` has arrived before the other side ended.
+    ///
+    /// # Errors
+    ///
+    /// When the data arrives, if that is known.
     fn delivered(&mut self, side: Side, now: Instant) -> Result<(), Option<Instant>> {
         let closed = match &self.ends[side.other() as usize] {
             Some((at, CloseReason::Local { .. })) => Some(*at),
@@ -77,7 +81,11 @@ impl State {
         self.outgoing(side).delivered(now, closed)
     }
 
-    /// Returns why the connection ended for `side`; otherwise when it will end, if known.
+    /// Returns why the connection has ended for `side`.
+    ///
+    /// # Errors
+    ///
+    /// When it will end, if that is known.
     fn end(&mut self, side: Side, now: Instant) -> Result<CloseReason, Option<Instant>> {
         let blocked = self.pipes.iter().filter_map(|pipe| pipe.link.blocked_since()).min();
         let times_out = blocked.map(|since| since + IDLE_TIMEOUT);
@@ -141,20 +149,20 @@ impl Wire {
 
     /// Repeats `check` until it is done.
     async fn until<T>(&self, check: impl FnMut(&mut State, Instant) -> Step<T>) -> T {
-        self.until_telling(|| {}, check).await
+        self.until_with(|| {}, check).await
     }
 
-    /// Repeats `check`, and `tell` after each, until it is done.
-    async fn until_telling<T>(
+    /// Repeats `check` until it is done, and calls `after` after each check, without the lock.
+    async fn until_with<T>(
         &self,
-        tell: impl Fn(),
+        after: impl Fn(),
         mut check: impl FnMut(&mut State, Instant) -> Step<T>,
     ) -> T {
         loop {
             let mut changed = pin!(self.changed.notified());
             changed.as_mut().enable();
             let step = check(&mut self.state.lock(), Instant::now());
-            tell();
+            after();
             match step {
                 Step::Done(output) => return output,
                 Step::Wait(None) => changed.await,
@@ -177,7 +185,7 @@ impl Wire {
         pushed
     }
 
-    /// [`try_push`](Self::try_push), as soon as there is room.
+    /// Sends `bytes` as soon as there is room.
     pub(super) async fn push(&self, side: Side, bytes: Bytes) -> Result<(), CloseReason> {
         let pushed = self
             .until(|state, now| match try_push(state, side, &bytes, now) {
@@ -201,25 +209,25 @@ impl Wire {
         self.state.lock().outgoing(side).taken
     }
 
-    /// Whether data of `side` is in flight over a link that is not blocked.
+    /// Returns whether data of `side` is in flight over a link that is not blocked.
     pub(super) fn is_moving(&self, side: Side) -> bool {
         matches!(self.state.lock().delivered(side, Instant::now()), Err(Some(_)))
     }
 
-    /// Waits for the next message to `side`, and returns its number if it is marked. `unfinished` is told
-    /// how much of it has arrived.
+    /// Waits for the next message to `side`, and returns its number if it is marked. Meanwhile
+    /// charges the part that has arrived to `unfinished`.
     pub(super) async fn take(
         &self,
         side: Side,
         unfinished: &Mutex<Unfinished>,
     ) -> (Result<(Bytes, Duration), RecvError>, Option<u32>) {
         let arrived = Mutex::new((0, 0));
-        let tell = || {
+        let charge = || {
             let (arrived, buffer) = *arrived.lock();
             unfinished.lock().set(arrived, buffer);
         };
         let taken = self
-            .until_telling(tell, |state, now| {
+            .until_with(charge, |state, now| {
                 let taken = state.outgoing(side.other()).take(now);
                 *arrived.lock() = state.outgoing(side.other()).unfinished();
                 let later = match taken {

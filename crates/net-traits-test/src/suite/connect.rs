@@ -17,7 +17,7 @@ use tokio::time::sleep;
 /// address.
 ///
 /// Addresses are passed on to other peers, so they must be reachable.
-pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
+pub async fn each_side_knows_both_addresses<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener).await;
@@ -29,11 +29,11 @@ pub async fn addresses_are_real<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.remote_addr(), dialled.local_addr());
 }
 
-/// A listener on `[::]` takes both families, and IPv4 is reported as IPv4.
+/// A listener on `[::]` accepts both families, and IPv4 addresses are reported as IPv4.
 ///
-/// A node with one listener is dialled by its IPv4 and by its IPv6 address. Limits and logs should not have
-/// two forms of one address.
-pub async fn a_listener_on_all_addresses_takes_both_families<H: Harness>(stage: Stage<H>) {
+/// A node with one listener is dialled at its IPv4 and its IPv6 address. Limits and logs need one
+/// form of each address.
+pub async fn a_listener_on_all_addresses_is_dual_stack<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let transport = stage.transport();
     let all = (Ipv6Addr::UNSPECIFIED, 0).into();
@@ -44,8 +44,8 @@ pub async fn a_listener_on_all_addresses_takes_both_families<H: Harness>(stage: 
         let (dialled, accepted) =
             introduce_at::<H>(&transport, &listener, address, for_dialler.clone()).await;
         let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
-        for told in [accepted.remote_addr(), accepted.local_addr(), dialled.remote_addr()] {
-            assert_eq!(told.ip().to_canonical(), told.ip(), "{address} is dialled");
+        for addr in [accepted.remote_addr(), accepted.local_addr(), dialled.remote_addr()] {
+            assert_eq!(addr.ip().to_canonical(), addr.ip(), "{address} is dialled");
         }
         greet(&dialled, &accepted).await;
     }
@@ -80,9 +80,9 @@ fn loopbacks() -> impl Iterator<Item = IpAddr> {
     [Ipv4Addr::LOCALHOST.into()].into_iter().chain(ipv6)
 }
 
-/// An address that is not that of one host is invalid input, whatever the transport.
+/// Dialling an address that is not that of one host is `InvalidInput` over every transport.
 ///
-/// Otherwise the caller waits for a timeout, or reads an error of the system.
+/// Otherwise the caller would wait for a timeout, or get an error of the system.
 pub async fn addresses_of_no_host_are_invalid_input<H: Harness>(stage: Stage<H>) {
     let transport = stage.transport();
     for address in ["127.0.0.1:0", "224.0.0.1:7", "255.255.255.255:7", "[ff02::1]:7", "[fe80::1]:7"]
@@ -98,7 +98,7 @@ pub async fn addresses_of_no_host_are_invalid_input<H: Harness>(stage: Stage<H>)
 /// After a listener is dropped, another one can use its port, even if it had connections.
 ///
 /// Nodes restart on their published port.
-pub async fn a_port_is_free_again<H: Harness>(stage: Stage<H>) {
+pub async fn the_port_of_a_dropped_listener_is_free<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener, transports: [_, transport] } = stage.meet().await;
     let address = listener.local_addr();
     drop((one, other, listener));
@@ -114,8 +114,8 @@ pub async fn a_port_is_free_again<H: Harness>(stage: Stage<H>) {
 
 /// Listening on a port in use is a typed error with the address.
 ///
-/// An operator that starts a node twice must see it.
-pub async fn a_taken_port_is_refused<H: Harness>(stage: Stage<H>) {
+/// An operator who starts a node twice needs a clear error.
+pub async fn a_port_in_use_is_a_typed_error<H: Harness>(stage: Stage<H>) {
     let (transport, another) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let address = listener.local_addr();
@@ -153,7 +153,7 @@ pub async fn no_listener_is_a_typed_error<H: Harness>(stage: Stage<H>) {
 /// Both sides agree on the listener's first protocol that the dialler offers too.
 ///
 /// A node that supports several versions must know which one is used with this peer.
-pub async fn a_protocol_is_agreed_on<H: Harness>(stage: Stage<H>) {
+pub async fn a_common_protocol_is_negotiated<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let names = ["conformance/3", "conformance/2", "conformance/1"];
@@ -207,14 +207,14 @@ pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     assert!(matches!(dialled.err(), Some(ConnectError::InvalidInput(_))), "a dialler needs one");
 }
 
-/// A refused peer is notified at once, not by its timeout.
+/// A refused peer is notified immediately, not by its timeout.
 ///
 /// A full node refuses many peers, which can then try another node.
-pub async fn refusing_is_told<H: Harness>(stage: Stage<H>) {
+pub async fn a_refused_peer_is_notified<H: Harness>(stage: Stage<H>) {
     rejected(stage, |request| request.refuse(7)).await;
 }
 
-/// A peer whose request is dropped is notified at once too.
+/// A peer whose request is dropped is also notified immediately.
 pub async fn a_dropped_request_is_rejected<H: Harness>(stage: Stage<H>) {
     rejected(stage, drop).await;
 }
@@ -230,9 +230,9 @@ async fn rejected<H: Harness>(
     let accept = async { reject(listener.accept().await.unwrap()) };
     let (dialled, ()) = tokio::join!(dial, accept);
     let error = dialled.expect_err("the request was rejected");
-    let is_told =
+    let is_notified =
         matches!(error, ConnectError::Refused(_) | ConnectError::Closed(CloseReason::Peer { .. }));
-    assert!(is_told, "the rejected peer is notified, instead of: {error}");
+    assert!(is_notified, "the rejected peer is notified, instead of: {error}");
 }
 
 /// A pending request does not delay others: `accept` returns the next one, which can finish first.

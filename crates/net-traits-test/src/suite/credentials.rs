@@ -29,10 +29,10 @@ fn parse(pem: &str) -> NetCredential {
     NetCredential::from_pem(pem.as_bytes(), TrustPolicy::Any).expect("it is a credential")
 }
 
-/// Common keys are taken in each of their forms, and certificates of any years.
+/// Common keys are accepted in each of their encodings, and certificates of any validity period.
 ///
-/// A node changes its transport, not its key. Tools write keys in different forms.
-pub async fn common_keys_are_taken<H: Harness>(stage: Stage<H>) {
+/// A node keeps its key when it changes its transport. Tools write keys in different encodings.
+pub async fn common_keys_are_accepted<H: Harness>(stage: Stage<H>) {
     let peer = credential(TrustPolicy::Any);
     for (name, pem) in COMMON {
         for (for_listener, for_dialler) in [(parse(pem), peer.clone()), (peer.clone(), parse(pem))]
@@ -47,10 +47,10 @@ pub async fn common_keys_are_taken<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A key that is not supported is named: to its owner, or by the peer that rejects it.
+/// An unsupported key is a typed error that names it, for its owner or at the peer that rejects it.
 ///
-/// Otherwise operators look for a damaged file.
-pub async fn unsupported_keys_are_named<H: Harness>(stage: Stage<H>) {
+/// Otherwise operators would look for a damaged file.
+pub async fn unsupported_keys_are_reported<H: Harness>(stage: Stage<H>) {
     for (name, pem) in UNSUPPORTED {
         let (transport, dialler) = (stage.transport(), stage.transport());
         let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -70,9 +70,10 @@ pub async fn unsupported_keys_are_named<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A verifier that panics rejects the peer, and the panic is the cause of the error. It judges the next peer.
+/// A verifier that panics rejects the peer, and the panic is the cause of the error. The verifier
+/// is called again for the next peer.
 ///
-/// A verifier looks at what the peer sent.
+/// A verifier processes data of the peer, which can make it panic.
 pub async fn a_verifier_that_panics_rejects<H: Harness>(stage: Stage<H>) {
     let peer = credential(TrustPolicy::Any);
     for judge_listens in [true, false] {

@@ -1,4 +1,4 @@
-//! Datagrams, on transports that have them. The others say so.
+//! Datagrams. A transport without them returns `Unsupported`.
 
 use crate::Harness;
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, pattern};
@@ -8,8 +8,8 @@ use net_traits::{
 };
 use tokio::time::{sleep, timeout};
 
-/// Returns the datagrams of both peers, once each knows that the other one takes some; `None` if the
-/// transport has none.
+/// Returns the datagrams of both peers, once each knows that the other one accepts some; `None` if
+/// the transport has none.
 async fn both<'a>(
     one: &'a impl NetConnection,
     other: &'a impl NetConnection,
@@ -29,8 +29,8 @@ async fn both<'a>(
     }
 }
 
-/// A datagram arrives whole, whatever its size up to the limit, or not at all. A larger one is a typed
-/// error, and the connection remains usable.
+/// A datagram arrives whole, whatever its size up to the limit, or not at all. A larger one is a
+/// typed error, and the connection remains usable.
 pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
@@ -50,8 +50,8 @@ pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
     }
     let size = 1_000_000;
     match sender.send_datagram(pattern(size)) {
-        Err(DatagramError::TooLarge { size: told, limit }) => {
-            assert_eq!(told, size);
+        Err(DatagramError::TooLarge { size: reported, limit }) => {
+            assert_eq!(reported, size);
             assert!((largest..size).contains(&limit), "{limit}");
         }
         result => panic!("{result:?}"),
@@ -59,7 +59,7 @@ pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// A `recv` that is dropped takes no datagram along, and all are counted.
+/// `recv_datagram` is cancel-safe: a dropped future loses no datagram, and all are counted.
 pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
@@ -74,7 +74,7 @@ pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
             sent += 1;
             sleep(PAUSE).await;
         }
-        // It may be dropped before it returns what has arrived.
+        // The future may be dropped before it returns a datagram that has arrived.
         received += u64::from(receiver.recv_datagram().now_or_never().is_some());
         while received < arrived() {
             let next = timeout(MOMENT, receiver.recv_datagram()).await;
@@ -88,8 +88,8 @@ pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// The end of the connection ends datagrams, with its reason.
-pub async fn the_end_ends_datagrams<H: Harness>(stage: Stage<H>) {
+/// After the end of the connection, datagram operations fail with its reason.
+pub async fn datagrams_end_with_the_connection<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
     let (received, _) = tokio::join!(receiver.recv_datagram(), one.close(7, "bye"));
@@ -102,10 +102,10 @@ pub async fn the_end_ends_datagrams<H: Harness>(stage: Stage<H>) {
     assert!(matches!(one.watch_close().await, CloseReason::Local { .. }));
 }
 
-/// Once a revocation has returned, no datagram of its peer is received, also if it arrived before, and
-/// if the peer has closed meanwhile.
+/// Once a revocation has returned, no datagram of the peer is received, even if it arrived before
+/// or the peer has closed meanwhile.
 ///
-/// What waits is often a command that replaces the previous one.
+/// Queued datagrams of a stolen key must not be acted on.
 pub async fn datagrams_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: Stage<H>) {
     for has_closed in [false, true] {
         let Pair { one, other, transports: [dialler, transport], .. } = &stage.meet().await;
@@ -125,7 +125,7 @@ pub async fn datagrams_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: S
         let revoked = receiving.revoke(&TrustPolicy::reject_all()).await;
         assert!(has_closed || revoked == 1);
         for _ in 0..20 {
-            let _ = sender.send_datagram(pattern(10)); // until it knows of the end
+            let _ = sender.send_datagram(pattern(10)); // fails once it knows of the end
             let received = receiver.recv_datagram().await;
             assert!(
                 matches!(received, Err(DatagramError::Closed(_))),

@@ -34,7 +34,7 @@ pub async fn identities_match<H: Harness>(stage: Stage<H>) {
 /// Each side knows which keys endorse the other.
 ///
 /// The permissions of a peer often depend on its endorsers.
-pub async fn endorsers_are_told<H: Harness>(stage: Stage<H>) {
+pub async fn endorsers_are_reported<H: Harness>(stage: Stage<H>) {
     let endorser = Endorser::generate().unwrap();
     let trust = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
     let (for_listener, for_dialler) = (endorsed(&endorser, &trust), endorsed(&endorser, &trust));
@@ -101,7 +101,7 @@ struct Only(CertHash);
 
 impl PeerVerifier for Only {
     fn verify(&self, peer: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-        if peer.hash == self.0 { Ok(()) } else { Err("it is another identity".to_owned()) }
+        if peer.hash == self.0 { Ok(()) } else { Err("another identity was expected".to_owned()) }
     }
 }
 
@@ -109,7 +109,7 @@ impl PeerVerifier for Only {
 /// rejection by the peer.
 ///
 /// With TLS 1.3 the dialler may be connected first. Otherwise operators look for a network fault.
-pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
+pub async fn a_rejection_by_the_listener_is_reported<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::reject_all());
     let for_dialler = credential(TrustPolicy::Any);
     let identity = for_dialler.identity();
@@ -127,7 +127,7 @@ pub async fn a_listener_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
 /// a rejection by the peer.
 ///
 /// The listener's operator may have to renew its certificate.
-pub async fn a_dialler_that_rejects_says_so<H: Harness>(stage: Stage<H>) {
+pub async fn a_rejection_by_the_dialler_is_reported<H: Harness>(stage: Stage<H>) {
     let for_listener = credential(TrustPolicy::Any);
     let identity = for_listener.identity();
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -169,7 +169,7 @@ pub async fn a_peer_without_a_certificate_is_rejected<H: Harness>(stage: Stage<H
 /// A listener uses a replaced credential, both certificate and trust, for new peers.
 ///
 /// Established connections remain open. Keys are rotated while nodes run.
-pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
+pub async fn a_new_credential_applies_to_new_peers<H: Harness>(stage: Stage<H>) {
     let before = credential(TrustPolicy::Any);
     let after = credential(TrustPolicy::reject_all());
     let (transport, dialler) = (stage.transport(), stage.transport());
@@ -192,7 +192,7 @@ pub async fn a_new_credential_counts_for_new_peers<H: Harness>(stage: Stage<H>) 
 /// A listener applies a new trust policy to new handshakes and keeps its identity.
 ///
 /// Peers are added and removed while nodes run.
-pub async fn a_new_trust_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
+pub async fn a_new_trust_policy_applies_to_new_peers<H: Harness>(stage: Stage<H>) {
     let own = credential(TrustPolicy::Any);
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, own.clone()).await;
@@ -211,7 +211,7 @@ pub async fn a_new_trust_counts_for_new_peers<H: Harness>(stage: Stage<H>) {
 /// Revocation closes exactly the connections with peers that are no longer trusted, on both sides.
 ///
 /// A stolen key remains useful as long as its connections are open.
-pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) {
+pub async fn a_revocation_closes_untrusted_connections<H: Harness>(stage: Stage<H>) {
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let (bad, good) = (credential(TrustPolicy::Any), credential(TrustPolicy::Any));
@@ -225,10 +225,10 @@ pub async fn revocation_closes_what_is_not_trusted<H: Harness>(stage: Stage<H>) 
     greet(&dialled_good.unwrap(), &accepted_good.unwrap()).await;
 }
 
-/// Once a revocation has returned, nothing is received that its peer has sent, also if it arrived
-/// before, and if the peer has closed meanwhile.
+/// Once a revocation has returned, nothing that the peer has sent is received, even if it arrived
+/// before or the peer has closed meanwhile.
 ///
-/// A message of a stolen key is not acted on.
+/// Messages of a stolen key must not be acted on.
 pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) {
     for has_closed in [false, true] {
         let Pair { one, other, listener: _listener, transports: [dialler, transport] } =
@@ -256,15 +256,15 @@ pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) 
     }
 }
 
-/// A connection is closed when the endorsement of its peer ends, on both sides, unless trust is
-/// decided at the handshake only. The end is told before.
+/// A connection is closed when the endorsement of its peer expires, on both sides, unless the
+/// policy applies to the handshake only. `trusted_until` returns the time before.
 ///
-/// An endorser that no longer endorses a node disconnects it without reaching its peers.
+/// An endorser that no longer endorses a node thus disconnects it without contacting its peers.
 pub async fn a_connection_ends_with_the_endorsement_of_its_peer<H: Harness>(stage: Stage<H>) {
     let endorser = Endorser::generate().unwrap();
     let strict = TrustPolicy::endorsed_by(Endorsers::new([endorser.key()]));
     let (transport, dialler) = (stage.transport(), stage.transport());
-    // The lenient connection first: the other one outlasts it.
+    // The lenient connection first: when the other one ends, its own endorsement has expired too.
     let mut connections = Vec::new();
     let begin = SystemTime::now();
     let validity = EndorsementValidity::for_duration(Duration::from_secs(3));
@@ -296,7 +296,7 @@ pub async fn a_connection_ends_with_the_endorsement_of_its_peer<H: Harness>(stag
 }
 
 /// Private keys do not appear in `Debug` output, which ends up in logs.
-pub async fn nothing_secret_is_printed<H: Harness>(stage: Stage<H>) {
+pub async fn debug_output_contains_no_secrets<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, for_listener.clone()).await;

@@ -59,11 +59,12 @@ pub async fn connections_are_limited<H: Harness>(stage: Stage<H>) {
     assert_eq!(accepted.recv().await.unwrap().0, "hello");
 }
 
-/// Over the limit of an identity, its newest connection replaces its oldest, whose peer gets the code.
+/// Over the limit of an identity, its newest connection replaces its oldest, whose peer gets the
+/// code.
 ///
-/// A peer that lost its connections without noticing dials again, and its old connections would take
-/// all of its places.
-pub async fn the_newest_connection_of_an_identity_stays<H: Harness>(stage: Stage<H>) {
+/// A peer that restarted dials again, and must not be locked out by the connections of its earlier
+/// process.
+pub async fn the_newest_connection_of_an_identity_replaces_the_oldest<H: Harness>(stage: Stage<H>) {
     let limits = Limits { max_connections_per_identity: 1, ..Limits::default() };
     let (transport, dialler) = (stage.transport_with(limits), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -83,8 +84,8 @@ pub async fn the_newest_connection_of_an_identity_stays<H: Harness>(stage: Stage
 
 /// An unfinished handshake ends with a typed error that contains the timeout.
 ///
-/// Peers may vanish during the handshake, or stall it on purpose.
-pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
+/// Peers may disappear during the handshake, or stall it on purpose.
+pub async fn a_handshake_times_out<H: Harness>(stage: Stage<H>) {
     let (for_listener, for_dialler) = credentials();
     let after = Duration::from_millis(400);
     let transport = stage.transport();
@@ -106,7 +107,7 @@ pub async fn a_handshake_ends_in_time<H: Harness>(stage: Stage<H>) {
 ///
 /// The message was not sent, and the connection remains usable. A stuck peer must not block its
 /// senders.
-pub async fn sending_to_a_stuck_peer_ends_in_time<H: Harness>(stage: Stage<H>) {
+pub async fn sending_to_a_stuck_peer_times_out<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let limits = Limits { no_progress_timeout: after, ..Limits::default() };
     let Pair { one, other, .. } = &stage.meet_with(limits).await;
@@ -125,10 +126,10 @@ pub async fn sending_to_a_stuck_peer_ends_in_time<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// An operation ends after its total time, with a typed error that contains it, however long the peer
-/// may make no progress.
+/// An operation ends after its total time, with a typed error that contains it, however long the
+/// peer may make no progress.
 ///
-/// A peer that takes a byte now and then makes progress: it must not hold a sender for ever.
+/// A peer that takes a byte now and then makes progress, but must not block a sender forever.
 pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let limits = Limits {
@@ -153,10 +154,10 @@ pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>)
     assert!(matches!(one.watch_close().await, CloseReason::Local { code: 7, .. }));
 }
 
-/// A message that stands still before its last byte has arrived ends its connection with the code.
+/// A message whose rest does not arrive in time ends its connection with the code.
 ///
-/// Its bytes take memory, and the peer may never send the rest.
-pub async fn an_unfinished_message_ends_in_time<H: Harness>(stage: Stage<H>) {
+/// Its bytes occupy memory, and the peer may never send the rest.
+pub async fn an_unfinished_message_times_out<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let transport = stage.transport_with(Limits { message_timeout: after, ..Limits::default() });
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -169,11 +170,11 @@ pub async fn an_unfinished_message_ends_in_time<H: Harness>(stage: Stage<H>) {
     assert_eq!(transport.statistics().held_bytes, 0);
 }
 
-/// A question that stands still before its last byte has arrived is refused with the code if it has a
-/// stream of its own, and the connection goes on; otherwise its connection ends with the code.
+/// A question whose rest does not arrive in time is refused with the code if it has its own stream,
+/// and the connection remains usable; otherwise its connection ends with the code.
 ///
-/// Its bytes take memory, and the application waits for the rest.
-pub async fn an_unfinished_question_ends_in_time<H: Harness>(stage: Stage<H>) {
+/// Its bytes occupy memory, and the application waits for the rest.
+pub async fn an_unfinished_question_times_out<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let transport = stage.transport_with(Limits { message_timeout: after, ..Limits::default() });
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
@@ -194,7 +195,7 @@ pub async fn an_unfinished_question_ends_in_time<H: Harness>(stage: Stage<H>) {
         (Some(code), Err(error)) => {
             assert_eq!((code, error), (request_code::TOO_SLOW, RequestError::TimedOut { after }));
             peer.write(&[&4_u32.to_be_bytes()[..], b"next"].concat()).await;
-            assert_eq!(connection.recv().await.unwrap().0, "next", "the connection goes on");
+            assert_eq!(connection.recv().await.unwrap().0, "next", "the connection remains usable");
         }
         (None, Err(RequestError::Closed(reason))) => {
             assert_eq!(reason, close_reason(Limit::MessageTimeout));
@@ -205,11 +206,11 @@ pub async fn an_unfinished_question_ends_in_time<H: Harness>(stage: Stage<H>) {
     assert_eq!(transport.statistics().held_bytes, 0);
 }
 
-/// When the memory for received messages is used up, the connection that holds most of it ends with the
-/// code, and the other ones go on.
+/// When the memory for received messages is used up, the connection that occupies most ends with
+/// the code, and the others remain usable.
 ///
-/// A few peers could otherwise take all memory with messages that they do not finish.
-pub async fn the_peer_that_holds_most_gives_way<H: Harness>(stage: Stage<H>) {
+/// Otherwise a few peers could occupy all memory with messages that they do not finish.
+pub async fn the_connection_that_holds_most_memory_is_ended<H: Harness>(stage: Stage<H>) {
     const MESSAGE: usize = 1024 * 1024;
     let limits = Limits { max_memory: 2 * MESSAGE, ..Limits::default() };
     let (transport, dialler) = (stage.transport_with(limits), stage.transport());
@@ -221,7 +222,7 @@ pub async fn the_peer_that_holds_most_gives_way<H: Harness>(stage: Stage<H>) {
     for _ in 0..4 {
         let (mut peer, connection) = stage.meet_raw(&listener).await;
         let header = u32::try_from(MESSAGE).unwrap_or(u32::MAX).to_be_bytes();
-        // The peer may be ended meanwhile.
+        // The connection may be ended meanwhile.
         let write = async move {
             peer.write(&header).await;
             peer.write(&[1; MESSAGE - 1]).await;
@@ -244,7 +245,7 @@ pub async fn the_peer_that_holds_most_gives_way<H: Harness>(stage: Stage<H>) {
     };
     tokio::select! {
         () = honest => {}
-        _ = join_all(hoarders) => panic!("all gave way"),
+        _ = join_all(hoarders) => panic!("all of them were ended"),
     }
     assert!(transport.statistics().held_bytes <= 2 * MESSAGE);
 }

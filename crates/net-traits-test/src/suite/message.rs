@@ -62,7 +62,7 @@ pub async fn a_message_of_the_limit_arrives<H: Harness>(stage: Stage<H>) {
 /// A message one byte over the limit is rejected by the sender, with its size and the limit.
 ///
 /// If it were sent, the peer would stop the stream and lose later messages.
-pub async fn a_longer_message_is_refused<H: Harness>(stage: Stage<H>) {
+pub async fn a_message_over_the_limit_is_rejected<H: Harness>(stage: Stage<H>) {
     let limit = 300 * KIB;
     let Pair { one, other, .. } =
         &stage.meet_with(Limits { max_message_size: limit, ..Limits::default() }).await;
@@ -100,7 +100,7 @@ pub async fn messages_keep_their_order<H: Harness>(stage: Stage<H>) {
 /// Messages that many tasks send at once arrive complete and are not interleaved.
 ///
 /// The tasks of a node share a connection.
-pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
+pub async fn concurrent_messages_are_not_interleaved<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (tasks, each, length) = (8_u32, 6_u32, 200 * KIB);
     let send = join_all((0..tasks).map(|task| async move {
@@ -123,7 +123,7 @@ pub async fn concurrent_messages_stay_whole<H: Harness>(stage: Stage<H>) {
 /// Large messages in both directions at once do not block each other.
 ///
 /// Otherwise two peers that both send before they read would deadlock.
-pub async fn both_directions_go_at_once<H: Harness>(stage: Stage<H>) {
+pub async fn both_directions_are_independent<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     tokio::join!(exchange(one), exchange(other));
 }
@@ -146,7 +146,7 @@ async fn exchange(connection: &impl NetConnection) {
 /// Parts are sent as one message, in order, including empty parts.
 ///
 /// A header and a payload in different buffers need no copy.
-pub async fn parts_are_one_message<H: Harness>(stage: Stage<H>) {
+pub async fn parts_are_sent_as_one_message<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let parts = [pattern(3), Bytes::new(), pattern(100 * KIB), pattern(1)];
     one.send_parts(&parts).await.unwrap();
@@ -231,10 +231,10 @@ pub async fn a_cancelled_send_is_all_or_nothing<H: Harness>(stage: Stage<H>) {
     assert!(sent.iter().all(|number| received.binary_search(number).is_ok()), "all that were sent");
 }
 
-/// `try_send` queues a message or reports a full queue, without waiting.
+/// `try_send` queues a message, or returns `WouldBlock` if the queue is full, without waiting.
 ///
 /// A queued message is not lost. Callers that cannot wait drop the message or the peer.
-pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
+pub async fn try_send_queues_or_would_block<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     // The stream may not be open yet.
     while one.try_send(numbered(0, 64 * KIB)).is_err() {
@@ -259,7 +259,7 @@ pub async fn try_send_takes_or_refuses<H: Harness>(stage: Stage<H>) {
     assert_eq!(other.recv().await.unwrap().0, pattern(1), "there is room again");
 }
 
-/// `flush` waits for queued messages and then returns, also if none are queued.
+/// `flush` waits for queued messages and then returns, even if none are queued.
 pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.flush().await.unwrap();
@@ -279,8 +279,8 @@ pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
 
 /// `send_acked` resolves once a `recv` of the peer has returned the message, and not before.
 ///
-/// A program deletes its copy of a message then. Messages keep their order, and a dropped future has
-/// sent the message too.
+/// A program deletes its copy of a message then. Messages keep their order, and a dropped future
+/// has sent the message too.
 pub async fn an_acked_message_was_taken<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     one.send(b"before").await.unwrap();
@@ -295,7 +295,7 @@ pub async fn an_acked_message_was_taken<H: Harness>(stage: Stage<H>) {
     }
     let (acked, received) = tokio::join!(acked, other.recv());
     assert_eq!((acked, received.unwrap().0), (Ok(()), "acked".into()));
-    // More at once than there may be without a receipt.
+    // More at once than may wait for a receipt.
     let send = join_all((0..200).map(|number| one.send_acked(numbered(number, 100))));
     let receive = async {
         for _ in 0..200 {
@@ -310,10 +310,11 @@ pub async fn an_acked_message_was_taken<H: Harness>(stage: Stage<H>) {
     assert_eq!(long, Err(SendAckedError::NotSent(too_large)));
 }
 
-/// If the connection ends before the peer has received the message, `send_acked` fails and says that
-/// this is not known.
+/// If the connection ends before the peer has received the message, `send_acked` fails with
+/// `Unknown`.
 ///
-/// A program that takes it for sent loses the message, and one that takes it for lost sends it twice.
+/// The program has to find out: regarding the message as received may lose it, and regarding it as
+/// lost may send it twice.
 pub async fn without_a_receipt_the_message_is_unknown<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let (acked, ()) = tokio::join!(one.send_acked("unread".into()), async {
@@ -329,13 +330,13 @@ pub async fn without_a_receipt_the_message_is_unknown<H: Harness>(stage: Stage<H
         assert_eq!(other.recv().await.unwrap().0, "read");
         other.close(7, "").await;
     });
-    assert_eq!(acked, Ok(()), "an orderly close waits for receipts");
+    assert_eq!(acked, Ok(()), "a graceful close waits for receipts");
 }
 
 /// A peer that reads slowly makes `send` wait, which bounds the sender's memory.
 ///
 /// Otherwise one peer that does not read could exhaust it.
-pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
+pub async fn send_waits_for_a_slow_reader<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let mut sent = 0;
     while let Ok(result) = timeout(2 * MOMENT, one.send_bytes(numbered(sent, 512 * KIB))).await {
@@ -348,11 +349,12 @@ pub async fn a_slow_reader_makes_send_wait<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// A task that only sends, and one that only receives what has arrived, give their thread back.
+/// A task that only sends, and one that only receives messages that have arrived, yield to other
+/// tasks.
 ///
-/// The peer decides how fast it sends: without a budget (`tokio::task::coop`) one that sends empty
-/// messages stops all other tasks of the thread.
-pub async fn tasks_that_are_always_ready_let_others_run<H: Harness>(stage: Stage<H>) {
+/// Without a cooperative budget (`tokio::task::coop`), a peer that sends empty messages quickly
+/// would stop all other tasks of the thread.
+pub async fn tasks_that_are_always_ready_yield<H: Harness>(stage: Stage<H>) {
     const COUNT: usize = 240;
     /// Tokio's budget is 128.
     const LONGEST: usize = 200;
@@ -380,7 +382,7 @@ pub async fn tasks_that_are_always_ready_let_others_run<H: Harness>(stage: Stage
     assert!(received <= LONGEST, "{received} messages were received without a pause");
 }
 
-/// Returns how many operations `work` did at most without a pause; it counts them in `done`.
+/// Returns the largest number of operations that `work` did in one poll. It counts them in `done`.
 async fn longest_run(done: &AtomicUsize, work: impl Future<Output = ()>) -> usize {
     let mut work = pin!(work);
     let mut longest = 0;
@@ -451,7 +453,7 @@ pub async fn a_cancelled_recv_keeps_every_byte<H: Harness>(stage: Stage<H>) {
     assert_eq!(connection.recv().await.unwrap().0, "abc");
 }
 
-/// A raw peer, our end of its connection, and the handles that must stay alive.
+/// Returns a raw peer, this side's end of its connection, and the handles that must be kept.
 async fn raw<H: Harness>(
     stage: &Stage<H>,
 ) -> (Box<dyn RawPeer>, crate::stage::Connection<H>, (H::Transport, crate::stage::Listener<H>)) {

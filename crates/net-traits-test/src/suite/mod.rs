@@ -7,6 +7,7 @@ pub mod close;
 pub mod connect;
 pub mod credentials;
 pub mod datagram;
+pub mod handles;
 pub mod identity;
 pub mod limits;
 pub mod message;

@@ -1,4 +1,4 @@
-//! What operators do with a running transport: look at it, close connections, and shut it down.
+//! Operation of a running transport: statistics, closing connections, and shutdown.
 
 use crate::stage::{
     ALPN, MOMENT, PAUSE, Pair, Stage, credential, dial, greet, introduce, numbered,
@@ -14,9 +14,9 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::sleep;
 
-/// A transport lists and counts its open connections, and only those. The handles are usable.
+/// A transport lists and counts exactly its open connections. The handles are usable.
 ///
-/// The transport does not keep a connection open that it lists.
+/// Listing a connection does not keep it open.
 pub async fn open_connections_are_listed<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener: _listener, transports } = stage.meet().await;
     for (transport, peer) in [(&transports[0], &transports[1]), (&transports[1], &transports[0])] {
@@ -114,7 +114,7 @@ pub async fn messages_over_the_limit_are_counted<H: Harness>(stage: Stage<H>) {
 
 /// Shutdown delivers what was sent, closes with its code and the given reason, and stops the
 /// listeners. Nothing can be opened afterwards.
-pub async fn shutdown_ends_everything_in_order<H: Harness>(stage: Stage<H>) {
+pub async fn shutdown_closes_gracefully<H: Harness>(stage: Stage<H>) {
     let (transport, dialler) = (stage.transport(), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let (dialled, accepted) =
@@ -178,8 +178,8 @@ pub(super) async fn fill(connection: &impl NetConnection) -> u64 {
     sent
 }
 
-/// Handles whose runtime has ended work in the next one, or say that their connection has ended, also to
-/// those that wait.
+/// Handles whose runtime has ended work in another one, or report that their connection has ended,
+/// also to pending operations.
 ///
 /// A program may stop a part of itself and keep a handle.
 pub async fn handles_outlive_their_runtime<H: Harness>(stage: Stage<H>) {
@@ -197,8 +197,8 @@ pub async fn handles_outlive_their_runtime<H: Harness>(stage: Stage<H>) {
     let waiting = pin!(async {
         let (received, by_one, by_other) =
             tokio::join!(one.recv(), one.watch_close(), other.watch_close());
-        let is_told = matches!(&received, Err(RecvError::Closed(reason)) if *reason == by_one);
-        assert!(is_told, "{received:?}, {by_one}, {by_other}");
+        let is_same = matches!(&received, Err(RecvError::Closed(reason)) if *reason == by_one);
+        assert!(is_same, "{received:?}, {by_one}, {by_other}");
     });
     let works = pin!(async {
         let _ = stop.send(());
@@ -216,14 +216,14 @@ pub async fn handles_outlive_their_runtime<H: Harness>(stage: Stage<H>) {
     };
     if !works {
         for connection in [one, other] {
-            let over = CloseOutcome::AlreadyClosed(connection.watch_close().await);
+            let expected = CloseOutcome::AlreadyClosed(connection.watch_close().await);
             let closed = |result| matches!(result, Err(SendError::Closed(_)));
             assert!(
                 closed(connection.send(b"more").await) && closed(connection.try_send("".into()))
             );
             assert!(matches!(connection.recv().await, Err(RecvError::Closed(_))));
             let _ = connection.flush().await;
-            assert_eq!(connection.close(1, "late").await, over);
+            assert_eq!(connection.close(1, "late").await, expected);
         }
     }
     let dialler = stage.transport();

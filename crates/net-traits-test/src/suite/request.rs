@@ -1,4 +1,4 @@
-//! Requests: questions and their answers, beside messages.
+//! Requests: questions and their answers.
 
 use super::operation::fill;
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
@@ -62,8 +62,8 @@ async fn serve_one(connection: &impl NetRequests, answer: Bytes) -> Result<(), R
     question.answer(answer).await
 }
 
-/// A question that is refused or dropped fails at the asker, with the code.
-pub async fn refused_questions_are_told<H: Harness>(stage: Stage<H>) {
+/// A question that is refused or dropped fails at the side that asked, with the code.
+pub async fn refused_questions_are_reported<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let refuse = async { other.accept_request().await.unwrap().refuse(77) };
     let (refused, ()) = tokio::join!(one.request("may I?".into(), LONG), refuse);
@@ -78,7 +78,7 @@ pub async fn refused_questions_are_told<H: Harness>(stage: Stage<H>) {
 }
 
 /// A question whose future is dropped is cancelled at the peer, which can stop its work.
-pub async fn cancelled_questions_are_told<H: Harness>(stage: Stage<H>) {
+pub async fn cancelled_questions_are_reported<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let question = {
         let mut ask = pin!(one.request("never mind".into(), LONG));
@@ -96,9 +96,9 @@ pub async fn cancelled_questions_are_told<H: Harness>(stage: Stage<H>) {
     greet(one, other).await;
 }
 
-/// A refusal and a cancellation are not lost if the send queue is full. They arrive at the latest
+/// Refusals and cancellations are not lost if the send queue is full. They arrive at the latest
 /// when the peer has received the messages before them.
-pub async fn full_queues_delay_no_end_for_ever<H: Harness>(stage: Stage<H>) {
+pub async fn refusals_and_cancellations_pass_full_queues<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
     let mut ask = pin!(one.request("may I?".into(), LONG));
     let question = tokio::select! {
@@ -148,7 +148,7 @@ pub async fn questions_have_a_deadline<H: Harness>(stage: Stage<H>) {
 
 /// A question or an answer over the limit is refused with a typed error, on both sides for an
 /// answer. The connection remains usable.
-pub async fn long_questions_are_refused<H: Harness>(stage: Stage<H>) {
+pub async fn questions_over_the_limit_are_rejected<H: Harness>(stage: Stage<H>) {
     let limits = Limits { max_request_size: 10_000, ..Limits::default() };
     let Pair { one, other, .. } = &stage.meet_with(limits).await;
     let too_large = RequestError::TooLarge { size: 10_001, limit: 10_000 };
@@ -181,8 +181,8 @@ pub async fn closing_ends_requests<H: Harness>(stage: Stage<H>) {
     assert!(question.answer("late".into()).await.is_err());
 }
 
-/// Once a revocation has returned, neither a question of its peer nor the content of an accepted one is
-/// handed out, and the peer gets no answer.
+/// Once a revocation has returned, neither a question of its peer nor the content of an accepted
+/// one is handed out, and the peer gets no answer.
 pub async fn questions_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, listener: _listener, transports: [dialler, transport] } =
         stage.meet().await;

@@ -37,7 +37,7 @@ impl Context {
     /// Returns the credential, with another policy if that is the fault.
     pub(super) fn credential(&self, credential: NetCredential) -> NetCredential {
         match (self.fault, credential.trust()) {
-            // The verifier that panics is of another behaviour.
+            // The verifier that panics belongs to another behaviour.
             (Fault::CustomPoliciesAreIgnored, TrustPolicy::Custom(verifier))
                 if !verifier.reads_legacy_endorsements() =>
             {
@@ -53,7 +53,7 @@ impl Context {
 
     /// Checks the form of a key.
     pub(super) fn check(&self, credential: &NetCredential) -> Result<(), CredentialError> {
-        // Version 2 of PKCS#8, behind the tag and the length.
+        // Version 2 of PKCS#8 (RFC 5958), after the tag and the length.
         let is_new = credential.private_key().secret_der().get(2..5) == Some(&[2, 1, 1])
             && matches!(credential.private_key(), PrivateKeyDer::Pkcs8(_));
         match self.fault {
@@ -63,7 +63,7 @@ impl Context {
     }
 
     /// Returns the error of a handshake, with another cause if that is the fault.
-    pub(super) fn told(&self, error: ConnectError) -> ConnectError {
+    pub(super) fn falsify(&self, error: ConnectError) -> ConnectError {
         let ConnectError::Rejected(mut rejection) = error else { return error };
         let (identity, cause) = (rejection.identity, rejection.cause.take());
         let cause = match (self.fault, cause.as_deref(), identity) {
@@ -73,7 +73,7 @@ impl Context {
                 Some(identity),
             ) => Some(Arc::new(TrustError::BadSignature { identity })),
             (
-                Fault::PanicsOfVerifiersAreNotTold,
+                Fault::PanicsOfVerifiersAreNotReported,
                 Some(TrustError::VerifierPanicked { .. }),
                 Some(identity),
             ) => Some(Arc::new(TrustError::Refused { identity, why: String::new() })),

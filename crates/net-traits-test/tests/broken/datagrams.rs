@@ -30,7 +30,7 @@ impl NetDatagrams for BrokenConnection {
         match self.0.fault {
             Fault::DatagramsAreCut if received.len() > 1000 => Ok(received.slice(..1000)),
             Fault::DroppedRecvLosesADatagram => {
-                tokio::task::yield_now().await; // a future that is dropped here takes it along
+                tokio::task::yield_now().await; // a future that is dropped here loses the datagram
                 Ok(received)
             }
             _ => Ok(received),

@@ -1,4 +1,4 @@
-//! What broken operations do when they end or are dropped.
+//! Guards of broken operations, which act when the operation ends or is dropped.
 
 use super::Shared;
 use bytes::Bytes;

@@ -1,4 +1,4 @@
-//! Requests of a broken transport, and what it hands out of a revoked peer.
+//! Requests of a broken transport, and the data of a revoked peer that it keeps.
 
 use super::{BrokenConnection, Fault, Shared};
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ pub(crate) struct BrokenQuestion {
     inner: MemoryQuestion,
     fault: Fault,
     is_read: bool,
-    /// Its content, read before the application asks for it.
+    /// The question, read before the application asks for it.
     early: Option<Bytes>,
 }
 
@@ -28,7 +28,7 @@ impl NetRequests for BrokenConnection {
             Fault::CancellationsNeedRoom if question == "can you wait?" => {
                 let inner = inner.clone();
                 let request = async move { inner.request(question, Duration::MAX).await };
-                tokio::spawn(request).await.unwrap() // goes on when this future is dropped
+                tokio::spawn(request).await.unwrap() // continues when this future is dropped
             }
             Fault::QuestionsAreUnlimited if question.len() > limits.max_request_size => {
                 Ok(question)
@@ -93,7 +93,7 @@ impl NetQuestion for BrokenQuestion {
     }
 
     async fn canceled(&self) {
-        if self.fault == Fault::CancellationsAreNotTold && self.is_read {
+        if self.fault == Fault::CancellationsAreNotReported && self.is_read {
             pending::<()>().await;
         }
         self.inner.canceled().await;
@@ -101,7 +101,7 @@ impl NetQuestion for BrokenQuestion {
 }
 
 impl Shared {
-    /// Keeps what had arrived before a revocation.
+    /// Keeps the data that arrived before a revocation.
     pub(super) fn keep_what_arrived(&self) {
         while self.fault == Fault::RevokedMessagesAreHandedOut
             && let Some(Ok((message, _))) = self.inner.recv().now_or_never()

@@ -48,7 +48,7 @@ impl NetIncomingRequest for BrokenRequest {
             (Fault::AnonymousIsARefusal, ConnectError::Rejected(it)) if it.identity.is_none() => {
                 ConnectError::Refused(remote_addr)
             }
-            (_, error) => self.context.told(error),
+            (_, error) => self.context.falsify(error),
         })?;
         Ok(self.context.connection(inner))
     }

@@ -10,12 +10,12 @@ use tokio::sync::mpsc;
 use tokio::time::sleep;
 
 impl Shared {
-    /// Whether the peer may make no progress for long.
+    /// Returns whether the peer may make no progress for long.
     pub(super) fn is_patient(&self) -> bool {
         self.limits.no_progress_timeout > Duration::from_secs(60)
     }
 
-    /// Whether what is queued gets time when the last handle is dropped. Faults of queues need it.
+    /// Returns whether a connection lingers after its last handle. Faults of queues need it.
     pub(super) fn lingers(&self) -> bool {
         self.limits.linger > Duration::from_secs(1)
     }
@@ -42,7 +42,7 @@ impl Drop for Shared {
         let leaks = match self.fault {
             Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
             Fault::OrphansLeak => self.context.strong_count() == 0,
-            Fault::DropsLingerForEver => self.is_patient(),
+            Fault::DropsLingerForever => self.is_patient(),
             Fault::DropsNeedARuntime if self.lingers() => {
                 drop(Handle::current());
                 false

@@ -20,7 +20,7 @@ pub(crate) struct Raw(MemoryConnection);
 #[async_trait]
 impl RawPeer for Raw {
     async fn write(&mut self, bytes: &[u8]) {
-        // The other side may have ended what violates.
+        // The other side may have closed the connection because of a violation.
         let _ = self.0.send_raw(Bytes::copy_from_slice(bytes)).await;
     }
 

@@ -1,4 +1,4 @@
-//! The harness of this transport for the conformance suite.
+//! The harness of this transport for the conformance suite, and helpers of the other tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use async_trait::async_trait;
@@ -44,7 +44,7 @@ pub(crate) async fn listen(config: QuinnConfig) -> (QuinnTransport, QuinnListene
     (transport, listener)
 }
 
-/// A peer with a bare QUIC connection, and the local connection to it.
+/// Connects a bare QUIC peer, and returns it and the local connection.
 pub(crate) async fn raw(config: QuinnConfig) -> (Connection, QuinnConnection) {
     let (_, listener) = listen(config).await;
     let credential = trusting();
@@ -98,8 +98,8 @@ impl Drop for Relay {
     }
 }
 
-/// Connects a bare QUIC client that trusts every peer and presents a certificate only if it has one.
-/// It does not check whether the key belongs to the certificate.
+/// Connects a bare QUIC client that trusts every peer and presents a certificate only if it has
+/// one. It does not check whether the key belongs to the certificate.
 pub(crate) async fn dial_quic(
     remote_addr: SocketAddr,
     alpn: &str,
@@ -141,7 +141,7 @@ struct Raw {
 #[async_trait]
 impl RawPeer for Raw {
     async fn write(&mut self, bytes: &[u8]) {
-        let _ = self.stream.write_all(bytes).await; // the other side may have ended what violates
+        let _ = self.stream.write_all(bytes).await; // the peer may have closed because of a violation
     }
 
     async fn finish(&mut self) {

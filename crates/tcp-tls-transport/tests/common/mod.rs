@@ -1,14 +1,16 @@
-//! The harness of this transport for the conformance suite.
+//! The harness of this transport for the conformance suite, and helpers of the other tests.
 #![allow(dead_code, reason = "each test file uses a part")]
 
 use async_trait::async_trait;
-use net_traits::NetCredential;
+use net_traits::{NetCredential, NetTransport, TrustPolicy};
 use net_traits_test::{Harness, Limits, RawPeer};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
+use std::time::Duration;
+use tcp_tls_transport::{TcpTlsConfig, TcpTlsListener, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tokio_rustls::rustls::client::danger::{
@@ -19,7 +21,28 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use tokio_rustls::rustls::sign::{CertifiedKey, SingleCertAndKey};
 use tokio_rustls::rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme, version};
 
+pub(crate) const ALPN: &str = "test/1";
+
+/// A test that takes longer hangs.
+pub(crate) const HANG: Duration = Duration::from_secs(60);
+
 pub(crate) struct Tcp;
+
+pub(crate) fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
+    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+pub(crate) fn trusting() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+pub(crate) async fn listen(config: TcpTlsConfig) -> (TcpTlsTransport, TcpTlsListener) {
+    let transport = TcpTlsTransport::with_config(config).unwrap();
+    let address = "127.0.0.1:0".parse().unwrap();
+    let listener = transport.create_listener(address, &[ALPN], trusting()).await.unwrap();
+    (transport, listener)
+}
 
 /// Connects a TLS client that trusts every peer and presents a certificate only if it has one. It
 /// does not check whether the key belongs to the certificate.
@@ -93,7 +116,7 @@ struct Raw(TlsStream<TcpStream>);
 #[async_trait]
 impl RawPeer for Raw {
     async fn write(&mut self, bytes: &[u8]) {
-        let _ = self.0.write_all(bytes).await; // the other side may have ended what violates
+        let _ = self.0.write_all(bytes).await; // the peer may have closed because of a violation
         let _ = self.0.flush().await;
     }
 
