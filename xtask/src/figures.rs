@@ -98,8 +98,8 @@ const FIGURES: &[Figure] = &[
     ),
     figure(KIT, "HANDSHAKE: Duration = Duration::from_secs(10);", SECURITY, "| 10 s, 30 s, 12 s;"),
     figure(
-        QUIC,
-        "idle_timeout: Duration = Duration::from_secs(30),",
+        QUIC_OPTIONS,
+        "idle_timeout: ::std::time::Duration = ::std::time::Duration::from_secs(30),",
         SECURITY,
         "| 10 s, 30 s, 12 s;",
     ),
