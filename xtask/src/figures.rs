@@ -200,10 +200,10 @@ const FIGURES: &[Figure] = &[
     figure(QUINN, "connection_receive_window = 16 * 1024 * 1024,", SECURITY, "| quinn 16 MiB, and"),
     figure(QUINN, "SEND_WINDOW: u64 = 4 * 1024 * 1024;", SECURITY, "msquic 16 MiB, quinn 5 MiB,"),
     figure(
-        QUIC,
+        QUIC_OPTIONS,
         "datagram_queue: usize = 64 * 1024,",
         SECURITY,
-        "not received (msquic) | 64 KiB |",
+        "not received (msquic, quinn) | 64 KiB |",
     ),
     figure(
         "crates/net-kit/src/registry/memory.rs",
