@@ -95,10 +95,14 @@ impl MsQuicNetConnection {
             telemetry.resumed();
         }
         let (remote_addr, local_hash) = (facts.remote_addr(), facts.local_hash());
+        let weak = Arc::downgrade(Handle::member(&shared));
         // The place counts until the end, with or without handles.
         shared.inner.on_shutdown(move |error| {
             let _place = place;
             telemetry.closed(&resolve_bad_certificate(&error, remote_addr, local_hash));
+            if let Some(shared) = weak.upgrade() {
+                shared.entry.undelivered(shared.stream_pool.unconfirmed());
+            }
         });
         Some(Self::of(shared))
     }

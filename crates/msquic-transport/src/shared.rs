@@ -144,6 +144,7 @@ impl Member for Shared {
             rest
         };
         inner.watch_shutdown().await;
+        self.entry.undelivered((messages, bytes));
         CloseOutcome::from_unconfirmed(messages, bytes, CloseOutcome::Acknowledged)
     }
 

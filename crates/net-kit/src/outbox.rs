@@ -285,6 +285,12 @@ impl Outbox {
         (messages + state.unwritten.0 + state.lost.0, bytes + state.unwritten.1 + state.lost.1)
     }
 
+    /// Returns how many messages were not written, or are lost with a stopped stream, and their bytes.
+    pub fn unsent(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.unwritten.0 + state.lost.0, state.unwritten.1 + state.lost.1)
+    }
+
     /// Drops the queued messages and ends the stream, unless it has ended. Returns the reason of
     /// the end: a local close takes precedence over `reason`, and `reason` over that of
     /// [`fail`](Self::fail).

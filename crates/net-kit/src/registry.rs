@@ -41,7 +41,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::ready;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use task::Task;
@@ -242,7 +242,7 @@ impl<M: Member> Registry<M> {
                 withdrawn: OnceLock::new(),
                 expiry,
                 handles: AtomicUsize::new(1),
-                is_undelivered_counted: AtomicBool::new(false),
+                undelivered: Mutex::default(),
             })
         });
         self.watch_messages();

@@ -127,6 +127,7 @@ macro_rules! __behaviours {
                 polling_for_the_end_uses_constant_memory [] Swapped,
                 a_close_ends_pending_operations [] Swapped,
                 a_second_close_does_nothing [close_reason] Swapped,
+                messages_lost_by_an_end_are_counted [] Swapped,
                 abort_reaches_the_peer [close_reason] Swapped,
                 an_abort_ends_a_pending_close [] Swapped,
                 a_revocation_ends_a_pending_close [] Swapped,

@@ -188,6 +188,8 @@ mutants! {
         "handles::a_dropped_connection_lingers_for_a_limited_time",
     losses_are_not_counted: LossesAreNotCounted =>
         "handles::messages_lost_by_a_drop_are_counted",
+    losses_of_ends_are_not_counted: LossesOfEndsAreNotCounted =>
+        "close::messages_lost_by_an_end_are_counted",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
         "handles::connections_outlive_listener_and_transport",
     orphans_leak: OrphansLeak =>

@@ -106,8 +106,8 @@ pub struct TransportStatistics {
     pub refused_backlog: u64,
     /// Announced messages that exceeded the limit.
     pub refused_messages: u64,
-    /// Messages that the peer had not confirmed, at most, when a connection ended whose handles
-    /// were dropped, or whose runtime had ended.
+    /// Messages that the peer had not confirmed, at most, when their connection ended. Over TCP and with
+    /// quinn, which see no confirmations, those that were not written when the peer or the network ended it.
     pub undelivered_messages: u64,
     /// Their bytes.
     pub undelivered_bytes: u64,

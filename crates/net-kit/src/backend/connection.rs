@@ -69,10 +69,10 @@ impl<B: Backend> Connection<B> {
         let driven = B::drive(session.clone(), io, handshake);
         let (of_task, weak) = (session.clone(), Arc::downgrade(Handle::member(&shared)));
         let abandon = OnDrop(move || {
-            if of_task.abandon()
-                && let Some(shared) = weak.upgrade()
-            {
-                shared.entry.undelivered(of_task.unconfirmed());
+            let was_open = of_task.abandon();
+            if let Some(shared) = weak.upgrade() {
+                let lost = if was_open { of_task.unconfirmed() } else { of_task.unsent() };
+                shared.entry.undelivered(lost);
             }
         });
         tokio::spawn(async move {
@@ -190,6 +190,7 @@ impl<B: Backend> Member for Shared<B> {
         }
         session.ended().await;
         let (messages, bytes) = session.unconfirmed();
+        self.entry.undelivered((messages, bytes));
         CloseOutcome::from_unconfirmed(messages, bytes, B::CONFIRMED)
     }
 

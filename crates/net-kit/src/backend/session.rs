@@ -401,8 +401,17 @@ impl<B: Backend> Session<B> {
 
     /// Returns how many messages the peer has not confirmed, at most, and their bytes.
     pub(super) fn unconfirmed(&self) -> (u64, u64) {
+        self.sum(Outbox::unconfirmed)
+    }
+
+    /// Returns how many messages were not sent, and their bytes.
+    pub(super) fn unsent(&self) -> (u64, u64) {
+        self.sum(Outbox::unsent)
+    }
+
+    fn sum(&self, of_lane: impl Fn(&Outbox) -> (u64, u64)) -> (u64, u64) {
         let sum = |(messages, bytes), (more, size)| (messages + more, bytes + size);
-        self.all_lanes().map(Outbox::unconfirmed).fold((0, 0), sum)
+        self.all_lanes().map(of_lane).fold((0, 0), sum)
     }
 
     /// Returns whether the connection has ended.

@@ -12,7 +12,8 @@ use bytes::Bytes;
 use net_traits::{
     CloseReason, DatagramError, MessageStatistics, RecvError, RequestError, close_code,
 };
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tracing::Span;
 
@@ -29,8 +30,8 @@ pub struct Entry<M> {
     /// When trust ends; `None` if it does not end.
     pub(super) expiry: Option<Expiry>,
     pub(super) handles: AtomicUsize,
-    /// Whether the undelivered messages of the connection were counted.
-    pub(super) is_undelivered_counted: AtomicBool,
+    /// The undelivered messages that were counted, and their bytes.
+    pub(super) undelivered: Mutex<(u64, u64)>,
 }
 
 impl<M: Member> Entry<M> {
@@ -148,10 +149,16 @@ impl<M: Member> Entry<M> {
         Some(CloseReason::Local { code, reason: why_withdrawn(code).to_owned() })
     }
 
-    /// Counts the messages, and their bytes, that the peer had not confirmed when a connection
-    /// without handles or without a runtime ended. Further calls do nothing.
-    pub(crate) fn undelivered(&self, (messages, bytes): (u64, u64)) {
-        if messages > 0 && !self.is_undelivered_counted.swap(true, Ordering::Relaxed) {
+    /// Counts messages, and their bytes, that the peer has not received, at most, now that the connection
+    /// has ended. Of several calls the largest number counts.
+    pub fn undelivered(&self, (messages, bytes): (u64, u64)) {
+        let (messages, bytes) = {
+            let counted = &mut *self.undelivered.lock();
+            let before = *counted;
+            *counted = (before.0.max(messages), before.1.max(bytes));
+            (counted.0 - before.0, counted.1 - before.1)
+        };
+        if messages > 0 {
             self.registry.undelivered_messages.fetch_add(messages, Ordering::Relaxed);
             self.registry.undelivered_bytes.fetch_add(bytes, Ordering::Relaxed);
             self.telemetry.undelivered(messages, bytes);

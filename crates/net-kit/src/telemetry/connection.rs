@@ -127,8 +127,7 @@ impl ConnectionTelemetry {
         self.telemetry.closed(cause, took);
     }
 
-    /// Reports that the connection has ended without handles or without a runtime, before the peer
-    /// confirmed all messages.
+    /// Reports that the connection has ended before the peer confirmed all messages.
     pub(crate) fn undelivered(&self, messages: u64, bytes: u64) {
         self.span.in_scope(|| {
             tracing::debug!(target: CONNECTION, messages, bytes, "messages undelivered");

@@ -125,7 +125,7 @@ metrics! {
     "net_messages_received_total" Counter Count ["transport"] "Messages delivered to the application";
     "net_messages_refused_total" Counter Count ["transport"] "Announced messages that exceeded the limit";
     "net_messages_sent_total" Counter Count ["transport"] "Messages queued";
-    "net_messages_undelivered_total" Counter Count ["transport"] "Messages not confirmed, at most, by the end of a connection whose handles were dropped or whose runtime had ended";
+    "net_messages_undelivered_total" Counter Count ["transport"] "Messages that the peer had not confirmed, at most, when their connection ended";
     "net_packets_lost_total" Counter Count ["transport"] "QUIC packets that were lost, until the last sample of each connection";
     "net_packets_sent_total" Counter Count ["transport"] "QUIC packets that were sent, until the last sample of each connection";
     "net_pool_changes_total" Counter Count ["change"] "Changes of the connections of pools: `connected`, `replaced`, `stuck`, `lost`";
@@ -155,7 +155,7 @@ events! {
     CONNECTION DEBUG "closing" ["code", "reason"] "This side began to close and delivers what is queued";
     CONNECTION DEBUG "connected" [] "A connection was established";
     CONNECTION INFO "connection" ["peer", "remote", "direction", "transport"] "The span of a connection, around its events";
-    CONNECTION DEBUG "messages undelivered" ["messages", "bytes"] "The handles were dropped, or the runtime has ended; so many messages were not confirmed, at most, by the end";
+    CONNECTION DEBUG "messages undelivered" ["messages", "bytes"] "So many messages were not confirmed, at most, when the connection ended";
     CONNECTION INFO "revoked: no longer trusted" [] "The connection is closed because its peer is no longer trusted";
     CONNECTION TRACE "sample" ["rtt", "packets_sent", "packets_lost", "queued"] "A connection was measured, about every 10 s: the smoothed round-trip time in seconds, packets since the begin, bytes in the send queues";
     CONNECTION DEBUG "session resumed" [] "The handshake resumed an earlier session";

@@ -140,6 +140,7 @@ impl Shared {
         let Shared { entry, seat, place, .. } = self;
         let reason = seat.wire.ended(seat.side).await;
         entry.telemetry().closed(&reason);
+        entry.undelivered(seat.wire.undelivered(seat.side));
         drop(place.lock().take());
         reason
     }
@@ -205,6 +206,7 @@ impl Drop for Shared {
     fn drop(&mut self) {
         if let Some(reason) = self.seat.wire.ended(self.seat.side).now_or_never() {
             self.entry.telemetry().closed(&reason);
+            self.entry.undelivered(self.seat.wire.undelivered(self.seat.side));
         }
     }
 }

@@ -250,8 +250,8 @@ impl Wire {
     /// Waits until all data of `side` has arrived, or the connection has ended.
     pub(super) async fn delivered(&self, side: Side) -> Result<(), CloseReason> {
         self.until(|state, now| match (state.delivered(side, now), state.end(side, now)) {
-            (_, Ok(reason)) => Step::Done(Err(reason)),
             (Ok(()), _) => Step::Done(Ok(())),
+            (_, Ok(reason)) => Step::Done(Err(reason)),
             (Err(at), Err(end)) => Step::Wait(at.into_iter().chain(end).min()),
         })
         .await

@@ -222,6 +222,28 @@ pub async fn abort_reaches_the_peer<H: Harness>(stage: Stage<H>) {
     assert_eq!(one.send(b"late").await, Err(SendError::Closed(local(77, "enough"))));
 }
 
+/// Messages are counted that are lost with a connection that the peer ends.
+///
+/// Their senders were told that they are queued; they may not use the connection again.
+pub async fn messages_lost_by_an_end_are_counted<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, transports, .. } = stage.meet().await;
+    let mut number = 0;
+    while let Ok(queued) = timeout(MOMENT, one.send_bytes(numbered(number, 200_000))).await {
+        queued.unwrap();
+        number += 1;
+    }
+    other.abort(7, "gone");
+    one.watch_close().await;
+    let Ok(Err(_)) = timeout(MOMENT, one.flush()).await else {
+        return; // they had left the send queue
+    };
+    let transport = &transports[usize::from(stage.is_swapped)];
+    while transport.statistics().undelivered_messages == 0 {
+        sleep(PAUSE).await;
+    }
+    assert!(transport.statistics().undelivered_bytes >= 200_000);
+}
+
 /// Aborting does not wait for queued messages, and ends a `close` that does. Its code and reason
 /// replace those of the close.
 pub async fn an_abort_ends_a_pending_close<H: Harness>(stage: Stage<H>) {

@@ -84,6 +84,7 @@ pub(crate) enum Fault {
     DropsNeedARuntime,
     DropsLingerForever,
     LossesAreNotCounted,
+    LossesOfEndsAreNotCounted,
     TransportsTakeConnectionsAlong,
     OrphansLeak,
     AbortForgetsTheCode,
