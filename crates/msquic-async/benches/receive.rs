@@ -1,6 +1,6 @@
-//! Messages one way over loopback, copied out of msquic or read where they are. What criterion calls time is the
-//! processor time of both ends. Each sample has a connection of its own, since it matters whether both ends of it
-//! share one of msquic's workers.
+//! Messages in one direction over loopback, copied out of msquic or read in its memory. The time
+//! that criterion reports is the processor time of both ends. Each sample has its own connection,
+//! since it matters whether both ends share one of msquic's workers.
 #![allow(missing_docs, reason = "criterion's macros make public functions")]
 
 use bytes::Bytes;
@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 const ALPN: &str = "bench/1";
 
-/// What one measurement sends at least.
+/// How many bytes one measurement sends at least.
 const BURST_BYTES: usize = 4 * 1024 * 1024;
 
 /// Two ends of a stream, and what keeps them alive.
@@ -51,7 +51,7 @@ async fn lane(zero_copy: bool) -> Lane {
     Lane { write, read, _peers: (client, server, listener) }
 }
 
-/// Writes `messages` times `message` and lets `take` have each chunk.
+/// Writes `message` `messages` times and passes each chunk to `take`.
 async fn transfer(lane: &mut Lane, message: &Bytes, messages: u64, mut take: impl FnMut(&[u8])) {
     let Lane { write, read, .. } = lane;
     let send = async {
@@ -89,7 +89,7 @@ fn receive(criterion: &mut Criterion) {
             let message = Bytes::from(vec![7; size]);
             let count = (BURST_BYTES / size) as u64;
             group.throughput(Throughput::Bytes(count * size as u64));
-            // Each byte is looked at once.
+            // Each byte is read once.
             group.bench_function(BenchmarkId::new("read", size), |bencher| {
                 bencher.iter_custom(|rounds| {
                     let mut lane = runtime.block_on(lane(zero_copy));
@@ -101,7 +101,7 @@ fn receive(criterion: &mut Criterion) {
                     used() - before
                 });
             });
-            // The message is put together in memory of the application.
+            // The message is assembled in memory of the application.
             let mut whole = Vec::with_capacity(2 * size);
             group.bench_function(BenchmarkId::new("collect", size), |bencher| {
                 bencher.iter_custom(|rounds| {

@@ -19,19 +19,19 @@ use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// How often the stand-in looks whether the task takes its turns.
-const PATIENCE: Duration = Duration::from_millis(20);
+/// How often the stand-in checks whether the task takes its turns.
+const CHECK_INTERVAL: Duration = Duration::from_millis(20);
 
-/// How long the task waits while another thread is in a turn.
-const BUSY: Duration = Duration::from_millis(1);
+/// How long the task waits before it tries again while another thread is in a turn.
+const RETRY_DELAY: Duration = Duration::from_millis(1);
 
 impl ExecutionDriver {
-    /// Runs msquic inside the current tokio runtime for as long as the future is polled; it ends with an
-    /// error only. Spawn it, on a runtime with I/O and time enabled.
+    /// Runs msquic inside the current tokio runtime for as long as the future is polled; it returns only an
+    /// error. Spawn it, on a runtime with I/O and time enabled.
     ///
-    /// A message needs no hop to another thread then. While no thread of the runtime is free for more than
-    /// 20 to 40 ms, another thread does what is due. When the future is dropped, for instance with its
-    /// runtime, that is so for good.
+    /// Messages then do not pass between threads. If the task does not run for more than 20 to 40 ms, for
+    /// instance because a task blocks the thread, another thread drives msquic until the task runs again.
+    /// After the future is dropped, for instance with its runtime, that thread drives msquic permanently.
     ///
     /// ```no_run
     /// # async fn example() -> Result<(), msquic_async::Status> {
@@ -43,8 +43,8 @@ impl ExecutionDriver {
     ///
     /// # Errors
     ///
-    /// The operating system cannot wait for events, or start a thread. Another thread drives from then on, if it
-    /// can be started.
+    /// The operating system cannot wait for events, or start a thread. Another thread drives msquic from then
+    /// on, if it can be started.
     ///
     /// # Panics
     ///
@@ -65,7 +65,7 @@ impl ExecutionDriver {
             consume_budget().await; // an event may be ready each time
             let taken = turns.try_take(|next| (next, stand_in.shared.took_turn(true, next)));
             let Some((next, (due, _))) = taken else {
-                sleep(BUSY).await; // the stand-in is in a turn, or the process ends
+                sleep(RETRY_DELAY).await; // the stand-in is in a turn, or the process ends
                 continue;
             };
             if next == Some(Duration::ZERO) {
@@ -134,9 +134,9 @@ impl Shared {
     fn watch(&self, turns: Turns) {
         let mut late = None;
         while !self.is_over.load(Ordering::Acquire) {
-            thread::park_timeout(PATIENCE);
+            thread::park_timeout(CHECK_INTERVAL);
             let seen = self.progress.lock().turns;
-            // It may have become late this moment, so the task gets as long again.
+            // The turn may have become due just now, so the task gets one more interval.
             if late == Some(seen) {
                 self.replace(turns, seen);
             }
@@ -154,8 +154,8 @@ impl Shared {
             if turns_of_task != seen {
                 return;
             }
-            let wait = next.unwrap_or(PATIENCE).min(PATIENCE);
-            if !is_ready(turns, wait) && wait == PATIENCE {
+            let wait = next.unwrap_or(CHECK_INTERVAL).min(CHECK_INTERVAL);
+            if !is_ready(turns, wait) && wait == CHECK_INTERVAL {
                 return;
             }
         }

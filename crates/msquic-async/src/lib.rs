@@ -1,13 +1,13 @@
 //! Event-driven QUIC over Microsoft's msquic, for any executor.
 //!
-//! msquic works on threads of its own and calls back. This crate turns the callbacks into futures
-//! that run under tokio, smol, `futures::executor` or any other executor: nothing here needs a
-//! runtime.
+//! msquic works on threads of its own and reports events by callbacks. This crate turns the
+//! callbacks into futures that run under tokio, smol, `futures::executor` or any other executor;
+//! only the feature `driver` has a function that needs tokio.
 //!
 //! In reading order:
 //!
-//! 1. [`Registration`]: the root. [`Configuration`]: protocols, [`Settings`], and the certificate of
-//!    a [`NetCredential`], whose trust policy verifies peers.
+//! 1. [`Registration`]: the parent of the others. [`Configuration`]: protocols, [`Settings`], and
+//!    the certificate of a [`NetCredential`], whose trust policy verifies peers.
 //! 2. [`Listener`] and [`Connection`]: mutual TLS 1.3 between peers that know each other's
 //!    certificates.
 //! 3. [`Stream`], [`ReadStream`], [`WriteStream`]: ordered bytes; [`SendStream`]: messages that are
@@ -15,13 +15,13 @@
 //!
 //! # Rules that hold everywhere
 //!
-//! - **Dropping never blocks and never leaks.** A dropped handle closes what it stands for, in the
-//!   background. Any order is fine: streams keep their connection alive, connections and listeners
-//!   their registration. At the end of the process what is still open is closed, within two
-//!   seconds.
+//! - **Dropping never blocks and never leaks.** A dropped handle closes its connection, listener or
+//!   stream in the background. Handles may be dropped in any order: streams keep their connection
+//!   alive, connections and listeners their registration. At the end of the process everything that
+//!   is still open is closed, within two seconds.
 //! - **Nothing is unbounded**: backlogs, bytes in flight, bytes received and not read have limits.
-//! - **Errors come after the data**: what had arrived is delivered before the loss is reported.
-//! - Each function says what happens when its future is dropped (*cancel safety*).
+//! - **Errors come after the data**: what has arrived is delivered before the end is reported. -
+//!   **Cancel safety is documented**: each function says what happens when its future is dropped.
 //!
 //! # Features
 //!

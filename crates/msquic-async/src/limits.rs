@@ -1,4 +1,5 @@
-//! How much memory the streams and datagrams of a connection may take.
+//! `StreamLimits` and `DatagramLimits`: the memory that streams and datagrams of a connection may
+//! take.
 
 /// How many bytes each stream may hold in memory.
 ///
@@ -28,8 +29,8 @@ impl StreamLimits {
         self
     }
 
-    /// Sets to what [`send_buffer`](Self::send_buffer) grows when the path carries more at once, so that
-    /// long and fast paths are filled. Default: 16 MiB.
+    /// Sets the maximum in bytes to which [`send_buffer`](Self::send_buffer) grows when the path
+    /// can have more data in flight, so that long and fast paths are fully used. Default: 16 MiB.
     #[must_use]
     pub fn max_send_buffer(mut self, value: usize) -> Self {
         self.max_send_buffer = value;
@@ -57,7 +58,8 @@ impl Default for StreamLimits {
 
 /// How many datagrams a connection may hold in memory.
 ///
-/// Each datagram counts with its bytes and 256 bytes of bookkeeping, so that empty ones are limited too.
+/// Each datagram is counted with its bytes and 256 bytes of bookkeeping, so that empty ones are
+/// limited too.
 ///
 /// ```
 /// use msquic_async::DatagramLimits;
@@ -93,8 +95,8 @@ impl DatagramLimits {
         self
     }
 
-    /// Sets how many bytes may be received and not yet taken by the application; beyond them the oldest
-    /// datagram is dropped. Default: 256 KiB.
+    /// Sets how many bytes may be received and not yet read by the application; beyond them the
+    /// oldest datagram is dropped. Default: 256 KiB.
     #[must_use]
     pub fn receive_queue(mut self, value: usize) -> Self {
         self.receive_queue = value;

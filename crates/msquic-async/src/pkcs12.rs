@@ -1,19 +1,19 @@
 //! PKCS#12 (RFC 7292): the form in which msquic takes certificates and a private key from memory.
 //!
-//! The bundle never leaves this process and lives until msquic has read it. It therefore has no
-//! encryption and no MAC, which OpenSSL accepts together with a null password. Whatever holds the
-//! private key is wiped when it is dropped.
+//! The bundle never leaves this process and exists until msquic has read it. It therefore has no
+//! encryption and no MAC, which OpenSSL accepts together with a null password. All buffers with the
+//! private key are wiped when they are dropped.
 
 use der::asn1::{AnyRef, ObjectIdentifier};
 use der::{Decode, Encode, Reader, Sequence, SliceReader, Tag};
 use net_traits::{Cause, CredentialError, NetCredential, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-/// The bundle for `credential`: its key, and its certificates in their order.
+/// Encodes `credential`: its key, and its certificates in their order.
 ///
 /// # Errors
 ///
-/// [`CredentialError::Unusable`] if the form of the key is unknown.
+/// [`CredentialError::Unusable`] if the encoding of the key is unknown.
 pub(crate) fn bundle(credential: &NetCredential) -> Result<Zeroizing<Vec<u8>>, CredentialError> {
     let encoded = private_key_info(credential.private_key())
         .and_then(|key| encode(&key, credential.certificate_chain()));
@@ -22,8 +22,9 @@ pub(crate) fn bundle(credential: &NetCredential) -> Result<Zeroizing<Vec<u8>>, C
     })
 }
 
-/// The key as version 1 of PKCS#8 (RFC 5208), the only form that OpenSSL reads: without the public key that
-/// version 2 (RFC 5958) has for Ed25519, and around a key of SEC1 or PKCS#1.
+/// Encodes the key as version 1 of PKCS#8 (RFC 5208), the only form that OpenSSL reads: the public
+/// key that version 2 (RFC 5958) has for Ed25519 is left out, and keys in SEC1 or PKCS#1 form are
+/// wrapped.
 fn private_key_info(key: &PrivateKeyDer<'_>) -> der::Result<Zeroizing<Vec<u8>>> {
     let info = |algorithm, key| PrivateKeyInfo { version: 0, algorithm, key }.to_der();
     let inside = |der| AnyRef::new(Tag::OctetString, der);
@@ -105,7 +106,7 @@ struct Pfx<'a> {
     auth_safe: Content<'a>,
 }
 
-/// `ContentInfo`, and `SafeBag` without the optional attributes: they look the same.
+/// `ContentInfo`, and `SafeBag` without the optional attributes: both have the same structure.
 #[derive(Sequence)]
 struct Content<'a> {
     id: ObjectIdentifier,

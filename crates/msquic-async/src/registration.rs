@@ -1,4 +1,4 @@
-//! `Registration`: the root of everything.
+//! `Registration`: the parent of all connections and listeners.
 
 use crate::Status;
 use crate::ffi::raw::{FromRaw, Raw, kind};
@@ -7,7 +7,7 @@ use std::ffi::CString;
 use std::fmt;
 use std::sync::Arc;
 
-/// The root of all connections and listeners, with msquic's threads.
+/// The parent of connections and listeners, with msquic's threads.
 ///
 /// Cloning is cheap. Connections and listeners keep it alive; it is closed in the background when
 /// the last of them is closed, so dropping it never waits.
@@ -15,7 +15,7 @@ use std::sync::Arc;
 /// ```
 /// # smol::block_on(async {
 /// let registration = msquic_async::Registration::new("my-node")?;
-/// // Here connections and listeners come and go.
+/// // Use connections and listeners here.
 /// registration.shutdown(0);
 /// registration.wait_idle().await;
 /// # Ok::<(), msquic_async::Status>(())
@@ -27,7 +27,7 @@ pub struct Registration {
 }
 
 impl Registration {
-    /// A registration with the default profile; `name` appears in msquic's traces.
+    /// Opens a registration with the default profile; `name` appears in msquic's traces.
     ///
     /// ```
     /// let registration = msquic_async::Registration::new("my-node")?;
@@ -41,7 +41,7 @@ impl Registration {
         Self::with_profile(name, ExecutionProfile::default())
     }
 
-    /// A registration whose threads work as `profile` says.
+    /// Opens a registration with a profile, which determines its threads.
     ///
     /// ```
     /// use msquic_async::{ExecutionProfile, Registration};
@@ -62,9 +62,9 @@ impl Registration {
         Self { native }
     }
 
-    /// Closes all connections with `error_code` (below 2^62) and stops all listeners. New ones are
-    /// refused from now on. A connection that is being closed keeps its code. It does not wait, see
-    /// [`wait_idle`](Self::wait_idle).
+    /// Closes all connections with `error_code` (below 2^62) and stops all listeners. No new ones
+    /// can be created from now on. A connection that is being closed keeps its code. To wait for
+    /// the end, see [`wait_idle`](Self::wait_idle).
     ///
     /// ```
     /// # use msquic_async::{Connection, NetCredential, Registration, TrustPolicy};
@@ -78,9 +78,10 @@ impl Registration {
         self.native.shutdown(error_code);
     }
 
-    /// Waits until all connections and listeners are closed. Handles that are still held, of
-    /// connections that are over, do not count, nor do bytes that were not read. Buffers that borrow msquic's memory
-    /// ([`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive)) do.
+    /// Waits until all connections and listeners are closed, and all buffers that borrow msquic's
+    /// memory ([`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive)) are dropped. It
+    /// does not wait for handles of ended connections to be dropped, nor for received bytes to be
+    /// read.
     ///
     /// ```no_run
     /// # async fn example(registration: msquic_async::Registration) {

@@ -1,4 +1,4 @@
-//! `Settings`: the knobs of connections. Each can be given a value, and `None` to clear it again.
+//! `Settings`: the settings of connections. A setter takes a value, or `None` to clear it again.
 
 use crate::ffi::holding::Holding;
 use crate::ffi::library::{LibraryVersion, has_patch, library_version};
@@ -15,44 +15,49 @@ pub(crate) enum ZeroCopy {
     No,
     /// If the loaded library is known to leave the bytes alone.
     WhereSound,
-    /// With any library: peers do not send overlapping bytes.
+    /// With any library: the application promises that peers send no overlapping bytes with other
+    /// content.
     Trusted,
-    /// As with a library that has one receive at a time.
+    /// As with a library that supports one receive at a time only.
     #[cfg(test)]
     OneByOne,
 }
 
-/// The first version of libmsquic that does not write over received bytes when the peer sends them
-/// again with others (contract C32). Builds on the way to 2.6.0 call themselves 2.6.0 too.
+/// The first version of libmsquic that does not overwrite received bytes when the peer sends them
+/// again with other content (contract C32). Builds before the release 2.6.0 report that version
+/// too.
 const KEEPS_RECEIVED: LibraryVersion = LibraryVersion { major: 2, minor: 6, patch: 1, build: 0 };
 
-/// RFC 9000, section 18.2, allows less than 2^14 ms. With 0 msquic's own minimum would be larger than that, which
-/// peers refuse.
+/// RFC 9000, section 18.2, allows less than 2^14 ms. With 0, msquic's minimum delay would exceed
+/// the maximum, which peers reject.
 const ACK_DELAYS: RangeInclusive<Duration> =
     Duration::from_nanos(1)..=Duration::from_millis(16_383);
 
-/// msquic sets 4 KiB of each window aside, and doubles windows in 32 bits.
+/// msquic allocates 4 KiB of each window in advance, and doubles windows in 32 bits.
 const WINDOWS: RangeInclusive<u32> = 1 << 12..=1 << 30;
 
 impl Settings {
-    /// Whether streams read received bytes where msquic has them, instead of copying them out.
-    /// Default: false. It takes effect with the vendored libmsquic, or 2.6.1 and later, and with the configuration of a
-    /// connection, not with [`Connection::set_settings`](crate::Connection::set_settings); otherwise
-    /// bytes are copied.
+    /// Whether streams read received bytes in msquic's memory, instead of copying them. Default:
+    /// false. It takes effect with the vendored libmsquic, or 2.6.1 and later, and in the settings
+    /// of a configuration, not with [`Connection::set_settings`](crate::Connection::set_settings);
+    /// otherwise bytes are copied.
     ///
-    /// A [`StreamRecvBuffer`](crate::StreamRecvBuffer) borrows msquic's memory until it and all its clones and
-    /// parts are dropped, in any order, on any thread. The peer gets credit for the bytes of a stream in
-    /// their order: as far as all buffers before are dropped. So a buffer that is kept stops
-    /// its stream when the stream's window behind it is full, and takes as much from the window of the
-    /// connection; copy what is kept for long. The end of the stream may be reported only when all buffers are
-    /// dropped, and the peer gets credit for another stream after that. With an installed libmsquic, which lacks
-    /// our patch I6180, nothing more arrives on a stream while a buffer of it exists. The limit
-    /// [`StreamLimits::receive_buffer`](crate::StreamLimits) does not apply: the windows do. A stream's
-    /// memory is at most twice its window, which msquic raises up to twice the window of the connection.
+    /// A [`StreamRecvBuffer`](crate::StreamRecvBuffer) borrows msquic's memory until it and all its
+    /// clones and parts are dropped, in any order, on any thread. The peer gets credit for the
+    /// bytes of a stream in their order, up to the first buffer that is not dropped. So a buffer
+    /// that is kept stops its stream when the stream's window behind it is full, and takes as much
+    /// from the window of the connection; copy bytes that are kept for long. The end of the stream
+    /// may be reported only when all buffers are dropped, and only then does the peer get credit
+    /// for another stream. With an installed libmsquic, which lacks the patch I6180, no more bytes
+    /// of a stream are delivered while one of its buffers exists. The limit
+    /// [`StreamLimits::receive_buffer`](crate::StreamLimits) does not apply: the windows do. A
+    /// stream's memory is at most twice its window, which msquic raises up to twice the window of
+    /// the connection.
     ///
-    /// It takes up to 17 % less processor time per byte than copying (`benches/receive.rs`). It is off by
-    /// default, because a reader that collects buffers until the end of the stream would wait for ever once the
-    /// window is full. A [`ReceiveSink`](crate::ReceiveSink) borrows the bytes either way and gains nothing.
+    /// It takes up to 17 % less processor time per byte than copying (`benches/receive.rs`). It is
+    /// off by default, because a reader that collects buffers until the end of the stream would
+    /// wait for ever once the window is full. A [`ReceiveSink`](crate::ReceiveSink) borrows the
+    /// bytes in any case and is not affected.
     ///
     /// ```
     /// use msquic_async::Settings;
@@ -66,24 +71,24 @@ impl Settings {
         self
     }
 
-    /// As [`zero_copy_receive`](Self::zero_copy_receive), with any libmsquic, for peers that are trusted as
-    /// [`TrustedPeers`] says.
+    /// Enables [`zero_copy_receive`](Self::zero_copy_receive) with any libmsquic, on the promise of
+    /// [`TrustedPeers`].
     #[must_use]
     pub fn zero_copy_receive_from_trusted_peers(mut self, _: TrustedPeers) -> Self {
         self.zero_copy_receive = ZeroCopy::Trusted;
         self
     }
 
-    /// Resumes sessions with the tickets in this value. It counts in the settings of a configuration only. Default:
-    /// sessions are not resumed. See [`Resumption`].
+    /// Resumes sessions with the tickets in this value. It takes effect in the settings of a
+    /// configuration only. Default: sessions are not resumed. See [`Resumption`].
     #[must_use]
     pub fn resumption(mut self, value: impl Into<Option<Resumption>>) -> Self {
         self.resumption = value.into();
         self
     }
 
-    /// Checks the values, as [`Configuration::client`](crate::Configuration::client) does: fails on those that msquic
-    /// takes and cannot work with.
+    /// Checks the values, as [`Configuration::client`](crate::Configuration::client) does: fails
+    /// for values that msquic accepts but cannot work with.
     ///
     /// ```
     /// use msquic_async::Settings;
@@ -155,7 +160,7 @@ impl Settings {
 
 macro_rules! knobs {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
-        /// The knobs of connections. What is not set keeps msquic's default.
+        /// The settings of connections. A setting without a value keeps msquic's default.
         ///
         /// ```
         /// use msquic_async::Settings;
@@ -174,7 +179,7 @@ macro_rules! knobs {
         }
 
         impl Settings {
-            /// All of msquic's defaults.
+            /// Creates settings without values: msquic's defaults apply.
             ///
             /// ```
             /// use msquic_async::Settings;
@@ -193,7 +198,7 @@ macro_rules! knobs {
                 self
             })*
 
-            /// These settings, and those of `defaults` where none is given here.
+            /// Returns these settings, with the values of `defaults` where none is set here.
             ///
             /// ```
             /// use msquic_async::Settings;
@@ -214,12 +219,12 @@ macro_rules! knobs {
                 }
             }
 
-            /// Those that a connection uses.
+            /// The settings that a connection uses.
             pub(crate) fn in_effect(native: &InEffect) -> Self {
                 Self { $($name: Some(native.$name()),)* ..Self::default() }
             }
 
-            /// The native form of what libmsquic has to know.
+            /// Returns the native form of the settings that libmsquic has.
             pub(crate) fn to_native(&self) -> NativeSettings {
                 let mut native = NativeSettings::new();
                 $(if let Some(value) = self.$name {
@@ -235,19 +240,20 @@ macro_rules! knobs {
 }
 
 knobs! {
-    /// How long a handshake may get no answer. Default: 10 s. In milliseconds, rounded up.
+    /// How long a handshake may receive nothing. Default: 10 s. In milliseconds, rounded up.
     handshake_idle_timeout: Duration;
-    /// The idle timeout: how long a connection may receive nothing; zero means for ever. The smaller value of both
-    /// sides counts. Default: 30 s. In milliseconds, rounded up.
+    /// The idle timeout: how long a connection may receive nothing; zero means no limit. The
+    /// smaller value of both sides applies. Default: 30 s. In milliseconds, rounded up.
     idle_timeout: Duration;
     /// How long sent data may stay unacknowledged. Default: 16 s. In milliseconds, rounded up.
     disconnect_timeout: Duration;
-    /// How often an idle connection is kept alive; zero means never. Default: never. In
+    /// The interval of keep-alives on an idle connection; zero means none. Default: none. In
     /// milliseconds, rounded up.
     keep_alive_interval: Duration;
-    /// What the round-trip time is taken for until it is measured. Default: 333 ms.
+    /// The round-trip time that is assumed until it is measured. Default: 333 ms.
     initial_rtt: Duration;
-    /// How long an acknowledgement may be held back, at most 16383 ms. Default: 25 ms. In milliseconds, rounded up.
+    /// How long an acknowledgement may be delayed, 1 ms to 16383 ms. Default: 25 ms. In
+    /// milliseconds, rounded up.
     max_ack_delay: Duration;
     /// How many bytes of a stream the peer may send ahead of the reader, rounded up to a power of
     /// two, 4 KiB to 1 GiB. Default: 64 KiB.
@@ -258,12 +264,13 @@ knobs! {
     peer_bidi_streams: u16;
     /// How many unidirectional streams the peer may have open at once. Default: 0.
     peer_uni_streams: u16;
-    /// The smallest size of IP packets that the path is taken to carry, in bytes: 1248 to 1500. Default: 1248.
+    /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to 1500. Default:
+    /// 1248.
     minimum_mtu: u16;
     /// The largest size of IP packets that is tried, in bytes: 1248 to 1500. Default: 1500.
     maximum_mtu: u16;
-    /// Whether msquic copies what is sent, and completes a send then; otherwise it completes when
-    /// the peer has acknowledged. Default: true.
+    /// Whether msquic copies sent data and completes a send when it has copied it; otherwise it
+    /// completes when the peer has acknowledged it. Default: true.
     send_buffering: bool;
     /// Whether sends are spread over the round-trip time. Default: true.
     pacing: bool;
@@ -279,30 +286,31 @@ knobs! {
     bidi_remote_receive_window: u32;
     /// As [`stream_receive_window`](Self::stream_receive_window), for unidirectional streams.
     uni_receive_window: u32;
-    /// How many bytes a stream sets aside for receiving at its start, a power of two. Default: 4 KiB.
+    /// How many bytes a stream allocates for receiving when it starts, rounded up to a power of
+    /// two. Default: 4 KiB.
     stream_receive_buffer: u32;
     /// The congestion control algorithm. Default: CUBIC.
     congestion_control: CongestionControl;
     /// How many packets the congestion window holds at the start. Default: 10.
     initial_window_packets: u32;
-    /// After how long without sending the congestion window is started anew. Default: 1 s.
+    /// After how long without sending the congestion window is reset. Default: 1 s.
     send_idle_timeout: Duration;
-    /// Whether the slow start ends early when the round-trip time grows (HyStart++, RFC 9406). Takes effect with the
-    /// vendored libmsquic (patch N42). Default: false.
+    /// Whether slow start ends early when the round-trip time grows (HyStart++, RFC 9406). Takes
+    /// effect with the vendored libmsquic (patch N42). Default: false.
     hystart: bool;
     /// Whether explicit congestion notification is used. Default: false.
     ecn: bool;
     /// Whether the fixed bit of packets is greased (RFC 9287). Default: false.
     grease_quic_bit: bool;
-    /// After how many bytes the keys are renewed. Default: 2^38.
+    /// After how many bytes the keys are updated (RFC 9001, section 6). Default: 2^38.
     max_bytes_per_key: u64;
-    /// How many operations of one connection are done in a row. Default: 16.
+    /// How many operations of one connection msquic processes in a row. Default: 16.
     max_operations_per_drain: u8;
-    /// How long the search for a larger MTU pauses when it is done. Default: 10 min.
+    /// How long the search for a larger MTU pauses after it has ended. Default: 10 min.
     mtu_discovery_interval: Duration;
-    /// How often a size is tried in that search. Default: 3.
+    /// How many probes of one size are sent in that search. Default: 3.
     mtu_discovery_probes: u8;
-    /// After how long without traffic the connection id is changed. Default: 20 s.
+    /// After how long without traffic the connection ID of the peer is changed. Default: 20 s.
     dest_cid_update_idle_timeout: Duration;
 }
 

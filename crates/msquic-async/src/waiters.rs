@@ -29,21 +29,21 @@ impl Waiters {
     pub(crate) fn register(&self, cx: &Context<'_>) {
         let waker = cx.waker().clone();
         let mut outdated = self.pollers.lock().register(waker);
-        if let Some(witness) = outdated.witness() {
-            let spare = self.pollers.lock().watch(witness);
+        if let Some(probe) = outdated.probe() {
+            let spare = self.pollers.lock().watch(probe);
             drop(spare);
         }
         outdated.wake();
     }
 
-    /// One item is there: wakes one future, and all pollers. A future that is dropped after it was
-    /// woken passes the wake on.
+    /// Signals one item: wakes one future, and all pollers. A future that is dropped after it was woken
+    /// passes the wake on.
     pub(crate) fn wake_one(&self) {
         self.notify.notify_one();
         self.wake_pollers();
     }
 
-    /// A lasting change: wakes all.
+    /// Signals a lasting change: wakes all.
     pub(crate) fn wake_all(&self) {
         self.notify.notify_waiters();
         self.wake_pollers();
@@ -54,7 +54,7 @@ impl Waiters {
         all.wake();
     }
 
-    /// Wakes one future: the item of the last wake is still there.
+    /// Wakes one future more: the item of the last wake has not been used up.
     pub(crate) fn pass_on(&self) {
         self.notify.notify_one();
     }
@@ -110,158 +110,163 @@ impl<'a> Place<'a> {
 
 /// The tasks that polled and got `Pending`, one waker for each.
 ///
-/// A task that ends, or goes on with something else, leaves its waker behind, which keeps the task's memory.
-/// So at a limit all are woken and removed: tasks that still wait poll again, and the others do not.
+/// A task that ends, or stops waiting, leaves its waker behind, which keeps the task's memory. So at a limit
+/// all wakers are woken and removed: tasks that still wait poll again and are registered again.
 ///
-/// The limit is [`FEWEST`] unless more are found to wait. For that, one of the removed tasks is kept, the
-/// *witness*. If it comes back behind `n` arrivals, about `n` tasks wait, and the limit becomes `2 n`. If it
-/// does not come back for long, it no longer waits, and the limit is [`FEWEST`] again. How long that is follows the
-/// ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...): a witness that no longer waits is replaced soon, and however many
-/// tasks wait, a witness soon stays until all of them have come back. So no tasks wake each other for
-/// ever, and few wakers of tasks that no longer wait are kept.
+/// The limit is [`MIN_LIMIT`] unless more tasks wait. To estimate their number, one of the removed tasks is
+/// remembered, the *probe*. If the probe is registered again after `n` other registrations, about `n` tasks
+/// wait, and the limit becomes `2 n`. If it is not registered again for long, it no longer waits, and the limit
+/// is [`MIN_LIMIT`] again. How long that is follows the ruler sequence (1, 2, 1, 4, 1, 2, 1, 8, ...), in
+/// multiples of the limit: a probe that no longer waits is soon replaced, and among a few probes one stays
+/// until all waiting tasks have been registered again, however many they are. So tasks never wake each other
+/// endlessly, and few wakers of tasks that no longer wait are kept.
 #[derive(Debug, Default)]
 struct Pollers {
-    /// A single one needs nothing else.
+    /// The first waker; a single one needs no map.
     first: Option<Waker>,
-    crowd: Option<Box<Crowd>>,
+    more: Option<Box<MorePollers>>,
 }
 
 #[derive(Debug)]
-struct Crowd {
+struct MorePollers {
     /// All but the first.
     rest: HashMap<Key, Waker>,
     limit: usize,
-    /// Tasks that were registered, each time they were.
-    arrivals: u64,
-    witness: Option<Witness>,
-    /// Witnesses that there were.
-    witnesses: u64,
+    /// How many registrations there were.
+    registrations: u64,
+    probe: Option<Probe>,
+    /// How many probes there were.
+    probes: u64,
 }
 
-/// Data and table of a waker, by address: those of a waker that is kept belong to no other task.
+/// Data and table of a waker, by address. While the waker is kept, no other task has the same.
 type Key = (usize, usize);
 
-/// So many wakers are kept whether or not their tasks wait.
-const FEWEST: usize = 64;
+/// How many wakers are kept whether or not their tasks wait.
+const MIN_LIMIT: usize = 64;
 
 #[derive(Debug)]
-struct Witness {
-    term: Term,
+struct Probe {
+    span: ProbeSpan,
     /// Keeps the key from becoming that of another task.
     _waker: Waker,
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Term {
+struct ProbeSpan {
     key: Key,
-    /// The count of arrivals when the witness was removed, and the count at which it expires.
+    /// The count of registrations when the probe was removed, and the count at which it expires.
     since: u64,
     until: u64,
 }
 
 /// What has to happen after unlocking: wakers are foreign code, which also clones and drops them.
 #[derive(Default)]
-struct Taken {
+struct Removed {
     first: Option<Waker>,
     rest: HashMap<Key, Waker>,
-    /// Of the one in `rest` that becomes the witness, before it is woken.
-    term: Option<Term>,
+    /// The span of the waker in `rest` that becomes the probe before it is woken.
+    span: Option<ProbeSpan>,
     _spare: Option<Waker>,
-    _witness: Option<Witness>,
+    _probe: Option<Probe>,
 }
 
-impl Default for Crowd {
+impl Default for MorePollers {
     fn default() -> Self {
-        Self { rest: HashMap::new(), limit: FEWEST, arrivals: 0, witness: None, witnesses: 0 }
+        Self { rest: HashMap::new(), limit: MIN_LIMIT, registrations: 0, probe: None, probes: 0 }
     }
 }
 
 impl Pollers {
-    fn register(&mut self, waker: Waker) -> Taken {
-        if self.first.is_none() && self.crowd.is_none() {
+    fn register(&mut self, waker: Waker) -> Removed {
+        if self.first.is_none() && self.more.is_none() {
             self.first = Some(waker);
-            return Taken::default();
+            return Removed::default();
         }
         let key = (waker.data().addr(), ptr::from_ref(waker.vtable()).addr());
         let is_first = self.first.as_ref().is_some_and(|first| first.will_wake(&waker));
-        let crowd = self.crowd.get_or_insert_default();
-        if is_first || crowd.rest.contains_key(&key) {
-            return Taken { _spare: Some(waker), ..Taken::default() };
+        let more = self.more.get_or_insert_default();
+        if is_first || more.rest.contains_key(&key) {
+            return Removed { _spare: Some(waker), ..Removed::default() };
         }
-        let witness = crowd.arrives(key);
-        let is_full = crowd.rest.len() + usize::from(self.first.is_some()) >= crowd.limit;
-        let mut taken = if is_full { crowd.let_go(self.first.take()) } else { Taken::default() };
-        taken._witness = witness;
+        let probe = more.on_register(key);
+        let is_full = more.rest.len() + usize::from(self.first.is_some()) >= more.limit;
+        let mut taken =
+            if is_full { more.remove_all(self.first.take()) } else { Removed::default() };
+        taken._probe = probe;
         match self.first {
             None => self.first = Some(waker),
-            Some(_) => drop(crowd.rest.insert(key, waker)), // none was there
+            Some(_) => drop(more.rest.insert(key, waker)), // none was there
         }
         taken
     }
 
-    /// Has a witness, unless there is one; gives back what has to be dropped.
-    fn watch(&mut self, witness: Witness) -> Option<Witness> {
-        let place = &mut self.crowd.get_or_insert_default().witness;
+    /// Sets the probe, unless there is one; returns the value that the caller has to drop after
+    /// unlocking.
+    fn watch(&mut self, probe: Probe) -> Option<Probe> {
+        let place = &mut self.more.get_or_insert_default().probe;
         match place {
-            Some(_) => Some(witness),
-            None => place.replace(witness),
+            Some(_) => Some(probe),
+            None => place.replace(probe),
         }
     }
 
-    /// All are about to be woken, and at most those come back.
-    fn take(&mut self) -> Taken {
+    /// Takes out all wakers, to be woken. At most their tasks are registered again, so the limit
+    /// shrinks.
+    fn take(&mut self) -> Removed {
         let first = self.first.take();
-        match &mut self.crowd {
-            None => Taken { first, ..Taken::default() },
-            Some(crowd) => {
-                let rest = std::mem::take(&mut crowd.rest);
-                crowd.limit = crowd.limit.min(FEWEST.max(2 * (1 + rest.len())));
-                Taken { first, rest, ..Taken::default() }
+        match &mut self.more {
+            None => Removed { first, ..Removed::default() },
+            Some(more) => {
+                let rest = std::mem::take(&mut more.rest);
+                more.limit = more.limit.min(MIN_LIMIT.max(2 * (1 + rest.len())));
+                Removed { first, rest, ..Removed::default() }
             }
         }
     }
 }
 
-impl Crowd {
-    /// Counts the arrival of a task. Returns the witness that is not needed any more.
-    fn arrives(&mut self, key: Key) -> Option<Witness> {
-        self.arrivals += 1;
-        self.witness.take_if(|witness| {
-            let Term { key: of, since, until } = witness.term;
+impl MorePollers {
+    /// Counts the registration of a task. Returns the probe if it is not needed any more.
+    fn on_register(&mut self, key: Key) -> Option<Probe> {
+        self.registrations += 1;
+        self.probe.take_if(|probe| {
+            let ProbeSpan { key: of, since, until } = probe.span;
             let is_back = of == key;
-            let is_gone = !is_back && until < self.arrivals;
+            let is_gone = !is_back && until < self.registrations;
             if is_back {
-                let waiting = usize::try_from(self.arrivals - since).unwrap_or(usize::MAX);
+                let waiting = usize::try_from(self.registrations - since).unwrap_or(usize::MAX);
                 self.limit = self.limit.max(waiting.saturating_mul(2));
             } else if is_gone {
-                self.limit = FEWEST;
+                self.limit = MIN_LIMIT;
             }
             is_back || is_gone
         })
     }
 
-    fn let_go(&mut self, first: Option<Waker>) -> Taken {
+    fn remove_all(&mut self, first: Option<Waker>) -> Removed {
         let rest = std::mem::take(&mut self.rest);
-        let mut term = None;
-        if self.witness.is_none() {
-            self.witnesses += 1;
-            let doublings = self.witnesses.trailing_zeros().min(30);
-            // On most executors the last to be woken is the last to come back, on some the first is.
-            let is_last = (self.witnesses >> doublings) & 2 == 0;
-            let witness = if is_last { rest.keys().last() } else { rest.keys().next() };
-            let until = self.arrivals.saturating_add((self.limit as u64) << doublings);
-            term = witness.map(|key| Term { key: *key, since: self.arrivals, until });
+        let mut span = None;
+        if self.probe.is_none() {
+            self.probes += 1;
+            let doublings = self.probes.trailing_zeros().min(30);
+            // On most executors the last task to be woken is the last to poll again, on some the
+            // first.
+            let is_last = (self.probes >> doublings) & 2 == 0;
+            let probe = if is_last { rest.keys().last() } else { rest.keys().next() };
+            let until = self.registrations.saturating_add((self.limit as u64) << doublings);
+            span = probe.map(|key| ProbeSpan { key: *key, since: self.registrations, until });
         }
-        Taken { first, rest, term, ..Taken::default() }
+        Removed { first, rest, span, ..Removed::default() }
     }
 }
 
-impl Taken {
-    /// The witness, if one was chosen.
-    fn witness(&mut self) -> Option<Witness> {
-        let term = self.term.take()?;
-        let waker = self.rest.get(&term.key)?;
-        Some(Witness { term, _waker: waker.clone() })
+impl Removed {
+    /// The probe, if one was chosen.
+    fn probe(&mut self) -> Option<Probe> {
+        let span = self.span.take()?;
+        let waker = self.rest.get(&span.key)?;
+        Some(Probe { span, _waker: waker.clone() })
     }
 
     fn wake(self) {
@@ -350,12 +355,12 @@ mod tests {
 
     fn kept(waiters: &Waiters) -> usize {
         let pollers = waiters.pollers.lock();
-        let rest = pollers.crowd.as_ref().map_or(0, |crowd| crowd.rest.len());
+        let rest = pollers.more.as_ref().map_or(0, |more| more.rest.len());
         usize::from(pollers.first.is_some()) + rest
     }
 
     fn limit(waiters: &Waiters) -> usize {
-        waiters.pollers.lock().crowd.as_ref().map_or(FEWEST, |crowd| crowd.limit)
+        waiters.pollers.lock().more.as_ref().map_or(MIN_LIMIT, |more| more.limit)
     }
 
     #[test]
@@ -457,8 +462,8 @@ mod tests {
             })
             .collect();
         let kept = all.iter().filter(|memory| memory.strong_count() > 0).count();
-        assert!(kept <= FEWEST + 1, "{kept} wakers are kept"); // and the witness
-        assert!(waiters.pollers.lock().crowd.as_ref().unwrap().rest.capacity() <= 4 * FEWEST);
+        assert!(kept <= MIN_LIMIT + 1, "{kept} wakers are kept"); // and the probe
+        assert!(waiters.pollers.lock().more.as_ref().unwrap().rest.capacity() <= 4 * MIN_LIMIT);
     }
 
     #[test]
@@ -467,14 +472,14 @@ mod tests {
             for count in [1, 2, 63, 64, 65, 66, 100, 127, 128, 129, 500, 1000, 5000, 20_000] {
                 let mut executor = Executor::new(takes_newest);
                 executor.spawn(count);
-                executor.run(100 * (count + FEWEST));
+                executor.run(100 * (count + MIN_LIMIT));
                 assert_eq!(kept(&executor.waiters), count, "each is kept");
                 let limit = limit(&executor.waiters);
-                assert!(limit <= FEWEST.max(4 * count), "{limit} wakers for {count} tasks");
+                assert!(limit <= MIN_LIMIT.max(4 * count), "{limit} wakers for {count} tasks");
                 for wake in [Waiters::wake_one, Waiters::wake_all] {
                     wake(&executor.waiters);
                     assert_eq!(executor.queue.lock().len(), count, "each is woken");
-                    executor.run(100 * (count + FEWEST));
+                    executor.run(100 * (count + MIN_LIMIT));
                     assert_eq!(kept(&executor.waiters), count, "each waits again");
                 }
             }

@@ -1,4 +1,4 @@
-//! `KeyLog`: the secrets of connections, for looking into captured packets.
+//! `KeyLog`: the TLS secrets of connections, with which captured packets can be decrypted.
 
 use data_encoding::HEXLOWER;
 use parking_lot::Mutex;
@@ -19,8 +19,8 @@ use zeroize::Zeroizing;
 /// user of this process alone, see [`file`](Self::file). Secrets are wiped from the memory of this process
 /// after they were written.
 ///
-/// Connections never wait for the file. It is written in the background; secrets that cannot be written, or
-/// for which a file that is slow has no room, are dropped, which [`check`](Self::check) reports.
+/// Connections never wait for the file. It is written in the background. Secrets are dropped if writing fails,
+/// or if 4096 connections already wait for a slow file; [`check`](Self::check) reports it.
 ///
 /// The option `key_log` of each transport that encrypts takes one.
 ///
@@ -46,7 +46,7 @@ struct Shared {
 #[derive(Default)]
 struct Queue {
     waiting: VecDeque<Zeroizing<String>>,
-    /// A job takes what waits.
+    /// A job is writing the waiting lines.
     is_writing: bool,
     /// The first failure.
     failure: Option<(io::ErrorKind, String)>,
@@ -67,7 +67,7 @@ impl KeyLog {
         std::env::var_os("SSLKEYLOGFILE").map(|path| Self::file(Path::new(&path))).transpose()
     }
 
-    /// Appends to the file at `path`, which is made if it does not exist.
+    /// Appends to the file at `path`, which is created if it does not exist.
     ///
     /// ```no_run
     /// let key_log = net_traits::KeyLog::file("keys.log".as_ref())?;
@@ -77,7 +77,7 @@ impl KeyLog {
     /// # Errors
     ///
     /// The file cannot be opened. [`PermissionDenied`](io::ErrorKind::PermissionDenied): it belongs to
-    /// another user, or others may read or write it; its rights are not changed (`chmod 600` does).
+    /// another user, or other users may read or write it; its mode is not changed (use `chmod 600`).
     /// [`InvalidInput`](io::ErrorKind::InvalidInput): it is a symbolic link, a device or a pipe.
     pub fn file(path: &Path) -> io::Result<Self> {
         let mut options = OpenOptions::new();
@@ -85,7 +85,7 @@ impl KeyLog {
         #[cfg(unix)]
         {
             use std::os::unix::fs::OpenOptionsExt;
-            // A link may lead elsewhere tomorrow. Without NONBLOCK the opening of a pipe waits for its reader.
+            // The target of a link may change. Without NONBLOCK, opening a pipe waits for its reader.
             let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK;
             options.mode(0o600).custom_flags(flags.bits().cast_signed());
         }
@@ -102,7 +102,7 @@ impl KeyLog {
         Ok(Self { shared: Arc::new(Shared { file: Mutex::new(file), queue }) })
     }
 
-    /// Returns whether all secrets so far could be written, or still wait.
+    /// Checks that no secret was dropped so far.
     ///
     /// ```no_run
     /// # fn example(key_log: net_traits::KeyLog) {
@@ -114,7 +114,7 @@ impl KeyLog {
     ///
     /// # Errors
     ///
-    /// The first failure: writing failed, or so many secrets waited that further ones were dropped.
+    /// The first failure: writing failed, or too many secrets waited and further ones were dropped.
     pub fn check(&self) -> io::Result<()> {
         match &self.shared.queue.lock().failure {
             None => Ok(()),
@@ -155,7 +155,7 @@ impl KeyLog {
 }
 
 impl Shared {
-    /// Queues lines; true when a job has to start that writes them.
+    /// Queues lines; returns whether a job has to be started to write them.
     fn push(&self, lines: Zeroizing<String>) -> bool {
         {
             let queue = &mut *self.queue.lock();
@@ -207,7 +207,7 @@ impl Shared {
     }
 }
 
-/// Refuses a file that others may read, now or later.
+/// Rejects a file that other users may read, now or later.
 fn check_private(path: &Path, file: &File) -> io::Result<()> {
     let metadata = file.metadata()?;
     if !metadata.is_file() {
@@ -280,7 +280,7 @@ mod tests {
             let error = KeyLog::file(&path).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::PermissionDenied, "{error}");
             assert!(error.to_string().contains(&format!("{wide:o}")), "{error}");
-            assert_eq!(mode(&path), wide, "its rights are not changed");
+            assert_eq!(mode(&path), wide, "its mode is not changed");
         }
     }
 
@@ -331,9 +331,9 @@ mod tests {
     }
 
     /// A subscriber that checks the key log for failures, if nothing is locked.
-    struct Asks(KeyLog, Arc<AtomicUsize>);
+    struct CheckingSubscriber(KeyLog, Arc<AtomicUsize>);
 
-    impl Subscriber for Asks {
+    impl Subscriber for CheckingSubscriber {
         fn enabled(&self, _: &Metadata<'_>) -> bool {
             true
         }
@@ -365,15 +365,18 @@ mod tests {
             let shared = Shared { file: Mutex::new(read_only), queue: Mutex::default() };
             let key_log = KeyLog { shared: Arc::new(shared) };
             let asked = Arc::new(AtomicUsize::new(0));
-            tracing::subscriber::with_default(Asks(key_log.clone(), asked.clone()), || {
-                let count = if is_slow { MAX_WAITING + 2 } else { 2 };
-                for _ in 0..count {
-                    key_log.shared.push(Zeroizing::new("lines".to_owned()));
-                }
-                if !is_slow {
-                    key_log.shared.write_waiting();
-                }
-            });
+            tracing::subscriber::with_default(
+                CheckingSubscriber(key_log.clone(), asked.clone()),
+                || {
+                    let count = if is_slow { MAX_WAITING + 2 } else { 2 };
+                    for _ in 0..count {
+                        key_log.shared.push(Zeroizing::new("lines".to_owned()));
+                    }
+                    if !is_slow {
+                        key_log.shared.write_waiting();
+                    }
+                },
+            );
             assert_eq!(asked.load(Ordering::SeqCst), 1, "slow: {is_slow}");
         }
     }

@@ -1,29 +1,30 @@
-//! `Completions`: which received bytes are done with, and how many of them from the front.
+//! `Completions`: which received bytes are completed, and how many of them contiguously from the
+//! front.
 
 use rangemap::RangeSet;
 use std::ops::Range;
 
-/// The bytes of a stream that were received and are done with. Ranges come in any order; what counts is how far
-/// they reach without a gap, because msquic takes back the oldest bytes first.
+/// The received bytes of a stream that are no longer in use (*completed*). Ranges are completed in any order;
+/// msquic takes bytes back from the oldest on, so they are reported to it up to the first gap.
 ///
 /// It holds at most one range more than there are runs of bytes in use.
 #[derive(Debug, Default)]
 pub(crate) struct Completions {
-    /// All bytes before are done with, and the caller knows.
+    /// All bytes before this offset were reported to the caller.
     told: u64,
-    /// Bytes before this offset are reported together.
+    /// Bytes before this offset are reported only all together.
     together: u64,
-    /// Completed bytes behind `told`. They begin there only while `together` is larger.
+    /// Completed bytes behind `told`. A range begins exactly there only while `together` is larger.
     done: RangeSet<u64>,
 }
 
 impl Completions {
-    /// Reports nothing before all bytes up to `offset` are done with.
+    /// Reports nothing until all bytes up to `offset` are completed.
     pub(crate) fn require(&mut self, offset: u64) {
         self.together = self.together.max(offset);
     }
 
-    /// Marks `range` as done with. Returns how many bytes the caller has to complete now.
+    /// Marks `range` as completed. Returns how many bytes the caller has to report to msquic now.
     #[must_use]
     pub(crate) fn complete(&mut self, range: Range<u64>) -> u64 {
         if range.is_empty() {

@@ -1,8 +1,9 @@
-//! `Datagrams`: those of a connection that wait, are in flight, or were received.
+//! `Datagrams`: the datagrams of a connection that wait to be sent, are in flight, or were
+//! received.
 //!
 //! A datagram to be sent is *queued* until msquic has put it into a packet, and *in flight* until it
-//! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest goes
-//! and is counted, since newer data is worth more to applications that use datagrams.
+//! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest is
+//! dropped and counted, since newer data is worth more to applications that use datagrams.
 //!
 //! Queues are bounded by the memory that their datagrams hold, which is more than their bytes: empty ones
 //! count too. In flight a datagram holds no bytes, so these are bounded in number.
@@ -32,11 +33,11 @@ pub enum DatagramOutcome {
     Acknowledged,
     /// It was sent and is considered lost.
     Lost,
-    /// It was not sent, because the path became too narrow or the connection ended.
+    /// It was not sent, because the path no longer carries packets of its size or the connection ended.
     Canceled,
 }
 
-/// How far a datagram is; see `QUIC_DATAGRAM_SEND_STATE`. All but `Sent` are final.
+/// The state of a datagram; see `QUIC_DATAGRAM_SEND_STATE`. All but `Sent` are final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum DatagramSendState {
     Sent,
@@ -45,7 +46,7 @@ pub(crate) enum DatagramSendState {
     Canceled,
 }
 
-/// Datagrams of a connection since its start.
+/// How many datagrams a connection has sent and received since its start, by outcome.
 ///
 /// ```
 /// use msquic_async::DatagramCounts;
@@ -55,17 +56,18 @@ pub(crate) enum DatagramSendState {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DatagramCounts {
-    /// Those that were put into packets.
+    /// Datagrams that were put into packets.
     pub sent: u64,
-    /// Those that the peer acknowledged.
+    /// Datagrams that the peer acknowledged.
     pub acknowledged: u64,
-    /// Those that were sent and lost.
+    /// Datagrams that were sent and are considered lost.
     pub lost: u64,
-    /// Those that were not sent after all, because the path became too narrow or the connection ended.
+    /// Datagrams that were queued and not sent, because the path no longer carries packets of their size or the
+    /// connection ended.
     pub canceled: u64,
-    /// Those that arrived, with the dropped ones.
+    /// Datagrams that arrived, including the dropped ones.
     pub received: u64,
-    /// Those that arrived and were dropped because the application did not receive them in time.
+    /// Datagrams that arrived and were dropped because the receive queue was full.
     pub dropped: u64,
 }
 
@@ -81,13 +83,13 @@ pub(crate) enum Refused {
 #[derive(Debug, Default)]
 pub(crate) struct Datagrams {
     pub(crate) limits: DatagramLimits,
-    /// The largest that fits now; `None` while the peer takes none.
+    /// The largest datagram that fits into a packet now; `None` while the peer accepts none.
     max_size: Option<usize>,
     next_id: usize,
-    /// What the datagrams that are not yet in a packet cost.
+    /// The cost of the datagrams that are not yet in a packet, see [`cost`].
     queued_cost: usize,
     queued: usize,
-    /// Those that are queued or in flight.
+    /// The datagrams that are queued or in flight.
     sent: HashMap<usize, Sent>,
     received: VecDeque<Bytes>,
     received_cost: usize,
@@ -111,7 +113,7 @@ impl Datagrams {
         self.max_size
     }
 
-    /// Admits a datagram of `size` bytes and names it.
+    /// Admits a datagram of `size` bytes and returns its number.
     pub(crate) fn admit(
         &mut self,
         size: usize,
@@ -138,7 +140,8 @@ impl Datagrams {
             && in_flight < self.limits.in_flight.max(1)
     }
 
-    /// Follows a datagram; true when another may be queued.
+    /// Records the state of a datagram. Returns whether another one may be queued, and the outcome
+    /// to report.
     pub(crate) fn on_state(
         &mut self,
         id: usize,
@@ -165,7 +168,7 @@ impl Datagrams {
         (self.has_room(), sender.map(|sender| (sender, outcome)))
     }
 
-    /// Takes in a datagram; returns those that had to go.
+    /// Queues a received datagram; returns those that were dropped for it.
     #[must_use]
     pub(crate) fn on_received(&mut self, datagram: Bytes) -> Vec<Bytes> {
         self.counts.received += 1;
@@ -189,13 +192,14 @@ impl Datagrams {
     }
 }
 
-/// What a datagram of `size` bytes costs in memory.
+/// The memory that a datagram of `size` bytes is counted with.
 const fn cost(size: usize) -> usize {
     size + OVERHEAD
 }
 
-/// What a datagram holds besides its bytes, at most: an entry of `sent`, twice as large while the map grows;
-/// the native buffer and msquic's request; or `Bytes` in a queue that has grown, and the allocator's share.
+/// The most memory that a datagram takes besides its bytes: an entry of `sent`, twice as large while the map
+/// grows; the native buffer and msquic's request; or `Bytes` in a queue that has grown, and the overhead of the
+/// allocator.
 const OVERHEAD: usize = 256;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Pure queues. They import no other module but the limits.
+//! Pure queues. They import no other module except the limits.
 
 mod completions;
 mod datagrams;

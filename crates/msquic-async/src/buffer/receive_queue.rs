@@ -1,11 +1,11 @@
 //! `ReceiveQueue`: bytes that arrived and were not read.
 //!
-//! What is copied has a budget: the queue takes what fits. When it takes fewer than offered, the stream
-//! is *paused* and keeps the rest itself, so that flow control reaches the sender. Reading half of the
-//! budget free resumes it. What is held where it is has no budget, because the sender gets no credit for
-//! it before it is done with: the windows of the stream and the connection bound it. Runs that lie one
-//! behind the other become one, so that many small arrivals are few runs. When the connection closes, what
-//! msquic still holds is taken whatever the budget.
+//! Bytes that are copied have a budget: the queue takes what fits. When it takes fewer than offered, the
+//! stream is *paused* and msquic keeps the rest, so that flow control slows the sender down. The stream is
+//! resumed when half of the budget is free. Bytes that are *held* in msquic's memory have no budget: the
+//! sender gets no credit for them while they are in use, so the windows of the stream and of the connection
+//! bound them. Adjacent runs are merged, so that many small arrivals are few runs. When the connection closes,
+//! the queue takes all that msquic still holds, whatever the budget.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
@@ -15,7 +15,7 @@ pub(crate) trait Run: Into<Bytes> {
     fn len(&self) -> usize;
     /// Appends `next`, if it follows this one in memory.
     fn append(&mut self, next: Self) -> Result<(), Self>;
-    /// Splits the first `count` bytes off, if that is possible; `count` is less than the length.
+    /// Splits off the first `count` bytes, if that is possible; `count` is less than the length.
     fn split_to(&mut self, count: usize) -> Option<Self>;
 }
 
@@ -28,9 +28,10 @@ pub(crate) struct ReceiveQueue<R> {
     copied: BytesMut,
     budget: usize,
     paused: bool,
-    /// What was held and is taken out now has to be copied when it is put back.
+    /// Held bytes that are taken out from now on have to be copied when they are put back.
     copies_unread: bool,
-    /// Held bytes that were read. Dropping them calls msquic, which the lock around the queue forbids.
+    /// Held bytes that were read. Dropping them calls msquic, which is not allowed under the
+    /// queue's lock.
     spent: Vec<Bytes>,
 }
 
@@ -51,8 +52,8 @@ impl<R: Run> ReceiveQueue<R> {
         self.unread.is_empty() && self.runs.is_empty() && self.copied.is_empty()
     }
 
-    /// Takes what fits of `slices` and returns how much that was; all if they are the last of the
-    /// connection, which the window of the stream bounds.
+    /// Copies what fits of `slices` and returns how many bytes that were; all of them if they are the last of
+    /// the connection (`is_rest`), which the window of the stream bounds.
     pub(crate) fn push<'a>(
         &mut self,
         slices: impl Iterator<Item = &'a [u8]>,
@@ -74,7 +75,7 @@ impl<R: Run> ReceiveQueue<R> {
         taken
     }
 
-    /// Takes bytes that stay where they are.
+    /// Queues bytes that stay in msquic's memory.
     pub(crate) fn hold(&mut self, run: R) {
         let run = match self.runs.back_mut() {
             Some(last) => last.append(run).err(),
@@ -83,7 +84,7 @@ impl<R: Run> ReceiveQueue<R> {
         self.runs.extend(run);
     }
 
-    /// The stream knows that fewer bytes were taken than it offered.
+    /// Records that the stream is paused, because fewer bytes were taken than it offered.
     pub(crate) fn pause(&mut self) {
         self.paused = true;
     }
@@ -104,7 +105,7 @@ impl<R: Run> ReceiveQueue<R> {
         filled
     }
 
-    /// Takes up to `max` bytes out without a copy.
+    /// Takes out up to `max` bytes without a copy.
     pub(crate) fn chunk(&mut self, max: usize) -> Bytes {
         self.copies_unread = false;
         if self.unread.is_empty()
@@ -125,7 +126,7 @@ impl<R: Run> ReceiveQueue<R> {
         }
     }
 
-    /// Puts bytes that were taken out last back in front.
+    /// Puts back the bytes that were taken out last, in front.
     pub(crate) fn unread(&mut self, mut bytes: Bytes) {
         if self.copies_unread {
             let copy = Bytes::copy_from_slice(&bytes);
@@ -136,12 +137,12 @@ impl<R: Run> ReceiveQueue<R> {
         }
     }
 
-    /// Bytes that were taken out are not wanted any more.
+    /// Discards bytes that were taken out.
     pub(crate) fn discard(&mut self, bytes: Bytes) {
         self.spent.push(bytes);
     }
 
-    /// Whether the stream has to be resumed now; true once for each pause.
+    /// Returns whether the stream has to be resumed now; true once for each pause.
     #[must_use]
     pub(crate) fn resume(&mut self) -> bool {
         let held = self.unread.iter().map(Bytes::len).chain(self.runs.iter().map(Run::len));
@@ -151,8 +152,8 @@ impl<R: Run> ReceiveQueue<R> {
         resume
     }
 
-    /// Copies what is held, for a reader that comes later, also what a sink has now and puts back: the stream has
-    /// ended, and its memory is to be freed.
+    /// Copies held bytes for a later reader, so that msquic can free the memory of a stream that has ended. Bytes
+    /// that a sink has taken out now are copied when it puts them back.
     pub(crate) fn copy_held(&mut self) {
         self.copies_unread = true;
         let held: Vec<Bytes> =
@@ -163,14 +164,14 @@ impl<R: Run> ReceiveQueue<R> {
         }
     }
 
-    /// Forgets everything: the stream is no longer read.
+    /// Discards everything, since the stream is no longer read.
     pub(crate) fn clear(&mut self) {
         self.copied = BytesMut::new();
         self.spent.extend(self.unread.drain(..));
         self.spent.extend(self.runs.drain(..).map(R::into));
     }
 
-    /// What was read and has to be dropped without a lock.
+    /// Takes the bytes that were read and have to be dropped without a lock.
     #[must_use]
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.spent)
@@ -181,7 +182,7 @@ impl<R: Run> ReceiveQueue<R> {
 mod tests {
     use super::*;
 
-    /// Stream bytes, numbered; those of a block lie one behind the other.
+    /// Bytes of a stream, and the number of their block; runs of one block are adjacent in memory.
     #[derive(Debug, PartialEq)]
     struct TestRun(Vec<u8>, u8);
 

@@ -1,9 +1,9 @@
-//! `SendQueue`: what a stream has yet to send, and how it is cut into native sends.
+//! `SendQueue`: the bytes that a stream has yet to send, and how they are divided into native
+//! sends.
 //!
 //! Bytes given by the application are *pending*, then *in flight* in one of a few native sends, then
-//! *completed*. Small pieces are copied into shared blocks, large ones go by reference. While many sends
-//! are in flight, small ones gather behind them and leave together (group commit); large amounts do
-//! not wait.
+//! *completed*. Small pieces are copied into shared blocks, large ones are sent by reference. While many
+//! sends are in flight, small pieces accumulate and are sent together; large amounts do not wait.
 //!
 //! The queue hands out one batch at a time, so that batches reach the stream in order, whichever thread
 //! submits them: [`next_batch`](SendQueue::next_batch) gives nothing until the batch before was
@@ -16,11 +16,11 @@ use std::collections::VecDeque;
 const COPY_BELOW: usize = 4 * 1024;
 /// The size of the blocks that small pieces share.
 const BLOCK: usize = 16 * 1024;
-/// So many sends may be in flight before small ones wait and gather. Without msquic's own buffer a send
-/// is in flight for a round trip, and on a long path no writer should wait for that.
+/// How many sends may be in flight before small pieces accumulate. Without msquic's own buffer a send is in
+/// flight for a round trip, for which no writer should wait on a long path.
 const SMALL_IN_FLIGHT: usize = 32;
-/// So many pending bytes leave without waiting for the send before them.
-const DO_NOT_WAIT: usize = 64 * 1024;
+/// How many pending bytes are sent at once, however many sends are in flight.
+const SEND_AT_ONCE: usize = 64 * 1024;
 /// The most that one native send carries.
 const MAX_BATCH: usize = 1024 * 1024;
 
@@ -47,7 +47,7 @@ enum Fin {
     Sent,
 }
 
-/// What one native send carries.
+/// The bytes of one native send, and whether the stream ends with them.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Batch {
     pub(crate) data: Vec<Bytes>,
@@ -81,7 +81,8 @@ impl SendQueue {
         self.limit.saturating_sub(self.pending + self.in_flight_bytes)
     }
 
-    /// The path carries so many bytes at once: the queue takes as many, up to `most`.
+    /// Raises the limit to `ideal`, the bytes that the path can have in flight, but not above
+    /// `most`.
     pub(crate) fn grow(&mut self, ideal: usize, most: usize) {
         self.limit = self.limit.max(ideal.min(most));
     }
@@ -119,20 +120,20 @@ impl SendQueue {
         self.ready.push_back(bytes.clone());
     }
 
-    /// Sends the end of the stream behind what was pushed. Nothing may be pushed any more.
+    /// Marks the end of the stream after what was pushed. Nothing may be pushed afterwards.
     pub(crate) fn finish(&mut self) {
         if self.fin == Fin::Open {
             self.fin = Fin::Wanted;
         }
     }
 
-    /// The next batch to submit, if it is time for one.
+    /// Returns the next batch to submit, if one is due.
     pub(crate) fn next_batch(&mut self) -> Option<Batch> {
         let wants_fin = self.fin == Fin::Wanted;
         if self.submitting || (self.pending == 0 && !wants_fin) {
             return None;
         }
-        let may_wait = self.pending < DO_NOT_WAIT && !wants_fin;
+        let may_wait = self.pending < SEND_AT_ONCE && !wants_fin;
         let waits = may_wait && self.in_flight.len() >= SMALL_IN_FLIGHT;
         if waits || (!self.in_flight.is_empty() && self.in_flight_bytes >= self.limit) {
             return None;
@@ -162,7 +163,8 @@ impl SendQueue {
         Some(Batch { data, fin })
     }
 
-    /// The batch was given to the stream, which may have completed it already, or was refused.
+    /// Records that the last batch was submitted and may be completed already, or that msquic
+    /// refused it.
     pub(crate) fn submitted(&mut self, accepted: bool) {
         self.submitting = false;
         if !accepted && let Some(size) = self.in_flight.pop_back() {
@@ -170,7 +172,7 @@ impl SendQueue {
         }
     }
 
-    /// The oldest native send completed.
+    /// Records that the oldest native send completed.
     pub(crate) fn complete(&mut self) {
         if let Some(size) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
@@ -178,15 +180,15 @@ impl SendQueue {
         }
     }
 
-    /// The oldest native send was canceled: its bytes may not have reached the peer.
+    /// Records that the oldest native send was canceled: its bytes may not have reached the peer.
     pub(crate) fn cancel(&mut self) {
         if let Some(size) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
         }
     }
 
-    /// The stream sends nothing any more: there is no room from now on. Returns what was pending, to
-    /// be dropped outside of locks.
+    /// Stops sending: there is no room from now on. Returns what was pending, to be dropped without
+    /// a lock.
     #[must_use]
     pub(crate) fn cut(&mut self) -> VecDeque<Bytes> {
         self.is_cut = true;
@@ -197,7 +199,7 @@ impl SendQueue {
     }
 
     fn count(&mut self, bytes: usize) {
-        debug_assert_eq!(self.fin, Fin::Open, "nothing follows the end");
+        debug_assert_eq!(self.fin, Fin::Open, "bytes were pushed after the end of the stream");
         self.pending += bytes;
         self.queued += bytes as u64;
     }

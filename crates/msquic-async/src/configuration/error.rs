@@ -1,9 +1,9 @@
-//! What can go wrong with a configuration.
+//! Errors of configurations.
 
 use crate::Status;
 use net_traits::CredentialError;
 
-/// Why a configuration could not be made.
+/// Why a configuration could not be created.
 ///
 /// ```
 /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
@@ -12,8 +12,8 @@ use net_traits::CredentialError;
 /// use msquic_async::ConfigurationError;
 ///
 /// match Configuration::client(&registration, &[""], &Settings::new(), &credential) {
-///     Err(ConfigurationError::Credential(error)) => println!("look at the key: {error}"),
-///     Err(ConfigurationError::Other(status)) => println!("look at the settings: {status}"),
+///     Err(ConfigurationError::Credential(error)) => println!("unusable credential: {error}"),
+///     Err(ConfigurationError::Other(status)) => println!("unusable arguments: {status}"),
 ///     result => drop(result?),
 /// }
 /// # Ok::<(), Box<dyn std::error::Error>>(())
@@ -34,7 +34,8 @@ pub enum ConfigurationError {
         /// The values that are allowed.
         range: &'static str,
     },
-    /// Sessions cannot be [resumed](crate::Resumption): the libmsquic of this program lacks the patch for this fault.
+    /// Sessions cannot be [resumed](crate::Resumption): the libmsquic of this program lacks this
+    /// patch.
     #[error(
         "this libmsquic cannot resume sessions, it lacks the patch {0}: use the feature `vendored`"
     )]

@@ -14,7 +14,7 @@ use std::sync::Arc;
 
 /// The configuration of connections: application protocols, settings, and the certificate.
 ///
-/// Cloning is cheap. Making one reads the key and prepares TLS, so make one and keep it.
+/// Cloning is cheap. Creating a configuration reads the key and sets up TLS, so create it once and keep it.
 ///
 /// ```
 /// use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
@@ -37,7 +37,7 @@ pub struct Configuration {
 }
 
 impl Configuration {
-    /// For connections that this side starts.
+    /// Creates a configuration for connections that this side starts.
     ///
     /// ```
     /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
@@ -62,7 +62,8 @@ impl Configuration {
         Self::new(registration, alpn, settings, credential, Role::Client)
     }
 
-    /// For connections that this side accepts. Peers have to show a certificate.
+    /// Creates a configuration for connections that this side accepts. Peers have to present a
+    /// certificate.
     ///
     /// ```
     /// # use msquic_async::{Configuration, NetCredential, Registration, Settings, TrustPolicy};
@@ -86,7 +87,7 @@ impl Configuration {
         Self::new(registration, alpn, settings, credential, Role::Server)
     }
 
-    /// The same with other limits for the streams of its connections.
+    /// Sets the limits for the streams of its connections.
     ///
     /// ```no_run
     /// # fn example(configuration: msquic_async::Configuration) {
@@ -102,7 +103,7 @@ impl Configuration {
         self
     }
 
-    /// The same with other limits for the datagrams of its connections.
+    /// Sets the limits for the datagrams of its connections.
     ///
     /// ```no_run
     /// # fn example(configuration: msquic_async::Configuration) {
@@ -118,8 +119,8 @@ impl Configuration {
         self
     }
 
-    /// The same with streams of equal priority served in turn, a packet each, so that a stream with much
-    /// to send does not delay the others. Otherwise the stream that began first is sent first.
+    /// Serves streams of equal priority in turn, one packet each, so that a stream with much to send does not
+    /// delay the others. By default the data of the stream that was started first is sent first.
     ///
     /// ```
     /// # fn example(configuration: msquic_async::Configuration) {
@@ -136,8 +137,8 @@ impl Configuration {
         self.serves_in_turn
     }
 
-    /// The same with the TLS secrets of its connections written to a file. A listener's connections
-    /// need it in the configuration of the listener.
+    /// Writes the TLS secrets of its connections to a file. For accepted connections, set it on the
+    /// configuration of the listener.
     ///
     /// ```no_run
     /// # fn example(configuration: msquic_async::Configuration) -> Result<(), Box<dyn std::error::Error>> {
@@ -177,7 +178,7 @@ impl Configuration {
         )
         .map_err(|status| match status {
             Status::TLS_ERROR => CredentialError::Unusable(Cause::new(
-                "TLS does not take the certificate with this key",
+                "TLS does not accept the certificate with this key",
             ))
             .into(),
             status => ConfigurationError::Other(status),
@@ -219,8 +220,8 @@ impl Configuration {
     }
 }
 
-/// Checks that peers can verify the certificate. OpenSSL takes more kinds of keys, and presents no certificate
-/// if TLS 1.3 has no signatures by the key.
+/// Checks that peers can verify the certificate. OpenSSL accepts keys for which TLS 1.3 has no signature
+/// scheme, and then presents no certificate.
 fn check_key(credential: &NetCredential) -> Result<(), CredentialError> {
     match TrustPolicy::reject_all().verify(credential.certificate_chain().first()) {
         Err(error @ TrustError::Unsupported { .. }) => {

@@ -1,13 +1,14 @@
 //! Changes of a connection that an application can follow: addresses, sizes, limits.
 //!
-//! At most one change of each kind waits to be read. A newer one takes the place of an older one, so that a
-//! reader that is slow, or none, costs a fixed number of bytes and never misses the current state.
+//! At most one change of each kind waits to be read: a newer change replaces an older one of its kind. So a
+//! slow reader, or none, costs a fixed number of bytes, and a reader never misses the current state.
 
 use std::collections::VecDeque;
 use std::mem;
 use std::net::SocketAddr;
 
-/// What changed about a connection, and what it is now. See [`Connection::next_change`](crate::Connection::next_change).
+/// A change of a connection, with the new value. See
+/// [`Connection::next_change`](crate::Connection::next_change).
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) {
@@ -27,7 +28,7 @@ use std::net::SocketAddr;
 pub enum ConnectionChange {
     /// The address of this side.
     LocalAddr(SocketAddr),
-    /// The address of the peer: it moved, or a NAT on the way gave it another one.
+    /// The address of the peer: it moved, or a NAT on the path gave it another one.
     RemoteAddr(SocketAddr),
     /// The largest datagram that can be sent, in bytes, as
     /// [`max_datagram_size`](crate::Connection::max_datagram_size) returns. It follows the MTU of the path, which
@@ -47,7 +48,7 @@ pub enum ConnectionChange {
 pub(super) struct Changes(VecDeque<ConnectionChange>);
 
 impl Changes {
-    /// Takes the place of an older change of its kind.
+    /// Queues a change, which replaces an older one of its kind.
     pub(super) fn push(&mut self, change: ConnectionChange) {
         let kind = mem::discriminant(&change);
         self.0.retain(|older| mem::discriminant(older) != kind);

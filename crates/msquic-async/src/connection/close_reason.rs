@@ -1,9 +1,9 @@
 //! Closing a connection with a reason that reaches the peer.
 //!
-//! libmsquic forgets a reason that was set before the close, and sends the close right after it was
-//! processed. In between it only calls the streams of the connection (contract C17). So a close with
-//! a reason opens a stream that is never seen on the wire, closes the connection when the stream has
-//! started, and sets the reason when the stream ends because of that.
+//! libmsquic discards a reason that was set before the close, and sends the CONNECTION_CLOSE frame right
+//! after it has processed the close. In between, only the streams of the connection get events (contract
+//! C17). So a close with a reason opens a stream of which nothing is sent, closes the connection when the
+//! stream has started, and sets the reason in the last event of that stream.
 
 use super::stream_connection::StreamConnection;
 use crate::ffi::calls::Calls;
@@ -11,7 +11,7 @@ use crate::ffi::receive::Received;
 use crate::ffi::stream::{NativeStream, StreamEvent, StreamHandler};
 use std::sync::Arc;
 
-/// The stream that is opened so that the close carries the reason.
+/// The stream in whose last event the reason is set.
 struct ReasonStream {
     connection: Arc<dyn StreamConnection>,
     code: u64,

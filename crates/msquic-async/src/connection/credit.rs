@@ -1,8 +1,8 @@
 //! `StreamCredit`: how many more streams of one type the peer allows, given to openers in order of arrival.
 //!
 //! msquic reports in STREAMS_AVAILABLE how many streams it would start, and the outcome of each start on the same
-//! thread (contract C35). So its count, less the starts that it has not answered yet, is what can be given
-//! away. Each opener has a [`Ticket`]:
+//! thread (contract C35). So its count, less the starts that it has not answered yet, is the number of
+//! streams that may be started now. Each opener has a [`Ticket`]:
 //!
 //! ```text
 //! waiting ─credit─▶ given ─native start─┬─▶ started    the credit is spent
@@ -10,9 +10,9 @@
 //!    └──────────────────────────────────┴── blocked    msquic's limit was reached all the same
 //! ```
 //!
-//! The last happens when others open streams with the raw handle, and when msquic could not count further than
-//! it can report. The ticket then waits again, in its old place, and there is no credit until msquic reports
-//! some. A ticket that is dropped leaves the line, or gives its credit to the next.
+//! *Blocked* happens when the application opens streams with the raw handle, and when there were more streams
+//! than msquic can report. The ticket then waits again, in its old place, and there is no credit until msquic
+//! reports some. A ticket that is dropped leaves the queue, or gives its credit to the next.
 //!
 //! No STREAMS_BLOCKED is sent to the peer while openers wait here. RFC 9000, section 4.6, recommends the frame, for
 //! debugging; a peer must not wait for it before it gives credit. msquic sends it for starts above the limit only
@@ -27,26 +27,26 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 #[derive(Debug, Default)]
-pub(crate) struct StreamCredit(Mutex<Line>);
+pub(crate) struct StreamCredit(Mutex<Queue>);
 
 #[derive(Debug, Default)]
-struct Line {
+struct Queue {
     /// How many streams msquic would start now.
     available: u64,
     /// The peer has allowed a stream.
     was_available: bool,
-    /// There may be more than `available`, and no event reports when they are used up.
+    /// There may be more streams than `available`, which no event reports.
     is_capped: bool,
     /// Tickets that hold credit.
     given: u64,
-    /// Tickets without credit by number, with wakers as far as they were polled.
+    /// Tickets without credit by number, with the wakers of those that were polled.
     waiting: BTreeMap<u64, Option<Waker>>,
     tickets: u64,
     /// The connection has ended: no opener waits any more.
     is_closed: bool,
 }
 
-/// A place in the line, or the credit for one stream.
+/// A place in the queue, or the credit for one stream.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     credit: Arc<StreamCredit>,
@@ -55,27 +55,27 @@ pub(crate) struct Ticket {
 }
 
 /// The largest count that msquic can report (`core/stream_set.c`, QuicStreamSetGetCountAvailable).
-const MOST_TOLD: u16 = u16::MAX;
+const MAX_COUNT: u16 = u16::MAX;
 
 impl StreamCredit {
     /// Returns credit if there is some and no opener waits for it.
     pub(crate) fn take(self: &Arc<Self>) -> Option<Ticket> {
-        let mut line = self.0.lock();
-        let has_credit = line.is_closed || line.given < line.available;
-        has_credit.then(|| line.ticket(self))
+        let mut queue = self.0.lock();
+        let has_credit = queue.is_closed || queue.given < queue.available;
+        has_credit.then(|| queue.ticket(self))
     }
 
-    /// Returns a ticket with credit, or at the end of the line.
+    /// Returns a ticket with credit, or one at the end of the queue.
     pub(crate) fn join(self: &Arc<Self>) -> Ticket {
         self.0.lock().ticket(self)
     }
 
-    /// msquic says how many streams it would start.
+    /// Records how many streams msquic would start now.
     pub(crate) fn set_available(&self, count: u16) {
-        self.change(|line| {
-            line.available = count.into();
-            line.was_available |= count > 0;
-            line.is_capped = count == MOST_TOLD;
+        self.change(|queue| {
+            queue.available = count.into();
+            queue.was_available |= count > 0;
+            queue.is_capped = count == MAX_COUNT;
         });
     }
 
@@ -84,12 +84,13 @@ impl StreamCredit {
         self.0.lock().was_available
     }
 
-    /// The connection has ended: wakes all, and gives credit to all, with which no stream can be started.
+    /// Ends waiting, since the connection has ended: wakes all openers with credit, whose starts
+    /// then fail.
     pub(super) fn close(&self) {
         let waiting = {
-            let mut line = self.0.lock();
-            line.is_closed = true;
-            std::mem::take(&mut line.waiting)
+            let mut queue = self.0.lock();
+            queue.is_closed = true;
+            std::mem::take(&mut queue.waiting)
         };
         waiting.into_values().flatten().for_each(Waker::wake);
     }
@@ -97,20 +98,20 @@ impl StreamCredit {
     /// Whether no ticket waits or holds credit.
     #[cfg(test)]
     pub(crate) fn is_settled(&self) -> bool {
-        let line = self.0.lock();
-        line.given == 0 && line.waiting.is_empty()
+        let queue = self.0.lock();
+        queue.given == 0 && queue.waiting.is_empty()
     }
 
-    /// Changes the line, and gives what credit there is then to the tickets that wait longest.
-    fn change(&self, change: impl FnOnce(&mut Line)) {
+    /// Changes the queue, and then gives the available credit to the tickets that wait longest.
+    fn change(&self, change: impl FnOnce(&mut Queue)) {
         let mut woken = Vec::new();
         {
-            let mut line = self.0.lock();
-            change(&mut line);
-            while line.given < line.available
-                && let Some((_, waker)) = line.waiting.pop_first()
+            let mut queue = self.0.lock();
+            change(&mut queue);
+            while queue.given < queue.available
+                && let Some((_, waker)) = queue.waiting.pop_first()
             {
-                line.given += 1;
+                queue.given += 1;
                 woken.extend(waker);
             }
         }
@@ -118,7 +119,7 @@ impl StreamCredit {
     }
 }
 
-impl Line {
+impl Queue {
     fn ticket(&mut self, credit: &Arc<StreamCredit>) -> Ticket {
         let number = self.tickets;
         self.tickets += 1;
@@ -146,32 +147,33 @@ impl Ticket {
     /// msquic has started the stream.
     pub(crate) fn spend(mut self) {
         self.is_spent = true;
-        self.leave(|line| {
-            if !line.is_capped {
-                line.available = line.available.saturating_sub(1);
+        self.leave(|queue| {
+            if !queue.is_capped {
+                queue.available = queue.available.saturating_sub(1);
             }
         });
     }
 
-    /// msquic has not started the stream, since the limit is reached: back to its place in the line.
+    /// Puts the ticket back into its place in the queue: msquic has not started the stream, since the limit is
+    /// reached.
     pub(crate) fn wait_again(&self) {
-        let mut line = self.credit.0.lock();
-        line.given = line.given.saturating_sub(1);
-        line.available = 0;
-        line.is_capped = false;
-        if !line.is_closed {
-            line.waiting.insert(self.number, None);
+        let mut queue = self.credit.0.lock();
+        queue.given = queue.given.saturating_sub(1);
+        queue.available = 0;
+        queue.is_capped = false;
+        if !queue.is_closed {
+            queue.waiting.insert(self.number, None);
         }
     }
 
-    fn leave(&self, change: impl FnOnce(&mut Line)) {
+    fn leave(&self, change: impl FnOnce(&mut Queue)) {
         let mut place = None;
-        self.credit.change(|line| {
-            place = line.waiting.remove(&self.number);
+        self.credit.change(|queue| {
+            place = queue.waiting.remove(&self.number);
             if place.is_none() {
-                line.given = line.given.saturating_sub(1);
+                queue.given = queue.given.saturating_sub(1);
             }
-            change(line);
+            change(queue);
         });
         drop(place); // foreign code, after unlocking
     }
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_later_does_not_overtake() {
+    fn a_later_opener_does_not_overtake() {
         let credit = Arc::new(StreamCredit::default());
         let first = credit.join();
         assert!(credit.take().is_none());
@@ -257,7 +259,7 @@ mod tests {
     #[test]
     fn a_capped_count_is_tried_until_it_is_used_up() {
         let credit = Arc::new(StreamCredit::default());
-        credit.set_available(MOST_TOLD);
+        credit.set_available(MAX_COUNT);
         for _ in 0..100_000 {
             credit.take().unwrap().spend();
         }
@@ -352,13 +354,18 @@ mod tests {
         }
 
         fn check(&self) {
-            let line = self.credit.0.lock();
-            let waiting = line.waiting.len();
-            assert_eq!(line.given as usize + waiting, self.openers.len(), "each holds one");
-            assert!(waiting == 0 || line.given >= line.available, "credit is unused");
+            let queue = self.credit.0.lock();
+            let waiting = queue.waiting.len();
+            assert_eq!(
+                queue.given as usize + waiting,
+                self.openers.len(),
+                "each opener has one ticket"
+            );
+            assert!(waiting == 0 || queue.given >= queue.available, "credit is unused");
         }
 
-        /// All openers continue as long as there is something to do; then none waits for credit that is there.
+        /// All openers continue until nothing changes; then none waits for credit that is
+        /// available.
         fn settle(&mut self) {
             loop {
                 let before = (self.total, self.openers.len());

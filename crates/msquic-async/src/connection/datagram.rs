@@ -31,7 +31,8 @@ impl Connection {
         self.inner().exclusive.lock().datagrams.max_size()
     }
 
-    /// What became of the datagrams so far; see also [`statistics`](Self::statistics).
+    /// How many datagrams were sent and received so far, by outcome; see also
+    /// [`statistics`](Self::statistics).
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -46,14 +47,14 @@ impl Connection {
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
-    /// println!("{} datagrams came too fast", connection.dropped_datagrams());
+    /// println!("{} datagrams were dropped", connection.dropped_datagrams());
     /// # }
     /// ```
     pub fn dropped_datagrams(&self) -> u64 {
         self.inner().exclusive.lock().datagrams.counts.dropped
     }
 
-    /// Sends a datagram, without a copy, or fails at once.
+    /// Queues a datagram to be sent, without a copy. Fails instead of waiting.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -69,7 +70,8 @@ impl Connection {
         self.inner().send_datagram(buf, None)
     }
 
-    /// Sends a datagram and returns its outcome.
+    /// Queues a datagram as [`send_datagram`](Self::send_datagram) does, and returns a future of
+    /// its outcome.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -137,7 +139,8 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future has queued the datagram or not.
+    /// Cancel-safe: a dropped future has either queued the datagram or not; it is never sent in
+    /// part.
     pub fn send_datagram_wait<'a>(&'a self, buf: &'a Bytes) -> SendDatagram<'a> {
         let room = self.inner().datagram_room.notified();
         SendDatagram { connection: self, datagram: buf, room }
@@ -295,7 +298,7 @@ impl Future for SendDatagram<'_> {
                 match this.connection.send_datagram(this.datagram) {
                     Err(DgramSendError::Full) => {}
                     result => {
-                        // One waiter is woken for each datagram that goes; there may be room for further ones.
+                        // One waiter is woken for each datagram that is sent; there may be room for further ones.
                         this.connection.inner().datagram_room.wake_one();
                         return Poll::Ready(result);
                     }

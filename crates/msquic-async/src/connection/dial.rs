@@ -1,4 +1,4 @@
-//! `Dial`: where a connection goes and where it comes from.
+//! `Dial`: the destination and the local address of an outgoing connection.
 
 use super::error::StartError;
 use crate::ffi::library::has_patch;
@@ -6,7 +6,7 @@ use net_traits::address::destination;
 use std::ffi::CString;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 
-/// Where a connection goes, and where it comes from.
+/// The destination of an outgoing connection, and its local address, interface and sockets.
 ///
 /// A host and a port are enough. The rest has these defaults: the server name (SNI) is the host; the system
 /// chooses the local address and interface, and the connection shares its sockets with others.
@@ -15,7 +15,7 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 ///
 /// Connections that share sockets have a few descriptors for each processor, however many peers they have. They
 /// share a port, too: connection IDs distinguish the peers' answers. A shared socket is open as long as a
-/// connection uses it. Three things differ from a socket of one's own:
+/// connection uses it. Three things differ from a connection with a socket of its own:
 ///
 /// - A peer that lost its state cannot report that (stateless reset), so the connection ends with a timeout.
 /// - A listener of this library that [validates addresses](crate::require_address_validation) sends one Retry for each
@@ -28,11 +28,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 ///
 /// # Peers behind NATs
 ///
-/// With the [local address](Self::local_addr) of a [`Listener`](crate::Listener), the connection leaves from the
-/// port that the peer would dial. Two peers whose NATs keep one mapping for each local port
-/// (RFC 4787, endpoint-independent mapping) connect by dialling each other's outer address at the same time: each
-/// side's first packets open its NAT for the other's. Packets of such a connection that are refused by a NAT on the way do
-/// not end the attempt.
+/// With the [local address](Self::local_addr) of a [`Listener`](crate::Listener), the connection uses the same
+/// local port at which the peer would dial this side. Two peers whose NATs keep one mapping for each local port
+/// (RFC 4787, endpoint-independent mapping) connect by dialling each other's public address at the same time: each
+/// side's first packets open its NAT for those of the other. An attempt does not end when a NAT on the path
+/// rejects its first packets.
 ///
 /// ```no_run
 /// # async fn example(
@@ -58,7 +58,7 @@ pub struct Dial {
     pub(super) source: Source,
 }
 
-/// Where packets come from.
+/// The local address, interface and sockets of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Source {
     pub(super) local_addr: Option<SocketAddr>,
@@ -67,7 +67,8 @@ pub(super) struct Source {
 }
 
 impl Dial {
-    /// To `port` of `host`, a name or an address. The zone of a link-local address is a number: `fe80::1%4`.
+    /// Dials `port` of `host`, a name or an address. The zone of a link-local address is a number:
+    /// `fe80::1%4`.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("node.example", 4433);
@@ -76,7 +77,8 @@ impl Dial {
         Self { host: host.into(), port, server_name: None, source: Source::default() }
     }
 
-    /// The name that the peer gets (SNI), if it is not the host. Default: the host, unless it is an address.
+    /// Sets the server name (SNI) that is sent to the peer. Default: the host, unless it is an
+    /// address.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).server_name("node.example");
@@ -87,8 +89,8 @@ impl Dial {
         self
     }
 
-    /// The local address. Port 0 is any port, an unspecified address (`0.0.0.0`, `[::]`) any address of the
-    /// machine. Default: any.
+    /// Sets the local address. Port 0 means any port, an unspecified address (`0.0.0.0`, `[::]`) any address of
+    /// the machine. Default: the system chooses both.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).local_addr("0.0.0.0:5000".parse()?);
@@ -100,9 +102,9 @@ impl Dial {
         self
     }
 
-    /// The index of the interface that packets leave through and arrive at, see if_nametoindex(3). On Linux this needs the
-    /// patch N29 of the vendored library; others ignore it there. Such a connection has sockets of its own. Default: what
-    /// the routes of the system say.
+    /// Sets the index of the interface through which packets are sent and received, see if_nametoindex(3). On Linux
+    /// this needs the patch N29 of the vendored library; other libraries ignore it there. Such a connection has
+    /// sockets of its own. Default: the system's routes decide.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).interface(2);
@@ -113,7 +115,8 @@ impl Dial {
         self
     }
 
-    /// Whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default: yes.
+    /// Sets whether the connection may share its sockets with others, see [above](Self#shared-sockets). Default:
+    /// true.
     ///
     /// ```
     /// let dial = msquic_async::Dial::new("192.0.2.1", 4433).share_binding(false);
@@ -124,8 +127,8 @@ impl Dial {
         self
     }
 
-    /// The address that the host is, if it is no name. An unspecified one is that of this host, see
-    /// [`destination`](net_traits::address::destination).
+    /// Returns the address if the host is an address and not a name. An unspecified one means this
+    /// host, see [`destination`](net_traits::address::destination).
     ///
     /// ```
     /// use msquic_async::Dial;
@@ -161,13 +164,14 @@ impl Dial {
         Ok(())
     }
 
-    /// The name that the peer gets, once it was checked.
+    /// The server name, which [`check`](Self::check) has accepted.
     pub(super) fn name(&self) -> CString {
         let name = self.server_name.as_ref().unwrap_or(&self.host);
         CString::new(name.as_str()).unwrap_or_default()
     }
 
-    /// All addresses of the host, in the order of the system (RFC 6724); at least one. Waits for the resolver.
+    /// Resolves the host to its addresses, at least one, in the order of the system (RFC 6724).
+    /// Blocks.
     pub(super) fn resolve(&self) -> Result<Vec<SocketAddr>, StartError> {
         let failed = |message: String| StartError::Resolve { host: self.host.clone(), message };
         let addresses = (self.host.as_str(), self.port).to_socket_addrs();
@@ -192,7 +196,7 @@ impl From<SocketAddr> for Dial {
 }
 
 impl Source {
-    /// What this one leaves open is as `other` says.
+    /// Fills what is not set here from `other`.
     pub(super) fn or(self, other: Self) -> Self {
         Self {
             local_addr: self.local_addr.or(other.local_addr),
@@ -231,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn nonsense_is_refused_at_once() {
+    fn invalid_arguments_are_rejected_at_once() {
         assert!(Dial::new("a", 1).check().is_ok());
         for dial in [Dial::new("a", 0), Dial::new("a\0", 1), Dial::new("a", 1).server_name("\0")] {
             assert!(matches!(dial.check(), Err(StartError::InvalidInput(_))), "{dial:?}");
@@ -239,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dial_stands_above_its_connection() {
+    fn the_options_of_a_dial_override_those_of_the_connection() {
         let dial = Dial::new("a", 1).share_binding(false).source;
         let local_addr = Some("127.0.0.1:5".parse().unwrap());
         let connection = Source { local_addr, share_binding: Some(true), interface: None };

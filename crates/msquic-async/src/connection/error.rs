@@ -1,4 +1,4 @@
-//! What can go wrong with a connection, per operation.
+//! Errors of connections, one type per operation.
 
 use crate::Status;
 use crate::buffer::Refused;
@@ -7,14 +7,14 @@ use net_traits::TrustError;
 use std::io;
 use std::net::SocketAddr;
 
-/// Why a connection has ended, or was not there.
+/// Why a connection has ended or cannot be used.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) {
 /// use msquic_async::ConnectionError;
 ///
 /// match connection.watch_shutdown().await {
-///     ConnectionError::ClosedByPeer { code, .. } => println!("the peer left with code {code}"),
+///     ConnectionError::ClosedByPeer { code, .. } => println!("the peer closed with code {code}"),
 ///     ConnectionError::Untrusted(error) => println!("not trusted: {error}"),
 ///     error => println!("{error}"),
 /// }
@@ -45,7 +45,7 @@ pub enum ConnectionError {
     /// QUIC or TLS ended it, on this side or on the peer's.
     #[error("the connection failed: {status} (QUIC error {code:#x})")]
     ClosedByTransport {
-        /// What msquic says.
+        /// The status that msquic reports.
         status: Status,
         /// The error code of RFC 9000, section 20.1.
         code: u64,
@@ -56,14 +56,13 @@ pub enum ConnectionError {
 }
 
 impl ConnectionError {
-    /// What operations say that meet a connection which is going down before it is known why.
+    /// The error of operations on a connection that is closing for a reason that is not known yet.
     pub(crate) fn closing() -> Self {
         Self::ClosedLocally { code: 0, reason: String::new() }
     }
 
-    /// The TLS alert (RFC 8446, section 6.2) with which one side rejected the other's certificate: the one that
-    /// this side sent if it is [`Untrusted`](Self::Untrusted), the peer's if it is
-    /// [`ClosedByTransport`](Self::ClosedByTransport). A library without the patch N15 sends `bad_certificate`
+    /// The TLS alert (RFC 8446, section 6.2) with which one side rejected the other's certificate: this side's
+    /// for [`Untrusted`](Self::Untrusted), the peer's for [`ClosedByTransport`](Self::ClosedByTransport). A library without the patch N15 sends `bad_certificate`
     /// (42) for all that it leaves to the trust policy.
     ///
     /// ```
@@ -122,7 +121,7 @@ impl From<ConnectionError> for io::Error {
     }
 }
 
-/// Why this side did not close a connection.
+/// Why a connection was not closed by this side.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -172,7 +171,7 @@ pub enum StartError {
     /// It was started before.
     #[error("the connection was started before")]
     AlreadyStarted,
-    /// An argument makes no sense.
+    /// An argument is invalid.
     #[error("invalid argument: {0}")]
     InvalidInput(String),
     /// The name of the host has no address.
@@ -180,7 +179,7 @@ pub enum StartError {
     Resolve {
         /// The name.
         host: String,
-        /// What the system says.
+        /// The error message of the system.
         message: String,
     },
     /// The name of the host has several addresses, and no attempt succeeded.
@@ -237,7 +236,7 @@ impl From<StartError> for io::Error {
 /// use msquic_async::DgramReceiveError;
 ///
 /// match connection.receive_datagram().await {
-///     Err(DgramReceiveError::ConnectionLost(error)) => println!("no more will come: {error}"),
+///     Err(DgramReceiveError::ConnectionLost(error)) => println!("no more datagrams: {error}"),
 ///     result => println!("{} bytes", result?.len()),
 /// }
 /// # Ok(())
@@ -277,7 +276,7 @@ pub enum DgramSendError {
     /// The peer does not receive datagrams.
     #[error("the peer does not receive datagrams")]
     Denied,
-    /// It is larger than what a packet carries now.
+    /// It does not fit into a packet on the current path.
     #[error("a datagram of {size} bytes is larger than the {max} that fit")]
     TooBig {
         /// Bytes in the datagram.

@@ -1,4 +1,4 @@
-//! What msquic's events do to a connection.
+//! The handling of msquic's events for a connection.
 
 use super::change::ConnectionChange;
 use super::inner::ConnectionInner;
@@ -18,7 +18,7 @@ use std::sync::Arc;
 /// The code with which connections are closed whose peer was not verified.
 const UNTRUSTED: u64 = 0;
 
-/// A signature of the handshake does not verify (RFC 8446, section 6.2).
+/// `decrypt_error`: a signature of the handshake does not verify (RFC 8446, section 6.2).
 const ALERT_DECRYPT_ERROR: u8 = 51;
 
 impl Member for ConnectionInner {
@@ -47,7 +47,7 @@ impl ConnectionHandler for ConnectionInner {
                 self.transition(ConnectionInput::ClosedByPeer { code });
             }
             ConnectionEvent::ShutdownComplete { reason, key_log } => {
-                self.log_keys(key_log); // of a handshake that failed
+                self.log_keys(key_log); // the secrets of a handshake that failed
                 self.transition(ConnectionInput::Complete { reason });
                 self.release_streams();
             }
@@ -94,7 +94,7 @@ impl ConnectionHandler for ConnectionInner {
     }
 
     fn on_ticket(self: &Arc<Self>, state: &[u8]) -> bool {
-        // An adopted configuration may have issued tickets: they do not count.
+        // Tickets that an adopted configuration has issued are not accepted.
         self.exclusive.lock().session.as_mut().is_some_and(|session| session.accepts(state))
     }
 
@@ -139,9 +139,10 @@ impl ConnectionInner {
 
     /// Whether the handshake failed because the peer does not hold the key of its certificate.
     ///
-    /// msquic reports alerts of both sides alike. A peer verifies our certificate before it shows its own as a client, and after the
-    /// handshake is done here as a server; so one between the verdict on its certificate and the end of the handshake
-    /// is ours, about its signature (RFC 8446, section 4.4.3).
+    /// msquic reports the alerts of both sides in the same way. A client as the peer verifies our certificate
+    /// before it sends its own, and a server after the handshake is complete on this side. So an alert between the
+    /// verification of the peer's certificate and the end of the handshake is ours, about the peer's signature
+    /// (RFC 8446, section 4.4.3).
     fn lacks_proof(&self, status: Status) -> Option<TrustError> {
         let exclusive = self.exclusive.lock();
         let is_between = exclusive.state == ConnectionState::Connecting;
@@ -171,7 +172,7 @@ impl ConnectionInner {
             }
             return;
         }
-        // C35: a server gets no event before.
+        // C35: a server has got no event about them.
         match calls.available_streams() {
             Ok((bidirectional, unidirectional)) => {
                 self.set_available_streams(bidirectional, unidirectional);

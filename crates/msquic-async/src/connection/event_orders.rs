@@ -1,6 +1,6 @@
-//! An event player: connections without msquic, through every order of events up to a length, and
-//! through long random ones, legal or not. Whatever comes, nothing panics, no future waits after the last
-//! event, and each waiting task was woken.
+//! Plays events to connections without msquic: every order of events up to a length, and long random orders,
+//! also those that msquic never produces. Nothing may panic, no future may wait after the last event, and each
+//! waiting task must have been woken.
 
 use super::inner::ConnectionInner;
 use super::peer_streams::Start;
@@ -144,7 +144,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
         play_event(&inner, *event);
         let _ = connection.send_datagram(&"out".into());
     }
-    inner.transition(ConnectionInput::Start); // one that never began is not waited for
+    inner.transition(ConnectionInput::Start); // waits are for connections that were started
     for (index, wakes) in wakes.iter().enumerate() {
         let is_done = poll(index, wakes);
         wakes.0.store(if is_done { 1 } else { 0 }, Ordering::SeqCst);
@@ -156,7 +156,7 @@ fn play(registration: &Arc<NativeRegistration>, credential: &NetCredential, even
     let is_over = matches!(inner.exclusive.lock().state, ConnectionState::ShutdownComplete(_));
     assert!(is_over, "{events:?}");
     for (index, wakes) in wakes.iter().enumerate() {
-        // `address_changed` is indicated when it is over, not again when that is complete.
+        // `address_changed` ends with the shutdown; its completion does not wake it again.
         assert!(poll(index, wakes), "wait {index} hangs after {events:?}");
         assert!(wakes.0.load(Ordering::SeqCst) > 0, "wait {index} was not woken after {events:?}");
     }

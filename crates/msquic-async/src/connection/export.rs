@@ -70,9 +70,9 @@ const MAX_LABEL: usize = 249;
 const MAX_LENGTH: usize = 255 * 32;
 
 impl Connection {
-    /// Derives `length` bytes that only the two sides of this connection know, and that both derive alike from
-    /// the same `label` and `context` (RFC 8446, section 7.5; RFC 5705). They bind what the application
-    /// exchanges to the connection. They are wiped from memory when they are dropped.
+    /// Derives `length` bytes that only the two sides of this connection know; both sides derive the same bytes
+    /// from the same `label` and `context` (RFC 8446, section 7.5; RFC 5705). Applications use them to bind
+    /// their own messages to the connection. They are wiped from memory when they are dropped.
     ///
     /// Labels are registered with IANA or begin with `EXPERIMENTAL`; at most 249 bytes, and at most 8160 bytes of
     /// keying material. An empty context is the same as none.

@@ -1,4 +1,4 @@
-//! What a connection knows about itself and its peer.
+//! Getters of a connection: addresses, certificate, protocol, statistics, settings.
 
 use super::stream_connection::StreamConnection;
 use super::{Connection, ConnectionError, ConnectionStatistics};
@@ -48,7 +48,7 @@ impl Connection {
     /// use msquic_async::StreamType;
     ///
     /// if !connection.peer_allows_streams(StreamType::Bidirectional) {
-    ///     println!("the peer answers no questions");
+    ///     println!("the peer accepts no bidirectional streams");
     /// }
     /// # }
     /// ```
@@ -56,9 +56,9 @@ impl Connection {
         self.inner().stream_credit(stream_type).was_available()
     }
 
-    /// How many bytes of streams arrived and were not taken: what msquic holds for streams that are paused or
-    /// not accepted, and behind gaps, up to the connection's window. `None` if the library cannot tell it, which
-    /// only the vendored one can, or once the connection is closed. Does not wait.
+    /// How many bytes of streams have arrived and were not read: what msquic holds for streams that are paused or
+    /// not accepted, and behind gaps, up to the connection's window. `None` once the connection is closed, and
+    /// with any library but the vendored one. Does not wait.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -71,7 +71,7 @@ impl Connection {
         self.inner().native().unread_stream_bytes()
     }
 
-    /// The certificate that the peer showed, once it did. It is there even if it was rejected.
+    /// The certificate that the peer has presented, also if it was rejected; `None` before.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -125,7 +125,7 @@ impl Connection {
         (!exclusive.alpn.is_empty()).then(|| exclusive.alpn.clone())
     }
 
-    /// Measurements, such as the round-trip time. Read on a thread that may wait, since msquic
+    /// Returns measurements, such as the round-trip time. They are read on a thread that may block, since msquic
     /// answers on the connection's own thread.
     ///
     /// ```no_run
@@ -156,9 +156,9 @@ impl Connection {
         })
     }
 
-    /// The settings that msquic uses for this connection, with its defaults for those that were not given.
+    /// Returns the settings that msquic uses for this connection, with its defaults for those that were not given.
     /// [`resumption`](crate::Settings::resumption) and [`zero_copy_receive`](crate::Settings::zero_copy_receive) are not
-    /// among them. Asked for on a thread that may wait, as [`statistics`](Self::statistics).
+    /// among them. They are read on a thread that may block, as [`statistics`](Self::statistics) are.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {

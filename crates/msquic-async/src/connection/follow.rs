@@ -1,4 +1,4 @@
-//! Following the changes of a connection.
+//! `address_changed` and `next_change`: waiting for changes of a connection.
 
 use super::state::ConnectionState;
 use super::{Connection, ConnectionChange, ConnectionError};
@@ -8,8 +8,8 @@ use std::pin::pin;
 use std::task::{Context, Poll};
 
 impl Connection {
-    /// Waits until the local or the peer's address changes, and returns both. Changes before the call do
-    /// not count.
+    /// Waits until the local or the peer's address changes, and returns both addresses. Changes before the call
+    /// are not reported.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) {
@@ -50,8 +50,8 @@ impl Connection {
     /// Waits for the next change of an address, of the size of datagrams, or of the streams that the peer
     /// allows.
     ///
-    /// Changes wait from the start of the connection until they are read; one that was not read is replaced by
-    /// a newer one of its kind. Each change is given to one reader.
+    /// Changes are kept from the start of the connection until they are read; one that was not read is replaced by
+    /// a newer one of its kind. Each change is returned to one caller.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) {

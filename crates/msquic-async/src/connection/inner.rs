@@ -57,9 +57,9 @@ pub(super) struct Exclusive {
     pub(super) limits: StreamLimits,
     /// A listener accepted it: this side is the server.
     pub(super) is_accepted: bool,
-    /// A client's end is being moved, see `Connection::rebind`.
+    /// A move to another local address is in progress, see `Connection::rebind`.
     pub(super) is_moving: bool,
-    /// Where packets come from, as far as it was chosen before the start.
+    /// The local address, interface and sockets that were chosen before the start.
     source: Source,
     /// See `Configuration::with_streams_in_turn`.
     pub(super) serves_in_turn: bool,
@@ -73,16 +73,16 @@ pub(super) struct Exclusive {
     pub(super) certificate: Option<CertificateDer<'static>>,
     /// The identity of the peer, once the trust policy has accepted it.
     pub(super) peer: Option<PeerIdentity>,
-    /// The peers to trust.
+    /// The credential whose trust policy verifies the peer.
     pub(super) credential: NetCredential,
     pub(super) peer_streams: PeerStreams<Arc<StreamInner>, Arc<MakeSink>>,
     pub(super) datagrams: Datagrams,
     pub(super) changes: Changes,
     pub(super) opened_streams: StreamCounts,
     pub(super) inbound_streams: StreamCounts,
-    /// Where to write the TLS secrets, until that is done.
+    /// The file for the TLS secrets, until they are written.
     key_log: Option<KeyLog>,
-    /// What the peer is to read as the reason of our close.
+    /// The reason of this side's close, until it is set.
     close_reason: Option<CString>,
     /// Called at the end.
     end_hook: Option<EndHook>,
@@ -150,7 +150,8 @@ impl ConnectionInner {
         }
     }
 
-    /// The peer or the transport closes: what streams receive from now on is the rest.
+    /// Records that the peer or the transport closes: what streams receive from now on is the rest
+    /// (C44).
     pub(super) fn begins_to_close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
     }
@@ -239,7 +240,7 @@ impl ConnectionInner {
         self.exclusive.lock().source
     }
 
-    /// Changes where packets come from, before the start.
+    /// Changes the local address, interface or sockets; before the start.
     pub(super) fn set_source(&self, change: impl FnOnce(&mut Source)) -> Result<(), StartError> {
         let exclusive = &mut *self.exclusive.lock();
         match &exclusive.state {
@@ -253,7 +254,7 @@ impl ConnectionInner {
         }
     }
 
-    /// Goes from open to connecting; false if it was not open.
+    /// Changes the state from open to connecting; false if it was not open.
     pub(crate) fn begin(&self, configuration: &Configuration) -> bool {
         {
             let mut exclusive = self.exclusive.lock();
@@ -277,13 +278,13 @@ impl ConnectionInner {
         }
     }
 
-    /// A client dials a server: the ticket to do it with, if there is one.
+    /// Returns the ticket with which a client dials a server, if there is one.
     pub(super) fn dial(&self, name: &CStr, addr: SocketAddr) -> Option<Zeroizing<Vec<u8>>> {
         let server = Server { name: name.to_owned(), addr };
         self.exclusive.lock().session.as_mut()?.dial(server)
     }
 
-    /// Closes with a code and a reason. Never blocks; does nothing the second time.
+    /// Closes with a code and a reason. Never blocks; further calls do nothing.
     pub(crate) fn shutdown(self: &Arc<Self>, code: u64, reason: &str) {
         let text = close_reason_text(reason);
         let was_connected = self.exclusive.lock().state == ConnectionState::Connected;
@@ -298,13 +299,13 @@ impl ConnectionInner {
         }
     }
 
-    /// The connection has ended: no stream need be kept open any more.
+    /// Releases the streams, since the connection has ended.
     pub(super) fn release_streams(&self) {
         let (streams, _make_sink) = self.exclusive.lock().peer_streams.over();
         streams.iter().for_each(|stream| stream.release());
     }
 
-    /// Streams of the peer that no handle can read are aborted.
+    /// Aborts the streams of the peer that no handle can read any more.
     pub(super) fn abandon_streams(&self) {
         let (streams, _make_sink) = self.exclusive.lock().peer_streams.abandon();
         streams.iter().for_each(|stream| stream.abandon());

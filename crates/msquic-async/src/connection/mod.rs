@@ -58,9 +58,9 @@ use std::task::{Context, Poll};
 
 /// A QUIC connection.
 ///
-/// This is a cheap handle. The connection is closed with code 0 when its last handle and the last of
-/// its streams are dropped. When it ends, all its tasks get the same [`ConnectionError`], after the
-/// streams that had arrived before.
+/// This is a handle, which is cheap to clone. The connection is closed with code 0 when its last handle and the
+/// last of its streams are dropped. When it ends, all tasks that wait on it get the same [`ConnectionError`],
+/// after the streams that had arrived before.
 ///
 /// ```no_run
 /// # async fn example(credential: msquic_async::NetCredential) -> Result<(), Box<dyn std::error::Error>> {
@@ -82,7 +82,7 @@ pub struct Connection {
     handle: Arc<ConnectionHandle>,
 }
 
-/// Closes the connection when the last handle and the last stream are gone.
+/// Closes the connection when the last handle and the last stream are dropped.
 pub(crate) struct ConnectionHandle {
     inner: Arc<ConnectionInner>,
 }
@@ -95,8 +95,8 @@ impl Drop for ConnectionHandle {
 }
 
 impl Connection {
-    /// A client's connection, which is not started. The trust policy of `credential` verifies the
-    /// peer's certificate; its own certificate and key are those of the configuration.
+    /// Creates a client's connection, which is not started. The trust policy of `credential` verifies the
+    /// peer's certificate; the certificate and key of this side are those of the configuration.
     ///
     /// ```no_run
     /// # fn example(
@@ -114,7 +114,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`ConnectionError::ClosedByTransport`] when msquic cannot make it, for instance after
+    /// [`ConnectionError::ClosedByTransport`] when msquic cannot create it, for instance after
     /// [`Registration::shutdown`].
     pub fn new(
         registration: &Registration,
@@ -129,7 +129,7 @@ impl Connection {
         Self { handle: Arc::new(ConnectionHandle { inner }) }
     }
 
-    /// The local address of a connection that is not started, see [`Dial::local_addr`].
+    /// Sets the local address of a connection that is not started, see [`Dial::local_addr`].
     ///
     /// ```no_run
     /// # fn example(
@@ -148,7 +148,8 @@ impl Connection {
         self.inner().set_source(|source| source.local_addr = Some(addr))
     }
 
-    /// Whether a connection that is not started may share its sockets, see [`Dial::share_binding`].
+    /// Sets whether a connection that is not started may share its sockets, see
+    /// [`Dial::share_binding`].
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -185,8 +186,8 @@ impl Connection {
         ConnectionAccept::new(self)
     }
 
-    /// Closes the connection with a code of the application (below 2^62) and a reason for the
-    /// peer, cut after 511 bytes. Nothing that is queued is waited for. Closing again does nothing.
+    /// Closes the connection with a code of the application (below 2^62) and a reason for the peer, which is
+    /// truncated to 511 bytes. Does not wait for queued data, which is lost. Closing again does nothing.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -197,8 +198,8 @@ impl Connection {
         self.inner().shutdown(error_code, reason);
     }
 
-    /// [`shutdown`](Self::shutdown) without a reason; ready when the connection has ended. Any number
-    /// of tasks may wait.
+    /// Closes the connection as [`shutdown`](Self::shutdown) does, without a reason; ready when the connection has
+    /// ended. Any number of tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -240,12 +241,12 @@ impl Connection {
         WatchShutdown::new(self)
     }
 
-    /// Has `hook` called once when the connection has ended, before the tasks that wait for the end are
-    /// woken; at once if it has ended. The hook replaces one that was set before, and holds no handle
-    /// of the connection open.
+    /// Sets a hook that is called once when the connection has ended, before the tasks that wait for the end are
+    /// woken; at once if it has ended already. It replaces a hook that was set before, and does not keep the
+    /// connection open.
     ///
-    /// It runs on a thread of msquic and must not block. If libmsquic never tells the end, because the
-    /// process exits, the hook is not called.
+    /// The hook runs on a thread of msquic and must not block. It is not called if the process exits before
+    /// msquic reports the end.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -256,8 +257,8 @@ impl Connection {
         self.inner().set_end_hook(Box::new(hook));
     }
 
-    /// Why the connection has ended, if it has. The peer's text may still be missing; it is there when
-    /// [`watch_shutdown`](Self::watch_shutdown) is ready.
+    /// Returns why the connection has ended, if it has. The peer's reason phrase may still be missing; it is
+    /// included when [`watch_shutdown`](Self::watch_shutdown) is ready.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -270,8 +271,8 @@ impl Connection {
         self.inner().error()
     }
 
-    /// Changes settings of the running connection, as far as msquic allows: windows for streams that
-    /// come, how many streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
+    /// Changes settings of the running connection, as far as msquic allows it: windows for new streams, how many
+    /// streams the peer may have open, timeouts, keep-alive, pacing, send buffering.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -310,7 +311,7 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when the connection has ended before one came.
+    /// [`StartError::ConnectionLost`] when the connection has ended before one was received.
     ///
     /// # Cancel safety
     ///

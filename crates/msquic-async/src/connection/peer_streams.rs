@@ -1,19 +1,19 @@
 //! `PeerStreams`: the streams of the peer that wait to be accepted, and those with a sink. Pure.
 //!
-//! Both refer to their connection, so each is removed: when it is accepted, when its sink has got the end,
-//! or when the last handle of the connection is dropped.
+//! Both keep their connection alive, so each is removed: when it is accepted, when its sink has received the
+//! end, or when the last handle of the connection is dropped.
 
 use crate::stream::StreamType;
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
-/// Streams `S` of the peer, and `M`, which makes the sinks of unidirectional ones.
+/// Streams `S` of the peer, and `M`, which creates the sinks of unidirectional ones.
 #[derive(Debug)]
 pub(super) struct PeerStreams<S, M> {
     bidirectional: VecDeque<(u64, S)>,
     unidirectional: VecDeque<(u64, S)>,
     make_sink: Option<M>,
-    /// By ID, until the sink has got the end.
+    /// By ID, until the sink has received the end.
     with_sink: HashMap<u64, S>,
     phase: Phase,
 }
@@ -25,7 +25,7 @@ pub(super) struct PeerStreams<S, M> {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     Open,
-    /// No stream starts any more. Those that wait can be accepted.
+    /// No stream starts any more. Waiting streams can still be accepted.
     Over,
     /// No stream is accepted any more.
     Abandoned,
@@ -35,7 +35,7 @@ enum Phase {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Start<M> {
     Waits,
-    /// It gets the sink that this makes.
+    /// It gets the sink that this creates.
     HasSink(M),
     Abandoned,
 }
@@ -45,7 +45,7 @@ pub(super) enum Start<M> {
 pub(super) enum Install<S, M> {
     /// Gives this stream, which waited, its sink.
     Next(S),
-    /// Nothing: streams that start get theirs. Drops what made sinks before.
+    /// Nothing: streams that start get their sinks. Drop the previous `M`.
     Done(Option<M>),
 }
 
@@ -62,7 +62,7 @@ impl<S, M> Default for PeerStreams<S, M> {
 }
 
 impl<S: Clone, M: Clone> PeerStreams<S, M> {
-    /// Files a stream that the peer started.
+    /// Adds a stream that the peer started.
     pub(super) fn start(&mut self, stream_type: StreamType, id: u64, stream: S) -> Start<M> {
         match (self.phase, stream_type, &self.make_sink) {
             (Phase::Abandoned, ..) => return Start::Abandoned,
@@ -100,13 +100,14 @@ impl<S: Clone, M: Clone> PeerStreams<S, M> {
         }
     }
 
-    /// The sink of a stream has got the end. Drop the result after unlocking.
+    /// Removes a stream whose sink has received the end. Drop the result after unlocking.
     #[must_use]
     pub(super) fn sink_ended(&mut self, id: u64) -> Option<S> {
         self.with_sink.remove(&id)
     }
 
-    /// The connection has ended: returns the streams that wait or have a sink. Drop the rest after unlocking.
+    /// Records the end of the connection: returns the streams that wait or have a sink. Drop the result after
+    /// unlocking.
     #[must_use]
     pub(super) fn over(&mut self) -> (Vec<S>, Option<M>) {
         if self.phase == Phase::Open {
@@ -117,7 +118,7 @@ impl<S: Clone, M: Clone> PeerStreams<S, M> {
         (streams.cloned().collect(), self.make_sink.take())
     }
 
-    /// The last handle is dropped: takes out all streams. Drop the rest after unlocking.
+    /// Takes out all streams, since the last handle is dropped. Drop the result after unlocking.
     #[must_use]
     pub(super) fn abandon(&mut self) -> (Vec<S>, Option<M>) {
         let before = mem::replace(self, Self { phase: Phase::Abandoned, ..Self::default() });
@@ -162,7 +163,7 @@ mod tests {
     fn streams_that_wait_get_their_sinks_before_those_that_start() {
         let mut streams = waiting();
         assert_eq!(streams.install(&"sinks"), Install::Next("uni 2"));
-        // This one starts meanwhile.
+        // A stream starts meanwhile.
         assert_eq!(streams.start(Unidirectional, 10, "uni 10"), Start::Waits);
         assert_eq!(streams.install(&"sinks"), Install::Next("uni 6"));
         assert_eq!(streams.install(&"sinks"), Install::Next("uni 10"));

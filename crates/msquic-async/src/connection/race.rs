@@ -1,4 +1,4 @@
-//! Several attempts, of which the first that succeeds counts (RFC 8305).
+//! Attempts to several addresses, of which the first that succeeds is used (RFC 8305).
 
 use super::error::StartError;
 use futures_timer::Delay;
@@ -11,10 +11,11 @@ use std::time::Duration;
 /// How many addresses of a host are tried.
 pub(super) const MAX_ADDRESSES: usize = 16;
 
-/// How long an attempt is alone before the next one begins (RFC 8305, section 5).
+/// How long an attempt runs before the next one begins (RFC 8305, section 5).
 pub(super) const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
 
-/// At most `limit` of the addresses, their families in turn, beginning with that of the first (RFC 8305, section 4).
+/// Returns at most `limit` of the addresses, alternating between their families and beginning with that of the
+/// first (RFC 8305, section 4).
 pub(super) fn interleave(addresses: Vec<SocketAddr>, limit: usize) -> Vec<SocketAddr> {
     let first_family = addresses.first().is_some_and(SocketAddr::is_ipv6);
     let (mine, others): (Vec<_>, Vec<_>) =
@@ -35,8 +36,9 @@ pub(super) fn interleave(addresses: Vec<SocketAddr>, limit: usize) -> Vec<Socket
     }
 }
 
-/// The result of the first attempt that succeeds, or the errors of all in the order in which they came. The next attempt
-/// begins `delay` after the one before, or when it fails. The others are dropped.
+/// Returns the result of the first attempt that succeeds, or the errors of all, in the order in which they failed.
+/// The next attempt begins `delay` after the previous one, or when that fails. When one succeeds, the others
+/// are dropped.
 pub(super) async fn first<T, F>(
     addresses: Vec<SocketAddr>,
     delay: Duration,
@@ -139,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn the_errors_of_all_are_told() {
+    fn the_errors_of_all_are_returned() {
         let all = vec![address(1), address(2)];
         let result: Result<(), _> = smol::block_on(first(all, NEVER, |_| async { Err(failed()) }));
         assert_eq!(result, Err(vec![(address(1), failed()), (address(2), failed())]));

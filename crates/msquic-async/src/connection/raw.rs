@@ -12,9 +12,9 @@ use msquic::ffi::HQUIC;
 use net_traits::NetCredential;
 
 impl Connection {
-    /// Gives `call` the native handle, which stays open meanwhile, for what this crate does not offer.
-    /// `None` once the connection has ended. Outside callbacks of the connection, do not wait inside. Datagrams must
-    /// not be sent with it, since this crate owns the contexts of their events.
+    /// Calls `call` with the native handle, for functions of msquic that this crate does not offer; the handle stays
+    /// open during the call. `None` once the connection has ended. Do not block inside, except in callbacks of the
+    /// connection. Do not send datagrams with the handle, since this crate owns the contexts of their events.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {

@@ -16,8 +16,8 @@ use std::sync::Arc;
 ///
 /// match connection.rebind("192.0.2.7:0".parse()?).await {
 ///     Ok(local) => println!("moved to {local}"),
-///     Err(RebindError::AddressNotAvailable(local)) => println!("{local} is not there yet"),
-///     Err(error) => println!("stays where it is: {error}"),
+///     Err(RebindError::AddressNotAvailable(local)) => println!("no interface has {local} yet"),
+///     Err(error) => println!("did not move: {error}"),
 /// }
 /// # Ok(())
 /// # }
@@ -31,15 +31,15 @@ pub enum RebindError {
     /// This side accepted the connection. Only clients move.
     #[error("only the client of a connection can move")]
     NotClient,
-    /// The peer forbids it: its transport parameter `disable_active_migration` (RFC 9000, section 18.2), see
-    /// [`Settings::migration`](crate::Settings::migration).
+    /// The peer forbids it by its transport parameter `disable_active_migration` (RFC 9000, section
+    /// 18.2), see [`Settings::migration`](crate::Settings::migration).
     #[error("the peer does not follow a client that moves")]
     Forbidden,
-    /// The handshake is not confirmed yet. That takes one packet of the peer after
+    /// The handshake is not confirmed yet. It is confirmed by a packet of the peer soon after
     /// [`start`](Connection::start) is ready; try again.
     #[error("the handshake is not confirmed yet, try again")]
     NotConfirmed,
-    /// Another move of the connection is going on.
+    /// Another move of the connection is in progress.
     #[error("the connection is already moving")]
     InProgress,
     /// The address is of another family than the peer's.
@@ -81,14 +81,14 @@ impl From<RebindError> for io::Error {
 }
 
 impl Connection {
-    /// Moves this client's end to another local address while the connection runs, and returns the address that
-    /// it has then. Port 0 means any; so does the unspecified address (`0.0.0.0`, `[::]`).
+    /// Moves this client to another local address while the connection runs, and returns its new address. Port 0
+    /// means any port, the unspecified address (`0.0.0.0`, `[::]`) any address.
     ///
     /// Streams and datagrams go on; what was in flight to the old address is sent again. The peer validates the
     /// new path (RFC 9000, section 9). On a path from another IP address the round-trip time, the congestion
-    /// window and the MTU are found anew, and the packets bear another connection ID, so that they are not linked to
-    /// those of the old address; after several moves within a round trip the peer has supplied no further one, and
-    /// they are. Other connections keep the socket that this one leaves.
+    /// window and the MTU are measured again, and the packets have another connection ID, so that observers cannot
+    /// link them to those of the old address. This fails after several moves within a round trip, for which
+    /// the peer has not supplied enough connection IDs. Other connections keep the socket that this one leaves.
     ///
     /// A peer that does not answer on the new path ends the connection after the
     /// [disconnect timeout](crate::Settings::disconnect_timeout), unless it moves again before. A peer without the
@@ -98,14 +98,14 @@ impl Connection {
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
     /// let local = connection.rebind("0.0.0.0:0".parse()?).await?;
-    /// println!("the connection goes on from {local}");
+    /// println!("the connection uses {local} now");
     /// # Ok(())
     /// # }
     /// ```
     ///
     /// # Errors
     ///
-    /// [`RebindError`]. The connection then stays where it was.
+    /// [`RebindError`]. The connection then keeps its old address.
     ///
     /// # Cancel safety
     ///
@@ -125,7 +125,7 @@ impl Connection {
     }
 }
 
-/// The move that is going on; there is one at a time.
+/// The move in progress; there is one at a time.
 struct Attempt {
     inner: Arc<ConnectionInner>,
     local: SocketAddr,

@@ -11,8 +11,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 impl Connection {
-    /// Connects to `port` of `host`, a name or an address. Names are resolved on a thread of their
-    /// own; the first address counts. [`Dial::connect`] tries all of them.
+    /// Connects to `port` of `host`, a name or an address. Names are resolved on a separate thread, and the first
+    /// address is used; [`Dial::connect`] tries all of them.
     ///
     /// ```no_run
     /// # async fn example(
@@ -30,14 +30,14 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the attempt going on; [`accept`](Self::accept) waits for it.
+    /// If the future is dropped after its first poll, the attempt continues; [`accept`](Self::accept) waits for it.
     /// Nothing happens before the first poll.
     pub fn start(&self, configuration: &Configuration, host: &str, port: u16) -> ConnectionStart {
         self.start_with(configuration, Dial::new(host, port))
     }
 
-    /// [`start`](Self::start), with a choice of server name, local address, interface and sockets. What `dial` leaves open
-    /// is as it was set on the connection.
+    /// Connects as [`start`](Self::start) does, with the server name, local address, interface and sockets of `dial`.
+    /// What `dial` does not set is as it was set on the connection.
     ///
     /// ```no_run
     /// # async fn example(
@@ -65,8 +65,8 @@ impl Connection {
 }
 
 impl Dial {
-    /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt 250 ms after the
-    /// one before or when that has failed. The first connection whose handshake is done is returned, the other attempts are
+    /// Connects, trying every address of the host (RFC 8305): IPv6 and IPv4 in turn, the next attempt begins 250 ms after
+    /// the previous one or when that has failed. The first connection whose handshake is done is returned, the other attempts are
     /// closed. At most 16 addresses are tried. The trust policy of `credential` verifies the peer.
     ///
     /// [`Connection::start`] is for callers that need the handle before the handshake; since a handle is one QUIC
@@ -133,15 +133,15 @@ pub(super) async fn start(
 ) -> Result<(), StartError> {
     dial.check()?;
     let inner = connection.inner().clone();
-    if !inner.native().is_beside(configuration.native()) {
+    if !inner.native().has_same_registration(configuration.native()) {
         let text = "the configuration belongs to another registration than the connection";
         return Err(StartError::InvalidInput(text.to_owned()));
     }
     if !inner.begin(&configuration) {
         return Err(inner.error().map_or(StartError::AlreadyStarted, StartError::ConnectionLost));
     }
-    // The resolver waits, and so does setting parameters. The attempt goes on, and its end is reported to
-    // the connection, also when this future is dropped.
+    // Resolving and setting parameters block, so both run on other threads. The attempt continues if this
+    // future is dropped, and its end is reported to the connection.
     let (done, result) = tokio::sync::oneshot::channel();
     match address.or_else(|| dial.address()) {
         Some(address) => detach(move |may_block| {
@@ -187,7 +187,8 @@ fn start_at(
         if let Some(index) = source.interface {
             calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
         }
-        // An address that is the name is known to msquic; setting it here would wait once more.
+        // If the name is the address, msquic parses it itself; setting it here would wait once
+        // more.
         if dial.server_name.is_some() || dial.written_address() != Some(address) {
             calls.set_remote_addr(address)?;
         }

@@ -1,4 +1,4 @@
-//! The life of a connection as a state machine. Pure; the error lives inside the state.
+//! The state machine of a connection. Pure; the state includes the error.
 
 use super::error::ConnectionError;
 use crate::Status;
@@ -10,8 +10,8 @@ use net_traits::TrustError;
 ///           ▼ either side closes
 ///        Shutdown ─all done─▶ ShutdownComplete
 /// ```
-/// The first to close gives the error. Only its reason may be completed at the end, because it
-/// arrives after the peer's close itself.
+/// The first close determines the error. Only the peer's reason phrase may be added at the end, because it
+/// becomes known after the peer's close itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum ConnectionState {
     Open,

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 /// Measurements of a connection since its start.
 ///
-/// Those of a path begin anew when the path changes. `None` means that there is nothing measured yet, or that
-/// the library is too old to report it.
+/// Measurements of the path start again when the path changes. `None` means that nothing was measured yet, or
+/// that the library is too old to report it.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -32,7 +32,7 @@ pub struct ConnectionStatistics {
     pub congestion_window: u32,
     /// Bytes sent that are neither acknowledged nor lost; `None` with libmsquic before 2.6.
     pub bytes_in_flight: Option<u32>,
-    /// The largest UDP payload that the path takes, in bytes.
+    /// The largest UDP payload that the path carries, in bytes.
     pub path_mtu: u16,
     /// QUIC packets sent.
     pub sent_packets: u64,
@@ -42,15 +42,15 @@ pub struct ConnectionStatistics {
     pub sent_stream_bytes: u64,
     /// Packets sent that the peer has to acknowledge.
     pub ack_eliciting_packets: u64,
-    /// Packets that were lost, without those that only seemed to be.
+    /// Packets that were lost, without those that were declared lost and acknowledged later.
     pub lost_packets: u64,
-    /// Packets that were taken for lost and acknowledged later.
+    /// Packets that were declared lost and acknowledged later.
     pub spurious_lost_packets: u64,
-    /// How often the congestion window was cut.
+    /// How often the congestion window was reduced.
     pub congestion_events: u32,
-    /// How often it was cut to its minimum (RFC 9002, section 7.6).
+    /// How often it was reduced to its minimum (RFC 9002, section 7.6).
     pub persistent_congestion_events: u32,
-    /// How often it was cut because of ECN; `None` with libmsquic before 2.2.
+    /// How often it was reduced because of ECN; `None` with libmsquic before 2.2.
     pub ecn_congestion_events: Option<u32>,
     /// Whether the path carries ECN marks (RFC 9000, section 13.4).
     pub ecn_capable: bool,
@@ -62,28 +62,28 @@ pub struct ConnectionStatistics {
     pub received_stream_bytes: u64,
     /// Packets received after one with a higher number.
     pub reordered_packets: u64,
-    /// Packets received again.
+    /// Packets received more than once.
     pub duplicate_packets: u64,
-    /// Packets that were received and not used.
+    /// Packets that were received and discarded.
     pub dropped_packets: u64,
     /// Packets that could not be decrypted.
     pub undecryptable_packets: u64,
     /// How often the keys were updated (RFC 9001, section 6).
     pub key_updates: u32,
-    /// Whether the client had to prove its address first, see
+    /// Whether the client had to validate its address with a Retry packet, see
     /// [`require_address_validation`](crate::require_address_validation).
     pub address_validated_by_retry: bool,
     /// Whether the handshake resumed the session of an earlier connection, see [`Resumption`](crate::Resumption).
     pub resumed: bool,
-    /// Streams that this side opened.
+    /// How many streams this side opened.
     pub opened_streams: StreamCounts,
-    /// Streams that the peer opened.
+    /// How many streams the peer opened.
     pub inbound_streams: StreamCounts,
-    /// Datagrams.
+    /// How many datagrams were sent and received.
     pub datagrams: DatagramCounts,
 }
 
-/// Streams of a connection since its start, by type.
+/// How many streams were opened since the start of a connection, by type.
 ///
 /// ```
 /// use msquic_async::StreamCounts;

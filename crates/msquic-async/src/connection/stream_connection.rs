@@ -1,4 +1,5 @@
-//! `StreamConnection`: what a stream needs of its connection, which stands above it.
+//! `StreamConnection`: the trait through which a stream uses its connection, whose module imports
+//! this one.
 
 use super::credit::StreamCredit;
 use super::error::ConnectionError;
@@ -13,21 +14,23 @@ pub(crate) trait StreamConnection: Send + Sync + 'static {
     fn native(&self) -> &Arc<NativeConnection>;
     /// Why the connection has ended, if it has.
     fn error(&self) -> Option<ConnectionError>;
-    /// The same for callers that know that it is.
+    /// The same for callers that know that it is ending: the reason, or `closing` while it is not
+    /// known.
     fn error_or_closing(&self) -> ConnectionError {
         self.error().unwrap_or_else(ConnectionError::closing)
     }
     /// Whether the peer's close or that of the transport was indicated: what arrives now is the rest (C44).
     fn is_closing(&self) -> bool;
     fn stream_limits(&self) -> StreamLimits;
-    /// What streams of this type are opened with.
+    /// The credit with which streams of this type are opened.
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;
     /// Ready once the connection has ended, with the reason.
     fn poll_over(&self, cx: &Context<'_>) -> Poll<ConnectionError>;
-    /// This side opened a stream.
+    /// Counts a stream that this side opened.
     fn count_opened(&self, stream_type: StreamType);
-    /// The sink of a stream of the peer has got the end.
+    /// Removes a stream of the peer whose sink has received the end.
     fn sink_ended(&self, id: u64);
-    /// A stream of the connection ends because this side closes it: the moment to say why.
+    /// Sets the close reason, in the last event of a stream while this side's close is processed
+    /// (C17).
     fn close_reason_in_stream_event(&self, calls: Calls<'_>);
 }

@@ -34,8 +34,8 @@ impl Connection {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves the line. If its stream was being started, it aborts the stream, which counts
-    /// against the peer's limit all the same.
+    /// A dropped future gives up its place in the queue. If its stream was being started, the stream is aborted, and
+    /// still counts against the peer's limit.
     pub fn open_outbound_stream(
         &self,
         stream_type: StreamType,
@@ -44,7 +44,8 @@ impl Connection {
         OpenOutboundStream::new(self, stream_type, fail_on_blocked)
     }
 
-    /// Opens a unidirectional stream for messages; waits while the peer allows none, in order of arrival.
+    /// Opens a unidirectional stream for messages. While the peer allows no further stream it waits, in order of
+    /// arrival.
     ///
     /// ```no_run
     /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -109,25 +110,27 @@ impl Connection {
         AcceptInboundUniStream::new(self)
     }
 
-    /// Gives each unidirectional stream of the peer a sink, which `make` makes when the stream starts.
+    /// Gives each unidirectional stream of the peer a sink, which `make` creates when the stream
+    /// starts.
     ///
-    /// The stream then counts as accepted, and bytes go to its sink on msquic's thread without being queued. The peer may open
-    /// another one in its place once the sink has received the end. Streams that
-    /// wait to be accepted get their sinks first, in the order of their starts, on the thread that calls this. Streams that
-    /// were accepted before are not changed; [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) then gets no
-    /// stream. To give sinks to all streams, call this before the handshake, or before the first stream is accepted. A second
-    /// call replaces `make` for the streams that start after it.
+    /// The stream then counts as accepted, and its bytes are passed to the sink on msquic's thread
+    /// without being queued. The peer may open another stream in its place once the sink has
+    /// received the end. Streams that wait to be accepted get their sinks first, in the order of
+    /// their starts, on the thread that calls this. Streams that were accepted before are not
+    /// changed; [`accept_inbound_uni_stream`](Self::accept_inbound_uni_stream) then gets no stream.
+    /// To give sinks to all streams, call this before the handshake, or before the first stream is
+    /// accepted. A second call replaces `make` for the streams that start after it.
     ///
-    /// `make` runs like a [`ReceiveSink`]: it must be quick, and neither block nor panic. The [`SinkStream`] that it gets
-    /// resumes or stops the stream.
+    /// `make` has the same rules as a [`ReceiveSink`]: it must be quick, and neither block nor
+    /// panic. The [`SinkStream`] that it gets resumes or stops the stream.
     ///
     /// # Closing
     ///
-    /// Sinks do not keep the connection open: it is closed when the last handle is dropped, and then the sinks get
-    /// the end. Neither `make` nor the sinks should therefore hold a handle of the connection. `make` is
+    /// Sinks do not keep the connection open: it is closed when the last handle is dropped, and then the sinks
+    /// receive the end. Neither `make` nor the sinks should therefore hold a handle of the connection. `make` is
     /// dropped when the connection has ended, a sink after its stream has ended. A sink that is paused at that
-    /// time gets the end once it was [resumed](SinkStream::resume) and has taken the rest, or when the last handle
-    /// of the connection is dropped.
+    /// time receives the end once it was [resumed](SinkStream::resume) and has taken the remaining bytes, or when
+    /// the last handle of the connection is dropped.
     ///
     /// ```no_run
     /// use msquic_async::{Connection, ReceiveEnd, ReceiveSink};
@@ -233,7 +236,7 @@ impl Connection {
 }
 
 impl Stream {
-    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
+    /// Creates a stream of `connection`, which [`poll_start`](Self::poll_start) opens.
     /// [`Connection::open_outbound_stream`] does both.
     ///
     /// ```no_run
@@ -260,7 +263,7 @@ impl Stream {
 }
 
 impl SendStream {
-    /// Makes a stream of `connection`; [`poll_start`](Self::poll_start) opens it.
+    /// Creates a stream of `connection`, which [`poll_start`](Self::poll_start) opens.
     /// [`Connection::open_send_stream`] does both.
     ///
     /// ```no_run

@@ -9,7 +9,7 @@ pub(super) fn to_native(addr: SocketAddr) -> Addr {
     addr.into()
 }
 
-/// The native form of an address to listen on. `[::]` takes both families, as it does with TCP: for
+/// The native form of an address to listen on. `[::]` means both families, as with TCP: for
 /// libmsquic that is an address without a family (C21).
 pub(super) fn to_native_listen(addr: SocketAddr) -> Addr {
     let mut native = to_native(addr);
@@ -19,8 +19,8 @@ pub(super) fn to_native_listen(addr: SocketAddr) -> Addr {
     native
 }
 
-/// The address that `addr` holds; IPv4 in IPv6 is unwrapped, and the zone of a link-local address stays.
-/// None for an unset address.
+/// The address in `addr`. An IPv4-mapped address becomes IPv4, and a link-local address keeps its
+/// zone. `None` for an unset address.
 pub(super) fn from_native(addr: &Addr) -> Option<SocketAddr> {
     let addr = addr.as_socket()?;
     match addr.ip().to_canonical() {

@@ -1,6 +1,6 @@
 //! `Bound`: the context of a native handle, with the value that owns the handle and the handler of its events.
 //!
-//! Callbacks find the owner here, so that it does not depend on a handler which one that is.
+//! Callbacks get the owner from here and not from the handler.
 
 use std::ffi::c_void;
 use std::sync::Arc;

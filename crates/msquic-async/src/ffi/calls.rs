@@ -1,4 +1,4 @@
-//! `Calls`: the calls with a connection that wait for its worker (C9).
+//! `Calls`: the calls with a connection's handle that wait for its worker (C9).
 
 use super::address;
 use super::connection::NativeConnection;
@@ -17,16 +17,16 @@ use std::net::SocketAddr;
 use std::ptr;
 use std::time::Duration;
 
-/// The parameters of one connection, where reading and changing them does no harm.
+/// Reads and changes the parameters of one connection, on threads where that is allowed.
 ///
 /// Outside of its callbacks such a call waits for the worker of the connection, so it must not be made in a
-/// callback of another connection, nor on a thread that has other things to do. A value exists in two places:
-/// a callback gets that of its own connection, where the calls run inline (C16), and
-/// [`NativeConnection::calls`] gives one on threads that may block. It leaves neither.
+/// callback of another connection, nor on a thread that must not block. A value exists in two places: a callback
+/// gets that of its own connection, where the calls run inline (C16), and [`NativeConnection::calls`] returns one
+/// on threads that may block. It cannot be moved to another thread.
 #[derive(Clone, Copy)]
 pub(crate) struct Calls<'a> {
     native: &'a NativeConnection,
-    /// Stays on its thread.
+    /// Makes the type `!Send`.
     _not_send: PhantomData<*const ()>,
 }
 
@@ -41,11 +41,11 @@ impl<'a> Calls<'a> {
     /// For tests that play events.
     #[cfg(test)]
     pub(crate) fn none(native: &'a NativeConnection) -> Self {
-        assert!(native.with(|_| Ok(())).is_err(), "no call gets through");
+        assert!(native.with(|_| Ok(())).is_err(), "the handle is open");
         Self { native, _not_send: PhantomData }
     }
 
-    /// Has the TLS secrets written down, before the handshake.
+    /// Has libmsquic record the TLS secrets; before the handshake.
     pub(crate) fn log_keys(&self) -> Result<(), Status> {
         let secrets = self.native.secrets().as_ptr();
         self.native.with(|handle| {
@@ -63,13 +63,13 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_REMOTE_ADDRESS, &address::to_native(addr))
     }
 
-    /// Gives a client's connection a ticket before its start (C33).
+    /// Sets the ticket of a client's connection, before its start (C33).
     pub(crate) fn set_ticket(&self, ticket: &[u8]) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_RESUMPTION_TICKET, ticket)
     }
 
-    /// Moves a running client to another local address, with a library that can (C28), and returns which address
-    /// it has then.
+    /// Moves a running client to another local address, with a library that supports it (C28), and
+    /// returns its new address.
     pub(crate) fn rebind(&self, addr: SocketAddr) -> Result<SocketAddr, Status> {
         let param = ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS;
         self.set_param(param, &address::to_native(addr))?;
@@ -78,7 +78,7 @@ impl<'a> Calls<'a> {
         address::from_native(&local).ok_or(Status::INTERNAL_ERROR)
     }
 
-    /// Fills `output` with keying material, with a library that can (C37).
+    /// Fills `output` with keying material, with a library that supports it (C37).
     pub(crate) fn export_keying_material(
         &self,
         label: &[u8],
@@ -116,12 +116,12 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_LOCAL_ADDRESS, &address::to_native(addr))
     }
 
-    /// Has packets leave through an interface; before the start.
+    /// Sets the interface of packets, before the start.
     pub(crate) fn set_interface(&self, index: u32) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_LOCAL_INTERFACE, &index)
     }
 
-    /// Lets the connection share its sockets with others; before the start.
+    /// Lets the connection share its sockets with others, before the start.
     pub(crate) fn share_binding(&self) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1_u8)
     }
@@ -136,7 +136,7 @@ impl<'a> Calls<'a> {
         InEffect::read(|native| self.get_param(ffi::QUIC_PARAM_CONN_SETTINGS, native))
     }
 
-    /// Has the streams of the same priority served in turn, a packet each.
+    /// Serves streams of the same priority in turn, one packet each.
     pub(crate) fn serve_streams_in_turn(&self) -> Result<(), Status> {
         let scheme: ffi::QUIC_STREAM_SCHEDULING_SCHEME =
             ffi::QUIC_STREAM_SCHEDULING_SCHEME_QUIC_STREAM_SCHEDULING_SCHEME_ROUND_ROBIN;
@@ -166,8 +166,9 @@ impl<'a> Calls<'a> {
         })
     }
 
-    /// Gives the close that is being processed a reason for the peer. For callbacks of this
-    /// connection during its shutdown: earlier libmsquic discards it, later the close is sent (C17).
+    /// Sets the reason for the peer of the close that is being processed. For callbacks of this
+    /// connection during its shutdown: before, libmsquic would discard the reason, and afterwards
+    /// the close is sent (C17).
     pub(crate) fn set_close_reason(&self, reason: &CStr) {
         let bytes = reason.to_bytes_with_nul();
         let _ = self.native.with(|handle| {
@@ -183,7 +184,7 @@ impl<'a> Calls<'a> {
         });
     }
 
-    /// What libmsquic measures; what it does not know stays empty.
+    /// Reads the measurements; those that this version of libmsquic lacks are `None`.
     pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
         // SAFETY: integers, for which zero is valid (C10).
         let mut native: ffi::QUIC_STATISTICS_V2 = unsafe { mem::zeroed() };
@@ -247,7 +248,7 @@ impl<'a> Calls<'a> {
 }
 
 impl NativeConnection {
-    /// The calls that wait for the worker of this connection, where waiting is fine.
+    /// Returns the calls that wait for the worker of this connection; this thread may block.
     pub(crate) fn calls<'a>(&'a self, _: &'a MayBlock) -> Calls<'a> {
         // SAFETY: C9: `MayBlock` says that this thread has nothing else to do.
         unsafe { Calls::new(self) }
@@ -310,7 +311,7 @@ struct NetworkStatistics {
 mod tests {
     use super::*;
 
-    /// Ambiguous, and so no program, for a type that may be sent.
+    /// The use of `HOLDS` is ambiguous, and does not compile, for a type that is `Send`.
     trait NotSend<A> {
         const HOLDS: bool = true;
     }

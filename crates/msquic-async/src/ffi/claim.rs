@@ -1,8 +1,8 @@
 //! `Claim`: the address of a listener, which no other process shares.
 //!
-//! libmsquic listens with SO_REUSEPORT, so the port of another process would be shared with it silently and each
-//! would get a part of the packets (C21). The system even gives such a port for port 0. A probe without that option
-//! finds it out.
+//! libmsquic listens with SO_REUSEPORT, so a listener would silently share the port of another
+//! process, and each of them would get a part of the packets (C21). The system even assigns such a
+//! port for port 0. Binding a socket without that option first detects it.
 
 use super::library;
 use super::status::Status;
@@ -19,15 +19,18 @@ static CLAIMS: Mutex<BTreeMap<SocketAddr, usize>> = Mutex::new(BTreeMap::new());
 pub(super) struct Claim(SocketAddr);
 
 impl Claim {
-    /// Fails when another process has the address; port 0 becomes a port that no process has.
+    /// Claims the address. Fails if another process has it; for port 0, a port that no process has
+    /// is chosen.
     pub(super) fn new(mut addr: SocketAddr) -> Result<Self, Status> {
-        // Held over the probe, so that the probes of two listeners do not meet. A listener that has the address makes
-        // a probe needless, which would be in the way of one that is about to be bound.
+        // Locked during the probe, so that the probes of two listeners do not collide. If a
+        // listener of this process has the address, no probe is needed, and it could collide with a
+        // listener that is about to be bound.
         let mut claims = CLAIMS.lock();
         if !claims.contains_key(&addr) {
             addr.set_port(match probe(addr) {
                 Ok(port) => port,
-                // Connections that such a listener accepted keep its socket, and libmsquic listens on that again.
+                // Connections that a stopped listener has accepted keep its socket, on which
+                // libmsquic can listen again.
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     is_bound_here(addr).then_some(addr.port()).ok_or(Status::ADDRESS_IN_USE)?
                 }
@@ -55,11 +58,11 @@ impl Drop for Claim {
     }
 }
 
-/// Binds the address for a moment, and returns the port.
+/// Binds the address, closes the socket, and returns the port.
 fn probe(addr: SocketAddr) -> io::Result<u16> {
     let port = |addr: SocketAddr| UdpSocket::bind(addr)?.local_addr().map(|addr| addr.port());
     match port(addr) {
-        // A machine without IPv6 has all of its addresses in the other family.
+        // A machine without IPv6 has only IPv4 addresses.
         Err(error)
             if error.kind() != io::ErrorKind::AddrInUse
                 && addr.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) =>
@@ -88,7 +91,7 @@ fn is_bound_here(addr: SocketAddr) -> bool {
 
 #[cfg(not(unix))]
 fn is_bound_here(_: SocketAddr) -> bool {
-    true // no system but those has SO_REUSEPORT: libmsquic finds out
+    true // other systems have no SO_REUSEPORT: libmsquic fails if the address is in use
 }
 
 /// The address of a descriptor that is a UDP socket.

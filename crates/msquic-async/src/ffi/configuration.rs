@@ -18,7 +18,7 @@ pub(crate) enum Role {
     Server,
 }
 
-/// An open configuration. Connections that use it keep what they need of it themselves (C11).
+/// An open configuration. Connections that use it hold a count of it in libmsquic (C11).
 pub(crate) struct NativeConfiguration {
     slot: Slot<ConfigurationCloser>,
     child: Arc<Child>,
@@ -39,7 +39,7 @@ impl NativeConfiguration {
         self.child.is_of(registration)
     }
 
-    /// Opens a configuration and gives it the certificates and key in `pkcs12`.
+    /// Opens a configuration and loads the certificates and key in `pkcs12`.
     pub(crate) fn open(
         registration: &Arc<NativeRegistration>,
         alpn: &[&[u8]],
@@ -79,7 +79,7 @@ impl NativeConfiguration {
     ///
     /// # Safety
     ///
-    /// It is one of `registration`, and only this value closes it.
+    /// The configuration belongs to `registration`, and only this value closes it.
     pub(super) unsafe fn from_raw(
         registration: &Arc<NativeRegistration>,
         handle: ffi::HQUIC,
@@ -129,7 +129,7 @@ impl Slotted for NativeConfiguration {
     }
 }
 
-/// Closes a configuration, which then leaves its place in the registration.
+/// Closes a configuration, and then removes it from its registration.
 pub(crate) struct ConfigurationCloser(Arc<Child>);
 
 impl Closer for ConfigurationCloser {
@@ -155,7 +155,7 @@ impl Drop for NativeConfiguration {
     }
 }
 
-/// Views of protocol names; valid as long as the names are.
+/// Native views of protocol names; valid as long as the names.
 pub(super) fn alpn_buffers(alpn: &[&[u8]]) -> Result<Vec<ffi::QUIC_BUFFER>, Status> {
     let buffer = |name: &&[u8]| {
         // RFC 7301: a name has 1 to 255 bytes.
@@ -176,7 +176,7 @@ mod tests {
     use net_traits::TrustError;
 
     #[test]
-    fn a_peer_that_was_not_judged_is_not_trusted() {
+    fn a_peer_that_was_not_verified_is_not_trusted() {
         let registration = Registration::new("test").unwrap();
         let settings = Settings::new();
         let (listener, port) = listener(&registration, &settings);

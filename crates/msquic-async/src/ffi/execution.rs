@@ -25,19 +25,19 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How often libmsquic is polled before other things get their turn.
+/// How often libmsquic is polled before other work is done.
 const ROUNDS: usize = 16;
 
 /// How many events are fetched at once.
 const BATCH: usize = 16;
 
-/// The events that are fetched are given to libmsquic as they are.
+/// Events are passed to libmsquic as they are fetched.
 const _: () = assert!(size_of::<epoll::Event>() == size_of::<ffi::QUIC_CQE>());
 
 /// The execution of this process, once there is one.
 static EXECUTION: OnceLock<Execution> = OnceLock::new();
 
-/// libmsquic was made to be driven, and could not be: C29 says that it is unusable then.
+/// Creating the execution failed, after which libmsquic is unusable (C29).
 static IS_BROKEN: AtomicBool = AtomicBool::new(false);
 
 /// The process ends: only its exit handler drives from now on.
@@ -48,7 +48,7 @@ thread_local! {
     static IS_INSIDE: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Runs `call`, which goes into libmsquic and its callbacks.
+/// Runs `call`, which calls libmsquic and its callbacks.
 fn inside<T>(call: impl FnOnce() -> T) -> T {
     IS_INSIDE.set(true);
     let result = call();
@@ -60,8 +60,8 @@ struct Execution {
     /// Held while libmsquic runs, so that it runs on one thread at a time (C29).
     native: Mutex<Native>,
     epoll: OwnedFd,
-    /// Readable when the other one is. Others may see this one only: the entries of the other name
-    /// memory of libmsquic.
+    /// Readable when `epoll` is. Only this one is shown to the application: the entries of `epoll`
+    /// point to memory of libmsquic.
     outer: OwnedFd,
     doorbell: Doorbell,
     jobs: Mutex<Jobs>,
@@ -77,8 +77,8 @@ struct Doorbell {
     eventfd: OwnedFd,
 }
 
-/// What the epoll descriptor reports for a doorbell, as libmsquic's own entries look (C29). Its completion does
-/// nothing, so the descriptor is not needed in it.
+/// The entry that the epoll descriptor reports for a doorbell, in the form of libmsquic's own
+/// entries (C29). Its completion does nothing, so it needs no descriptor.
 static RING: ffi::QUIC_SQE = ffi::QUIC_SQE { fd: -1, Completion: Some(nothing_to_do) };
 
 impl Doorbell {
@@ -123,23 +123,24 @@ pub(super) fn is_driven() -> bool {
     EXECUTION.get().is_some()
 }
 
-/// Whether registrations can be closed. While the application drives libmsquic, older versions free what it still
-/// runs (C29).
+/// Returns whether registrations can be closed. Older versions that the application drives would
+/// free a worker that they still run (C29).
 pub(super) fn closes_registrations() -> bool {
     !is_driven() || library::has_patch("N31") || library::library_version().is_ok_and(takes_down)
 }
 
-/// Whether the close of the last registration takes the library down under the execution (C29).
+/// Returns whether the close of the last registration shuts down the library while the execution
+/// exists (C29).
 fn takes_down(version: LibraryVersion) -> bool {
     (version.major, version.minor) >= (2, 6)
 }
 
-/// Drives libmsquic until `done`, or the deadline. For the end of the process, when no other thread may
-/// be driving any more: others are kept out from now on.
+/// Drives libmsquic until `done` or the deadline, at the end of the process. Other threads cannot
+/// drive it from now on.
 pub(super) fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
     let Some(execution) = EXECUTION.get() else { return };
     if IS_INSIDE.get() {
-        return; // the process was ended by a callback, which the turn of this thread is in
+        return; // a callback on this thread ended the process, so this thread is inside a turn
     }
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // a thread that waits releases the lock
@@ -192,7 +193,7 @@ impl Execution {
         Ok(this)
     }
 
-    /// The right to run libmsquic, which is not given any more once the process ends.
+    /// Locks libmsquic for a turn. Waits for ever once the process ends.
     fn lock(&self) -> MutexGuard<'_, Native> {
         let native = self.native.lock();
         if !IS_EXITING.load(Ordering::SeqCst) {
@@ -204,7 +205,7 @@ impl Execution {
         }
     }
 
-    /// Runs what is due, without looking for events; returns when there is more to do.
+    /// Runs what is due, without fetching events; returns after how long more is due.
     fn poll(&self, native: &mut Native) -> Option<Duration> {
         for _ in 0..ROUNDS {
             let next = self.poll_once(native);
@@ -224,22 +225,22 @@ impl Execution {
             inside(|| guard((), || job.into_iter().for_each(|job| job())));
         }
         match wait {
-            _ if waiting > 0 => Some(Duration::ZERO), // they made work for libmsquic
+            _ if waiting > 0 => Some(Duration::ZERO), // jobs may have queued work for libmsquic
             u32::MAX => None,
             millis => Some(Duration::from_millis(millis.into())),
         }
     }
 
-    /// What is due comes before events: an acknowledgement leaves in one packet with the answer that the
-    /// application gives.
+    /// Runs what is due before it fetches events, so that an acknowledgement is sent in one packet
+    /// with the answer of the application.
     fn turn(&self, native: &mut Native) -> Option<Duration> {
-        self.poll_once(native); // once: as long as more is due, libmsquic does not ring for what arrives
+        self.poll_once(native); // once: while more is due, libmsquic does not signal what arrives
         let has_more = self.wait(native, Some(Duration::ZERO)).unwrap_or(false);
         let next = self.poll(native);
         if has_more { Some(Duration::ZERO) } else { next }
     }
 
-    /// Waits for events and handles them; returns whether there may be more.
+    /// Waits for events and handles them; returns whether more events may be there.
     fn wait(&self, _: &mut Native, timeout: Option<Duration>) -> io::Result<bool> {
         // Rounded up to milliseconds: waking too early would only spin.
         let timeout = timeout.map(|timeout| {
@@ -266,7 +267,8 @@ impl Execution {
     }
 }
 
-/// Opens a registration that stays open for the rest of the process, so that no other one is the last.
+/// Opens a registration that stays open for the rest of the process, so that no other registration
+/// is the last.
 fn keep_library() -> Result<(), Status> {
     if !library::library_version().is_ok_and(takes_down) {
         return Ok(());
@@ -279,14 +281,15 @@ fn keep_library() -> Result<(), Status> {
 /// Runs msquic on the application's threads instead of threads of its own. *Experimental*; Linux
 /// only, with the feature `driver`.
 ///
-/// What it is good for: a message needs no hop to another thread. It has its price: while the driver
-/// does not run nothing happens on any connection, not even an acknowledgement. With an installed libmsquic
-/// (feature `system`) before 2.6 no registration can be closed in this mode, so the memory of each
+/// The advantage is that messages do not pass between threads. The disadvantage is that nothing happens on any
+/// connection while the driver does not run, not even an acknowledgement. With an installed libmsquic (feature
+/// `system`) before 2.6 no registration can be closed in this mode, so the memory of each
 /// [`Registration`](crate::Registration) stays until the end of the process; open few.
 ///
-/// There is one for the whole process, made before the first registration. Dropping it hands the work
-/// to a thread of its own. The end of the process drives once more, so that connections are closed; a process that
-/// ends inside a callback, such as a [sink](crate::ReceiveSink), leaves that to the idle timeouts of its peers.
+/// There is one driver for the whole process, installed before the first registration. When it is dropped, a thread of
+/// its own drives msquic. At the end of the process msquic is driven once more, so that connections are closed, except
+/// if the process ends inside a callback such as a [sink](crate::ReceiveSink); then peers detect it by their idle
+/// timeout.
 ///
 /// ```no_run
 /// # async fn serve() {}
@@ -296,8 +299,9 @@ fn keep_library() -> Result<(), Status> {
 /// # Ok::<(), msquic_async::Status>(())
 /// ```
 ///
-/// In a tokio runtime, spawn [`run`](Self::run). Inside another event loop, wait until [`as_fd`](AsFd::as_fd) is readable or the time is over that
-/// [`turn`](Self::turn) returned, and then take the next turn:
+/// In a tokio runtime, spawn [`run`](Self::run). In another event loop, wait until
+/// [`as_fd`](AsFd::as_fd) is readable or the time that [`turn`](Self::turn) returned has passed,
+/// and then take the next turn:
 ///
 /// ```no_run
 /// # async fn run(mut driver: msquic_async::ExecutionDriver) -> std::io::Result<()> {
@@ -316,12 +320,12 @@ pub struct ExecutionDriver {
 }
 
 impl ExecutionDriver {
-    /// Makes this process drive msquic itself.
+    /// Makes msquic run on the threads of the application, for the whole process.
     ///
     /// # Errors
     ///
     /// [`Status::INVALID_STATE`] when there is a driver already, or a registration was opened before;
-    /// [`Status::NOT_SUPPORTED`] when the library lacks it.
+    /// [`Status::NOT_SUPPORTED`] when the library does not support it.
     pub fn install() -> Result<Self, Status> {
         let _opening = library::opening();
         if is_driven() {
@@ -332,15 +336,15 @@ impl ExecutionDriver {
         Ok(Self { execution: EXECUTION.get_or_init(|| execution) })
     }
 
-    /// Does what is due, and returns after how long there will be more to do if no event comes before;
-    /// `None`: only an event brings more.
+    /// Takes a turn: runs what is due and handles events. Returns after how long the next turn is
+    /// due if no event comes before; `None` if only an event makes one due.
     ///
     /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.
     pub fn turn(&mut self) -> Option<Duration> {
         self.execution.turn(&mut self.execution.lock())
     }
 
-    /// Returns a way to take turns beside the driver.
+    /// Returns a handle with which other threads take turns.
     pub(crate) fn turns(&self) -> Turns {
         Turns(self.execution)
     }
@@ -358,7 +362,7 @@ impl ExecutionDriver {
     ///
     /// # Panics
     ///
-    /// When `future` does, and when the operating system cannot wait for events.
+    /// If `future` panics, or the operating system cannot wait for events.
     pub fn block_on<F: Future>(&mut self, future: F) -> F::Output {
         let woken = Arc::new(Woken { execution: self.execution, is_woken: AtomicBool::new(true) });
         let waker = Waker::from(woken.clone());
@@ -398,7 +402,7 @@ impl Turns {
     }
 }
 
-/// To wait for events only. They name memory of libmsquic, and no other entries may be added.
+/// For waiting only: the events point to memory of libmsquic, and no entries may be added.
 impl AsFd for Turns {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.epoll.as_fd()

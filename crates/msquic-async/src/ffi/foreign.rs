@@ -1,4 +1,4 @@
-//! A waker of an executor that does something when it is cloned: locks must not be held then.
+//! Tests that wakers, which are foreign code, are cloned without a lock.
 
 use crate::waiters::Waiters;
 use std::sync::Arc;

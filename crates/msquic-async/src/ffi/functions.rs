@@ -1,4 +1,4 @@
-//! `Functions`: the functions of the API table, all of them there.
+//! `Functions`: the functions of the API table that this crate calls, none of them missing.
 
 use msquic::ffi;
 use std::sync::OnceLock;
@@ -14,7 +14,7 @@ impl<F> Optional for Option<F> {
 
 macro_rules! functions {
     ($($(#[$attribute:meta])* $name:ident: $type:ident,)*) => {
-        /// What this crate calls. Looked up once, when the library is loaded.
+        /// The functions that this crate calls. Looked up once, when the library is loaded.
         #[expect(non_snake_case, reason = "the names of the table")]
         #[allow(dead_code, reason = "some are called with a driver, or by tests only")]
         pub(super) struct Functions {

@@ -36,10 +36,10 @@ impl Gate {
     }
 }
 
-/// Something with a gate.
+/// A value with a gate.
 pub(crate) trait Gated {
     fn gate(&self) -> &Gate;
-    /// Releases what the gate protects, which the last to leave does. Never blocks.
+    /// Releases what the gate protects; called by the last thread to leave. Never blocks.
     fn release(&self);
 }
 

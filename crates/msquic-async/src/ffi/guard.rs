@@ -1,4 +1,4 @@
-//! The one panic guard that every callback runs in.
+//! The panic guard in which every callback runs.
 
 use std::any::Any;
 use std::mem;
@@ -7,12 +7,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 /// Runs `callback` and turns a panic into `on_panic`: unwinding into C is undefined.
 ///
 /// A panic here is a bug of this crate or of a [`ReceiveSink`](crate::ReceiveSink); peers cannot
-/// cause one. The handle goes on with its other events.
+/// cause one. The handle gets its further events.
 pub(super) fn guard<T>(on_panic: T, callback: impl FnOnce() -> T) -> T {
     catch_unwind(AssertUnwindSafe(callback)).unwrap_or_else(|payload| {
         discard(payload);
         // A subscriber is foreign code too.
-        let report = || tracing::error!("a panic was stopped at the edge of libmsquic");
+        let report = || tracing::error!("a callback of libmsquic panicked");
         if let Err(payload) = catch_unwind(report) {
             discard(payload);
         }
@@ -20,7 +20,7 @@ pub(super) fn guard<T>(on_panic: T, callback: impl FnOnce() -> T) -> T {
     })
 }
 
-/// Drops what a panic carries. The drop may panic, and what that panic carries is not dropped any more.
+/// Drops the payload of a panic. If the drop panics, the payload of that panic is leaked.
 fn discard(payload: Box<dyn Any + Send>) {
     if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
         mem::forget(payload);
@@ -32,7 +32,7 @@ mod tests {
     use super::*;
     use std::panic::panic_any;
 
-    /// What a panic carries, whose drop panics with another one.
+    /// The payload of a panic, whose drop panics with another payload.
     struct Payload(u32);
 
     impl Drop for Payload {

@@ -1,4 +1,5 @@
-//! What connections leave on the heap when they have ended: nothing, on either side, however they ended.
+//! Tests that connections leave nothing allocated when they have ended, on either side, however
+//! they ended.
 //!
 //! Allocated bytes are counted, of Rust and of C. Resident memory shows less, because the allocator keeps pages whose
 //! bytes were freed (docs/performance.md).
@@ -18,7 +19,7 @@ use std::{env, thread};
 
 const ALPN: &str = "heap/1";
 
-/// The variable of the child process, in which no other test allocates.
+/// The variable that marks the child process, in which no other test allocates.
 const CHILD: &str = "MSQUIC_ASYNC_HEAP_CHILD";
 
 /// Without glibc's thread caches, whose bytes count as allocated.
@@ -27,8 +28,8 @@ const EXACT: (&str, &str) = ("GLIBC_TUNABLES", "glibc.malloc.tcache_count=0");
 /// Connections of one round; a quarter as many attempts fail, in each of three ways.
 const CONNECTIONS: usize = 256;
 
-/// Most rounds also grow a pool, because libmsquic keeps up to 256 freed objects of a kind for each processor. A leak
-/// shows in each round.
+/// Most rounds also grow a pool, because libmsquic keeps up to 256 freed objects of a kind for each
+/// processor. A leak is visible in each round.
 const ROUNDS: usize = 8;
 
 /// Bytes that a connection may leave, both sides and the failed attempts of its round together.
@@ -99,7 +100,8 @@ impl Node {
         Configuration::client(&self.registration, &[alpn], &Settings::new(), credential).unwrap()
     }
 
-    /// A question and its answer, unless the server closes before; the server, a drop or a shutdown ends it.
+    /// A question and its answer, unless the server closes before. The connection is ended by the
+    /// server, a drop or a shutdown.
     async fn talk(&self, number: usize) {
         let configuration = self.configuration(ALPN, &self.trusted);
         let client = loop {
@@ -134,7 +136,7 @@ impl Node {
             let configuration = self.configuration(alpn, credential);
             let client = dial.connect(&self.registration, &configuration, credential).await;
             if let Ok(client) = client {
-                client.watch_shutdown().await; // rejected behind the handshake
+                client.watch_shutdown().await; // rejected after the handshake
             }
         };
         connect(self.dial(number), ALPN, &self.stranger).await;
@@ -161,7 +163,7 @@ async fn serve(connection: Connection) {
     connection.watch_shutdown().await;
 }
 
-/// Bytes that are allocated, when libmsquic's threads have freed what they free late.
+/// Returns the allocated bytes, after libmsquic's threads have freed what they free late.
 fn settled() -> usize {
     let (mut last, mut same) = (allocated(), 0);
     for _ in 0..1000 {

@@ -7,6 +7,7 @@ pub(crate) enum Holding {
     No,
     /// All that were offered are completed together.
     OneByOne,
-    /// More are offered while some are held, and the oldest are completed as far as they are done with.
+    /// More are offered while some are held, and the oldest are completed up to the first that is
+    /// in use.
     Several,
 }

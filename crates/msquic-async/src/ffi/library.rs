@@ -1,4 +1,4 @@
-//! The library itself: loading it, its version, and leaving it in order at process exit.
+//! The library itself: loading it, its version, and its orderly close at process exit.
 
 use super::functions::{self, call};
 use super::status::Status;
@@ -22,7 +22,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_millis(250);
 /// The oldest libmsquic whose table has all functions of the binding.
 const OLDEST: LibraryVersion = LibraryVersion { major: 2, minor: 5, patch: 0, build: 0 };
 
-/// `QUIC_API_VERSION_2`, the only version that libmsquic has.
+/// `QUIC_API_VERSION_2`, the only API version of libmsquic 2.
 const API_VERSION: u32 = 2;
 
 // Linked by the crate libmsquic-sys.
@@ -49,10 +49,10 @@ struct Library {
 struct Users {
     /// How many registrations are open, and how many threads call the library without one.
     open: usize,
-    /// Others have the table: there may be handles that this crate does not count.
+    /// The application has the table: there may be handles that this crate does not count.
     is_shared: bool,
-    /// The process ends: no further ones are let in.
-    is_leaving: bool,
+    /// The process ends: no further users are admitted.
+    is_exiting: bool,
     is_closed: bool,
 }
 
@@ -64,8 +64,8 @@ pub(super) trait Root: Send + Sync {
     fn is_idle(&self) -> bool;
     /// Closes the configurations; false if some are in use until the deadline.
     fn close_configurations(&self, deadline: Instant) -> bool;
-    /// Waits until it is idle, and then has the handle closed although others may still refer to it; does nothing
-    /// when the deadline comes before.
+    /// Waits until the registration is idle, and then closes its handle although values may still
+    /// refer to it. Does nothing if the deadline comes before.
     fn close_at_exit(&self, deadline: Instant);
 }
 
@@ -74,7 +74,8 @@ type DriveAtExit = fn(deadline: Instant, is_done: &dyn Fn() -> bool);
 
 static DRIVE_AT_EXIT: OnceLock<DriveAtExit> = OnceLock::new();
 
-/// The application drives the library from now on, so that it cannot be closed at the end of the process.
+/// Records that the application drives the library from now on, so that it cannot be closed at the
+/// end of the process.
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub(super) fn set_driven(drive_at_exit: DriveAtExit) {
     DRIVE_AT_EXIT.get_or_init(|| drive_at_exit);
@@ -88,13 +89,14 @@ pub(super) fn load() -> Result<(), Status> {
     library().map(|_| ())
 }
 
-/// The functions of the libmsquic that this process runs with, for handles of one's own.
+/// Returns the functions of the libmsquic that this process uses, for handles that the application
+/// opens itself.
 ///
-/// From then on the library is not closed at the end of the process, since it is unknown whether handles
-/// are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened while the
-/// driver is installed, none may be closed unless the library has the patch N31 and another thread goes on driving,
-/// and the functions that close, get or set parameters of
-/// connections and streams must not overlap with a turn of the driver (contract C29).
+/// From then on the library is not closed at the end of the process, since it is unknown whether
+/// handles are open. With [`ExecutionDriver`](crate::ExecutionDriver) no registration may be opened
+/// while the driver is installed, none may be closed unless the library has the patch N31 and
+/// another thread keeps driving, and the functions that close, get or set parameters of connections
+/// and streams must not overlap with a turn of the driver (contract C29).
 ///
 /// ```
 /// let table = msquic_async::api_table()?;
@@ -116,18 +118,18 @@ pub fn api_table() -> Result<&'static ffi::QUIC_API_TABLE, Status> {
     Ok(library.table)
 }
 
-/// Held while a registration is opened, and while the library is made to be driven: the C code has no
-/// lock between the two (C29).
+/// Locked while a registration is opened and while an execution is created, between which the C
+/// code has no lock (C29).
 pub(super) fn opening() -> MutexGuard<'static, ()> {
     static OPENING: Mutex<()> = Mutex::new(());
     OPENING.lock()
 }
 
-/// A registration is about to be opened, or the library is about to be called without one; the end of the process
-/// waits for it.
+/// Counts a registration that is about to be opened, or a call of the library without one. The end
+/// of the process waits for it.
 pub(super) fn registration_opening() -> Result<(), Status> {
     let mut users = library()?.users.lock();
-    if users.is_leaving {
+    if users.is_exiting {
         return Err(Status::INVALID_STATE);
     }
     users.open += 1;
@@ -143,14 +145,14 @@ pub(super) fn registration_opened(registration: Weak<dyn Root>) {
         all.push(registration.clone());
     }
     // The end of the process may have begun since `registration_opening`, and not have seen it.
-    if library.users.lock().is_leaving
+    if library.users.lock().is_exiting
         && let Some(registration) = registration.upgrade()
     {
         registration.shutdown(0);
     }
 }
 
-/// A registration was closed, or not opened after all.
+/// Counts a registration that was closed or could not be opened.
 pub(super) fn registration_closed() {
     if let Ok(library) = library() {
         library.users.lock().open -= 1;
@@ -166,7 +168,7 @@ fn library() -> Result<&'static Library, Status> {
     let _one_at_a_time = LOADING.lock();
     if LIBRARY.get().is_none() {
         match open() {
-            // What it lacks now, such as memory, it may have the next time.
+            // Other failures, such as a lack of memory, may not happen the next time.
             Err(status) if status != Status::NOT_SUPPORTED => return Err(status),
             final_result => {
                 LIBRARY.get_or_init(|| final_result);
@@ -179,18 +181,17 @@ fn library() -> Result<&'static Library, Status> {
 fn open() -> Result<Library, Status> {
     let mut table: *const ffi::QUIC_API_TABLE = ptr::null();
     // SAFETY: C2: the function writes one pointer to a table that stays valid until MsQuicClose,
-    // which is called only
-    // when no handle is left and none can be opened any more.
+    // which is called only when no handle is left and none can be opened any more.
     Status::ok(unsafe { MsQuicOpenVersion(API_VERSION, &raw mut table) })?;
     // SAFETY: C2: it comes from MsQuicOpenVersion.
     let (table, version) = unsafe { take_functions(table) }.inspect_err(|_| {
         // SAFETY: C2: nothing was opened with the table, and nothing uses it any more.
         unsafe { MsQuicClose(table) };
     })?;
-    // SAFETY: `leave` is a plain function that does not unwind. Registered after the library has
-    // started its TLS library, it runs before that one's own cleanup (C3). When it cannot be
-    // registered the process ends without the courtesy.
-    unsafe { libc::atexit(leave) };
+    // SAFETY: `exit_handler` is a plain function that does not unwind. Registered after the library
+    // has started its TLS library, it runs before the cleanup of the latter (C3). If it cannot be
+    // registered, the process ends without closing the library.
+    unsafe { libc::atexit(exit_handler) };
     Ok(Library {
         table,
         version,
@@ -201,7 +202,7 @@ fn open() -> Result<Library, Status> {
     })
 }
 
-/// Takes what this crate needs out of a table; nothing of it if this fails.
+/// Reads the version and the functions of a table. If this fails, the table is not used.
 ///
 /// # Safety
 ///
@@ -222,23 +223,24 @@ unsafe fn take_functions(
 }
 
 /// Runs when the process ends: closes everything and waits for it. Otherwise threads of libmsquic
-/// would still use the TLS library while its own exit handler takes it down (C3).
+/// would still use the TLS library while its own exit handler shuts it down (C3).
 ///
 /// A registration that does not finish in time is left as it is; the library then stays open too.
-extern "C" fn leave() {
+extern "C" fn exit_handler() {
     super::guard::guard((), || {
         let Some(Ok(library)) = LIBRARY.get() else { return };
         if library.process != std::process::id() {
             return; // A child that was forked has none of the library's threads, and its parent's sockets.
         }
         let deadline = Instant::now() + EXIT_TIMEOUT;
-        library.users.lock().is_leaving = true;
+        library.users.lock().is_exiting = true;
         let registrations: Vec<_> =
             library.registrations.lock().iter().filter_map(Weak::upgrade).collect();
         registrations.iter().for_each(|registration| registration.shutdown(0));
         if let Some(drive) = DRIVE_AT_EXIT.get() {
-            // C29: no registration can be closed then, but nothing runs any more either. Configurations belong to the
-            // TLS library, which is about to go (C3).
+            // C29: registrations cannot be closed then, but nothing runs any more either.
+            // Configurations have to be closed, since they belong to the TLS library, which is
+            // about to shut down (C3).
             let is_idle = || registrations.iter().all(|registration| registration.is_idle());
             drive(deadline, &is_idle);
             for registration in &registrations {
@@ -273,18 +275,18 @@ fn close_until(library: &'static Library, deadline: Instant) {
     let (done, is_done) = mpsc::channel();
     let close = move || {
         // SAFETY: C2, C4: every registration is closed, so no handle is left, and none is opened any more,
-        // nor is the library called without one: the process is leaving.
+        // nor is the library called without one: the process is exiting.
         unsafe { MsQuicClose(library.table) };
         let _ = done.send(());
     };
     if std::thread::Builder::new().spawn(close).is_ok() {
         let remaining = deadline.saturating_duration_since(Instant::now());
-        // Some time in any case: the TLS library must not go while it closes (C3).
+        // Some time in any case: the TLS library must not shut down while the library closes (C3).
         let _ = is_done.recv_timeout(remaining.max(CLOSE_TIMEOUT));
     }
 }
 
-/// The version of the libmsquic that this process runs with.
+/// Returns the version of the libmsquic that this process uses.
 ///
 /// ```
 /// let version = msquic_async::library_version()?;
@@ -301,8 +303,8 @@ pub fn library_version() -> Result<LibraryVersion, Status> {
     library().map(|library| library.version)
 }
 
-/// The faults of libmsquic that the library in this program has patches for: those of `docs/libmsquic.md` when it
-/// was built from source (feature `vendored`), none when an installed library is linked.
+/// Returns the patches of the libmsquic in this program: those of `docs/libmsquic.md` when it was
+/// built from source (feature `vendored`), none when an installed library is linked.
 ///
 /// ```
 /// for patch in msquic_async::library_patches() {
@@ -313,7 +315,7 @@ pub fn library_patches() -> &'static [libmsquic_sys::Patch] {
     libmsquic_sys::PATCHES
 }
 
-/// Whether the library has the patch for a fault.
+/// Returns whether the library has the patch for a fault.
 pub(crate) fn has_patch(fault: &str) -> bool {
     library_patches().iter().any(|patch| patch.fault == fault)
 }
@@ -324,16 +326,16 @@ pub(super) fn open_registrations() -> usize {
     library().map_or(0, |library| library.users.lock().open)
 }
 
-/// msquic's own setting: peers prove their addresses while handshakes take a thousandth of the memory.
+/// msquic's default: addresses are validated while handshakes take a thousandth of the memory.
 const RETRY_MEMORY_FRACTION: u16 = 65;
 
-/// Whether every peer that arrives at a listener of this process has to prove its address before anything is
-/// spent on it, by a Retry packet (RFC 9000, section 8.1.2). That costs peers a round trip, and keeps forged
-/// addresses from taking places. Otherwise, and by default, they have to when handshakes take a thousandth of the
-/// machine's memory.
+/// Sets whether the listeners of this process validate the address of every peer with a Retry packet before they
+/// allocate anything for it (RFC 9000, section 8.1.2). That costs peers a round trip, and keeps attempts with forged
+/// addresses from using up limits. Otherwise, and by default, addresses are validated only while handshakes take a
+/// thousandth of the machine's memory.
 ///
-/// It applies to attempts that arrive afterwards. It does not wait, and may be called anywhere, except inside
-/// DOS_MODE_CHANGED of a listener whose raw handle asked for that event.
+/// It applies to attempts that arrive afterwards. It does not wait, and may be called anywhere, except inside the event
+/// DOS_MODE_CHANGED of a listener that was opened with the raw API.
 ///
 /// ```
 /// msquic_async::require_address_validation(true)?;
@@ -344,7 +346,8 @@ const RETRY_MEMORY_FRACTION: u16 = 65;
 ///
 /// See [`library_version`].
 pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
-    // The memory that handshakes may take before, in 65535ths of the machine's.
+    // The memory that handshakes may take before addresses are validated, in 65535ths of the
+    // machine's memory.
     let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
     registration_opening()?; // the library stays open meanwhile
     // SAFETY: C2, C5: a global parameter is copied inline, from the two bytes that it has.

@@ -28,7 +28,7 @@ pub(crate) trait ListenerHandler: Send + Sync + 'static {
     fn on_stop_complete(self: &Arc<Self>);
 }
 
-/// A listener handle: started once, stopped once, and closed by its last event.
+/// A listener handle: started once, stopped once, and closed in its last event.
 pub(crate) struct NativeListener {
     state: Mutex<State>,
     registration: Arc<NativeRegistration>,
@@ -115,7 +115,7 @@ impl NativeListener {
             let addr = claim.addr();
             *self.claim.lock() = Some(claim); // before the handle can be closed
             match self.open_and_start_at(alpn, addr, handler) {
-                // Another socket took that port meanwhile, or has it on another address.
+                // Another socket has bound that port meanwhile, or has it on another address.
                 Err(Status::ADDRESS_IN_USE) if tries > 0 => {}
                 result => return result,
             }
@@ -246,7 +246,7 @@ unsafe extern "C" fn trampoline<H: ListenerHandler>(
     }
 }
 
-/// What NEW_CONNECTION offers.
+/// The connection that NEW_CONNECTION offers.
 ///
 /// # Safety
 ///
@@ -275,5 +275,5 @@ unsafe fn peer_connection<'a>(
     }
 }
 
-/// How many ports are tried where any will do.
+/// How many ports are tried for port 0.
 const PORTS: u32 = 16;

@@ -1,8 +1,9 @@
 //! `MayBlock`: proof that a call that waits for libmsquic's workers may be made here (C9).
 //!
-//! It exists on threads only that have nothing else to do, and stays there. Functions that block take it as
-//! an argument, so the compiler keeps them out of async functions, destructors and callbacks. Inside the
-//! callbacks of a connection the calls for that connection do not wait; see [`Calls`](super::calls::Calls).
+//! It exists only on threads that may block, and cannot be moved to others. Functions that block
+//! take it as an argument, so the compiler keeps them out of async functions, destructors and
+//! callbacks. Inside the callbacks of a connection the calls for that connection do not wait; see
+//! [`Calls`](super::calls::Calls).
 
 use super::execution;
 use super::jobs::Place;
@@ -15,8 +16,8 @@ pub(crate) struct MayBlock(PhantomData<*const ()>);
 
 /// Runs `job` where it may block, and waits for its result without blocking.
 ///
-/// If the future is dropped before the job has begun, the job is not run: however busy the workers are, no more
-/// jobs wait than there are futures. A panic of the job goes on in the future.
+/// If the future is dropped before the job has begun, the job is not run: however busy the workers
+/// are, no more jobs wait than there are futures. A panic of the job is resumed in the future.
 pub(crate) async fn unblock<T: Send + 'static>(
     job: impl FnOnce(&MayBlock) -> T + Send + 'static,
 ) -> T {
@@ -28,17 +29,17 @@ pub(crate) async fn unblock<T: Send + 'static>(
     match result.await {
         Ok(Ok(result)) => result,
         Ok(Err(panic)) => resume_unwind(panic),
-        Err(_) => unreachable!("a job was thrown away"),
+        Err(_) => unreachable!("a job was dropped before it ran"),
     }
 }
 
-/// Runs `job` where it may block, some time.
+/// Runs `job` where it may block, without waiting for it.
 pub(crate) fn detach(job: impl FnOnce(&MayBlock) + Send + 'static) {
     run(Kind::Call, job).detach();
 }
 
-/// Runs `job`, which closes or stops a handle, where it may block, some time: calls that are stuck do not delay
-/// it.
+/// Runs `job`, which closes or stops a handle, where it may block, without waiting for it. Calls
+/// that are stuck do not delay it.
 pub(super) fn detach_close(job: impl FnOnce(&MayBlock) + Send + 'static) {
     run(Kind::Close, job).detach();
 }
@@ -80,7 +81,7 @@ mod tests {
     use std::sync::{Arc, mpsc};
 
     #[test]
-    fn a_panic_of_a_job_goes_on_where_its_result_is_awaited() {
+    fn a_panic_of_a_job_is_resumed_where_its_result_is_awaited() {
         let call = AssertUnwindSafe(unblock(|_| panic!("on purpose"))).catch_unwind();
         let Err(panic) = futures::executor::block_on(call);
         assert_eq!(panic.downcast_ref(), Some(&"on purpose"));

@@ -1,4 +1,4 @@
-//! The only module with `unsafe`: a safe, typed face of libmsquic.
+//! The only module with `unsafe`: a safe, typed interface to libmsquic.
 //!
 //! Each SAFETY comment cites the numbered clauses of `docs/msquic-contract.md` (C1, C2, ...) that
 //! make it true.
@@ -9,14 +9,15 @@
 //!   and the handler of its events. It is taken back after the handle's last event, so both outlive all callbacks.
 //! - The handle is closed inside that last event. The gate of its [`Slot`](slot::Slot) counts the threads that
 //!   are inside an API call with the handle at that moment: if there are any, the last one to leave
-//!   hands the close to a thread that may block.
+//!   passes the close to a thread that may block.
 //! - A stream keeps its connection's native handle, a connection and a listener keep the
 //!   registration. The registration is closed on a thread that may block when its last child is
-//!   gone.
-//! - The memory of a send travels as the native context of the send, and comes back with its completion.
+//!   closed.
+//! - The memory of a send is its native context, which libmsquic returns with its completion.
 //! - No lock is held while libmsquic is called, because it may call back before it returns.
 //!
-//! The modules above import this one. It imports only queues, waiters and plain data of them.
+//! The other modules of this crate import this one. It imports only queues, waiters and plain data
+//! of them.
 
 pub(crate) mod address;
 mod bound;

@@ -1,4 +1,4 @@
-//! The interface of the driver for the rest of `ffi`, where there is no driver.
+//! The functions of the module `execution` in builds without the feature `driver`.
 
 use super::jobs::Place;
 

@@ -1,4 +1,4 @@
-//! `set_processors`: where libmsquic's threads run.
+//! `set_processors`: the processors on which libmsquic's threads run.
 
 use super::execution;
 use super::functions::call;
@@ -8,7 +8,7 @@ use msquic::ffi;
 use std::mem::offset_of;
 use std::ptr;
 
-/// As many partitions as libmsquic can have.
+/// The largest number of partitions that libmsquic can have.
 const MOST: usize = 512;
 
 /// `QUIC_GLOBAL_EXECUTION_CONFIG` with room for its list.
@@ -31,18 +31,20 @@ impl ExecutionConfig {
     }
 }
 
-/// Has msquic run one thread on each of these processors and nowhere else, for all registrations of the
-/// process. By default it has one per processor, which the system may move.
+/// Makes msquic run one thread on each of these processors and on no other, for all registrations
+/// of the process. By default it has one thread per processor, which the system may move.
 ///
-/// The numbers count the processors that the process may use, from 0: under `taskset -c 4-7` number 0 is the
-/// machine's processor 4, and 4 is an error. An installed library without the patch N18 (see
-/// [`library_patches`](crate::library_patches)) takes the machine's numbers instead.
+/// The numbers count the processors that the process may use, from 0: under `taskset -c 4-7`,
+/// number 0 is the machine's processor 4, and number 4 is an error. An installed library without
+/// the patch N18 (see [`library_patches`](crate::library_patches)) takes the machine's numbers
+/// instead.
 ///
 /// A list of all processors is used for the threads, but msquic ignores its order when it assigns
 /// connections to them.
 ///
-/// Call it before the first [`Registration`](crate::Registration). It fails afterwards, except with the same processors.
-/// [`ExecutionProfile::MaxThroughput`](crate::ExecutionProfile) adds as many threads, which are not bound.
+/// Call it before the first [`Registration`](crate::Registration). It fails afterwards, except with
+/// the same processors. [`ExecutionProfile::MaxThroughput`](crate::ExecutionProfile) adds the same
+/// number of threads, which are not bound to processors.
 ///
 /// ```
 /// msquic_async::set_processors(&[0])?;
@@ -52,9 +54,10 @@ impl ExecutionConfig {
 ///
 /// # Errors
 ///
-/// [`Status::INVALID_PARAMETER`] if there are none, more than 512, or one is twice or not there.
-/// [`Status::INVALID_STATE`] if msquic's threads run already, or the application
-/// runs msquic on its own ones. Otherwise see [`library_version`](crate::library_version).
+/// [`Status::INVALID_PARAMETER`] if the list is empty, has more than 512 processors, has one twice,
+/// or has one that does not exist. [`Status::INVALID_STATE`] if msquic's threads run already, or
+/// the application runs msquic on its own threads. Otherwise see
+/// [`library_version`](crate::library_version).
 pub fn set_processors(processors: &[u16]) -> Result<(), Status> {
     let _opening = library::opening(); // no registration is opened meanwhile
     if execution::is_driven() {

@@ -1,4 +1,4 @@
-//! Raw handles, of which types above this module take ownership through the trait [`FromRaw`].
+//! Raw handles, of which the public types take ownership through the trait [`FromRaw`].
 
 use super::configuration::NativeConfiguration;
 use super::connection::{ConnectionHandler, NativeConnection};
@@ -11,7 +11,8 @@ use std::sync::Arc;
 
 /// A type that takes ownership of raw handles, opened with the functions of [`api_table`](crate::api_table).
 ///
-/// The [`Context`](Self::Context) is what the handle was opened in, and what else the type needs:
+/// The [`Context`](Self::Context) is the parent in which the handle was opened, and what else the
+/// type needs:
 ///
 /// | type | context |
 /// |---|---|
@@ -56,25 +57,25 @@ use std::sync::Arc;
 /// # }
 /// ```
 pub trait FromRaw: Sized {
-    /// What the handle was opened in, and what else is needed.
+    /// The parent in which the handle was opened, and what else the type needs.
     type Context<'a>;
 
-    /// Why a handle cannot be owned.
+    /// Why ownership cannot be taken.
     type Error;
 
     /// The kind of handle, one of [`kind`].
     #[doc(hidden)]
     type Kind;
 
-    /// Adopts the handle in the context in which it was opened.
+    /// Adopts the handle in its context.
     #[doc(hidden)]
     fn adopt(raw: Raw<Self::Kind>, context: Self::Context<'_>) -> Result<Self, Self::Error>;
 
-    /// Takes ownership of a handle. It is closed when nothing refers to it any more.
+    /// Takes ownership of a handle, which is then closed as a handle of this crate is.
     ///
     /// # Errors
     ///
-    /// The handle then stays the caller's.
+    /// The caller then still owns the handle.
     ///
     /// - `Registration`: the library cannot be started.
     /// - `Configuration`, `Connection`: [`Registration::shutdown`](crate::Registration::shutdown) was called.
@@ -117,7 +118,8 @@ pub(crate) mod kind {
     pub enum Stream {}
 }
 
-/// A handle of kind `K`, with the promise of the caller of [`FromRaw::from_raw`].
+/// A handle of kind `K`, for which the caller of [`FromRaw::from_raw`] guarantees its safety
+/// conditions.
 #[derive(Debug)]
 pub struct Raw<K> {
     handle: HQUIC,
@@ -126,7 +128,7 @@ pub struct Raw<K> {
 
 impl Raw<kind::Registration> {
     pub(crate) fn adopt(self) -> Result<Arc<NativeRegistration>, Status> {
-        // SAFETY: the promise.
+        // SAFETY: guaranteed by the caller of `from_raw`.
         unsafe { NativeRegistration::from_raw(self.handle) }
     }
 }
@@ -137,7 +139,7 @@ impl Raw<kind::Configuration> {
         self,
         registration: &Arc<NativeRegistration>,
     ) -> Result<Arc<NativeConfiguration>, Status> {
-        // SAFETY: the promise.
+        // SAFETY: guaranteed by the caller of `from_raw`.
         unsafe { NativeConfiguration::from_raw(registration, self.handle) }
     }
 }
@@ -153,7 +155,7 @@ impl Raw<kind::Connection> {
             native.set_foreign();
             make(native)
         };
-        // SAFETY: the promise.
+        // SAFETY: guaranteed by the caller of `from_raw`.
         unsafe { NativeConnection::adopt(registration, self.handle, make) }
     }
 }
@@ -169,7 +171,7 @@ impl Raw<kind::Stream> {
         let stream = Arc::new(NativeStream::new(connection));
         stream.set_foreign();
         let handler = make(stream.clone());
-        // SAFETY: the promise.
+        // SAFETY: guaranteed by the caller of `from_raw`.
         unsafe { stream.adopt(self.handle, hold, &handler) }?;
         Ok(handler)
     }
@@ -182,7 +184,7 @@ impl Raw<kind::Stream> {
 /// ```
 /// use msquic_async::{Settings, TrustedPeers};
 ///
-/// // SAFETY: both peers are ours.
+/// // SAFETY: both peers run this program.
 /// let trusted = unsafe { TrustedPeers::promise() };
 /// let settings = Settings::new().zero_copy_receive_from_trusted_peers(trusted);
 /// ```
@@ -193,15 +195,15 @@ impl TrustedPeers {
     /// Makes the promise.
     ///
     /// ```
-    /// // SAFETY: both peers are ours.
+    /// // SAFETY: both peers run this program.
     /// let trusted = unsafe { msquic_async::TrustedPeers::promise() };
     /// ```
     ///
     /// # Safety
     ///
-    /// It holds for all connections with settings that it is given to. libmsquic before 2.6.0 would write other bytes
-    /// over those that the application is reading (contract C32), which is a data race. A peer that follows RFC 9000
-    /// never sends them; a hostile one can.
+    /// The promise must hold for all connections with these settings. libmsquic before 2.6.0 would
+    /// write other bytes over those that the application is reading (contract C32), which is a data
+    /// race. A peer that follows RFC 9000 never sends them; a hostile one can.
     pub unsafe fn promise() -> Self {
         Self(())
     }
@@ -385,7 +387,7 @@ mod tests {
         0
     }
 
-    /// Starts a unidirectional stream past this crate.
+    /// Starts a unidirectional stream with the raw API, without this crate's knowledge.
     fn start_stream(connection: HQUIC) -> HQUIC {
         let uni = ffi::QUIC_STREAM_OPEN_FLAGS_QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL;
         let handle = open_stream(connection, uni);
@@ -403,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn openers_wait_when_others_have_used_the_credit_up() {
+    fn openers_wait_when_raw_handles_have_used_up_the_credit() {
         block_on(async {
             let Pair { registration, listener, client, server } =
                 pair(&Settings::new().peer_uni_streams(4)).await;

@@ -1,10 +1,10 @@
-//! Received bytes: borrowed during the callback, or held beyond it where they are.
+//! Received bytes: borrowed during the callback, or held in msquic's memory beyond it.
 //!
-//! Held bytes belong to libmsquic; a [`Held`] borrows a run of them until it is dropped, on any thread. The runs
-//! of a stream are dropped in any order. Each drop marks its bytes as done with, and if they complete the contiguous
-//! front of the stream, the dropping thread reports it to libmsquic, which gives the peer credit for those bytes and
-//! uses their memory again (C32, C36). Each run keeps the stream's handle open, and with it the memory, the
-//! connection and the registration: whatever ends first, the bytes stay.
+//! Held bytes belong to libmsquic; a [`Held`] borrows a run of them until it is dropped, on any thread. The runs of
+//! a stream may be dropped in any order. Each drop marks its bytes as completed, and if this extends the contiguous
+//! completed front of the stream, the dropping thread reports it to libmsquic, which gives the peer credit for those
+//! bytes and reuses their memory (C32, C36). Each run keeps the stream's handle open, and with it the memory, the
+//! connection and the registration: the bytes remain valid whatever ends first.
 
 use super::holding::Holding;
 use super::stream::{NativeStream, StreamHold};
@@ -20,9 +20,9 @@ use std::sync::Arc;
 pub(crate) struct Received<'a> {
     pub(super) stream: &'a Arc<NativeStream>,
     pub(super) buffers: &'a [QUIC_BUFFER],
-    /// Where they are in the stream.
+    /// Their offset in the stream.
     pub(super) offset: u64,
-    /// Whether the stream ends behind them.
+    /// Whether the stream ends with them.
     pub(crate) is_last: bool,
     /// Set when they are held.
     pub(super) is_held: &'a Cell<bool>,
@@ -40,13 +40,13 @@ impl<'a> Received<'a> {
         self.buffers.iter().map(|buffer| buffer.Length as usize).sum()
     }
 
-    /// Whether the stream has its bytes copied out.
+    /// Returns whether the stream copies its bytes.
     pub(crate) fn is_copied(&self) -> bool {
         self.stream.holding() == Holding::No
     }
 
-    /// The same bytes without a copy, beyond the callback; none where they [are copied](Self::is_copied). Once, since
-    /// each byte is completed once (C32).
+    /// Holds the bytes without a copy, beyond the callback; returns none where they [are
+    /// copied](Self::is_copied). It consumes the value, since each byte is completed once (C32).
     pub(crate) fn hold(self) -> Vec<Held> {
         let holding = self.stream.holding();
         if holding == Holding::No {
@@ -60,7 +60,7 @@ impl<'a> Received<'a> {
             .map_while(|buffer| {
                 let data =
                     ptr::slice_from_raw_parts(buffer.Buffer.cast_const(), buffer.Length as usize);
-                // Before the last event a stream can be held.
+                // A stream can be held before its last event.
                 let held = Held { data, start, stream: self.stream.hold()? };
                 start += u64::from(buffer.Length);
                 Some(held)
@@ -79,7 +79,7 @@ impl<'a> Received<'a> {
 /// A run of received bytes in libmsquic's memory.
 pub(crate) struct Held {
     data: *const [u8],
-    /// Where the bytes are in the stream.
+    /// The offset of the bytes in the stream.
     start: u64,
     stream: StreamHold,
 }
@@ -110,7 +110,7 @@ impl Run for Held {
         }
         let first = self.data.cast::<u8>();
         self.data = ptr::slice_from_raw_parts(first, self.data.len() + next.data.len());
-        next.data = ptr::slice_from_raw_parts(next.data.cast(), 0); // not its to complete
+        next.data = ptr::slice_from_raw_parts(next.data.cast(), 0); // this run completes them
         Ok(())
     }
 
@@ -136,8 +136,8 @@ impl Drop for Held {
 
 impl AsRef<[u8]> for Held {
     fn as_ref(&self) -> &[u8] {
-        // SAFETY: C32, C36: they stay where they are, unchanged, until this run is completed or the
-        // stream is closed, which it prevents.
+        // SAFETY: C32, C36: the bytes are neither moved nor changed until this run is completed or
+        // the stream is closed, which the run prevents.
         unsafe { &*self.data }
     }
 }
@@ -173,7 +173,7 @@ mod tests {
         settings
     }
 
-    /// With several receives at a time, if the library can, and with one.
+    /// With several receives at a time, if the library supports it, and with one.
     fn both() -> [Settings; 2] {
         [settings(), one_by_one()]
     }
@@ -182,7 +182,7 @@ mod tests {
         (0..length).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect()
     }
 
-    /// Sends `data` on a stream of its own.
+    /// Sends `data` on a new stream.
     async fn send(pair: &Pair, data: &Bytes, fin: bool) -> crate::WriteStream {
         let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
         let mut write = open.await.unwrap().split().1.unwrap();
@@ -191,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_are_read_where_they_are() {
+    fn bytes_are_read_in_the_memory_of_msquic() {
         for settings in both() {
             block_on(async {
                 let pair = pair(&settings).await;
@@ -219,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_held_chunk_stays_while_everything_else_goes() {
+    fn a_held_chunk_outlives_its_stream_connection_and_registration() {
         for settings in both() {
             block_on(async {
                 let pair = pair(&settings).await;
@@ -266,7 +266,7 @@ mod tests {
         });
     }
 
-    /// Takes a few bytes at a time and says when it is full.
+    /// A sink that does not always take all bytes.
     struct Slow {
         received: Arc<Mutex<(Vec<u8>, Option<ReceiveEnd>)>>,
         turn: usize,
@@ -311,7 +311,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_never_read_is_given_back() {
+    fn streams_that_are_never_read_give_their_credit_back() {
         for settings in both() {
             block_on(async {
                 let Pair { registration, listener, client, server } = pair(&settings).await;
@@ -319,7 +319,7 @@ mod tests {
                     let stream = client.open_outbound_stream(StreamType::Unidirectional, false);
                     let mut write = stream.await.unwrap().split().1.unwrap();
                     write.write_chunk(&pattern(30_000), true).await.unwrap();
-                    // Dropped unread; the next ones need its place.
+                    // Dropped unread; further streams need its credit.
                     drop(server.accept_inbound_uni_stream().await.unwrap());
                 }
                 drop((client, server, listener));
@@ -341,14 +341,14 @@ mod tests {
             let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
             let kept = stream.read_chunk().await.unwrap().unwrap();
             let mut received = kept.len();
-            // All others are dropped at once, and count only behind the kept one.
+            // All later chunks are dropped at once, and give no credit while the first is kept.
             while received < WINDOW {
                 let chunk = stream.read_chunk().await.unwrap().unwrap();
                 assert_eq!(*chunk, data[received..received + chunk.len()]);
                 received += chunk.len();
             }
             assert_eq!(received, WINDOW);
-            // Meanwhile others run.
+            // Other streams are not affected.
             let receive = async {
                 let mut stream = pair.server.accept_inbound_uni_stream().await.unwrap();
                 assert!(stream.read_to_end(usize::MAX).await.unwrap() == data);

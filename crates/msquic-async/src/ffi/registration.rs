@@ -19,7 +19,7 @@ use std::time::Duration;
 use std::time::Instant;
 use tokio::sync::Notify;
 
-/// How libmsquic spends its threads (`QUIC_EXECUTION_PROFILE`).
+/// How libmsquic uses its threads (`QUIC_EXECUTION_PROFILE`).
 ///
 /// ```
 /// use msquic_async::{ExecutionProfile, Registration};
@@ -33,7 +33,7 @@ pub enum ExecutionProfile {
     /// One thread per processor serves sockets and protocol: the shortest delays.
     #[default]
     LowLatency,
-    /// Sockets and protocol on threads of their own: more throughput on one connection.
+    /// Separate threads serve sockets and protocol: more throughput on one connection.
     MaxThroughput,
     /// Yields to everything else.
     Scavenger,
@@ -41,7 +41,8 @@ pub enum ExecutionProfile {
     RealTime,
 }
 
-/// An open registration. Children hold an `Arc` of it; the last one to drop it closes it.
+/// An open registration. Its children hold an `Arc` of it; it is closed when the last one is
+/// dropped.
 pub(crate) struct NativeRegistration {
     slot: Slot<RegistrationCloser>,
     children: Mutex<Children>,
@@ -52,7 +53,7 @@ pub(crate) struct NativeRegistration {
     removed: Condvar,
 }
 
-/// What a registration needs of its children.
+/// A child of a registration.
 pub(crate) trait Member: Send + Sync {
     /// Closes a connection with `code`, unless it has ended; stops a listener; closes a configuration. Never blocks.
     fn end(self: Arc<Self>, code: u64);
@@ -73,7 +74,7 @@ struct Children {
     connections: Members,
     listeners: Members,
     configurations: Members,
-    /// The code with which everything is closed, once that was asked for.
+    /// The code of the shutdown, once it was requested.
     shut_down: Option<u64>,
 }
 
@@ -134,7 +135,7 @@ impl NativeRegistration {
         this
     }
 
-    /// Closes all connections with `code` and stops all listeners; no new ones are taken.
+    /// Closes all connections with `code` and stops all listeners; no new ones can be added.
     pub(crate) fn shutdown(&self, code: u64) {
         let (connections, listeners) = {
             let mut children = self.children.lock();
@@ -143,7 +144,7 @@ impl NativeRegistration {
         };
         // Not RegistrationShutdown: it must not overlap with a listener's stop (C8).
         for member in listeners.into_iter().chain(connections) {
-            guard((), || member.end(code)); // which wakes tasks, and wakers are foreign code
+            guard((), || member.end(code)); // this wakes tasks, and wakers are foreign code
         }
     }
 
@@ -165,7 +166,7 @@ impl NativeRegistration {
         }
     }
 
-    /// Waits until `done`; false if the deadline comes before.
+    /// Waits until `done`; returns false if the deadline comes before.
     fn wait_at_exit(&self, deadline: Instant, done: impl Fn(&Children) -> bool) -> bool {
         let mut children = self.children.lock();
         let remaining = deadline.saturating_duration_since(Instant::now());
@@ -173,12 +174,12 @@ impl NativeRegistration {
         !self.removed.wait_while_for(&mut children, wait, remaining).timed_out()
     }
 
-    /// A place for a connection, before its handle is opened; [`Child::set_connection`] sets the connection.
+    /// Adds a connection, before its handle is opened; [`Child::set_connection`] sets it.
     pub(super) fn add_connection(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
         self.add(|children, id| drop(children.connections.insert(id, None)))
     }
 
-    /// The same for a listener.
+    /// Adds a listener.
     pub(super) fn add_listener(
         self: &Arc<Self>,
         listener: Weak<dyn Member>,
@@ -186,7 +187,7 @@ impl NativeRegistration {
         self.add(|children, id| drop(children.listeners.insert(id, Some(listener))))
     }
 
-    /// The same for a configuration.
+    /// Adds a configuration, before its handle is opened.
     pub(super) fn add_configuration(self: &Arc<Self>) -> Result<Arc<Child>, Status> {
         self.add(|children, id| drop(children.configurations.insert(id, None)))
     }
@@ -215,8 +216,8 @@ impl Slotted for NativeRegistration {
     }
 }
 
-/// Closes a registration, on a thread of its own: the close waits for the last traces of the children (C8), and
-/// this may be one of libmsquic's own threads, or the one that drives it.
+/// Closes a registration, on a separate thread: the close waits for the memory of its children to
+/// be freed (C8), and the calling thread may be one of libmsquic's own, or the one that drives it.
 pub(crate) struct RegistrationCloser {
     had_children: Arc<AtomicBool>,
 }
@@ -255,14 +256,14 @@ impl Root for NativeRegistration {
     }
 
     fn close_at_exit(&self, deadline: Instant) {
-        // A configuration that is in use, or that is just being made, keeps the registration open.
+        // A configuration that is in use, or that is being opened, keeps the registration open.
         if self.wait_at_exit(deadline, Children::is_empty) && self.close_configurations(deadline) {
             self.close();
         }
     }
 }
 
-/// The place of a handle among the children of its registration, until it is closed.
+/// The entry of a handle among the children of its registration, until the handle is closed.
 pub(super) struct Child {
     registration: Arc<NativeRegistration>,
     id: u64,
@@ -273,12 +274,13 @@ impl Child {
         Arc::ptr_eq(&self.registration, registration)
     }
 
-    /// Both are of one registration.
-    pub(super) fn is_beside(&self, other: &Self) -> bool {
+    /// Returns whether both belong to one registration.
+    pub(super) fn has_same_registration(&self, other: &Self) -> bool {
         self.is_of(&other.registration)
     }
 
-    /// The handle is open, and this closes it; returns the code if everything was closed meanwhile.
+    /// Sets the connection, whose handle is open. Returns the code if the registration was shut
+    /// down meanwhile.
     pub(super) fn set_connection(&self, connection: Weak<dyn Member>) -> Option<u64> {
         let mut children = self.registration.children.lock();
         children.connections.insert(self.id, Some(connection));
@@ -325,11 +327,11 @@ impl Drop for NativeRegistration {
     }
 }
 
-/// How long packets may be on their way inside libmsquic to a connection that was closed. Its registration must not
-/// be closed before they have arrived (C8).
+/// How long libmsquic may still process packets for a connection that was closed. Its registration
+/// must not be closed before (C8).
 const SETTLE: Duration = Duration::from_millis(100);
 
-/// Waits for them, where the library does not do that itself (patch N6).
+/// Waits for that, unless the library does so itself (patch N6).
 fn settle() {
     if !library::has_patch("N6") {
         std::thread::sleep(SETTLE);
@@ -342,7 +344,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
-    fn the_end_of_the_process_learns_of_a_configuration_although_a_connection_stays() {
+    fn the_end_of_the_process_waits_for_a_configuration_although_a_connection_stays() {
         let profile = ExecutionProfile::LowLatency;
         let registration = NativeRegistration::open(c"remove", profile).unwrap();
         let _connection = registration.add_connection().unwrap();

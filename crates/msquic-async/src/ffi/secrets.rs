@@ -24,19 +24,19 @@ impl Secrets {
         self.0.get().cast()
     }
 
-    /// What was written so far, as lines of a key log; `None` if that is nothing.
+    /// Returns the secrets written so far, as lines of a key log; `None` if there are none.
     ///
     /// # Safety
     ///
     /// Inside a callback of the connection.
     pub(super) unsafe fn lines(&self) -> Option<Zeroizing<String>> {
-        // SAFETY: C27: libmsquic writes on this thread only, and not now.
+        // SAFETY: C27: libmsquic writes on this thread only, and not during the callback.
         let secrets = unsafe { &*self.0.get() };
         let (set, length) = (&secrets.IsSet, usize::from(secrets.SecretLength));
         if set.ClientRandom() == 0 {
             return None;
         }
-        // It never grows: growing would leave copies behind that are not wiped.
+        // The string never grows, since growing would leave copies that are not wiped.
         let mut lines = Zeroizing::new(String::with_capacity(MAX_LINES));
         for (is_set, label, secret) in [
             (
@@ -77,7 +77,7 @@ impl Drop for Secrets {
     }
 }
 
-/// Five secrets.
+/// Five lines, one for each secret of a connection.
 const MAX_LINES: usize = 5 * KeyLog::MAX_LINE;
 
 #[cfg(test)]

@@ -1,4 +1,5 @@
-//! The memory of sends, which travels as their native context and comes back with their last event.
+//! The memory of sends, which is their native context until libmsquic returns it with their last
+//! event.
 
 use super::status::Status;
 use bytes::Bytes;
@@ -26,7 +27,7 @@ impl StreamSendContext {
 /// The memory of one DatagramSend: libmsquic reads array and bytes until the datagram is SENT or CANCELED, and
 /// keeps the context until its final state (C26).
 pub(super) struct DatagramContext {
-    /// The name of the datagram in this crate.
+    /// The number of the datagram in this crate.
     pub(super) id: usize,
     buffer: ffi::QUIC_BUFFER,
     data: Bytes,

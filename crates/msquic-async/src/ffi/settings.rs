@@ -4,7 +4,7 @@ use msquic::ffi;
 use std::mem;
 use std::time::Duration;
 
-/// How fast a sender grows.
+/// The congestion control algorithm.
 ///
 /// ```
 /// use msquic_async::{CongestionControl, Settings};
@@ -20,10 +20,10 @@ pub enum CongestionControl {
     Bbr,
 }
 
-/// Settings, of which those that were given count; the others keep libmsquic's defaults.
+/// Settings with values; the others keep libmsquic's defaults.
 pub(crate) struct NativeSettings(ffi::QUIC_SETTINGS);
 
-/// The settings of a connection, with the values that libmsquic uses for what was not given (C45).
+/// The settings of a connection, with libmsquic's values for those that were not set (C45).
 pub(crate) struct InEffect(ffi::QUIC_SETTINGS);
 
 macro_rules! setters {
@@ -115,7 +115,7 @@ impl NativeSettings {
         &self.0
     }
 
-    /// Sessions are resumed, without 0-RTT on either side (C31).
+    /// Enables resumption, without 0-RTT on either side (C31).
     pub(crate) fn resumption(&mut self) {
         let level = ffi::QUIC_SERVER_RESUMPTION_LEVEL_QUIC_SERVER_RESUME_ONLY;
         self.0.set_ServerResumptionLevel(level as u8);
@@ -131,7 +131,7 @@ impl NativeSettings {
         }
     }
 
-    /// Lets streams offer bytes while others are held (C36).
+    /// Makes streams offer bytes while others are held (C36).
     pub(super) fn receive_several(&mut self) {
         // SAFETY: C10: plain integers.
         unsafe {
@@ -142,7 +142,7 @@ impl NativeSettings {
 }
 
 impl InEffect {
-    /// Has `fill` write the settings.
+    /// Calls `fill` to write the settings.
     pub(super) fn read<E>(
         fill: impl FnOnce(&mut ffi::QUIC_SETTINGS) -> Result<usize, E>,
     ) -> Result<Self, E> {
@@ -157,7 +157,7 @@ impl InEffect {
     }
 }
 
-/// How a value looks in `QUIC_SETTINGS`.
+/// Converts a value to and from its form in `QUIC_SETTINGS`.
 trait Convert<T, N> {
     fn to_native(value: T) -> N;
     fn from_native(native: N) -> T;
@@ -207,7 +207,7 @@ impl<const NANOS: u64, N: Integer> Convert<Duration, N> for Unit<NANOS> {
     }
 }
 
-/// libmsquic takes stream windows that are powers of two only (C10).
+/// Bytes of a stream window, which libmsquic requires to be a power of two (C10).
 struct PowerOfTwo;
 
 impl Convert<u32, u32> for PowerOfTwo {

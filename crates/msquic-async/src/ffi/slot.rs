@@ -32,10 +32,10 @@ pub(crate) trait Closer: Send + 'static {
     unsafe fn close(self, handle: HQUIC);
 }
 
-/// A handle of the kind that `C` closes, or the place for one.
+/// A handle of the kind that `C` closes, or an empty slot for one.
 pub(crate) struct Slot<C> {
     gate: Gate,
-    /// There is a [`Claim`], or was one that set the handle.
+    /// There is a [`Claim`], or there was one that has set the handle.
     is_claimed: AtomicBool,
     handle: OnceLock<Handle>,
     /// Until the handle is closed.
@@ -62,26 +62,26 @@ impl<C: Closer> Slot<C> {
         }
     }
 
-    /// The right to set the handle, which is there once.
+    /// Takes the right to set the handle, which exists once.
     pub(super) fn claim(&self) -> Result<Claim<'_, C>, Status> {
         let is_taken = self.is_claimed.swap(true, Ordering::SeqCst);
         if is_taken { Err(Status::INVALID_STATE) } else { Ok(Claim(self)) }
     }
 
-    /// The handle; `Err` if there is none yet. It is open as long as the gate is not closed or the caller is
-    /// inside.
+    /// Returns the handle; `Err` if there is none yet. It is open as long as the gate is not closed
+    /// or the caller is inside it.
     pub(super) fn handle(&self) -> Result<HQUIC, Status> {
         self.handle.get().map(|handle| handle.0).ok_or(Status::INVALID_STATE)
     }
 
-    /// Closes the handle, unless it is in use: the last call then does.
+    /// Closes the handle, unless it is in use: then the last call closes it.
     pub(super) fn close(&self) {
         if self.gate.close() {
             self.release();
         }
     }
 
-    /// [`close`](Self::close) inside the last event, where it does not wait.
+    /// Closes the handle inside its last event, where that does not wait.
     ///
     /// # Safety
     ///
@@ -115,13 +115,13 @@ impl<C: Closer> Slot<C> {
     }
 }
 
-/// The right to give a slot its handle. Dropping it gives it back.
+/// The right to set the handle of a slot. Dropping it returns the right.
 pub(super) struct Claim<'a, C>(&'a Slot<C>);
 
 impl<C> Claim<'_, C> {
     pub(super) fn set(self, handle: HQUIC, closer: C) {
         let Self(slot) = *ManuallyDrop::new(self);
-        let mut place = slot.closer.lock(); // so that no close finds one without the other
+        let mut place = slot.closer.lock(); // so that a close finds both or none
         *place = Some(closer);
         let _ = slot.handle.set(Handle(handle)); // this is the only claim
     }
@@ -133,7 +133,7 @@ impl<C> Drop for Claim<'_, C> {
     }
 }
 
-/// Something with a slot.
+/// A value with a slot.
 pub(crate) trait Slotted: Sized {
     type Closer: Closer;
 
@@ -164,9 +164,9 @@ mod tests {
     use std::sync::mpsc;
 
     /// Reports when it closes a handle.
-    struct Told(mpsc::Sender<()>);
+    struct ReportingCloser(mpsc::Sender<()>);
 
-    impl Closer for Told {
+    impl Closer for ReportingCloser {
         const WAITS: bool = false;
 
         unsafe fn close(self, _: HQUIC) {
@@ -174,25 +174,25 @@ mod tests {
         }
     }
 
-    struct Native(Slot<Told>);
+    struct Native(Slot<ReportingCloser>);
 
     impl Slotted for Native {
-        type Closer = Told;
+        type Closer = ReportingCloser;
 
-        fn slot(&self) -> &Slot<Told> {
+        fn slot(&self) -> &Slot<ReportingCloser> {
             &self.0
         }
     }
 
     #[test]
-    fn a_claim_is_there_once_unless_it_is_given_back() {
+    fn a_claim_exists_once_unless_it_is_returned() {
         let native = Native(Slot::empty());
         assert_eq!(native.with(|_| Ok(())), Err(Status::INVALID_STATE));
         let claim = native.0.claim().ok().unwrap();
         assert!(native.0.claim().is_err());
         drop(claim);
         let (closed, is_closed) = mpsc::channel();
-        native.0.claim().ok().unwrap().set(ptr::null_mut(), Told(closed));
+        native.0.claim().ok().unwrap().set(ptr::null_mut(), ReportingCloser(closed));
         assert!(native.0.claim().is_err());
         assert_eq!(native.with(|_| Ok(())), Ok(()));
         native.0.close();
@@ -202,7 +202,7 @@ mod tests {
     #[test]
     fn a_handle_is_closed_once_by_the_last_that_uses_it() {
         let (closed, is_closed) = mpsc::channel();
-        let native = Arc::new(Native(Slot::open(ptr::null_mut(), Told(closed))));
+        let native = Arc::new(Native(Slot::open(ptr::null_mut(), ReportingCloser(closed))));
         let hold = Inside::enter(native.clone()).unwrap();
         native.0.close();
         assert!(is_closed.try_recv().is_err());
@@ -219,7 +219,7 @@ mod tests {
     #[test]
     fn a_close_without_a_handle_leaves_its_closer() {
         let slot = Slot::empty();
-        *slot.closer.lock() = Some(Told(mpsc::channel().0));
+        *slot.closer.lock() = Some(ReportingCloser(mpsc::channel().0));
         assert!(slot.take().is_none());
         assert!(slot.closer.lock().is_some());
     }

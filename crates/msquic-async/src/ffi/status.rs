@@ -1,4 +1,4 @@
-//! `Status`: what libmsquic answers.
+//! `Status`: the status codes of libmsquic.
 
 use msquic::ffi;
 use std::fmt;
@@ -31,7 +31,7 @@ macro_rules! statuses {
                     $(Self::$name => f.write_str($text),)*
                     Self(raw) => match self.tls_alert() {
                         Some(48) => f.write_str("the issuer of the certificate is not known"),
-                        Some(49) => f.write_str("the certificate gives no access"),
+                        Some(49) => f.write_str("access is denied to the holder of the certificate"),
                         Some(alert) => write!(f, "TLS alert {alert}"),
                         None => match self.system_error() {
                             Some(error) => write!(f, "{error}"),
@@ -45,17 +45,17 @@ macro_rules! statuses {
 }
 
 statuses! {
-    /// It worked.
+    /// Success.
     SUCCESS = QUIC_STATUS_SUCCESS, "success";
-    /// The result comes later.
+    /// The operation has begun; its result is reported later.
     PENDING = QUIC_STATUS_PENDING, "pending";
     /// Out of memory.
     OUT_OF_MEMORY = QUIC_STATUS_OUT_OF_MEMORY, "out of memory";
     /// An argument was refused.
     INVALID_PARAMETER = QUIC_STATUS_INVALID_PARAMETER, "invalid parameter";
-    /// The handle is in no state for the call.
+    /// The call is not valid in the handle's current state.
     INVALID_STATE = QUIC_STATUS_INVALID_STATE, "invalid state";
-    /// The library or the platform lacks it.
+    /// The library or the platform does not support it.
     NOT_SUPPORTED = QUIC_STATUS_NOT_SUPPORTED, "not supported";
     /// It does not exist.
     NOT_FOUND = QUIC_STATUS_NOT_FOUND, "not found";
@@ -73,17 +73,17 @@ statuses! {
     CONNECTION_IDLE = QUIC_STATUS_CONNECTION_IDLE, "the connection was idle for too long";
     /// The peer cannot be reached.
     UNREACHABLE = QUIC_STATUS_UNREACHABLE, "the peer is unreachable";
-    /// libmsquic failed inside.
+    /// An internal error of libmsquic.
     INTERNAL_ERROR = QUIC_STATUS_INTERNAL_ERROR, "internal error of msquic";
     /// The peer refused the connection.
     CONNECTION_REFUSED = QUIC_STATUS_CONNECTION_REFUSED, "the peer refused the connection";
-    /// The peer broke the protocol.
+    /// The peer violated the protocol.
     PROTOCOL_ERROR = QUIC_STATUS_PROTOCOL_ERROR, "the QUIC protocol was violated";
     /// No common version of QUIC.
     VER_NEG_ERROR = QUIC_STATUS_VER_NEG_ERROR, "no common version of QUIC";
     /// TLS failed.
     TLS_ERROR = QUIC_STATUS_TLS_ERROR, "TLS failed";
-    /// The application canceled.
+    /// The application canceled the operation.
     USER_CANCELED = QUIC_STATUS_USER_CANCELED, "canceled by the application";
     /// No common application protocol.
     ALPN_NEG_FAILURE = QUIC_STATUS_ALPN_NEG_FAILURE, "no common application protocol";
@@ -105,7 +105,7 @@ statuses! {
     REQUIRED_CERTIFICATE = QUIC_STATUS_REQUIRED_CERTIFICATE, "a certificate is required";
 }
 
-/// What the system answers, where msquic passes it on.
+/// Errors of the operating system that msquic passes on.
 #[cfg(unix)]
 impl Status {
     /// The process has no file descriptor left, see `ulimit -n`.
@@ -124,7 +124,7 @@ impl Status {
     pub const NO_SUCH_DEVICE: Self = Self(libc::ENODEV as ffi::QUIC_STATUS);
 }
 
-/// Numbers from here on are msquic's own where statuses are `errno` values.
+/// The first status that is msquic's own and not an `errno` value, on systems with `errno`.
 const FIRST_OWN_STATUS: ffi::QUIC_STATUS = 4096;
 
 /// `QUIC_STATUS_TLS_ALERT(0)`: alerts are this number plus their own (0 to 255).
@@ -156,8 +156,8 @@ impl Status {
         Self(FIRST_TLS_ALERT + ffi::QUIC_STATUS::from(alert))
     }
 
-    /// Whether something ran out, of this process or of the machine: descriptors or memory. Trying again may
-    /// help when other work has ended.
+    /// Whether the process or the machine has run out of descriptors or memory. A later attempt may
+    /// succeed, after other work has ended.
     ///
     /// ```
     /// use msquic_async::Status;
@@ -176,13 +176,13 @@ impl Status {
         is_system || self == Self::OUT_OF_MEMORY
     }
 
-    /// What the system says, if it was the system.
+    /// Returns the error of the operating system, if it is one.
     fn system_error(self) -> Option<io::Error> {
         let is_system = cfg!(unix) && self.0 != 0 && self.0 < FIRST_OWN_STATUS;
         is_system.then(|| io::Error::from_raw_os_error(self.0 as i32))
     }
 
-    /// The kind of an error that the system has as well, if it has one.
+    /// Returns the `io::ErrorKind` of errors that the operating system reports too.
     pub(crate) fn io_kind(self) -> Option<io::ErrorKind> {
         Some(match self {
             Self::OUT_OF_MEMORY => io::ErrorKind::OutOfMemory,
@@ -197,7 +197,7 @@ impl Status {
         })
     }
 
-    /// `Err` for a failure; pending is no failure.
+    /// Returns `Err` for a failure; pending is not a failure.
     pub(crate) fn ok(raw: ffi::QUIC_STATUS) -> Result<(), Self> {
         msquic::Status::ok_from_raw(raw).map_err(|status| Self(status.0))
     }
@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tells_tls_alerts_apart() {
+    fn tls_alerts_are_recognised() {
         assert_eq!(Status::BAD_CERTIFICATE.tls_alert(), Some(42));
         assert_eq!(Status::REQUIRED_CERTIFICATE.tls_alert(), Some(116));
         assert_eq!(Status(FIRST_TLS_ALERT + 80).to_string(), "TLS alert 80");
@@ -241,7 +241,7 @@ mod tests {
 
     #[test]
     #[cfg(unix)]
-    fn what_the_system_says_is_named() {
+    fn errors_of_the_system_have_names() {
         let text = Status::TOO_MANY_OPEN_FILES.to_string();
         assert!(text.contains("open files"), "{text}");
         assert!(Status::TOO_MANY_OPEN_FILES.is_exhaustion());

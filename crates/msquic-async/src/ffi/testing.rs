@@ -24,7 +24,8 @@ pub(super) async fn pair(settings: &Settings) -> Pair {
     Pair { registration, listener, client, server }
 }
 
-/// Completes the handshake of `client` with the listener at `port`, and returns the other end.
+/// Completes the handshake of `client` with the listener at `port`, and returns the accepted
+/// connection.
 pub(super) async fn establish(
     client: &Connection,
     configuration: &Configuration,

@@ -1,8 +1,8 @@
-//! The threads that may block: a few, for this crate's own calls to libmsquic only.
+//! A few threads that may block, only for this crate's own calls to libmsquic.
 //!
-//! The application's blocking jobs are elsewhere, so however many of them are stuck, handles are closed. A thread
-//! starts when a job finds none idle, and ends when it was idle for a while. Some threads are reserved for
-//! closes, so that handles are also closed while calls with parameters wait for a busy worker.
+//! They run no blocking jobs of the application, so that handles are closed even if such jobs are stuck. A thread is
+//! started when a job finds none idle, and ends after it was idle for a while. Some threads are reserved for closes, so
+//! that handles are closed while calls with parameters wait for a busy worker.
 
 use super::guard::guard;
 use super::jobs::{Job, Jobs, Place};
@@ -10,19 +10,20 @@ use parking_lot::{Condvar, Mutex};
 use std::thread;
 use std::time::Duration;
 
-/// The jobs wait for workers of libmsquic, of which there is one per processor, and for registrations to close.
+/// How many threads there are at most. Their jobs wait for workers of libmsquic, one per processor,
+/// and for registrations to close.
 const MAX_THREADS: usize = 16;
 
-/// So many jobs that are no closes run at once; the other threads are for closes.
+/// How many jobs of the kind [`Kind::Call`] run at once; the other threads are for closes.
 const MAX_CALLS: usize = MAX_THREADS - 4;
 
 /// How long a thread stays without a job.
 const IDLE: Duration = Duration::from_secs(2);
 
-/// What a job does.
+/// The kind of a job.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// Closes or stops a handle. Comes before calls.
+    /// Closes or stops a handle. Run before calls.
     Close,
     /// Anything else, such as reading or setting a parameter.
     Call,
@@ -33,7 +34,7 @@ pub(super) fn run(kind: Kind, job: impl FnOnce() + Send + 'static) -> Place {
     THREADS.run(kind, Box::new(job))
 }
 
-/// Takes a call back that was to be run, unless it has begun.
+/// Removes a call from the queue, unless it has begun.
 pub(super) fn cancel_call(place: Place) {
     let call = THREADS.state.lock().calls.remove(place);
     drop(call);
@@ -89,7 +90,8 @@ impl Threads {
         };
         if let Err(error) = thread::Builder::new().name("msquic-async".to_owned()).spawn(work) {
             tracing::warn!(%error, "a thread for blocking calls cannot be started");
-            // A thread that is not in a call takes the job; without one, a thread of the application's has to.
+            // A thread that is not in a call takes the job. If there is none, a thread of the
+            // application's pool runs it.
             let has_none = {
                 let mut state = self.state.lock();
                 state.threads -= 1;
@@ -137,7 +139,7 @@ impl Threads {
 }
 
 impl State {
-    /// How many of the jobs could run if there were threads for them.
+    /// Returns how many of the jobs may run if there are threads for them.
     fn runnable(&self) -> usize {
         self.closes.len() + self.calls.len().min(MAX_CALLS - self.running_calls)
     }
@@ -160,7 +162,7 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    /// Ends a test that hangs.
+    /// After how long a test that hangs fails.
     const HANG: Duration = Duration::from_secs(60);
 
     fn threads() -> &'static Threads {
@@ -185,7 +187,7 @@ mod tests {
             };
             threads.run(Kind::Close, Box::new(job));
         }
-        // All but the stuck ones.
+        // All jobs except the stuck ones.
         let run: Vec<_> = results.iter().take(200 - MAX_THREADS + 1).collect();
         assert!(run.iter().all(|(number, _)| *number >= MAX_THREADS - 1));
         assert!(run.iter().all(|(_, threads)| *threads <= MAX_THREADS));

@@ -1,9 +1,9 @@
-//! What can go wrong with a listener.
+//! The error of listeners.
 
 use crate::Status;
 use std::io;
 
-/// Why a listener does not listen or accept.
+/// Why a listener could not listen or accept.
 ///
 /// ```no_run
 /// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! What msquic's events do to a listener.
+//! The handling of msquic's events for a listener.
 
 use super::incoming::Incoming;
 use super::inner::ListenerInner;

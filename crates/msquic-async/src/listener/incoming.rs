@@ -1,4 +1,4 @@
-//! `Incoming`: a connection of a peer before its handshake.
+//! `Incoming`: a connection attempt of a peer, before its handshake.
 
 use crate::Configuration;
 use crate::connection::{Connection, ConnectionError, ConnectionInner, StreamConnection};
@@ -9,7 +9,7 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// The code with which connections are refused that were not accepted.
+/// The code with which connections that were not accepted are refused.
 const REFUSED: u64 = 0;
 
 /// A connection attempt of a peer. Dropping it refuses the connection.
@@ -44,12 +44,12 @@ impl Incoming {
         }
     }
 
-    /// Where it comes from. The address may be forged until the handshake is done.
+    /// The address of the peer. It may be forged until the handshake is complete.
     ///
     /// ```no_run
     /// # fn example(incoming: msquic_async::Incoming) {
     /// if let Some(address) = incoming.remote_addr() {
-    ///     println!("{address} connects");
+    ///     println!("an attempt from {address}");
     /// }
     /// # }
     /// ```
@@ -57,7 +57,7 @@ impl Incoming {
         self.remote_addr
     }
 
-    /// The name that the peer asked for (server name indication, RFC 6066), not to be trusted.
+    /// The server name that the peer sent (SNI, RFC 6066). Do not trust it.
     ///
     /// ```no_run
     /// # fn example(incoming: msquic_async::Incoming) {
@@ -79,7 +79,7 @@ impl Incoming {
         &self.alpn
     }
 
-    /// Lets the handshake go on with `configuration`; [`Connection::accept`] waits for its end.
+    /// Continues the handshake with `configuration`; [`Connection::accept`] waits for its end.
     ///
     /// ```no_run
     /// # async fn example(
@@ -109,8 +109,9 @@ impl Incoming {
         Ok(connection)
     }
 
-    /// The same with another credential than that of the listener: its trust policy verifies the peer.
-    /// The certificate that this side shows is that of `configuration`.
+    /// Accepts as [`accept`](Self::accept) does, with another credential than that of the listener:
+    /// its trust policy verifies the peer. The certificate that this side presents is that of
+    /// `configuration`.
     ///
     /// ```no_run
     /// # async fn example(

@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// How many connections wait to be accepted unless the application says otherwise.
+/// How many connections may wait to be accepted, by default.
 const BACKLOG: usize = 256;
 
 pub(super) struct ListenerInner {
@@ -23,7 +23,7 @@ pub(super) struct ListenerInner {
     pub(super) exclusive: Mutex<Exclusive>,
     /// Woken when a connection arrives, and at the end.
     pub(super) arrived: Waiters,
-    /// Woken when the stop is done.
+    /// Woken when the listener has stopped.
     pub(super) stopped: Waiters,
 }
 
@@ -106,7 +106,8 @@ impl ListenerInner {
         }
     }
 
-    /// The next connection that is still alive, or why there will be none; `None`: wait.
+    /// Returns the next connection that is still alive, or why there will be none; `None` means to
+    /// wait.
     pub(super) fn next_incoming(&self) -> Option<Result<Incoming, ListenError>> {
         loop {
             let incoming = {
@@ -157,8 +158,8 @@ impl ListenerInner {
     }
 }
 
-/// Whether libmsquic keeps the protocol names that a client offers until the handshake goes on. The patch U1 makes it;
-/// releases up to 2.5.12 and 2.6.3 do not.
+/// Returns whether libmsquic keeps the protocol names that a client offers until the handshake
+/// continues. It does with the patch U1; releases up to 2.5.12 and 2.6.3 do not.
 fn keeps_protocol_names() -> bool {
     let is_patched = library_patches().iter().any(|patch| patch.fault == "U1");
     let is_fixed = |LibraryVersion { major, minor, patch, .. }| {

@@ -24,12 +24,12 @@ use std::task::{Context, Poll};
 
 /// Accepts connections.
 ///
-/// A connection that arrives waits in a bounded backlog **before** its handshake. Taking it out with
-/// [`accept`](Self::accept) or [`Incoming::accept`] lets the handshake go on, which
-/// [`Connection::accept`] waits for, so a slow peer delays no other peer. A connection that does not
-/// fit the backlog is refused at once.
+/// A connection that arrives waits in a bounded backlog **before** its handshake. [`accept`](Self::accept) or
+/// [`Incoming::accept`] takes it out of the backlog and continues the handshake, whose end
+/// [`Connection::accept`] waits for. So a slow peer delays no other peer. A connection that does not fit into
+/// the backlog is refused at once.
 ///
-/// Dropping it stops listening and refuses what is in the backlog; connections that were accepted
+/// Dropping the listener stops it and refuses the connections in the backlog. Connections that were accepted
 /// remain open.
 ///
 /// ```no_run
@@ -52,8 +52,8 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// A listener, which is not started. Its connections use `configuration`; the trust policy of
-    /// `credential` verifies the certificates of peers.
+    /// Creates a listener, which is not started. Its connections use `configuration`; the trust
+    /// policy of `credential` verifies the certificates of peers.
     ///
     /// ```no_run
     /// # fn example(
@@ -81,8 +81,8 @@ impl Listener {
         Ok(Self { inner: ListenerInner::new(native, configuration, credential) })
     }
 
-    /// How many connections may wait to be accepted; further ones are refused. Default: 256.
-    /// Takes effect for connections that arrive from now on.
+    /// Sets how many connections may wait to be accepted; further ones are refused. Default: 256.
+    /// It applies to connections that arrive from now on.
     ///
     /// ```no_run
     /// # fn example(listener: msquic_async::Listener) {
@@ -93,7 +93,7 @@ impl Listener {
         self.inner.exclusive.lock().backlog_limit = connections;
     }
 
-    /// How many attempts to connect were refused because so many were waiting already.
+    /// How many connection attempts were refused because the backlog was full.
     ///
     /// ```no_run
     /// # fn example(listener: msquic_async::Listener) {
@@ -104,7 +104,7 @@ impl Listener {
         self.inner.exclusive.lock().refused
     }
 
-    /// Sets what is called for each attempt that is [refused](Self::refused), with the address of the peer, which
+    /// Sets the function that is called for each attempt that is [refused](Self::refused), with the address of the peer, which
     /// is not validated. It is called on a thread of msquic, without a lock, and must not block.
     ///
     /// ```no_run
@@ -114,12 +114,12 @@ impl Listener {
     /// ```
     pub fn set_refused_hook(&self, hook: impl Fn(Option<SocketAddr>) + Send + Sync + 'static) {
         let before = self.inner.exclusive.lock().refused_hook.replace(Arc::new(hook));
-        drop(before); // foreign code
+        drop(before); // the hook may have a `Drop` of the application
     }
 
-    /// Uses another configuration and credential for connections that are [accepted](Self::accept) from now on. Those that
-    /// [wait](Self::accept_incoming) already are verified by the credential of their arrival, unless they are
-    /// [given](Incoming::accept_with) another one.
+    /// Sets the configuration and credential for connections that are [accepted](Self::accept) from
+    /// now on. Attempts that wait already are verified with the credential that was set when they
+    /// arrived, unless [`Incoming::accept_with`] gives them another one.
     ///
     /// ```no_run
     /// # fn example(
@@ -134,8 +134,8 @@ impl Listener {
     ///
     /// # Errors
     ///
-    /// [`ListenError::Other`] with [`Status::INVALID_PARAMETER`] if the configuration is of another registration;
-    /// the listener then keeps what it had.
+    /// [`ListenError::Other`] with [`Status::INVALID_PARAMETER`] if the configuration belongs to
+    /// another registration; the listener is then unchanged.
     pub fn set_credential(
         &self,
         configuration: Configuration,
@@ -153,10 +153,10 @@ impl Listener {
         Ok(())
     }
 
-    /// Listens on `local_address` (default: all addresses, a free port) for peers that offer one of
-    /// `alpn`, in the order of preference. A listener is started once.
+    /// Starts to listen on `local_address` (default: all addresses, a free port) for peers that offer one of
+    /// `alpn`, which are in order of preference. A listener can be started once.
     ///
-    /// Nothing but that address answers; `[::]` takes IPv4 as well as IPv6. (An installed libmsquic without this
+    /// It is bound to that address only; `[::]` accepts IPv4 as well as IPv6. (An installed libmsquic without this
     /// project's patches answers packets to every address of the machine, see `docs/libmsquic.md`.)
     ///
     /// ```no_run
@@ -179,7 +179,7 @@ impl Listener {
         self.inner.start(alpn, local_address)
     }
 
-    /// Waits for the next connection and lets its handshake go on; [`Connection::accept`] waits for
+    /// Waits for the next connection and continues its handshake; [`Connection::accept`] waits for
     /// its end.
     ///
     /// ```no_run
@@ -203,7 +203,7 @@ impl Listener {
         Accept::new(self)
     }
 
-    /// Waits for the next connection, whose handshake waits for [`Incoming::accept`].
+    /// Waits for the next connection. Its handshake continues with [`Incoming::accept`].
     ///
     /// ```no_run
     /// # async fn example(
@@ -228,7 +228,7 @@ impl Listener {
         AcceptIncoming::new(self)
     }
 
-    /// [`accept`](Self::accept) for pollers. Any number of tasks may wait.
+    /// The polling form of [`accept`](Self::accept). Any number of tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
@@ -262,12 +262,12 @@ impl Listener {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: the listener stops all the same once the future was polled.
+    /// Once the future was polled, the listener stops even if the future is dropped.
     pub fn stop(&self) -> Stop<'_> {
         Stop::new(self)
     }
 
-    /// [`stop`](Self::stop) for pollers.
+    /// The polling form of [`stop`](Self::stop).
     ///
     /// ```no_run
     /// # async fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
@@ -285,7 +285,7 @@ impl Listener {
         self.inner.stop_result().map_or(Poll::Pending, Poll::Ready)
     }
 
-    /// The address that the listener is bound to, with the real port where 0 was asked for.
+    /// The address that the listener is bound to, with the actual port where 0 was requested.
     ///
     /// ```no_run
     /// # fn example(listener: msquic_async::Listener) -> Result<(), Box<dyn std::error::Error>> {
@@ -311,7 +311,8 @@ impl Drop for Listener {
     }
 }
 
-/// A connection can only be given a configuration of its own registration.
+/// Checks that the configuration belongs to the listener's registration, as its connections
+/// require.
 fn check_registration(
     configuration: &Configuration,
     listener: &NativeListener,

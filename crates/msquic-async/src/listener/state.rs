@@ -1,11 +1,11 @@
-//! The life of a listener as a state machine. Pure.
+//! The state machine of a listener. Pure.
 
 /// ```text
 /// Open ─start─▶ StartComplete ─stop─▶ Shutdown ─stopped─▶ ShutdownComplete
 ///   └─────────────────── abandon ──────────────────────────────▲
 /// ```
-/// `Abandon` from the other states waits for the stop, which comes before it. A stop by the
-/// registration may come before the start is noticed: `Stopped` counts in every state.
+/// In the other states `Abandon` changes nothing: `Stopped` follows. A stop by the registration may
+/// arrive before `Start` was applied, so `Stopped` is valid in every state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ListenerState {
     Open,

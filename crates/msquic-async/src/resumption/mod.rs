@@ -1,8 +1,9 @@
 //! `Resumption`: the tickets with which sessions are resumed (RFC 8446, section 2.2).
 //!
-//! A server's tickets are sealed by the TLS library with keys of the server's configuration. They hold the client's
-//! certificate and a [`state`] of ours: the epoch, when the peers proved their keys, the protocol. A client's
-//! [`ticket`]s hold the secret of the session, and stay in memory until they are used, replaced or forgotten.
+//! A server's tickets are encrypted by the TLS library with keys of the server's configuration.
+//! They contain the client's certificate and a [`state`] of this crate: the epoch, the time when
+//! the peers proved their keys, and the protocol. A client's [`ticket`]s contain the secret of the
+//! session, and stay in memory until they are used, replaced or forgotten.
 
 mod state;
 mod ticket;
@@ -21,34 +22,39 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub(crate) use ticket::without_limits;
 use zeroize::Zeroizing;
 
-/// How many tickets are kept in all, for one server, and how many bytes they may have.
-const KEPT: usize = 256;
-const KEPT_PER_SERVER: usize = 4;
-const KEPT_BYTES: usize = 1024 * 1024;
+/// How many tickets are kept in all, how many for one server, and how many bytes they may have
+/// together.
+const MAX_TICKETS: usize = 256;
+const MAX_PER_SERVER: usize = 4;
+const MAX_BYTES: usize = 1024 * 1024;
 
 /// The longest certificate of a peer that gets a ticket, in bytes: the ticket holds it.
 pub(crate) const MAX_CERTIFICATE: usize = 8 * 1024;
 
-/// The patches of libmsquic without which resumption ends handshakes, offers early data, or skips the verdict on the
-/// peer (contract C31), or a ticket cannot be set in the driven mode (contract C33).
-const NEEDED: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
+/// The required patches. Without them resumption makes handshakes fail, offers early data, or skips
+/// the verification of the peer (contract C31), or a ticket cannot be set with an `ExecutionDriver`
+/// (contract C33).
+const REQUIRED_PATCHES: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
 
-/// Resumes sessions: a client that was connected to a server before proves that it is the same, and so does the server,
-/// with a secret of that connection instead of certificates and signatures.
+/// Resumes sessions: a client and a server that were connected before prove their identities with a
+/// secret of that connection instead of certificates and signatures.
 ///
-/// It is off by default. Give a value to the [`Settings`](crate::Settings::resumption) of a configuration, a server's
-/// or a client's. One value may serve any number of configurations; each has keys and tickets of its own.
+/// It is off by default. To enable it, set a value in the [`Settings`](crate::Settings::resumption)
+/// of a server's or a client's configuration. Several configurations may share a value; each has
+/// its own keys and tickets.
 ///
-/// - **Identity stays.** Both sides get the certificate of the first connection and verify it again: the trust policy,
-///   the dates of the certificate and of its endorsements count as of now. The verdict and
-///   [`Connection::peer_identity`](crate::Connection::peer_identity) are those of a full handshake.
-/// - **Tickets end.** A server accepts a ticket for two hours after the handshake in which the keys of the certificates
-///   were proven; tickets of resumed connections do not prolong that. [`forget`](Self::forget) ends all of them.
+/// - **Peers are verified again.** Both sides get the certificate of the first connection and
+///   verify it with the current trust policy and time.
+///   [`Connection::peer_identity`](crate::Connection::peer_identity) and errors are those of a full
+///   handshake.
+/// - **Tickets expire.** A server accepts a ticket for two hours after the handshake in which the
+///   peers proved the keys of their certificates; resumed connections do not prolong that.
+///   [`forget`](Self::forget) ends all of them.
 /// - **A ticket is used once.** Each connection gives the client a new one, so that observers cannot see from a ticket
 ///   which connections are of the same client.
 /// - **No early data** (0-RTT) is sent or accepted.
-/// - Where a ticket does not count, because it is old, damaged, or of another server, configuration or protocol, a full
-///   handshake follows.
+/// - **Otherwise a full handshake follows**, if a ticket is too old, damaged, or of another server,
+///   configuration or protocol.
 ///
 /// A client keeps at most 256 tickets, 4 for each server name and address, and 1 MiB of them. They are erased when they
 /// are used, replaced or forgotten, and when their configuration and its connections are dropped.
@@ -58,7 +64,7 @@ const NEEDED: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
 ///
 /// let resumption = Resumption::new();
 /// let settings = Settings::new().resumption(resumption.clone());
-/// // Later, when the application trusts other peers than before:
+/// Later, after the application has changed its trust policy:
 /// resumption.forget();
 /// assert_eq!(resumption.kept(), 0);
 /// ```
@@ -68,7 +74,7 @@ pub struct Resumption {
 }
 
 struct Shared {
-    /// Tickets of other epochs do not count.
+    /// Tickets of other epochs are not accepted.
     epoch: u64,
     /// A client's tickets, the oldest first.
     kept: VecDeque<Kept>,
@@ -89,7 +95,7 @@ pub(crate) struct Server {
 }
 
 impl Resumption {
-    /// A value without tickets.
+    /// Creates a value without tickets.
     ///
     /// ```
     /// use msquic_async::Resumption;
@@ -101,8 +107,8 @@ impl Resumption {
         Self { shared: Arc::new(Mutex::new(shared)) }
     }
 
-    /// Ends all tickets: those that servers issued, also in handshakes that are in progress, and those that are kept
-    /// for dialling. Established connections remain open.
+    /// Invalidates all tickets: those that servers have issued, also in handshakes that are in
+    /// progress, and those that are kept for dialling. Established connections remain open.
     ///
     /// ```
     /// # fn example(resumption: msquic_async::Resumption) {
@@ -145,17 +151,17 @@ impl Resumption {
     fn keep(&self, epoch: u64, kept: Kept) {
         let mut replaced = Vec::new();
         let mut shared = self.shared.lock();
-        if shared.epoch != epoch || kept.ticket.len() > KEPT_BYTES {
+        if shared.epoch != epoch || kept.ticket.len() > MAX_BYTES {
             return;
         }
         let same = |it: &&Kept| it.is_for(kept.scope, &kept.server);
-        if shared.kept.iter().filter(same).count() >= KEPT_PER_SERVER {
+        if shared.kept.iter().filter(same).count() >= MAX_PER_SERVER {
             let oldest = shared.kept.iter().position(|it| same(&it));
             replaced.extend(oldest.and_then(|oldest| shared.remove(oldest)));
         }
         shared.bytes += kept.ticket.len();
         shared.kept.push_back(kept);
-        while shared.kept.len() > KEPT || shared.bytes > KEPT_BYTES {
+        while shared.kept.len() > MAX_TICKETS || shared.bytes > MAX_BYTES {
             replaced.extend(shared.remove(0));
         }
         drop(shared);
@@ -227,14 +233,14 @@ impl Drop for Scope {
     }
 }
 
-/// What a connection has to do with resumption, from its start on.
+/// The resumption state of a connection, from its start on.
 pub(crate) struct Session {
     scope: Arc<Scope>,
     /// The epoch in which the handshake began.
     epoch: u64,
     /// The server that a client dials.
     server: Option<Server>,
-    /// Of a server's connection: what the ticket says that was accepted last.
+    /// Of a server's connection: the state in the ticket that was accepted last.
     resumed: Option<SessionState>,
     /// Of a server's connection: the protocol that the listener chose.
     alpn: Vec<u8>,
@@ -250,7 +256,7 @@ impl Session {
         self.alpn = alpn.to_vec();
     }
 
-    /// For a client: the ticket with which to dial.
+    /// For a client: takes the ticket for the server that it dials.
     pub(crate) fn dial(&mut self, server: Server) -> Option<Zeroizing<Vec<u8>>> {
         let ticket = self.scope.resumption.take(self.scope.id, &server);
         self.server = Some(server);
@@ -266,7 +272,7 @@ impl Session {
         self.scope.resumption.keep(self.epoch, kept);
     }
 
-    /// For a server: whether a ticket with this state counts.
+    /// For a server: returns whether a ticket with this state is accepted.
     pub(crate) fn accepts(&mut self, state: &[u8]) -> bool {
         let epoch = self.scope.resumption.epoch();
         self.resumed = SessionState::decode(state)
@@ -274,7 +280,8 @@ impl Session {
         self.resumed.is_some()
     }
 
-    /// For a server: the state of the ticket that it issues once the handshake is done.
+    /// For a server: returns the state for the ticket that it issues once the handshake is
+    /// complete.
     pub(crate) fn issue(&self, is_resumed: bool, alpn: &[u8]) -> Option<Vec<u8>> {
         if self.server.is_some() {
             return None;
@@ -285,10 +292,10 @@ impl Session {
     }
 }
 
-/// The first patch that is missing in this program's libmsquic, if one is.
+/// Returns the first required patch that the libmsquic of this program lacks.
 pub(crate) fn missing_patch() -> Option<&'static str> {
     let has = |fault: &str| library_patches().iter().any(|it: &LibraryPatch| it.fault == fault);
-    NEEDED.into_iter().find(|fault| !has(fault))
+    REQUIRED_PATCHES.into_iter().find(|fault| !has(fault))
 }
 
 fn next_number() -> u64 {
@@ -342,18 +349,18 @@ mod tests {
             (0..count).for_each(|_| session.keep(&received(length)));
         };
         fill(1, 1000, 100);
-        assert_eq!(resumption.kept(), KEPT_PER_SERVER);
+        assert_eq!(resumption.kept(), MAX_PER_SERVER);
         (2..1000).for_each(|number| fill(number, 1, 100));
-        assert_eq!(resumption.kept(), KEPT);
-        assert!(!dial(&scope, server(1)).1, "the oldest gave way");
+        assert_eq!(resumption.kept(), MAX_TICKETS);
+        assert!(!dial(&scope, server(1)).1, "the oldest was replaced");
         (1000..1200).for_each(|number| fill(number, 1, 60_000));
         let shared = resumption.shared.lock();
-        assert_eq!(shared.kept.len(), KEPT_BYTES / 60_013);
+        assert_eq!(shared.kept.len(), MAX_BYTES / 60_013);
         assert_eq!(shared.bytes, shared.kept.iter().map(|it| it.ticket.len()).sum::<usize>());
     }
 
     #[test]
-    fn tickets_of_before_do_not_count_and_are_not_kept() {
+    fn forgotten_tickets_are_not_accepted_and_not_kept() {
         let resumption = Resumption::new();
         let scope = Scope::new(resumption.clone());
         let (client, _) = dial(&scope, server(1));
@@ -365,7 +372,7 @@ mod tests {
         client.keep(&received(100));
         assert_eq!(resumption.kept(), 0);
         assert!(!peer.accepts(&state));
-        // A handshake that began before issues nothing that counts.
+        // A handshake that began before issues tickets that are not accepted.
         let late = peer.issue(false, b"one").unwrap();
         assert!(!peer.accepts(&late));
         let mut next = Session::new(&scope);

@@ -1,11 +1,12 @@
-//! `SessionState`: what a server writes into a ticket besides what TLS does. The ticket's key protects it.
+//! `SessionState`: what a server adds to a ticket besides the state of TLS. The ticket's key
+//! protects it.
 
 use std::time::{Duration, SystemTime};
 
-/// How long a proof of the peers' keys counts: the lifetime that OpenSSL gives to sessions.
+/// How long a proof of the peers' keys is valid: the lifetime that OpenSSL gives to sessions.
 const LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 
-/// Changes with the format.
+/// The version of the format.
 const VERSION: u8 = 1;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,8 @@ impl SessionState {
         (version == VERSION).then(|| Self { epoch, proven, alpn: alpn.to_vec() })
     }
 
-    /// Whether the proof still counts. One of the future does not: the clock was changed.
+    /// Returns whether the proof is still valid. A proof in the future is not: the clock was
+    /// changed.
     pub(super) fn is_young(&self) -> bool {
         let age = now().and_then(|now| now.checked_sub(self.proven));
         age.is_some_and(|age| age < LIFETIME.as_secs())
@@ -53,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn states_survive_and_others_are_rejected() {
+    fn states_are_decoded_and_other_bytes_are_rejected() {
         let state = SessionState { epoch: 3, proven: u64::MAX, alpn: b"chat/1".to_vec() };
         let bytes = state.encode();
         assert_eq!(SessionState::decode(&bytes), Some(state));
@@ -63,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_proof_counts_for_two_hours() {
+    fn a_proof_is_valid_for_two_hours() {
         let now = now().unwrap();
         let is_young = |proven| SessionState { epoch: 0, proven, alpn: Vec::new() }.is_young();
         assert!(is_young(now) && is_young(now - 7190));

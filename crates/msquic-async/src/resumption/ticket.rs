@@ -9,10 +9,10 @@ use zeroize::Zeroizing;
 /// The only version of that format.
 const VERSION: u64 = 1;
 
-/// The ticket without the limits (transport parameters) that the server had then.
+/// Removes the limits (transport parameters) that the server had when it issued the ticket.
 ///
-/// They are for early data. Without that, remembered limits only do harm: msquic would offer the application streams
-/// before the handshake is done, and keep limits of streams that the server has lowered to 0 since.
+/// They are for early data. Without early data they only do harm: msquic would offer the application streams before
+/// the handshake is complete, and would keep stream limits that the server has lowered to 0 since.
 pub(crate) fn without_limits(ticket: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     let (version, rest) = varint(ticket)?;
     let (quic_version, rest) = rest.split_at_checked(4)?;
@@ -32,7 +32,7 @@ pub(crate) fn without_limits(ticket: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     Some(ticket)
 }
 
-/// A variable-length integer (RFC 9000, section 16) and what follows.
+/// Decodes a variable-length integer (RFC 9000, section 16); returns it and the bytes that follow.
 fn varint(bytes: &[u8]) -> Option<(u64, &[u8])> {
     let first = *bytes.first()?;
     let (bytes, rest) = bytes.split_at_checked(1 << (first >> 6))?;

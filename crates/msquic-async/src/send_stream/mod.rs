@@ -1,4 +1,4 @@
-//! `SendStream`: a unidirectional stream for messages whose completion is awaited one by one.
+//! `SendStream`: a unidirectional stream for messages that are confirmed one by one.
 
 mod future;
 
@@ -121,9 +121,9 @@ impl SendStream {
         self.stream.abort_write(error_code)
     }
 
-    /// Sends `message`, large ones without a copy, and waits until msquic has completed it: with
-    /// send buffering (the default) when it has copied it, without when the peer has acknowledged
-    /// it.
+    /// Sends `message`, a large one without a copy, and waits until msquic has completed it: with
+    /// send buffering (the default) when msquic has copied it, without when the peer has
+    /// acknowledged it.
     ///
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::SendStream) -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! What can go wrong with a stream, per operation.
+//! Errors of streams, one type per operation.
 
 use crate::Status;
 use crate::connection::ConnectionError;
@@ -20,7 +20,7 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The peer allows no further stream for now, and waiting was not wanted.
+    /// The peer allows no further stream for now, and the caller asked not to wait.
     #[error("the peer allows no further stream for now")]
     LimitReached,
     /// This side aborted the stream before it was started.
@@ -77,10 +77,10 @@ pub enum ReadError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadToEndError {
-    /// More bytes came than are wanted.
+    /// The peer sent more bytes than the limit.
     #[error("the stream is longer than {limit} bytes")]
     TooLong {
-        /// Bytes wanted at most.
+        /// The limit, in bytes.
         limit: usize,
     },
     /// Reading failed.

@@ -1,4 +1,4 @@
-//! What msquic's events do to a stream.
+//! The handling of msquic's events for a stream.
 
 use super::error::StartError;
 use super::inner::{SinkSlot, StreamInner};
@@ -93,16 +93,16 @@ impl StreamInner {
         }
     }
 
-    /// Copies what the queue or the sink takes. What they leave stays with msquic, which offers it
-    /// again once receiving is resumed. Once the connection is closing, it is offered for the last time
+    /// Copies what the queue or the sink takes. The rest stays with msquic, which offers it again
+    /// once receiving is resumed. When the connection is closing it is offered for the last time
     /// (C44), and the queue takes what the sink leaves.
     fn handle_event_receive_now(&self, received: &Received<'_>) -> usize {
         let is_rest = self.connection.is_closing();
         let mut exclusive = self.exclusive.lock();
         if !exclusive.receive.is_open() {
-            return received.length(); // given up: the stream is not read
+            return received.length(); // discarded: the stream is not read
         }
-        // A paused sink is offered nothing: these are the last bytes then, or msquic would keep them.
+        // A paused sink is offered nothing; the queue keeps the last bytes of a closing connection.
         let is_paused = !exclusive.received.is_empty() || is_rest && exclusive.received.is_paused();
         let mut sink = match std::mem::replace(&mut exclusive.sink, SinkSlot::None) {
             SinkSlot::None => {
@@ -112,8 +112,8 @@ impl StreamInner {
                 return taken;
             }
             SinkSlot::Idle(sink) if !is_paused => sink,
-            // The sink has to take older bytes first; the thread that gives it those gives it the
-            // rest, or resumes receiving.
+            // The sink has to take older bytes first. The thread that passes those to the sink also
+            // passes the rest, or resumes receiving.
             other => {
                 exclusive.sink = other;
                 if is_rest {
@@ -152,17 +152,17 @@ impl StreamInner {
         taken
     }
 
-    /// Holds all bytes, for the reader or the sink. The end is reported now: msquic indicates it only when all
-    /// bytes are done with.
+    /// Holds all bytes, for the reader or the sink. The end is reported now, since msquic indicates
+    /// it only after all bytes are completed.
     fn handle_event_receive_held(&self, received: Received<'_>) {
         let is_last = received.is_last;
         let runs = received.hold();
         let sink = {
             let exclusive = &mut *self.exclusive.lock();
             if !exclusive.receive.is_open() {
-                return; // given up: the stream is not read
+                return; // discarded: the stream is not read
             }
-            // A sink that left something waits to be resumed.
+            // A sink that has not taken everything waits to be resumed.
             let sink = exclusive.received.is_empty().then(|| exclusive.take_sink()).flatten();
             runs.into_iter().for_each(|run| exclusive.received.hold(run));
             if is_last {
@@ -206,7 +206,7 @@ impl StreamInner {
         let lost = connection.then(|| self.connection.error_or_closing());
         let (_given_up, _ticket, _spent) = {
             let exclusive = &mut *self.exclusive.lock();
-            // A reader that comes later must not keep the connection open.
+            // Unread bytes are copied, so that a later reader does not keep the connection open.
             exclusive.received.copy_held();
             exclusive.send.apply(match lost.clone() {
                 Some(error) => SendInput::ConnectionLost(error),

@@ -1,7 +1,7 @@
-//! An event player: streams without msquic, through every order of events up to a length, and through
-//! long random ones, legal or not, with aborts of this side in between. Whatever comes, nothing panics, and once
-//! the last event is over no future is left waiting, all credit is given back, and no stream that ended alone
-//! says that its connection is lost.
+//! Plays events to streams without msquic: every order of events up to a length, and long random
+//! orders, also those that msquic never produces, with aborts of this side in between. Nothing may
+//! panic; after the last event no future may wait, all credit must be given back, and a stream
+//! whose connection goes on must not report that it is lost.
 
 use super::future::Flush;
 use super::inner::StreamInner;
@@ -159,7 +159,7 @@ fn play(
         assert!(matches!(read, Some(Ok(None) | Err(_))), "the reader hangs, {all:?}");
     }
     assert!(inner.received_reset().is_some(), "{all:?}");
-    // What must not come any more changes nothing.
+    // Events after the last one change nothing.
     STEPS.iter().for_each(|step| step.play(inner));
     assert!(inner.try_finish().is_some() && inner.received_reset().is_some(), "{all:?}");
 }

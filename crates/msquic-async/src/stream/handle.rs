@@ -6,14 +6,14 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 
-/// What the directions of a stream share: the stream, and that its connection stays.
+/// The stream, and a handle that keeps its connection open.
 #[derive(Clone)]
 pub(super) struct StreamHandle {
     pub(super) inner: Arc<StreamInner>,
     connection: KeepsConnection,
 }
 
-/// What the connection of a stream closes with when it is dropped: the stream keeps it.
+/// A handle of the connection: while a stream has it, the connection stays open.
 pub(crate) type KeepsConnection = Arc<dyn Any + Send + Sync>;
 
 impl StreamHandle {

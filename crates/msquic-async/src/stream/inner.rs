@@ -1,10 +1,10 @@
 //! `StreamInner`: what the handles of a stream share with its callbacks.
 //!
-//! The application's thread and msquic's thread meet in `exclusive`. The thread that changes it collects
-//! whom to wake, unlocks, and only then wakes or calls msquic.
+//! The threads of the application and of msquic share the state in `exclusive`. A thread that changes it collects
+//! the tasks to wake, unlocks, and only then wakes them or calls msquic.
 //!
-//! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock.
-//! A thread that resumes it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs it then loops.
+//! A [`ReceiveSink`] is taken out of `exclusive` while it runs, so that it runs without the lock. A thread that
+//! resumes it meanwhile sets `again` (`SinkSlot::Busy`), and the thread that runs the sink then loops.
 
 use super::error::StartError;
 use super::progress::Progress;
@@ -22,7 +22,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll};
 
-/// The code that the peer gets when a handle is dropped before the end.
+/// The code that is sent to the peer when a handle is dropped before the end.
 pub(super) const DROPPED: u64 = 0;
 
 pub(crate) struct StreamInner {
@@ -35,13 +35,15 @@ pub(crate) struct StreamInner {
     /// Keeps the handle open while the stream waits to be accepted, or for its sink.
     hold: Mutex<Option<StreamHold>>,
     pub(super) exclusive: Mutex<Exclusive>,
-    /// `Stream::poll_start` has the stream for itself.
+    /// A single waker, since `Stream::poll_start` borrows the stream exclusively.
     pub(super) start_waker: AtomicWaker,
-    /// One is woken when bytes arrive, and wakes the next when it leaves some; all at the end.
+    /// One task is woken when bytes arrive, and wakes the next if it leaves some; all are woken at
+    /// the end.
     pub(super) readable: Waiters,
     /// Woken at the end of the receiving direction.
     pub(super) receive_ended: Waiters,
-    /// One is woken when there is room for bytes, and wakes the next when it leaves some; all at the end.
+    /// One task is woken when there is room for bytes, and wakes the next if it leaves some; all
+    /// are woken at the end.
     pub(crate) room: Waiters,
     /// Woken when their bytes are completed, and at the end.
     pub(crate) progress: Progress,
@@ -51,9 +53,9 @@ pub(crate) struct StreamInner {
 
 pub(super) struct Exclusive {
     pub(super) start: StartState,
-    /// The place in the line for credit, or the credit that the start uses.
+    /// The place in the queue for credit, or the credit that the start uses.
     pub(super) ticket: Option<Ticket>,
-    /// The code with which to stop the peer once the stream is started.
+    /// The code of a STOP_SENDING to send once the stream is started.
     pub(super) stop: Option<u64>,
     pub(super) send: SendState,
     pub(super) queue: SendQueue,
@@ -64,11 +66,11 @@ pub(super) struct Exclusive {
 
 /// Where received bytes go besides the queue.
 pub(super) enum SinkSlot {
-    /// Nowhere: a reader takes them from the queue.
+    /// There is no sink: a reader takes bytes from the queue.
     None,
-    /// To the sink. The queue holds only what it did not take: then it is paused.
+    /// The sink. The queue has only bytes that the sink did not take; then the sink is paused.
     Idle(Box<dyn ReceiveSink>),
-    /// To the sink, which a thread is running. `again`: it was resumed meanwhile.
+    /// A thread is running the sink. `again`: the sink was resumed meanwhile.
     Busy { again: bool },
     /// The sink has received the end.
     Ended,
@@ -127,7 +129,7 @@ impl StreamInner {
 
     // ---- opening ----
 
-    /// Waits for credit, and then for msquic to start the stream. `Stream` has it for itself meanwhile.
+    /// Waits for credit, and then for msquic to start the stream. One caller at a time.
     pub(super) fn poll_start(
         self: &Arc<Self>,
         cx: &mut Context<'_>,
@@ -171,8 +173,8 @@ impl StreamInner {
         self.connection.poll_over(cx).map(|error| Err(StartError::ConnectionLost(error)))
     }
 
-    /// The stream with which to try again, after msquic had no credit although there should have been some:
-    /// a native stream can be started once.
+    /// Returns a new stream with which to try again, after msquic had no credit although it had
+    /// reported some. A native stream can be started only once.
     pub(super) fn successor(&self, keeps_place: bool) -> Option<Arc<Self>> {
         let (ticket, _left, stop) = {
             let exclusive = &mut *self.exclusive.lock();
@@ -207,7 +209,8 @@ impl StreamInner {
         let failed = match (status, self.connection.error()) {
             (_, Some(error)) => StartState::Failed(StartError::ConnectionLost(error)),
             (Status::STREAM_LIMIT_REACHED, None) => StartState::Failed(StartError::LimitReached),
-            // The close is known to msquic, and about to be indicated: the peer's, or one of this side.
+            // msquic is already closing the connection, and the event with the reason is about to
+            // come.
             (Status::ABORTED | Status::INVALID_STATE, None) => StartState::Lost,
             (status, None) => StartState::Failed(StartError::Other(status)),
         };
@@ -220,25 +223,27 @@ impl StreamInner {
             exclusive.send.apply(SendInput::Abort);
             exclusive.receive.apply(ReceiveInput::Stop);
         }
-        drop(ticket); // which wakes others
+        drop(ticket); // wakes other openers
         self.start_waker.wake();
     }
 
     // ---- waiting to be accepted ----
 
-    /// Keeps the stream open, even if it ends, until it is [released](Self::release): the peer gets
-    /// no credit for another one, so no more wait to be accepted, or have a sink, than the peer may have open.
+    /// Keeps the handle open, even if the stream ends, until it is [released](Self::release). The
+    /// peer gets no credit for another stream before, so the streams that wait to be accepted or
+    /// have a sink are at most as many as the peer may open.
     pub(crate) fn hold_until_accepted(&self) {
         *self.hold.lock() = self.native.hold();
     }
 
-    /// The stream was accepted, or never will be; or its sink has received the end.
+    /// Releases the handle: the stream was accepted, or never will be, or its sink has received the
+    /// end.
     pub(crate) fn release(&self) {
         let hold = self.hold.lock().take();
         drop(hold);
     }
 
-    /// The stream will never be accepted.
+    /// Aborts and releases a stream that will never be accepted.
     pub(crate) fn abandon(&self) {
         let _ = self.abort_write(DROPPED);
         let _ = self.abort_read(DROPPED);

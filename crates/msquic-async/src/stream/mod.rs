@@ -42,14 +42,13 @@ use handle::{KeepsConnection, StreamHandle};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
-/// A stream with the directions that this side has of it.
+/// A stream, with the directions that this side can use.
 ///
-/// [`split`](Self::split) gives a [`ReadStream`] and a [`WriteStream`] that can go to different tasks.
-/// Each direction has one owner at a time.
+/// [`split`](Self::split) returns a [`ReadStream`] and a [`WriteStream`] that different tasks can use.
 ///
-/// Dropping a direction that is read, before its end, asks the peer to stop sending (code 0).
-/// Dropping one that is written and was not [finished](WriteStream::finish) resets it (code 0), and
-/// the peer may lose what was written last.
+/// Dropping the receiving direction before its end asks the peer to stop sending (code 0). Dropping the sending
+/// direction before it was [finished](WriteStream::finish) resets it (code 0); what was written last may then not
+/// arrive.
 ///
 /// ```no_run
 /// # async fn example(connection: msquic_async::Connection) -> Result<(), Box<dyn std::error::Error>> {
@@ -71,7 +70,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// A handle of a stream that exists.
+    /// Creates a handle of the stream.
     pub(crate) fn new(inner: Arc<StreamInner>, connection: KeepsConnection) -> Self {
         let (is_local, is_bidi) = (inner.is_local, inner.stream_type == StreamType::Bidirectional);
         let inner = StreamHandle::new(inner, connection);
@@ -81,11 +80,10 @@ impl Stream {
     }
 
     /// Opens the stream. It is ready once the peer's limit of streams allows it, in order of arrival; with
-    /// `failed_on_block` it fails instead of waiting, and may be tried again. Before it is ready nothing can
-    /// be written.
+    /// `failed_on_block` it fails instead of waiting, and may be tried again. Nothing can be written before.
     ///
-    /// A stream that waits has a place in the line of its connection, and keeps it until it is dropped, split or
-    /// aborted. Poll it again when it is woken: it may hold the credit that others wait for.
+    /// A stream that waits keeps its place in the queue of its connection until it is dropped, split or aborted.
+    /// Poll it again when its task is woken, since it may hold credit that other openers wait for.
     ///
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
@@ -128,7 +126,7 @@ impl Stream {
         self.inner.id.get().copied()
     }
 
-    /// The directions that this side has.
+    /// Splits the stream into the directions that this side can use.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
@@ -209,7 +207,7 @@ impl Stream {
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::Stream) -> Result<(), Box<dyn std::error::Error>> {
     /// let length = std::future::poll_fn(|cx| stream.poll_write(cx, b"hello", false)).await?;
-    /// println!("{length} bytes taken");
+    /// println!("{length} bytes queued");
     /// # Ok(())
     /// # }
     /// ```

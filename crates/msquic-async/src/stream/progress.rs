@@ -24,7 +24,7 @@ struct Line {
 type Key = (u64, u64);
 
 impl Progress {
-    /// All bytes up to `offset` are completed.
+    /// Wakes the futures that wait for bytes up to `offset`, which are completed.
     pub(super) fn wake_up_to(&self, offset: u64) {
         let mut due = Vec::new();
         {
@@ -39,7 +39,7 @@ impl Progress {
         self.pollers.wake_all();
     }
 
-    /// The stream sends nothing any more.
+    /// Wakes all futures, since nothing is sent any more.
     pub(super) fn wake_all(&self) {
         self.wake_up_to(u64::MAX);
     }
@@ -55,7 +55,7 @@ impl Progress {
 pub(crate) struct Place<'a>(Option<(&'a Progress, Key)>);
 
 impl<'a> Place<'a> {
-    /// Ready once `check` gives something; until then, waits for the bytes up to `offset`.
+    /// Ready once `check` returns a value; until then, waits for the bytes up to `offset`.
     pub(crate) fn poll_until<T>(
         &mut self,
         progress: &'a Progress,

@@ -59,8 +59,8 @@ impl ReadStream {
         read.map_ok(Option::unwrap_or_default)
     }
 
-    /// Takes what has arrived; `None` at the end of the stream. Several tasks may wait; each byte goes to
-    /// one of them.
+    /// Takes bytes that have arrived, of any length; `None` at the end of the stream. Several tasks
+    /// may wait; each byte goes to one of them.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -81,8 +81,8 @@ impl ReadStream {
         self.0.readable.poll_registered(cx, || self.0.try_read_chunk())
     }
 
-    /// Waits for bytes and takes what has arrived; `None` at the end of the stream. Several tasks may
-    /// wait: the first to wait is woken first, and each byte goes to one of them.
+    /// Waits for bytes and takes them, of any length; `None` at the end of the stream. Several
+    /// tasks may wait: the first to wait is woken first, and each byte goes to one of them.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -150,8 +150,8 @@ impl ReadStream {
     ///
     /// # Errors
     ///
-    /// [`ReadToEndError::TooLong`] once more than `limit` bytes have come; the stream is then in an
-    /// unknown place, so abort it. [`ReadToEndError::Read`] as for the other reads.
+    /// [`ReadToEndError::TooLong`] once more than `limit` bytes have arrived. The bytes read so far
+    /// are lost, so abort the stream then. [`ReadToEndError::Read`] as for the other reads.
     ///
     /// # Cancel safety
     ///
@@ -167,8 +167,8 @@ impl ReadStream {
         Ok(all)
     }
 
-    /// Waits until the peer has finished the stream (`None`) or reset it (its code), without reading.
-    /// The finish is known once everything before it was read.
+    /// Waits until the peer has finished the stream (`None`) or reset it (its code), without
+    /// reading. That the peer has finished is known only after all bytes were read.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -191,8 +191,8 @@ impl ReadStream {
         ReceivedReset::new(&self.0)
     }
 
-    /// From now on gives bytes to `sink` as they arrive, on msquic's thread, beginning with what
-    /// was not read; reads then find nothing. A stream takes one sink.
+    /// Passes bytes to `sink` from now on, as they arrive, on msquic's thread, beginning with those
+    /// that were not read. Reads then return nothing. A stream has at most one sink.
     ///
     /// ```no_run
     /// # fn example(
@@ -207,7 +207,7 @@ impl ReadStream {
     ///
     /// # Errors
     ///
-    /// Gives `sink` back when the stream has one.
+    /// Returns `sink` if the stream has a sink already.
     pub fn set_sink(&self, sink: Box<dyn ReceiveSink>) -> Result<(), Box<dyn ReceiveSink>> {
         self.0.set_sink(sink)
     }

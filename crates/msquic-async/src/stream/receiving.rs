@@ -27,8 +27,8 @@ impl StreamInner {
         self.try_read(|queue| StreamRecvBuffer(queue.chunk(usize::MAX)))
     }
 
-    /// Lets `read` take bytes from the queue: `Ok(None)` at the end of the stream, `None` when nothing
-    /// has arrived.
+    /// Calls `read` to take bytes from the queue. Returns `Ok(None)` at the end of the stream,
+    /// `None` when nothing has arrived.
     pub(super) fn try_read<T>(
         &self,
         read: impl FnOnce(&mut ReceiveQueue<Held>) -> T,
@@ -74,7 +74,7 @@ impl StreamInner {
         Ok(())
     }
 
-    /// How the peer ended the stream; `None`: it has not.
+    /// Returns how the peer ended the stream; `None` if it has not.
     pub(super) fn received_reset(&self) -> Option<Result<Option<u64>, ReadError>> {
         Some(match self.exclusive.lock().receive.end()? {
             Ok(()) => Ok(None),
@@ -100,7 +100,7 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Offers the sink once more what it left.
+    /// Offers the bytes that the sink did not take to it again.
     pub(super) fn resume_sink(&self) {
         let sink = {
             let mut exclusive = self.exclusive.lock();
@@ -114,7 +114,7 @@ impl StreamInner {
         }
     }
 
-    /// The stream has ended: passes the end to the sink, unless it is paused or a thread runs it.
+    /// Passes the end of the stream to the sink, unless it is paused or another thread runs it.
     pub(super) fn end_sink(&self) {
         let sink = {
             let mut exclusive = self.exclusive.lock();
@@ -125,8 +125,8 @@ impl StreamInner {
         }
     }
 
-    /// Gives the sink, which this thread has taken, what is in the queue, and the end when it has come, and
-    /// resumes receiving.
+    /// Runs the sink, which this thread has taken: passes the bytes in the queue and the end, if
+    /// that has arrived, and resumes receiving.
     pub(super) fn run_sink(&self, mut sink: Box<dyn ReceiveSink>) {
         let mut exclusive = self.exclusive.lock();
         loop {
@@ -155,7 +155,7 @@ impl StreamInner {
             } else {
                 exclusive.received.unread(rest);
             }
-            // Meanwhile bytes have come, unless they are its rest, or the end.
+            // Bytes have arrived meanwhile, besides those that the sink left, or the end has.
             let has_more = if exclusive.received.is_empty() {
                 exclusive.receive.end().is_some()
             } else {
@@ -176,7 +176,7 @@ impl StreamInner {
         }
     }
 
-    /// The sink has received the end, or none could be made: nothing need keep the stream any more.
+    /// Releases the stream: its sink has received the end, or none could be created.
     pub(super) fn sink_ended(&self) {
         self.release();
         if let Some(id) = self.id.get()
@@ -186,7 +186,7 @@ impl StreamInner {
         }
     }
 
-    /// The reader was dropped: stops the peer unless it has ended.
+    /// Sends STOP_SENDING when the reader is dropped, unless the direction has ended.
     pub(super) fn reader_dropped(&self) {
         let _ = self.abort_read(DROPPED);
     }

@@ -3,12 +3,13 @@
 use bytes::{Buf, Bytes};
 use std::ops::Deref;
 
-/// Bytes that were received, owned.
+/// Received bytes. The value owns them.
 ///
-/// With [`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive) they are in msquic's memory: they stay
-/// there, independent of the stream and its connection, until this value and all its clones and parts are
-/// dropped, on any thread. Until then the peer gets no credit for them, nor for what comes behind them on the stream,
-/// the stream's handle stays open, and [`Registration::wait_idle`](crate::Registration::wait_idle) waits.
+/// With [`Settings::zero_copy_receive`](crate::Settings::zero_copy_receive) they are in msquic's
+/// memory: they stay there, independent of the stream and its connection, until this value and all
+/// its clones and parts are dropped, on any thread. Until then the peer gets no credit for them,
+/// nor for later bytes of the stream, the stream's handle stays open, and
+/// [`Registration::wait_idle`](crate::Registration::wait_idle) waits.
 ///
 /// ```no_run
 /// # async fn example(stream: msquic_async::ReadStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -22,7 +23,7 @@ use std::ops::Deref;
 pub struct StreamRecvBuffer(pub(super) Bytes);
 
 impl StreamRecvBuffer {
-    /// The bytes; without a copy.
+    /// Converts the buffer into `Bytes`, without a copy.
     ///
     /// ```no_run
     /// # async fn example(

@@ -9,7 +9,7 @@ use crate::ffi::stream::Abort;
 use bytes::Bytes;
 
 impl StreamInner {
-    /// Lets `write` put bytes into the queue, and sends them; `None` if there is no room.
+    /// Calls `write` to put bytes into the queue, and sends them; `None` if there is no room.
     pub(super) fn try_write<T>(
         &self,
         write: impl FnOnce(&mut SendQueue, &mut SendState) -> T,
@@ -63,7 +63,7 @@ impl StreamInner {
         })
     }
 
-    /// Ends the stream behind what was written; further writes fail.
+    /// Marks the end of the stream after what was written; further writes fail.
     pub(super) fn finish(&self) -> Result<(), WriteError> {
         {
             let exclusive = &mut *self.exclusive.lock();
@@ -79,7 +79,8 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Ends the stream, and returns the result; `None` while it is under way.
+    /// Finishes the stream and returns the result; `None` while the peer has not acknowledged
+    /// everything.
     pub(super) fn try_finish(&self) -> Option<Result<(), WriteError>> {
         match self.finish() {
             Ok(()) => self.finished(),
@@ -87,7 +88,7 @@ impl StreamInner {
         }
     }
 
-    /// How the finish ended; `None` while it is under way.
+    /// Returns the result of finishing; `None` while the peer has not acknowledged everything.
     fn finished(&self) -> Option<Result<(), WriteError>> {
         self.exclusive.lock().send.finished()
     }
@@ -108,14 +109,14 @@ impl StreamInner {
         self.exclusive.lock().queue.completed()
     }
 
-    /// The writer was dropped: resets the stream unless it was finished.
+    /// Resets the stream when the writer is dropped, unless it was finished.
     pub(super) fn writer_dropped(&self) {
         if self.exclusive.lock().send == SendState::Open {
             let _ = self.abort_write(DROPPED);
         }
     }
 
-    /// How the peer ended the stream; `None`: it has not.
+    /// Returns how the peer ended the stream; `None` if it has not.
     pub(super) fn stopped(&self) -> Option<Result<Option<u64>, WriteError>> {
         Some(match self.exclusive.lock().send.finished()? {
             Ok(()) => Ok(None),
@@ -140,7 +141,7 @@ impl StreamInner {
             if exclusive.start == StartState::Started {
                 (Abort::Send, exclusive.queue.cut(), None)
             } else {
-                // A start that is under way answers for its ticket.
+                // While a start is in progress, its completion handles the ticket.
                 let ticket = exclusive.ticket.take_if(|_| exclusive.start == StartState::Idle);
                 exclusive.start = StartState::Failed(StartError::Closed);
                 exclusive.receive.apply(ReceiveInput::Stop);
@@ -156,7 +157,7 @@ impl StreamInner {
         Ok(())
     }
 
-    /// Submits what is due, until nothing is.
+    /// Submits batches until none is due.
     pub(super) fn pump(&self) {
         loop {
             let Some(batch) = self.exclusive.lock().queue.next_batch() else { return };

@@ -1,11 +1,12 @@
-//! `ReceiveSink`: bytes without a queue in between.
+//! `ReceiveSink`: receiving bytes in the callback, without a queue.
 
 use super::error::ReadError;
 
 /// Takes the bytes of a stream as they arrive, without a queue in between.
 ///
-/// It runs on msquic's thread, never twice at once, and without any lock of this crate. It must be
-/// quick, and must neither block nor panic: all streams of the connection wait meanwhile.
+/// It runs on msquic's thread or on the thread that resumes it, one call at a time, and without any
+/// lock of this crate. It must be quick, and must neither block nor panic, since all streams of the
+/// connection wait for it.
 ///
 /// ```
 /// use msquic_async::{ReceiveEnd, ReceiveSink};
@@ -24,13 +25,14 @@ use super::error::ReadError;
 /// }
 /// ```
 pub trait ReceiveSink: Send + 'static {
-    /// Takes bytes of `data` from its front and returns how many. Taking fewer than all pauses the
-    /// stream, so that the peer is slowed down, until [`ReadStream::resume`](super::ReadStream::resume); the rest is offered
-    /// again then. That is so after the connection has ended too: what had arrived is kept until the
-    /// sink takes it.
+    /// Takes bytes from the front of `data` and returns how many. Taking fewer than all pauses the
+    /// stream, so that flow control slows the peer down, until
+    /// [`ReadStream::resume`](super::ReadStream::resume); the rest is then offered again. This also
+    /// applies after the connection has ended: bytes that had arrived are kept until the sink takes
+    /// them.
     fn receive(&mut self, data: &[u8]) -> usize;
 
-    /// The stream has ended, after all bytes were taken. Called once, as the last thing.
+    /// Receives the end of the stream, after all bytes were taken. This is the last call.
     fn end(&mut self, end: ReceiveEnd);
 }
 
@@ -42,7 +44,7 @@ pub trait ReceiveSink: Send + 'static {
 ///
 /// match end {
 ///     ReceiveEnd::Finished => println!("complete"),
-///     ReceiveEnd::Failed(error) => println!("cut off: {error}"),
+///     ReceiveEnd::Failed(error) => println!("incomplete: {error}"),
 /// }
 /// # }
 /// ```

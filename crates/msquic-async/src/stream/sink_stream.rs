@@ -1,4 +1,4 @@
-//! `SinkStream`: what a sink can do with its stream.
+//! `SinkStream`: the handle with which a sink resumes or stops its stream.
 
 use super::inner::StreamInner;
 use super::sink::ReceiveSink;
@@ -24,7 +24,7 @@ impl SinkStream {
         Self { inner: Arc::downgrade(inner), id }
     }
 
-    /// A stream that has ended, for tests of sinks.
+    /// Creates a stream that has ended, for tests of sinks.
     ///
     /// ```
     /// use msquic_async::SinkStream;
@@ -97,12 +97,13 @@ impl fmt::Debug for SinkStream {
     }
 }
 
-/// Makes the sink of a stream of the peer.
+/// Creates the sink of a stream of the peer.
 pub(crate) type MakeSink = dyn Fn(SinkStream) -> Box<dyn ReceiveSink> + Send + Sync;
 
 impl StreamInner {
-    /// Accepts a stream of the peer for the sink that `make` makes. It is held until the sink has received the end: a
-    /// paused sink keeps memory, and the peer could otherwise reset the stream and open another.
+    /// Accepts a stream of the peer for the sink that `make` creates. The stream is held until the
+    /// sink has received the end: a paused sink keeps memory, and the peer could otherwise reset
+    /// the stream and open another one.
     pub(crate) fn accept_with_sink(self: &Arc<Self>, make: &MakeSink) {
         let abandon = AbandonOnDrop(self);
         let sink = make(SinkStream::new(self));
@@ -112,7 +113,7 @@ impl StreamInner {
     }
 }
 
-/// Stops a stream whose sink could not be made because of a panic: it would stay open and unread.
+/// Stops the stream if creating its sink panics; otherwise it would stay open and unread.
 struct AbandonOnDrop<'a>(&'a StreamInner);
 
 impl Drop for AbandonOnDrop<'_> {

@@ -1,10 +1,10 @@
-//! The two halves of a stream as state machines. Pure; the error lives inside the state.
+//! The state machines of the two directions of a stream. Pure; the state includes the error.
 
 use super::error::{ReadError, StartError, WriteError};
 use crate::Status;
 use crate::connection::ConnectionError;
 
-/// How far the opening of a stream is.
+/// The state of opening a stream.
 ///
 /// ```text
 /// Idle ─credit─▶ Starting ─┬─▶ Started
@@ -17,18 +17,18 @@ pub(crate) enum StartState {
     Starting,
     Started,
     Failed(StartError),
-    /// The connection has ended, and has the reason.
+    /// The connection has ended; the reason is there.
     Lost,
 }
 
-/// The sending half (RFC 9000, section 3.1).
+/// The sending direction (RFC 9000, section 3.1).
 ///
 /// ```text
 /// Open ─finish─▶ Finishing ─acknowledged─▶ Finished
 ///   └──────┬────────┘
 ///          ├─▶ Aborted    this side reset the stream
 ///          ├─▶ Stopped    the peer sent STOP_SENDING
-///          ├─▶ Failed     msquic did not take the bytes
+///          ├─▶ Failed     msquic did not accept the bytes
 ///          └─▶ Lost       the connection has ended
 /// ```
 /// `None` is the state of a stream that only receives.
@@ -44,7 +44,7 @@ pub(crate) enum SendState {
     Lost(ConnectionError),
 }
 
-/// What happens to the sending half.
+/// An event of the sending direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SendInput {
     Finish,
@@ -56,7 +56,7 @@ pub(crate) enum SendInput {
 }
 
 impl SendState {
-    /// Applies `input` and returns whether the state changed. Terminal states stay.
+    /// Applies `input` and returns whether the state changed. Final states do not change.
     pub(crate) fn apply(&mut self, input: SendInput) -> bool {
         let next = match (&*self, input) {
             (Self::Open, SendInput::Finish) => Self::Finishing,
@@ -75,7 +75,7 @@ impl SendState {
         matches!(self, Self::Open)
     }
 
-    /// Whether bytes may be written; otherwise why not.
+    /// Returns an error with the reason if no bytes may be written.
     pub(crate) fn check_open(&self) -> Result<(), WriteError> {
         match self {
             Self::Open => Ok(()),
@@ -88,7 +88,8 @@ impl SendState {
         }
     }
 
-    /// How the finish ended; None while it is under way or was not asked for.
+    /// Returns the result of finishing; `None` before everything is acknowledged, or if it was not
+    /// finished.
     pub(crate) fn finished(&self) -> Option<Result<(), WriteError>> {
         match self {
             Self::Open | Self::Finishing => None,
@@ -98,7 +99,8 @@ impl SendState {
     }
 }
 
-/// The receiving half (RFC 9000, section 3.2). Bytes that arrived before the end are read first.
+/// The receiving direction (RFC 9000, section 3.2). Bytes that arrived before the end are read
+/// first.
 ///
 /// ```text
 /// Open ─┬─▶ Finished   the peer finished
@@ -117,7 +119,7 @@ pub(crate) enum ReceiveState {
     Lost(ConnectionError),
 }
 
-/// What happens to the receiving half.
+/// An event of the receiving direction.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ReceiveInput {
     Finished,
@@ -127,8 +129,8 @@ pub(crate) enum ReceiveInput {
 }
 
 impl ReceiveState {
-    /// Applies `input` and returns whether the state changed. A stop counts also after the end: what
-    /// was not read is given up.
+    /// Applies `input` and returns whether the state changed. A stop is also applied after the end:
+    /// what was not read is discarded.
     pub(crate) fn apply(&mut self, input: ReceiveInput) -> bool {
         let next = match (&*self, input) {
             (Self::None | Self::Stopped, _) => return false,
@@ -142,7 +144,7 @@ impl ReceiveState {
         true
     }
 
-    /// What a reader of an empty queue gets; `None`: it waits.
+    /// Returns the result for a reader of an empty queue; `None` if it has to wait.
     pub(crate) fn end(&self) -> Option<Result<(), ReadError>> {
         match self {
             Self::Open => None,
@@ -165,7 +167,7 @@ mod tests {
     const LOST: ConnectionError = ConnectionError::NotStarted;
 
     #[test]
-    fn every_transition_of_the_sending_half() {
+    fn every_transition_of_the_sending_direction() {
         use SendInput as I;
         use SendState as S;
         let states = [
@@ -206,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn every_transition_of_the_receiving_half() {
+    fn every_transition_of_the_receiving_direction() {
         use ReceiveInput as I;
         use ReceiveState as S;
         let states = [S::None, S::Open, S::Finished, S::Reset(1), S::Stopped, S::Lost(LOST)];

@@ -1,4 +1,4 @@
-//! `StreamType`: one direction or both.
+//! `StreamType`: bidirectional or unidirectional.
 
 /// The kind of a stream.
 ///

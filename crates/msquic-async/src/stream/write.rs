@@ -33,14 +33,14 @@ impl WriteStream {
         self.0.id.get().copied()
     }
 
-    /// Copies bytes of `buf` into the queue of the stream and returns how many; waits while it is
-    /// full. With `fin`, once all of `buf` is taken, the stream is finished behind it. Several tasks
+    /// Copies bytes of `buf` into the queue of the stream and returns how many; waits while the
+    /// queue is full. With `fin` the stream is finished once all of `buf` is copied. Several tasks
     /// may wait; the bytes of one call stay together.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
     /// let length = std::future::poll_fn(|cx| stream.poll_write(cx, b"hello", false)).await?;
-    /// println!("{length} bytes taken");
+    /// println!("{length} bytes queued");
     /// # Ok(())
     /// # }
     /// ```
@@ -67,9 +67,9 @@ impl WriteStream {
         })
     }
 
-    /// Puts all of `chunk` into the queue of the stream, large ones without a copy, and returns how
-    /// many bytes that were; waits while the queue is full. With `fin` the stream is finished
-    /// behind it. Several tasks may wait.
+    /// Puts all of `chunk` into the queue of the stream, a large one without a copy, and returns
+    /// its length; waits while the queue is full. With `fin` the stream is finished after it.
+    /// Several tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -91,7 +91,7 @@ impl WriteStream {
         self.poll_write_chunks(cx, std::slice::from_ref(chunk), fin)
     }
 
-    /// [`poll_write_chunk`](Self::poll_write_chunk) for several chunks in one go.
+    /// Writes several chunks as [`poll_write_chunk`](Self::poll_write_chunk) does one.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -145,8 +145,8 @@ impl WriteStream {
         WriteChunks::new(&self.0, chunks, fin)
     }
 
-    /// Writes all of `chunks` at once and returns the offset behind them. **Any number of tasks**
-    /// may do this at once; the chunks of one call stay together.
+    /// Writes all of `chunks` and returns the offset of their end in the stream. **Any number of
+    /// tasks** may do this at the same time; the chunks of one call stay together.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -163,8 +163,8 @@ impl WriteStream {
         Enqueue::new(&self.0, chunks)
     }
 
-    /// [`enqueue`](Self::enqueue) that does not wait: `None` when there is no room. `head` goes in front of
-    /// `chunks` and is copied.
+    /// Writes as [`enqueue`](Self::enqueue) does, without waiting: `None` when there is no room.
+    /// `head` is copied and written before `chunks`.
     ///
     /// ```no_run
     /// # fn example(stream: msquic_async::WriteStream) -> Result<(), msquic_async::WriteError> {
@@ -182,20 +182,20 @@ impl WriteStream {
         self.0.try_enqueue(head, chunks).transpose()
     }
 
-    /// Bytes that were written and are not completed yet.
+    /// How many bytes were written and are not completed yet, see [`flush`](Self::flush).
     ///
     /// ```no_run
     /// # fn example(stream: msquic_async::WriteStream) {
-    /// println!("{} bytes are on their way", stream.pending_bytes());
+    /// println!("{} bytes are pending", stream.pending_bytes());
     /// # }
     /// ```
     pub fn pending_bytes(&self) -> u64 {
         self.0.queued().saturating_sub(self.0.completed_offset())
     }
 
-    /// Waits until msquic has taken all bytes written so far. With send buffering (the
-    /// default) that is when it has copied them, without it when the peer has acknowledged them.
-    /// Any number of tasks may do this at once.
+    /// Waits until msquic has completed all bytes written so far. With send buffering (the default)
+    /// that is when it has copied them, without it when the peer has acknowledged them. Any number
+    /// of tasks may wait.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -212,12 +212,12 @@ impl WriteStream {
         Flush::new(&self.0, self.0.queued())
     }
 
-    /// How many bytes msquic has taken so far, see [`flush`](Self::flush).
+    /// How many bytes msquic has completed so far, see [`flush`](Self::flush).
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
     /// let offset = stream.enqueue(&["hello".into()]).await?;
-    /// let is_taken_over = stream.completed() >= offset;
+    /// let is_completed = stream.completed() >= offset;
     /// # Ok(())
     /// # }
     /// ```
@@ -232,7 +232,7 @@ impl WriteStream {
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
     /// match stream.stopped().await? {
     ///     Some(code) => println!("the peer stopped the stream with code {code}"),
-    ///     None => println!("the peer has everything"),
+    ///     None => println!("the peer has acknowledged everything"),
     /// }
     /// # Ok(())
     /// # }
@@ -249,8 +249,9 @@ impl WriteStream {
         Stopped::new(&self.0)
     }
 
-    /// Says how urgent the stream is among those of the connection: higher goes first. Default:
-    /// 0x7fff. Done on a thread that may wait, since msquic answers on the connection's own thread.
+    /// Sets the priority of the stream among those of the connection: data of streams with a higher
+    /// value is sent first. Default: 0x7fff. It is set on a thread that may block, since msquic
+    /// answers on the connection's own thread.
     ///
     /// ```no_run
     /// # async fn example(stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -271,7 +272,8 @@ impl WriteStream {
         unblock(move |may_block| inner.native.set_priority(priority, may_block)).await
     }
 
-    /// Finishes the stream behind what was written, without waiting.
+    /// Marks the end of the stream; data already written is still delivered. To wait for the
+    /// acknowledgement, see [`finish_write`](Self::finish_write).
     ///
     /// ```no_run
     /// # async fn example(mut stream: msquic_async::WriteStream) -> Result<(), Box<dyn std::error::Error>> {
@@ -283,7 +285,7 @@ impl WriteStream {
     ///
     /// # Errors
     ///
-    /// [`WriteError`] when the stream has ended already; finishing twice is fine.
+    /// [`WriteError`] when the stream has ended already. Finishing again is not an error.
     pub fn finish(&self) -> Result<(), WriteError> {
         self.0.finish()
     }
@@ -300,7 +302,7 @@ impl WriteStream {
     ///
     /// # Cancel safety
     ///
-    /// Cancel-safe: the stream is finished all the same once the future was polled.
+    /// Once the future was polled, the stream is finished even if the future is dropped.
     pub fn finish_write(&mut self) -> FinishWrite<'_> {
         FinishWrite::new(&self.0)
     }

@@ -22,7 +22,8 @@ use std::ptr;
 use std::sync::Arc;
 use zeroize::Zeroizing;
 
-/// What happens on a connection; see `QUIC_CONNECTION_EVENT`. It has secrets inside, so it has no `Debug`.
+/// An event of a connection; see `QUIC_CONNECTION_EVENT`. It can contain secrets, so it has no
+/// `Debug`.
 pub(crate) enum ConnectionEvent<'a> {
     Connected {
         alpn: &'a [u8],
@@ -39,7 +40,7 @@ pub(crate) enum ConnectionEvent<'a> {
     ShutdownByPeer {
         code: u64,
     },
-    /// The last event. `reason` is what the peer gave with its close.
+    /// The last event. `reason` is the reason phrase of the peer's close.
     ShutdownComplete {
         reason: Option<String>,
         key_log: Option<Zeroizing<String>>,
@@ -66,20 +67,22 @@ pub(crate) enum ConnectionEvent<'a> {
 /// Handles the events of one connection, which never overlap (C1), and the end of its registration.
 pub(crate) trait ConnectionHandler: Member + 'static {
     fn on_event(self: &Arc<Self>, event: ConnectionEvent<'_>, calls: Calls<'_>);
-    /// Verifies the peer's certificate, or that it has none; returns the TLS alert of a rejection.
+    /// Verifies the peer's certificate, or that it presented none; returns the TLS alert of a
+    /// rejection.
     fn on_certificate(
         self: &Arc<Self>,
         certificate: Option<CertificateDer<'static>>,
     ) -> Result<(), u8>;
-    /// Verifies a ticket that this side issued with `state`: true lets the session be resumed. It may come several times,
-    /// and before the peer has proven that the ticket is its own; that is certain when the handshake is done.
+    /// Verifies a ticket that this side issued with `state`; returns whether the session may be
+    /// resumed. It may be called several times, and before the peer has proved that the ticket is
+    /// its own, which is certain when the handshake is complete.
     fn on_ticket(self: &Arc<Self>, state: &[u8]) -> bool;
     /// Takes a stream that the peer opened; if it is not adopted, it is aborted.
     fn on_peer_stream(self: &Arc<Self>, stream: PeerStream<'_>);
 }
 
 impl NativeConnection {
-    /// Opens a client's handle, for the handler that `make` builds around it. The handler lives until the
+    /// Opens a client's handle, for the handler that `make` creates. The handler lives until the
     /// last event, which comes after [`shutdown`](Self::shutdown) at the latest.
     pub(crate) fn open<H: ConnectionHandler>(
         registration: &Arc<NativeRegistration>,
@@ -98,8 +101,8 @@ impl NativeConnection {
         Ok(unsafe { Self::adopt_as(child, handle, make) })
     }
 
-    /// Makes the handler that `make` builds the one that gets the events of `handle`. On failure `handle`
-    /// stays the caller's.
+    /// Sets the handler that `make` creates as the one of `handle`. On failure the caller still
+    /// owns `handle`.
     ///
     /// # Safety
     ///
@@ -131,13 +134,13 @@ impl NativeConnection {
         // SAFETY: C13, C18: before any event of the connection. `trampoline` takes the context back at the last event.
         unsafe { call!(SetCallbackHandler(handle, function as *mut c_void, context)) };
         if let Some(code) = this.child.set_connection(Arc::<H>::downgrade(&handler)) {
-            handler.clone().end(code); // the registration did not know the connection yet
+            handler.clone().end(code); // the registration was shut down before it knew the connection
         }
         handler
     }
 }
 
-/// Takes ownership of a connection that a listener was offered; `accept` hands its handle to a handler.
+/// A connection that is offered to a listener. [`adopt`](Self::adopt) takes ownership of it.
 pub(crate) struct PeerConnection<'a> {
     pub(in crate::ffi) registration: &'a Arc<NativeRegistration>,
     pub(in crate::ffi) handle: ffi::HQUIC,
@@ -150,7 +153,7 @@ pub(crate) struct PeerConnection<'a> {
 }
 
 impl PeerConnection<'_> {
-    /// Makes the handler that `make` builds the one that gets the connection's events.
+    /// Takes ownership, with the handler that `make` creates.
     pub(crate) fn adopt<H: ConnectionHandler>(
         &mut self,
         make: impl FnOnce(Arc<NativeConnection>, Calls<'_>) -> H,
@@ -170,7 +173,7 @@ impl PeerConnection<'_> {
     }
 }
 
-/// For the time before a connection is adopted, in which there are no events.
+/// The callback before a connection is adopted, while there are no events.
 unsafe extern "C" fn ignore(
     _: ffi::HQUIC,
     _: *mut c_void,
@@ -326,7 +329,7 @@ unsafe fn key_log(connection: &NativeConnection) -> Option<Zeroizing<String>> {
     connection.secrets.get().and_then(|secrets| unsafe { secrets.lines() })
 }
 
-/// Takes what is not needed any more from the context of a datagram, and returns which datagram it is.
+/// Frees what is no longer needed of the context of a datagram, and returns its number and state.
 ///
 /// # Safety
 ///
@@ -382,7 +385,7 @@ unsafe fn peer_stream_started<H: ConnectionHandler>(
             let is_unidirectional = started.Flags & unidirectional != 0;
             PeerStream::new(connection, started.Stream, is_unidirectional, hold, &mut adopted)
         };
-        // A panic does not change the owner of the stream.
+        // After a panic, `adopted` still says who owns the stream.
         guard((), || handler.on_peer_stream(stream));
     }
     if !adopted {
@@ -433,5 +436,5 @@ unsafe fn close_reason(connection: ffi::HQUIC) -> Option<String> {
     Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
 }
 
-/// A reason that does not fit a packet cannot arrive: packets are at most 1500 bytes here.
+/// The longest reason that can arrive fits into a packet, and packets have at most 1500 bytes here.
 const MAX_RECEIVED_REASON: usize = 2048;

@@ -26,11 +26,11 @@ use std::sync::{Arc, OnceLock};
 pub(crate) struct NativeConnection {
     slot: Slot<ConnectionCloser>,
     is_shut_down: AtomicBool,
-    /// How streams hold what they receive; from the start on.
+    /// How streams hold what they receive; set at the start.
     holding: OnceLock<Holding>,
-    /// Others opened the handle.
+    /// The handle was opened by other code.
     is_foreign: AtomicBool,
-    /// Where libmsquic writes the TLS secrets, if that is asked for.
+    /// Where libmsquic writes the TLS secrets, if that is enabled.
     secrets: OnceLock<Box<Secrets>>,
     child: Arc<Child>,
 }
@@ -89,10 +89,10 @@ impl NativeConnection {
         })
     }
 
-    /// Whether both are of one registration. Another one would wait with its close for this connection (C8), and
-    /// block a thread that others need.
-    pub(crate) fn is_beside(&self, configuration: &NativeConfiguration) -> bool {
-        self.child.is_beside(configuration.child())
+    /// Returns whether both belong to one registration. The close of another registration would
+    /// wait for this connection (C8), and block a thread that other closes need.
+    pub(crate) fn has_same_registration(&self, configuration: &NativeConfiguration) -> bool {
+        self.child.has_same_registration(configuration.child())
     }
 
     fn with_own<T>(
@@ -100,10 +100,10 @@ impl NativeConnection {
         configuration: &NativeConfiguration,
         call: impl FnOnce(ffi::HQUIC) -> Result<T, Status>,
     ) -> Result<T, Status> {
-        if !self.is_beside(configuration) {
+        if !self.has_same_registration(configuration) {
             return Err(Status::INVALID_PARAMETER);
         }
-        // Once, as libmsquic takes the settings of one configuration only.
+        // Set once, as libmsquic applies the settings of one configuration only.
         self.holding.set(configuration.holding()).map_err(|_| Status::INVALID_STATE)?;
         configuration.with(call)
     }
@@ -115,10 +115,10 @@ impl NativeConnection {
             return holding;
         }
         match holding {
-            // It may have settings of its own. Completing all that were offered together is sound with one receive
-            // at a time and with several.
+            // The connection may have settings of its own. Completing all bytes of a receive
+            // together is sound with one receive at a time and with several.
             Holding::Several => Holding::OneByOne,
-            // It may have several where that can stall.
+            // Several receives may be enabled where that can stall.
             Holding::OneByOne | Holding::No => Holding::No,
         }
     }
@@ -139,8 +139,8 @@ impl NativeConnection {
         })
     }
 
-    /// Closes the connection with `code`, without a CONNECTION_CLOSE frame if `silent`. The first call counts: a second
-    /// one could overtake it (C1). Never blocks.
+    /// Closes the connection with `code`, without a CONNECTION_CLOSE frame if `silent`. Only the
+    /// first call has an effect, since a second one could overtake it (C1). Never blocks.
     pub(crate) fn shutdown(&self, code: u64, silent: bool) {
         if self.is_shut_down.swap(true, Ordering::SeqCst) {
             return;
@@ -194,7 +194,7 @@ impl Slotted for NativeConnection {
     }
 }
 
-/// Closes a connection, which then leaves its place in the registration.
+/// Closes a connection, and then removes it from its registration.
 pub(crate) struct ConnectionCloser(Arc<Child>);
 
 impl Closer for ConnectionCloser {
@@ -225,7 +225,8 @@ const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;
 /// Keeps a connection's handle open.
 pub(crate) type Hold = Inside<Arc<NativeConnection>>;
 
-/// `reason` as libmsquic wants it: at most 511 bytes, ended by zero (C17). None when nothing is left.
+/// Converts `reason` for libmsquic: at most 511 bytes, ended by zero (C17). `None` if nothing is
+/// left.
 pub(crate) fn close_reason_text(reason: &str) -> Option<CString> {
     CString::new(sent_reason(reason)).ok().filter(|reason| !reason.is_empty())
 }

@@ -1,4 +1,4 @@
-//! The callbacks: each native event becomes an [`Event`], and its answer is given back.
+//! The callbacks: they record each native event as an [`Event`], and return the test's answer.
 
 use super::events::{Event, Recorder};
 use crate::ffi::status::Status;

@@ -1,4 +1,4 @@
-//! What the callbacks record: the events of one handle, and how a test answers them.
+//! The events of one handle, as the callbacks record them, and how a test answers them.
 
 use super::callbacks::{on_connection_event, on_stream_event};
 use super::handles::{Kind, Object, Open};
@@ -18,7 +18,7 @@ use std::time::Duration;
 /// How long a test waits for an event before it fails.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(20);
 
-/// How long a test watches that something does not happen. Shorter only overlooks more.
+/// How long a test checks that something does not happen. A shorter time only makes it miss more.
 pub(super) const MOMENT: Duration = Duration::from_millis(50);
 
 /// An event with copies of what it points to.
@@ -102,12 +102,12 @@ impl Event {
     }
 }
 
-/// An event, where and when it came.
+/// An event, with its thread and order.
 #[derive(Debug)]
 pub(super) struct Seen {
     pub(super) event: Event,
     pub(super) thread: ThreadId,
-    /// Grows with each event of the process.
+    /// Incremented with each event of the process.
     pub(super) order: u64,
 }
 
@@ -175,7 +175,7 @@ impl Call<'_> {
     }
 }
 
-/// The events of one handle, as they come.
+/// Receives the events of one handle.
 pub(super) struct Events(mpsc::Receiver<Seen>);
 
 impl Events {
@@ -213,7 +213,7 @@ impl Events {
         }
     }
 
-    /// What came already.
+    /// The events that have arrived and were not received yet.
     pub(super) fn so_far(&self) -> Vec<Event> {
         self.0.try_iter().map(|seen| seen.event).collect()
     }
@@ -229,7 +229,8 @@ pub(super) struct Recorder {
 
 static ORDER: AtomicU64 = AtomicU64::new(0);
 
-/// Contexts stay until the end of the process, so that an event after the last one is seen and harms nothing.
+/// Contexts are kept until the end of the process, so that an event after the last one is seen and
+/// does no harm.
 static RECORDERS: Mutex<Vec<Arc<Recorder>>> = Mutex::new(Vec::new());
 
 impl Recorder {

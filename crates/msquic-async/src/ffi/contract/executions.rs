@@ -84,7 +84,8 @@ fn c29_parameters_and_the_close_of_a_stream_run_inline() {
 /// Closes the connection as it is, and returns the events that came until the call returned.
 fn close(connection: Object) -> (Object, Vec<Event>) {
     let handle = connection.forget();
-    // SAFETY: C4, C29: the object does not close the handle any more. Its callers see to the thread.
+    // SAFETY: C4, C29: the object does not close the handle any more. The callers choose a valid
+    // thread.
     unsafe { call!(ConnectionClose(handle.0)) };
     let events = connection.so_far();
     (connection, events)
@@ -196,7 +197,7 @@ fn c29_registrations_open_on_the_thread_that_polls_while_others_close() {
     let closing = close_and_see_it_wait(registration);
     let (opened, is_opened) = mpsc::channel();
     let open = move || {
-        thread::sleep(MOMENT); // the close goes on meanwhile, up to where it needs the next poll
+        thread::sleep(MOMENT); // the close continues meanwhile, until it needs the next poll
         let _ = opened.send(Registration::new());
     };
     assert!(execution::run_on_driver(|| events::inside(open)).is_ok());

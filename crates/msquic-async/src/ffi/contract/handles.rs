@@ -1,4 +1,4 @@
-//! Handles of the raw table, closed in order, and the calls with them.
+//! Handles of the raw table, which are closed in order, and the calls with them.
 
 use super::callbacks;
 use super::events::{Answer, Call, Event, Events, Recorder};
@@ -48,13 +48,14 @@ pub(super) unsafe trait Open {
 
     fn run<T: Send + 'static>(&self, job: impl FnOnce() -> T + Send + 'static) -> T;
 
-    /// The parameter, with room for all of it.
+    /// Reads the parameter, with room for all of it.
     fn get<T: Plain>(&self, param: u32) -> Result<T, Status> {
         let (status, value, _) = self.get_with_length(param, size_of::<T>() as u32);
         Status::ok(status.to_raw()).map(|()| value)
     }
 
-    /// The parameter, with room for `length` bytes of it, and the length that the call returns.
+    /// Reads the parameter, with room for `length` bytes, and returns the length that the call
+    /// reports too.
     fn get_with_length<T: Plain>(&self, param: u32, mut length: u32) -> (Status, T, u32) {
         assert!(length as usize <= size_of::<T>());
         let handle = self.handle();
@@ -70,7 +71,7 @@ pub(super) unsafe trait Open {
         })
     }
 
-    /// Sets the parameter, and destroys the memory that it was set from.
+    /// Sets the parameter, and overwrites the memory that it was set from.
     fn set<T: Plain>(&self, param: u32, value: T) -> Status {
         let handle = self.handle();
         self.run(move || {
@@ -225,12 +226,12 @@ impl Object {
         Self { handle, kind, events, is_closed: AtomicBool::new(false) }
     }
 
-    /// The handle for other threads and for callbacks. The test keeps the object meanwhile.
+    /// Returns the handle for other threads and for callbacks, while the test keeps the object.
     pub(super) fn borrow(&self) -> Borrowed {
         Borrowed(self.handle())
     }
 
-    /// Closes the handle, and waits for that.
+    /// Closes the handle and waits until it is closed.
     pub(super) fn close(&self) {
         if !self.is_closed.swap(true, Ordering::SeqCst) {
             let (handle, kind) = (self.handle, self.kind);
@@ -245,7 +246,7 @@ impl Object {
         }
     }
 
-    /// The handle, which the caller closes.
+    /// Returns the handle, which the caller closes.
     pub(super) fn forget(&self) -> Handle {
         self.is_closed.store(true, Ordering::SeqCst);
         self.handle
@@ -291,7 +292,7 @@ impl Object {
         stop(self.handle());
     }
 
-    /// Where a listener listens.
+    /// The address of a listener.
     pub(super) fn local_addr(&self) -> SocketAddr {
         let addr = self.get::<msquic::Addr>(ffi::QUIC_PARAM_LISTENER_LOCAL_ADDRESS);
         address::from_native_listen(&addr.unwrap())
@@ -375,7 +376,7 @@ impl Deref for Object {
     }
 }
 
-/// Whether `event` says that the handshake is over.
+/// Returns whether `event` reports the end of the handshake.
 pub(super) fn is_connected(event: &Event) -> bool {
     matches!(event, Event::Connected { .. })
 }

@@ -1,4 +1,4 @@
-//! What most tests begin with: a certificate, configurations, two connected peers, an occupied worker.
+//! The setup of most tests: a certificate, configurations, two connected peers, an occupied worker.
 
 use super::events::{Answer, Call, Event, TIMEOUT};
 use super::handles::{Object, Open, ignore, is_connected};
@@ -39,7 +39,7 @@ pub(super) struct Identity {
     bundle: Vec<u8>,
 }
 
-/// Both peers have the same.
+/// The identity of both peers.
 pub(super) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     Identity {
@@ -48,7 +48,7 @@ pub(super) static IDENTITY: LazyLock<Identity> = LazyLock::new(|| {
     }
 });
 
-/// Enough of everything, and answers that come soon from a peer that is not there.
+/// Settings with sufficient limits, and short timeouts for a peer that does not answer.
 pub(super) fn plenty() -> Settings {
     Settings::new()
         .peer_uni_streams(8)
@@ -134,7 +134,7 @@ fn load(configuration: &Configuration, role: Role) -> Result<(), Status> {
     Status::ok(loaded)
 }
 
-/// What a test does in the callbacks of one handle.
+/// The code of a test in the callbacks of one handle.
 pub(super) type React = Arc<dyn Fn(&Call<'_>) -> Answer + Send + Sync>;
 
 pub(super) fn react(function: impl Fn(&Call<'_>) -> Answer + Send + Sync + 'static) -> React {
@@ -227,7 +227,7 @@ impl Pair {
         (Self::with(settings, react(ignore), on_peer), streams)
     }
 
-    /// Closes both and waits for that.
+    /// Closes both connections and waits until they are closed.
     pub(super) fn finish(self) {
         self.client.shutdown(0);
         self.client.until(Event::is_last);
@@ -248,7 +248,7 @@ pub(super) fn adopt_streams(
     Answer { delays_credit, ..Answer::default() }
 }
 
-/// The worker of a connection, inside a callback until this is dropped.
+/// Keeps the worker of a connection inside a callback until it is dropped.
 pub(super) struct Occupied {
     // First, so that the worker leaves the callback before the stream is closed.
     _release: Sender<()>,

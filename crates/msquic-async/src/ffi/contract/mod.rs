@@ -1,4 +1,5 @@
-//! `docs/msquic-contract.md`, executed: a test for each clause that a test can show, with the linked libmsquic.
+//! The tests of `docs/msquic-contract.md`: at least one for each testable clause, with the linked
+//! libmsquic.
 //!
 //! The tests call the raw table as `ffi` does, on the workers of msquic and, in a child process, driven by the
 //! application. A test is named after its clause; the contract names the tests of each clause.
@@ -30,13 +31,13 @@ use std::sync::{Once, mpsc};
 use std::thread;
 use std::time::Duration;
 
-/// The variable of a child process that drives libmsquic itself.
+/// The variable that marks a child process that drives libmsquic itself.
 const DRIVEN: &str = "MSQUIC_ASYNC_CONTRACT_DRIVEN";
 
-/// The variable of a child process in which a single test runs.
+/// The variable that marks a child process in which a single test runs.
 const CHILD: &str = "MSQUIC_ASYNC_CONTRACT_CHILD";
 
-/// The tests take seconds; a child that takes longer hangs.
+/// The timeout of a child process. The tests take seconds.
 const HANG: Duration = Duration::from_secs(120);
 
 /// Whether the application drives libmsquic in this process.
@@ -77,7 +78,7 @@ fn is_2_6() -> bool {
     (version.major, version.minor) >= (2, 6)
 }
 
-/// Makes a driven child drive, before its first registration.
+/// Installs the driver in a driven child, before its first registration.
 fn prepare() {
     static PREPARED: Once = Once::new();
     PREPARED.call_once(|| {
@@ -86,7 +87,7 @@ fn prepare() {
         }
         #[cfg(all(feature = "driver", target_os = "linux"))]
         if env::var_os(DRIVEN).is_some() {
-            drop(crate::ExecutionDriver::install().unwrap()); // a thread of its own goes on
+            drop(crate::ExecutionDriver::install().unwrap()); // a separate thread drives from now on
         }
         thread::spawn(|| {
             thread::sleep(HANG);
@@ -98,7 +99,7 @@ fn prepare() {
 /// Runs `job` outside of callbacks, where calls that wait may be made: not at the same time as a turn of the driver.
 fn outside<T: Send + 'static>(job: impl FnOnce() -> T + Send + 'static) -> T {
     if events::is_inside() {
-        return job(); // a handle that the test left behind
+        return job(); // closes a handle that the test did not close
     }
     let (done, result) = mpsc::channel();
     let job = move || {
@@ -118,7 +119,7 @@ impl Child {
         self.0.status.success()
     }
 
-    /// An assertion of libmsquic failed.
+    /// Whether an assertion of libmsquic failed.
     fn is_aborted(&self) -> bool {
         self.0.status.signal() == Some(libc::SIGABRT)
     }
@@ -132,7 +133,7 @@ impl fmt::Display for Child {
     }
 }
 
-/// Runs the calling test again in a process of its own, and returns how that ended; `None` in that process.
+/// Runs the calling test again in a child process, and returns its result; `None` in the child.
 fn in_child(test: &str) -> Option<Child> {
     if env::var_os(CHILD).is_some() {
         return None;

@@ -1,4 +1,4 @@
-//! Clauses about the library as a whole and the end of the process, which children of the tests show.
+//! Clauses about the library as a whole and the end of the process, tested in child processes.
 
 use super::events::{Event, TIMEOUT};
 use super::handles::{Open, ignore};
@@ -69,12 +69,12 @@ fn c3_a_process_ends_in_order_with_connections_open() {
     exit(0); // the exit handler of `ffi::library` runs before that of the TLS library
 }
 
-/// What is left of a process whose library is closed.
+/// The handles that a process still has when its library is closed.
 static LEFT: Mutex<Option<(testing::Pair, Stream)>> = Mutex::new(None);
 
 /// Runs after the exit handler of `ffi::library`.
 extern "C" fn late() {
-    // On a thread of its own, since this one has no thread-local values any more.
+    // On a separate thread, since this one has no thread-local values any more.
     let used = thread::spawn(|| {
         assert!(library::is_closed(), "the library is open");
         let Some((pair, stream)) = LEFT.lock().take() else { panic!("nothing is left") };

@@ -1,4 +1,4 @@
-//! Clauses about received bytes: taking them, pausing, holding them where they are.
+//! Clauses about received bytes: taking them, pausing, holding them in msquic's memory.
 
 use super::events::{Answer, Event};
 use super::handles::{Object, Open, ignore};
@@ -39,7 +39,7 @@ fn answer(status: Status) -> React {
     })
 }
 
-/// The bytes of the next RECEIVE, whether the end comes with them, and where they are.
+/// The bytes of the next RECEIVE, whether the end comes with them, and their address.
 #[track_caller]
 fn receive(stream: &Object) -> (Vec<u8>, bool, usize) {
     match stream.until(is_received).event {

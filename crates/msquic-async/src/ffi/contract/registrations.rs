@@ -10,7 +10,7 @@ use msquic::ffi;
 use std::sync::mpsc::{self, Receiver};
 use std::thread::{self, JoinHandle};
 
-/// Closes the registration on another thread, and sees that it waits.
+/// Closes the registration on another thread, and checks that the close waits.
 pub(super) fn close_and_see_it_wait(registration: Registration) -> (JoinHandle<()>, Receiver<()>) {
     let (done, is_done) = mpsc::channel();
     let closing = thread::spawn(move || {

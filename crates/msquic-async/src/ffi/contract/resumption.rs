@@ -13,7 +13,7 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A server that issues tickets, and accepts them if the argument says so.
+/// A server that issues tickets, and accepts them if `takes_tickets` is true.
 fn server(registration: &Registration, takes_tickets: &Arc<AtomicBool>) -> Server {
     let mut settings = *plenty().to_native().get();
     settings
@@ -92,7 +92,7 @@ fn c31_a_session_with_client_certificates_resumes_with_the_patch() {
     let Resumed { client, peer, .. } = &resume(&registration, true);
     peer.until(|event| *event == Event::Resumed);
     if is_patched("N11-A9") {
-        // The certificate of the session is judged again, on both sides.
+        // The certificate of the session is verified again, on both sides.
         peer.until(|event| matches!(event, Event::Certificate(Some(_))));
         peer.until(|event| *event == Event::Connected { resumed: true });
         client.until(|event| matches!(event, Event::Certificate(Some(_))));
@@ -151,7 +151,7 @@ fn c31_a_damaged_ticket_leads_to_a_full_handshake() {
         return;
     }
     let registration = Registration::new();
-    // The last byte of the seal; text that is no session; half a session.
+    // The last byte of the authentication tag; text that is not a session; half a session.
     let break_seal_of = |ticket: Vec<u8>| change_session(&ticket, break_seal);
     let scribble = |ticket: Vec<u8>| change_session(&ticket, |session| vec![b'x'; session.len()]);
     let cut = |ticket: Vec<u8>| change_session(&ticket, |text| text[..text.len() / 2].to_vec());
@@ -200,7 +200,8 @@ fn change_session(ticket: &[u8], change: impl FnOnce(&[u8]) -> Vec<u8>) -> Vec<u
     [&[1], &ticket[1..5], &[0], &length.to_be_bytes(), &session].concat()
 }
 
-/// Changes the last byte of the server's ticket in a session (PEM of DER), where the code is that protects it.
+/// Changes the last byte of the server's ticket in a session (PEM of DER), which is part of its
+/// authentication tag.
 fn break_seal(session: &[u8]) -> Vec<u8> {
     let text = std::str::from_utf8(session).unwrap();
     let lines: Vec<_> = text.lines().collect();
@@ -216,7 +217,7 @@ fn break_seal(session: &[u8]) -> Vec<u8> {
     [lines[0].as_bytes(), b"\n", &body.concat(), lines[lines.len() - 1].as_bytes(), b"\n"].concat()
 }
 
-/// As much as the test needs.
+/// Base64 as far as the test needs it.
 mod base64 {
     const LETTERS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 

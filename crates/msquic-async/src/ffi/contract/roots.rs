@@ -1,4 +1,4 @@
-//! Registrations and configurations, and what is opened in a registration.
+//! Registrations and configurations, and the connections and listeners of a registration.
 
 use super::callbacks;
 use super::events::{Answer, Call, Recorder, is_inside};

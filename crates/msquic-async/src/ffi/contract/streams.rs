@@ -1,4 +1,4 @@
-//! Clauses about streams: who closes them, credit for new ones, sends, ends.
+//! Clauses about streams: closing them, credit for new ones, sends, ends.
 
 use super::events::{Answer, Event};
 use super::handles::{Object, Open, ignore};
@@ -81,7 +81,7 @@ fn credit(is_delayed: bool) {
     let peer_stream = streams.recv().unwrap();
     peer_stream.until(Event::is_last);
     first.until(Event::is_last);
-    // What the peer's connection does next comes after all that it has to say about the first stream.
+    // The next event of the peer's connection comes after all events about the first stream.
     let round_trip = || {
         let stream = start(&pair.client, false, 0);
         stream.send(b"data", true).unwrap();

@@ -18,7 +18,7 @@ use std::slice;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-/// What happens on a stream, except received bytes; see `QUIC_STREAM_EVENT`.
+/// An event of a stream, except received bytes; see `QUIC_STREAM_EVENT`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum StreamEvent {
     StartComplete {
@@ -28,7 +28,7 @@ pub(crate) enum StreamEvent {
     SendComplete {
         canceled: bool,
     },
-    /// The path carries so many bytes at once.
+    /// How many bytes the path can have in flight.
     IdealSendBuffer {
         bytes: u64,
     },
@@ -57,9 +57,10 @@ pub(crate) trait StreamHandler: Send + Sync + 'static {
 }
 
 impl NativeStream {
-    /// Opens the stream, unless a handle was adopted, and starts it. If it is `Ok`, `handler` lives until the
-    /// last event; the start itself is answered by `StartComplete`, and a failed one is followed by the last
-    /// event. At the peer's limit it fails if `fail_on_blocked`, and waits otherwise.
+    /// Opens the stream, unless a handle was adopted, and starts it. After `Ok`, `handler` lives
+    /// until the last event. `StartComplete` reports the result of the start; after a failure the
+    /// last event follows. At the peer's limit the start fails if `fail_on_blocked`, and waits
+    /// otherwise.
     pub(crate) fn start<H: StreamHandler>(
         self: &Arc<Self>,
         unidirectional: bool,
@@ -121,7 +122,7 @@ impl NativeStream {
         Ok(())
     }
 
-    /// Makes `handler` the one that gets the events of `handle`; fails if this stream has a handle already.
+    /// Sets `handler` as the one of `handle`; fails if this stream has a handle already.
     ///
     /// # Safety
     ///
@@ -144,7 +145,7 @@ impl NativeStream {
     }
 }
 
-/// Takes ownership of a stream that the peer opened.
+/// A stream that the peer opened. [`adopt`](Self::adopt) takes ownership of it.
 pub(crate) struct PeerStream<'a> {
     handle: ffi::HQUIC,
     connection: &'a Arc<NativeConnection>,
@@ -175,7 +176,7 @@ impl<'a> PeerStream<'a> {
         Self { handle, connection, unidirectional, id, hold, adopted }
     }
 
-    /// Makes the handler that `make` builds the one that gets the stream's events. On failure libmsquic closes the
+    /// Takes ownership, with the handler that `make` creates. On failure libmsquic closes the
     /// stream (C18).
     pub(crate) fn adopt<H: StreamHandler>(
         self,
@@ -285,7 +286,7 @@ unsafe fn receive<H: StreamHandler>(
     event: &mut ffi::QUIC_STREAM_EVENT__bindgen_ty_1__bindgen_ty_2,
 ) -> Status {
     let offered = event.TotalBufferLength;
-    event.TotalBufferLength = 0; // what a panic of the handler leaves: nothing taken
+    event.TotalBufferLength = 0; // nothing is taken if the handler panics
     let buffers = if offered == 0 || event.Buffers.is_null() {
         &[] // C25: the end of the stream alone
     } else {
@@ -300,7 +301,8 @@ unsafe fn receive<H: StreamHandler>(
         Some(handler.on_receive(Received { stream: native, buffers, offset, is_last, is_held }))
     });
     if taken.is_none() {
-        // It is unknown what became of the bytes, so reading must not go on.
+        // The handler panicked, so it is unknown which bytes were taken, and reading must not
+        // continue.
         native.abort(Abort::Everything, 0);
     }
     // C32: held bytes stay held, whatever went wrong afterwards.
@@ -353,7 +355,7 @@ mod tests {
             handler.native.open(true, &handler).unwrap();
             handler.native.slot.close(); // as if memory were short
             drop(handler);
-            // They end when the count of the context came back.
+            // The channel ends when the context was freed.
             let last = events.iter().last();
             assert_eq!(last, Some(StreamEvent::ShutdownComplete { connection: false }));
             let Pair { registration, listener, client, server } = pair;

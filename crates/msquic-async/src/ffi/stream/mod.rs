@@ -24,11 +24,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 /// A stream handle. It is closed after its last event, when no call uses it any more.
 pub(crate) struct NativeStream {
     slot: Slot<StreamCloser>,
-    /// Which held bytes are done with.
+    /// Which held bytes are completed.
     completions: Mutex<Completions>,
     /// Nothing that was received is completed any more.
     is_receive_over: AtomicBool,
-    /// Others opened the handle.
+    /// The handle was opened by other code.
     is_foreign: AtomicBool,
     connection: Arc<NativeConnection>,
 }
@@ -108,7 +108,7 @@ impl NativeStream {
         result
     }
 
-    /// Lets bytes come again after fewer were taken than offered. Never blocks.
+    /// Resumes receiving after fewer bytes were taken than offered. Never blocks.
     pub(crate) fn enable_receive(&self) {
         let enabled = self.with(|handle| {
             // SAFETY: C1, C25: asynchronous; the handle is open.
@@ -117,9 +117,9 @@ impl NativeStream {
         self.require_memory(enabled, 0);
     }
 
-    /// Closes the connection with `code` if a call on the stream lacked memory: otherwise both sides would wait
-    /// for the call's effect. The shutdown has its memory in reserve (C1), as a send that lacks memory shuts the
-    /// connection down too (C23).
+    /// Closes the connection with `code` if a call on the stream failed for lack of memory:
+    /// otherwise both sides would wait for the call's effect. The shutdown uses an operation that
+    /// is reserved for it (C1). A send that lacks memory shuts the connection down as well (C23).
     fn require_memory(&self, result: Result<(), Status>, code: u64) {
         if result == Err(Status::OUT_OF_MEMORY) {
             self.connection.shutdown(code, false);
@@ -143,14 +143,15 @@ impl NativeStream {
         &self.completions
     }
 
-    /// The oldest `length` bytes that are held are done with. Never blocks.
+    /// Completes the oldest `length` bytes that are held. Never blocks.
     pub(super) fn complete_receive(&self, length: u64) {
         if self.is_receive_over.load(Ordering::SeqCst) {
             return; // C32: a reset has given the credit back
         }
         let _ = self.with(|handle| {
-            // SAFETY: C1, C32, C36: asynchronous; the handle is open. These bytes are no longer used, and
-            // each byte is completed once, in one go with all that were offered, or in the mode that takes parts.
+            // SAFETY: C1, C32, C36: asynchronous; the handle is open. These bytes are no longer
+            // used, and each byte is completed once: together with all that were offered, or in the
+            // mode that allows parts.
             unsafe { call!(StreamReceiveComplete(handle, length)) };
             Ok(())
         });
@@ -197,7 +198,7 @@ impl Closer for StreamCloser {
 
     unsafe fn close(self, handle: ffi::HQUIC) {
         if execution::is_driven() {
-            // C29: the close needs another operation of the connection behind it, or it is not completed.
+            // C29: the close is completed only if another operation of the connection follows it.
             // SAFETY: C1, C25: asynchronous; the handle is open.
             unsafe { call!(StreamReceiveSetEnabled(handle, 1)) };
         }
@@ -205,6 +206,6 @@ impl Closer for StreamCloser {
         // elsewhere it may.
         unsafe { call!(StreamClose(handle)) };
         let Self(connection) = self;
-        drop(connection); // which may be closed after the stream
+        drop(connection); // the connection may be closed after the stream
     }
 }
