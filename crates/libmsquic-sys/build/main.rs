@@ -4,7 +4,7 @@
 //! source ─▶ patch ─▶ tree (in memory) ─▶ library ─▶ one object, two visible symbols ─▶ libmsquic.a
 //!                                  tls ───▲
 //! ```
-#![allow(clippy::print_stdout, reason = "this is how a build script talks to cargo")]
+#![allow(clippy::print_stdout, reason = "cargo reads the directives of a build script there")]
 
 mod environment;
 #[cfg(all(feature = "vendored", not(feature = "system")))]
@@ -60,7 +60,7 @@ fn link_nothing() -> Result<()> {
 /// Writes constants about the linked library for the crate.
 fn write_linkage(kind: &str, patches: &[String]) -> Result<()> {
     let text = format!(
-        "/// Which libmsquic this build links.\npub const LINKAGE: Linkage = Linkage::{kind};\n\
+        "/// The libmsquic that this build links.\npub const LINKAGE: Linkage = Linkage::{kind};\n\
          /// The patches in it.\npub const PATCHES: &[Patch] = &[\n{}];\n",
         patches.concat()
     );

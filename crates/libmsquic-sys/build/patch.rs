@@ -11,7 +11,7 @@
 //! title: ...                                 and further keys, one line each
 //!
 //! file: src/core/a.c <SHA-256 of the file>
-//! @ after 12 "token"                         inserts the lines that follow behind line 12
+//! @ after 12 "token"                         inserts the lines that follow after line 12
 //! @ replace 14-15 "token"                    replaces lines 14 and 15
 //! @ delete 20-22 "token"
 //! ```
@@ -126,7 +126,7 @@ impl Patch {
             None => Ok(Verdict::Applies),
             Some(_) if is_fixed(self.key("fixed"), version) => Ok(Verdict::Fixed),
             Some(file) => Err(format!(
-                "patch {} was not made for this {} (version {}.{}.{}), and that version is not known to \
+                "patch {} does not apply to this {} (version {}.{}.{}), and that version is not known to \
                  have the fix; build a known source, or leave the patch out with LIBMSQUIC_SYS_WITHOUT={}",
                 self.key("fault"),
                 file.path,

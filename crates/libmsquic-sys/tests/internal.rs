@@ -1,4 +1,4 @@
-//! Runs the programs in `tests/c`: each shows a fault of libmsquic through functions that the
+//! Runs the programs in `tests/c`. Each tests a fault of libmsquic, also by functions that the
 //! library does not export, and fails without the patch of its name.
 //!
 //! Skipped if no library was built: with the feature `system`, or without `vendored`.

@@ -67,7 +67,7 @@ fn a_source_that_differs_is_an_error_unless_it_has_the_fix() {
     }
     for broken in [(2, 5, 1), (2, 5, 6), (2, 4, 9)] {
         let error = judge(broken, Some("other")).unwrap_err();
-        assert!(error.contains("was not made for this a.c"), "{error}");
+        assert!(error.contains("does not apply to this a.c"), "{error}");
     }
 }
 

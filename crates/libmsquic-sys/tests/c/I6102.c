@@ -1,6 +1,7 @@
 // #6102: the server's Initial CRYPTO data was declared lost and waits (e.g. for amplification credit)
 // until the lost packet is forgotten; then the client's Handshake packet discards the Initial keys.
-// Nothing is left to send, so no CRYPTO frame may stay queued: the flush asserts when it writes no frame.
+// Nothing is left to send then, so the CRYPTO flag must be cleared: a flush that writes no frame
+// asserts.
 #include "unit.h"
 #include <signal.h>
 
@@ -61,7 +62,7 @@ int main(void)
         C->Paths[0].Allowance = UINT32_MAX;
         extern BOOLEAN QuicSendWriteFrames(QUIC_SEND* Send, QUIC_PACKET_BUILDER* Builder);
         QuicSendWriteFrames(&C->Send, &B);
-        FAIL("the CRYPTO flag stays set though nothing is left to send");
+        FAIL("the CRYPTO flag stays set although nothing is left to send");
     }
     QuicPacketSpaceUninitialize(C->Packets[QUIC_ENCRYPT_LEVEL_1_RTT]);
     QuicRangeUninitialize(&Y->SparseAckRanges);

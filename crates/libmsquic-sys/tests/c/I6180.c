@@ -37,14 +37,14 @@ static void Send(uint8_t Offset, char Letter)
 {
     const uint8_t Frame[] = { 0x0e, 0, Offset, 4, Letter, Letter, Letter, Letter };
     ForgeReceive(Connection, Forge(Connection, &Connection->Paths[0].Route, 0, Frame, sizeof(Frame)), 1);
-    // The client would treat an acknowledgement of a packet that it did not send as an attack.
+    // The client closes the connection when a packet that it did not send is acknowledged.
     QuicRangeReset(&Connection->Packets[QUIC_ENCRYPT_LEVEL_1_RTT]->AckTracker.PacketNumbersToAck);
 }
 
 static volatile int Step, Wanted = -1;
 static void TestHook(QUIC_CONNECTION* C)
 {
-    if (Step != Wanted) { return; } // the datagram came twice
+    if (Step != Wanted) { return; } // the datagram was received twice
     Connection = C;
     QUIC_STREAM* S = (QUIC_STREAM*)Stream;
     switch (Step++) {
@@ -75,7 +75,8 @@ static void TestHook(QUIC_CONNECTION* C)
     }
 }
 
-// The client may end the connection, as packets were forged in its name: then the attempt shows nothing.
+// The client may close the connection because of the forged packets; then the attempt proves
+// nothing.
 enum { AGAIN = 77 };
 
 static void Run(int Until, const char* What)
@@ -114,5 +115,5 @@ int main(void)
         if (!WIFEXITED(Status)) { FAIL("signal %d", WTERMSIG(Status)); }
         if (WEXITSTATUS(Status) != AGAIN) { return WEXITSTATUS(Status); }
     }
-    FAIL("no attempt was %s", "whole");
+    FAIL("%s", "no attempt was completed");
 }

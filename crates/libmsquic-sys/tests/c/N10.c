@@ -55,7 +55,7 @@ static void Complete(CXPLAT_SOCKET* S, void* C, QUIC_STATUS X, uint32_t N) { (vo
 
 int main(void)
 {
-    // Descriptors of the parent of this test do not count.
+    // Descriptors that this test has inherited itself are ignored.
     for (int Fd = 3; Fd < 64; Fd++) if (fcntl(Fd, F_GETFD) >= 0) fcntl(Fd, F_SETFD, FD_CLOEXEC);
 
     DpOpen("127.0.0.1");

@@ -35,7 +35,7 @@ static void GetTicket(HQUIC Server)
 static void Finish(int Resumed, const char* What)
 {
     CHECK(WaitFor(&ClientSide.Connected, 3000) && WaitFor(&ServerSide.Connected, 3000),
-        "%s: no handshake, client was told 0x%llx", What, (unsigned long long)ClientSide.ErrorCode);
+        "%s: no handshake, error code 0x%llx at the client", What, (unsigned long long)ClientSide.ErrorCode);
     CHECK(ClientSide.Resumed == Resumed && ServerSide.Resumed == Resumed,
         "%s: resumed %d and %d", What, ClientSide.Resumed, ServerSide.Resumed);
     CHECK(ClientSide.CertEvents == 1, "%s: %d certificates at the client", What, ClientSide.CertEvents);
@@ -120,7 +120,8 @@ static void Run(void)
     Finish(1, "answered later");
 
     //
-    // A ticket of a server that asks for no certificate is no proof for one that does.
+    // A ticket of a server that requests no certificate does not authenticate the client to a
+    // server that does.
     //
     ServerConfig = OpenServer;
     ResetSides();

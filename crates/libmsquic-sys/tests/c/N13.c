@@ -1,5 +1,6 @@
-// N13: a client moves to another local address many times while the server sends without pause,
-// from its API thread and from inside an event. A move that fails leaves the address as it was.
+// N13: a client moves to another local address many times while the server sends without pause. The
+// calls are made on a thread of the application and inside an event. A move that fails leaves the
+// address as it was.
 #include "unit.h"
 
 static volatile uint64_t Received;
@@ -34,7 +35,7 @@ static QUIC_STATUS QUIC_API ClientCallback(HQUIC Handle, void* Context, QUIC_CON
         Api->SetCallbackHandler(Event->PEER_STREAM_STARTED.Stream, (void*)ClientStreamCallback, NULL);
     } else if (Event->Type == QUIC_CONNECTION_EVENT_DATAGRAM_SEND_STATE_CHANGED &&
         Event->DATAGRAM_SEND_STATE_CHANGED.State == QUIC_DATAGRAM_SEND_SENT) {
-        // Packets are being built for the present socket.
+        // Packets are being built for the current socket.
         if (Move("127.0.0.5") == QUIC_STATUS_INVALID_STATE) { Refused = 1; }
     }
     return UnitConnCallback(Handle, Context, Event);
@@ -107,7 +108,8 @@ int main(void)
     CHECK(!C.ByTransport && !UnitAccepted.ByTransport);
     Enough = 1;
 
-    // A server that forbids moves is not left without its client, nor is a connection moved that it has closed.
+    // A client whose server forbids moves does not move, and neither does a client whose connection
+    // is closed.
     S.MigrationEnabled = FALSE; S.IsSet.MigrationEnabled = TRUE;
     HQUIC Still = UnitServerConfig(&S);
     (void)UnitListen(Still, &Port);

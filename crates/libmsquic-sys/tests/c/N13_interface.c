@@ -1,4 +1,4 @@
-// N13: a local address that is set after the local interface leaves the interface alone.
+// N13: setting the local address after the local interface does not change the interface.
 #include "unit.h"
 
 int main(void)

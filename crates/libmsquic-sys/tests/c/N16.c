@@ -58,16 +58,6 @@ static QUIC_STATUS QUIC_API ServerCallback(HQUIC Handle, void* Context, QUIC_CON
     }
     return UnitConnCallback(Handle, Context, Event);
 }
-static QUIC_STATUS QUIC_API ListenerCallback(HQUIC Listener, void* Context, QUIC_LISTENER_EVENT* Event)
-{
-    UNREFERENCED_PARAMETER(Listener);
-    UNREFERENCED_PARAMETER(Context);
-    if (Event->Type == QUIC_LISTENER_EVENT_NEW_CONNECTION) {
-        Api->SetCallbackHandler(Event->NEW_CONNECTION.Connection, (void*)ServerCallback, &UnitAccepted);
-        return Api->ConnectionSetConfiguration(Event->NEW_CONNECTION.Connection, UnitAcceptConfig);
-    }
-    return QUIC_STATUS_SUCCESS;
-}
 
 static uint16_t PathMtu(HQUIC Connection)
 {
@@ -85,15 +75,11 @@ int main(void)
     QUIC_SETTINGS S = { 0 };
     S.PeerUnidiStreamCount = 10; S.IsSet.PeerUnidiStreamCount = TRUE;
     S.SendBufferingEnabled = FALSE; S.IsSet.SendBufferingEnabled = TRUE;
-    HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S), Listener, Stream;
-    UnitAcceptConfig = ServerConfig;
-    OK(Api->ListenerOpen(Reg, ListenerCallback, NULL, &Listener));
-    QUIC_ADDR Addr = { 0 };
-    QuicAddrSetFamily(&Addr, QUIC_ADDRESS_FAMILY_INET);
-    OK(Api->ListenerStart(Listener, &Alpn, 1, &Addr));
-    uint32_t Size = sizeof(Addr);
-    OK(Api->GetParam(Listener, QUIC_PARAM_LISTENER_LOCAL_ADDRESS, &Size, &Addr));
-    RebindStart(QuicAddrGetPort(&Addr));
+    HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S), Stream;
+    UnitAcceptCallback = ServerCallback;
+    uint16_t Port;
+    UnitListen(ServerConfig, &Port);
+    RebindStart(Port);
 
     for (int Round = 0; Round < 2; Round++) {
         UNIT_CONN C = { 0 };

@@ -94,7 +94,7 @@ static void Run(void)
     socklen_t Length = sizeof(PeerAddress);
     CHECK(getsockname(Peer, &PeerAddress.Ip, &Length) == 0);
 
-    // The interleaving in question.
+    // The interleaving that loses the wake-up.
     memset(NextOf, 0, sizeof(NextOf));
     NextOf[1] = 1;
     Trap = 1;
@@ -106,7 +106,7 @@ static void Run(void)
     pthread_join(Second, NULL);
     Send(0, 1);
     if (!ReadPeer(1000) || !ReadPeer(1000))
-        FAIL("gro %d: queued sends never leave (received %u and %u)", !NoGro, NextOf[0], NextOf[1] - 1);
+        FAIL("gro %d: queued datagrams are never sent (received %u and %u)", !NoGro, NextOf[0], NextOf[1] - 1);
     Second = 0;
 
     // Two threads, every third send fails with EAGAIN; each thread's packets arrive complete and in order.
@@ -115,7 +115,7 @@ static void Run(void)
     __atomic_store_n(&Every, 3, __ATOMIC_SEQ_CST);
     for (size_t i = 0; i < 2; i++) CHECK(pthread_create(&T[i], NULL, Sender, (void*)i) == 0);
     while (NextOf[0] + NextOf[1] < 2 * COUNT)
-        if (!ReadPeer(2000)) FAIL("gro %d: mute after %u and %u packets", !NoGro, NextOf[0], NextOf[1]);
+        if (!ReadPeer(2000)) FAIL("gro %d: nothing is sent after %u and %u packets", !NoGro, NextOf[0], NextOf[1]);
     for (size_t i = 0; i < 2; i++) pthread_join(T[i], NULL);
     __atomic_store_n(&Every, 0, __ATOMIC_SEQ_CST);
     CHECK(WAIT_FOR(CxPlatListIsEmpty(&Sock->SocketContexts[0].TxQueue), 2000));

@@ -10,7 +10,7 @@ static volatile int Watching, FailAt, Seen;
 static volatile long Live;
 
 //
-// Fails the allocation number FailAt that a stack of pointers asks for.
+// Makes the allocation number FailAt of a stack of pointers fail.
 //
 static int Fail(const char* File)
 {
@@ -77,7 +77,7 @@ int main(void)
     int Succeeded = 0, Total = 0;
     for (int k = 0; k <= Total; k = k == 0 ? (Total > 12 ? Total - 12 : 1) : k + 1) {
         //
-        // PKCS12_create needs memory too, and may return NULL: make it before.
+        // PKCS12_create allocates memory too, and may return NULL: call it before.
         //
         PKCS12* P12 = PKCS12_create("secret", NULL, Key[0], Cert[0], Ca, 0, 0, 1, 1, 0);
         unsigned char* Der = NULL;

@@ -86,7 +86,7 @@ int main(void)
     QUIC_ADDR G4 = Scoped("2001:db8::1", 4), G5 = Scoped("2001:db8::1", 5);
     CHECK(!QuicAddrCompare(&L4, &L5) && !QuicAddrCompareIp(&L4, &L5), "fe80::1%%4 equals fe80::1%%5");
     CHECK(QuicAddrCompare(&L4, &L4) && QuicAddrCompareIp(&L4, &L4), "fe80::1%%4 differs from itself");
-    CHECK(QuicAddrCompare(&L0, &L5) && QuicAddrCompareIp(&L5, &L0), "no zone does not match any");
+    CHECK(QuicAddrCompare(&L0, &L5) && QuicAddrCompareIp(&L5, &L0), "an address without a zone does not match one with a zone");
     CHECK(QuicAddrCompare(&G4, &G5) && QuicAddrCompareIp(&G4, &G5), "the zone of a global address is compared");
     CHECK(QuicAddrHash(&L0) == QuicAddrHash(&L5), "equal addresses have different hashes");
 

@@ -40,7 +40,7 @@ int main(void)
         UnitConnect(&C, Config, QuicAddrGetPort(&Addr));
         CHECK(UnitWait(&C.ByTransport, 3000));
         if (C.TransportStatus != QUIC_STATUS_USER_CANCELED || C.TransportError != (uint64_t)Expected[i]) {
-            FAIL("close %d (0x%x): told status 0x%x, error 0x%llx", i, Code,
+            FAIL("close %d (0x%x): reported status 0x%x, error 0x%llx", i, Code,
                 (unsigned)C.TransportStatus, (unsigned long long)C.TransportError);
         }
         Api->ConnectionClose(C.Handle);

@@ -1,5 +1,5 @@
 // N27: a peer without transport parameters receives missing_extension (RFC 9001, section 8.2).
-static int Skip; // 1: the client sends none, 2: the server sends none
+static int Skip; // 1: the client sends no transport parameters, 2: the server sends none
 #include <openssl/ssl.h>
 static int Count;
 static int UnitSetParams(SSL* Ssl, const uint8_t* Params, size_t Length)

@@ -106,7 +106,7 @@ int main(void)
     CHECK(QuicAddrCompareIp(&Local, &Chosen), "not from 127.0.0.3");
 
     //
-    // A port that is not open is told at once, to the client that it concerns.
+    // That a port is closed is reported at once, to the client that dialled it and to no other.
     //
     QUIC_ADDR Closed = One;
     int Fd = socket(AF_INET, SOCK_DGRAM, 0);
@@ -117,7 +117,7 @@ int main(void)
     SIDE* Refused = Dial(Closed, NULL);
     CHECK(WaitFor(&Refused->Complete, 2000), "no socket has the port, and the client waits");
     usleep(50000);
-    CHECK(!First->Down, "a client ends with another one's peer");
+    CHECK(!First->Down, "a client was closed because the port of another client's peer is closed");
 
     //
     // From the port of a listener, to each other.
@@ -132,7 +132,7 @@ int main(void)
     CHECK(WaitFor(&Later->Connected, 5000), "the listener does not answer any more");
 
     //
-    // A client that moves gets another socket, and the connection goes on.
+    // A client that moves gets another socket, and the connection remains usable.
     //
     QUIC_ADDR Any = { 0 };
     QuicAddrFromString("0.0.0.0", 0, &Any);
@@ -146,7 +146,7 @@ int main(void)
     CHECK(QuicAddrGetPort(&Moved) != QuicAddrGetPort(&Local), "the same port after a move");
     CHECK(Moved.Ipv4.sin_addr.s_addr == htonl(INADDR_LOOPBACK), "another address after a move");
     Api->ConnectionShutdown(Later->Connection, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7);
-    CHECK(WaitFor(&Servers[ServerCount - 1].ByPeer, 5000), "the peer hears nothing after a move");
+    CHECK(WaitFor(&Servers[ServerCount - 1].ByPeer, 5000), "the peer receives nothing after a move");
 
     for (int i = 0; i < ClientCount; i++) {
         Api->ConnectionClose(Clients[i].Connection);

@@ -1,5 +1,5 @@
-// N28: a datagram that a queue of the system drops, which shared sockets are told of, does not take the
-// rest of its batch with it.
+// N28: if a queue of the system drops a datagram, which is reported to shared sockets, the rest of
+// its batch is still sent.
 #include "datapath.h"
 
 static int Drops;
@@ -24,7 +24,7 @@ int sendmmsg(int Fd, struct mmsghdr* Msgs, unsigned Count, int Flags)
 
 int main(void)
 {
-    Drops = 1; // The first is the library's attempt at segmentation; without it a batch is of several datagrams.
+    Drops = 1; // The first send uses segmentation; without segmentation a batch has several datagrams.
     DpOpen("127.0.0.1");
     CHECK(GET(Drops) == 0 && !(Dp->Features & CXPLAT_DATAPATH_FEATURE_SEND_SEGMENTATION));
     CXPLAT_ROUTE Route = { 0 };

@@ -1,4 +1,5 @@
-// N28: a client that moves to any address knows which one it has, although the route is queried only once.
+// N28: a client that moves to an unspecified address learns its address, although the route is
+// queried only once.
 #include "unit.h"
 #include <errno.h>
 #include <sys/syscall.h>

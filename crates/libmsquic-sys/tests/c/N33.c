@@ -1,4 +1,4 @@
-// N33: a server follows a client that uses connection IDs and moves now and then.
+// N33: a server follows a client that uses connection IDs and moves from time to time.
 #include "tls.h"
 
 static volatile int Followed;
@@ -52,7 +52,7 @@ int main(void)
         CHECK(Followed >= Move, "the server does not follow move %d", Move);
         usleep(500000); // for the connection IDs of the old path to be replaced
     }
-    CHECK(!ClientSide.Down && !ServerSide.Down, "the connection is over");
+    CHECK(!ClientSide.Down && !ServerSide.Down, "the connection has ended");
     CloseBoth();
     Api->ConfigurationClose(ClientConfig);
     return StopLibrary();

@@ -1,5 +1,6 @@
-// N33: a server follows a client with connection IDs that moves many times before it hears anything
-// from the server, whether or not it changes its connection ID, and both go on when it does.
+// N33: a server follows a client with connection IDs that moves many times before it receives
+// anything from the server, whether or not it changes its connection ID, and the connection remains
+// usable afterwards.
 #include "rebind.h"
 
 #define MOVES 10
@@ -45,12 +46,12 @@ static QUIC_CONNECTION* Connect(UNIT_CONN* C, HQUIC Config)
     CHECK(UnitWait(&C->Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
     CHECK(HookSend(C, 2000));
     QUIC_CONNECTION* Server = (QUIC_CONNECTION*)UnitAccepted.Handle;
-    // All that the client supplies; the first one is not counted.
+    // All connection IDs that the client supplies; the first one is not counted.
     for (int i = 0; i < 2000 && Server->DestCidCount < QUIC_ACTIVE_CONNECTION_ID_LIMIT - 1; i++) { usleep(1000); }
     return Server;
 }
 
-// Connection IDs are changed because of moves, and not without end.
+// Connection IDs are changed because of moves only, and not endlessly.
 static void Settles(const char* Name, UNIT_CONN* C)
 {
     QUIC_CONNECTION* Sides[2] = { (QUIC_CONNECTION*)C->Handle, (QUIC_CONNECTION*)UnitAccepted.Handle };
@@ -63,10 +64,11 @@ static void Settles(const char* Name, UNIT_CONN* C)
         CHECK(HookSend(C, 2000));
         usleep(10000);
     }
-    if (Rounds < 20) { FAIL("%s: connection IDs change without end, %u times", Name, Changes); }
+    if (Rounds < 20) { FAIL("%s: connection IDs change endlessly, %u times", Name, Changes); }
 }
 
-// The client moves after it has heard of a change of the server's, and before the server hears of it.
+// The client moves after it has received the server's change of connection IDs, and before the
+// server receives the answer.
 static void ChangeDuringMove(HQUIC Config)
 {
     UNIT_CONN C = { 0 };
@@ -123,19 +125,20 @@ static void Moves(const char* Name, HQUIC Config, CHANGES* IsOtherAddress, CHANG
         }
         Followed = Followed < 300;
         if (!Followed) { FAIL("%s: move %d was not followed", Name, Move); }
-        if (C.Complete || UnitAccepted.Complete) { FAIL("%s: over after move %d", Name, Move); }
+        if (C.Complete || UnitAccepted.Complete) { FAIL("%s: the connection ended after move %d", Name, Move); }
     }
 
     RebindDropToClient = 0;
     int Before = Heard;
-    // Meanwhile the server may have gone back to the last validated path: it follows the client again.
+    // Meanwhile the server may have returned to the last validated path. Then it follows the client
+    // again.
     for (int i = 0; i < 500 &&
             !(Heard != Before && Server->Paths[0].IsPeerValidated && IsAt(Server, &Address)); i++) {
         (void)Api->DatagramSend(C.Handle, &HookData, 1, QUIC_SEND_FLAG_NONE, NULL);
         (void)Api->DatagramSend(UnitAccepted.Handle, &HookData, 1, QUIC_SEND_FLAG_NONE, NULL);
         usleep(10000);
     }
-    if (Heard == Before) { FAIL("%s: the client hears nothing any more", Name); }
+    if (Heard == Before) { FAIL("%s: the client receives nothing any more", Name); }
     if (!Server->Paths[0].IsPeerValidated || !IsAt(Server, &Address)) {
         FAIL("%s: the server is %s the client's address, which is %svalidated", Name,
             IsAt(Server, &Address) ? "at" : "not at", Server->Paths[0].IsPeerValidated ? "" : "not ");

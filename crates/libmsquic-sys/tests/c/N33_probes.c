@@ -1,5 +1,5 @@
-// N33: paths that were probed, or that forged packets name, do not keep a server from following its client, and
-// the path that was active before is the one that is kept.
+// N33: paths that were probed, or opened by forged packets, do not keep a server from following its
+// client. The previously active path is kept.
 #include "forge.h"
 
 static int Done;
@@ -17,7 +17,7 @@ static int IsAt(const QUIC_CONNECTION* Connection, int Index, const CXPLAT_ROUTE
         QuicAddrCompare(&Connection->Paths[Index].Route.RemoteAddress, &Route->RemoteAddress);
 }
 
-// The client probes an address and shows that it is there.
+// The client probes an address and answers the server's challenge.
 static void Probe(QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route)
 {
     QUIC_PATH_CHALLENGE_EX Frame = { { 1 } };
@@ -43,7 +43,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     CHECK(IsAt(Connection, 0, &One));
     if (!IsAt(Connection, 1, &Real)) { FAIL("the path that was active before is gone"); }
 
-    // After probing others it moves elsewhere.
+    // After probing other addresses it moves to a new one.
     Probe(Connection, &Two);
     Probe(Connection, &Three);
     Probe(Connection, &Four);
@@ -52,7 +52,8 @@ static void Receive(QUIC_CONNECTION* Connection)
     if (!IsAt(Connection, 0, &Five)) { FAIL("a client that has probed %u paths is not followed", Connection->PathsCount); }
     CHECK(Connection->PathsCount == 2 && IsAt(Connection, 1, &One));
 
-    // Packets of duplicate numbers from other addresses, dropped before they are authenticated, precede it.
+    // Before it, packets with duplicate numbers arrive from other addresses; they are dropped
+    // before authentication.
     CXPLAT_ROUTE Six = At(&Real, 13);
     QUIC_RX_PACKET* Packets[4];
     for (int i = 0; i < 3; i++) { Packets[i] = Forge(Connection, &False[i], -11, &Ping, 1); }

@@ -1,4 +1,5 @@
-// N34: every frame but those that probe a path moves the connection to the address that it comes from.
+// N34: every frame except a probing frame moves the connection to the address from which it
+// arrives.
 #include "forge.h"
 #include <sys/wait.h>
 
@@ -50,7 +51,8 @@ int main(int Argc, char** Argv)
     if (Argc > 1) {
         _exit(Follows(Argv[1][0]) ? 2 : 3);
     }
-    // A client does not forgive the acknowledgment of a packet that it has not sent, so each has its process.
+    // A client closes the connection when a packet that it has not sent is acknowledged, so each
+    // case has a process.
     const char* Kinds[] = { "probe", "datagram", "frequency", "streams blocked", "immediate acknowledgment" };
     for (int i = 0; i < 5; i++) {
         int Status = 0;

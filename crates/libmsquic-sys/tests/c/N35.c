@@ -11,7 +11,7 @@ static size_t Used(void)
 
 static uint8_t Data[9000];
 
-// Sends one datagram, or several of a size with one call, and waits until they are there.
+// Sends one datagram, or several of one size with one call, and waits until they have arrived.
 static void Send(int Length, int Segment)
 {
     const uint64_t Expected = GET(RecvPackets) + (Segment ? (Length + Segment - 1) / Segment : 1);
@@ -20,7 +20,7 @@ static void Send(int Length, int Segment)
     CHECK(WAIT_FOR(GET(RecvPackets) == Expected, 5000));
 }
 
-// Looks at the datagram that was kept last and takes it out.
+// Checks the datagram that was kept last and removes it.
 static void Take(int Offset, int Length, uint16_t Port)
 {
     CXPLAT_RECV_DATA* D = Kept;

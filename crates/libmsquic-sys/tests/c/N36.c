@@ -1,4 +1,5 @@
-// N36: a path is validated by the response to its challenge only, not by zeros before there is one.
+// N36: a path is validated only by the response to its challenge, not by a response of zeros before
+// a challenge was sent.
 #include "forge.h"
 
 static int Done;
@@ -19,7 +20,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     if (Path->IsPeerValidated) { FAIL("zeros validated an address that was not challenged"); }
     CHECK(Path->Allowance != UINT32_MAX);
 
-    // The challenge was drawn meanwhile; its response validates.
+    // The challenge was generated meanwhile; its response validates the path.
     QUIC_PATH_CHALLENGE_EX Response;
     memcpy(Response.Data, Path->Challenge, sizeof(Response.Data));
     Length = 0;

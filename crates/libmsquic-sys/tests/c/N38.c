@@ -1,10 +1,11 @@
-// N38: a server replaces its connection IDs only once the client has got those that it has, and retired those that were
-// replaced before; until then a change of processor waits.
+// N38: a server replaces its connection IDs only after the client has received the current ones and
+// retired those that were replaced before; until then a change of processor waits.
 #include "forge.h"
 
 static int Done;
 
-// A packet that arrives on another processor than the connection belongs to; tells how many connection IDs are new.
+// Receives a packet on another processor than that of the connection; returns how many connection
+// IDs are new.
 static unsigned Replaced(QUIC_CONNECTION* Connection, uint32_t Number, BOOLEAN NewPath)
 {
     const uint64_t Before = Connection->NextSourceCidSequenceNumber;
@@ -57,7 +58,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     CHECK(Replaced(Connection, 0, TRUE) == Connection->SourceCidLimit);
     for (uint32_t i = 1; i < 10; i++) {
         const unsigned Count = Replaced(Connection, i, TRUE);
-        if (Count != 0) { FAIL("%u connection IDs are replaced that the client has not got", Count); }
+        if (Count != 0) { FAIL("%u connection IDs are replaced that the client has not received", Count); }
     }
     for (uint32_t i = 10; i < 20; i++) {
         Acknowledge(Connection);
@@ -67,7 +68,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     }
     Retire(Connection, 20);
     if (Replaced(Connection, 21, FALSE) != Connection->SourceCidLimit) {
-        FAIL("a change of processor that had to wait is forgotten");
+        FAIL("a change of processor that had to wait is lost");
     }
     Acknowledge(Connection);
     Retire(Connection, 22);

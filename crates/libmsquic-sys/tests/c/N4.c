@@ -85,7 +85,7 @@ static void WritePem(const char* Path, X509* Cert)
 int main(void)
 {
     //
-    // A system store that knows the root of the peers: it must not be consulted.
+    // A system store with the root of the peers: it must not be read.
     //
     char Store[] = "/tmp/msquic-n4-XXXXXX";
     MUST(mkstemp(Store) >= 0);

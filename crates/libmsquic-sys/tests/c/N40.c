@@ -13,7 +13,7 @@ static void Challenge(QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route, uint8_t 
     ForgeReceive(Connection, Forge(Connection, Route, 0, Frames, sizeof(Frames)), 1);
 }
 
-// The packet with the response; there is one at most.
+// Finds the packet with the response, of which there is at most one.
 static const QUIC_SENT_PACKET_METADATA* Answer(QUIC_CONNECTION* Connection, uint8_t Value)
 {
     const QUIC_SENT_PACKET_METADATA* Found = NULL;
@@ -52,7 +52,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     CHECK(Packet->PacketLength >= 1200);
     CHECK(Connection->Paths[1].IsMinMtuValidated == FALSE && !Connection->Paths[1].SendChallenge);
 
-    // The path is challenged again: no challenge of the server's goes with the response.
+    // The path is challenged again; the server sends no challenge of its own with the response.
     Challenge(Connection, &One, 3);
     Packet = Answer(Connection, 3);
     CHECK(Packet != NULL && Packet->PathId == Probed && Packet->PacketLength >= 1200 && Packet->FrameCount == 1);
@@ -62,7 +62,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     QuicPathRemove(Connection, 1);
     CHECK(Answer(Connection, 4) == NULL);
 
-    // The path becomes the active one before.
+    // The path becomes the active one before the response is sent.
     const uint8_t Ping = QUIC_FRAME_PING;
     Challenge(Connection, &Three, 5);
     const uint8_t Used = Connection->Paths[1].ID;

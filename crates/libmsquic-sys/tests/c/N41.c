@@ -46,7 +46,7 @@ int main(int Argc, char** Argv)
         Take(Argv[1][0]);
         _exit(2 + Accepted);
     }
-    // A frame that is not accepted ends the connection, so each has its process.
+    // A frame that is not accepted ends the connection, so each case has its own process.
     const char* Kinds[] = { "ping", "crypto", "token", "answer", "handshake done", "retire" };
     for (int i = 0; i < 6; i++) {
         int Status = 0;

@@ -1,5 +1,5 @@
-// N43: packets that come by another processor, and then from another address by that of the connection, leave the
-// connection and its IDs where they are.
+// N43: a packet received on another processor, followed by one from another address on the
+// processor of the connection, neither moves the connection nor replaces its connection IDs.
 #include "forge.h"
 
 static int Done;
@@ -16,7 +16,7 @@ static void Receive(QUIC_CONNECTION* Connection)
     Packet->Next = (CXPLAT_RECV_DATA*)Forge(Connection, &Second, 1, &Ping, 1);
     ForgeReceive(Connection, Packet, 2);
     CHECK(Connection->Paths[0].ID == 101);
-    if (Connection->NextSourceCidSequenceNumber != Before) { FAIL("connection IDs are replaced for nothing"); }
+    if (Connection->NextSourceCidSequenceNumber != Before) { FAIL("connection IDs are replaced although the connection does not move"); }
     CHECK(!Connection->State.UpdateWorker && QuicPartitionIdGetIndex(Connection->PartitionID) == Own);
     Done = 1;
 }

@@ -1,10 +1,10 @@
-// The ID of a thread is asked for once.
+// N48: each thread queries its ID once.
 #include "datapath.h"
 #include <stdarg.h>
 
 static int Asked;
 
-// All that this test calls needs no other.
+// This test needs no other system call by this function.
 long syscall(long Number, ...)
 {
     CHECK(Number == SYS_gettid);

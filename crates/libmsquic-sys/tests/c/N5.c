@@ -1,4 +1,4 @@
-// A token of another server is ignored: the client is served, or sent a Retry under load.
+// N5: a token of another server is ignored: the client is accepted, or sent a Retry under load.
 #include "unit.h"
 
 static void Attempt(HQUIC Config, uint16_t Port, uint16_t Length, uint8_t First, int ExpectRetry)

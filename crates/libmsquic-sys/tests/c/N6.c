@@ -1,6 +1,7 @@
-// RegistrationClose keeps the workers until the last connection is freed: a receive that still holds
-// the connection may queue it once more. (A configuration keeps the registration too, so it shows with
-// connections that were closed before they got one.) A registration that shuts down refuses connections.
+// N6: RegistrationClose keeps the workers until the last connection is freed: a receive that still
+// holds the connection may queue it once more. (A configuration keeps the registration open too, so
+// the fault affects connections that were closed before they got one.) A registration that shuts
+// down refuses connections.
 #include "unit.h"
 
 static volatile int Closed;
@@ -93,7 +94,7 @@ int main(void)
     uint16_t Port;
     HQUIC Listener = Listen(&Port);
     Reg = ClientReg;
-    // The moment in RegistrationShutdown before the listeners are stopped.
+    // The state inside RegistrationShutdown, before the listeners are stopped.
     ((QUIC_REGISTRATION*)ServerReg)->ShuttingDown = TRUE;
     UNIT_CONN C = { 0 };
     UnitConnect(&C, ClientConfig, Port);

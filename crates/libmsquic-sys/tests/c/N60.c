@@ -1,19 +1,19 @@
-// What a paused receiver has not taken is indicated once more when the connection closes, also the end of a stream
-// behind bytes that it holds.
+// N60: bytes that a paused receiver has not taken are indicated once more when the connection
+// closes, and so is the end of a stream behind bytes that it holds.
 #include "unit.h"
 
 enum { LENGTH = 200000 };
 static uint8_t Data[LENGTH];
 static const QUIC_BUFFER Buffers[] = { { LENGTH, Data } };
 
-static int Closing;             // the server was told that the connection closes
+static int Closing;             // the close was indicated to the server
 static int Takes;               // how many bytes it takes before that
 static uint64_t Taken, Late;    // bytes taken in all, and by RECEIVE after the close
 static int Finished, Paused;
 static volatile int Sent, Shut;
 
 static int Holds;               // the server holds what it receives: its calls return PENDING
-static HQUIC Returns;           // and gives all bytes of this stream back when it is told that the connection closes
+static HQUIC Returns;           // it completes all bytes of this stream when the close is indicated
 static volatile int Held, Ended; // how many bytes, and how often the end of the stream was indicated
 
 static QUIC_STATUS QUIC_API ServerStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
@@ -59,15 +59,6 @@ static QUIC_STATUS QUIC_API ServerConnection(HQUIC Handle, void* Context, QUIC_C
     return UnitConnCallback(Handle, Context, Event);
 }
 
-static QUIC_STATUS QUIC_API Listener(HQUIC Handle, void* Context, QUIC_LISTENER_EVENT* Event)
-{
-    QUIC_STATUS Status = UnitListenerCallback(Handle, Context, Event);
-    if (Event->Type == QUIC_LISTENER_EVENT_NEW_CONNECTION) {
-        Api->SetCallbackHandler(UnitAccepted.Handle, (void*)ServerConnection, &UnitAccepted);
-    }
-    return Status;
-}
-
 static QUIC_STATUS QUIC_API ClientStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
 {
     UNREFERENCED_PARAMETER(Context);
@@ -105,8 +96,8 @@ static void Case(HQUIC ClientConfig, uint16_t Port, int How, QUIC_SEND_FLAGS Fla
     Api->ConnectionClose(UnitAccepted.Handle);
 }
 
-// The server holds all bytes when the lone end of the stream arrives, or (without bytes) holds the end itself.
-// If it gives them back, more bytes arrive behind them.
+// The server holds all bytes when the end of the stream arrives alone, or (without bytes) holds the
+// end itself. If it completes them, more bytes arrive after them.
 static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length, int GivesBack)
 {
     UNIT_CONN Client = { 0 };
@@ -134,7 +125,7 @@ static void Hold(HQUIC ClientConfig, uint16_t Port, uint32_t Length, int GivesBa
     Api->ConnectionShutdown(Client.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7);
     CHECK(UnitWait(&UnitAccepted.Complete, 10000));
     if (Held != (int)Length * (1 + GivesBack)) { FAIL("%d bytes arrived", Held); }
-    // With all bytes given back PEER_SEND_SHUTDOWN alone may tell it.
+    // If all bytes were completed, PEER_SEND_SHUTDOWN alone may report the end.
     if (Ended != 1 && !(GivesBack && Ended == 0 && Finished)) { FAIL("behind %u held bytes the end was indicated %d times", Length, Ended); }
     Api->ConnectionClose(Client.Handle);
     Api->ConnectionClose(UnitAccepted.Handle);
@@ -151,26 +142,21 @@ int main(void)
     S.SendBufferingEnabled = FALSE; S.IsSet.SendBufferingEnabled = TRUE; // A send is complete when it is acknowledged.
     S.StreamRecvWindowDefault = 1 << 20; S.IsSet.StreamRecvWindowDefault = TRUE;
     HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S);
-    UnitAcceptConfig = ServerConfig;
-    HQUIC Handle;
-    OK(Api->ListenerOpen(Reg, Listener, NULL, &Handle));
-    QUIC_ADDR Addr = { 0 };
-    QuicAddrSetFamily(&Addr, QUIC_ADDRESS_FAMILY_INET);
-    OK(Api->ListenerStart(Handle, &Alpn, 1, &Addr));
-    uint32_t Size = sizeof(Addr);
-    OK(Api->GetParam(Handle, QUIC_PARAM_LISTENER_LOCAL_ADDRESS, &Size, &Addr));
+    UnitAcceptCallback = ServerConnection;
+    uint16_t Port;
+    HQUIC Listener = UnitListen(ServerConfig, &Port);
     for (int How = BY_PEER; How <= BY_US; How++) {
-        Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_NONE);
-        Case(ClientConfig, QuicAddrGetPort(&Addr), How, QUIC_SEND_FLAG_FIN);
+        Case(ClientConfig, Port, How, QUIC_SEND_FLAG_NONE);
+        Case(ClientConfig, Port, How, QUIC_SEND_FLAG_FIN);
     }
     for (int Multiple = 0; Multiple < 2; Multiple++) {
         S.StreamMultiReceiveEnabled = Multiple; S.IsSet.StreamMultiReceiveEnabled = TRUE;
         OK(Api->SetParam(ServerConfig, QUIC_PARAM_CONFIGURATION_SETTINGS, sizeof(S), &S));
-        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100, 0);
-        Hold(ClientConfig, QuicAddrGetPort(&Addr), 100, 1);
-        Hold(ClientConfig, QuicAddrGetPort(&Addr), 0, 0);
+        Hold(ClientConfig, Port, 100, 0);
+        Hold(ClientConfig, Port, 100, 1);
+        Hold(ClientConfig, Port, 0, 0);
     }
-    Api->ListenerClose(Handle);
+    Api->ListenerClose(Listener);
     Api->ConfigurationClose(ServerConfig);
     Api->ConfigurationClose(ClientConfig);
     UnitClose();

@@ -1,4 +1,5 @@
-// A program can ask how many bytes of streams a connection holds, and the answer follows what is taken.
+// N66: a program can read how many bytes of streams a connection holds, and the number follows what
+// is taken.
 #include "unit.h"
 
 enum { LENGTH = 200000, WINDOW = 1 << 20 };
@@ -27,15 +28,6 @@ static QUIC_STATUS QUIC_API ServerConnection(HQUIC Handle, void* Context, QUIC_C
     return UnitConnCallback(Handle, Context, Event);
 }
 
-static QUIC_STATUS QUIC_API Listener(HQUIC Handle, void* Context, QUIC_LISTENER_EVENT* Event)
-{
-    QUIC_STATUS Status = UnitListenerCallback(Handle, Context, Event);
-    if (Event->Type == QUIC_LISTENER_EVENT_NEW_CONNECTION) {
-        Api->SetCallbackHandler(UnitAccepted.Handle, (void*)ServerConnection, &UnitAccepted);
-    }
-    return Status;
-}
-
 static QUIC_STATUS QUIC_API ClientStream(HQUIC Stream, void* Context, QUIC_STREAM_EVENT* Event)
 {
     UNREFERENCED_PARAMETER(Context);
@@ -62,25 +54,20 @@ int main(void)
     S.StreamRecvWindowDefault = WINDOW; S.IsSet.StreamRecvWindowDefault = TRUE;
     S.ConnFlowControlWindow = WINDOW; S.IsSet.ConnFlowControlWindow = TRUE;
     HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S);
-    UnitAcceptConfig = ServerConfig;
-    HQUIC Handle, Stream;
-    OK(Api->ListenerOpen(Reg, Listener, NULL, &Handle));
-    QUIC_ADDR Addr = { 0 };
-    QuicAddrSetFamily(&Addr, QUIC_ADDRESS_FAMILY_INET);
-    OK(Api->ListenerStart(Handle, &Alpn, 1, &Addr));
-    uint32_t Size = sizeof(Addr);
-    OK(Api->GetParam(Handle, QUIC_PARAM_LISTENER_LOCAL_ADDRESS, &Size, &Addr));
+    UnitAcceptCallback = ServerConnection;
+    uint16_t Port;
+    HQUIC Listener = UnitListen(ServerConfig, &Port), Stream;
     UNIT_CONN Client = { 0 };
-    UnitConnect(&Client, ClientConfig, QuicAddrGetPort(&Addr));
+    UnitConnect(&Client, ClientConfig, Port);
     CHECK(UnitWait(&Client.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
     CHECK(Unread() == 0);
-    Size = 1;
+    uint32_t Size = 1;
     CHECK(Api->GetParam(UnitAccepted.Handle, QUIC_PARAM_CONN_RECEIVED_UNREAD, &Size, Data) == QUIC_STATUS_BUFFER_TOO_SMALL);
     OK(Api->StreamOpen(Client.Handle, QUIC_STREAM_OPEN_FLAG_UNIDIRECTIONAL, ClientStream, NULL, &Stream));
     OK(Api->StreamStart(Stream, QUIC_STREAM_START_FLAG_NONE));
     OK(Api->StreamSend(Stream, Buffers, 1, QUIC_SEND_FLAG_NONE, NULL));
     CHECK(UnitWait(&Sent, 5000)); // all was acknowledged
-    if (Unread() != LENGTH) { FAIL("%llu bytes are told", (unsigned long long)Unread()); }
+    if (Unread() != LENGTH) { FAIL("%llu bytes are reported", (unsigned long long)Unread()); }
     OK(Api->StreamReceiveSetEnabled(Paused, TRUE));
     for (int i = 0; Unread() != 0; i++) {
         CHECK(i < 5000);
@@ -90,7 +77,7 @@ int main(void)
     CHECK(UnitWait(&UnitAccepted.Complete, 10000));
     Api->ConnectionClose(Client.Handle);
     Api->ConnectionClose(UnitAccepted.Handle);
-    Api->ListenerClose(Handle);
+    Api->ListenerClose(Listener);
     Api->ConfigurationClose(ServerConfig);
     Api->ConfigurationClose(ClientConfig);
     UnitClose();

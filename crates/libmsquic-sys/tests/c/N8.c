@@ -66,7 +66,7 @@ int main(void)
     OpenMsQuic();
 
     //
-    // Port 0 on a specific address; the real address is reported.
+    // Port 0 on a specific address; the actual port is reported.
     //
     QUIC_ADDR Any1 = MakeAddr(AF_INET, "127.0.0.1", 0);
     MUST(Listen(&Any1, "a", &A) == 0);
@@ -81,18 +81,18 @@ int main(void)
     CHECK(One.Ip.sa_family == AF_INET && One.Ipv4.sin_addr.s_addr == Any1.Ipv4.sin_addr.s_addr,
         "another address is reported");
     CHECK(IsAnswered(One, 5000), "the listener does not answer on its address");
-    CHECK(!IsAnswered(Two, 150), "127.0.0.2 is answered by the listener on 127.0.0.1");
-    CHECK(!IsAnswered(Six, 150), "::1 is answered by the listener on 127.0.0.1");
+    CHECK(!IsAnswered(Two, 150), "the listener on 127.0.0.1 answers packets to 127.0.0.2");
+    CHECK(!IsAnswered(Six, 150), "the listener on 127.0.0.1 answers packets to ::1");
 
     //
     // The other addresses are free for other sockets, of this or another process.
     //
     int Fd = socket(AF_INET, SOCK_DGRAM, 0);
-    CHECK(bind(Fd, &Two.Ip, sizeof(Two.Ipv4)) == 0, "127.0.0.2 is taken by the listener on 127.0.0.1");
+    CHECK(bind(Fd, &Two.Ip, sizeof(Two.Ipv4)) == 0, "the listener on 127.0.0.1 occupies the port on 127.0.0.2");
     close(Fd);
     CHECK(DialFrom(Two, One, 0) == QUIC_STATUS_CONNECTION_REFUSED,
         "a client on 127.0.0.2 fails with 0x%x", DownStatus);
-    // The socket of the client before may stay for a moment.
+    // The socket of the previous client may be closed a little later.
     QUIC_STATUS Shared = QUIC_STATUS_ADDRESS_IN_USE;
     for (int i = 0; i < 200 && Shared == QUIC_STATUS_ADDRESS_IN_USE; i++) {
         Shared = DialFrom(Two, One, 1);

@@ -21,7 +21,7 @@ static QUIC_STATUS QUIC_API Callback(HQUIC Handle, void* Context, QUIC_CONNECTIO
             0x0f, 0, 4, 0 };
         Connection->Streams.Types[STREAM_ID_FLAG_IS_CLIENT | STREAM_ID_FLAG_IS_BI_DIR].MaxTotalStreamCount = 1;
         ForgeReceive(Connection, Forge(Connection, &Connection->Paths[0].Route, 0, Frames, sizeof(Frames)), 1);
-        if (!Connection->State.ClosedLocally) { FAIL("the connection goes on"); }
+        if (!Connection->State.ClosedLocally) { FAIL("the connection was not closed"); }
         CHECK(Connection->CloseErrorCode == QUIC_ERROR_FINAL_SIZE_ERROR);
         Done = 1;
     }

@@ -46,7 +46,7 @@ static void TestHook(QUIC_CONNECTION* Connection)
         }
         Step = 5;
     }
-    // The client would treat an acknowledgement of a packet that it did not send as an attack.
+    // The client closes the connection when a packet that it did not send is acknowledged.
     QuicRangeReset(&Connection->Packets[QUIC_ENCRYPT_LEVEL_1_RTT]->AckTracker.PacketNumbersToAck);
 }
 

@@ -31,7 +31,7 @@ static void TestHook(QUIC_CONNECTION* Connection)
         0x02, 0x80 | (uint8_t)(Number >> 24), (uint8_t)(Number >> 16), (uint8_t)(Number >> 8), (uint8_t)Number,
         0, 0, 0, 0x01 };
     ForgeReceive(Connection, Forge(Connection, &Connection->Paths[0].Route, 0, Frame, sizeof(Frame)), 1);
-    if (!Connection->State.ClosedLocally) { FAIL("the connection goes on"); }
+    if (!Connection->State.ClosedLocally) { FAIL("the connection was not closed"); }
     Error = Connection->CloseErrorCode;
     if (Error != QUIC_ERROR_PROTOCOL_VIOLATION) { FAIL("closed with 0x%llx", (unsigned long long)Error); }
     if (Cubic->BytesInFlight > InFlight) {

@@ -8,7 +8,7 @@ static void TestHook(QUIC_CONNECTION* Connection)
     // Acknowledges packet 0; the third ECN count is missing.
     static const uint8_t Frame[] = { 0x03, 0, 0, 0, 0, 0, 0 };
     ForgeReceive(Connection, Forge(Connection, &Connection->Paths[0].Route, 0, Frame, sizeof(Frame)), 1);
-    if (!Connection->State.ClosedLocally) { FAIL("the connection goes on"); }
+    if (!Connection->State.ClosedLocally) { FAIL("the connection was not closed"); }
     CHECK(Connection->CloseErrorCode == QUIC_ERROR_FRAME_ENCODING_ERROR);
 }
 

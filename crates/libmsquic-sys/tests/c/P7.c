@@ -3,7 +3,7 @@
 #include "unit.h"
 #include <sys/syscall.h>
 
-static volatile uint16_t Reuse; // the port that the system "chooses"
+static volatile uint16_t Reuse; // the port that the system assigns
 int bind(int Fd, const struct sockaddr* Addr, socklen_t Length)
 {
     struct sockaddr_storage Copy;

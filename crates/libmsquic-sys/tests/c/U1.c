@@ -51,8 +51,8 @@ int main(void)
     Settings.IsSet.HandshakeIdleTimeoutMs = TRUE;
     HQUIC One = UnitServerConfig(&Settings);
     //
-    // The credential of One serves; the list of protocols must have two entries, the first of which the
-    // client does not offer.
+    // The credential of One is used; the list of protocols must have two entries, the first of
+    // which the client does not offer.
     //
     OK(Api->ConfigurationOpen(Reg, TwoAlpns, 2, &Settings, sizeof(Settings), NULL, &ServerConfig));
     QUIC_CONFIGURATION* Two = (QUIC_CONFIGURATION*)ServerConfig;

@@ -7,7 +7,7 @@ static struct { int Length; uint8_t Data[1600]; } Held[64];
 
 static int Filter(int FromClient, const uint8_t* Data, int Length)
 {
-    if (!Fast) { usleep(10000); } // Gives the path a round-trip time.
+    if (!Fast) { usleep(10000); } // The round-trip time of the path.
     if (FromClient) {
         if (HoldFromClient && HeldCount < 64 && Length <= 1600) {
             memcpy(Held[HeldCount].Data, Data, (size_t)Length);
@@ -36,7 +36,7 @@ static void Start(void)
     UnitRelayStart(&R, Port, Filter);
     UnitConnect(&C, ClientConfig, R.Port);
     CHECK(UnitWait(&C.Connected, 5000) && UnitWait(&UnitAccepted.Connected, 5000));
-    usleep(400000); // Until nothing is on its way.
+    usleep(400000); // Until no packet is in flight.
 }
 
 static void Stop(void)
@@ -70,7 +70,7 @@ int main(void)
         DropToClient = Lost;
         Armed = 1;
         Api->ConnectionShutdown(UnitAccepted.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 7);
-        if (!UnitWait(&C.ByPeer, Limit)) { FAIL("%d close frames lost, no other came", Lost); }
+        if (!UnitWait(&C.ByPeer, Limit)) { FAIL("no further close frame after %d lost ones", Lost); }
         CHECK(C.PeerError == 7);
         CHECK(UnitWait(&UnitAccepted.Complete, Limit) && UnitWait(&C.Complete, Limit));
         Stop();

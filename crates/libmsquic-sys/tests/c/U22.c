@@ -1,4 +1,4 @@
-// The receive route must hold nothing but what the receive path has set.
+// U22: the route of a received datagram has only the fields that the receive path has set.
 #include "datapath.h"
 
 void* malloc(size_t Size) // fresh memory is not zero

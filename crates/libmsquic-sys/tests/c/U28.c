@@ -1,4 +1,5 @@
-// U28: a frame that is skipped (its stream is gone, or the connection is closed) is skipped as what it is.
+// U28: a frame that is skipped (its stream is gone, or the connection is closed) is skipped by its
+// own format.
 #include "unit.h"
 
 int main(void)
@@ -6,7 +7,7 @@ int main(void)
     alarm(20);
     uint8_t Frames[64] = { 0 };
     uint16_t Length = 0, Offset;
-    // Values that need more than one byte, and a PING behind the frame.
+    // Values that need more than one byte, and a PING after the frame.
     QUIC_RELIABLE_RESET_STREAM_EX Reset = { 4, 70, 100000, 20000 };
     CHECK(QuicReliableResetFrameEncode(&Reset, &Length, sizeof(Frames), Frames));
     const uint16_t End = Length;

@@ -1,5 +1,5 @@
-// U3: a connection whose active path fails goes back to the path that was active before, not to one that was
-// only probed.
+// U3: a connection whose active path fails returns to the previously active path, not to one that
+// was only probed.
 #include "forge.h"
 
 static int Done;

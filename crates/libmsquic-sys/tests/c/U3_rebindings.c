@@ -1,5 +1,5 @@
-// U3: the connection IDs of removed paths must be retired, or the peer never replaces them and a client
-// whose address changes for the fourth time is lost.
+// U3: the connection IDs of removed paths must be retired. Otherwise the peer never replaces them,
+// and the connection of a client whose address changes for the fourth time ends.
 #include "rebind.h"
 
 int main(void)

@@ -32,7 +32,7 @@ int main(void)
         FAIL("a block below zero was accepted, the largest number is %llu", (unsigned long long)Largest);
     }
     CHECK(Invalid);
-    // What was seen: 3..1000000 never sent, hidden behind a block that wraps.
+    // As observed: 3..1000000, which were never sent, behind a block that wraps.
     CHECK(!DECODE(1000000, 0, 1, 1000000 - 3, 0, 2) && Invalid);    // -1..1
     CHECK(!DECODE(1000000, 0, 1, 1000000 - 3, 0, QUIC_VAR_INT_MAX) && Invalid);
     CHECK(!DECODE(100, 0, 2, 0, 0, 90, 0, 7) && Invalid);           // the third block below zero

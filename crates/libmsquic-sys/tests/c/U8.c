@@ -1,5 +1,6 @@
-// The client's first Handshake packet discards its Initial keys, whatever it carries: a client whose
-// congestion window is full of Initial bytes that are never acknowledged still ends the handshake.
+// The client's first Handshake packet discards its Initial keys, whatever it carries: a client
+// whose congestion window is full of Initial bytes that are never acknowledged still completes the
+// handshake.
 #include "unit.h"
 
 #define INITIALS 12
@@ -58,7 +59,7 @@ int main(void)
     UNIT_CONN C = { 0 };
     UnitConnect(&C, ClientConfig, R.Port);
     if (!UnitWait(&UnitAccepted.Connected, 4000)) {
-        FAIL("the handshake starved; client connected: %d, Initials sent: %d", C.Connected, ClientInitials);
+        FAIL("the handshake does not complete; client connected: %d, Initials sent: %d", C.Connected, ClientInitials);
     }
     Api->ConnectionShutdown(C.Handle, QUIC_CONNECTION_SHUTDOWN_FLAG_NONE, 0);
     CHECK(UnitWait(&C.Complete, 2000));

@@ -1,5 +1,5 @@
-// A receive queue above the bound of one flush is cut after exactly that many packets, and the
-// counts stay equal to the list.
+// U9: a flush takes exactly as many packets from a longer receive queue as its limit says, and the
+// counts of the queue stay equal to those of the list.
 #include "unit.h"
 
 #define DATAGRAMS 350

@@ -23,8 +23,8 @@ static CXPLAT_WORKER_POOL* Pool;
 static CXPLAT_DATAPATH* Dp;
 static CXPLAT_SOCKET* Sock;
 static int Peer;
-static int NoGro;                       // let UDP_GRO fail, so that recvmmsg with many messages is used
-static uint64_t RecvPackets, RecvBytes; // what the datapath handed up
+static int NoGro;                       // makes UDP_GRO fail, so that recvmmsg with many messages is used
+static uint64_t RecvPackets, RecvBytes; // what the datapath delivered
 static void (*OnReceive)(CXPLAT_RECV_DATA*);
 static int Keeps;                       // put received datagrams into Kept, the last one first
 static CXPLAT_RECV_DATA* Kept;

@@ -1,4 +1,4 @@
-// Hands made-up packets to a server connection, from inside its worker. They are not encrypted.
+// Passes forged packets to a server's connection, inside its worker. They are not encrypted.
 #pragma once
 #include "rebind.h"
 
@@ -112,7 +112,7 @@ static void ForgeRun(void (*Receive)(QUIC_CONNECTION*), const int* Done)
     _exit(0);
 }
 
-// Hands a PATH_CHALLENGE or PATH_RESPONSE frame to the server.
+// Passes a PATH_CHALLENGE or PATH_RESPONSE frame to the server.
 static void ForgePathFrame(
     QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Route, QUIC_FRAME_TYPE Type, const QUIC_PATH_CHALLENGE_EX* Frame)
 {

@@ -6,7 +6,7 @@
 static int RebindClientFd, RebindServerFd[2]; // the relay's sockets towards the client and the server
 static uint16_t RebindPort;
 static struct sockaddr_in RebindClient, RebindServer;
-static volatile int RebindUse;       // which socket carries the client's datagrams to the server
+static volatile int RebindUse;       // the socket that sends the client's datagrams to the server
 static volatile int RebindMaxToServer, RebindMaxToClient; // longer datagrams are dropped; 0: no limit
 static volatile int RebindDropToClient;
 static volatile int RebindStop;
@@ -24,7 +24,7 @@ static void* RebindRun(void* Context)
             if (!(P[i].revents & POLLIN)) { continue; }
             struct sockaddr_in From;
             socklen_t FromLength = sizeof(From);
-            // A test may have closed the socket, so that its number names another one.
+            // A test may have closed the socket, and its number may be that of another one.
             int n = (int)recvfrom(P[i].fd, Data, sizeof(Data), MSG_DONTWAIT, (struct sockaddr*)&From, &FromLength);
             if (n < 0) { continue; }
             if (i == 0) {

@@ -1,4 +1,5 @@
-// Connection IDs that a peer supplies and retires, and one that is in use again after its retirement.
+// Helpers for connection IDs that a peer supplies and retires, and for one that is used again after
+// its retirement.
 #pragma once
 #include "forge.h"
 
@@ -23,7 +24,7 @@ static uint64_t LatestConnectionId(QUIC_CONNECTION* Connection)
     return Latest;
 }
 
-// The packet before may have the number 0 of Forge and not be counted.
+// The previous packet may have been forged with number 0, and not be counted.
 static void Acknowledge(QUIC_CONNECTION* Connection, uint64_t Number, CXPLAT_ROUTE* Route)
 {
     uint8_t Frames[64] = { QUIC_FRAME_ACK };
@@ -32,7 +33,7 @@ static void Acknowledge(QUIC_CONNECTION* Connection, uint64_t Number, CXPLAT_ROU
     ForgeReceive(Connection, Forge(Connection, Route, 1, Frames, (uint16_t)(End - Frames)), 1);
 }
 
-// The number of a packet with the frame that retires Sequence, other than Known.
+// Returns the number of a packet other than Known that has the frame that retires Sequence.
 static uint64_t FindRetirement(QUIC_SENT_PACKET_METADATA* Packet, uint64_t Sequence, uint64_t Known)
 {
     for (; Packet != NULL; Packet = Packet->Next) {
@@ -56,7 +57,7 @@ static uint64_t ReuseConnectionId(QUIC_CONNECTION* Connection, CXPLAT_ROUTE* Rou
     QUIC_PATH* Path = &Connection->Paths[0];
     const uint64_t Sequence = Path->DestCid->CID.SequenceNumber;
 
-    // What a peer's change of its connection ID makes a server do.
+    // A server does this when the peer changes its connection ID.
     CHECK(QuicConnRetireCurrentDestCid(Connection, Path));
     QuicSendFlush(Send);
     const uint64_t First = FindRetirement(Loss->SentPackets, Sequence, UINT64_MAX);

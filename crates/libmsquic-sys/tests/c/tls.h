@@ -42,12 +42,12 @@ static int Failures;
     } while (0)
 
 //
-// What one end of a connection has seen, and how it answers.
+// The events that one end of a connection has got, and its answers.
 //
 typedef struct SIDE {
     HQUIC Connection;
     volatile int Connected;
-    volatile int Resumed;           // CONNECTED said so
+    volatile int Resumed;           // as reported by CONNECTED
     volatile int CertEvents;
     volatile int Down;              // SHUTDOWN_INITIATED_BY_*
     volatile int Complete;
@@ -68,7 +68,7 @@ typedef struct SIDE {
 static SIDE ClientSide, ServerSide;
 static HQUIC ServerConfig;
 static int Portable = 1;            // portable certificates, or pointers to X509 and X509_STORE_CTX
-static int ClientAuth = 1;          // servers ask for a certificate
+static int ClientAuth = 1;          // servers request a certificate
 static void (*ConnectedHook)(SIDE* Side);    // on the worker thread
 static uint16_t PeerBidiStreams;    // setting of the next configuration, if not 0
 static int LoadMayFail;             // OpenConfig returns NULL then
@@ -267,7 +267,7 @@ static void StartListener(void)
 }
 
 //
-// Forgets what the last connection showed; keeps the ticket of the client.
+// Clears the results of the last connection; keeps the ticket of the client.
 //
 static void ResetSides(void)
 {

@@ -93,7 +93,7 @@ static int UnitWait(volatile int* Value, int Ms)
     return *Value != 0;
 }
 
-// What the callbacks of one connection saw.
+// The events that the callback of one connection has got.
 typedef struct UNIT_CONN {
     HQUIC Handle;
     volatile int Connected, ByTransport, ByPeer, Complete;
@@ -131,13 +131,14 @@ static void UnitConnect(UNIT_CONN* C, HQUIC Config, uint16_t Port)
 // A listener that accepts one connection.
 static UNIT_CONN UnitAccepted;
 static HQUIC UnitAcceptConfig;
+static QUIC_CONNECTION_CALLBACK_HANDLER UnitAcceptCallback = UnitConnCallback; // a test may set its own
 static QUIC_STATUS QUIC_API UnitListenerCallback(HQUIC Listener, void* Context, QUIC_LISTENER_EVENT* Event)
 {
     UNREFERENCED_PARAMETER(Listener);
     UNREFERENCED_PARAMETER(Context);
     if (Event->Type == QUIC_LISTENER_EVENT_NEW_CONNECTION) {
         UnitAccepted.Handle = Event->NEW_CONNECTION.Connection;
-        Api->SetCallbackHandler(UnitAccepted.Handle, (void*)UnitConnCallback, &UnitAccepted);
+        Api->SetCallbackHandler(UnitAccepted.Handle, (void*)UnitAcceptCallback, &UnitAccepted);
         return Api->ConnectionSetConfiguration(UnitAccepted.Handle, UnitAcceptConfig);
     }
     return QUIC_STATUS_SUCCESS;
@@ -221,7 +222,7 @@ static void UnitRelayStop(UNIT_RELAY* R)
     close(R->ServerFd);
 }
 
-// One use of each helper, so that a test may leave out some of them.
+// One use of each helper, so that a test that does not use some of them compiles without warnings.
 static __attribute__((unused)) void* const UnitAll[] = {
     UnitOpen, UnitClientConfig, UnitServerConfig, UnitClose, UnitWait, UnitConnect, UnitListen,
     UnitUdp, UnitRelayStart, UnitRelayStop
