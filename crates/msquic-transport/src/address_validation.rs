@@ -5,11 +5,11 @@ use net_kit::admission::Admission;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// How many transports are under pressure. Address validation is a setting of the process, so the
-/// lock is held while it changes; nothing that msquic calls takes it.
+/// How many transports are under pressure. Address validation is a setting of the whole process, so
+/// the lock is held while it changes; no callback of msquic takes this lock.
 static UNDER_PRESSURE: Mutex<usize> = Mutex::new(0);
 
-/// Lets peers prove their addresses while a transport is under pressure.
+/// Makes msquic validate the addresses of peers while a transport is under pressure.
 pub(crate) fn under_pressure(admission: Admission) -> Admission {
     let is_counted = AtomicBool::new(false);
     admission.on_pressure(move |admission| {

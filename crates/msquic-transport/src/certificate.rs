@@ -1,4 +1,4 @@
-//! Maps the end of a connection to a reason: who closed, or who rejected which certificate.
+//! Maps the end of a connection to a reason: which side closed it, or rejected which certificate.
 
 use msquic_async::ConnectionStartError;
 use msquic_async::{Connection, ConnectionError, Status};
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn our_own_verdict_names_the_peer() {
+    fn a_rejection_by_this_side_names_the_peer() {
         let peer = CertHash::from_bytes([2; 32]);
         let error = ConnectionError::Untrusted(TrustError::UntrustedIdentity(peer));
         let CloseReason::Rejected(rejection) = resolve(&error) else { panic!("not a rejection") };
@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn other_ends_are_told_apart() {
+    fn other_ends_are_distinguished() {
         assert_eq!(resolve(&by_transport(Status::CONNECTION_IDLE)), CloseReason::TimedOut);
         // msquic has a separate status for few of them.
         let status = Status::INTERNAL_ERROR;

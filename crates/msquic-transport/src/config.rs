@@ -54,26 +54,26 @@ net_kit::quic_options! {
         /// How long sent data may stay unacknowledged before the connection ends with
         /// [`CloseReason::TimedOut`](net_traits::CloseReason::TimedOut): 1 ms to 10 min. Default: 16 s (msquic).
         disconnect_timeout: Duration = Duration::from_secs(16), DISCONNECT;
-        /// Whether packets are spread over the round-trip time instead of being sent in bursts (RFC 9002, section
-        /// 7.7). Default: true (msquic).
+        /// Whether packets are spread over the round-trip time instead of being sent in bursts (RFC
+        /// 9002, section 7.7). Default: true (msquic).
         pacing: bool = true;
         /// Whether routers may signal congestion by marks instead of loss (ECN, RFC 9000, section 13.4). Paths that
         /// do not carry the marks are recognised. Default: false (msquic).
         ecn: bool = false;
         /// How msquic's threads serve the connections of this transport. Default:
-        /// [`ExecutionProfile::LowLatency`]. On which processors they run is a matter of the process, see
+        /// [`ExecutionProfile::LowLatency`]. The processors are chosen for the whole process, see
         /// [`set_processors`](crate::set_processors).
         execution_profile: ExecutionProfile = ExecutionProfile::LowLatency;
-        /// Settings of msquic that have no option here. **A setting that is given here wins** over the option of
-        /// the same meaning and over the value that the transport would choose. Three cannot be given, since the
-        /// delivery of messages depends on them: `send_buffering`, `zero_copy_receive`, and `resumption`, which is an
-        /// option. Default: none.
+        /// Settings of msquic that have no option here. **A setting here takes precedence** over
+        /// the option with the same meaning and over the value that the transport would choose.
+        /// Three cannot be set, since the delivery of messages depends on them: `send_buffering`,
+        /// `zero_copy_receive`, and `resumption`, which is an option. Default: none.
         ///
         /// ```
         /// use msquic_transport::{MsQuicTransportConfig, Settings};
         ///
-        /// let expert = Settings::new().hystart(true).idle_timeout(std::time::Duration::from_secs(7));
-        /// let config = MsQuicTransportConfig::new().quic(expert);
+        /// let settings = Settings::new().hystart(true).idle_timeout(std::time::Duration::from_secs(7));
+        /// let config = MsQuicTransportConfig::new().quic(settings);
         /// // The idle timeout is 7 s, whatever `idle_timeout` says.
         /// ```
         quic: Settings = Settings::new();
@@ -98,7 +98,7 @@ net_kit::quic_options! {
 
 const DEFAULT_MESSAGE: usize = 64 * 1024 * 1024;
 
-/// What msquic accepts.
+/// The range that msquic accepts.
 const DISCONNECT: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_secs(600);
 
 /// The lengths that a frame header can represent.

@@ -41,9 +41,9 @@ pub struct MsQuicNetConnection {
     losses: LossCursor,
 }
 
-/// What all connections of a transport share.
+/// State that all connections of a transport share.
 #[derive(Clone, Debug)]
-pub(crate) struct Home {
+pub(crate) struct TransportCore {
     pub(crate) config: Arc<MsQuicTransportConfig>,
     pub(crate) registry: Arc<Registry<Shared>>,
     pub(crate) registration: Arc<RegistrationWrapper>,
@@ -55,7 +55,7 @@ impl MsQuicNetConnection {
     pub(crate) fn new(
         inner: Connection,
         handshake: &Handshake,
-        home: &Home,
+        core: &TransportCore,
         revocations: u64,
         place: Option<Place>,
     ) -> Option<Self> {
@@ -70,10 +70,10 @@ impl MsQuicNetConnection {
             String::from_utf8(alpn.to_vec()).ok()?,
         )
         .with_receipts(has_receipts);
-        let config = home.config.clone();
+        let config = core.config.clone();
         let limit = config.max_received_message;
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
-        let shared = home.registry.register(facts, origin, revocations, |entry: Entry<_>| {
+        let shared = core.registry.register(facts, origin, revocations, |entry: Entry<_>| {
             let inbound = Inbound::new(config.receive_queue, entry.share(), has_receipts);
             Shared {
                 stream_pool: StreamPool::new(&config, inbound.receipts()),
@@ -84,11 +84,11 @@ impl MsQuicNetConnection {
                 inner,
                 config,
                 closing: Mutex::default(),
-                _registration: home.registration.clone(),
+                _registration: core.registration.clone(),
             }
         });
-        let fed = shared.inbound.clone();
-        let make = move |stream| Box::new(FrameSink::new(stream, &fed, limit)) as _;
+        let inbound = shared.inbound.clone();
+        let make = move |stream| Box::new(FrameSink::new(stream, &inbound, limit)) as _;
         shared.inner.set_inbound_uni_sinks(make);
         let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());
         if shared.inner.is_resumed() {
@@ -96,7 +96,8 @@ impl MsQuicNetConnection {
         }
         let (remote_addr, local_hash) = (facts.remote_addr(), facts.local_hash());
         let weak = Arc::downgrade(Handle::member(&shared));
-        // The place counts until the end, with or without handles.
+        // The place in the limits is occupied until the connection has ended, with or without
+        // handles.
         shared.inner.on_shutdown(move |error| {
             let _place = place;
             telemetry.closed(&resolve_bad_certificate(&error, remote_addr, local_hash));
@@ -150,7 +151,7 @@ impl MsQuicNetConnection {
         self.shared.inner.is_resumed()
     }
 
-    /// Returns the numbers of messages queued and received.
+    /// Returns how many messages and bytes were queued and received.
     pub fn message_statistics(&self) -> MessageStatistics {
         self.shared.entry.message_statistics()
     }
@@ -211,14 +212,15 @@ impl MsQuicNetConnection {
     fn prepare(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(lane) = self.shared.stream_pool.unprepared() else { return };
-        let shared = Handle::member(&self.shared).clone(); // the task keeps no connection open
+        let shared = Handle::member(&self.shared).clone(); // not a handle, which would keep it open
         runtime.spawn(async move {
             let Shared { stream_pool, inner, config, .. } = &*shared;
             stream_pool.prepare(lane, inner, config.timeouts()).await;
         });
     }
 
-    /// Spawns a task that sends the receipts for messages that were handed out, unless one does.
+    /// Spawns a task that sends the receipts for messages that were handed out, unless one is
+    /// running.
     fn spawn_receipts(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let shared = Handle::member(&self.shared).clone(); // not a handle, which would keep it open

@@ -1,8 +1,8 @@
-//! `Context`: what the listeners and connections of a transport share.
+//! `Context`: the state that the listeners and connections of a transport share.
 
 use crate::MsQuicTransportConfig;
 use crate::address_validation::under_pressure;
-use crate::connection::Home;
+use crate::connection::TransportCore;
 use crate::quic_settings::{ConfigCache, ConfigFactory, ConfigFailure};
 use crate::registration::RegistrationWrapper;
 use msquic_async::{Configuration, Dial, Listener, Registration, Resumption, Status};
@@ -17,7 +17,7 @@ use std::sync::{Arc, Weak};
 /// State that the listeners and connections of a transport share.
 #[derive(Clone, Debug)]
 pub(crate) struct Context {
-    pub(crate) home: Home,
+    pub(crate) core: TransportCore,
     configurations: Arc<ConfigCache>,
     /// The tickets of all configurations, if resumption is enabled.
     resumption: Option<Resumption>,
@@ -25,7 +25,7 @@ pub(crate) struct Context {
 }
 
 impl Context {
-    /// Starts msquic. Fails with its status.
+    /// Starts msquic, and fails with its status.
     pub(crate) fn new(config: MsQuicTransportConfig) -> Result<Self, Status> {
         let telemetry = Telemetry::new("quic");
         let admission =
@@ -34,7 +34,7 @@ impl Context {
             Registration::with_profile("msquic-transport", config.execution_profile)?;
         Ok(Self {
             resumption: config.resumption.then(Resumption::new),
-            home: Home {
+            core: TransportCore {
                 registration: Arc::new(RegistrationWrapper::new(registration)),
                 registry: Registry::with_memory(admission, telemetry, config.memory_limits()),
                 config: Arc::new(config),
@@ -85,15 +85,15 @@ impl Context {
 
     /// Returns the settings for dialling `remote_addr`.
     pub(crate) fn dial(&self, remote_addr: SocketAddr) -> Dial {
-        let dial = Dial::from(remote_addr).share_binding(self.home.config.share_sockets);
+        let dial = Dial::from(remote_addr).share_binding(self.core.config.share_sockets);
         let of_listener = || {
             let listeners = self.listeners.lock();
             let mut live = listeners.iter().filter_map(Weak::upgrade);
             live.find_map(|it| it.local_addr().ok().filter(|local| reaches(*local, remote_addr)))
         };
-        let from_listener = self.home.config.dial_from_listener.then(of_listener).flatten();
+        let from_listener = self.core.config.dial_from_listener.then(of_listener).flatten();
         let from_config =
-            || self.home.config.local_addr.filter(|local| reaches(*local, remote_addr));
+            || self.core.config.local_addr.filter(|local| reaches(*local, remote_addr));
         match from_listener.or_else(from_config) {
             Some(local_addr) => dial.local_addr(local_addr),
             None => dial,
@@ -106,8 +106,8 @@ impl Context {
         credential: &'a NetCredential,
     ) -> ConfigFactory<'a> {
         ConfigFactory {
-            registration: self.home.registration.registration(),
-            config: &self.home.config,
+            registration: self.core.registration.registration(),
+            config: &self.core.config,
             cache: &self.configurations,
             resumption: self.resumption.as_ref(),
             alpn,

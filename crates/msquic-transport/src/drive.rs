@@ -3,13 +3,13 @@
 use msquic_async::ExecutionDriver;
 use std::io;
 
-/// Runs msquic inside the current tokio runtime, for all transports of the process, as long as the future is
-/// polled; it ends with an error only. See [`ExecutionDriver::run`]. *Experimental*; Linux only, with the
-/// feature `driver`.
+/// Runs msquic inside the current tokio runtime, for all transports of the process, for as long as the future is
+/// polled; it returns only an error. See [`ExecutionDriver::run`]. *Experimental*; Linux only, with the feature
+/// `driver`.
 ///
-/// Install the driver before the first transport: later [`ExecutionDriver::install`] is an error. A message
-/// then needs no hop to another thread, which makes a round trip several times faster; see
-/// `docs/performance.md`. All connections share the one thread that is in a turn.
+/// Install the driver before the first transport is created; afterwards [`ExecutionDriver::install`] fails. Messages
+/// then do not pass between threads, which makes a round trip several times faster; see `docs/performance.md`. One
+/// thread at a time drives all connections.
 ///
 /// ```no_run
 /// use msquic_transport::{ExecutionDriver, MsQuicTransport, drive};
@@ -33,7 +33,7 @@ use std::io;
 ///
 /// # Cancel safety
 ///
-/// When the future is dropped, for instance with its runtime, a thread of its own drives msquic.
+/// When the future is dropped, for instance with its runtime, a separate thread drives msquic.
 pub async fn drive(driver: ExecutionDriver) -> io::Error {
     driver.run().await
 }

@@ -1,9 +1,9 @@
 //! `FrameSink`: decodes the frames of one stream into the inbox of its connection.
 //!
-//! It runs on msquic's thread, or on that of a reader that made room. It decodes frames directly into
-//! the memory of the messages and wakes a reader per batch. When the inbox is full, or the messages in
-//! progress on other streams take all memory of the connection, it accepts no data and its stream
-//! pauses. A stream that can no longer be decoded is stopped.
+//! It runs on msquic's thread, or on that of a reader that made room. It decodes frames directly
+//! into the memory of the messages and wakes one reader per batch. When the inbox is full, or the
+//! messages in progress on other streams take all memory of the connection, it accepts no data and
+//! its stream pauses. A stream that can no longer be decoded is stopped.
 
 use crate::inbound::Inbound;
 use msquic_async::{ReadError, ReceiveEnd, ReceiveSink, SinkStream};
@@ -97,7 +97,7 @@ impl ReceiveSink for FrameSink {
             // Between messages no data is lost. The loss of the connection is reported separately.
             (ReceiveEnd::Failed(_), _) => None,
         };
-        self.unfinished.set(0, 0); // the reader of the error resumes the streams that wait for it
+        self.unfinished.set(0, 0); // the reader of the error resumes the streams that wait for memory
         if let Some(error) = error {
             self.inbound.inbox().push_one(Err(error));
         }
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_inbox_takes_nothing_and_says_when_to_resume() {
+    fn a_full_inbox_accepts_nothing_until_it_has_room() {
         let (mut sink, inbound) = sink(2 * (ENTRY_COST + 10));
         let data = frame(&[1; 10]).repeat(3);
         assert_eq!(sink.receive(&data), 28);
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn after_an_announcement_beyond_the_limit_nothing_is_taken() {
+    fn after_an_announcement_beyond_the_limit_nothing_is_accepted() {
         let (mut sink, inbound) = sink(10 * ENTRY_COST);
         let data = [frame(b"good"), frame(&[0; 101]), frame(b"never seen")].concat();
         assert_eq!(sink.receive(&data), 8 + 4);

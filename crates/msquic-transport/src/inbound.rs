@@ -59,10 +59,11 @@ impl Inbound {
     /// [ended](net_kit::memory_budget::Share::end).
     pub(crate) fn clear(&self) {
         self.inbox.clear();
-        self.resume(); // paused sinks drop what they hold
+        self.resume(); // paused sinks then drop their data
     }
 
-    /// Waits for the next message. `over` resolves once no stream can start any more.
+    /// Waits for the next message. `over` resolves once the connection has ended and no stream can
+    /// start.
     ///
     /// # Cancel safety
     ///
@@ -145,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn streams_without_messages_stay_within_the_limit() {
+    fn the_errors_of_streams_without_messages_stay_within_the_limit() {
         const FIT: usize = 10;
         let inbound = Inbound::new(FIT * ENTRY_COST, &Share::unlimited().into(), true);
         let mut taken = 0;
@@ -154,7 +155,7 @@ mod tests {
             taken += sink.receive(b"\0");
             sink.end(ReceiveEnd::Finished);
         }
-        assert_eq!(taken, FIT, "a full inbox takes nothing");
+        assert_eq!(taken, FIT, "a full inbox accepts nothing");
         let entries = std::iter::from_fn(|| inbound.pop());
         assert_eq!(entries.filter(Result::is_err).count(), FIT);
         assert!(inbound.streams.lock().is_empty());

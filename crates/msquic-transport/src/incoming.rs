@@ -21,7 +21,7 @@ pub struct MsQuicNetIncomingRequest {
     pub(crate) incoming: Incoming,
     pub(crate) remote_addr: SocketAddr,
     pub(crate) place: Place,
-    pub(crate) told: Attempt,
+    pub(crate) attempt: Attempt,
     pub(crate) identity: Arc<RwLock<Identity>>,
     pub(crate) alpn: Arc<[String]>,
     pub(crate) context: Context,
@@ -48,21 +48,22 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
     }
 
     fn refuse(self, code: u64) {
-        self.told.refused();
+        self.attempt.refused();
         self.incoming.refuse(code);
     }
 
     async fn accept(self) -> Result<MsQuicNetConnection, ConnectError> {
-        let Self { incoming, remote_addr, mut place, told, identity, alpn, context } = self;
+        let Self { incoming, remote_addr, mut place, attempt, identity, alpn, context } = self;
         let handshake = async move {
-            // In this order: a revocation after the first line applies even if the credential is old.
-            let revocations = context.home.registry.revocations();
+            // The order matters: a revocation after the first line applies even if the credential
+            // is old.
+            let revocations = context.core.registry.revocations();
             let identity = identity.read().clone();
             let handshake = Handshake::new(
                 identity.credential.identity(),
                 remote_addr,
                 alpn.to_vec(),
-                context.home.config.handshake_timeout,
+                context.core.config.handshake_timeout,
             );
             if let Err(limit) = place.check() {
                 incoming.refuse(limit.code());
@@ -79,7 +80,7 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
             let watch = place.watch();
             let accepted = watch.run(handshake.timeout, connection.accept()).await;
             accepted.map_err(close)?.map_err(|error| match failed(&handshake, &error) {
-                ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic was the first
+                ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic's timeout came first
                 error => error,
             })?;
             place.complete().map_err(close)?;
@@ -87,12 +88,12 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
             MsQuicNetConnection::new(
                 connection,
                 &handshake,
-                &context.home,
+                &context.core,
                 revocations,
                 Some(place),
             )
             .ok_or_else(|| lost(&handshake, &ended))
         };
-        told.watch(handshake).await
+        attempt.watch(handshake).await
     }
 }

@@ -20,9 +20,9 @@ const URGENT: u16 = u16::MAX;
 
 pub(crate) struct Lane {
     slot: Mutex<Slot>,
-    /// Messages that were lost with streams that the peer stopped, and their bytes.
+    /// How many messages, and bytes, were lost with streams that the peer stopped.
     lost: Mutex<(u64, u64)>,
-    /// Those of all lanes, to be reported.
+    /// The losses of all lanes, to be reported.
     loss_reports: Arc<LossReports>,
     /// `None` if the peer's version has no receipts.
     receipts: Option<Arc<Receipts>>,
@@ -60,14 +60,14 @@ impl OpenStream {
 enum Slot {
     Empty,
     Open(Arc<OpenStream>),
-    /// No more messages are sent. A stream is kept, because a dropped one is reset.
+    /// No more messages are sent. The stream is kept, because a dropped stream is reset.
     Closed(Option<Arc<OpenStream>>),
 }
 
 /// Why a message was not queued.
 pub(crate) enum QueueError {
     WouldBlock,
-    /// No progress for this time, or not done within it.
+    /// The peer made no progress for this time, or the operation did not end within it.
     TimedOut(Duration),
     Stopped(u64),
     /// The connection has ended.
@@ -149,8 +149,8 @@ impl Lane {
         }
     }
 
-    /// Whether the caller must [prepare](Self::prepare) the stream: it is not open, and no other
-    /// task prepares it.
+    /// Returns whether the caller must [prepare](Self::prepare) the stream: it is not open, and no
+    /// other task prepares it.
     pub(crate) fn wants_preparation(&self) -> bool {
         matches!(*self.slot.lock(), Slot::Empty) && !self.is_preparing.swap(true, Ordering::SeqCst)
     }
@@ -161,8 +161,8 @@ impl Lane {
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 
-    /// Waits until the peer has acknowledged all queued data. What was lost with a stopped stream is
-    /// found in [`LossReports`].
+    /// Waits until the peer has acknowledged all queued data. Losses with a stopped stream are
+    /// reported by [`LossReports`].
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
@@ -274,8 +274,8 @@ impl Lane {
         open
     }
 
-    /// Returns how many messages the peer has not acknowledged, at most, and their bytes: also those
-    /// that were lost with stopped streams.
+    /// Returns how many messages, and bytes, the peer has not acknowledged, at most, including
+    /// those that were lost with stopped streams.
     pub(crate) fn unconfirmed(&self) -> (u64, u64) {
         let slot = self.slot.lock();
         let unconfirmed = match &*slot {
@@ -287,7 +287,8 @@ impl Lane {
 }
 
 impl OpenStream {
-    /// Waits until the peer stops the stream, and returns its code; for ever if the connection ends.
+    /// Waits until the peer stops the stream, and returns its code. Never resolves if the
+    /// connection ends.
     pub(crate) async fn stopped(&self) -> u64 {
         match self.stream.stopped().await {
             Ok(Some(code)) => code,
@@ -342,7 +343,7 @@ pub(crate) async fn unless_stuck<T>(
 struct StreamProgress<'a> {
     connection: &'a Connection,
     stream: &'a WriteStream,
-    /// Bytes that the connection had sent at the last look.
+    /// How many bytes the connection had sent at the last check.
     sent: Option<u64>,
 }
 

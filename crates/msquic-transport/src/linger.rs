@@ -1,9 +1,9 @@
 //! The thread on which connections without handles are closed.
 //!
-//! msquic drives connections on its own threads, and the runtime of the application may have ended: so
-//! a thread of this crate, with a small runtime, waits until the queued messages are acknowledged. It
-//! starts with the first such connection and ends when it was idle for a while. If it cannot start, or
-//! when it ends with the process, connections close at once.
+//! msquic drives connections on its own threads, and the runtime of the application may have ended.
+//! So a thread of this crate, with a small runtime, waits until the queued messages are
+//! acknowledged. It starts with the first such connection and ends after it was idle for a while.
+//! If it cannot be started, or the process ends, connections close at once.
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -15,12 +15,12 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
-/// How long the thread stays without a connection.
+/// How long the thread keeps running without a connection.
 const IDLE: Duration = Duration::from_secs(2);
 
 type Lingering = BoxFuture<'static, ()>;
 
-/// To the thread, if one was started.
+/// The channel to the thread, if one was started.
 static THREAD: Mutex<Option<UnboundedSender<Lingering>>> = Mutex::new(None);
 
 /// Runs `lingering` on the thread, without waiting. If there is no thread, it is dropped.
@@ -29,7 +29,7 @@ pub(crate) fn run(lingering: impl Future<Output = ()> + Send + 'static) {
         let mut thread = THREAD.lock();
         send(&mut thread, lingering.boxed()).err()
     };
-    drop(refused); // it calls msquic: after unlocking
+    drop(refused); // after unlocking, since the drop calls msquic
 }
 
 fn send(
@@ -44,7 +44,7 @@ fn send(
         },
     };
     let (sender, waiting) = unbounded_channel();
-    // The runtime is made there: it must not be dropped here, which may be inside another one.
+    // The runtime is created on the thread, since it must not be dropped inside another runtime.
     let serve = move || match Builder::new_current_thread().enable_time().build() {
         Ok(runtime) => runtime.block_on(serve(waiting)),
         Err(_) => drop(waiting), // the connections close at once
@@ -67,7 +67,7 @@ async fn serve(mut waiting: UnboundedReceiver<Lingering>) {
             }
             Some(_) = running.join_next() => {}
             () = sleep(IDLE), if running.is_empty() => {
-                waiting.close(); // what was sent before is received below
+                waiting.close(); // futures sent before are received below
                 while let Some(lingering) = waiting.recv().await {
                     running.spawn(lingering);
                 }

@@ -39,10 +39,10 @@ impl MsQuicListener {
             error => ListenError::Transport(Cause::new(error)),
         };
         let Identity { credential, configuration } = identity.clone();
-        let registration = context.home.registration.registration();
+        let registration = context.core.registration.registration();
         let instance = Listener::new(registration, configuration, credential).map_err(failed)?;
-        instance.set_backlog(context.home.config.backlog);
-        let admission = context.home.registry.admission().clone();
+        instance.set_backlog(context.core.config.backlog);
+        let admission = context.core.registry.admission().clone();
         instance.set_refused_hook(move |remote_addr| {
             admission.refuse(remote_addr.unwrap_or(UNKNOWN), Limit::Backlog);
         });
@@ -68,7 +68,7 @@ impl MsQuicListener {
 
     /// Waits for an attempt. Meanwhile it counts those that msquic refuses without a word.
     async fn incoming(&self) -> Result<Incoming, AcceptError> {
-        let telemetry = self.context.home.registry.telemetry();
+        let telemetry = self.context.core.registry.telemetry();
         let closed = |_| AcceptError::Closed;
         if !telemetry.has_recorder() {
             return self.instance.accept_incoming().await.map_err(closed);
@@ -103,12 +103,12 @@ impl NetListener for MsQuicListener {
         loop {
             let incoming = self.incoming().await?;
             let remote_addr = incoming.remote_addr().unwrap_or(UNKNOWN);
-            match self.context.home.registry.admission().admit(remote_addr) {
+            match self.context.core.registry.admission().admit(remote_addr) {
                 Ok(place) => {
                     return Ok(MsQuicNetIncomingRequest {
                         incoming,
                         remote_addr,
-                        told: place.attempt(),
+                        attempt: place.attempt(),
                         place,
                         identity: self.identity.clone(),
                         alpn: self.alpn.clone(),
@@ -126,7 +126,7 @@ impl NetListener for MsQuicListener {
 
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         let alpn = self.alpn.iter().map(String::as_str).collect::<Vec<_>>();
-        if self.context.home.config.resumption {
+        if self.context.core.config.resumption {
             self.context.forget(&credential); // a new configuration has new keys for tickets
         }
         let configuration = self.context.server(&alpn, &credential)?;
@@ -147,7 +147,7 @@ impl NetListener for MsQuicListener {
         let credential = credential.with_trust(trust);
         *self.identity.write() =
             Identity { credential: credential.clone(), configuration: configuration.clone() };
-        // It keeps its configuration, which is of its registration.
+        // This cannot fail, since the configuration of the listener's registration is kept.
         let kept = self.instance.set_credential(configuration, credential);
         debug_assert!(kept.is_ok(), "{kept:?}");
         self.context.forget_tickets();

@@ -26,7 +26,7 @@ pub(crate) struct ConfigCache(Mutex<Vec<(Key, Configuration)>>);
 /// How many configurations are kept.
 const CACHED: usize = 16;
 
-/// What a configuration depends on besides the transport. The trust policy is not part of it.
+/// The key of a cached configuration. The trust policy is not part of it.
 #[derive(Debug)]
 struct Key {
     is_server: bool,
@@ -38,12 +38,12 @@ impl PartialEq for Key {
     fn eq(&self, other: &Self) -> bool {
         self.is_server == other.is_server
             && self.alpn == other.alpn
-            && shows_the_same(&self.credential, &other.credential)
+            && same_certificate(&self.credential, &other.credential)
     }
 }
 
-/// Whether two credentials have the same certificates and key.
-fn shows_the_same(one: &NetCredential, other: &NetCredential) -> bool {
+/// Returns whether two credentials have the same certificates and key.
+fn same_certificate(one: &NetCredential, other: &NetCredential) -> bool {
     one.certificate_chain() == other.certificate_chain()
         && one.private_key().secret_der() == other.private_key().secret_der()
 }
@@ -53,10 +53,10 @@ impl ConfigCache {
     /// created again.
     pub(crate) fn forget(&self, credential: &NetCredential) {
         let mut cached = self.0.lock();
-        let of_it = |(key, _): &mut (Key, _)| shows_the_same(&key.credential, credential);
+        let of_it = |(key, _): &mut (Key, _)| same_certificate(&key.credential, credential);
         let forgotten: Vec<_> = cached.extract_if(.., of_it).collect();
         drop(cached);
-        drop(forgotten); // after unlocking: it may close configurations
+        drop(forgotten); // after unlocking, since the drop may close configurations
     }
 
     fn get_or_make(

@@ -23,9 +23,9 @@ use tokio::time::timeout;
 
 /// A question of the peer, see [`NetQuestion`].
 ///
-/// [`answer`](NetQuestion::answer) waits until the peer's QUIC has acknowledged the answer. A peer
-/// whose task does not read at that moment has at most the first 256 KiB buffered. It loses the
-/// rest if the connection is then closed.
+/// [`answer`](NetQuestion::answer) waits until the peer's QUIC stack has acknowledged the answer.
+/// If the peer's task is not reading, at most the first 256 KiB are buffered for it, and with an
+/// unpatched library the rest is lost if the connection is then closed.
 pub struct MsQuicQuestion {
     read: ReadStream,
     write: Arc<WriteStream>,
@@ -51,8 +51,8 @@ impl NetQuestion for MsQuicQuestion {
                 Err(late) => late,
             };
             match error {
-                RequestError::TooLarge { .. } => self.give_up(request_code::TOO_LARGE),
-                RequestError::TimedOut { .. } => self.give_up(request_code::TOO_SLOW),
+                RequestError::TooLarge { .. } => self.abort(request_code::TOO_LARGE),
+                RequestError::TimedOut { .. } => self.abort(request_code::TOO_SLOW),
                 _ => {}
             }
             break Err(error);
@@ -68,7 +68,7 @@ impl NetQuestion for MsQuicQuestion {
         let Shared { inner, config, stream_pool, .. } = &*self.connection.shared;
         let (size, limit) = (answer.len(), config.max_request_size);
         if size > limit {
-            self.give_up(request_code::TOO_LARGE);
+            self.abort(request_code::TOO_LARGE);
             return Err(RequestError::TooLarge { size, limit });
         }
         let written = async {
@@ -87,13 +87,13 @@ impl NetQuestion for MsQuicQuestion {
     }
 
     fn refuse(self, code: u64) {
-        self.give_up(code);
+        self.abort(code);
     }
 }
 
 impl MsQuicQuestion {
-    /// Each call does nothing once its direction has ended.
-    fn give_up(&self, code: u64) {
+    /// Aborts both directions; a direction that has ended is not affected.
+    fn abort(&self, code: u64) {
         let _ = self.write.abort_write(code);
         let _ = self.read.abort_read(code);
     }
@@ -101,7 +101,7 @@ impl MsQuicQuestion {
 
 impl Drop for MsQuicQuestion {
     fn drop(&mut self) {
-        self.give_up(request_code::NO_ANSWER); // does nothing after an answer
+        self.abort(request_code::NO_ANSWER); // does nothing after an answer
     }
 }
 
@@ -111,7 +111,7 @@ impl fmt::Debug for MsQuicQuestion {
     }
 }
 
-/// Cancels the request on drop, unless it was answered.
+/// A request that was sent. It is cancelled on drop, unless it was answered.
 struct Asked {
     read: ReadStream,
     write: WriteStream,

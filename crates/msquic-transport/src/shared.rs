@@ -1,4 +1,4 @@
-//! `Shared`: the state that the handles of a connection share, and what the registry does with it.
+//! `Shared`: the state that the handles of a connection share, and its methods for the registry.
 
 use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
@@ -76,7 +76,7 @@ impl Shared {
                 return;
             }
             for (index, number) in numbers.iter().enumerate() {
-                // Without it the peer does not know whether the message was taken.
+                // If it fails, the peer does not know whether the message was taken.
                 let sent = stream_pool.send_receipt(inner, *number, config.timeouts()).await;
                 if let Err(QueueError::TimedOut(_) | QueueError::Stopped(_)) = sent {
                     return inbound.inbox().postpone_due(&numbers[index..]);
@@ -85,7 +85,8 @@ impl Shared {
         }
     }
 
-    /// Sends what [`send_due`](Self::send_due) does, and waits for their acknowledgement.
+    /// Sends the receipts that are [due](Self::send_due), and waits until the peer has acknowledged
+    /// them.
     pub(crate) async fn finish_receipts(&self) {
         let Shared { stream_pool, inner, config, sending_receipts, .. } = self;
         let _one = sending_receipts.lock().await;

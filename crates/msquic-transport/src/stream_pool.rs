@@ -63,7 +63,7 @@ impl StreamPool {
         self.lane(is_urgent).send(connection, header, parts, timeouts).await
     }
 
-    /// Queues a receipt on the stream of receipts, which a full inbox of the peer does not stop.
+    /// Queues a receipt on the stream of receipts, which the peer reads even if its inbox is full.
     pub(crate) async fn send_receipt(
         &self,
         connection: &Connection,
@@ -76,7 +76,7 @@ impl StreamPool {
 
     /// Waits until the peer has acknowledged all receipts.
     pub(crate) async fn flush_receipts(&self, connection: &Connection, timeouts: Timeouts) {
-        let _ = self.receipts.flush(connection, timeouts).await; // nothing else can be done
+        let _ = self.receipts.flush(connection, timeouts).await; // a failure has no consequence here
     }
 
     /// Queues one message without waiting.
@@ -103,7 +103,7 @@ impl StreamPool {
         self.lanes.iter().chain([&self.urgent]).map(Lane::pending_bytes).sum()
     }
 
-    /// Waits until msquic has accepted all queued messages.
+    /// Waits until the peer has acknowledged all queued messages.
     pub(crate) async fn flush(
         &self,
         connection: &Connection,
@@ -154,7 +154,7 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Whether streams with messages are open.
+    /// Returns whether streams with messages are open.
     pub(crate) fn has_messages(&self) -> bool {
         !self.streams.is_empty()
     }

@@ -50,8 +50,8 @@ impl MsQuicTransport {
         Self { context: Context::new(config) }
     }
 
-    /// Connects as `dial` says: by host name, with another server name, or from another local
-    /// address.
+    /// Connects with the options of `dial`: to a host name, with another server name, or from
+    /// another local address.
     ///
     /// All addresses of a name are tried. The address settings of the transport's configuration are
     /// ignored; see [`Dial`].
@@ -86,8 +86,8 @@ impl MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
-        let told = context.home.registry.telemetry().attempt(dial.address(), Origin::Dialled);
-        told.watch(dial_in(context, dial, alpn, credential)).await
+        let attempt = context.core.registry.telemetry().attempt(dial.address(), Origin::Dialled);
+        attempt.watch(dial_in(context, dial, alpn, credential)).await
     }
 
     fn context(&self) -> Result<&Context, Cause> {
@@ -108,15 +108,15 @@ async fn dial_in(
     alpn: &[&str],
     credential: NetCredential,
 ) -> Result<MsQuicNetConnection, ConnectError> {
-    let revocations = context.home.registry.revocations(); // before any operation that takes time
+    let revocations = context.core.registry.revocations(); // before any operation that waits
     let configuration = context.client(alpn, &credential)?;
-    let timeout = context.home.config.handshake_timeout;
+    let timeout = context.core.config.handshake_timeout;
     let handshake = |remote_addr| {
         let alpn = alpn.iter().map(|name| (*name).to_owned()).collect();
         Handshake::new(credential.identity(), remote_addr, alpn, timeout)
     };
     let failed_at = |at, error: &ConnectionStartError| certificate::failed(&handshake(at), error);
-    let registration = context.home.registration.registration();
+    let registration = context.core.registration.registration();
     let connect = dial.connect(registration, &configuration, &credential);
     let connection = tokio::time::timeout(timeout, connect)
         .await
@@ -137,7 +137,7 @@ async fn dial_in(
         })?;
     let remote_addr = connection.get_remote_addr().map_err(|error| failed(Cause::new(error)))?;
     let (handshake, ended) = (handshake(remote_addr), connection.clone());
-    MsQuicNetConnection::new(connection, &handshake, &context.home, revocations, None)
+    MsQuicNetConnection::new(connection, &handshake, &context.core, revocations, None)
         .ok_or_else(|| certificate::lost(&handshake, &ended))
 }
 
@@ -174,28 +174,28 @@ impl NetTransport for MsQuicTransport {
         credential: NetCredential,
     ) -> Result<MsQuicNetConnection, ConnectError> {
         let context = self.context().map_err(failed)?;
-        let told = context.home.registry.telemetry().attempt(remote_addr, Origin::Dialled);
+        let attempt = context.core.registry.telemetry().attempt(remote_addr, Origin::Dialled);
         let dial = async {
             let remote_addr = destination(remote_addr).map_err(ConnectError::InvalidInput)?;
             dial_in(context, &context.dial(remote_addr), alpn, credential).await
         };
-        told.watch(dial).await
+        attempt.watch(dial).await
     }
 
     fn connections(&self) -> Vec<MsQuicNetConnection> {
-        let handles = self.context.iter().flat_map(|context| context.home.registry.handles());
+        let handles = self.context.iter().flat_map(|context| context.core.registry.handles());
         handles.map(MsQuicNetConnection::of).collect()
     }
 
     fn close_peer(&self, identity: &CertHash, code: u64, reason: &str) -> usize {
         let Ok(context) = &self.context else { return 0 };
-        context.home.registry.close_peer(identity, code, reason)
+        context.core.registry.close_peer(identity, code, reason)
     }
 
     async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let Ok(context) = &self.context else { return 0 };
         context.forget_tickets();
-        context.home.registry.revoke(policy).await
+        context.core.registry.revoke(policy).await
     }
 
     async fn shutdown(&self, deadline: Duration, reason: &str) {
@@ -205,15 +205,15 @@ impl NetTransport for MsQuicTransport {
         let stop = async {
             join_all(listeners.iter().map(|listener| listener.stop())).await;
         };
-        context.home.registry.shutdown(deadline, reason, stop).await;
-        let registration = context.home.registration.registration();
+        context.core.registry.shutdown(deadline, reason, stop).await;
+        let registration = context.core.registration.registration();
         registration.shutdown(close_code::SHUTDOWN);
-        // The end of a handshake that the peer does not answer takes seconds.
+        // Closing a handshake that the peer does not answer takes seconds.
         let rest = deadline.saturating_sub(begin.elapsed());
         let _ = timeout(rest, registration.wait_idle()).await;
     }
 
     fn statistics(&self) -> TransportStatistics {
-        self.context.as_ref().map(|context| context.home.registry.statistics()).unwrap_or_default()
+        self.context.as_ref().map(|context| context.core.registry.statistics()).unwrap_or_default()
     }
 }
