@@ -220,7 +220,7 @@ const FIGURES: &[Figure] = &[
     figure(SEND_QUEUE, "SMALL_IN_FLIGHT: usize = 32;", ARCHITECTURE, "While 32 native sends"),
     figure(
         SEND_QUEUE,
-        "DO_NOT_WAIT: usize = 64 * 1024;",
+        "SEND_AT_ONCE: usize = 64 * 1024;",
         ARCHITECTURE,
         "more than 64 KiB do not wait",
     ),

@@ -1,4 +1,5 @@
-//! `Attacker` and `AttackerConnection`: connections that speak the wire format but follow no rule.
+//! `Attacker` and `AttackerConnection`: connections that use the wire format without keeping to the
+//! protocol.
 
 use crate::Target;
 use crate::node::{ALPN, IDLE};

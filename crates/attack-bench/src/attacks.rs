@@ -15,16 +15,16 @@ use std::time::Duration;
 use tokio::io::AsyncWriteExt;
 use tokio::time::{interval, sleep};
 
-/// Connections of an attack that keeps them.
+/// How many connections an attack keeps open at a time.
 pub(crate) const CONNECTIONS: usize = 4;
 
-/// Streams of messages of each such connection over QUIC: as many as the victim allows.
+/// How many streams of messages each of them opens over QUIC: as many as the victim allows.
 const STREAMS: usize = 16;
 
 /// The largest message that the victim accepts.
 const LARGEST: u32 = 64 << 20;
 
-/// Handshakes per second that stall.
+/// How many handshakes [`Attack::StalledHandshakes`] begins per second.
 const STALLS_PER_SECOND: u32 = 150;
 
 /// An attack.
@@ -69,8 +69,8 @@ impl Attack {
     }
 }
 
-/// Attacks until the parent leaves; each line of standard input is answered with the number of
-/// packets sent.
+/// Attacks until standard input is closed. Each line of standard input is answered with the number
+/// of packets sent.
 pub(crate) async fn run(target: Target, attack: Attack) -> Result<()> {
     let credential = match attack {
         Attack::UnknownEndorsements => node::stranger()?,
@@ -220,7 +220,7 @@ fn garbage(target: Target, sent: &AtomicU64) {
     }
 }
 
-/// Returns the Initial packet of another attempt.
+/// Returns the first packet of a new connection attempt.
 fn hello(rng: &mut fastrand::Rng) -> Vec<u8> {
     let mut attempt = Attempt::new(rng);
     let data = client_hello(&[ALPN], &Parameters::generous(), &attempt.src);

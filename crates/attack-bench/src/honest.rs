@@ -11,16 +11,16 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
-/// Open connections that measure round trips.
+/// How many connections stay open and measure round trips.
 const PEERS: usize = 8;
 
-/// Each sends a message after this time, and waits for the answer.
+/// How often each of them sends a message and waits for the answer.
 const BETWEEN_PINGS: Duration = Duration::from_millis(10);
 
-/// After this time another connection is opened, used once, and closed.
+/// How often a further connection is opened, used once, and closed.
 const BETWEEN_DIALS: Duration = Duration::from_millis(250);
 
-/// What takes longer has failed.
+/// After this time a round trip or a connection attempt counts as failed.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What was measured since the last command of the parent.
@@ -32,8 +32,8 @@ struct Measured {
     failed_dials: usize,
 }
 
-/// Measures until the parent leaves; each line of standard input ends a period, whose figures are
-/// printed.
+/// Measures until standard input is closed. Each line of standard input ends a period, whose
+/// figures are printed.
 pub(crate) async fn run(target: Target) -> Result<()> {
     let transport = target.kind.transport()?;
     let measured = Arc::new(Mutex::new(Measured::default()));
@@ -67,7 +67,7 @@ fn quantiles(times: &mut [Duration]) -> [u128; 3] {
     [times.len() / 2, times.len() * 99 / 100, times.len().saturating_sub(1)].map(at)
 }
 
-/// An honest peer, and where its figures go.
+/// An honest peer, and the figures that it adds to.
 struct Peer {
     transport: DynTransport,
     target: Target,

@@ -1,4 +1,4 @@
-//! What honest peers notice while an endpoint is attacked, and what the endpoint holds.
+//! Measures an endpoint under attack: how long honest peers wait for it, and its memory.
 //!
 //! `run` starts three processes of this program for each attack: a victim, honest peers that measure
 //! round trips, and an attacker. The control of each attack has the same processes, but in place of
@@ -56,8 +56,8 @@ enum Role {
         /// Name of the attack
         attack: Attack,
     },
-    /// Send as much as an attacker did, without harm
-    Crowd {
+    /// Send as many packets as an attack and use as much processor time, as honest peers do
+    Control {
         #[command(flatten)]
         target: Target,
         /// Packets per second
@@ -80,7 +80,7 @@ struct Run {
     kind: Option<Kind>,
 }
 
-/// Where the victim is.
+/// The endpoint under attack.
 #[derive(Debug, Clone, Copy, Args)]
 struct Target {
     /// The victim's transport
@@ -100,8 +100,27 @@ async fn main() -> Result<()> {
         Role::Victim { kind } => victim::run(kind).await,
         Role::Honest { target } => honest::run(target).await,
         Role::Attack { target, attack } => attacks::run(target, attack).await,
-        Role::Crowd { target, packets, processors } => {
+        Role::Control { target, packets, processors } => {
             control::run(target, packets, processors).await
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Options;
+    use clap::Parser;
+
+    #[test]
+    fn the_roles_that_an_experiment_starts_exist() {
+        for arguments in [
+            &["victim", "tcp"][..],
+            &["honest", "tcp", "127.0.0.1:1"],
+            &["attack", "tcp", "127.0.0.1:1", "empty-messages"],
+            &["control", "tcp", "127.0.0.1:1", "1000", "0.5"],
+        ] {
+            let parsed = Options::try_parse_from([&["attack-bench"], arguments].concat());
+            assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");
         }
     }
 }

@@ -12,8 +12,7 @@ use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 
 pub(crate) const ALPN: &str = "attacked/1";
 
-/// How long the victim keeps a connection to a peer that vanished. Short, so that an experiment
-/// sees memory that is given back.
+/// The idle timeout of the victim. It is short, so that memory is freed during an experiment.
 pub(crate) const IDLE: Duration = Duration::from_secs(5);
 
 /// A transport.

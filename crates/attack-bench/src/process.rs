@@ -1,4 +1,5 @@
-//! Processes: how a child hears from its parent, and what the system knows about both.
+//! Child processes, the commands that they read from standard input, and what Linux reports of
+//! their memory and processor time.
 
 use anyhow::{Context, Result, ensure};
 use std::process::Stdio;
@@ -7,7 +8,7 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 /// Waits until standard input is closed.
-pub(crate) async fn parent_has_left() {
+pub(crate) async fn parent_has_ended() {
     while parent_commands().await {}
 }
 

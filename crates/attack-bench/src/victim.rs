@@ -1,4 +1,4 @@
-//! The victim: answers messages that ask for it, discards others, and answers requests.
+//! The victim: echoes messages that begin with [`ECHO`], discards others, and answers requests.
 
 use crate::node::{self, ALPN, Kind};
 use crate::process;
@@ -17,7 +17,7 @@ pub(crate) async fn run(kind: Kind) -> Result<()> {
     println!("{}", listener.local_addr());
     tokio::select! {
         end = net_peers::serve(&listener, serve) => Err(end.into()),
-        () = process::parent_has_left() => Ok(()),
+        () = process::parent_has_ended() => Ok(()),
     }
 }
 
@@ -39,7 +39,7 @@ async fn messages(connection: &DynConnection) {
     }
 }
 
-/// Answers as many questions side by side as the transport allows.
+/// Answers as many questions concurrently as the transport allows.
 async fn requests(connection: &DynConnection) {
     while let Ok(mut question) = connection.accept_request().await {
         tokio::spawn(async move {
