@@ -158,7 +158,7 @@ impl Settings {
     }
 }
 
-macro_rules! knobs {
+macro_rules! settings {
     ($($(#[$doc:meta])* $name:ident: $type:ty;)*) => {
         /// The settings of connections. A setting without a value keeps msquic's default.
         ///
@@ -239,7 +239,7 @@ macro_rules! knobs {
     };
 }
 
-knobs! {
+settings! {
     /// How long a handshake may receive nothing. Default: 10 s. In milliseconds, rounded up.
     handshake_idle_timeout: Duration;
     /// The idle timeout: how long a connection may receive nothing; zero means no limit. The

@@ -48,7 +48,7 @@ mod executors {
         driver.block_on(test());
     }
 
-    /// The same, with a runtime of tokio beside it for timers and tasks.
+    /// Does the same, with a tokio runtime for timers and tasks.
     pub(crate) fn run_tokio(test: impl AsyncFn()) {
         let _watchdog = Watchdog::new();
         block_on(&Runtime::new().unwrap(), test());

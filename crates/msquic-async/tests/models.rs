@@ -37,7 +37,7 @@ impl Gated for Handle {
     }
 }
 
-/// Calls through a gate that one thread closes. A caller that is alone enters twice.
+/// Calls through a gate that one thread closes. A single caller enters twice.
 fn race(callers: usize) {
     loom::model(move || {
         let releases = atomic::AtomicUsize::new(0);
@@ -97,7 +97,7 @@ fn waker() -> Waker {
     Waker::from(std::sync::Arc::new(Unpark(thread::current())))
 }
 
-/// A future that is woken too seldom is a deadlock, which loom reports.
+/// Runs a future. A missing wake is a deadlock, which loom reports.
 fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = waker();
     let mut future = pin!(future);
@@ -210,7 +210,7 @@ fn bounded_model(threads: impl Fn() + Sync + Send + 'static) {
     builder.check(threads);
 }
 
-/// Items, and those who wait for them.
+/// Items, and the futures that wait for them.
 #[derive(Default)]
 struct Items {
     count: lock::Mutex<usize>,
@@ -219,7 +219,8 @@ struct Items {
 }
 
 impl Items {
-    /// Another thread may go on here: loom does not see into tokio's `Notify`, but into what all threads change.
+    /// Lets another thread run here. Loom does not see the atomics inside tokio's `Notify`, but
+    /// it does see this one.
     fn step(&self) {
         self.steps.fetch_add(1, Ordering::SeqCst);
     }
@@ -230,7 +231,7 @@ impl Items {
         Some(())
     }
 
-    /// Takes an item, and passes on that there are more.
+    /// Takes an item, and wakes another future if there are more.
     fn take_and_pass_on(&self) -> Option<()> {
         let has_more = {
             let mut count = self.count.lock();

@@ -11,10 +11,10 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, SocketAddrV6, UdpSocket};
 use std::process::{Command, Stdio};
 
-/// The variable of a child process with the address to listen on.
+/// The environment variable with the address that a child process listens on.
 const LISTEN: &str = "ADDRESS_LISTEN";
 
-/// What the child says when it listens.
+/// What the child prints when it listens.
 const LISTENS: &str = "the child listens";
 
 fn listener(registration: &Registration) -> Listener {
@@ -24,7 +24,7 @@ fn listener(registration: &Registration) -> Listener {
 }
 
 #[test]
-fn a_listener_on_all_addresses_takes_both_families_and_tells_its_port() {
+fn a_listener_on_all_addresses_accepts_both_families_and_reports_its_port() {
     run(async || {
         let registration = Registration::new("test").unwrap();
         let configuration =
@@ -50,7 +50,7 @@ fn a_listener_on_all_addresses_takes_both_families_and_tells_its_port() {
 }
 
 #[test]
-fn only_the_address_that_was_asked_for_is_taken() {
+fn a_listener_binds_only_the_address_that_was_asked_for() {
     if lacks_patch("N8") {
         return; // an unpatched library is bound to all addresses
     }
@@ -107,7 +107,7 @@ fn link_local() -> Option<SocketAddrV6> {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn a_link_local_address_is_dialled_and_told_with_its_zone() {
+fn a_link_local_address_is_dialled_and_reported_with_its_zone() {
     let Some(address) = link_local() else { return skip("no link has an address of its own") };
     run(async || {
         let registration = Registration::new("test").unwrap();

@@ -1,4 +1,4 @@
-//! Futures that are dropped again and again: nothing is lost, and nothing piles up.
+//! Futures that are dropped repeatedly: no data is lost, and no memory accumulates.
 
 use super::peers::{client_configuration, credential, listen, pair_with, settings};
 use crate::executors::run;
@@ -11,8 +11,8 @@ use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-/// Polls a fresh future once and drops it, over and over, until one is ready at its first poll.
-macro_rules! insist {
+/// Polls a new future once and drops it, repeatedly, until one is ready at its first poll.
+macro_rules! retry {
     ($operation:expr) => {
         loop {
             if let Poll::Ready(output) = futures::poll!(pin!($operation)) {
@@ -23,7 +23,7 @@ macro_rules! insist {
     };
 }
 
-/// Lets other tasks and threads go on.
+/// Lets other tasks and threads run.
 async fn yield_once() {
     std::thread::yield_now();
     let mut yielded = false;
@@ -38,7 +38,7 @@ async fn yield_once() {
 }
 
 #[test]
-fn every_cancel_safe_operation_gets_there_by_insisting() {
+fn every_cancel_safe_operation_completes_when_it_is_retried() {
     run(async || {
         let settings = settings().datagrams(true);
         let registration = Registration::new("test").unwrap();
@@ -51,12 +51,12 @@ fn every_cancel_safe_operation_gets_there_by_insisting() {
         let client = Connection::new(&registration, credential()).unwrap();
         let port = listener.local_addr().unwrap().port();
 
-        // A dropped start goes on; `accept` waits for it.
+        // The attempt of a dropped start continues, and `accept` waits for it.
         let _ = futures::poll!(client.start(&configuration, "127.0.0.1", port));
-        let server = insist!(listener.accept()).unwrap();
-        insist!(client.accept()).unwrap();
-        insist!(server.accept()).unwrap();
-        insist!(server.receive_remote_certificate()).unwrap();
+        let server = retry!(listener.accept()).unwrap();
+        retry!(client.accept()).unwrap();
+        retry!(server.accept()).unwrap();
+        retry!(server.receive_remote_certificate()).unwrap();
 
         let stream = client.open_outbound_stream(StreamType::Bidirectional, false).await.unwrap();
         let (Some(read), Some(mut write)) = stream.split() else { unreachable!() };
@@ -64,22 +64,22 @@ fn every_cancel_safe_operation_gets_there_by_insisting() {
         let send = async {
             for chunk in data.chunks(10_000) {
                 let chunk = Bytes::copy_from_slice(chunk);
-                insist!(write.write_chunk(&chunk, false)).unwrap();
+                retry!(write.write_chunk(&chunk, false)).unwrap();
             }
             let last = [Bytes::from("the"), Bytes::from("end")];
-            insist!(write.enqueue(&last)).unwrap();
-            insist!(write.flush()).unwrap();
-            insist!(write.finish_write()).unwrap();
-            assert_eq!(insist!(write.stopped()), Ok(None));
+            retry!(write.enqueue(&last)).unwrap();
+            retry!(write.flush()).unwrap();
+            retry!(write.finish_write()).unwrap();
+            assert_eq!(retry!(write.stopped()), Ok(None));
         };
         let receive = async {
-            let stream = insist!(server.accept_inbound_stream()).unwrap();
+            let stream = retry!(server.accept_inbound_stream()).unwrap();
             let mut received = Vec::new();
-            while let Some(chunk) = insist!(stream.read_chunk()).unwrap() {
+            while let Some(chunk) = retry!(stream.read_chunk()).unwrap() {
                 received.extend_from_slice(&chunk);
             }
             let (Some(read), _) = stream.split() else { unreachable!() };
-            assert_eq!(insist!(read.received_reset()), Ok(None));
+            assert_eq!(retry!(read.received_reset()), Ok(None));
             assert!(received == [&data, &b"theend"[..]].concat());
         };
         futures::join!(send, receive);
@@ -87,16 +87,16 @@ fn every_cancel_safe_operation_gets_there_by_insisting() {
 
         let outcome = client.send_datagram_tracked(&"datagram".into()).unwrap();
         let room = Bytes::from_static(b"second");
-        insist!(client.send_datagram_wait(&room)).unwrap();
-        assert_eq!(insist!(server.receive_datagram()).unwrap(), "datagram");
-        assert_eq!(insist!(server.receive_datagram()).unwrap(), "second");
+        retry!(client.send_datagram_wait(&room)).unwrap();
+        assert_eq!(retry!(server.receive_datagram()).unwrap(), "datagram");
+        assert_eq!(retry!(server.receive_datagram()).unwrap(), "second");
         assert_eq!(outcome.await, DatagramOutcome::Acknowledged);
 
-        insist!(listener.stop()).unwrap();
+        retry!(listener.stop()).unwrap();
         client.shutdown(1, "");
-        insist!(client.watch_shutdown());
-        insist!(server.watch_shutdown());
-        insist!(registration.wait_idle());
+        retry!(client.watch_shutdown());
+        retry!(server.watch_shutdown());
+        retry!(registration.wait_idle());
     });
 }
 
@@ -134,7 +134,7 @@ impl ArcWake for Counted {
 }
 
 #[test]
-fn ten_thousand_turns_leave_a_constant_number_of_wakers() {
+fn ten_thousand_dropped_futures_leave_a_constant_number_of_wakers() {
     run(async || {
         let pair = pair_with(settings().datagrams(true), StreamLimits::default()).await;
         let mut stream =
@@ -170,7 +170,7 @@ fn ten_thousand_turns_leave_a_constant_number_of_wakers() {
 }
 
 #[test]
-fn an_attempt_to_a_dead_port_can_be_dropped() {
+fn an_attempt_to_a_closed_port_can_be_dropped() {
     run(async || {
         let registration = Registration::new("test").unwrap();
         let configuration =

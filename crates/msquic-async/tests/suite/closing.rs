@@ -1,4 +1,4 @@
-//! Closes that compete: the application's, and that of the registration.
+//! Concurrent closes: of the application, and of the registration.
 
 use super::peers::{client_configuration, credential, listen, settings};
 use crate::executors::run;
@@ -7,7 +7,7 @@ use msquic_async::StreamStartError;
 use msquic_async::{Connection, ConnectionError, Registration, StreamLimits, StreamType};
 
 #[test]
-fn the_first_of_several_closes_counts_and_the_hook_is_told() {
+fn the_first_of_several_closes_applies_and_the_hook_is_called() {
     run(async || {
         let (limits, settings) = (StreamLimits::default(), settings().datagrams(true));
         let servers = Registration::new("servers").unwrap();

@@ -3,17 +3,14 @@
 use super::peers::{
     ALPN, Pair, client_configuration, credential, listen, pair, pair_with, settings,
 };
-use super::skip::{has_patch, lacks_patch};
 use crate::executors::{run, run_tokio};
 use msquic_async::{
-    CertHash, Configuration, Connection, KeyLog, ListenError, Listener, NetCredential, ReceiveEnd,
-    ReceiveSink, Registration, Status, StreamLimits, StreamType, TrustPolicy,
+    Configuration, Connection, KeyLog, ListenError, Listener, ReceiveEnd, ReceiveSink,
+    Registration, Status, StreamLimits, StreamType,
 };
 use msquic_async::{ConnectionError, ConnectionStartError, ShutdownError};
-use net_traits::{CertificateDer, Endorsers, PeerIdentity, PeerVerifier};
-use std::net::{SocketAddr, UdpSocket};
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex};
+use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::Duration;
 
 #[test]
@@ -70,140 +67,6 @@ fn a_name_without_address_is_a_typed_error() {
         assert!(matches!(error, ConnectionStartError::Resolve { .. }), "{error:?}");
         drop(client);
         registration.wait_idle().await;
-    });
-}
-
-async fn handshake(
-    server_trust: TrustPolicy,
-    client_trust: TrustPolicy,
-) -> (Result<(), ConnectionStartError>, Connection, Result<(), ConnectionStartError>, [CertHash; 2])
-{
-    let registration = Registration::new("test").unwrap();
-    let (for_server, for_client) =
-        (credential().with_trust(server_trust), credential().with_trust(client_trust));
-    let identities = [for_server.identity(), for_client.identity()];
-    let listener = listen(&registration, &settings(), for_server, StreamLimits::default());
-    let configuration =
-        Configuration::client(&registration, &[ALPN], &settings(), &for_client).unwrap();
-    let client = Connection::new(&registration, for_client).unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let start = client.start(&configuration, "127.0.0.1", port);
-    let accept = async { listener.accept().await.unwrap().accept().await };
-    let (started, accepted) = futures::future::join(start, accept).await;
-    (started, client, accepted, identities)
-}
-
-#[test]
-fn a_client_that_is_not_trusted_is_rejected_on_both_sides() {
-    run(async || {
-        let (started, client, accepted, [_, client_identity]) =
-            handshake(TrustPolicy::reject_all(), TrustPolicy::Any).await;
-        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(error))) = accepted
-        else {
-            panic!("the server accepted: {accepted:?}");
-        };
-        assert!(error.to_string().contains(&client_identity.to_string()));
-        // With TLS 1.3 the client is connected before the server has judged it.
-        let lost = match started {
-            Ok(()) => client.watch_shutdown().await,
-            Err(ConnectionStartError::ConnectionLost(error)) => error,
-            Err(error) => panic!("{error:?}"),
-        };
-        assert!(matches!(lost, ConnectionError::ClosedByTransport { .. }), "{lost:?}");
-    });
-}
-
-/// What each policy sends to a peer whose certificate is valid, and not accepted.
-fn refusals() -> [(TrustPolicy, u8); 3] {
-    struct Refuses;
-    impl PeerVerifier for Refuses {
-        fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-            Err("a secret reason".to_owned())
-        }
-    }
-    let policies = [
-        (TrustPolicy::reject_all(), 48),
-        (TrustPolicy::endorsed_by(Endorsers::new([])), 48),
-        (TrustPolicy::custom(Refuses), 49),
-    ];
-    // Without the patch msquic has one alert for all.
-    policies.map(|(policy, alert)| (policy, if has_patch("N15") { alert } else { 42 }))
-}
-
-#[test]
-fn a_client_learns_why_its_certificate_was_rejected() {
-    run(async || {
-        for (policy, alert) in refusals() {
-            let (started, client, accepted, _) = handshake(policy, TrustPolicy::Any).await;
-            let theirs = match started {
-                Ok(()) => client.watch_shutdown().await,
-                Err(ConnectionStartError::ConnectionLost(error)) => error,
-                Err(error) => panic!("{error:?}"),
-            };
-            assert_eq!(theirs.certificate_alert(), Some(alert), "{theirs:?}");
-            let Err(ConnectionStartError::ConnectionLost(ours)) = accepted else {
-                panic!("{accepted:?}")
-            };
-            assert_eq!(ours.certificate_alert(), Some(alert), "{ours:?}");
-        }
-    });
-}
-
-#[test]
-fn a_server_learns_why_its_certificate_was_rejected() {
-    run(async || {
-        for (policy, alert) in refusals() {
-            let (started, _client, accepted, _) = handshake(TrustPolicy::Any, policy).await;
-            for end in [started, accepted] {
-                let Err(ConnectionStartError::ConnectionLost(error)) = end else {
-                    panic!("{end:?}")
-                };
-                assert_eq!(error.certificate_alert(), Some(alert), "{error:?}");
-            }
-        }
-    });
-}
-
-#[test]
-fn a_server_that_is_not_trusted_is_rejected_on_both_sides() {
-    run(async || {
-        let (started, _client, accepted, [server_identity, _]) =
-            handshake(TrustPolicy::Any, TrustPolicy::reject_all()).await;
-        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(error))) = started
-        else {
-            panic!("the client accepted: {started:?}");
-        };
-        assert!(error.to_string().contains(&server_identity.to_string()));
-        let Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
-            ..
-        })) = accepted
-        else {
-            panic!("{accepted:?}");
-        };
-    });
-}
-
-#[test]
-fn identities_that_are_trusted_are_accepted() {
-    run(async || {
-        let registration = Registration::new("test").unwrap();
-        let (server, client) = (credential(), credential());
-        let trust_server = TrustPolicy::hashes([server.identity()]);
-        let server = server.with_trust(TrustPolicy::hashes([client.identity()]));
-        let client = client.with_trust(trust_server);
-        let listener = listen(&registration, &settings(), server, StreamLimits::default());
-        let configuration =
-            Configuration::client(&registration, &[ALPN], &settings(), &client).unwrap();
-        let connection = Connection::new(&registration, client).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let start = connection.start(&configuration, "127.0.0.1", port);
-        let accept = async {
-            let accepted = listener.accept().await.unwrap();
-            accepted.accept().await.map(|()| accepted)
-        };
-        let (started, accepted) = futures::future::join(start, accept).await;
-        started.unwrap();
-        accepted.unwrap();
     });
 }
 
@@ -290,124 +153,6 @@ fn dropping_the_last_handle_closes_but_streams_keep_the_connection() {
 }
 
 #[test]
-fn a_listener_is_started_once_and_stops() {
-    run(async || {
-        let registration = Registration::new("test").unwrap();
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
-        let listener = Listener::new(&registration, configuration, credential()).unwrap();
-        assert_eq!(listener.accept().await.map(|_| ()), Err(ListenError::NotStarted));
-        assert_eq!(listener.stop().await, Err(ListenError::NotStarted));
-        assert_eq!(listener.local_addr(), Err(ListenError::NotStarted));
-        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
-        assert_eq!(listener.start(&[ALPN], None), Err(ListenError::AlreadyStarted));
-        let addr = listener.local_addr().unwrap();
-        assert_ne!(addr.port(), 0);
-
-        let (accepted, stopped) = futures::future::join(listener.accept(), listener.stop()).await;
-        assert_eq!(accepted.map(|_| ()), Err(ListenError::Finished));
-        stopped.unwrap();
-        assert_eq!(listener.start(&[ALPN], None), Err(ListenError::Finished));
-
-        if lacks_patch("N61") {
-            return; // its workers free the port, some time later
-        }
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
-        let next = Listener::new(&registration, configuration, credential()).unwrap();
-        next.start(&[ALPN], Some(addr)).unwrap();
-    });
-}
-
-#[test]
-fn a_port_in_use_is_a_typed_error() {
-    run(async || {
-        let taken = UdpSocket::bind("127.0.0.1:0").unwrap();
-        let registration = Registration::new("test").unwrap();
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
-        let listener = Listener::new(&registration, configuration, credential()).unwrap();
-        let result = listener.start(&[ALPN], Some(taken.local_addr().unwrap()));
-        assert_eq!(result, Err(ListenError::AddressInUse));
-        // It can be tried again.
-        listener.start(&[ALPN], Some("127.0.0.1:0".parse().unwrap())).unwrap();
-    });
-}
-
-#[test]
-fn a_refused_connection_is_told() {
-    run(async || {
-        let registration = Registration::new("test").unwrap();
-        let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
-        let configuration =
-            client_configuration(&registration, &settings(), StreamLimits::default());
-        let port = listener.local_addr().unwrap().port();
-        let connect = || async {
-            let client = Connection::new(&registration, credential()).unwrap();
-            client.start(&configuration, "127.0.0.1", port).await
-        };
-        let refuse = async { listener.accept_incoming().await.unwrap().refuse(7) };
-        let (refused, ()) = futures::future::join(connect(), refuse).await;
-        assert!(matches!(refused, Err(ConnectionStartError::ConnectionLost(_))), "{refused:?}");
-
-        listener.set_backlog(0);
-        let Err(ConnectionStartError::ConnectionLost(ConnectionError::ClosedByTransport {
-            status,
-            ..
-        })) = connect().await
-        else {
-            panic!("the backlog is full");
-        };
-        assert_eq!(status, Status::CONNECTION_REFUSED);
-        assert!(listener.refused() >= 1); // an attempt may be repeated
-    });
-}
-
-#[test]
-fn a_listener_takes_another_credential() {
-    run(async || {
-        let registration = Registration::new("test").unwrap();
-        let before = credential();
-        let listener = listen(&registration, &settings(), before.clone(), StreamLimits::default());
-        let after = credential().with_trust(TrustPolicy::reject_all());
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &after).unwrap();
-        listener.set_credential(configuration, after.clone()).unwrap();
-        let other = Registration::new("other").unwrap();
-        let foreign = Configuration::server(&other, &[ALPN], &settings(), &before).unwrap();
-        let error = listener.set_credential(foreign, before.clone()).unwrap_err();
-        assert_eq!(error, ListenError::Other(Status::INVALID_PARAMETER));
-        let configuration =
-            client_configuration(&registration, &settings(), StreamLimits::default());
-        let client = Connection::new(&registration, credential()).unwrap();
-        let port = listener.local_addr().unwrap().port();
-        let start = client.start(&configuration, "127.0.0.1", port);
-        let accept = async { listener.accept().await.unwrap().accept().await };
-        let (_, accepted) = futures::future::join(start, accept).await;
-        let Err(ConnectionStartError::ConnectionLost(ConnectionError::Untrusted(_))) = accepted
-        else {
-            panic!("{accepted:?}");
-        };
-        assert_eq!(client.peer_identity().map(|peer| peer.hash), Some(after.identity()));
-    });
-}
-
-#[test]
-fn a_key_that_does_not_fit_is_a_typed_error() {
-    let registration = Registration::new("test").unwrap();
-    let (one, two) = (credential(), credential());
-    let mixed = NetCredential::new(
-        one.certificate_chain().to_vec(),
-        two.private_key().clone_key(),
-        TrustPolicy::Any,
-    )
-    .unwrap();
-    let result = Configuration::client(&registration, &[ALPN], &settings(), &mixed);
-    let error = result.unwrap_err();
-    assert!(error.to_string().contains("cannot be used"), "{error:?}");
-}
-
-#[test]
 fn after_shutdown_the_registration_becomes_idle_and_takes_nothing() {
     run(async || {
         let Pair { registration, listener, client, server } = pair().await;
@@ -472,37 +217,6 @@ fn each_of_several_acceptors_gets_its_stream() {
 }
 
 #[test]
-fn a_port_can_be_used_again_while_its_connections_live_on() {
-    run(async || {
-        let Pair { registration, listener, client, server } = pair().await;
-        let addr = listener.local_addr().unwrap();
-        listener.stop().await.unwrap();
-        let credential = credential();
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &credential).unwrap();
-        let next = Listener::new(&registration, configuration, credential).unwrap();
-        next.start(&[ALPN], Some(addr)).unwrap();
-        let mut stream = client.open_send_stream().await.unwrap();
-        stream.send("still here").await.unwrap();
-        server.accept_inbound_uni_stream().await.unwrap();
-    });
-}
-
-#[test]
-fn a_listener_that_never_started_does_not_keep_the_registration_busy() {
-    run(async || {
-        let Pair { registration, listener, .. } = pair().await;
-        let configuration =
-            Configuration::server(&registration, &[ALPN], &settings(), &credential()).unwrap();
-        let idle = Listener::new(&registration, configuration, credential()).unwrap();
-        registration.shutdown(0);
-        registration.wait_idle().await;
-        assert_eq!(idle.start(&[ALPN], None), Err(ListenError::Finished));
-        drop(listener);
-    });
-}
-
-#[test]
 fn an_attempt_whose_future_was_dropped_still_ends() {
     run(async || {
         let registration = Registration::new("test").unwrap();
@@ -514,103 +228,6 @@ fn an_attempt_whose_future_was_dropped_still_ends() {
         drop(start);
         assert!(client.accept().await.is_err());
         client.watch_shutdown().await;
-    });
-}
-
-/// Forwards datagrams between a client and a server, as a NAT does, and can change the port that the
-/// server sees.
-struct Nat {
-    front: SocketAddr,
-    moved: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
-}
-
-impl Nat {
-    fn new(server: SocketAddr) -> Self {
-        let (moved, stop) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
-        let socket = || {
-            let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
-            socket.set_read_timeout(Some(Duration::from_millis(20))).unwrap();
-            Arc::new(socket)
-        };
-        let (front, backs) = (socket(), [socket(), socket()]);
-        let client = Arc::new(Mutex::new(None));
-        let nat = Self { front: front.local_addr().unwrap(), moved, stop };
-        nat.forward(front.clone(), {
-            let (client, moved, backs) = (client.clone(), nat.moved.clone(), backs.clone());
-            move |datagram, from| {
-                *client.lock().unwrap() = Some(from);
-                let back = &backs[usize::from(moved.load(Ordering::SeqCst))];
-                let _ = back.send_to(datagram, server);
-            }
-        });
-        for back in backs {
-            let (client, front) = (client.clone(), front.clone());
-            nat.forward(back, move |datagram, _| {
-                if let Some(client) = *client.lock().unwrap() {
-                    let _ = front.send_to(datagram, client);
-                }
-            });
-        }
-        nat
-    }
-
-    fn forward(
-        &self,
-        from: Arc<UdpSocket>,
-        mut deliver: impl FnMut(&[u8], SocketAddr) + Send + 'static,
-    ) {
-        let stop = self.stop.clone();
-        std::thread::spawn(move || {
-            let mut buffer = [0; 2000];
-            while !stop.load(Ordering::SeqCst) {
-                if let Ok((length, sender)) = from.recv_from(&mut buffer) {
-                    deliver(&buffer[..length], sender);
-                }
-            }
-        });
-    }
-}
-
-impl Drop for Nat {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-    }
-}
-
-#[test]
-fn a_peer_whose_address_changes_is_followed() {
-    run(async || {
-        let registration = Registration::new("test").unwrap();
-        let listener = listen(&registration, &settings(), credential(), StreamLimits::default());
-        let nat = Nat::new(listener.local_addr().unwrap());
-        let configuration =
-            client_configuration(&registration, &settings(), StreamLimits::default());
-        let client = Connection::new(&registration, credential()).unwrap();
-        let start = client.start(&configuration, "127.0.0.1", nat.front.port());
-        let accept = async {
-            let server = listener.accept().await.unwrap();
-            server.accept().await.map(|()| server)
-        };
-        let (started, server) = futures::join!(start, accept);
-        started.unwrap();
-        let server = server.unwrap();
-        let send = async |text: &'static str| {
-            let mut stream = client.open_send_stream().await.unwrap();
-            stream.send(text).await.unwrap();
-            std::future::poll_fn(|cx| stream.poll_finish(cx)).await.unwrap();
-        };
-        send("from here").await;
-        let before = server.get_remote_addr().unwrap();
-        nat.moved.store(true, Ordering::SeqCst);
-        let (changed, ()) = futures::join!(server.address_changed(), send("from elsewhere"));
-        let (_, after) = changed.unwrap();
-        assert_ne!(after, before);
-        assert_eq!(server.get_remote_addr().unwrap(), after);
-        for text in ["from here", "from elsewhere"] {
-            let mut stream = server.accept_inbound_uni_stream().await.unwrap();
-            assert_eq!(stream.read_to_end(100).await.unwrap(), text.as_bytes());
-        }
     });
 }
 
@@ -645,7 +262,7 @@ fn poll_shutdown_is_ready_when_the_connection_is_over() {
     });
 }
 
-/// Counts how many of it are alive.
+/// Data whose lifetime is counted.
 struct Alive(#[expect(dead_code, reason = "only its drop matters")] Arc<()>);
 
 impl AsRef<[u8]> for Alive {

@@ -11,7 +11,7 @@ async fn datagram_pair() -> Pair {
 }
 
 #[test]
-fn datagrams_arrive_and_their_outcome_is_told() {
+fn datagrams_arrive_and_their_outcome_is_reported() {
     run(async || {
         let Pair { client, server, .. } = datagram_pair().await;
         let max = client.max_datagram_size().unwrap();
@@ -30,7 +30,7 @@ fn datagrams_arrive_and_their_outcome_is_told() {
 }
 
 #[test]
-fn a_peer_that_takes_none_is_a_typed_error() {
+fn a_peer_without_datagrams_is_a_typed_error() {
     run(async || {
         let Pair { client, server, .. } = pair().await;
         assert_eq!(client.max_datagram_size(), None);
@@ -82,7 +82,7 @@ fn a_waiting_sender_is_never_stuck_and_a_slow_reader_loses_the_oldest() {
 }
 
 #[test]
-fn datagrams_that_arrived_are_handed_out_after_the_close() {
+fn datagrams_that_arrived_are_received_after_the_close() {
     run(async || {
         let Pair { client, server, .. } = datagram_pair().await;
         for number in 0..10_u8 {

@@ -1,4 +1,5 @@
-//! Where connections go and where they come from: shared sockets, local addresses, names with several addresses.
+//! Remote and local addresses of connections: shared sockets, chosen local addresses, and names
+//! with several addresses.
 
 use super::peers::{ALPN, client_configuration, credential, listen, settings};
 use super::skip::{lacks_patch, skip};
@@ -16,7 +17,7 @@ use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::time::Duration;
 use tokio::runtime::Runtime;
 
-/// A listener, and what dials it.
+/// A listener, and the means to dial other nodes.
 struct Node {
     registration: Registration,
     listener: Listener,
@@ -135,7 +136,7 @@ fn an_address_that_the_machine_does_not_have_is_a_named_error() {
 }
 
 #[test]
-fn an_address_that_cannot_be_sent_from_is_told_at_once() {
+fn an_address_that_cannot_be_sent_from_is_reported_at_once() {
     run(async || {
         let node = Node::new();
         let dial = Dial::new("192.0.2.1", 9).local_addr("127.0.0.1:0".parse().unwrap());
@@ -185,7 +186,7 @@ fn connections_share_sockets_unless_told_otherwise() {
 }
 
 #[test]
-fn a_shared_socket_tells_at_once_that_a_port_is_closed() {
+fn a_closed_port_is_reported_at_once_on_a_shared_socket() {
     if lacks_patch("N28") {
         return;
     }
@@ -212,7 +213,7 @@ fn two_listeners_dial_each_other_from_their_ports_at_once() {
         assert_eq!(local(&there), one.addr());
         assert_eq!(local(&back), two.addr());
         assert_eq!(at_one.get_remote_addr().unwrap(), two.addr());
-        // The listener goes on.
+        // The listener still accepts.
         two.pair(&one, Dial::from(one.addr())).await;
         // Its port stays with the connection when it has stopped.
         one.listener.stop().await.unwrap();
@@ -232,7 +233,7 @@ fn a_name_without_an_address_is_a_typed_error() {
 }
 
 #[test]
-fn a_name_leads_to_the_listener() {
+fn a_name_is_resolved_and_dialled() {
     run(async || {
         let node = Node::new();
         let (client, _server) = node.pair(&node, Dial::new("localhost", node.addr().port())).await;
@@ -259,8 +260,9 @@ fn hundreds_of_connections_need_few_descriptors() {
     assert!(output.status.success() && text.contains("500 open"), "{text}{errors}");
 }
 
-/// The whole, with one arena of glibc's allocator, because several grow each to the most that it ever had:
-/// `MALLOC_ARENA_MAX=1 cargo test --release -p msquic-async --test workers open_many -- --ignored --nocapture`
+/// All of it, with one arena of glibc's allocator, because each arena keeps the most memory that it
+/// ever had: `MALLOC_ARENA_MAX=1 cargo test --release -p msquic-async --test workers open_many --
+/// --ignored --nocapture`
 ///
 /// `ffi::heap` counts what stays allocated.
 #[test]
@@ -338,7 +340,7 @@ async fn open(node: &Node, count: usize) -> Vec<(Connection, Connection)> {
     clients.into_iter().zip(servers).collect()
 }
 
-/// A listener whose workers are late refuses connections.
+/// Dials again while the listener refuses, because its workers are overloaded.
 async fn dial_until_served(node: &Node, dial: &Dial) -> Result<Connection, ConnectionStartError> {
     loop {
         match node.dial(dial.clone()).await {
@@ -364,7 +366,7 @@ fn resident() -> usize {
 
 #[test]
 #[cfg(target_os = "linux")]
-fn running_out_of_descriptors_is_named() {
+fn running_out_of_descriptors_is_a_typed_error() {
     let _watchdog = super::watchdog::Watchdog::new();
     let test = format!("{}::exhaust_descriptors", module_path!().split_once("::").unwrap().1);
     let output = std::process::Command::new("sh")
@@ -380,7 +382,7 @@ fn running_out_of_descriptors_is_named() {
 
 #[test]
 #[cfg(target_os = "linux")]
-#[ignore = "started by running_out_of_descriptors_is_named"]
+#[ignore = "started by running_out_of_descriptors_is_a_typed_error"]
 fn exhaust_descriptors() {
     run_tokio(async || {
         let node = Node::new();

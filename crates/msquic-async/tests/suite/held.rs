@@ -1,4 +1,4 @@
-//! Received bytes that stay where they are, dropped by other threads.
+//! Received bytes that are lent by msquic (zero-copy receive), and returned by other threads.
 
 use super::peers::{Pair, pair_with, pattern, settings};
 use crate::executors::{run, run_tokio};

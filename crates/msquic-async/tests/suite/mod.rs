@@ -1,4 +1,4 @@
-//! The tests that need msquic. The including binary says in `crate::executors` what runs them.
+//! The tests that need msquic. The module `executors` of the including binary runs them.
 
 mod address;
 mod cancel;
@@ -8,7 +8,9 @@ mod datagram;
 mod dial;
 mod export;
 mod held;
+mod listener;
 mod nat;
+mod nat_rebinding;
 mod observe;
 mod peers;
 mod rebind;
@@ -17,5 +19,6 @@ mod sinks;
 mod skip;
 pub(crate) mod stream;
 mod teardown;
+mod trust;
 mod waiting;
 pub(crate) mod watchdog;

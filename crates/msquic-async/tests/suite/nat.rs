@@ -11,7 +11,7 @@ use std::env;
 use std::net::SocketAddr;
 use std::process::Command;
 
-/// Where a peer listens and dials from, and where the other one is seen from outside.
+/// The address that a peer listens and dials on, and the public address of the other one.
 const LOCAL: &str = "MSQUIC_ASYNC_NAT_LOCAL";
 const REMOTE: &str = "MSQUIC_ASYNC_NAT_REMOTE";
 
@@ -22,7 +22,7 @@ const READY: &str = "the namespaces are ready";
 /// a 192.168.1.2 ── 192.168.1.1 nat_a 203.0.113.1 ── 203.0.113.2 nat_b 192.168.2.1 ── 192.168.2.2 b
 /// ```
 ///
-/// The NATs drop what comes from outside and answers nothing that went out.
+/// The NATs drop packets from outside that answer none from inside.
 const SCRIPT: &str = r#"
 set -e
 PATH=$PATH:/usr/sbin:/sbin

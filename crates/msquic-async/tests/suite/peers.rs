@@ -80,7 +80,7 @@ pub(crate) fn listen(
     listener
 }
 
-/// Bytes with a pattern that shows swapped and lost parts.
+/// Creates bytes with a pattern that reveals swapped and lost parts.
 pub(crate) fn pattern(length: usize) -> bytes::Bytes {
     (0..length).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect()
 }

@@ -1,4 +1,4 @@
-//! Clients that move to another local address while they run.
+//! Clients that move to another local address while they are connected.
 
 use super::peers::{Pair, credential, pair_of, pair_with, pattern, settings};
 use super::skip::{has_patch, lacks_patch};
@@ -11,12 +11,13 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{Notify, Semaphore};
 
-/// Peers that find out quickly what a new path is like; the peer has confirmed the handshake.
+/// Connected peers with a short initial round-trip time, so that paths are validated soon. The
+/// handshake is confirmed.
 async fn movable_pair() -> Pair {
     movable_pair_on(Sockets::Own).await
 }
 
-/// Those of the client.
+/// The sockets of the client.
 #[derive(Debug, Clone, Copy)]
 enum Sockets {
     /// The client needs no connection ID.
@@ -42,7 +43,7 @@ fn any(ip: &str) -> SocketAddr {
     SocketAddr::new(ip.parse().unwrap(), 0)
 }
 
-/// Moves, as soon as the handshake is confirmed.
+/// Moves the client as soon as the handshake is confirmed.
 async fn rebind(client: &Connection, local: SocketAddr) -> Result<SocketAddr, RebindError> {
     loop {
         match client.rebind(local).await {
@@ -73,7 +74,7 @@ fn a_library_that_cannot_move_is_not_asked_to() {
     });
 }
 
-/// What moves between the peers, and how far it is.
+/// The data that flows between the peers, and how much of it has arrived.
 #[derive(Default)]
 struct Load {
     is_over: AtomicBool,
@@ -87,7 +88,8 @@ struct Load {
 /// One stream.
 struct Direction {
     read: AtomicU64,
-    /// The parts that may be on the way. With more, losses would decide how long a test takes.
+    /// How many parts may be in flight. With more, losses would dominate the duration of a
+    /// test.
     window: Semaphore,
 }
 
@@ -140,7 +142,7 @@ impl Load {
         }
     }
 
-    /// Waits until more of all has arrived than now.
+    /// Waits until more has arrived in both directions and of the datagrams.
     async fn progress(&self, client: &Connection) {
         let now = || {
             [&self.to_server.read, &self.to_client.read, &self.datagrams]
@@ -160,7 +162,7 @@ fn endless() -> Bytes {
     pattern(PATTERN).iter().chain(&pattern(PART)).copied().collect()
 }
 
-/// How the endless pattern repeats, and what is written at once.
+/// The length of the endless pattern's period, and of the parts that are written.
 const PATTERN: usize = 63 * 1024;
 const PART: usize = 16 * 1024;
 
@@ -206,7 +208,7 @@ async fn move_under_load(sockets: Sockets, moves: usize, at_once: usize, locals:
     tokio::join!(moving, streams, load.echo_datagrams(server), load.count_datagrams(client));
 }
 
-/// How often clients move in a test; more by hand.
+/// How often clients move in a test.
 fn moves() -> usize {
     std::env::var("MOVES").map_or(200, |moves| moves.parse().unwrap())
 }
@@ -308,7 +310,7 @@ fn a_move_that_fails_changes_nothing() {
 }
 
 #[test]
-fn a_client_is_moved_once_at_a_time_and_told_where_to() {
+fn a_client_is_moved_once_at_a_time_and_learns_its_new_address() {
     if cannot_move() {
         return;
     }

@@ -1,4 +1,4 @@
-//! Resumed sessions: who the peers are, and who cannot resume.
+//! Resumed sessions: the identities of the peers, and peers that cannot resume.
 
 use super::peers::{ALPN, credential, listen, settings};
 use super::skip::{has_patch, lacks_patch};
@@ -18,7 +18,7 @@ fn is_possible() -> bool {
     has_patch("N11-A9")
 }
 
-/// A client that comes again and again, and its server.
+/// A client that connects repeatedly, and its server.
 struct Returning {
     registration: Registration,
     listener: Listener,
@@ -71,7 +71,7 @@ impl Returning {
         (client, server, is_resumed)
     }
 
-    /// A full handshake, and the ticket that comes of it.
+    /// Completes a full handshake, and waits for the ticket.
     async fn get_ticket(&self) {
         let before = self.kept.kept();
         let (_client, _server, is_resumed) = self.dial().await;
@@ -79,8 +79,8 @@ impl Returning {
         until(|| self.kept.kept() > before).await;
     }
 
-    /// Dials with a ticket, and expects that the server does not trust the peer. The client may have been told that
-    /// it is connected.
+    /// Dials with a ticket, and expects that the server does not trust the peer. The client may
+    /// be connected before that.
     async fn is_rejected(&self) -> TrustError {
         assert!(self.kept.kept() > 0);
         let (client, server, [_, accepted]) = self.try_dial().await;

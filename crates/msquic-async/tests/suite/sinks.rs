@@ -1,4 +1,4 @@
-//! Sinks that the streams of the peer get when they start.
+//! Sinks that the application installs for streams of the peer when they start.
 
 use super::peers::{Pair, pair, pair_with, settings};
 use super::skip::lacks_patch;
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Notify;
 
-/// What the sinks of a connection were given.
+/// The calls that the sinks of a connection received.
 #[derive(Default)]
 struct Log {
     events: Mutex<Vec<Event>>,
@@ -63,7 +63,7 @@ impl Log {
     }
 }
 
-/// Logs what it is given, takes at most `most` bytes at a time, and stops the stream at a `!`.
+/// Logs its calls, takes at most `most` bytes at a time, and stops the stream at a `!`.
 struct LogSink {
     stream: SinkStream,
     log: Arc<Log>,
@@ -91,7 +91,7 @@ impl Drop for LogSink {
     }
 }
 
-/// Gives the streams of the peer sinks that take all, and returns their log.
+/// Installs sinks that take all bytes for the streams of the peer, and returns their log.
 fn install(connection: &Connection) -> Arc<Log> {
     let log = Arc::new(Log::default());
     let logged = log.clone();
@@ -264,7 +264,7 @@ fn factories_and_sinks_run_without_a_lock_and_are_dropped_with_the_connection() 
 }
 
 #[test]
-fn a_stream_is_stopped_whose_sink_cannot_be_made() {
+fn a_stream_whose_sink_cannot_be_created_is_stopped() {
     run(async || {
         let pair = pair().await;
         let log = Arc::new(Log::default());
@@ -302,7 +302,7 @@ async fn round_trip(client: &Connection, server: &Connection) {
 }
 
 #[test]
-fn a_stream_counts_until_its_sink_was_told_the_end() {
+fn a_stream_uses_the_limit_until_its_sink_has_the_end() {
     if lacks_patch("I6180") {
         return; // it lends no memory of several receives
     }
@@ -385,7 +385,7 @@ fn a_paused_sink_is_offered_nothing_until_it_is_resumed() {
     }
 }
 
-/// More than the queue of a stream takes, less than its window.
+/// More bytes than the queue of a stream holds, fewer than its window.
 const LONG: usize = 400 * 1024;
 
 async fn pair_with_window() -> Pair {
@@ -397,7 +397,7 @@ async fn pair_with_window() -> Pair {
 }
 
 #[test]
-fn what_a_full_sink_left_arrives_after_the_peer_has_closed() {
+fn data_that_a_full_sink_left_arrives_after_the_peer_has_closed() {
     if lacks_patch("N60") {
         return;
     }

@@ -1,4 +1,4 @@
-//! Says which tests cannot run here, and why.
+//! Tests that cannot run on this system, and the message that says why.
 
 use msquic_async::library_patches;
 use std::fmt::Display;

@@ -327,17 +327,17 @@ fn concurrent_enqueues_never_interleave() {
 }
 
 /// Takes at most `room` bytes, then waits until there is room.
-struct StingySink(Arc<StingyState>);
+struct LimitedSink(Arc<LimitedState>);
 
 #[derive(Default)]
-struct StingyState {
+struct LimitedState {
     taken: Mutex<(Vec<u8>, usize)>,
     full: Notify,
     end: Mutex<Option<ReceiveEnd>>,
     ended: Notify,
 }
 
-impl ReceiveSink for StingySink {
+impl ReceiveSink for LimitedSink {
     fn receive(&mut self, data: &[u8]) -> usize {
         let mut taken = self.0.taken.lock().unwrap();
         let part = data.len().min(taken.1);
@@ -368,9 +368,9 @@ fn a_sink_gets_every_byte_once_and_may_pause() {
         };
         let read = async {
             let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
-            let state = Arc::new(StingyState::default());
-            assert!(stream.set_sink(Box::new(StingySink(state.clone()))).is_ok());
-            assert!(stream.set_sink(Box::new(StingySink(state.clone()))).is_err());
+            let state = Arc::new(LimitedState::default());
+            assert!(stream.set_sink(Box::new(LimitedSink(state.clone()))).is_ok());
+            assert!(stream.set_sink(Box::new(LimitedSink(state.clone()))).is_err());
             let feed = async {
                 loop {
                     state.full.notified().await;
@@ -398,9 +398,9 @@ fn a_sink_learns_of_a_reset_and_of_its_own_stop() {
                 pair.client.open_outbound_stream(StreamType::Unidirectional, false).await.unwrap();
             stream.write_all(b"x").await.unwrap();
             let read = pair.server.accept_inbound_uni_stream().await.unwrap();
-            let state = Arc::new(StingyState::default());
+            let state = Arc::new(LimitedState::default());
             state.taken.lock().unwrap().1 = 100;
-            assert!(read.set_sink(Box::new(StingySink(state.clone()))).is_ok());
+            assert!(read.set_sink(Box::new(LimitedSink(state.clone()))).is_ok());
             let expected = if stop_here {
                 read.abort_read(3).unwrap();
                 ReadError::Closed

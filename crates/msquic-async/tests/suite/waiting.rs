@@ -1,4 +1,4 @@
-//! Many tasks that wait for the same thing: each gets its turn, and none waits for ever.
+//! Many tasks that wait for the same event: each is served, and none waits forever.
 
 use super::peers::{Pair, pair, pair_with, pattern, settings};
 use crate::executors::run;
@@ -18,7 +18,7 @@ use std::task::{Context, Waker};
 
 type Waiting<'a, T> = Pin<Box<dyn Future<Output = T> + 'a>>;
 
-/// Waits for all, each with a waker of its own.
+/// Waits for all futures, each with a waker of its own.
 async fn all<T>(waiting: impl IntoIterator<Item = Waiting<'_, T>>) -> Vec<T> {
     waiting.into_iter().collect::<FuturesUnordered<_>>().collect().await
 }
@@ -33,7 +33,7 @@ async fn uni(pair: &Pair) -> (WriteStream, ReadStream) {
 }
 
 #[test]
-fn several_readers_of_a_stream_all_come_to_its_end() {
+fn several_readers_of_a_stream_all_reach_its_end() {
     run(async || {
         let pair = pair().await;
         let (write, read) = uni(&pair).await;
@@ -70,7 +70,7 @@ fn several_readers_of_a_stream_all_come_to_its_end() {
 }
 
 #[test]
-fn a_reader_that_leaves_passes_its_turn_on() {
+fn a_dropped_reader_passes_its_wake_on() {
     run(async || {
         let pair = pair().await;
         let (write, read) = uni(&pair).await;
@@ -207,7 +207,7 @@ impl ArcWake for Wakes {
     }
 }
 
-/// How many tasks open streams at once, and how many of their streams the peer lets be open.
+/// How many tasks open streams at once, and how many open streams the peer allows.
 const OPENERS: usize = 1000;
 const LIMIT: u16 = 10;
 
@@ -246,7 +246,7 @@ fn openers_get_their_streams_in_order_and_are_woken_twice() {
         futures::join!(all((0..OPENERS).map(open)), accept);
         let mut opened = opened.into_inner().unwrap();
         opened.sort_unstable(); // by the ids of the streams
-        // Those who get credit at the same moment may start in any order.
+        // Streams that get credit at the same moment may start in any order.
         for (place, (_, number)) in opened.iter().enumerate() {
             assert!(number.abs_diff(place) <= LIMIT.into(), "opener {number} is in place {place}");
         }

@@ -4,7 +4,7 @@
 use std::sync::mpsc;
 use std::time::Duration;
 
-/// No test takes this long unless something hangs.
+/// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
 /// Ends the process unless it is dropped in time.
