@@ -1,5 +1,5 @@
-//! A node that operators can watch: it serves its metrics as Prometheus text over HTTP, and writes events
-//! to the log.
+//! A node that operators can monitor: it serves its metrics as Prometheus text over HTTP, and logs
+//! its events.
 //!
 //! ```sh
 //! cargo run --example observe --features metrics
@@ -29,13 +29,13 @@ const TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest request that is read, in bytes.
 const REQUEST: usize = 8 * 1024;
 
-/// Echo messages, and tell operators about it
+/// Echo messages, serve metrics and log events
 #[derive(Debug, Parser)]
 struct Options {
-    /// Where to serve metrics. Keep it away from strangers
+    /// The address that serves metrics. It has no access control, so it should not be public
     #[arg(long, default_value = "127.0.0.1:9464")]
     metrics: SocketAddr,
-    /// Where to listen for peers
+    /// The address to listen on for peers
     #[arg(long, default_value = "127.0.0.1:0")]
     listen: SocketAddr,
 }
@@ -44,7 +44,7 @@ struct Options {
 async fn main() -> Result<()> {
     let options = Options::parse();
     tracing_subscriber::fmt().with_max_level(Level::DEBUG).init();
-    // Before the transports are made, which look their metrics up once.
+    // Before the transports are created, because they look their metrics up once.
     let metrics = PrometheusBuilder::new().install_recorder()?;
     let scrapes = TcpListener::bind(options.metrics).await?;
     println!("metrics: http://{}/metrics", scrapes.local_addr()?);
@@ -57,7 +57,7 @@ async fn main() -> Result<()> {
     println!("peers: {address}");
     tokio::spawn(async move { net_peers::serve(&listener, echo).await });
 
-    // Something to see.
+    // Connections and messages, so that there is something to observe.
     let connection = transport.connect(address, &[ALPN], credential).await?;
     let mut ticks = interval(Duration::from_secs(1));
     loop {

@@ -27,7 +27,7 @@ fn trusting(endorser: &Endorser) -> TrustPolicy {
 }
 
 /// The results of the dialler and the listener.
-async fn meet(
+async fn connect_pair(
     transport: &MsQuicTransport,
     listener: &MsQuicListener,
     dialler: NetCredential,
@@ -60,7 +60,7 @@ async fn main() -> Result<()> {
     let address = "127.0.0.1:0".parse()?;
     let listener = serving.create_listener(address, &[ALPN], server.clone()).await?;
     let (alice, at_server) =
-        meet(&dialling, &listener, endorsed(&first, &trusting(&first))?).await?;
+        connect_pair(&dialling, &listener, endorsed(&first, &trusting(&first))?).await?;
     let (alice, alice_at_server) = (alice?, at_server?);
     converse(&alice, &alice_at_server).await?;
     println!(
@@ -70,7 +70,7 @@ async fn main() -> Result<()> {
     );
 
     let stranger = NetCredential::self_signed(trusting(&first))?;
-    match meet(&dialling, &listener, stranger).await?.1 {
+    match connect_pair(&dialling, &listener, stranger).await?.1 {
         Err(ConnectError::Rejected(rejection)) => println!("   Without one: {rejection}."),
         result => bail!("the untrusted peer was accepted: {result:?}"),
     }
@@ -81,7 +81,7 @@ async fn main() -> Result<()> {
     let renewed = endorsed(&first, &trusting(&second))?;
     listener.set_credential(renewed.clone())?;
     let (bob, at_server) =
-        meet(&dialling, &listener, endorsed(&second, &trusting(&first))?).await?;
+        connect_pair(&dialling, &listener, endorsed(&second, &trusting(&first))?).await?;
     let (bob, bob_at_server) = (bob?, at_server?);
     converse(&bob, &bob_at_server).await?;
     converse(&alice, &alice_at_server).await?;

@@ -26,15 +26,15 @@ fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
 }
 
-/// A listener that serves, with its directory, and a credential that it trusts.
-struct Scene {
+/// A running listener with its directory, and a credential that it trusts.
+struct Setup {
     transport: MsQuicTransport,
     address: SocketAddr,
     credential: NetCredential,
     out: TempDir,
 }
 
-impl Scene {
+impl Setup {
     async fn new() -> Self {
         Self::with(TRANSFERS, u64::MAX).await
     }
@@ -130,43 +130,43 @@ async fn one_way(server: SocketAddr) -> SocketAddr {
 #[test]
 fn a_file_arrives_under_its_name() {
     run(async {
-        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index >> 3) as u8).collect();
-        assert_eq!(scene.send(&file(&source, "a.bin", &content)).await.unwrap(), 3_000_000);
-        assert_eq!(scene.send(&file(&source, "empty", b"")).await.unwrap(), 0);
-        assert_eq!(std::fs::read(scene.out.path().join("a.bin")).unwrap(), content);
-        assert_eq!(std::fs::read(scene.out.path().join("empty")).unwrap(), b"");
-        assert_eq!(scene.names().len(), 2);
+        assert_eq!(setup.send(&file(&source, "a.bin", &content)).await.unwrap(), 3_000_000);
+        assert_eq!(setup.send(&file(&source, "empty", b"")).await.unwrap(), 0);
+        assert_eq!(std::fs::read(setup.out.path().join("a.bin")).unwrap(), content);
+        assert_eq!(std::fs::read(setup.out.path().join("empty")).unwrap(), b"");
+        assert_eq!(setup.names().len(), 2);
     });
 }
 
 #[test]
 fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
     run(async {
-        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         let stalled = 8;
         let transport = MsQuicTransport::new();
         for _ in 0..stalled {
             // msquic distinguishes clients by their addresses, so each has a relay.
-            let relay = one_way(scene.address).await;
-            let (transport, credential) = (transport.clone(), scene.credential.clone());
+            let relay = one_way(setup.address).await;
+            let (transport, credential) = (transport.clone(), setup.credential.clone());
             tokio::spawn(async move { transport.connect(relay, &[ALPN], credential).await });
         }
-        while scene.transport.statistics().handshakes < stalled {
+        while setup.transport.statistics().handshakes < stalled {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        let silent = scene.dial().await;
-        let slow = scene.announce("slow", 10).await;
+        let silent = setup.dial().await;
+        let slow = setup.announce("slow", 10).await;
         slow.send(b"12345").await.unwrap();
-        scene.until(|names| names.len() == 1).await;
+        setup.until(|names| names.len() == 1).await;
 
         let honest = file(&source, "honest", b"content");
-        let honest = scene.send(&honest);
+        let honest = setup.send(&honest);
         // A stalled handshake ends after 10 s, a silent peer after TIMEOUT.
         assert!(TIMEOUT > Duration::from_secs(5));
         timeout(Duration::from_secs(5), honest).await.expect("it waits for the others").unwrap();
-        assert_eq!(scene.transport.statistics().handshakes, stalled);
-        assert_eq!(std::fs::read(scene.out.path().join("honest")).unwrap(), b"content");
+        assert_eq!(setup.transport.statistics().handshakes, stalled);
+        assert_eq!(std::fs::read(setup.out.path().join("honest")).unwrap(), b"content");
         drop((silent, slow));
     });
 }
@@ -174,34 +174,34 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
 #[test]
 fn peers_over_the_limit_are_rejected_as_busy() {
     run(async {
-        let (scene, source) = (Scene::with(1, u64::MAX).await, tempfile::tempdir().unwrap());
-        let first = scene.announce("first", 10).await;
-        scene.until(|names| names.len() == 1).await;
-        match scene.try_dial().await {
+        let (setup, source) = (Setup::with(1, u64::MAX).await, tempfile::tempdir().unwrap());
+        let first = setup.announce("first", 10).await;
+        setup.until(|names| names.len() == 1).await;
+        match setup.try_dial().await {
             Ok(second) => assert_eq!(code(&second).await, close_code::BUSY),
             // The close may arrive before the dialler knows that its handshake is done.
             Err(ConnectError::Closed(CloseReason::Peer { code: close_code::BUSY, .. })) => {}
             Err(error) => panic!("{error}"),
         }
         first.close(close_code::FAILED, "").await;
-        scene.until(<[String]>::is_empty).await;
+        setup.until(<[String]>::is_empty).await;
         // The place becomes free shortly after the file is removed.
-        while scene.send(&file(&source, "third", b"3")).await.is_err() {}
+        while setup.send(&file(&source, "third", b"3")).await.is_err() {}
     });
 }
 
 #[test]
 fn an_existing_file_is_never_replaced() {
     run(async {
-        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         // `--out .`: the key of the listener is in the directory.
-        let key = file(&scene.out, "me.pem", b"the key");
-        let error = scene.send(&file(&source, "me.pem", b"not the key")).await.unwrap_err();
+        let key = file(&setup.out, "me.pem", b"the key");
+        let error = setup.send(&file(&source, "me.pem", b"not the key")).await.unwrap_err();
         assert!(format!("{error:#}").contains("a file named me.pem exists already"), "{error:#}");
-        let refused = scene.announce("me.pem", 1).await;
+        let refused = setup.announce("me.pem", 1).await;
         assert_eq!(code(&refused).await, close_code::NAME_EXISTS);
         assert_eq!(std::fs::read(&key).unwrap(), b"the key");
-        assert_eq!(scene.names(), ["me.pem"]);
+        assert_eq!(setup.names(), ["me.pem"]);
     });
 }
 
@@ -209,28 +209,28 @@ fn an_existing_file_is_never_replaced() {
 #[test]
 fn a_link_is_neither_followed_nor_replaced() {
     run(async {
-        let (scene, source) = (Scene::new().await, tempfile::tempdir().unwrap());
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         let outside = source.path().join("outside");
-        std::os::unix::fs::symlink(&outside, scene.out.path().join("link")).unwrap();
-        scene.send(&file(&source, "link", b"content")).await.unwrap_err();
+        std::os::unix::fs::symlink(&outside, setup.out.path().join("link")).unwrap();
+        setup.send(&file(&source, "link", b"content")).await.unwrap_err();
         assert!(!outside.exists());
-        assert!(scene.out.path().join("link").is_symlink());
+        assert!(setup.out.path().join("link").is_symlink());
     });
 }
 
 #[test]
 fn of_two_concurrent_files_with_one_name_one_is_stored() {
     run(async {
-        let scene = Scene::new().await;
+        let setup = Setup::new().await;
         let sources = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
         let both = [vec![1; 2_000_000], vec![2; 2_000_000]];
         // Both are announced before one is complete, so that the early check finds no file.
-        let early = scene.announce("same", 1).await;
-        scene.until(|names| names.len() == 1).await;
+        let early = setup.announce("same", 1).await;
+        setup.until(|names| names.len() == 1).await;
         let send = |index: usize| {
             let path = file(&sources[index], "same", &both[index]);
-            let scene = &scene;
-            async move { scene.send(&path).await }
+            let setup = &setup;
+            async move { setup.send(&path).await }
         };
         let (one, two) = tokio::join!(send(0), send(1));
         assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
@@ -238,50 +238,50 @@ fn of_two_concurrent_files_with_one_name_one_is_stored() {
         early.send(b"x").await.unwrap();
         early.send(&<sha2::Sha256 as sha2::Digest>::digest(b"x")).await.unwrap();
         assert_eq!(code(&early).await, close_code::NAME_EXISTS, "the final check decides");
-        assert_eq!(&std::fs::read(scene.out.path().join("same")).unwrap(), winner);
-        scene.until(|names| names == ["same"]).await;
+        assert_eq!(&std::fs::read(setup.out.path().join("same")).unwrap(), winner);
+        setup.until(|names| names == ["same"]).await;
     });
 }
 
 #[test]
 fn a_file_is_invisible_until_complete_and_removed_on_failure() {
     run(async {
-        let scene = Scene::new().await;
-        let connection = scene.announce("half", 100).await;
+        let setup = Setup::new().await;
+        let connection = setup.announce("half", 100).await;
         connection.send(&[7; 50]).await.unwrap();
-        scene.until(|names| names.len() == 1).await;
-        assert!(scene.names()[0].starts_with('.'), "{:?}", scene.names());
+        setup.until(|names| names.len() == 1).await;
+        assert!(setup.names()[0].starts_with('.'), "{:?}", setup.names());
         connection.close(close_code::FAILED, "changed my mind").await;
-        scene.until(<[String]>::is_empty).await;
+        setup.until(<[String]>::is_empty).await;
 
-        let wrong_hash = scene.announce("wrong", 3).await;
+        let wrong_hash = setup.announce("wrong", 3).await;
         wrong_hash.send(b"abc").await.unwrap();
         wrong_hash.send(&[0; 32]).await.unwrap();
         assert_eq!(code(&wrong_hash).await, close_code::FAILED);
-        scene.until(<[String]>::is_empty).await;
+        setup.until(<[String]>::is_empty).await;
 
         for message in [&[0; 4][..], &[]] {
-            let too_much = scene.announce("much", 3).await;
+            let too_much = setup.announce("much", 3).await;
             too_much.send(message).await.unwrap();
             assert_eq!(code(&too_much).await, close_code::FAILED);
         }
-        scene.until(<[String]>::is_empty).await;
+        setup.until(<[String]>::is_empty).await;
     });
 }
 
 #[test]
 fn invalid_names_and_sizes_are_rejected_before_any_write() {
     run(async {
-        let scene = Scene::with(TRANSFERS, 1000).await;
+        let setup = Setup::with(TRANSFERS, 1000).await;
         for name in ["../up", "/tmp/absolute", ".hidden", "..", "a\0b", ""] {
-            let connection = scene.announce(name, 1).await;
+            let connection = setup.announce(name, 1).await;
             assert_eq!(code(&connection).await, close_code::NAME_REJECTED, "{name:?}");
         }
-        let large = scene.announce("large", 1001).await;
+        let large = setup.announce("large", 1001).await;
         assert_eq!(code(&large).await, close_code::TOO_LARGE);
-        let short = scene.dial().await;
+        let short = setup.dial().await;
         short.send(b"1234567").await.unwrap();
         assert_eq!(code(&short).await, close_code::FAILED);
-        assert!(scene.names().is_empty());
+        assert!(setup.names().is_empty());
     });
 }

@@ -1,6 +1,11 @@
-//! Each attempt that fails is told and counted once on each side that knows of it, by cause.
+//! Each failed attempt is logged and counted once, by cause, on each side that learns of it.
+
+#[path = "../../crates/msquic-transport/tests/common/certificates.rs"]
+#[allow(dead_code, reason = "shared with the tests of msquic-transport")]
+mod certificates;
 
 use crate::observer;
+use certificates::{expired, forged, not_yet_valid};
 use net_traits::{
     CertificateDer, Endorser, Endorsers, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy,
@@ -12,34 +17,34 @@ use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
-const ALPN: &str = "told/1";
+const ALPN: &str = "failures/1";
 
 /// A test that takes longer hangs.
 const HANG: Duration = Duration::from_secs(60);
 
-/// How long handshakes may take that never end.
+/// The timeout of handshakes.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 
-/// What to try.
+/// An attempt that fails.
 struct Case {
     what: &'static str,
     dialler: NetCredential,
     listener: NetCredential,
     offered: &'static str,
-    /// Causes that the dialler may tell; `*` ends a prefix.
+    /// Causes that the dialler may report; `*` ends a prefix.
     out: &'static [&'static str],
-    /// Causes that the listener may tell.
+    /// Causes that the listener may report.
     into: &'static [&'static str],
 }
 
 const BY_PEER: &[&str] = &["rejected_by_peer*"];
 
-/// Trusts no peer.
-struct Suspicious;
+/// Rejects all peers.
+struct RejectsAll;
 
-impl PeerVerifier for Suspicious {
+impl PeerVerifier for RejectsAll {
     fn verify(&self, _: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
-        Err("it is late".to_owned())
+        Err("rejected by the test".to_owned())
     }
 }
 
@@ -49,29 +54,6 @@ fn node(trust: TrustPolicy) -> NetCredential {
 
 fn any() -> NetCredential {
     node(TrustPolicy::Any)
-}
-
-/// Creates a certificate with these dates, modified by `damage`.
-fn dated(from: i32, until: i32, damage: impl FnOnce(&mut [u8])) -> NetCredential {
-    let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
-    parameters.not_after = rcgen::date_time_ymd(until, 1, 1);
-    let mut certificate = parameters.self_signed(&key).unwrap().der().to_vec();
-    damage(&mut certificate);
-    NetCredential::from_der(vec![certificate], key.serialize_der(), TrustPolicy::Any).unwrap()
-}
-
-fn expired() -> NetCredential {
-    dated(2000, 2001, |_| {})
-}
-
-fn future() -> NetCredential {
-    dated(3000, 3001, |_| {})
-}
-
-fn forged() -> NetCredential {
-    dated(2000, 3000, |der| *der.last_mut().unwrap() ^= 1)
 }
 
 fn endorsed_by_another() -> TrustPolicy {
@@ -98,7 +80,12 @@ fn cases() -> Vec<Case> {
     };
     let stranger = || TrustPolicy::hashes([any().identity()]);
     vec![
-        client("a strange client", any(), node(stranger()), &["rejected_by_us untrusted_identity"]),
+        client(
+            "an unknown client",
+            any(),
+            node(stranger()),
+            &["rejected_by_us untrusted_identity"],
+        ),
         client(
             "a client without endorsement",
             any(),
@@ -108,13 +95,23 @@ fn cases() -> Vec<Case> {
         client(
             "a client that the application rejects",
             any(),
-            node(TrustPolicy::custom(Suspicious)),
+            node(TrustPolicy::custom(RejectsAll)),
             &["rejected_by_us refused"],
         ),
         client("an expired client", expired(), any(), &["rejected_by_us expired"]),
-        client("a client of the future", future(), any(), &["rejected_by_us not_yet_valid"]),
+        client(
+            "a client that is not yet valid",
+            not_yet_valid(),
+            any(),
+            &["rejected_by_us not_yet_valid"],
+        ),
         client("a forged client", forged(), any(), &["rejected_by_us bad_signature"]),
-        server("a wrong server", node(stranger()), any(), &["rejected_by_us untrusted_identity"]),
+        server(
+            "an unknown server",
+            node(stranger()),
+            any(),
+            &["rejected_by_us untrusted_identity"],
+        ),
         server(
             "a server without endorsement",
             node(endorsed_by_another()),
@@ -123,12 +120,17 @@ fn cases() -> Vec<Case> {
         ),
         server(
             "a server that the application rejects",
-            node(TrustPolicy::custom(Suspicious)),
+            node(TrustPolicy::custom(RejectsAll)),
             any(),
             &["rejected_by_us refused"],
         ),
         server("an expired server", any(), expired(), &["rejected_by_us expired"]),
-        server("a server of the future", any(), future(), &["rejected_by_us not_yet_valid"]),
+        server(
+            "a server that is not yet valid",
+            any(),
+            not_yet_valid(),
+            &["rejected_by_us not_yet_valid"],
+        ),
         server("a forged server", any(), forged(), &["rejected_by_us bad_signature"]),
         Case {
             what: "another protocol",
@@ -144,12 +146,12 @@ fn cases() -> Vec<Case> {
 /// Failed attempts, and connections that ended because the peer rejected them later, as `direction
 /// cause detail`.
 #[derive(Debug, Clone, PartialEq)]
-struct Told {
+struct Reports {
     counted: BTreeMap<String, u64>,
     events: BTreeMap<String, u64>,
 }
 
-impl Told {
+impl Reports {
     fn now(transport: &str) -> Self {
         let mut counted = BTreeMap::new();
         let failed = observer::values("net_handshakes_failed_total", transport).into_iter();
@@ -193,52 +195,55 @@ impl Told {
     }
 }
 
-fn matches(told: &[&str], expected: &[&str]) -> bool {
+fn matches(reports: &[&str], expected: &[&str]) -> bool {
     let is_one = |cause: &str| {
         expected.iter().any(|expected| match expected.strip_suffix('*') {
             Some(prefix) => cause.starts_with(prefix),
             None => cause == *expected,
         })
     };
-    match told {
+    match reports {
         [] => expected.is_empty(),
         [cause] => is_one(cause),
         _ => false,
     }
 }
 
-/// Waits until exactly one of the expected causes is told on each side, and events say the same.
-async fn expect(name: &str, what: &str, before: &Told, out: &[&str], into: &[&str]) {
-    let is_told = |told: &Told| {
-        let counted_as_failed = |name: &String| told.events.contains_key(name);
-        matches(&told.of("out"), out)
-            && matches(&told.of("in"), into)
-            && told.events.iter().all(|(name, count)| told.counted.get(name) == Some(count))
-            && told.counted.keys().all(|name| counted_as_failed(name) || name.contains("_by_peer"))
+/// Waits until each side has counted exactly one of the expected causes, and logged the same.
+async fn expect(name: &str, what: &str, before: &Reports, out: &[&str], into: &[&str]) {
+    let is_complete = |reports: &Reports| {
+        let counted_as_failed = |name: &String| reports.events.contains_key(name);
+        matches(&reports.of("out"), out)
+            && matches(&reports.of("in"), into)
+            && reports.events.iter().all(|(name, count)| reports.counted.get(name) == Some(count))
+            && reports
+                .counted
+                .keys()
+                .all(|name| counted_as_failed(name) || name.contains("_by_peer"))
     };
-    let mut told = Told::now(name).since(before);
+    let mut reports = Reports::now(name).since(before);
     let wait = async {
-        while !is_told(&told) {
+        while !is_complete(&reports) {
             sleep(Duration::from_millis(10)).await;
-            told = Told::now(name).since(before);
+            reports = Reports::now(name).since(before);
         }
     };
     if timeout(HANDSHAKE * 5, wait).await.is_err() {
-        panic!("{name}, {what}: {told:?}; expected out {out:?}, in {into:?}");
+        panic!("{name}, {what}: {reports:?}; expected out {out:?}, in {into:?}");
     }
 }
 
-/// Runs all failures on one transport. `blind` are those that its listener cannot see.
+/// Tries all cases with one transport. `unseen` are those that its listener does not learn of.
 async fn run<T: NetTransport>(
     name: &'static str,
     make: impl Fn() -> T,
     here: SocketAddr,
-    blind: &[&str],
+    unseen: &[&str],
 ) {
     for case in cases() {
         let Case { what, dialler, listener, offered, out, into } = case;
         let (dialling, listening) = (make(), make());
-        let before = Told::now(name);
+        let before = Reports::now(name);
         let listener = listening.create_listener(here, &[ALPN], listener).await.unwrap();
         let serve = async {
             let request = listener.accept().await.unwrap();
@@ -250,28 +255,32 @@ async fn run<T: NetTransport>(
                 connection.watch_close().await; // the rejection comes later
             }
         };
-        let is_blind = blind.contains(&what);
+        let is_unseen = unseen.contains(&what);
         tokio::select! {
-            ((), _) = async { tokio::join!(dial, serve) }, if !is_blind => {}
-            () = async { dial_only(&dialling, listener.local_addr(), offered).await }, if is_blind => {}
+            ((), _) = async { tokio::join!(dial, serve) }, if !is_unseen => {}
+            () = async { dial_only(&dialling, listener.local_addr(), offered).await }, if is_unseen => {}
         }
-        expect(name, what, &before, out, if is_blind { &[] } else { into }).await;
+        expect(name, what, &before, out, if is_unseen { &[] } else { into }).await;
     }
-    unattended(name, &make, here).await;
+    not_accepted(name, &make, here).await;
 }
 
 async fn dial_only<T: NetTransport>(dialling: &T, remote_addr: SocketAddr, offered: &str) {
     dialling.connect(remote_addr, &[offered], any()).await.map(drop).unwrap_err();
 }
 
-/// Attempts that no listener completes.
-async fn unattended<T: NetTransport>(name: &'static str, make: &impl Fn() -> T, here: SocketAddr) {
+/// Attempts that no listener accepts.
+async fn not_accepted<T: NetTransport>(
+    name: &'static str,
+    make: &impl Fn() -> T,
+    here: SocketAddr,
+) {
     let (dialling, listening) = (make(), make());
-    let before = Told::now(name);
-    dial_only(&dialling, gone(here), ALPN).await;
+    let before = Reports::now(name);
+    dial_only(&dialling, unused_address(here), ALPN).await;
     expect(name, "an address without a listener", &before, &["refused", "timed_out"], &[]).await;
 
-    let before = Told::now(name);
+    let before = Reports::now(name);
     dial_only(&dialling, SocketAddr::new(here.ip(), 0), ALPN).await;
     expect(name, "port 0", &before, &["invalid_input"], &[]).await;
 
@@ -282,16 +291,16 @@ async fn unattended<T: NetTransport>(name: &'static str, make: &impl Fn() -> T, 
             connection.watch_close().await;
         }
     };
-    let before = Told::now(name);
+    let before = Reports::now(name);
     tokio::join!(dial(), async { listener.accept().await.unwrap().refuse(7) });
     let refused = &["refused", "closed*", "timed_out"];
     expect(name, "a request that is refused", &before, refused, &["refused_by_us"]).await;
 
-    let before = Told::now(name);
+    let before = Reports::now(name);
     tokio::join!(dial(), async { drop(listener.accept().await.unwrap()) });
     expect(name, "a request that is dropped", &before, refused, &["canceled"]).await;
 
-    let before = Told::now(name);
+    let before = Reports::now(name);
     tokio::select! {
         () = dial() => panic!("it is not accepted"),
         request = listener.accept() => drop(request),
@@ -300,7 +309,7 @@ async fn unattended<T: NetTransport>(name: &'static str, make: &impl Fn() -> T, 
 }
 
 /// Returns an address at which nothing listens.
-fn gone(here: SocketAddr) -> SocketAddr {
+fn unused_address(here: SocketAddr) -> SocketAddr {
     if !here.ip().is_loopback() {
         return SocketAddr::new(here.ip(), 9);
     }
@@ -321,30 +330,30 @@ fn local() -> SocketAddr {
 }
 
 #[test]
-fn tcp_tells_each_failure() {
+fn tcp_reports_each_failure() {
     let config = tcp_tls_transport::TcpTlsConfig::new().handshake_timeout(HANDSHAKE);
     let make = || tcp_tls_transport::TcpTlsTransport::with_config(config.clone()).unwrap();
     test(run("tcp", make, local(), &[]));
 }
 
 #[test]
-fn quinn_tells_each_failure() {
+fn quinn_reports_each_failure() {
     let config = quinn_transport::QuinnConfig::new().handshake_timeout(HANDSHAKE);
     let make = || quinn_transport::QuinnTransport::with_config(config.clone()).unwrap();
     test(run("quinn", make, local(), &[]));
 }
 
-/// msquic chooses the listener by the protocol, and tells no listener of an attempt that suits none.
+/// msquic chooses the listener by the protocol, and reports an attempt without a common protocol to none.
 #[cfg(feature = "msquic")]
 #[test]
-fn msquic_tells_each_failure() {
+fn msquic_reports_each_failure() {
     let config = msquic_transport::MsQuicTransportConfig::new().handshake_timeout(HANDSHAKE);
     let make = || msquic_transport::MsQuicTransport::with_config(config.clone()).unwrap();
     test(run("quic", make, local(), &["another protocol"]));
 }
 
 #[test]
-fn the_memory_network_tells_each_failure() {
+fn the_memory_network_reports_each_failure() {
     let network = MemoryNetwork::new(1);
     let limits = Limits { handshake_timeout: HANDSHAKE, ..Limits::default() };
     // Log lines are limited per host.

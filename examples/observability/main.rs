@@ -1,4 +1,5 @@
-//! What operators see of each transport: `docs/observability.md` says it, these tests cause it.
+//! The metrics and log events of each transport: these tests check what `docs/observability.md`
+//! states.
 
 mod failures;
 mod observer;

@@ -1,4 +1,5 @@
-//! The recorder and the subscriber of this process. Transports are told apart by their names.
+//! The recorder of metrics and the subscriber to log events of this process. Both record the
+//! transport's name.
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use prometheus_parse::{Scrape, Value};
@@ -50,7 +51,7 @@ impl Subscriber for Log {
     fn exit(&self, _: &Id) {}
 }
 
-/// Installs both, once. Call it before a transport is made.
+/// Installs both, once. Has to be called before a transport is created.
 pub(crate) fn install() {
     OBSERVER.get_or_init(|| {
         tracing::subscriber::set_global_default(Log).unwrap();

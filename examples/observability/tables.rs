@@ -1,4 +1,4 @@
-//! The tables of the document are those of the code.
+//! Compares the tables of the document with the code.
 
 use net_kit::telemetry::{EVENTS, METRICS};
 

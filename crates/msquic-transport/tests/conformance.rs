@@ -11,7 +11,7 @@ use msquic_async::{
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::NetCredential;
 use net_traits_test::{Harness, Limits, RawPeer};
-use quinn_peer::{Judge, QuinnPeer};
+use quinn_peer::{QuinnPeer, Verdict};
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
 
@@ -89,7 +89,7 @@ impl Harness for Quic {
     }
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
-        let peer = QuinnPeer::new(None, Judge::Accepts, alpn);
+        let peer = QuinnPeer::new(None, Verdict::Accepts, alpn);
         if let Ok(connection) = peer.connect(remote_addr).await {
             connection.closed().await;
         }
@@ -98,7 +98,8 @@ impl Harness for Quic {
 
 net_traits_test::conformance!(Quic);
 
-/// A listener on `[::]` takes IPv4 too where the system separates the families, and where it has no IPv6.
+/// A listener on `[::]` accepts IPv4 too where the system separates the families, and where it has
+/// no IPv6.
 #[test]
 fn both_families_are_taken_whatever_the_system_prefers() {
     for setting in ["net.ipv6.bindv6only=1", "net.ipv6.conf.all.disable_ipv6=1"] {

@@ -16,8 +16,8 @@ const ALPN: &str = "test/1";
 mod conformance {
     use super::*;
 
-    /// When QUIC gets no connection, TCP is tried too, but behaviours accept one attempt only: the
-    /// second one ends after this time.
+    /// When QUIC fails, TCP is tried too, but the tests of the suite accept one attempt only:
+    /// the second one ends after this time.
     const SECOND_HANDSHAKE: Duration = Duration::from_secs(1);
 
     struct Both;

@@ -13,7 +13,7 @@ use net_traits::{
     CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError,
     close_code,
 };
-use quinn_peer::{Judge, QuinnPeer};
+use quinn_peer::{QuinnPeer, Verdict};
 use std::time::Duration;
 
 const KIB: usize = 1024;
@@ -36,7 +36,7 @@ async fn hostile_to(config: MsQuicTransportConfig) -> Hostile {
     let (for_server, for_client) = credentials();
     let any = "127.0.0.1:0".parse().unwrap();
     let listener = transport.create_listener(any, &[ALPN], for_server).await.unwrap();
-    let endpoint = QuinnPeer::new(Some(&for_client), Judge::Accepts, ALPN);
+    let endpoint = QuinnPeer::new(Some(&for_client), Verdict::Accepts, ALPN);
     let dial = endpoint.connect(listener.local_addr());
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (peer, connection) = tokio::join!(dial, accept);
@@ -186,7 +186,7 @@ fn peers_that_fill_the_windows_are_ended_by_memory() {
         let (for_server, for_client) = credentials();
         let any = "127.0.0.1:0".parse().unwrap();
         let listener = transport.create_listener(any, &[ALPN], for_server).await.unwrap();
-        let endpoint = QuinnPeer::new(Some(&for_client), Judge::Accepts, ALPN);
+        let endpoint = QuinnPeer::new(Some(&for_client), Verdict::Accepts, ALPN);
         let mut attackers = Vec::new();
         for _ in 0..CONNECTIONS {
             let dial = endpoint.connect(listener.local_addr());

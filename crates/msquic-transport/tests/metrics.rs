@@ -48,7 +48,7 @@ fn messages_and_connections_are_counted() {
         client.watch_close().await;
         let closed = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         dialler.connect(closed, &[ALPN], me).await.unwrap_err();
-        // A listener that trusts no peer, and a dialler that learns it.
+        // A listener that trusts no peer, and a dialler that it rejects.
         listener.set_trust(TrustPolicy::reject_all());
         let (_, rejected) =
             tokio::join!(dialler.connect(listener.local_addr(), &[ALPN], credential()), accept());
@@ -148,8 +148,8 @@ fn run_sampled(snapshotter: &Snapshotter, counters: &mut HashMap<String, u64>) {
     });
 }
 
-/// Connects twice with resumption, and returns how many ends say that they resumed: both, where the
-/// library can.
+/// Connects twice with resumption, and returns how many ends report a resumed session: two if the
+/// library supports it.
 fn run_resumed() -> u64 {
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let can_resume = has_patch("N11-A9");

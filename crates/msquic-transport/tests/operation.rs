@@ -31,7 +31,7 @@ async fn listen(config: MsQuicTransportConfig) -> (MsQuicTransport, MsQuicListen
 }
 
 /// Connects and accepts; returns the connection of each side.
-async fn meet(
+async fn connect_pair(
     listener: &MsQuicListener,
     client: NetCredential,
 ) -> (Result<MsQuicNetConnection, ConnectError>, Result<MsQuicNetConnection, ConnectError>) {
@@ -41,9 +41,11 @@ async fn meet(
     tokio::join!(dial, accept)
 }
 
-/// Like [`meet`], with a listener that refuses the client for a while: a place is free once the
-/// connection that took it has ended, not at once when its handles are dropped.
-async fn meet_soon(listener: &MsQuicListener) -> (MsQuicNetConnection, MsQuicNetConnection) {
+/// Like [`connect_pair`], but tries again while the listener refuses: a place becomes free when the
+/// connection that took it has ended, not as soon as its handles are dropped.
+async fn connect_when_admitted(
+    listener: &MsQuicListener,
+) -> (MsQuicNetConnection, MsQuicNetConnection) {
     let dialler = MsQuicTransport::new();
     let dial = async {
         loop {
@@ -56,8 +58,8 @@ async fn meet_soon(listener: &MsQuicListener) -> (MsQuicNetConnection, MsQuicNet
     tokio::join!(dial, accept)
 }
 
-/// Dials a listener that rejects the attempt by itself.
-async fn dial_in_vain(listener: &MsQuicListener, client: NetCredential) -> ConnectError {
+/// Dials a listener that refuses the attempt without a call of `accept`.
+async fn dial_refused(listener: &MsQuicListener, client: NetCredential) -> ConnectError {
     let dialler = MsQuicTransport::new();
     tokio::select! {
         dialled = dialler.connect(listener.local_addr(), &[ALPN], client) => dialled.unwrap_err(),
@@ -72,7 +74,7 @@ fn an_ended_connection_takes_no_place_while_its_handle_is_held() {
         let (transport, listener) = listen(config).await;
         let mut held = Vec::new();
         for _ in 0..2 {
-            let (client, server) = meet(&listener, trusting()).await;
+            let (client, server) = connect_pair(&listener, trusting()).await;
             let (client, server) = (client.unwrap(), server.unwrap());
             client.close(0, "").await;
             server.watch_close().await;
@@ -87,22 +89,22 @@ fn connections_in_all_and_per_address_are_limited_and_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().max_connections(2);
         let (transport, listener) = listen(config).await;
-        let first = meet(&listener, trusting()).await;
-        let second = meet(&listener, trusting()).await;
-        let refused = dial_in_vain(&listener, trusting()).await;
+        let first = connect_pair(&listener, trusting()).await;
+        let second = connect_pair(&listener, trusting()).await;
+        let refused = dial_refused(&listener, trusting()).await;
         assert!(matches!(refused, ConnectError::Refused(_) | ConnectError::Closed(_)), "{refused}");
         assert_eq!(transport.statistics().refused_connections, 1);
         assert_eq!(transport.statistics().connections, 2);
         drop(second);
-        let (client, server) = meet_soon(&listener).await;
+        let (client, server) = connect_when_admitted(&listener).await;
         client.send(b"there is room again").await.unwrap();
         server.recv().await.unwrap();
         drop(first);
 
         let (transport, listener) =
             listen(MsQuicTransportConfig::new().max_connections_per_ip(1)).await;
-        let _only = meet(&listener, trusting()).await;
-        dial_in_vain(&listener, trusting()).await;
+        let _only = connect_pair(&listener, trusting()).await;
+        dial_refused(&listener, trusting()).await;
         assert_eq!(transport.statistics().refused_per_ip, 1);
     });
 }
@@ -116,7 +118,7 @@ fn addresses_are_validated_while_many_handshakes_are_in_progress() {
         let slow = async {
             let held = (listener.accept().await.unwrap(), listener.accept().await.unwrap());
             assert_eq!(transport.statistics().handshakes, 2);
-            let (client, _server) = meet(&listener, trusting()).await;
+            let (client, _server) = connect_pair(&listener, trusting()).await;
             let statistics = client.unwrap().statistics().await.unwrap();
             assert!(statistics.address_validated_by_retry);
             drop(held);
@@ -136,7 +138,7 @@ fn a_handshake_that_stalls_gives_way_to_another() {
         let dial = tokio::spawn(async move { slow.connect(address, &[ALPN], trusting()).await });
         let request = listener.accept().await.unwrap();
         assert_eq!(transport.statistics().handshakes, 1);
-        let _next = meet_soon(&listener).await; // once the other has stalled
+        let _next = connect_when_admitted(&listener).await; // once the other has stalled
         let late = request.accept().await.unwrap_err();
         let code = Limit::Handshakes.code();
         assert!(
@@ -216,14 +218,14 @@ fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
         let (old, new, client) = (trusting(), trusting(), trusting());
         let transport = MsQuicTransport::new();
         let listener = transport.create_listener(loopback(), &[ALPN], old.clone()).await.unwrap();
-        let (before, before_server) = meet(&listener, client.clone()).await;
+        let (before, before_server) = connect_pair(&listener, client.clone()).await;
         let (before, before_server) = (before.unwrap(), before_server.unwrap());
         assert_eq!(before.remote_identity(), old.identity().to_string());
 
         let friend = trusting();
         let policy = TrustPolicy::hashes([friend.identity()]);
         listener.set_credential(new.with_trust(policy.clone())).unwrap();
-        let (after, after_server) = meet(&listener, friend).await;
+        let (after, after_server) = connect_pair(&listener, friend).await;
         let (after, after_server) = (after.unwrap(), after_server.unwrap());
         assert_eq!(after.remote_identity(), new.identity().to_string());
         assert_eq!(after_server.local_identity(), new.identity().to_string());
@@ -231,7 +233,7 @@ fn a_new_credential_affects_new_handshakes_and_revocation_old_connections() {
         // The old connection remains open until it is revoked; a new one is rejected.
         before.send(b"still here").await.unwrap();
         before_server.recv().await.unwrap();
-        let (_, stranger) = meet(&listener, client).await;
+        let (_, stranger) = connect_pair(&listener, client).await;
         let error = stranger.unwrap_err();
         assert!(
             matches!(&error, ConnectError::Rejected(Rejection { by: RejectionBy::Us, .. })),
@@ -258,7 +260,7 @@ fn an_unusable_credential_does_not_replace_the_old_one() {
         let broken =
             NetCredential::new(one.certificate_chain().to_vec(), key, TrustPolicy::Any).unwrap();
         assert!(listener.set_credential(broken).is_err());
-        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = connect_pair(&listener, trusting()).await;
         assert!(client.is_ok() && server.is_ok());
     });
 }
@@ -276,16 +278,16 @@ fn endorsed_peers_are_accepted_and_their_endorsers_reported() {
         };
         let transport = MsQuicTransport::new();
         let listener = transport.create_listener(loopback(), &[ALPN], node()).await.unwrap();
-        let (client, server) = meet(&listener, node()).await;
+        let (client, server) = connect_pair(&listener, node()).await;
         assert_eq!(client.unwrap().peer_identity().endorsers, [endorser.key()]);
         assert_eq!(server.unwrap().peer_identity().endorsers, [endorser.key()]);
-        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = connect_pair(&listener, trusting()).await;
         let Err(ConnectError::Rejected(ours)) = server else { panic!("{server:?}") };
         assert!(ours.reason.contains("endorse"), "{ours}");
         drop(client);
         // A dial that expects another identity fails.
         let expecting = node().expecting(trusting().identity());
-        let (client, _) = meet(&listener, expecting).await;
+        let (client, _) = connect_pair(&listener, expecting).await;
         assert!(matches!(client, Err(ConnectError::Rejected(_))), "{client:?}");
     });
 }
@@ -343,8 +345,8 @@ fn shutdown_does_not_exceed_its_deadline() {
 fn messages_are_counted_per_connection_and_in_total() {
     run(async {
         let (transport, listener) = listen(MsQuicTransportConfig::new()).await;
-        let (one, one_server) = meet(&listener, trusting()).await;
-        let (other, other_server) = meet(&listener, trusting()).await;
+        let (one, one_server) = connect_pair(&listener, trusting()).await;
+        let (other, other_server) = connect_pair(&listener, trusting()).await;
         let (one, other) = (one.unwrap(), other.unwrap());
         let (one_server, other_server) = (one_server.unwrap(), other_server.unwrap());
         one.send(&[0; 100]).await.unwrap();
@@ -392,7 +394,7 @@ fn a_revocation_reaches_a_handshake_in_progress() {
             "{reason:?}"
         );
         // Handshakes that begin later are verified by the listener's policy alone.
-        let (client, server) = meet(&listener, trusting()).await;
+        let (client, server) = connect_pair(&listener, trusting()).await;
         let (client, server) = (client.unwrap(), server.unwrap());
         client.send(b"hello").await.unwrap();
         assert_eq!(server.recv().await.unwrap().0, "hello");

@@ -1,4 +1,4 @@
-//! Knobs: each option of the configuration reaches msquic.
+//! Each option of the configuration reaches msquic.
 
 mod common;
 

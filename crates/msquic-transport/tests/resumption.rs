@@ -11,7 +11,7 @@ use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     TrustPolicy,
 };
-use quinn_peer::{Judge, QuinnPeer};
+use quinn_peer::{QuinnPeer, Verdict};
 
 /// One transport for both sides.
 struct Returning {
@@ -21,7 +21,7 @@ struct Returning {
     client: NetCredential,
 }
 
-type Met = [Result<MsQuicNetConnection, ConnectError>; 2];
+type BothResults = [Result<MsQuicNetConnection, ConnectError>; 2];
 
 impl Returning {
     async fn new(resumption: bool) -> Self {
@@ -35,7 +35,7 @@ impl Returning {
         Self { transport, listener, server, client }
     }
 
-    async fn meet(&self) -> Met {
+    async fn connect_pair(&self) -> BothResults {
         let address = self.listener.local_addr();
         let dial = self.transport.connect(address, &[ALPN], self.client.clone());
         let accept = async { self.listener.accept().await.unwrap().accept().await };
@@ -45,7 +45,7 @@ impl Returning {
 
     /// Connects, checks the peers' identities, and returns whether the session was resumed.
     async fn is_resumed(&self) -> bool {
-        let [client, server] = self.meet().await.map(Result::unwrap);
+        let [client, server] = self.connect_pair().await.map(Result::unwrap);
         assert_eq!(server.remote_identity(), self.client.identity().to_string());
         assert_eq!(client.remote_identity(), self.server.identity().to_string());
         // The ticket is sent before the message.
@@ -114,7 +114,7 @@ fn a_peer_that_the_listener_no_longer_trusts_cannot_resume() {
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
         let none = returning.server.with_trust(TrustPolicy::reject_all());
         returning.listener.set_credential(none).unwrap();
-        let [_, server] = returning.meet().await;
+        let [_, server] = returning.connect_pair().await;
         assert!(matches!(server, Err(ConnectError::Rejected(_))), "{server:?}");
         returning.listener.set_credential(returning.server.clone()).unwrap();
         assert!(!returning.is_resumed().await && returning.is_resumed().await);
@@ -145,7 +145,7 @@ fn a_quinn_client_resumes_and_gets_no_early_data() {
     run(async {
         let returning = Returning::new(true).await;
         let credential = trusting();
-        let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
+        let peer = QuinnPeer::new(Some(&credential), Verdict::Accepts, ALPN);
         for is_resumed in [false, true, true] {
             let connect = peer.connect_early(returning.listener.local_addr());
             let accept = async { returning.listener.accept().await.unwrap().accept().await };
@@ -169,7 +169,7 @@ fn a_session_with_a_quinn_server_is_resumed() {
     run(async {
         let returning = Returning::new(true).await;
         let credential = trusting();
-        let peer = QuinnPeer::new(Some(&credential), Judge::Accepts, ALPN);
+        let peer = QuinnPeer::new(Some(&credential), Verdict::Accepts, ALPN);
         for is_resumed in [false, true, true] {
             let connect =
                 returning.transport.connect(peer.local_addr(), &[ALPN], returning.client.clone());

@@ -1,7 +1,10 @@
 //! Two transports that trust each other, for all test files.
 #![allow(dead_code, reason = "each test file uses a part")]
 
+pub(crate) mod certificates;
+
 use bytes::Bytes;
+use msquic_async::{Configuration, Connection, Registration, Settings};
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
@@ -48,8 +51,8 @@ pub(crate) fn has_patch(fault: &str) -> bool {
     msquic_async::library_patches().iter().any(|patch| patch.fault == fault)
 }
 
-/// Whether the test has to be skipped because the linked libmsquic lacks the patch for a fault. Says so: the output
-/// of a test that passes is captured, this is not.
+/// Whether the test has to be skipped because the linked libmsquic lacks the patch for a fault. If
+/// so, a line is printed, which is not captured as the output of tests is.
 pub(crate) fn lacks_patch(fault: &str) -> bool {
     let lacks = !has_patch(fault);
     if lacks {
@@ -97,4 +100,28 @@ pub(crate) async fn pair_with(
 /// Creates bytes with a pattern that reveals swapped and lost parts.
 pub(crate) fn pattern(length: usize) -> Bytes {
     (0..length).map(|index| (index.wrapping_mul(31) >> 3) as u8).collect()
+}
+
+/// Connects a bare QUIC peer, which can send invalid frames.
+pub(crate) async fn hostile_to(config: MsQuicTransportConfig) -> (Connection, MsQuicNetConnection) {
+    let (for_server, for_client) = credentials();
+    let listener = MsQuicTransport::with_config(config)
+        .unwrap()
+        .create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server)
+        .await
+        .unwrap();
+    let registration = Registration::new("hostile").unwrap();
+    let configuration = Configuration::client(
+        &registration,
+        &[ALPN],
+        &Settings::new().peer_uni_streams(2),
+        &for_client,
+    )
+    .unwrap();
+    let client = Connection::new(&registration, for_client).unwrap();
+    let start = client.start(&configuration, "127.0.0.1", listener.local_addr().port());
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (started, server) = tokio::join!(start, accept);
+    started.unwrap();
+    (client, server)
 }

@@ -13,9 +13,9 @@ use rustls::{CertificateError, DigitallySignedStruct, DistinguishedName, Error, 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// Decides whether the peer accepts our certificate.
+/// The result of the peer's verification of our certificate.
 #[derive(Debug, Clone)]
-pub(crate) enum Judge {
+pub(crate) enum Verdict {
     Accepts,
     Rejects(CertificateError),
 }
@@ -27,14 +27,14 @@ pub(crate) struct QuinnPeer {
 impl QuinnPeer {
     /// Creates a peer with the certificate of `credential`, or a client without one. It does not
     /// check whether the key belongs to the certificate.
-    pub(crate) fn new(credential: Option<&NetCredential>, judge: Judge, alpn: &str) -> Self {
+    pub(crate) fn new(credential: Option<&NetCredential>, verdict: Verdict, alpn: &str) -> Self {
         let provider = Arc::new(ring::default_provider());
-        let judge = Arc::new(Verifier { judge, algorithms: algorithms(&provider) });
+        let verifier = Arc::new(Verifier { verdict, algorithms: algorithms(&provider) });
         let client = rustls::ClientConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
             .dangerous()
-            .with_custom_certificate_verifier(judge.clone());
+            .with_custom_certificate_verifier(verifier.clone());
         let mut client = match credential {
             Some(credential) => client.with_client_cert_resolver(certified(&provider, credential)),
             None => client.with_no_client_auth(),
@@ -48,7 +48,7 @@ impl QuinnPeer {
                 let mut server = rustls::ServerConfig::builder_with_provider(provider)
                     .with_protocol_versions(&[&rustls::version::TLS13])
                     .unwrap()
-                    .with_client_cert_verifier(judge)
+                    .with_client_cert_verifier(verifier)
                     .with_cert_resolver(certificate);
                 server.alpn_protocols = vec![alpn.as_bytes().to_vec()];
                 let server = Arc::new(QuicServerConfig::try_from(server).unwrap());
@@ -111,15 +111,15 @@ fn algorithms(provider: &CryptoProvider) -> WebPkiSupportedAlgorithms {
 
 #[derive(Debug)]
 struct Verifier {
-    judge: Judge,
+    verdict: Verdict,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
 impl Verifier {
-    fn verdict(&self) -> Result<(), Error> {
-        match &self.judge {
-            Judge::Accepts => Ok(()),
-            Judge::Rejects(why) => Err(Error::InvalidCertificate(why.clone())),
+    fn check(&self) -> Result<(), Error> {
+        match &self.verdict {
+            Verdict::Accepts => Ok(()),
+            Verdict::Rejects(why) => Err(Error::InvalidCertificate(why.clone())),
         }
     }
 }
@@ -133,7 +133,7 @@ impl ServerCertVerifier for Verifier {
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.verdict().map(|()| ServerCertVerified::assertion())
+        self.check().map(|()| ServerCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
@@ -170,7 +170,7 @@ impl ClientCertVerifier for Verifier {
         _: &[CertificateDer<'_>],
         _: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verdict().map(|()| ClientCertVerified::assertion())
+        self.check().map(|()| ClientCertVerified::assertion())
     }
 
     fn verify_tls12_signature(
