@@ -1,4 +1,4 @@
-//! This transport with msquic inside the runtime, beside quinn in the same runtime.
+//! `--driven`: this transport with msquic inside the runtime, against quinn in the same runtime.
 
 use crate::ours::Ours;
 use crate::quinn_peer::Quinn;
@@ -16,7 +16,8 @@ pub(crate) fn run(options: Options) -> Result<()> {
     };
     builder.enable_all().build()?.block_on(async {
         tokio::spawn(drive(ExecutionDriver::install()?));
-        // A task, since the future of `block_on` has a thread of its own in a runtime of several.
+        // A task, because in a multi-threaded runtime the future of `block_on` does not run
+        // on the runtime's own threads.
         tokio::spawn(measure(options)).await?
     })
 }

@@ -35,13 +35,14 @@ struct Options {
     /// Run only workloads whose name contains this
     #[arg(long)]
     only: Option<String>,
-    /// Shared sockets beside sockets of their own, instead of other transports
+    /// Compare shared sockets with one socket per connection, instead of other transports
     #[arg(long)]
     sharing: bool,
-    /// This transport with a recorder of metrics beside one without
+    /// Compare this transport with a recorder of metrics and without one
     #[arg(long, conflicts_with = "sharing")]
     telemetry: bool,
-    /// Run msquic inside the runtime of this program, beside quinn in the same runtime
+    /// Run msquic inside the runtime of this program, and compare with quinn in the same
+    /// runtime
     #[cfg(target_os = "linux")]
     #[arg(long)]
     driven: bool,
@@ -52,7 +53,7 @@ struct Options {
 }
 
 impl Options {
-    /// Returns by what the number of messages is divided.
+    /// Returns the divisor of the number of messages.
     fn part(&self) -> usize {
         if self.quick { 10 } else { 1 }
     }
@@ -131,7 +132,7 @@ async fn compare(options: &Options, contenders: Vec<Box<dyn Contender>>) -> Resu
 }
 
 impl Workload {
-    /// Returns what is behind the name of each figure.
+    /// Returns the suffix of the name of each figure.
     fn rows(self) -> &'static [&'static str] {
         match self {
             Self::OneWay { .. } => &["", ", CPU ns per message"],

@@ -1,4 +1,4 @@
-//! This transport.
+//! `Ours`: this transport, `msquic-transport`, as a contender.
 
 use crate::contender::Contender;
 use anyhow::{Result, ensure};

@@ -1,4 +1,4 @@
-//! quinn.
+//! `Quinn`: quinn as a contender.
 
 use crate::contender::frame;
 use crate::streams::{Side, Writes, contender_over_streams};

@@ -40,7 +40,7 @@ struct Shared {
     length: AtomicUsize,
     is_ping_pong: AtomicBool,
     to_send: AtomicUsize,
-    /// Bytes that the server still expects.
+    /// How many bytes the server still expects.
     to_receive: AtomicUsize,
     pings: Mutex<Pings>,
     done: mpsc::Sender<Vec<Duration>>,
@@ -101,15 +101,15 @@ impl Shared {
 
     fn on_server_event(&self, stream: &Stream, event: StreamEvent<'_>) -> Result<(), Status> {
         let StreamEvent::Receive { total_buffer_length, .. } = event else { return Ok(()) };
-        let came = *total_buffer_length as usize;
-        let before = self.to_receive.fetch_sub(came, Ordering::SeqCst);
+        let received = *total_buffer_length as usize;
+        let before = self.to_receive.fetch_sub(received, Ordering::SeqCst);
         if self.is_ping_pong.load(Ordering::SeqCst) {
             let length = self.length.load(Ordering::SeqCst);
             // A ping is complete when the remaining bytes are a multiple of its length.
-            if (before - came).is_multiple_of(length) {
+            if (before - received).is_multiple_of(length) {
                 self.send(stream)?;
             }
-        } else if before == came {
+        } else if before == received {
             let _ = self.done.send(Vec::new());
         }
         Ok(())

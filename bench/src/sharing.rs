@@ -1,4 +1,5 @@
-//! Shared sockets beside sockets of their own: messages over many connections, and handshakes.
+//! `--sharing`: connections that share sockets against connections with sockets of their own, for
+//! messages over many connections and for handshakes.
 
 use crate::report::Report;
 use anyhow::{Result, ensure};
@@ -20,13 +21,13 @@ const CONNECTIONS: [(&str, usize); 3] = [
     ("128 B one-way over 256 connections, 1000/s", 256),
 ];
 
-/// Messages of one measurement, over all its connections.
+/// How many messages one measurement sends, over all its connections.
 const MESSAGES: usize = 256_000;
 
-/// Handshakes of one measurement.
+/// How many handshakes one measurement completes.
 const HANDSHAKES: usize = 512;
 
-/// Handshakes in progress at once.
+/// How many handshakes are in progress at once.
 const AT_ONCE: usize = 16;
 
 /// Measures everything `rounds` times, in turns, each time the given part of it, and prints a table.

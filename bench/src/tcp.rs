@@ -1,4 +1,4 @@
-//! TCP with TLS (rustls).
+//! `Tcp`: TCP with TLS (rustls) as a contender.
 
 use crate::streams::{Side, Writes, contender_over_streams};
 use crate::tls;

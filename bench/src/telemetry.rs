@@ -1,4 +1,4 @@
-//! What telemetry costs: this transport with a recorder of metrics beside one without.
+//! The cost of telemetry: this transport with a recorder of metrics against one without.
 
 use crate::ours::Ours;
 use crate::{Options, compare};
@@ -6,7 +6,7 @@ use anyhow::Result;
 use metrics_exporter_prometheus::PrometheusBuilder;
 
 pub(crate) async fn run(options: &Options) -> Result<()> {
-    // A transport looks its counters up when it is made: these have no recorder.
+    // A transport looks its counters up when it is created, so these two have no recorder.
     let without = Ours::named("without").await?;
     let again = Ours::named("without, again").await?;
     let _recorder = PrometheusBuilder::new().install_recorder()?;

@@ -81,7 +81,7 @@ fn repeated<I: Ord>(items: impl Iterator<Item = (I, String)>) -> Vec<String> {
     several.map(|paths| paths.into_iter().collect::<Vec<_>>().join(", ")).collect()
 }
 
-/// Whether the item stands in a module, and not in an `impl` or a type.
+/// Whether the item belongs to a module, and not to an `impl` or a type.
 fn is_of_module(item: &str) -> bool {
     let path = item.split_whitespace().find(|word| word.contains("::")).unwrap_or_default();
     let path = path.split(['<', '(']).next().unwrap_or_default().trim_end_matches(':');

@@ -71,7 +71,7 @@ fn measure(workspace: &Workspace, seconds: u64) -> Result<()> {
     Ok(fs::write(&path, format!("{before}{BEGIN}\n{table}{END}{after}"))?)
 }
 
-/// What stands around the table of [`measure`].
+/// The lines before and after the table of [`measure`].
 const BEGIN: &str = "<!-- measured attacks -->";
 const END: &str = "<!-- end of measured attacks -->";
 

@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{api, attack, newcomer, package, tidy};
+use crate::{api, attack, package, readme, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 const LINKED: [&str; 6] =
     ["--package", "libmsquic-sys", "--package", "msquic-async", "--package", "msquic-transport"];
 
-/// The package that attacks them; unpatched libraries fail its tests.
+/// The package whose tests attack libmsquic. An unpatched library does not pass them.
 const ATTACK: [&str; 2] = ["--package", "quic-attack"];
 
 /// The optional features.
@@ -20,7 +20,7 @@ const OPTIONAL: [&str; 2] =
     ["--features", "msquic-async/driver,msquic-transport/driver,msquic-transport/metrics"];
 
 /// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
-const DRIVEN: [&str; 12] = [
+const DRIVEN: [&str; 14] = [
     "--test",
     "conformance",
     "--test",
@@ -31,6 +31,8 @@ const DRIVEN: [&str; 12] = [
     "messages",
     "--test",
     "operation",
+    "--test",
+    "progress",
     "--test",
     "requests",
 ];
@@ -70,8 +72,8 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
         measure_attack(workspace, &mut steps)?;
-        steps.function("readme", "cargo xtask readme", || newcomer::run(workspace))?;
-        let self_contained = || newcomer::self_contained(workspace);
+        steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
+        let self_contained = || readme::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
         steps.function("self-contained programs", by_hand, self_contained)?;
         steps.function("packages", "cargo xtask package", || package::run(workspace))?;
@@ -220,7 +222,7 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     })
 }
 
-/// Runs one attack beside honest peers. It measures nothing that is asserted.
+/// Measures one attack, to check that the measurement works. The figures are not checked.
 fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
     run.args(["--seconds", "1", "--only", "partial messages", "--kind", "msquic"]);

@@ -71,12 +71,12 @@ fn read(folder: &Path, parent: &[String], files: &mut BTreeMap<Module, File>) ->
     Ok(())
 }
 
-/// What a file says of other files.
+/// The references of a file to other files.
 #[derive(Default)]
 struct File {
     /// The paths that it names, as written.
     paths: Vec<Vec<String>>,
-    /// What it gives another path to: the name, and the path as written.
+    /// Its re-exports: the name, and the path as written.
     exports: BTreeMap<String, Vec<String>>,
     /// Its modules for tests.
     tests: BTreeSet<String>,
@@ -128,7 +128,7 @@ fn resolve<'a>(path: &[String], files: &'a BTreeMap<Module, File>) -> Option<&'a
     None
 }
 
-/// More re-exports in a row are a circle of their own.
+/// A longer chain of re-exports is a circle itself.
 const MAX_EXPORTS: usize = 8;
 
 fn is_for_tests(attributes: &[syn::Attribute]) -> bool {
@@ -175,7 +175,7 @@ impl<'ast> Visit<'ast> for File {
     }
 }
 
-/// The names that a `use` brings, with their paths.
+/// The names that a `use` declares, with their paths.
 fn flatten(tree: &syn::UseTree, before: &[String], leaves: &mut Vec<(String, Vec<String>)>) {
     let with = |ident: &syn::Ident| [before, &[ident.to_string()]].concat();
     match tree {

@@ -1,14 +1,15 @@
-//! What documents and sources say of each other: examples, the guide's code, the contract's tests.
+//! Compares documents with sources: the examples of the wire protocol, the code of the guide, and
+//! the tests of the contract.
 //!
-//! The documents stand outside of the packages, whose own tests read nothing that a registry would
-//! not have. So these comparisons stand here.
+//! The documents are not in the packages, whose own tests read only files that the registry has.
+//! So these comparisons are made here.
 
 use anyhow::{Context, Result};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// Returns what does not fit.
+/// Returns the differences.
 pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let document = |name: &str| {
         let path = root.join("docs").join(name);

@@ -19,10 +19,10 @@ mod documents;
 mod figures;
 mod msquic;
 mod msrv;
-mod newcomer;
 mod package;
 mod patches;
 mod process;
+mod readme;
 mod setup;
 mod tidy;
 
@@ -163,10 +163,8 @@ fn run(options: &Options) -> Result<()> {
         Command::Package => package::run(&Workspace::new(None)?),
         Command::Portable => ci::portable(&Workspace::new(None)?),
         Command::Msrv => msrv::run(&Workspace::new(None)?),
-        Command::Readme { self_contained: false } => newcomer::run(&Workspace::new(None)?),
-        Command::Readme { self_contained: true } => {
-            newcomer::self_contained(&Workspace::new(None)?)
-        }
+        Command::Readme { self_contained: false } => readme::run(&Workspace::new(None)?),
+        Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 
 /// Checks the libraries with their optional features. Tests and examples may need a newer Rust.
 ///
-/// Without the feature `src`, libmsquic is not built, because checking does not link.
+/// libmsquic is not built, because checking does not link.
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let version = rust_version()?;
     let rustup = || {

@@ -5,8 +5,8 @@
 //! copy of the workspace without the mark. The program gets them and all their dependencies from a
 //! directory registry (source replacement).
 
-use crate::newcomer;
 use crate::process::{self, Workspace};
+use crate::readme;
 use anyhow::{Context, Result, ensure};
 use data_encoding::HEXLOWER;
 use sha2::{Digest, Sha256};
@@ -36,7 +36,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     for package in &packages {
         add(package, &registry)?;
     }
-    newcomer::build_from_registry(workspace, &registry, |lock| {
+    readme::build_from_registry(workspace, &registry, |lock| {
         packages.iter().filter(|it| it.is_marked).try_for_each(|it| it.check(lock))
     })?;
     println!("package: {} packages serve a program without this workspace", packages.len());

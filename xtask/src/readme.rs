@@ -123,7 +123,7 @@ impl Project {
 }
 
 /// The name of the project.
-const NAME: &str = "newcomer";
+const NAME: &str = "readme-program";
 
 /// The code blocks of README.md below [`HEADING`].
 #[derive(Debug, PartialEq, Eq)]

@@ -111,7 +111,7 @@ fn self_signed() -> (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>) {
     (vec![certificate.der().clone()], key.into())
 }
 
-/// Accepts every certificate whose holder proves that it has the key.
+/// Accepts every certificate whose holder proves possession of the key.
 #[derive(Debug)]
 struct AnyCertificate(Arc<CryptoProvider>);
 

@@ -60,7 +60,7 @@ fn data_packets_never_sent() {
     assert_is_error(data(Ack::range(0, 1_000_000)));
 }
 
-/// RFC 9000, section 13.1, recommends PROTOCOL_VIOLATION; msquic says that the frame is wrong.
+/// RFC 9000, section 13.1, recommends PROTOCOL_VIOLATION; msquic uses FRAME_ENCODING_ERROR.
 fn assert_is_error(code: Option<u64>) {
     assert!(matches!(code, Some(PROTOCOL_VIOLATION | FRAME_ENCODING_ERROR)), "{code:?}");
 }

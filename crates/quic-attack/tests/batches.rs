@@ -19,7 +19,7 @@ fn no_packet_of_a_batch_is_lost() {
         let packets: Vec<_> = numbers.clone().map(|_| peer.seal(Space::Data, &frames)).collect();
         assert!(packets.iter().all(|packet| packet.len() == 100));
         peer.transmit_batch(0, &packets).unwrap();
-        // The packet behind them is acknowledged after them.
+        // The packet that follows them is acknowledged after them.
         let last = peer.send(Space::Data, &[Frame::Ping]).unwrap();
         let mut missing: BTreeSet<_> = numbers.chain([last]).collect();
         peer.wait(TIMEOUT, |received| {

@@ -20,12 +20,12 @@ fn garbage_is_survived() {
     for _ in 0..rounds / 4 {
         attacker.round(&socket, &mut rng);
     }
-    target.connects().expect("an honest client must be served after a quarter");
+    target.connects().expect("an honest client is served after a quarter of the packets");
     let before = resident_kib();
     for _ in 0..rounds - rounds / 4 {
         attacker.round(&socket, &mut rng);
     }
-    target.connects().expect("an honest client must be served");
+    target.connects().expect("an honest client is served");
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < MAX_GROWTH_KIB, "resident memory grew by {grown} KiB");
 }

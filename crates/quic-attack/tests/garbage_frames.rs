@@ -23,7 +23,7 @@ fn garbage_frames_are_survived() {
     for _ in 0..connections - connections / 2 {
         connection(&target, &identity, &mut rng);
     }
-    target.connects().expect("an honest client must be served");
+    target.connects().expect("an honest client is served");
     let grown = resident_kib().saturating_sub(before);
     assert!(grown < MAX_GROWTH_KIB, "resident memory grew by {grown} KiB");
 }

@@ -23,7 +23,7 @@ fn the_second_protocol_is_served() {
 }
 
 #[test]
-fn the_second_protocol_is_served_with_bytes_behind_the_hello() {
+fn the_second_protocol_is_served_with_bytes_after_the_hello() {
     assert_eq!(attack(&["test/2"], FEW), Outcome::Served);
 }
 
@@ -44,7 +44,7 @@ enum Outcome {
     Ignored,
 }
 
-/// Offers protocols, and sends `further` CRYPTO bytes behind a hole of one byte, so that TLS never
+/// Offers protocols, and sends `further` CRYPTO bytes after a gap of one byte, so that TLS never
 /// sees them, before the server accepts.
 fn attack(offered: &[&str], further: usize) -> Outcome {
     let target = Target::with(&["test/1", "test/2"], settings());
