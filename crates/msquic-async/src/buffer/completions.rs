@@ -11,10 +11,10 @@ use std::ops::Range;
 #[derive(Debug, Default)]
 pub(crate) struct Completions {
     /// All bytes before this offset were reported to the caller.
-    told: u64,
+    reported: u64,
     /// Bytes before this offset are reported only all together.
     together: u64,
-    /// Completed bytes behind `told`. A range begins exactly there only while `together` is larger.
+    /// Completed bytes after `reported`. A range begins exactly there only while `together` is larger.
     done: RangeSet<u64>,
 }
 
@@ -32,11 +32,11 @@ impl Completions {
         }
         self.done.insert(range);
         let Some(first) = self.done.first().cloned() else { return 0 };
-        if first.start != self.told || first.end < self.together {
+        if first.start != self.reported || first.end < self.together {
             return 0;
         }
         self.done.remove(first.clone());
-        self.told = first.end;
+        self.reported = first.end;
         first.end - first.start
     }
 }
