@@ -63,17 +63,17 @@ mod tests {
 
     /// Completes `pieces` in `order` and compares with a set of bytes.
     fn check(pieces: &[Range<u64>], order: &[usize], together: u64) {
-        let (mut completions, mut bytes, mut told) = (Completions::default(), HashSet::new(), 0);
+        let (mut completions, mut bytes, mut reported) = (Completions::default(), HashSet::new(), 0);
         completions.require(together);
         for place in order {
             bytes.extend(pieces[*place].clone());
             let prefix = (0..).take_while(|byte| bytes.contains(byte)).count() as u64;
-            let expected = if prefix < together { 0 } else { prefix - told };
+            let expected = if prefix < together { 0 } else { prefix - reported };
             assert_eq!(completions.complete(pieces[*place].clone()), expected, "{order:?}");
-            told += expected;
+            reported += expected;
             assert!(completions.done.iter().count() <= pieces.len());
         }
-        assert_eq!(told, pieces.last().map_or(0, |last| last.end));
+        assert_eq!(reported, pieces.last().map_or(0, |last| last.end));
         assert!(completions.done.is_empty());
     }
 
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_required_later_is_told_together() {
+    fn what_is_required_later_is_reported_together() {
         let mut completions = Completions::default();
         completions.require(4);
         assert_eq!(completions.complete(0..2), 0);
