@@ -63,7 +63,8 @@ mod tests {
 
     /// Completes `pieces` in `order` and compares with a set of bytes.
     fn check(pieces: &[Range<u64>], order: &[usize], together: u64) {
-        let (mut completions, mut bytes, mut reported) = (Completions::default(), HashSet::new(), 0);
+        let (mut completions, mut bytes, mut reported) =
+            (Completions::default(), HashSet::new(), 0);
         completions.require(together);
         for place in order {
             bytes.extend(pieces[*place].clone());
