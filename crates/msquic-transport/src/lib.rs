@@ -53,7 +53,7 @@
 //! - `system`: links an installed libmsquic instead: the prefix in `MSQUIC_DIR`, or what pkg-config
 //!   finds. It takes precedence over `vendored`.
 //! - `metrics`: counts connections and messages with the facade of the crate `metrics`.
-//! - `driver`: [`drive`] runs msquic inside the application's tokio runtime, so that messages do
+//! - `driver`: `drive` runs msquic inside the application's tokio runtime, so that messages do
 //!   not pass between threads. Linux only, experimental.
 #![forbid(unsafe_code)]
 
