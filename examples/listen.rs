@@ -119,10 +119,14 @@ impl Server {
                     let peer = request.remote_addr();
                     peers.spawn(async move { (peer, server.serve_one(request).await) });
                 }
-                Some(served) = peers.join_next() => if let (peer, Err(error)) = served? {
-                    let error = file::one_line(&error);
-                    self.inbox.bars.suspend(|| eprintln!("listen: {peer}: {error}"));
-                },
+                Some(served) = peers.join_next() => {
+                    let error = match served {
+                        Ok((_, Ok(()))) => continue,
+                        Ok((peer, Err(error))) => format!("{peer}: {}", file::one_line(&error)),
+                        Err(panic) => panic.to_string(), // of one peer; the others are served
+                    };
+                    self.inbox.bars.suspend(|| eprintln!("listen: {error}"));
+                }
             }
         }
     }

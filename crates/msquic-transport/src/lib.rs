@@ -18,17 +18,14 @@
 //! let transport = MsQuicTransport::new();
 //! let listener = transport.create_listener("127.0.0.1:0".parse()?, &["echo/1"], server).await?;
 //! let address = listener.local_addr();
+//! // Each peer has its own task, so that a slow handshake delays no other peer.
 //! let serving = tokio::spawn(async move {
-//!     // Each peer has its own task, so that a slow handshake delays no other peer.
-//!     while let Ok(request) = listener.accept().await {
-//!         tokio::spawn(async move {
-//!             let connection = request.accept().await?;
-//!             while let Ok((message, _elapsed)) = connection.recv().await {
-//!                 connection.send_bytes(message).await?;
-//!             }
-//!             Ok::<(), Box<dyn std::error::Error + Send + Sync>>(())
-//!         });
-//!     }
+//!     net_peers::serve(&listener, async |connection| {
+//!         while let Ok((message, _elapsed)) = connection.recv().await {
+//!             let _ = connection.send_bytes(message).await; // the peer may be gone
+//!         }
+//!     })
+//!     .await
 //! });
 //!
 //! let connection = transport.connect(address, &["echo/1"], client).await?;

@@ -119,8 +119,8 @@ use tokio::task::coop::consume_budget;
 /// A node that listens, and answers every message:
 ///
 /// ```
-/// # use net_peers::{PeerEvent, PeerPool, PeerPoolConfig};
-/// # use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport};
+/// # use net_peers::{PeerEvent, PeerPool, PeerPoolConfig, serve};
+/// # use net_traits::{NetCredential, NetTransport};
 /// # use std::net::SocketAddr;
 /// async fn run<T: NetTransport>(
 ///     transport: T,
@@ -131,14 +131,8 @@ use tokio::task::coop::consume_budget;
 ///         PeerPool::new(transport, &["chat/1"], credential, PeerPoolConfig::new())?;
 ///     let accepting = pool.clone();
 ///     tokio::spawn(async move {
-///         while let Ok(request) = listener.accept().await {
-///             let pool = accepting.clone();
-///             tokio::spawn(async move {
-///                 if let Ok(connection) = request.accept().await {
-///                     pool.insert(connection);
-///                 }
-///             });
-///         }
+///         let insert = move |connection| std::future::ready(accepting.insert(connection));
+///         serve(&listener, insert).await
 ///     });
 ///     loop {
 ///         tokio::select! {
