@@ -66,7 +66,7 @@ mod frame_sink;
 mod inbound;
 mod incoming;
 mod lane;
-mod linger;
+mod linger_thread;
 mod listener;
 mod quic_settings;
 mod registration;

@@ -4,7 +4,7 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
 use crate::inbound::Inbound;
 use crate::lane::QueueError;
-use crate::linger;
+use crate::linger_thread;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use msquic_async::{Connection, ConnectionError, StreamType};
@@ -150,7 +150,7 @@ impl Member for Shared {
     }
 
     fn linger(&self, lingering: Lingering<Self>) {
-        linger::run(lingering.run(self.config.linger));
+        linger_thread::run(lingering.run(self.config.linger));
     }
 
     fn unconfirmed(&self) -> (u64, u64) {

@@ -3,7 +3,7 @@
 //! `docs/wire-protocol.md` specifies the bytes. Pure: the decoder owns the incomplete message, and
 //! runs on the thread that receives.
 
-use crate::control::{CONTROL, Control, ControlDecoder, Invalid};
+use crate::control_record::{CONTROL, Control, ControlDecoder, Invalid};
 use bytes::{Bytes, BytesMut};
 use net_traits::RecvError;
 use std::time::{Duration, Instant};

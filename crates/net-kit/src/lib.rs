@@ -41,7 +41,7 @@ pub mod admission;
 pub mod alpn;
 #[cfg(feature = "rustls")]
 pub mod backend;
-mod control;
+mod control_record;
 pub mod coop;
 pub mod datagram;
 pub mod facts;

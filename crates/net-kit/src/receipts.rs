@@ -8,7 +8,7 @@
 //! dropped future counts until the receipt arrives. Receipts with unknown numbers are ignored.
 //! While [`MAX_UNWRITTEN`] receipts wait to be written, a receiver drops further ones.
 
-pub use crate::control::Control;
+pub use crate::control_record::Control;
 use crate::outbox::Outbox;
 use bytes::Bytes;
 use net_traits::{SendAckedError, SendError};

@@ -16,13 +16,15 @@
 
 mod entry;
 mod handle;
+mod lingering;
 mod memory;
 mod sample;
 mod task;
 mod watch;
 
 pub use entry::Entry;
-pub use handle::{Handle, Lingering};
+pub use handle::Handle;
+pub use lingering::Lingering;
 
 use crate::admission::{self, Admission};
 use crate::coop::yield_now;

@@ -4,7 +4,7 @@
 //! key. It does not need to know the certificate's hash. `docs/wire-protocol.md` specifies the
 //! format.
 
-use crate::certificate::{DatedCertificate, unix_seconds};
+use crate::certificate_check::{DatedCertificate, unix_seconds};
 use crate::endorsing_key::{EndorsingKey, KEY};
 use crate::{Cause, CredentialError, TrustError};
 use der::asn1::{ObjectIdentifier, OctetStringRef};

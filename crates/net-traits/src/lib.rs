@@ -42,7 +42,8 @@
 pub mod address;
 mod cause;
 mod cert_hash;
-mod certificate;
+mod certificate_check;
+mod certificate_fields;
 pub mod close_code;
 mod close_outcome;
 mod config_error;
@@ -66,7 +67,6 @@ mod statistics;
 mod transport;
 mod trust;
 mod trust_error;
-mod x509;
 
 pub use bytes::Bytes;
 pub use cause::{Cause, WithCauses};

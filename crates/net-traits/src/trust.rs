@@ -1,6 +1,6 @@
 //! `TrustPolicy`: which certificates are accepted.
 
-use crate::certificate::DatedCertificate;
+use crate::certificate_check::DatedCertificate;
 use crate::endorsement;
 use crate::{CertHash, EndorsingKey, PeerIdentity, TrustError};
 use rustls_pki_types::CertificateDer;

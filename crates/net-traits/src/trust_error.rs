@@ -1,6 +1,6 @@
 //! `TrustError`: why a peer is not trusted.
 
-use crate::{Cause, CertHash, EndorsingKey, x509};
+use crate::{Cause, CertHash, EndorsingKey, certificate_fields};
 use std::fmt;
 use std::time::SystemTime;
 
@@ -136,7 +136,7 @@ struct Rfc3339(SystemTime);
 
 impl fmt::Display for Rfc3339 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match x509::date_time(self.0) {
+        match certificate_fields::date_time(self.0) {
             // The fields after the year are the same in both years.
             Some((time, year)) => write!(f, "{year:04}{}", &time.to_string()[4..]),
             None => write!(f, "{:?}", self.0), // before the year 0 or after 9999

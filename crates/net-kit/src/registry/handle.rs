@@ -1,13 +1,10 @@
-//! `Handle`: what the application holds of a connection. `Lingering`: its state after the last
-//! handle.
+//! `Handle`: what the application holds of a connection.
 
-use super::{Member, Registry};
+use super::{Lingering, Member, Registry};
 use std::fmt;
 use std::ops::Deref;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
-use tokio::time::timeout;
 
 /// A handle of a connection. After the last one was dropped, the connection [lingers](Lingering).
 pub struct Handle<M: Member>(Arc<M>);
@@ -59,34 +56,6 @@ impl<M: Member> Drop for Handle<M> {
         if was_last && !self.has_ended() {
             self.0.linger(Lingering(self.0.clone()));
         }
-    }
-}
-
-/// An open connection without handles. Dropping it closes the connection immediately, unless that
-/// has ended, and counts the messages that the peer has not confirmed.
-pub struct Lingering<M: Member>(Arc<M>);
-
-impl<M: Member> Lingering<M> {
-    /// Sends the queued messages for at most `limit`, and closes the connection with code 0.
-    ///
-    /// # Cancel safety
-    ///
-    /// A dropped future closes immediately.
-    pub async fn run(self, limit: Duration) {
-        let _ = timeout(limit, self.0.close(0, "")).await; // if it is too late, the drop closes
-    }
-}
-
-impl<M: Member> Drop for Lingering<M> {
-    fn drop(&mut self) {
-        self.0.abort(0, "");
-        self.0.entry().undelivered(self.0.unconfirmed());
-    }
-}
-
-impl<M: Member> fmt::Debug for Lingering<M> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lingering").finish_non_exhaustive()
     }
 }
 

@@ -122,7 +122,7 @@ impl InFlight {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pool::event::EventQueue;
+    use crate::pool::event_queue::EventQueue;
     use crate::pool::quota::{OfPeer, Place, Quota};
     use bytes::Bytes;
     use net_traits::{CertHash, CloseReason};

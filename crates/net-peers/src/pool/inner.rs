@@ -2,7 +2,7 @@
 //! connections.
 
 use super::config::{DropError, PeerPoolConfig};
-use super::event::EventQueue;
+use super::event_queue::EventQueue;
 use super::inbox::Inbox;
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
 use super::pooled_connection::{PeerLimits, PooledConnection, Role};

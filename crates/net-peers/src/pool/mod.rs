@@ -14,7 +14,7 @@
 mod broadcast;
 mod config;
 mod delivery;
-mod event;
+mod event_queue;
 mod follow;
 mod in_flight;
 mod inbox;
@@ -30,7 +30,7 @@ mod task;
 
 pub use broadcast::{Broadcast, Unsent};
 pub use config::{DropError, PeerPoolConfig, QueueError};
-pub use event::PeerEvents;
+pub use event_queue::PeerEvents;
 pub use follow::Follow;
 pub use peer_event::{PeerEvent, Undelivered};
 
@@ -38,7 +38,7 @@ use crate::resolver::Resolver;
 use broadcast::Reporter;
 use bytes::Bytes;
 use delivery::deliver;
-use event::EventQueue;
+use event_queue::EventQueue;
 use inbox::Inbox;
 use inner::{Inner, Origin};
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};

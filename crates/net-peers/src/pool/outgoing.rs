@@ -16,7 +16,7 @@
 
 use super::broadcast::Reporter;
 use super::config::DropError;
-use super::event::Reports;
+use super::event_queue::Reports;
 use super::peer_event::Undelivered;
 use super::quota::{OfPeer, Place, Share};
 use bytes::Bytes;

@@ -7,7 +7,7 @@
 //!
 //! The methods that record changes are called with the state of the pool locked, so that changes
 //! have the same order as in that state. They wake no task: call
-//! [`EventQueue::wake`](super::event::EventQueue::wake) after unlocking.
+//! [`EventQueue::wake`](super::event_queue::EventQueue::wake) after unlocking.
 
 use super::peer_event::PeerEvent;
 use crate::resolver::ResolveError;

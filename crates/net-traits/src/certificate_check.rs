@@ -1,6 +1,6 @@
 //! Parses and checks X.509 certificates.
 
-use crate::x509::Certificate;
+use crate::certificate_fields::Certificate;
 use crate::{Cause, CertHash, TrustError};
 use der::asn1::{ObjectIdentifier, UintRef};
 use der::{Decode, Encode, Reader, Sequence, SliceReader};
