@@ -67,14 +67,19 @@ net_kit::quic_options! {
         /// Settings of msquic that have no option here. **A setting here takes precedence** over
         /// the option with the same meaning and over the value that the transport would choose.
         /// Three cannot be set, since the delivery of messages depends on them: `send_buffering`,
-        /// `zero_copy_receive`, and `resumption`, which is an option. Default: none.
+        /// `zero_copy_receive`, and `resumption`, which is an option. What is set here is not adapted to
+        /// other options: keep-alives to an idle timeout, or windows to each other. Default: none.
         ///
         /// ```
         /// use msquic_transport::{MsQuicTransportConfig, Settings};
         ///
-        /// let settings = Settings::new().hystart(true).idle_timeout(std::time::Duration::from_secs(7));
+        /// use std::time::Duration;
+        ///
+        /// let settings = Settings::new()
+        ///     .hystart(true)
+        ///     .idle_timeout(Duration::from_secs(7)) // whatever the option `idle_timeout` is
+        ///     .keep_alive_interval(Duration::from_secs(2));
         /// let config = MsQuicTransportConfig::new().quic(settings);
-        /// // The idle timeout is 7 s, whatever `idle_timeout` says.
         /// ```
         quic: Settings = Settings::new();
         /// Whether reconnecting peers resume their session, as server and as client, see

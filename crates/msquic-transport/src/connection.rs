@@ -253,6 +253,7 @@ impl MsQuicNetConnection {
             Ok(stream) => stream,
             Err(error) => return Err(NotSent(self.send_error(error).await)),
         };
+        expected.set_stream(stream.number());
         expected.queued();
         self.sent(size);
         tokio::select! {

@@ -49,6 +49,11 @@ impl OpenStream {
         }
     }
 
+    /// Returns the number of the stream in the connection.
+    pub(crate) fn number(&self) -> u64 {
+        self.stream.id().unwrap_or(u64::MAX) // it is open
+    }
+
     /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
     fn unconfirmed(&self) -> (u64, u64) {
         let mut unacknowledged = self.unacknowledged.lock();
@@ -204,7 +209,7 @@ impl Lane {
         match error {
             WriteError::Stopped(code) => {
                 if let Some(receipts) = &self.receipts {
-                    receipts.lost(&SendError::Stopped { code });
+                    receipts.lost(broken.number(), &SendError::Stopped { code });
                 }
                 Err(QueueError::Stopped(code))
             }

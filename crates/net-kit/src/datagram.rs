@@ -1,8 +1,12 @@
-//! Datagrams on the wire, and their counters.
+//! Datagrams on the wire, the queue of received ones, and their counters.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use net_traits::DatagramStatistics;
+use parking_lot::Mutex;
+use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::Notify;
 
 /// The first byte of a datagram of the application. Other values are reserved for transports, which
 /// ignore datagrams of unknown kinds.
@@ -22,6 +26,91 @@ pub fn encode(datagram: &[u8]) -> Bytes {
 /// Returns a datagram of the application without its header; `None` for other kinds.
 pub fn decode(mut bytes: Bytes) -> Option<Bytes> {
     (bytes.first() == Some(&APPLICATION)).then(|| bytes.split_off(HEADER))
+}
+
+/// What a datagram in a queue costs besides its bytes.
+const ENTRY_COST: usize = 32;
+
+/// Datagrams that arrived and that the application has not received. At the limit, the oldest ones are
+/// dropped.
+#[derive(Debug)]
+pub struct Queue {
+    limit: usize,
+    state: Mutex<State>,
+    changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    datagrams: VecDeque<Bytes>,
+    cost: usize,
+    arrived: u64,
+}
+
+impl Queue {
+    /// Creates a queue for `limit` bytes, with 32 bytes of bookkeeping for each datagram, or for a single
+    /// larger datagram.
+    pub fn new(limit: usize) -> Self {
+        Self { limit, state: Mutex::default(), changed: Notify::new() }
+    }
+
+    /// Adds a copy: a received datagram may be a part of a larger block of memory.
+    pub fn push(&self, datagram: &[u8]) {
+        let datagram = Bytes::copy_from_slice(datagram);
+        {
+            let state = &mut *self.state.lock();
+            state.arrived += 1;
+            state.cost += datagram.len() + ENTRY_COST;
+            state.datagrams.push_back(datagram);
+            while state.cost > self.limit && state.datagrams.len() > 1 {
+                state.pop();
+            }
+        }
+        self.changed.notify_one();
+    }
+
+    /// Waits for the next datagram.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub async fn recv(&self) -> Bytes {
+        loop {
+            let mut changed = pin!(self.changed.notified());
+            changed.as_mut().enable();
+            let (next, has_more) = {
+                let state = &mut *self.state.lock();
+                (state.pop(), !state.datagrams.is_empty())
+            };
+            if let Some(datagram) = next {
+                if has_more {
+                    self.changed.notify_one(); // for the next task that waits
+                }
+                return datagram;
+            }
+            changed.await;
+        }
+    }
+
+    /// Drops all datagrams.
+    pub fn clear(&self) {
+        let state = &mut *self.state.lock();
+        state.datagrams.clear();
+        state.cost = 0;
+    }
+
+    /// Returns how many datagrams arrived.
+    pub fn arrived(&self) -> u64 {
+        self.state.lock().arrived
+    }
+}
+
+impl State {
+    fn pop(&mut self) -> Option<Bytes> {
+        let datagram = self.datagrams.pop_front()?;
+        self.cost -= datagram.len() + ENTRY_COST;
+        Some(datagram)
+    }
 }
 
 /// Counts the datagrams of a connection.
@@ -52,6 +141,25 @@ impl Counters {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn the_newest_datagrams_are_kept() {
+        let queue = Queue::new(1000);
+        for number in 0..100_u8 {
+            queue.push(&[number; 68]); // of which ten fit
+        }
+        assert_eq!(queue.arrived(), 100);
+        let next = tokio::join!(queue.recv(), queue.recv());
+        assert_eq!((next.0[0], next.1[0]), (90, 91));
+        queue.push(&[7; 5000]);
+        assert_eq!(queue.recv().await.len(), 5000, "a large one fits alone");
+        let (waiting, ()) = tokio::join!(queue.recv(), async { queue.push(b"late") });
+        assert_eq!(waiting, "late");
+        queue.push(b"dropped");
+        queue.clear();
+        queue.push(b"");
+        assert_eq!(queue.recv().await, "");
+    }
 
     #[test]
     fn only_datagrams_of_the_application_are_decoded() {

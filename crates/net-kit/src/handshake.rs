@@ -1,6 +1,7 @@
 //! `Handshake`: the two sides of a handshake, and what its errors mean. Pure.
 
 use crate::admission;
+use net_traits::close_code::{self, sent_reason};
 use net_traits::{
     Cause, CertHash, CloseReason, ConnectError, Limit, PeerIdentity, Rejection, TrustError,
 };
@@ -60,6 +61,13 @@ impl Ended {
     /// Creates an end without an alert that is not a refusal.
     pub fn new(reason: CloseReason) -> Self {
         Self { alert: None, reason, is_refusal: false }
+    }
+
+    /// Creates the end by a close of the peer's application, whose code and reason are limited as those
+    /// that this side sends.
+    pub fn by_peer(code: u64, reason: &[u8]) -> Self {
+        let reason = sent_reason(&String::from_utf8_lossy(reason)); // which may be longer
+        Self::new(CloseReason::Peer { code: code.min(close_code::MAX), reason })
     }
 
     /// Creates the end by a transport error of QUIC (RFC 9000, section 20.1), with its cause.

@@ -327,10 +327,12 @@ impl Share {
             }
             is_late |= now.saturating_duration_since(growth.since) >= timeout;
         }
+        let is_scarce = self.budget.is_scarce();
         let pace = &mut *self.pace.lock();
         pace.update(
             now,
             timeout,
+            is_scarce,
             self.received.load(Ordering::Relaxed),
             state.unfinished.iter().map(|(number, growth)| Progress {
                 number: *number,
@@ -340,7 +342,7 @@ impl Share {
             }),
         );
         let is_stalled = is_late && pace.is_stalled(now, timeout);
-        let is_slow = self.budget.is_scarce() && pace.is_slow(now, timeout);
+        let is_slow = is_scarce && pace.is_slow(now, timeout);
         (is_stalled || is_slow) && !state.has_ended
     }
 }

@@ -96,12 +96,19 @@ pub struct Frame {
     /// Its bytes, in order.
     pub pieces: Vec<Bytes>,
     cost: usize,
+    /// Otherwise it is a control record, which counts as no message.
+    is_message: bool,
 }
 
 impl Frame {
     /// Returns the size of the message.
     fn bytes(&self) -> u64 {
         self.cost.saturating_sub(ENTRY_COST + HEADER) as u64
+    }
+
+    /// Returns the number of messages, 0 or 1, and their bytes.
+    fn counted(&self) -> (u64, u64) {
+        if self.is_message { (1, self.bytes()) } else { (0, 0) }
     }
 }
 
@@ -149,7 +156,7 @@ impl Outbox {
             if state.cost >= self.limit {
                 return Err(SendError::WouldBlock);
             }
-            state.push(std::mem::take(pieces));
+            state.push(std::mem::take(pieces), true);
             state.cost < self.limit
         };
         self.work.notify_one();
@@ -204,7 +211,7 @@ impl Outbox {
             if let Some(reason) = state.why_closed() {
                 return Err(SendError::Closed(reason));
             }
-            state.push(pieces);
+            state.push(pieces, false);
             state.pushed
         };
         self.work.notify_one();
@@ -242,6 +249,11 @@ impl Outbox {
             }
             written.await;
         }
+    }
+
+    /// Returns a number that no other outbox of the connection has.
+    pub fn number(&self) -> u64 {
+        std::ptr::from_ref(self).addr() as u64
     }
 
     /// Returns the progress of writing. Once everything is written, what the peer takes is not
@@ -408,21 +420,25 @@ impl Outbox {
 }
 
 impl State {
-    fn push(&mut self, pieces: Vec<Bytes>) {
+    fn push(&mut self, pieces: Vec<Bytes>, is_message: bool) {
         let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
         self.cost += cost;
         self.pushed += 1;
-        let frame = Frame { pieces, cost };
-        self.unwritten = (self.unwritten.0 + 1, self.unwritten.1 + frame.bytes());
+        let frame = Frame { pieces, cost, is_message };
+        let (messages, bytes) = frame.counted();
+        self.unwritten = (self.unwritten.0 + messages, self.unwritten.1 + bytes);
         self.frames.push_back(frame);
     }
 
     fn wrote_frame(&mut self, frame: &Frame) {
         self.cost -= frame.cost;
         self.written += 1;
-        let bytes = frame.bytes();
+        if !frame.is_message {
+            return;
+        }
+        let (messages, bytes) = frame.counted();
         self.unwritten =
-            (self.unwritten.0.saturating_sub(1), self.unwritten.1.saturating_sub(bytes));
+            (self.unwritten.0.saturating_sub(messages), self.unwritten.1.saturating_sub(bytes));
         self.unacknowledged.sent(bytes + HEADER as u64, bytes);
         if self.unacknowledged.is_long() {
             self.unacknowledged.confirm(self.unacknowledged.end().saturating_sub(UNCONFIRMED));

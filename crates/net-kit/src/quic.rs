@@ -127,7 +127,8 @@ macro_rules! quic_options {
                 /// shortest queue: a large message does not delay later ones, but messages arrive
                 /// in any order. Each stream has its own send queue. The peer's
                 /// [`max_inbound_streams`](Self::max_inbound_streams) must allow these streams and
-                /// one for urgent messages; otherwise sending times out. Default: 1.
+                /// two more, for urgent messages and for receipts; otherwise sending times out.
+                /// Default: 1.
                 send_streams: usize = 1, 1..=1024;
                 /// How many message streams the peer may have open at once. Default: 16.
                 max_inbound_streams: u16 = 16, 1..=u16::MAX;
@@ -165,18 +166,22 @@ macro_rules! quic_options {
                 /// 1500. A connection starts with it. Default: 1248 (RFC 9000, section 14).
                 minimum_mtu: u16 = 1248, $crate::quic::MTU;
                 /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248
-                /// to
-                /// 1500. A smaller limit helps if a tunnel silently drops large packets. Default:
-                ///       1500.
+                /// to 1500. A smaller limit helps if a tunnel silently drops large packets. Default:
+                /// 1500.
                 maximum_mtu: u16 = 1500, $crate::quic::MTU;
                 /// How many bytes of a stream the peer may send ahead of this side's reads: 4 KiB
-                /// to 1 GiB. At most an equal part of three quarters of the window of the
-                /// connection is used: the rest is for streams that go on while the others wait.
+                /// to 1 GiB. It bounds the throughput of a stream: one window per round trip. At
+                /// most three quarters of
+                /// [`connection_receive_window`](Self::connection_receive_window), divided by
+                /// [`max_inbound_streams`](Self::max_inbound_streams) and
+                /// [`max_inbound_requests`](Self::max_inbound_requests) together, is used: the rest
+                /// is for streams that go on while the others wait. The answers to requests of this
+                /// side are not counted: read them, or raise the window of the connection.
                 #[doc = concat!("Default: ", $stream_text, ".")]
                 stream_receive_window: u32 = $stream, $crate::quic::WINDOW;
                 /// How many bytes of all streams of a connection the peer may send ahead of this
                 /// side's reads: 4 KiB to 1 GiB. It bounds the memory that a peer can occupy, and
-                /// the throughput: one window per round trip. With less than 6 KiB for each stream
+                /// the throughput of all streams: one window per round trip. With less than 6 KiB for each stream
                 /// of the peer ([`max_inbound_streams`](Self::max_inbound_streams) and
                 /// [`max_inbound_requests`](Self::max_inbound_requests)), streams that wait can
                 /// block the other ones.

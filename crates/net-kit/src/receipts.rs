@@ -57,6 +57,8 @@ struct State {
 
 #[derive(Debug)]
 struct Waiting {
+    /// The stream of the message.
+    stream: Option<u64>,
     result: oneshot::Sender<Result<(), SendAckedError>>,
     _place: OwnedSemaphorePermit,
 }
@@ -84,7 +86,7 @@ impl Receipts {
         let number = {
             let state = &mut *self.state.lock();
             state.next = state.next.wrapping_add(1);
-            state.waiting.insert(state.next, Waiting { result, _place: place });
+            state.waiting.insert(state.next, Waiting { stream: None, result, _place: place });
             state.next
         };
         Expected { receipts: self, number, receipt, is_queued: false }
@@ -99,10 +101,11 @@ impl Receipts {
         }
     }
 
-    /// Records that messages without a receipt may be lost, for example with a stopped stream.
-    pub fn lost(&self, error: &SendError) {
-        let waiting = std::mem::take(&mut self.state.lock().waiting);
-        for Waiting { result, .. } in waiting.into_values() {
+    /// Records that the messages on `stream` without a receipt may be lost, as the peer has stopped it.
+    pub fn lost(&self, stream: u64, error: &SendError) {
+        let is_lost = |_: &u32, waiting: &mut Waiting| waiting.stream == Some(stream);
+        let lost: Vec<_> = self.state.lock().waiting.extract_if(is_lost).collect();
+        for (_, Waiting { result, .. }) in lost {
             let _ = result.send(Err(SendAckedError::Unknown(error.clone()))); // the receiver may be dropped
         }
     }
@@ -132,6 +135,13 @@ impl Expected<'_> {
     /// Returns the number of the message.
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Records the stream of the message, for [`Receipts::lost`].
+    pub fn set_stream(&self, stream: u64) {
+        if let Some(waiting) = self.receipts.state.lock().waiting.get_mut(&self.number) {
+            waiting.stream = Some(stream);
+        }
     }
 
     /// Records that the message is queued. Before that, dropping this frees its place.
@@ -205,7 +215,10 @@ mod tests {
         receipts.on_receipt(one.number(), false);
         let rejected = SendError::Stopped { code: TOO_LARGE };
         assert_eq!(one.receipt().await, Err(SendAckedError::NotSent(rejected.clone())));
-        receipts.lost(&rejected);
+        two.set_stream(4);
+        receipts.lost(8, &rejected);
+        assert!(two.receipt().now_or_never().is_none(), "it is on another stream");
+        receipts.lost(4, &rejected);
         assert_eq!(two.receipt().await, Err(SendAckedError::Unknown(rejected)));
     }
 

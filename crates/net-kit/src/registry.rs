@@ -87,6 +87,12 @@ pub trait Member: Send + Sync + Sized + 'static {
         (0, 0)
     }
 
+    /// Returns how many messages are lost with a connection that has ended, and their bytes, as far as this
+    /// side knows. Default: those that are not [confirmed](Self::unconfirmed).
+    fn lost(&self) -> (u64, u64) {
+        self.unconfirmed()
+    }
+
     /// Drops received and unfinished messages, after [`abort`](Self::abort). Default: does nothing,
     /// for a transport that charges nothing to [`Entry::share`].
     fn discard(&self) {}

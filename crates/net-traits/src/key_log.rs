@@ -20,7 +20,7 @@ use zeroize::Zeroizing;
 /// after they were written.
 ///
 /// Connections never wait for the file. It is written in the background. Secrets are dropped if writing fails,
-/// or if 4096 connections already wait for a slow file; [`check`](Self::check) reports it.
+/// or if 4096 lines already wait for a slow file; [`check`](Self::check) reports it.
 ///
 /// The option `key_log` of each transport that encrypts takes one.
 ///

@@ -153,8 +153,8 @@ impl Backend for Quinn {
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
 
-    fn has_datagrams(config: &QuinnConfig) -> bool {
-        config.datagram_queue > 0
+    fn datagram_queue(config: &QuinnConfig) -> usize {
+        config.datagram_queue
     }
 
     fn max_datagram_size(native: &Native) -> Option<usize> {
@@ -164,14 +164,6 @@ impl Backend for Quinn {
     /// One that cannot be sent for another reason is lost.
     fn send_datagram(native: &Native, datagram: Bytes) -> bool {
         native.connection.send_datagram_wait(datagram).now_or_never().is_some()
-    }
-
-    async fn recv_datagram(native: &Native) -> Option<Bytes> {
-        native.connection.read_datagram().await.ok()
-    }
-
-    fn arrived_datagrams(native: &Native) -> u64 {
-        native.connection.stats().frame_rx.datagram
     }
 
     async fn request(session: &Session<Self>, question: Bytes) -> Result<Bytes, RequestError> {

@@ -7,9 +7,9 @@
 use crate::native::{Quinn, ended};
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use net_kit::backend::Session;
 use net_kit::handshake::Handshake;
 use net_kit::outbox::{Outbox, Work};
+use net_kit::{backend::Session, coop};
 use net_traits::RecvError;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
 use std::pin::pin;
@@ -43,7 +43,13 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
             session.abort(code, &reason);
         }
     };
-    let rest = pin!(async { tokio::join!(ended, read) });
+    let datagrams = async {
+        while let Ok(datagram) = native.connection.read_datagram().await {
+            session.datagrams().push(&datagram);
+            coop::spend().await;
+        }
+    };
+    let rest = pin!(async { tokio::join!(datagrams, ended, read) });
     if let Either::Right(((), rest)) = select(rest, pin!(write)).await {
         rest.await;
     }

@@ -67,9 +67,7 @@ pub(crate) fn varint(code: u64) -> VarInt {
 pub(crate) fn ended(error: ConnectionError) -> Ended {
     let (code, alert): (_, fn(u8) -> Alert) = match &error {
         ConnectionError::ApplicationClosed(close) => {
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
-            let code = close.error_code.into_inner();
-            return Ended::new(CloseReason::Peer { code, reason });
+            return Ended::by_peer(close.error_code.into(), &close.reason);
         }
         ConnectionError::LocallyClosed => {
             return Ended::new(CloseReason::Local { code: 0, reason: String::new() });

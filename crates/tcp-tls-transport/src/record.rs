@@ -220,7 +220,7 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
         }
         REFUSAL if bytes.len() < REQUEST_HEADER + 8 => Ok(None),
         REFUSAL => {
-            let code = number(&bytes[REQUEST_HEADER..]);
+            let code = number(&bytes[REQUEST_HEADER..]).min(close_code::MAX);
             Ok(Some(Control::Record(Record::Refusal { id: id(), code })))
         }
         CLOSE if bytes.len() < CLOSE_HEADER => Ok(None),
@@ -233,8 +233,8 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
             if reason.len() < length {
                 return Ok(None);
             }
-            let code = number(&header[1..9]);
-            let reason = String::from_utf8_lossy(reason).into_owned();
+            let code = number(&header[1..9]).min(close_code::MAX);
+            let reason = sent_reason(&String::from_utf8_lossy(reason)); // lossy may be longer
             Ok(Some(Control::Record(Record::Close { code, reason })))
         }
         _ => Err(Violation("unknown type of control record")),
@@ -412,6 +412,24 @@ mod tests {
             count += 1;
         }
         assert_eq!(count, 10);
+    }
+
+    #[test]
+    fn codes_and_reasons_are_limited_whoever_sent_them() {
+        let mut bytes = close(0, &"x".repeat(MAX_REASON));
+        bytes[5..13].fill(0xff);
+        bytes[15..].fill(0xff); // each byte is replaced by three
+        let mut data = &bytes[..];
+        match RecordDecoder::new(10, 10).decode(&mut data).unwrap() {
+            Some(Record::Close { code, reason }) => {
+                assert_eq!((code, reason.len()), (close_code::MAX, 510));
+            }
+            record => panic!("{record:?}"),
+        }
+        let mut bytes = refusal(5, 0).concat();
+        bytes[9..].fill(0xff);
+        let refused = format!("{:?}", Record::Refusal { id: 5, code: close_code::MAX });
+        assert_eq!(decode(&mut RecordDecoder::new(10, 10), &bytes), [refused]);
     }
 
     #[test]

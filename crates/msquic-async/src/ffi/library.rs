@@ -350,7 +350,8 @@ pub fn require_address_validation(is_required: bool) -> Result<(), Status> {
     // machine's memory.
     let fraction = if is_required { 0 } else { RETRY_MEMORY_FRACTION };
     registration_opening()?; // the library stays open meanwhile
-    // SAFETY: C2, C5: a global parameter is copied inline, from the two bytes that it has.
+    let _opening = opening(); // the first registration makes the counters
+    // SAFETY: C2, C5, C29: a global parameter is copied inline, from the two bytes that it has.
     let set = Status::ok(unsafe {
         call!(SetParam(
             ptr::null_mut(),

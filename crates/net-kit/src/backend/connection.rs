@@ -203,6 +203,10 @@ impl<B: Backend> Member for Shared<B> {
         self.session.unconfirmed()
     }
 
+    fn lost(&self) -> (u64, u64) {
+        self.session.unsent()
+    }
+
     fn discard(&self) {
         self.session.clear();
     }
@@ -262,7 +266,9 @@ impl<B: Backend> NetConnection for Connection<B> {
             }
         };
         pieces.insert(0, Control::Mark(expected.number()).encode().into());
-        let queued = self.queue_pieces(size, pieces, session.lane()).await;
+        let lane = session.lane();
+        expected.set_stream(lane.number());
+        let queued = self.queue_pieces(size, pieces, lane).await;
         queued.map_err(SendAckedError::NotSent)?;
         expected.queued();
         match select(pin!(expected.receipt()), ended).await {
@@ -301,7 +307,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
-        if B::has_datagrams(self.session().config()) {
+        if B::datagram_queue(self.session().config()) > 0 {
             Ok(self)
         } else {
             Err(DatagramError::Unsupported)

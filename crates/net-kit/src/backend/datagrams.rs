@@ -33,7 +33,7 @@ impl<B: Backend> NetDatagrams for Connection<B> {
             coop::spend().await;
             let received = tokio::select! {
                 biased; // what has arrived precedes the end
-                received = B::recv_datagram(self.session().native()) => received,
+                received = self.session().datagrams().recv() => Some(received),
                 _ = self.session().ended() => None,
             };
             let Some(received) = received else {
@@ -48,6 +48,6 @@ impl<B: Backend> NetDatagrams for Connection<B> {
     }
 
     fn datagram_statistics(&self) -> DatagramStatistics {
-        self.shared.datagrams.statistics(B::arrived_datagrams(self.session().native()))
+        self.shared.datagrams.statistics(self.session().datagrams().arrived())
     }
 }

@@ -39,7 +39,6 @@ use crate::telemetry::Sample;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
 use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
-use std::future::ready;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -153,11 +152,12 @@ pub trait Backend: Send + Sync + Sized + 'static {
         Sample::default()
     }
 
-    /// Returns whether connections have datagrams: then the next four functions are to be implemented.
-    /// Default: no.
-    fn has_datagrams(config: &Self::Config) -> bool {
+    /// Returns the size of the queues of datagrams, in bytes; 0 if there are no datagrams, the default.
+    /// Otherwise the next two functions are to be implemented, and those that arrive are
+    /// [queued](Session::datagrams).
+    fn datagram_queue(config: &Self::Config) -> usize {
         let _ = config;
-        false
+        0
     }
 
     /// Returns the size of the largest datagram that can be sent now, with the byte that
@@ -171,19 +171,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn send_datagram(native: &Self::Native, datagram: Bytes) -> bool {
         let _ = (native, datagram);
         false
-    }
-
-    /// Waits for the next datagram. Once the connection has ended, those that wait come first, then `None`.
-    /// The backend must limit their number and their bytes. Cancel-safe.
-    fn recv_datagram(native: &Self::Native) -> impl Future<Output = Option<Bytes>> + Send {
-        let _ = native;
-        ready(None)
-    }
-
-    /// Returns how many datagrams arrived.
-    fn arrived_datagrams(native: &Self::Native) -> u64 {
-        let _ = native;
-        0
     }
 
     /// Asks the peer and waits for the answer. Remains pending if the connection ends. Dropping the

@@ -13,6 +13,7 @@
 
 use super::Backend;
 use crate::coop;
+use crate::datagram::Queue;
 use crate::frame::FrameDecoder;
 use crate::inbox::{Inbox, Received};
 use crate::loss_reports::LossReports;
@@ -41,6 +42,7 @@ pub struct Session<B: Backend> {
     options: CommonOptions,
     native: B::Native,
     inbox: Inbox,
+    datagrams: Queue,
     /// Of equal priority; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
@@ -70,6 +72,7 @@ impl<B: Backend> Session<B> {
             config: config.clone(),
             native,
             inbox: Inbox::charged(options.receive_queue, share.clone()),
+            datagrams: Queue::new(B::datagram_queue(config)),
             lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
             urgent: lanes.has_urgent.then(lane),
             receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
@@ -101,6 +104,11 @@ impl<B: Backend> Session<B> {
     /// Returns the received messages.
     pub fn inbox(&self) -> &Inbox {
         &self.inbox
+    }
+
+    /// Returns the received datagrams.
+    pub fn datagrams(&self) -> &Queue {
+        &self.datagrams
     }
 
     /// Returns the lanes of equal priority.
@@ -340,6 +348,7 @@ impl<B: Backend> Session<B> {
     /// Drops the received messages that were not taken.
     pub(super) fn clear(&self) {
         self.inbox.clear();
+        self.datagrams.clear();
         self.taken.notify_waiters();
     }
 
@@ -354,7 +363,7 @@ impl<B: Backend> Session<B> {
     pub fn stopped(&self, lane: &Outbox, begun: Option<&Frame>, code: u64) {
         self.loss_reports.record(code);
         let stopped = SendError::Stopped { code };
-        self.receipts.iter().for_each(|receipts| receipts.lost(&stopped));
+        self.receipts.iter().for_each(|receipts| receipts.lost(lane.number(), &stopped));
         lane.report(begun, stopped);
     }
 

@@ -85,11 +85,13 @@ impl Pace {
     }
 
     /// Updates the state with all unfinished messages. `received` are the bytes of complete ones so far.
-    /// What happened before a pause of `timeout` between two updates does not count.
+    /// What happened before a pause of `timeout` between two updates does not count, and for what is held
+    /// only the time does while memory `is_scarce`.
     pub(super) fn update(
         &mut self,
         now: Instant,
         timeout: Duration,
+        is_scarce: bool,
         received: u64,
         unfinished: impl Iterator<Item = Progress>,
     ) {
@@ -103,14 +105,15 @@ impl Pace {
             let mut message = before.remove(&number).unwrap_or(new);
             self.brought += arrived.saturating_sub(message.arrived);
             (message.arrived, message.held) = (arrived, held);
-            message.of_held.by(if is_waiting { 0 } else { part(held) }, arrived, now);
+            let is_free = is_waiting || !is_scarce;
+            message.of_held.by(if is_free { 0 } else { part(held) }, arrived, now);
             self.messages.insert(number, message);
             held_by_all = held_by_all.saturating_add(held);
             is_waiting_for_all &= is_waiting;
         }
         let begins =
             now.saturating_duration_since(std::mem::replace(&mut self.looked, now)) >= timeout;
-        let is_free = begins || is_waiting_for_all || held_by_all <= SMALL;
+        let is_free = begins || is_waiting_for_all || !is_scarce || held_by_all <= SMALL;
         self.of_held.by(if is_free { 0 } else { part(held_by_all) }, self.brought, now);
         self.connection.by(ADVANCE, self.brought, now);
     }
@@ -200,7 +203,7 @@ mod tests {
                 let held: usize = unfinished.iter().map(|it| it.held).sum();
                 let waits = unfinished.iter().all(|it| it.is_waiting);
                 let now = begin + TIMEOUT / LOOKS * (number as u32 + 1);
-                pace.update(now, TIMEOUT, 0, unfinished.into_iter());
+                pace.update(now, TIMEOUT, true, 0, unfinished.into_iter());
                 looks.push((brought, if waits { 0 } else { held }));
                 if pace.is_slow(now, TIMEOUT) {
                     break;

@@ -116,8 +116,10 @@ async fn a_message_has_to_hurry_while_memory_is_scarce() {
     };
     assert!(!is_late_in(100, 0).await);
     other.store(0, 100 * KIB);
-    assert!(!budget.is_scarce() && !is_late_in(100, KIB).await);
+    assert!(!budget.is_scarce() && !is_late_in(100, 0).await);
     other.store(100 * KIB, 400 * KIB);
+    assert!(budget.is_scarce() && !is_late_in(3, 0).await, "its time begins now");
+    assert!(!is_late_in(1, 4 * KIB).await);
     assert!(budget.is_scarce() && !is_late_in(100, KIB).await, "4 KiB are a 64th");
     assert!(!is_late_in(3, 0).await && is_late_in(1, 0).await);
 }

@@ -53,7 +53,9 @@ impl<M: Member> fmt::Debug for Handle<M> {
 impl<M: Member> Drop for Handle<M> {
     fn drop(&mut self) {
         let was_last = self.entry().handles.fetch_sub(1, Ordering::AcqRel) == 1;
-        if was_last && !self.has_ended() {
+        if was_last && self.has_ended() {
+            self.entry().undelivered(self.lost());
+        } else if was_last {
             self.0.linger(Lingering(self.0.clone()));
         }
     }

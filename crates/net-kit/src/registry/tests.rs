@@ -421,3 +421,15 @@ fn without_a_runtime_a_connection_closes_immediately_and_is_counted() {
     assert_eq!(*member.ended.lock(), Some((0, String::new())));
     assert_eq!(registry.statistics().undelivered_messages, 3);
 }
+
+#[test]
+fn what_an_end_loses_is_counted_if_the_last_handle_is_dropped_after_it() {
+    let registry = registry();
+    let handle = connect(&registry, &peer(), 0, true);
+    handle.abort(7, "");
+    assert_eq!(registry.statistics().undelivered_messages, 0);
+    drop(handle.clone());
+    assert_eq!(registry.statistics().undelivered_messages, 0);
+    drop(handle);
+    assert_eq!(registry.statistics().undelivered_messages, 3);
+}

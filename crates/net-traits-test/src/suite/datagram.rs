@@ -69,7 +69,10 @@ pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
     for round in 1..=20 {
         let before = arrived();
         while arrived() == before {
-            assert_eq!(receiver.recv_datagram().now_or_never(), None);
+            if receiver.recv_datagram().now_or_never().is_some() {
+                received += 1; // it came after the last look
+                break;
+            }
             sender.send_datagram(pattern(round)).unwrap();
             sent += 1;
             sleep(PAUSE).await;
