@@ -415,7 +415,7 @@ mod tests {
     }
 
     #[test]
-    fn codes_and_reasons_are_limited_whoever_sent_them() {
+    fn codes_and_reasons_of_any_peer_are_limited() {
         let mut bytes = close(0, &"x".repeat(MAX_REASON));
         bytes[5..13].fill(0xff);
         bytes[15..].fill(0xff); // each byte is replaced by three
