@@ -20,7 +20,7 @@ const OPTIONAL: [&str; 2] =
     ["--features", "msquic-async/driver,msquic-transport/driver,msquic-transport/metrics"];
 
 /// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
-const DRIVEN: [&str; 14] = [
+const DRIVEN: [&str; 24] = [
     "--test",
     "conformance",
     "--test",
@@ -28,11 +28,21 @@ const DRIVEN: [&str; 14] = [
     "--test",
     "delivery",
     "--test",
+    "interop",
+    "--test",
+    "memory",
+    "--test",
     "messages",
     "--test",
     "operation",
     "--test",
+    "peer_pool",
+    "--test",
     "progress",
+    "--test",
+    "quinn",
+    "--test",
+    "quinn_delivery",
     "--test",
     "requests",
 ];
