@@ -25,7 +25,6 @@ const OUT_OF_SOCKETS: Duration = Duration::from_millis(100);
 
 impl Backend for TcpTls {
     const NAME: &'static str = "tcp";
-
     const CONFIRMED: CloseOutcome = CloseOutcome::Delivered;
 
     type Config = TcpTlsConfig;

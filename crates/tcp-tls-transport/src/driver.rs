@@ -199,9 +199,7 @@ async fn read(
                         return violation(what);
                     }
                 }
-                Err(Violation(what)) => {
-                    return violation(what);
-                }
+                Err(Violation(what)) => return violation(what),
             }
         }
     }
