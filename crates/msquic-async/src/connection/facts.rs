@@ -152,7 +152,7 @@ impl Connection {
             opened_streams: exclusive.opened_streams,
             inbound_streams: exclusive.inbound_streams,
             datagrams: exclusive.datagrams.counts,
-            ..measured
+            ..ConnectionStatistics::measured(&measured)
         })
     }
 

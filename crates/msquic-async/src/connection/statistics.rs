@@ -1,7 +1,10 @@
 //! `ConnectionStatistics`: what msquic measures and what this crate counts.
 
 use crate::buffer::DatagramCounts;
+use crate::ffi::calls::NativeStatistics;
 use crate::stream::StreamType;
+use msquic::ffi;
+use std::mem::offset_of;
 use std::time::Duration;
 
 /// Measurements of a connection since its start.
@@ -81,6 +84,52 @@ pub struct ConnectionStatistics {
     pub inbound_streams: StreamCounts,
     /// How many datagrams were sent and received.
     pub datagrams: DatagramCounts,
+}
+
+impl ConnectionStatistics {
+    /// Returns what msquic measured.
+    pub(super) fn measured(statistics: &NativeStatistics) -> Self {
+        let NativeStatistics { quic: native, length, bytes_in_flight } = statistics;
+        let micros = |micros: u32| Duration::from_micros(micros.into());
+        let sampled = |rtt: u32| (rtt != 0 && rtt != u32::MAX).then(|| micros(rtt));
+        let fills = |offset: usize| *length > offset;
+        Self {
+            rtt: micros(native.Rtt),
+            min_rtt: sampled(native.MinRtt),
+            max_rtt: sampled(native.MaxRtt),
+            rtt_variance: fills(offset_of!(ffi::QUIC_STATISTICS_V2, RttVariance))
+                .then(|| micros(native.RttVariance)),
+            congestion_window: native.SendCongestionWindow,
+            bytes_in_flight: *bytes_in_flight,
+            path_mtu: native.SendPathMtu,
+            sent_packets: native.SendTotalPackets,
+            sent_bytes: native.SendTotalBytes,
+            sent_stream_bytes: native.SendTotalStreamBytes,
+            ack_eliciting_packets: native.SendRetransmittablePackets,
+            lost_packets: native
+                .SendSuspectedLostPackets
+                .saturating_sub(native.SendSpuriousLostPackets),
+            spurious_lost_packets: native.SendSpuriousLostPackets,
+            congestion_events: native.SendCongestionCount,
+            persistent_congestion_events: native.SendPersistentCongestionCount,
+            ecn_congestion_events: fills(offset_of!(
+                ffi::QUIC_STATISTICS_V2,
+                SendEcnCongestionCount
+            ))
+            .then_some(native.SendEcnCongestionCount),
+            ecn_capable: native.EcnCapable() != 0,
+            received_packets: native.RecvTotalPackets,
+            received_bytes: native.RecvTotalBytes,
+            received_stream_bytes: native.RecvTotalStreamBytes,
+            reordered_packets: native.RecvReorderedPackets,
+            duplicate_packets: native.RecvDuplicatePackets,
+            dropped_packets: native.RecvDroppedPackets,
+            undecryptable_packets: native.RecvDecryptionFailures,
+            key_updates: native.KeyUpdateCount,
+            address_validated_by_retry: native.StatelessRetry() != 0,
+            ..Self::default()
+        }
+    }
 }
 
 /// How many streams were opened since the start of a connection, by type.

@@ -8,14 +8,12 @@ use super::may_block::MayBlock;
 use super::settings::{InEffect, NativeSettings};
 use super::slot::Slotted;
 use super::status::Status;
-use crate::connection::ConnectionStatistics;
 use msquic::ffi;
 use std::ffi::CStr;
 use std::marker::PhantomData;
-use std::mem::{self, offset_of};
+use std::mem;
 use std::net::SocketAddr;
 use std::ptr;
-use std::time::Duration;
 
 /// Reads and changes the parameters of one connection, on threads where that is allowed.
 ///
@@ -184,53 +182,15 @@ impl<'a> Calls<'a> {
         });
     }
 
-    /// Reads the measurements; those that this version of libmsquic lacks are `None`.
-    pub(crate) fn statistics(&self) -> Result<ConnectionStatistics, Status> {
+    /// Reads the measurements.
+    pub(crate) fn statistics(&self) -> Result<NativeStatistics, Status> {
         // SAFETY: integers, for which zero is valid (C10).
-        let mut native: ffi::QUIC_STATISTICS_V2 = unsafe { mem::zeroed() };
-        let length = self.get_param(ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut native)?;
+        let mut quic: ffi::QUIC_STATISTICS_V2 = unsafe { mem::zeroed() };
+        let length = self.get_param(ffi::QUIC_PARAM_CONN_STATISTICS_V2, &mut quic)?;
         let mut network = NetworkStatistics::default();
         let has_network = self.get_param(QUIC_PARAM_CONN_NETWORK_STATISTICS, &mut network);
-        let micros = |micros: u32| Duration::from_micros(micros.into());
-        let sampled = |rtt: u32| (rtt != 0 && rtt != u32::MAX).then(|| micros(rtt));
-        // An older library fills fewer fields.
-        let fills = |offset: usize| length > offset;
-        Ok(ConnectionStatistics {
-            rtt: micros(native.Rtt),
-            min_rtt: sampled(native.MinRtt),
-            max_rtt: sampled(native.MaxRtt),
-            rtt_variance: fills(offset_of!(ffi::QUIC_STATISTICS_V2, RttVariance))
-                .then(|| micros(native.RttVariance)),
-            congestion_window: native.SendCongestionWindow,
-            bytes_in_flight: has_network.is_ok().then_some(network.bytes_in_flight),
-            path_mtu: native.SendPathMtu,
-            sent_packets: native.SendTotalPackets,
-            sent_bytes: native.SendTotalBytes,
-            sent_stream_bytes: native.SendTotalStreamBytes,
-            ack_eliciting_packets: native.SendRetransmittablePackets,
-            lost_packets: native
-                .SendSuspectedLostPackets
-                .saturating_sub(native.SendSpuriousLostPackets),
-            spurious_lost_packets: native.SendSpuriousLostPackets,
-            congestion_events: native.SendCongestionCount,
-            persistent_congestion_events: native.SendPersistentCongestionCount,
-            ecn_congestion_events: fills(offset_of!(
-                ffi::QUIC_STATISTICS_V2,
-                SendEcnCongestionCount
-            ))
-            .then_some(native.SendEcnCongestionCount),
-            ecn_capable: native.EcnCapable() != 0,
-            received_packets: native.RecvTotalPackets,
-            received_bytes: native.RecvTotalBytes,
-            received_stream_bytes: native.RecvTotalStreamBytes,
-            reordered_packets: native.RecvReorderedPackets,
-            duplicate_packets: native.RecvDuplicatePackets,
-            dropped_packets: native.RecvDroppedPackets,
-            undecryptable_packets: native.RecvDecryptionFailures,
-            key_updates: native.KeyUpdateCount,
-            address_validated_by_retry: native.StatelessRetry() != 0,
-            ..ConnectionStatistics::default()
-        })
+        let bytes_in_flight = has_network.is_ok().then_some(network.bytes_in_flight);
+        Ok(NativeStatistics { quic, length, bytes_in_flight })
     }
 
     /// Reads a parameter whose native type is `T`; returns the length that was written.
@@ -245,6 +205,15 @@ impl<'a> Calls<'a> {
         })?;
         Ok(length as usize)
     }
+}
+
+/// The measurements of a connection.
+pub(crate) struct NativeStatistics {
+    pub(crate) quic: ffi::QUIC_STATISTICS_V2,
+    /// How many bytes of `quic` the library has filled: an older one fills fewer fields.
+    pub(crate) length: usize,
+    /// `None` if the library lacks it.
+    pub(crate) bytes_in_flight: Option<u32>,
 }
 
 impl NativeConnection {
