@@ -3,11 +3,13 @@
 //! Other threads or a fast peer may produce data faster than a task consumes it, and a task whose
 //! operations are always ready would never yield. Each operation of a transport therefore spends
 //! from the cooperative budget of its task. In a tokio runtime that is the budget of the runtime
-//! ([`tokio::task::coop`]). Other executors have none, so the operations on a thread are counted.
+//! ([`tokio::task::coop`]). Other executors have none, so the operations on a thread are counted,
+//! unless a runtime of tokio is entered around the executor: then nothing yields.
 
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::Poll;
+use tokio::runtime::Handle;
 use tokio::task::coop::consume_budget;
 
 /// How many operations on one thread may be ready in a row outside of tokio: the budget of tokio.
@@ -40,7 +42,7 @@ pub async fn spend() {
     consume_budget().await;
     let ready = READY.get() + 1;
     READY.set(ready % RUN);
-    if ready == RUN {
+    if ready == RUN && Handle::try_current().is_err() {
         yield_now().await;
     }
 }
