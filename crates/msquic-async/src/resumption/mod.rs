@@ -64,7 +64,7 @@ const REQUIRED_PATCHES: [&str; 4] = ["N11-A9", "N11b", "N12", "N30"];
 ///
 /// let resumption = Resumption::new();
 /// let settings = Settings::new().resumption(resumption.clone());
-/// Later, after the application has changed its trust policy:
+/// // Later, after the application has changed its trust policy:
 /// resumption.forget();
 /// assert_eq!(resumption.kept(), 0);
 /// ```
