@@ -233,12 +233,10 @@ fn limits_refuse_attempts_and_say_so() {
 fn a_message_over_the_limit_stops_its_stream_only() {
     async fn exceed<D: Quic, L: Quic>() {
         let small = Options { max_message_size: 1000, ..DEFAULT };
-        let endpoints = Endpoints::<D, L>::new(DEFAULT, small, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&dialled.unwrap(), &accepted.unwrap()).await;
-        let endpoints = Endpoints::<D, L>::new(small, DEFAULT, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(DEFAULT, small).await;
+        stop(&dialled, &accepted).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(small, DEFAULT).await;
+        stop(&accepted, &dialled).await;
     }
     async fn stop(from: &impl Urgent, to: &impl NetConnection) {
         let other = from.clone();

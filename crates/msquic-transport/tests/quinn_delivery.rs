@@ -120,12 +120,10 @@ fn receipts_arrive_although_the_sender_receives_nothing() {
 fn what_was_on_a_stopped_stream_has_no_receipt() {
     async fn exceed<D: Quic, L: Quic>() {
         let small = Options { max_message_size: 1000, ..DEFAULT };
-        let endpoints = Endpoints::<D, L>::new(DEFAULT, small, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&dialled.unwrap(), &accepted.unwrap()).await;
-        let endpoints = Endpoints::<D, L>::new(small, DEFAULT, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(DEFAULT, small).await;
+        stop(&dialled, &accepted).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(small, DEFAULT).await;
+        stop(&accepted, &dialled).await;
     }
     async fn stop(from: &impl NetConnection, to: &impl NetConnection) {
         let (acked, received) = tokio::join!(from.send_acked(pattern(1001)), to.recv());
@@ -139,12 +137,10 @@ fn what_was_on_a_stopped_stream_has_no_receipt() {
 fn dropped_futures_of_messages_on_a_stopped_stream_free_their_places() {
     async fn exceed<D: Quic, L: Quic>() {
         let small = Options { max_message_size: 1000, receive_queue: 500, ..DEFAULT };
-        let endpoints = Endpoints::<D, L>::new(DEFAULT, small, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&dialled.unwrap(), &accepted.unwrap()).await;
-        let endpoints = Endpoints::<D, L>::new(small, DEFAULT, trusting()).await;
-        let (dialled, accepted) = endpoints.connect(trusting()).await;
-        stop(&accepted.unwrap(), &dialled.unwrap()).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(DEFAULT, small).await;
+        stop(&dialled, &accepted).await;
+        let (_endpoints, dialled, accepted) = Endpoints::<D, L>::pair_of(small, DEFAULT).await;
+        stop(&accepted, &dialled).await;
     }
     async fn stop(from: &impl NetConnection, to: &impl NetConnection) {
         from.send_bytes(pattern(1000)).await.unwrap(); // the queue is full

@@ -112,7 +112,14 @@ impl<D: Quic, L: Quic> Endpoints<D, L> {
     }
 
     pub(crate) async fn pair(options: Options) -> (Self, D::Connection, L::Connection) {
-        let endpoints = Self::new(options, options, trusting()).await;
+        Self::pair_of(options, options).await
+    }
+
+    pub(crate) async fn pair_of(
+        of_dialler: Options,
+        of_listener: Options,
+    ) -> (Self, D::Connection, L::Connection) {
+        let endpoints = Self::new(of_dialler, of_listener, trusting()).await;
         let (dialled, accepted) = endpoints.connect(trusting()).await;
         (endpoints, dialled.unwrap(), accepted.unwrap())
     }
