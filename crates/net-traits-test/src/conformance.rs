@@ -120,6 +120,7 @@ macro_rules! __behaviours {
             }
             close {
                 messages_sent_before_a_close_are_delivered [] Swapped,
+                a_connection_may_end_before_it_is_returned [] Swapped,
                 a_slow_receiver_loses_nothing [] Swapped,
                 code_and_reason_reach_the_peer [close_reason] Swapped,
                 codes_and_reasons_are_limited [close_reason] Swapped,

@@ -160,6 +160,8 @@ mutants! {
         "message::an_end_between_messages_is_clean",
     the_end_overtakes: TheEndOvertakes =>
         "close::messages_sent_before_a_close_are_delivered",
+    ended_connections_are_not_returned: EndedConnectionsAreNotReturned =>
+        "close::a_connection_may_end_before_it_is_returned",
     only_a_few_are_kept: OnlyAFewAreKept =>
         "close::a_slow_receiver_loses_nothing",
     codes_are_bytes: CodesAreBytes =>

@@ -57,6 +57,8 @@ pub(super) struct Exclusive {
     pub(super) limits: StreamLimits,
     /// A listener accepted it: this side is the server.
     pub(super) is_accepted: bool,
+    /// The handshake is complete, whatever has happened since.
+    pub(super) was_connected: bool,
     /// A move to another local address is in progress, see `Connection::rebind`.
     pub(super) is_moving: bool,
     /// The local address, interface and sockets that were chosen before the start.
@@ -99,6 +101,7 @@ impl ConnectionInner {
                 state: ConnectionState::Open,
                 limits: StreamLimits::default(),
                 is_accepted: false,
+                was_connected: false,
                 is_moving: false,
                 source: Source::default(),
                 serves_in_turn: false,
@@ -160,7 +163,9 @@ impl ConnectionInner {
     pub(super) fn transition(&self, input: ConnectionInput) -> bool {
         let (changed, is_over) = {
             let mut exclusive = self.exclusive.lock();
-            (exclusive.state.apply(input), exclusive.state.error().is_some())
+            let changed = exclusive.state.apply(input);
+            exclusive.was_connected |= exclusive.state == ConnectionState::Connected;
+            (changed, exclusive.state.error().is_some())
         };
         if changed {
             self.call_end_hook();

@@ -177,7 +177,8 @@ impl Connection {
     ///
     /// # Errors
     ///
-    /// [`StartError::ConnectionLost`] when it fails, or the connection has ended.
+    /// [`StartError::ConnectionLost`] when it fails, or the connection has ended. A close by the peer after the
+    /// handshake is no error here, because what the peer sent before it can still be received.
     ///
     /// # Cancel safety
     ///
@@ -329,12 +330,14 @@ impl Connection {
     }
 
     fn connected(&self) -> Option<Result<(), StartError>> {
-        match &self.inner().exclusive.lock().state {
-            ConnectionState::Open | ConnectionState::Connecting => None,
-            ConnectionState::Connected => Some(Ok(())),
-            ConnectionState::Shutdown(error) | ConnectionState::ShutdownComplete(error) => {
-                Some(Err(StartError::ConnectionLost(error.clone())))
+        let exclusive = self.inner().exclusive.lock();
+        match (exclusive.state.error(), &exclusive.state) {
+            (Some(ConnectionError::ClosedByPeer { .. }), _) if exclusive.was_connected => {
+                Some(Ok(()))
             }
+            (Some(error), _) => Some(Err(StartError::ConnectionLost(error.clone()))),
+            (None, ConnectionState::Connected) => Some(Ok(())),
+            (None, _) => None,
         }
     }
 

@@ -1,14 +1,15 @@
 //! The end of connections: it is graceful, has a reason, and is reported to all waiters.
 
-use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
+use crate::stage::{MOMENT, PAUSE, Pair, Stage, credentials, dial, greet, number, numbered};
 use crate::suite::operation::fill;
 use crate::{Harness, Limits};
-use futures_util::future::join_all;
+use futures_util::FutureExt;
+use futures_util::future::{Either, join_all, select};
 use net_traits::{
-    CloseOutcome, CloseReason, NetConnection, NetTransport, RecvError, SendError, TrustPolicy,
-    close_code,
+    CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport,
+    RecvError, SendError, TrustPolicy, close_code,
 };
-use std::future::poll_fn;
+use std::future::{poll_fn, ready};
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -37,6 +38,36 @@ pub async fn messages_sent_before_a_close_are_delivered<H: Harness>(stage: Stage
         assert_eq!(number(&other.recv().await.unwrap().0), expected);
     }
     assert!(matches!(other.recv().await, Err(RecvError::Closed(_))), "then it has ended");
+}
+
+/// A peer may send and close before the other side's `connect` or `accept` has returned: both return
+/// the connection, and what was sent before the close is received.
+///
+/// A busy program polls late. The sender has been told that its messages arrived.
+pub async fn a_connection_may_end_before_it_is_returned<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let listener = stage.listen(&transport, for_listener).await;
+    let accept = async { listener.accept().await.unwrap().accept().await }.boxed();
+    let dial = dial::<H>(&dialler, listener.local_addr(), for_dialler).boxed();
+    let (quick, late) = if stage.is_swapped { (accept, dial) } else { (dial, accept) };
+    let (sender, late) = match select(quick, late).await {
+        Either::Left((sender, late)) => (sender.unwrap(), late),
+        Either::Right((late, quick)) => (quick.await.unwrap(), ready(late).boxed()),
+    };
+    sender.send(b"before the end").await.unwrap();
+    let mut close = sender.close(7, "");
+    // If `late` drives the handshake, the close waits for it.
+    let closed = timeout(MOMENT, &mut close).await;
+    let receive = async {
+        let receiver = late.await.expect("the handshake was complete");
+        assert_eq!(receiver.recv().await.unwrap().0, "before the end");
+        assert_eq!(receiver.recv().await, Err(RecvError::Closed(peer(7, ""))));
+    };
+    match closed {
+        Ok(_) => receive.await,
+        Err(_) => drop(tokio::join!(close, receive)),
+    }
 }
 
 /// A receiver that is slower than its peer and has a short queue receives everything that was sent

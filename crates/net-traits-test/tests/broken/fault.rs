@@ -70,6 +70,7 @@ pub(crate) enum Fault {
     RevokedDatagramsAreHandedOut,
     // The end
     TheEndOvertakes,
+    EndedConnectionsAreNotReturned,
     OnlyAFewAreKept,
     CodesAreBytes,
     CodesWrapAround,

@@ -193,6 +193,11 @@ impl NetTransport for BrokenTransport {
             }
             (_, error) => self.context.falsify(error),
         })?;
+        if self.context.fault == Fault::EndedConnectionsAreNotReturned
+            && let Some(reason) = inner.watch_close().now_or_never()
+        {
+            return Err(ConnectError::Closed(reason));
+        }
         Ok(self.context.connection(inner))
     }
 
