@@ -1,5 +1,5 @@
-//! Compares documents with sources: the examples of the wire protocol, the code of the guide, and
-//! the tests of the contract.
+//! Compares documents with sources: the examples of the wire protocol, the code of the guide, the
+//! tests of the contract, and the measurements in README.md.
 //!
 //! The documents are not in the packages, whose own tests read only files that the registry has.
 //! So these comparisons are made here.
@@ -21,7 +21,19 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let sources = files(&root.join("crates/msquic-async/src/ffi/contract"), "rs")?;
     let sources = sources.iter().map(fs::read_to_string).collect::<Result<String, _>>()?;
     complaints.extend(contract(&document("msquic-contract.md")?, &sources));
+    let readme = fs::read_to_string(root.join("README.md"))?;
+    complaints.extend(measurements(&readme, &document("performance.md")?));
     Ok(complaints)
+}
+
+/// The table of measurements in README.md has rows of docs/performance.md.
+fn measurements(readme: &str, performance: &str) -> Vec<String> {
+    let table = readme.split("\n\n").find(|block| block.starts_with("| workload |"));
+    let Some(table) = table else {
+        return vec!["README.md has no table of measurements".to_owned()];
+    };
+    let unknown = table.lines().filter(|row| !performance.lines().any(|line| line == *row));
+    unknown.map(|row| format!("README.md: docs/performance.md has no row {row}")).collect()
 }
 
 /// The examples of the wire protocol are those that the packages test.
@@ -115,6 +127,15 @@ mod tests {
         let tutorial = "fn a() {\n    one();\n    two();\n}\n";
         assert!(guide("```rust\nfn a() {\n// ...\n two();\n}\n```", tutorial).is_empty());
         assert_eq!(guide("```rust\nfn b() {}\n```", tutorial).len(), 1);
+    }
+
+    #[test]
+    fn measurements_are_quoted_without_a_change() {
+        let performance = "| workload | a |\n|---|---|\n| x | 1 |\n| y | 2 |\n";
+        let readme = "text\n\n| workload | a |\n|---|---|\n| y | 2 |\n\ntext";
+        assert!(measurements(readme, performance).is_empty());
+        assert_eq!(measurements(&readme.replace("2", "3"), performance).len(), 1);
+        assert_eq!(measurements("", performance).len(), 1);
     }
 
     #[test]

@@ -17,6 +17,7 @@ mod demo;
 mod documents;
 #[cfg(test)]
 mod figures;
+mod links;
 mod msquic;
 mod msrv;
 mod package;
@@ -100,7 +101,7 @@ enum Command {
     },
     /// Pack the libraries and build the program of README.md from the packages, offline
     Package,
-    /// Check file headers, the location of `unsafe`, and file lengths
+    /// Check file headers, the location of `unsafe`, file lengths, and links between documents
     Tidy,
 }
 

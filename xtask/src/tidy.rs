@@ -1,6 +1,6 @@
 //! `tidy`: checks rules that the compiler does not.
 
-use crate::{circles, documents, patches, process};
+use crate::{circles, documents, links, patches, process};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,13 +32,15 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         let shown = path.strip_prefix(root).unwrap_or(path);
         complaints.extend(check(shown, &text).map(|what| format!("{}: {what}", shown.display())));
     }
-    for path in tracked(root)? {
+    let tracked = tracked(root)?;
+    complaints.extend(links::check(root, &tracked));
+    for path in &tracked {
         // The file may be deleted.
-        let size = fs::metadata(root.join(&path)).map_or(0, |metadata| metadata.len());
+        let size = fs::metadata(root.join(path)).map_or(0, |metadata| metadata.len());
         if size > MAX_BYTES {
             complaints.push(format!("{path}: has {size} bytes, more than {MAX_BYTES}"));
         }
-        let text = fs::read_to_string(root.join(&path)).unwrap_or_default().to_lowercase();
+        let text = fs::read_to_string(root.join(path)).unwrap_or_default().to_lowercase();
         if let Some(word) = VAGUE.iter().find(|word| text.contains(**word)) {
             complaints.push(format!("{path}: says {word:?}: name who or what it is"));
         }
