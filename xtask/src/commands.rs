@@ -1,34 +1,73 @@
-//! Checks that every command in the workflow, `.ci/run` and the documents exists, with its options.
+//! Checks that every command in the workflows, `.ci/run` and the documents exists, with its options, and
+//! that GitHub can read the forms for issues.
 
 use crate::Options;
 use clap::{CommandFactory, Parser};
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use yaml_rust2::{Yaml, YamlLoader};
 
 #[test]
-fn the_workflow_calls_only_xtask() {
-    let workflow = workflow();
-    let mut calls = 0;
-    for (job, step) in steps(&workflow) {
-        if let Some(action) = step["uses"].as_str() {
-            assert!(is_pinned_checkout(action), "{job}: {action}");
-            continue;
+fn the_workflows_call_only_xtask() {
+    for path in files(".github/workflows") {
+        let (workflow, place) = (yaml(&path), path.display());
+        assert_eq!(workflow["permissions"]["contents"].as_str(), Some("read"), "{place}");
+        let mut calls = 0;
+        for (job, step) in steps(&workflow) {
+            if let Some(action) = step["uses"].as_str() {
+                assert!(is_pinned_checkout(action), "{place}, {job}: {action}");
+                continue;
+            }
+            let run = step["run"].as_str();
+            let run = run.unwrap_or_else(|| panic!("{place}, {job}: a step has no command"));
+            for line in run.lines() {
+                let arguments = xtask(line);
+                assert!(arguments.is_some(), "{place}, {job}: `{line}` is not a call of xtask");
+                parse(&arguments.unwrap(), &format!("{place}, job {job}"));
+                calls += 1;
+            }
         }
-        let run = step["run"].as_str().unwrap_or_else(|| panic!("{job}: a step has no command"));
-        for line in run.lines() {
-            let arguments = xtask(line);
-            assert!(arguments.is_some(), "{job}: `{line}` is not a call of xtask");
-            parse(&arguments.unwrap(), &format!("ci.yml, job {job}"));
-            calls += 1;
-        }
+        assert!(calls >= 3, "{place}: only {calls} calls were found");
     }
-    assert!(calls >= 4, "only {calls} calls were found");
+}
+
+/// GitHub ignores a form that does not have these keys.
+#[test]
+fn the_forms_for_issues_are_complete() {
+    let types = ["markdown", "input", "textarea", "dropdown", "checkboxes"];
+    let forms =
+        files(".github/ISSUE_TEMPLATE").into_iter().filter(|it| !it.ends_with("config.yml"));
+    for path in forms {
+        let (form, place) = (yaml(&path), path.display());
+        assert!(form["name"].as_str().is_some(), "{place} has no name");
+        assert!(form["description"].as_str().is_some(), "{place} has no description");
+        let mut ids = BTreeSet::new();
+        for element in form["body"].as_vec().unwrap() {
+            let kind = element["type"].as_str().unwrap_or_default();
+            assert!(types.contains(&kind), "{place}: an element has the type {kind:?}");
+            let attributes = &element["attributes"];
+            let text = if kind == "markdown" { &attributes["value"] } else { &attributes["label"] };
+            assert!(text.as_str().is_some(), "{place}: an element of type {kind} has no text");
+            let id = element["id"].as_str();
+            assert!(kind == "markdown" || id.is_some_and(|id| ids.insert(id)), "{place}: {id:?}");
+        }
+        assert!(!ids.is_empty(), "{place} has no fields");
+    }
 }
 
 #[test]
-fn the_workflow_tests_each_platform_with_its_commands() {
-    let workflow = workflow();
+fn the_dependencies_of_cargo_and_workflows_are_updated() {
+    let settings = yaml(Path::new(".github/dependabot.yml"));
+    assert_eq!(settings["version"].as_i64(), Some(2));
+    let updates = settings["updates"].as_vec().unwrap();
+    let kinds = updates.iter().filter_map(|update| update["package-ecosystem"].as_str());
+    assert_eq!(kinds.collect::<Vec<_>>(), ["cargo", "github-actions"]);
+}
+
+#[test]
+fn ci_tests_each_platform_with_its_commands() {
+    let workflow = yaml(Path::new(".github/workflows/ci.yml"));
     let runners = |job: &str| -> Vec<String> {
         let matrix = &workflow["jobs"][job]["strategy"]["matrix"]["runner"];
         matrix.as_vec().unwrap().iter().map(|it| it.as_str().unwrap().to_owned()).collect()
@@ -65,10 +104,10 @@ fn the_ci_script_runs_the_commands_of_the_readme() {
 fn commands_in_documents_exist() {
     let mut documents: Vec<PathBuf> =
         ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", ".ci/run"].map(PathBuf::from).into();
-    let docs = fs::read_dir(root().join("docs")).unwrap();
-    documents.extend(docs.map(|entry| Path::new("docs").join(entry.unwrap().file_name())));
+    documents.extend(["docs", ".github"].into_iter().flat_map(files));
+    documents.retain(|path| !path.starts_with("docs/api"));
     let mut calls = 0;
-    for document in documents.iter().filter(|path| root().join(path).is_file()) {
+    for document in &documents {
         let text = read(document);
         let lines = text.lines().map(|line| line.trim_start_matches("exec "));
         let quoted = text.split('`').skip(1).step_by(2);
@@ -103,9 +142,25 @@ fn steps(workflow: &Yaml) -> Vec<(String, Yaml)> {
     steps.collect()
 }
 
-fn workflow() -> Yaml {
-    let documents = YamlLoader::load_from_str(&read(".github/workflows/ci.yml")).unwrap();
+fn yaml(path: &Path) -> Yaml {
+    let documents = YamlLoader::load_from_str(&read(path));
+    let documents = documents.unwrap_or_else(|error| panic!("{}: {error}", path.display()));
     documents.into_iter().next().unwrap()
+}
+
+/// Returns the files in a folder and its folders, in order, with paths below the root.
+fn files(folder: &str) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(root().join(folder)).unwrap() {
+        let path = format!("{folder}/{}", entry.unwrap().file_name().display());
+        if root().join(&path).is_dir() {
+            files.extend(self::files(&path));
+        } else {
+            files.push(path.into());
+        }
+    }
+    files.sort();
+    files
 }
 
 /// Whether this is GitHub's checkout action, pinned to a commit, since a tag can be moved.
