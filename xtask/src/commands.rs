@@ -1,8 +1,8 @@
 //! Checks that every command in the workflows, `.ci/run` and the documents exists, with its options, and
 //! that GitHub can read the forms for issues.
 
-use crate::Options;
-use clap::{CommandFactory, Parser};
+use crate::{Options, usage};
+use clap::Parser;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -121,7 +121,7 @@ fn commands_in_documents_exist() {
 
 #[test]
 fn the_help_shows_the_full_command() {
-    let mut command = Options::command();
+    let mut command = usage::command();
     command.build();
     let usage = |command: &mut clap::Command| command.render_usage().to_string();
     assert!(usage(&mut command).starts_with("Usage: cargo xtask "), "{}", usage(&mut command));

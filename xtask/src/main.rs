@@ -14,6 +14,7 @@ mod commands;
 #[cfg(test)]
 mod defaults;
 mod demo;
+mod doctor;
 mod documents;
 #[cfg(test)]
 mod figures;
@@ -26,9 +27,11 @@ mod process;
 mod readme;
 mod setup;
 mod tidy;
+mod usage;
 
 use anyhow::Result;
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
+use clap_complete::Shell;
 use process::Workspace;
 use setup::Build;
 use std::path::PathBuf;
@@ -103,6 +106,13 @@ enum Command {
     Package,
     /// Check file headers, the location of `unsafe`, file lengths, and links between documents
     Tidy,
+    /// Say what this machine has for building, testing and running, and what to do about the rest
+    Doctor,
+    /// Print completions of `xtask` for a shell
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
 }
 
 impl Command {
@@ -114,7 +124,9 @@ impl Command {
             | Self::Patches
             | Self::Portable
             | Self::Msrv
-            | Self::Tidy => None,
+            | Self::Tidy
+            | Self::Doctor
+            | Self::Completions { .. } => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
             | Self::Test(_)
@@ -136,7 +148,9 @@ struct Linkage {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
+    let matches = usage::command().get_matches();
+    let options = Options::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&options) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("xtask: {error:#}");
@@ -167,6 +181,11 @@ fn run(options: &Options) -> Result<()> {
         Command::Readme { self_contained: false } => readme::run(&Workspace::new(None)?),
         Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
+        Command::Doctor => doctor::run(&Workspace::new(None)?.root),
+        Command::Completions { shell } => {
+            usage::complete(*shell);
+            Ok(())
+        }
     }
 }
 

@@ -143,6 +143,14 @@ pub(crate) fn check(build: Build) -> Result<()> {
     Ok(())
 }
 
+/// Returns each tool, the smallest build that needs it (`None`: only tests), and whether it was found.
+pub(crate) fn tools() -> impl Iterator<Item = (&'static str, Option<Build>, bool)> {
+    NEEDS.iter().map(|need| {
+        let build = [Build::Vendored, Build::Prefix].into_iter().find(|it| need.is_needed_for(*it));
+        (need.what, build, (need.found)())
+    })
+}
+
 /// Installs missing tools, or prints how; with `with_msrv` also the oldest supported compiler.
 pub(crate) fn run(with_msrv: bool) -> Result<()> {
     if let Err(error) = install_tools() {
