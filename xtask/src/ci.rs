@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{api, attack, package, readme, tidy};
+use crate::{api, attack, deny, package, readme, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -73,6 +73,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut steps = Steps::default();
     steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
     steps.function("tidy", "cargo xtask tidy", || tidy::run(&workspace.root))?;
+    check_dependencies(workspace, &mut steps)?;
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;
     steps.function("public interfaces", "cargo xtask api", || api::run(workspace, false))?;
@@ -132,6 +133,15 @@ pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
         bench.args(["--features", "system"]);
     }
     process::run(bench.arg("--").args(arguments))
+}
+
+/// Checks licences and sources of the dependencies, if cargo-deny is installed.
+fn check_dependencies(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    if !deny::is_installed(workspace) {
+        println!("\n== dependencies: SKIPPED, cargo-deny is not installed");
+        return Ok(());
+    }
+    steps.cargo("dependencies", workspace.cargo(deny::OFFLINE))
 }
 
 /// Lints all supported combinations of features. None builds libmsquic, because checks do not link.

@@ -14,6 +14,7 @@ mod commands;
 #[cfg(test)]
 mod defaults;
 mod demo;
+mod deny;
 mod doctor;
 mod documents;
 #[cfg(test)]
@@ -106,6 +107,8 @@ enum Command {
     Package,
     /// Check file headers, the location of `unsafe`, file lengths, and links between documents
     Tidy,
+    /// Check licences, sources and known vulnerabilities of the dependencies; needs cargo-deny
+    Deny,
     /// Say what this machine has for building, testing and running, and what to do about the rest
     Doctor,
     /// Print completions of `xtask` for a shell
@@ -125,6 +128,7 @@ impl Command {
             | Self::Portable
             | Self::Msrv
             | Self::Tidy
+            | Self::Deny
             | Self::Doctor
             | Self::Completions { .. } => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
@@ -181,6 +185,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Readme { self_contained: false } => readme::run(&Workspace::new(None)?),
         Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),
+        Command::Deny => deny::run(&Workspace::new(None)?),
         Command::Doctor => doctor::run(&Workspace::new(None)?.root),
         Command::Completions { shell } => {
             usage::complete(*shell);

@@ -56,6 +56,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ),
     ("package", &[("package", "before a release")]),
     ("tidy", &[("tidy", "takes a second")]),
+    ("deny", &[("deny", "after a change of Cargo.lock")]),
     ("doctor", &[("doctor", "paste the output into a report of a fault")]),
     (
         "completions",
