@@ -10,7 +10,7 @@ pub(crate) const MAX_CHAIN: usize = 24 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CredentialError {
-    /// There is no certificate.
+    /// There is no certificate. The PEM text needs a block `CERTIFICATE`.
     #[error("the credential holds no certificate")]
     NoCertificate,
     /// The chain is larger than a handshake can carry.
@@ -22,13 +22,13 @@ pub enum CredentialError {
         /// Size of all certificates in DER, in bytes.
         bytes: usize,
     },
-    /// There is no private key.
+    /// There is no private key. The PEM text needs a block of one, such as `PRIVATE KEY`.
     #[error("the credential holds no private key")]
     NoPrivateKey,
     /// The private key is encrypted.
     #[error("the private key is encrypted: decrypt it first (openssl pkey)")]
     EncryptedKey,
-    /// The file cannot be read.
+    /// The file cannot be read. The source says why: check the path and its permissions.
     #[error("cannot read {path}")]
     File {
         /// Path of the file.
@@ -40,7 +40,8 @@ pub enum CredentialError {
     /// The text is not PEM.
     #[error("the credential is not valid PEM")]
     Pem(#[source] Cause),
-    /// The transport cannot use the key or the certificate, or an endorsement cannot be made.
+    /// The transport cannot use the key or the certificate, or an endorsement cannot be made. The
+    /// source says why, for instance because the key is not that of the certificate.
     #[error("the credential cannot be used")]
     Unusable(#[source] Cause),
 }

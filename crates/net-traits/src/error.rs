@@ -35,13 +35,15 @@ pub enum CloseReason {
     /// One side did not accept the other's certificate.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The peer sent nothing within the idle timeout.
+    /// The peer sent nothing within the idle timeout: it has gone, or the network has failed.
+    /// Dial again.
     #[error("the peer sent nothing within the idle timeout")]
     TimedOut,
-    /// One side detected a protocol violation by the other.
+    /// One side detected a protocol violation by the other. The peer is faulty, hostile, or not of
+    /// this protocol; the source says what it did.
     #[error("protocol violation")]
     ProtocolViolation(#[source] Cause),
-    /// The transport failed.
+    /// The transport failed. The source has the error of the system or the library.
     #[error("the transport failed")]
     Transport(#[source] Cause),
 }
@@ -162,7 +164,7 @@ impl Error for Rejection {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// Another socket uses the address.
+    /// Another socket uses the address. End that program, or choose port 0 for a free one.
     #[error("address {0} is already in use")]
     AddressInUse(SocketAddr),
     /// An argument is invalid, such as an empty list of protocols.
@@ -171,7 +173,8 @@ pub enum ListenError {
     /// The credential cannot be used.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// The transport failed.
+    /// The transport failed, for instance because this host does not have the address. The source
+    /// has the error of the system.
     #[error("the transport cannot listen")]
     Transport(#[source] Cause),
 }
@@ -215,7 +218,8 @@ pub enum ConnectError {
     /// The credential cannot be used.
     #[error(transparent)]
     Credential(#[from] CredentialError),
-    /// The handshake did not finish in time.
+    /// The handshake did not finish in time: no host has the address, its application does not
+    /// accept, or the network drops the packets (a firewall that blocks UDP). Try again, or over TCP.
     #[error("the handshake with {remote_addr} did not finish within {after:?}")]
     TimedOut {
         /// The address of the peer.
@@ -223,10 +227,11 @@ pub enum ConnectError {
         /// The timeout that expired.
         after: Duration,
     },
-    /// No listener has that address, or the peer refused or aborted the attempt.
+    /// No listener has that address, or the peer refused or aborted the attempt, for instance at a
+    /// limit. Check the port; try again later.
     #[error("{0} refused the connection")]
     Refused(SocketAddr),
-    /// The two sides share no application protocol.
+    /// The two sides share no application protocol. Offer one that the peer offers.
     #[error("{remote_addr} supports none of the offered protocols {offered:?}")]
     NoCommonAlpn {
         /// The address of the peer.
@@ -237,7 +242,7 @@ pub enum ConnectError {
     /// One side did not accept the other's certificate.
     #[error(transparent)]
     Rejected(#[from] Rejection),
-    /// The connection was closed before it was established.
+    /// The connection was closed before it was established, for the reason in the source.
     #[error("closed during the handshake")]
     Closed(#[source] CloseReason),
 }
@@ -260,7 +265,8 @@ impl ConnectError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SendError {
-    /// The message exceeds the limit. The connection remains usable.
+    /// The message exceeds the limit of this side. The connection remains usable. Split the message,
+    /// or raise `max_message_size` on both sides.
     #[error("a message of {size} bytes exceeds the limit of {limit} bytes")]
     TooLarge {
         /// Size of the message, in bytes.
@@ -271,7 +277,8 @@ pub enum SendError {
     /// The send queue is full, or the stream to the peer is not open yet. Try again later.
     #[error("the send queue is full, or its stream is not open yet")]
     WouldBlock,
-    /// The peer accepted no data for too long. The connection remains usable.
+    /// The peer accepted no data for too long, for instance because its application does not receive.
+    /// The connection remains usable: try again, or close it.
     #[error("the peer accepted no data for {after:?}")]
     TimedOut {
         /// The timeout that expired.
@@ -337,7 +344,8 @@ impl SendAckedError {
 #[non_exhaustive]
 pub enum RecvError {
     /// The peer announced a message that exceeds the limit. The message is not received. A
-    /// transport over QUIC stops the stream, and later messages on it are lost.
+    /// transport over QUIC stops the stream, and later messages on it are lost. If the peer may send
+    /// such messages, raise `max_message_size`.
     #[error("the peer announced a message of {size} bytes, more than {limit}")]
     TooLarge {
         /// The announced size, in bytes.

@@ -8,7 +8,7 @@ use std::time::SystemTime;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrustError {
-    /// The peer presented no certificate.
+    /// The peer presented no certificate. Each peer needs a credential with one.
     #[error("the peer presented no certificate")]
     NoCertificate,
     /// The certificate cannot be parsed.
@@ -20,7 +20,7 @@ pub enum TrustError {
         #[source]
         cause: Cause,
     },
-    /// The certificate's validity period has not begun.
+    /// The certificate's validity period has not begun. Compare the clocks of both hosts.
     #[error("certificate {identity} is not valid before {}", Rfc3339(*from))]
     NotYetValid {
         /// Identity of the certificate.
@@ -28,7 +28,7 @@ pub enum TrustError {
         /// The first moment at which it is valid.
         from: SystemTime,
     },
-    /// The certificate has expired.
+    /// The certificate has expired. The peer needs a new one; if the clocks are wrong, set them.
     #[error("certificate {identity} expired at {}", Rfc3339(*until))]
     Expired {
         /// Identity of the certificate.
@@ -57,10 +57,12 @@ pub enum TrustError {
         /// Identity of the certificate.
         identity: CertHash,
     },
-    /// The identity of the peer is not among the trusted ones.
+    /// The identity of the peer is not among the trusted ones. If it is the right peer, add the
+    /// identity to the policy.
     #[error("identity {0} is not trusted")]
     UntrustedIdentity(CertHash),
-    /// No trusted key endorses the peer.
+    /// No trusted key endorses the peer. If it is the right peer, endorse its key, or trust one of
+    /// its endorsers.
     #[error("identity {identity} is not trusted, and {}", Endorsed(claimed))]
     NotEndorsed {
         /// Identity of the certificate.
