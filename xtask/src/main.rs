@@ -17,6 +17,7 @@ mod demo;
 mod deny;
 mod doctor;
 mod documents;
+mod errors;
 #[cfg(test)]
 mod figures;
 mod links;
@@ -86,6 +87,8 @@ enum Command {
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
+    /// Write docs/errors.md, the list of the error messages
+    Errors,
     /// Test the crates that do not link msquic; needs only Rust
     Portable,
     /// Check the crates with the oldest Rust that the workspace supports
@@ -125,6 +128,7 @@ impl Command {
             Self::Setup { .. }
             | Self::Api { .. }
             | Self::Patches
+            | Self::Errors
             | Self::Portable
             | Self::Msrv
             | Self::Tidy
@@ -178,6 +182,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
+        Command::Errors => errors::write(&Workspace::new(None)?.root),
         Command::Api { write } => api::run(&Workspace::new(None)?, *write),
         Command::Package => package::run(&Workspace::new(None)?),
         Command::Portable => ci::portable(&Workspace::new(None)?),

@@ -1,6 +1,6 @@
 //! `tidy`: checks rules that the compiler does not.
 
-use crate::{circles, documents, links, patches, process};
+use crate::{circles, documents, errors, links, patches, process};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,8 +52,8 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         complaints.extend(found.into_iter().map(|what| format!("{name}: {what}")));
     }
     complaints.extend(documents::check(root)?);
-    if let Err(error) = patches::check(root) {
-        complaints.push(format!("{error:#}"));
+    for result in [patches::check(root), errors::check(root)] {
+        complaints.extend(result.err().map(|error| format!("{error:#}")));
     }
     ensure!(complaints.is_empty(), "tidy:\n  {}", complaints.join("\n  "));
     println!("tidy: {} files are in order", files.len());

@@ -47,6 +47,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         ],
     ),
     ("patches", &[("patches", "after a change of a patch")]),
+    ("errors", &[("errors", "after a change of an error or its documentation")]),
     ("portable", &[("portable", "on any system with Rust")]),
     ("msrv", &[("msrv", "after `setup --msrv`")]),
     ("readme", &[("readme", "after a change of the program in README.md")]),
