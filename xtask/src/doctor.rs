@@ -14,8 +14,8 @@ const RECEIVE_BUFFER: u64 = 2 * 1024 * 1024;
 /// The descriptors that a node with the default 10 000 connections over TCP needs, and some.
 const DESCRIPTORS: u64 = 10_240;
 
-/// The smallest packet that QUIC needs, with its IPv6 and UDP headers.
-const QUIC_MTU: u64 = 1280;
+/// The size of IP packets that QUIC assumes every path to carry, the option `minimum_mtu`.
+const QUIC_MTU: u64 = 1248;
 
 /// The local ports that a program needs which connects 10 000 times from one address to another.
 const PORTS: u64 = 10_000;
