@@ -1,5 +1,5 @@
 //! Compares documents with sources: the examples of the wire protocol, the code of the guide, the
-//! tests of the contract, and the measurements in README.md.
+//! tests of the contract, and the measurements in README.md. Checks that the book has every chapter.
 //!
 //! The documents are not in the packages, whose own tests read only files that the registry has.
 //! So these comparisons are made here.
@@ -23,7 +23,29 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     complaints.extend(contract(&document("msquic-contract.md")?, &sources));
     let readme = fs::read_to_string(root.join("README.md"))?;
     complaints.extend(measurements(&readme, &document("performance.md")?));
+    let compiled = fs::read_to_string(root.join("examples/manual.rs"))?;
+    for folder in ["docs", "docs/manual"] {
+        for path in files(&root.join(folder), "md")? {
+            let name = path.strip_prefix(root.join("docs"))?.display().to_string();
+            let chapter = fs::read_to_string(&path)?;
+            complaints.extend(book(&name, &chapter, &document("SUMMARY.md")?, &compiled));
+        }
+    }
     Ok(complaints)
+}
+
+/// Every document is a chapter of the book, and the code of the manual compiles.
+fn book(name: &str, chapter: &str, summary: &str, compiled: &str) -> Vec<String> {
+    let mut complaints = Vec::new();
+    if name != "SUMMARY.md" && !summary.contains(&format!("]({name})")) {
+        complaints.push(format!("docs/SUMMARY.md does not list {name}"));
+    }
+    let manual = name.strip_prefix("manual/").and_then(|name| name.strip_suffix(".md"));
+    let has_code = blocks(chapter, "rust").next().is_some();
+    if manual.is_some_and(|it| has_code && !compiled.contains(&format!("\"{it}\""))) {
+        complaints.push(format!("examples/manual.rs does not compile the code of docs/{name}"));
+    }
+    complaints
 }
 
 /// The table of measurements in README.md has rows of docs/performance.md.
@@ -127,6 +149,15 @@ mod tests {
         let tutorial = "fn a() {\n    one();\n    two();\n}\n";
         assert!(guide("```rust\nfn a() {\n// ...\n two();\n}\n```", tutorial).is_empty());
         assert_eq!(guide("```rust\nfn b() {}\n```", tutorial).len(), 1);
+    }
+
+    #[test]
+    fn chapters_are_in_the_book_and_their_code_compiles() {
+        let (summary, compiled) = ("- [A](manual/a.md)\n- [B](b.md)", "a = \"a\"");
+        assert!(book("manual/a.md", "```rust\nf();\n```", summary, compiled).is_empty());
+        assert!(book("b.md", "```rust\nf();\n```", summary, compiled).is_empty());
+        assert_eq!(book("manual/a.md", "```rust\nf();\n```", "", "").len(), 2);
+        assert_eq!(book("manual/a.md", "no code", summary, "").len(), 0);
     }
 
     #[test]

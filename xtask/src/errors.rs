@@ -29,6 +29,7 @@ const HEADER: &str = "\
 The messages of the libraries, by crate and type, with the documentation of each variant. A part in
 braces is a value. An error whose message is that of its cause is not listed. A message does not
 contain its cause: print the whole chain, with `{error:#}` of anyhow or by `Error::source`.
+[Troubleshooting](manual/troubleshooting.md) has the usual reasons.
 ";
 
 /// An error type with its messages.
