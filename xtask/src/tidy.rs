@@ -89,10 +89,10 @@ fn leaves_package(path: &Path, text: &str) -> bool {
     ["include_str!", "include_bytes!"].iter().any(|it| text.contains(&format!("{it}(\"{outside}")))
 }
 
-/// Lists the files that git tracks; empty without git.
+/// Lists the files that git tracks, or would after `git add`; empty without git.
 fn tracked(root: &Path) -> Result<Vec<String>> {
     let mut list = Command::new("git");
-    list.current_dir(root).args(["ls-files", "-z"]);
+    list.current_dir(root).args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
     let files = process::output(&mut list).unwrap_or_default();
     Ok(files.split('\0').filter(|path| !path.is_empty()).map(str::to_owned).collect())
 }
