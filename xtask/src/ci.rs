@@ -65,6 +65,10 @@ const PLAIN: [&str; 14] = [
     "xtask",
 ];
 
+/// The examples that need no arguments and end by themselves. Each checks what it shows.
+const EXAMPLES: [&str; 8] =
+    ["echo", "service", "fanout", "verifier", "reload", "datagrams", "spans", "simulate"];
+
 /// Filters for tests that call no foreign function.
 const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::", "record::"];
 
@@ -100,6 +104,10 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         steps.function(&format!("chat over {transport}"), &by_hand, || {
             demo::chat(workspace, transport)
         })?;
+    }
+    for name in EXAMPLES {
+        let by_hand = format!("cargo run --release --example {name}");
+        steps.function(&format!("example {name}"), &by_hand, || demo::example(workspace, name))?;
     }
     let tour = || demo::run(workspace, &demo::Options::tour());
     steps.function("demo --tour", "cargo xtask demo --tour", tour)?;
@@ -325,6 +333,17 @@ mod tests {
     #[test]
     fn plain_packages_build_no_msquic() {
         assert_plain(&[&PLAIN[..], &["--all-features"]].concat());
+    }
+
+    /// Short enough to read as a whole, and to start from.
+    #[test]
+    fn examples_that_run_by_themselves_are_short() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("examples");
+        for name in EXAMPLES {
+            let text = fs::read_to_string(folder.join(format!("{name}.rs"))).unwrap();
+            let lines = text.lines().count();
+            assert!(lines < 120, "{name} has {lines} lines");
+        }
     }
 
     /// `chat` is a program over TCP, over quinn, or both.

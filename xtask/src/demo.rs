@@ -92,6 +92,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     transfer(&Programs::Cargo(workspace), options, &workspace.target)
 }
 
+/// Runs an example that needs no arguments and ends by itself.
+pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<()> {
+    process::run(&mut Programs::Cargo(workspace).command(name))
+}
+
 /// Runs the demo of the chat over a transport.
 pub(crate) fn chat(workspace: &Workspace, transport: &str) -> Result<()> {
     let mut chat = Programs::Cargo(workspace).command("chat");
