@@ -20,8 +20,8 @@
 //!   alive, connections and listeners their registration. At the end of the process everything that
 //!   is still open is closed, within two seconds.
 //! - **Nothing is unbounded**: backlogs, bytes in flight, bytes received and not read have limits.
-//! - **Errors come after the data**: what has arrived is delivered before the end is reported. -
-//!   **Cancel safety is documented**: each function says what happens when its future is dropped.
+//! - **Errors come after the data**: what has arrived is delivered before the end is reported.
+//! - **Cancel safety is documented**: each function says what happens when its future is dropped.
 //!
 //! # Features
 //!
