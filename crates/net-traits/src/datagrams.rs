@@ -59,10 +59,12 @@ pub trait NetDatagrams: Send + Sync + fmt::Debug {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DatagramError {
-    /// The transport has no datagrams, they are not enabled, or the peer takes none.
+    /// The transport has no datagrams, they are not enabled, or the peer takes none. Send messages
+    /// instead.
     #[error("the transport or the peer does not support datagrams")]
     Unsupported,
-    /// The datagram is larger than the path carries now.
+    /// The datagram is larger than the path carries now. See
+    /// [`max_datagram_size`](NetDatagrams::max_datagram_size).
     #[error("a datagram of {size} bytes exceeds the {limit} bytes that the path carries")]
     TooLarge {
         /// Size in bytes.
@@ -70,7 +72,7 @@ pub enum DatagramError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// Too many datagrams wait to be sent; this one was not queued.
+    /// Too many datagrams wait to be sent; this one was not queued. Leave it out, or try again later.
     #[error("the queue of datagrams is full")]
     WouldBlock,
     /// The transport failed. The connection may remain usable.

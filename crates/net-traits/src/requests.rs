@@ -119,7 +119,8 @@ pub trait NetQuestion: Send + Sync + 'static {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// The question or the answer exceeds the limit.
+    /// The question or the answer exceeds the limit. Send it in parts, or raise `max_request_size` on
+    /// both sides.
     #[error("{size} bytes exceed the limit of {limit} bytes")]
     TooLarge {
         /// Size in bytes, as far as known.
@@ -127,22 +128,22 @@ pub enum RequestError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The answer did not arrive in time.
+    /// The answer did not arrive in time. The peer may have acted on the question.
     #[error("no answer within {after:?}")]
     TimedOut {
         /// The deadline.
         after: Duration,
     },
-    /// The peer cancelled the request.
+    /// The peer cancelled the request. There is nothing to answer.
     #[error("the peer cancelled the request")]
     Canceled,
-    /// The peer rejected the request.
+    /// The peer rejected the request. The code says why, see [`request_code`].
     #[error("the peer rejected the request with code {code}")]
     NoAnswer {
         /// The peer's code; [`NO_ANSWER`](request_code::NO_ANSWER) if it dropped the question.
         code: u64,
     },
-    /// The transport, or the version of it that the peer uses, has no requests.
+    /// The transport, or the version of it that the peer uses, has no requests. Send messages instead.
     #[error("the transport or the peer's version of it does not support requests")]
     Unsupported,
     /// The transport failed. The connection may remain usable.

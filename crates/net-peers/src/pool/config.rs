@@ -99,7 +99,8 @@ pub enum DropError {
     /// delivered.
     #[error("the connection ended before the message was known to be delivered")]
     Lost(#[source] CloseReason),
-    /// The connection ended and no address of the peer is known.
+    /// The connection ended and no address of the peer is known. Send with an address, or follow a
+    /// resolver that lists one.
     #[error("not connected, and no address of the peer is known")]
     NoAddress,
     /// The peer was removed from the pool, or the pool was dropped.
@@ -125,14 +126,15 @@ impl DropError {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum QueueError {
-    /// The peer's queue is full.
+    /// The peer's queue is full. Wait, or leave the message out; the peer is slow or not connected.
     #[error("the queue of the peer is full")]
     Full,
     /// The pool holds as many bytes as its limit allows, in messages and in reports that the
     /// application has not received.
     #[error("the messages and reports that the pool holds reach its limit in bytes")]
     PoolFull,
-    /// The message alone exceeds the queue limit.
+    /// The message alone exceeds the queue limit. Split it, or raise
+    /// [`max_queued_bytes`](PeerPoolConfig::max_queued_bytes).
     #[error("a message of {size} bytes exceeds the queue limit of {limit} bytes per peer")]
     TooLarge {
         /// Size of the message, in bytes.
@@ -143,7 +145,8 @@ pub enum QueueError {
     /// The peer has the identity of this node.
     #[error("the identity of the peer is that of this node")]
     OwnIdentity,
-    /// There is no connection with the peer and no address of it is known.
+    /// There is no connection with the peer and no address of it is known. Send with an address, or
+    /// follow a resolver that lists one.
     #[error("not connected, and no address of the peer is known")]
     NoAddress,
 }
