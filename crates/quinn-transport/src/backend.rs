@@ -1,6 +1,7 @@
 //! Listens, dials and closes with quinn.
 
 use crate::config::QuinnConfig;
+use crate::congestion;
 use crate::drive;
 use crate::native::{Native, Quinn, ended, varint};
 use crate::request::{self, Request};
@@ -133,6 +134,7 @@ impl Backend for Quinn {
         let Native { connection, .. } = session.native();
         if connection.close_reason().is_none() && session.native().begin_close() {
             session.abort_lanes(code, reason);
+            congestion::open(connection);
             connection.close(varint(code), sent_reason(reason).as_bytes());
         }
     }

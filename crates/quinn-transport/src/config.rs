@@ -1,5 +1,6 @@
 //! `QuinnConfig`: limits and timeouts.
 
+use crate::congestion::Windows;
 use net_kit::quic::{CongestionControl, DATAGRAM, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
@@ -42,7 +43,7 @@ impl QuinnConfig {
             _ => Arc::new(CubicConfig::default().initial_window(window).clone()),
         };
         transport
-            .congestion_controller_factory(controller)
+            .congestion_controller_factory(Arc::new(Windows(controller)))
             .initial_rtt(self.initial_rtt)
             .min_mtu(least)
             .initial_mtu(least)
@@ -64,6 +65,7 @@ impl QuinnConfig {
 mod tests {
     use super::*;
     use crate::QuinnTransport;
+    use crate::congestion;
     use crate::native::{Native, Quinn};
     use net_kit::backend::Backend;
     use net_kit::handshake::Handshake;
@@ -107,15 +109,15 @@ mod tests {
     fn options_of_the_sender_are_passed_to_quinn() {
         run(async {
             let default = dial(QuinnConfig::new(), QuinnConfig::new()).await;
-            assert!(default.congestion_state().into_any().is::<Cubic>());
-            assert!(default.congestion_state().initial_window() == 10 * 1200);
+            assert!(congestion::controller(&default).into_any().is::<Cubic>());
+            assert_eq!(default.congestion_state().initial_window(), 10 * 1200);
             let config = QuinnConfig::new()
                 .congestion_control(CongestionControl::Bbr)
                 .initial_window_packets(100)
                 .minimum_mtu(1348)
                 .maximum_mtu(1348);
             let connection = dial(config, QuinnConfig::new()).await;
-            assert!(connection.congestion_state().into_any().is::<Bbr>());
+            assert!(congestion::controller(&connection).into_any().is::<Bbr>());
             assert_eq!(connection.congestion_state().initial_window(), 100 * 1300);
             assert_eq!(connection.stats().path.current_mtu, 1300);
         });

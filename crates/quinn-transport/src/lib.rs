@@ -4,6 +4,7 @@
 
 mod backend;
 mod config;
+mod congestion;
 mod drive;
 mod native;
 mod request;

@@ -94,3 +94,21 @@ fn both_sides_write_the_same_secrets() {
         key_log::both_sides_write_the_same_secrets(make, directory.path()).await;
     });
 }
+
+#[test]
+fn an_abort_is_sent_although_the_congestion_window_is_full() {
+    run(async {
+        for _ in 0..10 {
+            let (_transport, listener) = listen(QuinnConfig::new()).await;
+            let (sender, receiver) = meet(&listener, trusting()).await;
+            let (sender, receiver) = (sender.unwrap(), receiver.unwrap());
+            sender.send(b"first").await.unwrap();
+            receiver.recv().await.unwrap();
+            sender.send(&[7; 2 * 1024 * 1024]).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await; // quinn sends a part of it
+            sender.abort(7, "enough");
+            let reason = CloseReason::Peer { code: 7, reason: "enough".to_owned() };
+            assert_eq!(receiver.watch_close().await, reason);
+        }
+    });
+}
