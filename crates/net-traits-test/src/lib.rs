@@ -47,6 +47,7 @@ pub mod key_log;
 mod limits;
 pub mod memory;
 mod own_network;
+pub mod random;
 mod stage;
 pub mod suite;
 

@@ -7,21 +7,25 @@ mod broken;
 mod common;
 
 use broken::{Broken, Fault};
-use net_traits_test::behaviours;
+use net_traits_test::{behaviours, random};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
+
+fn on_paused_clock(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(test);
+}
 
 /// Returns the behaviours that fail with a fault.
 fn failing(fault: Fault) -> Vec<&'static str> {
     let mut failing = Vec::new();
     for behaviour in behaviours() {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap();
         let harness = Arc::new(Broken::new(fault));
-        let play = || runtime.block_on(behaviour.play(&harness));
+        let play = || on_paused_clock(behaviour.play(&harness));
         if catch_unwind(AssertUnwindSafe(play)).is_err() {
             failing.push(behaviour.name);
         }
@@ -39,6 +43,25 @@ fn every_behaviour_has_a_mutant() {
     for behaviour in behaviours::<Broken>() {
         let count = MUTANTS.iter().filter(|(_, name)| *name == behaviour.name).count();
         assert!(count > 0, "no mutant tests {}", behaviour.name);
+    }
+}
+
+/// Random schedules find faults that need no special case.
+#[test]
+fn random_schedules_find_faults() {
+    let fails = |fault, seed| {
+        let play = || on_paused_clock(random::play(&Arc::new(Broken::new(fault)), seed));
+        catch_unwind(AssertUnwindSafe(play)).is_err()
+    };
+    for fault in [
+        Fault::OnlyAFewAreKept,
+        Fault::CodesAreBytes,
+        Fault::ClonesLeak,
+        Fault::TriedMessagesAreNotCounted,
+        Fault::RecvLosesMessages,
+        Fault::EndedConnectionsAreNotReturned,
+    ] {
+        assert!((0..100).any(|seed| fails(fault, seed)), "{fault:?} is not found");
     }
 }
 

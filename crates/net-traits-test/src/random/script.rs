@@ -1,0 +1,95 @@
+//! `Script`: what one side of a connection does.
+
+use crate::Limits;
+use fastrand::Rng;
+use std::time::Duration;
+
+/// The most operations of one side.
+const OPERATIONS: usize = 40;
+
+#[derive(Debug)]
+pub(super) struct Script {
+    pub(super) limits: Limits,
+    pub(super) operations: Vec<Operation>,
+    pub(super) end: End,
+    /// How long this side waits before it connects or accepts, each time it has to wait, and before it receives.
+    pub(super) delay: Duration,
+    /// How long this side pauses after each message that it has received.
+    pub(super) pause: Duration,
+    /// Determines which calls of `recv` are cancelled.
+    pub(super) seed: u64,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Operation {
+    /// Sends a message of this size.
+    Send(usize),
+    TrySend(usize),
+    /// Polls `send_bytes` once.
+    PollSend(usize),
+    SendAcked(usize),
+    Flush,
+    /// Sends a question of this size, and waits for the answer.
+    Ask(usize),
+    /// Sends a question and drops it.
+    PollAsk(usize),
+    Pause(Duration),
+}
+
+/// What a side does after its operations.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    Close,
+    /// Drops all handles.
+    Drop,
+    Abort,
+    /// Receives until the other side ends the connection.
+    Wait,
+}
+
+impl Script {
+    /// Creates the scripts of the dialler and the listener. At least one of them ends the connection.
+    pub(super) fn pair(random: &mut Rng) -> [Self; 2] {
+        let mut pair = [Self::new(random), Self::new(random)];
+        if pair.iter().all(|script| script.end == End::Wait) {
+            pair[random.usize(..2)].end = End::Close;
+        }
+        pair
+    }
+
+    fn new(random: &mut Rng) -> Self {
+        let receive_queue = [16 * 1024, 64 * 1024, 4 * 1024 * 1024][random.usize(..3)];
+        let operations = 0..random.usize(..OPERATIONS);
+        let ends = [End::Close, End::Close, End::Drop, End::Abort, End::Wait, End::Wait, End::Wait];
+        let few = |random: &mut Rng, most| Duration::from_millis(random.u64(..most));
+        Self {
+            limits: Limits { receive_queue, ..Limits::default() },
+            operations: operations.map(|_| Operation::new(random)).collect(),
+            end: ends[random.usize(..ends.len())],
+            delay: if random.bool() { Duration::ZERO } else { few(random, 30) },
+            pause: if random.bool() { Duration::ZERO } else { few(random, 4) },
+            seed: random.u64(..),
+        }
+    }
+}
+
+impl Operation {
+    fn new(random: &mut Rng) -> Self {
+        let size = match random.u32(..10) {
+            0 => 0,
+            1..6 => random.usize(..300),
+            6..9 => random.usize(..20_000),
+            _ => random.usize(..300_000),
+        };
+        match random.u32(..16) {
+            0..7 => Self::Send(size),
+            7..9 => Self::TrySend(size),
+            9 => Self::PollSend(size),
+            10 => Self::SendAcked(size),
+            11 => Self::Flush,
+            12 => Self::Ask(size.min(Limits::default().max_request_size)),
+            13 => Self::PollAsk(size.min(Limits::default().max_request_size)),
+            _ => Self::Pause(Duration::from_millis(random.u64(..5))),
+        }
+    }
+}
