@@ -93,8 +93,8 @@ pub trait Member: Send + Sync + Sized + 'static {
         self.unconfirmed()
     }
 
-    /// Drops received and unfinished messages, after [`abort`](Self::abort). Default: does nothing,
-    /// for a transport that charges nothing to [`Entry::share`].
+    /// Drops received and unfinished messages, after [`abort`](Self::abort), or after the end if there are no
+    /// handles. Default: does nothing, for a transport that charges nothing to [`Entry::share`].
     fn discard(&self) {}
 
     /// Measures the connection. Called about every 10 s until it has ended, if a recorder or a

@@ -144,6 +144,7 @@ macro_rules! __behaviours {
                 messages_lost_by_a_drop_are_counted [] Swapped,
                 connections_outlive_listener_and_transport [] Swapped,
                 handles_may_be_dropped_in_any_order [] Swapped,
+                nothing_is_held_without_handles [] Swapped,
             }
             request {
                 each_question_gets_its_answer [requests] Swapped,

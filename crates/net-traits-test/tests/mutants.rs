@@ -217,6 +217,8 @@ mutants! {
         "close::messages_lost_by_an_end_are_counted",
     transports_take_connections_along: TransportsTakeConnectionsAlong =>
         "handles::connections_outlive_listener_and_transport",
+    ended_connections_hold_memory: EndedConnectionsHoldMemory =>
+        "handles::nothing_is_held_without_handles",
     orphans_leak: OrphansLeak =>
         "handles::handles_may_be_dropped_in_any_order",
     abort_forgets_the_code: AbortForgetsTheCode =>

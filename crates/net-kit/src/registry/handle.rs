@@ -55,6 +55,7 @@ impl<M: Member> Drop for Handle<M> {
         let was_last = self.entry().handles.fetch_sub(1, Ordering::AcqRel) == 1;
         if was_last && self.has_ended() {
             self.entry().undelivered(self.lost());
+            self.discard(); // nothing can receive it any more
         } else if was_last {
             self.0.linger(Lingering(self.0.clone()));
         }

@@ -25,6 +25,7 @@ impl<M: Member> Drop for Lingering<M> {
     fn drop(&mut self) {
         self.0.abort(0, "");
         self.0.entry().undelivered(self.0.unconfirmed());
+        self.0.discard();
     }
 }
 

@@ -168,3 +168,23 @@ fn permutation(mut index: usize) -> [usize; 4] {
         rest.remove(pick)
     })
 }
+
+/// After the end, what was received is freed with the last handle.
+///
+/// Peers that send and leave must not fill the memory of a node.
+pub async fn nothing_is_held_without_handles<H: Harness>(stage: Stage<H>) {
+    let limits = Limits { receive_queue: 16 * 1024, ..Limits::default() };
+    let Pair { one, other, transports, .. } = stage.meet_with(limits).await;
+    let transport = &transports[usize::from(!stage.is_swapped)]; // that of `other`
+    fill(&one).await;
+    while transport.statistics().held_bytes == 0 {
+        sleep(PAUSE).await;
+    }
+    one.abort(1, "");
+    // A transport may see the end only behind what it has no room for.
+    let _ = timeout(MOMENT, other.watch_close()).await;
+    drop(other);
+    while transport.statistics().held_bytes > 0 {
+        sleep(PAUSE).await; // the behaviour has a time limit
+    }
+}

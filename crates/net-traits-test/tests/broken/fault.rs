@@ -88,6 +88,7 @@ pub(crate) enum Fault {
     LossesOfEndsAreNotCounted,
     TransportsTakeConnectionsAlong,
     OrphansLeak,
+    EndedConnectionsHoldMemory,
     AbortForgetsTheCode,
     AbortLeavesCloseWaiting,
     AbortHurriesAClose,
