@@ -71,7 +71,10 @@ impl<B: Backend> Connection<B> {
         let abandon = OnDrop(move || {
             let was_open = of_task.abandon();
             if let Some(shared) = weak.upgrade() {
-                let lost = if was_open { of_task.unconfirmed() } else { of_task.unsent() };
+                // What an end by this side does not wait for is discarded; the peer may have the rest.
+                let is_ours =
+                    was_open || matches!(of_task.closing(), Some(CloseReason::Local { .. }));
+                let lost = if is_ours { of_task.unconfirmed() } else { of_task.unsent() };
                 shared.entry.undelivered(lost);
             }
         });
