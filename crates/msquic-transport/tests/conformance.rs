@@ -98,6 +98,11 @@ impl Harness for Quic {
 
 net_traits_test::conformance!(Quic);
 
+#[test]
+fn random_schedules_keep_the_contract() {
+    net_traits_test::random::run(Quic, 0..100);
+}
+
 /// A listener on `[::]` accepts IPv4 too where the system separates the families, and where it has
 /// no IPv6.
 #[test]

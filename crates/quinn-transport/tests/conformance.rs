@@ -6,6 +6,11 @@ use common::Quinn;
 
 net_traits_test::conformance!(Quinn);
 
+#[test]
+fn random_schedules_keep_the_contract() {
+    net_traits_test::random::run(Quinn, 0..100);
+}
+
 /// A listener on `[::]` accepts IPv4 even if the default of the system is not dual-stack, or it has
 /// no IPv6.
 #[test]

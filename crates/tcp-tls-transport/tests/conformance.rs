@@ -6,6 +6,11 @@ use common::Tcp;
 
 net_traits_test::conformance!(Tcp);
 
+#[test]
+fn random_schedules_keep_the_contract() {
+    net_traits_test::random::run(Tcp, 0..100);
+}
+
 /// A listener on `[::]` takes IPv4 too where the system separates the families, and where it has no
 /// IPv6.
 #[test]
