@@ -1,10 +1,11 @@
 //! `errors`: writes docs/errors.md, the list of all error messages, from the sources of the libraries.
 
 use anyhow::{Context, Result, ensure};
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, Fields, Item, Lit, Meta, Token, Visibility};
+use syn::{Attribute, Expr, ExprLit, Fields, Item, Lit, Meta, Token, UseTree, Visibility};
 
 /// The libraries, from what an application meets first to the layers below.
 const LIBRARIES: [&str; 9] = [
@@ -58,8 +59,16 @@ pub(crate) fn check(root: &Path) -> Result<()> {
 fn document(root: &Path) -> Result<String> {
     let mut text = HEADER.to_owned();
     for library in LIBRARIES {
+        let folder = root.join("crates").join(library).join("src");
+        let names = public_names(&fs::read_to_string(folder.join("lib.rs"))?)?;
         let mut types = Vec::new();
-        read(&root.join("crates").join(library).join("src"), &mut types)?;
+        read(&folder, &mut |path, mut found| {
+            let module = path.strip_prefix(&folder).ok().and_then(|path| path.iter().next());
+            let module = module.and_then(|it| it.to_str()).unwrap_or_default();
+            let key = (module.trim_end_matches(".rs").to_owned(), found.name.clone());
+            found.name = names.get(&key).cloned().unwrap_or(found.name);
+            types.push(found);
+        })?;
         types.sort();
         if !types.is_empty() {
             text.push_str(&format!("\n## {library}\n"));
@@ -79,21 +88,42 @@ fn document(root: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// Adds the public error types of the files in a folder.
-fn read(folder: &Path, types: &mut Vec<ErrorType>) -> Result<()> {
+/// Returns the names under which `lib.rs` exports items of other names, by outer module and name.
+fn public_names(lib: &str) -> Result<HashMap<(String, String), String>> {
+    fn visit(module: &str, tree: &UseTree, names: &mut HashMap<(String, String), String>) {
+        match tree {
+            UseTree::Path(path) if module.is_empty() => {
+                visit(&path.ident.to_string(), &path.tree, names);
+            }
+            UseTree::Path(path) => visit(module, &path.tree, names),
+            UseTree::Group(group) => group.items.iter().for_each(|it| visit(module, it, names)),
+            UseTree::Rename(rename) => {
+                let key = (module.to_owned(), rename.ident.to_string());
+                names.insert(key, rename.rename.to_string());
+            }
+            UseTree::Name(_) | UseTree::Glob(_) => {}
+        }
+    }
+    let mut names = HashMap::new();
+    for item in syn::parse_file(lib)?.items {
+        if let Item::Use(item) = item {
+            visit("", &item.tree, &mut names);
+        }
+    }
+    Ok(names)
+}
+
+/// Calls `take` with the public error types of the files in a folder, and their paths.
+fn read(folder: &Path, take: &mut impl FnMut(&Path, ErrorType)) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         if path.is_dir() {
-            read(&path, types)?;
+            read(&path, take)?;
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path)?;
             let file = syn::parse_file(&text);
-            types.extend(
-                file.with_context(|| format!("cannot parse {}", path.display()))?
-                    .items
-                    .iter()
-                    .filter_map(error_type),
-            );
+            let file = file.with_context(|| format!("cannot parse {}", path.display()))?;
+            file.items.iter().filter_map(error_type).for_each(|found| take(&path, found));
         }
     }
     Ok(())
@@ -196,6 +226,15 @@ mod tests {
             messages: vec![["A".to_owned(), message, "Try later, a \\| b.".to_owned()]],
         };
         assert_eq!(found, [expected]);
+    }
+
+    #[test]
+    fn types_have_the_names_under_which_they_are_exported() {
+        let names =
+            public_names("pub use a::{B, Error as AError};\npub use c::d::Error as DError;");
+        let names = names.unwrap();
+        assert_eq!(names[&("a".to_owned(), "Error".to_owned())], "AError");
+        assert_eq!(names[&("c".to_owned(), "Error".to_owned())], "DError");
     }
 
     #[test]
