@@ -277,6 +277,9 @@ impl NetTransport for BrokenTransport {
                 let known = self.context.connections.lock();
                 statistics.connections = known.iter().filter(|it| it.strong_count() > 0).count();
             }
+            Fault::EndedConnectionsHoldMemory if self.context.live().is_empty() => {
+                statistics.held_bytes += 1;
+            }
             Fault::OverlongMessagesAreNotCounted => statistics.refused_messages = 0,
             Fault::UnfinishedMessagesAreNotCounted => statistics.refused_message_timeout = 0,
             _ => {}

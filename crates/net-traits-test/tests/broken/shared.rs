@@ -2,7 +2,6 @@
 
 use super::{Fault, Shared};
 use bytes::Bytes;
-use futures_util::FutureExt;
 use net_traits::{NetConnection, SendError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,7 +42,6 @@ impl Drop for Shared {
         let leaks = match self.fault {
             Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
             Fault::OrphansLeak => self.context.strong_count() == 0,
-            Fault::EndedConnectionsHoldMemory => self.inner.watch_close().now_or_never().is_some(),
             Fault::DropsLingerForever => self.is_patient(),
             Fault::DropsNeedARuntime if self.lingers() => {
                 drop(Handle::current());
