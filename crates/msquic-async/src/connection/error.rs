@@ -23,7 +23,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConnectionError {
-    /// It was not started.
+    /// It was not started. Call [`start`](crate::Connection::start) first.
     #[error("the connection was not started")]
     NotStarted,
     /// This side closed it.
@@ -42,7 +42,8 @@ pub enum ConnectionError {
         /// The peer's reason, not to be trusted. It becomes known when the shutdown is complete.
         reason: String,
     },
-    /// QUIC or TLS ended it, on this side or on the peer's.
+    /// QUIC or TLS ended it, on this side or on the peer's: an idle timeout, a refusal, a rejected
+    /// certificate ([`certificate_alert`](Self::certificate_alert)), or a violation of the protocol.
     #[error("the connection failed: {status} (QUIC error {code:#x})")]
     ClosedByTransport {
         /// The status that msquic reports.
@@ -50,7 +51,7 @@ pub enum ConnectionError {
         /// The error code of RFC 9000, section 20.1.
         code: u64,
     },
-    /// This side did not trust the peer's certificate.
+    /// This side did not trust the peer's certificate. The source says why.
     #[error("the peer's certificate was rejected")]
     Untrusted(#[source] TrustError),
 }
@@ -168,13 +169,13 @@ impl From<ShutdownError> for io::Error {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// It was started before.
+    /// It was started before. A connection starts once; create another one.
     #[error("the connection was started before")]
     AlreadyStarted,
     /// An argument is invalid.
     #[error("invalid argument: {0}")]
     InvalidInput(String),
-    /// The name of the host has no address.
+    /// The name of the host has no address, or the resolver of the system failed.
     #[error("cannot resolve {host}: {message}")]
     Resolve {
         /// The name.
@@ -270,10 +271,12 @@ pub enum DgramReceiveError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum DgramSendError {
-    /// The connection is not established.
+    /// The connection is not established. Wait for [`start`](crate::Connection::start) or
+    /// [`accept`](crate::Connection::accept).
     #[error("the connection is not established")]
     NotConnected,
-    /// The peer does not receive datagrams.
+    /// The peer does not receive datagrams. It has to enable them in its
+    /// [`Settings`](crate::Settings::datagrams).
     #[error("the peer does not receive datagrams")]
     Denied,
     /// It does not fit into a packet on the current path.
@@ -285,6 +288,7 @@ pub enum DgramSendError {
         max: usize,
     },
     /// The [limits](crate::DatagramLimits) of datagrams that wait to be sent or are in flight are reached.
+    /// Leave it out, or wait with [`send_datagram_wait`](crate::Connection::send_datagram_wait).
     #[error("too many datagrams wait to be sent or are in flight")]
     Full,
     /// The connection has ended.

@@ -19,19 +19,20 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ListenError {
-    /// It was not started.
+    /// It was not started. Call [`start`](crate::Listener::start) first.
     #[error("the listener was not started")]
     NotStarted,
-    /// It was started before.
+    /// It was started before. A listener starts once; create another one.
     #[error("the listener was started before")]
     AlreadyStarted,
-    /// It was stopped.
+    /// It was stopped, and accepts nothing any more.
     #[error("the listener was stopped")]
     Finished,
-    /// Another socket has the address, or another listener the port and the protocol.
+    /// Another socket has the address, or another listener the port and the protocol. Port 0 is a free
+    /// one.
     #[error("the address is in use")]
     AddressInUse,
-    /// msquic refused.
+    /// msquic refused. The status says why, such as an address that this host does not have.
     #[error("msquic could not listen")]
     Other(#[source] Status),
 }

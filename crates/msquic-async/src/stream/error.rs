@@ -20,7 +20,9 @@ use std::io;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StartError {
-    /// The peer allows no further stream for now, and the caller asked not to wait.
+    /// The peer allows no further stream for now, and the caller asked not to wait. The peer allows
+    /// another one when a stream is closed, or with a larger number in its
+    /// [`Settings`](crate::Settings).
     #[error("the peer allows no further stream for now")]
     LimitReached,
     /// This side aborted the stream before it was started.
@@ -77,7 +79,7 @@ pub enum ReadError {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReadToEndError {
-    /// The peer sent more bytes than the limit.
+    /// The peer sent more bytes than the limit. The stream remains open: abort it.
     #[error("the stream is longer than {limit} bytes")]
     TooLong {
         /// The limit, in bytes.
@@ -119,7 +121,8 @@ pub enum WriteError {
     /// This side finished or aborted the stream, or the stream only receives.
     #[error("the stream is closed for writing")]
     Closed,
-    /// The peer asked this side to stop sending (STOP_SENDING), with this code.
+    /// The peer asked this side to stop sending (STOP_SENDING), with this code. It needs no more of
+    /// the stream.
     #[error("the peer stopped the stream with code {0}")]
     Stopped(u64),
     /// The connection has ended.
