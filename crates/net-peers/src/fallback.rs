@@ -79,6 +79,12 @@ const PORTS: usize = 16;
 /// 6. an argument or a credential that the transport cannot use, or its shutdown. It ranks last,
 ///    because the other transport may connect at the next attempt.
 ///
+/// A dial is retryable if the transport with the less specific error may connect at the next
+/// attempt, for instance because it was refused. A rejection then has
+/// [`is_retryable`](net_traits::Rejection::is_retryable) set, and another final error is replaced
+/// by the retryable one. A timeout does not make the dial retryable: the network may drop all
+/// packets of that transport, and the error of the other one decides.
+///
 /// Of two errors of equal rank, that of the primary transport is returned.
 ///
 /// ```no_run
@@ -206,7 +212,7 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
         };
         let neither = |primary: ConnectError, secondary: ConnectError| {
             dialled(FallbackPath::Neither, Some(&primary), Some(&secondary));
-            most_specific(primary, secondary)
+            combined(primary, secondary)
         };
         let revocations = self.revocations.lock().count();
         let mut primary = pin!(self.primary.connect(remote_addr, alpn, credential.clone()));
@@ -290,9 +296,26 @@ impl<P: NetTransport, S: NetTransport> NetTransport for FallbackTransport<P, S> 
     }
 }
 
-/// Returns the error of the higher rank, or that of the primary transport if they are equal.
-fn most_specific(primary: ConnectError, secondary: ConnectError) -> ConnectError {
-    if rank(&secondary) > rank(&primary) { secondary } else { primary }
+/// Returns the error of a dial that failed over both transports, see [`FallbackTransport`].
+fn combined(primary: ConnectError, secondary: ConnectError) -> ConnectError {
+    let (specific, other) =
+        if rank(&secondary) > rank(&primary) { (secondary, primary) } else { (primary, secondary) };
+    if specific.is_retryable() || !may_connect_later(&other) {
+        return specific;
+    }
+    match specific {
+        ConnectError::Rejected(rejection) => rejection.with_retryable(true).into(),
+        _ => other,
+    }
+}
+
+/// Returns whether the transport may connect at the next attempt. A timeout does not tell.
+fn may_connect_later(error: &ConnectError) -> bool {
+    let timed_out = matches!(
+        error,
+        ConnectError::TimedOut { .. } | ConnectError::Closed(CloseReason::TimedOut)
+    );
+    error.is_retryable() && !timed_out
 }
 
 /// Returns how specifically an error tells the caller what to do, see [`FallbackTransport`].

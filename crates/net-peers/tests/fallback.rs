@@ -1,7 +1,7 @@
 //! Fallback from a primary to a secondary transport.
 
 use futures_util::FutureExt;
-use net_peers::{FallbackConnection, FallbackTransport};
+use net_peers::{FallbackConnection, FallbackTransport, PeerPool, PeerPoolConfig};
 use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     RejectionBy, TrustPolicy,
@@ -123,7 +123,7 @@ async fn no_failure_of_the_primary_is_final() {
         };
         assert_eq!(dial(other_protocol, latency, true).await, Ok(()));
         let error = dial(other_protocol, latency, false).await.unwrap_err();
-        assert!(matches!(error, ConnectError::NoCommonAlpn { .. }), "{error}");
+        assert!(matches!(error, ConnectError::Refused(_)), "{error}");
 
         let rejects = async |host: &MemoryTransport, _: &MemoryTransport| {
             let credential = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
@@ -131,7 +131,7 @@ async fn no_failure_of_the_primary_is_final() {
         };
         assert_eq!(dial(rejects, latency, true).await, Ok(()));
         let error = dial(rejects, latency, false).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Rejected(_)), "{error}");
+        assert!(matches!(error, ConnectError::Rejected(_)) && error.is_retryable(), "{error}");
     }
     let shut_down = async |_: &MemoryTransport, dialler: &MemoryTransport| {
         dialler.shutdown(Duration::ZERO, "").await;
@@ -225,4 +225,29 @@ async fn a_dial_in_progress_is_revoked_on_both_transports() {
         }
         assert!(two.dialler.connections().is_empty());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_keeps_its_queue_while_the_secondary_may_connect_later() {
+    let (one, other) = (MemoryNetwork::new(1), MemoryNetwork::new(1));
+    let (stranger_host, host) = (one.transport(), other.transport());
+    let bind_addr = "0.0.0.0:4433".parse().unwrap();
+    // Another identity answers at the peer's port of the primary transport.
+    let stranger = stranger_host.create_listener(bind_addr, &[ALPN], trusting()).await.unwrap();
+    tokio::spawn(async move {
+        while let Ok(request) = stranger.accept().await {
+            request.accept().await.unwrap_err();
+        }
+    });
+    let dialler = FallbackTransport::new(one.transport(), other.transport());
+    let config = PeerPoolConfig::new().max_attempts(1000);
+    let (pool, _events) = PeerPool::new(dialler, &[ALPN], trusting(), config).unwrap();
+    let (peer, address) = (trusting(), SocketAddr::new(host.ip(), 4433));
+    pool.send(peer.identity(), address, "queued".into()).unwrap();
+    let error = pool.connection(peer.identity(), address).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Rejected(_)) && error.is_retryable(), "{error}");
+
+    let listener = host.create_listener(bind_addr, &[ALPN], peer).await.unwrap();
+    let connection = listener.accept().await.unwrap().accept().await.unwrap();
+    assert_eq!(connection.recv().await.unwrap().0, "queued");
 }

@@ -58,7 +58,8 @@ impl CloseReason {
             Self::Peer { code, .. } => close_code::is_retryable(*code),
             Self::TimedOut => true,
             Self::Transport(cause) => is_temporary(cause),
-            Self::Local { .. } | Self::Rejected(_) | Self::ProtocolViolation(_) => false,
+            Self::Rejected(rejection) => rejection.is_retryable,
+            Self::Local { .. } | Self::ProtocolViolation(_) => false,
         }
     }
 }
@@ -79,6 +80,9 @@ pub struct Rejection {
     pub alert: Option<u8>,
     /// The error of the local policy, if this side rejected; the `source` of this error.
     pub cause: Option<Arc<TrustError>>,
+    /// Whether another attempt may succeed without a change of configuration: another transport
+    /// that was dialled too was only refused, see `FallbackTransport`. Otherwise false.
+    pub is_retryable: bool,
 }
 
 /// The side that rejected a certificate.
@@ -93,7 +97,9 @@ pub enum RejectionBy {
 impl Rejection {
     /// Creates a rejection without identity, alert and cause.
     pub fn new(by: RejectionBy, remote_addr: SocketAddr, reason: impl Into<String>) -> Self {
-        Self { by, remote_addr, identity: None, reason: reason.into(), alert: None, cause: None }
+        let reason = reason.into();
+        let (identity, alert, cause) = (None, None, None);
+        Self { by, remote_addr, identity, reason, alert, cause, is_retryable: false }
     }
 
     /// Creates the rejection of the peer's certificate by the local policy.
@@ -135,6 +141,13 @@ impl Rejection {
     #[must_use]
     pub fn with_alert(mut self, alert: Option<u8>) -> Self {
         self.alert = alert;
+        self
+    }
+
+    /// Sets whether another attempt may succeed without a change of configuration.
+    #[must_use]
+    pub fn with_retryable(mut self, is_retryable: bool) -> Self {
+        self.is_retryable = is_retryable;
         self
     }
 }
@@ -253,10 +266,8 @@ impl ConnectError {
         match self {
             Self::TimedOut { .. } | Self::Refused(_) => true,
             Self::Closed(reason) => reason.is_retryable(),
-            Self::InvalidInput(_)
-            | Self::Credential(_)
-            | Self::NoCommonAlpn { .. }
-            | Self::Rejected(_) => false,
+            Self::Rejected(rejection) => rejection.is_retryable,
+            Self::InvalidInput(_) | Self::Credential(_) | Self::NoCommonAlpn { .. } => false,
         }
     }
 }
@@ -419,6 +430,7 @@ mod tests {
         let theirs = Rejection::new(RejectionBy::Peer, addr, "unknown CA").with_alert(Some(48));
         assert_eq!(theirs.to_string(), "127.0.0.1:7 rejected our certificate: unknown CA");
         assert!(!ConnectError::Rejected(theirs.clone()).is_retryable());
+        assert!(ConnectError::Rejected(theirs.clone().with_retryable(true)).is_retryable());
         assert!(!SendError::Closed(CloseReason::Rejected(theirs)).is_retryable());
     }
 

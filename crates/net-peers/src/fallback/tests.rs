@@ -1,42 +1,64 @@
 //! Which of two errors is returned, and changes of both listeners.
 
 use super::*;
-use net_traits::{AcceptError, Cause, CredentialError, Rejection};
+use net_traits::{AcceptError, Cause, CredentialError, Rejection, close_code};
 use net_traits_test::memory::{MemoryConnection, MemoryIncomingRequest};
+use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
+/// Which error is returned: the row is that of the primary transport, the column that of the
+/// secondary. An uppercase letter is a retryable error.
+const TABLE: [&str; 12] = [
+    "  p u c r n f t l i k s",
+    "p p p P p p P p P p p p",
+    "u p u U u u U u U u u u",
+    "c P U C C C C C C C C C",
+    "r p u C r r F r L r r r",
+    "n p u C r n F n L n n n",
+    "f P U C F F F F F F F F",
+    "t p u C r n F T T T T T",
+    "l P U C L L F L L L L L",
+    "i p u C r n F T L i i i",
+    "k p u C r n F T L k k k",
+    "s p u C r n F T L s s s",
+];
+
 #[test]
-fn of_two_errors_the_more_specific_one_is_returned() {
+fn the_error_of_a_dial_tells_what_to_do_and_whether_to_dial_again() {
     let remote_addr = SocketAddr::from(([192, 0, 2, 1], 443));
-    let closed = |code| CloseReason::Peer { code, reason: String::new() };
-    let local = CloseReason::Local { code: 0, reason: String::new() };
-    let lost = CloseReason::Transport(Cause::new("lost"));
-    let timed_out = ConnectError::TimedOut { remote_addr, after: Duration::from_secs(10) };
+    let reason = String::new;
     let rejected = |by| ConnectError::Rejected(Rejection::new(by, remote_addr, ""));
-    let descending: Vec<(usize, ConnectError)> = [
-        vec![rejected(RejectionBy::Peer)],
-        vec![rejected(RejectionBy::Us)],
-        vec![ConnectError::Closed(closed(1))],
-        vec![ConnectError::NoCommonAlpn { remote_addr, offered: Vec::new() }],
-        vec![ConnectError::Refused(remote_addr)],
-        vec![timed_out, ConnectError::Closed(lost)],
-        vec![
-            ConnectError::InvalidInput("port 0".to_owned()),
-            ConnectError::Credential(CredentialError::NoCertificate),
-            ConnectError::Closed(local),
-        ],
-    ]
-    .into_iter()
-    .enumerate()
-    .flat_map(|(place, errors)| errors.into_iter().map(move |error| (place, error)))
-    .collect();
-    for (place, primary) in &descending {
-        for (other, secondary) in &descending {
-            let expected = if other < place { secondary } else { primary };
-            let chosen = most_specific(primary.clone(), secondary.clone());
-            assert_eq!(&chosen, expected, "{primary} and {secondary}");
-        }
+    let closed_by_peer = |code| CloseReason::Peer { code, reason: reason() };
+    let lost = CloseReason::Transport(Cause::new(io::Error::from(io::ErrorKind::ConnectionReset)));
+    let errors = [
+        ('p', rejected(RejectionBy::Peer)),
+        ('u', rejected(RejectionBy::Us)),
+        ('c', ConnectError::Closed(closed_by_peer(1))),
+        ('r', ConnectError::Closed(closed_by_peer(close_code::REVOKED))),
+        ('n', ConnectError::NoCommonAlpn { remote_addr, offered: Vec::new() }),
+        ('f', ConnectError::Refused(remote_addr)),
+        ('t', ConnectError::TimedOut { remote_addr, after: Duration::from_secs(10) }),
+        ('l', ConnectError::Closed(lost)),
+        ('i', ConnectError::InvalidInput("port 0".to_owned())),
+        ('k', ConnectError::Credential(CredentialError::NoCertificate)),
+        ('s', ConnectError::Closed(CloseReason::Local { code: 0, reason: reason() })),
+    ];
+    let letter = |error: &ConnectError| {
+        let plain = match error.clone() {
+            ConnectError::Rejected(rejection) => rejection.with_retryable(false).into(),
+            error => error,
+        };
+        let (letter, _) = errors.iter().find(|(_, it)| *it == plain).unwrap();
+        if error.is_retryable() { letter.to_ascii_uppercase() } else { *letter }
+    };
+    let header = errors.iter().map(|(column, _)| format!(" {column}")).collect::<String>();
+    assert_eq!(TABLE[0], format!(" {header}"));
+    for ((row, primary), expected) in errors.iter().zip(&TABLE[1..]) {
+        let returned = errors.iter().map(|(_, secondary)| {
+            format!(" {}", letter(&combined(primary.clone(), secondary.clone())))
+        });
+        assert_eq!(*expected, format!("{row}{}", returned.collect::<String>()));
     }
 }
 

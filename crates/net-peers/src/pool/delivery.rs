@@ -157,9 +157,8 @@ async fn room<T: NetTransport>(
 /// Returns whether another attempt at the same address would fail until something is changed.
 fn is_final(error: &ConnectError) -> bool {
     match error {
-        ConnectError::InvalidInput(_) | ConnectError::Credential(_) | ConnectError::Rejected(_) => {
-            true
-        }
+        ConnectError::InvalidInput(_) | ConnectError::Credential(_) => true,
+        ConnectError::Rejected(rejection) => !rejection.is_retryable,
         ConnectError::Closed(reason) => is_final_end(reason),
         _ => false,
     }
@@ -182,7 +181,7 @@ fn is_final_end(reason: &CloseReason) -> bool {
             [close_code::REVOKED, close_code::SHUTDOWN].contains(code)
         }
         CloseReason::Peer { code, .. } => *code == close_code::REVOKED,
-        CloseReason::Rejected(_) => true,
+        CloseReason::Rejected(rejection) => !rejection.is_retryable,
         _ => false,
     }
 }
