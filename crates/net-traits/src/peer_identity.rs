@@ -10,8 +10,9 @@ pub struct PeerIdentity {
     /// The hash of the peer's certificate.
     pub hash: CertHash,
     /// The keys whose endorsement is valid and [counts](crate::TrustPolicy::counts) for the policy,
-    /// each once, in ascending order. Keys of the older format are included only if the policy
-    /// reads that format.
+    /// each once, in ascending order. It is empty for a policy that names no keys, such as
+    /// [`TrustPolicy::Any`](crate::TrustPolicy::Any). Keys of the older format are included only if
+    /// the policy reads that format.
     pub endorsers: Vec<EndorsingKey>,
     /// When the trust ends: when the certificate expires, or earlier with the last endorsement that
     /// counts if trust depends on one. `None` if neither expires.

@@ -35,9 +35,11 @@ use std::time::SystemTime;
 pub enum TrustPolicy {
     /// Accept every peer with a valid certificate.
     ///
-    /// The connection is then encrypted but not authenticated.
+    /// The connection is then encrypted but not authenticated. The policy names no keys, so that no
+    /// endorsement is verified and [`PeerIdentity::endorsers`] is empty. To accept every peer and
+    /// learn which of some keys endorse it, use a [`PeerVerifier`] with [`PeerVerifier::counts`].
     Any,
-    /// Accept the peers with these identities.
+    /// Accept the peers with these identities. No endorsement is verified, as with `Any`.
     Hashes(Arc<HashSet<CertHash>>),
     /// Accept the peers that one of these keys endorses.
     Endorsed(Arc<Endorsers>),
@@ -274,7 +276,7 @@ impl TrustPolicy {
     /// [`PeerIdentity::endorsers`].
     pub fn counts(&self, key: &EndorsingKey) -> bool {
         match self {
-            Self::Any | Self::Hashes(_) => true,
+            Self::Any | Self::Hashes(_) => false,
             Self::Endorsed(trusted) | Self::HashesOrEndorsed(_, trusted) => {
                 trusted.keys.contains(key)
             }
