@@ -11,6 +11,7 @@ use crate::stream_pool::StreamPool;
 use SendAckedError::{NotSent, Unknown};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use msquic_async::{Connection, ConnectionStatistics, Settings};
 use net_kit::admission::Place;
 use net_kit::alpn::without_version;
@@ -19,6 +20,7 @@ use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
 use net_kit::handshake::Handshake;
+use net_kit::inbox::Inbox;
 use net_kit::loss_reports::LossCursor;
 use net_kit::receipts::{Control, Receipts};
 use net_kit::registry::{Entry, Handle, Member, Registry};
@@ -28,11 +30,16 @@ use net_traits::{
     RecvError, SendAckedError, SendError,
 };
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use tracing::Span;
+
+/// How many messages [`send_many`](NetConnection::send_many) queues for one unit of the task's
+/// cooperative budget, and under one lock.
+const AT_ONCE: usize = 64;
 
 /// A connection of [`MsQuicTransport`](crate::MsQuicTransport).
 #[derive(Clone)]
@@ -204,6 +211,34 @@ impl MsQuicNetConnection {
         header.map(|header| (size, header)).ok_or(SendError::TooLarge { size, limit })
     }
 
+    /// Returns the first [`AT_ONCE`] of `messages` with their headers, up to one over the limit.
+    ///
+    /// # Errors
+    ///
+    /// [`SendError::TooLarge`] of the first one.
+    fn with_headers<'a>(
+        &self,
+        messages: &'a VecDeque<Bytes>,
+    ) -> Result<Vec<([u8; frame::HEADER], &'a Bytes)>, SendError> {
+        let mut framed = Vec::with_capacity(AT_ONCE.min(messages.len()));
+        for message in messages.iter().take(AT_ONCE) {
+            match self.header([message.len()].into_iter()) {
+                Ok((_, header)) => framed.push((header, message)),
+                Err(error) if framed.is_empty() => return Err(error),
+                Err(_) => break,
+            }
+        }
+        Ok(framed)
+    }
+
+    /// Sends the receipts for messages that were received.
+    fn received<T>(&self, received: Result<T, RecvError>) -> Result<T, RecvError> {
+        if received.is_ok() && self.shared.inbound.inbox().has_due() {
+            self.spawn_receipts();
+        }
+        received
+    }
+
     fn sent(&self, size: usize) {
         self.shared.entry.sent(size);
     }
@@ -323,6 +358,26 @@ impl NetConnection for MsQuicNetConnection {
         }
     }
 
+    async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        let Shared { stream_pool, entry, .. } = &*self.shared;
+        while let Some(first) = messages.front() {
+            coop::spend().await;
+            let queued = stream_pool.try_send_many(&self.with_headers(messages)?);
+            match queued {
+                Ok(count) => {
+                    let bytes = messages.drain(..count).map(|message| message.len()).sum();
+                    entry.sent_many(count, bytes);
+                }
+                Err(QueueError::WouldBlock) => {
+                    self.queue(std::slice::from_ref(first), false).await?;
+                    messages.pop_front();
+                }
+                Err(error) => return Err(self.send_error(error).await),
+            }
+        }
+        Ok(())
+    }
+
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
         coop::spend().await;
         match self.shared.inbound.receipts() {
@@ -348,11 +403,34 @@ impl NetConnection for MsQuicNetConnection {
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         coop::spend().await;
         let shared = &*self.shared;
-        let received = shared.entry.hand_out(shared.inbound.recv(shared.ended()).await);
-        if received.is_ok() && shared.inbound.inbox().has_due() {
-            self.spawn_receipts();
+        let received = shared.inbound.recv(shared.ended(), Inbox::pop).await;
+        self.received(shared.entry.hand_out(received))
+    }
+
+    fn try_recv(&self) -> Result<Option<(Bytes, Duration)>, RecvError> {
+        if !coop::try_spend() {
+            return Ok(None);
         }
-        received
+        let shared = &*self.shared;
+        match shared.inbound.pop(Inbox::pop) {
+            Some(received) => self.received(shared.entry.hand_out(received)).map(Some),
+            None => self.recv().now_or_never().transpose(),
+        }
+    }
+
+    async fn recv_many(
+        &self,
+        messages: &mut Vec<(Bytes, Duration)>,
+        limit: usize,
+    ) -> Result<usize, RecvError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        coop::spend().await;
+        let shared = &*self.shared;
+        let pop = |inbox: &Inbox| inbox.pop_many(messages, limit);
+        let received = shared.inbound.recv(shared.ended(), pop).await;
+        self.received(shared.entry.hand_out_many(received, messages))
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

@@ -5,10 +5,10 @@
 //! accept no data and their streams pause. A reader that makes room resumes them.
 
 use msquic_async::SinkStream;
-use net_kit::inbox::{Inbox, Received};
+use net_kit::inbox::Inbox;
 use net_kit::memory_budget::Share;
 use net_kit::receipts::Receipts;
-use net_traits::CloseReason;
+use net_traits::{CloseReason, RecvError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::pin::pin;
@@ -62,17 +62,21 @@ impl Inbound {
         self.resume(); // paused sinks then drop their data
     }
 
-    /// Waits for the next message. `over` resolves once the connection has ended and no stream can
-    /// start.
+    /// Waits for what `pop` takes from the inbox. `over` resolves once the connection has ended and no
+    /// stream can start.
     ///
     /// # Cancel safety
     ///
     /// Cancel-safe: a dropped future takes no message.
-    pub(crate) async fn recv(&self, over: impl Future<Output = CloseReason>) -> Received {
+    pub(crate) async fn recv<T>(
+        &self,
+        over: impl Future<Output = CloseReason>,
+        mut pop: impl FnMut(&Inbox) -> Option<(Result<T, RecvError>, bool)>,
+    ) -> Result<T, RecvError> {
         let mut over = pin!(over);
         let reason = loop {
             let arrived = self.inbox.arrived();
-            if let Some(received) = self.pop() {
+            if let Some(received) = self.pop(&mut pop) {
                 return received;
             }
             tokio::select! {
@@ -85,15 +89,16 @@ impl Inbound {
         self.inbox.share().lift_limits();
         self.resume();
         let end = || self.streams.lock().is_empty().then(|| reason.clone());
-        let (received, resume) = self.inbox.recv(end).await;
+        let (received, resume) = self.inbox.recv_with(end, pop).await;
         if resume {
             self.resume();
         }
         received
     }
 
-    fn pop(&self) -> Option<Received> {
-        let (received, resume) = self.inbox.pop()?;
+    /// Calls `pop`, and resumes paused streams if it made room.
+    pub(crate) fn pop<T>(&self, pop: impl FnOnce(&Inbox) -> Option<(T, bool)>) -> Option<T> {
+        let (received, resume) = pop(&self.inbox)?;
         if resume {
             self.resume();
         }
@@ -114,7 +119,6 @@ mod tests {
     use msquic_async::{ReceiveEnd, ReceiveSink};
     use net_kit::frame::header;
     use net_kit::inbox::ENTRY_COST;
-    use net_traits::RecvError;
     use std::future::{pending, ready};
 
     fn sink(inbound: &Arc<Inbound>, id: u64) -> FrameSink {
@@ -129,7 +133,7 @@ mod tests {
     async fn messages_that_sinks_have_left_come_before_the_end() {
         let inbound = Inbound::new(1000, &Share::unlimited().into(), true);
         let mut sink = sink(&inbound, 2);
-        let recv = async || inbound.recv(ready(CloseReason::TimedOut)).await;
+        let recv = async || inbound.recv(ready(CloseReason::TimedOut), Inbox::pop).await;
         let late = async {
             tokio::task::yield_now().await;
             sink.receive(&frame(b"late"));
@@ -156,8 +160,8 @@ mod tests {
             sink.end(ReceiveEnd::Finished);
         }
         assert_eq!(taken, FIT, "a full inbox accepts nothing");
-        let entries = std::iter::from_fn(|| inbound.pop());
-        assert_eq!(entries.filter(Result::is_err).count(), FIT);
+        let entries = std::iter::from_fn(|| inbound.inbox.pop());
+        assert_eq!(entries.filter(|(entry, _)| entry.is_err()).count(), FIT);
         assert!(inbound.streams.lock().is_empty());
     }
 
@@ -167,9 +171,9 @@ mod tests {
         let mut sink = sink(&inbound, 2);
         tokio::select! {
             biased;
-            _ = inbound.recv(pending()) => unreachable!("there is no message"),
+            _ = inbound.recv(pending(), Inbox::pop) => unreachable!("there is no message"),
             taken = async { sink.receive(&frame(b"kept")) } => assert_eq!(taken, 8),
         }
-        assert_eq!(inbound.recv(pending()).await.unwrap().0, "kept");
+        assert_eq!(inbound.recv(pending(), Inbox::pop).await.unwrap().0, "kept");
     }
 }

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use msquic_async::Connection;
 use msquic_async::StreamStartError;
 use msquic_async::{StreamType, WriteError, WriteStream};
+use net_kit::frame::HEADER;
 use net_kit::loss_reports::LossReports;
 use net_kit::progress::{Progress, Snapshot, Stuck, Timeouts};
 use net_kit::receipts::Receipts;
@@ -42,8 +43,13 @@ pub(crate) struct OpenStream {
 impl OpenStream {
     fn sent(&self, header: &[u8], parts: &[Bytes]) {
         let bytes = parts.iter().map(|part| part.len() as u64).sum();
+        self.sent_many(header.len(), std::iter::once(bytes));
+    }
+
+    /// Records messages of these `sizes` with headers of `header` bytes.
+    fn sent_many(&self, header: usize, sizes: impl Iterator<Item = u64>) {
         let mut unacknowledged = self.unacknowledged.lock();
-        unacknowledged.sent(header.len() as u64 + bytes, bytes);
+        sizes.for_each(|bytes| unacknowledged.sent(header as u64 + bytes, bytes));
         if unacknowledged.is_long() {
             unacknowledged.confirm(self.stream.completed());
         }
@@ -147,6 +153,27 @@ impl Lane {
                 Ok(open)
             }
             Ok(None) => Err(QueueError::WouldBlock),
+            Err(error) => {
+                self.replace(&open, error)?;
+                Err(QueueError::WouldBlock)
+            }
+        }
+    }
+
+    /// Queues messages with their headers if the stream is open, while there is room. Returns how
+    /// many, at least one.
+    pub(crate) fn try_send_many(
+        &self,
+        messages: &[([u8; HEADER], &Bytes)],
+    ) -> Result<usize, QueueError> {
+        let open = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
+        match open.stream.try_enqueue_many(messages) {
+            Ok(0) => Err(QueueError::WouldBlock),
+            Ok(count) => {
+                let sizes = messages[..count].iter().map(|(_, message)| message.len() as u64);
+                open.sent_many(HEADER, sizes);
+                Ok(count)
+            }
             Err(error) => {
                 self.replace(&open, error)?;
                 Err(QueueError::WouldBlock)

@@ -88,6 +88,14 @@ impl StreamPool {
         self.lane(false).try_send(&header, &[message]).map(drop)
     }
 
+    /// Queues messages with their headers while there is room, and returns how many, at least one.
+    pub(crate) fn try_send_many(
+        &self,
+        messages: &[([u8; frame::HEADER], &Bytes)],
+    ) -> Result<usize, QueueError> {
+        self.lane(false).try_send_many(messages)
+    }
+
     /// Returns a lane that [`try_send`](Self::try_send) needs and that no other task prepares.
     pub(crate) fn unprepared(&self) -> Option<usize> {
         self.lanes.iter().position(Lane::wants_preparation)

@@ -6,6 +6,7 @@
 //! ([`tokio::task::coop`]). Other executors have none, so the operations on a thread are counted,
 //! unless a runtime of tokio is entered around the executor: then nothing yields.
 
+use futures_util::FutureExt;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::Poll;
@@ -47,6 +48,17 @@ pub async fn spend() {
     }
 }
 
+/// Spends as [`spend`] does, without waiting. Returns false once the budget is used up: the caller
+/// then returns that nothing is ready.
+///
+/// ```
+/// assert!(net_kit::coop::try_spend());
+/// ```
+#[inline]
+pub fn try_spend() -> bool {
+    spend().now_or_never().is_some()
+}
+
 /// Yields to other tasks, in any executor.
 pub(crate) async fn yield_now() {
     let mut has_yielded = false;
@@ -63,7 +75,7 @@ pub(crate) async fn yield_now() {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use futures_util::{FutureExt, future};
+    use futures_util::future;
 
     async fn always_ready(count: &Cell<u32>) {
         loop {
@@ -84,6 +96,13 @@ mod tests {
                 .is_none()
         );
         assert_eq!(count.get() - before, RUN - 1, "the next operations run");
+    }
+
+    #[tokio::test]
+    async fn spending_without_waiting_fails_in_the_end() {
+        assert!((0..1000).any(|_| !try_spend()), "it is not ready forever");
+        tokio::task::yield_now().await;
+        assert!(try_spend(), "with a new budget");
     }
 
     #[tokio::test]

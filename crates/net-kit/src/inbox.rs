@@ -103,17 +103,44 @@ impl Inbox {
     /// Returns the oldest entry, and whether the receiving side has to be resumed.
     #[inline]
     pub fn pop(&self) -> Option<(Received, bool)> {
-        let (entry, resume, has_more) = {
+        self.take(State::pop)
+    }
+
+    /// Appends the oldest messages to `messages`, at most `limit` but at least one, and returns how
+    /// many. An entry that is no message is returned alone. Otherwise as [`pop`](Self::pop).
+    pub fn pop_many(
+        &self,
+        messages: &mut Vec<Message>,
+        limit: usize,
+    ) -> Option<(Result<usize, RecvError>, bool)> {
+        self.take(|state| {
+            let first = match state.pop()? {
+                Ok(message) => message,
+                Err(error) => return Some(Err(error)),
+            };
+            let before = messages.len();
+            messages.push(first);
+            while messages.len() - before < limit && matches!(state.entries.front(), Some(Ok(_))) {
+                messages.extend(state.pop().and_then(Result::ok));
+            }
+            Some(Ok(messages.len() - before))
+        })
+    }
+
+    #[inline]
+    fn take<T>(&self, take: impl FnOnce(&mut State) -> Option<T>) -> Option<(T, bool)> {
+        let (taken, resume, has_more) = {
             let state = &mut *self.state.lock();
-            let entry = state.entries.pop_front()?;
-            state.popped += 1;
-            if !state.marks.is_empty() && state.pop_mark() {
+            let cost = state.cost;
+            let taken = take(state)?;
+            if !state.due.is_empty() {
                 self.has_due.store(true, Ordering::Release);
             }
             if state.entries.is_empty() && state.entries.capacity() > KEPT_ENTRIES {
                 state.entries = VecDeque::new();
             }
-            state.set_cost(state.cost - cost(&entry), &self.share);
+            let rest = std::mem::replace(&mut state.cost, cost);
+            state.set_cost(rest, &self.share);
             let is_half = || state.cost == 0 || state.cost <= self.share.room(self.limit) / 2;
             let resume = state.is_paused && is_half();
             if resume {
@@ -121,12 +148,12 @@ impl Inbox {
                 self.share.set_full(false);
             }
             let resume = resume | self.share.take_resume();
-            (entry, resume, !state.entries.is_empty())
+            (taken, resume, !state.entries.is_empty())
         };
         if has_more {
             self.arrived.notify_one();
         }
-        Some((entry, resume))
+        Some((taken, resume))
     }
 
     /// Waits for the oldest entry, as [`pop`](Self::pop), or for the end of the connection.
@@ -138,11 +165,25 @@ impl Inbox {
     ///
     /// Cancel-safe: a dropped future takes no entry.
     pub async fn recv(&self, end: impl Fn() -> Option<CloseReason>) -> (Received, bool) {
+        self.recv_with(end, Self::pop).await
+    }
+
+    /// Waits as [`recv`](Self::recv) for what `pop` takes, which is [`pop`](Self::pop) or
+    /// [`pop_many`](Self::pop_many).
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future takes no entry.
+    pub async fn recv_with<T>(
+        &self,
+        end: impl Fn() -> Option<CloseReason>,
+        mut pop: impl FnMut(&Self) -> Option<(Result<T, RecvError>, bool)>,
+    ) -> (Result<T, RecvError>, bool) {
         loop {
             let mut arrived = pin!(self.arrived());
             arrived.as_mut().enable();
             let end = end(); // before looking for entries, which may arrive until the end
-            if let Some(popped) = self.pop() {
+            if let Some(popped) = pop(self) {
                 return popped;
             }
             if let Some(reason) = end {
@@ -279,13 +320,24 @@ impl State {
         share.store(std::mem::replace(&mut self.cost, cost), cost)
     }
 
-    /// Returns whether the entry that was popped last is marked; then its receipt is due.
-    fn pop_mark(&mut self) -> bool {
+    /// Takes the oldest entry without charging the rest to the share.
+    #[inline]
+    fn pop(&mut self) -> Option<Received> {
+        let entry = self.entries.pop_front()?;
+        self.popped += 1;
+        self.cost -= cost(&entry);
+        if !self.marks.is_empty() {
+            self.pop_mark();
+        }
+        Some(entry)
+    }
+
+    /// If the entry that was popped last is marked, its receipt is due.
+    fn pop_mark(&mut self) {
         let is_marked = self.marks.front().is_some_and(|(position, _)| *position < self.popped);
         let number = if is_marked { self.marks.pop_front() } else { None };
         let due = number.filter(|_| self.due.len() < MAX_UNWRITTEN);
         self.due.extend(due.map(|(_, number)| number));
-        is_marked
     }
 
     fn room(&self, inbox: &Inbox) -> usize {
@@ -325,6 +377,24 @@ mod tests {
         assert_eq!(inbox.room(), ENTRY_COST + 10);
         assert_eq!(inbox.pop(), Some((entry(10), false)), "it was resumed already");
         assert_eq!(inbox.pop(), None);
+    }
+
+    #[test]
+    fn many_messages_are_taken_up_to_the_limit_or_an_error() {
+        let inbox = Inbox::new(4 * ENTRY_COST);
+        let cut = RecvError::Truncated { received: 1, announced: 2 };
+        inbox.push(&mut vec![entry(1), entry(2), entry(3), Err(cut.clone())]);
+        inbox.push_marked(entry(4), 7);
+        assert_eq!(inbox.room(), 0);
+        let mut messages = Vec::new();
+        assert_eq!(inbox.pop_many(&mut messages, 2), Some((Ok(2), false)));
+        assert_eq!(inbox.pop_many(&mut messages, 2), Some((Ok(1), false)), "an error follows");
+        assert_eq!(inbox.pop_many(&mut messages, 2), Some((Err(cut), true)));
+        assert_eq!(inbox.pop_many(&mut messages, 2), Some((Ok(1), false)));
+        assert_eq!(inbox.take_due(), [7]);
+        assert_eq!(inbox.pop_many(&mut messages, 2), None);
+        assert!(messages.iter().map(|(message, _)| message.len()).eq(1..=4));
+        assert_eq!(inbox.room(), 4 * ENTRY_COST);
     }
 
     #[test]

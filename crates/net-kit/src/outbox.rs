@@ -145,7 +145,20 @@ impl Outbox {
     /// [`SendError::WouldBlock`] without room, [`SendError::Closed`], or what was
     /// [reported](Self::report).
     pub fn try_push(&self, pieces: &mut Vec<Bytes>) -> Result<(), SendError> {
-        let has_more = {
+        self.try_push_many(|| Some(std::mem::take(pieces)).filter(|it| !it.is_empty())).map(drop)
+    }
+
+    /// Queues the messages that `next` returns while there is room, and returns how many. `next` runs
+    /// under the lock of the outbox.
+    ///
+    /// # Errors
+    ///
+    /// See [`try_push`](Self::try_push). `next` was not called then.
+    pub fn try_push_many(
+        &self,
+        mut next: impl FnMut() -> Option<Vec<Bytes>>,
+    ) -> Result<usize, SendError> {
+        let (count, has_more) = {
             let state = &mut *self.state.lock();
             if let Some(error) = state.report.take() {
                 return Err(error);
@@ -156,14 +169,20 @@ impl Outbox {
             if state.cost >= self.limit {
                 return Err(SendError::WouldBlock);
             }
-            state.push(std::mem::take(pieces), true);
-            state.cost < self.limit
+            let mut count = 0;
+            while state.cost < self.limit
+                && let Some(pieces) = next()
+            {
+                state.push(pieces, true);
+                count += 1;
+            }
+            (count, state.cost < self.limit)
         };
         self.work.notify_one();
         if has_more {
             self.room.notify_one(); // for the next waiter
         }
-        Ok(())
+        Ok(count)
     }
 
     /// Queues one message as soon as there is room.

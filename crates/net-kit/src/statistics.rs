@@ -16,16 +16,28 @@ impl MessageCounters {
     /// Counts a message that was queued. Returns how many were queued before.
     #[inline]
     pub fn sent(&self, bytes: usize) -> u64 {
+        self.sent_many(1, bytes)
+    }
+
+    /// Counts several messages, see [`sent`](Self::sent).
+    #[inline]
+    pub fn sent_many(&self, messages: usize, bytes: usize) -> u64 {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.messages_sent.fetch_add(1, Ordering::Relaxed)
+        self.messages_sent.fetch_add(messages as u64, Ordering::Relaxed)
     }
 
     /// Counts a message that was delivered to the application. Returns how many were delivered
     /// before.
     #[inline]
     pub fn received(&self, bytes: usize) -> u64 {
+        self.received_many(1, bytes)
+    }
+
+    /// Counts several messages, see [`received`](Self::received).
+    #[inline]
+    pub fn received_many(&self, messages: usize, bytes: usize) -> u64 {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
-        self.messages_received.fetch_add(1, Ordering::Relaxed)
+        self.messages_received.fetch_add(messages as u64, Ordering::Relaxed)
     }
 
     /// Returns the counts so far.

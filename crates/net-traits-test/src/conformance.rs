@@ -118,6 +118,13 @@ macro_rules! __behaviours {
                 an_end_between_messages_is_clean [raw_peer] Once,
                 a_cancelled_recv_keeps_every_byte [raw_peer] Once,
             }
+            batch {
+                send_many_removes_what_it_queues [] Swapped,
+                a_cancelled_send_many_keeps_the_rest [] Swapped,
+                try_recv_does_not_wait [] Swapped,
+                recv_many_appends_what_has_arrived [] Swapped,
+                batches_that_are_always_ready_yield [] Swapped,
+            }
             close {
                 messages_sent_before_a_close_are_delivered [] Swapped,
                 a_connection_may_end_before_it_is_returned [] Swapped,

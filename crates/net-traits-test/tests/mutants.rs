@@ -163,6 +163,22 @@ mutants! {
         "message::a_cancelled_send_is_all_or_nothing",
     try_send_forgets: TrySendForgets =>
         "message::try_send_queues_or_would_block",
+    send_many_keeps_what_it_queued: SendManyKeepsWhatItQueued =>
+        "batch::send_many_removes_what_it_queues",
+    dropped_send_many_keeps_all: DroppedSendManyKeepsAll =>
+        "batch::a_cancelled_send_many_keeps_the_rest",
+    try_recv_finds_nothing: TryRecvFindsNothing =>
+        "batch::try_recv_does_not_wait",
+    recv_many_ignores_its_limit: RecvManyIgnoresItsLimit =>
+        "batch::recv_many_appends_what_has_arrived",
+    dropped_recv_many_appends: DroppedRecvManyAppends =>
+        "batch::recv_many_appends_what_has_arrived",
+    send_many_never_pauses: SendManyNeverPauses =>
+        "batch::batches_that_are_always_ready_yield",
+    recv_many_never_pauses: RecvManyNeverPauses =>
+        "batch::batches_that_are_always_ready_yield",
+    try_recv_never_pauses: TryRecvNeverPauses =>
+        "batch::batches_that_are_always_ready_yield",
     flush_hangs: FlushHangs =>
         "message::flush_returns",
     queued_is_taken: QueuedIsTaken =>

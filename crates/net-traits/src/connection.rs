@@ -6,7 +6,9 @@ use crate::{
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures_util::FutureExt;
 use rustls_pki_types::CertificateDer;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
@@ -106,6 +108,39 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// nothing was queued then. Otherwise see [`send_bytes`](Self::send_bytes).
     fn try_send(&self, message: Bytes) -> Result<(), SendError>;
 
+    /// Sends the messages from the front of `messages`, in order, and removes each one that is
+    /// queued. `messages` is empty after `Ok`.
+    ///
+    /// The transports of these crates queue many messages at a time, which costs less per message
+    /// than [`send_bytes`](Self::send_bytes). While the send queue is full, the call waits.
+    ///
+    /// ```
+    /// use net_traits::{NetConnection, SendError};
+    ///
+    /// async fn report(connection: &impl NetConnection) -> Result<(), SendError> {
+    ///     let mut lines = (0..100).map(|line| format!("line {line}").into()).collect();
+    ///     connection.send_many(&mut lines).await
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`send_bytes`](Self::send_bytes). The message at the front of `messages` is the one that
+    /// was not queued.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: when the future is dropped, `messages` has exactly those that are not queued.
+    /// The default implementation requires that `send_bytes` queues the message in the poll in which
+    /// it returns.
+    async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        while let Some(message) = messages.front() {
+            self.send_bytes(message.clone()).await?;
+            messages.pop_front();
+        }
+        Ok(())
+    }
+
     /// Sends one message and waits until the peer's application has taken it: until a
     /// [`recv`](Self::recv) of the peer has returned it. The default implementation returns
     /// [`SendAckedError::Unsupported`].
@@ -175,6 +210,60 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     ///
     /// Cancel-safe: dropping the future loses no data.
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError>;
+
+    /// Returns the next message if it has arrived, without waiting; otherwise `None`.
+    ///
+    /// It also returns `None` once the task has used up its cooperative budget, so that a loop ends
+    /// while messages keep arriving. Call [`recv`](Self::recv) next, which then lets other tasks
+    /// run.
+    ///
+    /// # Errors
+    ///
+    /// See [`recv`](Self::recv).
+    fn try_recv(&self) -> Result<Option<(Bytes, Duration)>, RecvError> {
+        self.recv().now_or_never().transpose()
+    }
+
+    /// Waits for the next message, appends it and further ones that have arrived to `messages`, at
+    /// most `limit`, and returns how many. If `limit` is 0, it returns 0 immediately.
+    ///
+    /// The transports of these crates take all messages that have arrived at once, which costs less
+    /// per message than [`recv`](Self::recv). The default implementation takes one message.
+    ///
+    /// ```
+    /// use net_traits::{NetConnection, RecvError};
+    ///
+    /// async fn total(connection: &impl NetConnection) -> Result<usize, RecvError> {
+    ///     let (mut messages, mut bytes) = (Vec::new(), 0);
+    ///     loop {
+    ///         match connection.recv_many(&mut messages, 256).await {
+    ///             Ok(_) => bytes += messages.drain(..).map(|(it, _)| it.len()).sum::<usize>(),
+    ///             Err(RecvError::Closed(_)) => return Ok(bytes),
+    ///             Err(error) => return Err(error),
+    ///         }
+    ///     }
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// See [`recv`](Self::recv). No message was appended then. An error that follows messages is
+    /// returned by the next call.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe: a dropped future has taken and appended nothing.
+    async fn recv_many(
+        &self,
+        messages: &mut Vec<(Bytes, Duration)>,
+        limit: usize,
+    ) -> Result<usize, RecvError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        messages.push(self.recv().await?);
+        Ok(1)
+    }
 
     /// Waits until the peer's transport has confirmed all sent messages, then closes the
     /// connection, and returns what became of them.

@@ -63,6 +63,25 @@ impl StreamInner {
         })
     }
 
+    /// Puts messages into the queue while there is room, and returns how many.
+    pub(super) fn try_enqueue_many<const HEAD: usize>(
+        &self,
+        messages: &[([u8; HEAD], &Bytes)],
+    ) -> Result<usize, WriteError> {
+        let enqueued = self.try_write(|queue, _| {
+            let fitting = messages.iter().take_while(|(head, message)| {
+                let has_room = queue.room() > 0;
+                if has_room {
+                    queue.push_copy(head);
+                    queue.push(message);
+                }
+                has_room
+            });
+            fitting.count()
+        });
+        enqueued.unwrap_or(Ok(0))
+    }
+
     /// Marks the end of the stream after what was written; further writes fail.
     pub(super) fn finish(&self) -> Result<(), WriteError> {
         {

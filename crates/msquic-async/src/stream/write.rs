@@ -182,6 +182,27 @@ impl WriteStream {
         self.0.try_enqueue(head, chunks).transpose()
     }
 
+    /// Writes messages as [`try_enqueue`](Self::try_enqueue) does, each one after a copy of its head,
+    /// and returns how many. It stops before the first one for which there is no room.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) -> Result<(), msquic_async::WriteError> {
+    /// let messages = [(*b"1", &"one".into()), (*b"2", &"two".into())];
+    /// println!("{} of 2 messages are written", stream.try_enqueue_many(&messages)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`WriteError`]. Nothing was written then.
+    pub fn try_enqueue_many<const HEAD: usize>(
+        &self,
+        messages: &[([u8; HEAD], &Bytes)],
+    ) -> Result<usize, WriteError> {
+        self.0.try_enqueue_many(messages)
+    }
+
     /// How many bytes were written and are not completed yet, see [`flush`](Self::flush).
     ///
     /// ```no_run

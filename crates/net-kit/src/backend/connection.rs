@@ -7,6 +7,7 @@ use crate::datagram::Counters;
 use crate::frame;
 use crate::guard::OnDrop;
 use crate::handshake::Handshake;
+use crate::inbox::Inbox;
 use crate::loss_reports::LossCursor;
 use crate::outbox::Outbox;
 use crate::receipts::Control;
@@ -22,12 +23,17 @@ use net_traits::{
     RecvError, SendAckedError, SendError,
 };
 use parking_lot::Mutex;
+use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+
+/// How many messages [`send_many`](NetConnection::send_many) queues for one unit of the task's
+/// cooperative budget, and under one lock.
+const AT_ONCE: usize = 64;
 
 /// A connection of a [`Transport`](super::Transport).
 pub struct Connection<B: Backend> {
@@ -137,6 +143,33 @@ impl<B: Backend> Connection<B> {
         }
         self.shared.entry.sent(size);
         Ok(())
+    }
+
+    /// Queues messages from the front of `messages` while there is room, at most [`AT_ONCE`], up to one
+    /// over the limit. Returns how many.
+    fn try_queue_many(
+        &self,
+        messages: &mut VecDeque<Bytes>,
+        lane: &Outbox,
+    ) -> Result<usize, SendError> {
+        let (mut rest, mut bytes) = (AT_ONCE, 0);
+        let pushed = lane.try_push_many(|| {
+            rest = usize::checked_sub(rest, 1)?;
+            let (size, pieces) = self.pieces(std::slice::from_ref(messages.front()?)).ok()?;
+            messages.pop_front();
+            bytes += size;
+            Some(pieces)
+        })?;
+        self.shared.entry.sent_many(pushed, bytes);
+        Ok(pushed)
+    }
+
+    /// Sends the receipts for messages that were received.
+    fn received<T>(&self, received: Result<T, RecvError>) -> Result<T, RecvError> {
+        if received.is_ok() {
+            self.session().send_due_receipts();
+        }
+        received
     }
 
     /// Returns the size of a message and the pieces to be written.
@@ -256,6 +289,25 @@ impl<B: Backend> NetConnection for Connection<B> {
         Ok(())
     }
 
+    async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        while !messages.is_empty() {
+            coop::spend().await;
+            let lane = self.session().lane();
+            match self.try_queue_many(messages, lane) {
+                Ok(pushed) if pushed > 0 => {}
+                Ok(_) | Err(SendError::WouldBlock) => {
+                    // The queue is full, or the first message is too large.
+                    let first = messages.front().map(std::slice::from_ref).unwrap_or_default();
+                    let (size, pieces) = self.pieces(first)?;
+                    self.queue_pieces(size, pieces, lane).await?;
+                    messages.pop_front();
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
         coop::spend().await;
         let session = self.session();
@@ -290,11 +342,21 @@ impl<B: Backend> NetConnection for Connection<B> {
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         coop::spend().await;
-        let received = self.shared.entry.hand_out(self.session().recv().await);
-        if received.is_ok() {
-            self.session().send_due_receipts();
+        let received = self.session().recv(Inbox::pop).await;
+        self.received(self.shared.entry.hand_out(received))
+    }
+
+    async fn recv_many(
+        &self,
+        messages: &mut Vec<(Bytes, Duration)>,
+        limit: usize,
+    ) -> Result<usize, RecvError> {
+        if limit == 0 {
+            return Ok(0);
         }
-        received
+        coop::spend().await;
+        let received = self.session().recv(|inbox| inbox.pop_many(messages, limit)).await;
+        self.received(self.shared.entry.hand_out_many(received, messages))
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

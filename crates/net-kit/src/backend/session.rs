@@ -15,7 +15,7 @@ use super::Backend;
 use crate::coop;
 use crate::datagram::Queue;
 use crate::frame::FrameDecoder;
-use crate::inbox::{Inbox, Received};
+use crate::inbox::Inbox;
 use crate::loss_reports::LossReports;
 use crate::memory_budget::{Share, Unfinished};
 use crate::options::{CommonOptions, TransportOptions};
@@ -23,7 +23,7 @@ use crate::outbox::{Frame, Outbox};
 use crate::progress::{Snapshot, Stuck, unless_stuck};
 use crate::question_reader::QuestionReader;
 use crate::receipts::Receipts;
-use net_traits::{Cause, CloseReason, SendError};
+use net_traits::{Cause, CloseReason, RecvError, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -306,11 +306,14 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Waits for the next message.
-    pub(super) async fn recv(&self) -> Received {
+    /// Waits for what `pop` takes from the inbox.
+    pub(super) async fn recv<T>(
+        &self,
+        pop: impl FnMut(&Inbox) -> Option<(Result<T, RecvError>, bool)>,
+    ) -> Result<T, RecvError> {
         let is_drained = || self.is_drained.load(Ordering::Acquire);
         let end = || is_drained().then(|| self.end.borrow().clone()).flatten();
-        let (received, resume) = self.inbox.recv(end).await;
+        let (received, resume) = self.inbox.recv_with(end, pop).await;
         if resume || self.failed.get().is_some() {
             self.taken.notify_waiters();
         }

@@ -3,6 +3,7 @@
 
 use super::{Member, Registry, why_withdrawn};
 use crate::facts::ConnectionFacts;
+use crate::frame::Message;
 use crate::inbox::Received;
 use crate::memory_budget::Share;
 use crate::telemetry::ConnectionTelemetry;
@@ -64,8 +65,17 @@ impl<M: Member> Entry<M> {
     /// Counts a message that was queued.
     #[inline]
     pub fn sent(&self, bytes: usize) {
-        self.registry.messages.sent(bytes);
-        self.telemetry.sent(bytes);
+        self.sent_many(1, bytes);
+    }
+
+    /// Counts several messages that were queued, and their bytes.
+    #[inline]
+    pub fn sent_many(&self, messages: usize, bytes: usize) {
+        if messages == 0 {
+            return;
+        }
+        self.registry.messages.sent_many(messages, bytes);
+        self.telemetry.sent(messages, bytes);
     }
 
     /// Returns whether the peer is trusted: it was not revoked, and its trust has not ended.
@@ -92,7 +102,7 @@ impl<M: Member> Entry<M> {
         match &received {
             Ok((message, _)) => {
                 self.registry.messages.received(message.len());
-                self.telemetry.received(message.len());
+                self.telemetry.received(1, message.len());
             }
             Err(RecvError::TooLarge { .. }) => {
                 self.registry.refused_messages.fetch_add(1, Ordering::Relaxed);
@@ -104,6 +114,32 @@ impl<M: Member> Entry<M> {
             Err(_) => {}
         }
         received
+    }
+
+    /// Counts and returns what `recv_many` has appended to `messages`, as [`hand_out`](Self::hand_out)
+    /// does, and removes it if the peer is not trusted.
+    ///
+    /// # Errors
+    ///
+    /// See [`hand_out`](Self::hand_out).
+    pub fn hand_out_many(
+        &self,
+        received: Result<usize, RecvError>,
+        messages: &mut Vec<Message>,
+    ) -> Result<usize, RecvError> {
+        let count = match received {
+            Ok(count) => count,
+            Err(error) => return self.hand_out(Err(error)).map(|_| 0),
+        };
+        let first = messages.len() - count;
+        if let Some(reason) = self.why_withdrawn() {
+            messages.truncate(first);
+            return Err(RecvError::Closed(reason));
+        }
+        let bytes = messages[first..].iter().map(|(message, _)| message.len()).sum();
+        self.registry.messages.received_many(count, bytes);
+        self.telemetry.received(count, bytes);
+        Ok(count)
     }
 
     /// Returns a question or an answer for the application, if the peer is trusted.

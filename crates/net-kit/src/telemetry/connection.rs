@@ -14,6 +14,12 @@ use tracing::Span;
 /// calling the recorder for each message would cost more than the counters of the connection.
 const PUBLISH_INTERVAL: u64 = 64;
 
+/// Whether one of `count` messages after the first `before` is the first of a
+/// [`PUBLISH_INTERVAL`].
+fn is_sampled(before: u64, count: usize) -> bool {
+    before.next_multiple_of(PUBLISH_INTERVAL) < before + count as u64
+}
+
 /// A measurement of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
@@ -141,21 +147,21 @@ impl ConnectionTelemetry {
         self.telemetry.revoked();
     }
 
-    /// Counts a message that was queued.
+    /// Counts messages that were queued.
     #[inline]
-    pub(crate) fn sent(&self, bytes: usize) {
-        if self.messages.sent(bytes).is_multiple_of(PUBLISH_INTERVAL) {
+    pub(crate) fn sent(&self, messages: usize, bytes: usize) {
+        if is_sampled(self.messages.sent_many(messages, bytes), messages) {
             self.publish();
-            self.telemetry.sent(bytes);
+            self.telemetry.sent(bytes / messages);
         }
     }
 
-    /// Counts a message that was delivered to the application.
+    /// Counts messages that were delivered to the application.
     #[inline]
-    pub(crate) fn received(&self, bytes: usize) {
-        if self.messages.received(bytes).is_multiple_of(PUBLISH_INTERVAL) {
+    pub(crate) fn received(&self, messages: usize, bytes: usize) {
+        if is_sampled(self.messages.received_many(messages, bytes), messages) {
             self.publish();
-            self.telemetry.received(bytes);
+            self.telemetry.received(bytes / messages);
         }
     }
 

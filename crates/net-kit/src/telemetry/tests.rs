@@ -103,8 +103,8 @@ fn emit_all() {
     connection.resumed();
     connection.revoked();
     connection.undelivered(2, 30);
-    connection.sent(100);
-    connection.received(20);
+    connection.sent(1, 100);
+    connection.received(1, 20);
     connection.message_refused();
     let rtt = Some(std::time::Duration::from_millis(3));
     connection.sampled(&Sample { rtt, packets_sent: 7, packets_lost: 1, queued: 100 });
@@ -371,8 +371,8 @@ mod metrics {
             let connection = connection(&Telemetry::new("test"));
             calls.0.store(0, Ordering::Relaxed);
             for _ in 0..640 {
-                connection.sent(10);
-                connection.received(10);
+                connection.sent(1, 10);
+                connection.received(1, 10);
             }
             // Four counters, and the size of a message, in each direction.
             assert_eq!(calls.0.load(Ordering::Relaxed), 2 * 10 * 5);
@@ -383,9 +383,9 @@ mod metrics {
     fn messages_after_the_end_are_in_the_metrics_too() {
         let values = values(|| {
             let connection = connection(&Telemetry::new("test"));
-            (0..3).for_each(|_| connection.received(10));
+            (0..3).for_each(|_| connection.received(1, 10));
             connection.closed(&CloseReason::TimedOut);
-            (0..3).for_each(|_| connection.received(10));
+            (0..3).for_each(|_| connection.received(1, 10));
         });
         assert_eq!(values["net_messages_received_total test"], 6.0);
         assert_eq!(values["net_bytes_received_total test"], 60.0);
@@ -395,7 +395,7 @@ mod metrics {
     fn the_size_of_every_64th_message_is_recorded() {
         let values = values(|| {
             let connection = connection(&Telemetry::new("test"));
-            (0..129).for_each(|_| connection.sent(10));
+            (0..129).for_each(|_| connection.sent(1, 10));
         });
         assert_eq!(values["net_messages_sent_total test"], 129.0);
         assert_eq!(values["net_bytes_sent_total test"], 1290.0);

@@ -7,6 +7,7 @@ use net_traits::{
     NetDatagrams, NetIncomingRequest, NetQuestion, NetRequests, PeerIdentity, RecvError,
     RequestError, SendAckedError, SendError,
 };
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -110,6 +111,10 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
         each!(self, it => it.try_send(message))
     }
 
+    async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        each!(self, it => it.send_many(messages).await)
+    }
+
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
         each!(self, it => it.send_acked(message).await)
     }
@@ -120,6 +125,18 @@ impl<P: NetConnection, S: NetConnection> NetConnection for FallbackConnection<P,
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
         each!(self, it => it.recv().await)
+    }
+
+    fn try_recv(&self) -> Result<Option<(Bytes, Duration)>, RecvError> {
+        each!(self, it => it.try_recv())
+    }
+
+    async fn recv_many(
+        &self,
+        messages: &mut Vec<(Bytes, Duration)>,
+        limit: usize,
+    ) -> Result<usize, RecvError> {
+        each!(self, it => it.recv_many(messages, limit).await)
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {

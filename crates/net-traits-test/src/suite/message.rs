@@ -383,7 +383,7 @@ pub async fn tasks_that_are_always_ready_yield<H: Harness>(stage: Stage<H>) {
 }
 
 /// Returns the largest number of operations that `work` did in one poll. It counts them in `done`.
-async fn longest_run(done: &AtomicUsize, work: impl Future<Output = ()>) -> usize {
+pub(super) async fn longest_run(done: &AtomicUsize, work: impl Future<Output = ()>) -> usize {
     let mut work = pin!(work);
     let mut longest = 0;
     poll_fn(|context| {

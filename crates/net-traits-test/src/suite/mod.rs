@@ -3,6 +3,7 @@
 //! `one` and `other` are two connected peers. The roles of dialler and listener are swapped between
 //! two runs, unless the behaviour assigns them.
 
+pub mod batch;
 pub mod close;
 pub mod connect;
 pub mod credentials;

@@ -1,5 +1,6 @@
 //! `BrokenConnection`: a connection that violates the contract of its [`Fault`].
 
+use super::batch;
 use super::context::Context;
 use super::guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
 use super::{CODE_LIMIT, FEW, Fault, QUEUE};
@@ -269,6 +270,22 @@ impl NetConnection for BrokenConnection {
             }
             result => result,
         }
+    }
+
+    async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
+        batch::send_many(&self.0.inner, self.0.fault, messages).await
+    }
+
+    fn try_recv(&self) -> Result<Option<(Bytes, Duration)>, RecvError> {
+        batch::try_recv(&self.0.inner, self.0.fault)
+    }
+
+    async fn recv_many(
+        &self,
+        messages: &mut Vec<(Bytes, Duration)>,
+        limit: usize,
+    ) -> Result<usize, RecvError> {
+        batch::recv_many(&self.0.inner, self.0.fault, messages, limit).await
     }
 
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {

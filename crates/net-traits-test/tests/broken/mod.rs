@@ -1,5 +1,6 @@
 //! A transport that violates one contract, selected by its [`Fault`], and keeps all others.
 
+mod batch;
 mod connection;
 mod context;
 mod datagrams;
