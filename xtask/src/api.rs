@@ -43,7 +43,7 @@ pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
 fn is_public(root: &Path, package: &cargo_metadata::Package) -> bool {
     let is_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
     is_library
-        && package.name.as_str() != "quic-attack"
+        && !["net-relay", "quic-attack"].contains(&package.name.as_str())
         && package.manifest_path.starts_with(root.join("crates"))
 }
 

@@ -48,7 +48,7 @@ const DRIVEN: [&str; 24] = [
 ];
 
 /// The packages that do not link libmsquic.
-const PLAIN: [&str; 14] = [
+const PLAIN: [&str; 16] = [
     "--package",
     "net-traits",
     "--package",
@@ -57,6 +57,8 @@ const PLAIN: [&str; 14] = [
     "net-traits-test",
     "--package",
     "net-peers",
+    "--package",
+    "net-relay",
     "--package",
     "tcp-tls-transport",
     "--package",
