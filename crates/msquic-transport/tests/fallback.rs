@@ -66,6 +66,11 @@ mod conformance {
         // Limits apply to each of the two.
         without: [raw_peer, anonymous_peer, connection_limit],
     );
+
+    #[test]
+    fn random_schedules_keep_the_contract() {
+        net_traits_test::random::run(Both, 0..50);
+    }
 }
 
 fn trusting() -> NetCredential {
