@@ -77,10 +77,7 @@ impl<B: Backend> Connection<B> {
         let abandon = OnDrop(move || {
             let was_open = of_task.abandon();
             if let Some(shared) = weak.upgrade() {
-                // What an end by this side does not wait for is discarded; the peer may have the rest.
-                let is_ours =
-                    was_open || matches!(of_task.closing(), Some(CloseReason::Local { .. }));
-                let lost = if is_ours { of_task.unconfirmed() } else { of_task.unsent() };
+                let lost = if was_open { of_task.unconfirmed() } else { of_task.lost() };
                 shared.entry.undelivered(lost);
             }
         });
@@ -240,7 +237,7 @@ impl<B: Backend> Member for Shared<B> {
     }
 
     fn lost(&self) -> (u64, u64) {
-        self.session.unsent()
+        self.session.lost()
     }
 
     fn discard(&self) {

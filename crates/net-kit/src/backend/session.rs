@@ -416,9 +416,13 @@ impl<B: Backend> Session<B> {
         self.sum(Outbox::unconfirmed)
     }
 
-    /// Returns how many messages were not sent, and their bytes.
-    pub(super) fn unsent(&self) -> (u64, u64) {
-        self.sum(Outbox::unsent)
+    /// Returns how many messages are lost with the connection, which has ended, and their bytes. An end by this
+    /// side discards what the peer has not confirmed; otherwise the peer may have all that was sent.
+    pub(super) fn lost(&self) -> (u64, u64) {
+        match self.closing() {
+            Some(CloseReason::Local { .. }) => self.unconfirmed(),
+            _ => self.sum(Outbox::unsent),
+        }
     }
 
     fn sum(&self, of_lane: impl Fn(&Outbox) -> (u64, u64)) -> (u64, u64) {

@@ -9,7 +9,7 @@ use fastrand::Rng;
 use futures_util::FutureExt;
 use net_traits::{
     NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
-    RecvError, RequestError, SendAckedError, SendError,
+    RecvError, RequestError, SendAckedError, SendError, TrustPolicy,
 };
 use parking_lot::Mutex;
 use std::future::poll_fn;
@@ -129,13 +129,14 @@ async fn meet<H: Harness>(
     let dialler = async {
         let dial = transports[0].connect(listener.local_addr(), &[ALPN], for_dialler);
         let connection = late(scripts[0].delay, dial).await.expect("the dialler connects");
-        side::<H>(connection, &scripts[0], &records[0]).await;
+        side::<H>(&transports[0], connection, &scripts[0], &records[0]).await;
     };
     let accepter = async {
         let request = listener.accept().await.expect("a listener accepts until it is closed");
         sleep(scripts[1].delay).await;
         let connection = late(scripts[1].delay, request.accept()).await;
-        side::<H>(connection.expect("the listener accepts"), &scripts[1], &records[1]).await;
+        let connection = connection.expect("the listener accepts");
+        side::<H>(&transports[1], connection, &scripts[1], &records[1]).await;
     };
     tokio::join!(dialler, accepter);
 }
@@ -159,7 +160,12 @@ async fn late<F: Future>(delay: Duration, future: F) -> F::Output {
 }
 
 /// Plays the script of one side.
-async fn side<H: Harness>(connection: Connection<H>, script: &Script, record: &Arc<Mutex<Record>>) {
+async fn side<H: Harness>(
+    transport: &H::Transport,
+    connection: Connection<H>,
+    script: &Script,
+    record: &Arc<Mutex<Record>>,
+) {
     let mut receiving = JoinSet::new();
     let (delay, pause, seed) = (script.delay, script.pause, script.seed);
     let (receiver, answerer, to) = (connection.clone(), connection.clone(), record.clone());
@@ -180,6 +186,8 @@ async fn side<H: Harness>(connection: Connection<H>, script: &Script, record: &A
         }
         End::Drop => receiving.shutdown().await,
         End::Abort => connection.abort(code(script), &reason(script)),
+        End::Shutdown => transport.shutdown(LIMIT, &reason(script)).await,
+        End::Revoke => assert!(transport.revoke(&TrustPolicy::reject_all()).await <= 1),
         End::Wait => {}
     }
     if script.end != End::Drop {

@@ -36,6 +36,13 @@ pub(super) enum Operation {
     Pause(Duration),
 }
 
+impl End {
+    /// Returns whether everything that this side sent arrives if the other side waits.
+    pub(super) fn is_graceful(self) -> bool {
+        matches!(self, Self::Close | Self::Drop | Self::Shutdown)
+    }
+}
+
 /// What a side does after its operations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
@@ -43,6 +50,10 @@ pub(super) enum End {
     /// Drops all handles.
     Drop,
     Abort,
+    /// Shuts its transport down.
+    Shutdown,
+    /// Revokes the trust in all peers.
+    Revoke,
     /// Receives until the other side ends the connection.
     Wait,
 }
@@ -60,12 +71,12 @@ impl Script {
     fn new(random: &mut Rng) -> Self {
         let receive_queue = [16 * 1024, 64 * 1024, 4 * 1024 * 1024][random.usize(..3)];
         let operations = 0..random.usize(..OPERATIONS);
-        let ends = [End::Close, End::Close, End::Drop, End::Abort, End::Wait, End::Wait, End::Wait];
+        let ends = [End::Close, End::Close, End::Drop, End::Abort, End::Shutdown, End::Revoke];
         let few = |random: &mut Rng, most| Duration::from_millis(random.u64(..most));
         Self {
             limits: Limits { receive_queue, ..Limits::default() },
             operations: operations.map(|_| Operation::new(random)).collect(),
-            end: ends[random.usize(..ends.len())],
+            end: if random.u32(..5) < 2 { End::Wait } else { ends[random.usize(..ends.len())] },
             delay: if random.bool() { Duration::ZERO } else { few(random, 30) },
             pause: if random.bool() { Duration::ZERO } else { few(random, 4) },
             seed: random.u64(..),
