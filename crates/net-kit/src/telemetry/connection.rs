@@ -3,6 +3,7 @@
 use super::vocabulary::{CONNECTION, LIMIT};
 use super::{Origin, PREFIX, Telemetry, cause};
 use crate::facts::ConnectionFacts;
+use crate::rate_limit::RateLimit;
 use crate::statistics::{MessageCounters, since};
 use net_traits::{CloseReason, MessageStatistics};
 use std::fmt;
@@ -59,9 +60,8 @@ impl ConnectionTelemetry {
         let span = tracing::info_span!(
             target: CONNECTION, "connection", peer, %remote, direction, transport
         );
-        span.in_scope(|| tracing::debug!(target: CONNECTION, "connected"));
         telemetry.opened(origin);
-        Self {
+        let this = Self {
             telemetry,
             span,
             since: Instant::now(),
@@ -70,6 +70,18 @@ impl ConnectionTelemetry {
             published: MessageCounters::default(),
             packets: Default::default(),
             has_ended: AtomicBool::new(false),
+        };
+        this.emit(&this.telemetry.rate_limits.connected, |suppressed| {
+            tracing::debug!(target: CONNECTION, suppressed, "connected");
+        });
+        this
+    }
+
+    /// Calls `event` inside the span with how many events of its kind were suppressed before,
+    /// unless this one is suppressed too.
+    fn emit(&self, limit: &RateLimit, event: impl FnOnce(u64)) {
+        if let Some(suppressed) = limit.take() {
+            self.span.in_scope(|| event(suppressed));
         }
     }
 
@@ -85,13 +97,17 @@ impl ConnectionTelemetry {
 
     /// Reports that the handshake resumed an earlier session.
     pub fn resumed(&self) {
-        self.span.in_scope(|| tracing::debug!(target: CONNECTION, "session resumed"));
+        self.emit(&self.telemetry.rate_limits.session_resumed, |suppressed| {
+            tracing::debug!(target: CONNECTION, suppressed, "session resumed");
+        });
         self.telemetry.resumed();
     }
 
     /// Reports that this side begins to close.
     pub fn closing(&self, code: u64, reason: &str) {
-        self.span.in_scope(|| tracing::debug!(target: CONNECTION, code, reason, "closing"));
+        self.emit(&self.telemetry.rate_limits.closing, |suppressed| {
+            tracing::debug!(target: CONNECTION, code, reason, suppressed, "closing");
+        });
     }
 
     /// Reports the end of the connection. Further calls do nothing.
@@ -115,7 +131,7 @@ impl ConnectionTelemetry {
             return;
         }
         let (took, messages) = (self.since.elapsed(), self.messages.read());
-        self.span.in_scope(|| {
+        self.emit(&self.telemetry.rate_limits.closed, |suppressed| {
             tracing::debug!(
                 target: CONNECTION,
                 cause,
@@ -126,6 +142,7 @@ impl ConnectionTelemetry {
                 bytes_sent = messages.bytes_sent,
                 messages_received = messages.messages_received,
                 bytes_received = messages.bytes_received,
+                suppressed,
                 "closed"
             );
         });
@@ -135,15 +152,19 @@ impl ConnectionTelemetry {
 
     /// Reports that the connection has ended before the peer confirmed all messages.
     pub(crate) fn undelivered(&self, messages: u64, bytes: u64) {
-        self.span.in_scope(|| {
-            tracing::debug!(target: CONNECTION, messages, bytes, "messages undelivered");
+        self.emit(&self.telemetry.rate_limits.undelivered, |suppressed| {
+            tracing::debug!(
+                target: CONNECTION, messages, bytes, suppressed, "messages undelivered"
+            );
         });
         self.telemetry.undelivered(messages, bytes);
     }
 
     /// Reports that the connection is closed because its peer is no longer trusted.
     pub(crate) fn revoked(&self) {
-        self.span.in_scope(|| tracing::info!(target: CONNECTION, "revoked: no longer trusted"));
+        self.emit(&self.telemetry.rate_limits.revoked, |suppressed| {
+            tracing::info!(target: CONNECTION, suppressed, "revoked: no longer trusted");
+        });
         self.telemetry.revoked();
     }
 
@@ -187,11 +208,10 @@ impl ConnectionTelemetry {
 
     /// Reports that the peer announced a message that exceeds the limit.
     pub(crate) fn message_refused(&self) {
-        if let Some(suppressed) = self.telemetry.message_refused() {
-            self.span.in_scope(|| {
-                tracing::info!(target: LIMIT, suppressed, "a received message exceeds the limit");
-            });
-        }
+        self.emit(&self.telemetry.rate_limits.message_refused, |suppressed| {
+            tracing::info!(target: LIMIT, suppressed, "a received message exceeds the limit");
+        });
+        self.telemetry.message_refused();
     }
 }
 

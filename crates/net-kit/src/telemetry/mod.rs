@@ -9,9 +9,9 @@
 //! connection, a refusal by a [`Limit`], or a failed handshake; see [`Attempt`]. A connection is
 //! reported once as open and once as closed, see [`ConnectionTelemetry`].
 //!
-//! Events that unauthenticated peers can cause (refusals, failed handshakes, refused messages) are
-//! limited to 20 of each kind per second and transport. The field `suppressed` of the next event
-//! says how many were left out. Metrics count all.
+//! Events that peers can cause are limited to 20 of each kind per second and transport, also those
+//! of connections, since a peer can reconnect all the time. The field `suppressed` of the next
+//! event says how many were left out. Metrics count all.
 //!
 //! Subscribers and recorders are called in tasks of the application, and on msquic's threads when
 //! one of its connections ends: they must not block. Install the recorder before the transport is
@@ -70,12 +70,18 @@ pub struct Telemetry {
     metrics: Arc<metrics::Metrics>,
 }
 
-/// Rate limits of events that unauthenticated peers can cause.
+/// Rate limits of events that peers can cause.
 #[derive(Default)]
 struct RateLimits {
     refused: RateLimit,
     handshake_failed: RateLimit,
     message_refused: RateLimit,
+    connected: RateLimit,
+    session_resumed: RateLimit,
+    closing: RateLimit,
+    closed: RateLimit,
+    undelivered: RateLimit,
+    revoked: RateLimit,
 }
 
 impl Telemetry {
@@ -149,14 +155,6 @@ impl Telemetry {
         #[cfg(feature = "metrics")]
         self.metrics.handshake_failed(direction, cause, detail);
     }
-
-    /// Counts a message beyond the limit. Returns how many events were suppressed before this one,
-    /// or `None` if this one is suppressed too.
-    fn message_refused(&self) -> Option<u64> {
-        #[cfg(feature = "metrics")]
-        self.metrics.messages_refused.increment(1);
-        self.rate_limits.message_refused.take()
-    }
 }
 
 /// Metrics without events.
@@ -184,6 +182,11 @@ impl Telemetry {
     fn resumed(&self) {
         #[cfg(feature = "metrics")]
         self.metrics.resumed.increment(1);
+    }
+
+    fn message_refused(&self) {
+        #[cfg(feature = "metrics")]
+        self.metrics.messages_refused.increment(1);
     }
 
     fn revoked(&self) {

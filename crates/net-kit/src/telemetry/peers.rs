@@ -12,6 +12,10 @@ use std::net::SocketAddr;
 /// The events and metrics of pools of connections. All pools of a process share the metrics.
 #[derive(Debug, Default)]
 pub struct PoolTelemetry {
+    connected: RateLimit,
+    replaced: RateLimit,
+    lost: RateLimit,
+    stuck: RateLimit,
     dial_failed: RateLimit,
     undelivered: RateLimit,
     receive_failed: RateLimit,
@@ -26,7 +30,9 @@ impl PoolTelemetry {
 
     /// Reports a connection with a peer that had none.
     pub fn connected(&self, peer: &CertHash) {
-        tracing::debug!(target: POOL, peer = short(peer), "peer connected");
+        if let Some(suppressed) = self.connected.take() {
+            tracing::debug!(target: POOL, peer = short(peer), suppressed, "peer connected");
+        }
         #[cfg(feature = "metrics")]
         {
             gauge!("net_pool_peers_connected").increment(1.0);
@@ -36,16 +42,21 @@ impl PoolTelemetry {
 
     /// Reports that another connection with a peer is used; `reason` is why an earlier one ended.
     pub fn replaced(&self, peer: &CertHash, reason: Option<&CloseReason>) {
-        let reason = reason.map(|reason| tracing::field::display(WithCauses(reason)));
-        tracing::debug!(target: POOL, peer = short(peer), reason, "connection replaced");
+        if let Some(suppressed) = self.replaced.take() {
+            let peer = short(peer);
+            let reason = reason.map(|reason| tracing::field::display(WithCauses(reason)));
+            tracing::debug!(target: POOL, peer, reason, suppressed, "connection replaced");
+        }
         #[cfg(feature = "metrics")]
         counter!("net_pool_changes_total", "change" => "replaced").increment(1);
     }
 
     /// Reports that the last connection with a peer has ended.
     pub fn lost(&self, peer: &CertHash, reason: &CloseReason) {
-        let reason = WithCauses(reason);
-        tracing::debug!(target: POOL, peer = short(peer), %reason, "peer lost");
+        if let Some(suppressed) = self.lost.take() {
+            let (peer, reason) = (short(peer), WithCauses(reason));
+            tracing::debug!(target: POOL, peer, %reason, suppressed, "peer lost");
+        }
         #[cfg(feature = "metrics")]
         {
             gauge!("net_pool_peers_connected").decrement(1.0);
@@ -55,7 +66,9 @@ impl PoolTelemetry {
 
     /// Reports that a peer takes no data on a connection, and that it is dialled again.
     pub fn stuck(&self, peer: &CertHash) {
-        tracing::debug!(target: POOL, peer = short(peer), "connection stuck");
+        if let Some(suppressed) = self.stuck.take() {
+            tracing::debug!(target: POOL, peer = short(peer), suppressed, "connection stuck");
+        }
         #[cfg(feature = "metrics")]
         counter!("net_pool_changes_total", "change" => "stuck").increment(1);
     }

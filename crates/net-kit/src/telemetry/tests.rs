@@ -5,12 +5,14 @@ use super::{
     Telemetry,
 };
 use crate::facts::ConnectionFacts;
+use crate::rate_limit::LINES;
 use net_traits::{CertHash, CloseReason, ConnectError, Limit, NetCredential, TrustPolicy};
 use parking_lot::Mutex;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
 use tracing::subscriber::{DefaultGuard, Interest};
@@ -18,9 +20,9 @@ use tracing::{Metadata, Subscriber};
 
 const REMOTE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
 
-/// Records target, level, message and fields of what is emitted.
+/// Records target, level, message and fields of what is emitted, and how often.
 #[derive(Clone, Default)]
-pub(crate) struct Log(Arc<Mutex<BTreeSet<Line>>>);
+pub(crate) struct Log(Arc<Mutex<BTreeMap<Line, usize>>>);
 
 type Line = (String, String, String, Vec<String>);
 
@@ -51,7 +53,7 @@ impl Log {
         let fields = metadata.fields().iter().map(|field| field.name().to_owned());
         let fields = fields.filter(|name| name != "message").collect();
         let (target, level) = (metadata.target().to_owned(), metadata.level().to_string());
-        self.0.lock().insert((target, level, message.to_owned(), fields));
+        *self.0.lock().entry((target, level, message.to_owned(), fields)).or_default() += 1;
     }
 }
 
@@ -83,7 +85,10 @@ impl Subscriber for Log {
 }
 
 fn connection(telemetry: &Telemetry) -> ConnectionTelemetry {
-    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    connection_of(telemetry, &NetCredential::self_signed(TrustPolicy::Any).unwrap())
+}
+
+fn connection_of(telemetry: &Telemetry, credential: &NetCredential) -> ConnectionTelemetry {
     let hash = credential.identity();
     let peer = TrustPolicy::Any.verify(credential.certificate_chain().first()).unwrap();
     let facts = ConnectionFacts::new(REMOTE, REMOTE, hash, peer, None, "test/1".to_owned());
@@ -106,7 +111,7 @@ fn emit_all() {
     connection.sent(1, 100);
     connection.received(1, 20);
     connection.message_refused();
-    let rtt = Some(std::time::Duration::from_millis(3));
+    let rtt = Some(Duration::from_millis(3));
     connection.sampled(&Sample { rtt, packets_sent: 7, packets_lost: 1, queued: 100 });
     connection.closing(7, "done");
     connection.closed(&CloseReason::TimedOut);
@@ -132,7 +137,39 @@ fn each_event_that_is_emitted_is_in_the_table() {
         let fields = event.fields.iter().map(|&field| field.to_owned()).collect();
         (event.target.to_owned(), event.level.to_owned(), event.message.to_owned(), fields)
     };
-    assert_eq!(emitted, EVENTS.iter().map(to_line).collect());
+    assert_eq!(emitted.into_keys().collect::<BTreeSet<_>>(), EVENTS.iter().map(to_line).collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_reconnects_all_the_time_causes_few_lines() {
+    let (log, _guard) = Log::install();
+    let (telemetry, pool) = (Telemetry::new("test"), PoolTelemetry::new());
+    let (reason, peer) = (CloseReason::TimedOut, CertHash::from_bytes([7; 32]));
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let connect_many = || {
+        for _ in 0..1_000 {
+            let connection = connection_of(&telemetry, &credential);
+            connection.resumed();
+            connection.revoked();
+            connection.undelivered(2, 30);
+            connection.closing(7, "done");
+            connection.closed(&reason);
+            pool.connected(&peer);
+            pool.replaced(&peer, Some(&reason));
+            pool.stuck(&peer);
+            pool.lost(&peer, &reason);
+        }
+    };
+    for second in 1..=3 {
+        connect_many();
+        let mut lines = log.0.lock().clone();
+        lines.retain(|(_, _, message, _), _| message != "connection"); // the span
+        assert_eq!(lines.len(), 10);
+        let expected = second * LINES as usize;
+        assert!(lines.values().all(|&count| count == expected), "{lines:?}");
+        tokio::time::advance(Duration::from_secs(1)).await;
+    }
+    assert_eq!(telemetry.rate_limits.closed.take(), Some(1_000 - u64::from(LINES)));
 }
 
 #[cfg(feature = "metrics")]

@@ -151,25 +151,25 @@ macro_rules! events {
 }
 
 events! {
-    CONNECTION DEBUG "closed" ["cause", "code", "reason", "seconds", "messages_sent", "bytes_sent", "messages_received", "bytes_received"] "A connection has ended. `code` is there if an application or a limit closed it";
-    CONNECTION DEBUG "closing" ["code", "reason"] "This side began to close and delivers what is queued";
-    CONNECTION DEBUG "connected" [] "A connection was established";
+    CONNECTION DEBUG "closed" ["cause", "code", "reason", "seconds", "messages_sent", "bytes_sent", "messages_received", "bytes_received", "suppressed"] "A connection has ended. `code` is there if an application or a limit closed it";
+    CONNECTION DEBUG "closing" ["code", "reason", "suppressed"] "This side began to close and delivers what is queued";
+    CONNECTION DEBUG "connected" ["suppressed"] "A connection was established";
     CONNECTION INFO "connection" ["peer", "remote", "direction", "transport"] "The span of a connection, around its events";
-    CONNECTION DEBUG "messages undelivered" ["messages", "bytes"] "So many messages were not confirmed, at most, when the connection ended";
-    CONNECTION INFO "revoked: no longer trusted" [] "The connection is closed because its peer is no longer trusted";
+    CONNECTION DEBUG "messages undelivered" ["messages", "bytes", "suppressed"] "So many messages were not confirmed, at most, when the connection ended";
+    CONNECTION INFO "revoked: no longer trusted" ["suppressed"] "The connection is closed because its peer is no longer trusted";
     CONNECTION TRACE "sample" ["rtt", "packets_sent", "packets_lost", "queued"] "A connection was measured, about every 10 s: the smoothed round-trip time in seconds, packets since the begin, bytes in the send queues";
-    CONNECTION DEBUG "session resumed" [] "The handshake resumed an earlier session";
+    CONNECTION DEBUG "session resumed" ["suppressed"] "The handshake resumed an earlier session";
     FALLBACK DEBUG "dialled" ["remote", "path", "error", "secondary_error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";
     HANDSHAKE DEBUG "handshake failed" ["remote", "error", "cause", "detail", "direction", "transport", "suppressed"] "An attempt failed, of a peer at a listener (`in`) or an own one (`out`)";
     LIMIT INFO "a received message exceeds the limit" ["suppressed"] "A peer announced a message beyond the limit";
     LIMIT INFO "refused" ["remote", "limit", "transport", "suppressed"] "A limit ended an attempt or a connection";
-    POOL DEBUG "connection replaced" ["peer", "reason"] "Another connection with a peer is used; `reason` is why one before it ended";
-    POOL DEBUG "connection stuck" ["peer"] "A peer takes no data on a connection, and another one is dialled";
+    POOL DEBUG "connection replaced" ["peer", "reason", "suppressed"] "Another connection with a peer is used; `reason` is why one before it ended";
+    POOL DEBUG "connection stuck" ["peer", "suppressed"] "A peer takes no data on a connection, and another one is dialled";
     POOL DEBUG "dial failed" ["remote", "error", "cause", "detail", "suppressed"] "A dial of a pool failed";
     POOL DEBUG "message not received" ["peer", "error", "suppressed"] "A message of a peer was not received";
     POOL DEBUG "message undelivered" ["peer", "error", "cause", "suppressed"] "A message was not delivered, or is not known to be";
-    POOL DEBUG "peer connected" ["peer"] "There is a connection with a peer that had none";
-    POOL DEBUG "peer lost" ["peer", "reason"] "The last connection with a peer has ended";
+    POOL DEBUG "peer connected" ["peer", "suppressed"] "There is a connection with a peer that had none";
+    POOL DEBUG "peer lost" ["peer", "reason", "suppressed"] "The last connection with a peer has ended";
 }
 
 #[cfg(test)]
