@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Programs};
 use crate::process::{self, Workspace};
-use crate::{api, attack, deny, package, readme, tidy};
+use crate::{api, attack, deny, fuzz, package, readme, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -86,6 +86,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     test_with(workspace, &mut steps)?;
     interpret(workspace, &mut steps)?;
     watch_memory(workspace, &mut steps)?;
+    fuzz(workspace, &mut steps)?;
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
         measure_attack(workspace, &mut steps)?;
@@ -238,6 +239,16 @@ fn interpret(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         .arg("--")
         .args(WITHOUT_MSQUIC);
     steps.cargo("miri", test)
+}
+
+/// Fuzzes each target for a few seconds, if that is possible.
+fn fuzz(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    if !fuzz::is_possible() {
+        println!("\n== fuzz: SKIPPED, it needs c++ and Linux");
+        return Ok(());
+    }
+    let options = fuzz::Options::short();
+    steps.function("fuzz", "cargo xtask fuzz", || fuzz::run(workspace, &options))
 }
 
 /// Runs the attacks on memory under valgrind, if it is installed.

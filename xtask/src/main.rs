@@ -20,6 +20,7 @@ mod documents;
 mod errors;
 #[cfg(test)]
 mod figures;
+mod fuzz;
 mod links;
 mod msquic;
 mod msrv;
@@ -68,6 +69,8 @@ enum Command {
         #[command(flatten)]
         options: attack::Options,
     },
+    /// Give the parsers of untrusted bytes inputs that reach new code (libFuzzer)
+    Fuzz(fuzz::Options),
     /// Run all tests with the newest libmsquic in the registry
     Nightly,
     /// Send a file between two processes over mutual TLS
@@ -134,6 +137,7 @@ impl Command {
             | Self::Tidy
             | Self::Deny
             | Self::Doctor
+            | Self::Fuzz(_)
             | Self::Completions { .. } => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
@@ -178,6 +182,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
         Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
+        Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),

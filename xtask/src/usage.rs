@@ -30,6 +30,14 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("attack --measure 10", "write the table in docs/security.md"),
         ],
     ),
+    (
+        "fuzz",
+        &[
+            ("fuzz", "the kept inputs, and 5 s for each target"),
+            ("fuzz --seconds 600 --keep", "longer, and keep what reached new code"),
+            ("fuzz --only frames", "one of fuzz/targets"),
+        ],
+    ),
     ("nightly", &[("nightly", "builds two libraries, and takes an hour or more")]),
     (
         "demo",
