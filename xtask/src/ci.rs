@@ -20,7 +20,7 @@ const OPTIONAL: [&str; 2] =
     ["--features", "msquic-async/driver,msquic-transport/driver,msquic-transport/metrics"];
 
 /// The tests of `msquic-transport` that are repeated with msquic inside a runtime.
-const DRIVEN: [&str; 24] = [
+const DRIVEN: [&str; 26] = [
     "--test",
     "conformance",
     "--test",
@@ -33,6 +33,8 @@ const DRIVEN: [&str; 24] = [
     "memory",
     "--test",
     "messages",
+    "--test",
+    "network",
     "--test",
     "operation",
     "--test",
