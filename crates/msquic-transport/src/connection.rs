@@ -94,7 +94,7 @@ impl MsQuicNetConnection {
                 _registration: core.registration.clone(),
             }
         });
-        let inbound = shared.inbound.clone();
+        let (inbound, at_end) = (shared.inbound.clone(), shared.inbound.clone());
         let make = move |stream| Box::new(FrameSink::new(stream, &inbound, limit)) as _;
         shared.inner.set_inbound_uni_sinks(make);
         let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());
@@ -108,6 +108,8 @@ impl MsQuicNetConnection {
         shared.inner.on_shutdown(move |error| {
             let _place = place;
             telemetry.closed(&resolve_bad_certificate(&error, remote_addr, local_hash));
+            at_end.delivery().end();
+            at_end.deliver();
             if let Some(shared) = weak.upgrade() {
                 shared.entry.undelivered(shared.stream_pool.unconfirmed());
             }
@@ -256,7 +258,7 @@ impl MsQuicNetConnection {
 
     /// Spawns a task that sends the receipts for messages that were handed out, unless one is
     /// running.
-    fn spawn_receipts(&self) {
+    pub(crate) fn spawn_receipts(&self) {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let shared = Handle::member(&self.shared).clone(); // not a handle, which would keep it open
         runtime.spawn(async move {
@@ -302,7 +304,7 @@ impl MsQuicNetConnection {
         }
     }
 
-    async fn send_error(&self, error: QueueError) -> SendError {
+    pub(crate) async fn send_error(&self, error: QueueError) -> SendError {
         match error {
             // The peer's reason is complete only when the shutdown is complete.
             QueueError::Connection => SendError::Closed(self.watch_close().await),
@@ -412,7 +414,7 @@ impl NetConnection for MsQuicNetConnection {
             return Ok(None);
         }
         let shared = &*self.shared;
-        match shared.inbound.pop(Inbox::pop) {
+        match shared.inbound.try_pop(Inbox::pop) {
             Some(received) => self.received(shared.entry.hand_out(received)).map(Some),
             None => self.recv().now_or_never().transpose(),
         }

@@ -70,6 +70,7 @@ impl ReceiveSink for FrameSink {
                     Some(number) => {
                         self.inbound.inbox().push(&mut entries);
                         self.inbound.inbox().push_marked(entry, number);
+                        self.inbound.deliver();
                     }
                 }
                 if self.is_broken {
@@ -78,6 +79,7 @@ impl ReceiveSink for FrameSink {
                 self.receive_receipts(&mut rest);
             }
             self.inbound.inbox().push(&mut entries);
+            self.inbound.deliver();
         }
         if self.is_broken {
             self.stream.stop(STREAM_CODE_MESSAGE_TOO_LARGE);
@@ -100,6 +102,7 @@ impl ReceiveSink for FrameSink {
         self.unfinished.set(0, 0); // the reader of the error resumes the streams that wait for memory
         if let Some(error) = error {
             self.inbound.inbox().push_one(Err(error));
+            self.inbound.deliver();
         }
     }
 }

@@ -4,6 +4,7 @@
 //! [`FrameSink`](crate::frame_sink::FrameSink). All sinks feed one [`Inbox`]. When it is full, they
 //! accept no data and their streams pause. A reader that makes room resumes them.
 
+use crate::delivery::Delivery;
 use msquic_async::SinkStream;
 use net_kit::inbox::Inbox;
 use net_kit::memory_budget::Share;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 
 pub(crate) struct Inbound {
     inbox: Inbox,
+    delivery: Delivery,
     /// The streams whose sinks may add messages, by ID.
     streams: Mutex<BTreeMap<u64, SinkStream>>,
     /// `None` if the peer's version has no receipts.
@@ -27,7 +29,7 @@ impl Inbound {
     pub(crate) fn new(receive_queue: usize, share: &Arc<Share>, has_receipts: bool) -> Arc<Self> {
         let inbox = Inbox::charged(receive_queue, share.clone());
         let receipts = has_receipts.then(Arc::default);
-        Arc::new(Self { inbox, streams: Mutex::default(), receipts })
+        Arc::new(Self { inbox, delivery: Delivery::default(), streams: Mutex::default(), receipts })
     }
 
     /// Returns the marked messages, unless the peer's version has no receipts.
@@ -48,7 +50,24 @@ impl Inbound {
         };
         if is_last {
             self.inbox.wake_all(); // no message can arrive if the connection has ended
+            self.deliver();
         }
+    }
+
+    /// Returns whether there are streams whose sinks may add messages.
+    fn has_streams(&self) -> bool {
+        !self.streams.lock().is_empty()
+    }
+
+    /// Returns the delivery to a handler.
+    pub(crate) fn delivery(&self) -> &Delivery {
+        &self.delivery
+    }
+
+    /// Passes what has arrived to the handler, if there is one.
+    #[inline]
+    pub(crate) fn deliver(&self) {
+        self.delivery.run(|| self.has_streams());
     }
 
     pub(crate) fn inbox(&self) -> &Inbox {
@@ -62,7 +81,7 @@ impl Inbound {
         self.resume(); // paused sinks then drop their data
     }
 
-    /// Waits for what `pop` takes from the inbox. `over` resolves once the connection has ended and no
+    /// Waits for what `pop` takes from the inbox; with a handler, for the end. `over` resolves once the connection has ended and no
     /// stream can start.
     ///
     /// # Cancel safety
@@ -73,6 +92,7 @@ impl Inbound {
         over: impl Future<Output = CloseReason>,
         mut pop: impl FnMut(&Inbox) -> Option<(Result<T, RecvError>, bool)>,
     ) -> Result<T, RecvError> {
+        let mut pop = |inbox: &Inbox| if self.delivery.is_inline() { None } else { pop(inbox) };
         let mut over = pin!(over);
         let reason = loop {
             let arrived = self.inbox.arrived();
@@ -94,6 +114,11 @@ impl Inbound {
             self.resume();
         }
         received
+    }
+
+    /// Takes what has arrived, as [`recv`](Self::recv).
+    pub(crate) fn try_pop<T>(&self, pop: impl FnOnce(&Inbox) -> Option<(T, bool)>) -> Option<T> {
+        if self.delivery.is_inline() { None } else { self.pop(pop) }
     }
 
     /// Calls `pop`, and resumes paused streams if it made room.

@@ -188,6 +188,15 @@ impl Lane {
     }
 
     /// Opens the stream unless it is open.
+    pub(crate) async fn open(
+        &self,
+        connection: &Connection,
+        timeouts: Timeouts,
+    ) -> Result<(), QueueError> {
+        self.acquire(connection, timeouts).await.map(drop)
+    }
+
+    /// Opens the stream unless it is open, for [`try_send`](Self::try_send).
     pub(crate) async fn prepare(&self, connection: &Connection, timeouts: Timeouts) {
         let _ = self.acquire(connection, timeouts).await; // the next send reports the error
         self.is_preparing.store(false, Ordering::SeqCst);

@@ -60,11 +60,13 @@ mod config;
 mod connection;
 mod context;
 mod datagrams;
+mod delivery;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 mod drive;
 mod frame_sink;
 mod inbound;
 mod incoming;
+mod inline;
 mod lane;
 mod linger_thread;
 mod listener;
@@ -82,6 +84,7 @@ pub use connection::MsQuicNetConnection;
 pub use drive::drive;
 pub use frame_sink::STREAM_CODE_MESSAGE_TOO_LARGE;
 pub use incoming::MsQuicNetIncomingRequest;
+pub use inline::serve_inline;
 pub use listener::MsQuicListener;
 #[cfg(all(feature = "driver", target_os = "linux"))]
 pub use msquic_async::ExecutionDriver;

@@ -118,6 +118,7 @@ impl Member for Shared {
     }
 
     fn abort(&self, code: u64, reason: &str) {
+        self.inbound.delivery().stop();
         self.inner.shutdown(code, reason);
     }
 
@@ -127,6 +128,7 @@ impl Member for Shared {
         let Some(closed) = closed else {
             return CloseOutcome::AlreadyClosed(self.ended().await);
         };
+        self.inbound.delivery().stop();
         self.entry.telemetry().closing(code, reason);
         {
             let mut closing = closing.lock();
@@ -155,6 +157,10 @@ impl Member for Shared {
 
     fn unconfirmed(&self) -> (u64, u64) {
         self.stream_pool.unconfirmed()
+    }
+
+    async fn handled(&self) {
+        self.inbound.delivery().idle().await;
     }
 
     fn discard(&self) {

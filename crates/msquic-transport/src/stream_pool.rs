@@ -106,6 +106,18 @@ impl StreamPool {
         self.lanes[lane].prepare(connection, timeouts).await;
     }
 
+    /// Opens the streams for messages that are not urgent.
+    pub(crate) async fn open(
+        &self,
+        connection: &Connection,
+        timeouts: Timeouts,
+    ) -> Result<(), QueueError> {
+        for lane in &self.lanes {
+            lane.open(connection, timeouts).await?;
+        }
+        Ok(())
+    }
+
     /// Returns the number of queued bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         self.lanes.iter().chain([&self.urgent]).map(Lane::pending_bytes).sum()

@@ -127,6 +127,17 @@ impl Inbox {
         })
     }
 
+    /// Returns the oldest entry as [`pop`](Self::pop) does, and the number of its mark, whose receipt is
+    /// not due before [`add_due`](Self::add_due).
+    pub fn pop_with_mark(&self) -> Option<((Received, Option<u32>), bool)> {
+        self.take(|state| {
+            let due = state.due.len();
+            let entry = state.pop()?;
+            let mark = if state.due.len() > due { state.due.pop() } else { None };
+            Some((entry, mark))
+        })
+    }
+
     #[inline]
     fn take<T>(&self, take: impl FnOnce(&mut State) -> Option<T>) -> Option<(T, bool)> {
         let (taken, resume, has_more) = {
@@ -254,6 +265,15 @@ impl Inbox {
         let state = &mut *self.state.lock();
         self.has_due.store(false, Ordering::Release);
         std::mem::take(&mut state.due)
+    }
+
+    /// Adds the number of a marked message that the application has taken, to send its receipt.
+    pub fn add_due(&self, number: u32) {
+        let state = &mut *self.state.lock();
+        if state.due.len() < MAX_UNWRITTEN {
+            state.due.push(number);
+        }
+        self.has_due.store(true, Ordering::Release);
     }
 
     /// Returns numbers for which no receipt could be sent now, before those that became due meanwhile.
@@ -415,6 +435,18 @@ mod tests {
         inbox.push_one(entry(10));
         inbox.push(&mut vec![entry(10)]);
         assert!(inbox.pop().is_some() && inbox.pop().is_none());
+    }
+
+    #[test]
+    fn a_receipt_can_wait_until_the_message_was_handled() {
+        let inbox = Inbox::new(100 * ENTRY_COST);
+        inbox.push_one(entry(1));
+        inbox.push_marked(entry(2), 7);
+        assert_eq!(inbox.pop_with_mark(), Some(((entry(1), None), false)));
+        assert_eq!(inbox.pop_with_mark(), Some(((entry(2), Some(7)), false)));
+        assert!(!inbox.has_due());
+        inbox.add_due(7);
+        assert_eq!((inbox.has_due(), inbox.take_due()), (true, vec![7]));
     }
 
     #[test]

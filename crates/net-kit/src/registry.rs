@@ -93,6 +93,16 @@ pub trait Member: Send + Sync + Sized + 'static {
         self.unconfirmed()
     }
 
+    /// Waits until no handler of received messages runs, after [`abort`](Self::abort). Default: there
+    /// is none.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    fn handled(&self) -> impl Future<Output = ()> + Send {
+        ready(())
+    }
+
     /// Drops received and unfinished messages, after [`abort`](Self::abort), or after the end if there are no
     /// handles. Default: does nothing, for a transport that charges nothing to [`Entry::share`].
     fn discard(&self) {}
@@ -325,8 +335,12 @@ impl<M: Member> Registry<M> {
         let mut revoked = 0;
         for members in members.chunks(AT_ONCE) {
             let members = members.iter().filter_map(Weak::upgrade);
-            revoked += members.filter(|member| revoke(&**member, policy)).count();
+            let closed: Vec<_> = members.filter(|member| revoke(&**member, policy)).collect();
+            revoked += closed.len();
             yield_now().await;
+            for member in closed {
+                member.handled().await;
+            }
         }
         revoked
     }

@@ -61,6 +61,8 @@ pub const TRUST_ENDED: u64 = 0x6e65_740a;
 pub const TOO_MUCH_MEMORY: u64 = 0x6e65_740b;
 /// Too little of an unfinished message of the peer arrived in time.
 pub const MESSAGE_TIMEOUT: u64 = 0x6e65_740c;
+/// The handler of received messages panicked on the side that closed.
+pub const HANDLER_PANICKED: u64 = 0x6e65_740d;
 
 /// Returns the name of a code of this module, `None` for any other.
 pub const fn name(code: u64) -> Option<&'static str> {
@@ -77,6 +79,7 @@ pub const fn name(code: u64) -> Option<&'static str> {
         TRUST_ENDED => "trust ended",
         TOO_MUCH_MEMORY => "too much memory",
         MESSAGE_TIMEOUT => "message timeout",
+        HANDLER_PANICKED => "handler panicked",
         _ => return None,
     })
 }

@@ -16,7 +16,7 @@ impl<M: Member> Handle<M> {
     }
 
     /// Returns another handle, or `None` if the last one was dropped.
-    pub(super) fn further(member: Arc<M>) -> Option<Self> {
+    pub fn further(member: Arc<M>) -> Option<Self> {
         let further = |count| (count > 0).then(|| count + 1);
         let handles = &member.entry().handles;
         handles.fetch_update(Ordering::Relaxed, Ordering::Relaxed, further).ok()?;

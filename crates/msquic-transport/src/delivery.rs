@@ -1,0 +1,119 @@
+//! `Delivery`: passes received messages to a handler on the thread that received them.
+//!
+//! A sink first adds its messages to the inbox, as without a handler, and then runs the delivery. One
+//! thread at a time runs it, so the handler gets the messages in the order of the inbox and never
+//! runs twice at once for a connection. A thread that finds it running leaves its messages to the
+//! running thread, which looks again before it stops. The handler runs without any lock.
+//!
+//! ```text
+//!            run                    run (another thread, or inside the handler)
+//! IDLE ─────────────▶ RUNNING ─────────────────────▶ AGAIN
+//!  ▲                    │  ▲                           │
+//!  └── inbox is empty ──┘  └──── inbox is empty ───────┘
+//! ```
+//!
+//! The handler is kept by the inbox of its connection, and dropped after the end, when no stream can
+//! add messages any more. A handler that owns a handle of its connection is dropped then, too.
+
+use parking_lot::Mutex;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use tokio::sync::Notify;
+
+const IDLE: u8 = 0;
+const RUNNING: u8 = 1;
+const AGAIN: u8 = 2;
+
+/// Passes all messages of the inbox to the handler, until the delivery
+/// [is stopped](Delivery::is_stopped).
+pub(crate) type PassOn = dyn Fn(&Delivery) + Send + Sync;
+
+/// Passes the messages of an inbox to a handler, once one was set.
+#[derive(Default)]
+pub(crate) struct Delivery {
+    handler: Mutex<Option<Arc<PassOn>>>,
+    /// Whether a handler was set. It stays true when the handler is dropped.
+    is_inline: AtomicBool,
+    /// This side closes the connection, or the handler has panicked.
+    is_stopped: AtomicBool,
+    /// The connection has ended.
+    has_ended: AtomicBool,
+    state: AtomicU8,
+    /// Wakes [`idle`](Delivery::idle).
+    stopped: Notify,
+}
+
+impl Delivery {
+    /// Whether received messages are passed to a handler.
+    #[inline]
+    pub(crate) fn is_inline(&self) -> bool {
+        self.is_inline.load(Ordering::SeqCst)
+    }
+
+    /// Sets the handler. [`run`](Self::run) comes next.
+    pub(crate) fn set(&self, handler: Arc<PassOn>) {
+        let _replaced = self.handler.lock().replace(handler);
+        self.is_inline.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the handler must not be called any more.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.is_stopped.load(Ordering::SeqCst)
+    }
+
+    /// Calls no handler from now on, except for a call in progress.
+    pub(crate) fn stop(&self) {
+        self.is_stopped.store(true, Ordering::SeqCst);
+    }
+
+    /// Records that the connection has ended. [`run`](Self::run) comes next: messages that have
+    /// arrived are still passed on.
+    pub(crate) fn end(&self) {
+        self.has_ended.store(true, Ordering::SeqCst);
+    }
+
+    /// Passes what has arrived to the handler, unless another thread does, or a caller of this
+    /// function. `has_streams` returns whether streams may add messages.
+    #[inline]
+    pub(crate) fn run(&self, has_streams: impl Fn() -> bool) {
+        if self.is_inline() && self.state.swap(AGAIN, Ordering::SeqCst) == IDLE {
+            self.run_alone(has_streams);
+        }
+    }
+
+    fn run_alone(&self, has_streams: impl Fn() -> bool) {
+        loop {
+            self.state.store(RUNNING, Ordering::SeqCst);
+            let handler = self.handler.lock().clone();
+            if let Some(pass_on) = handler {
+                pass_on(self);
+            }
+            if self.has_ended.load(Ordering::SeqCst) && !has_streams() {
+                let unused = self.handler.lock().take();
+                drop(unused); // after unlocking
+            }
+            let idle =
+                self.state.compare_exchange(RUNNING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
+            if idle.is_ok() {
+                return self.stopped.notify_waiters();
+            }
+        }
+    }
+
+    /// Waits until no handler runs.
+    ///
+    /// # Cancel safety
+    ///
+    /// Cancel-safe.
+    pub(crate) async fn idle(&self) {
+        loop {
+            let mut stopped = pin!(self.stopped.notified());
+            stopped.as_mut().enable();
+            if self.state.load(Ordering::SeqCst) == IDLE {
+                return;
+            }
+            stopped.await;
+        }
+    }
+}
