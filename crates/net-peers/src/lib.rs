@@ -62,6 +62,7 @@ mod pool;
 mod recheck;
 mod resolver;
 mod serve;
+mod streams;
 
 pub use fallback::{
     FallbackConfig, FallbackConnection, FallbackIncomingRequest, FallbackListener,
@@ -78,3 +79,4 @@ pub use resolver::{
     WatchResolver,
 };
 pub use serve::serve;
+pub use streams::{MessageSink, MessageStream};
