@@ -1,5 +1,7 @@
 //! `--driven`: this transport with msquic inside the runtime, against quinn in the same runtime.
 
+use crate::batched::Batched;
+use crate::contender::Contender;
 use crate::ours::Ours;
 use crate::quinn_peer::Quinn;
 use crate::streams::Writes;
@@ -23,7 +25,10 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 async fn measure(options: Options) -> Result<()> {
-    let ours = Box::new(Ours::new().await?);
+    let ours: Box<dyn Contender> = match options.batched {
+        true => Box::new(Batched::new().await?),
+        false => Box::new(Ours::new().await?),
+    };
     let quinn = Box::new(Quinn::new(Writes::Single).await?);
     compare(&options, vec![ours, quinn]).await
 }

@@ -3,6 +3,7 @@
 //! results are the ratios within a round.
 #![allow(clippy::print_stdout, reason = "a program")]
 
+mod batched;
 mod contender;
 #[cfg(target_os = "linux")]
 mod driven;
@@ -41,6 +42,9 @@ struct Options {
     /// Compare this transport with a recorder of metrics and without one
     #[arg(long, conflicts_with = "sharing")]
     telemetry: bool,
+    /// Compare `send_many`, `recv_many` and inline handlers with gathered writes of other transports
+    #[arg(long, conflicts_with_all = ["sharing", "telemetry"])]
+    batched: bool,
     /// Run msquic inside the runtime of this program, and compare with quinn in the same
     /// runtime
     #[cfg(target_os = "linux")]
@@ -91,6 +95,18 @@ async fn run(options: Options) -> Result<()> {
     }
     if options.telemetry {
         return telemetry::run(&options).await;
+    }
+    if options.batched {
+        return compare(
+            &options,
+            vec![
+                Box::new(batched::Batched::new().await?),
+                Box::new(ours::Ours::new().await?),
+                Box::new(quinn_peer::Quinn::new(Writes::Gathered).await?),
+                Box::new(tcp::Tcp::new().await?),
+            ],
+        )
+        .await;
     }
     let contenders: Vec<Box<dyn Contender>> = vec![
         Box::new(ours::Ours::new().await?),

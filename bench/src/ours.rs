@@ -22,15 +22,21 @@ impl Ours {
     }
 
     pub(crate) async fn named(name: &'static str) -> Result<Self> {
-        let credential = NetCredential::self_signed(TrustPolicy::Any)?;
-        let transport = MsQuicTransport::new();
-        let address = "127.0.0.1:0".parse()?;
-        let listener = transport.create_listener(address, &["bench"], credential.clone()).await?;
-        let dial = transport.connect(listener.local_addr(), &["bench"], credential);
-        let accept = async { anyhow::Ok(listener.accept().await?.accept().await?) };
-        let (client, server) = tokio::join!(dial, accept);
-        Ok(Self { name, client: client?, server: server? })
+        let (client, server) = pair().await?;
+        Ok(Self { name, client, server })
     }
+}
+
+/// Connects a client and a server.
+pub(crate) async fn pair() -> Result<(MsQuicNetConnection, MsQuicNetConnection)> {
+    let credential = NetCredential::self_signed(TrustPolicy::Any)?;
+    let transport = MsQuicTransport::new();
+    let address = "127.0.0.1:0".parse()?;
+    let listener = transport.create_listener(address, &["bench"], credential.clone()).await?;
+    let dial = transport.connect(listener.local_addr(), &["bench"], credential);
+    let accept = async { anyhow::Ok(listener.accept().await?.accept().await?) };
+    let (client, server) = tokio::join!(dial, accept);
+    Ok((client?, server?))
 }
 
 #[async_trait]
