@@ -10,6 +10,8 @@ use net_traits::{
 use net_traits_test::key_log;
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::sleep;
 
 type Connected = Result<QuinnConnection, ConnectError>;
 
@@ -65,6 +67,47 @@ fn a_handshake_that_takes_too_long_is_counted() {
 }
 
 #[test]
+fn handshakes_that_stall_do_not_lock_out_other_peers() {
+    run(async {
+        let limits = QuinnConfig::new().handshake_timeout(Duration::from_secs(3600));
+        for limits in [
+            limits.clone().max_handshakes(1),
+            limits.clone().max_handshakes_per_ip(1),
+            limits.clone().max_connections_per_ip(1),
+            limits.clone().max_connections(1),
+        ] {
+            let (transport, listener) = listen(limits).await;
+            let address = listener.local_addr();
+            let accept_all = async {
+                let mut accepting = JoinSet::new();
+                loop {
+                    let request = listener.accept().await.unwrap();
+                    accepting.spawn(async move { request.accept().await.ok() });
+                }
+            };
+            let dial = async {
+                // The listener gets one datagram of this dialler, so that its handshake stalls.
+                let relay = Relay::new(address, 1).await;
+                let to = relay.address;
+                let mut stalled = JoinSet::new();
+                stalled.spawn(async move {
+                    QuinnTransport::new().connect(to, &[ALPN], trusting()).await
+                });
+                while transport.statistics().handshakes == 0 {
+                    sleep(Duration::from_millis(10)).await;
+                }
+                let dialler = QuinnTransport::new();
+                while let Err(error) = dialler.connect(address, &[ALPN], trusting()).await {
+                    assert!(error.is_retryable(), "{error:?}");
+                    sleep(Duration::from_millis(10)).await;
+                }
+            };
+            tokio::select! { () = accept_all => {}, () = dial => {} }
+        }
+    });
+}
+
+#[test]
 fn shutdown_frees_the_port() {
     run(async {
         let (transport, listener) = listen(QuinnConfig::default()).await;
@@ -78,7 +121,7 @@ fn shutdown_frees_the_port() {
         // quinn keeps the socket for peers that have not received the close.
         let other = QuinnTransport::new();
         while other.create_listener(address, &[ALPN], trusting()).await.is_err() {
-            tokio::time::sleep(Duration::from_millis(5)).await;
+            sleep(Duration::from_millis(5)).await;
         }
     });
 }
@@ -105,7 +148,7 @@ fn an_abort_is_sent_although_the_congestion_window_is_full() {
             sender.send(b"first").await.unwrap();
             receiver.recv().await.unwrap();
             sender.send(&[7; 2 * 1024 * 1024]).await.unwrap();
-            tokio::time::sleep(Duration::from_millis(1)).await; // quinn sends a part of it
+            sleep(Duration::from_millis(1)).await; // quinn sends a part of it
             sender.abort(7, "enough");
             let reason = CloseReason::Peer { code: 7, reason: "enough".to_owned() };
             assert_eq!(receiver.watch_close().await, reason);
