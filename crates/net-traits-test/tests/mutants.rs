@@ -61,7 +61,7 @@ fn random_schedules_find_faults() {
         Fault::RecvLosesMessages,
         Fault::EndedConnectionsAreNotReturned,
     ] {
-        assert!((0..100).any(|seed| fails(fault, seed)), "{fault:?} is not found");
+        assert!((0..1000).any(|seed| fails(fault, seed)), "{fault:?} is not found");
     }
 }
 
