@@ -37,12 +37,14 @@ use crate::trust_expiry::{Expiry, TrustExpiry};
 use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, CloseOutcome, CloseReason, Limit, TransportStatistics, TrustPolicy, close_code,
+    CertHash, CloseOutcome, CloseReason, ConnectError, Limit, TransportStatistics, TrustPolicy,
+    close_code,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::future::ready;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
@@ -373,9 +375,33 @@ impl<M: Member> Registry<M> {
     ///
     /// The reason for which nothing can be opened any more.
     pub fn check_open(&self) -> Result<(), CloseReason> {
-        let reason = "the transport is shut down".to_owned();
-        let closed = CloseReason::Local { code: close_code::SHUTDOWN, reason };
-        if self.is_shut_down() { Err(closed) } else { Ok(()) }
+        if self.is_shut_down() { Err(shutdown_reason()) } else { Ok(()) }
+    }
+
+    /// Runs a dial, at most for the handshake timeout `after`, and until
+    /// [`shutdown`](Self::shutdown) is called. Then the dial is dropped.
+    ///
+    /// # Errors
+    ///
+    /// [`ConnectError`] of the dial, [`TimedOut`](ConnectError::TimedOut), or
+    /// [`Closed`](ConnectError::Closed) after a shutdown.
+    ///
+    /// # Cancel safety
+    ///
+    /// That of the dial.
+    pub async fn dial<T>(
+        &self,
+        remote_addr: SocketAddr,
+        after: Duration,
+        dial: impl Future<Output = Result<T, ConnectError>>,
+    ) -> Result<T, ConnectError> {
+        tokio::select! {
+            biased;
+            () = self.shut_down() => Err(ConnectError::Closed(shutdown_reason())),
+            dialled = timeout(after, dial) => {
+                dialled.unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))
+            }
+        }
     }
 
     /// Waits until [`shutdown`](Self::shutdown) is called.
@@ -415,6 +441,12 @@ impl<M> fmt::Debug for Registry<M> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Registry").field("admission", &self.admission).finish_non_exhaustive()
     }
+}
+
+/// Returns why nothing can be opened after a shutdown.
+fn shutdown_reason() -> CloseReason {
+    let reason = "the transport is shut down".to_owned();
+    CloseReason::Local { code: close_code::SHUTDOWN, reason }
 }
 
 /// Closes the connection if `policy` does not trust its peer; returns whether it did.

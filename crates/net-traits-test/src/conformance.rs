@@ -177,6 +177,7 @@ macro_rules! __behaviours {
                 messages_over_the_limit_are_counted [raw_peer] Once,
                 shutdown_closes_gracefully [close_reason] Once,
                 shutdown_keeps_its_deadline [] Swapped,
+                shutdown_does_not_wait_for_handshakes [] Once,
                 handles_outlive_their_runtime [] Swapped,
             }
             limits {

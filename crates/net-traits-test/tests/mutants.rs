@@ -294,11 +294,13 @@ mutants! {
     overlong_messages_are_not_counted: OverlongMessagesAreNotCounted =>
         "operation::messages_over_the_limit_are_counted",
     shutdown_forgets_listeners: ShutdownForgetsListeners =>
-        "operation::shutdown_closes_gracefully",
+        "operation::shutdown_closes_gracefully" & "operation::shutdown_does_not_wait_for_handshakes",
     shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
         "operation::shutdown_closes_gracefully",
     shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>
         "operation::shutdown_keeps_its_deadline",
+    shutdown_waits_for_dials: ShutdownWaitsForDials =>
+        "operation::shutdown_does_not_wait_for_handshakes",
     receiving_needs_its_runtime: ReceivingNeedsItsRuntime =>
         "operation::handles_outlive_their_runtime",
     connections_are_unlimited: ConnectionsAreUnlimited =>

@@ -22,7 +22,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::time::timeout;
 
 /// Capacity of the message queue.
 const QUEUE: usize = 64;
@@ -177,9 +176,8 @@ impl NetTransport for Local {
         let attempt = Attempt { from, credential, alpn, answer };
         listener.try_send(attempt).map_err(|_| refused())?;
         let after = self.limits.handshake_timeout;
-        let answer = timeout(after, answered).await;
-        let answer = answer.map_err(|_| ConnectError::TimedOut { remote_addr, after })?;
-        let half = answer.unwrap_or_else(|_| Err(refused()))?;
+        let answer = async { answered.await.unwrap_or_else(|_| Err(refused())) };
+        let half = self.registry.dial(remote_addr, after, answer).await?;
         Ok(self.connection(half, None, revocations))
     }
 

@@ -94,9 +94,8 @@ pub trait NetTransport: Send + Sync + 'static {
     /// immediately.
     ///
     /// The code is [`SHUTDOWN`](crate::close_code::SHUTDOWN). The transport, and its clones, cannot
-    /// be used afterwards. Returns once everything has ended, at the latest after `deadline`. What
-    /// the peers have not confirmed by then, such as handshakes in progress, ends in the
-    /// background.
+    /// be used afterwards. Dials in progress fail at once. Returns once everything has ended, at the
+    /// latest after `deadline`. What the peers have not confirmed by then ends in the background.
     ///
     /// # Cancel safety
     ///

@@ -19,7 +19,6 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
-use tokio::time::timeout;
 
 /// A transport with a backend. Clones share the transport.
 ///
@@ -72,8 +71,8 @@ impl<B: Backend> Transport<B> {
         let revocations = registry.revocations();
         let identity = self.inner.identity(credential)?;
         let handshake = self.inner.handshake(&identity, remote_addr, alpn);
-        let dialled = timeout(handshake.timeout, backend.dial(&identity, &handshake)).await;
-        let secured = dialled.unwrap_or_else(|_| Err(handshake.timed_out()))?;
+        let dial = backend.dial(&identity, &handshake);
+        let secured = registry.dial(remote_addr, handshake.timeout, dial).await?;
         Ok(Connection::start(secured, handshake, config, registry, revocations, None))
     }
 }

@@ -18,7 +18,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
 /// A host of a [`MemoryNetwork`]. Clones share the host.
 #[derive(Debug, Clone)]
@@ -110,8 +109,7 @@ impl MemoryTransport {
             back.pass().await;
             answer.unwrap_or(Err(ConnectError::Refused(remote_addr)))
         };
-        let after = limits.handshake_timeout;
-        timeout(after, dial).await.unwrap_or(Err(ConnectError::TimedOut { remote_addr, after }))
+        registry.dial(remote_addr, limits.handshake_timeout, dial).await
     }
 }
 

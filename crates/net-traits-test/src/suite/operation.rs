@@ -12,7 +12,7 @@ use net_traits::{
 use std::pin::pin;
 use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 /// A transport lists and counts exactly its open connections. The handles are usable.
 ///
@@ -157,6 +157,29 @@ pub async fn shutdown_keeps_its_deadline<H: Harness>(stage: Stage<H>) {
     transports[usize::from(stage.is_swapped)].shutdown(MOMENT, "now").await;
     let reason = CloseReason::Local { code: close_code::SHUTDOWN, reason: "now".to_owned() };
     assert_eq!(one.watch_close().await, reason);
+}
+
+/// Shutdown does not wait beyond its deadline for a handshake in progress, and ends the dial.
+///
+/// A peer that does not answer must not delay the end of a program.
+pub async fn shutdown_does_not_wait_for_handshakes<H: Harness>(stage: Stage<H>) {
+    let handshake_timeout = Duration::from_secs(3600);
+    let limits = Limits { handshake_timeout, ..Limits::default() };
+    let (transport, dialler) = (stage.transport_with(limits.clone()), stage.transport_with(limits));
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let dial = dial::<H>(&dialler, listener.local_addr(), credential(TrustPolicy::Any));
+    let shutdown = async {
+        let request = listener.accept().await.unwrap(); // the application does not accept it
+        dialler.shutdown(MOMENT, "dialling").await;
+        transport.shutdown(MOMENT, "dialled").await;
+        request
+    };
+    // Far shorter than the handshake may take.
+    let (dialled, _request) =
+        timeout(handshake_timeout / 360, async { tokio::join!(dial, shutdown) })
+            .await
+            .expect("the handshake ends with its transport");
+    assert!(dialled.is_err(), "the transport is shut down");
 }
 
 /// Sends until the peer, which does not read, accepts no more. Returns how many messages were sent.

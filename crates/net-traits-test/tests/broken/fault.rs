@@ -126,6 +126,7 @@ pub(crate) enum Fault {
     ShutdownForgetsListeners,
     ShutdownForgetsTheReason,
     ShutdownIgnoresItsDeadline,
+    ShutdownWaitsForDials,
     ReceivingNeedsItsRuntime,
     // Limits
     ConnectionsAreUnlimited,

@@ -262,6 +262,7 @@ impl NetTransport for BrokenTransport {
                 self.inner.shutdown(deadline, "").await;
             }
             Fault::ShutdownIgnoresItsDeadline if reason == "now" => std::future::pending().await,
+            Fault::ShutdownWaitsForDials if reason == "dialling" => std::future::pending().await,
             _ => self.inner.shutdown(deadline, reason).await,
         }
     }
