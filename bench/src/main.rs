@@ -7,6 +7,8 @@ mod batched;
 mod contender;
 #[cfg(target_os = "linux")]
 mod driven;
+mod handshakes;
+mod machine;
 mod ours;
 mod quinn_peer;
 mod raw;
@@ -21,16 +23,20 @@ use anyhow::Result;
 use clap::Parser;
 use contender::Contender;
 use report::Report;
+use std::path::PathBuf;
 use std::time::Duration;
 use streams::Writes;
 
 /// Benchmark messages of this transport against other transports
 #[derive(Debug, Parser)]
 struct Options {
-    /// Number of rounds
-    #[arg(long, default_value_t = 9)]
-    rounds: usize,
-    /// Send a tenth of the messages
+    /// Number of rounds; by default 9, with `--quick` 1
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Write the figures of all rounds to this file
+    #[arg(long)]
+    json: Option<PathBuf>,
+    /// Send a tenth of the messages, in one round: whether the benchmark works
     #[arg(long)]
     quick: bool,
     /// Run only workloads whose name contains this
@@ -39,8 +45,11 @@ struct Options {
     /// Compare shared sockets with one socket per connection, instead of other transports
     #[arg(long)]
     sharing: bool,
-    /// Compare this transport with a recorder of metrics and without one
+    /// Compare connections per second, with certificates of both sides
     #[arg(long, conflicts_with = "sharing")]
+    handshakes: bool,
+    /// Compare this transport with a recorder of metrics and without one
+    #[arg(long, conflicts_with_all = ["sharing", "handshakes"])]
     telemetry: bool,
     /// Compare `send_many`, `recv_many` and inline handlers with gathered writes of other transports
     #[arg(long, conflicts_with_all = ["sharing", "telemetry"])]
@@ -57,6 +66,10 @@ struct Options {
 }
 
 impl Options {
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 1 } else { 9 })
+    }
+
     /// Returns the divisor of the number of messages.
     fn part(&self) -> usize {
         if self.quick { 10 } else { 1 }
@@ -91,7 +104,10 @@ fn main() -> Result<()> {
 
 async fn run(options: Options) -> Result<()> {
     if options.sharing {
-        return sharing::run(options.rounds, options.part(), options.only.as_deref()).await;
+        return sharing::run(&options).await;
+    }
+    if options.handshakes {
+        return handshakes::run(&options).await;
     }
     if options.telemetry {
         return telemetry::run(&options).await;
@@ -125,7 +141,7 @@ async fn compare(options: &Options, contenders: Vec<Box<dyn Contender>>) -> Resu
         if options.only.as_ref().is_some_and(|only| !name.contains(only)) {
             continue;
         }
-        for round in 0..=options.rounds {
+        for round in 0..=options.rounds() {
             let mut figures = vec![Vec::new(); contenders.len()];
             for turn in 0..contenders.len() {
                 let index = (round + turn) % contenders.len(); // no contender is always first
@@ -140,7 +156,7 @@ async fn compare(options: &Options, contenders: Vec<Box<dyn Contender>>) -> Resu
             }
         }
     }
-    report.print();
+    report.finish(options.json.as_deref())?;
     for contender in contenders {
         contender.close().await;
     }

@@ -1,6 +1,11 @@
 //! `Report`: medians and ratios.
 
+use crate::machine;
+use anyhow::{Context, Result};
+use serde_json::json;
 use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
 
 pub(crate) struct Report {
     contenders: Vec<&'static str>,
@@ -21,9 +26,25 @@ impl Report {
         self.rounds.entry(workload).or_default().push(figures);
     }
 
+    /// Prints the machine and a table, and writes the figures of all rounds to a file if it has a
+    /// path.
+    pub(crate) fn finish(&self, json: Option<&Path>) -> Result<()> {
+        println!("{}\n", machine::describe());
+        self.print();
+        let Some(path) = json else { return Ok(()) };
+        let workload = |name: &String| json!({ "name": name, "rounds": self.rounds[name] });
+        let workloads: Vec<_> = self.order.iter().map(workload).collect();
+        let figures = json!({
+            "machine": machine::describe(),
+            "contenders": self.contenders,
+            "workloads": workloads,
+        });
+        fs::write(path, format!("{figures:#}\n")).with_context(|| format!("cannot write {path:?}"))
+    }
+
     /// Prints a table with the median of each contender, and the median, minimum and maximum of the
     /// ratios of the first contender's figure to each other's in the same round.
-    pub(crate) fn print(&self) {
+    fn print(&self) {
         print!("| workload |");
         self.contenders.iter().for_each(|name| print!(" {name} |"));
         let first = self.contenders[0];

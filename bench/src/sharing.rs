@@ -1,6 +1,7 @@
 //! `--sharing`: connections that share sockets against connections with sockets of their own, for
 //! messages over many connections and for handshakes.
 
+use crate::Options;
 use crate::report::Report;
 use anyhow::{Result, ensure};
 use bytes::Bytes;
@@ -30,8 +31,9 @@ const HANDSHAKES: usize = 512;
 /// How many handshakes are in progress at once.
 const AT_ONCE: usize = 16;
 
-/// Measures everything `rounds` times, in turns, each time the given part of it, and prints a table.
-pub(crate) async fn run(rounds: usize, part: usize, only: Option<&str>) -> Result<()> {
+/// Measures everything in turns and prints a table.
+pub(crate) async fn run(options: &Options) -> Result<()> {
+    let (rounds, part, only) = (options.rounds(), options.part(), options.only.as_deref());
     let contenders = [Node::new(true).await?, Node::new(false).await?];
     let mut report = Report::new(&["shared", "own"]);
     let is_wanted = |name: &str| only.is_none_or(|only| name.contains(only));
@@ -68,8 +70,7 @@ pub(crate) async fn run(rounds: usize, part: usize, only: Option<&str>) -> Resul
             report.add(name.to_owned(), figures);
         }
     }
-    report.print();
-    Ok(())
+    report.finish(options.json.as_deref())
 }
 
 /// A transport that dials its own listener.

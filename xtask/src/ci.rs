@@ -92,6 +92,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     steps.function("copied binaries", "cargo xtask ci", || copied(workspace))?;
     if workspace.is_bundled() {
         measure_attack(workspace, &mut steps)?;
+        measure_messages(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
         let self_contained = || readme::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
@@ -270,6 +271,17 @@ fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
     run.args(["--seconds", "1", "--only", "partial messages", "--kind", "msquic"]);
     steps.cargo("measure one attack", run)
+}
+
+/// Runs the benchmarks in small, to check that they work. The figures are not checked.
+fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let file = workspace.target.join("bench.json");
+    for arguments in [&["--quick"][..], &["--quick", "--handshakes"]] {
+        let mut run = workspace.cargo_linked(["run", "--package", "transport-bench", "--"]);
+        run.args(arguments).arg("--json").arg(&file);
+        steps.cargo(&format!("bench {}", arguments.join(" ")), run)?;
+    }
+    Ok(())
 }
 
 /// Runs the demo with copied binaries and an empty environment.

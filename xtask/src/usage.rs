@@ -51,6 +51,8 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         "bench",
         &[
             ("bench -- --rounds 3", "a shorter run"),
+            ("bench -- --quick --json bench.json", "whether it works; figures for programs"),
+            ("bench -- --handshakes", "connections per second"),
             ("bench -- --driven", "msquic inside of the runtime"),
         ],
     ),
