@@ -93,6 +93,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     if workspace.is_bundled() {
         measure_attack(workspace, &mut steps)?;
         measure_messages(workspace, &mut steps)?;
+        soak_shortly(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
         let self_contained = || readme::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
@@ -158,6 +159,15 @@ fn check_dependencies(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("dependencies", workspace.cargo(deny::OFFLINE))
 }
 
+/// Puts a mixed load on all transports; `arguments` go to the program.
+pub(crate) fn soak(workspace: &Workspace, arguments: &[String]) -> Result<()> {
+    let mut soak = workspace.cargo_linked(["run", "--release", "--package", "soak"]);
+    if !workspace.is_bundled() {
+        soak.args(["--no-default-features", "--features", "system"]);
+    }
+    process::run(soak.arg("--").args(arguments))
+}
+
 /// Lints all supported combinations of features. None builds libmsquic, because checks do not link.
 fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let clippy = |args: &[&str]| {
@@ -176,7 +186,7 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
         let unpublished =
-            ["examples", "transport-bench", "attack-bench"].map(|name| ["--package", name]);
+            ["examples", "transport-bench", "attack-bench", "soak"].map(|name| ["--package", name]);
         let unpublished = [unpublished.as_flattened(), &["--features", "examples/metrics"]];
         steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
         let without = ["--package", "examples", "--no-default-features"];
@@ -282,6 +292,11 @@ fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         steps.cargo(&format!("bench {}", arguments.join(" ")), run)?;
     }
     Ok(())
+}
+
+/// Puts a mixed load on all transports for a minute. The figures are not checked.
+fn soak_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    steps.cargo("soak", workspace.cargo_linked(["run", "--package", "soak"]))
 }
 
 /// Runs the demo with copied binaries and an empty environment.

@@ -88,6 +88,14 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Put a mixed load on all transports, and measure memory, handles and threads
+    Soak {
+        #[command(flatten)]
+        linkage: Linkage,
+        /// Arguments of the program, such as --minutes 60 --svg soak.svg --strict
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
     /// Write docs/errors.md, the list of the error messages
@@ -145,6 +153,7 @@ impl Command {
             | Self::Ci(_)
             | Self::Demo { .. }
             | Self::Bench { .. }
+            | Self::Soak { .. }
             | Self::Package
             | Self::Readme { .. } => Some(Build::Vendored),
         }
@@ -186,6 +195,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
         Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
+        Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Errors => errors::write(&Workspace::new(None)?.root),
         Command::Api { write } => api::run(&Workspace::new(None)?, *write),

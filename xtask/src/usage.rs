@@ -56,6 +56,13 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("bench -- --driven", "msquic inside of the runtime"),
         ],
     ),
+    (
+        "soak",
+        &[
+            ("soak", "a minute"),
+            ("soak -- --minutes 60 --svg soak.svg --strict", "before a release"),
+        ],
+    ),
     ("patches", &[("patches", "after a change of a patch")]),
     ("errors", &[("errors", "after a change of an error or its documentation")]),
     ("portable", &[("portable", "on any system with Rust")]),
