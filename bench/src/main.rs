@@ -9,6 +9,7 @@ mod contender;
 mod driven;
 mod handshakes;
 mod machine;
+mod network;
 mod ours;
 mod quinn_peer;
 mod raw;
@@ -48,8 +49,11 @@ struct Options {
     /// Compare connections per second, with certificates of both sides
     #[arg(long, conflicts_with = "sharing")]
     handshakes: bool,
-    /// Compare this transport with a recorder of metrics and without one
+    /// Compare transfers through a relay with delay, loss and reordering
     #[arg(long, conflicts_with_all = ["sharing", "handshakes"])]
+    network: bool,
+    /// Compare this transport with a recorder of metrics and without one
+    #[arg(long, conflicts_with_all = ["sharing", "handshakes", "network"])]
     telemetry: bool,
     /// Compare `send_many`, `recv_many` and inline handlers with gathered writes of other transports
     #[arg(long, conflicts_with_all = ["sharing", "telemetry"])]
@@ -108,6 +112,9 @@ async fn run(options: Options) -> Result<()> {
     }
     if options.handshakes {
         return handshakes::run(&options).await;
+    }
+    if options.network {
+        return network::run(&options).await;
     }
     if options.telemetry {
         return telemetry::run(&options).await;

@@ -286,7 +286,11 @@ fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 /// Runs the benchmarks in small, to check that they work. The figures are not checked.
 fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let file = workspace.target.join("bench.json");
-    for arguments in [&["--quick"][..], &["--quick", "--handshakes"]] {
+    for arguments in [
+        &["--quick"][..],
+        &["--quick", "--handshakes"],
+        &["--quick", "--network", "--only", "reordered"],
+    ] {
         let mut run = workspace.cargo_linked(["run", "--package", "transport-bench", "--"]);
         run.args(arguments).arg("--json").arg(&file);
         steps.cargo(&format!("bench {}", arguments.join(" ")), run)?;

@@ -53,6 +53,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("bench -- --rounds 3", "a shorter run"),
             ("bench -- --quick --json bench.json", "whether it works; figures for programs"),
             ("bench -- --handshakes", "connections per second"),
+            ("bench -- --network --only loss", "through a relay with delay and loss"),
             ("bench -- --driven", "msquic inside of the runtime"),
         ],
     ),
