@@ -95,6 +95,8 @@ impl MsQuicNetConnection {
             }
         });
         let (inbound, at_end) = (shared.inbound.clone(), shared.inbound.clone());
+        let (probes, member) = (inbound.probes().clone(), Arc::downgrade(Handle::member(&shared)));
+        inbound.answer_with(move || Shared::answer_probes(member.clone(), probes.clone()));
         let make = move |stream| Box::new(FrameSink::new(stream, &inbound, limit)) as _;
         shared.inner.set_inbound_uni_sinks(make);
         let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());

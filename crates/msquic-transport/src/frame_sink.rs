@@ -54,7 +54,7 @@ impl ReceiveSink for FrameSink {
             return data.len();
         }
         let (mut rest, mut entries) = (data, Vec::new());
-        self.receive_receipts(&mut rest);
+        self.receive_controls(&mut rest);
         let mut allowance = usize::MAX;
         while !rest.is_empty() && !self.is_broken && allowance > 0 {
             let mut room = self.inbound.inbox().room();
@@ -77,7 +77,7 @@ impl ReceiveSink for FrameSink {
                 if self.is_broken {
                     break;
                 }
-                self.receive_receipts(&mut rest);
+                self.receive_controls(&mut rest);
             }
             self.inbound.inbox().push(&mut entries);
             self.inbound.deliver();
@@ -109,13 +109,12 @@ impl ReceiveSink for FrameSink {
 }
 
 impl FrameSink {
-    /// Decodes receipts and marks from the front of `data`. This needs no room.
-    fn receive_receipts(&mut self, data: &mut &[u8]) {
-        let Some(receipts) = self.inbound.receipts() else { return };
+    /// Decodes control records from the front of `data`. This needs no room.
+    fn receive_controls(&mut self, data: &mut &[u8]) {
         loop {
-            match self.decoder.receipt(data) {
+            match self.decoder.control(data) {
                 Ok(None) => return,
-                Ok(Some((number, is_taken))) => receipts.on_receipt(number, is_taken),
+                Ok(Some(record)) => self.inbound.on_control(record),
                 Err(error) => {
                     self.is_broken = true;
                     return self.inbound.inbox().push_one(Err(error));

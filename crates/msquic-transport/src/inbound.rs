@@ -5,15 +5,16 @@
 //! accept no data and their streams pause. A reader that makes room resumes them.
 
 use crate::delivery::Delivery;
+use crate::probes::Probes;
 use msquic_async::SinkStream;
 use net_kit::inbox::Inbox;
 use net_kit::memory_budget::Share;
-use net_kit::receipts::Receipts;
+use net_kit::receipts::{Control, Receipts};
 use net_traits::{CloseReason, RecvError};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::pin::pin;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 pub(crate) struct Inbound {
     inbox: Inbox,
@@ -22,6 +23,9 @@ pub(crate) struct Inbound {
     streams: Mutex<BTreeMap<u64, SinkStream>>,
     /// `None` if the peer's version has no receipts.
     receipts: Option<Arc<Receipts>>,
+    probes: Arc<Probes>,
+    /// Starts a task that answers the probes.
+    answer: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl Inbound {
@@ -29,7 +33,33 @@ impl Inbound {
     pub(crate) fn new(receive_queue: usize, share: &Arc<Share>, has_receipts: bool) -> Arc<Self> {
         let inbox = Inbox::charged(receive_queue, share.clone());
         let receipts = has_receipts.then(Arc::default);
-        Arc::new(Self { inbox, delivery: Delivery::default(), streams: Mutex::default(), receipts })
+        let (delivery, streams, probes, answer) = Default::default();
+        Arc::new(Self { inbox, delivery, streams, receipts, probes, answer })
+    }
+
+    /// Sets the function that starts a task to answer the [probes](Self::probes), without waiting.
+    pub(crate) fn answer_with(&self, answer: impl Fn() + Send + Sync + 'static) {
+        let _ = self.answer.set(Box::new(answer)); // it is set once
+    }
+
+    /// Handles a control record of the peer that is not a mark, on msquic's thread.
+    pub(crate) fn on_control(&self, record: Control) {
+        match record {
+            Control::Receipt { number, is_taken } => {
+                self.receipts.iter().for_each(|receipts| receipts.on_receipt(number, is_taken));
+            }
+            Control::Probe(number) => {
+                // Otherwise messages before the probe may have been discarded.
+                if !self.inbox.is_discarding() && self.probes.add(number) {
+                    self.answer.get().into_iter().for_each(|answer| answer());
+                }
+            }
+            Control::Mark(_) | Control::Confirmation(_) => {}
+        }
+    }
+
+    pub(crate) fn probes(&self) -> &Arc<Probes> {
+        &self.probes
     }
 
     /// Returns the marked messages, unless the peer's version has no receipts.

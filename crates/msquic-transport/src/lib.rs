@@ -70,6 +70,7 @@ mod inline;
 mod lane;
 mod linger_thread;
 mod listener;
+mod probes;
 mod quic_settings;
 mod registration;
 mod request;

@@ -1,4 +1,4 @@
-//! The thread on which connections without handles are closed.
+//! The thread on which connections without handles are closed, and probes of peers answered.
 //!
 //! msquic drives connections on its own threads, and the runtime of the application may have ended.
 //! So a thread of this crate, with a small runtime, waits until the queued messages are

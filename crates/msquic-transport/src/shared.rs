@@ -5,17 +5,19 @@ use crate::certificate::resolve_bad_certificate;
 use crate::inbound::Inbound;
 use crate::lane::QueueError;
 use crate::linger_thread;
+use crate::probes::Probes;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use msquic_async::{Connection, ConnectionError, StreamType};
 use net_kit::datagram::Counters;
 use net_kit::guard::OnDrop;
 use net_kit::memory_budget::Share;
+use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Lingering, Member};
 use net_kit::telemetry::Sample;
 use net_traits::{CloseOutcome, CloseReason, SendError};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use tokio::time::timeout;
 
 pub(crate) struct Shared {
@@ -77,12 +79,32 @@ impl Shared {
             }
             for (index, number) in numbers.iter().enumerate() {
                 // If it fails, the peer does not know whether the message was taken.
-                let sent = stream_pool.send_receipt(inner, *number, config.timeouts()).await;
+                let record = Control::Receipt { number: *number, is_taken: true }.encode();
+                let sent = stream_pool.send_records(inner, &record, config.timeouts()).await;
                 if let Err(QueueError::TimedOut(_) | QueueError::Stopped(_)) = sent {
                     return inbound.inbox().postpone_due(&numbers[index..]);
                 }
             }
         }
+    }
+
+    /// Starts a task that answers the probes of the peer, unless this side closes: it then discards
+    /// what it receives. Drops no connection on this thread, which may be one of msquic's.
+    pub(crate) fn answer_probes(connection: Weak<Self>, probes: Arc<Probes>) {
+        let ended = OnDrop(move || probes.task_ended()); // also if there is no thread
+        linger_thread::run(async move {
+            let _ended = ended;
+            let Some(shared) = connection.upgrade() else { return };
+            let Self { stream_pool, inbound, inner, config, closing, .. } = &*shared;
+            while let Some(answers) = inbound.probes().take() {
+                let is_closing = closing.lock().is_some();
+                // If it fails, the flush of the peer times out.
+                let sent = stream_pool.send_records(inner, &answers, config.timeouts());
+                if is_closing || sent.await.is_err() {
+                    return;
+                }
+            }
+        });
     }
 
     /// Sends the receipts that are [due](Self::send_due), and waits until the peer has acknowledged

@@ -11,7 +11,7 @@ use msquic_async::WriteStream;
 use net_kit::frame;
 use net_kit::loss_reports::LossReports;
 use net_kit::progress::Timeouts;
-use net_kit::receipts::{Control, Receipts};
+use net_kit::receipts::Receipts;
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
@@ -63,15 +63,15 @@ impl StreamPool {
         self.lane(is_urgent).send(connection, header, parts, timeouts).await
     }
 
-    /// Queues a receipt on the stream of receipts, which the peer reads even if its inbox is full.
-    pub(crate) async fn send_receipt(
+    /// Queues receipts or confirmations on their stream, which the peer reads even if its inbox is
+    /// full.
+    pub(crate) async fn send_records(
         &self,
         connection: &Connection,
-        number: u32,
+        records: &[u8],
         timeouts: Timeouts,
     ) -> Result<(), QueueError> {
-        let receipt = Control::Receipt { number, is_taken: true }.encode();
-        self.receipts.send(connection, &receipt, &[], timeouts).await.map(drop)
+        self.receipts.send(connection, records, &[], timeouts).await.map(drop)
     }
 
     /// Waits until the peer has acknowledged all receipts.

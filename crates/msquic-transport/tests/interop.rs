@@ -142,7 +142,7 @@ const RECEIPT_3: [u8; 10] = [255, 255, 255, 255, 7, 0, 0, 0, 3, 1];
 #[test]
 fn marks_and_receipts_are_those_of_the_specification() {
     run(async {
-        let newer = format!("{ALPN}+receipts/1");
+        let newer = format!("{ALPN}+receipts/2");
         let config = MsQuicTransportConfig::new().receive_queue(2000); // one message
         for Ends { ours, theirs, .. } in &both_roles_with(config, &newer).await {
             assert_eq!(ours.alpn_negotiated(), ALPN);
@@ -171,6 +171,38 @@ fn marks_and_receipts_are_those_of_the_specification() {
             receipts.read_exact(&mut receipt).await.unwrap();
             assert_eq!(receipt, RECEIPT_3);
             assert_eq!(ours.recv().await.unwrap().0.len(), 5000);
+        }
+    });
+}
+
+#[test]
+fn probes_are_answered_as_specified_before_the_application_receives() {
+    run(async {
+        let newer = format!("{ALPN}+receipts/2");
+        for Ends { ours, theirs, .. } in
+            &both_roles_with(MsQuicTransportConfig::new(), &newer).await
+        {
+            let mut messages = theirs.open_uni().await.unwrap();
+            let mut answers = None;
+            for number in 0..100 {
+                let probe = [255, 255, 255, 255, 8, 1, 2, 3, number];
+                messages.write_all(&[&frame(b"hello")[..], &probe].concat()).await.unwrap();
+                let answers = match &mut answers {
+                    Some(answers) => answers,
+                    None => answers.insert(theirs.accept_uni().await.unwrap()),
+                };
+                let mut answer = [0; 9];
+                answers.read_exact(&mut answer).await.unwrap();
+                assert_eq!(answer, [255, 255, 255, 255, 9, 1, 2, 3, number]);
+            }
+            for _ in 0..100 {
+                assert_eq!(ours.recv().await.unwrap().0, "hello");
+            }
+            // Of a peer that does not read the answers, a bounded number of probes is kept.
+            let probe = [255, 255, 255, 255, 8, 1, 2, 3, 4];
+            messages.write_all(&probe.repeat(100_000)).await.unwrap();
+            messages.write_all(&frame(b"still usable")).await.unwrap();
+            assert_eq!(ours.recv().await.unwrap().0, "still usable");
         }
     });
 }

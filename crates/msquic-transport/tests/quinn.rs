@@ -252,14 +252,18 @@ fn a_message_over_the_limit_stops_its_stream_only() {
             }
         };
         assert_eq!(error, SendError::Stopped { code: 1 });
-        for handle in [from, &other] {
-            assert_eq!(handle.flush().await, Err(SendError::Stopped { code: 1 }));
-        }
-        for handle in [from, &other, &from.clone()] {
-            assert_eq!(handle.flush().await, Ok(()));
-        }
-        from.send(b"next").await.unwrap();
-        while to.recv().await.unwrap().0 != "next" {} // some of those before used the next stream
+        let flush = async {
+            for handle in [from, &other] {
+                assert_eq!(handle.flush().await, Err(SendError::Stopped { code: 1 }));
+            }
+            for handle in [from, &other, &from.clone()] {
+                assert_eq!(handle.flush().await, Ok(()));
+            }
+            from.send(b"next").await.unwrap();
+        };
+        // Some of the messages before used the next stream, and may fill the receive queue.
+        let receive = async { while to.recv().await.unwrap().0 != "next" {} };
+        tokio::join!(flush, receive);
         from.urgent("and urgent".into()).await.unwrap();
         assert_eq!(to.recv().await.unwrap().0, "and urgent");
     }

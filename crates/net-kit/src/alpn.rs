@@ -4,8 +4,9 @@
 //! then the name itself, which is all that older peers know. The application gets the name without
 //! the suffix.
 
-/// The suffix of a name in TLS that says that a side supports [receipts](crate::receipts).
-pub const RECEIPTS: &str = "+receipts/1";
+/// The suffix of a name in TLS that says that a side supports [receipts](crate::receipts) and
+/// confirmations ([`Control`](crate::receipts::Control)).
+pub const RECEIPTS: &str = "+receipts/2";
 
 /// Returns the names that TLS offers, in order of preference. A name that the suffix would make
 /// longer than 255 bytes is offered without it only.
@@ -13,7 +14,7 @@ pub const RECEIPTS: &str = "+receipts/1";
 /// ```
 /// use net_kit::alpn::versions;
 ///
-/// assert_eq!(versions(&["chat/1"]), ["chat/1+receipts/1", "chat/1"]);
+/// assert_eq!(versions(&["chat/1"]), ["chat/1+receipts/2", "chat/1"]);
 /// ```
 pub fn versions(alpn: &[impl AsRef<str>]) -> Vec<String> {
     let both = |name: &str| [format!("{name}{RECEIPTS}"), name.to_owned()];

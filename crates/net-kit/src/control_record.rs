@@ -1,4 +1,4 @@
-//! `Control`: records about receipts, between the frames of a byte stream.
+//! `Control`: records about receipts and confirmations, between the frames of a byte stream.
 //!
 //! `docs/wire-protocol.md` specifies the bytes. Pure.
 
@@ -6,12 +6,14 @@
 pub(crate) const CONTROL: [u8; 4] = [0xff; 4];
 const MARK: u8 = 6;
 const RECEIPT: u8 = 7;
-/// Bytes of a mark: length, type, number.
-const MARK_SIZE: usize = 4 + 1 + 4;
-/// Bytes of a receipt: those of a mark, and whether the message was taken.
-const RECEIPT_SIZE: usize = MARK_SIZE + 1;
+const PROBE: u8 = 8;
+const CONFIRMATION: u8 = 9;
+/// Bytes of a record with a number only: length, type, number.
+const SIZE: usize = 4 + 1 + 4;
+/// Bytes of a receipt: a number, and whether the message was taken.
+const RECEIPT_SIZE: usize = SIZE + 1;
 
-/// A control record about receipts.
+/// A control record about receipts or confirmations.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// The next message has this number, and its sender waits for a receipt.
@@ -23,6 +25,11 @@ pub enum Control {
         /// Whether the application has taken it; otherwise it never receives it.
         is_taken: bool,
     },
+    /// The sender waits for a confirmation with this number: that the transport of the other side
+    /// has everything before this record.
+    Probe(u32),
+    /// Everything before the probe of the other side with this number was received.
+    Confirmation(u32),
 }
 
 impl Control {
@@ -38,6 +45,8 @@ impl Control {
         let (kind, number) = match self {
             Self::Mark(number) => (MARK, number),
             Self::Receipt { number, .. } => (RECEIPT, number),
+            Self::Probe(number) => (PROBE, number),
+            Self::Confirmation(number) => (CONFIRMATION, number),
         };
         record.push(kind);
         record.extend(number.to_be_bytes());
@@ -45,6 +54,30 @@ impl Control {
             record.push(is_taken.into());
         }
         record
+    }
+
+    /// Decodes the record whose bytes after the length begin with `bytes`; `None` if it is longer.
+    ///
+    /// # Errors
+    ///
+    /// The type is not one of these records, or a receipt says neither taken nor rejected.
+    #[allow(clippy::result_unit_err, reason = "the caller has the bytes")]
+    pub fn decode(bytes: &[u8]) -> Result<Option<Self>, ()> {
+        let [kind, rest @ ..] = bytes else { return Ok(None) };
+        if !(MARK..=CONFIRMATION).contains(kind) {
+            return Err(());
+        }
+        let Some((number, rest)) = rest.split_first_chunk() else { return Ok(None) };
+        let number = u32::from_be_bytes(*number);
+        Ok(Some(match (*kind, rest) {
+            (MARK, _) => Self::Mark(number),
+            (PROBE, _) => Self::Probe(number),
+            (CONFIRMATION, _) => Self::Confirmation(number),
+            (_, []) => return Ok(None),
+            (_, [0, ..]) => Self::Receipt { number, is_taken: false },
+            (_, [1, ..]) => Self::Receipt { number, is_taken: true },
+            _ => return Err(()),
+        }))
     }
 }
 
@@ -55,7 +88,7 @@ pub(crate) struct ControlDecoder {
     filled: usize,
 }
 
-/// The bytes are not a control record about receipts. They begin with this length.
+/// The bytes are not one of these control records. They begin with this length.
 #[derive(Debug)]
 pub(crate) struct Invalid(pub(crate) u32);
 
@@ -70,25 +103,16 @@ impl ControlDecoder {
             *data = rest;
             self.bytes[self.filled] = *byte;
             self.filled += 1;
-            let length = [self.bytes[0], self.bytes[1], self.bytes[2], self.bytes[3]];
-            let is_valid = match self.filled {
-                4 => length == CONTROL,
-                5 => matches!(*byte, MARK | RECEIPT),
-                RECEIPT_SIZE => *byte <= 1,
-                _ => true,
-            };
-            if !is_valid {
-                return Err(Invalid(u32::from_be_bytes(length)));
+            let [a, b, c, d, record @ ..] = &self.bytes[..self.filled] else { continue };
+            let length = [*a, *b, *c, *d];
+            let invalid = || Invalid(u32::from_be_bytes(length));
+            if length != CONTROL {
+                return Err(invalid());
             }
-            let [.., a, b, c, d, is_taken] = self.bytes;
-            let number = u32::from_be_bytes([a, b, c, d]);
-            let record = match (self.bytes[4], self.filled) {
-                (MARK, MARK_SIZE) => Control::Mark(number),
-                (RECEIPT, RECEIPT_SIZE) => Control::Receipt { number, is_taken: is_taken == 1 },
-                _ => continue,
-            };
-            self.filled = 0;
-            return Ok(Some(record));
+            if let Some(record) = Control::decode(record).map_err(|()| invalid())? {
+                self.filled = 0;
+                return Ok(Some(record));
+            }
         }
         Ok(None)
     }
@@ -105,6 +129,8 @@ mod tests {
             Control::Receipt { number: 7, is_taken: true },
             Control::Mark(0),
             Control::Receipt { number: 1 << 24, is_taken: false },
+            Control::Probe(1 << 16),
+            Control::Confirmation(u32::MAX),
         ];
         let bytes: Vec<u8> = records.iter().flat_map(|it| it.encode()).collect();
         for size in 1..=bytes.len() {
@@ -116,7 +142,8 @@ mod tests {
             }
             assert_eq!(decoded, records);
         }
-        for invalid in [&b"\xff\xff\xff\xfe"[..], b"\xff\xff\xff\xff\x05", &[255; 12]] {
+        for invalid in [&b"\xff\xff\xff\xfe"[..], b"\xff\xff\xff\xff\x05", b"\xff\xff\xff\xff\x0a"]
+        {
             assert!(ControlDecoder::default().decode(&mut &invalid[..]).is_err());
         }
     }

@@ -72,7 +72,7 @@ struct Controls {
     decoder: ControlDecoder,
     /// The number of the message in progress.
     mark: Option<u32>,
-    /// Whether there was anything but receipts.
+    /// Whether there was anything but receipts and confirmations.
     has_messages: bool,
 }
 
@@ -94,21 +94,21 @@ impl FrameDecoder {
     }
 
     /// Creates a decoder for a stream on which the peer may send control records about
-    /// [receipts](crate::receipts), if `has_receipts`. Call [`receipt`](Self::receipt) before each
-    /// [`decode`](Self::decode), and [`take_mark`](Self::take_mark) after it.
+    /// [receipts](crate::receipts) and confirmations, if `has_receipts`. Call
+    /// [`control`](Self::control) before each [`decode`](Self::decode), and
+    /// [`take_mark`](Self::take_mark) after it.
     pub fn with_receipts(limit: usize, has_receipts: bool) -> Self {
         Self { controls: has_receipts.then(Controls::default), ..Self::new(limit) }
     }
 
-    /// Consumes control records from the front of `data` and returns the first receipt: its number,
-    /// and whether the message was taken. A receipt needs no room in the inbox, so call this even
-    /// if that is full.
+    /// Consumes control records from the front of `data` and returns the first one that is not a
+    /// mark. It needs no room in the inbox, so call this even if that is full.
     ///
     /// # Errors
     ///
     /// [`RecvError::TooLarge`] for an unknown record, as from [`decode`](Self::decode).
     #[inline]
-    pub fn receipt(&mut self, data: &mut &[u8]) -> Result<Option<(u32, bool)>, RecvError> {
+    pub fn control(&mut self, data: &mut &[u8]) -> Result<Option<Control>, RecvError> {
         let (Some(controls), State::Header { filled: 0, .. }) = (&mut self.controls, &self.state)
         else {
             return Ok(None);
@@ -120,11 +120,12 @@ impl FrameDecoder {
             }
             match controls.decoder.decode(data) {
                 Ok(None) => {}
-                Ok(Some(Control::Receipt { number, is_taken })) => {
-                    return Ok(Some((number, is_taken)));
-                }
                 Ok(Some(Control::Mark(number))) => {
                     (controls.mark, controls.has_messages) = (Some(number), true);
+                }
+                Ok(Some(record)) => {
+                    controls.has_messages |= matches!(record, Control::Probe(_));
+                    return Ok(Some(record));
                 }
                 Err(Invalid(size)) if size == u32::from_be_bytes(CONTROL) => {
                     return Err(RecvError::TooLarge { size: size.into(), limit: self.limit });
@@ -145,7 +146,8 @@ impl FrameDecoder {
         self.controls.as_mut()?.mark.take()
     }
 
-    /// Returns whether the stream may contain receipts and has contained nothing else.
+    /// Returns whether the stream may contain receipts and confirmations and has contained nothing
+    /// else.
     pub fn is_of_receipts(&self) -> bool {
         self.controls.as_ref().is_some_and(|controls| !controls.has_messages)
     }
@@ -275,8 +277,8 @@ mod tests {
             let (mut receipts, mut messages) = (0, Vec::new());
             for mut piece in data.chunks(size) {
                 loop {
-                    while let Some(it) = decoder.receipt(&mut piece).unwrap() {
-                        assert_eq!(it, (9, true));
+                    while let Some(it) = decoder.control(&mut piece).unwrap() {
+                        assert_eq!(it, receipt);
                         receipts += 1;
                     }
                     let Some((message, _)) = decoder.decode(&mut piece).unwrap() else { break };
@@ -288,13 +290,13 @@ mod tests {
             assert!(!decoder.is_of_receipts());
         }
         let mut decoder = FrameDecoder::with_receipts(100, true);
-        assert_eq!(decoder.receipt(&mut &[0xff, 0, 0, 1][..]), Ok(None));
+        assert_eq!(decoder.control(&mut &[0xff, 0, 0, 1][..]), Ok(None));
         let too_large = RecvError::TooLarge { size: 0xff00_0001, limit: 100 };
         assert_eq!(decoder.decode(&mut &[7][..]), Err(too_large));
         let unknown = [&CONTROL[..], &[5]].concat();
-        assert!(FrameDecoder::with_receipts(100, true).receipt(&mut &unknown[..]).is_err());
+        assert!(FrameDecoder::with_receipts(100, true).control(&mut &unknown[..]).is_err());
         let mut older = FrameDecoder::with_receipts(3, false);
-        assert_eq!(older.receipt(&mut &data[..]), Ok(None));
+        assert_eq!(older.control(&mut &data[..]), Ok(None));
         assert!(older.decode(&mut &data[..]).is_err() && !older.is_of_receipts());
     }
 

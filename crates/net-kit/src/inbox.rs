@@ -295,6 +295,11 @@ impl Inbox {
         self.state.lock().is_discarding = true;
     }
 
+    /// Returns whether entries that arrive are dropped, see [`discard`](Self::discard).
+    pub fn is_discarding(&self) -> bool {
+        self.state.lock().is_discarding
+    }
+
     /// Drops all entries, and those that arrive from now on.
     pub fn clear(&self) {
         let _entries = {

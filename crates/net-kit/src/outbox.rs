@@ -12,21 +12,29 @@
 //!   └──── fail (nothing can be written) ──── end ─────────▲
 //! ```
 
-use crate::frame::HEADER;
 use crate::progress::Snapshot;
-use crate::unacknowledged::Unacknowledged;
 use bytes::Bytes;
+use confirmation::Confirmation;
 use net_traits::{CloseReason, SendError};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::pin::pin;
 use tokio::sync::Notify;
 
+mod confirmation;
+mod state;
+
+pub use confirmation::lane_of;
+use state::State;
+pub use state::{Frame, UNCONFIRMED, Work};
+
 /// An empty queue with a larger capacity frees its memory.
 const KEPT_ENTRIES: usize = 64;
 
-/// What a message costs in addition to its bytes: its memory in the queue.
-const ENTRY_COST: usize = 128;
+/// How many confirmations may wait to be written. A sender that has at most one probe on each of its
+/// streams without an answer, and at most 1024 streams for messages and one for urgent ones, never
+/// needs that many.
+pub const MAX_CONFIRMATIONS: usize = 2048;
 
 /// The messages of one byte stream that are not written yet.
 ///
@@ -59,72 +67,6 @@ pub struct Outbox {
     written: Notify,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    frames: VecDeque<Frame>,
-    /// The cost of the queued frames and of the frame that the driver is writing.
-    cost: usize,
-    /// How many frames are not written, and the bytes of their messages.
-    unwritten: (u64, u64),
-    /// How many frames were queued in total, and how many of them are written.
-    pushed: u64,
-    written: u64,
-    /// How many bytes are written.
-    bytes: u64,
-    /// Written messages that the peer may not have confirmed.
-    unacknowledged: Unacknowledged,
-    /// Whether the peer has confirmed everything that is written.
-    is_confirmed: bool,
-    /// Whether all messages and the close are written.
-    is_all_written: bool,
-    /// Code and reason of the local close, once it has begun.
-    closing: Option<(u64, String)>,
-    /// An error that the next operation that queues a message returns.
-    report: Option<SendError>,
-    /// How often there was such an error, and the last one, for the operations that wait for room.
-    reported: (u64, Option<SendError>),
-    /// How many messages were lost with streams, at most, and their bytes.
-    lost: (u64, u64),
-    /// Why nothing can be written any more.
-    failed: Option<CloseReason>,
-    has_ended: bool,
-}
-
-/// One message to be written.
-#[derive(Debug)]
-pub struct Frame {
-    /// Its bytes, in order.
-    pub pieces: Vec<Bytes>,
-    cost: usize,
-    /// Otherwise it is a control record, which counts as no message.
-    is_message: bool,
-}
-
-impl Frame {
-    /// Returns the size of the message.
-    fn bytes(&self) -> u64 {
-        self.cost.saturating_sub(ENTRY_COST + HEADER) as u64
-    }
-
-    /// Returns the number of messages, 0 or 1, and their bytes.
-    fn counted(&self) -> (u64, u64) {
-        if self.is_message { (1, self.bytes()) } else { (0, 0) }
-    }
-}
-
-/// How many written bytes of a stream count as unconfirmed: at least what the socket buffers of the
-/// system and the send windows of QUIC libraries usually hold.
-pub const UNCONFIRMED: u64 = 4 * 1024 * 1024;
-
-/// What the driver has to do next.
-#[derive(Debug)]
-pub enum Work {
-    /// Write a message.
-    Frame(Frame),
-    /// All messages are written: close with this code and reason.
-    Close(u64, String),
-}
-
 /// For the handles.
 impl Outbox {
     /// Creates an outbox that has room while its messages cost less than `limit` bytes.
@@ -136,6 +78,15 @@ impl Outbox {
             room: Notify::new(),
             written: Notify::new(),
         }
+    }
+
+    /// Creates an outbox whose peer answers probes: [`flushed`](Self::flushed) waits until the peer
+    /// has [confirmed](Self::confirmed) the messages. `lane` is different for each outbox of a
+    /// connection, and in the numbers of its probes.
+    pub fn with_probes(limit: usize, lane: u16) -> Self {
+        let confirmation = Confirmation::with_probes(lane);
+        let state = Mutex::new(State { confirmation, ..State::default() });
+        Self { state, ..Self::new(limit) }
     }
 
     /// Queues one message if there is room, and takes `pieces`. One message may exceed the limit.
@@ -242,7 +193,34 @@ impl Outbox {
         self.state.lock().written
     }
 
-    /// Waits until all messages queued before are written.
+    /// Queues a confirmation for a probe of the peer, which is written before the messages. Drops it
+    /// after a local close, since this side then discards what it receives, or if many are queued.
+    pub fn push_confirmation(&self, number: u32) {
+        {
+            let state = &mut *self.state.lock();
+            let has_room = state.confirmations.len() < MAX_CONFIRMATIONS;
+            if !has_room || state.why_closed().is_some() {
+                return;
+            }
+            state.confirmations.push(number);
+        }
+        self.work.notify_one();
+    }
+
+    /// Records the peer's confirmation with this number: its transport has everything before the
+    /// probe. Unknown numbers are ignored.
+    pub fn confirmed(&self, number: u32) {
+        {
+            let state = &mut *self.state.lock();
+            let Some(end) = state.confirmation.answered(number) else { return };
+            state.unacknowledged.confirm(end);
+        }
+        self.written.notify_waiters();
+        self.work.notify_one(); // a flush may wait for more
+    }
+
+    /// Waits until all messages queued before are written and, if the outbox has
+    /// [probes](Self::with_probes), confirmed.
     ///
     /// # Errors
     ///
@@ -253,13 +231,18 @@ impl Outbox {
     ///
     /// Cancel-safe.
     pub async fn flushed(&self) -> Result<(), SendError> {
-        let target = self.state.lock().pushed;
+        let target = {
+            let state = &mut *self.state.lock();
+            state.confirmation.want(state.pushed);
+            state.pushed
+        };
+        self.work.notify_one();
         loop {
             let mut written = pin!(self.written.notified());
             written.as_mut().enable();
             {
                 let state = self.state.lock();
-                if state.written >= target {
+                if state.confirmation.is_settled(target, state.written) {
                     return Ok(());
                 }
                 if let Some(reason) = state.failed.clone() {
@@ -275,11 +258,13 @@ impl Outbox {
         std::ptr::from_ref(self).addr() as u64
     }
 
-    /// Returns the progress of writing. Once everything is written, what the peer takes is not
-    /// visible here.
+    /// Returns the progress of writing. `is_moving` means that everything is written and only the
+    /// peer's confirmation is missing: what the peer takes is not visible here.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
-        Snapshot { done: state.bytes, is_moving: state.is_all_written }
+        let is_asked = state.confirmation.is_asked() && state.written == state.pushed;
+        let is_moving = state.is_all_written || is_asked;
+        Snapshot { done: state.bytes, is_moving }
     }
 
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
@@ -307,19 +292,23 @@ impl Outbox {
     }
 
     /// Returns how many messages the peer has not confirmed, at most, and their bytes: those that
-    /// were lost or not written, and the last [`UNCONFIRMED`] bytes of those that were written,
-    /// unless all are [confirmed](Self::confirm).
+    /// were lost or not written, and those that were written and not [confirmed](Self::confirmed).
+    /// Without [probes](Self::with_probes) the last are those in the last [`UNCONFIRMED`] bytes,
+    /// unless all are [confirmed at the close](Self::confirm).
     pub fn unconfirmed(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        let (messages, bytes) =
-            if state.is_confirmed { (0, 0) } else { state.unacknowledged.totals() };
-        (messages + state.unwritten.0 + state.lost.0, bytes + state.unwritten.1 + state.lost.1)
+        self.state.lock().unconfirmed()
     }
 
-    /// Returns how many messages were not written, or are lost with a stopped stream, and their bytes.
-    pub fn unsent(&self) -> (u64, u64) {
+    /// Returns how many messages are lost if the connection ends now, as far as that is known, and
+    /// their bytes: [`unconfirmed`](Self::unconfirmed), but without those that were written if no
+    /// confirmation of the peer is overdue. A peer that closes after it has received everything is
+    /// then not suspected to have lost something.
+    pub fn suspected(&self) -> (u64, u64) {
         let state = self.state.lock();
-        (state.unwritten.0 + state.lost.0, state.unwritten.1 + state.lost.1)
+        match state.confirmation.is_overdue(state.written, state.unacknowledged.end()) {
+            true => state.unconfirmed(),
+            false => state.unsent(),
+        }
     }
 
     /// Drops the queued messages and ends the stream, unless it has ended. Returns the reason of
@@ -357,6 +346,9 @@ impl Outbox {
 
     fn next_work(&self) -> Option<Work> {
         let state = &mut *self.state.lock();
+        if let Some(records) = state.take_unqueued() {
+            return Some(Work::Frame(Frame::unqueued(records)));
+        }
         if let Some(frame) = state.frames.pop_front() {
             if state.frames.is_empty() && state.frames.capacity() > KEPT_ENTRIES {
                 state.frames = VecDeque::new();
@@ -401,6 +393,7 @@ impl Outbox {
         {
             let state = &mut *self.state.lock();
             begun.into_iter().for_each(|frame| state.wrote_frame(frame));
+            state.confirmation.settle(state.written);
             let (messages, bytes) = std::mem::take(&mut state.unacknowledged).totals();
             state.lost = (state.lost.0 + messages, state.lost.1 + bytes);
             state.report = Some(error.clone());
@@ -412,7 +405,12 @@ impl Outbox {
 
     /// Records that the peer has confirmed everything that was written, after a local close.
     pub fn confirm(&self) {
-        self.state.lock().is_confirmed = true;
+        {
+            let state = &mut *self.state.lock();
+            state.is_confirmed = true;
+            state.confirmation.settle(state.written);
+        }
+        self.written.notify_waiters();
     }
 
     /// Records that all messages and the close are written.
@@ -435,42 +433,6 @@ impl Outbox {
         self.work.notify_one();
         self.room.notify_waiters();
         self.written.notify_waiters();
-    }
-}
-
-impl State {
-    fn push(&mut self, pieces: Vec<Bytes>, is_message: bool) {
-        let cost = ENTRY_COST + pieces.iter().map(Bytes::len).sum::<usize>();
-        self.cost += cost;
-        self.pushed += 1;
-        let frame = Frame { pieces, cost, is_message };
-        let (messages, bytes) = frame.counted();
-        self.unwritten = (self.unwritten.0 + messages, self.unwritten.1 + bytes);
-        self.frames.push_back(frame);
-    }
-
-    fn wrote_frame(&mut self, frame: &Frame) {
-        self.cost -= frame.cost;
-        self.written += 1;
-        if !frame.is_message {
-            return;
-        }
-        let (messages, bytes) = frame.counted();
-        self.unwritten =
-            (self.unwritten.0.saturating_sub(messages), self.unwritten.1.saturating_sub(bytes));
-        self.unacknowledged.sent(bytes + HEADER as u64, bytes);
-        if self.unacknowledged.is_long() {
-            self.unacknowledged.confirm(self.unacknowledged.end().saturating_sub(UNCONFIRMED));
-        }
-    }
-
-    /// Returns why nothing can be queued, or `None` if messages can be queued.
-    fn why_closed(&self) -> Option<CloseReason> {
-        let local = |(code, reason): &(u64, String)| CloseReason::Local {
-            code: *code,
-            reason: reason.clone(),
-        };
-        self.closing.as_ref().map(local).or_else(|| self.failed.clone())
     }
 }
 

@@ -179,10 +179,14 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
         Err(SendAckedError::Unsupported)
     }
 
-    /// Waits until every message queued before the call has left the send queue.
+    /// Waits until the transport of the peer has every message queued before the call.
     ///
-    /// This does not mean that the peer has received them; only an answer of its application shows
-    /// that.
+    /// This does not mean that its application has received them: see
+    /// [`send_acked`](Self::send_acked). Over TCP and with quinn, a peer of an older version cannot
+    /// confirm messages; `flush` then waits until they have left the send queue.
+    ///
+    /// Over TCP, confirmations arrive in the order of the peer's messages: while the receive queue
+    /// of this side is full, `flush` waits until [`recv`](Self::recv) makes room.
     ///
     /// # Errors
     ///

@@ -179,12 +179,11 @@ async fn read(
                         session.send_receipt(number, false);
                     }
                 }
-                Ok(Some(Record::Receipt { number, is_taken })) => match session.receipts() {
-                    Some(receipts) => receipts.on_receipt(number, is_taken),
-                    None => {
-                        return violation("a receipt, which the negotiated version does not have");
+                Ok(Some(Record::Control(record))) => {
+                    if !session.on_control(record) {
+                        return violation("a record that the negotiated version does not have");
                     }
-                },
+                }
                 Ok(Some(record)) => {
                     let handled = match session.native().requests() {
                         Ok(requests) => {

@@ -15,7 +15,8 @@ impl PeerQuestion<TcpTls> for Question {
         }
     }
 
-    /// Queues the answer and waits until it is written.
+    /// Queues the answer and waits until the transport of the peer has it; with an older peer, until it is
+    /// written.
     async fn answer(
         &mut self,
         session: &Session<TcpTls>,

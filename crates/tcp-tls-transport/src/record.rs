@@ -3,6 +3,7 @@
 
 use bytes::Bytes;
 use net_kit::frame::{FrameDecoder, Message};
+use net_kit::receipts;
 use net_traits::close_code::{self, MAX_REASON, sent_reason};
 use net_traits::{Cause, RecvError, RequestError, SendError};
 
@@ -14,9 +15,7 @@ const QUESTION: u8 = 2;
 const ANSWER: u8 = 3;
 const REFUSAL: u8 = 4;
 const CANCEL: u8 = 5;
-const MARK: u8 = 6;
-const RECEIPT: u8 = 7;
-/// Bytes of the type and the number of a request, a mark or a receipt.
+/// Bytes of the type and the number of a request.
 const REQUEST_HEADER: usize = 1 + 4;
 /// Bytes of type, code and length of the reason.
 const CLOSE_HEADER: usize = 1 + 8 + 2;
@@ -54,11 +53,8 @@ pub(crate) enum Record {
     Cancel {
         id: u32,
     },
-    /// A marked message was taken or rejected, see [`net_kit::receipts`].
-    Receipt {
-        number: u32,
-        is_taken: bool,
-    },
+    /// A record about receipts or confirmations, but not a mark.
+    Control(receipts::Control),
 }
 
 /// A decoded control record.
@@ -208,16 +204,10 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
     let id = || u32::try_from(number(&bytes[1..REQUEST_HEADER])).unwrap_or_default();
     match bytes[0] {
         KEEP_ALIVE => Ok(Some(Control::Record(Record::KeepAlive))),
-        QUESTION..=RECEIPT if bytes.len() < REQUEST_HEADER => Ok(None),
+        QUESTION..=CANCEL if bytes.len() < REQUEST_HEADER => Ok(None),
         QUESTION => Ok(Some(Control::Request { id: id(), is_question: true })),
         ANSWER => Ok(Some(Control::Request { id: id(), is_question: false })),
         CANCEL => Ok(Some(Control::Record(Record::Cancel { id: id() }))),
-        MARK => Ok(Some(Control::Mark(id()))),
-        RECEIPT if bytes.len() < REQUEST_HEADER + 1 => Ok(None),
-        RECEIPT => {
-            let is_taken = bytes[REQUEST_HEADER] == 1;
-            Ok(Some(Control::Record(Record::Receipt { number: id(), is_taken })))
-        }
         REFUSAL if bytes.len() < REQUEST_HEADER + 8 => Ok(None),
         REFUSAL => {
             let code = number(&bytes[REQUEST_HEADER..]).min(close_code::MAX);
@@ -237,7 +227,11 @@ fn control(bytes: &[u8]) -> Result<Option<Control>, Violation> {
             let reason = sent_reason(&String::from_utf8_lossy(reason)); // lossy may be longer
             Ok(Some(Control::Record(Record::Close { code, reason })))
         }
-        _ => Err(Violation("unknown type of control record")),
+        _ => match receipts::Control::decode(bytes) {
+            Err(()) => Err(Violation("unknown type of control record")),
+            Ok(Some(receipts::Control::Mark(number))) => Ok(Some(Control::Mark(number))),
+            Ok(record) => Ok(record.map(|record| Control::Record(Record::Control(record)))),
+        },
     }
 }
 
@@ -346,7 +340,7 @@ mod tests {
             format!("{:?}", Record::Answer { id: 4, answer: Err(16) }),
             format!("{:?}", Record::Refusal { id: 5, code: 77 }),
             format!("{:?}", Record::Cancel { id: 6 }),
-            format!("{:?}", Record::Receipt { number: 8, is_taken: true }),
+            format!("{:?}", Record::Control(ReceiptRecord::Receipt { number: 8, is_taken: true })),
             "two".to_owned(),
             format!("{:?}", Record::Close { code: 7, reason: "bye".to_owned() }),
         ];
@@ -402,8 +396,16 @@ mod tests {
                 }
                 ["receipt", number, is_taken] => {
                     let (number, is_taken) = (number.parse().unwrap(), is_taken == "taken");
-                    let receipt = ReceiptRecord::Receipt { number, is_taken }.encode();
-                    (receipt, format!("{:?}", Record::Receipt { number, is_taken }))
+                    let record = ReceiptRecord::Receipt { number, is_taken };
+                    (record.encode(), format!("{:?}", Record::Control(record)))
+                }
+                ["probe", number] => {
+                    let record = ReceiptRecord::Probe(number.parse().unwrap());
+                    (record.encode(), format!("{:?}", Record::Control(record)))
+                }
+                ["confirmation", number] => {
+                    let record = ReceiptRecord::Confirmation(number.parse().unwrap());
+                    (record.encode(), format!("{:?}", Record::Control(record)))
                 }
                 _ => panic!("{what} is unknown"),
             };
@@ -411,7 +413,7 @@ mod tests {
             assert_eq!(decode(&mut RecordDecoder::new(100, 100), &written), [read]);
             count += 1;
         }
-        assert_eq!(count, 10);
+        assert_eq!(count, 12);
     }
 
     #[test]
@@ -434,7 +436,7 @@ mod tests {
 
     #[test]
     fn an_invalid_record_is_a_violation() {
-        let unknown = [&[0xff; 4][..], &[9]].concat();
+        let unknown = [&[0xff; 4][..], &[10]].concat();
         assert!(RecordDecoder::new(10, 10).decode(&mut &unknown[..]).is_err());
         let long = [&[0xff; 4][..], &[CLOSE], &[0; 8], &512_u16.to_be_bytes()].concat();
         assert!(RecordDecoder::new(10, 10).decode(&mut &long[..]).is_err());

@@ -221,8 +221,8 @@ pub struct Lanes {
     pub ordinary: usize,
     /// Whether there is a lane of higher priority for urgent messages.
     pub has_urgent: bool,
-    /// Whether receipts have a lane, which a full inbox of the peer does not stop. Otherwise they
-    /// use the first lane.
+    /// Whether receipts and confirmations have a lane, which a full inbox of the peer does not stop.
+    /// Otherwise they use the first lane.
     pub has_receipts: bool,
 }
 

@@ -19,10 +19,10 @@ use crate::inbox::Inbox;
 use crate::loss_reports::LossReports;
 use crate::memory_budget::{Share, Unfinished};
 use crate::options::{CommonOptions, TransportOptions};
-use crate::outbox::{Frame, Outbox};
+use crate::outbox::{self, Frame, Outbox};
 use crate::progress::{Snapshot, Stuck, unless_stuck};
 use crate::question_reader::QuestionReader;
-use crate::receipts::Receipts;
+use crate::receipts::{Control, Receipts};
 use net_traits::{Cause, CloseReason, RecvError, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
@@ -67,14 +67,21 @@ impl<B: Backend> Session<B> {
         has_receipts: bool,
     ) -> Arc<Self> {
         let (options, lanes) = (config.common(), B::lanes(config));
-        let lane = || Outbox::new(options.send_queue);
+        let mut numbers = 0_u16..;
+        let mut lane = || match numbers.next().filter(|_| has_receipts) {
+            Some(number) => Outbox::with_probes(options.send_queue, number),
+            None => Outbox::new(options.send_queue),
+        };
+        // In the order of `all_lanes`, in which confirmations find them.
+        let of_messages = std::iter::repeat_with(&mut lane).take(lanes.ordinary.max(1)).collect();
+        let urgent = lanes.has_urgent.then(&mut lane);
         Arc::new(Self {
             config: config.clone(),
             native,
             inbox: Inbox::charged(options.receive_queue, share.clone()),
             datagrams: Queue::new(B::datagram_queue(config)),
-            lanes: std::iter::repeat_with(lane).take(lanes.ordinary.max(1)).collect(),
-            urgent: lanes.has_urgent.then(lane),
+            lanes: of_messages,
+            urgent,
             receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
             receipts: has_receipts.then(Receipts::default),
             loss_reports: LossReports::default(),
@@ -140,8 +147,30 @@ impl<B: Backend> Session<B> {
 
     /// Queues a receipt for a message with a mark.
     pub fn send_receipt(&self, number: u32, is_taken: bool) {
-        let lane = self.receipt_lane.as_ref().unwrap_or(&self.lanes[0]);
+        let lane = self.receipt_lane();
         self.receipts.iter().for_each(|receipts| receipts.send(lane, number, is_taken));
+    }
+
+    /// Handles a control record of the peer that is not a mark, after the messages before it. Returns
+    /// false if the negotiated version does not have such records.
+    pub fn on_control(&self, record: Control) -> bool {
+        let Some(receipts) = &self.receipts else { return false };
+        match record {
+            Control::Mark(_) => {}
+            Control::Receipt { number, is_taken } => receipts.on_receipt(number, is_taken),
+            // Messages before the probe may have been discarded.
+            Control::Probe(_) if self.inbox.is_discarding() => {}
+            Control::Probe(number) => self.receipt_lane().push_confirmation(number),
+            Control::Confirmation(number) => {
+                let lane = self.all_lanes().nth(outbox::lane_of(number));
+                lane.into_iter().for_each(|lane| lane.confirmed(number));
+            }
+        }
+        true
+    }
+
+    fn receipt_lane(&self) -> &Outbox {
+        self.receipt_lane.as_ref().unwrap_or(&self.lanes[0])
     }
 
     /// Returns the lane with the shortest queue, for the next message.
@@ -247,10 +276,10 @@ impl<B: Backend> Session<B> {
                 coop::spend().await;
             }
             steps += 1;
-            match decoder.receipt(&mut data) {
+            match decoder.control(&mut data) {
                 Ok(None) => {}
-                Ok(Some((number, is_taken))) => {
-                    self.receipts.iter().for_each(|receipts| receipts.on_receipt(number, is_taken));
+                Ok(Some(record)) => {
+                    self.on_control(record);
                     continue;
                 }
                 Err(error) => {
@@ -417,11 +446,12 @@ impl<B: Backend> Session<B> {
     }
 
     /// Returns how many messages are lost with the connection, which has ended, and their bytes. An end by this
-    /// side discards what the peer has not confirmed; otherwise the peer may have all that was sent.
+    /// side discards what the peer has not confirmed; otherwise the peer may have what was sent, unless its
+    /// confirmation is overdue.
     pub(super) fn lost(&self) -> (u64, u64) {
         match self.closing() {
             Some(CloseReason::Local { .. }) => self.unconfirmed(),
-            _ => self.sum(Outbox::unsent),
+            _ => self.sum(Outbox::suspected),
         }
     }
 

@@ -1,6 +1,9 @@
 //! Tests of the [outbox](super).
 
+use super::state::ENTRY_COST;
 use super::*;
+use crate::control_record::Control;
+use crate::frame::HEADER;
 use futures_util::FutureExt;
 
 fn message(size: usize) -> Vec<Bytes> {
@@ -144,4 +147,110 @@ fn the_most_precise_reason_is_kept() {
     outbox.close(2, "");
     assert_eq!(outbox.end(peer), local(2));
     assert!(outbox.is_empty());
+}
+
+/// Takes the next frame, which has to be these control records.
+async fn written(outbox: &Outbox, records: &[Control]) {
+    let Work::Frame(frame) = outbox.work().await else { panic!("nothing is queued") };
+    let expected: Vec<u8> = records.iter().flat_map(|record| record.encode()).collect();
+    assert_eq!(frame.pieces.concat(), expected);
+    outbox.wrote_frame(&frame);
+}
+
+/// The probe with this count on lane 2.
+const fn number(count: u32) -> u32 {
+    2 << 16 | count
+}
+
+#[tokio::test]
+async fn a_flush_waits_until_the_peer_has_confirmed() {
+    let outbox = Outbox::with_probes(1000, 2);
+    assert_eq!(outbox.flushed().await, Ok(()), "nothing was queued");
+    outbox.try_push(&mut message(1)).unwrap();
+    let mut flushed = pin!(outbox.flushed());
+    assert!(flushed.as_mut().now_or_never().is_none());
+    write_one(&outbox).await;
+    assert!(!outbox.snapshot().is_moving);
+    outbox.try_push(&mut message(2)).unwrap();
+    written(&outbox, &[Control::Probe(number(1))]).await; // it does not wait for an empty queue
+    assert!(!outbox.snapshot().is_moving, "a message is not written");
+    assert!(flushed.as_mut().now_or_never().is_none());
+    outbox.confirmed(number(2));
+    assert!(flushed.as_mut().now_or_never().is_none(), "it confirms nothing");
+    let mut later = pin!(outbox.flushed());
+    assert!(later.as_mut().now_or_never().is_none());
+    write_one(&outbox).await;
+    assert!(pin!(outbox.work()).now_or_never().is_none(), "one probe is asked at a time");
+    assert!(outbox.snapshot().is_moving, "the rest is up to the peer");
+    assert_eq!(outbox.suspected(), (2, 0));
+    outbox.confirmed(number(1));
+    assert_eq!(flushed.await, Ok(()));
+    assert!(later.as_mut().now_or_never().is_none());
+    assert_eq!(outbox.unconfirmed(), (2, 0));
+    written(&outbox, &[Control::Probe(number(2))]).await;
+    outbox.confirmed(number(2));
+    assert_eq!((later.await, outbox.unconfirmed()), (Ok(()), (0, 0)));
+    outbox.try_push(&mut message(3)).unwrap();
+    write_one(&outbox).await;
+    assert_eq!((outbox.unconfirmed().0, outbox.suspected().0), (1, 0), "no probe is asked");
+}
+
+#[tokio::test]
+async fn a_flush_does_not_wait_for_a_confirmation_from_a_stopped_stream() {
+    let outbox = Outbox::with_probes(1000, 2);
+    outbox.try_push(&mut message(1)).unwrap();
+    let (flushed, later) = (outbox.flushed(), async {
+        write_one(&outbox).await;
+        written(&outbox, &[Control::Probe(number(1))]).await;
+        outbox.try_push(&mut message(1)).unwrap();
+        let later = outbox.flushed();
+        outbox.report(None, SendError::Stopped { code: 7 });
+        outbox.confirmed(number(1)); // it was on its way
+        let next = async {
+            write_one(&outbox).await;
+            written(&outbox, &[Control::Probe(number(2))]).await;
+            outbox.confirmed(number(2));
+        };
+        tokio::join!(later, next).0
+    });
+    assert_eq!(tokio::join!(flushed, later), (Ok(()), Ok(())));
+}
+
+#[tokio::test]
+async fn a_flush_ends_with_the_connection_or_with_its_close() {
+    for is_confirmed in [false, true] {
+        let outbox = Outbox::with_probes(1000, 2);
+        outbox.try_push(&mut message(1)).unwrap();
+        let mut flushed = pin!(outbox.flushed());
+        assert!(flushed.as_mut().now_or_never().is_none());
+        write_one(&outbox).await;
+        outbox.close(9, "");
+        written(&outbox, &[Control::Probe(number(1))]).await;
+        assert!(matches!(outbox.work().await, Work::Close(9, _)));
+        if is_confirmed {
+            outbox.confirm();
+        }
+        outbox.end(CloseReason::TimedOut);
+        let expected = if is_confirmed { Ok(()) } else { Err(SendError::Closed(local(9))) };
+        assert_eq!(flushed.await, expected);
+    }
+}
+
+#[tokio::test]
+async fn confirmations_overtake_messages_and_are_bounded() {
+    let outbox = Outbox::with_probes(1000, 2);
+    outbox.try_push(&mut message(1)).unwrap();
+    outbox.push_confirmation(5);
+    outbox.push_confirmation(6);
+    written(&outbox, &[Control::Confirmation(5), Control::Confirmation(6)]).await;
+    assert_eq!(outbox.written(), 0);
+    (0..1_000_000).for_each(|number| outbox.push_confirmation(number));
+    let Work::Frame(frame) = outbox.work().await else { panic!("nothing is queued") };
+    assert_eq!(frame.pieces.concat().len(), 9 * MAX_CONFIRMATIONS);
+    outbox.push_confirmation(7);
+    outbox.close(1, "");
+    outbox.push_confirmation(8); // this side discards messages now
+    written(&outbox, &[Control::Confirmation(7)]).await;
+    write_one(&outbox).await;
+    assert!(matches!(outbox.work().await, Work::Close(1, _)));
 }

@@ -224,9 +224,9 @@ impl Pipe {
         }
         let mut rest = &bytes[..];
         let decoded = loop {
-            match self.decoder.receipt(&mut rest) {
+            match self.decoder.control(&mut rest) {
                 Ok(None) => break self.decoder.decode(&mut rest),
-                Ok(Some(_)) => {} // receipts are not sent through pipes
+                Ok(Some(_)) => {} // such records are not sent through pipes
                 Err(error) => break Err(error),
             }
         };
