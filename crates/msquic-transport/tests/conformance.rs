@@ -10,7 +10,7 @@ use msquic_async::{
 };
 use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::NetCredential;
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer, Relay};
 use quinn_peer::{QuinnPeer, Verdict};
 use std::net::SocketAddr;
 use tokio::io::AsyncWriteExt;
@@ -93,6 +93,10 @@ impl Harness for Quic {
         if let Ok(connection) = peer.connect(remote_addr).await {
             connection.closed().await;
         }
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        Box::new(Relay::udp(listener).await.unwrap())
     }
 }
 

@@ -64,7 +64,7 @@ mod conformance {
     net_traits_test::conformance!(
         Both,
         // Limits apply to each of the two.
-        without: [raw_peer, anonymous_peer, connection_limit],
+        without: [raw_peer, anonymous_peer, connection_limit, path],
     );
 
     #[test]

@@ -31,6 +31,8 @@ pub enum Capability {
     requests,
     /// [`NetConnection::send_acked`](net_traits::NetConnection::send_acked).
     receipts,
+    /// [`Harness::path`]: a path between peers that can be interrupted.
+    path,
 }
 
 /// Whether a behaviour runs once, or again with the roles swapped.
@@ -109,6 +111,7 @@ macro_rules! __behaviours {
                 a_cancelled_send_is_all_or_nothing [] Swapped,
                 try_send_queues_or_would_block [] Swapped,
                 flush_returns [] Swapped,
+                a_flush_waits_for_the_peer [path] Swapped,
                 an_acked_message_was_taken [receipts] Swapped,
                 without_a_receipt_the_message_is_unknown [receipts] Swapped,
                 send_waits_for_a_slow_reader [] Swapped,
@@ -306,6 +309,9 @@ macro_rules! __test {
     };
     ([receipts] { receipts $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks receipts", $group $name);
+    };
+    ([path] { path $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks path", $group $name);
     };
     ([timeouts] { timeouts $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks timeouts", $group $name);

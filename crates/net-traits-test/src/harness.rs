@@ -55,6 +55,26 @@ pub trait Harness: Send + Sync + 'static {
         let _ = (remote_addr, alpn);
         lacks("anonymous_peer")
     }
+
+    /// Creates a path to a listener, which can be interrupted. Capability `path`.
+    ///
+    /// [`Relay`](crate::Relay) is one for transports over UDP or TCP.
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        let _ = listener;
+        lacks("path")
+    }
+}
+
+/// A path between a dialler and a listener.
+pub trait Path: Send + Sync {
+    /// Returns the address to dial instead of that of the listener.
+    fn address(&self) -> SocketAddr;
+
+    /// Forwards nothing from now on. `dialler` is the local address of the dialled connection.
+    fn interrupt(&self, dialler: SocketAddr);
+
+    /// Forwards again.
+    fn restore(&self);
 }
 
 /// A peer that writes raw bytes instead of messages. Frames are those of [`net_kit::frame`].

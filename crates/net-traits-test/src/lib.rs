@@ -26,7 +26,7 @@
 //!
 //! net_traits_test::conformance! {
 //!     Memory(MemoryNetwork::new(0)),
-//!     without: [raw_peer, anonymous_peer],
+//!     without: [raw_peer, anonymous_peer, path],
 //! }
 //! # }
 //! # fn main() {}
@@ -48,11 +48,13 @@ mod limits;
 pub mod memory;
 mod own_network;
 pub mod random;
+mod relay;
 mod stage;
 pub mod suite;
 
 pub use conformance::{Behaviour, Capability, Roles, behaviours, run};
-pub use harness::{Harness, RawPeer};
+pub use harness::{Harness, Path, RawPeer};
 pub use limits::Limits;
 pub use own_network::in_own_network;
+pub use relay::Relay;
 pub use stage::{Pair, Stage};

@@ -1,6 +1,6 @@
 //! `Stage`: the environment of a behaviour: transports, credentials and connected peers.
 
-use crate::{Harness, Limits, RawPeer};
+use crate::{Harness, Limits, Path, RawPeer};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -86,10 +86,32 @@ impl<H: Harness> Stage<H> {
 
     /// Connects two peers with these limits.
     pub(crate) async fn meet_with(&self, limits: Limits) -> Pair<H> {
+        self.meet_at(limits, async |listener| listener).await
+    }
+
+    /// Connects two peers over a path that can be interrupted.
+    pub(crate) async fn meet_over_path(&self) -> (Pair<H>, Box<dyn Path>) {
+        let mut path = None;
+        let pair = self.meet_at(Limits::default(), async |listener| {
+            path.insert(self.harness.path(listener).await).address()
+        });
+        let pair = pair.await;
+        (pair, path.expect("the path was created before the peers have met"))
+    }
+
+    /// Connects two peers. The one that dials uses the address that `address` returns for that of
+    /// the listener.
+    async fn meet_at(
+        &self,
+        limits: Limits,
+        address: impl AsyncFnOnce(SocketAddr) -> SocketAddr,
+    ) -> Pair<H> {
         let (for_listener, for_dialler) = credentials();
         let transports = [self.transport_with(limits.clone()), self.transport_with(limits)];
         let listener = self.listen(&transports[1], for_listener).await;
-        let (dialled, accepted) = introduce::<H>(&transports[0], &listener, for_dialler).await;
+        let address = address(listener.local_addr()).await;
+        let (dialled, accepted) =
+            introduce_at::<H>(&transports[0], &listener, address, for_dialler).await;
         let dialled = dialled.expect("peers that trust each other connect");
         let accepted = accepted.expect("peers that trust each other are accepted");
         let (one, other) = if self.is_swapped { (accepted, dialled) } else { (dialled, accepted) };

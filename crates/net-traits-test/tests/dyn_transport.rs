@@ -5,7 +5,7 @@ mod common;
 use async_trait::async_trait;
 use common::Memory;
 use net_traits::{DynTransport, NetCredential};
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer};
 use std::net::SocketAddr;
 
 #[derive(Default)]
@@ -34,6 +34,10 @@ impl Harness for Dyn {
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         self.0.anonymous_peer(remote_addr, alpn).await;
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        self.0.path(listener).await
     }
 }
 

@@ -180,7 +180,9 @@ mutants! {
     try_recv_never_pauses: TryRecvNeverPauses =>
         "batch::batches_that_are_always_ready_yield",
     flush_hangs: FlushHangs =>
-        "message::flush_returns",
+        "message::flush_returns" & "message::a_flush_waits_for_the_peer",
+    flush_is_local: FlushIsLocal =>
+        "message::a_flush_waits_for_the_peer",
     queued_is_taken: QueuedIsTaken =>
         "message::an_acked_message_was_taken",
     unknown_is_taken: UnknownIsTaken =>

@@ -503,5 +503,5 @@ impl Harness for InOneProcess {
 
 net_traits_test::conformance!(
     InOneProcess::default(),
-    without: [raw_peer, anonymous_peer, requests, receipts, timeouts],
+    without: [raw_peer, anonymous_peer, requests, receipts, timeouts, path],
 );

@@ -277,6 +277,27 @@ pub async fn flush_returns<H: Harness>(stage: Stage<H>) {
     tokio::join!(send, receive);
 }
 
+/// `flush` returns `Ok` only once the transport of the peer has the messages.
+///
+/// What was written can still be lost with the host of the peer, or with the network. A program that
+/// keeps messages until they are flushed must not forget them before.
+pub async fn a_flush_waits_for_the_peer<H: Harness>(stage: Stage<H>) {
+    let (Pair { one, other, .. }, path) = &stage.meet_over_path().await;
+    one.send(b"before").await.unwrap();
+    one.flush().await.unwrap();
+    let dialler = if stage.is_swapped { other } else { one };
+    path.interrupt(dialler.local_addr());
+    one.send(b"held up").await.unwrap();
+    let mut flushed = pin!(one.flush());
+    let early = timeout(MOMENT, flushed.as_mut()).await;
+    assert!(early.is_err(), "{early:?}: the message cannot have arrived");
+    path.restore();
+    assert_eq!(flushed.await, Ok(()));
+    for message in ["before", "held up"] {
+        assert_eq!(other.recv().await.unwrap().0, message);
+    }
+}
+
 /// `send_acked` resolves once a `recv` of the peer has returned the message, and not before.
 ///
 /// A program deletes its copy of a message then. Messages keep their order, and a dropped future

@@ -309,6 +309,13 @@ impl NetConnection for BrokenConnection {
         {
             return Err(SendError::Closed(self.watch_close().await)); // as if they were lost with it
         }
+        if self.0.fault == Fault::QueueCountsMessages && !self.0.is_patient() {
+            let all = u32::try_from(QUEUE).expect("it is small");
+            drop(self.0.room.acquire_many(all).await); // the messages before are sent
+        }
+        if self.0.fault == Fault::FlushIsLocal {
+            return Ok(()); // as if what was written were delivered
+        }
         if self.0.fault == Fault::FlushHangs && !self.0.is_patient() {
             std::future::pending::<()>().await;
         }

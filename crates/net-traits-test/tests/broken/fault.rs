@@ -63,6 +63,7 @@ pub(crate) enum Fault {
     RecvManyNeverPauses,
     TryRecvNeverPauses,
     FlushHangs,
+    FlushIsLocal,
     QueuedIsTaken,
     UnknownIsTaken,
     QueueCountsMessages,

@@ -23,7 +23,7 @@ use net_traits::{
     close_code,
 };
 use net_traits_test::memory::{MemoryListener, MemoryTransport};
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer};
 use parking_lot::Mutex;
 use request::BrokenRequest;
 use std::collections::HashSet;
@@ -98,6 +98,10 @@ impl Harness for Broken {
 
     async fn anonymous_peer(&self, remote_addr: SocketAddr, alpn: &str) {
         self.memory.anonymous_peer(remote_addr, alpn).await;
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        self.memory.path(listener).await
     }
 }
 

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{NetConnection, NetCredential, NetTransport, RequestError};
 use net_traits_test::memory::{MemoryConnection, MemoryNetwork, MemoryTransport};
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer};
 use std::net::{Ipv4Addr, SocketAddr};
 
 pub(crate) struct Memory(pub(crate) MemoryNetwork);
@@ -36,6 +36,25 @@ impl RawPeer for Raw {
     }
 }
 
+struct Link {
+    network: MemoryNetwork,
+    listener: SocketAddr,
+}
+
+impl Path for Link {
+    fn address(&self) -> SocketAddr {
+        self.listener
+    }
+
+    fn interrupt(&self, dialler: SocketAddr) {
+        self.network.partition(&[dialler.ip()], &[self.listener.ip()]);
+    }
+
+    fn restore(&self) {
+        self.network.heal();
+    }
+}
+
 #[async_trait]
 impl Harness for Memory {
     type Transport = MemoryTransport;
@@ -63,5 +82,9 @@ impl Harness for Memory {
         if let Ok(connection) = transport.connect_without_certificate(remote_addr, &[alpn]).await {
             connection.watch_close().await;
         }
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        Box::new(Link { network: self.0.clone(), listener })
     }
 }

@@ -4,7 +4,7 @@
 use async_trait::async_trait;
 use net_kit::tls::TlsIdentity;
 use net_traits::{NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy};
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, SendStream,
@@ -195,5 +195,9 @@ impl Harness for Quinn {
         if let Ok(connection) = dial_quic(remote_addr, alpn, None).await {
             connection.closed().await;
         }
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        Box::new(net_traits_test::Relay::udp(listener).await.unwrap())
     }
 }

@@ -3,7 +3,7 @@
 
 use async_trait::async_trait;
 use net_traits::{NetCredential, NetTransport, TrustPolicy};
-use net_traits_test::{Harness, Limits, RawPeer};
+use net_traits_test::{Harness, Limits, Path, RawPeer, Relay};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -168,5 +168,9 @@ impl Harness for Tcp {
         if let Ok(mut stream) = dial_tls(remote_addr, alpn, None).await {
             assert!(stream.read_u8().await.is_err(), "it gets no data");
         }
+    }
+
+    async fn path(&self, listener: SocketAddr) -> Box<dyn Path> {
+        Box::new(Relay::tcp(listener).await.unwrap())
     }
 }
