@@ -13,6 +13,7 @@ use net_traits::{
     CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetQuestion,
     NetRequests, RecvError, SendAckedError, SendError, close_code,
 };
+use net_traits_test::{Path, Relay};
 use quinn_pairs::{DEFAULT, Endpoints, LONG, Options, Quic, Urgent, both, trusting};
 use quinn_transport::QuinnTransport;
 use std::net::SocketAddr;
@@ -20,7 +21,7 @@ use std::pin::pin;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 #[test]
 fn closing_delivers_what_is_queued_and_carries_code_and_reason() {
@@ -47,6 +48,38 @@ fn closing_delivers_what_is_queued_and_carries_code_and_reason() {
         assert_eq!(from.watch_close().await, local);
     }
     both!(end);
+}
+
+#[test]
+fn a_flush_waits_for_the_transport_of_the_peer_but_not_for_its_application() {
+    async fn flush<D: Quic, L: Quic>() {
+        let endpoints = Endpoints::<D, L>::new(DEFAULT, DEFAULT, trusting()).await;
+        let relay = Relay::udp(endpoints.listener.local_addr()).await.unwrap();
+        let dial = endpoints.dialler.connect(relay.address(), &[ALPN], trusting());
+        let accept = async { endpoints.listener.accept().await.unwrap().accept().await };
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+        flush_through(&relay, &dialled, &accepted).await;
+        flush_through(&relay, &accepted, &dialled).await;
+    }
+    async fn flush_through(relay: &Relay, from: &impl Urgent, to: &impl NetConnection) {
+        for number in 0..20_u8 {
+            from.send(&[number]).await.unwrap();
+            from.urgent(vec![number].into()).await.unwrap();
+            from.flush().await.unwrap();
+        }
+        for _ in 0..40 {
+            to.recv().await.unwrap();
+        }
+        relay.interrupt(relay.address());
+        from.send(b"held up").await.unwrap();
+        let mut flushed = pin!(from.flush());
+        assert!(timeout(Duration::from_millis(200), flushed.as_mut()).await.is_err());
+        relay.restore();
+        assert_eq!(flushed.await, Ok(()));
+        assert_eq!(to.recv().await.unwrap().0, "held up");
+    }
+    both!(flush);
 }
 
 #[test]
@@ -81,7 +114,7 @@ fn a_full_inbox_throttles_the_sender_and_loses_nothing() {
         let mut sent = 0_u32;
         let wait = Duration::from_millis(500);
         let message = |number: u32| Bytes::from(number.to_be_bytes().repeat(25_000));
-        while let Ok(queued) = tokio::time::timeout(wait, from.send_bytes(message(sent))).await {
+        while let Ok(queued) = timeout(wait, from.send_bytes(message(sent))).await {
             queued.unwrap();
             sent += 1;
             assert!(sent < 1000, "100 MB are queued for a peer that does not read");

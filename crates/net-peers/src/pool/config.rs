@@ -34,12 +34,11 @@ net_kit::options! {
         /// to be delivered; each message counts 128 bytes more. Beyond it, messages stay in the
         /// queue. Default: 4 MiB.
         max_unconfirmed_bytes: usize = 4 * 1024 * 1024, QUEUE;
-        /// How long a message is kept after it has left the send queue of a connection, and
-        /// reported if the connection ends meanwhile. It is kept for a shorter time if
-        /// `max_unconfirmed_bytes` is reached. Over TCP and with quinn, a message is sent once the system
-        /// or quinn has it: if the host of a peer fails, messages that were sent earlier than this before
-        /// the connection ends are lost without a report. With the idle timeout of the transport (30 s by
-        /// default) all are reported, and so are more of those that arrived. Default: 1 s.
+        /// How long a message is kept after a [flush](net_traits::NetConnection::flush) has shown that
+        /// the peer's transport has it, and reported if the connection ends meanwhile. It is kept
+        /// for a shorter time if `max_unconfirmed_bytes` is reached. Over TCP and with quinn, peers of
+        /// older versions do not confirm messages: if the host of such a peer fails, messages that were
+        /// written earlier than this before the connection ends are lost without a report. Default: 1 s.
         keep_sent: Duration = Duration::from_secs(1), Duration::ZERO..=*TIMEOUT.end();
         /// How many bytes of messages the pool may hold for all peers, until they are delivered or
         /// their reports are received; each message counts 128 bytes more, and the payload of a

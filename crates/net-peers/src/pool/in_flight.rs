@@ -6,9 +6,9 @@
 //!           └──── end, lost ──┴──▶ reported
 //! ```
 //!
-//! A successful flush shows only that the messages before it have left the send queue. They are
-//! therefore kept for a while: if the connection ends meanwhile, the peer may not have received
-//! them.
+//! A successful flush shows that the peer's transport has the messages before it, not that its
+//! application has received them. They are therefore kept for a while: if the connection ends
+//! meanwhile, the peer may have ended before it received them.
 
 use super::config::DropError;
 use super::outgoing::OutgoingMessage;
@@ -63,7 +63,7 @@ impl InFlight {
         }
     }
 
-    /// Records that the messages up to the position `end` have left the send queue.
+    /// Records that the messages up to the position `end` are flushed.
     pub(super) fn flushed(&self, end: u64) {
         let state = &mut *self.state.lock();
         let count = usize::try_from(end.saturating_sub(state.left)).unwrap_or(usize::MAX);
