@@ -25,9 +25,9 @@ const IDLE: u8 = 0;
 const RUNNING: u8 = 1;
 const AGAIN: u8 = 2;
 
-/// Passes all messages of the inbox to the handler, until the delivery
-/// [is stopped](Delivery::is_stopped).
-pub(crate) type PassOn = dyn Fn(&Delivery) + Send + Sync;
+/// Passes messages of the inbox to the handler, at most so many, until the delivery
+/// [is stopped](Delivery::is_stopped). Returns whether it stopped at that number.
+pub(crate) type PassOn = dyn Fn(&Delivery, usize) -> bool + Send + Sync;
 
 /// Passes the messages of an inbox to a handler, once one was set.
 #[derive(Default)]
@@ -77,17 +77,26 @@ impl Delivery {
     /// function. `has_streams` returns whether streams may add messages.
     #[inline]
     pub(crate) fn run(&self, has_streams: impl Fn() -> bool) {
-        if self.is_inline() && self.state.swap(AGAIN, Ordering::SeqCst) == IDLE {
-            self.run_alone(has_streams);
-        }
+        self.run_part(usize::MAX, has_streams);
     }
 
-    fn run_alone(&self, has_streams: impl Fn() -> bool) {
+    /// Does the same for at most `limit` messages. Returns whether it stopped there, so that the caller
+    /// has to call it again.
+    #[inline]
+    pub(crate) fn run_part(&self, limit: usize, has_streams: impl Fn() -> bool) -> bool {
+        self.is_inline()
+            && self.state.swap(AGAIN, Ordering::SeqCst) == IDLE
+            && self.run_alone(limit, has_streams)
+    }
+
+    fn run_alone(&self, limit: usize, has_streams: impl Fn() -> bool) -> bool {
         loop {
             self.state.store(RUNNING, Ordering::SeqCst);
             let handler = self.handler.lock().clone();
-            if let Some(pass_on) = handler {
-                pass_on(self);
+            if handler.is_some_and(|pass_on| pass_on(self, limit)) {
+                self.state.store(IDLE, Ordering::SeqCst);
+                self.stopped.notify_waiters();
+                return true;
             }
             if self.has_ended.load(Ordering::SeqCst) && !has_streams() {
                 let unused = self.handler.lock().take();
@@ -96,7 +105,8 @@ impl Delivery {
             let idle =
                 self.state.compare_exchange(RUNNING, IDLE, Ordering::SeqCst, Ordering::SeqCst);
             if idle.is_ok() {
-                return self.stopped.notify_waiters();
+                self.stopped.notify_waiters();
+                return false;
             }
         }
     }

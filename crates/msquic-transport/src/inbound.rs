@@ -100,6 +100,12 @@ impl Inbound {
         self.delivery.run(|| self.has_streams());
     }
 
+    /// Does the same for at most `limit` messages. Returns whether it stopped there, so that the caller
+    /// has to call it again.
+    pub(crate) fn deliver_part(&self, limit: usize) -> bool {
+        self.delivery.run_part(limit, || self.has_streams())
+    }
+
     pub(crate) fn inbox(&self) -> &Inbox {
         &self.inbox
     }

@@ -13,7 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 use tokio::runtime;
-use tokio::task::JoinSet;
+use tokio::task::{JoinSet, yield_now};
 
 impl MsQuicNetConnection {
     /// Passes all further messages to `handler`, on the thread that receives them: a worker thread of
@@ -22,8 +22,8 @@ impl MsQuicNetConnection {
     /// The handler gets the connection, to answer with [`try_send`](NetConnection::try_send), and
     /// what [`recv`](NetConnection::recv) would return, except for the end of the connection; see
     /// [`watch_close`](NetConnection::watch_close). The streams for answers are opened first, so that
-    /// `try_send` does not fail for that reason. Messages that have arrived are passed on by this
-    /// call, before it returns and before later ones. The handler gets one message at a time, in
+    /// `try_send` does not fail for that reason. Messages that have arrived are passed on first, by this
+    /// call or, after the first 64, by a task of its runtime. The handler gets one message at a time, in
     /// order, and runs inside the runtime of this call, where it may spawn tasks.
     ///
     /// **The handler must not block.** All connections of the thread wait for it. There is no queue
@@ -76,43 +76,62 @@ impl MsQuicNetConnection {
             return Err(self.send_error(error).await);
         }
         let (weak, runtime) = (Arc::downgrade(member), runtime::Handle::current());
-        let pass_on = move |delivery: &Delivery| pass_on(delivery, &weak, &runtime, &handler);
+        let spawner = runtime.clone();
+        let pass_on =
+            move |delivery: &Delivery, limit| pass_on(delivery, limit, &weak, &runtime, &handler);
         member.inbound.delivery().set(Arc::new(pass_on));
-        member.inbound.deliver();
+        if member.inbound.deliver_part(AT_ONCE) {
+            let inbound = member.inbound.clone();
+            spawner.spawn(async move {
+                yield_now().await;
+                while inbound.deliver_part(AT_ONCE) {
+                    yield_now().await;
+                }
+            });
+        }
         Ok(())
     }
 }
 
-/// Passes the messages in the inbox of a connection to its handler.
+/// How many messages that arrived before the handler was set are passed on without a yield.
+const AT_ONCE: usize = 64;
+
+/// Passes the messages in the inbox of a connection to its handler, at most `limit`. Returns whether it
+/// stopped there.
 fn pass_on(
     delivery: &Delivery,
+    limit: usize,
     member: &Weak<Shared>,
     runtime: &runtime::Handle,
     handler: &impl Fn(&MsQuicNetConnection, Received),
-) {
+) -> bool {
     // After the last handle was dropped, messages are left in the inbox, as without a handler.
-    let Some(shared) = member.upgrade().and_then(Handle::further) else { return };
+    let Some(shared) = member.upgrade().and_then(Handle::further) else { return false };
     let connection = MsQuicNetConnection::of(shared);
     let inbound = &connection.shared.inbound;
     let _entered = runtime.enter();
-    while !delivery.is_stopped() {
-        let Some((received, mark)) = inbound.pop(Inbox::pop_with_mark) else { return };
+    for _ in 0..limit {
+        if delivery.is_stopped() {
+            return false;
+        }
+        let Some((received, mark)) = inbound.pop(Inbox::pop_with_mark) else { return false };
         let received = connection.shared.entry.hand_out(received);
         if let Err(RecvError::Closed(_)) = received {
-            return; // the peer is no longer trusted
+            return false; // the peer is no longer trusted
         }
         let is_message = received.is_ok();
         if catch_unwind(AssertUnwindSafe(|| handler(&connection, received))).is_err() {
             delivery.stop();
             tracing::error!(parent: connection.span(), "the handler of messages panicked");
             connection.abort(close_code::HANDLER_PANICKED, "");
-            return;
+            return false;
         }
         if let Some(number) = mark.filter(|_| is_message) {
             inbound.inbox().add_due(number);
             connection.spawn_receipts();
         }
     }
+    true
 }
 
 /// Accepts peers until the listener is closed, and passes their messages to `handler`, see
