@@ -1,15 +1,16 @@
 //! Sends a file to a listener that it trusts: `dial ADDRESS --identity me.pem --trust HASH FILE`.
+//! When it ends early, the same command sends what is missing.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
 mod file;
 
 use anyhow::{Result, anyhow, bail};
 use clap::Parser;
-use file::close_code;
+use file::{Source, close_code};
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport};
 use net_traits::{NetConnection, NetTransport};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -50,10 +51,11 @@ async fn run(options: &Options) -> Result<()> {
     if !path.is_file() {
         bail!("{} does not exist or is not a file", path.display());
     }
+    let mut source = Source::open(path).await?;
     let transport = MsQuicTransport::new();
     let connection = transport.connect(address, &[file::ALPN], credential).await?;
     let sent = tokio::select! {
-        sent = send(&connection, path) => sent,
+        sent = send(&connection, &mut source) => sent,
         _ = tokio::signal::ctrl_c() => Err(anyhow!("interrupted")),
     };
     let (code, reason) = match &sent {
@@ -64,9 +66,9 @@ async fn run(options: &Options) -> Result<()> {
     sent
 }
 
-async fn send(connection: &MsQuicNetConnection, path: &Path) -> Result<()> {
+async fn send(connection: &MsQuicNetConnection, source: &mut Source) -> Result<()> {
     let started = Instant::now();
-    let size = file::send_file(connection, path).await?;
-    file::report(connection, size, started.elapsed()).await;
+    let sent = source.send(connection).await?;
+    file::report(connection, source.size, sent, started.elapsed()).await;
     Ok(())
 }

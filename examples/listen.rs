@@ -1,5 +1,8 @@
 //! Receives files from peers that it trusts: `listen --identity me.pem --trust HASH`.
 //!
+//! A transfer that ends early is resumed when the peer sends the same file again: until then the
+//! directory has a hidden file `.partial-IDENTITY-...` and its map, at most 16 of each peer.
+//!
 //! Each peer has its own task, from its handshake to its close, so that a slow peer delays no
 //! other. The transport limits handshakes to [`HANDSHAKES`], since every host can begin one, and
 //! this program limits transfers to [`TRANSFERS`].
@@ -9,13 +12,13 @@ mod file;
 
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Parser;
-use file::{Inbox, close_code};
+use file::{Inbox, Turns, close_code};
 use indicatif::MultiProgress;
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport,
     MsQuicTransportConfig,
 };
-use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
+use net_traits::{CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -45,6 +48,11 @@ struct Options {
     /// The largest accepted file, in bytes [default: 16 GiB]
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, hide_default_value = true)]
     max_size: u64,
+    /// Bytes that a peer may send beyond those that are safe on the disk, which is what an
+    /// interrupted transfer sends twice at most [default: 32 MiB]
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(file::MIN_WINDOW..))]
+    window: u64,
     /// Exit after one peer
     #[arg(long)]
     once: bool,
@@ -90,8 +98,10 @@ async fn run(options: &Options) -> Result<()> {
         inbox: Inbox {
             directory: options.out.clone(),
             max_size: options.max_size,
+            window: options.window,
             quiet: options.quiet,
             bars: MultiProgress::new(),
+            turns: Turns::default(),
         },
         transfers: Semaphore::new(TRANSFERS),
     });
@@ -148,12 +158,15 @@ impl Server {
     async fn receive(&self, connection: &MsQuicNetConnection) -> Result<()> {
         let started = Instant::now();
         match self.inbox.receive_file(connection).await {
-            Ok((path, size)) => {
+            Ok(stored) => {
                 let seconds = started.elapsed().as_secs_f64();
                 // The dialler closes when it has compared the hashes.
-                let _ = timeout(file::TIMEOUT, connection.watch_close()).await;
-                self.inbox
-                    .say(&format!("stored {} ({size} bytes, {seconds:.2} s)", path.display()));
+                let closed = timeout(file::TIMEOUT, connection.watch_close()).await;
+                if let Ok(CloseReason::Peer { code: close_code::DONE, .. }) = closed {
+                    stored.receipt.confirmed().context("cannot remove the map of a stored file")?;
+                }
+                let (path, size) = (stored.path.display(), stored.size);
+                self.inbox.say(&format!("stored {path} ({size} bytes, {seconds:.2} s)"));
                 Ok(())
             }
             Err(error) => {

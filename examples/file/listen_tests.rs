@@ -1,14 +1,18 @@
 //! Tests of `listen`: peers are served concurrently, and no file is ever replaced.
 
-use super::file::{ALPN, Inbox, TIMEOUT, close_code, send_file};
+use super::file::message::{Announcement, CHUNK, MIN_WINDOW, Plan};
+use super::file::{ALPN, Inbox, Source, TIMEOUT, Turns, close_code};
 use super::{Server, TRANSFERS};
 use indicatif::MultiProgress;
 use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
-    CloseReason, ConnectError, NetConnection, NetCredential, NetListener, NetTransport, TrustPolicy,
+    Bytes, CloseReason, ConnectError, NetConnection, NetCredential, NetListener, NetTransport,
+    TrustPolicy,
 };
+use sha2::{Digest, Sha256};
 use std::future::Future;
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +35,8 @@ struct Setup {
     transport: MsQuicTransport,
     address: SocketAddr,
     credential: NetCredential,
+    /// Of another peer that the listener trusts.
+    other: NetCredential,
     out: TempDir,
 }
 
@@ -42,8 +48,11 @@ impl Setup {
     async fn with(transfers: usize, max_size: u64) -> Self {
         let listening = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
         let dialling = listening.identity();
-        let dialling = NetCredential::self_signed(TrustPolicy::hashes([dialling])).unwrap();
-        let listening = listening.with_trust(TrustPolicy::hashes([dialling.identity()]));
+        let trust = TrustPolicy::hashes([dialling]);
+        let dialling = NetCredential::self_signed(trust.clone()).unwrap();
+        let other = NetCredential::self_signed(trust).unwrap();
+        let identities = [dialling.identity(), other.identity()];
+        let listening = listening.with_trust(TrustPolicy::hashes(identities));
         let config = MsQuicTransportConfig::new().max_connections_per_identity(1_000_000);
         let transport = MsQuicTransport::with_config(config).unwrap();
         let bind_addr = "127.0.0.1:0".parse().unwrap();
@@ -53,37 +62,60 @@ impl Setup {
         let inbox = Inbox {
             directory: out.path().to_owned(),
             max_size,
+            window: MIN_WINDOW,
             quiet: true,
             bars: MultiProgress::new(),
+            turns: Turns::default(),
         };
         let server = Arc::new(Server { inbox, transfers: Semaphore::new(transfers) });
         tokio::spawn(async move { server.serve(&listener).await });
-        Self { transport, address, credential: dialling, out }
+        Self { transport, address, credential: dialling, other, out }
     }
 
     async fn try_dial(&self) -> Result<MsQuicNetConnection, ConnectError> {
+        self.dial_as(&self.credential).await
+    }
+
+    async fn dial_as(
+        &self,
+        credential: &NetCredential,
+    ) -> Result<MsQuicNetConnection, ConnectError> {
         let transport = MsQuicTransport::new();
-        transport.connect(self.address, &[ALPN], self.credential.clone()).await
+        transport.connect(self.address, &[ALPN], credential.clone()).await
     }
 
     async fn dial(&self) -> MsQuicNetConnection {
         self.try_dial().await.unwrap()
     }
 
-    /// Sends a file as `dial` does.
+    /// Sends a file as `dial` does, and returns how many bytes were sent.
     async fn send(&self, path: &Path) -> anyhow::Result<u64> {
-        let connection = self.try_dial().await?;
-        let sent = send_file(&connection, path).await;
+        self.send_as(&self.credential, path).await
+    }
+
+    async fn send_as(&self, credential: &NetCredential, path: &Path) -> anyhow::Result<u64> {
+        let mut source = Source::open(path).await?;
+        let connection = self.dial_as(credential).await?;
+        let sent = source.send(&connection).await;
         connection.close(close_code::DONE, "").await;
         sent
     }
 
-    /// Begins a transfer with any name and bytes.
-    async fn announce(&self, name: &str, size: u64) -> MsQuicNetConnection {
+    /// Begins a transfer with any name and size, and the hash of `content`.
+    async fn announce(&self, name: &str, size: u64, content: &[u8]) -> MsQuicNetConnection {
         let connection = self.dial().await;
-        let header = [&size.to_be_bytes()[..], name.as_bytes()].concat();
-        connection.send(&header).await.unwrap();
+        let (name, hash) = (name.as_bytes(), Sha256::digest(content).into());
+        let announcement = Announcement { size, hash, name };
+        connection.send(&announcement.encode()).await.unwrap();
         connection
+    }
+
+    /// As [`announce`](Self::announce), and returns the ranges that the listener lacks.
+    async fn begin(&self, name: &str, content: &[u8]) -> (MsQuicNetConnection, Vec<Range<u64>>) {
+        let size = content.len() as u64;
+        let connection = self.announce(name, size, content).await;
+        let (plan, _) = connection.recv().await.unwrap();
+        (connection, Plan::decode(&plan, size).unwrap().missing)
     }
 
     /// Returns the names in the directory, including hidden ones.
@@ -104,6 +136,10 @@ fn file(directory: &TempDir, name: &str, content: &[u8]) -> PathBuf {
     let path = directory.path().join(name);
     std::fs::write(&path, content).unwrap();
     path
+}
+
+fn chunk(offset: u64, bytes: &[u8]) -> Bytes {
+    [&offset.to_be_bytes(), bytes].concat().into()
 }
 
 async fn code(connection: &MsQuicNetConnection) -> u64 {
@@ -134,9 +170,10 @@ fn a_file_arrives_under_its_name() {
         let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index >> 3) as u8).collect();
         assert_eq!(setup.send(&file(&source, "a.bin", &content)).await.unwrap(), 3_000_000);
         assert_eq!(setup.send(&file(&source, "empty", b"")).await.unwrap(), 0);
+        // The listener removes its maps when it knows that the dialler knows.
+        setup.until(|names| names.len() == 2).await;
         assert_eq!(std::fs::read(setup.out.path().join("a.bin")).unwrap(), content);
         assert_eq!(std::fs::read(setup.out.path().join("empty")).unwrap(), b"");
-        assert_eq!(setup.names().len(), 2);
     });
 }
 
@@ -156,9 +193,8 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         let silent = setup.dial().await;
-        let slow = setup.announce("slow", 10).await;
-        slow.send(b"12345").await.unwrap();
-        setup.until(|names| names.len() == 1).await;
+        let (slow, _) = setup.begin("slow", b"1234567890").await;
+        slow.send_bytes(chunk(0, b"12345")).await.unwrap();
 
         let honest = file(&source, "honest", b"content");
         let honest = setup.send(&honest);
@@ -175,8 +211,7 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
 fn peers_over_the_limit_are_rejected_as_busy() {
     run(async {
         let (setup, source) = (Setup::with(1, u64::MAX).await, tempfile::tempdir().unwrap());
-        let first = setup.announce("first", 10).await;
-        setup.until(|names| names.len() == 1).await;
+        let (first, _) = setup.begin("first", b"1234567890").await;
         match setup.try_dial().await {
             Ok(second) => assert_eq!(code(&second).await, close_code::BUSY),
             // The close may arrive before the dialler knows that its handshake is done.
@@ -184,8 +219,7 @@ fn peers_over_the_limit_are_rejected_as_busy() {
             Err(error) => panic!("{error}"),
         }
         first.close(close_code::FAILED, "").await;
-        setup.until(<[String]>::is_empty).await;
-        // The place becomes free shortly after the file is removed.
+        // The place becomes free shortly after the close.
         while setup.send(&file(&source, "third", b"3")).await.is_err() {}
     });
 }
@@ -198,7 +232,7 @@ fn an_existing_file_is_never_replaced() {
         let key = file(&setup.out, "me.pem", b"the key");
         let error = setup.send(&file(&source, "me.pem", b"not the key")).await.unwrap_err();
         assert!(format!("{error:#}").contains("a file named me.pem exists already"), "{error:#}");
-        let refused = setup.announce("me.pem", 1).await;
+        let refused = setup.announce("me.pem", 1, b"x").await;
         assert_eq!(code(&refused).await, close_code::NAME_EXISTS);
         assert_eq!(std::fs::read(&key).unwrap(), b"the key");
         assert_eq!(setup.names(), ["me.pem"]);
@@ -221,51 +255,127 @@ fn a_link_is_neither_followed_nor_replaced() {
 #[test]
 fn of_two_concurrent_files_with_one_name_one_is_stored() {
     run(async {
-        let setup = Setup::new().await;
-        let sources = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+        let (setup, sources) =
+            (Setup::new().await, [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()]);
         let both = [vec![1; 2_000_000], vec![2; 2_000_000]];
-        // Both are announced before one is complete, so that the early check finds no file.
-        let early = setup.announce("same", 1).await;
-        setup.until(|names| names.len() == 1).await;
-        let send = |index: usize| {
-            let path = file(&sources[index], "same", &both[index]);
-            let setup = &setup;
-            async move { setup.send(&path).await }
-        };
-        let (one, two) = tokio::join!(send(0), send(1));
+        let (one, two) = (file(&sources[0], "same", &both[0]), file(&sources[1], "same", &both[1]));
+        let (one, two) = tokio::join!(setup.send(&one), setup.send_as(&setup.other, &two));
         assert!(one.is_ok() != two.is_ok(), "{one:?} {two:?}");
         let winner = if one.is_ok() { &both[0] } else { &both[1] };
-        early.send(b"x").await.unwrap();
-        early.send(&<sha2::Sha256 as sha2::Digest>::digest(b"x")).await.unwrap();
-        assert_eq!(code(&early).await, close_code::NAME_EXISTS, "the final check decides");
         assert_eq!(&std::fs::read(setup.out.path().join("same")).unwrap(), winner);
         setup.until(|names| names == ["same"]).await;
     });
 }
 
 #[test]
-fn a_file_is_invisible_until_complete_and_removed_on_failure() {
+fn a_newer_transfer_of_the_same_peer_and_name_replaces_the_older() {
+    run(async {
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
+        let content = [7; 100];
+        let (older, _) = setup.begin("a", &content).await;
+        older.send_bytes(chunk(0, &content[..40])).await.unwrap();
+        // The listener has the bytes before the next dial.
+        while std::fs::metadata(partial_of(&setup)).unwrap().len() < 40 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        assert_eq!(setup.send(&file(&source, "a", &content)).await.unwrap(), 60);
+        assert_eq!(code(&older).await, close_code::REPLACED);
+        assert_eq!(std::fs::read(setup.out.path().join("a")).unwrap(), content);
+        setup.until(|names| names == ["a"]).await;
+    });
+}
+
+fn partial_of(setup: &Setup) -> PathBuf {
+    let names = setup.names();
+    let name = names.iter().find(|name| name.starts_with(".partial-") && !name.contains(".map"));
+    setup.out.path().join(name.expect("there is a partial file"))
+}
+
+#[test]
+fn an_interrupted_transfer_is_resumed_and_a_changed_source_is_not() {
+    run(async {
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
+        let content: Vec<u8> = (0..1000_u32).map(|index| index as u8).collect();
+        let (connection, missing) = setup.begin("half", &content).await;
+        assert_eq!(missing, [0..1000]);
+        // In any order.
+        connection.send_bytes(chunk(900, &content[900..])).await.unwrap();
+        connection.send_bytes(chunk(0, &content[..50])).await.unwrap();
+        connection.close(close_code::FAILED, "changed my mind").await;
+        setup.until(|names| names.iter().all(|name| name.starts_with('.'))).await;
+
+        let (connection, missing) = setup.begin("half", &content).await;
+        assert_eq!(missing, [50..900]);
+        drop(connection);
+        assert_eq!(setup.send(&file(&source, "half", &content)).await.unwrap(), 850);
+        assert_eq!(std::fs::read(setup.out.path().join("half")).unwrap(), content);
+        setup.until(|names| names == ["half"]).await;
+
+        let (connection, _) = setup.begin("changes", &content).await;
+        connection.send_bytes(chunk(0, &content[..50])).await.unwrap();
+        connection.close(close_code::FAILED, "").await;
+        assert_eq!(setup.send(&file(&source, "changes", &content[1..])).await.unwrap(), 999);
+    });
+}
+
+#[test]
+fn a_dialler_that_was_not_told_of_a_stored_file_is_told_again() {
+    run(async {
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
+        let (connection, _) = setup.begin("a", b"content").await;
+        connection.send_bytes(chunk(0, b"content")).await.unwrap();
+        setup.until(|names| names.iter().any(|name| name == "a")).await;
+        connection.abort(close_code::FAILED, "");
+        let path = file(&source, "a", b"content");
+        assert_eq!(setup.send(&path).await.unwrap(), 0);
+        setup.until(|names| names == ["a"]).await;
+        setup.send(&path).await.unwrap_err();
+    });
+}
+
+#[test]
+fn content_with_another_hash_is_removed() {
     run(async {
         let setup = Setup::new().await;
-        let connection = setup.announce("half", 100).await;
-        connection.send(&[7; 50]).await.unwrap();
-        setup.until(|names| names.len() == 1).await;
-        assert!(setup.names()[0].starts_with('.'), "{:?}", setup.names());
-        connection.close(close_code::FAILED, "changed my mind").await;
-        setup.until(<[String]>::is_empty).await;
-
-        let wrong_hash = setup.announce("wrong", 3).await;
-        wrong_hash.send(b"abc").await.unwrap();
-        wrong_hash.send(&[0; 32]).await.unwrap();
-        assert_eq!(code(&wrong_hash).await, close_code::FAILED);
-        setup.until(<[String]>::is_empty).await;
-
-        for message in [&[0; 4][..], &[]] {
-            let too_much = setup.announce("much", 3).await;
-            too_much.send(message).await.unwrap();
-            assert_eq!(code(&too_much).await, close_code::FAILED);
+        let (wrong, _) = setup.begin("wrong", b"abc").await;
+        wrong.send_bytes(chunk(0, b"abd")).await.unwrap();
+        match wrong.watch_close().await {
+            CloseReason::Peer { code: close_code::FAILED, reason, .. } => {
+                let reason = reason.to_string();
+                assert!(reason.contains("does not have the announced SHA-256"), "{reason}");
+            }
+            reason => panic!("{reason}"),
         }
-        setup.until(<[String]>::is_empty).await;
+        assert!(setup.names().is_empty());
+    });
+}
+
+#[test]
+fn invalid_chunks_are_rejected_and_never_stored() {
+    run(async {
+        let setup = Setup::new().await;
+        for (index, message) in [
+            chunk(95, &[0; 6]),
+            chunk(100, &[0; 1]),
+            chunk(u64::MAX, &[0; 1]),
+            chunk(5, &[0; 1]), // received already
+            chunk(50, &[]),
+            chunk(0, &vec![0; CHUNK + 1]),
+            Bytes::from_static(b"short"),
+            Bytes::new(),
+        ]
+        .into_iter()
+        .enumerate()
+        {
+            let (connection, _) = setup.begin(&format!("a{index}"), &[0; 100]).await;
+            connection.send_bytes(chunk(0, &[0; 10])).await.unwrap();
+            connection.send_bytes(message).await.unwrap();
+            assert_eq!(code(&connection).await, close_code::FAILED, "{index}");
+            // What was valid is kept.
+            let (_connection, missing) = setup.begin(&format!("a{index}"), &[0; 100]).await;
+            assert_eq!(missing, [10..100], "{index}");
+        }
+        assert!(setup.names().iter().all(|name| name.starts_with(".partial-")));
     });
 }
 
@@ -274,13 +384,13 @@ fn invalid_names_and_sizes_are_rejected_before_any_write() {
     run(async {
         let setup = Setup::with(TRANSFERS, 1000).await;
         for name in ["../up", "/tmp/absolute", ".hidden", "..", "a\0b", ""] {
-            let connection = setup.announce(name, 1).await;
+            let connection = setup.announce(name, 1, b"x").await;
             assert_eq!(code(&connection).await, close_code::NAME_REJECTED, "{name:?}");
         }
-        let large = setup.announce("large", 1001).await;
+        let large = setup.announce("large", 1001, b"x").await;
         assert_eq!(code(&large).await, close_code::TOO_LARGE);
         let short = setup.dial().await;
-        short.send(b"1234567").await.unwrap();
+        short.send(&[0; 39]).await.unwrap();
         assert_eq!(code(&short).await, close_code::FAILED);
         assert!(setup.names().is_empty());
     });

@@ -1,0 +1,311 @@
+//! `Partial`: a file on disk that is not complete yet, with the map of its stored ranges.
+//!
+//! The process or the machine may stop at any moment. What the map on disk records is on disk:
+//!
+//! 1. [`checkpoint`](Partial::checkpoint) syncs the data, writes and syncs a new map, renames it
+//!    over the old one, and syncs the directory. Until the rename, the old map is valid.
+//! 2. Before the bytes of another transfer are written into a partial file, an empty map is stored
+//!    in this way.
+//! 3. [`finish`](Partial::finish) reads the whole file, compares its hash, and only then renames it
+//!    to its final name. The map remains as a [`Receipt`] until the peer knows that the file is
+//!    stored.
+//!
+//! All functions block. The lock of a partial file ends with its process.
+
+use super::map::{self, Transfer};
+use super::{RangeError, Ranges};
+use net_traits::CertHash;
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+use tempfile::TempPath;
+
+/// How many partial files a peer may leave; beginning another one removes the oldest.
+pub(crate) const MAX_PER_PEER: usize = 16;
+
+/// What is on disk for a transfer.
+#[derive(Debug)]
+pub(crate) enum Begun {
+    /// Bytes are missing, or the hash is not verified.
+    Partial(Partial),
+    /// The file has its final name since an earlier transfer whose peer was not told.
+    Stored(Receipt),
+}
+
+/// Opens the partial file of a transfer, or creates it. A partial file of the same peer and name
+/// whose size or hash differ, and one whose map is damaged, begin anew.
+///
+/// # Errors
+///
+/// [`PartialError::Exists`], [`PartialError::InUse`] if another process has the file, or
+/// [`PartialError::Io`].
+pub(crate) fn begin(directory: &Path, transfer: Transfer) -> Result<Begun, PartialError> {
+    let target = transfer.name.within(directory);
+    let key = key(&transfer);
+    let data = directory.join(&key);
+    let receipt = Receipt { map: data.with_extension("map") };
+    let stored = read_map(&receipt.map).filter(|(stored, _)| *stored == transfer);
+    if target.symlink_metadata().is_ok() {
+        let complete = stored.is_some_and(|(_, ranges)| ranges.is_complete());
+        return match complete && has_hash(&target, &transfer)? {
+            true => Ok(Begun::Stored(receipt)),
+            false => Err(PartialError::Exists),
+        };
+    }
+    make_room(directory, &transfer.peer, &key)?;
+    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
+    let file = options.open(&data)?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Err(PartialError::InUse),
+        Err(TryLockError::Error(error)) => return Err(error.into()),
+    }
+    // The process that had the lock may have finished the file. The lock is that of the renamed
+    // file then, or of one that was just created.
+    if target.symlink_metadata().is_ok() {
+        remove(&data)?;
+        return Err(PartialError::Exists);
+    }
+    let length = file.metadata()?.len();
+    let resumed = stored.map(|(_, ranges)| ranges).filter(|ranges| ranges.end() <= length);
+    let begins = resumed.is_none();
+    let ranges = resumed.unwrap_or_else(|| Ranges::new(transfer.size));
+    let partial = Partial {
+        directory: directory.to_owned(),
+        data,
+        receipt,
+        file,
+        transfer,
+        ranges,
+        unsynced: 0,
+    };
+    if begins {
+        partial.store_map()?;
+        partial.file.set_len(0)?;
+    }
+    Ok(Begun::Partial(partial))
+}
+
+/// An open partial file.
+#[derive(Debug)]
+pub(crate) struct Partial {
+    directory: PathBuf,
+    data: PathBuf,
+    receipt: Receipt,
+    file: File,
+    transfer: Transfer,
+    ranges: Ranges,
+    /// Bytes written since the last checkpoint.
+    unsynced: u64,
+}
+
+impl Partial {
+    pub(crate) fn ranges(&self) -> &Ranges {
+        &self.ranges
+    }
+
+    /// Returns how many bytes were written since the last checkpoint.
+    pub(crate) fn unsynced(&self) -> u64 {
+        self.unsynced
+    }
+
+    /// Writes bytes that are missing.
+    ///
+    /// # Errors
+    ///
+    /// [`PartialError::Range`] before anything is written, or [`PartialError::Io`]; the bytes count
+    /// as missing then.
+    pub(crate) fn write(&mut self, offset: u64, bytes: &[u8]) -> Result<(), PartialError> {
+        let range = offset..offset.saturating_add(bytes.len() as u64);
+        self.ranges.insert(range.clone())?;
+        let file = &mut self.file;
+        let written = file.seek(SeekFrom::Start(offset)).and_then(|_| file.write_all(bytes));
+        if let Err(error) = written {
+            self.ranges.remove(range);
+            return Err(error.into());
+        }
+        self.unsynced += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Makes what was written survive the loss of power.
+    pub(crate) fn checkpoint(&mut self) -> io::Result<()> {
+        if self.unsynced > 0 {
+            self.file.sync_data()?;
+            self.store_map()?;
+            self.unsynced = 0;
+        }
+        Ok(())
+    }
+
+    /// Gives the complete file its final name, and returns its path.
+    ///
+    /// # Errors
+    ///
+    /// [`PartialError::HashDiffers`] or [`PartialError::Exists`]; the partial file is removed then.
+    /// After [`PartialError::Io`] it remains.
+    pub(crate) fn finish(mut self) -> Result<(PathBuf, Receipt), PartialError> {
+        self.checkpoint()?;
+        self.file.seek(SeekFrom::Start(0))?;
+        if hash_file(&mut self.file, self.transfer.size)? != Some(self.transfer.hash) {
+            self.discard()?;
+            return Err(PartialError::HashDiffers);
+        }
+        let target = self.transfer.name.within(&self.directory);
+        let data = TempPath::try_from_path(&self.data)?;
+        if let Err(error) = data.persist_noclobber(&target) {
+            if error.error.kind() == ErrorKind::AlreadyExists {
+                self.discard()?;
+                return Err(PartialError::Exists);
+            }
+            // The path would remove the file when it is dropped.
+            let _ = error.path.keep();
+            return Err(error.error.into());
+        }
+        sync_directory(&self.directory)?;
+        Ok((target, self.receipt))
+    }
+
+    /// Removes the partial file and its map.
+    fn discard(&self) -> io::Result<()> {
+        // A map without data begins anew; data without a map does, too.
+        remove(&self.receipt.map)?;
+        remove(&self.data)
+    }
+
+    fn store_map(&self) -> io::Result<()> {
+        let new = self.data.with_extension("new");
+        let mut file = File::create(&new)?;
+        file.write_all(&map::encode(&self.transfer, &self.ranges))?;
+        file.sync_all()?;
+        drop(file);
+        fs::rename(new, &self.receipt.map)?;
+        sync_directory(&self.directory)
+    }
+}
+
+/// The map of a stored file. While it exists, its peer is told again that the file is stored.
+#[derive(Debug)]
+pub(crate) struct Receipt {
+    map: PathBuf,
+}
+
+impl Receipt {
+    /// Removes the map, since the peer knows that the file is stored.
+    pub(crate) fn confirmed(self) -> io::Result<()> {
+        remove(&self.map)
+    }
+}
+
+/// Why a partial file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum PartialError {
+    #[error(transparent)]
+    Range(#[from] RangeError),
+    #[error("a file of that name exists")]
+    Exists,
+    #[error("another process receives this file, wait until it ends")]
+    InUse,
+    #[error("the content does not have the announced SHA-256, what was received is removed")]
+    HashDiffers,
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+/// Returns the name of the partial file of a transfer, which depends on the peer and the name only.
+pub(crate) fn key(transfer: &Transfer) -> String {
+    let name = Sha256::digest(transfer.name.as_str());
+    name[..16].iter().fold(prefix(&transfer.peer), |mut key, byte| {
+        let _ = write!(key, "{byte:02x}");
+        key
+    })
+}
+
+fn prefix(peer: &CertHash) -> String {
+    format!(".partial-{peer}-")
+}
+
+/// Returns the hash of a file of `size` bytes from the current position, or `None` if its size
+/// differs.
+pub(crate) fn hash_file(file: &mut File, size: u64) -> io::Result<Option<[u8; 32]>> {
+    let (mut hash, mut read) = (Sha256::new(), 0);
+    let mut block = vec![0; BLOCK];
+    loop {
+        match file.read(&mut block)? {
+            0 => return Ok((read == size).then(|| hash.finalize().into())),
+            // Of a file that grows, no more than the expected size is read.
+            _ if read >= size => return Ok(None),
+            length => {
+                hash.update(&block[..length]);
+                read += length as u64;
+            }
+        }
+    }
+}
+
+fn has_hash(path: &Path, transfer: &Transfer) -> io::Result<bool> {
+    let is_file = path.symlink_metadata()?.is_file();
+    Ok(is_file && hash_file(&mut File::open(path)?, transfer.size)? == Some(transfer.hash))
+}
+
+/// Returns `None` if the map does not exist, cannot be read or is damaged.
+fn read_map(path: &Path) -> Option<(Transfer, Ranges)> {
+    let mut bytes = Vec::new();
+    File::open(path).ok()?.take(map::MAX_BYTES as u64 + 1).read_to_end(&mut bytes).ok()?;
+    map::decode(&bytes).ok()
+}
+
+/// Removes the oldest other partial files and receipts of a peer that are not in use, so that the
+/// file `key` is one of at most [`MAX_PER_PEER`].
+fn make_room(directory: &Path, peer: &CertHash, key: &str) -> io::Result<()> {
+    let prefix = prefix(peer);
+    let mut maps = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        let path = entry.path();
+        let is_map = path.extension().is_some_and(|extension| extension == "map");
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if is_map && name.starts_with(&prefix) && !name.starts_with(key) {
+            // A file may be removed meanwhile.
+            if let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) {
+                maps.push((modified, path));
+            }
+        }
+    }
+    maps.sort();
+    let excess = (maps.len() + 1).saturating_sub(MAX_PER_PEER);
+    for (_, map) in maps.into_iter().take(excess) {
+        let data = map.with_extension("");
+        let is_free = File::open(&data).map_or(true, |data| data.try_lock().is_ok());
+        if is_free {
+            remove(&map)?;
+            remove(&map.with_extension("new"))?;
+            remove(&data)?;
+        }
+    }
+    Ok(())
+}
+
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Makes renamed files survive the loss of power. Windows has no such call for directories.
+fn sync_directory(directory: &Path) -> io::Result<()> {
+    match cfg!(unix) {
+        true => File::open(directory)?.sync_all(),
+        false => Ok(()),
+    }
+}
+
+/// Bytes that are read at once to compute a hash.
+const BLOCK: usize = 256 * 1024;
+
+#[cfg(test)]
+#[path = "partial_tests.rs"]
+mod tests;

@@ -1,0 +1,169 @@
+//! Tests of `Partial`: what remains on disk, and what is resumed.
+
+use super::super::map::tests::transfer;
+use super::*;
+
+fn open(directory: &Path, transfer: &Transfer) -> Partial {
+    match begin(directory, transfer.clone()).unwrap() {
+        Begun::Partial(partial) => partial,
+        Begun::Stored(_) => panic!("it is stored"),
+    }
+}
+
+fn names(directory: &Path) -> Vec<String> {
+    let entries = fs::read_dir(directory).unwrap();
+    entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+const CONTENT: &[u8] = b"0123456789";
+
+/// Leaves a partial file with bytes 0..4 after a checkpoint, and 4..6 without one.
+fn interrupted(directory: &Path) -> Transfer {
+    let transfer = transfer("a.bin", CONTENT);
+    let mut partial = open(directory, &transfer);
+    partial.write(0, b"0123").unwrap();
+    partial.checkpoint().unwrap();
+    partial.write(4, b"45").unwrap();
+    transfer
+}
+
+#[test]
+fn what_was_synced_is_resumed_and_the_file_gets_its_name_at_the_end() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let mut partial = open(directory.path(), &transfer);
+    assert_eq!(partial.ranges().missing(), [4..10]);
+    partial.write(7, b"789").unwrap();
+    partial.write(4, b"456").unwrap();
+    assert!(names(directory.path()).iter().all(|name| name.starts_with(".partial-")));
+    let (path, receipt) = partial.finish().unwrap();
+    assert_eq!(fs::read(path).unwrap(), CONTENT);
+    // The peer may not know it yet.
+    assert!(matches!(begin(directory.path(), transfer.clone()), Ok(Begun::Stored(_))));
+    receipt.confirmed().unwrap();
+    assert_eq!(names(directory.path()), ["a.bin"]);
+    assert!(matches!(begin(directory.path(), transfer), Err(PartialError::Exists)));
+}
+
+#[test]
+fn a_changed_source_begins_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    interrupted(directory.path());
+    for content in ["0123456780", "01234567890"] {
+        let changed = transfer("a.bin", content.as_bytes());
+        let mut partial = open(directory.path(), &changed);
+        assert_eq!(partial.ranges().bytes(), 0);
+        partial.write(0, &content.as_bytes()[..4]).unwrap();
+        partial.checkpoint().unwrap();
+    }
+    assert_eq!(names(directory.path()).len(), 2, "the older files are replaced");
+}
+
+#[test]
+fn a_damaged_map_and_a_truncated_file_begin_anew() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let data = directory.path().join(key(&transfer));
+    let map = data.with_extension("map");
+    let whole = fs::read(&map).unwrap();
+    let long = vec![0; map::MAX_BYTES * 2];
+    for damaged in [&whole[..whole.len() - 1], b"", &[0; 200], &long] {
+        fs::write(&map, damaged).unwrap();
+        assert_eq!(open(directory.path(), &transfer).ranges().bytes(), 0);
+    }
+    fs::write(&map, &whole).unwrap();
+    fs::write(&data, b"012").unwrap();
+    assert_eq!(open(directory.path(), &transfer).ranges().bytes(), 0);
+    let again = open(directory.path(), &transfer);
+    assert_eq!(again.file.metadata().unwrap().len(), 0);
+}
+
+#[test]
+fn content_with_another_hash_is_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let mut partial = open(directory.path(), &transfer);
+    partial.write(4, b"456780").unwrap();
+    assert!(matches!(partial.finish(), Err(PartialError::HashDiffers)));
+    assert!(names(directory.path()).is_empty());
+}
+
+#[test]
+fn a_file_that_appears_meanwhile_is_not_replaced() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let mut partial = open(directory.path(), &transfer);
+    partial.write(4, b"456789").unwrap();
+    fs::write(directory.path().join("a.bin"), b"mine").unwrap();
+    assert!(matches!(partial.finish(), Err(PartialError::Exists)));
+    assert_eq!(fs::read(directory.path().join("a.bin")).unwrap(), b"mine");
+    assert_eq!(names(directory.path()), ["a.bin"]);
+}
+
+#[test]
+fn a_receipt_does_not_vouch_for_a_file_that_was_changed() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let mut partial = open(directory.path(), &transfer);
+    partial.write(4, b"456789").unwrap();
+    let (path, _receipt) = partial.finish().unwrap();
+    fs::write(path, b"9876543210").unwrap();
+    assert!(matches!(begin(directory.path(), transfer), Err(PartialError::Exists)));
+}
+
+#[test]
+fn a_partial_file_has_one_writer() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let first = open(directory.path(), &transfer);
+    assert!(matches!(begin(directory.path(), transfer.clone()), Err(PartialError::InUse)));
+    drop(first);
+    open(directory.path(), &transfer);
+}
+
+#[test]
+fn files_of_two_peers_do_not_mix() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let other = Transfer { peer: CertHash::from_bytes([8; 32]), ..transfer.clone() };
+    assert_eq!(open(directory.path(), &other).ranges().bytes(), 0);
+    assert_eq!(open(directory.path(), &transfer).ranges().bytes(), 4);
+}
+
+#[test]
+fn a_peer_leaves_a_limited_number_of_partial_files() {
+    let directory = tempfile::tempdir().unwrap();
+    let in_use = open(directory.path(), &transfer("in use", b"x"));
+    let other = Transfer { peer: CertHash::from_bytes([8; 32]), ..transfer("other", b"x") };
+    drop(open(directory.path(), &other));
+    for index in 0..2 * MAX_PER_PEER {
+        drop(open(directory.path(), &transfer(&index.to_string(), b"x")));
+    }
+    let prefix = prefix(&CertHash::from_bytes([7; 32]));
+    let names = names(directory.path());
+    let own = names.iter().filter(|name| name.starts_with(&prefix)).count();
+    assert_eq!(own, 2 * (MAX_PER_PEER + 1), "each has a map; one is in use: {names:?}");
+    assert_eq!(names.len(), own + 2, "that of the other peer remains");
+    drop(in_use);
+}
+
+#[test]
+fn a_full_disk_is_an_error_and_nothing_is_stored() {
+    // A file size limit would end the process with a signal, so a full device stands for the disk.
+    if !Path::new("/dev/full").exists() {
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = interrupted(directory.path());
+    let mut partial = open(directory.path(), &transfer);
+    let real = std::mem::replace(
+        &mut partial.file,
+        OpenOptions::new().write(true).open("/dev/full").unwrap(),
+    );
+    assert!(matches!(partial.write(4, b"456"), Err(PartialError::Io(_))));
+    assert_eq!(partial.ranges().missing(), [4..10]);
+    partial.file = real;
+    drop(partial);
+    assert_eq!(open(directory.path(), &transfer).ranges().missing(), [4..10]);
+    assert!(!directory.path().join("a.bin").exists());
+}
