@@ -10,8 +10,8 @@ use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
-    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetTransport, RecvError,
-    close_code,
+    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport, RecvError, close_code,
 };
 use quinn_peer::{QuinnPeer, Verdict};
 use std::time::Duration;
@@ -155,14 +155,20 @@ fn what_is_held_for_paused_streams_is_charged() {
         while transport.statistics().held_bytes > 0 {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // The application accepts no questions. Of each, 256 KiB are buffered above the library.
+        // The application accepts no questions. Of each, 256 KiB are buffered above the library, and the
+        // rest in it.
         let mut questions = Vec::new();
         for _ in 0..4 {
             let (mut write, read) = peer.open_bi().await.unwrap();
             write.write_all(&vec![7; 500 * KIB]).await.unwrap();
             questions.push((write, read));
         }
-        held(4 * (500 - 256) * KIB).await;
+        held(4 * 500 * KIB).await;
+        // A refused question is not buffered. The library forgets its part when the peer resets the stream.
+        connection.accept_request().await.unwrap().refuse(7);
+        while transport.statistics().held_bytes > (4 * 500 - 256) * KIB {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
     });
 }
 

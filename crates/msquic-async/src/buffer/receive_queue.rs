@@ -5,10 +5,13 @@
 //! resumed when half of the budget is free. Bytes that are *held* in msquic's memory have no budget: the
 //! sender gets no credit for them while they are in use, so the windows of the stream and of the connection
 //! bound them. Adjacent runs are merged, so that many small arrivals are few runs. When the connection closes,
-//! the queue takes all that msquic still holds, whatever the budget.
+//! the queue takes all that msquic still holds, whatever the budget. The bytes that msquic no longer holds are
+//! added to a counter of the connection.
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 /// Bytes that stay where they were received.
 pub(crate) trait Run: Into<Bytes> {
@@ -33,10 +36,15 @@ pub(crate) struct ReceiveQueue<R> {
     /// Held bytes that were read. Dropping them calls msquic, which is not allowed under the
     /// queue's lock.
     spent: Vec<Bytes>,
+    /// The bytes that were put back or copied, in all queues of the connection.
+    queued: Arc<AtomicUsize>,
+    /// How many of them are in this queue.
+    counted: usize,
 }
 
 impl<R: Run> ReceiveQueue<R> {
-    pub(crate) fn new(budget: usize) -> Self {
+    /// Creates an empty queue, which counts what it stores in `queued`.
+    pub(crate) fn new(budget: usize, queued: &Arc<AtomicUsize>) -> Self {
         Self {
             unread: VecDeque::new(),
             runs: VecDeque::new(),
@@ -45,6 +53,8 @@ impl<R: Run> ReceiveQueue<R> {
             paused: false,
             copies_unread: false,
             spent: Vec::new(),
+            queued: queued.clone(),
+            counted: 0,
         }
     }
 
@@ -60,7 +70,7 @@ impl<R: Run> ReceiveQueue<R> {
         is_rest: bool,
     ) -> usize {
         let mut taken = 0;
-        let put_back: usize = self.unread.iter().map(Bytes::len).sum();
+        let put_back = self.put_back();
         let budget = if is_rest { usize::MAX } else { self.budget };
         for slice in slices {
             let room = budget.saturating_sub(put_back + self.copied.len());
@@ -72,6 +82,7 @@ impl<R: Run> ReceiveQueue<R> {
                 break;
             }
         }
+        self.count();
         taken
     }
 
@@ -119,11 +130,13 @@ impl<R: Run> ReceiveQueue<R> {
                 None => self.unread.push_back(run.into()),
             }
         }
-        match self.unread.front_mut() {
+        let chunk = match self.unread.front_mut() {
             Some(front) if front.len() > max => front.split_to(max),
             Some(_) => self.unread.pop_front().unwrap_or_default(),
             None => self.copied.split_to(self.copied.len().min(max)).freeze(),
-        }
+        };
+        self.count();
+        chunk
     }
 
     /// Puts back the bytes that were taken out last, in front.
@@ -135,6 +148,7 @@ impl<R: Run> ReceiveQueue<R> {
         if !bytes.is_empty() {
             self.unread.push_front(bytes);
         }
+        self.count();
     }
 
     /// Discards bytes that were taken out.
@@ -162,6 +176,7 @@ impl<R: Run> ReceiveQueue<R> {
             self.unread.push_back(held.concat().into());
             self.spent.extend(held);
         }
+        self.count();
     }
 
     /// Discards everything, since the stream is no longer read.
@@ -169,12 +184,34 @@ impl<R: Run> ReceiveQueue<R> {
         self.copied = BytesMut::new();
         self.spent.extend(self.unread.drain(..));
         self.spent.extend(self.runs.drain(..).map(R::into));
+        self.count();
     }
 
     /// Takes the bytes that were read and have to be dropped without a lock.
     #[must_use]
     pub(crate) fn take_spent(&mut self) -> Vec<Bytes> {
         std::mem::take(&mut self.spent)
+    }
+
+    fn put_back(&self) -> usize {
+        self.unread.iter().map(Bytes::len).sum()
+    }
+
+    /// Adds what has changed to the counter of the connection.
+    fn count(&mut self) {
+        let now = self.put_back() + self.copied.len();
+        let before = std::mem::replace(&mut self.counted, now);
+        if now > before {
+            self.queued.fetch_add(now - before, Ordering::Relaxed);
+        } else if now < before {
+            self.queued.fetch_sub(before - now, Ordering::Relaxed);
+        }
+    }
+}
+
+impl<R> Drop for ReceiveQueue<R> {
+    fn drop(&mut self) {
+        self.queued.fetch_sub(self.counted, Ordering::Relaxed);
     }
 }
 
@@ -212,7 +249,7 @@ mod tests {
     }
 
     fn queue(budget: usize) -> ReceiveQueue<TestRun> {
-        ReceiveQueue::new(budget)
+        ReceiveQueue::new(budget, &Arc::default())
     }
 
     fn push(queue: &mut ReceiveQueue<TestRun>, bytes: &[u8]) -> usize {
@@ -311,5 +348,29 @@ mod tests {
         let slices: [&[u8]; 3] = [b"01", b"2345", b"6"];
         assert_eq!(queue.push(slices.into_iter(), false), 5);
         assert_eq!(queue.chunk(9), "01234");
+    }
+
+    #[test]
+    fn the_queues_of_a_connection_count_what_they_store() {
+        let queued = Arc::default();
+        let mut queues = [(); 2].map(|()| ReceiveQueue::<TestRun>::new(8, &queued));
+        let count = || queued.load(Ordering::Relaxed);
+        for queue in &mut queues {
+            assert_eq!(push(queue, b"0123456789"), 8);
+        }
+        assert_eq!(count(), 16);
+        let [first, second] = &mut queues;
+        let chunk = first.chunk(5);
+        assert_eq!(count(), 11);
+        first.unread(chunk);
+        assert_eq!(count(), 16);
+        second.clear();
+        assert_eq!(count(), 8);
+        second.hold(TestRun(vec![7; 4], 0));
+        assert_eq!(count(), 8, "msquic counts what it holds");
+        second.copy_held();
+        assert_eq!(count(), 12);
+        drop(queues);
+        assert_eq!(count(), 0);
     }
 }

@@ -7,6 +7,7 @@ use crate::{Settings, Status, StreamType};
 use net_traits::PeerIdentity;
 use rustls_pki_types::CertificateDer;
 use std::net::SocketAddr;
+use std::sync::atomic::Ordering;
 
 impl Connection {
     /// The address of this side.
@@ -56,9 +57,10 @@ impl Connection {
         self.inner().stream_credit(stream_type).was_available()
     }
 
-    /// How many bytes of streams have arrived and were not read: what msquic holds for streams that are paused or
-    /// not accepted, and behind gaps, up to the connection's window. `None` once the connection is closed, and
-    /// with any library but the vendored one. Does not wait.
+    /// How many bytes of streams have arrived and were not read: what msquic holds for streams that are paused,
+    /// and behind gaps, up to the connection's window; and what is buffered for the readers of streams, up to
+    /// `StreamLimits::receive_buffer` of each. `None` once the connection is closed, and with any library
+    /// but the vendored one. Does not wait.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -68,7 +70,8 @@ impl Connection {
     /// # }
     /// ```
     pub fn unread_stream_bytes(&self) -> Option<u64> {
-        self.inner().native().unread_stream_bytes()
+        let queued = self.inner().queued_bytes().load(Ordering::Relaxed) as u64;
+        Some(self.inner().native().unread_stream_bytes()?.saturating_add(queued))
     }
 
     /// The certificate that the peer has presented, also if it was rejected; `None` before.

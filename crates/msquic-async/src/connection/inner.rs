@@ -23,7 +23,7 @@ use rustls_pki_types::CertificateDer;
 use std::ffi::{CStr, CString};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll};
 use zeroize::Zeroizing;
 
@@ -41,6 +41,8 @@ pub(crate) struct ConnectionInner {
     /// Set when the close of the peer or of the transport is indicated, read when streams receive. Both
     /// happen on the thread that processes the connection.
     is_closing: AtomicBool,
+    /// What the queues of all streams store for readers.
+    queued_bytes: Arc<AtomicUsize>,
 }
 
 /// Woken when a stream of the peer, a datagram or a change arrives, and at the end.
@@ -128,6 +130,7 @@ impl ConnectionInner {
             unidirectional_credit: Arc::default(),
             datagram_room: Waiters::default(),
             is_closing: AtomicBool::new(false),
+            queued_bytes: Arc::default(),
         }
     }
 
@@ -337,6 +340,10 @@ impl StreamConnection for ConnectionInner {
 
     fn stream_limits(&self) -> StreamLimits {
         self.exclusive.lock().limits
+    }
+
+    fn queued_bytes(&self) -> &Arc<AtomicUsize> {
+        &self.queued_bytes
     }
 
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit> {

@@ -8,6 +8,7 @@ use crate::ffi::calls::Calls;
 use crate::ffi::connection::NativeConnection;
 use crate::stream::StreamType;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::task::{Context, Poll};
 
 pub(crate) trait StreamConnection: Send + Sync + 'static {
@@ -22,6 +23,8 @@ pub(crate) trait StreamConnection: Send + Sync + 'static {
     /// Whether the peer's close or that of the transport was indicated: what arrives now is the rest (C44).
     fn is_closing(&self) -> bool;
     fn stream_limits(&self) -> StreamLimits;
+    /// What the queues of all streams store for readers.
+    fn queued_bytes(&self) -> &Arc<AtomicUsize>;
     /// The credit with which streams of this type are opened.
     fn stream_credit(&self, stream_type: StreamType) -> &Arc<StreamCredit>;
     /// Ready once the connection has ended, with the reason.

@@ -94,6 +94,7 @@ impl StreamInner {
         is_local: bool,
     ) -> Arc<Self> {
         let limits = connection.stream_limits();
+        let received = ReceiveQueue::new(limits.receive_buffer, connection.queued_bytes());
         let sends = is_local || stream_type == StreamType::Bidirectional;
         let receives = !is_local || stream_type == StreamType::Bidirectional;
         Arc::new(Self {
@@ -111,7 +112,7 @@ impl StreamInner {
                 send: if sends { SendState::Open } else { SendState::None },
                 queue: SendQueue::new(limits.send_buffer),
                 receive: if receives { ReceiveState::Open } else { ReceiveState::None },
-                received: ReceiveQueue::new(limits.receive_buffer),
+                received,
                 sink: SinkSlot::None,
             }),
             start_waker: AtomicWaker::new(),
