@@ -1,9 +1,11 @@
-//! The control of an attack: honest peers that send as many packets and use as much processor time.
+//! The control of an attack: honest peers that send as many packets at the same times, and use as
+//! much processor time.
 
 use crate::Target;
 use crate::attacker::{Attacker, Messages};
 use crate::attacks::CONNECTIONS;
 use crate::node::{self, Kind};
+use crate::pace::Pace;
 use crate::process;
 use anyhow::Result;
 use std::sync::Arc;
@@ -20,31 +22,41 @@ const TCP_MESSAGE: u32 = 16_000;
 /// How often the rates are compared with the goals.
 const TICK: Duration = Duration::from_millis(2);
 
-/// Sends messages that the victim discards, `packets` in a second, and uses `processors` seconds of
-/// processor time in a second, or more if the messages need more.
-pub(crate) async fn run(target: Target, packets: f64, processors: f64) -> Result<()> {
+/// Sends messages that the victim discards, and uses processor time, at the pace of an attack; more
+/// processor time if the messages need more.
+pub(crate) async fn run(target: Target, pace: Pace) -> Result<()> {
     let attacker = Arc::new(Attacker::new(target, &node::member()?)?);
     let size = if target.kind == Kind::Tcp { TCP_MESSAGE } else { QUIC_MESSAGE };
     let message = [&size.to_be_bytes()[..], &vec![7; size as usize]].concat();
+    let pace = Arc::new(pace);
+    let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         let mut connection = attacker.connect().await?;
         connection.discard();
-        let messages = connection.messages().await?;
-        tokio::spawn(send(messages, message.clone(), packets / CONNECTIONS as f64));
+        connections.push((connection.messages().await?, connection));
+    }
+    let started = Instant::now();
+    for (messages, connection) in connections {
+        tokio::spawn(send(messages, message.clone(), pace.clone(), started));
         std::mem::forget(connection); // until the process ends
     }
-    std::thread::spawn(move || use_processor(processors));
+    std::thread::spawn(move || use_processor(&pace, started));
     while process::parent_commands().await {
         println!("{}", attacker.packets());
     }
     Ok(())
 }
 
-async fn send(mut messages: Messages, message: Vec<u8>, rate: f64) -> Result<()> {
-    let started = Instant::now();
+/// Sends the part of one connection.
+async fn send(
+    mut messages: Messages,
+    message: Vec<u8>,
+    pace: Arc<Pace>,
+    started: Instant,
+) -> Result<()> {
     let mut sent = 0.0;
     loop {
-        while sent < rate * started.elapsed().as_secs_f64() {
+        while sent < pace.at(started.elapsed()).packets / CONNECTIONS as f64 {
             messages.write_all(&message).await?;
             sent += 1.0;
         }
@@ -53,16 +65,14 @@ async fn send(mut messages: Messages, message: Vec<u8>, rate: f64) -> Result<()>
     }
 }
 
-/// Keeps the processor time of this process at `processors` times the elapsed time.
-fn use_processor(processors: f64) {
-    let threads = processors.ceil().max(1.0);
-    let share = processors / threads;
-    let started = Instant::now();
-    let begin = process::own_processor_time().unwrap_or_default();
-    let work = move || loop {
-        let used = process::own_processor_time().unwrap_or_default() - begin;
-        if used.as_secs_f64() < processors * started.elapsed().as_secs_f64() {
-            let until = Instant::now() + TICK.mul_f64(share.max(0.1));
+/// Keeps the processor time of this process at that of the pace, on as many threads as there are
+/// processors.
+fn use_processor(pace: &Arc<Pace>, started: Instant) {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = move |pace: &Pace| loop {
+        let used = process::own_processor_time().unwrap_or_default();
+        if used.as_secs_f64() < pace.at(started.elapsed()).processor {
+            let until = Instant::now() + TICK;
             while Instant::now() < until {
                 std::hint::spin_loop();
             }
@@ -70,8 +80,9 @@ fn use_processor(processors: f64) {
             std::thread::sleep(TICK);
         }
     };
-    for _ in 1..threads as usize {
-        std::thread::spawn(work);
+    for _ in 1..threads {
+        let pace = pace.clone();
+        std::thread::spawn(move || work(&pace));
     }
-    work()
+    work(pace)
 }

@@ -3,6 +3,7 @@
 use crate::Run;
 use crate::attacks::Attack;
 use crate::node::{IDLE, Kind};
+use crate::pace::{Pace, Sent};
 use crate::process::Role;
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
@@ -12,7 +13,7 @@ use tokio::time::sleep;
 /// How long honest peers connect and the victim's memory settles before an attack.
 const WARM_UP: Duration = Duration::from_secs(3);
 
-/// How often memory is read.
+/// How often memory, and what the attacker has sent, are read.
 const SAMPLE: Duration = Duration::from_millis(50);
 
 /// What honest peers measured. Times are in microseconds.
@@ -26,15 +27,13 @@ pub(crate) struct Honest {
 }
 
 /// The figures of one experiment.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Figures {
     pub(crate) honest: Honest,
     /// Resident memory of the victim in MiB, before, at most, and after.
     pub(crate) memory: [f64; 3],
-    /// Packets of the attacker per second.
-    pub(crate) packets: f64,
-    /// Processor seconds of the attacker per second.
-    pub(crate) processors: f64,
+    /// When the attacker sent its packets and used the processor.
+    pub(crate) pace: Pace,
 }
 
 /// An attack with its control.
@@ -64,11 +63,12 @@ pub(crate) async fn run_all(options: &Run) -> Result<Vec<Row>> {
 async fn row(kind: Kind, attack: Attack, duration: Duration) -> Result<Row> {
     let value = attack.to_possible_value().expect("no attack is hidden");
     let attacked = experiment(kind, duration, "attack", &[value.get_name()]).await?;
-    let (packets, processors) = (attacked.packets.to_string(), attacked.processors.to_string());
-    let control = experiment(kind, duration, "control", &[&packets, &processors]).await?;
-    let row = Row { kind, attack, attacked, control };
-    eprintln!("{} {}: {:?} {:?}", row.attack.name(), kind.name(), row.attacked, row.control);
-    Ok(row)
+    let pace = attacked.pace.to_string();
+    let control = experiment(kind, duration, "control", &[&pace]).await?;
+    for Figures { honest, memory, pace } in [&attacked, &control] {
+        eprintln!("{} {}: {honest:?}, {memory:.0?}, {pace}", attack.name(), kind.name());
+    }
+    Ok(Row { kind, attack, attacked, control })
 }
 
 async fn experiment(
@@ -86,13 +86,14 @@ async fn experiment(
     let before = victim.resident_mib()?;
     let mut attacker = Role::start(&[&[role, kind.name(), &address], arguments].concat())?;
     let begin = Instant::now();
-    let mut peak = before;
+    let (mut peak, mut pace) = (before, Pace::default());
     while begin.elapsed() < duration {
         sleep(SAMPLE).await;
         peak = peak.max(victim.resident_mib()?);
+        let packets = attacker.ask().await?[0];
+        let processor = attacker.processor_time()?.as_secs_f64();
+        pace.push(Sent { time: begin.elapsed().as_secs_f64(), packets, processor });
     }
-    let packets = attacker.ask().await?[0] / begin.elapsed().as_secs_f64();
-    let used = attacker.processor_time()?.as_secs_f64() / begin.elapsed().as_secs_f64();
     let measured = honest.ask().await?;
     attacker.kill().await?;
     sleep(IDLE + WARM_UP).await;
@@ -103,5 +104,5 @@ async fn experiment(
         anyhow::bail!("unexpected figures of the honest peers: {measured:?}");
     };
     let honest = Honest { p50, p99, lost_pings, dials, failed_dials };
-    Ok(Figures { honest, memory: [before, peak, after], packets, processors: used })
+    Ok(Figures { honest, memory: [before, peak, after], pace })
 }

@@ -2,12 +2,14 @@
 //!
 //! `run` starts three processes of this program for each attack: a victim, honest peers that measure
 //! round trips, and an attacker. The control of each attack has the same processes, but in place of
-//! the attacker honest peers that send as many packets and use as much processor time.
+//! the attacker honest peers that send as many packets at the same times, and use as much processor
+//! time.
 //!
 //! - [`victim`], [`honest`], [`attacks`] and [`control`] are the processes.
 //! - [`attacker`] is a connection of an attacker, with quinn or rustls, and [`node`] what all share: the
 //!   transports, and credentials that the victim trusts.
-//! - [`experiment`] runs the processes and [`report`] prints the table.
+//! - [`experiment`] runs the processes and [`report`] prints the table. [`pace`] is what a control
+//!   repeats of its attack.
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "a program")]
 
@@ -17,6 +19,7 @@ mod control;
 mod experiment;
 mod honest;
 mod node;
+mod pace;
 mod process;
 mod report;
 mod victim;
@@ -25,6 +28,7 @@ use anyhow::Result;
 use attacks::Attack;
 use clap::{Args, Parser, Subcommand};
 use node::Kind;
+use pace::Pace;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -56,14 +60,12 @@ enum Role {
         /// Name of the attack
         attack: Attack,
     },
-    /// Send as many packets as an attack and use as much processor time, as honest peers do
+    /// Send packets and use processor time at the pace of an attack, as honest peers do
     Control {
         #[command(flatten)]
         target: Target,
-        /// Packets per second
-        packets: f64,
-        /// Processor seconds per second
-        processors: f64,
+        /// Seconds, packets and processor seconds until then: `0.5:100:0.1,1:100:0.1`
+        pace: Pace,
     },
 }
 
@@ -100,9 +102,7 @@ async fn main() -> Result<()> {
         Role::Victim { kind } => victim::run(kind).await,
         Role::Honest { target } => honest::run(target).await,
         Role::Attack { target, attack } => attacks::run(target, attack).await,
-        Role::Control { target, packets, processors } => {
-            control::run(target, packets, processors).await
-        }
+        Role::Control { target, pace } => control::run(target, pace).await,
     }
 }
 
@@ -117,7 +117,7 @@ mod tests {
             &["victim", "tcp"][..],
             &["honest", "tcp", "127.0.0.1:1"],
             &["attack", "tcp", "127.0.0.1:1", "empty-messages"],
-            &["control", "tcp", "127.0.0.1:1", "1000", "0.5"],
+            &["control", "tcp", "127.0.0.1:1", "0.5:1000:0.1,1:1000:0.1"],
         ] {
             let parsed = Options::try_parse_from([&["attack-bench"], arguments].concat());
             assert!(parsed.is_ok(), "{arguments:?}: {parsed:?}");

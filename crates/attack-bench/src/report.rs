@@ -20,14 +20,13 @@ pub(crate) fn table(rows: &[Row], duration: Duration) -> String {
         };
         let [before, peak, after] = row.attacked.memory;
         let honest = row.attacked.honest;
+        let (packets, processors) = row.attacked.pace.rates();
         writeln!(
             text,
-            "| {} | {} | {:.0}, {:.1} | {} | {} | {:.1} | {} | {} of {} | {before:.0}, {peak:.0}, \
+            "| {} | {} | {packets:.0}, {processors:.1} | {} | {} | {:.1} | {} | {} of {} | {before:.0}, {peak:.0}, \
              {after:.0} | {:.0} |",
             row.attack.name(),
             row.kind.name(),
-            row.attacked.packets,
-            row.attacked.processors,
             times(&row.attacked),
             times(&row.control),
             honest.p99 / row.control.honest.p99,
