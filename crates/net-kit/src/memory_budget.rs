@@ -182,7 +182,8 @@ pub struct Share {
 
 #[derive(Debug, Default)]
 struct State {
-    /// By age.
+    /// By age. Each message stream has at most one, so that `max_inbound_streams` (16 by default) bounds
+    /// what a pass over them costs under the lock.
     unfinished: BTreeMap<u64, Growth>,
     /// All charges, until the connection is ended.
     charged: usize,
