@@ -48,6 +48,21 @@ pub async fn spend() {
     }
 }
 
+/// How many received bytes cost one unit: in tokio, a task then yields after 128 KiB.
+const BYTES_PER_UNIT: usize = 1024;
+
+/// Spends one unit and another one for each 1024 `bytes` that were received: a connection that receives much does
+/// not delay those that receive little.
+///
+/// # Cancel safety
+///
+/// Cancel-safe; nothing is lost but the units.
+pub async fn spend_for(bytes: usize) {
+    for _ in 0..=bytes / BYTES_PER_UNIT {
+        spend().await;
+    }
+}
+
 /// Spends as [`spend`] does, without waiting. Returns false once the budget is used up: the caller
 /// then returns that nothing is ready.
 ///
@@ -82,6 +97,23 @@ mod tests {
             spend().await;
             count.set(count.get() + 1);
         }
+    }
+
+    #[test]
+    fn bytes_cost_more_than_operations() {
+        let receive = async |pieces: usize, bytes| {
+            for _ in 0..pieces {
+                spend_for(bytes).await;
+            }
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        runtime.block_on(async {
+            let is_done = tokio::spawn(async move {
+                let few = receive(7, 16 * 1024).now_or_never().is_some();
+                (few, receive(1, 16 * 1024).now_or_never().is_some())
+            });
+            assert_eq!(is_done.await.unwrap(), (true, false), "it yields after 128 KiB");
+        });
     }
 
     #[test]

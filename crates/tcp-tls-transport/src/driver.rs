@@ -4,6 +4,7 @@ use crate::handshake::ended;
 use crate::native::{TcpTls, outbox};
 use crate::record::{self, Record, RecordDecoder, Violation};
 use net_kit::backend::Session;
+use net_kit::coop;
 use net_kit::handshake::Handshake;
 use net_kit::options::keep_alive;
 use net_kit::outbox::{Frame, Outbox, Work};
@@ -153,6 +154,7 @@ async fn read(
             }
             Ok(Ok(count)) => count,
         };
+        coop::spend_for(count).await;
         let mut data = &buffer[..count];
         loop {
             let decoded = decoder.decode(&mut data);

@@ -270,7 +270,8 @@ impl<B: Backend> Session<B> {
         unfinished: &mut Unfinished,
         mut data: &[u8],
     ) -> bool {
-        let mut steps = 0;
+        coop::spend_for(data.len()).await;
+        let mut steps = 1;
         loop {
             if steps % ENTRIES_PER_OPERATION == 0 {
                 coop::spend().await;
