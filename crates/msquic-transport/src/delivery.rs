@@ -16,6 +16,7 @@
 //! add messages any more. A handler that owns a handle of its connection is dropped then, too.
 
 use parking_lot::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
@@ -93,14 +94,21 @@ impl Delivery {
         loop {
             self.state.store(RUNNING, Ordering::SeqCst);
             let handler = self.handler.lock().clone();
-            if handler.is_some_and(|pass_on| pass_on(self, limit)) {
+            // The handler's own panics are caught by `pass_on`; what it owns may panic when it is dropped.
+            let passed = catch_unwind(AssertUnwindSafe(|| {
+                handler.is_some_and(|pass_on| pass_on(self, limit))
+            }));
+            if passed.is_err() {
+                self.stop();
+            }
+            if passed.unwrap_or(false) {
                 self.state.store(IDLE, Ordering::SeqCst);
                 self.stopped.notify_waiters();
                 return true;
             }
             if self.has_ended.load(Ordering::SeqCst) && !has_streams() {
                 let unused = self.handler.lock().take();
-                drop(unused); // after unlocking
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(unused))); // after unlocking
             }
             let idle =
                 self.state.compare_exchange(RUNNING, IDLE, Ordering::SeqCst, Ordering::SeqCst);

@@ -117,8 +117,8 @@ impl Inbound {
         self.resume(); // paused sinks then drop their data
     }
 
-    /// Waits for what `pop` takes from the inbox; with a handler, for the end. `over` resolves once the connection has ended and no
-    /// stream can start.
+    /// Waits for what `pop` takes from the inbox; with a handler, for the end. `over` resolves once the connection
+    /// has ended and no stream can start.
     ///
     /// # Cancel safety
     ///
@@ -128,10 +128,12 @@ impl Inbound {
         over: impl Future<Output = CloseReason>,
         mut pop: impl FnMut(&Inbox) -> Option<(Result<T, RecvError>, bool)>,
     ) -> Result<T, RecvError> {
-        let mut pop = |inbox: &Inbox| if self.delivery.is_inline() { None } else { pop(inbox) };
         let mut over = pin!(over);
         let reason = loop {
             let arrived = self.inbox.arrived();
+            if self.delivery.is_inline() {
+                break over.await; // nothing that arrives wakes this task
+            }
             if let Some(received) = self.pop(&mut pop) {
                 return received;
             }
@@ -141,6 +143,7 @@ impl Inbound {
                 reason = &mut over => break reason,
             }
         };
+        let pop = |inbox: &Inbox| if self.delivery.is_inline() { None } else { pop(inbox) };
         // Streams that paused have messages left, and another reader may be adding some.
         self.inbox.share().lift_limits();
         self.resume();

@@ -1,6 +1,7 @@
 //! `on_message` and `serve_inline`: handlers that run where messages are received.
 
 use crate::delivery::Delivery;
+use crate::lane::QueueError;
 use crate::shared::Shared;
 use crate::{MsQuicListener, MsQuicNetConnection};
 use bytes::Bytes;
@@ -57,7 +58,8 @@ impl MsQuicNetConnection {
     ///
     /// # Errors
     ///
-    /// See [`send_bytes`](NetConnection::send_bytes). The handler was not set then.
+    /// See [`send_bytes`](NetConnection::send_bytes). The handler was not set then. If the peer has closed the
+    /// connection, that is no error: the handler gets what was sent before.
     ///
     /// # Cancel safety
     ///
@@ -71,9 +73,10 @@ impl MsQuicNetConnection {
         F: Fn(&Self, Result<(Bytes, Duration), RecvError>) + Send + Sync + 'static,
     {
         let member = Handle::member(&self.shared);
-        let opened = member.stream_pool.open(&member.inner, member.config.timeouts()).await;
-        if let Err(error) = opened {
-            return Err(self.send_error(error).await);
+        match member.stream_pool.open(&member.inner, member.config.timeouts()).await {
+            // What the peer sent before the end is still passed on.
+            Ok(()) | Err(QueueError::Connection) => {}
+            Err(error) => return Err(self.send_error(error).await),
         }
         let (weak, runtime) = (Arc::downgrade(member), runtime::Handle::current());
         let spawner = runtime.clone();
@@ -177,9 +180,9 @@ where
                     peers.spawn(async move {
                         let Ok(connection) = request.accept().await else { return };
                         let handler = move |connection: &_, received| handler(connection, received);
-                        // It fails if the connection has ended, or the peer allows no stream.
+                        // It fails if this side has closed, or the peer allows no stream.
                         if connection.on_message(handler).await.is_ok() {
-                            connection.watch_close().await;
+                            let _ = connection.recv().await; // the end, once all was passed on
                         }
                     });
                 }

@@ -44,6 +44,25 @@ async fn expect_code(connection: &MsQuicNetConnection, expected: u64) {
 }
 
 #[test]
+fn a_handler_gets_what_was_sent_before_the_end() {
+    run(async {
+        let Pair { client, server, .. } = &pair().await;
+        for next in 0..100 {
+            client.send_bytes(number(next)).await.unwrap();
+        }
+        client.close(5, "").await;
+        expect_code(server, 5).await;
+        let (handler, mut received) = forward();
+        server.on_message(handler).await.unwrap();
+        for expected in 0..100 {
+            assert_eq!(received.recv().await, Some(number(expected)));
+        }
+        let end = RecvError::Closed(server.watch_close().await);
+        assert_eq!(server.recv().await, Err(end));
+    });
+}
+
+#[test]
 fn a_late_handler_gets_what_has_arrived_first() {
     run(async {
         let Pair { client, server, .. } = &pair().await;

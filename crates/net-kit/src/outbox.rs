@@ -346,7 +346,10 @@ impl Outbox {
 
     fn next_work(&self) -> Option<Work> {
         let state = &mut *self.state.lock();
-        if let Some(records) = state.take_unqueued() {
+        // In turns, so that a peer that asks without end does not keep messages from being written.
+        let is_turn = !std::mem::take(&mut state.was_unqueued) || state.frames.is_empty();
+        if let Some(records) = is_turn.then(|| state.take_unqueued()).flatten() {
+            state.was_unqueued = true;
             return Some(Work::Frame(Frame::unqueued(records)));
         }
         if let Some(frame) = state.frames.pop_front() {

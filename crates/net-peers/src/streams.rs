@@ -16,7 +16,8 @@ type Received = Result<(Bytes, Duration), RecvError>;
 ///
 /// The last item is [`RecvError::Closed`]. Other errors are items between messages. No message is
 /// buffered here: dropping the stream, or the future of an item, loses none. The stream is a handle
-/// of the connection. Several streams and receivers share the messages.
+/// of the connection. Several streams and receivers share the messages; while there are several, poll or drop
+/// each: a message wakes one of them, and one that waits and is not polled keeps it from the other ones.
 ///
 /// ```
 /// use futures_util::{StreamExt, future};
@@ -98,7 +99,8 @@ impl<C: fmt::Debug> fmt::Debug for MessageStream<C> {
 ///
 /// After an error the message that the sink held is dropped, and the sink can be used further unless
 /// the error is [`SendError::Closed`]. A dropped sink drops the message that it holds. A dropped
-/// future of the sink loses nothing: the sink keeps what it was given.
+/// future of the sink loses nothing: the sink keeps what it was given. A sink that holds a message has to be
+/// polled or dropped, or it may keep another sender of the connection waiting.
 ///
 /// ```
 /// use futures_util::{SinkExt, StreamExt, stream};

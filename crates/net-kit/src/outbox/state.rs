@@ -17,6 +17,8 @@ pub(super) struct State {
     /// The numbers of confirmations that are not written.
     pub(super) confirmations: Vec<u32>,
     pub(super) confirmation: Confirmation,
+    /// Whether what was written last was not queued.
+    pub(super) was_unqueued: bool,
     /// The cost of the queued frames and of the frame that the driver is writing.
     pub(super) cost: usize,
     /// How many frames are not written, and the bytes of their messages.

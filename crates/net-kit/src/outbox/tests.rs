@@ -237,7 +237,7 @@ async fn a_flush_ends_with_the_connection_or_with_its_close() {
 }
 
 #[tokio::test]
-async fn confirmations_overtake_messages_and_are_bounded() {
+async fn confirmations_overtake_messages_in_turns_and_are_bounded() {
     let outbox = Outbox::with_probes(1000, 2);
     outbox.try_push(&mut message(1)).unwrap();
     outbox.push_confirmation(5);
@@ -245,12 +245,13 @@ async fn confirmations_overtake_messages_and_are_bounded() {
     written(&outbox, &[Control::Confirmation(5), Control::Confirmation(6)]).await;
     assert_eq!(outbox.written(), 0);
     (0..1_000_000).for_each(|number| outbox.push_confirmation(number));
+    write_one(&outbox).await; // messages and confirmations are written in turns
+    assert_eq!(outbox.written(), 1);
     let Work::Frame(frame) = outbox.work().await else { panic!("nothing is queued") };
     assert_eq!(frame.pieces.concat().len(), 9 * MAX_CONFIRMATIONS);
     outbox.push_confirmation(7);
     outbox.close(1, "");
     outbox.push_confirmation(8); // this side discards messages now
     written(&outbox, &[Control::Confirmation(7)]).await;
-    write_one(&outbox).await;
     assert!(matches!(outbox.work().await, Work::Close(1, _)));
 }
