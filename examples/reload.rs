@@ -46,8 +46,12 @@ impl Files {
 
     /// Gives the listener what is in the files whenever they change, and closes the connections of peers that
     /// are no longer trusted. A file that cannot be used changes nothing.
-    async fn follow(self, transport: TcpTlsTransport, listener: Arc<TcpTlsListener>) {
-        let mut loaded = self.changed();
+    async fn follow(
+        self,
+        mut loaded: Option<[SystemTime; 2]>,
+        transport: TcpTlsTransport,
+        listener: Arc<TcpTlsListener>,
+    ) {
         loop {
             tokio::time::sleep(INTERVAL).await;
             let changed = self.changed();
@@ -88,10 +92,11 @@ async fn main() -> Result<()> {
     write(&trusted, format!("{}\n", first.identity()))?;
 
     let transport = TcpTlsTransport::new();
+    let loaded = files.changed();
     let address = "127.0.0.1:0".parse()?;
     let listener = Arc::new(transport.create_listener(address, &[ALPN], files.load()?).await?);
     let address = listener.local_addr();
-    tokio::spawn(files.follow(transport.clone(), listener.clone()));
+    tokio::spawn(files.follow(loaded, transport.clone(), listener.clone()));
     tokio::spawn(async move {
         net_peers::serve(&*listener, async |connection| {
             connection.watch_close().await;

@@ -44,7 +44,7 @@ pub(crate) fn is_possible() -> bool {
     cfg!(target_os = "linux") && process::output(Command::new("c++").arg("--version")).is_ok()
 }
 
-/// Runs the targets. An input that fails is kept in `target/fuzz`, and its path is printed.
+/// Runs the targets. An input that fails is kept in `target/fuzz-failed`, and its path is printed.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     ensure!(is_possible(), "missing: c++, which builds libFuzzer; or this system is not Linux");
     let folder = workspace.root.join("fuzz");
@@ -64,7 +64,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     for target in targets {
         let kept = folder.join("corpus").join(&target);
         let found = workspace.target.join("fuzz").join(&target);
-        for inputs in [&kept, &found] {
+        let failed = workspace.target.join("fuzz-failed");
+        for inputs in [&kept, &found, &failed] {
             fs::create_dir_all(inputs).context("cannot create a folder for inputs")?;
         }
         println!("fuzz: {target}");
@@ -72,7 +73,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
         let mut fuzz = Command::new(&program);
         fuzz.args([&found, &kept]).args(LIMITS).arg("-verbosity=0").arg("-print_final_stats=1");
         fuzz.arg(format!("-max_total_time={}", options.seconds));
-        fuzz.arg(format!("-artifact_prefix={}/failed-", found.display()));
+        fuzz.arg(format!("-artifact_prefix={}/{target}-", failed.display()));
         process::run(&mut fuzz)?;
         if options.keep {
             let mut merge = Command::new(&program);
@@ -88,7 +89,7 @@ fn build(workspace: &Workspace) -> Result<PathBuf> {
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
     let host = host.context("rustc does not say which system it is for")?;
     // With a target, what runs while building is not instrumented.
-    let mut build = workspace.cargo(["build", "--release", "--locked", "--target", host]);
+    let mut build = workspace.cargo(["build", "--release", "--target", host]);
     build.args(["--manifest-path", "fuzz/Cargo.toml", "--target-dir"]).arg(&workspace.target);
     process::run(build.env("RUSTFLAGS", INSTRUMENTED))?;
     Ok(workspace.target.join(host).join("release"))

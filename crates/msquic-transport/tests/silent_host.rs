@@ -18,7 +18,7 @@ use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 const KEEP_SENT: Duration = Duration::from_millis(100);
 
 /// When the connection ends.
-const IDLE: Duration = Duration::from_secs(2);
+const IDLE: Duration = Duration::from_secs(6);
 
 const COUNT: u8 = 50;
 

@@ -129,7 +129,10 @@ macro_rules! harness {
                     .$progress(limits.no_progress_timeout)
                     .operation_timeout(limits.operation_timeout)
                     .linger(limits.linger)
-                    .max_memory(limits.max_memory);
+                    .max_connections(limits.max_connections)
+                    .max_connections_per_identity(limits.max_connections_per_identity)
+                    .max_memory(limits.max_memory)
+                    .message_timeout(limits.message_timeout);
                 Self::Transport::with_config(config).expect("the limits are valid")
             }
         }

@@ -34,7 +34,8 @@ struct Options {
     /// The first seed of the random schedules
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Fail if memory grows by more than its error and 64 KiB a minute
+    /// Fail if memory, descriptors or threads grow by more than twice their error; 64 KiB of memory a minute
+    /// are tolerated
     #[arg(long)]
     strict: bool,
 }
@@ -42,7 +43,7 @@ struct Options {
 /// The part of the samples that is warm-up.
 const WARM_UP: f64 = 1.0 / 3.0;
 
-/// The growth that is tolerated with `--strict`, in MiB per minute.
+/// The growth per minute that is tolerated with `--strict`, in the units of the series.
 const TOLERATED: f64 = 1.0 / 16.0;
 
 fn main() -> Result<()> {

@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn noise_has_a_slope_within_its_error_and_growth_has_not() {
-        // A walk that returns to zero, as memory that is taken and given back.
+        // Values without a trend.
         let noise = |x: i32| f64::from((x * 7919) % 31 - 15);
         let flat = fit((0..300).map(|x| (f64::from(x), noise(x)))).unwrap();
         assert!(flat.slope.abs() < 3.0 * flat.error, "{flat:?}");

@@ -25,7 +25,7 @@ pub enum Disturbance {
     Corrupt,
 }
 
-/// What happens once a third of the transfer has arrived.
+/// What happens once a third of the transfer has arrived; of datagrams, once it was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// Datagrams above 1252 bytes are dropped.

@@ -19,6 +19,7 @@ use futures_util::future::{Either, select, try_join};
 use futures_util::stream::{StreamExt, iter};
 use net_traits::{
     NetCredential, NetIncomingRequest, NetListener, NetRequests, NetTransport, TrustPolicy,
+    WithCauses,
 };
 use std::convert::Infallible;
 use std::env;
@@ -142,14 +143,8 @@ where
 }
 
 /// Returns an error and its causes.
-fn words(error: impl Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        words += &format!(": {cause}");
-        source = cause.source();
-    }
-    words
+fn words(error: impl Error + 'static) -> String {
+    WithCauses(&error).to_string()
 }
 
 fn variable(name: &str) -> Option<u64> {

@@ -25,6 +25,7 @@ pub(super) async fn messages<C: NetConnection>(
     let send = async {
         for message in &messages {
             if let Err(error) = sender.send_bytes(message.clone()).await {
+                sender.abort(0, ""); // the receiver waits for the end
                 return Err(words(error));
             }
         }
@@ -102,14 +103,17 @@ pub(super) async fn datagrams<C: NetConnection>(
 ) -> Result<Outcome, String> {
     let sent: Vec<_> = (0..DATAGRAMS).map(|number| payload(number, rng, 1100)).collect();
     let send = async {
-        let datagrams = sender.datagrams().map_err(words)?;
-        for (number, datagram) in sent.iter().enumerate() {
-            send_datagram(datagrams, datagram).await.map_err(words)?;
-            if number == sent.len() / 3 {
-                event.notify_one();
+        let sent = async {
+            let datagrams = sender.datagrams().map_err(words)?;
+            for (number, datagram) in sent.iter().enumerate() {
+                send_datagram(datagrams, datagram).await.map_err(words)?;
+                if number == sent.len() / 3 {
+                    event.notify_one();
+                }
             }
-        }
-        sender.send(b"end").await.map_err(words)
+            sender.send(b"end").await.map_err(words)
+        };
+        sent.await.inspect_err(|_| sender.abort(0, "")) // the receiver waits for the end
     };
     let receive = async {
         let datagrams = receiver.datagrams().map_err(words)?;
