@@ -18,19 +18,22 @@ impl<M: Member> Registry<M> {
             return;
         }
         let (registry, budget) = (Arc::downgrade(self), self.budget.clone());
-        self.state.lock().tasks.late.get_or_insert_with(|| {
-            Task::start(move || {
-                let (registry, budget) = (registry.clone(), budget.clone());
-                async move {
-                    loop {
-                        budget.began().await;
-                        sleep(timeout / CHECKS).await;
-                        let Some(registry) = registry.upgrade() else { return };
-                        registry.end_late();
+        self.ensure(
+            |tasks| &mut tasks.late,
+            || {
+                Task::start(move || {
+                    let (registry, budget) = (registry.clone(), budget.clone());
+                    async move {
+                        loop {
+                            budget.began().await;
+                            sleep(timeout / CHECKS).await;
+                            let Some(registry) = registry.upgrade() else { return };
+                            registry.end_late();
+                        }
                     }
-                }
-            })
-        });
+                })
+            },
+        );
     }
 
     /// Starts the task that charges the unread bytes of members, unless it runs or `member` does
@@ -40,19 +43,22 @@ impl<M: Member> Registry<M> {
             return;
         }
         let registry = Arc::downgrade(self);
-        self.state.lock().tasks.unread.get_or_insert_with(|| {
-            Task::start(move || {
-                let registry = registry.clone();
-                async move {
-                    let mut charges = HashMap::new();
-                    loop {
-                        sleep(UNREAD).await;
-                        let Some(registry) = registry.upgrade() else { return };
-                        charges = registry.charge_unread(charges);
+        self.ensure(
+            |tasks| &mut tasks.unread,
+            || {
+                Task::start(move || {
+                    let registry = registry.clone();
+                    async move {
+                        let mut charges = HashMap::new();
+                        loop {
+                            sleep(UNREAD).await;
+                            let Some(registry) = registry.upgrade() else { return };
+                            charges = registry.charge_unread(charges);
+                        }
                     }
-                }
-            })
-        });
+                })
+            },
+        );
     }
 
     /// Charges the unread bytes of the members, replacing the charges `before`.

@@ -22,8 +22,8 @@ impl<M: Member> Registry<M> {
             return;
         }
         let registry = Arc::downgrade(self);
-        let tasks = &mut self.state.lock().tasks;
-        tasks.sampler.get_or_insert_with(|| Task::start(move || sample_all(registry.clone())));
+        let start = || Task::start(move || sample_all(registry.clone()));
+        self.ensure(|tasks| &mut tasks.sampler, start);
     }
 
     async fn sample(&self, id: u64) {

@@ -1,5 +1,6 @@
 //! `Task`: a background task of a transport that survives the runtime in which it began.
 
+use super::{Member, Registry, Tasks};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::io;
@@ -11,7 +12,29 @@ use tokio::sync::watch;
 /// it begins there.
 #[derive(Debug)]
 pub(super) struct Task {
-    _stop: watch::Sender<()>,
+    stop: watch::Sender<()>,
+}
+
+impl<M: Member> Registry<M> {
+    /// Starts a task and puts it into its slot, unless the one in the slot runs. A task that could not be started
+    /// is thus tried again with the next connection.
+    pub(super) fn ensure(
+        &self,
+        slot: fn(&mut Tasks) -> &mut Option<Task>,
+        start: impl FnOnce() -> Task,
+    ) {
+        let runs = |slot: &Option<Task>| slot.as_ref().is_some_and(Task::is_running);
+        if runs(slot(&mut self.state.lock().tasks)) {
+            return;
+        }
+        let task = start(); // without the lock, because it may start a thread, and log that it cannot
+        let surplus = {
+            let state = &mut *self.state.lock();
+            let slot = slot(&mut state.tasks);
+            if runs(slot) { Some(task) } else { slot.replace(task) }
+        };
+        drop(surplus);
+    }
 }
 
 impl Task {
@@ -27,7 +50,12 @@ impl Task {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(relay.run());
         }
-        Self { _stop: stop }
+        Self { stop }
+    }
+
+    /// Returns whether the task has neither ended nor failed to start.
+    fn is_running(&self) -> bool {
+        !self.stop.is_closed()
     }
 }
 
@@ -77,4 +105,41 @@ impl Drop for Relay {
 
 fn failed(error: &io::Error) {
     tracing::error!(%error, "the connections of a transport are not watched");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::registry;
+    use super::*;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use tokio::task::yield_now;
+
+    #[tokio::test]
+    async fn a_task_is_started_once_and_again_after_it_has_ended() {
+        let registry = registry();
+        let (started, proceed) =
+            (Arc::new(AtomicU32::new(0)), Arc::new(tokio::sync::Notify::new()));
+        let ensure = || {
+            registry.ensure(
+                |tasks| &mut tasks.late,
+                || {
+                    started.fetch_add(1, Ordering::SeqCst);
+                    let proceed = proceed.clone();
+                    Task::start(move || {
+                        let proceed = proceed.clone();
+                        async move { proceed.notified().await }
+                    })
+                },
+            );
+        };
+        (0..3).for_each(|_| ensure());
+        assert_eq!(started.load(Ordering::SeqCst), 1);
+        proceed.notify_one();
+        while registry.state.lock().tasks.late.as_ref().is_some_and(Task::is_running) {
+            yield_now().await;
+        }
+        (0..3).for_each(|_| ensure());
+        assert_eq!(started.load(Ordering::SeqCst), 2);
+    }
 }

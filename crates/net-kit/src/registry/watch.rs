@@ -12,12 +12,12 @@ impl<M: Member> Registry<M> {
     pub(super) fn watch(self: &Arc<Self>, entry: &Entry<M>) {
         let Some(expiry) = entry.expiry else { return };
         let registry = Arc::downgrade(self);
-        let state = &mut *self.state.lock();
-        if state.trust_expiry.insert(entry.id, expiry) {
+        let is_next = self.state.lock().trust_expiry.insert(entry.id, expiry);
+        if is_next {
             self.expiry_changed.notify_one();
         }
-        let tasks = &mut state.tasks;
-        tasks.expiry.get_or_insert_with(|| Task::start(move || watch_expiry(registry.clone())));
+        let start = || Task::start(move || watch_expiry(registry.clone()));
+        self.ensure(|tasks| &mut tasks.expiry, start);
     }
 }
 
