@@ -257,7 +257,7 @@ impl NetIncomingRequest for DynIncomingRequest {
     }
 }
 
-/// A [`NetConnection`] without `Clone`, which trait objects cannot have.
+/// A [`NetConnection`](crate::NetConnection) without `Clone`, which trait objects cannot have.
 impl fmt::Debug for DynTransport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("DynTransport").finish_non_exhaustive()

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The connection of a [`DynTransport`].
+/// The connection of a [`DynTransport`](crate::DynTransport).
 #[derive(Clone)]
 pub struct DynConnection(Arc<dyn ErasedConnection>);
 
