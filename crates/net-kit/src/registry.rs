@@ -435,6 +435,22 @@ impl<M: Member> Registry<M> {
         statistics.undelivered_bytes = self.undelivered_bytes.load(Ordering::Relaxed);
         statistics
     }
+
+    /// Starts a task and puts it into its slot, unless the one in the slot runs. A task that could not be started
+    /// is thus tried again with the next connection.
+    fn ensure(&self, slot: fn(&mut Tasks) -> &mut Option<Task>, start: impl FnOnce() -> Task) {
+        let runs = |slot: &Option<Task>| slot.as_ref().is_some_and(Task::is_running);
+        if runs(slot(&mut self.state.lock().tasks)) {
+            return;
+        }
+        let task = start(); // without the lock, because it may start a thread, and log that it cannot
+        let surplus = {
+            let state = &mut *self.state.lock();
+            let slot = slot(&mut state.tasks);
+            if runs(slot) { Some(task) } else { slot.replace(task) }
+        };
+        drop(surplus);
+    }
 }
 
 impl<M> fmt::Debug for Registry<M> {

@@ -1,6 +1,5 @@
 //! `Task`: a background task of a transport that survives the runtime in which it began.
 
-use super::{Member, Registry, Tasks};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::io;
@@ -13,28 +12,6 @@ use tokio::sync::watch;
 #[derive(Debug)]
 pub(super) struct Task {
     stop: watch::Sender<()>,
-}
-
-impl<M: Member> Registry<M> {
-    /// Starts a task and puts it into its slot, unless the one in the slot runs. A task that could not be started
-    /// is thus tried again with the next connection.
-    pub(super) fn ensure(
-        &self,
-        slot: fn(&mut Tasks) -> &mut Option<Task>,
-        start: impl FnOnce() -> Task,
-    ) {
-        let runs = |slot: &Option<Task>| slot.as_ref().is_some_and(Task::is_running);
-        if runs(slot(&mut self.state.lock().tasks)) {
-            return;
-        }
-        let task = start(); // without the lock, because it may start a thread, and log that it cannot
-        let surplus = {
-            let state = &mut *self.state.lock();
-            let slot = slot(&mut state.tasks);
-            if runs(slot) { Some(task) } else { slot.replace(task) }
-        };
-        drop(surplus);
-    }
 }
 
 impl Task {
@@ -54,7 +31,7 @@ impl Task {
     }
 
     /// Returns whether the task has neither ended nor failed to start.
-    fn is_running(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         !self.stop.is_closed()
     }
 }
