@@ -1,9 +1,10 @@
-//! Frames and receipts: however the bytes are split, the same messages come out, and no buffer is larger than
+//! Frames and control records: however the bytes are split, the same messages come out, and no buffer is larger than
 //! what has arrived allows.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use net_kit::frame::FrameDecoder;
+use net_kit::receipts::Control;
 
 /// The longest message.
 const LIMIT: usize = 1000;
@@ -14,7 +15,7 @@ const BUFFER: usize = 64 * 1024;
 #[derive(Debug, PartialEq)]
 enum Decoded {
     Message(Vec<u8>, Option<u32>),
-    Receipt(u32, bool),
+    Control(Control),
     Invalid,
 }
 
@@ -30,9 +31,9 @@ fn decode(has_receipts: bool, size: usize, bytes: &[u8]) -> Vec<Decoded> {
     let mut decoded = Vec::new();
     for mut piece in bytes.chunks(size) {
         while !piece.is_empty() {
-            match decoder.receipt(&mut piece) {
-                Ok(Some((number, is_taken))) => {
-                    decoded.push(Decoded::Receipt(number, is_taken));
+            match decoder.control(&mut piece) {
+                Ok(Some(record)) => {
+                    decoded.push(Decoded::Control(record));
                     continue;
                 }
                 Ok(None) => {}
