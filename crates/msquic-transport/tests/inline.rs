@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
 type Received = Result<(Bytes, Duration), RecvError>;
 
@@ -191,8 +191,8 @@ fn a_handler_may_close_and_is_not_called_again() {
 fn a_handler_with_a_handle_of_its_connection_is_dropped_after_the_end() {
     run(async {
         let Pair { client, server, .. } = pair().await;
-        let alive = Arc::new(());
-        let (watched, of_handler) = (Arc::downgrade(&alive), (alive, server.clone()));
+        let (alive, mut gone) = mpsc::unbounded_channel::<()>();
+        let of_handler = (alive, server.clone());
         let handler = move |_: &MsQuicNetConnection, _| {
             let (_alive, _handle) = &of_handler;
         };
@@ -200,9 +200,7 @@ fn a_handler_with_a_handle_of_its_connection_is_dropped_after_the_end() {
         client.send(b"hello").await.unwrap();
         client.close(0, "").await;
         drop(server);
-        while watched.strong_count() > 0 {
-            sleep(Duration::from_millis(1)).await;
-        }
+        assert_eq!(gone.recv().await, None, "the handler is dropped");
     });
 }
 
@@ -237,19 +235,22 @@ fn nothing_of_a_revoked_peer_is_passed_on() {
             let client = client.unwrap();
             let calls = Arc::new(AtomicUsize::new(0));
             let (counted, revoker) = (calls.clone(), transport.clone());
+            let (reach, mut reached) = mpsc::unbounded_channel();
             let handler = move |_: &MsQuicNetConnection, _| {
-                if counted.fetch_add(1, Ordering::SeqCst) == 20 && is_inside {
+                let number = counted.fetch_add(1, Ordering::SeqCst);
+                if number == 20 && is_inside {
                     // The first poll closes the connection; the rest waits for the handler.
                     let revoked = revoker.revoke(&TrustPolicy::reject_all()).now_or_never();
                     assert_eq!(revoked, None);
+                }
+                if number == 20 {
+                    reach.send(()).unwrap();
                 }
             };
             server.on_message(handler).await.unwrap();
             let flood = async { while client.send(b"more").await.is_ok() {} };
             let revoke = async {
-                while calls.load(Ordering::SeqCst) <= 20 {
-                    sleep(Duration::from_millis(1)).await;
-                }
+                reached.recv().await.unwrap();
                 if !is_inside {
                     assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 1);
                 }
