@@ -65,7 +65,7 @@ impl QuinnConfig {
 mod tests {
     use super::*;
     use crate::QuinnTransport;
-    use crate::congestion;
+    use crate::congestion::Window;
     use crate::native::{Native, Quinn};
     use net_kit::backend::Backend;
     use net_kit::handshake::Handshake;
@@ -74,7 +74,7 @@ mod tests {
         NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport, TrustPolicy,
     };
     use quinn::Connection;
-    use quinn::congestion::{Bbr, Cubic};
+    use quinn::congestion::{Bbr, Controller, Cubic};
     use std::time::Duration;
 
     /// Connects with these configurations, and returns quinn's connection of the dialler.
@@ -99,6 +99,11 @@ mod tests {
         dialled.unwrap().native.connection
     }
 
+    fn controller(connection: &Connection) -> Box<dyn Controller> {
+        let window = connection.congestion_state().into_any().downcast::<Window>();
+        window.expect("each path has one").controller
+    }
+
     fn run(test: impl Future<Output = ()>) {
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let hang = Duration::from_secs(60);
@@ -109,7 +114,7 @@ mod tests {
     fn options_of_the_sender_are_passed_to_quinn() {
         run(async {
             let default = dial(QuinnConfig::new(), QuinnConfig::new()).await;
-            assert!(congestion::controller(&default).into_any().is::<Cubic>());
+            assert!(controller(&default).into_any().is::<Cubic>());
             assert_eq!(default.congestion_state().initial_window(), 10 * 1200);
             let config = QuinnConfig::new()
                 .congestion_control(CongestionControl::Bbr)
@@ -117,7 +122,7 @@ mod tests {
                 .minimum_mtu(1348)
                 .maximum_mtu(1348);
             let connection = dial(config, QuinnConfig::new()).await;
-            assert!(congestion::controller(&connection).into_any().is::<Bbr>());
+            assert!(controller(&connection).into_any().is::<Bbr>());
             assert_eq!(connection.congestion_state().initial_window(), 100 * 1300);
             assert_eq!(connection.stats().path.current_mtu, 1300);
         });
