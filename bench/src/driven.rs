@@ -5,7 +5,7 @@ use crate::contender::Contender;
 use crate::ours::Ours;
 use crate::quinn_peer::Quinn;
 use crate::streams::Writes;
-use crate::{Options, compare};
+use crate::{Options, compare, telemetry};
 use anyhow::Result;
 use msquic_transport::{ExecutionDriver, drive};
 use tokio::runtime::Builder;
@@ -25,6 +25,9 @@ pub(crate) fn run(options: Options) -> Result<()> {
 }
 
 async fn measure(options: Options) -> Result<()> {
+    if options.telemetry {
+        return telemetry::run(&options).await;
+    }
     let ours: Box<dyn Contender> = match options.batched {
         true => Box::new(Batched::new().await?),
         false => Box::new(Ours::new().await?),
