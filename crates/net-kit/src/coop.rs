@@ -16,11 +16,17 @@ use tokio::task::coop::consume_budget;
 /// How many operations on one thread may be ready in a row outside of tokio: the budget of tokio.
 const RUN: u32 = 128;
 
+/// After how many operations a thread lets other threads run, some half a millisecond of short ones. On a busy
+/// host the system would let it run for its whole time slice, 3 ms on Linux, for which the threads of other
+/// programs and those of libmsquic then wait.
+const SLICE: u32 = 16 * RUN;
+
 thread_local! {
     static READY: Cell<u32> = const { Cell::new(0) };
 }
 
-/// Spends one unit of the task's cooperative budget. Once that is used up, yields to other tasks.
+/// Spends one unit of the task's cooperative budget. Once that is used up, yields to other tasks. From time to
+/// time it also lets other threads run, which takes until the system resumes this one.
 ///
 /// Operations await it before they begin, so that an operation that is dropped here has done
 /// nothing.
@@ -41,9 +47,21 @@ thread_local! {
 #[inline]
 pub async fn spend() {
     consume_budget().await;
-    let ready = READY.get() + 1;
-    READY.set(ready % RUN);
-    if ready == RUN && Handle::try_current().is_err() {
+    let count = READY.get() + 1;
+    READY.set(count % SLICE);
+    if count.is_multiple_of(RUN) {
+        end_run(count).await;
+    }
+}
+
+#[cold]
+async fn end_run(count: u32) {
+    if count == SLICE {
+        std::thread::yield_now();
+        #[cfg(test)]
+        tests::SLICES.set(tests::SLICES.get() + 1);
+    }
+    if Handle::try_current().is_err() {
         yield_now().await;
     }
 }
@@ -92,6 +110,10 @@ mod tests {
     use super::*;
     use futures_util::future;
 
+    thread_local! {
+        pub(super) static SLICES: Cell<u32> = const { Cell::new(0) };
+    }
+
     async fn always_ready(count: &Cell<u32>) {
         loop {
             spend().await;
@@ -114,6 +136,17 @@ mod tests {
             });
             assert_eq!(is_done.await.unwrap(), (true, false), "it yields after 128 KiB");
         });
+    }
+
+    #[test]
+    fn other_threads_run_between_slices() {
+        let slices_of = |operations| {
+            let before = SLICES.get();
+            (0..operations).for_each(|_| _ = try_spend());
+            SLICES.get() - before
+        };
+        assert_eq!(slices_of(SLICE), 1);
+        assert_eq!(slices_of(10 * SLICE), 10);
     }
 
     #[test]
