@@ -19,8 +19,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::pin;
 use std::ptr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
+use std::thread;
 use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -135,18 +136,32 @@ fn takes_down(version: LibraryVersion) -> bool {
     (version.major, version.minor) >= (2, 6)
 }
 
-/// Drives libmsquic until `done` or the deadline, at the end of the process. Other threads cannot
+/// Drives libmsquic until `is_done` or the deadline, at the end of the process. Other threads cannot
 /// drive it from now on.
-pub(super) fn drive_at_exit(deadline: Instant, done: &dyn Fn() -> bool) {
+pub(super) fn drive_at_exit(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>) {
     let Some(execution) = EXECUTION.get() else { return };
     if IS_INSIDE.get() {
         return; // a callback on this thread ended the process, so this thread is inside a turn
     }
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // a thread that waits releases the lock
+    let (ended, has_ended) = mpsc::channel::<()>();
+    // Callbacks run code of the application, which may use thread-local variables. Those of this
+    // thread are destroyed already.
+    let drive = move || {
+        let _ended = ended;
+        guard((), || drive_until(execution, deadline, &*is_done));
+    };
+    if thread::Builder::new().spawn(drive).is_ok() {
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let _ = has_ended.recv_timeout(remaining); // a callback may never return
+    }
+}
+
+fn drive_until(execution: &Execution, deadline: Instant, is_done: &dyn Fn() -> bool) {
     let remaining = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(remaining) else { return };
-    while !done() && Instant::now() < deadline {
+    while !is_done() && Instant::now() < deadline {
         let next = execution.poll(&mut native).unwrap_or(Duration::MAX);
         let remaining = deadline.saturating_duration_since(Instant::now());
         let _ = execution.wait(&mut native, Some(next.min(remaining)));
@@ -201,7 +216,7 @@ impl Execution {
         }
         drop(native);
         loop {
-            std::thread::park();
+            thread::park();
         }
     }
 

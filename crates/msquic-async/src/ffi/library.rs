@@ -70,7 +70,7 @@ pub(super) trait Root: Send + Sync {
 }
 
 /// Drives the library until it is done or the deadline has come, where the application drives it.
-type DriveAtExit = fn(deadline: Instant, is_done: &dyn Fn() -> bool);
+type DriveAtExit = fn(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>);
 
 static DRIVE_AT_EXIT: OnceLock<DriveAtExit> = OnceLock::new();
 
@@ -241,8 +241,9 @@ extern "C" fn exit_handler() {
             // C29: registrations cannot be closed then, but nothing runs any more either.
             // Configurations have to be closed, since they belong to the TLS library, which is
             // about to shut down (C3).
-            let is_idle = || registrations.iter().all(|registration| registration.is_idle());
-            drive(deadline, &is_idle);
+            let driven = registrations.clone();
+            let is_idle = move || driven.iter().all(|registration| registration.is_idle());
+            drive(deadline, Box::new(is_idle));
             for registration in &registrations {
                 registration.close_configurations(deadline);
             }

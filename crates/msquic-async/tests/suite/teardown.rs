@@ -5,6 +5,7 @@ use crate::executors::{block_on, run_tokio};
 use msquic_async::{ReceiveEnd, ReceiveSink, Stream, StreamLimits, StreamType};
 use parking_lot::Mutex;
 use std::any::Any;
+use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -252,6 +253,48 @@ fn stuck_child() {
 #[test]
 fn a_process_ends_although_a_callback_never_returns() {
     (0..2).for_each(|scenario| ends_cleanly("stuck_child", scenario));
+}
+
+thread_local! {
+    static OF_APPLICATION: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Uses a thread-local variable, which cannot be used on a thread that has destroyed it.
+struct UsesThreadLocal;
+
+impl ReceiveSink for UsesThreadLocal {
+    fn receive(&mut self, data: &[u8]) -> usize {
+        data.len()
+    }
+
+    fn end(&mut self, _: ReceiveEnd) {
+        OF_APPLICATION.with_borrow_mut(|bytes| bytes.push(1));
+    }
+}
+
+/// Does nothing on its own: `callbacks_at_the_end_of_a_process_have_thread_local_variables` runs it in a process of
+/// its own.
+#[test]
+fn thread_local_child() {
+    let Ok(_) = std::env::var(SCENARIO) else { return };
+    std::panic::set_hook(Box::new(|_| std::process::abort()));
+    OF_APPLICATION.with_borrow_mut(|bytes| bytes.push(0));
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let _handles = block_on(&runtime, async {
+        let pair = pair().await;
+        let open = pair.client.open_outbound_stream(StreamType::Unidirectional, false);
+        let mut write = open.await.unwrap();
+        write.write_all(b"first").await.unwrap();
+        let stream = pair.server.accept_inbound_uni_stream().await.unwrap();
+        assert!(stream.set_sink(Box::new(UsesThreadLocal)).is_ok());
+        (pair, write, stream)
+    });
+    std::process::exit(0);
+}
+
+#[test]
+fn callbacks_at_the_end_of_a_process_have_thread_local_variables() {
+    ends_cleanly("thread_local_child", 0);
 }
 
 fn ends_cleanly(test: &str, scenario: u32) {

@@ -220,7 +220,7 @@ fn a_process_that_ends_inside_a_turn_waits_for_no_turn() {
         return;
     }
     let end = || {
-        execution::drive_at_exit(Instant::now() + 2 * HANG, &|| false);
+        execution::drive_at_exit(Instant::now() + 2 * HANG, Box::new(|| false));
         exit(0);
     };
     assert!(execution::run_on_driver(end).is_ok());
