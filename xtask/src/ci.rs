@@ -1,6 +1,6 @@
 //! `ci`: the steps that a change must pass, and the commands `test` and `bench`.
 
-use crate::demo::{self, Programs};
+use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
 use crate::{api, attack, deny, fuzz, package, readme, tidy};
 use anyhow::{Context, Result};
@@ -105,9 +105,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         let by_hand = format!("cargo xtask {name}");
         steps.function(name, &by_hand, || demo::run(workspace, &demo::Options::new(untrusted)))?;
     }
-    for transport in ["quic", "quinn", "tcp", "fallback", "memory"] {
+    for transport in ["quic", "quinn", "tcp", "fallback"] {
         let by_hand =
-            format!("cargo run --release --example chat -- --demo --transport {transport}");
+            format!("cargo run --release -p netmsg -- chat --demo --transport {transport}");
         steps.function(&format!("chat over {transport}"), &by_hand, || {
             demo::chat(workspace, transport)
         })?;
@@ -185,12 +185,12 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
-        let unpublished =
-            ["examples", "transport-bench", "attack-bench", "soak"].map(|name| ["--package", name]);
+        let unpublished = ["examples", "netmsg", "transport-bench", "attack-bench", "soak"]
+            .map(|name| ["--package", name]);
         let unpublished = [unpublished.as_flattened(), &["--features", "examples/metrics"]];
         steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
-        let without = ["--package", "examples", "--no-default-features"];
-        steps.cargo("lint examples without msquic", clippy(&without))?;
+        let without = ["--package", "examples", "--package", "netmsg", "--no-default-features"];
+        steps.cargo("lint examples and netmsg without msquic", clippy(&without))?;
     }
     Ok(())
 }
@@ -221,8 +221,12 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         driven.args(DRIVEN).env("MSQUIC_TRANSPORT_DRIVEN", "1");
         steps.cargo("test with msquic inside a runtime", driven)?;
     }
+    let mut netmsg = workspace.cargo_linked(["test"]);
+    netmsg.args(demo::package_args(workspace, "netmsg"));
+    steps.cargo("test netmsg", netmsg)?;
     let mut examples = workspace.cargo_linked(["test"]);
-    examples.args(demo::package_args(workspace)).args(["--features", "examples/metrics"]);
+    examples.args(demo::package_args(workspace, "examples"));
+    examples.args(["--features", "examples/metrics"]);
     steps.cargo("test the examples", examples)
 }
 
@@ -303,20 +307,15 @@ fn soak_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("soak", workspace.cargo_linked(["run", "--package", "soak"]))
 }
 
-/// Runs the demo with copied binaries and an empty environment.
+/// Runs the demo with a copied binary and an empty environment.
 fn copied(workspace: &Workspace) -> Result<()> {
     let elsewhere = tempfile::tempdir().context("cannot create a temporary directory")?;
-    for name in ["listen", "dial"] {
-        let mut build = workspace.cargo_linked(["rustc"]);
-        build.arg("--release").args(demo::package_args(workspace));
-        build.args(["--example", name, "--"]);
-        process::run(build.args(workspace.rpath()))?;
-        let built = workspace.target.join("release").join("examples").join(name);
-        fs::copy(&built, elsewhere.path().join(name))
-            .with_context(|| format!("cannot copy {}", built.display()))?;
-    }
-    let programs = Programs::Copied(elsewhere.path());
-    demo::transfer(&programs, &demo::Options::new(false), elsewhere.path())
+    let mut build = workspace.cargo_linked(["rustc", "--release"]);
+    build.args(demo::package_args(workspace, "netmsg")).arg("--").args(workspace.rpath());
+    process::run(&mut build)?;
+    let (built, copy) = (workspace.target.join("release/netmsg"), elsewhere.path().join("netmsg"));
+    fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
+    demo::transfer(&Program::Copied(&copy), &demo::Options::new(false), elsewhere.path())
 }
 
 /// The completed steps, with their times.
@@ -392,9 +391,11 @@ mod tests {
         }
     }
 
-    /// `chat` is a program over TCP, over quinn, or both.
+    /// Programs over TCP, over quinn, or both.
     #[test]
     fn a_program_without_the_msquic_feature_builds_no_msquic() {
-        assert_plain(&["--package", "examples", "--no-default-features"]);
+        for package in ["examples", "netmsg"] {
+            assert_plain(&["--package", package, "--no-default-features"]);
+        }
     }
 }

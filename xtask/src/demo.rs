@@ -1,4 +1,4 @@
-//! `demo`: sends a file between two processes that authenticate each other.
+//! `demo`: sends a file between two processes of `netmsg` that authenticate each other.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
@@ -43,25 +43,24 @@ impl Options {
     }
 }
 
-/// The source of the two programs.
-pub(crate) enum Programs<'a> {
+/// The program `netmsg`.
+pub(crate) enum Program<'a> {
     /// Run by cargo, which sets the path of libmsquic.
     Cargo(&'a Workspace),
-    /// Self-contained binaries in a directory, run with an empty environment.
+    /// A self-contained binary, run with an empty environment.
     Copied(&'a Path),
 }
 
-impl Programs<'_> {
-    fn command(&self, name: &str) -> Command {
+impl Program<'_> {
+    fn command(&self) -> Command {
         match self {
             Self::Cargo(workspace) => {
-                let mut command = workspace.cargo_linked(["run", "--quiet"]);
-                command.arg("--release").args(package_args(workspace));
-                command.args(["--example", name, "--"]);
+                let mut command = workspace.cargo_linked(["run", "--quiet", "--release"]);
+                command.args(package_args(workspace, "netmsg")).arg("--");
                 command
             }
-            Self::Copied(directory) => {
-                let mut command = Command::new(directory.join(name));
+            Self::Copied(path) => {
+                let mut command = Command::new(path);
                 command.env_clear();
                 command
             }
@@ -69,42 +68,43 @@ impl Programs<'_> {
     }
 }
 
-/// Returns the arguments for the package of the examples, with the workspace's library.
-pub(crate) fn package_args(workspace: &Workspace) -> Vec<&'static str> {
+/// Returns the arguments for an unpublished package, with the workspace's library.
+pub(crate) fn package_args<'a>(workspace: &Workspace, package: &'a str) -> Vec<&'a str> {
     let library: &[_] = if workspace.is_bundled() { &[] } else { &["--features", "system"] };
-    [&["--package", "examples"], library].concat()
+    [&["--package", package], library].concat()
 }
 
-/// Builds the examples and runs the demo with them.
+/// Builds the program and runs the demo with it.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.tour {
-        return process::run(&mut Programs::Cargo(workspace).command("tour"));
+        return example(workspace, "tour");
     }
     if let Some(file) = &options.file {
         ensure!(file.is_file(), "{} does not exist or is not a file", file.display());
     }
     let mut build = workspace.cargo_linked(["build"]);
-    build.arg("--release").args(package_args(workspace));
-    build.args(["--example", "listen", "--example", "dial"]);
+    build.arg("--release").args(package_args(workspace, "netmsg"));
     process::run(&mut build)?;
-    // The two programs get the signal too, and end; this one then cleans up.
+    // The two processes get the signal too, and end; this one then cleans up.
     let _ = ctrlc::set_handler(|| INTERRUPTED.store(true, Ordering::SeqCst));
-    transfer(&Programs::Cargo(workspace), options, &workspace.target)
+    transfer(&Program::Cargo(workspace), options, &workspace.target)
 }
 
 /// Runs an example that needs no arguments and ends by itself.
 pub(crate) fn example(workspace: &Workspace, name: &str) -> Result<()> {
-    process::run(&mut Programs::Cargo(workspace).command(name))
+    let mut run = workspace.cargo_linked(["run", "--quiet", "--release"]);
+    run.args(package_args(workspace, "examples")).args(["--example", name]);
+    process::run(&mut run)
 }
 
 /// Runs the demo of the chat over a transport.
 pub(crate) fn chat(workspace: &Workspace, transport: &str) -> Result<()> {
-    let mut chat = Programs::Cargo(workspace).command("chat");
-    process::run(chat.args(["--demo", "--transport", transport]))
+    let mut chat = Program::Cargo(workspace).command();
+    process::run(chat.args(["chat", "--demo", "--transport", transport]))
 }
 
 /// Runs the demo, with large files below `scratch`.
-pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Path) -> Result<()> {
+pub(crate) fn transfer(program: &Program<'_>, options: &Options, scratch: &Path) -> Result<()> {
     let directory = tempfile::Builder::new().prefix("demo-").tempdir_in(scratch)?;
     let directory = directory.path();
     let file = match &options.file {
@@ -114,20 +114,22 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     let stored = directory.join("received");
     std::fs::create_dir(&stored)?;
 
-    let pem = |name: &str| directory.join(name).with_extension("pem");
-    let identity = |program: &str, name: &str| -> Result<String> {
-        let mut command = programs.command(program);
-        command.arg("--identity").arg(pem(name)).arg("--print-identity");
-        Ok(process::output(&mut command)?.trim().to_owned())
+    let of = |name: &str| {
+        let mut command = program.command();
+        command.arg("--home").arg(directory.join(name));
+        command
     };
-    let listener_identity = identity("listen", "listener")?;
-    let dialler_identity = identity("dial", "dialler")?;
+    let identity =
+        |name: &str| Ok(process::output(of(name).arg("id"))?.trim().to_owned()) as Result<String>;
+    let listener_identity = identity("listener")?;
+    let dialler_identity = identity("dialler")?;
+    let presented = if options.untrusted { "untrusted" } else { "dialler" };
+    identity(presented)?;
 
     ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
-    let mut listen = programs.command("listen");
-    listen.arg("--identity").arg(pem("listener"));
-    listen.args(["--trust", &dialler_identity, "--once", "--exit-with-parent"]);
-    listen.arg("--out").arg(&stored);
+    let mut listen = of("listener");
+    listen.args(["listen", "--bind", "127.0.0.1:0", "--once", "--exit-with-parent"]);
+    listen.args(["--trust", &dialler_identity]).arg("--out").arg(&stored);
     listen.args(["--max-size", &file.metadata()?.len().to_string()]);
     if std::io::stderr().is_terminal() {
         listen.arg("--quiet"); // the dialler shows a progress bar
@@ -135,10 +137,9 @@ pub(crate) fn transfer(programs: &Programs<'_>, options: &Options, scratch: &Pat
     let mut listener = Listener::start(listen)?;
     let address = listener.address()?;
 
-    let presented = if options.untrusted { "untrusted" } else { "dialler" };
-    let mut dial = programs.command("dial");
-    dial.arg("--identity").arg(pem(presented)).args(["--trust", &listener_identity, &address]);
-    let dialled = dial.arg(&file).status().context("cannot run the dialler")?;
+    let mut send = of(presented);
+    send.args(["send", "--to", &format!("{listener_identity}@{address}")]);
+    let dialled = send.arg(&file).status().context("cannot run the dialler")?;
     ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
     let listened = listener.wait()?;
 

@@ -6,7 +6,7 @@ use super::*;
 fn open(directory: &Path, transfer: &Transfer) -> Partial {
     match begin(directory, transfer.clone()).unwrap() {
         Begun::Partial(partial) => partial,
-        Begun::Stored(_) => panic!("it is stored"),
+        Begun::Stored => panic!("it is stored"),
     }
 }
 
@@ -36,13 +36,12 @@ fn what_was_synced_is_resumed_and_the_file_gets_its_name_at_the_end() {
     partial.write(7, b"789").unwrap();
     partial.write(4, b"456").unwrap();
     assert!(names(directory.path()).iter().all(|name| name.starts_with(".partial-")));
-    let (path, receipt) = partial.finish().unwrap();
-    assert_eq!(fs::read(path).unwrap(), CONTENT);
-    // The peer may not know it yet.
-    assert!(matches!(begin(directory.path(), transfer.clone()), Ok(Begun::Stored(_))));
-    receipt.confirmed().unwrap();
+    assert_eq!(fs::read(partial.finish().unwrap()).unwrap(), CONTENT);
     assert_eq!(names(directory.path()), ["a.bin"]);
-    assert!(matches!(begin(directory.path(), transfer), Err(PartialError::Exists)));
+    // The peer may not know it yet.
+    assert!(matches!(begin(directory.path(), transfer.clone()), Ok(Begun::Stored)));
+    let other = Transfer { hash: [0; 32], ..transfer };
+    assert!(matches!(begin(directory.path(), other), Err(PartialError::Exists)));
 }
 
 #[test]
@@ -101,14 +100,44 @@ fn a_file_that_appears_meanwhile_is_not_replaced() {
 }
 
 #[test]
-fn a_receipt_does_not_vouch_for_a_file_that_was_changed() {
+fn a_file_that_was_changed_is_not_reported_as_stored() {
     let directory = tempfile::tempdir().unwrap();
     let transfer = interrupted(directory.path());
     let mut partial = open(directory.path(), &transfer);
     partial.write(4, b"456789").unwrap();
-    let (path, _receipt) = partial.finish().unwrap();
-    fs::write(path, b"9876543210").unwrap();
+    fs::write(partial.finish().unwrap(), b"9876543210").unwrap();
     assert!(matches!(begin(directory.path(), transfer), Err(PartialError::Exists)));
+}
+
+#[test]
+fn directories_are_created_when_the_file_is_complete() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = transfer("a/b/c.bin", CONTENT);
+    let mut partial = open(directory.path(), &transfer);
+    partial.write(0, &CONTENT[..4]).unwrap();
+    assert!(!directory.path().join("a").exists());
+    partial.write(4, &CONTENT[4..]).unwrap();
+    assert_eq!(partial.finish().unwrap(), directory.path().join("a/b/c.bin"));
+    assert_eq!(names(directory.path()), ["a"]);
+    assert!(matches!(begin(directory.path(), transfer), Ok(Begun::Stored)));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_or_a_file_is_not_used_as_a_directory() {
+    let (directory, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("link")).unwrap();
+    fs::write(directory.path().join("file"), b"").unwrap();
+    for name in ["link/a", "file/a", "file/b/a"] {
+        let begun = begin(directory.path(), transfer(name, CONTENT));
+        assert!(matches!(begun, Err(PartialError::NotADirectory(_))), "{begun:?}");
+    }
+    // It may also appear later.
+    let mut partial = open(directory.path(), &transfer("late/a", CONTENT));
+    partial.write(0, CONTENT).unwrap();
+    std::os::unix::fs::symlink(outside.path(), directory.path().join("late")).unwrap();
+    assert!(matches!(partial.finish(), Err(PartialError::NotADirectory(_))));
+    assert!(names(outside.path()).is_empty());
 }
 
 #[test]

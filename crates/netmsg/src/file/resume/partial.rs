@@ -7,13 +7,15 @@
 //! 2. Before the bytes of another transfer are written into a partial file, an empty map is stored
 //!    in this way.
 //! 3. [`finish`](Partial::finish) reads the whole file, compares its hash, and only then renames it
-//!    to its final name. The map remains as a [`Receipt`] until the peer knows that the file is
-//!    stored.
+//!    to its final name.
+//!
+//! The peer may not be told that its file is stored. When it sends the file again, the file of that
+//! name has the announced content, and is reported as stored.
 //!
 //! All functions block. The lock of a partial file ends with its process.
 
 use super::map::{self, Transfer};
-use super::{RangeError, Ranges};
+use super::ranges::{RangeError, Ranges};
 use net_traits::CertHash;
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
@@ -27,11 +29,12 @@ pub(crate) const MAX_PER_PEER: usize = 16;
 
 /// What is on disk for a transfer.
 #[derive(Debug)]
+#[allow(clippy::large_enum_variant, reason = "it is matched at once")]
 pub(crate) enum Begun {
     /// Bytes are missing, or the hash is not verified.
     Partial(Partial),
-    /// The file has its final name since an earlier transfer whose peer was not told.
-    Stored(Receipt),
+    /// A file of that name and content exists.
+    Stored,
 }
 
 /// Opens the partial file of a transfer, or creates it. A partial file of the same peer and name
@@ -39,21 +42,23 @@ pub(crate) enum Begun {
 ///
 /// # Errors
 ///
-/// [`PartialError::Exists`], [`PartialError::InUse`] if another process has the file, or
-/// [`PartialError::Io`].
+/// [`PartialError::Exists`] if another file has the name, [`PartialError::NotADirectory`],
+/// [`PartialError::InUse`] if another process has the file, or [`PartialError::Io`].
 pub(crate) fn begin(directory: &Path, transfer: Transfer) -> Result<Begun, PartialError> {
     let target = transfer.name.within(directory);
     let key = key(&transfer);
-    let data = directory.join(&key);
-    let receipt = Receipt { map: data.with_extension("map") };
-    let stored = read_map(&receipt.map).filter(|(stored, _)| *stored == transfer);
-    if target.symlink_metadata().is_ok() {
-        let complete = stored.is_some_and(|(_, ranges)| ranges.is_complete());
-        return match complete && has_hash(&target, &transfer)? {
-            true => Ok(Begun::Stored(receipt)),
-            false => Err(PartialError::Exists),
-        };
+    let (data, map) = (directory.join(&key), directory.join(&key).with_extension("map"));
+    for parent in transfer.name.parents_within(directory) {
+        check_directory(&parent)?;
     }
+    if target.symlink_metadata().is_ok() {
+        if !has_hash(&target, &transfer)? {
+            return Err(PartialError::Exists);
+        }
+        remove(&map)?;
+        return Ok(Begun::Stored);
+    }
+    let stored = read_map(&map).filter(|(stored, _)| *stored == transfer);
     make_room(directory, &transfer.peer, &key)?;
     let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
     let file = options.open(&data)?;
@@ -72,15 +77,8 @@ pub(crate) fn begin(directory: &Path, transfer: Transfer) -> Result<Begun, Parti
     let resumed = stored.map(|(_, ranges)| ranges).filter(|ranges| ranges.end() <= length);
     let begins = resumed.is_none();
     let ranges = resumed.unwrap_or_else(|| Ranges::new(transfer.size));
-    let partial = Partial {
-        directory: directory.to_owned(),
-        data,
-        receipt,
-        file,
-        transfer,
-        ranges,
-        unsynced: 0,
-    };
+    let partial =
+        Partial { directory: directory.to_owned(), data, map, file, transfer, ranges, unsynced: 0 };
     if begins {
         partial.store_map()?;
         partial.file.set_len(0)?;
@@ -93,7 +91,7 @@ pub(crate) fn begin(directory: &Path, transfer: Transfer) -> Result<Begun, Parti
 pub(crate) struct Partial {
     directory: PathBuf,
     data: PathBuf,
-    receipt: Receipt,
+    map: PathBuf,
     file: File,
     transfer: Transfer,
     ranges: Ranges,
@@ -145,8 +143,8 @@ impl Partial {
     /// # Errors
     ///
     /// [`PartialError::HashDiffers`] or [`PartialError::Exists`]; the partial file is removed then.
-    /// After [`PartialError::Io`] it remains.
-    pub(crate) fn finish(mut self) -> Result<(PathBuf, Receipt), PartialError> {
+    /// After another error it remains.
+    pub(crate) fn finish(mut self) -> Result<PathBuf, PartialError> {
         self.checkpoint()?;
         self.file.seek(SeekFrom::Start(0))?;
         if hash_file(&mut self.file, self.transfer.size)? != Some(self.transfer.hash) {
@@ -154,6 +152,9 @@ impl Partial {
             return Err(PartialError::HashDiffers);
         }
         let target = self.transfer.name.within(&self.directory);
+        for parent in self.transfer.name.parents_within(&self.directory) {
+            create_directory(&parent)?;
+        }
         let data = TempPath::try_from_path(&self.data)?;
         if let Err(error) = data.persist_noclobber(&target) {
             if error.error.kind() == ErrorKind::AlreadyExists {
@@ -164,14 +165,15 @@ impl Partial {
             let _ = error.path.keep();
             return Err(error.error.into());
         }
-        sync_directory(&self.directory)?;
-        Ok((target, self.receipt))
+        sync_directory(target.parent().unwrap_or(&self.directory))?;
+        remove(&self.map)?;
+        Ok(target)
     }
 
     /// Removes the partial file and its map.
     fn discard(&self) -> io::Result<()> {
         // A map without data begins anew; data without a map does, too.
-        remove(&self.receipt.map)?;
+        remove(&self.map)?;
         remove(&self.data)
     }
 
@@ -181,21 +183,8 @@ impl Partial {
         file.write_all(&map::encode(&self.transfer, &self.ranges))?;
         file.sync_all()?;
         drop(file);
-        fs::rename(new, &self.receipt.map)?;
+        fs::rename(new, &self.map)?;
         sync_directory(&self.directory)
-    }
-}
-
-/// The map of a stored file. While it exists, its peer is told again that the file is stored.
-#[derive(Debug)]
-pub(crate) struct Receipt {
-    map: PathBuf,
-}
-
-impl Receipt {
-    /// Removes the map, since the peer knows that the file is stored.
-    pub(crate) fn confirmed(self) -> io::Result<()> {
-        remove(&self.map)
     }
 }
 
@@ -204,8 +193,10 @@ impl Receipt {
 pub(crate) enum PartialError {
     #[error(transparent)]
     Range(#[from] RangeError),
-    #[error("a file of that name exists")]
+    #[error("another file of that name exists")]
     Exists,
+    #[error("{} exists and is no directory", .0.display())]
+    NotADirectory(PathBuf),
     #[error("another process receives this file, wait until it ends")]
     InUse,
     #[error("the content does not have the announced SHA-256, what was received is removed")]
@@ -257,7 +248,7 @@ fn read_map(path: &Path) -> Option<(Transfer, Ranges)> {
     map::decode(&bytes).ok()
 }
 
-/// Removes the oldest other partial files and receipts of a peer that are not in use, so that the
+/// Removes the oldest other partial files of a peer that are not in use, so that the
 /// file `key` is one of at most [`MAX_PER_PEER`].
 fn make_room(directory: &Path, peer: &CertHash, key: &str) -> io::Result<()> {
     let prefix = prefix(peer);
@@ -286,6 +277,25 @@ fn make_room(directory: &Path, peer: &CertHash, key: &str) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// Fails if a file or a link, which could lead out of the directory, is at `path`.
+fn check_directory(path: &Path) -> Result<(), PartialError> {
+    match path.symlink_metadata() {
+        Ok(metadata) if metadata.is_dir() => Ok(()),
+        Ok(_) => Err(PartialError::NotADirectory(path.to_owned())),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        // A parent is a file.
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn create_directory(path: &Path) -> Result<(), PartialError> {
+    match fs::create_dir(path) {
+        Ok(()) => Ok(sync_directory(path.parent().unwrap_or(path))?),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => check_directory(path),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn remove(path: &Path) -> io::Result<()> {

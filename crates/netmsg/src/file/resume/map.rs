@@ -2,7 +2,7 @@
 //!
 //! | bytes | content |
 //! |---|---|
-//! | 8 | `filemap1` |
+//! | 8 | `filemap2` |
 //! | 32 | identity of the peer |
 //! | 32 | SHA-256 of the whole file |
 //! | 8 | size of the whole file |
@@ -12,8 +12,8 @@
 //!
 //! Numbers are big-endian.
 
-use super::super::FileName;
-use super::{MAX_RANGES, Ranges};
+use super::super::name::{FilePath, MAX_PATH};
+use super::ranges::{MAX_RANGES, Ranges};
 use net_traits::CertHash;
 use sha2::{Digest, Sha256};
 
@@ -21,7 +21,7 @@ use sha2::{Digest, Sha256};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Transfer {
     pub(crate) peer: CertHash,
-    pub(crate) name: FileName,
+    pub(crate) name: FilePath,
     pub(crate) size: u64,
     pub(crate) hash: [u8; 32],
 }
@@ -65,7 +65,7 @@ pub(crate) fn decode(map: &[u8]) -> Result<(Transfer, Ranges), MapError> {
     let size = u64::from_be_bytes(take(&mut rest)?);
     let length = u16::from_be_bytes(take(&mut rest)?).into();
     let (name, mut rest) = rest.split_at_checked(length).ok_or(MapError::Truncated)?;
-    let name = FileName::parse(name).map_err(|_| MapError::Content)?;
+    let name = FilePath::parse(name).map_err(|_| MapError::Content)?;
     let mut ranges = Ranges::new(size);
     for _ in 0..u32::from_be_bytes(take(&mut rest)?) {
         let (start, end) = (take(&mut rest)?, take(&mut rest)?);
@@ -98,10 +98,10 @@ pub(crate) enum MapError {
 }
 
 /// The first bytes of a map file, with its version.
-const MAGIC: &[u8; 8] = b"filemap1";
+const MAGIC: &[u8; 8] = b"filemap2";
 
 /// The largest map file, in bytes: all fields, the longest name and the most ranges.
-pub(crate) const MAX_BYTES: usize = 8 + 32 + 32 + 8 + 2 + 255 + 4 + 16 * MAX_RANGES + 32;
+pub(crate) const MAX_BYTES: usize = 8 + 32 + 32 + 8 + 2 + MAX_PATH + 4 + 16 * MAX_RANGES + 32;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -111,7 +111,7 @@ pub(crate) mod tests {
     pub(crate) fn transfer(name: &str, content: &[u8]) -> Transfer {
         Transfer {
             peer: CertHash::from_bytes([7; 32]),
-            name: FileName::parse(name.as_bytes()).unwrap(),
+            name: FilePath::parse(name.as_bytes()).unwrap(),
             size: content.len() as u64,
             hash: Sha256::digest(content).into(),
         }
@@ -125,7 +125,9 @@ pub(crate) mod tests {
 
     #[test]
     fn the_largest_map_has_the_stated_size() {
-        let transfer = Transfer { size: u64::MAX, ..transfer(&"n".repeat(255), b"") };
+        let longest = vec!["n".repeat(204); 5].join("/");
+        assert_eq!(longest.len(), MAX_PATH);
+        let transfer = Transfer { size: u64::MAX, ..transfer(&longest, b"") };
         let mut ranges = Ranges::new(u64::MAX);
         for index in 0..MAX_RANGES as u64 {
             ranges.insert(2 * index..2 * index + 1).unwrap();
@@ -143,13 +145,13 @@ pub(crate) mod tests {
         let map = encode(&transfer, &ranges);
         let fields = &map[..map.len() - 32];
         let mut version = fields.to_vec();
-        version[7] = b'2';
+        version[7] = b'1';
         assert_eq!(decode(&sealed(version)), Err(MapError::Version));
         let (mut outside, end) = (fields.to_vec(), fields.len());
         outside[end - 8..].copy_from_slice(&101_u64.to_be_bytes());
         assert_eq!(decode(&sealed(outside)), Err(MapError::Content));
         let mut path = fields.to_vec();
-        path[82] = b'/';
+        path[82] = b'/'; // an empty part
         assert_eq!(decode(&sealed(path)), Err(MapError::Content));
         assert_eq!(decode(&sealed([fields, b"more"].concat())), Err(MapError::Content));
         assert_eq!(decode(&sealed(fields[..end - 1].to_vec())), Err(MapError::Truncated));

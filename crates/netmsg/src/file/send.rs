@@ -1,61 +1,60 @@
 //! `Source`: a file that is sent.
 
 use super::message::{Announcement, CHUNK, Plan, Report};
+use super::name::FilePath;
 use super::resume::hash_file;
-use super::{FileName, Progress};
+use crate::output::Output;
 use anyhow::{Context, Result, bail, ensure};
-use indicatif::MultiProgress;
-use msquic_transport::MsQuicNetConnection;
-use net_traits::{Bytes, NetConnection};
+use net_traits::{Bytes, DynConnection, NetConnection};
+use serde_json::json;
 use std::io::SeekFrom;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use tokio::fs::File;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio::task::spawn_blocking;
 
-/// An open file with its hash.
+/// A file with its hash.
+#[derive(Debug, Clone)]
 pub(crate) struct Source {
     path: PathBuf,
-    file: tokio::fs::File,
-    name: FileName,
+    pub(crate) name: FilePath,
     pub(crate) size: u64,
     hash: [u8; 32],
 }
 
 impl Source {
-    /// Opens a file and reads it once for its hash. This may take longer than a listener waits for
-    /// a message, so open the file before you connect.
-    pub(crate) async fn open(path: &Path) -> Result<Self> {
-        let display = path.display();
-        let name = path.file_name().unwrap_or_default();
-        let name = FileName::parse(name.as_encoded_bytes()).with_context(|| {
-            format!("the listener would reject the name of {display}, rename it")
-        })?;
-        let opened = path.to_owned();
-        let hashed = tokio::task::spawn_blocking(move || -> std::io::Result<_> {
+    /// Reads a file once for its hash. This may take longer than a listener waits for a message, so
+    /// read all files before you connect.
+    pub(crate) async fn read(path: PathBuf, name: FilePath) -> Result<Self> {
+        let opened = path.clone();
+        let hashed = spawn_blocking(move || -> std::io::Result<_> {
             let mut file = std::fs::File::open(opened)?;
             let size = file.metadata()?.len();
-            Ok((hash_file(&mut file, size)?, size, file))
+            Ok((hash_file(&mut file, size)?, size))
         });
-        let hashed = hashed.await?;
-        let (hash, size, file) = hashed.with_context(|| format!("cannot read {display}"))?;
-        let hash = hash.with_context(|| format!("{display} changed while it was read"))?;
-        let file = tokio::fs::File::from_std(file);
-        Ok(Self { path: path.to_owned(), file, name, size, hash })
+        let (hash, size) = hashed.await?.with_context(|| format!("cannot read {path:?}"))?;
+        let hash = hash.with_context(|| format!("{path:?} changed while it was read"))?;
+        Ok(Self { path, name, size, hash })
     }
 
     /// Sends what the listener lacks, and returns how many bytes that was once the listener has
     /// confirmed the hash of the whole file.
-    pub(crate) async fn send(&mut self, connection: &MsQuicNetConnection) -> Result<u64> {
-        let name = self.name.as_str().as_bytes();
-        let announcement = Announcement { size: self.size, hash: self.hash, name };
+    pub(crate) async fn send(&self, connection: &DynConnection, output: &Output) -> Result<u64> {
+        let file = File::open(&self.path).await;
+        let mut file = file.with_context(|| format!("cannot read {:?}", self.path))?;
+        let name = self.name.as_str();
+        let announcement = Announcement { size: self.size, hash: self.hash, name: name.as_bytes() };
         connection.send_bytes(announcement.encode().into()).await?;
         let (plan, _) = connection.recv().await?;
         let plan = Plan::decode(&plan, self.size).context("the listener's plan is invalid")?;
 
         let present = self.size - plan.bytes();
         if present > 0 {
-            println!("resuming: {present} of {} bytes are stored already", self.size);
+            let text = format!("resuming {name}: {present} of {} bytes are stored", self.size);
+            let fields = json!({ "name": name, "stored": present, "size": self.size });
+            output.note("resuming", text, fields);
         }
-        let progress = Progress::new("sent:", self.size, &MultiProgress::new());
+        let progress = output.progress("sent", name, self.size);
         let mut flow = Flow { sent: 0, safe: 0, stored: None };
         for mut range in plan.missing {
             while range.start < range.end {
@@ -66,7 +65,7 @@ impl Source {
                 while let Some((report, _)) = connection.try_recv()? {
                     flow.on_report(&report)?;
                 }
-                connection.send_bytes(self.read(range.start, length).await?).await?;
+                connection.send_bytes(self.chunk(&mut file, range.start, length).await?).await?;
                 range.start += length;
                 flow.sent += length;
                 progress.set(present + flow.sent);
@@ -81,13 +80,14 @@ impl Source {
     }
 
     /// Returns the message with `length` bytes from `offset`.
-    async fn read(&mut self, offset: u64, length: u64) -> Result<Bytes> {
+    async fn chunk(&self, file: &mut File, offset: u64, length: u64) -> Result<Bytes> {
         let mut message = vec![0; 8 + length as usize];
         message[..8].copy_from_slice(&offset.to_be_bytes());
-        let file = &mut self.file;
         file.seek(SeekFrom::Start(offset)).await?;
         let read = file.read_exact(&mut message[8..]).await;
-        read.with_context(|| format!("cannot read {} any more", self.path.display()))?;
+        read.with_context(|| {
+            format!("cannot read {:?} any more, it is shorter than before", self.path)
+        })?;
         Ok(message.into())
     }
 }

@@ -5,19 +5,24 @@
 //! it has safe, and ends too.
 
 use super::message::{self, Announcement, CHUNK, MIN_WINDOW, MessageError, Plan};
-use super::resume::{Begun, Partial, PartialError, Receipt, Transfer, Turn, Turns, begin, key};
-use super::{FileName, NameError, Progress, TIMEOUT, close_code};
+use super::name::{FilePath, NameError};
+use super::resume::{Begun, Partial, PartialError, Transfer, Turn, Turns, begin, key};
+use crate::close_code;
+use crate::output::Output;
 use anyhow::{Context, anyhow};
-use indicatif::MultiProgress;
-use msquic_transport::MsQuicNetConnection;
-use net_traits::{Bytes, NetConnection};
+use net_traits::{Bytes, CloseReason, DynConnection, NetConnection, RecvError};
+use serde_json::json;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
 
-/// The destination of received files, and their progress display.
+/// How long the listener waits for the next message of a file, or for the next file.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The destination of received files.
 pub(crate) struct Inbox {
     pub(crate) directory: PathBuf,
     /// The largest accepted file, in bytes.
@@ -25,9 +30,7 @@ pub(crate) struct Inbox {
     /// How many bytes a peer may send beyond those that are safe on the disk; at least 1 MiB. A
     /// quarter is written between two checkpoints.
     pub(crate) window: u64,
-    pub(crate) quiet: bool,
-    /// The progress bars of all current transfers.
-    pub(crate) bars: MultiProgress,
+    pub(crate) output: Output,
     pub(crate) turns: Turns,
 }
 
@@ -36,14 +39,16 @@ pub(crate) struct Inbox {
 pub(crate) enum ReceiveError {
     #[error("the file name {name:?} is rejected: {cause}")]
     Name { name: String, cause: NameError },
-    #[error("a file named {0} exists already")]
-    Exists(FileName),
+    #[error("a file named {0} exists already, with other content")]
+    Exists(FilePath),
+    #[error("the directories of {0} cannot be created, since a file or link has the name of one")]
+    NoDirectory(FilePath),
     #[error("{name} has {size} bytes, more than the limit of {max_size} (--max-size)")]
-    TooLarge { name: FileName, size: u64, max_size: u64 },
+    TooLarge { name: FilePath, size: u64, max_size: u64 },
     #[error("no data arrived for {} s", TIMEOUT.as_secs())]
     Stalled,
     #[error("{0} is sent on a newer connection of the same peer")]
-    Replaced(FileName),
+    Replaced(FilePath),
     #[error("the message of the peer is invalid")]
     Message(#[from] MessageError),
     #[error(transparent)]
@@ -55,7 +60,7 @@ impl ReceiveError {
     pub(crate) fn close_code(&self) -> u64 {
         match self {
             Self::Name { .. } => close_code::NAME_REJECTED,
-            Self::Exists(_) => close_code::NAME_EXISTS,
+            Self::Exists(_) | Self::NoDirectory(_) => close_code::NAME_EXISTS,
             Self::TooLarge { .. } => close_code::TOO_LARGE,
             Self::Replaced(_) => close_code::REPLACED,
             Self::Stalled | Self::Message(_) | Self::Failed(_) => close_code::FAILED,
@@ -67,12 +72,13 @@ impl ReceiveError {
 pub(crate) struct Stored {
     pub(crate) path: PathBuf,
     pub(crate) size: u64,
-    /// To be [confirmed](Receipt::confirmed) when the peer knows that the file is stored.
-    pub(crate) receipt: Receipt,
+    /// How many bytes of it this transfer brought.
+    pub(crate) received: u64,
 }
 
 impl Inbox {
-    /// Receives a file, or what is missing of it.
+    /// Receives the next file, or what is missing of it; `None` if the peer has closed the
+    /// connection because there is no further file.
     ///
     /// The file has a hidden name in the same directory until it is complete and its hash matches,
     /// and never replaces another file. After a failure, or when the future is dropped, what was
@@ -84,9 +90,9 @@ impl Inbox {
     /// [`close_code`](ReceiveError::close_code).
     pub(crate) async fn receive_file(
         &self,
-        connection: &MsQuicNetConnection,
-    ) -> Result<Stored, ReceiveError> {
-        let message = next(connection).await?;
+        connection: &DynConnection,
+    ) -> Result<Option<Stored>, ReceiveError> {
+        let Some(message) = announcement(connection).await? else { return Ok(None) };
         let announcement = Announcement::decode(&message)?;
         let Announcement { size, hash, name } = announcement;
         let name = announcement.name().map_err(|cause| ReceiveError::Name {
@@ -102,14 +108,14 @@ impl Inbox {
         let turn = self.turns.take(&key(&transfer)).await;
         let turn = Arc::new(turn.ok_or_else(|| ReceiveError::Replaced(transfer.name.clone()))?);
         tokio::select! {
-            stored = self.receive(connection, &transfer, turn.clone()) => stored,
+            stored = self.receive(connection, &transfer, turn.clone()) => stored.map(Some),
             () = turn.replaced() => Err(ReceiveError::Replaced(transfer.name.clone())),
         }
     }
 
     async fn receive(
         &self,
-        connection: &MsQuicNetConnection,
+        connection: &DynConnection,
         transfer: &Transfer,
         turn: Arc<Turn>,
     ) -> Result<Stored, ReceiveError> {
@@ -120,35 +126,39 @@ impl Inbox {
             (begun, turn)
         });
         let (begun, turn) = begun.await.context("cannot begin to write")?;
-        let (path, receipt) = match begun.map_err(failed)? {
-            Begun::Stored(receipt) => {
+        let (path, received) = match begun.map_err(failed)? {
+            Begun::Stored => {
                 let plan = Plan { window: self.window.max(MIN_WINDOW), missing: Vec::new() };
                 send(connection, plan.encode()).await?;
-                (transfer.name.within(&self.directory), receipt)
+                (transfer.name.within(&self.directory), 0)
             }
             Begun::Partial(partial) => {
+                let missing = transfer.size - partial.ranges().bytes();
                 let writer = self.transfer(connection, &transfer.name, partial, turn).await?;
                 let written = writer.await.context("cannot write")?;
-                written.map_err(failed)?.context("the peer did not send the whole file")?
+                let path = written.map_err(failed)?;
+                (path.context("the peer did not send the whole file")?, missing)
             }
         };
         send(connection, transfer.hash.to_vec()).await?;
-        Ok(Stored { path, size: transfer.size, receipt })
+        Ok(Stored { path, size: transfer.size, received })
     }
 
     /// Receives the bytes that are missing, and returns the task that writes them.
     async fn transfer(
         &self,
-        connection: &MsQuicNetConnection,
-        name: &FileName,
+        connection: &DynConnection,
+        name: &FilePath,
         partial: Partial,
         turn: Arc<Turn>,
     ) -> Result<JoinHandle<Written>, ReceiveError> {
         let window = self.window.max(MIN_WINDOW);
         let plan = Plan { window, missing: partial.ranges().missing() };
         let (missing, present) = (plan.bytes(), partial.ranges().bytes());
-        if present > 0 && !self.quiet {
-            self.say(&format!("resuming {name}: {present} bytes are stored already"));
+        if present > 0 {
+            let text = format!("resuming {name}: {present} bytes are stored already");
+            let fields = json!({ "name": name.as_str(), "stored": present });
+            self.output.note("resuming", text, fields);
         }
         send(connection, plan.encode()).await?;
 
@@ -159,10 +169,7 @@ impl Inbox {
             let _turn = turn;
             write(partial, queue, &report, window / 4)
         });
-        let progress = match self.quiet {
-            true => Progress::none(),
-            false => Progress::new(&format!("received {name}:"), present + missing, &self.bars),
-        };
+        let progress = self.output.progress("received", name.as_str(), present + missing);
         let mut received = 0;
         while received < missing {
             tokio::select! {
@@ -187,9 +194,10 @@ impl Inbox {
         Ok(writer)
     }
 
-    fn failed(&self, name: &FileName, error: PartialError) -> ReceiveError {
+    fn failed(&self, name: &FilePath, error: PartialError) -> ReceiveError {
         match error {
             PartialError::Exists => ReceiveError::Exists(name.clone()),
+            PartialError::NotADirectory(_) => ReceiveError::NoDirectory(name.clone()),
             PartialError::Io(error) => {
                 let what = format!("cannot write {name} into {}", self.directory.display());
                 anyhow::Error::from(error).context(what).into()
@@ -197,15 +205,10 @@ impl Inbox {
             error => anyhow!(error).context(format!("{name} is not stored")).into(),
         }
     }
-
-    /// Prints a line above the progress bars.
-    pub(crate) fn say(&self, line: &str) {
-        self.bars.suspend(|| println!("{line}"));
-    }
 }
 
-/// The path and the receipt of a file, or `None` if bytes are missing.
-type Written = Result<Option<(PathBuf, Receipt)>, PartialError>;
+/// The path of the stored file, or `None` if bytes are missing.
+type Written = Result<Option<PathBuf>, PartialError>;
 
 /// Writes chunks until there are no more, with a checkpoint after each `interval` of bytes, and
 /// stores the file if it is complete.
@@ -232,13 +235,22 @@ fn write(
     if partial.ranges().is_complete() { partial.finish().map(Some) } else { Ok(None) }
 }
 
+/// Waits for the next announcement; `None` if there is none.
+async fn announcement(connection: &DynConnection) -> Result<Option<Bytes>, ReceiveError> {
+    match timeout(TIMEOUT, connection.recv()).await.map_err(|_| ReceiveError::Stalled)? {
+        Ok((message, _)) => Ok(Some(message)),
+        Err(RecvError::Closed(CloseReason::Peer { code: close_code::DONE, .. })) => Ok(None),
+        Err(error) => Err(anyhow::Error::from(error).into()),
+    }
+}
+
 /// Waits for the next message, and fails if the peer stalls.
-async fn next(connection: &MsQuicNetConnection) -> Result<Bytes, ReceiveError> {
+async fn next(connection: &DynConnection) -> Result<Bytes, ReceiveError> {
     let received = timeout(TIMEOUT, connection.recv()).await.map_err(|_| ReceiveError::Stalled)?;
     Ok(received.map_err(anyhow::Error::from)?.0)
 }
 
-async fn send(connection: &MsQuicNetConnection, message: Vec<u8>) -> Result<(), ReceiveError> {
+async fn send(connection: &DynConnection, message: Vec<u8>) -> Result<(), ReceiveError> {
     let sent = connection.send_bytes(message.into()).await;
     Ok(sent.context("the peer has disconnected")?)
 }

@@ -1,7 +1,7 @@
 //! The messages of a file transfer. Numbers are big-endian.
 
+use super::name::{FilePath, NameError};
 use super::resume::{MAX_RANGES, RangeError, Ranges};
-use super::{FileName, NameError};
 use std::ops::Range;
 
 /// The most bytes of the file in one message.
@@ -10,7 +10,8 @@ pub(crate) const CHUNK: usize = 256 * 1024;
 /// The smallest window, in bytes: a listener reports when a quarter of it is safe.
 pub(crate) const MIN_WINDOW: u64 = 4 * CHUNK as u64;
 
-/// The first message of a dialler: 8 bytes size, 32 bytes SHA-256, the name in UTF-8.
+/// The first message of a dialler: 8 bytes size, 32 bytes SHA-256, the name in UTF-8 with `/` between
+/// its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Announcement<'a> {
     pub(crate) size: u64,
@@ -30,8 +31,8 @@ impl<'a> Announcement<'a> {
         Ok(Self { size, hash: *hash, name })
     }
 
-    pub(crate) fn name(&self) -> Result<FileName, NameError> {
-        FileName::parse(self.name)
+    pub(crate) fn name(&self) -> Result<FilePath, NameError> {
+        FilePath::parse(self.name)
     }
 }
 

@@ -1,45 +1,43 @@
-//! `FileName`: a name under which the file of a peer may be stored.
+//! `FilePath`: a name under which the file of a peer may be stored.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-/// The name of a file within one directory: no path, not hidden, and valid on the file systems of
-/// Linux, macOS and Windows. It has no control characters, so it can be printed to a terminal.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct FileName(String);
+/// The name of a file below one directory: parts that are separated by `/`. Each part is a plain
+/// name that is not hidden, and valid on the file systems of Linux, macOS and Windows. It has no
+/// control characters, so it can be printed to a terminal.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FilePath(String);
 
-impl FileName {
+impl FilePath {
     /// Checks the name that a peer announced.
     ///
     /// # Errors
     ///
     /// [`NameError`] for the first fault found.
     pub(crate) fn parse(name: &[u8]) -> Result<Self, NameError> {
-        if name.is_empty() {
-            return Err(NameError::Empty);
-        }
-        if name.len() > MAX_BYTES {
-            return Err(NameError::TooLong(name.len()));
+        if name.len() > MAX_PATH {
+            return Err(NameError::TooLong(name.len(), MAX_PATH));
         }
         let name = std::str::from_utf8(name).map_err(|_| NameError::NotUtf8)?;
-        if let Some(character) = name.chars().find(|character| is_forbidden(*character)) {
-            return Err(NameError::Character(character));
+        let parts = name.split('/').count();
+        if parts > MAX_PARTS {
+            return Err(NameError::TooDeep(parts));
         }
-        if name.starts_with('.') {
-            return Err(NameError::LeadingDot);
-        }
-        if name.starts_with(' ') || name.ends_with([' ', '.']) {
-            return Err(NameError::Edge);
-        }
-        if is_device(name) {
-            return Err(NameError::Device);
-        }
+        name.split('/').try_for_each(check)?;
         Ok(Self(name.to_owned()))
     }
 
     /// Returns the path of the file in `directory`.
     pub(crate) fn within(&self, directory: &Path) -> PathBuf {
+        // On Windows, too, `/` separates the parts of a path.
         directory.join(&self.0)
+    }
+
+    /// Returns the paths of the directories between `directory` and the file, from the outermost.
+    pub(crate) fn parents_within(&self, directory: &Path) -> impl Iterator<Item = PathBuf> {
+        let ends = self.0.match_indices('/').map(|(end, _)| directory.join(&self.0[..end]));
+        ends.collect::<Vec<_>>().into_iter()
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -47,7 +45,30 @@ impl FileName {
     }
 }
 
-impl fmt::Display for FileName {
+/// Checks a part of a name.
+fn check(part: &str) -> Result<(), NameError> {
+    if part.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if part.len() > MAX_BYTES {
+        return Err(NameError::TooLong(part.len(), MAX_BYTES));
+    }
+    if let Some(character) = part.chars().find(|character| is_forbidden(*character)) {
+        return Err(NameError::Character(character));
+    }
+    if part.starts_with('.') {
+        return Err(NameError::LeadingDot);
+    }
+    if part.starts_with(' ') || part.ends_with([' ', '.']) {
+        return Err(NameError::Edge);
+    }
+    if is_device(part) {
+        return Err(NameError::Device);
+    }
+    Ok(())
+}
+
+impl fmt::Display for FilePath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
@@ -56,19 +77,21 @@ impl fmt::Display for FileName {
 /// Why a name is rejected.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NameError {
-    #[error("it is empty")]
+    #[error("it is empty, or has an empty part")]
     Empty,
-    #[error("it has {0} bytes, more than {MAX_BYTES}")]
-    TooLong(usize),
+    #[error("it has {0} bytes, more than {1}")]
+    TooLong(usize, usize),
+    #[error("it has {0} parts, more than {MAX_PARTS}")]
+    TooDeep(usize),
     #[error("it is not UTF-8")]
     NotUtf8,
     #[error("it contains {0:?}")]
     Character(char),
-    #[error("it begins with a dot")]
+    #[error("it, or a part of it, begins with a dot")]
     LeadingDot,
-    #[error("it begins with a space, or ends with a space or a dot")]
+    #[error("it, or a part of it, begins with a space, or ends with a space or a dot")]
     Edge,
-    #[error("it names a device on Windows")]
+    #[error("it, or a part of it, names a device on Windows")]
     Device,
 }
 
@@ -92,8 +115,14 @@ fn is_device(name: &str) -> bool {
         || numbered("LPT")
 }
 
-/// The longest name that common file systems accept, in bytes.
+/// The longest part of a name that common file systems accept, in bytes.
 const MAX_BYTES: usize = 255;
+
+/// The longest name, in bytes.
+pub(crate) const MAX_PATH: usize = 1024;
+
+/// The most parts of a name.
+const MAX_PARTS: usize = 32;
 
 #[cfg(test)]
 mod tests {
@@ -105,29 +134,45 @@ mod tests {
         let plain =
             ["report.pdf", "a", "no extension", "Überblick.txt", "写真.jpg", "a..b", "-rf", "com"];
         for name in plain.into_iter().chain([longest.as_str()]) {
-            let parsed = FileName::parse(name.as_bytes()).unwrap();
+            let parsed = FilePath::parse(name.as_bytes()).unwrap();
             assert_eq!(parsed.to_string(), name);
             let path = parsed.within(Path::new("out"));
             assert_eq!(path.parent(), Some(Path::new("out")), "{name:?} leaves the directory");
             assert_eq!(path.file_name().unwrap(), name);
+            assert_eq!(parsed.parents_within(Path::new("out")).count(), 0);
         }
     }
 
     #[test]
+    fn a_name_may_have_directories() {
+        let name = FilePath::parse(b"a/b c/d.txt").unwrap();
+        let out = Path::new("out");
+        assert_eq!(name.within(out), Path::new("out/a/b c/d.txt"));
+        let parents = name.parents_within(out).collect::<Vec<_>>();
+        assert_eq!(parents, [Path::new("out/a"), Path::new("out/a/b c")]);
+    }
+
+    #[test]
     fn invalid_names_are_rejected_with_the_reason() {
-        use NameError::{Character, Device, Edge, Empty, LeadingDot, NotUtf8, TooLong};
-        let long = "n".repeat(MAX_BYTES + 1);
+        use NameError::{Character, Device, Edge, Empty, LeadingDot, NotUtf8, TooDeep, TooLong};
+        let (long, longest) = ("n".repeat(MAX_BYTES + 1), "n/".repeat(MAX_PATH));
+        let deep = "n/".repeat(MAX_PARTS);
         for (name, expected) in [
             ("", Empty),
-            (long.as_str(), TooLong(MAX_BYTES + 1)),
+            (long.as_str(), TooLong(MAX_BYTES + 1, MAX_BYTES)),
+            (longest.as_str(), TooLong(2 * MAX_PATH, MAX_PATH)),
+            (deep.as_str(), TooDeep(MAX_PARTS + 1)),
             (".", LeadingDot),
             ("..", LeadingDot),
             (".bashrc", LeadingDot),
             (".incoming-1234", LeadingDot),
-            ("/etc/passwd", Character('/')),
-            ("../up", Character('/')),
-            ("a/b", Character('/')),
-            ("a/", Character('/')),
+            ("/etc/passwd", Empty),
+            ("../up", LeadingDot),
+            ("a/../up", LeadingDot),
+            ("a//b", Empty),
+            ("a/", Empty),
+            ("a /b", Edge),
+            ("a/aux", Device),
             ("..\\up", Character('\\')),
             ("C:evil", Character(':')),
             ("file:stream", Character(':')),
@@ -152,8 +197,8 @@ mod tests {
             ("Lpt9.tar.gz", Device),
             ("com¹", Device),
         ] {
-            assert_eq!(FileName::parse(name.as_bytes()), Err(expected), "{name:?}");
+            assert_eq!(FilePath::parse(name.as_bytes()), Err(expected), "{name:?}");
         }
-        assert_eq!(FileName::parse(b"\xff\xfe"), Err(NotUtf8));
+        assert_eq!(FilePath::parse(b"\xff\xfe"), Err(NotUtf8));
     }
 }

@@ -1,13 +1,15 @@
 //! Tests of `listen`: peers are served concurrently, and no file is ever replaced.
 
-use super::file::message::{Announcement, CHUNK, MIN_WINDOW, Plan};
-use super::file::{ALPN, Inbox, Source, TIMEOUT, Turns, close_code};
 use super::{Server, TRANSFERS};
-use indicatif::MultiProgress;
-use msquic_transport::{MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig};
+use crate::close_code;
+use crate::file::message::{Announcement, CHUNK, MIN_WINDOW, Plan};
+use crate::file::{FilePath, Source, TIMEOUT};
+use crate::output::Output;
+use crate::protocol::FILE;
+use crate::transport::Kind;
 use net_traits::{
-    Bytes, CloseReason, ConnectError, NetConnection, NetCredential, NetListener, NetTransport,
-    TrustPolicy,
+    Bytes, CloseReason, ConnectError, DynConnection, DynTransport, NetConnection, NetCredential,
+    NetListener, NetTransport, TrustPolicy,
 };
 use sha2::{Digest, Sha256};
 use std::future::Future;
@@ -32,7 +34,7 @@ fn run(test: impl Future<Output = ()>) {
 
 /// A running listener with its directory, and a credential that it trusts.
 struct Setup {
-    transport: MsQuicTransport,
+    transport: DynTransport,
     address: SocketAddr,
     credential: NetCredential,
     /// Of another peer that the listener trusts.
@@ -53,38 +55,28 @@ impl Setup {
         let other = NetCredential::self_signed(trust).unwrap();
         let identities = [dialling.identity(), other.identity()];
         let listening = listening.with_trust(TrustPolicy::hashes(identities));
-        let config = MsQuicTransportConfig::new().max_connections_per_identity(1_000_000);
-        let transport = MsQuicTransport::with_config(config).unwrap();
+        let transport = Kind::Quic.create();
         let bind_addr = "127.0.0.1:0".parse().unwrap();
-        let listener = transport.create_listener(bind_addr, &[ALPN], listening).await.unwrap();
+        let listener = transport.create_listener(bind_addr, &[FILE], listening).await.unwrap();
         let address = listener.local_addr();
         let out = tempfile::tempdir().unwrap();
-        let inbox = Inbox {
-            directory: out.path().to_owned(),
-            max_size,
-            window: MIN_WINDOW,
-            quiet: true,
-            bars: MultiProgress::new(),
-            turns: Turns::default(),
-        };
-        let server = Arc::new(Server { inbox, transfers: Semaphore::new(transfers) });
+        let mut server = Server::new(&quiet(), out.path(), max_size, MIN_WINDOW);
+        server.transfers = Semaphore::new(transfers);
+        let server = Arc::new(server);
         tokio::spawn(async move { server.serve(&listener).await });
         Self { transport, address, credential: dialling, other, out }
     }
 
-    async fn try_dial(&self) -> Result<MsQuicNetConnection, ConnectError> {
+    async fn try_dial(&self) -> Result<DynConnection, ConnectError> {
         self.dial_as(&self.credential).await
     }
 
-    async fn dial_as(
-        &self,
-        credential: &NetCredential,
-    ) -> Result<MsQuicNetConnection, ConnectError> {
-        let transport = MsQuicTransport::new();
-        transport.connect(self.address, &[ALPN], credential.clone()).await
+    async fn dial_as(&self, credential: &NetCredential) -> Result<DynConnection, ConnectError> {
+        let transport = Kind::Quic.create();
+        transport.connect(self.address, &[FILE], credential.clone()).await
     }
 
-    async fn dial(&self) -> MsQuicNetConnection {
+    async fn dial(&self) -> DynConnection {
         self.try_dial().await.unwrap()
     }
 
@@ -94,15 +86,16 @@ impl Setup {
     }
 
     async fn send_as(&self, credential: &NetCredential, path: &Path) -> anyhow::Result<u64> {
-        let mut source = Source::open(path).await?;
+        let name = FilePath::parse(path.file_name().unwrap().as_encoded_bytes())?;
+        let source = Source::read(path.to_owned(), name).await?;
         let connection = self.dial_as(credential).await?;
-        let sent = source.send(&connection).await;
+        let sent = source.send(&connection, &quiet()).await;
         connection.close(close_code::DONE, "").await;
         sent
     }
 
     /// Begins a transfer with any name and size, and the hash of `content`.
-    async fn announce(&self, name: &str, size: u64, content: &[u8]) -> MsQuicNetConnection {
+    async fn announce(&self, name: &str, size: u64, content: &[u8]) -> DynConnection {
         let connection = self.dial().await;
         let (name, hash) = (name.as_bytes(), Sha256::digest(content).into());
         let announcement = Announcement { size, hash, name };
@@ -111,7 +104,7 @@ impl Setup {
     }
 
     /// As [`announce`](Self::announce), and returns the ranges that the listener lacks.
-    async fn begin(&self, name: &str, content: &[u8]) -> (MsQuicNetConnection, Vec<Range<u64>>) {
+    async fn begin(&self, name: &str, content: &[u8]) -> (DynConnection, Vec<Range<u64>>) {
         let size = content.len() as u64;
         let connection = self.announce(name, size, content).await;
         let (plan, _) = connection.recv().await.unwrap();
@@ -132,6 +125,10 @@ impl Setup {
     }
 }
 
+fn quiet() -> Output {
+    Output::new(false, true)
+}
+
 fn file(directory: &TempDir, name: &str, content: &[u8]) -> PathBuf {
     let path = directory.path().join(name);
     std::fs::write(&path, content).unwrap();
@@ -142,7 +139,7 @@ fn chunk(offset: u64, bytes: &[u8]) -> Bytes {
     [&offset.to_be_bytes(), bytes].concat().into()
 }
 
-async fn code(connection: &MsQuicNetConnection) -> u64 {
+async fn code(connection: &DynConnection) -> u64 {
     match connection.watch_close().await {
         CloseReason::Peer { code, .. } => code,
         reason => panic!("closed for another reason: {reason}"),
@@ -170,8 +167,7 @@ fn a_file_arrives_under_its_name() {
         let content: Vec<u8> = (0..3_000_000_u32).map(|index| (index >> 3) as u8).collect();
         assert_eq!(setup.send(&file(&source, "a.bin", &content)).await.unwrap(), 3_000_000);
         assert_eq!(setup.send(&file(&source, "empty", b"")).await.unwrap(), 0);
-        // The listener removes its maps when it knows that the dialler knows.
-        setup.until(|names| names.len() == 2).await;
+        assert_eq!(setup.names().len(), 2, "no partial file is left");
         assert_eq!(std::fs::read(setup.out.path().join("a.bin")).unwrap(), content);
         assert_eq!(std::fs::read(setup.out.path().join("empty")).unwrap(), b"");
     });
@@ -182,12 +178,12 @@ fn stalled_handshakes_and_slow_peers_delay_no_other_peer() {
     run(async {
         let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         let stalled = 8;
-        let transport = MsQuicTransport::new();
+        let transport = Kind::Quic.create();
         for _ in 0..stalled {
             // msquic distinguishes clients by their addresses, so each has a relay.
             let relay = one_way(setup.address).await;
             let (transport, credential) = (transport.clone(), setup.credential.clone());
-            tokio::spawn(async move { transport.connect(relay, &[ALPN], credential).await });
+            tokio::spawn(async move { transport.connect(relay, &[FILE], credential).await });
         }
         while setup.transport.statistics().handshakes < stalled {
             tokio::time::sleep(Duration::from_millis(5)).await;
@@ -324,12 +320,29 @@ fn a_dialler_that_was_not_told_of_a_stored_file_is_told_again() {
         let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
         let (connection, _) = setup.begin("a", b"content").await;
         connection.send_bytes(chunk(0, b"content")).await.unwrap();
-        setup.until(|names| names.iter().any(|name| name == "a")).await;
+        setup.until(|names| names == ["a"]).await;
         connection.abort(close_code::FAILED, "");
         let path = file(&source, "a", b"content");
         assert_eq!(setup.send(&path).await.unwrap(), 0);
-        setup.until(|names| names == ["a"]).await;
-        setup.send(&path).await.unwrap_err();
+        assert_eq!(setup.send_as(&setup.other, &path).await.unwrap(), 0);
+        assert_eq!(setup.names(), ["a"]);
+    });
+}
+
+#[test]
+fn several_files_are_sent_on_one_connection() {
+    run(async {
+        let (setup, source) = (Setup::new().await, tempfile::tempdir().unwrap());
+        let path = file(&source, "x", b"content");
+        let connection = setup.dial().await;
+        for name in ["one", "deep/er/two", "deep/three"] {
+            let name = FilePath::parse(name.as_bytes()).unwrap();
+            let source = Source::read(path.clone(), name.clone()).await.unwrap();
+            assert_eq!(source.send(&connection, &quiet()).await.unwrap(), 7);
+            let stored = std::fs::read(name.within(setup.out.path())).unwrap();
+            assert_eq!(stored, b"content");
+        }
+        connection.close(close_code::DONE, "").await;
     });
 }
 

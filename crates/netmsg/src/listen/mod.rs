@@ -1,0 +1,201 @@
+//! `netmsg listen`: receives files, answers pings and, if allowed, measurements.
+//!
+//! Each peer has its own task, from its handshake to its close, so that a slow peer delays no
+//! other. The transport limits connections and handshakes, and this program limits transfers to
+//! [`TRANSFERS`] and measurements to [`MEASUREMENTS`].
+
+mod trust_file;
+
+use crate::file::{Inbox, MIN_WINDOW, Turns};
+use crate::output::{Output, one_line};
+use crate::session::Session;
+use crate::{close_code, id, perf, ping, protocol};
+use anyhow::{Context, Result, bail};
+use net_traits::{
+    CertHash, DynConnection, DynIncomingRequest, DynListener, NetConnection, NetIncomingRequest,
+    NetListener, NetTransport,
+};
+use serde_json::json;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use trust_file::TrustFile;
+
+/// How many peers send files at once; further ones are rejected as busy.
+const TRANSFERS: usize = 64;
+
+/// How many peers measure at once; further ones are rejected as busy.
+const MEASUREMENTS: usize = 4;
+
+/// Receive files from trusted peers, and answer their pings
+///
+/// Files are stored under their names. A file that exists is never replaced; a peer that sends it
+/// again with the same content is told that it is stored. A transfer that ends early is resumed when
+/// the peer sends the same file again: until then the directory has a hidden file
+/// `.partial-IDENTITY-...` and its map, at most 16 of each peer.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Address to listen on; port 0 selects a free port, [::] is all IPv6 and IPv4 addresses
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4433")]
+    bind: SocketAddr,
+    /// Directory for the files, created if it does not exist
+    #[arg(long, value_name = "DIR", default_value = ".")]
+    out: PathBuf,
+    /// An identity to trust besides those of the trust file; may be repeated
+    #[arg(long, value_name = "IDENTITY")]
+    trust: Vec<CertHash>,
+    /// The largest accepted file, in bytes [default: 16 GiB]
+    #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, hide_default_value = true)]
+    max_size: u64,
+    /// Bytes that a peer may send beyond those that are safe on the disk, which is what an
+    /// interrupted transfer sends twice at most [default: 32 MiB]
+    #[arg(long, value_name = "BYTES", default_value_t = 32 << 20, hide_default_value = true)]
+    #[arg(value_parser = clap::value_parser!(u64).range(MIN_WINDOW..))]
+    window: u64,
+    /// Let trusted peers measure with `netmsg perf`, which uses the whole network for a while
+    #[arg(long)]
+    perf: bool,
+    /// Exit after one peer, with the result of serving it
+    #[arg(long)]
+    once: bool,
+}
+
+pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
+    let trust = TrustFile::open(&session.home, &options.trust)?;
+    let credential = id::load(&session.home, trust.policy())?;
+    let identity = credential.identity();
+    std::fs::create_dir_all(&options.out)
+        .with_context(|| format!("{} cannot be a directory for files", options.out.display()))?;
+    let mut alpn = vec![protocol::FILE, protocol::PING];
+    alpn.extend(options.perf.then_some(protocol::PERF));
+    let listener = session.transport.create_listener(options.bind, &alpn, credential).await;
+    let listener = listener.with_context(|| format!("cannot listen on {}", options.bind))?;
+    let (address, output) = (listener.local_addr(), &session.output);
+    let text = format!("listening on {address}\nidentity {identity}");
+    let fields = json!({ "address": address.to_string(), "identity": identity.to_string() });
+    output.event("listening", text, fields);
+
+    let server = Arc::new(Server::new(output, &options.out, options.max_size, options.window));
+    let serve = async {
+        match options.once {
+            true => server.serve_one(listener.accept().await?).await,
+            false => server.serve(&listener).await,
+        }
+    };
+    tokio::select! {
+        served = serve => served,
+        never = trust.follow(&listener, &session.transport, output) => match never {},
+    }
+}
+
+/// State shared by the tasks of all peers.
+struct Server {
+    output: Output,
+    inbox: Inbox,
+    transfers: Semaphore,
+    measurements: Semaphore,
+}
+
+impl Server {
+    fn new(output: &Output, directory: &std::path::Path, max_size: u64, window: u64) -> Self {
+        Self {
+            output: output.clone(),
+            inbox: Inbox {
+                directory: directory.to_owned(),
+                max_size,
+                window,
+                output: output.clone(),
+                turns: Turns::default(),
+            },
+            transfers: Semaphore::new(TRANSFERS),
+            measurements: Semaphore::new(MEASUREMENTS),
+        }
+    }
+
+    /// Serves peers concurrently until the listener is closed. Dropping the future ends all
+    /// transfers.
+    async fn serve(self: &Arc<Self>, listener: &DynListener) -> Result<()> {
+        let mut peers = JoinSet::new();
+        loop {
+            tokio::select! {
+                request = listener.accept() => {
+                    let (server, request) = (self.clone(), request?);
+                    let peer = request.remote_addr();
+                    peers.spawn(async move { (peer, server.serve_one(request).await) });
+                }
+                Some(served) = peers.join_next() => {
+                    let (peer, error) = match served {
+                        Ok((_, Ok(()))) => continue,
+                        Ok((peer, Err(error))) => (Some(peer), one_line(&error)),
+                        Err(panic) => (None, panic.to_string()), // the other peers are served
+                    };
+                    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
+                    let text = format!("{peer}: {error}");
+                    self.output.error(&text, json!({ "address": peer }));
+                }
+            }
+        }
+    }
+
+    /// Serves one peer, from its handshake to its close.
+    async fn serve_one(&self, request: DynIncomingRequest) -> Result<()> {
+        let connection = request.accept().await?;
+        let (peer, address) = (connection.remote_identity(), connection.remote_addr());
+        let fields = json!({
+            "peer": peer, "address": address.to_string(), "protocol": connection.alpn_negotiated(),
+        });
+        self.output.note("connected", format!("connected with {peer} at {address}"), fields);
+        match connection.alpn_negotiated() {
+            protocol::PING => ping::answer(&connection).await,
+            protocol::PERF => {
+                let _place = place(&self.measurements, &connection).await?;
+                perf::answer(&connection).await
+            }
+            _ => {
+                let _place = place(&self.transfers, &connection).await?;
+                self.receive(&connection).await
+            }
+        }
+    }
+
+    /// Receives files until the peer closes the connection.
+    async fn receive(&self, connection: &DynConnection) -> Result<()> {
+        loop {
+            match self.inbox.receive_file(connection).await {
+                Ok(None) => return Ok(()),
+                Ok(Some(stored)) => {
+                    let (path, size) = (stored.path.display(), stored.size);
+                    let text = format!("stored {path} ({size} bytes)");
+                    let fields = json!({
+                        "peer": connection.remote_identity(), "path": stored.path.to_string_lossy(),
+                        "size": size, "received": stored.received,
+                    });
+                    self.output.event("stored", text, fields);
+                }
+                Err(error) => {
+                    let code = error.close_code();
+                    let error = anyhow::Error::from(error);
+                    connection.close(code, &one_line(&error)).await;
+                    return Err(error);
+                }
+            }
+        }
+    }
+}
+
+/// Takes one of the places, or rejects the peer as busy.
+async fn place<'a>(
+    places: &'a Semaphore,
+    connection: &DynConnection,
+) -> Result<tokio::sync::SemaphorePermit<'a>> {
+    if let Ok(place) = places.try_acquire() {
+        return Ok(place);
+    }
+    connection.close(close_code::BUSY, "too many peers at once, try again").await;
+    bail!("rejected {} as busy: too many peers at once", connection.remote_identity())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,115 @@
+//! `Peer`: the address of a peer as it is typed, `[IDENTITY@]HOST:PORT`.
+
+use crate::exit::Exit;
+use crate::home::Home;
+use crate::{id, trust};
+use anyhow::{Context, Result, anyhow};
+use net_traits::{CertHash, DynConnection, DynTransport, NetTransport, TrustPolicy};
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+use tokio::net::lookup_host;
+use tokio::time::timeout;
+
+/// A peer to dial.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// The only accepted identity; without it, the trust file decides.
+    identity: Option<CertHash>,
+    /// Host name or IP address, an IPv6 address in brackets, and port.
+    address: String,
+}
+
+impl FromStr for Peer {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> Result<Self> {
+        let (identity, address) = match text.split_once('@') {
+            Some((identity, address)) => {
+                let parsed = identity.parse();
+                let parsed = parsed.map_err(|error| anyhow!("{identity:?}: {error}"))?;
+                (Some(parsed), address)
+            }
+            None => (None, text),
+        };
+        let (host, port) = address.rsplit_once(':').unwrap_or((address, ""));
+        let is_bare_v6 = host.contains(':') && !(host.starts_with('[') && host.ends_with(']'));
+        if host.is_empty() || is_bare_v6 || port.parse::<u16>().is_err() {
+            let what = format!("{address:?} is not HOST:PORT or [IPv6]:PORT");
+            return Err(anyhow!(what));
+        }
+        Ok(Self { identity, address: address.to_owned() })
+    }
+}
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.address)
+    }
+}
+
+impl Peer {
+    /// Resolves the name and dials its addresses in order, until one answers. `more` are trusted
+    /// identities besides those of the trust file.
+    pub(crate) async fn dial(
+        &self,
+        home: &Home,
+        transport: &DynTransport,
+        alpn: &str,
+        more: &[CertHash],
+    ) -> Result<DynConnection> {
+        let trust = match self.identity {
+            Some(identity) => TrustPolicy::hashes([identity]),
+            None => trust::policy(home, more)?,
+        };
+        let credential = id::load(home, trust)?;
+        let mut failure = anyhow!("it has no address").context(Exit::Unreachable);
+        for address in self.resolve().await? {
+            match transport.connect(address, &[alpn], credential.clone()).await {
+                Ok(connection) => return Ok(connection),
+                Err(error) => failure = error.into(),
+            }
+        }
+        Err(failure.context(format!("cannot connect to {self}")))
+    }
+
+    async fn resolve(&self) -> Result<Vec<SocketAddr>> {
+        let resolved = timeout(RESOLVE, lookup_host(&self.address)).await;
+        let resolved = resolved.map_err(|_| anyhow!("no answer within {} s", RESOLVE.as_secs()));
+        let resolved = resolved.and_then(|resolved| Ok(resolved?.take(ADDRESSES).collect()));
+        resolved.with_context(|| format!("cannot resolve {self}")).context(Exit::Unreachable)
+    }
+}
+
+/// How long the resolver may take.
+const RESOLVE: Duration = Duration::from_secs(10);
+
+/// How many addresses of a name are tried.
+const ADDRESSES: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_has_host_and_port_and_perhaps_an_identity() {
+        let identity = CertHash::from_bytes([0xab; 32]);
+        for text in ["localhost:1", "127.0.0.1:65535", "[::1]:4433"] {
+            let peer: Peer = text.parse().unwrap();
+            assert_eq!(peer, Peer { identity: None, address: text.to_owned() });
+            let peer: Peer = format!("{identity}@{text}").parse().unwrap();
+            assert_eq!(peer, Peer { identity: Some(identity), address: text.to_owned() });
+        }
+        for (text, expected) in [
+            ("localhost", "not HOST:PORT"),
+            (":1", "not HOST:PORT"),
+            ("::1:4433", "[IPv6]:PORT"),
+            ("host:65536", "\"host:65536\""),
+            ("ab@host:1", "64 hexadecimal digits"),
+        ] {
+            let error = text.parse::<Peer>().unwrap_err();
+            assert!(format!("{error:#}").contains(expected), "{error:#}");
+        }
+    }
+}

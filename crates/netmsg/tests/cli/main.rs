@@ -1,0 +1,11 @@
+//! The program as a process: exit codes, events, and processes that are killed.
+#![allow(clippy::print_stdout, reason = "the seed of a round that fails")]
+
+mod chat;
+mod commands;
+#[cfg(unix)]
+mod death;
+mod hostile;
+mod measure;
+mod program;
+mod transfer;
