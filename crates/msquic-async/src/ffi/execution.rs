@@ -472,7 +472,7 @@ impl Drop for ExecutionDriver {
                 }
             }
         };
-        if let Err(error) = std::thread::Builder::new().name("msquic".to_owned()).spawn(drive) {
+        if let Err(error) = thread::Builder::new().name("msquic".to_owned()).spawn(drive) {
             tracing::error!(%error, "msquic is not driven any more");
         }
     }
