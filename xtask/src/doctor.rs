@@ -7,7 +7,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::Command;
 
-/// The size from which msquic's receive buffers, which are as large as the system allows, hold what
+/// The size from which the receive buffers of the QUIC transports, which are as large as the system allows, hold what
 /// arrives in 20 ms at 100 MB/s.
 const RECEIVE_BUFFER: u64 = 2 * 1024 * 1024;
 

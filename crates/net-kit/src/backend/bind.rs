@@ -7,7 +7,11 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, UdpSocket};
 /// How many connections the system queues until they are accepted.
 const BACKLOG: i32 = 1024;
 
-/// Binds a UDP socket. A socket on `[::]` receives IPv4 too, even if the default of the system is
+/// The size of the receive buffer that a UDP socket asks for, in bytes. A burst that does not fit is lost, of all
+/// peers. It is a limit, not memory that is reserved.
+const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
+
+/// Binds a UDP socket with a receive buffer of 8 MiB, or of what the system allows. A socket on `[::]` receives IPv4 too, even if the default of the system is
 /// not (`net.ipv6.bindv6only` of Linux).
 ///
 /// # Errors
@@ -15,6 +19,8 @@ const BACKLOG: i32 = 1024;
 /// Those of the system.
 pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
     let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
+    // Linux sets what it allows; where that is an error, the default stays.
+    let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
     socket.bind(&addr.into())?;
     Ok(socket.into())
 }
@@ -62,4 +68,18 @@ fn socket(addr: SocketAddr, of_type: Type, protocol: Protocol) -> io::Result<Soc
         socket.set_only_v6(false)?;
     }
     Ok(socket)
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_udp_socket_has_the_largest_receive_buffer_that_is_allowed() {
+        let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
+        let allowed: usize = allowed.trim().parse().unwrap();
+        let socket = Socket::from(bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
+        // Linux doubles the size for its bookkeeping (socket(7)).
+        assert_eq!(socket.recv_buffer_size().unwrap(), 2 * allowed.min(RECEIVE_BUFFER));
+    }
 }
