@@ -15,8 +15,16 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages that are not meant for other projects.
-const NOT_PACKED: [&str; 7] =
-    ["attack-bench", "examples", "net-relay", "quic-attack", "soak", "transport-bench", "xtask"];
+const NOT_PACKED: [&str; 8] = [
+    "attack-bench",
+    "bench-report",
+    "examples",
+    "net-relay",
+    "quic-attack",
+    "soak",
+    "transport-bench",
+    "xtask",
+];
 
 /// The mark of packages that must not be published.
 const MARK: &str = "publish = false";
