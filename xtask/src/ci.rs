@@ -1,4 +1,4 @@
-//! `ci`: the steps that a change must pass, and the commands `test` and `bench`.
+//! `ci`: the steps that a change must pass, and the command `test`.
 
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
@@ -50,7 +50,9 @@ const DRIVEN: [&str; 26] = [
 ];
 
 /// The packages that do not link libmsquic.
-const PLAIN: [&str; 16] = [
+const PLAIN: [&str; 18] = [
+    "--package",
+    "bench-report",
     "--package",
     "net-traits",
     "--package",
@@ -141,15 +143,6 @@ pub(crate) fn portable(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Compares messages with other transports; `arguments` go to the benchmark.
-pub(crate) fn bench(workspace: &Workspace, arguments: &[String]) -> Result<()> {
-    let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
-    if !workspace.is_bundled() {
-        bench.args(["--features", "system"]);
-    }
-    process::run(bench.arg("--").args(arguments))
-}
-
 /// Checks licences and sources of the dependencies, if cargo-deny is installed.
 fn check_dependencies(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     if !deny::is_installed(workspace) {
@@ -187,7 +180,8 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
         let unpublished = ["examples", "netmsg", "transport-bench", "attack-bench", "soak"]
             .map(|name| ["--package", name]);
-        let unpublished = [unpublished.as_flattened(), &["--features", "examples/metrics"]];
+        let features = ["--features", "examples/metrics,transport-bench/s2n"];
+        let unpublished = [unpublished.as_flattened(), &features];
         steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
         let without = ["--package", "examples", "--package", "netmsg", "--no-default-features"];
         steps.cargo("lint examples and netmsg without msquic", clippy(&without))?;
@@ -289,17 +283,9 @@ fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 
 /// Runs the benchmarks in small, to check that they work. The figures are not checked.
 fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let file = workspace.target.join("bench.json");
-    for arguments in [
-        &["--quick"][..],
-        &["--quick", "--handshakes"],
-        &["--quick", "--network", "--only", "reordered"],
-    ] {
-        let mut run = workspace.cargo_linked(["run", "--package", "transport-bench", "--"]);
-        run.args(arguments).arg("--json").arg(&file);
-        steps.cargo(&format!("bench {}", arguments.join(" ")), run)?;
-    }
-    Ok(())
+    let mut run = workspace.cargo_linked(["run", "--package", "transport-bench", "--", "--quick"]);
+    run.arg("--json").arg(workspace.target.join("bench.json"));
+    steps.cargo("bench", run)
 }
 
 /// Puts a mixed load on all transports for a minute. The figures are not checked.

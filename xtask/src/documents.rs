@@ -1,5 +1,5 @@
-//! Compares documents with sources: the examples of the wire protocol, the code of the guide, the
-//! tests of the contract, and the measurements in README.md. Checks that the book has every chapter.
+//! Compares documents with sources: the examples of the wire protocol, the code of the guide, and the
+//! tests of the contract. Checks that the book has every chapter.
 //!
 //! The documents are not in the packages, whose own tests read only files that the registry has.
 //! So these comparisons are made here.
@@ -21,8 +21,6 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let sources = files(&root.join("crates/msquic-async/src/ffi/contract"), "rs")?;
     let sources = sources.iter().map(fs::read_to_string).collect::<Result<String, _>>()?;
     complaints.extend(contract(&document("msquic-contract.md")?, &sources));
-    let readme = fs::read_to_string(root.join("README.md"))?;
-    complaints.extend(measurements(&readme, &document("performance.md")?));
     let compiled = fs::read_to_string(root.join("examples/manual.rs"))?;
     for folder in ["docs", "docs/manual"] {
         for path in files(&root.join(folder), "md")? {
@@ -46,16 +44,6 @@ fn book(name: &str, chapter: &str, summary: &str, compiled: &str) -> Vec<String>
         complaints.push(format!("examples/manual.rs does not compile the code of docs/{name}"));
     }
     complaints
-}
-
-/// The table of measurements in README.md has rows of docs/performance.md.
-fn measurements(readme: &str, performance: &str) -> Vec<String> {
-    let table = readme.split("\n\n").find(|block| block.starts_with("| workload |"));
-    let Some(table) = table else {
-        return vec!["README.md has no table of measurements".to_owned()];
-    };
-    let unknown = table.lines().filter(|row| !performance.lines().any(|line| line == *row));
-    unknown.map(|row| format!("README.md: docs/performance.md has no row {row}")).collect()
 }
 
 /// The examples of the wire protocol are those that the packages test.
@@ -158,15 +146,6 @@ mod tests {
         assert!(book("b.md", "```rust\nf();\n```", summary, compiled).is_empty());
         assert_eq!(book("manual/a.md", "```rust\nf();\n```", "", "").len(), 2);
         assert_eq!(book("manual/a.md", "no code", summary, "").len(), 0);
-    }
-
-    #[test]
-    fn measurements_are_quoted_without_a_change() {
-        let performance = "| workload | a |\n|---|---|\n| x | 1 |\n| y | 2 |\n";
-        let readme = "text\n\n| workload | a |\n|---|---|\n| y | 2 |\n\ntext";
-        assert!(measurements(readme, performance).is_empty());
-        assert_eq!(measurements(&readme.replace("2", "3"), performance).len(), 1);
-        assert_eq!(measurements("", performance).len(), 1);
     }
 
     #[test]

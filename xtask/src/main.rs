@@ -26,6 +26,7 @@ mod msquic;
 mod msrv;
 mod package;
 mod patches;
+mod performance;
 mod process;
 mod readme;
 mod setup;
@@ -80,10 +81,14 @@ enum Command {
         #[command(flatten)]
         options: demo::Options,
     },
-    /// Benchmark messages over loopback against quinn, TCP with TLS, and bare msquic
+    /// Benchmark messages against quinn, s2n-quic, TCP with TLS, and bare msquic
     Bench {
         #[command(flatten)]
         linkage: Linkage,
+        /// Write the figures and charts of docs/performance.md and README.md; takes a quiet machine
+        /// and about twelve minutes
+        #[arg(long)]
+        write: bool,
         /// Arguments of the benchmark, such as --rounds 3 or --quick
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -194,7 +199,9 @@ fn run(options: &Options) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
-        Command::Bench { linkage, arguments } => ci::bench(&workspace(linkage)?, arguments),
+        Command::Bench { linkage, write, arguments } => {
+            performance::run(&workspace(linkage)?, *write, arguments)
+        }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Errors => errors::write(&Workspace::new(None)?.root),

@@ -50,11 +50,10 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     (
         "bench",
         &[
-            ("bench -- --rounds 3", "a shorter run"),
+            ("bench -- messages --rounds 3", "one section, shorter"),
             ("bench -- --quick --json bench.json", "whether it works; figures for programs"),
-            ("bench -- --handshakes", "connections per second"),
-            ("bench -- --network --only loss", "through a relay with delay and loss"),
-            ("bench -- --driven", "msquic inside of the runtime"),
+            ("bench -- network --only loss", "through a relay with delay and loss"),
+            ("bench --write", "on a quiet machine: the figures and charts in the documents"),
         ],
     ),
     (

@@ -1,26 +1,23 @@
 //! msquic's bare callbacks through the Rust binding: no queue, no task, no wake-up. Each message is
 //! one StreamSend. Received bytes are counted, and pings answered, inside the callback.
 
-use crate::contender::{Contender, frame};
-use anyhow::{Context, Result};
-use async_trait::async_trait;
+use super::streams::frame;
+use crate::machine::cpu_time;
+use crate::measure::{Measure, costs, percentiles, rates, warm_up};
+use crate::workload::Workload;
+use anyhow::{Context, Result, ensure};
 use msquic::{
     Addr, BufferRef, CertificateFile, Configuration, Connection, ConnectionEvent, ConnectionRef,
-    Credential, CredentialConfig, CredentialFlags, Listener, ListenerEvent, Registration,
-    RegistrationConfig, SendFlags, Settings, Status, Stream, StreamEvent, StreamOpenFlags,
-    StreamRef, StreamStartFlags,
+    ConnectionShutdownFlags, Credential, CredentialConfig, CredentialFlags, Listener,
+    ListenerEvent, Registration, RegistrationConfig, SendFlags, Settings, Status, Stream,
+    StreamEvent, StreamOpenFlags, StreamRef, StreamStartFlags,
 };
 use net_traits::SelfSigned;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
-
-/// How many bytes are passed to msquic at once.
-const IN_FLIGHT: usize = 1 << 20;
-
-/// How long the connection may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
+use tokio::task::spawn_blocking;
 
 pub(crate) struct Raw {
     shared: Arc<Shared>,
@@ -29,8 +26,9 @@ pub(crate) struct Raw {
     // Closed in this order.
     _client: Connection,
     _listener: Listener,
-    _configurations: [Arc<Configuration>; 2],
-    _registration: Registration,
+    configurations: [Arc<Configuration>; 2],
+    registration: Registration,
+    port: u16,
 }
 
 /// The state of the callbacks. A workload is set up while no data is in flight.
@@ -191,9 +189,55 @@ impl Raw {
             done: Mutex::new(is_done),
             _client: connection,
             _listener: listener,
-            _configurations: [server, Arc::new(client)],
-            _registration: registration,
+            configurations: [server, Arc::new(client)],
+            registration,
+            port,
         })
+    }
+
+    fn one_way(&self, size: usize, count: usize) -> Result<Vec<f64>> {
+        self.pass(size, warm_up(count))?;
+        let (cpu, started) = (cpu_time(), Instant::now());
+        self.pass(size, count)?;
+        Ok(rates(size, count, started, cpu))
+    }
+
+    fn pass(&self, size: usize, count: usize) -> Result<()> {
+        self.set_up(size, count, false);
+        for _ in 0..(IN_FLIGHT / size).clamp(2, 256) {
+            self.shared.send_next(&self.stream)?;
+        }
+        self.wait()?;
+        Ok(())
+    }
+
+    fn ping_pong(&self, size: usize, count: usize) -> Result<Vec<Duration>> {
+        self.set_up(size, warm_up(count) + count, true);
+        self.shared.pings.lock().map_err(|_| anyhow::anyhow!("a round failed"))?.started =
+            Some(Instant::now());
+        self.shared.send_next(&self.stream)?;
+        self.wait()
+    }
+
+    /// Opens and closes `count` connections, one after the other.
+    fn connect(&self, count: usize) -> Result<()> {
+        for _ in 0..count {
+            let (changed, changes) = mpsc::channel();
+            let connection = Connection::open(&self.registration, move |_, event| {
+                match event {
+                    ConnectionEvent::Connected { .. } => drop(changed.send(true)),
+                    ConnectionEvent::ShutdownComplete { .. } => drop(changed.send(false)),
+                    _ => {}
+                }
+                Ok(())
+            })?;
+            connection.start(&self.configurations[1], "127.0.0.1", self.port)?;
+            let connected = changes.recv_timeout(TIMEOUT).context("raw msquic does not connect")?;
+            ensure!(connected, "raw msquic cannot connect");
+            connection.shutdown(ConnectionShutdownFlags::NONE, 0);
+            changes.recv_timeout(TIMEOUT).context("raw msquic does not close")?;
+        }
+        Ok(())
     }
 
     fn set_up(&self, size: usize, count: usize, is_ping_pong: bool) {
@@ -238,35 +282,41 @@ fn on_server_connection(
     }
 }
 
-#[async_trait]
-impl Contender for Raw {
-    fn name(&self) -> &'static str {
-        "raw msquic"
-    }
-
-    async fn one_way(&self, size: usize, count: usize) -> Result<Duration> {
-        tokio::task::block_in_place(|| {
-            self.set_up(size, count, false);
-            let started = Instant::now();
-            for _ in 0..(IN_FLIGHT / size).clamp(2, 256) {
-                self.shared.send_next(&self.stream)?;
+impl Measure for Raw {
+    async fn measure(self: Arc<Self>, workload: Workload) -> Result<Option<Vec<f64>>> {
+        match workload {
+            Workload::OneWay { connections: 1, size, count } => {
+                let run = move || self.one_way(size, count);
+                Ok(Some(spawn_blocking(run).await??))
             }
-            self.wait()?;
-            Ok(started.elapsed())
-        })
-    }
-
-    async fn ping_pong(&self, size: usize, count: usize) -> Result<Vec<Duration>> {
-        tokio::task::block_in_place(|| {
-            self.set_up(size, count, true);
-            self.shared.pings.lock().map_err(|_| anyhow::anyhow!("a round failed"))?.started =
-                Some(Instant::now());
-            self.shared.send_next(&self.stream)?;
-            self.wait()
-        })
-    }
-
-    async fn close(self: Box<Self>) {
-        tokio::task::block_in_place(|| drop(self));
+            Workload::PingPong { size, count } => {
+                let times = spawn_blocking(move || self.ping_pong(size, count)).await??;
+                Ok(Some(percentiles(times.into_iter().skip(warm_up(count)).collect())))
+            }
+            Workload::Handshakes { at_once, count } => {
+                Ok(Some(handshakes(&self, at_once, count).await?))
+            }
+            _ => Ok(None),
+        }
     }
 }
+
+async fn handshakes(raw: &Arc<Raw>, at_once: usize, count: usize) -> Result<Vec<f64>> {
+    let each = count.div_ceil(at_once);
+    raw.connect(warm_up(each))?;
+    let (cpu, started) = (cpu_time(), Instant::now());
+    let tasks = (0..at_once).map(|_| {
+        let raw = raw.clone();
+        spawn_blocking(move || raw.connect(each))
+    });
+    for task in tasks.collect::<Vec<_>>() {
+        task.await??;
+    }
+    Ok(costs(each * at_once, started, cpu))
+}
+
+/// How many bytes are passed to msquic at once.
+const IN_FLIGHT: usize = 1 << 20;
+
+/// How long the connection may take.
+const TIMEOUT: Duration = Duration::from_secs(10);

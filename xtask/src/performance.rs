@@ -1,0 +1,146 @@
+//! `bench`: runs the benchmark, and writes its figures into the documents.
+//!
+//! The figures are stored in docs/performance.json. docs/performance.md and README.md have a part
+//! between two marks, which is made of them, and so are the charts. `tidy` checks that these are what
+//! the stored figures result in.
+
+use crate::process::{self, Workspace};
+use anyhow::{Context, Result, ensure};
+use bench_report::{Chart, Report, Section};
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+/// Runs the benchmark with `arguments`. With `write`, its figures replace those in the documents.
+pub(crate) fn run(workspace: &Workspace, write: bool, arguments: &[String]) -> Result<()> {
+    let mut bench = workspace.cargo_linked(["run", "--release", "--package", "transport-bench"]);
+    bench.args(["--features", if workspace.is_bundled() { "s2n" } else { "s2n,system" }]);
+    bench.arg("--").args(arguments);
+    if !write {
+        return process::run(&mut bench);
+    }
+    ensure!(workspace.is_bundled(), "the documents have figures of the bundled libmsquic");
+    process::run(bench.arg("--json").arg(workspace.root.join(FIGURES)))?;
+    fs::create_dir_all(workspace.root.join("docs/charts"))?;
+    for (path, text) in render(&workspace.root)? {
+        let path = workspace.root.join(path);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Returns which files differ from what the stored figures result in.
+pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
+    let differs = |(path, text): &(String, String)| {
+        fs::read_to_string(root.join(path)).map_or(true, |stored| stored != *text)
+    };
+    let files = render(root)?.into_iter().filter(differs);
+    Ok(files.map(|(path, _)| format!("{path} has not the figures of {FIGURES}")).collect())
+}
+
+/// Returns the files that the stored figures result in, with their paths. None without figures.
+fn render(root: &Path) -> Result<BTreeMap<String, String>> {
+    let path = root.join(FIGURES);
+    if !path.exists() {
+        return Ok(BTreeMap::new());
+    }
+    let report = Report::read(&path)?;
+    let mut files = BTreeMap::new();
+    for section in &report.sections {
+        let chart = Chart { section, rows: &[], contenders: &[] };
+        files.insert(format!("docs/{}", chart_of(section)), chart.draw());
+    }
+    let all = report.markdown(|section| Some(chart_of(section)));
+    for (path, part) in [(PERFORMANCE, all), (README, summary(&report)?)] {
+        let document = fs::read_to_string(root.join(path))?;
+        files.insert(path.to_owned(), replace(&document, &part).context(path)?);
+    }
+    let section = messages(&report)?;
+    let chart = Chart { section, rows: &ROWS, contenders: &CONTENDERS };
+    files.insert(format!("docs/{SUMMARY_CHART}"), chart.draw());
+    Ok(files)
+}
+
+/// Returns the figures of README.md.
+fn summary(report: &Report) -> Result<String> {
+    let table = messages(report)?.summary(&ROWS, &CONTENDERS);
+    Ok(format!("![Messages over loopback](docs/{SUMMARY_CHART})\n\n{table}"))
+}
+
+fn messages(report: &Report) -> Result<&Section> {
+    report.section("messages").context("the figures have no section \"messages\"")
+}
+
+/// Returns the document with another part between the marks.
+fn replace(document: &str, part: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).context("there is no begin of the figures")?;
+    let (_, after) = rest.split_once(END).context("there is no end of the figures")?;
+    Ok(format!("{before}{BEGIN}\n\n{part}\n{END}{after}"))
+}
+
+/// Returns the path of a section's chart from docs/performance.md.
+fn chart_of(section: &Section) -> String {
+    format!("charts/{}.svg", section.name)
+}
+
+/// The figures of all rounds.
+const FIGURES: &str = "docs/performance.json";
+
+/// The document with all figures.
+const PERFORMANCE: &str = "docs/performance.md";
+
+/// The document with some of them.
+const README: &str = "README.md";
+
+/// The chart of README.md.
+const SUMMARY_CHART: &str = "charts/summary.svg";
+
+/// The lines before and after the figures.
+const BEGIN: &str = "<!-- figures of `cargo xtask bench --write` -->";
+const END: &str = "<!-- end of the figures -->";
+
+/// What README.md shows of the section "messages".
+const ROWS: [&str; 4] = [
+    "128 B one-way, 1000/s",
+    "64 KiB one-way, MB/s",
+    "1 MiB one-way, MB/s",
+    "128 B ping-pong p50, us",
+];
+const CONTENDERS: [&str; 6] =
+    ["ours", "ours, driven", "quinn", "s2n-quic", "TCP+TLS", "raw msquic"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bench_report::Row;
+
+    #[test]
+    fn files_that_are_not_made_of_the_stored_figures_are_found() {
+        let root = tempfile::tempdir().unwrap();
+        let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
+        fs::create_dir_all(root.path().join("docs/charts")).unwrap();
+        assert!(check(root.path()).unwrap().is_empty(), "there are no figures yet");
+        let row = Row { name: ROWS[0].to_owned(), is_drawn: true, rounds: vec![vec![Some(3.0)]] };
+        let section = Section {
+            name: "messages".to_owned(),
+            title: "One connection".to_owned(),
+            contenders: vec!["ours".to_owned()],
+            rows: vec![row],
+        };
+        let report = Report { sections: vec![section], ..Report::default() };
+        report.write(&root.path().join(FIGURES)).unwrap();
+        for document in [PERFORMANCE, README] {
+            write(document, &format!("before {BEGIN} old {END} after"));
+        }
+        assert_eq!(check(root.path()).unwrap().len(), 4, "two documents, two charts");
+        for (path, text) in render(root.path()).unwrap() {
+            write(&path, &text);
+        }
+        assert_eq!(check(root.path()).unwrap(), [""; 0]);
+        let readme = fs::read_to_string(root.path().join(README)).unwrap();
+        assert!(readme.starts_with("before ") && readme.ends_with(" after"), "{readme}");
+        assert!(readme.contains("| 128 B one-way, 1000/s | 3.00 |"), "{readme}");
+        write(README, &readme.replace("3.00", "4.00"));
+        assert_eq!(check(root.path()).unwrap().len(), 1, "README.md");
+    }
+}
