@@ -72,8 +72,19 @@ const PLAIN: [&str; 18] = [
 ];
 
 /// The examples that need no arguments and end by themselves. Each checks what it shows.
-const EXAMPLES: [&str; 8] =
-    ["echo", "service", "fanout", "verifier", "reload", "datagrams", "spans", "simulate"];
+const EXAMPLES: [&str; 11] = [
+    "echo",
+    "service",
+    "limits",
+    "fanout",
+    "chat",
+    "verifier",
+    "reload",
+    "retry",
+    "datagrams",
+    "spans",
+    "simulate",
+];
 
 /// Filters for tests that call no foreign function.
 const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::", "record::"];
