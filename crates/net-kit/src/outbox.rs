@@ -258,13 +258,13 @@ impl Outbox {
         std::ptr::from_ref(self).addr() as u64
     }
 
-    /// Returns the progress of writing. `is_moving` means that everything is written and only the
-    /// peer's confirmation is missing: what the peer takes is not visible here.
+    /// Returns the progress of writing and of confirmations. `is_moving` means that everything is
+    /// written and only the peer's confirmation is missing: what the peer takes is not visible here.
     pub fn snapshot(&self) -> Snapshot {
         let state = self.state.lock();
         let is_asked = state.confirmation.is_asked() && state.written == state.pushed;
         let is_moving = state.is_all_written || is_asked;
-        Snapshot { done: state.bytes, is_moving }
+        Snapshot { done: state.bytes + state.confirmation.settled(), is_moving }
     }
 
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done

@@ -51,6 +51,11 @@ impl Confirmation {
         self.wanted = self.wanted.max(position);
     }
 
+    /// Returns the position before which nothing is awaited, which never decreases.
+    pub(super) fn settled(&self) -> u64 {
+        self.settled
+    }
+
     /// Returns whether everything before `position` is settled, if `written` is written.
     pub(super) fn is_settled(&self, position: u64, written: u64) -> bool {
         position <= if self.lane.is_some() { self.settled } else { written }

@@ -4,7 +4,10 @@ use super::state::ENTRY_COST;
 use super::*;
 use crate::control_record::Control;
 use crate::frame::HEADER;
+use crate::progress::{Timeouts, unless_stuck};
 use futures_util::FutureExt;
+use std::time::Duration;
+use tokio::time::sleep;
 
 fn message(size: usize) -> Vec<Bytes> {
     vec![vec![7; size].into()]
@@ -193,6 +196,28 @@ async fn a_flush_waits_until_the_peer_has_confirmed() {
     outbox.try_push(&mut message(3)).unwrap();
     write_one(&outbox).await;
     assert_eq!((outbox.unconfirmed().0, outbox.suspected().0), (1, 0), "no probe is asked");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_confirmation_is_progress() {
+    const INTERVAL: usize = 256 * 1024;
+    let outbox = &Outbox::with_probes(INTERVAL, 2);
+    let limit = Duration::from_secs(12);
+    let timeouts = Timeouts::begin(limit, 100 * limit);
+    outbox.try_push(&mut message(HEADER + INTERVAL)).unwrap();
+    write_one(outbox).await;
+    outbox.try_push(&mut message(1)).unwrap();
+    let peer = async {
+        written(outbox, &[Control::Probe(number(1))]).await;
+        write_one(outbox).await;
+        sleep(9 * limit).await; // its application receives slowly
+        outbox.confirmed(number(1));
+        written(outbox, &[Control::Probe(number(2))]).await;
+        sleep(9 * limit).await;
+        outbox.confirmed(number(2));
+    };
+    let flushed = unless_stuck(timeouts, || outbox.snapshot(), outbox.flushed());
+    assert_eq!(tokio::join!(flushed, peer).0, Ok(Ok(())));
 }
 
 #[tokio::test]
