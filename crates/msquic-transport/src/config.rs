@@ -47,10 +47,6 @@ net_kit::quic_options! {
         /// connection makes progress on other streams, a stream has ten times as long for each 1 MiB,
         /// since the whole connection may be slow. Default: [`STREAM_OP_TIMEOUT`], 12 s.
         stream_op_timeout: Duration = STREAM_OP_TIMEOUT, TIMEOUT;
-        /// How long a `close` waits, after everything is acknowledged, for a peer that accepts no requests. Such
-        /// a peer may be of an older version, which loses what it has not read when the connection is closed. At
-        /// least three round-trip times, unless it is zero. Default: 100 ms.
-        older_peer_delay: Duration = Duration::from_millis(100), Duration::ZERO..=*TIMEOUT.end();
         /// How long sent data may stay unacknowledged before the connection ends with
         /// [`CloseReason::TimedOut`](net_traits::CloseReason::TimedOut): 1 ms to 10 min. Default: 16 s (msquic).
         disconnect_timeout: Duration = Duration::from_secs(16), DISCONNECT;

@@ -12,13 +12,13 @@ use msquic_async::{Connection, ConnectionError, StreamType};
 use net_kit::datagram::Counters;
 use net_kit::guard::OnDrop;
 use net_kit::memory_budget::Share;
+use net_kit::quic;
 use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Lingering, Member};
 use net_kit::telemetry::Sample;
 use net_traits::{CloseOutcome, CloseReason, SendError};
 use parking_lot::Mutex;
 use std::sync::{Arc, Weak};
-use tokio::time::timeout;
 
 pub(crate) struct Shared {
     pub(crate) entry: Entry<Self>,
@@ -56,17 +56,15 @@ impl Shared {
         }
     }
 
-    /// Waits for a peer of an older version to read what it has acknowledged: it loses the rest when the
-    /// connection is closed. Older versions have no receipts and accept no requests.
-    pub(crate) async fn let_older_peer_read(&self) {
-        let Shared { inner, config, .. } = self;
-        let delay = config.older_peer_delay;
-        let is_newer = self.inbound.receipts().is_some()
-            || inner.peer_allows_streams(StreamType::Bidirectional);
-        if !delay.is_zero() && !is_newer {
-            let rtt = inner.statistics().await.map(|it| it.rtt).unwrap_or_default();
-            let _ = timeout(delay.max(3 * rtt), inner.watch_shutdown()).await;
-        }
+    /// Gives a peer of an older version time to read what it has acknowledged.
+    async fn let_older_peer_read(&self) {
+        let Self { inner, config, .. } = self;
+        let is_older = self.inbound.receipts().is_none()
+            && !inner.peer_allows_streams(StreamType::Bidirectional);
+        let rtt = async { inner.statistics().await.map(|it| it.rtt).unwrap_or_default() };
+        let (delay, ended) = (config.older_peer_delay, inner.watch_shutdown());
+        let read = quic::let_older_peer_read(is_older, delay, rtt, ended);
+        let _ = config.timeouts().wait(read).await; // it ends then
     }
 
     /// Sends the receipts for messages that were handed out.

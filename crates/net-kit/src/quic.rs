@@ -1,9 +1,10 @@
-//! The options that all QUIC transports have.
+//! What all QUIC transports have: options, and the delay for older peers.
 
 use crate::options::TIMEOUT;
 use net_traits::ConfigError;
 use std::ops::RangeInclusive;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// How a sender adapts its speed to the path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
@@ -72,6 +73,27 @@ pub fn check_idle(option: &'static str, duration: Duration) -> Result<(), Config
         return Ok(());
     }
     Err(ConfigError::new(option, format!("{duration:?}"), "0, or at least 1ms"))
+}
+
+/// Gives a peer of an older version time to read, after everything is acknowledged and before the
+/// connection is closed: older versions lose what they have not read. They have no receipts and accept
+/// no requests. A peer with either, or that got no messages, needs no time.
+///
+/// Waits for `delay`, at least three round-trip times of `rtt`, or until the connection has `ended`.
+/// Does not wait if `delay` is zero, or the peer needs no time.
+///
+/// # Cancel safety
+///
+/// Cancel-safe if `rtt` and `ended` are.
+pub async fn let_older_peer_read<T>(
+    needs_time: bool,
+    delay: Duration,
+    rtt: impl Future<Output = Duration>,
+    ended: impl Future<Output = T>,
+) {
+    if needs_time && !delay.is_zero() {
+        let _ = timeout(delay.max(rtt.await.saturating_mul(3)), ended).await;
+    }
 }
 
 /// Adds the options of QUIC to a configuration that another macro of this crate defines.
@@ -149,6 +171,12 @@ macro_rules! quic_options {
                 /// [`NetDatagrams`](::net_traits::NetDatagrams). At the limit, sending is an error, and the
                 /// oldest received one is dropped. With 0 there are no datagrams. Default: 64 KiB.
                 datagram_queue: usize = 64 * 1024, 0..=*$crate::options::QUEUE.end();
+                /// How long a `close` waits, after everything is acknowledged, for a peer that accepts
+                /// no requests. Such a peer may be of an older version, which loses what it has not
+                /// read when the connection is closed. At least three round-trip times, unless it is
+                /// zero, and at most as long as sending may make no progress. Default: 100 ms.
+                older_peer_delay: ::std::time::Duration = ::std::time::Duration::from_millis(100),
+                    ::std::time::Duration::ZERO..=*$crate::options::TIMEOUT.end();
                 /// How connections adapt their speed to the path. Default:
                 /// [`CongestionControl::Cubic`]($crate::quic::CongestionControl).
                 congestion_control: $crate::quic::CongestionControl =
@@ -222,6 +250,27 @@ macro_rules! quic_options {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::future::{pending, ready};
+    use tokio::time::{Instant, sleep};
+
+    const MS: Duration = Duration::from_millis(1);
+
+    #[tokio::test(start_paused = true)]
+    async fn only_older_peers_get_time_to_read() {
+        let waits = async |needs_time, delay, rtt, ended: Duration| {
+            let start = Instant::now();
+            let ended =
+                async { if ended.is_zero() { pending().await } else { sleep(ended).await } };
+            let_older_peer_read(needs_time, delay, ready(rtt), ended).await;
+            start.elapsed()
+        };
+        let never = Duration::ZERO;
+        assert_eq!(waits(true, 100 * MS, 33 * MS, never).await, 100 * MS);
+        assert_eq!(waits(true, 100 * MS, 40 * MS, never).await, 120 * MS);
+        assert_eq!(waits(true, 100 * MS, 40 * MS, 7 * MS).await, 7 * MS, "the peer closes");
+        assert_eq!(waits(true, Duration::ZERO, 40 * MS, never).await, Duration::ZERO);
+        assert_eq!(waits(false, 100 * MS, 40 * MS, never).await, Duration::ZERO);
+    }
 
     #[test]
     fn streams_that_wait_leave_a_quarter_of_the_window() {
