@@ -5,13 +5,15 @@
 //! it. The message in progress is then lost; queued messages use the next stream.
 
 use crate::native::{Quinn, ended};
+use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::handshake::Handshake;
-use net_kit::outbox::{Outbox, Work};
-use net_kit::{backend::Session, coop};
+use net_kit::outbox::{Frame, Outbox, Work};
+use net_kit::{backend::Session, coop, quic::let_older_peer_read};
 use net_traits::RecvError;
 use quinn::{ConnectionError, ReadError, RecvStream, SendStream, VarInt, WriteError};
+use std::future::ready;
 use std::pin::pin;
 
 /// The code that stops a stream on which the peer announced a message over the limit.
@@ -37,8 +39,18 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     };
     let write = async {
         let send = |(lane, first)| send(session, lane, if first { URGENT } else { 0 });
-        join_all(session.outboxes().map(send)).await;
+        // Dropping a stream finishes it, so they are kept until the connection is closed.
+        let mut streams = join_all(session.outboxes().map(send)).await;
         let _all_sent = native.answers.write().await;
+        native.connection.set_send_window(1); // see `acknowledged`
+        let lanes = session.outboxes().zip(&mut streams);
+        join_all(lanes.map(|((lane, _), stream)| acknowledged(session, lane, stream))).await;
+        // Shows whether the peer accepts requests, and sends nothing.
+        let request = native.connection.open_bi().now_or_never();
+        let is_older = session.receipts().is_none() && request.is_none();
+        let needs_time = is_older && streams.iter().any(Option::is_some);
+        let (delay, rtt) = (session.config().older_peer_delay, native.connection.rtt());
+        let_older_peer_read(needs_time, delay, ready(rtt), session.ended()).await;
         if let Some((code, reason)) = session.urgent().closing() {
             session.abort(code, &reason);
         }
@@ -95,27 +107,24 @@ async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
     end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
 }
 
-/// Writes messages until this side closes and the peer has acknowledged all of them, or until the
-/// connection is lost.
-async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) {
+/// Writes messages until this side closes, or the connection is lost. Returns the open stream.
+async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) -> Option<SendStream> {
     loop {
-        match send_on_stream(session, outbox, priority).await {
-            Ok(Some(code)) => session.stopped(outbox, None, code.into_inner()),
-            Ok(None) => return outbox.confirm(),
-            Err(WriteError::Stopped(_)) => {} // reported by `send_on_stream`
-            Err(_) => return,                 // the connection is lost
-        }
+        let mut begun = None;
+        let sent = send_on_stream(session, outbox, priority, &mut begun).await;
+        let Err(WriteError::Stopped(code)) = sent else { return sent.ok().flatten() };
+        session.stopped(outbox, begun.as_ref(), code.into_inner());
     }
 }
 
-/// Writes messages to one stream, which is opened for the first message. Returns the code with
-/// which the peer stopped it between messages, or `None` once the peer has acknowledged all of
-/// them.
+/// Writes messages to one stream, which is opened for the first message, until this side closes.
+/// `begun` is the message that is not written completely.
 async fn send_on_stream(
     session: &Session<Quinn>,
     outbox: &Outbox,
     priority: i32,
-) -> Result<Option<VarInt>, WriteError> {
+    begun: &mut Option<Frame>,
+) -> Result<Option<SendStream>, WriteError> {
     let mut open: Option<SendStream> = None;
     loop {
         let work = match &open {
@@ -123,14 +132,12 @@ async fn send_on_stream(
             Some(stream) => tokio::select! {
                 biased;
                 work = outbox.work() => work,
-                stopped = stream.stopped() => return Ok(stopped?),
+                stopped = stream.stopped() => {
+                    return Err(stopped?.map_or(WriteError::ClosedStream, WriteError::Stopped));
+                }
             },
         };
-        let Work::Frame(mut frame) = work else {
-            let Some(mut stream) = open else { return Ok(None) };
-            let _ = stream.finish(); // fails if the peer stopped the stream
-            return Ok(stream.stopped().await?);
-        };
+        let Work::Frame(frame) = work else { return Ok(open) };
         let stream = match &mut open {
             Some(stream) => stream,
             None => {
@@ -139,24 +146,26 @@ async fn send_on_stream(
                 open.insert(stream)
             }
         };
-        let mut rest = &mut frame.pieces[..];
-        let written = loop {
-            match stream.write_chunks(rest).await {
-                Err(error) => break Err(error),
-                Ok(written) => {
-                    outbox.wrote(written.bytes);
-                    rest = &mut rest[written.chunks..];
-                }
-            }
-            if rest.is_empty() {
-                break Ok(());
-            }
-        };
-        if let Err(WriteError::Stopped(code)) = written {
-            session.stopped(outbox, Some(&frame), code.into_inner());
-        } else {
-            outbox.wrote_frame(&frame);
+        let mut rest = &mut begun.insert(frame).pieces[..];
+        while !rest.is_empty() {
+            let written = stream.write_chunks(rest).await?;
+            outbox.wrote(written.bytes);
+            rest = &mut rest[written.chunks..];
         }
-        written?;
+        begun.take().iter().for_each(|frame| outbox.wrote_frame(frame));
+    }
+}
+
+/// Waits until the peer has acknowledged what was written to a stream, if it is open.
+///
+/// The stream is not finished: older peers read a finished stream again and again. quinn shows no other
+/// acknowledgements, but with a send window of one byte, a stream is writable only once nothing is
+/// unacknowledged on the connection.
+async fn acknowledged(session: &Session<Quinn>, outbox: &Outbox, stream: &mut Option<SendStream>) {
+    let Some(stream) = stream else { return };
+    match stream.write(&[]).await {
+        Ok(_) => outbox.confirm(),
+        Err(WriteError::Stopped(code)) => session.stopped(outbox, None, code.into_inner()),
+        Err(_) => {} // the connection is lost
     }
 }

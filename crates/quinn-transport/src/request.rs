@@ -62,10 +62,7 @@ impl PeerQuestion<Quinn> for Request {
             let _close_waits = session.native().answers.read().await;
             write.write_chunk(answer).await?;
             let _ = write.finish(); // fails if the peer stopped the stream
-            match write.stopped().await? {
-                Some(code) => Err(WriteError::Stopped(code)),
-                None => Ok(()),
-            }
+            write.stopped().await?.map_or(Ok(()), |code| Err(WriteError::Stopped(code)))
         };
         match session.unless_stuck(std::iter::empty(), written).await? {
             Ok(()) => {

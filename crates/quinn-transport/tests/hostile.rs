@@ -120,6 +120,25 @@ fn a_stopped_stream_is_reported_once_and_replaced() {
 }
 
 #[test]
+fn a_stopped_stream_is_reported_by_a_flush_of_each_clone() {
+    run(async {
+        let (peer, connection) = raw(QuinnConfig::default()).await;
+        let clone = connection.clone();
+        connection.send(b"one").await.unwrap();
+        let mut stream = peer.accept_uni().await.unwrap();
+        stream.stop(VarInt::from_u32(7)).unwrap();
+        let stopped = Err(SendError::Stopped { code: 7 });
+        while connection.send(b"two").await != stopped {
+            tokio::task::yield_now().await;
+        }
+        for connection in [&clone, &connection] {
+            assert_eq!(connection.flush().await, stopped);
+            assert_eq!(connection.flush().await, Ok(()), "once");
+        }
+    });
+}
+
+#[test]
 fn streams_of_the_peer_are_limited() {
     run(async {
         let config = QuinnConfig::new().max_inbound_streams(2).max_inbound_requests(0);

@@ -8,6 +8,7 @@ use net_traits_test::{Harness, Limits, Path, RawPeer};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{
     ClientConfig, Connection, ConnectionError, Endpoint, ReadError, ReadToEndError, SendStream,
+    TransportConfig,
 };
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use rustls::SignatureScheme;
@@ -46,9 +47,17 @@ pub(crate) async fn listen(config: QuinnConfig) -> (QuinnTransport, QuinnListene
 
 /// Connects a bare QUIC peer, and returns it and the local connection.
 pub(crate) async fn raw(config: QuinnConfig) -> (Connection, QuinnConnection) {
+    raw_with(config, TransportConfig::default()).await
+}
+
+/// Connects a bare QUIC peer with these options, and returns it and the local connection.
+pub(crate) async fn raw_with(
+    config: QuinnConfig,
+    options: TransportConfig,
+) -> (Connection, QuinnConnection) {
     let (_, listener) = listen(config).await;
     let credential = trusting();
-    let dial = dial_quic(listener.local_addr(), ALPN, Some(&credential));
+    let dial = dial_quic_with(listener.local_addr(), ALPN, Some(&credential), options);
     let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
     let (dialled, accepted) = tokio::join!(dial, accept);
     (dialled.unwrap(), accepted)
@@ -105,6 +114,15 @@ pub(crate) async fn dial_quic(
     alpn: &str,
     credential: Option<&NetCredential>,
 ) -> Result<Connection, ConnectionError> {
+    dial_quic_with(remote_addr, alpn, credential, TransportConfig::default()).await
+}
+
+async fn dial_quic_with(
+    remote_addr: SocketAddr,
+    alpn: &str,
+    credential: Option<&NetCredential>,
+    options: TransportConfig,
+) -> Result<Connection, ConnectionError> {
     let (mut config, _) = TlsIdentity::new(trusting()).unwrap().client(&[alpn.to_owned()]).unwrap();
     config.client_auth_cert_resolver = match credential {
         None => Arc::new(NoCertificate),
@@ -115,7 +133,8 @@ pub(crate) async fn dial_quic(
             Arc::new(SingleCertAndKey::from(CertifiedKey::new(chain, key)))
         }
     };
-    let config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(config).unwrap()));
+    config.transport_config(Arc::new(options));
     let endpoint = Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap();
     endpoint.connect_with(config, remote_addr, "peer").unwrap().await
 }
