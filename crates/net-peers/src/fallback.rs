@@ -81,9 +81,10 @@ const PORTS: usize = 16;
 ///
 /// A dial is retryable if the transport with the less specific error may connect at the next
 /// attempt, for instance because it was refused. A rejection then has
-/// [`is_retryable`](net_traits::Rejection::is_retryable) set, and another final error is replaced
-/// by the retryable one. A timeout does not make the dial retryable: the network may drop all
-/// packets of that transport, and the error of the other one decides.
+/// [`is_retryable`](net_traits::Rejection::is_retryable) set, and another final error is returned
+/// together with the retryable one, as [`ConnectError::BothFailed`]. A timeout does not make the
+/// dial retryable: the network may drop all packets of that transport, and the error of the other
+/// one decides.
 ///
 /// Of two errors of equal rank, that of the primary transport is returned.
 ///
@@ -305,7 +306,7 @@ fn combined(primary: ConnectError, secondary: ConnectError) -> ConnectError {
     }
     match specific {
         ConnectError::Rejected(rejection) => rejection.with_retryable(true).into(),
-        _ => other,
+        _ => ConnectError::BothFailed { specific: specific.into(), retryable: other.into() },
     }
 }
 
@@ -329,6 +330,7 @@ fn rank(error: &ConnectError) -> u8 {
         ConnectError::InvalidInput(_)
         | ConnectError::Credential(_)
         | ConnectError::Closed(CloseReason::Local { .. }) => 0,
+        ConnectError::BothFailed { specific, .. } => rank(specific),
         _ => 1,
     }
 }

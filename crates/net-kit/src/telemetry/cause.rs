@@ -20,6 +20,7 @@ pub(super) fn of_failure(error: &ConnectError) -> (&'static str, &'static str) {
         ConnectError::NoCommonAlpn { .. } => ("no_common_alpn", ""),
         ConnectError::Rejected(rejection) => (of_side(rejection), of_rejection(rejection)),
         ConnectError::Closed(reason) => ("closed", of_close(reason)),
+        ConnectError::BothFailed { specific, .. } => of_failure(specific),
         _ => ("other", ""),
     }
 }

@@ -8,17 +8,17 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 /// Which error is returned: the row is that of the primary transport, the column that of the
-/// secondary. An uppercase letter is a retryable error.
+/// secondary. An uppercase letter is a retryable error; that of a final error stands for both.
 const TABLE: [&str; 12] = [
     "  p u c r n f t l i k s",
     "p p p P p p P p P p p p",
     "u p u U u u U u U u u u",
     "c P U C C C C C C C C C",
-    "r p u C r r F r L r r r",
-    "n p u C r n F n L n n n",
-    "f P U C F F F F F F F F",
+    "r p u R r r R r R r r r",
+    "n p u C r n N n N n n n",
+    "f P U C R N F F F F F F",
     "t p u C r n F T T T T T",
-    "l P U C L L F L L L L L",
+    "l P U C R N F L L L L L",
     "i p u C r n F T L i i i",
     "k p u C r n F T L k k k",
     "s p u C r n F T L s s s",
@@ -47,6 +47,7 @@ fn the_error_of_a_dial_tells_what_to_do_and_whether_to_dial_again() {
     let letter = |error: &ConnectError| {
         let plain = match error.clone() {
             ConnectError::Rejected(rejection) => rejection.with_retryable(false).into(),
+            ConnectError::BothFailed { specific, .. } => *specific,
             error => error,
         };
         let (letter, _) = errors.iter().find(|(_, it)| *it == plain).unwrap();
