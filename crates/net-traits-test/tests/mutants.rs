@@ -180,9 +180,13 @@ mutants! {
     try_recv_never_pauses: TryRecvNeverPauses =>
         "batch::batches_that_are_always_ready_yield",
     flush_hangs: FlushHangs =>
-        "message::flush_returns" & "message::a_flush_waits_for_the_peer",
+        "message::flush_returns"
+        & "message::a_flush_waits_for_the_peer"
+        & "close::a_flush_ends_with_the_connection",
     flush_is_local: FlushIsLocal =>
         "message::a_flush_waits_for_the_peer",
+    flush_forgets_the_end: FlushForgetsTheEnd =>
+        "close::a_flush_ends_with_the_connection",
     queued_is_taken: QueuedIsTaken =>
         "message::an_acked_message_was_taken",
     unknown_is_taken: UnknownIsTaken =>
@@ -229,6 +233,8 @@ mutants! {
         "handles::handles_may_be_dropped_anywhere",
     drops_linger_forever: DropsLingerForever =>
         "handles::a_dropped_connection_lingers_for_a_limited_time",
+    lingering_connections_escape: LingeringConnectionsEscape =>
+        "handles::a_lingering_connection_can_be_closed",
     losses_are_not_counted: LossesAreNotCounted =>
         "handles::messages_lost_by_a_drop_are_counted",
     losses_of_ends_are_not_counted: LossesOfEndsAreNotCounted =>

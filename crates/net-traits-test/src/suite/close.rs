@@ -275,6 +275,30 @@ pub async fn messages_lost_by_an_end_are_counted<H: Harness>(stage: Stage<H>) {
     assert!(transport.statistics().undelivered_bytes >= 200_000);
 }
 
+/// A `flush` that waits when the connection ends returns `Closed`. It succeeds if the end is a close
+/// that delivers the messages.
+///
+/// A program forgets messages once they are flushed, and sends the others again.
+pub async fn a_flush_ends_with_the_connection<H: Harness>(stage: Stage<H>) {
+    let (Pair { one, other, .. }, path) = &stage.meet_over_path().await;
+    let dialler = if stage.is_swapped { other } else { one };
+    path.interrupt(dialler.local_addr());
+    one.send(b"held up").await.unwrap();
+    let mut flushed = pin!(one.flush());
+    if timeout(MOMENT, flushed.as_mut()).await.is_err() {
+        one.abort(7, "gone");
+        assert_eq!(flushed.await, Err(SendError::Closed(local(7, "gone"))));
+    }
+    let Pair { one, other, .. } = &stage.meet().await;
+    for number in 0..12 {
+        one.send_bytes(numbered(number, 10_000)).await.unwrap();
+    }
+    let receive = async { while other.recv().await.is_ok() {} };
+    let (flushed, outcome, ()) = tokio::join!(one.flush(), one.close(7, "done"), receive);
+    assert!(outcome.is_confirmed(), "{outcome:?}");
+    assert_eq!(flushed, Ok(()));
+}
+
 /// Aborting does not wait for queued messages, and ends a `close` that does. Its code and reason
 /// replace those of the close.
 pub async fn an_abort_ends_a_pending_close<H: Harness>(stage: Stage<H>) {

@@ -3,7 +3,7 @@
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, number, numbered};
 use crate::suite::operation::fill;
 use crate::{Harness, Limits};
-use net_traits::{CloseReason, NetConnection, NetTransport, RecvError};
+use net_traits::{CloseReason, NetConnection, NetTransport, RecvError, TrustPolicy};
 use std::panic::resume_unwind;
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
@@ -75,6 +75,38 @@ pub async fn a_dropped_connection_lingers_for_a_limited_time<H: Harness>(stage: 
         sleep(PAUSE).await;
     }
     assert!(transport.connections().is_empty());
+}
+
+/// A connection that lingers is not among the open connections, and is closed with those of its peer
+/// and by a revocation.
+///
+/// A peer must not keep a connection that the application cannot see.
+pub async fn a_lingering_connection_can_be_closed<H: Harness>(stage: Stage<H>) {
+    let hour = Duration::from_secs(3600);
+    let limits = Limits {
+        no_progress_timeout: hour,
+        operation_timeout: hour,
+        linger: hour,
+        ..Limits::default()
+    };
+    for is_revoked in [false, true] {
+        let Pair { one, other: _other, listener: _listener, transports } =
+            stage.meet_with(limits.clone()).await;
+        let transport = &transports[usize::from(stage.is_swapped)];
+        fill(&one).await;
+        let peer = one.peer_identity().hash;
+        drop(one);
+        assert!(transport.connections().is_empty(), "there is no handle");
+        let lingering = transport.statistics().connections; // none if the transport queues nothing
+        let closed = match is_revoked {
+            true => transport.revoke(&TrustPolicy::reject_all()).await,
+            false => transport.close_peer(&peer, 7, "late"),
+        };
+        assert_eq!(closed, lingering);
+        while transport.statistics().connections > 0 {
+            sleep(PAUSE).await;
+        }
+    }
 }
 
 /// A transport counts the messages that are lost because the last handle was dropped, or because

@@ -225,6 +225,10 @@ impl NetTransport for BrokenTransport {
                 connection.abort(code, reason);
             }
         }
+        if self.context.fault == Fault::LingeringConnectionsEscape && self.context.live().is_empty()
+        {
+            return 0;
+        }
         self.inner.close_peer(identity, code, reason)
     }
 

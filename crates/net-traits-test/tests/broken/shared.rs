@@ -43,6 +43,7 @@ impl Drop for Shared {
             Fault::ClonesLeak => self.is_cloned.load(Ordering::SeqCst),
             Fault::OrphansLeak => self.context.strong_count() == 0,
             Fault::DropsLingerForever => self.is_patient(),
+            Fault::LingeringConnectionsEscape => self.limits.linger > Duration::from_secs(60),
             Fault::DropsNeedARuntime if self.lingers() => {
                 drop(Handle::current());
                 false
