@@ -28,6 +28,7 @@ mod package;
 mod patches;
 mod performance;
 mod process;
+mod promises;
 mod readme;
 mod setup;
 mod tidy;

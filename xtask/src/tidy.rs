@@ -1,6 +1,6 @@
 //! `tidy`: checks rules that the compiler does not.
 
-use crate::{circles, documents, errors, links, patches, performance, process};
+use crate::{circles, documents, errors, links, patches, performance, process, promises};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -53,6 +53,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
     }
     complaints.extend(documents::check(root)?);
     complaints.extend(performance::check(root)?);
+    complaints.extend(promises::check(root, &files)?);
     for result in [patches::check(root), errors::check(root)] {
         complaints.extend(result.err().map(|error| format!("{error:#}")));
     }
