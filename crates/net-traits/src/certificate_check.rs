@@ -1,10 +1,10 @@
 //! Parses and checks X.509 certificates.
 
 use crate::certificate_fields::Certificate;
-use crate::{Cause, CertHash, TrustError};
+use crate::{Cause, CertHash, TrustError, signatures};
 use der::asn1::{ObjectIdentifier, UintRef};
 use der::{Decode, Encode, Reader, Sequence, SliceReader};
-use ring::signature::{self, UnparsedPublicKey, VerificationAlgorithm};
+use ring::signature::{self, VerificationAlgorithm};
 use rustls_pki_types::CertificateDer;
 use std::time::{Duration, SystemTime};
 use x509_cert::spki::SubjectPublicKeyInfoOwned;
@@ -70,10 +70,8 @@ impl<'a> DatedCertificate<'a> {
         let signed = signed_part(self.der).map_err(failed)?;
         let signature = self.certificate.signature.as_bytes().unwrap_or_default();
         let key = self.certificate.content.public_key.subject_public_key.as_bytes();
-        let verifies = |algorithm| {
-            let key = UnparsedPublicKey::new(algorithm, key.unwrap_or_default());
-            key.verify(signed, signature).is_ok()
-        };
+        let verifies =
+            |algorithm| signatures::is_valid(algorithm, key.unwrap_or_default(), signed, signature);
         if self.is_self_signed() && !self.algorithm().is_ok_and(verifies) {
             return Err(TrustError::BadSignature { identity });
         }

@@ -6,11 +6,11 @@
 
 use crate::certificate_check::{DatedCertificate, unix_seconds};
 use crate::endorsing_key::{EndorsingKey, KEY};
-use crate::{Cause, CredentialError, TrustError};
+use crate::{Cause, CredentialError, TrustError, signatures};
 use der::asn1::{ObjectIdentifier, OctetStringRef};
 use der::{Decode, Encode, Sequence};
 use ring::rand::SystemRandom;
-use ring::signature::{ED25519, Ed25519KeyPair, KeyPair, UnparsedPublicKey};
+use ring::signature::{ED25519, Ed25519KeyPair, KeyPair};
 use rustls_pki_types::PrivatePkcs8KeyDer;
 use rustls_pki_types::pem::PemObject;
 use std::cmp::Reverse;
@@ -95,8 +95,7 @@ impl Endorsement {
 
     fn is_signed(&self, public_key_info: &[u8]) -> bool {
         let signed = signed_bytes(self.from, self.until, public_key_info);
-        let key = UnparsedPublicKey::new(&ED25519, self.key.as_bytes());
-        key.verify(&signed, &self.signature).is_ok()
+        signatures::is_valid(&ED25519, self.key.as_bytes(), &signed, &self.signature)
     }
 }
 
@@ -292,8 +291,8 @@ pub(crate) fn endorsers(
         }
     }
     for (key, signature) in if with_legacy { certificate.legacy_endorsements()? } else { vec![] } {
-        let public = UnparsedPublicKey::new(&ED25519, key.as_bytes());
-        check(key, None, &|| public.verify(key_info, &signature).is_ok());
+        let is_signed = || signatures::is_valid(&ED25519, key.as_bytes(), key_info, &signature);
+        check(key, None, &is_signed);
     }
     keys.sort_unstable();
     // The endorsement is valid during its last second.

@@ -63,6 +63,7 @@ mod peer_identity;
 mod requests;
 #[cfg(feature = "self-signed")]
 mod self_signed;
+mod signatures;
 mod statistics;
 mod transport;
 mod trust;
