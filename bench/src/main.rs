@@ -97,11 +97,12 @@ fn run(plan: &Plan, options: &Options) -> Result<Section> {
             }
             all.push(figures);
         }
-        rows.extend(workload.figures().iter().enumerate().map(|(place, (what, is_drawn))| {
+        rows.extend(workload.figures().iter().enumerate().map(|(place, unit)| {
             let figure = |figures: &Option<Vec<f64>>| figures.as_ref()?.get(place).copied();
             Row {
-                name: format!("{name}{what}"),
-                is_drawn: *is_drawn,
+                name: format!("{name}{}", unit.suffix),
+                is_drawn: unit.is_drawn,
+                less_is_better: unit.less_is_better,
                 rounds: all.iter().map(|round| round.iter().map(figure).collect()).collect(),
             }
         }));

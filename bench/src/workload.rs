@@ -22,23 +22,26 @@ pub(crate) enum Workload {
 }
 
 impl Workload {
-    /// Returns the suffix of the name of each figure, and whether charts show it.
-    pub(crate) fn figures(self) -> &'static [(&'static str, bool)] {
+    /// Returns the units of the figures.
+    pub(crate) fn figures(self) -> &'static [Unit] {
         match self {
-            Self::OneWay { size, .. } if size < LARGE => {
-                &[(", 1000/s", true), (", CPU ns per message", false)]
+            Self::OneWay { size, .. } if size >= LARGE => {
+                const { &[rate_in(", MB/s"), cost_in(", CPU s per GB")] }
             }
-            Self::OneWay { .. } => &[(", MB/s", true), (", CPU s per GB", false)],
-            Self::FanOut { .. } => &[(", 1000/s", true), (", CPU ns per message", false)],
+            Self::OneWay { .. } | Self::FanOut { .. } => {
+                const { &[rate_in(", 1000/s"), cost_in(", CPU ns per message")] }
+            }
             Self::SlowReader { .. } => {
-                &[(", other connection, MB/s", true), (", accepted from the sender, KiB", false)]
+                const { &[rate_in(", other connection, MB/s"), cost_in(", sent before it waits, KiB")] }
             }
             Self::PingPong { .. } => {
-                &[(" p50, us", true), (" p99, us", false), (" p99.9, us", false)]
+                const { &[drawn(" p50, us"), cost_in(" p99, us"), cost_in(" p99.9, us")] }
             }
-            Self::Handshakes { .. } => &[(", 1/s", true), (", CPU us each", false)],
-            Self::Idle { .. } => &[(", KiB each", true), (", KiB each after their end", false)],
-            Self::Transfer { .. } => &[(", Mbit/s", true)],
+            Self::Handshakes { .. } => const { &[rate_in(", 1/s"), cost_in(", CPU us each")] },
+            Self::Idle { .. } => {
+                const { &[drawn(", KiB each"), cost_in(", KiB each after their end")] }
+            }
+            Self::Transfer { .. } => const { &[rate_in(", Mbit/s")] },
         }
     }
 
@@ -75,6 +78,29 @@ impl Workload {
     pub(crate) fn needs_own_process(self) -> bool {
         matches!(self, Self::Idle { .. })
     }
+}
+
+/// What a figure counts, and how it is shown.
+pub(crate) struct Unit {
+    /// What follows the name of the workload.
+    pub(crate) suffix: &'static str,
+    pub(crate) is_drawn: bool,
+    pub(crate) less_is_better: bool,
+}
+
+/// A rate, which charts show.
+const fn rate_in(suffix: &'static str) -> Unit {
+    Unit { suffix, is_drawn: true, less_is_better: false }
+}
+
+/// A cost, which only tables have.
+const fn cost_in(suffix: &'static str) -> Unit {
+    Unit { suffix, is_drawn: false, less_is_better: true }
+}
+
+/// A cost that charts show.
+const fn drawn(suffix: &'static str) -> Unit {
+    Unit { is_drawn: true, ..cost_in(suffix) }
 }
 
 /// From this size, rates are in megabytes instead of messages.

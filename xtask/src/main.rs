@@ -90,6 +90,9 @@ enum Command {
         /// and about twelve minutes
         #[arg(long)]
         write: bool,
+        /// Write the same from the stored figures, without measuring
+        #[arg(long, conflicts_with_all = ["write", "arguments"])]
+        render: bool,
         /// Arguments of the benchmark, such as --rounds 3 or --quick
         #[arg(last = true)]
         arguments: Vec<String>,
@@ -152,6 +155,7 @@ impl Command {
             | Self::Deny
             | Self::Doctor
             | Self::Fuzz(_)
+            | Self::Bench { render: true, .. }
             | Self::Completions { .. } => None,
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
@@ -200,7 +204,8 @@ fn run(options: &Options) -> Result<()> {
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
         Command::Nightly => nightly(),
         Command::Demo { linkage, options } => demo::run(&workspace(linkage)?, options),
-        Command::Bench { linkage, write, arguments } => {
+        Command::Bench { render: true, .. } => performance::render(&Workspace::new(None)?.root),
+        Command::Bench { linkage, write, arguments, .. } => {
             performance::run(&workspace(linkage)?, *write, arguments)
         }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),

@@ -21,9 +21,14 @@ pub(crate) fn run(workspace: &Workspace, write: bool, arguments: &[String]) -> R
     }
     ensure!(workspace.is_bundled(), "the documents have figures of the bundled libmsquic");
     process::run(bench.arg("--json").arg(workspace.root.join(FIGURES)))?;
-    fs::create_dir_all(workspace.root.join("docs/charts"))?;
-    for (path, text) in render(&workspace.root)? {
-        let path = workspace.root.join(path);
+    render(&workspace.root)
+}
+
+/// Writes what the stored figures result in.
+pub(crate) fn render(root: &Path) -> Result<()> {
+    fs::create_dir_all(root.join("docs/charts"))?;
+    for (path, text) in files(root)? {
+        let path = root.join(path);
         fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     Ok(())
@@ -34,12 +39,12 @@ pub(crate) fn check(root: &Path) -> Result<Vec<String>> {
     let differs = |(path, text): &(String, String)| {
         fs::read_to_string(root.join(path)).map_or(true, |stored| stored != *text)
     };
-    let files = render(root)?.into_iter().filter(differs);
+    let files = files(root)?.into_iter().filter(differs);
     Ok(files.map(|(path, _)| format!("{path} has not the figures of {FIGURES}")).collect())
 }
 
 /// Returns the files that the stored figures result in, with their paths. None without figures.
-fn render(root: &Path) -> Result<BTreeMap<String, String>> {
+fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     let path = root.join(FIGURES);
     if !path.exists() {
         return Ok(BTreeMap::new());
@@ -118,9 +123,10 @@ mod tests {
     fn files_that_are_not_made_of_the_stored_figures_are_found() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
-        fs::create_dir_all(root.path().join("docs/charts")).unwrap();
+        fs::create_dir_all(root.path().join("docs")).unwrap();
         assert!(check(root.path()).unwrap().is_empty(), "there are no figures yet");
-        let row = Row { name: ROWS[0].to_owned(), is_drawn: true, rounds: vec![vec![Some(3.0)]] };
+        let rounds = vec![vec![Some(3.0)]];
+        let row = Row { name: ROWS[0].to_owned(), is_drawn: true, rounds, ..Row::default() };
         let section = Section {
             name: "messages".to_owned(),
             title: "One connection".to_owned(),
@@ -133,9 +139,7 @@ mod tests {
             write(document, &format!("before {BEGIN} old {END} after"));
         }
         assert_eq!(check(root.path()).unwrap().len(), 4, "two documents, two charts");
-        for (path, text) in render(root.path()).unwrap() {
-            write(&path, &text);
-        }
+        render(root.path()).unwrap();
         assert_eq!(check(root.path()).unwrap(), [""; 0]);
         let readme = fs::read_to_string(root.path().join(README)).unwrap();
         assert!(readme.starts_with("before ") && readme.ends_with(" after"), "{readme}");

@@ -54,6 +54,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("bench -- --quick --json bench.json", "whether it works; figures for programs"),
             ("bench -- network --only loss", "through a relay with delay and loss"),
             ("bench --write", "on a quiet machine: the figures and charts in the documents"),
+            ("bench --render", "after a change of how figures are shown"),
         ],
     ),
     (

@@ -22,8 +22,8 @@ const FIGURES: f64 = 70.0;
 const BAR: f64 = 14.0;
 const HEADING: f64 = 28.0;
 
-/// The colours of the first contender and of the rest.
-const COLOURS: [&str; 2] = ["#d95f02", "#7a8ba6"];
+/// The colours of the first contender, of its variants, and of the rest.
+const COLOURS: [&str; 3] = ["#d95f02", "#eba567", "#7a8ba6"];
 
 impl Chart<'_> {
     /// Returns the chart. Bars of a row begin at zero and share a scale; the largest round fills the
@@ -40,7 +40,7 @@ impl Chart<'_> {
                 bars,
                 "<text x=\"4\" y=\"{:.1}\" font-weight=\"bold\">{}</text>",
                 y - 8.0,
-                escape(&row.name)
+                escape(&row.heading())
             );
             let spreads =
                 names.iter().filter_map(|(index, name)| Some((index, name, row.spread(*index)?)));
@@ -61,7 +61,7 @@ impl Chart<'_> {
                     escape(name),
                     width(spread.median),
                     BAR - 3.0,
-                    COLOURS[usize::from(*index > 0)],
+                    self.colour(*index),
                     NAMES + width(spread.low),
                     NAMES + width(spread.high),
                     NAMES + BARS + 6.0,
@@ -77,6 +77,15 @@ impl Chart<'_> {
              height=\"{height}\" font-family=\"sans-serif\" font-size=\"11\">\n\
              <rect width=\"100%\" height=\"100%\" fill=\"white\"/>\n{bars}</svg>\n"
         )
+    }
+
+    fn colour(&self, contender: usize) -> &'static str {
+        let names = &self.section.contenders;
+        match contender {
+            0 => COLOURS[0],
+            variant if names[variant].starts_with(&names[0]) => COLOURS[1],
+            _ => COLOURS[2],
+        }
     }
 
     fn has_row(&self, row: &Row) -> bool {

@@ -59,6 +59,8 @@ pub struct Row {
     pub name: String,
     /// Whether charts show the row.
     pub is_drawn: bool,
+    /// Whether a smaller figure is better, as for times and memory.
+    pub less_is_better: bool,
     /// The figures of each round, in the order of the contenders. `None`: the contender does not
     /// have the workload.
     pub rounds: Vec<Vec<Option<f64>>>,
@@ -104,6 +106,11 @@ impl Report {
 }
 
 impl Row {
+    /// Returns the name, marked with an arrow if less is better.
+    pub fn heading(&self) -> String {
+        format!("{}{}", self.name, if self.less_is_better { " ↓" } else { "" })
+    }
+
     /// Returns what all rounds of a contender resulted in; `None` if it has no figures.
     pub fn spread(&self, contender: usize) -> Option<Spread> {
         Spread::of(self.rounds.iter().filter_map(|round| *round.get(contender)?))
@@ -133,6 +140,7 @@ mod tests {
         let row = |name: &str, is_drawn, rounds: &[[Option<f64>; 2]]| Row {
             name: name.to_owned(),
             is_drawn,
+            less_is_better: !is_drawn,
             rounds: rounds.iter().map(|round| round.to_vec()).collect(),
         };
         let rows = vec![

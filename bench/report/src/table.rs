@@ -68,7 +68,7 @@ impl Section {
         }
         let _ = writeln!(text, "\n|{}", "---|".repeat(contenders.len() + 1));
         for row in rows {
-            let _ = write!(text, "| {} |", row.name);
+            let _ = write!(text, "| {} |", row.heading());
             for contender in contenders {
                 let _ = write!(text, " {} |", cell(row, *contender).as_deref().unwrap_or("–"));
             }
@@ -116,7 +116,7 @@ mod tests {
             "| rate, MB/s | 30.0 | 20.0 |",
             "| a / | b <c> |",
             "| rate, MB/s | 3.00 (1.00–3.00) |",
-            "| time, us | 0.50 | – |",
+            "| time, us ↓ | 0.50 | – |",
         ] {
             assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
         }
