@@ -41,7 +41,7 @@ use net_traits::{
     close_code,
 };
 use parking_lot::Mutex;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::ready;
 use std::net::SocketAddr;
@@ -144,7 +144,8 @@ pub struct Registry<M> {
 
 struct State<M> {
     next: u64,
-    live: HashMap<u64, Weak<M>>,
+    /// The oldest first.
+    live: BTreeMap<u64, Weak<M>>,
     /// The connections that peers opened, by identity, the oldest first.
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
@@ -180,7 +181,7 @@ impl<M: Member> Registry<M> {
     ) -> Arc<Self> {
         let state = State {
             next: 0,
-            live: HashMap::new(),
+            live: BTreeMap::new(),
             accepted: HashMap::new(),
             revocations: Revocations::default(),
             trust_expiry: TrustExpiry::default(),

@@ -45,6 +45,7 @@ impl Work {
     async fn run(&self) {
         let mut stopped = self.stopped.clone();
         tokio::select! {
+            biased;
             _ = stopped.changed() => {}
             () = (self.begin)() => {}
         }

@@ -31,6 +31,7 @@ async fn watch_expiry<M: Member>(registry: Weak<Registry<M>>) {
         };
         let Some((next, changed)) = next() else { return };
         tokio::select! {
+            biased;
             () = sleep_until(next.unwrap_or_else(Instant::now)), if next.is_some() => {}
             () = changed.notified() => {}
         }
