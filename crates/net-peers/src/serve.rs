@@ -68,6 +68,9 @@ where
     let mut peers = JoinSet::new();
     let end = loop {
         tokio::select! {
+            biased;
+            // Each task ends once, so that this does not delay accepting.
+            Some(served) = peers.join_next() => log_panic(served),
             accepted = listener.accept() => match accepted {
                 Ok(request) => {
                     let handler = handler.clone();
@@ -79,7 +82,6 @@ where
                 }
                 Err(end) => break end,
             },
-            Some(served) = peers.join_next() => log_panic(served),
         }
     };
     while let Some(served) = peers.join_next().await {

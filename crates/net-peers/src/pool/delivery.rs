@@ -71,6 +71,7 @@ async fn send_with_retries<T: NetTransport>(
         };
         if let Some(until) = pause {
             tokio::select! {
+                biased;
                 () = sleep_until(until) => {}
                 () = inserted => {} // possibly a connection with this peer
             }

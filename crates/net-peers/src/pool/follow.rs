@@ -6,7 +6,7 @@ use super::pooled_connection::{PooledConnection, STABLE};
 use crate::resolver::{Endpoint, ResolveError, Resolver};
 use net_traits::{CertHash, ConnectError, NetConnection, NetTransport, RejectionBy};
 use parking_lot::Mutex;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -43,6 +43,7 @@ async fn run<T: NetTransport>(
 ) {
     let mut addresses = Addresses::new(inner.clone(), id);
     tokio::select! {
+        biased;
         _ = stopped => {}
         () = addresses.follow(&mut resolver) => {}
     }
@@ -58,7 +59,8 @@ struct Addresses<T: NetTransport> {
     id: u64,
     /// The last list of the resolver.
     listed: Vec<Endpoint>,
-    followed: HashMap<SocketAddr, Followed>,
+    /// Ordered, as in `Peers`.
+    followed: BTreeMap<SocketAddr, Followed>,
     /// The last error, so that it is reported once.
     reported: Option<ResolveError>,
 }
@@ -81,7 +83,7 @@ struct AddressState {
 
 impl<T: NetTransport> Addresses<T> {
     fn new(inner: Arc<Inner<T>>, id: u64) -> Self {
-        Self { inner, id, listed: Vec::new(), followed: HashMap::new(), reported: None }
+        Self { inner, id, listed: Vec::new(), followed: BTreeMap::new(), reported: None }
     }
 
     async fn follow(&mut self, resolver: &mut impl Resolver) {
@@ -118,6 +120,7 @@ impl<T: NetTransport> Addresses<T> {
                 }
             };
             tokio::select! {
+                biased;
                 output = &mut future => return output,
                 () = expired => self.update(),
             }
@@ -137,10 +140,12 @@ impl<T: NetTransport> Addresses<T> {
         let linger = self.inner.config.removal_delay;
         let is_expired = |it: &Followed| it.missing_since.is_some_and(|at| now - at >= linger);
         let is_other = |it: &Followed| listed.get(&it.endpoint.address) != Some(&it.endpoint);
-        let removed = self
-            .followed
-            .extract_if(|_, it| is_expired(it) || it.missing_since.is_none() && is_other(it));
-        for (address, followed) in removed.collect::<Vec<_>>() {
+        let is_removed =
+            |it: &Followed| is_expired(it) || it.missing_since.is_none() && is_other(it);
+        let (removed, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            std::mem::take(&mut self.followed).into_iter().partition(|(_, it)| is_removed(it));
+        self.followed = kept;
+        for (address, followed) in removed {
             let peer = stop(&followed.state);
             tracing::debug!(%address, "an address is no longer followed");
             self.inner.events.pending().reached(address);

@@ -87,6 +87,7 @@ impl<T: NetTransport> Inner<T> {
                     Some(reason) => self.ended(peer, &pooled, reason),
                 },
                 (None, Some(dial)) => tokio::select! {
+                    biased;
                     result = dial => match result {
                         Ok(connection) => dialled = Some(connection),
                         // The peer may have connected meanwhile.

@@ -16,7 +16,7 @@ use super::pooled_connection::{PeerLimits, PooledConnection, Role, STABLE};
 use super::queue::Queue;
 use futures_util::future::{BoxFuture, Shared};
 use net_traits::{CertHash, ConnectError};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,9 +28,10 @@ use tokio::time::Instant;
 const SIMULTANEOUS: Duration = Duration::from_secs(10);
 
 pub(super) struct Peers<C> {
-    by_identity: HashMap<CertHash, Peer<C>>,
+    /// Ordered, so that operations on all peers have the same order in each simulation.
+    by_identity: BTreeMap<CertHash, Peer<C>>,
     /// The tasks that follow resolvers.
-    follows: HashMap<u64, AbortOnDrop>,
+    follows: BTreeMap<u64, AbortOnDrop>,
     next: u64,
     /// Number of entries at which unused ones are removed.
     prune_at: usize,
@@ -95,8 +96,8 @@ impl Drop for AbortOnDrop {
 impl<C> Peers<C> {
     pub(super) fn new() -> Self {
         Self {
-            by_identity: HashMap::new(),
-            follows: HashMap::new(),
+            by_identity: BTreeMap::new(),
+            follows: BTreeMap::new(),
             next: 0,
             prune_at: 64,
             is_closed: false,
@@ -164,7 +165,7 @@ impl<C> Peers<C> {
     /// Removes and returns the peers, and the tasks that follow resolvers. No peer is added
     /// afterwards.
     #[must_use]
-    pub(super) fn close(&mut self) -> (HashMap<CertHash, Peer<C>>, HashMap<u64, AbortOnDrop>) {
+    pub(super) fn close(&mut self) -> (BTreeMap<CertHash, Peer<C>>, BTreeMap<u64, AbortOnDrop>) {
         self.is_closed = true;
         (std::mem::take(&mut self.by_identity), std::mem::take(&mut self.follows))
     }

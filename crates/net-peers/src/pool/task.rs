@@ -182,6 +182,7 @@ async fn retire<T: NetTransport>(
             continue;
         }
         tokio::select! {
+            biased;
             () = changed => continue,
             () = sleep(SILENCE_CHECK) => {}
         }
