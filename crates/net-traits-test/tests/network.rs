@@ -114,6 +114,23 @@ async fn a_healed_partition_delays_and_a_lasting_one_ends_connections() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failed_host_is_silent_for_good() {
+    let World { network, hosts, dialled, accepted } = world(1, LinkPlan::new()).await;
+    network.fail_host(hosts[1].ip());
+    dialled.send(b"lost").await.unwrap();
+    network.heal();
+    let started = Instant::now();
+    assert_eq!(dialled.watch_close().await, CloseReason::TimedOut);
+    assert_eq!(started.elapsed(), ms(30_000));
+    assert_eq!(accepted.recv().await, Err(RecvError::Closed(CloseReason::TimedOut)));
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let remote_addr = accepted.local_addr();
+    let newcomer = network.transport();
+    let error = newcomer.connect(remote_addr, &[ALPN], credential).await.unwrap_err();
+    assert_eq!(error, ConnectError::TimedOut { remote_addr, after: ms(10_000) });
+}
+
+#[tokio::test(start_paused = true)]
 async fn messages_that_arrived_before_a_partition_are_received() {
     let World { network, hosts, dialled, accepted } =
         world(1, LinkPlan::new().latency(ms(50))).await;

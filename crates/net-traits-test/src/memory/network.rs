@@ -7,7 +7,7 @@ use crate::Limits;
 use fastrand::Rng;
 use parking_lot::Mutex;
 use std::any::Any;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Weak};
@@ -15,6 +15,9 @@ use tokio::time::Instant;
 
 /// The first port that a dialler or a listener on port 0 gets (RFC 6335).
 const FIRST_DYNAMIC_PORT: u16 = 49_152;
+
+/// From how many links, and how many connections, on unused ones are removed.
+const PRUNE_AT: usize = 64;
 
 /// A virtual network. Clones share the network.
 #[derive(Clone)]
@@ -35,12 +38,60 @@ struct State {
     default_plan: LinkPlan,
     /// Ordered, so that waiters are woken in the same order in each run.
     links: BTreeMap<(IpAddr, IpAddr), Arc<Link>>,
-    partitions: Vec<(Vec<IpAddr>, Vec<IpAddr>, Instant)>,
+    /// The number of links at which unused ones are removed.
+    prune_links_at: usize,
+    partitions: Vec<Partition>,
+    /// The hosts that have failed, and when.
+    failed: HashMap<IpAddr, Instant>,
     listeners: HashMap<SocketAddr, Arc<dyn NetworkListener>>,
     wires: Vec<Live>,
+    /// The number of connections at which those that were dropped are removed.
+    prune_wires_at: usize,
+}
+
+/// Two groups of hosts between which nothing passes.
+struct Partition {
+    groups: [HashSet<IpAddr>; 2],
+    since: Instant,
+}
+
+impl Partition {
+    fn cuts(&self, hosts: [IpAddr; 2]) -> bool {
+        let [these, those] = &self.groups;
+        let [one, other] = &hosts;
+        these.contains(one) && those.contains(other) || those.contains(one) && these.contains(other)
+    }
 }
 
 impl State {
+    /// Returns since when nothing passes between two hosts.
+    fn blocked_since(&self, hosts: [IpAddr; 2]) -> Option<Instant> {
+        let failed = hosts.iter().filter_map(|host| self.failed.get(host).copied());
+        let cut = self.partitions.iter().filter(|it| it.cuts(hosts)).map(|it| it.since);
+        failed.chain(cut).min()
+    }
+
+    /// Returns the connections between the hosts that `filter` selects.
+    fn live(&self, filter: impl Fn([IpAddr; 2]) -> bool) -> Vec<Arc<Wire>> {
+        let selected = self.wires.iter().filter(|live| filter(live.hosts));
+        selected.filter_map(|live| live.wire.upgrade()).collect()
+    }
+
+    fn prune_links(&mut self) {
+        if self.links.len() >= self.prune_links_at {
+            let plan = &self.default_plan;
+            self.links.retain(|_, link| Arc::strong_count(link) > 1 || link.plan() != *plan);
+            self.prune_links_at = PRUNE_AT.max(2 * self.links.len());
+        }
+    }
+
+    fn prune_wires(&mut self) {
+        if self.wires.len() >= self.prune_wires_at {
+            self.wires.retain(|live| live.wire.strong_count() > 0);
+            self.prune_wires_at = PRUNE_AT.max(2 * self.wires.len());
+        }
+    }
+
     fn next_port(&mut self) -> u16 {
         self.next_port = self.next_port.wrapping_add(1).max(FIRST_DYNAMIC_PORT);
         self.next_port
@@ -90,61 +141,68 @@ impl MemoryNetwork {
     ///
     /// Data in flight waits. Connections that receive nothing for 30 s end.
     pub fn partition(&self, these: &[IpAddr], those: &[IpAddr]) {
-        let now = Instant::now();
-        {
+        let groups = [these, those].map(|group| group.iter().copied().collect());
+        let partition = Partition { groups, since: Instant::now() };
+        let cut = {
             let mut state = self.inner.state.lock();
-            state.partitions.push((these.to_vec(), those.to_vec(), now));
-        }
-        for (one, other) in these.iter().flat_map(|one| those.iter().map(move |other| (one, other)))
-        {
-            self.link(*one, *other).block(now);
-            self.link(*other, *one).block(now);
-        }
-        self.notify();
+            let is_cut = |(from, to): &(IpAddr, IpAddr)| partition.cuts([*from, *to]);
+            let cut = state.links.iter().filter(|(hosts, _)| is_cut(hosts));
+            cut.for_each(|(_, link)| link.block(partition.since));
+            let cut = state.live(|hosts| partition.cuts(hosts));
+            state.partitions.push(partition);
+            cut
+        };
+        cut.iter().for_each(|wire| wire.notify());
+    }
+
+    /// Blocks all links of a host for good, as if it had lost its power. [`heal`](Self::heal) does
+    /// not end it.
+    ///
+    /// Connections that receive nothing for 30 s end.
+    pub fn fail_host(&self, host: IpAddr) {
+        let cut = {
+            let (mut state, now) = (self.inner.state.lock(), Instant::now());
+            state.failed.insert(host, now);
+            let of_host = state.links.iter().filter(|((from, to), _)| [from, to].contains(&&host));
+            of_host.for_each(|(_, link)| link.block(now));
+            state.live(|hosts| hosts.contains(&host))
+        };
+        cut.iter().for_each(|wire| wire.notify());
     }
 
     /// Ends all partitions. Connections that have received nothing for 30 s have ended.
     pub fn heal(&self) {
-        self.live().iter().for_each(|(wire, _)| wire.expire());
+        let live = self.inner.state.lock().live(|_| true);
+        live.iter().for_each(|wire| wire.expire());
         {
-            let mut state = self.inner.state.lock();
+            let state = &mut *self.inner.state.lock();
             state.partitions.clear();
-            state.links.values().for_each(|link| link.unblock());
+            let failed = &state.failed;
+            let works = |host| !failed.contains_key(host);
+            let healed = state.links.iter().filter(|((from, to), _)| works(from) && works(to));
+            healed.for_each(|(_, link)| link.unblock());
         }
-        self.notify();
+        live.iter().for_each(|wire| wire.notify());
     }
 
     /// Resets all connections between two hosts.
     pub fn reset(&self, one: IpAddr, other: IpAddr) {
-        for (wire, hosts) in self.live() {
-            if hosts == [one, other] || hosts == [other, one] {
-                wire.reset();
-            }
-        }
-    }
-
-    /// Wakes waiters, which check the links again.
-    fn notify(&self) {
-        self.live().iter().for_each(|(wire, _)| wire.notify());
-    }
-
-    fn live(&self) -> Vec<(Arc<Wire>, [IpAddr; 2])> {
-        let state = self.inner.state.lock();
-        state.wires.iter().filter_map(|live| Some((live.wire.upgrade()?, live.hosts))).collect()
+        let between = |hosts| hosts == [one, other] || hosts == [other, one];
+        let live = self.inner.state.lock().live(between);
+        live.iter().for_each(|wire| wire.reset());
     }
 
     /// Returns the link from one host to another.
     pub(super) fn link(&self, from: IpAddr, to: IpAddr) -> Arc<Link> {
         let state = &mut *self.inner.state.lock();
-        let link = state.links.entry((from, to)).or_insert_with(|| {
-            let cuts =
-                |one: &[IpAddr], other: &[IpAddr]| one.contains(&from) && other.contains(&to);
-            let blocked = state.partitions.iter().find_map(|(these, those, since)| {
-                (cuts(these, those) || cuts(those, these)).then_some(*since)
-            });
-            Arc::new(Link::new(state.default_plan.clone(), blocked))
-        });
-        link.clone()
+        if let Some(link) = state.links.get(&(from, to)) {
+            return link.clone();
+        }
+        state.prune_links();
+        let blocked = state.blocked_since([from, to]);
+        let link = Arc::new(Link::new(state.default_plan.clone(), blocked));
+        state.links.insert((from, to), link.clone());
+        link
     }
 
     /// Creates a connection with the limits of the dialler and of the listener.
@@ -160,7 +218,7 @@ impl MemoryNetwork {
             Pipe::new(there, to(Side::Listener), rng.fork()),
             Pipe::new(back, to(Side::Dialler), rng.fork()),
         ]));
-        state.wires.retain(|live| live.wire.strong_count() > 0);
+        state.prune_wires();
         state.wires.push(Live { wire: Arc::downgrade(&wire), hosts });
         wire
     }

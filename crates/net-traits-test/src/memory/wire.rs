@@ -167,6 +167,7 @@ impl Wire {
                 Step::Done(output) => return output,
                 Step::Wait(None) => changed.await,
                 Step::Wait(Some(at)) => tokio::select! {
+                    biased;
                     () = changed => {}
                     () = sleep_until(at) => {}
                 },
