@@ -15,12 +15,13 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages that are not meant for other projects.
-const NOT_PACKED: [&str; 8] = [
+const NOT_PACKED: [&str; 9] = [
     "attack-bench",
     "bench-report",
     "examples",
     "net-relay",
     "quic-attack",
+    "simulate",
     "soak",
     "transport-bench",
     "xtask",

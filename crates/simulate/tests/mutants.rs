@@ -1,0 +1,34 @@
+//! The checker detects faults of nodes.
+
+use simulate::{Mutant, Plan, run_virtual};
+
+fn assert_detected(mutant: Mutant, violation: &str) {
+    let plan = Plan { mutant: Some(mutant), ..Plan::virtual_time(20, 4.0, 1) };
+    let error = run_virtual(&plan).unwrap_err().to_string();
+    assert!(error.contains(violation), "{mutant:?}: {error}");
+}
+
+#[test]
+fn a_message_that_is_lost_is_detected() {
+    assert_detected(Mutant::LosesMessages, "is lost or a node was not woken");
+}
+
+#[test]
+fn a_message_that_is_received_twice_is_detected() {
+    assert_detected(Mutant::ReceivesTwice, "is received again");
+}
+
+#[test]
+fn a_report_that_is_missing_is_detected() {
+    assert_detected(Mutant::NeverReports, "is lost or a node was not woken");
+}
+
+#[test]
+fn a_report_that_denies_an_arrival_is_detected() {
+    assert_detected(Mutant::DeniesArrivals, "reported as not arrived");
+}
+
+#[test]
+fn a_node_that_is_not_woken_is_detected() {
+    assert_detected(Mutant::MissesWakeup, "is lost or a node was not woken");
+}
