@@ -390,7 +390,8 @@ impl<T: NetTransport> PeerPool<T> {
         broadcast
     }
 
-    /// Returns the peers that are connected or of which an address is known.
+    /// Returns the peers that are connected or of which an address is known, in the order of their
+    /// identities.
     pub fn peers(&self) -> Vec<CertHash> {
         self.owner.0.peers.lock().reachable()
     }
