@@ -2,7 +2,7 @@
 
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
-use crate::{api, attack, deny, fuzz, package, readme, tidy};
+use crate::{api, attack, deny, fuzz, package, readme, simulate, tidy};
 use anyhow::{Context, Result};
 use std::fs;
 use std::process::Command;
@@ -107,6 +107,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         measure_attack(workspace, &mut steps)?;
         measure_messages(workspace, &mut steps)?;
         soak_shortly(workspace, &mut steps)?;
+        simulate_shortly(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
         let self_contained = || readme::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
@@ -189,8 +190,9 @@ fn lint(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("lint with an installed libmsquic", system)?;
     if workspace.is_bundled() {
         steps.cargo("lint with libmsquic", linked(&[&ATTACK[..], &OPTIONAL].concat()))?;
-        let unpublished = ["examples", "netmsg", "transport-bench", "attack-bench", "soak"]
-            .map(|name| ["--package", name]);
+        let unpublished =
+            ["examples", "netmsg", "transport-bench", "attack-bench", "simulate", "soak"]
+                .map(|name| ["--package", name]);
         let features = ["--features", "examples/metrics,transport-bench/s2n"];
         let unpublished = [unpublished.as_flattened(), &features];
         steps.cargo("lint examples and benches", clippy(&unpublished.concat()))?;
@@ -302,6 +304,15 @@ fn measure_messages(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 /// Puts a mixed load on all transports for a minute. The figures are not checked.
 fn soak_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     steps.cargo("soak", workspace.cargo_linked(["run", "--package", "soak"]))
+}
+
+/// Tests the checker of simulations, and runs short ones over each transport.
+fn simulate_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
+    let test = workspace.cargo_linked(["test", "--package", "simulate"]);
+    steps.cargo("test the simulation", test)?;
+    steps.function("simulate", "cargo xtask simulate", || {
+        simulate::Options::short().iter().try_for_each(|it| simulate::run(workspace, it, &[]))
+    })
 }
 
 /// Runs the demo with a copied binary and an empty environment.

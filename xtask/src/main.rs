@@ -31,6 +31,7 @@ mod process;
 mod promises;
 mod readme;
 mod setup;
+mod simulate;
 mod tidy;
 mod usage;
 
@@ -105,6 +106,13 @@ enum Command {
         #[arg(last = true)]
         arguments: Vec<String>,
     },
+    /// Run a gossip of many nodes under faults from a seed, and check what happens to each message
+    Simulate {
+        #[command(flatten)]
+        linkage: Linkage,
+        #[command(flatten)]
+        options: simulate::Options,
+    },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
     /// Write docs/errors.md, the list of the error messages
@@ -164,6 +172,7 @@ impl Command {
             | Self::Demo { .. }
             | Self::Bench { .. }
             | Self::Soak { .. }
+            | Self::Simulate { .. }
             | Self::Package
             | Self::Readme { .. } => Some(Build::Vendored),
         }
@@ -209,6 +218,9 @@ fn run(options: &Options) -> Result<()> {
             performance::run(&workspace(linkage)?, *write, arguments)
         }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
+        Command::Simulate { linkage, options } => {
+            simulate::run(&workspace(linkage)?, options, &["--release"])
+        }
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Errors => errors::write(&Workspace::new(None)?.root),
         Command::Api { write } => api::run(&Workspace::new(None)?, *write),

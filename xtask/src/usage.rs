@@ -64,6 +64,18 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
             ("soak -- --minutes 60 --svg soak.svg --strict", "before a release"),
         ],
     ),
+    (
+        "simulate",
+        &[
+            ("simulate", "200 nodes, two virtual minutes"),
+            (
+                "simulate --peers 10000 --minutes 60 --seed 7",
+                "what an hour does to a large network",
+            ),
+            ("simulate --seeds 100", "seed after seed, until one fails"),
+            ("simulate --over quinn --peers 8 --minutes 0.5", "the same nodes over real sockets"),
+        ],
+    ),
     ("patches", &[("patches", "after a change of a patch")]),
     ("errors", &[("errors", "after a change of an error or its documentation")]),
     ("portable", &[("portable", "on any system with Rust")]),
