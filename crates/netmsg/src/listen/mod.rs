@@ -4,6 +4,7 @@
 //! other. The transport limits connections and handshakes, and this program limits transfers to
 //! [`TRANSFERS`] and measurements to [`MEASUREMENTS`].
 
+mod attempts;
 mod trust_file;
 
 use crate::file::{Inbox, MIN_WINDOW, Turns};
@@ -11,14 +12,16 @@ use crate::output::{Output, one_line};
 use crate::session::Session;
 use crate::{close_code, id, perf, ping, protocol};
 use anyhow::{Context, Result, bail};
+use attempts::FailedAttempts;
 use net_traits::{
-    CertHash, DynConnection, DynIncomingRequest, DynListener, NetConnection, NetIncomingRequest,
-    NetListener, NetTransport,
+    CertHash, ConnectError, DynConnection, DynIncomingRequest, DynListener, NetConnection,
+    NetIncomingRequest, NetListener, NetTransport,
 };
 use serde_json::json;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Instant;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use trust_file::TrustFile;
@@ -117,7 +120,7 @@ impl Server {
     /// Serves peers concurrently until the listener is closed. Dropping the future ends all
     /// transfers.
     async fn serve(self: &Arc<Self>, listener: &DynListener) -> Result<()> {
-        let mut peers = JoinSet::new();
+        let (mut peers, mut attempts) = (JoinSet::new(), FailedAttempts::default());
         loop {
             tokio::select! {
                 request = listener.accept() => {
@@ -128,12 +131,19 @@ impl Server {
                 Some(served) = peers.join_next() => {
                     let (peer, error) = match served {
                         Ok((_, Ok(()))) => continue,
-                        Ok((peer, Err(error))) => (Some(peer), one_line(&error)),
-                        Err(panic) => (None, panic.to_string()), // the other peers are served
+                        Ok((peer, Err(error))) => (peer.to_string(), error),
+                        Err(panic) => (String::new(), panic.into()), // the other peers are served
                     };
-                    let peer = peer.map(|peer| peer.to_string()).unwrap_or_default();
-                    let text = format!("{peer}: {error}");
-                    self.output.error(&text, json!({ "address": peer }));
+                    let is_attempt = error.is::<ConnectError>();
+                    let hidden = if is_attempt { attempts.on_failure(Instant::now()) } else { Some(0) };
+                    if let Some(hidden) = hidden {
+                        let more = match hidden {
+                            0 => String::new(),
+                            _ => format!(" ({hidden} attempts before it failed, too)"),
+                        };
+                        let text = format!("{peer}: {}{more}", one_line(&error));
+                        self.output.error(&text, json!({ "address": peer, "hidden": hidden }));
+                    }
                 }
             }
         }

@@ -22,6 +22,7 @@ pub(crate) mod exit {
     pub(crate) const REJECTED: i32 = 5;
     pub(crate) const DISCONNECTED: i32 = 6;
     pub(crate) const PARTIAL: i32 = 7;
+    pub(crate) const INTERRUPTED: i32 = 130;
 }
 
 /// A user of the program, with files of its own.

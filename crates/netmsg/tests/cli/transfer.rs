@@ -61,6 +61,39 @@ fn several_peers_get_the_files_and_one_that_fails_is_reported() {
 }
 
 #[test]
+fn two_peers_send_at_once_and_neither_replaces_the_file_of_the_other() {
+    let (listener, one) = User::pair();
+    let other = User::new();
+    listener.run(&["trust", "add", &other.identity]);
+    let listen = listener.listen(&[]);
+    let to = format!("{}@{}", listener.identity, listen.address());
+    let content = [vec![1; 5_000_000], vec![2; 5_000_000]];
+    let start = |user: &User, own: &str, content: &[u8]| {
+        let files = [user.file("same", content), user.file(own, content)];
+        user.start(&["send", "--to", &to, &files[0], &files[1]])
+    };
+    let mut sending = [start(&one, "one", &content[0]), start(&other, "other", &content[1])];
+    let codes = sending.each_mut().map(|program| program.wait().code().unwrap());
+    let expected = [[exit::SUCCESS, exit::PARTIAL], [exit::PARTIAL, exit::SUCCESS]];
+    let first = expected.iter().position(|it| *it == codes);
+    let first = first.unwrap_or_else(|| panic!("{:?}", sending.each_ref().map(|it| it.events())));
+    let stored = |name: &str| fs::read(listener.path("out").join(name)).unwrap();
+    assert!(stored("same") == content[first]);
+    assert!(stored("one") == content[0] && stored("other") == content[1]);
+}
+
+#[test]
+fn an_interrupted_command_has_its_own_exit_code() {
+    let (listener, peer) = User::pair();
+    let mut listen = listener.listen(&["--exit-with-parent"]);
+    let mut pinging = peer.start(&["ping", "--count", "10000", &listen.address()]);
+    pinging.until(|pinging| pinging.find("pong").is_some());
+    listen.input.take();
+    assert_eq!(listen.wait().code(), Some(exit::INTERRUPTED));
+    assert_eq!(pinging.wait().code(), Some(exit::DISCONNECTED), "{:?}", pinging.events());
+}
+
+#[test]
 fn an_existing_file_is_kept_and_the_other_files_are_sent() {
     let (listener, sender) = User::pair();
     // Files are received into the directory with the key and the trust file.
