@@ -174,6 +174,19 @@ macro_rules! __behaviours {
                 datagrams_end_with_the_connection [] Swapped,
                 datagrams_of_a_revoked_peer_are_not_handed_out [] Swapped,
             }
+            polling {
+                the_last_waker_is_enough [] Swapped,
+                the_last_waker_is_enough_for_requests [requests] Swapped,
+                a_dropped_waiter_passes_its_wake_on [] Swapped,
+            }
+            dropping {
+                a_recv_takes_nothing_at_any_step [] Swapped,
+                a_send_queues_all_or_nothing_at_any_step [] Swapped,
+                a_flush_changes_nothing_at_any_step [] Swapped,
+                attempts_leave_nothing_at_any_step [] Swapped,
+                a_close_closes_at_any_step [] Swapped,
+                requests_leave_the_connection_usable_at_any_step [requests] Swapped,
+            }
             operation {
                 open_connections_are_listed [] Swapped,
                 closing_a_peer_closes_its_connections [close_reason] Once,

@@ -36,11 +36,14 @@
 //! reason. The suite is tested too: for each behaviour a faulty transport proves that the test
 //! detects its violation.
 //!
+//! [`Checked`] polls any future as strictly as its contract permits, or drops it at a chosen step.
+//!
 //! [`key_log`] tests the key logs of transports that encrypt.
 //!
 //! [`memory`] provides a transport without sockets, for tests of protocols on top of the traits.
 #![forbid(unsafe_code)]
 
+mod checked;
 mod conformance;
 mod harness;
 pub mod key_log;
@@ -52,6 +55,7 @@ mod relay;
 mod stage;
 pub mod suite;
 
+pub use checked::Checked;
 pub use conformance::{Behaviour, Capability, Roles, behaviours, run};
 pub use harness::{Harness, Path, RawPeer};
 pub use limits::Limits;

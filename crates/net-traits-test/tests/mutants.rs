@@ -100,11 +100,13 @@ mutants! {
     refused_requests_leak: RefusedRequestsLeak =>
         "connect::a_refused_peer_is_notified",
     dropped_requests_leak: DroppedRequestsLeak =>
-        "connect::a_dropped_request_is_rejected",
+        "connect::a_dropped_request_is_rejected"
+            & "dropping::attempts_leave_nothing_at_any_step",
     one_handshake_at_a_time: OneHandshakeAtATime =>
         "connect::a_slow_peer_does_not_delay_others",
     accept_loses_requests: AcceptLosesRequests =>
-        "connect::a_cancelled_accept_loses_no_request",
+        "connect::a_cancelled_accept_loses_no_request"
+            & "dropping::attempts_leave_nothing_at_any_step",
     remote_identity_is_the_local_one: RemoteIdentityIsTheLocalOne =>
         "identity::identities_match",
     endorsers_are_forgotten: EndorsersAreForgotten =>
@@ -152,17 +154,24 @@ mutants! {
     half_duplex: HalfDuplex =>
         "message::both_directions_are_independent",
     parts_are_messages: PartsAreMessages =>
-        "message::parts_are_sent_as_one_message",
+        "message::parts_are_sent_as_one_message"
+            & "polling::the_last_waker_is_enough",
     one_receiver_only: OneReceiverOnly =>
-        "message::receivers_share_the_messages",
+        "message::receivers_share_the_messages"
+            & "polling::a_dropped_waiter_passes_its_wake_on",
     recv_loses_messages: RecvLosesMessages =>
-        "message::a_cancelled_recv_loses_nothing",
+        "message::a_cancelled_recv_loses_nothing"
+            & "dropping::a_recv_takes_nothing_at_any_step"
+            & "dropping::a_send_queues_all_or_nothing_at_any_step",
     recv_loses_bytes: RecvLosesBytes =>
         "message::a_cancelled_recv_keeps_every_byte",
     dropped_sends_leave_halves: DroppedSendsLeaveHalves =>
-        "message::a_cancelled_send_is_all_or_nothing",
+        "message::a_cancelled_send_is_all_or_nothing"
+            & "dropping::a_send_queues_all_or_nothing_at_any_step",
     try_send_forgets: TrySendForgets =>
-        "message::try_send_queues_or_would_block",
+        "message::try_send_queues_or_would_block"
+            & "polling::the_last_waker_is_enough"
+            & "dropping::a_flush_changes_nothing_at_any_step",
     send_many_keeps_what_it_queued: SendManyKeepsWhatItQueued =>
         "batch::send_many_removes_what_it_queues",
     dropped_send_many_keeps_all: DroppedSendManyKeepsAll =>
@@ -172,7 +181,8 @@ mutants! {
     recv_many_ignores_its_limit: RecvManyIgnoresItsLimit =>
         "batch::recv_many_appends_what_has_arrived",
     dropped_recv_many_appends: DroppedRecvManyAppends =>
-        "batch::recv_many_appends_what_has_arrived",
+        "batch::recv_many_appends_what_has_arrived"
+            & "dropping::a_recv_takes_nothing_at_any_step",
     send_many_never_pauses: SendManyNeverPauses =>
         "batch::batches_that_are_always_ready_yield",
     recv_many_never_pauses: RecvManyNeverPauses =>
@@ -182,7 +192,9 @@ mutants! {
     flush_hangs: FlushHangs =>
         "message::flush_returns"
         & "message::a_flush_waits_for_the_peer"
-        & "close::a_flush_ends_with_the_connection",
+        & "close::a_flush_ends_with_the_connection"
+        & "polling::the_last_waker_is_enough"
+        & "dropping::a_flush_changes_nothing_at_any_step",
     flush_is_local: FlushIsLocal =>
         "message::a_flush_waits_for_the_peer",
     flush_forgets_the_end: FlushForgetsTheEnd =>
@@ -196,7 +208,8 @@ mutants! {
     receiving_never_pauses: ReceivingNeverPauses =>
         "message::tasks_that_are_always_ready_yield",
     queue_counts_messages: QueueCountsMessages =>
-        "message::send_waits_for_a_slow_reader",
+        "message::send_waits_for_a_slow_reader"
+            & "polling::the_last_waker_is_enough",
     too_large_is_the_end: TooLargeIsTheEnd =>
         "message::an_announcement_beyond_the_limit_is_an_error",
     truncated_is_skipped: TruncatedIsSkipped =>
@@ -287,6 +300,24 @@ mutants! {
         "datagram::datagrams_end_with_the_connection",
     revoked_datagrams_are_handed_out: RevokedDatagramsAreHandedOut =>
         "datagram::datagrams_of_a_revoked_peer_are_not_handed_out",
+    recv_keeps_its_first_waker: RecvKeepsItsFirstWaker =>
+        "polling::the_last_waker_is_enough"
+            & "polling::a_dropped_waiter_passes_its_wake_on",
+    send_parts_keeps_no_waker: SendPartsKeepsNoWaker =>
+        "polling::the_last_waker_is_enough",
+    canceled_keeps_its_first_waker: CanceledKeepsItsFirstWaker =>
+        "polling::the_last_waker_is_enough_for_requests",
+    dropped_recvs_end_others: DroppedRecvsEndOthers =>
+        "polling::a_dropped_waiter_passes_its_wake_on",
+    dropped_flushes_end_later_ones: DroppedFlushesEndLaterOnes =>
+        "dropping::a_flush_changes_nothing_at_any_step",
+    dropped_dials_leak: DroppedDialsLeak =>
+        "dropping::attempts_leave_nothing_at_any_step",
+    dropped_closes_are_forgotten: DroppedClosesAreForgotten =>
+        "close::a_close_of_a_closed_connection_returns_the_reason"
+            & "dropping::a_close_closes_at_any_step",
+    dropped_accept_loses_a_question: DroppedAcceptLosesAQuestion =>
+        "dropping::requests_leave_the_connection_usable_at_any_step",
     connections_are_not_listed: ConnectionsAreNotListed =>
         "operation::open_connections_are_listed",
     ended_connections_are_listed: EndedConnectionsAreListed =>

@@ -3,7 +3,7 @@
 use super::batch;
 use super::context::Context;
 use super::guards::{CountIfDropped, Counting, HalfOnDrop, on_drop};
-use super::{CODE_LIMIT, FEW, Fault, QUEUE};
+use super::{CODE_LIMIT, FEW, Fault, QUEUE, polled};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -46,6 +46,7 @@ pub(super) struct Shared {
     pub(super) receiving: AtomicUsize,
     pub(super) received: AtomicUsize,
     pub(super) dropped_recvs: AtomicUsize,
+    pub(super) dropped_flushes: AtomicUsize,
     /// Messages that were received after the end, or that are lost with it.
     pub(super) late: AtomicUsize,
     pub(super) watching: AtomicUsize,
@@ -99,6 +100,7 @@ impl Shared {
             receiving: AtomicUsize::default(),
             received: AtomicUsize::default(),
             dropped_recvs: AtomicUsize::default(),
+            dropped_flushes: AtomicUsize::default(),
             late: AtomicUsize::default(),
             watching: AtomicUsize::default(),
             wakers: Mutex::default(),
@@ -247,7 +249,11 @@ impl NetConnection for BrokenConnection {
             }
             return Ok(());
         }
-        self.send_bytes(parts.concat().into()).await
+        let send = self.send_bytes(parts.concat().into());
+        match self.0.fault {
+            Fault::SendPartsKeepsNoWaker => polled::without_waker(send).await,
+            _ => send.await,
+        }
     }
 
     fn try_send(&self, message: Bytes) -> Result<(), SendError> {
@@ -304,25 +310,7 @@ impl NetConnection for BrokenConnection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
-        if self.0.fault == Fault::LossesOfEndsAreNotCounted
-            && self.0.late.load(Ordering::SeqCst) > 0
-        {
-            return Err(SendError::Closed(self.watch_close().await)); // as if they were lost with it
-        }
-        if self.0.fault == Fault::QueueCountsMessages && !self.0.is_patient() {
-            let all = u32::try_from(QUEUE).expect("it is small");
-            drop(self.0.room.acquire_many(all).await); // the messages before are sent
-        }
-        if self.0.fault == Fault::FlushIsLocal {
-            return Ok(()); // as if what was written were delivered
-        }
-        if self.0.fault == Fault::FlushHangs && !self.0.is_patient() {
-            std::future::pending::<()>().await;
-        }
-        match self.0.inner.flush().await {
-            Err(SendError::Closed(_)) if self.0.fault == Fault::FlushForgetsTheEnd => Ok(()),
-            flushed => flushed,
-        }
+        self.0.flush().await
     }
 
     async fn recv(&self) -> Result<(Bytes, Duration), RecvError> {
@@ -348,6 +336,10 @@ impl NetConnection for BrokenConnection {
                 let result = inner.recv().await;
                 yield_now().await;
                 result
+            }
+            Fault::RecvKeepsItsFirstWaker => polled::with_its_first_waker(inner.recv()).await,
+            Fault::DroppedRecvsEndOthers => {
+                polled::until_another_is_dropped(&self.0.dropped_recvs, inner.recv()).await
             }
             Fault::RecvLosesBytes => {
                 let mut dropped = CountIfDropped(&self.0.dropped_recvs, false);
@@ -448,6 +440,10 @@ impl NetConnection for BrokenConnection {
                 let written = self.0.room.acquire_many(all); // take all slots of waiters
                 let _ = timeout(self.0.limits.operation_timeout, written).await;
                 std::mem::forget(close);
+                inner.close(code, reason).await
+            }
+            Fault::DroppedClosesAreForgotten => {
+                yield_now().await; // a future that is dropped here closes nothing
                 inner.close(code, reason).await
             }
             Fault::TheSecondCloseIsTheFirst => match inner.close(code, reason).await {

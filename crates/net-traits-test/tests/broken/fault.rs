@@ -118,6 +118,15 @@ pub(crate) enum Fault {
     RequestsOutliveConnections,
     RevokedQuestionsAreHandedOut,
     RevokedQuestionsAreRead,
+    // Polling and dropping
+    RecvKeepsItsFirstWaker,
+    SendPartsKeepsNoWaker,
+    CanceledKeepsItsFirstWaker,
+    DroppedRecvsEndOthers,
+    DroppedFlushesEndLaterOnes,
+    DroppedDialsLeak,
+    DroppedClosesAreForgotten,
+    DroppedAcceptLosesAQuestion,
     // Operation
     ConnectionsAreNotListed,
     EndedConnectionsAreListed,

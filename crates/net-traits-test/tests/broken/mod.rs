@@ -6,6 +6,7 @@ mod context;
 mod datagrams;
 mod fault;
 mod guards;
+mod polled;
 mod question;
 mod request;
 mod shared;
@@ -22,7 +23,7 @@ use net_traits::{
     NetCredential, NetListener, NetTransport, TransportStatistics, TrustError, TrustPolicy,
     close_code,
 };
-use net_traits_test::memory::{MemoryListener, MemoryTransport};
+use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryTransport};
 use net_traits_test::{Harness, Limits, Path, RawPeer};
 use parking_lot::Mutex;
 use request::BrokenRequest;
@@ -32,6 +33,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::oneshot;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -121,6 +123,25 @@ impl Drop for BrokenTransport {
     }
 }
 
+impl BrokenTransport {
+    /// Dials, and keeps the connection open if the future is dropped.
+    async fn dial_or_leak(
+        &self,
+        remote_addr: SocketAddr,
+        alpn: &[&str],
+        credential: NetCredential,
+    ) -> Result<MemoryConnection, ConnectError> {
+        let (inner, (sender, receiver)) = (self.inner.clone(), oneshot::channel());
+        let alpn: Vec<_> = alpn.iter().map(|it| (*it).to_owned()).collect();
+        tokio::spawn(async move {
+            let alpn: Vec<_> = alpn.iter().map(String::as_str).collect();
+            let connected = inner.connect(remote_addr, &alpn, credential).await;
+            sender.send(connected).unwrap_or_else(std::mem::forget);
+        });
+        receiver.await.expect("the task sends its result")
+    }
+}
+
 #[async_trait]
 impl NetTransport for BrokenTransport {
     type Connection = BrokenConnection;
@@ -173,7 +194,10 @@ impl NetTransport for BrokenTransport {
             }
             _ => {}
         }
-        let connected = self.inner.connect(remote_addr, alpn, credential).await;
+        let connected = match self.context.fault {
+            Fault::DroppedDialsLeak => self.dial_or_leak(remote_addr, alpn, credential).await,
+            _ => self.inner.connect(remote_addr, alpn, credential).await,
+        };
         let inner = connected.map_err(|error| match (self.context.fault, error) {
             (Fault::MissingListenerIsAnotherError, ConnectError::Refused(_)) if !is_there => {
                 failed("no listener")

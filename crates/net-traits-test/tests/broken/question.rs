@@ -1,6 +1,6 @@
 //! Requests of a broken transport, and the data of a revoked peer that it keeps.
 
-use super::{BrokenConnection, Fault, Shared};
+use super::{BrokenConnection, Fault, Shared, polled};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -8,6 +8,7 @@ use net_traits::{NetConnection, NetQuestion, NetRequests, RequestError, request_
 use net_traits_test::memory::MemoryQuestion;
 use std::future::pending;
 use std::time::Duration;
+use tokio::task::yield_now;
 
 pub(crate) struct BrokenQuestion {
     inner: MemoryQuestion,
@@ -49,6 +50,9 @@ impl NetRequests for BrokenConnection {
             Some(asked) => asked,
             None => self.0.inner.accept_request().await?,
         };
+        if self.0.fault == Fault::DroppedAcceptLosesAQuestion {
+            yield_now().await; // a future that is dropped here loses the question
+        }
         let early = match self.0.fault {
             Fault::RevokedQuestionsAreRead => {
                 inner.question().now_or_never().and_then(Result::ok) // unless it is unfinished
@@ -96,7 +100,12 @@ impl NetQuestion for BrokenQuestion {
         if self.fault == Fault::CancellationsAreNotReported && self.is_read {
             pending::<()>().await;
         }
-        self.inner.canceled().await;
+        match self.fault {
+            Fault::CanceledKeepsItsFirstWaker => {
+                polled::with_its_first_waker(self.inner.canceled()).await;
+            }
+            _ => self.inner.canceled().await,
+        }
     }
 }
 

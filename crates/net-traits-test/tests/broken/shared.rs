@@ -1,12 +1,13 @@
 //! What the handles of a broken connection share: its queue and its end.
 
-use super::{Fault, Shared};
+use super::{Fault, QUEUE, Shared, polled};
 use bytes::Bytes;
 use net_traits::{NetConnection, SendError};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 impl Shared {
@@ -18,6 +19,34 @@ impl Shared {
     /// Returns whether a connection lingers after its last handle. Faults of queues need it.
     pub(super) fn lingers(&self) -> bool {
         self.limits.linger > Duration::from_secs(1)
+    }
+
+    /// Flushes, with the faults of flushes.
+    pub(super) async fn flush(&self) -> Result<(), SendError> {
+        if self.fault == Fault::LossesOfEndsAreNotCounted && self.late.load(Ordering::SeqCst) > 0 {
+            return Err(SendError::Closed(self.inner.watch_close().await)); // as if they were lost with it
+        }
+        if self.fault == Fault::QueueCountsMessages && !self.is_patient() {
+            let all = u32::try_from(QUEUE).expect("it is small");
+            drop(self.room.acquire_many(all).await); // the messages before are sent
+        }
+        if self.fault == Fault::FlushIsLocal {
+            return Ok(()); // as if what was written were delivered
+        }
+        if self.fault == Fault::FlushHangs && !self.is_patient() {
+            std::future::pending::<()>().await;
+        }
+        if self.fault == Fault::DroppedFlushesEndLaterOnes {
+            let flush = async {
+                yield_now().await;
+                self.inner.flush().await
+            };
+            return polled::one_at_a_time(&self.dropped_flushes, flush).await;
+        }
+        match self.inner.flush().await {
+            Err(SendError::Closed(_)) if self.fault == Fault::FlushForgetsTheEnd => Ok(()),
+            flushed => flushed,
+        }
     }
 
     /// Puts a message into the queue that counts messages.
