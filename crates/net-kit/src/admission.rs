@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::hash::Hash;
+use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -165,6 +166,11 @@ impl Admission {
         *self.state.lock().refused.entry(limit).or_default() += 1;
         self.telemetry.refused(remote, limit);
         limit
+    }
+
+    /// Counts and logs an error with which the system refused to accept.
+    pub fn cannot_accept(&self, error: &io::Error) {
+        self.telemetry.cannot_accept(error);
     }
 
     fn notify_pressure(&self, has_changed: bool) {

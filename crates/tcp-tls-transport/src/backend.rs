@@ -50,7 +50,10 @@ impl Backend for TcpTls {
         Ok((Arc::new(socket), local_addr))
     }
 
-    async fn accept(socket: &Arc<TcpListener>, _: &Admission) -> Option<(TcpStream, SocketAddr)> {
+    async fn accept(
+        socket: &Arc<TcpListener>,
+        admission: &Admission,
+    ) -> Option<(TcpStream, SocketAddr)> {
         loop {
             match socket.accept().await {
                 Ok(accepted) => return Some(accepted),
@@ -58,7 +61,10 @@ impl Backend for TcpTls {
                 Err(error) if handshake::is_gone(&error) => {}
                 // The runtime of the socket has ended.
                 Err(error) if is_rt_shutdown_err(&error) => return None,
-                Err(_) => sleep(OUT_OF_SOCKETS).await,
+                Err(error) => {
+                    admission.cannot_accept(&error);
+                    sleep(OUT_OF_SOCKETS).await;
+                }
             }
         }
     }

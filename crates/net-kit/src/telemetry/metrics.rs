@@ -14,6 +14,7 @@ pub(super) struct Metrics {
     transport: &'static str,
     /// Whether a recorder was installed before the transport was made.
     pub(super) has_recorder: bool,
+    pub(super) accept_errors: Counter,
     open: Gauge,
     pub(super) resumed: Counter,
     pub(super) revoked: Counter,
@@ -51,6 +52,7 @@ impl Metrics {
             transport,
             // The facade has no such function, but its no-op recorder is a type without fields.
             has_recorder: with_recorder(|recorder| size_of_val(recorder) > 0),
+            accept_errors: counter!("net_accept_errors_total", "transport" => transport),
             open: gauge!("net_connections_open", "transport" => transport),
             resumed: counter!("net_connections_resumed_total", "transport" => transport),
             revoked: counter!("net_connections_revoked_total", "transport" => transport),

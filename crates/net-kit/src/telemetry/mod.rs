@@ -35,6 +35,7 @@ pub use vocabulary::{EVENTS, Event, METRICS, Metric, MetricKind, MetricUnit};
 use crate::rate_limit::RateLimit;
 use net_traits::Limit;
 use std::fmt;
+use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -73,6 +74,7 @@ pub struct Telemetry {
 /// Rate limits of events that peers can cause.
 #[derive(Default)]
 struct RateLimits {
+    cannot_accept: RateLimit,
     refused: RateLimit,
     handshake_failed: RateLimit,
     message_refused: RateLimit,
@@ -113,6 +115,16 @@ impl Telemetry {
     pub fn without_protocol(&self, attempts: u64) {
         #[cfg(feature = "metrics")]
         self.metrics.without_protocol(attempts);
+    }
+
+    /// Reports that the system did not let a listener accept.
+    pub(crate) fn cannot_accept(&self, error: &io::Error) {
+        let transport = self.transport;
+        if let Some(suppressed) = self.rate_limits.cannot_accept.take() {
+            tracing::warn!(target: LIMIT, %error, transport, suppressed, "a listener cannot accept");
+        }
+        #[cfg(feature = "metrics")]
+        self.metrics.accept_errors.increment(1);
     }
 
     /// Returns whether a recorder or a subscriber wants [`Sample`]s.

@@ -107,6 +107,7 @@ macro_rules! metrics {
 }
 
 metrics! {
+    "net_accept_errors_total" Counter Count ["transport"] "Errors of the system when a listener accepted, such as too many open files; it goes on after a pause";
     "net_attempts_without_protocol_total" Counter Count ["transport"] "Attempts at listeners of this process that share no protocol with the peer, which msquic refuses";
     "net_bytes_received_total" Counter Bytes ["transport"] "Bytes of messages delivered to the application, without headers";
     "net_bytes_sent_total" Counter Bytes ["transport"] "Bytes of messages queued, without headers";
@@ -161,6 +162,7 @@ events! {
     CONNECTION DEBUG "session resumed" ["suppressed"] "The handshake resumed an earlier session";
     FALLBACK DEBUG "dialled" ["remote", "path", "error", "secondary_error", "suppressed"] "A dial over two transports has ended; `error` is why the primary one failed";
     HANDSHAKE DEBUG "handshake failed" ["remote", "error", "cause", "detail", "direction", "transport", "suppressed"] "An attempt failed, of a peer at a listener (`in`) or an own one (`out`)";
+    LIMIT WARN "a listener cannot accept" ["error", "transport", "suppressed"] "The system has no room for another connection, for instance too many open files; the listener goes on after a pause";
     LIMIT INFO "a received message exceeds the limit" ["suppressed"] "A peer announced a message beyond the limit";
     LIMIT INFO "refused" ["remote", "limit", "transport", "suppressed"] "A limit ended an attempt or a connection";
     POOL DEBUG "connection replaced" ["peer", "reason", "suppressed"] "Another connection with a peer is used; `reason` is why one before it ended";
