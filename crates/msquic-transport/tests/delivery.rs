@@ -10,6 +10,7 @@ use net_traits::{
     CloseOutcome, CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport,
     RecvError, SendError,
 };
+use quinn_transport::QuinnTransport;
 use std::time::Duration;
 
 /// Receives until the end and returns the number of messages.
@@ -142,8 +143,11 @@ fn a_flush_and_a_close_tell_what_was_lost_with_a_stopped_stream() {
 
 /// A connection to a peer that accepts no requests, like those of older versions, and its end.
 async fn older_peer(config: MsQuicTransportConfig) -> (MsQuicNetConnection, Connection) {
+    older_peer_of(MsQuicTransport::with_config(config).unwrap()).await
+}
+
+async fn older_peer_of<T: NetTransport>(transport: T) -> (T::Connection, Connection) {
     let (for_server, for_client) = credentials();
-    let transport = MsQuicTransport::with_config(config).unwrap();
     let listen = transport.create_listener("127.0.0.1:0".parse().unwrap(), &[ALPN], for_server);
     let listener = listen.await.unwrap();
     let registration = Registration::new("raw").unwrap();
@@ -190,8 +194,7 @@ fn a_close_gives_an_older_peer_time_to_read() {
 
 #[test]
 fn a_close_does_not_finish_the_streams_of_messages() {
-    run(async {
-        let (server, raw) = older_peer(MsQuicTransportConfig::new()).await;
+    async fn close((server, raw): (impl NetConnection, Connection)) {
         server.send(b"hello").await.unwrap();
         let stream = raw.accept_inbound_uni_stream().await.unwrap();
         let read = async {
@@ -208,6 +211,10 @@ fn a_close_does_not_finish_the_streams_of_messages() {
         assert_eq!(received, b"\0\0\0\x05hello");
         let closed = ConnectionError::ClosedByPeer { code: 9, reason: String::new() };
         assert_eq!(end, Err(ReadError::ConnectionLost(closed)));
+    }
+    run(async {
+        close(older_peer_of(MsQuicTransport::new()).await).await;
+        close(older_peer_of(QuinnTransport::new()).await).await;
     });
 }
 

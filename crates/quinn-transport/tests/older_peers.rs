@@ -1,4 +1,4 @@
-//! How a close treats peers of older versions: it does not finish streams, and waits for their readers.
+//! Peers of older versions: a flush does not ask them, and a close waits for them without FIN.
 
 mod common;
 
@@ -30,6 +30,15 @@ async fn read(mut stream: RecvStream) -> (Vec<u8>, Result<(), ReadError>) {
             end => return (received, end.map(drop)),
         }
     }
+}
+
+#[test]
+fn a_flush_to_an_older_peer_waits_until_quinn_has_the_messages() {
+    run(async {
+        let (_reads_nothing, connection) = older_peer(QuinnConfig::new()).await;
+        connection.send(&[7; 100_000]).await.unwrap();
+        connection.flush().await.unwrap();
+    });
 }
 
 #[test]
