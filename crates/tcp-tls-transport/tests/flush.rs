@@ -1,8 +1,9 @@
-//! What `flush` means with a peer of this version, of an older one, and one that does not receive.
+//! Flushes and receipts with a peer of this version, an older one, and one that does not receive.
 
 mod common;
 
 use common::{ALPN, dial_tls, listen, run, trusting};
+use futures_util::FutureExt;
 use net_kit::frame::encode;
 use net_traits::{
     CloseReason, NetConnection, NetIncomingRequest, NetListener, NetTransport, SendError,
@@ -143,6 +144,41 @@ fn flushes_of_both_sides_with_full_queues_end_once_one_side_receives() {
         let received = async { tokio::join!(receive(&one), receive(&other)) };
         let (of_one, of_other, _) = tokio::join!(of_one, of_other, received);
         assert_eq!((of_one, of_other), (Ok(()), Ok(())));
+    });
+}
+
+#[test]
+fn a_receipt_waits_behind_the_messages_of_its_side() {
+    run(async {
+        let (one, other) = pair(TcpTlsConfig::new().receive_queue(10_000)).await;
+        for _ in 0..20 {
+            other.send_bytes(vec![7; 1000].into()).await.unwrap();
+        }
+        let mut acked = pin!(one.send_acked("hello".into()));
+        tokio::select! {
+            acked = acked.as_mut() => panic!("{acked:?}"),
+            received = other.recv() => assert_eq!(received.unwrap().0, "hello"),
+        }
+        assert!(timeout(MOMENT, acked.as_mut()).await.is_err(), "the receive queue is full");
+        for _ in 0..20 {
+            one.recv().await.unwrap();
+        }
+        assert_eq!(acked.await, Ok(()));
+    });
+}
+
+#[test]
+fn a_dropped_flush_has_no_effect_on_the_messages() {
+    run(async {
+        let (one, other) = pair(TcpTlsConfig::new().receive_queue(1)).await;
+        for _ in 0..20 {
+            one.send_bytes(vec![7; 1000].into()).await.unwrap();
+            assert!(pin!(one.flush()).now_or_never().is_none());
+        }
+        for _ in 0..20 {
+            assert_eq!(other.recv().await.unwrap().0.len(), 1000);
+        }
+        assert_eq!(one.flush().await, Ok(()));
     });
 }
 
