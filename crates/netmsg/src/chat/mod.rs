@@ -12,6 +12,7 @@ use crate::session::Session;
 use crate::transport::Kind;
 use crate::{close_code, id, protocol, trust};
 use anyhow::{Context, Result};
+use clap::ArgGroup;
 use net_traits::{
     CertHash, CloseReason, DynConnection, NetConnection, NetListener, NetTransport, RecvError,
     TrustPolicy,
@@ -25,7 +26,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 /// A line goes to all rooms of its member. `/join ROOM` and `/leave ROOM` change rooms; the end of
 /// the standard input ends the chat.
 #[derive(Debug, clap::Args)]
-#[group(required = true)]
+#[command(group(ArgGroup::new("mode").required(true)))]
 pub(crate) struct Options {
     /// Host the rooms at this address; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS", group = "mode")]
@@ -40,7 +41,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "IDENTITY")]
     trust: Vec<CertHash>,
     /// As host, accept every peer
-    #[arg(long, requires = "host")]
+    #[arg(long, conflicts_with_all = ["join", "demo"])]
     anyone: bool,
 }
 

@@ -127,6 +127,8 @@ fn invalid_arguments_have_their_own_exit_code() {
         &["ping", "ab@host:1"],
         &["listen", "--window", "1"],
         &["chat"],
+        &["chat", "--trust", &"ab".repeat(32)],
+        &["chat", "--demo", "--anyone"],
         &["unknown"],
         &["--transport", "pigeon", "id"],
     ] {
