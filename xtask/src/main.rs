@@ -58,6 +58,9 @@ enum Command {
         /// Also install the oldest Rust that the workspace supports
         #[arg(long)]
         msrv: bool,
+        /// Also install the beta of Rust
+        #[arg(long)]
+        beta: bool,
     },
     /// Build an unpatched libmsquic into target/msquic/VERSION-ORIGIN-TLS-PROFILE
     Msquic(msquic::Options),
@@ -120,7 +123,11 @@ enum Command {
     /// Test the crates that do not link msquic; needs only Rust
     Portable,
     /// Check the crates with the oldest Rust that the workspace supports
-    Msrv,
+    Msrv {
+        /// With the beta of Rust instead, which shows what the next release rejects
+        #[arg(long)]
+        beta: bool,
+    },
     /// Build and run the program of README.md in a new project
     Readme {
         /// Build in release mode without this workspace's cache, also with another OpenSSL, and run
@@ -158,7 +165,7 @@ impl Command {
             | Self::Patches
             | Self::Errors
             | Self::Portable
-            | Self::Msrv
+            | Self::Msrv { .. }
             | Self::Tidy
             | Self::Deny
             | Self::Doctor
@@ -205,7 +212,7 @@ fn run(options: &Options) -> Result<()> {
     }
     let workspace = |linkage: &Linkage| Workspace::new(linkage.msquic.as_deref());
     match &options.command {
-        Command::Setup { msrv } => setup::run(*msrv),
+        Command::Setup { msrv, beta } => setup::run(*msrv, *beta),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
         Command::Ci(linkage) => ci::run(&workspace(linkage)?),
@@ -226,7 +233,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Api { write } => api::run(&Workspace::new(None)?, *write),
         Command::Package => package::run(&Workspace::new(None)?),
         Command::Portable => ci::portable(&Workspace::new(None)?),
-        Command::Msrv => msrv::run(&Workspace::new(None)?),
+        Command::Msrv { beta } => msrv::run(&Workspace::new(None)?, *beta),
         Command::Readme { self_contained: false } => readme::run(&Workspace::new(None)?),
         Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?.root),

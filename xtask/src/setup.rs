@@ -151,15 +151,18 @@ pub(crate) fn tools() -> impl Iterator<Item = (&'static str, Option<Build>, bool
     })
 }
 
-/// Installs missing tools, or prints how; with `with_msrv` also the oldest supported compiler.
-pub(crate) fn run(with_msrv: bool) -> Result<()> {
+/// Installs missing tools, or prints how; also the oldest supported compiler with `msrv`, and the next
+/// one with `beta`.
+pub(crate) fn run(msrv: bool, beta: bool) -> Result<()> {
     if let Err(error) = install_tools() {
         let is_optional = missing().iter().all(|need| need.purpose == Purpose::Test);
         ensure!(is_optional, error);
         println!("setup: {error:#}\nsetup: the tests that need it are skipped");
     }
-    if with_msrv {
-        msrv::install()?;
+    for (is_wanted, beta) in [(msrv, false), (beta, true)] {
+        if is_wanted {
+            msrv::install(beta)?;
+        }
     }
     println!("setup: all build tools are installed");
     Ok(())

@@ -6,7 +6,14 @@ use clap_complete::Shell;
 
 /// Calls of each command, and what they do.
 const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
-    ("setup", &[("setup", "before the first build"), ("setup --msrv", "before `msrv`")]),
+    (
+        "setup",
+        &[
+            ("setup", "before the first build"),
+            ("setup --msrv", "before `msrv`"),
+            ("setup --beta", "before `msrv --beta`"),
+        ],
+    ),
     (
         "msquic",
         &[
@@ -79,7 +86,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
     ("patches", &[("patches", "after a change of a patch")]),
     ("errors", &[("errors", "after a change of an error or its documentation")]),
     ("portable", &[("portable", "on any system with Rust")]),
-    ("msrv", &[("msrv", "after `setup --msrv`")]),
+    ("msrv", &[("msrv", "after `setup --msrv`"), ("msrv --beta", "what the next Rust rejects")]),
     ("readme", &[("readme", "after a change of the program in README.md")]),
     (
         "api",
