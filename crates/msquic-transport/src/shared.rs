@@ -64,7 +64,8 @@ impl Shared {
         let rtt = async { inner.statistics().await.map(|it| it.rtt).unwrap_or_default() };
         let (delay, ended) = (config.older_peer_delay, inner.watch_shutdown());
         let read = quic::let_older_peer_read(is_older, delay, rtt, ended);
-        let _ = config.timeouts().wait(read).await; // it ends then
+        // The delay may be longer than an operation may take.
+        let _ = config.timeouts().wait(read).await;
     }
 
     /// Sends the receipts for messages that were handed out.
