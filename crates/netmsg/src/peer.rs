@@ -4,13 +4,14 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::{id, trust};
 use anyhow::{Context, Result, anyhow};
-use net_traits::{CertHash, DynConnection, DynTransport, NetTransport, TrustPolicy};
+use net_traits::{CertHash, DynConnection, DynTransport, NetCredential, NetTransport, TrustPolicy};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 use tokio::net::lookup_host;
-use tokio::time::timeout;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
 
 /// A peer to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,8 +51,8 @@ impl fmt::Display for Peer {
 }
 
 impl Peer {
-    /// Resolves the name and dials its addresses in order, until one answers. `more` are trusted
-    /// identities besides those of the trust file.
+    /// Resolves the name and dials its addresses, until one answers. `more` are trusted identities
+    /// besides those of the trust file.
     pub(crate) async fn dial(
         &self,
         home: &Home,
@@ -64,14 +65,9 @@ impl Peer {
             None => trust::policy(home, more)?,
         };
         let credential = id::load(home, trust)?;
-        let mut failure = anyhow!("it has no address").context(Exit::Unreachable);
-        for address in self.resolve().await? {
-            match transport.connect(address, &[alpn], credential.clone()).await {
-                Ok(connection) => return Ok(connection),
-                Err(error) => failure = error.into(),
-            }
-        }
-        Err(failure.context(format!("cannot connect to {self}")))
+        let addresses = self.resolve().await?;
+        let connected = race(transport, addresses, alpn, &credential).await;
+        connected.with_context(|| format!("cannot connect to {self}"))
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>> {
@@ -82,6 +78,43 @@ impl Peer {
     }
 }
 
+/// Dials the addresses in order, each when the attempts before have failed or after [`DELAY`], and
+/// returns the first connection (RFC 8305).
+///
+/// # Errors
+///
+/// The first error that is not about reachability, otherwise the last.
+async fn race(
+    transport: &DynTransport,
+    addresses: Vec<SocketAddr>,
+    alpn: &str,
+    credential: &NetCredential,
+) -> Result<DynConnection> {
+    let mut failure = anyhow!("it has no address").context(Exit::Unreachable);
+    let (mut addresses, mut attempts) = (addresses.into_iter(), JoinSet::new());
+    loop {
+        if let Some(address) = addresses.next() {
+            let (transport, alpn, credential) =
+                (transport.clone(), alpn.to_owned(), credential.clone());
+            attempts.spawn(async move { transport.connect(address, &[&alpn], credential).await });
+        }
+        tokio::select! {
+            attempt = attempts.join_next() => match attempt {
+                None => return Err(failure),
+                Some(attempt) => match attempt? {
+                    Ok(connection) => return Ok(connection),
+                    Err(error) if Exit::of(&failure) == Exit::Unreachable => failure = error.into(),
+                    Err(_) => {}
+                },
+            },
+            () = sleep(DELAY), if addresses.len() > 0 => {}
+        }
+    }
+}
+
+/// How long an attempt runs before the next address is dialled too.
+const DELAY: Duration = Duration::from_millis(250);
+
 /// How long the resolver may take.
 const RESOLVE: Duration = Duration::from_secs(10);
 
@@ -91,6 +124,36 @@ const ADDRESSES: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net_traits::{NetConnection, NetIncomingRequest, NetListener};
+    use net_traits_test::memory::MemoryNetwork;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn an_address_that_does_not_answer_delays_the_next_one_shortly() {
+        let network = MemoryNetwork::new(0);
+        let (transport, server) = (DynTransport::new(network.transport()), network.transport());
+        let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let bind_addr = "0.0.0.0:0".parse().unwrap();
+        let listener = server.create_listener(bind_addr, &["a"], credential.clone()).await.unwrap();
+        let (address, gone) = (listener.local_addr(), "10.9.9.9:1".parse().unwrap());
+        tokio::spawn(async move {
+            let mut accepted = Vec::new();
+            while let Ok(request) = listener.accept().await {
+                accepted.push(request.accept().await);
+            }
+        });
+        let begin = Instant::now();
+        let connected = race(&transport, vec![gone, address], "a", &credential).await;
+        assert_eq!(connected.unwrap().remote_addr(), address);
+        assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+
+        let stranger = credential.with_trust(TrustPolicy::reject_all());
+        let failed = race(&transport, vec![address, gone], "a", &stranger).await.unwrap_err();
+        assert_eq!(Exit::of(&failed), Exit::Untrusted, "{failed:#}");
+        let failed = race(&transport, vec![gone, gone], "a", &stranger).await.unwrap_err();
+        assert_eq!(Exit::of(&failed), Exit::Unreachable, "{failed:#}");
+        assert!(race(&transport, vec![], "a", &stranger).await.is_err());
+    }
 
     #[test]
     fn a_peer_has_host_and_port_and_perhaps_an_identity() {

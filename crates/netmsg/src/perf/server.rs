@@ -55,7 +55,7 @@ async fn upload(connection: &DynConnection) -> Result<Counted> {
             message => {
                 ensure!(
                     message.len() <= MAX_MESSAGE as usize,
-                    "a message of {} bytes",
+                    "a message of {} bytes, more than {MAX_MESSAGE}",
                     message.len()
                 );
                 counted.add(message.len());
