@@ -1,8 +1,8 @@
 //! The sections of the report: which contenders carry out which workloads.
 
 use crate::contenders::{
-    AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_ONE, GATHERED, METRICS, OVER_QUINN, OVER_TCP, OWN_SOCKETS,
-    TCP_GATHERED,
+    AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_BATCHED, DRIVEN_ONE, GATHERED, METRICS, OVER_QUINN,
+    OVER_TCP, OWN_SOCKETS, TCP_GATHERED,
 };
 use crate::network::NETWORKS;
 use crate::workload::Workload;
@@ -29,6 +29,7 @@ pub(crate) fn all() -> Vec<Plan> {
                 "ours",
                 BATCHED,
                 DRIVEN,
+                DRIVEN_BATCHED,
                 DRIVEN_ONE,
                 OVER_QUINN,
                 OVER_TCP,

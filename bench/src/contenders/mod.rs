@@ -24,6 +24,7 @@ pub(crate) const MUTUAL: &str = ", client certificates";
 
 pub(crate) const BATCHED: &str = "ours, batched and inline";
 pub(crate) const DRIVEN: &str = "ours, driven";
+pub(crate) const DRIVEN_BATCHED: &str = "ours, driven, batched and inline";
 pub(crate) const DRIVEN_ONE: &str = "ours, driven, one thread";
 pub(crate) const BBR: &str = "ours, BBR";
 pub(crate) const METRICS: &str = "ours, driven, one thread, with metrics";
@@ -59,13 +60,16 @@ async fn create(name: &str) -> Result<()> {
         ("ours", _) => answer(node(config).await?).await,
         (BATCHED, _) => answer(Batched(node(config).await?)).await,
         #[cfg(target_os = "linux")]
-        (DRIVEN | DRIVEN_ONE | AGAIN | METRICS, _) => {
+        (DRIVEN | DRIVEN_BATCHED | DRIVEN_ONE | AGAIN | METRICS, _) => {
             if name == METRICS {
                 PrometheusBuilder::new().install_recorder()?;
             }
             let driver = msquic_transport::ExecutionDriver::install()?;
             tokio::spawn(msquic_transport::drive(driver));
-            answer(node(config).await?).await
+            match name {
+                DRIVEN_BATCHED => answer(Batched(node(config).await?)).await,
+                _ => answer(node(config).await?).await,
+            }
         }
         (BBR, _) => answer(node(config.congestion_control(CongestionControl::Bbr)).await?).await,
         (OWN_SOCKETS, _) => answer(node(config.share_sockets(false)).await?).await,
