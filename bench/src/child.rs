@@ -9,8 +9,10 @@ use anyhow::{Context, Result, anyhow};
 use std::io::{BufRead, BufReader, Write};
 use std::process::{self, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 use std::{env, io};
 use tokio::io::{AsyncBufReadExt, stdin};
+use tokio::time::timeout;
 
 /// A process that carries out workloads. It ends when this is dropped.
 pub(crate) struct Child {
@@ -62,7 +64,8 @@ pub(crate) async fn answer(contender: impl Measure) -> Result<()> {
     let contender = Arc::new(contender);
     let mut requests = tokio::io::BufReader::new(stdin()).lines();
     while let Some(line) = requests.next_line().await? {
-        let figures = contender.clone().measure(serde_json::from_str(&line)?).await;
+        let figures = timeout(LIMIT, contender.clone().measure(serde_json::from_str(&line)?)).await;
+        let figures = figures.unwrap_or_else(|_| Err(anyhow!("not done after {LIMIT:?}")));
         let answer: Answer = figures.map_err(|error| format!("{error:#}"));
         let mut output = io::stdout().lock();
         writeln!(output, "{}", serde_json::to_string(&answer)?)?;
@@ -70,3 +73,6 @@ pub(crate) async fn answer(contender: impl Measure) -> Result<()> {
     }
     Ok(())
 }
+
+/// How long one measurement may take.
+const LIMIT: Duration = Duration::from_secs(180);

@@ -43,20 +43,15 @@ pub(crate) fn resident() -> Option<u64> {
     line.trim().split(' ').next()?.parse().ok()
 }
 
-/// Raises the limit of open files as far as it is allowed. Returns whether it is then enough for
-/// connections with a socket at each end.
-pub(crate) fn with_most_descriptors(connections: usize) -> bool {
+/// Returns whether this process may have so many open files. Raises its limit if it is allowed to.
+pub(crate) fn allows_descriptors(count: usize) -> bool {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-    let needed = 2 * connections as u64 + OTHER_DESCRIPTORS;
-    let limit = getrlimit(Resource::Nofile);
-    // Only a privileged process may raise the upper limit.
-    for maximum in [limit.maximum.map(|maximum| maximum.max(needed)), limit.maximum] {
-        if setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }).is_ok() {
-            return maximum.is_none_or(|maximum| maximum >= needed);
-        }
+    let needed = count as u64;
+    let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
+    if current.is_none_or(|current| current >= needed) {
+        return true;
     }
-    false
+    // Only a privileged process may raise the upper limit.
+    let maximum = maximum.map(|maximum| maximum.max(needed));
+    setrlimit(Resource::Nofile, Rlimit { current: Some(needed), maximum }).is_ok()
 }
-
-/// Descriptors besides those of connections.
-const OTHER_DESCRIPTORS: u64 = 256;

@@ -93,7 +93,16 @@ fn run(plan: &Plan, options: &Options) -> Result<Section> {
             let mut figures = vec![None; children.len()];
             for turn in 0..children.len() {
                 let index = (round + turn) % children.len(); // no contender is always first
-                figures[index] = measure(&mut children[index], contenders[index], workload, round)?;
+                figures[index] =
+                    match measure(&mut children[index], contenders[index], workload, round) {
+                        // A long run is not lost because one of its measurements fails.
+                        Err(error) if !options.quick => {
+                            eprintln!("no figure: {error:#}");
+                            children[index] = Child::spawn(contenders[index])?;
+                            None
+                        }
+                        result => result?,
+                    };
             }
             all.push(figures);
         }

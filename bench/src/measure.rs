@@ -1,6 +1,6 @@
 //! `Measure`: carries out workloads, over any transport.
 
-use crate::machine::{cpu_time, resident, with_most_descriptors};
+use crate::machine::{allows_descriptors, cpu_time, resident};
 use crate::network::NETWORKS;
 use crate::transport::{End, Transport};
 use crate::workload::{Workload, cost, rate};
@@ -117,7 +117,8 @@ async fn handshakes<T: Transport>(
 
 /// The memory of idle connections, both ends together.
 async fn idle<T: Transport>(transport: &T, connections: usize) -> Result<Option<Vec<f64>>> {
-    if !with_most_descriptors(connections) || resident().is_none() {
+    let descriptors = connections * transport.descriptors() + OTHER_DESCRIPTORS;
+    if !allows_descriptors(descriptors) || resident().is_none() {
         return Ok(None);
     }
     // What the first connections allocate for the process does not belong to a connection.
@@ -172,8 +173,10 @@ struct Pairs<E>(Vec<(Arc<E>, Arc<E>)>);
 impl<E: End> Pairs<E> {
     async fn connect<T: Transport<End = E>>(transport: &T, count: usize) -> Result<Self> {
         let mut pairs = Vec::with_capacity(count);
-        for _ in 0..count {
-            let (client, server) = transport.connect(transport.address()).await?;
+        for index in 1..=count {
+            let connect = transport.connect(transport.address());
+            let connected = connect.await.with_context(|| format!("connection {index} of {count}"));
+            let (client, server) = connected?;
             pairs.push((Arc::new(client), Arc::new(server)));
         }
         Ok(Self(pairs))
@@ -276,6 +279,9 @@ const STALLED: Duration = Duration::from_millis(200);
 
 /// The time after which memory no longer changes, because queues are empty and handles are closed.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// Descriptors besides those of connections.
+const OTHER_DESCRIPTORS: usize = 256;
 
 /// How many connections are opened and closed before memory is measured.
 const FIRST_CONNECTIONS: usize = 16;

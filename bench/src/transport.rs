@@ -19,6 +19,12 @@ pub(crate) trait Transport: Send + Sync + 'static {
     /// belong to different connections.
     fn connect(&self, address: SocketAddr) -> impl Future<Output = Result<Ends<Self>>> + Send;
 
+    /// Returns how many descriptors the two ends of a connection take. With QUIC all connections share
+    /// a socket.
+    fn descriptors(&self) -> usize {
+        0
+    }
+
     /// Closes connections whose messages have all arrived.
     fn close(&self, client: Self::End, server: Self::End) -> impl Future<Output = ()> + Send;
 }

@@ -73,8 +73,8 @@ async fn create(name: &str) -> Result<()> {
         }
         (BBR, _) => answer(node(config.congestion_control(CongestionControl::Bbr)).await?).await,
         (OWN_SOCKETS, _) => answer(node(config.share_sockets(false)).await?).await,
-        (OVER_QUINN, _) => answer(Node::new(QuinnTransport::with_config(quinn())?).await?).await,
-        (OVER_TCP, _) => answer(Node::new(TcpTlsTransport::with_config(tcp())?).await?).await,
+        (OVER_QUINN, _) => answer(Node::new(QuinnTransport::with_config(quinn())?, 0).await?).await,
+        (OVER_TCP, _) => answer(Node::new(TcpTlsTransport::with_config(tcp())?, 2).await?).await,
         ("quinn", mutual) => answer(quinn::Quinn::new(Writes::Single, mutual)?).await,
         (GATHERED, mutual) => answer(quinn::Quinn::new(Writes::Gathered, mutual)?).await,
         #[cfg(feature = "s2n")]
@@ -87,7 +87,7 @@ async fn create(name: &str) -> Result<()> {
 }
 
 async fn node(config: MsQuicTransportConfig) -> Result<Node<MsQuicTransport>> {
-    Node::new(MsQuicTransport::with_config(config)?).await
+    Node::new(MsQuicTransport::with_config(config)?, 0).await
 }
 
 /// Returns the name without [`MUTUAL`], and whether it had that.

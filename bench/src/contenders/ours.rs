@@ -20,14 +20,16 @@ pub(crate) struct Node<T: NetTransport> {
     transport: T,
     listener: T::Listener,
     credential: NetCredential,
+    descriptors: usize,
 }
 
 impl<T: NetTransport> Node<T> {
-    pub(crate) async fn new(transport: T) -> Result<Self> {
+    /// Creates a node. The two ends of a connection take `descriptors`.
+    pub(crate) async fn new(transport: T, descriptors: usize) -> Result<Self> {
         let credential = NetCredential::self_signed(TrustPolicy::Any)?;
         let address = "127.0.0.1:0".parse()?;
         let listener = transport.create_listener(address, &[ALPN], credential.clone()).await?;
-        Ok(Self { transport, listener, credential })
+        Ok(Self { transport, listener, credential, descriptors })
     }
 }
 
@@ -51,6 +53,10 @@ impl<T: NetTransport> Transport for Node<T> {
             Ok(server)
         };
         tokio::try_join!(dial, accept)
+    }
+
+    fn descriptors(&self) -> usize {
+        self.descriptors
     }
 
     async fn close(&self, client: Self::End, _server: Self::End) {

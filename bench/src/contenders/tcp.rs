@@ -64,6 +64,10 @@ impl Transport for Tcp {
         tokio::try_join!(dial, accept)
     }
 
+    fn descriptors(&self) -> usize {
+        2
+    }
+
     async fn close(&self, client: Self::End, server: Self::End) {
         drop((server, client)); // closes the sockets
     }
