@@ -16,6 +16,9 @@ use std::collections::VecDeque;
 const COPY_BELOW: usize = 4 * 1024;
 /// The size of the blocks that small pieces share.
 const BLOCK: usize = 16 * 1024;
+/// The size of the first block after all was sent. A queue that is idle, or sends now and then, keeps
+/// no more than this.
+const FIRST_BLOCK: usize = 2 * 1024;
 /// How many sends may be in flight before small pieces accumulate. Without msquic's own buffer a send is in
 /// flight for a round trip, for which no writer should wait on a long path.
 const SMALL_IN_FLIGHT: usize = 32;
@@ -28,6 +31,8 @@ const MAX_BATCH: usize = 1024 * 1024;
 pub(crate) struct SendQueue {
     ready: VecDeque<Bytes>,
     block: BytesMut,
+    /// The size that `block` was allocated with; 0 if there is none.
+    block_size: usize,
     pending: usize,
     in_flight: VecDeque<usize>,
     in_flight_bytes: usize,
@@ -60,6 +65,7 @@ impl SendQueue {
         Self {
             ready: VecDeque::new(),
             block: BytesMut::new(),
+            block_size: 0,
             pending: 0,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
@@ -106,7 +112,9 @@ impl SendQueue {
         }
         if self.block.capacity() - self.block.len() < bytes.len() {
             self.seal();
-            self.block = BytesMut::with_capacity(BLOCK);
+            let is_first = self.pending == bytes.len() && self.in_flight.is_empty();
+            self.block_size = if is_first { FIRST_BLOCK.max(bytes.len()) } else { BLOCK };
+            self.block = BytesMut::with_capacity(self.block_size);
         }
         self.block.extend_from_slice(bytes);
     }
@@ -178,6 +186,7 @@ impl SendQueue {
             self.in_flight_bytes -= size;
             self.completed += size as u64;
         }
+        self.release();
     }
 
     /// Records that the oldest native send was canceled: its bytes may not have reached the peer.
@@ -185,6 +194,7 @@ impl SendQueue {
         if let Some(size) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
         }
+        self.release();
     }
 
     /// Stops sending: there is no room from now on. Returns what was pending, to be dropped without
@@ -202,6 +212,15 @@ impl SendQueue {
         debug_assert_eq!(self.fin, Fin::Open, "bytes were pushed after the end of the stream");
         self.pending += bytes;
         self.queued += bytes as u64;
+    }
+
+    /// Frees a large block after all was sent.
+    fn release(&mut self) {
+        let is_idle = self.pending == 0 && self.in_flight.is_empty();
+        if is_idle && self.block_size > FIRST_BLOCK {
+            self.block = BytesMut::new();
+            self.block_size = 0;
+        }
     }
 
     fn seal(&mut self) {
@@ -318,5 +337,35 @@ mod tests {
         queue.push_copy(b"more");
         assert_eq!(queue.cut().len(), 0);
         assert_eq!((queue.room(), queue.next_batch()), (0, None));
+    }
+
+    #[test]
+    fn a_queue_keeps_no_large_block_after_all_was_sent() {
+        let mut queue = SendQueue::new(1 << 20);
+        for messages in [1, 1000, 3] {
+            for _ in 0..messages {
+                queue.push_copy(&[7; 100]);
+                queue.next_batch().is_some().then(|| queue.submitted(true));
+            }
+            while queue.completed() < queue.queued() {
+                queue.complete();
+                queue.next_batch().is_some().then(|| queue.submitted(true));
+            }
+            let kept = queue.block.capacity();
+            assert!(kept <= FIRST_BLOCK, "{kept} bytes after {messages} messages");
+        }
+    }
+
+    #[test]
+    fn single_messages_share_a_block() {
+        let mut queue = SendQueue::new(1 << 20);
+        let mut send = || {
+            queue.push_copy(&[7; 100]);
+            let batch = queue.next_batch().unwrap();
+            queue.submitted(true);
+            queue.complete();
+            batch.data[0].as_ptr()
+        };
+        assert_eq!(send().wrapping_add(100), send());
     }
 }
