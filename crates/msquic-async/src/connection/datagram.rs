@@ -40,7 +40,9 @@ impl Connection {
     /// # }
     /// ```
     pub fn datagram_counts(&self) -> DatagramCounts {
-        self.inner().exclusive.lock().datagrams.counts
+        let mut counts = self.inner().exclusive.lock().datagrams.counts;
+        counts.received += self.inner().inbound.datagram_sink.passed();
+        counts
     }
 
     /// How many received datagrams were dropped because the queue was full.
@@ -146,6 +148,35 @@ impl Connection {
         SendDatagram { connection: self, datagram: buf, room }
     }
 
+    /// Passes received datagrams to `sink` instead of a queue of this connection, beginning with those that
+    /// wait in it. [`receive_datagram`](Self::receive_datagram) then gets none. Returns false, and changes
+    /// nothing, before the handshake is complete or if there is a sink.
+    ///
+    /// `sink` has the rules of a [`ReceiveSink`](crate::ReceiveSink): it is called on msquic's thread, must be
+    /// quick, and must neither block nor panic. It is dropped after the last handle of the connection, so it
+    /// must not hold one.
+    ///
+    /// ```no_run
+    /// # fn example(connection: &msquic_async::Connection) {
+    /// connection.set_datagram_sink(|datagram| println!("{} bytes", datagram.len()));
+    /// # }
+    /// ```
+    pub fn set_datagram_sink(&self, sink: impl Fn(&[u8]) + Send + Sync + 'static) -> bool {
+        let set = &self.inner().inbound.datagram_sink;
+        let waiting: Vec<_> = {
+            // Under the lock, because `on_datagram_received` queues only what arrives before the sink.
+            let exclusive = &mut *self.inner().exclusive.lock();
+            if exclusive.peer.is_none() || !set.set(Box::new(sink)) {
+                return false;
+            }
+            std::iter::from_fn(|| exclusive.datagrams.pop()).collect()
+        };
+        for datagram in waiting {
+            set.pass_queued(&datagram);
+        }
+        true
+    }
+
     /// Waits for the next datagram.
     ///
     /// ```no_run
@@ -249,16 +280,24 @@ impl ConnectionInner {
     }
 
     pub(super) fn on_datagram_received(&self, datagram: &[u8]) {
-        let datagram = Bytes::copy_from_slice(datagram);
+        let sink = &self.inbound.datagram_sink;
+        if sink.pass(datagram) {
+            return;
+        }
         let dropped = {
             let exclusive = &mut *self.exclusive.lock();
             if exclusive.peer.is_none() {
                 return; // not verified: the connection is being closed
             }
-            exclusive.datagrams.on_received(datagram)
+            let is_queued = !sink.is_set(); // it may have been set meanwhile
+            is_queued.then(|| exclusive.datagrams.on_received(Bytes::copy_from_slice(datagram)))
         };
-        drop(dropped);
-        self.inbound.datagrams.wake_one();
+        match dropped {
+            Some(_dropped) => self.inbound.datagrams.wake_one(),
+            None => {
+                sink.pass(datagram);
+            }
+        }
     }
 }
 

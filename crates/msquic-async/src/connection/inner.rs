@@ -3,6 +3,7 @@
 use super::change::{Changes, ConnectionChange};
 use super::close_reason;
 use super::credit::StreamCredit;
+use super::datagram_sink::DatagramSink;
 use super::dial::Source;
 use super::error::{ConnectionError, StartError};
 use super::peer_streams::PeerStreams;
@@ -51,6 +52,7 @@ pub(super) struct InboundWaiters {
     pub(super) bidirectional: Waiters,
     pub(super) unidirectional: Waiters,
     pub(super) datagrams: Waiters,
+    pub(super) datagram_sink: DatagramSink,
     pub(super) changes: Waiters,
 }
 

@@ -7,6 +7,7 @@ mod change;
 mod close_reason;
 mod credit;
 mod datagram;
+mod datagram_sink;
 mod dial;
 mod error;
 mod event;

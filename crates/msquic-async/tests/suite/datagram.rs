@@ -5,6 +5,8 @@ use crate::executors::run;
 use bytes::Bytes;
 use msquic_async::StreamLimits;
 use msquic_async::{ConnectionError, DatagramOutcome, DgramReceiveError, DgramSendError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 async fn datagram_pair() -> Pair {
     pair_with(settings().datagrams(true), StreamLimits::default()).await
@@ -117,3 +119,29 @@ fn empty_datagrams_are_bounded_in_number() {
 
 /// More datagrams than any connection holds, fewer than make msquic's own list too slow for a test.
 const ENOUGH: usize = 60_000;
+
+#[test]
+fn a_sink_gets_what_waits_and_what_arrives() {
+    run(async || {
+        let Pair { client, server, .. } = datagram_pair().await;
+        let send = async |datagram: &Bytes| {
+            while client.send_datagram_tracked(datagram).unwrap().await
+                != DatagramOutcome::Acknowledged
+            {}
+        };
+        send(&pattern(1)).await;
+        let passed = Arc::new(AtomicUsize::new(0));
+        let bytes = passed.clone();
+        let sink = move |datagram: &[u8]| {
+            bytes.fetch_add(datagram.len(), Ordering::SeqCst);
+        };
+        assert!(server.set_datagram_sink(sink));
+        assert!(!server.set_datagram_sink(|_| {}), "there is a sink");
+        send(&pattern(100)).await;
+        assert!(passed.load(Ordering::SeqCst) >= 101, "{passed:?}");
+        assert!(server.datagram_counts().received >= 2);
+        client.shutdown(4, "");
+        let end = server.receive_datagram().await;
+        assert!(matches!(end, Err(DgramReceiveError::ConnectionLost(_))), "{end:?}");
+    });
+}
