@@ -81,7 +81,8 @@ impl MsQuicNetConnection {
         let limit = config.max_received_message;
         let origin = if place.is_some() { Origin::Accepted } else { Origin::Dialled };
         let shared = core.registry.register(facts, origin, revocations, |entry: Entry<_>| {
-            let inbound = Inbound::new(config.receive_queue, entry.share(), has_receipts);
+            let queues = (config.receive_queue, config.datagram_queue);
+            let inbound = Inbound::new(queues, entry.share(), has_receipts);
             Shared {
                 stream_pool: StreamPool::new(&config, inbound.receipts()),
                 datagrams: Counters::default(),
@@ -97,6 +98,8 @@ impl MsQuicNetConnection {
         let (inbound, at_end) = (shared.inbound.clone(), shared.inbound.clone());
         let (probes, member) = (inbound.probes().clone(), Arc::downgrade(Handle::member(&shared)));
         inbound.answer_with(move || Shared::answer_probes(member.clone(), probes.clone()));
+        let datagrams = inbound.datagrams().clone();
+        shared.inner.set_datagram_sink(move |datagram| datagrams.push(datagram));
         let make = move |stream| Box::new(FrameSink::new(stream, &inbound, limit)) as _;
         shared.inner.set_inbound_uni_sinks(make);
         let (telemetry, facts) = (shared.entry.telemetry().clone(), shared.entry.facts());

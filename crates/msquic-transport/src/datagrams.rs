@@ -4,7 +4,7 @@ use crate::connection::MsQuicNetConnection;
 use async_trait::async_trait;
 use bytes::Bytes;
 use msquic_async::DgramSendError;
-use net_kit::{coop, datagram};
+use net_kit::datagram;
 use net_traits::{Cause, DatagramError, DatagramStatistics, NetConnection, NetDatagrams};
 
 #[async_trait]
@@ -31,20 +31,14 @@ impl NetDatagrams for MsQuicNetConnection {
     }
 
     async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
-        loop {
-            coop::spend().await;
-            let Ok(received) = self.shared.inner.receive_datagram().await else {
-                return Err(DatagramError::Closed(self.watch_close().await));
-            };
-            if let Some(datagram) = datagram::decode(received) {
-                let datagram = self.shared.entry.hand_out_datagram(Ok(datagram))?;
-                self.shared.datagrams.received();
-                return Ok(datagram);
-            }
-        }
+        let received = self.shared.inbound.datagrams().recv_until(self.watch_close()).await;
+        let received = received.map_err(DatagramError::Closed);
+        let datagram = self.shared.entry.hand_out_datagram(received)?;
+        self.shared.datagrams.received();
+        Ok(datagram)
     }
 
     fn datagram_statistics(&self) -> DatagramStatistics {
-        self.shared.datagrams.statistics(self.shared.inner.datagram_counts().received)
+        self.shared.datagrams.statistics(self.shared.inbound.datagrams().arrived())
     }
 }

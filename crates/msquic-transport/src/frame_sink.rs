@@ -148,7 +148,7 @@ mod tests {
     }
 
     fn sink(limit: usize) -> (FrameSink, Arc<Inbound>) {
-        let inbound = Inbound::new(limit, &Share::unlimited().into(), true);
+        let inbound = Inbound::new((limit, 0), &Share::unlimited().into(), true);
         (FrameSink::new(SinkStream::ended(2), &inbound, 100), inbound)
     }
 
@@ -172,7 +172,7 @@ mod tests {
     fn the_error_of_the_oldest_message_resumes_those_that_wait_for_it() {
         let limits = MemoryLimits { unfinished: 0, ..MemoryLimits::NONE };
         let share = Arc::new(Share::new(&Arc::new(MemoryBudget::new(limits))));
-        let inbound = Inbound::new(1 << 20, &share, true);
+        let inbound = Inbound::new((1 << 20, 0), &share, true);
         let [mut oldest, mut waiting] =
             [2, 6].map(|id| FrameSink::new(SinkStream::ended(id), &inbound, 1 << 20));
         let begun = frame(&[1; 100_000])[..50_000].to_vec();

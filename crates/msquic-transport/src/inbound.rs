@@ -1,4 +1,4 @@
-//! `Inbound`: the received messages of a connection.
+//! `Inbound`: the received messages and datagrams of a connection.
 //!
 //! Each unidirectional stream of the peer gets a sink when it starts, see
 //! [`FrameSink`](crate::frame_sink::FrameSink). All sinks feed one [`Inbox`]. When it is full, they
@@ -7,6 +7,7 @@
 use crate::delivery::Delivery;
 use crate::probes::Probes;
 use msquic_async::SinkStream;
+use net_kit::datagram::Queue;
 use net_kit::inbox::Inbox;
 use net_kit::memory_budget::Share;
 use net_kit::receipts::{Control, Receipts};
@@ -18,6 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 pub(crate) struct Inbound {
     inbox: Inbox,
+    datagrams: Arc<Queue>,
     delivery: Delivery,
     /// The streams whose sinks may add messages, by ID.
     streams: Mutex<BTreeMap<u64, SinkStream>>,
@@ -29,12 +31,18 @@ pub(crate) struct Inbound {
 }
 
 impl Inbound {
-    /// Creates an inbox of `receive_queue` bytes without streams.
-    pub(crate) fn new(receive_queue: usize, share: &Arc<Share>, has_receipts: bool) -> Arc<Self> {
+    /// Creates an inbox of `receive_queue` bytes without streams, and a queue of datagrams of
+    /// `datagram_queue` bytes.
+    pub(crate) fn new(
+        (receive_queue, datagram_queue): (usize, usize),
+        share: &Arc<Share>,
+        has_receipts: bool,
+    ) -> Arc<Self> {
         let inbox = Inbox::charged(receive_queue, share.clone());
+        let datagrams = Arc::new(Queue::new(datagram_queue, share));
         let receipts = has_receipts.then(Arc::default);
         let (delivery, streams, probes, answer) = Default::default();
-        Arc::new(Self { inbox, delivery, streams, receipts, probes, answer })
+        Arc::new(Self { inbox, datagrams, delivery, streams, receipts, probes, answer })
     }
 
     /// Sets the function that starts a task to answer the [probes](Self::probes), without waiting.
@@ -110,10 +118,15 @@ impl Inbound {
         &self.inbox
     }
 
-    /// Drops all messages, also those in progress, after the share was
+    pub(crate) fn datagrams(&self) -> &Arc<Queue> {
+        &self.datagrams
+    }
+
+    /// Drops all messages, also those in progress, and all datagrams, after the share was
     /// [ended](net_kit::memory_budget::Share::end).
     pub(crate) fn clear(&self) {
         self.inbox.clear();
+        self.datagrams.clear();
         self.resume(); // paused sinks then drop their data
     }
 
@@ -195,7 +208,7 @@ mod tests {
 
     #[tokio::test]
     async fn messages_that_sinks_have_left_come_before_the_end() {
-        let inbound = Inbound::new(1000, &Share::unlimited().into(), true);
+        let inbound = Inbound::new((1000, 0), &Share::unlimited().into(), true);
         let mut sink = sink(&inbound, 2);
         let recv = async || inbound.recv(ready(CloseReason::TimedOut), Inbox::pop).await;
         let late = async {
@@ -216,7 +229,7 @@ mod tests {
     #[test]
     fn the_errors_of_streams_without_messages_stay_within_the_limit() {
         const FIT: usize = 10;
-        let inbound = Inbound::new(FIT * ENTRY_COST, &Share::unlimited().into(), true);
+        let inbound = Inbound::new((FIT * ENTRY_COST, 0), &Share::unlimited().into(), true);
         let mut taken = 0;
         for id in 0..1000 {
             let mut sink = sink(&inbound, id);
@@ -231,7 +244,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_dropped_recv_takes_no_message() {
-        let inbound = Inbound::new(1000, &Share::unlimited().into(), true);
+        let inbound = Inbound::new((1000, 0), &Share::unlimited().into(), true);
         let mut sink = sink(&inbound, 2);
         tokio::select! {
             biased;

@@ -1,4 +1,4 @@
-//! Peers that make this side hold messages or questions which they do not finish.
+//! Peers that make this side hold messages, questions or answers which they do not finish, or datagrams.
 
 mod common;
 #[path = "quinn_peer/mod.rs"]
@@ -214,5 +214,34 @@ fn peers_that_fill_the_windows_are_ended_by_memory() {
             _ = join_all(fill) => panic!("the windows are not limited"),
         }
         assert!(transport.connections().len() < CONNECTIONS);
+    });
+}
+
+#[test]
+fn datagrams_that_are_not_received_are_charged() {
+    run(async {
+        let Hostile { transport, connection, peer, .. } = &hostile_to(Default::default()).await;
+        let held = async |expected: fn(usize) -> bool| {
+            while !expected(transport.statistics().held_bytes) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        let flood = async {
+            loop {
+                // It fails while the queue of the peer is full.
+                let _ = peer.send_datagram(vec![0; 1000].into());
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! {
+            () = held(|bytes| bytes >= 60 * KIB) => {}
+            () = flood => unreachable!(),
+        }
+        let datagrams = connection.datagrams().unwrap();
+        let drain = async { while datagrams.recv_datagram().await.is_ok() {} };
+        tokio::select! {
+            () = held(|bytes| bytes == 0) => {}
+            () = drain => unreachable!("the connection stays"),
+        }
     });
 }

@@ -87,8 +87,8 @@ fn a_full_queue_is_an_error_and_drops_nothing() {
     // On one thread, nothing is sent meanwhile.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let test = async {
-        let config = || QuinnConfig::new().datagram_queue(10_000);
-        let (one, other) = pair(config(), config()).await;
+        let config = |queue| QuinnConfig::new().datagram_queue(queue);
+        let (one, other) = pair(config(10_000), config(1_000_000)).await;
         let (sender, receiver) = (one.datagrams().unwrap(), other.datagrams().unwrap());
         let mut sent: u64 = 0;
         let full = loop {

@@ -1,7 +1,7 @@
 //! The datagrams of a connection, over those of its backend.
 
 use super::{Backend, Connection};
-use crate::{coop, datagram};
+use crate::datagram;
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{DatagramError, DatagramStatistics, NetDatagrams};
@@ -29,22 +29,11 @@ impl<B: Backend> NetDatagrams for Connection<B> {
     }
 
     async fn recv_datagram(&self) -> Result<Bytes, DatagramError> {
-        loop {
-            coop::spend().await;
-            let received = tokio::select! {
-                biased; // what has arrived precedes the end
-                received = self.session().datagrams().recv() => Some(received),
-                _ = self.session().ended() => None,
-            };
-            let Some(received) = received else {
-                return Err(DatagramError::Closed(self.session().ended().await));
-            };
-            if let Some(datagram) = datagram::decode(received) {
-                let datagram = self.shared.entry.hand_out_datagram(Ok(datagram))?;
-                self.shared.datagrams.received();
-                return Ok(datagram);
-            }
-        }
+        let received = self.session().datagrams().recv_until(self.session().ended()).await;
+        let received = received.map_err(DatagramError::Closed);
+        let datagram = self.shared.entry.hand_out_datagram(received)?;
+        self.shared.datagrams.received();
+        Ok(datagram)
     }
 
     fn datagram_statistics(&self) -> DatagramStatistics {
