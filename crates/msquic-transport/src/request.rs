@@ -9,11 +9,10 @@ use crate::lane::unless_stuck;
 use crate::shared::Shared;
 use async_trait::async_trait;
 use bytes::Bytes;
-use msquic_async::{ReadError, ReadStream, StreamType, WriteError, WriteStream};
-use msquic_async::{ReadToEndError, StreamStartError};
+use msquic_async::{ReadError, ReadStream, StreamStartError, StreamType, WriteError, WriteStream};
 use net_kit::coop;
 use net_kit::progress::Stuck;
-use net_kit::question_reader::QuestionReader;
+use net_kit::request_reader::RequestReader;
 use net_traits::{Cause, NetConnection, NetQuestion, NetRequests, RequestError, request_code};
 use std::fmt;
 use std::future::poll_fn;
@@ -36,7 +35,7 @@ pub struct MsQuicQuestion {
 impl NetQuestion for MsQuicQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
         let limit = self.connection.shared.config.max_request_size;
-        let mut question = QuestionReader::new(self.connection.shared.share(), limit);
+        let mut question = RequestReader::new(self.connection.shared.share(), limit);
         let question = loop {
             let error = match question.wait(self.read.read_chunk()).await {
                 Ok(Ok(Some(piece))) => match question.push(&piece) {
@@ -146,23 +145,22 @@ impl NetRequests for MsQuicNetConnection {
             let (Some(read), Some(write)) = stream.split() else {
                 return Err(RequestError::Transport(Cause::new("a stream lacks a direction")));
             };
-            let mut asked = Asked { read, write };
+            let asked = Asked { read, write };
             // A peer that answers before it has read the whole question stops it; the answer is
             // valid.
             if asked.write.enqueue(std::slice::from_ref(&question)).await.is_ok() {
                 let _ = asked.write.finish();
             }
-            let answer = asked.read.read_to_end(limit).await;
-            match answer {
-                Ok(answer) => Ok(Bytes::from(answer)),
-                Err(ReadToEndError::TooLong { limit }) => {
-                    let _ = asked.read.abort_read(request_code::TOO_LARGE);
-                    Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
+            let mut answer = RequestReader::new(self.shared.share(), limit);
+            loop {
+                match asked.read.read_chunk().await {
+                    Ok(Some(piece)) => answer.push(&piece).inspect_err(|_| {
+                        let _ = asked.read.abort_read(request_code::TOO_LARGE);
+                    })?,
+                    Ok(None) => return Ok(answer.finish()),
+                    Err(ReadError::Reset(code)) => return Err(RequestError::NoAnswer { code }),
+                    Err(_) => return Err(RequestError::Closed(self.watch_close().await)),
                 }
-                Err(ReadToEndError::Read(ReadError::Reset(code))) => {
-                    Err(RequestError::NoAnswer { code })
-                }
-                Err(_) => Err(RequestError::Closed(self.watch_close().await)),
             }
         };
         let answer = timeout(deadline, ask).await;

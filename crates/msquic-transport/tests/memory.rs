@@ -245,3 +245,25 @@ fn datagrams_that_are_not_received_are_charged() {
         }
     });
 }
+
+#[test]
+fn an_answer_is_charged_while_it_is_read() {
+    run(async {
+        let Hostile { transport, connection, peer, .. } = &hostile_to(Default::default()).await;
+        let ask = connection.request("how much?".into(), Duration::from_secs(30));
+        let answer = async {
+            let (mut write, _read) = peer.accept_bi().await.unwrap();
+            write.write_all(&vec![7; 500 * KIB]).await.unwrap();
+            while transport.statistics().held_bytes < 500 * KIB {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            write.finish().unwrap();
+            write.stopped().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask, answer);
+        assert_eq!(answer.unwrap().len(), 500 * KIB);
+        while transport.statistics().held_bytes > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    });
+}

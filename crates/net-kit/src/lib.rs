@@ -14,7 +14,7 @@
 //!    to be written. Both are bounded in bytes. [`unacknowledged`] and [`loss_reports`]: messages
 //!    that the peer has not confirmed, and those that are lost. [`receipts`]: messages that the
 //!    peer's application has taken. [`memory_budget`]: the memory that peers occupy, per connection
-//!    and in total. [`question_reader`]: questions that are read piece by piece.
+//!    and in total. [`request_reader`]: questions and answers that are read piece by piece.
 //! 5. [`progress`]: ends operations whose peer takes no data. [`guard`]: steps that a cancelled
 //!    future must not skip. [`coop`]: lets other tasks run. [`revocations`]: revocations during a
 //!    handshake.
@@ -54,11 +54,11 @@ pub mod memory_budget;
 pub mod options;
 pub mod outbox;
 pub mod progress;
-pub mod question_reader;
 pub mod quic;
 mod rate_limit;
 pub mod receipts;
 pub mod registry;
+pub mod request_reader;
 pub mod revocations;
 pub mod statistics;
 pub mod telemetry;

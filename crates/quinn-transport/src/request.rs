@@ -7,8 +7,9 @@
 use crate::native::{Quinn, varint};
 use bytes::Bytes;
 use net_kit::backend::{PeerQuestion, Session};
+use net_kit::request_reader::RequestReader;
 use net_traits::{Cause, RequestError, request_code};
-use quinn::{ReadError, ReadToEndError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, WriteError};
 use std::future::pending;
 
 /// The stream of a request of either side. Dropping it cancels the request, unless it has ended.
@@ -20,28 +21,20 @@ pub struct Request {
 
 /// Asks the peer and waits for the answer.
 pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
-    let limit = session.options().max_request_size;
     let Ok((write, read)) = session.native().connection.open_bi().await else {
         return pending().await;
     };
     let mut request = Request::new(write, read);
-    match request.ask(question, limit).await {
-        Ok(answer) => Ok(answer.into()),
-        Err(ReadToEndError::TooLong) => {
-            request.end(request_code::TOO_LARGE);
-            Err(RequestError::TooLarge { size: limit.saturating_add(1), limit })
-        }
-        Err(ReadToEndError::Read(ReadError::Reset(code))) => {
-            Err(RequestError::NoAnswer { code: code.into_inner() })
-        }
-        Err(ReadToEndError::Read(ReadError::ConnectionLost(_))) => pending().await,
-        Err(error) => Err(RequestError::Transport(Cause::new(error))),
+    let answer = request.ask(question, session.request_reader()).await;
+    if let Err(RequestError::TooLarge { .. }) = answer {
+        request.end(request_code::TOO_LARGE);
     }
+    answer
 }
 
 impl PeerQuestion<Quinn> for Request {
     async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
-        let mut question = session.question_reader();
+        let mut question = session.request_reader();
         loop {
             match question.wait(self.read.read_chunk(usize::MAX, true)).await? {
                 Ok(Some(piece)) => question.push(&piece.bytes)?,
@@ -96,9 +89,25 @@ impl Request {
         }
     }
 
-    async fn ask(&mut self, question: Bytes, limit: usize) -> Result<Vec<u8>, ReadToEndError> {
+    async fn ask(
+        &mut self,
+        question: Bytes,
+        mut reader: RequestReader,
+    ) -> Result<Bytes, RequestError> {
         let Self { read, write, has_ended } = self;
-        let answer = read.read_to_end(limit);
+        let answer = async {
+            loop {
+                match read.read_chunk(usize::MAX, true).await {
+                    Ok(Some(piece)) => reader.push(&piece.bytes)?,
+                    Ok(None) => return Ok(reader.finish()),
+                    Err(ReadError::Reset(code)) => {
+                        return Err(RequestError::NoAnswer { code: code.into_inner() });
+                    }
+                    Err(ReadError::ConnectionLost(_)) => pending().await,
+                    Err(error) => return Err(RequestError::Transport(Cause::new(error))),
+                }
+            }
+        };
         tokio::pin!(answer);
         let mut is_asked = false;
         let answer = tokio::select! {

@@ -1,9 +1,9 @@
-//! Peers that make this side hold datagrams.
+//! Peers that make this side hold datagrams and answers.
 
 mod common;
 
-use common::{ALPN, dial_quic, listen, run, trusting};
-use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetTransport};
+use common::{ALPN, HANG, dial_quic, listen, run, trusting};
+use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetRequests, NetTransport};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -59,5 +59,23 @@ fn datagrams_that_are_not_received_are_charged() {
             () = hostile.held(|bytes| bytes == 0) => {}
             () = drain => unreachable!("the connection stays"),
         }
+    });
+}
+
+#[test]
+fn an_answer_is_charged_while_it_is_read() {
+    run(async {
+        let hostile = &hostile_to(QuinnConfig::new()).await;
+        let ask = hostile.connection.request("how much?".into(), HANG);
+        let answer = async {
+            let (mut write, _read) = hostile.peer.accept_bi().await.unwrap();
+            write.write_all(&[7; 500 * KIB]).await.unwrap();
+            hostile.held(|bytes| bytes >= 500 * KIB).await;
+            write.finish().unwrap();
+            write.stopped().await.unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask, answer);
+        assert_eq!(answer.unwrap().len(), 500 * KIB);
+        assert_eq!(hostile.transport.statistics().held_bytes, 0);
     });
 }

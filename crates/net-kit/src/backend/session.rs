@@ -22,6 +22,7 @@ use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{self, Frame, Outbox};
 use crate::progress::{Snapshot, Stuck, unless_stuck};
 use crate::question_reader::QuestionReader;
+use crate::request_reader::RequestReader;
 use crate::receipts::{Control, Receipts};
 use net_traits::{Cause, CloseReason, RecvError, SendError};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -321,9 +322,9 @@ impl<B: Backend> Session<B> {
         Unfinished::new(self.inbox.share())
     }
 
-    /// Creates the reader of a question of the peer.
-    pub fn question_reader(&self) -> QuestionReader {
-        QuestionReader::new(self.inbox.share(), self.options.max_request_size)
+    /// Creates the reader of a question or an answer of the peer.
+    pub fn request_reader(&self) -> RequestReader {
+        RequestReader::new(self.inbox.share(), self.options.max_request_size)
     }
 
     /// Waits until a stream may accept data, and returns how many bytes.

@@ -14,9 +14,9 @@ use net_kit::facts::ConnectionFacts;
 use net_kit::guard::OnDrop;
 use net_kit::memory_budget::Unfinished;
 use net_kit::progress::{Snapshot, Stuck, unless_stuck};
-use net_kit::question_reader::QuestionReader;
 use net_kit::receipts::Control;
 use net_kit::registry::{Entry, Handle, Member, Registry};
+use net_kit::request_reader::RequestReader;
 use net_kit::telemetry::{Origin, Sample};
 use net_traits::{
     CloseOutcome, CloseReason, DatagramError, DatagramStatistics, NetConnection, NetDatagrams,
@@ -393,10 +393,9 @@ impl NetQuestion for MemoryQuestion {
             return Err(RequestError::TooLarge { size, limit });
         }
         if !self.asked.is_whole {
-            let mut question_reader =
-                QuestionReader::new(self.connection.shared.entry.share(), limit);
-            question_reader.push(&self.asked.question)?;
-            let late = question_reader.wait(pending::<Infallible>()).await;
+            let mut reader = RequestReader::new(self.connection.shared.entry.share(), limit);
+            reader.push(&self.asked.question)?;
+            let late = reader.wait(pending::<Infallible>()).await;
             let (answered, _) = oneshot::channel();
             let answer = std::mem::replace(&mut self.asked.answer, answered);
             let _ = answer.send(Err(request_code::TOO_SLOW)); // the peer may have cancelled

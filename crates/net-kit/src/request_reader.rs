@@ -1,4 +1,4 @@
-//! `QuestionReader`: a question of the peer that is read piece by piece, within its limits.
+//! `RequestReader`: a question or an answer of the peer that is read piece by piece, within its limits.
 
 use crate::memory_budget::{Charge, Share};
 use bytes::Bytes;
@@ -10,18 +10,18 @@ use tokio::time::{Instant, timeout};
 /// How many bytes of a question have to arrive within the timeout, unless it ends earlier.
 const ADVANCE: usize = 16 * 1024;
 
-/// Collects the pieces of a question, and charges them to the connection until it is finished or
-/// dropped.
+/// Collects the pieces of a question or an answer, and charges them to the connection until it is finished
+/// or dropped.
 ///
 /// ```
 /// use net_kit::memory_budget::Share;
-/// use net_kit::question_reader::QuestionReader;
+/// use net_kit::request_reader::RequestReader;
 /// use net_traits::RequestError;
 /// use std::sync::Arc;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
-/// let mut question = QuestionReader::new(&Arc::new(Share::unlimited()), 5);
+/// let mut question = RequestReader::new(&Arc::new(Share::unlimited()), 5);
 /// let piece = question.wait(async { b"why?" }).await?;
 /// question.push(piece)?;
 /// let too_large = RequestError::TooLarge { size: 6, limit: 5 };
@@ -31,7 +31,7 @@ const ADVANCE: usize = 16 * 1024;
 /// # }).unwrap();
 /// ```
 #[derive(Debug)]
-pub struct QuestionReader {
+pub struct RequestReader {
     bytes: Vec<u8>,
     limit: usize,
     charge: Charge,
@@ -41,9 +41,9 @@ pub struct QuestionReader {
     since: Instant,
 }
 
-impl QuestionReader {
-    /// Creates the reader of a question of at most `limit` bytes. The connection's time limit for
-    /// unfinished messages applies from now on.
+impl RequestReader {
+    /// Creates the reader of a question or an answer of at most `limit` bytes. For [`wait`](Self::wait) the
+    /// connection's time limit for unfinished messages applies from now on.
     pub fn new(share: &Arc<Share>, limit: usize) -> Self {
         Self {
             bytes: Vec::new(),
@@ -55,8 +55,8 @@ impl QuestionReader {
         }
     }
 
-    /// Waits for the next piece as long as at least 16 KiB of the question arrive within the time
-    /// limit.
+    /// Waits for the next piece of a question as long as at least 16 KiB arrive within the time limit. An
+    /// answer has a deadline of its own.
     ///
     /// # Errors
     ///
@@ -89,7 +89,7 @@ impl QuestionReader {
         Ok(())
     }
 
-    /// Returns the complete question.
+    /// Returns the complete question or answer.
     pub fn finish(self) -> Bytes {
         self.bytes.into()
     }
@@ -108,7 +108,7 @@ mod tests {
     async fn a_question_times_out_unless_it_advances() {
         let limits = MemoryLimits { timeout: LIMIT, ..MemoryLimits::NONE };
         let budget = Arc::new(MemoryBudget::new(limits));
-        let mut question = QuestionReader::new(&Arc::new(Share::new(&budget)), usize::MAX);
+        let mut question = RequestReader::new(&Arc::new(Share::new(&budget)), usize::MAX);
         for _ in 0..10 {
             advance(LIMIT / 2).await;
             question.push(&[7; ADVANCE / 2]).unwrap();
