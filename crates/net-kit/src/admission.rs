@@ -3,7 +3,7 @@
 //! A listener takes a [`Place`] for each attempt before it spends anything on it. The place moves
 //! into the connection and counts until it is dropped, so a dropped handshake needs no other
 //! clean-up. Everything runs on the caller's thread under one short lock, which is not held while
-//! the hook for pressure runs.
+//! the hook for pressure runs. The memory of a handshake is charged to the transport's budget.
 //!
 //! A peer that begins handshakes and never completes them does not lock other peers out: where a
 //! limit is reached, the oldest handshake that counts for it is evicted if it has taken
@@ -12,6 +12,7 @@
 pub(crate) mod eviction;
 
 use self::eviction::Eviction;
+use crate::memory_budget::{Charge, MemoryBudget, Share};
 use crate::telemetry::{Attempt, Origin, Telemetry};
 use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
@@ -26,6 +27,9 @@ use tokio::time::{Instant, sleep};
 
 /// The duration after which a handshake can be evicted by a new attempt: 100 ms.
 pub const STALLED: Duration = Duration::from_millis(100);
+
+/// What a handshake in progress is charged, in bytes: the longest message of TLS that is accepted.
+pub const HANDSHAKE: usize = 64 * 1024;
 
 /// How many connections peers may open.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -70,6 +74,8 @@ pub struct Admission {
     limits: ConnectionLimits,
     telemetry: Telemetry,
     on_pressure: Option<PressureHook>,
+    /// Where handshakes are charged.
+    budget: Option<Arc<MemoryBudget>>,
     state: Mutex<State>,
 }
 
@@ -98,7 +104,14 @@ struct Pending {
 impl Admission {
     /// Creates an admission without connections.
     pub fn new(limits: ConnectionLimits, telemetry: Telemetry) -> Self {
-        Self { limits, telemetry, on_pressure: None, state: Mutex::default() }
+        Self { limits, telemetry, on_pressure: None, budget: None, state: Mutex::default() }
+    }
+
+    /// Charges [`HANDSHAKE`] to `budget` for each handshake in progress.
+    #[must_use]
+    pub(crate) fn charged(mut self, budget: &Arc<MemoryBudget>) -> Self {
+        self.budget = Some(budget.clone());
+        self
     }
 
     /// Sets the hook that is called when [`is_under_pressure`](Self::is_under_pressure) may have
@@ -134,7 +147,13 @@ impl Admission {
             self.refuse(remote, Limit::Handshakes);
         }
         let admitted = admitted.map_err(|limit| self.refuse(remote, limit));
-        admitted.map(|phase| Place { admission: self.clone(), remote, phase })
+        let phase = admitted?;
+        let charge = self.budget.as_ref().map(|budget| {
+            let mut charge = Charge::new(&Arc::new(Share::new(budget)));
+            charge.set(HANDSHAKE);
+            charge
+        });
+        Ok(Place { admission: self.clone(), remote, phase, charge })
     }
 
     /// Returns the limits.
@@ -263,6 +282,8 @@ pub struct Place {
     admission: Arc<Admission>,
     remote: SocketAddr,
     phase: Phase,
+    /// The memory of the handshake.
+    charge: Option<Charge>,
 }
 
 #[derive(Debug)]
@@ -307,7 +328,7 @@ impl Place {
     ///
     /// [`Limit::Handshakes`] if it was evicted, which was counted and logged then.
     pub fn complete(&mut self) -> Result<(), Limit> {
-        let Self { admission, phase, .. } = self;
+        let Self { admission, phase, charge, .. } = self;
         let Phase::Handshake { number, .. } = phase else { return Ok(()) };
         let has_changed = {
             let state = &mut *admission.state.lock();
@@ -317,6 +338,7 @@ impl Place {
             *phase = Phase::Established;
             state.update_pressure(&admission.limits)
         };
+        *charge = None;
         admission.notify_pressure(has_changed);
         Ok(())
     }
@@ -359,7 +381,7 @@ impl Watch {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { admission, remote, phase } = self;
+        let Self { admission, remote, phase, .. } = self;
         let has_changed = {
             let state = &mut *admission.state.lock();
             let counts = match phase {

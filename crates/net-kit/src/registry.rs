@@ -195,8 +195,8 @@ impl<M: Member> Registry<M> {
                 }
             };
             Self {
-                admission: Arc::new(admission),
-                budget: Arc::new(MemoryBudget::new(limits).on_excess(enforce_total)),
+                admission: Arc::new(admission.charged(&budget)),
+                budget,
                 telemetry,
                 messages: MessageCounters::default(),
                 refused_messages: AtomicU64::new(0),

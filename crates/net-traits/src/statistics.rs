@@ -111,7 +111,8 @@ pub struct TransportStatistics {
     pub undelivered_messages: u64,
     /// Their bytes.
     pub undelivered_bytes: u64,
-    /// Bytes of received messages that the application has not taken, complete or not.
+    /// Bytes that peers occupy: received messages, questions and datagrams that the application has not taken,
+    /// complete or not, answers that are read, and handshakes in progress.
     pub held_bytes: usize,
 }
 

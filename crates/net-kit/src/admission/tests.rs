@@ -143,3 +143,19 @@ fn pressure_begins_at_half_of_the_handshakes_and_ends_at_a_quarter() {
     }
     assert_eq!(calls.load(Ordering::SeqCst), 2);
 }
+
+#[tokio::test(start_paused = true)]
+async fn handshakes_are_charged_until_they_end() {
+    let budget = Arc::new(MemoryBudget::new(crate::memory_budget::MemoryLimits::NONE));
+    let admission = Arc::new(admission(2).charged(&budget));
+    let (mut first, second) = (admission.admit(ip(1)).unwrap(), admission.admit(ip(2)).unwrap());
+    assert_eq!(budget.used(), 2 * HANDSHAKE);
+    first.complete().unwrap();
+    assert_eq!(budget.used(), HANDSHAKE);
+    tokio::time::advance(STALLED).await;
+    let _third = admission.admit(ip(3)).unwrap();
+    let _fourth = admission.admit(ip(3)).unwrap(); // the second one gives way, and is dropped later
+    assert_eq!(budget.used(), 3 * HANDSHAKE);
+    drop(second);
+    assert_eq!(budget.used(), 2 * HANDSHAKE);
+}
