@@ -28,8 +28,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-/// How many bytes of further packets quinn buffers for an attempt that waits for `accept`.
-const EARLY_BYTES: u64 = 16 * 1024;
+/// How many bytes of further packets quinn buffers for an attempt that waits for `accept`: a ClientHello may
+/// take a second packet.
+const EARLY_BYTES: u64 = 4 * 1024;
 
 impl Urgent for Quinn {}
 
