@@ -49,7 +49,7 @@ impl QuinnConfig {
             .initial_mtu(least)
             .mtu_discovery_config(Some(MtuDiscoveryConfig::default().upper_bound(largest).clone()))
             .stream_receive_window(self.stream_window().into())
-            .receive_window(self.connection_receive_window.into())
+            .receive_window((*self.windows().start()).into())
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
@@ -158,7 +158,7 @@ mod tests {
                 (QuinnConfig::new().connection_receive_window(1024 * 1024), 24 * 1024),
                 (QuinnConfig::new().connection_receive_window(5000), 4096),
             ] {
-                let connection = dial(QuinnConfig::new(), config).await;
+                let connection = dial(QuinnConfig::new(), config.max_memory(usize::MAX)).await;
                 let (mut write, _) = connection.open_bi().await.unwrap();
                 assert_eq!(write.write(&[0; 100_000]).await.unwrap(), window);
             }
