@@ -2,10 +2,9 @@
 //! protocol.
 
 use crate::Target;
-use crate::node::{ALPN, IDLE};
+use crate::node::{self, IDLE};
 use anyhow::{Context as _, Result};
 use net_traits::NetCredential;
-use quic_attack::Identity;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, Endpoint, TransportConfig};
 use std::io;
@@ -40,9 +39,7 @@ pub(crate) struct Attacker {
 
 impl Attacker {
     pub(crate) fn new(target: Target, credential: &NetCredential) -> Result<Self> {
-        let chain = credential.certificate_chain().to_vec();
-        let key = credential.private_key().clone_key();
-        let tls = Identity::with_certificate(&[ALPN], chain, key).client_config();
+        let tls = node::identity(credential).client_config();
         let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls.clone())?));
         let mut quic = TransportConfig::default();
         quic.keep_alive_interval(Some(IDLE / 4));

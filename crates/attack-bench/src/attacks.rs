@@ -2,6 +2,7 @@
 
 use crate::Target;
 use crate::attacker::{ATTACKER, Attacker, AttackerConnection};
+use crate::gaps;
 use crate::node::{self, ALPN, Kind};
 use crate::process;
 use crate::victim::ECHO;
@@ -40,6 +41,10 @@ pub(crate) enum Attack {
     UnreadAnswers,
     /// Questions without an end, as many as the victim allows
     PartialQuestions,
+    /// Streams whose first byte is missing, as much as the victim allows
+    Gaps,
+    /// Datagrams that the application does not receive
+    UnreadDatagrams,
     /// Streams that are reset after one byte
     ResetStreams,
     /// 150 handshakes per second that never complete
@@ -63,7 +68,12 @@ impl Attack {
     pub(crate) fn applies_to(self, kind: Kind) -> bool {
         let needs_quic = matches!(
             self,
-            Self::PartialQuestions | Self::ResetStreams | Self::ClientHellos | Self::Garbage
+            Self::PartialQuestions
+                | Self::Gaps
+                | Self::UnreadDatagrams
+                | Self::ResetStreams
+                | Self::ClientHellos
+                | Self::Garbage
         );
         kind.is_quic() || !needs_quic
     }
@@ -87,6 +97,17 @@ pub(crate) async fn run(target: Target, attack: Attack) -> Result<()> {
             let raw = raw.clone();
             move || garbage(target, &raw)
         })),
+        Attack::Gaps => {
+            for _ in 0..CONNECTIONS {
+                let (identity, raw) = (node::identity(&credential), raw.clone());
+                std::thread::spawn(move || {
+                    loop {
+                        let _ = gaps::fill::<STREAMS>(target, &identity, &raw); // the victim may end the connection
+                        std::thread::sleep(Duration::from_millis(1));
+                    }
+                });
+            }
+        }
         Attack::StalledHandshakes => {
             drop(tokio::spawn(stall(target, attacker.clone(), raw.clone())))
         }
@@ -163,6 +184,12 @@ async fn once(attack: Attack, attacker: &Attacker) -> Result<()> {
                 questions.push(question);
             }
         }
+        Attack::UnreadDatagrams => {
+            let AttackerConnection::Quic(connection) = &connection else { bail!("only over QUIC") };
+            loop {
+                connection.send_datagram_wait(vec![0; 1000].into()).await?;
+            }
+        }
         Attack::ResetStreams => {
             let AttackerConnection::Quic(connection) = &connection else { bail!("only over QUIC") };
             loop {
@@ -172,7 +199,7 @@ async fn once(attack: Attack, attacker: &Attacker) -> Result<()> {
             }
         }
         Attack::Reconnects | Attack::UnknownEndorsements => connection.close(),
-        Attack::StalledHandshakes | Attack::ClientHellos | Attack::Garbage => {}
+        Attack::Gaps | Attack::StalledHandshakes | Attack::ClientHellos | Attack::Garbage => {}
     }
     Ok(())
 }

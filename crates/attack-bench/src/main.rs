@@ -17,6 +17,7 @@ mod attacker;
 mod attacks;
 mod control;
 mod experiment;
+mod gaps;
 mod honest;
 mod node;
 mod pace;

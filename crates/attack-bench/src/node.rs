@@ -6,6 +6,7 @@ use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
 use net_traits::{
     DynTransport, EndorsementValidity, Endorser, Endorsers, IdentityKey, NetCredential, TrustPolicy,
 };
+use quic_attack::Identity;
 use quinn_transport::{QuinnConfig, QuinnTransport};
 use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
@@ -71,6 +72,12 @@ pub(crate) fn stranger() -> Result<NetCredential> {
     let endorsements: Vec<_> =
         (0..net_traits::MAX_ENDORSEMENTS).map(endorse).collect::<Result<_>>()?;
     Ok(key.self_sign(&["stranger"], &endorsements)?.credential(TrustPolicy::Any)?)
+}
+
+/// Returns a credential for an attacker that does not keep to the protocol.
+pub(crate) fn identity(credential: &NetCredential) -> Identity {
+    let chain = credential.certificate_chain().to_vec();
+    Identity::with_certificate(&[ALPN], chain, credential.private_key().clone_key())
 }
 
 /// The same key in all processes. It is public, so it protects no more than these experiments.
