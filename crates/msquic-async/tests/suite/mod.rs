@@ -13,6 +13,7 @@ mod nat;
 mod nat_rebinding;
 mod observe;
 mod peers;
+mod polling;
 mod rebind;
 mod resumption;
 mod sinks;
