@@ -36,9 +36,11 @@ pub struct Limits {
     /// 1000.
     pub max_connections_per_identity: usize,
     /// How many bytes of messages may wait to be received, per connection; a single message may
-    /// exceed it. Default: 4 MiB.
+    /// exceed it. In the in-memory transport they are 256 KiB, with those in flight, whatever this is.
+    /// Default: 4 MiB.
     pub receive_queue: usize,
-    /// Memory that the received messages of all connections may occupy, in bytes. Default: 64 MiB.
+    /// Memory that the received messages of all connections may occupy, in bytes. The in-memory transport
+    /// counts messages, questions and handshakes in progress only. Default: 64 MiB.
     pub max_memory: usize,
     /// How long a message may stand still before its last byte has arrived. Default: 30 s.
     pub message_timeout: Duration,
