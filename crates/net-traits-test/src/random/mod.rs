@@ -14,7 +14,8 @@
 //! in-memory transport on a runtime with one thread and a paused clock, it does.
 
 mod check;
+mod choices;
 mod play;
 mod script;
 
-pub use play::{play, run};
+pub use play::{play, play_bytes, run};

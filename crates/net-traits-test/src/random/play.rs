@@ -89,13 +89,26 @@ fn chosen() -> Option<Range<u64>> {
 ///
 /// If the transport violates the contract, or the schedule takes longer than a minute. The message has the seed.
 pub async fn play<H: Harness>(harness: &Arc<H>, seed: u64) {
-    let scripts = Script::pair(&mut Rng::with_seed(seed));
+    play_scripts(harness, Script::pair(&mut Rng::with_seed(seed)), &format!("{SEEDS}={seed}"))
+        .await;
+}
+
+/// Plays the schedule that `bytes` determine, for a fuzzer.
+///
+/// # Panics
+///
+/// As [`play`]; the message has the bytes.
+pub async fn play_bytes<H: Harness>(harness: &Arc<H>, bytes: &[u8]) {
+    play_scripts(harness, Script::pair(&mut &*bytes), &format!("the bytes {bytes:?}")).await;
+}
+
+async fn play_scripts<H: Harness>(harness: &Arc<H>, scripts: [Script; 2], origin: &str) {
     let records = [Arc::<Mutex<Record>>::default(), Arc::default()];
     let transports = scripts.each_ref().map(|script| harness.transport(&script.limits));
     let played = timeout(LIMIT, meet(harness, &transports, &scripts, &records)).await;
     let records = records.map(|record| std::mem::take(&mut *record.lock()));
     let fail = |what: &str| -> ! {
-        panic!("{what}, with {SEEDS}={seed}: dialler and listener are {scripts:#?}, {records:#?}")
+        panic!("{what}, with {origin}: dialler and listener are {scripts:#?}, {records:#?}")
     };
     if played.is_err() {
         fail("the schedule hangs");

@@ -1,7 +1,7 @@
 //! `Script`: what one side of a connection does.
 
+use super::choices::Choices;
 use crate::Limits;
-use fastrand::Rng;
 use std::time::Duration;
 
 /// The most operations of one side.
@@ -60,39 +60,38 @@ pub(super) enum End {
 
 impl Script {
     /// Creates the scripts of the dialler and the listener. At least one of them ends the connection.
-    pub(super) fn pair(random: &mut Rng) -> [Self; 2] {
-        let mut pair = [Self::new(random), Self::new(random)];
+    pub(super) fn pair(choices: &mut impl Choices) -> [Self; 2] {
+        let mut pair = [Self::new(choices), Self::new(choices)];
         if pair.iter().all(|script| script.end == End::Wait) {
-            pair[random.usize(..2)].end = End::Close;
+            pair[choices.below(2)].end = End::Close;
         }
         pair
     }
 
-    fn new(random: &mut Rng) -> Self {
-        let receive_queue = [16 * 1024, 64 * 1024, 4 * 1024 * 1024][random.usize(..3)];
-        let operations = 0..random.usize(..OPERATIONS);
+    fn new(choices: &mut impl Choices) -> Self {
+        let receive_queue = [16 * 1024, 64 * 1024, 4 * 1024 * 1024][choices.below(3)];
+        let operations = 0..choices.below(OPERATIONS);
         let ends = [End::Close, End::Close, End::Drop, End::Abort, End::Shutdown, End::Revoke];
-        let few = |random: &mut Rng, most| Duration::from_millis(random.u64(..most));
         Self {
             limits: Limits { receive_queue, ..Limits::default() },
-            operations: operations.map(|_| Operation::new(random)).collect(),
-            end: if random.u32(..5) < 2 { End::Wait } else { ends[random.usize(..ends.len())] },
-            delay: if random.bool() { Duration::ZERO } else { few(random, 30) },
-            pause: if random.bool() { Duration::ZERO } else { few(random, 4) },
-            seed: random.u64(..),
+            operations: operations.map(|_| Operation::new(choices)).collect(),
+            end: if choices.way(5) < 2 { End::Wait } else { ends[choices.below(ends.len())] },
+            delay: few(choices, 30),
+            pause: few(choices, 4),
+            seed: choices.any(),
         }
     }
 }
 
 impl Operation {
-    fn new(random: &mut Rng) -> Self {
-        let size = match random.u32(..10) {
+    fn new(choices: &mut impl Choices) -> Self {
+        let size = match choices.way(10) {
             0 => 0,
-            1..6 => random.usize(..300),
-            6..9 => random.usize(..20_000),
-            _ => random.usize(..300_000),
+            1..6 => choices.below(300),
+            6..9 => choices.below(20_000),
+            _ => choices.below(300_000),
         };
-        match random.u32(..16) {
+        match choices.way(16) {
             0..7 => Self::Send(size),
             7..9 => Self::TrySend(size),
             9 => Self::PollSend(size),
@@ -100,7 +99,16 @@ impl Operation {
             11 => Self::Flush,
             12 => Self::Ask(size.min(Limits::default().max_request_size)),
             13 => Self::PollAsk(size.min(Limits::default().max_request_size)),
-            _ => Self::Pause(Duration::from_millis(random.u64(..5))),
+            _ => Self::Pause(milliseconds(choices, 5)),
         }
     }
+}
+
+/// Returns no time in half of the cases, and otherwise fewer milliseconds than `end`.
+fn few(choices: &mut impl Choices, end: usize) -> Duration {
+    if choices.coin() { Duration::ZERO } else { milliseconds(choices, end) }
+}
+
+fn milliseconds(choices: &mut impl Choices, end: usize) -> Duration {
+    Duration::from_millis(u64::try_from(choices.below(end)).unwrap_or_default())
 }
