@@ -174,9 +174,18 @@ impl<E: End> Pairs<E> {
     async fn connect<T: Transport<End = E>>(transport: &T, count: usize) -> Result<Self> {
         let mut pairs = Vec::with_capacity(count);
         for index in 1..=count {
-            let connect = transport.connect(transport.address());
-            let connected = connect.await.with_context(|| format!("connection {index} of {count}"));
-            let (client, server) = connected?;
+            let mut attempts = 1;
+            let (client, server) = loop {
+                match transport.connect(transport.address()).await {
+                    Ok(ends) => break ends,
+                    // msquic refuses attempts while its threads are overloaded.
+                    Err(_) if attempts < ATTEMPTS => sleep(PAUSE).await,
+                    Err(error) => {
+                        return Err(error.context(format!("connection {index} of {count}")));
+                    }
+                }
+                attempts += 1;
+            };
             pairs.push((Arc::new(client), Arc::new(server)));
         }
         Ok(Self(pairs))
@@ -279,6 +288,10 @@ const STALLED: Duration = Duration::from_millis(200);
 
 /// The time after which memory no longer changes, because queues are empty and handles are closed.
 const SETTLED: Duration = Duration::from_millis(500);
+
+/// How often a connection is attempted, and the time between attempts.
+const ATTEMPTS: usize = 5;
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// Descriptors besides those of connections.
 const OTHER_DESCRIPTORS: usize = 256;
