@@ -15,11 +15,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages that are not meant for other projects.
-const NOT_PACKED: [&str; 9] = [
+const NOT_PACKED: [&str; 10] = [
     "attack-bench",
     "bench-report",
     "examples",
     "net-relay",
+    "netmsg",
     "quic-attack",
     "simulate",
     "soak",
