@@ -243,13 +243,6 @@ macro_rules! quic_options {
                     self.max_inbound_requests,
                 )
             }
-
-            /// Returns the least and the largest window of a connection.
-            #[allow(dead_code, reason = "a library may report what it holds")]
-            pub(crate) fn windows(&self) -> ::std::ops::RangeInclusive<u32> {
-                let (memory, most) = (self.memory_limits(), self.connection_receive_window);
-                $crate::memory_budget::Window::range(&memory, self.max_connections, most)
-            }
         }
     };
 }

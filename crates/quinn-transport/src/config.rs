@@ -1,9 +1,11 @@
 //! `QuinnConfig`: limits and timeouts.
 
 use crate::congestion::Windows;
+use net_kit::memory_budget::Window;
 use net_kit::quic::{CongestionControl, DATAGRAM, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How much data may be sent without an acknowledgement, in bytes.
@@ -33,6 +35,12 @@ net_kit::quic_options! {
 }
 
 impl QuinnConfig {
+    /// Returns the least and the largest window of a connection.
+    pub(crate) fn windows(&self) -> RangeInclusive<u32> {
+        let (memory, most) = (self.memory_limits(), self.connection_receive_window);
+        Window::range(&memory, self.max_connections, most)
+    }
+
     pub(crate) fn transport(&self) -> TransportConfig {
         let (least, largest) = (self.minimum_mtu - HEADERS, self.maximum_mtu - HEADERS);
         let window = u64::from(self.initial_window_packets) * u64::from(least);
