@@ -41,7 +41,10 @@ pub(super) struct Wire {
     questions: [Questions; 2],
     /// The marked messages of the dialler and of the listener.
     receipts: [Receipts; 2],
-    changed: Notify,
+    /// For what the dialler and the listener wait for: an action of the other side, or the end.
+    changed: [Notify; 2],
+    /// For the tasks that wait for the end only.
+    may_have_ended: Notify,
 }
 
 #[derive(Debug)]
@@ -133,7 +136,8 @@ impl Wire {
             state: Mutex::new(state),
             questions,
             receipts: Default::default(),
-            changed: Notify::new(),
+            changed: Default::default(),
+            may_have_ended: Notify::new(),
         }
     }
 
@@ -144,24 +148,32 @@ impl Wire {
 
     /// Wakes all waiters, which check again.
     pub(super) fn notify(&self) {
-        self.changed.notify_waiters();
+        self.changed.iter().for_each(Notify::notify_waiters);
+        self.may_have_ended.notify_waiters();
     }
 
-    /// Repeats `check` until it is done.
-    async fn until<T>(&self, check: impl FnMut(&mut State, Instant) -> Step<T>) -> T {
-        self.until_with(|| {}, check).await
+    /// Wakes what waits for an action of `side`: data, receipts, or room for data.
+    fn notify_peer(&self, side: Side) {
+        self.changed[side.other() as usize].notify_waiters();
     }
 
-    /// Repeats `check` until it is done, and calls `after` after each check, without the lock.
+    /// Repeats `check` for `side` until it is done.
+    async fn until<T>(&self, side: Side, check: impl FnMut(&mut State, Instant) -> Step<T>) -> T {
+        Self::until_with(&self.state, &self.changed[side as usize], || {}, check).await
+    }
+
+    /// Repeats `check` until it is done, after each notification, and calls `after` after each check,
+    /// without the lock.
     async fn until_with<T>(
-        &self,
+        state: &Mutex<State>,
+        notify: &Notify,
         after: impl Fn(),
         mut check: impl FnMut(&mut State, Instant) -> Step<T>,
     ) -> T {
         loop {
-            let mut changed = pin!(self.changed.notified());
+            let mut changed = pin!(notify.notified());
             changed.as_mut().enable();
-            let step = check(&mut self.state.lock(), Instant::now());
+            let step = check(&mut state.lock(), Instant::now());
             after();
             match step {
                 Step::Done(output) => return output,
@@ -182,27 +194,36 @@ impl Wire {
     /// The reason why the connection has ended.
     pub(super) fn try_push(&self, side: Side, bytes: &Bytes) -> Result<bool, CloseReason> {
         let pushed = try_push(&mut self.state.lock(), side, bytes, Instant::now());
-        self.notify();
+        self.notify_pushed(side, pushed.is_ok());
         pushed
     }
 
     /// Sends `bytes` as soon as there is room.
     pub(super) async fn push(&self, side: Side, bytes: Bytes) -> Result<(), CloseReason> {
         let pushed = self
-            .until(|state, now| match try_push(state, side, &bytes, now) {
+            .until(side, |state, now| match try_push(state, side, &bytes, now) {
                 Ok(true) => Step::Done(Ok(())),
                 Ok(false) => Step::Wait(state.end(side, now).err().flatten()),
                 Err(reason) => Step::Done(Err(reason)),
             })
             .await;
-        self.notify();
+        self.notify_pushed(side, pushed.is_ok());
         pushed
+    }
+
+    /// Wakes waiters after an attempt of `side` to send. If it failed, it may have reset the
+    /// connection.
+    fn notify_pushed(&self, side: Side, is_ok: bool) {
+        match is_ok {
+            true => self.notify_peer(side),
+            false => self.notify(),
+        }
     }
 
     /// Marks the end of the data that `side` sent so far.
     pub(super) fn end(&self, side: Side) {
         self.state.lock().outgoing(side).end(Instant::now());
-        self.notify();
+        self.notify_peer(side);
     }
 
     /// Returns how much the peer of `side` has received.
@@ -227,30 +248,30 @@ impl Wire {
             let (arrived, buffer) = *arrived.lock();
             unfinished.lock().set(arrived, buffer);
         };
-        let taken = self
-            .until_with(charge, |state, now| {
-                let taken = state.outgoing(side.other()).take(now);
-                *arrived.lock() = state.outgoing(side.other()).unfinished();
-                let later = match taken {
-                    Taken::Entry(entry) => {
-                        return Step::Done((entry, state.outgoing(side.other()).take_mark()));
-                    }
-                    Taken::Later(at) => Some(at),
-                    Taken::Nothing => None,
-                };
-                match state.end(side, now) {
-                    Ok(reason) => Step::Done((Err(RecvError::Closed(reason)), None)),
-                    Err(at) => Step::Wait(at.into_iter().chain(later).min()),
+        let changed = &self.changed[side as usize];
+        let taken = Self::until_with(&self.state, changed, charge, |state, now| {
+            let taken = state.outgoing(side.other()).take(now);
+            *arrived.lock() = state.outgoing(side.other()).unfinished();
+            let later = match taken {
+                Taken::Entry(entry) => {
+                    return Step::Done((entry, state.outgoing(side.other()).take_mark()));
                 }
-            })
-            .await;
-        self.notify(); // there is room
+                Taken::Later(at) => Some(at),
+                Taken::Nothing => None,
+            };
+            match state.end(side, now) {
+                Ok(reason) => Step::Done((Err(RecvError::Closed(reason)), None)),
+                Err(at) => Step::Wait(at.into_iter().chain(later).min()),
+            }
+        })
+        .await;
+        self.notify_peer(side); // there is room
         taken
     }
 
     /// Waits until all data of `side` has arrived, or the connection has ended.
     pub(super) async fn delivered(&self, side: Side) -> Result<(), CloseReason> {
-        self.until(|state, now| match (state.delivered(side, now), state.end(side, now)) {
+        self.until(side, |state, now| match (state.delivered(side, now), state.end(side, now)) {
             (Ok(()), _) => Step::Done(Ok(())),
             (_, Ok(reason)) => Step::Done(Err(reason)),
             (Err(at), Err(end)) => Step::Wait(at.into_iter().chain(end).min()),
@@ -265,11 +286,11 @@ impl Wire {
 
     /// Waits until the connection has ended for `side`.
     pub(super) async fn ended(&self, side: Side) -> CloseReason {
-        self.until(|state, now| match state.end(side, now) {
+        let end = |state: &mut State, now| match state.end(side, now) {
             Ok(reason) => Step::Done(reason),
             Err(at) => Step::Wait(at),
-        })
-        .await
+        };
+        Self::until_with(&self.state, &self.may_have_ended, || {}, end).await
     }
 
     /// Closes the connection by `side`. A second call does nothing.
@@ -345,13 +366,13 @@ impl Wire {
                 None => datagrams.push(link.arrival(now), datagram),
             }
         }
-        self.notify();
+        self.notify_peer(side);
         Ok(())
     }
 
     /// Waits for the next datagram to `side`.
     pub(super) async fn recv_datagram(&self, side: Side) -> Result<Bytes, CloseReason> {
-        self.until(|state, now| {
+        self.until(side, |state, now| {
             let arrives = match state.datagrams[side.other() as usize].take(now) {
                 Ok(datagram) => return Step::Done(Ok(datagram)),
                 Err(arrives) => arrives,
@@ -389,12 +410,12 @@ impl Wire {
                 receipts.push_back((arrival, number, is_taken));
             }
         }
-        self.notify();
+        self.notify_peer(side);
     }
 
     /// Records the receipts that arrive at `side`, until the connection has ended.
     pub(super) async fn receive_receipts(&self, side: Side) -> CloseReason {
-        self.until(|state, now| {
+        self.until(side, |state, now| {
             let link = state.outgoing(side.other()).link.clone();
             let next = loop {
                 let Some((at, number, is_taken)) = state.receipts[side as usize].front().copied()
