@@ -83,7 +83,10 @@ fn run(options: &Options, seed: u64) -> Result<()> {
     let began = Instant::now();
     let real = || Plan::real_time(peers, minutes, seed);
     let outcome = match over {
-        Over::Memory => run_virtual(&Plan::virtual_time(peers, minutes, seed))?,
+        Over::Memory => {
+            let progress = |now: Duration| eprintln!("  {:.1} min", now.as_secs_f64() / 60.0);
+            run_virtual(&Plan { progress, ..Plan::virtual_time(peers, minutes, seed) })?
+        }
         Over::Msquic => run_real(&Loopback(|| Ok(MsQuicTransport::new())), &real())?,
         Over::Quinn => run_real(&Loopback(|| Ok(QuinnTransport::new())), &real())?,
         Over::Tcp => run_real(&Loopback(|| Ok(TcpTlsTransport::new())), &real())?,

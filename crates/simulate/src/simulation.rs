@@ -38,6 +38,8 @@ pub struct Plan {
     pub rest: Duration,
     /// A fault of the nodes, for tests of the checker.
     pub mutant: Option<Mutant>,
+    /// Called about every 10 s of real time with the time that has passed in the simulation.
+    pub progress: fn(Duration),
 }
 
 impl Plan {
@@ -53,6 +55,7 @@ impl Plan {
             // The messages that were sent during faults are settled then.
             rest: Duration::from_secs(130),
             mutant: None,
+            progress: |_| {},
         }
     }
 
@@ -112,6 +115,8 @@ struct Simulation<'a, N: Network> {
     /// The rumors that some node may not know yet, with the node that has published each.
     spreading: Vec<Spreading>,
     slowest_rumor: Duration,
+    /// When `progress` was called, by the real clock.
+    told_at: std::time::Instant,
 }
 
 struct Spreading {
@@ -157,6 +162,7 @@ impl<'a, N: Network> Simulation<'a, N> {
             is_divided: false,
             spreading: Vec::new(),
             slowest_rumor: Duration::ZERO,
+            told_at: std::time::Instant::now(),
         })
     }
 
@@ -358,6 +364,10 @@ impl<'a, N: Network> Simulation<'a, N> {
             "the messages of a node hold {most} bytes, and its pool at most {MAX_HELD}"
         );
         let now = self.shared.journal.now();
+        if self.told_at.elapsed() >= PROGRESS {
+            self.told_at = std::time::Instant::now();
+            (self.plan.progress)(now);
+        }
         for it in std::mem::take(&mut self.spreading) {
             let Some(missing) = self.missing(&it) else { continue };
             let age = now.saturating_sub(it.at);
@@ -440,6 +450,9 @@ fn normal() -> LinkPlan {
 
 /// The longest body of a rumor, in bytes.
 const LONGEST_BODY: usize = 256;
+
+/// How often the progress of a long run is told.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 /// How often other tasks run before a host fails, so that what has arrived is received.
 const ROUNDS: usize = 20;
