@@ -17,11 +17,8 @@
 
 mod charge;
 mod pace;
-mod window;
-mod windows;
 
 pub use charge::Charge;
-pub use window::Window;
 
 use pace::{Pace, Progress};
 use parking_lot::Mutex;
@@ -32,7 +29,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
-use windows::Windows;
 
 /// Stored bytes are charged in units of this size, so that short queues cost nothing.
 const UNIT: usize = 4 * 1024;
@@ -86,7 +82,6 @@ impl MemoryLimits {
 pub struct MemoryBudget {
     limits: MemoryLimits,
     used: AtomicUsize,
-    windows: Windows,
     unfinished: AtomicUsize,
     began: Notify,
     on_excess: Box<dyn Fn() + Send + Sync>,
@@ -98,7 +93,6 @@ impl MemoryBudget {
         Self {
             limits,
             used: AtomicUsize::new(0),
-            windows: Windows::default(),
             unfinished: AtomicUsize::new(0),
             began: Notify::new(),
             on_excess: Box::new(|| {}),
@@ -123,9 +117,9 @@ impl MemoryBudget {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Returns whether more is charged, and reserved for [windows](Window), than the total allows.
+    /// Returns whether more is charged than the total allows.
     pub fn is_exceeded(&self) -> bool {
-        self.used().saturating_add(self.reserved()) > self.limits.total
+        self.used() > self.limits.total
     }
 
     /// Returns whether more than half of the total is charged: peers have to hurry.
@@ -276,7 +270,7 @@ impl Share {
         if self.budget.limits.total == usize::MAX {
             return limit;
         }
-        limit.min(self.budget.free() / PART)
+        limit.min(self.budget.limits.total.saturating_sub(self.budget.used()) / PART)
     }
 
     /// Returns whether streams that [paused](Unfinished::allowance) should be resumed. The next call

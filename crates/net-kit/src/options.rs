@@ -138,8 +138,7 @@ macro_rules! common_options {
                 /// Memory in bytes that received messages of all connections may occupy, complete
                 /// or not, until the application takes them; at least two of the longest ones.
                 /// Unread datagrams, answers, handshakes, and data that msquic holds count too, but
-                /// not what the system holds. Of quinn, the receive windows count, for which half
-                /// of this memory is used at most. Beyond it the connection that holds most is
+                /// not what quinn or the system holds. Beyond it the connection that holds most is
                 /// ended with [`Limit::Memory`](::net_traits::Limit::Memory). Default: 512 MiB.
                 max_memory: usize = $crate::options::MEMORY, $crate::options::COUNT;
                 /// How long a connection that has not finished a message may bring less than 16

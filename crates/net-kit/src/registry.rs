@@ -119,8 +119,9 @@ pub trait Member: Send + Sync + Sized + 'static {
         ready(None)
     }
 
-    /// Returns how many received bytes the library holds that this transport has not taken. They are charged to
-    /// [`Entry::share`] four times per second; then a transport may also adapt windows. Default: `None`, not known.
+    /// Returns how many received bytes the underlying library holds that this transport has not
+    /// taken. They are charged to [`Entry::share`] a few times per second. Default: `None`, not
+    /// known.
     fn unread(&self) -> Option<usize> {
         None
     }

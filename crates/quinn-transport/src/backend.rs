@@ -26,7 +26,6 @@ use quinn::{
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How many bytes of further packets quinn buffers for an attempt that waits for `accept`: a ClientHello may
@@ -155,18 +154,6 @@ impl Backend for Quinn {
         let path = native.connection.stats().path;
         let (packets_sent, packets_lost) = (path.sent_packets, path.lost_packets);
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
-    }
-
-    fn windows(config: &QuinnConfig) -> Option<RangeInclusive<u32>> {
-        Some(config.windows())
-    }
-
-    fn arrived(native: &Native) -> u64 {
-        native.connection.stats().udp_rx.bytes
-    }
-
-    fn set_window(native: &Native, window: u32) {
-        native.connection.set_receive_window(window.into());
     }
 
     fn datagram_queue(config: &QuinnConfig) -> usize {

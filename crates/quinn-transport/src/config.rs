@@ -1,11 +1,9 @@
 //! `QuinnConfig`: limits and timeouts.
 
 use crate::congestion::Windows;
-use net_kit::memory_budget::Window;
 use net_kit::quic::{CongestionControl, DATAGRAM, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
 use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How much data may be sent without an acknowledgement, in bytes.
@@ -35,12 +33,6 @@ net_kit::quic_options! {
 }
 
 impl QuinnConfig {
-    /// Returns the least and the largest window of a connection.
-    pub(crate) fn windows(&self) -> RangeInclusive<u32> {
-        let (memory, most) = (self.memory_limits(), self.connection_receive_window);
-        Window::range(&memory, self.max_connections, most)
-    }
-
     pub(crate) fn transport(&self) -> TransportConfig {
         let (least, largest) = (self.minimum_mtu - HEADERS, self.maximum_mtu - HEADERS);
         let window = u64::from(self.initial_window_packets) * u64::from(least);
@@ -57,7 +49,7 @@ impl QuinnConfig {
             .initial_mtu(least)
             .mtu_discovery_config(Some(MtuDiscoveryConfig::default().upper_bound(largest).clone()))
             .stream_receive_window(self.stream_window().into())
-            .receive_window((*self.windows().start()).into())
+            .receive_window(self.connection_receive_window.into())
             .send_window(SEND_WINDOW)
             .max_concurrent_uni_streams(self.max_inbound_streams.into())
             .max_concurrent_bidi_streams(self.max_inbound_requests.into())
@@ -166,7 +158,7 @@ mod tests {
                 (QuinnConfig::new().connection_receive_window(1024 * 1024), 24 * 1024),
                 (QuinnConfig::new().connection_receive_window(5000), 4096),
             ] {
-                let connection = dial(QuinnConfig::new(), config.max_memory(usize::MAX)).await;
+                let connection = dial(QuinnConfig::new(), config).await;
                 let (mut write, _) = connection.open_bi().await.unwrap();
                 assert_eq!(write.write(&[0; 100_000]).await.unwrap(), window);
             }

@@ -244,13 +244,6 @@ impl<B: Backend> Member for Shared<B> {
         self.session.clear();
     }
 
-    fn unread(&self) -> Option<usize> {
-        let (window, native) = (self.session.window()?, self.session.native());
-        let size = window.adapt(B::arrived(native));
-        size.into_iter().for_each(|size| B::set_window(native, size));
-        Some(0) // it is reserved
-    }
-
     async fn sample(&self) -> Option<Sample> {
         let queued = self.session.all_lanes().map(|lane| lane.queued() as u64).sum();
         Some(Sample { queued, ..B::path(self.session.native()) })

@@ -41,7 +41,6 @@ use bytes::Bytes;
 use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
 use std::io;
 use std::net::SocketAddr;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// How one kind of transport listens, dials, and moves messages.
@@ -151,25 +150,6 @@ pub trait Backend: Send + Sync + Sized + 'static {
     fn path(native: &Self::Native) -> Sample {
         let _ = native;
         Sample::default()
-    }
-
-    /// Returns the [range](crate::memory_budget::Window::range) of the receive window of a connection, if the
-    /// library does not report what it holds. A connection then begins with the least one, and the next two functions
-    /// are to be implemented. Default: `None`.
-    fn windows(config: &Self::Config) -> Option<RangeInclusive<u32>> {
-        let _ = config;
-        None
-    }
-
-    /// Returns how many bytes the network has delivered on the connection.
-    fn arrived(native: &Self::Native) -> u64 {
-        let _ = native;
-        0
-    }
-
-    /// Changes the receive window of a connection, in bytes.
-    fn set_window(native: &Self::Native, window: u32) {
-        let _ = (native, window);
     }
 
     /// Returns the size of the queues of datagrams, in bytes; 0 if there are no datagrams, the default.

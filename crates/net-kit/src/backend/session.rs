@@ -17,7 +17,7 @@ use crate::datagram::Queue;
 use crate::frame::FrameDecoder;
 use crate::inbox::Inbox;
 use crate::loss_reports::LossReports;
-use crate::memory_budget::{Share, Unfinished, Window};
+use crate::memory_budget::{Share, Unfinished};
 use crate::options::{CommonOptions, TransportOptions};
 use crate::outbox::{self, Frame, Outbox};
 use crate::progress::{Snapshot, Stuck, unless_stuck};
@@ -43,7 +43,6 @@ pub struct Session<B: Backend> {
     native: B::Native,
     inbox: Inbox,
     datagrams: Queue,
-    window: Option<Window>,
     /// Of equal priority; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
@@ -76,14 +75,11 @@ impl<B: Backend> Session<B> {
         // In the order of `all_lanes`, in which confirmations find them.
         let of_messages = std::iter::repeat_with(&mut lane).take(lanes.ordinary.max(1)).collect();
         let urgent = lanes.has_urgent.then(&mut lane);
-        let window = B::windows(config).map(|range| Window::new(share, range));
-        window.iter().for_each(|window| B::set_window(&native, window.size()));
         Arc::new(Self {
             config: config.clone(),
             native,
             inbox: Inbox::charged(options.receive_queue, share.clone()),
             datagrams: Queue::new(B::datagram_queue(config), share),
-            window,
             lanes: of_messages,
             urgent,
             receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
@@ -120,10 +116,6 @@ impl<B: Backend> Session<B> {
     /// Returns the received datagrams.
     pub fn datagrams(&self) -> &Queue {
         &self.datagrams
-    }
-
-    pub(super) fn window(&self) -> Option<&Window> {
-        self.window.as_ref()
     }
 
     /// Returns the lanes of equal priority.
@@ -278,7 +270,6 @@ impl<B: Backend> Session<B> {
         unfinished: &mut Unfinished,
         mut data: &[u8],
     ) -> bool {
-        self.window.iter().for_each(|window| window.take(data.len()));
         coop::spend_for(data.len()).await;
         let mut steps = 1;
         loop {
