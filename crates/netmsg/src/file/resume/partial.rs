@@ -14,10 +14,12 @@
 //!
 //! All functions block. The lock of a partial file ends with its process.
 
+use super::super::name::FilePath;
 use super::map::{self, Transfer};
 use super::ranges::{RangeError, Ranges};
 use net_traits::CertHash;
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, ErrorKind, Read, Seek, SeekFrom, Write};
@@ -52,36 +54,33 @@ pub(crate) fn begin(directory: &Path, transfer: Transfer) -> Result<Begun, Parti
         check_directory(&parent)?;
     }
     if target.symlink_metadata().is_ok() {
-        if !has_hash(&target, &transfer)? {
+        if !is_stored(directory, &transfer)? {
             return Err(PartialError::Exists);
         }
-        remove(&map)?;
+        remove_unused(&data)?;
         return Ok(Begun::Stored);
     }
-    let stored = read_map(&map).filter(|(stored, _)| *stored == transfer);
     make_room(directory, &transfer.peer, &key)?;
-    let options = OpenOptions::new().read(true).write(true).create(true).truncate(false).clone();
-    let file = options.open(&data)?;
-    match file.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(PartialError::InUse),
-        Err(TryLockError::Error(error)) => return Err(error.into()),
-    }
-    // The process that had the lock may have finished the file. The lock is that of the renamed
-    // file then, or of one that was just created.
+    let file = open_locked(&data)?;
+    // The process that had the lock may have finished the file.
     if target.symlink_metadata().is_ok() {
-        remove(&data)?;
-        return Err(PartialError::Exists);
+        discard(&data)?;
+        return match is_stored(directory, &transfer)? {
+            true => Ok(Begun::Stored),
+            false => Err(PartialError::Exists),
+        };
     }
+    let stored = read_map(&map).filter(|(stored, _)| *stored == transfer);
     let length = file.metadata()?.len();
     let resumed = stored.map(|(_, ranges)| ranges).filter(|ranges| ranges.end() <= length);
     let begins = resumed.is_none();
     let ranges = resumed.unwrap_or_else(|| Ranges::new(transfer.size));
     let partial =
         Partial { directory: directory.to_owned(), data, map, file, transfer, ranges, unsynced: 0 };
-    if begins {
-        partial.store_map()?;
-        partial.file.set_len(0)?;
+    if begins && let Err(error) = partial.store_map().and_then(|()| partial.file.set_len(0)) {
+        // On a full disk, each name would leave a file.
+        discard(&partial.data)?;
+        return Err(error.into());
     }
     Ok(Begun::Partial(partial))
 }
@@ -142,13 +141,14 @@ impl Partial {
     ///
     /// # Errors
     ///
-    /// [`PartialError::HashDiffers`] or [`PartialError::Exists`]; the partial file is removed then.
+    /// [`PartialError::HashDiffers`], or [`PartialError::Exists`] if another file has the name by now;
+    /// the partial file is removed then.
     /// After another error it remains.
     pub(crate) fn finish(mut self) -> Result<PathBuf, PartialError> {
         self.checkpoint()?;
         self.file.seek(SeekFrom::Start(0))?;
         if hash_file(&mut self.file, self.transfer.size)? != Some(self.transfer.hash) {
-            self.discard()?;
+            discard(&self.data)?;
             return Err(PartialError::HashDiffers);
         }
         let target = self.transfer.name.within(&self.directory);
@@ -158,33 +158,34 @@ impl Partial {
         let data = TempPath::try_from_path(&self.data)?;
         if let Err(error) = data.persist_noclobber(&target) {
             if error.error.kind() == ErrorKind::AlreadyExists {
-                self.discard()?;
-                return Err(PartialError::Exists);
+                discard(&self.data)?;
+                // Another peer may have sent the same file.
+                return match is_stored(&self.directory, &self.transfer)? {
+                    true => Ok(target),
+                    false => Err(PartialError::Exists),
+                };
             }
             // The path would remove the file when it is dropped.
             let _ = error.path.keep();
             return Err(error.error.into());
         }
-        sync_directory(target.parent().unwrap_or(&self.directory))?;
+        sync_parents(&self.directory, &self.transfer.name)?;
         remove(&self.map)?;
         Ok(target)
     }
 
-    /// Removes the partial file and its map.
-    fn discard(&self) -> io::Result<()> {
-        // A map without data begins anew; data without a map does, too.
-        remove(&self.map)?;
-        remove(&self.data)
-    }
-
     fn store_map(&self) -> io::Result<()> {
         let new = self.data.with_extension("new");
-        let mut file = File::create(&new)?;
-        file.write_all(&map::encode(&self.transfer, &self.ranges))?;
-        file.sync_all()?;
-        drop(file);
-        fs::rename(new, &self.map)?;
-        sync_directory(&self.directory)
+        let map = map::encode(&self.transfer, &self.ranges);
+        let written = File::create(&new).and_then(|mut file| {
+            file.write_all(&map)?;
+            file.sync_all()
+        });
+        if let Err(error) = written.and_then(|()| fs::rename(&new, &self.map)) {
+            remove(&new)?;
+            return Err(error);
+        }
+        sync(&self.directory)
     }
 }
 
@@ -236,9 +237,19 @@ pub(crate) fn hash_file(file: &mut File, size: u64) -> io::Result<Option<[u8; 32
     }
 }
 
-fn has_hash(path: &Path, transfer: &Transfer) -> io::Result<bool> {
-    let is_file = path.symlink_metadata()?.is_file();
-    Ok(is_file && hash_file(&mut File::open(path)?, transfer.size)? == Some(transfer.hash))
+/// Returns whether the file of a transfer exists with its content. If so, it survives the loss of
+/// power: the process that stored it may have ended before it was synced.
+fn is_stored(directory: &Path, transfer: &Transfer) -> io::Result<bool> {
+    let target = transfer.name.within(directory);
+    let metadata = target.symlink_metadata()?;
+    let is_stored = metadata.is_file()
+        && metadata.len() == transfer.size
+        && hash_file(&mut File::open(&target)?, transfer.size)? == Some(transfer.hash);
+    if is_stored {
+        sync(&target)?;
+        sync_parents(directory, &transfer.name)?;
+    }
+    Ok(is_stored)
 }
 
 /// Returns `None` if the map does not exist, cannot be read or is damaged.
@@ -249,34 +260,90 @@ fn read_map(path: &Path) -> Option<(Transfer, Ranges)> {
 }
 
 /// Removes the oldest other partial files of a peer that are not in use, so that the
-/// file `key` is one of at most [`MAX_PER_PEER`].
+/// file `key` is one of at most [`MAX_PER_PEER`], unless more are in use.
 fn make_room(directory: &Path, peer: &CertHash, key: &str) -> io::Result<()> {
     let prefix = prefix(peer);
-    let mut maps = Vec::new();
+    // A process that is killed may leave any one of data, map and new map without the others.
+    let mut others = BTreeMap::new();
     for entry in fs::read_dir(directory)? {
         let entry = entry?;
-        let path = entry.path();
-        let is_map = path.extension().is_some_and(|extension| extension == "map");
         let name = entry.file_name().to_string_lossy().into_owned();
-        if is_map && name.starts_with(&prefix) && !name.starts_with(key) {
-            // A file may be removed meanwhile.
-            if let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified()) {
-                maps.push((modified, path));
-            }
+        let Some(rest) = name.strip_prefix(&prefix) else { continue };
+        let other = format!("{prefix}{}", rest.split('.').next().unwrap_or_default());
+        // A file may be removed meanwhile.
+        if other != key
+            && let Ok(modified) = entry.metadata().and_then(|metadata| metadata.modified())
+        {
+            let newest = others.entry(other).or_insert(modified);
+            *newest = modified.max(*newest);
         }
     }
-    maps.sort();
-    let excess = (maps.len() + 1).saturating_sub(MAX_PER_PEER);
-    for (_, map) in maps.into_iter().take(excess) {
-        let data = map.with_extension("");
-        let is_free = File::open(&data).map_or(true, |data| data.try_lock().is_ok());
-        if is_free {
-            remove(&map)?;
-            remove(&map.with_extension("new"))?;
-            remove(&data)?;
+    let mut others: Vec<_> = others.into_iter().map(|(other, newest)| (newest, other)).collect();
+    others.sort();
+    let mut excess = (others.len() + 1).saturating_sub(MAX_PER_PEER);
+    for (_, other) in others {
+        if excess > 0 && remove_unused(&directory.join(other))? {
+            excess -= 1;
         }
     }
     Ok(())
+}
+
+/// Removes a partial file and its maps unless it is in use, and returns whether it did.
+fn remove_unused(data: &Path) -> io::Result<bool> {
+    // The lock is held until the files are removed.
+    let _locked = match File::open(data) {
+        Ok(file) if file.try_lock().is_ok() && is_at(&file, data) => file,
+        Ok(_) => return Ok(false),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            remove(&data.with_extension("new"))?;
+            remove(&data.with_extension("map"))?;
+            return Ok(true);
+        }
+        Err(error) => return Err(error),
+    };
+    discard(data)?;
+    Ok(true)
+}
+
+/// Removes a partial file, whose lock the caller holds, and its maps.
+fn discard(data: &Path) -> io::Result<()> {
+    // A map without data begins anew; data without a map does, too.
+    let maps = ["new", "map"].map(|extension| remove(&data.with_extension(extension)));
+    remove(data).and(maps.into_iter().collect())
+}
+
+/// Opens and locks the file at `path`, and creates it if it does not exist.
+fn open_locked(path: &Path) -> Result<File, PartialError> {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).truncate(false);
+    for _ in 0..ATTEMPTS {
+        let file = options.open(path)?;
+        match file.try_lock() {
+            // Before it was locked, another process may have removed or renamed it.
+            Ok(()) if is_at(&file, path) => return Ok(file),
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(PartialError::InUse),
+            Err(TryLockError::Error(error)) => return Err(error.into()),
+        }
+    }
+    Err(PartialError::InUse)
+}
+
+/// Whether `file` is the one at `path`. Windows keeps the name of an open file in use.
+fn is_at(file: &File, path: &Path) -> bool {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        let of = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let (open, named) = (file.metadata().map(of), path.symlink_metadata().map(of));
+        open.is_ok_and(|open| named.is_ok_and(|named| open == named))
+    }
+    #[cfg(not(unix))]
+    {
+        let _ = file;
+        path.symlink_metadata().is_ok()
+    }
 }
 
 /// Fails if a file or a link, which could lead out of the directory, is at `path`.
@@ -292,7 +359,7 @@ fn check_directory(path: &Path) -> Result<(), PartialError> {
 
 fn create_directory(path: &Path) -> Result<(), PartialError> {
     match fs::create_dir(path) {
-        Ok(()) => Ok(sync_directory(path.parent().unwrap_or(path))?),
+        Ok(()) => Ok(()),
         Err(error) if error.kind() == ErrorKind::AlreadyExists => check_directory(path),
         Err(error) => Err(error.into()),
     }
@@ -305,13 +372,24 @@ fn remove(path: &Path) -> io::Result<()> {
     }
 }
 
-/// Makes renamed files survive the loss of power. Windows has no such call for directories.
-fn sync_directory(directory: &Path) -> io::Result<()> {
+/// Makes the name of a file survive the loss of power, with those of its directories, which another
+/// process may have created.
+fn sync_parents(directory: &Path, name: &FilePath) -> io::Result<()> {
+    name.parents_within(directory).try_for_each(|parent| sync(&parent))?;
+    sync(directory)
+}
+
+/// Makes a file or directory survive the loss of power. Windows has no such call for directories,
+/// nor for files that are open for reading.
+fn sync(path: &Path) -> io::Result<()> {
     match cfg!(unix) {
-        true => File::open(directory)?.sync_all(),
+        true => File::open(path)?.sync_all(),
         false => Ok(()),
     }
 }
+
+/// How often a partial file is opened that others remove at the same time.
+const ATTEMPTS: usize = 8;
 
 /// Bytes that are read at once to compute a hash.
 const BLOCK: usize = 256 * 1024;

@@ -171,9 +171,59 @@ fn a_peer_leaves_a_limited_number_of_partial_files() {
     let prefix = prefix(&CertHash::from_bytes([7; 32]));
     let names = names(directory.path());
     let own = names.iter().filter(|name| name.starts_with(&prefix)).count();
-    assert_eq!(own, 2 * (MAX_PER_PEER + 1), "each has a map; one is in use: {names:?}");
+    assert_eq!(own, 2 * MAX_PER_PEER, "each has a map: {names:?}");
     assert_eq!(names.len(), own + 2, "that of the other peer remains");
     drop(in_use);
+}
+
+#[test]
+fn files_without_a_map_are_counted_and_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    for index in 0..2 * MAX_PER_PEER {
+        let data = directory.path().join(key(&transfer(&index.to_string(), b"x")));
+        let left = ["", "new", "map"][index % 3];
+        fs::write(data.with_extension(left), b"left").unwrap();
+    }
+    drop(open(directory.path(), &transfer("a", b"x")));
+    let names = names(directory.path());
+    assert_eq!(names.len(), MAX_PER_PEER + 1, "one of them has a map: {names:?}");
+}
+
+#[test]
+fn a_transfer_that_cannot_begin_leaves_no_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = transfer("a", b"x");
+    let data = directory.path().join(key(&transfer));
+    fs::create_dir(data.with_extension("new")).unwrap();
+    assert!(matches!(begin(directory.path(), transfer), Err(PartialError::Io(_))));
+    assert!(!data.exists(), "{:?}", names(directory.path()));
+}
+
+#[test]
+fn of_two_peers_that_send_the_same_file_both_succeed() {
+    let directory = tempfile::tempdir().unwrap();
+    let transfer = transfer("a.bin", CONTENT);
+    let other = Transfer { peer: CertHash::from_bytes([8; 32]), ..transfer.clone() };
+    for mut partial in [transfer, other].map(|transfer| open(directory.path(), &transfer)) {
+        partial.write(0, CONTENT).unwrap();
+        assert_eq!(partial.finish().unwrap(), directory.path().join("a.bin"));
+    }
+    assert_eq!(names(directory.path()), ["a.bin"]);
+}
+
+#[cfg(unix)]
+#[test]
+fn a_file_that_was_renamed_or_removed_is_not_the_one_at_its_path() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("a");
+    let file = open_locked(&path).unwrap();
+    assert!(is_at(&file, &path));
+    assert!(!remove_unused(&path).unwrap(), "it is in use");
+    fs::rename(&path, directory.path().join("b")).unwrap();
+    assert!(!is_at(&file, &path));
+    assert!(is_at(&open_locked(&path).unwrap(), &path), "it is another file");
+    assert!(!is_at(&file, &path));
+    assert!(remove_unused(&path).unwrap() && !path.exists());
 }
 
 #[test]
