@@ -87,7 +87,7 @@ pub(crate) fn store_private(path: &Path, content: &[u8], force: bool) -> Result<
     })
 }
 
-/// Reads a file that others must not be able to change, nor to read if it is `secret`; `None` if it
+/// Reads a file that others must not be able to change or replace, nor to read if it is `secret`; `None` if it
 /// does not exist.
 pub(crate) fn read_private(path: &Path, secret: bool) -> Result<Option<Vec<u8>>> {
     let display = path.display();
@@ -98,6 +98,7 @@ pub(crate) fn read_private(path: &Path, secret: bool) -> Result<Option<Vec<u8>>>
     let metadata = file.metadata().with_context(|| format!("cannot read {display}"))?;
     ensure!(metadata.is_file(), "{display} is not a file");
     check_mode(&metadata, path, secret)?;
+    check_directory(path)?;
     let mut content = Vec::new();
     let read = file.take(MAX_BYTES + 1).read_to_end(&mut content);
     read.with_context(|| format!("cannot read {display}"))?;
@@ -117,11 +118,44 @@ fn check_mode(metadata: &fs::Metadata, path: &Path, secret: bool) -> Result<()> 
         mode & forbidden == 0,
         "{display} can be {what} by other users (mode {mode:04o}), run chmod 600 {display}"
     );
+    check_owner(metadata, path)
+}
+
+/// Fails if another user can replace the file at `path`.
+#[cfg(unix)]
+fn check_directory(path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or(Path::new("."));
+    let display = parent.display();
+    let metadata = parent.metadata().with_context(|| format!("cannot read {display}"))?;
+    let mode = metadata.mode() & 0o7777;
+    // In a sticky directory, such as /tmp, others cannot rename this user's files.
+    ensure!(
+        mode & 0o022 == 0 || mode & 0o1000 != 0,
+        "{display} can be changed by other users (mode {mode:04o}), run chmod go-w {display}"
+    );
+    check_owner(&metadata, parent)
+}
+
+#[cfg(unix)]
+fn check_owner(metadata: &fs::Metadata, path: &Path) -> Result<()> {
+    use std::os::unix::fs::MetadataExt;
+    let (display, owner) = (path.display(), metadata.uid());
+    ensure!(
+        owner == 0 || owner == rustix::process::geteuid().as_raw(),
+        "{display} belongs to another user ({owner}), who can change it; copy it"
+    );
     Ok(())
 }
 
 #[cfg(not(unix))]
 fn check_mode(_: &fs::Metadata, _: &Path, _: bool) -> Result<()> {
+    Ok(())
+}
+
+#[cfg(not(unix))]
+fn check_directory(_: &Path) -> Result<()> {
     Ok(())
 }
 
