@@ -60,7 +60,7 @@ pub(crate) struct Options {
     /// Let trusted peers measure with `netmsg perf`, which uses the whole network for a while
     #[arg(long)]
     perf: bool,
-    /// Exit after one peer, with the result of serving it
+    /// Exit after one trusted peer, with the result of serving it
     #[arg(long)]
     once: bool,
 }
@@ -83,7 +83,7 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     let server = Arc::new(Server::new(output, &options.out, options.max_size, options.window));
     let serve = async {
         match options.once {
-            true => server.serve_one(listener.accept().await?).await,
+            true => server.serve_first(&listener).await,
             false => server.serve(&listener).await,
         }
     };
@@ -134,18 +134,38 @@ impl Server {
                         Ok((peer, Err(error))) => (peer.to_string(), error),
                         Err(panic) => (String::new(), panic.into()), // the other peers are served
                     };
-                    let is_attempt = error.is::<ConnectError>();
-                    let hidden = if is_attempt { attempts.on_failure(Instant::now()) } else { Some(0) };
-                    if let Some(hidden) = hidden {
-                        let more = match hidden {
-                            0 => String::new(),
-                            _ => format!(" ({hidden} attempts before it failed, too)"),
-                        };
-                        let text = format!("{peer}: {}{more}", one_line(&error));
-                        self.output.error(&text, json!({ "address": peer, "hidden": hidden }));
-                    }
+                    self.report(&peer, &error, &mut attempts);
                 }
             }
+        }
+    }
+
+    /// Serves the first peer whose handshake succeeds: a scan of the port is not a peer.
+    async fn serve_first(&self, listener: &DynListener) -> Result<()> {
+        let mut attempts = FailedAttempts::default();
+        loop {
+            let request = listener.accept().await?;
+            let peer = request.remote_addr().to_string();
+            match self.serve_one(request).await {
+                Err(error) if error.is::<ConnectError>() => {
+                    self.report(&peer, &error, &mut attempts);
+                }
+                served => return served,
+            }
+        }
+    }
+
+    /// Prints why a peer was not served, but not each failed handshake.
+    fn report(&self, peer: &str, error: &anyhow::Error, attempts: &mut FailedAttempts) {
+        let is_attempt = error.is::<ConnectError>();
+        let hidden = if is_attempt { attempts.on_failure(Instant::now()) } else { Some(0) };
+        if let Some(hidden) = hidden {
+            let more = match hidden {
+                0 => String::new(),
+                _ => format!(" ({hidden} attempts before it failed, too)"),
+            };
+            let text = format!("{peer}: {}{more}", one_line(error));
+            self.output.error(&text, json!({ "address": peer, "hidden": hidden }));
         }
     }
 
