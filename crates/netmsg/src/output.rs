@@ -115,13 +115,22 @@ pub(crate) fn one_line(error: &anyhow::Error) -> String {
     parts.join(": ")
 }
 
-/// Replaces control characters, which could change the terminal.
+/// Whether a character could change the terminal, or makes a text look like another one: control
+/// characters, and those that have no width or change the text direction.
+pub(crate) fn is_hidden(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{feff}')
+        || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}')
+        || matches!(character, '\u{2060}'..='\u{206f}')
+}
+
+/// Replaces [hidden](is_hidden) characters by their numbers.
 fn escaped(text: &str) -> String {
     let mut line = String::with_capacity(text.len());
     for character in text.chars() {
         match character {
             '\n' => line.push(character),
-            _ if character.is_control() => line.extend(character.escape_default()),
+            _ if is_hidden(character) => line.extend(character.escape_default()),
             _ => line.push(character),
         }
     }
@@ -149,7 +158,7 @@ mod tests {
 
     #[test]
     fn control_characters_are_escaped() {
-        assert_eq!(escaped("a\u{1b}[2J\u{9b}b"), "a\\u{1b}[2J\\u{9b}b");
+        assert_eq!(escaped("a\u{1b}[2J\u{9b}b\u{200b}"), "a\\u{1b}[2J\\u{9b}b\\u{200b}");
     }
 
     #[test]

@@ -81,8 +81,8 @@ pub(super) async fn run(
     let line = format!("rust: {}: it does rust: crane: it does not", one.name);
     one.hears(&line).await?;
     two.hears(&line).await?;
-    three.say("milk for all?").await?;
-    three.hears(&format!("tea: {}: milk for all?", three.name)).await?; // no other member
+    three.say("no other member").await?;
+    three.hears(&format!("tea: {}: no other member", three.name)).await?; // no other member
 
     two.say("/join tea").await?;
     let line = format!("tea: {} is here", two.name);

@@ -6,7 +6,7 @@
 mod demo;
 mod rooms;
 
-use crate::output::Output;
+use crate::output::{Output, is_hidden};
 use crate::peer::Peer;
 use crate::session::Session;
 use crate::transport::Kind;
@@ -85,7 +85,7 @@ async fn member(connection: DynConnection, output: &Output) -> Result<()> {
             },
             heard = connection.recv() => match heard {
                 Ok((message, _)) => {
-                    let line = String::from_utf8_lossy(&message).replace(char::is_control, " ");
+                    let line = String::from_utf8_lossy(&message).replace(is_hidden, " ");
                     output.event("line", &line, json!({ "line": line }));
                 }
                 Err(RecvError::Closed(CloseReason::Peer { code: close_code::DONE, .. })) => {

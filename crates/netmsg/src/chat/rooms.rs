@@ -1,5 +1,6 @@
 //! The rooms of a chat, and the host that serves their members.
 
+use crate::output::is_hidden;
 use anyhow::Result;
 use net_traits::{CertHash, DynConnection, DynListener, NetConnection};
 use std::collections::BTreeMap;
@@ -7,14 +8,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
-/// Derives a pronounceable name from the identity. Different identities can share a name; programs
-/// must compare the identities.
+/// Derives a pronounceable name from the identity, with 16 hexadecimal digits of it, so that nobody
+/// can make an identity with the name of another. Programs must compare the identities.
 pub(super) fn name(identity: &CertHash) -> String {
     const HOW: [&str; 8] = ["brave", "calm", "eager", "fair", "kind", "merry", "quick", "wise"];
     const WHO: [&str; 8] = ["badger", "crane", "fox", "heron", "lynx", "otter", "owl", "seal"];
     let bytes = identity.as_bytes();
     let (how, who) = (HOW[usize::from(bytes[0]) % 8], WHO[usize::from(bytes[1]) % 8]);
-    format!("{how}-{who}-{:02x}{:02x}", bytes[2], bytes[3])
+    let digits = identity.to_string();
+    format!("{how}-{who}-{}", &digits[4..20])
 }
 
 /// The members of a room. A peer with several connections occurs several times.
@@ -90,7 +92,7 @@ async fn serve(connection: DynConnection, number: u64, rooms: Arc<Rooms>) {
             continue;
         }
         // A line break would let a member forge a line of another member.
-        let text = String::from_utf8_lossy(&message).replace(char::is_control, " ");
+        let text = String::from_utf8_lossy(&message).replace(is_hidden, " ");
         match text.split_whitespace().collect::<Vec<_>>()[..] {
             ["/join", room] if rooms.of(member).len() < ROOMS => {
                 rooms.enter(room, member, &lines);

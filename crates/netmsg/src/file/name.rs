@@ -1,5 +1,6 @@
 //! `FilePath`: a name under which the file of a peer may be stored.
 
+use crate::output::is_hidden;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -95,12 +96,10 @@ pub(crate) enum NameError {
     Device,
 }
 
-/// Whether a character is a separator, reserved on Windows, a control character, or changes the
-/// text direction.
+/// Whether a character is a separator, reserved on Windows, or hidden.
 fn is_forbidden(character: char) -> bool {
-    character.is_control()
+    is_hidden(character)
         || matches!(character, '/' | '\\' | ':' | '*' | '?' | '"' | '<' | '>' | '|')
-        || matches!(character, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Windows opens a device for these names in every directory, whatever extension follows.
@@ -188,6 +187,10 @@ mod tests {
             ("delete\u{7f}", Character('\u{7f}')),
             ("c1\u{9b}31m", Character('\u{9b}')),
             ("gpj.\u{202e}exe", Character('\u{202e}')),
+            ("a\u{200b}", Character('\u{200b}')),
+            ("a\u{2060}b", Character('\u{2060}')),
+            ("\u{feff}a", Character('\u{feff}')),
+            ("\u{61c}a", Character('\u{61c}')),
             (" a", Edge),
             ("a ", Edge),
             ("a.", Edge),

@@ -8,6 +8,7 @@
 //! ```
 
 use crate::home::{Home, read_private, store_private};
+use crate::output::is_hidden;
 use anyhow::{Context, Result, bail, ensure};
 use net_traits::{CertHash, CertificateDer, EndorsingKey, PeerIdentity, PeerVerifier, TrustPolicy};
 use std::collections::HashSet;
@@ -20,7 +21,8 @@ pub(crate) enum Kind {
     Peer,
     /// Identities that this key endorses are accepted.
     Endorser,
-    /// This identity is rejected, also if it is endorsed.
+    /// This identity is rejected, also if it is endorsed. Another certificate of the same key is
+    /// another identity.
     Revoked,
 }
 
@@ -105,8 +107,8 @@ fn entry(line: &str) -> Result<Entry> {
 pub(crate) fn name_of(name: &str) -> Result<String> {
     let name = name.trim();
     ensure!(name.len() <= MAX_NAME, "the name has {} bytes, more than {MAX_NAME}", name.len());
-    if let Some(control) = name.chars().find(|character| character.is_control()) {
-        bail!("the name {name:?} contains {control:?}");
+    if let Some(hidden) = name.chars().find(|character| is_hidden(*character)) {
+        bail!("the name {name:?} contains {hidden:?}");
     }
     Ok(name.to_owned())
 }
