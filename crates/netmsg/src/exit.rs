@@ -1,6 +1,6 @@
 //! `Exit`: the exit codes of the program, and which error has which.
 
-use crate::close_code;
+use crate::{close_code, file, perf};
 use net_traits::{
     CloseReason, ConnectError, DatagramError, Limit, RecvError, SendError, close_code as common,
 };
@@ -25,7 +25,8 @@ pub(crate) enum Exit {
     /// The peer rejects what it was asked for.
     #[error("the peer rejected it")]
     Rejected = 5,
-    /// The connection ended early. The same command may succeed, and resumes files.
+    /// The connection ended early, or the peer sent an invalid message. The same command may succeed,
+    /// and resumes files.
     #[error("the connection ended early")]
     Disconnected = 6,
     /// Some files or peers failed, others did not.
@@ -45,7 +46,7 @@ Exit codes:
     3  the peer cannot be reached: its name is not resolved, or it does not answer
     4  one side does not trust the other's identity
     5  the peer rejected it: the name exists, the file is too large, the peer is busy
-    6  the connection ended early; the same command resumes files
+    6  the connection ended early, or the peer sent an invalid message; the same command resumes files
     7  some files or peers failed, others did not
   130  interrupted by a signal";
 
@@ -64,6 +65,10 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
     }
     if let Some(error) = cause.downcast_ref::<ConnectError>() {
         return Some(of_connect(error));
+    }
+    // The peer has broken the protocol, so nothing else is sent to it.
+    if cause.is::<file::MessageError>() || cause.is::<perf::MessageError>() {
+        return Some(Exit::Disconnected);
     }
     if let Some(SendError::Closed(reason)) = cause.downcast_ref() {
         return Some(of_close(reason));
@@ -125,6 +130,7 @@ mod tests {
         let rejected = Rejection::new(RejectionBy::Peer, address, "not trusted");
         for (error, expected) in [
             (anyhow!("a file"), Exit::Failed),
+            (file::MessageError::Truncated.into(), Exit::Disconnected),
             (ConnectError::InvalidInput("x".to_owned()).into(), Exit::Usage),
             (ConnectError::Refused(address).into(), Exit::Unreachable),
             (ConnectError::Rejected(rejected.clone()).into(), Exit::Untrusted),

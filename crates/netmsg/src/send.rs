@@ -50,13 +50,18 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     });
     let started = Instant::now();
     let mut running = JoinSet::new();
-    for peer in options.to.clone() {
+    for (index, peer) in options.to.iter().cloned().enumerate() {
         let sender = sender.clone();
-        running.spawn(async move { sender.send_to(&peer).await });
+        running.spawn(async move { (index, sender.send_to(&peer).await) });
     }
-    let mut all = Tally::default();
+    let mut tallies = Vec::new();
     while let Some(tally) = running.join_next().await {
-        let Tally { files, bytes, failure } = tally?;
+        tallies.push(tally?);
+    }
+    // If all fail, the exit code is that of the first peer, whichever fails first.
+    tallies.sort_by_key(|(index, _)| *index);
+    let mut all = Tally::default();
+    for (_, Tally { files, bytes, failure }) in tallies {
         all.files += files;
         all.bytes += bytes;
         all.failure = all.failure.or(failure);

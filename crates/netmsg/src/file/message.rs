@@ -125,6 +125,10 @@ pub(crate) enum MessageError {
     Chunk(usize),
     #[error("a report of {0} bytes, not 8 or 32")]
     Report(usize),
+    #[error("{safe} bytes are confirmed, and {sent} were sent")]
+    Confirmed { safe: u64, sent: u64 },
+    #[error("the hash of the stored file is another one")]
+    Hash,
     #[error(transparent)]
     Range(#[from] RangeError),
 }

@@ -23,10 +23,8 @@ mod receive;
 mod resume;
 mod send;
 
-pub(crate) use message::MIN_WINDOW;
+pub(crate) use message::{MIN_WINDOW, MessageError};
 pub(crate) use name::FilePath;
 pub(crate) use receive::Inbox;
-#[cfg(test)]
-pub(crate) use receive::TIMEOUT;
 pub(crate) use resume::Turns;
 pub(crate) use send::Source;

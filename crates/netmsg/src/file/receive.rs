@@ -119,7 +119,7 @@ impl Inbox {
         transfer: &Transfer,
         turn: Arc<Turn>,
     ) -> Result<Stored, ReceiveError> {
-        let failed = |error| self.failed(&transfer.name, error);
+        let failed = |error| Self::failed(&transfer.name, error);
         let (directory, beginning) = (self.directory.clone(), transfer.clone());
         let begun = spawn_blocking(move || {
             let begun = begin(&directory, beginning);
@@ -194,13 +194,13 @@ impl Inbox {
         Ok(writer)
     }
 
-    fn failed(&self, name: &FilePath, error: PartialError) -> ReceiveError {
+    fn failed(name: &FilePath, error: PartialError) -> ReceiveError {
         match error {
             PartialError::Exists => ReceiveError::Exists(name.clone()),
             PartialError::NotADirectory(_) => ReceiveError::NoDirectory(name.clone()),
             PartialError::Io(error) => {
-                let what = format!("cannot write {name} into {}", self.directory.display());
-                anyhow::Error::from(error).context(what).into()
+                // The peer reads it, and need not know the directory.
+                anyhow::Error::from(error).context(format!("cannot write {name}")).into()
             }
             error => anyhow!(error).context(format!("{name} is not stored")).into(),
         }

@@ -1,11 +1,11 @@
 //! `Source`: a file that is sent.
 
-use super::message::{Announcement, CHUNK, Plan, Report};
+use super::message::{Announcement, CHUNK, MessageError, Plan, Report};
 use super::name::FilePath;
 use super::resume::hash_file;
 use crate::exit::Exit;
 use crate::output::Output;
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow};
 use net_traits::{Bytes, DynConnection, NetConnection};
 use serde_json::json;
 use std::io::SeekFrom;
@@ -84,8 +84,9 @@ impl Source {
         while flow.stored.is_none() {
             flow.on_report(&progress(limit, connection.recv()).await?.0)?;
         }
-        let agrees = flow.stored == Some(self.hash);
-        ensure!(agrees, "the peer stored different content: the hashes differ");
+        if flow.stored != Some(self.hash) {
+            return Err(MessageError::Hash.into());
+        }
         Ok(flow.sent)
     }
 
@@ -116,11 +117,11 @@ impl Flow {
         self.sent - self.safe + length <= window
     }
 
-    fn on_report(&mut self, message: &[u8]) -> Result<()> {
+    fn on_report(&mut self, message: &[u8]) -> Result<(), MessageError> {
         match Report::decode(message)? {
             Report::Stored(hash) => self.stored = Some(hash),
             Report::Safe(safe) if (self.safe..=self.sent).contains(&safe) => self.safe = safe,
-            Report::Safe(safe) => bail!("the listener confirms {safe} bytes of {}", self.sent),
+            Report::Safe(safe) => return Err(MessageError::Confirmed { safe, sent: self.sent }),
         }
         Ok(())
     }

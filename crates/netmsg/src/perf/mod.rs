@@ -3,6 +3,7 @@
 mod message;
 mod server;
 
+pub(crate) use message::MessageError;
 pub(crate) use server::answer;
 
 use crate::peer::Peer;
