@@ -4,7 +4,7 @@ use crate::exit::Exit;
 use crate::home::Home;
 use crate::{id, trust};
 use anyhow::{Context, Result, anyhow};
-use net_traits::{CertHash, DynConnection, DynTransport, NetCredential, NetTransport, TrustPolicy};
+use net_traits::{CertHash, DynConnection, DynTransport, NetCredential, NetTransport};
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -16,7 +16,7 @@ use tokio::time::{sleep, timeout};
 /// A peer to dial.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Peer {
-    /// The only accepted identity; without it, the trust file decides.
+    /// The only accepted identity, unless it is revoked; without it, the trust file decides.
     identity: Option<CertHash>,
     /// Host name or IP address, an IPv6 address in brackets, and port.
     address: String,
@@ -61,7 +61,7 @@ impl Peer {
         more: &[CertHash],
     ) -> Result<DynConnection> {
         let trust = match self.identity {
-            Some(identity) => TrustPolicy::hashes([identity]),
+            Some(identity) => trust::policy_of(home, identity)?,
             None => trust::policy(home, more)?,
         };
         let credential = id::load(home, trust)?;
@@ -124,6 +124,7 @@ const ADDRESSES: usize = 8;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use net_traits::TrustPolicy;
     use net_traits::{NetConnection, NetIncomingRequest, NetListener};
     use net_traits_test::memory::MemoryNetwork;
     use tokio::time::Instant;

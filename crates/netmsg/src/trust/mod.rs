@@ -41,7 +41,11 @@ enum Command {
     },
     /// Show the trusted and the revoked peers
     List,
-    /// Reject a peer or an endorsing key from now on, also if an accepted key endorses the peer
+    /// Reject an identity or an endorsing key from now on, also if an accepted key endorses the identity
+    ///
+    /// An identity is one certificate. A peer that an accepted key endorses can make another
+    /// certificate with the same key and endorsement, which is another identity, and is accepted until
+    /// the endorsement expires. To reject such a peer, revoke the endorsing key.
     Revoke {
         /// The identity, the endorsing key, or the name given with `add`
         #[arg(value_name = "IDENTITY|NAME")]
@@ -51,7 +55,8 @@ enum Command {
     Endorser,
     /// Make an identity that is accepted wherever this user's endorsing key is
     ///
-    /// The file has the private key of the new identity. Bring it to its user on a safe path, who
+    /// An endorsement cannot be taken back before it expires, see `netmsg trust revoke --help`: prefer a
+    /// short time. The file has the private key of the new identity. Bring it to its user on a safe path, who
     /// takes it with `netmsg id --import FILE`.
     Endorse {
         /// The new file
@@ -122,7 +127,8 @@ fn change(home: &Home, change: impl FnOnce(&mut Store) -> Result<Entry>) -> Resu
 /// Marks an identity as revoked, or removes an endorsing key.
 fn revoke(store: &mut Store, id: &str) -> Result<Entry> {
     let named = || {
-        let mut named = store.entries.iter().filter(|entry| entry.name == id);
+        // Entries without a name do not have the name "".
+        let mut named = store.entries.iter().filter(|it| it.name == id && !id.is_empty());
         match (named.next(), named.next()) {
             (Some(entry), None) => Ok(entry.id),
             (None, _) => Err(anyhow!("{id:?} is neither an identity nor a name in the trust file")),
@@ -172,6 +178,19 @@ pub(crate) fn policy(home: &Home, more: &[CertHash]) -> Result<TrustPolicy> {
     let store = Store::load(home)?;
     check(&store, more)?;
     Ok(store.policy(more))
+}
+
+/// Returns the policy that accepts one identity.
+///
+/// # Errors
+///
+/// If the file is invalid, or the identity is revoked.
+pub(crate) fn policy_of(home: &Home, id: CertHash) -> Result<TrustPolicy> {
+    let entries = Store::load(home)?.entries;
+    if entries.iter().any(|entry| entry.kind == Kind::Revoked && entry.id == id) {
+        return Err(anyhow!("{id} is revoked in the trust file").context(Exit::Untrusted));
+    }
+    Ok(TrustPolicy::hashes([id]))
 }
 
 /// Fails if no peer at all is trusted.
