@@ -1,6 +1,6 @@
 //! `Exit`: the exit codes of the program, and which error has which.
 
-use crate::{close_code, file, perf};
+use crate::{close_code, file};
 use net_traits::{
     CloseReason, ConnectError, DatagramError, Limit, RecvError, SendError, close_code as common,
 };
@@ -67,7 +67,7 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<Exit> {
         return Some(of_connect(error));
     }
     // The peer has broken the protocol, so nothing else is sent to it.
-    if cause.is::<file::MessageError>() || cause.is::<perf::MessageError>() {
+    if cause.is::<file::MessageError>() {
         return Some(Exit::Disconnected);
     }
     if let Some(SendError::Closed(reason)) = cause.downcast_ref() {

@@ -8,8 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::mpsc;
 
-/// Derives a pronounceable name from the identity, with 16 hexadecimal digits of it, so that nobody
-/// can make an identity with the name of another. Programs must compare the identities.
+/// Derives a pronounceable name from the identity, with 16 hexadecimal digits of it, which are
+/// too many to find another identity with the same name. Programs must compare the identities.
 pub(super) fn name(identity: &CertHash) -> String {
     const HOW: [&str; 8] = ["brave", "calm", "eager", "fair", "kind", "merry", "quick", "wise"];
     const WHO: [&str; 8] = ["badger", "crane", "fox", "heron", "lynx", "otter", "owl", "seal"];

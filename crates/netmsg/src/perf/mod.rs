@@ -3,14 +3,14 @@
 mod message;
 mod server;
 
-pub(crate) use message::MessageError;
 pub(crate) use server::answer;
 
+use crate::exit::Exit;
 use crate::peer::Peer;
 use crate::ping::{Summary, micros, round_trip};
 use crate::session::Session;
 use crate::{close_code, protocol};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use message::{Ask, Counted, MAX_MESSAGE};
 use net_traits::{Bytes, CertHash, DatagramError, DynConnection, NetConnection};
 use serde_json::{Value, json};
@@ -90,15 +90,23 @@ async fn round_trips(connection: &DynConnection, count: u32) -> Result<Vec<Durat
     connection.send_bytes(Bytes::new()).await?;
     match next(connection).await? {
         last if last.is_empty() => Ok(times),
-        last => bail!("the peer answered with {} bytes, not with an empty message", last.len()),
+        last => {
+            let wrong = anyhow!("the peer answered with {} bytes, not with none", last.len());
+            Err(wrong.context(Exit::Disconnected))
+        }
     }
+}
+
+/// Receives what the peer counted. An invalid message is a fault of the peer.
+async fn receive_counted(connection: &DynConnection) -> Result<Counted> {
+    Counted::decode(&next(connection).await?).context(Exit::Disconnected)
 }
 
 async fn upload(connection: &DynConnection, size: u32, time: Duration) -> Result<Throughput> {
     let started = Instant::now();
     ask(connection, Ask::Upload).await?;
     send_for(connection, size, time).await?;
-    let counted = Counted::decode(&next(connection).await?)?;
+    let counted = receive_counted(connection).await?;
     Ok(Throughput { counted, time: started.elapsed() })
 }
 
@@ -113,7 +121,7 @@ async fn download(connection: &DynConnection, size: u32, time: Duration) -> Resu
         }
     }
     let time = started.elapsed();
-    let sent = Counted::decode(&next(connection).await?)?;
+    let sent = receive_counted(connection).await?;
     if sent != counted {
         bail!("{} messages were sent and {} arrived", sent.messages, counted.messages);
     }
@@ -139,7 +147,7 @@ async fn loss(connection: &DynConnection, count: u32) -> Result<Option<(u64, u64
     }
     sleep(LATE).await;
     ask(connection, Ask::Report).await?;
-    let received = Counted::decode(&next(connection).await?)?.messages;
+    let received = receive_counted(connection).await?.messages;
     Ok(Some((sent, received)))
 }
 
