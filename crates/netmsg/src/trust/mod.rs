@@ -13,7 +13,7 @@ use net_traits::{CertHash, EndorsementValidity, Endorser, IdentityKey, TrustPoli
 use serde_json::json;
 use std::path::PathBuf;
 use std::time::Duration;
-use store::{Entry, Kind, name_of};
+use store::{Entry, Kind, key_hash, name_of};
 
 /// Choose which peers are accepted
 ///
@@ -44,10 +44,11 @@ enum Command {
     /// Reject an identity or an endorsing key from now on, also if an accepted key endorses the identity
     ///
     /// An identity is one certificate. A peer that an accepted key endorses can make another
-    /// certificate with the same key and endorsement, which is another identity, and is accepted until
-    /// the endorsement expires. To reject such a peer, revoke the endorsing key.
+    /// certificate with the same public key and endorsement, which is another identity, and is accepted
+    /// until the endorsement expires. To reject such a peer, give the hash of its public key, which
+    /// `netmsg trust endorse` has printed, or revoke the endorsing key.
     Revoke {
-        /// The identity, the endorsing key, or the name given with `add`
+        /// The identity, the hash of a public key, the endorsing key, or the name given with `add`
         #[arg(value_name = "IDENTITY|NAME")]
         id: String,
     },
@@ -55,8 +56,8 @@ enum Command {
     Endorser,
     /// Make an identity that is accepted wherever this user's endorsing key is
     ///
-    /// An endorsement cannot be taken back before it expires, see `netmsg trust revoke --help`: prefer a
-    /// short time. The file has the private key of the new identity. Bring it to its user on a safe path, who
+    /// Keep the printed hash of the public key: `netmsg trust revoke` with it rejects every certificate
+    /// that the peer makes. The file has the private key of the new identity. Bring it to its user on a safe path, who
     /// takes it with `netmsg id --import FILE`.
     Endorse {
         /// The new file
@@ -102,14 +103,18 @@ pub(crate) fn run(home: &Home, options: &Options, output: &Output) -> Result<()>
             let (endorser, _) = endorser(home)?;
             let validity = Duration::from_secs(u64::from(*days) * 24 * 3600);
             let key = IdentityKey::generate()?;
-            let endorsement = endorser
-                .endorse(&key.public_key_info(), EndorsementValidity::for_duration(validity));
+            let public_key = key.public_key_info();
+            let endorsement =
+                endorser.endorse(&public_key, EndorsementValidity::for_duration(validity));
+            let public_key = key_hash(&public_key).to_string();
             let made = key.self_sign(&["localhost"], &[endorsement])?;
             store_private(out, made.to_pem().as_bytes(), *force)?;
             let identity = made.credential(TrustPolicy::reject_all())?.identity().to_string();
-            let fields =
-                json!({ "identity": identity, "days": days, "file": out.to_string_lossy() });
-            output.event("endorsed", &identity, fields);
+            let fields = json!({
+                "identity": identity, "public_key": public_key, "days": days,
+                "file": out.to_string_lossy(),
+            });
+            output.event("endorsed", format!("{identity}\npublic key {public_key}"), fields);
             Ok(())
         }
     }

@@ -11,8 +11,11 @@ use crate::home::{Home, read_private, store_private};
 use crate::output::is_hidden;
 use anyhow::{Context, Result, bail, ensure};
 use net_traits::{CertHash, CertificateDer, EndorsingKey, PeerIdentity, PeerVerifier, TrustPolicy};
+use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::fmt::{self, Write as _};
+use x509_cert::Certificate;
+use x509_cert::der::{Decode, Encode};
 
 /// What a line says about its 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,8 +24,7 @@ pub(crate) enum Kind {
     Peer,
     /// Identities that this key endorses are accepted.
     Endorser,
-    /// This identity is rejected, also if it is endorsed. Another certificate of the same key is
-    /// another identity.
+    /// This identity is rejected, also if it is endorsed, or every identity of this public key.
     Revoked,
 }
 
@@ -131,9 +133,17 @@ struct Listed {
 }
 
 impl PeerVerifier for Listed {
-    fn verify(&self, peer: &PeerIdentity, _: &CertificateDer<'_>) -> Result<(), String> {
+    fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
         if self.revoked.contains(&peer.hash) {
             return Err("it is revoked in the trust file".to_owned());
+        }
+        // An endorsement is of a public key, for which its owner can make any number of certificates.
+        if !self.revoked.is_empty() {
+            let key = key_of(certificate);
+            let key = key.map_err(|error| format!("its public key cannot be read: {error}"))?;
+            if self.revoked.contains(&key) {
+                return Err("its public key is revoked in the trust file".to_owned());
+            }
         }
         match self.peers.contains(&peer.hash) || !peer.endorsers.is_empty() {
             true => Ok(()),
@@ -144,6 +154,16 @@ impl PeerVerifier for Listed {
     fn counts(&self, key: &EndorsingKey) -> bool {
         self.endorsers.contains(key)
     }
+}
+
+fn key_of(certificate: &CertificateDer<'_>) -> x509_cert::der::Result<CertHash> {
+    let certificate = Certificate::from_der(certificate)?;
+    Ok(key_hash(&certificate.tbs_certificate().subject_public_key_info().to_der()?))
+}
+
+/// Returns the SHA-256 of a public key (SubjectPublicKeyInfo, DER), by which it is revoked.
+pub(crate) fn key_hash(public_key_info: &[u8]) -> CertHash {
+    CertHash::from_bytes(Sha256::digest(public_key_info).into())
 }
 
 /// The longest name, in bytes.
@@ -203,6 +223,7 @@ mod tests {
         let key = IdentityKey::generate().unwrap();
         let day = EndorsementValidity::for_duration(Duration::from_secs(86_400));
         let endorsement = endorser.endorse(&key.public_key_info(), day);
+        let key_hash = key_hash(&key.public_key_info());
         let endorsed = key.self_sign(&["n"], &[endorsement]).unwrap();
         let endorsed = endorsed.credential(TrustPolicy::reject_all()).unwrap();
         let plain = SelfSigned::generate(&["n"]).unwrap();
@@ -219,5 +240,13 @@ mod tests {
         store.add(Entry { kind: Kind::Revoked, id: endorsed.identity(), name: String::new() });
         assert!(!accepts(&store.policy(&[]), &endorsed));
         assert!(!accepts(&store.policy(&[endorsed.identity()]), &endorsed));
+
+        // Every certificate of the key.
+        store.entries.retain(|entry| entry.kind != Kind::Revoked);
+        assert!(accepts(&store.policy(&[]), &endorsed));
+        store.add(Entry { kind: Kind::Revoked, id: key_hash, name: String::new() });
+        assert!(!accepts(&store.policy(&[]), &endorsed));
+        assert!(!accepts(&store.policy(&[endorsed.identity()]), &endorsed));
+        assert!(accepts(&store.policy(&[plain.identity()]), &plain));
     }
 }

@@ -150,17 +150,21 @@ fn a_listener_follows_its_trust_file() {
 }
 
 #[test]
-fn a_peer_that_its_endorser_makes_is_accepted() {
+fn a_peer_that_its_endorser_makes_is_accepted_until_its_key_is_revoked() {
     let (endorser, listener, node) = (User::new(), User::new(), User::new());
     let key = endorser.run(&["trust", "endorser"]).find("endorser")["key"].clone();
     listener.run(&["trust", "add", "--endorser", key.as_str().unwrap()]);
     let file = endorser.path("node.pem").into_os_string().into_string().unwrap();
-    endorser.run(&["trust", "endorse", &file]);
+    let made = endorser.run(&["trust", "endorse", &file]);
     fs::remove_file(node.home().join("identity.pem")).unwrap();
     node.run(&["id", "--import", &file]);
-    let listen = listener.listen(&[]);
+    let mut listen = listener.listen(&[]);
     let to = format!("{}@{}", listener.identity, listen.address());
     assert_eq!(node.run(&["ping", "--count", "1", &to]).code, exit::SUCCESS);
+    let public_key = made.find("endorsed")["public_key"].as_str().unwrap();
+    assert_eq!(listener.run(&["trust", "revoke", public_key]).code, exit::SUCCESS);
+    listen.until(|listen| listen.find("trust changed").is_some());
+    assert_eq!(node.run(&["ping", "--count", "1", &to]).code, exit::UNTRUSTED);
 }
 
 #[test]
