@@ -5,6 +5,7 @@
 //! `RUSTC_BOOTSTRAP` enables it, with a separate target directory, because build scripts run again
 //! when that variable changes.
 
+use crate::package::NOT_PACKED;
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
 use std::collections::{BTreeMap, BTreeSet};
@@ -43,7 +44,7 @@ pub(crate) fn run(workspace: &Workspace, write: bool) -> Result<()> {
 fn is_public(root: &Path, package: &cargo_metadata::Package) -> bool {
     let is_library = package.targets.iter().any(cargo_metadata::Target::is_lib);
     is_library
-        && !["net-relay", "quic-attack"].contains(&package.name.as_str())
+        && !NOT_PACKED.contains(&package.name.as_str())
         && package.manifest_path.starts_with(root.join("crates"))
 }
 

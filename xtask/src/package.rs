@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages that are not meant for other projects.
-const NOT_PACKED: [&str; 10] = [
+pub(crate) const NOT_PACKED: [&str; 10] = [
     "attack-bench",
     "bench-report",
     "examples",
