@@ -267,6 +267,12 @@ impl Outbox {
         Snapshot { done: state.bytes + state.confirmation.settled(), is_moving }
     }
 
+    /// Returns whether everything that was queued is written.
+    pub fn is_written(&self) -> bool {
+        let state = self.state.lock();
+        state.written == state.pushed
+    }
+
     /// Stops queueing; the driver closes after the queued messages. Returns false if that was done
     /// before, or the stream has ended.
     pub fn close(&self, code: u64, reason: &str) -> bool {
@@ -276,6 +282,7 @@ impl Outbox {
                 return false;
             }
             state.closing = Some((code, reason.to_owned()));
+            state.confirmation.want(state.pushed); // in case the peer closes before it has acknowledged
         }
         self.work.notify_one();
         self.room.notify_waiters();

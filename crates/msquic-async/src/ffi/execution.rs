@@ -29,6 +29,9 @@ use tokio::io::unix::AsyncFd;
 /// How often libmsquic is polled before other work is done.
 const ROUNDS: usize = 16;
 
+/// How long a turn may take that has begun before the deadline of the end of the process.
+const LAST_TURN: Duration = Duration::from_millis(250);
+
 /// How many events are fetched at once.
 const BATCH: usize = 16;
 
@@ -137,11 +140,11 @@ fn takes_down(version: LibraryVersion) -> bool {
 }
 
 /// Drives libmsquic until `is_done` or the deadline, at the end of the process. Other threads cannot
-/// drive it from now on.
-pub(super) fn drive_at_exit(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>) {
-    let Some(execution) = EXECUTION.get() else { return };
+/// drive it from now on. Returns false if a callback does not return.
+pub(super) fn drive_at_exit(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>) -> bool {
+    let Some(execution) = EXECUTION.get() else { return true };
     if IS_INSIDE.get() {
-        return; // a callback on this thread ended the process, so this thread is inside a turn
+        return true; // a callback on this thread ended the process, so this thread is inside a turn
     }
     IS_EXITING.store(true, Ordering::SeqCst);
     execution.doorbell.ring(); // a thread that waits releases the lock
@@ -152,10 +155,11 @@ pub(super) fn drive_at_exit(deadline: Instant, is_done: Box<dyn Fn() -> bool + S
         let _ended = ended;
         guard((), || drive_until(execution, deadline, &*is_done));
     };
-    if thread::Builder::new().spawn(drive).is_ok() {
-        let remaining = deadline.saturating_duration_since(Instant::now());
-        let _ = has_ended.recv_timeout(remaining); // a callback may never return
+    if thread::Builder::new().spawn(drive).is_err() {
+        return true;
     }
+    let remaining = deadline.saturating_duration_since(Instant::now());
+    has_ended.recv_timeout(remaining + LAST_TURN) != Err(mpsc::RecvTimeoutError::Timeout)
 }
 
 fn drive_until(execution: &Execution, deadline: Instant, is_done: &dyn Fn() -> bool) {

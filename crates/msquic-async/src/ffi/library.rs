@@ -69,8 +69,9 @@ pub(super) trait Root: Send + Sync {
     fn close_at_exit(&self, deadline: Instant);
 }
 
-/// Drives the library until it is done or the deadline has come, where the application drives it.
-type DriveAtExit = fn(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>);
+/// Drives the library until it is done or the deadline has come, where the application drives it. Returns whether
+/// nothing runs any more.
+type DriveAtExit = fn(deadline: Instant, is_done: Box<dyn Fn() -> bool + Send>) -> bool;
 
 static DRIVE_AT_EXIT: OnceLock<DriveAtExit> = OnceLock::new();
 
@@ -243,9 +244,10 @@ extern "C" fn exit_handler() {
             // about to shut down (C3).
             let driven = registrations.clone();
             let is_idle = move || driven.iter().all(|registration| registration.is_idle());
-            drive(deadline, Box::new(is_idle));
-            for registration in &registrations {
-                registration.close_configurations(deadline);
+            if drive(deadline, Box::new(is_idle)) {
+                for registration in &registrations {
+                    registration.close_configurations(deadline);
+                }
             }
             return std::mem::forget(registrations);
         }

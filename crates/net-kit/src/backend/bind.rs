@@ -11,18 +11,26 @@ const BACKLOG: i32 = 1024;
 /// peers. It is a limit, not memory that is reserved.
 const RECEIVE_BUFFER: usize = 8 * 1024 * 1024;
 
-/// Binds a UDP socket with a receive buffer of 8 MiB, or of what the system allows. A socket on `[::]` receives IPv4 too, even if the default of the system is
+/// Binds a UDP socket with a receive buffer of 8 MiB, or of what the system allows or has as its default. A socket on `[::]` receives IPv4 too, even if the default of the system is
 /// not (`net.ipv6.bindv6only` of Linux).
 ///
 /// # Errors
 ///
 /// Those of the system.
 pub fn bind_udp(addr: SocketAddr) -> io::Result<UdpSocket> {
-    let socket = socket(addr, Type::DGRAM, Protocol::UDP)?;
+    let mut socket = udp_socket(addr)?;
+    let default = socket.recv_buffer_size()?;
     // Linux sets what it allows; where that is an error, the default stays.
     let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER);
+    if socket.recv_buffer_size()? < default {
+        socket = udp_socket(addr)?; // the default may be larger than what is allowed
+    }
     socket.bind(&addr.into())?;
     Ok(socket.into())
+}
+
+fn udp_socket(addr: SocketAddr) -> io::Result<Socket> {
+    socket(addr, Type::DGRAM, Protocol::UDP)
 }
 
 /// Returns the unspecified address of the family of `remote`, with port 0, to bind a socket that
@@ -79,7 +87,10 @@ mod tests {
         let allowed = std::fs::read_to_string("/proc/sys/net/core/rmem_max").unwrap();
         let allowed: usize = allowed.trim().parse().unwrap();
         let socket = Socket::from(bind_udp("127.0.0.1:0".parse().unwrap()).unwrap());
+        let default =
+            udp_socket("127.0.0.1:0".parse().unwrap()).unwrap().recv_buffer_size().unwrap();
         // Linux doubles the size for its bookkeeping (socket(7)).
-        assert_eq!(socket.recv_buffer_size().unwrap(), 2 * allowed.min(RECEIVE_BUFFER));
+        let expected = default.max(2 * allowed.min(RECEIVE_BUFFER));
+        assert_eq!(socket.recv_buffer_size().unwrap(), expected);
     }
 }

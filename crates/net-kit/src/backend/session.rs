@@ -203,6 +203,8 @@ impl<B: Backend> Session<B> {
                 snapshot.done += of_lane.done;
                 snapshot.is_moving |= of_lane.is_moving;
             }
+            // That a lane waits for its confirmation says nothing about one that cannot be written.
+            snapshot.is_moving &= lanes.iter().all(|lane| lane.is_written());
             let now = B::progress(&self.native);
             snapshot.is_moving |= std::mem::replace(&mut before, now) != now;
             snapshot

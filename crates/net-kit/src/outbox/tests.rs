@@ -277,6 +277,6 @@ async fn confirmations_overtake_messages_in_turns_and_are_bounded() {
     outbox.push_confirmation(7);
     outbox.close(1, "");
     outbox.push_confirmation(8); // this side discards messages now
-    written(&outbox, &[Control::Confirmation(7)]).await;
+    written(&outbox, &[Control::Confirmation(7), Control::Probe(number(1))]).await;
     assert!(matches!(outbox.work().await, Work::Close(1, _)));
 }
