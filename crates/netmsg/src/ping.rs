@@ -1,9 +1,10 @@
 //! `netmsg ping`: round trips of messages.
 
+use crate::exit::Exit;
 use crate::peer::Peer;
 use crate::session::Session;
 use crate::{close_code, protocol};
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use net_traits::{Bytes, CertHash, CloseReason, DynConnection, NetConnection, RecvError};
 use serde_json::json;
 use std::time::{Duration, Instant};
@@ -66,7 +67,10 @@ pub(crate) async fn round_trip(connection: &DynConnection, number: u32, size: u3
     connection.send_bytes(message.clone()).await?;
     let answer = timeout(ANSWER, connection.recv()).await;
     let (answer, _) = answer.with_context(|| format!("no answer in {} s", ANSWER.as_secs()))??;
-    ensure!(answer == message, "the peer answered with another message");
+    if answer != message {
+        let wrong = anyhow!("the peer answered with another message");
+        return Err(wrong.context(Exit::Disconnected));
+    }
     Ok(())
 }
 

@@ -142,8 +142,7 @@ impl Partial {
     /// # Errors
     ///
     /// [`PartialError::HashDiffers`], or [`PartialError::Exists`] if another file has the name by now;
-    /// the partial file is removed then.
-    /// After another error it remains.
+    /// the partial file is removed then. After another error it remains.
     pub(crate) fn finish(mut self) -> Result<PathBuf, PartialError> {
         self.checkpoint()?;
         self.file.seek(SeekFrom::Start(0))?;
@@ -157,6 +156,8 @@ impl Partial {
         }
         let data = TempPath::try_from_path(&self.data)?;
         if let Err(error) = data.persist_noclobber(&target) {
+            // The path would remove the file when it is dropped: another process may have it by then.
+            let _ = error.path.keep();
             if error.error.kind() == ErrorKind::AlreadyExists {
                 discard(&self.data)?;
                 // Another peer may have sent the same file.
@@ -165,8 +166,6 @@ impl Partial {
                     false => Err(PartialError::Exists),
                 };
             }
-            // The path would remove the file when it is dropped.
-            let _ = error.path.keep();
             return Err(error.error.into());
         }
         sync_parents(&self.directory, &self.transfer.name)?;
