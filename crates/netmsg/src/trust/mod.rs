@@ -191,11 +191,13 @@ pub(crate) fn policy(home: &Home, more: &[CertHash]) -> Result<TrustPolicy> {
 ///
 /// If the file is invalid, or the identity is revoked.
 pub(crate) fn policy_of(home: &Home, id: CertHash) -> Result<TrustPolicy> {
-    let entries = Store::load(home)?.entries;
-    if entries.iter().any(|entry| entry.kind == Kind::Revoked && entry.id == id) {
+    let mut store = Store::load(home)?;
+    store.entries.retain(|entry| entry.kind == Kind::Revoked);
+    if store.entries.iter().any(|entry| entry.id == id) {
         return Err(anyhow!("{id} is revoked in the trust file").context(Exit::Untrusted));
     }
-    Ok(TrustPolicy::hashes([id]))
+    // Its public key may be revoked, too, which the certificate shows.
+    Ok(if store.entries.is_empty() { TrustPolicy::hashes([id]) } else { store.policy(&[id]) })
 }
 
 /// Fails if no peer at all is trusted.

@@ -165,6 +165,13 @@ fn a_peer_that_its_endorser_makes_is_accepted_until_its_key_is_revoked() {
     assert_eq!(listener.run(&["trust", "revoke", public_key]).code, exit::SUCCESS);
     listen.until(|listen| listen.find("trust changed").is_some());
     assert_eq!(node.run(&["ping", "--count", "1", &to]).code, exit::UNTRUSTED);
+
+    // Nor is it dialled by its identity.
+    let (listen, identity) =
+        (node.listen(&["--trust", &listener.identity]), &made.find("endorsed"));
+    let to = format!("{}@{}", identity["identity"].as_str().unwrap(), listen.address());
+    let ping = listener.run(&["ping", "--count", "1", &to]);
+    ping.failed(exit::UNTRUSTED, "its public key is revoked");
 }
 
 #[test]
