@@ -92,6 +92,7 @@ fn of_connect(error: &ConnectError) -> Exit {
             Exit::Unreachable
         }
         ConnectError::Closed(reason) => of_close(reason),
+        ConnectError::BothFailed { specific, .. } => of_connect(specific),
         _ => Exit::Failed,
     }
 }
