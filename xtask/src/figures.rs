@@ -203,7 +203,7 @@ const FIGURES: &[Figure] = &[
         QUIC_OPTIONS,
         "datagram_queue: usize = 64 * 1024,",
         SECURITY,
-        "not received (msquic, quinn) | 64 KiB |",
+        "not received (msquic, quinn) | 64 KiB,",
     ),
     figure(
         "crates/net-kit/src/registry/memory.rs",
