@@ -123,7 +123,10 @@ async fn no_failure_of_the_primary_is_final() {
         };
         assert_eq!(dial(other_protocol, latency, true).await, Ok(()));
         let error = dial(other_protocol, latency, false).await.unwrap_err();
-        assert!(matches!(error, ConnectError::Refused(_)), "{error}");
+        assert!(
+            matches!(error, ConnectError::BothFailed { .. }) && error.is_retryable(),
+            "{error}"
+        );
 
         let rejects = async |host: &MemoryTransport, _: &MemoryTransport| {
             let credential = NetCredential::self_signed(TrustPolicy::reject_all()).unwrap();
