@@ -194,15 +194,14 @@ async fn passes_on<W: Future<Output = ()>, P: Future<Output = ()>>(
         let (first, second) = (pin!(first), pin!(strictly(name, seed, wait())));
         let both = select(first, second);
         let (woken, ()) = tokio::join!(both, provide());
+        // The first one may get another attempt: a transport that falls back dials twice.
         match woken {
-            Either::Left((first, second)) => {
-                assert!(first.is_none(), "it was dropped");
-                second.await;
-            }
+            Either::Left((_, second)) => second.await,
             Either::Right((_, first)) => {
                 let (first, ()) = tokio::join!(first, provide());
-                assert!(first.is_none(), "it was dropped");
-                strictly(name, seed, wait()).await;
+                if first.is_none() {
+                    strictly(name, seed, wait()).await;
+                }
             }
         }
     }
