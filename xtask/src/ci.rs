@@ -311,7 +311,7 @@ fn simulate_shortly(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let test = workspace.cargo_linked(["test", "--package", "simulate"]);
     steps.cargo("test the simulation", test)?;
     steps.function("simulate", "cargo xtask simulate", || {
-        simulate::Options::short().iter().try_for_each(|it| simulate::run(workspace, it, &[]))
+        simulate::SHORT.iter().try_for_each(|it| simulate::run(workspace, it.split(' '), &[]))
     })
 }
 

@@ -113,8 +113,9 @@ enum Command {
     Simulate {
         #[command(flatten)]
         linkage: Linkage,
-        #[command(flatten)]
-        options: simulate::Options,
+        /// Arguments of the program, such as --peers 10000 --minutes 60 --seed 7; --over selects a transport
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
     },
     /// Write the table of patches in docs/libmsquic.md
     Patches,
@@ -225,8 +226,8 @@ fn run(options: &Options) -> Result<()> {
             performance::run(&workspace(linkage)?, *write, arguments)
         }
         Command::Soak { linkage, arguments } => ci::soak(&workspace(linkage)?, arguments),
-        Command::Simulate { linkage, options } => {
-            simulate::run(&workspace(linkage)?, options, &["--release"])
+        Command::Simulate { linkage, arguments } => {
+            simulate::run(&workspace(linkage)?, arguments, &["--release"])
         }
         Command::Patches => patches::write(&Workspace::new(None)?.root),
         Command::Errors => errors::write(&Workspace::new(None)?.root),
