@@ -3,13 +3,13 @@
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::File;
-use std::io::{BufRead, BufReader, IsTerminal, Write};
+use std::io::{BufRead, BufReader, IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Size of the generated file, in bytes.
 const DEFAULT_SIZE: u64 = 256 * 1024 * 1024;
@@ -124,7 +124,7 @@ pub(crate) fn transfer(program: &Program<'_>, options: &Options, scratch: &Path)
     let listener_identity = identity("listener")?;
     let dialler_identity = identity("dialler")?;
     let presented = if options.untrusted { "untrusted" } else { "dialler" };
-    identity(presented)?;
+    let presented_identity = identity(presented)?;
 
     ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
     let mut listen = of("listener");
@@ -141,15 +141,18 @@ pub(crate) fn transfer(program: &Program<'_>, options: &Options, scratch: &Path)
     send.args(["send", "--to", &format!("{listener_identity}@{address}")]);
     let dialled = send.arg(&file).status().context("cannot run the dialler")?;
     ensure!(!INTERRUPTED.load(Ordering::SeqCst), "interrupted");
-    let listened = listener.wait()?;
 
     let stored_file = stored.join(file.file_name().context("the file has no name")?);
-    let leftovers = std::fs::read_dir(&stored)?.count();
+    let leftovers = || Ok(std::fs::read_dir(&stored)?.count()) as Result<usize>;
     if options.untrusted {
-        ensure!(!dialled.success() && !listened, "an untrusted certificate was accepted");
-        ensure!(leftovers == 0, "the rejected dialler left a file behind");
+        ensure!(!dialled.success(), "an untrusted certificate was accepted");
+        listener.reported(&format!("rejected the certificate {presented_identity}"))?;
+        ensure!(listener.is_running()?, "a rejected dialler ended the listener");
+        ensure!(leftovers()? == 0, "the rejected dialler left a file behind");
         println!("demo: the untrusted dialler was rejected, and both sides reported it");
     } else {
+        let listened = listener.wait()?;
+        let leftovers = leftovers()?;
         ensure!(dialled.success() && listened, "the transfer failed");
         ensure!(leftovers == 1 && stored_file.is_file(), "the file was not stored");
         let sizes = [file.metadata()?.len(), stored_file.metadata()?.len()];
@@ -179,33 +182,33 @@ fn make_file(directory: &Path) -> Result<PathBuf> {
 struct Listener {
     child: Child,
     _stdin: Option<ChildStdin>,
-    address: mpsc::Receiver<String>,
-    printer: Option<JoinHandle<()>>,
+    output: Lines,
+    errors: Lines,
 }
 
 impl Listener {
     fn start(mut command: Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("cannot run the listener")?;
-        let stdout = child.stdout.take().context("the listener has no output")?;
-        let (found, address) = mpsc::channel();
-        let printer = std::thread::spawn(move || {
-            for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-                if let Some(address) = line.strip_prefix("listening on ") {
-                    let _ = found.send(address.to_owned());
-                }
-                println!("  listener: {line}");
-            }
-        });
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().context("cannot run the listener")?;
+        let output = Lines::new(child.stdout.take().context("the listener has no output")?);
+        let errors = Lines::new(child.stderr.take().context("the listener has no errors")?);
         let _stdin = child.stdin.take();
-        Ok(Self { child, _stdin, address, printer: Some(printer) })
+        Ok(Self { child, _stdin, output, errors })
     }
 
-    fn address(&mut self) -> Result<String> {
-        self.address.recv_timeout(TIMEOUT).context("the listener did not start")
+    fn address(&self) -> Result<String> {
+        let line = self.output.find("listening on ").context("the listener did not start")?;
+        Ok(line.replace("listening on ", ""))
+    }
+
+    /// Waits until it has printed an error that contains `text`.
+    fn reported(&self, text: &str) -> Result<()> {
+        let found = self.errors.find(text).map(drop);
+        found.with_context(|| format!("the listener did not report: {text}"))
+    }
+
+    fn is_running(&mut self) -> Result<bool> {
+        Ok(self.child.try_wait()?.is_none())
     }
 
     /// Waits for its end, and returns whether it succeeded.
@@ -214,7 +217,8 @@ impl Listener {
         let pause = Duration::from_millis(20);
         while waited < TIMEOUT {
             if let Some(status) = self.child.try_wait()? {
-                self.printer.take().map(JoinHandle::join);
+                self.output.end();
+                self.errors.end();
                 return Ok(status.success());
             }
             std::thread::sleep(pause);
@@ -228,5 +232,40 @@ impl Drop for Listener {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// The lines of an output of the listener; a thread prints them.
+struct Lines {
+    lines: mpsc::Receiver<String>,
+    printer: Option<JoinHandle<()>>,
+}
+
+impl Lines {
+    fn new(output: impl Read + Send + 'static) -> Self {
+        let (sender, lines) = mpsc::channel();
+        let printer = std::thread::spawn(move || {
+            for line in BufReader::new(output).lines().map_while(Result::ok) {
+                println!("  listener: {line}");
+                let _ = sender.send(line);
+            }
+        });
+        Self { lines, printer: Some(printer) }
+    }
+
+    /// Waits for a line that contains `text`, and forgets those before it.
+    fn find(&self, text: &str) -> Result<String> {
+        let end = Instant::now() + TIMEOUT;
+        loop {
+            let line = self.lines.recv_timeout(end.saturating_duration_since(Instant::now()))?;
+            if line.contains(text) {
+                return Ok(line);
+            }
+        }
+    }
+
+    /// Waits until everything is printed.
+    fn end(&mut self) {
+        self.printer.take().map(JoinHandle::join);
     }
 }
