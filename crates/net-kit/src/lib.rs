@@ -15,6 +15,7 @@
 //!    that the peer has not confirmed, and those that are lost. [`receipts`]: messages that the
 //!    peer's application has taken. [`memory_budget`]: the memory that peers occupy, per connection
 //!    and in total. [`request_reader`]: questions and answers that are read piece by piece.
+//!    [`reassembly`]: what arrived behind gaps of a stream.
 //! 5. [`progress`]: ends operations whose peer takes no data. [`guard`]: steps that a cancelled
 //!    future must not skip. [`coop`]: lets other tasks run. [`revocations`]: revocations during a
 //!    handshake.
@@ -56,6 +57,7 @@ pub mod outbox;
 pub mod progress;
 pub mod quic;
 mod rate_limit;
+pub mod reassembly;
 pub mod receipts;
 pub mod registry;
 pub mod request_reader;

@@ -2,7 +2,7 @@
 
 use crate::memory_budget::{Charge, Share};
 use bytes::Bytes;
-use net_traits::RequestError;
+use net_traits::{RequestError, request_code};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
@@ -92,6 +92,16 @@ impl RequestReader {
     /// Returns the complete question or answer.
     pub fn finish(self) -> Bytes {
         self.bytes.into()
+    }
+}
+
+/// Returns the code that refuses a question which cannot be read because of `error`; `None` if it is not to
+/// be refused.
+pub fn refusal(error: &RequestError) -> Option<u64> {
+    match error {
+        RequestError::TooLarge { .. } => Some(request_code::TOO_LARGE),
+        RequestError::TimedOut { .. } => Some(request_code::TOO_SLOW),
+        _ => None,
     }
 }
 

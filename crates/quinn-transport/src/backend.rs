@@ -4,7 +4,8 @@ use crate::config::QuinnConfig;
 use crate::congestion;
 use crate::drive;
 use crate::native::{Native, Quinn, ended, varint};
-use crate::request::{self, Request};
+use crate::request::{self, Question};
+use crate::socket::Socket;
 use futures_util::FutureExt;
 use net_kit::admission::{self, Admission, Place};
 use net_kit::alpn::versions;
@@ -21,9 +22,9 @@ use net_traits::{
 use parking_lot::Mutex;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use quinn::{
-    ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, ServerConfig, TokioRuntime,
+    ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig,
+    TokioRuntime,
 };
-use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -43,11 +44,12 @@ impl Backend for Quinn {
     type Attempt = Incoming;
     type Native = Native;
     type Io = ();
-    type Question = Request;
+    type Question = Question;
 
     fn new(config: &QuinnConfig) -> Self {
         let transport = Arc::new(config.transport());
-        Self { transport, backlog: config.backlog, diallers: Mutex::default() }
+        let (diallers, separated) = (Mutex::default(), Arc::default());
+        Self { transport, backlog: config.backlog, diallers, separated }
     }
 
     fn lanes(config: &QuinnConfig) -> Lanes {
@@ -65,7 +67,7 @@ impl Backend for Quinn {
             .max_incoming(self.backlog)
             .incoming_buffer_size(EARLY_BYTES)
             .incoming_buffer_size_total(EARLY_BYTES * self.backlog as u64);
-        bind(bind_addr, Some(config))
+        self.bind(bind_addr, Some(config))
             .and_then(|endpoint| Ok((endpoint.clone(), endpoint.local_addr()?)))
             .map_err(|error| cannot_listen(bind_addr, error))
     }
@@ -104,7 +106,7 @@ impl Backend for Quinn {
         let (config, verifier) = self.server(&versions(&handshake.alpn), identity)?;
         let failed = |error| handshake.failed(verifier.verdict(), ended(error));
         let connecting = attempt.accept_with(Arc::new(config)).map_err(failed)?;
-        let secured = complete(connecting, handshake, &verifier, local_addr).await?;
+        let secured = self.complete(connecting, handshake, &verifier, local_addr).await?;
         Ok((secured, place))
     }
 
@@ -124,7 +126,7 @@ impl Backend for Quinn {
         let failed = |error| ConnectError::Closed(CloseReason::Transport(Cause::new(error)));
         let (connecting, local_addr) =
             self.connect(config, handshake.remote_addr).map_err(failed)?;
-        complete(connecting, handshake, &verifier, local_addr).await
+        self.complete(connecting, handshake, &verifier, local_addr).await
     }
 
     async fn drive(session: Arc<Session<Self>>, (): (), handshake: Handshake) {
@@ -156,6 +158,11 @@ impl Backend for Quinn {
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
 
+    fn unread(session: &Session<Self>) -> Option<usize> {
+        let Native { connection, unread, .. } = session.native();
+        Some(unread.bytes(connection, session.config().stream_window()))
+    }
+
     fn datagram_queue(config: &QuinnConfig) -> usize {
         config.datagram_queue
     }
@@ -173,11 +180,8 @@ impl Backend for Quinn {
         request::ask(session, question).await
     }
 
-    async fn accept_request(session: &Session<Self>) -> Result<Request, RequestError> {
-        match session.native().connection.accept_bi().await {
-            Ok((write, read)) => Ok(Request::new(write, read)),
-            Err(_) => pending().await, // the connection has ended
-        }
+    async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
+        Ok(session.native().questions.accept().await)
     }
 }
 
@@ -207,7 +211,7 @@ impl Quinn {
             let is_new = dialler.is_none();
             let endpoint = match dialler {
                 Some(endpoint) => endpoint,
-                None => dialler.insert(bind(unspecified(remote_addr), None)?),
+                None => dialler.insert(self.bind(unspecified(remote_addr), None)?),
             };
             let name = remote_addr.ip().to_string();
             match endpoint.connect_with(config.clone(), remote_addr, &name) {
@@ -221,28 +225,31 @@ impl Quinn {
             }
         }
     }
-}
 
-fn bind(addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
-    let socket = bind_udp(addr)?;
-    Endpoint::new(EndpointConfig::default(), server, socket, Arc::new(TokioRuntime))
-}
+    fn bind(&self, addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
+        let socket = TokioRuntime.wrap_udp_socket(bind_udp(addr)?)?;
+        let socket = Arc::new(Socket::new(socket, self.separated.clone()));
+        let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
+        Endpoint::new_with_abstract_socket(config, server, socket, runtime)
+    }
 
-/// Completes a handshake.
-async fn complete(
-    connecting: Connecting,
-    handshake: &Handshake,
-    verifier: &Verifier,
-    bound: SocketAddr,
-) -> Result<Secured<Quinn>, ConnectError> {
-    let connection =
-        connecting.await.map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
-    let certificates =
-        connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
-    let data = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
-    let alpn = data.and_then(|data| data.protocol);
-    let local_addr = (connection.local_ip().unwrap_or(bound.ip()), bound.port()).into();
-    let certificates = certificates.as_deref().map(Vec::as_slice);
-    let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
-    Ok(Secured { native: Native::new(connection), io: (), facts })
+    /// Completes a handshake.
+    async fn complete(
+        &self,
+        connecting: Connecting,
+        handshake: &Handshake,
+        verifier: &Verifier,
+        bound: SocketAddr,
+    ) -> Result<Secured<Quinn>, ConnectError> {
+        let connection =
+            connecting.await.map_err(|error| handshake.failed(verifier.verdict(), ended(error)))?;
+        let certificates =
+            connection.peer_identity().and_then(|it| it.downcast::<Vec<CertificateDer<'_>>>().ok());
+        let data = connection.handshake_data().and_then(|it| it.downcast::<HandshakeData>().ok());
+        let alpn = data.and_then(|data| data.protocol);
+        let local_addr = (connection.local_ip().unwrap_or(bound.ip()), bound.port()).into();
+        let certificates = certificates.as_deref().map(Vec::as_slice);
+        let facts = tls::facts(handshake, local_addr, verifier, certificates, alpn.as_deref())?;
+        Ok(Secured { native: Native::new(connection, &self.separated), io: (), facts })
+    }
 }

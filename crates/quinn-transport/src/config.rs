@@ -131,7 +131,8 @@ mod tests {
     #[test]
     fn the_path_is_measured() {
         run(async {
-            let native = Native::new(dial(QuinnConfig::new(), QuinnConfig::new()).await);
+            let connection = dial(QuinnConfig::new(), QuinnConfig::new()).await;
+            let native = Native::new(connection, &Arc::default());
             let sample = Quinn::path(&native);
             assert!(sample.rtt.unwrap() > Duration::ZERO, "{sample:?}");
             assert!(sample.packets_sent > sample.packets_lost, "{sample:?}");

@@ -5,6 +5,8 @@
 //! it. The message in progress is then lost; queued messages use the next stream.
 
 use crate::native::{Quinn, ended};
+use crate::reader::Reader;
+use crate::request;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
 use futures_util::stream::{FuturesUnordered, StreamExt};
@@ -33,7 +35,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
         session.end(handshake.lost(ended(error)));
     };
     let read = async {
-        read_all(session).await;
+        tokio::join!(read_all(session), request::read_all(session));
         session.ended().await;
         session.drained();
     };
@@ -83,15 +85,17 @@ async fn read_all(session: &Session<Quinn>) {
 }
 
 /// Reads one stream into the inbox.
-async fn read(session: &Session<Quinn>, mut stream: RecvStream) {
+async fn read(session: &Session<Quinn>, stream: RecvStream) {
+    let mut reader = Reader::new(session, stream);
     let mut decoder = session.decoder();
     let mut unfinished = session.unfinished();
     let end = loop {
-        let Ok(()) = session.room_for(&decoder).await else { return };
-        match stream.read_chunk(usize::MAX, true).await {
-            Ok(Some(chunk)) => {
-                if !session.receive(&mut decoder, &mut unfinished, &chunk.bytes).await {
-                    let _ = stream.stop(MESSAGE_TOO_LARGE); // it may have ended
+        let Ok(()) = reader.pausing(session, session.room_for(&decoder)).await else { return };
+        match reader.next(session).await {
+            Ok(Some(data)) => {
+                let received = session.receive(&mut decoder, &mut unfinished, &data);
+                if !reader.pausing(session, received).await {
+                    let _ = reader.stream.stop(MESSAGE_TOO_LARGE); // it may have ended
                     return;
                 }
             }

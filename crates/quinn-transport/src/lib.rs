@@ -7,7 +7,9 @@ mod config;
 mod congestion;
 mod drive;
 mod native;
+mod reader;
 mod request;
+mod socket;
 
 pub use config::QuinnConfig;
 pub use native::Quinn;

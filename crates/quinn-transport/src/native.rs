@@ -1,11 +1,14 @@
 //! `Quinn` and `Native`: the state of a transport and of a connection, and how one ends.
 
+use crate::reader::Unread;
+use crate::request::Questions;
 use net_kit::handshake::{Alert, Ended};
 use net_traits::{Cause, CloseReason};
 use parking_lot::Mutex;
 use quinn::{
     Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode as Code, VarInt,
 };
+use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::RwLock;
@@ -20,6 +23,8 @@ pub struct Quinn {
     pub(crate) backlog: usize,
     /// The endpoints that dial, for IPv4 and for IPv6.
     pub(crate) diallers: Mutex<[Option<Endpoint>; 2]>,
+    /// How many connections need datagrams that do not share memory.
+    pub(crate) separated: Arc<AtomicUsize>,
 }
 
 /// What the handles and the task of a connection share.
@@ -27,13 +32,21 @@ pub struct Native {
     pub(crate) connection: Connection,
     /// Read-locked while an answer is sent, so that a local close waits for it.
     pub(crate) answers: RwLock<()>,
+    pub(crate) unread: Unread,
+    pub(crate) questions: Questions,
     /// How many datagrams were sent before this side closed.
     sent_before: OnceLock<u64>,
 }
 
 impl Native {
-    pub(crate) fn new(connection: Connection) -> Self {
-        Self { connection, answers: RwLock::default(), sent_before: OnceLock::new() }
+    pub(crate) fn new(connection: Connection, separated: &Arc<AtomicUsize>) -> Self {
+        Self {
+            connection,
+            answers: RwLock::default(),
+            unread: Unread::new(separated.clone()),
+            questions: Questions::new(),
+            sent_before: OnceLock::new(),
+        }
     }
 
     /// Records that this side closes. Returns false if it has closed before.

@@ -3,45 +3,123 @@
 //! A side that cancels resets its direction and stops the other one, which notifies the peer
 //! immediately. If the connection is lost, futures remain pending, and `net_kit::backend` reports
 //! the end.
+//!
+//! The task of the connection reads the questions of the peer, whether or not the application accepts them, so
+//! that their memory is charged.
 
-use crate::native::{Quinn, varint};
+use crate::native::{Native, Quinn, varint};
+use crate::reader::Reader;
 use bytes::Bytes;
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::{PeerQuestion, Session};
-use net_kit::request_reader::RequestReader;
+use net_kit::request_reader::{RequestReader, refusal};
 use net_traits::{Cause, RequestError, request_code};
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use parking_lot::Mutex;
+use quinn::{ReadError, SendStream, VarInt, WriteError};
+use std::collections::VecDeque;
 use std::future::pending;
+use tokio::sync::{Semaphore, oneshot};
 
-/// The stream of a request of either side. Dropping it cancels the request, unless it has ended.
-pub struct Request {
-    write: SendStream,
-    read: RecvStream,
-    has_ended: bool,
+/// The questions of the peer that were not accepted.
+pub(crate) struct Questions {
+    waiting: Mutex<VecDeque<Question>>,
+    /// A permit for each.
+    arrived: Semaphore,
 }
 
-/// Asks the peer and waits for the answer.
-pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
-    let Ok((write, read)) = session.native().connection.open_bi().await else {
-        return pending().await;
-    };
-    let mut request = Request::new(write, read);
-    let answer = request.ask(question, session.request_reader()).await;
-    if let Err(RequestError::TooLarge { .. }) = answer {
-        request.end(request_code::TOO_LARGE);
+impl Questions {
+    pub(crate) fn new() -> Self {
+        Self { waiting: Mutex::default(), arrived: Semaphore::new(0) }
     }
-    answer
+
+    /// Waits for the next question. Cancel-safe.
+    pub(crate) async fn accept(&self) -> Question {
+        if let Ok(permit) = self.arrived.acquire().await {
+            permit.forget();
+            if let Some(question) = self.waiting.lock().pop_front() {
+                return question;
+            }
+        }
+        pending().await // the connection has ended
+    }
+
+    fn push(&self, question: Question) {
+        self.waiting.lock().push_back(question);
+        self.arrived.add_permits(1);
+    }
 }
 
-impl PeerQuestion<Quinn> for Request {
-    async fn read(&mut self, session: &Session<Quinn>) -> Result<Bytes, RequestError> {
+/// Reads all questions of the peer until the connection has ended.
+pub(crate) async fn read_all(session: &Session<Quinn>) {
+    let Native { connection, questions, .. } = session.native();
+    let mut reading = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            accepted = connection.accept_bi() => match accepted {
+                Ok((write, read)) => {
+                    let (read_to, question) = oneshot::channel();
+                    let (stop, stopped) = oneshot::channel();
+                    let reader = Reader::new(session, read);
+                    reading.push(read_one(session, reader, read_to, stopped));
+                    questions.push(Question { write, question: Some(question), stop: Some(stop) });
+                }
+                Err(_) => break,
+            },
+            Some(()) = reading.next() => {}
+        }
+    }
+    let unanswered = std::mem::take(&mut *questions.waiting.lock());
+    drop(unanswered); // after unlocking
+}
+
+/// Reads a question, unless it is stopped.
+async fn read_one(
+    session: &Session<Quinn>,
+    mut reader: Reader,
+    question: oneshot::Sender<Result<RequestReader, RequestError>>,
+    mut stopped: oneshot::Receiver<VarInt>,
+) {
+    let read = async {
         let mut question = session.request_reader();
         loop {
-            match question.wait(self.read.read_chunk(usize::MAX, true)).await? {
-                Ok(Some(piece)) => question.push(&piece.bytes)?,
-                Ok(None) => return Ok(question.finish()),
+            match question.wait(reader.next(session)).await? {
+                Ok(Some(piece)) => question.push(&piece)?,
+                Ok(None) => return Ok(question),
                 Err(ReadError::ConnectionLost(_)) => pending().await,
                 Err(_) => return Err(RequestError::Canceled),
             }
+        }
+    };
+    let code = tokio::select! {
+        code = &mut stopped => code.ok(),
+        read = read => {
+            let code = read.as_ref().err().and_then(refusal).map(varint);
+            let _ = question.send(read); // it may have been dropped meanwhile
+            code
+        }
+    };
+    if let Some(code) = code {
+        let _ = reader.stream.stop(code); // it may have ended
+    }
+}
+
+/// A question of the peer. Dropping it refuses it, unless it has ended.
+pub struct Question {
+    write: SendStream,
+    /// What was read; `None` once it is taken.
+    question: Option<oneshot::Receiver<Result<RequestReader, RequestError>>>,
+    /// Stops the stream of the question; `None` once the request has ended.
+    stop: Option<oneshot::Sender<VarInt>>,
+}
+
+impl PeerQuestion<Quinn> for Question {
+    async fn read(&mut self, _: &Session<Quinn>) -> Result<Bytes, RequestError> {
+        let question = self.question.as_mut().ok_or(RequestError::Canceled)?;
+        let read = question.await;
+        self.question = None;
+        match read {
+            Ok(read) => read.map(RequestReader::finish),
+            Err(_) => pending().await, // the connection has ended
         }
     }
 
@@ -50,7 +128,7 @@ impl PeerQuestion<Quinn> for Request {
         session: &Session<Quinn>,
         answer: Bytes,
     ) -> Result<(), RequestError> {
-        let Self { write, has_ended, .. } = self;
+        let write = &mut self.write;
         let written = async {
             let _close_waits = session.native().answers.read().await;
             write.write_chunk(answer).await?;
@@ -59,7 +137,7 @@ impl PeerQuestion<Quinn> for Request {
         };
         match session.unless_stuck(std::iter::empty(), written).await? {
             Ok(()) => {
-                *has_ended = true;
+                self.stop = None;
                 Ok(())
             }
             Err(WriteError::ConnectionLost(_)) => pending().await,
@@ -76,30 +154,55 @@ impl PeerQuestion<Quinn> for Request {
     }
 }
 
-impl Request {
-    pub(crate) fn new(write: SendStream, read: RecvStream) -> Self {
-        Self { write, read, has_ended: false }
-    }
-
+impl Question {
     /// Ends both directions, unless they have ended.
     fn end(&mut self, code: u64) {
-        if !std::mem::replace(&mut self.has_ended, true) {
+        if let Some(stop) = self.stop.take() {
             let _ = self.write.reset(varint(code));
-            let _ = self.read.stop(varint(code));
+            let _ = stop.send(varint(code)); // everything may be read
         }
     }
+}
 
+impl Drop for Question {
+    fn drop(&mut self) {
+        self.end(request_code::CANCELED);
+    }
+}
+
+/// Asks the peer and waits for the answer.
+pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Bytes, RequestError> {
+    let Ok((write, read)) = session.native().connection.open_bi().await else {
+        return pending().await;
+    };
+    let mut request = Request { write, reader: Reader::new(session, read), has_ended: false };
+    let answer = request.ask(session, question).await;
+    if let Err(RequestError::TooLarge { .. }) = answer {
+        request.end(request_code::TOO_LARGE);
+    }
+    answer
+}
+
+/// A request of this side. Dropping it cancels it, unless it has ended.
+struct Request {
+    write: SendStream,
+    reader: Reader,
+    has_ended: bool,
+}
+
+impl Request {
     async fn ask(
         &mut self,
+        session: &Session<Quinn>,
         question: Bytes,
-        mut reader: RequestReader,
     ) -> Result<Bytes, RequestError> {
-        let Self { read, write, has_ended } = self;
+        let Self { reader, write, has_ended } = self;
         let answer = async {
+            let mut answer = session.request_reader();
             loop {
-                match read.read_chunk(usize::MAX, true).await {
-                    Ok(Some(piece)) => reader.push(&piece.bytes)?,
-                    Ok(None) => return Ok(reader.finish()),
+                match reader.next(session).await {
+                    Ok(Some(piece)) => answer.push(&piece)?,
+                    Ok(None) => return Ok(answer.finish()),
                     Err(ReadError::Reset(code)) => {
                         return Err(RequestError::NoAnswer { code: code.into_inner() });
                     }
@@ -120,6 +223,14 @@ impl Request {
         // The peer must not take a part of the question for the whole.
         *has_ended = is_asked || write.reset(varint(request_code::CANCELED)).is_ok();
         Ok(answer)
+    }
+
+    /// Ends both directions, unless they have ended.
+    fn end(&mut self, code: u64) {
+        if !std::mem::replace(&mut self.has_ended, true) {
+            let _ = self.write.reset(varint(code));
+            let _ = self.reader.stream.stop(varint(code));
+        }
     }
 }
 

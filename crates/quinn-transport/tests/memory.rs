@@ -3,7 +3,10 @@
 mod common;
 
 use common::{ALPN, HANG, dial_quic, listen, run, trusting};
-use net_traits::{NetConnection, NetIncomingRequest, NetListener, NetRequests, NetTransport};
+use net_traits::{
+    NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
+};
+use quic_attack::{Frame, Identity, Parameters, Peer, Space};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::time::Duration;
 use tokio::time::sleep;
@@ -17,6 +20,104 @@ struct Hostile {
     _listener: QuinnListener,
     connection: QuinnConnection,
     peer: quinn::Connection,
+}
+
+/// Sends packets of a scripted peer to a connection, and returns whether its transport then holds as many bytes.
+fn scripted(frames: impl Fn(u64) -> Frame, expected: impl Fn(usize) -> bool) {
+    run(async {
+        let (transport, listener) = listen(QuinnConfig::new()).await;
+        let address = listener.local_addr();
+        let dial = tokio::task::spawn_blocking(move || {
+            let identity = Identity::new(&[ALPN, &format!("{ALPN}+receipts/2")]);
+            Peer::connect(address, &identity, Parameters::generous(), HANG).unwrap()
+        });
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (peer, connection) = tokio::join!(dial, accept);
+        let mut peer = peer.unwrap();
+        let mut number = 0;
+        while !expected(transport.statistics().held_bytes) {
+            if number < 100 {
+                peer.send(Space::Data, &[frames(number)]).unwrap();
+                number += 1;
+            }
+            sleep(PAUSE).await;
+        }
+        connection.abort(0, "");
+        while transport.statistics().held_bytes > 0 {
+            sleep(PAUSE).await;
+        }
+    });
+}
+
+/// The frame of a stream with 1000 bytes.
+fn stream(stream: u64, offset: u64) -> Frame {
+    Frame::Stream { stream, offset, fin: false, data: vec![0; 1000] }
+}
+
+#[test]
+fn what_is_behind_a_gap_is_charged() {
+    let behind = |number| stream(2, 1 + 1000 * number);
+    scripted(behind, |held| held >= 100_000);
+}
+
+#[test]
+fn a_question_behind_a_gap_is_charged() {
+    let behind = |number| stream(4 * (number % 16), 1 + 1000 * (number / 16));
+    scripted(behind, |held| held >= 100_000);
+}
+
+#[test]
+fn single_bytes_behind_gaps_are_charged_with_what_they_cost() {
+    let behind =
+        |number| Frame::Stream { stream: 2, offset: 2 * number + 1, fin: false, data: vec![0] };
+    scripted(behind, |held| held >= 100 * 100);
+}
+
+#[test]
+fn a_question_that_is_not_accepted_is_charged() {
+    run(async {
+        let hostile = &hostile_to(QuinnConfig::new()).await;
+        let mut questions = Vec::new();
+        for _ in 0..16 {
+            let (mut write, read) = hostile.peer.open_bi().await.unwrap();
+            write.write_all(&[7; 500 * KIB]).await.unwrap();
+            questions.push((write, read));
+        }
+        hostile.held(|bytes| bytes >= 16 * 500 * KIB).await;
+        for (write, _) in &mut questions {
+            write.finish().unwrap();
+        }
+        hostile.held(|bytes| bytes >= 16 * 500 * KIB).await;
+        for _ in 0..16 {
+            let mut question = hostile.connection.accept_request().await.unwrap();
+            assert_eq!(question.question().await.unwrap().len(), 500 * KIB);
+            question.answer("".into()).await.unwrap();
+        }
+        hostile.held(|bytes| bytes == 0).await;
+    });
+}
+
+#[test]
+fn a_stream_that_waits_for_room_is_charged() {
+    run(async {
+        let hostile = &hostile_to(QuinnConfig::new().receive_queue(64 * KIB)).await;
+        let mut stream = hostile.peer.open_uni().await.unwrap();
+        let flood = async {
+            let message = [&1000_u32.to_be_bytes()[..], &[7; 1000]].concat();
+            loop {
+                stream.write_all(&message).await.unwrap();
+            }
+        };
+        tokio::select! {
+            () = hostile.held(|bytes| bytes >= 300 * KIB) => {}
+            () = flood => unreachable!(),
+        }
+        let drain = async { while hostile.connection.recv().await.is_ok() {} };
+        tokio::select! {
+            () = hostile.held(|bytes| bytes <= 4 * KIB) => {} // the last message may have begun
+            () = drain => unreachable!("the connection stays"),
+        }
+    });
 }
 
 /// Connects a bare QUIC peer.

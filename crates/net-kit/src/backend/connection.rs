@@ -210,6 +210,10 @@ impl<B: Backend> Member for Shared<B> {
         self.session.abort(code, reason);
     }
 
+    fn unread(&self) -> Option<usize> {
+        B::unread(&self.session)
+    }
+
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let session = &*self.session;
         if !session.close(code, reason) {

@@ -145,6 +145,13 @@ pub trait Backend: Send + Sync + Sized + 'static {
         0
     }
 
+    /// Returns how many received bytes the library below holds, at most, that were not taken from it.
+    /// Default: `None`, not known.
+    fn unread(session: &Session<Self>) -> Option<usize> {
+        let _ = session;
+        None
+    }
+
     /// Returns what the backend has measured of the path; [`queued`](Sample::queued) is set by the
     /// caller. Default: nothing.
     fn path(native: &Self::Native) -> Sample {

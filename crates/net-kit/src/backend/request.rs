@@ -2,6 +2,7 @@
 
 use super::{Backend, Connection, PeerQuestion};
 use crate::coop;
+use crate::request_reader::refusal;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -66,10 +67,8 @@ impl<B: Backend> NetQuestion for Question<B> {
             reason = session.ended() => Err(RequestError::Closed(reason)),
             question = self.question.read(session) => question,
         };
-        match question {
-            Err(RequestError::TooLarge { .. }) => self.end(request_code::TOO_LARGE),
-            Err(RequestError::TimedOut { .. }) => self.end(request_code::TOO_SLOW),
-            _ => {}
+        if let Some(code) = question.as_ref().err().and_then(refusal) {
+            self.end(code);
         }
         self.connection.shared.entry.hand_out_request(question)
     }

@@ -1,0 +1,198 @@
+//! `Reader`: reads a stream of the peer, so that all memory that it occupies is charged.
+//!
+//! quinn does not tell how much it holds. Everything that has arrived is therefore taken from it at once, even
+//! behind gaps, and put in order here. Only while a stream waits for room does quinn hold its data:
+//! [`Unread`] tells how much.
+
+use crate::native::Quinn;
+use bytes::Bytes;
+use net_kit::backend::Session;
+use net_kit::coop;
+use net_kit::reassembly::Reassembly;
+use parking_lot::Mutex;
+use quinn::{Connection, ReadError, RecvStream};
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::time::sleep;
+
+/// The longest pause between two pieces of a stream that has too much behind a gap.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Reads a stream of the peer in order.
+pub(crate) struct Reader {
+    pub(crate) stream: RecvStream,
+    reassembly: Reassembly,
+    /// How many bytes the connection had received when quinn last held nothing of the stream.
+    drained_at: u64,
+}
+
+impl Reader {
+    pub(crate) fn new(session: &Session<Quinn>, stream: RecvStream) -> Self {
+        // Data may have arrived before the stream was accepted.
+        Self { stream, reassembly: Reassembly::new(session.inbox().share()), drained_at: 0 }
+    }
+
+    /// Waits for the next bytes; `None` is the end of the stream. Cancel-safe.
+    ///
+    /// Reading gives credit to the peer, even behind a gap. While two windows are behind gaps, one
+    /// piece per round trip is read.
+    pub(crate) async fn next(
+        &mut self,
+        session: &Session<Quinn>,
+    ) -> Result<Option<Bytes>, ReadError> {
+        let connection = &session.native().connection;
+        let limit = 2 * session.config().stream_window() as usize;
+        loop {
+            if let Some(data) = self.reassembly.take() {
+                return Ok(Some(data));
+            }
+            if self.reassembly.held() >= limit {
+                let pause = sleep(connection.rtt().min(LONGEST_PAUSE));
+                self.pausing(session, pause).await;
+            }
+            if poll_fn(|context| self.poll_drain(context, connection, limit)).await? {
+                return Ok(None);
+            }
+            coop::spend().await;
+        }
+    }
+
+    /// Takes from quinn what has arrived, at least one piece, and more up to the limit. Returns whether
+    /// nothing arrived before the end of the stream.
+    fn poll_drain(
+        &mut self,
+        context: &mut Context<'_>,
+        connection: &Connection,
+        limit: usize,
+    ) -> Poll<Result<bool, ReadError>> {
+        let (mut has_read, mut asked_at) = (false, None);
+        loop {
+            match pin!(self.stream.read_chunk(usize::MAX, false)).poll(context) {
+                Poll::Ready(Ok(Some(chunk))) => {
+                    self.reassembly.insert(chunk.offset, &chunk.bytes);
+                    if self.reassembly.held() >= limit {
+                        return Poll::Ready(Ok(false));
+                    }
+                    (has_read, asked_at) = (true, None);
+                }
+                // The end will be returned again.
+                Poll::Ready(_) if has_read => return Poll::Ready(Ok(false)),
+                Poll::Ready(end) => return Poll::Ready(end.map(|_| true)),
+                Poll::Pending => match asked_at {
+                    // More may arrive before the count is read.
+                    None => asked_at = Some(received(connection)),
+                    Some(received) => {
+                        self.drained_at = received;
+                        return if has_read { Poll::Ready(Ok(false)) } else { Poll::Pending };
+                    }
+                },
+            }
+        }
+    }
+
+    /// Waits for `future`; the stream is not read meanwhile. Cancel-safe if `future` is.
+    pub(crate) async fn pausing<T>(
+        &self,
+        session: &Session<Quinn>,
+        future: impl Future<Output = T>,
+    ) -> T {
+        let (mut future, mut pause) = (pin!(future), None);
+        poll_fn(|context| {
+            let output = future.as_mut().poll(context);
+            if output.is_pending() && pause.is_none() {
+                pause = Some(session.native().unread.pause(self.drained_at));
+            }
+            output
+        })
+        .await
+    }
+}
+
+/// What quinn holds of streams that are not read.
+pub(crate) struct Unread {
+    paused: Mutex<Paused>,
+    /// How many connections need datagrams that do not share memory.
+    separated: Arc<AtomicUsize>,
+}
+
+#[derive(Default)]
+struct Paused {
+    streams: usize,
+    /// How many bytes the connection had received when quinn held nothing of these streams.
+    drained_at: u64,
+    /// How much quinn may have held when datagrams were separated.
+    before: Option<u64>,
+}
+
+impl Unread {
+    pub(crate) fn new(separated: Arc<AtomicUsize>) -> Self {
+        Self { paused: Mutex::default(), separated }
+    }
+
+    /// Records that a stream is not read while the value exists.
+    fn pause(&self, drained_at: u64) -> Pause<'_> {
+        let paused = &mut *self.paused.lock();
+        paused.drained_at =
+            if paused.streams == 0 { drained_at } else { paused.drained_at.min(drained_at) };
+        paused.streams += 1;
+        Pause(self)
+    }
+
+    /// Returns how many bytes quinn holds of streams with such windows, at most: all that has arrived
+    /// since it held nothing. If that is more than quinn itself permits, datagrams are
+    /// [separated](crate::socket) from now on, and what quinn permits is a limit.
+    pub(crate) fn bytes(&self, connection: &Connection, window: u32) -> usize {
+        if self.paused.lock().streams == 0 {
+            return 0;
+        }
+        let received = received(connection); // not under the lock
+        let paused = &mut *self.paused.lock();
+        let since = received.saturating_sub(paused.drained_at);
+        let permitted = paused.streams as u64 * most(window);
+        if since > permitted && paused.streams > 0 && paused.before.is_none() {
+            paused.before = Some(since);
+            self.separated.fetch_add(1, Ordering::Relaxed);
+        }
+        let most = paused.before.map_or(since, |before| since.min(before + permitted));
+        usize::try_from(most).unwrap_or(usize::MAX)
+    }
+
+    fn resume(&self, paused: &mut Paused) {
+        if paused.before.take().is_some() {
+            self.separated.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Unread {
+    fn drop(&mut self) {
+        self.resume(&mut self.paused.lock());
+    }
+}
+
+struct Pause<'a>(&'a Unread);
+
+impl Drop for Pause<'_> {
+    fn drop(&mut self) {
+        let paused = &mut *self.0.paused.lock();
+        paused.streams -= 1;
+        if paused.streams == 0 {
+            self.0.resume(paused);
+        }
+    }
+}
+
+/// Returns how many bytes quinn allocates for a stream with such a window: quinn-proto 0.11.19,
+/// `Assembler::insert`.
+fn most(window: u32) -> u64 {
+    let window = u64::from(window);
+    window + (window / 2 * 3).max(32 * 1024)
+}
+
+fn received(connection: &Connection) -> u64 {
+    connection.stats().udp_rx.bytes
+}
