@@ -181,7 +181,7 @@ impl Backend for Quinn {
     }
 
     async fn accept_request(session: &Session<Self>) -> Result<Question, RequestError> {
-        Ok(session.native().questions.accept().await)
+        Ok(session.questions().accept().await)
     }
 }
 

@@ -4,8 +4,7 @@
 //! A lane is an outbox and its stream, which is opened on demand and replaced when the peer stops
 //! it. The message in progress is then lost; queued messages use the next stream.
 
-use crate::native::{Quinn, ended};
-use crate::reader::Reader;
+use crate::native::{Quinn, ended, reader};
 use crate::request;
 use futures_util::FutureExt;
 use futures_util::future::{Either, join_all, select};
@@ -86,15 +85,15 @@ async fn read_all(session: &Session<Quinn>) {
 
 /// Reads one stream into the inbox.
 async fn read(session: &Session<Quinn>, stream: RecvStream) {
-    let mut reader = Reader::new(session, stream);
+    let mut reader = reader(session, stream);
     let mut decoder = session.decoder();
     let mut unfinished = session.unfinished();
     let end = loop {
-        let Ok(()) = reader.pausing(session, session.room_for(&decoder)).await else { return };
-        match reader.next(session).await {
+        let Ok(()) = reader.pausing(session.room_for(&decoder)).await else { return };
+        match reader.next().await {
             Ok(Some(data)) => {
                 let received = session.receive(&mut decoder, &mut unfinished, &data);
-                if !reader.pausing(session, received).await {
+                if !reader.pausing(received).await {
                     let _ = reader.stream.stop(MESSAGE_TOO_LARGE); // it may have ended
                     return;
                 }

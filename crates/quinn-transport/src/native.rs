@@ -1,12 +1,13 @@
 //! `Quinn` and `Native`: the state of a transport and of a connection, and how one ends.
 
-use crate::reader::Unread;
-use crate::request::Questions;
+use crate::reader::{Reader, Unread};
+use net_kit::backend::Session;
 use net_kit::handshake::{Alert, Ended};
 use net_traits::{Cause, CloseReason};
 use parking_lot::Mutex;
 use quinn::{
-    Connection, ConnectionError, Endpoint, TransportConfig, TransportErrorCode as Code, VarInt,
+    Connection, ConnectionError, Endpoint, RecvStream, TransportConfig, TransportErrorCode as Code,
+    VarInt,
 };
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -32,8 +33,7 @@ pub struct Native {
     pub(crate) connection: Connection,
     /// Read-locked while an answer is sent, so that a local close waits for it.
     pub(crate) answers: RwLock<()>,
-    pub(crate) unread: Unread,
-    pub(crate) questions: Questions,
+    pub(crate) unread: Arc<Unread>,
     /// How many datagrams were sent before this side closed.
     sent_before: OnceLock<u64>,
 }
@@ -43,8 +43,7 @@ impl Native {
         Self {
             connection,
             answers: RwLock::default(),
-            unread: Unread::new(separated.clone()),
-            questions: Questions::new(),
+            unread: Arc::new(Unread::new(separated.clone())),
             sent_before: OnceLock::new(),
         }
     }
@@ -69,6 +68,13 @@ impl Native {
     fn sent(&self) -> u64 {
         self.connection.stats().udp_tx.datagrams
     }
+}
+
+/// Reads a stream of the peer.
+pub(crate) fn reader(session: &Session<Quinn>, stream: RecvStream) -> Reader {
+    let Native { connection, unread, .. } = session.native();
+    let (share, window) = (session.inbox().share(), session.config().stream_window());
+    Reader::new(stream, connection, unread, share, window)
 }
 
 /// Limits a code to what QUIC can send.

@@ -4,10 +4,9 @@
 //! behind gaps, and put in order here. Only while a stream waits for room does quinn hold its data:
 //! [`Unread`] tells how much.
 
-use crate::native::Quinn;
 use bytes::Bytes;
-use net_kit::backend::Session;
 use net_kit::coop;
+use net_kit::memory_budget::Share;
 use net_kit::reassembly::Reassembly;
 use parking_lot::Mutex;
 use quinn::{Connection, ReadError, RecvStream};
@@ -25,36 +24,48 @@ const LONGEST_PAUSE: Duration = Duration::from_millis(100);
 /// Reads a stream of the peer in order.
 pub(crate) struct Reader {
     pub(crate) stream: RecvStream,
+    connection: Connection,
+    unread: Arc<Unread>,
+    /// How many bytes may be held behind gaps until reading slows down.
+    limit: usize,
     reassembly: Reassembly,
     /// How many bytes the connection had received when quinn last held nothing of the stream.
     drained_at: u64,
 }
 
 impl Reader {
-    pub(crate) fn new(session: &Session<Quinn>, stream: RecvStream) -> Self {
-        // Data may have arrived before the stream was accepted.
-        Self { stream, reassembly: Reassembly::new(session.inbox().share()), drained_at: 0 }
+    /// Reads a stream with such a window.
+    pub(crate) fn new(
+        stream: RecvStream,
+        connection: &Connection,
+        unread: &Arc<Unread>,
+        share: &Arc<Share>,
+        window: u32,
+    ) -> Self {
+        Self {
+            stream,
+            connection: connection.clone(),
+            unread: unread.clone(),
+            limit: 2 * window as usize,
+            reassembly: Reassembly::new(share),
+            drained_at: 0, // data may have arrived before the stream was accepted
+        }
     }
 
     /// Waits for the next bytes; `None` is the end of the stream. Cancel-safe.
     ///
     /// Reading gives credit to the peer, even behind a gap. While two windows are behind gaps, one
     /// piece per round trip is read.
-    pub(crate) async fn next(
-        &mut self,
-        session: &Session<Quinn>,
-    ) -> Result<Option<Bytes>, ReadError> {
-        let connection = &session.native().connection;
-        let limit = 2 * session.config().stream_window() as usize;
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         loop {
             if let Some(data) = self.reassembly.take() {
                 return Ok(Some(data));
             }
-            if self.reassembly.held() >= limit {
-                let pause = sleep(connection.rtt().min(LONGEST_PAUSE));
-                self.pausing(session, pause).await;
+            if self.reassembly.held() >= self.limit {
+                let pause = sleep(self.connection.rtt().min(LONGEST_PAUSE));
+                self.pausing(pause).await;
             }
-            if poll_fn(|context| self.poll_drain(context, connection, limit)).await? {
+            if poll_fn(|context| self.poll_drain(context)).await? {
                 return Ok(None);
             }
             coop::spend().await;
@@ -63,18 +74,13 @@ impl Reader {
 
     /// Takes from quinn what has arrived, at least one piece, and more up to the limit. Returns whether
     /// nothing arrived before the end of the stream.
-    fn poll_drain(
-        &mut self,
-        context: &mut Context<'_>,
-        connection: &Connection,
-        limit: usize,
-    ) -> Poll<Result<bool, ReadError>> {
+    fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
         let (mut has_read, mut asked_at) = (false, None);
         loop {
             match pin!(self.stream.read_chunk(usize::MAX, false)).poll(context) {
                 Poll::Ready(Ok(Some(chunk))) => {
                     self.reassembly.insert(chunk.offset, &chunk.bytes);
-                    if self.reassembly.held() >= limit {
+                    if self.reassembly.held() >= self.limit {
                         return Poll::Ready(Ok(false));
                     }
                     (has_read, asked_at) = (true, None);
@@ -84,7 +90,7 @@ impl Reader {
                 Poll::Ready(end) => return Poll::Ready(end.map(|_| true)),
                 Poll::Pending => match asked_at {
                     // More may arrive before the count is read.
-                    None => asked_at = Some(received(connection)),
+                    None => asked_at = Some(received(&self.connection)),
                     Some(received) => {
                         self.drained_at = received;
                         return if has_read { Poll::Ready(Ok(false)) } else { Poll::Pending };
@@ -95,16 +101,12 @@ impl Reader {
     }
 
     /// Waits for `future`; the stream is not read meanwhile. Cancel-safe if `future` is.
-    pub(crate) async fn pausing<T>(
-        &self,
-        session: &Session<Quinn>,
-        future: impl Future<Output = T>,
-    ) -> T {
+    pub(crate) async fn pausing<T>(&self, future: impl Future<Output = T>) -> T {
         let (mut future, mut pause) = (pin!(future), None);
         poll_fn(|context| {
             let output = future.as_mut().poll(context);
             if output.is_pending() && pause.is_none() {
-                pause = Some(session.native().unread.pause(self.drained_at));
+                pause = Some(self.unread.pause(self.drained_at));
             }
             output
         })

@@ -7,69 +7,36 @@
 //! The task of the connection reads the questions of the peer, whether or not the application accepts them, so
 //! that their memory is charged.
 
-use crate::native::{Native, Quinn, varint};
+use crate::native::{Quinn, reader, varint};
 use crate::reader::Reader;
 use bytes::Bytes;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_kit::backend::{PeerQuestion, Session};
 use net_kit::request_reader::{RequestReader, refusal};
 use net_traits::{Cause, RequestError, request_code};
-use parking_lot::Mutex;
 use quinn::{ReadError, SendStream, VarInt, WriteError};
-use std::collections::VecDeque;
 use std::future::pending;
-use tokio::sync::{Semaphore, oneshot};
-
-/// The questions of the peer that were not accepted.
-pub(crate) struct Questions {
-    waiting: Mutex<VecDeque<Question>>,
-    /// A permit for each.
-    arrived: Semaphore,
-}
-
-impl Questions {
-    pub(crate) fn new() -> Self {
-        Self { waiting: Mutex::default(), arrived: Semaphore::new(0) }
-    }
-
-    /// Waits for the next question. Cancel-safe.
-    pub(crate) async fn accept(&self) -> Question {
-        if let Ok(permit) = self.arrived.acquire().await {
-            permit.forget();
-            if let Some(question) = self.waiting.lock().pop_front() {
-                return question;
-            }
-        }
-        pending().await // the connection has ended
-    }
-
-    fn push(&self, question: Question) {
-        self.waiting.lock().push_back(question);
-        self.arrived.add_permits(1);
-    }
-}
+use tokio::sync::oneshot;
 
 /// Reads all questions of the peer until the connection has ended.
 pub(crate) async fn read_all(session: &Session<Quinn>) {
-    let Native { connection, questions, .. } = session.native();
     let mut reading = FuturesUnordered::new();
     loop {
         tokio::select! {
-            accepted = connection.accept_bi() => match accepted {
+            accepted = session.native().connection.accept_bi() => match accepted {
                 Ok((write, read)) => {
                     let (read_to, question) = oneshot::channel();
                     let (stop, stopped) = oneshot::channel();
-                    let reader = Reader::new(session, read);
+                    let reader = reader(session, read);
                     reading.push(read_one(session, reader, read_to, stopped));
-                    questions.push(Question { write, question: Some(question), stop: Some(stop) });
+                    session.questions().push(Question { write, question: Some(question), stop: Some(stop) });
                 }
                 Err(_) => break,
             },
             Some(()) = reading.next() => {}
         }
     }
-    let unanswered = std::mem::take(&mut *questions.waiting.lock());
-    drop(unanswered); // after unlocking
+    session.questions().clear();
 }
 
 /// Reads a question, unless it is stopped.
@@ -82,7 +49,7 @@ async fn read_one(
     let read = async {
         let mut question = session.request_reader();
         loop {
-            match question.wait(reader.next(session)).await? {
+            match question.wait(reader.next()).await? {
                 Ok(Some(piece)) => question.push(&piece)?,
                 Ok(None) => return Ok(question),
                 Err(ReadError::ConnectionLost(_)) => pending().await,
@@ -175,7 +142,7 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
     let Ok((write, read)) = session.native().connection.open_bi().await else {
         return pending().await;
     };
-    let mut request = Request { write, reader: Reader::new(session, read), has_ended: false };
+    let mut request = Request { write, reader: reader(session, read), has_ended: false };
     let answer = request.ask(session, question).await;
     if let Err(RequestError::TooLarge { .. }) = answer {
         request.end(request_code::TOO_LARGE);
@@ -200,7 +167,7 @@ impl Request {
         let answer = async {
             let mut answer = session.request_reader();
             loop {
-                match reader.next(session).await {
+                match reader.next().await {
                     Ok(Some(piece)) => answer.push(&piece)?,
                     Ok(None) => return Ok(answer.finish()),
                     Err(ReadError::Reset(code)) => {

@@ -11,7 +11,7 @@
 //!   └──── abort, or the end that the task observes ─────────────────────────────┘
 //! ```
 
-use super::Backend;
+use super::{Backend, Questions};
 use crate::coop;
 use crate::datagram::Queue;
 use crate::frame::FrameDecoder;
@@ -43,6 +43,7 @@ pub struct Session<B: Backend> {
     native: B::Native,
     inbox: Inbox,
     datagrams: Queue,
+    questions: Questions<B::Question>,
     /// Of equal priority; at least one.
     lanes: Vec<Outbox>,
     urgent: Option<Outbox>,
@@ -80,6 +81,7 @@ impl<B: Backend> Session<B> {
             native,
             inbox: Inbox::charged(options.receive_queue, share.clone()),
             datagrams: Queue::new(B::datagram_queue(config), share),
+            questions: Questions::new(),
             lanes: of_messages,
             urgent,
             receipt_lane: (has_receipts && lanes.has_receipts).then(lane),
@@ -116,6 +118,11 @@ impl<B: Backend> Session<B> {
     /// Returns the received datagrams.
     pub fn datagrams(&self) -> &Queue {
         &self.datagrams
+    }
+
+    /// Returns the questions of the peer that were not accepted.
+    pub fn questions(&self) -> &Questions<B::Question> {
+        &self.questions
     }
 
     /// Returns the lanes of equal priority.
