@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -57,7 +58,10 @@ impl ExecutionDriver {
     }
 
     async fn take_turns(self) -> io::Result<Infallible> {
-        let turns = self.turns();
+        let turns = match Handle::current().runtime_flavor() {
+            RuntimeFlavor::CurrentThread => self.turns().short(),
+            _ => self.turns(),
+        };
         let events = turns.events()?;
         let stand_in = StandIn::start(turns)?;
         let mut timer = pin!(sleep(Duration::ZERO));

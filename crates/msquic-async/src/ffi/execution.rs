@@ -26,8 +26,8 @@ use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-/// How often libmsquic is polled before other work is done.
-const ROUNDS: usize = 16;
+/// How many steps libmsquic takes in a turn while other threads run the application.
+const STEPS: usize = 16;
 
 /// How long a turn may take that has begun before the deadline of the end of the process.
 const LAST_TURN: Duration = Duration::from_millis(250);
@@ -166,7 +166,7 @@ fn drive_until(execution: &Execution, deadline: Instant, is_done: &dyn Fn() -> b
     let remaining = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(remaining) else { return };
     while !is_done() && Instant::now() < deadline {
-        let next = execution.poll(&mut native).unwrap_or(Duration::MAX);
+        let next = execution.poll(&mut native, STEPS).unwrap_or(Duration::MAX);
         let remaining = deadline.saturating_duration_since(Instant::now());
         let _ = execution.wait(&mut native, Some(next.min(remaining)));
     }
@@ -224,15 +224,20 @@ impl Execution {
         }
     }
 
-    /// Runs what is due, without fetching events; returns after how long more is due.
-    fn poll(&self, native: &mut Native) -> Option<Duration> {
-        for _ in 0..ROUNDS {
-            let next = self.poll_once(native);
+    /// Runs what is due in up to `steps`; returns after how long more is due.
+    ///
+    /// A step serves one connection. What hundreds of them send to this process does not fit into the
+    /// buffer of a socket, so events are fetched between two steps.
+    fn poll(&self, native: &mut Native, steps: usize) -> Option<Duration> {
+        let mut next = self.poll_once(native);
+        for _ in 1..steps {
             if next != Some(Duration::ZERO) {
-                return next;
+                break;
             }
+            let _ = self.wait(native, Some(Duration::ZERO)); // the next wait fails, too
+            next = self.poll_once(native);
         }
-        Some(Duration::ZERO)
+        next
     }
 
     fn poll_once(&self, native: &mut Native) -> Option<Duration> {
@@ -252,10 +257,10 @@ impl Execution {
 
     /// Runs what is due before it fetches events, so that an acknowledgement is sent in one packet
     /// with the answer of the application.
-    fn turn(&self, native: &mut Native) -> Option<Duration> {
+    fn turn(&self, native: &mut Native, steps: usize) -> Option<Duration> {
         self.poll_once(native); // once: while more is due, libmsquic does not signal what arrives
         let has_more = self.wait(native, Some(Duration::ZERO)).unwrap_or(false);
-        let next = self.poll(native);
+        let next = self.poll(native, steps);
         if has_more { Some(Duration::ZERO) } else { next }
     }
 
@@ -360,12 +365,12 @@ impl ExecutionDriver {
     ///
     /// Callbacks run inside, and with them the [sinks](crate::ReceiveSink) of streams. It never waits.
     pub fn turn(&mut self) -> Option<Duration> {
-        self.execution.turn(&mut self.execution.lock())
+        self.execution.turn(&mut self.execution.lock(), 1)
     }
 
     /// Returns a handle with which other threads take turns.
     pub(crate) fn turns(&self) -> Turns {
-        Turns(self.execution)
+        Turns { execution: self.execution, steps: STEPS }
     }
 
     /// Blocks this thread until there is an event, or for `timeout`, and handles the event.
@@ -393,7 +398,7 @@ impl ExecutionDriver {
             {
                 return output;
             }
-            let next = self.execution.poll(&mut self.execution.lock());
+            let next = self.execution.poll(&mut self.execution.lock(), 1);
             let is_woken = woken.is_woken.load(Ordering::SeqCst);
             let timeout = if is_woken { Some(Duration::ZERO) } else { next };
             self.wait(timeout).expect("epoll_wait of a descriptor that stays open");
@@ -403,14 +408,23 @@ impl ExecutionDriver {
 
 /// Turns that several threads take, one at a time.
 #[derive(Clone, Copy)]
-pub(crate) struct Turns(&'static Execution);
+pub(crate) struct Turns {
+    execution: &'static Execution,
+    /// How many steps a turn has.
+    steps: usize,
+}
 
 impl Turns {
+    /// Makes turns as short as possible, because the thread that takes them also runs the application.
+    pub(crate) fn short(self) -> Self {
+        Self { steps: 1, ..self }
+    }
+
     /// Takes a turn, as [`ExecutionDriver::turn`], and calls `taken` with what it returns before another thread
     /// can take one. `None` if another thread is in a turn, or the process ends.
     pub(crate) fn try_take<T>(self, taken: impl FnOnce(Option<Duration>) -> T) -> Option<T> {
-        let native = &mut *self.0.native.try_lock()?;
-        (!IS_EXITING.load(Ordering::SeqCst)).then(|| taken(self.0.turn(native)))
+        let native = &mut *self.execution.native.try_lock()?;
+        (!IS_EXITING.load(Ordering::SeqCst)).then(|| taken(self.execution.turn(native, self.steps)))
     }
 
     /// Registers the events with the current tokio runtime.
@@ -424,13 +438,13 @@ impl Turns {
 /// For waiting only: the events point to memory of libmsquic, and no entries may be added.
 impl AsFd for Turns {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.epoll.as_fd()
+        self.execution.epoll.as_fd()
     }
 }
 
 impl AsRawFd for Turns {
     fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        self.0.epoll.as_raw_fd()
+        self.execution.epoll.as_raw_fd()
     }
 }
 
