@@ -197,7 +197,13 @@ const FIGURES: &[Figure] = &[
         SECURITY,
         "behind gaps | msquic 32 MiB |",
     ),
-    figure(QUINN, "connection_receive_window = 16 * 1024 * 1024,", SECURITY, "| quinn 16 MiB, and"),
+    figure(
+        QUINN,
+        "connection_receive_window = 16 * 1024 * 1024,",
+        SECURITY,
+        "of paused streams 16 MiB, and",
+    ),
+    figure(QUINN, "stream_receive_window = 384 * 1024,", SECURITY, "behind gaps, 768 KiB of each"),
     figure(QUINN, "SEND_WINDOW: u64 = 4 * 1024 * 1024;", SECURITY, "msquic 16 MiB, quinn 5 MiB,"),
     figure(
         QUIC_OPTIONS,
