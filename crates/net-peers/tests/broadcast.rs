@@ -74,8 +74,8 @@ async fn a_thousand_peers_share_the_payload() {
         pool.remove(peer);
         tokio::task::yield_now().await; // its task ends
     }
-    assert!(message.is_unique());
     let unsent = broadcast.unsent().await;
+    assert!(message.is_unique());
     assert_eq!(unsent.len(), 1000);
     assert!(unsent.iter().all(|unsent| unsent.error == DropError::Removed), "{unsent:?}");
 }
@@ -133,6 +133,32 @@ async fn without_its_reports_a_broadcast_is_reported_by_events() {
     for expected in ["one", "other"] {
         assert_eq!(undelivered(&mut events).await.message, expected);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reports_that_were_not_received_become_events() {
+    let network = MemoryNetwork::new(1);
+    let (pool, mut events) = pool(&network, trusting(), PeerPoolConfig::new().max_attempts(1));
+    pool.send(stranger(1), absent(), "one".into()).unwrap();
+    let mut broadcast = pool.broadcast([stranger(1), stranger(2), stranger(3)], "other".into());
+    assert_eq!(undelivered(&mut events).await.message, "one");
+    let first = broadcast.next_unsent().await.unwrap().peer;
+    drop(pool); // all reports of the broadcast are queued then
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let nothing_yet = timeout(Duration::from_secs(1), events.recv()).await;
+    assert!(!matches!(nothing_yet, Ok(Some(_))), "{nothing_yet:?}");
+    drop(broadcast);
+    let mut peers = vec![first];
+    while let Ok(Some(PeerEvent::Undelivered(report))) =
+        timeout(Duration::from_secs(1), events.recv()).await
+    {
+        assert_eq!((&report.message[..], report.may_have_arrived), (&b"other"[..], false));
+        peers.push(report.peer);
+    }
+    peers.sort();
+    let mut expected = [stranger(1), stranger(2), stranger(3)];
+    expected.sort();
+    assert_eq!(peers, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -86,7 +86,7 @@ pub(super) struct Reports {
 
 #[derive(Debug, Default)]
 struct ReportState {
-    queue: VecDeque<(Undelivered, Place)>,
+    queue: VecDeque<(Undelivered, Option<Place>)>,
     is_discarded: bool,
 }
 
@@ -107,6 +107,16 @@ impl Reports {
 
     /// Reports an undelivered message.
     pub(super) fn report(&self, undelivered: Undelivered, place: Place) {
+        self.push(undelivered, Some(place));
+    }
+
+    /// Reports a message whose report was for a broadcast, and was not received. Its payload is shared.
+    pub(super) fn report_late(&self, undelivered: Undelivered) {
+        self.begin();
+        self.push(undelivered, None);
+    }
+
+    fn push(&self, undelivered: Undelivered, place: Option<Place>) {
         let error = &undelivered.error;
         self.telemetry.undelivered(&undelivered.peer, error.kind(), &WithCauses(error));
         self.telemetry.released();

@@ -371,7 +371,7 @@ impl<T: NetTransport> PeerPool<T> {
         peers: impl IntoIterator<Item = CertHash>,
         message: Bytes,
     ) -> Broadcast {
-        let (broadcast, reporter) = Broadcast::new();
+        let (broadcast, reporter) = Broadcast::new(&self.owner.0.events.reports);
         let held = &self.owner.0.held;
         let payload = held.take(message.len()).map(Arc::new);
         for peer in peers {
@@ -384,7 +384,7 @@ impl<T: NetTransport> PeerPool<T> {
                 Some(place) => self.queue(peer, None, message.clone(), place, Some(reporter)),
             };
             if let Err((error, Some(reporter))) = unqueued {
-                reporter.unsent(error.into());
+                reporter.unsent(error.into(), message.clone());
             }
         }
         broadcast

@@ -104,7 +104,7 @@ impl OutgoingMessage {
     fn report(&mut self, error: DropError) {
         let Some(content) = self.content.take() else { return };
         let Content { peer, message, place, reporter, may_have_arrived, reports } = content;
-        if reporter.is_some_and(|reporter| reporter.unsent(error.clone())) {
+        if reporter.is_some_and(|reporter| reporter.unsent(error.clone(), message.clone())) {
             drop((message, place));
             return reports.end();
         }
