@@ -126,8 +126,7 @@ struct Paused {
     streams: usize,
     /// How many bytes the connection had received when quinn held nothing of these streams.
     drained_at: u64,
-    /// How much quinn may have held when datagrams were separated.
-    before: Option<u64>,
+    is_separated: bool,
 }
 
 impl Unread {
@@ -144,9 +143,9 @@ impl Unread {
         Pause(self)
     }
 
-    /// Returns how many bytes quinn holds of streams with such windows, at most: all that has arrived
+    /// Returns how many bytes quinn holds of streams with such windows: at most all that has arrived
     /// since it held nothing. If that is more than quinn itself permits, datagrams are
-    /// [separated](crate::socket) from now on, and what quinn permits is a limit.
+    /// [separated](crate::socket) from now on, so that quinn holds what it permits, and as much from before.
     pub(crate) fn bytes(&self, connection: &Connection, window: u32) -> usize {
         if self.paused.lock().streams == 0 {
             return 0;
@@ -155,16 +154,15 @@ impl Unread {
         let paused = &mut *self.paused.lock();
         let since = received.saturating_sub(paused.drained_at);
         let permitted = paused.streams as u64 * most(window);
-        if since > permitted && paused.streams > 0 && paused.before.is_none() {
-            paused.before = Some(since);
+        if since > permitted && paused.streams > 0 && !paused.is_separated {
+            paused.is_separated = true;
             self.separated.fetch_add(1, Ordering::Relaxed);
         }
-        let most = paused.before.map_or(since, |before| since.min(before + permitted));
-        usize::try_from(most).unwrap_or(usize::MAX)
+        usize::try_from(since.min(2 * permitted)).unwrap_or(usize::MAX)
     }
 
     fn resume(&self, paused: &mut Paused) {
-        if paused.before.take().is_some() {
+        if std::mem::take(&mut paused.is_separated) {
             self.separated.fetch_sub(1, Ordering::Relaxed);
         }
     }

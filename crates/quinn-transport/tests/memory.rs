@@ -120,6 +120,37 @@ fn a_stream_that_waits_for_room_is_charged() {
     });
 }
 
+#[test]
+fn what_was_read_before_a_stream_is_not_charged_to_it() {
+    run(async {
+        let hostile = &hostile_to(QuinnConfig::new().receive_queue(64 * KIB)).await;
+        let message = &[&1000_u32.to_be_bytes()[..], &[7; 1000]].concat();
+        let mut first = hostile.peer.open_uni().await.unwrap();
+        let send = async {
+            for _ in 0..20_000 {
+                first.write_all(message).await.unwrap();
+            }
+        };
+        let receive = async {
+            for _ in 0..20_000 {
+                hostile.connection.recv().await.unwrap();
+            }
+        };
+        tokio::join!(send, receive);
+        for _ in 0..200 {
+            first.write_all(message).await.unwrap(); // fills the inbox
+        }
+        hostile.held(|bytes| bytes >= 100 * KIB).await;
+        let mut second = hostile.peer.open_uni().await.unwrap();
+        second.write_all(message).await.unwrap();
+        for _ in 0..10 {
+            sleep(Duration::from_millis(100)).await; // memory is charged four times per second
+            let held = hostile.transport.statistics().held_bytes;
+            assert!(held < 5 * KIB * KIB, "{held}");
+        }
+    });
+}
+
 /// Connects a bare QUIC peer.
 async fn hostile_to(config: QuinnConfig) -> Hostile {
     let (transport, listener) = listen(config).await;
