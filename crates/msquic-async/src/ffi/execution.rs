@@ -166,7 +166,7 @@ fn drive_until(execution: &Execution, deadline: Instant, is_done: &dyn Fn() -> b
     let remaining = deadline.saturating_duration_since(Instant::now());
     let Some(mut native) = execution.native.try_lock_for(remaining) else { return };
     while !is_done() && Instant::now() < deadline {
-        let next = execution.poll(&mut native, STEPS).unwrap_or(Duration::MAX);
+        let next = execution.step(&mut native).unwrap_or(Duration::MAX);
         let remaining = deadline.saturating_duration_since(Instant::now());
         let _ = execution.wait(&mut native, Some(next.min(remaining)));
     }
@@ -224,23 +224,9 @@ impl Execution {
         }
     }
 
-    /// Runs what is due in up to `steps`; returns after how long more is due.
-    ///
-    /// A step serves one connection. What hundreds of them send to this process does not fit into the
-    /// buffer of a socket, so events are fetched between two steps.
-    fn poll(&self, native: &mut Native, steps: usize) -> Option<Duration> {
-        let mut next = self.poll_once(native);
-        for _ in 1..steps {
-            if next != Some(Duration::ZERO) {
-                break;
-            }
-            let _ = self.wait(native, Some(Duration::ZERO)); // the next wait fails, too
-            next = self.poll_once(native);
-        }
-        next
-    }
-
-    fn poll_once(&self, native: &mut Native) -> Option<Duration> {
+    /// Takes a step: runs what is due for one connection, without fetching events. Returns after how long
+    /// more is due.
+    fn step(&self, native: &mut Native) -> Option<Duration> {
         // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
         let wait = inside(|| unsafe { call!(ExecutionPoll(native.0)) });
         let waiting = self.jobs.lock().len();
@@ -255,13 +241,22 @@ impl Execution {
         }
     }
 
-    /// Runs what is due before it fetches events, so that an acknowledgement is sent in one packet
+    /// Takes up to `steps`, and one before it fetches events, so that an acknowledgement is sent in one packet
     /// with the answer of the application.
+    ///
+    /// Events are fetched between steps: what hundreds of connections send to this process does not fit into
+    /// the buffer of a socket.
     fn turn(&self, native: &mut Native, steps: usize) -> Option<Duration> {
-        self.poll_once(native); // once: while more is due, libmsquic does not signal what arrives
-        let has_more = self.wait(native, Some(Duration::ZERO)).unwrap_or(false);
-        let next = self.poll(native, steps);
-        if has_more { Some(Duration::ZERO) } else { next }
+        self.step(native);
+        for _ in 0..steps {
+            // Events that are not fetched are not signalled again.
+            let has_more = self.wait(native, Some(Duration::ZERO)).unwrap_or(false);
+            let next = self.step(native);
+            if !has_more && next != Some(Duration::ZERO) {
+                return next;
+            }
+        }
+        Some(Duration::ZERO)
     }
 
     /// Waits for events and handles them; returns whether more events may be there.
@@ -398,7 +393,7 @@ impl ExecutionDriver {
             {
                 return output;
             }
-            let next = self.execution.poll(&mut self.execution.lock(), 1);
+            let next = self.execution.step(&mut self.execution.lock());
             let is_woken = woken.is_woken.load(Ordering::SeqCst);
             let timeout = if is_woken { Some(Duration::ZERO) } else { next };
             self.wait(timeout).expect("epoll_wait of a descriptor that stays open");
