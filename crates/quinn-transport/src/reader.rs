@@ -29,6 +29,8 @@ pub(crate) struct Reader {
     /// How many bytes may be held behind gaps until reading slows down.
     limit: usize,
     reassembly: Reassembly,
+    /// The end of the stream, after all data. quinn tells a reset only once.
+    end: Option<Result<(), ReadError>>,
     /// How many bytes the connection had received when quinn last held nothing of the stream.
     drained_at: u64,
 }
@@ -48,6 +50,7 @@ impl Reader {
             unread: unread.clone(),
             limit: 2 * window as usize,
             reassembly: Reassembly::new(share),
+            end: None,
             drained_at: 0, // data may have arrived before the stream was accepted
         }
     }
@@ -75,6 +78,9 @@ impl Reader {
     /// Takes from quinn what has arrived, at least one piece, and more up to the limit. Returns whether
     /// nothing arrived before the end of the stream.
     fn poll_drain(&mut self, context: &mut Context<'_>) -> Poll<Result<bool, ReadError>> {
+        if let Some(end) = &self.end {
+            return Poll::Ready(end.clone().map(|()| true));
+        }
         let (mut has_read, mut asked_at) = (false, None);
         loop {
             match pin!(self.stream.read_chunk(usize::MAX, false)).poll(context) {
@@ -85,9 +91,15 @@ impl Reader {
                     }
                     (has_read, asked_at) = (true, None);
                 }
-                // The end will be returned again.
-                Poll::Ready(_) if has_read => return Poll::Ready(Ok(false)),
-                Poll::Ready(end) => return Poll::Ready(end.map(|_| true)),
+                Poll::Ready(end) => {
+                    let end = self.end.insert(end.map(drop));
+                    // Data before the end comes first.
+                    return Poll::Ready(if has_read {
+                        Ok(false)
+                    } else {
+                        end.clone().map(|()| true)
+                    });
+                }
                 Poll::Pending => match asked_at {
                     // More may arrive before the count is read.
                     None => asked_at = Some(received(&self.connection)),
