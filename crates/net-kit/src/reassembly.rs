@@ -5,6 +5,9 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Less than this is not charged while it is processed, as in the [`Inbox`](crate::inbox).
+const UNIT: usize = 4 * 1024;
+
 /// What is charged for each run of data in addition to the data, in bytes.
 const RUN: usize = 128;
 
@@ -67,14 +70,20 @@ impl Reassembly {
         self.charge.set(self.held);
     }
 
-    /// Takes the next bytes, if they have arrived. They are charged until the next call.
+    /// Takes the next bytes, if they have arrived. 4 KiB and more are charged until the next call.
     pub fn take(&mut self) -> Option<Bytes> {
         self.held -= std::mem::take(&mut self.taken);
         self.charge.set(self.held);
         let first = self.runs.first_entry().filter(|first| *first.key() == self.position)?;
         let run = first.remove();
         self.position += run.len() as u64;
-        self.taken = run.capacity() + RUN;
+        let size = run.capacity() + RUN;
+        if run.capacity() >= UNIT {
+            self.taken = size;
+        } else {
+            self.held -= size;
+            self.charge.set(self.held);
+        }
         Some(run.into())
     }
 }
@@ -124,9 +133,9 @@ mod tests {
     fn what_was_taken_is_charged_until_the_next_call() {
         let (budget, share) = budget();
         let mut stream = Reassembly::new(&share);
-        stream.insert(0, &[7; 1000]);
-        assert_eq!(stream.take().unwrap().len(), 1000);
-        assert_eq!(budget.used(), 1000 + RUN);
+        stream.insert(0, &[7; 10_000]);
+        assert_eq!(stream.take().unwrap().len(), 10_000);
+        assert_eq!(budget.used(), 10_000 + RUN);
         assert_eq!(stream.take(), None);
         assert_eq!(budget.used(), 0);
     }

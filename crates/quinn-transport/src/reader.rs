@@ -60,17 +60,19 @@ impl Reader {
     /// Reading gives credit to the peer, even behind a gap. While two windows are behind gaps, one
     /// piece per round trip is read.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
+        let mut has_drained = false;
         loop {
             if let Some(data) = self.reassembly.take() {
                 return Ok(Some(data));
             }
-            if self.reassembly.held() >= self.limit {
+            if has_drained && self.reassembly.held() >= self.limit {
                 let pause = sleep(self.connection.rtt().min(LONGEST_PAUSE));
                 self.pausing(pause).await;
             }
             if poll_fn(|context| self.poll_drain(context)).await? {
                 return Ok(None);
             }
+            has_drained = true;
             coop::spend().await;
         }
     }

@@ -57,16 +57,16 @@ async fn read_one(
             }
         }
     };
-    let code = tokio::select! {
-        code = &mut stopped => code.ok(),
-        read = read => {
-            let code = read.as_ref().err().and_then(refusal).map(varint);
-            let _ = question.send(read); // it may have been dropped meanwhile
-            code
-        }
+    let (code, read) = tokio::select! {
+        code = &mut stopped => (code.ok(), None),
+        read = read => (read.as_ref().err().and_then(refusal).map(varint), Some(read)),
     };
     if let Some(code) = code {
         let _ = reader.stream.stop(code); // it may have ended
+    }
+    drop(reader); // its memory is released before the application learns the result
+    if let Some(read) = read {
+        let _ = question.send(read); // it may have been dropped meanwhile
     }
 }
 
