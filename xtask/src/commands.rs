@@ -92,10 +92,11 @@ fn the_ci_script_runs_the_commands_of_the_readme() {
     let of_script: Vec<_> = script.lines().map(|line| line.trim_start_matches("exec ")).collect();
     let of_script: Vec<_> = of_script.into_iter().filter_map(xtask).collect();
     let readme = read("README.md");
-    let (_, section) = readme.split_once("\n## Test it\n").unwrap();
+    let (_, section) = readme.split_once("\n## Try it\n").unwrap();
     let (_, block) = section.split_once("```sh\n").unwrap();
     let (block, _) = block.split_once("```").unwrap();
-    let of_readme: Vec<_> = block.lines().filter_map(xtask).collect();
+    let mut of_readme: Vec<_> = block.lines().filter_map(xtask).collect();
+    of_readme.retain(|command| *command != ["demo"]); // which `ci` runs too
     assert_eq!(of_script, [["setup"], ["ci"]]);
     assert_eq!(of_readme, of_script);
 }

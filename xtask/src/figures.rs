@@ -230,7 +230,7 @@ const FIGURES: &[Figure] = &[
         ARCHITECTURE,
         "more than 64 KiB do not wait",
     ),
-    figure("Cargo.toml", "rust-version = \"1.88\"", "README.md", "they support, 1.88;"),
+    figure("Cargo.toml", "rust-version = \"1.88\"", "README.md", "need Rust 1.88."),
     figure(
         "xtask/src/setup.rs",
         "CMAKE: (u32, u32) = (3, 20);",
