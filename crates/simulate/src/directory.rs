@@ -54,11 +54,14 @@ impl Directory {
         }
     }
 
-    /// Records the new identity of a node.
+    /// Records that a node has an identity, which it may not use yet.
+    pub(crate) fn own(&self, node: u32, identity: CertHash) {
+        self.state().owners.insert(identity, node);
+    }
+
+    /// Records the new identity of a node, of which [`own`](Self::own) is known.
     pub(crate) fn rotate(&self, node: u32, identity: CertHash) {
-        let state = &mut *self.state();
-        state.owners.insert(identity, node);
-        if let Some(Some(entry)) = state.nodes.get_mut(node as usize) {
+        if let Some(Some(entry)) = self.state().nodes.get_mut(node as usize) {
             entry.identity = identity;
         }
     }

@@ -1,6 +1,7 @@
 //! `Journal`: what happened to each message and each rumor, and whether it may happen.
 //!
-//! A message must be received once or reported once. It may be both only if the report says so.
+//! A message must be received once or reported once, with the content that was sent. It may be both
+//! only if the report says so. The receiver must see an identity of the node that has sent it.
 //! Each must have happened within a time: a message of which neither is known later was lost, or
 //! a node that has to do something was not woken.
 
@@ -55,12 +56,22 @@ pub struct Counts {
     pub most_held: u64,
 }
 
+/// A message that a node has received or got back, as it has arrived.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Arrived {
+    /// Its number, as the message says.
+    pub(crate) number: u64,
+    /// A hash of its content.
+    pub(crate) content: u64,
+}
+
 #[derive(Clone, Copy)]
 struct Message {
     at: Duration,
     from: u32,
     to: u32,
     bytes: u32,
+    content: u64,
     is_received: bool,
     /// Whether it was reported, and whether the report said that it may have arrived.
     report: Option<bool>,
@@ -90,12 +101,12 @@ impl Journal {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Records that a node passes a message of so many bytes to its pool, and returns the number of
-    /// the message.
-    pub(crate) fn sent(&self, from: u32, to: u32, bytes: usize) -> u64 {
+    /// Records that a node passes a message of so many bytes to its pool, with a hash of its
+    /// content, and returns the number of the message.
+    pub(crate) fn sent(&self, from: u32, to: u32, bytes: usize, content: u64) -> u64 {
         let (at, state) = (self.now(), &mut *self.state());
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
-        let message = Message { at, from, to, bytes, is_received: false, report: None };
+        let message = Message { at, from, to, bytes, content, is_received: false, report: None };
         state.recent.push_back(message);
         state.counts.sent += 1;
         let node = from as usize;
@@ -126,9 +137,11 @@ impl Journal {
         state.settle(message, at);
     }
 
-    /// Records that a node received a message.
-    pub(crate) fn received(&self, node: u32, number: u64) {
+    /// Records that a node received a message from the node that has the identity of the peer. `None`
+    /// if no node has had that identity.
+    pub(crate) fn received(&self, node: u32, from: Option<u32>, arrived: Arrived) {
         let (at, state) = (self.now(), &mut *self.state());
+        let Arrived { number, content } = arrived;
         state.counts.received += 1;
         state.digest.add(at, Kind::Received, u64::from(node), number);
         let Some(message) = state.message(number) else {
@@ -144,6 +157,15 @@ impl Journal {
         if before.to != node {
             state.violates(format!("node {node} received message {number}, {before}"));
         }
+        if from != Some(before.from) {
+            let from = from.map_or("no node".to_owned(), |from| format!("node {from}"));
+            state.violates(format!(
+                "message {number} is received with an identity of {from}, {before}"
+            ));
+        }
+        if content != before.content {
+            state.violates(format!("the content of message {number} has changed, {before}"));
+        }
         match before.report {
             None => state.settle(before, at),
             Some(true) => state.counts.both += 1,
@@ -151,9 +173,15 @@ impl Journal {
         }
     }
 
+    /// Records that a node received or got back bytes that are no message.
+    pub(crate) fn malformed(&self, node: u32) {
+        self.state().violates(format!("node {node} got bytes that are no message"));
+    }
+
     /// Records that a node got the report of a message that is not delivered.
-    pub(crate) fn reported(&self, node: u32, number: u64, may_have_arrived: bool) {
+    pub(crate) fn reported(&self, node: u32, arrived: Arrived, may_have_arrived: bool) {
         let (at, state) = (self.now(), &mut *self.state());
+        let Arrived { number, content } = arrived;
         state.counts.reported += 1;
         state.digest.add(at, Kind::Reported, u64::from(node), number);
         let Some(message) = state.message(number) else {
@@ -166,6 +194,9 @@ impl Journal {
         if before.report.is_some() || before.from != node {
             return state
                 .violates(format!("message {number} is reported to node {node}, {before}"));
+        }
+        if content != before.content {
+            state.violates(format!("the content of message {number} has changed, {before}"));
         }
         match before.is_received {
             false => state.settle(before, at),
@@ -273,7 +304,7 @@ impl Message {
 
 impl std::fmt::Display for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { at, from, to, bytes, is_received, report } = self;
+        let Self { at, from, to, bytes, content: _, is_received, report } = self;
         write!(f, "sent by node {from} to node {to} at {at:?} with {bytes} bytes, ")?;
         f.write_str(if *is_received { "received, " } else { "not received, " })?;
         f.write_str(match report {
@@ -307,23 +338,28 @@ mod tests {
     use super::*;
 
     const SETTLED: Duration = Duration::from_secs(60);
+    const CONTENT: u64 = 5;
+
+    fn arrived(number: u64) -> Arrived {
+        Arrived { number, content: CONTENT }
+    }
 
     /// Returns the violation after `steps`, with message 0 from node 1 to node 2.
     async fn violation(steps: impl FnOnce(&Journal)) -> Option<String> {
         let journal = Journal::new(SETTLED);
-        assert_eq!(journal.sent(1, 2, 100), 0);
+        assert_eq!(journal.sent(1, 2, 100, CONTENT), 0);
         steps(&journal);
         journal.check().err().map(|error| error.to_string())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_is_received_or_reported_or_possibly_both() {
-        assert_eq!(violation(|it| it.received(2, 0)).await, None);
-        assert_eq!(violation(|it| it.reported(1, 0, false)).await, None);
+        assert_eq!(violation(|it| it.received(2, Some(1), arrived(0))).await, None);
+        assert_eq!(violation(|it| it.reported(1, arrived(0), false)).await, None);
         assert_eq!(violation(|it| it.refused(0)).await, None);
         let both = |it: &Journal| {
-            it.received(2, 0);
-            it.reported(1, 0, true);
+            it.received(2, Some(1), arrived(0));
+            it.reported(1, arrived(0), true);
             assert_eq!((it.counts().both, it.open()), (1, 0));
         };
         assert_eq!(violation(both).await, None);
@@ -331,25 +367,43 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn violations_are_named() {
-        let twice = |it: &Journal| (0..2).for_each(|_| it.received(2, 0));
+        let twice = |it: &Journal| (0..2).for_each(|_| it.received(2, Some(1), arrived(0)));
         assert!(violation(twice).await.unwrap().contains("received again"));
-        let twice = |it: &Journal| (0..2).for_each(|_| it.reported(1, 0, true));
+        let twice = |it: &Journal| (0..2).for_each(|_| it.reported(1, arrived(0), true));
         assert!(violation(twice).await.unwrap().contains("reported to node 1"));
         let denied = |it: &Journal| {
-            it.reported(1, 0, false);
-            it.received(2, 0);
+            it.reported(1, arrived(0), false);
+            it.received(2, Some(1), arrived(0));
         };
         assert!(violation(denied).await.unwrap().contains("reported as not arrived"));
-        assert!(violation(|it| it.received(3, 0)).await.unwrap().contains("node 3 received"));
-        assert!(violation(|it| it.received(2, 1)).await.unwrap().contains("unknown"));
-        assert!(violation(|it| it.reported(2, 0, true)).await.unwrap().contains("to node 2"));
+        assert!(
+            violation(|it| it.received(3, Some(1), arrived(0)))
+                .await
+                .unwrap()
+                .contains("node 3 received")
+        );
+        assert!(
+            violation(|it| it.received(2, Some(1), arrived(1))).await.unwrap().contains("unknown")
+        );
+        assert!(
+            violation(|it| it.reported(2, arrived(0), true)).await.unwrap().contains("to node 2")
+        );
+        let forged = |from| move |it: &Journal| it.received(2, from, arrived(0));
+        assert!(violation(forged(Some(3))).await.unwrap().contains("an identity of node 3"));
+        assert!(violation(forged(None)).await.unwrap().contains("an identity of no node"));
+        let altered = || Arrived { number: 0, content: CONTENT + 1 };
+        let changed = violation(|it| it.received(2, Some(1), altered())).await.unwrap();
+        assert!(changed.contains("has changed"), "{changed}");
+        let changed = violation(|it| it.reported(1, altered(), false)).await.unwrap();
+        assert!(changed.contains("has changed"), "{changed}");
+        assert!(violation(|it| it.malformed(2)).await.unwrap().contains("no message"));
         assert!(violation(|it| it.learned(1, 0)).await.unwrap().contains("rumor 0"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_must_be_settled_in_time() {
         let journal = Journal::new(SETTLED);
-        journal.sent(1, 2, 100);
+        journal.sent(1, 2, 100, CONTENT);
         tokio::time::sleep(SETTLED).await;
         assert!(journal.check().is_ok());
         tokio::time::sleep(Duration::from_secs(1)).await;

@@ -1,7 +1,9 @@
 //! `Message`: what neighbours send each other, and its encoding.
 
+use crate::journal::Arrived;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use net_traits::CertHash;
+use std::hash::{DefaultHasher, Hasher};
 
 /// A message from a node to a neighbour.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +29,9 @@ const REVOCATION: u8 = 1;
 const KNOWN: u8 = 2;
 
 impl Message {
-    /// Encodes the message. `number` gets the length and returns the number of the message.
-    pub(crate) fn encode(&self, number: impl FnOnce(usize) -> u64) -> Bytes {
+    /// Encodes the message. `number` gets the length and a hash of the content, and returns the
+    /// number of the message.
+    pub(crate) fn encode(&self, number: impl FnOnce(usize, u64) -> u64) -> Bytes {
         let mut bytes = BytesMut::new();
         bytes.put_u64(0);
         match self {
@@ -43,14 +46,15 @@ impl Message {
                 numbers.iter().for_each(|number| bytes.put_u32(*number));
             }
         }
-        let number = number(bytes.len());
+        let number = number(bytes.len(), hash(&bytes[8..]));
         bytes[..8].copy_from_slice(&number.to_be_bytes());
         bytes.freeze()
     }
 
-    /// Decodes a message and its number in the journal. `None` if the bytes are no message.
-    pub(crate) fn decode(mut bytes: Bytes) -> Option<(u64, Self)> {
+    /// Decodes a message and what the journal compares. `None` if the bytes are no message.
+    pub(crate) fn decode(mut bytes: Bytes) -> Option<(Arrived, Self)> {
         let number = bytes.try_get_u64().ok()?;
+        let arrived = Arrived { number, content: hash(&bytes) };
         let message = match bytes.try_get_u8().ok()? {
             KNOWN => {
                 let mut numbers = Vec::with_capacity(bytes.len() / 4);
@@ -71,8 +75,14 @@ impl Message {
             }
             _ => return None,
         };
-        Some((number, message))
+        Some((arrived, message))
     }
+}
+
+fn hash(content: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(content);
+    hasher.finish()
 }
 
 #[cfg(test)]
@@ -84,8 +94,13 @@ mod tests {
         let revoked = Some(CertHash::from_bytes([7; 32]));
         let rumor = |revoked| Message::Rumor(Rumor { number: 3, revoked, body: "news".into() });
         for message in [rumor(None), rumor(revoked), Message::Known(vec![1, 2])] {
-            let bytes = message.encode(|_| 9);
-            assert_eq!(Message::decode(bytes.clone()), Some((9, message)));
+            let mut content = 0;
+            let bytes = message.encode(|length, hash| {
+                content = hash;
+                length as u64
+            });
+            let arrived = Arrived { number: bytes.len() as u64, content };
+            assert_eq!(Message::decode(bytes.clone()), Some((arrived, message)));
             assert_eq!(Message::decode(bytes.slice(..8)), None);
         }
         assert_eq!(Message::decode(Bytes::from_static(&[0, 0, 0, 0, 0, 0, 0, 1, 9])), None);

@@ -6,7 +6,7 @@
 //! simulation but the journal.
 
 use crate::directory::{Directory, Entry};
-use crate::journal::Journal;
+use crate::journal::{Arrived, Journal};
 use crate::message::{Message, Rumor};
 use anyhow::Result;
 use bytes::Bytes;
@@ -58,6 +58,10 @@ pub enum Mutant {
     LosesMessages,
     /// It receives every 50th message twice.
     ReceivesTwice,
+    /// Every 50th message that it receives has changed.
+    AltersMessages,
+    /// It receives every 50th message as if it had sent it itself.
+    MistakesSenders,
     /// It ignores the reports of messages that are not delivered.
     NeverReports,
     /// It claims of every message that is reported that it has not arrived.
@@ -105,7 +109,7 @@ struct Node<T: NetTransport> {
     follow: Follow,
     rumors: BTreeMap<u32, Rumor>,
     /// The messages to peers whose address is not known.
-    unsent: FuturesUnordered<BoxFuture<'static, (u64, Vec<Unsent>)>>,
+    unsent: FuturesUnordered<BoxFuture<'static, (Arrived, Vec<Unsent>)>>,
     heard: u64,
 }
 
@@ -188,7 +192,9 @@ impl<T: NetTransport> Node<T> {
                     None => break,
                 },
                 Some(event) = self.events.recv() => self.event(event),
-                Some((number, unsent)) = self.unsent.next() => self.unsent(number, unsent),
+                Some((message, reports)) = self.unsent.next() => {
+                    self.shared.unsent(self.number, message, reports);
+                }
                 (peer, message) = self.pool.recv(), if !is_deaf => {
                     self.receive(peer, message).await;
                 }
@@ -202,23 +208,17 @@ impl<T: NetTransport> Node<T> {
     async fn end(self) {
         self.serving.abort();
         let _ = self.serving.await; // it was aborted
-        while let Some((_, message)) = self.pool.try_recv() {
-            if let Some((number, _)) = Message::decode(message) {
-                self.shared.journal.received(self.number, number);
-            }
+        while let Some((peer, message)) = self.pool.try_recv() {
+            self.shared.received(self.number, peer, message);
         }
         let Self { number, shared, pool, mut events, mut unsent, follow, listener, .. } = self;
         drop((follow, pool, listener));
         while let Some((message, reports)) = unsent.next().await {
-            for report in reports {
-                record_unsent(&shared.journal, number, message, &report);
-            }
+            shared.unsent(number, message, reports);
         }
         while let Some(event) = events.recv().await {
-            if let PeerEvent::Undelivered(report) = event
-                && let Some((message, _)) = Message::decode(report.message)
-            {
-                shared.journal.reported(number, message, report.may_have_arrived);
+            if let PeerEvent::Undelivered(report) = event {
+                shared.reported(number, report.message, report.may_have_arrived);
             }
         }
     }
@@ -227,20 +227,22 @@ impl<T: NetTransport> Node<T> {
         self.shared.mutant == Some(mutant)
     }
 
-    async fn receive(&mut self, peer: CertHash, message: Bytes) {
-        let Some((number, message)) = Message::decode(message) else { return };
+    async fn receive(&mut self, mut peer: CertHash, mut message: Bytes) {
         self.heard += 1;
-        let is_chosen = self.heard.is_multiple_of(50);
-        if is_chosen && self.has_mutant(Mutant::LosesMessages) {
-            return;
+        let mutant = self.shared.mutant.filter(|_| self.heard.is_multiple_of(50));
+        match mutant {
+            Some(Mutant::LosesMessages) => return,
+            Some(Mutant::ReceivesTwice) => {
+                self.shared.received(self.number, peer, message.clone());
+            }
+            Some(Mutant::AltersMessages) => message = altered(&message),
+            Some(Mutant::MistakesSenders) => peer = self.credential.identity(),
+            _ => {}
         }
-        self.shared.journal.received(self.number, number);
-        if is_chosen && self.has_mutant(Mutant::ReceivesTwice) {
-            self.shared.journal.received(self.number, number);
-        }
-        match message {
-            Message::Rumor(rumor) => self.learn(rumor, Some(peer)).await,
-            Message::Known(known) => {
+        match self.shared.received(self.number, peer, message) {
+            None => {}
+            Some(Message::Rumor(rumor)) => self.learn(rumor, Some(peer)).await,
+            Some(Message::Known(known)) => {
                 let missing = self.rumors.values().rev().filter(|it| !known.contains(&it.number));
                 let missing: Vec<_> = missing.take(ANSWERED).cloned().collect();
                 for rumor in missing {
@@ -277,28 +279,23 @@ impl<T: NetTransport> Node<T> {
     fn send(&mut self, peer: CertHash, message: &Message) {
         let Shared { journal, directory, .. } = &*self.shared;
         let Some(to) = directory.owner(peer) else { return };
-        let mut number = 0;
-        let bytes = message.encode(|length| {
-            number = journal.sent(self.number, to, length);
+        let mut sent = Arrived { number: 0, content: 0 };
+        let bytes = message.encode(|length, content| {
+            let number = journal.sent(self.number, to, length, content);
+            sent = Arrived { number, content };
             number
         });
         match directory.address(peer) {
             Some(address) => {
                 if self.pool.send(peer, address, bytes).is_err() {
-                    journal.refused(number);
+                    journal.refused(sent.number);
                 }
             }
             // The peer has connected, and the directory does not know it any more.
             None => {
                 let unsent = self.pool.broadcast([peer], bytes).unsent();
-                self.unsent.push(Box::pin(async move { (number, unsent.await) }));
+                self.unsent.push(Box::pin(async move { (sent, unsent.await) }));
             }
-        }
-    }
-
-    fn unsent(&mut self, number: u64, reports: Vec<Unsent>) {
-        for report in reports {
-            record_unsent(&self.shared.journal, self.number, number, &report);
         }
     }
 
@@ -306,10 +303,9 @@ impl<T: NetTransport> Node<T> {
         match event {
             PeerEvent::Connected { peer, .. } => self.tell(peer),
             PeerEvent::Undelivered(report) if !self.has_mutant(Mutant::NeverReports) => {
-                let Some((number, _)) = Message::decode(report.message) else { return };
                 let may_have_arrived =
                     report.may_have_arrived && !self.has_mutant(Mutant::DeniesArrivals);
-                self.shared.journal.reported(self.number, number, may_have_arrived);
+                self.shared.reported(self.number, report.message, may_have_arrived);
             }
             _ => {}
         }
@@ -349,6 +345,8 @@ impl<T: NetTransport> Node<T> {
 
     /// Uses another certificate from now on.
     fn rotate(&mut self, credential: &NetCredential) {
+        // Peers may see it before this function returns.
+        self.shared.directory.own(self.number, credential.identity());
         self.credential = credential.with_trust(self.credential.trust().clone());
         self.pool.set_credential(self.credential.clone());
         // A transport that cannot use it keeps the earlier one, and so does the directory.
@@ -369,11 +367,47 @@ impl<T: NetTransport> Node<T> {
     }
 }
 
-fn record_unsent(journal: &Journal, node: u32, number: u64, report: &Unsent) {
-    match report.error {
-        DropError::Queue(_) => journal.refused(number),
-        _ => journal.reported(node, number, false),
+impl Shared {
+    /// Records and returns a message that a node has received.
+    fn received(&self, node: u32, peer: CertHash, message: Bytes) -> Option<Message> {
+        let (arrived, message) = self.decode(node, message)?;
+        self.journal.received(node, self.directory.owner(peer), arrived);
+        Some(message)
     }
+
+    /// Records that a node got back a message that is not delivered.
+    fn reported(&self, node: u32, message: Bytes, may_have_arrived: bool) {
+        if let Some((arrived, _)) = self.decode(node, message) {
+            self.journal.reported(node, arrived, may_have_arrived);
+        }
+    }
+
+    /// Records the reports of a broadcast.
+    fn unsent(&self, node: u32, message: Arrived, reports: Vec<Unsent>) {
+        for report in reports {
+            match report.error {
+                DropError::Queue(_) => self.journal.refused(message.number),
+                _ => self.journal.reported(node, message, false),
+            }
+        }
+    }
+
+    fn decode(&self, node: u32, message: Bytes) -> Option<(Arrived, Message)> {
+        let decoded = Message::decode(message);
+        if decoded.is_none() {
+            self.journal.malformed(node);
+        }
+        decoded
+    }
+}
+
+/// Returns a message whose last bit differs.
+fn altered(message: &Bytes) -> Bytes {
+    let mut bytes = message.to_vec();
+    if let Some(last) = bytes.last_mut() {
+        *last ^= 1;
+    }
+    bytes.into()
 }
 
 fn trusting_all_but(revoked: &BTreeSet<CertHash>) -> TrustPolicy {

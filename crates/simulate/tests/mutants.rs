@@ -19,6 +19,16 @@ fn a_message_that_is_received_twice_is_detected() {
 }
 
 #[test]
+fn a_message_that_has_changed_is_detected() {
+    assert_detected(Mutant::AltersMessages, "has changed");
+}
+
+#[test]
+fn a_message_with_another_sender_is_detected() {
+    assert_detected(Mutant::MistakesSenders, "is received with an identity of node");
+}
+
+#[test]
 fn a_report_that_is_missing_is_detected() {
     assert_detected(Mutant::NeverReports, "is lost or a node was not woken");
 }
