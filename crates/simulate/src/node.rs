@@ -23,7 +23,7 @@ use net_traits::{
     TrustPolicy,
 };
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::ready;
+use std::future::{pending, ready};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,6 +68,10 @@ pub enum Mutant {
     DeniesArrivals,
     /// After 20 messages its task is not woken by further ones.
     MissesWakeup,
+    /// It passes no rumor on.
+    KeepsRumors,
+    /// It goes on although it is told to end.
+    NeverEnds,
 }
 
 /// What all nodes use.
@@ -189,6 +193,7 @@ impl<T: NetTransport> Node<T> {
                 command = commands.recv() => match command {
                     Some(Command::Publish(rumor)) => self.learn(rumor, None).await,
                     Some(Command::Rotate(credential)) => self.rotate(&credential),
+                    None if self.has_mutant(Mutant::NeverEnds) => pending().await,
                     None => break,
                 },
                 Some(event) = self.events.recv() => self.event(event),
@@ -277,6 +282,9 @@ impl<T: NetTransport> Node<T> {
     }
 
     fn send(&mut self, peer: CertHash, message: &Message) {
+        if self.has_mutant(Mutant::KeepsRumors) && matches!(message, Message::Rumor(_)) {
+            return;
+        }
         let Shared { journal, directory, .. } = &*self.shared;
         let Some(to) = directory.owner(peer) else { return };
         let mut sent = Arrived { number: 0, content: 0 };

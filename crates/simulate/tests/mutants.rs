@@ -42,3 +42,13 @@ fn a_report_that_denies_an_arrival_is_detected() {
 fn a_node_that_is_not_woken_is_detected() {
     assert_detected(Mutant::MissesWakeup, "is lost or a node was not woken");
 }
+
+#[test]
+fn a_rumor_that_is_not_passed_on_is_detected() {
+    assert_detected(Mutant::KeepsRumors, "does not know rumor");
+}
+
+#[test]
+fn a_node_that_does_not_end_is_detected() {
+    assert_detected(Mutant::NeverEnds, "does not end");
+}
