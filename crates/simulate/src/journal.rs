@@ -1,7 +1,8 @@
 //! `Journal`: what happened to each message and each rumor, and whether it may happen.
 //!
 //! A message must be received once or reported once, with the content that was sent. It may be both
-//! only if the report says so. The receiver must see an identity of the node that has sent it.
+//! only if the report says so. The receiver must see an identity of the node that has sent it, and
+//! one that it has not revoked.
 //! Each must have happened within a time: a message of which neither is known later was lost, or
 //! a node that has to do something was not woken.
 
@@ -48,6 +49,8 @@ pub struct Counts {
     pub reported: u64,
     /// How many of these were received too.
     pub both: u64,
+    /// How many messages with stolen keys were received, by nodes that did not know it yet.
+    pub forged: u64,
     /// How many rumors were published.
     pub rumors: u64,
     /// The longest time until a message was received or reported.
@@ -65,11 +68,22 @@ pub(crate) struct Arrived {
     pub(crate) content: u64,
 }
 
+/// The other node of a message, as a node knows it by the identity of the connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) node: u32,
+    /// Whether the node has revoked that identity before.
+    pub(crate) is_revoked: bool,
+}
+
+/// The number of messages that are not sent by a node, but with its stolen key.
+pub(crate) const FORGED: u64 = u64::MAX;
+
 #[derive(Clone, Copy)]
 struct Message {
     at: Duration,
     from: u32,
-    to: u32,
+    to: Peer,
     bytes: u32,
     content: u64,
     is_received: bool,
@@ -103,7 +117,7 @@ impl Journal {
 
     /// Records that a node passes a message of so many bytes to its pool, with a hash of its
     /// content, and returns the number of the message.
-    pub(crate) fn sent(&self, from: u32, to: u32, bytes: usize, content: u64) -> u64 {
+    pub(crate) fn sent(&self, from: u32, to: Peer, bytes: usize, content: u64) -> u64 {
         let (at, state) = (self.now(), &mut *self.state());
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let message = Message { at, from, to, bytes, content, is_received: false, report: None };
@@ -137,13 +151,22 @@ impl Journal {
         state.settle(message, at);
     }
 
-    /// Records that a node received a message from the node that has the identity of the peer. `None`
-    /// if no node has had that identity.
-    pub(crate) fn received(&self, node: u32, from: Option<u32>, arrived: Arrived) {
+    /// Records that a node received a message from `from`. `None` if no node has had the identity of
+    /// the connection.
+    pub(crate) fn received(&self, node: u32, from: Option<Peer>, arrived: Arrived) {
         let (at, state) = (self.now(), &mut *self.state());
         let Arrived { number, content } = arrived;
-        state.counts.received += 1;
         state.digest.add(at, Kind::Received, u64::from(node), number);
+        if let Some(Peer { node: of, is_revoked: true }) = from {
+            state.violates(format!(
+                "node {node} received message {number} with a revoked key of node {of}"
+            ));
+        }
+        if number == FORGED {
+            state.counts.forged += 1;
+            return;
+        }
+        state.counts.received += 1;
         let Some(message) = state.message(number) else {
             return state.violates(format!(
                 "node {node} received message {number}, which is settled or unknown"
@@ -154,11 +177,11 @@ impl Journal {
         if before.is_received {
             return state.violates(format!("message {number} is received again, {before}"));
         }
-        if before.to != node {
+        if before.to.node != node || before.to.is_revoked {
             state.violates(format!("node {node} received message {number}, {before}"));
         }
-        if from != Some(before.from) {
-            let from = from.map_or("no node".to_owned(), |from| format!("node {from}"));
+        if from.map(|it| it.node) != Some(before.from) {
+            let from = from.map_or("no node".to_owned(), |it| format!("node {}", it.node));
             state.violates(format!(
                 "message {number} is received with an identity of {from}, {before}"
             ));
@@ -305,7 +328,9 @@ impl Message {
 impl std::fmt::Display for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { at, from, to, bytes, content: _, is_received, report } = self;
-        write!(f, "sent by node {from} to node {to} at {at:?} with {bytes} bytes, ")?;
+        let Peer { node, is_revoked } = to;
+        let to = if *is_revoked { "a revoked key of node" } else { "node" };
+        write!(f, "sent by node {from} to {to} {node} at {at:?} with {bytes} bytes, ")?;
         f.write_str(if *is_received { "received, " } else { "not received, " })?;
         f.write_str(match report {
             None => "not reported",
@@ -339,6 +364,12 @@ mod tests {
 
     const SETTLED: Duration = Duration::from_secs(60);
     const CONTENT: u64 = 5;
+    const TO: Peer = Peer { node: 2, is_revoked: false };
+
+    #[expect(clippy::unnecessary_wraps, reason = "as the journal gets it")]
+    fn peer(node: u32) -> Option<Peer> {
+        Some(Peer { node, is_revoked: false })
+    }
 
     fn arrived(number: u64) -> Arrived {
         Arrived { number, content: CONTENT }
@@ -347,18 +378,18 @@ mod tests {
     /// Returns the violation after `steps`, with message 0 from node 1 to node 2.
     async fn violation(steps: impl FnOnce(&Journal)) -> Option<String> {
         let journal = Journal::new(SETTLED);
-        assert_eq!(journal.sent(1, 2, 100, CONTENT), 0);
+        assert_eq!(journal.sent(1, TO, 100, CONTENT), 0);
         steps(&journal);
         journal.check().err().map(|error| error.to_string())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_message_is_received_or_reported_or_possibly_both() {
-        assert_eq!(violation(|it| it.received(2, Some(1), arrived(0))).await, None);
+        assert_eq!(violation(|it| it.received(2, peer(1), arrived(0))).await, None);
         assert_eq!(violation(|it| it.reported(1, arrived(0), false)).await, None);
         assert_eq!(violation(|it| it.refused(0)).await, None);
         let both = |it: &Journal| {
-            it.received(2, Some(1), arrived(0));
+            it.received(2, peer(1), arrived(0));
             it.reported(1, arrived(0), true);
             assert_eq!((it.counts().both, it.open()), (1, 0));
         };
@@ -367,35 +398,47 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn violations_are_named() {
-        let twice = |it: &Journal| (0..2).for_each(|_| it.received(2, Some(1), arrived(0)));
+        let twice = |it: &Journal| (0..2).for_each(|_| it.received(2, peer(1), arrived(0)));
         assert!(violation(twice).await.unwrap().contains("received again"));
         let twice = |it: &Journal| (0..2).for_each(|_| it.reported(1, arrived(0), true));
         assert!(violation(twice).await.unwrap().contains("reported to node 1"));
         let denied = |it: &Journal| {
             it.reported(1, arrived(0), false);
-            it.received(2, Some(1), arrived(0));
+            it.received(2, peer(1), arrived(0));
         };
         assert!(violation(denied).await.unwrap().contains("reported as not arrived"));
         assert!(
-            violation(|it| it.received(3, Some(1), arrived(0)))
+            violation(|it| it.received(3, peer(1), arrived(0)))
                 .await
                 .unwrap()
                 .contains("node 3 received")
         );
         assert!(
-            violation(|it| it.received(2, Some(1), arrived(1))).await.unwrap().contains("unknown")
+            violation(|it| it.received(2, peer(1), arrived(1))).await.unwrap().contains("unknown")
         );
         assert!(
             violation(|it| it.reported(2, arrived(0), true)).await.unwrap().contains("to node 2")
         );
         let forged = |from| move |it: &Journal| it.received(2, from, arrived(0));
-        assert!(violation(forged(Some(3))).await.unwrap().contains("an identity of node 3"));
+        assert!(violation(forged(peer(3))).await.unwrap().contains("an identity of node 3"));
         assert!(violation(forged(None)).await.unwrap().contains("an identity of no node"));
         let altered = || Arrived { number: 0, content: CONTENT + 1 };
-        let changed = violation(|it| it.received(2, Some(1), altered())).await.unwrap();
+        let changed = violation(|it| it.received(2, peer(1), altered())).await.unwrap();
         assert!(changed.contains("has changed"), "{changed}");
         let changed = violation(|it| it.reported(1, altered(), false)).await.unwrap();
         assert!(changed.contains("has changed"), "{changed}");
+        let revoked = || Some(Peer { node: 1, is_revoked: true });
+        let late = violation(|it| it.received(2, revoked(), arrived(0))).await.unwrap();
+        assert!(late.contains("with a revoked key of node 1"), "{late}");
+        let late = violation(|it| it.received(2, revoked(), arrived(FORGED))).await.unwrap();
+        assert!(late.contains("with a revoked key of node 1"), "{late}");
+        assert_eq!(violation(|it| it.received(2, peer(1), arrived(FORGED))).await, None);
+        let to_thief = |it: &Journal| {
+            it.sent(1, Peer { node: 2, is_revoked: true }, 100, CONTENT);
+            it.received(2, peer(1), arrived(1));
+        };
+        let late = violation(to_thief).await.unwrap();
+        assert!(late.contains("to a revoked key of node 2"), "{late}");
         assert!(violation(|it| it.malformed(2)).await.unwrap().contains("no message"));
         assert!(violation(|it| it.learned(1, 0)).await.unwrap().contains("rumor 0"));
     }
@@ -403,7 +446,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_message_must_be_settled_in_time() {
         let journal = Journal::new(SETTLED);
-        journal.sent(1, 2, 100, CONTENT);
+        journal.sent(1, TO, 100, CONTENT);
         tokio::time::sleep(SETTLED).await;
         assert!(journal.check().is_ok());
         tokio::time::sleep(Duration::from_secs(1)).await;

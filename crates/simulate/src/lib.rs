@@ -13,14 +13,16 @@
 mod directory;
 mod journal;
 mod message;
+mod mutant;
 mod network;
 mod node;
 mod scenario;
 mod simulation;
+mod thief;
 
 pub use journal::Counts;
+pub use mutant::Mutant;
 pub use network::{Loopback, Network};
-pub use node::Mutant;
 pub use simulation::{Outcome, Plan, run};
 
 use anyhow::Result;

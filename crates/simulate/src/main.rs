@@ -111,8 +111,8 @@ fn print(outcome: &Outcome, took: Duration) {
     let steps: Vec<_> = steps.iter().map(|(name, count)| format!("{count} {name}")).collect();
     println!("  {}", steps.join(", "));
     println!(
-        "  messages: {} sent, {} received, {} reported, {} of them both, {} not queued",
-        counts.sent, counts.received, counts.reported, counts.both, counts.refused
+        "  messages: {} sent, {} received, {} reported, {} of them both, {} not queued, {} forged",
+        counts.sent, counts.received, counts.reported, counts.both, counts.refused, counts.forged
     );
     println!(
         "  a message was settled after {:.1} s and a rumor known after {:.0} s at most; a node held {} bytes at most",

@@ -6,8 +6,9 @@
 //! simulation but the journal.
 
 use crate::directory::{Directory, Entry};
-use crate::journal::{Arrived, Journal};
+use crate::journal::{Arrived, Journal, Peer};
 use crate::message::{Message, Rumor};
+use crate::mutant::Mutant;
 use anyhow::Result;
 use bytes::Bytes;
 use fastrand::Rng;
@@ -31,7 +32,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at};
 
-const ALPN: &str = "gossip/1";
+pub(crate) const ALPN: &str = "gossip/1";
 
 /// How many nodes of the directory a node follows.
 const NEIGHBOURS: usize = 4;
@@ -50,29 +51,6 @@ const TICKS_PER_CHANGE: u32 = 64;
 
 /// After so many messages a node with [`Mutant::MissesWakeup`] receives nothing more.
 const HEARD: u64 = 20;
-
-/// A fault of a node, for tests of the checker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Mutant {
-    /// It loses every 50th message that it receives.
-    LosesMessages,
-    /// It receives every 50th message twice.
-    ReceivesTwice,
-    /// Every 50th message that it receives has changed.
-    AltersMessages,
-    /// It receives every 50th message as if it had sent it itself.
-    MistakesSenders,
-    /// It ignores the reports of messages that are not delivered.
-    NeverReports,
-    /// It claims of every message that is reported that it has not arrived.
-    DeniesArrivals,
-    /// After 20 messages its task is not woken by further ones.
-    MissesWakeup,
-    /// It passes no rumor on.
-    KeepsRumors,
-    /// It goes on although it is told to end.
-    NeverEnds,
-}
 
 /// What all nodes use.
 pub(crate) struct Shared {
@@ -210,11 +188,11 @@ impl<T: NetTransport> Node<T> {
     }
 
     /// Ends the node as a program does that exits.
-    async fn end(self) {
+    async fn end(mut self) {
         self.serving.abort();
-        let _ = self.serving.await; // it was aborted
+        let _ = (&mut self.serving).await; // it was aborted
         while let Some((peer, message)) = self.pool.try_recv() {
-            self.shared.received(self.number, peer, message);
+            self.shared.received(self.number, self.peer(peer), message);
         }
         let Self { number, shared, pool, mut events, mut unsent, follow, listener, .. } = self;
         drop((follow, pool, listener));
@@ -238,13 +216,13 @@ impl<T: NetTransport> Node<T> {
         match mutant {
             Some(Mutant::LosesMessages) => return,
             Some(Mutant::ReceivesTwice) => {
-                self.shared.received(self.number, peer, message.clone());
+                self.shared.received(self.number, self.peer(peer), message.clone());
             }
             Some(Mutant::AltersMessages) => message = altered(&message),
             Some(Mutant::MistakesSenders) => peer = self.credential.identity(),
             _ => {}
         }
-        match self.shared.received(self.number, peer, message) {
+        match self.shared.received(self.number, self.peer(peer), message) {
             None => {}
             Some(Message::Rumor(rumor)) => self.learn(rumor, Some(peer)).await,
             Some(Message::Known(known)) => {
@@ -286,7 +264,7 @@ impl<T: NetTransport> Node<T> {
             return;
         }
         let Shared { journal, directory, .. } = &*self.shared;
-        let Some(to) = directory.owner(peer) else { return };
+        let Some(to) = self.peer(peer) else { return };
         let mut sent = Arrived { number: 0, content: 0 };
         let bytes = message.encode(|length, content| {
             let number = journal.sent(self.number, to, length, content);
@@ -317,6 +295,12 @@ impl<T: NetTransport> Node<T> {
             }
             _ => {}
         }
+    }
+
+    /// Returns the node with an identity.
+    fn peer(&self, identity: CertHash) -> Option<Peer> {
+        let node = self.shared.directory.owner(identity)?;
+        Some(Peer { node, is_revoked: self.revoked.contains(&identity) })
     }
 
     /// Tells a peer which rumors this node knows.
@@ -369,17 +353,26 @@ impl<T: NetTransport> Node<T> {
             let trust = trusting_all_but(&self.revoked);
             self.credential = self.credential.with_trust(trust.clone());
             self.pool.set_credential(self.credential.clone());
-            self.listener.set_trust(trust.clone());
-            self.transport.revoke(&trust).await;
+            if !self.has_mutant(Mutant::AcceptsRevoked) {
+                self.listener.set_trust(trust.clone());
+            }
+            if !self.has_mutant(Mutant::KeepsRevoked) {
+                self.transport.revoke(&trust).await;
+            }
         }
     }
 }
 
 impl Shared {
     /// Records and returns a message that a node has received.
-    fn received(&self, node: u32, peer: CertHash, message: Bytes) -> Option<Message> {
+    pub(crate) fn received(
+        &self,
+        node: u32,
+        from: Option<Peer>,
+        message: Bytes,
+    ) -> Option<Message> {
         let (arrived, message) = self.decode(node, message)?;
-        self.journal.received(node, self.directory.owner(peer), arrived);
+        self.journal.received(node, from, arrived);
         Some(message)
     }
 

@@ -1,6 +1,7 @@
 //! `Scenario`: what is done to the nodes and to the network, and when, from a seed.
 
 use fastrand::Rng;
+use net_traits::CertHash;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -27,9 +28,10 @@ pub(crate) enum Step {
     Reset,
     /// A node gets another key.
     Rotate,
-    /// The key of a node is stolen: it gets another one, and the nodes are told not to trust the
-    /// stolen one.
-    Revoke,
+    /// The key of a node is stolen, and used by the thief.
+    Steal,
+    /// The theft is noticed: the node gets another key, and the nodes are told not to trust this one.
+    Revoke(CertHash),
     /// What has happened so far is checked.
     Check,
 }
@@ -46,7 +48,7 @@ struct Rate {
 const RATES: [Rate; 7] = [
     Rate { step: Step::Restart, per_node: 0.0015, besides: 0.1, needs_links: false },
     Rate { step: Step::Rotate, per_node: 0.0003, besides: 0.05, needs_links: false },
-    Rate { step: Step::Revoke, per_node: 0.0, besides: 0.1, needs_links: false },
+    Rate { step: Step::Steal, per_node: 0.0, besides: 0.1, needs_links: false },
     Rate { step: Step::Crash, per_node: 0.0003, besides: 0.05, needs_links: true },
     Rate { step: Step::Partition, per_node: 0.0, besides: 0.05, needs_links: true },
     Rate { step: Step::Slow, per_node: 0.001, besides: 0.1, needs_links: true },
@@ -99,7 +101,7 @@ impl Agenda {
 
     /// Returns how many keys the steps need.
     pub(crate) fn keys(&self) -> usize {
-        self.steps.values().filter(|step| matches!(step, Step::Rotate | Step::Revoke)).count()
+        self.steps.values().filter(|step| matches!(step, Step::Rotate | Step::Steal)).count()
     }
 }
 

@@ -3,9 +3,11 @@
 use crate::directory::Directory;
 use crate::journal::{Counts, Journal};
 use crate::message::Rumor;
+use crate::mutant::Mutant;
 use crate::network::Network;
-use crate::node::{self, Command, MAX_HELD, Mutant, Running, Shared};
+use crate::node::{self, Command, MAX_HELD, Running, Shared};
 use crate::scenario::{Agenda, Step};
+use crate::thief;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use fastrand::Rng;
@@ -108,6 +110,7 @@ struct Simulation<'a, N: Network> {
     agenda: Agenda,
     shared: Arc<Shared>,
     nodes: Vec<Node<N::Transport>>,
+    thieves: Vec<thief::Running>,
     /// Keys that no node has used yet.
     spare: Vec<NetCredential>,
     steps: BTreeMap<&'static str, u64>,
@@ -157,6 +160,7 @@ impl<'a, N: Network> Simulation<'a, N> {
             agenda,
             shared,
             nodes: Vec::new(),
+            thieves: Vec::new(),
             spare,
             steps: BTreeMap::new(),
             is_divided: false,
@@ -220,8 +224,12 @@ impl<'a, N: Network> Simulation<'a, N> {
                 None
             }
             Step::Reset => self.reset(),
-            Step::Rotate => self.rotate()?.map(|_| "rotated keys"),
-            Step::Revoke => self.revoke()?,
+            Step::Rotate => match self.choose() {
+                Some(node) => self.rotate(node)?,
+                None => None,
+            },
+            Step::Steal => self.steal(at)?,
+            Step::Revoke(identity) => self.revoke(identity)?,
             Step::Check => {
                 self.check()?;
                 None
@@ -341,17 +349,29 @@ impl<'a, N: Network> Simulation<'a, N> {
         Some("resets")
     }
 
-    /// Gives a node another key, and returns its earlier identity.
-    fn rotate(&mut self) -> Result<Option<CertHash>> {
-        let Some(node) = self.choose() else { return Ok(None) };
+    /// Gives a node another key.
+    fn rotate(&mut self, node: u32) -> Result<Option<&'static str>> {
         let credential = self.key()?;
-        let before = self.nodes[node as usize].credential.identity();
         self.nodes[node as usize].credential = credential.clone();
-        Ok(self.tell(node, Command::Rotate(credential)).map(|()| before))
+        Ok(self.tell(node, Command::Rotate(credential)).map(|()| "rotated keys"))
     }
 
-    fn revoke(&mut self) -> Result<Option<&'static str>> {
-        let Some(stolen) = self.rotate()? else { return Ok(None) };
+    /// Starts a thief with the key of a node.
+    fn steal(&mut self, at: Duration) -> Result<Option<&'static str>> {
+        let Some(node) = self.choose() else { return Ok(None) };
+        let (host, seed) = (self.network.add_host()?, self.rng.u64(..));
+        let credential = &self.nodes[node as usize].credential;
+        self.thieves.push(thief::start(&self.shared, host, node, credential, seed));
+        self.agenda.add(at + self.plan.period, Step::Revoke(credential.identity()));
+        Ok(Some("stolen keys"))
+    }
+
+    fn revoke(&mut self, stolen: CertHash) -> Result<Option<&'static str>> {
+        let owner = self.shared.directory.owner(stolen);
+        let owner = owner.filter(|it| self.nodes[*it as usize].credential.identity() == stolen);
+        if let Some(owner) = owner {
+            self.rotate(owner)?;
+        }
         self.shared.directory.revoke(stolen);
         Ok(self.publish(Some(stolen)).map(|()| "revocations"))
     }
@@ -412,6 +432,10 @@ impl<'a, N: Network> Simulation<'a, N> {
     }
 
     async fn end_all(&mut self) -> Result<()> {
+        for thief in std::mem::take(&mut self.thieves) {
+            drop(thief.stop);
+            thief.task.await.context("a thief has panicked")?;
+        }
         for node in 0..self.plan.peers {
             self.end(node).await?;
         }

@@ -12,4 +12,5 @@ fn the_same_seed_gives_the_same_run() {
     assert!(steps.iter().all(|it| first.steps.contains_key(it)), "{:?}", first.steps);
     let counts = &first.counts;
     assert!(counts.received > 1000 && counts.reported > 0 && counts.both > 0, "{counts:?}");
+    assert!(counts.forged > 0, "the thieves were not rejected until their keys were revoked");
 }

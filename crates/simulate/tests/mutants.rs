@@ -52,3 +52,13 @@ fn a_rumor_that_is_not_passed_on_is_detected() {
 fn a_node_that_does_not_end_is_detected() {
     assert_detected(Mutant::NeverEnds, "does not end");
 }
+
+#[test]
+fn a_connection_with_a_revoked_key_is_detected() {
+    assert_detected(Mutant::KeepsRevoked, "a revoked key of node");
+}
+
+#[test]
+fn a_listener_that_accepts_a_revoked_key_is_detected() {
+    assert_detected(Mutant::AcceptsRevoked, "a revoked key of node");
+}
