@@ -5,7 +5,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Parser, ValueEnum};
 use msquic_transport::MsQuicTransport;
 use quinn_transport::QuinnTransport;
-use simulate::{Loopback, Outcome, Plan, run_real, run_virtual};
+use simulate::{Loopback, Mutant, Outcome, Plan, run_real, run_virtual};
 use std::fs;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
@@ -30,6 +30,26 @@ struct Options {
     /// What the nodes run on
     #[arg(long, value_enum, default_value_t = Over::Memory)]
     over: Over,
+    /// Give all nodes a fault, for tests of the checker
+    #[arg(long, value_enum, hide = true)]
+    mutant: Option<Mutant>,
+}
+
+impl Options {
+    /// Returns the command that runs one seed.
+    fn command(&self, seed: u64) -> String {
+        let Self { peers, minutes, seed: _, seeds: _, over, mutant } = self;
+        let over = name(*over);
+        let mutant = mutant.map(|it| format!(" --mutant {}", name(it))).unwrap_or_default();
+        format!(
+            "cargo xtask simulate --peers {peers} --minutes {minutes} --seed {seed} --over {over}{mutant}"
+        )
+    }
+}
+
+/// Returns the name of a value on the command line.
+fn name(value: impl ValueEnum) -> String {
+    value.to_possible_value().map(|it| it.get_name().to_owned()).unwrap_or_default()
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -44,13 +64,6 @@ enum Over {
     Tcp,
 }
 
-impl Over {
-    fn name(self) -> String {
-        let value = self.to_possible_value();
-        value.map(|it| it.get_name().to_owned()).unwrap_or_default()
-    }
-}
-
 /// The memory of the program, in KiB, that does not depend on the number of nodes.
 const BASE: u64 = 64 * 1024;
 
@@ -63,15 +76,13 @@ fn main() -> ExitCode {
     for seed in options.seed..options.seed.saturating_add(options.seeds) {
         let Options { peers, minutes, over, .. } = options;
         // Printed first, for a run that does not end.
-        println!("seed {seed}: {peers} nodes, {minutes} min over {}", over.name());
+        println!("seed {seed}: {peers} nodes, {minutes} min over {}", name(over));
         let outcome = catch_unwind(|| run(&options, seed));
         let outcome =
             outcome.unwrap_or_else(|_| Err(anyhow!("the simulation panicked, see above")));
         if let Err(error) = outcome {
-            let size = format!("--peers {peers} --minutes {minutes}");
-            let command =
-                format!("cargo xtask simulate {size} --seed {seed} --over {}", over.name());
-            eprintln!("simulate: seed {seed}: {error:#}\nrepeat it with: {command}");
+            eprintln!("simulate: seed {seed}: {error:#}");
+            eprintln!("repeat it with: {}", options.command(seed));
             return ExitCode::FAILURE;
         }
     }
@@ -79,13 +90,13 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options, seed: u64) -> Result<()> {
-    let Options { peers, minutes, over, .. } = *options;
+    let Options { peers, minutes, over, mutant, .. } = *options;
     let began = Instant::now();
-    let real = || Plan::real_time(peers, minutes, seed);
+    let real = || Plan { mutant, ..Plan::real_time(peers, minutes, seed) };
     let outcome = match over {
         Over::Memory => {
             let progress = |now: Duration| eprintln!("  {:.1} min", now.as_secs_f64() / 60.0);
-            run_virtual(&Plan { progress, ..Plan::virtual_time(peers, minutes, seed) })?
+            run_virtual(&Plan { progress, mutant, ..Plan::virtual_time(peers, minutes, seed) })?
         }
         Over::Msquic => run_real(&Loopback(|| Ok(MsQuicTransport::new())), &real())?,
         Over::Quinn => run_real(&Loopback(|| Ok(QuinnTransport::new())), &real())?,

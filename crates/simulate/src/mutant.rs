@@ -1,7 +1,7 @@
 //! `Mutant`: faults of nodes, which show that the checker can fail.
 
 /// A fault of all nodes, for tests of the checker.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Mutant {
     /// It loses every 50th message that it receives.
     LosesMessages,
@@ -25,4 +25,6 @@ pub enum Mutant {
     KeepsRevoked,
     /// It accepts connections with an identity that is revoked.
     AcceptsRevoked,
+    /// It panics when it receives its 50th message.
+    Panics,
 }

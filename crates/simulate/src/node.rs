@@ -219,6 +219,7 @@ impl<T: NetTransport> Node<T> {
                 self.shared.received(self.number, self.peer(peer), message.clone());
             }
             Some(Mutant::AltersMessages) => message = altered(&message),
+            Some(Mutant::Panics) => panic!("the mutant panics"),
             Some(Mutant::MistakesSenders) => peer = self.credential.identity(),
             _ => {}
         }

@@ -62,3 +62,8 @@ fn a_connection_with_a_revoked_key_is_detected() {
 fn a_listener_that_accepts_a_revoked_key_is_detected() {
     assert_detected(Mutant::AcceptsRevoked, "a revoked key of node");
 }
+
+#[test]
+fn a_node_that_panics_is_detected() {
+    assert_detected(Mutant::Panics, "has panicked");
+}
