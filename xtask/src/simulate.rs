@@ -7,9 +7,9 @@ use std::ffi::OsStr;
 /// The arguments of the runs of `ci`.
 pub(crate) const SHORT: [&str; 4] = [
     "--peers 200 --minutes 2 --seed 1 --seeds 2 --over memory",
-    "--peers 8 --minutes 0.1 --seed 1 --over msquic",
-    "--peers 8 --minutes 0.1 --seed 1 --over quinn",
-    "--peers 8 --minutes 0.1 --seed 1 --over tcp",
+    "--peers 20 --minutes 0.09 --seed 1 --over msquic",
+    "--peers 20 --minutes 0.09 --seed 1 --over quinn",
+    "--peers 20 --minutes 0.09 --seed 1 --over tcp",
 ];
 
 /// Runs a simulation; `arguments` go to the program. `profile` contains the arguments that select the
