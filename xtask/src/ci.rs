@@ -50,9 +50,11 @@ const DRIVEN: [&str; 26] = [
 ];
 
 /// The packages that do not link libmsquic.
-const PLAIN: [&str; 18] = [
+const PLAIN: [&str; 20] = [
     "--package",
     "bench-report",
+    "--package",
+    "spelling",
     "--package",
     "net-traits",
     "--package",
@@ -93,7 +95,7 @@ const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::"
 pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     let mut steps = Steps::default();
     steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
-    steps.function("tidy", "cargo xtask tidy", || tidy::run(&workspace.root))?;
+    steps.function("tidy", "cargo xtask tidy", || tidy::run(workspace))?;
     check_dependencies(workspace, &mut steps)?;
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;

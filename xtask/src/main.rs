@@ -237,7 +237,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Msrv { beta } => msrv::run(&Workspace::new(None)?, *beta),
         Command::Readme { self_contained: false } => readme::run(&Workspace::new(None)?),
         Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
-        Command::Tidy => tidy::run(&Workspace::new(None)?.root),
+        Command::Tidy => tidy::run(&Workspace::new(None)?),
         Command::Deny => deny::run(&Workspace::new(None)?),
         Command::Doctor => doctor::run(&Workspace::new(None)?.root),
         Command::Completions { shell } => {

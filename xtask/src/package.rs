@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The packages that are not meant for other projects.
-pub(crate) const NOT_PACKED: [&str; 10] = [
+pub(crate) const NOT_PACKED: [&str; 11] = [
     "attack-bench",
     "bench-report",
     "examples",
@@ -24,6 +24,7 @@ pub(crate) const NOT_PACKED: [&str; 10] = [
     "quic-attack",
     "simulate",
     "soak",
+    "spelling",
     "transport-bench",
     "xtask",
 ];

@@ -1,6 +1,7 @@
 //! `tidy`: checks rules that the compiler does not.
 
-use crate::{circles, documents, errors, links, patches, performance, process, promises};
+use crate::process::{self, Workspace};
+use crate::{circles, documents, errors, links, patches, performance, promises};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,7 +22,11 @@ const UNSAFE_HOME: &str = "crates/msquic-async/src/ffi";
 /// The benchmark of bare msquic, which is not part of a library, needs it too.
 const UNSAFE_BENCH: &str = "bench/src/contenders/raw.rs";
 
-pub(crate) fn run(root: &Path) -> Result<()> {
+/// The files whose words are checked; others are for programs.
+const TEXTS: [&str; 7] = ["md", "rs", "toml", "yml", "c", "h", "patch"];
+
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let root = &workspace.root;
     let mut files = Vec::new();
     for directory in ["crates", "examples", "xtask", "bench"] {
         collect(&root.join(directory), &mut files)?;
@@ -33,6 +38,7 @@ pub(crate) fn run(root: &Path) -> Result<()> {
         complaints.extend(check(shown, &text).map(|what| format!("{}: {what}", shown.display())));
     }
     let tracked = tracked(root)?;
+    complaints.extend(spelling(workspace, &tracked)?);
     complaints.extend(links::check(root, &tracked));
     for path in &tracked {
         // The file may be deleted.
@@ -89,6 +95,17 @@ fn leaves_package(path: &Path, text: &str) -> bool {
     let depth = path.components().count().saturating_sub(3); // crates, the package, the file
     let outside = "../".repeat(depth + 1);
     ["include_str!", "include_bytes!"].iter().any(|it| text.contains(&format!("{it}(\"{outside}")))
+}
+
+/// Returns the misspelt words.
+fn spelling(workspace: &Workspace, tracked: &[String]) -> Result<Vec<String>> {
+    let is_text = |path: &&String| {
+        let extension = Path::new(path).extension().and_then(|it| it.to_str());
+        extension.is_some_and(|extension| TEXTS.contains(&extension))
+    };
+    let mut command = workspace.cargo(["run", "--quiet", "--package", "spelling", "--"]);
+    let found = process::output(command.args(tracked.iter().filter(is_text)))?;
+    Ok(found.lines().map(str::to_owned).collect())
 }
 
 /// Lists the files that git tracks, or would after `git add`; empty without git.

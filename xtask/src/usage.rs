@@ -93,7 +93,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[("api", "show what differs"), ("api --write", "accept the differences after a review")],
     ),
     ("package", &[("package", "before a release")]),
-    ("tidy", &[("tidy", "takes a second")]),
+    ("tidy", &[("tidy", "takes seconds; builds a dictionary at first")]),
     ("deny", &[("deny", "after a change of Cargo.lock")]),
     ("doctor", &[("doctor", "paste the output into a report of a fault")]),
     (

@@ -54,7 +54,7 @@ net_kit::quic_options! {
         /// 9002, section 7.7). Default: true (msquic).
         pacing: bool = true;
         /// Whether routers may signal congestion by marks instead of loss (ECN, RFC 9000, section 13.4). Paths that
-        /// do not carry the marks are recognised. Default: false (msquic).
+        /// do not carry the marks are recognized. Default: false (msquic).
         ecn: bool = false;
         /// How msquic's threads serve the connections of this transport. Default:
         /// [`ExecutionProfile::LowLatency`]. The processors are chosen for the whole process, see

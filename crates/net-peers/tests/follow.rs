@@ -230,7 +230,7 @@ async fn a_peer_that_closes_soon_is_redialled_with_backoff() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn this_node_is_recognised_in_the_list() {
+async fn this_node_is_recognized_in_the_list() {
     let network = MemoryNetwork::new(1);
     let (me, host) = (trusting(), network.transport());
     let listener = host.create_listener(any_port(), &[ALPN], me.clone()).await.unwrap();

@@ -83,7 +83,7 @@ mod tests {
         other_key[0] ^= 1;
         other_signature[0] ^= 1;
         for _ in 0..2 {
-            assert_eq!(check(&ED25519, key, b"messag", signature), None);
+            assert_eq!(check(&ED25519, key, b"massage", signature), None);
             assert_eq!(check(&ED25519, key, b"message", &other_signature), None);
             assert_eq!(check(&ED25519, &other_key, b"message", signature), None);
             assert_eq!(check(&ECDSA_P256_SHA256_ASN1, key, b"message", signature), None);

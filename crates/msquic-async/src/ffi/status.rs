@@ -228,7 +228,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tls_alerts_are_recognised() {
+    fn tls_alerts_are_recognized() {
         assert_eq!(Status::BAD_CERTIFICATE.tls_alert(), Some(42));
         assert_eq!(Status::REQUIRED_CERTIFICATE.tls_alert(), Some(116));
         assert_eq!(Status(FIRST_TLS_ALERT + 80).to_string(), "TLS alert 80");

@@ -320,7 +320,7 @@ impl<T: NetTransport> PeerPool<T> {
     /// If it was the only known address of its peer, the connections with that peer are closed,
     /// whichever side dialled them. At most [`max_followed`](PeerPoolConfig::max_followed)
     /// addresses are followed, and [`max_dials`](PeerPoolConfig::max_dials) dialled at once. A list
-    /// may contain the addresses of this node, which are recognised and not dialled again.
+    /// may contain the addresses of this node, which are recognized and not dialled again.
     ///
     /// If two addresses belong to one node, such as an IPv4 and an IPv6 address, both are dialled
     /// once and one connection is closed as redundant.

@@ -356,7 +356,7 @@ fn content_with_another_hash_is_removed() {
     run(async {
         let setup = Setup::new().await;
         let (wrong, _) = setup.begin("wrong", b"abc").await;
-        wrong.send_bytes(chunk(0, b"abd")).await.unwrap();
+        wrong.send_bytes(chunk(0, b"abx")).await.unwrap();
         match wrong.watch_close().await {
             CloseReason::Peer { code: close_code::FAILED, reason, .. } => {
                 let reason = reason.to_string();
