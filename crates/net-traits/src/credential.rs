@@ -2,7 +2,7 @@
 
 use crate::credential_error::{CredentialError, MAX_CHAIN};
 use crate::{Cause, CertHash, TrustPolicy};
-use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::pem::{self, PemObject};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::fmt;
 use std::path::Path;
@@ -71,8 +71,8 @@ impl NetCredential {
         let is_encrypted = || ENCRYPTED.iter().any(|it| pem.windows(it.len()).any(|at| at == *it));
         let (chain, key) = parsed.map_err(|error| match error {
             _ if is_encrypted() => CredentialError::EncryptedKey,
-            rustls_pki_types::pem::Error::NoItemsFound => CredentialError::NoPrivateKey,
-            error => CredentialError::Pem(Cause::new(error)),
+            pem::Error::NoItemsFound => CredentialError::NoPrivateKey,
+            error => CredentialError::Pem(pem_cause(error)),
         })?;
         Self::new(chain, key, trust)
     }
@@ -177,6 +177,26 @@ impl fmt::Debug for NetCredential {
     }
 }
 
+/// Describes an error of the PEM parser. Its own texts show bytes of the input as numbers, which may be those of
+/// the key.
+fn pem_cause(error: pem::Error) -> Cause {
+    Cause::new(match error {
+        pem::Error::MissingSectionEnd { end_marker } => {
+            let name = String::from_utf8_lossy(&end_marker).into_owned();
+            format!("it has no line -----END {name}-----, copy all of it")
+        }
+        pem::Error::IllegalSectionStart { .. } => {
+            "a line that begins with -----BEGIN has more than the name of its block and -----, \
+             copy it with its line breaks"
+                .to_owned()
+        }
+        pem::Error::Base64Decode(_) => {
+            "the base64 text of a block is damaged, copy it again".to_owned()
+        }
+        other => other.to_string(),
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -210,7 +230,7 @@ mod tests {
 
     #[test]
     fn pem_errors_say_what_is_missing() {
-        let error = |pem: &str| NetCredential::from_pem(pem.as_bytes(), TrustPolicy::Any).err();
+        let error = |text: &str| NetCredential::from_pem(text.as_bytes(), TrustPolicy::Any).err();
         assert_eq!(error(""), Some(CredentialError::NoPrivateKey));
         let key = "-----BEGIN PRIVATE KEY-----\nMAMCAQA=\n-----END PRIVATE KEY-----\n";
         assert_eq!(error(key), Some(CredentialError::NoCertificate));
@@ -220,6 +240,16 @@ mod tests {
                      MAMCAQA=\n-----END RSA PRIVATE KEY-----\n";
         assert_eq!(error(older), Some(CredentialError::EncryptedKey));
         let cut = "-----BEGIN CERTIFICATE-----\nMAMCAQA=\n";
-        assert!(matches!(error(cut), Some(CredentialError::Pem(_))));
+        let one_line = "-----BEGIN PRIVATE KEY----- MAMCAQA= -----END PRIVATE KEY";
+        let changed = key.replace("MAMC", "MA(C");
+        for (pem, expected) in [
+            (cut, "no line -----END CERTIFICATE-----"),
+            (one_line, "a line that begins with -----BEGIN"),
+            (&changed, "the base64 text"),
+        ] {
+            let Some(CredentialError::Pem(cause)) = error(pem) else { panic!("{pem}") };
+            let text = cause.to_string();
+            assert!(text.contains(expected) && !text.contains("MA"), "{text}");
+        }
     }
 }

@@ -11,7 +11,7 @@ pub(crate) const MAX_CHAIN: usize = 24 * 1024;
 #[non_exhaustive]
 pub enum CredentialError {
     /// There is no certificate. The PEM text needs a block `CERTIFICATE`.
-    #[error("the credential holds no certificate")]
+    #[error("the credential holds no certificate: a PEM text needs a block CERTIFICATE")]
     NoCertificate,
     /// The chain is larger than a handshake can carry.
     #[error(
@@ -23,7 +23,7 @@ pub enum CredentialError {
         bytes: usize,
     },
     /// There is no private key. The PEM text needs a block of one, such as `PRIVATE KEY`.
-    #[error("the credential holds no private key")]
+    #[error("the credential holds no private key: a PEM text needs a block such as PRIVATE KEY")]
     NoPrivateKey,
     /// The private key is encrypted.
     #[error("the private key is encrypted: decrypt it first (openssl pkey)")]
