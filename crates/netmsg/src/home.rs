@@ -39,7 +39,7 @@ impl Home {
     /// Locks the directory against other processes that change its files, until the file is
     /// dropped. Creates the directory if it does not exist.
     pub(crate) fn lock(&self) -> Result<File> {
-        self.create()?;
+        create_directory(&self.0, true)?;
         let path = self.0.join("lock");
         let mut options = File::options();
         options.write(true).create(true).truncate(false);
@@ -50,14 +50,21 @@ impl Home {
         file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
         Ok(file)
     }
+}
 
-    fn create(&self) -> Result<()> {
-        let mut builder = fs::DirBuilder::new();
-        builder.recursive(true);
-        #[cfg(unix)]
+/// Creates a directory and those above it, unless it exists. `private` keeps other users out of a new one.
+pub(crate) fn create_directory(path: &Path, private: bool) -> Result<()> {
+    let display = path.display();
+    ensure!(path.is_dir() || !path.exists(), "{display} is not a directory, choose another path");
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    if private {
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&self.0).with_context(|| format!("cannot create {}", self.0.display()))
     }
+    #[cfg(not(unix))]
+    let _ = private;
+    builder.create(path).with_context(|| format!("cannot create the directory {display}"))
 }
 
 /// Writes a file that only its owner can read, completely or not at all.

@@ -57,5 +57,7 @@ pub(crate) fn load(home: &Home, trust: TrustPolicy) -> Result<NetCredential> {
     let pem = pem.with_context(|| {
         format!("there is no identity in {display}, create one with `netmsg id`")
     })?;
-    NetCredential::from_pem(&pem, trust).with_context(|| format!("{display} holds no credential"))
+    NetCredential::from_pem(&pem, trust).with_context(|| {
+        format!("{display} holds no credential, restore it or replace it with `netmsg id --force`")
+    })
 }

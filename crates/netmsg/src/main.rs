@@ -1,6 +1,7 @@
 //! `netmsg`: files, chat and measurements between peers that know each other by key.
 #![cfg_attr(test, allow(clippy::single_range_in_vec_init, reason = "lists of missing ranges"))]
 
+mod advice;
 mod chat;
 mod close_code;
 mod collect;
@@ -25,7 +26,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use exit::Exit;
 use home::Home;
 use net_traits::NetTransport;
-use output::{Output, one_line};
+use output::Output;
 use serde_json::json;
 use session::Session;
 use std::path::PathBuf;
@@ -84,7 +85,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let exit = Exit::of(&error) as u8;
-            output.error(&one_line(&error), json!({ "exit": exit }));
+            output.error(&advice::explained(&error), json!({ "exit": exit }));
             exit.into()
         }
     }

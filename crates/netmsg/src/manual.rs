@@ -1,6 +1,7 @@
 //! `netmsg man` and `netmsg completions`.
 
 use crate::exit::Exit;
+use crate::home::create_directory;
 use anyhow::{Context, Result, anyhow};
 use clap::Command;
 use clap_complete::Shell;
@@ -26,7 +27,7 @@ pub(crate) struct Completions {
 
 pub(crate) fn man(program: Command, options: &Manual) -> Result<()> {
     if let Some(out) = &options.out {
-        std::fs::create_dir_all(out).with_context(|| format!("cannot create {}", out.display()))?;
+        create_directory(out, false)?;
         let written = clap_mangen::generate_to(program, out);
         return written.with_context(|| format!("cannot write into {}", out.display()));
     }

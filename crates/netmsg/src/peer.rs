@@ -67,7 +67,10 @@ impl Peer {
         let credential = id::load(home, trust)?;
         let addresses = self.resolve().await?;
         let connected = race(transport, addresses, alpn, &credential).await;
-        connected.with_context(|| format!("cannot connect to {self}"))
+        connected.with_context(|| match self.identity {
+            Some(identity) => format!("cannot connect to {identity}@{self}"),
+            None => format!("cannot connect to {self}"),
+        })
     }
 
     async fn resolve(&self) -> Result<Vec<SocketAddr>> {
@@ -76,6 +79,11 @@ impl Peer {
         let resolved = resolved.and_then(|resolved| Ok(resolved?.take(ADDRESSES).collect()));
         resolved.with_context(|| format!("cannot resolve {self}")).context(Exit::Unreachable)
     }
+}
+
+/// Parses an address to listen on.
+pub(crate) fn local_address(text: &str) -> Result<SocketAddr, &'static str> {
+    text.parse().map_err(|_| "it is not IP:PORT, such as 0.0.0.0:4433 or [::]:4433")
 }
 
 /// Dials the addresses in order, each when the attempts before have failed or after [`DELAY`], and

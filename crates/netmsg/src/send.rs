@@ -1,5 +1,6 @@
 //! `netmsg send`: sends files and directories.
 
+use crate::advice::explained;
 use crate::exit::Exit;
 use crate::file::Source;
 use crate::output::one_line;
@@ -117,7 +118,7 @@ impl Sender {
                 continue;
             };
             let concerns_file = Exit::of(&error) == Exit::Failed || is_about_file(&error);
-            let (text, name) = (one_line(&error), source.name.as_str());
+            let (text, name) = (explained(&error), source.name.as_str());
             if self.reports_failures {
                 let exit = Exit::of(&error) as i32;
                 let fields = json!({ "peer": peer.to_string(), "name": name, "exit": exit });

@@ -7,7 +7,7 @@ mod demo;
 mod rooms;
 
 use crate::output::{Output, is_hidden};
-use crate::peer::Peer;
+use crate::peer::{Peer, local_address};
 use crate::session::Session;
 use crate::transport::Kind;
 use crate::{close_code, id, protocol, trust};
@@ -29,7 +29,7 @@ use tokio::io::{AsyncBufReadExt, BufReader};
 #[command(group(ArgGroup::new("mode").required(true)))]
 pub(crate) struct Options {
     /// Host the rooms at this address; port 0 selects a free port
-    #[arg(long, value_name = "ADDRESS", group = "mode")]
+    #[arg(long, value_name = "ADDRESS", group = "mode", value_parser = local_address)]
     host: Option<SocketAddr>,
     /// Join the host at [IDENTITY@]HOST:PORT
     #[arg(long, value_name = "PEER", group = "mode")]

@@ -7,8 +7,11 @@
 mod attempts;
 mod trust_file;
 
+use crate::advice::explained;
 use crate::file::{Inbox, MIN_WINDOW, Turns};
+use crate::home::create_directory;
 use crate::output::{Output, one_line};
+use crate::peer::local_address;
 use crate::session::Session;
 use crate::{close_code, id, perf, ping, protocol};
 use anyhow::{Context, Result, bail};
@@ -41,7 +44,7 @@ const MEASUREMENTS: usize = 4;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Address to listen on; port 0 selects a free port, [::] is all IPv6 and IPv4 addresses
-    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4433")]
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:4433", value_parser = local_address)]
     bind: SocketAddr,
     /// Directory for the files, created if it does not exist
     #[arg(long, value_name = "DIR", default_value = ".")]
@@ -51,6 +54,7 @@ pub(crate) struct Options {
     trust: Vec<CertHash>,
     /// The largest accepted file, in bytes [default: 16 GiB]
     #[arg(long, value_name = "BYTES", default_value_t = 16 << 30, hide_default_value = true)]
+    #[arg(value_parser = bytes)]
     max_size: u64,
     /// Bytes that a peer may send beyond those that are safe on the disk, which is what an
     /// interrupted transfer sends twice at most [default: 32 MiB]
@@ -69,8 +73,7 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     let trust = TrustFile::open(&session.home, &options.trust)?;
     let credential = id::load(&session.home, trust.policy())?;
     let identity = credential.identity();
-    std::fs::create_dir_all(&options.out)
-        .with_context(|| format!("{} cannot be a directory for files", options.out.display()))?;
+    create_directory(&options.out, false)?;
     let mut alpn = vec![protocol::FILE, protocol::PING];
     alpn.extend(options.perf.then_some(protocol::PERF));
     let listener = session.transport.create_listener(options.bind, &alpn, credential).await;
@@ -91,6 +94,10 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
         served = serve => served,
         never = trust.follow(&listener, &session.transport, output) => match never {},
     }
+}
+
+fn bytes(text: &str) -> Result<u64, &'static str> {
+    text.parse().map_err(|_| "it is not a number of bytes in digits, such as 1000000")
 }
 
 /// State shared by the tasks of all peers.
@@ -164,7 +171,7 @@ impl Server {
                 0 => String::new(),
                 _ => format!(" ({hidden} attempts before it failed, too)"),
             };
-            let text = format!("{peer}: {}{more}", one_line(error));
+            let text = format!("{peer}: {}{more}", explained(error));
             self.output.error(&text, json!({ "address": peer, "hidden": hidden }));
         }
     }

@@ -141,3 +141,46 @@ fn invalid_arguments_have_their_own_exit_code() {
         assert_eq!(user.run(arguments).code, exit::USAGE, "{arguments:?}");
     }
 }
+
+#[test]
+fn a_message_says_what_was_wrong_with_which_value_and_what_to_do() {
+    let (user, peer) = User::pair();
+    let file = user.file("a", b"x");
+    for (arguments, expected) in [
+        (&["listen", "--bind", "host:1"][..], "'host:1' for '--bind"),
+        (&["listen", "--bind", "host:1"], "such as 0.0.0.0:4433 or [::]:4433"),
+        (&["listen", "--max-size", "1G"], "not a number of bytes in digits"),
+        (&["chat", "--host", "4433"], "such as 0.0.0.0:4433 or [::]:4433"),
+    ] {
+        let ran = user.run(arguments);
+        assert!(ran.errors.iter().any(|line| line.contains(expected)), "{ran:?}");
+    }
+    let not_directory = format!("{file} is not a directory, choose another path");
+    user.run(&["listen", "--bind", "127.0.0.1:0", "--out", &file])
+        .failed(exit::FAILED, &not_directory);
+    user.run(&["id", "--home", &file]).failed(exit::FAILED, &not_directory);
+    // An address of no host (RFC 5737).
+    for transport in ["quic", "quinn", "tcp"] {
+        let ran = user.run(&["listen", "--transport", transport, "--bind", "192.0.2.1:4433"]);
+        ran.failed(exit::FAILED, "choose an address of this host");
+    }
+
+    let listen = peer.listen(&["--max-size", "1"]);
+    let stranger = User::new();
+    let elsewhere = format!("{}@{}", stranger.identity, listen.address());
+    let ran = user.run(&["send", "--to", &elsewhere, &file]);
+    ran.failed(exit::UNTRUSTED, &format!("cannot connect to {elsewhere}"));
+    ran.failed(exit::UNTRUSTED, "if it is the right peer, accept it with `netmsg trust add`");
+    let known = format!("{}@{}", peer.identity, listen.address());
+    stranger
+        .run(&["ping", &known])
+        .failed(exit::UNTRUSTED, "that side accepts it after `netmsg trust add`");
+    user.run(&["perf", &known]).failed(exit::REJECTED, "start the listener with --perf");
+    let tcp = user.run(&["--transport", "tcp", "ping", &known]);
+    tcp.failed(exit::UNREACHABLE, "a listener with the same --transport runs there");
+
+    std::fs::write(user.home().join("identity.pem"), "-----BEGIN CERTIFICATE-----\nMAMC").unwrap();
+    let damaged = user.run(&["ping", &known]);
+    damaged.failed(exit::FAILED, "replace it with `netmsg id --force`");
+    damaged.failed(exit::FAILED, "it has no line -----END CERTIFICATE-----, copy all of it");
+}
