@@ -82,6 +82,12 @@ pub(crate) async fn run(session: &Session, options: &Options) -> Result<()> {
     let text = format!("listening on {address}\nidentity {identity}");
     let fields = json!({ "address": address.to_string(), "identity": identity.to_string() });
     output.event("listening", text, fields);
+    // A listener for `ping` and `perf` needs no place for files, so that it goes on.
+    if let Err(error) = tempfile::tempfile_in(&options.out) {
+        let out = options.out.display();
+        let text = format!("no file can be stored in {out}: {error}; choose another --out");
+        output.error(&text, json!({}));
+    }
 
     let server = Arc::new(Server::new(output, &options.out, options.max_size, options.window));
     let serve = async {

@@ -165,6 +165,12 @@ fn a_message_says_what_was_wrong_with_which_value_and_what_to_do() {
         ran.failed(exit::FAILED, "choose an address of this host");
     }
 
+    #[cfg(target_os = "linux")]
+    peer.listen(&["--out", "/proc"]).until(|listen| {
+        let errors = listen.errors.lock().unwrap();
+        errors.iter().any(|line| line.contains("no file can be stored in /proc"))
+    });
+
     let listen = peer.listen(&["--max-size", "1"]);
     let stranger = User::new();
     let elsewhere = format!("{}@{}", stranger.identity, listen.address());
