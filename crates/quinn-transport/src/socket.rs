@@ -3,7 +3,8 @@
 //! The system may return a batch of datagrams, of up to 64 KiB (GRO). quinn allocates it as a whole, which stays
 //! while a byte of one datagram is unread, and counts that datagram only (quinn 0.11.12,
 //! `RecvState::poll_socket`). A peer that does not send honestly could occupy some forty times what quinn
-//! counts. While a connection may hold that much, this socket returns datagrams one by one.
+//! counts. This socket therefore returns the datagrams of a batch one by one if they are not all for one
+//! connection, which counts them, and all datagrams while a connection may hold too much.
 
 use parking_lot::Mutex;
 use quinn::udp::{RecvMeta, Transmit};
@@ -39,6 +40,36 @@ struct Received {
     datagrams: VecDeque<(Range<usize>, RecvMeta)>,
 }
 
+impl Received {
+    /// Adds the datagrams of batches, each at a multiple of `BATCH` in the buffer.
+    fn separate(&mut self, batches: &[RecvMeta]) {
+        for (index, batch) in batches.iter().enumerate() {
+            let (start, stride) = (index * BATCH, batch.stride.max(1));
+            // An empty batch is an empty datagram, so that each call returns something.
+            for begin in (0..batch.len.max(1)).step_by(stride) {
+                let len = stride.min(batch.len - begin);
+                let range = start + begin..start + begin + len;
+                self.datagrams.push_back((range, RecvMeta { len, stride: len, ..*batch }));
+            }
+        }
+    }
+}
+
+/// The size of the connection IDs of an endpoint, in bytes: quinn-proto 0.11.19, `HashedConnectionIdGenerator`.
+const CONNECTION_ID: usize = 8;
+
+/// Returns whether all datagrams of a batch are for the same connection ID, in packets with short headers
+/// (RFC 9000, section 17.3.1).
+fn is_for_one_connection(batch: &[u8], stride: usize) -> bool {
+    let connection_id = |datagram: &[u8]| match datagram {
+        [first, rest @ ..] if first & 0x80 == 0 => rest.first_chunk::<CONNECTION_ID>().copied(),
+        _ => None,
+    };
+    let mut datagrams = batch.chunks(stride.max(1)).map(connection_id);
+    let first = datagrams.next().flatten();
+    batch.len() <= stride || first.is_some() && datagrams.all(|id| id == first)
+}
+
 impl Socket {
     pub(crate) fn new(socket: Arc<dyn AsyncUdpSocket>, separated: Arc<AtomicUsize>) -> Self {
         Self { socket, separated, received: Mutex::default() }
@@ -60,24 +91,30 @@ impl AsyncUdpSocket for Socket {
         buffers: &mut [IoSliceMut<'_>],
         metas: &mut [RecvMeta],
     ) -> Poll<io::Result<usize>> {
-        let Received { buffer, datagrams } = &mut *self.received.lock();
-        if datagrams.is_empty() && self.separated.load(Ordering::Relaxed) == 0 {
-            return self.socket.poll_recv(context, buffers, metas);
-        }
-        while datagrams.is_empty() {
-            buffer.resize(BATCH * BATCHES, 0);
-            let mut batches = [RecvMeta::default(); BATCHES];
-            let mut slices = buffer.chunks_mut(BATCH).map(IoSliceMut::new).collect::<Vec<_>>();
-            let count = ready!(self.socket.poll_recv(context, &mut slices, &mut batches))?;
-            for (index, batch) in batches[..count].iter().enumerate() {
-                let (start, stride) = (index * BATCH, batch.stride.max(1));
-                for begin in (0..batch.len).step_by(stride) {
-                    let len = stride.min(batch.len - begin);
-                    let range = start + begin..start + begin + len;
-                    datagrams.push_back((range, RecvMeta { len, stride: len, ..*batch }));
-                }
+        let received = &mut *self.received.lock();
+        if received.datagrams.is_empty() && self.separated.load(Ordering::Relaxed) == 0 {
+            let count = ready!(self.socket.poll_recv(context, buffers, metas))?;
+            let batches = || {
+                buffers.iter().zip(&*metas).take(count).map(|(buffer, meta)| &buffer[..meta.len])
+            };
+            if batches().zip(&*metas).all(|(batch, meta)| is_for_one_connection(batch, meta.stride))
+            {
+                return Poll::Ready(Ok(count));
             }
+            received.buffer.resize(BATCH * BATCHES, 0);
+            for (batch, to) in batches().zip(received.buffer.chunks_mut(BATCH)) {
+                to[..batch.len()].copy_from_slice(batch);
+            }
+            received.separate(&metas[..count]);
+        } else if received.datagrams.is_empty() {
+            received.buffer.resize(BATCH * BATCHES, 0);
+            let mut batches = [RecvMeta::default(); BATCHES];
+            let mut slices =
+                received.buffer.chunks_mut(BATCH).map(IoSliceMut::new).collect::<Vec<_>>();
+            let count = ready!(self.socket.poll_recv(context, &mut slices, &mut batches))?;
+            received.separate(&batches[..count]);
         }
+        let Received { buffer, datagrams } = received;
         let mut count = 0;
         for (to, meta) in buffers.iter_mut().zip(metas) {
             let Some((range, of_datagram)) = datagrams.pop_front() else { break };
@@ -118,9 +155,9 @@ mod tests {
     use std::net::{IpAddr, Ipv4Addr};
     use std::task::Waker;
 
-    /// Returns a batch of three datagrams, an empty one and a single one, and then nothing.
+    /// Returns these batches, each with its stride, and then nothing.
     #[derive(Debug)]
-    struct Batches(Mutex<bool>);
+    struct Batches(Mutex<Vec<(Vec<u8>, usize)>>);
 
     const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 7);
 
@@ -139,16 +176,13 @@ mod tests {
             buffers: &mut [IoSliceMut<'_>],
             metas: &mut [RecvMeta],
         ) -> Poll<io::Result<usize>> {
-            if std::mem::replace(&mut *self.0.lock(), true) {
-                return Poll::Pending;
-            }
-            let batches = [(&b"aaabbbcc"[..], 3), (b"", 0), (b"dddd", 4)];
-            for ((buffer, meta), (data, stride)) in buffers.iter_mut().zip(metas).zip(batches) {
+            let batches = std::mem::take(&mut *self.0.lock());
+            for ((buffer, meta), (data, stride)) in buffers.iter_mut().zip(metas).zip(&batches) {
                 buffer[..data.len()].copy_from_slice(data);
-                let (addr, len) = (ADDRESS, data.len());
+                let (addr, len, stride) = (ADDRESS, data.len(), *stride);
                 *meta = RecvMeta { addr, len, stride, ecn: None, dst_ip: None };
             }
-            Poll::Ready(Ok(batches.len()))
+            if batches.is_empty() { Poll::Pending } else { Poll::Ready(Ok(batches.len())) }
         }
 
         fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -156,9 +190,13 @@ mod tests {
         }
     }
 
-    /// Returns what is received while so many connections need it separated.
-    fn receive(separated: usize) -> Vec<(String, usize)> {
-        let socket = Socket::new(Arc::new(Batches(Mutex::new(false))), Arc::new(separated.into()));
+    /// The datagrams of a batch, and the stride of its metadata.
+    type Batch = (Vec<u8>, usize);
+
+    /// Returns what is received of these batches while so many connections need them separated.
+    fn receive(batches: &[Batch], separated: usize) -> Vec<Batch> {
+        let socket = Batches(Mutex::new(batches.to_vec()));
+        let socket = Socket::new(Arc::new(socket), Arc::new(separated.into()));
         let context = &mut Context::from_waker(Waker::noop());
         let mut received = Vec::new();
         loop {
@@ -168,20 +206,52 @@ mod tests {
             let Poll::Ready(count) = socket.poll_recv(context, &mut buffers, &mut metas) else {
                 return received;
             };
-            for (buffer, meta) in buffers.iter().zip(metas).take(count.unwrap()) {
+            let count = count.unwrap();
+            assert!(count > 0);
+            for (buffer, meta) in buffers.iter().zip(metas).take(count) {
                 assert_eq!(meta.addr, ADDRESS);
-                let data = String::from_utf8(buffer[..meta.len].to_vec()).unwrap();
-                received.push((data, meta.stride));
+                received.push((buffer[..meta.len].to_vec(), meta.stride));
             }
         }
     }
 
+    /// A datagram whose packet has a short header and this connection ID.
+    fn short(connection_id: u8, payload: &[u8]) -> Vec<u8> {
+        [&[0x40][..], &[connection_id; CONNECTION_ID], payload].concat()
+    }
+
+    fn batch(datagrams: &[Vec<u8>]) -> Batch {
+        (datagrams.concat(), datagrams[0].len())
+    }
+
+    /// The same datagrams, each as a batch.
+    fn alone(datagrams: &[Vec<u8>]) -> Vec<Batch> {
+        datagrams.iter().map(|datagram| (datagram.clone(), datagram.len())).collect()
+    }
+
     #[test]
     fn batches_are_separated_on_demand() {
-        let expect = |datagrams: &[(&str, usize)]| {
-            datagrams.iter().map(|(data, stride)| (data.to_string(), *stride)).collect::<Vec<_>>()
-        };
-        assert_eq!(receive(0), expect(&[("aaabbbcc", 3), ("", 0), ("dddd", 4)]));
-        assert_eq!(receive(1), expect(&[("aaa", 3), ("bbb", 3), ("cc", 2), ("dddd", 4)]));
+        let of_one = [short(1, b"abc"), short(1, b"def"), short(1, b"g")];
+        let (empty, single) = ((vec![], 0), batch(&[vec![0x80; 9]]));
+        let batches = [batch(&of_one), empty.clone(), single.clone()];
+        assert_eq!(receive(&batches, 0), batches);
+        assert_eq!(receive(&batches, 1), [alone(&of_one), vec![empty, single]].concat());
+    }
+
+    #[test]
+    fn batches_for_more_than_one_connection_are_separated() {
+        let of_one = [short(1, b"abc"), short(1, b"d")];
+        let long = |payload: u8| vec![0xC0, 1, 1, 1, 1, 1, 1, 1, 1, payload];
+        for of_more in [
+            [short(1, b"abc"), short(1, b"def"), short(2, b"ghi")],
+            [short(2, b"abc"), short(1, b"def"), short(1, b"ghi")],
+            [short(1, b"abc"), short(1, b"def"), vec![0x40, 1]],
+            [vec![0x40, 1, 1, 1], vec![0x40, 1, 1, 1], vec![0x40, 1, 1, 1]],
+            [long(1), long(2), long(3)],
+        ] {
+            let received = receive(&[batch(&of_one), batch(&of_more), batch(&of_one)], 0);
+            let expected = [alone(&of_one), alone(&of_more), alone(&of_one)].concat();
+            assert_eq!(received, expected);
+        }
     }
 }
