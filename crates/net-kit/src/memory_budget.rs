@@ -9,17 +9,20 @@
 //! |---|---|
 //! | `unfinished`, per connection | the streams of the connection pause, except that of its oldest unfinished message |
 //! | `total` of the transport | the connection that holds most is ended, see [`MemoryBudget::on_excess`] |
-//! | `timeout` of an unfinished message | its connection is ended, if that stands still too, or if memory is scarce: see [`Share::is_late`] |
+//! | `timeout` of an unfinished message or a [`Gap`] | its connection is ended, if that stands still too, or if memory is scarce: see [`Share::is_late`] |
 //!
 //! Nothing waits forever. The oldest unfinished message may always grow, so that each connection can
 //! complete one of any permitted size; if the peer does not send the rest, the time limit ends the
 //! connection. At the limit of the transport no connection waits, because one of them is ended.
 
 mod charge;
+mod gap;
 mod pace;
 
 pub use charge::Charge;
+pub use gap::Gap;
 
+use gap::Gaps;
 use pace::{Pace, Progress};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
@@ -127,7 +130,7 @@ impl MemoryBudget {
         self.used() > self.limits.total / 2
     }
 
-    /// Waits until there is an unfinished message.
+    /// Waits until there is an unfinished message or a gap.
     ///
     /// # Cancel safety
     ///
@@ -135,6 +138,13 @@ impl MemoryBudget {
     pub async fn began(&self) {
         while self.unfinished.load(Ordering::SeqCst) == 0 {
             self.began.notified().await;
+        }
+    }
+
+    /// Counts what has to advance, so that [`began`](Self::began) returns.
+    fn begin(&self) {
+        if self.unfinished.fetch_add(1, Ordering::SeqCst) == 0 {
+            self.began.notify_one();
         }
     }
 
@@ -185,6 +195,8 @@ struct State {
     /// By age. Each message stream has at most one, so that `max_inbound_streams` (16 by default) bounds
     /// what a pass over them costs under the lock.
     unfinished: BTreeMap<u64, Growth>,
+    /// What is behind gaps.
+    gaps: Gaps,
     /// All charges, until the connection is ended.
     charged: usize,
     /// The inbox is full.
@@ -309,8 +321,8 @@ impl Share {
         self.has_ended.load(Ordering::Acquire)
     }
 
-    /// Returns whether the connection has to end because it does not finish its messages. Call it about
-    /// four times within the timeout.
+    /// Returns whether the connection has to end because it does not finish its messages, or fill its
+    /// gaps, which count as messages that bring nothing. Call it about four times within the timeout.
     ///
     /// An unfinished message that brings less than 16 KiB within the timeout is late if the connection does
     /// the same. So peers may send messages side by side, and some before others, over a slow path.
@@ -328,6 +340,7 @@ impl Share {
             }
             is_late |= now.saturating_duration_since(growth.since) >= timeout;
         }
+        is_late |= state.gaps.is_late(now, timeout, is_full);
         let is_scarce = self.budget.is_scarce();
         let pace = &mut *self.pace.lock();
         pace.update(
@@ -335,12 +348,16 @@ impl Share {
             timeout,
             is_scarce,
             self.received.load(Ordering::Relaxed),
-            state.unfinished.iter().map(|(number, growth)| Progress {
-                number: *number,
-                arrived: growth.arrived,
-                held: growth.charged,
-                is_waiting: is_full || growth.is_blocked,
-            }),
+            state
+                .unfinished
+                .iter()
+                .map(|(number, growth)| Progress {
+                    number: *number,
+                    arrived: growth.arrived,
+                    held: growth.charged,
+                    is_waiting: is_full || growth.is_blocked,
+                })
+                .chain(state.gaps.progress(is_full)),
         );
         let is_stalled = is_late && pace.is_stalled(now, timeout);
         let is_slow = is_scarce && pace.is_slow(now, timeout);
@@ -438,9 +455,7 @@ impl Unfinished {
             state.charge(&share.budget, 0, buffer);
         }
         self.number = Some(number);
-        if share.budget.unfinished.fetch_add(1, Ordering::SeqCst) == 0 {
-            share.budget.began.notify_one();
-        }
+        share.budget.begin();
         share.budget.check();
     }
 

@@ -1,6 +1,6 @@
 //! `Reassembly`: the data of a stream in order, from pieces that arrive in any order.
 
-use crate::memory_budget::{Charge, Share};
+use crate::memory_budget::{Charge, Gap, Share};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -39,12 +39,20 @@ pub struct Reassembly {
     /// How much of it was returned last.
     taken: usize,
     charge: Charge,
+    gap: Gap,
 }
 
 impl Reassembly {
     /// Creates the reassembly of a stream of which nothing has arrived.
     pub fn new(share: &Arc<Share>) -> Self {
-        Self { position: 0, runs: BTreeMap::new(), held: 0, taken: 0, charge: Charge::new(share) }
+        Self {
+            position: 0,
+            runs: BTreeMap::new(),
+            held: 0,
+            taken: 0,
+            charge: Charge::new(share),
+            gap: Gap::new(share),
+        }
     }
 
     /// Returns how many bytes are held, with what the gaps between them cost.
@@ -70,11 +78,17 @@ impl Reassembly {
         self.charge.set(self.held);
     }
 
-    /// Takes the next bytes, if they have arrived. 4 KiB and more are charged until the next call.
+    /// Takes the next bytes, if they have arrived. 4 KiB and more are charged until the next call. Otherwise
+    /// what is held is behind a [gap](Gap) until the next call.
     pub fn take(&mut self) -> Option<Bytes> {
         self.held -= std::mem::take(&mut self.taken);
         self.charge.set(self.held);
-        let first = self.runs.first_entry().filter(|first| *first.key() == self.position)?;
+        let first = self.runs.first_entry().filter(|first| *first.key() == self.position);
+        let Some(first) = first else {
+            self.gap.set(self.held);
+            return None;
+        };
+        self.gap.set(0);
         let run = first.remove();
         self.position += run.len() as u64;
         let size = run.capacity() + RUN;

@@ -11,6 +11,7 @@ use net_kit::reassembly::Reassembly;
 use parking_lot::Mutex;
 use quinn::{Connection, ReadError, RecvStream};
 use std::future::poll_fn;
+use std::ops::RangeInclusive;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,8 +19,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::sleep;
 
-/// The longest pause between two pieces of a stream that has too much behind a gap.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+/// The pause between two pieces of a stream that has too much behind a gap: a round trip within these bounds.
+/// Without the first one, a peer next door could bring many pieces.
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
 
 /// Reads a stream of the peer in order.
 pub(crate) struct Reader {
@@ -58,7 +60,7 @@ impl Reader {
     /// Waits for the next bytes; `None` is the end of the stream. Cancel-safe.
     ///
     /// Reading gives credit to the peer, even behind a gap. While two windows are behind gaps, one
-    /// piece per round trip is read.
+    /// piece per [pause](PAUSE) is read.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         let mut has_drained = false;
         loop {
@@ -66,7 +68,7 @@ impl Reader {
                 return Ok(Some(data));
             }
             if has_drained && self.reassembly.held() >= self.limit {
-                let pause = sleep(self.connection.rtt().min(LONGEST_PAUSE));
+                let pause = sleep(self.connection.rtt().clamp(*PAUSE.start(), *PAUSE.end()));
                 self.pausing(pause).await;
             }
             if poll_fn(|context| self.poll_drain(context)).await? {

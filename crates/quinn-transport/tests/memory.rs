@@ -4,7 +4,8 @@ mod common;
 
 use common::{ALPN, HANG, dial_quic, listen, run, trusting};
 use net_traits::{
-    NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
+    CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport, RecvError,
 };
 use quic_attack::{Frame, Identity, Parameters, Peer, Space};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
@@ -22,18 +23,23 @@ struct Hostile {
     peer: quinn::Connection,
 }
 
+/// Connects a scripted peer.
+async fn scripted_peer(config: QuinnConfig) -> (QuinnTransport, QuinnConnection, Peer) {
+    let (transport, listener) = listen(config).await;
+    let address = listener.local_addr();
+    let dial = tokio::task::spawn_blocking(move || {
+        let identity = Identity::new(&[ALPN, &format!("{ALPN}+receipts/2")]);
+        Peer::connect(address, &identity, Parameters::generous(), HANG).unwrap()
+    });
+    let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+    let (peer, connection) = tokio::join!(dial, accept);
+    (transport, connection, peer.unwrap())
+}
+
 /// Sends packets of a scripted peer to a connection, and returns whether its transport then holds as many bytes.
 fn scripted(frames: impl Fn(u64) -> Frame, expected: impl Fn(usize) -> bool) {
     run(async {
-        let (transport, listener) = listen(QuinnConfig::new()).await;
-        let address = listener.local_addr();
-        let dial = tokio::task::spawn_blocking(move || {
-            let identity = Identity::new(&[ALPN, &format!("{ALPN}+receipts/2")]);
-            Peer::connect(address, &identity, Parameters::generous(), HANG).unwrap()
-        });
-        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
-        let (peer, connection) = tokio::join!(dial, accept);
-        let mut peer = peer.unwrap();
+        let (transport, connection, mut peer) = scripted_peer(QuinnConfig::new()).await;
         let mut number = 0;
         while !expected(transport.statistics().held_bytes) {
             if number < 100 {
@@ -52,6 +58,21 @@ fn scripted(frames: impl Fn(u64) -> Frame, expected: impl Fn(usize) -> bool) {
 /// The frame of a stream with 1000 bytes.
 fn stream(stream: u64, offset: u64) -> Frame {
     Frame::Stream { stream, offset, fin: false, data: vec![0; 1000] }
+}
+
+#[test]
+fn a_gap_that_is_not_filled_ends_the_connection() {
+    run(async {
+        let config = QuinnConfig::new().message_timeout(Duration::from_secs(1));
+        let (transport, connection, mut peer) = scripted_peer(config).await;
+        peer.send(Space::Data, &[stream(2, 1)]).unwrap();
+        let Err(RecvError::Closed(CloseReason::Local { code, .. })) = connection.recv().await
+        else {
+            panic!("the connection stays");
+        };
+        assert_eq!(code, Limit::MessageTimeout.code());
+        assert_eq!(transport.statistics().held_bytes, 0);
+    });
 }
 
 #[test]

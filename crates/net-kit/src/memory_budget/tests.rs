@@ -72,6 +72,56 @@ async fn a_message_is_late_if_too_little_arrives_while_it_could() {
     assert!(!share.is_late(Instant::now()), "the connection has ended");
 }
 
+/// Lets so many seconds pass, and returns whether the connection was ever late.
+async fn is_late_within(seconds: u32, share: &Share) -> bool {
+    let mut is_late = false;
+    for _ in 0..seconds {
+        advance(SECOND).await;
+        is_late |= share.is_late(Instant::now());
+    }
+    is_late
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_is_late_unless_it_is_filled_in_time() {
+    let share = share(&budget(usize::MAX, 0));
+    let mut gap = Gap::new(&share);
+    gap.set(KIB);
+    assert!(!is_late_within(3, &share).await);
+    gap.set(0);
+    assert!(!is_late_within(8, &share).await);
+    gap.set(KIB);
+    assert!(!is_late_within(3, &share).await);
+    share.set_full(true);
+    assert!(!is_late_within(8, &share).await, "the application does not read");
+    share.set_full(false);
+    assert!(!is_late_within(3, &share).await);
+    gap.set(2 * KIB);
+    assert!(is_late_within(1, &share).await, "more behind the gap does not help");
+    drop(gap);
+    assert!(!share.is_late(Instant::now()));
+    assert_eq!(share.budget.unfinished.load(Ordering::SeqCst), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_gap_may_stay_while_the_connection_advances_and_memory_is_not_scarce() {
+    let share = share(&budget(1024 * KIB, 0));
+    let mut gap = Gap::new(&share);
+    gap.set(256 * KIB);
+    let advancing = async |seconds| {
+        let mut is_late = false;
+        for _ in 0..seconds {
+            share.received(ADVANCE);
+            is_late |= is_late_within(1, &share).await;
+        }
+        is_late
+    };
+    assert!(!advancing(20).await);
+    let mut charge = Charge::new(&share);
+    charge.set(600 * KIB);
+    assert!(advancing(8).await);
+}
+
 #[tokio::test(start_paused = true)]
 async fn messages_may_wait_for_one_another_while_the_connection_advances() {
     let share = share(&budget(usize::MAX, usize::MAX));
