@@ -256,3 +256,30 @@ fn a_peer_that_finishes_no_message_holds_little_and_is_ended() {
         assert_eq!((statistics.refused_message_timeout, statistics.held_bytes), (1, 0));
     });
 }
+
+#[test]
+fn a_part_of_an_answer_is_never_taken_for_the_whole() {
+    const ROUNDS: usize = 1000;
+    run(async {
+        let (peer, connection) = raw(QuinnConfig::new()).await;
+        let answer = async move {
+            for round in 0..ROUNDS {
+                let (mut write, _read) = peer.accept_bi().await.unwrap();
+                write.write_all(&vec![7; 1000 * (round % 20)]).await.unwrap();
+                for _ in 0..round % 7 {
+                    tokio::task::yield_now().await;
+                }
+                write.reset(VarInt::from_u32(5)).unwrap();
+            }
+            peer
+        };
+        let ask = async {
+            for round in 0..ROUNDS {
+                let answer = connection.request("".into(), Duration::from_secs(30)).await;
+                let length = answer.map(|answer| answer.len());
+                assert_eq!(length, Err(RequestError::NoAnswer { code: 5 }), "{round}");
+            }
+        };
+        tokio::join!(tokio::spawn(answer), ask).0.unwrap();
+    });
+}
