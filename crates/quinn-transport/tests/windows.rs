@@ -2,12 +2,15 @@
 
 mod common;
 
-use common::{ALPN, HANG, listen, run, trusting};
+use common::{ALPN, HANG, listen, raw_with, run, trusting};
 use futures_util::future::join_all;
 use net_traits::{
-    Bytes, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
+    Bytes, CloseOutcome, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport,
 };
+use quinn::TransportConfig;
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnTransport};
+use std::time::Duration;
 
 const KIB: usize = 1024;
 const MIB: usize = 1024 * KIB;
@@ -70,5 +73,29 @@ fn questions_that_are_not_read_do_not_keep_messages_from_their_windows() {
         };
         let (answers, ()) = tokio::join!(questions, rest);
         assert!(answers.iter().all(Result::is_ok), "{answers:?}");
+    });
+}
+
+#[test]
+fn a_stop_at_the_end_of_a_window_ends_a_close() {
+    const WINDOW: u16 = 10_000;
+    run(async {
+        for pause in [0, 1, 20] {
+            let mut options = TransportConfig::default();
+            options.stream_receive_window(WINDOW.into());
+            let config =
+                QuinnConfig::new().no_progress_timeout(10 * HANG).older_peer_delay(Duration::ZERO);
+            let (peer, connection) = raw_with(config, options).await;
+            connection.send(&vec![7; usize::from(WINDOW) - 4]).await.unwrap();
+            let mut stream = peer.accept_uni().await.unwrap();
+            let stop = async {
+                tokio::time::sleep(Duration::from_millis(pause)).await;
+                stream.stop(3_u8.into()).unwrap();
+            };
+            let (outcome, ()) = tokio::join!(connection.close(9, ""), stop);
+            let bytes = u64::from(WINDOW) - 4;
+            let is_told = matches!(outcome, CloseOutcome::Undelivered { messages: 1, bytes: all, .. } if all == bytes);
+            assert!(is_told, "{pause}: {outcome:?}");
+        }
     });
 }
