@@ -22,8 +22,7 @@ mod pace;
 pub use charge::Charge;
 pub use gap::Gap;
 
-use gap::Gaps;
-use pace::{Pace, Progress};
+use pace::{Gaps, Pace, Progress};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt;

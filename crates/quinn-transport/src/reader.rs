@@ -21,7 +21,7 @@ use tokio::time::sleep;
 
 /// The pause between two pieces of a stream that has too much behind a gap: a round trip within these bounds.
 /// Without the first one, a peer next door could bring many pieces.
-const PAUSE: RangeInclusive<Duration> = Duration::from_millis(5)..=Duration::from_millis(100);
+const PAUSE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_millis(100);
 
 /// Reads a stream of the peer in order.
 pub(crate) struct Reader {

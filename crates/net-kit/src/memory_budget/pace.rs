@@ -1,4 +1,5 @@
-//! `Pace`: whether a connection and its unfinished messages advance. Pure; looked at from time to time.
+//! `Pace` and `Gaps`: whether a connection, its unfinished messages and gaps advance. Pure; looked at from time
+//! to time.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -129,6 +130,49 @@ impl Pace {
         let slow = self.messages.values().filter(|it| it.of_held.is_late(now, timeout));
         let held_by_slow = slow.map(|it| it.held).fold(0, usize::saturating_add);
         held_by_slow > SMALL || self.of_held.is_late(now, timeout)
+    }
+}
+
+/// The gaps in the streams of a connection, by age.
+#[derive(Debug, Default)]
+pub(super) struct Gaps(BTreeMap<u64, Behind>);
+
+#[derive(Debug)]
+struct Behind {
+    held: usize,
+    since: Instant,
+}
+
+impl Gaps {
+    /// Sets how many bytes are held behind a gap, which begins now if it is new.
+    pub(super) fn set(&mut self, number: u64, held: usize) {
+        let new = Behind { held, since: Instant::now() };
+        self.0.entry(number).or_insert(new).held = held;
+    }
+
+    pub(super) fn remove(&mut self, number: u64) {
+        self.0.remove(&number);
+    }
+
+    /// Returns whether a gap has existed for `timeout`, without the time in which the inbox was full.
+    pub(super) fn is_late(&mut self, now: Instant, timeout: Duration, is_full: bool) -> bool {
+        let mut gaps = self.0.values_mut();
+        if is_full {
+            gaps.for_each(|behind| behind.since = now);
+            return false;
+        }
+        gaps.any(|behind| now.saturating_duration_since(behind.since) >= timeout)
+    }
+
+    /// Returns the gaps as messages that do not advance.
+    pub(super) fn progress(&self, is_waiting: bool) -> impl Iterator<Item = Progress> {
+        let progress = move |(number, behind): (&u64, &Behind)| Progress {
+            number: *number,
+            arrived: 0,
+            held: behind.held,
+            is_waiting,
+        };
+        self.0.iter().map(progress)
     }
 }
 
