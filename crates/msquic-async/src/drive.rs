@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, RuntimeFlavor};
+use tokio::sync::Notify;
 use tokio::task::coop::consume_budget;
 use tokio::task::yield_now;
 use tokio::time::sleep;
@@ -83,6 +84,7 @@ impl ExecutionDriver {
                 biased;
                 ready = events.readable() => ready?.clear_ready(),
                 () = timer.as_mut(), if due.is_some() => {}
+                () = stand_in.shared.replaced.notified() => {}
             }
         }
     }
@@ -97,6 +99,8 @@ struct StandIn {
 #[derive(Default)]
 struct Shared {
     progress: Mutex<Progress>,
+    /// The stand-in has fetched events, and more may be due earlier than the task knows.
+    replaced: Notify,
     is_over: AtomicBool,
 }
 
@@ -143,6 +147,7 @@ impl Shared {
             // The turn may have become due just now, so the task gets one more interval.
             if late == Some(seen) {
                 self.replace(turns, seen);
+                self.replaced.notify_one();
             }
             let progress = *self.progress.lock();
             let is_due = progress.due.is_some_and(|due| due <= Instant::now());

@@ -32,7 +32,7 @@ const STEPS: usize = 16;
 /// How long a turn may take that has begun before the deadline of the end of the process.
 const LAST_TURN: Duration = Duration::from_millis(250);
 
-/// How many events are fetched at once.
+/// How many events are fetched, and how many jobs are run, before the others have their turn.
 const BATCH: usize = 16;
 
 /// Events are passed to libmsquic as they are fetched.
@@ -200,7 +200,7 @@ impl Execution {
         })
         .inspect_err(|status| {
             // Refused because a registration was opened: nothing has changed.
-            IS_BROKEN.store(*status != Status::INVALID_STATE, Ordering::SeqCst);
+            IS_BROKEN.fetch_or(*status != Status::INVALID_STATE, Ordering::SeqCst);
         })?;
         let native = Mutex::new(Native(native));
         let this = Self { native, epoll, outer, doorbell, jobs: Mutex::new(Jobs::new()) };
@@ -229,7 +229,7 @@ impl Execution {
     fn step(&self, native: &mut Native) -> Option<Duration> {
         // SAFETY: C29: one thread at a time, as `native` is borrowed exclusively.
         let wait = inside(|| unsafe { call!(ExecutionPoll(native.0)) });
-        let waiting = self.jobs.lock().len();
+        let waiting = self.jobs.lock().len().min(BATCH);
         for _ in 0..waiting {
             let job = self.jobs.lock().pop();
             inside(|| guard((), || job.into_iter().for_each(|job| job())));
