@@ -4,12 +4,13 @@
 //! behind gaps, and put in order here. Only while a stream waits for room does quinn hold its data:
 //! [`Unread`] tells how much.
 
+use crate::socket::BATCH;
 use bytes::Bytes;
 use net_kit::coop;
 use net_kit::memory_budget::Share;
 use net_kit::reassembly::Reassembly;
 use parking_lot::Mutex;
-use quinn::{Connection, ReadError, RecvStream};
+use quinn::{Connection, ConnectionStats, ReadError, RecvStream};
 use std::future::poll_fn;
 use std::ops::RangeInclusive;
 use std::pin::pin;
@@ -67,7 +68,8 @@ impl Reader {
             if let Some(data) = self.reassembly.take() {
                 return Ok(Some(data));
             }
-            if has_drained && self.reassembly.held() >= self.limit {
+            let is_open = || self.connection.close_reason().is_none();
+            if has_drained && self.reassembly.held() >= self.limit && is_open() {
                 let pause = sleep(self.connection.rtt().clamp(*PAUSE.start(), *PAUSE.end()));
                 self.pausing(pause).await;
             }
@@ -162,19 +164,23 @@ impl Unread {
     /// Returns how many bytes quinn holds of streams with such windows: at most all that has arrived
     /// since it held nothing. If that is more than quinn itself permits, datagrams are
     /// [separated](crate::socket) from now on, so that quinn holds what it permits, and as much from before.
+    /// What it holds because of [frames](of_frames) comes on top.
     pub(crate) fn bytes(&self, connection: &Connection, window: u32) -> usize {
-        if self.paused.lock().streams == 0 {
-            return 0;
-        }
-        let received = received(connection); // not under the lock
+        let stats = connection.stats(); // not under the lock
         let paused = &mut *self.paused.lock();
-        let since = received.saturating_sub(paused.drained_at);
-        let permitted = paused.streams as u64 * most(window);
-        if since > permitted && paused.streams > 0 && !paused.is_separated {
+        let streams = paused.streams as u64;
+        let permitted = streams * permitted(window);
+        let since = match streams {
+            0 => 0,
+            _ => stats.udp_rx.bytes.saturating_sub(paused.drained_at),
+        };
+        if since > permitted && !paused.is_separated {
             paused.is_separated = true;
             self.separated.fetch_add(1, Ordering::Relaxed);
         }
-        usize::try_from(since.min(2 * permitted)).unwrap_or(usize::MAX)
+        let most = (2 * permitted).max(streams * PIECES * DATAGRAM);
+        let bytes = since.min(most) + of_frames(&stats);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
     fn resume(&self, paused: &mut Paused) {
@@ -202,11 +208,32 @@ impl Drop for Pause<'_> {
     }
 }
 
-/// Returns how many bytes quinn allocates for a stream with such a window: quinn-proto 0.11.19,
+/// How many pieces quinn keeps at most of a stream, or of the handshake: quinn-proto 0.11.19,
+/// `COMPACT_THRESHOLD`.
+const PIECES: u64 = 2048;
+
+/// The largest `maximum_mtu`. A piece may keep its whole datagram, although quinn counts its packet only.
+const DATAGRAM: u64 = 1500;
+
+/// Returns how many bytes quinn permits to a stream with such a window: quinn-proto 0.11.19,
 /// `Assembler::insert`.
-fn most(window: u32) -> u64 {
+fn permitted(window: u32) -> u64 {
     let window = u64::from(window);
     window + (window / 2 * 3).max(32 * 1024)
+}
+
+/// Returns how many bytes quinn may hold because of frames that a peer sends more often than it needs to.
+///
+/// - A CRYPTO frame behind a gap may keep a batch of datagrams. Certificates need fewer.
+/// - New connection IDs replace those that the peer retires. They wait while nothing can be sent, each
+///   in 96 bytes of a list without a limit (quinn-proto 0.11.19, `new_cids`).
+fn of_frames(stats: &ConnectionStats) -> u64 {
+    const CERTIFICATES: u64 = 128;
+    const CONNECTION_ID: u64 = 96;
+    let ConnectionStats { frame_rx, frame_tx, .. } = stats;
+    let frames = frame_rx.crypto.saturating_sub(CERTIFICATES).min(PIECES);
+    let ids = frame_rx.retire_connection_id.saturating_sub(frame_tx.new_connection_id);
+    frames * BATCH as u64 + ids * CONNECTION_ID
 }
 
 fn received(connection: &Connection) -> u64 {

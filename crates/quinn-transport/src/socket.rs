@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, ready};
 
 /// The size of the largest batch, in bytes.
-const BATCH: usize = 64 * 1024;
+pub(crate) const BATCH: usize = 64 * 1024;
 
 /// How many batches are received at once.
 const BATCHES: usize = quinn::udp::BATCH_SIZE;
