@@ -16,7 +16,7 @@ use crate::memory_budget::{Charge, MemoryBudget, Share};
 use crate::telemetry::{Attempt, Origin, Telemetry};
 use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::Hash;
 use std::io;
@@ -27,6 +27,9 @@ use tokio::time::{Instant, sleep};
 
 /// The duration after which a handshake can be evicted by a new attempt: 100 ms.
 pub const STALLED: Duration = Duration::from_millis(100);
+
+/// How long the address of a connection that has ended counts it while too many are kept: two minutes.
+pub const KEPT: Duration = Duration::from_secs(120);
 
 /// What a handshake in progress is charged, in bytes: the longest message of TLS that is accepted.
 pub const HANDSHAKE: usize = 64 * 1024;
@@ -91,6 +94,10 @@ struct State {
     handshakes_per_ip: HashMap<IpAddr, usize>,
     refused: HashMap<Limit, u64>,
     is_under_pressure: bool,
+    /// The library keeps too many connections that have ended.
+    is_crowded: bool,
+    /// Connections that have ended and still count for their addresses, and until when.
+    kept: VecDeque<(Instant, IpAddr)>,
 }
 
 /// A handshake in progress.
@@ -133,8 +140,12 @@ impl Admission {
     pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Place, Limit> {
         let (evicted, admitted, has_changed) = {
             let state = &mut *self.state.lock();
+            state.release_kept(self.limits.connections);
             let reached = state.reached(&self.limits, network(remote.ip()));
-            let evicted = reached.and_then(|(_, ip)| state.evict(ip));
+            let evicted = reached.and_then(|(limit, ip)| match limit {
+                Limit::PerIp if state.is_crowded => None, // the evicted one would still count
+                _ => state.evict(ip),
+            });
             let reached = state.reached(&self.limits, network(remote.ip()));
             let admitted = match reached {
                 None => Ok(state.begin(remote)),
@@ -167,7 +178,17 @@ impl Admission {
     /// validation an attacker that forges addresses occupies all handshakes, or all of another
     /// host.
     pub fn is_under_pressure(&self) -> bool {
-        self.state.lock().is_under_pressure
+        let state = &*self.state.lock();
+        state.is_under_pressure || state.is_crowded
+    }
+
+    /// Tells how many connections the library keeps, for a library that keeps them for a time which their peers
+    /// choose. If more than [`handshakes`](ConnectionLimits::handshakes) of them have ended, those that
+    /// end then count for their addresses for two more minutes, so that the memory of each address stays
+    /// limited.
+    pub fn set_open(&self, open: usize) {
+        let state = &mut *self.state.lock();
+        state.is_crowded = open.saturating_sub(state.connections) > self.limits.handshakes;
     }
 
     /// Returns how many handshakes are in progress.
@@ -254,7 +275,22 @@ impl State {
 
     fn end_connection(&mut self, remote: SocketAddr) {
         self.connections -= 1;
-        release(&mut self.per_ip, &network(remote.ip()));
+        let ip = network(remote.ip());
+        match self.is_crowded {
+            true => self.kept.push_back((Instant::now() + KEPT, ip)),
+            false => release(&mut self.per_ip, &ip),
+        }
+    }
+
+    /// Releases the connections that have ended long ago, and the oldest beyond `limit`.
+    fn release_kept(&mut self, limit: usize) {
+        let now = Instant::now();
+        while let Some((until, ip)) = self.kept.front()
+            && (*until <= now || self.kept.len() > limit)
+        {
+            release(&mut self.per_ip, ip);
+            self.kept.pop_front();
+        }
     }
 
     /// Updates the pressure, and returns whether it changed.

@@ -12,6 +12,7 @@ use net_kit::alpn::versions;
 use net_kit::backend::{
     Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen, source_addr, unspecified,
 };
+use net_kit::coop;
 use net_kit::handshake::Handshake;
 use net_kit::telemetry::Sample;
 use net_kit::tls::{self, TlsIdentity, Verifier, unusable};
@@ -75,11 +76,15 @@ impl Backend for Quinn {
     async fn accept(endpoint: &Endpoint, admission: &Admission) -> Option<(Incoming, SocketAddr)> {
         loop {
             let incoming = endpoint.accept().await?;
+            // quinn keeps a connection for three probe timeouts after its end (RFC 9000, section 10.2). Its peer
+            // can make them long.
+            admission.set_open(endpoint.open_connections());
             if !admission.is_under_pressure() || !incoming.may_retry() {
                 let remote_addr = incoming.remote_address();
                 return Some((incoming, remote_addr));
             }
             let _ = incoming.retry(); // it may retry
+            coop::spend().await;
         }
     }
 

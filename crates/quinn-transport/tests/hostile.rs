@@ -2,13 +2,14 @@
 
 mod common;
 
-use common::{ALPN, Relay, dial_quic, listen, raw, run, trusting};
+use common::{ALPN, HANG, Relay, dial_quic, listen, raw, run, trusting};
 use futures_util::future::join_all;
 use net_traits::{
     CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
     NetListener, NetQuestion, NetRequests, NetTransport, RecvError, RejectionBy, RequestError,
     SendError, TrustError, TrustPolicy, close_code, request_code,
 };
+use quic_attack::{Frame, Identity, Parameters, Peer, Space};
 use quinn::VarInt;
 use quinn_transport::{QuinnConfig, QuinnTransport};
 use std::time::Duration;
@@ -281,5 +282,44 @@ fn a_part_of_an_answer_is_never_taken_for_the_whole() {
             }
         };
         tokio::join!(tokio::spawn(answer), ask).0.unwrap();
+    });
+}
+
+#[test]
+fn connections_that_quinn_keeps_for_long_count_for_their_address() {
+    const MAX_ACK_DELAY: u64 = 0x0b; // RFC 9000, section 18.2
+    run(async {
+        let config = QuinnConfig::new().max_handshakes(2).max_connections_per_ip(10);
+        let (transport, listener) = listen(config).await;
+        let address = listener.local_addr();
+        let accept = async {
+            loop {
+                let request = listener.accept().await.unwrap();
+                tokio::spawn(request.accept());
+            }
+        };
+        let attack = tokio::task::spawn_blocking(move || {
+            let identity = Identity::new(&[ALPN]);
+            let mut parameters = Parameters::generous();
+            parameters.set_integer(MAX_ACK_DELAY, 16_383);
+            for _ in 0..3 {
+                let mut peer = Peer::connect(address, &identity, parameters.clone(), HANG).unwrap();
+                peer.send(Space::Data, &[Frame::application_close(0)]).unwrap();
+            }
+        });
+        let dial = async {
+            attack.await.unwrap();
+            let credential = trusting();
+            while transport.statistics().refused_per_ip == 0 {
+                // The address is proved by a Retry, until its limit is reached.
+                if let Ok(peer) = dial_quic(address, ALPN, Some(&credential)).await {
+                    peer.close(VarInt::from_u32(0), b"");
+                }
+            }
+        };
+        tokio::select! {
+            () = dial => {}
+            () = accept => unreachable!(),
+        }
     });
 }

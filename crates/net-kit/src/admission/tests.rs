@@ -48,11 +48,52 @@ async fn each_limit_is_applied_and_dropped_places_are_free() {
     state.assert_empty();
 }
 
+#[tokio::test(start_paused = true)]
+async fn connections_that_the_library_keeps_count_for_their_addresses() {
+    let limits = ConnectionLimits { connections: 8, per_ip: 4, handshakes: 2, ..WIDE };
+    let admission = Arc::new(limited(limits));
+    admission.set_open(2);
+    for _ in 0..8 {
+        drop(admission.admit(ip(1)).unwrap()); // as many as usual are kept
+    }
+    admission.set_open(3);
+    assert!(admission.is_under_pressure());
+    for _ in 0..4 {
+        drop(admission.admit(ip(1)).unwrap());
+    }
+    assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
+    for last in 2..4 {
+        for _ in 0..4 {
+            drop(admission.admit(ip(last)).unwrap());
+        }
+    }
+    // More are not kept than connections are permitted: the oldest are released.
+    drop(admission.admit(ip(1)).unwrap());
+    admission.set_open(0);
+    assert!(!admission.is_under_pressure());
+    assert_eq!(admission.admit(ip(3)).unwrap_err(), Limit::PerIp);
+    tokio::time::advance(KEPT).await;
+    drop(admission.admit(ip(3)).unwrap());
+    admission.state.lock().assert_empty();
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_handshake_gives_way_to_an_address_whose_connections_are_kept() {
+    let admission = Arc::new(limited(ConnectionLimits { per_ip: 2, handshakes: 5, ..WIDE }));
+    admission.set_open(6);
+    drop(admission.admit(ip(1)).unwrap());
+    let honest = admission.admit(ip(1)).unwrap();
+    tokio::time::advance(2 * STALLED).await;
+    assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
+    assert_eq!(honest.check(), Ok(()));
+}
+
 impl State {
     fn assert_empty(&self) {
         assert_eq!((self.connections, self.handshakes.len()), (0, 0));
         assert!(self.per_ip.is_empty());
         assert!(self.handshakes_per_ip.is_empty());
+        assert!(self.kept.is_empty());
     }
 }
 
