@@ -40,7 +40,7 @@ pub(crate) async fn drive(session: &Session<Quinn>, handshake: &Handshake) {
     };
     let write = async {
         let send = |(lane, first)| send(session, lane, if first { URGENT } else { 0 });
-        // Dropping a stream finishes it, so they are kept until the connection is closed.
+        // Dropping a stream resets it, so they are kept until the connection is closed.
         let mut streams = join_all(session.outboxes().map(send)).await;
         let _all_sent = native.answers.write().await;
         native.connection.set_send_window(1); // see `acknowledged`
@@ -110,8 +110,18 @@ async fn read(session: &Session<Quinn>, stream: RecvStream) {
     end.into_iter().for_each(|error| session.inbox().push_one(Err(error)));
 }
 
+/// The stream of a lane. It is dropped once the connection has ended or the stream was stopped. quinn would
+/// keep its data for three probe timeouts more.
+struct Lane(SendStream);
+
+impl Drop for Lane {
+    fn drop(&mut self) {
+        let _ = self.0.reset(VarInt::from_u32(0)); // it may be stopped
+    }
+}
+
 /// Writes messages until this side closes, or the connection is lost. Returns the open stream.
-async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) -> Option<SendStream> {
+async fn send(session: &Session<Quinn>, outbox: &Outbox, priority: i32) -> Option<Lane> {
     loop {
         let mut begun = None;
         let sent = send_on_stream(session, outbox, priority, &mut begun).await;
@@ -127,12 +137,12 @@ async fn send_on_stream(
     outbox: &Outbox,
     priority: i32,
     begun: &mut Option<Frame>,
-) -> Result<Option<SendStream>, WriteError> {
-    let mut open: Option<SendStream> = None;
+) -> Result<Option<Lane>, WriteError> {
+    let mut open: Option<Lane> = None;
     loop {
         let work = match &open {
             None => outbox.work().await,
-            Some(stream) => tokio::select! {
+            Some(Lane(stream)) => tokio::select! {
                 biased;
                 work = outbox.work() => work,
                 stopped = stream.stopped() => {
@@ -141,12 +151,12 @@ async fn send_on_stream(
             },
         };
         let Work::Frame(frame) = work else { return Ok(open) };
-        let stream = match &mut open {
+        let Lane(stream) = match &mut open {
             Some(stream) => stream,
             None => {
                 let stream = session.native().connection.open_uni().await?;
                 let _ = stream.set_priority(priority); // a new stream is open
-                open.insert(stream)
+                open.insert(Lane(stream))
             }
         };
         let mut rest = &mut begun.insert(frame).pieces[..];
@@ -164,8 +174,8 @@ async fn send_on_stream(
 /// The stream is not finished: older peers read a finished stream again and again. quinn shows no other
 /// acknowledgements, but with a send window of one byte, a stream is writable only once nothing is
 /// unacknowledged on the connection.
-async fn acknowledged(session: &Session<Quinn>, outbox: &Outbox, stream: &mut Option<SendStream>) {
-    let Some(stream) = stream else { return };
+async fn acknowledged(session: &Session<Quinn>, outbox: &Outbox, stream: &mut Option<Lane>) {
+    let Some(Lane(stream)) = stream else { return };
     match stream.write(&[]).await {
         Ok(_) => outbox.confirm(),
         Err(WriteError::Stopped(code)) => session.stopped(outbox, None, code.into_inner()),

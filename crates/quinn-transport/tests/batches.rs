@@ -4,7 +4,7 @@
 
 mod common;
 
-use common::{ALPN, HANG, listen, run};
+use common::{ALPN, HANG, listen, resident, run};
 use net_traits::{NetIncomingRequest, NetListener, NetTransport};
 use quic_attack::{Frame, Identity, Parameters, Peer, Space};
 use quinn_transport::QuinnConfig;
@@ -23,13 +23,6 @@ const STREAMS: usize = 4;
 
 /// How many other datagrams are in the batch of each of them.
 const OTHERS: usize = 50;
-
-/// Returns the resident memory of this process, in KiB.
-fn resident() -> usize {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
-}
 
 /// Sends the data of streams, each packet in a batch with others that are for no connection.
 fn send(peer: &mut Peer) {

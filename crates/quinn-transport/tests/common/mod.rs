@@ -34,6 +34,13 @@ pub(crate) fn run(test: impl Future<Output = ()>) {
     runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
 }
 
+/// Returns the resident memory of this process, in KiB.
+pub(crate) fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
 pub(crate) fn trusting() -> NetCredential {
     NetCredential::self_signed(TrustPolicy::Any).unwrap()
 }
