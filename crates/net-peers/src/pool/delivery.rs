@@ -1,8 +1,10 @@
 //! The task that sends the queued messages of a peer.
 
 use super::config::DropError;
+use super::follow::close_unlisted;
 use super::inner::Inner;
 use super::outgoing::OutgoingMessage;
+use super::peers::Peer;
 use super::queue::Queue;
 use super::quota::{MESSAGE_COST, Share};
 use net_traits::{
@@ -28,7 +30,7 @@ pub(super) async fn deliver<T: NetTransport>(
             let idle = {
                 let mut peers = inner.peers.lock();
                 let Some(entry) = peers.same(peer, id) else { return };
-                if !queue.is_empty() {
+                if !queue.is_idle() {
                     continue;
                 }
                 let idle = entry.sending.take();
@@ -37,14 +39,17 @@ pub(super) async fn deliver<T: NetTransport>(
             };
             return drop(idle); // aborts this task, which ends here
         };
-        let Err((outgoing, error)) = send_with_retries(&inner, peer, id, outgoing).await else {
-            continue;
-        };
-        outgoing.undelivered(error.clone());
-        // If the message is too large, the others are still sent. If the peer is unreachable, all
-        // are reported.
-        if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
-            queue.drain().into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
+        if let Err((outgoing, error)) = send_with_retries(&inner, peer, id, outgoing).await {
+            outgoing.undelivered(error.clone());
+            // If the message is too large, the others are still sent. If the peer is unreachable,
+            // all are reported.
+            if !matches!(error, DropError::Send(SendError::TooLarge { .. })) {
+                queue.drain().into_iter().for_each(|outgoing| outgoing.undelivered(error.clone()));
+            }
+        }
+        if queue.done() {
+            let unlisted = inner.peers.lock().same(peer, id).map(Peer::take_unlisted);
+            unlisted.into_iter().flatten().for_each(close_unlisted);
         }
     }
 }

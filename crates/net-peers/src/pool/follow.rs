@@ -149,8 +149,8 @@ impl<T: NetTransport> Addresses<T> {
             let peer = stop(&followed.state);
             tracing::debug!(%address, "an address is no longer followed");
             self.inner.events.pending().reached(address);
-            let connections = peer.map(|peer| self.inner.peers.lock().unfollow(peer, address));
-            connections.into_iter().flatten().for_each(close);
+            let connections = peer.map(|peer| self.inner.peers.lock().unlist(peer, address));
+            connections.into_iter().flatten().for_each(close_unlisted);
         }
         let limit = self.inner.config.max_followed;
         for endpoint in &self.listed {
@@ -180,7 +180,7 @@ impl<T: NetTransport> Drop for Addresses<T> {
     fn drop(&mut self) {
         for (address, followed) in &self.followed {
             if let Some(peer) = stop(&followed.state) {
-                let _connections = self.inner.peers.lock().unfollow(peer, *address);
+                self.inner.peers.lock().unfollow(peer, *address);
             }
             self.inner.events.pending().reached(*address);
         }
@@ -272,7 +272,7 @@ async fn keep<T: NetTransport>(
             {
                 let mut state = state.lock();
                 if let Some(peer) = state.peer.take() {
-                    let _connections = inner.peers.lock().unfollow(peer, address);
+                    inner.peers.lock().unfollow(peer, address);
                 }
                 continue;
             }
@@ -290,7 +290,7 @@ async fn keep<T: NetTransport>(
 }
 
 /// Closes a connection with a peer that is no longer listed, in the background.
-fn close<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
+pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
     tokio::spawn(async move {
         // Dropping the future closes at once.
         let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, "no longer listed")).await;

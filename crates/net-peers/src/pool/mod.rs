@@ -317,8 +317,10 @@ impl<T: NetTransport> PeerPool<T> {
     /// peer there must have the identity of its [`Endpoint`], or be any peer that the policy of the
     /// pool trusts; connections are reported by [`PeerEvent::Connected`]. An address that is no
     /// longer listed, for [`removal_delay`](PeerPoolConfig::removal_delay), is no longer dialled.
-    /// If it was the only known address of its peer, the connections with that peer are closed,
-    /// whichever side dialled them. At most [`max_followed`](PeerPoolConfig::max_followed)
+    /// If no other address of its peer is listed, the connections with that peer are closed,
+    /// whichever side dialled them, as soon as no message waits to be sent to it. An address that
+    /// was passed to [`send`](Self::send) does not keep them, and is dialled again for the next
+    /// message that is sent to it. At most [`max_followed`](PeerPoolConfig::max_followed)
     /// addresses are followed, and [`max_dials`](PeerPoolConfig::max_dials) dialled at once. A list
     /// may contain the addresses of this node, which are recognized and not dialled again.
     ///

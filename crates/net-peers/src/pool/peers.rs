@@ -56,6 +56,8 @@ pub(super) struct Peer<C> {
     pub(super) address: Option<SocketAddr>,
     /// Addresses of the peer that a resolver lists.
     followed: Vec<SocketAddr>,
+    /// Whether the last of these was removed and the connections are not closed yet.
+    is_unlisted: bool,
     /// Number of consecutive failures, and the end of their backoff.
     failed: u32,
     not_before: Option<Instant>,
@@ -143,6 +145,7 @@ impl<C> Peers<C> {
             sending: None,
             address: None,
             followed: Vec::new(),
+            is_unlisted: false,
             failed: 0,
             not_before: None,
         }))
@@ -190,21 +193,30 @@ impl<C> Peers<C> {
         let entry = self.entry(peer, limits);
         if let Some(entry) = entry.filter(|entry| !entry.followed.contains(&address)) {
             entry.followed.push(address);
+            entry.is_unlisted = false;
         }
     }
 
-    /// Records that a resolver no longer lists an address of a peer. Returns the peer's connections
-    /// if it was the last known address.
+    /// Forgets that a resolver lists an address of a peer.
+    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) {
+        if let Some(entry) = self.by_identity.get_mut(&peer) {
+            entry.followed.retain(|followed| *followed != address);
+            self.prune(peer);
+        }
+    }
+
+    /// Records that a resolver no longer lists an address of a peer. Returns the connections to
+    /// close, see [`Peer::take_unlisted`].
     #[must_use]
-    pub(super) fn unfollow(
+    pub(super) fn unlist(
         &mut self,
         peer: CertHash,
         address: SocketAddr,
     ) -> Vec<Arc<PooledConnection<C>>> {
         let Some(entry) = self.by_identity.get_mut(&peer) else { return Vec::new() };
         entry.followed.retain(|followed| *followed != address);
-        let is_last = entry.addresses().is_empty();
-        let connections = if is_last { entry.connections() } else { Vec::new() };
+        entry.is_unlisted = entry.followed.is_empty();
+        let connections = entry.take_unlisted();
         self.prune(peer);
         connections
     }
@@ -221,6 +233,19 @@ impl<C> Peer<C> {
     /// Returns the connections of the peer.
     pub(super) fn connections(&self) -> Vec<Arc<PooledConnection<C>>> {
         [&self.current, &self.spare].into_iter().flatten().cloned().collect()
+    }
+
+    /// Returns the connections to close if no resolver lists the peer any more and no message waits
+    /// for it, and forgets its address: an application that once sent to it would keep it for good.
+    #[must_use]
+    pub(super) fn take_unlisted(&mut self) -> Vec<Arc<PooledConnection<C>>> {
+        let is_idle = self.sending.as_ref().is_none_or(|it| it.queue.is_idle());
+        if !self.is_unlisted || !is_idle {
+            return Vec::new();
+        }
+        self.is_unlisted = false;
+        self.address = None;
+        self.connections()
     }
 
     /// Returns the known addresses of the peer.
