@@ -16,6 +16,7 @@ mod message;
 mod mutant;
 mod network;
 mod node;
+mod plan;
 mod scenario;
 mod simulation;
 mod thief;
@@ -23,7 +24,8 @@ mod thief;
 pub use journal::Counts;
 pub use mutant::Mutant;
 pub use network::{Loopback, Network};
-pub use simulation::{Outcome, Plan, run};
+pub use plan::{Outcome, Plan};
+pub use simulation::run;
 
 use anyhow::Result;
 use net_traits_test::memory::MemoryNetwork;

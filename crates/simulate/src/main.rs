@@ -117,7 +117,7 @@ fn run(options: &Options, seed: u64) -> Result<()> {
 }
 
 fn print(outcome: &Outcome, took: Duration) {
-    let Outcome { counts, steps, digest, slowest_rumor } = outcome;
+    let Outcome { counts, steps, digest, slowest_rumor, connections } = outcome;
     println!("  it took {:.1} s; the digest is {digest:016x}", took.as_secs_f64());
     let steps: Vec<_> = steps.iter().map(|(name, count)| format!("{count} {name}")).collect();
     println!("  {}", steps.join(", "));
@@ -126,7 +126,7 @@ fn print(outcome: &Outcome, took: Duration) {
         counts.sent, counts.received, counts.reported, counts.both, counts.refused, counts.forged
     );
     println!(
-        "  a message was settled after {:.1} s and a rumor known after {:.0} s at most; a node held {} bytes at most",
+        "  a message was settled after {:.1} s and a rumor known after {:.0} s at most; a node held {} bytes at most, and had {connections:.1} connections at the end",
         counts.longest.as_secs_f64(),
         slowest_rumor.as_secs_f64(),
         counts.most_held

@@ -25,6 +25,10 @@ pub enum Mutant {
     KeepsRevoked,
     /// It accepts connections with an identity that is revoked.
     AcceptsRevoked,
+    /// It dials the peers that are not its neighbours any more.
+    KeepsConnections,
+    /// It keeps 64 KiB of memory for each message that it receives.
+    LeaksMemory,
     /// It panics when it receives its 50th message.
     Panics,
 }

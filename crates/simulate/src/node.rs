@@ -37,6 +37,10 @@ pub(crate) const ALPN: &str = "gossip/1";
 /// How many nodes of the directory a node follows.
 const NEIGHBOURS: usize = 4;
 
+/// How many connections a node has at most, on average: those with its neighbours, those that follow
+/// it, and some that are about to be closed.
+pub(crate) const CONNECTIONS: f64 = 2.0 * NEIGHBOURS as f64 + 1.0;
+
 /// To how many peers a node passes a new rumor on.
 const FANOUT: usize = 4;
 
@@ -90,7 +94,7 @@ struct Node<T: NetTransport> {
     list: watch::Sender<Vec<Endpoint>>,
     follow: Follow,
     rumors: BTreeMap<u32, Rumor>,
-    /// The messages to peers whose address is not known.
+    /// The messages to peers that are not neighbours.
     unsent: FuturesUnordered<BoxFuture<'static, (Arrived, Vec<Unsent>)>>,
     heard: u64,
 }
@@ -212,6 +216,9 @@ impl<T: NetTransport> Node<T> {
 
     async fn receive(&mut self, mut peer: CertHash, mut message: Bytes) {
         self.heard += 1;
+        if self.has_mutant(Mutant::LeaksMemory) {
+            std::mem::forget(vec![1_u8; 64 * 1024]);
+        }
         let mutant = self.shared.mutant.filter(|_| self.heard.is_multiple_of(50));
         match mutant {
             Some(Mutant::LosesMessages) => return,
@@ -272,13 +279,16 @@ impl<T: NetTransport> Node<T> {
             sent = Arrived { number, content };
             number
         });
-        match directory.address(peer) {
+        // A connection with another peer ends when that peer wants it. A message with its address
+        // would dial it again.
+        let is_ours = self.neighbours.contains(&to.node);
+        let is_ours = is_ours || self.has_mutant(Mutant::KeepsConnections);
+        match directory.address(peer).filter(|_| is_ours) {
             Some(address) => {
                 if self.pool.send(peer, address, bytes).is_err() {
                     journal.refused(sent.number);
                 }
             }
-            // The peer has connected, and the directory does not know it any more.
             None => {
                 let unsent = self.pool.broadcast([peer], bytes).unsent();
                 self.unsent.push(Box::pin(async move { (sent, unsent.await) }));

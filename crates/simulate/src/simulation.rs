@@ -1,17 +1,17 @@
 //! `Simulation`: starts the nodes, performs the steps, and checks.
 
 use crate::directory::Directory;
-use crate::journal::{Counts, Journal};
+use crate::journal::Journal;
 use crate::message::Rumor;
-use crate::mutant::Mutant;
 use crate::network::Network;
 use crate::node::{self, Command, MAX_HELD, Running, Shared};
+use crate::plan::{Outcome, Plan};
 use crate::scenario::{Agenda, Step};
 use crate::thief;
 use anyhow::{Context, Result, ensure};
 use bytes::Bytes;
 use fastrand::Rng;
-use net_traits::{CertHash, NetCredential, TrustPolicy};
+use net_traits::{CertHash, NetCredential, NetTransport, TrustPolicy};
 use net_traits_test::memory::LinkPlan;
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,68 +20,6 @@ use std::thread::{self, available_parallelism};
 use std::time::Duration;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
-
-/// The size and the times of a run.
-#[derive(Debug, Clone)]
-pub struct Plan {
-    /// How many nodes there are.
-    pub peers: u32,
-    /// How long faults happen.
-    pub duration: Duration,
-    /// All decisions are derived from it.
-    pub seed: u64,
-    /// How often a rumor is published, and how often a node checks its neighbours.
-    pub period: Duration,
-    /// After this time a message has been received or reported.
-    pub settled: Duration,
-    /// After this time every node that was up all the time knows a rumor.
-    pub covered: Duration,
-    /// How long the nodes go on without faults, at least.
-    pub rest: Duration,
-    /// A fault of the nodes, for tests of the checker.
-    pub mutant: Option<Mutant>,
-    /// Called about every 10 s of real time with the time that has passed in the simulation.
-    pub progress: fn(Duration),
-}
-
-impl Plan {
-    /// A run in virtual time.
-    pub fn virtual_time(peers: u32, minutes: f64, seed: u64) -> Self {
-        Self {
-            peers,
-            duration: Duration::from_secs_f64(minutes * 60.0),
-            seed,
-            period: Duration::from_secs(10),
-            settled: Duration::from_secs(120),
-            covered: Duration::from_secs(120),
-            // The messages that were sent during faults are settled then.
-            rest: Duration::from_secs(130),
-            mutant: None,
-            progress: |_| {},
-        }
-    }
-
-    /// A run in real time.
-    pub fn real_time(peers: u32, minutes: f64, seed: u64) -> Self {
-        let (period, limit) = (Duration::from_millis(500), Duration::from_secs(60));
-        let plan = Self::virtual_time(peers, minutes, seed);
-        Self { period, settled: limit, covered: limit, rest: period, ..plan }
-    }
-}
-
-/// What a run without a violation has seen.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Outcome {
-    /// The messages.
-    pub counts: Counts,
-    /// What was done, by name.
-    pub steps: BTreeMap<&'static str, u64>,
-    /// A digest of all records of messages and their times.
-    pub digest: u64,
-    /// The longest time that a rumor took to reach every node that was up all the time; in periods,
-    /// rounded up.
-    pub slowest_rumor: Duration,
-}
 
 /// Runs the nodes, performs the steps, and checks. The caller supplies the runtime.
 ///
@@ -100,6 +38,7 @@ pub async fn run<N: Network>(network: &N, plan: &Plan) -> Result<Outcome> {
         steps: simulation.steps,
         digest: journal.digest(),
         slowest_rumor: simulation.slowest_rumor,
+        connections: simulation.connections,
     })
 }
 
@@ -118,6 +57,7 @@ struct Simulation<'a, N: Network> {
     /// The rumors that some node may not know yet, with the node that has published each.
     spreading: Vec<Spreading>,
     slowest_rumor: Duration,
+    connections: f64,
     /// When `progress` was called, by the real clock.
     told_at: std::time::Instant,
 }
@@ -166,6 +106,7 @@ impl<'a, N: Network> Simulation<'a, N> {
             is_divided: false,
             spreading: Vec::new(),
             slowest_rumor: Duration::ZERO,
+            connections: 0.0,
             told_at: std::time::Instant::now(),
         })
     }
@@ -358,11 +299,14 @@ impl<'a, N: Network> Simulation<'a, N> {
 
     /// Starts a thief with the key of a node.
     fn steal(&mut self, at: Duration) -> Result<Option<&'static str>> {
-        let Some(node) = self.choose() else { return Ok(None) };
+        let noticed = at + self.plan.period;
+        let Some(node) = self.choose().filter(|_| noticed <= self.plan.duration) else {
+            return Ok(None);
+        };
         let (host, seed) = (self.network.add_host()?, self.rng.u64(..));
         let credential = &self.nodes[node as usize].credential;
         self.thieves.push(thief::start(&self.shared, host, node, credential, seed));
-        self.agenda.add(at + self.plan.period, Step::Revoke(credential.identity()));
+        self.agenda.add(noticed, Step::Revoke(credential.identity()));
         Ok(Some("stolen keys"))
     }
 
@@ -426,9 +370,23 @@ impl<'a, N: Network> Simulation<'a, N> {
             sleep(self.plan.period).await;
             self.check()?;
             if self.spreading.is_empty() && began.elapsed() >= self.plan.rest {
-                return Ok(());
+                break;
             }
         }
+        self.connections = self.connections();
+        ensure!(
+            self.connections <= node::CONNECTIONS,
+            "each node has {:.1} connections, and {:.1} are expected at most",
+            self.connections,
+            node::CONNECTIONS
+        );
+        Ok(())
+    }
+
+    /// Returns how many connections a node has, on average.
+    fn connections(&self) -> f64 {
+        let count: usize = self.nodes.iter().map(|node| node.host.connections().len()).sum();
+        count as f64 / self.nodes.len() as f64
     }
 
     async fn end_all(&mut self) -> Result<()> {

@@ -44,3 +44,9 @@ fn a_panic_is_repeated_too() {
     let violation = assert_repeatable("--peers 5 --minutes 2 --mutant panics");
     assert!(violation.starts_with("seed 0: node "), "{violation}");
 }
+
+#[test]
+fn a_run_that_needs_too_much_memory_fails() {
+    let (violation, _) = failure("--peers 20 --minutes 2 --mutant leaks-memory");
+    assert!(violation.contains("KiB are expected at most"), "{violation}");
+}

@@ -3,7 +3,11 @@
 use simulate::{Mutant, Plan, run_virtual};
 
 fn assert_detected(mutant: Mutant, violation: &str) {
-    let plan = Plan { mutant: Some(mutant), ..Plan::virtual_time(20, 4.0, 1) };
+    assert_detected_in(Plan::virtual_time(20, 4.0, 1), mutant, violation);
+}
+
+fn assert_detected_in(plan: Plan, mutant: Mutant, violation: &str) {
+    let plan = Plan { mutant: Some(mutant), ..plan };
     let error = run_virtual(&plan).unwrap_err().to_string();
     assert!(error.contains(violation), "{mutant:?}: {error}");
 }
@@ -66,4 +70,10 @@ fn a_listener_that_accepts_a_revoked_key_is_detected() {
 #[test]
 fn a_node_that_panics_is_detected() {
     assert_detected(Mutant::Panics, "has panicked");
+}
+
+#[test]
+fn connections_that_are_not_closed_are_detected() {
+    let plan = Plan::virtual_time(40, 15.0, 1);
+    assert_detected_in(plan, Mutant::KeepsConnections, "connections, and 9.0 are expected");
 }
