@@ -9,6 +9,7 @@ use net_kit::alpn::versions;
 use net_kit::coop;
 use net_traits::{AcceptError, Cause, Limit, ListenError, NetCredential, NetListener, TrustPolicy};
 use parking_lot::{Mutex, RwLock};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,7 +37,7 @@ impl MsQuicListener {
     ) -> Result<Self, ListenError> {
         let failed = |error| match error {
             msquic_async::ListenError::AddressInUse => ListenError::AddressInUse(bind_addr),
-            error => ListenError::Transport(Cause::new(error)),
+            error => ListenError::Transport(Cause::new(io::Error::from(error))),
         };
         let Identity { credential, configuration } = identity.clone();
         let registration = context.core.registration.registration();

@@ -12,6 +12,7 @@ use net_traits::{
     TrustPolicy, WithCauses,
 };
 use std::any::Any;
+use std::io;
 use std::net::{SocketAddr, UdpSocket};
 use std::time::{Duration, Instant};
 
@@ -179,8 +180,14 @@ fn bad_arguments_are_typed_errors() {
 
         let taken = UdpSocket::bind(loopback()).unwrap().local_addr().unwrap();
         let _socket = UdpSocket::bind(taken).unwrap();
-        let error = transport.create_listener(taken, &[ALPN], server).await.err();
+        let error = transport.create_listener(taken, &[ALPN], server.clone()).await.err();
         assert_eq!(error, Some(ListenError::AddressInUse(taken)));
+
+        let elsewhere = "192.0.2.1:0".parse().unwrap(); // of no host (RFC 5737)
+        let error = transport.create_listener(elsewhere, &[ALPN], server).await.err();
+        let Some(ListenError::Transport(cause)) = error else { panic!("{error:?}") };
+        let kind = cause.downcast_ref().map(io::Error::kind);
+        assert_eq!(kind, Some(io::ErrorKind::AddrNotAvailable), "{cause:?}");
     });
 }
 

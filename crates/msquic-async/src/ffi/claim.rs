@@ -34,7 +34,7 @@ impl Claim {
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
                     is_bound_here(addr).then_some(addr.port()).ok_or(Status::ADDRESS_IN_USE)?
                 }
-                Err(_) => return Err(Status::INVALID_ADDRESS),
+                Err(error) => return Err(Status::of_system(&error)),
             });
         }
         *claims.entry(addr).or_default() += 1;
@@ -130,6 +130,14 @@ mod tests {
         assert_eq!(CLAIMS.lock().get(&addr), Some(&1));
         drop(second);
         assert_eq!(CLAIMS.lock().get(&addr), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn the_error_of_the_system_is_kept() {
+        // An address of no host (RFC 5737).
+        let failed = Claim::new((Ipv4Addr::new(192, 0, 2, 1), 0).into()).err();
+        assert_eq!(failed, Some(Status::ADDRESS_NOT_AVAILABLE));
     }
 
     #[test]

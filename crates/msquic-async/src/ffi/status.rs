@@ -176,6 +176,12 @@ impl Status {
         is_system || self == Self::OUT_OF_MEMORY
     }
 
+    /// Returns the status for an error of the operating system about an address.
+    pub(super) fn of_system(error: &io::Error) -> Self {
+        let code = error.raw_os_error().filter(|_| cfg!(unix));
+        code.map_or(Self::INVALID_ADDRESS, |code| Self(code as ffi::QUIC_STATUS))
+    }
+
     /// Returns the error of the operating system, if it is one.
     fn system_error(self) -> Option<io::Error> {
         let is_system = cfg!(unix) && self.0 != 0 && self.0 < FIRST_OWN_STATUS;

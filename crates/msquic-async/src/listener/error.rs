@@ -43,7 +43,7 @@ impl From<ListenError> for io::Error {
             ListenError::NotStarted | ListenError::Finished => io::ErrorKind::NotConnected,
             ListenError::AlreadyStarted => io::ErrorKind::InvalidInput,
             ListenError::AddressInUse => io::ErrorKind::AddrInUse,
-            ListenError::Other(_) => io::ErrorKind::Other,
+            ListenError::Other(status) => status.io_kind().unwrap_or(io::ErrorKind::Other),
         };
         Self::new(kind, error)
     }
