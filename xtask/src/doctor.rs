@@ -1,6 +1,7 @@
 //! `doctor`: what this machine has for building, testing and running, and what to do about the rest.
 
-use crate::{process, setup};
+use crate::process::{self, Workspace};
+use crate::setup;
 use anyhow::{Context, Result, ensure};
 use std::fs;
 use std::net::{TcpListener, UdpSocket};
@@ -19,6 +20,9 @@ const QUIC_MTU: u64 = 1248;
 
 /// The local ports that a program needs which connects 10 000 times from one address to another.
 const PORTS: u64 = 10_000;
+
+/// The space on the disk in GiB below which `cargo xtask ci` may not end: lints and tests alone write more than 8.
+const DISK: u64 = 10;
 
 /// One thing that was examined.
 #[derive(Debug, PartialEq, Eq)]
@@ -59,12 +63,18 @@ impl Finding {
 }
 
 /// Prints one line per finding, and fails if something is missing without which nothing is built.
-pub(crate) fn run(root: &Path) -> Result<()> {
+pub(crate) fn run(workspace: &Workspace) -> Result<()> {
+    let root = &workspace.root;
     let mut findings = vec![toolchain(root)?];
     findings.extend(tools());
     findings.extend(library(root)?);
     findings.extend([offload(), ipv6(), ports_of_loopback()]);
     findings.extend(system());
+    // The target directory does not exist before the first build.
+    let place = if workspace.target.exists() { &workspace.target } else { root };
+    findings.extend(disk(
+        &process::output(Command::new("df").arg("-Pk").arg(place)).unwrap_or_default(),
+    ));
     for finding in &findings {
         println!("{}", finding.line());
     }
@@ -219,6 +229,17 @@ fn descriptors(limits: &str) -> Option<Finding> {
     Some(Finding::new("open files (ulimit -n)", soft).unless(count >= DESCRIPTORS, advice))
 }
 
+/// Reads the available space in the second line of `df -Pk`.
+fn disk(output: &str) -> Option<Finding> {
+    let kibibytes: u64 = output.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
+    let free = kibibytes / (1024 * 1024);
+    let advice = format!(
+        "`cargo xtask ci` needs {DISK} GiB or more; free some, or set CARGO_TARGET_DIR to a \
+         directory of another disk"
+    );
+    Some(Finding::new("space for builds", format!("{free} GiB")).unless(free >= DISK, advice))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -239,6 +260,19 @@ mod tests {
             |soft| format!("Limit  Soft  Hard  Units\nMax open files  {soft}  4096  files\n");
         assert!(is_good(descriptors(&limits("unlimited"))));
         assert!(!is_good(descriptors(&limits("1024"))));
+    }
+
+    #[test]
+    fn a_disk_that_is_almost_full_is_noted() {
+        let output = |free: u64| {
+            format!(
+                "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/a 99 9 {} 9% /\n",
+                free << 20
+            )
+        };
+        assert!(is_good(disk(&output(DISK))));
+        assert!(!is_good(disk(&output(DISK - 1))));
+        assert_eq!(disk(""), None);
     }
 
     #[test]

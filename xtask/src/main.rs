@@ -239,7 +239,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Readme { self_contained: true } => readme::self_contained(&Workspace::new(None)?),
         Command::Tidy => tidy::run(&Workspace::new(None)?),
         Command::Deny => deny::run(&Workspace::new(None)?),
-        Command::Doctor => doctor::run(&Workspace::new(None)?.root),
+        Command::Doctor => doctor::run(&Workspace::new(None)?),
         Command::Completions { shell } => {
             usage::complete(*shell);
             Ok(())
