@@ -5,7 +5,7 @@ mod common;
 use common::{ALPN, Events, Pool, accept, any_port, pool, recv, trusting};
 use net_peers::{Endpoint, PeerEvent, PeerPoolConfig, WatchResolver};
 use net_traits::{CertHash, CloseReason, NetConnection, NetListener, NetTransport};
-use net_traits_test::memory::{MemoryConnection, MemoryListener, MemoryNetwork};
+use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryListener, MemoryNetwork};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 use tokio::sync::watch;
@@ -19,7 +19,7 @@ struct Following {
     /// Of the pool and of the peer.
     hosts: [IpAddr; 2],
     pool: Pool,
-    _events: Events,
+    events: Events,
     list: watch::Sender<Vec<Endpoint>>,
     peer: CertHash,
     address: SocketAddr,
@@ -41,7 +41,7 @@ impl Following {
         assert!(matches!(events.recv().await, Some(PeerEvent::Connected { .. })));
         let hosts = [accepted.remote_addr().ip(), host.ip()];
         let peer = credential.identity();
-        Self { network, hosts, pool, _events: events, list, peer, address, listener, accepted }
+        Self { network, hosts, pool, events, list, peer, address, listener, accepted }
     }
 
     fn send(&self, message: &'static str) {
@@ -109,4 +109,18 @@ async fn a_peer_that_is_listed_again_stays() {
     assert_eq!(recv(&it.accepted).await, b"second");
     let ended = timeout(600 * SECOND, it.accepted.watch_close()).await;
     assert!(ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_answers_after_its_removal_is_disconnected() {
+    let mut it = Following::new(PeerPoolConfig::new().removal_delay(Duration::ZERO)).await;
+    sleep(20 * SECOND).await;
+    it.network.set_links(LinkPlan::new().latency(5 * SECOND));
+    it.accepted.abort(0, "restart");
+    assert!(matches!(it.events.recv().await, Some(PeerEvent::Disconnected { .. })));
+    sleep(SECOND).await; // the pool dials again meanwhile
+    it.list.send(Vec::new()).unwrap();
+    let again = timeout(60 * SECOND, accept(&it.listener)).await.expect("it is dialled again");
+    assert_unlisted(&again).await;
+    assert_eq!(it.pool.peers(), []);
 }

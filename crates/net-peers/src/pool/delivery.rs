@@ -1,10 +1,10 @@
 //! The task that sends the queued messages of a peer.
 
 use super::config::DropError;
-use super::follow::close_unlisted;
 use super::inner::Inner;
 use super::outgoing::OutgoingMessage;
 use super::peers::Peer;
+use super::pooled_connection::close_unlisted;
 use super::queue::Queue;
 use super::quota::{MESSAGE_COST, Share};
 use net_traits::{

@@ -2,21 +2,17 @@
 
 use super::inner::Inner;
 use super::peers::AbortOnDrop;
-use super::pooled_connection::{PooledConnection, STABLE};
+use super::pooled_connection::{STABLE, close_unlisted};
 use crate::resolver::{Endpoint, ResolveError, Resolver};
-use net_traits::{CertHash, ConnectError, NetConnection, NetTransport, RejectionBy};
+use net_traits::{CertHash, ConnectError, NetTransport, RejectionBy};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::future::pending;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::oneshot;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
-
-/// How long the close of a connection with a peer that is no longer listed may take.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+use tokio::time::{Instant, sleep, sleep_until};
 
 /// Keeps a pool following a resolver. Dropping it stops that, and leaves the connections open.
 #[derive(Debug)]
@@ -287,12 +283,4 @@ async fn keep<T: NetTransport>(
             sleep(inner.config.delay(failed)).await;
         }
     }
-}
-
-/// Closes a connection with a peer that is no longer listed, in the background.
-pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
-    tokio::spawn(async move {
-        // Dropping the future closes at once.
-        let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, "no longer listed")).await;
-    });
 }

@@ -5,7 +5,7 @@ use super::config::{DropError, PeerPoolConfig};
 use super::event_queue::EventQueue;
 use super::inbox::Inbox;
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
-use super::pooled_connection::{PeerLimits, PooledConnection, Role};
+use super::pooled_connection::{PeerLimits, PooledConnection, Role, close_unlisted};
 use super::quota::Quota;
 use crate::recheck::recheck_trust;
 use futures_util::FutureExt;
@@ -210,7 +210,7 @@ impl<T: NetTransport> Inner<T> {
         let own = connection.local_identity().parse();
         let is_smaller = own.unwrap_or_else(|_| self.credential.read().identity()) < peer;
         let is_ours = origin != Origin::Accepted;
-        let (pooled, changed, dial, superseded, was_connected) = {
+        let (pooled, changed, dial, superseded, unlisted, was_connected) = {
             let mut peers = self.peers.lock();
             let id = peers.next_id();
             let entry = match origin {
@@ -234,7 +234,9 @@ impl<T: NetTransport> Inner<T> {
             let changed = entry.insert(pooled.clone());
             // Clear `dial` while inserting, so that later callers do not join a finished attempt.
             let attempt = matches!(origin, Origin::Attempt(_)).then(|| entry.dial.take());
-            (pooled, changed, attempt.flatten(), superseded, was_connected)
+            // A connection of the peer stays: the peer may list this node.
+            let unlisted = if attempt.is_some() { entry.take_unlisted() } else { Vec::new() };
+            (pooled, changed, attempt.flatten(), superseded, unlisted, was_connected)
         };
         drop((dial, superseded)); // aborts the task of the attempt, which has nothing left to await
         match was_connected {
@@ -245,6 +247,7 @@ impl<T: NetTransport> Inner<T> {
         changed.iter().for_each(|pooled| pooled.notify_role_changed());
         self.events.wake();
         self.inserted.notify_waiters();
+        unlisted.into_iter().for_each(close_unlisted);
         Ok(())
     }
 
@@ -393,12 +396,14 @@ async fn attempt<T: NetTransport>(
     });
     if result.is_err() {
         let mut peers = inner.peers.lock();
-        let dial = peers.same(peer, id).and_then(|entry| {
+        let ended = peers.same(peer, id).map(|entry| {
             entry.failed(|failed| inner.config.delay(failed));
-            entry.dial.take()
+            (entry.dial.take(), entry.take_unlisted())
         });
         peers.prune(peer);
         drop(peers);
+        let (dial, unlisted) = ended.unwrap_or_default();
+        unlisted.into_iter().for_each(close_unlisted);
         drop(dial); // aborts this task, which ends here
     }
     result

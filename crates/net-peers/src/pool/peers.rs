@@ -235,12 +235,13 @@ impl<C> Peer<C> {
         [&self.current, &self.spare].into_iter().flatten().cloned().collect()
     }
 
-    /// Returns the connections to close if no resolver lists the peer any more and no message waits
-    /// for it, and forgets its address: an application that once sent to it would keep it for good.
+    /// Returns the connections to close if no resolver lists the peer any more, no message waits for
+    /// it and it is not dialled. Forgets its address: an application that once sent to it would keep
+    /// it for good.
     #[must_use]
     pub(super) fn take_unlisted(&mut self) -> Vec<Arc<PooledConnection<C>>> {
         let is_idle = self.sending.as_ref().is_none_or(|it| it.queue.is_idle());
-        if !self.is_unlisted || !is_idle {
+        if !self.is_unlisted || !is_idle || self.dial.is_some() {
             return Vec::new();
         }
         self.is_unlisted = false;

@@ -2,12 +2,13 @@
 
 use super::in_flight::InFlight;
 use super::quota::{Quota, Share};
+use net_traits::NetConnection;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 /// A connection that the peer ends within this time counts as a failure.
 pub(super) const STABLE: Duration = Duration::from_secs(10);
@@ -30,6 +31,9 @@ pub(super) const SILENCE_CHECK: Duration = Duration::from_millis(2500);
 /// How many connections a peer may have, including those that have ended and of which the
 /// application has not received all messages.
 const CONNECTIONS: usize = 16;
+
+/// How long the close of a connection with a peer that is no longer listed may take.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A connection of the pool.
 #[derive(Debug)]
@@ -184,4 +188,12 @@ impl<C> PooledConnection<C> {
             (false, false) => ACCEPTED_LARGER * SILENCE,
         }
     }
+}
+
+/// Closes a connection with a peer that is no longer listed, in the background.
+pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
+    tokio::spawn(async move {
+        // Dropping the future closes at once.
+        let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, "no longer listed")).await;
+    });
 }
