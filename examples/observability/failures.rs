@@ -19,9 +19,6 @@ use tokio::time::{sleep, timeout};
 
 const ALPN: &str = "failures/1";
 
-/// A test that takes longer hangs.
-const HANG: Duration = Duration::from_secs(60);
-
 /// The timeout of handshakes.
 const HANDSHAKE: Duration = Duration::from_secs(2);
 
@@ -319,12 +316,6 @@ fn unused_address(here: SocketAddr) -> SocketAddr {
     address
 }
 
-fn test(test: impl Future<Output = ()>) {
-    observer::install();
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().unwrap();
-    runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
-}
-
 fn local() -> SocketAddr {
     "127.0.0.1:0".parse().unwrap()
 }
@@ -333,14 +324,14 @@ fn local() -> SocketAddr {
 fn tcp_reports_each_failure() {
     let config = tcp_tls_transport::TcpTlsConfig::new().handshake_timeout(HANDSHAKE);
     let make = || tcp_tls_transport::TcpTlsTransport::with_config(config.clone()).unwrap();
-    test(run("tcp", make, local(), &[]));
+    observer::test("tcp", false, run("tcp", make, local(), &[]));
 }
 
 #[test]
 fn quinn_reports_each_failure() {
     let config = quinn_transport::QuinnConfig::new().handshake_timeout(HANDSHAKE);
     let make = || quinn_transport::QuinnTransport::with_config(config.clone()).unwrap();
-    test(run("quinn", make, local(), &[]));
+    observer::test("quinn", false, run("quinn", make, local(), &[]));
 }
 
 /// msquic chooses the listener by the protocol, and reports an attempt without a common protocol to none.
@@ -349,7 +340,7 @@ fn quinn_reports_each_failure() {
 fn msquic_reports_each_failure() {
     let config = msquic_transport::MsQuicTransportConfig::new().handshake_timeout(HANDSHAKE);
     let make = || msquic_transport::MsQuicTransport::with_config(config.clone()).unwrap();
-    test(run("quic", make, local(), &["another protocol"]));
+    observer::test("quic", false, run("quic", make, local(), &["another protocol"]));
 }
 
 #[test]
@@ -358,5 +349,5 @@ fn the_memory_network_reports_each_failure() {
     let limits = Limits { handshake_timeout: HANDSHAKE, ..Limits::default() };
     // Log lines are limited per host.
     let make = || network.transport_with(limits.clone());
-    test(run("memory", make, "0.0.0.0:0".parse().unwrap(), &[]));
+    observer::test("memory", false, run("memory", make, "0.0.0.0:0".parse().unwrap(), &[]));
 }

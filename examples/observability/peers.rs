@@ -1,0 +1,136 @@
+//! The events and metrics of pools and of transports that fall back.
+
+use crate::observer::{self, Line, events, expect, grown, values};
+use bytes::Bytes;
+use net_peers::{FallbackTransport, PeerPool, PeerPoolConfig};
+use net_traits::{
+    ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
+    TrustPolicy,
+};
+use net_traits_test::memory::{LinkPlan, MemoryNetwork};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+const ALPN: &str = "peers/1";
+
+fn node() -> NetCredential {
+    NetCredential::self_signed(TrustPolicy::Any).unwrap()
+}
+
+fn any_port() -> SocketAddr {
+    "0.0.0.0:0".parse().unwrap()
+}
+
+/// Some fields of the only event with this message of pools or of fallback.
+fn only(message: &str, target: &str, fields: &[&str]) -> String {
+    let lines: Vec<Line> = events(message, "");
+    let [line] = &lines[..] else { panic!("{message}: {lines:?}") };
+    assert_eq!(line["target"], target);
+    let fields = fields.iter().map(|name| line.get(name).cloned().unwrap_or_default());
+    fields.collect::<Vec<_>>().join(" ")
+}
+
+fn counts<const N: usize>(counts: [(&str, f64); N]) -> BTreeMap<String, f64> {
+    counts.into_iter().map(|(labels, count)| (labels.to_owned(), count)).collect()
+}
+
+#[test]
+fn a_pool_reports_dials_losses_and_undelivered_messages() {
+    observer::test("memory", true, async {
+        let network = MemoryNetwork::new(1);
+        let config = PeerPoolConfig::new().max_attempts(1);
+        let (pool, _events) = PeerPool::new(network.transport(), &[ALPN], node(), config).unwrap();
+        let gauges = || {
+            ["net_pool_messages_held", "net_pool_peers_connected"]
+                .map(|name| values(name, "").get("").copied().unwrap_or(0.0))
+        };
+        let counters = || {
+            ["net_pool_dials_total", "net_pool_changes_total", "net_pool_undelivered_total"]
+                .map(|name| values(name, ""))
+        };
+
+        let absent = SocketAddr::from(([10, 9, 9, 9], 1));
+        let stranger = node().identity();
+        pool.send(stranger, absent, Bytes::from_static(b"in vain")).unwrap();
+        assert_eq!(gauges(), [1.0, 0.0]);
+        let refused = [counts([("refused", 1.0)]), counts([]), counts([("connect", 1.0)])];
+        expect(refused, counters).await;
+        assert_eq!(gauges(), [0.0, 0.0]);
+        assert_eq!(
+            only("dial failed", "net::pool", &["remote", "cause", "detail"]),
+            "10.9.9.9:1 refused "
+        );
+        let stranger = &stranger.to_string()[..8];
+        assert_eq!(
+            only("message undelivered", "net::pool", &["peer", "cause"]),
+            format!("{stranger} connect")
+        );
+
+        let (host, peer) = (network.transport(), node());
+        let listener = host.create_listener(any_port(), &[ALPN], peer.clone()).await.unwrap();
+        pool.send(peer.identity(), listener.local_addr(), Bytes::from_static(b"hello")).unwrap();
+        let connection = listener.accept().await.unwrap().accept().await.unwrap();
+        assert_eq!(connection.recv().await.unwrap().0, "hello");
+        expect([0.0, 1.0], gauges).await;
+        connection.close(7, "done").await;
+        expect([0.0, 0.0], gauges).await;
+        let expected = [
+            counts([("refused", 1.0), ("connected", 1.0)]),
+            counts([("connected", 1.0), ("lost", 1.0)]),
+            counts([("connect", 1.0)]),
+        ];
+        assert_eq!(counters(), expected);
+        let short = &peer.identity().to_string()[..8];
+        assert_eq!(only("peer connected", "net::pool", &["peer"]), short);
+        let reason = only("peer lost", "net::pool", &["peer", "reason"]);
+        assert!(reason.starts_with(short) && reason.contains("done"), "{reason}");
+    });
+}
+
+/// Dials over two networks whose packets take this long.
+async fn dial(first: u64, second: u64, listens: [bool; 2]) -> Result<(), ConnectError> {
+    let networks = [first, second].map(|milliseconds| {
+        let network = MemoryNetwork::new(1);
+        network.set_links(LinkPlan::new().latency(Duration::from_millis(milliseconds)));
+        network
+    });
+    let [one, other] = &networks;
+    let address = SocketAddr::from(([10, 0, 0, 1], 4433));
+    for (network, _) in networks.iter().zip(listens).filter(|(_, listens)| *listens) {
+        let host = network.transport();
+        let bind_addr = SocketAddr::from(([0, 0, 0, 0], address.port()));
+        let listener = host.create_listener(bind_addr, &[ALPN], node()).await.unwrap();
+        assert_eq!(listener.local_addr(), address);
+        tokio::spawn(async move { listener.accept().await.unwrap().accept().await });
+    }
+    let dialler = FallbackTransport::new(one.transport(), other.transport());
+    dialler.connect(address, &[ALPN], node()).await.map(drop)
+}
+
+#[test]
+fn a_fallback_reports_each_path_with_its_errors() {
+    observer::test("memory", true, async {
+        // The primary transport dials alone for 250 ms. A handshake is a round trip.
+        for (path, first, second, listens, has_errors) in [
+            ("primary", 1, 1, [true, true], [false; 2]),
+            ("primary_late", 200, 400, [true, true], [false; 2]),
+            ("secondary_first", 1_000, 1, [true, true], [false; 2]),
+            ("secondary_only", 1, 1, [false, true], [true, false]),
+            ("neither", 1, 1, [false, false], [true; 2]),
+        ] {
+            let before = values("net_fallback_dials_total", "");
+            let seen = events("dialled", "").len();
+            let dialled = dial(first, second, listens).await;
+            assert_eq!(dialled.is_err(), path == "neither", "{dialled:?}");
+            let grown = grown("net_fallback_dials_total", "", &before);
+            assert_eq!(grown, counts([(path, 1.0)]));
+            let lines = events("dialled", "");
+            let [line] = &lines[seen..] else { panic!("{path}: {lines:?}") };
+            assert_eq!(line["target"], "net::fallback");
+            assert_eq!((&*line["path"], &*line["remote"]), (path, "10.0.0.1:4433"));
+            let has = ["error", "secondary_error"].map(|name| line.contains_key(name));
+            assert_eq!(has, has_errors, "{line:?}");
+        }
+    });
+}
