@@ -69,7 +69,7 @@ const BASE: u64 = 64 * 1024;
 
 /// The memory for each node, in KiB, that is not exceeded. Each has about eight connections, of
 /// which both ends are in this process.
-const PER_NODE: u64 = 512;
+const PER_NODE: u64 = 320;
 
 fn main() -> ExitCode {
     let options = Options::parse();
