@@ -124,3 +124,17 @@ async fn a_peer_that_answers_after_its_removal_is_disconnected() {
     assert_unlisted(&again).await;
     assert_eq!(it.pool.peers(), []);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_another_resolver_lists_stays() {
+    let it = Following::new(PeerPoolConfig::new().removal_delay(Duration::ZERO)).await;
+    let endpoint = Endpoint::new(it.address).with_identity(it.peer);
+    let (other, listed) = watch::channel(vec![endpoint]);
+    let _follow = it.pool.follow(WatchResolver::new(listed));
+    sleep(SECOND).await;
+    it.list.send(Vec::new()).unwrap();
+    let ended = timeout(600 * SECOND, it.accepted.watch_close()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    other.send(Vec::new()).unwrap();
+    assert_unlisted(&it.accepted).await;
+}

@@ -1,7 +1,7 @@
 //! Follows a resolver: a task per listed address keeps a connection with the peer at that address.
 
 use super::inner::Inner;
-use super::peers::AbortOnDrop;
+use super::peers::{AbortOnDrop, Listed};
 use super::pooled_connection::{STABLE, close_unlisted};
 use crate::resolver::{Endpoint, ResolveError, Resolver};
 use net_traits::{CertHash, ConnectError, NetTransport, RejectionBy};
@@ -145,7 +145,8 @@ impl<T: NetTransport> Addresses<T> {
             let peer = stop(&followed.state);
             tracing::debug!(%address, "an address is no longer followed");
             self.inner.events.pending().reached(address);
-            let connections = peer.map(|peer| self.inner.peers.lock().unlist(peer, address));
+            let connections =
+                peer.map(|peer| self.inner.peers.lock().unlist(peer, self.at(address)));
             connections.into_iter().flatten().for_each(close_unlisted);
         }
         let limit = self.inner.config.max_followed;
@@ -153,12 +154,17 @@ impl<T: NetTransport> Addresses<T> {
             if self.followed.len() >= limit {
                 break;
             }
-            let (inner, address) = (&self.inner, endpoint.address);
-            self.followed.entry(address).or_insert_with(|| start(inner, listed[&address]));
+            let (inner, at) = (&self.inner, self.at(endpoint.address));
+            let followed = self.followed.entry(at.address);
+            followed.or_insert_with(|| start(inner, at, listed[&at.address]));
         }
         if listed.keys().any(|address| !self.followed.contains_key(address)) {
             self.report(ResolveError::TooMany { listed: listed.len(), limit });
         }
+    }
+
+    fn at(&self, address: SocketAddr) -> Listed {
+        Listed { resolver: self.id, address }
     }
 
     /// Reports an error, unless it is equal to the last one.
@@ -176,7 +182,7 @@ impl<T: NetTransport> Drop for Addresses<T> {
     fn drop(&mut self) {
         for (address, followed) in &self.followed {
             if let Some(peer) = stop(&followed.state) {
-                self.inner.peers.lock().unfollow(peer, *address);
+                self.inner.peers.lock().unfollow(peer, self.at(*address));
             }
             self.inner.events.pending().reached(*address);
         }
@@ -185,26 +191,21 @@ impl<T: NetTransport> Drop for Addresses<T> {
 }
 
 /// Starts to keep a connection with the peer at an address.
-fn start<T: NetTransport>(inner: &Arc<Inner<T>>, endpoint: Endpoint) -> Followed {
+fn start<T: NetTransport>(inner: &Arc<Inner<T>>, at: Listed, endpoint: Endpoint) -> Followed {
     let state = Arc::new(Mutex::default());
     if let Some(peer) = endpoint.identity.filter(|peer| !inner.is_own(*peer)) {
-        set(inner, &state, endpoint.address, peer);
+        set(inner, &state, at, peer);
     }
-    let task = tokio::spawn(keep(inner.clone(), endpoint, state.clone()));
+    let task = tokio::spawn(keep(inner.clone(), at, endpoint, state.clone()));
     Followed { endpoint, missing_since: None, state, _task: AbortOnDrop(task.abort_handle()) }
 }
 
 /// Records which peer is at an address, unless the address is not followed any more.
-fn set<T: NetTransport>(
-    inner: &Inner<T>,
-    state: &Mutex<AddressState>,
-    address: SocketAddr,
-    peer: CertHash,
-) {
+fn set<T: NetTransport>(inner: &Inner<T>, state: &Mutex<AddressState>, at: Listed, peer: CertHash) {
     let mut state = state.lock();
     if !state.is_stopped {
         state.peer = Some(peer);
-        inner.peers.lock().follow(peer, address, || inner.limits());
+        inner.peers.lock().follow(peer, at, || inner.limits());
     }
 }
 
@@ -235,10 +236,11 @@ fn stop(state: &Mutex<AddressState>) -> Option<CertHash> {
 /// Keeps a connection with the peer at an address, dialling it with backoff.
 async fn keep<T: NetTransport>(
     inner: Arc<Inner<T>>,
+    at: Listed,
     endpoint: Endpoint,
     state: Arc<Mutex<AddressState>>,
 ) {
-    let address = endpoint.address;
+    let address = at.address;
     let (mut failed, mut is_reported) = (0, false);
     loop {
         let expected = state.lock().peer.or(endpoint.identity);
@@ -252,7 +254,7 @@ async fn keep<T: NetTransport>(
         };
         match found {
             Ok(Some(peer)) => {
-                set(&inner, &state, address, peer);
+                set(&inner, &state, at, peer);
                 inner.events.pending().reached(address);
                 is_reported = false;
                 let since = Instant::now();
@@ -268,7 +270,7 @@ async fn keep<T: NetTransport>(
             {
                 let mut state = state.lock();
                 if let Some(peer) = state.peer.take() {
-                    inner.peers.lock().unfollow(peer, address);
+                    inner.peers.lock().unfollow(peer, at);
                 }
                 continue;
             }

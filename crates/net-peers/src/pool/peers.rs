@@ -54,13 +54,21 @@ pub(super) struct Peer<C> {
     pub(super) sending: Option<Sending>,
     /// The most recent address of the peer, if known.
     pub(super) address: Option<SocketAddr>,
-    /// Addresses of the peer that a resolver lists.
-    followed: Vec<SocketAddr>,
+    /// Addresses of the peer that resolvers list.
+    followed: Vec<Listed>,
     /// Whether the last of these was removed and the connections are not closed yet.
     is_unlisted: bool,
     /// Number of consecutive failures, and the end of their backoff.
     failed: u32,
     not_before: Option<Instant>,
+}
+
+/// An address that a resolver lists. Several resolvers may list it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Listed {
+    /// The id of the resolver.
+    pub(super) resolver: u64,
+    pub(super) address: SocketAddr,
 }
 
 /// The queue of a peer and the task that sends it.
@@ -187,20 +195,20 @@ impl<C> Peers<C> {
     pub(super) fn follow(
         &mut self,
         peer: CertHash,
-        address: SocketAddr,
+        listed: Listed,
         limits: impl FnOnce() -> Arc<PeerLimits>,
     ) {
         let entry = self.entry(peer, limits);
-        if let Some(entry) = entry.filter(|entry| !entry.followed.contains(&address)) {
-            entry.followed.push(address);
+        if let Some(entry) = entry.filter(|entry| !entry.followed.contains(&listed)) {
+            entry.followed.push(listed);
             entry.is_unlisted = false;
         }
     }
 
     /// Forgets that a resolver lists an address of a peer.
-    pub(super) fn unfollow(&mut self, peer: CertHash, address: SocketAddr) {
+    pub(super) fn unfollow(&mut self, peer: CertHash, listed: Listed) {
         if let Some(entry) = self.by_identity.get_mut(&peer) {
-            entry.followed.retain(|followed| *followed != address);
+            entry.followed.retain(|it| *it != listed);
             self.prune(peer);
         }
     }
@@ -211,10 +219,10 @@ impl<C> Peers<C> {
     pub(super) fn unlist(
         &mut self,
         peer: CertHash,
-        address: SocketAddr,
+        listed: Listed,
     ) -> Vec<Arc<PooledConnection<C>>> {
         let Some(entry) = self.by_identity.get_mut(&peer) else { return Vec::new() };
-        entry.followed.retain(|followed| *followed != address);
+        entry.followed.retain(|it| *it != listed);
         entry.is_unlisted = entry.followed.is_empty();
         let connections = entry.take_unlisted();
         self.prune(peer);
@@ -251,8 +259,13 @@ impl<C> Peer<C> {
 
     /// Returns the known addresses of the peer.
     pub(super) fn addresses(&self) -> Vec<SocketAddr> {
-        let followed = self.followed.iter().rev().filter(|it| Some(**it) != self.address);
-        self.address.iter().chain(followed).copied().collect()
+        let mut addresses: Vec<_> = self.address.into_iter().collect();
+        for Listed { address, .. } in self.followed.iter().rev() {
+            if !addresses.contains(address) {
+                addresses.push(*address);
+            }
+        }
+        addresses
     }
 
     /// Returns the address to dial after so many failures: each time the next one.
@@ -444,8 +457,9 @@ mod tests {
     fn after_a_failure_the_next_address_is_dialled() {
         let mut peers = Peers::<()>::new();
         let address = |number| SocketAddr::from(([10, 0, 0, number], 1));
-        peers.follow(PEER, address(1), limits);
-        peers.follow(PEER, address(2), limits);
+        for (resolver, number) in [(1, 1), (1, 2), (2, 2)] {
+            peers.follow(PEER, Listed { resolver, address: address(number) }, limits);
+        }
         let entry = peers.get(PEER).unwrap();
         entry.address = Some(address(1));
         let dialled: Vec<_> = (0..4).filter_map(|failures| entry.address_after(failures)).collect();
