@@ -279,8 +279,8 @@ impl<T: NetTransport> Node<T> {
             sent = Arrived { number, content };
             number
         });
-        // A connection with another peer ends when that peer wants it. A message with its address
-        // would dial it again.
+        // Other peers have dialled this node. With their addresses, the pool would dial them after
+        // they have closed the connection.
         let is_ours = self.neighbours.contains(&to.node);
         let is_ours = is_ours || self.has_mutant(Mutant::KeepsConnections);
         match directory.address(peer).filter(|_| is_ours) {
