@@ -3,6 +3,7 @@
 
 mod connections;
 mod failures;
+mod limits;
 mod observer;
 mod peers;
 mod tables;
