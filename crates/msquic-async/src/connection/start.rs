@@ -1,14 +1,19 @@
 //! Starting a connection: one attempt, or one for each address of the host.
 
+use super::dial::Source;
 use super::race::{self, ATTEMPT_DELAY, MAX_ADDRESSES};
 use super::{Connection, ConnectionInner, Dial, StartError};
+use crate::ffi::calls::Calls;
 use crate::ffi::may_block::{MayBlock, detach};
 use crate::{Configuration, Registration, Status};
 use net_traits::NetCredential;
+use std::ffi::CString;
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
+use zeroize::Zeroizing;
 
 impl Connection {
     /// Connects to `port` of `host`, a name or an address. Names are resolved on a separate thread, and the first
@@ -144,64 +149,102 @@ pub(super) async fn start(
     // future is dropped, and its end is reported to the connection.
     let (done, result) = tokio::sync::oneshot::channel();
     match address.or_else(|| dial.address()) {
-        Some(address) => detach(move |may_block| {
-            let _ = done.send(start_at(&inner, &configuration, &dial, address, may_block));
-        }),
+        Some(address) => {
+            let attempt = Attempt::new(inner, configuration, &dial, address);
+            if !attempt.has_parameters() {
+                return attempt.start(None);
+            }
+            detach(move |may_block| _ = done.send(attempt.start(Some(may_block))));
+        }
         None => {
-            let attempt = move || match dial.resolve() {
-                Ok(addresses) => detach(move |may_block| {
-                    let started = start_at(&inner, &configuration, &dial, addresses[0], may_block);
-                    let _ = done.send(started);
-                }),
+            let resolve = move || match dial.resolve() {
+                Ok(addresses) => {
+                    let attempt = Attempt::new(inner, configuration, &dial, addresses[0]);
+                    detach(move |may_block| _ = done.send(attempt.start(Some(may_block))));
+                }
                 Err(error) => {
                     inner.start_failed(Status::NOT_FOUND);
                     let _ = done.send(Err(error));
                 }
             };
-            blocking::unblock(attempt).detach();
+            blocking::unblock(resolve).detach();
         }
     }
     result.await.unwrap_or(Err(StartError::Other(Status::ABORTED)))
 }
 
-fn start_at(
-    inner: &ConnectionInner,
-    configuration: &Configuration,
-    dial: &Dial,
+/// A handshake with one address that is about to begin.
+struct Attempt {
+    inner: Arc<ConnectionInner>,
+    configuration: Configuration,
+    source: Source,
+    name: CString,
     address: SocketAddr,
-    may_block: &MayBlock,
-) -> Result<(), StartError> {
-    inner.set_addrs(None, Some(address));
-    let (native, calls) = (inner.native(), inner.native().calls(may_block));
-    let source = dial.source.or(inner.source());
-    let prepare = || {
-        if configuration.key_log().is_some() {
+    /// Whether `name` is not `address`. If it is, msquic parses it itself, and nothing has to be set.
+    is_named: bool,
+    ticket: Option<Zeroizing<Vec<u8>>>,
+}
+
+impl Attempt {
+    fn new(
+        inner: Arc<ConnectionInner>,
+        configuration: Configuration,
+        dial: &Dial,
+        address: SocketAddr,
+    ) -> Self {
+        inner.set_addrs(None, Some(address));
+        let (source, name) = (dial.source.or(inner.source()), dial.name());
+        let is_named = dial.server_name.is_some() || dial.written_address() != Some(address);
+        let ticket = inner.dial(&name, address);
+        Self { inner, configuration, source, name, address, is_named, ticket }
+    }
+
+    /// Whether there are parameters that are set by calls that block.
+    fn has_parameters(&self) -> bool {
+        let Source { local_addr, interface, .. } = self.source;
+        self.configuration.key_log().is_some()
+            || local_addr.is_some()
+            || interface.is_some()
+            || self.is_named
+            || self.ticket.is_some()
+    }
+
+    fn set_parameters(&self, calls: Calls<'_>) -> Result<(), Status> {
+        if self.configuration.key_log().is_some() {
             calls.log_keys()?;
         }
-        if source.shares_binding() {
-            calls.share_binding()?;
-        }
-        if let Some(local_addr) = source.local_addr {
+        if let Some(local_addr) = self.source.local_addr {
             calls.set_local_addr(local_addr)?;
         }
-        if let Some(index) = source.interface {
+        if let Some(index) = self.source.interface {
             calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
         }
-        // If the name is the address, msquic parses it itself; setting it here would wait once
-        // more.
-        if dial.server_name.is_some() || dial.written_address() != Some(address) {
-            calls.set_remote_addr(address)?;
+        if self.is_named {
+            calls.set_remote_addr(self.address)?;
         }
-        let name = dial.name();
-        if let Some(ticket) = inner.dial(&name, address) {
-            calls.set_ticket(&ticket)?; // C31: if that fails, the connection cannot be started any more
+        if let Some(ticket) = &self.ticket {
+            calls.set_ticket(ticket)?; // C31: if that fails, the connection cannot be started any more
         }
-        native.start(configuration.native(), &name, address.port())
-    };
-    prepare().map_err(|status| {
-        inner.start_failed(status);
-        StartError::Other(status)
-    })
+        Ok(())
+    }
+
+    /// Needs a thread that may block if it [has parameters](Self::has_parameters).
+    fn start(&self, may_block: Option<&MayBlock>) -> Result<(), StartError> {
+        let native = self.inner.native();
+        let start = || {
+            if let Some(may_block) = may_block {
+                self.set_parameters(native.calls(may_block))?;
+            }
+            if self.source.shares_binding() {
+                native.share_binding()?;
+            }
+            native.start(self.configuration.native(), &self.name, self.address.port())
+        };
+        start().map_err(|status| {
+            self.inner.start_failed(status);
+            StartError::Other(status)
+        })
+    }
 }
 
 /// Future of [`Connection::start`].

@@ -119,11 +119,6 @@ impl<'a> Calls<'a> {
         self.set_param(ffi::QUIC_PARAM_CONN_LOCAL_INTERFACE, &index)
     }
 
-    /// Lets the connection share its sockets with others, before the start.
-    pub(crate) fn share_binding(&self) -> Result<(), Status> {
-        self.set_param(ffi::QUIC_PARAM_CONN_SHARE_UDP_BINDING, &1_u8)
-    }
-
     /// Changes settings.
     pub(crate) fn set_settings(&self, settings: &NativeSettings) -> Result<(), Status> {
         self.set_param(ffi::QUIC_PARAM_CONN_SETTINGS, settings.get())

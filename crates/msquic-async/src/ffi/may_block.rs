@@ -76,9 +76,12 @@ impl Drop for Queued {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Settings;
+    use crate::ffi::testing::pair;
     use futures_util::FutureExt;
     use parking_lot::Mutex;
     use std::sync::{Arc, mpsc};
+    use std::time::Duration;
 
     #[test]
     fn a_panic_of_a_job_is_resumed_where_its_result_is_awaited() {
@@ -87,10 +90,10 @@ mod tests {
         assert_eq!(panic.downcast_ref(), Some(&"on purpose"));
     }
 
-    #[test]
-    fn futures_that_are_dropped_leave_no_jobs_behind() {
+    /// Occupies all threads until the sender is dropped.
+    fn occupy() -> mpsc::Sender<()> {
         let (release, released) = mpsc::channel::<()>();
-        let (released, memory) = (Arc::new(Mutex::new(released)), Arc::new(()));
+        let released = Arc::new(Mutex::new(released));
         // More calls than there are threads for, so that further ones wait.
         for _ in 0..100 {
             let released = released.clone();
@@ -98,6 +101,27 @@ mod tests {
                 let _ = released.lock().recv();
             });
         }
+        release
+    }
+
+    #[test]
+    fn a_connection_that_needs_no_parameters_starts_without_a_thread() {
+        let release = occupy();
+        let (connected, is_connected) = mpsc::channel();
+        let connect = std::thread::spawn(move || {
+            let pair = futures::executor::block_on(pair(&Settings::default()));
+            let _ = connected.send(());
+            pair
+        });
+        let result = is_connected.recv_timeout(Duration::from_secs(30));
+        drop(release);
+        drop(connect.join());
+        result.expect("connected while no thread was free");
+    }
+
+    #[test]
+    fn futures_that_are_dropped_leave_no_jobs_behind() {
+        let (release, memory) = (occupy(), Arc::new(()));
         for _ in 0..1000 {
             let memory = memory.clone();
             assert_eq!(unblock(move |_| drop(memory)).now_or_never(), None);

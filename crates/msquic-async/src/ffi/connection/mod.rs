@@ -76,6 +76,20 @@ impl NativeConnection {
         })
     }
 
+    /// Lets the connection share its sockets with others, before the start, with a library that has the
+    /// patch N28. Never blocks.
+    pub(crate) fn share_binding(&self) -> Result<(), Status> {
+        self.with(|handle| {
+            let share = 1_u8;
+            let length = size_of_val(&share) as u32;
+            let value = (&raw const share).cast();
+            // SAFETY: C5, C47: one byte is copied before the call returns.
+            Status::ok(unsafe {
+                call!(SetParam(handle, QUIC_PARAM_CONN_SHARE_AT_START, length, value))
+            })
+        })
+    }
+
     /// Accepts a peer's connection: the handshake goes on with `configuration`.
     pub(crate) fn set_configuration(
         &self,
@@ -218,6 +232,9 @@ impl Closer for ConnectionCloser {
         self.0.remove();
     }
 }
+
+/// A parameter of the patch N28.
+pub(crate) const QUIC_PARAM_CONN_SHARE_AT_START: u32 = 0x05F0_0003;
 
 /// A parameter of libmsquic 2.6 that the binding does not have (`inc/msquic.h` there).
 const QUIC_PARAM_CONN_CLOSE_ASYNC: u32 = 0x0500_001A;

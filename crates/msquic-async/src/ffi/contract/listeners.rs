@@ -2,10 +2,11 @@
 
 use super::events::{Answer, Event, TIMEOUT};
 use super::handles::{Object, Open, ignore, is_connected};
-use super::harness::{ALPN, LOOPBACK, Pair, Role, Server, plenty, react};
+use super::harness::{ALPN, LOOPBACK, Occupied, Pair, Role, Server, plenty, react};
 use super::roots::{Configuration, Registration};
-use super::{is_patched, lacks_patch};
+use super::{is_driven, is_patched, lacks_patch};
 use crate::ffi::address;
+use crate::ffi::connection::QUIC_PARAM_CONN_SHARE_AT_START;
 use crate::ffi::status::Status;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::sync::mpsc;
@@ -234,6 +235,29 @@ fn c38_clients_without_a_port_share_one_with_the_patch() {
     assert_eq!(one.0, two.0);
     assert_eq!(one.0.ip(), elsewhere.ip());
     assert_ne!(one.0.port(), all[0].0.port());
+}
+
+#[test]
+fn c47_sharing_is_set_without_waiting_with_the_patch() {
+    if lacks_patch("N28") {
+        return;
+    }
+    let registration = Registration::new();
+    let server = Server::new(&registration, &plenty(), &react(ignore));
+    let configuration = registration.configure(Role::Client, &plenty());
+    let [one, two] = [(); 2].map(|()| {
+        let client = registration.open_connection(ignore);
+        // Driven, no call waits for a worker.
+        let occupied = (!is_driven()).then(|| Occupied::new(&client));
+        assert!(client.set(QUIC_PARAM_CONN_SHARE_AT_START, 1_u8).is_ok());
+        drop(occupied);
+        let _ = client.connect(&configuration, server.addr());
+        client.until(is_connected);
+        client
+    });
+    assert_eq!(local_addr(&one), local_addr(&two));
+    let late = one.set(QUIC_PARAM_CONN_SHARE_AT_START, 1_u8);
+    assert_eq!(late, Status::INVALID_STATE);
 }
 
 #[test]
