@@ -289,11 +289,14 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     })
 }
 
-/// Measures one attack, to check that the measurement works. The figures are not checked.
+/// Compares the memory of attacked endpoints with what is stated, and measures one attack, to check that the
+/// measurement works.
 fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
     run.args(["--seconds", "1", "--only", "partial messages", "--kind", "msquic"]);
-    steps.cargo("measure one attack", run)
+    steps.cargo("measure one attack", run)?;
+    let test = workspace.cargo_linked(["test", "--package", "attack-bench"]);
+    steps.cargo("memory under attack", test)
 }
 
 /// Runs the benchmarks in small, to check that they work. The figures are not checked.
