@@ -2,7 +2,7 @@
 
 mod common;
 
-use common::{ALPN, credentials, run};
+use common::{ALPN, credentials, has_patch, run};
 use futures_util::FutureExt;
 use msquic_transport::{
     CongestionControl, ExecutionProfile, KeyLog, MsQuicNetConnection, MsQuicTransport,
@@ -99,6 +99,19 @@ fn senders_begin_with_the_given_mtu_and_window() {
         let [client, _server] = pair(MsQuicTransportConfig::new()).await;
         let statistics = client.statistics().await.unwrap();
         assert!(statistics.congestion_window < 100 * 1300, "{statistics:?}");
+    });
+}
+
+#[test]
+fn jumbo_packets_are_used_if_both_peers_permit_them() {
+    run(async {
+        let has_patch = has_patch("N62");
+        let [client, server] = pair(MsQuicTransportConfig::new().maximum_mtu(9000)).await;
+        let expected = if has_patch { 9000 } else { 1500 };
+        while client.statistics().await.unwrap().path_mtu < expected {
+            client.send(&[7; 10_000]).await.unwrap();
+            assert_eq!(server.recv().await.unwrap().0.len(), 10_000);
+        }
     });
 }
 

@@ -22,10 +22,7 @@ use net_traits::{
 };
 use parking_lot::Mutex;
 use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
-use quinn::{
-    ClientConfig, Connecting, Endpoint, EndpointConfig, Incoming, Runtime, ServerConfig,
-    TokioRuntime,
-};
+use quinn::{ClientConfig, Connecting, Endpoint, Incoming, Runtime, ServerConfig, TokioRuntime};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -48,9 +45,9 @@ impl Backend for Quinn {
     type Question = Question;
 
     fn new(config: &QuinnConfig) -> Self {
-        let transport = Arc::new(config.transport());
+        let (transport, endpoint) = (Arc::new(config.transport()), config.endpoint());
         let (diallers, separated) = (Mutex::default(), Arc::default());
-        Self { transport, backlog: config.backlog, diallers, separated }
+        Self { transport, endpoint, backlog: config.backlog, diallers, separated }
     }
 
     fn lanes(config: &QuinnConfig) -> Lanes {
@@ -234,7 +231,7 @@ impl Quinn {
     fn bind(&self, addr: SocketAddr, server: Option<ServerConfig>) -> io::Result<Endpoint> {
         let socket = TokioRuntime.wrap_udp_socket(bind_udp(addr)?)?;
         let socket = Arc::new(Socket::new(socket, self.separated.clone()));
-        let (config, runtime) = (EndpointConfig::default(), Arc::new(TokioRuntime));
+        let (config, runtime) = (self.endpoint.clone(), Arc::new(TokioRuntime));
         Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }
 

@@ -3,7 +3,7 @@
 use crate::congestion::Windows;
 use net_kit::quic::{CongestionControl, DATAGRAM, HEADERS};
 use quinn::congestion::{BbrConfig, ControllerFactory, CubicConfig};
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig};
+use quinn::{EndpointConfig, IdleTimeout, MtuDiscoveryConfig, TransportConfig};
 use std::sync::Arc;
 
 /// How much data may be sent without an acknowledgement, in bytes.
@@ -33,6 +33,14 @@ net_kit::quic_options! {
 }
 
 impl QuinnConfig {
+    /// Datagrams of any permitted size are received, at least those of Ethernet.
+    pub(crate) fn endpoint(&self) -> EndpointConfig {
+        let mut endpoint = EndpointConfig::default();
+        let payload = self.maximum_mtu.max(1500) - 28; // without the headers of IPv4 and UDP
+        let _ = endpoint.max_udp_payload_size(payload); // it is within the limits of quinn
+        endpoint
+    }
+
     pub(crate) fn transport(&self) -> TransportConfig {
         let (least, largest) = (self.minimum_mtu - HEADERS, self.maximum_mtu - HEADERS);
         let window = u64::from(self.initial_window_packets) * u64::from(least);
@@ -152,6 +160,17 @@ mod tests {
     }
 
     #[test]
+    fn jumbo_packets_are_used_if_both_peers_permit_them() {
+        run(async {
+            let jumbo = || QuinnConfig::new().maximum_mtu(9000);
+            let connection = dial(jumbo(), jumbo()).await;
+            while connection.stats().path.current_mtu < 8900 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+    }
+
+    #[test]
     fn the_receive_windows_limit_the_peer() {
         run(async {
             for (config, window) in [
@@ -192,7 +211,7 @@ mod tests {
             (config().initial_window_packets(1), "initial_window_packets"),
             (config().minimum_mtu(1247), "minimum_mtu"),
             (config().minimum_mtu(1400).maximum_mtu(1399), "minimum_mtu"),
-            (config().maximum_mtu(1501), "maximum_mtu"),
+            (config().maximum_mtu(9001), "maximum_mtu"),
             (config().stream_receive_window(4095), "stream_receive_window"),
             (config().connection_receive_window(1 << 31), "connection_receive_window"),
         ] {

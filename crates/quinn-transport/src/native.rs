@@ -6,8 +6,8 @@ use net_kit::handshake::{Alert, Ended};
 use net_traits::{Cause, CloseReason};
 use parking_lot::Mutex;
 use quinn::{
-    Connection, ConnectionError, Endpoint, RecvStream, TransportConfig, TransportErrorCode as Code,
-    VarInt,
+    Connection, ConnectionError, Endpoint, EndpointConfig, RecvStream, TransportConfig,
+    TransportErrorCode as Code, VarInt,
 };
 use std::sync::atomic::AtomicUsize;
 use std::sync::{Arc, OnceLock};
@@ -21,6 +21,7 @@ const CLOSE_POLLS: (u32, Duration) = (50, Duration::from_millis(1));
 /// The [`Backend`](net_kit::backend::Backend) of [`QuinnTransport`](crate::QuinnTransport).
 pub struct Quinn {
     pub(crate) transport: Arc<TransportConfig>,
+    pub(crate) endpoint: EndpointConfig,
     pub(crate) backlog: usize,
     /// The endpoints that dial, for IPv4 and for IPv6.
     pub(crate) diallers: Mutex<[Option<Endpoint>; 2]>,

@@ -212,7 +212,7 @@ impl Drop for Pause<'_> {
 /// `COMPACT_THRESHOLD`.
 const PIECES: u64 = 2048;
 
-/// The largest `maximum_mtu`. A piece may keep its whole datagram, although quinn counts its packet only.
+/// A piece may keep its whole datagram, of the default `maximum_mtu`, although quinn counts its packet only.
 const DATAGRAM: u64 = 1500;
 
 /// Returns how many bytes quinn permits to a stream with such a window: quinn-proto 0.11.19,

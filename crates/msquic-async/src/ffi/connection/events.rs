@@ -436,5 +436,5 @@ unsafe fn close_reason(connection: ffi::HQUIC) -> Option<String> {
     Some(text.to_string_lossy().into_owned()).filter(|text| !text.is_empty())
 }
 
-/// The longest reason that can arrive fits into a packet, and packets have at most 1500 bytes here.
-const MAX_RECEIVED_REASON: usize = 2048;
+/// The longest reason that can arrive fits into a packet, and packets have at most 9000 bytes here.
+const MAX_RECEIVED_REASON: usize = 9000;
