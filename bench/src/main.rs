@@ -29,7 +29,7 @@ use workload::Workload;
 /// Benchmark messages of this project's transports against other transports
 #[derive(Debug, Parser)]
 struct Options {
-    /// Run only these sections: messages, connections, handshakes, memory, ten-thousand, network,
+    /// Run only these sections: messages, jumbo, connections, handshakes, memory, ten-thousand, network,
     /// sharing, telemetry
     sections: Vec<String>,
     /// Number of rounds; by default 1 to 9, depending on the section, and 1 with `--quick`

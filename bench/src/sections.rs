@@ -1,8 +1,8 @@
 //! The sections of the report: which contenders carry out which workloads.
 
 use crate::contenders::{
-    AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_BATCHED, DRIVEN_ONE, GATHERED, METRICS, OVER_QUINN,
-    OVER_TCP, OWN_SOCKETS, TCP_GATHERED,
+    AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_BATCHED, DRIVEN_ONE, GATHERED, JUMBO, METRICS, OVER_QUINN,
+    OVER_QUINN_JUMBO, OVER_TCP, OWN_SOCKETS, TCP_GATHERED,
 };
 use crate::network::NETWORKS;
 use crate::workload::Workload;
@@ -48,6 +48,13 @@ pub(crate) fn all() -> Vec<Plan> {
                 ("128 B ping-pong".to_owned(), Workload::PingPong { size: 128, count: 3000 }),
             ],
             rounds: 7,
+        },
+        Plan {
+            name: "jumbo",
+            title: "Packets of up to 9000 bytes",
+            contenders: vec![JUMBO, "ours", OVER_QUINN_JUMBO, OVER_QUINN, "TCP+TLS"],
+            workloads: vec![one_way(1, 64 << 10, 4000), one_way(1, 1 << 20, 250)],
+            rounds: 5,
         },
         Plan {
             name: "connections",

@@ -27,10 +27,12 @@ pub(crate) const DRIVEN: &str = "ours, driven";
 pub(crate) const DRIVEN_BATCHED: &str = "ours, driven, batched and inline";
 pub(crate) const DRIVEN_ONE: &str = "ours, driven, one thread";
 pub(crate) const BBR: &str = "ours, BBR";
+pub(crate) const JUMBO: &str = "ours, jumbo";
 pub(crate) const METRICS: &str = "ours, driven, one thread, with metrics";
 pub(crate) const AGAIN: &str = "ours, driven, one thread, again";
 pub(crate) const OWN_SOCKETS: &str = "ours, own sockets";
 pub(crate) const OVER_QUINN: &str = "ours over quinn";
+pub(crate) const OVER_QUINN_JUMBO: &str = "ours over quinn, jumbo";
 pub(crate) const OVER_TCP: &str = "ours over TCP";
 pub(crate) const GATHERED: &str = "quinn, gathered";
 pub(crate) const TCP_GATHERED: &str = "TCP+TLS, gathered";
@@ -72,8 +74,13 @@ async fn create(name: &str) -> Result<()> {
             }
         }
         (BBR, _) => answer(node(config.congestion_control(CongestionControl::Bbr)).await?).await,
+        (JUMBO, _) => answer(node(config.maximum_mtu(9000)).await?).await,
         (OWN_SOCKETS, _) => answer(node(config.share_sockets(false)).await?).await,
         (OVER_QUINN, _) => answer(Node::new(QuinnTransport::with_config(quinn())?, 0).await?).await,
+        (OVER_QUINN_JUMBO, _) => {
+            let config = quinn().maximum_mtu(9000);
+            answer(Node::new(QuinnTransport::with_config(config)?, 0).await?).await
+        }
         (OVER_TCP, _) => answer(Node::new(TcpTlsTransport::with_config(tcp())?, 2).await?).await,
         ("quinn", mutual) => answer(quinn::Quinn::new(Writes::Single, mutual)?).await,
         (GATHERED, mutual) => answer(quinn::Quinn::new(Writes::Gathered, mutual)?).await,
