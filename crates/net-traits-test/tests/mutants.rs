@@ -131,6 +131,10 @@ mutants! {
         "identity::a_connection_ends_with_the_endorsement_of_its_peer",
     revoked_messages_are_handed_out: RevokedMessagesAreHandedOut =>
         "identity::nothing_of_a_revoked_peer_is_received",
+    revoked_batches_are_handed_out: RevokedBatchesAreHandedOut =>
+        "identity::nothing_of_a_revoked_peer_is_received",
+    revoked_messages_are_tried: RevokedMessagesAreTried =>
+        "identity::nothing_of_a_revoked_peer_is_received",
     debug_shows_the_key: DebugShowsTheKey =>
         "identity::debug_output_contains_no_secrets",
     newer_keys_are_refused: NewerKeysAreRefused =>

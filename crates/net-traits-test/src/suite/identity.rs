@@ -225,8 +225,8 @@ pub async fn a_revocation_closes_untrusted_connections<H: Harness>(stage: Stage<
     greet(&dialled_good.unwrap(), &accepted_good.unwrap()).await;
 }
 
-/// Once a revocation has returned, nothing that the peer has sent is received, even if it arrived
-/// before or the peer has closed meanwhile.
+/// Once a revocation has returned, nothing that the peer has sent is received, alone or in a batch,
+/// even if it arrived before or the peer has closed meanwhile.
 ///
 /// Messages of a stolen key must not be acted on.
 pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) {
@@ -245,12 +245,15 @@ pub async fn nothing_of_a_revoked_peer_is_received<H: Harness>(stage: Stage<H>) 
         let revoked = receiving.revoke(&TrustPolicy::reject_all()).await;
         assert!(has_closed || revoked == 1);
         assert!(!other.is_trusted());
-        for _ in 0..20 {
+        let is_closed = |error: Option<_>| matches!(error, Some(RecvError::Closed(_)));
+        for _ in 0..10 {
+            let mut batch = Vec::new();
+            let error = other.recv_many(&mut batch, 1).await.err();
+            assert!(is_closed(error) && batch.is_empty(), "{batch:?} of a revoked peer");
+            let tried = other.try_recv(); // `None` until the end is known
+            assert!(!matches!(tried, Ok(Some(_))), "{tried:?} of a revoked peer");
             let received = other.recv().await;
-            assert!(
-                matches!(received, Err(RecvError::Closed(_))),
-                "{received:?} of a revoked peer"
-            );
+            assert!(is_closed(received.clone().err()), "{received:?} of a revoked peer");
         }
         other.watch_close().await;
     }

@@ -1,10 +1,9 @@
 //! Broken operations on several messages.
 
-use super::Fault;
+use super::{Fault, Shared};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use net_traits::{NetConnection, RecvError, SendError};
-use net_traits_test::memory::MemoryConnection;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::task::coop::unconstrained;
@@ -13,8 +12,7 @@ use tokio::task::yield_now;
 type Message = (Bytes, Duration);
 
 pub(super) async fn send_many(
-    inner: &MemoryConnection,
-    fault: Fault,
+    Shared { inner, fault, .. }: &Shared,
     messages: &mut VecDeque<Bytes>,
 ) -> Result<(), SendError> {
     match fault {
@@ -37,11 +35,13 @@ pub(super) async fn send_many(
     }
 }
 
-pub(super) fn try_recv(
-    inner: &MemoryConnection,
-    fault: Fault,
-) -> Result<Option<Message>, RecvError> {
+pub(super) fn try_recv(shared: &Shared) -> Result<Option<Message>, RecvError> {
+    let Shared { inner, fault, .. } = shared;
     match fault {
+        Fault::RevokedMessagesAreTried => match shared.next_that_arrived() {
+            None => inner.try_recv(),
+            arrived => Ok(arrived),
+        },
         Fault::TryRecvFindsNothing => match inner.try_recv()? {
             Some((message, _)) if message.len() == 100 => Ok(None),
             received => Ok(received),
@@ -52,12 +52,19 @@ pub(super) fn try_recv(
 }
 
 pub(super) async fn recv_many(
-    inner: &MemoryConnection,
-    fault: Fault,
+    shared: &Shared,
     messages: &mut Vec<Message>,
     limit: usize,
 ) -> Result<usize, RecvError> {
+    let Shared { inner, fault, .. } = shared;
     match fault {
+        Fault::RevokedBatchesAreHandedOut => match shared.next_that_arrived() {
+            Some(message) => {
+                messages.push(message);
+                Ok(1)
+            }
+            None => inner.recv_many(messages, limit).await,
+        },
         Fault::RecvManyIgnoresItsLimit if limit > 1 => {
             let before = messages.len();
             messages.push(inner.recv().await?);

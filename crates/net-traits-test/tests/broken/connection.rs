@@ -279,11 +279,11 @@ impl NetConnection for BrokenConnection {
     }
 
     async fn send_many(&self, messages: &mut VecDeque<Bytes>) -> Result<(), SendError> {
-        batch::send_many(&self.0.inner, self.0.fault, messages).await
+        batch::send_many(&self.0, messages).await
     }
 
     fn try_recv(&self) -> Result<Option<(Bytes, Duration)>, RecvError> {
-        batch::try_recv(&self.0.inner, self.0.fault)
+        batch::try_recv(&self.0)
     }
 
     async fn recv_many(
@@ -291,7 +291,7 @@ impl NetConnection for BrokenConnection {
         messages: &mut Vec<(Bytes, Duration)>,
         limit: usize,
     ) -> Result<usize, RecvError> {
-        batch::recv_many(&self.0.inner, self.0.fault, messages, limit).await
+        batch::recv_many(&self.0, messages, limit).await
     }
 
     async fn send_acked(&self, message: Bytes) -> Result<(), SendAckedError> {
@@ -398,13 +398,10 @@ impl NetConnection for BrokenConnection {
                     error => error,
                 }),
             },
-            Fault::RevokedMessagesAreHandedOut => {
-                let arrived = self.0.arrived.lock().pop_front();
-                match arrived {
-                    Some(message) => Ok((message, Duration::ZERO)),
-                    None => inner.recv().await,
-                }
-            }
+            Fault::RevokedMessagesAreHandedOut => match self.0.next_that_arrived() {
+                Some(message) => Ok(message),
+                None => inner.recv().await,
+            },
             _ => inner.recv().await,
         };
         self.0.received.fetch_add(1, Ordering::SeqCst);

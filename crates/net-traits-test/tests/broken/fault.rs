@@ -33,6 +33,8 @@ pub(crate) enum Fault {
     NewTrustIsIgnored,
     RevocationsAreIgnored,
     RevokedMessagesAreHandedOut,
+    RevokedBatchesAreHandedOut,
+    RevokedMessagesAreTried,
     EndedTrustIsIgnored,
     EndOfTrustIsNotReported,
     DebugShowsTheKey,

@@ -260,6 +260,8 @@ impl NetTransport for BrokenTransport {
         match self.context.fault {
             Fault::RevocationsAreIgnored if self.inner.connections().len() > 1 => 1,
             Fault::RevokedMessagesAreHandedOut
+            | Fault::RevokedBatchesAreHandedOut
+            | Fault::RevokedMessagesAreTried
             | Fault::RevokedDatagramsAreHandedOut
             | Fault::RevokedQuestionsAreHandedOut => {
                 for shared in self.context.live() {

@@ -110,11 +110,20 @@ impl NetQuestion for BrokenQuestion {
 }
 
 impl Shared {
+    /// Returns the next message that arrived before a revocation.
+    pub(super) fn next_that_arrived(&self) -> Option<(Bytes, Duration)> {
+        self.arrived.lock().pop_front().map(|message| (message, Duration::ZERO))
+    }
+
     /// Keeps the data that arrived before a revocation.
     pub(super) fn keep_what_arrived(&self) {
-        while self.fault == Fault::RevokedMessagesAreHandedOut
-            && let Some(Ok((message, _))) = self.inner.recv().now_or_never()
-        {
+        let keeps_messages = matches!(
+            self.fault,
+            Fault::RevokedMessagesAreHandedOut
+                | Fault::RevokedBatchesAreHandedOut
+                | Fault::RevokedMessagesAreTried
+        );
+        while keeps_messages && let Some(Ok((message, _))) = self.inner.recv().now_or_never() {
             self.arrived.lock().push_back(message);
         }
         while self.fault == Fault::RevokedDatagramsAreHandedOut
