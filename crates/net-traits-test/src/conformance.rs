@@ -204,6 +204,7 @@ macro_rules! __behaviours {
                 a_handshake_times_out [timeouts] Once,
                 sending_to_a_stuck_peer_times_out [timeouts] Swapped,
                 an_operation_ends_after_its_total_time [timeouts] Swapped,
+                a_peer_that_keeps_announcing_too_much_is_disconnected [raw_peer] Once,
                 an_unfinished_message_times_out [raw_peer] Once,
                 an_unfinished_question_times_out [raw_peer] Once,
                 the_connection_that_holds_most_memory_is_ended [raw_peer] Once,

@@ -215,7 +215,8 @@ mutants! {
         "message::send_waits_for_a_slow_reader"
             & "polling::the_last_waker_is_enough",
     too_large_is_the_end: TooLargeIsTheEnd =>
-        "message::an_announcement_beyond_the_limit_is_an_error",
+        "message::an_announcement_beyond_the_limit_is_an_error"
+            & "limits::a_peer_that_keeps_announcing_too_much_is_disconnected",
     truncated_is_skipped: TruncatedIsSkipped =>
         "message::an_end_inside_a_message_is_an_error",
     silence_is_truncated: SilenceIsTruncated =>
@@ -358,6 +359,8 @@ mutants! {
         "limits::sending_to_a_stuck_peer_times_out",
     operations_have_no_total_time: OperationsHaveNoTotalTime =>
         "limits::an_operation_ends_after_its_total_time",
+    violations_are_forgiven: ViolationsAreForgiven =>
+        "limits::a_peer_that_keeps_announcing_too_much_is_disconnected",
     unfinished_messages_stay: UnfinishedMessagesStay =>
         "limits::an_unfinished_message_times_out"
         & "limits::an_unfinished_question_times_out",

@@ -142,17 +142,20 @@ fn each_event_that_is_emitted_is_in_the_table() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_peer_that_reconnects_all_the_time_causes_few_lines() {
+async fn peers_that_repeat_themselves_cause_few_lines() {
     let (log, _guard) = Log::install();
     let (telemetry, pool) = (Telemetry::new("test"), PoolTelemetry::new());
     let (reason, peer) = (CloseReason::TimedOut, CertHash::from_bytes([7; 32]));
     let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
     let connect_many = || {
         for _ in 0..1_000 {
+            telemetry.refused(REMOTE, Limit::PerIp);
+            drop(telemetry.attempt(REMOTE, Origin::Accepted));
             let connection = connection_of(&telemetry, &credential);
             connection.resumed();
             connection.revoked();
             connection.undelivered(2, 30);
+            connection.message_refused();
             connection.closing(7, "done");
             connection.closed(&reason);
             pool.connected(&peer);
@@ -165,7 +168,7 @@ async fn a_peer_that_reconnects_all_the_time_causes_few_lines() {
         connect_many();
         let mut lines = log.0.lock().clone();
         lines.retain(|(_, _, message, _), _| message != "connection"); // the span
-        assert_eq!(lines.len(), 10);
+        assert_eq!(lines.len(), 13);
         let expected = second * LINES as usize;
         assert!(lines.values().all(|&count| count == expected), "{lines:?}");
         tokio::time::advance(Duration::from_secs(1)).await;

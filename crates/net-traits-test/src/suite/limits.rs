@@ -1,6 +1,8 @@
 //! Limits and timeouts.
 
-use crate::stage::{PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered};
+use crate::stage::{
+    PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered, pattern,
+};
 use crate::{Harness, Limits};
 use futures_util::future::{Either, join_all, select};
 use net_traits::{
@@ -168,6 +170,44 @@ pub async fn an_unfinished_message_times_out<H: Harness>(stage: Stage<H>) {
     assert_eq!(reason, close_reason(Limit::MessageTimeout));
     assert_eq!(transport.statistics().refused_message_timeout, 1);
     assert_eq!(transport.statistics().held_bytes, 0);
+}
+
+/// A peer that announces one message over the limit after the other is disconnected with the code.
+///
+/// Each of them costs a stream or skipped data, and an error that the application has to handle.
+pub async fn a_peer_that_keeps_announcing_too_much_is_disconnected<H: Harness>(stage: Stage<H>) {
+    /// More than a transport should forgive.
+    const FAR_TOO_MANY: usize = 1000;
+    let limit = 2000;
+    let (transport, dialler) = (
+        stage.transport_with(Limits { max_message_size: limit, ..Limits::default() }),
+        stage.transport(),
+    );
+    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) =
+        introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
+    let (dialled, accepted) = (dialled.unwrap(), accepted.unwrap());
+    let announce = async {
+        // The receiver may stop the stream of a message, which the sender then replaces.
+        while !matches!(dialled.send_bytes(pattern(limit + 1)).await, Err(SendError::Closed(_))) {}
+        std::future::pending().await
+    };
+    let receive = async {
+        for _ in 0..FAR_TOO_MANY {
+            match accepted.recv().await {
+                Err(RecvError::TooLarge { .. }) => {}
+                Err(RecvError::Closed(reason)) => return reason,
+                received => panic!("{received:?} is over the limit"),
+            }
+        }
+        panic!("{FAR_TOO_MANY} messages over the limit are forgiven")
+    };
+    let reason = tokio::select! {
+        reason = announce => reason,
+        reason = receive => reason,
+    };
+    let code = close_code::TOO_MANY_VIOLATIONS;
+    assert!(matches!(reason, CloseReason::Local { code: it, .. } if it == code), "{reason}");
 }
 
 /// A question whose rest does not arrive in time is refused with the code if it has its own stream,

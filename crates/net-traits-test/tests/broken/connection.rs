@@ -398,6 +398,13 @@ impl NetConnection for BrokenConnection {
                     error => error,
                 }),
             },
+            Fault::ViolationsAreForgiven => match inner.recv().await {
+                Ok((message, _)) if message.len() > self.0.limits.max_message_size => {
+                    let (size, limit) = (message.len() as u64, self.0.limits.max_message_size);
+                    Err(RecvError::TooLarge { size, limit })
+                }
+                received => received,
+            },
             Fault::RevokedMessagesAreHandedOut => match self.0.next_that_arrived() {
                 Some(message) => Ok(message),
                 None => inner.recv().await,

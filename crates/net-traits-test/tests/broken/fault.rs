@@ -149,6 +149,7 @@ pub(crate) enum Fault {
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotReported,
     OperationsHaveNoTotalTime,
+    ViolationsAreForgiven,
     UnfinishedMessagesStay,
     UnfinishedMessagesAreNotCounted,
     UnfinishedQuestionsStay,
@@ -162,6 +163,10 @@ impl Fault {
         match self {
             Self::HandshakeTimeoutIsIgnored => limits.handshake_timeout = default.handshake_timeout,
             Self::OperationsHaveNoTotalTime => limits.operation_timeout = default.operation_timeout,
+            // The limit of the behaviour; `recv` applies it.
+            Self::ViolationsAreForgiven if limits.max_message_size == 2000 => {
+                limits.max_message_size = default.max_message_size;
+            }
             Self::UnfinishedMessagesStay => limits.message_timeout = Duration::MAX,
             Self::MemoryIsUnlimited => limits.max_memory = usize::MAX,
             _ => {}
