@@ -456,6 +456,7 @@ impl NetConnection for MsQuicNetConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
+        coop::spend().await;
         self.shared.ended().await
     }
 }

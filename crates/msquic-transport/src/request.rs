@@ -129,6 +129,7 @@ impl NetRequests for MsQuicNetConnection {
     type Question = MsQuicQuestion;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        coop::spend().await;
         let (size, limit) = (question.len(), self.shared.config.max_request_size);
         if size > limit {
             return Err(RequestError::TooLarge { size, limit });

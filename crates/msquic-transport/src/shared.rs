@@ -9,6 +9,7 @@ use crate::probes::Probes;
 use crate::registration::RegistrationWrapper;
 use crate::stream_pool::StreamPool;
 use msquic_async::{Connection, ConnectionError, StreamType};
+use net_kit::coop;
 use net_kit::datagram::Counters;
 use net_kit::guard::OnDrop;
 use net_kit::memory_budget::Share;
@@ -147,6 +148,7 @@ impl Member for Shared {
         let Self { stream_pool, inner, config, closing, .. } = self;
         let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
         let Some(closed) = closed else {
+            coop::spend().await;
             return CloseOutcome::AlreadyClosed(self.ended().await);
         };
         self.inbound.delivery().stop();

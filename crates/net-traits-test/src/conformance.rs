@@ -178,6 +178,9 @@ macro_rules! __behaviours {
                 the_last_waker_is_enough [] Swapped,
                 the_last_waker_is_enough_for_requests [requests] Swapped,
                 a_dropped_waiter_passes_its_wake_on [] Swapped,
+                operations_that_need_not_wait_yield [] Swapped,
+                requests_that_need_not_wait_yield [requests] Swapped,
+                acked_sends_that_need_not_wait_yield [receipts] Swapped,
             }
             dropping {
                 a_recv_takes_nothing_at_any_step [] Swapped,

@@ -198,9 +198,11 @@ mutants! {
         & "message::a_flush_waits_for_the_peer"
         & "close::a_flush_ends_with_the_connection"
         & "polling::the_last_waker_is_enough"
+        & "polling::operations_that_need_not_wait_yield"
         & "dropping::a_flush_changes_nothing_at_any_step",
     flush_is_local: FlushIsLocal =>
-        "message::a_flush_waits_for_the_peer",
+        "message::a_flush_waits_for_the_peer"
+            & "polling::operations_that_need_not_wait_yield",
     flush_forgets_the_end: FlushForgetsTheEnd =>
         "close::a_flush_ends_with_the_connection",
     queued_is_taken: QueuedIsTaken =>
@@ -208,9 +210,11 @@ mutants! {
     unknown_is_taken: UnknownIsTaken =>
         "message::without_a_receipt_the_message_is_unknown",
     sending_never_pauses: SendingNeverPauses =>
-        "message::tasks_that_are_always_ready_yield",
+        "message::tasks_that_are_always_ready_yield"
+            & "polling::operations_that_need_not_wait_yield",
     receiving_never_pauses: ReceivingNeverPauses =>
-        "message::tasks_that_are_always_ready_yield",
+        "message::tasks_that_are_always_ready_yield"
+            & "polling::operations_that_need_not_wait_yield",
     queue_counts_messages: QueueCountsMessages =>
         "message::send_waits_for_a_slow_reader"
             & "polling::the_last_waker_is_enough",
@@ -242,7 +246,8 @@ mutants! {
     closing_twice_hangs: ClosingTwiceHangs =>
         "close::a_second_close_does_nothing",
     the_second_close_counts: TheSecondCloseCounts =>
-        "close::a_second_close_does_nothing",
+        "close::a_second_close_does_nothing"
+            & "polling::operations_that_need_not_wait_yield",
     clones_leak: ClonesLeak =>
         "handles::dropping_the_last_handle_closes",
     drops_discard: DropsDiscard =>
@@ -290,7 +295,8 @@ mutants! {
     requests_have_no_deadline: RequestsHaveNoDeadline =>
         "request::questions_have_a_deadline",
     questions_are_unlimited: QuestionsAreUnlimited =>
-        "request::questions_over_the_limit_are_rejected",
+        "request::questions_over_the_limit_are_rejected"
+            & "polling::requests_that_need_not_wait_yield",
     requests_outlive_connections: RequestsOutliveConnections =>
         "request::closing_ends_requests",
     revoked_questions_are_handed_out: RevokedQuestionsAreHandedOut =>
@@ -314,6 +320,22 @@ mutants! {
         "polling::the_last_waker_is_enough_for_requests",
     dropped_recvs_end_others: DroppedRecvsEndOthers =>
         "polling::a_dropped_waiter_passes_its_wake_on",
+    flush_never_pauses: FlushNeverPauses =>
+        "polling::operations_that_need_not_wait_yield",
+    watch_close_never_pauses: WatchCloseNeverPauses =>
+        "polling::operations_that_need_not_wait_yield",
+    close_never_pauses: CloseNeverPauses =>
+        "polling::operations_that_need_not_wait_yield",
+    datagrams_never_pause: DatagramsNeverPause =>
+        "polling::operations_that_need_not_wait_yield",
+    accept_never_pauses: AcceptNeverPauses =>
+        "polling::operations_that_need_not_wait_yield",
+    request_never_pauses: RequestNeverPauses =>
+        "polling::requests_that_need_not_wait_yield",
+    accept_request_never_pauses: AcceptRequestNeverPauses =>
+        "polling::requests_that_need_not_wait_yield",
+    send_acked_never_pauses: SendAckedNeverPauses =>
+        "polling::acked_sends_that_need_not_wait_yield",
     dropped_flushes_end_later_ones: DroppedFlushesEndLaterOnes =>
         "dropping::a_flush_changes_nothing_at_any_step",
     dropped_dials_leak: DroppedDialsLeak =>
@@ -338,7 +360,9 @@ mutants! {
     overlong_messages_are_not_counted: OverlongMessagesAreNotCounted =>
         "operation::messages_over_the_limit_are_counted",
     shutdown_forgets_listeners: ShutdownForgetsListeners =>
-        "operation::shutdown_closes_gracefully" & "operation::shutdown_does_not_wait_for_handshakes",
+        "polling::operations_that_need_not_wait_yield"
+            & "operation::shutdown_closes_gracefully"
+            & "operation::shutdown_does_not_wait_for_handshakes",
     shutdown_forgets_the_reason: ShutdownForgetsTheReason =>
         "operation::shutdown_closes_gracefully",
     shutdown_ignores_its_deadline: ShutdownIgnoresItsDeadline =>

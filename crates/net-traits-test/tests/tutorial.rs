@@ -4,6 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use net_kit::admission::{Admission, ConnectionLimits, Place, close_reason};
 use net_kit::alpn::protocol_names;
+use net_kit::coop;
 use net_kit::facts::ConnectionFacts;
 use net_kit::registry::{Entry, Handle, Member, Registry};
 use net_kit::telemetry::{Origin, Telemetry};
@@ -412,6 +413,7 @@ impl NetConnection for Connection {
     }
 
     async fn send_bytes(&self, message: Bytes) -> Result<(), SendError> {
+        coop::spend().await;
         self.0.wire.check(&message)?;
         tokio::select! {
             biased;
@@ -437,6 +439,7 @@ impl NetConnection for Connection {
     }
 
     async fn flush(&self) -> Result<(), SendError> {
+        coop::spend().await;
         Ok(()) // queued messages are already at the peer
     }
 

@@ -217,6 +217,7 @@ impl<B: Backend> Member for Shared<B> {
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let session = &*self.session;
         if !session.close(code, reason) {
+            coop::spend().await;
             return CloseOutcome::AlreadyClosed(session.ended().await);
         }
         self.entry.telemetry().closing(code, reason);
@@ -369,6 +370,7 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 
     async fn watch_close(&self) -> CloseReason {
+        coop::spend().await;
         self.session().ended().await
     }
 

@@ -16,6 +16,7 @@ impl<B: Backend> NetRequests for Connection<B> {
     type Question = Question<B>;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        coop::spend().await;
         let session = self.session();
         let (size, limit) = (question.len(), session.options().max_request_size);
         if size > limit {

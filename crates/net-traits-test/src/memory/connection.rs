@@ -175,6 +175,7 @@ impl Member for Shared {
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Seat { wire, side, .. } = &self.seat;
         if let Some(reason) = wire.ended(*side).now_or_never() {
+            coop::spend().await;
             return CloseOutcome::AlreadyClosed(reason);
         }
         let is_first = {
@@ -309,6 +310,7 @@ impl NetConnection for MemoryConnection {
     }
 
     async fn watch_close(&self) -> CloseReason {
+        coop::spend().await;
         self.shared.ended().await
     }
 }
@@ -346,6 +348,7 @@ impl NetRequests for MemoryConnection {
     type Question = MemoryQuestion;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
+        coop::spend().await;
         let Seat { wire, side, limits } = &self.shared.seat;
         let (size, limit) = (question.len(), limits.max_request_size);
         if size > limit {
@@ -382,7 +385,7 @@ impl MemoryQuestion {
 #[async_trait]
 impl NetQuestion for MemoryQuestion {
     async fn question(&mut self) -> Result<Bytes, RequestError> {
-        if let Some(reason) = self.connection.watch_close().now_or_never() {
+        if let Some(reason) = self.connection.shared.ended().now_or_never() {
             return Err(RequestError::Closed(reason));
         }
         if self.asked.answer.is_closed() {
@@ -410,7 +413,7 @@ impl NetQuestion for MemoryQuestion {
             let _ = self.asked.answer.send(Err(request_code::TOO_LARGE)); // the peer may have cancelled
             return Err(RequestError::TooLarge { size, limit });
         }
-        if let Some(reason) = self.connection.watch_close().now_or_never() {
+        if let Some(reason) = self.connection.shared.ended().now_or_never() {
             return Err(RequestError::Closed(reason));
         }
         self.asked.answer.send(Ok(answer)).map_err(|_| RequestError::Canceled)

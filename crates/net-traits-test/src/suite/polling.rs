@@ -1,5 +1,6 @@
 //! How futures are polled: with another waker each time, spuriously, and beside others that wait.
 
+use super::message::longest_run;
 use super::operation::fill;
 use crate::stage::{
     ALPN, PAUSE, Pair, Stage, credential, credentials, dial, greet, number, numbered,
@@ -13,6 +14,7 @@ use net_traits::{
 };
 use std::collections::VecDeque;
 use std::pin::pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::time::{sleep, timeout};
 
@@ -205,4 +207,64 @@ async fn passes_on<W: Future<Output = ()>, P: Future<Output = ()>>(
             }
         }
     }
+}
+
+/// Operations that need not wait, such as those of an ended connection, spend the task's cooperative
+/// budget, as `send` and `recv` do.
+///
+/// A loop that repeats an operation after its error would otherwise stop all other tasks of the thread.
+pub async fn operations_that_need_not_wait_yield<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, listener, transports } = &stage.meet().await;
+    yields("flush", || one.flush()).await;
+    tokio::join!(one.close(1, ""), other.watch_close());
+    for ended in [one, other] {
+        yields("watch_close", || ended.watch_close()).await;
+        yields("close", || ended.close(2, "")).await;
+        yields("flush of an ended connection", || ended.flush()).await;
+        yields("send of an ended connection", || ended.send(b"late")).await;
+        yields("recv of an ended connection", || ended.recv()).await;
+        if let Ok(datagrams) = ended.datagrams() {
+            yields("recv_datagram of an ended connection", || datagrams.recv_datagram()).await;
+        }
+    }
+    transports[1].shutdown(Duration::ZERO, "").await;
+    yields("accept of an ended listener", || async { drop(listener.accept().await) }).await;
+}
+
+/// Requests that are rejected at once yield to other tasks too.
+pub async fn requests_that_need_not_wait_yield<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let question = Bytes::from(vec![0; Limits::default().max_request_size + 1]);
+    yields("request over the limit", || one.request(question.clone(), LONG)).await;
+    tokio::join!(one.close(1, ""), other.watch_close());
+    for ended in [one, other] {
+        yields("request of an ended connection", || ended.request(Bytes::new(), LONG)).await;
+        let accept = || async { drop(ended.accept_request().await) };
+        yields("accept_request of an ended connection", accept).await;
+    }
+}
+
+/// `send_acked` that is rejected at once yields to other tasks too.
+pub async fn acked_sends_that_need_not_wait_yield<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let message = Bytes::from(vec![0; Limits::default().max_message_size + 1]);
+    yields("send_acked over the limit", || one.send_acked(message.clone())).await;
+    tokio::join!(one.close(1, ""), other.watch_close());
+    yields("send_acked of an ended connection", || one.send_acked("late".into())).await;
+}
+
+/// Repeats an operation that is always ready, and checks that the task yields meanwhile.
+async fn yields<F: Future>(name: &str, operation: impl Fn() -> F) {
+    const COUNT: usize = 480;
+    /// Tokio's budget is 128.
+    const LONGEST: usize = 200;
+    let done = &AtomicUsize::new(0);
+    let repeat = async {
+        for _ in 0..COUNT {
+            operation().await;
+            done.fetch_add(1, Ordering::SeqCst);
+        }
+    };
+    let longest = longest_run(done, repeat).await;
+    assert!(longest <= LONGEST, "{name}: {longest} times without a pause");
 }

@@ -303,7 +303,12 @@ impl NetConnection for BrokenConnection {
         if *fault == Fault::QueuedIsTaken && message == "acked" {
             return inner.send_bytes(message).await.map_err(SendAckedError::NotSent);
         }
-        match inner.send_acked(message).await {
+        let acked = inner.send_acked(message);
+        let acked = match fault {
+            Fault::SendAckedNeverPauses => unconstrained(acked).await,
+            _ => acked.await,
+        };
+        match acked {
             Err(SendAckedError::Unknown(_)) if *fault == Fault::UnknownIsTaken => Ok(()),
             result => result,
         }
@@ -450,6 +455,7 @@ impl NetConnection for BrokenConnection {
                 yield_now().await; // a future that is dropped here closes nothing
                 inner.close(code, reason).await
             }
+            Fault::CloseNeverPauses => unconstrained(inner.close(code, reason)).await,
             Fault::TheSecondCloseIsTheFirst => match inner.close(code, reason).await {
                 CloseOutcome::AlreadyClosed(_) => CloseOutcome::Delivered,
                 outcome => outcome,
@@ -473,6 +479,7 @@ impl NetConnection for BrokenConnection {
         let (_counting, watching) = Counting::new(&self.0.watching);
         match fault {
             Fault::TenWatchers if watching > 10 => std::future::pending().await,
+            Fault::WatchCloseNeverPauses => unconstrained(inner.watch_close()).await,
             Fault::WakersPileUp => {
                 let mut watch = inner.watch_close();
                 std::future::poll_fn(|cx| {

@@ -4,6 +4,7 @@ use super::{BrokenConnection, Fault};
 use async_trait::async_trait;
 use bytes::Bytes;
 use net_traits::{DatagramError, DatagramStatistics, NetConnection, NetDatagrams};
+use tokio::task::coop::unconstrained;
 
 #[async_trait]
 impl NetDatagrams for BrokenConnection {
@@ -26,7 +27,11 @@ impl NetDatagrams for BrokenConnection {
         {
             return Ok(datagram);
         }
-        let received = inner.recv_datagram().await?;
+        let received = inner.recv_datagram();
+        let received = match self.0.fault {
+            Fault::DatagramsNeverPause => unconstrained(received).await?,
+            _ => received.await?,
+        };
         match self.0.fault {
             Fault::DatagramsAreCut if received.len() > 1000 => Ok(received.slice(..1000)),
             Fault::DroppedRecvLosesADatagram => {

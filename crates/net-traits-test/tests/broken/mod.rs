@@ -34,6 +34,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
@@ -367,7 +368,11 @@ impl NetListener for BrokenListener {
             Fault::OneHandshakeAtATime => Some(self.turn.clone().lock_owned().await),
             _ => None,
         };
-        let inner = self.inner().accept().await?;
+        let accept = self.inner().accept();
+        let inner = match self.context.fault {
+            Fault::AcceptNeverPauses => unconstrained(accept).await?,
+            _ => accept.await?,
+        };
         if self.context.fault == Fault::AcceptLosesRequests {
             yield_now().await;
         }

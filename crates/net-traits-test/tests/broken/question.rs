@@ -8,6 +8,7 @@ use net_traits::{NetConnection, NetQuestion, NetRequests, RequestError, request_
 use net_traits_test::memory::MemoryQuestion;
 use std::future::pending;
 use std::time::Duration;
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 
 pub(crate) struct BrokenQuestion {
@@ -40,6 +41,7 @@ impl NetRequests for BrokenConnection {
                     result => result,
                 }
             }
+            Fault::RequestNeverPauses => unconstrained(inner.request(question, deadline)).await,
             _ => inner.request(question, deadline).await,
         }
     }
@@ -48,6 +50,9 @@ impl NetRequests for BrokenConnection {
         let asked = self.0.asked.lock().pop_front();
         let mut inner = match asked {
             Some(asked) => asked,
+            None if self.0.fault == Fault::AcceptRequestNeverPauses => {
+                unconstrained(self.0.inner.accept_request()).await?
+            }
             None => self.0.inner.accept_request().await?,
         };
         if self.0.fault == Fault::DroppedAcceptLosesAQuestion {

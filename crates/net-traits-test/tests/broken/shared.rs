@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
+use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
@@ -42,6 +43,9 @@ impl Shared {
                 self.inner.flush().await
             };
             return polled::one_at_a_time(&self.dropped_flushes, flush).await;
+        }
+        if self.fault == Fault::FlushNeverPauses {
+            return unconstrained(self.inner.flush()).await;
         }
         match self.inner.flush().await {
             Err(SendError::Closed(_)) if self.fault == Fault::FlushForgetsTheEnd => Ok(()),
