@@ -217,7 +217,8 @@ mutants! {
             & "polling::operations_that_need_not_wait_yield",
     queue_counts_messages: QueueCountsMessages =>
         "message::send_waits_for_a_slow_reader"
-            & "polling::the_last_waker_is_enough",
+            & "polling::the_last_waker_is_enough"
+            & "limits::an_operation_ends_after_its_total_time",
     too_large_is_the_end: TooLargeIsTheEnd =>
         "message::an_announcement_beyond_the_limit_is_an_error"
             & "limits::a_peer_that_keeps_announcing_too_much_is_disconnected",
@@ -385,6 +386,8 @@ mutants! {
         "limits::an_operation_ends_after_its_total_time",
     violations_are_forgiven: ViolationsAreForgiven =>
         "limits::a_peer_that_keeps_announcing_too_much_is_disconnected",
+    timed_out_closes_forget_losses: TimedOutClosesForgetLosses =>
+        "limits::an_operation_ends_after_its_total_time",
     unfinished_messages_stay: UnfinishedMessagesStay =>
         "limits::an_unfinished_message_times_out"
         & "limits::an_unfinished_question_times_out",

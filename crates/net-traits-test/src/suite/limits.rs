@@ -6,8 +6,9 @@ use crate::stage::{
 use crate::{Harness, Limits};
 use futures_util::future::{Either, join_all, select};
 use net_traits::{
-    CloseReason, ConnectError, Limit, NetConnection, NetListener, NetQuestion, NetRequests,
-    NetTransport, RecvError, RequestError, SendError, TrustPolicy, close_code, request_code,
+    CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetListener, NetQuestion,
+    NetRequests, NetTransport, RecvError, RequestError, SendError, TrustPolicy, close_code,
+    request_code,
 };
 use std::pin::pin;
 use std::time::Duration;
@@ -131,7 +132,8 @@ pub async fn sending_to_a_stuck_peer_times_out<H: Harness>(stage: Stage<H>) {
 /// An operation ends after its total time, with a typed error that contains it, however long the
 /// peer may make no progress.
 ///
-/// A peer that takes a byte now and then makes progress, but must not block a sender forever.
+/// A peer that takes a byte now and then makes progress, but must not block a sender forever. `close`
+/// then returns how many messages the peer may not have received.
 pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>) {
     let after = Duration::from_millis(400);
     let limits = Limits {
@@ -139,7 +141,7 @@ pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>)
         operation_timeout: after,
         ..Limits::default()
     };
-    let Pair { one, other: _other, .. } = &stage.meet_with(limits).await;
+    let Pair { one, other, .. } = &stage.meet_with(limits).await;
     let mut sent = 0;
     let error = loop {
         match one.send_bytes(numbered(sent, 256 * 1024)).await {
@@ -152,8 +154,21 @@ pub async fn an_operation_ends_after_its_total_time<H: Harness>(stage: Stage<H>)
         Ok(()) => {} // the peer's transport has all
         error => assert_eq!(error, Err(SendError::TimedOut { after })),
     }
-    one.close(7, "").await;
+    let lost = match one.close(7, "").await {
+        CloseOutcome::Undelivered { messages, .. } => messages,
+        outcome => {
+            assert!(outcome.is_confirmed(), "{outcome:?}");
+            0
+        }
+    };
     assert!(matches!(one.watch_close().await, CloseReason::Local { code: 7, .. }));
+    let mut received = 0;
+    while other.recv().await.is_ok() {
+        received += 1;
+    }
+    let is_complete =
+        received + lost >= u64::from(sent) || !stage.harness.keeps_what_is_acknowledged();
+    assert!(is_complete, "{received} of {sent} arrived, {lost} were reported");
 }
 
 /// A message whose rest does not arrive in time ends its connection with the code.

@@ -157,6 +157,7 @@ pub(crate) enum Fault {
     HandshakeTimeoutIsIgnored,
     SendTimeoutIsNotReported,
     OperationsHaveNoTotalTime,
+    TimedOutClosesForgetLosses,
     ViolationsAreForgiven,
     UnfinishedMessagesStay,
     UnfinishedMessagesAreNotCounted,

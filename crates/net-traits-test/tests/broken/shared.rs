@@ -17,6 +17,11 @@ impl Shared {
         self.limits.no_progress_timeout > Duration::from_secs(60)
     }
 
+    /// Returns whether an operation may take less than a second in total.
+    pub(super) fn has_short_operations(&self) -> bool {
+        self.limits.operation_timeout < Duration::from_secs(1)
+    }
+
     /// Returns whether a connection lingers after its last handle. Faults of queues need it.
     pub(super) fn lingers(&self) -> bool {
         self.limits.linger > Duration::from_secs(1)
