@@ -163,23 +163,28 @@ pub async fn shutdown_keeps_its_deadline<H: Harness>(stage: Stage<H>) {
 ///
 /// A peer that does not answer must not delay the end of a program.
 pub async fn shutdown_does_not_wait_for_handshakes<H: Harness>(stage: Stage<H>) {
-    let handshake_timeout = Duration::from_secs(3600);
-    let limits = Limits { handshake_timeout, ..Limits::default() };
-    let (transport, dialler) = (stage.transport_with(limits.clone()), stage.transport_with(limits));
-    let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
-    let dial = dial::<H>(&dialler, listener.local_addr(), credential(TrustPolicy::Any));
-    let shutdown = async {
-        let request = listener.accept().await.unwrap(); // the application does not accept it
-        dialler.shutdown(MOMENT, "dialling").await;
-        transport.shutdown(MOMENT, "dialled").await;
-        request
+    /// Enough that a delay of a few seconds each becomes longer than `LONG`.
+    const ROUNDS: usize = 20;
+    /// Far shorter than a handshake may take, and far longer than all rounds take.
+    const LONG: Duration = Duration::from_secs(30);
+    let limits = Limits { handshake_timeout: Duration::from_secs(3600), ..Limits::default() };
+    let rounds = async {
+        for _ in 0..ROUNDS {
+            let transport = stage.transport_with(limits.clone());
+            let dialler = stage.transport_with(limits.clone());
+            let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
+            let dial = dial::<H>(&dialler, listener.local_addr(), credential(TrustPolicy::Any));
+            let shutdown = async {
+                let request = listener.accept().await.unwrap(); // the application does not accept it
+                dialler.shutdown(Duration::ZERO, "dialling").await;
+                transport.shutdown(Duration::ZERO, "dialled").await;
+                request
+            };
+            let (dialled, _request) = tokio::join!(dial, shutdown);
+            assert!(dialled.is_err(), "the transport is shut down");
+        }
     };
-    // Far shorter than the handshake may take.
-    let (dialled, _request) =
-        timeout(handshake_timeout / 360, async { tokio::join!(dial, shutdown) })
-            .await
-            .expect("the handshake ends with its transport");
-    assert!(dialled.is_err(), "the transport is shut down");
+    timeout(LONG, rounds).await.expect("the handshakes end with their transports");
 }
 
 /// Sends until the peer, which does not read, accepts no more. Returns how many messages were sent.

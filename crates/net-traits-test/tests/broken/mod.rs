@@ -36,7 +36,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// How many messages [`Fault::QueueCountsMessages`] accepts.
 const QUEUE: usize = 250;
@@ -297,7 +297,10 @@ impl NetTransport for BrokenTransport {
                 self.inner.shutdown(deadline, "").await;
             }
             Fault::ShutdownIgnoresItsDeadline if reason == "now" => std::future::pending().await,
-            Fault::ShutdownWaitsForDials if reason == "dialling" => std::future::pending().await,
+            Fault::ShutdownWaitsForDials if reason == "dialling" => {
+                self.inner.shutdown(deadline, reason).await;
+                sleep(Duration::from_secs(3)).await;
+            }
             _ => self.inner.shutdown(deadline, reason).await,
         }
     }
