@@ -99,6 +99,8 @@ mutants! {
         "connect::no_protocol_is_invalid_input",
     refused_requests_leak: RefusedRequestsLeak =>
         "connect::a_refused_peer_is_notified",
+    refusals_with_huge_codes_leak: RefusalsWithHugeCodesLeak =>
+        "connect::a_refused_peer_is_notified",
     dropped_requests_leak: DroppedRequestsLeak =>
         "connect::a_dropped_request_is_rejected"
             & "dropping::attempts_leave_nothing_at_any_step",

@@ -207,20 +207,22 @@ pub async fn no_protocol_is_invalid_input<H: Harness>(stage: Stage<H>) {
     assert!(matches!(dialled.err(), Some(ConnectError::InvalidInput(_))), "a dialler needs one");
 }
 
-/// A refused peer is notified immediately, not by its timeout.
+/// A refused peer is notified immediately, not by its timeout, whatever the code.
 ///
 /// A full node refuses many peers, which can then try another node.
 pub async fn a_refused_peer_is_notified<H: Harness>(stage: Stage<H>) {
-    rejected(stage, |request| request.refuse(7)).await;
+    for code in [7, u64::MAX] {
+        rejected(&stage, |request| request.refuse(code)).await;
+    }
 }
 
 /// A peer whose request is dropped is also notified immediately.
 pub async fn a_dropped_request_is_rejected<H: Harness>(stage: Stage<H>) {
-    rejected(stage, drop).await;
+    rejected(&stage, drop).await;
 }
 
 async fn rejected<H: Harness>(
-    stage: Stage<H>,
+    stage: &Stage<H>,
     reject: impl FnOnce(<crate::stage::Listener<H> as NetListener>::IncomingRequest),
 ) {
     let (for_listener, for_dialler) = credentials();

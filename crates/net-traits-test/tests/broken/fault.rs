@@ -19,6 +19,7 @@ pub(crate) enum Fault {
     NoCommonProtocolIsARefusal,
     NoProtocolIsAnotherError,
     RefusedRequestsLeak,
+    RefusalsWithHugeCodesLeak,
     DroppedRequestsLeak,
     OneHandshakeAtATime,
     AcceptLosesRequests,

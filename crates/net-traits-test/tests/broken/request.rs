@@ -2,7 +2,7 @@
 
 use super::{BrokenConnection, Context, Fault};
 use async_trait::async_trait;
-use net_traits::{ConnectError, NetIncomingRequest};
+use net_traits::{ConnectError, NetIncomingRequest, close_code};
 use net_traits_test::memory::MemoryIncomingRequest;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -33,6 +33,7 @@ impl NetIncomingRequest for BrokenRequest {
     fn refuse(mut self, code: u64) {
         let inner = self.inner.take().expect("it is taken once");
         match self.context.fault {
+            Fault::RefusalsWithHugeCodesLeak if code > close_code::MAX => std::mem::forget(inner),
             Fault::RefusedRequestsLeak => std::mem::forget(inner),
             _ => inner.refuse(code),
         }
