@@ -31,6 +31,8 @@ pub enum Capability {
     requests,
     /// [`NetConnection::send_acked`](net_traits::NetConnection::send_acked).
     receipts,
+    /// [`NetConnection::datagrams`](net_traits::NetConnection::datagrams).
+    datagrams,
     /// [`Harness::path`]: a path between peers that can be interrupted.
     path,
 }
@@ -169,10 +171,10 @@ macro_rules! __behaviours {
                 questions_of_a_revoked_peer_are_not_handed_out [requests] Swapped,
             }
             datagram {
-                datagrams_arrive_whole [] Swapped,
-                a_cancelled_recv_loses_no_datagram [] Swapped,
-                datagrams_end_with_the_connection [] Swapped,
-                datagrams_of_a_revoked_peer_are_not_handed_out [] Swapped,
+                datagrams_arrive_whole [datagrams] Swapped,
+                a_cancelled_recv_loses_no_datagram [datagrams] Swapped,
+                datagrams_end_with_the_connection [datagrams] Swapped,
+                datagrams_of_a_revoked_peer_are_not_handed_out [datagrams] Swapped,
             }
             polling {
                 the_last_waker_is_enough [] Swapped,
@@ -328,6 +330,9 @@ macro_rules! __test {
     };
     ([receipts] { receipts $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks receipts", $group $name);
+    };
+    ([datagrams] { datagrams $($rest:ident)* } $group:ident $name:ident) => {
+        $crate::__test!("the transport lacks datagrams", $group $name);
     };
     ([path] { path $($rest:ident)* } $group:ident $name:ident) => {
         $crate::__test!("the transport lacks path", $group $name);

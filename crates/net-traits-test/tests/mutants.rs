@@ -306,6 +306,11 @@ mutants! {
         "request::questions_of_a_revoked_peer_are_not_handed_out",
     revoked_questions_are_read: RevokedQuestionsAreRead =>
         "request::questions_of_a_revoked_peer_are_not_handed_out",
+    datagrams_are_unsupported: DatagramsAreUnsupported =>
+        "datagram::datagrams_arrive_whole"
+            & "datagram::a_cancelled_recv_loses_no_datagram"
+            & "datagram::datagrams_end_with_the_connection"
+            & "datagram::datagrams_of_a_revoked_peer_are_not_handed_out",
     datagrams_are_cut: DatagramsAreCut =>
         "datagram::datagrams_arrive_whole",
     dropped_recv_loses_a_datagram: DroppedRecvLosesADatagram =>

@@ -506,5 +506,5 @@ impl Harness for InOneProcess {
 
 net_traits_test::conformance!(
     InOneProcess::default(),
-    without: [raw_peer, anonymous_peer, requests, receipts, timeouts, path],
+    without: [raw_peer, anonymous_peer, requests, receipts, timeouts, datagrams, path],
 );

@@ -4,7 +4,7 @@ mod common;
 
 use common::Tcp;
 
-net_traits_test::conformance!(Tcp);
+net_traits_test::conformance!(Tcp, without: [datagrams]);
 
 #[test]
 fn random_schedules_keep_the_contract() {

@@ -4,8 +4,8 @@ mod common;
 
 use common::{ALPN, HANG, listen, run, trusting};
 use net_traits::{
-    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, close_code,
+    CloseReason, ConnectError, DatagramError, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, close_code,
 };
 use net_traits_test::key_log;
 use std::time::Duration;
@@ -40,6 +40,17 @@ fn connections_of_an_address_are_limited_and_counted() {
         };
         assert!(refused.is_err());
         assert_eq!(transport.statistics().refused_per_ip, 1);
+    });
+}
+
+#[test]
+fn there_are_no_datagrams() {
+    run(async {
+        let (_transport, listener) = listen(TcpTlsConfig::new()).await;
+        let (client, server) = meet(&listener, trusting()).await;
+        for connection in [client.unwrap(), server.unwrap()] {
+            assert_eq!(connection.datagrams().err(), Some(DatagramError::Unsupported));
+        }
     });
 }
 

@@ -1,4 +1,4 @@
-//! Datagrams. A transport without them returns `Unsupported`.
+//! Datagrams: whole or not at all, until the connection ends.
 
 use crate::Harness;
 use crate::stage::{MOMENT, PAUSE, Pair, Stage, greet, pattern};
@@ -8,32 +8,23 @@ use net_traits::{
 };
 use tokio::time::{sleep, timeout};
 
-/// Returns the datagrams of both peers, once each knows that the other one accepts some; `None` if
-/// the transport has none.
+/// Returns the datagrams of both peers, once each knows that the other one accepts some.
 async fn both<'a>(
     one: &'a impl NetConnection,
     other: &'a impl NetConnection,
-) -> Option<[&'a dyn NetDatagrams; 2]> {
-    match (one.datagrams(), other.datagrams()) {
-        (Ok(one), Ok(other)) => {
-            while one.max_datagram_size().is_none() || other.max_datagram_size().is_none() {
-                sleep(PAUSE).await;
-            }
-            Some([one, other])
-        }
-        (one, other) => {
-            assert_eq!(one.err(), Some(DatagramError::Unsupported));
-            assert_eq!(other.err(), Some(DatagramError::Unsupported));
-            None
-        }
+) -> [&'a dyn NetDatagrams; 2] {
+    let both = [one.datagrams().unwrap(), other.datagrams().unwrap()];
+    while both.iter().any(|datagrams| datagrams.max_datagram_size().is_none()) {
+        sleep(PAUSE).await;
     }
+    both
 }
 
 /// A datagram arrives whole, whatever its size up to the limit, or not at all. A larger one is a
 /// typed error, and the connection remains usable.
 pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
-    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let [sender, receiver] = both(one, other).await;
     let largest = sender.max_datagram_size().unwrap();
     let sizes = [0, 1, 100, largest];
     for size in sizes {
@@ -62,7 +53,7 @@ pub async fn datagrams_arrive_whole<H: Harness>(stage: Stage<H>) {
 /// `recv_datagram` is cancel-safe: a dropped future loses no datagram, and all are counted.
 pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
-    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let [sender, receiver] = both(one, other).await;
     let mut sent = sender.datagram_statistics().sent;
     let (start, mut received) = (receiver.datagram_statistics(), 0);
     let arrived = || receiver.datagram_statistics().arrived - start.arrived;
@@ -94,7 +85,7 @@ pub async fn a_cancelled_recv_loses_no_datagram<H: Harness>(stage: Stage<H>) {
 /// After the end of the connection, datagram operations fail with its reason.
 pub async fn datagrams_end_with_the_connection<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet().await;
-    let Some([sender, receiver]) = both(one, other).await else { return greet(one, other).await };
+    let [sender, receiver] = both(one, other).await;
     let (received, _) = tokio::join!(receiver.recv_datagram(), one.close(7, "bye"));
     let reason = other.watch_close().await;
     assert_eq!(received, Err(DatagramError::Closed(reason.clone())));
@@ -112,9 +103,7 @@ pub async fn datagrams_end_with_the_connection<H: Harness>(stage: Stage<H>) {
 pub async fn datagrams_of_a_revoked_peer_are_not_handed_out<H: Harness>(stage: Stage<H>) {
     for has_closed in [false, true] {
         let Pair { one, other, transports: [dialler, transport], .. } = &stage.meet().await;
-        let Some([sender, receiver]) = both(one, other).await else {
-            return greet(one, other).await;
-        };
+        let [sender, receiver] = both(one, other).await;
         let receiving = if stage.is_swapped { dialler } else { transport };
         let before = receiver.datagram_statistics().arrived;
         while receiver.datagram_statistics().arrived < before + 3 {

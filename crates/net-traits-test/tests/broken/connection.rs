@@ -124,7 +124,8 @@ impl Clone for BrokenConnection {
 #[async_trait]
 impl NetConnection for BrokenConnection {
     fn datagrams(&self) -> Result<&dyn NetDatagrams, DatagramError> {
-        Ok(self)
+        let is_supported = self.0.fault != Fault::DatagramsAreUnsupported;
+        if is_supported { Ok(self) } else { Err(DatagramError::Unsupported) }
     }
 
     fn local_addr(&self) -> SocketAddr {

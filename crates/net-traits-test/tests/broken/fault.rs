@@ -77,6 +77,7 @@ pub(crate) enum Fault {
     TruncatedIsSkipped,
     SilenceIsTruncated,
     // Datagrams
+    DatagramsAreUnsupported,
     DatagramsAreCut,
     DroppedRecvLosesADatagram,
     DatagramsForgetTheEnd,
