@@ -463,8 +463,17 @@ async fn operations_that_are_always_ready_let_other_tasks_run() {
     let listener = listen(&network, &server).await;
     let (pool, mut events) = pool(&network, trusting(), config());
     let connection = || pool.connection(server.identity(), listener.local_addr());
-    let (connected, _server) = tokio::join!(connection(), accept(&listener));
+    let (connected, accepted) = tokio::join!(connection(), accept(&listener));
     connected.unwrap();
+    for _ in 0..1000 {
+        accepted.send(b"waiting").await.unwrap();
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await; // they arrive
+    tokio::select! {
+        biased;
+        () = async { for _ in 0..1000 { pool.recv().await; } } => panic!("all were received at once"),
+        () = tokio::task::yield_now() => {}
+    }
     tokio::select! {
         biased;
         () = async { while connection().await.is_ok() {} } => panic!("the connection has ended"),
