@@ -19,7 +19,7 @@ net_kit::quic_options! {
         connection_receive_window = 32 * 1024 * 1024, "32 MiB";
     /// Limits and timeouts of a transport.
     ///
-    /// An accepted connection counts until its last handle is dropped, even if it has ended.
+    /// An accepted connection counts until it has ended, even if handles of it are held.
     ///
     /// ```
     /// use msquic_transport::{MsQuicTransport, MsQuicTransportConfig};
