@@ -1,7 +1,7 @@
 //! Fallback from a primary to a secondary transport.
 
 use futures_util::FutureExt;
-use net_peers::{FallbackConnection, FallbackTransport, PeerPool, PeerPoolConfig};
+use net_peers::{FallbackConfig, FallbackConnection, FallbackTransport, PeerPool, PeerPoolConfig};
 use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     RejectionBy, TrustPolicy,
@@ -66,6 +66,14 @@ async fn the_primary_has_a_head_start_and_then_the_first_connection_is_used() {
         assert_eq!(dialled, Ok(is_primary), "{first} ms against {second} ms");
         assert_eq!(took, Duration::from_millis(elapsed), "{first} ms against {second} ms");
     }
+}
+
+#[test]
+fn a_delay_that_cannot_be_used_is_refused_by_the_name_of_the_option() {
+    let network = MemoryNetwork::new(1);
+    let config = FallbackConfig::new().delay(Duration::MAX);
+    let made = FallbackTransport::with_config(network.transport(), network.transport(), config);
+    assert_eq!(made.unwrap_err().option, "delay");
 }
 
 #[tokio::test(start_paused = true)]

@@ -192,6 +192,21 @@ mod tests {
     }
 
     #[test]
+    fn keep_alives_follow_a_shorter_idle_timeout() {
+        let seconds = Duration::from_secs;
+        let default = QuinnConfig::new().keep_alive_interval(seconds(10));
+        for (config, interval) in [
+            (default.clone(), "Some(10s)"),
+            (default.clone().idle_timeout(seconds(6)), "Some(2s)"),
+            (default.idle_timeout(seconds(6)).keep_alive_interval(seconds(1)), "Some(1s)"),
+            (QuinnConfig::new().keep_alive_interval(Duration::ZERO), "None"),
+        ] {
+            let shown = format!("{:?}", config.transport());
+            assert!(shown.contains(&format!("keep_alive_interval: {interval}")), "{shown}");
+        }
+    }
+
+    #[test]
     fn values_that_cannot_be_used_are_named() {
         let config = QuinnConfig::new;
         for (config, option) in [
