@@ -3,18 +3,23 @@
 #[path = "../../crates/msquic-transport/tests/common/certificates.rs"]
 #[allow(dead_code, reason = "shared with the tests of msquic-transport")]
 mod certificates;
+#[path = "../../crates/msquic-transport/tests/quinn_peer/mod.rs"]
+mod quinn_peer;
 
 use crate::observer;
 use certificates::{expired, forged, not_yet_valid};
 use net_traits::{
-    CertificateDer, Endorser, Endorsers, NetConnection, NetCredential, NetIncomingRequest,
-    NetListener, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy,
+    CertificateDer, ConnectError, Endorser, Endorsers, NetConnection, NetCredential,
+    NetIncomingRequest, NetListener, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy,
 };
 use net_traits_test::Limits;
 use net_traits_test::memory::MemoryNetwork;
+use quinn_peer::{QuinnPeer, Verdict};
 use std::collections::BTreeMap;
-use std::net::{SocketAddr, TcpListener, UdpSocket};
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 
 const ALPN: &str = "failures/1";
@@ -34,6 +39,9 @@ struct Case {
     into: &'static [&'static str],
 }
 
+/// Cases in which the key of the dialler cannot be used, which it may notice itself.
+const OF_OWN_KEY: [&str; 2] = ["a client with an unsupported key", "a client without the key"];
+
 const BY_PEER: &[&str] = &["rejected_by_peer*"];
 
 /// Rejects all peers.
@@ -51,6 +59,18 @@ fn node(trust: TrustPolicy) -> NetCredential {
 
 fn any() -> NetCredential {
     node(TrustPolicy::Any)
+}
+
+/// Its key is on a curve that no transport supports.
+fn p521() -> NetCredential {
+    let pem = include_bytes!("../../crates/net-traits-test/src/suite/credentials/p521.pem");
+    NetCredential::from_pem(pem, TrustPolicy::Any).unwrap()
+}
+
+/// The certificate of one node with the key of another.
+fn stolen() -> NetCredential {
+    let (chain, key) = (any().certificate_chain().to_vec(), any().private_key().clone_key());
+    NetCredential::new(chain, key, TrustPolicy::Any).unwrap()
 }
 
 fn endorsed_by_another() -> TrustPolicy {
@@ -103,6 +123,8 @@ fn cases() -> Vec<Case> {
             &["rejected_by_us not_yet_valid"],
         ),
         client("a forged client", forged(), any(), &["rejected_by_us bad_signature"]),
+        client("a client with an unsupported key", p521(), any(), &["rejected_by_us unsupported"]),
+        client("a client without the key", stolen(), any(), &["rejected_by_us unproven"]),
         server(
             "an unknown server",
             node(stranger()),
@@ -239,25 +261,40 @@ async fn run<T: NetTransport>(
 ) {
     for case in cases() {
         let Case { what, dialler, listener, offered, out, into } = case;
+        if name == "memory" && what == "a client without the key" {
+            continue; // nothing is signed there
+        }
         let (dialling, listening) = (make(), make());
         let before = Reports::now(name);
         let listener = listening.create_listener(here, &[ALPN], listener).await.unwrap();
+        let is_unusable = Notify::new();
         let serve = async {
-            let request = listener.accept().await.unwrap();
-            request.accept().await.err()
-        };
-        let dial = async {
-            let dialled = dialling.connect(listener.local_addr(), &[offered], dialler).await;
-            if let Ok(connection) = dialled {
-                connection.watch_close().await; // the rejection comes later
+            tokio::select! {
+                request = listener.accept() => drop(request.unwrap().accept().await),
+                () = is_unusable.notified() => {}
             }
         };
-        let is_unseen = unseen.contains(&what);
-        tokio::select! {
-            ((), _) = async { tokio::join!(dial, serve) }, if !is_unseen => {}
-            () = async { dial_only(&dialling, listener.local_addr(), offered).await }, if is_unseen => {}
-        }
-        expect(name, what, &before, out, if is_unseen { &[] } else { into }).await;
+        let dial = async {
+            match dialling.connect(listener.local_addr(), &[offered], dialler).await {
+                Ok(connection) => drop(connection.watch_close().await), // the rejection comes later
+                Err(ConnectError::Credential(_)) => {
+                    is_unusable.notify_one();
+                    return true;
+                }
+                Err(_) => {}
+            }
+            false
+        };
+        let (out, into) = if unseen.contains(&what) {
+            dial_only(&dialling, listener.local_addr(), offered).await;
+            (out, &[][..])
+        } else if tokio::join!(dial, serve).0 {
+            assert!(OF_OWN_KEY.contains(&what), "{name}, {what}");
+            (&["credential"][..], &[][..])
+        } else {
+            (out, into)
+        };
+        expect(name, what, &before, out, into).await;
     }
     not_accepted(name, &make, here).await;
 }
@@ -276,6 +313,14 @@ async fn not_accepted<T: NetTransport>(
     let before = Reports::now(name);
     dial_only(&dialling, unused_address(here), ALPN).await;
     expect(name, "an address without a listener", &before, &["refused", "timed_out"], &[]).await;
+
+    if here.ip().is_loopback() {
+        let silent = (TcpListener::bind(here).unwrap(), UdpSocket::bind(here).unwrap());
+        let address = if name == "tcp" { silent.0.local_addr() } else { silent.1.local_addr() };
+        let before = Reports::now(name);
+        dial_only(&dialling, address.unwrap(), ALPN).await;
+        expect(name, "an address that does not answer", &before, &["timed_out"], &[]).await;
+    }
 
     let before = Reports::now(name);
     dial_only(&dialling, SocketAddr::new(here.ip(), 0), ALPN).await;
@@ -305,6 +350,39 @@ async fn not_accepted<T: NetTransport>(
     expect(name, "a dial that is dropped", &before, &["canceled"], &["canceled"]).await;
 }
 
+/// Sends a request of HTTP to a listener of TCP.
+async fn not_tls<T: NetTransport>(name: &'static str, make: impl Fn() -> T) {
+    let before = Reports::now(name);
+    let listening = make();
+    let listener = listening.create_listener(local(), &[ALPN], any()).await.unwrap();
+    let mut stream = TcpStream::connect(listener.local_addr()).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+    listener.accept().await.unwrap().accept().await.map(drop).unwrap_err();
+    expect(name, "a request of HTTP", &before, &[], &["closed transport"]).await;
+}
+
+/// Dials with another implementation of QUIC, which does not check its own credential.
+async fn foreign<T: NetTransport>(name: &'static str, make: impl Fn() -> T) {
+    let stolen = stolen();
+    for (what, credential, cause) in [
+        ("a foreign peer without a certificate", None, "rejected_by_us no_certificate"),
+        ("a foreign peer without the key", Some(&stolen), "rejected_by_us unproven"),
+    ] {
+        let before = Reports::now(name);
+        let listening = make();
+        let listener = listening.create_listener(local(), &[ALPN], any()).await.unwrap();
+        let peer = QuinnPeer::new(credential, Verdict::Accepts, ALPN);
+        let dial = async {
+            if let Ok(connection) = peer.connect(listener.local_addr()).await {
+                connection.closed().await;
+            }
+        };
+        let accept = async { listener.accept().await.unwrap().accept().await.err().unwrap() };
+        tokio::join!(dial, accept);
+        expect(name, what, &before, &[], &[cause]).await;
+    }
+}
+
 /// Returns an address at which nothing listens.
 fn unused_address(here: SocketAddr) -> SocketAddr {
     if !here.ip().is_loopback() {
@@ -324,14 +402,20 @@ fn local() -> SocketAddr {
 fn tcp_reports_each_failure() {
     let config = tcp_tls_transport::TcpTlsConfig::new().handshake_timeout(HANDSHAKE);
     let make = || tcp_tls_transport::TcpTlsTransport::with_config(config.clone()).unwrap();
-    observer::test("tcp", false, run("tcp", make, local(), &[]));
+    observer::test("tcp", false, async {
+        run("tcp", &make, local(), &[]).await;
+        not_tls("tcp", &make).await;
+    });
 }
 
 #[test]
 fn quinn_reports_each_failure() {
     let config = quinn_transport::QuinnConfig::new().handshake_timeout(HANDSHAKE);
     let make = || quinn_transport::QuinnTransport::with_config(config.clone()).unwrap();
-    observer::test("quinn", false, run("quinn", make, local(), &[]));
+    observer::test("quinn", false, async {
+        run("quinn", &make, local(), &[]).await;
+        foreign("quinn", &make).await;
+    });
 }
 
 /// msquic chooses the listener by the protocol, and reports an attempt without a common protocol to none.
@@ -340,7 +424,10 @@ fn quinn_reports_each_failure() {
 fn msquic_reports_each_failure() {
     let config = msquic_transport::MsQuicTransportConfig::new().handshake_timeout(HANDSHAKE);
     let make = || msquic_transport::MsQuicTransport::with_config(config.clone()).unwrap();
-    observer::test("quic", false, run("quic", make, local(), &["another protocol"]));
+    observer::test("quic", false, async {
+        run("quic", &make, local(), &["another protocol"]).await;
+        foreign("quic", &make).await;
+    });
 }
 
 #[test]
