@@ -13,8 +13,10 @@ use std::task::Poll;
 use tokio::runtime::Handle;
 use tokio::task::coop::consume_budget;
 
-/// How many operations on one thread may be ready in a row outside of tokio: the budget of tokio.
-const RUN: u32 = 128;
+/// How many operations on one thread may be ready in a row outside of tokio: about the budget of tokio. A future
+/// that is polled once and dropped does not yield. The number is prime, so that a loop with such futures reaches
+/// it at each of its operations in turn.
+const RUN: u32 = 127;
 
 /// After how many operations a thread lets other threads run, some half a millisecond of short ones. On a busy
 /// host the system would let it run for its whole time slice, 3 ms on Linux, for which the threads of other
@@ -161,6 +163,19 @@ mod tests {
                 .is_none()
         );
         assert_eq!(count.get() - before, RUN - 1, "the next operations run");
+    }
+
+    #[test]
+    fn a_task_yields_although_it_also_spends_without_waiting() {
+        for attempts in 1..5 {
+            let repeat = async {
+                for _ in 0..4 * RUN {
+                    spend().await;
+                    (0..attempts).for_each(|_| _ = try_spend());
+                }
+            };
+            assert!(repeat.now_or_never().is_none(), "{attempts} attempts each");
+        }
     }
 
     #[tokio::test]
