@@ -7,6 +7,7 @@
 use super::peer_event::{PeerEvent, Undelivered};
 use super::pending_events::PendingEvents;
 use super::quota::Place;
+use net_kit::coop;
 use net_kit::telemetry::PoolTelemetry;
 use net_traits::WithCauses;
 use parking_lot::{Mutex, MutexGuard};
@@ -16,7 +17,6 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
-use tokio::task::coop::consume_budget;
 
 /// The receiver of the events of a [`PeerPool`](crate::PeerPool), whose connections are of type
 /// `C`.
@@ -40,7 +40,7 @@ impl<C: Clone> PeerEvents<C> {
     ///
     /// Cancel-safe: a dropped future loses no event.
     pub async fn recv(&mut self) -> Option<PeerEvent<C>> {
-        consume_budget().await;
+        coop::spend().await;
         loop {
             let mut changed = pin!(self.events.reports.changed.notified());
             changed.as_mut().enable();

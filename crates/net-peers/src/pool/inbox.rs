@@ -9,12 +9,12 @@
 
 use super::quota::MESSAGE_COST;
 use bytes::Bytes;
+use net_kit::coop;
 use net_traits::{CertHash, NetConnection};
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
-use tokio::task::coop::consume_budget;
 
 pub(super) struct Inbox<C> {
     limit: u32,
@@ -66,7 +66,7 @@ impl<C: NetConnection> Inbox<C> {
     }
 
     pub(super) async fn pop(&self) -> (CertHash, Bytes) {
-        consume_budget().await;
+        coop::spend().await;
         loop {
             let arrived = self.arrived.notified();
             if let Some(received) = self.try_pop() {

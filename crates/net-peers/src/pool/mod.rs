@@ -41,6 +41,7 @@ use delivery::deliver;
 use event_queue::EventQueue;
 use inbox::Inbox;
 use inner::{Inner, Origin};
+use net_kit::coop;
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
 use outgoing::OutgoingMessage;
 use parking_lot::{Mutex, RwLock};
@@ -52,7 +53,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
-use tokio::task::coop::consume_budget;
 
 /// Connections by identity, dialled on demand with backoff and redialled when they break.
 ///
@@ -263,7 +263,7 @@ impl<T: NetTransport> PeerPool<T> {
         peer: CertHash,
         address: SocketAddr,
     ) -> Result<T::Connection, ConnectError> {
-        consume_budget().await;
+        coop::spend().await;
         let inner = &self.owner.0;
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
