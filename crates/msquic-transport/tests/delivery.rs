@@ -47,6 +47,37 @@ fn a_receiver_that_reads_after_the_close_loses_nothing() {
 }
 
 #[test]
+fn a_first_message_that_a_close_follows_is_received() {
+    if lacks_patch("N60") {
+        return;
+    }
+    run(async {
+        let (for_server, for_client) = credentials();
+        let bind_addr = "127.0.0.1:0".parse().unwrap();
+        let listening = MsQuicTransport::new();
+        let listener = listening.create_listener(bind_addr, &[ALPN], for_server).await.unwrap();
+        let dialling = MsQuicTransport::new();
+        let message = pattern(300_000);
+        let end = CloseReason::Peer { code: 9, reason: String::new() };
+        for round in 0..200 {
+            let dial = dialling.connect(listener.local_addr(), &[ALPN], for_client.clone());
+            let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+            let (client, server) = tokio::join!(dial, accept);
+            let client = client.unwrap();
+            let send = async {
+                client.send_bytes(message.clone()).await.unwrap();
+                client.close(9, "").await
+            };
+            let (received, outcome) = tokio::join!(server.recv(), send); // `recv` waits first
+            let received = received.map(|(received, _)| received);
+            assert!(received.as_ref() == Ok(&message), "round {round}: {:?}", received.err());
+            assert_eq!(outcome, CloseOutcome::Acknowledged, "round {round}");
+            assert_eq!(count(&server).await, (0, end.clone()), "round {round}");
+        }
+    });
+}
+
+#[test]
 fn many_drops_with_queued_messages_end_within_the_linger_time() {
     run(async {
         let (for_server, for_client) = credentials();
