@@ -88,6 +88,7 @@ impl Subscriber for Log {
 pub(crate) fn test(transport: &'static str, is_paused: bool, test: impl Future<Output = ()>) {
     OBSERVER.get_or_init(|| {
         tracing::subscriber::set_global_default(Log).unwrap();
+        drive_if_wanted();
         PrometheusBuilder::new().install_recorder().unwrap()
     });
     let lock = TESTS.lock().unwrap().entry(transport).or_default().clone();
@@ -96,6 +97,21 @@ pub(crate) fn test(transport: &'static str, is_paused: bool, test: impl Future<O
         if is_paused { Builder::new_current_thread() } else { Builder::new_multi_thread() };
     let runtime = runtime.enable_all().start_paused(is_paused).build().unwrap();
     runtime.block_on(async { timeout(HANG, test).await.expect("the test hangs") });
+}
+
+/// Makes msquic run inside a runtime, on a thread of its own, if the variable `MSQUIC_TRANSPORT_DRIVEN` is set.
+fn drive_if_wanted() {
+    if std::env::var_os("MSQUIC_TRANSPORT_DRIVEN").is_none() {
+        return;
+    }
+    #[cfg(all(feature = "driver", target_os = "linux"))]
+    {
+        let driver = msquic_transport::ExecutionDriver::install().unwrap();
+        let runtime = Builder::new_current_thread().enable_all().build().unwrap();
+        std::thread::spawn(move || runtime.block_on(msquic_transport::drive(driver)));
+    }
+    #[cfg(not(all(feature = "driver", target_os = "linux")))]
+    panic!("the feature `driver` is missing");
 }
 
 /// Waits until `observe` returns `expected`.

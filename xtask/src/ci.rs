@@ -236,7 +236,15 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut examples = workspace.cargo_linked(["test"]);
     examples.args(demo::package_args(workspace, "examples"));
     examples.args(["--features", "examples/metrics"]);
-    steps.cargo("test the examples", examples)
+    steps.cargo("test the examples", examples)?;
+    if cfg!(target_os = "linux") {
+        let mut driven = workspace.cargo_linked(["test"]);
+        driven.args(demo::package_args(workspace, "examples"));
+        driven.args(["--features", "examples/metrics,examples/driver", "--test", "observability"]);
+        driven.env("MSQUIC_TRANSPORT_DRIVEN", "1");
+        steps.cargo("test the observability of msquic inside a runtime", driven)?;
+    }
+    Ok(())
 }
 
 fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
