@@ -21,6 +21,7 @@ mod errors;
 #[cfg(test)]
 mod figures;
 mod fuzz;
+mod handshakes;
 mod links;
 mod msquic;
 mod msrv;

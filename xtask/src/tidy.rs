@@ -1,7 +1,7 @@
 //! `tidy`: checks rules that the compiler does not.
 
 use crate::process::{self, Workspace};
-use crate::{circles, documents, errors, links, patches, performance, promises};
+use crate::{circles, documents, errors, handshakes, links, patches, performance, promises};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -46,7 +46,12 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
         if size > MAX_BYTES {
             complaints.push(format!("{path}: has {size} bytes, more than {MAX_BYTES}"));
         }
-        let text = fs::read_to_string(root.join(path)).unwrap_or_default().to_lowercase();
+        let text = fs::read_to_string(root.join(path)).unwrap_or_default();
+        for line in handshakes::in_turn(path, &text) {
+            let what = "a peer that stalls delays all later ones: spawn a task for each request";
+            complaints.push(format!("{path}:{line}: {what}"));
+        }
+        let text = text.to_lowercase();
         if let Some(word) = VAGUE.iter().find(|word| text.contains(**word)) {
             complaints.push(format!("{path}: says {word:?}: name who or what it is"));
         }
