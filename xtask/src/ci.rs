@@ -218,22 +218,22 @@ fn document(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 /// Tests in the development profile, in which libmsquic is built with its own assertions.
 fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     test_plain(workspace, steps)?;
-    let mut linked = workspace.cargo_linked(["test"]);
+    let mut linked = side_by_side(workspace.cargo_linked(["test"]));
     linked.args(LINKED).args(OPTIONAL).args(workspace.features());
     if workspace.is_bundled() {
         linked.args(ATTACK);
     }
     steps.cargo("test with msquic", linked)?;
     if cfg!(target_os = "linux") {
-        let mut driven = workspace.cargo_linked(["test"]);
+        let mut driven = side_by_side(workspace.cargo_linked(["test"]));
         driven.args(LINKED).args(OPTIONAL).args(workspace.features());
         driven.args(DRIVEN).env("MSQUIC_TRANSPORT_DRIVEN", "1");
         steps.cargo("test with msquic inside a runtime", driven)?;
     }
-    let mut netmsg = workspace.cargo_linked(["test"]);
+    let mut netmsg = side_by_side(workspace.cargo_linked(["test"]));
     netmsg.args(demo::package_args(workspace, "netmsg"));
     steps.cargo("test netmsg", netmsg)?;
-    let mut examples = workspace.cargo_linked(["test"]);
+    let mut examples = side_by_side(workspace.cargo_linked(["test"]));
     examples.args(demo::package_args(workspace, "examples"));
     examples.args(["--features", "examples/metrics"]);
     steps.cargo("test the examples", examples)?;
@@ -247,8 +247,17 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
+/// Lets tests run side by side, four for each processor: most of them wait for the network or for timers.
+fn side_by_side(mut command: Command) -> Command {
+    if std::env::var_os("RUST_TEST_THREADS").is_none() {
+        let processors = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env("RUST_TEST_THREADS", (4 * processors).to_string());
+    }
+    command
+}
+
 fn test_plain(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
-    let mut plain = workspace.cargo(["test", "--all-features"]);
+    let mut plain = side_by_side(workspace.cargo(["test", "--all-features"]));
     plain.args(PLAIN);
     steps.cargo("test without msquic", plain)
 }
