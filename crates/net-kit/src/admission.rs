@@ -183,12 +183,12 @@ impl Admission {
     }
 
     /// Tells how many connections the library keeps, for a library that keeps them for a time which their peers
-    /// choose. If more than [`handshakes`](ConnectionLimits::handshakes) of them have ended, those that
+    /// choose. If more than [`connections`](ConnectionLimits::connections) of them have ended, those that
     /// end then count for their addresses for two more minutes, so that the memory of each address stays
     /// limited.
     pub fn set_open(&self, open: usize) {
         let state = &mut *self.state.lock();
-        state.is_crowded = open.saturating_sub(state.connections) > self.limits.handshakes;
+        state.is_crowded = open.saturating_sub(state.connections) > self.limits.connections;
     }
 
     /// Returns how many handshakes are in progress.

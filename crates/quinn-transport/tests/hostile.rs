@@ -289,7 +289,7 @@ fn a_part_of_an_answer_is_never_taken_for_the_whole() {
 fn connections_that_quinn_keeps_for_long_count_for_their_address() {
     const MAX_ACK_DELAY: u64 = 0x0b; // RFC 9000, section 18.2
     run(async {
-        let config = QuinnConfig::new().max_handshakes(8).max_connections_per_ip(20);
+        let config = QuinnConfig::new().max_connections(20).max_connections_per_ip(15);
         let (transport, listener) = listen(config).await;
         let address = listener.local_addr();
         let accept = async {
@@ -302,7 +302,7 @@ fn connections_that_quinn_keeps_for_long_count_for_their_address() {
             let identity = Identity::new(&[ALPN]);
             let mut parameters = Parameters::generous();
             parameters.set_integer(MAX_ACK_DELAY, 16_383);
-            for _ in 0..9 {
+            for _ in 0..21 {
                 let mut peer = Peer::connect(address, &identity, parameters.clone(), HANG).unwrap();
                 peer.send(Space::Data, &[Frame::application_close(0)]).unwrap();
             }
