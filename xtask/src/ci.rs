@@ -247,11 +247,11 @@ fn test_with(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     Ok(())
 }
 
-/// Lets tests run side by side, four for each processor: most of them wait for the network or for timers.
+/// Lets two tests run side by side for each processor: most of them wait for the network or for timers.
 fn side_by_side(mut command: Command) -> Command {
     if std::env::var_os("RUST_TEST_THREADS").is_none() {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        command.env("RUST_TEST_THREADS", (4 * processors).to_string());
+        command.env("RUST_TEST_THREADS", (2 * processors).to_string());
     }
     command
 }

@@ -189,6 +189,9 @@ impl Admission {
     pub fn set_open(&self, open: usize) {
         let state = &mut *self.state.lock();
         state.is_crowded = open.saturating_sub(state.connections) > self.limits.connections;
+        if !state.is_crowded {
+            state.release_kept(0);
+        }
     }
 
     /// Returns how many handshakes are in progress.

@@ -138,3 +138,22 @@ async fn a_peer_that_another_resolver_lists_stays() {
     other.send(Vec::new()).unwrap();
     assert_unlisted(&it.accepted).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_whose_identity_becomes_known_stays() {
+    let it = Following::new(PeerPoolConfig::new().removal_delay(Duration::ZERO)).await;
+    it.list.send(vec![Endpoint::new(it.address).with_identity(it.peer)]).unwrap();
+    let ended = timeout(600 * SECOND, it.accepted.watch_close()).await;
+    assert!(ended.is_err(), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn messages_to_a_peer_that_is_disconnected_are_settled_before() {
+    let mut it = Following::new(PeerPoolConfig::new().removal_delay(Duration::ZERO)).await;
+    it.send("news");
+    assert_eq!(recv(&it.accepted).await, b"news");
+    it.list.send(Vec::new()).unwrap();
+    assert_unlisted(&it.accepted).await;
+    let event = it.events.recv().await;
+    assert!(matches!(event, Some(PeerEvent::Disconnected { .. })), "{event:?}");
+}

@@ -162,7 +162,8 @@ impl Backend for Quinn {
 
     fn unread(session: &Session<Self>) -> Option<usize> {
         let Native { connection, unread, .. } = session.native();
-        Some(unread.bytes(connection, session.config().stream_window()))
+        let config = session.config();
+        Some(unread.bytes(connection, config.stream_window(), config.maximum_mtu))
     }
 
     fn datagram_queue(config: &QuinnConfig) -> usize {

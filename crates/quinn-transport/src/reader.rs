@@ -161,11 +161,11 @@ impl Unread {
         Pause(self)
     }
 
-    /// Returns how many bytes quinn holds of streams with such windows: at most all that has arrived
+    /// Returns how many bytes quinn holds of streams with such windows, and in packets of such a size: at most all that has arrived
     /// since it held nothing. If that is more than quinn itself permits, datagrams are
     /// [separated](crate::socket) from now on, so that quinn holds what it permits, and as much from before.
     /// What it holds because of [frames](of_frames) comes on top.
-    pub(crate) fn bytes(&self, connection: &Connection, window: u32) -> usize {
+    pub(crate) fn bytes(&self, connection: &Connection, window: u32, mtu: u16) -> usize {
         let stats = connection.stats(); // not under the lock
         let paused = &mut *self.paused.lock();
         let streams = paused.streams as u64;
@@ -178,7 +178,8 @@ impl Unread {
             paused.is_separated = true;
             self.separated.fetch_add(1, Ordering::Relaxed);
         }
-        let most = (2 * permitted).max(streams * PIECES * DATAGRAM);
+        // A piece may keep its whole datagram, although quinn counts its packet only.
+        let most = (2 * permitted).max(streams * PIECES * u64::from(mtu.max(1500)));
         let bytes = since.min(most) + of_frames(&stats);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
@@ -211,9 +212,6 @@ impl Drop for Pause<'_> {
 /// How many pieces quinn keeps at most of a stream, or of the handshake: quinn-proto 0.11.19,
 /// `COMPACT_THRESHOLD`.
 const PIECES: u64 = 2048;
-
-/// A piece may keep its whole datagram, of the default `maximum_mtu`, although quinn counts its packet only.
-const DATAGRAM: u64 = 1500;
 
 /// Returns how many bytes quinn permits to a stream with such a window: quinn-proto 0.11.19,
 /// `Assembler::insert`.

@@ -141,13 +141,14 @@ impl<T: NetTransport> Addresses<T> {
         let (removed, kept): (BTreeMap<_, _>, BTreeMap<_, _>) =
             std::mem::take(&mut self.followed).into_iter().partition(|(_, it)| is_removed(it));
         self.followed = kept;
+        let mut unlisted = Vec::new();
         for (address, followed) in removed {
-            let peer = stop(&followed.state);
             tracing::debug!(%address, "an address is no longer followed");
             self.inner.events.pending().reached(address);
-            let connections =
-                peer.map(|peer| self.inner.peers.lock().unlist(peer, self.at(address)));
-            connections.into_iter().flatten().for_each(close_unlisted);
+            if let Some(peer) = stop(&followed.state) {
+                self.inner.peers.lock().unfollow(peer, self.at(address));
+                unlisted.push(peer);
+            }
         }
         let limit = self.inner.config.max_followed;
         for endpoint in &self.listed {
@@ -157,6 +158,11 @@ impl<T: NetTransport> Addresses<T> {
             let (inner, at) = (&self.inner, self.at(endpoint.address));
             let followed = self.followed.entry(at.address);
             followed.or_insert_with(|| start(inner, at, listed[&at.address]));
+        }
+        // The peer may be listed at another address, or by its identity, which was unknown before.
+        for peer in unlisted {
+            let connections = self.inner.peers.lock().unlist(peer);
+            connections.into_iter().for_each(close_unlisted);
         }
         if listed.keys().any(|address| !self.followed.contains_key(address)) {
             self.report(ResolveError::TooMany { listed: listed.len(), limit });

@@ -89,6 +89,12 @@ impl InFlight {
         next
     }
 
+    /// Returns whether each message is settled.
+    pub(super) fn is_empty(&self) -> bool {
+        let state = &*self.state.lock();
+        state.sent.is_empty() && state.kept.is_empty()
+    }
+
     /// Settles the message that was flushed first, to free its memory. Returns false if there is
     /// none.
     pub(super) fn settle_oldest(&self) -> bool {

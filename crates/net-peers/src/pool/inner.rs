@@ -75,6 +75,9 @@ impl<T: NetTransport> Inner<T> {
                     None => peers.entry(peer, || self.limits()),
                 };
                 let entry = entry.ok_or_else(removed_error)?;
+                if id.is_none() {
+                    entry.keep();
+                }
                 match &entry.current {
                     Some(pooled) => (Some(pooled.clone()), None),
                     None if dialled.is_some() => (None, None),
@@ -249,6 +252,12 @@ impl<T: NetTransport> Inner<T> {
         self.inserted.notify_waiters();
         unlisted.into_iter().for_each(close_unlisted);
         Ok(())
+    }
+
+    /// Closes the connections of a peer that is no longer listed, once each message to it is settled.
+    pub(super) fn close_if_unlisted(&self, peer: CertHash) {
+        let unlisted = self.peers.lock().take_unlisted(peer);
+        unlisted.into_iter().for_each(close_unlisted);
     }
 
     /// Records that the peer sent on a connection that is not used.

@@ -213,20 +213,22 @@ impl<C> Peers<C> {
         }
     }
 
-    /// Records that a resolver no longer lists an address of a peer. Returns the connections to
-    /// close, see [`Peer::take_unlisted`].
+    /// Records that a resolver no longer lists a peer, unless one lists it at an address. Returns the
+    /// connections to close, see [`Peer::take_unlisted`].
     #[must_use]
-    pub(super) fn unlist(
-        &mut self,
-        peer: CertHash,
-        listed: Listed,
-    ) -> Vec<Arc<PooledConnection<C>>> {
-        let Some(entry) = self.by_identity.get_mut(&peer) else { return Vec::new() };
-        entry.followed.retain(|it| *it != listed);
-        entry.is_unlisted = entry.followed.is_empty();
-        let connections = entry.take_unlisted();
+    pub(super) fn unlist(&mut self, peer: CertHash) -> Vec<Arc<PooledConnection<C>>> {
+        if let Some(entry) = self.by_identity.get_mut(&peer) {
+            entry.is_unlisted = entry.followed.is_empty();
+        }
+        self.take_unlisted(peer)
+    }
+
+    /// Returns the connections of a peer to close, see [`Peer::take_unlisted`].
+    #[must_use]
+    pub(super) fn take_unlisted(&mut self, peer: CertHash) -> Vec<Arc<PooledConnection<C>>> {
+        let connections = self.by_identity.get_mut(&peer).map(Peer::take_unlisted);
         self.prune(peer);
-        connections
+        connections.unwrap_or_default()
     }
 
     /// Removes the entry of a peer if it is unused.
@@ -243,8 +245,13 @@ impl<C> Peer<C> {
         [&self.current, &self.spare].into_iter().flatten().cloned().collect()
     }
 
-    /// Returns the connections to close if no resolver lists the peer any more, no message waits for
-    /// it and it is not dialled. Forgets its address: an application that once sent to it would keep
+    /// Keeps its connections although no resolver lists it, since the application asks for one.
+    pub(super) fn keep(&mut self) {
+        self.is_unlisted = false;
+    }
+
+    /// Returns the connections to close if no resolver lists the peer any more, each message to it is
+    /// settled and it is not dialled. Forgets its address: an application that once sent to it would keep
     /// it for good.
     #[must_use]
     pub(super) fn take_unlisted(&mut self) -> Vec<Arc<PooledConnection<C>>> {
@@ -252,9 +259,13 @@ impl<C> Peer<C> {
         if !self.is_unlisted || !is_idle || self.dial.is_some() {
             return Vec::new();
         }
+        let connections = self.connections();
+        if !connections.iter().all(|pooled| pooled.in_flight.is_empty()) {
+            return Vec::new();
+        }
         self.is_unlisted = false;
         self.address = None;
-        self.connections()
+        connections
     }
 
     /// Returns the known addresses of the peer.

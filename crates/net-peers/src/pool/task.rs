@@ -137,6 +137,9 @@ async fn confirm<T: NetTransport>(
     loop {
         let end = loop {
             let settles = in_flight.settle(inner.config.keep_sent);
+            if in_flight.is_empty() {
+                inner.close_if_unlisted(peer);
+            }
             let settles = async {
                 match settles {
                     Some(at) => sleep_until(at).await,
