@@ -129,9 +129,9 @@ impl NetRequests for MsQuicNetConnection {
     type Question = MsQuicQuestion;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        coop::spend().await;
         let (size, limit) = (question.len(), self.shared.config.max_request_size);
         if size > limit {
+            coop::spend().await; // not before, as questions that are asked at once are sent in order
             return Err(RequestError::TooLarge { size, limit });
         }
         let ask = async {

@@ -16,10 +16,10 @@ impl<B: Backend> NetRequests for Connection<B> {
     type Question = Question<B>;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        coop::spend().await;
         let session = self.session();
         let (size, limit) = (question.len(), session.options().max_request_size);
         if size > limit {
+            coop::spend().await;
             return Err(RequestError::TooLarge { size, limit });
         }
         let answer = tokio::select! {
@@ -29,6 +29,10 @@ impl<B: Backend> NetRequests for Connection<B> {
             }
             reason = session.ended() => Err(RequestError::Closed(reason)),
         };
+        // Not before, as questions that are asked at once are sent in order.
+        if answer.is_err() {
+            coop::spend().await;
+        }
         self.shared.entry.hand_out_request(answer)
     }
 

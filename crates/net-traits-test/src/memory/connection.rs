@@ -348,14 +348,15 @@ impl NetRequests for MemoryConnection {
     type Question = MemoryQuestion;
 
     async fn request(&self, question: Bytes, deadline: Duration) -> Result<Bytes, RequestError> {
-        coop::spend().await;
         let Seat { wire, side, limits } = &self.shared.seat;
         let (size, limit) = (question.len(), limits.max_request_size);
-        if size > limit {
-            return Err(RequestError::TooLarge { size, limit });
-        }
-        if let Some(reason) = self.shared.closing.lock().clone() {
-            return Err(RequestError::Closed(reason));
+        let refused = match self.shared.closing.lock().clone() {
+            _ if size > limit => Some(RequestError::TooLarge { size, limit }),
+            closing => closing.map(RequestError::Closed),
+        };
+        if let Some(refused) = refused {
+            coop::spend().await; // not before, as questions that are asked at once are sent in order
+            return Err(refused);
         }
         self.shared.entry.hand_out_request(wire.ask(*side, (question, true), limit, deadline).await)
     }
