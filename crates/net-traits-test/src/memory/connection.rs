@@ -358,7 +358,11 @@ impl NetRequests for MemoryConnection {
             coop::spend().await; // not before, as questions that are asked at once are sent in order
             return Err(refused);
         }
-        self.shared.entry.hand_out_request(wire.ask(*side, (question, true), limit, deadline).await)
+        let answer = wire.ask(*side, (question, true), limit, deadline).await;
+        if answer.is_err() {
+            coop::spend().await; // it may have been ready
+        }
+        self.shared.entry.hand_out_request(answer)
     }
 
     async fn accept_request(&self) -> Result<MemoryQuestion, RequestError> {
