@@ -60,3 +60,21 @@ static void WatchAllocations(const char* Source)
     Watched = Source;
     MUST(CRYPTO_set_mem_functions(Allocate, Reallocate, Free) == 1);
 }
+
+//
+// Lets the server send so many tickets, and waits until the client has processed them.
+//
+static inline void SendTickets(int Count)
+{
+    for (int i = 0; i < Count; i++) {
+        ClientSide.TicketLength = 0;
+        MUST(QUIC_SUCCEEDED(Api->ConnectionSendResumptionTicket(
+            ServerSide.Connection, QUIC_SEND_RESUMPTION_FLAG_NONE, 0, NULL)));
+        MUST(WaitFor((volatile int*)&ClientSide.TicketLength, 5000));
+    }
+    // The event of a ticket comes while the TLS library processes it.
+    uint32_t Length = sizeof(QUIC_STATISTICS_V2);
+    QUIC_STATISTICS_V2 Statistics;
+    MUST(QUIC_SUCCEEDED(Api->GetParam(
+        ClientSide.Connection, QUIC_PARAM_CONN_STATISTICS_V2, &Length, &Statistics)));
+}
