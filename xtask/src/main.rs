@@ -217,7 +217,7 @@ fn run(options: &Options) -> Result<()> {
         Command::Setup { msrv, beta } => setup::run(*msrv, *beta),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
-        Command::Ci(linkage) => ci::run(&workspace(linkage)?),
+        Command::Ci(linkage) => ci::run(&workspace(linkage)?.without_incremental()),
         Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
         Command::Nightly => nightly(),

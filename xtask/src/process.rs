@@ -11,6 +11,7 @@ pub(crate) struct Workspace {
     pub(crate) root: PathBuf,
     pub(crate) target: PathBuf,
     prefix: Option<PathBuf>,
+    incremental: bool,
 }
 
 impl Workspace {
@@ -32,7 +33,14 @@ impl Workspace {
             root: metadata.workspace_root.into(),
             target: metadata.target_directory.into(),
             prefix,
+            incremental: true,
         })
+    }
+
+    /// Builds without the caches of incremental compilation, which are as large as what is built.
+    pub(crate) fn without_incremental(mut self) -> Self {
+        self.incremental = false;
+        self
     }
 
     /// Whether libmsquic is built from the source in the crate.
@@ -58,6 +66,9 @@ impl Workspace {
         args: impl IntoIterator<Item = S>,
     ) -> Command {
         command.current_dir(&self.root).args(args);
+        if !self.incremental {
+            command.env("CARGO_INCREMENTAL", "0");
+        }
         // Remove cargo's variables about this package: some build scripts (ring's) run again when
         // they change.
         let own =
