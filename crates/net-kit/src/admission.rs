@@ -10,45 +10,25 @@
 //! [`STALLED`], and the new attempt is admitted.
 
 pub(crate) mod eviction;
+mod state;
+
+pub use self::state::{ConnectionLimits, KEPT, STALLED};
 
 use self::eviction::Eviction;
+use self::state::{Peer, Phase, State, network};
 use crate::memory_budget::{Charge, MemoryBudget, Share};
 use crate::telemetry::{Attempt, Origin, Telemetry};
 use net_traits::{CloseReason, Limit, close_code};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
-use std::hash::Hash;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{Instant, sleep};
-
-/// The duration after which a handshake can be evicted by a new attempt: 100 ms.
-pub const STALLED: Duration = Duration::from_millis(100);
-
-/// How long the address of a connection that has ended counts it while too many are kept: two minutes.
-pub const KEPT: Duration = Duration::from_secs(120);
+use tokio::time::sleep;
 
 /// What a handshake in progress is charged, in bytes: the longest message of TLS that is accepted.
 pub const HANDSHAKE: usize = 64 * 1024;
-
-/// How many connections peers may open.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ConnectionLimits {
-    /// Connections in total, including handshakes.
-    pub connections: usize,
-    /// Connections from one IP address, or from one /64 network of IPv6 addresses.
-    pub per_ip: usize,
-    /// Connections of one identity. The [registry](crate::registry) applies it: the newest replaces
-    /// the oldest.
-    pub per_identity: usize,
-    /// Handshakes in progress.
-    pub handshakes: usize,
-    /// Handshakes in progress from one IP address, or from one /64 network of IPv6 addresses.
-    pub handshakes_per_ip: usize,
-}
 
 /// Admits connection attempts within [`ConnectionLimits`].
 ///
@@ -84,30 +64,6 @@ pub struct Admission {
 
 type PressureHook = Box<dyn Fn(&Admission) + Send + Sync>;
 
-#[derive(Debug, Default)]
-struct State {
-    next: u64,
-    connections: usize,
-    /// By number, the oldest first.
-    handshakes: BTreeMap<u64, Pending>,
-    per_ip: HashMap<IpAddr, usize>,
-    handshakes_per_ip: HashMap<IpAddr, usize>,
-    refused: HashMap<Limit, u64>,
-    is_under_pressure: bool,
-    /// The library keeps too many connections that have ended.
-    is_crowded: bool,
-    /// Connections that have ended and still count for their addresses, and until when.
-    kept: VecDeque<(Instant, IpAddr)>,
-}
-
-/// A handshake in progress.
-#[derive(Debug)]
-struct Pending {
-    remote: SocketAddr,
-    since: Instant,
-    eviction: Arc<Eviction>,
-}
-
 impl Admission {
     /// Creates an admission without connections.
     pub fn new(limits: ConnectionLimits, telemetry: Telemetry) -> Self {
@@ -138,6 +94,11 @@ impl Admission {
     ///
     /// The [`Limit`] that is reached. The refusal was counted and logged.
     pub fn admit(self: &Arc<Self>, remote: SocketAddr) -> Result<Place, Limit> {
+        self.admit_peer(Peer { remote, listener: None })
+    }
+
+    fn admit_peer(self: &Arc<Self>, peer: Peer) -> Result<Place, Limit> {
+        let remote = peer.remote;
         let (evicted, admitted, has_changed) = {
             let state = &mut *self.state.lock();
             state.release_kept(self.limits.connections);
@@ -148,7 +109,7 @@ impl Admission {
             });
             let reached = state.reached(&self.limits, network(remote.ip()));
             let admitted = match reached {
-                None => Ok(state.begin(remote)),
+                None => Ok(state.begin(peer)),
                 Some((limit, _)) => Err(limit),
             };
             (evicted, admitted, state.update_pressure(&self.limits))
@@ -164,7 +125,13 @@ impl Admission {
             charge.set(HANDSHAKE);
             charge
         });
-        Ok(Place { admission: self.clone(), remote, phase, charge })
+        Ok(Place { admission: self.clone(), peer, phase, charge })
+    }
+
+    /// Begins the admission of another listener.
+    pub fn listener(self: &Arc<Self>) -> ListenerAdmission {
+        let number = self.state.lock().add_listener();
+        ListenerAdmission { admission: self.clone(), number }
     }
 
     /// Returns the limits.
@@ -180,18 +147,6 @@ impl Admission {
     pub fn is_under_pressure(&self) -> bool {
         let state = &*self.state.lock();
         state.is_under_pressure || state.is_crowded
-    }
-
-    /// Tells how many connections the library keeps, for a library that keeps them for a time which their peers
-    /// choose. If more than [`connections`](ConnectionLimits::connections) of them have ended, those that
-    /// end then count for their addresses for two more minutes, so that the memory of each address stays
-    /// limited.
-    pub fn set_open(&self, open: usize) {
-        let state = &mut *self.state.lock();
-        state.is_crowded = open.saturating_sub(state.connections) > self.limits.connections;
-        if !state.is_crowded {
-            state.release_kept(0);
-        }
     }
 
     /// Returns how many handshakes are in progress.
@@ -223,95 +178,50 @@ impl Admission {
     }
 }
 
-impl State {
-    /// Returns the limit that a new peer at `ip` would exceed, and whether only the handshakes of
-    /// one address count for it (`Some`) or all.
-    fn reached(&self, limits: &ConnectionLimits, ip: IpAddr) -> Option<(Limit, Option<IpAddr>)> {
-        let of_ip = |counts: &HashMap<_, _>| counts.get(&ip).copied().unwrap_or(0);
-        if self.connections >= limits.connections {
-            Some((Limit::Connections, None))
-        } else if of_ip(&self.per_ip) >= limits.per_ip {
-            Some((Limit::PerIp, Some(ip)))
-        } else if of_ip(&self.handshakes_per_ip) >= limits.handshakes_per_ip {
-            Some((Limit::Handshakes, Some(ip)))
-        } else if self.handshakes.len() >= limits.handshakes {
-            Some((Limit::Handshakes, None))
-        } else {
-            None
-        }
-    }
-
-    fn begin(&mut self, remote: SocketAddr) -> Phase {
-        self.next += 1;
-        self.connections += 1;
-        let ip = network(remote.ip());
-        *self.per_ip.entry(ip).or_default() += 1;
-        *self.handshakes_per_ip.entry(ip).or_default() += 1;
-        let eviction = Arc::new(Eviction::default());
-        let pending_handshake =
-            Pending { remote, since: Instant::now(), eviction: eviction.clone() };
-        self.handshakes.insert(self.next, pending_handshake);
-        Phase::Handshake { number: self.next, eviction }
-    }
-
-    /// Ends the oldest handshake, of `ip` if that is given, provided that it has stalled. Returns
-    /// its address.
-    fn evict(&mut self, ip: Option<IpAddr>) -> Option<SocketAddr> {
-        let counts = |it: &Pending| ip.is_none_or(|ip| network(it.remote.ip()) == ip);
-        let (number, oldest) = self.handshakes.iter().find(|(_, it)| counts(it))?;
-        if oldest.since.elapsed() < STALLED {
-            return None;
-        }
-        let (number, remote) = (*number, oldest.remote);
-        oldest.eviction.evict();
-        self.end_handshake(number);
-        self.end_connection(remote);
-        Some(remote)
-    }
-
-    /// Returns whether the handshake was in progress.
-    fn end_handshake(&mut self, number: u64) -> bool {
-        let Some(ended) = self.handshakes.remove(&number) else { return false };
-        release(&mut self.handshakes_per_ip, &network(ended.remote.ip()));
-        true
-    }
-
-    fn end_connection(&mut self, remote: SocketAddr) {
-        self.connections -= 1;
-        let ip = network(remote.ip());
-        match self.is_crowded {
-            true => self.kept.push_back((Instant::now() + KEPT, ip)),
-            false => release(&mut self.per_ip, &ip),
-        }
-    }
-
-    /// Releases the connections that have ended long ago, and the oldest beyond `limit`.
-    fn release_kept(&mut self, limit: usize) {
-        let now = Instant::now();
-        while let Some((until, ip)) = self.kept.front()
-            && (*until <= now || self.kept.len() > limit)
-        {
-            release(&mut self.per_ip, ip);
-            self.kept.pop_front();
-        }
-    }
-
-    /// Updates the pressure, and returns whether it changed.
-    fn update_pressure(&mut self, limits: &ConnectionLimits) -> bool {
-        let part = if self.is_under_pressure { 4 } else { 2 };
-        let is_near = |count: usize, limit: usize| count > 0 && count >= limit / part;
-        let now = is_near(self.handshakes.len(), limits.handshakes)
-            || self
-                .handshakes_per_ip
-                .values()
-                .any(|of_ip| is_near(*of_ip, limits.handshakes_per_ip));
-        std::mem::replace(&mut self.is_under_pressure, now) != now
-    }
-}
-
 impl fmt::Debug for Admission {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Admission").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+/// Admits the connection attempts at one listener, and knows how many connections its library keeps.
+///
+/// A library may keep connections after their end, for a time which their peers choose. If those of
+/// all listeners are more than [`connections`](ConnectionLimits::connections), the ones that
+/// end then count for their addresses for [`KEPT`], so that the memory of each address stays limited.
+/// What a listener keeps no longer matters when its `ListenerAdmission` is dropped.
+#[derive(Debug)]
+pub struct ListenerAdmission {
+    admission: Arc<Admission>,
+    number: u64,
+}
+
+impl ListenerAdmission {
+    /// Returns the admission of all listeners.
+    pub fn admission(&self) -> &Arc<Admission> {
+        &self.admission
+    }
+
+    /// Does what [`Admission::admit`] does, for a peer at this listener.
+    ///
+    /// # Errors
+    ///
+    /// The [`Limit`] that is reached. The refusal was counted and logged.
+    pub fn admit(&self, remote: SocketAddr) -> Result<Place, Limit> {
+        self.admission.admit_peer(Peer { remote, listener: Some(self.number) })
+    }
+
+    /// Sets how many connections the library has at this listener, open ones and those that have ended.
+    pub fn set_open(&self, open: usize) {
+        let state = &mut *self.admission.state.lock();
+        state.set_open(self.number, open, &self.admission.limits);
+    }
+}
+
+impl Drop for ListenerAdmission {
+    fn drop(&mut self) {
+        let state = &mut *self.admission.state.lock();
+        state.remove_listener(self.number, &self.admission.limits);
     }
 }
 
@@ -319,16 +229,10 @@ impl fmt::Debug for Admission {
 #[derive(Debug)]
 pub struct Place {
     admission: Arc<Admission>,
-    remote: SocketAddr,
+    peer: Peer,
     phase: Phase,
     /// The memory of the handshake.
     charge: Option<Charge>,
-}
-
-#[derive(Debug)]
-enum Phase {
-    Handshake { number: u64, eviction: Arc<Eviction> },
-    Established,
 }
 
 impl Place {
@@ -338,12 +242,12 @@ impl Place {
             Phase::Handshake { eviction, .. } => eviction.clone(),
             Phase::Established => Arc::default(),
         };
-        Watch { admission: self.admission.clone(), remote: self.remote, eviction }
+        Watch { admission: self.admission.clone(), remote: self.peer.remote, eviction }
     }
 
     /// Begins the attempt of the peer. If it has to give way to another, it has no other outcome.
     pub fn attempt(&self) -> Attempt {
-        let attempt = self.admission.telemetry.attempt(self.remote, Origin::Accepted);
+        let attempt = self.admission.telemetry.attempt(self.peer.remote, Origin::Accepted);
         match &self.phase {
             Phase::Handshake { eviction, .. } => attempt.with_eviction(eviction.clone()),
             Phase::Established => attempt,
@@ -420,7 +324,7 @@ impl Watch {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let Self { admission, remote, phase, .. } = self;
+        let Self { admission, peer, phase, .. } = self;
         let has_changed = {
             let state = &mut *admission.state.lock();
             let counts = match phase {
@@ -428,7 +332,7 @@ impl Drop for Place {
                 Phase::Established => true,
             };
             if counts {
-                state.end_connection(*remote);
+                state.end_connection(*peer);
             }
             state.update_pressure(&admission.limits)
         };
@@ -444,24 +348,6 @@ pub fn reason(limit: Limit) -> &'static str {
 /// Returns why this side closes a connection beyond `limit`.
 pub fn close_reason(limit: Limit) -> CloseReason {
     CloseReason::Local { code: limit.code(), reason: reason(limit).to_owned() }
-}
-
-fn release<K: Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
-    if let Some(count) = counts.get_mut(key) {
-        *count -= 1;
-        if *count == 0 {
-            counts.remove(key);
-        }
-    }
-}
-
-/// Returns the address that limits count: of IPv6 the /64 network, since a host can use any address
-/// in it.
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => IpAddr::V6((ip.to_bits() >> 64 << 64).into()),
-        ip => ip,
-    }
 }
 
 #[cfg(test)]

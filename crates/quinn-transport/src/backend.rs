@@ -7,7 +7,7 @@ use crate::native::{Native, Quinn, ended, varint};
 use crate::request::{self, Question};
 use crate::socket::Socket;
 use futures_util::FutureExt;
-use net_kit::admission::{self, Admission, Place};
+use net_kit::admission::{self, ListenerAdmission, Place};
 use net_kit::alpn::versions;
 use net_kit::backend::{
     Backend, Lanes, Secured, Session, Urgent, bind_udp, cannot_listen, source_addr, unspecified,
@@ -70,13 +70,16 @@ impl Backend for Quinn {
             .map_err(|error| cannot_listen(bind_addr, error))
     }
 
-    async fn accept(endpoint: &Endpoint, admission: &Admission) -> Option<(Incoming, SocketAddr)> {
+    async fn accept(
+        endpoint: &Endpoint,
+        listener: &ListenerAdmission,
+    ) -> Option<(Incoming, SocketAddr)> {
         loop {
             let incoming = endpoint.accept().await?;
             // quinn keeps a connection for three probe timeouts after its end (RFC 9000, section 10.2). Its peer
             // can make them long.
-            admission.set_open(endpoint.open_connections());
-            if !admission.is_under_pressure() || !incoming.may_retry() {
+            listener.set_open(endpoint.open_connections());
+            if !listener.admission().is_under_pressure() || !incoming.may_retry() {
                 let remote_addr = incoming.remote_address();
                 return Some((incoming, remote_addr));
             }

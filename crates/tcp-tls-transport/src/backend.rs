@@ -4,7 +4,7 @@ use crate::config::TcpTlsConfig;
 use crate::native::{Native, TcpTls, outbox};
 use crate::requests::Question;
 use crate::{driver, handshake};
-use net_kit::admission::{Admission, Place};
+use net_kit::admission::{ListenerAdmission, Place};
 use net_kit::backend::{Backend, Secured, Session, cannot_listen, listen_tcp};
 use net_kit::handshake::Handshake;
 use net_kit::tls::TlsIdentity;
@@ -52,7 +52,7 @@ impl Backend for TcpTls {
 
     async fn accept(
         socket: &Arc<TcpListener>,
-        admission: &Admission,
+        listener: &ListenerAdmission,
     ) -> Option<(TcpStream, SocketAddr)> {
         loop {
             match socket.accept().await {
@@ -62,7 +62,7 @@ impl Backend for TcpTls {
                 // The runtime of the socket has ended.
                 Err(error) if is_rt_shutdown_err(&error) => return None,
                 Err(error) => {
-                    admission.cannot_accept(&error);
+                    listener.admission().cannot_accept(&error);
                     sleep(OUT_OF_SOCKETS).await;
                 }
             }

@@ -51,11 +51,12 @@ async fn each_limit_is_applied_and_dropped_places_are_free() {
 #[tokio::test(start_paused = true)]
 async fn connections_that_the_library_keeps_count_for_their_addresses() {
     let admission = Arc::new(limited(ConnectionLimits { connections: 8, per_ip: 4, ..WIDE }));
-    admission.set_open(8);
+    let listener = admission.listener();
+    listener.set_open(8);
     for _ in 0..8 {
         drop(admission.admit(ip(1)).unwrap()); // as many as usual are kept
     }
-    admission.set_open(9);
+    listener.set_open(9);
     assert!(admission.is_under_pressure());
     for _ in 0..4 {
         drop(admission.admit(ip(1)).unwrap());
@@ -74,7 +75,7 @@ async fn connections_that_the_library_keeps_count_for_their_addresses() {
         drop(admission.admit(ip(3)).unwrap());
     }
     assert_eq!(admission.admit(ip(3)).unwrap_err(), Limit::PerIp);
-    admission.set_open(0);
+    listener.set_open(0);
     assert!(!admission.is_under_pressure());
     drop(admission.admit(ip(3)).unwrap());
     admission.state.lock().assert_empty();
@@ -83,12 +84,39 @@ async fn connections_that_the_library_keeps_count_for_their_addresses() {
 #[tokio::test(start_paused = true)]
 async fn no_handshake_gives_way_to_an_address_whose_connections_are_kept() {
     let admission = Arc::new(limited(ConnectionLimits { per_ip: 2, ..WIDE }));
-    admission.set_open(101);
+    let listener = admission.listener();
+    listener.set_open(101);
     drop(admission.admit(ip(1)).unwrap());
     let honest = admission.admit(ip(1)).unwrap();
     tokio::time::advance(2 * STALLED).await;
     assert_eq!(admission.admit(ip(1)).unwrap_err(), Limit::PerIp);
     assert_eq!(honest.check(), Ok(()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_listeners_keep_is_added_up() {
+    let admission = Arc::new(limited(ConnectionLimits { connections: 8, ..WIDE }));
+    let (one, other, unused) = (admission.listener(), admission.listener(), admission.listener());
+    let places: Vec<_> = (0..4).map(|_| other.admit(ip(1)).unwrap()).collect();
+    unused.set_open(0);
+    for (ended, is_crowded) in [(8, false), (9, true)] {
+        one.set_open(ended);
+        other.set_open(4);
+        assert_eq!(admission.is_under_pressure(), is_crowded);
+        one.set_open(4);
+        other.set_open(ended);
+        assert_eq!(admission.is_under_pressure(), is_crowded, "both keep some");
+    }
+    drop(places);
+    assert_eq!(admission.state.lock().kept.len(), 4);
+    drop(other);
+    assert!(!admission.is_under_pressure(), "the one that is dropped does not count");
+    admission.state.lock().assert_empty();
+    one.set_open(9);
+    assert!(admission.is_under_pressure());
+    tokio::time::advance(KEPT).await;
+    unused.set_open(0);
+    assert!(!admission.is_under_pressure(), "no longer known");
 }
 
 impl State {

@@ -2,6 +2,7 @@
 
 use super::inner::{Acceptor, Socket};
 use super::{Backend, Connection, IncomingRequest};
+use crate::admission::ListenerAdmission;
 use crate::coop;
 use async_trait::async_trait;
 use net_traits::address::canonical;
@@ -14,11 +15,13 @@ use std::sync::Arc;
 pub struct Listener<B: Backend> {
     socket: Arc<Socket<B>>,
     acceptor: Arc<Acceptor<B>>,
+    admission: ListenerAdmission,
 }
 
 impl<B: Backend> Listener<B> {
     pub(super) fn new(socket: Arc<Socket<B>>, acceptor: Arc<Acceptor<B>>) -> Self {
-        Self { socket, acceptor }
+        let admission = acceptor.transport.registry.admission().listener();
+        Self { socket, acceptor, admission }
     }
 }
 
@@ -30,15 +33,14 @@ impl<B: Backend> NetListener for Listener<B> {
     async fn accept(&self) -> Result<IncomingRequest<B>, AcceptError> {
         coop::spend().await;
         let registry = &self.acceptor.transport.registry;
-        let admission = registry.admission();
         let socket = self.socket.0.lock().clone().ok_or(AcceptError::Closed)?;
         loop {
             let (attempt, remote_addr) = tokio::select! {
-                attempt = B::accept(&socket, admission) => attempt.ok_or(AcceptError::Closed)?,
+                attempt = B::accept(&socket, &self.admission) => attempt.ok_or(AcceptError::Closed)?,
                 () = registry.shut_down() => return Err(AcceptError::Closed),
             };
             let remote_addr = canonical(remote_addr);
-            match admission.admit(remote_addr) {
+            match self.admission.admit(remote_addr) {
                 Ok(place) => {
                     let acceptor = self.acceptor.clone();
                     return Ok(IncomingRequest::new(attempt, remote_addr, place, acceptor));

@@ -33,7 +33,7 @@ pub use request::Question;
 pub use session::Session;
 pub use transport::Transport;
 
-use crate::admission::{Admission, Place};
+use crate::admission::{ListenerAdmission, Place};
 use crate::facts::ConnectionFacts;
 use crate::handshake::Handshake;
 use crate::options::TransportOptions;
@@ -91,7 +91,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
     /// is closed. Cancel-safe.
     fn accept(
         socket: &Self::Socket,
-        admission: &Admission,
+        listener: &ListenerAdmission,
     ) -> impl Future<Output = Option<(Self::Attempt, SocketAddr)>> + Send;
 
     /// Rejects an attempt without waiting, with the code if it can be sent before the handshake.
