@@ -5,9 +5,6 @@ use bytes::Bytes;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Less than this is not charged while it is processed, as in the [`Inbox`](crate::inbox).
-const UNIT: usize = 4 * 1024;
-
 /// What is charged for each run of data in addition to the data, in bytes.
 const RUN: usize = 128;
 
@@ -36,8 +33,6 @@ pub struct Reassembly {
     /// Runs of data, by the offset of their first byte.
     runs: BTreeMap<u64, Vec<u8>>,
     held: usize,
-    /// How much of it was returned last.
-    taken: usize,
     charge: Charge,
     gap: Gap,
 }
@@ -49,7 +44,6 @@ impl Reassembly {
             position: 0,
             runs: BTreeMap::new(),
             held: 0,
-            taken: 0,
             charge: Charge::new(share),
             gap: Gap::new(share),
         }
@@ -78,11 +72,9 @@ impl Reassembly {
         self.charge.set(self.held);
     }
 
-    /// Takes the next bytes, if they have arrived. 4 KiB and more are charged until the next call. Otherwise
-    /// what is held is behind a [gap](Gap) until the next call.
+    /// Takes the next bytes, if they have arrived. From then on the caller charges them. Otherwise what is
+    /// held is behind a [gap](Gap) until the next call.
     pub fn take(&mut self) -> Option<Bytes> {
-        self.held -= std::mem::take(&mut self.taken);
-        self.charge.set(self.held);
         let first = self.runs.first_entry().filter(|first| *first.key() == self.position);
         let Some(first) = first else {
             self.gap.set(self.held);
@@ -91,13 +83,8 @@ impl Reassembly {
         self.gap.set(0);
         let run = first.remove();
         self.position += run.len() as u64;
-        let size = run.capacity() + RUN;
-        if run.capacity() >= UNIT {
-            self.taken = size;
-        } else {
-            self.held -= size;
-            self.charge.set(self.held);
-        }
+        self.held -= run.capacity() + RUN;
+        self.charge.set(self.held);
         Some(run.into())
     }
 }
@@ -144,13 +131,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_taken_is_charged_until_the_next_call() {
+    fn what_was_taken_is_not_charged() {
         let (budget, share) = budget();
         let mut stream = Reassembly::new(&share);
         stream.insert(0, &[7; 10_000]);
-        assert_eq!(stream.take().unwrap().len(), 10_000);
         assert_eq!(budget.used(), 10_000 + RUN);
-        assert_eq!(stream.take(), None);
+        assert_eq!(stream.take().unwrap().len(), 10_000);
         assert_eq!(budget.used(), 0);
     }
 

@@ -89,11 +89,11 @@ async fn read(session: &Session<Quinn>, stream: RecvStream) {
     let mut decoder = session.decoder();
     let mut unfinished = session.unfinished();
     let end = loop {
-        let Ok(()) = reader.pausing(session.room_for(&decoder)).await else { return };
+        let Ok(()) = reader.pausing(0, session.room_for(&decoder)).await else { return };
         match reader.next().await {
             Ok(Some(data)) => {
                 let received = session.receive(&mut decoder, &mut unfinished, &data);
-                if !reader.pausing(received).await {
+                if !reader.pausing(data.len(), received).await {
                     let _ = reader.stream.stop(MESSAGE_TOO_LARGE); // it may have ended
                     return;
                 }

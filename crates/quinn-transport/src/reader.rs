@@ -7,7 +7,7 @@
 use crate::socket::BATCH;
 use bytes::Bytes;
 use net_kit::coop;
-use net_kit::memory_budget::Share;
+use net_kit::memory_budget::{Charge, Share};
 use net_kit::reassembly::Reassembly;
 use parking_lot::Mutex;
 use quinn::{Connection, ConnectionStats, ReadError, RecvStream};
@@ -29,6 +29,7 @@ pub(crate) struct Reader {
     pub(crate) stream: RecvStream,
     connection: Connection,
     unread: Arc<Unread>,
+    share: Arc<Share>,
     /// How many bytes may be held behind gaps until reading slows down.
     limit: usize,
     reassembly: Reassembly,
@@ -51,6 +52,7 @@ impl Reader {
             stream,
             connection: connection.clone(),
             unread: unread.clone(),
+            share: share.clone(),
             limit: 2 * window as usize,
             reassembly: Reassembly::new(share),
             end: None,
@@ -71,7 +73,7 @@ impl Reader {
             let is_open = || self.connection.close_reason().is_none();
             if has_drained && self.reassembly.held() >= self.limit && is_open() {
                 let pause = sleep(self.connection.rtt().clamp(*PAUSE.start(), *PAUSE.end()));
-                self.pausing(pause).await;
+                self.pausing(0, pause).await;
             }
             if poll_fn(|context| self.poll_drain(context)).await? {
                 return Ok(None);
@@ -118,13 +120,19 @@ impl Reader {
         }
     }
 
-    /// Waits for `future`; the stream is not read meanwhile. Cancel-safe if `future` is.
-    pub(crate) async fn pausing<T>(&self, future: impl Future<Output = T>) -> T {
+    /// Waits for `future`, which holds a piece of such a size; the stream is not read meanwhile. Cancel-safe if
+    /// `future` is.
+    ///
+    /// A piece is charged only if it has to wait. Otherwise it would count in two places while it is
+    /// copied to its message, and an honest connection could be the one that holds most.
+    pub(crate) async fn pausing<T>(&self, piece: usize, future: impl Future<Output = T>) -> T {
         let (mut future, mut pause) = (pin!(future), None);
         poll_fn(|context| {
             let output = future.as_mut().poll(context);
             if output.is_pending() && pause.is_none() {
-                pause = Some(self.unread.pause(self.drained_at));
+                let mut held = Charge::new(&self.share);
+                held.set(piece);
+                pause = Some((self.unread.pause(self.drained_at), held));
             }
             output
         })
