@@ -14,13 +14,18 @@ use net_traits::{
 };
 use net_traits_test::Limits;
 use net_traits_test::memory::MemoryNetwork;
-use quinn_peer::{QuinnPeer, Verdict};
+use quinn_peer::{QuinnPeer, Verdict, tls};
+use rustls::CertificateError;
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net;
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 const ALPN: &str = "failures/1";
 
@@ -361,26 +366,89 @@ async fn not_tls<T: NetTransport>(name: &'static str, make: impl Fn() -> T) {
     expect(name, "a request of HTTP", &before, &[], &["closed transport"]).await;
 }
 
-/// Dials with another implementation of QUIC, which does not check its own credential.
-async fn foreign<T: NetTransport>(name: &'static str, make: impl Fn() -> T) {
-    let stolen = stolen();
-    for (what, credential, cause) in [
-        ("a foreign peer without a certificate", None, "rejected_by_us no_certificate"),
-        ("a foreign peer without the key", Some(&stolen), "rejected_by_us unproven"),
+/// Which of these a foreign peer speaks.
+#[derive(Clone, Copy)]
+enum Foreign {
+    Quic,
+    Tls,
+}
+
+impl Foreign {
+    /// Connects until the end of the connection.
+    async fn dial(self, peer: Option<&NetCredential>, verdict: Verdict, listener: SocketAddr) {
+        match self {
+            Self::Quic => {
+                let peer = QuinnPeer::new(peer, verdict, ALPN);
+                if let Ok(connection) = peer.connect(listener).await {
+                    connection.closed().await;
+                }
+            }
+            Self::Tls => {
+                let client = TlsConnector::from(Arc::new(tls(peer, verdict, ALPN).0));
+                let stream = net::TcpStream::connect(listener).await.unwrap();
+                if let Ok(mut stream) = client.connect(listener.ip().into(), stream).await {
+                    let _ = stream.read_u8().await; // the alert
+                }
+            }
+        }
+    }
+
+    /// Has `dial` connect to a listener of a foreign peer, which ignores the failure.
+    async fn listen(self, peer: &NetCredential, dial: impl AsyncFnOnce(SocketAddr)) {
+        match self {
+            Self::Quic => {
+                let peer = QuinnPeer::new(Some(peer), Verdict::Accepts, ALPN);
+                let _ = tokio::join!(dial(peer.local_addr()), peer.accept());
+            }
+            Self::Tls => {
+                let (_, server) = tls(Some(peer), Verdict::Accepts, ALPN);
+                let server = TlsAcceptor::from(Arc::new(server.unwrap()));
+                let listener = net::TcpListener::bind(local()).await.unwrap();
+                let accept = async { server.accept(listener.accept().await.unwrap().0).await };
+                let _ = tokio::join!(dial(listener.local_addr().unwrap()), accept);
+            }
+        }
+    }
+}
+
+/// Connects with another implementation of TLS, which does not check its own credential.
+async fn foreign<T: NetTransport>(name: &'static str, foreign: Foreign, make: impl Fn() -> T) {
+    let (own, stolen) = (any(), stolen());
+    let rejects = Verdict::Rejects;
+    for (what, credential, verdict, cause) in [
+        ("no certificate", None, Verdict::Accepts, "rejected_by_us no_certificate"),
+        ("no key", Some(&stolen), Verdict::Accepts, "rejected_by_us unproven"),
+        (
+            "a bad certificate",
+            Some(&own),
+            rejects(CertificateError::BadEncoding),
+            "rejected_by_peer bad_certificate",
+        ),
+        (
+            "an expired certificate",
+            Some(&own),
+            rejects(CertificateError::Expired),
+            "rejected_by_peer certificate_expired",
+        ),
+        (
+            "an unknown certificate",
+            Some(&own),
+            rejects(CertificateError::UnknownIssuer),
+            "rejected_by_peer unknown_ca",
+        ),
     ] {
         let before = Reports::now(name);
         let listening = make();
         let listener = listening.create_listener(local(), &[ALPN], any()).await.unwrap();
-        let peer = QuinnPeer::new(credential, Verdict::Accepts, ALPN);
-        let dial = async {
-            if let Ok(connection) = peer.connect(listener.local_addr()).await {
-                connection.closed().await;
-            }
-        };
+        let dial = foreign.dial(credential, verdict, listener.local_addr());
         let accept = async { listener.accept().await.unwrap().accept().await.err().unwrap() };
         tokio::join!(dial, accept);
-        expect(name, what, &before, &[], &[cause]).await;
+        expect(name, &format!("a foreign client: {what}"), &before, &[], &[cause]).await;
     }
+
+    let (before, dialling) = (Reports::now(name), make());
+    foreign.listen(&stolen, async |address| dial_only(&dialling, address, ALPN).await).await;
+    expect(name, "a foreign server: no key", &before, &["rejected_by_us unproven"], &[]).await;
 }
 
 /// Returns an address at which nothing listens.
@@ -405,6 +473,7 @@ fn tcp_reports_each_failure() {
     observer::test("tcp", false, async {
         run("tcp", &make, local(), &[]).await;
         not_tls("tcp", &make).await;
+        foreign("tcp", Foreign::Tls, &make).await;
     });
 }
 
@@ -414,7 +483,7 @@ fn quinn_reports_each_failure() {
     let make = || quinn_transport::QuinnTransport::with_config(config.clone()).unwrap();
     observer::test("quinn", false, async {
         run("quinn", &make, local(), &[]).await;
-        foreign("quinn", &make).await;
+        foreign("quinn", Foreign::Quic, &make).await;
     });
 }
 
@@ -426,7 +495,7 @@ fn msquic_reports_each_failure() {
     let make = || msquic_transport::MsQuicTransport::with_config(config.clone()).unwrap();
     observer::test("quic", false, async {
         run("quic", &make, local(), &["another protocol"]).await;
-        foreign("quic", &make).await;
+        foreign("quic", Foreign::Quic, &make).await;
     });
 }
 

@@ -28,29 +28,10 @@ impl QuinnPeer {
     /// Creates a peer with the certificate of `credential`, or a client without one. It does not
     /// check whether the key belongs to the certificate.
     pub(crate) fn new(credential: Option<&NetCredential>, verdict: Verdict, alpn: &str) -> Self {
-        let provider = Arc::new(ring::default_provider());
-        let verifier = Arc::new(Verifier { verdict, algorithms: algorithms(&provider) });
-        let client = rustls::ClientConfig::builder_with_provider(provider.clone())
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .unwrap()
-            .dangerous()
-            .with_custom_certificate_verifier(verifier.clone());
-        let mut client = match credential {
-            Some(credential) => client.with_client_cert_resolver(certified(&provider, credential)),
-            None => client.with_no_client_auth(),
-        };
-        client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
-        client.enable_early_data = true; // where a ticket permits it
-        let mut endpoint = match credential {
+        let (client, server) = tls(credential, verdict, alpn);
+        let mut endpoint = match server {
             None => Endpoint::client(([127, 0, 0, 1], 0).into()).unwrap(),
-            Some(credential) => {
-                let certificate = certified(&provider, credential);
-                let mut server = rustls::ServerConfig::builder_with_provider(provider)
-                    .with_protocol_versions(&[&rustls::version::TLS13])
-                    .unwrap()
-                    .with_client_cert_verifier(verifier)
-                    .with_cert_resolver(certificate);
-                server.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+            Some(server) => {
                 let server = Arc::new(QuicServerConfig::try_from(server).unwrap());
                 let server = ServerConfig::with_crypto(server);
                 Endpoint::server(server, ([127, 0, 0, 1], 0).into()).unwrap()
@@ -83,6 +64,38 @@ impl QuinnPeer {
     pub(crate) async fn accept(&self) -> Result<Connection, ConnectionError> {
         self.endpoint.accept().await.unwrap().await
     }
+}
+
+/// Creates the TLS of such a peer, as a client and, if it has a certificate, as a server.
+pub(crate) fn tls(
+    credential: Option<&NetCredential>,
+    verdict: Verdict,
+    alpn: &str,
+) -> (rustls::ClientConfig, Option<rustls::ServerConfig>) {
+    let provider = Arc::new(ring::default_provider());
+    let verifier = Arc::new(Verifier { verdict, algorithms: algorithms(&provider) });
+    let client = rustls::ClientConfig::builder_with_provider(provider.clone())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(verifier.clone());
+    let mut client = match credential {
+        Some(credential) => client.with_client_cert_resolver(certified(&provider, credential)),
+        None => client.with_no_client_auth(),
+    };
+    client.alpn_protocols = vec![alpn.as_bytes().to_vec()];
+    client.enable_early_data = true; // where a ticket permits it
+    let server = credential.map(|credential| {
+        let certificate = certified(&provider, credential);
+        let mut server = rustls::ServerConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .unwrap()
+            .with_client_cert_verifier(verifier)
+            .with_cert_resolver(certificate);
+        server.alpn_protocols = client.alpn_protocols.clone();
+        server
+    });
+    (client, server)
 }
 
 fn certified(provider: &CryptoProvider, credential: &NetCredential) -> Arc<SingleCertAndKey> {
