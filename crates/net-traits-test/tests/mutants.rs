@@ -143,6 +143,8 @@ mutants! {
         "credentials::common_keys_are_accepted",
     unsupported_keys_are_damage: UnsupportedKeysAreDamage =>
         "credentials::unsupported_keys_are_reported",
+    unsupported_keys_are_faults_of_listeners: UnsupportedKeysAreFaultsOfListeners =>
+        "credentials::unsupported_keys_are_reported",
     panics_of_verifiers_are_not_reported: PanicsOfVerifiersAreNotReported =>
         "credentials::a_verifier_that_panics_rejects",
     only_ascii_arrives: OnlyAsciiArrives =>

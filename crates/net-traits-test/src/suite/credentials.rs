@@ -3,11 +3,11 @@
 //! The credentials of `credentials/` were made with OpenSSL. They are not secret.
 
 use crate::Harness;
-use crate::stage::{Stage, credential, dial, greet, introduce};
+use crate::stage::{ALPN, Stage, credential, dial, greet, introduce};
 use crate::suite::identity::rejected;
 use net_traits::{
-    CertificateDer, ConnectError, NetCredential, NetIncomingRequest, NetListener, PeerIdentity,
-    PeerVerifier, RejectionBy, TrustError, TrustPolicy,
+    CertificateDer, ConnectError, ListenError, NetCredential, NetIncomingRequest, NetListener,
+    NetTransport, PeerIdentity, PeerVerifier, Rejection, RejectionBy, TrustError, TrustPolicy,
 };
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -47,25 +47,40 @@ pub async fn common_keys_are_accepted<H: Harness>(stage: Stage<H>) {
     }
 }
 
-/// An unsupported key is a typed error that names it, for its owner or at the peer that rejects it.
+/// An unsupported key is a typed error that names it, for its owner or at the peer that rejects it: if its
+/// owner dials, listens, or replaces the credential of a listener by it.
 ///
 /// Otherwise operators would look for a damaged file.
 pub async fn unsupported_keys_are_reported<H: Harness>(stage: Stage<H>) {
     for (name, pem) in UNSUPPORTED {
+        let identity = parse(pem).identity();
+        let check = |rejection: Rejection| match rejection.cause.as_deref() {
+            Some(TrustError::Unsupported { identity: of_it, .. }) => assert_eq!(*of_it, identity),
+            cause => panic!("{name}: {cause:?}"),
+        };
         let (transport, dialler) = (stage.transport(), stage.transport());
         let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
         let dial = dial::<H>(&dialler, listener.local_addr(), parse(pem));
         let accept = async { listener.accept().await.unwrap().accept().await };
-        let rejected = tokio::select! {
+        tokio::select! {
             biased;
-            accepted = accept => rejected::<H>(accepted).await,
-            Err(ConnectError::Credential(_)) = dial => continue,
-        };
-        match rejected.cause.as_deref() {
-            Some(TrustError::Unsupported { identity, .. }) => {
-                assert_eq!(*identity, parse(pem).identity());
+            accepted = accept => check(rejected::<H>(accepted).await),
+            Err(ConnectError::Credential(_)) = dial => {}
+        }
+
+        let replaced = listener.set_credential(parse(pem)).map(|()| listener);
+        let created =
+            transport.create_listener(stage.harness.bind_addr(), &[ALPN], parse(pem)).await;
+        for listener in [replaced, created] {
+            match listener {
+                Ok(listener) => {
+                    let peer = credential(TrustPolicy::Any);
+                    let (dialled, _) = introduce::<H>(&dialler, &listener, peer).await;
+                    check(rejected::<H>(dialled).await);
+                }
+                Err(ListenError::Credential(_)) => {}
+                Err(error) => panic!("{name}: {error}"),
             }
-            cause => panic!("{name}: {cause:?}"),
         }
     }
 }

@@ -42,6 +42,7 @@ pub(crate) enum Fault {
     // Credentials
     NewerKeysAreRefused,
     UnsupportedKeysAreDamage,
+    UnsupportedKeysAreFaultsOfListeners,
     PanicsOfVerifiersAreNotReported,
     // Messages
     OnlyAsciiArrives,

@@ -155,6 +155,12 @@ impl NetTransport for BrokenTransport {
         credential: NetCredential,
     ) -> Result<BrokenListener, ListenError> {
         self.context.check(&credential)?;
+        let verdict = TrustPolicy::Any.verify(credential.certificate_chain().first());
+        if self.context.fault == Fault::UnsupportedKeysAreFaultsOfListeners
+            && matches!(verdict, Err(TrustError::Unsupported { .. }))
+        {
+            return Err(ListenError::Transport(Cause::new("the key is damaged")));
+        }
         let key = credential.private_key().secret_der().to_vec();
         let credential = self.context.credential(credential);
         let inner = self.inner.create_listener(bind_addr, alpn, credential).await;
