@@ -72,9 +72,9 @@ fn p521() -> NetCredential {
     NetCredential::from_pem(pem, TrustPolicy::Any).unwrap()
 }
 
-/// The certificate of one node with the key of another.
-fn stolen() -> NetCredential {
-    let (chain, key) = (any().certificate_chain().to_vec(), any().private_key().clone_key());
+/// The certificate of a node with the key of another.
+fn stolen(certificate: &NetCredential) -> NetCredential {
+    let (chain, key) = (certificate.certificate_chain().to_vec(), any().private_key().clone_key());
     NetCredential::new(chain, key, TrustPolicy::Any).unwrap()
 }
 
@@ -129,7 +129,7 @@ fn cases() -> Vec<Case> {
         ),
         client("a forged client", forged(), any(), &["rejected_by_us bad_signature"]),
         client("a client with an unsupported key", p521(), any(), &["rejected_by_us unsupported"]),
-        client("a client without the key", stolen(), any(), &["rejected_by_us unproven"]),
+        client("a client without the key", stolen(&any()), any(), &["rejected_by_us unproven"]),
         server(
             "an unknown server",
             node(stranger()),
@@ -413,11 +413,13 @@ impl Foreign {
 
 /// Connects with another implementation of TLS, which does not check its own credential.
 async fn foreign<T: NetTransport>(name: &'static str, foreign: Foreign, make: impl Fn() -> T) {
-    let (own, stolen) = (any(), stolen());
+    // The certificate is judged before the signature.
+    let (own, stolen, unsupported) = (any(), stolen(&any()), stolen(&p521()));
     let rejects = Verdict::Rejects;
     for (what, credential, verdict, cause) in [
         ("no certificate", None, Verdict::Accepts, "rejected_by_us no_certificate"),
         ("no key", Some(&stolen), Verdict::Accepts, "rejected_by_us unproven"),
+        ("an unsupported key", Some(&unsupported), Verdict::Accepts, "rejected_by_us unsupported"),
         (
             "a bad certificate",
             Some(&own),
@@ -446,9 +448,14 @@ async fn foreign<T: NetTransport>(name: &'static str, foreign: Foreign, make: im
         expect(name, &format!("a foreign client: {what}"), &before, &[], &[cause]).await;
     }
 
-    let (before, dialling) = (Reports::now(name), make());
-    foreign.listen(&stolen, async |address| dial_only(&dialling, address, ALPN).await).await;
-    expect(name, "a foreign server: no key", &before, &["rejected_by_us unproven"], &[]).await;
+    for (what, peer, cause) in [
+        ("no key", &stolen, "rejected_by_us unproven"),
+        ("an unsupported key", &unsupported, "rejected_by_us unsupported"),
+    ] {
+        let (before, dialling) = (Reports::now(name), make());
+        foreign.listen(peer, async |address| dial_only(&dialling, address, ALPN).await).await;
+        expect(name, &format!("a foreign server: {what}"), &before, &[cause], &[]).await;
+    }
 }
 
 /// Returns an address at which nothing listens.
