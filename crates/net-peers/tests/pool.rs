@@ -18,6 +18,8 @@ use net_traits_test::memory::{
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::time::Duration;
+use tokio::task::coop::{consume_budget, has_budget_remaining};
+use tokio::task::yield_now;
 use tokio::time::{Instant, timeout};
 
 fn config() -> PeerPoolConfig {
@@ -29,6 +31,30 @@ fn options_are_checked_at_construction() {
     let (network, config) = (MemoryNetwork::new(1), config().max_dials(0));
     let made = PeerPool::new(network.transport(), &[ALPN], trusting(), config);
     assert_eq!(made.err().unwrap().option, "max_dials");
+}
+
+/// Futures that are ready are pending then. `connection` itself spends what is left.
+#[tokio::test]
+async fn an_ended_connection_is_not_used_although_the_budget_of_the_task_is_used_up() {
+    let (network, credential) = (MemoryNetwork::new(1), trusting());
+    let listener = listen(&network, &credential).await;
+    let (peer, address) = (credential.identity(), listener.local_addr());
+    let (pool, _events) = pool(&network, trusting(), PeerPoolConfig::new());
+    let accepting = tokio::spawn(async move { (accept(&listener).await, accept(&listener).await) });
+    let first = pool.connection(peer, address).await.unwrap();
+    yield_now().await;
+    let mut budget = 0;
+    while has_budget_remaining() {
+        consume_budget().await;
+        budget += 1;
+    }
+    yield_now().await;
+    for _ in 1..budget {
+        consume_budget().await;
+    }
+    first.abort(0, ""); // the tasks of the pool do not learn it before this one yields
+    pool.connection(peer, address).await.unwrap().send(b"news").await.unwrap();
+    assert_eq!(recv(&accepting.await.unwrap().1).await, b"news");
 }
 
 #[tokio::test(start_paused = true)]

@@ -2,9 +2,9 @@
 
 mod common;
 
-use common::{ALPN, Events, Pool, accept, any_port, pool, recv, trusting};
+use common::{ALPN, Events, Pool, accept, any_port, listen, pool, recv, trusting};
 use net_peers::{Endpoint, PeerEvent, PeerPoolConfig, WatchResolver};
-use net_traits::{CertHash, CloseReason, NetConnection, NetListener, NetTransport};
+use net_traits::{CertHash, CloseReason, NetConnection, NetCredential, NetListener, NetTransport};
 use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryListener, MemoryNetwork};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -20,6 +20,8 @@ struct Following {
     hosts: [IpAddr; 2],
     pool: Pool,
     events: Events,
+    /// Of the pool and of the peer.
+    credentials: [NetCredential; 2],
     list: watch::Sender<Vec<Endpoint>>,
     peer: CertHash,
     address: SocketAddr,
@@ -35,13 +37,15 @@ impl Following {
         let listener = listener.await.unwrap();
         let address = listener.local_addr();
         let (list, listed) = watch::channel(vec![Endpoint::new(address)]);
-        let (pool, mut events) = pool(&network, trusting(), config);
+        let own = trusting();
+        let (pool, mut events) = pool(&network, own.clone(), config);
         std::mem::forget(pool.follow(WatchResolver::new(listed)));
         let accepted = accept(&listener).await;
         assert!(matches!(events.recv().await, Some(PeerEvent::Connected { .. })));
         let hosts = [accepted.remote_addr().ip(), host.ip()];
         let peer = credential.identity();
-        Self { network, hosts, pool, events, list, peer, address, listener, accepted }
+        let credentials = [own, credential];
+        Self { network, hosts, pool, events, credentials, list, peer, address, listener, accepted }
     }
 
     fn send(&self, message: &'static str) {
@@ -156,4 +160,23 @@ async fn messages_to_a_peer_that_is_disconnected_are_settled_before() {
     assert_unlisted(&it.accepted).await;
     let event = it.events.recv().await;
     assert!(matches!(event, Some(PeerEvent::Disconnected { .. })), "{event:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_further_connection_is_closed_when_messages_are_lost_with_the_other_one() {
+    let it = Following::new(PeerPoolConfig::new().removal_delay(Duration::ZERO)).await;
+    let [own, credential] = it.credentials.clone();
+    let (listener, host) = (listen(&it.network, &own).await, it.network.transport());
+    let dial = host.connect(listener.local_addr(), &[ALPN], credential);
+    let (dialled, accepted) = tokio::join!(dial, accept(&listener));
+    it.pool.insert(accepted.clone());
+    it.network.partition(&[listener.local_addr().ip()], &[host.ip()]);
+    it.send("news");
+    sleep(SECOND).await;
+    it.list.send(Vec::new()).unwrap();
+    sleep(SECOND).await;
+    accepted.abort(0, "lost");
+    assert_unlisted(&it.accepted).await;
+    assert_eq!(it.pool.peers(), []);
+    drop(dialled);
 }

@@ -298,6 +298,9 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
 
     /// Waits until the connection has ended and returns the reason.
     ///
+    /// A future that is polled once may be pending although the connection has ended, if the task has used up its
+    /// cooperative budget; `tokio::task::coop::unconstrained` prevents that.
+    ///
     /// # Cancel safety
     ///
     /// Cancel-safe.

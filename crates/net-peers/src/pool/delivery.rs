@@ -1,7 +1,7 @@
 //! The task that sends the queued messages of a peer.
 
 use super::config::DropError;
-use super::inner::Inner;
+use super::inner::{Inner, Purpose};
 use super::outgoing::OutgoingMessage;
 use super::peers::Peer;
 use super::pooled_connection::close_unlisted;
@@ -83,7 +83,7 @@ async fn send_with_retries<T: NetTransport>(
             continue;
         }
         let connected = match address {
-            Some(address) => inner.connection(peer, Some(id), address).await,
+            Some(address) => inner.connection(peer, Purpose::Queue(id), address).await,
             None => match inner.connected(peer) {
                 Some(pooled) => Ok(pooled),
                 None => return Err((outgoing, DropError::NoAddress)),

@@ -1,6 +1,6 @@
 //! Follows a resolver: a task per listed address keeps a connection with the peer at that address.
 
-use super::inner::Inner;
+use super::inner::{Inner, Purpose};
 use super::peers::{AbortOnDrop, Listed};
 use super::pooled_connection::{STABLE, close_unlisted};
 use crate::resolver::{Endpoint, ResolveError, Resolver};
@@ -254,7 +254,10 @@ async fn keep<T: NetTransport>(
             let Ok(_permit) = inner.dials.acquire().await else { return };
             match expected {
                 Some(peer) if inner.is_own(peer) => Ok(None),
-                Some(peer) => inner.connection(peer, None, address).await.map(|_| Some(peer)),
+                Some(peer) => {
+                    let connected = inner.connection(peer, Purpose::Listed, address).await;
+                    connected.map(|_| Some(peer))
+                }
                 None => inner.discover(address).await,
             }
         };

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::coop::unconstrained;
 
 pub(super) struct Inner<T: NetTransport> {
     pub(super) transport: T,
@@ -51,17 +52,27 @@ pub(super) enum Origin {
     Discovered,
 }
 
+/// What a connection with a peer is for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// The application asks for it, and thereby keeps it although no resolver lists the peer.
+    Application,
+    /// The queue of the entry with this id.
+    Queue(u64),
+    /// A resolver lists the peer.
+    Listed,
+}
+
 impl<T: NetTransport> Inner<T> {
     pub(super) fn is_own(&self, peer: CertHash) -> bool {
         self.credential.read().identity() == peer
     }
 
-    /// Returns the connection with a peer, dialling once if there is none. With `id`, only while
-    /// the entry has that id.
+    /// Returns the connection with a peer, dialling once if there is none.
     pub(super) async fn connection(
         self: &Arc<Self>,
         peer: CertHash,
-        id: Option<u64>,
+        purpose: Purpose,
         address: SocketAddr,
     ) -> Result<Arc<PooledConnection<T::Connection>>, ConnectError> {
         let mut dialled = None;
@@ -70,12 +81,12 @@ impl<T: NetTransport> Inner<T> {
             inserted.as_mut().enable();
             let (current, dial) = {
                 let mut peers = self.peers.lock();
-                let entry = match id {
-                    Some(id) => peers.same(peer, id),
-                    None => peers.entry(peer, || self.limits()),
+                let entry = match purpose {
+                    Purpose::Queue(id) => peers.same(peer, id),
+                    _ => peers.entry(peer, || self.limits()),
                 };
                 let entry = entry.ok_or_else(removed_error)?;
-                if id.is_none() {
+                if purpose == Purpose::Application {
                     entry.keep();
                 }
                 match &entry.current {
@@ -85,7 +96,7 @@ impl<T: NetTransport> Inner<T> {
                 }
             };
             match (current, dial) {
-                (Some(pooled), _) => match pooled.connection.watch_close().now_or_never() {
+                (Some(pooled), _) => match end(&pooled.connection) {
                     None => return Ok(pooled),
                     Some(reason) => self.ended(peer, &pooled, reason),
                 },
@@ -101,8 +112,7 @@ impl<T: NetTransport> Inner<T> {
                 },
                 // The dialled connection has left the pool. If it has ended, report its reason.
                 (None, None) => {
-                    let end =
-                        dialled.and_then(|connection| connection.watch_close().now_or_never());
+                    let end = dialled.and_then(|connection| end(&connection));
                     return Err(end.map_or_else(removed_error, closed));
                 }
             }
@@ -113,7 +123,7 @@ impl<T: NetTransport> Inner<T> {
     pub(super) fn connected(&self, peer: CertHash) -> Option<Arc<PooledConnection<T::Connection>>> {
         loop {
             let pooled = self.peers.lock().get(peer)?.current.clone()?;
-            match pooled.connection.watch_close().now_or_never() {
+            match end(&pooled.connection) {
                 None => return Some(pooled),
                 Some(reason) => self.ended(peer, &pooled, reason),
             }
@@ -205,7 +215,7 @@ impl<T: NetTransport> Inner<T> {
         connection: T::Connection,
         origin: Origin,
     ) -> Result<(), CloseReason> {
-        if let Some(reason) = connection.watch_close().now_or_never() {
+        if let Some(reason) = end(&connection) {
             return Err(reason);
         }
         let (peer, runtime) = (connection.peer_identity().hash, Handle::current());
@@ -357,6 +367,8 @@ impl<T: NetTransport> Inner<T> {
             next.iter().for_each(|next| next.notify_role_changed());
             self.events.wake();
         }
+        // The messages for which the other connection stayed are reported.
+        self.close_if_unlisted(peer);
     }
 
     /// Aborts the connections of a removed peer, and reports its messages.
@@ -375,6 +387,11 @@ impl<T: NetTransport> Inner<T> {
         }
         self.events.wake();
     }
+}
+
+/// Returns the reason if a connection has ended, whatever is left of the budget of the task.
+fn end(connection: &impl NetConnection) -> Option<CloseReason> {
+    unconstrained(connection.watch_close()).now_or_never()
 }
 
 fn closed(reason: CloseReason) -> ConnectError {

@@ -40,7 +40,7 @@ use bytes::Bytes;
 use delivery::deliver;
 use event_queue::EventQueue;
 use inbox::Inbox;
-use inner::{Inner, Origin};
+use inner::{Inner, Origin, Purpose};
 use net_kit::coop;
 use net_traits::{CertHash, ConfigError, ConnectError, NetConnection, NetCredential, NetTransport};
 use outgoing::OutgoingMessage;
@@ -268,7 +268,10 @@ impl<T: NetTransport> PeerPool<T> {
         if inner.is_own(peer) {
             return Err(ConnectError::InvalidInput("the peer is this node".to_owned()));
         }
-        inner.connection(peer, None, address).await.map(|pooled| pooled.connection.clone())
+        inner
+            .connection(peer, Purpose::Application, address)
+            .await
+            .map(|pooled| pooled.connection.clone())
     }
 
     /// Adds an accepted connection to the pool, which then sends on it and receives from it.
@@ -318,7 +321,8 @@ impl<T: NetTransport> PeerPool<T> {
     /// pool trusts; connections are reported by [`PeerEvent::Connected`]. An address that is no
     /// longer listed, for [`removal_delay`](PeerPoolConfig::removal_delay), is no longer dialled.
     /// If no other address of its peer is listed, the connections with that peer are closed,
-    /// whichever side dialled them, as soon as no message waits to be sent to it. An address that
+    /// whichever side dialled them, once each message to it is flushed and its time
+    /// [`keep_sent`](PeerPoolConfig::keep_sent) is over, or reported. An address that
     /// was passed to [`send`](Self::send) does not keep them, and is dialled again for the next
     /// message that is sent to it. At most [`max_followed`](PeerPoolConfig::max_followed)
     /// addresses are followed, and [`max_dials`](PeerPoolConfig::max_dials) dialled at once. A list

@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
 
@@ -190,10 +191,12 @@ impl<C> PooledConnection<C> {
     }
 }
 
-/// Closes a connection with a peer that is no longer listed, in the background.
+/// Closes a connection with a peer that is no longer listed, in the background; at once without a runtime.
 pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
-    tokio::spawn(async move {
+    const REASON: &str = "no longer listed";
+    let Ok(runtime) = Handle::try_current() else { return pooled.connection.abort(0, REASON) };
+    runtime.spawn(async move {
         // Dropping the future closes at once.
-        let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, "no longer listed")).await;
+        let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, REASON)).await;
     });
 }

@@ -17,7 +17,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
-use tokio::task::coop::consume_budget;
+use tokio::task::coop::{consume_budget, unconstrained};
 use tokio::time::{sleep, sleep_until, timeout};
 
 /// How long a graceful close may take.
@@ -96,7 +96,7 @@ async fn receive<T: NetTransport>(
 ) {
     loop {
         let mut receiving = pin!(pooled.connection.recv());
-        let received = match poll_immediate(receiving.as_mut()).await {
+        let received = match poll_immediate(unconstrained(receiving.as_mut())).await {
             Some(received) => received,
             None => {
                 // No message was queued before, so the peer sent this one recently.
