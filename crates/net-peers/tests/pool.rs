@@ -420,7 +420,7 @@ async fn removing_a_peer_and_dropping_the_pool_end_the_tasks() {
     assert!(matches!(accepted.watch_close().await, CloseReason::Peer { code: 0, .. }));
     drop(accepted); // a transport has tasks while it has connections
     while tasks() > before {
-        tokio::task::yield_now().await;
+        yield_now().await;
     }
 }
 
@@ -465,7 +465,7 @@ async fn entries_of_unused_peers_are_removed() {
     assert!(format!("{pool:?}").contains("peers: 1"), "{pool:?}");
     dialled.unwrap().close(0, "").await;
     while !matches!(events.recv().await, Some(PeerEvent::Disconnected { .. })) {}
-    tokio::task::yield_now().await; // the task of the connection ends
+    yield_now().await; // the task of the connection ends
     assert!(format!("{pool:?}").contains("peers: 0"), "{pool:?}");
 
     // After a failure the entry is kept for its backoff, then removed.
@@ -498,18 +498,18 @@ async fn operations_that_are_always_ready_let_other_tasks_run() {
     tokio::select! {
         biased;
         () = async { for _ in 0..1000 { pool.recv().await; } } => panic!("all were received at once"),
-        () = tokio::task::yield_now() => {}
+        () = yield_now() => {}
     }
     tokio::select! {
         biased;
         () = async { while connection().await.is_ok() {} } => panic!("the connection has ended"),
-        () = tokio::task::yield_now() => {}
+        () = yield_now() => {}
     }
     drop(pool);
     while events.recv().await.is_some() {}
     tokio::select! {
         biased;
         () = async { while events.recv().await.is_none() {} } => panic!("there are further events"),
-        () = tokio::task::yield_now() => {}
+        () = yield_now() => {}
     }
 }
