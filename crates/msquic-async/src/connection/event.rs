@@ -82,7 +82,7 @@ impl ConnectionHandler for ConnectionInner {
         }
         match verdict {
             Ok(_) => {
-                self.changed.wake_all();
+                self.inbound.certificate.wake_all();
                 Ok(())
             }
             Err(error) => {

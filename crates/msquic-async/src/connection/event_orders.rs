@@ -236,6 +236,24 @@ fn a_peer_is_connected_only_after_it_was_judged() {
     }
 }
 
+#[test]
+fn a_certificate_wakes_only_the_tasks_that_wait_for_it() {
+    let registration = NativeRegistration::open(c"events", ExecutionProfile::LowLatency).unwrap();
+    let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+    let inner = Arc::new(ConnectionInner::new(NativeConnection::closed(&registration), credential));
+    let connection = Connection::from_inner(inner.clone());
+    play_event(&inner, 0);
+    let (accepts, receives) = (Arc::new(Wakes::default()), Arc::new(Wakes::default()));
+    let (mut accept, mut receive) = (connection.accept(), connection.receive_remote_certificate());
+    assert!(accept.poll_unpin(&mut Context::from_waker(&waker(accepts.clone()))).is_pending());
+    assert!(receive.poll_unpin(&mut Context::from_waker(&waker(receives.clone()))).is_pending());
+    let wakes = || [&accepts, &receives].map(|wakes| wakes.0.load(Ordering::SeqCst));
+    play_event(&inner, 1);
+    assert_eq!(wakes(), [0, 1]);
+    play_event(&inner, 3);
+    assert_eq!(wakes(), [1, 1]);
+}
+
 /// Takes everything, and counts how often it receives the end.
 struct Ends(Arc<AtomicUsize>);
 

@@ -20,5 +20,5 @@ wait_future! {
     /// Future of [`Connection::receive_remote_certificate`].
     RemoteCertificateReceiver(connection: &Connection)
         -> Result<CertificateDer<'static>, StartError>,
-    on connection.inner().changed, until connection.certificate()
+    on connection.inner().inbound.certificate, until connection.certificate()
 }

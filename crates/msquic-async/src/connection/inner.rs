@@ -31,7 +31,7 @@ use zeroize::Zeroizing;
 pub(crate) struct ConnectionInner {
     native: Arc<NativeConnection>,
     pub(super) exclusive: Mutex<Exclusive>,
-    /// Woken when the state or the certificate changes.
+    /// Woken when the state or an address changes.
     pub(super) changed: Waiters,
     pub(super) inbound: InboundWaiters,
     /// For the streams that this side opens.
@@ -46,9 +46,10 @@ pub(crate) struct ConnectionInner {
     queued_bytes: Arc<AtomicUsize>,
 }
 
-/// Woken when a stream of the peer, a datagram or a change arrives, and at the end.
+/// Woken when the certificate of the peer, a stream of it, a datagram or a change arrives, and at the end.
 #[derive(Default)]
 pub(super) struct InboundWaiters {
+    pub(super) certificate: Waiters,
     pub(super) bidirectional: Waiters,
     pub(super) unidirectional: Waiters,
     pub(super) datagrams: Waiters,
@@ -176,6 +177,7 @@ impl ConnectionInner {
             self.call_end_hook();
             self.changed.wake_all();
             if is_over {
+                self.inbound.certificate.wake_all();
                 self.inbound.bidirectional.wake_all();
                 self.inbound.unidirectional.wake_all();
                 self.inbound.datagrams.wake_all();
