@@ -213,8 +213,11 @@ impl ListenerAdmission {
 
     /// Sets how many connections the library has at this listener, open ones and those that have ended.
     pub fn set_open(&self, open: usize) {
-        let state = &mut *self.admission.state.lock();
-        state.set_open(self.number, open, &self.admission.limits);
+        let Admission { state, limits, telemetry, .. } = &*self.admission;
+        let kept = state.lock().set_open(self.number, open, limits);
+        if let Some(kept) = kept {
+            telemetry.kept(kept);
+        }
     }
 }
 

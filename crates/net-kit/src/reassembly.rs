@@ -34,19 +34,21 @@ pub struct Reassembly {
     runs: BTreeMap<u64, Vec<u8>>,
     held: usize,
     charge: Charge,
-    gap: Gap,
+    /// `None` if the data has a deadline of its own.
+    gap: Option<Gap>,
 }
 
 impl Reassembly {
     /// Creates the reassembly of a stream of which nothing has arrived.
     pub fn new(share: &Arc<Share>) -> Self {
-        Self {
-            position: 0,
-            runs: BTreeMap::new(),
-            held: 0,
-            charge: Charge::new(share),
-            gap: Gap::new(share),
-        }
+        Self { gap: Some(Gap::new(share)), ..Self::without_timeout(share) }
+    }
+
+    /// Creates one whose [gaps](Gap) do not end the connection, for what has a deadline of its own, or is not
+    /// read at once.
+    pub fn without_timeout(share: &Arc<Share>) -> Self {
+        let (runs, charge) = (BTreeMap::new(), Charge::new(share));
+        Self { position: 0, runs, held: 0, charge, gap: None }
     }
 
     /// Returns how many bytes are held, with what the gaps between them cost.
@@ -76,12 +78,10 @@ impl Reassembly {
     /// held is behind a [gap](Gap) until the next call.
     pub fn take(&mut self) -> Option<Bytes> {
         let first = self.runs.first_entry().filter(|first| *first.key() == self.position);
-        let Some(first) = first else {
-            self.gap.set(self.held);
-            return None;
-        };
-        self.gap.set(0);
-        let run = first.remove();
+        if let Some(gap) = &mut self.gap {
+            gap.set(if first.is_none() { self.held } else { 0 });
+        }
+        let run = first?.remove();
         self.position += run.len() as u64;
         self.held -= run.capacity() + RUN;
         self.charge.set(self.held);
@@ -128,6 +128,15 @@ mod tests {
             assert_eq!(read, content, "{seed}");
             assert_eq!(budget.used(), 0);
         }
+    }
+
+    #[test]
+    fn gaps_without_timeout_are_charged_too() {
+        let (budget, share) = budget();
+        let mut stream = Reassembly::without_timeout(&share);
+        stream.insert(1000, &[7; 10]);
+        assert_eq!(stream.take(), None);
+        assert_eq!(budget.used(), 10 + RUN);
     }
 
     #[test]

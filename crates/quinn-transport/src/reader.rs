@@ -60,6 +60,12 @@ impl Reader {
         }
     }
 
+    /// Does not end the connection because of a gap, as the answers to requests have a deadline of their own and
+    /// are read only while the application waits for them.
+    pub(crate) fn without_timeout(self) -> Self {
+        Self { reassembly: Reassembly::without_timeout(&self.share), ..self }
+    }
+
     /// Waits for the next bytes; `None` is the end of the stream. Cancel-safe.
     ///
     /// Reading gives credit to the peer, even behind a gap. While two windows are behind gaps, one
@@ -230,7 +236,8 @@ fn permitted(window: u32) -> u64 {
 
 /// Returns how many bytes quinn may hold because of frames that a peer sends more often than it needs to.
 ///
-/// - A CRYPTO frame behind a gap may keep a batch of datagrams. Certificates need fewer.
+/// - A CRYPTO frame behind a gap may keep a batch of datagrams. quinn does not tell which are behind gaps, so that
+///   all are counted beyond those that certificates need.
 /// - New connection IDs replace those that the peer retires. They wait while nothing can be sent, each
 ///   in 96 bytes of a list without a limit (quinn-proto 0.11.19, `new_cids`).
 fn of_frames(stats: &ConnectionStats) -> u64 {

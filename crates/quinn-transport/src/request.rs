@@ -142,7 +142,8 @@ pub(crate) async fn ask(session: &Session<Quinn>, question: Bytes) -> Result<Byt
     let Ok((write, read)) = session.native().connection.open_bi().await else {
         return pending().await;
     };
-    let mut request = Request { write, reader: reader(session, read), has_ended: false };
+    let reader = reader(session, read).without_timeout();
+    let mut request = Request { write, reader, has_ended: false };
     let answer = request.ask(session, question).await;
     if let Err(RequestError::TooLarge { .. }) = answer {
         request.end(request_code::TOO_LARGE);

@@ -101,7 +101,8 @@ impl AsyncUdpSocket for Socket {
             {
                 return Poll::Ready(Ok(count));
             }
-            received.buffer.resize(BATCH * BATCHES, 0);
+            let size = received.buffer.len().max(BATCH * count);
+            received.buffer.resize(size, 0);
             for (batch, to) in batches().zip(received.buffer.chunks_mut(BATCH)) {
                 to[..batch.len()].copy_from_slice(batch);
             }

@@ -3,6 +3,7 @@
 mod common;
 
 use common::{ALPN, HANG, dial_quic, listen, run, trusting};
+use futures_util::FutureExt;
 use net_relay::{Faults, Relay};
 use net_traits::{
     CloseReason, Limit, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
@@ -11,6 +12,7 @@ use net_traits::{
 use quic_attack::{Frame, Identity, Parameters, Peer, Space};
 use quinn_transport::{QuinnConfig, QuinnConnection, QuinnListener, QuinnTransport};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -144,6 +146,30 @@ fn a_gap_that_is_not_filled_ends_the_connection() {
         };
         assert_eq!(code, Limit::MessageTimeout.code());
         assert_eq!(transport.statistics().held_bytes, 0);
+    });
+}
+
+#[test]
+fn a_gap_of_an_answer_that_is_not_read_does_not_end_the_connection() {
+    run(async {
+        let config = QuinnConfig::new().message_timeout(Duration::from_secs(1));
+        let (transport, connection, mut peer) = scripted_peer(config).await;
+        let mut request = pin!(connection.request("question".into(), HANG));
+        let [first, second] = [(0, false), (1000, true)].map(|(offset, fin)| Frame::Stream {
+            stream: 1,
+            offset,
+            fin,
+            data: vec![0; 1000],
+        });
+        assert_eq!(request.as_mut().now_or_never(), None);
+        peer.send(Space::Data, &[second]).unwrap();
+        while transport.statistics().held_bytes < 1000 {
+            assert_eq!(request.as_mut().now_or_never(), None);
+            sleep(PAUSE).await;
+        }
+        sleep(Duration::from_secs(3)).await; // the application does something else
+        peer.send(Space::Data, &[first]).unwrap();
+        assert_eq!(request.await.unwrap(), vec![0; 2000]);
     });
 }
 

@@ -187,12 +187,20 @@ impl State {
         self.next
     }
 
-    /// Sets how many connections the library has at a listener.
-    pub(super) fn set_open(&mut self, listener: u64, open: usize, limits: &ConnectionLimits) {
+    /// Sets how many connections the library has at a listener. Returns how many ended ones the libraries keep, if
+    /// these have become too many.
+    pub(super) fn set_open(
+        &mut self,
+        listener: u64,
+        open: usize,
+        limits: &ConnectionLimits,
+    ) -> Option<usize> {
+        let was_crowded = self.is_crowded;
         if let Some(it) = self.listeners.get_mut(&listener) {
             it.kept = (open.saturating_sub(it.places), Instant::now() + KEPT);
         }
-        self.update_crowded(limits);
+        let kept = self.update_crowded(limits);
+        (self.is_crowded && !was_crowded).then_some(kept)
     }
 
     /// Removes a listener, with what it keeps.
@@ -201,14 +209,16 @@ impl State {
         self.update_crowded(limits);
     }
 
-    /// Checks whether the libraries keep more connections than are permitted.
-    fn update_crowded(&mut self, limits: &ConnectionLimits) {
+    /// Checks whether the libraries keep more connections than are permitted, and returns how many.
+    fn update_crowded(&mut self, limits: &ConnectionLimits) -> usize {
         let now = Instant::now();
-        let kept = self.listeners.values().map(|it| it.kept).filter(|(_, until)| now < *until);
-        self.is_crowded = kept.map(|(count, _)| count).sum::<usize>() > limits.connections;
+        let known = self.listeners.values().map(|it| it.kept).filter(|(_, until)| now < *until);
+        let kept = known.map(|(count, _)| count).sum();
+        self.is_crowded = kept > limits.connections;
         if !self.is_crowded {
             self.release_kept(0);
         }
+        kept
     }
 }
 

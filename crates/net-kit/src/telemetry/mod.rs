@@ -76,6 +76,7 @@ pub struct Telemetry {
 struct RateLimits {
     cannot_accept: RateLimit,
     refused: RateLimit,
+    kept: RateLimit,
     handshake_failed: RateLimit,
     message_refused: RateLimit,
     connected: RateLimit,
@@ -140,6 +141,14 @@ impl Telemetry {
         }
         #[cfg(feature = "metrics")]
         self.metrics.refused(limit);
+    }
+
+    /// Reports that so many connections that have ended still occupy memory, more than may be open.
+    pub(crate) fn kept(&self, connections: usize) {
+        let transport = self.transport;
+        if let Some(suppressed) = self.rate_limits.kept.take() {
+            tracing::warn!(target: LIMIT, connections, transport, suppressed, "ended connections occupy memory");
+        }
     }
 
     fn handshake_failed(

@@ -101,6 +101,7 @@ fn emit_all() {
     telemetry.wants_samples();
     telemetry.refused(REMOTE, Limit::PerIp);
     telemetry.without_protocol(1);
+    telemetry.kept(101);
     telemetry.cannot_accept(&std::io::Error::other("too many open files"));
     drop(telemetry.attempt(None, Origin::Dialled));
     let attempt = telemetry.attempt(REMOTE, Origin::Accepted);

@@ -164,6 +164,7 @@ events! {
     HANDSHAKE DEBUG "handshake failed" ["remote", "error", "cause", "detail", "direction", "transport", "suppressed"] "An attempt failed, of a peer at a listener (`in`) or an own one (`out`)";
     LIMIT WARN "a listener cannot accept" ["error", "transport", "suppressed"] "The system has no room for another connection, for instance too many open files; the listener goes on after a pause";
     LIMIT INFO "a received message exceeds the limit" ["suppressed"] "A peer announced a message beyond the limit";
+    LIMIT WARN "ended connections occupy memory" ["connections", "transport", "suppressed"] "quinn keeps more connections that have ended than may be open; those that end now count for their addresses for two minutes";
     LIMIT INFO "refused" ["remote", "limit", "transport", "suppressed"] "A limit ended an attempt or a connection";
     POOL DEBUG "connection replaced" ["peer", "reason", "suppressed"] "Another connection with a peer is used; `reason` is why one before it ended";
     POOL DEBUG "connection stuck" ["peer", "suppressed"] "A peer takes no data on a connection, and another one is dialled";
