@@ -264,11 +264,11 @@ settings! {
     peer_bidi_streams: u16;
     /// How many unidirectional streams the peer may have open at once. Default: 0.
     peer_uni_streams: u16;
-    /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to 9000. Default:
-    /// 1248.
+    /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to 9000, or to 1500
+    /// without the patch N62 and on macOS; a larger value has the effect of that limit. Default: 1248.
     minimum_mtu: u16;
-    /// The largest size of IP packets that is tried, in bytes: 1248 to 9000, and without the patch N62 to
-    /// 1500. Default: 1500.
+    /// The largest size of IP packets that is tried, in bytes: as `minimum_mtu`. More than 1500 also
+    /// needs the permission of the peer. Default: 1500.
     maximum_mtu: u16;
     /// Whether msquic copies sent data and completes a send when it has copied it; otherwise it
     /// completes when the peer has acknowledged it. Default: true.

@@ -191,12 +191,13 @@ macro_rules! quic_options {
                 /// narrow ones. Default: 10 (RFC 9002, section 7.2).
                 initial_window_packets: u32 = 10, $crate::quic::INITIAL_WINDOW;
                 /// The size of IP packets that every path is assumed to carry, in bytes: 1248 to
-                /// 9000. A connection starts with it. Default: 1248 (RFC 9000, section 14).
+                /// 9000. A connection starts with it. An unpatched libmsquic, and any on macOS, has a
+                /// limit of 1500. Default: 1248 (RFC 9000, section 14).
                 minimum_mtu: u16 = 1248, $crate::quic::MTU;
                 /// The largest IP packet that path MTU discovery tries, in bytes (RFC 8899): 1248
                 /// to 9000. A smaller limit helps if a tunnel silently drops large packets. More than 1500
                 /// helps on networks with jumbo frames and on loopback, if both peers permit it. An
-                /// unpatched libmsquic has a limit of 1500. Default: 1500.
+                /// unpatched libmsquic, and any on macOS, has a limit of 1500. Default: 1500.
                 maximum_mtu: u16 = 1500, $crate::quic::MTU;
                 /// How many bytes of a stream the peer may send ahead of this side's reads: 4 KiB
                 /// to 1 GiB. It bounds the throughput of a stream: one window per round trip. At
