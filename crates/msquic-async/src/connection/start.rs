@@ -151,7 +151,7 @@ pub(super) async fn start(
     match address.or_else(|| dial.address()) {
         Some(address) => {
             let attempt = Attempt::new(inner, configuration, &dial, address);
-            if !attempt.has_parameters() {
+            if attempt.parameters().next().is_none() {
                 return attempt.start(None);
             }
             detach(move |may_block| _ = done.send(attempt.start(Some(may_block))));
@@ -199,41 +199,26 @@ impl Attempt {
         Self { inner, configuration, source, name, address, is_named, ticket }
     }
 
-    /// Whether there are parameters that are set by calls that block.
-    fn has_parameters(&self) -> bool {
+    /// Returns the parameters that are set by calls that block, in this order.
+    fn parameters(&self) -> impl Iterator<Item = Parameter<'_>> {
         let Source { local_addr, interface, .. } = self.source;
-        self.configuration.key_log().is_some()
-            || local_addr.is_some()
-            || interface.is_some()
-            || self.is_named
-            || self.ticket.is_some()
+        let all = [
+            self.configuration.key_log().map(|_| Parameter::KeyLog),
+            local_addr.map(Parameter::LocalAddr),
+            interface.map(Parameter::Interface),
+            self.is_named.then_some(Parameter::RemoteAddr(self.address)),
+            self.ticket.as_ref().map(|ticket| Parameter::Ticket(ticket)),
+        ];
+        all.into_iter().flatten()
     }
 
-    fn set_parameters(&self, calls: Calls<'_>) -> Result<(), Status> {
-        if self.configuration.key_log().is_some() {
-            calls.log_keys()?;
-        }
-        if let Some(local_addr) = self.source.local_addr {
-            calls.set_local_addr(local_addr)?;
-        }
-        if let Some(index) = self.source.interface {
-            calls.set_interface(index)?; // after the address, in whose zone libmsquic keeps it
-        }
-        if self.is_named {
-            calls.set_remote_addr(self.address)?;
-        }
-        if let Some(ticket) = &self.ticket {
-            calls.set_ticket(ticket)?; // C31: if that fails, the connection cannot be started any more
-        }
-        Ok(())
-    }
-
-    /// Needs a thread that may block if it [has parameters](Self::has_parameters).
+    /// Begins the handshake. `may_block` is `None` if there are no [parameters](Self::parameters).
     fn start(&self, may_block: Option<&MayBlock>) -> Result<(), StartError> {
         let native = self.inner.native();
         let start = || {
             if let Some(may_block) = may_block {
-                self.set_parameters(native.calls(may_block))?;
+                let mut parameters = self.parameters();
+                parameters.try_for_each(|parameter| parameter.set(native.calls(may_block)))?;
             }
             if self.source.shares_binding() {
                 native.share_binding()?;
@@ -244,6 +229,29 @@ impl Attempt {
             self.inner.start_failed(status);
             StartError::Other(status)
         })
+    }
+}
+
+/// A parameter of a connection that is set before its start.
+enum Parameter<'a> {
+    KeyLog,
+    LocalAddr(SocketAddr),
+    /// After the address, in whose zone libmsquic keeps it.
+    Interface(u32),
+    RemoteAddr(SocketAddr),
+    Ticket(&'a [u8]),
+}
+
+impl Parameter<'_> {
+    fn set(self, calls: Calls<'_>) -> Result<(), Status> {
+        match self {
+            Self::KeyLog => calls.log_keys(),
+            Self::LocalAddr(address) => calls.set_local_addr(address),
+            Self::Interface(index) => calls.set_interface(index),
+            Self::RemoteAddr(address) => calls.set_remote_addr(address),
+            // C31: if that fails, the connection cannot be started any more
+            Self::Ticket(ticket) => calls.set_ticket(ticket),
+        }
     }
 }
 
