@@ -155,9 +155,8 @@ impl NetTransport for BrokenTransport {
         credential: NetCredential,
     ) -> Result<BrokenListener, ListenError> {
         self.context.check(&credential)?;
-        let verdict = TrustPolicy::Any.verify(credential.certificate_chain().first());
         if self.context.fault == Fault::UnsupportedKeysAreFaultsOfListeners
-            && matches!(verdict, Err(TrustError::Unsupported { .. }))
+            && !is_supported(&credential)
         {
             return Err(ListenError::Transport(Cause::new("the key is damaged")));
         }
@@ -394,7 +393,8 @@ impl NetListener for BrokenListener {
 
     fn set_credential(&self, credential: NetCredential) -> Result<(), ListenError> {
         match self.context.fault {
-            Fault::NewCredentialsAreIgnored => Ok(()),
+            // An unsupported key belongs to another behaviour.
+            Fault::NewCredentialsAreIgnored if is_supported(&credential) => Ok(()),
             _ => self.inner().set_credential(credential),
         }
     }
@@ -404,4 +404,9 @@ impl NetListener for BrokenListener {
             self.inner().set_trust(trust);
         }
     }
+}
+
+fn is_supported(credential: &NetCredential) -> bool {
+    let verdict = TrustPolicy::Any.verify(credential.certificate_chain().first());
+    !matches!(verdict, Err(TrustError::Unsupported { .. }))
 }
