@@ -56,6 +56,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
         files.insert(format!("docs/{}", chart_of(section)), chart.draw());
     }
     let all = report.markdown(|section| Some(chart_of(section)));
+    let all = format!("{all}\n### The goals\n\n{}", report.goals());
     for (path, part) in [(PERFORMANCE, all), (README, summary(&report)?)] {
         let document = fs::read_to_string(root.join(path))?;
         files.insert(path.to_owned(), replace(&document, &part).context(path)?);

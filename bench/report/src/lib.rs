@@ -2,10 +2,12 @@
 //!
 //! 1. [`Report`] is the stored form (JSON): for each workload the figures of all rounds.
 //! 2. [`Report::markdown`] shows medians and ratios as tables.
-//! 3. [`Chart`] draws bars with the spread of the rounds, as SVG.
+//! 3. [`Report::goals`] shows which goals of the project the figures reach.
+//! 4. [`Chart`] draws bars with the spread of the rounds, as SVG.
 #![forbid(unsafe_code)]
 
 mod chart;
+mod goals;
 mod table;
 
 pub use chart::Chart;
@@ -118,7 +120,13 @@ impl Row {
 
     /// Returns the ratio of the first contender's figure to another's in the same round.
     pub fn ratio(&self, contender: usize) -> Option<Spread> {
-        let ratio = |round: &Vec<Option<f64>>| Some((*round.first()?)? / (*round.get(contender)?)?);
+        self.ratio_of(0, contender)
+    }
+
+    /// Returns the ratio of a contender's figure to another's in the same round.
+    pub fn ratio_of(&self, contender: usize, other: usize) -> Option<Spread> {
+        let figure = |round: &Vec<Option<f64>>, of: usize| *round.get(of)?;
+        let ratio = |round| Some(figure(round, contender)? / figure(round, other)?);
         Spread::of(self.rounds.iter().filter_map(ratio).filter(|ratio| ratio.is_finite()))
     }
 }
