@@ -3,7 +3,7 @@
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
 use crate::{api, attack, deny, fuzz, package, readme, simulate, tidy};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::fs;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -91,9 +91,9 @@ const EXAMPLES: [&str; 11] = [
 /// Filters for tests that call no foreign function.
 const WITHOUT_MSQUIC: [&str; 5] = ["buffer::", "state::", "waiters::", "frame::", "record::"];
 
-/// Runs all steps and stops at the first failure.
-pub(crate) fn run(workspace: &Workspace) -> Result<()> {
-    let mut steps = Steps::default();
+/// Runs all steps, or those from the one with a name on, and stops at the first failure.
+pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
+    let mut steps = Steps { from: from.map(str::to_owned), ..Steps::default() };
     steps.cargo("format", workspace.cargo(["fmt", "--all", "--check"]))?;
     steps.function("tidy", "cargo xtask tidy", || tidy::run(workspace))?;
     check_dependencies(workspace, &mut steps)?;
@@ -134,6 +134,9 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     }
     let tour = || demo::run(workspace, &demo::Options::tour());
     steps.function("demo --tour", "cargo xtask demo --tour", tour)?;
+    if let Some(unknown) = &steps.from {
+        bail!("there is no step \"{unknown}\"");
+    }
     steps.report();
     Ok(())
 }
@@ -350,7 +353,11 @@ fn copied(workspace: &Workspace) -> Result<()> {
 
 /// The completed steps, with their times.
 #[derive(Default)]
-struct Steps(Vec<(String, Duration)>);
+struct Steps {
+    passed: Vec<(String, Duration)>,
+    /// The name of the first step to run, until that is reached.
+    from: Option<String>,
+}
 
 impl Steps {
     fn cargo(&mut self, name: &str, mut command: Command) -> Result<()> {
@@ -364,19 +371,23 @@ impl Steps {
         by_hand: &str,
         step: impl FnOnce() -> Result<()>,
     ) -> Result<()> {
+        if self.from.as_deref().is_some_and(|from| from != name) {
+            return Ok(());
+        }
+        self.from = None;
         println!("\n== {name}: {by_hand}");
         let started = Instant::now();
         step().with_context(|| format!("step \"{name}\" failed; by hand: {by_hand}"))?;
-        self.0.push((name.to_owned(), started.elapsed()));
+        self.passed.push((name.to_owned(), started.elapsed()));
         Ok(())
     }
 
     fn report(&self) {
-        println!("\n== all steps passed");
-        for (name, time) in &self.0 {
+        println!("\n== {} steps passed", self.passed.len());
+        for (name, time) in &self.passed {
             println!("{:>7.1} s  {name}", time.as_secs_f64());
         }
-        let total: Duration = self.0.iter().map(|(_, time)| *time).sum();
+        let total: Duration = self.passed.iter().map(|(_, time)| *time).sum();
         println!("{:>7.1} s  in total", total.as_secs_f64());
     }
 }

@@ -68,7 +68,13 @@ enum Command {
     /// Run all tests
     Test(Linkage),
     /// Run all checks, tests, examples and the demo that a change must pass
-    Ci(Linkage),
+    Ci {
+        #[command(flatten)]
+        linkage: Linkage,
+        /// The name of the first step to run, as printed after `==`
+        #[arg(long, value_name = "STEP")]
+        from: Option<String>,
+    },
     /// Send hostile packets to the endpoints of this workspace
     Attack {
         #[command(flatten)]
@@ -177,7 +183,7 @@ impl Command {
             Self::Msquic(_) | Self::Nightly => Some(Build::Prefix),
             Self::Attack { .. }
             | Self::Test(_)
-            | Self::Ci(_)
+            | Self::Ci { .. }
             | Self::Demo { .. }
             | Self::Bench { .. }
             | Self::Soak { .. }
@@ -217,7 +223,9 @@ fn run(options: &Options) -> Result<()> {
         Command::Setup { msrv, beta } => setup::run(*msrv, *beta),
         Command::Msquic(options) => msquic::build(&Workspace::new(None)?, options).map(|_| ()),
         Command::Test(linkage) => ci::test(&workspace(linkage)?),
-        Command::Ci(linkage) => ci::run(&workspace(linkage)?.without_incremental()),
+        Command::Ci { linkage, from } => {
+            ci::run(&workspace(linkage)?.without_incremental(), from.as_deref())
+        }
         Command::Attack { linkage, options } => attack::run(&workspace(linkage)?, options),
         Command::Fuzz(options) => fuzz::run(&Workspace::new(None)?, options),
         Command::Nightly => nightly(),

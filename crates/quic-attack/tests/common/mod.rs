@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 pub(crate) const ALPN: &str = "test/1";
 
 /// How long an answer over loopback may take on a busy machine.
-pub(crate) const TIMEOUT: Duration = Duration::from_secs(5);
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(15);
 
 /// A listener with the registration and the configuration for connections of the test.
 pub(crate) struct Target {
