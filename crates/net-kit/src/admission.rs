@@ -30,6 +30,9 @@ use tokio::time::sleep;
 /// What a handshake in progress is charged, in bytes: the longest message of TLS that is accepted.
 pub const HANDSHAKE: usize = 64 * 1024;
 
+/// Handshakes may be charged this part of the memory of a transport.
+const PART: usize = 4;
+
 /// Admits connection attempts within [`ConnectionLimits`].
 ///
 /// ```
@@ -70,9 +73,12 @@ impl Admission {
         Self { limits, telemetry, on_pressure: None, budget: None, state: Mutex::default() }
     }
 
-    /// Charges [`HANDSHAKE`] to `budget` for each handshake in progress.
+    /// Charges [`HANDSHAKE`] to `budget` for each handshake in progress. Together they get a quarter of it, so
+    /// that peers without a certificate do not end connections.
     #[must_use]
     pub(crate) fn charged(mut self, budget: &Arc<MemoryBudget>) -> Self {
+        let most = (budget.limits().total / PART / HANDSHAKE).max(1);
+        self.limits.handshakes = self.limits.handshakes.min(most);
         self.budget = Some(budget.clone());
         self
     }
@@ -122,7 +128,7 @@ impl Admission {
         let phase = admitted?;
         let charge = self.budget.as_ref().map(|budget| {
             let mut charge = Charge::new(&Arc::new(Share::new(budget)));
-            charge.set(HANDSHAKE);
+            charge.set(HANDSHAKE.min(budget.limits().total / PART));
             charge
         });
         Ok(Place { admission: self.clone(), peer, phase, charge })

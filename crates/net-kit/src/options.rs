@@ -160,7 +160,8 @@ macro_rules! common_options {
                 /// limits peers that are trusted by their identity; a peer that is trusted by an
                 /// endorsing key can make more identities. Default: 16.
                 max_connections_per_identity: usize = 16, $crate::options::COUNT;
-                /// How many accepted connections may be in their handshake at once. Default: 256.
+                /// How many accepted connections may be in their handshake at once. Each counts as 64 KiB,
+                /// and all may take a quarter of [`max_memory`](Self::max_memory). Default: 256.
                 max_handshakes: usize = 256, $crate::options::COUNT;
                 /// How many of them may be from one IPv4 address or IPv6 /64 network. At each of
                 /// these limits the oldest handshake that counts for it gives way to a new one, if

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::admission::ConnectionLimits;
-use crate::memory_budget::Unfinished;
+use crate::memory_budget::{Charge, Unfinished};
 use futures_util::FutureExt;
 use net_traits::{
     CertificateDer, DatagramError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
@@ -152,6 +152,31 @@ fn the_newest_connections_of_a_peer_replace_the_oldest() {
     assert!([&third, &fourth, &other].into_iter().chain(&dialled).all(|it| !it.has_ended()));
     drop((first, second, third, fourth, other));
     assert!(registry.state.lock().accepted.is_empty());
+}
+
+#[tokio::test]
+async fn handshakes_of_strangers_end_no_connection() {
+    for total in [1024, 4 * 1024 * 1024] {
+        let handshakes = 1000;
+        let wide = ConnectionLimits {
+            connections: handshakes,
+            per_ip: handshakes,
+            per_identity: 1,
+            handshakes,
+            handshakes_per_ip: handshakes,
+        };
+        let telemetry = Telemetry::new("test");
+        let limits = MemoryLimits { total, ..MemoryLimits::NONE };
+        let admission = Admission::new(wide, telemetry.clone());
+        let registry = Registry::with_memory(admission, telemetry, limits);
+        let connection = connect(&registry, &peer(), 0, false);
+        let mut charge = Charge::new(connection.entry.share());
+        charge.set(total / 2);
+        let attempt = |_| registry.admission().admit(([10, 0, 0, 2], 1).into()).ok();
+        let places: Vec<_> = (0..handshakes).filter_map(attempt).collect();
+        assert!(!places.is_empty() && !connection.has_ended(), "{}", places.len());
+        assert!(registry.budget.used() <= total / 4 * 3);
+    }
 }
 
 #[tokio::test]
