@@ -30,6 +30,7 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
+use tokio::task::coop::unconstrained;
 
 /// How many messages [`send_many`](NetConnection::send_many) queues for one unit of the task's
 /// cooperative budget, and under one lock.
@@ -92,11 +93,7 @@ impl<B: Backend> Connection<B> {
                     lingering.run(session.options().linger).await;
                 }
             };
-            let (mut driven, mut others) = (pin!(driven), pin!(join(ended, lingering)));
-            match select(driven.as_mut(), others.as_mut()).await {
-                Either::Left(((), _)) => drop(others.now_or_never()),
-                Either::Right((_, _)) => driven.await,
-            }
+            run_beside(driven, join(ended, lingering)).await;
         });
         Self::new(shared)
     }
@@ -383,6 +380,16 @@ impl<B: Backend> NetConnection for Connection<B> {
     }
 }
 
+/// Runs the task of a connection to its end, and `others` beside it. What `others` waits for may have happened in
+/// the last step of the task, so they are polled once more, even if that step has used up the cooperative budget.
+async fn run_beside(driven: impl Future<Output = ()>, others: impl Future) {
+    let (mut driven, mut others) = (pin!(driven), pin!(others));
+    match select(driven.as_mut(), others.as_mut()).await {
+        Either::Left(((), _)) => drop(unconstrained(others).now_or_never()),
+        Either::Right((_, _)) => driven.await,
+    }
+}
+
 impl<B: Backend> Clone for Connection<B> {
     fn clone(&self) -> Self {
         Self { shared: self.shared.clone(), losses: self.losses.clone() }
@@ -392,5 +399,31 @@ impl<B: Backend> Clone for Connection<B> {
 impl<B: Backend> fmt::Debug for Connection<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.shared.entry.facts().debug("Connection", f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_beside;
+    use std::cell::Cell;
+    use tokio::sync::watch;
+    use tokio::task::coop::{consume_budget, has_budget_remaining};
+
+    #[tokio::test]
+    async fn an_end_is_seen_although_the_budget_is_used_up() {
+        let (end, mut ended) = watch::channel(false);
+        let driven = async {
+            end.send_replace(true);
+            while has_budget_remaining() {
+                consume_budget().await;
+            }
+        };
+        let is_reported = Cell::new(false);
+        let report = async {
+            ended.wait_for(|ended| *ended).await.unwrap();
+            is_reported.set(true);
+        };
+        run_beside(driven, report).await;
+        assert!(is_reported.get());
     }
 }
