@@ -45,7 +45,10 @@ impl<B: Backend> NetListener for Listener<B> {
                     let acceptor = self.acceptor.clone();
                     return Ok(IncomingRequest::new(attempt, remote_addr, place, acceptor));
                 }
-                Err(limit) => B::refuse(attempt, limit.code()),
+                Err(limit) => {
+                    B::refuse(attempt, limit.code());
+                    coop::spend().await; // further attempts may wait
+                }
             }
         }
     }
