@@ -5,6 +5,9 @@
 //! each entry so that empty messages are bounded too. A receiving side that has seen room may push
 //! one message of any size, so the limit may be exceeded by one message.
 //!
+//! An error is added even if there is no room. If there is none and the newest entry is an error too, the
+//! further one is dropped: a peer can cause errors without sending messages.
+//!
 //! If [`room`](Inbox::room) returns 0, the receiving side pauses. The first [`pop`](Inbox::pop)
 //! that then leaves the inbox at most half full returns that it has to be resumed. Dropping a
 //! future that waits for [`arrived`](Inbox::arrived) loses no message.
@@ -228,7 +231,7 @@ impl Inbox {
         }
     }
 
-    /// Adds one entry.
+    /// Adds one entry; an error only if there is room or the newest entry is a message.
     pub fn push_one(&self, entry: Received) {
         self.push_entry(entry, None);
     }
@@ -237,7 +240,10 @@ impl Inbox {
         let mut is_excess = false;
         {
             let state = &mut *self.state.lock();
-            if !state.is_discarding {
+            let is_repeated = entry.is_err()
+                && matches!(state.entries.back(), Some(Err(_)))
+                && state.room(self) == 0;
+            if !state.is_discarding && !is_repeated {
                 let cost = cost(&entry);
                 self.share.received(cost - ENTRY_COST);
                 let position = state.popped + state.entries.len() as u64;

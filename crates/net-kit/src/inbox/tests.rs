@@ -47,6 +47,16 @@ fn one_message_of_any_size_fits_into_an_empty_inbox() {
 }
 
 #[test]
+fn errors_in_a_row_do_not_exceed_the_limit() {
+    let inbox = Inbox::new(3 * ENTRY_COST);
+    let cut = || Err(RecvError::Truncated { received: 1, announced: 2 });
+    inbox.push(&mut vec![cut(), entry(ENTRY_COST)]);
+    (0..100).for_each(|_| inbox.push_one(cut()));
+    let errors: Vec<_> = std::iter::from_fn(|| inbox.pop()).map(|(it, _)| it.is_err()).collect();
+    assert_eq!(errors, [true, false, true], "one says that something was not received");
+}
+
+#[test]
 fn discarding_drops_new_entries_only() {
     let inbox = Inbox::new(10);
     inbox.push_one(entry(10));
