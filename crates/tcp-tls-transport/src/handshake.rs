@@ -58,14 +58,17 @@ pub(crate) async fn accept(
     stream: TcpStream,
     identity: &TlsIdentity,
     handshake: &Handshake,
-    place: Place,
+    mut place: Place,
 ) -> Result<(Secured<TcpTls>, Place), ConnectError> {
     stream.set_nodelay(true).map_err(|_| ConnectError::Refused(handshake.remote_addr))?;
     let (config, verifier) = identity.server(&versions(&handshake.alpn))?;
     match TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible().await {
         Ok(stream) => Ok((secured(stream.into(), handshake, &verifier)?, place)),
         Err((error, stream)) => {
-            linger(stream, Vec::new(), Some(place));
+            // The attempt has its outcome: it cannot be evicted. Its socket counts as a connection.
+            if place.complete().is_ok() {
+                linger(stream, Vec::new(), Some(place));
+            }
             Err(handshake.failed(verifier.verdict(), ended(error)))
         }
     }

@@ -266,11 +266,12 @@ fn silent_sockets_do_not_lock_out_other_peers() {
 #[test]
 fn garbage_instead_of_a_handshake_is_a_typed_error() {
     run(async {
-        let (_, listener) = listen(TcpTlsConfig::default()).await;
+        let (transport, listener) = listen(TcpTlsConfig::default()).await;
         let mut peer = TcpStream::connect(listener.local_addr()).await.unwrap();
         peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         let error = listener.accept().await.unwrap().accept().await.unwrap_err();
         assert!(matches!(error, ConnectError::Closed(CloseReason::Transport(_))), "{error:?}");
+        assert_eq!(transport.statistics().handshakes, 0, "only its socket is kept for a while");
     });
 }
 
