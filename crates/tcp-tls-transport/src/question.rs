@@ -31,6 +31,7 @@ impl PeerQuestion<TcpTls> for Question {
         let written = async {
             outbox.push(record::answer(self.id, answer)).await?;
             self.is_ended = true;
+            self.place = None; // the peer may ask again
             outbox.flushed().await
         };
         let written = session.unless_stuck([outbox].into_iter(), written).await?;

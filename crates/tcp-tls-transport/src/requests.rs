@@ -24,6 +24,9 @@ pub(crate) const MAX_OPEN: usize = 16;
 pub(crate) struct Requests {
     places: Arc<Semaphore>,
     state: Mutex<State>,
+    /// Places for questions that the application has accepted. A peer that cancels them may ask further ones, while
+    /// the application still works on the former.
+    accepted: Arc<Semaphore>,
     /// Wakes tasks that accept questions.
     arrived: Notify,
 }
@@ -54,6 +57,8 @@ pub struct Question {
     pub(crate) question: Bytes,
     /// The memory of the question.
     _charge: Charge,
+    /// `None` once the answer is queued.
+    pub(crate) place: Option<OwnedSemaphorePermit>,
     pub(crate) asker: watch::Receiver<()>,
     /// The answer is about to be queued.
     pub(crate) is_answering: bool,
@@ -62,8 +67,8 @@ pub struct Question {
 
 impl Requests {
     pub(crate) fn new() -> Self {
-        let places = Arc::new(Semaphore::new(MAX_OPEN));
-        Self { places, state: Mutex::default(), arrived: Notify::new() }
+        let [places, accepted] = [(); 2].map(|()| Arc::new(Semaphore::new(MAX_OPEN)));
+        Self { places, state: Mutex::default(), accepted, arrived: Notify::new() }
     }
 
     /// Asks and waits for the answer. Dropping the future cancels the question.
@@ -88,8 +93,9 @@ impl Requests {
         answered.await.unwrap_or(Err(RequestError::Canceled)) // the connection has ended
     }
 
-    /// Waits for the next question of the peer.
+    /// Waits for the next question of the peer, while fewer than [`MAX_OPEN`] are accepted.
     pub(crate) async fn accept(&self) -> Question {
+        let place = self.accepted.clone().acquire_owned().await.ok(); // it is never closed
         loop {
             let mut arrived = pin!(self.arrived.notified());
             arrived.as_mut().enable();
@@ -102,7 +108,15 @@ impl Requests {
                         self.arrived.notify_one();
                     }
                     let (is_answering, is_ended) = (false, false);
-                    return Question { id, question, _charge, asker, is_answering, is_ended };
+                    return Question {
+                        id,
+                        question,
+                        _charge,
+                        place,
+                        asker,
+                        is_answering,
+                        is_ended,
+                    };
                 }
             }
             arrived.await;
@@ -248,6 +262,26 @@ mod tests {
         requests.on_record(&outbox, &share, question(1, None), 100).unwrap();
         let expected = Record::Refusal { id: 1, code: request_code::TOO_LARGE };
         assert_eq!(queued(&outbox), [Record::Cancel { id: 0 }, expected]);
+    }
+
+    #[tokio::test]
+    async fn canceled_questions_count_while_the_application_has_them() {
+        let (requests, outbox) = (Requests::new(), Outbox::new(1));
+        let share = Arc::new(Share::unlimited());
+        let ask = |id| {
+            let question = question(id, Some("why?".into()));
+            requests.on_record(&outbox, &share, question, 100).unwrap();
+        };
+        let mut accepted = Vec::new();
+        for id in 0..MAX_OPEN as u32 {
+            ask(id);
+            accepted.push(requests.accept().now_or_never().unwrap());
+            requests.on_record(&outbox, &share, Record::Cancel { id }, 100).unwrap();
+        }
+        ask(99);
+        assert!(requests.accept().now_or_never().is_none());
+        accepted.pop();
+        assert_eq!(requests.accept().now_or_never().unwrap().id, 99);
     }
 
     #[tokio::test]
