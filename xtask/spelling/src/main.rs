@@ -28,7 +28,8 @@ fn misspelt<'a>(
     text: &'a str,
     accepted: &BTreeSet<&str>,
 ) -> Vec<(usize, &'a str, String)> {
-    let is_prose = path.ends_with(".md");
+    let is_document = path.ends_with(".md");
+    let mut is_header = path.ends_with(".patch"); // until the first file that it changes
     let mut found = Vec::new();
     for (number, line) in text.lines().enumerate() {
         let is_open = |word: &&str| !accepted.contains(&*word.to_lowercase());
@@ -37,10 +38,13 @@ fn misspelt<'a>(
                 found.push((number + 1, word, right.join(" or ")));
             }
         }
+        is_header &= !line.starts_with("file: ");
+        let is_prose = is_document || is_header;
         let prose = if is_prose { line } else { line.split_once("//").map_or("", |it| it.1) };
         // Code in backquotes has the names of other projects.
         for word in prose.split('`').step_by(2).flat_map(words).filter(is_open) {
-            let variant = VARIANTS.iter().find(|(other, _)| word.starts_with(other));
+            let lower = word.to_lowercase();
+            let variant = VARIANTS.iter().find(|(other, _)| lower.starts_with(other));
             found.extend(variant.map(|(_, ours)| (number + 1, word, format!("{ours}..."))));
         }
     }
@@ -135,5 +139,10 @@ mod tests {
         let wrong = concat!("behav", "ior");
         assert_eq!(found("a.md", &format!("{wrong}s, `{wrong}`")).len(), 1);
         assert_eq!(found("a.rs", &format!("let {wrong} = 1; // {wrong}")).len(), 1);
+        let capital = concat!("Behav", "ior");
+        assert_eq!(found("a.md", &format!("{capital}s differ.")), [(1, format!("{capital}s"))]);
+        let patch = format!("title: {wrong}\n\nfile: {wrong}.c 0\n// {wrong}\n{wrong}();\n");
+        let lines: Vec<_> = found("a.patch", &patch).into_iter().map(|it| it.0).collect();
+        assert_eq!(lines, [1, 4]);
     }
 }
