@@ -4,6 +4,7 @@ use crate::output::one_line;
 use crate::protocol;
 use net_traits::{CloseReason, ConnectError, ListenError, Rejection, RejectionBy, TrustError};
 use std::error::Error;
+use std::io;
 
 /// Formats an error for the user: in one line with its causes and, if there is any, advice.
 pub(crate) fn explained(error: &anyhow::Error) -> String {
@@ -21,8 +22,14 @@ fn of_cause(cause: &(dyn Error + 'static)) -> Option<&'static str> {
     if let Some(CloseReason::Rejected(rejection)) = cause.downcast_ref() {
         return of_rejection(rejection);
     }
-    let ListenError::Transport(_) = cause.downcast_ref()? else { return None };
-    Some("choose an address of this host, or 0.0.0.0 or [::]; ports below 1024 need privileges")
+    let ListenError::Transport(cause) = cause.downcast_ref()? else { return None };
+    match cause.downcast_ref().map(io::Error::kind)? {
+        io::ErrorKind::AddrNotAvailable => {
+            Some("choose an address of this host, or 0.0.0.0 or [::]")
+        }
+        io::ErrorKind::PermissionDenied => Some("ports below 1024 need privileges"),
+        _ => None,
+    }
 }
 
 fn of_connect(error: &ConnectError) -> Option<&'static str> {
@@ -66,7 +73,7 @@ const CERTIFICATE_EXPIRED: u8 = 45;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use net_traits::{CertHash, RecvError};
+    use net_traits::{Cause, CertHash, RecvError};
 
     #[test]
     fn advice_follows_the_cause() {
@@ -78,7 +85,10 @@ mod tests {
             remote_addr: address,
             offered: vec![offered.to_owned()],
         };
+        let listen = |kind| ListenError::Transport(Cause::new(io::Error::from(kind)));
         for (error, expected) in [
+            (listen(io::ErrorKind::AddrNotAvailable).into(), "an address of this host"),
+            (listen(io::ErrorKind::PermissionDenied).into(), "ports below 1024"),
             (ConnectError::Refused(address).into(), "the same --transport"),
             (no_alpn(protocol::PERF).into(), "--perf"),
             (no_alpn(protocol::CHAT).into(), "chat --host"),
@@ -92,5 +102,7 @@ mod tests {
             assert!(advice.contains(expected), "{text}");
         }
         assert_eq!(explained(&anyhow::anyhow!("disk full")), "disk full");
+        let text = explained(&listen(io::ErrorKind::OutOfMemory).into());
+        assert!(text.ends_with(": out of memory"), "{text}");
     }
 }
