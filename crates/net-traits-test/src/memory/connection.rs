@@ -170,6 +170,7 @@ impl Member for Shared {
 
     fn abort(&self, code: u64, reason: &str) {
         self.seat.wire.close(self.seat.side, code, reason);
+        let _reported = self.ended().now_or_never();
     }
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
