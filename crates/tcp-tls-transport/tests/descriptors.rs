@@ -38,6 +38,12 @@ fn a_listener_without_descriptors_says_so_and_goes_on() {
         return;
     }
     let (log, mut lines) = mpsc::unbounded_channel();
+    #[cfg(feature = "metrics")]
+    let recorder = metrics_util::debugging::DebuggingRecorder::new();
+    #[cfg(feature = "metrics")]
+    let snapshotter = recorder.snapshotter();
+    #[cfg(feature = "metrics")]
+    recorder.install().unwrap();
     tracing_subscriber::fmt().with_writer(move || Lines(log.clone())).init();
     run(async {
         let (_transport, listener) = listen(TcpTlsConfig::new()).await;
@@ -53,6 +59,13 @@ fn a_listener_without_descriptors_says_so_and_goes_on() {
         let expected = ["WARN", "net::limit", "a listener cannot accept", "Too many open files"];
         assert!(expected.iter().all(|part| line.contains(part)), "{line}");
         setrlimit(Resource::Nofile, limit).unwrap();
+        #[cfg(feature = "metrics")]
+        {
+            let metrics = snapshotter.snapshot().into_vec().into_iter();
+            let mut errors = metrics.filter(|it| it.0.key().name() == "net_accept_errors_total");
+            let (_, _, _, count) = errors.next().unwrap();
+            assert!(!matches!(count, metrics_util::debugging::DebugValue::Counter(0)), "{count:?}");
+        }
         let accepted = accept.await.unwrap();
         assert_eq!(accepted.remote_addr(), peer.local_addr().unwrap());
     });
