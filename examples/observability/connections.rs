@@ -47,6 +47,7 @@ async fn run<T: NetTransport>(transport: &'static str, make: impl Fn() -> T, her
         let peer = &peer.identity().to_string()[..8];
         let mut lines = events(message, transport);
         lines.retain(|line| line["target"] == "net::connection" && line["peer"] == peer);
+        assert!(lines.iter().all(|line| line["span"] == "connection"), "{lines:?}");
         lines
     };
     let fields = |line: &Line| {

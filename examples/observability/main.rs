@@ -3,6 +3,7 @@
 
 mod connections;
 mod failures;
+mod incidents;
 mod limits;
 mod observer;
 mod peers;

@@ -30,7 +30,7 @@ thread_local! {
     static ENTERED: RefCell<Vec<Id>> = const { RefCell::new(Vec::new()) };
 }
 
-/// Fields by name, with the message, the target, and the fields of the span.
+/// Fields by name, with the message, the target, and the name and the fields of the span.
 pub(crate) type Line = BTreeMap<&'static str, String>;
 
 struct Log;
@@ -55,6 +55,7 @@ impl Subscriber for Log {
     fn new_span(&self, span: &Attributes<'_>) -> Id {
         let mut line = Line::new();
         span.record(&mut Fields(&mut line));
+        line.insert("span", span.metadata().name().to_owned());
         let mut spans = SPANS.lock().unwrap();
         spans.push(line);
         Id::from_u64(spans.len() as u64)

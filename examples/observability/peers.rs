@@ -7,6 +7,7 @@ use net_traits::{
     ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener, NetTransport,
     TrustPolicy,
 };
+use net_traits_test::Limits;
 use net_traits_test::memory::{LinkPlan, MemoryNetwork};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -85,6 +86,55 @@ fn a_pool_reports_dials_losses_and_undelivered_messages() {
         assert_eq!(only("peer connected", "net::pool", &["peer"]), short);
         let reason = only("peer lost", "net::pool", &["peer", "reason"]);
         assert!(reason.starts_with(short) && reason.contains("done"), "{reason}");
+    });
+}
+
+#[test]
+fn a_pool_reports_stuck_connections_and_those_that_replace_them() {
+    observer::test("memory", true, async {
+        let before = values("net_pool_changes_total", "");
+        let seen = ["connection stuck", "connection replaced"].map(|it| events(it, "").len());
+        let network = MemoryNetwork::new(1);
+        let config = PeerPoolConfig::new();
+        let (pool, _events) = PeerPool::new(network.transport(), &[ALPN], node(), config).unwrap();
+        let (host, peer) = (network.transport(), node());
+        let listener = host.create_listener(any_port(), &[ALPN], peer.clone()).await.unwrap();
+        for _ in 0..60 {
+            let message = Bytes::from_static(&[7; 16 * 1024]);
+            pool.send(peer.identity(), listener.local_addr(), message).unwrap();
+        }
+        let accept = async || listener.accept().await.unwrap().accept().await.unwrap();
+        let _stuck = accept().await; // nothing is received from it
+        let fresh = accept().await;
+        fresh.recv().await.unwrap();
+        let expected = counts([("connected", 1.0), ("stuck", 1.0), ("replaced", 1.0)]);
+        expect(expected, || grown("net_pool_changes_total", "", &before)).await;
+        for (message, seen) in ["connection stuck", "connection replaced"].into_iter().zip(seen) {
+            let lines = events(message, "");
+            let [line] = &lines[seen..] else { panic!("{message}: {lines:?}") };
+            assert_eq!(line["target"], "net::pool");
+            assert_eq!(line["peer"], peer.identity().to_string()[..8]);
+        }
+    });
+}
+
+#[test]
+fn a_pool_reports_messages_that_it_does_not_receive() {
+    observer::test("memory", true, async {
+        let network = MemoryNetwork::new(1);
+        let limits = Limits { max_message_size: 1000, ..Limits::default() };
+        let transport = network.transport_with(limits);
+        let config = PeerPoolConfig::new();
+        let (pool, _events) = PeerPool::new(transport, &[ALPN], node(), config).unwrap();
+        let (host, peer) = (network.transport(), node());
+        let listener = host.create_listener(any_port(), &[ALPN], peer.clone()).await.unwrap();
+        pool.send(peer.identity(), listener.local_addr(), Bytes::from_static(b"hello")).unwrap();
+        let connection = listener.accept().await.unwrap().accept().await.unwrap();
+        connection.send(&[7; 1001]).await.unwrap();
+        expect(1, || events("message not received", "").len()).await;
+        let reported = only("message not received", "net::pool", &["peer", "error"]);
+        let short = &peer.identity().to_string()[..8];
+        assert!(reported.starts_with(short) && reported.contains("1001"), "{reported}");
     });
 }
 

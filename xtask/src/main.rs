@@ -25,6 +25,7 @@ mod handshakes;
 mod links;
 mod msquic;
 mod msrv;
+mod observed;
 mod package;
 mod patches;
 mod performance;

@@ -1,7 +1,9 @@
 //! `tidy`: checks rules that the compiler does not.
 
 use crate::process::{self, Workspace};
-use crate::{circles, documents, errors, handshakes, links, patches, performance, promises};
+use crate::{
+    circles, documents, errors, handshakes, links, observed, patches, performance, promises,
+};
 use anyhow::{Result, ensure};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -65,6 +67,7 @@ pub(crate) fn run(workspace: &Workspace) -> Result<()> {
     complaints.extend(documents::check(root)?);
     complaints.extend(performance::check(root)?);
     complaints.extend(promises::check(root, &files)?);
+    complaints.extend(observed::check(root, &files)?);
     for result in [patches::check(root), errors::check(root)] {
         complaints.extend(result.err().map(|error| format!("{error:#}")));
     }
