@@ -67,7 +67,7 @@ pub use ffi::library::{
     LibraryVersion, api_table, attempts_without_protocol, library_patches, library_version,
     require_address_validation,
 };
-pub use ffi::processors::set_processors;
+pub use ffi::processors::{set_busy_polling, set_processors};
 pub use ffi::raw::{FromRaw, TrustedPeers};
 pub use ffi::registration::ExecutionProfile;
 pub use ffi::settings::CongestionControl;

@@ -57,8 +57,8 @@ net_kit::quic_options! {
         /// do not carry the marks are recognized. Default: false (msquic).
         ecn: bool = false;
         /// How msquic's threads serve the connections of this transport. Default:
-        /// [`ExecutionProfile::LowLatency`]. The processors are chosen for the whole process, see
-        /// [`set_processors`](crate::set_processors).
+        /// [`ExecutionProfile::LowLatency`]. The processors, and how long threads poll, are chosen for the whole
+        /// process, see [`set_processors`](crate::set_processors) and [`set_busy_polling`](crate::set_busy_polling).
         execution_profile: ExecutionProfile = ExecutionProfile::LowLatency;
         /// Settings of msquic that have no option here. **A setting here takes precedence** over
         /// the option with the same meaning and over the value that the transport would choose.

@@ -91,7 +91,7 @@ pub use listener::MsQuicListener;
 pub use msquic_async::ExecutionDriver;
 pub use msquic_async::{
     ConnectionStatistics, Dial, ExecutionProfile, KeyLog, LibraryVersion, Settings,
-    library_version, set_processors,
+    library_version, set_busy_polling, set_processors,
 };
 pub use net_kit::quic::CongestionControl;
 pub use registration::RegistrationWrapper;

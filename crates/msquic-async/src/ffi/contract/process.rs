@@ -5,7 +5,7 @@ use super::handles::{Open, ignore};
 use super::roots::Registration;
 use super::{in_child, is_2_6, is_driven, prepare};
 use crate::ffi::library;
-use crate::ffi::processors::set_processors;
+use crate::ffi::processors::{set_busy_polling, set_processors};
 use crate::ffi::slot::Slotted;
 use crate::ffi::status::Status;
 use crate::ffi::testing;
@@ -16,6 +16,7 @@ use std::process::{self, exit};
 use std::ptr;
 use std::sync::mpsc;
 use std::thread;
+use std::time::Duration;
 
 // Linked by the crate libmsquic-sys.
 unsafe extern "C" {
@@ -169,6 +170,47 @@ fn usable(list: &str) -> u16 {
         (first.parse::<u16>().unwrap(), last.parse::<u16>().unwrap())
     };
     list.split(',').map(bounds).map(|(first, last)| last - first + 1).sum()
+}
+
+#[test]
+#[cfg(target_os = "linux")]
+fn c51_threads_poll_after_their_last_work() {
+    if let Some(child) = in_child("process::c51_threads_poll_after_their_last_work") {
+        assert!(child.is_success(), "{child}");
+        return;
+    }
+    let second = Duration::from_secs(1);
+    if is_driven() {
+        assert_eq!(set_busy_polling(second), Err(Status::INVALID_STATE));
+        exit(0);
+    }
+    let refused = [second + Duration::from_micros(1), Duration::MAX, Duration::from_nanos(1500)];
+    for time in refused {
+        assert_eq!(set_busy_polling(time), Err(Status::INVALID_PARAMETER), "{time:?}");
+    }
+    set_busy_polling(second).unwrap();
+    set_processors(&[0]).unwrap();
+    let pair = futures::executor::block_on(testing::pair(&Settings::new()));
+    assert_eq!(set_busy_polling(second / 2), Err(Status::INVALID_STATE));
+    set_busy_polling(second).unwrap(); // the processors have not changed it
+    // Without polling, the calls take a tenth of this processor time.
+    let before = ticks();
+    for _ in 0..100 {
+        futures::executor::block_on(pair.client.statistics()).unwrap();
+        thread::sleep(second / 5);
+        if ticks() >= before + 20 {
+            exit(0);
+        }
+    }
+    panic!("no thread has polled");
+}
+
+/// Returns the processor time of the process, in hundredths of a second.
+#[cfg(target_os = "linux")]
+fn ticks() -> u64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap();
+    let (_, fields) = stat.rsplit_once(") ").unwrap();
+    fields.split(' ').skip(11).take(2).map(|field| field.parse::<u64>().unwrap()).sum()
 }
 
 /// A configuration of a process that ends.
