@@ -30,7 +30,7 @@ use workload::Workload;
 #[derive(Debug, Parser)]
 struct Options {
     /// Run only these sections: messages, jumbo, connections, handshakes, memory, ten-thousand, network,
-    /// sharing, telemetry
+    /// polling, sharing, telemetry
     sections: Vec<String>,
     /// Number of rounds; by default 1 to 9, depending on the section, and 1 with `--quick`
     #[arg(long)]

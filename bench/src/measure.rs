@@ -95,12 +95,16 @@ async fn ping_pong<T: Transport>(transport: &T, size: usize, count: usize) -> Re
     let (server, all) = (Arc::new(server), warm_up(count) + count);
     let of_echo = server.clone();
     let echo = tokio::spawn(async move { of_echo.echo(size, all).await });
+    let cpu = cpu_time();
     let times = client.ping(size, all).await?.split_off(warm_up(count));
     echo.await??;
+    let cpu = cpu_time() - cpu;
     if let Some(server) = Arc::into_inner(server) {
         transport.close(client, server).await;
     }
-    Ok(percentiles(times))
+    let mut figures = percentiles(times);
+    figures.push(cpu.as_secs_f64() * 1e6 / all as f64);
+    Ok(figures)
 }
 
 async fn handshakes<T: Transport>(

@@ -2,7 +2,7 @@
 
 use crate::contenders::{
     AGAIN, BATCHED, BBR, DRIVEN, DRIVEN_BATCHED, DRIVEN_ONE, GATHERED, JUMBO, METRICS, OVER_QUINN,
-    OVER_QUINN_JUMBO, OVER_TCP, OWN_SOCKETS, TCP_GATHERED,
+    OVER_QUINN_JUMBO, OVER_TCP, OWN_SOCKETS, POLLING, TCP_GATHERED,
 };
 use crate::network::NETWORKS;
 use crate::workload::Workload;
@@ -45,8 +45,15 @@ pub(crate) fn all() -> Vec<Plan> {
                 one_way(1, 4 << 10, 40_000),
                 one_way(1, 64 << 10, 4000),
                 one_way(1, 1 << 20, 250),
-                ("128 B ping-pong".to_owned(), Workload::PingPong { size: 128, count: 3000 }),
+                ping_pong(),
             ],
+            rounds: 7,
+        },
+        Plan {
+            name: "polling",
+            title: "Threads that poll, and threads that wait",
+            contenders: vec!["ours", POLLING, DRIVEN],
+            workloads: vec![ping_pong(), one_way(1, 128, 300_000), one_way(1, 64 << 10, 4000)],
             rounds: 7,
         },
         Plan {
@@ -152,6 +159,10 @@ fn one_way(connections: usize, size: usize, count: usize) -> (String, Workload) 
     let over =
         if connections > 1 { format!(" over {connections} connections") } else { String::new() };
     (format!("{shown} one-way{over}"), Workload::OneWay { connections, size, count })
+}
+
+fn ping_pong() -> (String, Workload) {
+    ("128 B ping-pong".to_owned(), Workload::PingPong { size: 128, count: 3000 })
 }
 
 fn handshakes(at_once: usize) -> (String, Workload) {

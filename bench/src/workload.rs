@@ -35,7 +35,14 @@ impl Workload {
                 const { &[rate_in(", other connection, MB/s"), cost_in(", sent before it waits, KiB")] }
             }
             Self::PingPong { .. } => {
-                const { &[drawn(" p50, us"), cost_in(" p99, us"), cost_in(" p99.9, us")] }
+                const {
+                    &[
+                        drawn(" p50, us"),
+                        cost_in(" p99, us"),
+                        cost_in(" p99.9, us"),
+                        cost_in(", CPU us each"),
+                    ]
+                }
             }
             Self::Handshakes { .. } => const { &[rate_in(", 1/s"), cost_in(", CPU us each")] },
             Self::Idle { .. } => {

@@ -14,6 +14,7 @@ use metrics_exporter_prometheus::PrometheusBuilder;
 use msquic_transport::{CongestionControl, MsQuicTransport, MsQuicTransportConfig};
 use ours::{Batched, Node};
 use quinn_transport::{QuinnConfig, QuinnTransport};
+use std::time::Duration;
 use streams::Writes;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsTransport};
 use tokio::runtime::Builder;
@@ -26,6 +27,7 @@ pub(crate) const BATCHED: &str = "ours, batched and inline";
 pub(crate) const DRIVEN: &str = "ours, driven";
 pub(crate) const DRIVEN_BATCHED: &str = "ours, driven, batched and inline";
 pub(crate) const DRIVEN_ONE: &str = "ours, driven, one thread";
+pub(crate) const POLLING: &str = "ours, polling";
 pub(crate) const BBR: &str = "ours, BBR";
 pub(crate) const JUMBO: &str = "ours, jumbo";
 pub(crate) const METRICS: &str = "ours, driven, one thread, with metrics";
@@ -60,6 +62,10 @@ async fn create(name: &str) -> Result<()> {
     let config = msquic();
     match with_kind(name) {
         ("ours", _) => answer(node(config).await?).await,
+        (POLLING, _) => {
+            msquic_transport::set_busy_polling(POLLING_TIME)?;
+            answer(node(config).await?).await
+        }
         (BATCHED, _) => answer(Batched(node(config).await?)).await,
         #[cfg(target_os = "linux")]
         (DRIVEN | DRIVEN_BATCHED | DRIVEN_ONE | AGAIN | METRICS, _) => {
@@ -117,6 +123,9 @@ macro_rules! unlimited {
 unlimited!(msquic, MsQuicTransportConfig);
 unlimited!(quinn, QuinnConfig);
 unlimited!(tcp, TcpTlsConfig);
+
+/// For how long msquic's threads poll: longer than a round trip through all threads takes.
+const POLLING_TIME: Duration = Duration::from_micros(200);
 
 /// More connections than are ever open.
 const UNLIMITED: usize = 1_000_000;
