@@ -209,26 +209,22 @@ fn msquic_reports_each_limit() {
     observer::test("quic", false, run("quic", make, local(), &ALL, udp_route));
 }
 
-/// The memory network has no limit per address, its listeners do not wait for handshakes, and its
-/// messages arrive as a whole.
+/// The listeners of the memory network do not wait for handshakes, and its messages arrive as a whole.
 #[test]
 fn the_memory_network_reports_each_limit() {
     observer::test("memory", true, async {
         let network = MemoryNetwork::new(1);
         let make = |limit| {
-            let (of_all, of_one) = match limit {
-                Some(Limit::Connections) => (1, 2),
-                Some(Limit::PerIdentity) => (2, 1),
-                _ => (2, 2),
-            };
+            let of = |its| if limit == Some(its) { 1 } else { 2 };
             network.transport_with(Limits {
-                max_connections: of_all,
-                max_connections_per_identity: of_one,
+                max_connections: of(Limit::Connections),
+                max_connections_per_ip: of(Limit::PerIp),
+                max_connections_per_identity: of(Limit::PerIdentity),
                 ..Limits::default()
             })
         };
         let direct = async |_, address| Route { address, relay: None };
-        let limits = [Limit::Connections, Limit::PerIdentity];
+        let limits = [Limit::PerIp, Limit::Connections, Limit::PerIdentity];
         run("memory", make, "0.0.0.0:0".parse().unwrap(), &limits, direct).await;
     });
 }

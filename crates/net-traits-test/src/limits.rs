@@ -32,7 +32,15 @@ pub struct Limits {
     pub linger: Duration,
     /// How many accepted connections the transport may have at once. Default: 1000.
     pub max_connections: usize,
-    /// How many of them one identity may have at once; a further one replaces the oldest. Default:
+    /// How many of them may be from one IP address. No behaviour of the suite needs it: a harness may ignore
+    /// it. Default: no limit.
+    pub max_connections_per_ip: usize,
+    /// How many attempts may be in progress at once, until their handshakes are complete; those that wait to
+    /// be accepted count. No behaviour of the suite needs it. Default: no limit.
+    pub max_handshakes: usize,
+    /// How many of them may be from one IP address. No behaviour of the suite needs it. Default: no limit.
+    pub max_handshakes_per_ip: usize,
+    /// How many accepted connections one identity may have at once; a further one replaces the oldest. Default:
     /// 1000.
     pub max_connections_per_identity: usize,
     /// How many bytes of messages may wait to be received, per connection; a single message may
@@ -56,6 +64,9 @@ impl Default for Limits {
             operation_timeout: OPERATION,
             linger: LINGER,
             max_connections: 1000,
+            max_connections_per_ip: usize::MAX,
+            max_handshakes: usize::MAX,
+            max_handshakes_per_ip: usize::MAX,
             max_connections_per_identity: 1000,
             receive_queue: 4 * 1024 * 1024,
             max_memory: 64 * 1024 * 1024,

@@ -4,8 +4,8 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_traits::{
-    CloseReason, ConnectError, NetConnection, NetCredential, NetIncomingRequest, NetListener,
-    NetTransport, RecvError, SendError, TrustPolicy, WithCauses,
+    CloseReason, ConnectError, Limit, NetConnection, NetCredential, NetIncomingRequest,
+    NetListener, NetTransport, RecvError, SendError, TrustPolicy, WithCauses,
 };
 use net_traits_test::Limits;
 use net_traits_test::memory::{LinkPlan, MemoryConnection, MemoryNetwork, MemoryTransport};
@@ -341,5 +341,47 @@ async fn dials_blocked_by_a_partition_succeed_in_the_same_order() {
     let first = order_after_a_partition().await;
     for _ in 0..20 {
         assert_eq!(order_after_a_partition().await, first);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn connections_and_attempts_are_limited_in_total_and_per_address() {
+    let default = Limits::default;
+    for (limits, of_one_address, limit) in [
+        (Limits { max_connections_per_ip: 1, ..default() }, true, Limit::PerIp),
+        (Limits { max_handshakes_per_ip: 1, ..default() }, true, Limit::Handshakes),
+        (Limits { max_handshakes: 1, ..default() }, false, Limit::Handshakes),
+        (Limits { max_connections: 1, ..default() }, false, Limit::Connections),
+    ] {
+        let network = MemoryNetwork::new(1);
+        let server = network.transport_with(limits);
+        let credential = NetCredential::self_signed(TrustPolicy::Any).unwrap();
+        let bind_addr = "0.0.0.0:0".parse().unwrap();
+        let listener =
+            server.create_listener(bind_addr, &[ALPN], credential.clone()).await.unwrap();
+        let (one, other) = (network.transport(), network.transport());
+        let address = listener.local_addr();
+        let dial = |host: &MemoryTransport| {
+            let (host, credential) = (host.clone(), credential.clone());
+            Box::pin(async move { host.connect(address, &[ALPN], credential).await })
+        };
+        let mut waiting = dial(&one);
+        assert!(waiting.as_mut().now_or_never().is_none(), "{limit:?}: it waits to be accepted");
+        let refused = Some(ConnectError::Refused(address));
+        assert_eq!(dial(&one).await.err(), refused, "{limit:?}");
+        let elsewhere = dial(&other).now_or_never().map(|refused| refused.err());
+        assert_eq!(elsewhere.is_none(), of_one_address, "{limit:?}: {elsewhere:?}");
+        let accept = async { listener.accept().await.unwrap().accept().await };
+        let (dialled, accepted) = tokio::join!(waiting, accept);
+        let (_dialled, _accepted) = (dialled.unwrap(), accepted.unwrap());
+        let is_free = dial(&one).now_or_never().is_none();
+        assert_eq!(is_free, limit == Limit::Handshakes, "{limit:?}: a handshake has ended");
+        let counted = server.statistics();
+        let counts =
+            [counted.refused_per_ip, counted.refused_handshakes, counted.refused_connections];
+        let limits = [Limit::PerIp, Limit::Handshakes, Limit::Connections];
+        for (count, of) in counts.into_iter().zip(limits) {
+            assert_eq!(count > 0, of == limit, "{limit:?}: {counts:?}");
+        }
     }
 }

@@ -23,18 +23,17 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(network: MemoryNetwork, ip: IpAddr, limits: Limits) -> Self {
-        let unlimited = usize::MAX;
         let connection_limits = ConnectionLimits {
             connections: limits.max_connections,
-            per_ip: unlimited,
+            per_ip: limits.max_connections_per_ip,
             per_identity: limits.max_connections_per_identity,
-            handshakes: unlimited,
-            handshakes_per_ip: unlimited,
+            handshakes: limits.max_handshakes,
+            handshakes_per_ip: limits.max_handshakes_per_ip,
         };
         let telemetry = Telemetry::new("memory");
         let memory = MemoryLimits {
             total: limits.max_memory,
-            unfinished: unlimited, // each connection has one stream
+            unfinished: usize::MAX, // each connection has one stream
             timeout: limits.message_timeout,
         };
         let admission = Admission::new(connection_limits, telemetry.clone());

@@ -32,6 +32,14 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Limits
+//!
+//! A host has the [`Limits`](crate::Limits), also those on connections and attempts in total and per
+//! address, so that an application can be tested with diallers that are refused
+//! ([`ConnectError::Refused`](net_traits::ConnectError::Refused)). They count for the IP address of a
+//! host. At most 256 attempts wait to be accepted at each listener. A connection has one stream in each
+//! direction, and therefore no limit on unfinished messages beyond `max_memory` and `message_timeout`.
+//!
 //! Loss and reordering of packets, which transports hide, and busy processors are not simulated.
 
 mod connection;
