@@ -69,20 +69,21 @@ impl NetIncomingRequest for MsQuicNetIncomingRequest {
                 incoming.refuse(limit.code());
                 return Err(handshake.stopped_by(limit));
             }
-            let connection =
-                incoming.accept_with(&identity.configuration, identity.credential).map_err(
-                    |error| failed(&handshake, &ConnectionStartError::ConnectionLost(error)),
-                )?;
+            let watch = place.watch();
+            // msquic's timeout may come first, also while the request waits.
+            let failed = |error| match failed(&handshake, &error) {
+                ConnectError::TimedOut { .. } => handshake.stopped_by(watch.timed_out()),
+                error => error,
+            };
+            let connection = incoming
+                .accept_with(&identity.configuration, identity.credential)
+                .map_err(|error| failed(ConnectionStartError::ConnectionLost(error)))?;
             let close = |limit: Limit| {
                 connection.shutdown(limit.code(), admission::reason(limit));
                 handshake.stopped_by(limit)
             };
-            let watch = place.watch();
             let accepted = watch.run(handshake.timeout, connection.accept()).await;
-            accepted.map_err(close)?.map_err(|error| match failed(&handshake, &error) {
-                ConnectError::TimedOut { .. } => close(watch.timed_out()), // msquic's timeout came first
-                error => error,
-            })?;
+            accepted.map_err(close)?.map_err(failed)?;
             place.complete().map_err(close)?;
             let ended = connection.clone();
             MsQuicNetConnection::new(
