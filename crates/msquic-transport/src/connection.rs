@@ -19,6 +19,7 @@ use net_kit::coop;
 use net_kit::datagram::Counters;
 use net_kit::facts::ConnectionFacts;
 use net_kit::frame;
+use net_kit::guard::OnDrop;
 use net_kit::handshake::Handshake;
 use net_kit::inbox::Inbox;
 use net_kit::loss_reports::LossCursor;
@@ -255,9 +256,13 @@ impl MsQuicNetConnection {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         let Some(lane) = self.shared.stream_pool.unprepared() else { return };
         let shared = Handle::member(&self.shared).clone(); // not a handle, which would keep it open
+        let of_task = shared.clone();
+        let prepared = OnDrop(move || of_task.stream_pool.ordinary(lane).prepared());
         runtime.spawn(async move {
+            let _prepared = prepared; // also if the runtime is shut down
             let Shared { stream_pool, inner, config, .. } = &*shared;
-            stream_pool.prepare(lane, inner, config.timeouts()).await;
+            // The next send reports the error.
+            let _ = stream_pool.ordinary(lane).open(inner, config.timeouts()).await;
         });
     }
 

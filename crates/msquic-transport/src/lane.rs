@@ -29,7 +29,7 @@ pub(crate) struct Lane {
     receipts: Option<Arc<Receipts>>,
     /// Held by the task that opens the stream.
     opening: tokio::sync::Mutex<()>,
-    /// A task is [preparing](Self::prepare) the stream.
+    /// A task [prepares](Self::wants_preparation) the stream.
     is_preparing: AtomicBool,
     is_urgent: bool,
 }
@@ -181,8 +181,9 @@ impl Lane {
         }
     }
 
-    /// Returns whether the caller must [prepare](Self::prepare) the stream: it is not open, and no
-    /// other task prepares it.
+    /// Returns whether the caller must [open](Self::open) the stream in a task, for
+    /// [`try_send`](Self::try_send): it is not open, and no other task prepares it. When the task is
+    /// dropped, it calls [`prepared`](Self::prepared).
     pub(crate) fn wants_preparation(&self) -> bool {
         matches!(*self.slot.lock(), Slot::Empty) && !self.is_preparing.swap(true, Ordering::SeqCst)
     }
@@ -196,9 +197,8 @@ impl Lane {
         self.acquire(connection, timeouts).await.map(drop)
     }
 
-    /// Opens the stream unless it is open, for [`try_send`](Self::try_send).
-    pub(crate) async fn prepare(&self, connection: &Connection, timeouts: Timeouts) {
-        let _ = self.acquire(connection, timeouts).await; // the next send reports the error
+    /// Records that the task that prepared the stream has ended, or was dropped with its runtime.
+    pub(crate) fn prepared(&self) {
         self.is_preparing.store(false, Ordering::SeqCst);
     }
 

@@ -96,14 +96,15 @@ impl StreamPool {
         self.lane(false).try_send_many(messages)
     }
 
-    /// Returns a lane that [`try_send`](Self::try_send) needs and that no other task prepares.
+    /// Returns the index of a lane that [`try_send`](Self::try_send) needs and that no other task
+    /// prepares.
     pub(crate) fn unprepared(&self) -> Option<usize> {
         self.lanes.iter().position(Lane::wants_preparation)
     }
 
-    /// Opens the stream of an [unprepared](Self::unprepared) lane.
-    pub(crate) async fn prepare(&self, lane: usize, connection: &Connection, timeouts: Timeouts) {
-        self.lanes[lane].prepare(connection, timeouts).await;
+    /// Returns the lane for messages that are not urgent with this index.
+    pub(crate) fn ordinary(&self, index: usize) -> &Lane {
+        &self.lanes[index]
     }
 
     /// Opens the streams for messages that are not urgent.

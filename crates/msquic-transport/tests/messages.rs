@@ -9,6 +9,7 @@ use msquic_transport::{MsQuicNetConnection, MsQuicTransportConfig, STREAM_CODE_M
 use net_traits::{CloseReason, NetConnection, RecvError, SendError};
 use std::time::Duration;
 use tokio::io::AsyncWriteExt;
+use tokio::time::sleep;
 
 const MIB: usize = 1024 * 1024;
 
@@ -446,5 +447,21 @@ fn a_cancelled_send_is_sent_whole_or_not_at_all() {
         // A cancelled message may have been queued; none is truncated, lost or reordered.
         assert!(received.is_sorted_by(|one, next| one < next));
         assert!(queued.iter().all(|number| received.binary_search(number).is_ok()));
+    });
+}
+
+#[test]
+fn a_runtime_that_ends_does_not_keep_streams_from_being_opened() {
+    let Pair { client, server, .. } = run(async { pair().await });
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(async {
+        assert_eq!(client.try_send("early".into()), Err(SendError::WouldBlock))
+    });
+    drop(runtime); // with the task that opens the stream
+    run(async {
+        while client.try_send("late".into()).is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        assert_eq!(server.recv().await.unwrap().0, "late");
     });
 }
