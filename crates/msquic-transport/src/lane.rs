@@ -15,6 +15,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
 
 /// The priority of streams for urgent messages, above the default of 0x7fff.
 const URGENT: u16 = u16::MAX;
@@ -31,6 +32,8 @@ pub(crate) struct Lane {
     opening: tokio::sync::Mutex<()>,
     /// A task [prepares](Self::wants_preparation) the stream.
     is_preparing: AtomicBool,
+    /// Wakes senders that wait for room: no more messages are sent.
+    closed: Notify,
     is_urgent: bool,
 }
 
@@ -101,6 +104,7 @@ impl Lane {
             receipts,
             opening: tokio::sync::Mutex::default(),
             is_preparing: AtomicBool::new(false),
+            closed: Notify::new(),
             is_urgent,
         }
     }
@@ -128,9 +132,15 @@ impl Lane {
         let header = Bytes::copy_from_slice(header);
         let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {
+            let closed = self.closed.notified(); // before `acquire` checks whether it is closed
             let open = self.acquire(connection, timeouts).await?;
             let enqueue = open.stream.enqueue(&frame);
-            match unless_stuck(connection, &open.stream, timeouts, enqueue).await? {
+            let enqueued = tokio::select! {
+                biased;
+                () = closed => return Err(QueueError::Closed),
+                enqueued = unless_stuck(connection, &open.stream, timeouts, enqueue) => enqueued?,
+            };
+            match enqueued {
                 Ok(_) => {
                     open.sent(&frame[0], parts);
                     return Ok(open);
@@ -209,7 +219,10 @@ impl Lane {
         connection: &Connection,
         timeouts: Timeouts,
     ) -> Result<(), QueueError> {
-        let Some(open) = self.open_stream()? else { return Ok(()) };
+        let open = match &*self.slot.lock() {
+            Slot::Open(open) | Slot::Closed(Some(open)) => open.clone(),
+            Slot::Empty | Slot::Closed(None) => return Ok(()),
+        };
         let flush = open.stream.flush();
         let flushed = unless_stuck(connection, &open.stream, timeouts, flush).await?;
         match flushed.or_else(|error| self.replace(&open, error)) {
@@ -305,13 +318,17 @@ impl Lane {
     /// Stops sending and returns the stream to [drain](OpenStream::drain). `None` if already stopped,
     /// or if nothing was sent.
     pub(crate) fn close(&self) -> Option<Arc<OpenStream>> {
-        let slot = &mut *self.slot.lock();
-        let open = match slot {
-            Slot::Closed(_) => return None,
-            Slot::Open(open) => Some(open.clone()),
-            Slot::Empty => None,
+        let open = {
+            let slot = &mut *self.slot.lock();
+            let open = match slot {
+                Slot::Closed(_) => return None,
+                Slot::Open(open) => Some(open.clone()),
+                Slot::Empty => None,
+            };
+            *slot = Slot::Closed(open.clone());
+            open
         };
-        *slot = Slot::Closed(open.clone());
+        self.closed.notify_waiters();
         open
     }
 

@@ -146,6 +146,8 @@ impl Member for Shared {
 
     async fn close(&self, code: u64, reason: &str) -> CloseOutcome {
         let Self { stream_pool, inner, config, closing, .. } = self;
+        let local = || CloseReason::Local { code, reason: reason.to_owned() };
+        closing.lock().get_or_insert_with(local); // first, since the next line wakes senders
         let closed = stream_pool.close().filter(|_| inner.close_reason().is_none());
         let Some(closed) = closed else {
             coop::spend().await;
@@ -153,23 +155,18 @@ impl Member for Shared {
         };
         self.inbound.delivery().stop();
         self.entry.telemetry().closing(code, reason);
+        *closing.lock() = Some(local()); // another call may have been between the two
         {
-            let mut closing = closing.lock();
-            if closing.is_none() {
-                *closing = Some(CloseReason::Local { code, reason: reason.to_owned() });
-            }
-        }
-        let (messages, bytes) = {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
             let receipts = config.timeouts().wait(self.finish_receipts());
             let _ = tokio::join!(closed.drain(inner, config.timeouts()), receipts);
-            let rest = stream_pool.unconfirmed();
-            if closed.has_messages() && rest.0 == 0 {
+            if closed.has_messages() && stream_pool.unconfirmed().0 == 0 {
                 self.let_older_peer_read().await;
             }
-            rest
-        };
+        }
         inner.watch_shutdown().await;
+        // Not before: a `send` beside this call may have queued a message until the end.
+        let (messages, bytes) = stream_pool.unconfirmed();
         self.entry.undelivered((messages, bytes));
         CloseOutcome::from_unconfirmed(messages, bytes, CloseOutcome::Acknowledged)
     }

@@ -12,6 +12,7 @@ use net_traits::{
 };
 use quinn_transport::QuinnTransport;
 use std::time::Duration;
+use tokio::time::timeout;
 
 /// Receives until the end and returns the number of messages.
 async fn count(connection: &impl NetConnection) -> (usize, CloseReason) {
@@ -202,7 +203,7 @@ fn a_close_gives_an_older_peer_time_to_read() {
         let read = async {
             let stream = raw.accept_inbound_uni_stream().await.unwrap();
             while !stream.read_chunk().await.unwrap().unwrap().ends_with(b"hello") {}
-            server.flush().await.unwrap_err(); // it closes
+            server.send(b"late").await.unwrap_err(); // it closes
             raw.shutdown(5, "read");
         };
         let (outcome, ()) = tokio::join!(server.close(9, ""), read);
@@ -270,5 +271,34 @@ fn a_close_that_gives_up_tells_how_much_was_not_delivered() {
         assert_eq!(bytes, messages * 16 * 1024);
         let (received, _) = count(&server).await;
         assert!(received < sent && received as u64 + messages >= sent as u64);
+    });
+}
+
+#[test]
+fn a_close_ends_senders_that_wait_and_a_flush_beside_it_succeeds() {
+    run(async {
+        let server = MsQuicTransportConfig::new().receive_queue(64 * 1024);
+        let client = MsQuicTransportConfig::new().send_queue(64 * 1024).max_send_queue(64 * 1024);
+        let Pair { client, server, .. } = pair_with(server, client).await;
+        let mut sent = 0;
+        let pause = Duration::from_millis(300);
+        while timeout(pause, client.send_bytes(pattern(16 * 1024))).await.is_ok() {
+            sent += 1; // until the windows of the peer are full
+        }
+        let reading = async {
+            tokio::task::yield_now().await; // the others begin
+            count(&server).await.0
+        };
+        let (waiting, outcome, flushed, received) = tokio::join!(
+            biased;
+            client.send_bytes(pattern(16 * 1024)),
+            client.close(9, ""),
+            client.flush(),
+            reading,
+        );
+        let closed = SendError::Closed(CloseReason::Local { code: 9, reason: String::new() });
+        assert_eq!(waiting, Err(closed));
+        assert_eq!((outcome, flushed), (CloseOutcome::Acknowledged, Ok(())));
+        assert_eq!(received, sent);
     });
 }
