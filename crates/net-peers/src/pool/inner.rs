@@ -371,7 +371,33 @@ impl<T: NetTransport> Inner<T> {
         self.close_if_unlisted(peer);
     }
 
-    /// Aborts the connections of a removed peer, and reports its messages.
+    /// Removes a peer: aborts its connections and reports its messages.
+    pub(super) fn remove(&self, peer: CertHash) {
+        const WHY: &str = "removed from the pool";
+        let (removed, superseded) = {
+            let mut peers = self.peers.lock();
+            let Some(removed) = peers.remove(peer) else { return };
+            let superseded = self.removed(peer, &removed, WHY);
+            (removed, superseded)
+        };
+        drop(superseded);
+        self.discard(peer, removed, WHY);
+    }
+
+    /// Records the removal of a peer, with the state of the pool locked. Returns the superseded connection,
+    /// to be dropped after unlocking.
+    pub(super) fn removed(
+        &self,
+        peer: CertHash,
+        removed: &Peer<T::Connection>,
+        why: &str,
+    ) -> Option<T::Connection> {
+        removed.current.as_ref()?;
+        self.events.pending().lost(peer, removal(why))
+    }
+
+    /// Aborts the connections of a peer whose removal is [recorded](Self::removed), and reports its
+    /// messages.
     pub(super) fn discard(&self, peer: CertHash, removed: Peer<T::Connection>, why: &str) {
         let connections = removed.connections();
         drop(removed); // reports the queued messages
@@ -380,10 +406,7 @@ impl<T: NetTransport> Inner<T> {
             pooled.connection.abort(0, why);
         }
         if !connections.is_empty() {
-            let reason = CloseReason::Local { code: 0, reason: why.to_owned() };
-            self.events.telemetry().lost(&peer, &reason);
-            let superseded = self.events.pending().lost(peer, reason);
-            drop(superseded);
+            self.events.telemetry().lost(&peer, &removal(why));
         }
         self.events.wake();
     }
@@ -399,6 +422,11 @@ fn closed(reason: CloseReason) -> ConnectError {
         CloseReason::Rejected(rejection) => rejection.into(),
         reason => ConnectError::Closed(reason),
     }
+}
+
+/// Returns why the connections of a removed peer end.
+fn removal(why: &str) -> CloseReason {
+    CloseReason::Local { code: 0, reason: why.to_owned() }
 }
 
 fn removed_error() -> ConnectError {

@@ -169,7 +169,10 @@ impl<T: NetTransport> Drop for Owner<T> {
         let (peers, follows) = self.0.peers.lock().close();
         drop(follows);
         self.0.inbox.close();
-        peers.into_iter().for_each(|(peer, removed)| self.0.discard(peer, removed, WHY));
+        for (peer, removed) in peers {
+            drop(self.0.removed(peer, &removed, WHY)); // no connection is inserted any more
+            self.0.discard(peer, removed, WHY);
+        }
         self.0.events.close();
     }
 }
@@ -462,11 +465,7 @@ impl<T: NetTransport> PeerPool<T> {
     /// are not known to be delivered are [reported](PeerEvent::Undelivered). Messages that were
     /// received from the peer are still returned by [`recv`](Self::recv).
     pub fn remove(&self, peer: CertHash) {
-        let inner = &self.owner.0;
-        let removed = inner.peers.lock().remove(peer);
-        if let Some(removed) = removed {
-            inner.discard(peer, removed, "removed from the pool");
-        }
+        self.owner.0.remove(peer);
     }
 }
 
