@@ -35,9 +35,11 @@ impl Broadcast {
     /// message.
     pub(super) fn new(events: &Arc<Reports>) -> (Self, impl Fn(CertHash) -> Reporter) {
         let (report, reports) = mpsc::unbounded_channel();
-        (Self { reports, events: Arc::downgrade(events) }, move |peer| Reporter {
+        let (weak, events) = (Arc::downgrade(events), events.clone());
+        (Self { reports, events: weak }, move |peer| Reporter {
             peer,
             report: Some(report.clone()),
+            events: events.clone(),
         })
     }
 
@@ -85,6 +87,7 @@ impl Drop for Broadcast {
 pub(super) struct Reporter {
     peer: CertHash,
     report: Option<mpsc::UnboundedSender<(Unsent, Bytes)>>,
+    events: Arc<Reports>,
 }
 
 impl Reporter {
@@ -94,7 +97,12 @@ impl Reporter {
 
     /// Returns whether the report has a receiver.
     pub(super) fn unsent(mut self, error: DropError, message: Bytes) -> bool {
-        let unsent = Unsent { peer: self.peer, error };
-        self.report.take().is_some_and(|report| report.send((unsent, message)).is_ok())
+        let unsent = Unsent { peer: self.peer, error: error.clone() };
+        let is_received =
+            self.report.take().is_some_and(|report| report.send((unsent, message)).is_ok());
+        if is_received {
+            self.events.count(&self.peer, &error);
+        }
+        is_received
     }
 }

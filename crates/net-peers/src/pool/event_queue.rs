@@ -4,12 +4,13 @@
 //! keeps the [`Place`] that it has held since it was queued, and changes of peers are merged
 //! ([`PendingEvents`]).
 
+use super::config::DropError;
 use super::peer_event::{PeerEvent, Undelivered};
 use super::pending_events::PendingEvents;
 use super::quota::Place;
 use net_kit::coop;
 use net_kit::telemetry::PoolTelemetry;
-use net_traits::WithCauses;
+use net_traits::{CertHash, WithCauses};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::VecDeque;
 use std::fmt;
@@ -107,18 +108,23 @@ impl Reports {
 
     /// Reports an undelivered message.
     pub(super) fn report(&self, undelivered: Undelivered, place: Place) {
+        self.count(&undelivered.peer, &undelivered.error);
         self.push(undelivered, Some(place));
     }
 
-    /// Reports a message whose report was for a broadcast, and was not received. Its payload is shared.
+    /// Counts a message that is reported, once.
+    pub(super) fn count(&self, peer: &CertHash, error: &DropError) {
+        self.telemetry.undelivered(peer, error.kind(), &WithCauses(error));
+    }
+
+    /// Reports a message whose report was for a broadcast, where it was counted, and was not received. Its
+    /// payload is shared.
     pub(super) fn report_late(&self, undelivered: Undelivered) {
         self.begin();
         self.push(undelivered, None);
     }
 
     fn push(&self, undelivered: Undelivered, place: Option<Place>) {
-        let error = &undelivered.error;
-        self.telemetry.undelivered(&undelivered.peer, error.kind(), &WithCauses(error));
         self.telemetry.released();
         let discarded = {
             let mut state = self.state.lock();
