@@ -61,7 +61,8 @@ const PORTS: usize = 16;
 /// [delay](FallbackConfig::delay) is that of RFC 8305, 250 ms. A listener uses both transports, on
 /// the same port.
 ///
-/// A dial takes at most the delay plus the secondary transport's handshake timeout.
+/// A dial takes at most the delay plus the secondary transport's handshake timeout, or the primary
+/// transport's if that is longer.
 ///
 /// No failure of one transport is final: another program may answer on the same port, and a
 /// credential or an address that one transport cannot use may suit the other.

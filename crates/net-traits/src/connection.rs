@@ -281,8 +281,9 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a
     /// timeout: dropping the future of the first `close` closes immediately.
     ///
-    /// Only an answer of the peer's application shows that it has received a message. Received
-    /// messages that were not taken by [`recv`](Self::recv) before the call are discarded.
+    /// Only an answer of the peer's application shows that it has received a message. Messages that
+    /// arrive during the call may be discarded; [`recv`](Self::recv) still returns those that have
+    /// arrived before.
     ///
     /// # Cancel safety
     ///
