@@ -7,11 +7,12 @@ use super::inbox::Inbox;
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
 use super::pooled_connection::{PeerLimits, PooledConnection, Role, close_unlisted};
 use super::quota::Quota;
+use super::verifiers::{Expecting, OtherThanSelf};
 use crate::recheck::recheck_trust;
 use futures_util::FutureExt;
 use net_traits::{
-    Cause, CertHash, CertificateDer, CloseReason, ConnectError, EndorsingKey, NetConnection,
-    NetCredential, NetTransport, PeerIdentity, PeerVerifier, TrustPolicy, close_code,
+    Cause, CertHash, CloseReason, ConnectError, NetConnection, NetCredential, NetTransport,
+    TrustPolicy, close_code,
 };
 use parking_lot::{Mutex, RwLock};
 use std::net::SocketAddr;
@@ -461,63 +462,4 @@ async fn attempt<T: NetTransport>(
         drop(dial); // aborts this task, which ends here
     }
     result
-}
-
-/// Trusts one peer, if the pool's policy trusts it too.
-struct Expecting {
-    peer: CertHash,
-    policy: TrustPolicy,
-}
-
-impl PeerVerifier for Expecting {
-    fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
-        if peer.hash != self.peer {
-            return Err(format!("identity {} was expected", self.peer));
-        }
-        // The signature was verified before.
-        self.policy.still_trusts(peer, Some(certificate)).map_err(|error| error.to_string())
-    }
-
-    fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
-        self.policy.verify(Some(certificate)).unwrap_or(peer)
-    }
-
-    fn reads_legacy_endorsements(&self) -> bool {
-        self.policy.reads_legacy_endorsements()
-    }
-
-    fn counts(&self, key: &EndorsingKey) -> bool {
-        self.policy.counts(key)
-    }
-}
-
-/// Trusts the peers that the pool's policy trusts, but not this node.
-struct OtherThanSelf {
-    own: CertHash,
-    /// Set if this node itself answers.
-    is_own: Arc<AtomicBool>,
-    policy: TrustPolicy,
-}
-
-impl PeerVerifier for OtherThanSelf {
-    fn verify(&self, peer: &PeerIdentity, certificate: &CertificateDer<'_>) -> Result<(), String> {
-        if peer.hash == self.own {
-            self.is_own.store(true, Ordering::SeqCst);
-            return Err("this node dialled itself".to_owned());
-        }
-        // The signature was verified before.
-        self.policy.still_trusts(peer, Some(certificate)).map_err(|error| error.to_string())
-    }
-
-    fn complete(&self, peer: PeerIdentity, certificate: &CertificateDer<'_>) -> PeerIdentity {
-        self.policy.verify(Some(certificate)).unwrap_or(peer)
-    }
-
-    fn reads_legacy_endorsements(&self) -> bool {
-        self.policy.reads_legacy_endorsements()
-    }
-
-    fn counts(&self, key: &EndorsingKey) -> bool {
-        self.policy.counts(key)
-    }
 }

@@ -27,6 +27,7 @@ mod pooled_connection;
 mod queue;
 mod quota;
 mod task;
+mod verifiers;
 
 pub use broadcast::{Broadcast, Unsent};
 pub use config::{DropError, PeerPoolConfig, QueueError};
