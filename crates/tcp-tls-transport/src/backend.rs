@@ -11,6 +11,8 @@ use net_kit::tls::TlsIdentity;
 use net_traits::{
     Bytes, Cause, CloseOutcome, CloseReason, ConnectError, Limit, ListenError, RequestError,
 };
+#[cfg(any(target_os = "linux", target_os = "android"))]
+use socket2::SockRef;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -102,7 +104,9 @@ impl Backend for TcpTls {
     }
 
     async fn drive(session: Arc<Session<Self>>, io: TlsStream<TcpStream>, handshake: Handshake) {
-        driver::drive(&session, io, &handshake).await;
+        let mut io = io;
+        driver::drive(&session, &mut io, &handshake).await;
+        limit_delivery(io.get_ref().0, session.config().no_progress_timeout);
     }
 
     fn abort(session: &Session<Self>, code: u64, reason: &str) {
@@ -120,6 +124,15 @@ impl Backend for TcpTls {
 }
 
 /// Maps the error of a failed TCP connection attempt.
+/// Limits how long the system tries to deliver what remains after the end of a connection, while the peer takes
+/// nothing. Otherwise a peer that reads nothing would leave a socket and its data behind for each connection.
+fn limit_delivery(stream: &TcpStream, timeout: Duration) {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    let _ = SockRef::from(stream).set_tcp_user_timeout(Some(timeout)); // it may have ended
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    let _ = (stream, timeout); // other systems have limits of their own
+}
+
 fn unreachable(error: io::Error, remote_addr: SocketAddr) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {

@@ -28,7 +28,7 @@ const READ: usize = 16 * 1024;
 /// Drives a connection until it ends.
 pub(crate) async fn drive(
     session: &Session<TcpTls>,
-    stream: impl AsyncRead + AsyncWrite,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     handshake: &Handshake,
 ) {
     let deadline = async {
@@ -49,7 +49,7 @@ pub(crate) fn end(session: &Session<TcpTls>, reason: CloseReason) {
 
 async fn serve(
     session: &Session<TcpTls>,
-    stream: impl AsyncRead + AsyncWrite,
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     handshake: &Handshake,
 ) {
     let outbox = outbox(session);
