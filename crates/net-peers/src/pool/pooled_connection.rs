@@ -174,10 +174,14 @@ impl<C> PooledConnection<C> {
     /// Returns whether this connection can be closed, since `current` is used. The peer may use
     /// this one and be about to close `current`, which then has been silent for a while, but not
     /// for long.
+    ///
+    /// Nothing may be in flight, so that the close takes no longer than a round trip. Some transports discard
+    /// what arrives meanwhile, and a peer that sends on this connection keeps it for a while only.
     pub(super) fn is_dispensable(&self, current: &Self) -> bool {
         let silence = self.max_silence();
         let other = current.idle().unwrap_or_default();
-        self.idle().is_some_and(|idle| idle >= silence)
+        self.in_flight.is_empty()
+            && self.idle().is_some_and(|idle| idle >= silence)
             && (other < SILENCE_CHECK || other >= silence)
     }
 
@@ -199,4 +203,35 @@ pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>)
         // Dropping the future closes at once.
         let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, REASON)).await;
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::event_queue::EventQueue;
+    use crate::pool::outgoing::OutgoingMessage;
+    use crate::pool::quota::{OfPeer, Place, Quota};
+    use net_traits::CertHash;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_with_messages_in_flight_is_not_dispensable() {
+        let pooled =
+            |id| PooledConnection::new(id, (), true, true, PeerLimits::new(1, 1, 1)).unwrap();
+        let (spare, current) = (pooled(1), pooled(2));
+        tokio::time::sleep(2 * spare.max_silence()).await;
+        assert!(spare.is_dispensable(&current));
+        let (events, room) = (EventQueue::<()>::new(), Quota::new(2));
+        let of_peer = OfPeer::Unconfirmed { _bytes: room.take(1).unwrap() };
+        let place = Place { of_peer, _of_pool: (room.take(1).unwrap(), None) };
+        let peer = CertHash::from_bytes([1; 32]);
+        let mut outgoing =
+            OutgoingMessage::new(peer, "message".into(), place, None, &events.reports);
+        outgoing.offered();
+        spare.in_flight.add(outgoing);
+        assert!(!spare.is_dispensable(&current), "it is not flushed");
+        spare.in_flight.flushed(spare.in_flight.sent().await);
+        assert!(!spare.is_dispensable(&current), "it may have to be reported");
+        spare.in_flight.settle(Duration::ZERO);
+        assert!(spare.is_dispensable(&current));
+    }
 }
