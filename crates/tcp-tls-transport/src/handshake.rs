@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 use tokio_rustls::rustls;
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
@@ -20,6 +21,9 @@ use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 /// How long the socket of a rejected peer is kept, so that a reset does not discard the alert or
 /// the code.
 const LINGER: Duration = Duration::from_secs(1);
+
+/// How many such sockets the process keeps at once, whatever its transports are.
+const MOST_LINGERING: usize = 256;
 
 /// The suffix of a name in TLS that says that a side supports requests.
 const WITH_REQUESTS: &str = "+requests/1";
@@ -47,7 +51,7 @@ pub(crate) async fn dial(
     match connect.await {
         Ok(stream) => secured(stream.into(), handshake, &verifier),
         Err((error, stream)) => {
-            linger(stream, Vec::new(), None);
+            linger(stream, Vec::new());
             Err(handshake.failed(verifier.verdict(), ended(error)))
         }
     }
@@ -58,17 +62,15 @@ pub(crate) async fn accept(
     stream: TcpStream,
     identity: &TlsIdentity,
     handshake: &Handshake,
-    mut place: Place,
+    place: Place,
 ) -> Result<(Secured<TcpTls>, Place), ConnectError> {
     stream.set_nodelay(true).map_err(|_| ConnectError::Refused(handshake.remote_addr))?;
     let (config, verifier) = identity.server(&versions(&handshake.alpn))?;
     match TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible().await {
         Ok(stream) => Ok((secured(stream.into(), handshake, &verifier)?, place)),
         Err((error, stream)) => {
-            // The attempt has its outcome: it cannot be evicted. Its socket counts as a connection.
-            if place.complete().is_ok() {
-                linger(stream, Vec::new(), Some(place));
-            }
+            drop(place); // the attempt has its outcome: it must not keep others out
+            linger(stream, Vec::new());
             Err(handshake.failed(verifier.verdict(), ended(error)))
         }
     }
@@ -77,7 +79,8 @@ pub(crate) async fn accept(
 /// Closes a connection beyond a limit, with the limit's code.
 pub(crate) fn reject(stream: TlsStream<TcpStream>, limit: Limit, place: Place) {
     let last = record::close(limit.code(), admission::reason(limit));
-    linger(stream, last, Some(place));
+    drop(place);
+    linger(stream, last);
 }
 
 fn secured(
@@ -118,13 +121,15 @@ pub(crate) fn is_gone(error: &io::Error) -> bool {
 }
 
 /// Sends `last`, and keeps the socket open until the peer has read that and the alert before it.
-/// Closing a socket with unread bytes would reset the connection and discard both.
-fn linger<S>(mut stream: S, last: Vec<u8>, place: Option<Place>)
+/// Closing a socket with unread bytes would reset the connection and discard both, as it does beyond the limit.
+fn linger<S>(mut stream: S, last: Vec<u8>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    static SOCKETS: Semaphore = Semaphore::const_new(MOST_LINGERING);
+    let Ok(socket) = SOCKETS.try_acquire() else { return };
     tokio::spawn(async move {
-        let _place = place;
+        let _socket = socket;
         let read_to_end = async {
             let _ = stream.write_all(&last).await;
             let _ = stream.shutdown().await;
