@@ -133,12 +133,13 @@ impl Reader {
     /// copied to its message, and an honest connection could be the one that holds most.
     pub(crate) async fn pausing<T>(&self, piece: usize, future: impl Future<Output = T>) -> T {
         let (mut future, mut pause) = (pin!(future), None);
+        let mut held = Charge::new(&self.share);
         poll_fn(|context| {
+            held.set(0);
             let output = future.as_mut().poll(context);
-            if output.is_pending() && pause.is_none() {
-                let mut held = Charge::new(&self.share);
+            if output.is_pending() {
                 held.set(piece);
-                pause = Some((self.unread.pause(self.drained_at), held));
+                pause.get_or_insert_with(|| self.unread.pause(self.drained_at));
             }
             output
         })

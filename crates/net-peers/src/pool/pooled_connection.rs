@@ -2,6 +2,7 @@
 
 use super::in_flight::InFlight;
 use super::quota::{Quota, Share};
+use net_kit::guard::OnDrop;
 use net_traits::NetConnection;
 use parking_lot::Mutex;
 use std::sync::Arc;
@@ -198,9 +199,11 @@ impl<C> PooledConnection<C> {
 /// Closes a connection with a peer that is no longer listed, in the background; at once without a runtime.
 pub(super) fn close_unlisted<C: NetConnection>(pooled: Arc<PooledConnection<C>>) {
     const REASON: &str = "no longer listed";
-    let Ok(runtime) = Handle::try_current() else { return pooled.connection.abort(0, REASON) };
+    let connection = pooled.clone();
+    let abort = OnDrop(move || connection.connection.abort(0, REASON)); // does nothing after the close
+    let Ok(runtime) = Handle::try_current() else { return };
     runtime.spawn(async move {
-        // Dropping the future closes at once.
+        let _abort = abort; // a runtime that ends drops this before the first poll
         let _ = timeout(CLOSE_TIMEOUT, pooled.connection.close(0, REASON)).await;
     });
 }
