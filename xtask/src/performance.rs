@@ -121,6 +121,17 @@ mod tests {
     use bench_report::Row;
 
     #[test]
+    fn each_goal_has_a_figure() {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+        let report = Report::read(&root.join(FIGURES)).unwrap();
+        assert_eq!(
+            report.goals_without_figure(),
+            [""; 0],
+            "a name differs, or it was not measured"
+        );
+    }
+
+    #[test]
     fn files_that_are_not_made_of_the_stored_figures_are_found() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();

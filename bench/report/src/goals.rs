@@ -109,6 +109,7 @@ const BAD: &str = "40 ms, 100 Mbit/s, 5 % loss, Mbit/s";
 
 const OURS: &str = "ours";
 const BATCHED: &str = "ours, batched and inline";
+const INLINE: &str = "ours, driven, batched and inline";
 const DRIVEN: &str = "ours, driven";
 const ONE_THREAD: &str = "ours, driven, one thread";
 const BBR: &str = "ours, BBR";
@@ -141,8 +142,8 @@ const MESSAGES: &[Goal] = &[
     at_most(SLOWEST, DRIVEN, QUINN, 1.0),
     at_most(ROUND_TRIP, ONE_THREAD, QUINN, 1.1),
     at_most(SLOWEST, ONE_THREAD, QUINN, 1.0),
-    at_most(ROUND_TRIP, BATCHED, QUINN, 0.9),
-    at_most(SLOWEST, BATCHED, QUINN, 1.0),
+    at_most(ROUND_TRIP, INLINE, QUINN, 0.9),
+    at_most(SLOWEST, INLINE, QUINN, 1.0),
 ];
 
 const JUMBO: &[Goal] =
