@@ -7,7 +7,7 @@ use super::inbox::Inbox;
 use super::peers::{AbortOnDrop, Dial, Peer, Peers};
 use super::pooled_connection::{PeerLimits, PooledConnection, Role, close_unlisted};
 use super::quota::Quota;
-use super::verifiers::{Expecting, OtherThanSelf};
+use super::verifiers::Restricted;
 use crate::recheck::recheck_trust;
 use futures_util::FutureExt;
 use net_traits::{
@@ -171,12 +171,17 @@ impl<T: NetTransport> Inner<T> {
         address: SocketAddr,
     ) -> Result<Option<CertHash>, ConnectError> {
         let credential = self.credential.read().clone();
-        let is_own = Arc::new(AtomicBool::new(false));
-        let stranger = TrustPolicy::custom(OtherThanSelf {
-            own: credential.identity(),
-            is_own: is_own.clone(),
-            policy: credential.trust().clone(),
-        });
+        let (own, is_own) = (credential.identity(), Arc::new(AtomicBool::new(false)));
+        let answered = is_own.clone();
+        let check = move |peer| {
+            if peer == own {
+                answered.store(true, Ordering::SeqCst);
+                return Err("this node dialled itself".to_owned());
+            }
+            Ok(())
+        };
+        let policy = credential.trust().clone();
+        let stranger = TrustPolicy::custom(Restricted { policy, check });
         let connected = self.connect(address, credential.with_trust(stranger)).await;
         if is_own.load(Ordering::SeqCst) {
             return Ok(None);
@@ -442,7 +447,12 @@ async fn attempt<T: NetTransport>(
     address: SocketAddr,
 ) -> Result<T::Connection, ConnectError> {
     let credential = inner.credential.read().clone();
-    let expecting = TrustPolicy::custom(Expecting { peer, policy: credential.trust().clone() });
+    let check = move |found| match found == peer {
+        true => Ok(()),
+        false => Err(format!("identity {peer} was expected")),
+    };
+    let policy = credential.trust().clone();
+    let expecting = TrustPolicy::custom(Restricted { policy, check });
     let credential = credential.with_trust(expecting);
     let connected = inner.connect(address, credential).await;
     let result = connected.and_then(|connection| {
