@@ -4,7 +4,7 @@ use crate::MsQuicTransportConfig;
 use crate::certificate::resolve_bad_certificate;
 use crate::frame_sink::FrameSink;
 use crate::inbound::Inbound;
-use crate::lane::QueueError;
+use crate::lane::{self, QueueError};
 use crate::registration::RegistrationWrapper;
 use crate::shared::Shared;
 use crate::stream_pool::StreamPool;
@@ -300,13 +300,13 @@ impl MsQuicNetConnection {
             Ok(stream) => stream,
             Err(error) => return Err(NotSent(self.send_error(error).await)),
         };
-        expected.set_stream(stream.number());
+        expected.set_stream(lane::number(&stream));
         expected.queued();
         self.sent(size);
         tokio::select! {
             biased;
             receipt = expected.receipt() => receipt,
-            code = stream.stopped() => {
+            code = lane::stopped(&stream) => {
                 expected.lost();
                 Err(Unknown(SendError::Stopped { code }))
             }

@@ -8,7 +8,6 @@ use net_kit::frame::HEADER;
 use net_kit::loss_reports::LossReports;
 use net_kit::progress::{Progress, Snapshot, Stuck, Timeouts};
 use net_kit::receipts::Receipts;
-use net_kit::unacknowledged::Unacknowledged;
 use net_traits::{Cause, SendError};
 use parking_lot::Mutex;
 use std::future::pending;
@@ -37,45 +36,11 @@ pub(crate) struct Lane {
     is_urgent: bool,
 }
 
-/// A stream, and the messages on it that the peer has not acknowledged.
-pub(crate) struct OpenStream {
-    stream: WriteStream,
-    unacknowledged: Mutex<Unacknowledged>,
-}
-
-impl OpenStream {
-    fn sent(&self, header: &[u8], parts: &[Bytes]) {
-        let bytes = parts.iter().map(|part| part.len() as u64).sum();
-        self.sent_many(header.len(), std::iter::once(bytes));
-    }
-
-    /// Records messages of these `sizes` with headers of `header` bytes.
-    fn sent_many(&self, header: usize, sizes: impl Iterator<Item = u64>) {
-        let mut unacknowledged = self.unacknowledged.lock();
-        sizes.for_each(|bytes| unacknowledged.sent(header as u64 + bytes, bytes));
-        if unacknowledged.is_long() {
-            unacknowledged.confirm(self.stream.completed());
-        }
-    }
-
-    /// Returns the number of the stream in the connection.
-    pub(crate) fn number(&self) -> u64 {
-        self.stream.id().unwrap_or(u64::MAX) // it is open
-    }
-
-    /// Returns how many messages the peer has not acknowledged, at most, and their bytes.
-    fn unconfirmed(&self) -> (u64, u64) {
-        let mut unacknowledged = self.unacknowledged.lock();
-        unacknowledged.confirm(self.stream.completed());
-        unacknowledged.totals()
-    }
-}
-
 enum Slot {
     Empty,
-    Open(Arc<OpenStream>),
+    Open(Arc<WriteStream>),
     /// No more messages are sent. The stream is kept, because a dropped stream is reset.
-    Closed(Option<Arc<OpenStream>>),
+    Closed(Option<Arc<WriteStream>>),
 }
 
 /// Why a message was not queued.
@@ -112,7 +77,7 @@ impl Lane {
     /// Returns the number of queued bytes.
     pub(crate) fn pending_bytes(&self) -> u64 {
         match &*self.slot.lock() {
-            Slot::Open(open) => open.stream.pending_bytes(),
+            Slot::Open(open) => open.pending_bytes(),
             Slot::Empty | Slot::Closed(_) => 0,
         }
     }
@@ -124,7 +89,7 @@ impl Lane {
         header: &[u8],
         parts: &[Bytes],
         timeouts: Timeouts,
-    ) -> Result<Arc<OpenStream>, QueueError> {
+    ) -> Result<Arc<WriteStream>, QueueError> {
         match self.try_send(header, parts) {
             Err(QueueError::WouldBlock) => {}
             result => return result,
@@ -134,17 +99,14 @@ impl Lane {
         loop {
             let closed = self.closed.notified(); // before `acquire` checks whether it is closed
             let open = self.acquire(connection, timeouts).await?;
-            let enqueue = open.stream.enqueue(&frame);
+            let enqueue = open.enqueue(&frame);
             let enqueued = tokio::select! {
                 biased;
                 () = closed => return Err(QueueError::Closed),
-                enqueued = unless_stuck(connection, &open.stream, timeouts, enqueue) => enqueued?,
+                enqueued = unless_stuck(connection, &open, timeouts, enqueue) => enqueued?,
             };
             match enqueued {
-                Ok(_) => {
-                    open.sent(&frame[0], parts);
-                    return Ok(open);
-                }
+                Ok(_) => return Ok(open),
                 Err(error) => self.replace(&open, error)?,
             }
         }
@@ -155,13 +117,10 @@ impl Lane {
         &self,
         header: &[u8],
         parts: &[Bytes],
-    ) -> Result<Arc<OpenStream>, QueueError> {
+    ) -> Result<Arc<WriteStream>, QueueError> {
         let open = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
-        match open.stream.try_enqueue(header, parts) {
-            Ok(Some(_)) => {
-                open.sent(header, parts);
-                Ok(open)
-            }
+        match open.try_enqueue(header, parts) {
+            Ok(Some(_)) => Ok(open),
             Ok(None) => Err(QueueError::WouldBlock),
             Err(error) => {
                 self.replace(&open, error)?;
@@ -177,13 +136,9 @@ impl Lane {
         messages: &[([u8; HEADER], &Bytes)],
     ) -> Result<usize, QueueError> {
         let open = self.open_stream()?.ok_or(QueueError::WouldBlock)?;
-        match open.stream.try_enqueue_many(messages) {
+        match open.try_enqueue_many(messages) {
             Ok(0) => Err(QueueError::WouldBlock),
-            Ok(count) => {
-                let sizes = messages[..count].iter().map(|(_, message)| message.len() as u64);
-                open.sent_many(HEADER, sizes);
-                Ok(count)
-            }
+            Ok(count) => Ok(count),
             Err(error) => {
                 self.replace(&open, error)?;
                 Err(QueueError::WouldBlock)
@@ -223,8 +178,8 @@ impl Lane {
             Slot::Open(open) | Slot::Closed(Some(open)) => open.clone(),
             Slot::Empty | Slot::Closed(None) => return Ok(()),
         };
-        let flush = open.stream.flush();
-        let flushed = unless_stuck(connection, &open.stream, timeouts, flush).await?;
+        let flush = open.flush();
+        let flushed = unless_stuck(connection, &open, timeouts, flush).await?;
         match flushed.or_else(|error| self.replace(&open, error)) {
             Err(QueueError::Stopped(_)) => Ok(()),
             flushed => flushed,
@@ -234,19 +189,19 @@ impl Lane {
     /// Waits until the peer stops the stream, and removes it; for ever if none is open.
     pub(crate) async fn stopped(&self) -> QueueError {
         let Ok(Some(open)) = self.open_stream() else { return pending().await };
-        let code = open.stopped().await;
+        let code = stopped(&open).await;
         self.replace(&open, WriteError::Stopped(code)).err().unwrap_or(QueueError::Stopped(code))
     }
 
     /// Removes a broken stream; `Ok` if another stream may succeed.
-    fn replace(&self, broken: &Arc<OpenStream>, error: WriteError) -> Result<(), QueueError> {
+    fn replace(&self, broken: &Arc<WriteStream>, error: WriteError) -> Result<(), QueueError> {
         {
             let mut slot = self.slot.lock();
             match &*slot {
                 Slot::Open(open) if Arc::ptr_eq(open, broken) => {
                     *slot = Slot::Empty;
                     let mut lost = self.lost.lock();
-                    *lost = sum(*lost, broken.unconfirmed());
+                    *lost = sum(*lost, unconfirmed(broken));
                     if let WriteError::Stopped(code) = error {
                         self.loss_reports.record(code);
                     }
@@ -258,7 +213,7 @@ impl Lane {
         match error {
             WriteError::Stopped(code) => {
                 if let Some(receipts) = &self.receipts {
-                    receipts.lost(broken.number(), &SendError::Stopped { code });
+                    receipts.lost(number(broken), &SendError::Stopped { code });
                 }
                 Err(QueueError::Stopped(code))
             }
@@ -273,7 +228,7 @@ impl Lane {
         &self,
         connection: &Connection,
         timeouts: Timeouts,
-    ) -> Result<Arc<OpenStream>, QueueError> {
+    ) -> Result<Arc<WriteStream>, QueueError> {
         if let Some(open) = self.open_stream()? {
             return Ok(open);
         }
@@ -298,7 +253,7 @@ impl Lane {
             match *slot {
                 Slot::Closed(_) => Err(QueueError::Closed),
                 _ => {
-                    let open = Arc::new(OpenStream { stream, unacknowledged: Mutex::default() });
+                    let open = Arc::new(stream);
                     *slot = Slot::Open(open.clone());
                     Ok(open)
                 }
@@ -307,7 +262,7 @@ impl Lane {
         timeouts.wait(open).await?
     }
 
-    fn open_stream(&self) -> Result<Option<Arc<OpenStream>>, QueueError> {
+    fn open_stream(&self) -> Result<Option<Arc<WriteStream>>, QueueError> {
         match &*self.slot.lock() {
             Slot::Open(open) => Ok(Some(open.clone())),
             Slot::Empty => Ok(None),
@@ -315,9 +270,9 @@ impl Lane {
         }
     }
 
-    /// Stops sending and returns the stream to [drain](OpenStream::drain). `None` if already stopped,
+    /// Stops sending and returns the stream to [drain]. `None` if already stopped,
     /// or if nothing was sent.
-    pub(crate) fn close(&self) -> Option<Arc<OpenStream>> {
+    pub(crate) fn close(&self) -> Option<Arc<WriteStream>> {
         let open = {
             let slot = &mut *self.slot.lock();
             let open = match slot {
@@ -336,31 +291,39 @@ impl Lane {
     /// those that were lost with stopped streams.
     pub(crate) fn unconfirmed(&self) -> (u64, u64) {
         let slot = self.slot.lock();
-        let unconfirmed = match &*slot {
-            Slot::Open(open) | Slot::Closed(Some(open)) => open.unconfirmed(),
+        let of_stream = match &*slot {
+            Slot::Open(open) | Slot::Closed(Some(open)) => unconfirmed(open),
             Slot::Empty | Slot::Closed(None) => (0, 0),
         };
-        sum(*self.lost.lock(), unconfirmed)
+        sum(*self.lost.lock(), of_stream)
     }
 }
 
-impl OpenStream {
-    /// Waits until the peer stops the stream, and returns its code. Never resolves if the
-    /// connection ends.
-    pub(crate) async fn stopped(&self) -> u64 {
-        match self.stream.stopped().await {
-            Ok(Some(code)) => code,
-            _ => pending().await,
-        }
-    }
+/// Returns the number of the stream in the connection.
+pub(crate) fn number(open: &WriteStream) -> u64 {
+    open.id().unwrap_or(u64::MAX) // it is open
+}
 
-    /// Waits until the peer has acknowledged all messages, or makes no progress.
-    ///
-    /// The stream is not finished: older peers read a finished stream again and again.
-    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) {
-        let flushed = self.stream.flush();
-        let _ = unless_stuck(connection, &self.stream, timeouts, flushed).await;
+/// Returns how many messages the peer has not acknowledged, at most, and their bytes without headers.
+fn unconfirmed(open: &WriteStream) -> (u64, u64) {
+    let (messages, bytes) = open.pending_writes();
+    (messages, bytes.saturating_sub(messages * HEADER as u64))
+}
+
+/// Waits until the peer stops the stream, and returns its code. Never resolves if the connection
+/// ends.
+pub(crate) async fn stopped(open: &WriteStream) -> u64 {
+    match open.stopped().await {
+        Ok(Some(code)) => code,
+        _ => pending().await,
     }
+}
+
+/// Waits until the peer has acknowledged all messages on a stream, or makes no progress.
+///
+/// The stream is not finished: older peers read a finished stream again and again.
+pub(crate) async fn drain(open: &WriteStream, connection: &Connection, timeouts: Timeouts) {
+    let _ = unless_stuck(connection, open, timeouts, open.flush()).await;
 }
 
 /// Waits until the peer has acknowledged a stream with an answer, or makes no progress.

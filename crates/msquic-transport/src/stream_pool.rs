@@ -3,7 +3,7 @@
 //! Messages are sent on one or more lanes, plus one for urgent messages.
 
 use crate::MsQuicTransportConfig;
-use crate::lane::{Lane, OpenStream, QueueError, drain_answer, sum};
+use crate::lane::{Lane, QueueError, drain, drain_answer, sum};
 use bytes::Bytes;
 use futures_util::future::{join, join_all, select_all};
 use msquic_async::Connection;
@@ -59,7 +59,7 @@ impl StreamPool {
         parts: &[Bytes],
         is_urgent: bool,
         timeouts: Timeouts,
-    ) -> Result<Arc<OpenStream>, QueueError> {
+    ) -> Result<Arc<WriteStream>, QueueError> {
         self.lane(is_urgent).send(connection, header, parts, timeouts).await
     }
 
@@ -170,7 +170,7 @@ impl StreamPool {
 /// The streams of a connection that is being closed. Keep it, and with it the answers, until the
 /// connection has ended.
 pub(crate) struct Closing {
-    streams: Vec<Arc<OpenStream>>,
+    streams: Vec<Arc<WriteStream>>,
     answers: Vec<Arc<WriteStream>>,
 }
 
@@ -182,7 +182,7 @@ impl Closing {
 
     /// Waits until the peer has acknowledged all messages and answers, or makes no progress.
     pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) {
-        let streams = self.streams.iter().map(|stream| stream.drain(connection, timeouts));
+        let streams = self.streams.iter().map(|it| drain(it, connection, timeouts));
         let answers = self.answers.iter().map(|it| drain_answer(connection, it, timeouts));
         join(join_all(streams), join_all(answers)).await;
     }

@@ -11,6 +11,7 @@
 
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
+use std::ops::AddAssign;
 
 /// Pieces shorter than this are copied; a copy of a few KiB is cheaper than a gather entry.
 const COPY_BELOW: usize = 4 * 1024;
@@ -29,19 +30,38 @@ const MAX_BATCH: usize = 1024 * 1024;
 
 #[derive(Debug)]
 pub(crate) struct SendQueue {
-    ready: VecDeque<Bytes>,
+    /// Pieces with the writes that end in them.
+    ready: VecDeque<(Bytes, Writes)>,
     block: BytesMut,
+    /// The writes that end in `block`.
+    in_block: Writes,
     /// The size that `block` was allocated with; 0 if there is none.
     block_size: usize,
     pending: usize,
-    in_flight: VecDeque<usize>,
+    in_flight: VecDeque<(usize, Writes)>,
     in_flight_bytes: usize,
     submitting: bool,
     fin: Fin,
     is_cut: bool,
     queued: u64,
     completed: u64,
+    /// The writes that are not completed.
+    incomplete: Writes,
     limit: usize,
+}
+
+/// A number of writes and their bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Writes {
+    pub(crate) count: u64,
+    pub(crate) bytes: u64,
+}
+
+impl AddAssign for Writes {
+    fn add_assign(&mut self, other: Self) {
+        self.count += other.count;
+        self.bytes += other.bytes;
+    }
 }
 
 /// Open ─finish─▶ Wanted ─in a batch─▶ Sent
@@ -65,6 +85,7 @@ impl SendQueue {
         Self {
             ready: VecDeque::new(),
             block: BytesMut::new(),
+            in_block: Writes::default(),
             block_size: 0,
             pending: 0,
             in_flight: VecDeque::new(),
@@ -74,6 +95,7 @@ impl SendQueue {
             is_cut: false,
             queued: 0,
             completed: 0,
+            incomplete: Writes::default(),
             limit: limit.max(1),
         }
     }
@@ -103,11 +125,28 @@ impl SendQueue {
         self.completed
     }
 
+    /// The writes that are not completed, each with all of its bytes.
+    pub(crate) fn incomplete(&self) -> Writes {
+        self.incomplete
+    }
+
+    /// Counts a write: the last `bytes` that were pushed.
+    pub(crate) fn end_write(&mut self, bytes: usize) {
+        let end = match self.ready.back_mut() {
+            _ if !self.block.is_empty() => &mut self.in_block,
+            Some((_, end)) => end,
+            None => return, // it is empty
+        };
+        let write = Writes { count: 1, bytes: bytes as u64 };
+        *end += write;
+        self.incomplete += write;
+    }
+
     pub(crate) fn push_copy(&mut self, bytes: &[u8]) {
         self.count(bytes.len());
         if bytes.len() >= COPY_BELOW {
             self.seal();
-            self.ready.push_back(Bytes::copy_from_slice(bytes));
+            self.ready.push_back((Bytes::copy_from_slice(bytes), Writes::default()));
             return;
         }
         if self.block.capacity() - self.block.len() < bytes.len() {
@@ -125,7 +164,7 @@ impl SendQueue {
         }
         self.count(bytes.len());
         self.seal();
-        self.ready.push_back(bytes.clone());
+        self.ready.push_back((bytes.clone(), Writes::default()));
     }
 
     /// Marks the end of the stream after what was pushed. Nothing may be pushed afterwards.
@@ -149,10 +188,13 @@ impl SendQueue {
         self.seal();
         let mut data = Vec::with_capacity(self.ready.len());
         let mut size = 0;
-        while let Some(mut piece) = self.ready.pop_front() {
+        let mut writes = Writes::default();
+        while let Some((mut piece, in_piece)) = self.ready.pop_front() {
             let rest = MAX_BATCH - size;
             if piece.len() > rest {
-                self.ready.push_front(piece.split_off(rest));
+                self.ready.push_front((piece.split_off(rest), in_piece));
+            } else {
+                writes += in_piece;
             }
             size += piece.len();
             data.push(piece);
@@ -166,7 +208,7 @@ impl SendQueue {
         }
         self.pending -= size;
         self.in_flight_bytes += size;
-        self.in_flight.push_back(size);
+        self.in_flight.push_back((size, writes));
         self.submitting = true;
         Some(Batch { data, fin })
     }
@@ -175,23 +217,25 @@ impl SendQueue {
     /// refused it.
     pub(crate) fn submitted(&mut self, accepted: bool) {
         self.submitting = false;
-        if !accepted && let Some(size) = self.in_flight.pop_back() {
+        if !accepted && let Some((size, _)) = self.in_flight.pop_back() {
             self.in_flight_bytes -= size;
         }
     }
 
     /// Records that the oldest native send completed.
     pub(crate) fn complete(&mut self) {
-        if let Some(size) = self.in_flight.pop_front() {
+        if let Some((size, writes)) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
             self.completed += size as u64;
+            self.incomplete.count -= writes.count;
+            self.incomplete.bytes -= writes.bytes;
         }
         self.release();
     }
 
     /// Records that the oldest native send was canceled: its bytes may not have reached the peer.
     pub(crate) fn cancel(&mut self) {
-        if let Some(size) = self.in_flight.pop_front() {
+        if let Some((size, _)) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
         }
         self.release();
@@ -200,7 +244,7 @@ impl SendQueue {
     /// Stops sending: there is no room from now on. Returns what was pending, to be dropped without
     /// a lock.
     #[must_use]
-    pub(crate) fn cut(&mut self) -> VecDeque<Bytes> {
+    pub(crate) fn cut(&mut self) -> VecDeque<(Bytes, Writes)> {
         self.is_cut = true;
         self.block = BytesMut::new();
         self.pending = 0;
@@ -225,7 +269,8 @@ impl SendQueue {
 
     fn seal(&mut self) {
         if !self.block.is_empty() {
-            self.ready.push_back(self.block.split().freeze());
+            let writes = std::mem::take(&mut self.in_block);
+            self.ready.push_back((self.block.split().freeze(), writes));
         }
     }
 }
@@ -354,6 +399,46 @@ mod tests {
             let kept = queue.block.capacity();
             assert!(kept <= FIRST_BLOCK, "{kept} bytes after {messages} messages");
         }
+    }
+
+    #[test]
+    fn a_write_is_incomplete_until_its_last_byte_is_completed() {
+        let mut queue = SendQueue::new(usize::MAX);
+        let mut expected = Writes::default();
+        for length in [3, 5000, 3, MAX_BATCH + 1, 10] {
+            queue.push_copy(b"head");
+            queue.push(&Bytes::from(vec![1; length]));
+            queue.end_write(4 + length);
+            expected += Writes { count: 1, bytes: 4 + length as u64 };
+        }
+        assert_eq!(queue.incomplete(), expected);
+        let mut rest = vec![];
+        while queue.next_batch().is_some() {
+            queue.submitted(true);
+            queue.complete();
+            rest.push(queue.incomplete());
+        }
+        let large = MAX_BATCH as u64 + 5;
+        let last = [Writes { count: 2, bytes: large + 14 }, Writes::default()];
+        assert_eq!(rest, last, "the first batch ends within the large write");
+    }
+
+    #[test]
+    fn a_write_that_is_canceled_refused_or_cut_stays_incomplete() {
+        let mut queue = SendQueue::new(usize::MAX);
+        let write = |queue: &mut SendQueue| {
+            queue.push_copy(b"write");
+            queue.end_write(5);
+        };
+        for accepted in [false, true] {
+            write(&mut queue);
+            assert!(queue.next_batch().is_some());
+            queue.submitted(accepted);
+        }
+        queue.cancel();
+        write(&mut queue);
+        assert_eq!(queue.cut().len(), 0);
+        assert_eq!(queue.incomplete(), Writes { count: 3, bytes: 15 });
     }
 
     #[test]

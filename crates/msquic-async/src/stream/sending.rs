@@ -59,6 +59,7 @@ impl StreamInner {
         self.try_write(|queue, _| {
             queue.push_copy(head);
             pieces.iter().for_each(|piece| queue.push(piece));
+            queue.end_write(head.len() + pieces.iter().map(Bytes::len).sum::<usize>());
             queue.queued()
         })
     }
@@ -74,6 +75,7 @@ impl StreamInner {
                 if has_room {
                     queue.push_copy(head);
                     queue.push(message);
+                    queue.end_write(HEAD + message.len());
                 }
                 has_room
             });
@@ -122,6 +124,11 @@ impl StreamInner {
             SendState::Open | SendState::Finishing | SendState::Finished => None,
             _ => Some(exclusive.send.check_open()),
         }
+    }
+
+    pub(super) fn pending_writes(&self) -> (u64, u64) {
+        let writes = self.exclusive.lock().queue.incomplete();
+        (writes.count, writes.bytes)
     }
 
     pub(super) fn completed_offset(&self) -> u64 {

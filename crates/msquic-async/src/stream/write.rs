@@ -214,6 +214,21 @@ impl WriteStream {
         self.0.queued().saturating_sub(self.0.completed_offset())
     }
 
+    /// How many writes are not completed, and their bytes: calls of [`enqueue`](Self::enqueue) and
+    /// [`try_enqueue`](Self::try_enqueue), and messages of
+    /// [`try_enqueue_many`](Self::try_enqueue_many). A write counts from the moment at which its bytes are in the
+    /// queue, with all of its bytes until its last byte is completed, and for good if the stream ends before.
+    ///
+    /// ```no_run
+    /// # fn example(stream: msquic_async::WriteStream) {
+    /// let (messages, bytes) = stream.pending_writes();
+    /// println!("{messages} messages of {bytes} bytes may not have reached the peer");
+    /// # }
+    /// ```
+    pub fn pending_writes(&self) -> (u64, u64) {
+        self.0.pending_writes()
+    }
+
     /// Waits until msquic has completed all bytes written so far. With send buffering (the default)
     /// that is when it has copied them, without it when the peer has acknowledged them. Any number
     /// of tasks may wait.
