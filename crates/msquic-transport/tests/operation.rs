@@ -3,6 +3,7 @@
 mod common;
 
 use common::{ALPN, credentials, run};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use msquic_transport::{
     MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
@@ -12,7 +13,10 @@ use net_traits::{
     RejectionBy, TrustPolicy, close_code,
 };
 use net_traits_test::key_log;
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::UdpSocket;
 
@@ -200,6 +204,31 @@ fn attempts_beyond_the_backlog_are_refused_and_counted() {
 }
 
 #[test]
+fn accept_yields_while_it_refuses_attempts() {
+    run(async {
+        const WAITING: usize = 300;
+        let config = MsQuicTransportConfig::new().max_connections(1).backlog(WAITING);
+        let (transport, listener) = listen(config).await;
+        let _only = connect_pair(&listener, trusting()).await;
+        let (dialler, client) = (MsQuicTransport::new(), trusting());
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], client.clone());
+        let mut dials: FuturesUnordered<_> = (0..=WAITING).map(|_| dial()).collect();
+        dials.next().await.unwrap().unwrap_err(); // the backlog is full
+        assert_eq!(transport.statistics().refused_connections, 0);
+        let mut accept = pin!(listener.accept());
+        let refused = poll_fn(|context| {
+            assert!(accept.as_mut().poll(context).is_pending());
+            match transport.statistics().refused_connections {
+                0 => Poll::Pending, // other operations have used up the budget
+                refused => Poll::Ready(refused),
+            }
+        });
+        let refused = refused.await;
+        assert!(refused < WAITING as u64, "{refused} refused without yielding");
+    });
+}
+
+#[test]
 fn a_refusal_is_sent_at_once() {
     run(async {
         let (_transport, listener) = listen(MsQuicTransportConfig::new()).await;
@@ -381,7 +410,7 @@ fn a_revocation_reaches_a_handshake_in_progress() {
                 dialled.unwrap().watch_close().await // keeps it open until then
             });
             let request = listener.accept().await.unwrap();
-            let mut accept = std::pin::pin!(request.accept());
+            let mut accept = pin!(request.accept());
             // On a busy machine a handshake may finish within one poll; then try again.
             if futures_util::FutureExt::now_or_never(&mut accept).is_none() {
                 assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 0);

@@ -372,7 +372,7 @@ pub fn check<T: PartialOrd + Debug>(
 
 #[cfg(test)]
 #[expect(unreachable_pub, reason = "the macro defines public items")]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
     crate::transport_options! {

@@ -75,3 +75,6 @@ impl<B: Backend> fmt::Debug for Listener<B> {
         f.debug_struct("Listener").field("local_addr", &local_addr).finish_non_exhaustive()
     }
 }
+
+#[cfg(test)]
+mod tests;
