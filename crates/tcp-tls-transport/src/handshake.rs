@@ -139,3 +139,46 @@ where
         let _ = timeout(LINGER, read_to_end).await; // a peer that keeps sending is disconnected
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{DuplexStream, duplex};
+    use tokio::time::sleep;
+
+    const LAST: &[u8] = b"why";
+
+    /// The socket of a peer whose handshake has failed.
+    fn failed() -> DuplexStream {
+        let (socket, peer) = duplex(64);
+        linger(socket, LAST.to_vec());
+        peer
+    }
+
+    /// Returns what the peer reads until the end.
+    async fn read(peer: &mut DuplexStream) -> Vec<u8> {
+        let mut read = Vec::new();
+        peer.read_to_end(&mut read).await.unwrap();
+        read
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sockets_of_failed_handshakes_are_kept_up_to_a_limit_and_for_a_time() {
+        let mut kept: Vec<_> = (0..MOST_LINGERING).map(|_| failed()).collect();
+        assert!(read(&mut failed()).await.is_empty(), "it is closed at once");
+        for peer in &mut kept {
+            assert_eq!(read(peer).await, LAST);
+            peer.write_all(b"data that would reset a closed connection").await.unwrap();
+        }
+        drop(kept.pop()); // the peer has closed
+        sleep(LINGER / 2).await;
+        let mut next = failed();
+        assert_eq!(read(&mut next).await, LAST, "it has the place of the one that was closed");
+        sleep(LINGER / 4 * 3).await;
+        for peer in &mut kept {
+            peer.write_all(b"data").await.unwrap_err(); // too late
+        }
+        next.write_all(b"data").await.unwrap();
+        assert_eq!(read(&mut failed()).await, LAST, "there is room again");
+    }
+}

@@ -276,6 +276,25 @@ fn garbage_instead_of_a_handshake_is_a_typed_error() {
 }
 
 #[test]
+fn failed_handshakes_do_not_lock_out_other_peers() {
+    run(async {
+        let limits = TcpTlsConfig::new;
+        for limits in [limits().max_connections_per_ip(1), limits().max_connections(1)] {
+            let (transport, listener) = listen(limits).await;
+            let mut peer = TcpStream::connect(listener.local_addr()).await.unwrap();
+            peer.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
+            listener.accept().await.unwrap().accept().await.unwrap_err();
+            // This side keeps the socket of the peer for a while, which counts for no limit.
+            let dialler = TcpTlsTransport::new();
+            let dial = dialler.connect(listener.local_addr(), &[ALPN], trusting());
+            let accept = async { listener.accept().await.unwrap().accept().await };
+            let _pair = tokio::try_join!(dial, accept).unwrap();
+            assert_eq!(transport.statistics().connections, 1);
+        }
+    });
+}
+
+#[test]
 fn a_certificate_without_its_key_is_rejected() {
     run(async {
         let (_, listener) = listen(TcpTlsConfig::default()).await;
