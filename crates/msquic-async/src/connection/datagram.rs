@@ -7,12 +7,11 @@ use super::{
 };
 use crate::Status;
 use crate::buffer::{DatagramCounts, DatagramSendState};
-use crate::coop;
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use tokio::sync::{futures::Notified, oneshot};
+use tokio::sync::oneshot;
 
 impl Connection {
     /// The largest datagram that can be sent now, in bytes; `None` while the connection is not established
@@ -114,11 +113,7 @@ impl Connection {
         cx: &mut Context<'_>,
         buf: &Bytes,
     ) -> Poll<Result<(), DgramSendError>> {
-        self.inner().datagram_room.register(cx);
-        match self.send_datagram(buf) {
-            Err(DgramSendError::Full) => Poll::Pending,
-            result => Poll::Ready(result),
-        }
+        self.inner().datagram_room.poll_registered(cx, || self.send_if_room(buf))
     }
 
     /// [`send_datagram`](Self::send_datagram) that waits for room.
@@ -144,8 +139,21 @@ impl Connection {
     /// Cancel-safe: a dropped future has either queued the datagram or not; it is never sent in
     /// part.
     pub fn send_datagram_wait<'a>(&'a self, buf: &'a Bytes) -> SendDatagram<'a> {
-        let room = self.inner().datagram_room.notified();
-        SendDatagram { connection: self, datagram: buf, room }
+        SendDatagram::new(self, buf)
+    }
+
+    /// Queues a datagram, or fails; `None`: wait for room.
+    fn send_if_room(&self, datagram: &Bytes) -> Option<Result<(), DgramSendError>> {
+        match self.send_datagram(datagram) {
+            Err(DgramSendError::Full) => None,
+            result => Some(result),
+        }
+    }
+
+    /// As [`send_if_room`](Self::send_if_room), for futures. One of them is woken for each datagram that leaves the
+    /// queue; there may be room for further ones.
+    fn send_and_pass_on(&self, datagram: &Bytes) -> Option<Result<(), DgramSendError>> {
+        self.send_if_room(datagram).inspect(|_| self.inner().datagram_room.pass_on())
     }
 
     /// Passes received datagrams to `sink` instead of a queue of this connection, beginning with those that
@@ -215,8 +223,7 @@ impl Connection {
         &self,
         cx: &mut Context<'_>,
     ) -> Poll<Result<Bytes, DgramReceiveError>> {
-        self.inner().inbound.datagrams.register(cx);
-        self.next_datagram().map_or(Poll::Pending, Poll::Ready)
+        self.inner().inbound.datagrams.poll_registered(cx, || self.next_datagram())
     }
 
     fn next_datagram(&self) -> Option<Result<Bytes, DgramReceiveError>> {
@@ -307,7 +314,7 @@ wait_future! {
     on connection.inner().inbound.datagrams, take connection.next_datagram()
 }
 
-pin_project_lite::pin_project! {
+wait_future! {
     /// Future of [`Connection::send_datagram_wait`].
     ///
     /// ```no_run
@@ -316,37 +323,8 @@ pin_project_lite::pin_project! {
     /// # Ok(())
     /// # }
     /// ```
-    #[derive(Debug)]
-    #[must_use = "futures do nothing unless polled"]
-    pub struct SendDatagram<'a> {
-        connection: &'a Connection,
-        datagram: &'a Bytes,
-        #[pin]
-        room: Notified<'a>,
-    }
-}
-
-impl Future for SendDatagram<'_> {
-    type Output = Result<(), DgramSendError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        coop::poll(cx, |cx| {
-            loop {
-                this.room.as_mut().enable();
-                match this.connection.send_datagram(this.datagram) {
-                    Err(DgramSendError::Full) => {}
-                    result => {
-                        // One waiter is woken for each datagram that is sent; there may be room for further ones.
-                        this.connection.inner().datagram_room.wake_one();
-                        return Poll::Ready(result);
-                    }
-                }
-                ready!(this.room.as_mut().poll(cx));
-                this.room.set(this.connection.inner().datagram_room.notified());
-            }
-        })
-    }
+    SendDatagram(connection: &Connection, datagram: &'a Bytes) -> Result<(), DgramSendError>,
+    on connection.inner().datagram_room, take connection.send_and_pass_on(datagram)
 }
 
 /// Future of [`Connection::send_datagram_tracked`]: the outcome of a datagram.

@@ -218,13 +218,11 @@ impl Connection {
         cx: &mut Context<'_>,
         error_code: u64,
     ) -> Poll<Result<(), ShutdownError>> {
-        self.inner().changed.register(cx);
         self.inner().shutdown(error_code, "");
-        match self.shut_down() {
-            None => Poll::Pending,
-            Some(ConnectionError::ClosedLocally { .. }) => Poll::Ready(Ok(())),
-            Some(error) => Poll::Ready(Err(ShutdownError::ConnectionLost(error))),
-        }
+        self.inner().changed.poll_registered(cx, || self.shut_down()).map(|end| match end {
+            ConnectionError::ClosedLocally { .. } => Ok(()),
+            error => Err(ShutdownError::ConnectionLost(error)),
+        })
     }
 
     /// Waits until the connection has ended and its native handle is closed, and returns the reason.

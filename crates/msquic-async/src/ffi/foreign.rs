@@ -43,7 +43,8 @@ fn wakers_are_cloned_without_a_lock() {
     let (waiters, locked) = (Arc::new(Waiters::default()), Arc::default());
     for _ in 0..1000 {
         let task = Task { waiters: waiters.clone(), locked: Arc::clone(&locked) };
-        waiters.register(&Context::from_waker(&task.waker()));
+        let polled = waiters.poll_registered(&Context::from_waker(&task.waker()), || None::<()>);
+        assert!(polled.is_pending());
     }
     waiters.wake_all();
     assert_eq!(locked.load(Ordering::SeqCst), 0, "clones under the lock");

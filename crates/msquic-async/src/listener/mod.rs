@@ -241,8 +241,7 @@ impl Listener {
     ///
     /// As for [`accept`](Self::accept).
     pub fn poll_accept(&self, cx: &mut Context<'_>) -> Poll<Result<Connection, ListenError>> {
-        self.inner.arrived.register(cx);
-        self.inner.next_connection().map_or(Poll::Pending, Poll::Ready)
+        self.inner.arrived.poll_registered(cx, || self.inner.next_connection())
     }
 
     /// Stops listening and waits until that is done. Connections in the backlog can still be
@@ -280,9 +279,8 @@ impl Listener {
     ///
     /// [`ListenError::NotStarted`].
     pub fn poll_stop(&self, cx: &mut Context<'_>) -> Poll<Result<(), ListenError>> {
-        self.inner.stopped.register(cx);
         self.inner.stop();
-        self.inner.stop_result().map_or(Poll::Pending, Poll::Ready)
+        self.inner.stopped.poll_registered(cx, || self.inner.stop_result())
     }
 
     /// The address that the listener is bound to, with the actual port where 0 was requested.
