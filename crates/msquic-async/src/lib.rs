@@ -50,6 +50,7 @@ mod send_stream;
 mod settings;
 mod stream;
 mod waiters;
+mod waker_check;
 
 use parking_lot as lock;
 

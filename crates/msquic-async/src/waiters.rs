@@ -1,15 +1,16 @@
 //! `Waiters`: tasks that wait for one thing that many may wait for.
 //!
 //! Futures use [`Waiters::notified`], which deregisters when it is dropped. `poll_*` functions
-//! cannot know when their caller stops waiting; they use [`Waiters::register`], whose [`Pollers`]
-//! keep one waker per task and find out which tasks no longer wait.
+//! cannot know when their caller stops waiting; they use [`Waiters::poll_registered`], whose
+//! [`Pollers`] keep one waker per task and find out which tasks no longer wait.
 
 // The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
 use crate::lock::Mutex;
+use crate::waker_check::registered;
 use std::collections::HashMap;
 use std::pin::Pin;
 use std::ptr;
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
@@ -26,7 +27,7 @@ impl Waiters {
     }
 
     /// Wakes the task at the next wake. Check the condition after this call.
-    pub(crate) fn register(&self, cx: &Context<'_>) {
+    fn register(&self, cx: &Context<'_>) {
         let waker = cx.waker().clone();
         let mut outdated = self.pollers.lock().register(waker);
         if let Some(probe) = outdated.probe() {
@@ -74,6 +75,7 @@ impl Waiters {
             return Poll::Ready(value);
         }
         self.register(cx);
+        registered();
         check().map_or(Poll::Pending, Poll::Ready)
     }
 }
@@ -102,7 +104,10 @@ impl<'a> Place<'a> {
                 self.0 = None;
                 return Poll::Ready(value);
             }
-            ready!(notified.as_mut().poll(cx));
+            if notified.as_mut().poll(cx).is_pending() {
+                registered();
+                return Poll::Pending;
+            }
             notified.set(waiters.notified());
         }
     }

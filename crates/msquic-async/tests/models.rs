@@ -8,6 +8,8 @@ mod gate;
 #[allow(dead_code, unused_imports, unused_macros, reason = "the models do not use everything")]
 #[path = "../src/waiters.rs"]
 mod waiters;
+#[path = "../src/waker_check.rs"]
+mod waker_check;
 
 use credit::{StreamCredit, Ticket};
 
@@ -20,6 +22,7 @@ use std::pin::pin;
 use std::sync::atomic::Ordering;
 use std::task::{Context, Poll, Wake, Waker};
 use waiters::{Place, Waiters};
+use waker_check::checked;
 
 /// Counts how often it is released.
 struct Handle {
@@ -102,7 +105,8 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     let waker = waker();
     let mut future = pin!(future);
     loop {
-        if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let mut context = Context::from_waker(&waker);
+        if let Poll::Ready(value) = checked(|| future.as_mut().poll(&mut context)) {
             return value;
         }
         thread::park();

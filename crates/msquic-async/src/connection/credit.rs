@@ -22,6 +22,7 @@
 
 // The mutex of `parking_lot`, or of a model checker: `tests/models.rs` includes this file too.
 use crate::lock::Mutex;
+use crate::waker_check::registered;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -141,6 +142,7 @@ impl Ticket {
             None => return Poll::Ready(()),
         };
         drop(before); // foreign code, after unlocking
+        registered();
         Poll::Pending
     }
 

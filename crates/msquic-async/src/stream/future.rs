@@ -4,6 +4,7 @@ use super::error::{ReadError, WriteError};
 use super::inner::StreamInner;
 use super::progress::Place;
 use super::recv_buffer::StreamRecvBuffer;
+use crate::coop;
 use crate::waiters::wait_future;
 use bytes::Bytes;
 use std::fmt;
@@ -68,7 +69,9 @@ impl Future for Flush<'_> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Self { stream, offset, place } = self.get_mut();
-        place.poll_until(&stream.progress, *offset, cx, || stream.completed(*offset))
+        coop::poll_state(cx, |cx| {
+            place.poll_until(&stream.progress, *offset, cx, || stream.completed(*offset))
+        })
     }
 }
 

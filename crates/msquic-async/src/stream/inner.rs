@@ -17,6 +17,7 @@ use crate::ffi::receive::Held;
 use crate::ffi::status::Status;
 use crate::ffi::stream::{NativeStream, StreamHold};
 use crate::waiters::Waiters;
+use crate::waker_check::registered;
 use futures_util::task::AtomicWaker;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
@@ -165,6 +166,7 @@ impl StreamInner {
             }
         }
         self.start_waker.register(cx.waker());
+        registered();
         match &self.exclusive.lock().start {
             StartState::Started => return Poll::Ready(Ok(())),
             StartState::Failed(error) => return Poll::Ready(Err(error.clone())),

@@ -37,6 +37,7 @@ pub use sink_stream::SinkStream;
 pub use stream_type::StreamType;
 pub use write::WriteStream;
 
+use crate::waker_check::checked;
 use bytes::Bytes;
 use handle::{KeepsConnection, StreamHandle};
 use std::sync::Arc;
@@ -101,16 +102,18 @@ impl Stream {
         cx: &mut Context<'_>,
         failed_on_block: bool,
     ) -> Poll<Result<(), StartError>> {
-        loop {
-            let started = ready!(self.inner.poll_start(cx, failed_on_block));
-            let Some(successor) = self.inner.successor(!failed_on_block) else {
-                return Poll::Ready(started);
-            };
-            *self = Self::new(successor, self.inner.connection());
-            if failed_on_block {
-                return Poll::Ready(started);
+        checked(|| {
+            loop {
+                let started = ready!(self.inner.poll_start(cx, failed_on_block));
+                let Some(successor) = self.inner.successor(!failed_on_block) else {
+                    return Poll::Ready(started);
+                };
+                *self = Self::new(successor, self.inner.connection());
+                if failed_on_block {
+                    return Poll::Ready(started);
+                }
             }
-        }
+        })
     }
 
     /// The QUIC stream id, once the stream has one.

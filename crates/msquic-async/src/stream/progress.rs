@@ -4,6 +4,7 @@
 //! their caller stops waiting, so they are woken by each completion.
 
 use crate::waiters::Waiters;
+use crate::waker_check::registered;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::task::{Context, Poll, Waker};
@@ -76,6 +77,7 @@ impl<'a> Place<'a> {
             line.waiting.insert(*key, waker)
         };
         drop(before); // foreign code, after unlocking
+        registered();
         // A completion in between found no waker.
         check().map_or(Poll::Pending, Poll::Ready)
     }
