@@ -240,7 +240,8 @@ macro_rules! settings {
 }
 
 settings! {
-    /// How long a handshake may receive nothing. Default: 10 s. In milliseconds, rounded up.
+    /// How long a handshake may receive nothing. An attempt at a listener has the value of the listener's
+    /// configuration, also while it waits to be accepted. Default: 10 s. In milliseconds, rounded up.
     handshake_idle_timeout: Duration;
     /// The idle timeout: how long a connection may receive nothing; zero means no limit. The
     /// smaller value of both sides applies. Default: 30 s. In milliseconds, rounded up.

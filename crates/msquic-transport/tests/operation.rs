@@ -3,9 +3,11 @@
 mod common;
 
 use common::{ALPN, credentials, run};
+use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use msquic_transport::{
-    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
+    MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport,
+    MsQuicTransportConfig,
 };
 use net_traits::{
     AcceptError, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
@@ -154,34 +156,55 @@ fn a_handshake_that_stalls_gives_way_to_another() {
     });
 }
 
+/// Accepts the attempt of a peer that does not receive the listener's packets and then sends no more.
+async fn silent_peer(listener: &MsQuicListener) -> MsQuicNetIncomingRequest {
+    let socket = UdpSocket::bind(loopback()).await.unwrap();
+    let address = socket.local_addr().unwrap();
+    tokio::spawn(async move {
+        let _ = MsQuicTransport::new().connect(address, &[ALPN], trusting()).await; // it fails
+    });
+    let to_listener = UdpSocket::bind(loopback()).await.unwrap();
+    let forward = async {
+        let mut datagram = vec![0; 65_536];
+        loop {
+            let size = socket.recv(&mut datagram).await.unwrap();
+            to_listener.send_to(&datagram[..size], listener.local_addr()).await.unwrap();
+        }
+    };
+    tokio::select! {
+        request = listener.accept() => request.unwrap(),
+        () = forward => unreachable!("it never ends"),
+    }
+}
+
 #[test]
 fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().handshake_timeout(Duration::from_millis(100));
         let (transport, listener) = listen(config).await;
-        // The peer behind this socket does not receive the listener's packets.
-        let socket = UdpSocket::bind(loopback()).await.unwrap();
-        let address = socket.local_addr().unwrap();
-        let dial = tokio::spawn(async move {
-            MsQuicTransport::new().connect(address, &[ALPN], trusting()).await
-        });
-        let to_listener = UdpSocket::bind(loopback()).await.unwrap();
-        let forward = async {
-            let mut datagram = vec![0; 65_536];
-            loop {
-                let size = socket.recv(&mut datagram).await.unwrap();
-                to_listener.send_to(&datagram[..size], listener.local_addr()).await.unwrap();
-            }
-        };
-        let accept = async { listener.accept().await.unwrap().accept().await };
-        let accepted = tokio::select! {
-            accepted = accept => accepted,
-            () = forward => unreachable!("it never ends"),
-        };
+        let accepted = silent_peer(&listener).await.accept().await;
         assert!(matches!(accepted, Err(ConnectError::TimedOut { .. })), "{accepted:?}");
         let statistics = transport.statistics();
         assert_eq!((statistics.refused_handshake_timeout, statistics.handshakes), (1, 0));
-        dial.abort();
+    });
+}
+
+#[test]
+fn an_attempt_that_times_out_before_its_accept_is_counted() {
+    run(async {
+        let config = MsQuicTransportConfig::new().handshake_timeout(Duration::from_millis(100));
+        let (transport, listener) = listen(config).await;
+        for doubled in 1..5 {
+            let request = silent_peer(&listener).await;
+            tokio::time::sleep(Duration::from_millis(100 << doubled)).await;
+            // On a busy machine msquic may end the attempt later; then try again.
+            if let Some(accepted) = request.accept().now_or_never() {
+                assert!(matches!(accepted, Err(ConnectError::TimedOut { .. })), "{accepted:?}");
+                assert_eq!(transport.statistics().refused_handshake_timeout, 1);
+                return;
+            }
+        }
+        panic!("attempts that wait have no timeout");
     });
 }
 
@@ -412,7 +435,7 @@ fn a_revocation_reaches_a_handshake_in_progress() {
             let request = listener.accept().await.unwrap();
             let mut accept = pin!(request.accept());
             // On a busy machine a handshake may finish within one poll; then try again.
-            if futures_util::FutureExt::now_or_never(&mut accept).is_none() {
+            if accept.as_mut().now_or_never().is_none() {
                 assert_eq!(transport.revoke(&TrustPolicy::reject_all()).await, 0);
                 break accept.await.unwrap();
             }

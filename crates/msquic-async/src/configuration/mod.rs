@@ -11,6 +11,7 @@ use crate::{DatagramLimits, KeyLog, Registration, Settings, Status, StreamLimits
 use net_traits::{Cause, CredentialError, NetCredential, TrustError, TrustPolicy};
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The configuration of connections: application protocols, settings, and the certificate.
 ///
@@ -32,6 +33,8 @@ pub struct Configuration {
     datagram_limits: DatagramLimits,
     key_log: Option<KeyLog>,
     serves_in_turn: bool,
+    /// Of the settings; attempts that wait to be accepted have no configuration yet.
+    handshake_idle_timeout: Option<Duration>,
     /// The tickets with which sessions are resumed, if they are.
     tickets: Option<Arc<Scope>>,
 }
@@ -184,7 +187,11 @@ impl Configuration {
             status => ConfigurationError::Other(status),
         })?;
         let tickets = settings.resumption.clone();
-        Ok(Self { tickets: tickets.map(Scope::new), ..Self::from_native(native) })
+        Ok(Self {
+            tickets: tickets.map(Scope::new),
+            handshake_idle_timeout: settings.handshake_idle_timeout,
+            ..Self::from_native(native)
+        })
     }
 
     fn from_native(native: Arc<NativeConfiguration>) -> Self {
@@ -195,6 +202,7 @@ impl Configuration {
             datagram_limits,
             key_log: None,
             serves_in_turn: false,
+            handshake_idle_timeout: None,
             tickets: None,
         }
     }
@@ -209,6 +217,10 @@ impl Configuration {
 
     pub(crate) fn key_log(&self) -> Option<&KeyLog> {
         self.key_log.as_ref()
+    }
+
+    pub(crate) fn handshake_idle_timeout(&self) -> Option<Duration> {
+        self.handshake_idle_timeout
     }
 
     pub(crate) fn tickets(&self) -> Option<&Arc<Scope>> {

@@ -7,6 +7,7 @@ use crate::connection::ConnectionInner;
 use crate::ffi::calls::Calls;
 use crate::ffi::connection::{NativeConnection, PeerConnection};
 use crate::ffi::listener::ListenerHandler;
+use crate::ffi::settings::NativeSettings;
 use std::sync::Arc;
 
 impl ListenerHandler for ListenerInner {
@@ -37,6 +38,13 @@ impl ListenerHandler for ListenerInner {
                 && let Err(status) = calls.log_keys()
             {
                 tracing::warn!(%status, "the keys of a connection cannot be logged");
+            }
+            if let Some(timeout) = configuration.handshake_idle_timeout() {
+                let mut settings = NativeSettings::new();
+                settings.handshake_idle_timeout(timeout);
+                if let Err(status) = calls.set_settings(&settings) {
+                    tracing::warn!(%status, "an attempt has the handshake timeout of msquic until it is accepted");
+                }
             }
             ConnectionInner::new(native, credential)
         };
