@@ -201,3 +201,6 @@ impl Member for Shared {
         self.inner.unread_stream_bytes().and_then(|bytes| usize::try_from(bytes).ok())
     }
 }
+
+#[cfg(test)]
+mod tests;
