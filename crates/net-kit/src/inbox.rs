@@ -155,7 +155,9 @@ impl Inbox {
             }
             let rest = std::mem::replace(&mut state.cost, cost);
             state.set_cost(rest, &self.share);
-            let is_half = || state.cost == 0 || state.cost <= self.share.room(self.limit) / 2;
+            let (cost, half) = (state.cost, self.limit / 2);
+            // Other connections write to what the second comparison reads.
+            let is_half = || cost == 0 || (cost <= half && cost <= self.share.room(self.limit) / 2);
             let resume = state.is_paused && is_half();
             if resume {
                 state.is_paused = false;

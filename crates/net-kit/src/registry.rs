@@ -19,6 +19,7 @@ mod handle;
 mod lingering;
 mod memory;
 mod sample;
+mod statistics;
 mod task;
 mod watch;
 
@@ -31,13 +32,12 @@ use crate::coop::yield_now;
 use crate::facts::ConnectionFacts;
 use crate::memory_budget::{MemoryBudget, MemoryLimits, Share};
 use crate::revocations::Revocations;
-use crate::statistics::MessageCounters;
 use crate::telemetry::{ConnectionTelemetry, Origin, Sample, Telemetry};
 use crate::trust_expiry::{Expiry, TrustExpiry};
 use crate::violations::Violations;
 use futures_util::future::join_all;
 use net_traits::{
-    CertHash, CloseOutcome, CloseReason, ConnectError, Limit, TransportStatistics, TrustPolicy,
+    CertHash, CloseOutcome, CloseReason, ConnectError, Limit, MessageStatistics, TrustPolicy,
     close_code,
 };
 use parking_lot::Mutex;
@@ -45,7 +45,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::future::ready;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 use task::Task;
@@ -132,7 +132,6 @@ pub struct Registry<M> {
     admission: Arc<Admission>,
     budget: Arc<MemoryBudget>,
     telemetry: Telemetry,
-    messages: MessageCounters,
     refused_messages: AtomicU64,
     undelivered_messages: AtomicU64,
     undelivered_bytes: AtomicU64,
@@ -145,12 +144,26 @@ pub struct Registry<M> {
 struct State<M> {
     next: u64,
     /// The oldest first.
-    live: BTreeMap<u64, Weak<M>>,
+    live: BTreeMap<u64, Live<M>>,
+    /// The messages of connections that are no longer live.
+    past: MessageStatistics,
     /// The connections that peers opened, by identity, the oldest first.
     accepted: HashMap<CertHash, BTreeSet<u64>>,
     revocations: Revocations,
     trust_expiry: TrustExpiry,
     tasks: Tasks,
+}
+
+/// A connection, and what it counts.
+struct Live<M> {
+    member: Weak<M>,
+    telemetry: Arc<ConnectionTelemetry>,
+}
+
+impl<M> Live<M> {
+    fn upgrade(&self) -> Option<Arc<M>> {
+        self.member.upgrade()
+    }
 }
 
 /// The tasks of a registry that has connections.
@@ -182,6 +195,7 @@ impl<M: Member> Registry<M> {
         let state = State {
             next: 0,
             live: BTreeMap::new(),
+            past: MessageStatistics::default(),
             accepted: HashMap::new(),
             revocations: Revocations::default(),
             trust_expiry: TrustExpiry::default(),
@@ -199,7 +213,6 @@ impl<M: Member> Registry<M> {
                 admission: Arc::new(admission.charged(&budget)),
                 budget,
                 telemetry,
-                messages: MessageCounters::default(),
                 refused_messages: AtomicU64::new(0),
                 undelivered_messages: AtomicU64::new(0),
                 undelivered_bytes: AtomicU64::new(0),
@@ -239,27 +252,28 @@ impl<M: Member> Registry<M> {
         revocations: u64,
         make: impl FnOnce(Entry<M>) -> M,
     ) -> Handle<M> {
-        let telemetry = ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin);
+        let telemetry =
+            Arc::new(ConnectionTelemetry::opened(self.telemetry.clone(), &facts, origin));
         let expiry = Expiry::of(facts.peer());
         let member = Arc::new_cyclic(|member: &Weak<M>| {
             let id = {
                 let mut state = self.state.lock();
                 state.next += 1;
                 let id = state.next;
-                state.live.insert(id, member.clone());
+                let telemetry = telemetry.clone();
+                state.live.insert(id, Live { member: member.clone(), telemetry });
                 if origin == Origin::Accepted {
                     state.accepted.entry(facts.peer().hash).or_default().insert(id);
                 }
                 id
             };
-            let (telemetry, violations) = (Arc::new(telemetry), Violations::new());
             let (registry, share) = (self.clone(), Arc::new(Share::new(&self.budget)));
             make(Entry {
                 registry,
                 id,
                 facts,
                 telemetry,
-                violations,
+                violations: Violations::new(),
                 share,
                 withdrawn: OnceLock::new(),
                 expiry,
@@ -302,7 +316,7 @@ impl<M: Member> Registry<M> {
 
     /// Returns the connections that have not ended, including those without handles.
     pub fn live(&self) -> Vec<Arc<M>> {
-        let mut live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
+        let mut live: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
         live.retain(|member| !member.has_ended());
         live
     }
@@ -333,7 +347,7 @@ impl<M: Member> Registry<M> {
             let mut state = self.state.lock();
             let forgotten = state.revocations.record(policy.clone());
             // Connections that have ended are included, since their messages may still be queued.
-            (state.live.values().cloned().collect::<Vec<_>>(), forgotten)
+            (state.live.values().map(|live| live.member.clone()).collect::<Vec<_>>(), forgotten)
         };
         drop(forgotten);
         let mut revoked = 0;
@@ -414,28 +428,6 @@ impl<M: Member> Registry<M> {
     pub async fn shut_down(&self) {
         let mut is_shut_down = self.is_shut_down.subscribe();
         let _ = is_shut_down.wait_for(|is_shut_down| *is_shut_down).await; // `self` owns the sender
-    }
-
-    /// Returns what the transport has counted so far.
-    pub fn statistics(&self) -> TransportStatistics {
-        let refused = |limit| self.admission.refused(limit);
-        let mut statistics = TransportStatistics::default();
-        statistics.connections = self.live().len();
-        statistics.handshakes = self.admission.handshakes();
-        statistics.messages = self.messages.read();
-        statistics.refused_connections = refused(Limit::Connections);
-        statistics.refused_per_ip = refused(Limit::PerIp);
-        statistics.refused_per_identity = refused(Limit::PerIdentity);
-        statistics.refused_handshakes = refused(Limit::Handshakes);
-        statistics.refused_handshake_timeout = refused(Limit::HandshakeTimeout);
-        statistics.refused_memory = refused(Limit::Memory);
-        statistics.refused_message_timeout = refused(Limit::MessageTimeout);
-        statistics.refused_backlog = refused(Limit::Backlog);
-        statistics.held_bytes = self.budget.used();
-        statistics.refused_messages = self.refused_messages.load(Ordering::Relaxed);
-        statistics.undelivered_messages = self.undelivered_messages.load(Ordering::Relaxed);
-        statistics.undelivered_bytes = self.undelivered_bytes.load(Ordering::Relaxed);
-        statistics
     }
 
     /// Starts a task and puts it into its slot, unless the one in the slot runs. A task that could not be started

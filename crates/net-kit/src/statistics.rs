@@ -13,27 +13,15 @@ pub struct MessageCounters {
 }
 
 impl MessageCounters {
-    /// Counts a message that was queued. Returns how many were queued before.
-    #[inline]
-    pub fn sent(&self, bytes: usize) -> u64 {
-        self.sent_many(1, bytes)
-    }
-
-    /// Counts several messages, see [`sent`](Self::sent).
+    /// Counts messages that were queued, and their bytes. Returns how many were queued before.
     #[inline]
     pub fn sent_many(&self, messages: usize, bytes: usize) -> u64 {
         self.bytes_sent.fetch_add(bytes as u64, Ordering::Relaxed);
         self.messages_sent.fetch_add(messages as u64, Ordering::Relaxed)
     }
 
-    /// Counts a message that was delivered to the application. Returns how many were delivered
-    /// before.
-    #[inline]
-    pub fn received(&self, bytes: usize) -> u64 {
-        self.received_many(1, bytes)
-    }
-
-    /// Counts several messages, see [`received`](Self::received).
+    /// Counts messages that were delivered to the application, and their bytes. Returns how many were
+    /// delivered before.
     #[inline]
     pub fn received_many(&self, messages: usize, bytes: usize) -> u64 {
         self.bytes_received.fetch_add(bytes as u64, Ordering::Relaxed);
@@ -61,6 +49,15 @@ impl MessageCounters {
         counts.bytes_received = since(&seen.bytes_received, counts.bytes_received);
         counts
     }
+}
+
+/// Adds two counts.
+pub(crate) fn sum(mut one: MessageStatistics, other: MessageStatistics) -> MessageStatistics {
+    one.messages_sent += other.messages_sent;
+    one.bytes_sent += other.bytes_sent;
+    one.messages_received += other.messages_received;
+    one.bytes_received += other.bytes_received;
+    one
 }
 
 /// Returns by how much `now` exceeds the last value in `seen`, and stores it there.

@@ -1,11 +1,12 @@
 //! `Entry`: what a connection holds of its registry. Received data passes through it to the
 //! application.
 
-use super::{Member, Registry, why_withdrawn};
+use super::{Live, Member, Registry, why_withdrawn};
 use crate::facts::ConnectionFacts;
 use crate::frame::Message;
 use crate::inbox::Received;
 use crate::memory_budget::Share;
+use crate::statistics::sum;
 use crate::telemetry::ConnectionTelemetry;
 use crate::trust_expiry::Expiry;
 use crate::violations::Violations;
@@ -15,7 +16,7 @@ use net_traits::{
 };
 use parking_lot::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use tracing::Span;
 
 /// What a connection holds of its [`Registry`]: its facts and telemetry.
@@ -74,7 +75,6 @@ impl<M: Member> Entry<M> {
         if messages == 0 {
             return;
         }
-        self.registry.messages.sent_many(messages, bytes);
         self.telemetry.sent(messages, bytes);
     }
 
@@ -101,7 +101,6 @@ impl<M: Member> Entry<M> {
         }
         match &received {
             Ok((message, _)) => {
-                self.registry.messages.received(message.len());
                 self.telemetry.received(1, message.len());
             }
             Err(RecvError::TooLarge { .. }) => {
@@ -137,7 +136,6 @@ impl<M: Member> Entry<M> {
             return Err(RecvError::Closed(reason));
         }
         let bytes = messages[first..].iter().map(|(message, _)| message.len()).sum();
-        self.registry.messages.received_many(count, bytes);
         self.telemetry.received(count, bytes);
         Ok(count)
     }
@@ -202,7 +200,7 @@ impl<M: Member> Entry<M> {
     }
 
     fn close_violator(&self) {
-        let member = self.registry.state.lock().live.get(&self.id).and_then(Weak::upgrade);
+        let member = self.registry.state.lock().live.get(&self.id).and_then(Live::upgrade);
         if let Some(member) = member {
             let code = close_code::TOO_MANY_VIOLATIONS;
             member.abort(code, close_code::name(code).unwrap_or_default());
@@ -215,6 +213,7 @@ impl<M> Drop for Entry<M> {
         let idle = {
             let state = &mut *self.registry.state.lock();
             state.live.remove(&self.id);
+            state.past = sum(state.past, self.telemetry.messages());
             if let Some(of_peer) = state.accepted.get_mut(&self.facts.peer().hash) {
                 of_peer.remove(&self.id);
                 if of_peer.is_empty() {

@@ -1,12 +1,12 @@
 //! Ends connections at the limits of the memory budget.
 
 use super::task::Task;
-use super::{Member, Registry};
+use super::{Live, Member, Registry};
 use crate::admission;
 use crate::memory_budget::Charge;
 use net_traits::Limit;
 use std::collections::HashMap;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, sleep};
 
@@ -87,7 +87,7 @@ impl<M: Member> Registry<M> {
     /// Ends the connections that hold most until the budget is not exceeded.
     pub(super) fn enforce_total(&self) {
         while self.budget.is_exceeded() {
-            let live: Vec<_> = self.state.lock().live.values().filter_map(Weak::upgrade).collect();
+            let live: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
             let most = live.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
             // Another thread may have ended a connection meanwhile.

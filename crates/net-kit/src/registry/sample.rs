@@ -1,7 +1,7 @@
 //! The task that samples the connections of a transport.
 
 use super::task::Task;
-use super::{AT_ONCE, Member, Registry};
+use super::{AT_ONCE, Live, Member, Registry};
 use crate::coop::yield_now;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
@@ -27,7 +27,7 @@ impl<M: Member> Registry<M> {
     }
 
     async fn sample(&self, id: u64) {
-        let member = self.state.lock().live.get(&id).and_then(Weak::upgrade);
+        let member = self.state.lock().live.get(&id).and_then(Live::upgrade);
         let Some(member) = member else { return };
         let telemetry = &member.entry().telemetry;
         telemetry.publish();

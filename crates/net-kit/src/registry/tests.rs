@@ -11,6 +11,7 @@ use net_traits::{
 use std::cell::Cell;
 use std::future::pending;
 use std::pin::pin;
+use std::sync::atomic::Ordering;
 use tokio::runtime::Builder;
 use tokio::time::sleep;
 
@@ -376,6 +377,8 @@ fn messages_are_counted_for_the_connection_and_the_transport() {
     let all = registry.statistics();
     assert_eq!((all.messages.messages_sent, all.messages.bytes_sent), (2, 15));
     assert_eq!(all.refused_messages, 1);
+    drop(one);
+    assert_eq!(registry.statistics().messages, all.messages, "ended connections count");
 }
 
 #[tokio::test(start_paused = true)]

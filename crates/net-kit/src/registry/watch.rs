@@ -1,7 +1,7 @@
 //! The task that closes connections when the trust in their peer ends.
 
 use super::task::Task;
-use super::{AT_ONCE, Entry, Member, Registry, withdraw};
+use super::{AT_ONCE, Entry, Live, Member, Registry, withdraw};
 use crate::coop::yield_now;
 use net_traits::close_code;
 use std::sync::{Arc, Weak};
@@ -39,7 +39,7 @@ async fn watch_expiry<M: Member>(registry: Weak<Registry<M>>) {
         let ended = registry.state.lock().trust_expiry.take_ended();
         for ended in ended.chunks(AT_ONCE) {
             for id in ended {
-                let member = registry.state.lock().live.get(id).and_then(Weak::upgrade);
+                let member = registry.state.lock().live.get(id).and_then(Live::upgrade);
                 member.iter().for_each(|member| {
                     withdraw(&**member, close_code::TRUST_ENDED);
                 });
