@@ -11,6 +11,7 @@ use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -65,6 +66,9 @@ trait ErasedConnection: Any + Send + Sync {
     async fn accept_request(&self) -> Result<DynQuestion, RequestError>;
 }
 
+/// What `async_trait` makes of an `async fn`.
+type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Implements a connection trait by delegating to another one.
 macro_rules! forward {
     ([$($header:tt)*] $self:ident => [$($inner:tt)*] $target:expr; $($more:tt)*) => {
@@ -106,8 +110,12 @@ macro_rules! forward {
                 <$($inner)*>::send($target, message).await
             }
 
-            async fn send_bytes(&$self, message: Bytes) -> Result<(), SendError> {
-                <$($inner)*>::send_bytes($target, message).await
+            fn send_bytes<'a, 'b>(&'a $self, message: Bytes) -> BoxFuture<'b, Result<(), SendError>>
+            where
+                'a: 'b,
+                Self: 'b,
+            {
+                <$($inner)*>::send_bytes($target, message) // not boxed again
             }
 
             async fn send_parts(&$self, parts: &[Bytes]) -> Result<(), SendError> {
@@ -130,8 +138,12 @@ macro_rules! forward {
                 <$($inner)*>::flush($target).await
             }
 
-            async fn recv(&$self) -> Result<(Bytes, Duration), RecvError> {
-                <$($inner)*>::recv($target).await
+            fn recv<'a, 'b>(&'a $self) -> BoxFuture<'b, Result<(Bytes, Duration), RecvError>>
+            where
+                'a: 'b,
+                Self: 'b,
+            {
+                <$($inner)*>::recv($target) // not boxed again
             }
 
             fn try_recv(&$self) -> Result<Option<(Bytes, Duration)>, RecvError> {
