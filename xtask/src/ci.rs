@@ -313,7 +313,7 @@ fn watch_memory(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
 /// measurement works.
 fn measure_attack(workspace: &Workspace, steps: &mut Steps) -> Result<()> {
     let mut run = workspace.cargo_linked(["run", "--package", "attack-bench", "--", "run"]);
-    run.args(["--seconds", "1", "--only", "partial messages", "--kind", "msquic"]);
+    run.args(["--seconds", "1", "--rounds", "1", "--only", "partial messages", "--kind", "msquic"]);
     steps.cargo("measure one attack", run)?;
     let test = workspace.cargo_linked(["test", "--package", "attack-bench"]);
     steps.cargo("memory under attack", test)

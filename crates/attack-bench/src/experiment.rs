@@ -36,10 +36,15 @@ pub(crate) struct Figures {
     pub(crate) pace: Pace,
 }
 
-/// An attack with its control.
+/// An attack with its control, measured in turn.
 pub(crate) struct Row {
     pub(crate) kind: Kind,
     pub(crate) attack: Attack,
+    /// At least one.
+    pub(crate) rounds: Vec<Round>,
+}
+
+pub(crate) struct Round {
     pub(crate) attacked: Figures,
     pub(crate) control: Figures,
 }
@@ -53,29 +58,41 @@ pub(crate) async fn run_all(options: &Run) -> Result<Vec<Row>> {
         }
         for kind in Kind::ALL {
             if attack.applies_to(kind) && options.kind.is_none_or(|only| only == kind) {
-                rows.push(row(kind, attack, duration).await?);
+                rows.push(row(kind, attack, duration, options.rounds.max(1)).await?);
             }
         }
     }
     Ok(rows)
 }
 
-async fn row(kind: Kind, attack: Attack, duration: Duration) -> Result<Row> {
+async fn row(kind: Kind, attack: Attack, duration: Duration, rounds: usize) -> Result<Row> {
     let value = attack.to_possible_value().expect("no attack is hidden");
-    let attacked = experiment(kind, duration, "attack", &[value.get_name()]).await?;
-    let pace = attacked.pace.to_string();
-    let control = experiment(kind, duration, "control", &[&pace]).await?;
-    for Figures { honest, memory, pace } in [&attacked, &control] {
-        eprintln!("{} {}: {honest:?}, {memory:.0?}, {pace}", attack.name(), kind.name());
+    let mut row = Row { kind, attack, rounds: Vec::new() };
+    for round in 0..rounds {
+        let settles = round == 0;
+        let attacked = experiment(kind, duration, "attack", &[value.get_name()], settles).await?;
+        let pace = attacked.pace.to_string();
+        let control = experiment(kind, duration, "control", &[&pace], false).await?;
+        for Figures { honest, memory, pace } in [&attacked, &control] {
+            let (packets, processors) = pace.rates();
+            let name = attack.name();
+            eprintln!(
+                "{name} {}: {honest:?}, {memory:.0?}, {packets:.0}/s, {processors:.1}",
+                kind.name()
+            );
+        }
+        row.rounds.push(Round { attacked, control });
     }
-    Ok(Row { kind, attack, attacked, control })
+    Ok(row)
 }
 
+/// Measures with an attacker or its control; `settles` waits for the victim's memory after it.
 async fn experiment(
     kind: Kind,
     duration: Duration,
     role: &str,
     arguments: &[&str],
+    settles: bool,
 ) -> Result<Figures> {
     let mut victim = Role::start(&["victim", kind.name()])?;
     let address = victim.line().await?;
@@ -96,7 +113,9 @@ async fn experiment(
     }
     let measured = honest.ask().await?;
     attacker.kill().await?;
-    sleep(IDLE + WARM_UP).await;
+    if settles {
+        sleep(IDLE + WARM_UP).await;
+    }
     let after = victim.resident_mib()?;
     honest.kill().await?;
     victim.kill().await?;

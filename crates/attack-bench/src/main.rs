@@ -75,6 +75,9 @@ struct Run {
     /// Seconds of each attack
     #[arg(long, default_value_t = 10)]
     seconds: u64,
+    /// How often each attack and its control are measured, in turn
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// Only attacks whose name contains this
     #[arg(long)]
     only: Option<String>,
