@@ -341,7 +341,7 @@ impl<M: Member> Registry<M> {
     ///
     /// # Cancel safety
     ///
-    /// A dropped future leaves some connections open.
+    /// A dropped future leaves some connections open. A further call waits for the handlers of all.
     pub async fn revoke(&self, policy: &TrustPolicy) -> usize {
         let (members, forgotten) = {
             let mut state = self.state.lock();
@@ -352,11 +352,11 @@ impl<M: Member> Registry<M> {
         drop(forgotten);
         let mut revoked = 0;
         for members in members.chunks(AT_ONCE) {
-            let members = members.iter().filter_map(Weak::upgrade);
-            let closed: Vec<_> = members.filter(|member| revoke(&**member, policy)).collect();
-            revoked += closed.len();
+            let mut members: Vec<_> = members.iter().filter_map(Weak::upgrade).collect();
+            revoked += members.iter().filter(|member| revoke(&***member, policy)).count();
+            members.retain(|member| !member.entry().is_trusted()); // revoked now or before
             yield_now().await;
-            for member in closed {
+            for member in members {
                 member.handled().await;
             }
         }

@@ -27,10 +27,20 @@ pub(super) struct Connection {
     pub(super) turn: AtomicU64,
     /// Whether a graceful close never ends.
     is_stuck: bool,
+    /// Locked while a handler runs.
+    handler: tokio::sync::Mutex<()>,
     ended: Mutex<Option<(u64, String)>>,
 }
 
 const LINGER: Duration = Duration::from_secs(5);
+
+impl Connection {
+    fn new(entry: Entry<Self>, is_stuck: bool) -> Self {
+        let (samples, turn) = (AtomicU64::new(0), AtomicU64::new(0));
+        let (handler, ended) = (tokio::sync::Mutex::default(), Mutex::default());
+        Self { entry, samples, turn, is_stuck, handler, ended }
+    }
+}
 
 impl Member for Connection {
     fn entry(&self) -> &Entry<Self> {
@@ -51,6 +61,10 @@ impl Member for Connection {
         }
         self.abort(code, reason);
         CloseOutcome::Delivered
+    }
+
+    async fn handled(&self) {
+        drop(self.handler.lock().await);
     }
 
     fn linger(&self, lingering: Lingering<Self>) {
@@ -103,13 +117,7 @@ fn open(
     let identity = TrustPolicy::Any.verify(certificate.as_ref()).unwrap();
     let alpn = "test/1".to_owned();
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-    registry.register(facts, origin, revocations, |entry| Connection {
-        entry,
-        samples: AtomicU64::new(0),
-        turn: AtomicU64::new(0),
-        is_stuck,
-        ended: Mutex::default(),
-    })
+    registry.register(facts, origin, revocations, |entry| Connection::new(entry, is_stuck))
 }
 
 pub(super) fn peer() -> NetCredential {
@@ -244,13 +252,7 @@ fn connect_trusting(
     let identity = trust.verify(certificate.as_ref()).unwrap();
     let alpn = "test/1".to_owned();
     let facts = ConnectionFacts::new(remote, remote, peer.identity(), identity, certificate, alpn);
-    registry.register(facts, Origin::Dialled, 0, |entry| Connection {
-        entry,
-        samples: AtomicU64::new(0),
-        turn: AtomicU64::new(0),
-        is_stuck: false,
-        ended: Mutex::default(),
-    })
+    registry.register(facts, Origin::Dialled, 0, |entry| Connection::new(entry, false))
 }
 
 #[tokio::test(start_paused = true)]
@@ -348,6 +350,24 @@ fn a_revocation_yields_after_every_few_peers() {
         (before, polls) = (now, polls + 1);
     }
     assert_eq!((asked.0.load(Ordering::Relaxed), polls), (count as u64, 11));
+}
+
+#[tokio::test]
+async fn a_revocation_waits_for_handlers_after_one_that_was_dropped() {
+    let registry = registry();
+    let (closed, ended) =
+        (connect(&registry, &peer(), 0, false), connect(&registry, &peer(), 0, false));
+    ended.abort(0, "");
+    let policy = TrustPolicy::reject_all();
+    for connection in [&closed, &ended] {
+        let handler = connection.handler.lock().await;
+        assert!(registry.revoke(&policy).now_or_never().is_none());
+        assert!(connection.has_ended());
+        let mut again = pin!(registry.revoke(&policy));
+        assert!((0..9).all(|_| again.as_mut().now_or_never().is_none()), "a handler runs");
+        drop(handler);
+        assert_eq!(again.await, 0, "they have ended already");
+    }
 }
 
 #[tokio::test]
