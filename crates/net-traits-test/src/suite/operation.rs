@@ -200,7 +200,7 @@ pub(super) async fn fill(connection: &impl NetConnection) -> u64 {
                 idle += 1;
                 sleep(PAUSE).await;
             }
-            Err(error) => panic!("{error}"),
+            Err(error) => panic!("{error:?}"),
         }
     }
     sent
