@@ -187,7 +187,10 @@ macro_rules! __behaviours {
             dropping {
                 a_recv_takes_nothing_at_any_step [] Swapped,
                 a_send_queues_all_or_nothing_at_any_step [] Swapped,
+                a_recv_datagram_takes_nothing_at_any_step [datagrams] Swapped,
                 a_flush_changes_nothing_at_any_step [] Swapped,
+                a_listen_leaves_nothing_at_any_step [] Once,
+                a_revocation_can_be_repeated_at_any_step [] Swapped,
                 attempts_leave_nothing_at_any_step [] Swapped,
                 a_close_closes_at_any_step [] Swapped,
                 requests_leave_the_connection_usable_at_any_step [requests] Swapped,

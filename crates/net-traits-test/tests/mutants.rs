@@ -86,7 +86,8 @@ mutants! {
     multicast_addresses_time_out: MulticastAddressesTimeOut =>
         "connect::addresses_of_no_host_are_invalid_input",
     listeners_leak: ListenersLeak =>
-        "connect::the_port_of_a_dropped_listener_is_free",
+        "connect::the_port_of_a_dropped_listener_is_free"
+            & "dropping::a_listen_leaves_nothing_at_any_step",
     taken_port_is_another_error: TakenPortIsAnotherError =>
         "connect::a_port_in_use_is_a_typed_error",
     missing_listener_is_another_error: MissingListenerIsAnotherError =>
@@ -132,7 +133,8 @@ mutants! {
     end_of_trust_is_not_reported: EndOfTrustIsNotReported =>
         "identity::a_connection_ends_with_the_endorsement_of_its_peer",
     revoked_messages_are_handed_out: RevokedMessagesAreHandedOut =>
-        "identity::nothing_of_a_revoked_peer_is_received",
+        "identity::nothing_of_a_revoked_peer_is_received"
+            & "dropping::a_revocation_can_be_repeated_at_any_step",
     revoked_batches_are_handed_out: RevokedBatchesAreHandedOut =>
         "identity::nothing_of_a_revoked_peer_is_received",
     revoked_messages_are_tried: RevokedMessagesAreTried =>
@@ -312,11 +314,13 @@ mutants! {
         "datagram::datagrams_arrive_whole"
             & "datagram::a_cancelled_recv_loses_no_datagram"
             & "datagram::datagrams_end_with_the_connection"
-            & "datagram::datagrams_of_a_revoked_peer_are_not_handed_out",
+            & "datagram::datagrams_of_a_revoked_peer_are_not_handed_out"
+            & "dropping::a_recv_datagram_takes_nothing_at_any_step",
     datagrams_are_cut: DatagramsAreCut =>
         "datagram::datagrams_arrive_whole",
     dropped_recv_loses_a_datagram: DroppedRecvLosesADatagram =>
-        "datagram::a_cancelled_recv_loses_no_datagram",
+        "datagram::a_cancelled_recv_loses_no_datagram"
+            & "dropping::a_recv_datagram_takes_nothing_at_any_step",
     datagrams_forget_the_end: DatagramsForgetTheEnd =>
         "datagram::datagrams_end_with_the_connection",
     revoked_datagrams_are_handed_out: RevokedDatagramsAreHandedOut =>
@@ -325,7 +329,8 @@ mutants! {
         "polling::the_last_waker_is_enough"
             & "polling::a_dropped_waiter_passes_its_wake_on",
     send_parts_keeps_no_waker: SendPartsKeepsNoWaker =>
-        "polling::the_last_waker_is_enough",
+        "polling::the_last_waker_is_enough"
+            & "dropping::a_send_queues_all_or_nothing_at_any_step",
     canceled_keeps_its_first_waker: CanceledKeepsItsFirstWaker =>
         "polling::the_last_waker_is_enough_for_requests",
     dropped_recvs_end_others: DroppedRecvsEndOthers =>
@@ -348,6 +353,10 @@ mutants! {
         "polling::acked_sends_that_need_not_wait_yield",
     dropped_flushes_end_later_ones: DroppedFlushesEndLaterOnes =>
         "dropping::a_flush_changes_nothing_at_any_step",
+    dropped_listens_leak: DroppedListensLeak =>
+        "dropping::a_listen_leaves_nothing_at_any_step",
+    dropped_revocations_end_later_ones: DroppedRevocationsEndLaterOnes =>
+        "dropping::a_revocation_can_be_repeated_at_any_step",
     dropped_dials_leak: DroppedDialsLeak =>
         "dropping::attempts_leave_nothing_at_any_step",
     dropped_closes_are_forgotten: DroppedClosesAreForgotten =>

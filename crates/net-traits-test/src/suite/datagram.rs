@@ -9,7 +9,7 @@ use net_traits::{
 use tokio::time::{sleep, timeout};
 
 /// Returns the datagrams of both peers, once each knows that the other one accepts some.
-async fn both<'a>(
+pub(super) async fn both<'a>(
     one: &'a impl NetConnection,
     other: &'a impl NetConnection,
 ) -> [&'a dyn NetDatagrams; 2] {

@@ -2,18 +2,19 @@
 //!
 //! The behaviours try an operation again and again, each time dropped one step later, until it completes.
 
+use super::datagram::both;
 use super::operation::fill;
 use super::polling::{LONG, drain, strictly};
 use crate::stage::{
-    Connection, PAUSE, Pair, Stage, credentials, dial, greet, introduce, number, numbered,
+    ALPN, Connection, PAUSE, Pair, Stage, credentials, dial, greet, introduce, number, numbered,
 };
 use crate::{Checked, Harness, Limits};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either, select};
 use net_traits::{
-    NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests, NetTransport,
-    RequestError,
+    ListenError, NetConnection, NetIncomingRequest, NetListener, NetQuestion, NetRequests,
+    NetTransport, RecvError, RequestError, TrustPolicy,
 };
 use std::collections::VecDeque;
 use std::pin::pin;
@@ -81,14 +82,25 @@ pub async fn a_recv_takes_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
 /// A dropped `send` has queued its whole message or nothing, whether it was woken or not, and does not
 /// use up room in the queue.
 pub async fn a_send_queues_all_or_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
-    let send: Send<H> = |it, message| async move { it.send_bytes(message).await.unwrap() }.boxed();
+    let send: Send<H> = |it, message| async move { it.send(&message).await.unwrap() }.boxed();
+    let send_bytes: Send<H> =
+        |it, message| async move { it.send_bytes(message).await.unwrap() }.boxed();
+    let send_parts: Send<H> =
+        |it, message| async move { it.send_parts(&[message]).await.unwrap() }.boxed();
     let send_many: Send<H> = |it, message| {
         let mut messages = VecDeque::from([message]);
         async move { it.send_many(&mut messages).await.unwrap() }.boxed()
     };
     let send_acked: Send<H> =
         |it, message| async move { drop(it.send_acked(message).await) }.boxed();
-    for (function, is_always_sent) in [(send, true), (send_many, true), (send_acked, false)] {
+    let functions = [
+        (send, true),
+        (send_bytes, true),
+        (send_parts, true),
+        (send_many, true),
+        (send_acked, false),
+    ];
+    for (function, is_always_sent) in functions {
         let Pair { one, other, .. } = &stage.meet_with(limits()).await;
         let (mut received, mut sent) = (Vec::new(), Vec::new());
         for step in steps() {
@@ -140,6 +152,36 @@ fn take(message: &Bytes, received: &mut Vec<u32>) {
     received.push(number(message));
 }
 
+/// A dropped `recv_datagram` has taken no datagram, whether it was woken or not.
+pub async fn a_recv_datagram_takes_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
+    let Pair { one, other, .. } = &stage.meet().await;
+    let [sender, receiver] = both(one, other).await;
+    let start = receiver.datagram_statistics();
+    let arrived = || receiver.datagram_statistics().arrived - start.arrived;
+    let mut received = 0;
+    for step in steps() {
+        let before = arrived();
+        let send = async {
+            while arrived() == before {
+                sleep(PAUSE).await; // `recv_datagram` waits
+                sender.send_datagram(numbered(1, 100)).unwrap();
+            }
+        };
+        let receive = Checked::new(receiver.recv_datagram(), 0).dropped_at(step);
+        let (taken, ()) = tokio::join!(receive, send);
+        received += u64::from(taken.is_some());
+        while received < arrived() {
+            let datagram = timeout(LONG, receiver.recv_datagram()).await;
+            assert_eq!(datagram.expect("the datagram is not lost").unwrap(), numbered(1, 100));
+            received += 1;
+        }
+        if taken.is_some() {
+            break;
+        }
+    }
+    greet(one, other).await;
+}
+
 /// A dropped `flush` or `watch_close` has no effect: all messages arrive, and a later `flush` returns.
 pub async fn a_flush_changes_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
     let Pair { one, other, .. } = &stage.meet_with(limits()).await;
@@ -161,6 +203,52 @@ pub async fn a_flush_changes_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
         take(&other.recv().await.unwrap().0, &mut received);
     }
     greet(one, other).await;
+}
+
+/// A dropped `create_listener` leaves no socket: its address is free again.
+pub async fn a_listen_leaves_nothing_at_any_step<H: Harness>(stage: Stage<H>) {
+    let (for_listener, for_dialler) = credentials();
+    let (transport, dialler) = (stage.transport(), stage.transport());
+    let address = stage.listen(&transport, for_listener.clone()).await.local_addr();
+    let listen = async |step| loop {
+        let listen = transport.create_listener(address, &[ALPN], for_listener.clone());
+        match Checked::new(listen, 0).dropped_at(step).await {
+            Some(Err(ListenError::AddressInUse(_))) => sleep(PAUSE).await, // it may take a moment
+            listened => return listened.map(Result::unwrap),
+        }
+    };
+    for step in steps() {
+        let listened = timeout(LONG, listen(step)).await.expect("the address is free again");
+        if let Some(listener) = listened {
+            let (dialled, accepted) = introduce::<H>(&dialler, &listener, for_dialler).await;
+            return greet(&dialled.unwrap(), &accepted.unwrap()).await;
+        }
+    }
+}
+
+/// After a dropped `revoke`, a further one revokes what is left: nothing of the peer is received.
+pub async fn a_revocation_can_be_repeated_at_any_step<H: Harness>(stage: Stage<H>) {
+    let policy = TrustPolicy::reject_all();
+    for step in steps() {
+        let Pair { one, other, transports, .. } = &stage.meet().await;
+        let transport = &transports[usize::from(!stage.is_swapped)];
+        for sent in 0..20 {
+            one.send_bytes(numbered(sent, 100)).await.unwrap();
+        }
+        assert_eq!(number(&other.recv().await.unwrap().0), 0);
+        let revoked = Checked::new(transport.revoke(&policy), 0).dropped_at(step).await;
+        if revoked.is_none() {
+            strictly("revoke", 0, transport.revoke(&policy)).await;
+        }
+        assert!(!other.is_trusted());
+        let received = other.recv().await;
+        assert!(matches!(received, Err(RecvError::Closed(_))), "{received:?} of a revoked peer");
+        strictly("watch_close", 0, other.watch_close()).await;
+        strictly("watch_close of the peer", 0, one.watch_close()).await;
+        if revoked.is_some() {
+            break;
+        }
+    }
 }
 
 /// A dropped `connect`, `accept` or handshake leaves neither a connection nor a socket: its peer is

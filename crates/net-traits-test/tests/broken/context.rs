@@ -9,7 +9,7 @@ use net_traits_test::memory::MemoryConnection;
 use parking_lot::Mutex;
 use std::collections::HashSet;
 use std::net::SocketAddr;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 use std::sync::{Arc, Weak};
 
 #[derive(Debug)]
@@ -18,6 +18,7 @@ pub(super) struct Context {
     pub(super) limits: Limits,
     pub(super) listening: Arc<Mutex<HashSet<SocketAddr>>>,
     pub(super) connections: Mutex<Vec<Weak<Shared>>>,
+    pub(super) dropped_revocations: AtomicUsize,
     /// Messages sent by `try_send`.
     pub(super) tried: AtomicU64,
 }

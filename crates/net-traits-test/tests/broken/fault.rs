@@ -137,6 +137,8 @@ pub(crate) enum Fault {
     AcceptRequestNeverPauses,
     SendAckedNeverPauses,
     DroppedFlushesEndLaterOnes,
+    DroppedListensLeak,
+    DroppedRevocationsEndLaterOnes,
     DroppedDialsLeak,
     DroppedClosesAreForgotten,
     DroppedAcceptLosesAQuestion,

@@ -29,9 +29,10 @@ use parking_lot::Mutex;
 use request::BrokenRequest;
 use std::collections::HashSet;
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::task::coop::unconstrained;
@@ -81,6 +82,7 @@ impl Harness for Broken {
                 limits,
                 listening: self.listening.clone(),
                 connections: Mutex::default(),
+                dropped_revocations: AtomicUsize::new(0),
                 tried: AtomicU64::new(0),
             }),
         }
@@ -163,6 +165,11 @@ impl NetTransport for BrokenTransport {
         let key = credential.private_key().secret_der().to_vec();
         let credential = self.context.credential(credential);
         let inner = self.inner.create_listener(bind_addr, alpn, credential).await;
+        let inner = ManuallyDrop::new(inner);
+        if self.context.fault == Fault::DroppedListensLeak {
+            yield_now().await; // a future that is dropped here leaves the listener open
+        }
+        let inner = ManuallyDrop::into_inner(inner);
         let inner = inner.map_err(|error| match (self.context.fault, error) {
             (Fault::TakenPortIsAnotherError, ListenError::AddressInUse(_)) => {
                 ListenError::Transport(Cause::new("it does not work"))
@@ -279,6 +286,13 @@ impl NetTransport for BrokenTransport {
                 if self.connections().iter().any(|it| it.0.closings.load(Ordering::SeqCst) > 0) =>
             {
                 0
+            }
+            Fault::DroppedRevocationsEndLaterOnes => {
+                let revoke = async {
+                    yield_now().await;
+                    self.inner.revoke(policy).await
+                };
+                polled::one_at_a_time(&self.context.dropped_revocations, revoke).await
             }
             _ => self.inner.revoke(policy).await,
         }
