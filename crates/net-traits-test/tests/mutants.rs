@@ -413,6 +413,8 @@ mutants! {
         "limits::an_unfinished_message_times_out",
     unfinished_questions_stay: UnfinishedQuestionsStay =>
         "limits::an_unfinished_question_times_out",
+    memory_ends_the_newest: MemoryEndsTheNewest =>
+        "limits::the_connection_that_holds_most_memory_is_ended",
     memory_is_unlimited: MemoryIsUnlimited =>
         "limits::the_connection_that_holds_most_memory_is_ended",
 }

@@ -4,7 +4,8 @@ use crate::stage::{
     PAUSE, Pair, Stage, credential, credentials, dial, greet, introduce, numbered, pattern,
 };
 use crate::{Harness, Limits};
-use futures_util::future::{Either, join_all, select};
+use futures_util::future::{Either, join, select};
+use futures_util::stream::{FuturesUnordered, StreamExt};
 use net_traits::{
     CloseOutcome, CloseReason, ConnectError, Limit, NetConnection, NetListener, NetQuestion,
     NetRequests, NetTransport, RecvError, RequestError, SendError, TrustPolicy, close_code,
@@ -266,44 +267,53 @@ pub async fn an_unfinished_question_times_out<H: Harness>(stage: Stage<H>) {
 ///
 /// Otherwise a few peers could occupy all memory with messages that they do not finish.
 pub async fn the_connection_that_holds_most_memory_is_ended<H: Harness>(stage: Stage<H>) {
-    const MESSAGE: usize = 1024 * 1024;
-    let limits = Limits { max_memory: 2 * MESSAGE, ..Limits::default() };
+    const KIB: usize = 1024;
+    /// Even while they grow, when they are copied and count twice, the others hold less.
+    const LARGEST: usize = 600 * KIB;
+    const OTHER: usize = 200 * KIB;
+    let limits = Limits { max_memory: 2 * KIB * KIB, ..Limits::default() };
     let (transport, dialler) = (stage.transport_with(limits), stage.transport());
     let listener = stage.listen(&transport, credential(TrustPolicy::Any)).await;
     let (honest, accepted) =
         introduce::<H>(&dialler, &listener, credential(TrustPolicy::Any)).await;
     let (honest, accepted) = (honest.unwrap(), accepted.unwrap());
-    let mut hoarders = Vec::new();
-    for _ in 0..4 {
+    let (mut hoarders, mut expected) = (FuturesUnordered::new(), 0);
+    let ended = loop {
+        assert!(hoarders.len() < 20, "{expected} bytes are held");
+        let size = if hoarders.is_empty() { LARGEST } else { OTHER };
         let (mut peer, connection) = stage.meet_raw(&listener).await;
-        let header = u32::try_from(MESSAGE).unwrap_or(u32::MAX).to_be_bytes();
-        // The connection may be ended meanwhile.
-        let write = async move {
-            peer.write(&header).await;
-            peer.write(&[1; MESSAGE - 1]).await;
-            std::future::pending::<()>().await;
-        };
         hoarders.push(async move {
+            let write = async {
+                peer.write(&u32::try_from(size).unwrap_or(u32::MAX).to_be_bytes()).await;
+                peer.write(&vec![1; size - 1]).await; // the connection may end meanwhile
+                std::future::pending().await
+            };
             tokio::select! {
-                reason = ended(&connection) => assert_eq!(reason, close_reason(Limit::Memory)),
-                () = write => {}
+                reason = ended(&connection) => (size, reason),
+                never = write => never,
             }
         });
-    }
-    let honest = async {
-        while transport.statistics().refused_memory < 2 {
-            sleep(PAUSE).await;
+        expected += size - 1;
+        let are_held = async {
+            while transport.statistics().held_bytes < expected {
+                sleep(PAUSE).await;
+            }
+        };
+        tokio::select! {
+            ended = hoarders.next() => break ended,
+            () = are_held => {}
         }
-        let message = numbered(7, MESSAGE / 2);
-        let (sent, received) = tokio::join!(honest.send_bytes(message.clone()), accepted.recv());
-        assert_eq!((sent, received.map(|(received, _)| received)), (Ok(()), Ok(message)));
     };
-    tokio::select! {
-        () = honest => {}
-        // All of them may be ended: a message that grows is copied, so that it counts twice for a moment.
-        () = async { drop(join_all(hoarders).await); std::future::pending().await } => {}
-    }
-    assert!(transport.statistics().held_bytes <= 2 * MESSAGE);
+    assert_eq!(ended, Some((LARGEST, close_reason(Limit::Memory))));
+    let message = numbered(7, 64 * KIB);
+    let (sent, received) = tokio::select! {
+        both = join(honest.send_bytes(message.clone()), accepted.recv()) => both,
+        ended = hoarders.next() => panic!("{ended:?} too"),
+    };
+    assert_eq!((sent, received.map(|(received, _)| received)), (Ok(()), Ok(message)));
+    let statistics = transport.statistics();
+    assert_eq!(statistics.refused_memory, 1);
+    assert!(statistics.held_bytes <= 2 * KIB * KIB);
 }
 
 fn close_reason(limit: Limit) -> CloseReason {

@@ -168,6 +168,7 @@ pub(crate) enum Fault {
     UnfinishedMessagesAreNotCounted,
     UnfinishedQuestionsStay,
     MemoryIsUnlimited,
+    MemoryEndsTheNewest,
 }
 
 impl Fault {
@@ -182,7 +183,7 @@ impl Fault {
                 limits.max_message_size = default.max_message_size;
             }
             Self::UnfinishedMessagesStay => limits.message_timeout = Duration::MAX,
-            Self::MemoryIsUnlimited => limits.max_memory = usize::MAX,
+            Self::MemoryIsUnlimited | Self::MemoryEndsTheNewest => limits.max_memory = usize::MAX,
             _ => {}
         }
         limits

@@ -19,7 +19,7 @@ use connection::{BrokenConnection, Shared};
 use context::Context;
 use futures_util::FutureExt;
 use net_traits::{
-    AcceptError, Cause, CertHash, CloseReason, ConnectError, ListenError, NetConnection,
+    AcceptError, Cause, CertHash, CloseReason, ConnectError, Limit, ListenError, NetConnection,
     NetCredential, NetListener, NetTransport, TransportStatistics, TrustError, TrustPolicy,
     close_code,
 };
@@ -341,6 +341,14 @@ impl NetTransport for BrokenTransport {
             }
             Fault::OverlongMessagesAreNotCounted => statistics.refused_messages = 0,
             Fault::UnfinishedMessagesAreNotCounted => statistics.refused_message_timeout = 0,
+            Fault::MemoryEndsTheNewest
+                if statistics.held_bytes > self.context.limits.max_memory =>
+            {
+                let (newest, code) = (self.context.live().pop(), Limit::Memory.code());
+                let reason = close_code::name(code).unwrap_or_default();
+                newest.iter().for_each(|newest| newest.inner.abort(code, reason));
+                statistics.refused_memory = 1;
+            }
             _ => {}
         }
         statistics
