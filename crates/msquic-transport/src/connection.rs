@@ -200,7 +200,7 @@ impl MsQuicNetConnection {
         coop::spend().await;
         let Shared { stream_pool, inner, config, .. } = &*self.shared;
         let (size, header) = self.header(parts.iter().map(Bytes::len))?;
-        match stream_pool.send(inner, &header, parts, is_urgent, config.timeouts()).await {
+        match stream_pool.send(inner, &header, parts, is_urgent, || config.timeouts()).await {
             Ok(_) => {
                 self.sent(size);
                 Ok(())
@@ -295,7 +295,7 @@ impl MsQuicNetConnection {
             stopped = stream_pool.stopped() => return Err(NotSent(self.send_error(stopped).await)),
         };
         let header = [&Control::Mark(expected.number()).encode()[..], &header].concat();
-        let queued = stream_pool.send(inner, &header, &[message], false, config.timeouts()).await;
+        let queued = stream_pool.send(inner, &header, &[message], false, || config.timeouts()).await;
         let stream = match queued {
             Ok(stream) => stream,
             Err(error) => return Err(NotSent(self.send_error(error).await)),

@@ -88,12 +88,13 @@ impl Lane {
         connection: &Connection,
         header: &[u8],
         parts: &[Bytes],
-        timeouts: Timeouts,
+        timeouts: impl FnOnce() -> Timeouts,
     ) -> Result<Arc<WriteStream>, QueueError> {
         match self.try_send(header, parts) {
             Err(QueueError::WouldBlock) => {}
             result => return result,
         }
+        let timeouts = timeouts(); // reads the clock, which takes as long as the rest
         let header = Bytes::copy_from_slice(header);
         let frame: Vec<_> = std::iter::once(header).chain(parts.iter().cloned()).collect();
         loop {

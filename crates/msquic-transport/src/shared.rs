@@ -80,7 +80,7 @@ impl Shared {
             for (index, number) in numbers.iter().enumerate() {
                 // If it fails, the peer does not know whether the message was taken.
                 let record = Control::Receipt { number: *number, is_taken: true }.encode();
-                let sent = stream_pool.send_records(inner, &record, config.timeouts()).await;
+                let sent = stream_pool.send_records(inner, &record, || config.timeouts()).await;
                 if let Err(QueueError::TimedOut(_) | QueueError::Stopped(_)) = sent {
                     return inbound.inbox().postpone_due(&numbers[index..]);
                 }
@@ -99,7 +99,7 @@ impl Shared {
             while let Some(answers) = inbound.probes().take() {
                 let is_closing = closing.lock().is_some();
                 // If it fails, the flush of the peer times out.
-                let sent = stream_pool.send_records(inner, &answers, config.timeouts());
+                let sent = stream_pool.send_records(inner, &answers, || config.timeouts());
                 if is_closing || sent.await.is_err() {
                     return;
                 }

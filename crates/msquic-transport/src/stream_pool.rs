@@ -58,7 +58,7 @@ impl StreamPool {
         header: &[u8],
         parts: &[Bytes],
         is_urgent: bool,
-        timeouts: Timeouts,
+        timeouts: impl FnOnce() -> Timeouts,
     ) -> Result<Arc<WriteStream>, QueueError> {
         self.lane(is_urgent).send(connection, header, parts, timeouts).await
     }
@@ -69,7 +69,7 @@ impl StreamPool {
         &self,
         connection: &Connection,
         records: &[u8],
-        timeouts: Timeouts,
+        timeouts: impl FnOnce() -> Timeouts,
     ) -> Result<(), QueueError> {
         self.receipts.send(connection, records, &[], timeouts).await.map(drop)
     }
