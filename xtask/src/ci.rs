@@ -3,9 +3,10 @@
 use crate::demo::{self, Program};
 use crate::process::{self, Workspace};
 use crate::{api, attack, deny, fuzz, package, readme, simulate, tidy};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
 /// The packages that link libmsquic.
@@ -100,6 +101,13 @@ pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
     lint(workspace, &mut steps)?;
     document(workspace, &mut steps)?;
     steps.function("public interfaces", "cargo xtask api", || api::run(workspace, false))?;
+    // Tests wait most of the time, and leave the processors to a build of everything.
+    let self_contained = match from {
+        None if workspace.is_bundled() => {
+            Some(Beside::start(&["readme", "--self-contained"], &workspace.target)?)
+        }
+        _ => None,
+    };
     test_with(workspace, &mut steps)?;
     interpret(workspace, &mut steps)?;
     watch_memory(workspace, &mut steps)?;
@@ -111,9 +119,11 @@ pub(crate) fn run(workspace: &Workspace, from: Option<&str>) -> Result<()> {
         soak_shortly(workspace, &mut steps)?;
         simulate_shortly(workspace, &mut steps)?;
         steps.function("readme", "cargo xtask readme", || readme::run(workspace))?;
-        let self_contained = || readme::self_contained(workspace);
         let by_hand = "cargo xtask readme --self-contained";
-        steps.function("self-contained programs", by_hand, self_contained)?;
+        steps.function("self-contained programs", by_hand, || match self_contained {
+            Some(beside) => beside.finish(),
+            None => readme::self_contained(workspace),
+        })?;
         steps.function("packages", "cargo xtask package", || package::run(workspace))?;
     }
     for untrusted in [false, true] {
@@ -349,6 +359,43 @@ fn copied(workspace: &Workspace) -> Result<()> {
     let (built, copy) = (workspace.target.join("release/netmsg"), elsewhere.path().join("netmsg"));
     fs::copy(&built, &copy).with_context(|| format!("cannot copy {}", built.display()))?;
     demo::transfer(&Program::Copied(&copy), &demo::Options::new(false), elsewhere.path())
+}
+
+/// A command of this program that runs beside the steps, with the lowest priority.
+struct Beside {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Beside {
+    fn start(arguments: &[&str], target: &Path) -> Result<Self> {
+        let program = std::env::current_exe()?;
+        let mut command = if cfg!(unix) { Command::new("nice") } else { Command::new(&program) };
+        if cfg!(unix) {
+            command.args(["-n", "19"]).arg(&program);
+        }
+        let log = target.join("beside.log");
+        let output = fs::File::create(&log)?;
+        command.args(arguments).stdout(output.try_clone()?).stderr(output);
+        println!("\n== beside the next steps: cargo xtask {}", arguments.join(" "));
+        let child = command.spawn().context("cannot run a step beside others")?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits for the end and shows the output.
+    fn finish(mut self) -> Result<()> {
+        let status = self.child.wait()?;
+        print!("{}", fs::read_to_string(&self.log)?);
+        ensure!(status.success(), "it failed, see above");
+        Ok(())
+    }
+}
+
+impl Drop for Beside {
+    /// After another step has failed, a build is not left behind.
+    fn drop(&mut self) {
+        let _ = self.child.wait(); // also after `finish`
+    }
 }
 
 /// The completed steps, with their times.

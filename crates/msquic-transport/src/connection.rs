@@ -295,7 +295,8 @@ impl MsQuicNetConnection {
             stopped = stream_pool.stopped() => return Err(NotSent(self.send_error(stopped).await)),
         };
         let header = [&Control::Mark(expected.number()).encode()[..], &header].concat();
-        let queued = stream_pool.send(inner, &header, &[message], false, || config.timeouts()).await;
+        let queued =
+            stream_pool.send(inner, &header, &[message], false, || config.timeouts()).await;
         let stream = match queued {
             Ok(stream) => stream,
             Err(error) => return Err(NotSent(self.send_error(error).await)),
