@@ -6,8 +6,7 @@ use common::{ALPN, credentials, run};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use msquic_transport::{
-    MsQuicListener, MsQuicNetConnection, MsQuicNetIncomingRequest, MsQuicTransport,
-    MsQuicTransportConfig,
+    MsQuicListener, MsQuicNetConnection, MsQuicTransport, MsQuicTransportConfig,
 };
 use net_traits::{
     AcceptError, CloseReason, ConnectError, EndorsementValidity, Endorser, Endorsers, IdentityKey,
@@ -156,8 +155,8 @@ fn a_handshake_that_stalls_gives_way_to_another() {
     });
 }
 
-/// Accepts the attempt of a peer that does not receive the listener's packets and then sends no more.
-async fn silent_peer(listener: &MsQuicListener) -> MsQuicNetIncomingRequest {
+/// Dials without receiving the listener's packets, sends no more after `until`, and returns its result.
+async fn silent_peer<T>(listener: &MsQuicListener, until: impl Future<Output = T>) -> T {
     let socket = UdpSocket::bind(loopback()).await.unwrap();
     let address = socket.local_addr().unwrap();
     tokio::spawn(async move {
@@ -172,7 +171,7 @@ async fn silent_peer(listener: &MsQuicListener) -> MsQuicNetIncomingRequest {
         }
     };
     tokio::select! {
-        request = listener.accept() => request.unwrap(),
+        result = until => result,
         () = forward => unreachable!("it never ends"),
     }
 }
@@ -182,7 +181,8 @@ fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let config = MsQuicTransportConfig::new().handshake_timeout(Duration::from_millis(100));
         let (transport, listener) = listen(config).await;
-        let accepted = silent_peer(&listener).await.accept().await;
+        let request = silent_peer(&listener, listener.accept()).await.unwrap();
+        let accepted = request.accept().await;
         assert!(matches!(accepted, Err(ConnectError::TimedOut { .. })), "{accepted:?}");
         let statistics = transport.statistics();
         assert_eq!((statistics.refused_handshake_timeout, statistics.handshakes), (1, 0));
@@ -195,10 +195,12 @@ fn an_attempt_that_times_out_before_its_accept_is_counted() {
         let config = MsQuicTransportConfig::new().handshake_timeout(Duration::from_millis(100));
         let (transport, listener) = listen(config).await;
         for doubled in 1..5 {
-            let request = silent_peer(&listener).await;
-            tokio::time::sleep(Duration::from_millis(100 << doubled)).await;
-            // On a busy machine msquic may end the attempt later; then try again.
-            if let Some(accepted) = request.accept().now_or_never() {
+            let pause = || tokio::time::sleep(Duration::from_millis(100 << doubled));
+            silent_peer(&listener, pause()).await;
+            pause().await;
+            // On a busy machine the attempt may arrive later, and msquic may end it later; then try again.
+            let Some(request) = listener.accept().now_or_never() else { continue };
+            if let Some(accepted) = request.unwrap().accept().now_or_never() {
                 assert!(matches!(accepted, Err(ConnectError::TimedOut { .. })), "{accepted:?}");
                 assert_eq!(transport.statistics().refused_handshake_timeout, 1);
                 return;

@@ -154,10 +154,6 @@ impl Incoming {
             connection.shutdown(error_code, "");
         }
     }
-
-    pub(super) fn is_alive(&self) -> bool {
-        self.connection.as_ref().is_some_and(|connection| connection.inner().error().is_none())
-    }
 }
 
 impl Drop for Incoming {

@@ -106,22 +106,14 @@ impl ListenerInner {
         }
     }
 
-    /// Returns the next connection that is still alive, or why there will be none; `None` means to
-    /// wait.
+    /// Returns the next attempt, or why there will be none; `None` means to wait.
     pub(super) fn next_incoming(&self) -> Option<Result<Incoming, ListenError>> {
-        loop {
-            let incoming = {
-                let mut exclusive = self.exclusive.lock();
-                match (exclusive.backlog.pop_front(), exclusive.state) {
-                    (Some(incoming), _) => incoming,
-                    (None, ListenerState::Open) => return Some(Err(ListenError::NotStarted)),
-                    (None, ListenerState::StartComplete) => return None,
-                    (None, _) => return Some(Err(ListenError::Finished)),
-                }
-            };
-            if incoming.is_alive() {
-                return Some(Ok(incoming));
-            }
+        let mut exclusive = self.exclusive.lock();
+        match (exclusive.backlog.pop_front(), exclusive.state) {
+            (Some(incoming), _) => Some(Ok(incoming)),
+            (None, ListenerState::Open) => Some(Err(ListenError::NotStarted)),
+            (None, ListenerState::StartComplete) => None,
+            (None, _) => Some(Err(ListenError::Finished)),
         }
     }
 

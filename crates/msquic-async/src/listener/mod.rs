@@ -203,7 +203,8 @@ impl Listener {
         Accept::new(self)
     }
 
-    /// Waits for the next connection. Its handshake continues with [`Incoming::accept`].
+    /// Waits for the next connection. Its handshake continues with [`Incoming::accept`], which fails with the
+    /// reason if the connection has ended while it waited.
     ///
     /// ```no_run
     /// # async fn example(
