@@ -123,7 +123,6 @@ impl Backend for TcpTls {
     }
 }
 
-/// Maps the error of a failed TCP connection attempt.
 /// Limits how long the system tries to deliver what remains after the end of a connection, while the peer takes
 /// nothing. Otherwise a peer that reads nothing would leave a socket and its data behind for each connection.
 fn limit_delivery(stream: &TcpStream, timeout: Duration) {
@@ -133,6 +132,7 @@ fn limit_delivery(stream: &TcpStream, timeout: Duration) {
     let _ = (stream, timeout); // other systems have limits of their own
 }
 
+/// Maps the error of a failed TCP connection attempt.
 fn unreachable(error: io::Error, remote_addr: SocketAddr) -> ConnectError {
     match error.kind() {
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionReset => {
