@@ -159,8 +159,7 @@ impl ConnectionInner {
         }
     }
 
-    /// Records that the peer or the transport closes: what streams receive from now on is the rest
-    /// (C44).
+    /// Records that the connection closes: what streams receive from now on is the rest (C44).
     pub(super) fn begins_to_close(&self) {
         self.is_closing.store(true, Ordering::Relaxed);
     }
@@ -303,6 +302,7 @@ impl ConnectionInner {
         if !self.transition(ConnectionInput::ClosedLocally { code, reason: reason.to_owned() }) {
             return;
         }
+        self.begins_to_close(); // no event reports it
         if was_connected && text.is_some() {
             self.exclusive.lock().close_reason = text;
             close_reason::shutdown(self.clone(), code);

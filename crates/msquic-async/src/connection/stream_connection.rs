@@ -20,7 +20,7 @@ pub(crate) trait StreamConnection: Send + Sync + 'static {
     fn error_or_closing(&self) -> ConnectionError {
         self.error().unwrap_or_else(ConnectionError::closing)
     }
-    /// Whether the peer's close or that of the transport was indicated: what arrives now is the rest (C44).
+    /// Whether the connection closes: what arrives now is the rest (C44).
     fn is_closing(&self) -> bool;
     fn stream_limits(&self) -> StreamLimits;
     /// What the queues of all streams store for readers.

@@ -397,17 +397,19 @@ async fn pair_with_window() -> Pair {
 }
 
 #[test]
-fn data_that_a_full_sink_left_arrives_after_the_peer_has_closed() {
-    if lacks_patch("N60") {
-        return;
-    }
-    run(async || {
+fn data_that_a_full_sink_left_arrives_after_either_side_has_closed() {
+    async fn close(is_local: bool) {
         let Pair { registration, listener, client, server } = pair_with_window().await;
         let (log, streams) = install_slow(&server, 1000);
         send(&client, &[1; LONG]).await; // acknowledged
-        client.shutdown(3, "");
+        if is_local {
+            server.shutdown(3, "a reason")
+        } else {
+            client.shutdown(3, "")
+        }
         let end = server.watch_shutdown().await;
-        assert!(matches!(end, ConnectionError::ClosedByPeer { code: 3, .. }), "{end:?}");
+        let is_of_peer = matches!(end, ConnectionError::ClosedByPeer { code: 3, .. });
+        assert_eq!(is_of_peer, !is_local, "{end:?}");
         let stream = streams.lock().unwrap().pop().unwrap();
         for _ in 0..LONG / 1000 + 1 {
             stream.resume();
@@ -418,7 +420,13 @@ fn data_that_a_full_sink_left_arrives_after_the_peer_has_closed() {
         assert_eq!(events.iter().map(bytes).sum::<usize>(), LONG);
         drop((stream, client, server, listener));
         registration.wait_idle().await;
-    });
+    }
+    if !lacks_patch("N60") {
+        run(async || {
+            close(false).await;
+            close(true).await;
+        });
+    }
 }
 
 #[test]
