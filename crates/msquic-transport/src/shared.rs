@@ -88,8 +88,8 @@ impl Shared {
         }
     }
 
-    /// Starts a task that answers the probes of the peer, unless this side closes: it then discards
-    /// what it receives. Drops no connection on this thread, which may be one of msquic's.
+    /// Starts a task that answers the probes of the peer, until this side closes. Drops no connection on
+    /// this thread, which may be one of msquic's.
     pub(crate) fn answer_probes(connection: Weak<Self>, probes: Arc<Probes>) {
         let ended = OnDrop(move || probes.task_ended()); // also if there is no thread
         linger_thread::run(async move {

@@ -205,7 +205,7 @@ fn closes_that_meet_end_and_tell_the_truth() {
             }
             dialled.urgent("urgent".into()).await.unwrap();
             let (one, other) = tokio::join!(dialled.close(1, ""), accepted.close(2, ""));
-            // Both discard what they have not received, so neither is told that it was delivered.
+            // Acknowledgements do not tell whether the application can receive the messages.
             for outcome in [one, other] {
                 assert_ne!(outcome, CloseOutcome::Delivered);
             }
@@ -215,6 +215,44 @@ fn closes_that_meet_end_and_tell_the_truth() {
         close::<MsQuicTransport, QuinnTransport>().await;
         close::<QuinnTransport, MsQuicTransport>().await;
         close::<MsQuicTransport, MsQuicTransport>().await;
+    });
+}
+
+#[test]
+fn a_side_that_closes_keeps_what_it_acknowledged() {
+    async fn close<C: Quic>() {
+        let short = Options { receive_queue: 64 * 1024, ..DEFAULT };
+        let (endpoints, sender, closer) =
+            Endpoints::<MsQuicTransport, C>::pair_of(DEFAULT, short).await;
+        for number in 0..12 {
+            sender.send_bytes(vec![number; 10_000].into()).await.unwrap();
+        }
+        sender.flush().await.unwrap(); // twice what the receive queue has room for is acknowledged
+        let other_handle = closer.clone();
+        assert_eq!(closer.close(2, "").await, CloseOutcome::Acknowledged);
+        for number in 0..12 {
+            assert_eq!(closer.recv().await.unwrap().0, [number; 10_000][..]);
+        }
+        let local = CloseReason::Local { code: 2, reason: String::new() };
+        assert_eq!(other_handle.recv().await, Err(RecvError::Closed(local)));
+
+        let (sender, closer) = endpoints.connect(trusting()).await;
+        let (sender, closer) = (sender.unwrap(), closer.unwrap());
+        for _ in 0..12 {
+            sender.send_bytes(pattern(10_000)).await.unwrap();
+        }
+        sender.flush().await.unwrap();
+        closer.close(2, "").await;
+        drop((closer, other_handle));
+        while endpoints.transport.statistics().held_bytes > 0 {
+            sleep(Duration::from_millis(1)).await; // `run` limits the time
+        }
+    }
+    run(async {
+        close::<QuinnTransport>().await;
+        if !lacks_patch("N60") {
+            close::<MsQuicTransport>().await;
+        }
     });
 }
 

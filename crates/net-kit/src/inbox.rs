@@ -70,6 +70,8 @@ struct State {
     due: Vec<u32>,
     /// Whether the receiving side has seen that there is no room.
     is_paused: bool,
+    /// Whether an entry without room is dropped, and all after it.
+    drops_excess: bool,
     /// Whether new entries are dropped.
     is_discarding: bool,
 }
@@ -217,7 +219,7 @@ impl Inbox {
         }
         let (dropped, is_excess) = {
             let state = &mut *self.state.lock();
-            if state.is_discarding {
+            if state.drops_next(self) {
                 (std::mem::take(entries), false)
             } else {
                 let cost = entries.iter().map(cost).sum::<usize>();
@@ -245,7 +247,7 @@ impl Inbox {
             let is_repeated = entry.is_err()
                 && matches!(state.entries.back(), Some(Err(_)))
                 && state.room(self) == 0;
-            if !state.is_discarding && !is_repeated {
+            if !is_repeated && !state.drops_next(self) {
                 let cost = cost(&entry);
                 self.share.received(cost - ENTRY_COST);
                 let position = state.popped + state.entries.len() as u64;
@@ -298,12 +300,14 @@ impl Inbox {
         self.has_due.load(Ordering::Acquire)
     }
 
-    /// Drops entries that arrive from now on. [`room`](Self::room) is then unlimited.
-    pub fn discard(&self) {
-        self.state.lock().is_discarding = true;
+    /// Drops entries that arrive without room, and all that arrive after the first one that was dropped:
+    /// what the application receives has no gap. [`room`](Self::room) is unlimited from now on.
+    pub fn drop_excess(&self) {
+        self.state.lock().drops_excess = true;
     }
 
-    /// Returns whether entries that arrive are dropped, see [`discard`](Self::discard).
+    /// Returns whether entries that arrive are dropped: after [`drop_excess`](Self::drop_excess) once there was
+    /// no room, and after [`clear`](Self::clear).
     pub fn is_discarding(&self) -> bool {
         self.state.lock().is_discarding
     }
@@ -329,7 +333,7 @@ impl Inbox {
     #[inline]
     pub fn room(&self) -> usize {
         let state = &mut *self.state.lock();
-        if state.is_discarding {
+        if state.is_discarding || state.drops_excess {
             return usize::MAX;
         }
         let room = state.room(self);
@@ -351,6 +355,12 @@ impl State {
     #[inline]
     fn set_cost(&mut self, cost: usize, share: &Share) -> bool {
         share.store(std::mem::replace(&mut self.cost, cost), cost)
+    }
+
+    /// Returns whether the next entry is dropped.
+    fn drops_next(&mut self, inbox: &Inbox) -> bool {
+        self.is_discarding |= self.drops_excess && self.room(inbox) == 0;
+        self.is_discarding
     }
 
     /// Takes the oldest entry without charging the rest to the share.

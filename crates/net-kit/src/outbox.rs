@@ -194,7 +194,7 @@ impl Outbox {
     }
 
     /// Queues a confirmation for a probe of the peer, which is written before the messages. Drops it
-    /// after a local close, since this side then discards what it receives, or if many are queued.
+    /// after a local close, which may be written already, or if many are queued.
     pub fn push_confirmation(&self, number: u32) {
         {
             let state = &mut *self.state.lock();

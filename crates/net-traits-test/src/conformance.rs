@@ -147,6 +147,7 @@ macro_rules! __behaviours {
                 a_revocation_ends_a_pending_close [] Swapped,
                 a_close_returns_what_was_not_delivered [] Swapped,
                 a_close_of_a_closed_connection_returns_the_reason [] Swapped,
+                what_arrives_during_a_close_can_be_received [] Swapped,
                 simultaneous_closes_return_correct_outcomes [] Swapped,
             }
             handles {

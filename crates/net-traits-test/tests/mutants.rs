@@ -203,6 +203,7 @@ mutants! {
         "message::flush_returns"
         & "message::a_flush_waits_for_the_peer"
         & "close::a_flush_ends_with_the_connection"
+        & "close::what_arrives_during_a_close_can_be_received"
         & "polling::the_last_waker_is_enough"
         & "polling::operations_that_need_not_wait_yield"
         & "dropping::a_flush_changes_nothing_at_any_step",
@@ -288,7 +289,8 @@ mutants! {
     the_second_close_is_the_first: TheSecondCloseIsTheFirst =>
         "close::a_close_of_a_closed_connection_returns_the_reason",
     each_close_has_delivered: EachCloseHasDelivered =>
-        "close::simultaneous_closes_return_correct_outcomes",
+        "close::what_arrives_during_a_close_can_be_received"
+            & "close::simultaneous_closes_return_correct_outcomes",
     empty_answers_are_lost: EmptyAnswersAreLost =>
         "request::each_question_gets_its_answer",
     refusals_forget_the_code: RefusalsForgetTheCode =>

@@ -281,9 +281,11 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// The call waits as long as the peer makes progress. To bound the wait, wrap the call in a
     /// timeout: dropping the future of the first `close` closes immediately.
     ///
-    /// Only an answer of the peer's application shows that it has received a message. Messages that
-    /// arrive during the call may be discarded; [`recv`](Self::recv) still returns those that have
-    /// arrived before.
+    /// Only an answer of the peer's application shows that it has received a message.
+    ///
+    /// [`recv`](Self::recv) returns the messages that arrive before the end, also during the call and
+    /// after it. The call does not wait for that: messages for which the receive queue has no room may
+    /// be dropped.
     ///
     /// # Cancel safety
     ///

@@ -63,7 +63,7 @@ async fn serve(
             written = write(outbox, &mut writer, interval) => {
                 match written {
                     // The peer confirms the close by ending its direction. If it closes too, it may
-                    // have discarded messages, and does not confirm them.
+                    // have dropped messages, and does not confirm them.
                     Ok(()) => {
                         outbox.wrote_all();
                         let end_of_peer = reading.await;
@@ -83,7 +83,7 @@ async fn serve(
         }
     };
     // Send close_notify only after a graceful end. If this side was closing too, it may have
-    // discarded messages, and close_notify would confirm them.
+    // dropped messages, and close_notify would confirm them.
     let is_graceful = !matches!(end_of_peer, EndOfPeer::Lost(_)) && outbox.closing().is_none();
     end(session, end_of_peer.reason());
     if is_graceful {
@@ -149,7 +149,9 @@ async fn read(
             Err(_) => return EndOfPeer::Lost(CloseReason::TimedOut),
             Ok(Err(error)) => return EndOfPeer::Lost(handshake.lost(ended(error))),
             Ok(Ok(0)) => {
-                decoder.truncated().into_iter().for_each(|cut| inbox.push_one(Err(cut)));
+                // A peer that ends in answer to a close of this side drops the message in progress.
+                let cut = decoder.truncated().filter(|_| outbox(session).closing().is_none());
+                cut.into_iter().for_each(|cut| inbox.push_one(Err(cut)));
                 return EndOfPeer::Finished;
             }
             Ok(Ok(count)) => count,

@@ -215,3 +215,31 @@ fn a_flush_during_a_close_that_delivers_succeeds() {
         assert_eq!(flushed, Ok(()));
     });
 }
+
+#[test]
+fn what_a_closing_side_drops_is_undelivered() {
+    run(async {
+        const COUNT: u8 = 40;
+        let (_, listener) = listen(TcpTlsConfig::new().receive_queue(64 * 1024)).await;
+        let transport = TcpTlsTransport::new();
+        let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
+        let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
+        let (dialled, closer) = tokio::join!(dial, accept);
+        let sender = dialled.unwrap();
+        for number in 0..COUNT {
+            sender.send_bytes(vec![number; 10_000].into()).await.unwrap();
+        }
+        let (flushed, outcome) = tokio::join!(sender.flush(), closer.close(1, ""));
+        assert!(matches!(flushed, Err(SendError::Closed(_))), "{flushed:?}");
+        assert!(outcome.is_confirmed(), "{outcome:?}");
+        let mut received = 0;
+        while let Ok((message, _)) = closer.recv().await {
+            assert_eq!(message, [received; 10_000][..], "without a gap");
+            received += 1;
+        }
+        assert!((1..COUNT).contains(&received), "{received} are received");
+        drop(sender);
+        let undelivered = transport.statistics().undelivered_messages;
+        assert!(undelivered >= u64::from(COUNT - received), "{undelivered} are counted");
+    });
+}

@@ -230,6 +230,7 @@ impl<B: Backend> Member for Shared<B> {
     }
 
     fn linger(&self, lingering: Lingering<Self>) {
+        self.session.clear(); // nothing can receive it any more
         let task = self.release.lock().take();
         let _ = task.map(|task| task.send(lingering)); // the task may have ended with its runtime
     }

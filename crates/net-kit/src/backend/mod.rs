@@ -131,7 +131,7 @@ pub trait Backend: Send + Sync + Sized + 'static {
         handshake: Handshake,
     ) -> impl Future<Output = ()> + Send + 'static;
 
-    /// Closes the connection without waiting and drops what is queued. The inbox already discards.
+    /// Closes the connection without waiting and drops what is queued to be sent.
     fn abort(session: &Session<Self>, code: u64, reason: &str);
 
     /// Returns the peer's address, if it can change during a connection.

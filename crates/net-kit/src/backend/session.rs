@@ -241,8 +241,7 @@ impl<B: Backend> Session<B> {
         }
     }
 
-    /// Waits until the inbox has room. While this side closes there is always room, because
-    /// received messages are discarded.
+    /// Waits until the inbox has room. There is always room once it drops what exceeds its limit.
     ///
     /// # Errors
     ///
@@ -371,23 +370,28 @@ impl<B: Backend> Session<B> {
     pub(super) fn close(&self, code: u64, reason: &str) -> bool {
         let closed = self.outboxes().filter(|(lane, _)| lane.close(code, reason)).count();
         if closed > 0 {
-            self.discard();
+            self.drop_excess();
         }
         closed > 0
     }
 
     /// Drops the queued messages and closes the connection, unless it is closed.
     pub fn abort(&self, code: u64, reason: &str) {
-        self.discard();
+        self.drop_excess();
         B::abort(self, code, reason);
     }
 
-    fn discard(&self) {
-        self.inbox.discard();
-        self.taken.notify_waiters();
+    /// Keeps a full inbox from delaying a close, unless the peer's confirmations have a stream of their own. What
+    /// has no room is then dropped and not confirmed. Otherwise it may have been acknowledged already, and waits
+    /// for the application.
+    fn drop_excess(&self) {
+        if !B::lanes(&self.config).has_receipts {
+            self.inbox.drop_excess();
+            self.taken.notify_waiters();
+        }
     }
 
-    /// Drops the received messages that were not taken.
+    /// Drops the received messages that were not taken, and those that arrive from now on.
     pub(super) fn clear(&self) {
         self.inbox.clear();
         self.datagrams.clear();

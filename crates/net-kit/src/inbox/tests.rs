@@ -57,14 +57,19 @@ fn errors_in_a_row_do_not_exceed_the_limit() {
 }
 
 #[test]
-fn discarding_drops_new_entries_only() {
-    let inbox = Inbox::new(10);
+fn without_excess_entries_are_kept_up_to_the_first_one_without_room() {
+    let inbox = Inbox::new(2 * (ENTRY_COST + 10));
     inbox.push_one(entry(10));
-    inbox.discard();
+    inbox.drop_excess();
     assert_eq!(inbox.room(), usize::MAX);
-    inbox.push_one(entry(10));
-    inbox.push(&mut vec![entry(10)]);
-    assert!(inbox.pop().is_some() && inbox.pop().is_none());
+    inbox.push_marked(entry(20), 1);
+    assert!(!inbox.is_discarding());
+    inbox.push_marked(entry(30), 2);
+    assert!(inbox.is_discarding());
+    assert!(inbox.pop() == Some((entry(10), false)) && inbox.pop() == Some((entry(20), false)));
+    inbox.push_one(entry(40));
+    inbox.push(&mut vec![entry(50)]);
+    assert_eq!((inbox.pop(), inbox.take_due()), (None, vec![1]), "nothing follows a gap");
 }
 
 #[test]

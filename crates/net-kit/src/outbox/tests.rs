@@ -276,7 +276,7 @@ async fn confirmations_overtake_messages_in_turns_and_are_bounded() {
     assert_eq!(frame.pieces.concat().len(), 9 * MAX_CONFIRMATIONS);
     outbox.push_confirmation(7);
     outbox.close(1, "");
-    outbox.push_confirmation(8); // this side discards messages now
+    outbox.push_confirmation(8); // nothing is confirmed after the close
     written(&outbox, &[Control::Confirmation(7), Control::Probe(number(1))]).await;
     assert!(matches!(outbox.work().await, Work::Close(1, _)));
 }

@@ -176,8 +176,8 @@ impl<C> PooledConnection<C> {
     /// this one and be about to close `current`, which then has been silent for a while, but not
     /// for long.
     ///
-    /// Nothing may be in flight, so that the close takes no longer than a round trip. Some transports discard
-    /// what arrives meanwhile, and a peer that sends on this connection keeps it for a while only.
+    /// Nothing may be in flight, so that the close takes no longer than a round trip. What the peer sends meanwhile
+    /// may be lost, and a peer that sends on this connection keeps it for a while only.
     pub(super) fn is_dispensable(&self, current: &Self) -> bool {
         let silence = self.max_silence();
         let other = current.idle().unwrap_or_default();
