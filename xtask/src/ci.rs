@@ -385,7 +385,7 @@ impl Beside {
     /// Waits for the end and shows the output.
     fn finish(mut self) -> Result<()> {
         let status = self.child.wait()?;
-        print!("{}", fs::read_to_string(&self.log)?);
+        print!("{}", String::from_utf8_lossy(&fs::read(&self.log)?));
         ensure!(status.success(), "it failed, see above");
         Ok(())
     }
@@ -394,7 +394,10 @@ impl Beside {
 impl Drop for Beside {
     /// After another step has failed, a build is not left behind.
     fn drop(&mut self) {
-        let _ = self.child.wait(); // also after `finish`
+        if matches!(self.child.try_wait(), Ok(None)) {
+            println!("xtask: waits for the step beside the others; see {}", self.log.display());
+            let _ = self.child.wait();
+        }
     }
 }
 

@@ -35,7 +35,8 @@ impl MsQuicNetConnection {
     /// A handler does not keep the connection open: after the last handle was dropped, it gets no
     /// further messages. Nor does it after a [`close`](NetConnection::close) or
     /// [`abort`](NetConnection::abort) on this side, except for a call in progress.
-    /// [`revoke`](net_traits::NetTransport::revoke) also waits for that call. The receipt of a
+    /// [`revoke`](net_traits::NetTransport::revoke) also waits for that call, so a handler must not wait for a
+    /// `revoke`. The receipt of a
     /// [`send_acked`](NetConnection::send_acked) of the peer is sent after the handler has returned.
     ///
     /// From now on `recv` waits for the end of the connection; one that runs at the same time may

@@ -320,11 +320,14 @@ pub(crate) async fn stopped(open: &WriteStream) -> u64 {
     }
 }
 
-/// Waits until the peer has acknowledged all messages on a stream, or makes no progress.
+/// Waits until the peer has acknowledged all messages on a stream, or makes no progress. Returns whether it
+/// has.
 ///
 /// The stream is not finished: older peers read a finished stream again and again.
-pub(crate) async fn drain(open: &WriteStream, connection: &Connection, timeouts: Timeouts) {
-    let _ = unless_stuck(connection, open, timeouts, open.flush()).await;
+pub(crate) async fn drain(open: &WriteStream, connection: &Connection, timeouts: Timeouts) -> bool {
+    unless_stuck(connection, open, timeouts, open.flush())
+        .await
+        .is_ok_and(|flushed| flushed.is_ok())
 }
 
 /// Waits until the peer has acknowledged a stream with an answer, or makes no progress.

@@ -103,6 +103,9 @@ impl NetListener for MsQuicListener {
         coop::spend().await;
         loop {
             let incoming = self.incoming().await?;
+            if self.context.core.registry.is_shut_down() {
+                return Err(AcceptError::Closed); // attempts that waited have ended
+            }
             let remote_addr = incoming.remote_addr().unwrap_or(UNKNOWN);
             match self.context.core.registry.admission().admit(remote_addr) {
                 Ok(place) => {

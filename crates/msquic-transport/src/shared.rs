@@ -159,8 +159,8 @@ impl Member for Shared {
         {
             let _shutdown = OnDrop(|| inner.shutdown(code, reason)); // also when it is cancelled
             let receipts = config.timeouts().wait(self.finish_receipts());
-            let _ = tokio::join!(closed.drain(inner, config.timeouts()), receipts);
-            if closed.has_messages() && stream_pool.unconfirmed().0 == 0 {
+            let (has_delivered, _) = tokio::join!(closed.drain(inner, config.timeouts()), receipts);
+            if has_delivered {
                 self.let_older_peer_read().await;
             }
         }

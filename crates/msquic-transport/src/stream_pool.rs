@@ -175,15 +175,12 @@ pub(crate) struct Closing {
 }
 
 impl Closing {
-    /// Returns whether streams with messages are open.
-    pub(crate) fn has_messages(&self) -> bool {
-        !self.streams.is_empty()
-    }
-
-    /// Waits until the peer has acknowledged all messages and answers, or makes no progress.
-    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) {
+    /// Waits until the peer has acknowledged all messages and answers, or makes no progress. Returns whether it
+    /// has acknowledged messages.
+    pub(crate) async fn drain(&self, connection: &Connection, timeouts: Timeouts) -> bool {
         let streams = self.streams.iter().map(|it| drain(it, connection, timeouts));
         let answers = self.answers.iter().map(|it| drain_answer(connection, it, timeouts));
-        join(join_all(streams), join_all(answers)).await;
+        let (drained, _) = join(join_all(streams), join_all(answers)).await;
+        drained.contains(&true)
     }
 }

@@ -238,7 +238,8 @@ fn accept_yields_while_it_refuses_attempts() {
         let (dialler, client) = (MsQuicTransport::new(), trusting());
         let dial = || dialler.connect(listener.local_addr(), &[ALPN], client.clone());
         let mut dials: FuturesUnordered<_> = (0..=WAITING).map(|_| dial()).collect();
-        dials.next().await.unwrap().unwrap_err(); // the backlog is full
+        dials.next().await.unwrap().unwrap_err();
+        assert!(listener.refused_waiting() > 0, "the backlog is full");
         assert_eq!(transport.statistics().refused_connections, 0);
         let mut accept = pin!(listener.accept());
         let refused = poll_fn(|context| {
@@ -250,6 +251,20 @@ fn accept_yields_while_it_refuses_attempts() {
         });
         let refused = refused.await;
         assert!(refused < WAITING as u64, "{refused} refused without yielding");
+    });
+}
+
+#[test]
+fn attempts_that_wait_end_with_the_transport() {
+    run(async {
+        let (transport, listener) = listen(MsQuicTransportConfig::new().backlog(1)).await;
+        let (dialler, client) = (MsQuicTransport::new(), trusting());
+        let dial = || dialler.connect(listener.local_addr(), &[ALPN], client.clone());
+        let mut dials: FuturesUnordered<_> = (0..2).map(|_| dial()).collect();
+        dials.next().await.unwrap().unwrap_err();
+        assert_eq!(listener.refused_waiting(), 1, "the other attempt waits");
+        transport.shutdown(Duration::ZERO, "").await;
+        assert_eq!(listener.accept().await.err(), Some(AcceptError::Closed));
     });
 }
 

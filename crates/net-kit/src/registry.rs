@@ -350,15 +350,19 @@ impl<M: Member> Registry<M> {
             (state.live.values().map(|live| live.member.clone()).collect::<Vec<_>>(), forgotten)
         };
         drop(forgotten);
-        let mut revoked = 0;
+        let (mut revoked, mut untrusted) = (0, Vec::new());
         for members in members.chunks(AT_ONCE) {
-            let mut members: Vec<_> = members.iter().filter_map(Weak::upgrade).collect();
-            revoked += members.iter().filter(|member| revoke(&***member, policy)).count();
-            members.retain(|member| !member.entry().is_trusted()); // revoked now or before
-            yield_now().await;
-            for member in members {
-                member.handled().await;
+            for member in members.iter().filter_map(Weak::upgrade) {
+                revoked += usize::from(revoke(&*member, policy));
+                if !member.entry().is_trusted() {
+                    untrusted.push(Arc::downgrade(&member)); // revoked now or before
+                }
             }
+            yield_now().await;
+        }
+        // At last, since a handler that takes long must not delay the revocation of others.
+        for member in untrusted.iter().filter_map(Weak::upgrade) {
+            member.handled().await;
         }
         revoked
     }

@@ -371,6 +371,20 @@ async fn a_revocation_waits_for_handlers_after_one_that_was_dropped() {
 }
 
 #[tokio::test]
+async fn a_handler_does_not_delay_the_revocation_of_others() {
+    let registry = registry();
+    let connections: Vec<_> =
+        (0..2 * AT_ONCE).map(|_| connect(&registry, &peer(), 0, false)).collect();
+    let policy = TrustPolicy::reject_all();
+    let handler = connections[0].handler.lock().await;
+    let mut revocation = pin!(registry.revoke(&policy));
+    assert!((0..9).all(|_| revocation.as_mut().now_or_never().is_none()), "a handler runs");
+    assert!(connections.iter().all(|connection| connection.has_ended()));
+    drop(handler);
+    assert_eq!(revocation.await, connections.len());
+}
+
+#[tokio::test]
 async fn a_revocation_applies_to_handshakes_in_progress() {
     let registry = registry();
     let (alice, before) = (peer(), registry.revocations());
