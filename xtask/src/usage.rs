@@ -34,7 +34,7 @@ const EXAMPLES: &[(&str, &[(&str, &str)])] = &[
         &[
             ("attack --rounds 1000", "a short run"),
             ("attack --under asan", "with AddressSanitizer in the C library"),
-            ("attack --measure 10", "write the table in docs/security.md"),
+            ("attack --measure 3", "write the table in docs/security.md"),
         ],
     ),
     (

@@ -172,6 +172,7 @@ impl Member for Shared {
     }
 
     fn linger(&self, lingering: Lingering<Self>) {
+        self.inbound.clear(); // nothing can receive it any more
         linger_thread::run(lingering.run(self.config.linger));
     }
 

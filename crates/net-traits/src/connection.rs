@@ -284,8 +284,8 @@ pub trait NetConnection: Clone + Send + Sync + 'static {
     /// Only an answer of the peer's application shows that it has received a message.
     ///
     /// [`recv`](Self::recv) returns the messages that arrive before the end, also during the call and
-    /// after it. The call does not wait for that: messages for which the receive queue has no room may
-    /// be dropped.
+    /// after it. If the receive queue is full, receive during the call: the peer may wait until it can send, and
+    /// take nothing meanwhile. Messages for which the receive queue has no room may be dropped.
     ///
     /// # Cancel safety
     ///

@@ -163,6 +163,10 @@ impl Backend for Quinn {
         Sample { rtt: Some(path.rtt), packets_sent, packets_lost, queued: 0 }
     }
 
+    async fn ended(session: &Session<Self>) {
+        session.native().connection.closed().await;
+    }
+
     fn unread(session: &Session<Self>) -> Option<usize> {
         let Native { connection, unread, .. } = session.native();
         let config = session.config();

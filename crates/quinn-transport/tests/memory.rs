@@ -46,7 +46,8 @@ async fn scripted_at(address: SocketAddr, listener: &QuinnListener) -> (QuinnCon
     (connection, peer.unwrap())
 }
 
-/// Sends packets of a scripted peer to a connection until its transport holds as many bytes, and none after its end.
+/// Sends packets of a scripted peer to a connection until its transport holds as many bytes, and none once it was
+/// dropped.
 fn scripted(frames: impl Fn(u64) -> Frame, expected: impl Fn(usize) -> bool) {
     scripted_many(1, frames, expected);
 }
@@ -66,6 +67,7 @@ fn scripted_many(in_packet: u64, frames: impl Fn(u64) -> Frame, expected: impl F
             sleep(PAUSE).await;
         }
         connection.abort(0, "");
+        drop(connection); // with the last handle, quinn frees what it holds
         while transport.statistics().held_bytes > 0 {
             sleep(PAUSE).await;
         }

@@ -45,6 +45,38 @@ fn connections_of_an_address_are_limited_and_counted() {
 }
 
 #[test]
+fn a_connection_that_ended_with_unread_messages_occupies_no_place() {
+    const QUEUE: usize = 64 * 1024;
+    run(async {
+        for is_closed_by_peer in [false, true] {
+            let config = QuinnConfig::new().max_connections(1).receive_queue(QUEUE);
+            let (transport, listener) = listen(config).await;
+            let (client, server) = meet(&listener, trusting()).await;
+            let (client, server) = (client.unwrap(), server.unwrap());
+            for number in 0..12 {
+                client.send(&[number; 10_000]).await.unwrap();
+            }
+            while transport.statistics().held_bytes < QUEUE {
+                sleep(Duration::from_millis(1)).await; // `run` limits the time
+            }
+            let (closing, other) =
+                if is_closed_by_peer { (&client, &server) } else { (&server, &client) };
+            closing.abort(0, "");
+            other.watch_close().await;
+            server.watch_close().await;
+            let dialler = QuinnTransport::new();
+            let accept = async { listener.accept().await.unwrap().accept().await };
+            let dial = async {
+                while dialler.connect(listener.local_addr(), &[ALPN], trusting()).await.is_err() {}
+            };
+            let (accepted, ()) = tokio::join!(accept, dial);
+            accepted.unwrap();
+            assert_eq!(server.recv().await.unwrap().0, [0; 10_000][..]);
+        }
+    });
+}
+
+#[test]
 fn a_handshake_that_takes_too_long_is_counted() {
     run(async {
         let short = Duration::from_millis(300);

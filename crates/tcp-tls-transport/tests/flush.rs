@@ -15,7 +15,7 @@ use std::time::Duration;
 use tcp_tls_transport::{TcpTlsConfig, TcpTlsConnection, TcpTlsTransport};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_rustls::client::TlsStream;
 
 const MOMENT: Duration = Duration::from_millis(200);
@@ -220,7 +220,8 @@ fn a_flush_during_a_close_that_delivers_succeeds() {
 fn what_a_closing_side_drops_is_undelivered() {
     run(async {
         const COUNT: u8 = 40;
-        let (_, listener) = listen(TcpTlsConfig::new().receive_queue(64 * 1024)).await;
+        const QUEUE: usize = 64 * 1024;
+        let (receiving, listener) = listen(TcpTlsConfig::new().receive_queue(QUEUE)).await;
         let transport = TcpTlsTransport::new();
         let dial = transport.connect(listener.local_addr(), &[ALPN], trusting());
         let accept = async { listener.accept().await.unwrap().accept().await.unwrap() };
@@ -228,6 +229,9 @@ fn what_a_closing_side_drops_is_undelivered() {
         let sender = dialled.unwrap();
         for number in 0..COUNT {
             sender.send_bytes(vec![number; 10_000].into()).await.unwrap();
+        }
+        while receiving.statistics().held_bytes < QUEUE {
+            sleep(MOMENT / 10).await; // `run` limits the time
         }
         let (flushed, outcome) = tokio::join!(sender.flush(), closer.close(1, ""));
         assert!(matches!(flushed, Err(SendError::Closed(_))), "{flushed:?}");

@@ -59,8 +59,8 @@ impl Connection {
 
     /// How many bytes of streams have arrived and were not read: what msquic holds for streams that are paused,
     /// and behind gaps, up to the connection's window; and what is buffered for the readers of streams, up to
-    /// `StreamLimits::receive_buffer` of each. `None` once the connection is closed, and with any library
-    /// but the vendored one. Does not wait.
+    /// `StreamLimits::receive_buffer` of each. Once the connection is closed, only the latter. `None` with any
+    /// library but the vendored one. Does not wait.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {
@@ -71,7 +71,10 @@ impl Connection {
     /// ```
     pub fn unread_stream_bytes(&self) -> Option<u64> {
         let queued = self.inner().queued_bytes().load(Ordering::Relaxed) as u64;
-        Some(self.inner().native().unread_stream_bytes()?.saturating_add(queued))
+        match self.inner().native().unread_stream_bytes() {
+            Some(unread) => Some(unread.saturating_add(queued)),
+            None => self.inner().error().map(|_| queued),
+        }
     }
 
     /// The certificate that the peer has presented, also if it was rejected; `None` before.

@@ -84,10 +84,13 @@ impl<B: Backend> Connection<B> {
         });
         tokio::spawn(async move {
             let _abandon = abandon; // also runs if the runtime is shut down, or was before
-            let _place = place;
             // If the runtime is shut down, the end is reported here.
             let _abandoned = OnDrop(|| telemetry.abandoned());
-            let ended = async { telemetry.closed(&session.ended().await) };
+            let ended = async {
+                telemetry.closed(&session.ended().await);
+                B::ended(&session).await;
+                drop(place);
+            };
             let lingering = async {
                 if let Ok(lingering) = released.await {
                     lingering.run(session.options().linger).await;

@@ -41,6 +41,7 @@ use crate::telemetry::Sample;
 use crate::tls::TlsIdentity;
 use bytes::Bytes;
 use net_traits::{Cause, CloseOutcome, ConnectError, Limit, ListenError, RequestError};
+use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -130,6 +131,14 @@ pub trait Backend: Send + Sync + Sized + 'static {
         io: Self::Io,
         handshake: Handshake,
     ) -> impl Future<Output = ()> + Send + 'static;
+
+    /// Waits until the library below has ended the connection, after [`drive`](Self::drive) began. The place in the
+    /// limits is free then, although the task may still hold what the application has not received. Default:
+    /// never, so that the place is free when `drive` returns.
+    fn ended(session: &Session<Self>) -> impl Future<Output = ()> + Send {
+        let _ = session;
+        pending()
+    }
 
     /// Closes the connection without waiting and drops what is queued to be sent.
     fn abort(session: &Session<Self>, code: u64, reason: &str);

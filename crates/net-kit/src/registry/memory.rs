@@ -64,7 +64,9 @@ impl<M: Member> Registry<M> {
     /// Charges the unread bytes of the members, replacing the charges `before`.
     fn charge_unread(&self, mut before: HashMap<u64, Charge>) -> HashMap<u64, Charge> {
         let mut charges = HashMap::new();
-        for member in self.live() {
+        // A connection that has ended may hold data until the application receives it.
+        let members: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
+        for member in members {
             let entry = member.entry();
             let bytes = member.unread().unwrap_or(0);
             if bytes > 0 {
