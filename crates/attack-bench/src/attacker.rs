@@ -18,8 +18,12 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
-/// Not the address of honest peers, so that limits per address tell them apart.
-pub(crate) const ATTACKER: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 3));
+/// Returns the address of this attacker. It is not that of honest peers, so that limits per address tell them
+/// apart, and not that of an earlier attacker, whose closed connections occupy ports for a minute.
+pub(crate) fn own_address() -> IpAddr {
+    let [.., high, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1, high, low).into()
+}
 
 /// The largest TLS record (RFC 8446, section 5.1).
 const RECORD: usize = 1 << 14;
@@ -44,7 +48,7 @@ impl Attacker {
         let mut quic = TransportConfig::default();
         quic.keep_alive_interval(Some(IDLE / 4));
         config.transport_config(Arc::new(quic));
-        let mut endpoint = Endpoint::client((ATTACKER, 0).into())?;
+        let mut endpoint = Endpoint::client((own_address(), 0).into())?;
         endpoint.set_default_client_config(config);
         Ok(Self { target, tls, endpoint, sent: Arc::default(), open: Mutex::default() })
     }
@@ -75,7 +79,7 @@ impl Attacker {
 
     pub(crate) async fn connect_tcp(&self) -> Result<TcpStream> {
         let socket = TcpSocket::new_v4()?;
-        socket.bind((ATTACKER, 0).into())?;
+        socket.bind((own_address(), 0).into())?;
         self.sent.fetch_add(1, Ordering::Relaxed);
         Ok(socket.connect(self.target.address).await?)
     }

@@ -1,7 +1,7 @@
 //! The attacks. Each is a peer that the network endorsed, unless its name says otherwise.
 
 use crate::Target;
-use crate::attacker::{ATTACKER, Attacker, AttackerConnection};
+use crate::attacker::{Attacker, AttackerConnection, own_address};
 use crate::gaps;
 use crate::node::{self, ALPN, Kind};
 use crate::process;
@@ -255,7 +255,7 @@ fn hello(rng: &mut fastrand::Rng) -> Vec<u8> {
 }
 
 fn socket(target: Target) -> Result<UdpSocket> {
-    let socket = UdpSocket::bind((ATTACKER, 0))?;
+    let socket = UdpSocket::bind((own_address(), 0))?;
     socket.connect(target.address)?;
     Ok(socket)
 }

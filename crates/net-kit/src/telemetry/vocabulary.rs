@@ -122,7 +122,7 @@ metrics! {
     "net_fallback_dials_total" Counter Count ["path"] "Dials of a transport that falls back, by what connected";
     "net_handshake_seconds" Histogram Seconds ["transport", "direction"] "How long successful handshakes took";
     "net_handshakes_failed_total" Counter Count ["transport", "direction", "cause", "detail"] "Attempts that failed, by why";
-    "net_message_bytes" Histogram Bytes ["transport", "direction"] "Size of every 64th message";
+    "net_message_bytes" Histogram Bytes ["transport", "direction"] "Size of every 64th message; of one in a batch (`send_many`, `recv_many`), the mean of the batch";
     "net_messages_received_total" Counter Count ["transport"] "Messages delivered to the application";
     "net_messages_refused_total" Counter Count ["transport"] "Announced messages that exceeded the limit";
     "net_messages_sent_total" Counter Count ["transport"] "Messages queued";
