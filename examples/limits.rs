@@ -67,6 +67,7 @@ async fn main() -> Result<()> {
     // The client has other limits.
     let dialling = QuinnTransport::new();
     let first = dialling.connect(address, &[ALPN], client.clone()).await?;
+    first.request(Bytes::new(), DEADLINE).await?; // now the service has it, too
     let connection = dialling.connect(address, &[ALPN], client).await?;
     // The newest connection of an identity replaces the oldest.
     let end = timeout(DEADLINE, first.watch_close()).await?;
