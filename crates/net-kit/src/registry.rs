@@ -316,9 +316,14 @@ impl<M: Member> Registry<M> {
 
     /// Returns the connections that have not ended, including those without handles.
     pub fn live(&self) -> Vec<Arc<M>> {
-        let mut live: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
+        let mut live = self.members();
         live.retain(|member| !member.has_ended());
         live
+    }
+
+    /// Returns all connections that exist, also those that have ended.
+    fn members(&self) -> Vec<Arc<M>> {
+        self.state.lock().live.values().filter_map(Live::upgrade).collect()
     }
 
     /// Returns the live connections with one peer.

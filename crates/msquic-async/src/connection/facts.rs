@@ -59,8 +59,8 @@ impl Connection {
 
     /// How many bytes of streams have arrived and were not read: what msquic holds for streams that are paused,
     /// and behind gaps, up to the connection's window; and what is buffered for the readers of streams, up to
-    /// `StreamLimits::receive_buffer` of each. Once the connection is closed, only the latter. `None` with any
-    /// library but the vendored one. Does not wait.
+    /// `StreamLimits::receive_buffer` of each. Once the connection is closed, only the latter. While it is
+    /// open, `None` with any library but the vendored one. Does not wait.
     ///
     /// ```no_run
     /// # fn example(connection: msquic_async::Connection) {

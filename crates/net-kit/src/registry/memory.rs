@@ -1,7 +1,7 @@
 //! Ends connections at the limits of the memory budget.
 
 use super::task::Task;
-use super::{Live, Member, Registry};
+use super::{Member, Registry};
 use crate::admission;
 use crate::memory_budget::Charge;
 use net_traits::Limit;
@@ -65,8 +65,7 @@ impl<M: Member> Registry<M> {
     fn charge_unread(&self, mut before: HashMap<u64, Charge>) -> HashMap<u64, Charge> {
         let mut charges = HashMap::new();
         // A connection that has ended may hold data until the application receives it.
-        let members: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
-        for member in members {
+        for member in self.members() {
             let entry = member.entry();
             let bytes = member.unread().unwrap_or(0);
             if bytes > 0 {
@@ -89,8 +88,8 @@ impl<M: Member> Registry<M> {
     /// Ends the connections that hold most until the budget is not exceeded.
     pub(super) fn enforce_total(&self) {
         while self.budget.is_exceeded() {
-            let live: Vec<_> = self.state.lock().live.values().filter_map(Live::upgrade).collect();
-            let most = live.iter().max_by_key(|member| member.entry().share.held());
+            let members = self.members();
+            let most = members.iter().max_by_key(|member| member.entry().share.held());
             let Some(most) = most.filter(|member| member.entry().share.held() > 0) else { return };
             // Another thread may have ended a connection meanwhile.
             if self.budget.is_exceeded() {
