@@ -4,7 +4,8 @@ use super::peers::{client_configuration, credential, listen, pair_with, pattern,
 use crate::executors::run;
 use futures::join;
 use msquic_async::{
-    Connection, ConnectionError, Dial, Registration, SendStream, Stream, StreamLimits, StreamType,
+    Configuration, Connection, ConnectionError, Dial, Listener, Registration, SendStream, Stream,
+    StreamLimits, StreamType,
 };
 use net_traits_test::Checked;
 use std::future::poll_fn;
@@ -13,14 +14,20 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 /// How often each operation is tried, each time with another sequence of spurious polls.
 const ROUNDS: u64 = 3;
 
+/// Returns a listener and the configuration of its clients, with datagrams.
+fn endpoints() -> (Registration, Listener, Configuration) {
+    let (settings, limits) = (settings().datagrams(true), StreamLimits::default());
+    let registration = Registration::new("test").unwrap();
+    let listener = listen(&registration, &settings, credential(), limits);
+    let configuration = client_configuration(&registration, &settings, limits);
+    (registration, listener, configuration)
+}
+
 #[test]
 fn connections_need_only_the_last_waker() {
     run(async || {
         for seed in 0..ROUNDS {
-            let (settings, limits) = (settings().datagrams(true), StreamLimits::default());
-            let registration = Registration::new("test").unwrap();
-            let listener = listen(&registration, &settings, credential(), limits);
-            let configuration = client_configuration(&registration, &settings, limits);
+            let (registration, listener, configuration) = endpoints();
             let port = listener.local_addr().unwrap().port();
             let client = Connection::new(&registration, credential()).unwrap();
             let start = Checked::new(client.start(&configuration, "127.0.0.1", port), seed);
@@ -114,10 +121,7 @@ fn streams_need_only_the_last_waker() {
 fn observers_of_connections_need_only_the_last_waker() {
     run(async || {
         for seed in 0..ROUNDS {
-            let (settings, limits) = (settings().datagrams(true), StreamLimits::default());
-            let registration = Registration::new("test").unwrap();
-            let listener = listen(&registration, &settings, credential(), limits);
-            let configuration = client_configuration(&registration, &settings, limits);
+            let (registration, listener, configuration) = endpoints();
             let (dial, credential) = (Dial::from(listener.local_addr().unwrap()), credential());
             let connect = dial.connect(&registration, &configuration, &credential);
             let accept = async {
@@ -136,7 +140,7 @@ fn observers_of_connections_need_only_the_last_waker() {
             Checked::new(sent, seed).await; // it may be lost
             Checked::new(client.statistics(), seed).await.unwrap();
             Checked::new(client.settings(), seed).await.unwrap();
-            Checked::new(client.set_settings(&settings), seed).await.unwrap();
+            Checked::new(client.set_settings(&settings().datagrams(true)), seed).await.unwrap();
             let keys = client.export_keying_material(b"label", b"context", 32);
             Checked::new(keys, seed).await.unwrap();
 
