@@ -98,8 +98,8 @@ enum Command {
     Bench {
         #[command(flatten)]
         linkage: Linkage,
-        /// Write the figures and charts of docs/performance.md and README.md; takes a quiet machine
-        /// and about twelve minutes
+        /// Write the figures and charts of docs/performance.md and docs/manual/comparison.md; takes
+        /// a quiet machine and about twelve minutes
         #[arg(long)]
         write: bool,
         /// Write the same from the stored figures, without measuring

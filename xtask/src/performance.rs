@@ -1,8 +1,8 @@
 //! `bench`: runs the benchmark, and writes its figures into the documents.
 //!
-//! The figures are stored in docs/performance.json. docs/performance.md and README.md have a part
-//! between two marks, which is made of them, and so are the charts. `tidy` checks that these are what
-//! the stored figures result in.
+//! The figures are stored in docs/performance.json. docs/performance.md and docs/manual/comparison.md
+//! have a part between two marks, which is made of them, and so are the charts. `tidy` checks that
+//! these are what the stored figures result in.
 
 use crate::process::{self, Workspace};
 use anyhow::{Context, Result, ensure};
@@ -57,7 +57,7 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     }
     let all = report.markdown(|section| Some(chart_of(section)));
     let all = format!("{all}\n### The goals\n\n{}", report.goals());
-    for (path, part) in [(PERFORMANCE, all), (README, summary(&report)?)] {
+    for (path, part) in [(PERFORMANCE, all), (COMPARISON, summary(&report)?)] {
         let document = fs::read_to_string(root.join(path))?;
         files.insert(path.to_owned(), replace(&document, &part).context(path)?);
     }
@@ -67,10 +67,10 @@ fn files(root: &Path) -> Result<BTreeMap<String, String>> {
     Ok(files)
 }
 
-/// Returns the figures of README.md.
+/// Returns the figures of the comparison.
 fn summary(report: &Report) -> Result<String> {
     let table = messages(report)?.summary(&ROWS, &CONTENDERS);
-    Ok(format!("![Messages over loopback](docs/{SUMMARY_CHART})\n\n{table}"))
+    Ok(format!("![Messages over loopback](../{SUMMARY_CHART})\n\n{table}"))
 }
 
 fn messages(report: &Report) -> Result<&Section> {
@@ -96,16 +96,16 @@ const FIGURES: &str = "docs/performance.json";
 const PERFORMANCE: &str = "docs/performance.md";
 
 /// The document with some of them.
-const README: &str = "README.md";
+const COMPARISON: &str = "docs/manual/comparison.md";
 
-/// The chart of README.md.
+/// The chart of the comparison, which README.md shows too.
 const SUMMARY_CHART: &str = "charts/summary.svg";
 
 /// The lines before and after the figures.
 const BEGIN: &str = "<!-- figures of `cargo xtask bench --write` -->";
 const END: &str = "<!-- end of the figures -->";
 
-/// What README.md shows of the section "messages".
+/// What the comparison shows of the section "messages".
 const ROWS: [&str; 4] = [
     "128 B one-way, 1000/s",
     "64 KiB one-way, MB/s",
@@ -135,7 +135,7 @@ mod tests {
     fn files_that_are_not_made_of_the_stored_figures_are_found() {
         let root = tempfile::tempdir().unwrap();
         let write = |path: &str, text: &str| fs::write(root.path().join(path), text).unwrap();
-        fs::create_dir_all(root.path().join("docs")).unwrap();
+        fs::create_dir_all(root.path().join("docs/manual")).unwrap();
         assert!(check(root.path()).unwrap().is_empty(), "there are no figures yet");
         let rounds = vec![vec![Some(3.0)]];
         let row = Row { name: ROWS[0].to_owned(), is_drawn: true, rounds, ..Row::default() };
@@ -147,16 +147,17 @@ mod tests {
         };
         let report = Report { sections: vec![section], ..Report::default() };
         report.write(&root.path().join(FIGURES)).unwrap();
-        for document in [PERFORMANCE, README] {
+        for document in [PERFORMANCE, COMPARISON] {
             write(document, &format!("before {BEGIN} old {END} after"));
         }
         assert_eq!(check(root.path()).unwrap().len(), 4, "two documents, two charts");
         render(root.path()).unwrap();
         assert_eq!(check(root.path()).unwrap(), [""; 0]);
-        let readme = fs::read_to_string(root.path().join(README)).unwrap();
-        assert!(readme.starts_with("before ") && readme.ends_with(" after"), "{readme}");
-        assert!(readme.contains("| 128 B one-way, 1000/s | 3.00 |"), "{readme}");
-        write(README, &readme.replace("3.00", "4.00"));
-        assert_eq!(check(root.path()).unwrap().len(), 1, "README.md");
+        let comparison = fs::read_to_string(root.path().join(COMPARISON)).unwrap();
+        assert!(comparison.starts_with("before "), "{comparison}");
+        assert!(comparison.ends_with(" after"), "{comparison}");
+        assert!(comparison.contains("| 128 B one-way, 1000/s | 3.00 |"), "{comparison}");
+        write(COMPARISON, &comparison.replace("3.00", "4.00"));
+        assert_eq!(check(root.path()).unwrap().len(), 1, "{COMPARISON}");
     }
 }
