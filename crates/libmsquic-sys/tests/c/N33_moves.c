@@ -155,7 +155,7 @@ int main(void)
     alarm(120);
     QUIC_SETTINGS S = { 0 };
     S.InitialRttMs = 10; S.IsSet.InitialRttMs = TRUE;
-    S.InitialWindowPackets = 1000; S.IsSet.InitialWindowPackets = TRUE; // No acknowledgment arrives.
+    S.InitialWindowPackets = 1000; S.IsSet.InitialWindowPackets = TRUE; // No acknowledgement arrives.
     S.DatagramReceiveEnabled = TRUE; S.IsSet.DatagramReceiveEnabled = TRUE;
     HQUIC ServerConfig = UnitServerConfig(&S), ClientConfig = UnitClientConfig(&S);
     uint16_t Port;

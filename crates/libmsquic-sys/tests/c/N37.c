@@ -1,4 +1,4 @@
-// N37: a late acknowledgment of a retirement does not free a connection ID that is in use again.
+// N37: a late acknowledgement of a retirement does not free a connection ID that is in use again.
 #include "retire.h"
 
 static int Done;

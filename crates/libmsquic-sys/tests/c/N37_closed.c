@@ -1,4 +1,4 @@
-// N37: a late acknowledgment does not free the connection ID that the active path keeps because the peer has
+// N37: a late acknowledgement does not free the connection ID that the active path keeps because the peer has
 // retired it and supplied no other.
 #include "retire.h"
 

@@ -1,4 +1,4 @@
-// A datagram that no longer fits in any packet is canceled, and does not keep the connection from
+// A datagram that no longer fits in any packet is cancelled, and does not keep the connection from
 // sending; no datagram is longer than the peer's max_udp_payload_size allows.
 #include "forge.h"
 
@@ -39,7 +39,7 @@ int main(void)
     OK(Api->DatagramSend(ForgeClient.Handle, &HookData, 1, QUIC_SEND_FLAG_NONE, NULL));
     CHECK(UnitWait(&Step, 3000));
     if (!UnitWait(&Sent, 1000)) { FAIL("no datagram is sent any more"); }
-    if (Canceled != 2) { FAIL("%d datagrams were canceled, not 2", Canceled); }
+    if (Canceled != 2) { FAIL("%d datagrams were cancelled, not 2", Canceled); }
 
     OK(Api->DatagramSend(ForgeClient.Handle, &HookData, 1, QUIC_SEND_FLAG_NONE, NULL));
     for (int i = 0; i < 1000 && Step < 2; i++) { usleep(1000); }

@@ -2,7 +2,7 @@
 //! received.
 //!
 //! A datagram to be sent is *queued* until msquic has put it into a packet, and *in flight* until it
-//! is acknowledged, lost or canceled. Received ones wait in a queue; when it is full, the oldest is
+//! is acknowledged, lost or cancelled. Received ones wait in a queue; when it is full, the oldest is
 //! dropped and counted, since newer data is worth more to applications that use datagrams.
 //!
 //! Queues are bounded by the memory that their datagrams hold, which is more than their bytes: empty ones

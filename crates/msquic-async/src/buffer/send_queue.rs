@@ -233,7 +233,7 @@ impl SendQueue {
         self.release();
     }
 
-    /// Records that the oldest native send was canceled: its bytes may not have reached the peer.
+    /// Records that the oldest native send was cancelled: its bytes may not have reached the peer.
     pub(crate) fn cancel(&mut self) {
         if let Some((size, _)) = self.in_flight.pop_front() {
             self.in_flight_bytes -= size;
@@ -424,7 +424,7 @@ mod tests {
     }
 
     #[test]
-    fn a_write_that_is_canceled_refused_or_cut_stays_incomplete() {
+    fn a_write_that_is_cancelled_refused_or_cut_stays_incomplete() {
         let mut queue = SendQueue::new(usize::MAX);
         let write = |queue: &mut SendQueue| {
             queue.push_copy(b"write");

@@ -24,8 +24,8 @@ impl StreamSendContext {
     }
 }
 
-/// The memory of one DatagramSend: libmsquic reads array and bytes until the datagram is SENT or CANCELED, and
-/// keeps the context until its final state (C26).
+/// The memory of one DatagramSend: libmsquic reads array and bytes until the datagram is `SENT` or
+/// `CANCELED`, and keeps the context until its final state (C26).
 pub(super) struct DatagramContext {
     /// The number of the datagram in this crate.
     pub(super) id: usize,

@@ -61,7 +61,7 @@ statuses! {
     NOT_FOUND = QUIC_STATUS_NOT_FOUND, "not found";
     /// The handshake failed.
     HANDSHAKE_FAILURE = QUIC_STATUS_HANDSHAKE_FAILURE, "the handshake failed";
-    /// The operation was canceled.
+    /// The operation was cancelled.
     ABORTED = QUIC_STATUS_ABORTED, "aborted";
     /// Another socket has the address.
     ADDRESS_IN_USE = QUIC_STATUS_ADDRESS_IN_USE, "the address is in use";
@@ -83,8 +83,8 @@ statuses! {
     VER_NEG_ERROR = QUIC_STATUS_VER_NEG_ERROR, "no common version of QUIC";
     /// TLS failed.
     TLS_ERROR = QUIC_STATUS_TLS_ERROR, "TLS failed";
-    /// The application canceled the operation.
-    USER_CANCELED = QUIC_STATUS_USER_CANCELED, "canceled by the application";
+    /// The application cancelled the operation.
+    USER_CANCELED = QUIC_STATUS_USER_CANCELED, "cancelled by the application";
     /// No common application protocol.
     ALPN_NEG_FAILURE = QUIC_STATUS_ALPN_NEG_FAILURE, "no common application protocol";
     /// The peer allows no more streams for now.

@@ -48,7 +48,7 @@ fn c26_an_accepted_datagram_is_sent_and_has_one_final_state() {
 }
 
 #[test]
-fn c26_a_datagram_that_is_still_queued_is_canceled_at_the_end() {
+fn c26_a_datagram_that_is_still_queued_is_cancelled_at_the_end() {
     let pair = Pair::new();
     let occupied = Occupied::new(&pair.client);
     let context = pair.client.send_datagram(b"datagram").unwrap();
@@ -114,7 +114,7 @@ fn c26_a_datagram_that_is_not_acknowledged_is_lost_before_the_last_event() {
 }
 
 #[test]
-fn c26_a_datagram_is_taken_before_the_start_and_canceled_without_it() {
+fn c26_a_datagram_is_taken_before_the_start_and_cancelled_without_it() {
     for is_shut_down in [true, false] {
         let registration = Registration::new();
         let connection = registration.open_connection(ignore);

@@ -145,7 +145,7 @@ fn c23_every_accepted_send_completes_once() {
     let settings = plenty().send_buffering(false);
     let (pair, streams) = Pair::with_streams(&settings, react(|_| Answer::taken(0)));
     let stream = start(&pair.client, true, 0);
-    // More than the window of the peer, which takes nothing: the rest is canceled.
+    // More than the window of the peer, which takes nothing: the rest is cancelled.
     let mut contexts: Vec<_> = (0..20).map(|_| stream.send(&DATA, false).unwrap()).collect();
     let peer_stream = streams.recv().unwrap();
     assert!(stream.abort(ABORT_SEND, 5).is_ok());
