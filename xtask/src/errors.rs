@@ -5,7 +5,11 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use syn::punctuated::Punctuated;
-use syn::{Attribute, Expr, ExprLit, Fields, Item, Lit, Meta, Token, UseTree, Visibility};
+use syn::visit::{self, Visit};
+use syn::{
+    Attribute, Expr, ExprLit, Fields, Item, ItemImpl, Lit, Macro, Meta, Token, Type, UseTree,
+    Visibility,
+};
 
 /// The libraries, from what an application meets first to the layers below.
 const LIBRARIES: [&str; 9] = [
@@ -123,14 +127,19 @@ fn read(folder: &Path, take: &mut impl FnMut(&Path, ErrorType)) -> Result<()> {
             let text = fs::read_to_string(&path)?;
             let file = syn::parse_file(&text);
             let file = file.with_context(|| format!("cannot parse {}", path.display()))?;
-            file.items.iter().filter_map(error_type).for_each(|found| take(&path, found));
+            error_types(&file.items).for_each(|found| take(&path, found));
         }
     }
     Ok(())
 }
 
+/// Returns the public error types among the items of a file.
+fn error_types(items: &[Item]) -> impl Iterator<Item = ErrorType> {
+    items.iter().filter_map(|item| error_type(item, items))
+}
+
 /// Returns the messages of a public item; `None` if it has none.
-fn error_type(item: &Item) -> Option<ErrorType> {
+fn error_type(item: &Item, items: &[Item]) -> Option<ErrorType> {
     let (visibility, name, attributes, messages) = match item {
         Item::Enum(item) => {
             let messages = item.variants.iter().filter_map(|variant| {
@@ -140,9 +149,13 @@ fn error_type(item: &Item) -> Option<ErrorType> {
             (&item.vis, &item.ident, &item.attrs, messages.collect())
         }
         Item::Struct(item) => {
-            let message = message(&item.attrs, &item.fields);
-            let messages = message.map(|message| [String::new(), message, String::new()]);
-            (&item.vis, &item.ident, &item.attrs, Vec::from_iter(messages))
+            let mut messages = Vec::from_iter(message(&item.attrs, &item.fields));
+            if messages.is_empty() {
+                messages = written(&item.ident.to_string(), items);
+            }
+            let row = |message| [String::new(), message, String::new()];
+            let messages: Vec<_> = messages.into_iter().map(row).collect();
+            (&item.vis, &item.ident, &item.attrs, messages)
         }
         _ => return None,
     };
@@ -154,6 +167,36 @@ fn error_type(item: &Item) -> Option<ErrorType> {
     })
 }
 
+/// Returns the texts of `write!` in the own `Display` of an error type.
+fn written(name: &str, items: &[Item]) -> Vec<String> {
+    struct Texts(Vec<String>);
+    impl Visit<'_> for Texts {
+        fn visit_macro(&mut self, call: &Macro) {
+            let arguments = call.parse_body_with(Punctuated::<Expr, Token![,]>::parse_terminated);
+            let text = arguments.ok().and_then(|arguments| arguments.into_iter().nth(1));
+            if let (true, Some(Expr::Lit(ExprLit { lit: Lit::Str(text), .. }))) =
+                (call.path.is_ident("write"), text)
+            {
+                self.0.push(text.value().replace('|', "\\|"));
+            }
+            visit::visit_macro(self, call);
+        }
+    }
+    let implementation = |of: &str| -> Option<&ItemImpl> {
+        items.iter().find_map(|item| {
+            let Item::Impl(item) = item else { return None };
+            let is_for = matches!(&*item.self_ty, Type::Path(path) if path.path.is_ident(name));
+            let (_, path, _) = item.trait_.as_ref().filter(|_| is_for)?;
+            path.segments.last().is_some_and(|segment| segment.ident == of).then_some(item)
+        })
+    };
+    let mut texts = Texts(Vec::new());
+    if let (Some(_), Some(display)) = (implementation("Error"), implementation("Display")) {
+        texts.visit_item_impl(display);
+    }
+    texts.0
+}
+
 /// Returns the text of `#[error("...")]`, in which `{0}` is named after the type of the field, and other
 /// values without a name are `{…}`.
 fn message(attributes: &[Attribute], fields: &Fields) -> Option<String> {
@@ -163,7 +206,7 @@ fn message(attributes: &[Attribute], fields: &Fields) -> Option<String> {
     let Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) = arguments.first()? else { return None };
     let mut text = text.value();
     for (index, field) in fields.iter().enumerate() {
-        if let syn::Type::Path(path) = &field.ty {
+        if let Type::Path(path) = &field.ty {
             let name = path.path.segments.last()?.ident.to_string();
             text = text.replace(&format!("{{{index}}}"), &format!("{{{name}}}"));
         }
@@ -208,7 +251,7 @@ mod tests {
     use super::*;
 
     fn types(source: &str) -> Vec<ErrorType> {
-        syn::parse_file(source).unwrap().items.iter().filter_map(error_type).collect()
+        error_types(&syn::parse_file(source).unwrap().items).collect()
     }
 
     #[test]
@@ -235,6 +278,16 @@ mod tests {
         let names = names.unwrap();
         assert_eq!(names[&("a".to_owned(), "Error".to_owned())], "AError");
         assert_eq!(names[&("c".to_owned(), "Error".to_owned())], "DError");
+    }
+
+    #[test]
+    fn messages_of_an_own_display_are_listed() {
+        let display = "pub struct Error;\nimpl fmt::Display for Error { fn fmt() {\n\
+                       if a { write!(f, \"one\") } else { write!(f, \"two {b}\", b = 1)?; done!() } } }";
+        assert_eq!(types(display), [], "it is not an error");
+        let found = types(&format!("{display}\nimpl error::Error for Error {{}}"));
+        let messages: Vec<_> = found[0].messages.iter().map(|[_, message, _]| &**message).collect();
+        assert_eq!(messages, ["one", "two {b}"]);
     }
 
     #[test]

@@ -65,6 +65,9 @@ impl CloseReason {
 }
 
 /// Which side rejected the other's certificate, and why.
+///
+/// If this side did, the source says why. If the peer did, its TLS alert is all that this side knows: the
+/// peer's log has the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Rejection {
@@ -156,13 +159,15 @@ impl fmt::Display for Rejection {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { remote_addr, reason, .. } = self;
         let identity = self.identity.map(|hash| format!(" {hash}")).unwrap_or_default();
+        let why = match self.cause {
+            Some(_) => String::new(), // the source has it
+            None => format!(": {reason}"),
+        };
         match self.by {
-            RejectionBy::Us => write!(f, "rejected the certificate{identity} of {remote_addr}")?,
-            RejectionBy::Peer => write!(f, "{remote_addr} rejected our certificate{identity}")?,
-        }
-        match self.cause {
-            Some(_) => Ok(()), // the source is the reason
-            None => write!(f, ": {reason}"),
+            RejectionBy::Us => {
+                write!(f, "rejected the certificate{identity} of {remote_addr}{why}")
+            }
+            RejectionBy::Peer => write!(f, "{remote_addr} rejected our certificate{identity}{why}"),
         }
     }
 }
